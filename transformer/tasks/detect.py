@@ -1,0 +1,126 @@
+"""Detection: a picture in, boxes out.
+
+Two interfaces, told apart by the model's input: `fused` takes `image` UINT8 height x width x channel and returns the
+best candidates; `ultralytics` takes `images` FP32 channel x height x width in 0 to 1 and returns the bare head.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transformer.boxes import Floats, cxcywh_to_xyxy, suppress
+from transformer.errors import PredictorError
+from transformer.letterbox import Image, Letterbox, fit, letterbox, unletterbox
+from transformer.model import Model
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which detections a client wants.
+
+    Attributes:
+        confidence: scores must be above this.
+        iou: overlap of two boxes of one class above which the weaker goes.
+        max_detections: the best so many.
+        class_ids: only these, or None for all.
+    """
+
+    confidence: float = 0.25
+    iou: float = 0.7
+    max_detections: int = 300
+    class_ids: frozenset[int] | None = None
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found, best first.
+
+    Attributes:
+        boxes_xyxy: `(N, 4)`, pixels of the original picture, clipped to it.
+        scores: `(N,)`, in 0 to 1.
+        class_ids: `(N,)`.
+    """
+
+    boxes_xyxy: Floats
+    scores: Floats
+    class_ids: Ids
+
+
+def preprocess(image_hwc: Image, model: Model) -> tuple[NDArray[Any], Letterbox]:
+    """Letterbox a picture into the model's input.
+
+    A model with free height and width gets the smallest rectangle that is a multiple of its stride, any other its
+    fixed size.
+
+    Args:
+        image_hwc: RGB, `(height, width, 3)`.
+        model: says size, stride and interface.
+
+    Returns:
+        The input without batch dimension, and the plan that `postprocess` needs.
+    """
+    fused = model.input.datatype == "UINT8"
+    height, width = model.input.dims[:2] if fused else model.input.dims[1:]
+    image_wh = image_hwc.shape[1], image_hwc.shape[0]
+    if height > 0 and width > 0:
+        plan = fit(image_wh, (width, height), stride=None)
+    else:
+        assert model.input_wh is not None, "describe() refuses a detector without imgsz"  # noqa: S101
+        plan = fit(image_wh, model.input_wh, stride=model.stride)
+    boxed = letterbox(image_hwc, plan)
+    if fused:
+        return boxed, plan
+    return np.ascontiguousarray(boxed.transpose(2, 0, 1)).astype(np.float32) / np.float32(255), plan
+
+
+def postprocess(
+    outputs: Mapping[str, NDArray[Any]], model: Model, *, plan: Letterbox, selection: Selection
+) -> Detections:
+    """Choose among the model's candidates and map them to the picture.
+
+    The choice is Ultralytics' own (`utils.nms.non_max_suppression`, best class for each box).
+
+    Args:
+        outputs: by name, without batch dimension.
+        model: says interface and whether the head needs NMS.
+        plan: what `preprocess` returned.
+        selection: thresholds.
+
+    Raises:
+        PredictorError: the outputs are not those of a detector.
+    """
+    boxes_xyxy, scores, class_ids = _candidates(outputs, model)
+    wanted = scores > selection.confidence
+    if selection.class_ids is not None:
+        wanted &= np.isin(class_ids, list(selection.class_ids))
+    boxes_xyxy, scores, class_ids = boxes_xyxy[wanted], scores[wanted], class_ids[wanted]
+    if model.end2end:
+        kept = np.argsort(-scores, kind="stable")[: selection.max_detections]
+    else:
+        kept = suppress(
+            boxes_xyxy, scores, class_ids=class_ids, iou=selection.iou, max_detections=selection.max_detections
+        )
+    return Detections(unletterbox(boxes_xyxy[kept], plan), scores[kept], class_ids[kept])
+
+
+def _candidates(outputs: Mapping[str, NDArray[Any]], model: Model) -> tuple[Floats, Floats, Ids]:
+    """Boxes `(K, 4)` xyxy in model pixels, scores `(K,)`, class ids `(K,)`."""
+    if {"boxes", "scores", "classes"} <= outputs.keys():
+        boxes_xyxy = cxcywh_to_xyxy(outputs["boxes"].astype(np.float32, copy=False))
+        return boxes_xyxy, outputs["scores"].astype(np.float32, copy=False), outputs["classes"].astype(np.int64)
+    head = outputs.get("output0")
+    if head is None or head.ndim != 2:
+        shapes = {name: output.shape for name, output in outputs.items()}
+        raise PredictorError(f"{model.name}: got outputs {shapes}, expected boxes, scores and classes, or output0")
+    head = head.astype(np.float32, copy=False)
+    if model.end2end:  # (300, 6): xyxy, score, class
+        return head[:, :4], head[:, 4], head[:, 5].astype(np.int64)
+    class_scores = head[4:]  # (classes, N)
+    class_ids = class_scores.argmax(axis=0)
+    scores = np.take_along_axis(class_scores, class_ids[None], axis=0)[0]
+    return cxcywh_to_xyxy(head[:4].T), scores, class_ids.astype(np.int64, copy=False)

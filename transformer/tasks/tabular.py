@@ -1,0 +1,67 @@
+"""Tables: rows in, a class or a value for each row out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transformer.errors import InvalidRequest, PredictorError
+from transformer.model import Model
+
+
+def preprocess(rows: Sequence[Any], model: Model) -> NDArray[np.float32]:
+    """Rows as lists (in the model's order) or as objects (by name) to one array.
+
+    Args:
+        rows: one or many; each `[5.1, 3.5, ...]` or `{"sepal length (cm)": 5.1, ...}`.
+        model: says how many columns there are and their names.
+
+    Returns:
+        FP32 `(rows, features)`.
+
+    Raises:
+        InvalidRequest: a row is empty, too short or too long, has unknown names or something that is no number.
+    """
+    if not rows:
+        raise InvalidRequest("rows: got none, expected at least one")
+    return np.array([_row(row, model, index=index) for index, row in enumerate(rows)], np.float32)
+
+
+def postprocess(outputs: Mapping[str, NDArray[Any]], model: Model) -> NDArray[np.float32]:
+    """Probabilities `(rows, classes)` of a classifier, values `(rows, 1)` of a regressor.
+
+    Raises:
+        PredictorError: the output has another shape.
+    """
+    output = outputs[model.outputs[0].name].astype(np.float32, copy=False)
+    columns = len(model.names) or 1
+    if output.ndim != 2 or output.shape[1] != columns:
+        raise PredictorError(f"{model.name}: got output {output.shape}, expected (rows, {columns})")
+    return output
+
+
+def _row(row: Any, model: Model, *, index: int) -> list[float]:
+    if isinstance(row, Mapping):
+        if not model.features:
+            raise InvalidRequest(
+                f"row {index}: got an object, but {model.name} does not name its columns: expected a list"
+            )
+        missing = [name for name in model.features if name not in row]
+        unknown = [name for name in row if name not in model.features]
+        if missing or unknown:
+            raise InvalidRequest(
+                f"row {index}: missing {missing}, unknown {unknown}, expected exactly {list(model.features)}"
+            )
+        values = [row[name] for name in model.features]
+    elif isinstance(row, Sequence) and not isinstance(row, str):
+        values = list(row)
+    else:
+        raise InvalidRequest(f"row {index}: got {type(row).__name__}, expected a list or an object of numbers")
+    width = model.input.dims[-1]
+    if width > 0 and len(values) != width:
+        raise InvalidRequest(f"row {index}: got {len(values)} values, expected {width}: {', '.join(model.features)}")
+    for column, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InvalidRequest(f"row {index}, column {column}: got {value!r:.60}, expected a number")
+    return [float(value) for value in values]
