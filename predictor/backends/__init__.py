@@ -1,0 +1,1 @@
+"""Triton backends in Python. Each folder is loaded by Triton under its name."""

@@ -1,0 +1,107 @@
+"""The ONNX file of a version: where it is, and which versions of ONNX it was written for.
+
+Everything here decides as triton-inference-server/onnxruntime_backend r24.10 does, which is built with ONNX Runtime
+1.19; this backend runs a newer, faster one, so the limits of 1.19 are checked here.
+"""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from predictor.backends.onnxruntime.refusal import ModelRefusedError
+
+DEFAULT_FILENAME = "model.onnx"
+# What ONNX Runtime 1.19.2 accepts, tried one by one: it refuses IR 11, ai.onnx 22 and ai.onnx.ml 6. The other domains
+# have had the same version ever since.
+MAX_IR_VERSION = 10
+MAX_OPSETS = {"ai.onnx": 21, "ai.onnx.ml": 5}
+
+# Field numbers of ModelProto and OperatorSetIdProto in onnx.proto.
+_MODEL_IR_VERSION, _MODEL_OPSET_IMPORT = 1, 8
+_OPSET_DOMAIN, _OPSET_VERSION = 1, 2
+
+
+def find_artifact(version_dir: Path, filename: str) -> Path:
+    """Return the file to load.
+
+    Args:
+        version_dir: `<repository>/<model>/<version>`.
+        filename: `default_model_filename`; empty for `model.onnx`. A folder means `model.onnx` inside.
+            (`cc_model_filenames` is for GPUs alone.)
+
+    Raises:
+        ModelRefusedError: there is no such file.
+    """
+    path = version_dir / (filename or DEFAULT_FILENAME)
+    if path.is_dir():
+        path = path / DEFAULT_FILENAME
+    if not path.exists():
+        raise ModelRefusedError(f"unable to find '{path}'")
+    return path
+
+
+def check_versions(path: Path) -> None:
+    """Refuse what ONNX Runtime 1.19 refuses.
+
+    Args:
+        path: A file that ONNX Runtime has loaded, so one that is well formed.
+
+    Raises:
+        ModelRefusedError: the IR version or an opset is newer.
+    """
+    if path.suffix == ".ort":
+        return  # not protobuf; the format is the same in both
+    ir_version, opsets = read_versions(path)
+    if ir_version > MAX_IR_VERSION:
+        raise ModelRefusedError(f"'{path}' has IR version {ir_version}, the oldest supported Triton reads up to 10")
+    for domain, version in opsets.items():
+        if version > MAX_OPSETS.get(domain, version):
+            raise ModelRefusedError(
+                f"'{path}' has opset {version} of {domain}, the oldest supported Triton runs up to {MAX_OPSETS[domain]}"
+            )
+
+
+def read_versions(path: Path) -> tuple[int, dict[str, int]]:
+    """Return the IR version and the opset version of each domain of an ONNX file, without reading its graph.
+
+    The package `onnx` could do this, and would parse every weight.
+    """
+    ir_version = 0
+    opsets: dict[str, int] = {}
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for number, value in _iterate_fields(data, range(len(data))):
+            if number == _MODEL_IR_VERSION and isinstance(value, int):
+                ir_version = value
+            elif number == _MODEL_OPSET_IMPORT and isinstance(value, range):
+                fields = dict(_iterate_fields(data, value))
+                domain, version = fields.get(_OPSET_DOMAIN), fields.get(_OPSET_VERSION)
+                name = data[domain.start : domain.stop].decode() if isinstance(domain, range) else ""
+                opsets[name or "ai.onnx"] = version if isinstance(version, int) else 0
+    return ir_version, opsets
+
+
+def _iterate_fields(data: mmap.mmap, span: range) -> Iterator[tuple[int, int | range]]:
+    """Walk one protobuf message: yield each field's number with its integer, or with the span of its bytes."""
+    at = span.start
+    while at < span.stop:
+        key, at = _read_varint(data, at)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == 0:
+            value, at = _read_varint(data, at)
+            yield number, value
+        elif wire_type == 2:
+            size, at = _read_varint(data, at)
+            yield number, range(at, at + size)
+            at += size
+        else:
+            at += {1: 8, 5: 4}[wire_type]
+
+
+def _read_varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at

@@ -1,0 +1,116 @@
+"""The `onnxruntime` backend of the embedded Triton: what its Python backend loads for `backend: "onnxruntime"`.
+
+In the cluster the same repository is served by NVIDIA's C++ backend, so this one decides as that does. Triton starts
+one process for each instance of a model; each holds one session.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as triton
+from numpy.typing import NDArray
+
+from predictor.backends.onnxruntime.artifact import check_versions, find_artifact
+from predictor.backends.onnxruntime.batch import join, split
+from predictor.backends.onnxruntime.options import compose_run_options, compose_session_options, select_providers
+from predictor.backends.onnxruntime.signature import (
+    check_inputs,
+    check_outputs,
+    complete_config,
+    read_dims,
+    read_tensors,
+    refuse_unsupported,
+)
+
+
+class TritonPythonModel:
+    """One instance of one version of a model. The name and the methods are Triton's."""
+
+    @staticmethod
+    def auto_complete_config(model_config: Any) -> Any:
+        """Complete a config that leaves out inputs or outputs; touch no other.
+
+        Args:
+            model_config: `triton.ModelConfig`. Its dictionary is changed in place, because its `add_input` knows no
+                `reshape`, which a tensor without dimensions beside the batch needs.
+        """
+        config = model_config.as_dict()
+        if not (config["input"] and config["output"]):
+            refuse_unsupported(config)
+            session = _create_session(config, Path(triton.get_model_dir()))
+            complete_config(config, read_tensors(session.get_inputs()), read_tensors(session.get_outputs()))
+        return model_config
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model and check it against its config.
+
+        Args:
+            args: Of Triton: `model_config` is JSON.
+
+        Raises:
+            ModelRefusedError: the C++ backend would refuse it too.
+            Exception: one of ONNX Runtime's, with its text.
+        """
+        config = json.loads(args["model_config"])
+        refuse_unsupported(config)
+        self._session = _create_session(config, Path(triton.get_model_dir()))
+        self._run_options = compose_run_options(config)
+        overridable = read_tensors(self._session.get_overridable_initializers())
+        self._inputs = read_tensors(self._session.get_inputs())
+        check_inputs(config, self._inputs, overridable=overridable)
+        self._inputs |= overridable
+        check_outputs(config, read_tensors(self._session.get_outputs()))
+        self._output_dims = {io["name"]: read_dims(io) for io in config["output"]}
+        self._batches = config["max_batch_size"] > 0
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer requests that Triton put together, in their order.
+
+        An exception, ONNX Runtime's or ours, fails each of them with its text: Triton sees to that.
+        """
+        if self._batches:
+            return self._run(requests)
+        return [self._run([request])[0] for request in requests]
+
+    def _run(self, requests: Sequence[Any]) -> list[Any]:
+        feeds = self._read_feeds(requests)
+        wanted = [name for name in self._output_dims if any(name in r.requested_output_names() for r in requests)]
+        outputs = dict(zip(wanted, self._session.run(wanted, feeds, self._run_options), strict=True))
+        if not self._batches:
+            # A scalar has the dims of the config, which are all 1.
+            rows = {
+                name: [out.reshape(self._output_dims[name]) if out.ndim == 0 else out] for name, out in outputs.items()
+            }
+        else:
+            sizes = [len(request.inputs()[0].as_numpy()) for request in requests]
+            rows = {name: split(out, sizes) for name, out in outputs.items()}
+        return [
+            triton.InferenceResponse(
+                [triton.Tensor(name, rows[name][i]) for name in wanted if name in request.requested_output_names()]
+            )
+            for i, request in enumerate(requests)
+        ]
+
+    def _read_feeds(self, requests: Sequence[Any]) -> dict[str, NDArray[Any]]:
+        return {
+            tensor.name(): join([self._read_input(request, tensor.name()) for request in requests])
+            for tensor in requests[0].inputs()
+        }
+
+    def _read_input(self, request: Any, name: str) -> NDArray[Any]:
+        array: NDArray[Any] = triton.get_input_tensor_by_name(request, name).as_numpy()
+        if array.dtype == np.object_:
+            # ONNX Runtime would take the `str` of each `bytes`, its quotes included.
+            array = array.astype(np.bytes_)
+        return array if self._inputs[name].shape else array.reshape(())
+
+
+def _create_session(config: dict[str, Any], version_dir: Path) -> onnxruntime.InferenceSession:
+    path = find_artifact(version_dir, config["default_model_filename"])
+    session = onnxruntime.InferenceSession(path, compose_session_options(config), providers=select_providers(config))
+    check_versions(path)
+    return session

@@ -1,0 +1,52 @@
+"""What must hold before Triton starts; checked first, because Triton's own messages name neither cause nor remedy."""
+
+import re
+import socket
+import subprocess
+from collections.abc import Mapping
+
+from predictor.errors import StartError
+from predictor.installation import Installation
+from predictor.settings import Settings
+
+# The dynamic loader's exit status when a program cannot be started.
+_LOADER_FAILED = 127
+
+
+def check_repository(settings: Settings) -> None:
+    """Raise `StartError` where the model repository is no folder."""
+    if not settings.repository.is_dir():
+        raise StartError(
+            f"the model repository {settings.repository} is no folder (PREDICTOR_REPOSITORY; make: REPOSITORY=)"
+        )
+
+
+def check_ports(settings: Settings) -> None:
+    """Raise `StartError` naming the first port that is taken, and its variable."""
+    seen: dict[int, str] = {}
+    for name in ("http_port", "grpc_port", "metrics_port"):
+        port, variable = int(getattr(settings, name)), f"PREDICTOR_{name.upper()}"
+        remedy = f"choose another with {variable} (make: TRITON_{name.upper()}=)"
+        if port in seen:
+            raise StartError(f"port {port} is asked for twice, by {seen[port]} and {variable}; {remedy}")
+        seen[port] = variable
+        try:
+            socket.create_server((settings.address, port)).close()
+        except OSError as exc:
+            raise StartError(f"port {port} on {settings.address}: {exc.strerror}; {remedy}") from exc
+
+
+def check_stub(installation: Installation, env: Mapping[str, str]) -> None:
+    """Raise `StartError` where a shared library is missing that the Python backend needs.
+
+    Triton would start without it and report each model as an unhealthy stub process. Debian's `python3` does not
+    bring `libpython`, which the stub embeds.
+    """
+    # Without arguments the stub says so and exits with 1.
+    run = subprocess.run([installation.stub], env=dict(env), capture_output=True, text=True, check=False)
+    if run.returncode != _LOADER_FAILED:
+        return
+    found = re.search(r"libraries: (\S+):", run.stderr)
+    library = found[1] if found else run.stderr.strip()
+    remedy = f"apt-get install libpython{installation.python_version}" if "libpython" in library else "install it"
+    raise StartError(f"the embedded Triton needs the shared library {library}, which is not on this machine; {remedy}")
