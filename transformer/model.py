@@ -46,6 +46,7 @@ class Model:
         stride: of a detector.
         end2end: a detector whose head needs no NMS.
         features: names of a table's columns.
+        platform: what runs it, in Triton's words.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Model:
     stride: int = 32
     end2end: bool = False
     features: tuple[str, ...] = ()
+    platform: str = ""
 
 
 def describe(config: Any, *, version: str) -> Model:
@@ -95,6 +97,7 @@ def describe(config: Any, *, version: str) -> Model:
         stride=int(metadata.get("stride", 32)),
         end2end=bool(metadata.get("end2end", False)),
         features=tuple(metadata.get("features", ())),
+        platform=config.platform or config.backend,
     )
     if model.task != "tabular" and model.input_wh is None:
         raise ModelConfigError(f"{config.name}: imgsz is missing in parameters.metadata")

@@ -1,0 +1,56 @@
+"""`python -m transformer`: the HTTP server in front of Triton. KServe owns argv, `TRANSFORMER_*` is ours."""
+
+import argparse
+import asyncio
+import logging
+import sys
+
+import cv2
+import uvicorn
+from kserve.model_server import parser as kserve_parser
+from pydantic import ValidationError
+
+from transformer.rest.app import create_app
+from transformer.settings import TransformerSettings
+
+
+def main() -> int:
+    """Serve until SIGTERM or Ctrl-C; requests that were accepted are finished."""
+    parser = argparse.ArgumentParser(prog="python -m transformer", description=__doc__, parents=[kserve_parser])
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = TransformerSettings()
+    except ValidationError as exc:
+        for error in exc.errors():
+            name = "TRANSFORMER_" + "_".join(str(part) for part in error["loc"]).upper()
+            print(f"error: {name}: got {error['input']!r}, expected: {error['msg']}", file=sys.stderr)
+        return 2
+    if not args.predictor_host:
+        print("error: --predictor_host is missing; expected host:port of Triton's gRPC", file=sys.stderr)
+        return 2
+    # Requests are the unit of parallelism: OpenCV's own threads would only fight for the same cores.
+    cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # a broken picture is the client's error, and answered as such
+    config = uvicorn.Config(
+        create_app(settings, predictor_url=args.predictor_host),
+        host=settings.host,
+        port=args.http_port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        timeout_keep_alive=args.timeout_keep_alive,
+    )
+    server = uvicorn.Server(config)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("transformer").info(
+        "http://%s:%d in front of Triton at %s", settings.host, args.http_port, args.predictor_host
+    )
+    asyncio.run(server.serve())
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,254 @@
+"""What the server does, whatever the protocol: items in, results out.
+
+REST and gRPC are thin skins over `DataPlane`, so that they cannot differ.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transformer.decoding import decode
+from transformer.errors import InvalidRequest, ModelNotFound, PayloadTooLarge, PredictorError, PredictorUnavailable
+from transformer.letterbox import Image, Letterbox
+from transformer.model import Model
+from transformer.parameters import read_selection
+from transformer.predictor import Predictor
+from transformer.settings import TransformerSettings
+from transformer.tasks import classify, detect, tabular
+from transformer.tasks.detect import Detections, Selection
+
+_DESCRIPTION_MAX_AGE_S = 10.0
+_SWAP_TRIES = 5
+
+T = TypeVar("T")
+
+
+Stage = Literal["queue", "decode", "preprocess", "infer", "postprocess"]
+STAGES: tuple[Stage, ...] = ("queue", "decode", "preprocess", "infer", "postprocess")
+
+
+@dataclass
+class Stages:
+    """Where the time of an item went, in milliseconds.
+
+    `queue` is the wait for a thread, `infer` the round trip to Triton.
+    """
+
+    ms: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, stage: Stage, since: float) -> None:
+        """Count the time since then as spent in a stage."""
+        self.ms[stage] += (time.perf_counter() - since) * 1000
+
+    @contextmanager
+    def time(self, stage: Stage) -> Iterator[None]:
+        """Count the time inside as spent in a stage."""
+        since = time.perf_counter()
+        yield
+        self.add(stage, since)
+
+    def total_ms(self) -> float:
+        """Milliseconds since the item was accepted."""
+        return (time.perf_counter() - self.started) * 1000
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """What a model says of one picture: `detections` or `probabilities`, by its task.
+
+    Attributes:
+        model: the version that answered.
+        image_hwc: the decoded picture, RGB, upright.
+        detections: of a detector.
+        probabilities: `(classes,)`, of a classifier.
+        stages: where the time went.
+        total_ms: all of it.
+    """
+
+    model: Model
+    image_hwc: Image
+    detections: Detections | None
+    probabilities: NDArray[np.float32] | None
+    stages: Stages
+    total_ms: float
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """What a model says of rows.
+
+    Attributes:
+        model: the version that answered.
+        values: `(rows, classes)` probabilities, or `(rows, 1)` of a regressor.
+        stages: where the time went.
+        total_ms: all of it.
+    """
+
+    model: Model
+    values: NDArray[np.float32]
+    stages: Stages
+    total_ms: float
+
+
+class DataPlane:
+    """Every model of the repository, each under its own name."""
+
+    def __init__(self, predictor: Predictor, settings: TransformerSettings) -> None:
+        self._predictor = predictor
+        self._settings = settings
+        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="pictures")
+        self._descriptions: dict[tuple[str, str], tuple[float, Model]] = {}
+
+    async def close(self) -> None:
+        """Let go of threads and channel."""
+        self._threads.shutdown(cancel_futures=True)
+        await self._predictor.close()
+
+    async def ready(self) -> bool:
+        """Whether requests can be answered."""
+        return await self._predictor.ready()
+
+    async def model(self, name: str, version: str = "") -> Model:
+        """Description of what serves now.
+
+        Raises:
+            ModelNotFound: no such model or version.
+        """
+        known = self._descriptions.get((name, version))
+        if known and time.monotonic() - known[0] < _DESCRIPTION_MAX_AGE_S:
+            return known[1]
+        self._descriptions.pop((name, version), None)
+        model = await self._predictor.describe(name, version)
+        self._descriptions[name, version] = (time.monotonic(), model)
+        return model
+
+    async def versions(self, name: str) -> list[str]:
+        """Versions of a model that serve, oldest first."""
+        return await self._predictor.versions(name)
+
+    async def infer_images(
+        self, name: str, images: Sequence[bytes], *, parameters: Mapping[str, Any], version: str = ""
+    ) -> list[ImageResult]:
+        """Ask a model about encoded pictures; one result for each, in their order.
+
+        Raises:
+            ServingError: the first error of any picture; the rest is not waited for.
+        """
+        model = await self.model(name, version)
+        if model.task == "tabular":
+            raise InvalidRequest(f"{name} is a model for rows of a table: got pictures")
+        self._check_count(len(images))
+        selection = read_selection(parameters, model)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._infer_image(name, data, selection, version)) for data in images]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return [task.result() for task in tasks]
+
+    async def infer_rows(
+        self, name: str, rows: Sequence[Any], *, parameters: Mapping[str, Any], version: str = ""
+    ) -> TableResult:
+        """Ask a model about rows of a table, in as few runs as its batch size allows."""
+        stages = Stages()
+        model = await self.model(name, version)
+        if model.task != "tabular":
+            raise InvalidRequest(f"{name} is a model for pictures ({model.task}): got rows")
+        self._check_count(len(rows))
+        read_selection(parameters, model)
+
+        async def ask(model: Model) -> tuple[list[dict[str, NDArray[Any]]], set[str]]:
+            with stages.time("preprocess"):
+                table = tabular.preprocess(rows, model)
+            size = model.max_batch_size
+            parts = [table[first : first + size] for first in range(0, len(table), size)]
+            with stages.time("infer"):
+                answers = await asyncio.gather(*(self._predictor.infer(model, part, version=version) for part in parts))
+            return [outputs for outputs, _ in answers], {answered for _, answered in answers}
+
+        model, parts = await self._ask(name, version, ask)
+        with stages.time("postprocess"):
+            values = np.concatenate([tabular.postprocess(outputs, model) for outputs in parts])
+        return TableResult(model, values, stages, stages.total_ms())
+
+    async def _infer_image(self, name: str, data: bytes, selection: Selection, version: str) -> ImageResult:
+        stages = Stages()
+        image: Image | None = None
+
+        async def ask(model: Model) -> tuple[tuple[dict[str, NDArray[Any]], Letterbox | None], set[str]]:
+            nonlocal image
+            image, tensor, plan = await self._in_thread(stages, partial(self._prepare, data, image, model, stages))
+            with stages.time("infer"):
+                outputs, answered = await self._predictor.infer(model, tensor[None], version=version)
+            return ({key: output[0] for key, output in outputs.items()}, plan), {answered}
+
+        model, (outputs, plan) = await self._ask(name, version, ask)
+
+        def choose() -> tuple[Detections | None, NDArray[np.float32] | None]:
+            with stages.time("postprocess"):
+                if plan is None:
+                    return None, classify.postprocess(outputs, model)
+                return detect.postprocess(outputs, model, plan=plan, selection=selection), None
+
+        detections, probabilities = await self._in_thread(stages, choose)
+        assert image is not None, "an answer had a picture"  # noqa: S101
+        return ImageResult(model, image, detections, probabilities, stages, stages.total_ms())
+
+    async def _ask(
+        self, name: str, version: str, ask: Callable[[Model], Awaitable[tuple[T, set[str]]]]
+    ) -> tuple[Model, T]:
+        """Ask until the version that answers is the one that the tensors were made for.
+
+        Labels, sizes and interface belong to a version: while a swap is under way the description may be of the old
+        one and the answer of the new one.
+        """
+        for _ in range(_SWAP_TRIES):
+            model = await self.model(name, version)
+            try:
+                answer, answered = await ask(model)
+            except (PredictorError, ModelNotFound):
+                # The model may have changed or gone: look again next time.
+                self._descriptions.pop((name, version), None)
+                raise
+            if answered == {model.version}:
+                return model, answer
+            self._descriptions.pop((name, version), None)
+        raise PredictorUnavailable(f"{name}: another version than the one described answered {_SWAP_TRIES} times")
+
+    def _prepare(
+        self, data: bytes, image: Image | None, model: Model, stages: Stages
+    ) -> tuple[Image, NDArray[Any], Letterbox | None]:
+        """Picture, model input without batch dimension, and the letterbox of a detector."""
+        if image is None:
+            with stages.time("decode"):
+                settings = self._settings
+                image = decode(data, max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+        with stages.time("preprocess"):
+            if model.task == "classify":
+                return image, classify.preprocess(image, model), None
+            return image, *detect.preprocess(image, model)
+
+    async def _in_thread(self, stages: Stages, function: Callable[[], T]) -> T:
+        """Run array work off the event loop; OpenCV and libjpeg release the interpreter lock."""
+        asked = time.perf_counter()
+
+        def run() -> T:
+            stages.add("queue", asked)
+            return function()
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+    def _check_count(self, count: int) -> None:
+        if not 0 < count <= self._settings.max_items:
+            limit = self._settings.max_items
+            error = PayloadTooLarge if count else InvalidRequest
+            raise error(f"got {count} pictures or rows in one request, expected 1 to {limit}")

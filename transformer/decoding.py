@@ -1,0 +1,136 @@
+"""Encoded bytes to an RGB array.
+
+Pillow reads the header only (format, size, orientation), so that limits hold before a pixel is decoded. JPEG goes to
+libjpeg-turbo through simplejpeg, everything else to OpenCV, whose pixels Ultralytics sees as well.
+"""
+
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import ExifTags, Image
+
+from transformer.errors import InvalidImage, PayloadTooLarge, UnsupportedMedia
+from transformer.letterbox import Image as ImageArray
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+
+# Pillow's own limit warns and raises at numbers of its own; ours is checked below.
+Image.MAX_IMAGE_PIXELS = None
+
+# Signatures of what people send and we do not take, to name it: (offset, bytes, name).
+_OTHER_FORMATS = (
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cjP", "JPEG 2000"),
+    (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML or SVG"),
+)
+
+# EXIF orientation -> what brings the picture upright (Exif 2.32, tag 0x0112).
+_UPRIGHT: dict[int, Callable[[ImageArray], Any]] = {
+    2: lambda image: cv2.flip(image, 1),
+    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
+    4: lambda image: cv2.flip(image, 0),
+    5: cv2.transpose,
+    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
+    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes say: format name, `(width, height)` as stored, EXIF orientation 1 to 8."""
+
+    format: str
+    size_wh: tuple[int, int]
+    orientation: int
+
+
+def read_header(data: bytes) -> Header:
+    """Format, size and orientation without decoding a pixel.
+
+    Raises:
+        InvalidImage: empty, or no picture.
+        UnsupportedMedia: a format that is not on the list.
+    """
+    if not data:
+        raise InvalidImage("image: got 0 bytes, expected an encoded picture")
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            # MPO is a JPEG with more pictures behind the first.
+            name = "JPEG" if image.format == "MPO" else str(image.format)
+            return Header(name, image.size, orientation if orientation in _UPRIGHT else 1)
+    except (OSError, ValueError, SyntaxError, TypeError, OverflowError, EOFError) as exc:  # what Pillow's parsers raise
+        for offset, signature, name in _OTHER_FORMATS:
+            if data[offset : offset + len(signature)] == signature:
+                raise UnsupportedMedia(f"image: got {name}, expected one of {', '.join(FORMATS)}") from exc
+        raise InvalidImage(
+            f"image: {len(data)} bytes that begin with {data[:8]!r}, expected one of {', '.join(FORMATS)}"
+        ) from exc
+
+
+def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageArray:
+    """Decode a picture, upright.
+
+    Args:
+        data: the encoded picture.
+        max_bytes: limit of `len(data)`.
+        max_pixels: limit of width x height, checked before decoding.
+
+    Returns:
+        RGB `(height, width, 3)`, EXIF orientation applied, alpha dropped, first frame.
+
+    Raises:
+        InvalidImage: no picture, or a broken one.
+        UnsupportedMedia: a format that is not on the list.
+        PayloadTooLarge: over a limit.
+    """
+    if len(data) > max_bytes:
+        raise PayloadTooLarge(f"image: {len(data)} bytes is over the limit of {max_bytes}")
+    header = read_header(data)
+    width, height = header.size_wh
+    if width * height > max_pixels:
+        raise PayloadTooLarge(f"image: {width}x{height} pixels is over the limit of {max_pixels}")
+    if header.format == "JPEG":
+        image = _decode_jpeg(data)
+        upright = _UPRIGHT.get(header.orientation)
+        return np.ascontiguousarray(upright(image), np.uint8) if upright else image
+    return _decode_other(data, header)
+
+
+def _decode_jpeg(data: bytes) -> ImageArray:
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True), np.uint8)
+    except ValueError as exc:
+        # libjpeg only warns of a picture that ends early and fills the rest with grey: not something to detect in.
+        # Its other warnings are about stray bytes that every viewer skips.
+        if "premature end" in str(exc).lower():
+            raise InvalidImage(
+                "image: the JPEG ends before its last row; got a part, expected a whole picture"
+            ) from exc
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False), np.uint8)
+    except ValueError as exc:
+        raise InvalidImage(f"image: broken JPEG: {exc}") from exc
+
+
+def _decode_other(data: bytes, header: Header) -> ImageArray:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as exc:
+        raise InvalidImage(f"image: broken {header.format}: {exc.err}") from exc
+    if image is None:
+        raise InvalidImage(f"image: broken {header.format} of {len(data)} bytes; expected a whole picture")
+    return np.asarray(image, np.uint8)

@@ -1,0 +1,108 @@
+"""Results as the JSON that clients read (design: a superset of what `supervision` and Roboflow's clients read)."""
+
+import uuid
+from typing import Any
+
+import numpy as np
+
+from transformer.dataplane import ImageResult, Stages, TableResult
+from transformer.model import Model
+from transformer.tasks.detect import Detections
+
+_BEST_CLASSES = 5
+
+
+def image_reply(result: ImageResult) -> dict[str, Any]:
+    """One object for one picture."""
+    height, width = result.image_hwc.shape[:2]
+    reply = {
+        "inference_id": str(uuid.uuid4()),
+        "time": round(result.total_ms / 1000, 6),
+        "image": {"width": width, "height": height},
+        "model": _model(result.model),
+        "timing_ms": _timing(result.stages, result.total_ms),
+    }
+    if result.detections is not None:
+        return reply | {"predictions": _detections(result.detections, result.model)}
+    assert result.probabilities is not None, "a result has one or the other"  # noqa: S101
+    best = np.argsort(-result.probabilities, kind="stable")[:_BEST_CLASSES]
+    predictions = [
+        {
+            "class": class_name(result.model, int(class_id)),
+            "class_id": int(class_id),
+            "confidence": _rounded(result.probabilities[class_id]),
+        }
+        for class_id in best
+    ]
+    top = predictions[0]
+    return reply | {"predictions": predictions, "top": top["class"], "confidence": top["confidence"]}
+
+
+def table_reply(result: TableResult) -> dict[str, Any]:
+    """One object for all rows."""
+    return {
+        "inference_id": str(uuid.uuid4()),
+        "time": round(result.total_ms / 1000, 6),
+        "model": _model(result.model),
+        "timing_ms": _timing(result.stages, result.total_ms),
+        "predictions": row_predictions(result),
+    }
+
+
+def row_predictions(result: TableResult) -> list[dict[str, Any]]:
+    """One object for each row: class and probabilities, or the value of a regressor."""
+    model = result.model
+    if not model.names:
+        return [{"value": float(value)} for (value,) in result.values]
+    return [
+        {
+            "class": class_name(model, int(best)),
+            "class_id": int(best),
+            "confidence": _rounded(row[best]),
+            "probabilities": {class_name(model, class_id): _rounded(p) for class_id, p in enumerate(row)},
+        }
+        for row, best in zip(result.values, result.values.argmax(axis=1), strict=True)
+    ]
+
+
+def labels(detections: Detections, model: Model) -> list[str]:
+    """What an annotated picture says of each detection."""
+    return [
+        f"{class_name(model, int(class_id))} {score:.2f}"
+        for class_id, score in zip(detections.class_ids, detections.scores, strict=True)
+    ]
+
+
+def class_name(model: Model, class_id: int) -> str:
+    """Name of a class; its index where the model names none."""
+    return model.names.get(class_id, str(class_id))
+
+
+def _model(model: Model) -> dict[str, str]:
+    return {"name": model.name, "version": model.version, "task": model.task}
+
+
+def _timing(stages: Stages, total_ms: float) -> dict[str, float]:
+    return {stage: round(ms, 3) for stage, ms in stages.ms.items()} | {"total": round(total_ms, 3)}
+
+
+def _detections(detections: Detections, model: Model) -> list[dict[str, Any]]:
+    boxes = zip(detections.boxes_xyxy.astype(float), detections.scores, detections.class_ids, strict=True)
+    return [
+        {
+            "x": round((x1 + x2) / 2, 3),
+            "y": round((y1 + y2) / 2, 3),
+            "width": round(x2 - x1, 3),
+            "height": round(y2 - y1, 3),
+            "confidence": _rounded(score),
+            "class": class_name(model, int(class_id)),
+            "class_id": int(class_id),
+            "detection_id": str(uuid.uuid4()),
+            "box": {"x1": round(x1, 3), "y1": round(y1, 3), "x2": round(x2, 3), "y2": round(y2, 3)},
+        }
+        for (x1, y1, x2, y2), score, class_id in boxes
+    ]
+
+
+def _rounded(score: Any) -> float:
+    return round(float(score), 6)

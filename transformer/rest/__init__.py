@@ -1,0 +1,1 @@
+"""The REST skin over the data plane."""

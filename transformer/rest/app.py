@@ -1,0 +1,126 @@
+"""The FastAPI application: routes, errors, request ids, one log line for each request."""
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from transformer import metrics
+from transformer.dataplane import DataPlane
+from transformer.errors import ServingError
+from transformer.predictor import Predictor
+from transformer.rest import openapi, predict, v2
+from transformer.settings import TransformerSettings
+
+log = logging.getLogger("transformer")
+
+_ID_HEADER = b"x-request-id"
+_DESCRIPTION = "A picture goes in, detections come out: preprocessing and post-processing in front of NVIDIA Triton."
+
+
+def create_app(settings: TransformerSettings, *, predictor_url: str) -> FastAPI:
+    """The application over the Triton at `predictor_url` (`host:port` of its gRPC)."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        predictor = Predictor(predictor_url, timeout_s=settings.request_timeout_s)
+        app.state.dataplane = DataPlane(predictor, settings)
+        yield
+        await app.state.dataplane.close()
+
+    app = FastAPI(title="Nereid", description=_DESCRIPTION, version="0.1.0", redoc_url=None, lifespan=lifespan)
+    app.state.settings = settings
+    app.include_router(predict.router)
+    app.include_router(v2.router)
+    app.add_api_route("/metrics", _metrics, include_in_schema=False)
+    app.add_exception_handler(ServingError, _serving_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected_error)
+    app.add_middleware(RequestLog)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
+
+
+class RequestLog:
+    """Gives each request an id, returns it, counts the request and writes its line."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        given = dict(scope["headers"]).get(_ID_HEADER, b"")[:128].decode("ascii", "ignore")
+        request_id = given if given.isprintable() and given else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (_ID_HEADER, request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "other")
+            metrics.REQUESTS.labels(route, status).inc()
+            metrics.REQUEST_SECONDS.labels(route).observe(seconds)
+            log.info("%s %s %s %d %.1fms", request_id, scope["method"], scope["path"], status, seconds * 1000)
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps({"error": message}), status, headers, media_type="application/json")
+
+
+def _serving_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, ServingError)  # noqa: S101  # registered for this class
+    headers = {} if exc.retry_after_s is None else {"Retry-After": str(exc.retry_after_s)}
+    request_id = request.scope["state"]["request_id"]
+    if exc.phrase is None:
+        log.info("%s %d %s", request_id, exc.status, exc)
+        return _error(exc.status, str(exc), headers)
+    log.error("%s %d %s: %s", request_id, exc.status, type(exc).__name__, exc)
+    return _error(exc.status, f"{exc.phrase} (request {request_id})", headers)
+
+
+def _http_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)  # noqa: S101  # registered for this class
+    known = {404: f"no route {request.url.path}; see /docs", 405: f"{request.method} is not allowed here; see /docs"}
+    return _error(exc.status_code, known.get(exc.status_code, str(exc.detail)), dict(exc.headers or {}))
+
+
+def _unexpected_error(request: Request, exc: Exception) -> Response:
+    request_id = request.scope["state"]["request_id"]
+    log.error("%s 500 unexpected", request_id, exc_info=exc)
+    return _error(500, f"internal error (request {request_id})", {"X-Request-Id": request_id})
+
+
+async def _metrics() -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if not app.openapi_schema:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schema.setdefault("components", {})["schemas"] = openapi.SCHEMAS
+        for path in schema["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)  # validation is ours, see errors.py
+        app.openapi_schema = schema
+    return app.openapi_schema

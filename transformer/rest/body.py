@@ -1,0 +1,132 @@
+"""Request bodies: read within the limit, and taken apart by their content type."""
+
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from fastapi import Request
+
+from transformer.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
+from transformer.rest.multipart import read_parts
+
+_EXPECTED = "image/*, multipart/form-data or application/json"
+
+
+@dataclass(frozen=True)
+class Items:
+    """What a client asks about: pictures or rows, never both.
+
+    Attributes:
+        images: encoded pictures.
+        rows: of a table.
+        many: whether the client sent a list, and so expects one.
+        parameters: that came with the items.
+    """
+
+    images: list[bytes] = field(default_factory=list)
+    rows: list[Any] = field(default_factory=list)
+    many: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+async def read_body(request: Request, *, max_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        PayloadTooLarge: it is, or says that it is, longer than `max_bytes`; no more than that is read.
+        UnsupportedMedia: it is compressed.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedMedia(f"Content-Encoding: got {encoding[:60]!r}, expected none")
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise PayloadTooLarge(f"body: {length} bytes is over the limit of {max_bytes}")
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > max_bytes:
+            raise PayloadTooLarge(f"body: more than the limit of {max_bytes} bytes")
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def read_items(body: bytes, content_type: str) -> Items:
+    """Pictures or rows of `/predict`.
+
+    Raises:
+        InvalidRequest: the body is empty or not what its content type says.
+        UnsupportedMedia: another content type.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if not body:
+        raise InvalidRequest(f"body: got 0 bytes, expected {_EXPECTED}")
+    if media_type == "multipart/form-data":
+        parts = read_parts(body, content_type)
+        images = [data for name, data in parts if name == "image"]
+        if not images:
+            got = ", ".join(sorted({repr(name) for name, _ in parts})) or "none"
+            raise InvalidRequest(f"multipart/form-data: got fields {got}, expected one or more files named 'image'")
+        return Items(images=images, many=len(images) > 1)
+    if media_type.startswith("image/") or media_type == "application/octet-stream":
+        return Items(images=[body])
+    if media_type == "application/json":
+        return _read_rows(read_json(body))
+    raise UnsupportedMedia(f"Content-Type: got {media_type[:60] or 'none'!r}, expected {_EXPECTED}")
+
+
+def read_instances(body: bytes) -> Items:
+    """`{"instances": [...], "parameters": {...}}` of the v1 protocol."""
+    document = read_json(body)
+    if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
+        raise InvalidRequest('body: expected {"instances": [...]}, one entry for each picture or row')
+    unknown = set(document) - {"instances", "parameters"}
+    if unknown:
+        raise InvalidRequest(f"body: got {sorted(unknown)} beside 'instances', expected 'parameters' or nothing")
+    parameters = document.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise InvalidRequest(f"parameters: got {type(parameters).__name__}, expected an object")
+    instances = document["instances"]
+    if not instances:
+        raise InvalidRequest("instances: got none, expected at least one")
+    pictures = [isinstance(instance, dict) and "image" in instance for instance in instances]
+    if all(pictures):
+        images = [_read_base64(instance["image"], index) for index, instance in enumerate(instances)]
+        return Items(images=images, many=True, parameters=parameters)
+    if any(pictures):
+        raise InvalidRequest("instances: got pictures and rows together, expected one kind")
+    return Items(rows=instances, many=True, parameters=parameters)
+
+
+def read_json(body: bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidRequest(f"body: broken JSON: {exc}") from exc
+
+
+def _read_rows(document: Any) -> Items:
+    """`[...]` or `{...}` is one row, `[[...]]` and `[{...}]` are many."""
+    if isinstance(document, dict):
+        return Items(rows=[document])
+    if isinstance(document, list) and document:
+        many = isinstance(document[0], list | dict)
+        return Items(rows=document if many else [document], many=many)
+    raise InvalidRequest('body: expected a row ([5.1, ...] or {"name": 5.1, ...}) or a list of rows')
+
+
+def _read_base64(value: Any, index: int) -> bytes:
+    text = value.get("b64") if isinstance(value, dict) else None
+    if not isinstance(text, str):
+        raise InvalidRequest(f'instance {index}: image: expected {{"b64": "<base64 of the file>"}}')
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except (binascii.Error, ValueError) as exc:
+        raise InvalidRequest(f"instance {index}: image: broken base64: {exc}") from exc

@@ -1,0 +1,77 @@
+"""`multipart/form-data` out of one buffer: python-multipart parses, the parts are slices of the body."""
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from transformer.errors import InvalidRequest
+
+
+def read_parts(body: bytes, content_type: str) -> list[tuple[str, bytes]]:
+    """Name and content of each part, in their order.
+
+    Raises:
+        InvalidRequest: the body is not what its content type says.
+    """
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise InvalidRequest("multipart/form-data: got no boundary in Content-Type; let the HTTP client set the header")
+    parts = _Parts()
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": parts.begin,
+                "on_header_field": parts.header_field,
+                "on_header_value": parts.header_value,
+                "on_header_end": parts.header_end,
+                "on_part_data": parts.data,
+                "on_part_end": parts.end,
+                "on_end": parts.close,
+            },
+        )
+        parser.write(body)
+        parser.finalize()
+    except MultipartParseError as exc:
+        raise InvalidRequest(f"multipart/form-data: {exc}") from exc
+    if not parts.closed:
+        raise InvalidRequest(
+            f"multipart/form-data: {len(body)} bytes without the closing boundary; got a part of a body"
+        )
+    return parts.found
+
+
+class _Parts:
+    """Collects what the parser calls back; `data`, `start`, `end` are a buffer and a slice of it."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, bytes]] = []
+        self.closed = False
+        self._name = ""
+        self._field = b""
+        self._value = b""
+        self._chunks: list[bytes] = []
+
+    def begin(self) -> None:
+        self._name, self._field, self._value, self._chunks = "", b"", b"", []
+
+    def header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def header_end(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            _, options = parse_options_header(self._value)
+            self._name = options.get(b"name", b"").decode("utf-8", "replace")
+        self._field = self._value = b""
+
+    def data(self, data: bytes, start: int, end: int) -> None:
+        self._chunks.append(data[start:end])
+
+    def end(self) -> None:
+        self.found.append((self._name, self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)))
+
+    def close(self) -> None:
+        self.closed = True

@@ -1,0 +1,168 @@
+"""What OpenAPI says of bodies and replies; a test holds real replies against it."""
+
+from typing import Any
+
+_NUMBER = {"type": "number"}
+_INTEGER = {"type": "integer"}
+_STRING = {"type": "string"}
+
+
+def _object(properties: dict[str, Any], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _array(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+_FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
+_CLASS = {"class": _STRING, "class_id": _INTEGER, "confidence": _FRACTION}
+_COMMON = {
+    "inference_id": {"type": "string", "format": "uuid"},
+    "time": {"type": "number", "description": "seconds"},
+    "model": _object({"name": _STRING, "version": _STRING, "task": {"enum": ["detect", "classify", "tabular"]}}),
+    "timing_ms": _object(dict.fromkeys(("queue", "decode", "preprocess", "infer", "postprocess", "total"), _NUMBER)),
+}
+_IMAGE = {"image": _object({"width": _INTEGER, "height": _INTEGER})}
+_ROW = {
+    "oneOf": [
+        _object(_CLASS | {"probabilities": {"type": "object", "additionalProperties": _FRACTION}}),
+        _object({"value": _NUMBER}),
+    ]
+}
+
+ERROR = _object({"error": _STRING})
+SCHEMAS = {
+    "Error": ERROR,
+    "Detections": _object(
+        _COMMON
+        | _IMAGE
+        | {
+            "predictions": _array(
+                _object(
+                    {"x": _NUMBER, "y": _NUMBER, "width": _NUMBER, "height": _NUMBER}
+                    | _CLASS
+                    | {"detection_id": {"type": "string", "format": "uuid"}}
+                    | {"box": _object({"x1": _NUMBER, "y1": _NUMBER, "x2": _NUMBER, "y2": _NUMBER})}
+                )
+            )
+        }
+    ),
+    "Classification": _object(
+        _COMMON | _IMAGE | {"predictions": _array(_object(_CLASS)), "top": _STRING, "confidence": _FRACTION}
+    ),
+    "Table": _object(_COMMON | {"predictions": _array(_ROW)}),
+    "Row": _ROW,
+}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_IMAGE_REPLY = {"oneOf": [_ref("Detections"), _ref("Classification")]}
+_BINARY = {"type": "string", "format": "binary"}
+_CELLS = {"oneOf": [_array(_NUMBER), {"type": "object", "additionalProperties": _NUMBER}]}
+_ERRORS = {
+    "4XX": "what was wrong: what, got, expected",
+    "5XX": "the predictor failed (502), is away (503, Retry-After) or late (504)",
+}
+
+
+def _responses(description: str, content: dict[str, Any]) -> dict[str, Any]:
+    errors = {
+        status: {"description": text, "content": {"application/json": {"schema": _ref("Error")}}}
+        for status, text in _ERRORS.items()
+    }
+    return {"200": {"description": description, "content": content}} | errors
+
+
+def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+
+PREDICT: dict[str, Any] = {
+    "parameters": [
+        _query("confidence", _FRACTION | {"default": 0.25}, "scores must be above this"),
+        _query("iou", _FRACTION | {"default": 0.7}, "overlap above which the weaker box of a class goes"),
+        _query("max_detections", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 300}, "at most so many"),
+        _query("classes", _STRING, "names or indices, separated by commas"),
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": {"image": _array(_BINARY)}, "required": ["image"]}
+            },
+            "image/*": {"schema": _BINARY},
+            "application/json": {
+                "schema": {"oneOf": [_CELLS, _array(_CELLS)]},
+                "examples": {
+                    "one row": {"value": [5.1, 3.5, 1.4, 0.2]},
+                    "rows": {"value": [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]},
+                },
+            },
+        },
+    },
+    "responses": _responses(
+        "One object for one picture, a list for many, one object for rows; the annotated picture where `Accept` asks.",
+        {
+            "application/json": {"schema": {"oneOf": [_IMAGE_REPLY, _array(_IMAGE_REPLY), _ref("Table")]}},
+            "image/jpeg": {"schema": _BINARY},
+            "image/png": {"schema": _BINARY},
+        },
+    ),
+}
+
+V1_PREDICT: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": _object(
+                    {
+                        "instances": _array(
+                            {"oneOf": [_object({"image": _object({"b64": _STRING})}), _CELLS]},
+                        ),
+                        "parameters": {"type": "object", "description": "as the query parameters of /predict"},
+                    },
+                    optional=("parameters",),
+                )
+            }
+        },
+    },
+    "responses": _responses(
+        "One prediction for each instance.",
+        {
+            "application/json": {
+                "schema": _object({"predictions": _array({"oneOf": [_IMAGE_REPLY, _ref("Row")]})}),
+            }
+        },
+    ),
+}
+
+_TENSORS = _array(_object({"name": _STRING, "datatype": _STRING, "shape": _array(_INTEGER)}))
+
+HEALTH: dict[str, Any] = {
+    "responses": _responses("Yes.", {"application/json": {"schema": {"type": "object"}}}),
+}
+MODEL: dict[str, Any] = {
+    "responses": _responses(
+        "Metadata of the model.",
+        {
+            "application/json": {
+                "schema": _object(
+                    {
+                        "name": _STRING,
+                        "versions": _array(_STRING),
+                        "platform": _STRING,
+                        "inputs": _TENSORS,
+                        "outputs": _TENSORS,
+                        "parameters": {"type": "object"},
+                    }
+                )
+            }
+        },
+    ),
+}
