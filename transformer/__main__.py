@@ -1,24 +1,24 @@
 """`python -m transformer`: the HTTP server in front of Triton. KServe owns argv, `TRANSFORMER_*` is ours."""
 
-import argparse
 import asyncio
 import logging
 import sys
 
 import cv2
 import uvicorn
-from kserve.model_server import parser as kserve_parser
 from pydantic import ValidationError
 
+from transformer import arguments
 from transformer.rest.app import create_app
 from transformer.settings import TransformerSettings
 
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C; requests that were accepted are finished."""
-    parser = argparse.ArgumentParser(prog="python -m transformer", description=__doc__, parents=[kserve_parser])
-    args = parser.parse_args()
+    args = arguments.parse(sys.argv[1:])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    log = logging.getLogger("transformer")
     try:
         settings = TransformerSettings()
     except ValidationError as exc:
@@ -26,14 +26,12 @@ def main() -> int:
             name = "TRANSFORMER_" + "_".join(str(part) for part in error["loc"]).upper()
             print(f"error: {name}: got {error['input']!r}, expected: {error['msg']}", file=sys.stderr)
         return 2
-    if not args.predictor_host:
-        print("error: --predictor_host is missing; expected host:port of Triton's gRPC", file=sys.stderr)
-        return 2
+    for option in args.ignored:
+        log.warning("option --%s changes nothing here", option)
     # Requests are the unit of parallelism: OpenCV's own threads would only fight for the same cores.
     cv2.setNumThreads(1)
-    cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_SILENT
-    )  # a broken picture is the client's error, and answered as such
+    # A broken picture is the client's error, and answered as such.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     config = uvicorn.Config(
         create_app(settings, predictor_url=args.predictor_host),
         host=settings.host,
@@ -41,13 +39,9 @@ def main() -> int:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
-        timeout_keep_alive=args.timeout_keep_alive,
     )
     server = uvicorn.Server(config)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("transformer").info(
-        "http://%s:%d in front of Triton at %s", settings.host, args.http_port, args.predictor_host
-    )
+    log.info("http://%s:%d in front of Triton at %s", settings.host, args.http_port, args.predictor_host)
     asyncio.run(server.serve())
     return 0 if server.started else 1
 

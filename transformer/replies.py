@@ -87,7 +87,7 @@ def _timing(stages: Stages, total_ms: float) -> dict[str, float]:
 
 
 def _detections(detections: Detections, model: Model) -> list[dict[str, Any]]:
-    boxes = zip(detections.boxes_xyxy.astype(float), detections.scores, detections.class_ids, strict=True)
+    boxes = zip(detections.boxes_xyxy.astype(float).tolist(), detections.scores, detections.class_ids, strict=True)
     return [
         {
             "x": round((x1 + x2) / 2, 3),

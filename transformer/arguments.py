@@ -1,0 +1,63 @@
+"""The arguments that KServe's controller passes to a transformer container, by its names.
+
+KServe's SDK has a parser for them, but it cannot be imported here: its protobufs and Triton's both register
+`inference.ServerLiveRequest`, and protobuf takes a name once (kserve 0.21, tritonclient 2.73). A contract test compares
+this list with the SDK's.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+# Options of the SDK's own model server that change nothing here; accepted, so that its manifests work.
+_ACCEPTED = (
+    "--grpc_port", "--max_threads", "--max_asyncio_workers", "--enable_grpc", "--enable_docs_url",
+    "--enable_latency_logging", "--configure_logging", "--log_config_file", "--access_log_format", "--event-loop",
+    "--timeout-keep-alive", "--protocol", "--predictor_protocol", "--predictor_use_ssl",
+    "--predictor_request_timeout_seconds", "--grpc_max_send_message_length", "--grpc_max_receive_message_length",
+    "--predictor_request_retries", "--ssl_certfile", "--ssl_keyfile",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What argv says.
+
+    Attributes:
+        http_port: to listen on.
+        predictor_host: `host:port` of Triton's gRPC.
+        ignored: options that were given and change nothing.
+    """
+
+    http_port: int
+    predictor_host: str
+    ignored: tuple[str, ...]
+
+
+def parse(argv: list[str]) -> Arguments:
+    """Read argv; exits with status 2 and a message for a mistake."""
+    parser = argparse.ArgumentParser(
+        prog="python -m transformer",
+        description="Pictures in, detections out: the HTTP server in front of Triton. Limits and timeouts are "
+        "environment variables TRANSFORMER_*, see the README.",
+        epilog="The other options of KServe's SDK are accepted and ignored.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--predictor_host", required=True, metavar="HOST:PORT", help="Triton's gRPC port")
+    parser.add_argument("--http_port", type=int, default=8080, help="port to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--model_name", default="model", help="name of the InferenceService; models have their own names"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="1: replicas scale, processes of a replica do not")
+    for option in _ACCEPTED:
+        parser.add_argument(option, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--enable_predictor_health_check", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+    options = vars(parser.parse_args(argv))
+    host, port = options.pop("predictor_host"), options.pop("http_port")
+    options.pop("model_name")
+    if options["workers"] == 1:
+        options.pop("workers")
+    if ":" not in host:
+        parser.error(f"--predictor_host: got {host!r}, expected host:port of Triton's gRPC, such as localhost:8001")
+    return Arguments(http_port=port, predictor_host=host, ignored=tuple(sorted(options)))
