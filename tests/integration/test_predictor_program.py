@@ -1,0 +1,118 @@
+"""`python -m predictor` as a user runs it: help, refusals, and what dies with what."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from predictor.errors import StartError
+from predictor.installation import Installation
+from predictor.preflight import check_stub
+from tests.integration.models import write_model
+from tests.integration.triton import PROJECT, find_free_ports, start_triton
+
+
+def run_program(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m predictor`."""
+    command = [sys.executable, "-m", "predictor", *arguments]
+    return subprocess.run(command, cwd=PROJECT, env=os.environ | environ, capture_output=True, text=True, check=False)
+
+
+def find_stubs(repository: Path) -> list[int]:
+    """Return the processes that run a model of a repository."""
+    found = []
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = cmdline.read_bytes().decode().split("\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if arguments[0].endswith("triton_python_backend_stub") and arguments[1].startswith(str(repository)):
+            found.append(int(cmdline.parent.name))
+    return found
+
+
+def test_program_lists_its_commands() -> None:
+    run = run_program("--help")
+    assert run.returncode == 0
+    assert "start the embedded Triton" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"PREDICTOR_REPOSITORY": "/absent"}, "error: the model repository /absent is no folder"),
+        ({"PREDICTOR_HTTP_PORT": "web"}, "error: PREDICTOR_HTTP_PORT=web: Input should be a valid integer"),
+        ({"PREDICTOR_GRPC_PORT": "70000"}, "error: PREDICTOR_GRPC_PORT=70000: Input should be less than"),
+    ],
+)
+def test_program_says_what_is_wrong(environ: dict[str, str], message: str) -> None:
+    run = run_program("triton", **environ)
+    assert run.returncode == 1
+    assert run.stderr.startswith(message)
+    assert "Traceback" not in run.stderr
+
+
+def test_missing_library_is_named_with_its_package(tmp_path: Path) -> None:
+    installation = Installation(tmp_path, tmp_path, "3.11", libpython_dir=None)
+    installation.stub.parent.mkdir(parents=True)
+    installation.stub.write_text(
+        "#!/bin/sh\n"
+        "echo 'stub: error while loading shared libraries: libpython3.11.so.1.0: cannot open' >&2\n"
+        "exit 127\n"
+    )
+    installation.stub.chmod(0o755)
+    with pytest.raises(StartError, match=r"libpython3\.11\.so\.1\.0.*apt-get install libpython3\.11"):
+        check_stub(installation, os.environ)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_server(tmp_path: Path, stop: signal.Signals) -> None:
+    repository = tmp_path / "repository"
+    write_model(repository, "identity")
+    with start_triton(repository, tmp_path / "log") as triton:
+        assert len(find_stubs(repository)) == 1
+        triton.process.send_signal(stop)
+        # A stub looks whether its parent's id still exists, and a zombie's does.
+        triton.process.wait()
+        wait_until_gone(repository)
+
+
+def test_server_dies_with_the_parent_that_asked_for_it(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    write_model(repository, "identity")
+    ports = dict(zip(("HTTP", "GRPC", "METRICS"), map(str, find_free_ports(3)), strict=True))
+    environ = {f"PREDICTOR_{name}_PORT": port for name, port in ports.items()}
+    environ["PREDICTOR_REPOSITORY"] = str(repository)
+    # The shell stays, as the parent: exec would make it the server.
+    command = f"setpriv --pdeathsig TERM {sys.executable} -m predictor triton; true"
+    with (tmp_path / "log").open("wb") as log:
+        parent = subprocess.Popen(["sh", "-c", command], cwd=PROJECT, env=os.environ | environ, stdout=log, stderr=log)
+    deadline = time.monotonic() + 60
+    while not is_live(ports["HTTP"]):
+        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    wait_until_gone(repository)
+    assert not is_live(ports["HTTP"])
+
+
+def is_live(port: str) -> bool:
+    """Whether Triton answers."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/v2/health/live").is_success
+    except httpx.TransportError:
+        return False
+
+
+def wait_until_gone(repository: Path) -> None:
+    """Wait for the stubs of a repository to end."""
+    deadline = time.monotonic() + 15
+    while find_stubs(repository):
+        assert time.monotonic() < deadline, find_stubs(repository)
+        time.sleep(0.1)

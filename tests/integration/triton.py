@@ -1,0 +1,81 @@
+"""The real embedded Triton on free ports, for tests that need one."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Triton:
+    """A server that answers.
+
+    Attributes:
+        process: `tritonserver` itself.
+        log: What it prints.
+    """
+
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@contextmanager
+def start_triton(repository: Path, log: Path) -> Iterator[Triton]:
+    """Serve a repository until the block ends; every model of it is loaded, or has failed to, when the block begins."""
+    http_port, grpc_port, metrics_port = find_free_ports(3)
+    env = os.environ | {
+        "PREDICTOR_REPOSITORY": str(repository),
+        "PREDICTOR_HTTP_PORT": str(http_port),
+        "PREDICTOR_GRPC_PORT": str(grpc_port),
+        "PREDICTOR_METRICS_PORT": str(metrics_port),
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "predictor", "triton"], cwd=PROJECT, env=env, stdout=output, stderr=output
+        )
+    try:
+        _wait_until_live(process, http_port, log)
+        yield Triton(http_port, grpc_port, metrics_port, process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        finally:
+            process.kill()
+
+
+def find_free_ports(count: int) -> list[int]:
+    """Return ports that were free a moment ago."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def _wait_until_live(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Return when the HTTP port answers: Triton opens it once the models are loaded."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/v2/health/live").is_success:
+                return
+        except httpx.TransportError:
+            pass
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    raise AssertionError(f"Triton did not answer in {START_TIMEOUT_S} s:\n{log.read_text()}")
