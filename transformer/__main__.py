@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import sys
 
 import cv2
@@ -42,6 +43,9 @@ def main() -> int:
     )
     server = uvicorn.Server(config)
     log.info("http://%s:%d in front of Triton at %s", settings.host, args.http_port, args.predictor_host)
+    # uvicorn raises the signal that stopped it once more when all is done: a stop that was asked for is no failure.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, lambda *_: sys.exit(0))
     asyncio.run(server.serve())
     return 0 if server.started else 1
 

@@ -24,6 +24,7 @@ from transformer.settings import TransformerSettings
 log = logging.getLogger("transformer")
 
 _ID_HEADER = b"x-request-id"
+_QUIET_PATHS = ("/v2/health/", "/metrics")
 _DESCRIPTION = "A picture goes in, detections come out: preprocessing and post-processing in front of NVIDIA Triton."
 
 
@@ -81,7 +82,10 @@ class RequestLog:
             route = getattr(scope.get("route"), "path", "other")
             metrics.REQUESTS.labels(route, status).inc()
             metrics.REQUEST_SECONDS.labels(route).observe(seconds)
-            log.info("%s %s %s %d %.1fms", request_id, scope["method"], scope["path"], status, seconds * 1000)
+            # Probes and scrapes come every few seconds and say nothing while all is well.
+            level = logging.DEBUG if scope["path"].startswith(_QUIET_PATHS) and status < 400 else logging.INFO
+            line = "%s %s %s %d %.1fms"
+            log.log(level, line, request_id, scope["method"], scope["path"], status, seconds * 1000)
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:

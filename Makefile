@@ -1,0 +1,89 @@
+# `make` prints the targets. Everything is installed into .venv and .venv-triton; nothing outside this folder changes.
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+
+REPOSITORY ?= model_repository
+HTTP_PORT ?= 8080
+GRPC_PORT ?= 8081
+TRITON_HTTP_PORT ?= 8000
+TRITON_GRPC_PORT ?= 8001
+TRITON_METRICS_PORT ?= 8002
+TRITON_URL ?=
+INTERFACE ?= fused
+export REPOSITORY HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT TRITON_URL
+
+BIN := .venv/bin
+UV := $(BIN)/uv
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --overrides overrides.txt
+STACK := .venv/.stack $(if $(TRITON_URL),,.venv-triton/.installed)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo serve models export train-digit-finder test test-export check fmt lock clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STACK) models ## Start everything, ask each shipped model, show the answers, stop (about 10 s)
+	@$(BIN)/python demo.py
+
+serve: $(STACK) models ## Serve REPOSITORY in the foreground until Ctrl-C (HTTP_PORT, TRITON_URL, ...)
+	@exec $(BIN)/python serve.py
+
+models: .venv/.stack ## Prepare the models that come with the repository
+	@$(BIN)/python -m export examples
+
+export: .venv/.ultralytics ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics]
+	@$(BIN)/python -m export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" --repository "$(REPOSITORY)"
+
+train-digit-finder: .venv/.ultralytics ## Train digit-finder again (about an hour on two cores)
+	@$(BIN)/python -m export.digit_finder
+
+test: .venv/.test .venv-triton/.installed models ## Run every test that needs no torch
+	@$(BIN)/pytest -m "not export"
+
+test-export: .venv/.test .venv/.ultralytics .venv-triton/.installed models ## Run the tests that need torch and ultralytics
+	@$(BIN)/pytest -m export
+
+check: .venv/.test ## Lint, format and types; writes nothing
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+fmt: .venv/.test ## Format, and mend what ruff can mend
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+lock: $(UV) ## Choose the newest versions of all dependencies: writes constraints.txt
+	@$(UV) pip compile --quiet --universal --upgrade --no-emit-index-url --all-extras --overrides overrides.txt \
+		--python-version 3.11 --output-file constraints.txt pyproject.toml
+
+clean: ## Remove the environments and what they made
+	rm -rf .venv .venv-triton .cache output
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+		|| { echo "error: $$($(PYTHON) --version) found, expected 3.11 or 3.12; next: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "error: no venv; next: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.stack: pyproject.toml constraints.txt overrides.txt | $(UV)
+	@echo "installing the project's environment (.venv)"
+	@$(INSTALL) -r pyproject.toml --extra export --extra stack
+	@touch $@
+
+.venv/.test: .venv/.stack
+	@echo "installing what the tests need (.venv)"
+	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra test
+	@touch $@
+
+.venv/.ultralytics: .venv/.stack
+	@echo "installing torch and ultralytics (.venv, several GB)"
+	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra ultralytics
+	@touch $@
+
+.venv-triton/.installed: predictor/requirements.txt | $(UV)
+	@echo "installing the embedded Triton (.venv-triton)"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-triton
+	@$(UV) pip install --quiet --no-deps --python .venv-triton/bin/python -r predictor/requirements.txt
+	@touch $@

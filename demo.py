@@ -1,0 +1,175 @@
+"""`make demo`: start the stack, ask each shipped model over HTTP, show the answers, stop everything."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parent
+PICTURES = ROOT / "loadtest" / "pictures"
+OUTPUT = ROOT / "output"
+LOG = OUTPUT / "demo.log"
+START_S = 60
+STOP_S = 30
+_PORTS = ("HTTP_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
+_STAGES = ("queue", "decode", "preprocess", "infer", "postprocess", "total")
+
+
+class DemoError(Exception):
+    """The demo failed; the message says why and where to look."""
+
+
+def main() -> int:
+    """Run the demo; 0 when every model answered."""
+    console = Console(highlight=False)
+    OUTPUT.mkdir(exist_ok=True)
+    try:
+        with stack(console) as url, httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+            show(console, ask_all(client))
+            annotate(console, client)
+        console.print("stopped: the transformer, then Triton")
+    except (DemoError, httpx.HTTPError) as exc:
+        console.print(f"[bold red]error:[/] {exc}", soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+@contextlib.contextmanager
+def stack(console: Console) -> Iterator[str]:
+    """The stack of `make serve` on free ports; its URL once it is ready. Stopped at the end, whatever happens."""
+    ports = free_ports(len(_PORTS))
+    environment = os.environ | {name: str(port) for name, port in zip(_PORTS, ports, strict=True)}
+    with LOG.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "serve.py")], cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
+    try:
+        url = f"http://127.0.0.1:{ports[0]}"
+        with console.status("starting Triton and the transformer ..."):
+            seconds = wait_until_ready(process, url)
+        console.print(f"Triton and the transformer are ready after {seconds:.1f} s at {url} (log: {shown(LOG)})")
+        yield url
+    finally:
+        with console.status("stopping ..."):
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                console.print(f"[red]the stack did not stop within {STOP_S} s and was killed[/]")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now."""
+    with contextlib.ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> float:
+    """Seconds until the stack was ready.
+
+    Raises:
+        DemoError: it ended, or was not ready in time.
+    """
+    started = time.monotonic()
+    while time.monotonic() - started < START_S:
+        if process.poll() is not None:
+            raise DemoError(f"the stack ended with status {process.returncode}:\n{tail(LOG)}")
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/v2/health/ready", trust_env=False).is_success:
+                return time.monotonic() - started
+        time.sleep(0.05)
+    raise DemoError(f"the stack was not ready within {START_S} s:\n{tail(LOG)}")
+
+
+def ask_all(client: httpx.Client) -> list[tuple[str, dict[str, Any]]]:
+    """What was asked, and the JSON that came back."""
+    answers = []
+    for model, name in (
+        ("digit-finder", "digits.jpg"),
+        ("digit-finder", "digits-on-paper.jpg"),
+        ("digits", "seven.png"),
+    ):
+        files = {"image": (PICTURES / name).read_bytes()}
+        client.post(f"/predict/{model}", files=files)  # the first request of a model is slower: not what is shown
+        answers.append((name, answer(client.post(f"/predict/{model}", files=files))))
+    row = {"sepal length (cm)": 6.3, "sepal width (cm)": 3.3, "petal length (cm)": 6.0, "petal width (cm)": 2.5}
+    answers.append(("a row: 6.3, 3.3, 6.0, 2.5", answer(client.post("/predict/iris", json=row))))
+    return answers
+
+
+def answer(response: httpx.Response) -> dict[str, Any]:
+    """The JSON of a good answer.
+
+    Raises:
+        DemoError: the answer was an error.
+    """
+    if response.is_error:
+        raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{tail(LOG)}")
+    reply: dict[str, Any] = response.json()
+    return reply
+
+
+def show(console: Console, answers: list[tuple[str, dict[str, Any]]]) -> None:
+    """A table of every prediction, and one of the milliseconds."""
+    table = Table("asked", "model", "label", "confidence", "box x1, y1 - x2, y2", title="Answers")
+    times = Table("asked", *_STAGES, title="Milliseconds in each stage")
+    for asked, reply in answers:
+        model = f"{reply['model']['name']} {reply['model']['version']}"
+        predictions = reply["predictions"] if reply["model"]["task"] == "detect" else reply["predictions"][:1]
+        for index, prediction in enumerate(predictions):
+            box = prediction.get("box")
+            corners = f"{box['x1']:.0f}, {box['y1']:.0f} - {box['x2']:.0f}, {box['y2']:.0f}" if box else ""
+            confidence = f"{prediction['confidence']:.3f}"
+            table.add_row(
+                asked if not index else "", model if not index else "", prediction["class"], confidence, corners
+            )
+        if not predictions:
+            table.add_row(asked, model, "nothing found", "", "")
+        table.add_section()
+        times.add_row(asked, *(f"{reply['timing_ms'][stage]:.1f}" for stage in _STAGES))
+    console.print(table)
+    console.print(times)
+
+
+def annotate(console: Console, client: httpx.Client) -> None:
+    """Ask for the picture with the boxes drawn, and keep it."""
+    response = client.post(
+        "/predict/digit-finder",
+        files={"image": (PICTURES / "digits.jpg").read_bytes()},
+        headers={"Accept": "image/png"},
+    )
+    if response.is_error:
+        raise DemoError(f"{response.url}: {response.status_code} {response.text}")
+    path = OUTPUT / "digits-annotated.png"
+    path.write_bytes(response.content)
+    console.print(f"annotated picture: [bold]{shown(path)}[/]")
+
+
+def shown(path: Path) -> Path:
+    """A path as the user would type it."""
+    return path.relative_to(ROOT)
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The last lines of a file."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""The local stack in the foreground: Triton and the transformer under supervisor, until Ctrl-C.
+
+`make serve` runs it. Parts that die are started again with growing pauses; stopping ends the transformer first, then
+Triton; supervisord.conf says how.
+"""
+
+import ctypes
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import tritonclient.grpc as triton
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from rich.console import Console
+from supervisor import events
+from supervisor.supervisord import main as run_supervisor
+from tritonclient.utils import InferenceServerException
+
+ROOT = Path(__file__).parent
+PICTURES = Path("loadtest/pictures")
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+class StackSettings(BaseSettings):
+    """The variables of `make serve`."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
+
+    repository: Path = Path("model_repository")
+    http_port: int = Field(default=8080, ge=1, le=65535)
+    triton_http_port: int = Field(default=8000, ge=1, le=65535)
+    triton_grpc_port: int = Field(default=8001, ge=1, le=65535)
+    triton_metrics_port: int = Field(default=8002, ge=1, le=65535)
+    triton_url: str = ""
+
+    @property
+    def predictor_host(self) -> str:
+        """`host:port` of the gRPC port of the Triton that is used."""
+        return self.triton_url.removeprefix("grpc://").rstrip("/") or f"127.0.0.1:{self.triton_grpc_port}"
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Every port that is listened on, by the variable that moves it."""
+        ports = {"HTTP_PORT": self.http_port}
+        if not self.triton_url:
+            ports |= {
+                "TRITON_HTTP_PORT": self.triton_http_port,
+                "TRITON_GRPC_PORT": self.triton_grpc_port,
+                "TRITON_METRICS_PORT": self.triton_metrics_port,
+            }
+        return ports
+
+
+class StackError(Exception):
+    """The stack cannot start; the message says why and what to do."""
+
+
+def main() -> int:
+    """Run the stack; 0 after a stop that was asked for, 1 when a part could not be kept alive."""
+    try:
+        settings = StackSettings()
+        if sys.argv[1:] == ["announce"]:
+            announce(settings)
+            return 0
+        check(settings)
+    except ValidationError as exc:
+        error = exc.errors()[0]
+        print(f"error: {str(error['loc'][0]).upper()}: got {error['input']!r}: {error['msg']}", file=sys.stderr)
+        return 2
+    except StackError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    if sys.platform == "linux":
+        # Killing make must not leave the stack behind: the kernel tells us when our parent is gone.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    failures: list[str] = []
+    events.subscribe(events.ProcessStateFatalEvent, lambda event: give_up(event.process.config.name, failures))
+    with tempfile.TemporaryDirectory(prefix="nereid-") as state:
+        os.environ |= environment(settings, state)
+        arguments = ["-c", str(ROOT / "supervisord.conf"), "-d", str(ROOT)]
+        # Says once that root is meant; supervisor warns otherwise.
+        run_supervisor([*arguments, *(["-u", "root"] if os.geteuid() == 0 else [])])
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def check(settings: StackSettings) -> None:
+    """Find what would fail later, and say it now.
+
+    Raises:
+        StackError: a taken port, an empty repository, a Triton URL of another kind.
+    """
+    if settings.triton_url:
+        if settings.triton_url.startswith(("http://", "https://")) or ":" not in settings.predictor_host:
+            raise StackError(f"TRITON_URL: got {settings.triton_url}, expected host:port of Triton's gRPC (8001)")
+    elif not any(settings.repository.glob("*/config.pbtxt")) and not any(settings.repository.glob("*/*/model.*")):
+        raise StackError(
+            f"REPOSITORY: no model in {settings.repository}; next: make models, or make export MODEL=... WEIGHTS=..."
+        )
+    for variable, port in settings.ports.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as exc:
+                raise StackError(
+                    f"{variable}: port {port} is taken ({exc.strerror}); next: stop what listens there"
+                    f" (ss -ltnp 'sport = :{port}'), or {variable}=<another port>"
+                ) from exc
+
+
+def environment(settings: StackSettings, state: str) -> dict[str, str]:
+    """What supervisord.conf and the parts read."""
+    setpriv = shutil.which("setpriv")
+    return {
+        "STATE_DIR": state,
+        "PYTHON": shlex.quote(sys.executable),
+        # So that supervisor killed with -9 leaves no part behind. Only Linux has it.
+        "DIE_WITH_PARENT": f"{setpriv} --pdeathsig TERM --" if setpriv else "env",
+        "START_TRITON": "false" if settings.triton_url else "true",
+        "HTTP_PORT": str(settings.http_port),
+        "PREDICTOR_HOST": settings.predictor_host,
+        "PREDICTOR_REPOSITORY": str(settings.repository),
+        "PREDICTOR_HTTP_PORT": str(settings.triton_http_port),
+        "PREDICTOR_GRPC_PORT": str(settings.triton_grpc_port),
+        "PREDICTOR_METRICS_PORT": str(settings.triton_metrics_port),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def give_up(name: str, failures: list[str]) -> None:
+    """Stop everything: a part died too often, too soon."""
+    failures.append(f"{name} died again and again within seconds of its start; its own words are above")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def announce(settings: StackSettings) -> None:
+    """Say where the stack answers, once it does; a program of supervisord.conf that ends.
+
+    A process of its own: gRPC's threads do not survive the forks that start the parts.
+    """
+    client = triton.InferenceServerClient(settings.predictor_host)
+    while True:
+        try:
+            if client.is_server_ready(client_timeout=1):
+                models = client.get_model_repository_index(client_timeout=5).models
+                break
+        except InferenceServerException:
+            pass
+        time.sleep(0.2)
+    url = f"http://localhost:{settings.http_port}"
+    wait_until_ready(url)
+    console = Console(highlight=False)
+    console.print(
+        f"\n[bold green]ready[/]  {url}/docs  {url}/metrics  Triton gRPC {settings.predictor_host}", soft_wrap=True
+    )
+    example = ""
+    for model in models:
+        if model.state != "READY":
+            console.print(f"  [red]{model.name}[/] {model.version} {model.state} {model.reason}", soft_wrap=True)
+            continue
+        reply = httpx.get(f"{url}/v2/models/{model.name}", trust_env=False)
+        if reply.is_error:
+            console.print(f"  [red]{model.name}[/] {model.version} {reply.json()['error']}", soft_wrap=True)
+            continue
+        metadata = reply.json()
+        console.print(f"  [bold]{model.name}[/] {model.version} {metadata['parameters']['task']}")
+        example = example or f"curl {example_body(metadata)} {url}/predict/{model.name}"
+    console.print(f"try:   {example}\nstop:  Ctrl-C\n" if example else "no model can be asked\n", soft_wrap=True)
+
+
+def example_body(metadata: dict[str, Any]) -> str:
+    """Arguments of a curl line that asks this model something it can answer."""
+    task = metadata["parameters"]["task"]
+    if task == "tabular":
+        columns = max(metadata["inputs"][0]["shape"][-1], 1)
+        return f"-H 'Content-Type: application/json' -d '{[1.0] * columns}'"
+    return f"-F image=@{PICTURES / ('seven.png' if task == 'classify' else 'digits.jpg')}"
+
+
+def wait_until_ready(url: str) -> None:
+    """Return when the transformer is ready."""
+    while True:
+        try:
+            if httpx.get(f"{url}/v2/health/ready", trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
