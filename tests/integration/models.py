@@ -10,6 +10,11 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 Dim = int | str | None
 CPU = "instance_group { count: 1 kind: KIND_CPU }\n"
+FLOAT_IO = """
+input { name: "x" data_type: TYPE_FP32 dims: [ 2 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ 2 ] }
+"""
+BATCHED = CPU + 'backend: "onnxruntime"\nmax_batch_size: 8\n'
 
 
 def tensor(name: str, shape: Sequence[Dim] | None = ("n", 2), datatype: int = TensorProto.FLOAT) -> ValueInfoProto:
@@ -53,6 +58,35 @@ def build_identity(
         ir_version=ir_version,
         opsets=opsets,
     )
+
+
+def build_optional(*batch: str) -> bytes:
+    """Return `y = x * factor`, where a request may give the factor, or it is 3."""
+    return build(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        [tensor("x", [*batch, 2]), tensor("factor", [1])],
+        [tensor("y", [*batch, 2])],
+        constants={"factor": np.array([3], np.float32)},
+    )
+
+
+def build_scalar(shape: list[str]) -> bytes:
+    """Return `y = -x` and `size`, how many dimensions `x` has."""
+    return build(
+        [
+            helper.make_node("Neg", ["x"], ["y"]),
+            helper.make_node("Shape", ["x"], ["shape"]),
+            helper.make_node("Size", ["shape"], ["size"]),
+        ],
+        [tensor("x", shape)],
+        [tensor("y", shape), tensor("size", [], TensorProto.INT64)],
+    )
+
+
+def build_sequence_output() -> bytes:
+    """Return a model whose output is a sequence of tensors."""
+    output = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    return build([helper.make_node("SequenceConstruct", ["x"], ["y"])], [tensor("x")], [output])
 
 
 def write_model(

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from predictor.backends.onnxruntime.artifact import check_versions, find_artifact, read_versions
-from predictor.backends.onnxruntime.batch import join, split
+from predictor.backends.onnxruntime.batch import join, split, terminate_strings
 from predictor.backends.onnxruntime.options import FEW_CORES, compose_run_options, compose_session_options
 from predictor.backends.onnxruntime.refusal import ModelRefusedError
 
@@ -160,3 +160,13 @@ def test_threads_spin_only_where_cores_are_plenty(monkeypatch: pytest.MonkeyPatc
 def test_options_that_cannot_be_read_are_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelRefusedError, match=re.escape(message)):
         compose_session_options(config)
+
+
+@pytest.mark.parametrize(
+    ("strings", "width"),
+    [(np.array([], np.object_), 1), (np.array([[b""]], np.object_), 1), (np.array([b"ab", b"\xff"], np.object_), 3)],
+)
+def test_strings_leave_room_for_the_terminator(strings: np.typing.NDArray[np.object_], width: int) -> None:
+    terminated = terminate_strings(strings)
+    assert (terminated.shape, terminated.dtype) == (strings.shape, np.dtype(f"S{width}"))
+    assert terminated.tolist() == strings.tolist()

@@ -37,3 +37,20 @@ def split(array: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
         raise ValueError(f"an output of shape {list(array.shape)} does not fit a batch of {sum(sizes)}")
     edges = np.cumsum([0, *sizes])
     return [array[start:stop] for start, stop in pairwise(edges)]
+
+
+def terminate_strings(strings: NDArray[Any]) -> NDArray[np.bytes_]:
+    """Return a BYTES tensor as ONNX Runtime can take it.
+
+    Of an array of objects it would take the `str` of each `bytes`, its quotes included; and it reads fixed-width bytes
+    up to the first NUL, past the end of an element that fills its width (seen in 1.31). As with the C++ backend, an
+    element ends at a NUL of its own.
+
+    Args:
+        strings: Elements are `bytes`.
+
+    Returns:
+        The same shape, one byte wider than the longest element.
+    """
+    width = max((len(element) for element in strings.flat), default=0) + 1
+    return strings.astype(f"S{width}")

@@ -15,7 +15,7 @@ import triton_python_backend_utils as triton
 from numpy.typing import NDArray
 
 from predictor.backends.onnxruntime.artifact import check_versions, find_artifact
-from predictor.backends.onnxruntime.batch import join, split
+from predictor.backends.onnxruntime.batch import join, split, terminate_strings
 from predictor.backends.onnxruntime.options import compose_run_options, compose_session_options, select_providers
 from predictor.backends.onnxruntime.signature import (
     check_inputs,
@@ -104,8 +104,7 @@ class TritonPythonModel:
     def _read_input(self, request: Any, name: str) -> NDArray[Any]:
         array: NDArray[Any] = triton.get_input_tensor_by_name(request, name).as_numpy()
         if array.dtype == np.object_:
-            # ONNX Runtime would take the `str` of each `bytes`, its quotes included.
-            array = array.astype(np.bytes_)
+            array = terminate_strings(array)
         return array if self._inputs[name].shape else array.reshape(())
 
 
