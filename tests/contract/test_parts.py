@@ -1,0 +1,91 @@
+"""The parts keep to their own places: who imports whom, which arguments and settings exist."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from transformer import arguments, errors
+from transformer.predictor import translate
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("export", "loadtest", "predictor", "transformer")
+# What export may take from the transformer: pure functions on arrays, so that a model is proven with what is served.
+PURE = {
+    "transformer.boxes",
+    "transformer.errors",
+    "transformer.letterbox",
+    "transformer.model",
+    "transformer.tasks",
+    "transformer.tasks.classify",
+    "transformer.tasks.detect",
+    "transformer.tasks.tabular",
+}
+HEAVY = {"torch", "torchvision", "ultralytics"}
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module}
+            if node.module == "transformer.tasks":
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_part_imports_no_other_part(part: str) -> None:
+    for path in (ROOT / part).rglob("*.py"):
+        others = {name for name in imports(path) if name.split(".")[0] in PARTS and name.split(".")[0] != part}
+        assert others <= (PURE if part == "export" else set()), path
+
+
+def test_pure_modules_import_nothing_that_talks() -> None:
+    for name in PURE - {"transformer.tasks"}:
+        path = ROOT / f"{name.replace('.', '/')}.py"
+        assert not {n.split(".")[0] for n in imports(path)} & {"asyncio", "fastapi", "tritonclient", "uvicorn"}, path
+
+
+@pytest.mark.parametrize("part", ["predictor", "transformer"])
+def test_what_serves_needs_no_torch(part: str) -> None:
+    for path in (ROOT / part).rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & HEAVY, path
+
+
+def test_transformer_takes_every_argument_of_kserve() -> None:
+    # In a process of its own: the SDK's protobufs and Triton's cannot be loaded together.
+    script = (
+        "from kserve.model_server import parser\n"
+        "print('\\n'.join(f'{a.option_strings[0]} {a.nargs == 0:d}' for a in parser._actions))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    options = [line.split() for line in output.splitlines() if line.startswith("--")]
+    assert len(options) > 15
+    for option, is_flag in options:
+        values = {"--predictor_host": "triton:8001"}.get(option, "1")
+        argv = ["--predictor_host", "triton:8001", option] + ([] if is_flag == "1" else [values])
+        assert arguments.parse(argv).predictor_host == "triton:8001"
+
+
+@pytest.mark.parametrize("argv", [[], ["--predictor_host", "triton"], ["--predictor_host", "t:1", "--what"]])
+def test_transformer_refuses_wrong_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        arguments.parse(argv)
+    assert stopped.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_every_grpc_status_of_triton_is_translated(code: grpc.StatusCode) -> None:
+    error = translate(InferenceServerException("detail", status=str(code)), "digits")
+    assert isinstance(error, errors.ServingError)
+    assert "digits" in str(error)

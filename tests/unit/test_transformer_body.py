@@ -1,0 +1,106 @@
+"""Request bodies taken apart."""
+
+import base64
+
+import orjson
+import pytest
+
+from transformer.errors import InvalidRequest, ServingError, UnsupportedMedia
+from transformer.rest.body import read_instances, read_items
+from transformer.rest.multipart import read_parts
+
+FORM = "multipart/form-data; boundary=XX"
+
+
+def form(*parts: tuple[str, bytes]) -> bytes:
+    lines = [
+        b'--XX\r\nContent-Disposition: form-data; name="%s"; filename="a.jpg"\r\n'
+        b"Content-Type: image/jpeg\r\n\r\n%s\r\n" % (name.encode(), data)
+        for name, data in parts
+    ]
+    return b"".join(lines) + b"--XX--\r\n"
+
+
+def test_read_parts_gives_names_and_bytes_in_order() -> None:
+    binary = bytes(range(256)) * 3 + b"\r\n--X not a boundary"
+    assert read_parts(form(("image", binary), ("other", b""), ("image", b"2")), FORM) == [
+        ("image", binary),
+        ("other", b""),
+        ("image", b"2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "says"),
+    [
+        (form(("image", b"1")), "multipart/form-data", "no boundary"),
+        (form(("image", b"1"))[:-12], FORM, "without the closing boundary"),
+        (b"no form at all", FORM, "multipart/form-data"),
+        (form(("picture", b"1")), FORM, "got fields 'picture', expected one or more files named 'image'"),
+        (b"", FORM, "got 0 bytes, expected image"),
+        (b"", "application/json", "got 0 bytes"),
+        (b"{", "application/json", "broken JSON"),
+        (b"[]", "application/json", "expected a row"),
+        (b"5", "application/json", "expected a row"),
+        (b"NaN", "application/json", "broken JSON"),
+    ],
+)
+def test_read_items_refuses(body: bytes, content_type: str, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        read_items(body, content_type)
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "video/mp4"])
+def test_read_items_names_the_content_types_it_takes(content_type: str) -> None:
+    with pytest.raises(UnsupportedMedia, match="expected image/\\*, multipart/form-data or application/json"):
+        read_items(b"x", content_type)
+
+
+@pytest.mark.parametrize(
+    ("body", "rows", "many"),
+    [
+        (b"[1, 2]", [[1, 2]], False),
+        (b"[[1, 2]]", [[1, 2]], True),
+        (b'{"a": 1}', [{"a": 1}], False),
+        (b'[{"a": 1}, {"a": 2}]', [{"a": 1}, {"a": 2}], True),
+    ],
+)
+def test_read_items_takes_rows_one_or_many(body: bytes, rows: list[object], many: bool) -> None:
+    items = read_items(body, "application/json; charset=utf-8")
+    assert (items.rows, items.many, items.images) == (rows, many, [])
+
+
+def test_read_items_takes_pictures() -> None:
+    assert read_items(b"jpeg", "image/jpeg").images == [b"jpeg"]
+    two = read_items(form(("image", b"1"), ("image", b"2")), FORM)
+    assert (two.images, two.many) == ([b"1", b"2"], True)
+    assert not read_items(form(("image", b"1")), FORM).many
+
+
+def test_read_instances_takes_pictures_rows_and_parameters() -> None:
+    text = base64.b64encode(b"jpeg").decode()
+    items = read_instances(orjson.dumps({"instances": [{"image": {"b64": text}}], "parameters": {"iou": 0.5}}))
+    assert (items.images, items.parameters) == ([b"jpeg"], {"iou": 0.5})
+    assert read_instances(b'{"instances": [[1, 2], {"a": 1}]}').rows == [[1, 2], {"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ([], "instances"),
+        ({}, "instances"),
+        ({"instances": 5}, "instances"),
+        ({"instances": []}, "got none"),
+        ({"instances": [[1]], "parameter": {}}, "got \\['parameter'\\] beside"),
+        ({"instances": [[1]], "parameters": []}, "parameters: got list"),
+        ({"instances": [{"image": {"b64": "AA=="}}, [1]]}, "pictures and rows together"),
+        ({"instances": [{"image": {"b64": "A"}}]}, "instance 0: image: broken base64"),
+        ({"instances": [{"image": {"b64": "!!!!"}}]}, "broken base64"),
+        ({"instances": [{"image": {"b64": "\u00e9"}}]}, "broken base64"),
+        ({"instances": [{"image": "AA=="}]}, 'expected {"b64"'),
+        ({"instances": [{"image": {"b64": 5}}]}, 'expected {"b64"'),
+    ],
+)
+def test_read_instances_refuses(document: object, says: str) -> None:
+    with pytest.raises(ServingError, match=says):
+        read_instances(orjson.dumps(document))

@@ -1,0 +1,98 @@
+"""Encoded bytes to RGB, and what is refused."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from transformer.decoding import decode
+from transformer.errors import InvalidImage, PayloadTooLarge, ServingError, UnsupportedMedia
+
+LIMITS = {"max_bytes": 2**20, "max_pixels": 10_000}
+# Four quadrants: red, green, blue, white; 60 wide, 40 high.
+PICTURE = np.zeros((40, 60, 3), np.uint8)
+PICTURE[:20, :30, 0] = PICTURE[:20, 30:, 1] = PICTURE[20:, :30, 2] = 255
+PICTURE[20:, 30:] = 255
+
+
+def encoded(format_name: str, *, mode: str = "RGB", orientation: int = 1, **options: object) -> bytes:
+    image = Image.fromarray(PICTURE).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, format_name, exif=exif, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded("JPEG", quality=95),
+        encoded("JPEG", quality=95, progressive=True),
+        encoded("JPEG", mode="CMYK", quality=95),
+        encoded("PNG"),
+        encoded("PNG", mode="RGBA"),
+        encoded("PNG", mode="P"),
+        encoded("WEBP", lossless=True),
+        encoded("BMP"),
+        encoded("TIFF"),
+        encoded("GIF"),
+        encoded("AVIF", quality=95),
+    ],
+)
+def test_decode_gives_rgb_of_every_format(data: bytes) -> None:
+    image = decode(data, **LIMITS)
+    assert image.shape == (40, 60, 3)
+    assert image.dtype == np.uint8
+    # Lossy formats and CMYK without a profile shift colours a little; the middle of each quadrant tells.
+    for row, column in ((10, 15), (10, 45), (30, 15), (30, 45)):
+        np.testing.assert_allclose(image[row, column].astype(int), PICTURE[row, column].astype(int), atol=20)
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_decode_of_grey_repeats_the_plane(mode: str) -> None:
+    image = decode(encoded("PNG", mode=mode), **LIMITS)
+    assert image.shape == (40, 60, 3)
+    assert (image[..., 0] == image[..., 2]).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
+def test_decode_turns_the_picture_upright_as_exif_says(format_name: str, orientation: int) -> None:
+    data = encoded(format_name, orientation=orientation, quality=100)
+    with Image.open(io.BytesIO(data)) as stored:
+        upright = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
+    np.testing.assert_allclose(decode(data, **LIMITS).astype(int), upright.astype(int), atol=6)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "says"),
+    [
+        (b"", InvalidImage, "0 bytes"),
+        (b"hello, I am no picture", InvalidImage, "22 bytes that begin with b'hello, I'"),
+        (encoded("JPEG")[:-200], InvalidImage, "ends before its last row"),
+        (encoded("PNG")[:-60], InvalidImage, "broken PNG"),
+        (encoded("PNG")[:40], InvalidImage, "PNG"),
+        (b"\x00\x00\x00\x18ftypheic" + bytes(40), UnsupportedMedia, "got HEIC, expected one of JPEG"),
+        (b"%PDF-1.7 ...", UnsupportedMedia, "got PDF"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", UnsupportedMedia, "got SVG"),
+    ],
+)
+def test_decode_refuses_what_is_no_whole_picture(data: bytes, error: type[ServingError], says: str) -> None:
+    with pytest.raises(error, match=says):
+        decode(data, **LIMITS)
+
+
+def test_decode_checks_bytes_and_pixels_first() -> None:
+    with pytest.raises(PayloadTooLarge, match=r"is over the limit of 10$"):
+        decode(encoded("PNG"), max_bytes=10, max_pixels=10_000)
+    with pytest.raises(PayloadTooLarge, match="60x40 pixels is over the limit of 2399"):
+        decode(encoded("PNG"), max_bytes=2**20, max_pixels=2399)
+
+
+def test_decode_of_sixteen_bits_keeps_the_high_byte() -> None:
+    grey = (np.arange(256, dtype=np.uint16).reshape(16, 16) << 8) | 0x7F
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, "PNG")
+    assert (decode(buffer.getvalue(), **LIMITS)[..., 0] == np.arange(256).reshape(16, 16)).all()

@@ -1,0 +1,67 @@
+"""A model's description out of Triton's ModelConfig."""
+
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from transformer.model import ModelConfigError, Tensor, describe
+
+DETECTOR = """
+name: "finder"
+backend: "onnxruntime"
+max_batch_size: 8
+input { name: "image" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }
+output { name: "boxes" data_type: TYPE_FP32 dims: [ -1, 4 ] }
+output { name: "classes" data_type: TYPE_INT32 dims: [ -1 ] }
+parameters { key: "metadata" value { string_value: "METADATA" } }
+"""
+METADATA = "{'task': 'detect', 'names': {0: 'cat'}, 'imgsz': [480, 640], 'stride': 32, 'end2end': True}"
+
+
+def config(metadata: str = METADATA, text: str = DETECTOR) -> Any:
+    return text_format.Parse(text.replace("METADATA", metadata), model_config_pb2.ModelConfig())
+
+
+def test_describe_reads_everything_from_the_config() -> None:
+    model = describe(config(), version="7")
+    assert (model.name, model.version, model.task, model.platform) == ("finder", "7", "detect", "onnxruntime")
+    assert model.input == Tensor("image", "UINT8", (-1, -1, 3))
+    assert model.outputs == (Tensor("boxes", "FP32", (-1, 4)), Tensor("classes", "INT32", (-1,)))
+    assert model.input_wh == (640, 480)
+    assert (model.names, model.stride, model.end2end, model.max_batch_size) == ({0: "cat"}, 32, True, 8)
+
+
+def test_describe_takes_names_as_a_list_and_one_number_as_size() -> None:
+    model = describe(config("{'task': 'classify', 'names': ['a', 'b'], 'imgsz': 16, 'channels': 1}"), version="1")
+    assert (model.names, model.input_wh, model.channels) == ({0: "a", 1: "b"}, (16, 16), 1)
+
+
+def test_describe_without_batching_takes_the_first_dimension_as_the_batch() -> None:
+    text = DETECTOR.replace("max_batch_size: 8", "max_batch_size: 0").replace("[ -1, -1, 3 ]", "[ 1, 320, 320, 3 ]")
+    model = describe(config(text=text), version="1")
+    assert model.input.dims == (320, 320, 3)
+    assert model.max_batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        ("", "expected a Python dict"),
+        ("{'task': detect}", "expected a Python dict"),
+        ("['detect']", "expected a Python dict"),
+        ("{'names': {}}", "got None, expected one of"),
+        ("{'task': 'segment'}", "got 'segment', expected one of"),
+        ("{'task': 'detect'}", "imgsz is missing"),
+    ],
+)
+def test_describe_refuses_a_config_that_does_not_describe(metadata: str, says: str) -> None:
+    with pytest.raises(ModelConfigError, match=says):
+        describe(config(metadata), version="1")
+
+
+def test_describe_refuses_two_inputs() -> None:
+    text = DETECTOR + 'input { name: "more" data_type: TYPE_FP32 dims: [ 1 ] }'
+    with pytest.raises(ModelConfigError, match="got 2 inputs and 2 outputs"):
+        describe(config(text=text), version="1")

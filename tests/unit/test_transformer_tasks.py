@@ -1,0 +1,200 @@
+"""Each task's preprocess and postprocess."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from transformer.errors import InvalidRequest, PredictorError
+from transformer.letterbox import fit
+from transformer.model import Model, Tensor
+from transformer.tasks import classify, detect, tabular
+from transformer.tasks.detect import Selection
+
+FUSED = Model(
+    name="finder",
+    version="1",
+    task="detect",
+    input=Tensor("image", "UINT8", (-1, -1, 3)),
+    outputs=(),
+    max_batch_size=8,
+    names={0: "cat", 1: "dog"},
+    input_wh=(64, 64),
+)
+BARE = replace(FUSED, input=Tensor("images", "FP32", (3, -1, -1)))
+PLAN = fit((64, 64), (64, 64), stride=32)
+# Two cats that overlap, a weak dog.
+CXCYWH = np.array([[20, 20, 20, 20], [21, 20, 20, 20], [50, 50, 10, 10]], np.float32)
+SCORES = np.array([0.9, 0.8, 0.3], np.float32)
+CLASSES = np.array([0, 0, 1], np.int32)
+
+
+def fused_outputs() -> dict[str, NDArray[Any]]:
+    return {"boxes": CXCYWH, "scores": SCORES, "classes": CLASSES}
+
+
+def bare_outputs() -> dict[str, NDArray[Any]]:
+    head = np.zeros((6, 3), np.float32)
+    head[:4] = CXCYWH.T
+    head[4 + CLASSES, np.arange(3)] = SCORES
+    return {"output0": head}
+
+
+def test_detect_preprocess_takes_the_smallest_rectangle_where_dims_are_free() -> None:
+    tensor, plan = detect.preprocess(np.zeros((40, 80, 3), np.uint8), FUSED)
+    assert (tensor.shape, tensor.dtype, plan.input_wh) == ((32, 64, 3), np.dtype("uint8"), (64, 32))
+
+
+def test_detect_preprocess_takes_the_square_where_dims_are_fixed() -> None:
+    tensor, _ = detect.preprocess(
+        np.zeros((40, 80, 3), np.uint8), replace(FUSED, input=Tensor("image", "UINT8", (64, 64, 3)))
+    )
+    assert tensor.shape == (64, 64, 3)
+
+
+def test_detect_preprocess_for_ultralytics_is_planes_from_zero_to_one() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[..., 0] = 255
+    tensor, _ = detect.preprocess(image, BARE)
+    assert (tensor.shape, tensor.dtype) == ((3, 64, 64), np.dtype("float32"))
+    assert tensor.flags.c_contiguous
+    assert tensor[0].min() == 1
+    assert tensor[1:].max() == 0
+
+
+@pytest.mark.parametrize(("model", "outputs"), [(FUSED, fused_outputs()), (BARE, bare_outputs())])
+@pytest.mark.parametrize(
+    ("selection", "scores"),
+    [
+        (Selection(), [0.9, 0.3]),
+        (Selection(iou=0.95), [0.9, 0.8, 0.3]),
+        (Selection(confidence=0.5), [0.9]),
+        (Selection(confidence=0.9), []),  # above, not at
+        (Selection(max_detections=1), [0.9]),
+        (Selection(class_ids=frozenset({1})), [0.3]),
+        (Selection(class_ids=frozenset()), []),
+    ],
+)
+def test_detect_postprocess_selects_alike_in_both_interfaces(
+    model: Model, outputs: dict[str, NDArray[Any]], selection: Selection, scores: list[float]
+) -> None:
+    detections = detect.postprocess(outputs, model, plan=PLAN, selection=selection)
+    np.testing.assert_allclose(detections.scores, scores)
+    assert detections.boxes_xyxy.shape == (len(scores), 4)
+
+
+def test_detect_postprocess_gives_corners_in_the_picture() -> None:
+    plan = fit((128, 64), (64, 64), stride=None)  # half the size, 16 rows of padding above
+    detections = detect.postprocess(fused_outputs(), FUSED, plan=plan, selection=Selection())
+    assert detections.boxes_xyxy[0].tolist() == [20, 0, 60, 28]  # (10..30, 10..30) up by 16, twice as large, clipped
+    assert detections.class_ids.tolist() == [0, 1]
+
+
+def test_detect_postprocess_without_nms_keeps_what_the_head_chose() -> None:
+    head = np.array([[10, 10, 30, 30, 0.8, 1], [11, 10, 31, 30, 0.9, 1], [0, 0, 5, 5, 0.1, 0]], np.float32)
+    detections = detect.postprocess(
+        {"output0": head}, replace(BARE, end2end=True), plan=PLAN, selection=Selection(iou=0.1)
+    )
+    np.testing.assert_allclose(detections.scores, [0.9, 0.8])
+    assert detections.boxes_xyxy[0].tolist() == [11, 10, 31, 30]
+
+
+def test_detect_postprocess_names_outputs_it_does_not_know() -> None:
+    with pytest.raises(PredictorError, match=r"got outputs \{'logits': \(3,\)\}, expected boxes"):
+        detect.postprocess({"logits": np.zeros(3)}, FUSED, plan=PLAN, selection=Selection())
+
+
+CLASSIFIER = Model(
+    name="digits",
+    version="1",
+    task="classify",
+    input=Tensor("image", "UINT8", (16, 16, 1)),
+    outputs=(Tensor("probabilities", "FP32", (2,)),),
+    max_batch_size=8,
+    names={0: "a", 1: "b"},
+    input_wh=(16, 16),
+    channels=1,
+)
+
+
+@pytest.mark.parametrize("size_hw", [(16, 16), (8, 8), (200, 100), (1, 1), (1, 5000), (20000, 2), (333, 1024)])
+def test_classify_preprocess_brings_any_size_to_the_models(size_hw: tuple[int, int]) -> None:
+    tensor = classify.preprocess(np.full((*size_hw, 3), 77, np.uint8), CLASSIFIER)
+    assert (tensor.shape, tensor.dtype) == ((16, 16, 1), np.dtype("uint8"))
+    assert (tensor == 77).all()
+
+
+def test_classify_preprocess_keeps_proportions_by_repeating_the_edge() -> None:
+    image = np.zeros((16, 8, 3), np.uint8)
+    image[:, 4:] = 255
+    tensor = classify.preprocess(image, CLASSIFIER)[..., 0]
+    assert (tensor[:, :8] == 0).all()
+    assert (tensor[:, 8:] == 255).all()
+
+
+def test_classify_preprocess_keeps_colour_where_the_model_wants_it() -> None:
+    model = replace(CLASSIFIER, channels=3)
+    assert classify.preprocess(np.full((5, 9, 3), (1, 2, 3), np.uint8), model)[3, 3].tolist() == [1, 2, 3]
+
+
+def test_classify_postprocess_wants_a_probability_for_each_name() -> None:
+    outputs = {"probabilities": np.array([0.25, 0.75], np.float32)}
+    assert classify.postprocess(outputs, CLASSIFIER).tolist() == [0.25, 0.75]
+    with pytest.raises(PredictorError, match=r"got probabilities \(2,\), expected \(3,\)"):
+        classify.postprocess(outputs, replace(CLASSIFIER, names={0: "a", 1: "b", 2: "c"}))
+
+
+TABLE = Model(
+    name="iris",
+    version="1",
+    task="tabular",
+    input=Tensor("features", "FP32", (2,)),
+    outputs=(Tensor("probabilities", "FP32", (2,)),),
+    max_batch_size=8,
+    names={0: "a", 1: "b"},
+    features=("length", "width"),
+)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[1, 2.5], [3, 4]],
+        [{"length": 1, "width": 2.5}, {"width": 4, "length": 3}],
+        [[1, 2.5], {"length": 3, "width": 4}],
+    ],
+)
+def test_tabular_preprocess_takes_lists_and_objects(rows: list[Any]) -> None:
+    table = tabular.preprocess(rows, TABLE)
+    assert table.dtype == np.float32
+    assert table.tolist() == [[1, 2.5], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([], "got none"),
+        ([[1]], "row 0: got 1 values, expected 2: length, width"),
+        ([[1, 2], [1, 2, 3]], "row 1: got 3 values"),
+        ([[1, "2"]], "row 0, column 1: got '2', expected a number"),
+        ([[1, None]], "got None"),
+        ([[True, 1]], "got True"),
+        ([[[1], 2]], r"got \[1\]"),
+        (["12"], "row 0: got str"),
+        ([5], "row 0: got int"),
+        ([{"length": 1}], r"missing \['width'\]"),
+        ([{"length": 1, "width": 2, "depth": 3}], r"unknown \['depth'\]"),
+    ],
+)
+def test_tabular_preprocess_names_what_is_wrong(rows: list[Any], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        tabular.preprocess(rows, TABLE)
+
+
+def test_tabular_preprocess_of_a_model_without_names_takes_lists_only() -> None:
+    model = replace(TABLE, features=())
+    assert tabular.preprocess([[1, 2]], model).shape == (1, 2)
+    with pytest.raises(InvalidRequest, match="does not name its columns"):
+        tabular.preprocess([{"a": 1, "b": 2}], model)
