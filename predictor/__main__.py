@@ -1,4 +1,4 @@
-"""`python -m predictor triton`: become the embedded Triton."""
+"""The predictor: the embedded Triton, its environment and its start."""
 
 import argparse
 import os
@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from predictor.command import compose_command
 from predictor.errors import StartError
 from predictor.installation import find_installation, link_backends
-from predictor.preflight import check_ports, check_repository, check_stub
+from predictor.libpython import fetch_libpython
+from predictor.preflight import check_libraries, check_ports, check_repository, find_missing_library
 from predictor.settings import Settings
 
 
@@ -23,9 +24,10 @@ def main() -> None:
         description="Start the embedded Triton in the foreground. Its settings are environment variables: "
         + ", ".join(f"PREDICTOR_{name.upper()}" for name in Settings.model_fields),
     )
-    parser.parse_args()
+    commands.add_parser("install", help="complete the environment of the embedded Triton (PREDICTOR_VENV)")
+    run = {"triton": start_triton, "install": complete_installation}[parser.parse_args().command]
     try:
-        start_triton(Settings())
+        run(Settings())
     except ValidationError as exc:
         first = exc.errors()[0]
         sys.exit(f"error: PREDICTOR_{str(first['loc'][0]).upper()}={first['input']}: {first['msg']}")
@@ -43,9 +45,24 @@ def start_triton(settings: Settings) -> None:
     check_ports(settings)
     installation = find_installation(settings.venv)
     argv, env = compose_command(settings, installation, environ=os.environ)
-    check_stub(installation, env)
+    check_libraries(installation, env)
     link_backends(installation)
     os.execve(argv[0], argv, env)  # noqa: S606 - no shell is wanted
+
+
+def complete_installation(settings: Settings) -> None:
+    """Fetch what pip could not put into the environment; does nothing where nothing is missing.
+
+    Raises:
+        StartError: something is still missing.
+    """
+    installation = find_installation(settings.venv)
+    _, env = compose_command(settings, installation, environ=os.environ)
+    if "libpython" in (find_missing_library(installation, env) or ""):
+        print(f"fetched {fetch_libpython(installation)}")
+    installation = find_installation(settings.venv)
+    _, env = compose_command(settings, installation, environ=os.environ)
+    check_libraries(installation, env)
 
 
 if __name__ == "__main__":

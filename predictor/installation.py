@@ -28,7 +28,8 @@ class Installation:
         venv: The environment.
         site_packages: Its packages.
         python_version: Such as `3.11`; the wheel has a stub for each.
-        libpython_dir: Where the shared library of that interpreter is; None where only the system's loader knows.
+        libpython_dir: Where the shared library of that interpreter is: beside it, or fetched into the environment; None
+            where only the system's loader knows.
     """
 
     venv: Path
@@ -69,17 +70,18 @@ def find_installation(venv: Path) -> Installation:
         )
     python = venv.absolute() / "bin" / "python"
     if not python.exists():
-        raise StartError(f"{venv} is missing: it holds the embedded Triton; make it with: make .venv-triton")
+        raise StartError(f"{venv} is missing: it holds the embedded Triton; make it with: make .venv-triton/.installed")
     probe = json.loads(subprocess.run([python, "-I", "-c", _PROBE], check=True, capture_output=True, text=True).stdout)
-    libpython = Path(probe["libdir"]) / f"libpython{probe['version']}.so.1.0"
+    filename = f"libpython{probe['version']}.so.1.0"
+    folders = [Path(probe["libdir"]), venv.absolute() / "lib"]
     installation = Installation(
         venv=venv.absolute(),
         site_packages=Path(probe["site_packages"]),
         python_version=probe["version"],
-        libpython_dir=libpython.parent if libpython.exists() else None,
+        libpython_dir=next((folder for folder in folders if (folder / filename).exists()), None),
     )
     if not installation.tritonserver.exists():
-        raise StartError(f"{venv} has no nvidia-pytriton; make it anew: rm -r {venv} && make .venv-triton")
+        raise StartError(f"{venv} has no nvidia-pytriton; make it anew: rm -r {venv} && make .venv-triton/.installed")
     if not installation.stub.exists():
         raise StartError(
             f"nvidia-pytriton has no Python backend for Python {installation.python_version} of {venv}; "

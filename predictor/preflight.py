@@ -36,17 +36,21 @@ def check_ports(settings: Settings) -> None:
             raise StartError(f"port {port} on {settings.address}: {exc.strerror}; {remedy}") from exc
 
 
-def check_stub(installation: Installation, env: Mapping[str, str]) -> None:
-    """Raise `StartError` where a shared library is missing that the Python backend needs.
+def find_missing_library(installation: Installation, env: Mapping[str, str]) -> str | None:
+    """Return the name of a shared library that the Python backend needs and the loader does not find.
 
-    Triton would start without it and report each model as an unhealthy stub process. Debian's `python3` does not
-    bring `libpython`, which the stub embeds.
+    Triton would start without it and report each model as an unhealthy stub process.
     """
     # Without arguments the stub says so and exits with 1.
     run = subprocess.run([installation.stub], env=dict(env), capture_output=True, text=True, check=False)
     if run.returncode != _LOADER_FAILED:
-        return
+        return None
     found = re.search(r"libraries: (\S+):", run.stderr)
-    library = found[1] if found else run.stderr.strip()
-    remedy = f"apt-get install libpython{installation.python_version}" if "libpython" in library else "install it"
-    raise StartError(f"the embedded Triton needs the shared library {library}, which is not on this machine; {remedy}")
+    return found[1] if found else run.stderr.strip()
+
+
+def check_libraries(installation: Installation, env: Mapping[str, str]) -> None:
+    """Raise `StartError` naming a missing library."""
+    if library := find_missing_library(installation, env):
+        remedy = ".venv/bin/python -m predictor install fetches it" if "libpython" in library else "install it"
+        raise StartError(f"the embedded Triton needs the shared library {library}, which is not found; {remedy}")

@@ -1,6 +1,7 @@
 """`python -m predictor` as a user runs it: help, refusals, and what dies with what."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 
 from predictor.errors import StartError
 from predictor.installation import Installation
-from predictor.preflight import check_stub
+from predictor.libpython import fetch_libpython
+from predictor.preflight import check_libraries
 from tests.integration.models import write_model
 from tests.integration.triton import PROJECT, find_free_ports, start_triton
 
@@ -57,7 +59,7 @@ def test_program_says_what_is_wrong(environ: dict[str, str], message: str) -> No
     assert "Traceback" not in run.stderr
 
 
-def test_missing_library_is_named_with_its_package(tmp_path: Path) -> None:
+def test_missing_library_is_named_with_the_remedy(tmp_path: Path) -> None:
     installation = Installation(tmp_path, tmp_path, "3.11", libpython_dir=None)
     installation.stub.parent.mkdir(parents=True)
     installation.stub.write_text(
@@ -66,8 +68,8 @@ def test_missing_library_is_named_with_its_package(tmp_path: Path) -> None:
         "exit 127\n"
     )
     installation.stub.chmod(0o755)
-    with pytest.raises(StartError, match=r"libpython3\.11\.so\.1\.0.*apt-get install libpython3\.11"):
-        check_stub(installation, os.environ)
+    with pytest.raises(StartError, match=r"libpython3\.11\.so\.1\.0.*python -m predictor install"):
+        check_libraries(installation, os.environ)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
@@ -116,3 +118,49 @@ def wait_until_gone(repository: Path) -> None:
     while find_stubs(repository):
         assert time.monotonic() < deadline, find_stubs(repository)
         time.sleep(0.1)
+
+
+APT_GET = """#!/bin/sh
+# An archive that can be downloaded from only once lists have been made outside the system's own folder.
+case "$*" in
+    *-oDir::State=*update) touch updated ;;
+    *download*) test -e updated && cp "$ARCHIVE" libpython3.11_1_amd64.deb ;;
+esac
+"""
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg-deb, to unpack what Debian's archive gives")
+def test_libpython_is_fetched_without_root_or_package_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "package"
+    library = package / "usr" / "lib" / "x86_64-linux-gnu" / "libpython3.11.so.1.0"
+    library.parent.mkdir(parents=True)
+    library.write_bytes(b"the library")
+    (package / "DEBIAN").mkdir()
+    (package / "DEBIAN" / "control").write_text(
+        "Package: libpython3.11\nVersion: 1\nArchitecture: amd64\nMaintainer: a <a@example.org>\nDescription: a\n"
+    )
+    subprocess.run(["dpkg-deb", "--build", package, tmp_path / "archive.deb"], check=True, capture_output=True)
+    apt_get = tmp_path / "bin" / "apt-get"
+    apt_get.parent.mkdir()
+    apt_get.write_text(APT_GET)
+    apt_get.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{apt_get.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("ARCHIVE", str(tmp_path / "archive.deb"))
+    (tmp_path / "venv" / "lib").mkdir(parents=True)
+    fetched = fetch_libpython(Installation(tmp_path / "venv", tmp_path, "3.11", libpython_dir=None))
+    assert fetched.read_bytes() == b"the library"
+    assert list(fetched.parent.iterdir()) == [fetched]
+
+
+def test_libpython_out_of_reach_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apt_get = tmp_path / "apt-get"
+    apt_get.write_text("#!/bin/sh\nexit 100\n")
+    apt_get.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StartError, match=r"apt-get install libpython3\.11"):
+        fetch_libpython(Installation(tmp_path, tmp_path, "3.11", libpython_dir=None))
+
+
+def test_complete_installation_needs_nothing() -> None:
+    run = run_program("install")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")

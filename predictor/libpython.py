@@ -1,0 +1,54 @@
+"""Debian's `libpython`, for a machine whose Python came without one.
+
+The wheel's Python backend embeds Python, and Debian's `python3` is linked statically: the shared library is a package
+of its own that nothing pulls in. It has to be of the interpreter's own build (another one misses the modules that
+Debian compiles in), so it comes from Debian's archive; apt needs no root to download.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from predictor.errors import StartError
+from predictor.installation import Installation
+
+
+def fetch_libpython(installation: Installation) -> Path:
+    """Download the library into the environment and return where it is.
+
+    Raises:
+        StartError: this is no Debian, or its archive cannot be reached.
+    """
+    package = f"libpython{installation.python_version}"
+    filename = f"{package}.so.1.0"
+    by_hand = f"install {package} by hand: apt-get install {package}"
+    if not shutil.which("apt-get"):
+        raise StartError(f"the embedded Triton needs {filename}, and this machine has no apt-get to fetch it with")
+    with tempfile.TemporaryDirectory() as folder:
+        archive = _download(package, Path(folder))
+        if archive is None:
+            raise StartError(f"the embedded Triton needs {filename}, and apt-get cannot download it; {by_hand}")
+        subprocess.run(["dpkg-deb", "--extract", archive, folder], check=True)
+        (library,) = Path(folder).glob(f"usr/lib/*/{filename}")
+        target = installation.venv / "lib" / filename
+        # Renamed into place, so that a second process sees all of it or nothing.
+        staged = target.with_name(f"{filename}.{os.getpid()}")
+        shutil.copyfile(library, staged)
+        staged.replace(target)
+    return target
+
+
+def _download(package: str, folder: Path) -> Path | None:
+    """Download with the machine's package lists, or, where it has none, with lists of our own."""
+    state, cache = folder / "state", folder / "cache"
+    (state / "lists" / "partial").mkdir(parents=True)
+    (cache / "archives" / "partial").mkdir(parents=True)
+    own_lists = [f"-oDir::State={state}", f"-oDir::Cache={cache}", "-oDir::State::status=/var/lib/dpkg/status"]
+    for commands in ([["download", package]], [[*own_lists, "update"], [*own_lists, "download", package]]):
+        for arguments in commands:
+            subprocess.run(["apt-get", "-qq", *arguments], cwd=folder, check=False, capture_output=True)
+        if found := list(folder.glob(f"{package}_*.deb")):
+            return found[0]
+    return None
