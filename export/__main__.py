@@ -1,0 +1,222 @@
+"""Bring a model into the model repository, proven: `python -m export --help`."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+from export import examples
+from export.errors import ExportError
+from export.manifest import Source, check_model_name, digest
+from export.progress import Steps
+
+if TYPE_CHECKING:
+    from export.repository import Version
+
+# Each command imports what it needs when it runs: torch, scikit-learn and XGBoost are for their own commands only.
+
+_UNPICKLING = "Unpickling runs whatever code the file holds: do it only with a file whose origin you trust."
+_FIGURES = (
+    "boxes_px",
+    "scores",
+    "classes",
+    "probabilities",
+    "values",
+    "accuracy",
+    "accuracy_plain",
+    "accuracy_rendered",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table at the end."""
+
+    folder: Path
+    seconds: float | None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; exit status 0, 1 for what the user can mend, 2 for wrong arguments."""
+    args = _parser().parse_args(arguments)
+    console = Console()
+    try:
+        with Steps(console) as steps:
+            rows = args.run(args, steps)
+    except ExportError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+    except OSError as exc:
+        print(f"error: {exc.filename or args.repository}: {exc.strerror or exc}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was written", file=sys.stderr)
+    else:
+        _report(rows, args.repository, console)
+        return 0
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="Bring a model into the model repository. It is proven equal to its source first; a new export "
+        "takes the next version number, and nothing is ever overwritten.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_ultralytics(commands)
+    _add_sklearn(commands)
+    _add_xgboost(commands)
+    prepare = commands.add_parser("examples", help="the three models that come with the repository")
+    _add_common(prepare, _run_examples)
+    return parser
+
+
+def _add_ultralytics(commands: Any) -> None:
+    parser = commands.add_parser(
+        "ultralytics",
+        help="a YOLO detector: .pt weights, or the ONNX file that Ultralytics exports from them",
+        description=f"A .pt file needs torch and ultralytics, and is a pickle. {_UNPICKLING} An ONNX file is neither.",
+    )
+    parser.add_argument("model", help="name in the repository")
+    parser.add_argument("weights", help="a .pt file, an official name such as yolov8n.pt, or an .onnx file")
+    parser.add_argument(
+        "--interface",
+        choices=("fused", "ultralytics"),
+        default="fused",
+        help="fused: pixels in, best candidates out; ultralytics: as Ultralytics' own client wants it "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--letterbox",
+        choices=("rectangle", "square"),
+        help="rectangle: height and width stay free, least work on a CPU; square: they are fixed, pictures batch "
+        "(default: rectangle, where the file leaves them free)",
+    )
+    parser.add_argument("--imgsz", type=int, help="input size of the export (.pt only; default: as trained)")
+    _add_common(parser, _run_ultralytics)
+
+
+def _add_sklearn(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sklearn",
+        help="a pickled or joblib scikit-learn classifier, regressor or pipeline",
+        description=f"{_UNPICKLING} Without --allow-unpickling it is not even opened.",
+    )
+    _add_table(parser, "a pickle or joblib file of a fitted estimator")
+    _add_common(parser, _run_sklearn)
+
+
+def _add_xgboost(commands: Any) -> None:
+    parser = commands.add_parser(
+        "xgboost",
+        help="an XGBoost model, with its StandardScaler in the same graph",
+        description="XGBoost's own .json or .ubj needs no unpickling; a pickled XGBClassifier, a pickled pipeline of "
+        f"StandardScaler and XGBoost, and a scaler do. {_UNPICKLING}",
+    )
+    _add_table(parser, ".json or .ubj of XGBoost, or a pickle or joblib file")
+    parser.add_argument("--scaler", type=Path, help="a pickle or joblib file of the StandardScaler before the model")
+    _add_common(parser, _run_xgboost)
+
+
+def _add_table(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("model", help="name in the repository")
+    parser.add_argument("file", type=Path, help=what)
+    parser.add_argument("--allow-unpickling", action="store_true", help="run the code that the file may hold")
+    parser.add_argument("--features", nargs="+", metavar="NAME", help="columns (default: what the estimator remembers)")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="classes (default: what the estimator remembers)")
+
+
+def _add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace, Steps], list[Row]]) -> None:
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="model repository (default: %(default)s)"
+    )
+    parser.set_defaults(run=run)
+
+
+def _run_ultralytics(args: argparse.Namespace, steps: Steps) -> list[Row]:
+    check_model_name(args.model)
+    from export.ultralytics import Choice, prepare  # noqa: PLC0415 - see above
+
+    choice = Choice(args.interface, args.letterbox, args.imgsz)
+    return [_publish(args, lambda: prepare(args.model, args.weights, choice=choice, say=steps.say))]
+
+
+def _run_sklearn(args: argparse.Namespace, steps: Steps) -> list[Row]:
+    check_model_name(args.model)
+    from export.pickles import unpickle  # noqa: PLC0415 - see above
+    from export.sklearn import prepare  # noqa: PLC0415
+    from export.table import Table  # noqa: PLC0415
+
+    steps.say(f"read {args.file.name}, convert and compare")
+    estimator = unpickle(args.file, allowed=args.allow_unpickling)
+    table = Table(args.model, args.features, args.classes)
+    return [_publish(args, lambda: prepare(estimator, table, source=_source(args.file)))]
+
+
+def _run_xgboost(args: argparse.Namespace, steps: Steps) -> list[Row]:
+    check_model_name(args.model)
+    from export.table import Table  # noqa: PLC0415 - see above
+    from export.xgboost import prepare, read  # noqa: PLC0415
+
+    steps.say(f"read {args.file.name}, convert and compare")
+    model, scaler = read(args.file, scaler=args.scaler, allowed=args.allow_unpickling)
+    table = Table(args.model, args.features, args.classes)
+    return [_publish(args, lambda: prepare(model, scaler, table=table, source=_source(args.file)))]
+
+
+def _run_examples(args: argparse.Namespace, steps: Steps) -> list[Row]:
+    rows = []
+    for example in examples.EXAMPLES:
+        folder = examples.find_ready(example, args.repository)
+        if folder is not None:
+            rows.append(Row(folder, None))
+        else:
+            rows.append(_publish(args, partial(example.prepare, example, steps)))
+    return rows
+
+
+def _publish(args: argparse.Namespace, prepare: "Callable[[], Version]") -> Row:
+    from export.repository import publish  # noqa: PLC0415 - see above
+
+    began = time.monotonic()
+    folder = publish(args.repository, prepare())
+    return Row(folder, time.monotonic() - began)
+
+
+def _source(path: Path) -> Source:
+    return Source(path.name, digest(path))
+
+
+def _report(rows: Sequence[Row], repository: Path, console: Console) -> None:
+    grid = Grid("model", "version", "interface", "MB", "difference from the source", "seconds")
+    for row in rows:
+        manifest = json.loads((row.folder / "manifest.json").read_bytes())
+        parity = json.loads((row.folder / "parity.json").read_bytes())
+        size_bytes = sum(entry["size_bytes"] for entry in manifest["files"].values())
+        grid.add_row(
+            manifest["model"],
+            manifest["version"],
+            manifest.get("interface", manifest["task"]),
+            f"{size_bytes / 1e6:.1f}",
+            ", ".join(
+                f"{figure} {parity[figure]:.2g}" if "acc" not in figure else f"{figure} {parity[figure]}"
+                for figure in _FIGURES
+                if figure in parity
+            ),
+            "there already" if row.seconds is None else f"{row.seconds:.1f}",
+        )
+    console.print(grid)
+    for row in rows:
+        console.print(f"{row.folder}", highlight=False, soft_wrap=True)
+    console.print(f"next: make serve REPOSITORY={repository}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

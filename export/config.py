@@ -1,0 +1,88 @@
+"""config.pbtxt, through Triton's own protobuf."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from export.manifest import Interface
+
+DETECTOR_BATCH = 8
+CLASSIFIER_BATCH = 8
+TABLE_BATCH = 1024
+
+Dims = Sequence[int]
+# name, datatype, dims without the batch dimension
+Tensor = tuple[str, str, Dims]
+
+
+def describe_detector(
+    name: str, *, interface: Interface, size_hw: tuple[int, int] | None, classes: int, metadata: Mapping[str, Any]
+) -> Any:
+    """`ModelConfig` of a detector.
+
+    Args:
+        name: of the model.
+        interface: decides the tensors.
+        size_hw: height and width of the input where they are fixed, None where they are free.
+        classes: how many.
+        metadata: for the transformer and for Ultralytics' client.
+    """
+    height, width = size_hw or (-1, -1)
+    if interface == "fused":
+        image: Tensor = ("image", "TYPE_UINT8", (height, width, 3))
+        outputs: list[Tensor] = [
+            ("boxes", "TYPE_FP32", (-1, 4)),
+            ("scores", "TYPE_FP32", (-1,)),
+            ("classes", "TYPE_INT32", (-1,)),
+        ]
+    else:
+        image = ("images", "TYPE_FP32", (3, height, width))
+        outputs = [("output0", "TYPE_FP32", (-1, 6) if metadata.get("end2end") else (4 + classes, -1))]
+    return _config(name, image, outputs=outputs, max_batch_size=DETECTOR_BATCH, metadata=metadata)
+
+
+def describe_classifier(name: str, *, size_hw: tuple[int, int], channels: int, metadata: Mapping[str, Any]) -> Any:
+    """`ModelConfig` of a picture classifier; `metadata["names"]` says the classes."""
+    image: Tensor = ("image", "TYPE_UINT8", (*size_hw, channels))
+    output: Tensor = ("probabilities", "TYPE_FP32", (len(metadata["names"]),))
+    return _config(name, image, outputs=[output], max_batch_size=CLASSIFIER_BATCH, metadata=metadata)
+
+
+def describe_table(name: str, *, columns: int, metadata: Mapping[str, Any]) -> Any:
+    """`ModelConfig` of a table model: a classifier where `metadata` has `names`, else a regressor."""
+    rows: Tensor = ("features", "TYPE_FP32", (columns,))
+    names = metadata.get("names")
+    output: Tensor = ("probabilities", "TYPE_FP32", (len(names),)) if names else ("values", "TYPE_FP32", (1,))
+    return _config(name, rows, outputs=[output], max_batch_size=TABLE_BATCH, metadata=metadata)
+
+
+def to_text(config: Any) -> str:
+    """config.pbtxt."""
+    text: str = text_format.MessageToString(config, as_utf8=True)
+    return text
+
+
+def parse(text: str) -> Any:
+    """`ModelConfig` of a config.pbtxt.
+
+    Raises:
+        google.protobuf.text_format.ParseError: it is none.
+    """
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def _config(
+    name: str, source: Tensor, *, outputs: Sequence[Tensor], max_batch_size: int, metadata: Mapping[str, Any]
+) -> Any:
+    config = model_config_pb2.ModelConfig(name=name, backend="onnxruntime", max_batch_size=max_batch_size)
+    for tensors, (tensor, datatype, dims) in [(config.input, source), *((config.output, out) for out in outputs)]:
+        tensors.add(name=tensor, data_type=model_config_pb2.DataType.Value(datatype), dims=dims)
+    # Triton's default on CPU is two instances, each with a pool of threads as wide as the machine.
+    config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
+    config.dynamic_batching.SetInParent()
+    parameters = {"intra_op_thread_count": "2", "inter_op_thread_count": "1", "metadata": repr(dict(metadata))}
+    for key, value in parameters.items():
+        config.parameters[key].string_value = value
+    return config

@@ -1,0 +1,126 @@
+"""Train `digits`, convert and prove it."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, compose, helper
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import GroupKFold
+from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from export import compatibility, config
+from export.digits.frame import FEATURES, SIDE, describe_graph, frame
+from export.digits.renderings import Inputs, load_plain, render_split
+from export.errors import ExportError
+from export.manifest import Source
+from export.repository import Version
+from export.runtime import Session
+from export.sklearn import convert
+from export.table import OPSETS, TOLERANCE, keep_output
+from transformer.model import Model, describe
+from transformer.tasks import classify
+
+Track = Callable[[Iterable[int], str], Iterable[int]]
+
+MIN_ACCURACY = 0.97
+
+_COPIES = 5  # renderings of each training digit
+_TRAIN_SIDES = (16, 64)  # pixels; what is larger looks the same after scaling to SIDE
+_HELD_OUT_SIDES = (12, 400)
+_SEED = 0
+
+
+def prepare(name: str, *, source: Source, track: Track) -> Version:
+    """Train, convert and prove.
+
+    Args:
+        name: of the model.
+        source: for the manifest.
+        track: wraps a loop, to show its progress under a name.
+
+    Raises:
+        ExportError: the graph differs from the classifier, or reads too few digits.
+    """
+    metadata = {"task": "classify", "imgsz": [SIDE, SIDE], "channels": 1, "names": {n: str(n) for n in range(10)}}
+    described = config.describe_classifier(name, size_hw=(SIDE, SIDE), channels=1, metadata=metadata)
+    model = describe(described, version="0")
+    # Threads that wait for each other in turns of microseconds: with one, training is as fast and the machine is free.
+    with threadpool_limits(1):
+        classifier = _train(model, track=track)
+        graph = _convert(classifier)
+        compatibility.check(graph)
+        session = Session(graph, name=name)
+        sets = {
+            "plain": load_plain("held-out", model),
+            "rendered": render_split("held-out", model, sides=_HELD_OUT_SIDES, seed=_SEED),
+        }
+        parity = _prove(session, classifier, model=model, sets=sets)
+    golden = sets["plain"][0][:1]
+    return Version(
+        graph=graph,
+        config=described,
+        task="classify",
+        interface=None,
+        source=source,
+        parity={"source": f"{type(classifier).__name__} of scikit-learn", **parity},
+        golden={"image": golden, **session.infer(golden)},
+    )
+
+
+def _train(model: Model, *, track: Track) -> CalibratedClassifierCV:
+    sets = [load_plain("train", model)]
+    copies = track(range(_COPIES), "digits: draw training pictures")
+    sets.extend(render_split("train", model, sides=_TRAIN_SIDES, seed=_SEED + copy) for copy in copies)
+    cells = frame(np.concatenate([inputs for inputs, _ in sets]))
+    labels = np.concatenate([labels for _, labels in sets])
+    # All pictures of one digit go to the same side, else probabilities would be learnt from what is known by heart.
+    digits = np.tile(np.arange(len(sets[0][1])), len(sets))
+    folds = list(GroupKFold(2).split(cells, labels, digits))
+    classifier = CalibratedClassifierCV(SVC(C=5), cv=folds, ensemble=False)
+    for _ in track(range(1), "digits: train"):
+        classifier.fit(cells, labels)
+    return classifier
+
+
+def _convert(classifier: CalibratedClassifierCV) -> ModelProto:
+    """The frame and the classifier in one graph."""
+    opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
+    head = convert(classifier, columns=FEATURES, classifier=True)
+    keep_output(head, name="probabilities", width=10)
+    eye = helper.make_model(describe_graph(), opset_imports=opsets, ir_version=head.ir_version)
+    joined = compose.merge_models(eye, compose.add_prefix(head, "svc/"), io_map=[("cells", "svc/features")])
+    keep_output(joined, name="probabilities", width=10)
+    return joined
+
+
+def _prove(
+    session: Session, classifier: CalibratedClassifierCV, *, model: Model, sets: dict[str, Inputs]
+) -> dict[str, Any]:
+    """Compare with the classifier on held-out digits, in batches and one by one, and count what is read right."""
+    difference, accuracy = 0.0, {}
+    for kind, (inputs, labels) in sets.items():
+        batched = session.infer(inputs)["probabilities"]
+        expected = classifier.predict_proba(frame(inputs))
+        first = inputs[: model.max_batch_size]
+        single = [_classify(session, image, model) for image in first]
+        difference = max(
+            difference,
+            float(np.abs(batched - expected).max()),
+            float(np.abs(batched[: len(first)] - np.stack(single)).max()),
+        )
+        accuracy[f"accuracy_{kind}"] = round(float((batched.argmax(axis=1) == labels).mean()), 4)
+    if not difference <= TOLERANCE:
+        raise ExportError(f"probabilities differ from the source: got {difference:.4g}, expected at most {TOLERANCE}")
+    if min(accuracy.values()) < MIN_ACCURACY:
+        raise ExportError(f"held-out digits: got {accuracy}, expected at least {MIN_ACCURACY}")
+    pictures = sum(len(labels) for _, labels in sets.values())
+    tolerance = {"probabilities": TOLERANCE}
+    return {"tolerance": tolerance, "probabilities": difference, **accuracy, "pictures": pictures}
+
+
+def _classify(session: Session, image: NDArray[np.uint8], model: Model) -> NDArray[np.float32]:
+    outputs = {name: output[0] for name, output in session.infer(image[None]).items()}
+    return classify.postprocess(outputs, model)

@@ -1,0 +1,89 @@
+"""manifest.json: what a version holds, and which names are legal. The schema file is the authority for both."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any, Literal
+
+from export.errors import ExportError
+
+SCHEMA = Path(__file__).parents[1] / "model_repository" / "manifest.schema.json"
+
+Interface = Literal["fused", "ultralytics"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a model is made from.
+
+    Attributes:
+        name: file name, without its folder.
+        sha256: digest of the content, hexadecimal.
+    """
+
+    name: str
+    sha256: str
+
+
+def digest(*paths: Path) -> str:
+    """SHA-256 of the content of files, one after the other."""
+    content = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                content.update(block)
+    return content.hexdigest()
+
+
+def check_model_name(name: str) -> str:
+    """Return the name when it is legal in S3, Triton, Kubernetes and a URL alike.
+
+    Raises:
+        ExportError: it is not.
+    """
+    import jsonschema  # noqa: PLC0415 - a quarter of a second that a warm start need not pay
+
+    rule = {"$ref": "#/$defs/model_name", "$defs": _schema()["$defs"]}
+    if not jsonschema.Draft202012Validator(rule).is_valid(name) or name.endswith("\n"):
+        pattern = _schema()["$defs"]["model_name"]["pattern"]
+        raise ExportError(
+            f"model name: got {name!r}, expected lower-case letters, digits and hyphens, a letter first, at most 63 "
+            f"({pattern}): it has to be legal in S3, Triton and Kubernetes alike"
+        )
+    return name
+
+
+def describe(  # noqa: PLR0913 - one argument for each fact
+    *, model: str, version: int, task: str, interface: Interface | None, source: Source, folder: Path
+) -> dict[str, Any]:
+    """Manifest of a version folder that has all its other files.
+
+    Raises:
+        jsonschema.ValidationError: a defect of export: it does not fit the schema.
+    """
+    import jsonschema  # noqa: PLC0415 - as above
+
+    manifest: dict[str, Any] = {
+        "model": model,
+        "version": str(version),
+        "task": task,
+        **({"interface": interface} if interface else {}),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": {"name": source.name, "sha256": source.sha256},
+        "tools": {package: version_of(package) for package in ("onnx", "onnxruntime", "numpy")},
+        "files": {
+            path.name: {"sha256": digest(path), "size_bytes": path.stat().st_size} for path in sorted(folder.iterdir())
+        },
+    }
+    jsonschema.validate(manifest, _schema(), cls=jsonschema.Draft202012Validator)
+    return manifest
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(SCHEMA.read_bytes())
+    return schema

@@ -1,0 +1,151 @@
+"""Put a proven version into a local model repository: whole or not at all.
+
+Triton may read the repository at any moment. A version is written into a hidden folder inside the model's own, which
+Triton passes over, and renamed into place. One export writes at a time (a lock on the repository folder), so numbers
+do not collide, and a hidden folder that the next one finds is what an interrupted one left.
+"""
+
+import errno
+import fcntl
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from export import manifest
+from export.config import parse, to_text
+from export.manifest import Interface, Source
+from export.versions import numbers
+
+_STAGING = ".export"
+_HIDDEN_CONFIG = ".config.pbtxt"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version that is proven and may be published.
+
+    Attributes:
+        graph: model.onnx.
+        config: `ModelConfig`; names the model.
+        task, interface, source: see manifest.schema.json.
+        parity: how far the exported model is from its source.
+        golden: one small input and the outputs it must give, by tensor name, with a batch dimension of one.
+    """
+
+    graph: onnx.ModelProto
+    config: Any
+    task: str
+    interface: Interface | None
+    source: Source
+    parity: Mapping[str, Any]
+    golden: Mapping[str, NDArray[Any]]
+
+
+def publish(repository: Path, version: Version) -> Path:
+    """Write a version under the next number and bring the model's config.pbtxt up to date.
+
+    Returns:
+        The version's folder.
+    """
+    repository.mkdir(parents=True, exist_ok=True)
+    with _alone_in(repository):
+        _sweep(repository)
+        model = repository / version.config.name
+        model.mkdir(exist_ok=True)
+        staging = model / _STAGING
+        staging.mkdir()
+        first = not (model / "config.pbtxt").exists()
+        try:
+            _write_files(staging, version)
+            if first:  # so that Triton never sees a version without it
+                _write_config(model, version.config)
+            folder = _move_in(staging, version)
+        except BaseException:  # Ctrl-C too
+            if first:
+                (model / "config.pbtxt").unlink(missing_ok=True)
+            _sweep(repository)
+            raise
+        _write_config(model, version.config)
+    return folder
+
+
+def _write_files(staging: Path, version: Version) -> None:
+    onnx.save(version.graph, staging / "model.onnx")
+    (staging / "config.pbtxt").write_text(to_text(version.config), encoding="utf-8")
+    (staging / "parity.json").write_text(json.dumps(version.parity, indent=2) + "\n", encoding="utf-8")
+    np.savez_compressed(staging / "golden.npz", allow_pickle=False, **dict(version.golden))
+
+
+def _move_in(staging: Path, version: Version) -> Path:
+    """Manifest last, then the rename that makes the version exist."""
+    model = staging.parent
+    for number in itertools.count(max(numbers(model), default=0) + 1):
+        content = manifest.describe(
+            model=version.config.name,
+            version=number,
+            task=version.task,
+            interface=version.interface,
+            source=version.source,
+            folder=staging,
+        )
+        (staging / "manifest.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        try:
+            staging.rename(model / str(number))
+        except OSError as exc:  # a folder that someone else made in this moment
+            if exc.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            (staging / "manifest.json").unlink()
+            continue
+        return model / str(number)
+    raise AssertionError("itertools.count ends")
+
+
+def _write_config(model: Path, config: Any) -> None:
+    """The config that a stock Triton reads: that of the newest version, under the version policy already there.
+
+    A policy of `specific` pins a version whose tensors may be others than the new one's: then the file stays.
+    """
+    path = model / "config.pbtxt"
+    composed = config
+    if path.exists():
+        present = parse(path.read_text(encoding="utf-8"))
+        if present.version_policy.HasField("specific"):
+            return
+        if present.HasField("version_policy"):
+            composed = type(config)()
+            composed.CopyFrom(config)
+            composed.version_policy.CopyFrom(present.version_policy)
+        if composed == present:
+            return
+    hidden = model / _HIDDEN_CONFIG
+    hidden.write_text(to_text(composed), encoding="utf-8")
+    hidden.replace(path)
+
+
+@contextmanager
+def _alone_in(repository: Path) -> Iterator[None]:
+    descriptor = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # which releases the lock
+
+
+def _sweep(repository: Path) -> None:
+    """Remove what an interrupted export left."""
+    for staging in repository.glob(f"*/{_STAGING}"):
+        shutil.rmtree(staging)
+        (staging.parent / _HIDDEN_CONFIG).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: a model that was there before
+            staging.parent.rmdir()

@@ -1,0 +1,61 @@
+"""ONNX Runtime, as export runs models."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+from export.errors import ExportError
+
+# Its exceptions share no class but Exception.
+_ERRORS = (
+    errors.EPFail,
+    errors.Fail,
+    errors.InvalidArgument,
+    errors.InvalidGraph,
+    errors.InvalidProtobuf,
+    errors.NoSuchFile,
+    errors.NotImplemented,
+    errors.RuntimeException,
+)
+
+
+class Session:
+    """A loaded model.
+
+    Attributes:
+        input: name of its first input.
+    """
+
+    def __init__(self, model: onnx.ModelProto | Path, *, name: str) -> None:
+        """Load a model; `name` stands for it in messages.
+
+        Raises:
+            ExportError: ONNX Runtime refuses it.
+        """
+        self._name = name
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 2
+        options.log_severity_level = 4  # what matters comes as an exception
+        content = str(model) if isinstance(model, Path) else model.SerializeToString()
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except _ERRORS as exc:
+            raise ExportError(f"{name}: ONNX Runtime does not load it: {exc}") from exc
+        self.input: str = self._session.get_inputs()[0].name
+
+    def infer(self, batch: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        """Outputs by name, with their batch dimension.
+
+        Raises:
+            ExportError: the run failed.
+        """
+        try:
+            outputs = self._session.run(None, {self.input: batch})
+        except _ERRORS as exc:
+            raise ExportError(f"{self._name}: ONNX Runtime failed on an input of {batch.shape}: {exc}") from exc
+        return dict(zip((output.name for output in self._session.get_outputs()), outputs, strict=True))
