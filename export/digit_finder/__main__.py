@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="ONNX file to write (default: %(default)s)")
     args = parser.parse_args()
 
-    from ultralytics import YOLO  # here, so that --help needs no torch
+    from ultralytics import YOLO  # noqa: PLC0415  # here, so that --help needs no torch
 
     _write_scenes(args.work, "train", count=args.train_scenes, seed=args.seed)
     _write_scenes(args.work, "held-out", count=args.held_out_scenes, seed=args.seed)
@@ -79,7 +79,9 @@ def _write_scenes(work: Path, split: Split, *, count: int, seed: int) -> None:
         cv2.imwrite(str(images / f"{index:05}.png"), cv2.cvtColor(scene.image_hwc, cv2.COLOR_RGB2BGR))
         x1, y1, x2, y2 = scene.boxes_xyxy.T / SCENE_SIZE
         rows = zip(scene.class_ids, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, strict=True)
-        (labels / f"{index:05}.txt").write_text("".join(f"{c} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for c, x, y, w, h in rows))
+        (labels / f"{index:05}.txt").write_text(
+            "".join(f"{c} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for c, x, y, w, h in rows)
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Compose pictures of handwritten digits, with the box of every digit known.
 
 The digits are scikit-learn's `load_digits`: 1797 real handwritten digits of 8x8 pixels, collected by E. Alpaydin and
-C. Kaynak (UCI, "Optical Recognition of Handwritten Digits", CC BY 4.0). One fifth of them is held out, and held-out scenes show nothing else.
+C. Kaynak (UCI, "Optical Recognition of Handwritten Digits", CC BY 4.0). One fifth of them is held out; a held-out scene
+shows nothing else.
 """
 
 from collections.abc import Iterator
@@ -75,8 +76,7 @@ def _scene(inks: NDArray[np.float64], labels: NDArray[np.int64], rng: np.random.
         region += alpha[..., None] * (colour - region)
         boxes.append((x, y, x + width, y + height))
         class_ids.append(int(labels[index]))
-    image = _camera(image, rng)
-    return Scene(image, np.array(boxes, np.float32).reshape(-1, 4), np.array(class_ids, np.int64))
+    return Scene(_camera(image, rng), np.array(boxes, np.float32).reshape(-1, 4), np.array(class_ids, np.int64))
 
 
 def _render(ink: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -115,17 +115,21 @@ def _free_place(
 def _background(rng: np.random.Generator) -> NDArray[np.float32]:
     """Paper, wall or board: a colour gradient with coarse blotches, sometimes ruled lines and patches."""
     corners = np.clip(rng.uniform(0, 255) + rng.normal(0, 25, (2, 2, 3)), 0, 255).astype(np.float32)
-    image = cv2.resize(corners, (SCENE_SIZE, SCENE_SIZE), interpolation=cv2.INTER_LINEAR)
+    image = np.asarray(cv2.resize(corners, (SCENE_SIZE, SCENE_SIZE), interpolation=cv2.INTER_LINEAR), np.float32)
     cells = int(rng.integers(3, 24))
     blotches = rng.normal(0, rng.uniform(0, 14), (cells, cells, 1)).astype(np.float32)
-    image += cv2.resize(blotches, (SCENE_SIZE, SCENE_SIZE), interpolation=cv2.INTER_CUBIC)[..., None]
+    large = cv2.resize(blotches, (SCENE_SIZE, SCENE_SIZE), interpolation=cv2.INTER_CUBIC)
+    image += np.asarray(large, np.float32)[..., None]
     mean = image.mean(axis=(0, 1))
     for _ in range(rng.integers(0, 4)):  # patches with straight edges: signs, cards, windows
         x, y, width, height = (int(v) for v in rng.integers(0, SCENE_SIZE, 4))
         shade = tuple(float(v) for v in mean + rng.normal(0, 30, 3))
         cv2.rectangle(image, (x, y), (x + width, y + height), shade, cv2.FILLED)
     if rng.random() < 0.3:
-        step, shade = int(rng.integers(14, 60)), tuple(float(v) for v in mean + rng.choice([-1, 1]) * rng.uniform(15, 50))
+        step, shade = (
+            int(rng.integers(14, 60)),
+            tuple(float(v) for v in mean + rng.choice([-1, 1]) * rng.uniform(15, 50)),
+        )
         for position in range(int(rng.integers(step)), SCENE_SIZE, step):
             cv2.line(image, (0, position), (SCENE_SIZE, position), shade, int(rng.integers(1, 3)))
             if step > 24:
@@ -139,15 +143,15 @@ def _contrasting_colour(behind: NDArray[np.float32], rng: np.random.Generator) -
     dark = room_dark > _MIN_CONTRAST and (room_light <= _MIN_CONTRAST or rng.random() < 0.5)
     room = room_dark if dark else room_light
     change = rng.uniform(_MIN_CONTRAST, max(room, _MIN_CONTRAST + 1)) * (-1 if dark else 1)
-    return np.clip(behind.mean() + change + rng.normal(0, 20, 3), 0, 255).astype(np.float32)
+    return np.asarray(np.clip(behind.mean() + change + rng.normal(0, 20, 3), 0, 255), np.float32)
 
 
 def _camera(image: NDArray[np.float32], rng: np.random.Generator) -> Image:
     """What a camera adds: blur, noise and JPEG."""
     if rng.random() < 0.5:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.6))
-    image = image + rng.normal(0, rng.uniform(0, 10), image.shape)
-    pixels = np.clip(image, 0, 255).astype(np.uint8)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.6)), np.float32)
+    noise = rng.normal(0, rng.uniform(0, 10), image.shape)
+    pixels: Image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < 0.5:
         _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])
         pixels = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)

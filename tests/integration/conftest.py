@@ -1,0 +1,25 @@
+"""Stacks that many tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.stack import ROOT, Stack, start_stack
+
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with weights and pictures that are no part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip("../shared/data is absent: pictures and weights that are no part of the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack over the models that come with the repository."""
+    with start_stack(ROOT / "model_repository", tmp_path_factory.mktemp("stack") / "log") as running:
+        yield running

@@ -1,0 +1,145 @@
+"""The local stack as processes: restart, giving up, the order of stopping, nothing left behind."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.stack import ROOT, Stack, start_stack, wait_until
+from tests.integration.triton import find_free_ports, start_triton
+
+SEVEN = (ROOT / "loadtest" / "pictures" / "seven.png").read_bytes()
+MODELS = ROOT / "model_repository"
+
+
+def part(stack: Stack, word: str) -> psutil.Process:
+    """The part of the stack whose command line holds a word."""
+    children = psutil.Process(stack.process.pid).children()
+    return next(child for child in children if any(word in argument for argument in child.cmdline()))
+
+
+def answers(stack: Stack) -> bool:
+    return stack.http.post("/predict/digits", files={"image": SEVEN}).is_success
+
+
+def run_serve(**variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "serve.py"],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with start_stack(MODELS, tmp_path / "log") as stack:
+        assert answers(stack)
+        part(stack, "tritonserver").send_signal(signal.SIGKILL)
+        response = stack.http.post("/predict/digits", files={"image": SEVEN})
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        assert response.json()["error"].startswith("the predictor is not available (request ")
+        assert stack.http.get("/v2/health/live").is_success
+        assert stack.http.get("/v2/health/ready").status_code == 503
+        wait_until(lambda: answers(stack), seconds=30, log=stack.log)
+
+        part(stack, "transformer").send_signal(signal.SIGKILL)
+        wait_until(lambda: _transformer_is_back(stack), seconds=30, log=stack.log)
+        everything = psutil.Process(stack.process.pid).children(recursive=True)
+        assert len(everything) >= 3
+        stack.process.send_signal(signal.SIGTERM)
+        assert stack.process.wait(40) == 0
+        assert not [process for process in everything if process.is_running()]
+    log = (tmp_path / "log").read_text(errors="replace")
+    assert re.search(r"try: +curl .*/predict/", log)
+    assert log.index("stopped: transformer") < log.index("stopped: triton")
+    assert "stopped: transformer (exit status 0)" in log
+
+
+@pytest.mark.parametrize("word", ["serve.py", "make"])
+def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
+    http_port, *triton_ports = find_free_ports(4)
+    names = ("TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
+    ports = {name: str(port) for name, port in zip(names, triton_ports, strict=True)} | {"HTTP_PORT": str(http_port)}
+    command = [sys.executable, "serve.py"] if word == "serve.py" else [
+        "make", "serve", f"BIN={Path(sys.executable).parent}", "STACK=", *(f"{k}={v}" for k, v in ports.items())
+    ]  # fmt: skip
+    with (tmp_path / "log").open("wb") as output:
+        parent = subprocess.Popen(command, cwd=ROOT, env=os.environ | ports, stdout=output, stderr=output)
+    log = tmp_path / "log"
+    wait_until(lambda: b"try:" in log.read_bytes(), seconds=60, log=log)
+    everything = psutil.Process(parent.pid).children(recursive=True)
+    assert len(everything) >= 3
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(everything, timeout=30)
+    for process in alive:
+        process.kill()
+    assert not alive, log.read_text(errors="replace")[-2000:]
+
+
+def test_stack_gives_up_on_a_part_that_dies_at_once() -> None:
+    http_port, *triton_ports = (str(port) for port in find_free_ports(4))
+    done = run_serve(
+        HTTP_PORT=http_port,
+        TRITON_HTTP_PORT=triton_ports[0],
+        TRITON_GRPC_PORT=triton_ports[1],
+        TRITON_METRICS_PORT=triton_ports[2],
+        TRANSFORMER_THREADS="none",
+    )
+    assert done.returncode == 1
+    assert "error: TRANSFORMER_THREADS: got 'none'" in done.stdout
+    assert "error: transformer died again and again" in done.stderr
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT"])
+def test_taken_port_is_named(variable: str) -> None:
+    names = ("HTTP_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
+    ports = {name: str(port) for name, port in zip(names, find_free_ports(4), strict=True)}
+    with socket.create_server(("127.0.0.1", int(ports[variable]))):
+        done = run_serve(**ports)
+    assert done.returncode == 1
+    assert f"error: {variable}: port {ports[variable]} is taken" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"REPOSITORY": "no-such-folder"}, "error: REPOSITORY: no model in no-such-folder"),
+        ({"HTTP_PORT": "99999"}, "error: HTTP_PORT: got '99999'"),
+        ({"HTTP_PORT": "http"}, "error: HTTP_PORT: got 'http'"),
+        ({"TRITON_URL": "http://triton:8000"}, "error: TRITON_URL: got http://triton:8000, expected host:port"),
+    ],
+)
+def test_wrong_variable_is_named(variables: dict[str, str], says: str) -> None:
+    done = run_serve(**variables)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_stack_uses_a_triton_that_runs_elsewhere(tmp_path: Path) -> None:
+    with (
+        start_triton(MODELS, tmp_path / "triton.log") as triton,
+        start_stack(MODELS, tmp_path / "log", variables={"TRITON_URL": f"127.0.0.1:{triton.grpc_port}"}) as stack,
+    ):
+        assert answers(stack)
+        names = [" ".join(child.cmdline()) for child in psutil.Process(stack.process.pid).children()]
+        assert not [name for name in names if "tritonserver" in name]
+
+
+def _transformer_is_back(stack: Stack) -> bool:
+    time.sleep(0.1)
+    with socket.socket() as probe:
+        port = stack.http.base_url.port
+        assert port is not None
+        return probe.connect_ex(("127.0.0.1", port)) == 0 and answers(stack)

@@ -1,0 +1,1 @@
+"""What Ultralytics itself finds, computed once and committed, so that comparing needs no torch."""

@@ -1,0 +1,99 @@
+"""Compute the references again: `python -m tests.reference`, with torch and ultralytics (`make reference`).
+
+yolov8n on the pictures of `../shared/data/coco128` and the two that come with ultralytics; digit-finder on held-out
+scenes. For each, the smallest rectangle and the square.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import ultralytics
+from PIL import Image
+from rich.progress import track
+
+from export.digit_finder.scenes import compose
+from tests.reference.detections import Reference, Rows, mean_average_precision, read_yolo_labels
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data"
+SCENES = {"count": 100, "seed": 77}
+MAP_SETTINGS = {"conf": 0.001, "iou": 0.7, "max_det": 300}
+
+
+def main() -> None:
+    """Write what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.reference", description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=["yolov8n", "digit-finder"])
+    for model in parser.parse_args().models:
+        {"yolov8n": yolov8n, "digit-finder": digit_finder}[model]()
+
+
+def yolov8n() -> None:
+    """80 classes on photos."""
+    weights = DATA / "weights" / "yolov8n.pt"
+    assets = Path(ultralytics.__file__).parent / "assets"
+    photos = {path.name: path for path in sorted((DATA / "coco128" / "images").glob("*.jpg"))}
+    sizes_wh = {name: size_of(path) for name, path in photos.items()}
+    labels = {
+        name: read_yolo_labels(DATA / "coco128" / "labels" / f"{path.stem}.txt", sizes_wh[name])
+        for name, path in photos.items()
+    }
+    pictures = photos | {name: assets / name for name in ("bus.jpg", "zidane.jpg")}
+    for letterbox in ("rectangle", "square"):
+        model = ultralytics.YOLO(weights)
+        write(f"yolov8n-{letterbox}", model, letterbox, 640, pictures, labels, sizes_wh)
+
+
+def digit_finder() -> None:
+    """Ten classes on composed scenes, the committed ONNX file run by Ultralytics."""
+    scenes = {f"{index:03}": scene for index, scene in enumerate(compose("held-out", **SCENES))}
+    pictures = {name: cv2.cvtColor(scene.image_hwc, cv2.COLOR_RGB2BGR) for name, scene in scenes.items()}
+    sizes_wh = {name: (image.shape[1], image.shape[0]) for name, image in pictures.items()}
+    labels = {name: np.column_stack([scene.boxes_xyxy, scene.class_ids]).tolist() for name, scene in scenes.items()}
+    weights = ROOT / "export" / "weights" / "digit-finder.onnx"
+    for letterbox in ("rectangle", "square"):
+        model = ultralytics.YOLO(weights, task="detect")
+        write(f"digit-finder-{letterbox}", model, letterbox, 320, pictures, labels, sizes_wh)
+
+
+def write(
+    name: str,
+    model: Any,
+    letterbox: str,
+    imgsz: int,
+    pictures: Mapping[str, Any],
+    labels: Mapping[str, Rows],
+    sizes_wh: Mapping[str, tuple[int, int]],
+) -> None:
+    """One reference file."""
+
+    def predict(**settings: Any) -> Callable[[Any], Rows]:
+        fixed = {"rect": letterbox == "rectangle", "imgsz": imgsz, "verbose": False, "device": "cpu"}
+        return lambda picture: rows_of(model.predict(picture, **fixed, **settings)[0])
+
+    found = {key: predict()(picture) for key, picture in track(pictures.items(), f"{name}, confidence 0.25")}
+    low = {key: predict(**MAP_SETTINGS)(pictures[key]) for key in track(labels, f"{name}, mAP")}
+    map50_95, map50 = mean_average_precision(low, labels, sizes_wh)
+    made_by = f"ultralytics {ultralytics.__version__}, torch {torch.__version__}, {letterbox}, imgsz {imgsz}"
+    Reference(made_by, map50_95, map50, found).write(name)
+    print(f"{name}: {sum(map(len, found.values()))} detections, mAP50-95 {map50_95:.4f}, mAP50 {map50:.4f}")
+
+
+def rows_of(result: Any) -> list[list[float]]:
+    """Ultralytics' boxes as plain numbers."""
+    return [[round(float(value), 4) for value in row] for row in result.boxes.data.tolist()]
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """`(width, height)`."""
+    with Image.open(path) as image:
+        return image.size
+
+
+if __name__ == "__main__":
+    main()
