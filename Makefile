@@ -82,8 +82,9 @@ $(UV):
 	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra ultralytics
 	@touch $@
 
-.venv-triton/.installed: predictor/requirements.txt | $(UV)
+.venv-triton/.installed: predictor/requirements.txt | .venv/.stack
 	@echo "installing the embedded Triton (.venv-triton)"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-triton
 	@$(UV) pip install --quiet --no-deps --python .venv-triton/bin/python -r predictor/requirements.txt
+	@$(BIN)/python -m predictor install
 	@touch $@

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 ROOT = Path(__file__).parent
 PICTURES = ROOT / "loadtest" / "pictures"
@@ -31,7 +31,7 @@ class DemoError(Exception):
 
 def main() -> int:
     """Run the demo; 0 when every model answered."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     OUTPUT.mkdir(exist_ok=True)
     try:
         with stack(console) as url, httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
@@ -127,7 +127,7 @@ def answer(response: httpx.Response) -> dict[str, Any]:
 
 def show(console: Console, answers: list[tuple[str, dict[str, Any]]]) -> None:
     """A table of every prediction, and one of the milliseconds."""
-    table = Table("asked", "model", "label", "confidence", "box x1, y1 - x2, y2", title="Answers")
+    table = Table("asked", "model", "label", "confidence", Column("box x1, y1 - x2, y2", no_wrap=True), title="Answers")
     times = Table("asked", *_STAGES, title="Milliseconds in each stage")
     for asked, reply in answers:
         model = f"{reply['model']['name']} {reply['model']['version']}"
