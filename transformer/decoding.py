@@ -50,7 +50,13 @@ _UPRIGHT: dict[int, Callable[[ImageArray], Any]] = {
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes say: format name, `(width, height)` as stored, EXIF orientation 1 to 8."""
+    """What the first bytes say.
+
+    Attributes:
+        format: Pillow's name.
+        size_wh: as stored, before it is turned.
+        orientation: EXIF 1 to 8, of a JPEG; 1 for what the decoder turns itself.
+    """
 
     format: str
     size_wh: tuple[int, int]
@@ -68,10 +74,12 @@ def read_header(data: bytes) -> Header:
         raise InvalidImage("image: got 0 bytes, expected an encoded picture")
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             # MPO is a JPEG with more pictures behind the first.
-            name = "JPEG" if image.format == "MPO" else str(image.format)
-            return Header(name, image.size, orientation if orientation in _UPRIGHT else 1)
+            if image.format not in ("JPEG", "MPO"):
+                # OpenCV turns the others itself; and a PNG's getexif() would decode all of it.
+                return Header(str(image.format), image.size, 1)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            return Header("JPEG", image.size, orientation if orientation in _UPRIGHT else 1)
     except (OSError, ValueError, SyntaxError, TypeError, OverflowError, EOFError) as exc:  # what Pillow's parsers raise
         for offset, signature, name in _OTHER_FORMATS:
             if data[offset : offset + len(signature)] == signature:

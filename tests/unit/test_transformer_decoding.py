@@ -1,6 +1,10 @@
 """Encoded bytes to RGB, and what is refused."""
 
 import io
+import subprocess
+import sys
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,3 +100,25 @@ def test_decode_of_sixteen_bits_keeps_the_high_byte() -> None:
     buffer = io.BytesIO()
     Image.fromarray(grey).save(buffer, "PNG")
     assert (decode(buffer.getvalue(), **LIMITS)[..., 0] == np.arange(256).reshape(16, 16)).all()
+
+
+def test_read_header_of_a_huge_picture_decodes_nothing(tmp_path: Path) -> None:
+    # Limits come after the header: it must cost nothing, whatever the header promises.
+    buffer = io.BytesIO()
+    Image.fromarray(PICTURE).save(buffer, "PNG")
+    ordinary = buffer.getvalue()
+    header = b"IHDR" + (60_000).to_bytes(4) * 2 + ordinary[24:29]
+    bomb = ordinary[:12] + header + zlib.crc32(header).to_bytes(4) + ordinary[33:]
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    script = (
+        "import pathlib, resource, sys\n"
+        "from transformer.decoding import read_header\n"
+        "used = int(pathlib.Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, -1))\n"
+        "print(read_header(pathlib.Path(sys.argv[1]).read_bytes()).size_wh)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "bomb.png")],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "(60000, 60000)\n", done.stderr
