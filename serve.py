@@ -21,6 +21,7 @@ import tritonclient.grpc as triton
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
+from rich.markup import escape
 from supervisor import events
 from supervisor.supervisord import main as run_supervisor
 from tritonclient.utils import InferenceServerException
@@ -149,34 +150,42 @@ def announce(settings: StackSettings) -> None:
 
     A process of its own: gRPC's threads do not survive the forks that start the parts.
     """
-    client = triton.InferenceServerClient(settings.predictor_host)
     while True:
         try:
-            if client.is_server_ready(client_timeout=1):
-                models = client.get_model_repository_index(client_timeout=5).models
-                break
-        except InferenceServerException:
-            pass
-        time.sleep(0.2)
+            lines = describe_stack(settings)
+        except (InferenceServerException, httpx.HTTPError):
+            time.sleep(0.1)
+        else:
+            Console(highlight=False).print(*lines, sep="\n", soft_wrap=True)
+            return
+
+
+def describe_stack(settings: StackSettings) -> list[str]:
+    """Lines that say where the stack answers, what it serves and what was refused, in rich's markup.
+
+    Raises:
+        InferenceServerException, httpx.HTTPError: it is not ready.
+    """
     url = f"http://localhost:{settings.http_port}"
-    wait_until_ready(url)
-    console = Console(highlight=False)
-    console.print(
-        f"\n[bold green]ready[/]  {url}/docs  {url}/metrics  Triton gRPC {settings.predictor_host}", soft_wrap=True
-    )
+    lines = ["", f"[bold green]ready[/]  {url}/docs  {url}/metrics  Triton gRPC {settings.predictor_host}"]
     example = ""
-    for model in models:
-        if model.state != "READY":
-            console.print(f"  [red]{model.name}[/] {model.version} {model.state} {model.reason}", soft_wrap=True)
-            continue
-        reply = httpx.get(f"{url}/v2/models/{model.name}", trust_env=False)
-        if reply.is_error:
-            console.print(f"  [red]{model.name}[/] {model.version} {reply.json()['error']}", soft_wrap=True)
-            continue
-        metadata = reply.json()
-        console.print(f"  [bold]{model.name}[/] {model.version} {metadata['parameters']['task']}")
-        example = example or f"curl {example_body(metadata)} {url}/predict/{model.name}"
-    console.print(f"try:   {example}\nstop:  Ctrl-C\n" if example else "no model can be asked\n", soft_wrap=True)
+    with (
+        triton.InferenceServerClient(settings.predictor_host) as predictor,
+        httpx.Client(base_url=url, trust_env=False, timeout=30) as transformer,
+    ):
+        transformer.get("/v2/health/ready").raise_for_status()
+        for model in predictor.get_model_repository_index(client_timeout=5).models:
+            if model.state != "READY":
+                lines.append(f"  [red]{model.name} {model.version} {model.state}[/] {escape(model.reason)}")
+                continue
+            reply = transformer.get(f"/v2/models/{model.name}")
+            metadata = reply.json()
+            if reply.is_error:
+                lines.append(f"  [red]{model.name} {model.version}[/] {escape(metadata['error'])}")
+                continue
+            lines.append(f"  [bold]{model.name}[/] {model.version} {metadata['parameters']['task']}")
+            example = example or f"curl {example_body(metadata)} {url}/predict/{model.name}"
+    return [*lines, f"try:   {escape(example)}" if example else "no model can be asked", "stop:  Ctrl-C", ""]
 
 
 def example_body(metadata: dict[str, Any]) -> str:
@@ -186,17 +195,6 @@ def example_body(metadata: dict[str, Any]) -> str:
         columns = max(metadata["inputs"][0]["shape"][-1], 1)
         return f"-H 'Content-Type: application/json' -d '{[1.0] * columns}'"
     return f"-F image=@{PICTURES / ('seven.png' if task == 'classify' else 'digits.jpg')}"
-
-
-def wait_until_ready(url: str) -> None:
-    """Return when the transformer is ready."""
-    while True:
-        try:
-            if httpx.get(f"{url}/v2/health/ready", trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ def part(stack: Stack, word: str) -> psutil.Process:
     return next(child for child in children if any(word in argument for argument in child.cmdline()))
 
 
+def log_of(stack: Stack) -> str:
+    return stack.log.read_text(errors="replace")
+
+
 def answers(stack: Stack) -> bool:
     return stack.http.post("/predict/digits", files={"image": SEVEN}).is_success
 
@@ -43,6 +47,7 @@ def run_serve(**variables: str) -> subprocess.CompletedProcess[str]:
 
 def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with start_stack(MODELS, tmp_path / "log") as stack:
+        wait_until(lambda: "stop:  Ctrl-C" in log_of(stack), seconds=30, log=stack.log)
         assert answers(stack)
         part(stack, "tritonserver").send_signal(signal.SIGKILL)
         response = stack.http.post("/predict/digits", files={"image": SEVEN})
@@ -59,8 +64,8 @@ def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> N
         stack.process.send_signal(signal.SIGTERM)
         assert stack.process.wait(40) == 0
         assert not [process for process in everything if process.is_running()]
-    log = (tmp_path / "log").read_text(errors="replace")
-    assert re.search(r"try: +curl .*/predict/", log)
+    log = log_of(stack)
+    assert re.search(r"try: +curl .*/predict/digit-finder", log)
     assert log.index("stopped: transformer") < log.index("stopped: triton")
     assert "stopped: transformer (exit status 0)" in log
 
