@@ -25,21 +25,19 @@ def find_checkpoint(weights: str) -> Path:
     Raises:
         ExportError: it is neither, torch is missing, or the download failed.
     """
+    path = Path(weights)
+    if not path.is_file() and (path.name != weights or not _OFFICIAL.match(weights)):
+        raise ExportError(f"{path}: there is no such file, and it is no official name such as yolov8n.pt")
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise ExportError(
+            f"{path}: got {path.stat().st_size} bytes that are no PyTorch checkpoint: cut off, or something else?"
+        )
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("ultralytics") is None:
         raise ExportError(
             f"{weights}: a .pt file needs torch and ultralytics, which are not installed: "
             f"`make export MODEL=... WEIGHTS={weights}` installs them; or pass an ONNX file that Ultralytics exported"
         )
-    path = Path(weights)
-    if path.is_file():
-        if not zipfile.is_zipfile(path):
-            raise ExportError(
-                f"{path}: got {path.stat().st_size} bytes that are no PyTorch checkpoint: cut off, or something else?"
-            )
-        return path
-    if path.name != weights or not _OFFICIAL.match(weights):
-        raise ExportError(f"{path}: there is no such file, and it is no official name such as yolov8n.pt")
-    return _download(weights)
+    return path if path.is_file() else _download(weights)
 
 
 def export_onnx(checkpoint: Path, folder: Path, *, imgsz: int | None) -> tuple[Path, Head]:

@@ -71,8 +71,10 @@ def prove(  # noqa: PLR0913 - one argument for each fact
     session = Session(graph, name=table.name)
     model = describe(described, version="0")
     rows = tabular.preprocess(_draw_rows(graph, columns=columns, scaler=scaler).tolist(), model)
+    expected = estimator.predict_proba(rows) if classifier else estimator.predict(rows)
+    if isinstance(expected, list) or (not classifier and expected.size != len(rows)):
+        raise ExportError(f"{type(estimator).__name__}: got several outputs for each row, expected one class or value")
     exported = tabular.postprocess(session.infer(rows), model)
-    expected = estimator.predict_proba(rows) if classifier else estimator.predict(rows).reshape(-1, 1)
     golden = rows[:4]
     return Version(
         graph=graph,
@@ -80,7 +82,7 @@ def prove(  # noqa: PLR0913 - one argument for each fact
         task="tabular",
         interface=None,
         source=source,
-        parity=_compare(exported, expected, output=output, source=source.name),
+        parity=_compare(exported, expected.reshape(exported.shape), output=output, source=source.name),
         golden={"features": golden, **session.infer(golden)},
     )
 

@@ -76,7 +76,7 @@ def _load_native(path: Path) -> xgboost.XGBModel:
         model = xgboost.XGBRegressor() if regression else xgboost.XGBClassifier()
         model.load_model(path)
     except (xgboost.core.XGBoostError, ValueError, TypeError, KeyError) as exc:
-        reason = str(exc).strip().splitlines()[-1][:200]
+        reason = str(exc).strip().splitlines()[0][:200]
         raise ExportError(f"{path}: got no XGBoost model ({reason}): a pickle has to end in .pkl or .joblib") from exc
     return model
 

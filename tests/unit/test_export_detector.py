@@ -1,0 +1,152 @@
+"""What the metadata of an Ultralytics ONNX file decides, and what is refused, with tiny files of that shape."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto
+
+from export.compatibility import check
+from export.detector import read_detector
+from export.errors import ExportError
+from export.ultralytics import Choice, Letterbox, prepare
+from tests.unit.test_export_graph import build_detector, build_finished
+from transformer.model import describe
+
+METADATA = {
+    "task": "detect",
+    "names": "{0: 'a', 1: 'b', 2: 'c'}",
+    "imgsz": "[64, 96]",
+    "stride": "32",
+    "channels": "3",
+    "args": "{'dynamic': True, 'nms': None}",
+}
+ROOT = Path(__file__).parents[2]
+BROKEN = ROOT.parent / "shared" / "data" / "weights" / "broken-int8-yolov8n.onnx"
+
+
+def pass_over(step: str) -> None:
+    """Progress is for people."""
+
+
+def save(folder: Path, model: ModelProto | None = None, **changes: str | None) -> Path:
+    model = model or build_detector()
+    for key, value in (METADATA | changes).items():
+        if value is not None:
+            model.metadata_props.add(key=key, value=value)
+    onnx.save(model, folder / "tiny.onnx")
+    return folder / "tiny.onnx"
+
+
+def test_detector_is_read_from_its_own_metadata(tmp_path: Path) -> None:
+    detector = read_detector(save(tmp_path))
+    assert detector.names == {0: "a", 1: "b", 2: "c"}
+    assert (detector.imgsz_hw, detector.stride, detector.fixed_hw, detector.end2end) == ((64, 96), 32, None, False)
+
+
+def _half(model: ModelProto) -> ModelProto:
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "message"),
+    [
+        (None, {"task": "segment"}, "task: got 'segment', expected 'detect'"),
+        (None, {"task": "classify"}, "task: got 'classify'"),
+        (None, {"task": None, "names": None}, "got no task, names in its metadata"),
+        (None, {"names": "{0: 'a'"}, "names in its metadata: got"),
+        (None, {"names": "[]"}, "names in its metadata: got"),
+        (None, {"args": "{'nms': True}"}, "it has NMS inside"),
+        (None, {"channels": "1"}, "channels: got"),
+        (_half(build_detector()), {}, "half precision"),
+    ],
+)
+def test_unfit_file_is_refused(
+    tmp_path: Path, model: ModelProto | None, changes: dict[str, str | None], message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        read_detector(save(tmp_path, model, **changes))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "0 bytes"), (b"hello, world", "no complete ONNX"), (None, "no such file")]
+)
+def test_something_else_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "some.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ExportError, match=message):
+        read_detector(path)
+
+
+def test_cut_off_file_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ExportError, match="no complete ONNX file"):
+        read_detector(path)
+
+
+@pytest.mark.parametrize("interface", ["fused", "ultralytics"])
+@pytest.mark.parametrize(
+    ("letterbox", "height_width", "dynamic"),
+    [(None, (-1, -1), True), ("rectangle", (-1, -1), True), ("square", (64, 96), False)],
+)
+def test_letterbox_decides_the_dims(
+    tmp_path: Path, interface: Any, letterbox: Letterbox | None, height_width: tuple[int, int], dynamic: bool
+) -> None:
+    said: list[str] = []
+    choice = Choice(interface=interface, letterbox=letterbox)
+    version = prepare("tiny", str(save(tmp_path)), choice=choice, say=said.append)
+    model = describe(version.config, version="1")
+    dims = (*height_width, 3) if interface == "fused" else (3, *height_width)
+    assert model.input.dims == dims
+    assert model.input_wh == (96, 64)
+    assert f"'dynamic': {dynamic}" in version.config.parameters["metadata"].string_value
+    assert version.parity["boxes_px"] < 1e-3
+    assert len(said) == 3
+
+
+def test_rectangle_of_a_fixed_file_is_refused(tmp_path: Path) -> None:
+    model = build_detector(batch=1)
+    for dim, value in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], (64, 96), strict=True):
+        dim.dim_value = value
+    path = str(save(tmp_path, model))
+    with pytest.raises(ExportError, match="takes 64x96 pixels only"):
+        prepare("tiny", path, choice=Choice(letterbox="rectangle"), say=pass_over)
+    version = prepare("tiny", path, choice=Choice(), say=pass_over)
+    assert list(version.config.input[0].dims) == [64, 96, 3]
+
+
+def test_golden_input_gives_the_golden_outputs_of_either_head(tmp_path: Path) -> None:
+    version = prepare("tiny", str(save(tmp_path)), choice=Choice(), say=pass_over)
+    assert version.golden["image"].shape == (1, 128, 128, 3)
+    assert version.golden["scores"].shape == (1, 1000)
+    assert np.ptp(version.golden["scores"]) > 0
+    finished = prepare("tiny", str(save(tmp_path, build_finished(rows=300))), choice=Choice(), say=pass_over)
+    assert describe(finished.config, version="1").end2end
+    assert finished.golden["scores"].shape == (1, 300)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"opset": 22}, "opset of ai.onnx: got 22, expected at most 21"), ({"ir": 11}, "IR version: got 11")],
+)
+def test_model_that_is_too_new_for_the_oldest_triton_is_refused(
+    tmp_path: Path, change: dict[str, int], message: str
+) -> None:
+    model = build_detector(opset=change.get("opset", 17))
+    model.ir_version = change.get("ir", 8)
+    with pytest.raises(ExportError, match=message):
+        check(model)
+    with pytest.raises(ExportError, match=message):
+        prepare("tiny", str(save(tmp_path, model)), choice=Choice(), say=pass_over)
+
+
+@pytest.mark.skipif(not BROKEN.exists(), reason="needs ../shared/data/weights/broken-int8-yolov8n.onnx")
+@pytest.mark.parametrize("interface", ["fused", "ultralytics"])
+def test_badly_calibrated_int8_export_is_refused_for_its_scores(interface: Any) -> None:
+    with pytest.raises(ExportError, match=r"scores: got 0 to 1\.661, expected 0 to 1"):
+        prepare("broken", str(BROKEN), choice=Choice(interface=interface), say=pass_over)

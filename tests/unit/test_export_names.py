@@ -1,0 +1,62 @@
+import json
+
+import jsonschema
+import pytest
+
+from export.errors import ExportError
+from export.manifest import SCHEMA, check_model_name
+
+SCHEMA_CONTENT = json.loads(SCHEMA.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["a", "yolov8n", "digit-finder", "x" * 63, "a-1--b"])
+def test_legal_model_name_is_taken(name: str) -> None:
+    assert check_model_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "Yolo",
+        "yolo_v8",
+        "8n",
+        "-a",
+        "a-",
+        "x" * 64,
+        "yolov8n.onnx",
+        "a/b",
+        "..",
+        "a b",
+        "a\n",
+        "ä",
+        "%2e",
+    ],
+)
+def test_illegal_model_name_is_refused(name: str) -> None:
+    with pytest.raises(ExportError, match="model name: got"):
+        check_model_name(name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "legal"),
+    [
+        ("version", "1", True),
+        ("version", "10", True),
+        ("version", "0", False),
+        ("version", "01", False),
+        ("version", "1a", False),
+        ("file_name", "model.onnx", True),
+        ("file_name", ".hidden", False),
+        ("file_name", "Model.onnx", False),
+        ("file_name", "model_1.onnx", False),
+        ("file_name", "a/b", False),
+    ],
+)
+def test_schema_decides_versions_and_file_names(kind: str, text: str, legal: bool) -> None:
+    rule = {"$ref": f"#/$defs/{kind}", "$defs": SCHEMA_CONTENT["$defs"]}
+    assert jsonschema.Draft202012Validator(rule).is_valid(text) == legal
+
+
+def test_schema_is_sound() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA_CONTENT)

@@ -1,0 +1,106 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from export.config import describe_detector, parse, to_text
+from export.manifest import SCHEMA, Interface, Source, digest
+from export.repository import Version, publish
+from export.versions import latest, read_complete
+from tests.unit.test_export_graph import build_detector
+
+FILES = {"config.pbtxt", "golden.npz", "manifest.json", "model.onnx", "parity.json"}
+
+
+def version(name: str = "tiny", *, interface: Interface = "fused") -> Version:
+    metadata = {"task": "detect", "imgsz": [32, 32], "names": {0: "it's"}}
+    return Version(
+        graph=build_detector(),
+        config=describe_detector(name, interface=interface, size_hw=None, classes=1, metadata=metadata),
+        task="detect",
+        interface=interface,
+        source=Source("tiny.pt", "0" * 64),
+        parity={"boxes_px": 0.0},
+        golden={"image": np.zeros((1, 32, 32, 3), np.uint8)},
+    )
+
+
+def test_version_folder_is_complete_and_its_manifest_fits_the_schema(tmp_path: Path) -> None:
+    folder = publish(tmp_path / "repository", version())
+    assert folder == tmp_path / "repository" / "tiny" / "1"
+    assert {path.name for path in folder.iterdir()} == FILES
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    jsonschema.validate(manifest, json.loads(SCHEMA.read_bytes()))
+    assert manifest["files"].keys() == FILES - {"manifest.json"}
+    assert manifest["files"]["model.onnx"]["sha256"] == digest(folder / "model.onnx")
+    assert (manifest["model"], manifest["version"], manifest["interface"]) == ("tiny", "1", "fused")
+    assert {path.name for path in folder.parent.iterdir()} == {"1", "config.pbtxt"}
+
+
+@pytest.mark.parametrize(
+    ("present", "number"), [([], 1), (["1"], 2), (["2", "10"], 11), (["7", "not-a-number", ".hidden"], 8)]
+)
+def test_next_number_is_above_the_highest(tmp_path: Path, present: list[str], number: int) -> None:
+    for name in present:
+        (tmp_path / "tiny" / name).mkdir(parents=True)
+        (tmp_path / "tiny" / name / "model.onnx").write_bytes(b"as it was")
+    assert publish(tmp_path, version()) == tmp_path / "tiny" / str(number)
+    for name in present:
+        assert (tmp_path / "tiny" / name / "model.onnx").read_bytes() == b"as it was"
+
+
+def test_config_of_the_model_follows_the_newest_version(tmp_path: Path) -> None:
+    publish(tmp_path, version(interface="ultralytics"))
+    folder = publish(tmp_path, version())
+    text = (tmp_path / "tiny" / "config.pbtxt").read_text(encoding="utf-8")
+    assert text == (folder / "config.pbtxt").read_text(encoding="utf-8") == to_text(version().config)
+    assert parse(text).input[0].name == "image"
+
+
+def test_config_of_the_model_keeps_its_version_policy(tmp_path: Path) -> None:
+    publish(tmp_path, version())
+    path = tmp_path / "tiny" / "config.pbtxt"
+    path.write_text(path.read_text(encoding="utf-8") + "version_policy { latest { num_versions: 3 } }\n")
+    publish(tmp_path, version(interface="ultralytics"))
+    config = parse(path.read_text(encoding="utf-8"))
+    assert (config.version_policy.latest.num_versions, config.input[0].name) == (3, "images")
+
+
+def test_config_of_a_pinned_model_stays(tmp_path: Path) -> None:
+    publish(tmp_path, version())
+    path = tmp_path / "tiny" / "config.pbtxt"
+    path.write_text(path.read_text(encoding="utf-8") + "version_policy { specific { versions: 1 } }\n")
+    before = path.read_bytes()
+    publish(tmp_path, version(interface="ultralytics"))
+    assert path.read_bytes() == before
+
+
+def test_failure_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    impossible = replace(version(), parity={"boxes_px": object()})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        publish(tmp_path, impossible)
+    assert list(tmp_path.iterdir()) == []
+    publish(tmp_path, version())
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        publish(tmp_path, impossible)
+    assert {path.name for path in (tmp_path / "tiny").iterdir()} == {"1", "config.pbtxt"}
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "no-manifest", "broken-manifest"])
+def test_damaged_version_is_not_complete(tmp_path: Path, damage: str) -> None:
+    folder = publish(tmp_path, version())
+    assert latest(tmp_path / "tiny") == folder
+    assert read_complete(folder) is not None
+    match damage:
+        case "change":
+            (folder / "parity.json").write_text("{}")
+        case "remove":
+            (folder / "golden.npz").unlink()
+        case "no-manifest":
+            (folder / "manifest.json").unlink()
+        case "broken-manifest":
+            (folder / "manifest.json").write_text('{"files": []}')
+    assert read_complete(folder) is None
