@@ -15,11 +15,12 @@ export REPOSITORY HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_M
 BIN := .venv/bin
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --overrides overrides.txt
+SHIPPED := $(if $(filter model_repository,$(REPOSITORY)),models)
 STACK := .venv/.stack $(if $(TRITON_URL),,.venv-triton/.installed)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve models export train-digit-finder test test-export check fmt lock clean
+.PHONY: help demo serve models export reference train-digit-finder test test-export check fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +28,7 @@ help: ## Print this list
 demo: $(STACK) models ## Start everything, ask each shipped model, show the answers, stop (about 10 s)
 	@$(BIN)/python demo.py
 
-serve: $(STACK) models ## Serve REPOSITORY in the foreground until Ctrl-C (HTTP_PORT, TRITON_URL, ...)
+serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (HTTP_PORT, TRITON_URL, ...)
 	@exec $(BIN)/python serve.py
 
 models: .venv/.stack ## Prepare the models that come with the repository
@@ -35,6 +36,9 @@ models: .venv/.stack ## Prepare the models that come with the repository
 
 export: .venv/.ultralytics ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics]
 	@$(BIN)/python -m export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" --repository "$(REPOSITORY)"
+
+reference: .venv/.test .venv/.ultralytics ## Compute Ultralytics' results for the tests again (needs ../shared/data)
+	@$(BIN)/python -m tests.reference
 
 train-digit-finder: .venv/.ultralytics ## Train digit-finder again (about an hour on two cores)
 	@$(BIN)/python -m export.digit_finder

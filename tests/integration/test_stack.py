@@ -75,17 +75,19 @@ def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
     http_port, *triton_ports = find_free_ports(4)
     names = ("TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
     ports = {name: str(port) for name, port in zip(names, triton_ports, strict=True)} | {"HTTP_PORT": str(http_port)}
-    command = [sys.executable, "serve.py"] if word == "serve.py" else [
-        "make", "serve", f"BIN={Path(sys.executable).parent}", "STACK=", *(f"{k}={v}" for k, v in ports.items())
-    ]  # fmt: skip
+    variables = [f"{name}={port}" for name, port in ports.items()]
+    command = [sys.executable, "serve.py"] if word == "serve.py" else ["make", "serve", *variables]
     with (tmp_path / "log").open("wb") as output:
         parent = subprocess.Popen(command, cwd=ROOT, env=os.environ | ports, stdout=output, stderr=output)
     log = tmp_path / "log"
-    wait_until(lambda: b"try:" in log.read_bytes(), seconds=60, log=log)
-    everything = psutil.Process(parent.pid).children(recursive=True)
-    assert len(everything) >= 3
-    parent.kill()
-    parent.wait()
+    everything: list[psutil.Process] = []
+    try:
+        wait_until(lambda: b"try:" in log.read_bytes(), seconds=90, log=log)
+        everything = psutil.Process(parent.pid).children(recursive=True)
+        assert len(everything) >= 3
+    finally:
+        parent.kill()
+        parent.wait()
     _, alive = psutil.wait_procs(everything, timeout=30)
     for process in alive:
         process.kill()
