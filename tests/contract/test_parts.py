@@ -1,6 +1,7 @@
 """The parts keep to their own places: who imports whom, which arguments and settings exist."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ import grpc
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from predictor.settings import Settings as PredictorSettings
 from transformer import arguments, errors
 from transformer.predictor import translate
+from transformer.settings import TransformerSettings
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("export", "loadtest", "predictor", "transformer")
@@ -74,6 +77,14 @@ def test_transformer_takes_every_argument_of_kserve() -> None:
         values = {"--predictor_host": "triton:8001"}.get(option, "1")
         argv = ["--predictor_host", "triton:8001", option] + ([] if is_flag == "1" else [values])
         assert arguments.parse(argv).predictor_host == "triton:8001"
+
+
+def test_readme_names_every_setting_and_no_other() -> None:
+    named = set(re.findall(r"`((?:TRANSFORMER|PREDICTOR)_[A-Z_]+)`", (ROOT / "README.md").read_text()))
+    transformer = {f"TRANSFORMER_{name.upper()}" for name in TransformerSettings.model_fields}
+    predictor = {f"PREDICTOR_{name.upper()}" for name in PredictorSettings.model_fields}
+    assert named <= transformer | predictor
+    assert transformer <= named
 
 
 @pytest.mark.parametrize("argv", [[], ["--predictor_host", "triton"], ["--predictor_host", "t:1", "--what"]])
