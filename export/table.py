@@ -57,19 +57,12 @@ def prove(  # noqa: PLR0913 - one argument for each fact
         ExportError: the names do not fit, or the graph differs from the estimator.
     """
     classifier = is_classifier(estimator)
-    names = _class_names(estimator, table.classes) if classifier else None
     output = "probabilities" if classifier else "values"
-    keep_output(graph, name=output, width=len(names) if names else 1)
-    compatibility.check(graph)
-    features = list(table.features or remembered_features(estimator) or [])
-    if features and (len(features) != columns or len(set(features)) != columns):
-        raise ExportError(f"--features: got {len(features)} names ({', '.join(features)}), expected {columns} of them")
-    metadata = {"task": "tabular", "features": features or [f"f{index}" for index in range(columns)]}
-    described = config.describe_table(
-        table.name, columns=columns, metadata=metadata | ({"names": names} if names else {})
-    )
-    session = Session(graph, name=table.name)
+    described = _describe(estimator, table, columns=columns)
     model = describe(described, version="0")
+    keep_output(graph, name=output, width=len(model.names) or 1)
+    compatibility.check(graph)
+    session = Session(graph, name=table.name)
     rows = tabular.preprocess(_draw_rows(graph, columns=columns, scaler=scaler).tolist(), model)
     expected = estimator.predict_proba(rows) if classifier else estimator.predict(rows)
     if isinstance(expected, list) or (not classifier and expected.size != len(rows)):
@@ -85,6 +78,17 @@ def prove(  # noqa: PLR0913 - one argument for each fact
         parity=_compare(exported, expected.reshape(exported.shape), output=output, source=source.name),
         golden={"features": golden, **session.infer(golden)},
     )
+
+
+def _describe(estimator: Any, table: Table, *, columns: int) -> Any:
+    """`ModelConfig`, with names from the user or from what the estimator remembers."""
+    features = list(table.features or remembered_features(estimator) or [f"f{index}" for index in range(columns)])
+    if len(features) != columns or len(set(features)) != columns:
+        raise ExportError(f"--features: got {len(features)} names ({', '.join(features)}), expected {columns} of them")
+    metadata: dict[str, Any] = {"task": "tabular", "features": features}
+    if is_classifier(estimator):
+        metadata["names"] = _class_names(estimator, table.classes)
+    return config.describe_table(table.name, columns=columns, metadata=metadata)
 
 
 def _compare(exported: NDArray[np.float32], expected: NDArray[Any], *, output: str, source: str) -> dict[str, Any]:

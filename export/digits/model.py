@@ -27,7 +27,7 @@ Track = Callable[[Iterable[int], str], Iterable[int]]
 
 MIN_ACCURACY = 0.97
 
-_COPIES = 5  # renderings of each training digit
+_COPIES = 4  # renderings of each training digit
 _TRAIN_SIDES = (16, 64)  # pixels; what is larger looks the same after scaling to SIDE
 _HELD_OUT_SIDES = (12, 400)
 _SEED = 0
@@ -44,8 +44,7 @@ def prepare(name: str, *, source: Source, track: Track) -> Version:
     Raises:
         ExportError: the graph differs from the classifier, or reads too few digits.
     """
-    metadata = {"task": "classify", "imgsz": [SIDE, SIDE], "channels": 1, "names": {n: str(n) for n in range(10)}}
-    described = config.describe_classifier(name, size_hw=(SIDE, SIDE), channels=1, metadata=metadata)
+    described = _describe(name)
     model = describe(described, version="0")
     # Threads that wait for each other in turns of microseconds: with one, training is as fast and the machine is free.
     with threadpool_limits(1):
@@ -68,6 +67,12 @@ def prepare(name: str, *, source: Source, track: Track) -> Version:
         parity={"source": f"{type(classifier).__name__} of scikit-learn", **parity},
         golden={"image": golden, **session.infer(golden)},
     )
+
+
+def _describe(name: str) -> Any:
+    """`ModelConfig`."""
+    metadata = {"task": "classify", "imgsz": [SIDE, SIDE], "channels": 1, "names": {n: str(n) for n in range(10)}}
+    return config.describe_classifier(name, size_hw=(SIDE, SIDE), channels=1, metadata=metadata)
 
 
 def _train(model: Model, *, track: Track) -> CalibratedClassifierCV:
