@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 ROOT = Path(__file__).parent
@@ -39,7 +40,7 @@ def main() -> int:
             annotate(console, client)
         console.print("stopped: the transformer, then Triton")
     except (DemoError, httpx.HTTPError) as exc:
-        console.print(f"[bold red]error:[/] {exc}", soft_wrap=True)
+        console.print(f"[bold red]error:[/] {escape(str(exc))}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -51,6 +52,7 @@ def stack(console: Console) -> Iterator[str]:
     """The stack of `make serve` on free ports; its URL once it is ready. Stopped at the end, whatever happens."""
     ports = free_ports(len(_PORTS))
     environment = os.environ | {name: str(port) for name, port in zip(_PORTS, ports, strict=True)}
+    environment |= {"REPOSITORY": "model_repository", "TRITON_URL": ""}  # whatever make was called with
     with LOG.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "serve.py")], cwd=ROOT, env=environment, stdout=log, stderr=log
@@ -68,7 +70,7 @@ def stack(console: Console) -> Iterator[str]:
                 process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 process.kill()
-                console.print(f"[red]the stack did not stop within {STOP_S} s and was killed[/]")
+                raise DemoError(f"the stack did not stop within {STOP_S} s and was killed") from None
 
 
 def free_ports(count: int) -> list[int]:

@@ -22,12 +22,14 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
 from rich.markup import escape
-from supervisor import events
+from supervisor import childutils
 from supervisor.supervisord import main as run_supervisor
 from tritonclient.utils import InferenceServerException
 
 ROOT = Path(__file__).parent
 PICTURES = Path("loadtest/pictures")
+_PATIENCE_S = 10
+_GIVEN_UP = "given-up"
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -72,6 +74,9 @@ def main() -> int:
         if sys.argv[1:] == ["announce"]:
             announce(settings)
             return 0
+        if sys.argv[1:] == ["watch"]:
+            watch(Path(os.environ["STATE_DIR"]) / _GIVEN_UP)
+            return 0
         check(settings)
     except ValidationError as exc:
         error = exc.errors()[0]
@@ -83,16 +88,18 @@ def main() -> int:
     if sys.platform == "linux":
         # Killing make must not leave the stack behind: the kernel tells us when our parent is gone.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    failures: list[str] = []
-    events.subscribe(events.ProcessStateFatalEvent, lambda event: give_up(event.process.config.name, failures))
     with tempfile.TemporaryDirectory(prefix="nereid-") as state:
         os.environ |= environment(settings, state)
         arguments = ["-c", str(ROOT / "supervisord.conf"), "-d", str(ROOT)]
         # Says once that root is meant; supervisor warns otherwise.
         run_supervisor([*arguments, *(["-u", "root"] if os.geteuid() == 0 else [])])
-    for failure in failures:
-        print(f"error: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+        given_up = Path(state) / _GIVEN_UP
+        if not given_up.exists():
+            return 0
+        name = given_up.read_text()
+    reason = "died again and again within seconds of its start; its own words are above"
+    print(f"error: {name} {reason}", file=sys.stderr)
+    return 1
 
 
 def check(settings: StackSettings) -> None:
@@ -109,6 +116,9 @@ def check(settings: StackSettings) -> None:
             f"REPOSITORY: no model in {settings.repository}; next: make models, or make export MODEL=... WEIGHTS=..."
         )
     for variable, port in settings.ports.items():
+        twins = [other for other, its in settings.ports.items() if its == port and other != variable]
+        if twins:
+            raise StackError(f"{variable}: port {port} is also {twins[0]}; expected another one for each")
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -139,10 +149,18 @@ def environment(settings: StackSettings, state: str) -> dict[str, str]:
     }
 
 
-def give_up(name: str, failures: list[str]) -> None:
-    """Stop everything: a part died too often, too soon."""
-    failures.append(f"{name} died again and again within seconds of its start; its own words are above")
-    os.kill(os.getpid(), signal.SIGTERM)
+def watch(given_up: Path) -> None:
+    """Stop everything when supervisor gives a part up; an event listener of supervisord.conf.
+
+    Args:
+        given_up: file to write the part's name to.
+    """
+    while True:
+        headers, payload = childutils.listener.wait(sys.stdin, sys.stdout)
+        if headers["eventname"] == "PROCESS_STATE_FATAL":
+            given_up.write_text(childutils.get_headers(payload)["processname"])
+            os.kill(os.getppid(), signal.SIGTERM)
+        childutils.listener.ok(sys.stdout)
 
 
 def announce(settings: StackSettings) -> None:
@@ -150,13 +168,19 @@ def announce(settings: StackSettings) -> None:
 
     A process of its own: gRPC's threads do not survive the forks that start the parts.
     """
+    console = Console(highlight=False)
+    started = time.monotonic()
+    warned = False
     while True:
         try:
             lines = describe_stack(settings)
-        except (InferenceServerException, httpx.HTTPError):
-            time.sleep(0.1)
+        except (InferenceServerException, httpx.HTTPError) as exc:
+            if not warned and time.monotonic() - started > _PATIENCE_S:
+                warned = True
+                console.print(f"waiting for Triton at {settings.predictor_host}: {escape(str(exc))}", soft_wrap=True)
+            time.sleep(0.2)
         else:
-            Console(highlight=False).print(*lines, sep="\n", soft_wrap=True)
+            console.print(*lines, sep="\n", soft_wrap=True)
             return
 
 

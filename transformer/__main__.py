@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import socket
 import sys
 
 import cv2
@@ -33,10 +34,14 @@ def main() -> int:
     cv2.setNumThreads(1)
     # A broken picture is the client's error, and answered as such.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        # Here and not by uvicorn, to say it in one line.
+        listener = socket.create_server((settings.host, args.http_port), backlog=2048)
+    except OSError as exc:
+        print(f"error: {settings.host}:{args.http_port} cannot be listened on: {exc.strerror}", file=sys.stderr)
+        return 1
     config = uvicorn.Config(
         create_app(settings, predictor_url=args.predictor_host),
-        host=settings.host,
-        port=args.http_port,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
@@ -46,7 +51,7 @@ def main() -> int:
     # uvicorn raises the signal that stopped it once more when all is done: a stop that was asked for is no failure.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: sys.exit(0))
-    asyncio.run(server.serve())
+    asyncio.run(server.serve(sockets=[listener]))
     return 0 if server.started else 1
 
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from transformer.errors import PayloadTooLarge
 from transformer.letterbox import Image
 from transformer.tasks.detect import Detections
 
@@ -16,6 +17,7 @@ _COLOURS = (
     (240, 50, 230), (128, 128, 0), (170, 110, 40), (128, 0, 0), (0, 0, 128), (90, 90, 90),
 )  # fmt: skip
 _WHITE = (255, 255, 255)
+_JPEG_LONGEST_SIDE = 65500  # libjpeg's JPEG_MAX_DIMENSION
 
 
 def draw_detections(image_hwc: Image, detections: Detections, *, labels: Sequence[str]) -> Image:
@@ -40,15 +42,24 @@ def draw_detections(image_hwc: Image, detections: Detections, *, labels: Sequenc
 def draw_label(image_hwc: Image, label: str) -> Image:
     """A copy of the picture with one label in its upper left corner, enlarged where it is too small to read."""
     height, width = image_hwc.shape[:2]
-    factor = max(1, -(-200 // min(height, width))) if max(height, width) < 2000 else 1
+    factor = max(min(-(-200 // min(height, width)), 2000 // max(height, width)), 1)
     drawn = np.ascontiguousarray(image_hwc.repeat(factor, axis=0).repeat(factor, axis=1))
     _write(drawn, label, at_xy=(0, 0), colour=_COLOURS[2], thickness=max(round(sum(drawn.shape[:2]) / 700), 1))
     return drawn
 
 
 def encode(image_hwc: Image, media_type: Literal["image/jpeg", "image/png"]) -> bytes:
-    """RGB array to an encoded picture."""
+    """RGB array to an encoded picture.
+
+    Raises:
+        PayloadTooLarge: a side is longer than JPEG can say.
+    """
     if media_type == "image/jpeg":
+        height, width = image_hwc.shape[:2]
+        if max(height, width) > _JPEG_LONGEST_SIDE:
+            raise PayloadTooLarge(
+                f"Accept: image/jpeg: {width}x{height} is over JPEG's {_JPEG_LONGEST_SIDE} a side; ask for image/png"
+            )
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(image_hwc), quality=90, colorspace="RGB"))
     _, data = cv2.imencode(".png", cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR))
     return data.tobytes()

@@ -17,6 +17,8 @@ _ACCEPTED = (
     "--predictor_request_retries", "--ssl_certfile", "--ssl_keyfile",
 )  # fmt: skip
 
+_TRITON_GRPC_PORT = 8001
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -42,8 +44,14 @@ def parse(argv: list[str]) -> Arguments:
         epilog="The other options of KServe's SDK are accepted and ignored.",
         allow_abbrev=False,
     )
-    parser.add_argument("--predictor_host", required=True, metavar="HOST:PORT", help="Triton's gRPC port")
-    parser.add_argument("--http_port", type=int, default=8080, help="port to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--predictor_host",
+        required=True,
+        type=_host_and_port,
+        metavar="HOST[:PORT]",
+        help=f"Triton's gRPC port; {_TRITON_GRPC_PORT} where none is named, as in what KServe's controller passes",
+    )
+    parser.add_argument("--http_port", type=_port, default=8080, help="port to listen on (default: %(default)s)")
     parser.add_argument(
         "--model_name", default="model", help="name of the InferenceService; models have their own names"
     )
@@ -58,6 +66,17 @@ def parse(argv: list[str]) -> Arguments:
     options.pop("model_name")
     if options["workers"] == 1:
         options.pop("workers")
-    if ":" not in host:
-        parser.error(f"--predictor_host: got {host!r}, expected host:port of Triton's gRPC, such as localhost:8001")
     return Arguments(http_port=port, predictor_host=host, ignored=tuple(sorted(options)))
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a port from 1 to 65535")
+    return int(text)
+
+
+def _host_and_port(text: str) -> str:
+    host, _, port = text.rpartition(":") if ":" in text else (text, "", str(_TRITON_GRPC_PORT))
+    if not host or "/" in host:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected host:port of Triton's gRPC, such as localhost:8001")
+    return f"{host}:{_port(port)}"

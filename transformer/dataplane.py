@@ -16,16 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transformer.decoding import decode
-from transformer.errors import InvalidRequest, ModelNotFound, PayloadTooLarge, PredictorError, PredictorUnavailable
+from transformer.descriptions import Descriptions
+from transformer.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    PayloadTooLarge,
+    PredictorError,
+    PredictorUnavailable,
+    ServingError,
+)
 from transformer.letterbox import Image, Letterbox
 from transformer.model import Model
 from transformer.parameters import read_selection
-from transformer.predictor import Predictor
+from transformer.predictor import Predictor, TensorRefused
 from transformer.settings import TransformerSettings
 from transformer.tasks import classify, detect, tabular
-from transformer.tasks.detect import Detections, Selection
+from transformer.tasks.detect import Detections
 
-_DESCRIPTION_MAX_AGE_S = 10.0
 _SWAP_TRIES = 5
 
 T = TypeVar("T")
@@ -39,7 +46,7 @@ STAGES: tuple[Stage, ...] = ("queue", "decode", "preprocess", "infer", "postproc
 class Stages:
     """Where the time of an item went, in milliseconds.
 
-    `queue` is the wait for a thread, `infer` the round trip to Triton.
+    `queue` is the wait for admission and for a thread, `infer` the round trip to Triton.
     """
 
     ms: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
@@ -67,7 +74,8 @@ class ImageResult:
 
     Attributes:
         model: the version that answered.
-        image_hwc: the decoded picture, RGB, upright.
+        image_wh: size of the picture, upright.
+        image_hwc: the picture itself, RGB, where the caller wanted to keep it.
         detections: of a detector.
         probabilities: `(classes,)`, of a classifier.
         stages: where the time went.
@@ -75,7 +83,8 @@ class ImageResult:
     """
 
     model: Model
-    image_hwc: Image
+    image_wh: tuple[int, int]
+    image_hwc: Image | None
     detections: Detections | None
     probabilities: NDArray[np.float32] | None
     stages: Stages
@@ -106,7 +115,9 @@ class DataPlane:
         self._predictor = predictor
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="pictures")
-        self._descriptions: dict[tuple[str, str], tuple[float, Model]] = {}
+        self._descriptions = Descriptions(predictor)
+        # A decoded picture is large: so many are in memory at once, whatever the number of requests.
+        self._in_flight = asyncio.Semaphore(settings.max_in_flight)
 
     async def close(self) -> None:
         """Let go of threads and channel."""
@@ -123,20 +134,20 @@ class DataPlane:
         Raises:
             ModelNotFound: no such model or version.
         """
-        known = self._descriptions.get((name, version))
-        if known and time.monotonic() - known[0] < _DESCRIPTION_MAX_AGE_S:
-            return known[1]
-        self._descriptions.pop((name, version), None)
-        model = await self._predictor.describe(name, version)
-        self._descriptions[name, version] = (time.monotonic(), model)
-        return model
+        return await self._descriptions.get(name, version)
 
     async def versions(self, name: str) -> list[str]:
         """Versions of a model that serve, oldest first."""
         return await self._predictor.versions(name)
 
     async def infer_images(
-        self, name: str, images: Sequence[bytes], *, parameters: Mapping[str, Any], version: str = ""
+        self,
+        name: str,
+        images: Sequence[bytes],
+        *,
+        parameters: Mapping[str, Any],
+        version: str = "",
+        keep_images: bool = False,
     ) -> list[ImageResult]:
         """Ask a model about encoded pictures; one result for each, in their order.
 
@@ -147,10 +158,19 @@ class DataPlane:
         if model.task == "tabular":
             raise InvalidRequest(f"{name} is a model for rows of a table: got pictures")
         self._check_count(len(images))
-        selection = read_selection(parameters, model)
+        read_selection(parameters, model)
+
+        async def one(index: int, data: bytes) -> ImageResult:
+            try:
+                return await self._infer_image(name, data, parameters, version=version, keep_image=keep_images)
+            except ServingError as exc:
+                if len(images) > 1 and exc.phrase is None:
+                    raise type(exc)(f"picture {index} of {len(images)}: {exc}") from exc
+                raise
+
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._infer_image(name, data, selection, version)) for data in images]
+                tasks = [group.create_task(one(index, data)) for index, data in enumerate(images)]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         return [task.result() for task in tasks]
@@ -180,7 +200,9 @@ class DataPlane:
             values = np.concatenate([tabular.postprocess(outputs, model) for outputs in parts])
         return TableResult(model, values, stages, stages.total_ms())
 
-    async def _infer_image(self, name: str, data: bytes, selection: Selection, version: str) -> ImageResult:
+    async def _infer_image(
+        self, name: str, data: bytes, parameters: Mapping[str, Any], *, version: str, keep_image: bool
+    ) -> ImageResult:
         stages = Stages()
         image: Image | None = None
 
@@ -191,17 +213,16 @@ class DataPlane:
                 outputs, answered = await self._predictor.infer(model, tensor[None], version=version)
             return ({key: output[0] for key, output in outputs.items()}, plan), {answered}
 
-        model, (outputs, plan) = await self._ask(name, version, ask)
-
-        def choose() -> tuple[Detections | None, NDArray[np.float32] | None]:
-            with stages.time("postprocess"):
-                if plan is None:
-                    return None, classify.postprocess(outputs, model)
-                return detect.postprocess(outputs, model, plan=plan, selection=selection), None
-
-        detections, probabilities = await self._in_thread(stages, choose)
-        assert image is not None, "an answer had a picture"  # noqa: S101
-        return ImageResult(model, image, detections, probabilities, stages, stages.total_ms())
+        asked = time.perf_counter()
+        async with self._in_flight:
+            stages.add("queue", asked)
+            model, (outputs, plan) = await self._ask(name, version, ask)
+            assert image is not None, "an answer had a picture"  # noqa: S101
+            choose = partial(_choose, outputs, model, plan, parameters, stages)
+            detections, probabilities = await self._in_thread(stages, choose)
+        image_wh = image.shape[1], image.shape[0]
+        kept = image if keep_image else None
+        return ImageResult(model, image_wh, kept, detections, probabilities, stages, stages.total_ms())
 
     async def _ask(
         self, name: str, version: str, ask: Callable[[Model], Awaitable[tuple[T, set[str]]]]
@@ -211,17 +232,22 @@ class DataPlane:
         Labels, sizes and interface belong to a version: while a swap is under way the description may be of the old
         one and the answer of the new one.
         """
+        refused: TensorRefused | None = None
         for _ in range(_SWAP_TRIES):
             model = await self.model(name, version)
             try:
                 answer, answered = await ask(model)
+            except TensorRefused as exc:
+                refused, answered = exc, set()
             except (PredictorError, ModelNotFound):
                 # The model may have changed or gone: look again next time.
-                self._descriptions.pop((name, version), None)
+                self._descriptions.forget(name, version)
                 raise
             if answered == {model.version}:
                 return model, answer
-            self._descriptions.pop((name, version), None)
+            self._descriptions.forget(name, version)
+        if refused:
+            raise refused
         raise PredictorUnavailable(f"{name}: another version than the one described answered {_SWAP_TRIES} times")
 
     def _prepare(
@@ -252,3 +278,19 @@ class DataPlane:
             limit = self._settings.max_items
             error = PayloadTooLarge if count else InvalidRequest
             raise error(f"got {count} pictures or rows in one request, expected 1 to {limit}")
+
+
+def _choose(
+    outputs: dict[str, NDArray[Any]],
+    model: Model,
+    plan: Letterbox | None,
+    parameters: Mapping[str, Any],
+    stages: Stages,
+) -> tuple[Detections | None, NDArray[np.float32] | None]:
+    """Detections of a detector, or probabilities of a classifier."""
+    with stages.time("postprocess"):
+        if plan is None:
+            return None, classify.postprocess(outputs, model)
+        # Read again: class names are those of the version that answered.
+        selection = read_selection(parameters, model)
+        return detect.postprocess(outputs, model, plan=plan, selection=selection), None

@@ -13,15 +13,19 @@ from typing import Any
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from transformer.errors import InvalidImage, PayloadTooLarge, UnsupportedMedia
 from transformer.letterbox import Image as ImageArray
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+# Nobody else turns these upright: OpenCV does so for its other formats, simplejpeg and OpenCV's AVIF do not.
+_TURNED_BY_US = ("JPEG", "AVIF")
 
 # Pillow's own limit warns and raises at numbers of its own; ours is checked below.
 Image.MAX_IMAGE_PIXELS = None
+# Image generators keep their prompts in PNG text chunks of more than Pillow's 1 MiB.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
 # Signatures of what people send and we do not take, to name it: (offset, bytes, name).
 _OTHER_FORMATS = (
@@ -55,7 +59,7 @@ class Header:
     Attributes:
         format: Pillow's name.
         size_wh: as stored, before it is turned.
-        orientation: EXIF 1 to 8, of a JPEG; 1 for what the decoder turns itself.
+        orientation: EXIF 1 to 8; 1 for what the decoder turns itself.
     """
 
     format: str
@@ -75,12 +79,14 @@ def read_header(data: bytes) -> Header:
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             # MPO is a JPEG with more pictures behind the first.
-            if image.format not in ("JPEG", "MPO"):
-                # OpenCV turns the others itself; and a PNG's getexif() would decode all of it.
-                return Header(str(image.format), image.size, 1)
+            name = "JPEG" if image.format == "MPO" else str(image.format)
+            if name not in _TURNED_BY_US:
+                # And a PNG's getexif() would decode all of it.
+                return Header(name, image.size, 1)
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            return Header("JPEG", image.size, orientation if orientation in _UPRIGHT else 1)
-    except (OSError, ValueError, SyntaxError, TypeError, OverflowError, EOFError) as exc:  # what Pillow's parsers raise
+            return Header(name, image.size, orientation if orientation in _UPRIGHT else 1)
+    # What Pillow's parsers raise.
+    except (OSError, ValueError, SyntaxError, TypeError, OverflowError, EOFError, RuntimeError) as exc:
         for offset, signature, name in _OTHER_FORMATS:
             if data[offset : offset + len(signature)] == signature:
                 raise UnsupportedMedia(f"image: got {name}, expected one of {', '.join(FORMATS)}") from exc
@@ -111,11 +117,9 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageArray:
     width, height = header.size_wh
     if width * height > max_pixels:
         raise PayloadTooLarge(f"image: {width}x{height} pixels is over the limit of {max_pixels}")
-    if header.format == "JPEG":
-        image = _decode_jpeg(data)
-        upright = _UPRIGHT.get(header.orientation)
-        return np.ascontiguousarray(upright(image), np.uint8) if upright else image
-    return _decode_other(data, header)
+    image = _decode_jpeg(data) if header.format == "JPEG" else _decode_other(data, header)
+    upright = _UPRIGHT.get(header.orientation)
+    return np.ascontiguousarray(upright(image), np.uint8) if upright else image
 
 
 def _decode_jpeg(data: bytes) -> ImageArray:
@@ -135,6 +139,8 @@ def _decode_jpeg(data: bytes) -> ImageArray:
 
 
 def _decode_other(data: bytes, header: Header) -> ImageArray:
+    if header.format == "PNG":
+        _check_png_chunks(data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as exc:
@@ -142,3 +148,15 @@ def _decode_other(data: bytes, header: Header) -> ImageArray:
     if image is None:
         raise InvalidImage(f"image: broken {header.format} of {len(data)} bytes; expected a whole picture")
     return np.asarray(image, np.uint8)
+
+
+def _check_png_chunks(data: bytes) -> None:
+    """OpenCV reserves the length that a chunk claims, up to 4 GiB, before it reads the chunk."""
+    offset = 8
+    while offset + 8 <= len(data):
+        length, kind = int.from_bytes(data[offset : offset + 4]), data[offset + 4 : offset + 8]
+        if length > len(data) - offset - 12:
+            raise InvalidImage(f"image: broken PNG: chunk {kind!r} of {length} bytes, {len(data) - offset} are left")
+        offset += length + 12
+        if kind == b"IEND":
+            return

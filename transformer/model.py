@@ -40,6 +40,7 @@ class Model:
         input: its only input.
         outputs: in the order of config.pbtxt.
         max_batch_size: how many items one request may hold; 1 where Triton does not batch.
+        batch_dim: first dimension on the wire; -1 where Triton batches.
         names: class name for each index; empty for a regressor.
         input_wh: picture size it was trained for, `(width, height)`; None for tables.
         channels: of a picture.
@@ -62,6 +63,7 @@ class Model:
     end2end: bool = False
     features: tuple[str, ...] = ()
     platform: str = ""
+    batch_dim: int = -1
 
 
 def describe(config: Any, *, version: str) -> Model:
@@ -98,6 +100,7 @@ def describe(config: Any, *, version: str) -> Model:
         end2end=bool(metadata.get("end2end", False)),
         features=tuple(metadata.get("features", ())),
         platform=config.platform or config.backend,
+        batch_dim=-1 if batched else int(config.input[0].dims[0]),
     )
     if model.task != "tabular" and model.input_wh is None:
         raise ModelConfigError(f"{config.name}: imgsz is missing in parameters.metadata")

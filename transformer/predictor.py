@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from transformer.errors import (
-    InvalidRequest,
     ModelNotFound,
     Overloaded,
     PredictorError,
@@ -20,11 +19,16 @@ from transformer.errors import (
 )
 from transformer.model import Model, describe
 
+
+class TensorRefused(PredictorError):
+    """Triton takes no such tensor. We made it, so the client is not to blame: the model has changed, or is wrong."""
+
+
 # What Triton and the channel mean by each gRPC status.
 _ERRORS: Mapping[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.CANCELLED: PredictorUnavailable,
     grpc.StatusCode.UNKNOWN: PredictorError,
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.INVALID_ARGUMENT: TensorRefused,
     grpc.StatusCode.DEADLINE_EXCEEDED: PredictorTimeout,
     grpc.StatusCode.NOT_FOUND: ModelNotFound,
     grpc.StatusCode.ALREADY_EXISTS: PredictorError,
@@ -138,7 +142,9 @@ class Predictor:
 def translate(exc: InferenceServerException, name: str) -> ServingError:
     """Triton's error as one of ours."""
     code = next((code for code in grpc.StatusCode if str(code) == exc.status()), grpc.StatusCode.UNKNOWN)
-    # Before and while a model loads Triton knows its name; it has no version to answer with.
     if code is grpc.StatusCode.NOT_FOUND:
+        # Triton says NOT_FOUND of a model that it knows as well, while no version of it serves.
+        if "no available versions" in exc.message():
+            return PredictorUnavailable(f"model {name!r} has no version that serves")
         return ModelNotFound(f"model {name!r} is unknown")
     return _ERRORS[code](f"model {name!r}: {exc.message()}")

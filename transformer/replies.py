@@ -14,7 +14,7 @@ _BEST_CLASSES = 5
 
 def image_reply(result: ImageResult) -> dict[str, Any]:
     """One object for one picture."""
-    height, width = result.image_hwc.shape[:2]
+    width, height = result.image_wh
     reply = {
         "inference_id": str(uuid.uuid4()),
         "time": round(result.total_ms / 1000, 6),

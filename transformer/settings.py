@@ -16,6 +16,7 @@ class TransformerSettings(BaseSettings):
     max_image_pixels: int = Field(50_000_000, gt=0, description="largest width x height, read from the header")
     max_body_bytes: int = Field(64 * 2**20, gt=0, description="largest request body, all pictures together")
     max_items: int = Field(1024, gt=0, description="most pictures or rows in one request")
+    max_in_flight: int = Field(2 * (os.cpu_count() or 1), gt=0, description="most pictures in memory at once")
     request_timeout_s: float = Field(30.0, gt=0, description="how long the predictor may take for one item")
     threads: int = Field(os.cpu_count() or 1, gt=0, description="threads that decode pictures and choose boxes")
     shutdown_timeout_s: int = Field(30, ge=0, description="how long accepted requests may take after SIGTERM")

@@ -87,7 +87,23 @@ def test_readme_names_every_setting_and_no_other() -> None:
     assert transformer <= named
 
 
-@pytest.mark.parametrize("argv", [[], ["--predictor_host", "triton"], ["--predictor_host", "t:1", "--what"]])
+def test_transformer_takes_the_host_as_the_controller_passes_it() -> None:
+    assert (
+        arguments.parse(["--predictor_host", "finder-predictor.default"]).predictor_host
+        == "finder-predictor.default:8001"
+    )
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["--predictor_host", "http://t:1"],
+        ["--predictor_host", "t:1", "--what"],
+        ["--predictor_host", "t:x"],
+        ["--predictor_host", "t:1", "--http_port", "99999"],
+    ],
+)
 def test_transformer_refuses_wrong_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         arguments.parse(argv)

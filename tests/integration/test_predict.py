@@ -2,6 +2,9 @@
 
 import base64
 import io
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -14,13 +17,15 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from export.digit_finder.scenes import compose, load_split
-from tests.integration.stack import ROOT, Stack
+from tests.integration.stack import ROOT, Stack, start_stack
 from tests.reference.detections import compare, mean_average_precision, read_reference
+from tests.reference.scenes import SCENES, cut_scene
 
 PICTURES = ROOT / "loadtest" / "pictures"
 DIGITS = (PICTURES / "digits.jpg").read_bytes()
 SEVEN = (PICTURES / "seven.png").read_bytes()
 VIRGINICA = [6.3, 3.3, 6.0, 2.5]
+FOUR_WAYS = [(interface, letterbox) for interface in ("fused", "ultralytics") for letterbox in ("rectangle", "square")]
 IRIS_NAMES = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")
 
 
@@ -46,14 +51,30 @@ def validators(stack: Stack) -> dict[str, jsonschema.Draft202012Validator]:
     }
 
 
-def test_detections_are_those_of_ultralytics(stack: Stack) -> None:
-    expected = read_reference("digit-finder-rectangle")
+@pytest.fixture(scope="module")
+def four_ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack over digit-finder in both interfaces and both letterboxes."""
+    repository = tmp_path_factory.mktemp("four-ways")
+    for interface, letterbox in FOUR_WAYS:
+        command = [sys.executable, "-m", "export", "ultralytics", f"df-{interface}-{letterbox}"]
+        options = ["--interface", interface, "--letterbox", letterbox, "--repository", str(repository)]
+        weights = "export/weights/digit-finder.onnx"
+        done = subprocess.run([*command, weights, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with start_stack(repository, tmp_path_factory.mktemp("four-ways-log") / "log") as running:
+        yield running
+
+
+@pytest.mark.parametrize(("interface", "letterbox"), FOUR_WAYS)
+def test_detections_are_those_of_ultralytics(four_ways: Stack, interface: str, letterbox: str) -> None:
+    expected = read_reference(f"digit-finder-{letterbox}")
+    pictures = scenes() | {f"cut-{name}": cut_scene(image, int(name)) for name, image in scenes().items()}
     differences = {}
-    for name, image in scenes().items():
-        found = rows_of(ok(stack.http.post("/predict/digit-finder", files={"image": png(image)})))
-        differences[name] = compare(found, expected.detections[name], box_px=1, score=0.005)
+    for name, image in pictures.items():
+        reply = ok(four_ways.http.post(f"/predict/df-{interface}-{letterbox}", files={"image": png(image)}))
+        differences[name] = compare(rows_of(reply), expected.detections[name], box_px=1, score=0.005)
     assert not {name: words for name, words in differences.items() if words}
-    assert sum(len(rows) for rows in expected.detections.values()) > 300
+    assert sum(len(rows) for rows in expected.detections.values()) > 500
 
 
 def test_mean_average_precision_is_that_of_ultralytics(stack: Stack) -> None:
@@ -65,7 +86,7 @@ def test_mean_average_precision_is_that_of_ultralytics(stack: Stack) -> None:
     }
     labels = {
         f"{index:03}": np.column_stack([scene.boxes_xyxy, scene.class_ids]).tolist()
-        for index, scene in enumerate(compose("held-out", count=100, seed=77))
+        for index, scene in enumerate(compose("held-out", **SCENES))
     }
     map50_95, map50 = mean_average_precision(found, labels, dict.fromkeys(labels, (320, 320)))
     assert map50_95 == pytest.approx(expected.map50_95, abs=0.003)
@@ -76,6 +97,11 @@ def test_answers_fit_the_openapi_document(stack: Stack, validators: dict[str, js
     validators["Detections"].validate(ok(stack.http.post("/predict/digit-finder", files={"image": DIGITS})))
     validators["Classification"].validate(ok(stack.http.post("/predict/digits", files={"image": SEVEN})))
     validators["Table"].validate(ok(stack.http.post("/predict/iris", json=VIRGINICA)))
+    two = ok(stack.http.post("/predict/digit-finder", files=[("image", DIGITS), ("image", SEVEN)]))
+    for reply in two:
+        validators["Detections"].validate(reply)
+    for row in ok(stack.http.post("/v1/models/iris:predict", json={"instances": [VIRGINICA] * 2}))["predictions"]:
+        validators["Row"].validate(row)
     validators["Error"].validate(stack.http.post("/predict/none", files={"image": SEVEN}).json())
 
 
@@ -218,7 +244,7 @@ def scenes() -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
     """The pictures of the reference, BGR as OpenCV writes them."""
     return {
         f"{index:03}": np.asarray(cv2.cvtColor(scene.image_hwc, cv2.COLOR_RGB2BGR), np.uint8)
-        for index, scene in enumerate(compose("held-out", count=100, seed=77))
+        for index, scene in enumerate(compose("held-out", **SCENES))
     }
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.stack import ROOT, Stack, start_stack, wait_until
+from tests.integration.stack import ROOT, Stack, is_ready, start_stack, wait_until
 from tests.integration.triton import find_free_ports, start_triton
 
 SEVEN = (ROOT / "loadtest" / "pictures" / "seven.png").read_bytes()
@@ -124,6 +125,7 @@ def test_taken_port_is_named(variable: str) -> None:
         ({"REPOSITORY": "no-such-folder"}, "error: REPOSITORY: no model in no-such-folder"),
         ({"HTTP_PORT": "99999"}, "error: HTTP_PORT: got '99999'"),
         ({"HTTP_PORT": "http"}, "error: HTTP_PORT: got 'http'"),
+        ({"HTTP_PORT": "8123", "TRITON_HTTP_PORT": "8123"}, "error: HTTP_PORT: port 8123 is also TRITON_HTTP_PORT"),
         ({"TRITON_URL": "http://triton:8000"}, "error: TRITON_URL: got http://triton:8000, expected host:port"),
     ],
 )
@@ -131,6 +133,53 @@ def test_wrong_variable_is_named(variables: dict[str, str], says: str) -> None:
     done = run_serve(**variables)
     assert done.returncode != 0
     assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_refused_model_is_unavailable_and_the_rest_serves(tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    shutil.copytree(MODELS / "digits", repository / "digits")
+    shutil.copytree(MODELS / "iris", repository / "broken")
+    for graph in (repository / "broken").glob("[0-9]*/model.onnx"):
+        graph.write_bytes(b"no model")
+    config = repository / "broken" / "config.pbtxt"
+    config.write_text(config.read_text().replace('name: "iris"', 'name: "broken"'))
+    with start_stack(repository, tmp_path / "log") as stack:
+        wait_until(lambda: "stop:  Ctrl-C" in log_of(stack), seconds=30, log=stack.log)
+        assert answers(stack)
+        response = stack.http.post("/predict/broken", json=[1, 2, 3, 4])
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        assert "no model.onnx" not in response.text
+        assert re.search(r"broken \S* *UNAVAILABLE", log_of(stack))
+
+
+def test_swapped_model_is_asked_anew_and_not_blamed_on_the_client(tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    shutil.copytree(MODELS / "digits", repository / "digits")
+    with start_stack(repository, tmp_path / "log") as stack:
+        assert stack.http.post("/predict/digits", files={"image": SEVEN}).json()["model"]["task"] == "classify"
+        # The same name, another task, interface and size; the transformer still has the old description.
+        shutil.rmtree(repository / "digits")
+        shutil.copytree(MODELS / "digit-finder", repository / "digits")
+        config = repository / "digits" / "config.pbtxt"
+        config.write_text(config.read_text().replace('name: "digit-finder"', 'name: "digits"'))
+        part(stack, "tritonserver").send_signal(signal.SIGKILL)
+        wait_until(lambda: not is_ready(stack.http, stack.process, stack.log), seconds=10, log=stack.log)
+        wait_until(lambda: is_ready(stack.http, stack.process, stack.log), seconds=30, log=stack.log)
+        response = stack.http.post("/predict/digits", files={"image": SEVEN})
+        assert response.status_code == 200, response.text
+        assert response.json()["model"]["task"] == "detect"
+
+
+def test_transformer_names_a_port_it_cannot_have() -> None:
+    (port,) = find_free_ports(1)
+    with socket.create_server(("127.0.0.1", port)):
+        done = subprocess.run(
+            [sys.executable, "-m", "transformer", "--predictor_host=localhost:1", f"--http_port={port}"],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert f"error: 127.0.0.1:{port} cannot be listened on: " in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -18,10 +18,10 @@ from rich.progress import track
 
 from export.digit_finder.scenes import compose
 from tests.reference.detections import Reference, Rows, mean_average_precision, read_yolo_labels
+from tests.reference.scenes import SCENES, cut_scene
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
-SCENES = {"count": 100, "seed": 77}
 MAP_SETTINGS = {"conf": 0.001, "iou": 0.7, "max_det": 300}
 
 
@@ -50,15 +50,16 @@ def yolov8n() -> None:
 
 
 def digit_finder() -> None:
-    """Ten classes on composed scenes, the committed ONNX file run by Ultralytics."""
+    """Ten classes on composed scenes, the committed ONNX file run by Ultralytics; cut to several shapes."""
     scenes = {f"{index:03}": scene for index, scene in enumerate(compose("held-out", **SCENES))}
-    pictures = {name: cv2.cvtColor(scene.image_hwc, cv2.COLOR_RGB2BGR) for name, scene in scenes.items()}
-    sizes_wh = {name: (image.shape[1], image.shape[0]) for name, image in pictures.items()}
+    whole = {name: cv2.cvtColor(scene.image_hwc, cv2.COLOR_RGB2BGR) for name, scene in scenes.items()}
+    cut = {f"cut-{name}": cut_scene(image, int(name)) for name, image in whole.items()}
+    sizes_wh = {name: (image.shape[1], image.shape[0]) for name, image in whole.items()}
     labels = {name: np.column_stack([scene.boxes_xyxy, scene.class_ids]).tolist() for name, scene in scenes.items()}
     weights = ROOT / "export" / "weights" / "digit-finder.onnx"
     for letterbox in ("rectangle", "square"):
         model = ultralytics.YOLO(weights, task="detect")
-        write(f"digit-finder-{letterbox}", model, letterbox, 320, pictures, labels, sizes_wh)
+        write(f"digit-finder-{letterbox}", model, letterbox, 320, whole | cut, labels, sizes_wh)
 
 
 def write(

@@ -5,7 +5,7 @@ import base64
 import orjson
 import pytest
 
-from transformer.errors import InvalidRequest, ServingError, UnsupportedMedia
+from transformer.errors import InvalidRequest, PayloadTooLarge, ServingError, UnsupportedMedia
 from transformer.rest.body import read_instances, read_items
 from transformer.rest.multipart import read_parts
 
@@ -23,7 +23,7 @@ def form(*parts: tuple[str, bytes]) -> bytes:
 
 def test_read_parts_gives_names_and_bytes_in_order() -> None:
     binary = bytes(range(256)) * 3 + b"\r\n--X not a boundary"
-    assert read_parts(form(("image", binary), ("other", b""), ("image", b"2")), FORM) == [
+    assert read_parts(form(("image", binary), ("other", b""), ("image", b"2")), FORM, max_parts=3) == [
         ("image", binary),
         ("other", b""),
         ("image", b"2"),
@@ -47,13 +47,13 @@ def test_read_parts_gives_names_and_bytes_in_order() -> None:
 )
 def test_read_items_refuses(body: bytes, content_type: str, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
-        read_items(body, content_type)
+        read_items(body, content_type, max_items=1024)
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "video/mp4"])
 def test_read_items_names_the_content_types_it_takes(content_type: str) -> None:
     with pytest.raises(UnsupportedMedia, match="expected image/\\*, multipart/form-data or application/json"):
-        read_items(b"x", content_type)
+        read_items(b"x", content_type, max_items=1024)
 
 
 @pytest.mark.parametrize(
@@ -66,15 +66,15 @@ def test_read_items_names_the_content_types_it_takes(content_type: str) -> None:
     ],
 )
 def test_read_items_takes_rows_one_or_many(body: bytes, rows: list[object], many: bool) -> None:
-    items = read_items(body, "application/json; charset=utf-8")
+    items = read_items(body, "application/json; charset=utf-8", max_items=1024)
     assert (items.rows, items.many, items.images) == (rows, many, [])
 
 
 def test_read_items_takes_pictures() -> None:
-    assert read_items(b"jpeg", "image/jpeg").images == [b"jpeg"]
-    two = read_items(form(("image", b"1"), ("image", b"2")), FORM)
+    assert read_items(b"jpeg", "image/jpeg", max_items=1024).images == [b"jpeg"]
+    two = read_items(form(("image", b"1"), ("image", b"2")), FORM, max_items=1024)
     assert (two.images, two.many) == ([b"1", b"2"], True)
-    assert not read_items(form(("image", b"1")), FORM).many
+    assert not read_items(form(("image", b"1")), FORM, max_items=1024).many
 
 
 def test_read_instances_takes_pictures_rows_and_parameters() -> None:
@@ -104,3 +104,19 @@ def test_read_instances_takes_pictures_rows_and_parameters() -> None:
 def test_read_instances_refuses(document: object, says: str) -> None:
     with pytest.raises(ServingError, match=says):
         read_instances(orjson.dumps(document))
+
+
+def test_read_parts_stops_at_the_limit() -> None:
+    with pytest.raises(PayloadTooLarge, match="more than the limit of 2 parts"):
+        read_parts(form(("image", b"1"), ("image", b"2"), ("image", b"3")), FORM, max_parts=2)
+
+
+def test_read_parts_refuses_a_boundary_of_absurd_length() -> None:
+    with pytest.raises(InvalidRequest, match="multipart/form-data"):
+        read_parts(b"x", f"multipart/form-data; boundary={'y' * 300}", max_parts=2)
+
+
+@pytest.mark.parametrize("body", [b"[[],[]" + b",[]" * 200_000 + b"]", b"[" + b"1," * 2**20 + b"1]", b"[" * 200_000])
+def test_read_items_refuses_json_that_would_take_seconds(body: bytes) -> None:
+    with pytest.raises(PayloadTooLarge, match="values is over the limit of 1048576"):
+        read_items(body, "application/json", max_items=1024)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from transformer.decoding import decode
 from transformer.errors import InvalidImage, PayloadTooLarge, ServingError, UnsupportedMedia
@@ -62,7 +62,7 @@ def test_decode_of_grey_repeats_the_plane(mode: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_decode_turns_the_picture_upright_as_exif_says(format_name: str, orientation: int) -> None:
     data = encoded(format_name, orientation=orientation, quality=100)
     with Image.open(io.BytesIO(data)) as stored:
@@ -78,6 +78,8 @@ def test_decode_turns_the_picture_upright_as_exif_says(format_name: str, orienta
         (encoded("JPEG")[:-200], InvalidImage, "ends before its last row"),
         (encoded("PNG")[:-60], InvalidImage, "broken PNG"),
         (encoded("PNG")[:40], InvalidImage, "PNG"),
+        (b"\x89PNG\r\n\x1a\n" + encoded("PNG")[8:33] + b"\xff\xff\xff\xf0IDATxxxx", InvalidImage, "PNG"),
+        (b"\x00\x00\x00\x20ftypavif" + bytes(24), InvalidImage, "36 bytes|broken AVIF"),
         (b"\x00\x00\x00\x18ftypheic" + bytes(40), UnsupportedMedia, "got HEIC, expected one of JPEG"),
         (b"%PDF-1.7 ...", UnsupportedMedia, "got PDF"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", UnsupportedMedia, "got SVG"),
@@ -122,3 +124,11 @@ def test_read_header_of_a_huge_picture_decodes_nothing(tmp_path: Path) -> None:
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout == "(60000, 60000)\n", done.stderr
+
+
+def test_decode_takes_a_png_with_a_long_text() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("prompt", "a cat " * 500_000, zip=True)
+    buffer = io.BytesIO()
+    Image.fromarray(PICTURE).save(buffer, "PNG", pnginfo=text)
+    assert decode(buffer.getvalue(), **LIMITS).shape == (40, 60, 3)

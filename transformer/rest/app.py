@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +25,7 @@ from transformer.settings import TransformerSettings
 log = logging.getLogger("transformer")
 
 _ID_HEADER = b"x-request-id"
+_MESSAGE_LENGTH = 600  # of what is quoted from a client, in answers and in the log
 _QUIET_PATHS = ("/v2/health/", "/metrics")
 _DESCRIPTION = "A picture goes in, detections come out: preprocessing and post-processing in front of NVIDIA Triton."
 
@@ -38,11 +40,12 @@ def create_app(settings: TransformerSettings, *, predictor_url: str) -> FastAPI:
         yield
         await app.state.dataplane.close()
 
-    app = FastAPI(title="Nereid", description=_DESCRIPTION, version="0.1.0", redoc_url=None, lifespan=lifespan)
+    # Like FastAPI, with the files of /docs from this server: a cluster need not reach a content delivery network.
+    app = FastAPIOffline(title="Nereid", description=_DESCRIPTION, version="0.1.0", redoc_url=None, lifespan=lifespan)
     app.state.settings = settings
     app.include_router(predict.router)
     app.include_router(v2.router)
-    app.add_api_route("/metrics", _metrics, include_in_schema=False)
+    app.add_api_route("/metrics", _metrics, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_exception_handler(ServingError, _serving_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected_error)
@@ -83,9 +86,11 @@ class RequestLog:
             metrics.REQUESTS.labels(route, status).inc()
             metrics.REQUEST_SECONDS.labels(route).observe(seconds)
             # Probes and scrapes come every few seconds and say nothing while all is well.
-            level = logging.DEBUG if scope["path"].startswith(_QUIET_PATHS) and status < 400 else logging.INFO
+            level = logging.DEBUG if scope["path"].startswith(_QUIET_PATHS) and status in (200, 503) else logging.INFO
             line = "%s %s %s %d %.1fms"
-            log.log(level, line, request_id, scope["method"], scope["path"], status, seconds * 1000)
+            # The path as it was sent: percent-encoded, so that it cannot end the line.
+            path = scope["raw_path"].decode("ascii", "replace")[:_MESSAGE_LENGTH]
+            log.log(level, line, request_id, scope["method"], path, status, seconds * 1000)
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
@@ -97,15 +102,23 @@ def _serving_error(request: Request, exc: Exception) -> Response:
     headers = {} if exc.retry_after_s is None else {"Retry-After": str(exc.retry_after_s)}
     request_id = request.scope["state"]["request_id"]
     if exc.phrase is None:
-        log.info("%s %d %s", request_id, exc.status, exc)
-        return _error(exc.status, str(exc), headers)
-    log.error("%s %d %s: %s", request_id, exc.status, type(exc).__name__, exc)
+        message = str(exc)
+        if len(message) > _MESSAGE_LENGTH:
+            message = f"{message[:_MESSAGE_LENGTH]} ..."
+        log.info("%s %d %r", request_id, exc.status, message)
+        return _error(exc.status, message, headers)
+    # A probe that asks while Triton is away says so with its status.
+    level = logging.DEBUG if request.url.path.startswith(_QUIET_PATHS) else logging.ERROR
+    log.log(level, "%s %d %s: %s", request_id, exc.status, type(exc).__name__, exc)
     return _error(exc.status, f"{exc.phrase} (request {request_id})", headers)
 
 
 def _http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)  # noqa: S101  # registered for this class
-    known = {404: f"no route {request.url.path}; see /docs", 405: f"{request.method} is not allowed here; see /docs"}
+    known = {
+        404: f"no route {request.url.path[:200]}; see /docs",
+        405: f"{request.method} is not allowed here; see /docs",
+    }
     return _error(exc.status_code, known.get(exc.status_code, str(exc.detail)), dict(exc.headers or {}))
 
 

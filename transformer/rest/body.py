@@ -7,9 +7,14 @@ from typing import Any
 
 import orjson
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from transformer.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from transformer.rest.multipart import read_parts
+
+# A million numbers parse in some 50 ms; a list or an object costs as much as several.
+_MAX_VALUES = 2**20
+_LIST_WEIGHT = 8
 
 _EXPECTED = "image/*, multipart/form-data or application/json"
 
@@ -45,15 +50,18 @@ async def read_body(request: Request, *, max_bytes: int) -> bytes:
     if length.isdecimal() and int(length) > max_bytes:
         raise PayloadTooLarge(f"body: {length} bytes is over the limit of {max_bytes}")
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise PayloadTooLarge(f"body: more than the limit of {max_bytes} bytes")
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes:
+                raise PayloadTooLarge(f"body: more than the limit of {max_bytes} bytes")
+            chunks.append(chunk)
+    except ClientDisconnect as exc:
+        raise InvalidRequest(f"body: the client went away after {size} bytes") from exc
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def read_items(body: bytes, content_type: str) -> Items:
+def read_items(body: bytes, content_type: str, *, max_items: int) -> Items:
     """Pictures or rows of `/predict`.
 
     Raises:
@@ -64,7 +72,7 @@ def read_items(body: bytes, content_type: str) -> Items:
     if not body:
         raise InvalidRequest(f"body: got 0 bytes, expected {_EXPECTED}")
     if media_type == "multipart/form-data":
-        parts = read_parts(body, content_type)
+        parts = read_parts(body, content_type, max_parts=max_items)
         images = [data for name, data in parts if name == "image"]
         if not images:
             got = ", ".join(sorted({repr(name) for name, _ in parts})) or "none"
@@ -105,7 +113,11 @@ def read_json(body: bytes) -> Any:
 
     Raises:
         InvalidRequest: it is none.
+        PayloadTooLarge: it has too many values; parsing holds the interpreter, and so every other request.
     """
+    values = body.count(b",") + body.count(b"[") * _LIST_WEIGHT + body.count(b"{") * _LIST_WEIGHT
+    if values > _MAX_VALUES:
+        raise PayloadTooLarge(f"body: JSON of about {values} values is over the limit of {_MAX_VALUES}")
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as exc:

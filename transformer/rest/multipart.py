@@ -1,22 +1,23 @@
 """`multipart/form-data` out of one buffer: python-multipart parses, the parts are slices of the body."""
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from transformer.errors import InvalidRequest
+from transformer.errors import InvalidRequest, PayloadTooLarge
 
 
-def read_parts(body: bytes, content_type: str) -> list[tuple[str, bytes]]:
+def read_parts(body: bytes, content_type: str, *, max_parts: int) -> list[tuple[str, bytes]]:
     """Name and content of each part, in their order.
 
     Raises:
         InvalidRequest: the body is not what its content type says.
+        PayloadTooLarge: more parts than `max_parts`.
     """
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if not boundary:
         raise InvalidRequest("multipart/form-data: got no boundary in Content-Type; let the HTTP client set the header")
-    parts = _Parts()
+    parts = _Parts(max_parts)
     try:
         parser = MultipartParser(
             boundary,
@@ -32,7 +33,7 @@ def read_parts(body: bytes, content_type: str) -> list[tuple[str, bytes]]:
         )
         parser.write(body)
         parser.finalize()
-    except MultipartParseError as exc:
+    except FormParserError as exc:
         raise InvalidRequest(f"multipart/form-data: {exc}") from exc
     if not parts.closed:
         raise InvalidRequest(
@@ -44,7 +45,8 @@ def read_parts(body: bytes, content_type: str) -> list[tuple[str, bytes]]:
 class _Parts:
     """Collects what the parser calls back; `data`, `start`, `end` are a buffer and a slice of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_parts: int) -> None:
+        self._max_parts = max_parts
         self.found: list[tuple[str, bytes]] = []
         self.closed = False
         self._name = ""
@@ -53,6 +55,8 @@ class _Parts:
         self._chunks: list[bytes] = []
 
     def begin(self) -> None:
+        if len(self.found) == self._max_parts:
+            raise PayloadTooLarge(f"multipart/form-data: more than the limit of {self._max_parts} parts")
         self._name, self._field, self._value, self._chunks = "", b"", b"", []
 
     def header_field(self, data: bytes, start: int, end: int) -> None:

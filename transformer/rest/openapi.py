@@ -96,6 +96,7 @@ PREDICT: dict[str, Any] = {
                 "schema": {"type": "object", "properties": {"image": _array(_BINARY)}, "required": ["image"]}
             },
             "image/*": {"schema": _BINARY},
+            "application/octet-stream": {"schema": _BINARY},
             "application/json": {
                 "schema": {"oneOf": [_CELLS, _array(_CELLS)]},
                 "examples": {

@@ -1,22 +1,32 @@
 """`POST /predict/<model>`: files in, JSON or an annotated picture out."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from transformer import annotation, metrics, replies
-from transformer.dataplane import DataPlane, ImageResult
+from transformer.dataplane import DataPlane, ImageResult, TableResult
 from transformer.errors import InvalidRequest
-from transformer.model import Model
 from transformer.parameters import NAMES
 from transformer.rest import openapi
-from transformer.rest.body import Items, read_body, read_instances, read_items
+from transformer.rest.body import read_body, read_instances, read_items
 from transformer.settings import TransformerSettings
 
 PictureType = Literal["image/jpeg", "image/png"]
+
+T = TypeVar("T")
+
+_ANSWERS: Mapping[str, PictureType | None] = {
+    "application/json": None,
+    "*/*": None,
+    "image/jpeg": "image/jpeg",
+    "image/png": "image/png",
+    "image/*": "image/jpeg",
+}
+_NEVER = ("0", "0.0", "0.00", "0.000")
 
 router = APIRouter()
 
@@ -27,18 +37,22 @@ async def predict(model: str, request: Request) -> Response:
     parameters = _query_parameters(request)
     settings: TransformerSettings = request.app.state.settings
     body = await read_body(request, max_bytes=settings.max_body_bytes)
-    items = read_items(body, request.headers.get("content-type", ""))
+    content_type = request.headers.get("content-type", "")
+    items = await run_in_threadpool(read_items, body, content_type, max_items=settings.max_items)
     picture_type = _accepted_picture(request.headers.get("accept", ""))
-    results = await _infer(request.app.state.dataplane, model, items, parameters)
-    if isinstance(results, dict):
-        return _json(results)
-    if picture_type is None:
-        answers = [replies.image_reply(result) for result in results]
-        return _json(answers if items.many else answers[0])
-    if len(results) > 1:
-        raise InvalidRequest(f"Accept: {picture_type}: got {len(results)} pictures, expected one")
-    picture = await run_in_threadpool(_annotate, results[0], picture_type)
-    return Response(picture, media_type=picture_type)
+    if picture_type and len(items.images) != 1:
+        got = f"{len(items.images)} pictures" if items.images else "rows"
+        raise InvalidRequest(f"Accept: {picture_type}: got {got}, expected one picture")
+    dataplane: DataPlane = request.app.state.dataplane
+    if items.rows:
+        return await _json(await _infer_rows(dataplane, model, items.rows, parameters), replies.table_reply)
+    results = await _infer_images(dataplane, model, items.images, parameters, keep_images=picture_type is not None)
+    if picture_type:
+        picture = await run_in_threadpool(_annotate, results[0], picture_type)
+        return Response(picture, media_type=picture_type)
+    if items.many:
+        return await _json(results, lambda results: [replies.image_reply(result) for result in results])
+    return await _json(results[0], replies.image_reply)
 
 
 @router.post("/v1/models/{model}:predict", tags=["v1"], summary="v1 predict", openapi_extra=openapi.V1_PREDICT)
@@ -46,22 +60,25 @@ async def predict_v1(model: str, request: Request) -> Response:
     """KServe v1: `{"instances": [...]}` in, `{"predictions": [...]}` out, one for each instance."""
     settings: TransformerSettings = request.app.state.settings
     body = await read_body(request, max_bytes=settings.max_body_bytes)
-    items = read_instances(body)
-    results = await _infer(request.app.state.dataplane, model, items, items.parameters)
-    if isinstance(results, dict):
-        return _json({"predictions": results["predictions"]})
-    return _json({"predictions": [replies.image_reply(result) for result in results]})
-
-
-async def _infer(
-    dataplane: DataPlane, name: str, items: Items, parameters: Mapping[str, Any]
-) -> list[ImageResult] | dict[str, Any]:
-    """Results of pictures, or the reply for rows."""
+    items = await run_in_threadpool(read_instances, body)
+    dataplane: DataPlane = request.app.state.dataplane
     if items.rows:
-        table = await dataplane.infer_rows(name, items.rows, parameters=parameters)
-        metrics.count_item(table.model, table.stages)
-        return replies.table_reply(table)
-    results = await dataplane.infer_images(name, items.images, parameters=parameters)
+        table = await _infer_rows(dataplane, model, items.rows, items.parameters)
+        return await _json(table, lambda table: {"predictions": replies.row_predictions(table)})
+    results = await _infer_images(dataplane, model, items.images, items.parameters)
+    return await _json(results, lambda results: {"predictions": [replies.image_reply(result) for result in results]})
+
+
+async def _infer_rows(dataplane: DataPlane, name: str, rows: list[Any], parameters: Mapping[str, Any]) -> TableResult:
+    table = await dataplane.infer_rows(name, rows, parameters=parameters)
+    metrics.count_item(table.model, table.stages)
+    return table
+
+
+async def _infer_images(
+    dataplane: DataPlane, name: str, images: list[bytes], parameters: Mapping[str, Any], *, keep_images: bool = False
+) -> list[ImageResult]:
+    results = await dataplane.infer_images(name, images, parameters=parameters, keep_images=keep_images)
     for result in results:
         metrics.count_item(result.model, result.stages)
     return results
@@ -80,20 +97,28 @@ def _query_parameters(request: Request) -> dict[str, str]:
 
 
 def _accepted_picture(accept: str) -> PictureType | None:
-    """The first type of `Accept` that we can write, None for JSON."""
-    for entry in accept.split(","):
-        media_type = entry.partition(";")[0].strip().lower()
-        if media_type in get_args(PictureType):
-            return "image/png" if media_type == "image/png" else "image/jpeg"
-        if media_type in ("application/json", "*/*"):
-            return None
-    return None
+    """The picture type that `Accept` prefers over JSON, None for JSON (RFC 9110, 12.5.1)."""
+    choices: list[tuple[float, PictureType | None]] = []
+    for entry in accept.lower().split(","):
+        media_type, *parameters = (part.strip() for part in entry.split(";"))
+        quality = next((value for key, _, value in (p.partition("=") for p in parameters) if key.strip() == "q"), "1")
+        if media_type in _ANSWERS and quality.strip() not in _NEVER:
+            choices.append((_quality(quality), _ANSWERS[media_type]))
+    # max() takes the first of equals: the order of the header decides.
+    return max(choices, key=lambda choice: choice[0], default=(1.0, None))[1]
+
+
+def _quality(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 1.0
 
 
 def _annotate(result: ImageResult, media_type: PictureType) -> bytes:
-    model: Model = result.model
+    assert result.image_hwc is not None, "kept, for it was asked for"  # noqa: S101
     if result.detections is not None:
-        names = replies.labels(result.detections, model)
+        names = replies.labels(result.detections, result.model)
         drawn = annotation.draw_detections(result.image_hwc, result.detections, labels=names)
     else:
         reply = replies.image_reply(result)
@@ -101,5 +126,7 @@ def _annotate(result: ImageResult, media_type: PictureType) -> bytes:
     return annotation.encode(drawn, media_type)
 
 
-def _json(document: Any) -> Response:
-    return Response(orjson.dumps(document), media_type="application/json")
+async def _json(result: T, reply: Callable[[T], Any]) -> Response:
+    """A result as JSON; in a thread, for many detections take a while to write."""
+    body = await run_in_threadpool(lambda: orjson.dumps(reply(result)))
+    return Response(body, media_type="application/json")

@@ -11,12 +11,14 @@ from transformer.rest import openapi
 router = APIRouter(tags=["v2"])
 
 
+@router.head("/v2/health/live", include_in_schema=False)
 @router.get("/v2/health/live", summary="The process answers", openapi_extra=openapi.HEALTH)
 async def live() -> dict[str, bool]:
     """True while the process can answer at all."""
     return {"live": True}
 
 
+@router.head("/v2/health/ready", include_in_schema=False)
 @router.get("/v2/health/ready", summary="Requests can be answered", openapi_extra=openapi.HEALTH)
 async def ready(request: Request) -> dict[str, bool]:
     """True while Triton is ready; 503 else."""
@@ -31,7 +33,7 @@ async def model_metadata(model: str, request: Request, response: Response) -> di
     dataplane: DataPlane = request.app.state.dataplane
     description = await dataplane.model(model)
     response.headers["Cache-Control"] = "no-store"
-    lead = [-1]
+    lead = [description.batch_dim]
     return {
         "name": description.name,
         "versions": await dataplane.versions(model),

@@ -11,6 +11,8 @@ from transformer.errors import PredictorError
 from transformer.letterbox import Image
 from transformer.model import Model
 
+_LONGEST_SIDE = 2048
+
 
 def preprocess(image_hwc: Image, model: Model) -> NDArray[np.uint8]:
     """Bring a picture to the model's size and channels.
@@ -27,13 +29,12 @@ def preprocess(image_hwc: Image, model: Model) -> NDArray[np.uint8]:
     assert model.input_wh is not None, "describe() refuses a classifier without imgsz"  # noqa: S101
     height, width = image_hwc.shape[:2]
     plane = cv2.cvtColor(image_hwc, cv2.COLOR_RGB2GRAY) if model.channels == 1 else image_hwc
-    if min(height, width) * 16 < max(height, width):
-        # Squaring a thin strip would take up to its length squared in memory: scale it down first.
-        scale = 4 * max(model.input_wh) / max(height, width)
-        if scale < 1:
-            size_wh = max(round(width * scale), 1), max(round(height * scale), 1)
-            plane = cv2.resize(plane, size_wh, interpolation=cv2.INTER_AREA)
-            height, width = plane.shape[:2]
+    if max(height, width) > _LONGEST_SIDE:
+        # Squaring takes the longer side squared in memory: scale down first.
+        scale = _LONGEST_SIDE / max(height, width)
+        size_wh = max(round(width * scale), 1), max(round(height * scale), 1)
+        plane = cv2.resize(plane, size_wh, interpolation=cv2.INTER_AREA)
+        height, width = plane.shape[:2]
     space_x, space_y = max(height - width, 0), max(width - height, 0)
     square = cv2.copyMakeBorder(
         plane, space_y // 2, space_y - space_y // 2, space_x // 2, space_x - space_x // 2, cv2.BORDER_REPLICATE

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from transformer.errors import InvalidRequest, PredictorError
 from transformer.model import Model
 
+_FP32_MAX = float(np.finfo(np.float32).max)
+
 
 def preprocess(rows: Sequence[Any], model: Model) -> NDArray[np.float32]:
     """Rows as lists (in the model's order) or as objects (by name) to one array.
@@ -62,6 +64,7 @@ def _row(row: Any, model: Model, *, index: int) -> list[float]:
     if width > 0 and len(values) != width:
         raise InvalidRequest(f"row {index}: got {len(values)} values, expected {width}: {', '.join(model.features)}")
     for column, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InvalidRequest(f"row {index}, column {column}: got {value!r:.60}, expected a number")
+        # JSON's integers have no limit, and FP32 has: what does not fit is no number here.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _FP32_MAX:
+            raise InvalidRequest(f"row {index}, column {column}: got {str(value)[:60]!r}, expected an FP32 number")
     return [float(value) for value in values]

@@ -1,0 +1,24 @@
+"""The scenes that digit-finder is compared on."""
+
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class _Count(TypedDict):
+    count: int
+    seed: int
+
+
+# Arguments of `export.digit_finder.scenes.compose`.
+SCENES: _Count = {"count": 100, "seed": 77}
+
+# Height and width, in turn: landscape, portrait, sides that are no multiple of the stride.
+_SHAPES_HW = ((213, 320), (320, 190), (301, 299))
+
+
+def cut_scene(image_hwc: NDArray[Any], index: int) -> NDArray[np.uint8]:
+    """The upper left part of a scene; digits may be cut through."""
+    height, width = _SHAPES_HW[index % len(_SHAPES_HW)]
+    return np.ascontiguousarray(image_hwc[:height, :width], np.uint8)

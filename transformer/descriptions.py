@@ -1,0 +1,49 @@
+"""What each model is, remembered for a moment, so that a request does not ask Triton twice."""
+
+import asyncio
+import time
+
+from transformer.model import Model
+from transformer.predictor import Predictor
+
+_MAX_AGE_S = 10.0
+
+
+class Descriptions:
+    """Descriptions by name and version ("" for what serves), fetched once however many requests wait for one."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._fetched: dict[tuple[str, str], tuple[float, Model]] = {}
+        self._fetching: dict[tuple[str, str], asyncio.Task[Model]] = {}
+
+    async def get(self, name: str, version: str) -> Model:
+        """The description of a model, at most `_MAX_AGE_S` old.
+
+        Raises:
+            ServingError: Triton does not know it, or does not answer.
+        """
+        key = name, version
+        at, model = self._fetched.get(key, (0.0, None))
+        if model is not None and time.monotonic() - at < _MAX_AGE_S:
+            return model
+        if key not in self._fetching:
+            self._fetching[key] = asyncio.create_task(self._fetch(name, version))
+        # Shielded: the client that asked first may go away while others wait.
+        return await asyncio.shield(self._fetching[key])
+
+    def forget(self, name: str, version: str) -> None:
+        """The model may have changed: ask again next time."""
+        self._fetched.pop((name, version), None)
+
+    async def _fetch(self, name: str, version: str) -> Model:
+        key = name, version
+        try:
+            model = await self._predictor.describe(name, version)
+            self._fetched[key] = (time.monotonic(), model)
+            return model
+        except BaseException:
+            self._fetched.pop(key, None)
+            raise
+        finally:
+            del self._fetching[key]
