@@ -16,15 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
-import tritonclient.grpc as triton
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from rich.console import Console
-from rich.markup import escape
 from supervisor import childutils
 from supervisor.supervisord import main as run_supervisor
-from tritonclient.utils import InferenceServerException
 
 ROOT = Path(__file__).parent
 PICTURES = Path("loadtest/pictures")
@@ -70,12 +65,12 @@ class StackError(Exception):
 def main() -> int:
     """Run the stack; 0 after a stop that was asked for, 1 when a part could not be kept alive."""
     try:
+        if sys.argv[1:] == ["watch"]:
+            watch(Path(os.environ["STATE_DIR"]) / _GIVEN_UP)
+            return 0
         settings = StackSettings()
         if sys.argv[1:] == ["announce"]:
             announce(settings)
-            return 0
-        if sys.argv[1:] == ["watch"]:
-            watch(Path(os.environ["STATE_DIR"]) / _GIVEN_UP)
             return 0
         check(settings)
     except ValidationError as exc:
@@ -168,8 +163,16 @@ def announce(settings: StackSettings) -> None:
 
     A process of its own: gRPC's threads do not survive the forks that start the parts.
     """
-    console = Console(highlight=False)
     started = time.monotonic()
+    while not accepts(settings.http_port):  # before the imports: they would slow the parts' own start
+        time.sleep(0.1)
+
+    import httpx  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415
+    from tritonclient.utils import InferenceServerException  # noqa: PLC0415
+
+    console = Console(highlight=False)
     warned = False
     while True:
         try:
@@ -184,12 +187,22 @@ def announce(settings: StackSettings) -> None:
             return
 
 
+def accepts(port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def describe_stack(settings: StackSettings) -> list[str]:
     """Lines that say where the stack answers, what it serves and what was refused, in rich's markup.
 
     Raises:
         InferenceServerException, httpx.HTTPError: it is not ready.
     """
+    import httpx  # noqa: PLC0415 - see announce()
+    import tritonclient.grpc as triton  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415
+
     url = f"http://localhost:{settings.http_port}"
     lines = ["", f"[bold green]ready[/]  {url}/docs  {url}/metrics  Triton gRPC {settings.predictor_host}"]
     example = ""

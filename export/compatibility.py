@@ -1,5 +1,7 @@
 """What the oldest Triton that is supported can load: 24.10, with ONNX Runtime 1.19."""
 
+from typing import Any
+
 import onnx
 
 from export.errors import ExportError
@@ -37,3 +39,28 @@ def check(model: onnx.ModelProto) -> None:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
         raise ExportError(f"the graph is not sound: {exc}") from exc
+
+
+def check_dims(model: onnx.ModelProto, config: Any) -> None:
+    """Refuse a config that Triton would not load with this graph: it compares what the two declare.
+
+    An output's dims must be the graph's, every free one included; an input's may be narrower.
+
+    Raises:
+        ExportError: a tensor is missing, or its dims differ.
+    """
+    declared = {
+        value.name: [dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    for tensors, may_narrow in ((config.input, True), (config.output, False)):
+        for tensor in tensors:
+            expected = [-1, *tensor.dims]
+            got = declared.get(tensor.name, [])
+            fits = len(got) == len(expected) and all(
+                size == dim or (may_narrow and size == -1) for size, dim in zip(got, expected, strict=True)
+            )
+            if not fits:
+                raise ExportError(
+                    f"tensor {tensor.name}: the graph declares {got}, expected {expected} as in the config"
+                )

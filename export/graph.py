@@ -63,6 +63,23 @@ def free_batch(model: ModelProto) -> ModelProto:
     return freed
 
 
+def declare_head(model: ModelProto, *, classes: int, end2end: bool) -> ModelProto:
+    """Say of the output what is free and what is not: `(batch, 4 + classes, N)`, or `(batch, N, 6)` without NMS.
+
+    Ultralytics leaves all of it free in a dynamic file and fixes all of it in another, while Triton wants the dims of
+    the config to be exactly those that the graph declares.
+    """
+    declared = ModelProto()
+    declared.CopyFrom(model)
+    _, rows, columns = declared.graph.output[0].type.tensor_type.shape.dim
+    if end2end:
+        rows.dim_param, columns.dim_value = "candidates", 6
+    else:
+        rows.dim_value, columns.dim_param = 4 + classes, "anchors"
+    del declared.graph.value_info[:]
+    return declared
+
+
 def prune(graph: GraphProto) -> None:
     """Remove nodes and initializers that no output needs."""
     needed = {output.name for output in graph.output}

@@ -22,6 +22,7 @@ import onnx
 from numpy.typing import NDArray
 
 from export import manifest
+from export.compatibility import check_dims
 from export.config import parse, to_text
 from export.manifest import Interface, Source
 from export.versions import numbers
@@ -56,7 +57,11 @@ def publish(repository: Path, version: Version) -> Path:
 
     Returns:
         The version's folder.
+
+    Raises:
+        ExportError: Triton would not load the config with the graph.
     """
+    check_dims(version.graph, version.config)
     repository.mkdir(parents=True, exist_ok=True)
     with _alone_in(repository):
         _sweep(repository)

@@ -13,7 +13,7 @@ from export import compatibility, config, parity
 from export.checkpoint import export_onnx, find_checkpoint
 from export.detector import Detector, read_detector
 from export.errors import ExportError
-from export.graph import free_batch, fuse
+from export.graph import declare_head, free_batch, fuse
 from export.manifest import Interface, Source, digest
 from export.parity import Head
 from export.pictures import draw_pictures, draw_stop_sign
@@ -84,8 +84,8 @@ def _prove(name: str, detector: Detector, *, source: tuple[Path, Head], choice: 
     references = parity.refer(head, plain, pictures=draw_pictures())
     say(f"write the {choice.interface} interface and compare it with the source")
     graph = free_batch(detector.graph) if detector.fixed_batch else detector.graph
-    if choice.interface == "fused":
-        graph = fuse(graph, classes=len(detector.names), end2end=detector.end2end)
+    rewrite = fuse if choice.interface == "fused" else declare_head
+    graph = rewrite(graph, classes=len(detector.names), end2end=detector.end2end)
     session = Session(graph, name=name)
     described = _config(name, detector, interface=choice.interface, size_hw=size_hw)
     model = describe(described, version="0")
