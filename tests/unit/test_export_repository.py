@@ -7,19 +7,22 @@ import numpy as np
 import pytest
 
 from export.config import describe_detector, parse, to_text
+from export.errors import ExportError
+from export.graph import declare_head, fuse
 from export.manifest import SCHEMA, Interface, Source, digest
 from export.repository import Version, publish
 from export.versions import latest, read_complete
-from tests.unit.test_export_graph import build_detector
+from tests.unit.test_export_graph import CLASSES, build_detector
 
 FILES = {"config.pbtxt", "golden.npz", "manifest.json", "model.onnx", "parity.json"}
 
 
 def version(name: str = "tiny", *, interface: Interface = "fused") -> Version:
     metadata = {"task": "detect", "imgsz": [32, 32], "names": {0: "it's"}}
+    rewrite = fuse if interface == "fused" else declare_head
     return Version(
-        graph=build_detector(),
-        config=describe_detector(name, interface=interface, size_hw=None, classes=1, metadata=metadata),
+        graph=rewrite(build_detector(), classes=CLASSES, end2end=False),
+        config=describe_detector(name, interface=interface, size_hw=None, classes=CLASSES, metadata=metadata),
         task="detect",
         interface=interface,
         source=Source("tiny.pt", "0" * 64),
@@ -104,3 +107,12 @@ def test_damaged_version_is_not_complete(tmp_path: Path, damage: str) -> None:
         case "broken-manifest":
             (folder / "manifest.json").write_text('{"files": []}')
     assert read_complete(folder) is None
+
+
+def test_config_that_triton_would_not_load_with_the_graph_is_not_published(tmp_path: Path) -> None:
+    # As Ultralytics leaves a dynamic file: nothing of the output is fixed, where the config says 4 + classes.
+    graph = build_detector()
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "free"
+    with pytest.raises(ExportError, match=r"tensor output0: the graph declares \[-1, -1, -1\], expected \[-1, 7, -1\]"):
+        publish(tmp_path, replace(version(interface="ultralytics"), graph=graph))
+    assert not list(tmp_path.iterdir())
