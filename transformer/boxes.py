@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
+_CLASS_DISTANCE = np.float32(7680)
+
 
 def cxcywh_to_xyxy(boxes_cxcywh: Floats) -> Floats:
     """`(N, 4)` centre and size to `(N, 4)` corners."""
@@ -30,13 +32,11 @@ def suppress(
     """
     if not len(scores):
         return np.empty(0, np.int64)
-    boxes_xywh = boxes_xyxy.astype(np.float64)
+    # Classes are kept apart by distance, in FP32 as Ultralytics does it (`utils.nms`, `max_wh`): far from the origin a
+    # coordinate is rounded to 1/32 of a pixel, and on the verge of `iou` that decides.
+    apart = boxes_xyxy + class_ids[:, None].astype(np.float32) * _CLASS_DISTANCE
+    boxes_xywh = apart.astype(np.float64)
     boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
-    kept = cv2.dnn.NMSBoxesBatched(
-        boxes_xywh,  # type: ignore[arg-type]  # arrays are taken as they are, the stubs say lists
-        scores,  # type: ignore[arg-type]
-        class_ids.astype(np.int32),  # type: ignore[arg-type]
-        0.0,
-        iou,
-    )
+    # Arrays are taken as they are, the stubs say lists.
+    kept = cv2.dnn.NMSBoxes(boxes_xywh, scores, 0.0, iou)  # type: ignore[arg-type]
     return np.asarray(kept, np.int64).reshape(-1)[:max_detections]
