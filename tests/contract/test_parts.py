@@ -87,6 +87,13 @@ def test_readme_names_every_setting_and_no_other() -> None:
     assert transformer <= named
 
 
+def test_readme_names_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text()))
+    assert named <= targets
+    assert {"demo", "serve", "export", "test", "test-export", "check"} <= named
+
+
 def test_transformer_takes_the_host_as_the_controller_passes_it() -> None:
     assert (
         arguments.parse(["--predictor_host", "finder-predictor.default"]).predictor_host
