@@ -1,4 +1,4 @@
-# `make` prints the targets. Everything is installed into .venv and .venv-triton; nothing outside this folder changes.
+# `make` prints the targets. Everything is installed into .venv and .venv-triton.
 PYTHON ?= python3
 UV_VERSION := 0.13.8
 

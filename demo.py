@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import signal
+import shlex
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from serve import StackSettings, environment
+
 ROOT = Path(__file__).parent
 PICTURES = ROOT / "loadtest" / "pictures"
 OUTPUT = ROOT / "output"
 LOG = OUTPUT / "demo.log"
 START_S = 60
 STOP_S = 30
-_PORTS = ("HTTP_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
 _STAGES = ("queue", "decode", "preprocess", "infer", "postprocess", "total")
 
 
@@ -49,28 +50,53 @@ def main() -> int:
 
 @contextlib.contextmanager
 def stack(console: Console) -> Iterator[str]:
-    """The stack of `make serve` on free ports; its URL once it is ready. Stopped at the end, whatever happens."""
-    ports = free_ports(len(_PORTS))
-    environment = os.environ | {name: str(port) for name, port in zip(_PORTS, ports, strict=True)}
-    environment |= {"REPOSITORY": "model_repository", "TRITON_URL": ""}  # whatever make was called with
+    """The two parts of `make serve` on free ports; the URL once they are ready. Stopped at the end, whatever happens.
+
+    Without the process manager: nothing need be started again here, and it takes seconds to start and stop.
+    """
+    http_port, triton_http, triton_grpc, triton_metrics = free_ports(4)
+    settings = StackSettings(
+        repository=Path("model_repository"),
+        http_port=http_port,
+        triton_http_port=triton_http,
+        triton_grpc_port=triton_grpc,
+        triton_metrics_port=triton_metrics,
+        triton_url="",  # whatever make was called with
+    )
+    environ = os.environ | environment(settings, state=str(OUTPUT))
+    transformer = [f"--http_port={http_port}", f"--predictor_host={settings.predictor_host}"]
     with LOG.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "serve.py")], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
+        parts = {
+            name: subprocess.Popen(
+                [*shlex.split(environ["DIE_WITH_PARENT"]), sys.executable, "-m", *part],
+                cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True,  # Ctrl-C is for us
+            )
+            for name, part in {"Triton": ["predictor", "triton"], "transformer": ["transformer", *transformer]}.items()
+        }  # fmt: skip
     try:
-        url = f"http://127.0.0.1:{ports[0]}"
+        url = f"http://127.0.0.1:{http_port}"
         with console.status("starting Triton and the transformer ..."):
-            seconds = wait_until_ready(process, url)
+            seconds = wait_until_ready(parts, url)
         console.print(f"Triton and the transformer are ready after {seconds:.1f} s at {url} (log: {shown(LOG)})")
         yield url
     finally:
         with console.status("stopping ..."):
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise DemoError(f"the stack did not stop within {STOP_S} s and was killed") from None
+            for name in reversed(parts):
+                stop(name, parts[name])
+
+
+def stop(name: str, part: subprocess.Popen[bytes]) -> None:
+    """End a part in order.
+
+    Raises:
+        DemoError: it did not end by itself.
+    """
+    part.terminate()
+    try:
+        part.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        part.kill()
+        raise DemoError(f"{name} did not stop within {STOP_S} s and was killed") from None
 
 
 def free_ports(count: int) -> list[int]:
@@ -82,16 +108,17 @@ def free_ports(count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in sockets]
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> float:
+def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> float:
     """Seconds until the stack was ready.
 
     Raises:
-        DemoError: it ended, or was not ready in time.
+        DemoError: a part ended, or they were not ready in time.
     """
     started = time.monotonic()
     while time.monotonic() - started < START_S:
-        if process.poll() is not None:
-            raise DemoError(f"the stack ended with status {process.returncode}:\n{tail(LOG)}")
+        for name, part in parts.items():
+            if part.poll() is not None:
+                raise DemoError(f"{name} ended with status {part.returncode}:\n{tail(LOG)}")
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{url}/v2/health/ready", trust_env=False).is_success:
                 return time.monotonic() - started
