@@ -34,8 +34,11 @@ serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (H
 models: .venv/.stack ## Prepare the models that come with the repository
 	@$(BIN)/python -m export examples
 
-export: .venv/.ultralytics ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics]
+export: need-MODEL need-WEIGHTS .venv/.ultralytics ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics]
 	@$(BIN)/python -m export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" --repository "$(REPOSITORY)"
+
+need-%: # before several GB are installed
+	@test -n "$($*)" || { echo "error: $* is missing; expected make export MODEL=<name> WEIGHTS=<file or official name>" >&2; exit 1; }
 
 reference: .venv/.test .venv/.ultralytics ## Compute Ultralytics' results for the tests again (needs ../shared/data)
 	@$(BIN)/python -m tests.reference
