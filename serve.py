@@ -180,7 +180,7 @@ def announce(settings: StackSettings) -> None:
         except (InferenceServerException, httpx.HTTPError) as exc:
             if not warned and time.monotonic() - started > _PATIENCE_S:
                 warned = True
-                console.print(f"waiting for Triton at {settings.predictor_host}: {escape(str(exc))}", soft_wrap=True)
+                console.print(f"not ready yet, Triton at {settings.predictor_host}: {escape(str(exc))}", soft_wrap=True)
             time.sleep(0.2)
         else:
             console.print(*lines, sep="\n", soft_wrap=True)
@@ -208,7 +208,7 @@ def describe_stack(settings: StackSettings) -> list[str]:
     example = ""
     with (
         triton.InferenceServerClient(settings.predictor_host) as predictor,
-        httpx.Client(base_url=url, trust_env=False, timeout=30) as transformer,
+        httpx.Client(base_url=f"http://127.0.0.1:{settings.http_port}", trust_env=False, timeout=30) as transformer,
     ):
         transformer.get("/v2/health/ready").raise_for_status()
         for model in predictor.get_model_repository_index(client_timeout=5).models:
