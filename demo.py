@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -97,6 +98,10 @@ def stop(name: str, part: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         part.kill()
         raise DemoError(f"{name} did not stop within {STOP_S} s and was killed") from None
+    finally:
+        # A Triton that is stopped while it loads leaves its stubs, in its process group.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(part.pid, signal.SIGKILL)
 
 
 def free_ports(count: int) -> list[int]:

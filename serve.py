@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from supervisor import childutils
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parent
 PICTURES = Path("loadtest/pictures")
 _PATIENCE_S = 10
 _GIVEN_UP = "given-up"
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 
 
 class StackSettings(BaseSettings):
@@ -81,13 +82,18 @@ def main() -> int:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
         # Killing make must not leave the stack behind: the kernel tells us when our parent is gone.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        # What a part leaves behind becomes our child: a Triton that is stopped while it loads leaves its stubs.
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     with tempfile.TemporaryDirectory(prefix="nereid-") as state:
         os.environ |= environment(settings, state)
         arguments = ["-c", str(ROOT / "supervisord.conf"), "-d", str(ROOT)]
         # Says once that root is meant; supervisor warns otherwise.
         run_supervisor([*arguments, *(["-u", "root"] if os.geteuid() == 0 else [])])
+        for left in psutil.Process().children(recursive=True):
+            left.kill()
         given_up = Path(state) / _GIVEN_UP
         if not given_up.exists():
             return 0

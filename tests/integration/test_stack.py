@@ -95,6 +95,28 @@ def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
     assert not alive, log.read_text(errors="replace")[-2000:]
 
 
+@pytest.mark.parametrize("program", ["serve.py", "demo.py"])
+@pytest.mark.parametrize("after_s", [2.6, 3.2, 3.8])
+def test_stop_while_the_models_load_leaves_nothing_behind(program: str, after_s: float) -> None:
+    names = ("HTTP_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
+    ports = {name: str(port) for name, port in zip(names, find_free_ports(4), strict=True)}
+    parent = subprocess.Popen(
+        [sys.executable, program],
+        cwd=ROOT,
+        env=os.environ | ports,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(after_s)
+    everything = psutil.Process(parent.pid).children(recursive=True)
+    parent.send_signal(signal.SIGINT)
+    parent.wait(60)
+    _, alive = psutil.wait_procs(everything, timeout=5)
+    for process in alive:
+        process.kill()
+    assert not alive
+
+
 def test_stack_gives_up_on_a_part_that_dies_at_once() -> None:
     http_port, *triton_ports = (str(port) for port in find_free_ports(4))
     done = run_serve(
