@@ -68,13 +68,13 @@ def four_ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.mark.parametrize(("interface", "letterbox"), FOUR_WAYS)
 def test_detections_are_those_of_ultralytics(four_ways: Stack, interface: str, letterbox: str) -> None:
     expected = read_reference(f"digit-finder-{letterbox}")
-    pictures = scenes() | {f"cut-{name}": cut_scene(image, int(name)) for name, image in scenes().items()}
+    pictures = {f"cut-{name}": cut_scene(image, int(name)) for name, image in scenes().items()}
     differences = {}
     for name, image in pictures.items():
         reply = ok(four_ways.http.post(f"/predict/df-{interface}-{letterbox}", files={"image": png(image)}))
         differences[name] = compare(rows_of(reply), expected.detections[name], box_px=1, score=0.005)
     assert not {name: words for name, words in differences.items() if words}
-    assert sum(len(rows) for rows in expected.detections.values()) > 500
+    assert sum(len(expected.detections[name]) for name in pictures) > 250
 
 
 def test_mean_average_precision_is_that_of_ultralytics(stack: Stack) -> None:
