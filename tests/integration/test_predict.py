@@ -167,7 +167,7 @@ def test_annotated_picture_comes_back_where_asked(stack: Stack, accept: str, for
 def test_digit_is_read_at_any_size_and_polarity(stack: Stack) -> None:
     inks, labels = load_split("held-out")
     right = 0
-    for index in range(60):
+    for index in range(40):
         ink = inks[index] / 16 * 255
         page = np.pad(ink if index % 2 else 255 - ink, 1, mode="edge").astype(np.uint8)
         size = (8, 23, 64, 200)[index % 4]
@@ -175,7 +175,7 @@ def test_digit_is_read_at_any_size_and_polarity(stack: Stack) -> None:
         reply = ok(stack.http.post("/predict/digits", files={"image": png(image)}))
         right += reply["top"] == str(labels[index])
         assert len(reply["predictions"]) == 5
-    assert right >= 57
+    assert right >= 38
 
 
 def test_digits_were_held_out() -> None:
