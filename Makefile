@@ -43,7 +43,7 @@ need-%: # before several GB are installed
 reference: .venv/.test .venv/.ultralytics ## Compute Ultralytics' results for the tests again (needs ../shared/data)
 	@$(BIN)/python -m tests.reference
 
-train-digit-finder: .venv/.ultralytics ## Train digit-finder again (about an hour on two cores)
+train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
 	@$(BIN)/python -m export.digit_finder
 
 test: .venv/.test .venv-triton/.installed models ## Run every test that needs no torch

@@ -66,6 +66,19 @@ def start_stack(repository: Path, log: Path, *, variables: Mapping[str, str] | N
             process.kill()
 
 
+def run_program(name: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `serve.py` or `demo.py` to its end."""
+    return subprocess.run(
+        [sys.executable, name],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 def is_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> bool:
     """Whether the transformer says that it is ready."""
     assert process.poll() is None, log.read_text(errors="replace")[-3000:]

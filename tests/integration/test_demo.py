@@ -1,30 +1,16 @@
 """`make demo`, as it is run."""
 
-import os
-import subprocess
-import sys
-
 from PIL import Image
 
-from tests.integration.stack import ROOT
-
-
-def run_demo(**variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "demo.py"],
-        cwd=ROOT,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from tests.integration.stack import ROOT, run_program
 
 
 def test_demo_asks_every_shipped_model_and_draws_a_picture() -> None:
     picture = ROOT / "output" / "digits-annotated.png"
     picture.unlink(missing_ok=True)
-    done = run_demo(REPOSITORY="elsewhere", TRITON_URL="nowhere:1")  # make's variables are not for the demo
+    done = run_program(
+        "demo.py", REPOSITORY="elsewhere", TRITON_URL="nowhere:1"
+    )  # make's variables are not for the demo
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("digit-finder", "seven.png", "virginica", "postprocess", "output/digits-annotated.png"):
         assert word in done.stdout
@@ -33,7 +19,7 @@ def test_demo_asks_every_shipped_model_and_draws_a_picture() -> None:
 
 
 def test_demo_that_fails_says_why() -> None:
-    done = run_demo(TRANSFORMER_THREADS="[/none]")
+    done = run_program("demo.py", TRANSFORMER_THREADS="[/none]")
     assert done.returncode == 1
     assert "error: transformer ended with status 2" in done.stdout
     assert "TRANSFORMER_THREADS: got '[/none]'" in done.stdout

@@ -14,7 +14,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from tests.integration.stack import ROOT, Stack, is_ready, start_stack, wait_until
+from tests.integration.stack import ROOT, Stack, is_ready, run_program, start_stack, wait_until
 from tests.integration.triton import find_free_ports, start_triton
 
 SEVEN = (ROOT / "loadtest" / "pictures" / "seven.png").read_bytes()
@@ -33,18 +33,6 @@ def log_of(stack: Stack) -> str:
 
 def answers(stack: Stack) -> bool:
     return stack.http.post("/predict/digits", files={"image": SEVEN}).is_success
-
-
-def run_serve(**variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "serve.py"],
-        cwd=ROOT,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -126,7 +114,8 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
 
 def test_stack_gives_up_on_a_part_that_dies_at_once() -> None:
     http_port, *triton_ports = (str(port) for port in find_free_ports(4))
-    done = run_serve(
+    done = run_program(
+        "serve.py",
         HTTP_PORT=http_port,
         TRITON_HTTP_PORT=triton_ports[0],
         TRITON_GRPC_PORT=triton_ports[1],
@@ -143,7 +132,7 @@ def test_taken_port_is_named(variable: str) -> None:
     names = ("HTTP_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
     ports = {name: str(port) for name, port in zip(names, find_free_ports(4), strict=True)}
     with socket.create_server(("127.0.0.1", int(ports[variable]))):
-        done = run_serve(**ports)
+        done = run_program("serve.py", **ports)
     assert done.returncode == 1
     assert f"error: {variable}: port {ports[variable]} is taken" in done.stderr
 
@@ -159,7 +148,7 @@ def test_taken_port_is_named(variable: str) -> None:
     ],
 )
 def test_wrong_variable_is_named(variables: dict[str, str], says: str) -> None:
-    done = run_serve(**variables)
+    done = run_program("serve.py", **variables)
     assert done.returncode != 0
     assert says in done.stderr
     assert "Traceback" not in done.stderr
