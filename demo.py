@@ -55,17 +55,22 @@ def stack(console: Console) -> Iterator[str]:
 
     Without the process manager: nothing need be started again here, and it takes seconds to start and stop.
     """
-    http_port, triton_http, triton_grpc, triton_metrics = free_ports(4)
+    http_port, grpc_port, triton_http, triton_grpc, triton_metrics = free_ports(5)
     settings = StackSettings(
         repository=Path("model_repository"),
         http_port=http_port,
+        grpc_port=grpc_port,
         triton_http_port=triton_http,
         triton_grpc_port=triton_grpc,
         triton_metrics_port=triton_metrics,
         triton_url="",  # whatever make was called with
     )
     environ = os.environ | environment(settings, state=str(OUTPUT))
-    transformer = [f"--http_port={http_port}", f"--predictor_host={settings.predictor_host}"]
+    transformer = [
+        f"--http_port={http_port}",
+        f"--grpc_port={grpc_port}",
+        f"--predictor_host={settings.predictor_host}",
+    ]
     with LOG.open("wb") as log:
         parts = {
             name: subprocess.Popen(

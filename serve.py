@@ -36,6 +36,7 @@ class StackSettings(BaseSettings):
 
     repository: Path = Path("model_repository")
     http_port: int = Field(default=8080, ge=1, le=65535)
+    grpc_port: int = Field(default=8081, ge=1, le=65535)
     triton_http_port: int = Field(default=8000, ge=1, le=65535)
     triton_grpc_port: int = Field(default=8001, ge=1, le=65535)
     triton_metrics_port: int = Field(default=8002, ge=1, le=65535)
@@ -49,7 +50,7 @@ class StackSettings(BaseSettings):
     @property
     def ports(self) -> dict[str, int]:
         """Every port that is listened on, by the variable that moves it."""
-        ports = {"HTTP_PORT": self.http_port}
+        ports = {"HTTP_PORT": self.http_port, "GRPC_PORT": self.grpc_port}
         if not self.triton_url:
             ports |= {
                 "TRITON_HTTP_PORT": self.triton_http_port,
@@ -141,6 +142,7 @@ def environment(settings: StackSettings, state: str) -> dict[str, str]:
         "DIE_WITH_PARENT": f"{setpriv} --pdeathsig TERM --" if setpriv else "env",
         "START_TRITON": "false" if settings.triton_url else "true",
         "HTTP_PORT": str(settings.http_port),
+        "GRPC_PORT": str(settings.grpc_port),
         "PREDICTOR_HOST": settings.predictor_host,
         "PREDICTOR_REPOSITORY": str(settings.repository),
         "PREDICTOR_HTTP_PORT": str(settings.triton_http_port),
@@ -210,7 +212,7 @@ def describe_stack(settings: StackSettings) -> list[str]:
     from rich.markup import escape  # noqa: PLC0415
 
     url = f"http://localhost:{settings.http_port}"
-    lines = ["", f"[bold green]ready[/]  {url}/docs  {url}/metrics  Triton gRPC {settings.predictor_host}"]
+    lines = ["", f"[bold green]ready[/]  {url}/docs  {url}/metrics  gRPC localhost:{settings.grpc_port}"]
     example = ""
     with (
         triton.InferenceServerClient(settings.predictor_host) as predictor,

@@ -1,4 +1,4 @@
-"""`python -m transformer`: the HTTP server in front of Triton. KServe owns argv, `TRANSFORMER_*` is ours."""
+"""`python -m transformer`: the HTTP and gRPC server in front of Triton. KServe owns argv, `TRANSFORMER_*` is ours."""
 
 import asyncio
 import logging
@@ -8,11 +8,17 @@ import sys
 
 import cv2
 import uvicorn
+import uvloop
 from pydantic import ValidationError
 
 from transformer import arguments
+from transformer.dataplane import DataPlane
+from transformer.grpc.server import GrpcServer
+from transformer.predictor import Predictor
 from transformer.rest.app import create_app
 from transformer.settings import TransformerSettings
+
+log = logging.getLogger("transformer")
 
 
 def main() -> int:
@@ -20,7 +26,6 @@ def main() -> int:
     args = arguments.parse(sys.argv[1:])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    log = logging.getLogger("transformer")
     try:
         settings = TransformerSettings()
     except ValidationError as exc:
@@ -34,28 +39,82 @@ def main() -> int:
     cv2.setNumThreads(1)
     # A broken picture is the client's error, and answered as such.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        # Here and not by uvicorn, to say it in one line.
-        listener = socket.create_server((settings.host, args.http_port), backlog=2048)
-        # Connections inherit it. asyncio sets it only on sockets it made itself, and without it an answer on a
-        # connection that is kept waits 40 ms for the client's delayed acknowledgement.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError as exc:
-        print(f"error: {settings.host}:{args.http_port} cannot be listened on: {exc.strerror}", file=sys.stderr)
-        return 1
-    config = uvicorn.Config(
-        create_app(settings, predictor_url=args.predictor_host),
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
-    )
-    server = uvicorn.Server(config)
-    log.info("http://%s:%d in front of Triton at %s", settings.host, args.http_port, args.predictor_host)
     # uvicorn raises the signal that stopped it once more when all is done: a stop that was asked for is no failure.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: sys.exit(0))
-    asyncio.run(server.serve(sockets=[listener]))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(serve(args, settings))
+    except PortError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+
+
+class PortError(Exception):
+    """A port cannot be listened on; the message says which."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, and gRPC beside it: they start and stop together."""
+
+    def __init__(self, config: uvicorn.Config, grpc_server: GrpcServer, *, grace_s: float) -> None:
+        super().__init__(config)
+        self._grpc_server = grpc_server
+        self._grace_s = grace_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept requests."""
+        await self._grpc_server.start()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more; finish what was accepted."""
+        await asyncio.gather(super().shutdown(sockets), self._grpc_server.stop(self._grace_s))
+
+
+async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int:
+    """Serve both protocols over one data plane until a signal; the exit status.
+
+    Raises:
+        PortError: a port cannot be listened on.
+    """
+    # Here and not by uvicorn, to say in one line what is wrong.
+    listener = listen(settings.host, args.http_port)
+    dataplane = DataPlane(Predictor(args.predictor_host, timeout_s=settings.request_timeout_s), settings)
+    grpc_server = GrpcServer(dataplane, settings)
+    try:
+        grpc_server.listen(settings.host, args.grpc_port)
+    except RuntimeError as exc:
+        raise PortError(f"{settings.host}:{args.grpc_port} cannot be listened on: is it taken?") from exc
+    config = uvicorn.Config(
+        create_app(settings, dataplane),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+    )
+    server = Server(config, grpc_server, grace_s=settings.shutdown_timeout_s)
+    line = "http://%s:%d and gRPC on %d in front of Triton at %s"
+    log.info(line, settings.host, args.http_port, args.grpc_port, args.predictor_host)
+    await server.serve(sockets=[listener])
+    await dataplane.close()
     return 0 if server.started else 1
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        PortError: it cannot be had.
+    """
+    try:
+        listener = socket.create_server((host, port), backlog=2048)
+    except OSError as exc:
+        raise PortError(f"{host}:{port} cannot be listened on: {exc.strerror}") from exc
+    # Connections inherit it. asyncio sets it only on sockets it made itself, and without it an answer on a connection
+    # that is kept waits 40 ms for the client's delayed acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 if __name__ == "__main__":

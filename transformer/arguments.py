@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 # Options of the SDK's own model server that change nothing here; accepted, so that its manifests work.
 _ACCEPTED = (
-    "--grpc_port", "--max_threads", "--max_asyncio_workers", "--enable_grpc", "--enable_docs_url",
+    "--max_threads", "--max_asyncio_workers", "--enable_grpc", "--enable_docs_url",
     "--enable_latency_logging", "--configure_logging", "--log_config_file", "--access_log_format", "--event-loop",
     "--timeout-keep-alive", "--protocol", "--predictor_protocol", "--predictor_use_ssl",
     "--predictor_request_timeout_seconds", "--grpc_max_send_message_length", "--grpc_max_receive_message_length",
@@ -25,12 +25,13 @@ class Arguments:
     """What argv says.
 
     Attributes:
-        http_port: to listen on.
+        http_port, grpc_port: to listen on.
         predictor_host: `host:port` of Triton's gRPC.
         ignored: options that were given and change nothing.
     """
 
     http_port: int
+    grpc_port: int
     predictor_host: str
     ignored: tuple[str, ...]
 
@@ -39,7 +40,7 @@ def parse(argv: list[str]) -> Arguments:
     """Read argv; exits with status 2 and a message for a mistake."""
     parser = argparse.ArgumentParser(
         prog="python -m transformer",
-        description="Pictures in, detections out: the HTTP server in front of Triton. Limits and timeouts are "
+        description="Pictures in, detections out: the HTTP and gRPC server in front of Triton. Limits and timeouts are "
         "environment variables TRANSFORMER_*, see the README.",
         epilog="The other options of KServe's SDK are accepted and ignored.",
         allow_abbrev=False,
@@ -51,7 +52,8 @@ def parse(argv: list[str]) -> Arguments:
         metavar="HOST[:PORT]",
         help=f"Triton's gRPC port; {_TRITON_GRPC_PORT} where none is named, as in what KServe's controller passes",
     )
-    parser.add_argument("--http_port", type=_port, default=8080, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--http_port", type=_port, default=8080, help="v1, v2 and /predict (default: %(default)s)")
+    parser.add_argument("--grpc_port", type=_port, default=8081, help="v2 over gRPC (default: %(default)s)")
     parser.add_argument(
         "--model_name", default="model", help="name of the InferenceService; models have their own names"
     )
@@ -62,11 +64,11 @@ def parse(argv: list[str]) -> Arguments:
         "--enable_predictor_health_check", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
     options = vars(parser.parse_args(argv))
-    host, port = options.pop("predictor_host"), options.pop("http_port")
+    host, http_port, grpc_port = (options.pop(name) for name in ("predictor_host", "http_port", "grpc_port"))
     options.pop("model_name")
     if options["workers"] == 1:
         options.pop("workers")
-    return Arguments(http_port=port, predictor_host=host, ignored=tuple(sorted(options)))
+    return Arguments(http_port, grpc_port, predictor_host=host, ignored=tuple(sorted(options)))
 
 
 def _port(text: str) -> int:

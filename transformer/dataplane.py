@@ -5,16 +5,16 @@ REST and gRPC are thin skins over `DataPlane`, so that they cannot differ.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from transformer import metrics
 from transformer.decoding import decode
 from transformer.descriptions import Descriptions
 from transformer.errors import (
@@ -30,42 +30,14 @@ from transformer.model import Model
 from transformer.parameters import read_selection
 from transformer.predictor import Predictor, TensorRefused
 from transformer.settings import TransformerSettings
+from transformer.stages import Stages
 from transformer.tasks import classify, detect, tabular
 from transformer.tasks.detect import Detections
+from transformer.tensors import Tensor
 
 _SWAP_TRIES = 5
 
 T = TypeVar("T")
-
-
-Stage = Literal["queue", "decode", "preprocess", "infer", "postprocess"]
-STAGES: tuple[Stage, ...] = ("queue", "decode", "preprocess", "infer", "postprocess")
-
-
-@dataclass
-class Stages:
-    """Where the time of an item went, in milliseconds.
-
-    `queue` is the wait for admission and for a thread, `infer` the round trip to Triton.
-    """
-
-    ms: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    started: float = field(default_factory=time.perf_counter)
-
-    def add(self, stage: Stage, since: float) -> None:
-        """Count the time since then as spent in a stage."""
-        self.ms[stage] += (time.perf_counter() - since) * 1000
-
-    @contextmanager
-    def time(self, stage: Stage) -> Iterator[None]:
-        """Count the time inside as spent in a stage."""
-        since = time.perf_counter()
-        yield
-        self.add(stage, since)
-
-    def total_ms(self) -> float:
-        """Milliseconds since the item was accepted."""
-        return (time.perf_counter() - self.started) * 1000
 
 
 @dataclass(frozen=True)
@@ -136,9 +108,28 @@ class DataPlane:
         """
         return await self._descriptions.get(name, version)
 
-    async def versions(self, name: str) -> list[str]:
-        """Versions of a model that serve, oldest first."""
-        return await self._predictor.versions(name)
+    async def models(self) -> list[str]:
+        """Names of the models that serve, in alphabetical order."""
+        return await self._predictor.models()
+
+    async def versions(self, name: str, version: str = "") -> list[str]:
+        """Versions of a model that serve, oldest first; the one where one is named.
+
+        Raises:
+            ModelNotFound: no such model or version.
+            PredictorUnavailable: no version of it serves.
+        """
+        served = await self._predictor.versions(name)
+        if version and version not in served:
+            raise ModelNotFound(f"model {name!r} has no version {version!r}; expected one of {', '.join(served)}")
+        if not served:
+            raise PredictorUnavailable(f"model {name!r} has no version that serves")
+        return [version] if version else served
+
+    async def config(self, name: str, version: str = "") -> Any:
+        """Triton's `inference.ModelConfig` of a model."""
+        await self.versions(name, version)
+        return await self._predictor.config(name, version)
 
     async def infer_images(
         self,
@@ -155,8 +146,7 @@ class DataPlane:
             ServingError: the first error of any picture; the rest is not waited for.
         """
         model = await self.model(name, version)
-        if model.task == "tabular":
-            raise InvalidRequest(f"{name} is a model for rows of a table: got pictures")
+        _check_task(model, "pictures")
         self._check_count(len(images))
         read_selection(parameters, model)
 
@@ -168,21 +158,27 @@ class DataPlane:
                     raise type(exc)(f"picture {index} of {len(images)}: {exc}") from exc
                 raise
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(index, data)) for index, data in enumerate(images)]
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
-        return [task.result() for task in tasks]
+        for _ in range(_SWAP_TRIES):
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(one(index, data)) for index, data in enumerate(images)]
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from errors
+            results = [task.result() for task in tasks]
+            # A request has one answer, of one version: a swap that falls into it makes it start again.
+            if len({result.model.version for result in results}) == 1:
+                for result in results:
+                    metrics.count_item(result.model, result.stages)
+                return results
+        raise PredictorUnavailable(f"{name}: several versions answered one request, {_SWAP_TRIES} times")
 
     async def infer_rows(
-        self, name: str, rows: Sequence[Any], *, parameters: Mapping[str, Any], version: str = ""
+        self, name: str, rows: tabular.Rows, *, parameters: Mapping[str, Any], version: str = ""
     ) -> TableResult:
         """Ask a model about rows of a table, in as few runs as its batch size allows."""
         stages = Stages()
         model = await self.model(name, version)
-        if model.task != "tabular":
-            raise InvalidRequest(f"{name} is a model for pictures ({model.task}): got rows")
+        _check_task(model, "rows")
         self._check_count(len(rows))
         read_selection(parameters, model)
 
@@ -198,7 +194,33 @@ class DataPlane:
         model, parts = await self._ask(name, version, ask)
         with stages.time("postprocess"):
             values = np.concatenate([tabular.postprocess(outputs, model) for outputs in parts])
+        metrics.count_item(model, stages)
         return TableResult(model, values, stages, stages.total_ms())
+
+    async def infer_tensors(
+        self,
+        name: str,
+        inputs: Sequence[Tensor],
+        *,
+        outputs: Sequence[str],
+        parameters: Mapping[str, Any],
+        version: str = "",
+    ) -> tuple[list[Tensor], str]:
+        """Pass tensors of the model itself to Triton, and its answer back: outputs, and the version that answered.
+
+        Raises:
+            InvalidRequest: the model takes no such tensors, or has no such output; in Triton's words.
+        """
+        stages = Stages()
+        with stages.time("infer"):
+            try:
+                answer = await self._predictor.infer_tensors(
+                    name, inputs, outputs=outputs, parameters=parameters, version=version
+                )
+            except TensorRefused as exc:
+                raise InvalidRequest(exc.reason) from exc
+        metrics.count_tensors(name, answer[1], stages)
+        return answer
 
     async def _infer_image(
         self, name: str, data: bytes, parameters: Mapping[str, Any], *, version: str, keep_image: bool
@@ -278,6 +300,13 @@ class DataPlane:
             limit = self._settings.max_items
             error = PayloadTooLarge if count else InvalidRequest
             raise error(f"got {count} pictures or rows in one request, expected 1 to {limit}")
+
+
+def _check_task(model: Model, got: Literal["pictures", "rows"]) -> None:
+    expected = {"tabular": "rows", "detect": "pictures", "classify": "pictures", None: "its own tensors"}[model.task]
+    if got != expected:
+        task = f"for {expected} ({model.task})" if model.task else "without a task in its config: it takes its tensors"
+        raise InvalidRequest(f"{model.name} is a model {task}: got {got}")
 
 
 def _choose(

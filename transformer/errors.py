@@ -15,9 +15,12 @@ A message says what, got and expected. Errors of 500 and above keep their messag
 phrase and the request id.
 """
 
+import logging
 from typing import ClassVar
 
 import grpc
+
+MESSAGE_LENGTH = 600  # of what is quoted from a client, in answers and in the log
 
 
 class ServingError(Exception):
@@ -34,6 +37,22 @@ class ServingError(Exception):
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
     phrase: ClassVar[str | None] = "internal error"
     retry_after_s: ClassVar[int | None] = None
+
+    def for_client(self, request_id: str) -> str:
+        """What the client reads."""
+        if self.phrase is not None:
+            return f"{self.phrase} (request {request_id})"
+        message = str(self)
+        return message if len(message) <= MESSAGE_LENGTH else f"{message[:MESSAGE_LENGTH]} ..."
+
+    def for_log(self) -> str:
+        """What the log reads: all of a failure of ours; on one line, and cut, what quotes a client."""
+        return repr(self.for_client("")) if self.phrase is None else f"{type(self).__name__}: {self}"
+
+    @property
+    def log_level(self) -> int:
+        """A client's mistake is no error of the server."""
+        return logging.INFO if self.phrase is None else logging.ERROR
 
 
 class InvalidRequest(ServingError):

@@ -16,18 +16,23 @@ class ModelConfigError(PredictorError):
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """An input or output.
+class TensorMetadata:
+    """What an input or output is.
 
     Attributes:
         name: as in config.pbtxt.
         datatype: v2 protocol string such as `FP32`.
-        dims: without the batch dimension; -1 is free.
+        shape: as on the wire, with the batch dimension; -1 is free.
     """
 
     name: str
     datatype: str
-    dims: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The shape without the batch dimension."""
+        return self.shape[1:]
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,9 @@ class Model:
 
     Attributes:
         name, version: as in the repository.
-        task: what it does.
-        input: its only input.
-        outputs: in the order of config.pbtxt.
+        task: what it does; None where config.pbtxt does not say: then only its tensors can be sent.
+        inputs, outputs: in the order of config.pbtxt; one input where there is a task.
         max_batch_size: how many items one request may hold; 1 where Triton does not batch.
-        batch_dim: first dimension on the wire; -1 where Triton batches.
         names: class name for each index; empty for a regressor.
         input_wh: picture size it was trained for, `(width, height)`; None for tables.
         channels: of a picture.
@@ -52,9 +55,9 @@ class Model:
 
     name: str
     version: str
-    task: Task
-    input: Tensor
-    outputs: tuple[Tensor, ...]
+    task: Task | None
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
     max_batch_size: int
     names: Mapping[int, str]
     input_wh: tuple[int, int] | None = None
@@ -63,7 +66,11 @@ class Model:
     end2end: bool = False
     features: tuple[str, ...] = ()
     platform: str = ""
-    batch_dim: int = -1
+
+    @property
+    def input(self) -> TensorMetadata:
+        """The only input of a model with a task."""
+        return self.inputs[0]
 
 
 def describe(config: Any, *, version: str) -> Model:
@@ -74,24 +81,24 @@ def describe(config: Any, *, version: str) -> Model:
         version: the version that the description belongs to.
 
     Raises:
-        ModelConfigError: `parameters.metadata` is missing or says something impossible.
+        ModelConfigError: `parameters.metadata` says something impossible.
     """
     metadata = _metadata(config)
     task = metadata.get("task")
-    if task not in TASKS:
-        raise ModelConfigError(f"{config.name}: task in parameters.metadata: got {task!r}, expected one of {TASKS}")
-    if len(config.input) != 1 or not config.output:
-        raise ModelConfigError(
-            f"{config.name}: got {len(config.input)} inputs and {len(config.output)} outputs, expected one input"
-        )
-    batched = config.max_batch_size > 0
+    if metadata:
+        if task not in TASKS:
+            raise ModelConfigError(f"{config.name}: task in parameters.metadata: got {task!r}, expected one of {TASKS}")
+        if len(config.input) != 1 or not config.output or not _shape(config, config.input[0]):
+            raise ModelConfigError(
+                f"{config.name}: got {len(config.input)} inputs and {len(config.output)} outputs, expected one input"
+            )
     names = metadata.get("names", {})
     model = Model(
         name=config.name,
         version=version,
         task=task,
-        input=_tensor(config.input[0], batched=batched),
-        outputs=tuple(_tensor(output, batched=batched) for output in config.output),
+        inputs=tuple(_tensor(config, proto) for proto in config.input),
+        outputs=tuple(_tensor(config, proto) for proto in config.output),
         max_batch_size=max(config.max_batch_size, 1),
         names=dict(enumerate(names)) if isinstance(names, list | tuple) else dict(names),
         input_wh=_input_wh(metadata.get("imgsz")),
@@ -100,33 +107,35 @@ def describe(config: Any, *, version: str) -> Model:
         end2end=bool(metadata.get("end2end", False)),
         features=tuple(metadata.get("features", ())),
         platform=config.platform or config.backend,
-        batch_dim=-1 if batched else int(config.input[0].dims[0]),
     )
-    if model.task != "tabular" and model.input_wh is None:
+    if task in {"detect", "classify"} and model.input_wh is None:
         raise ModelConfigError(f"{config.name}: imgsz is missing in parameters.metadata")
     return model
 
 
 def _metadata(config: Any) -> dict[str, Any]:
-    text = config.parameters["metadata"].string_value if "metadata" in config.parameters else ""
+    """What `parameters.metadata` says; empty where there is none."""
+    if "metadata" not in config.parameters:
+        return {}
+    text = config.parameters["metadata"].string_value
     try:
         metadata = ast.literal_eval(text)
-    except (ValueError, SyntaxError) as exc:
-        raise ModelConfigError(
-            f"{config.name}: parameters.metadata: got {text[:80]!r}, expected a Python dict"
-        ) from exc
-    if not isinstance(metadata, dict):
+    except (ValueError, SyntaxError):
+        metadata = None
+    if not isinstance(metadata, dict) or not metadata:
         raise ModelConfigError(f"{config.name}: parameters.metadata: got {text[:80]!r}, expected a Python dict")
     return metadata
 
 
-def _tensor(proto: Any, *, batched: bool) -> Tensor:
+def _tensor(config: Any, proto: Any) -> TensorMetadata:
     # TYPE_STRING is BYTES on the wire; the rest differs by its prefix only.
     datatype = proto.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[proto.data_type].name
-    datatype = datatype.removeprefix("TYPE_").replace("STRING", "BYTES")
-    dims = tuple(proto.dims)
+    return TensorMetadata(proto.name, datatype.removeprefix("TYPE_").replace("STRING", "BYTES"), _shape(config, proto))
+
+
+def _shape(config: Any, proto: Any) -> tuple[int, ...]:
     # Without batching by Triton the leading dimension is part of the dims.
-    return Tensor(proto.name, datatype, dims if batched else dims[1:])
+    return (-1, *proto.dims) if config.max_batch_size > 0 else tuple(proto.dims)
 
 
 def _input_wh(imgsz: Any) -> tuple[int, int] | None:

@@ -1,13 +1,14 @@
-"""The wire to Triton: v2 over gRPC, the only module that knows tritonclient and its errors."""
+"""The wire to Triton: v2 over gRPC, the only module that calls it and knows its errors."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
+import grpc.aio
 import numpy as np
-import tritonclient.grpc.aio as triton
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from transformer.errors import (
     ModelNotFound,
@@ -18,10 +19,20 @@ from transformer.errors import (
     ServingError,
 )
 from transformer.model import Model, describe
+from transformer.tensors import DTYPES, Tensor, from_array, to_array
 
 
 class TensorRefused(PredictorError):
-    """Triton takes no such tensor. We made it, so the client is not to blame: the model has changed, or is wrong."""
+    """Triton takes no such tensor. Where we made it the client is not to blame: the model has changed, or is wrong.
+
+    Attributes:
+        reason: Triton's words, for the client whose own tensor it was.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        # Without the request id that Triton puts in front, and the place in a Python backend behind.
+        self.reason = re.sub(r"^\[request id: .*?\] |\n*At:.*", "", message.partition(": ")[2], flags=re.DOTALL)
 
 
 # What Triton and the channel mean by each gRPC status.
@@ -44,7 +55,7 @@ _ERRORS: Mapping[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.UNAUTHENTICATED: PredictorError,
 }
 
-_CHANNEL_ARGS = [
+_CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # The default grows to two minutes: far too long after Triton is back.
@@ -53,7 +64,7 @@ _CHANNEL_ARGS = [
     ("grpc.max_reconnect_backoff_ms", 1000),
     # Hosts are loopback or cluster-internal; a proxy from the environment must not stand in between.
     ("grpc.enable_http_proxy", 0),
-]
+)
 _QUICK_TIMEOUT_S = 5.0  # of calls that run no model
 
 
@@ -61,21 +72,29 @@ class Predictor:
     """Triton, seen from the transformer."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
-        """Prepare a channel to `host:port`; it connects, and reconnects, by itself."""
+        """Prepare a channel to `host:port`; it connects, and reconnects, by itself. A loop must run."""
         self.url = url
         self._timeout_s = timeout_s
-        self._client = triton.InferenceServerClient(url, channel_args=_CHANNEL_ARGS)
+        self._channel = grpc.aio.insecure_channel(url, _CHANNEL_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     async def close(self) -> None:
         """Close the channel."""
-        await self._client.close()
+        await self._channel.close()
 
     async def ready(self) -> bool:
         """Whether Triton answers and says that it is ready."""
         try:
-            return bool(await self._client.is_server_ready(client_timeout=_QUICK_TIMEOUT_S))
-        except InferenceServerException:
+            reply = await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=_QUICK_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
             return False
+        return bool(reply.ready)
+
+    async def models(self) -> list[str]:
+        """Names of the models that serve, in alphabetical order."""
+        request = service_pb2.RepositoryIndexRequest(ready=True)
+        reply = await self._call(self._stub.RepositoryIndex, request, "*", timeout_s=_QUICK_TIMEOUT_S)
+        return sorted({model.name for model in reply.models})
 
     async def describe(self, name: str, version: str = "") -> Model:
         """Description of a model's version; of the newest that serves where none is named.
@@ -85,50 +104,96 @@ class Predictor:
         """
         while True:
             served = await self._newest(name, version)
-            try:
-                config = await self._client.get_model_config(name, version, client_timeout=_QUICK_TIMEOUT_S)
-            except InferenceServerException as exc:
-                raise translate(exc, name) from exc
+            config = await self.config(name, version)
             # A config carries no version: it is that of `served` if the version is still the same afterwards.
             if await self._newest(name, version) == served:
-                return describe(config.config, version=served)
+                return describe(config, version=served)
+
+    async def config(self, name: str, version: str = "") -> Any:
+        """Triton's `inference.ModelConfig` of a model."""
+        request = service_pb2.ModelConfigRequest(name=name, version=version)
+        reply = await self._call(self._stub.ModelConfig, request, name, timeout_s=_QUICK_TIMEOUT_S)
+        return reply.config
 
     async def versions(self, name: str) -> list[str]:
         """Versions of a model that serve, oldest first."""
-        try:
-            metadata = await self._client.get_model_metadata(name, client_timeout=_QUICK_TIMEOUT_S)
-        except InferenceServerException as exc:
-            raise translate(exc, name) from exc
-        return sorted(metadata.versions, key=int)
+        request = service_pb2.ModelMetadataRequest(name=name)
+        reply = await self._call(self._stub.ModelMetadata, request, name, timeout_s=_QUICK_TIMEOUT_S)
+        return sorted(reply.versions, key=int)
 
     async def infer(
-        self, model: Model, tensor: NDArray[Any], *, version: str = ""
+        self, model: Model, array: NDArray[Any], *, version: str = ""
     ) -> tuple[dict[str, NDArray[Any]], str]:
-        """Run a model.
+        """Run a model with one numeric input.
 
         Args:
             model: whose input and outputs are meant.
-            tensor: `(batch, ...)`, at most `model.max_batch_size` items.
+            array: `(batch, ...)`, at most `model.max_batch_size` items.
             version: a certain one, or "" for what Triton's policy serves.
 
         Returns:
             Outputs by name, `(batch, ...)`, and the version that answered.
 
         Raises:
+            TensorRefused: the model takes no such array.
             ServingError: as Triton answers, see `_ERRORS`.
         """
-        item = triton.InferInput(model.input.name, tensor.shape, model.input.datatype)
-        item.set_data_from_numpy(np.ascontiguousarray(tensor))
-        outputs = [triton.InferRequestedOutput(output.name) for output in model.outputs]
-        try:
-            result = await self._client.infer(
-                model.name, [item], model_version=version, outputs=outputs, client_timeout=self._timeout_s
-            )
-        except InferenceServerException as exc:
-            raise translate(exc, model.name) from exc
-        return {output.name: result.as_numpy(output.name) for output in model.outputs}, (
-            result.get_response().model_version
+        names = [output.name for output in model.outputs]
+        tensor = from_array(model.input.name, np.ascontiguousarray(array))
+        outputs, answered = await self.infer_tensors(model.name, [tensor], outputs=names, version=version)
+        strange = [output for output in outputs if output.datatype not in DTYPES]
+        if strange:
+            raise PredictorError(f"{model.name}: output {strange[0].name!r} is {strange[0].datatype}, expected numbers")
+        return {output.name: to_array(output) for output in outputs}, answered
+
+    async def infer_tensors(
+        self,
+        name: str,
+        inputs: Sequence[Tensor],
+        *,
+        outputs: Sequence[str] = (),
+        parameters: Mapping[str, Any] | None = None,
+        version: str = "",
+    ) -> tuple[list[Tensor], str]:
+        """Run a model on its own tensors.
+
+        Args:
+            name: of the model.
+            inputs: whatever they are; Triton judges them.
+            outputs: names of those that are wanted; all where there are none.
+            parameters: of Triton: booleans, whole numbers, numbers or strings.
+            version: a certain one, or "" for what Triton's policy serves.
+
+        Returns:
+            The outputs, and the version that answered.
+
+        Raises:
+            TensorRefused: the model takes no such tensors, or has no such output.
+            ServingError: as Triton answers, see `_ERRORS`.
+        """
+        request = service_pb2.ModelInferRequest(
+            model_name=name,
+            model_version=version,
+            inputs=[
+                service_pb2.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape)
+                for t in inputs
+            ],
+            outputs=[service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=output) for output in outputs],
+            raw_input_contents=[tensor.data for tensor in inputs],
         )
+        for key, value in (parameters or {}).items():
+            setattr(request.parameters[key], _PARAMETER_FIELDS[type(value)], value)
+        reply = await self._call(self._stub.ModelInfer, request, name, timeout_s=self._timeout_s)
+        return [
+            Tensor(output.name, output.datatype, tuple(output.shape), data)
+            for output, data in zip(reply.outputs, reply.raw_output_contents, strict=True)
+        ], reply.model_version
+
+    async def _call(self, method: Callable[..., Any], request: Any, name: str, *, timeout_s: float) -> Any:
+        try:
+            return await method(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as exc:
+            raise translate(exc, name) from exc
 
     async def _newest(self, name: str, version: str) -> str:
         versions = await self.versions(name)
@@ -139,12 +204,20 @@ class Predictor:
         return version or versions[-1]
 
 
-def translate(exc: InferenceServerException, name: str) -> ServingError:
-    """Triton's error as one of ours."""
-    code = next((code for code in grpc.StatusCode if str(code) == exc.status()), grpc.StatusCode.UNKNOWN)
+_PARAMETER_FIELDS: Mapping[type, str] = {
+    bool: "bool_param",
+    int: "int64_param",
+    float: "double_param",
+    str: "string_param",
+}
+
+
+def translate(exc: grpc.RpcError, name: str) -> ServingError:
+    """Triton's error, or the channel's, as one of ours."""
+    code, details = exc.code(), exc.details() or ""
     if code is grpc.StatusCode.NOT_FOUND:
         # Triton says NOT_FOUND of a model that it knows as well, while no version of it serves.
-        if "no available versions" in exc.message():
+        if "no available versions" in details:
             return PredictorUnavailable(f"model {name!r} has no version that serves")
         return ModelNotFound(f"model {name!r} is unknown")
-    return _ERRORS[code](f"model {name!r}: {exc.message()}")
+    return _ERRORS[code](f"model {name!r}: {details}")

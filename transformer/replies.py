@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from transformer.dataplane import ImageResult, Stages, TableResult
+from transformer.dataplane import ImageResult, TableResult
 from transformer.model import Model
+from transformer.stages import Stages
 from transformer.tasks.detect import Detections
 
 _BEST_CLASSES = 5
@@ -78,7 +79,7 @@ def class_name(model: Model, class_id: int) -> str:
     return model.names.get(class_id, str(class_id))
 
 
-def _model(model: Model) -> dict[str, str]:
+def _model(model: Model) -> dict[str, str | None]:
     return {"name": model.name, "version": model.version, "task": model.task}
 
 

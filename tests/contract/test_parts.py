@@ -4,14 +4,15 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import grpc
+import grpc.aio
 import pytest
-from tritonclient.utils import InferenceServerException
 
 from predictor.settings import Settings as PredictorSettings
-from transformer import arguments, errors
+from transformer import SERVER_NAME, __version__, arguments, errors
 from transformer.predictor import translate
 from transformer.settings import TransformerSettings
 
@@ -87,6 +88,11 @@ def test_readme_names_every_setting_and_no_other() -> None:
     assert transformer <= named
 
 
+def test_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (SERVER_NAME, __version__) == (project["name"], project["version"])
+
+
 def test_readme_names_targets_that_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text()))
@@ -109,6 +115,7 @@ def test_transformer_takes_the_host_as_the_controller_passes_it() -> None:
         ["--predictor_host", "t:1", "--what"],
         ["--predictor_host", "t:x"],
         ["--predictor_host", "t:1", "--http_port", "99999"],
+        ["--predictor_host", "t:1", "--grpc_port", "http"],
     ],
 )
 def test_transformer_refuses_wrong_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,6 +127,6 @@ def test_transformer_refuses_wrong_arguments(argv: list[str], capsys: pytest.Cap
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 def test_every_grpc_status_of_triton_is_translated(code: grpc.StatusCode) -> None:
-    error = translate(InferenceServerException("detail", status=str(code)), "digits")
+    error = translate(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="detail"), "digits")
     assert isinstance(error, errors.ServingError)
     assert "digits" in str(error)

@@ -25,6 +25,7 @@ class Stack:
 
     Attributes:
         http: client of the transformer.
+        http_port, grpc_port: of the transformer.
         triton_http_port: Triton's own HTTP port.
         triton_grpc_port: Triton's own gRPC port.
         process: supervisor, the parent of every part.
@@ -32,6 +33,8 @@ class Stack:
     """
 
     http: httpx.Client
+    http_port: int
+    grpc_port: int
     triton_http_port: int
     triton_grpc_port: int
     process: subprocess.Popen[bytes]
@@ -41,10 +44,11 @@ class Stack:
 @contextmanager
 def start_stack(repository: Path, log: Path, *, variables: Mapping[str, str] | None = None) -> Iterator[Stack]:
     """Serve a repository until the block ends."""
-    http_port, triton_http, triton_grpc, triton_metrics = find_free_ports(4)
+    http_port, grpc_port, triton_http, triton_grpc, triton_metrics = find_free_ports(5)
     environment = os.environ | {
         "REPOSITORY": str(repository),
         "HTTP_PORT": str(http_port),
+        "GRPC_PORT": str(grpc_port),
         "TRITON_HTTP_PORT": str(triton_http),
         "TRITON_GRPC_PORT": str(triton_grpc),
         "TRITON_METRICS_PORT": str(triton_metrics),
@@ -57,7 +61,7 @@ def start_stack(repository: Path, log: Path, *, variables: Mapping[str, str] | N
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{http_port}", trust_env=False, timeout=60) as client:
             wait_until(lambda: is_ready(client, process, log), seconds=START_S, log=log)
-            yield Stack(client, triton_http, triton_grpc, process, log)
+            yield Stack(client, http_port, grpc_port, triton_http, triton_grpc, process, log)
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -1,5 +1,6 @@
 """What a client can get wrong: a 4xx that says why, and the server goes on."""
 
+import gzip
 import io
 import os
 import re
@@ -124,9 +125,25 @@ def test_mistake_is_named(
     assert says in response.text.replace('\\"', '"')
 
 
-def test_compressed_body_is_refused(stack: Stack) -> None:
-    response = stack.http.post("/predict/digits", content=SEVEN, headers=JPEG | {"Content-Encoding": "gzip"})
+@pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip"])
+def test_other_compression_is_refused(stack: Stack, encoding: str) -> None:
+    response = stack.http.post("/predict/digits", content=SEVEN, headers=JPEG | {"Content-Encoding": encoding})
     assert (response.status_code, "Content-Encoding" in response.json()["error"]) == (415, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (SEVEN, 400, "broken gzip"),
+        (gzip.compress(SEVEN)[:-9], 400, "broken gzip"),
+        (gzip.compress(SEVEN)[:-9] + bytes(9), 400, "broken gzip"),
+        (gzip.compress(SEVEN) + b"more", 400, "broken gzip"),
+        (gzip.compress(bytes(64 * 2**20 + 1)), 413, "unpacked it is more than the limit of 67108864 bytes"),
+    ],
+)
+def test_broken_gzip_and_bombs_are_refused(stack: Stack, body: bytes, status: int, says: str) -> None:
+    response = stack.http.post("/predict/digits", content=body, headers=JPEG | {"Content-Encoding": "gzip"})
+    assert (response.status_code, says in response.json()["error"]) == (status, True), response.text
 
 
 def test_picture_over_the_byte_limit_is_refused(stack: Stack) -> None:

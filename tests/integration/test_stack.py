@@ -19,6 +19,12 @@ from tests.integration.triton import find_free_ports, start_triton
 
 SEVEN = (ROOT / "loadtest" / "pictures" / "seven.png").read_bytes()
 MODELS = ROOT / "model_repository"
+PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
+
+
+def free_ports() -> dict[str, str]:
+    """The stack's variables for its ports, all of them free."""
+    return {name: str(port) for name, port in zip(PORTS, find_free_ports(len(PORTS)), strict=True)}
 
 
 def part(stack: Stack, word: str) -> psutil.Process:
@@ -62,9 +68,7 @@ def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("word", ["serve.py", "make"])
 def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
-    http_port, *triton_ports = find_free_ports(4)
-    names = ("TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
-    ports = {name: str(port) for name, port in zip(names, triton_ports, strict=True)} | {"HTTP_PORT": str(http_port)}
+    ports = free_ports()
     variables = [f"{name}={port}" for name, port in ports.items()]
     command = [sys.executable, "serve.py"] if word == "serve.py" else ["make", "serve", *variables]
     with (tmp_path / "log").open("wb") as output:
@@ -86,8 +90,7 @@ def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
 
 @pytest.mark.parametrize(("program", "after_s"), [("serve.py", 3.6), ("demo.py", 2.4)])
 def test_stop_while_the_models_load_leaves_nothing_behind(program: str, after_s: float) -> None:
-    names = ("HTTP_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
-    marks = {name: str(port) for name, port in zip(names, find_free_ports(4), strict=True)} | {"MARK": uuid4().hex}
+    marks = free_ports() | {"MARK": uuid4().hex}
     parent = subprocess.Popen(
         [sys.executable, program],
         cwd=ROOT,
@@ -113,24 +116,15 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
 
 
 def test_stack_gives_up_on_a_part_that_dies_at_once() -> None:
-    http_port, *triton_ports = (str(port) for port in find_free_ports(4))
-    done = run_program(
-        "serve.py",
-        HTTP_PORT=http_port,
-        TRITON_HTTP_PORT=triton_ports[0],
-        TRITON_GRPC_PORT=triton_ports[1],
-        TRITON_METRICS_PORT=triton_ports[2],
-        TRANSFORMER_THREADS="none",
-    )
+    done = run_program("serve.py", **free_ports(), TRANSFORMER_THREADS="none")
     assert done.returncode == 1
     assert "error: TRANSFORMER_THREADS: got 'none'" in done.stdout
     assert "error: transformer died again and again" in done.stderr
 
 
-@pytest.mark.parametrize("variable", ["HTTP_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT"])
+@pytest.mark.parametrize("variable", PORTS)
 def test_taken_port_is_named(variable: str) -> None:
-    names = ("HTTP_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
-    ports = {name: str(port) for name, port in zip(names, find_free_ports(4), strict=True)}
+    ports = free_ports()
     with socket.create_server(("127.0.0.1", int(ports[variable]))):
         done = run_program("serve.py", **ports)
     assert done.returncode == 1

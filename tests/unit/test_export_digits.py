@@ -9,14 +9,14 @@ from export.compatibility import check
 from export.digits.frame import CELLS, SIDE, describe_graph, frame
 from export.digits.renderings import load_plain, render
 from export.runtime import Session
-from transformer.model import Model, Tensor
+from transformer.model import Model, TensorMetadata
 from transformer.tasks import classify
 
 MODEL = Model(
     name="digits",
     version="1",
     task="classify",
-    input=Tensor("image", "UINT8", (SIDE, SIDE, 1)),
+    inputs=(TensorMetadata("image", "UINT8", (-1, SIDE, SIDE, 1)),),
     outputs=(),
     max_batch_size=8,
     names={},

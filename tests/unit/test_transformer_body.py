@@ -79,9 +79,11 @@ def test_read_items_takes_pictures() -> None:
 
 def test_read_instances_takes_pictures_rows_and_parameters() -> None:
     text = base64.b64encode(b"jpeg").decode()
-    items = read_instances(orjson.dumps({"instances": [{"image": {"b64": text}}], "parameters": {"iou": 0.5}}))
+    document = {"instances": [{"image": {"b64": text}}], "parameters": {"iou": 0.5}}
+    items = read_instances(orjson.dumps(document), "application/json")
     assert (items.images, items.parameters) == ([b"jpeg"], {"iou": 0.5})
-    assert read_instances(b'{"instances": [[1, 2], {"a": 1}]}').rows == [[1, 2], {"a": 1}]
+    assert read_instances(b'{"instances": [[1, 2], {"a": 1}]}', "").rows == [[1, 2], {"a": 1}]
+    assert read_instances(b"jpeg", "image/jpeg").images == [b"jpeg"]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_read_instances_takes_pictures_rows_and_parameters() -> None:
 )
 def test_read_instances_refuses(document: object, says: str) -> None:
     with pytest.raises(ServingError, match=says):
-        read_instances(orjson.dumps(document))
+        read_instances(orjson.dumps(document), "application/json")
 
 
 def test_read_parts_stops_at_the_limit() -> None:

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from transformer.model import ModelConfigError, Tensor, describe
+from transformer.model import ModelConfigError, TensorMetadata, describe
 
 DETECTOR = """
 name: "finder"
@@ -27,8 +27,11 @@ def config(metadata: str = METADATA, text: str = DETECTOR) -> Any:
 def test_describe_reads_everything_from_the_config() -> None:
     model = describe(config(), version="7")
     assert (model.name, model.version, model.task, model.platform) == ("finder", "7", "detect", "onnxruntime")
-    assert model.input == Tensor("image", "UINT8", (-1, -1, 3))
-    assert model.outputs == (Tensor("boxes", "FP32", (-1, 4)), Tensor("classes", "INT32", (-1,)))
+    assert model.input == TensorMetadata("image", "UINT8", (-1, -1, -1, 3))
+    assert model.outputs == (
+        TensorMetadata("boxes", "FP32", (-1, -1, 4)),
+        TensorMetadata("classes", "INT32", (-1, -1)),
+    )
     assert model.input_wh == (640, 480)
     assert (model.names, model.stride, model.end2end, model.max_batch_size) == ({0: "cat"}, 32, True, 8)
 

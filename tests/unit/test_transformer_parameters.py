@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from transformer.errors import InvalidRequest
-from transformer.model import Model, Tensor
+from transformer.model import Model, TensorMetadata
 from transformer.parameters import read_selection
 from transformer.tasks.detect import Selection
 
@@ -13,13 +13,21 @@ DETECTOR = Model(
     name="finder",
     version="1",
     task="detect",
-    input=Tensor("image", "UINT8", (-1, -1, 3)),
-    outputs=(Tensor("boxes", "FP32", (-1, 4)),),
+    inputs=(TensorMetadata("image", "UINT8", (-1, -1, -1, 3)),),
+    outputs=(TensorMetadata("boxes", "FP32", (-1, -1, 4)),),
     max_batch_size=8,
     names={0: "cat", 1: "dog", 2: "7"},
     input_wh=(320, 320),
 )
-TABLE = Model("iris", "1", "tabular", Tensor("features", "FP32", (4,)), (), 8, {})
+TABLE = Model(
+    "iris",
+    "1",
+    "tabular",
+    (TensorMetadata("features", "FP32", (-1, 4)),),
+    (),
+    8,
+    {},
+)
 
 
 @pytest.mark.parametrize(

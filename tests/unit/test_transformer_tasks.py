@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from transformer.errors import InvalidRequest, PredictorError
 from transformer.letterbox import fit
-from transformer.model import Model, Tensor
+from transformer.model import Model, TensorMetadata
 from transformer.tasks import classify, detect, tabular
 from transformer.tasks.detect import Selection
 
@@ -17,13 +17,13 @@ FUSED = Model(
     name="finder",
     version="1",
     task="detect",
-    input=Tensor("image", "UINT8", (-1, -1, 3)),
+    inputs=(TensorMetadata("image", "UINT8", (-1, -1, -1, 3)),),
     outputs=(),
     max_batch_size=8,
     names={0: "cat", 1: "dog"},
     input_wh=(64, 64),
 )
-BARE = replace(FUSED, input=Tensor("images", "FP32", (3, -1, -1)))
+BARE = replace(FUSED, inputs=(TensorMetadata("images", "FP32", (-1, 3, -1, -1)),))
 PLAN = fit((64, 64), (64, 64), stride=32)
 # Two cats that overlap, a weak dog.
 CXCYWH = np.array([[20, 20, 20, 20], [21, 20, 20, 20], [50, 50, 10, 10]], np.float32)
@@ -49,7 +49,7 @@ def test_detect_preprocess_takes_the_smallest_rectangle_where_dims_are_free() ->
 
 def test_detect_preprocess_takes_the_square_where_dims_are_fixed() -> None:
     tensor, _ = detect.preprocess(
-        np.zeros((40, 80, 3), np.uint8), replace(FUSED, input=Tensor("image", "UINT8", (64, 64, 3)))
+        np.zeros((40, 80, 3), np.uint8), replace(FUSED, inputs=(TensorMetadata("image", "UINT8", (-1, 64, 64, 3)),))
     )
     assert tensor.shape == (64, 64, 3)
 
@@ -110,8 +110,8 @@ CLASSIFIER = Model(
     name="digits",
     version="1",
     task="classify",
-    input=Tensor("image", "UINT8", (16, 16, 1)),
-    outputs=(Tensor("probabilities", "FP32", (2,)),),
+    inputs=(TensorMetadata("image", "UINT8", (-1, 16, 16, 1)),),
+    outputs=(TensorMetadata("probabilities", "FP32", (-1, 2)),),
     max_batch_size=8,
     names={0: "a", 1: "b"},
     input_wh=(16, 16),
@@ -150,8 +150,8 @@ TABLE = Model(
     name="iris",
     version="1",
     task="tabular",
-    input=Tensor("features", "FP32", (2,)),
-    outputs=(Tensor("probabilities", "FP32", (2,)),),
+    inputs=(TensorMetadata("features", "FP32", (-1, 2)),),
+    outputs=(TensorMetadata("probabilities", "FP32", (-1, 2)),),
     max_batch_size=8,
     names={0: "a", 1: "b"},
     features=("length", "width"),

@@ -3,8 +3,6 @@
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
@@ -15,35 +13,26 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from transformer import metrics
+from transformer import __version__, metrics
 from transformer.dataplane import DataPlane
-from transformer.errors import ServingError
-from transformer.predictor import Predictor
-from transformer.rest import openapi, predict, v2
+from transformer.errors import MESSAGE_LENGTH, ServingError
+from transformer.rest import openapi, predict, v1, v2
 from transformer.settings import TransformerSettings
 
 log = logging.getLogger("transformer")
 
 _ID_HEADER = b"x-request-id"
-_MESSAGE_LENGTH = 600  # of what is quoted from a client, in answers and in the log
 _QUIET_PATHS = ("/v2/health/", "/metrics")
 _DESCRIPTION = "A picture goes in, detections come out: preprocessing and post-processing in front of NVIDIA Triton."
 
 
-def create_app(settings: TransformerSettings, *, predictor_url: str) -> FastAPI:
-    """The application over the Triton at `predictor_url` (`host:port` of its gRPC)."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        predictor = Predictor(predictor_url, timeout_s=settings.request_timeout_s)
-        app.state.dataplane = DataPlane(predictor, settings)
-        yield
-        await app.state.dataplane.close()
-
+def create_app(settings: TransformerSettings, dataplane: DataPlane) -> FastAPI:
+    """The application over a data plane."""
     # Like FastAPI, with the files of /docs from this server: a cluster need not reach a content delivery network.
-    app = FastAPIOffline(title="Nereid", description=_DESCRIPTION, version="0.1.0", redoc_url=None, lifespan=lifespan)
-    app.state.settings = settings
+    app = FastAPIOffline(title="Nereid", description=_DESCRIPTION, version=__version__, redoc_url=None)
+    app.state.settings, app.state.dataplane = settings, dataplane
     app.include_router(predict.router)
+    app.include_router(v1.router)
     app.include_router(v2.router)
     app.add_api_route("/metrics", _metrics, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_exception_handler(ServingError, _serving_error)
@@ -83,13 +72,12 @@ class RequestLog:
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")
-            metrics.REQUESTS.labels(route, status).inc()
-            metrics.REQUEST_SECONDS.labels(route).observe(seconds)
+            metrics.count_request(route, status, seconds)
             # Probes and scrapes come every few seconds and say nothing while all is well.
             level = logging.DEBUG if scope["path"].startswith(_QUIET_PATHS) and status in (200, 503) else logging.INFO
             line = "%s %s %s %d %.1fms"
             # The path as it was sent: percent-encoded, so that it cannot end the line.
-            path = scope["raw_path"].decode("ascii", "replace")[:_MESSAGE_LENGTH]
+            path = scope["raw_path"].decode("ascii", "replace")[:MESSAGE_LENGTH]
             log.log(level, line, request_id, scope["method"], path, status, seconds * 1000)
 
 
@@ -101,16 +89,11 @@ def _serving_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, ServingError)  # noqa: S101  # registered for this class
     headers = {} if exc.retry_after_s is None else {"Retry-After": str(exc.retry_after_s)}
     request_id = request.scope["state"]["request_id"]
-    if exc.phrase is None:
-        message = str(exc)
-        if len(message) > _MESSAGE_LENGTH:
-            message = f"{message[:_MESSAGE_LENGTH]} ..."
-        log.info("%s %d %r", request_id, exc.status, message)
-        return _error(exc.status, message, headers)
+    message = exc.for_client(request_id)
     # A probe that asks while Triton is away says so with its status.
-    level = logging.DEBUG if request.url.path.startswith(_QUIET_PATHS) else logging.ERROR
-    log.log(level, "%s %d %s: %s", request_id, exc.status, type(exc).__name__, exc)
-    return _error(exc.status, f"{exc.phrase} (request {request_id})", headers)
+    quiet = request.url.path.startswith(_QUIET_PATHS)
+    log.log(logging.DEBUG if quiet else exc.log_level, "%s %d %s", request_id, exc.status, exc.for_log())
+    return _error(exc.status, message, headers)
 
 
 def _http_error(request: Request, exc: Exception) -> Response:

@@ -1,12 +1,16 @@
 """Request bodies: read within the limit, and taken apart by their content type."""
 
 import binascii
+import gzip
+import io
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from transformer.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
@@ -16,6 +20,7 @@ from transformer.rest.multipart import read_parts
 _MAX_VALUES = 2**20
 _LIST_WEIGHT = 8
 
+_ENCODINGS = ("identity", "gzip", "x-gzip")
 _EXPECTED = "image/*, multipart/form-data or application/json"
 
 
@@ -36,16 +41,18 @@ class Items:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def read_body(request: Request, *, max_bytes: int) -> bytes:
-    """The whole body.
+async def read_body(request: Request) -> bytes:
+    """The whole body, unpacked where it is gzip.
 
     Raises:
-        PayloadTooLarge: it is, or says that it is, longer than `max_bytes`; no more than that is read.
-        UnsupportedMedia: it is compressed.
+        PayloadTooLarge: it is, or says that it is, longer than the limit, or becomes so; no more than that is read.
+        UnsupportedMedia: it is compressed otherwise.
+        InvalidRequest: it is broken gzip.
     """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise UnsupportedMedia(f"Content-Encoding: got {encoding[:60]!r}, expected none")
+    max_bytes = request.app.state.settings.max_body_bytes
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in _ENCODINGS:
+        raise UnsupportedMedia(f"Content-Encoding: got {encoding[:60]!r}, expected gzip or none")
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > max_bytes:
         raise PayloadTooLarge(f"body: {length} bytes is over the limit of {max_bytes}")
@@ -58,7 +65,20 @@ async def read_body(request: Request, *, max_bytes: int) -> bytes:
             chunks.append(chunk)
     except ClientDisconnect as exc:
         raise InvalidRequest(f"body: the client went away after {size} bytes") from exc
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return body if encoding == "identity" else await run_in_threadpool(_unpack, body, max_bytes=max_bytes)
+
+
+def _unpack(body: bytes, *, max_bytes: int) -> bytes:
+    """Gzip, of any number of members, to at most so many bytes."""
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
+            unpacked = file.read(max_bytes + 1)
+    except (OSError, EOFError, zlib.error) as exc:
+        raise InvalidRequest(f"body: broken gzip: {exc}") from exc
+    if len(unpacked) > max_bytes:
+        raise PayloadTooLarge(f"body: unpacked it is more than the limit of {max_bytes} bytes")
+    return unpacked
 
 
 def read_items(body: bytes, content_type: str, *, max_items: int) -> Items:
@@ -68,7 +88,7 @@ def read_items(body: bytes, content_type: str, *, max_items: int) -> Items:
         InvalidRequest: the body is empty or not what its content type says.
         UnsupportedMedia: another content type.
     """
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = _media_type(content_type)
     if not body:
         raise InvalidRequest(f"body: got 0 bytes, expected {_EXPECTED}")
     if media_type == "multipart/form-data":
@@ -85,8 +105,14 @@ def read_items(body: bytes, content_type: str, *, max_items: int) -> Items:
     raise UnsupportedMedia(f"Content-Type: got {media_type[:60] or 'none'!r}, expected {_EXPECTED}")
 
 
-def read_instances(body: bytes) -> Items:
-    """`{"instances": [...], "parameters": {...}}` of the v1 protocol."""
+def read_instances(body: bytes, content_type: str) -> Items:
+    """What v1 asks about: `{"instances": [...], "parameters": {...}}`, or one encoded picture as the body.
+
+    Raises:
+        InvalidRequest: the body is neither.
+    """
+    if _media_type(content_type).startswith("image/"):
+        return Items(images=[body], many=True)
     document = read_json(body)
     if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
         raise InvalidRequest('body: expected {"instances": [...]}, one entry for each picture or row')
@@ -106,6 +132,10 @@ def read_instances(body: bytes) -> Items:
     if any(pictures):
         raise InvalidRequest("instances: got pictures and rows together, expected one kind")
     return Items(rows=instances, many=True, parameters=parameters)
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def read_json(body: bytes) -> Any:

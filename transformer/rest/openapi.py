@@ -120,6 +120,7 @@ V1_PREDICT: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
+            "image/*": {"schema": _BINARY},
             "application/json": {
                 "schema": _object(
                     {
@@ -130,7 +131,7 @@ V1_PREDICT: dict[str, Any] = {
                     },
                     optional=("parameters",),
                 )
-            }
+            },
         },
     },
     "responses": _responses(
@@ -143,27 +144,102 @@ V1_PREDICT: dict[str, Any] = {
     ),
 }
 
-_TENSORS = _array(_object({"name": _STRING, "datatype": _STRING, "shape": _array(_INTEGER)}))
-
-HEALTH: dict[str, Any] = {
-    "responses": _responses("Yes.", {"application/json": {"schema": {"type": "object"}}}),
+_METADATA = _array(_object({"name": _STRING, "datatype": _STRING, "shape": _array(_INTEGER)}))
+_ANYTHING = {"type": "object"}
+_HEADER_LENGTH = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "required": False,
+    "schema": _INTEGER,
+    "description": "bytes of JSON before the binary data; 0: the body is the only input itself",
 }
-MODEL: dict[str, Any] = {
-    "responses": _responses(
-        "Metadata of the model.",
+
+
+def _json_reply(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"responses": _responses(description, {"application/json": {"schema": schema}})}
+
+
+HEALTH = _json_reply("Yes.", _ANYTHING)
+SERVER = _json_reply(
+    "Metadata of the server.", _object({"name": _STRING, "version": _STRING, "extensions": _array(_STRING)})
+)
+MODELS = _json_reply("Names of the models.", _object({"models": _array(_STRING)}))
+READY = _json_reply("It serves.", _object({"name": _STRING, "ready": {"const": True}}))
+CONFIG = _json_reply("Triton's ModelConfig.", _ANYTHING)
+MODEL = _json_reply(
+    "Metadata of the model.",
+    _object(
         {
+            "name": _STRING,
+            "versions": _array(_STRING),
+            "platform": _STRING,
+            "inputs": _METADATA,
+            "outputs": _METADATA,
+            "parameters": _object(
+                {
+                    "task": {"enum": ["detect", "classify", "tabular", None]},
+                    "names": _array(_STRING),
+                    "model_inputs": _METADATA,
+                    "model_outputs": _METADATA,
+                }
+            ),
+        }
+    ),
+)
+
+_TENSOR = {
+    "name": _STRING,
+    "datatype": _STRING,
+    "shape": _array(_INTEGER),
+    "data": _array({"description": "flat or nested; base64 strings for pictures"}),
+    "parameters": _ANYTHING,
+}
+_REQUEST = _object(
+    {
+        "inputs": _array(_object(_TENSOR, optional=("data", "parameters"))),
+        "outputs": _array(_object({"name": _STRING, "parameters": _ANYTHING}, optional=("parameters",))),
+        "parameters": {"type": "object", "description": "as the query parameters of /predict; binary_data_output"},
+        "id": _STRING,
+    },
+    optional=("outputs", "parameters", "id"),
+)
+V2_INFER: dict[str, Any] = {
+    "parameters": [_HEADER_LENGTH],
+    "requestBody": {
+        "required": True,
+        "content": {
             "application/json": {
-                "schema": _object(
-                    {
-                        "name": _STRING,
-                        "versions": _array(_STRING),
-                        "platform": _STRING,
-                        "inputs": _TENSORS,
-                        "outputs": _TENSORS,
-                        "parameters": {"type": "object"},
-                    }
-                )
-            }
+                "schema": _REQUEST,
+                "examples": {
+                    "a picture": {
+                        "value": {
+                            "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["<base64>"]}],
+                            "parameters": {"confidence": 0.5},
+                        }
+                    },
+                    "a row": {
+                        "value": {
+                            "inputs": [
+                                {"name": "features", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}
+                            ]
+                        }
+                    },
+                },
+            },
+            "application/octet-stream": {"schema": _BINARY},
         },
+    },
+    "responses": _responses(
+        "The outputs that were asked for, or all.",
+        {"application/json": {"schema": _ref("InferResponse")}, "application/octet-stream": {"schema": _BINARY}},
     ),
 }
+SCHEMAS["InferResponse"] = _object(
+    {
+        "model_name": _STRING,
+        "model_version": _STRING,
+        "outputs": _array(_object(_TENSOR, optional=("data", "parameters"))),
+        "id": _STRING,
+    },
+    optional=("id",),
+)

@@ -7,12 +7,12 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from transformer import annotation, metrics, replies
-from transformer.dataplane import DataPlane, ImageResult, TableResult
+from transformer import annotation, replies
+from transformer.dataplane import DataPlane, ImageResult
 from transformer.errors import InvalidRequest
 from transformer.parameters import NAMES
 from transformer.rest import openapi
-from transformer.rest.body import read_body, read_instances, read_items
+from transformer.rest.body import read_body, read_items
 from transformer.settings import TransformerSettings
 
 PictureType = Literal["image/jpeg", "image/png"]
@@ -34,9 +34,9 @@ router = APIRouter()
 @router.post("/predict/{model}", tags=["predict"], summary="Ask a model", openapi_extra=openapi.PREDICT)
 async def predict(model: str, request: Request) -> Response:
     """Pictures as multipart files named `image` or as a raw body, or rows as JSON."""
-    parameters = _query_parameters(request)
+    parameters = query_parameters(request)
     settings: TransformerSettings = request.app.state.settings
-    body = await read_body(request, max_bytes=settings.max_body_bytes)
+    body = await read_body(request)
     content_type = request.headers.get("content-type", "")
     items = await run_in_threadpool(read_items, body, content_type, max_items=settings.max_items)
     picture_type = _accepted_picture(request.headers.get("accept", ""))
@@ -45,46 +45,25 @@ async def predict(model: str, request: Request) -> Response:
         raise InvalidRequest(f"Accept: {picture_type}: got {got}, expected one picture")
     dataplane: DataPlane = request.app.state.dataplane
     if items.rows:
-        return await _json(await _infer_rows(dataplane, model, items.rows, parameters), replies.table_reply)
-    results = await _infer_images(dataplane, model, items.images, parameters, keep_images=picture_type is not None)
+        return await write_json(
+            await dataplane.infer_rows(model, items.rows, parameters=parameters), replies.table_reply
+        )
+    keep = picture_type is not None
+    results = await dataplane.infer_images(model, items.images, parameters=parameters, keep_images=keep)
     if picture_type:
         picture = await run_in_threadpool(_annotate, results[0], picture_type)
         return Response(picture, media_type=picture_type)
     if items.many:
-        return await _json(results, lambda results: [replies.image_reply(result) for result in results])
-    return await _json(results[0], replies.image_reply)
+        return await write_json(results, lambda results: [replies.image_reply(result) for result in results])
+    return await write_json(results[0], replies.image_reply)
 
 
-@router.post("/v1/models/{model}:predict", tags=["v1"], summary="v1 predict", openapi_extra=openapi.V1_PREDICT)
-async def predict_v1(model: str, request: Request) -> Response:
-    """KServe v1: `{"instances": [...]}` in, `{"predictions": [...]}` out, one for each instance."""
-    settings: TransformerSettings = request.app.state.settings
-    body = await read_body(request, max_bytes=settings.max_body_bytes)
-    items = await run_in_threadpool(read_instances, body)
-    dataplane: DataPlane = request.app.state.dataplane
-    if items.rows:
-        table = await _infer_rows(dataplane, model, items.rows, items.parameters)
-        return await _json(table, lambda table: {"predictions": replies.row_predictions(table)})
-    results = await _infer_images(dataplane, model, items.images, items.parameters)
-    return await _json(results, lambda results: {"predictions": [replies.image_reply(result) for result in results]})
+def query_parameters(request: Request) -> dict[str, str]:
+    """Parameters of a detector in the query.
 
-
-async def _infer_rows(dataplane: DataPlane, name: str, rows: list[Any], parameters: Mapping[str, Any]) -> TableResult:
-    table = await dataplane.infer_rows(name, rows, parameters=parameters)
-    metrics.count_item(table.model, table.stages)
-    return table
-
-
-async def _infer_images(
-    dataplane: DataPlane, name: str, images: list[bytes], parameters: Mapping[str, Any], *, keep_images: bool = False
-) -> list[ImageResult]:
-    results = await dataplane.infer_images(name, images, parameters=parameters, keep_images=keep_images)
-    for result in results:
-        metrics.count_item(result.model, result.stages)
-    return results
-
-
-def _query_parameters(request: Request) -> dict[str, str]:
+    Raises:
+        InvalidRequest: one is there twice; `classes` may be.
+    """
     parameters: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name in parameters and name == "classes":
@@ -126,7 +105,7 @@ def _annotate(result: ImageResult, media_type: PictureType) -> bytes:
     return annotation.encode(drawn, media_type)
 
 
-async def _json(result: T, reply: Callable[[T], Any]) -> Response:
+async def write_json(result: T, reply: Callable[[T], Any]) -> Response:
     """A result as JSON; in a thread, for many detections take a while to write."""
     body = await run_in_threadpool(lambda: orjson.dumps(reply(result)))
     return Response(body, media_type="application/json")

@@ -1,12 +1,19 @@
-"""Open Inference Protocol (v2): health and metadata."""
+"""Open Inference Protocol (v2) over HTTP."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
+from transformer import SERVER_NAME, __version__
 from transformer.dataplane import DataPlane
 from transformer.errors import PredictorUnavailable
+from transformer.inference import EXTENSIONS, InferRequest, infer, interface, read_raw_input
+from transformer.model import TensorMetadata
 from transformer.rest import openapi
+from transformer.rest.body import read_body
+from transformer.rest.tensors import HEADER_LENGTH, Document, read_document, read_header_length, write_response
 
 router = APIRouter(tags=["v2"])
 
@@ -27,24 +34,105 @@ async def ready(request: Request) -> dict[str, bool]:
     return {"ready": True}
 
 
+@router.get("/v2", summary="What this server is", openapi_extra=openapi.SERVER)
+async def server_metadata() -> dict[str, Any]:
+    """Name, version and the extensions of the protocol that are served."""
+    return {"name": SERVER_NAME, "version": __version__, "extensions": list(EXTENSIONS)}
+
+
+@router.get("/v2/models", summary="Models that serve", openapi_extra=openapi.MODELS)
+async def models(request: Request) -> dict[str, list[str]]:
+    """Names, in alphabetical order."""
+    return {"models": await request.app.state.dataplane.models()}
+
+
+@router.get(
+    "/v2/models/{model}/versions/{version}", summary="What a model takes and gives", openapi_extra=openapi.MODEL
+)
 @router.get("/v2/models/{model}", summary="What a model takes and gives", openapi_extra=openapi.MODEL)
-async def model_metadata(model: str, request: Request, response: Response) -> dict[str, Any]:
-    """Name, versions, platform, inputs and outputs as Triton serves them."""
+async def model_metadata(model: str, request: Request, version: str = "") -> dict[str, Any]:
+    """Versions that serve, platform, the tensors that `infer` takes and gives; those of the model itself beside."""
     dataplane: DataPlane = request.app.state.dataplane
-    description = await dataplane.model(model)
-    response.headers["Cache-Control"] = "no-store"
-    lead = [description.batch_dim]
+    described = await dataplane.model(model, version)
+    inputs, outputs = interface(described)
     return {
-        "name": description.name,
-        "versions": await dataplane.versions(model),
-        "platform": description.platform,
-        "inputs": [
-            {"name": tensor.name, "datatype": tensor.datatype, "shape": lead + list(tensor.dims)}
-            for tensor in (description.input,)
-        ],
-        "outputs": [
-            {"name": tensor.name, "datatype": tensor.datatype, "shape": lead + list(tensor.dims)}
-            for tensor in description.outputs
-        ],
-        "parameters": {"task": description.task, "names": list(description.names.values())},
+        "name": described.name,
+        "versions": await dataplane.versions(model, version),
+        "platform": described.platform,
+        "inputs": _tensors(inputs),
+        "outputs": _tensors(outputs),
+        "parameters": {
+            "task": described.task,
+            "names": list(described.names.values()),
+            "model_inputs": _tensors(described.inputs),
+            "model_outputs": _tensors(described.outputs),
+        },
     }
+
+
+@router.get(
+    "/v2/models/{model}/versions/{version}/ready", summary="Whether a model serves", openapi_extra=openapi.READY
+)
+@router.get("/v2/models/{model}/ready", summary="Whether a model serves", openapi_extra=openapi.READY)
+async def model_ready(model: str, request: Request, version: str = "") -> dict[str, Any]:
+    """True where it serves; 404 for an unknown model or version, 503 where none of its versions serves."""
+    await request.app.state.dataplane.versions(model, version)
+    return {"name": model, "ready": True}
+
+
+@router.get(
+    "/v2/models/{model}/versions/{version}/config", summary="The model's config.pbtxt", openapi_extra=openapi.CONFIG
+)
+@router.get("/v2/models/{model}/config", summary="The model's config.pbtxt", openapi_extra=openapi.CONFIG)
+async def model_config(model: str, request: Request, version: str = "") -> dict[str, Any]:
+    """Triton's model configuration extension: what clients read that preprocess by themselves."""
+    return _plain(await request.app.state.dataplane.config(model, version))
+
+
+@router.post("/v2/models/{model}/versions/{version}/infer", summary="Ask a model", openapi_extra=openapi.V2_INFER)
+@router.post("/v2/models/{model}/infer", summary="Ask a model", openapi_extra=openapi.V2_INFER)
+async def model_infer(model: str, request: Request, version: str = "") -> Response:
+    """Pictures as a BYTES tensor `image`, rows as FP32 or FP64, or the model's own tensors."""
+    dataplane: DataPlane = request.app.state.dataplane
+    body = await read_body(request)
+    header_length = read_header_length(request.headers.get(HEADER_LENGTH), body)
+    if header_length or HEADER_LENGTH not in request.headers:
+        document = await run_in_threadpool(read_document, body, header_length)
+    else:
+        # Triton's "raw binary request": no JSON at all.
+        document = Document(inputs=[await read_raw_input(dataplane, model, version, body)], binary=True)
+    asked = InferRequest(
+        model, document.inputs, version=version, outputs=list(document.outputs), parameters=document.parameters
+    )
+    content, length = await run_in_threadpool(write_response, await infer(dataplane, asked), document)
+    if length is None:
+        return Response(content, media_type="application/json")
+    return Response(content, headers={HEADER_LENGTH: str(length)}, media_type="application/octet-stream")
+
+
+def _tensors(tensors: Sequence[TensorMetadata]) -> list[dict[str, Any]]:
+    return [{"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape} for tensor in tensors]
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    """A protobuf message as Triton writes it: `json_format` has whole numbers of 64 bits as strings."""
+    return {
+        field.name: _plain_field(field, getattr(message, field.name))
+        for field in message.DESCRIPTOR.fields
+        if not field.has_presence or message.HasField(field.name)
+    }
+
+
+def _plain_field(field: Any, value: Any) -> Any:
+    if field.message_type and field.message_type.GetOptions().map_entry:
+        of_value = field.message_type.fields_by_name["value"]
+        return {str(key): _plain_field(of_value, value[key]) for key in sorted(value)}
+    if field.is_repeated:
+        return [_plain_value(field, item) for item in value]
+    return _plain_value(field, value)
+
+
+def _plain_value(field: Any, value: Any) -> Any:
+    if field.message_type:
+        return _plain(value)
+    return field.enum_type.values_by_number[value].name if field.enum_type else value

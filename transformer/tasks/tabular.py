@@ -9,14 +9,17 @@ from numpy.typing import NDArray
 from transformer.errors import InvalidRequest, PredictorError
 from transformer.model import Model
 
+Rows = Sequence[Any] | NDArray[np.float32] | NDArray[np.float64]
+
 _FP32_MAX = float(np.finfo(np.float32).max)
 
 
-def preprocess(rows: Sequence[Any], model: Model) -> NDArray[np.float32]:
-    """Rows as lists (in the model's order) or as objects (by name) to one array.
+def preprocess(rows: Rows, model: Model) -> NDArray[np.float32]:
+    """Rows as lists (in the model's order), as objects (by name) or as an array to one array.
 
     Args:
-        rows: one or many; each `[5.1, 3.5, ...]` or `{"sepal length (cm)": 5.1, ...}`.
+        rows: one or many; each `[5.1, 3.5, ...]` or `{"sepal length (cm)": 5.1, ...}`; or FP32 or FP64
+            `(rows, features)`.
         model: says how many columns there are and their names.
 
     Returns:
@@ -25,8 +28,10 @@ def preprocess(rows: Sequence[Any], model: Model) -> NDArray[np.float32]:
     Raises:
         InvalidRequest: a row is empty, too short or too long, has unknown names or something that is no number.
     """
-    if not rows:
+    if not len(rows):
         raise InvalidRequest("rows: got none, expected at least one")
+    if isinstance(rows, np.ndarray):
+        return _table(rows, model)
     return np.array([_row(row, model, index=index) for index, row in enumerate(rows)], np.float32)
 
 
@@ -41,6 +46,25 @@ def postprocess(outputs: Mapping[str, NDArray[Any]], model: Model) -> NDArray[np
     if output.ndim != 2 or output.shape[1] != columns:
         raise PredictorError(f"{model.name}: got output {output.shape}, expected (rows, {columns})")
     return output
+
+
+def _table(rows: NDArray[Any], model: Model) -> NDArray[np.float32]:
+    width = model.input.dims[-1]
+    if rows.ndim != 2:
+        raise InvalidRequest(f"rows: got shape {list(rows.shape)}, expected [-1, {width}]: {', '.join(model.features)}")
+    if width > 0 and rows.shape[1] != width:
+        raise _wrong_width(0, rows.shape[1], model)
+    # Also false for what is no number.
+    fits = np.abs(rows) <= _FP32_MAX
+    if not fits.all():
+        index, column = np.argwhere(~fits)[0]
+        raise InvalidRequest(f"row {index}, column {column}: got {rows[index, column]}, expected an FP32 number")
+    return rows.astype(np.float32, copy=False)
+
+
+def _wrong_width(index: int, got: int, model: Model) -> InvalidRequest:
+    expected = f"{model.input.dims[-1]}: {', '.join(model.features)}"
+    return InvalidRequest(f"row {index}: got {got} values, expected {expected}")
 
 
 def _row(row: Any, model: Model, *, index: int) -> list[float]:
@@ -62,7 +86,7 @@ def _row(row: Any, model: Model, *, index: int) -> list[float]:
         raise InvalidRequest(f"row {index}: got {type(row).__name__}, expected a list or an object of numbers")
     width = model.input.dims[-1]
     if width > 0 and len(values) != width:
-        raise InvalidRequest(f"row {index}: got {len(values)} values, expected {width}: {', '.join(model.features)}")
+        raise _wrong_width(index, len(values), model)
     for column, value in enumerate(values):
         # JSON's integers have no limit, and FP32 has: what does not fit is no number here.
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _FP32_MAX:

@@ -1,0 +1,55 @@
+"""`grpc.health.v1`: what load balancers, Kubernetes and gRPC clients ask.
+
+Not the servicer of grpcio-health-checking (1.81): when one of its watchers leaves, the others hear nothing any more.
+"""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from transformer.dataplane import DataPlane
+
+SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+_INTERVAL_S = 1.0
+_STATUS = health_pb2.HealthCheckResponse
+
+
+class HealthServicer(health_pb2_grpc.HealthServicer):
+    """The readiness of the server, under its own name ("") and that of the services it has."""
+
+    def __init__(self, dataplane: DataPlane, *services: str) -> None:
+        self._dataplane = dataplane
+        self._services = ("", *services)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Not ready any more; watchers are told and let go."""
+        self._stopping.set()
+
+    async def Check(self, message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: N802
+        if message.service not in self._services:
+            known = ", ".join(map(repr, self._services))
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"service {message.service[:60]!r}: expected one of {known}")
+        return _STATUS(status=await self._status())
+
+    async def Watch(self, message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: N802
+        told = None
+        while True:
+            stopping = self._stopping.is_set()
+            status = await self._status() if message.service in self._services else _STATUS.SERVICE_UNKNOWN
+            if status != told:
+                told = status
+                await context.write(_STATUS(status=status))
+            if stopping:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _INTERVAL_S)
+
+    async def _status(self) -> Any:
+        ready = not self._stopping.is_set() and await self._dataplane.ready()
+        return _STATUS.SERVING if ready else _STATUS.NOT_SERVING

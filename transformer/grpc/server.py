@@ -1,0 +1,53 @@
+"""The gRPC server: its limits, health and reflection."""
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from transformer.dataplane import DataPlane
+from transformer.grpc import health
+from transformer.grpc.servicer import SERVICE, Servicer
+from transformer.settings import TransformerSettings
+
+_ENVELOPE_BYTES = 2**20  # names, shapes and parameters around the pictures
+
+
+class GrpcServer:
+    """KServe's v2 service, `grpc.health.v1` and reflection on one port."""
+
+    def __init__(self, dataplane: DataPlane, settings: TransformerSettings) -> None:
+        self._health = health.HealthServicer(dataplane, SERVICE)
+        self._server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", settings.max_body_bytes + _ENVELOPE_BYTES),
+                ("grpc.max_send_message_length", -1),
+                # The default lets two servers share a port, and a client meets either.
+                ("grpc.so_reuseport", 0),
+                # A client that vanished is found within 80 s; one that pings every 10 s or slower is welcome.
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            )
+        )
+        self._server.add_generic_rpc_handlers((Servicer(dataplane).handlers(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE, reflection.SERVICE_NAME), self._server)
+
+    def listen(self, host: str, port: int) -> None:
+        """Take the port.
+
+        Raises:
+            RuntimeError: it cannot be had.
+        """
+        self._server.add_insecure_port(f"{host}:{port}")
+
+    async def start(self) -> None:
+        """Accept requests."""
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept no more, and finish within the grace period what was accepted."""
+        self._health.stop()
+        await self._server.stop(grace_s)

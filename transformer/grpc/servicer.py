@@ -1,0 +1,129 @@
+"""`inference.GRPCInferenceService`: the v2 protocol, and Triton's ModelConfig.
+
+Only what is served has a handler: the service's other methods, which load and unload models or map memory among them,
+are answered UNIMPLEMENTED by gRPC itself.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2
+
+from transformer import SERVER_NAME, __version__, metrics
+from transformer.dataplane import DataPlane
+from transformer.errors import ModelNotFound, PredictorUnavailable, ServingError
+from transformer.grpc.tensors import read_request, write_response
+from transformer.inference import EXTENSIONS, infer, interface
+
+SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+log = logging.getLogger("transformer")
+
+_ID_KEY = "x-request-id"
+_QUIET = ("ServerLive", "ServerReady", "ModelReady")
+
+
+class Servicer:
+    """The methods of the service over a data plane; a request message in, a reply message out."""
+
+    def __init__(self, dataplane: DataPlane) -> None:
+        self._dataplane = dataplane
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What a `grpc.aio.Server` takes."""
+        methods = {name: getattr(self, name) for name in vars(type(self)) if name[0].isupper()}
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                name: grpc.unary_unary_rpc_method_handler(
+                    _answered(name, method),
+                    request_deserializer=getattr(service_pb2, f"{name}Request").FromString,
+                    response_serializer=getattr(service_pb2, f"{name}Response").SerializeToString,
+                )
+                for name, method in methods.items()
+            },
+        )
+
+    async def ServerLive(self, _: Any) -> Any:  # noqa: N802  # the protocol's name, as all below
+        return service_pb2.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, _: Any) -> Any:  # noqa: N802
+        return service_pb2.ServerReadyResponse(ready=await self._dataplane.ready())
+
+    async def ModelReady(self, message: Any) -> Any:  # noqa: N802
+        try:
+            await self._dataplane.versions(message.name, message.version)
+        except (ModelNotFound, PredictorUnavailable):
+            return service_pb2.ModelReadyResponse(ready=False)
+        return service_pb2.ModelReadyResponse(ready=True)
+
+    async def ServerMetadata(self, _: Any) -> Any:  # noqa: N802
+        return service_pb2.ServerMetadataResponse(name=SERVER_NAME, version=__version__, extensions=EXTENSIONS)
+
+    async def ModelMetadata(self, message: Any) -> Any:  # noqa: N802
+        model = await self._dataplane.model(message.name, message.version)
+        inputs, outputs = interface(model)
+        metadata = service_pb2.ModelMetadataResponse
+        return metadata(
+            name=model.name,
+            versions=await self._dataplane.versions(message.name, message.version),
+            platform=model.platform,
+            inputs=[metadata.TensorMetadata(name=t.name, datatype=t.datatype, shape=t.shape) for t in inputs],
+            outputs=[metadata.TensorMetadata(name=t.name, datatype=t.datatype, shape=t.shape) for t in outputs],
+        )
+
+    async def ModelConfig(self, message: Any) -> Any:  # noqa: N802
+        config = await self._dataplane.config(message.name, message.version)
+        return service_pb2.ModelConfigResponse(config=config)
+
+    async def ModelInfer(self, message: Any) -> Any:  # noqa: N802
+        response = await infer(self._dataplane, await asyncio.to_thread(read_request, message))
+        return await asyncio.to_thread(write_response, response, message)
+
+
+def _answered(
+    name: str, method: Callable[[Any], Awaitable[Any]]
+) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
+    """A method with what every request gets: an id that is returned, our errors as gRPC's, a metric and a log line."""
+
+    async def behaviour(message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        started = time.perf_counter()
+        request_id = _request_id(context)
+        code = grpc.StatusCode.UNKNOWN
+        try:
+            await context.send_initial_metadata(((_ID_KEY, request_id),))
+            reply = await method(message)
+            code = grpc.StatusCode.OK
+            return reply
+        except ServingError as exc:
+            code = exc.code
+            log.log(exc.log_level, "%s %s %s", request_id, code.name, exc.for_log())
+            if exc.retry_after_s is not None:
+                context.set_trailing_metadata((("retry-after", str(exc.retry_after_s)),))
+            await context.abort(code, exc.for_client(request_id))
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as exc:  # gRPC would send the client its text
+            code = grpc.StatusCode.INTERNAL
+            log.error("%s INTERNAL unexpected", request_id, exc_info=exc)
+            await context.abort(code, f"internal error (request {request_id})")
+        finally:
+            seconds = time.perf_counter() - started
+            metrics.count_request(f"/{SERVICE}/{name}", code.name, seconds)
+            quiet = name in _QUIET and code is grpc.StatusCode.OK
+            line = "%s gRPC %s %s %.1fms"
+            log.log(logging.DEBUG if quiet else logging.INFO, line, request_id, name, code.name, seconds * 1000)
+
+    return behaviour
+
+
+def _request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    given = dict(context.invocation_metadata() or ()).get(_ID_KEY, "")
+    return given[:128] if isinstance(given, str) and given.isprintable() and given else uuid.uuid4().hex

@@ -1,0 +1,271 @@
+"""The v2 protocol's ModelInfer, whatever carried it: tensors in, tensors out, over the data plane.
+
+What a model is asked is told by the tensors: a BYTES tensor `image` holds pictures, the model's own FP32 input (or FP64
+of that name) of a tabular model holds rows; anything else goes to Triton as it is.
+"""
+
+import asyncio
+import binascii
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from transformer import replies
+from transformer.dataplane import DataPlane, ImageResult, TableResult
+from transformer.errors import InvalidRequest
+from transformer.model import Model, TensorMetadata
+from transformer.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
+
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters")
+
+PICTURES = TensorMetadata("image", "BYTES", (-1,))
+_ROW_DATATYPES = ("FP32", "FP64")
+_NO_CLASS = -1  # pads class_ids; 0 is a class
+
+_MANY_ELEMENTS = 10_000  # are counted in a millisecond; more would hold up the event loop
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """What ModelInfer asks.
+
+    Attributes:
+        model: name of the model.
+        version: a certain one, or "" for what serves.
+        inputs: the tensors.
+        outputs: names of those that are wanted; all where there are none.
+        parameters: of the request.
+    """
+
+    model: str
+    inputs: Sequence[Tensor]
+    version: str = ""
+    outputs: Sequence[str] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InferResponse:
+    """What ModelInfer answers.
+
+    Attributes:
+        model: name of the model.
+        version: the version that answered.
+        outputs: the tensors, in the order they were asked for.
+    """
+
+    model: str
+    version: str
+    outputs: list[Tensor]
+
+
+async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
+    """Answer a request.
+
+    Raises:
+        ServingError: see `errors.py`.
+    """
+    names = [tensor.name for tensor in request.inputs]
+    if len(set(names)) != len(names):
+        raise InvalidRequest(f"inputs: got {names}, expected each name once")
+    for tensor in request.inputs:
+        if tensor.datatype == "BYTES" and math.prod(tensor.shape) > _MANY_ELEMENTS:
+            await asyncio.to_thread(check, tensor)
+        else:
+            check(tensor)
+    model = await dataplane.model(request.model, request.version)
+    if _holds_pictures(request, model):
+        return await _infer_pictures(dataplane, request, model)
+    if _holds_rows(request, model):
+        return await _infer_rows(dataplane, request, model)
+    return await _infer_tensors(dataplane, request, model)
+
+
+def interface(model: Model) -> tuple[Sequence[TensorMetadata], Sequence[TensorMetadata]]:
+    """The inputs and outputs that this server takes and gives for a model; its own where it has no task."""
+    if model.task is None:
+        return model.inputs, model.outputs
+    if model.task == "tabular":
+        values = TensorMetadata("values", "FP32", (-1,))
+        return model.inputs, [_texts("predictions"), *(_classes(model) if model.names else [values])]
+    if model.task == "classify":
+        return [PICTURES], [_texts("predictions"), *_classes(model)]
+    return [PICTURES], [
+        _texts("detections"),
+        TensorMetadata("num_detections", "INT32", (-1,)),
+        TensorMetadata("boxes", "FP32", (-1, -1, 4)),
+        TensorMetadata("scores", "FP32", (-1, -1)),
+        TensorMetadata("class_ids", "INT32", (-1, -1)),
+    ]
+
+
+async def read_raw_input(dataplane: DataPlane, name: str, version: str, data: bytes) -> Tensor:
+    """The only input of a model from nothing but its bytes: one encoded picture, or numbers of one free dimension.
+
+    Raises:
+        InvalidRequest: the model has several inputs, or the bytes do not say its shape.
+    """
+    model = await dataplane.model(name, version)
+    inputs, _ = interface(model)
+    if len(inputs) != 1:
+        raise InvalidRequest(f"{name} has {len(inputs)} inputs: expected Inference-Header-Content-Length over 0")
+    (only,) = inputs
+    if only.datatype == "BYTES":
+        return from_elements(only.name, [data], shape=[abs(size) for size in only.shape])
+    fixed = math.prod(size for size in only.shape if size >= 0)
+    item_bytes = DTYPES[only.datatype].itemsize * fixed if only.datatype in DTYPES else 0
+    if sum(size < 0 for size in only.shape) > 1 or not item_bytes or len(data) % item_bytes:
+        raise InvalidRequest(
+            f"body: {len(data)} bytes do not say the shape of input {only.name!r} {only.datatype} {list(only.shape)};"
+            " expected Inference-Header-Content-Length over 0"
+        )
+    shape = tuple(len(data) // item_bytes if size < 0 else size for size in only.shape)
+    return Tensor(only.name, only.datatype, shape, data)
+
+
+def _holds_pictures(request: InferRequest, model: Model) -> bool:
+    forms = [(tensor.name, tensor.datatype) for tensor in request.inputs]
+    return model.task in {"detect", "classify"} and forms == [(PICTURES.name, PICTURES.datatype)]
+
+
+def _holds_rows(request: InferRequest, model: Model) -> bool:
+    if model.task != "tabular" or [tensor.name for tensor in request.inputs] != [model.input.name]:
+        return False
+    ours = {output.name for output in interface(model)[1]}
+    own = {output.name for output in model.outputs}
+    # Who asks for what only the model has, asks the model.
+    return request.inputs[0].datatype in _ROW_DATATYPES and not (set(request.outputs) - ours) & own
+
+
+async def _infer_pictures(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
+    (tensor,) = request.inputs
+    if math.prod(tensor.shape[1:]) != 1 or not tensor.shape:
+        raise InvalidRequest(f"input 'image': shape: got {list(tensor.shape)}, expected [n], one element for a picture")
+    _check_outputs(request, model)
+    images = await asyncio.to_thread(_read_pictures, tensor)
+    results = await dataplane.infer_images(
+        request.model, images, parameters=request.parameters, version=request.version
+    )
+    write = _write_detections if results[0].detections is not None else _write_classes
+    return await _respond(request, results[0].model, write(results))
+
+
+async def _infer_rows(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
+    _check_outputs(request, model)
+    result = await dataplane.infer_rows(
+        request.model, to_array(request.inputs[0]), parameters=request.parameters, version=request.version
+    )
+    return await _respond(request, result.model, _write_rows(result))
+
+
+async def _infer_tensors(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
+    for name, value in request.parameters.items():
+        if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and value not in _INT64):
+            raise InvalidRequest(f"parameter {name!r}: got {value!r:.60}, expected a boolean, a number or a string")
+    try:
+        outputs, version = await dataplane.infer_tensors(
+            request.model,
+            request.inputs,
+            outputs=request.outputs,
+            parameters=request.parameters,
+            version=request.version,
+        )
+    except InvalidRequest as exc:
+        ways = dict.fromkeys([_describe(*interface(model)), _describe(model.inputs, model.outputs)])
+        raise InvalidRequest(f"{exc.args[0].rstrip('.')}; {model.name} takes {', or '.join(ways)}") from exc
+    return InferResponse(request.model, version, outputs)
+
+
+def _describe(inputs: Sequence[TensorMetadata], outputs: Sequence[TensorMetadata]) -> str:
+    taken = ", ".join(f"{tensor.name!r} {tensor.datatype} {list(tensor.shape)}" for tensor in inputs)
+    return f"{taken} and gives {', '.join(tensor.name for tensor in outputs)}"
+
+
+async def _respond(request: InferRequest, model: Model, write: Mapping[str, Callable[[], Tensor]]) -> InferResponse:
+    """The outputs that were asked for; in a thread, for many detections take a while to write."""
+    # Once more: the version that answered may give others than the one that was described before.
+    _check_outputs(request, model)
+    wanted = dict.fromkeys(request.outputs or write)
+    outputs = await asyncio.to_thread(lambda: [write[name]() for name in wanted])
+    return InferResponse(model.name, model.version, outputs)
+
+
+def _check_outputs(request: InferRequest, model: Model) -> None:
+    known = [output.name for output in interface(model)[1]]
+    for name in request.outputs:
+        if name not in known:
+            raise InvalidRequest(
+                f"output {name[:60]!r} is unknown; {model.name} gives {', '.join(known)} for this input"
+            )
+
+
+def _read_pictures(tensor: Tensor) -> list[bytes]:
+    elements = to_elements(tensor)
+    if not tensor.from_text:
+        return elements
+    try:
+        return [binascii.a2b_base64(element, strict_mode=True) for element in elements]
+    except binascii.Error as exc:
+        raise InvalidRequest(f"input {tensor.name!r}: broken base64: {exc}; a JSON string holds a picture so") from exc
+
+
+def _write_detections(results: Sequence[ImageResult]) -> dict[str, Callable[[], Tensor]]:
+    found = [result.detections for result in results if result.detections is not None]
+    longest = max(len(detections.scores) for detections in found)
+
+    def padded(name: str, rows: Sequence[Any], dtype: Any, tail: tuple[int, ...] = (), fill: int = 0) -> Tensor:
+        table = np.full((len(rows), longest, *tail), fill, dtype)
+        for index, row in enumerate(rows):
+            table[index, : len(row)] = row
+        return from_array(name, table)
+
+    return {
+        "detections": lambda: _json_texts("detections", [replies.image_reply(result) for result in results]),
+        "num_detections": lambda: from_array("num_detections", np.array([len(d.scores) for d in found], np.int32)),
+        "boxes": lambda: padded("boxes", [d.boxes_xyxy for d in found], np.float32, tail=(4,)),
+        "scores": lambda: padded("scores", [d.scores for d in found], np.float32),
+        "class_ids": lambda: padded("class_ids", [d.class_ids for d in found], np.int32, fill=_NO_CLASS),
+    }
+
+
+def _write_classes(results: Sequence[ImageResult]) -> dict[str, Callable[[], Tensor]]:
+    probabilities = np.stack([result.probabilities for result in results if result.probabilities is not None])
+    return {
+        "predictions": lambda: _json_texts("predictions", [replies.image_reply(result) for result in results]),
+        **_write_probabilities(probabilities),
+    }
+
+
+def _write_rows(result: TableResult) -> dict[str, Callable[[], Tensor]]:
+    values = {"values": lambda: from_array("values", result.values[:, 0])}
+    return {
+        "predictions": lambda: _json_texts("predictions", replies.row_predictions(result)),
+        **(_write_probabilities(result.values) if result.model.names else values),
+    }
+
+
+def _write_probabilities(probabilities: Any) -> dict[str, Callable[[], Tensor]]:
+    return {
+        "probabilities": lambda: from_array("probabilities", probabilities),
+        "class_id": lambda: from_array("class_id", probabilities.argmax(axis=1).astype(np.int32)),
+    }
+
+
+def _json_texts(name: str, objects: Sequence[Any]) -> Tensor:
+    return from_elements(name, [orjson.dumps(item) for item in objects])
+
+
+def _texts(name: str) -> TensorMetadata:
+    return TensorMetadata(name, "BYTES", (-1,))
+
+
+def _classes(model: Model) -> list[TensorMetadata]:
+    return [
+        TensorMetadata("probabilities", "FP32", (-1, len(model.names))),
+        TensorMetadata("class_id", "INT32", (-1,)),
+    ]

@@ -1,0 +1,238 @@
+"""v2 requests and answers over HTTP: JSON, with the binary tensor data extension.
+
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md: a tensor with
+`binary_data_size` has its bytes behind the JSON, in the order of the tensors; `Inference-Header-Content-Length` says
+how long the JSON is.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from transformer.errors import InvalidRequest
+from transformer.inference import InferResponse
+from transformer.rest.body import read_json
+from transformer.tensors import DTYPES, Tensor, check_form, from_elements, to_array, to_elements
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+@dataclass(frozen=True)
+class Document:
+    """The JSON of a request, read.
+
+    Attributes:
+        id: of the request, or "".
+        inputs: its tensors.
+        outputs: names of the outputs that are wanted, and whether each comes as binary data; None: as the rest.
+        parameters: of the request, without those that speak of the encoding.
+        binary: whether outputs come as binary data where nothing else is said.
+    """
+
+    id: str = ""
+    inputs: Sequence[Tensor] = ()
+    outputs: Mapping[str, bool | None] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    binary: bool = False
+
+
+def read_header_length(value: str | None, body: bytes) -> int:
+    """How long the JSON is; the whole body where the header is absent.
+
+    Raises:
+        InvalidRequest: it is no length within the body.
+    """
+    if value is None:
+        return len(body)
+    if not value.isascii() or not value.isdecimal() or len(value) > 15 or int(value) > len(body):
+        raise InvalidRequest(f"{HEADER_LENGTH}: got {value[:60]!r}, expected a number from 0 to {len(body)}, the body")
+    return int(value)
+
+
+def read_document(body: bytes, header_length: int) -> Document:
+    """Take a request apart.
+
+    Raises:
+        InvalidRequest: it is not what the protocol says.
+        PayloadTooLarge: the JSON has too many values.
+    """
+    document = read_json(body[:header_length])
+    if not isinstance(document, dict):
+        raise InvalidRequest(f"body: got {_name(document)}, expected an object with 'inputs'")
+    parameters = dict(_get(document, "parameters", dict, "request", default={}))
+    binary = parameters.pop("binary_data_output", False)
+    if not isinstance(binary, bool):
+        raise InvalidRequest(f"parameter 'binary_data_output': got {_name(binary)}, expected a boolean")
+    blobs = _Blobs(body, header_length)
+    inputs = [_read_input(entry, index, blobs) for index, entry in enumerate(_get(document, "inputs", list, "request"))]
+    blobs.close()
+    return Document(
+        id=_get(document, "id", str, "request", default=""),
+        inputs=inputs,
+        outputs=dict(
+            _read_output(entry, index)
+            for index, entry in enumerate(_get(document, "outputs", list, "request", default=[]))
+        ),
+        parameters=parameters,
+        binary=binary,
+    )
+
+
+def write_response(response: InferResponse, document: Document) -> tuple[bytes, int | None]:
+    """The body of an answer, and the length of the JSON in it; None where all of it is JSON.
+
+    Raises:
+        InvalidRequest: a tensor that has no form in JSON was asked for as JSON.
+    """
+    outputs, blobs = [], []
+    for tensor in response.outputs:
+        entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+        binary = document.outputs.get(tensor.name)
+        if document.binary if binary is None else binary:
+            entry["parameters"] = {"binary_data_size": len(tensor.data)}
+            blobs.append(tensor.data)
+        else:
+            entry["data"] = _to_json(tensor)
+        outputs.append(entry)
+    head = {"model_name": response.model, "model_version": response.version, "outputs": outputs}
+    if document.id:
+        head["id"] = document.id
+    text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
+    return (b"".join([text, *blobs]), len(text)) if blobs else (text, None)
+
+
+class _Blobs:
+    """The binary data behind the JSON, taken off from its beginning."""
+
+    def __init__(self, body: bytes, start: int) -> None:
+        self._body = body
+        self._at = start
+
+    def take(self, size: int, name: str) -> bytes:
+        left = len(self._body) - self._at
+        if size > left:
+            raise InvalidRequest(f"input {name!r}: binary_data_size: got {size}, but {left} bytes are left in the body")
+        self._at += size
+        return self._body[self._at - size : self._at]
+
+    def close(self) -> None:
+        left = len(self._body) - self._at
+        if left:
+            raise InvalidRequest(f"body: {left} bytes behind the last tensor; expected none")
+
+
+def _read_input(entry: Any, index: int, blobs: _Blobs) -> Tensor:
+    name = _get(entry, "name", str, f"input {index}")
+    what = f"input {name[:60]!r}"
+    datatype, shape = _get(entry, "datatype", str, what), _get(entry, "shape", list, what)
+    if not all(isinstance(size, int) and not isinstance(size, bool) for size in shape):
+        raise InvalidRequest(f"{what}: shape: got {shape!r:.60}, expected whole numbers")
+    check_form(name, datatype, shape)
+    parameters = _get(entry, "parameters", dict, what, default={})
+    if any(key.startswith("shared_memory_") for key in parameters):
+        raise InvalidRequest(f"{what}: shared memory is not served here; expected 'data' or 'binary_data_size'")
+    if ("data" in entry) == ("binary_data_size" in parameters):
+        raise InvalidRequest(f"{what}: expected either 'data' or the parameter 'binary_data_size'")
+    if "data" in entry:
+        return _from_json(name, datatype, shape, _get(entry, "data", list, what))
+    size = parameters["binary_data_size"]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise InvalidRequest(f"{what}: binary_data_size: got {size!r:.60}, expected a number of bytes")
+    return Tensor(name, datatype, tuple(shape), blobs.take(size, name))
+
+
+def _read_output(entry: Any, index: int) -> tuple[str, bool | None]:
+    name = _get(entry, "name", str, f"output {index}")
+    parameters = _get(entry, "parameters", dict, f"output {name[:60]!r}", default={})
+    unknown = [key for key in parameters if key != "binary_data"]
+    if unknown:
+        raise InvalidRequest(f"output {name[:60]!r}: parameter {unknown[0][:60]!r} is unknown; expected 'binary_data'")
+    binary = parameters.get("binary_data")
+    if not isinstance(binary, bool | None):
+        raise InvalidRequest(f"output {name[:60]!r}: binary_data: got {_name(binary)}, expected a boolean")
+    return name, binary
+
+
+def _from_json(name: str, datatype: str, shape: Sequence[int], data: list[Any]) -> Tensor:
+    """A tensor from JSON, flat or nested."""
+    what = f"input {name[:60]!r}: data"
+    if datatype == "BYTES":
+        elements = list(_flatten(data))
+        if not all(isinstance(element, str) for element in elements):
+            raise InvalidRequest(f"{what}: expected strings for BYTES")
+        return from_elements(name, [element.encode() for element in elements], shape=shape, from_text=True)
+    if datatype not in DTYPES:
+        raise InvalidRequest(f"{what}: {datatype} has no form in JSON; expected binary data")
+    dtype = DTYPES[datatype]
+    values = list(_flatten(data))
+    # Before NumPy sees them: it would take "1" and true for numbers, and needs the longest string's room for each.
+    if not set(map(type, values)) <= _TYPES[dtype.kind]:
+        raise InvalidRequest(f"{what}: expected nothing but {_WORDS[dtype.kind]} for {datatype}")
+    try:
+        array = _convert(values, dtype)
+    except OverflowError as exc:
+        raise InvalidRequest(f"{what}: expected numbers that fit {datatype}") from exc
+    return Tensor(name, datatype, tuple(shape), array.tobytes())
+
+
+_TYPES: Mapping[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}  # by NumPy's kind
+_WORDS = {"b": "true and false", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
+
+
+def _convert(values: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Numbers as an array; OverflowError where one does not fit (NumPy alone makes infinity of a large float)."""
+    if dtype.kind != "f":
+        return np.array(values, dtype)
+    with np.errstate(over="ignore"):
+        array = np.array(values, np.float64).astype(dtype)
+    if not np.isfinite(array).all():
+        raise OverflowError
+    return array
+
+
+def _to_json(tensor: Tensor) -> Any:
+    """Elements in row-major order; what is not finite becomes null, for JSON has no word for it."""
+    if tensor.datatype == "BYTES":
+        try:
+            return [element.decode() for element in to_elements(tensor)]
+        except UnicodeDecodeError as exc:
+            raise InvalidRequest(
+                f"output {tensor.name!r} holds bytes that are no text; expected binary_data for it"
+            ) from exc
+    if tensor.datatype not in DTYPES:
+        raise InvalidRequest(f"output {tensor.name!r}: {tensor.datatype} has no form in JSON; expected binary_data")
+    return to_array(tensor).reshape(-1)
+
+
+def _flatten(data: list[Any]) -> Iterator[Any]:
+    """The leaves of nested lists, however deep they are."""
+    levels = [iter(data)]
+    while levels:
+        for entry in levels[-1]:
+            if isinstance(entry, list):
+                levels.append(iter(entry))
+                break
+            yield entry
+        else:
+            levels.pop()
+
+
+def _get(document: Any, key: str, kind: type, what: str, *, default: Any = None) -> Any:
+    if not isinstance(document, dict):
+        raise InvalidRequest(f"{what}: got {_name(document)}, expected an object")
+    value = document.get(key, default)
+    if not isinstance(value, kind):
+        got = _name(value) if key in document else "none"
+        raise InvalidRequest(f"{what}: {key}: got {got}, expected {_KIND_NAMES[kind]}")
+    return value
+
+
+_KIND_NAMES: Mapping[type, str] = {dict: "an object", list: "a list", str: "a string"}
+
+
+def _name(value: Any) -> str:
+    return {**_KIND_NAMES, bool: "a boolean", type(None): "null"}.get(type(value), "a number")

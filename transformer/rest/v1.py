@@ -1,0 +1,47 @@
+"""KServe's v1 protocol."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from transformer import replies
+from transformer.dataplane import DataPlane
+from transformer.rest import openapi
+from transformer.rest.body import read_body, read_instances
+from transformer.rest.predict import query_parameters, write_json
+
+router = APIRouter(tags=["v1"])
+
+
+@router.get("/", summary="The process answers", openapi_extra=openapi.HEALTH)
+async def alive() -> dict[str, str]:
+    """What KServe's v1 clients take for liveness."""
+    return {"status": "alive"}
+
+
+@router.get("/v1/models", summary="Models that serve", openapi_extra=openapi.MODELS)
+async def models(request: Request) -> dict[str, list[str]]:
+    """Names, in alphabetical order."""
+    return {"models": await request.app.state.dataplane.models()}
+
+
+@router.get("/v1/models/{model}", summary="Whether a model serves", openapi_extra=openapi.READY)
+async def model_ready(model: str, request: Request) -> dict[str, Any]:
+    """True where a version serves; 404 for an unknown model, 503 where none of its versions serves."""
+    await request.app.state.dataplane.versions(model)
+    return {"name": model, "ready": True}
+
+
+@router.post("/v1/models/{model}:predict", summary="Ask a model", openapi_extra=openapi.V1_PREDICT)
+async def predict(model: str, request: Request) -> Response:
+    """`{"instances": [...]}`, or a picture as the body, in; `{"predictions": [...]}` out, one for each instance."""
+    body = await read_body(request)
+    items = await run_in_threadpool(read_instances, body, request.headers.get("content-type", ""))
+    parameters = query_parameters(request) | dict(items.parameters)
+    dataplane: DataPlane = request.app.state.dataplane
+    if items.rows:
+        table = await dataplane.infer_rows(model, items.rows, parameters=parameters)
+        return await write_json(table, lambda table: {"predictions": replies.row_predictions(table)})
+    results = await dataplane.infer_images(model, items.images, parameters=parameters)
+    return await write_json(results, lambda results: {"predictions": [replies.image_reply(r) for r in results]})
