@@ -130,7 +130,8 @@ async def read_raw_input(dataplane: DataPlane, name: str, version: str, data: by
 
 def _holds_pictures(request: InferRequest, model: Model) -> bool:
     forms = [(tensor.name, tensor.datatype) for tensor in request.inputs]
-    return model.task in {"detect", "classify"} and forms == [(PICTURES.name, PICTURES.datatype)]
+    # Of a model for rows too: the data plane says what is wrong.
+    return model.task is not None and forms == [(PICTURES.name, PICTURES.datatype)]
 
 
 def _holds_rows(request: InferRequest, model: Model) -> bool:

@@ -1,0 +1,287 @@
+"""One data plane: the same request gets the same answer over every protocol, right or wrong."""
+
+import base64
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from PIL import Image
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import InferenceServerException
+
+from tests.integration.stack import ROOT, Stack
+
+PICTURES = ROOT / "loadtest" / "pictures"
+DIGITS = (PICTURES / "digits.jpg").read_bytes()
+PAPER = (PICTURES / "digits-on-paper.jpg").read_bytes()
+SEVEN = (PICTURES / "seven.png").read_bytes()
+VIRGINICA, SETOSA = [6.3, 3.3, 6.0, 2.5], [5.1, 3.5, 1.4, 0.2]
+
+# gRPC's code for each status of the tree in transformer/errors.py.
+CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 413: "RESOURCE_EXHAUSTED", 415: "INVALID_ARGUMENT"}
+
+
+def blank_png(*size_wh: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("1", size_wh).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question, whatever carries it.
+
+    Attributes:
+        items: encoded pictures, or rows.
+        status: of the answer over HTTP.
+        says: part of the message of an error.
+        same_words: whether every protocol says it in the same words.
+    """
+
+    model: str
+    items: Sequence[Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+    says: str = ""
+    same_words: bool = True
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the items are rows."""
+        return isinstance(self.items[0], list)
+
+
+CASES = {
+    "detect": Case("digit-finder", [DIGITS]),
+    "detect many": Case("digit-finder", [DIGITS, SEVEN, PAPER]),
+    "detect nothing": Case("digit-finder", [DIGITS, PAPER], {"confidence": 1.0}),
+    "detect few": Case("digit-finder", [DIGITS, PAPER], {"confidence": 0.1, "iou": 0.4, "max_detections": 3}),
+    "detect classes": Case("digit-finder", [DIGITS], {"classes": "7,2"}),
+    "classify": Case("digits", [SEVEN]),
+    "classify many": Case("digits", [SEVEN, DIGITS]),
+    "table": Case("iris", [VIRGINICA]),
+    "table many": Case("iris", [VIRGINICA, SETOSA, VIRGINICA]),
+    "no picture": Case("digit-finder", [b"no picture"], status=400, says="10 bytes that begin with b'no pictu'"),
+    "one of many": Case("digits", [SEVEN, b"no"], status=400, says="picture 1 of 2: image: 2 bytes"),
+    "cut off": Case("digits", [DIGITS[:-500]], status=400, says="ends before its last row"),
+    "heic": Case("digits", [b"\0\0\0\x18ftypheic" + bytes(40)], status=415, says="got HEIC"),
+    "too many pixels": Case("digits", [blank_png(10_000, 5001)], status=413, says="10000x5001 pixels is over the limit"),
+    "too many bytes": Case("digits", [SEVEN + bytes(20 * 2**20)], status=413, says="bytes is over the limit"),
+    "too many": Case("digits", [b"x"] * 1025, status=413, says="1024", same_words=False),
+    "too many rows": Case("iris", [SETOSA] * 1025, status=413, says="got 1025 pictures or rows"),
+    "unknown model": Case("none", [SEVEN], status=404, says="model 'none' is unknown"),
+    "unknown parameter": Case("digit-finder", [SEVEN], {"conf": 1}, 400, "parameter 'conf' is unknown; expected one of"),
+    "parameter of another task": Case("digits", [SEVEN], {"iou": 0.5}, 400, "'iou' is unknown; expected none"),
+    "parameter of a table": Case("iris", [SETOSA], {"confidence": 0.5}, 400, "unknown; expected none"),
+    "out of range": Case("digit-finder", [SEVEN], {"iou": 1.5}, 400, "expected a number from 0 to 1", same_words=False),
+    "unknown class": Case("digit-finder", [SEVEN], {"classes": "cat"}, 400, "has no class 'cat'"),
+    "picture for a table": Case("iris", [SEVEN], status=400, says="iris is a model for rows (tabular): got pictures"),
+    "rows for pictures": Case("digits", [SETOSA], status=400, says="digits", same_words=False),
+    "short row": Case("iris", [SETOSA[:3]], status=400, says="row 0: got 3 values, expected 4: sepal length"),
+}  # fmt: skip
+
+
+class Refused(Exception):
+    """What a server refused: status or code, and its words."""
+
+
+def http_json(response: httpx.Response) -> Any:
+    if not response.is_success:
+        assert list(response.json()) == ["error"]
+        raise Refused(response.status_code, response.json()["error"])
+    return response.json()
+
+
+def ask_predict(stack: Stack, case: Case) -> Any:
+    url = f"/predict/{case.model}"
+    if case.is_table:
+        return http_json(stack.http.post(url, params=dict(case.parameters), json=list(case.items)))["predictions"]
+    files = [("image", item) for item in case.items]
+    reply = http_json(stack.http.post(url, params=dict(case.parameters), files=files))
+    return reply if len(files) > 1 else [reply]
+
+
+def v1_document(case: Case) -> Any:
+    pictures = [{"image": {"b64": base64.b64encode(item).decode()}} for item in case.items if not case.is_table]
+    return {"instances": pictures or case.items, "parameters": case.parameters}
+
+
+def ask_v1(stack: Stack, case: Case) -> Any:
+    return http_json(stack.http.post(f"/v1/models/{case.model}:predict", json=v1_document(case)))["predictions"]
+
+
+def ask_v1_gzip(stack: Stack, case: Case) -> Any:
+    body = gzip.compress(json.dumps(v1_document(case)).encode(), 1)
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    return http_json(stack.http.post(f"/v1/models/{case.model}:predict", content=body, headers=headers))["predictions"]
+
+
+def v2_document(case: Case) -> Any:
+    if case.is_table:
+        tensor = {"name": "features", "datatype": "FP32", "shape": np.shape(case.items), "data": case.items}
+    else:
+        texts = [base64.b64encode(item).decode() for item in case.items]
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [len(texts)], "data": texts}
+    return {"id": "the-id", "inputs": [tensor], "parameters": case.parameters}
+
+
+def ask_v2(stack: Stack, case: Case, *, path: str = "") -> Any:
+    reply = http_json(stack.http.post(f"/v2/models/{case.model}{path}/infer", json=v2_document(case)))
+    assert (reply["model_name"], reply["id"]) == (case.model, "the-id")
+    outputs = {output["name"]: output for output in reply["outputs"]}
+    arrays = {
+        name: np.array(output["data"], object if output["datatype"] == "BYTES" else None).reshape(output["shape"])
+        for name, output in outputs.items()
+    }
+    return read_tensors(arrays.get, case)
+
+
+def ask_v2_version(stack: Stack, case: Case) -> Any:
+    metadata = stack.http.get(f"/v2/models/{case.model}").json()
+    return ask_v2(stack, case, path=f"/versions/{metadata.get('versions', ['1'])[-1]}")
+
+
+def ask_v2_binary(stack: Stack, case: Case) -> Any:
+    return ask_triton_client(tritonclient.http, stack.http_port, case)
+
+
+def ask_grpc(stack: Stack, case: Case) -> Any:
+    return ask_triton_client(tritonclient.grpc, stack.grpc_port, case)
+
+
+def ask_triton_client(library: Any, port: int, case: Case) -> Any:
+    with library.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        if case.is_table:
+            tensor = library.InferInput("features", np.shape(case.items), "FP64")
+            tensor.set_data_from_numpy(np.array(case.items, np.float64))
+        else:
+            tensor = library.InferInput("image", [len(case.items)], "BYTES")
+            tensor.set_data_from_numpy(np.array(case.items, object))
+        try:
+            result = client.infer(case.model, [tensor], request_id="the-id", parameters=dict(case.parameters))
+        except InferenceServerException as exc:
+            status = exc.status().removeprefix("StatusCode.")
+            raise Refused(int(status) if status.isdecimal() else status, exc.message()) from exc
+        return read_tensors(result.as_numpy, case)
+
+
+def ask_grpc_typed(stack: Stack, case: Case) -> Any:
+    request = service_pb2.ModelInferRequest(model_name=case.model, id="the-id")
+    if case.is_table:
+        tensor = request.inputs.add(name="features", datatype="FP32", shape=np.shape(case.items))
+        tensor.contents.fp32_contents.extend(number for row in case.items for number in row)
+    else:
+        tensor = request.inputs.add(name="image", datatype="BYTES", shape=[len(case.items)])
+        tensor.contents.bytes_contents.extend(case.items)
+    for name, value in case.parameters.items():
+        setattr(request.parameters[name], "string_param", str(value))
+    with grpc.insecure_channel(f"127.0.0.1:{stack.grpc_port}") as channel:
+        try:
+            reply = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
+        except grpc.RpcError as exc:
+            raise Refused(exc.code().name, exc.details()) from exc
+    assert (reply.id, len(reply.raw_output_contents)) == ("the-id", 0)
+    arrays = {}
+    for output in reply.outputs:
+        field = {"BYTES": "bytes", "INT32": "int", "FP32": "fp32"}[output.datatype] + "_contents"
+        dtype = object if output.datatype == "BYTES" else None
+        arrays[output.name] = np.array(getattr(output.contents, field), dtype).reshape(list(output.shape))
+    return read_tensors(arrays.get, case)
+
+
+def read_tensors(tensor: Callable[[str], Any], case: Case) -> Any:
+    """The JSON of each item, and that the numeric tensors say the same."""
+    texts = tensor("detections" if case.model == "digit-finder" else "predictions")
+    assert texts.shape == (len(case.items),)
+    replies = [json.loads(text) for text in texts]
+    if case.model != "digit-finder":
+        best = [reply if case.is_table else reply["predictions"][0] for reply in replies]
+        assert tensor("class_id").tolist() == [prediction["class_id"] for prediction in best]
+        assert tensor("probabilities").max(axis=1) == pytest.approx([p["confidence"] for p in best], abs=1e-5)
+        return replies
+    assert tensor("num_detections").tolist() == [len(reply["predictions"]) for reply in replies]
+    longest = max(tensor("num_detections"))
+    assert tensor("boxes").shape == (len(replies), longest, 4)
+    for index, reply in enumerate(replies):
+        found, count = reply["predictions"], len(reply["predictions"])
+        np.testing.assert_allclose(
+            tensor("boxes")[index, :count], np.reshape([list(p["box"].values()) for p in found], (-1, 4)), atol=1e-3
+        )
+        assert tensor("scores")[index, :count] == pytest.approx([p["confidence"] for p in found], abs=1e-6)
+        assert tensor("class_ids")[index].tolist() == [p["class_id"] for p in found] + [-1] * (longest - count)
+        assert not tensor("boxes")[index, count:].any()
+        assert not tensor("scores")[index, count:].any()
+    return replies
+
+
+PROTOCOLS = {
+    "v1": ask_v1,
+    "v1 gzip": ask_v1_gzip,
+    "v2 JSON": ask_v2,
+    "v2 version": ask_v2_version,
+    "v2 binary": ask_v2_binary,
+    "gRPC raw": ask_grpc,
+    "gRPC typed": ask_grpc_typed,
+}
+
+
+@pytest.fixture(scope="module")
+def references(stack: Stack) -> Mapping[str, Any]:
+    """What `/predict` answers to each case, or how it refuses it."""
+    answers: dict[str, Any] = {}
+    for name, case in CASES.items():
+        try:
+            answers[name] = ask_predict(stack, case)
+        except Refused as exc:
+            answers[name] = exc
+    return answers
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("name", CASES)
+def test_every_protocol_gives_the_same_answer(
+    stack: Stack, references: Mapping[str, Any], name: str, protocol: str
+) -> None:
+    case, expected = CASES[name], references[name]
+    ask: Callable[[Stack, Case], Any] = PROTOCOLS[protocol]
+    if case.status == 200:
+        # Runs may be batched differently, which moves the last digits.
+        assert dict(flatten(ask(stack, case))) == pytest.approx(dict(flatten(expected)), rel=0, abs=1e-3)
+        return
+    assert isinstance(expected, Refused)
+    assert (expected.args[0], case.says in expected.args[1]) == (case.status, True), expected
+    with pytest.raises(Refused) as refused:
+        ask(stack, case)
+    status, words = refused.value.args
+    assert status == (CODES[case.status] if protocol.startswith("gRPC") else case.status)
+    assert case.says in words
+    assert words == expected.args[1] or not case.same_words
+
+
+def test_every_good_case_finds_something(references: Mapping[str, Any]) -> None:
+    counts = {name: len(list(flatten(references[name]))) for name, case in CASES.items() if case.status == 200}
+    assert len(counts) == 9
+    assert min(counts.values()) > 4
+    assert counts["detect many"] > counts["detect"] > counts["detect few"] > counts["detect nothing"]
+
+
+def flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every number and text of an answer with its place; without ids and times, which differ each time."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if key not in {"inference_id", "detection_id", "time", "timing_ms"}:
+                yield from flatten(entry, f"{path}/{key}")
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from flatten(entry, f"{path}/{index}")
+    else:
+        yield path, value
