@@ -29,7 +29,9 @@ _DESCRIPTION = "A picture goes in, detections come out: preprocessing and post-p
 def create_app(settings: TransformerSettings, dataplane: DataPlane) -> FastAPI:
     """The application over a data plane."""
     # Like FastAPI, with the files of /docs from this server: a cluster need not reach a content delivery network.
-    app = FastAPIOffline(title="Nereid", description=_DESCRIPTION, version=__version__, redoc_url=None)
+    app = FastAPIOffline(
+        title="Nereid", description=_DESCRIPTION, version=__version__, redoc_url=None, redirect_slashes=False
+    )
     app.state.settings, app.state.dataplane = settings, dataplane
     app.include_router(predict.router)
     app.include_router(v1.router)
