@@ -83,9 +83,17 @@ def test_mean_average_precision_is_that_of_ultralytics(coco: Stack, shared: Path
     assert map50_95 == pytest.approx(read_reference(f"yolov8n-{letterbox}").map50_95, abs=0.003)
 
 
+@pytest.mark.parametrize("server", ["triton", "transformer"])
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_ultralytics_client_works_unmodified(coco: Stack, shared: Path, scheme: str, tmp_path: Path) -> None:
-    port = coco.triton_http_port if scheme == "http" else coco.triton_grpc_port
+def test_ultralytics_client_works_unmodified(
+    coco: Stack, shared: Path, scheme: str, server: str, tmp_path: Path
+) -> None:
+    port = {
+        "triton http": coco.triton_http_port,
+        "triton grpc": coco.triton_grpc_port,
+        "transformer http": coco.http_port,
+        "transformer grpc": coco.grpc_port,
+    }[f"{server} {scheme}"]
     bus = pictures(shared)["bus.jpg"]
     script = (
         "import sys, json\n"

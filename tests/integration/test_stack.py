@@ -183,18 +183,6 @@ def test_swapped_model_is_asked_anew_and_not_blamed_on_the_client(tmp_path: Path
         assert response.json()["model"]["task"] == "detect"
 
 
-def test_transformer_names_a_port_it_cannot_have() -> None:
-    (port,) = find_free_ports(1)
-    with socket.create_server(("127.0.0.1", port)):
-        done = subprocess.run(
-            [sys.executable, "-m", "transformer", "--predictor_host=localhost:1", f"--http_port={port}"],
-            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-    assert done.returncode == 1
-    assert f"error: 127.0.0.1:{port} cannot be listened on: " in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_stack_uses_a_triton_that_runs_elsewhere(tmp_path: Path) -> None:
     with (
         start_triton(MODELS, tmp_path / "triton.log") as triton,

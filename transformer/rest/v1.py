@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 
 from transformer import replies
 from transformer.dataplane import DataPlane
@@ -11,6 +12,20 @@ from transformer.rest import openapi
 from transformer.rest.body import read_body, read_instances
 from transformer.rest.predict import query_parameters, write_json
 
+
+class ModelName(Convertor[str]):
+    """A name in a path, without the verb behind it: `:predict` belongs to the route."""
+
+    regex = "[^/:]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("model_name", ModelName())
 router = APIRouter(tags=["v1"])
 
 
@@ -26,14 +41,14 @@ async def models(request: Request) -> dict[str, list[str]]:
     return {"models": await request.app.state.dataplane.models()}
 
 
-@router.get("/v1/models/{model}", summary="Whether a model serves", openapi_extra=openapi.READY)
+@router.get("/v1/models/{model:model_name}", summary="Whether a model serves", openapi_extra=openapi.READY)
 async def model_ready(model: str, request: Request) -> dict[str, Any]:
     """True where a version serves; 404 for an unknown model, 503 where none of its versions serves."""
     await request.app.state.dataplane.versions(model)
     return {"name": model, "ready": True}
 
 
-@router.post("/v1/models/{model}:predict", summary="Ask a model", openapi_extra=openapi.V1_PREDICT)
+@router.post("/v1/models/{model:model_name}:predict", summary="Ask a model", openapi_extra=openapi.V1_PREDICT)
 async def predict(model: str, request: Request) -> Response:
     """`{"instances": [...]}`, or a picture as the body, in; `{"predictions": [...]}` out, one for each instance."""
     body = await read_body(request)

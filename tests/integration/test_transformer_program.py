@@ -1,0 +1,329 @@
+"""The transformer as a process: its arguments, both servers, health, reflection, and how it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from tests.integration.stack import ROOT, Stack, wait_until
+from tests.integration.triton import find_free_ports
+
+DIGITS = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = (
+    health_pb2.HealthCheckResponse.SERVING,
+    health_pb2.HealthCheckResponse.NOT_SERVING,
+    health_pb2.HealthCheckResponse.SERVICE_UNKNOWN,
+)
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """A process that answers."""
+
+    http: httpx.Client
+    grpc: grpc.Channel
+    http_port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@contextmanager
+def start_transformer(
+    predictor_host: str, log: Path, *arguments: str, variables: Mapping[str, str] | None = None
+) -> Iterator[Transformer]:
+    """Start it as KServe's controller does; its own arguments come first, what it adds after them."""
+    http_port, grpc_port = find_free_ports(2)
+    added = ["--model_name", "finder", "--predictor_host", predictor_host, "--http_port", str(http_port)]
+    command = [sys.executable, "-m", "transformer", *arguments, f"--grpc_port={grpc_port}", *added]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | (variables or {}), stdout=output, stderr=output)
+    try:
+        with (
+            httpx.Client(base_url=f"http://127.0.0.1:{http_port}", trust_env=False, timeout=60) as http,
+            grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
+        ):
+            wait_until(lambda: is_live(http, process, log), seconds=30, log=log)
+            yield Transformer(http, channel, http_port, process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_live(http: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> bool:
+    assert process.poll() is None, log.read_text(errors="replace")
+    try:
+        return http.get("/v2/health/live").is_success
+    except httpx.TransportError:
+        return False
+
+
+def infer_message(model: str, *pictures: bytes) -> Any:
+    request = service_pb2.ModelInferRequest(model_name=model)
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[len(pictures)])
+    tensor.contents.bytes_contents.extend(pictures)
+    return request
+
+
+@pytest.fixture
+def channel(stack: Stack) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(f"127.0.0.1:{stack.grpc_port}") as channel:
+        yield channel
+
+
+def test_sigterm_finishes_what_was_accepted(stack: Stack, tmp_path: Path) -> None:
+    triton = f"127.0.0.1:{stack.triton_grpc_port}"
+    with (
+        start_transformer(triton, tmp_path / "log", "--workers", "2") as transformer,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(transformer.grpc)
+        assert stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=30).ready
+        seen: list[int] = []
+        watcher = threading.Thread(target=lambda: seen.extend(watch(transformer.grpc)))
+        watcher.start()
+        over_http = threads.submit(transformer.http.post, "/predict/digit-finder", files=[("image", DIGITS)] * 48)
+        over_grpc = threads.submit(stub.ModelInfer, infer_message("digit-finder", *[DIGITS] * 48), timeout=60)
+        time.sleep(0.4)
+        assert not over_http.done()
+        assert not over_grpc.done()
+        transformer.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", transformer.http_port)):
+            pass
+        assert len(over_http.result().json()) == 48
+        assert list(over_grpc.result().outputs[0].shape) == [48]
+        assert transformer.process.wait(30) == 0
+        watcher.join(5)
+        assert seen == [SERVING, NOT_SERVING]
+    log = (tmp_path / "log").read_text()
+    assert "option --workers changes nothing here" in log
+    assert "Traceback" not in log
+
+
+def health_of(channel: grpc.Channel) -> Any:
+    """The generated stub, whose type stubs lack its methods."""
+    return health_pb2_grpc.HealthStub(channel)
+
+
+def watch(channel: grpc.Channel) -> list[int]:
+    """Every status until the server ends the stream."""
+    stream = health_of(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+    return [reply.status for reply in stream]
+
+
+def test_predictor_that_is_late_is_a_timeout_and_one_that_is_away_is_unavailable(stack: Stack, tmp_path: Path) -> None:
+    late = {"TRANSFORMER_REQUEST_TIMEOUT_S": "0.001"}
+    triton = f"127.0.0.1:{stack.triton_grpc_port}"
+    (nobody,) = find_free_ports(1)
+    raw = service_pb2.ModelInferRequest(model_name="digit-finder", raw_input_contents=[bytes(640 * 640 * 3)])
+    raw.inputs.add(name="image", datatype="UINT8", shape=[1, 640, 640, 3])
+    with start_transformer(triton, tmp_path / "late.log", variables=late) as transformer:
+        response = transformer.http.post("/predict/digit-finder", files={"image": DIGITS})
+        assert response.status_code == 504
+        assert response.json()["error"].startswith("the predictor did not answer in time (request ")
+        for request in (infer_message("digit-finder", DIGITS), raw):
+            assert refusal(transformer.grpc, request)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+    with start_transformer(f"127.0.0.1:{nobody}", tmp_path / "away.log") as transformer:
+        for path in ("/v2/health/ready", "/v1/models", "/v2/models", "/v2/models/digits", "/v2/models/digits/ready"):
+            response = transformer.http.get(path)
+            assert (response.status_code, response.headers["Retry-After"]) == (503, "1"), path
+        for request in (infer_message("digit-finder", DIGITS), raw):
+            code, words = refusal(transformer.grpc, request)
+            assert code is grpc.StatusCode.UNAVAILABLE
+            assert words.startswith("the predictor is not available (request ")
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(transformer.grpc)
+        assert stub.ServerLive(service_pb2.ServerLiveRequest()).live
+        assert not stub.ServerReady(service_pb2.ServerReadyRequest()).ready
+        assert health_of(transformer.grpc).Check(health_pb2.HealthCheckRequest()).status == NOT_SERVING
+
+
+def refusal(channel: grpc.Channel, request: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as refused:
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
+    assert isinstance(refused.value, grpc.Call)
+    return refused.value.code(), refused.value.details() or ""
+
+
+@pytest.mark.parametrize("option", ["--http_port", "--grpc_port"])
+def test_port_that_is_taken_is_named(option: str) -> None:
+    taken, other = find_free_ports(2)
+    ports = {"--http_port": other, "--grpc_port": other, option: taken}
+    arguments = [f"{name}={port}" for name, port in ports.items()]
+    with socket.create_server(("127.0.0.1", taken)):
+        done = subprocess.run(
+            [sys.executable, "-m", "transformer", "--predictor_host=localhost:1", *arguments],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert f"error: 127.0.0.1:{taken} cannot be listened on: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_lists_what_matters_and_nothing_else() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "transformer", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert {"--predictor_host", "--http_port", "--grpc_port", "--model_name", "--workers"} <= set(done.stdout.split())
+    assert "SUPPRESS" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_grpc_health_answers_for_the_server_and_its_service(channel: grpc.Channel) -> None:
+    stub = health_of(channel)
+    for service in ("", "inference.GRPCInferenceService"):
+        assert stub.Check(health_pb2.HealthCheckRequest(service=service)).status == SERVING
+        assert next(iter(stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=5))).status == SERVING
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.Check(health_pb2.HealthCheckRequest(service="nobody"))
+    assert "NOT_FOUND" in str(refused.value)
+    unknown = health_pb2.HealthCheckRequest(service="nobody")
+    assert next(iter(stub.Watch(unknown, timeout=5))).status == SERVICE_UNKNOWN
+
+
+def test_reflection_names_every_service(channel: grpc.Channel) -> None:
+    database = ProtoReflectionDescriptorDatabase(channel)
+    assert set(database.get_services()) == {
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "inference.GRPCInferenceService",
+    }
+    file = database.FindFileContainingSymbol("inference.GRPCInferenceService")
+    assert "ModelInfer" in {method.name for service in file.service for method in service.method}
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["RepositoryModelLoad", "RepositoryModelUnload", "RepositoryIndex", "SystemSharedMemoryRegister", "LogSettings"],
+)
+def test_what_changes_the_server_is_out_of_reach(stack: Stack, channel: grpc.Channel, method: str) -> None:
+    request = getattr(service_pb2, f"{method}Request")()
+    with pytest.raises(grpc.RpcError) as refused:
+        getattr(service_pb2_grpc.GRPCInferenceServiceStub(channel), method)(request)
+    assert isinstance(refused.value, grpc.Call)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    for action in ("load", "unload"):
+        for path in (f"/v2/repository/models/digits/{action}", f"/v1/models/digits/{action}"):
+            response = stack.http.post(path)
+            assert (response.status_code, list(response.json())) == (404, ["error"])
+    assert stack.http.get("/v2/models/digits/ready").json() == {"name": "digits", "ready": True}
+
+
+def test_grpc_returns_the_request_id(channel: grpc.Channel) -> None:
+    method = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+    _, call = method.with_call(infer_message("digits", DIGITS), metadata=[("x-request-id", "abc-123")])
+    assert dict(call.initial_metadata())["x-request-id"] == "abc-123"
+    _, call = method.with_call(infer_message("digits", DIGITS))
+    assert len(dict(call.initial_metadata())["x-request-id"]) == 32
+    with pytest.raises(grpc.RpcError) as refused:
+        method(infer_message("none", DIGITS), metadata=[("x-request-id", "abc-123")])
+    assert isinstance(refused.value, grpc.Call)
+    assert dict(refused.value.initial_metadata())["x-request-id"] == "abc-123"
+
+
+def test_grpc_takes_what_http_takes_and_no_more(channel: grpc.Channel) -> None:
+    many = [DIGITS + bytes(15 * 2**20)] * 4  # 60 MiB, each below the limit of a picture
+    assert refusal(channel, infer_message("none", *many))[0] is grpc.StatusCode.NOT_FOUND
+    code, words = refusal(channel, infer_message("digits", *many, many[0]))
+    assert (code, "larger than max" in words) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+    with pytest.raises(grpc.RpcError) as refused:
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(
+            infer_message("digits", bytes(100 * 2**20)), compression=grpc.Compression.Gzip
+        )
+    assert "larger than max" in str(refused.value)
+
+
+def test_requests_over_grpc_are_counted_and_logged(stack: Stack, channel: grpc.Channel) -> None:
+    refusal(channel, infer_message("none", DIGITS))
+    metrics = stack.http.get("/metrics").text
+    assert 'route="/inference.GRPCInferenceService/ModelInfer",status="NOT_FOUND"' in metrics
+    assert "gRPC ModelInfer NOT_FOUND" in stack.log.read_text(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/predict/digits", 405),
+        ("GET", "/v1/models/digits:predict", 405),
+        ("POST", "/v1/models", 405),
+        ("POST", "/v1/models/digits", 405),
+        ("GET", "/v2/models/digits/infer", 405),
+        ("DELETE", "/v2/models/digits", 405),
+        ("POST", "/v2", 405),
+        ("POST", "/v2/health/live", 405),
+        ("GET", "/v1/models/digits:explain", 404),
+        ("POST", "/v1/models/digits:explain", 404),
+        ("GET", "/v2/models/", 404),
+        ("GET", "/v2/models/none", 404),
+        ("GET", "/v2/models/none/ready", 404),
+        ("GET", "/v2/models/none/config", 404),
+        ("GET", "/v2/models/digits/versions/9", 404),
+        ("GET", "/v2/models/digits/versions/9/ready", 404),
+        ("GET", "/v2/models/digits/versions/9/config", 404),
+        ("GET", "/v2/models/digits/versions/x", 404),
+        ("POST", "/v2/models/digits/versions/9/infer", 404),
+        ("POST", "/v2/models/digits/generate", 404),
+        ("GET", "/v1/models/none", 404),
+        ("GET", "/v3", 404),
+    ],
+)
+def test_every_route_answers_errors_alike(stack: Stack, method: str, path: str, status: int) -> None:
+    body = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [""]}]}
+    response = stack.http.request(method, path, json=body if method == "POST" else None)
+    assert response.status_code == status, response.text
+    assert list(response.json()) == ["error"]
+
+
+def test_metadata_tells_what_the_server_takes_and_gives(stack: Stack) -> None:
+    reply = stack.http.get("/v2/models/digit-finder").json()
+    (served,) = reply["versions"]
+    assert stack.http.get(f"/v2/models/digit-finder/versions/{served}").json() == reply
+    assert reply["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
+    tritons = httpx.get(f"http://127.0.0.1:{stack.triton_http_port}/v2/models/digit-finder").json()
+    assert reply["parameters"]["model_inputs"] == tritons["inputs"]
+    assert reply["parameters"]["model_outputs"] == tritons["outputs"]
+    assert reply["platform"] == tritons["platform"]
+    for model in stack.http.get("/v2/models").json()["models"]:
+        config = stack.http.get(f"/v2/models/{model}/config").json()
+        assert config == httpx.get(f"http://127.0.0.1:{stack.triton_http_port}/v2/models/{model}/config").json()
+    assert stack.http.get("/v1/models").json() == {"models": ["digit-finder", "digits", "iris"]}
+    assert stack.http.get("/v2").json()["extensions"] == ["binary_tensor_data", "model_configuration", "parameters"]
+
+
+@pytest.mark.parametrize("model", ["digit-finder", "digits", "iris"])
+def test_outputs_are_those_that_metadata_promises(stack: Stack, model: str) -> None:
+    body = (
+        {"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
+        if model == "iris"
+        else None
+    )
+    raw = {"Inference-Header-Content-Length": "0"}
+    url = f"/v2/models/{model}/infer"
+    response = stack.http.post(url, json=body) if body else stack.http.post(url, content=DIGITS, headers=raw)
+    length = int(response.headers.get("Inference-Header-Content-Length", len(response.content)))
+    outputs = httpx.Response(200, content=response.content[:length]).json()["outputs"]
+    promised = stack.http.get(f"/v2/models/{model}").json()["outputs"]
+    assert [(o["name"], o["datatype"]) for o in outputs] == [(o["name"], o["datatype"]) for o in promised]
+    for output, expected in zip(outputs, promised, strict=True):
+        assert len(output["shape"]) == len(expected["shape"])
+        assert all(e in {-1, got} for got, e in zip(output["shape"], expected["shape"], strict=True))
