@@ -20,7 +20,7 @@ STACK := .venv/.stack $(if $(TRITON_URL),,.venv-triton/.installed)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve models export reference train-digit-finder test test-export check fmt lock clean
+.PHONY: help demo serve protocols models export reference train-digit-finder test test-export check fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: $(STACK) models ## Start everything, ask each shipped model, show the answ
 
 serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (HTTP_PORT, TRITON_URL, ...)
 	@exec $(BIN)/python serve.py
+
+protocols: .venv/.stack ## Show what each protocol adds to the same question (beside a running make serve)
+	@$(BIN)/python -m loadtest.protocols --http "localhost:$(HTTP_PORT)" --grpc "localhost:$(GRPC_PORT)"
 
 models: .venv/.stack ## Prepare the models that come with the repository
 	@$(BIN)/python -m export examples

@@ -95,9 +95,10 @@ def _answered(
     async def behaviour(message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         started = time.perf_counter()
         request_id = _request_id(context)
+        # Not the initial ones: once these are sent, no client repeats a call that was refused as UNAVAILABLE.
+        context.set_trailing_metadata(((_ID_KEY, request_id),))
         code = grpc.StatusCode.UNKNOWN
         try:
-            await context.send_initial_metadata(((_ID_KEY, request_id),))
             reply = await method(message)
             code = grpc.StatusCode.OK
             return reply
@@ -105,7 +106,7 @@ def _answered(
             code = exc.code
             log.log(exc.log_level, "%s %s %s", request_id, code.name, exc.for_log())
             if exc.retry_after_s is not None:
-                context.set_trailing_metadata((("retry-after", str(exc.retry_after_s)),))
+                context.set_trailing_metadata(((_ID_KEY, request_id), ("retry-after", str(exc.retry_after_s))))
             await context.abort(code, exc.for_client(request_id))
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED

@@ -1,0 +1,73 @@
+"""The clients of the field, unmodified: the README's examples as they stand there, beside the running stack."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.integration.stack import ROOT, Stack
+
+README = (ROOT / "README.md").read_text()
+# Heading, program, output.
+EXAMPLES = re.findall(
+    r"^\*\*([\w.]+)\*\*[^\n]*\n\n```python\n(.*?)```\n\n```text\n(.*?)```", README, re.MULTILINE | re.DOTALL
+)
+CLIENTS = [
+    "tritonclient.http",
+    "tritonclient.grpc",
+    "tritonclient.http.aio",
+    "tritonclient.grpc.aio",
+    "kserve.InferenceRESTClient",
+    "kserve.InferenceGRPCClient",
+    "supervision",
+]
+
+
+def on_ports(text: str, stack: Stack) -> str:
+    return text.replace("localhost:8080", f"localhost:{stack.http_port}").replace(
+        "localhost:8081", f"localhost:{stack.grpc_port}"
+    )
+
+
+def test_readme_has_an_example_for_every_client() -> None:
+    assert [name for name, _, _ in EXAMPLES] == CLIENTS
+
+
+@pytest.mark.parametrize(("name", "program", "output"), EXAMPLES, ids=[name for name, _, _ in EXAMPLES])
+def test_example_of_the_readme_prints_what_it_says(stack: Stack, name: str, program: str, output: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", on_ports(program, stack)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == output, name
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed: apt-get install curl")
+def test_curl_lines_of_the_readme_answer(stack: Stack) -> None:
+    (block,) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    outputs = [
+        subprocess.run(
+            ["sh", "-c", on_ports(line, stack)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+        for line in block.splitlines()
+    ]
+    predict, v1, v2, raw = outputs
+    assert [found["class"] for found in json.loads(predict)["predictions"]] == ["2", "7", "0"]
+    assert len(json.loads(v1)["predictions"][0]["predictions"]) == 7
+    assert json.loads(json.loads(v2)["outputs"][0]["data"][0])["class"] == "virginica"
+    assert raw == "200\n"
+
+
+def test_protocols_are_measured_side_by_side(stack: Stack) -> None:
+    addresses = ["--http", f"localhost:{stack.http_port}", "--grpc", f"localhost:{stack.grpc_port}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.protocols", *addresses, "--requests", "2"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for protocol in ("/predict, raw body", "/predict, multipart", "v1, base64", "v2, base64", "v2, binary", "gRPC"):
+        assert f"│ {protocol} " in done.stdout
