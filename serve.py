@@ -228,8 +228,10 @@ def describe_stack(settings: StackSettings) -> list[str]:
             if reply.is_error:
                 lines.append(f"  [red]{model.name} {model.version}[/] {escape(metadata['error'])}")
                 continue
-            lines.append(f"  [bold]{model.name}[/] {model.version} {metadata['parameters']['task']}")
-            example = example or f"curl {example_body(metadata)} {url}/predict/{model.name}"
+            task = metadata["parameters"]["task"]
+            lines.append(f"  [bold]{model.name}[/] {model.version} {task or 'tensors: its config names no task'}")
+            if task and not example:
+                example = f"curl {example_body(metadata)} {url}/predict/{model.name}"
     return [*lines, f"try:   {escape(example)}" if example else "no model can be asked", "stop:  Ctrl-C", ""]
 
 

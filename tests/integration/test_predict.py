@@ -102,6 +102,10 @@ def test_answers_fit_the_openapi_document(stack: Stack, validators: dict[str, js
         validators["Detections"].validate(reply)
     for row in ok(stack.http.post("/v1/models/iris:predict", json={"instances": [VIRGINICA] * 2}))["predictions"]:
         validators["Row"].validate(row)
+    tensor = {"name": "features", "datatype": "FP64", "shape": [2, 4], "data": [VIRGINICA, VIRGINICA]}
+    v2 = {"id": "me", "inputs": [tensor], "outputs": [{"name": "class_id", "parameters": {"binary_data": False}}]}
+    validators["InferResponse"].validate(ok(stack.http.post("/v2/models/iris/infer", json=v2)))
+    validators["InferResponse"].validate(ok(stack.http.post("/v2/models/iris/infer", json={"inputs": [tensor]})))
     validators["Error"].validate(stack.http.post("/predict/none", files={"image": SEVEN}).json())
 
 
@@ -223,7 +227,8 @@ def test_health_metrics_and_docs_answer(stack: Stack) -> None:
     assert 'nereid_requests_total{route="/predict/{model}",status="200"}' in metrics
     assert "swagger" in stack.http.get("/docs").text.lower()
     paths = ok(stack.http.get("/openapi.json"))["paths"]
-    assert {"/predict/{model}", "/v1/models/{model}:predict", "/v2/health/ready", "/v2/models/{model}"} <= set(paths)
+    routes = {"/predict/{model}", "/v1/models/{model}:predict", "/v2/health/ready", "/v2/models/{model}"}
+    assert routes | {"/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"} <= set(paths)
 
 
 def test_request_id_comes_back(stack: Stack) -> None:
