@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -229,6 +230,10 @@ def test_health_metrics_and_docs_answer(stack: Stack) -> None:
     paths = ok(stack.http.get("/openapi.json"))["paths"]
     routes = {"/predict/{model}", "/v1/models/{model}:predict", "/v2/health/ready", "/v2/models/{model}"}
     assert routes | {"/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"} <= set(paths)
+    for path, operations in paths.items():
+        for operation in operations.values():
+            places = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "path"}
+            assert places == set(re.findall(r"{(\w+)}", path))
 
 
 def test_request_id_comes_back(stack: Stack) -> None:

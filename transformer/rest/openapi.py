@@ -159,6 +159,12 @@ def _json_reply(description: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"responses": _responses(description, {"application/json": {"schema": schema}})}
 
 
+def versioned(operation: dict[str, Any]) -> dict[str, Any]:
+    """The same operation under a path that names the version."""
+    version = {"name": "version", "in": "path", "required": True, "schema": _STRING}
+    return operation | {"parameters": [*operation.get("parameters", []), version]}
+
+
 HEALTH = _json_reply("Yes.", _ANYTHING)
 SERVER = _json_reply(
     "Metadata of the server.", _object({"name": _STRING, "version": _STRING, "extensions": _array(_STRING)})

@@ -47,17 +47,19 @@ async def models(request: Request) -> dict[str, list[str]]:
 
 
 @router.get(
-    "/v2/models/{model}/versions/{version}", summary="What a model takes and gives", openapi_extra=openapi.MODEL
+    "/v2/models/{model}/versions/{version}",
+    summary="What a model takes and gives",
+    openapi_extra=openapi.versioned(openapi.MODEL),
 )
 @router.get("/v2/models/{model}", summary="What a model takes and gives", openapi_extra=openapi.MODEL)
-async def model_metadata(model: str, request: Request, version: str = "") -> dict[str, Any]:
+async def model_metadata(model: str, request: Request) -> dict[str, Any]:
     """Versions that serve, platform, the tensors that `infer` takes and gives; those of the model itself beside."""
     dataplane: DataPlane = request.app.state.dataplane
-    described = await dataplane.model(model, version)
+    described = await dataplane.model(model, _version(request))
     inputs, outputs = interface(described)
     return {
         "name": described.name,
-        "versions": await dataplane.versions(model, version),
+        "versions": await dataplane.versions(model, _version(request)),
         "platform": described.platform,
         "inputs": _tensors(inputs),
         "outputs": _tensors(outputs),
@@ -71,29 +73,38 @@ async def model_metadata(model: str, request: Request, version: str = "") -> dic
 
 
 @router.get(
-    "/v2/models/{model}/versions/{version}/ready", summary="Whether a model serves", openapi_extra=openapi.READY
+    "/v2/models/{model}/versions/{version}/ready",
+    summary="Whether a model serves",
+    openapi_extra=openapi.versioned(openapi.READY),
 )
 @router.get("/v2/models/{model}/ready", summary="Whether a model serves", openapi_extra=openapi.READY)
-async def model_ready(model: str, request: Request, version: str = "") -> dict[str, Any]:
+async def model_ready(model: str, request: Request) -> dict[str, Any]:
     """True where it serves; 404 for an unknown model or version, 503 where none of its versions serves."""
-    await request.app.state.dataplane.versions(model, version)
+    await request.app.state.dataplane.versions(model, _version(request))
     return {"name": model, "ready": True}
 
 
 @router.get(
-    "/v2/models/{model}/versions/{version}/config", summary="The model's config.pbtxt", openapi_extra=openapi.CONFIG
+    "/v2/models/{model}/versions/{version}/config",
+    summary="The model's config.pbtxt",
+    openapi_extra=openapi.versioned(openapi.CONFIG),
 )
 @router.get("/v2/models/{model}/config", summary="The model's config.pbtxt", openapi_extra=openapi.CONFIG)
-async def model_config(model: str, request: Request, version: str = "") -> dict[str, Any]:
+async def model_config(model: str, request: Request) -> dict[str, Any]:
     """Triton's model configuration extension: what clients read that preprocess by themselves."""
-    return _plain(await request.app.state.dataplane.config(model, version))
+    return _plain(await request.app.state.dataplane.config(model, _version(request)))
 
 
-@router.post("/v2/models/{model}/versions/{version}/infer", summary="Ask a model", openapi_extra=openapi.V2_INFER)
+@router.post(
+    "/v2/models/{model}/versions/{version}/infer",
+    summary="Ask a model",
+    openapi_extra=openapi.versioned(openapi.V2_INFER),
+)
 @router.post("/v2/models/{model}/infer", summary="Ask a model", openapi_extra=openapi.V2_INFER)
-async def model_infer(model: str, request: Request, version: str = "") -> Response:
+async def model_infer(model: str, request: Request) -> Response:
     """Pictures as a BYTES tensor `image`, rows as FP32 or FP64, or the model's own tensors."""
     dataplane: DataPlane = request.app.state.dataplane
+    version = _version(request)
     body = await read_body(request)
     header_length = read_header_length(request.headers.get(HEADER_LENGTH), body)
     if header_length or HEADER_LENGTH not in request.headers:
@@ -108,6 +119,11 @@ async def model_infer(model: str, request: Request, version: str = "") -> Respon
     if length is None:
         return Response(content, media_type="application/json")
     return Response(content, headers={HEADER_LENGTH: str(length)}, media_type="application/octet-stream")
+
+
+def _version(request: Request) -> str:
+    """Of the path; as an argument of a route that has none FastAPI would read it from the query."""
+    return str(request.path_params.get("version", ""))
 
 
 def _tensors(tensors: Sequence[TensorMetadata]) -> list[dict[str, Any]]:
