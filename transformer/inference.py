@@ -18,7 +18,7 @@ from transformer import replies
 from transformer.dataplane import DataPlane, ImageResult, TableResult
 from transformer.errors import InvalidRequest
 from transformer.model import Model, TensorMetadata
-from transformer.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
+from transformer.tensors import DTYPES, Tensor, check, check_form, from_array, from_elements, to_array, to_elements
 
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters")
 
@@ -74,6 +74,7 @@ async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
     if len(set(names)) != len(names):
         raise InvalidRequest(f"inputs: got {names}, expected each name once")
     for tensor in request.inputs:
+        check_form(tensor.name, tensor.datatype, tensor.shape)
         if tensor.datatype == "BYTES" and math.prod(tensor.shape) > _MANY_ELEMENTS:
             await asyncio.to_thread(check, tensor)
         else:

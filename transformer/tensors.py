@@ -33,6 +33,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 _DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 _BF16_BYTES = 2  # NumPy has no such type: it is only passed on
 _LARGEST_DIMENSION = 2**63 - 1  # INT64 in the protocol
+_MOST_DIMENSIONS = 64  # NumPy's limit; the product of more would take long
 _LENGTH = struct.Struct("<I")
 
 
@@ -59,8 +60,7 @@ def check(tensor: Tensor) -> None:
     """Hold a client's tensor against itself.
 
     Raises:
-        InvalidRequest: an unknown datatype, a negative dimension, or another number of bytes than datatype and shape
-            ask for.
+        InvalidRequest: as `check_form`, or more or fewer bytes than datatype and shape ask for.
     """
     check_form(tensor.name, tensor.datatype, tensor.shape)
     count = math.prod(tensor.shape)
@@ -86,6 +86,8 @@ def check_form(name: str, datatype: str, shape: Sequence[int]) -> None:
     if datatype not in DTYPES and datatype not in {"BYTES", "BF16"}:
         known = ", ".join((*DTYPES, "BF16", "BYTES"))
         raise InvalidRequest(f"input {name!r}: datatype: got {datatype[:60]!r}, expected one of {known}")
+    if len(shape) > _MOST_DIMENSIONS:
+        raise InvalidRequest(f"input {name!r}: shape: got {len(shape)} dimensions, expected at most {_MOST_DIMENSIONS}")
     if not all(0 <= size <= _LARGEST_DIMENSION for size in shape):
         raise InvalidRequest(f"input {name!r}: shape: got {list(shape)}, expected dimensions of 0 and more")
 

@@ -51,6 +51,7 @@ def test_elements_lie_as_tritonclient_lays_them() -> None:
         (Tensor("x", "FP32", (2**62, 2**62), b""), "expected 21267647932558653966460912964485513216 for"),
         (Tensor("x", "FP32", (-1,), b""), "dimensions of 0 and more"),
         (Tensor("x", "FP32", (2**63,), b""), "dimensions of 0 and more"),
+        (Tensor("x", "FP32", (2**62,) * 65, b""), "got 65 dimensions, expected at most 64"),
         (Tensor("x", "float", (1,), bytes(4)), "datatype: got 'float', expected one of BOOL, UINT8"),
         (Tensor("x", "BYTES", (2,), from_elements("x", [b"one"]).data), "got 1 elements, expected 2"),
         (Tensor("x", "BYTES", (2**62,), from_elements("x", [b"one"]).data), "got 1 elements"),
