@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,12 +59,17 @@ def start_triton(repository: Path, log: Path) -> Iterator[Triton]:
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
+    """Return ports that were free a moment ago, and that no other worker of this run (make test) is given."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    with ExitStack() as probes:
+        ports: list[int] = []
+        while len(ports) < count:
+            port = probes.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            # In pairs: Linux chooses odd ports first.
+            if port // 2 % workers == worker:
+                ports.append(port)
+        return ports
 
 
 def _wait_until_live(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
