@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
+import psutil
 
 from tests.integration.triton import find_free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
+PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
 START_S = 90.0
 STOP_S = 40.0
 
@@ -41,27 +44,25 @@ class Stack:
     log: Path
 
 
+def free_ports() -> dict[str, str]:
+    """The stack's variables for its ports, all of them free."""
+    return {name: str(port) for name, port in zip(PORTS, find_free_ports(len(PORTS)), strict=True)}
+
+
 @contextmanager
 def start_stack(repository: Path, log: Path, *, variables: Mapping[str, str] | None = None) -> Iterator[Stack]:
     """Serve a repository until the block ends."""
-    http_port, grpc_port, triton_http, triton_grpc, triton_metrics = find_free_ports(5)
-    environment = os.environ | {
-        "REPOSITORY": str(repository),
-        "HTTP_PORT": str(http_port),
-        "GRPC_PORT": str(grpc_port),
-        "TRITON_HTTP_PORT": str(triton_http),
-        "TRITON_GRPC_PORT": str(triton_grpc),
-        "TRITON_METRICS_PORT": str(triton_metrics),
-        **(variables or {}),
-    }
+    ports = free_ports()
+    environment = os.environ | {"REPOSITORY": str(repository), **ports, **(variables or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "serve.py"], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{http_port}", trust_env=False, timeout=60) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{ports['HTTP_PORT']}", trust_env=False, timeout=60) as client:
             wait_until(lambda: is_ready(client, process, log), seconds=START_S, log=log)
-            yield Stack(client, http_port, grpc_port, triton_http, triton_grpc, process, log)
+            http, grpc, triton_http, triton_grpc, _ = (int(ports[name]) for name in PORTS)
+            yield Stack(client, http, grpc, triton_http, triton_grpc, process, log)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -81,6 +82,41 @@ def run_program(name: str, **variables: str) -> subprocess.CompletedProcess[str]
         timeout=120,
         check=False,
     )
+
+
+def stop_while_models_load(program: str) -> list[psutil.Process]:
+    """Interrupt `serve.py` or `demo.py` while Triton loads its models; what outlives it by a second is killed too.
+
+    Returns:
+        What outlived it.
+    """
+    mark = uuid4().hex
+    marks = free_ports() | {"MARK": mark}
+
+    def started() -> list[psutil.Process]:
+        processes = psutil.process_iter(["name", "environ"])
+        return [process for process in processes if (process.info["environ"] or {}).get("MARK") == mark]
+
+    parent = subprocess.Popen(
+        [sys.executable, program],
+        cwd=ROOT,
+        env=os.environ | marks,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + START_S
+    while not any(process.info["name"] == "triton_python_backend_stub" for process in started()):
+        assert time.monotonic() < deadline, f"{program} loaded no model within {START_S} s"
+        time.sleep(0.05)
+    # The first of the models' processes is there. About now they were left behind most often, before that was mended.
+    time.sleep(1.2)
+    parent.send_signal(signal.SIGINT)
+    parent.wait(60)
+    # Without a parent they end by themselves, though some after seconds only.
+    _, alive = psutil.wait_procs(started(), timeout=1)
+    for process in alive:
+        process.kill()
+    return alive
 
 
 def is_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> bool:

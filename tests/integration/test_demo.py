@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from tests.integration.stack import ROOT, run_program
+from tests.integration.stack import ROOT, run_program, stop_while_models_load
 
 
 def test_demo_asks_every_shipped_model_and_draws_a_picture() -> None:
@@ -23,3 +23,8 @@ def test_demo_that_fails_says_why() -> None:
     assert done.returncode == 1
     assert "error: transformer ended with status 2" in done.stdout
     assert "TRANSFORMER_THREADS: got '[/none]'" in done.stdout
+
+
+# Here and not beside that of `make serve`: one file's tests never run at the same time, and demos share a log.
+def test_demo_stopped_while_the_models_load_leaves_nothing_behind() -> None:
+    assert not stop_while_models_load("demo.py")

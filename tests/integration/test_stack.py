@@ -9,22 +9,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from uuid import uuid4
 
 import psutil
 import pytest
 
-from tests.integration.stack import ROOT, Stack, is_ready, run_program, start_stack, wait_until
-from tests.integration.triton import find_free_ports, start_triton
+from tests.integration.stack import (
+    PORTS,
+    ROOT,
+    Stack,
+    free_ports,
+    is_ready,
+    run_program,
+    start_stack,
+    stop_while_models_load,
+    wait_until,
+)
+from tests.integration.triton import start_triton
 
 SEVEN = (ROOT / "loadtest" / "pictures" / "seven.png").read_bytes()
 MODELS = ROOT / "model_repository"
-PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
-
-
-def free_ports() -> dict[str, str]:
-    """The stack's variables for its ports, all of them free."""
-    return {name: str(port) for name, port in zip(PORTS, find_free_ports(len(PORTS)), strict=True)}
 
 
 def part(stack: Stack, word: str) -> psutil.Process:
@@ -88,31 +91,8 @@ def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
     assert not alive, log.read_text(errors="replace")[-2000:]
 
 
-@pytest.mark.parametrize(("program", "after_s"), [("serve.py", 3.6), ("demo.py", 2.4)])
-def test_stop_while_the_models_load_leaves_nothing_behind(program: str, after_s: float) -> None:
-    marks = free_ports() | {"MARK": uuid4().hex}
-    parent = subprocess.Popen(
-        [sys.executable, program],
-        cwd=ROOT,
-        env=os.environ | marks,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    time.sleep(after_s)
-    parent.send_signal(signal.SIGINT)
-    parent.wait(60)
-    left = [process for process in psutil.process_iter() if environment_of(process).get("MARK") == marks["MARK"]]
-    _, alive = psutil.wait_procs(left, timeout=3)
-    for process in alive:
-        process.kill()
-    assert not alive
-
-
-def environment_of(process: psutil.Process) -> dict[str, str]:
-    try:
-        return process.environ()
-    except psutil.Error:
-        return {}
+def test_stop_while_the_models_load_leaves_nothing_behind() -> None:
+    assert not stop_while_models_load("serve.py")
 
 
 def test_stack_gives_up_on_a_part_that_dies_at_once() -> None:
