@@ -49,8 +49,9 @@ reference: .venv/.test .venv/.ultralytics ## Compute Ultralytics' results for th
 train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
 	@$(BIN)/python -m export.digit_finder
 
+# Whole files: their fixtures start servers. In the order of tests/conftest.py.
 test: .venv/.test .venv-triton/.installed models ## Run every test that needs no torch
-	@$(BIN)/pytest -m "not export"
+	@$(BIN)/pytest -m "not export" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-export: .venv/.test .venv/.ultralytics .venv-triton/.installed models ## Run the tests that need torch and ultralytics
 	@$(BIN)/pytest -m export
