@@ -25,6 +25,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 PICTURE = Path(__file__).parent / "pictures" / "digits.jpg"
 _BOUNDARY = b"nereid-boundary"
 _WARM_UP = 10
+_FEWEST = 2  # have a median and a percentile
 
 Ask = Callable[[], Any]  # one question; the reply of /predict
 
@@ -36,7 +37,7 @@ def main() -> int:
     parser.add_argument("--grpc", default="localhost:8081", help="host:port (default: %(default)s)")
     parser.add_argument("--model", default="digit-finder", help="a detector (default: %(default)s)")
     parser.add_argument("--picture", type=Path, default=PICTURE, help="what to ask about (default: %(default)s)")
-    parser.add_argument("--requests", type=int, default=200, help="for each protocol (default: %(default)s)")
+    parser.add_argument("--requests", type=_count, default=200, help="for each protocol (default: %(default)s)")
     options = parser.parse_args()
     console = Console(highlight=False)
     try:
@@ -47,12 +48,21 @@ def main() -> int:
                 "gRPC": grpc_protocol(channel, options.model, picture),
             }
             waited, inside = measure(protocols, options.requests, console)
-    except (OSError, http.client.HTTPException, grpc.RpcError, MeasureError) as exc:
-        console.print(f"error: {exc}; is `make serve` running?", markup=False, soft_wrap=True)
+    except MeasureError as exc:
+        console.print(f"error: {exc}", markup=False, soft_wrap=True)
+        return 1
+    except (OSError, http.client.HTTPException) as exc:
+        console.print(f"error: {options.http}: {exc}; is `make serve` running?", markup=False, soft_wrap=True)
         return 1
     title = f"{options.picture.name} ({len(picture)} bytes) to {options.model}, {options.requests} requests each, ms"
     console.print(table(title, waited, inside))
     return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < _FEWEST:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from {_FEWEST}")
+    return int(text)
 
 
 class MeasureError(Exception):
@@ -114,7 +124,15 @@ def grpc_protocol(channel: grpc.Channel, model: str, picture: bytes) -> Ask:
     request.outputs.add(name="detections")
     request.raw_input_contents.append(len(picture).to_bytes(4, "little") + picture)
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-    return lambda: json.loads(stub.ModelInfer(request, timeout=30).raw_output_contents[0][4:])
+
+    def ask() -> Any:
+        try:
+            reply = stub.ModelInfer(request, timeout=30)
+        except grpc.RpcError as exc:
+            raise MeasureError(f"gRPC: {exc.code().name} {exc.details()}") from exc
+        return json.loads(reply.raw_output_contents[0][4:])
+
+    return ask
 
 
 def measure(

@@ -20,6 +20,8 @@ from transformer.settings import TransformerSettings
 
 log = logging.getLogger("transformer")
 
+_INTERVAL_S = 0.1
+
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C; requests that were accepted are finished."""
@@ -69,7 +71,12 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more; finish what was accepted."""
-        await asyncio.gather(super().shutdown(sockets), self._grpc_server.stop(self._grace_s))
+        grpc_stop = asyncio.create_task(self._grpc_server.stop(self._grace_s))
+        await super().shutdown(sockets)
+        while not grpc_stop.done():
+            await asyncio.wait([grpc_stop], timeout=_INTERVAL_S)
+            if self.force_exit:  # the second Ctrl-C
+                await self._grpc_server.stop(0)
 
 
 async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int:
@@ -82,10 +89,9 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     listener = listen(settings.host, args.http_port)
     dataplane = DataPlane(Predictor(args.predictor_host, timeout_s=settings.request_timeout_s), settings)
     grpc_server = GrpcServer(dataplane, settings)
-    try:
-        grpc_server.listen(settings.host, args.grpc_port)
-    except RuntimeError as exc:
-        raise PortError(f"{settings.host}:{args.grpc_port} cannot be listened on: is it taken?") from exc
+    # gRPC says no more than "failed".
+    listen(settings.host, args.grpc_port).close()
+    grpc_server.listen(settings.host, args.grpc_port)
     config = uvicorn.Config(
         create_app(settings, dataplane),
         log_config=None,
@@ -96,8 +102,11 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     server = Server(config, grpc_server, grace_s=settings.shutdown_timeout_s)
     line = "http://%s:%d and gRPC on %d in front of Triton at %s"
     log.info(line, settings.host, args.http_port, args.grpc_port, args.predictor_host)
-    await server.serve(sockets=[listener])
-    await dataplane.close()
+    try:
+        # Ends in SystemExit after a signal, see main().
+        await server.serve(sockets=[listener])
+    finally:
+        await dataplane.close()
     return 0 if server.started else 1
 
 
@@ -108,7 +117,8 @@ def listen(host: str, port: int) -> socket.socket:
         PortError: it cannot be had.
     """
     try:
-        listener = socket.create_server((host, port), backlog=2048)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as exc:
         raise PortError(f"{host}:{port} cannot be listened on: {exc.strerror}") from exc
     # Connections inherit it. asyncio sets it only on sockets it made itself, and without it an answer on a connection

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -32,12 +32,30 @@ from transformer.predictor import Predictor, TensorRefused
 from transformer.settings import TransformerSettings
 from transformer.stages import Stages
 from transformer.tasks import classify, detect, tabular
-from transformer.tasks.detect import Detections
+from transformer.tasks.detect import Detections, Selection
 from transformer.tensors import Tensor
 
 _SWAP_TRIES = 5
 
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request says beside its items.
+
+    Attributes:
+        model: its name.
+        version: a certain one, or "" for what serves.
+        parameters: of the task, see `parameters.py`; of Triton where the items are a model's own tensors.
+        scheduling: what Triton's scheduler is told: `priority`, and `timeout` in microseconds.
+    """
+
+    model: str
+    version: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    scheduling: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,27 +150,30 @@ class DataPlane:
         return await self._predictor.config(name, version)
 
     async def infer_images(
-        self,
-        name: str,
-        images: Sequence[bytes],
-        *,
-        parameters: Mapping[str, Any],
-        version: str = "",
-        keep_images: bool = False,
+        self, asked: Asked, images: Sequence[bytes], *, keep_images: bool = False
     ) -> list[ImageResult]:
         """Ask a model about encoded pictures; one result for each, in their order.
+
+        Args:
+            asked: which model, and how.
+            images: encoded.
+            keep_images: whether the results hold the pictures.
 
         Raises:
             ServingError: the first error of any picture; the rest is not waited for.
         """
-        model = await self.model(name, version)
+        model = await self.model(asked.model, asked.version)
         _check_task(model, "pictures")
         self._check_count(len(images))
-        read_selection(parameters, model)
+        # Class names are those of the version that answers: read again only where it is another one.
+        selection = read_selection(asked.parameters, model)
+
+        def select(answered: Model) -> Selection:
+            return selection if answered is model else read_selection(asked.parameters, answered)
 
         async def one(index: int, data: bytes) -> ImageResult:
             try:
-                return await self._infer_image(name, data, parameters, version=version, keep_image=keep_images)
+                return await self._infer_image(asked, data, select, keep_image=keep_images)
             except ServingError as exc:
                 if len(images) > 1 and exc.phrase is None:
                     raise type(exc)(f"picture {index} of {len(images)}: {exc}") from exc
@@ -170,17 +191,15 @@ class DataPlane:
                 for result in results:
                     metrics.count_item(result.model, result.stages)
                 return results
-        raise PredictorUnavailable(f"{name}: several versions answered one request, {_SWAP_TRIES} times")
+        raise PredictorUnavailable(f"{asked.model}: several versions answered one request, {_SWAP_TRIES} times")
 
-    async def infer_rows(
-        self, name: str, rows: tabular.Rows, *, parameters: Mapping[str, Any], version: str = ""
-    ) -> TableResult:
+    async def infer_rows(self, asked: Asked, rows: tabular.Rows) -> TableResult:
         """Ask a model about rows of a table, in as few runs as its batch size allows."""
         stages = Stages()
-        model = await self.model(name, version)
+        model = await self.model(asked.model, asked.version)
         _check_task(model, "rows")
         self._check_count(len(rows))
-        read_selection(parameters, model)
+        read_selection(asked.parameters, model)
 
         async def ask(model: Model) -> tuple[list[dict[str, NDArray[Any]]], set[str]]:
             with stages.time("preprocess"):
@@ -188,23 +207,17 @@ class DataPlane:
             size = model.max_batch_size
             parts = [table[first : first + size] for first in range(0, len(table), size)]
             with stages.time("infer"):
-                answers = await asyncio.gather(*(self._predictor.infer(model, part, version=version) for part in parts))
+                answers = await asyncio.gather(*(self._run(model, part, asked) for part in parts))
             return [outputs for outputs, _ in answers], {answered for _, answered in answers}
 
-        model, parts = await self._ask(name, version, ask)
+        model, parts = await self._ask(asked, ask)
         with stages.time("postprocess"):
             values = np.concatenate([tabular.postprocess(outputs, model) for outputs in parts])
         metrics.count_item(model, stages)
         return TableResult(model, values, stages, stages.total_ms())
 
     async def infer_tensors(
-        self,
-        name: str,
-        inputs: Sequence[Tensor],
-        *,
-        outputs: Sequence[str],
-        parameters: Mapping[str, Any],
-        version: str = "",
+        self, asked: Asked, inputs: Sequence[Tensor], outputs: Sequence[str]
     ) -> tuple[list[Tensor], str]:
         """Pass tensors of the model itself to Triton, and its answer back: outputs, and the version that answered.
 
@@ -215,15 +228,15 @@ class DataPlane:
         with stages.time("infer"):
             try:
                 answer = await self._predictor.infer_tensors(
-                    name, inputs, outputs=outputs, parameters=parameters, version=version
+                    asked.model, inputs, outputs=outputs, parameters=asked.parameters, version=asked.version
                 )
             except TensorRefused as exc:
                 raise InvalidRequest(exc.reason) from exc
-        metrics.count_tensors(name, answer[1], stages)
+        metrics.count_tensors(asked.model, answer[1], stages)
         return answer
 
     async def _infer_image(
-        self, name: str, data: bytes, parameters: Mapping[str, Any], *, version: str, keep_image: bool
+        self, asked: Asked, data: bytes, select: Callable[[Model], Selection], *, keep_image: bool
     ) -> ImageResult:
         stages = Stages()
         image: Image | None = None
@@ -232,23 +245,24 @@ class DataPlane:
             nonlocal image
             image, tensor, plan = await self._in_thread(stages, partial(self._prepare, data, image, model, stages))
             with stages.time("infer"):
-                outputs, answered = await self._predictor.infer(model, tensor[None], version=version)
+                outputs, answered = await self._run(model, tensor[None], asked)
             return ({key: output[0] for key, output in outputs.items()}, plan), {answered}
 
-        asked = time.perf_counter()
+        arrived = time.perf_counter()
         async with self._in_flight:
-            stages.add("queue", asked)
-            model, (outputs, plan) = await self._ask(name, version, ask)
+            stages.add("queue", arrived)
+            model, (outputs, plan) = await self._ask(asked, ask)
             assert image is not None, "an answer had a picture"  # noqa: S101
-            choose = partial(_choose, outputs, model, plan, parameters, stages)
+            choose = partial(_choose, outputs, model, plan, select, stages)
             detections, probabilities = await self._in_thread(stages, choose)
         image_wh = image.shape[1], image.shape[0]
         kept = image if keep_image else None
         return ImageResult(model, image_wh, kept, detections, probabilities, stages, stages.total_ms())
 
-    async def _ask(
-        self, name: str, version: str, ask: Callable[[Model], Awaitable[tuple[T, set[str]]]]
-    ) -> tuple[Model, T]:
+    async def _run(self, model: Model, array: NDArray[Any], asked: Asked) -> tuple[dict[str, NDArray[Any]], str]:
+        return await self._predictor.infer(model, array, version=asked.version, scheduling=asked.scheduling)
+
+    async def _ask(self, asked: Asked, ask: Callable[[Model], Awaitable[tuple[T, set[str]]]]) -> tuple[Model, T]:
         """Ask until the version that answers is the one that the tensors were made for.
 
         Labels, sizes and interface belong to a version: while a swap is under way the description may be of the old
@@ -256,21 +270,23 @@ class DataPlane:
         """
         refused: TensorRefused | None = None
         for _ in range(_SWAP_TRIES):
-            model = await self.model(name, version)
+            model = await self.model(asked.model, asked.version)
             try:
                 answer, answered = await ask(model)
             except TensorRefused as exc:
                 refused, answered = exc, set()
             except (PredictorError, ModelNotFound):
                 # The model may have changed or gone: look again next time.
-                self._descriptions.forget(name, version)
+                self._descriptions.forget(asked.model, asked.version)
                 raise
             if answered == {model.version}:
                 return model, answer
-            self._descriptions.forget(name, version)
+            self._descriptions.forget(asked.model, asked.version)
         if refused:
             raise refused
-        raise PredictorUnavailable(f"{name}: another version than the one described answered {_SWAP_TRIES} times")
+        raise PredictorUnavailable(
+            f"{asked.model}: another version than the one described answered {_SWAP_TRIES} times"
+        )
 
     def _prepare(
         self, data: bytes, image: Image | None, model: Model, stages: Stages
@@ -313,13 +329,11 @@ def _choose(
     outputs: dict[str, NDArray[Any]],
     model: Model,
     plan: Letterbox | None,
-    parameters: Mapping[str, Any],
+    select: Callable[[Model], Selection],
     stages: Stages,
 ) -> tuple[Detections | None, NDArray[np.float32] | None]:
     """Detections of a detector, or probabilities of a classifier."""
     with stages.time("postprocess"):
         if plan is None:
             return None, classify.postprocess(outputs, model)
-        # Read again: class names are those of the version that answered.
-        selection = read_selection(parameters, model)
-        return detect.postprocess(outputs, model, plan=plan, selection=selection), None
+        return detect.postprocess(outputs, model, plan=plan, selection=select(model)), None

@@ -21,6 +21,7 @@ from typing import ClassVar
 import grpc
 
 MESSAGE_LENGTH = 600  # of what is quoted from a client, in answers and in the log
+_LOG_LENGTH = 10_000  # of what Triton says, tracebacks of its backends among it
 
 
 class ServingError(Exception):
@@ -47,7 +48,9 @@ class ServingError(Exception):
 
     def for_log(self) -> str:
         """What the log reads: all of a failure of ours; on one line, and cut, what quotes a client."""
-        return repr(self.for_client("")) if self.phrase is None else f"{type(self).__name__}: {self}"
+        if self.phrase is None:
+            return repr(self.for_client(""))
+        return f"{type(self).__name__}: {self}"[:_LOG_LENGTH]
 
     @property
     def log_level(self) -> int:

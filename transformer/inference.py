@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from transformer import replies
-from transformer.dataplane import DataPlane, ImageResult, TableResult
+from transformer.dataplane import Asked, DataPlane, ImageResult, TableResult
 from transformer.errors import InvalidRequest
 from transformer.model import Model, TensorMetadata
 from transformer.tensors import DTYPES, Tensor, check, check_form, from_array, from_elements, to_array, to_elements
@@ -26,6 +26,9 @@ PICTURES = TensorMetadata("image", "BYTES", (-1,))
 _ROW_DATATYPES = ("FP32", "FP64")
 _NO_CLASS = -1  # pads class_ids; 0 is a class
 
+# What a client of Triton may say of any request, and Triton's scheduler reads.
+_SCHEDULING = ("priority", "timeout")
+_MOST = 256  # inputs, outputs or parameters
 _MANY_ELEMENTS = 10_000  # are counted in a millisecond; more would hold up the event loop
 _INT64 = range(-(2**63), 2**63)
 
@@ -70,6 +73,9 @@ async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
     Raises:
         ServingError: see `errors.py`.
     """
+    for what in ("inputs", "outputs", "parameters"):
+        if len(getattr(request, what)) > _MOST:
+            raise InvalidRequest(f"{what}: got {len(getattr(request, what))}, expected at most {_MOST}")
     names = [tensor.name for tensor in request.inputs]
     if len(set(names)) != len(names):
         raise InvalidRequest(f"inputs: got {names}, expected each name once")
@@ -117,7 +123,7 @@ async def read_raw_input(dataplane: DataPlane, name: str, version: str, data: by
         raise InvalidRequest(f"{name} has {len(inputs)} inputs: expected Inference-Header-Content-Length over 0")
     (only,) = inputs
     if only.datatype == "BYTES":
-        return from_elements(only.name, [data], shape=[abs(size) for size in only.shape])
+        return from_elements(only.name, [data], shape=[1 if size < 0 else size for size in only.shape])
     fixed = math.prod(size for size in only.shape if size >= 0)
     item_bytes = DTYPES[only.datatype].itemsize * fixed if only.datatype in DTYPES else 0
     if sum(size < 0 for size in only.shape) > 1 or not item_bytes or len(data) % item_bytes:
@@ -150,18 +156,14 @@ async def _infer_pictures(dataplane: DataPlane, request: InferRequest, model: Mo
         raise InvalidRequest(f"input 'image': shape: got {list(tensor.shape)}, expected [n], one element for a picture")
     _check_outputs(request, model)
     images = await asyncio.to_thread(_read_pictures, tensor)
-    results = await dataplane.infer_images(
-        request.model, images, parameters=request.parameters, version=request.version
-    )
+    results = await dataplane.infer_images(_asked(request), images)
     write = _write_detections if results[0].detections is not None else _write_classes
     return await _respond(request, results[0].model, write(results))
 
 
 async def _infer_rows(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
     _check_outputs(request, model)
-    result = await dataplane.infer_rows(
-        request.model, to_array(request.inputs[0]), parameters=request.parameters, version=request.version
-    )
+    result = await dataplane.infer_rows(_asked(request), to_array(request.inputs[0]))
     return await _respond(request, result.model, _write_rows(result))
 
 
@@ -170,17 +172,22 @@ async def _infer_tensors(dataplane: DataPlane, request: InferRequest, model: Mod
         if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and value not in _INT64):
             raise InvalidRequest(f"parameter {name!r}: got {value!r:.60}, expected a boolean, a number or a string")
     try:
-        outputs, version = await dataplane.infer_tensors(
-            request.model,
-            request.inputs,
-            outputs=request.outputs,
-            parameters=request.parameters,
-            version=request.version,
-        )
+        asked = Asked(request.model, request.version, request.parameters)
+        outputs, version = await dataplane.infer_tensors(asked, request.inputs, request.outputs)
     except InvalidRequest as exc:
         ways = dict.fromkeys([_describe(*interface(model)), _describe(model.inputs, model.outputs)])
         raise InvalidRequest(f"{exc.args[0].rstrip('.')}; {model.name} takes {', or '.join(ways)}") from exc
     return InferResponse(request.model, version, outputs)
+
+
+def _asked(request: InferRequest) -> Asked:
+    """The request without its tensors; parameters of the task and of Triton's scheduler apart."""
+    scheduling = {name: request.parameters[name] for name in _SCHEDULING if name in request.parameters}
+    for name, value in scheduling.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _INT64.stop:
+            raise InvalidRequest(f"parameter {name!r}: got {value!r:.60}, expected a whole number")
+    parameters = {name: value for name, value in request.parameters.items() if name not in scheduling}
+    return Asked(request.model, request.version, parameters, scheduling)
 
 
 def _describe(inputs: Sequence[TensorMetadata], outputs: Sequence[TensorMetadata]) -> str:

@@ -8,6 +8,7 @@ from transformer.model import Model
 from transformer.tasks.detect import Selection
 
 NAMES = ("confidence", "iou", "max_detections", "classes")
+MAX_CLASSES = 10_000
 MAX_DETECTIONS_LIMIT = 1000  # a model returns no more candidates
 
 
@@ -59,11 +60,13 @@ def _count(parameters: Mapping[str, Any], name: str, default: int) -> int:
 
 def _class_ids(value: Any, model: Model) -> frozenset[int]:
     if isinstance(value, str):
-        entries: Iterable[Any] = [entry.strip() for entry in value.split(",")]
+        entries: list[Any] = [entry.strip() for entry in value.split(",")]
     elif isinstance(value, Iterable) and not isinstance(value, Mapping):
-        entries = value
+        entries = list(value)
     else:
         entries = [value]
+    if len(entries) > MAX_CLASSES:
+        raise InvalidRequest(f"parameter 'classes': got {len(entries)}, expected at most {MAX_CLASSES}")
     ids_by_name = {name: class_id for class_id, name in model.names.items()}
     class_ids = set()
     for entry in entries:

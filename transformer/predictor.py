@@ -58,6 +58,9 @@ _ERRORS: Mapping[grpc.StatusCode, type[ServingError]] = {
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
+    # A status comes as metadata, and Triton's lists every input of a request that it refuses.
+    ("grpc.max_metadata_size", 2**20),
+    ("grpc.absolute_max_metadata_size", 2**20),
     # The default grows to two minutes: far too long after Triton is back.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -66,6 +69,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 _QUICK_TIMEOUT_S = 5.0  # of calls that run no model
+_LONGEST_NAME = 255  # of a folder, which a model's name is
 
 
 class Predictor:
@@ -93,7 +97,7 @@ class Predictor:
     async def models(self) -> list[str]:
         """Names of the models that serve, in alphabetical order."""
         request = service_pb2.RepositoryIndexRequest(ready=True)
-        reply = await self._call(self._stub.RepositoryIndex, request, "*", timeout_s=_QUICK_TIMEOUT_S)
+        reply = await self._call(self._stub.RepositoryIndex, request, "", timeout_s=_QUICK_TIMEOUT_S)
         return sorted({model.name for model in reply.models})
 
     async def describe(self, name: str, version: str = "") -> Model:
@@ -122,7 +126,7 @@ class Predictor:
         return sorted(reply.versions, key=int)
 
     async def infer(
-        self, model: Model, array: NDArray[Any], *, version: str = ""
+        self, model: Model, array: NDArray[Any], *, version: str = "", scheduling: Mapping[str, int]
     ) -> tuple[dict[str, NDArray[Any]], str]:
         """Run a model with one numeric input.
 
@@ -130,6 +134,7 @@ class Predictor:
             model: whose input and outputs are meant.
             array: `(batch, ...)`, at most `model.max_batch_size` items.
             version: a certain one, or "" for what Triton's policy serves.
+            scheduling: parameters of Triton's scheduler.
 
         Returns:
             Outputs by name, `(batch, ...)`, and the version that answered.
@@ -140,7 +145,9 @@ class Predictor:
         """
         names = [output.name for output in model.outputs]
         tensor = from_array(model.input.name, np.ascontiguousarray(array))
-        outputs, answered = await self.infer_tensors(model.name, [tensor], outputs=names, version=version)
+        outputs, answered = await self.infer_tensors(
+            model.name, [tensor], outputs=names, parameters=scheduling, version=version
+        )
         strange = [output for output in outputs if output.datatype not in DTYPES]
         if strange:
             raise PredictorError(f"{model.name}: output {strange[0].name!r} is {strange[0].datatype}, expected numbers")
@@ -190,6 +197,9 @@ class Predictor:
         ], reply.model_version
 
     async def _call(self, method: Callable[..., Any], request: Any, name: str, *, timeout_s: float) -> Any:
+        if len(name) > _LONGEST_NAME:
+            # Triton would quote it, in a status longer than a channel takes.
+            raise ModelNotFound(f"model {name[:_LONGEST_NAME]!r}... of {len(name)} characters is unknown")
         try:
             return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as exc:
@@ -215,9 +225,10 @@ _PARAMETER_FIELDS: Mapping[type, str] = {
 def translate(exc: grpc.RpcError, name: str) -> ServingError:
     """Triton's error, or the channel's, as one of ours."""
     code, details = exc.code(), exc.details() or ""
+    subject = f"model {name!r}" if name else "repository"
     if code is grpc.StatusCode.NOT_FOUND:
         # Triton says NOT_FOUND of a model that it knows as well, while no version of it serves.
         if "no available versions" in details:
             return PredictorUnavailable(f"model {name!r} has no version that serves")
         return ModelNotFound(f"model {name!r} is unknown")
-    return _ERRORS[code](f"model {name!r}: {details}")
+    return _ERRORS[code](f"{subject}: {details}")

@@ -14,7 +14,9 @@ class TransformerSettings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in a container")
     max_image_bytes: int = Field(20 * 2**20, gt=0, description="largest encoded picture")
     max_image_pixels: int = Field(50_000_000, gt=0, description="largest width x height, read from the header")
-    max_body_bytes: int = Field(64 * 2**20, gt=0, description="largest request body, all pictures together")
+    max_body_bytes: int = Field(
+        64 * 2**20, gt=0, le=2**30, description="largest request body or gRPC message, all pictures together"
+    )
     max_items: int = Field(1024, gt=0, description="most pictures or rows in one request")
     max_in_flight: int = Field(2 * (os.cpu_count() or 1), gt=0, description="most pictures in memory at once")
     request_timeout_s: float = Field(30.0, gt=0, description="how long the predictor may take for one item")

@@ -16,8 +16,12 @@ from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
+import tritonclient.grpc
+import tritonclient.http
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -97,6 +101,7 @@ def test_sigterm_finishes_what_was_accepted(stack: Stack, tmp_path: Path) -> Non
         seen: list[int] = []
         watcher = threading.Thread(target=lambda: seen.extend(watch(transformer.grpc)))
         watcher.start()
+        stream = open_reflection(transformer.grpc)
         over_http = threads.submit(transformer.http.post, "/predict/digit-finder", files=[("image", DIGITS)] * 48)
         over_grpc = threads.submit(stub.ModelInfer, infer_message("digit-finder", *[DIGITS] * 48), timeout=60)
         time.sleep(0.4)
@@ -108,12 +113,29 @@ def test_sigterm_finishes_what_was_accepted(stack: Stack, tmp_path: Path) -> Non
             pass
         assert len(over_http.result().json()) == 48
         assert list(over_grpc.result().outputs[0].shape) == [48]
-        assert transformer.process.wait(30) == 0
+        # Well before the grace period is over, although a client holds a stream of reflection.
+        assert transformer.process.wait(15) == 0
         watcher.join(5)
+        assert stream.code() is not None
         assert seen == [SERVING, NOT_SERVING]
     log = (tmp_path / "log").read_text()
     assert "option --workers changes nothing here" in log
     assert "Traceback" not in log
+
+
+def open_reflection(channel: grpc.Channel) -> Any:
+    """A stream of reflection that is answered once and then held."""
+    held = threading.Event()
+
+    def requests() -> Iterator[Any]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        held.wait()
+
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+    stream = stub.ServerReflectionInfo(requests())
+    assert len(next(stream).list_services_response.service) == 3
+    stream.add_callback(held.set)
+    return stream
 
 
 def health_of(channel: grpc.Channel) -> Any:
@@ -151,6 +173,47 @@ def test_predictor_that_is_late_is_a_timeout_and_one_that_is_away_is_unavailable
         assert stub.ServerLive(service_pb2.ServerLiveRequest()).live
         assert not stub.ServerReady(service_pb2.ServerReadyRequest()).ready
         assert health_of(transformer.grpc).Check(health_pb2.HealthCheckRequest()).status == NOT_SERVING
+
+
+class Silent(grpc.GenericRpcHandler):
+    """Takes every call and says nothing."""
+
+    def __init__(self) -> None:
+        self.end = threading.Event()
+
+    def service(self, _: grpc.HandlerCallDetails) -> Any:
+        return grpc.unary_unary_rpc_method_handler(lambda *_: self.end.wait(20))
+
+
+@contextmanager
+def silent_triton(threads: ThreadPoolExecutor) -> Iterator[int]:
+    """A Triton that hangs, on the port."""
+    handler = Silent()
+    server = grpc.server(threads, handlers=[handler])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        handler.end.set()
+        server.stop(0).wait()
+
+
+def test_what_cannot_be_finished_is_told_so(tmp_path: Path) -> None:
+    short = {"TRANSFORMER_SHUTDOWN_TIMEOUT_S": "1"}
+    with (
+        ThreadPoolExecutor(4) as threads,
+        silent_triton(threads) as port,
+        start_transformer(f"127.0.0.1:{port}", tmp_path / "log", variables=short) as transformer,
+    ):
+        waiting = threads.submit(transformer.http.post, "/predict/digits", files={"image": DIGITS})
+        time.sleep(0.5)
+        transformer.process.send_signal(signal.SIGTERM)
+        response = waiting.result()
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        assert response.json()["error"].startswith("the server stops (request ")
+        assert transformer.process.wait(15) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def refusal(channel: grpc.Channel, request: Any) -> tuple[grpc.StatusCode, str]:
@@ -253,10 +316,70 @@ def test_grpc_takes_what_http_takes_and_no_more(channel: grpc.Channel) -> None:
     assert "larger than max" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\x0a\x02\xff\xfe", "INVALID_ARGUMENT"),  # a name that is no UTF-8
+        (b"\x0a\xff", "INVALID_ARGUMENT"),
+        (b"\x0a\x04iris" + b"\x2a\x00" * 2_000_000, "RESOURCE_EXHAUSTED"),
+        (b"\x0a\x90\x4e" + b"x" * 10_000, "NOT_FOUND"),
+    ],
+)
+def test_hostile_message_is_refused_at_once(stack: Stack, channel: grpc.Channel, data: bytes, code: str) -> None:
+    call: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    started = time.monotonic()
+    with pytest.raises(grpc.RpcError) as refused:
+        call(data, metadata=[("x-request-id", "hostile")])
+    assert time.monotonic() - started < 10  # and not after it has become objects
+    assert isinstance(refused.value, grpc.Call)
+    assert (refused.value.code().name, dict(refused.value.trailing_metadata())["x-request-id"]) == (code, "hostile")
+    assert "Traceback" not in stack.log.read_text(errors="replace")
+
+
+@pytest.mark.parametrize("path", ["/v1/models/{}", "/v2/models/{}", "/v2/models/{}/ready", "/v2/models/{}/config"])
+def test_name_that_no_model_can_have_is_unknown(stack: Stack, path: str) -> None:
+    response = stack.http.get(path.format("x" * 20_000))
+    assert (response.status_code, "is unknown" in response.json()["error"]) == (404, True)
+
+
+@pytest.mark.parametrize("library", [tritonclient.http, tritonclient.grpc])
+def test_client_may_speak_to_the_scheduler(stack: Stack, library: Any) -> None:
+    port = stack.http_port if library is tritonclient.http else stack.grpc_port
+    picture = library.InferInput("image", [1], "BYTES")
+    picture.set_data_from_numpy(np.array([DIGITS], object))
+    rows = library.InferInput("features", [1, 4], "FP32")
+    rows.set_data_from_numpy(np.ones((1, 4), np.float32))
+    with library.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        for model, tensor in (("digits", picture), ("iris", rows)):
+            result = client.infer(model, [tensor], priority=1, timeout=10_000_000)
+            assert result.as_numpy("class_id").shape == (1,)
+
+
+def test_scheduler_is_told_whole_numbers(stack: Stack) -> None:
+    rows = {"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
+    for value in ("soon", -1, 0.5, True, None):
+        body = {"inputs": [rows], "parameters": {"timeout": value}}
+        response = stack.http.post("/v2/models/iris/infer", json=body)
+        assert (response.status_code, "expected a whole number" in response.json()["error"]) == (400, True)
+
+
+def test_parameters_may_be_in_the_query_of_every_protocol(stack: Stack) -> None:
+    raw = {"Inference-Header-Content-Length": "0", "Content-Type": "image/jpeg"}
+    query = {"max_detections": "2"}
+    v1 = stack.http.post("/v1/models/digit-finder:predict", params=query, content=DIGITS, headers=raw).json()
+    assert len(v1["predictions"][0]["predictions"]) == 2
+    v2 = stack.http.post("/v2/models/digit-finder/infer", params=query, content=DIGITS, headers=raw)
+    assert b'"name":"scores","datatype":"FP32","shape":[1,2]' in v2.content
+    response = stack.http.post("/v2/models/digit-finder/infer?nonsense=1", content=DIGITS, headers=raw)
+    assert (response.status_code, "'nonsense' is unknown" in response.json()["error"]) == (400, True)
+
+
 def test_requests_over_grpc_are_counted_and_logged(stack: Stack, channel: grpc.Channel) -> None:
     refusal(channel, infer_message("none", DIGITS))
     metrics = stack.http.get("/metrics").text
     assert 'route="/inference.GRPCInferenceService/ModelInfer",status="NOT_FOUND"' in metrics
+    stack.http.get("/v1/models/digits")
+    assert 'route="/v1/models/{model}",status="200"' in stack.http.get("/metrics").text
     assert "gRPC ModelInfer NOT_FOUND" in stack.log.read_text(errors="replace")
 
 

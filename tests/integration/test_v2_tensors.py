@@ -83,6 +83,9 @@ MALFORMED: dict[str, tuple[dict[str, str], bytes]] = {
     "zero batch": document(tensor(shape=[0, 2], data=[])),
     "batch over the maximum": document(tensor(shape=[9, 2], data=[1] * 18)),
     "shape that overflows": document(tensor(shape=[2**62, 8], data=[])),
+    "no elements of a huge shape": document(tensor(shape=[0, 2**62], data=[])),
+    "long name": document(tensor(name="x" * 20_000)),
+    "long output name": document(tensor(), outputs=[{"name": "y" * 20_000}]),
     "shape of fractions": document(tensor(shape=[1.0, 2])),
     "shape of strings": document(tensor(shape=["1", 2])),
     "string among numbers": document(tensor(data=[1, "2"])),
@@ -151,6 +154,7 @@ MALFORMED_MESSAGES = {
     "unknown output": message(outputs=["nothing"]),
     "negative dimension": message(shape=[-1, 2]),
     "zero batch": message(shape=[0, 2], raw=[b""]),
+    "no elements of a huge shape": message(shape=[0, 2**62], raw=[b""]),
     "raw and typed": message(typed=[1, 2]),
     "neither raw nor typed": message(raw=[]),
     "fewer raw contents than inputs": message(inputs=2),
@@ -253,6 +257,17 @@ def test_model_that_failed_to_load_is_unavailable_over_grpc(plain: Stack) -> Non
     assert isinstance(refused.value, grpc.Call)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
     assert ("retry-after", "1") in refused.value.trailing_metadata()
+
+
+@pytest.mark.parametrize("what", ["inputs", "outputs", "parameters"])
+def test_endless_lists_are_refused(plain: Stack, what: str) -> None:
+    many: dict[str, Any] = {
+        "inputs": [tensor(name=f"x{index}") for index in range(300)],
+        "outputs": [{"name": f"y{index}"} for index in range(300)],
+        "parameters": {f"p{index}": 1 for index in range(300)},
+    }
+    response = plain.http.post("/v2/models/pairs/infer", json={"inputs": [tensor()], what: many[what]})
+    assert (response.status_code, response.json()["error"]) == (400, f"{what}: got 300, expected at most 256")
 
 
 def test_shared_memory_is_refused(plain: Stack) -> None:

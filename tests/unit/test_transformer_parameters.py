@@ -78,3 +78,8 @@ def test_read_selection_of_a_table_takes_none() -> None:
     assert read_selection({}, TABLE) == Selection()
     with pytest.raises(InvalidRequest, match="expected none, iris is a model for tabular"):
         read_selection({"confidence": "0.5"}, TABLE)
+
+
+def test_read_selection_refuses_endless_classes() -> None:
+    with pytest.raises(InvalidRequest, match="got 10001, expected at most 10000"):
+        read_selection({"classes": [0] * 10_001}, DETECTOR)

@@ -1,5 +1,7 @@
 """The gRPC server: its limits, health and reflection."""
 
+import asyncio
+
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
@@ -7,6 +9,7 @@ from grpc_reflection.v1alpha import reflection
 
 from transformer.dataplane import DataPlane
 from transformer.grpc import health
+from transformer.grpc.calls import Calls
 from transformer.grpc.servicer import SERVICE, Servicer
 from transformer.settings import TransformerSettings
 
@@ -17,7 +20,8 @@ class GrpcServer:
     """KServe's v2 service, `grpc.health.v1` and reflection on one port."""
 
     def __init__(self, dataplane: DataPlane, settings: TransformerSettings) -> None:
-        self._health = health.HealthServicer(dataplane, SERVICE)
+        self._calls = Calls()
+        self._health = health.HealthServicer(dataplane, self._calls, SERVICE)
         self._server = grpc.aio.server(
             options=(
                 ("grpc.max_receive_message_length", settings.max_body_bytes + _ENVELOPE_BYTES),
@@ -31,7 +35,7 @@ class GrpcServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             )
         )
-        self._server.add_generic_rpc_handlers((Servicer(dataplane).handlers(),))
+        self._server.add_generic_rpc_handlers((Servicer(dataplane, self._calls).handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE, reflection.SERVICE_NAME), self._server)
 
@@ -41,7 +45,7 @@ class GrpcServer:
         Raises:
             RuntimeError: it cannot be had.
         """
-        self._server.add_insecure_port(f"{host}:{port}")
+        self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     async def start(self) -> None:
         """Accept requests."""
@@ -50,4 +54,10 @@ class GrpcServer:
     async def stop(self, grace_s: float) -> None:
         """Accept no more, and finish within the grace period what was accepted."""
         self._health.stop()
-        await self._server.stop(grace_s)
+        calls = asyncio.create_task(self._calls.end())
+        await asyncio.wait(
+            [asyncio.create_task(self._server.stop(grace_s)), calls], return_when=asyncio.FIRST_COMPLETED
+        )
+        calls.cancel()
+        # What is left are streams of reflection that clients keep open: they would take all of the grace period.
+        await self._server.stop(0)

@@ -8,16 +8,19 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from transformer import SERVER_NAME, __version__, metrics
 from transformer.dataplane import DataPlane
-from transformer.errors import ModelNotFound, PredictorUnavailable, ServingError
+from transformer.errors import InvalidRequest, ModelNotFound, PredictorUnavailable, ServingError
+from transformer.grpc.calls import Calls
+from transformer.grpc.limits import check_message
 from transformer.grpc.tensors import read_request, write_response
 from transformer.inference import EXTENSIONS, infer, interface
 
@@ -32,18 +35,19 @@ _QUIET = ("ServerLive", "ServerReady", "ModelReady")
 class Servicer:
     """The methods of the service over a data plane; a request message in, a reply message out."""
 
-    def __init__(self, dataplane: DataPlane) -> None:
+    def __init__(self, dataplane: DataPlane, calls: Calls) -> None:
         self._dataplane = dataplane
+        self._calls = calls
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a `grpc.aio.Server` takes."""
         methods = {name: getattr(self, name) for name in vars(type(self)) if name[0].isupper()}
         return grpc.method_handlers_generic_handler(
             SERVICE,
+            # Messages come as bytes: `_read` has limits and words for what is wrong that gRPC has not.
             {
                 name: grpc.unary_unary_rpc_method_handler(
-                    _answered(name, method),
-                    request_deserializer=getattr(service_pb2, f"{name}Request").FromString,
+                    self._answered(name, method),
                     response_serializer=getattr(service_pb2, f"{name}Response").SerializeToString,
                 )
                 for name, method in methods.items()
@@ -86,45 +90,62 @@ class Servicer:
         response = await infer(self._dataplane, await asyncio.to_thread(read_request, message))
         return await asyncio.to_thread(write_response, response, message)
 
+    def _answered(self, name: str, method: Callable[[Any], Awaitable[Any]]) -> Any:
+        """A method with what every request gets: an id that is returned, our errors as gRPC's, a metric, a log line."""
 
-def _answered(
-    name: str, method: Callable[[Any], Awaitable[Any]]
-) -> Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
-    """A method with what every request gets: an id that is returned, our errors as gRPC's, a metric and a log line."""
+        async def behaviour(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            started = time.perf_counter()
+            request_id = read_request_id(tuple(context.invocation_metadata() or ()))
+            # Not the initial ones: once these are sent, no client repeats a call that was refused as UNAVAILABLE.
+            context.set_trailing_metadata(((_ID_KEY, request_id),))
+            code = grpc.StatusCode.UNKNOWN
+            try:
+                with self._calls:
+                    reply = await method(await asyncio.to_thread(_read, data, f"{name}Request"))
+                code = grpc.StatusCode.OK
+                return reply
+            except ServingError as exc:
+                code = exc.code
+                log.log(exc.log_level, "%s %s %s", request_id, code.name, exc.for_log())
+                if exc.retry_after_s is not None:
+                    context.set_trailing_metadata(((_ID_KEY, request_id), ("retry-after", str(exc.retry_after_s))))
+                await context.abort(code, exc.for_client(request_id))
+            except asyncio.CancelledError:
+                code = grpc.StatusCode.CANCELLED
+                raise
+            except Exception as exc:  # gRPC would send the client its text
+                code = grpc.StatusCode.INTERNAL
+                log.error("%s INTERNAL unexpected", request_id, exc_info=exc)
+                await context.abort(code, f"internal error (request {request_id})")
+            finally:
+                seconds = time.perf_counter() - started
+                metrics.count_request(f"/{SERVICE}/{name}", code.name, seconds)
+                quiet = name in _QUIET and code is grpc.StatusCode.OK
+                line = "%s gRPC %s %s %.1fms"
+                log.log(logging.DEBUG if quiet else logging.INFO, line, request_id, name, code.name, seconds * 1000)
 
-    async def behaviour(message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        started = time.perf_counter()
-        request_id = _request_id(context)
-        # Not the initial ones: once these are sent, no client repeats a call that was refused as UNAVAILABLE.
-        context.set_trailing_metadata(((_ID_KEY, request_id),))
-        code = grpc.StatusCode.UNKNOWN
-        try:
-            reply = await method(message)
-            code = grpc.StatusCode.OK
-            return reply
-        except ServingError as exc:
-            code = exc.code
-            log.log(exc.log_level, "%s %s %s", request_id, code.name, exc.for_log())
-            if exc.retry_after_s is not None:
-                context.set_trailing_metadata(((_ID_KEY, request_id), ("retry-after", str(exc.retry_after_s))))
-            await context.abort(code, exc.for_client(request_id))
-        except asyncio.CancelledError:
-            code = grpc.StatusCode.CANCELLED
-            raise
-        except Exception as exc:  # gRPC would send the client its text
-            code = grpc.StatusCode.INTERNAL
-            log.error("%s INTERNAL unexpected", request_id, exc_info=exc)
-            await context.abort(code, f"internal error (request {request_id})")
-        finally:
-            seconds = time.perf_counter() - started
-            metrics.count_request(f"/{SERVICE}/{name}", code.name, seconds)
-            quiet = name in _QUIET and code is grpc.StatusCode.OK
-            line = "%s gRPC %s %s %.1fms"
-            log.log(logging.DEBUG if quiet else logging.INFO, line, request_id, name, code.name, seconds * 1000)
-
-    return behaviour
+        return behaviour
 
 
-def _request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    given = dict(context.invocation_metadata() or ()).get(_ID_KEY, "")
-    return given[:128] if isinstance(given, str) and given.isprintable() and given else uuid.uuid4().hex
+def _read(data: bytes, type_name: str) -> Any:
+    """A message of the service.
+
+    Raises:
+        InvalidRequest: it is none.
+        PayloadTooLarge: it holds too many fields.
+    """
+    message_type = getattr(service_pb2, type_name)
+    check_message(data, message_type.DESCRIPTOR)
+    try:
+        return message_type.FromString(data)
+    except DecodeError as exc:
+        raise InvalidRequest(f"message: {len(data)} bytes that are no {type_name}: text that is no UTF-8?") from exc
+
+
+def read_request_id(metadata: Sequence[tuple[str, str | bytes]]) -> str:
+    """The id that the client gave, or a new one."""
+    given = dict(metadata).get(_ID_KEY, "")
+    # HTTP/2 brings bytes of any kind; only these can be sent back.
+    if isinstance(given, str) and given and given.isascii() and given.isprintable():
+        return given[:128]
+    return uuid.uuid4().hex

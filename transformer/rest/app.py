@@ -1,5 +1,6 @@
 """The FastAPI application: routes, errors, request ids, one log line for each request."""
 
+import asyncio
 import logging
 import time
 import uuid
@@ -39,7 +40,6 @@ def create_app(settings: TransformerSettings, dataplane: DataPlane) -> FastAPI:
     app.add_api_route("/metrics", _metrics, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_exception_handler(ServingError, _serving_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected_error)
     app.add_middleware(RequestLog)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
@@ -60,20 +60,31 @@ class RequestLog:
         given = dict(scope["headers"]).get(_ID_HEADER, b"")[:128].decode("ascii", "ignore")
         request_id = given if given.isprintable() and given else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        status = 500
+        status, begun = 500, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 message["headers"] = [*message["headers"], (_ID_HEADER, request_id.encode())]
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            log.error("%s cancelled: the time to finish accepted requests is over", request_id)
+            if begun:
+                raise
+            unavailable = _error(503, f"the server stops (request {request_id})", {"Retry-After": "1"})
+            await unavailable(scope, receive, send_with_id)
+        except Exception as exc:  # uvicorn would answer in words of its own
+            log.error("%s unexpected", request_id, exc_info=exc)
+            if begun:
+                raise
+            await _error(500, f"internal error (request {request_id})")(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path_format", "other")
             metrics.count_request(route, status, seconds)
             # Probes and scrapes come every few seconds and say nothing while all is well.
             level = logging.DEBUG if scope["path"].startswith(_QUIET_PATHS) and status in (200, 503) else logging.INFO
@@ -105,12 +116,6 @@ def _http_error(request: Request, exc: Exception) -> Response:
         405: f"{request.method} is not allowed here; see /docs",
     }
     return _error(exc.status_code, known.get(exc.status_code, str(exc.detail)), dict(exc.headers or {}))
-
-
-def _unexpected_error(request: Request, exc: Exception) -> Response:
-    request_id = request.scope["state"]["request_id"]
-    log.error("%s 500 unexpected", request_id, exc_info=exc)
-    return _error(500, f"internal error (request {request_id})", {"X-Request-Id": request_id})
 
 
 async def _metrics() -> Response:

@@ -82,13 +82,15 @@ def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
+_SELECTION = [
+    _query("confidence", _FRACTION | {"default": 0.25}, "scores must be above this"),
+    _query("iou", _FRACTION | {"default": 0.7}, "overlap above which the weaker box of a class goes"),
+    _query("max_detections", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 300}, "at most so many"),
+    _query("classes", _STRING, "names or indices, separated by commas"),
+]
+
 PREDICT: dict[str, Any] = {
-    "parameters": [
-        _query("confidence", _FRACTION | {"default": 0.25}, "scores must be above this"),
-        _query("iou", _FRACTION | {"default": 0.7}, "overlap above which the weaker box of a class goes"),
-        _query("max_detections", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 300}, "at most so many"),
-        _query("classes", _STRING, "names or indices, separated by commas"),
-    ],
+    "parameters": _SELECTION,
     "requestBody": {
         "required": True,
         "content": {
@@ -117,6 +119,7 @@ PREDICT: dict[str, Any] = {
 }
 
 V1_PREDICT: dict[str, Any] = {
+    "parameters": _SELECTION,
     "requestBody": {
         "required": True,
         "content": {
@@ -210,7 +213,7 @@ _REQUEST = _object(
     optional=("outputs", "parameters", "id"),
 )
 V2_INFER: dict[str, Any] = {
-    "parameters": [_HEADER_LENGTH],
+    "parameters": [*_SELECTION, _HEADER_LENGTH],
     "requestBody": {
         "required": True,
         "content": {

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from transformer import annotation, replies
-from transformer.dataplane import DataPlane, ImageResult
+from transformer.dataplane import Asked, DataPlane, ImageResult
 from transformer.errors import InvalidRequest
 from transformer.parameters import NAMES
 from transformer.rest import openapi
@@ -34,7 +34,7 @@ router = APIRouter()
 @router.post("/predict/{model}", tags=["predict"], summary="Ask a model", openapi_extra=openapi.PREDICT)
 async def predict(model: str, request: Request) -> Response:
     """Pictures as multipart files named `image` or as a raw body, or rows as JSON."""
-    parameters = query_parameters(request)
+    asked = Asked(model, parameters=query_parameters(request))
     settings: TransformerSettings = request.app.state.settings
     body = await read_body(request)
     content_type = request.headers.get("content-type", "")
@@ -45,11 +45,9 @@ async def predict(model: str, request: Request) -> Response:
         raise InvalidRequest(f"Accept: {picture_type}: got {got}, expected one picture")
     dataplane: DataPlane = request.app.state.dataplane
     if items.rows:
-        return await write_json(
-            await dataplane.infer_rows(model, items.rows, parameters=parameters), replies.table_reply
-        )
+        return await write_json(await dataplane.infer_rows(asked, items.rows), replies.table_reply)
     keep = picture_type is not None
-    results = await dataplane.infer_images(model, items.images, parameters=parameters, keep_images=keep)
+    results = await dataplane.infer_images(asked, items.images, keep_images=keep)
     if picture_type:
         picture = await run_in_threadpool(_annotate, results[0], picture_type)
         return Response(picture, media_type=picture_type)

@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 
 from transformer import replies
-from transformer.dataplane import DataPlane
+from transformer.dataplane import Asked, DataPlane
 from transformer.rest import openapi
 from transformer.rest.body import read_body, read_instances
 from transformer.rest.predict import query_parameters, write_json
@@ -53,10 +53,10 @@ async def predict(model: str, request: Request) -> Response:
     """`{"instances": [...]}`, or a picture as the body, in; `{"predictions": [...]}` out, one for each instance."""
     body = await read_body(request)
     items = await run_in_threadpool(read_instances, body, request.headers.get("content-type", ""))
-    parameters = query_parameters(request) | dict(items.parameters)
+    asked = Asked(model, parameters=query_parameters(request) | dict(items.parameters))
     dataplane: DataPlane = request.app.state.dataplane
     if items.rows:
-        table = await dataplane.infer_rows(model, items.rows, parameters=parameters)
+        table = await dataplane.infer_rows(asked, items.rows)
         return await write_json(table, lambda table: {"predictions": replies.row_predictions(table)})
-    results = await dataplane.infer_images(model, items.images, parameters=parameters)
+    results = await dataplane.infer_images(asked, items.images)
     return await write_json(results, lambda results: {"predictions": [replies.image_reply(r) for r in results]})

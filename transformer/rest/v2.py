@@ -13,6 +13,7 @@ from transformer.inference import EXTENSIONS, InferRequest, infer, interface, re
 from transformer.model import TensorMetadata
 from transformer.rest import openapi
 from transformer.rest.body import read_body
+from transformer.rest.predict import query_parameters
 from transformer.rest.tensors import HEADER_LENGTH, Document, read_document, read_header_length, write_response
 
 router = APIRouter(tags=["v2"])
@@ -112,9 +113,8 @@ async def model_infer(model: str, request: Request) -> Response:
     else:
         # Triton's "raw binary request": no JSON at all.
         document = Document(inputs=[await read_raw_input(dataplane, model, version, body)], binary=True)
-    asked = InferRequest(
-        model, document.inputs, version=version, outputs=list(document.outputs), parameters=document.parameters
-    )
+    parameters = query_parameters(request) | dict(document.parameters)
+    asked = InferRequest(model, document.inputs, version=version, outputs=list(document.outputs), parameters=parameters)
     content, length = await run_in_threadpool(write_response, await infer(dataplane, asked), document)
     if length is None:
         return Response(content, media_type="application/json")
