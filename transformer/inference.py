@@ -155,7 +155,7 @@ async def _infer_pictures(dataplane: DataPlane, request: InferRequest, model: Mo
     if math.prod(tensor.shape[1:]) != 1 or not tensor.shape:
         raise InvalidRequest(f"input 'image': shape: got {list(tensor.shape)}, expected [n], one element for a picture")
     _check_outputs(request, model)
-    images = await asyncio.to_thread(_read_pictures, tensor)
+    images = await asyncio.to_thread(_read_base64, tensor) if tensor.from_text else to_elements(tensor)
     results = await dataplane.infer_images(_asked(request), images)
     write = _write_detections if results[0].detections is not None else _write_classes
     return await _respond(request, results[0].model, write(results))
@@ -213,12 +213,9 @@ def _check_outputs(request: InferRequest, model: Model) -> None:
             )
 
 
-def _read_pictures(tensor: Tensor) -> list[bytes]:
-    elements = to_elements(tensor)
-    if not tensor.from_text:
-        return elements
+def _read_base64(tensor: Tensor) -> list[bytes]:
     try:
-        return [binascii.a2b_base64(element, strict_mode=True) for element in elements]
+        return [binascii.a2b_base64(element, strict_mode=True) for element in to_elements(tensor)]
     except binascii.Error as exc:
         raise InvalidRequest(f"input {tensor.name!r}: broken base64: {exc}; a JSON string holds a picture so") from exc
 

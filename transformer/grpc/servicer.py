@@ -87,6 +87,9 @@ class Servicer:
         return service_pb2.ModelConfigResponse(config=config)
 
     async def ModelInfer(self, message: Any) -> Any:  # noqa: N802
+        if message.raw_input_contents:
+            # Nothing is converted: not worth a thread.
+            return write_response(await infer(self._dataplane, read_request(message)), message)
         response = await infer(self._dataplane, await asyncio.to_thread(read_request, message))
         return await asyncio.to_thread(write_response, response, message)
 
