@@ -25,6 +25,7 @@ from supervisor.supervisord import main as run_supervisor
 ROOT = Path(__file__).parent
 PICTURES = Path("loadtest/pictures")
 _PATIENCE_S = 10
+_KILLED_S = 5
 _GIVEN_UP = "given-up"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 
@@ -93,8 +94,10 @@ def main() -> int:
         arguments = ["-c", str(ROOT / "supervisord.conf"), "-d", str(ROOT)]
         # Says once that root is meant; supervisor warns otherwise.
         run_supervisor([*arguments, *(["-u", "root"] if os.geteuid() == 0 else [])])
-        for left in psutil.Process().children(recursive=True):
-            left.kill()
+        left = psutil.Process().children(recursive=True)
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=_KILLED_S)  # we are their parent now: what nobody waits for stays a zombie
         given_up = Path(state) / _GIVEN_UP
         if not given_up.exists():
             return 0

@@ -1,6 +1,11 @@
-"""The order of the tests."""
+"""The order of the tests, and what all of them start from."""
+
+import signal
 
 import pytest
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and whatever they start inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Workers (make test) take files in this order. The first takes longest; those after it share a running stack, which
 # each worker that gets one of them starts for itself.
