@@ -42,6 +42,10 @@ def main() -> int:
     console = Console(highlight=False)
     try:
         picture = options.picture.read_bytes()
+    except OSError as exc:
+        console.print(f"error: --picture {options.picture}: {exc.strerror}", markup=False, soft_wrap=True)
+        return 1
+    try:
         with grpc.insecure_channel(options.grpc, [("grpc.enable_http_proxy", 0)]) as channel:
             protocols = {
                 **http_protocols(options.http, options.model, picture),
@@ -54,6 +58,8 @@ def main() -> int:
     except (OSError, http.client.HTTPException) as exc:
         console.print(f"error: {options.http}: {exc}; is `make serve` running?", markup=False, soft_wrap=True)
         return 1
+    except KeyboardInterrupt:
+        return 130
     title = f"{options.picture.name} ({len(picture)} bytes) to {options.model}, {options.requests} requests each, ms"
     console.print(table(title, waited, inside))
     return 0
@@ -98,7 +104,7 @@ def http_protocols(address: str, model: str, picture: bytes) -> dict[str, Ask]:
             response = connection.getresponse()
             content = response.read()
             if response.status != http.client.OK:
-                raise MeasureError(f"{path}: {response.status} {content[:300]!r}")
+                raise MeasureError(f"{path}: {response.status} {content[:300].decode(errors='replace')}")
             return read(json.loads(content))
 
         return ask

@@ -137,12 +137,7 @@ class DataPlane:
             ModelNotFound: no such model or version.
             PredictorUnavailable: no version of it serves.
         """
-        served = await self._predictor.versions(name)
-        if version and version not in served:
-            raise ModelNotFound(f"model {name!r} has no version {version!r}; expected one of {', '.join(served)}")
-        if not served:
-            raise PredictorUnavailable(f"model {name!r} has no version that serves")
-        return [version] if version else served
+        return await self._predictor.versions(name, version)
 
     async def config(self, name: str, version: str = "") -> Any:
         """Triton's `inference.ModelConfig` of a model."""

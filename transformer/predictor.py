@@ -107,10 +107,10 @@ class Predictor:
             ServingError: as Triton answers, see `_ERRORS`.
         """
         while True:
-            served = await self._newest(name, version)
+            *_, served = await self.versions(name, version)
             config = await self.config(name, version)
             # A config carries no version: it is that of `served` if the version is still the same afterwards.
-            if await self._newest(name, version) == served:
+            if (await self.versions(name, version))[-1] == served:
                 return describe(config, version=served)
 
     async def config(self, name: str, version: str = "") -> Any:
@@ -119,11 +119,21 @@ class Predictor:
         reply = await self._call(self._stub.ModelConfig, request, name, timeout_s=_QUICK_TIMEOUT_S)
         return reply.config
 
-    async def versions(self, name: str) -> list[str]:
-        """Versions of a model that serve, oldest first."""
+    async def versions(self, name: str, version: str = "") -> list[str]:
+        """Versions of a model that serve, oldest first; the one where one is named.
+
+        Raises:
+            ModelNotFound: no such model or version.
+            PredictorUnavailable: no version of it serves.
+        """
         request = service_pb2.ModelMetadataRequest(name=name)
         reply = await self._call(self._stub.ModelMetadata, request, name, timeout_s=_QUICK_TIMEOUT_S)
-        return sorted(reply.versions, key=int)
+        served = sorted(reply.versions, key=int)
+        if version and version not in served:
+            raise ModelNotFound(f"model {name!r} has no version {version!r}; expected one of {', '.join(served)}")
+        if not served:
+            raise PredictorUnavailable(f"model {name!r} has no version that serves")
+        return [version] if version else served
 
     async def infer(
         self, model: Model, array: NDArray[Any], *, version: str = "", scheduling: Mapping[str, int]
@@ -204,14 +214,6 @@ class Predictor:
             return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as exc:
             raise translate(exc, name) from exc
-
-    async def _newest(self, name: str, version: str) -> str:
-        versions = await self.versions(name)
-        if version and version not in versions:
-            raise ModelNotFound(f"model {name!r} has no version {version!r}; expected one of {', '.join(versions)}")
-        if not versions:
-            raise PredictorUnavailable(f"model {name!r} has no version that serves")
-        return version or versions[-1]
 
 
 _PARAMETER_FIELDS: Mapping[type, str] = {

@@ -71,3 +71,25 @@ def test_protocols_are_measured_side_by_side(stack: Stack) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for protocol in ("/predict, raw body", "/predict, multipart", "v1, base64", "v2, base64", "v2, binary", "gRPC"):
         assert f"│ {protocol} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--picture", "nowhere.jpg"], "error: --picture nowhere.jpg: No such file or directory"),
+        (["--model", "iris"], "iris is a model for rows (tabular): got pictures"),
+        (["--model", "none"], '404 {"error":"model \'none\' is unknown"}'),
+        (["--http", "localhost:1"], "is `make serve` running?"),
+        (["--grpc", "localhost:1"], "error: gRPC: UNAVAILABLE"),
+        (["--requests", "1"], "got '1', expected a number from 2"),
+    ],
+)
+def test_protocols_that_cannot_be_measured_say_why(stack: Stack, arguments: list[str], says: str) -> None:
+    addresses = ["--http", f"localhost:{stack.http_port}", "--grpc", f"localhost:{stack.grpc_port}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.protocols", *addresses, *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert says in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

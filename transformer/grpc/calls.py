@@ -1,7 +1,6 @@
 """Calls under way: what a server that stops waits for."""
 
 import asyncio
-from types import TracebackType
 
 _SETTLED_S = 1.0
 
@@ -18,7 +17,7 @@ class Calls:
         self._count += 1
         self._none_left.clear()
 
-    def __exit__(self, *_: tuple[type[BaseException] | None, BaseException | None, TracebackType | None]) -> None:
+    def __exit__(self, *_: object) -> None:
         self._count -= 1
         if not self._count:
             self._none_left.set()

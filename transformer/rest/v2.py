@@ -1,7 +1,7 @@
 """Open Inference Protocol (v2) over HTTP."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -17,6 +17,23 @@ from transformer.rest.predict import query_parameters
 from transformer.rest.tensors import HEADER_LENGTH, Document, read_document, read_header_length, write_response
 
 router = APIRouter(tags=["v2"])
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+def _of_model(method: str, path: str, *, summary: str, operation: dict[str, Any]) -> Callable[[Handler], Handler]:
+    """A route of a model, and the same of one of its versions."""
+
+    def register(handler: Handler) -> Handler:
+        routes = {
+            "/v2/models/{model}": operation,
+            "/v2/models/{model}/versions/{version}": openapi.versioned(operation),
+        }
+        for start, described in routes.items():
+            router.add_api_route(start + path, handler, methods=[method], summary=summary, openapi_extra=described)
+        return handler
+
+    return register
 
 
 @router.head("/v2/health/live", include_in_schema=False)
@@ -47,12 +64,7 @@ async def models(request: Request) -> dict[str, list[str]]:
     return {"models": await request.app.state.dataplane.models()}
 
 
-@router.get(
-    "/v2/models/{model}/versions/{version}",
-    summary="What a model takes and gives",
-    openapi_extra=openapi.versioned(openapi.MODEL),
-)
-@router.get("/v2/models/{model}", summary="What a model takes and gives", openapi_extra=openapi.MODEL)
+@_of_model("GET", "", summary="What a model takes and gives", operation=openapi.MODEL)
 async def model_metadata(model: str, request: Request) -> dict[str, Any]:
     """Versions that serve, platform, the tensors that `infer` takes and gives; those of the model itself beside."""
     dataplane: DataPlane = request.app.state.dataplane
@@ -73,35 +85,20 @@ async def model_metadata(model: str, request: Request) -> dict[str, Any]:
     }
 
 
-@router.get(
-    "/v2/models/{model}/versions/{version}/ready",
-    summary="Whether a model serves",
-    openapi_extra=openapi.versioned(openapi.READY),
-)
-@router.get("/v2/models/{model}/ready", summary="Whether a model serves", openapi_extra=openapi.READY)
+@_of_model("GET", "/ready", summary="Whether a model serves", operation=openapi.READY)
 async def model_ready(model: str, request: Request) -> dict[str, Any]:
     """True where it serves; 404 for an unknown model or version, 503 where none of its versions serves."""
     await request.app.state.dataplane.versions(model, _version(request))
     return {"name": model, "ready": True}
 
 
-@router.get(
-    "/v2/models/{model}/versions/{version}/config",
-    summary="The model's config.pbtxt",
-    openapi_extra=openapi.versioned(openapi.CONFIG),
-)
-@router.get("/v2/models/{model}/config", summary="The model's config.pbtxt", openapi_extra=openapi.CONFIG)
+@_of_model("GET", "/config", summary="The model's config.pbtxt", operation=openapi.CONFIG)
 async def model_config(model: str, request: Request) -> dict[str, Any]:
     """Triton's model configuration extension: what clients read that preprocess by themselves."""
     return _plain(await request.app.state.dataplane.config(model, _version(request)))
 
 
-@router.post(
-    "/v2/models/{model}/versions/{version}/infer",
-    summary="Ask a model",
-    openapi_extra=openapi.versioned(openapi.V2_INFER),
-)
-@router.post("/v2/models/{model}/infer", summary="Ask a model", openapi_extra=openapi.V2_INFER)
+@_of_model("POST", "/infer", summary="Ask a model", operation=openapi.V2_INFER)
 async def model_infer(model: str, request: Request) -> Response:
     """Pictures as a BYTES tensor `image`, rows as FP32 or FP64, or the model's own tensors."""
     dataplane: DataPlane = request.app.state.dataplane
