@@ -1,0 +1,524 @@
+"""Versions of models as folders to upload: good ones whose answers say which build gave them, and spoiled ones."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from export.config import describe_detector, describe_table, parse, to_text
+from export.manifest import Interface, Source, digest
+from export.repository import Version, publish
+from export.runtime import Session
+from loadtest.load import Answer
+
+_MODEL, _CONFIG, _GOLDEN, _MANIFEST = "model.onnx", "config.pbtxt", "golden.npz", "manifest.json"
+_SIDE = 32  # pixels of the detectors' input
+_BOX_CXCYWH = (16.0, 16.0, 8.0, 8.0)
+
+
+@dataclass(frozen=True)
+class Build:
+    """A tiny model that gives the same answer whatever it is asked, and another one than any other build.
+
+    The names of its classes carry the number, and so do which class is best and how confident it is: the labels of one
+    build for the output of another show.
+
+    Attributes:
+        number: of the build.
+        task: rows or pictures.
+        interface: of a detector.
+        classes: how many.
+        features: how many columns a row has.
+    """
+
+    number: int
+    task: Literal["tabular", "detect"] = "tabular"
+    interface: Interface = "fused"
+    classes: int = 3
+    features: int = 4
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes."""
+        return tuple(f"build-{self.number}-{index}" for index in range(self.classes))
+
+    @property
+    def best(self) -> int:
+        """Index of the class in the answer."""
+        return self.number % self.classes
+
+    @property
+    def confidence(self) -> float:
+        """Of that class."""
+        return 0.55 + self.number % 400 / 1000
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """Of every class; they sum to 1."""
+        scores = np.full(self.classes, (1 - self.confidence) / max(self.classes - 1, 1), np.float32)
+        scores[self.best] = self.confidence
+        return scores
+
+    def fits(self, answer: Answer) -> bool:
+        """Whether this build alone gave the answer: its output under its own labels."""
+        labels = self.names if self.task == "tabular" else (self.names[self.best],)
+        return (
+            (answer.labels, answer.top) == (labels, self.names[self.best])
+            and abs(answer.confidence - self.confidence) < 1e-4
+        )  # fmt: skip
+
+
+def write(repository: Path, name: str, build: Build, *, number: int | None = None, padding_bytes: int = 0) -> Path:
+    """Write a build as export writes a version.
+
+    Args:
+        repository: local; made where it is missing.
+        name: of the model.
+        build: what to write.
+        number: of the version; the next one where None.
+        padding_bytes: noise in the model file, so that a download takes a while.
+
+    Returns:
+        The version's folder.
+    """
+    graph, golden = (_table if build.task == "tabular" else _detector)(build)
+    if padding_bytes:
+        noise = np.random.default_rng(build.number).integers(0, 256, padding_bytes, np.uint8)
+        graph.graph.initializer.append(numpy_helper.from_array(noise, "padding"))
+    config = (_describe_table if build.task == "tabular" else _describe_detector)(name, build)
+    version = Version(
+        graph=graph,
+        config=config,
+        task=build.task,
+        interface=build.interface if build.task == "detect" else None,
+        source=Source(f"build-{build.number}", "0" * 64),
+        parity={"source": f"build-{build.number}"},
+        golden={**golden, **Session(graph, name=name).infer(*golden.values())},
+    )
+    if number is None:
+        return publish(repository, version)
+    folder = repository / name / str(number)
+    before = folder.with_name(str(number - 1))  # publish() takes the number after the highest
+    made = not before.exists()
+    before.mkdir(parents=True, exist_ok=True)
+    try:
+        written = publish(repository, version)
+    finally:
+        if made:
+            before.rmdir()
+    assert written == folder, f"{written.name}: expected {number}, the highest of the model"
+    return written
+
+
+def _describe_table(name: str, build: Build) -> Any:
+    columns = [f"column-{index}" for index in range(build.features)]
+    metadata = {"task": "tabular", "features": columns, "names": dict(enumerate(build.names))}
+    return describe_table(name, columns=build.features, metadata=metadata)
+
+
+def _describe_detector(name: str, build: Build) -> Any:
+    metadata = {
+        "task": "detect",
+        "imgsz": [_SIDE, _SIDE],
+        "stride": _SIDE,
+        "channels": 3,
+        "names": dict(enumerate(build.names)),
+        "args": {"dynamic": False},
+    }
+    return describe_detector(
+        name, interface=build.interface, size_hw=(_SIDE, _SIDE), classes=build.classes, metadata=metadata
+    )
+
+
+def _table(build: Build) -> tuple[ModelProto, dict[str, NDArray[Any]]]:
+    """`features` times nothing plus the scores: every row gets them."""
+    rows = np.random.default_rng(0).normal(size=(4, build.features)).astype(np.float32)
+    graph = _model(
+        [helper.make_node("Gemm", ["features", "weights", "scores"], ["probabilities"])],
+        ("features", TensorProto.FLOAT, ["batch", build.features]),
+        [("probabilities", TensorProto.FLOAT, ["batch", build.classes])],
+        {"weights": np.zeros((build.features, build.classes), np.float32), "scores": build.scores},
+    )
+    return graph, {"features": rows}
+
+
+def _detector(build: Build) -> tuple[ModelProto, dict[str, NDArray[Any]]]:
+    """One box in the middle of every picture. Compress hides from shape inference how many there are."""
+    rng = np.random.default_rng(0)
+    constants: dict[str, NDArray[Any]] = {
+        "flat": np.array([-1, 1, 1], np.int64),
+        "nothing": np.zeros(1, np.float32),
+        "kept": np.array([True]),
+    }
+    zero = [  # (batch, 1, 1)
+        helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[1, 2, 3]),
+        helper.make_node("Reshape", ["mean", "flat"], ["means"]),
+        helper.make_node("Mul", ["means", "nothing"], ["zero"]),
+    ]
+    if build.interface == "ultralytics":
+        column = np.array([*_BOX_CXCYWH, *build.scores], np.float32).reshape(1, -1, 1)
+        graph = _model(
+            [
+                helper.make_node("Identity", ["images"], ["pixels"]),
+                *zero,
+                helper.make_node("Add", ["zero", "column"], ["head"]),
+                helper.make_node("Compress", ["head", "kept"], ["output0"], axis=2),
+            ],
+            ("images", TensorProto.FLOAT, ["batch", 3, _SIDE, _SIDE]),
+            [("output0", TensorProto.FLOAT, ["batch", 4 + build.classes, "anchors"])],
+            constants | {"column": column},
+        )
+        return graph, {"images": rng.uniform(size=(1, 3, _SIDE, _SIDE)).astype(np.float32)}
+    row: dict[str, NDArray[Any]] = {
+        "box": np.array(_BOX_CXCYWH, np.float32).reshape(1, 1, 4),
+        "score": np.full((1, 1), build.confidence, np.float32),
+        "class": np.full((1, 1), build.best, np.int32),
+        "last": np.array([2], np.int64),
+    }
+    graph = _model(
+        [
+            helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+            *zero,
+            helper.make_node("Squeeze", ["zero", "last"], ["none"]),
+            helper.make_node("Cast", ["none"], ["no"], to=TensorProto.INT32),
+            helper.make_node("Add", ["zero", "box"], ["box-of-each"]),
+            helper.make_node("Add", ["none", "score"], ["score-of-each"]),
+            helper.make_node("Add", ["no", "class"], ["class-of-each"]),
+            helper.make_node("Compress", ["box-of-each", "kept"], ["boxes"], axis=1),
+            helper.make_node("Compress", ["score-of-each", "kept"], ["scores"], axis=1),
+            helper.make_node("Compress", ["class-of-each", "kept"], ["classes"], axis=1),
+        ],
+        ("image", TensorProto.UINT8, ["batch", _SIDE, _SIDE, 3]),
+        [
+            ("boxes", TensorProto.FLOAT, ["batch", "candidates", 4]),
+            ("scores", TensorProto.FLOAT, ["batch", "candidates"]),
+            ("classes", TensorProto.INT32, ["batch", "candidates"]),
+        ],
+        constants | row,
+    )
+    return graph, {"image": rng.integers(0, 256, (1, _SIDE, _SIDE, 3), np.uint8)}
+
+
+_Tensor = tuple[str, int, Sequence[int | str]]
+
+
+def _model(
+    nodes: Sequence[Any], source: _Tensor, outputs: Sequence[_Tensor], constants: dict[str, NDArray[Any]]
+) -> ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "build",
+        [helper.make_tensor_value_info(*source)],
+        [helper.make_tensor_value_info(*output) for output in outputs],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+# What can be wrong with a version ------------------------------------------------------------------------------------
+
+
+def seal(folder: Path) -> None:
+    """Have the manifest fit the files that are there, whatever they hold."""
+    path = folder / _MANIFEST
+    manifest = json.loads(path.read_bytes())
+    manifest["files"] = {
+        file.name: {"sha256": digest(file), "size_bytes": file.stat().st_size}
+        for file in sorted(folder.iterdir())
+        if file.name != _MANIFEST
+    }
+    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def corrupt(folder: Path) -> None:
+    """Other bytes, as many; the digest does not fit."""
+    path = folder / _MODEL
+    path.write_bytes(bytes(byte ^ 0xA5 for byte in path.read_bytes()))
+
+
+def corrupt_sealed(folder: Path) -> None:
+    """Other bytes, and the digest fits them."""
+    corrupt(folder)
+    seal(folder)
+
+
+def truncated(folder: Path) -> None:
+    """Half of the file; neither size nor digest fit."""
+    path = folder / _MODEL
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def truncated_sealed(folder: Path) -> None:
+    """Half of the file, and the digest fits it."""
+    truncated(folder)
+    seal(folder)
+
+
+def wrong_digest(folder: Path) -> None:
+    """A manifest that names another model file's digest; the file is good."""
+    path = folder / _MANIFEST
+    manifest = json.loads(path.read_bytes())
+    manifest["files"][_MODEL]["sha256"] = "0" * 64
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def broken_manifest(folder: Path) -> None:
+    """A manifest that is no JSON."""
+    (folder / _MANIFEST).write_text("{", encoding="utf-8")
+
+
+def other_number(folder: Path) -> None:
+    """A manifest of another version: a folder copied in S3."""
+    path = folder / _MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"version": "4711"}), encoding="utf-8")
+
+
+def missing_file(folder: Path) -> None:
+    """No golden.npz, which the manifest names."""
+    (folder / _GOLDEN).unlink()
+
+
+def missing_model(folder: Path) -> None:
+    """No model.onnx, which the manifest names."""
+    (folder / _MODEL).unlink()
+
+
+def missing_model_sealed(folder: Path) -> None:
+    """No model.onnx, and the manifest names none."""
+    missing_model(folder)
+    seal(folder)
+
+
+def empty_model_sealed(folder: Path) -> None:
+    """A model.onnx of 0 bytes, and the digest fits it."""
+    (folder / _MODEL).write_bytes(b"")
+    seal(folder)
+
+
+def other_outputs(folder: Path) -> None:
+    """config.pbtxt promises one class more than the graph gives."""
+
+    def change(config: Any) -> None:
+        config.output[-1].dims[0] += 1
+
+    _edit_config(folder, change)
+
+
+def nan(folder: Path) -> None:
+    """Answers NaN."""
+    _edit_scores(folder, lambda scores: scores * np.float32("nan"))
+
+
+def other_answers(folder: Path) -> None:
+    """Answers something else than golden.npz says."""
+    _edit_scores(folder, lambda scores: np.roll(scores, 1))
+
+
+def slightly_other_answers(folder: Path) -> None:
+    """Answers 0.05 beside what golden.npz says; the best class is the same."""
+    _edit_scores(folder, lambda scores: scores - np.float32(0.05))
+
+
+def broken_config(folder: Path) -> None:
+    """config.pbtxt is no config."""
+    (folder / _CONFIG).write_text('name: "tiny"\nmax_batch_size: { {\n', encoding="utf-8")
+    seal(folder)
+
+
+def other_name(folder: Path) -> None:
+    """config.pbtxt names another model."""
+    _edit_config(folder, lambda config: setattr(config, "name", "another"))
+
+
+def new_opset(folder: Path) -> None:
+    """Written for an opset that the oldest supported Triton lacks."""
+
+    def change(model: ModelProto) -> None:
+        model.opset_import[0].version = 23
+
+    _edit_model(folder, change)
+
+
+def pickled_golden(folder: Path) -> None:
+    """golden.npz holds a pickle, which runs code in whoever trusts it."""
+    np.savez(folder / _GOLDEN, features=np.array([_Mischief()], object), allow_pickle=True)
+    seal(folder)
+
+
+def op_library(folder: Path) -> None:
+    """config.pbtxt has Triton load a shared library."""
+    _edit_config(folder, lambda config: config.model_operations.op_library_filename.append("/tmp/evil.so"))  # noqa: S108
+
+
+def execution_environment(folder: Path) -> None:
+    """config.pbtxt has Triton unpack and run another Python."""
+
+    def change(config: Any) -> None:
+        config.parameters["EXECUTION_ENV_PATH"].string_value = "/tmp/evil.tar.gz"  # noqa: S108
+
+    _edit_config(folder, change)
+
+
+def python_model(folder: Path) -> None:
+    """A model.py, and the backend that runs it."""
+    _add_python(folder)
+    _edit_config(folder, lambda config: setattr(config, "backend", "python"))
+
+
+def python_beside(folder: Path) -> None:
+    """A model.py beside a good model: nothing runs it while the config names another backend."""
+    _add_python(folder)
+    seal(folder)
+
+
+def file_outside(folder: Path) -> None:
+    """config.pbtxt names a model file outside of the folder."""
+    _edit_config(folder, lambda config: setattr(config, "default_model_filename", "../../../outside.onnx"))
+
+
+def external_data_outside(folder: Path) -> None:
+    """The graph's weights are read from a file outside of the folder."""
+    external_data(folder)
+
+    def change(model: ModelProto) -> None:
+        for tensor in model.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = "../../../outside.data"
+
+    _edit_model(folder, change)
+
+
+def missing_external_data(folder: Path) -> None:
+    """The graph names `model.data`; neither folder nor manifest has it."""
+    external_data(folder)
+    (folder / "model.data").unlink()
+    seal(folder)
+
+
+SPOILS: dict[str, Callable[[Path], None]] = {
+    spoil.__name__.replace("_", "-"): spoil
+    for spoil in (
+        corrupt,
+        corrupt_sealed,
+        truncated,
+        truncated_sealed,
+        wrong_digest,
+        broken_manifest,
+        other_number,
+        missing_file,
+        missing_model,
+        missing_model_sealed,
+        empty_model_sealed,
+        other_outputs,
+        nan,
+        other_answers,
+        slightly_other_answers,
+        broken_config,
+        other_name,
+        new_opset,
+        pickled_golden,
+        op_library,
+        execution_environment,
+        python_model,
+        python_beside,
+        file_outside,
+        external_data_outside,
+        missing_external_data,
+    )
+}
+"""What spoils the folder of a good table version, by name."""
+
+# Keys that belong to no model of a repository, each with why; `{model}` is the name of a good one beside them. They
+# hold whatever bytes a test puts there.
+ODD_KEYS = {
+    "{model}/0/model.onnx": "versions begin at 1",
+    "{model}/01/model.onnx": "a leading zero",
+    "{model}/2_old/model.onnx": "no number",
+    "{model}/-1/model.onnx": "no number",
+    "{model}/٣/model.onnx": "a digit, not of ASCII",
+    "{model}/99999999999999999999/model.onnx": "more than Triton's 64 bits",
+    "{model}/../escaped/config.pbtxt": "climbs",
+    "{model}/7/../../../escaped": "climbs out of the repository",
+    "{model}/7/..": "a file named ..",
+    "{model}//config.pbtxt": "an empty segment",
+    "/{model}/7/model.onnx": "absolute",
+    "{model}/7/..\\escaped": "climbs elsewhere",
+    "{model}/7/a\nb": "a line break, for the log",
+    "{model}/7/.hidden": "hidden",
+    "{model}/notes.md": "nothing that is taken",
+    "{model}/libevil.so": "nothing that is taken",
+    "UPPER/1/model.onnx": "not a legal name",
+    "mödel/1/model.onnx": "not a legal name",
+    "a.onnx/1/model.onnx": "not a legal name",
+    "loose.txt": "belongs to no model",
+}
+
+
+def external_data(folder: Path) -> None:
+    """Move the weights into `model.data`; the version stays good."""
+    model = onnx.load(folder / _MODEL)
+    onnx.save(model, folder / _MODEL, save_as_external_data=True, location="model.data", size_threshold=0)
+    seal(folder)
+
+
+def strip(folder: Path) -> None:
+    """Leave model.onnx alone: what somebody uploads who knows nothing of the rest; the version stays good."""
+    for path in folder.iterdir():
+        if path.name != _MODEL:
+            path.unlink()
+
+
+class _Mischief:
+    """Unpickled, it makes a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("unpickled"),)
+
+
+def _add_python(folder: Path) -> None:
+    (folder / "model.py").write_text(_PYTHON, encoding="utf-8")
+
+
+# It says who it is by an answer no build gives.
+_PYTHON = """
+import numpy as np
+import triton_python_backend_utils as pb
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        rows = [pb.get_input_tensor_by_name(request, "features").as_numpy() for request in requests]
+        answers = [np.full((len(row), 3), 0.125, np.float32) for row in rows]
+        return [pb.InferenceResponse([pb.Tensor("probabilities", answer)]) for answer in answers]
+"""
+
+
+def _edit_model(folder: Path, change: Callable[[ModelProto], None]) -> None:
+    model = onnx.load(folder / _MODEL, load_external_data=False)
+    change(model)
+    (folder / _MODEL).write_bytes(model.SerializeToString())
+    seal(folder)
+
+
+def _edit_config(folder: Path, change: Callable[[Any], Any]) -> None:
+    path = folder / _CONFIG
+    config = parse(path.read_text(encoding="utf-8"))
+    change(config)
+    path.write_text(to_text(config), encoding="utf-8")
+    seal(folder)
+
+
+def _edit_scores(folder: Path, change: Callable[..., NDArray[np.float32]]) -> None:
+    def edit(model: ModelProto) -> None:
+        (scores,) = [tensor for tensor in model.graph.initializer if tensor.name == "scores"]
+        changed = change(numpy_helper.to_array(scores))
+        scores.CopyFrom(numpy_helper.from_array(np.asarray(changed, np.float32), "scores"))
+
+    _edit_model(folder, edit)
