@@ -22,6 +22,7 @@ import boto3
 import httpx
 import numpy as np
 import psutil
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
@@ -112,7 +113,7 @@ def main() -> int:
     try:
         with Load(_plan(options)) as load:
             measure(options, load, swaps, console)
-    except (SwapError, httpx.HTTPError) as exc:
+    except (SwapError, OSError, BotoCoreError, ClientError) as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -151,8 +152,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    """The question that the model takes, by what the server says of it."""
-    reply = httpx.get(f"http://{options.http}/v2/models/{options.model}", timeout=30, trust_env=False)
+    """The question that the model takes, by what the server says of it.
+
+    Raises:
+        SwapError: it does not answer, or has no such model.
+    """
+    try:
+        reply = httpx.get(f"http://{options.http}/v2/models/{options.model}", timeout=30, trust_env=False)
+    except httpx.HTTPError as exc:
+        raise SwapError(f"--http {options.http}: {exc}; next: make serve REPOSITORY={options.repository}") from exc
     if reply.is_error:
         raise SwapError(f"--model {options.model}: {reply.text}")
     described = reply.json()
@@ -223,8 +231,8 @@ def find_parent(port: int) -> psutil.Process:
         SwapError: nothing of this user does.
     """
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr[1] == port and connection.pid:
-            parent = psutil.Process(connection.pid).parent()
+        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
+            parent = psutil.Process(connection.pid).parent() if connection.pid else None
             if parent is not None:
                 return parent
     raise SwapError(f"--http: no process of yours listens on port {port}; next: --pid <of serve.py>")
