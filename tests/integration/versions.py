@@ -450,7 +450,7 @@ ODD_KEYS = {
     "{model}//config.pbtxt": "an empty segment",
     "/{model}/7/model.onnx": "absolute",
     "{model}/7/..\\escaped": "climbs elsewhere",
-    "{model}/7/a\nb": "a line break, for the log",
+    "{model}/7/\x1b[2J": "clears the terminal that shows the log (moto takes no line break)",
     "{model}/7/.hidden": "hidden",
     "{model}/notes.md": "nothing that is taken",
     "{model}/libevil.so": "nothing that is taken",
