@@ -40,7 +40,7 @@ def main() -> int:
         with stack(console) as url, httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
             show(console, ask_all(client))
             annotate(console, client)
-        console.print("stopped: the transformer, then Triton")
+        console.print("stopped: the transformer, the synchroniser, Triton")
     except (DemoError, httpx.HTTPError) as exc:
         console.print(f"[bold red]error:[/] {escape(str(exc))}", soft_wrap=True)
         return 1
@@ -51,18 +51,20 @@ def main() -> int:
 
 @contextlib.contextmanager
 def stack(console: Console) -> Iterator[str]:
-    """The two parts of `make serve` on free ports; the URL once they are ready. Stopped at the end, whatever happens.
+    """The three parts of `make serve` on free ports; the URL once they are ready. Stopped at the end, whatever happens.
 
     Without the process manager: nothing need be started again here, and it takes seconds to start and stop.
     """
-    http_port, grpc_port, triton_http, triton_grpc, triton_metrics = free_ports(5)
+    http_port, grpc_port, triton_http, triton_grpc, triton_metrics, sync_port = free_ports(6)
     settings = StackSettings(
-        repository=Path("model_repository"),
+        repository="model_repository",
+        mirror=OUTPUT / "demo-mirror",
         http_port=http_port,
         grpc_port=grpc_port,
         triton_http_port=triton_http,
         triton_grpc_port=triton_grpc,
         triton_metrics_port=triton_metrics,
+        sync_port=sync_port,
         triton_url="",  # whatever make was called with
     )
     environ = os.environ | environment(settings, state=str(OUTPUT))
@@ -77,13 +79,17 @@ def stack(console: Console) -> Iterator[str]:
                 [*shlex.split(environ["DIE_WITH_PARENT"]), sys.executable, "-m", *part],
                 cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True,  # Ctrl-C is for us
             )
-            for name, part in {"Triton": ["predictor", "triton"], "transformer": ["transformer", *transformer]}.items()
+            for name, part in {
+                "Triton": ["predictor", "triton"],
+                "synchroniser": ["predictor", "sync"],
+                "transformer": ["transformer", *transformer],
+            }.items()
         }  # fmt: skip
     try:
         url = f"http://127.0.0.1:{http_port}"
-        with console.status("starting Triton and the transformer ..."):
+        with console.status("starting Triton, the synchroniser and the transformer ..."):
             seconds = wait_until_ready(parts, url)
-        console.print(f"Triton and the transformer are ready after {seconds:.1f} s at {url} (log: {shown(LOG)})")
+        console.print(f"the stack is ready after {seconds:.1f} s at {url} (log: {shown(LOG)})")
         yield url
     finally:
         with console.status("stopping ..."):

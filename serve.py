@@ -1,11 +1,14 @@
-"""The local stack in the foreground: Triton and the transformer under supervisor, until Ctrl-C.
+"""The local stack in the foreground: Triton, synchroniser and transformer under supervisor, until Ctrl-C.
 
 `make serve` runs it. Parts that die are started again with growing pauses; stopping ends the transformer first, then
-Triton; supervisord.conf says how.
+the rest; supervisord.conf says how.
 """
 
 import ctypes
+import hashlib
 import os
+import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -14,13 +17,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from supervisor import childutils
 from supervisor.supervisord import main as run_supervisor
+
+if TYPE_CHECKING:
+    import httpx
 
 ROOT = Path(__file__).parent
 PICTURES = Path("loadtest/pictures")
@@ -35,12 +41,16 @@ class StackSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
 
-    repository: Path = Path("model_repository")
+    repository: str = "model_repository"
+    mirror: Path | None = None
+    poll_s: float = Field(default=10, ge=0.1)
+    settle_s: float = Field(default=10, ge=0)
     http_port: int = Field(default=8080, ge=1, le=65535)
     grpc_port: int = Field(default=8081, ge=1, le=65535)
     triton_http_port: int = Field(default=8000, ge=1, le=65535)
     triton_grpc_port: int = Field(default=8001, ge=1, le=65535)
     triton_metrics_port: int = Field(default=8002, ge=1, le=65535)
+    sync_port: int = Field(default=8003, ge=1, le=65535)
     triton_url: str = ""
 
     @property
@@ -57,8 +67,16 @@ class StackSettings(BaseSettings):
                 "TRITON_HTTP_PORT": self.triton_http_port,
                 "TRITON_GRPC_PORT": self.triton_grpc_port,
                 "TRITON_METRICS_PORT": self.triton_metrics_port,
+                "SYNC_PORT": self.sync_port,
             }
         return ports
+
+    @property
+    def mirror_folder(self) -> Path:
+        """Where the models of this repository are mirrored to."""
+        name = re.sub(r"[^a-z0-9]+", "-", self.repository.lower()).strip("-")[:40]
+        source = self.repository if "://" in self.repository else str(Path(self.repository).resolve())
+        return self.mirror or Path(".cache") / "mirror" / f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 
 class StackError(Exception):
@@ -116,9 +134,10 @@ def check(settings: StackSettings) -> None:
     if settings.triton_url:
         if settings.triton_url.startswith(("http://", "https://")) or ":" not in settings.predictor_host:
             raise StackError(f"TRITON_URL: got {settings.triton_url}, expected host:port of Triton's gRPC (8001)")
-    elif not any(settings.repository.glob("*/config.pbtxt")) and not any(settings.repository.glob("*/*/model.*")):
+    elif "://" not in settings.repository and not Path(settings.repository).is_dir():
         raise StackError(
-            f"REPOSITORY: no model in {settings.repository}; next: make models, or make export MODEL=... WEIGHTS=..."
+            f"REPOSITORY: {settings.repository} is no folder; expected one, or s3://bucket/prefix; next: make models, "
+            "or make export MODEL=... WEIGHTS=... REPOSITORY=..."
         )
     for variable, port in settings.ports.items():
         twins = [other for other, its in settings.ports.items() if its == port and other != variable]
@@ -138,16 +157,24 @@ def check(settings: StackSettings) -> None:
 def environment(settings: StackSettings, state: str) -> dict[str, str]:
     """What supervisord.conf and the parts read."""
     setpriv = shutil.which("setpriv")
+    # Triton loads models for whoever shows it: made anew at each start, known to the parts alone.
+    secret = "" if settings.triton_url else secrets.token_hex(32)
     return {
         "STATE_DIR": state,
         "PYTHON": shlex.quote(sys.executable),
         # So that supervisor killed with -9 leaves no part behind. Only Linux has it.
         "DIE_WITH_PARENT": f"{setpriv} --pdeathsig TERM --" if setpriv else "env",
         "START_TRITON": "false" if settings.triton_url else "true",
+        "TRANSFORMER_SYNC_URL": "" if settings.triton_url else f"http://127.0.0.1:{settings.sync_port}",
+        **({"PREDICTOR_SECRET": secret, "TRANSFORMER_PREDICTOR_SECRET": secret} if secret else {}),
         "HTTP_PORT": str(settings.http_port),
         "GRPC_PORT": str(settings.grpc_port),
         "PREDICTOR_HOST": settings.predictor_host,
-        "PREDICTOR_REPOSITORY": str(settings.repository),
+        "PREDICTOR_REPOSITORY": settings.repository,
+        "PREDICTOR_MIRROR": str(settings.mirror_folder),
+        "PREDICTOR_POLL_S": str(settings.poll_s),
+        "PREDICTOR_SETTLE_S": str(settings.settle_s),
+        "PREDICTOR_SYNC_PORT": str(settings.sync_port),
         "PREDICTOR_HTTP_PORT": str(settings.triton_http_port),
         "PREDICTOR_GRPC_PORT": str(settings.triton_grpc_port),
         "PREDICTOR_METRICS_PORT": str(settings.triton_metrics_port),
@@ -181,21 +208,22 @@ def announce(settings: StackSettings) -> None:
     import httpx  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
-    from tritonclient.utils import InferenceServerException  # noqa: PLC0415
 
     console = Console(highlight=False)
-    warned = False
-    while True:
-        try:
-            lines = describe_stack(settings)
-        except (InferenceServerException, httpx.HTTPError) as exc:
-            if not warned and time.monotonic() - started > _PATIENCE_S:
-                warned = True
-                console.print(f"not ready yet, Triton at {settings.predictor_host}: {escape(str(exc))}", soft_wrap=True)
-            time.sleep(0.2)
-        else:
-            console.print(*lines, sep="\n", soft_wrap=True)
-            return
+    told = ""
+    with httpx.Client(base_url=f"http://127.0.0.1:{settings.http_port}", trust_env=False, timeout=30) as transformer:
+        while True:
+            try:
+                lines = describe_stack(settings, transformer)
+            except httpx.HTTPError:
+                waiting_for = find_waiting_for(settings, transformer)
+                if waiting_for != told and time.monotonic() - started > _PATIENCE_S:
+                    told = waiting_for
+                    console.print(f"not ready yet, waiting for {escape(waiting_for)}", soft_wrap=True)
+                time.sleep(0.2)
+            else:
+                console.print(*lines, sep="\n", soft_wrap=True)
+                return
 
 
 def accepts(port: int) -> bool:
@@ -204,38 +232,56 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def describe_stack(settings: StackSettings) -> list[str]:
+def find_waiting_for(settings: StackSettings, transformer: "httpx.Client") -> str:
+    """What keeps the stack from being ready."""
+    import httpx  # noqa: PLC0415 - see announce()
+
+    try:
+        status = transformer.get("/status").raise_for_status().json()
+    except httpx.HTTPError:
+        return f"Triton at {settings.predictor_host}" if settings.triton_url else "the parts to start"
+    error = status["listing"]["error"]
+    return status["waiting_for"] + (f" ({error})" if error else "") if status["waiting_for"] else "Triton"
+
+
+def describe_stack(settings: StackSettings, transformer: "httpx.Client") -> list[str]:
     """Lines that say where the stack answers, what it serves and what was refused, in rich's markup.
 
     Raises:
-        InferenceServerException, httpx.HTTPError: it is not ready.
+        httpx.HTTPError: it is not ready.
     """
-    import httpx  # noqa: PLC0415 - see announce()
-    import tritonclient.grpc as triton  # noqa: PLC0415
-    from rich.markup import escape  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415 - see announce()
 
     url = f"http://localhost:{settings.http_port}"
     lines = ["", f"[bold green]ready[/]  {url}/docs  {url}/metrics  gRPC localhost:{settings.grpc_port}"]
     example = ""
-    with (
-        triton.InferenceServerClient(settings.predictor_host) as predictor,
-        httpx.Client(base_url=f"http://127.0.0.1:{settings.http_port}", trust_env=False, timeout=30) as transformer,
-    ):
-        transformer.get("/v2/health/ready").raise_for_status()
-        for model in predictor.get_model_repository_index(client_timeout=5).models:
-            if model.state != "READY":
-                lines.append(f"  [red]{model.name} {model.version} {model.state}[/] {escape(model.reason)}")
-                continue
-            reply = transformer.get(f"/v2/models/{model.name}")
-            metadata = reply.json()
-            if reply.is_error:
-                lines.append(f"  [red]{model.name} {model.version}[/] {escape(metadata['error'])}")
-                continue
-            task = metadata["parameters"]["task"]
-            lines.append(f"  [bold]{model.name}[/] {model.version} {task or 'tensors: its config names no task'}")
-            if task and not example:
-                example = f"curl {example_body(metadata)} {url}/predict/{model.name}"
+    transformer.get("/v2/health/ready").raise_for_status()
+    for model in transformer.get("/v2/models").raise_for_status().json()["models"]:
+        reply = transformer.get(f"/v2/models/{model}")
+        metadata = reply.json()
+        if reply.is_error:
+            lines.append(f"  [red]{model}[/] {escape(metadata['error'])}")
+            continue
+        task = metadata["parameters"]["task"]
+        versions = ", ".join(metadata["versions"])
+        lines.append(f"  [bold]{model}[/] {versions} {task or 'tensors: its config names no task'}")
+        if task and not example:
+            example = f"curl {example_body(metadata)} {url}/predict/{model}"
+    if not settings.triton_url:
+        lines += [f"  [red]{escape(line)}[/]" for line in describe_refused(transformer)]
     return [*lines, f"try:   {escape(example)}" if example else "no model can be asked", "stop:  Ctrl-C", ""]
+
+
+def describe_refused(transformer: "httpx.Client") -> list[str]:
+    """A line for each version or model that should serve and does not."""
+    lines = []
+    for name, model in transformer.get("/status").raise_for_status().json()["models"].items():
+        if model["error"]:
+            lines.append(f"{name}: {model['error']}")
+        for number, version in model["versions"].items():
+            if version["state"] in {"refused", "incomplete"}:
+                lines.append(f"{name} {number} {version['state']}: {version['reason']}")
+    return lines
 
 
 def example_body(metadata: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The predictor: the embedded Triton, its environment and its start."""
+"""The predictor: the embedded Triton, and the synchroniser that keeps its models up to date."""
 
 import argparse
 import os
@@ -24,8 +24,14 @@ def main() -> None:
         description="Start the embedded Triton in the foreground. Its settings are environment variables: "
         + ", ".join(f"PREDICTOR_{name.upper()}" for name in Settings.model_fields),
     )
+    commands.add_parser(
+        "sync",
+        help="mirror a model repository on S3, or a folder, and have Triton serve what is new and good",
+        description="List PREDICTOR_REPOSITORY every PREDICTOR_POLL_S seconds, bring what is new into PREDICTOR_MIRROR "
+        "and have Triton load it. /status and /metrics are on PREDICTOR_SYNC_PORT.",
+    )
     commands.add_parser("install", help="complete the environment of the embedded Triton (PREDICTOR_VENV)")
-    run = {"triton": start_triton, "install": complete_installation}[parser.parse_args().command]
+    run = {"triton": start_triton, "sync": synchronise, "install": complete_installation}[parser.parse_args().command]
     try:
         run(Settings())
     except ValidationError as exc:
@@ -48,6 +54,17 @@ def start_triton(settings: Settings) -> None:
     check_libraries(installation, env)
     link_backends(installation)
     os.execve(argv[0], argv, env)  # noqa: S606 - no shell is wanted
+
+
+def synchronise(settings: Settings) -> None:
+    """Run the synchroniser until SIGTERM or Ctrl-C.
+
+    Raises:
+        StartError: it cannot start.
+    """
+    from predictor.sync.server import serve  # noqa: PLC0415 - boto3 and FastAPI take a while
+
+    serve(settings)
 
 
 def complete_installation(settings: Settings) -> None:

@@ -8,6 +8,10 @@ from predictor.installation import Installation
 from predictor.settings import Settings
 
 PROJECT = Path(__file__).resolve().parent.parent
+PROOF_NAME = "nereid"  # of the header that shows the secret
+# Whoever may use these may run code in the server or read its memory. inference, health, metadata and model-config stay
+# open.
+_RESTRICTED = "model-repository,shared-memory,logging,trace,statistics"
 
 
 def compose_command(
@@ -26,9 +30,7 @@ def compose_command(
 def _compose_argv(settings: Settings, installation: Installation) -> list[str]:
     return [
         str(installation.tritonserver),
-        f"--model-repository={settings.repository.absolute()}",
-        # All models at start, none by request: whoever may load a model may run code.
-        "--model-control-mode=none",
+        *_compose_repository(settings),
         # A model that fails to load is reported; the rest serves.
         "--exit-on-error=false",
         "--strict-readiness=false",
@@ -44,7 +46,41 @@ def _compose_argv(settings: Settings, installation: Installation) -> list[str]:
         f"--metrics-port={settings.metrics_port}",
         "--allow-gpu-metrics=false",
         f"--log-verbose={settings.log_verbose}",
+        *_compose_secret(settings.secret.get_secret_value()),
     ]
+
+
+def _compose_repository(settings: Settings) -> list[str]:
+    if settings.mirror is None:
+        # All models at start, none by request.
+        return [f"--model-repository={Path(settings.repository).absolute()}", "--model-control-mode=none"]
+    mirror = settings.mirror.absolute()
+    serving = sorted(link.name for link in models_folder(mirror).glob("[!.]*") if link.exists())
+    return [
+        f"--model-repository={models_folder(mirror)}",
+        f"--model-repository={trial_folder(mirror)}",
+        "--model-control-mode=explicit",
+        # After a crash it serves what served before, whatever the synchroniser and S3 do.
+        *(f"--load-model={name}" for name in serving),
+    ]
+
+
+def _compose_secret(secret: str) -> list[str]:
+    if not secret:
+        return []
+    # Triton takes it here only: who can list the processes of this machine can read it.
+    rule = f"{_RESTRICTED}:{PROOF_NAME}={secret}"
+    return [f"--http-restricted-api={rule}", f"--grpc-restricted-protocol={rule}"]
+
+
+def models_folder(mirror: Path) -> Path:
+    """Triton's first repository in a mirror: what serves."""
+    return mirror / "models"
+
+
+def trial_folder(mirror: Path) -> Path:
+    """Triton's second repository in a mirror: what is tried."""
+    return mirror / "trial"
 
 
 def _compose_env(installation: Installation, environ: Mapping[str, str]) -> dict[str, str]:

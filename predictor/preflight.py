@@ -4,7 +4,9 @@ import re
 import socket
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
+from predictor.command import models_folder, trial_folder
 from predictor.errors import StartError
 from predictor.installation import Installation
 from predictor.settings import Settings
@@ -14,8 +16,11 @@ _LOADER_FAILED = 127
 
 
 def check_repository(settings: Settings) -> None:
-    """Raise `StartError` where the model repository is no folder."""
-    if not settings.repository.is_dir():
+    """Make the mirror's folders, or raise `StartError` where the model repository is no folder."""
+    if settings.mirror is not None:
+        for folder in (models_folder(settings.mirror), trial_folder(settings.mirror)):
+            folder.mkdir(parents=True, exist_ok=True)
+    elif not Path(settings.repository).is_dir():
         raise StartError(
             f"the model repository {settings.repository} is no folder (PREDICTOR_REPOSITORY; make: REPOSITORY=)"
         )

@@ -2,33 +2,51 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """What `python -m predictor triton` starts.
+    """What `python -m predictor triton` starts, and `python -m predictor sync` keeps up to date.
 
     Attributes:
-        repository: Folder with one folder for each model; every model in it is loaded at start.
-        address: Where all three ports listen. Loopback, because the wheel's Triton 2.51 is older than the
+        repository: Folder with one folder for each model, or `s3://bucket/prefix`.
+        mirror: Local folder that the synchroniser fills and Triton reads. Without one Triton reads `repository` itself,
+            a folder then, and loads every model of it at its start.
+        address: Where Triton's three ports listen. Loopback, because the wheel's Triton 2.51 is older than the
             security fixes of 2025.
         http_port: v2 protocol over HTTP.
         grpc_port: v2 protocol over gRPC.
         metrics_port: Prometheus metrics.
+        secret: What a request must show that loads models, maps memory, or changes logging and tracing; empty: anyone
+            may, who reaches the ports.
         venv: Virtual environment with `predictor/requirements.txt`.
         shm_size_bytes: Shared memory between the server and one model instance, and the step in which it grows
             when a request or a batch does not fit.
         log_verbose: Triton's verbosity; 0 is silent about requests.
+        sync_address: Where the synchroniser's status and metrics listen.
+        sync_port: HTTP port of these.
+        poll_s: Seconds between two listings of the repository.
+        settle_s: Seconds without a change after which a version without manifest.json is complete.
+        load_timeout_s: Longest that Triton may take to load a version.
+        pins: Versions to serve whatever the version policy says, as JSON by model: `{"digits": [3]}`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PREDICTOR_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PREDICTOR_", frozen=True, env_ignore_empty=True)
 
-    repository: Path = Path("model_repository")
+    repository: str = "model_repository"
+    mirror: Path | None = None
     address: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=1, le=65535)
     grpc_port: int = Field(default=8001, ge=1, le=65535)
     metrics_port: int = Field(default=8002, ge=1, le=65535)
+    secret: SecretStr = SecretStr("")
     venv: Path = Path(".venv-triton")
     shm_size_bytes: int = Field(default=16 * 1024 * 1024, ge=1024 * 1024)
     log_verbose: int = Field(default=0, ge=0)
+    sync_address: str = "127.0.0.1"
+    sync_port: int = Field(default=8003, ge=1, le=65535)
+    poll_s: float = Field(default=10.0, ge=0.1)
+    settle_s: float = Field(default=10.0, ge=0.0)
+    load_timeout_s: float = Field(default=600.0, gt=0)
+    pins: dict[str, list[int]] = {}

@@ -17,6 +17,7 @@ from transformer.grpc.server import GrpcServer
 from transformer.predictor import Predictor
 from transformer.rest.app import create_app
 from transformer.settings import TransformerSettings
+from transformer.synchroniser import Synchroniser
 
 log = logging.getLogger("transformer")
 
@@ -27,7 +28,8 @@ def main() -> int:
     """Serve until SIGTERM or Ctrl-C; requests that were accepted are finished."""
     args = arguments.parse(sys.argv[1:])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for noisy in ("uvicorn", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         settings = TransformerSettings()
     except ValidationError as exc:
@@ -87,7 +89,9 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     """
     # Here and not by uvicorn, to say in one line what is wrong.
     listener = listen(settings.host, args.http_port)
-    dataplane = DataPlane(Predictor(args.predictor_host, timeout_s=settings.request_timeout_s), settings)
+    secret = settings.predictor_secret.get_secret_value()
+    predictor = Predictor(args.predictor_host, timeout_s=settings.request_timeout_s, secret=secret)
+    dataplane = DataPlane(predictor, Synchroniser(settings.sync_url), settings)
     grpc_server = GrpcServer(dataplane, settings)
     # gRPC says no more than "failed".
     listen(settings.host, args.grpc_port).close()

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -31,6 +32,7 @@ from transformer.parameters import read_selection
 from transformer.predictor import Predictor, TensorRefused
 from transformer.settings import TransformerSettings
 from transformer.stages import Stages
+from transformer.synchroniser import Synchroniser
 from transformer.tasks import classify, detect, tabular
 from transformer.tasks.detect import Detections, Selection
 from transformer.tensors import Tensor
@@ -101,8 +103,9 @@ class TableResult:
 class DataPlane:
     """Every model of the repository, each under its own name."""
 
-    def __init__(self, predictor: Predictor, settings: TransformerSettings) -> None:
+    def __init__(self, predictor: Predictor, synchroniser: Synchroniser, settings: TransformerSettings) -> None:
         self._predictor = predictor
+        self._synchroniser = synchroniser
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="pictures")
         self._descriptions = Descriptions(predictor)
@@ -112,19 +115,35 @@ class DataPlane:
     async def close(self) -> None:
         """Let go of threads and channel."""
         self._threads.shutdown(cancel_futures=True)
+        await self._synchroniser.close()
         await self._predictor.close()
 
     async def ready(self) -> bool:
         """Whether requests can be answered."""
-        return await self._predictor.ready()
+        return await self._predictor.ready() and await self._synchroniser.ready()
+
+    async def synchroniser_status(self) -> bytes:
+        """JSON of what the synchroniser knows: versions, what serves, what was refused and why.
+
+        Raises:
+            ModelNotFound: there is none.
+            PredictorUnavailable: it does not answer.
+        """
+        return await self._synchroniser.status()
 
     async def model(self, name: str, version: str = "") -> Model:
         """Description of what serves now.
 
         Raises:
             ModelNotFound: no such model or version.
+            PredictorUnavailable: the first models are still on their way.
         """
-        return await self._descriptions.get(name, version)
+        try:
+            return await self._descriptions.get(name, version)
+        except ModelNotFound as exc:
+            if await self._synchroniser.ready():
+                raise
+            raise PredictorUnavailable(f"{exc} yet: waiting for {await self._synchroniser.waiting_for()}") from exc
 
     async def models(self) -> list[str]:
         """Names of the models that serve, in alphabetical order."""
@@ -258,10 +277,11 @@ class DataPlane:
         return await self._predictor.infer(model, array, version=asked.version, scheduling=asked.scheduling)
 
     async def _ask(self, asked: Asked, ask: Callable[[Model], Awaitable[tuple[T, set[str]]]]) -> tuple[Model, T]:
-        """Ask until the version that answers is the one that the tensors were made for.
+        """Ask until the version that answers is one that the tensors were made for; its description, and the answer.
 
         Labels, sizes and interface belong to a version: while a swap is under way the description may be of the old
-        one and the answer of the new one.
+        one and the answer of the new one. Its own labels are fetched then; where it takes other tensors, it is asked
+        again.
         """
         refused: TensorRefused | None = None
         for _ in range(_SWAP_TRIES):
@@ -277,6 +297,11 @@ class DataPlane:
             if answered == {model.version}:
                 return model, answer
             self._descriptions.forget(asked.model, asked.version)
+            if len(answered) == 1:
+                with suppress(ModelNotFound):  # the next swap has come
+                    swapped = await self._descriptions.get_answered(asked.model, asked.version, answered=min(answered))
+                    if swapped.takes_the_same_as(model):
+                        return swapped, answer
         if refused:
             raise refused
         raise PredictorUnavailable(

@@ -32,6 +32,16 @@ class Descriptions:
         # Shielded: the client that asked first may go away while others wait.
         return await asyncio.shield(self._fetching[key])
 
+    async def get_answered(self, name: str, version: str, *, answered: str) -> Model:
+        """The description of the version that has just answered, which is from now on the one of `version`.
+
+        Raises:
+            ServingError: it is gone again, or Triton does not answer.
+        """
+        model = await self.get(name, answered)
+        self._fetched[name, version] = (time.monotonic(), model)
+        return model
+
     def forget(self, name: str, version: str) -> None:
         """The model may have changed: ask again next time."""
         self._fetched.pop((name, version), None)

@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from transformer.errors import PredictorError
@@ -71,6 +71,10 @@ class Model:
     def input(self) -> TensorMetadata:
         """The only input of a model with a task."""
         return self.inputs[0]
+
+    def takes_the_same_as(self, other: "Model") -> bool:
+        """Whether what was made for the other version is what this one takes and gives, whatever its labels are."""
+        return replace(other, version=self.version, names=self.names) == self
 
 
 def describe(config: Any, *, version: str) -> Model:

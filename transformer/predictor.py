@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -69,16 +70,25 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 _QUICK_TIMEOUT_S = 5.0  # of calls that run no model
+_PROOF_HEADER = "triton-grpc-protocol-nereid"
+_CANDIDATE = "candidate."  # a version that the synchroniser tries; no model's name
 _LONGEST_NAME = 255  # of a folder, which a model's name is
 
 
 class Predictor:
     """Triton, seen from the transformer."""
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
-        """Prepare a channel to `host:port`; it connects, and reconnects, by itself. A loop must run."""
+    def __init__(self, url: str, *, timeout_s: float, secret: str = "") -> None:
+        """Prepare a channel to `host:port`; it connects, and reconnects, by itself. A loop must run.
+
+        Args:
+            url: of Triton's gRPC.
+            timeout_s: for one inference.
+            secret: for the list of models, where Triton asks for one.
+        """
         self.url = url
         self._timeout_s = timeout_s
+        self._secret = ((_PROOF_HEADER, secret),) if secret else ()
         self._channel = grpc.aio.insecure_channel(url, _CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -97,8 +107,9 @@ class Predictor:
     async def models(self) -> list[str]:
         """Names of the models that serve, in alphabetical order."""
         request = service_pb2.RepositoryIndexRequest(ready=True)
-        reply = await self._call(self._stub.RepositoryIndex, request, "", timeout_s=_QUICK_TIMEOUT_S)
-        return sorted({model.name for model in reply.models})
+        index = partial(self._stub.RepositoryIndex, metadata=self._secret)
+        reply = await self._call(index, request, "", timeout_s=_QUICK_TIMEOUT_S)
+        return sorted({model.name for model in reply.models if not model.name.startswith(_CANDIDATE)})
 
     async def describe(self, name: str, version: str = "") -> Model:
         """Description of a model's version; of the newest that serves where none is named.
@@ -108,10 +119,11 @@ class Predictor:
         """
         while True:
             *_, served = await self.versions(name, version)
-            config = await self.config(name, version)
-            # A config carries no version: it is that of `served` if the version is still the same afterwards.
-            if (await self.versions(name, version))[-1] == served:
-                return describe(config, version=served)
+            try:
+                return describe(await self.config(name, served), version=served)
+            except ModelNotFound:
+                if version:  # else a swap has come in between: there is another one
+                    raise
 
     async def config(self, name: str, version: str = "") -> Any:
         """Triton's `inference.ModelConfig` of a model."""
@@ -210,6 +222,8 @@ class Predictor:
         if len(name) > _LONGEST_NAME:
             # Triton would quote it, in a status longer than a channel takes.
             raise ModelNotFound(f"model {name[:_LONGEST_NAME]!r}... of {len(name)} characters is unknown")
+        if name.startswith(_CANDIDATE):
+            raise ModelNotFound(f"model {name!r} is unknown")
         try:
             return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as exc:

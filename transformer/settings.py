@@ -2,7 +2,7 @@
 
 import os
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -21,4 +21,8 @@ class TransformerSettings(BaseSettings):
     max_in_flight: int = Field(2 * (os.cpu_count() or 1), gt=0, description="most pictures in memory at once")
     request_timeout_s: float = Field(30.0, gt=0, description="how long the predictor may take for one item")
     threads: int = Field(os.cpu_count() or 1, gt=0, description="threads that decode pictures and choose boxes")
+    sync_url: str = Field("", description="http://host:port of the synchroniser; ready waits for its first models")
+    predictor_secret: SecretStr = Field(
+        SecretStr(""), description="PREDICTOR_SECRET, where Triton was started with one"
+    )
     shutdown_timeout_s: int = Field(30, ge=0, description="how long accepted requests may take after SIGTERM")

@@ -17,7 +17,7 @@ import psutil
 from tests.integration.triton import find_free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
-PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
+PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT", "SYNC_PORT")
 START_S = 90.0
 STOP_S = 40.0
 
@@ -31,6 +31,7 @@ class Stack:
         http_port, grpc_port: of the transformer.
         triton_http_port: Triton's own HTTP port.
         triton_grpc_port: Triton's own gRPC port.
+        sync: URL of the synchroniser.
         process: supervisor, the parent of every part.
         log: what all of them print.
     """
@@ -40,6 +41,7 @@ class Stack:
     grpc_port: int
     triton_http_port: int
     triton_grpc_port: int
+    sync: str
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -50,10 +52,11 @@ def free_ports() -> dict[str, str]:
 
 
 @contextmanager
-def start_stack(repository: Path, log: Path, *, variables: Mapping[str, str] | None = None) -> Iterator[Stack]:
+def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, str] | None = None) -> Iterator[Stack]:
     """Serve a repository until the block ends."""
     ports = free_ports()
-    environment = os.environ | {"REPOSITORY": str(repository), **ports, **(variables or {})}
+    mirror = {"MIRROR": str(log.with_name(f"{log.name}-mirror"))}
+    environment = os.environ | {"REPOSITORY": str(repository), **mirror, **ports, **(variables or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "serve.py"], cwd=ROOT, env=environment, stdout=output, stderr=output
@@ -61,8 +64,8 @@ def start_stack(repository: Path, log: Path, *, variables: Mapping[str, str] | N
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{ports['HTTP_PORT']}", trust_env=False, timeout=60) as client:
             wait_until(lambda: is_ready(client, process, log), seconds=START_S, log=log)
-            http, grpc, triton_http, triton_grpc, _ = (int(ports[name]) for name in PORTS)
-            yield Stack(client, http, grpc, triton_http, triton_grpc, process, log)
+            http, grpc, triton_http, triton_grpc, _, sync = (int(ports[name]) for name in PORTS)
+            yield Stack(client, http, grpc, triton_http, triton_grpc, f"http://127.0.0.1:{sync}", process, log)
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -26,7 +26,7 @@ def installation(tmp_path: Path) -> Installation:
 
 
 def test_command_serves_the_whole_repository_on_loopback(installation: Installation) -> None:
-    settings = Settings(repository=Path("/models"), http_port=1, grpc_port=2, metrics_port=3, shm_size_bytes=2**20)
+    settings = Settings(repository="/models", http_port=1, grpc_port=2, metrics_port=3, shm_size_bytes=2**20)
     argv, _ = compose_command(settings, installation, environ={})
     assert argv[0] == str(installation.tritonserver)
     assert set(argv[1:]) >= {
@@ -46,7 +46,7 @@ def test_command_serves_the_whole_repository_on_loopback(installation: Installat
 
 
 def test_command_makes_a_relative_repository_absolute(installation: Installation) -> None:
-    argv, _ = compose_command(Settings(repository=Path("models")), installation, environ={})
+    argv, _ = compose_command(Settings(repository="models"), installation, environ={})
     assert f"--model-repository={Path.cwd() / 'models'}" in argv
 
 
@@ -77,7 +77,7 @@ def test_settings_read_the_environment_and_are_frozen(monkeypatch: pytest.Monkey
     monkeypatch.setenv("PREDICTOR_HTTP_PORT", "9000")
     monkeypatch.setenv("PREDICTOR_REPOSITORY", "/models")
     settings = Settings()
-    assert (settings.http_port, settings.repository) == (9000, Path("/models"))
+    assert (settings.http_port, settings.repository) == (9000, "/models")
     with pytest.raises(ValidationError, match="frozen"):
         settings.http_port = 1  # type: ignore[misc]
 
@@ -118,7 +118,7 @@ def test_other_platforms_are_pointed_at_triton_url(
 
 def test_missing_repository_is_named(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"absent.*PREDICTOR_REPOSITORY"):
-        check_repository(Settings(repository=tmp_path / "absent"))
+        check_repository(Settings(repository=str(tmp_path / "absent")))
 
 
 @pytest.mark.parametrize("name", ["http_port", "grpc_port", "metrics_port"])

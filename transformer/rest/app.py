@@ -23,7 +23,7 @@ from transformer.settings import TransformerSettings
 log = logging.getLogger("transformer")
 
 _ID_HEADER = b"x-request-id"
-_QUIET_PATHS = ("/v2/health/", "/metrics")
+_QUIET_PATHS = ("/v2/health/", "/metrics", "/status")
 _DESCRIPTION = "A picture goes in, detections come out: preprocessing and post-processing in front of NVIDIA Triton."
 
 
@@ -37,6 +37,7 @@ def create_app(settings: TransformerSettings, dataplane: DataPlane) -> FastAPI:
     app.include_router(predict.router)
     app.include_router(v1.router)
     app.include_router(v2.router)
+    app.add_api_route("/status", _status, summary="The model repository: versions, what serves, what was refused")
     app.add_api_route("/metrics", _metrics, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_exception_handler(ServingError, _serving_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -116,6 +117,10 @@ def _http_error(request: Request, exc: Exception) -> Response:
         405: f"{request.method} is not allowed here; see /docs",
     }
     return _error(exc.status_code, known.get(exc.status_code, str(exc.detail)), dict(exc.headers or {}))
+
+
+async def _status(request: Request) -> Response:
+    return Response(await request.app.state.dataplane.synchroniser_status(), media_type="application/json")
 
 
 async def _metrics() -> Response:

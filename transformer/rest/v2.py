@@ -46,9 +46,9 @@ async def live() -> dict[str, bool]:
 @router.head("/v2/health/ready", include_in_schema=False)
 @router.get("/v2/health/ready", summary="Requests can be answered", openapi_extra=openapi.HEALTH)
 async def ready(request: Request) -> dict[str, bool]:
-    """True while Triton is ready; 503 else."""
+    """True while Triton is ready and has its first models; 503 else."""
     if not await request.app.state.dataplane.ready():
-        raise PredictorUnavailable("not ready: Triton does not answer")
+        raise PredictorUnavailable("not ready: Triton does not answer, or the first models are on their way")
     return {"ready": True}
 
 

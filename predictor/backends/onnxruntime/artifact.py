@@ -5,7 +5,7 @@ Everything here decides as triton-inference-server/onnxruntime_backend r24.10 do
 """
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from predictor.backends.onnxruntime.refusal import ModelRefusedError
@@ -19,6 +19,17 @@ MAX_OPSETS = {"ai.onnx": 21, "ai.onnx.ml": 5}
 # Field numbers of ModelProto and OperatorSetIdProto in onnx.proto.
 _MODEL_IR_VERSION, _MODEL_OPSET_IMPORT = 1, 8
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
+# Where tensors are: message -> field -> message.
+_TENSORS_IN: Mapping[str, Mapping[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse_tensor"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse_tensor", 23: "sparse_tensor"},
+    "sparse_tensor": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "external_data"},
+}
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 
 def find_artifact(version_dir: Path, filename: str) -> Path:
@@ -75,9 +86,34 @@ def read_versions(path: Path) -> tuple[int, dict[str, int]]:
             elif number == _MODEL_OPSET_IMPORT and isinstance(value, range):
                 fields = dict(_iterate_fields(data, value))
                 domain, version = fields.get(_OPSET_DOMAIN), fields.get(_OPSET_VERSION)
-                name = data[domain.start : domain.stop].decode() if isinstance(domain, range) else ""
-                opsets[name or "ai.onnx"] = version if isinstance(version, int) else 0
+                opsets[_read_string(data, domain) or "ai.onnx"] = version if isinstance(version, int) else 0
     return ir_version, opsets
+
+
+def read_external_files(path: Path) -> set[str]:
+    """Return the files that hold weights of an ONNX file, relative to it.
+
+    Raises:
+        ValueError, IndexError, KeyError, RecursionError: it is no ONNX file.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return set(_iterate_locations(data, range(len(data)), "model"))
+
+
+def _iterate_locations(data: mmap.mmap, span: range, message: str) -> Iterator[str]:
+    if message == "external_data":
+        entry = dict(_iterate_fields(data, span))
+        if _read_string(data, entry.get(_ENTRY_KEY)) == "location":
+            yield _read_string(data, entry.get(_ENTRY_VALUE))
+        return
+    for number, value in _iterate_fields(data, span):
+        inner = _TENSORS_IN[message].get(number)
+        if inner and isinstance(value, range):
+            yield from _iterate_locations(data, value, inner)
+
+
+def _read_string(data: mmap.mmap, span: int | range | None) -> str:
+    return data[span.start : span.stop].decode() if isinstance(span, range) else ""
 
 
 def _iterate_fields(data: mmap.mmap, span: range) -> Iterator[tuple[int, int | range]]:

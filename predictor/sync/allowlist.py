@@ -1,0 +1,260 @@
+"""What config.pbtxt of the repository may say.
+
+Triton does what it says: load a library, read a file, start a process. Whoever can write to the bucket writes it, so
+nothing is accepted that `_MODEL` does not list, and a field that a later Triton adds is refused until it is listed.
+Numbers that decide how much is allocated or started are bounded.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Mapping, MutableSequence
+from functools import reduce
+from typing import Any, NamedTuple, TypeAlias
+
+from tritonclient.grpc import model_config_pb2 as pb
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from predictor.sync.errors import Refused
+
+MAX_INSTANCES = 64
+MAX_WARMUP_RUNS = 1000
+MAX_WARMUP_ELEMENTS = 100_000_000
+
+
+class _Rule(NamedTuple):
+    """What one value may be."""
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+class _Map(NamedTuple):
+    """A map whose keys are the model's own."""
+
+    key: _Rule
+    value: "_Allowed"
+
+
+# Of a message by field, of a map with fixed keys by key. A repeated field has the rule of its elements.
+_Allowed: TypeAlias = "_Rule | _Map | Mapping[str, _Allowed]"
+_Table: TypeAlias = Mapping[str, _Allowed]
+
+
+def _one_of(*values: str) -> _Rule:
+    return _Rule(f"one of {', '.join(values)}", lambda value: value in values)
+
+
+def _enum(wrapper: Any) -> _Rule:
+    return _Rule(f"one of {', '.join(wrapper.keys())}", lambda value: value in wrapper.values())
+
+
+def _like(pattern: str, expected: str) -> _Rule:
+    return _Rule(expected, lambda value: re.fullmatch(pattern, value) is not None)
+
+
+def _number(low: int, high: int) -> _Rule:
+    """Accept an integer, or a string that is one: so are the options of backends."""
+
+    def holds(value: Any) -> bool:
+        return re.fullmatch("-?[0-9]{1,19}", str(value)) is not None and low <= int(value) <= high
+
+    return _Rule(f"a whole number from {low} to {high}", holds)
+
+
+def _each(rule: _Rule, *names: str) -> dict[str, _Allowed]:
+    return dict.fromkeys(names, rule)
+
+
+_ANY = _Rule("a single value", lambda value: isinstance(value, str | int | float))
+_NO = _Rule("false", operator.not_)
+_FLAG = _like("(?i:true|false|on|off|1|0)", "true or false")
+_YES_NO = _like("(?i:yes|no)", "YES or NO")
+_COUNT = _number(0, 1024)
+_BYTES = _number(0, 2**63 - 1)
+_FILE = _like("[0-9a-z][0-9a-z.-]*", "a file name of 0-9 a-z . -, without a folder")
+_TEXT_FILE = _like(r"[0-9a-z][0-9a-z.-]*\.txt", "a file name of 0-9 a-z . - that ends in .txt, without a folder")
+_MODEL_FILE = _like(
+    r"[0-9a-z][0-9a-z.-]*\.(onnx|plan)", "a file name of 0-9 a-z . - that ends in .onnx or .plan, without a folder"
+)
+_SHAPES = _like("[0-9A-Za-z_./:,-]+", "such as image:1x3x640x640")
+# The name of an instance group becomes part of a shell command where the backend is Python-based: $(...) in it runs.
+_IDENTIFIER = _like("[0-9A-Za-z][0-9A-Za-z_.-]{0,62}", "at most 63 of 0-9 A-Z a-z _ . -")
+# Any other key ends the whole server ("terminate called ... Invalid label name").
+_LABEL = _like("[A-Za-z][0-9A-Za-z_]*", "letters, digits, _")
+
+_TENSOR: _Table = {
+    **_each(_ANY, "name", "dims", "is_shape_tensor", "is_non_linear_format_io"),
+    "data_type": _enum(pb.DataType),
+    "reshape": _each(_ANY, "shape"),
+}
+_QUEUE_POLICY: _Table = {
+    **_each(_ANY, "default_timeout_microseconds", "allow_timeout_override", "max_queue_size"),
+    "timeout_action": _enum(pb.ModelQueuePolicy.TimeoutAction),
+}
+_GRAPH: _Table = {"batch_size": _ANY, "input": _Map(_ANY, {"dim": _ANY})}
+# ONNX Runtime's CUDA takes addresses of functions too. Of its TensorRT, whatever reads or writes a file is left out:
+# caches of engines, calibration tables, plugin libraries, dumps.
+_GPU_OPTIONS: _Table = {
+    **_each(_FLAG, "cudnn_conv_use_max_workspace", "do_copy_in_default_stream", "use_ep_level_unified_stream"),
+    **_each(_FLAG, "use_tf32", "trt_build_heuristics_enable", "trt_context_memory_sharing_enable"),
+    **_each(_FLAG, "trt_cuda_graph_enable", "trt_detailed_build_log", "trt_dla_enable", "trt_sparsity_enable"),
+    **_each(_FLAG, "trt_force_sequential_engine_build", "trt_layer_norm_fp32_fallback"),
+    **_each(_COUNT, "trt_dla_core", "trt_max_partition_iterations", "trt_min_subgraph_size"),
+    **_each(_BYTES, "gpu_mem_limit", "max_workspace_size_bytes"),
+    **_each(_SHAPES, "trt_profile_max_shapes", "trt_profile_min_shapes", "trt_profile_opt_shapes"),
+    "arena_extend_strategy": _one_of("kNextPowerOfTwo", "kSameAsRequested"),
+    "cudnn_conv_algo_search": _one_of("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+    "precision_mode": _one_of("FP32", "FP16", "BF16", "INT8"),
+    "trt_auxiliary_streams": _number(-1, 64),
+    "trt_builder_optimization_level": _number(0, 5),
+    "trt_tactic_sources": _like("[A-Z0-9_,+-]+", "such as -CUDNN,+CUBLAS"),
+}
+_PARAMETERS: _Table = {
+    "metadata": _ANY,
+    # ONNX Runtime
+    **_each(_COUNT, "intra_op_thread_count", "inter_op_thread_count"),
+    **_each(_FLAG, "enable_mem_arena", "enable_mem_pattern", "share_session_between_instances"),
+    **_each(_FLAG, "session.use_device_allocator_for_initializers", "do_copy_in_default_stream"),
+    "execution_mode": _number(0, 1),
+    "memory.enable_memory_arena_shrinkage": _like("(cpu|gpu):[0-9]+(;(cpu|gpu):[0-9]+)*", "such as cpu:0;gpu:0"),
+    "arena_extend_strategy": _number(0, 1),
+    "cudnn_conv_algo_search": _number(0, 2),
+    "gpu_mem_limit": _BYTES,
+    # TensorRT
+    "execution_context_allocation_strategy": _one_of("STATIC", "ON_PROFILE_CHANGE"),
+    # OpenVINO
+    **_each(_COUNT, "COMPILATION_NUM_THREADS", "INFERENCE_NUM_THREADS"),
+    **_each(_YES_NO, "ENABLE_BATCH_PADDING", "HINT_BF16", "RESHAPE_IO_LAYERS", "SKIP_OV_DYNAMIC_BATCHSIZE"),
+    "NUM_STREAMS": _like("(?i:auto|numa)|[0-9]{1,3}", "AUTO, NUMA or a whole number"),
+    "PERFORMANCE_HINT": _one_of("LATENCY", "THROUGHPUT"),
+}
+_MODEL: _Table = {
+    "name": _ANY,
+    "platform": _one_of("onnxruntime_onnx", "tensorrt_plan"),
+    "backend": _one_of("onnxruntime", "tensorrt", "openvino"),
+    "version_policy": {"all": {}, "latest": _each(_ANY, "num_versions"), "specific": _each(_ANY, "versions")},
+    "max_batch_size": _number(1, 2**20),
+    "input": {
+        **_TENSOR,
+        **_each(_ANY, "allow_ragged_batch", "optional"),
+        "format": _enum(pb.ModelInput.Format),
+    },
+    "output": {**_TENSOR, "label_filename": _TEXT_FILE},
+    "dynamic_batching": {
+        **_each(_ANY, "preferred_batch_size", "max_queue_delay_microseconds", "preserve_ordering"),
+        "priority_levels": _COUNT,
+        "default_priority_level": _COUNT,
+        "default_queue_policy": _QUEUE_POLICY,
+        "priority_queue_policy": _Map(_COUNT, _QUEUE_POLICY),
+    },
+    "instance_group": {
+        "name": _IDENTIFIER,
+        "kind": _enum(pb.ModelInstanceGroup.Kind),
+        "count": _number(1, MAX_INSTANCES),
+        "gpus": _number(0, MAX_INSTANCES),
+        "rate_limiter": {"resources": {"name": _IDENTIFIER, **_each(_ANY, "global", "count")}, "priority": _ANY},
+        "profile": _COUNT,
+        "passive": _ANY,
+        "host_policy": _IDENTIFIER,
+    },
+    "optimization": {
+        **_each(_ANY, "gather_kernel_buffer_threshold", "eager_batching"),
+        "graph": {"level": _number(-1, 2)},
+        "priority": _enum(pb.ModelOptimizationPolicy.ModelPriority),
+        "input_pinned_memory": _each(_ANY, "enable"),
+        "output_pinned_memory": _each(_ANY, "enable"),
+        "cuda": {
+            **_each(_ANY, "graphs", "busy_wait_events", "output_copy_stream"),
+            "graph_spec": {**_GRAPH, "graph_lower_bound": _GRAPH},
+        },
+        "execution_accelerators": {
+            "gpu_execution_accelerator": {"name": _one_of("tensorrt", "cuda"), "parameters": _GPU_OPTIONS},
+            "cpu_execution_accelerator": {"name": _one_of("openvino")},
+        },
+    },
+    "default_model_filename": _MODEL_FILE,
+    "cc_model_filenames": _Map(_like(r"[0-9]+\.[0-9]+", "a compute capability such as 9.0"), _MODEL_FILE),
+    "metric_tags": _Map(_LABEL, _ANY),
+    "parameters": {key: {"string_value": rule} for key, rule in _PARAMETERS.items()},
+    "model_warmup": {
+        **_each(_ANY, "name", "batch_size", "count"),
+        "inputs": _Map(
+            _ANY,
+            {
+                **_each(_ANY, "zero_data", "random_data"),
+                "data_type": _enum(pb.DataType),
+                "dims": _number(1, MAX_WARMUP_ELEMENTS),
+                "input_data_file": _FILE,
+            },
+        ),
+    },
+    "model_transaction_policy": {"decoupled": _NO},
+    "response_cache": _each(_ANY, "enable"),
+}
+
+
+def refuse_unlisted(config: ModelConfig) -> None:
+    """Accept a config that can do no harm in the server that loads it.
+
+    Raises:
+        Refused: at the first field or value that is not on the list; the message begins with its path.
+    """
+    _check(config, _MODEL, "")
+    _check_sums(config)
+
+
+def _check(value: Any, allowed: _Allowed, path: str) -> None:
+    """Walk a message, a map, a repeated field or a single value."""
+    if isinstance(value, MutableSequence):
+        for index, element in enumerate(value):
+            _check(element, allowed, f"{path}[{index}]")
+    elif isinstance(allowed, _Rule):
+        if not allowed.holds(value):
+            raise Refused(f"{path}: got {_shorten(value)}, expected {allowed.expected}")
+    elif isinstance(value, Mapping):
+        for key in sorted(value):
+            at = f"{path}[{_shorten(key)}]"
+            _check(value[key], _look_up(allowed, key, at), at)
+    else:
+        for field, content in value.ListFields():
+            at = f"{path}.{field.name}" if path else field.name
+            _check(content, _look_up(allowed, field.name, at), at)
+
+
+def _look_up(allowed: _Map | _Table, key: Any, path: str) -> _Allowed:
+    """Return what is allowed at a field of a message, or at a key of a map."""
+    if isinstance(allowed, _Map):
+        _check(key, allowed.key, f"the key of {path}")
+        return allowed.value
+    if key not in allowed:
+        raise Refused(f"{path}: is not accepted, expected only {', '.join(sorted(allowed)) or 'nothing'}")
+    return allowed[key]
+
+
+def _check_sums(config: ModelConfig) -> None:
+    """Check what no single value shows."""
+    batching = config.dynamic_batching
+    delay = batching.max_queue_delay_microseconds
+    if delay and (batching.HasField("default_queue_policy") or batching.priority_queue_policy):
+        raise Refused(
+            f"dynamic_batching.max_queue_delay_microseconds: got {delay}, expected 0 beside a queue policy: "
+            "Triton's count of waiting requests leaks otherwise (issue 8870 of triton-inference-server/server)"
+        )
+    instances = sum(max(group.count, 1) * max(len(group.gpus), 1) for group in config.instance_group)
+    if instances > MAX_INSTANCES:
+        raise Refused(f"instance_group: got {instances} instances, expected at most {MAX_INSTANCES}")
+    runs = sum(max(sample.count, 1) for sample in config.model_warmup)
+    if runs > MAX_WARMUP_RUNS:
+        raise Refused(f"model_warmup: got {runs} runs, expected at most {MAX_WARMUP_RUNS}")
+    elements = sum(
+        reduce(lambda product, dim: min(product * dim, MAX_WARMUP_ELEMENTS + 1), tensor.dims, max(sample.batch_size, 1))
+        for sample in config.model_warmup
+        for tensor in sample.inputs.values()
+    )
+    if elements > MAX_WARMUP_ELEMENTS:
+        raise Refused(f"model_warmup: got {elements} elements or more, expected at most {MAX_WARMUP_ELEMENTS}")
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

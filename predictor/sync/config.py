@@ -1,0 +1,164 @@
+"""config.pbtxt of the repository: read, judged, and composed into the one that Triton gets."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelVersionPolicy
+
+from predictor.sync.allowlist import refuse_unlisted
+from predictor.sync.errors import Refused
+
+MAX_BYTES = 1024 * 1024
+MAX_REASON = 200
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which versions a model asks for: the newest `latest`, or those in `specific`; all where both are None."""
+
+    latest: int | None
+    specific: frozenset[int] | None
+
+    def __str__(self) -> str:
+        if self.specific is not None:
+            return f"specific {', '.join(map(str, sorted(self.specific)))}"
+        return "all" if self.latest is None else f"latest {self.latest}"
+
+    def select(self, available: Collection[int]) -> list[int]:
+        """Return those of the available versions that are asked for, ascending."""
+        if self.specific is not None:
+            return sorted(self.specific.intersection(available))
+        return sorted(available) if self.latest is None else sorted(available)[-self.latest :]
+
+
+def parse(text: bytes, *, where: str) -> ModelConfig:
+    """Read a config.pbtxt.
+
+    Args:
+        text: The file.
+        where: Names it in messages.
+
+    Raises:
+        Refused: it is none.
+    """
+    if len(text) > MAX_BYTES:
+        raise Refused(f"{where}: got {len(text)} bytes, expected at most {MAX_BYTES}")
+    try:
+        return text_format.Parse(text.decode("utf-8"), ModelConfig())
+    except text_format.ParseError as exc:
+        reason = str(exc).split(" : ", 1)[-1][:MAX_REASON]  # which may quote a whole line
+        raise Refused(f"{where}: line {exc.GetLine()}, column {exc.GetColumn()}: {reason}") from None
+    except ValueError as exc:  # not UTF-8; a number that no enum can have
+        raise Refused(f"{where}: {exc}") from None
+
+
+def check(config: ModelConfig, *, where: str) -> None:
+    """Accept a config that can do no harm in the server that loads it.
+
+    Args:
+        config: As the bucket has it.
+        where: Names it in messages.
+
+    Raises:
+        Refused: a field or a value that is not on the list.
+    """
+    try:
+        refuse_unlisted(config)
+        read_policy(config)
+    except Refused as exc:
+        raise Refused(f"{where}: {exc}") from None
+
+
+def read_policy(config: ModelConfig | None) -> Policy:
+    """Return the version policy as Triton understands it; `latest` 1 where there is none.
+
+    Raises:
+        Refused: `specific` names no version, or one below 1.
+    """
+    if config is None or not config.HasField("version_policy"):
+        return Policy(latest=1, specific=None)
+    choice = config.version_policy.WhichOneof("policy_choice")
+    if choice == "latest":
+        return Policy(latest=config.version_policy.latest.num_versions or 1, specific=None)
+    if choice == "specific":
+        versions = frozenset(config.version_policy.specific.versions)
+        if not versions or min(versions) < 1:
+            raise Refused(f"version_policy.specific.versions: got {sorted(versions)[:3]}, expected numbers from 1 on")
+        return Policy(latest=None, specific=versions)
+    return Policy(latest=None, specific=None)
+
+
+def model_filename(config: ModelConfig) -> str:
+    """Return the name of the file that is loaded from a version's folder."""
+    is_plan = config.backend == "tensorrt" or (not config.backend and config.platform == "tensorrt_plan")
+    return config.default_model_filename or ("model.plan" if is_plan else "model.onnx")
+
+
+def contract(config: ModelConfig) -> bytes:
+    """Return what the tensors and their labels mean: where it is equal, one description fits two versions."""
+    kept = ModelConfig(max_batch_size=config.max_batch_size, input=config.input, output=config.output)
+    _copy_metadata(config, kept)
+    return _serialise(kept)
+
+
+def with_policy_cleared(config: ModelConfig) -> bytes:
+    """Return all that the config says but for the model's name and which versions serve."""
+    rest = _copy(config)
+    rest.ClearField("name")
+    rest.ClearField("version_policy")
+    return _serialise(rest)
+
+
+def compose(own: ModelConfig | None, *, versions: Collection[int]) -> bytes:
+    """Return the config.pbtxt that Triton gets.
+
+    Without a name, so that the same folder loads under a candidate's. With the backend and the file that were judged:
+    Triton would choose by what lies in the folder (`model.py` is Python), or by what follows a dot in the model's name.
+
+    Args:
+        own: Checked; the version's config, or the model's where it has none, or None.
+        versions: Those that are loaded.
+    """
+    composed = ModelConfig() if own is None else _copy(own)
+    composed.ClearField("name")
+    composed.default_model_filename = model_filename(composed)
+    if not (composed.backend or composed.platform):
+        composed.backend = "tensorrt" if composed.default_model_filename.endswith(".plan") else "onnxruntime"
+    composed.version_policy.CopyFrom(ModelVersionPolicy(specific={"versions": sorted(set(versions))}))
+    text: str = text_format.MessageToString(composed, as_utf8=True)
+    return text.encode()
+
+
+def compose_variant(variant: ModelConfig, own: ModelConfig | None, *, versions: Collection[int]) -> bytes:
+    """Return one of `configs/*.pbtxt` as Triton gets it: how to run, from the variant; what it means, from the version.
+
+    Args:
+        variant: Checked. Its tensors and batch size hold where it has any; its metadata where the version has none.
+        own: As of `compose`.
+        versions: As of `compose`.
+    """
+    composed = _copy(variant)
+    if own is not None:
+        for field in ("input", "output"):
+            if not getattr(composed, field):
+                getattr(composed, field).MergeFrom(getattr(own, field))
+        composed.max_batch_size = composed.max_batch_size or own.max_batch_size
+        _copy_metadata(own, composed)
+    return compose(composed, versions=versions)
+
+
+def _copy(config: ModelConfig) -> ModelConfig:
+    copy = ModelConfig()
+    copy.CopyFrom(config)
+    return copy
+
+
+def _copy_metadata(source: ModelConfig, target: ModelConfig) -> None:
+    if "metadata" in source.parameters:  # reading a key that is absent would add it
+        target.parameters["metadata"].CopyFrom(source.parameters["metadata"])
+
+
+def _serialise(config: ModelConfig) -> bytes:
+    data: bytes = config.SerializeToString(deterministic=True)
+    return data

@@ -1,0 +1,45 @@
+"""golden.npz: one small input of a version and the outputs it must give."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictor.sync.errors import Refused
+
+Arrays = Mapping[str, NDArray[Any]]
+
+_LARGEST_BYTES = 256 * 2**20  # unpacked
+
+
+def read_golden(path: Path) -> dict[str, NDArray[Any]]:
+    """Arrays by tensor name, each with its batch dimension.
+
+    Raises:
+        Refused: it is none, or unpacks to more than memory should hold.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > _LARGEST_BYTES:
+            raise Refused(f"{path.name}: got {size} bytes unpacked, expected at most {_LARGEST_BYTES}")
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile) as exc:
+        raise Refused(f"{path.name}: cannot be read: {exc}") from exc
+
+
+def split_golden(arrays: Arrays, config: Any) -> tuple[Arrays, Arrays]:
+    """Inputs and expected outputs, as the config names them.
+
+    Raises:
+        Refused: either is missing.
+    """
+    inputs = {tensor.name: arrays[tensor.name] for tensor in config.input if tensor.name in arrays}
+    outputs = {name: array for name, array in arrays.items() if name not in inputs}
+    if not inputs or not outputs:
+        raise Refused(f"golden.npz: got {sorted(arrays)}, expected the model's inputs and outputs")
+    return inputs, outputs

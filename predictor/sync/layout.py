@@ -1,0 +1,107 @@
+"""Keys of a repository to models and versions; what is no part of the layout is told, and left where it is."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from predictor.sync.storage import Object
+
+SCHEMA_FILE = Path(__file__).resolve().parents[2] / "model_repository" / "manifest.schema.json"
+SCHEMA: Mapping[str, Any] = json.loads(SCHEMA_FILE.read_bytes())
+
+CONFIG = "config.pbtxt"
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+# Files that only `export` writes into a version, and a manifest after them.
+EXPORTED = frozenset({CONFIG, GOLDEN, "parity.json"})
+MODEL_SUFFIXES = (".onnx", ".plan")
+# All that a version may hold; .data, .bin and .weights are external data of an ONNX file. Nothing here is run as code.
+_SUFFIXES = (*MODEL_SUFFIXES, ".data", ".bin", ".weights", ".json", ".npz", ".pbtxt", ".txt")
+_LARGEST_VERSION = 2**63 - 1  # Triton's
+_DIGITS = len(str(_LARGEST_VERSION))
+
+
+def _rule(name: str) -> re.Pattern[str]:
+    return re.compile(SCHEMA["$defs"][name]["pattern"].removeprefix("^").removesuffix("$"))
+
+
+_MODEL, _VERSION, _FILE = _rule("model_name"), _rule("version"), _rule("file_name")
+
+
+@dataclass
+class ModelFolder:
+    """A model in the repository.
+
+    Attributes:
+        shared: files of the model itself by their path in its folder: config.pbtxt, labels, configs/, warmup/.
+        versions: files of each version by their name.
+    """
+
+    shared: dict[str, Object] = field(default_factory=dict)
+    versions: dict[int, dict[str, Object]] = field(default_factory=dict)
+
+
+def read_layout(objects: Iterable[Object]) -> tuple[dict[str, ModelFolder], dict[str, str]]:
+    """Sort a listing.
+
+    Returns:
+        Models by name, and why a key was ignored, by key.
+    """
+    models: dict[str, ModelFolder] = {}
+    ignored: dict[str, str] = {}
+    for item in objects:
+        if not item.key or item.key.endswith("/") or item.key == SCHEMA_FILE.name or _is_hidden(item.key):
+            continue  # a folder's own marker; what comes with the project; what is being written
+        if reason := _place(item, models):
+            ignored[item.key] = reason
+    return models, ignored
+
+
+def _is_hidden(key: str) -> bool:
+    return any(segment.startswith(".") and segment.strip(".") for segment in key.split("/"))
+
+
+def _place(item: Object, models: dict[str, ModelFolder]) -> str | None:
+    """Put a file where it belongs, or say why it belongs nowhere."""
+    name, *rest = item.key.split("/")
+    if reason := _refuse_path(item, name, rest):
+        return reason
+    model = models.setdefault(name, ModelFolder())
+    match rest:
+        case [folder, file] if _is_version(folder):
+            reason = refuse_file(file)
+            if not reason:
+                model.versions.setdefault(int(folder), {})[file] = item
+        case [file] if file == CONFIG or file.endswith(".txt"):
+            model.shared[file] = item
+        case ["configs", file] if file.endswith(".pbtxt"):
+            model.shared[f"configs/{file}"] = item
+        case ["warmup", file]:
+            model.shared[f"warmup/{file}"] = item
+        case [folder, *_]:
+            reason = f"{folder!r}: expected config.pbtxt, *.txt, configs/*.pbtxt, warmup/*, or a version 1, 2, 3, ..."
+    return reason
+
+
+def _refuse_path(item: Object, name: str, rest: Sequence[str]) -> str | None:
+    if item.link:
+        return "a link: expected the file itself"
+    if not _MODEL.fullmatch(name) or not rest:
+        return f"{name!r} is no model's folder: expected lower-case letters, digits and hyphens, a letter first"
+    if illegal := [segment for segment in rest if not _FILE.fullmatch(segment)]:
+        return f"{illegal[0]!r}: expected lower-case letters, digits, dots and hyphens"
+    return None
+
+
+def refuse_file(name: str) -> str | None:
+    """Why a file is no part of a version; None where it is."""
+    if name.endswith(_SUFFIXES):
+        return None
+    return f"{name!r} is no file of a version: expected one of *{', *'.join(_SUFFIXES)}"
+
+
+def _is_version(segment: str) -> bool:
+    return bool(_VERSION.fullmatch(segment)) and len(segment) <= _DIGITS and int(segment) <= _LARGEST_VERSION

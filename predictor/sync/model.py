@@ -1,0 +1,499 @@
+"""One model: what the repository has of it, what serves, and the steps from the one to the other."""
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from predictor.settings import Settings
+from predictor.sync import config as configs
+from predictor.sync.config import Policy
+from predictor.sync.errors import Incomplete, Passing, Refused, TritonError
+from predictor.sync.layout import CONFIG, MANIFEST, ModelFolder
+from predictor.sync.mirror import Generation, Mirror
+from predictor.sync.plan import choose
+from predictor.sync.staging import TEXT_BYTES, Request, check_arrived, fingerprint, golden_of, stage
+from predictor.sync.status import ModelStatus, Status, VersionStatus, now
+from predictor.sync.storage import Storage, read
+from predictor.sync.trial import prove
+from predictor.sync.triton import Died, Triton
+
+log = logging.getLogger("sync")
+
+_LONGEST_PAUSE_S = 60.0
+_TRIES = 3  # of a version that Triton dies of
+# S3 refuses a request whose clock is 15 minutes away, so no clock here is further from its.
+_CLOCK_SKEW = timedelta(minutes=15)
+_NOTHING = Generation(Path())
+
+
+class Shared:
+    """What all models work with.
+
+    Attributes:
+        triton_up: set while Triton answers.
+        stopped: set when the process ends.
+    """
+
+    def __init__(self, settings: Settings, *, storage: Storage, triton: Triton, mirror: Mirror, status: Status) -> None:
+        self.settings = settings
+        self.storage = storage
+        self.triton = triton
+        self.mirror = mirror
+        self.status = status
+        self.triton_up = threading.Event()
+        self.stopped = threading.Event()
+
+    def pause_after(self, failures: int) -> float:
+        """Seconds until the next try, growing."""
+        return float(min(max(self.settings.poll_s, 1.0) * 2 ** min(failures - 1, 16), _LONGEST_PAUSE_S))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a listing showed of a model.
+
+    Attributes:
+        folder: None where the model is not there.
+        began: monotonic time when the listing began.
+        newest: of all objects of the repository: the clock of the storage is at least there.
+    """
+
+    folder: ModelFolder | None
+    began: float
+    newest: datetime
+
+
+@dataclass
+class _Memory:
+    """What is known of versions, by their fingerprints.
+
+    Attributes:
+        refused: why one must not serve; survives a restart.
+        waiting: why one is not taken yet.
+        deaths: how often Triton died while one was tried.
+        apart: those that cannot serve beside a newer one, by that one; see `plan.choose`.
+        proven: folders of those that are staged and may serve.
+    """
+
+    refused: dict[str, str]
+    waiting: dict[str, str] = field(default_factory=dict)
+    deaths: dict[str, int] = field(default_factory=dict)
+    apart: dict[str, str] = field(default_factory=dict)
+    proven: dict[str, Path] = field(default_factory=dict)
+
+
+class Model:
+    """Worked on by one thread at a time; the loop replaces `listed` at any time."""
+
+    def __init__(self, name: str, shared: Shared) -> None:
+        """Nothing is listed yet; the mirror may hold something from before."""
+        self.name = name
+        self.listed: Listed | None = None
+        self.loaded = False  # Triton has what the mirror holds
+        self.task: Future[None] | None = None
+        self.settles: float | None = None  # a listing that begins then, and shows no change, needs work too
+        self._shared = shared
+        self._mirror = shared.mirror
+        self._status = shared.status
+        self._memory = _Memory(self._mirror.read_refused(name))
+        self._seen: dict[int, tuple[str, float]] = {}  # fingerprint, and when it was seen first
+        self._config: tuple[str, Any] = ("", None)  # of the model's own config.pbtxt, and its etag
+        self._policy = ""
+        self._doing: dict[int, str] = {}
+        self._error: str | None = None
+        self._failures = 0
+        self._due: float | None = None  # the next try
+        self._handled: ModelFolder | None = None
+
+    # For the loop
+
+    @property
+    def serving(self) -> Mapping[int, str]:
+        """Fingerprints of the versions that the mirror holds, by version."""
+        return self._current.prints
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether nothing is left of it, here or in the repository."""
+        return self.task is None and self.listed is not None and self.listed.folder is None and not self.serving
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it serves, or has nothing that could."""
+        idle = self.task is None and self._due is None and self.settles is None
+        return self.loaded or (idle and self.listed is not None and self.listed.folder == self._handled)
+
+    def next_time(self) -> float | None:
+        """Monotonic time when it may need work without a new listing."""
+        return self._due if self.task is None else None
+
+    def needs_work(self) -> bool:
+        """Whether `work` has something to do."""
+        if self.listed is not None:
+            if self.listed.folder != self._handled:
+                return True
+            if self.settles is not None and self.listed.began >= self.settles:
+                return True
+        if self._due is not None:
+            return time.monotonic() >= self._due
+        return bool(self.serving) and not self.loaded
+
+    def work(self) -> None:
+        """Do what is needed, until nothing is left to do or something has to be waited for."""
+        self._due = self.settles = None
+        if self.listed is not None:
+            self._handled = self.listed.folder
+        try:
+            if self.serving and not self.loaded:
+                self._load_again()
+            while self.listed is not None and not self._shared.stopped.is_set() and self._step(self.listed):
+                pass
+        except (Passing, OSError) as exc:
+            self._note_failure(exc)
+        except Exception as exc:  # a defect of ours must not stop the other models
+            log.exception("%s: a defect", self.name)
+            self._note_failure(exc)
+        finally:
+            self._doing.clear()
+            self._show()
+
+    # The steps
+
+    def _step(self, listed: Listed) -> bool:
+        """Plan, and do one thing; False where there is nothing to do."""
+        self._handled = listed.folder
+        if listed.folder is None or not listed.folder.versions:
+            self._remove()
+            return False
+        try:
+            config, policy = self._read_shared(listed.folder)
+        except Refused as exc:
+            self._error = f"{exc}; what serves goes on serving"
+            log.warning("%s: %s", self.name, self._error)
+            return False
+        requests = {version: Request(self.name, version, listed.folder, config) for version in listed.folder.versions}
+        prints = {version: fingerprint(request) for version, request in requests.items()}
+        self._note_seen(prints, listed)
+        for request in requests.values():
+            self._judge_arrival(request, listed)
+        memory, serving = self._memory, self.serving
+        unfit = memory.refused.keys() | memory.waiting.keys()
+        wanted = choose(prints, policy, current=serving, unfit=unfit, apart=memory.apart)
+        self._show()
+        if wanted == serving:
+            self._failures, self._error = 0, _pin_error(policy, prints)
+            memory.proven.clear()
+            self._mirror.clean(self.name)
+            return False
+        self._wait_for_triton()
+        for version in sorted(wanted, reverse=True):
+            key = wanted[version]
+            if key != serving.get(version) and key not in memory.proven:
+                self._try(requests[version], key, listed)
+                return True
+        self._activate(wanted)
+        return True
+
+    def _load_again(self) -> None:
+        """Load what served before: after a start of ours, or of Triton."""
+        versions = _list(self.serving)
+        self._wait_for_triton()
+        try:
+            self._load(self.name)
+        except Refused as exc:
+            # What served yesterday, under another Triton perhaps. The repository may have something better.
+            self._error = f"version {versions} does not load any more: {exc}"
+            log.warning("%s: %s", self.name, self._error)
+            return
+        self.loaded, self._failures, self._error = True, 0, None
+        log.info("%s: version %s serves", self.name, versions)
+
+    def _read_shared(self, folder: ModelFolder) -> tuple[Any, Policy]:
+        """The model's own config.pbtxt, and its policy or the setting in its place.
+
+        Raises:
+            Refused: it is broken, or holds what must not be there.
+        """
+        item = folder.shared.get(CONFIG)
+        if item is None:
+            self._config = ("", None)
+        elif item.etag != self._config[0]:
+            config = configs.parse(read(self._shared.storage, item, limit=TEXT_BYTES), where=CONFIG)
+            configs.check(config, where=CONFIG)
+            self._config = (item.etag, config)
+        _, config = self._config
+        pins = self._shared.settings.pins.get(self.name)
+        policy = configs.read_policy(config) if pins is None else Policy(latest=None, specific=frozenset(pins))
+        self._policy = f"{policy}{'' if pins is None else ' (setting)'}"
+        return config, policy
+
+    def _note_seen(self, prints: Mapping[int, str], listed: Listed) -> None:
+        """Remember since when each version is as it is, and forget what is there no more."""
+        before, self._seen = self._seen, {}
+        for version, key in prints.items():
+            known = before.get(version)
+            self._seen[version] = known if known is not None and known[0] == key else (key, listed.began)
+        known_keys = set(prints.values())
+        memory = self._memory
+        if memory.refused.keys() - known_keys:
+            memory.refused = {key: reason for key, reason in memory.refused.items() if key in known_keys}
+            self._mirror.write_refused(self.name, memory.refused)
+        for forgettable in (memory.deaths, memory.apart, memory.proven):
+            for key in forgettable.keys() - known_keys:
+                del forgettable[key]
+        memory.waiting.clear()
+
+    def _judge_arrival(self, request: Request, listed: Listed) -> None:
+        """Note a version that has not arrived as a whole."""
+        key, since = self._seen[request.version]
+        if key in self._memory.refused or key in self.serving.values():
+            return
+        try:
+            check_arrived(request)
+            if MANIFEST not in request.files:
+                self._check_settled(request, listed, unchanged_s=listed.began - since)
+        except Incomplete as exc:
+            self._note_incomplete(request, key, listed, exc)
+
+    def _check_settled(self, request: Request, listed: Listed, *, unchanged_s: float) -> None:
+        """Without a manifest, nothing but time says that everything is there.
+
+        Raises:
+            Incomplete: its files have changed a moment ago.
+        """
+        settle_s = self._shared.settings.settle_s
+        modified = max(item.modified for item in request.files.values())
+        at_rest = (
+            unchanged_s >= settle_s
+            or listed.newest - modified >= timedelta(seconds=settle_s)
+            or datetime.now(UTC) - modified >= timedelta(seconds=settle_s) + _CLOCK_SKEW
+        )
+        if not at_rest:
+            raise Incomplete(f"has no {MANIFEST}: waits {settle_s:g} s for more files")
+
+    def _note_incomplete(self, request: Request, key: str, listed: Listed, exc: Incomplete) -> None:
+        """Wait for what is missing; refuse the version where it has not come for as long as files need to settle."""
+        settle_s = self._shared.settings.settle_s
+        settles = self._seen[request.version][1] + settle_s
+        if not exc.patient and listed.began >= settles:
+            self._refuse(request, key, f"{exc}, for {settle_s:g} s")
+            return
+        self._memory.waiting[key] = str(exc)
+        if not exc.patient:
+            self.settles = min(self.settles or settles, settles)
+
+    def _try(self, request: Request, key: str, listed: Listed) -> None:
+        """Stage a version and prove it under a candidate's name."""
+        version = request.version
+        target = self._mirror.staging(self.name, version, key)
+        total = sum(item.size for item in request.files.values())
+        done = 0
+
+        def count(size: int) -> None:
+            nonlocal done
+            done += size
+            self._status.metrics.downloaded.inc(size)
+            self._report(version, f"downloading, {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+        self._report(version, "downloading")
+        try:
+            stage(self._shared.storage, request, target, count=count)
+            self._check_labels(request, target)
+            if self.listed is not listed and self.listed is not None and self.listed.folder != listed.folder:
+                return  # changed meanwhile: plan anew
+            self._report(version, "trying")
+            with self._offered(target) as candidate:
+                self._load(candidate)
+                prove(self._shared.triton, candidate, golden=golden_of(target, version))
+        except Incomplete as exc:
+            self._note_incomplete(request, key, listed, exc)
+        except Refused as exc:
+            self._refuse(request, key, str(exc))
+        except Died as exc:
+            deaths = self._memory.deaths
+            deaths[key] = deaths.get(key, 0) + 1
+            if deaths[key] < _TRIES:
+                raise
+            self._refuse(request, key, f"{exc}, {_TRIES} times while it was tried")
+        else:
+            self._memory.proven[key] = target
+            log.info("%s: version %d is good", self.name, version)
+
+    @contextmanager
+    def _offered(self, target: Path) -> Iterator[str]:
+        candidate = self._mirror.offer(self.name, target)
+        try:
+            yield candidate
+        finally:
+            with suppress(TritonError):
+                self._shared.triton.unload(candidate)
+            self._mirror.withdraw(self.name)
+
+    def _check_labels(self, request: Request, target: Path) -> None:
+        """A number that answers with some labels never answers with others: nobody could tell which they are.
+
+        Raises:
+            Refused: what serves under this number has other labels or tensors.
+        """
+        if request.version not in self.serving:
+            return
+        served, new = (_contract(folder, request.version) for folder in (self._current.folder, target))
+        if served != new:
+            raise Refused(
+                "its labels or tensors are others than those this number serves with: a version is immutable, "
+                "upload it under a new number"
+            )
+
+    def _refuse(self, request: Request, key: str, reason: str) -> None:
+        self._memory.refused[key] = reason
+        self._mirror.write_refused(self.name, self._memory.refused)
+        self._status.metrics.refusals.labels(self.name).inc()
+        log.warning("%s: version %d is refused: %s", self.name, request.version, reason)
+
+    def _activate(self, wanted: Mapping[int, str]) -> None:
+        """Rename proven versions in, config and versions together, and load them under the model's name."""
+        before = self._current
+        sources = {
+            version: before.folder if before.prints.get(version) == key else self._memory.proven[key]
+            for version, key in wanted.items()
+        }
+        newest = max(sources)
+        contracts = {version: _contract(folder, version) for version, folder in sources.items()}
+        if misfits := [version for version in sources if contracts[version] != contracts[newest]]:
+            # Triton has one config for all versions of a model.
+            for version in misfits:
+                self._memory.apart[wanted[version]] = wanted[newest]
+                reason = "its labels or tensors are others"
+                log.warning("%s: version %d cannot serve beside %d: %s", self.name, version, newest, reason)
+            return
+        self._report(newest, "loading")
+        config = configs.parse(_config_path(sources[newest], newest).read_bytes(), where=CONFIG)
+        text = configs.compose(config, versions=list(sources))
+        self._mirror.switch(self.name, self._mirror.assemble(self.name, sources, wanted, text))
+        try:
+            self._load(self.name)
+        except (Refused, TritonError) as exc:
+            self._mirror.switch(self.name, before if before.prints else None)
+            raise Passing(f"version {_list(wanted)} was good, and does not load: {exc}") from exc
+        self._note_serving(wanted, before)
+        self._mirror.clean(self.name)
+
+    def _note_serving(self, wanted: Mapping[int, str], before: Generation) -> None:
+        self.loaded, self._failures, self._error = True, 0, None
+        self._memory.proven.clear()
+        self._doing.clear()
+        for version in sorted(wanted):
+            if before.prints.get(version) != wanted[version]:
+                seconds = time.monotonic() - self._seen[version][1]
+                self._status.metrics.seconds.labels(self.name).observe(seconds)
+                self._status.set_version(
+                    self.name, version, VersionStatus("serving", since=now(), seconds_to_serve=round(seconds, 1))
+                )
+                log.info("%s: version %d serves, %.1f s after it was seen", self.name, version, seconds)
+        if retired := before.prints.keys() - wanted.keys():
+            log.info("%s: version %s is retired", self.name, _list(retired))
+
+    def _remove(self) -> None:
+        """What is gone from the repository goes away."""
+        if self.serving:
+            self._wait_for_triton()
+            self._shared.triton.unload(self.name)
+            self._mirror.switch(self.name, None)
+            log.info("%s: gone from the repository, and unloaded", self.name)
+        self._mirror.clean(self.name)
+        self._memory = _Memory({})
+        self._mirror.write_refused(self.name, {})
+        self._seen, self.loaded, self._error = {}, False, None
+
+    def _load(self, name: str) -> None:
+        loads = self._status.metrics.loads
+        try:
+            self._shared.triton.load(name)
+        except (Refused, TritonError):
+            loads.labels(self.name, "failed").inc()
+            raise
+        loads.labels(self.name, "ok").inc()
+
+    def _wait_for_triton(self) -> None:
+        while not self._shared.triton_up.wait(1.0):
+            if self._shared.stopped.is_set():
+                raise TritonError("stopped")
+
+    def _note_failure(self, exc: Exception) -> None:
+        self._failures += 1
+        pause = self._shared.pause_after(self._failures)
+        self._due = time.monotonic() + pause
+        reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else str(exc)
+        self._error = f"{reason}; tried again in {pause:.0f} s"
+        self._status.metrics.failures.labels(self.name).inc()
+        log.warning("%s: %s", self.name, self._error)
+
+    @property
+    def _current(self) -> Generation:
+        return self._mirror.current(self.name) or _NOTHING
+
+    # What is told
+
+    def _report(self, version: int, doing: str) -> None:
+        self._doing[version] = doing
+        self._status.set_version(self.name, version, VersionStatus("staged", doing))
+
+    def _show(self) -> None:
+        """Tell what is known."""
+        serving = self.serving if self.loaded else {}
+        if not self._seen and not serving:
+            self._status.set_model(self.name, None)
+            return
+        before = self._status.model(self.name).versions
+        versions = {
+            str(version): self._describe(version, serving, before.get(str(version)))
+            for version in sorted(self._seen.keys() | serving.keys())
+        }
+        numbers = tuple(str(version) for version in sorted(serving))
+        self._status.set_model(self.name, ModelStatus(self._policy, numbers, self._error, versions))
+
+    def _describe(self, version: int, serving: Mapping[int, str], before: VersionStatus | None) -> VersionStatus:
+        key, _ = self._seen.get(version, ("", 0.0))
+        memory = self._memory
+        judgement = memory.refused.get(key) or memory.waiting.get(key)
+        if version in serving:
+            reason = None
+            if not key and self.listed is not None:
+                reason = "gone from the repository; serves until another version is good"
+            elif key and key != serving[version]:
+                reason = f"changed in the repository, goes on as it was taken: {judgement or 'being taken'}"
+            if before is not None and before.state == "serving":
+                return VersionStatus("serving", reason, before.since, before.seconds_to_serve)
+            return VersionStatus("serving", reason, now())
+        if judgement is not None:
+            return VersionStatus("refused" if key in memory.refused else "incomplete", judgement)
+        if version in self._doing:
+            return VersionStatus("staged", self._doing[version])
+        apart = "its labels or tensors are not those of the newer version" if key in memory.apart else None
+        return VersionStatus("available", apart)
+
+
+def _contract(folder: Path, version: int) -> bytes:
+    return configs.contract(configs.parse(_config_path(folder, version).read_bytes(), where=CONFIG))
+
+
+def _config_path(folder: Path, version: int) -> Path:
+    return folder / str(version) / CONFIG
+
+
+def _pin_error(policy: Policy, available: Collection[int]) -> str | None:
+    missing = (policy.specific or frozenset()) - set(available)
+    if not missing:
+        return None
+    return f"the policy asks for version {_list(missing)}, which the repository does not have"
+
+
+def _list(versions: Collection[int]) -> str:
+    return ", ".join(str(version) for version in sorted(versions))

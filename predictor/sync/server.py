@@ -1,0 +1,113 @@
+"""The synchroniser as a process: its loop in a thread, `/status`, `/ready` and `/metrics` over HTTP."""
+
+import logging
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from predictor.errors import StartError
+from predictor.settings import Settings
+from predictor.sync.errors import StorageError
+from predictor.sync.mirror import Mirror
+from predictor.sync.model import Shared
+from predictor.sync.status import Status
+from predictor.sync.storage import open_storage
+from predictor.sync.synchroniser import Synchroniser
+from predictor.sync.triton import Triton
+
+log = logging.getLogger("sync")
+
+_STOP_S = 5.0
+_DEFAULT_MIRROR = Path(".cache/mirror")
+
+
+def serve(settings: Settings) -> None:
+    """Synchronise until SIGTERM or Ctrl-C.
+
+    Raises:
+        StartError: the repository's URL, the mirror or the port cannot be used.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for noisy in ("uvicorn", "botocore", "boto3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        storage = open_storage(settings.repository)
+    except StorageError as exc:
+        raise StartError(f"{exc} (PREDICTOR_REPOSITORY; make: REPOSITORY=)") from exc
+    listener = _listen(settings)
+    mirror = Mirror(settings.mirror or _DEFAULT_MIRROR)
+    status = Status(storage.url)
+    triton = Triton(
+        f"{settings.address}:{settings.grpc_port}",
+        secret=settings.secret.get_secret_value(),
+        load_timeout_s=settings.load_timeout_s,
+    )
+    synchroniser = Synchroniser(Shared(settings, storage=storage, triton=triton, mirror=mirror, status=status))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(status), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
+        )
+    )
+    failed = threading.Event()
+    worker = threading.Thread(target=_run, args=(synchroniser, server, failed), name="synchroniser", daemon=True)
+    worker.start()
+    log.info("%s to %s; status on http://%s:%d", storage.url, mirror.root, *listener.getsockname()[:2])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        synchroniser.stop()
+        worker.join(_STOP_S)
+        logging.shutdown()
+        sys.stdout.flush()
+        # A download or a load may take minutes more; nothing of it counts before its last step.
+        os._exit(1 if failed.is_set() else 0)
+
+
+def create_app(status: Status) -> FastAPI:
+    """The HTTP side: read only."""
+    app = FastAPI(title="nereid synchroniser", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/status")
+    def get_status() -> JSONResponse:
+        return JSONResponse(status.as_json())
+
+    @app.get("/ready")
+    def get_ready() -> JSONResponse:
+        content = status.as_json()
+        waiting_for = content["waiting_for"]
+        return JSONResponse({"ready": status.ready, "waiting_for": waiting_for}, 200 if status.ready else 503)
+
+    @app.get("/metrics")
+    def get_metrics() -> Response:
+        return Response(generate_latest(status.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def _run(synchroniser: Synchroniser, server: uvicorn.Server, failed: threading.Event) -> None:
+    """Work; a defect that ends the loop ends the process, and its manager starts it again."""
+    try:
+        synchroniser.run()
+    except Exception:
+        failed.set()
+        log.exception("the synchroniser ended")
+        raise
+    finally:
+        server.should_exit = True
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        return socket.create_server((settings.sync_address, settings.sync_port))
+    except OSError as exc:
+        raise StartError(
+            f"port {settings.sync_port} on {settings.sync_address}: {exc.strerror}; choose another with "
+            "PREDICTOR_SYNC_PORT (make: SYNC_PORT=)"
+        ) from exc

@@ -1,0 +1,199 @@
+"""The loop: look at Triton, list the repository, and have each model worked on that needs it.
+
+Each model is worked on in a thread of a pool, so that a large download holds up nothing else.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from threading import Event
+
+from predictor.sync.errors import StorageError, TritonError
+from predictor.sync.layout import read_layout
+from predictor.sync.mirror import CANDIDATE
+from predictor.sync.model import Listed, Model, Shared
+from predictor.sync.status import now
+from predictor.sync.storage import Object
+
+log = logging.getLogger("sync")
+
+_TICK_S = 1.0  # between two looks at Triton
+_WORKERS = 4  # each may need memory for one version more
+_IGNORED_SHOWN = 200
+
+
+class Synchroniser:
+    """Makes what Triton serves what the repository holds."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._storage = shared.storage
+        self._status = shared.status
+        self._models: dict[str, Model] = {}
+        self._wake = Event()
+        self._met_triton = False
+        self._first: set[str] | None = None  # models of the first listing
+        self._listing: Future[list[Object]] | None = None
+        self._listing_began = 0.0
+        self._next_listing = 0.0
+        self._listing_failures = 0
+        self._ignored: Mapping[str, str] = {}
+
+    def stop(self) -> None:
+        """Make `run` return soon."""
+        self._shared.stopped.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        """Work until `stop`."""
+        for name in self._shared.mirror.names():
+            self._models[name] = Model(name, self._shared)
+            log.info("%s: the mirror holds version %s", name, ", ".join(map(str, self._models[name].serving)))
+        pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="model")
+        lister = ThreadPoolExecutor(1, thread_name_prefix="listing")
+        try:
+            while not self._shared.stopped.is_set():
+                self._wake.clear()
+                self._look_at_triton()
+                self._look_at_repository(lister)
+                self._hand_out(pool)
+                self._look_at_readiness()
+                self._wake.wait(self._pause())
+        finally:
+            self._shared.stopped.set()
+            for executor in (lister, pool):
+                executor.shutdown(wait=False, cancel_futures=True)
+
+    def _look_at_triton(self) -> None:
+        up = self._shared.triton_up
+        try:
+            index = self._shared.triton.index()
+        except TritonError as exc:
+            if up.is_set() or not self._met_triton:
+                log.warning("%s; waiting for it", exc)
+                self._note_triton(up=False)
+            return
+        if not up.is_set():
+            log.info("Triton at %s answers", self._shared.triton.url)
+            self._note_triton(up=True)
+        if not self._met_triton:
+            self._met_triton = True
+            # What a synchroniser that was killed was trying.
+            for name in index:
+                if name.startswith(CANDIDATE):
+                    with suppress(TritonError):
+                        self._shared.triton.unload(name)
+        for model in self._models.values():
+            ready = {version for version, state in index.get(model.name, {}).items() if state == "READY"}
+            if model.task is None and model.loaded and not {str(version) for version in model.serving} <= ready:
+                log.warning("%s: Triton has lost it", model.name)
+                model.loaded = False
+
+    def _note_triton(self, *, up: bool) -> None:
+        if up:
+            self._shared.triton_up.set()
+        else:
+            self._shared.triton_up.clear()
+        self._status.metrics.triton.set(up)
+        self._status.set(triton={"ok": up, "since": now()})
+
+    def _look_at_repository(self, lister: ThreadPoolExecutor) -> None:
+        if self._listing is None:
+            if time.monotonic() >= self._listing_due():
+                self._listing_began = time.monotonic()
+                self._listing = lister.submit(self._storage.list)
+                self._listing.add_done_callback(lambda _: self._wake.set())
+            return
+        if not self._listing.done():
+            return
+        listing, self._listing = self._listing, None
+        try:
+            objects = listing.result()
+            if not objects and any(model.serving for model in self._models.values()):
+                raise StorageError(f"{self._storage.url}: the listing is empty while models serve: taken for a mistake")
+        except StorageError as exc:
+            self._note_failed_listing(exc)
+            return
+        self._note_listing(objects)
+
+    def _listing_due(self) -> float:
+        """When the next listing begins: after the interval, or sooner where files have had time to settle."""
+        if self._listing_failures:
+            return self._next_listing
+        settles = [model.settles for model in self._models.values() if model.settles is not None]
+        return min([self._next_listing, *settles])
+
+    def _note_failed_listing(self, error: StorageError) -> None:
+        self._listing_failures += 1
+        pause = self._shared.pause_after(self._listing_failures)
+        self._next_listing = time.monotonic() + pause
+        before = self._status.as_json()["listing"]
+        since = before["failing_since"] or now()
+        self._status.set(listing={**before, "ok": False, "failing_since": since, "error": str(error)})
+        self._status.metrics.listings.labels("failed").inc()
+        log.warning("%s; what serves goes on serving; next try in %.0f s", error, pause)
+
+    def _note_listing(self, objects: list[Object]) -> None:
+        if self._listing_failures:
+            log.info("%s can be listed again", self._storage.url)
+        self._listing_failures = 0
+        self._next_listing = self._listing_began + self._shared.settings.poll_s
+        self._status.set(listing={"ok": True, "at": now(), "failing_since": None, "error": None})
+        self._status.metrics.listings.labels("ok").inc()
+        self._status.metrics.listed.set_to_current_time()
+        folders, ignored = read_layout(objects)
+        self._warn(ignored)
+        newest = max((item.modified for item in objects), default=datetime.now(UTC))
+        for name in self._models.keys() | folders.keys():
+            model = self._models.get(name) or Model(name, self._shared)
+            self._models[name] = model
+            model.listed = Listed(folders.get(name), self._listing_began, newest)
+        if self._first is None:
+            self._first = {name for name, folder in folders.items() if folder.versions}
+
+    def _warn(self, ignored: Mapping[str, str]) -> None:
+        for key in ignored.keys() - self._ignored.keys():
+            log.warning("ignored: %s: %s", repr(key)[:200], ignored[key][:200])
+        self._ignored = ignored
+        shown = dict(sorted(ignored.items())[:_IGNORED_SHOWN])
+        if len(ignored) > len(shown):
+            shown["..."] = f"{len(ignored) - len(shown)} more"
+        self._status.set(ignored=shown)
+
+    def _hand_out(self, pool: ThreadPoolExecutor) -> None:
+        for name, model in list(self._models.items()):
+            if model.task is not None and model.task.done():
+                model.task = None
+            if model.task is None and model.needs_work():
+                model.task = pool.submit(model.work)
+                model.task.add_done_callback(lambda _: self._wake.set())
+            elif model.is_gone:
+                del self._models[name]
+
+    def _look_at_readiness(self) -> None:
+        if self._status.ready:
+            return
+        if not self._shared.triton_up.is_set():
+            self._status.set_ready(f"Triton at {self._shared.triton.url}")
+            return
+        if self._first is not None:
+            pending = [name for name in self._first if name in self._models and not self._models[name].is_settled]
+        elif self._listing_failures and self._models:
+            # The repository is away: what the mirror holds from before is better than nothing.
+            pending = [name for name, model in self._models.items() if not model.loaded]
+        else:
+            self._status.set_ready(f"the repository {self._storage.url}")
+            return
+        self._status.set_ready(f"models: {', '.join(sorted(pending))}" if pending else None)
+        if not pending:
+            log.info("ready")
+
+    def _pause(self) -> float:
+        """Seconds until something may be due."""
+        times = [time.monotonic() + _TICK_S, *(model.next_time() for model in self._models.values())]
+        if self._listing is None:
+            times.append(self._listing_due())
+        return max(min(at for at in times if at is not None) - time.monotonic(), 0.01)

@@ -1,0 +1,150 @@
+"""Proof that a version answers as it must, before anyone can reach it.
+
+With golden.npz, which export writes: its input must give its outputs. Without: any input must give outputs that are
+finite and fit their dims.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.utils import triton_to_np_dtype
+
+from predictor.sync.errors import Refused
+from predictor.sync.golden import Arrays, read_golden, split_golden
+from predictor.sync.triton import Triton
+
+# Another ONNX Runtime, or a GPU in half precision, gives a little else.
+_RELATIVE, _ABSOLUTE = 0.02, 0.02
+_BOXES_PX, _SCORES = 4.0, 0.05
+_COMPARED = 50  # candidates of a detector, the best ones: further down their order is chance
+_MEANINGFUL = 0.05  # below this score a candidate may be any other
+_SIZES = (1, 32, 224, 640)  # tried, in this order, for dims that are free
+
+
+def prove(triton: Triton, candidate: str, *, golden: Path | None) -> None:
+    """Ask a candidate that is loaded.
+
+    Args:
+        triton: where it is loaded.
+        candidate: the name it is loaded under.
+        golden: inputs and expected outputs by tensor name, each with its batch dimension.
+
+    Raises:
+        Refused: it does not answer, or not as it must.
+        TritonError: Triton went away.
+    """
+    config = triton.config(candidate)
+    if golden is None:
+        outputs = _ask_anything(triton, candidate, config)
+        _check_form(outputs, config)
+        return
+    inputs, expected = split_golden(read_golden(golden), config)
+    outputs = triton.infer(candidate, inputs)
+    _check_form(outputs, config)
+    for name, want in expected.items():
+        got = outputs.get(name)
+        if got is None or got.shape != want.shape:
+            shape = "nothing" if got is None else list(got.shape)
+            raise Refused(f"golden input: output {name!r}: got {shape}, expected {list(want.shape)}")
+    if {"boxes", "scores", "classes"} <= expected.keys():
+        _compare_detections(outputs, expected)
+    else:
+        _compare(outputs, expected)
+
+
+def _check_form(outputs: Arrays, config: Any) -> None:
+    """Finite numbers in the dims that the config declares."""
+    for tensor in config.output:
+        array = outputs.get(tensor.name)
+        if array is None:
+            raise Refused(f"output {tensor.name!r}: got nothing, expected {list(tensor.dims)}")
+        dims = array.shape[1:] if config.max_batch_size else array.shape
+        if len(dims) != len(tensor.dims) or any(
+            want not in {-1, got} for got, want in zip(dims, tensor.dims, strict=True)
+        ):
+            raise Refused(f"output {tensor.name!r}: got dims {list(dims)}, expected {list(tensor.dims)}")
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            count = int(np.count_nonzero(~np.isfinite(array)))
+            raise Refused(f"output {tensor.name!r}: got {count} of {array.size} numbers NaN or infinite")
+
+
+def _compare(outputs: Arrays, expected: Arrays) -> None:
+    for name, want in expected.items():
+        got = outputs[name]
+        if not np.issubdtype(want.dtype, np.number):
+            if not np.array_equal(got, want):
+                raise Refused(f"golden input: output {name!r} is not what it was at the export")
+            continue
+        difference = np.abs(got.astype(np.float64) - want)
+        excess = difference - (_ABSOLUTE + _RELATIVE * np.abs(want))
+        if excess.size and not excess.max() <= 0:
+            at = np.unravel_index(int(excess.argmax()), excess.shape)
+            raise Refused(
+                f"golden input: output {name!r}{[int(i) for i in at]}: got {got[at]:.6g}, expected {want[at]:.6g}"
+            )
+
+
+def _compare_detections(outputs: Arrays, expected: Arrays) -> None:
+    """Look up each of the best candidates; their order may differ where scores are close."""
+    for boxes, scores, classes, got_boxes, got_scores, got_classes in zip(
+        *(arrays[name] for arrays in (expected, outputs) for name in ("boxes", "scores", "classes")), strict=True
+    ):
+        for index in [i for i in np.argsort(-scores)[:_COMPARED] if scores[i] >= _MEANINGFUL]:
+            near = (np.abs(got_boxes - boxes[index]).max(axis=1) <= _BOXES_PX) & (
+                np.abs(got_scores - scores[index]) <= _SCORES
+            )
+            if not (near & (got_classes == classes[index])).any():
+                box = ", ".join(f"{value:.1f}" for value in boxes[index])
+                raise Refused(
+                    f"golden input: got nothing like class {classes[index]}, score {scores[index]:.3f} at {box}"
+                )
+        high = got_scores[got_scores >= scores.max(initial=0) + max(_SCORES, _MEANINGFUL)]
+        if high.size:
+            raise Refused(
+                f"golden input: got a score of {high.max():.3f}, expected at most {scores.max(initial=0):.3f}"
+            )
+
+
+def _ask_anything(triton: Triton, candidate: str, config: Any) -> dict[str, NDArray[Any]]:
+    """Outputs for the first input that the model takes.
+
+    Raises:
+        Refused: it takes none.
+    """
+    for inputs in _make_inputs(config):
+        try:
+            return triton.infer(candidate, inputs)
+        except Refused as exc:
+            refused = exc
+    raise refused
+
+
+def _make_inputs(config: Any) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Inputs of the right form; free dims take the size of the metadata, or one after the other of `_SIZES`."""
+    free = any(size < 0 for tensor in config.input for size in tensor.dims)
+    for size in _sizes(config) if free else (1,):
+        yield {tensor.name: _make_input(tensor, config, size) for tensor in config.input if not tensor.optional}
+
+
+def _sizes(config: Any) -> tuple[int, ...]:
+    try:
+        metadata = ast.literal_eval(config.parameters["metadata"].string_value)
+        trained = metadata["imgsz"]
+        return (int(trained if isinstance(trained, int) else trained[0]), *_SIZES)
+    except (ValueError, SyntaxError, KeyError, TypeError, IndexError):
+        return _SIZES
+
+
+def _make_input(tensor: Any, config: Any, size: int) -> NDArray[Any]:
+    datatype = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[tensor.data_type].name
+    dtype = triton_to_np_dtype(datatype.removeprefix("TYPE_").replace("STRING", "BYTES"))
+    batch = [1] if config.max_batch_size else []
+    shape = [*batch, *(dim if dim >= 0 else size for dim in tensor.dims)]
+    if dtype == np.object_:
+        return np.full(shape, b"", np.object_)
+    # Not all alike: what divides by a spread would give NaN, and be right.
+    return (np.arange(np.prod(shape)) % 3).astype(dtype).reshape(shape)

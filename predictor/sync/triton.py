@@ -1,0 +1,139 @@
+"""Triton, seen from the synchroniser: which models it has, loading, unloading, and asking a candidate.
+
+Over gRPC: a load over HTTP occupies one of the server's connection threads for as long as it takes.
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as client
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from predictor.command import PROOF_NAME
+from predictor.sync.errors import Refused, TritonError
+from predictor.sync.golden import Arrays
+
+_QUICK_S = 5.0
+_CHANNEL_ARGS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.enable_http_proxy", 0),
+]
+# NOT_FOUND: it was loaded a moment ago, so Triton has been started anew.
+_AWAY = {"StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}
+# What Triton, ONNX Runtime, CUDA and the kernel say when there is no room now.
+_NO_ROOM = re.compile(
+    r"out of memory|failed to allocate|cannot allocate|bad_?alloc|no space left|shared memory|too many open files|"
+    r"resource temporarily unavailable",
+    re.IGNORECASE,
+)
+_DIED = re.compile(r"stub process|unhealthy", re.IGNORECASE)
+
+
+class Died(TritonError):
+    """Triton, or its process that ran the model, ended or did not answer: because of the model, or of somebody else."""
+
+
+class Triton:
+    """The server beside us."""
+
+    def __init__(self, url: str, *, secret: str, load_timeout_s: float) -> None:
+        """Prepare a channel to `host:port`; it connects, and reconnects, by itself."""
+        self.url = url
+        self._load_timeout_s = load_timeout_s
+        self._client = client.InferenceServerClient(url, channel_args=_CHANNEL_ARGS)
+        self._headers = {f"triton-grpc-protocol-{PROOF_NAME}": secret} if secret else None
+
+    def index(self) -> dict[str, dict[str, str]]:
+        """State of each version that Triton knows, by model and version.
+
+        Raises:
+            TritonError: it does not answer.
+        """
+        try:
+            reply = self._client.get_model_repository_index(headers=self._headers, client_timeout=_QUICK_S)
+        except InferenceServerException as exc:
+            raise TritonError(f"Triton at {self.url}: {exc.message()}") from exc
+        models: dict[str, dict[str, str]] = {}
+        for entry in reply.models:
+            models.setdefault(entry.name, {})[entry.version] = entry.state
+        return models
+
+    def load(self, model: str) -> None:
+        """Load what the model's folder holds; what serves goes on serving until the new one does.
+
+        Does nothing where Triton has it already.
+
+        Raises:
+            Refused: Triton does not take it.
+            TritonError: Triton went away, or has no room now.
+        """
+        try:
+            self._client.load_model(model, headers=self._headers, client_timeout=self._load_timeout_s)
+        except InferenceServerException as exc:
+            raise _translate(exc) from exc
+
+    def unload(self, model: str) -> None:
+        """Let a model go, once it has answered what it accepted; nothing where Triton has none.
+
+        Raises:
+            TritonError: Triton went away.
+        """
+        try:
+            self._client.unload_model(model, headers=self._headers, client_timeout=self._load_timeout_s)
+        except InferenceServerException as exc:
+            error = _translate(exc)
+            if isinstance(error, TritonError):
+                raise error from exc
+
+    def config(self, model: str) -> Any:
+        """`ModelConfig`, completed by Triton.
+
+        Raises:
+            Refused, TritonError: as in `load`.
+        """
+        try:
+            return self._client.get_model_config(model, client_timeout=_QUICK_S).config
+        except InferenceServerException as exc:
+            raise _translate(exc) from exc
+
+    def infer(self, model: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """All outputs of a model.
+
+        Args:
+            model: its name.
+            arrays: every input, with its batch dimension.
+
+        Raises:
+            Refused, TritonError: as in `load`.
+        """
+        inputs = []
+        for name, array in arrays.items():
+            tensor = client.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+            inputs.append(tensor)
+        try:
+            result = self._client.infer(model, inputs, client_timeout=self._load_timeout_s)
+        except InferenceServerException as exc:
+            raise _translate(exc) from exc
+        names = [output.name for output in result.get_response().outputs]
+        return {name: result.as_numpy(name) for name in names}
+
+
+def _translate(exc: InferenceServerException) -> Refused | TritonError:
+    text = exc.message() or ""
+    if _NO_ROOM.search(text):
+        return TritonError(f"Triton: {_shorten(text)}")
+    if _DIED.search(text) or exc.status() in _AWAY:
+        return Died(f"Triton: {_shorten(text)}")
+    return Refused(_shorten(text))
+
+
+def _shorten(text: str) -> str:
+    """Triton's reason on one line, without the place in a Python backend."""
+    return " ".join(re.sub(r"\n*At:.*?(?=;|$)", "", text, flags=re.DOTALL).split())[:500]

@@ -1,0 +1,41 @@
+"""The golden input as Triton's warm-up: a version answers its first request as fast as the next ones."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from predictor.sync.golden import Arrays, read_golden, split_golden
+
+_FOLDER = "warmup"  # Triton's
+
+
+def add_warmup(config: Any, golden: Path, folder: Path) -> None:
+    """Have Triton run the golden input before the version is ready; nothing where the config has a warm-up.
+
+    Args:
+        config: `ModelConfig`, changed in place.
+        golden: golden.npz.
+        folder: the model's; Triton's files go into its `warmup/`.
+
+    Raises:
+        Refused: golden.npz cannot be read.
+    """
+    if config.model_warmup or not config.max_batch_size:
+        return
+    inputs, _ = split_golden(read_golden(golden), config)
+    if len(inputs) != len(config.input) or not all(_fits(inputs, tensor) for tensor in config.input):
+        return  # the trial says what is wrong
+    (folder / _FOLDER).mkdir(exist_ok=True)
+    sample = config.model_warmup.add(name="golden", batch_size=len(next(iter(inputs.values()))))
+    for index, tensor in enumerate(config.input):
+        array = inputs[tensor.name]
+        file = f"golden-{index}"
+        (folder / _FOLDER / file).write_bytes(np.ascontiguousarray(array).tobytes())
+        entry = sample.inputs[tensor.name]
+        entry.data_type, entry.input_data_file = tensor.data_type, file
+        entry.dims.extend(array.shape[1:])
+
+
+def _fits(inputs: Arrays, tensor: Any) -> bool:
+    return inputs[tensor.name].dtype.kind in "biuf" and inputs[tensor.name].ndim == len(tensor.dims) + 1

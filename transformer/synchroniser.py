@@ -1,0 +1,56 @@
+"""The process that keeps Triton's models up to date: its status, and whether the first ones are there."""
+
+import httpx
+
+from transformer.errors import ModelNotFound, PredictorUnavailable
+
+_TIMEOUT_S = 2.0
+
+
+class Synchroniser:
+    """Asked over HTTP; there may be none."""
+
+    def __init__(self, url: str) -> None:
+        """Prepare to ask `http://host:port`; empty where Triton has its models from elsewhere."""
+        self._url = url
+        self._ready = not url
+        self._client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, trust_env=False)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.aclose()
+
+    async def ready(self) -> bool:
+        """Whether every model of the first listing serves or was refused.
+
+        Once it is so it stays so: a later bad upload, or the end of the synchroniser, takes nothing away that serves.
+        """
+        if not self._ready:
+            try:
+                self._ready = (await self._client.get("/ready")).is_success
+            except httpx.HTTPError:
+                return False
+        return self._ready
+
+    async def waiting_for(self) -> str:
+        """What keeps it from being ready."""
+        try:
+            return (await self._client.get("/ready")).json()["waiting_for"] or "nothing"
+        except httpx.HTTPError:
+            return f"the synchroniser at {self._url}"
+
+    async def status(self) -> bytes:
+        """Its own `/status`, JSON.
+
+        Raises:
+            ModelNotFound: there is no synchroniser.
+            PredictorUnavailable: it does not answer.
+        """
+        if not self._url:
+            raise ModelNotFound("no synchroniser is configured (TRANSFORMER_SYNC_URL)")
+        try:
+            reply = await self._client.get("/status")
+            reply.raise_for_status()
+        except httpx.HTTPError as exc:
+            raise PredictorUnavailable(f"the synchroniser at {self._url}: {exc or type(exc).__name__}") from exc
+        return reply.content
