@@ -17,6 +17,7 @@ from export import examples
 from export.errors import ExportError
 from export.manifest import Source, check_model_name, digest
 from export.progress import Steps
+from export.versions import difference
 
 if TYPE_CHECKING:
     from export.repository import Version
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
 # Each command imports what it needs when it runs: torch, scikit-learn and XGBoost are for their own commands only.
 
 _UNPICKLING = "Unpickling runs whatever code the file holds: do it only with a file whose origin you trust."
-_FIGURES = (
-    "boxes_px",
-    "scores",
-    "classes",
-    "probabilities",
-    "values",
-    "accuracy",
-    "accuracy_plain",
-    "accuracy_rendered",
-)
 
 
 @dataclass(frozen=True)
@@ -205,11 +196,7 @@ def _report(rows: Sequence[Row], repository: Path, console: Console) -> None:
             manifest["version"],
             manifest.get("interface", manifest["task"]),
             f"{size_bytes / 1e6:.1f}",
-            ", ".join(
-                f"{figure} {parity[figure]:.2g}" if "acc" not in figure else f"{figure} {parity[figure]}"
-                for figure in _FIGURES
-                if figure in parity
-            ),
+            difference(parity),
             "there already" if row.seconds is None else f"{row.seconds:.1f}",
         )
     console.print(grid)
