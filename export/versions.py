@@ -10,7 +10,6 @@ from typing import Any
 
 from export.manifest import digest
 
-
 _FIGURES = (
     "boxes_px",
     "scores",
