@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -17,6 +17,7 @@ from export.remote.storage import Sent, Storage
 from export.versions import numbers, read_complete
 
 _FILES_AT_ONCE = 4
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -74,26 +75,21 @@ def find_same(model: Model, source: Source) -> int | None:
 
 
 def upload(storage: Storage, source: Source, *, above: int, sent: Sent) -> int:
-    """Write a version under the first free number above that of another; its number.
+    """Write a version under the first free number above another; its number.
 
     Raises:
         ExportError: it failed, or was interrupted; what had been written is removed.
     """
-    model = source.manifest["model"]
-    config = (source.folder / CONFIG).read_bytes()
-    number = next(n for n in itertools.count(above + 1) if storage.put(f"{model}/{n}/{CONFIG}", config, etag=None))
-    folder = f"{model}/{number}"
-    sent(len(config))
-    described = json.dumps({**source.manifest, "version": str(number)}, indent=2) + "\n"
-    try:
-        _upload_files(storage, source, folder, sent)
-        if not storage.put(f"{folder}/{MANIFEST}", described.encode(), etag=None):
-            raise ExportError(f"{folder}/{MANIFEST}: somebody else wrote it in the meantime; next: publish again")
-    except (Exception, KeyboardInterrupt) as exc:
-        left = _remove(storage, source, folder)
-        reason = "interrupted" if isinstance(exc, KeyboardInterrupt) else str(exc)
-        raise ExportError(f"{reason}; {left}") from exc
-    return number
+    stop = Event()
+    # In a thread of its own, so that Ctrl-C cannot come between what is written and the knowledge of it.
+    with ThreadPoolExecutor(1) as pool:
+        uploading = pool.submit(_upload, storage, source, above, sent, stop)
+        try:
+            while wait([uploading], timeout=_LOOK_S).not_done:
+                pass  # a signal that another thread takes does not end a longer wait
+        except KeyboardInterrupt:
+            stop.set()
+        return uploading.result()
 
 
 def update_config(storage: Storage, source: Source, before: Model) -> str:
@@ -122,26 +118,37 @@ def update_config(storage: Storage, source: Source, before: Model) -> str:
     return f"{model}/{CONFIG} {'is that of the new version' if written else 'is up to date'}"
 
 
-def _upload_files(storage: Storage, source: Source, folder: str, sent: Sent) -> None:
-    """Several at a time, the largest first; one that fails stops the others."""
-    stop = Event()
-
+def _upload(storage: Storage, source: Source, above: int, sent: Sent, stop: Event) -> int:
     def count(size_bytes: int) -> None:
         if stop.is_set():
-            raise ExportError("stopped")
+            raise ExportError("interrupted")
         sent(size_bytes)
 
-    files = source.manifest["files"]
-    names = sorted(files.keys() - {CONFIG}, key=lambda name: -int(files[name]["size_bytes"]))
-    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-        uploads = [pool.submit(storage.upload, f"{folder}/{name}", source.folder / name, count) for name in names]
-        try:
-            for done in as_completed(uploads):
-                done.result()
-        except BaseException:  # Ctrl-C too
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    model, files = source.manifest["model"], source.manifest["files"]
+    config = (source.folder / CONFIG).read_bytes()
+    number = next(n for n in itertools.count(above + 1) if storage.put(f"{model}/{n}/{CONFIG}", config, etag=None))
+    folder = f"{model}/{number}"
+    manifest = json.dumps({**source.manifest, "version": str(number)}, indent=2) + "\n"
+    try:
+        count(len(config))
+        largest_first = sorted(files.keys() - {CONFIG}, key=lambda name: -int(files[name]["size_bytes"]))
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            try:
+                sending = [
+                    pool.submit(storage.upload, f"{folder}/{name}", source.folder / name, count)
+                    for name in largest_first
+                ]
+                for done in as_completed(sending):
+                    done.result()
+            except (ExportError, OSError):
+                stop.set()  # the others too
+                raise
+        count(0)
+        if not storage.put(f"{folder}/{MANIFEST}", manifest.encode(), etag=None):
+            raise ExportError(f"{folder}/{MANIFEST}: somebody else wrote it meanwhile; next: publish again")
+    except (ExportError, OSError) as exc:
+        raise ExportError(f"{exc}; {_remove(storage, source, folder)}") from exc
+    return number
 
 
 def _remove(storage: Storage, source: Source, folder: str) -> str:
