@@ -20,6 +20,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --overrides overrides.txt
 SHIPPED := $(if $(filter model_repository,$(REPOSITORY)),models)
+UNMADE = $(if $(filter model_repository,$(FROM)),$(if $(wildcard $(FROM)/$(MODEL)/*/manifest.json),,models))
 manage = $(BIN)/python -m export $@ --repository "$(REPOSITORY)"
 option = $(if $($2),--$1 "$($2)")
 STACK := .venv/.stack $(if $(TRITON_URL),,.venv-triton/.installed)
@@ -57,11 +58,11 @@ need-%: # before several GB are installed; a default counts as missing
 s3: .venv/.s3 ## Serve S3 for development, in memory, until Ctrl-C (S3_PORT)
 	@exec $(BIN)/python s3.py
 
-publish: need-MODEL need-REPOSITORY .venv/.stack $(if $(filter model_repository,$(FROM)),models) ## Upload a version to REPOSITORY: FROM, VERSION, FORCE=1; WAIT=http://localhost:8080 until it serves, TIMEOUT_S
+publish: need-MODEL need-REPOSITORY .venv/.stack $(UNMADE) ## Upload a version of MODEL to REPOSITORY (FROM, VERSION, FORCE=1, WAIT=<URL>, TIMEOUT_S)
 	@$(manage) "$(MODEL)" --from "$(FROM)" $(call option,version,VERSION) $(call option,wait,WAIT) \
 		--timeout "$(TIMEOUT_S)" $(if $(FORCE),--force)
 
-versions: need-REPOSITORY .venv/.stack ## Show what REPOSITORY holds; URL=http://localhost:8080 what serves, MODEL one model
+versions: need-REPOSITORY .venv/.stack ## Show the versions in REPOSITORY, and what serves (URL=http://localhost:8080, MODEL)
 	@$(manage) $(if $(MODEL),"$(MODEL)") $(call option,url,URL)
 
 rollback: need-MODEL need-REPOSITORY .venv/.stack ## Pin the version of MODEL before the one that serves (URL)

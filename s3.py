@@ -9,11 +9,12 @@ import signal
 import socket
 import sys
 
-import boto3
+import httpx
 from moto.server import ThreadedMotoServer
 
 HOST = "127.0.0.1"
 BUCKET = "models"
+_VERSIONED = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 
 
 def main() -> int:
@@ -36,25 +37,14 @@ def main() -> int:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request, and servers poll
     server = ThreadedMotoServer(HOST, port, verbose=False)
     server.start()
-    # moto takes any key.
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_REGION": "us-east-1",
-    }
-    client = boto3.client(
-        "s3",
-        endpoint_url=variables["AWS_ENDPOINT_URL"],
-        aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
-        region_name=variables["AWS_REGION"],
-    )
-    client.create_bucket(Bucket=BUCKET)
-    client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    url = f"http://{HOST}:{port}"
+    with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+        client.put(f"/{BUCKET}").raise_for_status()
+        client.put(f"/{BUCKET}", params={"versioning": ""}, content=_VERSIONED).raise_for_status()
     print(f"S3 with a bucket {BUCKET} is there; it lives in memory: its contents are lost at the end (Ctrl-C)")
     print("in another terminal:")
-    print("export", *(f"{name}={value}" for name, value in variables.items()))
+    # moto takes any key.
+    print(f"export AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1")
     print(f"make publish MODEL=digits REPOSITORY=s3://{BUCKET}/demo", flush=True)
     signal.sigwait(signals)
     server.stop()

@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,9 +17,8 @@ from rich.table import Table
 from export.errors import ExportError
 from export.manifest import check_model_name
 from export.remote import publish as publishing
-from export.remote.layout import CONFIG, MANIFEST, Model, Version, edit_config, read_model, read_models
-from export.remote.layout import read_version_config as read_own_config
-from export.remote.serving import Answer, Server, States, Watch, describe_listing, describe_state
+from export.remote.layout import CONFIG, MANIFEST, Model, Version, edit_config, read_model, read_models, read_own_config
+from export.remote.serving import Answer, Server, States, Watch, connect, describe_listing, describe_state
 from export.remote.storage import Storage, normalise, open_storage
 from export.versions import difference
 
@@ -32,17 +31,15 @@ def publish(args: Namespace, console: Console) -> None:
     model = check_model_name(args.model)
     source = publishing.find_source(args.source, model, args.version)
     storage = open_storage(args.repository)
-    with _server(args.wait) as server:
+    with connect(args.wait) as server:
         earlier = server.ask(model) if server else Answer()
         before = read_model(storage, model)
         same = None if args.force else publishing.find_same(before, source)
-        if same is None:
-            number = _upload(storage, source, before, console)
+        number = same or _upload(storage, source, before, console)
+        watch = Watch(server, model, number, uploaded=not same) if server else None
+        if same:
+            console.print(f"{model}: there already as version {same} in {storage.address}", soft_wrap=True)
         else:
-            number = same
-            console.print(f"{model}: there already as version {number} in {storage.address}", soft_wrap=True)
-        watch = Watch(server, model, number, uploaded=same is None) if server else None
-        if same is None:
             console.print(publishing.update_config(storage, source, before), soft_wrap=True)
         if server and watch:
             _warn_of_other_repository(server, storage, console)
@@ -66,7 +63,7 @@ def versions(args: Namespace, console: Console) -> None:
     if not rows:
         where = f"{storage.address}/{only or ''}"
         raise ExportError(f"{where}: got no version, expected <model>/<version>/model.onnx; next: make publish")
-    with _server(args.url) as server:
+    with connect(args.url) as server:
         status = server.status() if server else None
         served = models.keys() | (status["models"].keys() if status and not only else ())
         states = {name: server.states(name, status) for name in sorted(served)} if server else None
@@ -174,13 +171,9 @@ def prune(args: Namespace, console: Console) -> None:
         console.print(f"deleted {storage.address}/{model}/{version.number}", soft_wrap=True)
 
 
-def _server(url: str | None) -> AbstractContextManager[Server | None]:
-    return Server(url) if url else nullcontext()
-
-
 def _states(url: str | None, model: str) -> States | None:
     """What a server says of a model's versions; None where none is asked."""
-    with _server(url) as server:
+    with connect(url) as server:
         return server.states(model, server.status()) if server else None
 
 

@@ -163,7 +163,7 @@ def edit_config(storage: Storage, model: str, change: Callable[[Any | None], Any
     raise ExportError(f"{key}: somebody else changed it {_TRIES} times while it was written; next: try again")
 
 
-def read_version_config(storage: Storage, model: str, number: int) -> Any | None:
+def read_own_config(storage: Storage, model: str, number: int) -> Any | None:
     """The config that belongs to a version, or None.
 
     Raises:

@@ -1,12 +1,11 @@
 """What a server of the repository says of itself, over HTTP."""
 
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import httpx
@@ -33,20 +32,9 @@ class Answer:
 class Server:
     """The transformer at a URL."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        try:
-            self._client = httpx.Client(base_url=self.url, timeout=_TIMEOUT_S, follow_redirects=True)
-        except httpx.InvalidURL as exc:
-            raise ExportError(f"URL: got {url!r} ({exc}), expected such as http://localhost:8080") from exc
-
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._client.close()
+    def __init__(self, url: str, client: httpx.Client) -> None:
+        self.url = url
+        self._client = client
 
     def status(self) -> Mapping[str, Any] | None:
         """/status, or None where no synchroniser is behind the server.
@@ -109,6 +97,24 @@ class Server:
             raise ExportError(
                 f"{self.url}: {str(exc) or type(exc).__name__}; next: make serve, or mend the URL"
             ) from exc
+
+
+@contextmanager
+def connect(url: str | None) -> Iterator[Server | None]:
+    """The transformer at a URL, None without one; nothing is asked yet.
+
+    Raises:
+        ExportError: it is no URL.
+    """
+    if not url:
+        yield None
+        return
+    try:
+        client = httpx.Client(base_url=url, timeout=_TIMEOUT_S, follow_redirects=True)
+    except httpx.InvalidURL as exc:
+        raise ExportError(f"URL: got {url!r} ({exc}), expected such as http://localhost:8080") from exc
+    with client:
+        yield Server(url.rstrip("/"), client)
 
 
 class NotServed(ExportError):
