@@ -81,7 +81,10 @@ def versions(args: Namespace, console: Console) -> None:
             table.add_row(name, *_facts(version), digest, escape(apart), escape(state))
     console.print(table)
     for name, found in models.items():
-        console.print(f"{name}: policy {found.policy}" if not found.error else f"[red]{escape(found.error)}[/]")
+        if found.error:
+            console.print(f"[red]{escape(found.error)}[/]", soft_wrap=True)
+        elif found.versions:
+            console.print(f"{name}: policy {found.policy}")
     if server and states is not None:
         for line in (_serving_line(server, states), *_status_lines(status)):
             console.print(escape(line), soft_wrap=True)
