@@ -3,6 +3,10 @@ PYTHON ?= python3
 UV_VERSION := 0.13.8
 
 REPOSITORY ?= model_repository
+FROM ?= model_repository
+KEEP ?= 3
+S3_PORT ?= 9000
+TIMEOUT_S ?= 120
 HTTP_PORT ?= 8080
 GRPC_PORT ?= 8081
 TRITON_HTTP_PORT ?= 8000
@@ -14,20 +18,24 @@ MIRROR ?=
 POLL_S ?= 10
 SETTLE_S ?= 10
 INTERFACE ?= fused
-export REPOSITORY HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT SYNC_PORT TRITON_URL MIRROR POLL_S SETTLE_S
+export REPOSITORY MIRROR POLL_S SETTLE_S HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT \
+	SYNC_PORT TRITON_URL S3_PORT
 
 BIN := .venv/bin
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --overrides overrides.txt
 SHIPPED := $(if $(filter model_repository,$(REPOSITORY)),models)
+UNMADE = $(if $(filter model_repository,$(FROM)),$(if $(wildcard $(FROM)/$(MODEL)/*/manifest.json),,models))
+manage = $(BIN)/python -m export $@ --repository "$(REPOSITORY)"
+option = $(if $($2),--$1 "$($2)")
 STACK := .venv/.stack $(if $(TRITON_URL),,.venv-triton/.installed)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve protocols models export reference train-digit-finder test test-export check fmt lock clean
+.PHONY: help demo serve protocols models export s3 publish versions rollback unpin prune reference train-digit-finder test test-export check fmt lock clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STACK) models ## Start everything, ask each shipped model, show the answers, stop (about 10 s)
 	@$(BIN)/python demo.py
@@ -44,8 +52,32 @@ models: .venv/.stack ## Prepare the models that come with the repository
 export: need-MODEL need-WEIGHTS .venv/.ultralytics ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics]
 	@$(BIN)/python -m export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" --repository "$(REPOSITORY)"
 
-need-%: # before several GB are installed
-	@test -n "$($*)" || { echo "error: $* is missing; expected make export MODEL=<name> WEIGHTS=<file or official name>" >&2; exit 1; }
+export: USAGE = MODEL=<name> WEIGHTS=<file or official name>
+publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefix or a folder>
+versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
+
+need-%: # before several GB are installed; a default counts as missing
+	@test -n "$(if $(filter-out file undefined,$(origin $*)),$($*))" || \
+		{ echo "error: $* is missing; expected make $(MAKECMDGOALS) $(USAGE)" >&2; exit 1; }
+
+s3: .venv/.s3 ## Serve S3 for development, in memory, until Ctrl-C (S3_PORT)
+	@exec $(BIN)/python s3.py
+
+publish: need-MODEL need-REPOSITORY .venv/.stack $(UNMADE) ## Upload a version of MODEL to REPOSITORY (FROM, VERSION, FORCE=1, WAIT=<URL>, TIMEOUT_S)
+	@$(manage) "$(MODEL)" --from "$(FROM)" $(call option,version,VERSION) $(call option,wait,WAIT) \
+		--timeout "$(TIMEOUT_S)" $(if $(FORCE),--force)
+
+versions: need-REPOSITORY .venv/.stack ## Show the versions in REPOSITORY, and what serves (URL=http://localhost:8080, MODEL)
+	@$(manage) $(if $(MODEL),"$(MODEL)") $(call option,url,URL)
+
+rollback: need-MODEL need-REPOSITORY .venv/.stack ## Pin the version of MODEL before the one that serves (URL)
+	@$(manage) "$(MODEL)" $(call option,url,URL)
+
+unpin: need-MODEL need-REPOSITORY .venv/.stack ## Let the newest version of MODEL serve again
+	@$(manage) "$(MODEL)"
+
+prune: need-MODEL need-REPOSITORY .venv/.stack ## Delete versions of MODEL beyond the newest KEEP, after asking (URL, YES=1)
+	@$(manage) "$(MODEL)" --keep "$(KEEP)" $(call option,url,URL) $(if $(YES),--yes)
 
 reference: .venv/.test .venv/.ultralytics ## Compute Ultralytics' results for the tests again (needs ../shared/data)
 	@$(BIN)/python -m tests.reference
@@ -90,6 +122,11 @@ $(UV):
 .venv/.test: .venv/.stack
 	@echo "installing what the tests need (.venv)"
 	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra test
+	@touch $@
+
+.venv/.s3: .venv/.stack
+	@echo "installing the S3 server for development (.venv)"
+	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra s3
 	@touch $@
 
 .venv/.ultralytics: .venv/.stack

@@ -1,4 +1,4 @@
-"""Bring a model into the model repository, proven: `python -m export --help`."""
+"""Bring a model into the model repository, proven, and to where it is served: `python -m export --help`."""
 
 import argparse
 import json
@@ -17,6 +17,7 @@ from export import examples
 from export.errors import ExportError
 from export.manifest import Source, check_model_name, digest
 from export.progress import Steps
+from export.versions import difference
 
 if TYPE_CHECKING:
     from export.repository import Version
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
 # Each command imports what it needs when it runs: torch, scikit-learn and XGBoost are for their own commands only.
 
 _UNPICKLING = "Unpickling runs whatever code the file holds: do it only with a file whose origin you trust."
-_FIGURES = (
-    "boxes_px",
-    "scores",
-    "classes",
-    "probabilities",
-    "values",
-    "accuracy",
-    "accuracy_plain",
-    "accuracy_rendered",
-)
 
 
 @dataclass(frozen=True)
@@ -44,21 +35,23 @@ class Row:
     seconds: float | None
 
 
+Run = Callable[[argparse.Namespace, Steps], list[Row]]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; exit status 0, 1 for what the user can mend, 2 for wrong arguments."""
     args = _parser().parse_args(arguments)
-    console = Console()
+    # Where nobody looks, lines are as long as they must be for those who search them.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     try:
-        with Steps(console) as steps:
-            rows = args.run(args, steps)
+        args.command(args, console)
     except ExportError as exc:
         print(f"error: {exc}", file=sys.stderr)
     except OSError as exc:
         print(f"error: {exc.filename or args.repository}: {exc.strerror or exc}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was written", file=sys.stderr)
+        print(f"error: interrupted{args.interrupted}", file=sys.stderr)
     else:
-        _report(rows, args.repository, console)
         return 0
     return 1
 
@@ -67,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export",
         description="Bring a model into the model repository. It is proven equal to its source first; a new export "
-        "takes the next version number, and nothing is ever overwritten.",
+        "takes the next version number, and nothing is ever overwritten. Then publish it to a repository that is "
+        "served, on S3 or in a folder, and manage its versions there.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_ultralytics(commands)
@@ -75,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_xgboost(commands)
     prepare = commands.add_parser("examples", help="the three models that come with the repository")
     _add_common(prepare, _run_examples)
+    _add_publish(commands)
+    _add_versions(commands)
+    _add_rollback(commands)
+    _add_prune(commands)
     return parser
 
 
@@ -133,11 +131,69 @@ def _add_table(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="classes (default: what the estimator remembers)")
 
 
-def _add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace, Steps], list[Row]]) -> None:
+def _add_common(parser: argparse.ArgumentParser, run: Run) -> None:
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), help="model repository (default: %(default)s)"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(command=partial(_export, run), interrupted="; nothing was written")
+
+
+def _add_publish(commands: Any) -> None:
+    parser = commands.add_parser(
+        "publish", help="upload a version as the next one of a repository that is served, and wait until it serves"
+    )
+    parser.add_argument("model", help="name in both repositories")
+    parser.add_argument(
+        "--from", dest="source", type=Path, default=Path("model_repository"), help="local (default: %(default)s)"
+    )
+    parser.add_argument("--version", help="of the local repository (default: the newest)")
+    parser.add_argument("--wait", metavar="URL", help="of the transformer: wait until it serves the version")
+    parser.add_argument("--timeout", type=float, default=120, metavar="S", help="of --wait (default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="publish again what is there already")
+    _add_remote(parser, "publish")
+
+
+def _add_versions(commands: Any) -> None:
+    parser = commands.add_parser("versions", help="what a repository holds, and what of it serves")
+    parser.add_argument("model", nargs="?", help="only this one")
+    parser.add_argument("--url", help="of the transformer, to say what serves")
+    _add_remote(parser, "versions")
+
+
+def _add_rollback(commands: Any) -> None:
+    parser = commands.add_parser("rollback", help="pin the version before the one that serves")
+    parser.add_argument("model", help="name in the repository")
+    parser.add_argument("--url", help="of the transformer, to know what serves (default: what the policy asks for)")
+    _add_remote(parser, "rollback")
+    parser = commands.add_parser("unpin", help="let the newest version serve again")
+    parser.add_argument("model", help="name in the repository")
+    _add_remote(parser, "unpin")
+
+
+def _add_prune(commands: Any) -> None:
+    parser = commands.add_parser("prune", help="delete old versions that nothing asks for")
+    parser.add_argument("model", help="name in the repository")
+    parser.add_argument("--keep", type=int, default=3, help="so many of the newest stay (default: %(default)s)")
+    parser.add_argument("--url", help="of the transformer, so that nothing goes that serves")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    _add_remote(parser, "prune")
+
+
+def _add_remote(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--repository", required=True, help="s3://<bucket>/<prefix>, or a folder")
+    parser.set_defaults(command=partial(_manage, name), interrupted="")
+
+
+def _export(run: Run, args: argparse.Namespace, console: Console) -> None:
+    with Steps(console) as steps:
+        rows = run(args, steps)
+    _report(rows, args.repository, console)
+
+
+def _manage(name: str, args: argparse.Namespace, console: Console) -> None:
+    from export.remote import commands  # noqa: PLC0415 - see above
+
+    getattr(commands, name)(args, console)
 
 
 def _run_ultralytics(args: argparse.Namespace, steps: Steps) -> list[Row]:
@@ -205,11 +261,7 @@ def _report(rows: Sequence[Row], repository: Path, console: Console) -> None:
             manifest["version"],
             manifest.get("interface", manifest["task"]),
             f"{size_bytes / 1e6:.1f}",
-            ", ".join(
-                f"{figure} {parity[figure]:.2g}" if "acc" not in figure else f"{figure} {parity[figure]}"
-                for figure in _FIGURES
-                if figure in parity
-            ),
+            difference(parity),
             "there already" if row.seconds is None else f"{row.seconds:.1f}",
         )
     console.print(grid)

@@ -73,6 +73,28 @@ def parse(text: str) -> Any:
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
+def follow(newest: Any, present: Any | None) -> Any | None:
+    """What a model's config.pbtxt becomes when a version is added; None where it stays.
+
+    It is that of the newest version, under the version policy already there. A policy of `specific` pins a version
+    whose tensors may be others than the new one's: then the file stays.
+
+    Args:
+        newest: `ModelConfig` of the version.
+        present: `ModelConfig` of the model, None where it has none yet.
+    """
+    if present is None:
+        return newest
+    if present.version_policy.HasField("specific"):
+        return None
+    composed = newest
+    if present.HasField("version_policy"):
+        composed = type(newest)()
+        composed.CopyFrom(newest)
+        composed.version_policy.CopyFrom(present.version_policy)
+    return None if composed == present else composed
+
+
 def _config(
     name: str, source: Tensor, *, outputs: Sequence[Tensor], max_batch_size: int, metadata: Mapping[str, Any]
 ) -> Any:

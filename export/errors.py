@@ -2,4 +2,4 @@
 
 
 class ExportError(Exception):
-    """Nothing was written; the message says what, got, expected and what to do next."""
+    """The message says what, got, expected and what to do next. What exports has then written nothing."""

@@ -45,16 +45,22 @@ def check_model_name(name: str) -> str:
     Raises:
         ExportError: it is not.
     """
-    import jsonschema  # noqa: PLC0415 - a quarter of a second that a warm start need not pay
-
-    rule = {"$ref": "#/$defs/model_name", "$defs": _schema()["$defs"]}
-    if not jsonschema.Draft202012Validator(rule).is_valid(name) or name.endswith("\n"):
+    if not is_legal(name, "model_name"):
         pattern = _schema()["$defs"]["model_name"]["pattern"]
         raise ExportError(
             f"model name: got {name!r}, expected lower-case letters, digits and hyphens, a letter first, at most 63 "
             f"({pattern}): it has to be legal in S3, Triton and Kubernetes alike"
         )
     return name
+
+
+@cache
+def is_legal(name: str, kind: Literal["model_name", "version", "file_name"]) -> bool:
+    """Whether the schema allows a name."""
+    import jsonschema  # noqa: PLC0415 - a quarter of a second that a warm start need not pay
+
+    rule = {"$ref": f"#/$defs/{kind}", "$defs": _schema()["$defs"]}
+    return jsonschema.Draft202012Validator(rule).is_valid(name) and not name.endswith("\n")
 
 
 def describe(  # noqa: PLR0913 - one argument for each fact
@@ -81,6 +87,17 @@ def describe(  # noqa: PLR0913 - one argument for each fact
     }
     jsonschema.validate(manifest, _schema(), cls=jsonschema.Draft202012Validator)
     return manifest
+
+
+def read(data: bytes) -> dict[str, Any] | None:
+    """Content of a manifest.json that fits the schema, or None."""
+    import jsonschema  # noqa: PLC0415 - as above
+
+    try:
+        manifest: dict[str, Any] = json.loads(data)
+    except ValueError:  # no UTF-8, no JSON
+        return None
+    return manifest if jsonschema.Draft202012Validator(_schema()).is_valid(manifest) else None
 
 
 @cache

@@ -6,13 +6,11 @@ do not collide, and a hidden folder that the next one finds is what an interrupt
 """
 
 import errno
-import fcntl
 import itertools
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,9 @@ from numpy.typing import NDArray
 
 from export import manifest
 from export.compatibility import check_dims
-from export.config import parse, to_text
+from export.config import follow, parse, to_text
 from export.manifest import Interface, Source
-from export.versions import numbers
+from export.versions import alone_in, numbers
 
 _STAGING = ".export"
 _HIDDEN_CONFIG = ".config.pbtxt"
@@ -63,7 +61,7 @@ def publish(repository: Path, version: Version) -> Path:
     """
     check_dims(version.graph, version.config)
     repository.mkdir(parents=True, exist_ok=True)
-    with _alone_in(repository):
+    with alone_in(repository):
         _sweep(repository)
         model = repository / version.config.name
         model.mkdir(exist_ok=True)
@@ -116,35 +114,14 @@ def _move_in(staging: Path, version: Version) -> Path:
 
 
 def _write_config(model: Path, config: Any) -> None:
-    """The config that a stock Triton reads: that of the newest version, under the version policy already there.
-
-    A policy of `specific` pins a version whose tensors may be others than the new one's: then the file stays.
-    """
+    """Bring the config that a stock Triton reads up to date."""
     path = model / "config.pbtxt"
-    composed = config
-    if path.exists():
-        present = parse(path.read_text(encoding="utf-8"))
-        if present.version_policy.HasField("specific"):
-            return
-        if present.HasField("version_policy"):
-            composed = type(config)()
-            composed.CopyFrom(config)
-            composed.version_policy.CopyFrom(present.version_policy)
-        if composed == present:
-            return
+    composed = follow(config, parse(path.read_text(encoding="utf-8")) if path.exists() else None)
+    if composed is None:
+        return
     hidden = model / _HIDDEN_CONFIG
     hidden.write_text(to_text(composed), encoding="utf-8")
     hidden.replace(path)
-
-
-@contextmanager
-def _alone_in(repository: Path) -> Iterator[None]:
-    descriptor = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)  # which releases the lock
 
 
 def _sweep(repository: Path) -> None:

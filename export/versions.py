@@ -1,11 +1,36 @@
 """The version folders of a model in a local repository."""
 
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from export.manifest import digest
+
+_FIGURES = (
+    "boxes_px",
+    "scores",
+    "classes",
+    "probabilities",
+    "values",
+    "accuracy",
+    "accuracy_plain",
+    "accuracy_rendered",
+)
+
+
+@contextmanager
+def alone_in(repository: Path) -> Iterator[None]:
+    """Hold the lock of a repository, a folder, against every other command of export."""
+    descriptor = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # which releases the lock
 
 
 def numbers(model: Path) -> list[int]:
@@ -29,3 +54,12 @@ def read_complete(folder: Path) -> Mapping[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest if complete else None
+
+
+def difference(parity: Mapping[str, Any]) -> str:
+    """How far a version is from its source, as tables show it; `parity` is the content of parity.json."""
+    return ", ".join(
+        f"{figure} {parity[figure]}" if "acc" in figure else f"{figure} {parity[figure]:.2g}"
+        for figure in _FIGURES
+        if isinstance(parity.get(figure), int | float)
+    )

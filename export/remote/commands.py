@@ -1,0 +1,259 @@
+"""What `python -m export publish`, `versions`, `rollback`, `unpin` and `prune` do."""
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from export.errors import ExportError
+from export.manifest import check_model_name
+from export.remote import publish as publishing
+from export.remote.layout import CONFIG, MANIFEST, Model, Version, edit_config, read_model, read_models, read_own_config
+from export.remote.serving import Answer, Server, States, Watch, connect, describe_listing, describe_state
+from export.remote.storage import Storage, normalise, open_storage
+from export.versions import difference
+
+_LEFT_OVER = timedelta(hours=1)  # longer than an upload takes
+_REQUESTS = 8  # at once
+
+
+def publish(args: Namespace, console: Console) -> None:
+    """Upload a version of a local repository; with a server, wait until it serves there."""
+    model = check_model_name(args.model)
+    source = publishing.find_source(args.source, model, args.version)
+    storage = open_storage(args.repository)
+    with connect(args.wait) as server:
+        earlier = server.ask(model) if server else Answer()
+        before = read_model(storage, model)
+        same = None if args.force else publishing.find_same(before, source)
+        number = same or _upload(storage, source, before, console)
+        watch = Watch(server, model, number, uploaded=not same) if server else None
+        if same:
+            console.print(f"{model}: there already as version {same} in {storage.address}", soft_wrap=True)
+        else:
+            console.print(publishing.update_config(storage, source, before), soft_wrap=True)
+        if server and watch:
+            _warn_of_other_repository(server, storage, console)
+            with console.status(f"waiting for {server.url} to serve {model} {number}"):
+                seconds = watch.until_serving(args.timeout)
+                now = server.ask(model)
+            table = Table("", "version", "answer", "ms")
+            for when, answer in (("before", earlier), ("now", now)):
+                table.add_row(when, answer.version, escape(answer.says), answer.ms)
+            console.print(table)
+            after = "" if same else f", {seconds:.1f} s after the upload"
+            console.print(f"{model} {number} serves at {server.url}{after}", soft_wrap=True)
+
+
+def versions(args: Namespace, console: Console) -> None:
+    """Print what a repository holds and, with a server, what serves."""
+    only = check_model_name(args.model) if args.model else None
+    storage = open_storage(args.repository)
+    models = read_models(storage, only)
+    rows = [(name, version) for name, found in models.items() for version in found.versions.values()]
+    if not rows:
+        where = f"{storage.address}/{only or ''}"
+        raise ExportError(f"{where}: got no version, expected <model>/<version>/model.onnx; next: make publish")
+    with connect(args.url) as server:
+        status = server.status() if server else None
+        served = models.keys() | (status["models"].keys() if status and not only else ())
+        states = {name: server.states(name, status) for name in sorted(served)} if server else None
+    table = Table("model", "version", "created (UTC)", "MB", "digest", "difference from the source", "state")
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        differences = pool.map(lambda row: _difference(storage, *row), rows)
+        for (name, version), apart in zip(rows, differences, strict=True):
+            if states is not None:
+                state = describe_state(states[name].get(version.number, {"state": "not listed yet"}))
+            elif version.complete:
+                state = "wanted" if version.number in models[name].wanted else "-"
+            else:
+                state = "incomplete"
+            digest = (version.digest or "-")[:12]
+            table.add_row(name, *_facts(version), digest, escape(apart), escape(state))
+    console.print(table)
+    for name, found in models.items():
+        if found.error:
+            console.print(f"[red]{escape(found.error)}[/]", soft_wrap=True)
+        elif found.versions:
+            console.print(f"{name}: policy {found.policy}")
+    if server and states is not None:
+        for line in (_serving_line(server, states), *_status_lines(status)):
+            console.print(escape(line), soft_wrap=True)
+
+
+def rollback(args: Namespace, console: Console) -> None:
+    """Pin the version before the one that serves."""
+    model = check_model_name(args.model)
+    storage = open_storage(args.repository)
+    found = _known(storage, model)
+    states = _states(args.url, model)
+    serving = sorted(found.wanted) if states is None else [n for n, s in states.items() if s["state"] == "serving"]
+    if not serving:
+        raise ExportError(f"{model}: no version of it serves, expected one to roll back from; next: make versions")
+    lower = [
+        number
+        for number in found.complete
+        if number < max(serving) and (states or {}).get(number, {}).get("state") != "refused"
+    ]
+    if not lower:
+        raise ExportError(
+            f"{model}: no complete version below {max(serving)}, which serves; expected one; next: make versions"
+        )
+    number = lower[-1]
+
+    def pin(present: Any | None) -> Any:
+        config = present if present is not None else read_own_config(storage, model, number)
+        if config is None:
+            raise ExportError(f"{model}: no {CONFIG} to pin version {number} in; next: delete {model}/{max(serving)}/")
+        config.version_policy.Clear()
+        config.version_policy.specific.versions.append(number)
+        return config
+
+    edit_config(storage, model, pin)
+    console.print(f"{model}: version {number} is pinned in {storage.address}/{model}/{CONFIG}", soft_wrap=True)
+    if states is None:
+        console.print(f"no server was asked; {max(serving)} is what the policy asked for until now")
+    console.print("undo: make unpin")
+
+
+def unpin(args: Namespace, console: Console) -> None:
+    """Take the pin out of a model's policy."""
+    model = check_model_name(args.model)
+    storage = open_storage(args.repository)
+    found = _known(storage, model)
+
+    def free(present: Any | None) -> Any | None:
+        if present is None or not present.version_policy.HasField("specific"):
+            return None
+        present.ClearField("version_policy")
+        return present
+
+    if edit_config(storage, model, free):
+        newest = f", which is {found.complete[-1]}" if found.complete else ""
+        console.print(f"{model}: {found.policy} is no more: the policy asks for the newest version{newest}")
+    else:
+        console.print(f"{model}: nothing to do: the policy is {found.policy}, no pin")
+
+
+def prune(args: Namespace, console: Console) -> None:
+    """Delete old versions that nothing asks for, after asking."""
+    model = check_model_name(args.model)
+    if args.keep < 1:
+        raise ExportError(f"KEEP: got {args.keep}, expected 1 or more")
+    storage = open_storage(args.repository)
+    found = _known(storage, model)
+    if found.error:
+        raise ExportError(f"what the policy asks for is not known: {found.error}")
+    states = _states(args.url, model)
+    going = _superfluous(found, states or {}, keep=args.keep)
+    if not going:
+        console.print(f"{model}: nothing to delete beyond the newest {args.keep} and what the policy asks for")
+        return
+    table = Table("model", "version", "created (UTC)", "MB", "", title="To be deleted")
+    for version in going:
+        table.add_row(model, *_facts(version), "" if version.complete else "incomplete")
+    console.print(table)
+    if states is None:
+        console.print("no server was asked what serves; URL=... does")
+    if not args.yes and not _agreed(f"delete {len(going)} of {len(found.versions)} versions of {model}? [y/N] "):
+        console.print("nothing is deleted")
+        return
+    for version in going:
+        # The manifest first: nothing takes what is left for a complete version.
+        for name in sorted(version.files, key=lambda name: name != MANIFEST):
+            storage.delete(version.files[name].key)
+        console.print(f"deleted {storage.address}/{model}/{version.number}", soft_wrap=True)
+
+
+def _states(url: str | None, model: str) -> States | None:
+    """What a server says of a model's versions; None where none is asked."""
+    with connect(url) as server:
+        return server.states(model, server.status()) if server else None
+
+
+def _known(storage: Storage, model: str) -> Model:
+    found = read_model(storage, model)
+    if not found.versions:
+        raise ExportError(f"{storage.address}/{model}: got no version, expected a model; next: make versions")
+    return found
+
+
+def _upload(storage: Storage, source: publishing.Source, before: Model, console: Console) -> int:
+    model = source.manifest["model"]
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"upload {model}", total=source.size_bytes)
+        number = publishing.upload(
+            storage, source, above=max(before.versions, default=0), sent=lambda size: progress.advance(task, size)
+        )
+    console.print(f"{source.folder} is published as {storage.address}/{model}/{number}", soft_wrap=True)
+    return number
+
+
+def _warn_of_other_repository(server: Server, storage: Storage, console: Console) -> None:
+    with suppress(ExportError):  # away, which the waiting says, or an address of another kind
+        mirrored = str((server.status() or {"repository": storage.address}).get("repository"))
+        if normalise(mirrored) != storage.address:
+            console.print(f"[yellow]warning:[/] {server.url} mirrors {escape(mirrored)}, not this", soft_wrap=True)
+
+
+def _superfluous(found: Model, states: States, *, keep: int) -> list[Version]:
+    policy = found.config.version_policy
+    stay = {number for number, state in states.items() if state["state"] in {"serving", "staged"}}
+    stay |= found.wanted | set(policy.specific.versions) | set(found.complete[-keep:])
+    newest = max(found.complete, default=0)
+    limit = datetime.now(UTC) - _LEFT_OVER
+    return [
+        version
+        for number, version in found.versions.items()
+        if number not in stay and (version.complete or (number < newest and version.modified < limit))
+    ]
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise ExportError("nobody is there to agree (no terminal), nothing is deleted; next: YES=1")
+    return input(question).strip().lower() in {"y", "yes"}
+
+
+def _facts(version: Version) -> tuple[str, str, str]:
+    size_bytes = sum(entry.size_bytes for entry in version.files.values())
+    created = version.created.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+    return str(version.number), created, f"{size_bytes / 1e6:.1f}"
+
+
+def _difference(storage: Storage, model: str, version: Version) -> str:
+    content = storage.get(f"{model}/{version.number}/parity.json") if "parity.json" in version.files else None
+    try:
+        return difference(json.loads(content.data)) if content else "-"
+    except (ValueError, AttributeError):  # no JSON, no object
+        return "parity.json is broken"
+
+
+def _serving_line(server: Server, states: Mapping[str, States]) -> str:
+    serving = [
+        f"{name} {number}" for name in states for number, state in states[name].items() if state["state"] == "serving"
+    ]
+    return f"{server.url} serves {', '.join(serving) or 'nothing'}"
+
+
+def _status_lines(status: Mapping[str, Any] | None) -> list[str]:
+    if status is None:
+        return ["it mirrors no repository (no /status), so other states are not known"]
+    triton = status.get("triton") or {}
+    waiting_for = status.get("waiting_for")
+    return [
+        f"{describe_listing(status)}; Triton {'ready' if triton.get('ok') else 'away'} since {triton.get('since')}",
+        *([f"not ready: waits for {waiting_for}"] if waiting_for else []),
+        *(f"{name}: {about['error']}" for name, about in status["models"].items() if about.get("error")),
+        *(f"ignored: {key}: {reason}" for key, reason in (status.get("ignored") or {}).items()),
+    ]

@@ -1,0 +1,195 @@
+"""What a repository holds: models, their versions, and which of them each model's policy asks for."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from google.protobuf.text_format import ParseError
+
+from export import manifest
+from export.config import parse, to_text
+from export.errors import ExportError
+from export.remote.storage import Entry, Storage
+
+CONFIG = "config.pbtxt"
+MANIFEST = "manifest.json"
+_DIGITS = 18  # of the largest numbers that Triton's 64 bits hold
+_REQUESTS = 8  # at once
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version folder.
+
+    Attributes:
+        files: its files, by path inside the folder.
+        manifest: None where it has none, or one that does not fit the schema.
+    """
+
+    number: int
+    files: Mapping[str, Entry]
+    manifest: Mapping[str, Any] | None
+
+    @property
+    def complete(self) -> bool:
+        """As far as names and sizes tell.
+
+        What was copied without manifest.json counts where it has no config.pbtxt: with one, publish is at work.
+        """
+        if self.manifest is not None:
+            return all(
+                name in self.files and self.files[name].size_bytes == listed["size_bytes"]
+                for name, listed in self.manifest["files"].items()
+            )
+        return not {MANIFEST, CONFIG} & self.files.keys() and self.model_file is not None
+
+    @property
+    def model_file(self) -> str | None:
+        """Name of the model itself, or of one of its files."""
+        return min((name for name in self.files if name.startswith("model.")), default=None)
+
+    @property
+    def modified(self) -> datetime:
+        """When the last of its files came."""
+        return max(entry.modified for entry in self.files.values())
+
+    @property
+    def created(self) -> datetime:
+        """When it was made, or when it came where nothing says that."""
+        try:
+            created = datetime.fromisoformat((self.manifest or {})["created"])
+        except (KeyError, ValueError):
+            return self.modified
+        return created if created.tzinfo else created.replace(tzinfo=UTC)
+
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of the model file, as the manifest says."""
+        files = (self.manifest or {"files": {}})["files"]
+        listed = files.get(self.model_file)
+        return str(listed["sha256"]) if listed else None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's folder.
+
+    Attributes:
+        config: `ModelConfig` of the model itself; an empty one where it has none, or a broken one.
+        error: what is wrong with it.
+        versions: by number, lowest first.
+    """
+
+    config: Any
+    error: str | None
+    versions: Mapping[int, Version]
+
+    @property
+    def complete(self) -> list[int]:
+        """Numbers of the complete versions, lowest first."""
+        return [number for number, version in self.versions.items() if version.complete]
+
+    @property
+    def wanted(self) -> set[int]:
+        """The complete versions that the policy asks for."""
+        policy = self.config.version_policy
+        match policy.WhichOneof("policy_choice"):
+            case "all":
+                return set(self.complete)
+            case "specific":
+                return set(self.complete) & set(policy.specific.versions)
+            case _:
+                return set(self.complete[-(policy.latest.num_versions or 1) :])
+
+    @property
+    def policy(self) -> str:
+        """The policy in words."""
+        policy = self.config.version_policy
+        match policy.WhichOneof("policy_choice"):
+            case "all":
+                return "all"
+            case "specific":
+                return f"specific {', '.join(map(str, policy.specific.versions))}"
+            case _:
+                return f"latest {policy.latest.num_versions or 1}"
+
+
+def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
+    """The models of a repository by name, or one of them; names that are not legal are passed over."""
+    files: dict[str, dict[int, dict[str, Entry]]] = {}
+    for entry in storage.entries(f"{model}/" if model else ""):
+        name, _, path = entry.key.partition("/")
+        folder, _, inner = path.partition("/")
+        if path and manifest.is_legal(name, "model_name"):
+            versions = files.setdefault(name, {})
+            if inner and len(folder) <= _DIGITS and manifest.is_legal(folder, "version"):
+                versions.setdefault(int(folder), {})[inner] = entry
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        read = partial(_read_model, storage)
+        return dict(zip(sorted(files), pool.map(read, sorted(files), map(files.get, sorted(files))), strict=True))
+
+
+def read_model(storage: Storage, name: str) -> Model:
+    """One model; without versions where the repository does not know it."""
+    return read_models(storage, name).get(name) or _read_model(storage, name, {})
+
+
+def edit_config(storage: Storage, model: str, change: Callable[[Any | None], Any | None]) -> bool:
+    """Change a model's config.pbtxt, and nothing that somebody else writes into it meanwhile.
+
+    Args:
+        storage: the repository.
+        model: its name.
+        change: the present `ModelConfig` or None -> the new one, or None to leave it; asked again after a conflict.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        ExportError: it is broken, or it changed again and again.
+    """
+    key = f"{model}/{CONFIG}"
+    for _ in range(_TRIES):
+        content = storage.get(key)
+        changed = change(_parse(content.data, key) if content else None)
+        if changed is None:
+            return False
+        if storage.put(key, to_text(changed).encode(), etag=content.etag if content else None):
+            return True
+    raise ExportError(f"{key}: somebody else changed it {_TRIES} times while it was written; next: try again")
+
+
+def read_own_config(storage: Storage, model: str, number: int) -> Any | None:
+    """The config that belongs to a version, or None.
+
+    Raises:
+        ExportError: it is broken.
+    """
+    key = f"{model}/{number}/{CONFIG}"
+    content = storage.get(key)
+    return _parse(content.data, key) if content else None
+
+
+def _read_model(storage: Storage, name: str, versions: Mapping[int, Mapping[str, Entry]]) -> Model:
+    key = f"{name}/{CONFIG}"
+    content, error = storage.get(key), None
+    try:
+        config = _parse(content.data if content else b"", key)
+    except ExportError as exc:
+        config, error = _parse(b"", key), str(exc)
+    read = {}
+    for number, files in sorted(versions.items()):
+        described = storage.get(f"{name}/{number}/{MANIFEST}") if MANIFEST in files else None
+        read[number] = Version(number, files, manifest.read(described.data) if described else None)
+    return Model(config, error, read)
+
+
+def _parse(data: bytes, key: str) -> Any:
+    try:
+        return parse(data.decode())
+    except (ParseError, UnicodeDecodeError) as exc:
+        raise ExportError(f"{key}: {exc}; next: mend it") from exc

@@ -1,0 +1,641 @@
+"""Publishing to S3 and to a folder, and managing what is there: a real S3 server, real processes."""
+
+import http.client
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from export.__main__ import main
+from export.config import parse, to_text
+from export.errors import ExportError
+from export.manifest import digest
+from export.remote.layout import edit_config
+from export.remote.storage import LocalFolder, Storage, open_storage
+from export.repository import publish
+from tests.integration.triton import find_free_ports
+from tests.unit.test_export_repository import FILES, version
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "not-to-be-seen"
+Play = Callable[[str, str], tuple[int, Any] | None]
+
+
+@dataclass(frozen=True)
+class Server:
+    """An HTTP server of this test: the requests it had, in their order."""
+
+    url: str
+    requests: list[str]
+
+
+@contextmanager
+def serve(play: Play, *, upstream: str = "") -> Iterator[Server]:
+    """Answer with what `play` says to method and path, where it says nothing with what another server does."""
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # which answers Expect: 100-continue
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            path = self.path.partition("?")[0]
+            requests.append(f"{self.command} {path}")
+            played = play(self.command, path)
+            headers: Mapping[str, str] = {}
+            if played is not None:
+                status, content = played[0], json.dumps(played[1]).encode()
+            else:
+                connection = http.client.HTTPConnection(upstream.removeprefix("http://"))
+                connection.request(self.command, self.path, body, {**self.headers, "Expect": ""})
+                response = connection.getresponse()
+                status, content, headers = response.status, response.read(), dict(response.headers)
+                connection.close()
+            self.send_response(status)
+            for name in headers.keys() - {"Content-Length", "Transfer-Encoding", "Connection", "Date", "Server"}:
+                self.send_header(name, headers[name])
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Connection", "close")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815 - http.server's names
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", find_free_ports(1)[0]), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield Server(f"http://127.0.0.1:{server.server_port}", requests)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """`make s3`: the variables that it prints."""
+    port = find_free_ports(1)[0]
+    with subprocess.Popen(
+        [sys.executable, "s3.py"],
+        cwd=ROOT,
+        env=os.environ | {"S3_PORT": str(port)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if line.startswith("export "):
+                    variables = dict(word.split("=") for word in line.split()[1:])
+                    break
+            taken = subprocess.run(
+                [sys.executable, "s3.py"],
+                cwd=ROOT,
+                env=os.environ | {"S3_PORT": str(port)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (taken.returncode, taken.stdout) == (1, "")
+            assert f"error: S3_PORT: port {port} is taken" in taken.stderr
+            yield variables
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+@pytest.fixture(params=["s3", "folder"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """An empty repository."""
+    if request.param == "folder":
+        return open_storage(str(tmp_path / "published"))
+    return bucket(request.getfixturevalue("s3"), monkeypatch)
+
+
+def bucket(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Storage:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in (dict(variables) | {"AWS_SECRET_ACCESS_KEY": SECRET}).items():
+        monkeypatch.setenv(name, value)
+    return open_storage(f"s3://models/{uuid4().hex}")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Path:
+    """A repository as export leaves it, with one version."""
+    publish(tmp_path / "local", version())
+    return tmp_path / "local"
+
+
+def run(command: str, storage: Storage, *arguments: str) -> int:
+    return main([command, "--repository", storage.address, *arguments])
+
+
+def start(command: str, storage: Storage, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "export", command, "--repository", storage.address, *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def keys(storage: Storage) -> set[str]:
+    return {entry.key for entry in storage.entries()}
+
+
+def held(*numbers: int) -> set[str]:
+    return {"tiny/config.pbtxt"} | {f"tiny/{number}/{name}" for number in numbers for name in FILES}
+
+
+def read(storage: Storage, key: str) -> bytes:
+    content = storage.get(key)
+    assert content is not None, key
+    return content.data
+
+
+def policy(storage: Storage) -> Any:
+    return parse(read(storage, "tiny/config.pbtxt").decode()).version_policy
+
+
+def set_policy(storage: Storage, text: str) -> None:
+    def change(config: Any) -> Any:
+        config.version_policy.CopyFrom(parse(f"version_policy {{ {text} }}").version_policy)
+        return config
+
+    assert edit_config(storage, "tiny", change)
+
+
+def publish_again(storage: Storage, local: Path, times: int = 1) -> None:
+    for _ in range(times):
+        assert run("publish", storage, "tiny", "--from", str(local), "--force") == 0
+
+
+def test_published_version_is_the_local_one_under_the_next_number(
+    storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(local, version(interface="ultralytics"))
+    assert run("publish", storage, "tiny", "--from", str(local), "--version", "1") == 0
+    assert run("publish", storage, "tiny", "--from", str(local)) == 0
+    assert run("publish", storage, "tiny", "--from", str(local)) == 0
+    assert "there already as version 2" in capsys.readouterr().out
+    assert keys(storage) == held(1, 2)
+    for name in FILES - {"manifest.json"}:
+        assert read(storage, f"tiny/2/{name}") == (local / "tiny" / "2" / name).read_bytes()
+    publish_again(storage, local)
+    manifest = json.loads((local / "tiny/2/manifest.json").read_bytes())
+    assert json.loads(read(storage, "tiny/3/manifest.json")) == manifest | {"version": "3"}
+    assert parse(read(storage, "tiny/config.pbtxt").decode()).input[0].name == "images"
+
+
+def test_number_is_claimed_first_and_the_manifest_comes_last(
+    s3: dict[str, str], local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(lambda *_: None, upstream=s3["AWS_ENDPOINT_URL"]) as proxy:
+        storage = bucket(s3 | {"AWS_ENDPOINT_URL": proxy.url}, monkeypatch)
+        publish_again(storage, local)
+        prefix = f"PUT /{storage.address.removeprefix('s3://')}/tiny/"
+        put = [request.removeprefix(prefix) for request in proxy.requests if request.startswith("PUT")]
+    assert put[0] == "1/config.pbtxt"
+    assert set(put[1:-2]) == {f"1/{name}" for name in FILES - {"config.pbtxt", "manifest.json"}}
+    assert put[-2:] == ["1/manifest.json", "config.pbtxt"]
+
+
+def test_publishers_at_once_take_numbers_of_their_own(storage: Storage, local: Path) -> None:
+    processes = [start("publish", storage, "tiny", "--from", str(local), "--force") for _ in range(4)]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    assert keys(storage) == held(1, 2, 3, 4)
+    for number in "1234":
+        assert json.loads(read(storage, f"tiny/{number}/manifest.json"))["version"] == number
+        assert sum(f"/tiny/{number}\n" in output for output in outputs) == 1
+
+
+def test_interrupted_publish_leaves_nothing(storage: Storage, local: Path) -> None:
+    publish_again(storage, local)
+    folder = publish(local, version())
+    os.truncate(folder / "golden.npz", size := 400_000_000)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    manifest["files"]["golden.npz"] = {"sha256": digest(folder / "golden.npz"), "size_bytes": size}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    process = start("publish", storage, "tiny", "--from", str(local))
+    while "tiny/2/config.pbtxt" not in keys(storage):
+        assert process.poll() is None, process.communicate()[0]
+    process.send_signal(signal.SIGSTOP)
+    assert "tiny/2/manifest.json" not in keys(storage), "it was stopped in the middle"
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert "error: interrupted; what was uploaded is removed" in output
+    assert keys(storage) == held(1)
+
+
+def test_failed_publish_leaves_nothing(
+    s3: dict[str, str], local: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def play(method: str, path: str) -> tuple[int, Any] | None:
+        return (500, {}) if method == "PUT" and path.endswith("model.onnx") else None
+
+    with serve(play, upstream=s3["AWS_ENDPOINT_URL"]) as proxy:
+        storage = bucket(s3 | {"AWS_ENDPOINT_URL": proxy.url}, monkeypatch)
+        assert run("publish", storage, "tiny", "--from", str(local)) == 1
+        assert keys(storage) == set()
+    assert f"error: {storage.address}: {proxy.url} failed 3 times (500" in (error := capsys.readouterr().err)
+    assert "what was uploaded is removed" in error
+
+
+def test_config_keeps_what_another_writes_meanwhile(storage: Storage, local: Path) -> None:
+    publish_again(storage, local)
+    conflicts = 0
+
+    def disturbed(config: Any) -> Any:
+        nonlocal conflicts
+        conflicts += 1
+        if conflicts == 1:
+            set_policy(storage, "latest { num_versions: 2 }")
+        config.max_batch_size = 3
+        return config
+
+    assert edit_config(storage, "tiny", disturbed)
+    config = parse(read(storage, "tiny/config.pbtxt").decode())
+    assert (conflicts, config.max_batch_size, config.version_policy.latest.num_versions) == (2, 3, 2)
+
+    def always(config: Any) -> Any:
+        nonlocal conflicts
+        conflicts += 1
+        set_policy(storage, f"latest {{ num_versions: {conflicts} }}")
+        return config
+
+    with pytest.raises(ExportError, match=r"tiny/config.pbtxt: somebody else changed it 5 times"):
+        edit_config(storage, "tiny", always)
+
+
+def test_publish_follows_the_policy_and_leaves_pins_and_plain_copies(
+    storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_again(storage, local)
+    set_policy(storage, "latest { num_versions: 2 }")
+    publish(local, version(interface="ultralytics"))
+    publish_again(storage, local)
+    assert policy(storage).latest.num_versions == 2
+    assert parse(read(storage, "tiny/config.pbtxt").decode()).input[0].name == "images"
+    set_policy(storage, "specific { versions: 1 }")
+    publish(local, version())
+    pinned = read(storage, "tiny/config.pbtxt")
+    publish_again(storage, local)
+    assert read(storage, "tiny/config.pbtxt") == pinned
+    assert "stays: it pins (specific 1); make unpin" in capsys.readouterr().out
+    set_policy(storage, "all {}")
+    storage.upload("tiny/7/model.onnx", local / "tiny/1/model.onnx", lambda _: None)
+    before = read(storage, "tiny/config.pbtxt")
+    publish_again(storage, local)
+    assert "tiny/8/manifest.json" in keys(storage)
+    assert read(storage, "tiny/config.pbtxt") == before
+    assert "stays: it describes version 7, without a config.pbtxt of its own" in capsys.readouterr().out
+
+
+def test_versions_lists_complete_and_incomplete(
+    storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("versions", storage) == 1
+    assert "got no version" in capsys.readouterr().err
+    publish_again(storage, local, 2)
+    storage.upload("tiny/3/config.pbtxt", local / "tiny/1/config.pbtxt", lambda _: None)
+    storage.upload("tiny/4_old/model.onnx", local / "tiny/1/model.onnx", lambda _: None)
+    storage.upload("plain/1/model.onnx", local / "tiny/1/model.onnx", lambda _: None)
+    storage.upload("Not-Legal/1/model.onnx", local / "tiny/1/model.onnx", lambda _: None)
+    capsys.readouterr()
+    assert run("versions", storage) == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    table = {(row[0], row[1]): row[2:] for row in rows if row}
+    digest = json.loads((local / "tiny/1/manifest.json").read_bytes())["files"]["model.onnx"]["sha256"]
+    assert {key: row[-1] for key, row in table.items()} == {
+        ("plain", "1"): "wanted",
+        ("tiny", "1"): "-",
+        ("tiny", "2"): "wanted",
+        ("tiny", "3"): "incomplete",
+    }
+    assert table["tiny", "2"][2:4] == [digest[:12], "boxes_px 0"]
+    assert table["plain", "1"][2:4] == ["-", "-"]
+    storage.put("plain/config.pbtxt", b"max_batch_size: many", etag=None)
+    assert run("versions", storage, "plain") == 0
+    assert "plain/config.pbtxt: 1:17" in (output := capsys.readouterr().out)
+    assert "tiny" not in output
+
+
+def test_rollback_pins_the_version_before_and_unpin_lets_go(
+    storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_again(storage, local, 3)
+    storage.delete("tiny/2/golden.npz")
+    assert run("unpin", storage, "tiny") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert run("rollback", storage, "tiny") == 0
+    assert "version 1 is pinned" in (output := capsys.readouterr().out)
+    assert "make unpin" in output
+    assert list(policy(storage).specific.versions) == [1]
+    assert run("rollback", storage, "tiny") == 1
+    assert "no complete version below 1" in capsys.readouterr().err
+    assert run("unpin", storage, "tiny") == 0
+    assert not policy(storage).HasField("specific")
+    assert run("rollback", storage, "other") == 1
+    assert "other: got no version, expected a model" in capsys.readouterr().err
+
+
+def test_rollback_writes_the_config_where_the_model_has_none(storage: Storage, local: Path) -> None:
+    publish_again(storage, local, 2)
+    storage.delete("tiny/config.pbtxt")
+    assert run("rollback", storage, "tiny") == 0
+    expected = version().config
+    expected.version_policy.specific.versions.append(1)
+    assert read(storage, "tiny/config.pbtxt").decode() == to_text(expected)
+
+
+def test_prune_keeps_the_newest_and_what_the_policy_asks_for(
+    storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_again(storage, local, 5)
+    set_policy(storage, "specific { versions: 2 }")
+    arguments = ("tiny", "--keep", "2")
+    assert run("prune", storage, *arguments) == 1
+    assert "YES=1" in capsys.readouterr().err
+    ours, theirs = pty.openpty()
+    for answer, code, left in (("n", 0, held(1, 2, 3, 4, 5)), ("y", 0, held(2, 4, 5))):
+        os.write(ours, f"{answer}\n".encode())
+        process = subprocess.run(
+            [sys.executable, "-m", "export", "prune", "--repository", storage.address, *arguments],
+            cwd=ROOT,
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "delete 2 of 5 versions of tiny? [y/N]" in process.stdout, process.stderr
+        assert (process.returncode, keys(storage)) == (code, left)
+    os.close(ours)
+    os.close(theirs)
+    assert run("prune", storage, *arguments, "--yes") == 0
+    assert keys(storage) == held(2, 4, 5)
+
+
+def test_prune_takes_old_leftovers(tmp_path: Path, local: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = LocalFolder(tmp_path / "published")
+    publish_again(storage, local, 4)
+    for number in (1, 2):
+        storage.delete(f"tiny/{number}/manifest.json")
+    for path in (tmp_path / "published/tiny/1").iterdir():
+        os.utime(path, (0, 0))
+    assert run("prune", storage, "tiny", "--yes") == 0
+    assert "incomplete" in capsys.readouterr().out
+    assert keys(storage) == held(2, 3, 4) - {"tiny/2/manifest.json"}
+    assert not (tmp_path / "published/tiny/1").exists()
+
+
+def test_prune_deletes_the_manifest_first(s3: dict[str, str], local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(lambda *_: None, upstream=s3["AWS_ENDPOINT_URL"]) as proxy:
+        storage = bucket(s3 | {"AWS_ENDPOINT_URL": proxy.url}, monkeypatch)
+        publish_again(storage, local, 2)
+        assert run("prune", storage, "tiny", "--keep", "1", "--yes") == 0
+        deleted = [request.rpartition("/")[2] for request in proxy.requests if request.startswith("DELETE")]
+    assert deleted[0] == "manifest.json"
+    assert set(deleted) == FILES
+
+
+State = dict[str, str | None]
+SERVING: State = {"state": "serving", "reason": None}
+AVAILABLE: State = {"state": "available", "reason": None}
+REFUSED: State = {"state": "refused", "reason": "model.onnx: NaN"}
+
+
+@dataclass
+class Mirror:
+    """Plays the server: each look at /status is a listing, and the second after an upload has seen it.
+
+    Attributes:
+        before, after: states by version, before version 2 is seen and after.
+        status: whether it has that route.
+    """
+
+    storage: Storage
+    before: Mapping[str, State]
+    after: Mapping[str, State]
+    policy: str = "latest 1"
+    status: bool = True
+    looks: int = 0
+
+    def play(self, method: str, path: str) -> tuple[int, Any]:
+        if path in {"/status", "/v2/models/tiny"} and "tiny/2/manifest.json" in keys(self.storage):
+            self.looks += 1
+        states = self.after if self.looks > 4 else self.before
+        serving = [number for number, state in states.items() if state["state"] == "serving"]
+        if path == "/status" and self.status:
+            return 200, {
+                "repository": "s3://elsewhere",
+                "ready": True,
+                "listing": {"ok": True, "at": f"2026-11-21T03:40:{self.looks:02}+00:00"},
+                "triton": {"ok": True, "since": "noon"},
+                "models": {"tiny": {"policy": self.policy, "serving": serving, "error": None, "versions": states}},
+                "ignored": {"tiny/2_old/model.onnx": "no version number"},
+            }
+        if path == "/v2/models/tiny" and serving:
+            return 200, {"versions": serving, "inputs": [], "parameters": {"task": "detect"}}
+        if path == "/predict/tiny" and serving:
+            assert method == "POST"
+            return 200, {
+                "model": {"version": serving[-1], "task": "detect"},
+                "timing_ms": {"total": 1.25},
+                "predictions": [{"class": "it's", "confidence": 0.5}] * int(serving[-1]),
+            }
+        return 404, {"error": "no such route or model"}
+
+
+def publish_and_wait(mirror: Mirror, local: Path) -> int:
+    with serve(mirror.play) as server:
+        return run("publish", mirror.storage, "tiny", "--from", str(local), "--force", "--wait", server.url)
+
+
+@pytest.mark.parametrize("status", [True, False])
+def test_publish_waits_until_the_version_serves(
+    storage: Storage, local: Path, capsys: pytest.CaptureFixture[str], status: bool
+) -> None:
+    publish_again(storage, local)
+    mirror = Mirror(storage, {"1": SERVING}, {"1": AVAILABLE, "2": SERVING}, status=status)
+    assert publish_and_wait(mirror, local) == 0
+    output = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if "│" in line]
+    assert rows == [
+        ["before", "1", "1 detections, the best it's 0.500", "1.2"],
+        ["now", "2", "2 detections, the best it's 0.500", "1.2"],
+    ]
+    assert " s after the upload" in output
+    assert ("mirrors s3://elsewhere, not this" in output) == status
+
+
+def test_publish_of_a_first_version_has_no_before(
+    storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_again(storage, local)
+    assert publish_and_wait(Mirror(storage, {}, {"2": SERVING}), local) == 0
+    assert "│ before │ -       │ - " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("after", "policy", "expected"),
+    [
+        ({"1": SERVING, "2": REFUSED}, "latest 1", "refused: model.onnx: NaN"),
+        ({"1": SERVING, "2": AVAILABLE}, "specific 1", "the policy is specific 1, expected latest; next: make unpin"),
+        ({"1": SERVING, "2": AVAILABLE}, "specific 1 (setting)", "next: mend that setting of the server"),
+    ],
+)
+def test_publish_fails_with_the_reason_of_the_server(
+    storage: Storage,
+    local: Path,
+    capsys: pytest.CaptureFixture[str],
+    after: Mapping[str, State],
+    policy: str,
+    expected: str,
+) -> None:
+    publish_again(storage, local)
+    assert publish_and_wait(Mirror(storage, {"1": SERVING}, after, policy), local) == 1
+    assert expected in capsys.readouterr().err
+    assert keys(storage) == held(1, 2), "it is for the user to remove it"
+
+
+def test_publish_does_not_take_what_is_said_of_an_earlier_version_of_that_number(storage: Storage, local: Path) -> None:
+    publish_again(storage, local)
+    assert publish_and_wait(Mirror(storage, {"2": REFUSED}, {"2": SERVING}), local) == 0
+
+
+def test_publish_gives_up_with_the_last_state(
+    storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror = Mirror(storage, {}, {"1": {"state": "staged", "reason": "downloading"}})
+    with serve(mirror.play) as server:
+        arguments = ("tiny", "--from", str(local), "--wait", server.url, "--timeout", "0")
+        assert run("publish", storage, *arguments) == 1
+    assert "does not serve after 0 s" in capsys.readouterr().err
+    assert run("publish", storage, "tiny", "--from", str(local), "--force", "--wait", server.url) == 1
+    assert f"{server.url}: " in capsys.readouterr().err
+    assert keys(storage) == held(1), "nothing is uploaded where the server is away"
+
+
+def test_what_serves_decides_for_versions_rollback_and_prune(
+    storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_again(storage, local, 5)
+    states: dict[str, State] = {
+        "1": SERVING,
+        "2": AVAILABLE,
+        "3": REFUSED,
+        "4": SERVING,
+        "5": {"state": "staged", "reason": "trying"},
+    }
+    mirror = Mirror(storage, states, states)
+    with serve(mirror.play) as server:
+        assert run("versions", storage, "--url", server.url) == 0
+        output = capsys.readouterr().out
+        for line in (
+            "refused: model.onnx: NaN",
+            "staged: trying",
+            "serves tiny 1, tiny 4",
+            "tiny/2_old",
+            "Triton ready",
+        ):
+            assert line in output
+        assert run("rollback", storage, "tiny", "--url", server.url) == 0
+        assert list(policy(storage).specific.versions) == [2]
+        assert run("unpin", storage, "tiny") == 0
+        assert run("prune", storage, "tiny", "--keep", "1", "--url", server.url, "--yes") == 0
+    assert keys(storage) == held(1, 4, 5)
+
+
+def test_what_s3_answers_is_said_clearly(
+    s3: dict[str, str], local: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bucket(s3, monkeypatch)
+    free = find_free_ports(1)[0]
+    denied = {"AWS_ENDPOINT_URL": ""}
+    with serve(lambda *_: (403, {})) as server:
+        denied["AWS_ENDPOINT_URL"] = server.url
+        for address, variables, expected in (
+            ("s3://no-such-bucket/x", {}, f"no bucket no-such-bucket at {s3['AWS_ENDPOINT_URL']}; next: make it"),
+            ("s3://models", {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free}"}, "cannot be reached; next: look at AWS_"),
+            ("s3://models", {"AWS_ENDPOINT_URL": "nonsense"}, "AWS_ENDPOINT_URL: Invalid endpoint: nonsense; expected"),
+            ("s3://models", denied, "access denied (403, ListObjectsV2); expected credentials that may list"),
+            ("s3://models", {"AWS_PROFILE": "none-such"}, "profile (none-such) could not be found"),
+            ("s3://models", {"AWS_ACCESS_KEY_ID": "", "AWS_EC2_METADATA_DISABLED": "true"}, "next: export them"),
+            ("s3://models", {"AWS_SESSION_TOKEN": f"{SECRET}\nx"}, "broke off (HTTPClientError); next: try again"),
+            ("gs://models", {}, "REPOSITORY: got 'gs://models', expected s3://<bucket>/<prefix>"),
+            ("", {}, "REPOSITORY: got '', expected s3://"),
+        ):
+            with monkeypatch.context() as patch:
+                for name, value in variables.items():
+                    patch.setenv(name, value)
+                    if not value:
+                        patch.delenv(name)
+                assert main(["publish", "tiny", "--from", str(local), "--repository", address]) == 1
+            output = capfd.readouterr()
+            assert f"error: {address if address.startswith('s3') and 'AWS_E' not in expected[:5] else ''}" in output.err
+            assert expected in output.err
+            assert SECRET not in output.out + output.err
+
+
+def test_only_complete_versions_are_published(
+    storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(local, version())
+    (local / "tiny/2/model.onnx").write_bytes(b"broken")
+    for arguments, expected in (
+        (("tiny", "--version", "2"), "tiny/2: not complete"),
+        (("tiny", "--version", "../tiny/1"), "no version ../tiny/1: got 2, 1"),
+        (("other",), "no version : got none"),
+        (("../tiny",), "model name: got '../tiny'"),
+    ):
+        assert run("publish", storage, *arguments, "--from", str(local)) == 1
+        assert expected in capsys.readouterr().err
+    assert keys(storage) == set()
+    publish_again(storage, local)
+    assert read(storage, "tiny/1/manifest.json") == (local / "tiny/1/manifest.json").read_bytes()
+
+
+def test_links_in_a_folder_lead_nowhere(tmp_path: Path, local: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "tiny").symlink_to(tmp_path / "outside")
+    storage = open_storage(f"file://{tmp_path}/published")
+    assert run("publish", storage, "tiny", "--from", str(local)) == 1
+    assert "published/tiny: got a link" in capsys.readouterr().err
+    assert not list((tmp_path / "outside").iterdir())
+    (tmp_path / "published" / "tiny").unlink()
+    publish_again(storage, local)
+    (tmp_path / "published/tiny/1/more.json").symlink_to(local / "tiny/1/parity.json")
+    assert keys(storage) == held(1)
+
+
+@pytest.mark.parametrize("target", ["publish", "versions", "rollback", "unpin", "prune", "export"])
+def test_make_says_what_a_target_needs(target: str) -> None:
+    missing = "REPOSITORY" if target == "versions" else "MODEL"
+    asked = subprocess.run(["make", target], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert asked.returncode != 0
+    assert f"error: {missing} is missing; expected make {target} " in asked.stderr
+    assert ("REPOSITORY=<" in asked.stderr) == (target != "export")
