@@ -5,9 +5,9 @@ REST and gRPC are thin skins over `DataPlane`, so that they cannot differ.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -21,6 +21,7 @@ from transformer.descriptions import Descriptions
 from transformer.errors import (
     InvalidRequest,
     ModelNotFound,
+    NothingServes,
     PayloadTooLarge,
     PredictorError,
     PredictorUnavailable,
@@ -138,12 +139,8 @@ class DataPlane:
             ModelNotFound: no such model or version.
             PredictorUnavailable: the first models are still on their way.
         """
-        try:
+        async with self._told_apart(name, version):
             return await self._descriptions.get(name, version)
-        except ModelNotFound as exc:
-            if await self._synchroniser.ready():
-                raise
-            raise PredictorUnavailable(f"{exc} yet: waiting for {await self._synchroniser.waiting_for()}") from exc
 
     async def models(self) -> list[str]:
         """Names of the models that serve, in alphabetical order."""
@@ -154,14 +151,34 @@ class DataPlane:
 
         Raises:
             ModelNotFound: no such model or version.
-            PredictorUnavailable: no version of it serves.
+            NothingServes: no version of it serves.
         """
-        return await self._predictor.versions(name, version)
+        async with self._told_apart(name, version):
+            return await self._predictor.versions(name, version)
 
     async def config(self, name: str, version: str = "") -> Any:
         """Triton's `inference.ModelConfig` of a model."""
         await self.versions(name, version)
         return await self._predictor.config(name, version)
+
+    @asynccontextmanager
+    async def _told_apart(self, name: str, version: str) -> AsyncIterator[None]:
+        """Say "unknown" of what is no model of the repository, and "nothing serves" of what is one.
+
+        Triton cannot: a model that was refused it never heard of, and one that is gone it remembers.
+        """
+        try:
+            yield
+        except (ModelNotFound, NothingServes) as exc:
+            if not await self._synchroniser.ready():
+                waiting_for = await self._synchroniser.waiting_for()
+                raise PredictorUnavailable(f"model {name!r} does not serve yet: waiting for {waiting_for}") from exc
+            known = await self._synchroniser.knows(name)
+            if known is False:
+                raise ModelNotFound(f"model {name!r} is unknown") from exc
+            if known and not version:
+                raise NothingServes(name) from exc
+            raise
 
     async def infer_images(
         self, asked: Asked, images: Sequence[bytes], *, keep_images: bool = False

@@ -8,6 +8,7 @@
       ModelNotFound           404
       PredictorError          502   Triton failed
         PredictorUnavailable  503   no connection, model not ready, queue full; Retry-After
+          NothingServes       503   no version of the model
         PredictorTimeout      504
       Overloaded              429   refused at admission; Retry-After
 
@@ -109,6 +110,13 @@ class PredictorUnavailable(PredictorError):
     code = grpc.StatusCode.UNAVAILABLE
     phrase = "the predictor is not available"
     retry_after_s = 1
+
+
+class NothingServes(PredictorUnavailable):
+    """The model is known, and no version of it serves."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"model {name!r} has no version that serves")
 
 
 class PredictorTimeout(PredictorError):

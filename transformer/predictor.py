@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from transformer.errors import (
     ModelNotFound,
+    NothingServes,
     Overloaded,
     PredictorError,
     PredictorTimeout,
@@ -136,7 +137,7 @@ class Predictor:
 
         Raises:
             ModelNotFound: no such model or version.
-            PredictorUnavailable: no version of it serves.
+            NothingServes: no version of it serves.
         """
         request = service_pb2.ModelMetadataRequest(name=name)
         reply = await self._call(self._stub.ModelMetadata, request, name, timeout_s=_QUICK_TIMEOUT_S)
@@ -144,7 +145,7 @@ class Predictor:
         if version and version not in served:
             raise ModelNotFound(f"model {name!r} has no version {version!r}; expected one of {', '.join(served)}")
         if not served:
-            raise PredictorUnavailable(f"model {name!r} has no version that serves")
+            raise NothingServes(name)
         return [version] if version else served
 
     async def infer(
@@ -245,6 +246,6 @@ def translate(exc: grpc.RpcError, name: str) -> ServingError:
     if code is grpc.StatusCode.NOT_FOUND:
         # Triton says NOT_FOUND of a model that it knows as well, while no version of it serves.
         if "no available versions" in details:
-            return PredictorUnavailable(f"model {name!r} has no version that serves")
+            return NothingServes(name)
         return ModelNotFound(f"model {name!r} is unknown")
     return _ERRORS[code](f"{subject}: {details}")

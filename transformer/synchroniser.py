@@ -1,10 +1,13 @@
 """The process that keeps Triton's models up to date: its status, and whether the first ones are there."""
 
+import time
+
 import httpx
 
 from transformer.errors import ModelNotFound, PredictorUnavailable
 
 _TIMEOUT_S = 2.0
+_MAX_AGE_S = 1.0  # of the names of models: whoever asks for strange ones must not cost a request each
 
 
 class Synchroniser:
@@ -14,6 +17,8 @@ class Synchroniser:
         """Prepare to ask `http://host:port`; empty where Triton has its models from elsewhere."""
         self._url = url
         self._ready = not url
+        self._names: frozenset[str] = frozenset()
+        self._asked_at = -_MAX_AGE_S
         self._client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, trust_env=False)
 
     async def close(self) -> None:
@@ -35,9 +40,20 @@ class Synchroniser:
     async def waiting_for(self) -> str:
         """What keeps it from being ready."""
         try:
-            return (await self._client.get("/ready")).json()["waiting_for"] or "nothing"
+            waiting_for: str = (await self._client.get("/ready")).json()["waiting_for"] or "nothing"
         except httpx.HTTPError:
             return f"the synchroniser at {self._url}"
+        return waiting_for
+
+    async def knows(self, name: str) -> bool | None:
+        """Whether the repository has a model of this name; None where nobody can say."""
+        if self._url and time.monotonic() - self._asked_at > _MAX_AGE_S:
+            try:
+                reply = (await self._client.get("/status")).raise_for_status()
+            except httpx.HTTPError:
+                return None
+            self._names, self._asked_at = frozenset(reply.json()["models"]), time.monotonic()
+        return name in self._names if self._url else None
 
     async def status(self) -> bytes:
         """Its own `/status`, JSON.

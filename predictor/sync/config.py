@@ -89,8 +89,10 @@ def read_policy(config: ModelConfig | None) -> Policy:
     return Policy(latest=None, specific=None)
 
 
-def model_filename(config: ModelConfig) -> str:
+def model_filename(config: ModelConfig | None) -> str:
     """Return the name of the file that is loaded from a version's folder."""
+    if config is None:
+        return "model.onnx"
     is_plan = config.backend == "tensorrt" or (not config.backend and config.platform == "tensorrt_plan")
     return config.default_model_filename or ("model.plan" if is_plan else "model.onnx")
 

@@ -15,6 +15,7 @@ SCHEMA: Mapping[str, Any] = json.loads(SCHEMA_FILE.read_bytes())
 CONFIG = "config.pbtxt"
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+_HIDDEN = re.compile(r"\.[^.]")
 # Files that only `export` writes into a version, and a manifest after them.
 EXPORTED = frozenset({CONFIG, GOLDEN, "parity.json"})
 MODEL_SUFFIXES = (".onnx", ".plan")
@@ -61,7 +62,7 @@ def read_layout(objects: Iterable[Object]) -> tuple[dict[str, ModelFolder], dict
 
 
 def _is_hidden(key: str) -> bool:
-    return any(segment.startswith(".") and segment.strip(".") for segment in key.split("/"))
+    return any(_HIDDEN.match(segment) for segment in key.split("/"))
 
 
 def _place(item: Object, models: dict[str, ModelFolder]) -> str | None:

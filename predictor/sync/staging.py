@@ -163,7 +163,7 @@ def _read_config(storage: Storage, item: Object, request: Request) -> Any:
 
 def _check_model_file(version: Path, config: Any) -> None:
     """The model file is there, and with it every file that holds its weights."""
-    path = version / configs.model_filename(configs.ModelConfig() if config is None else config)
+    path = version / configs.model_filename(config)
     if not path.exists():
         raise Incomplete(f"waits for {path.name}")
     for path in version.glob("*.onnx"):

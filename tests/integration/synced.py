@@ -1,0 +1,129 @@
+"""A stack that serves a bucket, for the tests of the synchroniser: short intervals, a proxy in between, load on it."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from loadtest.load import Load, Plan
+from tests.integration.s3 import S3, FaultyProxy, start_s3
+from tests.integration.stack import Stack, start_stack
+from tests.integration.versions import Build, write
+
+POLL_S = 0.5
+SETTLE_S = 2.0
+PREFIX = "demo"
+REPOSITORY = f"s3://models/{PREFIX}"
+PATIENCE_S = 45.0  # the machine of the tests is slow, and shared
+
+
+@dataclass
+class Synced:
+    """What runs, and what was uploaded to it.
+
+    Attributes:
+        s3: the server, past the proxy.
+        proxy: between it and the synchroniser.
+        stack: serves the bucket.
+        mirror: of the synchroniser.
+        folder: where versions are built.
+    """
+
+    s3: S3
+    proxy: FaultyProxy
+    stack: Stack
+    mirror: Path
+    folder: Path
+
+    def status(self) -> dict[str, Any]:
+        """The synchroniser's, by way of the transformer."""
+        status: dict[str, Any] = self.stack.http.get("/status").raise_for_status().json()
+        return status
+
+    def version(self, model: str, number: int) -> dict[str, Any]:
+        """What is known of a version; empty while nothing is."""
+        found: dict[str, Any] = self.status()["models"].get(model, {"versions": {}})["versions"].get(str(number), {})
+        return found
+
+    def build(self, model: str, number: int, build: Build, *, padding_bytes: int = 0) -> Path:
+        """A good version's folder."""
+        # Apart from others: export gives the number after the highest.
+        return write(self.folder / f"{model}-{number}", model, build, number=number, padding_bytes=padding_bytes)
+
+    def upload(self, model: str, number: int, build: Build) -> None:
+        """Upload a good version, the manifest last."""
+        self.s3.upload(self.build(model, number, build), f"{PREFIX}/{model}/{number}")
+
+    def wait_for_state(self, model: str, number: int, state: str) -> dict[str, Any]:
+        """Wait until a version is in a state."""
+        known: dict[str, Any] = self.wait_for(
+            lambda: found if (found := self.version(model, number)).get("state") == state else None
+        )
+        return known
+
+    def wait_for_serving(self, model: str, *numbers: int) -> None:
+        """Wait until just these versions serve."""
+        wanted = [str(number) for number in numbers]
+        self.wait_for(lambda: self.status()["models"].get(model, {}).get("serving") == wanted)
+
+    def wait_for(self, condition: Any, *, seconds: float = PATIENCE_S) -> Any:
+        """Wait until something is true, and return it."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                if found := condition():
+                    return found
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.05)
+        log = self.stack.log.read_text(errors="replace")
+        lines = [line for line in log.splitlines() if " sync " in line]
+        raise AssertionError("\n".join(["not in time; the synchroniser says:", *lines[-25:], str(self.status())]))
+
+    def wait_for_listings(self, count: int) -> None:
+        """Wait until the repository was listed so many times more."""
+        until = self.metric("nereid_sync_listings_total", result="ok") + count
+        self.wait_for(lambda: self.metric("nereid_sync_listings_total", result="ok") >= until)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Value of one of the synchroniser's metrics; 0 where there is none."""
+        pairs = [f'{key}="{value}"' for key, value in sorted(labels.items())]
+        wanted = f"{name}{{{','.join(pairs)}}}" if pairs else name
+        for line in httpx.get(f"{self.stack.sync}/metrics", trust_env=False).text.splitlines():
+            if line.startswith(f"{wanted} "):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    def part(self, word: str) -> psutil.Process:
+        """A process of the stack whose command line has this word."""
+        children = psutil.Process(self.stack.process.pid).children()
+        return next(child for child in children if any(word in argument for argument in child.cmdline()))
+
+    def load(self, model: str, *, picture: Path | None = None) -> Load:
+        """A row, or a picture, over four connections."""
+        http, grpc = (f"localhost:{port}" for port in (self.stack.http_port, self.stack.grpc_port))
+        row = () if picture else [1.0] * 4
+        return Load(Plan(http, grpc, model, row=row, picture=str(picture or ""), pause_s=0.01))
+
+
+@contextmanager
+def start_synced(folder: Path, builds: Mapping[str, Build], **variables: str) -> Iterator[Synced]:
+    """Serve a bucket that holds version 1 of each build."""
+    with start_s3(folder / "s3.log") as s3, FaultyProxy(s3.url) as proxy:
+        for model, build in builds.items():
+            source = write(folder / "first", model, build, number=1)
+            s3.put(f"{PREFIX}/{model}/config.pbtxt", source.parent / "config.pbtxt")
+            s3.upload(source, f"{PREFIX}/{model}/1")
+        with start_stack(REPOSITORY, folder / "stack.log", variables=variables_for(s3, proxy) | variables) as stack:
+            mirror = Path(variables.get("MIRROR", folder / "stack.log-mirror"))
+            yield Synced(s3, proxy, stack, mirror, folder / "builds")
+
+
+def variables_for(s3: S3, proxy: FaultyProxy) -> dict[str, str]:
+    """The environment of a stack on this server."""
+    return s3.environment(proxy.url) | {"POLL_S": str(POLL_S), "SETTLE_S": str(SETTLE_S)}

@@ -1,0 +1,305 @@
+"""Uploading is deploying: good versions serve without a failed request, bad ones never, whatever arrives and how."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from loadtest.load import Result
+from tests.integration.stack import ROOT
+from tests.integration.synced import PREFIX, SETTLE_S, Synced, start_synced
+from tests.integration.versions import ODD_KEYS, SPOILS, Build, external_data
+
+FIRST = Build(1)
+
+# A part of the reason for which each spoiled version is refused.
+REASONS = {
+    "corrupt": "model.onnx: sha256 got",
+    "corrupt-sealed": "no ONNX file",
+    "truncated": "model.onnx: got",
+    "truncated-sealed": "no ONNX file",
+    "wrong-digest": "model.onnx: sha256 got",
+    "broken-manifest": "manifest.json: no JSON",
+    "missing-file": "waits for golden.npz, listed in manifest.json",
+    "missing-model": "waits for model.onnx, listed in manifest.json",
+    "missing-model-sealed": "waits for model.onnx",
+    "empty-model-sealed": "no ONNX file",
+    "other-outputs": "probabilities",
+    "nan": "NaN",
+    "other-answers": "golden input: output 'probabilities'",
+    "slightly-other-answers": "golden input: output 'probabilities'",
+    "broken-config": "config.pbtxt",
+    "new-opset": "opset",
+    "pickled-golden": "golden.npz: cannot be read",
+    "op-library": "model_operations",
+    "execution-environment": "EXECUTION_ENV_PATH",
+    "python-model": "model.py",
+    "python-beside": "model.py",
+    "file-outside": "default_model_filename",
+    "external-data-outside": "external data",
+    "missing-external-data": "waits for model.data",
+}
+# Those that serve all the same: the folder decides which version and whose it is.
+HARMLESS = {"other-number", "other-name"}
+
+
+@pytest.fixture(scope="module")
+def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
+    with start_synced(tmp_path_factory.mktemp("swaps"), {"rows": FIRST}) as running:
+        yield running
+
+
+def check_answers(result: Result, builds: dict[int, Build]) -> None:
+    """No request failed, and each answer is that of the version it names, under its own labels."""
+    assert not result.failures, result.failures[:3]
+    assert len(result.answers) > 100
+    for answer in result.answers:
+        assert builds[int(answer.version)].fits(answer), answer
+
+
+def test_good_versions_follow_each_other_without_a_failed_request(synced: Synced) -> None:
+    builds = {1: FIRST} | {number: Build(number, classes=2 + number % 3) for number in range(2, 7)}
+    with synced.load("rows") as load:
+        for number in range(2, 7):
+            synced.upload("rows", number, builds[number])
+            synced.wait_for_serving("rows", number)
+            assert load.wait_for_version(str(number), seconds=10)
+        result = load.stop()
+    check_answers(result, builds)
+    assert result.versions == ["1", "2", "3", "4", "5", "6"]
+    known = synced.version("rows", 6)
+    assert known["seconds_to_serve"] > 0
+    # Of 2 to 5 nothing is left here.
+    assert [path.name for path in (synced.mirror / "generations" / "rows").glob("*/[0-9]*")] == ["6"]
+    assert not list((synced.mirror / "staged").glob("*/*"))
+    assert not list((synced.mirror / "trial").iterdir())
+
+
+def test_interface_may_change_with_a_version(synced: Synced) -> None:
+    pictures = {1: Build(1, task="detect"), 2: Build(2, task="detect", interface="ultralytics", classes=5)}
+    folder = synced.build("finder", 1, pictures[1])
+    synced.s3.put(f"{PREFIX}/finder/config.pbtxt", folder / "config.pbtxt")
+    synced.s3.upload(folder, f"{PREFIX}/finder/1")
+    synced.wait_for_serving("finder", 1)
+    with synced.load("finder", picture=ROOT / "loadtest" / "pictures" / "digits.jpg") as load:
+        assert load.wait_for_version("1", seconds=10)
+        synced.upload("finder", 2, pictures[2])
+        synced.wait_for_serving("finder", 2)
+        assert load.wait_for_version("2", seconds=10)
+        check_answers(load.stop(), pictures)
+    synced.s3.delete(f"{PREFIX}/finder/")
+    synced.wait_for(lambda: "finder" not in synced.status()["models"])
+    synced.wait_for(lambda: synced.stack.http.get("/v2/models/finder").status_code == 404)
+    assert "finder" not in synced.stack.http.get("/v2/models").json()["models"]
+
+
+def test_bad_versions_never_serve(synced: Synced) -> None:
+    assert REASONS.keys() | HARMLESS == SPOILS.keys()
+    (before,) = synced.status()["models"]["rows"]["serving"]
+    numbers = {name: 100 + index for index, name in enumerate(REASONS)}
+    for name, number in numbers.items():
+        folder = synced.build("rows", number, Build(number))
+        SPOILS[name](folder)
+        synced.s3.upload(folder, f"{PREFIX}/rows/{number}")
+    with synced.load("rows") as load:
+        for name, number in numbers.items():
+            known = synced.wait_for_state("rows", number, "refused")
+            assert REASONS[name] in known["reason"], (name, known)
+        log = synced.stack.log.read_text(errors="replace")
+        for number in numbers.values():
+            assert log.count(f"rows: version {number} is refused") == 1
+        assert synced.metric("nereid_sync_versions", model="rows", state="refused") == len(numbers)
+        # Nothing is tried again.
+        work = work_so_far(synced)
+        synced.wait_for_listings(3)
+        assert work_so_far(synced) == work
+        assert synced.metric("nereid_sync_refusals_total", model="rows") == len(numbers)
+        assert load.stop().versions == [before]
+        assert not load.result().failures
+    # A good one afterwards is taken; so is a refused one once it is mended.
+    synced.upload("rows", 200, Build(200))
+    synced.wait_for_serving("rows", 200)
+    folder = synced.build("rows", 201, Build(201))
+    SPOILS["corrupt"](folder)
+    synced.s3.upload(folder, f"{PREFIX}/rows/201")
+    synced.wait_for_state("rows", 201, "refused")
+    synced.s3.put(f"{PREFIX}/rows/201/model.onnx", synced.build("mended", 201, Build(201)) / "model.onnx")
+    synced.s3.upload(synced.build("rows-again", 201, Build(201)), f"{PREFIX}/rows/201")
+    synced.wait_for_serving("rows", 201)
+    for number in (*numbers.values(), 200):
+        synced.s3.delete(f"{PREFIX}/rows/{number}/")
+
+
+def work_so_far(synced: Synced) -> list[float]:
+    loads = [synced.metric("nereid_sync_loads_total", model="rows", result=result) for result in ("ok", "failed")]
+    return [*loads, synced.metric("nereid_sync_downloaded_bytes_total")]
+
+
+def test_plain_upload_deploys_and_delete_rolls_back(synced: Synced) -> None:
+    config = synced.s3.client.get_object(Bucket="models", Key=f"{PREFIX}/rows/config.pbtxt")["Body"].read()
+    folder = synced.build("plain", 1, Build(31))
+    synced.s3.put(f"{PREFIX}/plain/config.pbtxt", folder.parent / "config.pbtxt")
+    synced.s3.upload(folder, f"{PREFIX}/plain/1")
+    synced.wait_for_serving("plain", 1)
+    other = synced.build("plain", 2, Build(31, classes=3))
+    synced.s3.put(f"{PREFIX}/plain/2/model.onnx", other / "model.onnx")
+    synced.wait_for_serving("plain", 2)
+    reply = synced.stack.http.post("/predict/plain", json=[1.0] * 4).json()
+    assert (reply["model"]["version"], reply["predictions"][0]["class"]) == ("2", f"build-31-{31 % 3}")
+    synced.s3.delete(f"{PREFIX}/plain/2/")
+    synced.wait_for_serving("plain", 1)
+    assert config  # the other model was not touched
+    synced.wait_for_serving("rows", 201)
+
+
+def test_pin_of_the_model_holds_until_it_is_taken_away(synced: Synced) -> None:
+    synced.upload("plain", 3, Build(33))
+    synced.wait_for_serving("plain", 3)
+    key = f"{PREFIX}/plain/config.pbtxt"
+    config: bytes = synced.s3.client.get_object(Bucket="models", Key=key)["Body"].read()
+    synced.s3.put(key, config + b"\nversion_policy { specific { versions: [1] } }\n")
+    synced.wait_for_serving("plain", 1)
+    synced.upload("plain", 4, Build(34))
+    assert synced.wait_for_state("plain", 4, "available")
+    assert synced.status()["models"]["plain"]["policy"] == "specific 1"
+    synced.s3.put(key, b"version_policy {")
+    synced.wait_for(lambda: "config.pbtxt" in (synced.status()["models"]["plain"]["error"] or ""))
+    assert synced.status()["models"]["plain"]["serving"] == ["1"]
+    synced.s3.put(key, config + b"\nversion_policy { specific { versions: [9] } }\n")
+    synced.wait_for(lambda: "asks for version 9" in (synced.status()["models"]["plain"]["error"] or ""))
+    assert synced.status()["models"]["plain"]["serving"] == ["1"]
+    synced.s3.put(key, config)
+    synced.wait_for_serving("plain", 4)
+
+
+def test_several_versions_serve_together_where_their_labels_agree(synced: Synced) -> None:
+    for number in (1, 2, 3):
+        synced.upload("pair", number, Build(40))
+    config = (synced.build("pair", 9, Build(40)).parent / "config.pbtxt").read_bytes()
+    synced.s3.put(f"{PREFIX}/pair/config.pbtxt", config + b"\nversion_policy { latest { num_versions: 2 } }\n")
+    synced.wait_for_serving("pair", 2, 3)
+    for version in ("2", "3"):
+        assert synced.stack.http.get(f"/v2/models/pair/versions/{version}/ready").is_success
+    synced.upload("pair", 4, Build(44))
+    synced.wait_for_serving("pair", 4)
+    known = synced.version("pair", 3)
+    assert (known["state"], "labels" in known["reason"]) == ("available", True)
+    synced.s3.delete(f"{PREFIX}/pair/")
+    synced.wait_for(lambda: "pair" not in synced.status()["models"])
+
+
+def test_other_labels_under_a_number_that_serves_are_refused(synced: Synced) -> None:
+    synced.wait_for_serving("plain", 4)
+    with synced.load("plain") as load:
+        synced.s3.upload(synced.build("again", 4, Build(45)), f"{PREFIX}/plain/4")
+        known = synced.wait_for(lambda: found if (found := synced.version("plain", 4))["reason"] else None)
+        synced.wait_for(lambda: "immutable" in (synced.version("plain", 4)["reason"] or ""))
+        assert known["state"] == "serving"
+        synced.wait_for(lambda: len(load.result().answers) > 200)
+        check_answers(load.stop(), {4: Build(34)})
+
+
+@pytest.mark.parametrize("has_manifest", [False, True])
+def test_files_that_arrive_one_by_one_serve_when_all_are_there(synced: Synced, has_manifest: bool) -> None:
+    number = 50 + has_manifest
+    folder = synced.build("slow", number, Build(number))
+    external_data(folder)
+    if not has_manifest:
+        synced.s3.put(f"{PREFIX}/slow/config.pbtxt", folder / "config.pbtxt")
+        strip_all_but(folder, "model.onnx", "model.data")
+    # Without a manifest within the settling time; with one, longer apart than that.
+    synced.s3.upload(folder, f"{PREFIX}/slow/{number}", pause_s=SETTLE_S * 2 if has_manifest else SETTLE_S / 2)
+    synced.wait_for_serving("slow", number)
+    log = synced.stack.log.read_text(errors="replace")
+    assert f"slow: version {number} is refused" not in log
+    reply = synced.stack.http.post("/predict/slow", json=[1.0] * 4).json()
+    assert reply["predictions"][0]["class"] == Build(number).names[Build(number).best]
+
+
+def strip_all_but(folder: Path, *names: str) -> None:
+    for path in folder.iterdir():
+        if path.name not in names:
+            path.unlink()
+
+
+def test_external_data_that_comes_late_is_taken(synced: Synced) -> None:
+    folder = synced.build("late", 1, Build(60))
+    external_data(folder)
+    synced.s3.put(f"{PREFIX}/late/config.pbtxt", folder / "config.pbtxt")
+    synced.s3.put(f"{PREFIX}/late/1/model.onnx", folder / "model.onnx")
+    synced.wait_for_state("late", 1, "refused")
+    synced.s3.put(f"{PREFIX}/late/1/model.data", folder / "model.data")
+    synced.wait_for_serving("late", 1)
+
+
+def test_newest_of_quick_uploads_serves(synced: Synced) -> None:
+    for number in (7, 9, 8):  # a lower one last
+        synced.upload("quick", number, Build(number))
+    synced.wait_for_serving("quick", 9)
+    synced.upload("quick", 5, Build(5))
+    synced.wait_for_state("quick", 5, "available")
+    assert synced.status()["models"]["quick"]["serving"] == ["9"]
+
+
+def test_odd_keys_are_told_once_and_left_alone(synced: Synced) -> None:
+    for pattern in ODD_KEYS:
+        synced.s3.put(f"{PREFIX}/{pattern.format(model='rows')}", b"x")
+    synced.wait_for(lambda: len(synced.status()["ignored"]) >= len(ODD_KEYS) - 1)  # hidden ones are not told
+    synced.wait_for_listings(3)
+    lines = [line for line in synced.stack.log.read_text(errors="replace").splitlines() if "ignored: " in line]
+    assert len(lines) == len({line.partition("ignored: ")[2] for line in lines})
+    assert not any("\x1b" in line for line in lines)
+    assert synced.status()["models"]["rows"]["serving"] == ["201"]
+    assert not list(synced.mirror.parent.rglob("*escaped*"))
+    synced.upload("rows", 300, Build(300))
+    synced.wait_for_serving("rows", 300)
+    for pattern in ODD_KEYS:
+        synced.s3.client.delete_object(Bucket="models", Key=f"{PREFIX}/{pattern.format(model='rows')}")
+
+
+def test_empty_listing_removes_nothing(synced: Synced) -> None:
+    names = set(synced.status()["models"])
+    synced.s3.delete(f"{PREFIX}/")
+    synced.wait_for(lambda: "empty" in (synced.status()["listing"]["error"] or ""))
+    assert set(synced.status()["models"]) == names
+    assert synced.stack.http.post("/predict/rows", json=[1.0] * 4).is_success
+
+
+def test_triton_lets_only_its_own_parts_load_models(synced: Synced) -> None:
+    with triton.InferenceServerClient(f"localhost:{synced.stack.triton_grpc_port}") as client:
+        for call in (
+            client.get_model_repository_index,
+            lambda: client.load_model("rows"),
+            lambda: client.unload_model("rows"),
+            client.get_system_shared_memory_status,
+            client.get_log_settings,
+            client.get_trace_settings,
+            client.get_inference_statistics,
+        ):
+            with pytest.raises(InferenceServerException, match=r"not allowed|restricted|expecting header"):
+                call()
+        assert client.get_model_config("rows").config.name == "rows"
+    url = f"http://localhost:{synced.stack.triton_http_port}"
+    for path in ("/v2/repository/index", "/v2/repository/models/rows/unload", "/v2/logging", "/v2/trace/setting"):
+        assert httpx.post(url + path, json={}).status_code == 403, path
+    assert httpx.get(f"{url}/v2/models/rows/config").is_success
+
+
+def test_no_secret_is_told(synced: Synced) -> None:
+    arguments = synced.part("tritonserver").cmdline()
+    secrets = {argument.rpartition("=")[2] for argument in arguments if "restricted" in argument}
+    assert [len(secret) for secret in secrets] == [64]
+    told = synced.stack.log.read_text(errors="replace") + str(synced.status())
+    told += httpx.get(f"{synced.stack.sync}/metrics").text
+    for secret in (*secrets, "secret-of-the-tests"):
+        assert secret not in told
+
+
+def test_candidates_are_nobodys_models(synced: Synced) -> None:
+    assert synced.stack.http.get("/v2/models/candidate.rows").status_code == 404
+    assert not any("candidate" in name for name in synced.stack.http.get("/v2/models").json()["models"])
+    assert np.isfinite(synced.metric("nereid_sync_last_listing_timestamp_seconds"))
