@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,7 +38,11 @@ def main() -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     OUTPUT.mkdir(exist_ok=True)
     try:
-        with stack(console) as url, httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+        with (
+            tempfile.TemporaryDirectory(prefix="nereid-") as mirror,
+            stack(console, Path(mirror)) as url,
+            httpx.Client(base_url=url, trust_env=False, timeout=30) as client,
+        ):
             show(console, ask_all(client))
             annotate(console, client)
         console.print("stopped: the transformer, the synchroniser, Triton")
@@ -50,15 +55,19 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def stack(console: Console) -> Iterator[str]:
+def stack(console: Console, mirror: Path) -> Iterator[str]:
     """The three parts of `make serve` on free ports; the URL once they are ready. Stopped at the end, whatever happens.
+
+    Args:
+        console: where to say so.
+        mirror: an empty folder.
 
     Without the process manager: nothing need be started again here, and it takes seconds to start and stop.
     """
     http_port, grpc_port, triton_http, triton_grpc, triton_metrics, sync_port = free_ports(6)
     settings = StackSettings(
         repository="model_repository",
-        mirror=OUTPUT / "demo-mirror",
+        mirror=mirror,
         http_port=http_port,
         grpc_port=grpc_port,
         triton_http_port=triton_http,

@@ -5,6 +5,7 @@ the rest; supervisord.conf says how.
 """
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import re
@@ -139,6 +140,10 @@ def check(settings: StackSettings) -> None:
             f"REPOSITORY: {settings.repository} is no folder; expected one, or s3://bucket/prefix; next: make models, "
             "or make export MODEL=... WEIGHTS=... REPOSITORY=..."
         )
+    elif is_locked(settings.mirror_folder / "lock"):
+        raise StackError(
+            f"MIRROR: {settings.mirror_folder} belongs to another stack that runs; next: stop it, or MIRROR=<a folder>"
+        )
     for variable, port in settings.ports.items():
         twins = [other for other, its in settings.ports.items() if its == port and other != variable]
         if twins:
@@ -152,6 +157,18 @@ def check(settings: StackSettings) -> None:
                     f"{variable}: port {port} is taken ({exc.strerror}); next: stop what listens there"
                     f" (ss -ltnp 'sport = :{port}'), or {variable}=<another port>"
                 ) from exc
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock on a file, which need not exist."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def environment(settings: StackSettings, state: str) -> dict[str, str]:

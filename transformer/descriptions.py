@@ -39,6 +39,7 @@ class Descriptions:
             ServingError: it is gone again, or Triton does not answer.
         """
         model = await self.get(name, answered)
+        self.forget(name, answered)  # versions come and go
         self._fetched[name, version] = (time.monotonic(), model)
         return model
 

@@ -8,9 +8,18 @@ SyncError
     TritonError    Triton is away, or has no room
 """
 
+_LONGEST = 600
+
 
 class SyncError(Exception):
-    """Root of the tree; the message says what, got and expected."""
+    """Root of the tree; the message says what, got and expected.
+
+    It may quote what somebody wrote into the bucket: nothing of it can end a line of the log, or steer a terminal.
+    """
+
+    def __str__(self) -> str:
+        text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in super().__str__())
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 class Refused(SyncError):

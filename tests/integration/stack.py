@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -94,7 +95,8 @@ def stop_while_models_load(program: str) -> list[psutil.Process]:
         What outlived it.
     """
     mark = uuid4().hex
-    marks = free_ports() | {"MARK": mark}
+    mirror = tempfile.TemporaryDirectory()
+    marks = free_ports() | {"MARK": mark, "MIRROR": mirror.name}
 
     def started() -> list[psutil.Process]:
         processes = psutil.process_iter(["name", "environ"])
@@ -119,6 +121,7 @@ def stop_while_models_load(program: str) -> list[psutil.Process]:
     _, alive = psutil.wait_procs(started(), timeout=1)
     for process in alive:
         process.kill()
+    mirror.cleanup()
     return alive
 
 

@@ -162,6 +162,13 @@ def test_swapped_model_is_asked_anew_and_not_blamed_on_the_client(tmp_path: Path
         wait_until(lambda: ask() == {"name": "digits", "version": "9", "task": "detect"}, seconds=30, log=stack.log)
 
 
+def test_mirror_belongs_to_one_stack(tmp_path: Path) -> None:
+    with start_stack(MODELS, tmp_path / "log"):
+        done = run_program("serve.py", MIRROR=str(tmp_path / "log-mirror"), **free_ports())
+    assert done.returncode == 1
+    assert "belongs to another stack that runs; next: stop it, or MIRROR=" in done.stderr
+
+
 def test_stack_uses_a_triton_that_runs_elsewhere(tmp_path: Path) -> None:
     with (
         start_triton(MODELS, tmp_path / "triton.log") as triton,

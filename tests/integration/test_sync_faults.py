@@ -267,7 +267,8 @@ def test_full_disk_is_told_and_taken_once_there_is_room(small_disk: Path, tmp_pa
 
 
 def test_idle_poll_of_many_models_is_one_listing(tmp_path: Path) -> None:
-    with start_synced(tmp_path, {"rows": FIRST}) as synced:
+    with start_synced(tmp_path, {"rows": FIRST}, PREDICTOR_PINS='{"rows": [1]}') as synced:
+        synced.upload("rows", 2, Build(2))
         for model in range(200):
             for version in (1, 2, 3):
                 for name in ("config.pbtxt", "golden.npz"):  # they wait for their manifests
@@ -279,5 +280,8 @@ def test_idle_poll_of_many_models_is_one_listing(tmp_path: Path) -> None:
         requests = list(synced.proxy.requests)
         assert {request.path for request in requests} == {"/models"}
         first_pages = [request for request in requests if "continuation-token" not in request.query]
-        # 1,205 objects: two pages.
+        # 1,211 objects: two pages.
         assert abs(len(requests) - 2 * len(first_pages)) <= 1
+        # The setting of this process overrides the policy.
+        assert synced.status()["models"]["rows"]["policy"] == "specific 1 (setting)"
+        assert (synced.version("rows", 1)["state"], synced.version("rows", 2)["state"]) == ("serving", "available")
