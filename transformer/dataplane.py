@@ -174,7 +174,7 @@ class DataPlane:
                 waiting_for = await self._synchroniser.waiting_for()
                 raise PredictorUnavailable(f"model {name!r} does not serve yet: waiting for {waiting_for}") from exc
             known = await self._synchroniser.knows(name)
-            if known is False:
+            if known is False and isinstance(exc, NothingServes):
                 raise ModelNotFound(f"model {name!r} is unknown") from exc
             if known and not version:
                 raise NothingServes(name) from exc

@@ -443,7 +443,7 @@ class Model:
 
     def _report(self, version: int, doing: str) -> None:
         self._doing[version] = doing
-        self._status.set_version(self.name, version, VersionStatus("staged", doing))
+        self._show()
 
     def _show(self) -> None:
         """Tell what is known."""

@@ -1,6 +1,7 @@
 """What tests/integration/versions.py builds is what it says: in the real embedded Triton, and in the whole stack."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,9 +150,10 @@ def test_load_tells_failures_and_ends_with_a_server_that_hangs(tmp_path: Path) -
     write(tmp_path / "repository", "rows", BUILD)
     with start_stack(tmp_path / "repository", tmp_path / "log") as stack:
         addresses = (f"127.0.0.1:{stack.http_port}", f"127.0.0.1:{stack.grpc_port}")
-        with Load(Plan(*addresses, "rows", row=[1.0] * 4, timeout_s=1)) as load:
+        with Load(Plan(*addresses, "rows", row=[1.0] * 4, timeout_s=3)) as load:
             assert load.wait_for_version("1", seconds=20)
             (transformer,) = find_transformer(stack.process.pid)
+            suspended = time.monotonic()
             transformer.suspend()
             try:
                 assert load.wait_for(lambda answer: bool(answer.error), seconds=20)
@@ -159,5 +161,5 @@ def test_load_tells_failures_and_ends_with_a_server_that_hangs(tmp_path: Path) -
             finally:
                 transformer.resume()
     assert {"", "DEADLINE_EXCEEDED"} >= {answer.status for answer in result.failures}
-    assert result.failures[0].seconds < 3
-    assert result.between(0, result.failures[0].started).failures == []
+    assert result.failures[0].seconds < 10
+    assert result.between(0, suspended - 3).failures == []
