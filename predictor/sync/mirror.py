@@ -60,6 +60,7 @@ class Mirror:
             self._lock = (self.root / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
+            self._lock.close()
             raise StartError(
                 f"the mirror {root} belongs to another synchroniser that runs; choose another with PREDICTOR_MIRROR"
                 " (make: MIRROR=)"

@@ -1,0 +1,239 @@
+"""Layout, choice of versions, folders, proofs: what the synchroniser decides without anybody to ask."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from predictor.backends.onnxruntime.artifact import read_external_files
+from predictor.errors import StartError
+from predictor.sync import config as configs
+from predictor.sync.config import Policy
+from predictor.sync.errors import Refused, StorageError
+from predictor.sync.layout import read_layout
+from predictor.sync.mirror import Mirror
+from predictor.sync.plan import choose
+from predictor.sync.storage import FolderStorage, Object, open_storage, read
+from predictor.sync.trial import _compare, _compare_detections
+from predictor.sync.warmup import add_warmup
+from tests.integration.models import build_identity
+
+NOW = datetime.now(UTC)
+LATEST = Policy(latest=1, specific=None)
+
+
+def listing(*keys: str) -> list[Object]:
+    return [Object(key, 1, key, NOW) for key in keys]
+
+
+def test_layout_takes_what_triton_reads_and_no_more() -> None:
+    models, ignored = read_layout(
+        listing(
+            "manifest.schema.json",
+            "a/",
+            "a/config.pbtxt",
+            "a/labels.txt",
+            "a/configs/gpu.pbtxt",
+            "a/warmup/input",
+            "a/1/model.onnx",
+            "a/1/model.data",
+            "a/1/model.py",
+            "a/1/libx.so",
+            "a/1/sub/model.onnx",
+            "a/01/model.onnx",
+            "a/9223372036854775808/model.onnx",
+            "a/configs/evil.py",
+            "a/.export/model.onnx",
+            "A/1/model.onnx",
+            "b",
+        )
+    )
+    assert models.keys() == {"a"}
+    assert models["a"].shared.keys() == {"config.pbtxt", "labels.txt", "configs/gpu.pbtxt", "warmup/input"}
+    assert {version: set(files) for version, files in models["a"].versions.items()} == {1: {"model.onnx", "model.data"}}
+    assert ignored.keys() == {
+        "a/1/model.py",
+        "a/1/libx.so",
+        "a/1/sub/model.onnx",
+        "a/01/model.onnx",
+        "a/9223372036854775808/model.onnx",
+        "a/configs/evil.py",
+        "A/1/model.onnx",
+        "b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("available", "policy", "current", "unfit", "apart", "wanted"),
+    [
+        ({1: "a", 2: "b"}, LATEST, {}, set(), {}, {2: "b"}),
+        ({1: "a", 2: "b"}, LATEST, {1: "a"}, {"b"}, {}, {1: "a"}),
+        # Changed into something unfit: stays as it was taken.
+        ({1: "a", 2: "B"}, LATEST, {2: "b"}, {"B"}, {}, {2: "b"}),
+        # Gone: the one before. None that is good: what serves.
+        ({1: "a"}, LATEST, {2: "b"}, set(), {}, {1: "a"}),
+        ({1: "a"}, LATEST, {2: "b"}, {"a"}, {}, {2: "b"}),
+        ({1: "a", 2: "b"}, Policy(None, frozenset({1})), {2: "b"}, set(), {}, {1: "a"}),
+        ({1: "a", 2: "b"}, Policy(None, frozenset({7})), {2: "b"}, set(), {}, {2: "b"}),
+        ({1: "a", 2: "b"}, Policy(None, None), {}, set(), {}, {1: "a", 2: "b"}),
+        # Labels that differ from the newest one's are left out, and only then.
+        ({1: "a", 2: "b", 3: "c"}, Policy(2, None), {}, set(), {"b": "c"}, {1: "a", 3: "c"}),
+        ({1: "a", 2: "b"}, Policy(2, None), {}, set(), {"b": "c"}, {1: "a", 2: "b"}),
+    ],
+)
+def test_choice_of_versions(
+    available: dict[int, str],
+    policy: Policy,
+    current: dict[int, str],
+    unfit: set[str],
+    apart: dict[str, str],
+    wanted: dict[int, str],
+) -> None:
+    assert choose(available, policy, current=current, unfit=unfit, apart=apart) == wanted
+
+
+def test_folder_is_listed_without_following_links(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("x")
+    root = tmp_path / "models"
+    (root / "a" / "1").mkdir(parents=True)
+    (root / "a" / "1" / "model.onnx").write_bytes(b"12")
+    (root / "a" / "1" / "linked.onnx").symlink_to(tmp_path / "outside" / "secret")
+    (root / "b").symlink_to(tmp_path / "outside")
+    objects = {item.key: item for item in FolderStorage(root).list()}
+    assert objects.keys() == {"a/1/model.onnx", "a/1/linked.onnx", "b"}
+    models, ignored = read_layout(objects.values())
+    assert set(models["a"].versions[1]) == {"model.onnx"}
+    assert set(ignored) == {"a/1/linked.onnx", "b"}
+
+
+def test_file_that_changes_or_becomes_a_link_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"12")
+    storage = FolderStorage(tmp_path)
+    (item,) = storage.list()
+    assert read(storage, item, limit=10) == b"12"
+    path.write_bytes(b"13")
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(StorageError, match="changed"):
+        read(storage, item, limit=10)
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    with pytest.raises(StorageError):
+        read(storage, item, limit=10)
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/x", "http://host/bucket"])
+def test_strange_url_is_refused(url: str) -> None:
+    with pytest.raises(StorageError, match="expected s3://bucket/prefix or a folder"):
+        open_storage(url)
+
+
+def test_message_keeps_to_its_line() -> None:
+    assert str(Refused("a\nb\x1b[2J")) == r"a\nb\x1b[2J"
+
+
+def test_mirror_belongs_to_one_process_and_sweeps_what_is_half_made(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path)
+    with pytest.raises(StartError, match="another synchroniser"):
+        Mirror(tmp_path)
+    staged = mirror.staging("a", 1, "f" * 64)
+    (staged / "1").mkdir(parents=True)
+    (staged / "1" / "model.onnx").write_bytes(b"1")
+    (staged / "config.pbtxt").write_bytes(b"own")
+    mirror.offer("a", staged)
+    generation = mirror.assemble("a", {1: staged}, {1: "f"}, b"composed")
+    mirror.switch("a", generation)
+    unused = mirror.assemble("a", {1: staged}, {1: "g"}, b"other")
+    mirror.close()
+    again = Mirror(tmp_path)
+    assert again.names() == ["a"]
+    current = again.current("a")
+    assert current is not None
+    assert (current.prints, (current.folder / "config.pbtxt").read_bytes()) == ({1: "f"}, b"composed")
+    assert not unused.folder.exists()
+    assert not list(again.trial.iterdir())
+    assert not staged.exists()
+    again.close()
+
+
+def detections(rows: list[tuple[float, float, int]]) -> dict[str, NDArray[Any]]:
+    return {
+        "boxes": np.array([[[x, 10, 8, 8] for x, _, _ in rows]], np.float32),
+        "scores": np.array([[score for _, score, _ in rows]], np.float32),
+        "classes": np.array([[label for _, _, label in rows]], np.int32),
+    }
+
+
+GOLDEN = [(10.0, 0.9, 1), (50.0, 0.6, 2), (90.0, 0.01, 3)]
+
+
+@pytest.mark.parametrize(
+    ("got", "fits"),
+    [
+        (GOLDEN, True),
+        ([(50.0, 0.6, 2), (10.2, 0.91, 1), (20.0, 0.01, 7)], True),  # another order, and chance at the end
+        ([(10.0, 0.9, 2), (50.0, 0.6, 2), (90.0, 0.01, 3)], False),
+        ([(10.0, 0.7, 1), (50.0, 0.6, 2), (90.0, 0.01, 3)], False),
+        ([(30.0, 0.9, 1), (50.0, 0.6, 2), (90.0, 0.01, 3)], False),
+        ([(10.0, 0.9, 1), (50.0, 0.6, 2), (90.0, 0.99, 3)], False),
+    ],
+)
+def test_detections_are_found_again_whatever_their_order(got: list[tuple[float, float, int]], fits: bool) -> None:
+    if fits:
+        _compare_detections(detections(got), detections(GOLDEN))
+        return
+    with pytest.raises(Refused, match="golden input"):
+        _compare_detections(detections(got), detections(GOLDEN))
+
+
+@pytest.mark.parametrize(("difference", "fits"), [(0.0, True), (0.01, True), (0.1, False), (np.nan, False)])
+def test_numbers_may_differ_a_little(difference: float, fits: bool) -> None:
+    want = {"y": np.array([[0.5, 0.25]], np.float32)}
+    got = {"y": want["y"] + np.float32(difference)}
+    if fits:
+        _compare(got, want)
+        return
+    with pytest.raises(Refused, match=r"output 'y'\[0, [01]\]"):
+        _compare(got, want)
+
+
+def test_golden_input_becomes_the_warm_up(tmp_path: Path) -> None:
+    config = configs.parse(
+        b'max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: 2 }'
+        b'output { name: "y" data_type: TYPE_FP32 dims: 2 }',
+        where="config.pbtxt",
+    )
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    np.savez(tmp_path / "golden.npz", x=x, y=x)
+    add_warmup(config, tmp_path / "golden.npz", tmp_path)
+    (sample,) = config.model_warmup
+    assert (sample.batch_size, list(sample.inputs["x"].dims)) == (3, [2])
+    assert (tmp_path / "warmup" / sample.inputs["x"].input_data_file).read_bytes() == x.tobytes()
+    configs.check(config, where="config.pbtxt")
+
+
+def test_external_data_is_found_wherever_a_tensor_is(tmp_path: Path) -> None:
+    def tensor(name: str, location: str) -> onnx.TensorProto:
+        made = onnx.TensorProto(name=name, data_type=1, dims=[2], data_location=onnx.TensorProto.EXTERNAL)
+        made.external_data.add(key="offset", value="0")
+        made.external_data.add(key="location", value=location)
+        return made
+
+    model = onnx.load_from_string(build_identity())
+    model.graph.initializer.append(tensor("w", "model.data"))
+    constant = onnx.helper.make_node("Constant", [], ["c"])
+    constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR, t=tensor("c", "more.data"))
+    branch = onnx.helper.make_graph([], "branch", [], [], initializer=[tensor("b", "../up")])
+    model.graph.node.append(constant)
+    model.graph.node.append(onnx.helper.make_node("If", ["c"], ["d"], then_branch=branch, else_branch=branch))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert read_external_files(path) == {"model.data", "more.data", "../up"}
+    path.write_bytes(build_identity())
+    assert read_external_files(path) == set()
