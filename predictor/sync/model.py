@@ -137,7 +137,8 @@ class Model:
     def needs_work(self) -> bool:
         """Whether `work` has something to do."""
         if self.listed is not None:
-            if self.listed.folder != self._handled:
+            is_removed = self.listed.folder is None and self.serving and self._due is None
+            if self.listed.folder != self._handled or is_removed:
                 return True
             if self.settles is not None and self.listed.began >= self.settles:
                 return True
@@ -208,9 +209,12 @@ class Model:
         try:
             self._load(self.name)
         except Refused as exc:
-            # What served yesterday, under another Triton perhaps. The repository may have something better.
-            self._error = f"version {versions} does not load any more: {exc}"
-            log.warning("%s: %s", self.name, self._error)
+            # What served yesterday, under another Triton perhaps.
+            reason = f"version {versions} does not load any more: {exc}"
+            if self.listed is None:
+                raise Passing(reason) from exc
+            log.warning("%s: %s", self.name, reason)
+            self._mirror.switch(self.name, None)  # it is tried as if it were new, and so are the others
             return
         self.loaded, self._failures, self._error = True, 0, None
         log.info("%s: version %s serves", self.name, versions)
@@ -381,6 +385,7 @@ class Model:
             self._load(self.name)
         except (Refused, TritonError) as exc:
             self._mirror.switch(self.name, before if before.prints else None)
+            self._mirror.clean(self.name, keep=self._memory.proven.values())
             raise Passing(f"version {_list(wanted)} was good, and does not load: {exc}") from exc
         self._note_serving(wanted, before)
         self._mirror.clean(self.name)

@@ -123,8 +123,9 @@ class Synchroniser:
         """When the next listing begins: after the interval, or sooner where files have had time to settle."""
         if self._listing_failures:
             return self._next_listing
-        settles = [model.settles for model in self._models.values() if model.settles is not None]
-        return min([self._next_listing, *settles])
+        settles = (model.settles for model in self._models.values())
+        # One that has passed was seen by the listing that began after it.
+        return min([self._next_listing, *(at for at in settles if at is not None and at > self._listing_began)])
 
     def _note_failed_listing(self, error: StorageError) -> None:
         self._listing_failures += 1

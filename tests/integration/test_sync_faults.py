@@ -220,6 +220,13 @@ def test_waits_for_s3_and_says_so(tmp_path: Path) -> None:
         with start_stack(REPOSITORY, tmp_path / "second", variables=variables) as stack:
             assert stack.http.post("/predict/rows", json=[1.0] * 4).json()["model"]["version"] == "1"
             assert not stack.http.get("/status").json()["listing"]["ok"]
+            # What was taken away meanwhile goes, now that it can be seen.
+            s3.upload(write(tmp_path / "other", "other", FIRST, number=1), f"{PREFIX}/other/1")
+            s3.delete(f"{PREFIX}/rows/")
+            proxy.pass_all()
+            wait(lambda: list(stack.http.get("/status").json()["models"]) == ["other"])
+            wait(lambda: stack.http.post("/predict/other", json=[1.0] * 4).is_success)
+            assert stack.http.post("/predict/rows", json=[1.0] * 4).status_code == 404
 
 
 def wait(condition: Callable[[], bool | str], *, seconds: float = 60) -> None:
