@@ -226,7 +226,7 @@ def test_waits_for_s3_and_says_so(tmp_path: Path) -> None:
             proxy.pass_all()
             wait(lambda: list(stack.http.get("/status").json()["models"]) == ["other"])
             wait(lambda: stack.http.post("/predict/other", json=[1.0] * 4).is_success)
-            assert stack.http.post("/predict/rows", json=[1.0] * 4).status_code == 404
+            wait(lambda: stack.http.post("/predict/rows", json=[1.0] * 4).status_code == 404)
 
 
 def wait(condition: Callable[[], bool | str], *, seconds: float = 60) -> None:
