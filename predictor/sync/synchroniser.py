@@ -38,6 +38,7 @@ class Synchroniser:
         self._first: set[str] | None = None  # models of the first listing
         self._listing: Future[list[Object]] | None = None
         self._listing_began = 0.0
+        self._listing_since = ""
         self._next_listing = 0.0
         self._listing_failures = 0
         self._ignored: Mapping[str, str] = {}
@@ -103,7 +104,7 @@ class Synchroniser:
     def _look_at_repository(self, lister: ThreadPoolExecutor) -> None:
         if self._listing is None:
             if time.monotonic() >= self._listing_due():
-                self._listing_began = time.monotonic()
+                self._listing_began, self._listing_since = time.monotonic(), now()
                 self._listing = lister.submit(self._storage.list)
                 self._listing.add_done_callback(lambda _: self._wake.set())
             return
@@ -132,7 +133,8 @@ class Synchroniser:
         pause = self._shared.pause_after(self._listing_failures)
         self._next_listing = time.monotonic() + pause
         before = self._status.as_json()["listing"]
-        since = before["failing_since"] or now()
+        # Since it began: a storage that hangs is noticed later.
+        since = before["failing_since"] or self._listing_since
         self._status.set(listing={**before, "ok": False, "failing_since": since, "error": str(error)})
         self._status.metrics.listings.labels("failed").inc()
         log.warning("%s; what serves goes on serving; next try in %.0f s", error, pause)
