@@ -122,7 +122,7 @@ def rollback(args: Namespace, console: Console) -> None:
     console.print(f"{model}: version {number} is pinned in {storage.address}/{model}/{CONFIG}", soft_wrap=True)
     if states is None:
         console.print(f"no server was asked; {max(serving)} is what the policy asked for until now")
-    console.print("undo: make unpin")
+    console.print(f"undo: make unpin MODEL={model} REPOSITORY={storage.address}", soft_wrap=True)
 
 
 def unpin(args: Namespace, console: Console) -> None:
