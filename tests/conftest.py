@@ -11,6 +11,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # each worker that gets one of them starts for itself.
 _FIRST = (
     "test_stack.py",
+    "test_sync_faults.py",
+    "test_sync_swaps.py",
     "test_predict.py",
     "test_bad_input.py",
     "test_protocols.py",

@@ -2,8 +2,10 @@
 
 import itertools
 import json
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -81,15 +83,24 @@ def upload(storage: Storage, source: Source, *, above: int, sent: Sent) -> int:
         ExportError: it failed, or was interrupted; what had been written is removed.
     """
     stop = Event()
-    # In a thread of its own, so that Ctrl-C cannot come between what is written and the knowledge of it.
-    with ThreadPoolExecutor(1) as pool:
+    with _ctrl_c_sets(stop), ThreadPoolExecutor(1) as pool:
         uploading = pool.submit(_upload, storage, source, above, sent, stop)
-        try:
-            while wait([uploading], timeout=_LOOK_S).not_done:
-                pass  # a signal that another thread takes does not end a longer wait
-        except KeyboardInterrupt:
-            stop.set()
-        return uploading.result()
+        while wait([uploading], timeout=_LOOK_S).not_done:
+            pass  # a signal that another thread takes does not end a longer wait
+    number = uploading.result()
+    if stop.is_set():
+        raise ExportError(f"interrupted; {source.manifest['model']}/{number} is published: it was complete already")
+    return number
+
+
+@contextmanager
+def _ctrl_c_sets(stop: Event) -> Iterator[None]:
+    """An exception in the main thread could come between what is written and the knowledge of it; this cannot."""
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def update_config(storage: Storage, source: Source, before: Model) -> str:

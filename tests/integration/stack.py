@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -45,6 +45,15 @@ class Stack:
     sync: str
     process: subprocess.Popen[bytes]
     log: Path
+
+    def part(self, word: str) -> psutil.Process:
+        """The process that has this word in its command line."""
+        for child in psutil.Process(self.process.pid).children():
+            # Orphans of tritonserver are swept here, and may be gone meanwhile.
+            with suppress(psutil.NoSuchProcess):
+                if any(word in argument for argument in child.cmdline()):
+                    return child
+        raise LookupError(word)
 
 
 def free_ports() -> dict[str, str]:

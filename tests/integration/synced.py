@@ -101,8 +101,7 @@ class Synced:
 
     def part(self, word: str) -> psutil.Process:
         """A process of the stack whose command line has this word."""
-        children = psutil.Process(self.stack.process.pid).children()
-        return next(child for child in children if any(word in argument for argument in child.cmdline()))
+        return self.stack.part(word)
 
     def load(self, model: str, *, picture: Path | None = None) -> Load:
         """A row, or a picture, over four connections."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -218,9 +217,7 @@ def test_many_large_pictures_do_not_fill_the_memory(stack: Stack) -> None:
     Image.new("1", (7000, 7000)).save(buffer, "PNG")  # 6 kB, 147 MB decoded
     response = stack.http.post("/predict/digits", files=[("image", buffer.getvalue())] * 24, timeout=120)
     assert response.status_code == 200
-    (transformer,) = (
-        child for child in psutil.Process(stack.process.pid).children() if "transformer" in child.cmdline()
-    )
+    transformer = stack.part("transformer")
     peak = next(
         int(line.split()[1]) / 1024
         for line in Path(f"/proc/{transformer.pid}/status").read_text().splitlines()
