@@ -17,8 +17,9 @@ TRITON_URL ?=
 MIRROR ?=
 POLL_S ?= 10
 SETTLE_S ?= 10
+PROFILE ?= fp32
 INTERFACE ?= fused
-export REPOSITORY MIRROR POLL_S SETTLE_S HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT \
+export REPOSITORY MIRROR POLL_S SETTLE_S PROFILE HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT \
 	SYNC_PORT TRITON_URL S3_PORT
 
 BIN := .venv/bin
@@ -40,7 +41,7 @@ help: ## Print this list
 demo: $(STACK) models ## Start everything, ask each shipped model, show the answers, stop (about 10 s)
 	@$(BIN)/python demo.py
 
-serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (HTTP_PORT, TRITON_URL, ...)
+serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (PROFILE=fp32|fast|int8, HTTP_PORT, TRITON_URL, ...)
 	@exec $(BIN)/python serve.py
 
 protocols: .venv/.stack ## Show what each protocol adds to the same question (beside a running make serve)

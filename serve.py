@@ -44,6 +44,7 @@ class StackSettings(BaseSettings):
 
     repository: str = "model_repository"
     mirror: Path | None = None
+    profile: str = Field(default="fp32", pattern="^[a-z][0-9a-z-]*$")
     poll_s: float = Field(default=10, ge=0.1)
     settle_s: float = Field(default=10, ge=0)
     http_port: int = Field(default=8080, ge=1, le=65535)
@@ -74,9 +75,10 @@ class StackSettings(BaseSettings):
 
     @property
     def mirror_folder(self) -> Path:
-        """Where the models of this repository are mirrored to."""
+        """Where the models of this repository are mirrored to: one for each profile, which it holds composed."""
         name = re.sub(r"[^a-z0-9]+", "-", self.repository.lower()).strip("-")[:40]
         source = self.repository if "://" in self.repository else str(Path(self.repository).resolve())
+        source += f"#{self.profile}"
         return self.mirror or Path(".cache") / "mirror" / f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 
@@ -189,6 +191,7 @@ def environment(settings: StackSettings, state: str) -> dict[str, str]:
         "PREDICTOR_HOST": settings.predictor_host,
         "PREDICTOR_REPOSITORY": settings.repository,
         "PREDICTOR_MIRROR": str(settings.mirror_folder),
+        "PREDICTOR_PROFILE": settings.profile,
         "PREDICTOR_POLL_S": str(settings.poll_s),
         "PREDICTOR_SETTLE_S": str(settings.settle_s),
         "PREDICTOR_SYNC_PORT": str(settings.sync_port),
@@ -281,7 +284,9 @@ def describe_stack(settings: StackSettings, transformer: "httpx.Client") -> list
             continue
         task = metadata["parameters"]["task"]
         versions = ", ".join(metadata["versions"])
-        lines.append(f"  [bold]{model}[/] {versions} {task or 'tensors: its config names no task'}")
+        profile = transformer.get(f"/v2/models/{model}/config").raise_for_status().json()["parameters"].get("profile")
+        how = f" ({profile['string_value']})" if profile else ""
+        lines.append(f"  [bold]{model}[/] {versions} {task or 'tensors: its config names no task'}{how}")
         if task and not example:
             example = f"curl {example_body(metadata)} {url}/predict/{model}"
     if not settings.triton_url:

@@ -5,6 +5,10 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from predictor.cpus import cpu_limit
+
+DEFAULT_PROFILE = "fp32"
+
 
 class Settings(BaseSettings):
     """What `python -m predictor triton` starts, and `python -m predictor sync` keeps up to date.
@@ -29,6 +33,10 @@ class Settings(BaseSettings):
         poll_s: Seconds between two listings of the repository.
         settle_s: Seconds without a change after which a version without manifest.json is complete.
         load_timeout_s: Longest that Triton may take to load a version.
+        profile: How models run: the name of a config of theirs, `<model>/<version>/<profile>.pbtxt` or
+            `<model>/configs/<profile>.pbtxt`. A model without it, and `fp32`, run as their config.pbtxt says.
+        cpus: CPUs that Triton may use, for threads and instances that no config sets; by default the CPU limit of this
+            process's own container.
         pins: Versions to serve whatever the version policy says, as JSON by model: `{"digits": [3]}`.
     """
 
@@ -49,4 +57,6 @@ class Settings(BaseSettings):
     poll_s: float = Field(default=10.0, ge=0.1)
     settle_s: float = Field(default=10.0, ge=0.0)
     load_timeout_s: float = Field(default=600.0, gt=0)
+    profile: str = Field(default=DEFAULT_PROFILE, pattern="^[a-z][0-9a-z-]*$")
+    cpus: float = Field(default_factory=cpu_limit, gt=0)
     pins: dict[str, list[int]] = {}

@@ -1,1 +1,1 @@
-"""Triton backends in Python. Each folder is loaded by Triton under its name."""
+"""Backends for the embedded Triton, which ships none for ONNX: each folder with a `model.py` is one."""

@@ -104,6 +104,13 @@ def contract(config: ModelConfig) -> bytes:
     return _serialise(kept)
 
 
+def meaning(config: ModelConfig) -> bytes:
+    """Return what of `contract` a reply depends on; how many items Triton takes at once is none of it."""
+    kept = ModelConfig.FromString(contract(config))
+    kept.ClearField("max_batch_size")
+    return _serialise(kept)
+
+
 def with_policy_cleared(config: ModelConfig) -> bytes:
     """Return all that the config says but for the model's name and which versions serve."""
     rest = _copy(config)
@@ -132,13 +139,12 @@ def compose(own: ModelConfig | None, *, versions: Collection[int]) -> bytes:
     return text.encode()
 
 
-def compose_variant(variant: ModelConfig, own: ModelConfig | None, *, versions: Collection[int]) -> bytes:
-    """Return one of `configs/*.pbtxt` as Triton gets it: how to run, from the variant; what it means, from the version.
+def merge_variant(variant: ModelConfig, own: ModelConfig | None) -> ModelConfig:
+    """Return a profile's config: how to run, from the variant; what it means, from the version.
 
     Args:
         variant: Checked. Its tensors and batch size hold where it has any; its metadata where the version has none.
         own: As of `compose`.
-        versions: As of `compose`.
     """
     composed = _copy(variant)
     if own is not None:
@@ -147,7 +153,7 @@ def compose_variant(variant: ModelConfig, own: ModelConfig | None, *, versions: 
                 getattr(composed, field).MergeFrom(getattr(own, field))
         composed.max_batch_size = composed.max_batch_size or own.max_batch_size
         _copy_metadata(own, composed)
-    return compose(composed, versions=versions)
+    return composed
 
 
 def _copy(config: ModelConfig) -> ModelConfig:

@@ -179,7 +179,11 @@ class Model:
             self._error = f"{exc}; what serves goes on serving"
             log.warning("%s: %s", self.name, self._error)
             return False
-        requests = {version: Request(self.name, version, listed.folder, config) for version in listed.folder.versions}
+        settings = self._shared.settings
+        requests = {
+            version: Request(self.name, version, listed.folder, config, settings.profile, settings.cpus)
+            for version in listed.folder.versions
+        }
         prints = {version: fingerprint(request) for version, request in requests.items()}
         self._note_seen(prints, listed)
         for request in requests.values():
@@ -348,8 +352,8 @@ class Model:
         """
         if request.version not in self.serving:
             return
-        served, new = (_contract(folder, request.version) for folder in (self._current.folder, target))
-        if served != new:
+        served, new = (_read_config(folder, request.version) for folder in (self._current.folder, target))
+        if configs.meaning(served) != configs.meaning(new):
             raise Refused(
                 "its labels or tensors are others than those this number serves with: a version is immutable, "
                 "upload it under a new number"
@@ -369,7 +373,7 @@ class Model:
             for version, key in wanted.items()
         }
         newest = max(sources)
-        contracts = {version: _contract(folder, version) for version, folder in sources.items()}
+        contracts = {version: configs.contract(_read_config(folder, version)) for version, folder in sources.items()}
         if misfits := [version for version in sources if contracts[version] != contracts[newest]]:
             # Triton has one config for all versions of a model.
             for version in misfits:
@@ -378,8 +382,7 @@ class Model:
                 log.warning("%s: version %d cannot serve beside %d: %s", self.name, version, newest, reason)
             return
         self._report(newest, "loading")
-        config = configs.parse(_config_path(sources[newest], newest).read_bytes(), where=CONFIG)
-        text = configs.compose(config, versions=list(sources))
+        text = configs.compose(_read_config(sources[newest], newest), versions=list(sources))
         self._mirror.switch(self.name, self._mirror.assemble(self.name, sources, wanted, text))
         try:
             self._load(self.name)
@@ -485,12 +488,9 @@ class Model:
         return VersionStatus("available", apart)
 
 
-def _contract(folder: Path, version: int) -> bytes:
-    return configs.contract(configs.parse(_config_path(folder, version).read_bytes(), where=CONFIG))
-
-
-def _config_path(folder: Path, version: int) -> Path:
-    return folder / str(version) / CONFIG
+def _read_config(folder: Path, version: int) -> Any:
+    """The config that a staged version serves with."""
+    return configs.parse((folder / str(version) / CONFIG).read_bytes(), where=CONFIG)
 
 
 def _pin_error(policy: Policy, available: Collection[int]) -> str | None:

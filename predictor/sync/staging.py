@@ -1,6 +1,5 @@
 """A version from the repository to a model folder of its own, complete and checked."""
 
-import copy
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
@@ -8,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from predictor.backends.onnxruntime.artifact import read_external_files
+from predictor.backends.artifact import read_external_files
+from predictor.settings import DEFAULT_PROFILE
 from predictor.sync import config as configs
 from predictor.sync.errors import Incomplete, Passing, Refused
 from predictor.sync.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, MODEL_SUFFIXES, ModelFolder, refuse_file
 from predictor.sync.manifest import Entry, read_manifest
 from predictor.sync.storage import Object, Storage, download, read
+from predictor.sync.threads import fill_threads
 from predictor.sync.warmup import add_warmup
 
 TEXT_BYTES = 2**20  # of a config.pbtxt or manifest.json
@@ -29,12 +30,16 @@ class Request:
         version: its number.
         folder: the model as it was listed.
         config: `ModelConfig` of the model's own config.pbtxt, or None where it has none.
+        profile: of the settings.
+        cpus: of the settings.
     """
 
     model: str
     version: int
     folder: ModelFolder
     config: Any
+    profile: str
+    cpus: float
 
     @property
     def files(self) -> Mapping[str, Object]:
@@ -43,7 +48,7 @@ class Request:
 
 
 def fingerprint(request: Request) -> str:
-    """Another one whenever anything that belongs to the version is another: files, labels, the config it serves with.
+    """Another one whenever anything that belongs to the version is another: files, labels, how and as what it serves.
 
     The version policy is none of it.
     """
@@ -52,6 +57,7 @@ def fingerprint(request: Request) -> str:
         f"{path}\0{item.etag}\0{item.size}"
         for path, item in sorted([*shared.items(), *((f"./{name}", item) for name, item in request.files.items())])
     ]
+    lines.append(f"{request.profile}\0{request.cpus:g}")
     digest = hashlib.sha256("\n".join(lines).encode())
     if CONFIG not in request.files and request.config is not None:
         digest.update(configs.with_policy_cleared(request.config))
@@ -109,23 +115,24 @@ def _stage(storage: Storage, request: Request, target: Path, count: Callable[[in
     version = target / str(request.version)
     version.mkdir(parents=True)
     own = _own_config(storage, request)
+    config = _profile_config(storage, request, own, files)
     for name, item in files.items():
         digest = download(storage, item, version / name, count=count)
         if entries is not None and digest != entries[name].sha256:
             raise Refused(f"{name}: sha256 got {digest[:12]}..., expected {entries[name].sha256[:12]}... by {MANIFEST}")
-    _check_model_file(version, own)
-    if own is not None and (golden := golden_of(target, request.version)):
-        own = copy.deepcopy(own)
-        add_warmup(own, golden, target)
-    text = configs.compose(own, versions=[request.version])
+    _check_model_file(version, config)
+    config = fill_threads(config, cpus=request.cpus)
+    if golden := golden_of(target, request.version):
+        add_warmup(config, golden, target)
+    text = configs.compose(config, versions=[request.version])
     (target / CONFIG).write_bytes(text)
     # The config it serves with stays with it.
     (version / CONFIG).write_bytes(text)
     for path, item in shared.items():
         (target / path).parent.mkdir(exist_ok=True)
         if path.startswith("configs/"):
-            variant = _read_config(storage, item, request)
-            (target / path).write_bytes(configs.compose_variant(variant, own, versions=[request.version]))
+            variant = configs.merge_variant(_read_config(storage, item, request), own)
+            (target / path).write_bytes(configs.compose(variant, versions=[request.version]))
         else:
             download(storage, item, target / path, count=count)
 
@@ -152,6 +159,22 @@ def _own_config(storage: Storage, request: Request) -> Any:
     if CONFIG in request.files:
         return _read_config(storage, request.files[CONFIG], request)
     return request.config
+
+
+def _profile_config(storage: Storage, request: Request, own: Any, files: Mapping[str, Object]) -> Any:
+    """The config of the profile, which says so; `own` where the version has none.
+
+    A version with a config of its own brings its profiles too: those of the model belong to other files.
+    """
+    name = f"{request.profile}.pbtxt"
+    item = files.get(name)
+    if item is None and CONFIG not in files:
+        item = request.folder.shared.get(f"configs/{name}")
+    if item is None or request.profile == DEFAULT_PROFILE:
+        return own
+    config = configs.merge_variant(_read_config(storage, item, request), own)
+    config.parameters["profile"].string_value = request.profile
+    return config
 
 
 def _read_config(storage: Storage, item: Object, request: Request) -> Any:

@@ -11,10 +11,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from predictor.backends.onnxruntime.artifact import check_versions, find_artifact, read_versions
-from predictor.backends.onnxruntime.batch import join, split, terminate_strings
+from predictor.backends.artifact import check_versions, find_artifact, read_versions
+from predictor.backends.batch import join, split, terminate_strings
 from predictor.backends.onnxruntime.options import FEW_CORES, compose_run_options, compose_session_options
-from predictor.backends.onnxruntime.refusal import ModelRefusedError
+from predictor.backends.refusal import ModelRefusedError
 
 
 def write_model(path: Path, *, ir_version: int = 9, opsets: dict[str, int] | None = None) -> Path:

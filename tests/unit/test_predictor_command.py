@@ -91,7 +91,7 @@ def test_links_are_made_once_and_put_right(installation: Installation) -> None:
     assert stub_link.readlink() == installation.stub
     assert stub_link.lstat().st_ino == made.st_ino
     assert (installation.backends / "onnxruntime" / "model.py").exists()
-    assert sorted(p.name for p in installation.backends.iterdir()) == ["onnxruntime", "python"]
+    assert sorted(p.name for p in installation.backends.iterdir()) == ["onnxruntime", "openvino", "python"]
 
 
 def test_missing_environment_names_the_target(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from predictor.backends.onnxruntime.refusal import ModelRefusedError
-from predictor.backends.onnxruntime.signature import (
+from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.signature import (
     Tensor,
     check_inputs,
     check_outputs,

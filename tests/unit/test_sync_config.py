@@ -13,8 +13,8 @@ from predictor.sync.config import (
     Policy,
     check,
     compose,
-    compose_variant,
     contract,
+    merge_variant,
     model_filename,
     parse,
     read_policy,
@@ -435,7 +435,7 @@ def test_variant_runs_its_way_and_means_what_the_version_means() -> None:
         f'name: "x" backend: "onnxruntime" instance_group {{ count: 3 }} version_policy {{ all {{}} }} '
         f"{parameter('metadata', 'variant')} {parameter('intra_op_thread_count', '4')}"
     )
-    composed = parse(compose_variant(variant, read(OWN), versions=[2]), where=WHERE)
+    composed = parse(compose(merge_variant(variant, read(OWN)), versions=[2]), where=WHERE)
     assert contract(composed) == contract(read(OWN))
     assert composed.instance_group[0].count == 3
     assert composed.parameters["intra_op_thread_count"].string_value == "4"
@@ -445,7 +445,7 @@ def test_variant_runs_its_way_and_means_what_the_version_means() -> None:
 
 def test_variant_keeps_tensors_and_batch_size_of_its_own() -> None:
     variant = read(f"max_batch_size: 1 {IMAGE.replace('32', '64')} {PROBABILITIES.replace('10', '-1')}")
-    composed = parse(compose_variant(variant, read(OWN), versions=[2]), where=WHERE)
+    composed = parse(compose(merge_variant(variant, read(OWN)), versions=[2]), where=WHERE)
     assert (composed.max_batch_size, list(composed.input[0].dims), list(composed.output[0].dims)) == (
         1,
         [64, 64, 1],
@@ -456,9 +456,9 @@ def test_variant_keeps_tensors_and_batch_size_of_its_own() -> None:
 
 @pytest.mark.parametrize("own", [None, ModelConfig()])
 def test_variant_of_a_version_without_metadata(own: Any) -> None:
-    composed = parse(compose_variant(read(parameter("metadata", "variant")), own, versions=[2]), where=WHERE)
+    composed = parse(compose(merge_variant(read(parameter("metadata", "variant")), own), versions=[2]), where=WHERE)
     assert composed.parameters["metadata"].string_value == "variant"
-    assert "metadata" not in parse(compose_variant(ModelConfig(), own, versions=[2]), where=WHERE).parameters
+    assert "metadata" not in parse(compose(merge_variant(ModelConfig(), own), versions=[2]), where=WHERE).parameters
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from predictor.backends.onnxruntime.artifact import read_external_files
+from predictor.backends.artifact import read_external_files
 from predictor.errors import StartError
 from predictor.sync import config as configs
 from predictor.sync.config import Policy

@@ -14,10 +14,10 @@ import onnxruntime
 import triton_python_backend_utils as triton
 from numpy.typing import NDArray
 
-from predictor.backends.onnxruntime.artifact import check_versions, find_artifact
-from predictor.backends.onnxruntime.batch import join, split, terminate_strings
+from predictor.backends.artifact import check_versions, find_artifact
+from predictor.backends.batch import join, split, terminate_strings
 from predictor.backends.onnxruntime.options import compose_run_options, compose_session_options, select_providers
-from predictor.backends.onnxruntime.signature import (
+from predictor.backends.signature import (
     check_inputs,
     check_outputs,
     complete_config,

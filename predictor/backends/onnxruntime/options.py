@@ -1,12 +1,12 @@
 """`config.pbtxt` to the options of an ONNX Runtime session, by the rules of the C++ backend (r24.10)."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import onnxruntime
 
-from predictor.backends.onnxruntime.refusal import ModelRefusedError
+from predictor.backends.refusal import ModelRefusedError
+from predictor.cpus import cpu_limit
 
 # Threads of ONNX Runtime spin while they wait. Beside one other busy process on 2 cores that doubled the time of
 # YOLOv8n 480x640 (131 ms with, 70 ms without); with cores to spare it saves a wake-up.
@@ -53,7 +53,7 @@ def compose_session_options(config: Mapping[str, Any]) -> onnxruntime.SessionOpt
     _parse_bool(parameters, "share_session_between_instances", default=False)
     if _DEVICE_ALLOCATOR in parameters:
         options.add_session_config_entry(_DEVICE_ALLOCATOR, parameters[_DEVICE_ALLOCATOR])
-    if len(os.sched_getaffinity(0)) <= FEW_CORES:
+    if cpu_limit() <= FEW_CORES:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     for library in config.get("model_operations", {}).get("op_library_filename", []):

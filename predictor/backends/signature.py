@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from predictor.backends.onnxruntime.refusal import ModelRefusedError
+from predictor.backends.refusal import ModelRefusedError
 
 # BF16 and the 4- and 8-bit floats are missing in the C++ backend too.
 _DATATYPES = {

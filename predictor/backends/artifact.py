@@ -8,7 +8,7 @@ import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from predictor.backends.onnxruntime.refusal import ModelRefusedError
+from predictor.backends.refusal import ModelRefusedError
 
 DEFAULT_FILENAME = "model.onnx"
 # What ONNX Runtime 1.19.2 accepts, tried one by one: it refuses IR 11, ai.onnx 22 and ai.onnx.ml 6. The other domains

@@ -1,0 +1,142 @@
+"""The `openvino` backend of the embedded Triton: what its Python backend loads for `backend: "openvino"`.
+
+In the cluster the same repository is served by the C++ backend of NVIDIA's image, so this one decides as that does
+(triton-inference-server/openvino_backend). Triton starts one process for each instance of a model.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import triton_python_backend_utils as triton
+from numpy.typing import NDArray
+
+from predictor.backends.artifact import find_artifact
+from predictor.backends.batch import join, split
+from predictor.backends.openvino.options import compose_properties, is_set
+from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.signature import Tensor, check_inputs, check_outputs, complete_config, refuse_unsupported
+
+_DATATYPES = {
+    "boolean": "TYPE_BOOL",
+    "u8": "TYPE_UINT8",
+    "u16": "TYPE_UINT16",
+    "u32": "TYPE_UINT32",
+    "u64": "TYPE_UINT64",
+    "i8": "TYPE_INT8",
+    "i16": "TYPE_INT16",
+    "i32": "TYPE_INT32",
+    "i64": "TYPE_INT64",
+    "f16": "TYPE_FP16",
+    "f32": "TYPE_FP32",
+}
+
+
+class TritonPythonModel:
+    """One instance of one version of a model. The name and the methods are Triton's."""
+
+    @staticmethod
+    def auto_complete_config(model_config: Any) -> Any:
+        """Complete a config that leaves out inputs or outputs; touch no other.
+
+        Args:
+            model_config: `triton.ModelConfig`. Its dictionary is changed in place.
+        """
+        config = model_config.as_dict()
+        if not (config["input"] and config["output"]):
+            refuse_unsupported(config)
+            model = _read_model(config, Path(triton.get_model_dir()))
+            complete_config(config, read_tensors(model.inputs), read_tensors(model.outputs))
+        return model_config
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model and check it against its config.
+
+        Args:
+            args: Of Triton: `model_config` is JSON.
+
+        Raises:
+            ModelRefusedError: the C++ backend would refuse it too.
+            Exception: one of OpenVINO's, with its text.
+        """
+        config = json.loads(args["model_config"])
+        refuse_unsupported(config)
+        properties = compose_properties(config)
+        model = _read_model(config, Path(triton.get_model_dir()))
+        check_inputs(config, read_tensors(model.inputs), overridable={})
+        check_outputs(config, read_tensors(model.outputs))
+        self._batch_size = int(config["max_batch_size"])
+        self._pads = is_set(config, "ENABLE_BATCH_PADDING")
+        if self._batch_size:
+            for tensor in model.inputs:
+                tensor.get_node().set_layout(openvino.Layout("N..."))
+            openvino.set_batch(model, self._batch_size)
+        compiled = openvino.Core().compile_model(model, "CPU", properties)
+        self._request = compiled.create_infer_request()
+        self._outputs = [io["name"] for io in config["output"]]
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer requests that Triton put together, in their order.
+
+        An exception, OpenVINO's or ours, fails each of them with its text: Triton sees to that.
+        """
+        if self._batch_size:
+            return self._run(requests)
+        return [self._run([request])[0] for request in requests]
+
+    def _run(self, requests: Sequence[Any]) -> list[Any]:
+        feeds = {
+            tensor.name(): join([triton.get_input_tensor_by_name(r, tensor.name()).as_numpy() for r in requests])
+            for tensor in requests[0].inputs()
+        }
+        rows = len(next(iter(feeds.values()))) if self._batch_size else 1
+        if self._batch_size and rows != self._batch_size:
+            feeds = {name: self._pad(array, rows) for name, array in feeds.items()}
+        for name, array in feeds.items():
+            # The very memory of the request: it lives until the answer is made.
+            self._request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(array), shared_memory=True))
+        self._request.infer()
+        outputs: dict[str, NDArray[Any]] = {name: self._request.get_tensor(name).data for name in self._outputs}
+        if self._batch_size:
+            sizes = [len(request.inputs()[0].as_numpy()) for request in requests]
+            parts = {name: split(array[:rows], sizes) for name, array in outputs.items()}
+        else:
+            parts = {name: [array] for name, array in outputs.items()}
+        return [
+            triton.InferenceResponse(
+                [triton.Tensor(name, parts[name][i]) for name in parts if name in request.requested_output_names()]
+            )
+            for i, request in enumerate(requests)
+        ]
+
+    def _pad(self, array: NDArray[Any], rows: int) -> NDArray[Any]:
+        if not self._pads:
+            raise ValueError(
+                f"expected a batch of {self._batch_size}, got {rows}: the openvino backend runs max_batch_size only; "
+                "set max_batch_size 1, or the parameter ENABLE_BATCH_PADDING to YES"
+            )
+        padding = np.zeros((self._batch_size - rows, *array.shape[1:]), array.dtype)
+        return np.concatenate([array, padding])
+
+
+def read_tensors(tensors: Iterable[Any]) -> Mapping[str, Tensor]:
+    """Return inputs or outputs of an `openvino.Model` by name."""
+    return {
+        tensor.get_any_name(): Tensor(
+            _DATATYPES.get(tensor.get_element_type().get_type_name(), "TYPE_INVALID"),
+            tuple(dim.get_length() if dim.is_static else -1 for dim in tensor.get_partial_shape()),
+        )
+        for tensor in tensors
+    }
+
+
+def _read_model(config: Mapping[str, Any], version_dir: Path) -> Any:
+    filename = config["default_model_filename"] or "model.xml"
+    path = find_artifact(version_dir, filename)
+    try:
+        return openvino.Core().read_model(path)
+    except RuntimeError as exc:
+        raise ModelRefusedError(f"'{path}' cannot be read: {exc}") from exc

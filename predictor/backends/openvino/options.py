@@ -1,0 +1,84 @@
+"""`config.pbtxt` to the properties of a compiled model, by the rules of the C++ backend."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from predictor.backends.refusal import ModelRefusedError
+
+Properties = dict[str, Any]
+
+_HINTS = ("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT")
+_STREAMS = {"auto": "AUTO", "numa": "NUMA"}
+
+
+def compose_properties(config: Mapping[str, Any]) -> Properties:
+    """Return what the parameters of a model ask for, for one of its instances.
+
+    The C++ backend compiles a model once, with NUM_STREAMS streams that share INFERENCE_NUM_THREADS threads among its
+    instances. Here each instance is a process of its own: one stream, with its share of the threads.
+
+    Args:
+        config: ModelConfig as JSON.
+
+    Raises:
+        ModelRefusedError: a value is not one the C++ backend takes, or only that backend can do it.
+    """
+    parameters = {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
+    if is_set(config, "RESHAPE_IO_LAYERS") or parameters.get("CPU_EXTENSION_PATH"):
+        raise ModelRefusedError(
+            "RESHAPE_IO_LAYERS, CPU_EXTENSION_PATH: not supported by the embedded backend; "
+            "serve this model from NVIDIA's image"
+        )
+    properties: Properties = {}
+    for name, read in _READERS.items():
+        if text := parameters.get(name, ""):
+            properties |= read(name, text.lower())
+    instances = sum(max(int(group.get("count", 1)), 1) for group in config["instance_group"]) or 1
+    streams = properties.get("NUM_STREAMS")
+    if isinstance(streams, int) and streams > 1 and instances > 1:
+        threads = properties.get("INFERENCE_NUM_THREADS", 0)
+        properties["NUM_STREAMS"] = 1
+        if threads:
+            properties["INFERENCE_NUM_THREADS"] = max(threads // min(streams, instances), 1)
+    return properties
+
+
+def is_set(config: Mapping[str, Any], name: str) -> bool:
+    """Whether a parameter is YES, in any case; anything else is no, as in the C++ backend."""
+    text: str = config.get("parameters", {}).get(name, {}).get("string_value", "")
+    return text.lower() == "yes"
+
+
+def _read_count(name: str, text: str) -> Properties:
+    if not text.isdecimal():
+        raise ModelRefusedError(f"parameter '{name}' must be a non-negative number, got '{text}'")
+    return {name: int(text)}
+
+
+def _read_bf16(name: str, text: str) -> Properties:
+    if text != "yes":
+        raise ModelRefusedError(f"parameter '{name}' must be YES, got '{text}'")
+    return {"INFERENCE_PRECISION_HINT": "bf16"}
+
+
+def _read_streams(name: str, text: str) -> Properties:
+    if text in _STREAMS:
+        return {name: _STREAMS[text]}
+    if not text.isdecimal():
+        raise ModelRefusedError(f"parameter '{name}' must be AUTO, NUMA or a number, got '{text}'")
+    return {name: int(text)}
+
+
+def _read_hint(name: str, text: str) -> Properties:
+    if text.upper() not in _HINTS:
+        raise ModelRefusedError(f"parameter '{name}' must be one of {', '.join(_HINTS)}, got '{text}'")
+    return {name: text.upper()}
+
+
+_READERS: Mapping[str, Callable[[str, str], Properties]] = {
+    "INFERENCE_NUM_THREADS": _read_count,
+    "COMPILATION_NUM_THREADS": _read_count,
+    "HINT_BF16": _read_bf16,
+    "NUM_STREAMS": _read_streams,
+    "PERFORMANCE_HINT": _read_hint,
+}
