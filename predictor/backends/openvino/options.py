@@ -8,7 +8,7 @@ from predictor.backends.refusal import ModelRefusedError
 Properties = dict[str, Any]
 
 _HINTS = ("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT")
-_STREAMS = {"auto": "AUTO", "numa": "NUMA"}
+_STREAMS = {"auto": -1, "numa": -2}  # as OpenVINO counts
 
 
 def compose_properties(config: Mapping[str, Any]) -> Properties:

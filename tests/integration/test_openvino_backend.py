@@ -1,0 +1,178 @@
+"""The openvino backend in the real embedded Triton: what it serves, and what it refuses."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
+
+from tests.integration.models import CPU, FLOAT_IO, build, build_identity, tensor, write_model
+from tests.integration.triton import start_triton
+
+BASE = CPU + 'backend: "openvino"\ndefault_model_filename: "model.onnx"\n'
+MIXED_IO = """
+input { name: "x" data_type: TYPE_UINT8 dims: [ -1, 3 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ -1, 3 ] }
+output { name: "n" data_type: TYPE_INT64 dims: [ 1 ] }
+"""
+
+
+def parameter(name: str, value: str) -> str:
+    return f'parameters {{ key: "{name}" value {{ string_value: "{value}" }} }}\n'
+
+
+def build_mixed() -> bytes:
+    """Return `y = float(x) / 2` for any number of rows, and `n`, how many."""
+    return build(
+        [
+            helper.make_node("Cast", ["x"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["float", "half"], ["y"]),
+            helper.make_node("Shape", ["x"], ["n"], start=1, end=2),
+        ],
+        [tensor("x", ["batch", "rows", 3], TensorProto.UINT8)],
+        [tensor("y", ["batch", "rows", 3]), tensor("n", [1], TensorProto.INT64)],
+        constants={"half": np.array(0.5, np.float32)},
+    )
+
+
+def build_product() -> bytes:
+    """Return `y = x @ w` with one weight of 1/3, which bf16 rounds."""
+    return build(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [tensor("x", ["n", 64])],
+        [tensor("y", ["n", 64])],
+        constants={"w": np.full((64, 64), 1 / 3, np.float32)},
+    )
+
+
+WIDE_IO = FLOAT_IO.replace("[ 2 ]", "[ 64 ]")
+EVERY_OPTION = "".join(
+    parameter(name, value)
+    for name, value in {
+        "INFERENCE_NUM_THREADS": "2",
+        "NUM_STREAMS": "AUTO",
+        "PERFORMANCE_HINT": "latency",
+        "SKIP_OV_DYNAMIC_BATCHSIZE": "YES",
+    }.items()
+)
+# name: (ONNX file or None for y = x, config)
+SERVED: dict[str, tuple[bytes | None, str]] = {
+    "one": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO),
+    "options": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO + EVERY_OPTION),
+    "exact": (None, BASE + "max_batch_size: 3\n" + FLOAT_IO),
+    "padded": (None, BASE + "max_batch_size: 4\n" + FLOAT_IO + parameter("ENABLE_BATCH_PADDING", "yes")),
+    "auto": (None, BASE),
+    "mixed": (build_mixed(), BASE + MIXED_IO.replace("[ -1, 3 ]", "[ -1, -1, 3 ]")),
+    "bf16": (build_product(), BASE + "max_batch_size: 1\n" + WIDE_IO + parameter("HINT_BF16", "YES")),
+    "streams": (
+        None,
+        BASE.replace("count: 1", "count: 2")
+        + "max_batch_size: 1\n"
+        + FLOAT_IO
+        + parameter("NUM_STREAMS", "2")
+        + parameter("INFERENCE_NUM_THREADS", "2"),
+    ),
+}
+# the same, and what the reason must hold
+REFUSED: dict[str, tuple[bytes | None, str, list[str]]] = {
+    "corrupt": (b"not a model", BASE + FLOAT_IO, ["model.onnx", "cannot be read"]),
+    "missing": (None, CPU + 'backend: "openvino"\n' + FLOAT_IO, ["unable to find", "model.xml"]),
+    "threads": (None, BASE + FLOAT_IO + parameter("INFERENCE_NUM_THREADS", "many"), ["'many'"]),
+    "half": (None, BASE + FLOAT_IO + parameter("HINT_BF16", "maybe"), ["must be YES", "'maybe'"]),
+    "hint": (None, BASE + FLOAT_IO + parameter("PERFORMANCE_HINT", "FAST"), ["LATENCY", "'fast'"]),
+    "number-of-streams": (None, BASE + FLOAT_IO + parameter("NUM_STREAMS", "-1"), ["NUM_STREAMS", "'-1'"]),
+    "reshape": (None, BASE + FLOAT_IO + parameter("RESHAPE_IO_LAYERS", "YES"), ["RESHAPE_IO_LAYERS"]),
+    "input-dims": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO.replace("[ 2 ]", "[ 3 ]"), ["'x'", "[-1, 3]"]),
+    "batch": (build_identity([1, 2]), BASE + "max_batch_size: 2\n" + FLOAT_IO, ["max_batch_size 2"]),
+    "fp64": (
+        build_identity(datatype=TensorProto.DOUBLE),
+        BASE + "max_batch_size: 1\n" + FLOAT_IO.replace("FP32", "FP64"),
+        ["TYPE_FP64"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.InferenceServerClient]:
+    """Serve all models of this module from one repository."""
+    folder = tmp_path_factory.mktemp("openvino")
+    models = {**SERVED, **{name: (file, config) for name, (file, config, _) in REFUSED.items()}}
+    for name, (file, config) in models.items():
+        write_model(folder / "repository", name, onnx_file=file, config=config)
+    with (
+        start_triton(folder / "repository", folder / "log") as server,
+        grpc.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as made,
+    ):
+        yield made
+
+
+def infer(client: grpc.InferenceServerClient, model: str, x: Any, *outputs: str) -> list[Any]:
+    given = grpc.InferInput("x", list(x.shape), {"uint8": "UINT8", "float32": "FP32"}[x.dtype.name])
+    given.set_data_from_numpy(x)
+    result = client.infer(model, [given], outputs=[grpc.InferRequestedOutput(name) for name in outputs] or None)
+    return [result.as_numpy(name) for name in outputs or ("y",)]
+
+
+def rows(*values: float) -> Any:
+    return np.array([[value, -value] for value in values], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("model", "size"), [("one", 1), ("options", 1), ("exact", 3), ("padded", 1), ("padded", 4), ("streams", 1)]
+)
+def test_batch_of_the_right_size(client: grpc.InferenceServerClient, model: str, size: int) -> None:
+    x = rows(*range(size))
+    assert np.array_equal(infer(client, model, x)[0], x)
+
+
+def test_batch_of_another_size_needs_padding(client: grpc.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match=r"batch of 3, got 2.*ENABLE_BATCH_PADDING"):
+        infer(client, "exact", rows(1, 2))
+    assert np.array_equal(infer(client, "exact", rows(1, 2, 3))[0], rows(1, 2, 3)), "it goes on"
+
+
+def test_dims_and_datatypes_of_the_config(client: grpc.InferenceServerClient) -> None:
+    for shape in ((1, 2, 3), (2, 5, 3), (1, 2, 3)):
+        x = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+        y, n = infer(client, "mixed", x, "y", "n")
+        assert np.array_equal(y, x / 2)
+        assert n.tolist() == [shape[1]]
+        assert infer(client, "mixed", x, "n")[0].tolist() == [shape[1]]
+
+
+def test_incomplete_config_is_completed(client: grpc.InferenceServerClient) -> None:
+    config = client.get_model_config("auto").config
+    assert config.max_batch_size == 4
+    assert [list(tensor.dims) for tensor in (*config.input, *config.output)] == [[2], [2]]
+
+
+def test_answers_do_not_mix(client: grpc.InferenceServerClient) -> None:
+    def ask(value: int) -> bool:
+        return bool(np.array_equal(infer(client, "streams", rows(value))[0], rows(value)))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(200)))
+
+
+def test_bf16_rounds(client: grpc.InferenceServerClient) -> None:
+    x = np.linspace(0, 1, 64, dtype=np.float32)[None]
+    expected = x @ np.full((64, 64), 1 / 3, np.float32)
+    got = infer(client, "bf16", x)[0]
+    assert np.allclose(got, expected, rtol=0.02)
+    if "bf16" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this CPU has no bf16: OpenVINO runs float32 then")
+    assert not np.allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_and_the_rest_serves(client: grpc.InferenceServerClient, name: str) -> None:
+    index = client.get_model_repository_index().models
+    reason = next(entry.reason for entry in index if entry.name == name)
+    for words in REFUSED[name][2]:
+        assert words in reason
+    assert not client.is_model_ready(name)
