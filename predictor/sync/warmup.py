@@ -24,12 +24,13 @@ def add_warmup(config: Any, golden: Path, folder: Path) -> None:
     if config.model_warmup or not config.max_batch_size:
         return
     inputs, _ = split_golden(read_golden(golden), config)
+    rows = min(len(next(iter(inputs.values()))), config.max_batch_size)
     if len(inputs) != len(config.input) or not all(_fits(inputs, tensor) for tensor in config.input):
         return  # the trial says what is wrong
     (folder / _FOLDER).mkdir(exist_ok=True)
-    sample = config.model_warmup.add(name="golden", batch_size=len(next(iter(inputs.values()))))
+    sample = config.model_warmup.add(name="golden", batch_size=rows)
     for index, tensor in enumerate(config.input):
-        array = inputs[tensor.name]
+        array = inputs[tensor.name][:rows]
         file = f"golden-{index}"
         (folder / _FOLDER / file).write_bytes(np.ascontiguousarray(array).tobytes())
         entry = sample.inputs[tensor.name]
