@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transformer import metrics
-from transformer.decoding import decode
+from transformer.decoding import Picture, decode
 from transformer.descriptions import Descriptions
 from transformer.errors import (
     InvalidRequest,
@@ -82,6 +82,13 @@ class ImageResult:
     probabilities: NDArray[np.float32] | None
     stages: Stages
     total_ms: float
+
+    @property
+    def count(self) -> int:
+        """How many predictions a reply has at most."""
+        if self.detections is not None:
+            return len(self.detections.scores)
+        return 0 if self.probabilities is None else len(self.probabilities)
 
 
 @dataclass(frozen=True)
@@ -270,11 +277,14 @@ class DataPlane:
         self, asked: Asked, data: bytes, select: Callable[[Model], Selection], *, keep_image: bool
     ) -> ImageResult:
         stages = Stages()
-        image: Image | None = None
+        picture: Picture | None = None
 
         async def ask(model: Model) -> tuple[tuple[dict[str, NDArray[Any]], Letterbox | None], set[str]]:
-            nonlocal image
-            image, tensor, plan = await self._in_thread(stages, partial(self._prepare, data, image, model, stages))
+            nonlocal picture
+            known = picture if picture is not None and picture.is_whole else None
+            reduces = model.reduces_pictures and not keep_image
+            prepare = partial(self._prepare, data, known, model, stages, reduces=reduces)
+            picture, tensor, plan = await self._in_thread(stages, prepare)
             with stages.time("infer"):
                 outputs, answered = await self._run(model, tensor[None], asked)
             return ({key: output[0] for key, output in outputs.items()}, plan), {answered}
@@ -283,12 +293,11 @@ class DataPlane:
         async with self._in_flight:
             stages.add("queue", arrived)
             model, (outputs, plan) = await self._ask(asked, ask)
-            assert image is not None, "an answer had a picture"  # noqa: S101
+            assert picture is not None, "an answer had a picture"  # noqa: S101
             choose = partial(_choose, outputs, model, plan, select, stages)
             detections, probabilities = await self._in_thread(stages, choose)
-        image_wh = image.shape[1], image.shape[0]
-        kept = image if keep_image else None
-        return ImageResult(model, image_wh, kept, detections, probabilities, stages, stages.total_ms())
+        kept = picture.image_hwc if keep_image else None
+        return ImageResult(model, picture.size_wh, kept, detections, probabilities, stages, stages.total_ms())
 
     async def _run(self, model: Model, array: NDArray[Any], asked: Asked) -> tuple[dict[str, NDArray[Any]], str]:
         return await self._predictor.infer(model, array, version=asked.version, scheduling=asked.scheduling)
@@ -326,17 +335,22 @@ class DataPlane:
         )
 
     def _prepare(
-        self, data: bytes, image: Image | None, model: Model, stages: Stages
-    ) -> tuple[Image, NDArray[Any], Letterbox | None]:
+        self, data: bytes, known: Picture | None, model: Model, stages: Stages, *, reduces: bool
+    ) -> tuple[Picture, NDArray[Any], Letterbox | None]:
         """Picture, model input without batch dimension, and the letterbox of a detector."""
-        if image is None:
+        picture = known
+        if picture is None:
             with stages.time("decode"):
-                settings = self._settings
-                image = decode(data, max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+                picture = decode(
+                    data,
+                    max_bytes=self._settings.max_image_bytes,
+                    max_pixels=self._settings.max_image_pixels,
+                    enough=(lambda size_wh: detect.place(size_wh, model).resized_wh) if reduces else None,
+                )
         with stages.time("preprocess"):
             if model.task == "classify":
-                return image, classify.preprocess(image, model), None
-            return image, *detect.preprocess(image, model)
+                return picture, classify.preprocess(picture.image_hwc, model), None
+            return picture, *detect.preprocess(picture.image_hwc, model, size_wh=picture.size_wh)
 
     async def _in_thread(self, stages: Stages, function: Callable[[], T]) -> T:
         """Run array work off the event loop; OpenCV and libjpeg release the interpreter lock."""

@@ -52,6 +52,9 @@ _UPRIGHT: dict[int, Callable[[ImageArray], Any]] = {
 }
 
 
+_SIDEWAYS = (5, 6, 7, 8)
+
+
 @dataclass(frozen=True)
 class Header:
     """What the first bytes say.
@@ -95,16 +98,36 @@ def read_header(data: bytes) -> Header:
         ) from exc
 
 
-def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageArray:
-    """Decode a picture, upright.
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture.
+
+    Attributes:
+        image_hwc: RGB `(height, width, 3)`, upright; smaller than the picture where that was enough.
+        size_wh: of the picture itself, upright.
+    """
+
+    image_hwc: ImageArray
+    size_wh: tuple[int, int]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every pixel of the picture is there."""
+        return self.image_hwc.shape[1::-1] == self.size_wh
+
+
+def decode(
+    data: bytes, *, max_bytes: int, max_pixels: int, enough: Callable[[tuple[int, int]], tuple[int, int]] | None = None
+) -> Picture:
+    """Decode a picture, upright, alpha dropped, first frame.
 
     Args:
         data: the encoded picture.
         max_bytes: limit of `len(data)`.
         max_pixels: limit of width x height, checked before decoding.
-
-    Returns:
-        RGB `(height, width, 3)`, EXIF orientation applied, alpha dropped, first frame.
+        enough: of an upright size, the size below which it must not be reduced, both `(width, height)`; None: the whole
+            picture. A JPEG is reduced to a half, a quarter or an eighth while it is decoded, in half the time for
+            12 megapixels; its pixels are not quite those that reducing the whole picture gives.
 
     Raises:
         InvalidImage: no picture, or a broken one.
@@ -117,14 +140,22 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageArray:
     width, height = header.size_wh
     if width * height > max_pixels:
         raise PayloadTooLarge(f"image: {width}x{height} pixels is over the limit of {max_pixels}")
-    image = _decode_jpeg(data) if header.format == "JPEG" else _decode_other(data, header)
     upright = _UPRIGHT.get(header.orientation)
-    return np.ascontiguousarray(upright(image), np.uint8) if upright else image
+    size_wh = (height, width) if header.orientation in _SIDEWAYS else (width, height)
+    if header.format == "JPEG":
+        smallest_wh = enough(size_wh) if enough else size_wh
+        image = _decode_jpeg(data, smallest_wh[::-1] if header.orientation in _SIDEWAYS else smallest_wh)
+    else:
+        image = _decode_other(data, header)
+        size_wh = size_wh if upright else (image.shape[1], image.shape[0])  # OpenCV has turned it
+    return Picture(np.ascontiguousarray(upright(image), np.uint8) if upright else image, size_wh)
 
 
-def _decode_jpeg(data: bytes) -> ImageArray:
+def _decode_jpeg(data: bytes, smallest_wh: tuple[int, int]) -> ImageArray:
+    # Of the factors between 1 and 2 libjpeg makes none in less time than all of it.
+    reduced = {"min_width": smallest_wh[0], "min_height": smallest_wh[1], "min_factor": 2}
     try:
-        return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True), np.uint8)
+        return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **reduced), np.uint8)
     except ValueError as exc:
         # libjpeg only warns of a picture that ends early and fills the rest with grey: not something to detect in.
         # Its other warnings are about stray bytes that every viewer skips.
@@ -133,7 +164,7 @@ def _decode_jpeg(data: bytes) -> ImageArray:
                 "image: the JPEG ends before its last row; got a part, expected a whole picture"
             ) from exc
     try:
-        return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False), np.uint8)
+        return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False, **reduced), np.uint8)
     except ValueError as exc:
         raise InvalidImage(f"image: broken JPEG: {exc}") from exc
 

@@ -4,11 +4,11 @@ What a model is asked is told by the tensors: a BYTES tensor `image` holds pictu
 of that name) of a tabular model holds rows; anything else goes to Triton as it is.
 """
 
-import asyncio
 import binascii
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from transformer.dataplane import Asked, DataPlane, ImageResult, TableResult
 from transformer.errors import InvalidRequest
 from transformer.model import Model, TensorMetadata
 from transformer.tensors import DTYPES, Tensor, check, check_form, from_array, from_elements, to_array, to_elements
+from transformer.work import FEW_PREDICTIONS, LITTLE_JSON_BYTES, run
 
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters")
 
@@ -82,7 +83,7 @@ async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
     for tensor in request.inputs:
         check_form(tensor.name, tensor.datatype, tensor.shape)
         if tensor.datatype == "BYTES" and math.prod(tensor.shape) > _MANY_ELEMENTS:
-            await asyncio.to_thread(check, tensor)
+            await run(partial(check, tensor), little=False)
         else:
             check(tensor)
     model = await dataplane.model(request.model, request.version)
@@ -155,16 +156,19 @@ async def _infer_pictures(dataplane: DataPlane, request: InferRequest, model: Mo
     if math.prod(tensor.shape[1:]) != 1 or not tensor.shape:
         raise InvalidRequest(f"input 'image': shape: got {list(tensor.shape)}, expected [n], one element for a picture")
     _check_outputs(request, model)
-    images = await asyncio.to_thread(_read_base64, tensor) if tensor.from_text else to_elements(tensor)
+    read = _read_base64 if tensor.from_text else to_elements
+    images = await run(lambda: read(tensor), little=not tensor.from_text or len(tensor.data) <= LITTLE_JSON_BYTES)
     results = await dataplane.infer_images(_asked(request), images)
     write = _write_detections if results[0].detections is not None else _write_classes
-    return await _respond(request, results[0].model, write(results))
+    little = sum(result.count for result in results) <= FEW_PREDICTIONS
+    return await _respond(request, results[0].model, write(results), little=little)
 
 
 async def _infer_rows(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
     _check_outputs(request, model)
     result = await dataplane.infer_rows(_asked(request), to_array(request.inputs[0]))
-    return await _respond(request, result.model, _write_rows(result))
+    little = result.values.size <= FEW_PREDICTIONS
+    return await _respond(request, result.model, _write_rows(result), little=little)
 
 
 async def _infer_tensors(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
@@ -195,12 +199,14 @@ def _describe(inputs: Sequence[TensorMetadata], outputs: Sequence[TensorMetadata
     return f"{taken} and gives {', '.join(tensor.name for tensor in outputs)}"
 
 
-async def _respond(request: InferRequest, model: Model, write: Mapping[str, Callable[[], Tensor]]) -> InferResponse:
-    """The outputs that were asked for; in a thread, for many detections take a while to write."""
+async def _respond(
+    request: InferRequest, model: Model, write: Mapping[str, Callable[[], Tensor]], *, little: bool
+) -> InferResponse:
+    """The outputs that were asked for."""
     # Once more: the version that answered may give others than the one that was described before.
     _check_outputs(request, model)
     wanted = dict.fromkeys(request.outputs or write)
-    outputs = await asyncio.to_thread(lambda: [write[name]() for name in wanted])
+    outputs = await run(lambda: [write[name]() for name in wanted], little=little)
     return InferResponse(model.name, model.version, outputs)
 
 

@@ -58,12 +58,16 @@ def fit(image_wh: tuple[int, int], target_wh: tuple[int, int], *, stride: int | 
 def letterbox(image_hwc: Image, plan: Letterbox) -> Image:
     """Scale and pad a picture as planned.
 
+    Args:
+        image_hwc: the picture, or what it was reduced to while it was decoded.
+        plan: made for the size of the picture itself.
+
     Returns:
         `(input height, input width, channels)`, grey where the picture is not; the picture itself where the plan
         changes nothing.
     """
     resized = image_hwc
-    if plan.resized_wh != plan.image_wh:
+    if plan.resized_wh != image_hwc.shape[1::-1]:
         resized = np.asarray(cv2.resize(image_hwc, plan.resized_wh, interpolation=cv2.INTER_LINEAR), np.uint8)
     if plan.input_wh == plan.resized_wh:
         return resized

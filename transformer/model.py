@@ -35,6 +35,10 @@ class TensorMetadata:
         return self.shape[1:]
 
 
+# Of a profile that may change boxes.
+_REDUCES = "reduces_pictures"
+
+
 @dataclass(frozen=True)
 class Model:
     """One version of a model.
@@ -51,6 +55,7 @@ class Model:
         end2end: a detector whose head needs no NMS.
         features: names of a table's columns.
         platform: what runs it, in Triton's words.
+        reduces_pictures: a detector that may be given less than all pixels of a large picture.
     """
 
     name: str
@@ -66,6 +71,7 @@ class Model:
     end2end: bool = False
     features: tuple[str, ...] = ()
     platform: str = ""
+    reduces_pictures: bool = False
 
     @property
     def input(self) -> TensorMetadata:
@@ -111,6 +117,9 @@ def describe(config: Any, *, version: str) -> Model:
         end2end=bool(metadata.get("end2end", False)),
         features=tuple(metadata.get("features", ())),
         platform=config.platform or config.backend,
+        reduces_pictures=task == "detect"
+        and _REDUCES in config.parameters
+        and config.parameters[_REDUCES].string_value == "true",
     )
     if task in {"detect", "classify"} and model.input_wh is None:
         raise ModelConfigError(f"{config.name}: imgsz is missing in parameters.metadata")

@@ -111,6 +111,7 @@ _GPU_OPTIONS: _Table = {
 }
 _PARAMETERS: _Table = {
     "metadata": _ANY,
+    "reduces_pictures": _one_of("true", "false"),
     # ONNX Runtime
     **_each(_COUNT, "intra_op_thread_count", "inter_op_thread_count"),
     **_each(_FLAG, "enable_mem_arena", "enable_mem_pattern", "share_session_between_instances"),

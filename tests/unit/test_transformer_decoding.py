@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 from transformer.decoding import decode
 from transformer.errors import InvalidImage, PayloadTooLarge, ServingError, UnsupportedMedia
 
-LIMITS = {"max_bytes": 2**20, "max_pixels": 10_000}
+LIMITS: dict[str, Any] = {"max_bytes": 2**20, "max_pixels": 10_000}
 # Four quadrants: red, green, blue, white; 60 wide, 40 high.
 PICTURE = np.zeros((40, 60, 3), np.uint8)
 PICTURE[:20, :30, 0] = PICTURE[:20, 30:, 1] = PICTURE[20:, :30, 2] = 255
@@ -46,7 +47,7 @@ def encoded(format_name: str, *, mode: str = "RGB", orientation: int = 1, **opti
     ],
 )
 def test_decode_gives_rgb_of_every_format(data: bytes) -> None:
-    image = decode(data, **LIMITS)
+    image = decode(data, **LIMITS).image_hwc
     assert image.shape == (40, 60, 3)
     assert image.dtype == np.uint8
     # Lossy formats and CMYK without a profile shift colours a little; the middle of each quadrant tells.
@@ -56,7 +57,7 @@ def test_decode_gives_rgb_of_every_format(data: bytes) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "1"])
 def test_decode_of_grey_repeats_the_plane(mode: str) -> None:
-    image = decode(encoded("PNG", mode=mode), **LIMITS)
+    image = decode(encoded("PNG", mode=mode), **LIMITS).image_hwc
     assert image.shape == (40, 60, 3)
     assert (image[..., 0] == image[..., 2]).all()
 
@@ -67,7 +68,7 @@ def test_decode_turns_the_picture_upright_as_exif_says(format_name: str, orienta
     data = encoded(format_name, orientation=orientation, quality=100)
     with Image.open(io.BytesIO(data)) as stored:
         upright = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
-    np.testing.assert_allclose(decode(data, **LIMITS).astype(int), upright.astype(int), atol=6)
+    np.testing.assert_allclose(decode(data, **LIMITS).image_hwc.astype(int), upright.astype(int), atol=6)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_decode_of_sixteen_bits_keeps_the_high_byte() -> None:
     grey = (np.arange(256, dtype=np.uint16).reshape(16, 16) << 8) | 0x7F
     buffer = io.BytesIO()
     Image.fromarray(grey).save(buffer, "PNG")
-    assert (decode(buffer.getvalue(), **LIMITS)[..., 0] == np.arange(256).reshape(16, 16)).all()
+    assert (decode(buffer.getvalue(), **LIMITS).image_hwc[..., 0] == np.arange(256).reshape(16, 16)).all()
 
 
 def test_read_header_of_a_huge_picture_decodes_nothing(tmp_path: Path) -> None:
@@ -131,4 +132,42 @@ def test_decode_takes_a_png_with_a_long_text() -> None:
     text.add_text("prompt", "a cat " * 500_000, zip=True)
     buffer = io.BytesIO()
     Image.fromarray(PICTURE).save(buffer, "PNG", pnginfo=text)
-    assert decode(buffer.getvalue(), **LIMITS).shape == (40, 60, 3)
+    assert decode(buffer.getvalue(), **LIMITS).image_hwc.shape == (40, 60, 3)
+
+
+def turned(wh: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return (wh[1], wh[0]) if orientation >= 5 else wh
+
+
+@pytest.mark.parametrize(
+    ("enough_wh", "reduced_wh"), [((60, 40), (60, 40)), ((31, 20), (60, 40)), ((30, 20), (30, 20)), ((1, 1), (8, 5))]
+)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpeg_is_reduced_as_far_as_is_enough(
+    enough_wh: tuple[int, int], reduced_wh: tuple[int, int], orientation: int
+) -> None:
+    data = encoded("JPEG", orientation=orientation, quality=100)
+    sizes: list[tuple[int, int]] = []
+
+    def enough(size_wh: tuple[int, int]) -> tuple[int, int]:
+        sizes.append(size_wh)
+        return turned(enough_wh, orientation)
+
+    picture = decode(data, **LIMITS, enough=enough)
+    assert sizes == [picture.size_wh] == [turned((60, 40), orientation)]
+    width, height = turned(reduced_wh, orientation)
+    assert picture.image_hwc.shape == (height, width, 3)
+    assert picture.is_whole == (reduced_wh == (60, 40))
+    whole = decode(data, **LIMITS).image_hwc
+    for row, column in ((0.2, 0.2), (0.2, 0.8), (0.8, 0.2), (0.8, 0.8)):
+        expected = whole[int(row * len(whole)), int(column * len(whole[0]))]
+        got = picture.image_hwc[int(row * height), int(column * width)]
+        np.testing.assert_allclose(got.astype(int), expected.astype(int), atol=12)
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_other_formats_are_decoded_whole(format_name: str, orientation: int) -> None:
+    picture = decode(encoded(format_name, orientation=orientation), **LIMITS, enough=lambda _: (1, 1))
+    assert picture.is_whole
+    assert picture.size_wh == ((40, 60) if orientation == 6 else (60, 40))

@@ -23,6 +23,7 @@ from transformer.grpc.calls import Calls
 from transformer.grpc.limits import check_message
 from transformer.grpc.tensors import read_request, write_response
 from transformer.inference import EXTENSIONS, infer, interface
+from transformer.work import LITTLE_ANSWER_BYTES, LITTLE_JSON_BYTES, run
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -90,8 +91,10 @@ class Servicer:
         if message.raw_input_contents:
             # Nothing is converted: not worth a thread.
             return write_response(await infer(self._dataplane, read_request(message)), message)
-        response = await infer(self._dataplane, await asyncio.to_thread(read_request, message))
-        return await asyncio.to_thread(write_response, response, message)
+        request = await run(lambda: read_request(message), little=message.ByteSize() <= LITTLE_JSON_BYTES)
+        response = await infer(self._dataplane, request)
+        little = sum(len(output.data) for output in response.outputs) <= LITTLE_ANSWER_BYTES
+        return await run(lambda: write_response(response, message), little=little)
 
     def _answered(self, name: str, method: Callable[[Any], Awaitable[Any]]) -> Any:
         """A method with what every request gets: an id that is returned, our errors as gRPC's, a metric, a log line."""
@@ -104,7 +107,8 @@ class Servicer:
             code = grpc.StatusCode.UNKNOWN
             try:
                 with self._calls:
-                    reply = await method(await asyncio.to_thread(_read, data, f"{name}Request"))
+                    little = len(data) <= LITTLE_JSON_BYTES
+                    reply = await method(await run(lambda: _read(data, f"{name}Request"), little=little))
                 code = grpc.StatusCode.OK
                 return reply
             except ServingError as exc:

@@ -1,11 +1,10 @@
 """`POST /predict/<model>`: files in, JSON or an annotated picture out."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from transformer import annotation, replies
 from transformer.dataplane import Asked, DataPlane, ImageResult
@@ -14,10 +13,9 @@ from transformer.parameters import NAMES
 from transformer.rest import openapi
 from transformer.rest.body import read_body, read_items
 from transformer.settings import TransformerSettings
+from transformer.work import FEW_PREDICTIONS, LITTLE_JSON_BYTES, LITTLE_PICTURE_BYTES, run
 
 PictureType = Literal["image/jpeg", "image/png"]
-
-T = TypeVar("T")
 
 _ANSWERS: Mapping[str, PictureType | None] = {
     "application/json": None,
@@ -38,22 +36,25 @@ async def predict(model: str, request: Request) -> Response:
     settings: TransformerSettings = request.app.state.settings
     body = await read_body(request)
     content_type = request.headers.get("content-type", "")
-    items = await run_in_threadpool(read_items, body, content_type, max_items=settings.max_items)
+    little = LITTLE_JSON_BYTES if "json" in content_type else LITTLE_PICTURE_BYTES
+    items = await run(lambda: read_items(body, content_type, max_items=settings.max_items), little=len(body) <= little)
     picture_type = _accepted_picture(request.headers.get("accept", ""))
     if picture_type and len(items.images) != 1:
         got = f"{len(items.images)} pictures" if items.images else "rows"
         raise InvalidRequest(f"Accept: {picture_type}: got {got}, expected one picture")
     dataplane: DataPlane = request.app.state.dataplane
     if items.rows:
-        return await write_json(await dataplane.infer_rows(asked, items.rows), replies.table_reply)
+        rows = await dataplane.infer_rows(asked, items.rows)
+        return await write_json(lambda: replies.table_reply(rows), little=rows.values.size <= FEW_PREDICTIONS)
     keep = picture_type is not None
     results = await dataplane.infer_images(asked, items.images, keep_images=keep)
     if picture_type:
-        picture = await run_in_threadpool(_annotate, results[0], picture_type)
+        picture = await run(lambda: _annotate(results[0], picture_type), little=False)
         return Response(picture, media_type=picture_type)
+    little = sum(result.count for result in results) <= FEW_PREDICTIONS
     if items.many:
-        return await write_json(results, lambda results: [replies.image_reply(result) for result in results])
-    return await write_json(results[0], replies.image_reply)
+        return await write_json(lambda: [replies.image_reply(result) for result in results], little=little)
+    return await write_json(lambda: replies.image_reply(results[0]), little=little)
 
 
 def query_parameters(request: Request) -> dict[str, str]:
@@ -103,7 +104,7 @@ def _annotate(result: ImageResult, media_type: PictureType) -> bytes:
     return annotation.encode(drawn, media_type)
 
 
-async def write_json(result: T, reply: Callable[[T], Any]) -> Response:
-    """A result as JSON; in a thread, for many detections take a while to write."""
-    body = await run_in_threadpool(lambda: orjson.dumps(reply(result)))
+async def write_json(reply: Callable[[], Any], *, little: bool) -> Response:
+    """A reply as JSON."""
+    body = await run(lambda: orjson.dumps(reply()), little=little)
     return Response(body, media_type="application/json")

@@ -3,7 +3,6 @@
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 
 from transformer import replies
@@ -11,6 +10,7 @@ from transformer.dataplane import Asked, DataPlane
 from transformer.rest import openapi
 from transformer.rest.body import read_body, read_instances
 from transformer.rest.predict import query_parameters, write_json
+from transformer.work import FEW_PREDICTIONS, LITTLE_JSON_BYTES, run
 
 
 class ModelName(Convertor[str]):
@@ -52,11 +52,14 @@ async def model_ready(model: str, request: Request) -> dict[str, Any]:
 async def predict(model: str, request: Request) -> Response:
     """`{"instances": [...]}`, or a picture as the body, in; `{"predictions": [...]}` out, one for each instance."""
     body = await read_body(request)
-    items = await run_in_threadpool(read_instances, body, request.headers.get("content-type", ""))
+    content_type = request.headers.get("content-type", "")
+    items = await run(lambda: read_instances(body, content_type), little=len(body) <= LITTLE_JSON_BYTES)
     asked = Asked(model, parameters=query_parameters(request) | dict(items.parameters))
     dataplane: DataPlane = request.app.state.dataplane
     if items.rows:
         table = await dataplane.infer_rows(asked, items.rows)
-        return await write_json(table, lambda table: {"predictions": replies.row_predictions(table)})
+        little = table.values.size <= FEW_PREDICTIONS
+        return await write_json(lambda: {"predictions": replies.row_predictions(table)}, little=little)
     results = await dataplane.infer_images(asked, items.images)
-    return await write_json(results, lambda results: {"predictions": [replies.image_reply(r) for r in results]})
+    little = sum(result.count for result in results) <= FEW_PREDICTIONS
+    return await write_json(lambda: {"predictions": [replies.image_reply(r) for r in results]}, little=little)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from transformer import SERVER_NAME, __version__
 from transformer.dataplane import DataPlane
@@ -15,6 +14,7 @@ from transformer.rest import openapi
 from transformer.rest.body import read_body
 from transformer.rest.predict import query_parameters
 from transformer.rest.tensors import HEADER_LENGTH, Document, read_document, read_header_length, write_response
+from transformer.work import LITTLE_ANSWER_BYTES, LITTLE_JSON_BYTES, run
 
 router = APIRouter(tags=["v2"])
 
@@ -106,13 +106,17 @@ async def model_infer(model: str, request: Request) -> Response:
     body = await read_body(request)
     header_length = read_header_length(request.headers.get(HEADER_LENGTH), body)
     if header_length or HEADER_LENGTH not in request.headers:
-        document = await run_in_threadpool(read_document, body, header_length)
+        # Behind the header lie tensors, which are taken as they are.
+        little = (header_length or len(body)) <= LITTLE_JSON_BYTES
+        document = await run(lambda: read_document(body, header_length), little=little)
     else:
         # Triton's "raw binary request": no JSON at all.
         document = Document(inputs=[await read_raw_input(dataplane, model, version, body)], binary=True)
     parameters = query_parameters(request) | dict(document.parameters)
     asked = InferRequest(model, document.inputs, version=version, outputs=list(document.outputs), parameters=parameters)
-    content, length = await run_in_threadpool(write_response, await infer(dataplane, asked), document)
+    response = await infer(dataplane, asked)
+    little = sum(len(output.data) for output in response.outputs) <= LITTLE_ANSWER_BYTES
+    content, length = await run(lambda: write_response(response, document), little=little)
     if length is None:
         return Response(content, media_type="application/json")
     return Response(content, headers={HEADER_LENGTH: str(length)}, media_type="application/octet-stream")

@@ -51,31 +51,45 @@ class Detections:
     class_ids: Ids
 
 
-def preprocess(image_hwc: Image, model: Model) -> tuple[NDArray[Any], Letterbox]:
-    """Letterbox a picture into the model's input.
+def place(image_wh: tuple[int, int], model: Model) -> Letterbox:
+    """How a picture lies in the model's input.
 
     A model with free height and width gets the smallest rectangle that is a multiple of its stride, any other its
     fixed size.
 
     Args:
+        image_wh: size of the picture.
+        model: says size, stride and interface.
+    """
+    height, width = model.input.dims[:2] if _is_fused(model) else model.input.dims[1:]
+    if height > 0 and width > 0:
+        return fit(image_wh, (width, height), stride=None)
+    assert model.input_wh is not None, "describe() refuses a detector without imgsz"  # noqa: S101
+    return fit(image_wh, model.input_wh, stride=model.stride)
+
+
+def preprocess(
+    image_hwc: Image, model: Model, *, size_wh: tuple[int, int] | None = None
+) -> tuple[NDArray[Any], Letterbox]:
+    """Letterbox a picture into the model's input.
+
+    Args:
         image_hwc: RGB, `(height, width, 3)`.
         model: says size, stride and interface.
+        size_wh: of the picture itself, where `image_hwc` was reduced while it was decoded.
 
     Returns:
         The input without batch dimension, and the plan that `postprocess` needs.
     """
-    fused = model.input.datatype == "UINT8"
-    height, width = model.input.dims[:2] if fused else model.input.dims[1:]
-    image_wh = image_hwc.shape[1], image_hwc.shape[0]
-    if height > 0 and width > 0:
-        plan = fit(image_wh, (width, height), stride=None)
-    else:
-        assert model.input_wh is not None, "describe() refuses a detector without imgsz"  # noqa: S101
-        plan = fit(image_wh, model.input_wh, stride=model.stride)
+    plan = place(size_wh or (image_hwc.shape[1], image_hwc.shape[0]), model)
     boxed = letterbox(image_hwc, plan)
-    if fused:
+    if _is_fused(model):
         return boxed, plan
     return np.ascontiguousarray(boxed.transpose(2, 0, 1)).astype(np.float32) / np.float32(255), plan
+
+
+def _is_fused(model: Model) -> bool:
+    return model.input.datatype == "UINT8"
 
 
 def postprocess(
