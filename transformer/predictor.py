@@ -21,7 +21,9 @@ from transformer.errors import (
     ServingError,
 )
 from transformer.model import Model, describe
-from transformer.tensors import DTYPES, Tensor, from_array, to_array
+from transformer.tensors import DTYPES, Tensor, datatype_of, to_array
+
+Content = bytes | memoryview
 
 
 class TensorRefused(PredictorError):
@@ -70,6 +72,8 @@ _CHANNEL_OPTIONS = (
     # Hosts are loopback or cluster-internal; a proxy from the environment must not stand in between.
     ("grpc.enable_http_proxy", 0),
 )
+# Field number, and wire type 2: length-delimited.
+_RAW_INPUT_TAG = bytes([service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2])
 _QUICK_TIMEOUT_S = 5.0  # of calls that run no model
 _PROOF_HEADER = "triton-grpc-protocol-nereid"
 _CANDIDATE = "candidate."  # a version that the synchroniser tries; no model's name
@@ -92,6 +96,11 @@ class Predictor:
         self._secret = ((_PROOF_HEADER, secret),) if secret else ()
         self._channel = grpc.aio.insecure_channel(url, _CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        # The stub's own would copy the tensors twice more, see _encode().
+        self._model_infer: Any = self._channel.unary_unary(
+            f"/{service_pb2.DESCRIPTOR.services_by_name['GRPCInferenceService'].full_name}/ModelInfer",
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
 
     async def close(self) -> None:
         """Close the channel."""
@@ -166,11 +175,10 @@ class Predictor:
             TensorRefused: the model takes no such array.
             ServingError: as Triton answers, see `_ERRORS`.
         """
-        names = [output.name for output in model.outputs]
-        tensor = from_array(model.input.name, np.ascontiguousarray(array))
-        outputs, answered = await self.infer_tensors(
-            model.name, [tensor], outputs=names, parameters=scheduling, version=version
-        )
+        request = _compose(model.name, version, [output.name for output in model.outputs], scheduling)
+        request.inputs.add(name=model.input.name, datatype=datatype_of(array), shape=array.shape)
+        content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        outputs, answered = await self._infer(request, [content])
         strange = [output for output in outputs if output.datatype not in DTYPES]
         if strange:
             raise PredictorError(f"{model.name}: output {strange[0].name!r} is {strange[0].datatype}, expected numbers")
@@ -201,19 +209,14 @@ class Predictor:
             TensorRefused: the model takes no such tensors, or has no such output.
             ServingError: as Triton answers, see `_ERRORS`.
         """
-        request = service_pb2.ModelInferRequest(
-            model_name=name,
-            model_version=version,
-            inputs=[
-                service_pb2.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape)
-                for t in inputs
-            ],
-            outputs=[service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=output) for output in outputs],
-            raw_input_contents=[tensor.data for tensor in inputs],
-        )
-        for key, value in (parameters or {}).items():
-            setattr(request.parameters[key], _PARAMETER_FIELDS[type(value)], value)
-        reply = await self._call(self._stub.ModelInfer, request, name, timeout_s=self._timeout_s)
+        request = _compose(name, version, outputs, parameters or {})
+        for tensor in inputs:
+            request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        return await self._infer(request, [tensor.data for tensor in inputs])
+
+    async def _infer(self, request: Any, contents: Sequence[Content]) -> tuple[list[Tensor], str]:
+        message = _encode(request, contents)
+        reply = await self._call(self._model_infer, message, request.model_name, timeout_s=self._timeout_s)
         return [
             Tensor(output.name, output.datatype, tuple(output.shape), data)
             for output, data in zip(reply.outputs, reply.raw_output_contents, strict=True)
@@ -229,6 +232,35 @@ class Predictor:
             return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as exc:
             raise translate(exc, name) from exc
+
+
+def _compose(name: str, version: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> Any:
+    """A `ModelInferRequest` without inputs."""
+    request = service_pb2.ModelInferRequest(model_name=name, model_version=version)
+    for output in outputs:
+        request.outputs.add(name=output)
+    for key, value in parameters.items():
+        setattr(request.parameters[key], _PARAMETER_FIELDS[type(value)], value)
+    return request
+
+
+def _encode(request: Any, contents: Sequence[Content]) -> bytes:
+    """A `ModelInferRequest` with its `raw_input_contents`, which are copied once.
+
+    A protobuf message followed by more of its fields is the message with those fields
+    (https://protobuf.dev/programming-guides/encoding, "Last One Wins"): each is its tag, its length as a varint, and
+    its bytes.
+    """
+    parts: list[Content] = [request.SerializeToString()]
+    for content in contents:
+        head = bytearray(_RAW_INPUT_TAG)
+        length = len(content)
+        while length >= 0x80:
+            head.append(length & 0x7F | 0x80)
+            length >>= 7
+        head.append(length)
+        parts += [bytes(head), content]
+    return b"".join(parts)
 
 
 _PARAMETER_FIELDS: Mapping[type, str] = {

@@ -58,6 +58,11 @@ class Tensor:
     from_text: bool = False
 
 
+def datatype_of(array: NDArray[Any]) -> str:
+    """The protocol's name for what a numeric array holds."""
+    return _DATATYPES[array.dtype.newbyteorder("<")]
+
+
 def check(tensor: Tensor) -> None:
     """Hold a client's tensor against itself.
 
@@ -108,7 +113,7 @@ def to_array(tensor: Tensor) -> NDArray[Any]:
 
 def from_array(name: str, array: NDArray[Any]) -> Tensor:
     """A numeric array as a tensor."""
-    return Tensor(name, _DATATYPES[array.dtype.newbyteorder("<")], array.shape, array.tobytes())
+    return Tensor(name, datatype_of(array), array.shape, array.tobytes())
 
 
 def to_elements(tensor: Tensor) -> list[bytes]:
