@@ -17,7 +17,7 @@ from export import examples
 from export.errors import ExportError
 from export.manifest import Source, check_model_name, digest
 from export.progress import Steps
-from export.versions import difference
+from export.versions import costs, difference
 
 if TYPE_CHECKING:
     from export.repository import Version
@@ -98,6 +98,21 @@ def _add_ultralytics(commands: Any) -> None:
         "(default: rectangle, where the file leaves them free)",
     )
     parser.add_argument("--imgsz", type=int, help="input size of the export (.pt only; default: as trained)")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=("fp32", "bf16", "int8"),
+        default=["fp32"],
+        help="fp32 is always there; bf16: measure what the profile fast costs; int8: write model.int8.onnx and its "
+        "profile, and measure it (default: fp32)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="pictures of what the model will see, 100 or more, or a data set with images/ and labels/: int8 is "
+        "calibrated with them, precisions are measured on them",
+    )
     _add_common(parser, _run_ultralytics)
 
 
@@ -198,10 +213,15 @@ def _manage(name: str, args: argparse.Namespace, console: Console) -> None:
 
 def _run_ultralytics(args: argparse.Namespace, steps: Steps) -> list[Row]:
     check_model_name(args.model)
-    from export.ultralytics import Choice, prepare  # noqa: PLC0415 - see above
+    from export.calibration import ENOUGH, Folder  # noqa: PLC0415 - see above
+    from export.ultralytics import Choice, prepare  # noqa: PLC0415
 
-    choice = Choice(args.interface, args.letterbox, args.imgsz)
-    return [_publish(args, lambda: prepare(args.model, args.weights, choice=choice, say=steps.say))]
+    pictures = Folder(args.calibration) if args.calibration else None
+    if pictures is not None and len(pictures) < ENOUGH:
+        steps.warn(f"--calibration {args.calibration}: got {len(pictures)} pictures, expected {ENOUGH} or more")
+    choice = Choice(args.interface, args.letterbox, args.imgsz, precisions=args.precision, calibration=pictures)
+    prove = partial(prepare, args.model, args.weights, choice=choice, say=steps.say, track=steps.track)
+    return [_publish(args, prove)]
 
 
 def _run_sklearn(args: argparse.Namespace, steps: Steps) -> list[Row]:
@@ -251,7 +271,7 @@ def _source(path: Path) -> Source:
 
 
 def _report(rows: Sequence[Row], repository: Path, console: Console) -> None:
-    grid = Grid("model", "version", "interface", "MB", "difference from the source", "seconds")
+    grid = Grid("model", "version", "interface", "MB", "difference from the source", "mAP50-95 (FP32)", "seconds")
     for row in rows:
         manifest = json.loads((row.folder / "manifest.json").read_bytes())
         parity = json.loads((row.folder / "parity.json").read_bytes())
@@ -262,6 +282,7 @@ def _report(rows: Sequence[Row], repository: Path, console: Console) -> None:
             manifest.get("interface", manifest["task"]),
             f"{size_bytes / 1e6:.1f}",
             difference(parity),
+            costs(manifest),
             "there already" if row.seconds is None else f"{row.seconds:.1f}",
         )
     console.print(grid)

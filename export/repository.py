@@ -9,9 +9,9 @@ import errno
 import itertools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from export import manifest
 from export.compatibility import check_dims
-from export.config import follow, parse, to_text
+from export.config import follow, parse, to_text, under_policy
 from export.manifest import Interface, Source
+from export.profiles import INT8, ONNX, PROFILES
 from export.versions import alone_in, numbers
 
 _STAGING = ".export"
@@ -39,6 +40,9 @@ class Version:
         task, interface, source: see manifest.schema.json.
         parity: how far the exported model is from its source.
         golden: one small input and the outputs it must give, by tensor name, with a batch dimension of one.
+        profiles: other configs to run it with, by name.
+        quantised: model.int8.onnx, of a detector that has one.
+        precisions: what each precision costs, as in manifest.schema.json.
     """
 
     graph: onnx.ModelProto
@@ -48,6 +52,9 @@ class Version:
     source: Source
     parity: Mapping[str, Any]
     golden: Mapping[str, NDArray[Any]]
+    profiles: Mapping[str, Any] = field(default_factory=dict)
+    quantised: onnx.ModelProto | None = None
+    precisions: Mapping[str, Any] = field(default_factory=dict)
 
 
 def publish(repository: Path, version: Version) -> Path:
@@ -71,20 +78,24 @@ def publish(repository: Path, version: Version) -> Path:
         try:
             _write_files(staging, version)
             if first:  # so that Triton never sees a version without it
-                _write_config(model, version.config)
+                _write_configs(model, version)
             folder = _move_in(staging, version)
         except BaseException:  # Ctrl-C too
             if first:
                 (model / "config.pbtxt").unlink(missing_ok=True)
+                _remove_profiles(model, keep=())
             _sweep(repository)
             raise
-        _write_config(model, version.config)
+        _write_configs(model, version)
     return folder
 
 
 def _write_files(staging: Path, version: Version) -> None:
-    onnx.save(version.graph, staging / "model.onnx")
-    (staging / "config.pbtxt").write_text(to_text(version.config), encoding="utf-8")
+    onnx.save(version.graph, staging / ONNX)
+    if version.quantised is not None:
+        onnx.save(version.quantised, staging / INT8)
+    for name, config in ({"config": version.config} | dict(version.profiles)).items():
+        (staging / f"{name}.pbtxt").write_text(to_text(config), encoding="utf-8")
     (staging / "parity.json").write_text(json.dumps(version.parity, indent=2) + "\n", encoding="utf-8")
     np.savez_compressed(staging / "golden.npz", allow_pickle=False, **dict(version.golden))
 
@@ -99,6 +110,7 @@ def _move_in(staging: Path, version: Version) -> Path:
             task=version.task,
             interface=version.interface,
             source=version.source,
+            precisions=version.precisions,
             folder=staging,
         )
         (staging / "manifest.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -113,15 +125,34 @@ def _move_in(staging: Path, version: Version) -> Path:
     raise AssertionError("itertools.count ends")
 
 
-def _write_config(model: Path, config: Any) -> None:
-    """Bring the config that a stock Triton reads up to date."""
+def _write_configs(model: Path, version: Version) -> None:
+    """Bring the configs that a stock Triton reads up to date: the profiles first, where config.pbtxt says how."""
     path = model / "config.pbtxt"
-    composed = follow(config, parse(path.read_text(encoding="utf-8")) if path.exists() else None)
-    if composed is None:
+    present = parse(path.read_text(encoding="utf-8")) if path.exists() else None
+    if present is not None and present.version_policy.HasField("specific"):
         return
+    _remove_profiles(model, keep=version.profiles)
+    for name, profile in version.profiles.items():
+        place = model / "configs" / f"{name}.pbtxt"
+        place.parent.mkdir(exist_ok=True)
+        _replace(model, place, under_policy(profile, present or profile))
+    composed = follow(version.config, present)
+    if composed is not None:
+        _replace(model, path, composed)
+
+
+def _replace(model: Path, path: Path, config: Any) -> None:
     hidden = model / _HIDDEN_CONFIG
-    hidden.write_text(to_text(composed), encoding="utf-8")
+    hidden.write_text(to_text(config), encoding="utf-8")
     hidden.replace(path)
+
+
+def _remove_profiles(model: Path, *, keep: Collection[str]) -> None:
+    """Those that the newest version has not; what a user put beside them stays."""
+    for name in PROFILES - set(keep):
+        (model / "configs" / f"{name}.pbtxt").unlink(missing_ok=True)
+    with suppress(OSError):  # not empty, or not there
+        (model / "configs").rmdir()
 
 
 def _sweep(repository: Path) -> None:

@@ -63,3 +63,9 @@ def difference(parity: Mapping[str, Any]) -> str:
         for figure in _FIGURES
         if isinstance(parity.get(figure), int | float)
     )
+
+
+def costs(manifest: Mapping[str, Any]) -> str:
+    """What each precision of a version finds, and in brackets what FP32 finds, as tables show it."""
+    measured = manifest.get("precisions", {})
+    return ", ".join(f"{name} {cost['map50_95']:.4f} ({cost['fp32']:.4f})" for name, cost in measured.items()) or "-"
