@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from export.errors import ExportError
 from export.manifest import Source, digest
-from export.progress import Steps
 from export.versions import latest, read_complete
 
 if TYPE_CHECKING:
+    from export.progress import Steps
     from export.repository import Version
 
 # Nothing here imports scikit-learn or onnx before a model is made: where all is there, the answer takes no second.
@@ -48,7 +48,7 @@ def find_ready(example: Example, repository: Path) -> Path | None:
     return folder
 
 
-def _digit_finder(example: Example, steps: Steps) -> "Version":
+def _digit_finder(example: Example, steps: "Steps") -> "Version":
     import numpy as np  # noqa: PLC0415 - see above
 
     from export.calibration import ENOUGH, Sample  # noqa: PLC0415
@@ -72,14 +72,14 @@ def _digit_finder(example: Example, steps: Steps) -> "Version":
     )
 
 
-def _digits(example: Example, steps: Steps) -> "Version":
+def _digits(example: Example, steps: "Steps") -> "Version":
     steps.say("digits: load scikit-learn")
     from export.digits.model import prepare  # noqa: PLC0415 - see above
 
     return prepare(example.name, source=example.source, track=steps.track)
 
 
-def _iris(example: Example, steps: Steps) -> "Version":
+def _iris(example: Example, steps: "Steps") -> "Version":
     steps.say("iris: train, convert and compare")
     from export.iris import prepare  # noqa: PLC0415 - see above
 

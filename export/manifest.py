@@ -90,12 +90,15 @@ def describe(  # noqa: PLR0913 - one argument for each fact
         "source": {"name": source.name, "sha256": source.sha256},
         "tools": {package: version_of(package) for package in ("onnx", "onnxruntime", "numpy")},
         **({"precisions": dict(precisions)} if precisions else {}),
-        "files": {
-            path.name: {"sha256": digest(path), "size_bytes": path.stat().st_size} for path in sorted(folder.iterdir())
-        },
+        "files": list_files(folder),
     }
     jsonschema.validate(manifest, _schema(), cls=jsonschema.Draft202012Validator)
     return manifest
+
+
+def list_files(folder: Path) -> dict[str, Any]:
+    """What the manifest says of every other file of a version."""
+    return {path.name: {"sha256": digest(path), "size_bytes": path.stat().st_size} for path in sorted(folder.iterdir())}
 
 
 def read(data: bytes) -> dict[str, Any] | None:

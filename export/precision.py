@@ -19,7 +19,9 @@ Track = Callable[[Iterable[int], str], Iterable[int]]
 LIMITS: Mapping[Precision, float] = {"bf16": 0.005, "int8": 0.02}
 
 _EVERYTHING = detect.Selection(confidence=0.001)
-_FOUND = 0.25  # what FP32 finds with at least this is the truth where there are no labels
+# What FP32 finds with at least this is the truth where there are no labels. Of what it is less sure of, a last bit
+# decides which of two boxes of the same thing NMS keeps.
+_SURE = 0.5
 
 
 class Runs(Protocol):
@@ -63,7 +65,7 @@ def find_truth(fp32: Runs, model: Model, samples: Sequence[Sample], *, track: Tr
             labels[sample.picture.name] = sample.labels
     kind: Literal["labels", "fp32"] = "labels" if any(labels.values()) else "fp32"
     if kind == "fp32":
-        labels = {name: [[*row[:4], row[5]] for row in rows if row[4] >= _FOUND] for name, rows in found.items()}
+        labels = {name: [[*row[:4], row[5]] for row in rows if row[4] >= _SURE] for name, rows in found.items()}
     if not any(labels.values()):
         raise ExportError(
             f"precision: FP32 finds nothing on {len(samples)} pictures, expected something to compare; next: "

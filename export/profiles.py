@@ -12,14 +12,13 @@ The synchroniser takes `<version>/<profile>.pbtxt`, a stock Triton `<model>/conf
 import ast
 from typing import Any
 
-from export.tensorrt import PLANS
+from export.tensorrt import BATCHES, PLANS
 
 PROFILES = frozenset({"fast", "int8", "gpu", "tensorrt"})
 ONNX = "model.onnx"
 INT8 = "model.int8.onnx"
 # The cache must outlive the process where builds should not be repeated: mount a volume there.
 ENGINE_CACHE = "/tmp/tensorrt"  # noqa: S108 - in a container; ONNX Runtime makes the last folder only
-BATCHES = (1, 4, 8)  # least, usual, most
 _WORKSPACE_BYTES = 1 << 30
 
 
@@ -126,3 +125,13 @@ def _shapes(profile: Any, batch: int) -> str:
 
 def _times(shape: list[int]) -> str:
     return "x".join(map(str, shape))
+
+
+def describe_engine(config: Any, *, capability: str) -> Any:
+    """`ModelConfig` of an engine that Ultralytics built: one GPU, all sizes that it was built for."""
+    described = _copy(config, backend="tensorrt")
+    described.cc_model_filenames[capability] = PLANS[capability]
+    group = described.instance_group.add(count=1)
+    group.kind = group.KIND_GPU
+    described.dynamic_batching.SetInParent()
+    return described

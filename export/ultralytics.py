@@ -22,10 +22,11 @@ from export.manifest import Interface, Source, digest
 from export.parity import Head
 from export.pictures import draw_pictures, draw_stop_sign
 from export.precision import LIMITS, Precision, Track, find_truth, measure
-from export.profiles import describe_profiles
+from export.profiles import describe_engine, describe_profiles
 from export.quantisation import quantise
 from export.repository import Version
 from export.runtime import LowPrecisionSession, Session
+from export.tensorrt import PLANS, Builder, build, find_capability, read_engine
 from transformer.model import Model, describe
 from transformer.tasks import detect
 
@@ -47,6 +48,7 @@ class Choice:
         precisions: besides FP32.
         calibration: pictures for int8 and to measure precisions on; None for those that come along, which cannot
             calibrate.
+        builder: of a TensorRT plan, where one is wanted.
     """
 
     interface: Interface = "fused"
@@ -54,6 +56,7 @@ class Choice:
     imgsz: int | None = None
     precisions: Collection[Precision] = ()
     calibration: Sequence[Sample] | None = None
+    builder: Builder | None = None
 
 
 def prepare(name: str, weights: str, *, choice: Choice, say: Say, track: Track = lambda items, _: items) -> Version:
@@ -71,6 +74,9 @@ def prepare(name: str, weights: str, *, choice: Choice, say: Say, track: Track =
     """
     if "int8" in choice.precisions and choice.calibration is None:
         raise ExportError("--precision int8: got no --calibration, expected a folder of what the model will see")
+    if Path(weights).suffix == ".engine":
+        say(f"read {Path(weights).name}")
+        return _import_engine(name, Path(weights))
     if Path(weights).suffix == ".onnx":
         if choice.imgsz is not None:
             raise ExportError("--imgsz: an ONNX file has its size already, expected it only with a .pt file")
@@ -110,6 +116,10 @@ def _prove(  # noqa: PLR0913 - one argument for each fact
     figures = parity.prove(session, model, references=references, source=path.name)
     compatibility.check(graph)
     quantised, precisions = _lower(graph, model, session=session, choice=choice, track=track)
+    plans = {}
+    if choice.builder:
+        say(f"build {choice.builder.filename} with TensorRT")
+        plans[choice.builder.filename] = build(graph, choice.builder)
     content = hashlib.sha256(graph.SerializeToString()).hexdigest()
     return Version(
         graph=graph,
@@ -121,7 +131,42 @@ def _prove(  # noqa: PLR0913 - one argument for each fact
         golden=_golden(session, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE), interface=choice.interface),
         profiles=describe_profiles(described, digest=content, int8=quantised is not None),
         quantised=quantised,
+        plans=plans,
         precisions=precisions,
+    )
+
+
+def _import_engine(name: str, path: Path) -> Version:
+    """A version of an engine as it is: what it says is not compared with anything.
+
+    Raises:
+        ExportError: it is none that can be served, or there is no GPU here, whose kind names the file.
+    """
+    engine = read_engine(path)
+    capability = find_capability()
+    imgsz = engine.metadata["imgsz"]
+    names = {int(index): str(label) for index, label in engine.metadata["names"].items()}
+    metadata = {
+        "task": "detect",
+        "imgsz": [imgsz, imgsz] if isinstance(imgsz, int) else [int(size) for size in imgsz],
+        "stride": int(engine.metadata["stride"]),
+        "channels": 3,
+        "args": {"dynamic": True},
+        "end2end": bool(engine.metadata.get("end2end", False)),
+        "names": names,
+    }
+    described = config.describe_detector(
+        name, interface="ultralytics", size_hw=None, classes=len(names), metadata=metadata
+    )
+    return Version(
+        graph=None,
+        config=describe_engine(described, capability=capability),
+        task="detect",
+        interface="ultralytics",
+        source=Source(path.name, digest(path)),
+        parity={"source": path.name, "not_compared": "an engine is its own source"},
+        golden={},
+        plans={PLANS[capability]: engine.plan},
     )
 
 

@@ -66,6 +66,8 @@ def difference(parity: Mapping[str, Any]) -> str:
 
 
 def costs(manifest: Mapping[str, Any]) -> str:
-    """What each precision of a version finds, and in brackets what FP32 finds, as tables show it."""
-    measured = manifest.get("precisions", {})
-    return ", ".join(f"{name} {cost['map50_95']:.4f} ({cost['fp32']:.4f})" for name, cost in measured.items()) or "-"
+    """What FP32 and each precision of a version find, a line for each, as tables show it."""
+    found: dict[str, float] = {}
+    for precision, cost in manifest.get("precisions", {}).items():
+        found |= {"fp32": cost["fp32"], precision: cost["map50_95"]}
+    return "\n".join(f"{name} {map50_95:.4f}" for name, map50_95 in found.items()) or "-"

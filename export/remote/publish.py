@@ -138,7 +138,8 @@ def _update_profiles(storage: Storage, source: Source, before: Model) -> None:
     for profile in sorted(PROFILES):
         name = f"{profile}.pbtxt"
         if name not in source.manifest["files"]:
-            storage.delete(f"{model}/configs/{name}")
+            if storage.get(f"{model}/configs/{name}") is not None:
+                storage.delete(f"{model}/configs/{name}")
             continue
         newest = parse((source.folder / name).read_text(encoding="utf-8"))
         composed = under_policy(newest, before.config)
