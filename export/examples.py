@@ -1,7 +1,7 @@
 """The three models that come with the repository."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,13 +63,14 @@ def _digit_finder(example: Example, steps: "Steps") -> "Version":
         Sample(Picture(str(index), scene.image_hwc), np.column_stack([scene.boxes_xyxy, scene.class_ids]).tolist())
         for index, scene in enumerate(compose("train", count=ENOUGH, seed=_CALIBRATION_SEED))
     ]
-    return prepare(
+    version = prepare(
         example.name,
         str(weights),
         choice=Choice(precisions=("bf16", "int8"), calibration=scenes),
         say=lambda step: steps.say(f"{example.name}: {step}"),
         track=lambda items, step: steps.track(items, f"{example.name}: {step}"),
     )
+    return replace(version, source=example.source)
 
 
 def _digits(example: Example, steps: "Steps") -> "Version":
