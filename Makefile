@@ -50,8 +50,9 @@ protocols: .venv/.stack ## Show what each protocol adds to the same question (be
 models: .venv/.stack ## Prepare the models that come with the repository
 	@$(BIN)/python -m export examples
 
-export: need-MODEL need-WEIGHTS .venv/.ultralytics ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics]
-	@$(BIN)/python -m export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" --repository "$(REPOSITORY)"
+export: need-MODEL need-WEIGHTS .venv/.ultralytics ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>]
+	@$(BIN)/python -m export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" \
+		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) --repository "$(REPOSITORY)"
 
 export: USAGE = MODEL=<name> WEIGHTS=<file or official name>
 publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefix or a folder>

@@ -10,19 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table as Grid
-
 from export import examples
 from export.errors import ExportError
 from export.manifest import Source, check_model_name, digest
-from export.progress import Steps
-from export.versions import difference
+from export.versions import costs, difference
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from export.progress import Steps
     from export.repository import Version
 
-# Each command imports what it needs when it runs: torch, scikit-learn and XGBoost are for their own commands only.
+# Each command imports what it needs when it runs: torch, scikit-learn and XGBoost are for their own commands only, and
+# `tensorrt` has to do with little.
 
 _UNPICKLING = "Unpickling runs whatever code the file holds: do it only with a file whose origin you trust."
 
@@ -35,16 +35,14 @@ class Row:
     seconds: float | None
 
 
-Run = Callable[[argparse.Namespace, Steps], list[Row]]
+Run = Callable[[argparse.Namespace, "Steps"], list[Row]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; exit status 0, 1 for what the user can mend, 2 for wrong arguments."""
     args = _parser().parse_args(arguments)
-    # Where nobody looks, lines are as long as they must be for those who search them.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     try:
-        args.command(args, console)
+        args.command(args)
     except ExportError as exc:
         print(f"error: {exc}", file=sys.stderr)
     except OSError as exc:
@@ -69,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_xgboost(commands)
     prepare = commands.add_parser("examples", help="the three models that come with the repository")
     _add_common(prepare, _run_examples)
+    _add_tensorrt(commands)
     _add_publish(commands)
     _add_versions(commands)
     _add_rollback(commands)
@@ -79,11 +78,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_ultralytics(commands: Any) -> None:
     parser = commands.add_parser(
         "ultralytics",
-        help="a YOLO detector: .pt weights, or the ONNX file that Ultralytics exports from them",
+        help="a YOLO detector: .pt weights, or the ONNX file or engine that Ultralytics exports from them",
         description=f"A .pt file needs torch and ultralytics, and is a pickle. {_UNPICKLING} An ONNX file is neither.",
     )
     parser.add_argument("model", help="name in the repository")
-    parser.add_argument("weights", help="a .pt file, an official name such as yolov8n.pt, or an .onnx file")
+    parser.add_argument("weights", help="a .pt file, an official name such as yolov8n.pt, or an .onnx or .engine file")
     parser.add_argument(
         "--interface",
         choices=("fused", "ultralytics"),
@@ -98,6 +97,27 @@ def _add_ultralytics(commands: Any) -> None:
         "(default: rectangle, where the file leaves them free)",
     )
     parser.add_argument("--imgsz", type=int, help="input size of the export (.pt only; default: as trained)")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=("fp32", "bf16", "int8"),
+        default=["fp32"],
+        help="fp32 is always there; bf16: measure what the profile fast costs; int8: write model.int8.onnx and its "
+        "profile, and measure it (default: fp32)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="pictures of what the model will see, 100 or more, or a data set with images/ and labels/: int8 is "
+        "calibrated with them, precisions are measured on them",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "tensorrt"),
+        default="onnx",
+        help="tensorrt: a plan for this machine's GPU beside model.onnx (default: %(default)s)",
+    )
     _add_common(parser, _run_ultralytics)
 
 
@@ -121,6 +141,18 @@ def _add_xgboost(commands: Any) -> None:
     _add_table(parser, ".json or .ubj of XGBoost, or a pickle or joblib file")
     parser.add_argument("--scaler", type=Path, help="a pickle or joblib file of the StandardScaler before the model")
     _add_common(parser, _run_xgboost)
+
+
+def _add_tensorrt(commands: Any) -> None:
+    parser = commands.add_parser(
+        "tensorrt",
+        help="a version again, with a TensorRT plan for this machine's GPU",
+        description="The next version of a detector has all files of this one and a plan in FP16, with the decoding of "
+        "boxes in FP32, for the profile tensorrt. Made to run in the Triton image that serves: it needs trtexec or "
+        "Python's package tensorrt, Python 3.11, and the onnx package.",
+    )
+    parser.add_argument("folder", type=Path, help="of the version, such as model_repository/yolov8n/3")
+    parser.set_defaults(command=_build_plan, interrupted="; nothing was written", repository="")
 
 
 def _add_table(parser: argparse.ArgumentParser, what: str) -> None:
@@ -184,27 +216,55 @@ def _add_remote(parser: argparse.ArgumentParser, name: str) -> None:
     parser.set_defaults(command=partial(_manage, name), interrupted="")
 
 
-def _export(run: Run, args: argparse.Namespace, console: Console) -> None:
+def _console() -> "Console":
+    from rich.console import Console  # noqa: PLC0415 - see above
+
+    # Where nobody looks, lines are as long as they must be for those who search them.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def _export(run: Run, args: argparse.Namespace) -> None:
+    from export.progress import Steps  # noqa: PLC0415 - see above
+
+    console = _console()
     with Steps(console) as steps:
         rows = run(args, steps)
     _report(rows, args.repository, console)
 
 
-def _manage(name: str, args: argparse.Namespace, console: Console) -> None:
+def _manage(name: str, args: argparse.Namespace) -> None:
     from export.remote import commands  # noqa: PLC0415 - see above
 
-    getattr(commands, name)(args, console)
+    getattr(commands, name)(args, _console())
 
 
-def _run_ultralytics(args: argparse.Namespace, steps: Steps) -> list[Row]:
+def _build_plan(args: argparse.Namespace) -> None:
+    from export.tensorrt import add_plan, find_builder  # noqa: PLC0415 - see above
+
+    builder = find_builder()
+    print(f"build {builder.filename} with {Path(builder.command[0]).name}; this takes minutes", flush=True)
+    print(add_plan(args.folder, builder))
+
+
+def _run_ultralytics(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
-    from export.ultralytics import Choice, prepare  # noqa: PLC0415 - see above
+    from export.calibration import ENOUGH, Folder  # noqa: PLC0415 - see above
+    from export.ultralytics import Choice, prepare  # noqa: PLC0415
 
-    choice = Choice(args.interface, args.letterbox, args.imgsz)
-    return [_publish(args, lambda: prepare(args.model, args.weights, choice=choice, say=steps.say))]
+    pictures = Folder(args.calibration) if args.calibration else None
+    if pictures is not None and len(pictures) < ENOUGH:
+        steps.warn(f"--calibration {args.calibration}: got {len(pictures)} pictures, expected {ENOUGH} or more")
+    builder = None
+    if args.format == "tensorrt":
+        from export.tensorrt import find_builder  # noqa: PLC0415
+
+        builder = find_builder()
+    choice = Choice(args.interface, args.letterbox, args.imgsz, args.precision, pictures, builder)
+    prove = partial(prepare, args.model, args.weights, choice=choice, say=steps.say, track=steps.track)
+    return [_publish(args, prove)]
 
 
-def _run_sklearn(args: argparse.Namespace, steps: Steps) -> list[Row]:
+def _run_sklearn(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
     from export.pickles import unpickle  # noqa: PLC0415 - see above
     from export.sklearn import prepare  # noqa: PLC0415
@@ -216,7 +276,7 @@ def _run_sklearn(args: argparse.Namespace, steps: Steps) -> list[Row]:
     return [_publish(args, lambda: prepare(estimator, table, source=_source(args.file)))]
 
 
-def _run_xgboost(args: argparse.Namespace, steps: Steps) -> list[Row]:
+def _run_xgboost(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
     from export.table import Table  # noqa: PLC0415 - see above
     from export.xgboost import prepare, read  # noqa: PLC0415
@@ -227,7 +287,7 @@ def _run_xgboost(args: argparse.Namespace, steps: Steps) -> list[Row]:
     return [_publish(args, lambda: prepare(model, scaler, table=table, source=_source(args.file)))]
 
 
-def _run_examples(args: argparse.Namespace, steps: Steps) -> list[Row]:
+def _run_examples(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     rows = []
     for example in examples.EXAMPLES:
         folder = examples.find_ready(example, args.repository)
@@ -250,8 +310,10 @@ def _source(path: Path) -> Source:
     return Source(path.name, digest(path))
 
 
-def _report(rows: Sequence[Row], repository: Path, console: Console) -> None:
-    grid = Grid("model", "version", "interface", "MB", "difference from the source", "seconds")
+def _report(rows: Sequence[Row], repository: Path, console: "Console") -> None:
+    from rich.table import Table as Grid  # noqa: PLC0415 - see above
+
+    grid = Grid("model", "version", "interface", "MB", "difference from the source", "mAP50-95", "seconds")
     for row in rows:
         manifest = json.loads((row.folder / "manifest.json").read_bytes())
         parity = json.loads((row.folder / "parity.json").read_bytes())
@@ -262,6 +324,7 @@ def _report(rows: Sequence[Row], repository: Path, console: Console) -> None:
             manifest.get("interface", manifest["task"]),
             f"{size_bytes / 1e6:.1f}",
             difference(parity),
+            costs(manifest),
             "there already" if row.seconds is None else f"{row.seconds:.1f}",
         )
     console.print(grid)

@@ -87,12 +87,17 @@ def follow(newest: Any, present: Any | None) -> Any | None:
         return newest
     if present.version_policy.HasField("specific"):
         return None
-    composed = newest
-    if present.HasField("version_policy"):
-        composed = type(newest)()
-        composed.CopyFrom(newest)
-        composed.version_policy.CopyFrom(present.version_policy)
+    composed = under_policy(newest, present)
     return None if composed == present else composed
+
+
+def under_policy(config: Any, present: Any) -> Any:
+    """A config with the version policy of another one, where that has any."""
+    composed = type(config)()
+    composed.CopyFrom(config)
+    if present.HasField("version_policy"):
+        composed.version_policy.CopyFrom(present.version_policy)
+    return composed
 
 
 def _config(
@@ -101,10 +106,9 @@ def _config(
     config = model_config_pb2.ModelConfig(name=name, backend="onnxruntime", max_batch_size=max_batch_size)
     for tensors, (tensor, datatype, dims) in [(config.input, source), *((config.output, out) for out in outputs)]:
         tensors.add(name=tensor, data_type=model_config_pb2.DataType.Value(datatype), dims=dims)
-    # Triton's default on CPU is two instances, each with a pool of threads as wide as the machine.
+    # Triton's default on CPU is two instances.
     config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
     config.dynamic_batching.SetInParent()
-    parameters = {"intra_op_thread_count": "2", "inter_op_thread_count": "1", "metadata": repr(dict(metadata))}
-    for key, value in parameters.items():
-        config.parameters[key].string_value = value
+    # No thread counts: how many cores there are, the machine that serves knows.
+    config.parameters["metadata"].string_value = repr(dict(metadata))
     return config

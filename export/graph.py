@@ -30,12 +30,11 @@ def fuse(model: ModelProto, *, classes: int, end2end: bool) -> ModelProto:
     fused = ModelProto()
     fused.CopyFrom(model)
     graph = fused.graph
-    opset = next(entry.version for entry in fused.opset_import if entry.domain in {"", "ai.onnx"})
     _take_pixels(graph)
     if end2end:
         _rank_finished(graph)
     else:
-        _rank_classes(graph, classes=classes, opset=opset)
+        _rank_classes(graph, classes=classes, opset=opset_of(fused))
     prune(graph)
     del graph.value_info[:]  # shapes of before
     return fused
@@ -52,9 +51,9 @@ def free_batch(model: ModelProto) -> ModelProto:
     graph = freed.graph
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    constants = _constants(graph)
+    known = constants(graph)
     for index, node in enumerate(graph.node):
-        shape = constants.get(node.input[1]) if node.op_type == "Reshape" else None
+        shape = known.get(node.input[1]) if node.op_type == "Reshape" else None
         if shape is not None and shape.size > 1 and shape[0] == 1:
             name = f"{_PREFIX}shape/{index}"
             _add_constant(graph, name, np.concatenate([[0], shape[1:]]).astype(np.int64))  # 0: as in the input
@@ -94,6 +93,11 @@ def prune(graph: GraphProto) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(kept)
     graph.initializer.extend(initializers)
+
+
+def opset_of(model: ModelProto) -> int:
+    """Version of the standard operators."""
+    return next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
 
 
 def _captured(node: NodeProto) -> Iterable[str]:
@@ -272,7 +276,7 @@ def _add_constant(graph: GraphProto, name: str, value: Array) -> None:
     graph.initializer.append(numpy_helper.from_array(value, name))
 
 
-def _constants(graph: GraphProto) -> dict[str, Array]:
+def constants(graph: GraphProto) -> dict[str, Array]:
     """Values of initializers and of Constant nodes that hold a tensor."""
     tensors: Sequence[tuple[str, TensorProto]] = [
         *((initializer.name, initializer) for initializer in graph.initializer),

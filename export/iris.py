@@ -1,8 +1,10 @@
 """`iris`: which iris a flower is, from four lengths. XGBoost behind a StandardScaler, in one graph."""
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
+from onnx import ModelProto
 from sklearn.datasets import load_iris
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
@@ -28,6 +30,6 @@ def prepare(name: str, *, source: Source) -> Version:
     model.fit(scaler.transform(rows), labels)
     table = Table(name, features=iris.feature_names, classes=[str(kind) for kind in iris.target_names])
     version = prepare_xgboost(model, scaler, table=table, source=source)
-    probabilities = Session(version.graph, name=name).infer(held_out)["probabilities"]
+    probabilities = Session(cast("ModelProto", version.graph), name=name).infer(held_out)["probabilities"]
     accuracy = round(float((probabilities.argmax(axis=1) == held_out_labels).mean()), 4)
     return replace(version, parity={**version.parity, "accuracy": accuracy})

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -64,7 +65,14 @@ def is_legal(name: str, kind: Literal["model_name", "version", "file_name"]) -> 
 
 
 def describe(  # noqa: PLR0913 - one argument for each fact
-    *, model: str, version: int, task: str, interface: Interface | None, source: Source, folder: Path
+    *,
+    model: str,
+    version: int,
+    task: str,
+    interface: Interface | None,
+    source: Source,
+    folder: Path,
+    precisions: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Manifest of a version folder that has all its other files.
 
@@ -81,12 +89,16 @@ def describe(  # noqa: PLR0913 - one argument for each fact
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": {"name": source.name, "sha256": source.sha256},
         "tools": {package: version_of(package) for package in ("onnx", "onnxruntime", "numpy")},
-        "files": {
-            path.name: {"sha256": digest(path), "size_bytes": path.stat().st_size} for path in sorted(folder.iterdir())
-        },
+        **({"precisions": dict(precisions)} if precisions else {}),
+        "files": list_files(folder),
     }
     jsonschema.validate(manifest, _schema(), cls=jsonschema.Draft202012Validator)
     return manifest
+
+
+def list_files(folder: Path) -> dict[str, Any]:
+    """What the manifest says of every other file of a version."""
+    return {path.name: {"sha256": digest(path), "size_bytes": path.stat().st_size} for path in sorted(folder.iterdir())}
 
 
 def read(data: bytes) -> dict[str, Any] | None:

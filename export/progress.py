@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 
@@ -41,6 +42,10 @@ class Steps:
         """Begin a step that goes through `items`."""
         self._finish()
         yield from self._progress.track(items, description=step)
+
+    def warn(self, message: str) -> None:
+        """Say what may be wrong, above the steps."""
+        self._progress.console.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
 
     def _finish(self) -> None:
         if self._current is not None:

@@ -1,17 +1,10 @@
-"""Put a proven version into a local model repository: whole or not at all.
+"""Put a proven version into a local model repository: whole or not at all."""
 
-Triton may read the repository at any moment. A version is written into a hidden folder inside the model's own, which
-Triton passes over, and renamed into place. One export writes at a time (a lock on the repository folder), so numbers
-do not collide, and a hidden folder that the next one finds is what an interrupted one left.
-"""
-
-import errno
-import itertools
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +14,11 @@ from numpy.typing import NDArray
 
 from export import manifest
 from export.compatibility import check_dims
-from export.config import follow, parse, to_text
+from export.config import follow, parse, to_text, under_policy
 from export.manifest import Interface, Source
-from export.versions import alone_in, numbers
-
-_STAGING = ".export"
-_HIDDEN_CONFIG = ".config.pbtxt"
+from export.profiles import INT8, ONNX, PROFILES
+from export.staging import HIDDEN_CONFIG, move_in, stage, sweep
+from export.versions import alone_in
 
 
 @dataclass(frozen=True)
@@ -34,20 +26,29 @@ class Version:
     """A version that is proven and may be published.
 
     Attributes:
-        graph: model.onnx.
+        graph: model.onnx; None of what is a plan only.
         config: `ModelConfig`; names the model.
         task, interface, source: see manifest.schema.json.
         parity: how far the exported model is from its source.
-        golden: one small input and the outputs it must give, by tensor name, with a batch dimension of one.
+        golden: one small input and the outputs it must give, by tensor name, with a batch dimension of one; empty of
+            what cannot run here.
+        profiles: other configs to run it with, by name.
+        quantised: model.int8.onnx, of a detector that has one.
+        plans: TensorRT's, by file name.
+        precisions: what each precision costs, as in manifest.schema.json.
     """
 
-    graph: onnx.ModelProto
+    graph: onnx.ModelProto | None
     config: Any
     task: str
     interface: Interface | None
     source: Source
     parity: Mapping[str, Any]
     golden: Mapping[str, NDArray[Any]]
+    profiles: Mapping[str, Any] = field(default_factory=dict)
+    quantised: onnx.ModelProto | None = None
+    plans: Mapping[str, bytes] = field(default_factory=dict)
+    precisions: Mapping[str, Any] = field(default_factory=dict)
 
 
 def publish(repository: Path, version: Version) -> Path:
@@ -59,75 +60,80 @@ def publish(repository: Path, version: Version) -> Path:
     Raises:
         ExportError: Triton would not load the config with the graph.
     """
-    check_dims(version.graph, version.config)
+    if version.graph is not None:
+        check_dims(version.graph, version.config)
     repository.mkdir(parents=True, exist_ok=True)
     with alone_in(repository):
-        _sweep(repository)
+        sweep(repository)
         model = repository / version.config.name
         model.mkdir(exist_ok=True)
-        staging = model / _STAGING
-        staging.mkdir()
+        staging = stage(model)
         first = not (model / "config.pbtxt").exists()
         try:
             _write_files(staging, version)
             if first:  # so that Triton never sees a version without it
-                _write_config(model, version.config)
-            folder = _move_in(staging, version)
+                _write_configs(model, version)
+            folder = move_in(staging, partial(_describe, version, staging))
         except BaseException:  # Ctrl-C too
             if first:
                 (model / "config.pbtxt").unlink(missing_ok=True)
-            _sweep(repository)
+                _remove_profiles(model, keep=())
+            sweep(repository)
             raise
-        _write_config(model, version.config)
+        _write_configs(model, version)
     return folder
 
 
+def _describe(version: Version, staging: Path, number: int) -> dict[str, Any]:
+    return manifest.describe(
+        model=version.config.name,
+        version=number,
+        task=version.task,
+        interface=version.interface,
+        source=version.source,
+        precisions=version.precisions,
+        folder=staging,
+    )
+
+
 def _write_files(staging: Path, version: Version) -> None:
-    onnx.save(version.graph, staging / "model.onnx")
-    (staging / "config.pbtxt").write_text(to_text(version.config), encoding="utf-8")
+    for name, graph in ((ONNX, version.graph), (INT8, version.quantised)):
+        if graph is not None:
+            onnx.save(graph, staging / name)
+    for name, plan in version.plans.items():
+        (staging / name).write_bytes(plan)
+    for name, config in ({"config": version.config} | dict(version.profiles)).items():
+        (staging / f"{name}.pbtxt").write_text(to_text(config), encoding="utf-8")
     (staging / "parity.json").write_text(json.dumps(version.parity, indent=2) + "\n", encoding="utf-8")
-    np.savez_compressed(staging / "golden.npz", allow_pickle=False, **dict(version.golden))
+    if version.golden:
+        np.savez_compressed(staging / "golden.npz", allow_pickle=False, **dict(version.golden))
 
 
-def _move_in(staging: Path, version: Version) -> Path:
-    """Manifest last, then the rename that makes the version exist."""
-    model = staging.parent
-    for number in itertools.count(max(numbers(model), default=0) + 1):
-        content = manifest.describe(
-            model=version.config.name,
-            version=number,
-            task=version.task,
-            interface=version.interface,
-            source=version.source,
-            folder=staging,
-        )
-        (staging / "manifest.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        try:
-            staging.rename(model / str(number))
-        except OSError as exc:  # a folder that someone else made in this moment
-            if exc.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                raise
-            (staging / "manifest.json").unlink()
-            continue
-        return model / str(number)
-    raise AssertionError("itertools.count ends")
-
-
-def _write_config(model: Path, config: Any) -> None:
-    """Bring the config that a stock Triton reads up to date."""
+def _write_configs(model: Path, version: Version) -> None:
+    """Bring the configs that a stock Triton reads up to date: the profiles first, where config.pbtxt says how."""
     path = model / "config.pbtxt"
-    composed = follow(config, parse(path.read_text(encoding="utf-8")) if path.exists() else None)
-    if composed is None:
+    present = parse(path.read_text(encoding="utf-8")) if path.exists() else None
+    if present is not None and present.version_policy.HasField("specific"):
         return
-    hidden = model / _HIDDEN_CONFIG
-    hidden.write_text(to_text(composed), encoding="utf-8")
+    _remove_profiles(model, keep=version.profiles)
+    for name, profile in version.profiles.items():
+        place = model / "configs" / f"{name}.pbtxt"
+        place.parent.mkdir(exist_ok=True)
+        _replace(model, place, under_policy(profile, present or profile))
+    composed = follow(version.config, present)
+    if composed is not None:
+        _replace(model, path, composed)
+
+
+def _replace(model: Path, path: Path, config: Any) -> None:
+    hidden = model / HIDDEN_CONFIG
+    hidden.write_text(to_text(config), encoding="utf-8")
     hidden.replace(path)
 
 
-def _sweep(repository: Path) -> None:
-    """Remove what an interrupted export left."""
-    for staging in repository.glob(f"*/{_STAGING}"):
-        shutil.rmtree(staging)
-        (staging.parent / _HIDDEN_CONFIG).unlink(missing_ok=True)
-        with suppress(OSError):  # not empty: a model that was there before
-            staging.parent.rmdir()
+def _remove_profiles(model: Path, *, keep: Collection[str]) -> None:
+    """Those that the newest version has not; what a user put beside them stays."""
+    for name in PROFILES - set(keep):
+        (model / "configs" / f"{name}.pbtxt").unlink(missing_ok=True)
+    with suppress(OSError):  # not empty, or not there
+        (model / "configs").rmdir()

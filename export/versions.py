@@ -63,3 +63,11 @@ def difference(parity: Mapping[str, Any]) -> str:
         for figure in _FIGURES
         if isinstance(parity.get(figure), int | float)
     )
+
+
+def costs(manifest: Mapping[str, Any]) -> str:
+    """What FP32 and each precision of a version find, a line for each, as tables show it."""
+    found: dict[str, float] = {}
+    for precision, cost in manifest.get("precisions", {}).items():
+        found |= {"fp32": cost["fp32"], precision: cost["map50_95"]}
+    return "\n".join(f"{name} {map50_95:.4f}" for name, map50_95 in found.items()) or "-"

@@ -138,13 +138,16 @@ def read_model(storage: Storage, name: str) -> Model:
     return read_models(storage, name).get(name) or _read_model(storage, name, {})
 
 
-def edit_config(storage: Storage, model: str, change: Callable[[Any | None], Any | None]) -> bool:
-    """Change a model's config.pbtxt, and nothing that somebody else writes into it meanwhile.
+def edit_config(
+    storage: Storage, model: str, change: Callable[[Any | None], Any | None], *, name: str = CONFIG
+) -> bool:
+    """Change a config of a model, and nothing that somebody else writes into it meanwhile.
 
     Args:
         storage: the repository.
         model: its name.
         change: the present `ModelConfig` or None -> the new one, or None to leave it; asked again after a conflict.
+        name: of the file in the model's folder.
 
     Returns:
         Whether it was written.
@@ -152,7 +155,7 @@ def edit_config(storage: Storage, model: str, change: Callable[[Any | None], Any
     Raises:
         ExportError: it is broken, or it changed again and again.
     """
-    key = f"{model}/{CONFIG}"
+    key = f"{model}/{name}"
     for _ in range(_TRIES):
         content = storage.get(key)
         changed = change(_parse(content.data, key) if content else None)

@@ -11,9 +11,10 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from export.config import follow, parse
+from export.config import follow, parse, under_policy
 from export.errors import ExportError
 from export.manifest import read
+from export.profiles import PROFILES
 from export.remote.layout import CONFIG, MANIFEST, Model, edit_config
 from export.remote.storage import Sent, Storage
 from export.versions import numbers, read_complete
@@ -121,12 +122,33 @@ def update_config(storage: Storage, source: Source, before: Model) -> str:
         return f"{model}/{CONFIG} stays: it describes version {which}, without a {CONFIG} of its own"
     newest = parse((source.folder / CONFIG).read_text(encoding="utf-8"))
     try:
+        if not before.policy.startswith("specific"):
+            _update_profiles(storage, source, before)
         written = edit_config(storage, model, lambda present: follow(newest, present))
     except ExportError as exc:
         raise ExportError(f"the version is published, but {model}/{CONFIG} is not brought up to date: {exc}") from exc
     if not written and before.policy.startswith("specific"):
         return f"{model}/{CONFIG} stays: it pins ({before.policy}); make unpin lets newer versions serve"
     return f"{model}/{CONFIG} {'is that of the new version' if written else 'is up to date'}"
+
+
+def _update_profiles(storage: Storage, source: Source, before: Model) -> None:
+    """What a stock Triton reads with `--model-config-name`: the profiles of the version, and no older ones."""
+    model = source.manifest["model"]
+    for profile in sorted(PROFILES):
+        name = f"{profile}.pbtxt"
+        if name not in source.manifest["files"]:
+            if storage.get(f"{model}/configs/{name}") is not None:
+                storage.delete(f"{model}/configs/{name}")
+            continue
+        newest = parse((source.folder / name).read_text(encoding="utf-8"))
+        composed = under_policy(newest, before.config)
+        edit_config(
+            storage,
+            model,
+            lambda present, composed=composed: None if present == composed else composed,  # type: ignore[misc]
+            name=f"configs/{name}",
+        )
 
 
 def _upload(storage: Storage, source: Source, above: int, sent: Sent, stop: Event) -> int:

@@ -31,7 +31,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_committed_config_is_what_export_writes(written: Path, name: str) -> None:
-    assert (COMMITTED / name / "config.pbtxt").read_bytes() == (written / name / "config.pbtxt").read_bytes()
+    for config in ("config.pbtxt", "configs/fast.pbtxt", "configs/int8.pbtxt", "configs/gpu.pbtxt"):
+        expected = written / name / config
+        assert expected.exists() == (config == "config.pbtxt" or name == "digit-finder")
+        assert not expected.exists() or (COMMITTED / name / config).read_bytes() == expected.read_bytes()
 
 
 def test_committed_repository_holds_the_three_models_and_the_schema() -> None:

@@ -18,6 +18,7 @@ pytestmark = [
 ]
 
 WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights"
+COCO = WEIGHTS.parent / "coco128"
 needs_weights = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ../shared/data/weights")
 
 
@@ -38,6 +39,22 @@ def test_official_checkpoint_is_exported_and_proven(tmp_path: Path, interface: s
     assert max(row["best_score"] for row in parity["pictures"]) > 0.85
     config: Any = parse((folder / "config.pbtxt").read_text(encoding="utf-8"))
     assert "79: 'toothbrush'" in config.parameters["metadata"].string_value
+
+
+@needs_weights
+@pytest.mark.skipif(not COCO.is_dir(), reason="needs ../shared/data/coco128")
+def test_precisions_of_an_official_checkpoint_cost_little_on_photos(tmp_path: Path) -> None:
+    command = ["ultralytics", "yolov8n", str(WEIGHTS / "yolov8n.pt"), "--precision", "bf16", "int8"]
+    options = ["--calibration", str(COCO), "--repository", str(tmp_path)]
+    assert main([*command, *options]) == 0
+    manifest = read_complete(tmp_path / "yolov8n" / "1")
+    assert manifest is not None
+    costs = manifest["precisions"]
+    print(costs)  # for the README
+    assert {precision: cost["truth"] for precision, cost in costs.items()} == {"bf16": "labels", "int8": "labels"}
+    assert costs["bf16"]["fp32"] > 0.4
+    assert costs["bf16"]["change"] >= -0.005
+    assert costs["int8"]["change"] >= -0.02
 
 
 @needs_weights

@@ -22,10 +22,12 @@ from export.__main__ import main
 from export.config import parse, to_text
 from export.errors import ExportError
 from export.manifest import digest
+from export.profiles import PROFILES
 from export.remote.layout import edit_config
 from export.remote.storage import LocalFolder, Storage, open_storage
 from export.repository import publish
 from tests.integration.triton import find_free_ports
+from tests.unit.test_export_profiles import with_profiles
 from tests.unit.test_export_repository import FILES, version
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -312,6 +314,29 @@ def test_publish_follows_the_policy_and_leaves_pins_and_plain_copies(
     assert "tiny/8/manifest.json" in keys(storage)
     assert read(storage, "tiny/config.pbtxt") == before
     assert "stays: it describes version 7, without a config.pbtxt of its own" in capsys.readouterr().out
+
+
+def test_publish_brings_the_profiles_of_the_model_up_to_date(storage: Storage, tmp_path: Path, local: Path) -> None:
+    detectors = tmp_path / "detectors"
+    folder = publish(detectors, with_profiles(int8=True))
+    assert run("publish", storage, "tiny", "--from", str(detectors)) == 0
+    own = {f"tiny/configs/{name}.pbtxt" for name in PROFILES}
+    assert own <= keys(storage)
+    assert read(storage, "tiny/configs/int8.pbtxt") == (folder / "int8.pbtxt").read_bytes()
+    set_policy(storage, "latest { num_versions: 2 }")
+    storage.put("tiny/configs/mine.pbtxt", b"", etag=None)
+    publish(detectors, with_profiles(int8=False, digest="1" * 64))
+    assert run("publish", storage, "tiny", "--from", str(detectors)) == 0
+    assert keys(storage) & (own | {"tiny/configs/mine.pbtxt"}) == own - {"tiny/configs/int8.pbtxt"} | {
+        "tiny/configs/mine.pbtxt"
+    }
+    gpu = parse(read(storage, "tiny/configs/gpu.pbtxt").decode())
+    assert gpu.version_policy.latest.num_versions == 2
+    (accelerator,) = gpu.optimization.execution_accelerators.gpu_execution_accelerator
+    assert accelerator.parameters["trt_engine_cache_prefix"] == "tiny-111111111111"
+    set_policy(storage, "specific { versions: 1 }")
+    assert run("publish", storage, "tiny", "--from", str(local)) == 0
+    assert "tiny/configs/gpu.pbtxt" in keys(storage)  # a pinned model keeps what belongs to its version
 
 
 def test_versions_lists_complete_and_incomplete(

@@ -34,7 +34,7 @@ def build_detector(*, opset: int = 17, batch: int | str = "batch", sigmoid: bool
         helper.make_node("Identity", ["probability"], ["hidden"]),
         helper.make_node("Concat", ["box", "probability" if sigmoid else "hidden"], ["output0"], axis=1),
     ]
-    return _model(nodes, constants, output=[batch, 4 + CLASSES, "anchors"], opset=opset, batch=batch)
+    return build_model(nodes, constants, output=[batch, 4 + CLASSES, "anchors"], opset=opset, batch=batch)
 
 
 def build_finished(*, rows: int = 5) -> ModelProto:
@@ -50,10 +50,10 @@ def build_finished(*, rows: int = 5) -> ModelProto:
         helper.make_node("Sub", ["factor", "factor"], ["nothing"]),
         helper.make_node("Add", ["table", "nothing"], ["output0"]),
     ]
-    return _model(nodes, constants, output=["batch", rows, 6], opset=17, batch="batch")
+    return build_model(nodes, constants, output=["batch", rows, 6], opset=17, batch="batch")
 
 
-def _model(
+def build_model(
     nodes: list[Any], constants: dict[str, NDArray[Any]], *, output: list[Any], opset: int, batch: int | str
 ) -> ModelProto:
     graph = helper.make_graph(

@@ -1,0 +1,145 @@
+"""The decoding of boxes without a convolution, and FP16 up to it, on a tiny head of YOLOv8's shape."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+
+from export.compatibility import check
+from export.distribution import split, weigh_bins
+from export.errors import ExportError
+from export.graph import constants, fuse
+from export.half import fix_size, halve
+from tests.unit.test_export_graph import CLASSES, build_detector, build_model, draw, run, scale
+
+BINS = 16
+
+
+def build_distributed(*, opset: int = 17, bins: NDArray[np.float32] | None = None) -> ModelProto:
+    """Two convolutions, then a distribution over bins for each side of a box, as YOLOv8 decodes it."""
+    rng = np.random.default_rng(0)
+    weights = np.arange(BINS, dtype=np.float32) if bins is None else bins
+    shapes: dict[str, list[int]] = {
+        "split": [4 * BINS, CLASSES],
+        "sides": [0, 4, BINS, -1],
+        "flat": [0, 0, -1],
+        "four": [0, 4, -1],
+    }
+    known: dict[str, NDArray[Any]] = {
+        "first": rng.normal(0, 0.3, (8, 3, 3, 3)).astype(np.float32),
+        "last": rng.normal(0, 0.5, (4 * BINS + CLASSES, 8, 1, 1)).astype(np.float32),
+        "bias": rng.normal(size=4 * BINS + CLASSES).astype(np.float32),
+        "bins": weights.reshape(1, -1, 1, 1),
+        "stride": np.array(8, np.float32),
+        **{name: np.array(shape, np.int64) for name, shape in shapes.items()},
+    }
+    nodes = [
+        helper.make_node("Conv", ["images", "first"], ["mixed"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["mixed"], ["features"]),
+        helper.make_node("Conv", ["features", "last", "bias"], ["map"]),
+        helper.make_node("Reshape", ["map", "flat"], ["rows"]),
+        helper.make_node("Split", ["rows", "split"], ["box", "logits"], axis=1),
+        helper.make_node("Reshape", ["box", "sides"], ["by_side"]),
+        helper.make_node("Transpose", ["by_side"], ["by_bin"], perm=[0, 2, 1, 3]),
+        helper.make_node("Softmax", ["by_bin"], ["distribution"], axis=1),
+        helper.make_node("Conv", ["distribution", "bins"], ["distances"]),
+        helper.make_node("Reshape", ["distances", "four"], ["sides_px"]),
+        helper.make_node("Mul", ["sides_px", "stride"], ["boxes_px"]),
+        helper.make_node("Sigmoid", ["logits"], ["probability"]),
+        helper.make_node("Concat", ["boxes_px", "probability"], ["output0"], axis=1),
+    ]
+    return build_model(nodes, known, output=["batch", 4 + CLASSES, "anchors"], opset=opset, batch="batch")
+
+
+def convolutions(model: ModelProto) -> list[tuple[int, ...]]:
+    known = constants(model.graph)
+    return [known[node.input[1]].shape for node in model.graph.node if node.op_type == "Conv"]
+
+
+@pytest.mark.parametrize("opset", [13, 17, 21])
+def test_bins_are_weighed_without_a_convolution_to_the_same_numbers(opset: int) -> None:
+    model = build_distributed(opset=opset)
+    before = model.SerializeToString()
+    weighed = weigh_bins(model)
+    check(weighed)
+    assert model.SerializeToString() == before
+    assert (1, BINS, 1, 1) in convolutions(model)
+    assert (1, BINS, 1, 1) not in convolutions(weighed)
+    images = scale(draw(2, 6, 7))
+    expected = run(model, images)["output0"]
+    assert np.ptp(expected[:, :4]) > 5  # the boxes differ
+    np.testing.assert_allclose(run(weighed, images)["output0"], expected, atol=1e-4)
+
+
+def test_bins_of_an_old_opset_are_summed_by_an_attribute() -> None:
+    model = build_distributed()
+    model.opset_import[0].version = 12
+    (total,) = [node for node in weigh_bins(model).graph.node if node.op_type == "ReduceSum"]
+    assert len(total.input) == 1
+    assert helper.get_node_attr_value(total, "axes") == [1]
+
+
+@pytest.mark.parametrize(
+    "model", [build_detector(), build_distributed(bins=np.arange(BINS, dtype=np.float32) + np.float32(0.5))]
+)
+def test_other_convolutions_stay(model: ModelProto) -> None:
+    assert convolutions(weigh_bins(model)) == convolutions(model)
+    assert "ReduceSum" not in {node.op_type for node in weigh_bins(model).graph.node}
+
+
+def test_split_ends_the_body_at_the_last_convolutions() -> None:
+    fused = fuse(weigh_bins(build_distributed()), classes=CLASSES, end2end=False)
+    body, last, decoding = split(fused.graph)
+    assert [node.op_type for node in body] == ["Transpose", "Cast", "Conv", "Relu"]
+    assert [node.output[0] for node in last] == ["map"]
+    assert len(body) + len(last) + len(decoding) == len(fused.graph.node)
+    assert {"Softmax", "ReduceSum", "TopK"} <= {node.op_type for node in decoding}
+
+
+@pytest.mark.parametrize("interface", ["fused", "ultralytics"])
+def test_half_runs_the_convolutions_in_fp16_and_decodes_in_fp32(interface: str) -> None:
+    model = weigh_bins(build_distributed())
+    images: NDArray[Any] = draw(2, 6, 7)
+    if interface == "fused":
+        model = fuse(model, classes=CLASSES, end2end=False)
+    else:
+        images = scale(images)
+    halved = halve(model)
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(halved).graph.value_info
+    }
+    assert {types[name] for name in ("mixed", "features", "map")} == {TensorProto.FLOAT16}
+    assert {types[name] for name in ("distribution", "distances", "sides_px")} == {TensorProto.FLOAT}
+    assert [value.SerializeToString() for value in (*halved.graph.input, *halved.graph.output)] == [
+        value.SerializeToString() for value in (*model.graph.input, *model.graph.output)
+    ]
+    for name, expected in run(model, images).items():
+        got = run(halved, images)[name]
+        if name in {"output0", "scores"}:
+            np.testing.assert_allclose(got, expected, atol=0.1)
+            assert (got != expected).any()  # it was FP16
+
+
+def test_half_of_a_graph_that_has_none_is_refused() -> None:
+    model = build_distributed()
+    model.graph.node.insert(2, helper.make_node("ConstantOfShape", ["shape"], ["zeros"]))
+    model.graph.node.insert(2, helper.make_node("Shape", ["features"], ["shape"]))
+    model.graph.node.insert(4, helper.make_node("Add", ["features", "zeros"], ["sum"]))
+    model.graph.node[5].input[0] = "sum"
+    with pytest.raises(ExportError, match="FP16: the graph cannot be run in it"):
+        halve(model)
+
+
+@pytest.mark.parametrize(("interface", "dims"), [("fused", [0, 64, 96, 3]), ("ultralytics", [0, 3, 64, 96])])
+def test_size_is_fixed_to_what_the_file_says(interface: str, dims: list[int]) -> None:
+    model = build_detector()
+    model.metadata_props.add(key="imgsz", value="[64, 96]")
+    if interface == "fused":
+        model = fuse(model, classes=CLASSES, end2end=False)
+    fixed = fix_size(model).graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in fixed] == dims
+    assert fixed[0].dim_param == "batch"

@@ -1,0 +1,156 @@
+"""int8 and the gate of precisions on the shipped detector, with scenes whose boxes are known."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from export.__main__ import main
+from export.calibration import ENOUGH, Folder, Sample
+from export.compatibility import check
+from export.detector import read_detector
+from export.digit_finder.scenes import SCENE_SIZE, compose
+from export.distribution import split
+from export.errors import ExportError
+from export.pictures import Picture
+from export.precision import find_truth, measure
+from export.ultralytics import Choice, prepare
+from export.versions import read_complete
+from tests.unit.test_export_detector import pass_over, save
+from transformer.model import Model, describe
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = ROOT / "export" / "weights" / "digit-finder.onnx"
+
+
+def pass_on(items: Iterable[int], _: str) -> Iterable[int]:
+    return items
+
+
+def write_scenes(folder: Path, *, count: int, labels: bool) -> Path:
+    """A data set in YOLO's layout, or a folder of pictures."""
+    images = folder / "images" / "val" if labels else folder
+    images.mkdir(parents=True)
+    for index, scene in enumerate(compose("held-out", count=count, seed=3)):
+        cv2.imwrite(str(images / f"{index}.png"), cv2.cvtColor(scene.image_hwc, cv2.COLOR_RGB2BGR))
+        if labels:
+            path = folder / "labels" / "val" / f"{index}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            x1, y1, x2, y2 = scene.boxes_xyxy.T / SCENE_SIZE
+            rows = zip(scene.class_ids, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, strict=True)
+            path.write_text("".join(f"{c} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for c, x, y, w, h in rows))
+    return folder
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_int8_is_calibrated_measured_and_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: bool
+) -> None:
+    pictures = write_scenes(tmp_path / "pictures", count=12, labels=labels)
+    repository = tmp_path / "repository"
+    command = ["ultralytics", "finder", str(WEIGHTS), "--precision", "bf16", "int8", "--calibration", str(pictures)]
+    assert main([*command, "--repository", str(repository)]) == 0
+    out = capsys.readouterr().out
+    assert f"warning: --calibration {pictures}: got 12 pictures, expected {ENOUGH} or more" in out
+    folder = repository / "finder" / "1"
+    manifest = read_complete(folder)
+    assert manifest is not None
+    costs = manifest["precisions"]
+    for precision in ("bf16", "int8"):
+        assert costs[precision]["truth"] == ("labels" if labels else "fp32")
+        assert costs[precision]["pictures"] == 12
+        assert costs[precision]["change"] == pytest.approx(
+            costs[precision]["map50_95"] - costs[precision]["fp32"], abs=2e-4
+        )
+        assert f"{precision} {costs[precision]['map50_95']:.4f}" in out
+    assert costs["int8"]["fp32"] > (0.8 if labels else 0.95)
+    quantised = onnx.load(folder / "model.int8.onnx")
+    check(quantised)
+    plain, _, _ = split(onnx.load(folder / "model.onnx").graph)
+    weights = {initializer.name: initializer.data_type for initializer in quantised.graph.initializer}
+    types = [weights[node.input[0]] for node in quantised.graph.node if node.input and node.input[0] in weights]
+    convolutions = sum(node.op_type == "Conv" for node in plain)
+    assert types.count(onnx.TensorProto.INT8) == convolutions
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in quantised.graph.node}
+    assert quantised.ByteSize() < 0.4 * (folder / "model.onnx").stat().st_size
+
+
+def test_bf16_is_measured_on_what_comes_along_where_no_pictures_are_given(tmp_path: Path) -> None:
+    assert main(["ultralytics", "finder", str(WEIGHTS), "--precision", "bf16", "--repository", str(tmp_path)]) == 0
+    costs = json.loads((tmp_path / "finder" / "1" / "manifest.json").read_bytes())["precisions"]
+    assert costs.keys() == {"bf16"}
+    assert (costs["bf16"]["truth"], costs["bf16"]["pictures"]) == ("fp32", 6)
+
+
+def test_int8_without_pictures_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(save(tmp_path))
+    with pytest.raises(ExportError, match="--precision int8: got no --calibration"):
+        prepare("tiny", path, choice=Choice(precisions=["int8"]), say=pass_over)
+    command = ["ultralytics", "tiny", path, "--precision", "int8", "--calibration", str(tmp_path)]
+    assert main([*command, "--repository", str(tmp_path / "repository")]) == 1
+    assert f"--calibration {tmp_path}: got no picture, expected {ENOUGH} or more" in capsys.readouterr().err
+
+
+class Moved:
+    """A detector that finds every box of a scene, so far away from where it is."""
+
+    def __init__(self, boxes_cxcywh: Any, *, px: float) -> None:
+        self._boxes = np.asarray(boxes_cxcywh, np.float32) + np.array([px, 0, 0, 0], np.float32)
+
+    def infer(self, batch: Any) -> dict[str, Any]:
+        count = len(self._boxes)
+        scores = np.linspace(0.9, 0.5, count, dtype=np.float32)
+        return {"boxes": self._boxes[None], "scores": scores[None], "classes": np.zeros((len(batch), count), np.int32)}
+
+
+@pytest.fixture
+def model() -> Model:
+    detector = read_detector(WEIGHTS)
+    from export.ultralytics import _config  # noqa: PLC0415
+
+    return describe(_config("tiny", detector, interface="fused", size_hw=None), version="0")
+
+
+BOXES = [[60, 60, 40, 40], [160, 60, 40, 40], [60, 160, 40, 40]]
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_precision_that_moves_boxes_is_refused(model: Model, labels: bool) -> None:
+    rows = [[cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, 0] for cx, cy, w, h in BOXES]
+    samples = [Sample(Picture("one", np.zeros((320, 320, 3), np.uint8)), rows if labels else None)]
+    truth = find_truth(Moved(BOXES, px=0), model, samples, track=pass_on)
+    assert truth.kind == ("labels" if labels else "fp32")
+    assert truth.map50_95 == pytest.approx(1.0)
+    assert measure("int8", Moved(BOXES, px=0.5), model, samples, truth, track=pass_on)["change"] == 0
+    words = "the labels" if labels else "what FP32 finds"
+    expected = rf"int8: mAP50-95 against {words}: got 0\.[0-9]+, expected at most 0.02 below FP32's 1.0000 "
+    with pytest.raises(ExportError, match=expected):
+        measure("int8", Moved(BOXES, px=6), model, samples, truth, track=pass_on)
+
+
+def test_pictures_without_anything_to_find_are_refused(model: Model) -> None:
+    samples = [Sample(Picture("one", np.zeros((320, 320, 3), np.uint8)), None)]
+    with pytest.raises(ExportError, match="FP32 finds nothing on 1 pictures"):
+        find_truth(Moved(np.zeros((0, 4)), px=0), model, samples, track=pass_on)
+
+
+def test_folder_reads_labels_beside_images_and_refuses_what_is_broken(tmp_path: Path) -> None:
+    write_scenes(tmp_path, count=2, labels=True)
+    samples = Folder(tmp_path)
+    assert len(samples) == 2
+    (scene, _) = compose("held-out", count=2, seed=3)
+    np.testing.assert_array_equal(samples[0].picture.image_hwc, scene.image_hwc)
+    assert samples[0].labels is not None
+    expected = np.column_stack([scene.boxes_xyxy, scene.class_ids])
+    np.testing.assert_allclose(samples[0].labels, expected, atol=1e-3)
+    (tmp_path / "labels" / "val" / "1.txt").write_text("0 0.5\n")
+    with pytest.raises(ExportError, match=r"1\.txt: got no labels"):
+        samples[1]
+    (tmp_path / "images" / "val" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(ExportError, match=r"0\.png: got no picture that can be read"):
+        samples[0]
