@@ -2,12 +2,16 @@
 
 import argparse
 import dataclasses
+import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import gevent
+from gevent.event import Event
 from locust.stats import stats_history
 from rich.console import Console
 
@@ -31,6 +35,8 @@ def main() -> int:
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console = Console(highlight=False, soft_wrap=True, width=_WIDTH)
+    # Left to itself, gevent prints a traceback for it.
+    gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     try:
         commands: Mapping[str, Callable[[argparse.Namespace, Console], int]] = {
             "run": _run,
@@ -43,6 +49,7 @@ def main() -> int:
         console.print(f"error: {exc}", markup=False)
         return exc.status
     except KeyboardInterrupt:
+        console.print("interrupted")
         return 130
 
 
@@ -141,19 +148,22 @@ def _capacity(options: argparse.Namespace, console: Console) -> int:
 
 def _ui(options: argparse.Namespace, console: Console) -> int:
     plan = _plan(options)
+    try:
+        socket.create_server(("127.0.0.1", options.port)).close()
+    except OSError as exc:
+        words = f"port {options.port} is taken; next: LOADTEST_UI_PORT=<another port>"
+        raise LoadTestError(f"LOADTEST_UI_PORT: {words}") from exc
     environment = LoadEnvironment(plan.target, plan.weights)
     runner = environment.create_local_runner()
     sys.argv[1:] = []  # its page reads them as Locust's own
     page = environment.create_web_ui("127.0.0.1", options.port)
     gevent.spawn(stats_history, runner)
     console.print(f"Locust: http://localhost:{options.port} asks {plan.target.model}; stop: Ctrl-C", markup=False)
-    try:
-        if page.greenlet is not None:
-            page.greenlet.join()
-    finally:
-        page.stop()
-        runner.quit()
-    raise LoadTestError(f"LOADTEST_UI_PORT: port {options.port} is taken; next: LOADTEST_UI_PORT=<another port>")
+    with suppress(KeyboardInterrupt):
+        Event().wait()
+    page.stop()
+    runner.quit()
+    return 0
 
 
 def _announce(console: Console, plan: Plan) -> None:
@@ -179,7 +189,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     for kind in weights:
         if target.task not in KINDS[kind].tasks:
             fitting = ", ".join(name for name, its in KINDS.items() if target.task in its.tasks)
-            raise LoadTestError(
+            raise WrongArgument(
                 f"WEIGHTS: {target.model} ({target.task}) cannot be asked by {kind}; expected {fitting}"
             )
     if "grpc" in weights:

@@ -16,6 +16,8 @@ from loadtest.latency.questions import Target
 from loadtest.latency.samples import Sample, Window
 from loadtest.latency.users import LoadEnvironment, ScaleToZero
 
+_LEAD_S = 0.05
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -62,14 +64,14 @@ class Measurement:
 
 def measure(plan: Plan, folder: Path | None = None) -> Measurement:
     """Warm up, measure, and wait for what is under way; Locust's report and CSV go to the folder."""
-    began = time.monotonic()
-    window = Window(began + plan.warm_up_s, began + plan.warm_up_s + plan.duration_s)
-    environment = LoadEnvironment(
-        plan.target, plan.weights, window=window, rate=plan.rate, connections=plan.connections
-    )
+    environment = LoadEnvironment(plan.target, plan.weights, rate=plan.rate, connections=plan.connections)
     users = plan.users if plan.rate is None else len(plan.weights)
     runner = environment.create_local_runner()
+    environment.begin(plan.warm_up_s, plan.duration_s)
+    window = environment.window
     runner.start(users, spawn_rate=users)
+    gevent.sleep(max(0, window.since - _LEAD_S - time.monotonic()))
+    environment.stats.reset_all()  # Locust's clock begins here; it hears of nothing before the window
     gevent.sleep(max(0, window.since - time.monotonic()))
     before, cpu_s = counters.scrape(plan.metrics_url, plan.target.model), _cpu_s()
     since = time.monotonic()
@@ -112,7 +114,6 @@ def _kept(environment: LoadEnvironment, folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    environment.stats.reset_all()  # its clock begins here
     writer = StatsCSVFileWriter(environment, PERCENTILES_TO_REPORT, str(folder / "locust"), full_history=True)
     greenlets = [gevent.spawn(writer), gevent.spawn(stats_history, environment.runner)]
     try:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from loadtest.latency.cold import FIRST, Burst
 from loadtest.latency.measurement import Measurement, Plan
-from loadtest.latency.samples import OUTSIDE, STAGES, Sample, Window, percentiles, split, summarize
+from loadtest.latency.samples import OUTSIDE, STAGES, Sample, Window, most_under_way, percentiles, split, summarize
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -98,11 +98,12 @@ def triton_line(measured: Measurement) -> str:
 def generator_lines(measured: Measurement) -> list[str]:
     """What the generator itself took."""
     cores = psutil.cpu_count() or 1
-    line = f"generator: {measured.cpu_share:.0%} of the machine's {cores} cores"
+    under_way = f"at most {_under_way(measured)} requests under way"
+    line = f"generator: {measured.cpu_share:.0%} of the machine's {cores} cores; {under_way}"
     if measured.cpu_share <= _HEAVY:
         return [line]
     words = "above a third: it slows what it measures; next: run it on another machine"
-    return [f"{line}", f"warning: generator: {measured.cpu_share:.0%} of the machine is {words}"]
+    return [line, f"warning: generator: {measured.cpu_share:.0%} of the machine is {words}"]
 
 
 def error_lines(samples: Sequence[Sample], window: Window) -> list[str]:
@@ -144,6 +145,7 @@ def write_result(
         "server": {kind: split(samples, measured.window) for kind, samples in parts.items()},
         "triton": measured.triton,
         "cpu_share": measured.cpu_share,
+        "under_way": _under_way(measured),
         "missed": list(missed),
         **({"bursts": [asdict(burst) for burst in bursts]} if bursts else {}),
     }
@@ -181,6 +183,10 @@ def draw(path: Path, plan: Plan, measured: Measurement) -> None:
         axes.legend(loc="lower right")
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def _under_way(measured: Measurement) -> int:
+    return most_under_way([sample for sample in measured.samples if measured.window.holds(sample.started)])
 
 
 def _ms(value: float) -> str:

@@ -140,9 +140,7 @@ def split(samples: Sequence[Sample], window: Window) -> dict[str, tuple[float, f
 def most_under_way(samples: Sequence[Sample]) -> int:
     """How many requests were under way at the same moment, at most."""
     # At the same moment an end comes before a begin.
-    moments = sorted(
-        [(sample.started, 1) for sample in samples] + [(sample.ended, -1) for sample in samples], key=lambda m: m
-    )
+    moments = sorted([(sample.started, 1) for sample in samples] + [(sample.ended, -1) for sample in samples])
     return int(np.cumsum([step for _, step in moments]).max(initial=0))
 
 

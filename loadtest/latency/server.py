@@ -35,16 +35,18 @@ def describe(url: str, grpc: str, *, model: str, timeout_s: float) -> Target:
         LoadTestError: nobody answers, or there is no such model (WrongArgument).
     """
     with httpx.Client(base_url=url, timeout=timeout_s, trust_env=False) as client:
-        names = _get(client, "/v2/models")["models"]
-        if not names:
-            raise LoadTestError(f"{url} serves no model; next: make versions, or GET {url}/status")
-        if model and model not in names:
-            raise WrongArgument(f"MODEL: got {model}, expected one of {', '.join(names)}")
-        metadata = _get(client, f"/v2/models/{model or names[0]}")
-    task = metadata["parameters"]["task"]
+        try:
+            names = _get(client, "/v2/models")["models"]
+            if not names:
+                raise LoadTestError(f"{url} serves no model; next: look at GET {url}/status")
+            if model and model not in names:
+                raise WrongArgument(f"MODEL: got {model}, expected one of {', '.join(names)}")
+            metadata = _get(client, f"/v2/models/{model or names[0]}")
+            task, tensor = metadata["parameters"]["task"], metadata["inputs"][0]
+        except (ValueError, LookupError, TypeError) as exc:
+            raise LoadTestError(f"{url}: answers, but not as Nereid does ({exc!r}); next: another URL") from exc
     if not any(task in kind.tasks for kind in KINDS.values()):
         raise WrongArgument(f"MODEL: {metadata['name']} has task {task!r}, expected detect, classify or tabular")
-    tensor = metadata["inputs"][0]
     # Any numbers do, but the same ones each time.
     columns = max(tensor["shape"][-1], 1) if task in TABLE else 0
     rows = np.random.default_rng(0).uniform(0, 8, (_ROWS, columns)).astype(np.float32)

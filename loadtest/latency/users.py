@@ -31,12 +31,11 @@ class LoadEnvironment(Environment):
         numbers: one for each user.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         target: Target,
         weights: Mapping[str, int],
         *,
-        window: Window | None = None,
         rate: float | None = None,
         connections: int = 1,
         shape: "ScaleToZero | None" = None,
@@ -48,8 +47,8 @@ class LoadEnvironment(Environment):
             shape_class=shape,
         )
         self.target = target
-        self.window = window or Window()
-        self.started = time.monotonic()
+        self.window = Window()
+        self.started = 0.0
         self.samples: list[Sample] = []
         self.numbers = itertools.count()
         self.questions = {kind: KINDS[kind].questions(target) for kind in weights}
@@ -61,6 +60,11 @@ class LoadEnvironment(Environment):
             for index, (kind, weight) in enumerate(weights.items())
             if rate is not None
         }
+
+    def begin(self, warm_up_s: float, duration_s: float) -> None:
+        """The users begin now; without this, there is no warm-up and no end."""
+        self.started = time.monotonic()
+        self.window = Window(self.started + warm_up_s, self.started + warm_up_s + duration_s)
 
     def record(self, sample: Sample) -> None:
         """Keep a sample; Locust hears of those that count only."""
