@@ -31,9 +31,18 @@ manage = $(BIN)/python -m export $@ --repository "$(REPOSITORY)"
 option = $(if $($2),--$1 "$($2)")
 STACK := .venv/.stack $(if $(TRITON_URL),,.venv-triton/.installed)
 
+# The commands of loadtest/latency; URL and MODEL have no default, because other targets ask whether they are given.
+latency = $(BIN)/python -m loadtest.latency $1 --url "$(or $(URL),http://localhost:$(HTTP_PORT))" \
+	--grpc "$(or $(GRPC),localhost:$(GRPC_PORT))" \
+	--triton-metrics-url "$(or $(TRITON_METRICS_URL),http://localhost:$(TRITON_METRICS_PORT)/metrics)" \
+	$(call option,model,MODEL) $(call option,weights,WEIGHTS) $(call option,pictures,PICTURES) \
+	$(call option,users,USERS) $(call option,timeout-s,REQUEST_TIMEOUT_S)
+thresholds = $(call option,rate,RATE) $(call option,connections,CONNECTIONS) $(call option,warm-up-s,WARM_UP_S) \
+	$(call option,duration-s,DURATION_S) $(call option,p95-ms,P95_MS) $(call option,fail-ratio,FAIL_RATIO)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve protocols models export s3 publish versions rollback unpin prune reference train-digit-finder test test-export check fmt lock clean
+.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference train-digit-finder test test-export check fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +56,19 @@ serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (P
 protocols: .venv/.stack ## Show what each protocol adds to the same question (beside a running make serve)
 	@$(BIN)/python -m loadtest.protocols --http "localhost:$(HTTP_PORT)" --grpc "localhost:$(GRPC_PORT)"
 
+loadtest: .venv/.loadtest ## Latency test with Locust (URL, MODEL, USERS or RATE, DURATION_S, P95_MS, FAIL_RATIO, WEIGHTS, PICTURES)
+	@$(call latency,run) $(thresholds)
+
+loadtest-cold: .venv/.loadtest ## Silence, burst, silence, burst: what scale-to-zero costs (SILENCE_S, BURST_S, CYCLES, USERS)
+	@$(call latency,cold) $(call option,fail-ratio,FAIL_RATIO) $(call option,silence-s,SILENCE_S) \
+		$(call option,burst-s,BURST_S) $(call option,cycles,CYCLES)
+
+loadtest-ui: .venv/.loadtest ## Locust's web page on loopback until Ctrl-C (LOADTEST_UI_PORT)
+	@exec $(call latency,ui) $(call option,port,LOADTEST_UI_PORT)
+
+capacity: need-P95_MS .venv/.loadtest ## The highest rate that keeps p95 under P95_MS, and what to write in the manifest (RATE, DURATION_S)
+	@$(call latency,capacity) $(thresholds)
+
 models: .venv/.stack ## Prepare the models that come with the repository
 	@$(BIN)/python -m export examples
 
@@ -56,6 +78,7 @@ export: need-MODEL need-WEIGHTS .venv/.ultralytics ## Add a detector: make expor
 
 export: USAGE = MODEL=<name> WEIGHTS=<file or official name>
 publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefix or a folder>
+capacity: USAGE = P95_MS=<milliseconds>
 versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
 
 need-%: # before several GB are installed; a default counts as missing
@@ -121,9 +144,14 @@ $(UV):
 	@$(INSTALL) -r pyproject.toml --extra export --extra stack
 	@touch $@
 
+.venv/.loadtest: .venv/.stack
+	@echo "installing Locust (.venv)"
+	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra loadtest
+	@touch $@
+
 .venv/.test: .venv/.stack
 	@echo "installing what the tests need (.venv)"
-	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra test
+	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra loadtest --extra test
 	@touch $@
 
 .venv/.s3: .venv/.stack

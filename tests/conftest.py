@@ -15,6 +15,7 @@ _FIRST = (
     "test_sync_swaps.py",
     "test_predict.py",
     "test_bad_input.py",
+    "test_loadtest.py",
     "test_protocols.py",
     "test_transformer_program.py",
     "test_clients.py",

@@ -93,7 +93,7 @@ _QUEUE_POLICY: _Table = {
 }
 _GRAPH: _Table = {"batch_size": _ANY, "input": _Map(_ANY, {"dim": _ANY})}
 # ONNX Runtime's CUDA takes addresses of functions too. Of its TensorRT, whatever reads or writes a file is left out:
-# caches of engines, calibration tables, plugin libraries, dumps.
+# calibration tables, plugin libraries, dumps; engines may be kept in one folder.
 _GPU_OPTIONS: _Table = {
     **_each(_FLAG, "cudnn_conv_use_max_workspace", "do_copy_in_default_stream", "use_ep_level_unified_stream"),
     **_each(_FLAG, "use_tf32", "trt_build_heuristics_enable", "trt_context_memory_sharing_enable"),
@@ -103,6 +103,9 @@ _GPU_OPTIONS: _Table = {
     **_each(_BYTES, "gpu_mem_limit", "max_workspace_size_bytes"),
     **_each(_SHAPES, "trt_profile_max_shapes", "trt_profile_min_shapes", "trt_profile_opt_shapes"),
     "arena_extend_strategy": _one_of("kNextPowerOfTwo", "kSameAsRequested"),
+    "trt_engine_cache_enable": _FLAG,
+    "trt_engine_cache_path": _one_of("/tmp/tensorrt"),  # noqa: S108 - that of the container; export writes it
+    "trt_engine_cache_prefix": _FILE,
     "cudnn_conv_algo_search": _one_of("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
     "precision_mode": _one_of("FP32", "FP16", "BF16", "INT8"),
     "trt_auxiliary_streams": _number(-1, 64),

@@ -52,7 +52,9 @@ def fingerprint(request: Request) -> str:
 
     The version policy is none of it.
     """
-    shared = {path: item for path, item in request.folder.shared.items() if path != CONFIG}
+    shared = {path: item for path, item in request.folder.shared.items() if not _is_config(path)}
+    if CONFIG not in request.files and (profile := request.folder.shared.get(_shared_profile(request))):
+        shared[profile.key] = profile
     lines = [
         f"{path}\0{item.etag}\0{item.size}"
         for path, item in sorted([*shared.items(), *((f"./{name}", item) for name, item in request.files.items())])
@@ -110,7 +112,7 @@ def golden_of(target: Path, version: int) -> Path | None:
 def _stage(storage: Storage, request: Request, target: Path, count: Callable[[int], None]) -> None:
     entries = _read_entries(storage, request)
     files = {name: request.files[name] for name in entries} if entries is not None else dict(request.files)
-    shared = {path: item for path, item in request.folder.shared.items() if path != CONFIG}
+    shared = {path: item for path, item in request.folder.shared.items() if not _is_config(path)}
     _check_space(target, sum(item.size for item in (*files.values(), *shared.values())))
     version = target / str(request.version)
     version.mkdir(parents=True)
@@ -130,11 +132,16 @@ def _stage(storage: Storage, request: Request, target: Path, count: Callable[[in
     (version / CONFIG).write_bytes(text)
     for path, item in shared.items():
         (target / path).parent.mkdir(exist_ok=True)
-        if path.startswith("configs/"):
-            variant = configs.merge_variant(_read_config(storage, item, request), own)
-            (target / path).write_bytes(configs.compose(variant, versions=[request.version]))
-        else:
-            download(storage, item, target / path, count=count)
+        download(storage, item, target / path, count=count)
+
+
+def _is_config(path: str) -> bool:
+    """Whether a file of the model is composed into the one config that Triton reads."""
+    return path == CONFIG or path.startswith("configs/")
+
+
+def _shared_profile(request: Request) -> str:
+    return f"configs/{request.profile}.pbtxt"
 
 
 def _read_entries(storage: Storage, request: Request) -> Mapping[str, Entry] | None:
@@ -166,10 +173,9 @@ def _profile_config(storage: Storage, request: Request, own: Any, files: Mapping
 
     A version with a config of its own brings its profiles too: those of the model belong to other files.
     """
-    name = f"{request.profile}.pbtxt"
-    item = files.get(name)
+    item = files.get(f"{request.profile}.pbtxt")
     if item is None and CONFIG not in files:
-        item = request.folder.shared.get(f"configs/{name}")
+        item = request.folder.shared.get(_shared_profile(request))
     if item is None or request.profile == DEFAULT_PROFILE:
         return own
     config = configs.merge_variant(_read_config(storage, item, request), own)

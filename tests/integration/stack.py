@@ -32,6 +32,7 @@ class Stack:
         http_port, grpc_port: of the transformer.
         triton_http_port: Triton's own HTTP port.
         triton_grpc_port: Triton's own gRPC port.
+        triton_metrics_port: of its metrics.
         sync: URL of the synchroniser.
         process: supervisor, the parent of every part.
         log: what all of them print.
@@ -42,6 +43,7 @@ class Stack:
     grpc_port: int
     triton_http_port: int
     triton_grpc_port: int
+    triton_metrics_port: int
     sync: str
     process: subprocess.Popen[bytes]
     log: Path
@@ -74,8 +76,9 @@ def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, st
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{ports['HTTP_PORT']}", trust_env=False, timeout=60) as client:
             wait_until(lambda: is_ready(client, process, log), seconds=START_S, log=log)
-            http, grpc, triton_http, triton_grpc, _, sync = (int(ports[name]) for name in PORTS)
-            yield Stack(client, http, grpc, triton_http, triton_grpc, f"http://127.0.0.1:{sync}", process, log)
+            http, grpc, triton_http, triton_grpc, metrics, sync = (int(ports[name]) for name in PORTS)
+            status = f"http://127.0.0.1:{sync}"
+            yield Stack(client, http, grpc, triton_http, triton_grpc, metrics, status, process, log)
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -1,0 +1,1 @@
+"""Latency tests with Locust: `make loadtest`, `loadtest-ui`, `loadtest-cold`, `capacity`. See ../README.md."""

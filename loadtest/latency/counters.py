@@ -1,0 +1,54 @@
+"""Triton's own counters over the same interval, from its Prometheus metrics."""
+
+from collections.abc import Mapping
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+_PARTS = {
+    "queue": "nv_inference_queue_duration_us",
+    "compute input": "nv_inference_compute_input_duration_us",
+    "compute infer": "nv_inference_compute_infer_duration_us",
+    "compute output": "nv_inference_compute_output_duration_us",
+}
+_REQUESTS = "nv_inference_request_success"
+_INFERENCES, _RUNS = "nv_inference_count", "nv_inference_exec_count"
+_TIMEOUT_S = 5.0
+
+Counters = Mapping[str, float]
+
+
+def scrape(url: str, model: str) -> Counters | str:
+    """Triton's counters of a model, all versions together; or why there are none."""
+    try:
+        text = httpx.get(url, timeout=_TIMEOUT_S, trust_env=False).raise_for_status().text
+        families = list(text_string_to_metric_families(text))
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
+        return f"{url}: {exc}"
+    wanted = {*_PARTS.values(), _REQUESTS, _INFERENCES, _RUNS}
+    counters: dict[str, float] = {}
+    for family in families:
+        for sample in family.samples:
+            name = sample.name.removesuffix("_total")  # which the parser adds to counters that lack it
+            if name in wanted and sample.labels.get("model") == model:
+                counters[name] = counters.get(name, 0) + sample.value
+    return counters or f"{url}: says nothing of {model}"
+
+
+def difference(before: Counters | str, after: Counters | str) -> dict[str, float] | str:
+    """What a request took in each part of Triton on average, or why that is not known.
+
+    Returns:
+        Milliseconds by part; beside them `requests`, and `batch`: items in each run of the model.
+    """
+    if isinstance(before, str) or isinstance(after, str):
+        return before if isinstance(before, str) else str(after)
+
+    def grown(name: str) -> float:
+        return after.get(name, 0) - before.get(name, 0)
+
+    requests = grown(_REQUESTS)
+    if requests <= 0:
+        return "no request reached it in this interval, or it was started anew"
+    parts = {part: grown(name) / requests / 1000 for part, name in _PARTS.items()}
+    return {"requests": requests, "batch": grown(_INFERENCES) / max(grown(_RUNS), 1), **parts}
