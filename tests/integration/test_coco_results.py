@@ -12,8 +12,9 @@ import httpx
 import pytest
 from PIL import Image
 
+from loadtest.compare.precision import mean_average_precision, read_yolo_labels
 from tests.integration.stack import ROOT, Stack, start_stack
-from tests.reference.detections import compare, mean_average_precision, read_reference, read_yolo_labels
+from tests.reference.detections import compare, read_reference
 
 pytestmark = pytest.mark.export
 

@@ -18,8 +18,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from export.digit_finder.scenes import compose, load_split
+from loadtest.compare.precision import mean_average_precision
 from tests.integration.stack import ROOT, Stack, start_stack
-from tests.reference.detections import compare, mean_average_precision, read_reference
+from tests.reference.detections import compare, read_reference
 from tests.reference.scenes import SCENES, cut_scene
 
 PICTURES = ROOT / "loadtest" / "pictures"

@@ -17,7 +17,8 @@ from PIL import Image
 from rich.progress import track
 
 from export.digit_finder.scenes import compose
-from tests.reference.detections import Reference, Rows, mean_average_precision, read_yolo_labels
+from loadtest.compare.precision import Rows, mean_average_precision, read_yolo_labels
+from tests.reference.detections import Reference
 from tests.reference.scenes import SCENES, cut_scene
 
 ROOT = Path(__file__).parents[2]
