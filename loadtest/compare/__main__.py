@@ -295,11 +295,8 @@ def write(run: Run, candidates: Sequence[Server], folder: Path) -> None:
     if told:
         run.console.print(f"warning: {told}", soft_wrap=True)
     summary = f"{where['date']}, commit {where['commit']}, {where['cpu']}, {where['cores']} cores: `{where['command']}`"
-    parts = [
-        summary + "\n",
-        *([f"**{told}**\n"] if told else []),
-        *(report.to_markdown(title, grid) for title, grid in grids.items()),
-    ]
+    warning = [f"**{told}**\n"] if told else []
+    parts = [summary + "\n", *warning, *(report.to_markdown(title, grid) for title, grid in grids.items())]
     (folder / "compare.md").write_text("\n".join(parts))
     kept: Mapping[str, Any] = {
         **where,
@@ -326,8 +323,8 @@ def disturbed(medians: Medians) -> str:
     if medians.disturbance <= QUIET:
         return ""
     return (
-        f"other processes took {medians.disturbance:.2f} cores meanwhile, expected at most {QUIET}: no target is decided;"
-        " next: stop them, and run it again"
+        f"other processes took {medians.disturbance:.2f} cores meanwhile, expected at most {QUIET}: no target"
+        " is decided; next: stop them, and run it again"
     )
 
 

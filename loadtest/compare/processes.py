@@ -18,6 +18,7 @@ import psutil
 ROOT = Path(__file__).parents[2]
 _START_S = 180.0
 _STOP_S = 45.0
+_KILLED_S = 5.0
 
 
 class CandidateError(Exception):
@@ -91,6 +92,7 @@ class Group:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        psutil.wait_procs(members, timeout=_KILLED_S)  # else the next candidate's turn begins beside their end
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class Medians:
     @property
     def disturbance(self) -> float:
         """Cores that someone else took: the median over what was measured."""
-        return statistics.median(row["others_cpu"] or 0.0 for row in self.rows.values())
+        return _median([row["others_cpu"] for row in self.rows.values()]) or 0.0
 
     def rate(self, candidate: str, connections: int) -> float | None:
         """Requests/s."""
@@ -162,7 +162,7 @@ def beyond(medians: Medians, candidate: str, bare: str, question: str = "picture
 def _median(values: Sequence[float | None]) -> float | None:
     """None where one is missing: a round without an answer has no latency, and must not look better than it was."""
     known = [value for value in values if value is not None]
-    return statistics.median(known) if len(known) == len(values) else None
+    return statistics.median(known) if known and len(known) == len(values) else None
 
 
 def _fastest(medians: Medians, names: Sequence[str]) -> str:
