@@ -60,6 +60,7 @@ def main() -> int:
     except PreparationError as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
+    where = circumstances()
     run = Run(materials, options.seconds, console)
     try:
         run.all(candidates, options.repeats)
@@ -67,7 +68,7 @@ def main() -> int:
         console.print("interrupted; what was measured until now:")
     if not run.measurements:
         return 1
-    write(run, candidates, options.output)
+    write(run, candidates, where, options.output)
     failures = sum(item.failures for item in run.measurements)
     if failures:
         console.print(f"error: {failures} requests failed; {options.output}/compare.json has the words", soft_wrap=True)
@@ -273,13 +274,12 @@ def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-12:])
 
 
-def write(run: Run, candidates: Sequence[Server], folder: Path) -> None:
+def write(run: Run, candidates: Sequence[Server], where: Mapping[str, Any], folder: Path) -> None:
     """Print the tables; write compare.json, compare.md, compare.png."""
     medians = Medians(run.measurements)
     titles = {server.name: server.title for server in candidates}
     titles |= {limit_of(server.name): f"bare model, {server.profile}" for server in candidates if server.profile}
     reached = targets(medians, run.precisions)
-    where = circumstances()
     grids = {
         "Speed (medians)": report.speed(medians, titles),
         "Ratios of medians": report.ratios(medians, titles),

@@ -118,8 +118,9 @@ def _run(module: str, arguments: Sequence[str], what: str) -> None:
         [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-5:])
-        raise PreparationError(f"{what}: {said}\nnext: make compare WEIGHTS=<a YOLOv8 .pt file>")
+        said = (done.stdout + done.stderr).strip().splitlines()[-1:]  # the rest is what led there
+        reason = "".join(said).removeprefix("error: ")
+        raise PreparationError(f"{what}: {reason}; next: make compare WEIGHTS=<a YOLOv8 .pt file>")
 
 
 def enlarge(encoded: bytes) -> bytes:
