@@ -42,7 +42,7 @@ thresholds = $(call option,rate,RATE) $(call option,connections,CONNECTIONS) $(c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference train-digit-finder test test-export check fmt lock clean
+.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder test test-export check fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,11 @@ prune: need-MODEL need-REPOSITORY .venv/.stack ## Delete versions of MODEL beyon
 reference: .venv/.test .venv/.ultralytics ## Compute Ultralytics' results for the tests again (needs ../shared/data)
 	@$(BIN)/python -m tests.reference
 
+compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is used today (SECONDS, REPEATS, PROFILES, WEIGHTS, PICTURE, CANDIDATES)
+	@$(BIN)/python -m loadtest.compare $(call option,seconds,SECONDS) $(call option,repeats,REPEATS) \
+		$(call option,profiles,PROFILES) $(call option,weights,WEIGHTS) $(call option,picture,PICTURE) \
+		$(call option,candidates,CANDIDATES) $(call option,export,EXPORT)
+
 train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
 	@$(BIN)/python -m export.digit_finder
 
@@ -162,6 +167,11 @@ $(UV):
 .venv/.ultralytics: .venv/.stack
 	@echo "installing torch and ultralytics (.venv, several GB)"
 	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra ultralytics
+	@touch $@
+
+.venv/.compare: .venv/.ultralytics
+	@echo "installing what is compared (.venv)"
+	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra ultralytics --extra compare
 	@touch $@
 
 .venv-triton/.installed: predictor/requirements.txt | .venv/.stack

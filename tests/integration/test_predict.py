@@ -17,7 +17,7 @@ import tritonclient.http
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from export.average_precision import mean_average_precision
+from average_precision import mean_average_precision
 from export.digit_finder.scenes import compose, load_split
 from tests.integration.stack import ROOT, Stack, start_stack
 from tests.reference.detections import compare, read_reference

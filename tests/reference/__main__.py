@@ -16,7 +16,7 @@ import ultralytics
 from PIL import Image
 from rich.progress import track
 
-from export.average_precision import Rows, mean_average_precision, read_yolo_labels
+from average_precision import Rows, mean_average_precision, read_yolo_labels
 from export.digit_finder.scenes import compose
 from tests.reference.detections import Reference
 from tests.reference.scenes import SCENES, cut_scene

@@ -1,0 +1,106 @@
+"""`python -m loadtest.baselines.exports`: Ultralytics' exports of one .pt file, the fastest of each format chosen.
+
+Each format is exported in every way that its documentation offers without changing the network; each is timed in turn,
+as the baselines call it. What Ultralytics finds with the .pt file itself is written beside them.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ultralytics
+from ultralytics import YOLO
+
+from loadtest.baselines.detector import Detector
+
+CONFIDENCE = 0.25
+WAYS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "onnx": {"fixed": {}, "dynamic": {"dynamic": True}},
+    "openvino": {
+        "fixed": {},
+        "dynamic": {"dynamic": True},
+        "fixed-half": {"quantize": 16},
+        "dynamic-half": {"dynamic": True, "quantize": 16},
+    },
+}
+_ROUNDS, _EACH, _WARM_UP = 5, 8, 4
+
+
+def main() -> int:
+    """Write exports.json; what is there for the same weights and picture stays."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.baselines.exports")
+    parser.add_argument("--weights", required=True, help="a .pt file, or an official name")
+    parser.add_argument("--output", type=Path, required=True, help="folder")
+    parser.add_argument("--picture", type=Path, required=True, help="what the exports are timed with")
+    parser.add_argument("pictures", nargs="*", type=Path, help="what the reference is made of")
+    options = parser.parse_args()
+    picture = options.picture.read_bytes()
+    pictures = {path.name: path.read_bytes() for path in options.pictures}
+    weights = Path(options.weights).resolve() if Path(options.weights).exists() else Path(options.weights)
+    options.output.mkdir(parents=True, exist_ok=True)
+    os.chdir(options.output)  # an official name is downloaded into the current folder
+    try:
+        model = YOLO(weights, task="detect")
+    except (OSError, ConnectionError) as exc:
+        print(f"error: {options.weights}: {exc}", file=sys.stderr)
+        return 1
+    weights = Path(model.ckpt_path).resolve()
+    digest = hashlib.sha256(ultralytics.__version__.encode())
+    for content in (weights.read_bytes(), picture, *pictures.values()):
+        digest.update(hashlib.sha256(content).digest())
+    written = Path("exports.json")
+    if written.exists() and json.loads(written.read_bytes())["key"] == digest.hexdigest():
+        return 0
+    chosen = {name: choose(name, weights, picture) for name in WAYS}
+    detector = Detector(str(weights))
+    result = {
+        "key": digest.hexdigest(),
+        "weights": str(weights),
+        "names": {str(index): name for index, name in model.names.items()},
+        "reference": {name: detector.detect(content, CONFIDENCE) for name, content in pictures.items()},
+        **chosen,
+    }
+    written.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+def choose(name: str, weights: Path, picture: bytes) -> dict[str, Any]:
+    """Export one format in every way.
+
+    Returns:
+        Which way is fastest, its path, and milliseconds of each.
+    """
+    paths = {way: export(name, way, weights) for way in WAYS[name]}
+    detectors = {way: Detector(path) for way, path in paths.items()}
+    times: dict[str, list[float]] = {way: [] for way in paths}
+    for _ in range(_ROUNDS):
+        for way, detector in detectors.items():
+            for index in range(_WARM_UP + _EACH):
+                started = time.perf_counter()
+                detector.detect(picture, CONFIDENCE)
+                if index >= _WARM_UP:
+                    times[way].append((time.perf_counter() - started) * 1000)
+    median_ms = {way: statistics.median(each) for way, each in times.items()}
+    way = min(median_ms, key=lambda way: median_ms[way])
+    return {"way": way, "path": paths[way], "median_ms": median_ms}
+
+
+def export(name: str, way: str, weights: Path) -> str:
+    """Ultralytics' export, in a folder of its own: it writes beside the weights."""
+    folder = Path(f"{name}-{way}").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    copy = Path(shutil.copy(weights, folder))
+    return str(YOLO(copy, task="detect").export(format=name, device="cpu", verbose=False, **WAYS[name][way]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""A custom predictor of KServe's Python SDK with Ultralytics: v1 JSON, as its examples have it."""
+
+import argparse
+import base64
+import binascii
+from typing import Any
+
+from kserve import Model, ModelServer, model_server
+from kserve.errors import InvalidInput
+
+from loadtest.baselines.detector import Detector, parser
+
+
+class Predictor(Model):  # type: ignore[misc]
+    """`{"instances": [{"image": {"b64": "..."}}], "parameters": {"confidence": 0.25}}`."""
+
+    def __init__(self, name: str, weights: str) -> None:
+        super().__init__(name)
+        self._weights = weights
+        self.load()
+
+    def load(self) -> bool:
+        self._detector = Detector(self._weights)
+        self.ready = True
+        return self.ready
+
+    def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:  # noqa: ARG002
+        try:
+            confidence = float(payload.get("parameters", {}).get("confidence", 0.25))
+            pictures = [base64.b64decode(instance["image"]["b64"]) for instance in payload["instances"]]
+            return {"predictions": [self._detector.detect(picture, confidence) for picture in pictures]}
+        except (AttributeError, LookupError, TypeError, ValueError, binascii.Error) as exc:
+            raise InvalidInput(f"{type(exc).__name__}: {exc}") from exc
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(parents=[parser("kserve"), model_server.parser], add_help=False).parse_args()
+    ModelServer(http_port=arguments.port, workers=1, enable_grpc=False).start(
+        [Predictor("detector", arguments.weights)]
+    )

@@ -1,0 +1,38 @@
+"""LitServe and Ultralytics: a worker process beside the one that speaks HTTP."""
+
+from typing import Any
+
+from fastapi import HTTPException, Request
+from litserve import LitAPI, LitServer
+
+from loadtest.baselines.detector import Detection, Detector, parser
+
+
+class DetectorAPI(LitAPI):  # type: ignore[misc]
+    """A multipart form: `image`, `confidence`."""
+
+    def __init__(self, weights: str) -> None:
+        super().__init__()
+        self._weights = weights
+
+    def setup(self, device: str) -> None:  # noqa: ARG002
+        self._detector = Detector(self._weights)
+
+    def decode_request(self, request: Request) -> tuple[bytes, float]:
+        form: Any = request  # LitServe hands the form itself over
+        return form["image"].file.read(), float(form.get("confidence", 0.25))
+
+    def predict(self, asked: tuple[bytes, float]) -> list[Detection]:
+        try:
+            return self._detector.detect(*asked)
+        except ValueError as exc:
+            raise HTTPException(400, str(exc)) from exc
+
+    def encode_response(self, detections: list[Detection]) -> dict[str, list[Detection]]:
+        return {"detections": detections}
+
+
+if __name__ == "__main__":
+    arguments = parser("litserve").parse_args()
+    server = LitServer(DetectorAPI(arguments.weights), accelerator="cpu", workers_per_device=1)
+    server.run(host="127.0.0.1", port=arguments.port, generate_client_file=False, log_level="warning")

@@ -1,0 +1,140 @@
+"""The bare model in a loop, without a server: the limit of what any server of it can reach.
+
+A program of its own, run by the Python whose runtime serves: numpy and that runtime are all it imports. It takes JSON
+on standard input (`Work`) and prints one JSON object for each way of using the cores.
+"""
+
+import json
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WARM_UP_S = 1.0
+
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is run.
+
+    Attributes:
+        model: file.
+        runtime: `onnxruntime` or `openvino`.
+        properties: of OpenVINO, as the model's config says.
+        tensor: name of the input.
+        content: .npy file of the input.
+        cores: how many there are.
+        seconds: for each way.
+    """
+
+    model: str
+    runtime: str
+    properties: Mapping[str, str]
+    tensor: str
+    content: str
+    cores: int
+    seconds: float
+
+
+def main() -> None:
+    """One stream over all cores, then as many streams as cores."""
+    work = Work(**json.load(sys.stdin))
+    content: NDArray[Any] = np.load(work.content)
+    for streams in sorted({1, work.cores}):
+        runs = {"onnxruntime": onnxruntime, "openvino": openvino}[work.runtime](work, content, streams)
+        loop(runs, _WARM_UP_S)
+        cpu_s = time.process_time()
+        times, span_s = loop(runs, work.seconds)
+        cpu_s = time.process_time() - cpu_s
+        p50, p95, p99 = np.percentile(times, (50, 95, 99)) * 1000
+        print(
+            json.dumps(
+                {
+                    "connections": streams,
+                    "requests_per_s": len(times) / span_s,
+                    "p50_ms": p50,
+                    "p95_ms": p95,
+                    "p99_ms": p99,
+                    "cpu_s_per_request": cpu_s / len(times),
+                    "pss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                    "failures": 0,
+                }
+            ),
+            flush=True,
+        )
+
+
+def onnxruntime(work: Work, content: NDArray[Any], streams: int) -> Sequence[Run]:
+    """A session for each stream."""
+    import onnxruntime  # noqa: PLC0415
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = work.cores // streams
+    sessions = [
+        onnxruntime.InferenceSession(work.model, options, providers=["CPUExecutionProvider"]) for _ in range(streams)
+    ]
+    return [partial(session.run, None, {work.tensor: content}) for session in sessions]
+
+
+def openvino(work: Work, content: NDArray[Any], streams: int) -> Sequence[Run]:
+    """A request of its own for each stream."""
+    import openvino  # noqa: PLC0415
+
+    core = openvino.Core()
+    threads = {"INFERENCE_NUM_THREADS": work.cores, "NUM_STREAMS": streams}
+    compiled = core.compile_model(core.read_model(work.model), "CPU", {**work.properties, **threads})
+    requests = [compiled.create_infer_request() for _ in range(streams)]
+    return [partial(request.infer, {work.tensor: content}) for request in requests]
+
+
+def loop(runs: Sequence[Run], seconds: float) -> tuple[list[float], float]:
+    """Run each in a thread of its own, again and again.
+
+    Returns:
+        Seconds of each run, and of all together.
+    """
+    times: list[float] = []
+    began = time.perf_counter()
+
+    def repeat(run: Run) -> None:
+        while (started := time.perf_counter()) - began < seconds:
+            run()
+            times.append(time.perf_counter() - started)
+
+    threads = [threading.Thread(target=repeat, args=(run,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return times, time.perf_counter() - began
+
+
+def describe(work: Work) -> str:
+    """Standard input of the program."""
+    return json.dumps(asdict(work))
+
+
+def file_of(folder: Path) -> Path:
+    """The model file of a version.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    for pattern in ("*.xml", "*.onnx"):
+        if found := sorted(folder.glob(pattern)):
+            return found[0]
+    raise FileNotFoundError(f"{folder}: no .xml or .onnx file")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""`make compare` against real servers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from loadtest.compare.agreement import agree
+from loadtest.compare.candidates import Server, baselines, nereid, serve, to_detections
+from loadtest.compare.generator import LoadError, Question, ask, drive, form
+from loadtest.compare.preparation import FOLDER
+from loadtest.compare.processes import CandidateError, find_free_ports, start
+from tests.integration.stack import ROOT, Stack
+
+PICTURE = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
+QUESTION = form("/predict/digit-finder", PICTURE)
+
+
+def test_generator_counts_answers(stack: Stack) -> None:
+    reply, size_bytes = ask(stack.http_port, QUESTION)
+    assert reply["predictions"]
+    load = drive(stack.http_port, QUESTION, connections=3, seconds=1.0, at_least=size_bytes // 2)
+    assert not load.failures
+    assert len(load.latencies_s) > 3
+    assert load.answered == len(load.latencies_s) + 3  # each connection's last answer came after the time was over
+    assert load.per_second == len(load.latencies_s) / load.span_s
+    percentiles = [value for value in load.percentiles_ms().values() if value is not None]
+    assert len(percentiles) == 3
+    assert percentiles == sorted(percentiles)
+
+
+@pytest.mark.parametrize(
+    ("question", "at_least", "words"),
+    [
+        (form("/predict/nothing", PICTURE), 1, "404"),
+        (QUESTION, 10**6, "expected at least 1000000"),
+    ],
+)
+def test_generator_counts_what_is_no_answer(stack: Stack, question: Question, at_least: int, words: str) -> None:
+    load = drive(stack.http_port, question, connections=2, seconds=0.3, at_least=at_least)
+    assert len(load.failures) >= 2
+    assert all(words in failure for failure in load.failures)
+    assert (load.latencies_s, load.per_second, load.percentiles_ms()["p50_ms"]) == ([], 0.0, None)
+
+
+def test_generator_says_that_nothing_listens() -> None:
+    (port,) = find_free_ports(1)
+    with pytest.raises(LoadError, match="ConnectionRefusedError"):
+        drive(port, QUESTION, connections=1, seconds=0.1, at_least=1)
+
+
+def test_candidate_that_does_not_start_says_its_last_words(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; sys.exit('no such weights')"]
+    server = Server("broken", "Broken", command, "/", lambda *_: QUESTION, lambda _: [])
+    with pytest.raises(CandidateError, match="status 1\nno such weights"), serve(server, tmp_path / "log"):
+        pass
+
+
+def test_candidate_leaves_no_process_behind(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; x = 2 ** 10 ** 6; time.sleep(60)'])\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    log = tmp_path / "log"
+    with start([sys.executable, "-c", script], log) as group:
+        group.wait_until(lambda: log.read_text().endswith("\n"))
+        child = psutil.Process(int(log.read_text()))
+        group.wait_until(lambda: group.cpu_s() > child.cpu_times().user)
+        assert group.pss_mib() > 1
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.export
+def test_baselines_find_what_ultralytics_finds(shared: Path, tmp_path: Path) -> None:
+    exports = export_baselines(shared, tmp_path)
+    expected = {name: to_detections(found) for name, found in exports["reference"].items()}
+    assert sum(map(len, expected.values())) > 5
+    servers = {server.name: server for server in baselines(exports["weights"], exports)}
+    for name in ("fastapi-onnx", "kserve-onnx", "litserve-onnx"):
+        server = servers[name]
+        with serve(server, tmp_path / f"{name}.log") as running:
+            found = {
+                path.name: server.read(ask(running.port, server.ask(path.read_bytes(), 0.25))[0])
+                for path in pictures(shared)
+            }
+        agreement = agree(found, expected)
+        assert (agreement.share, agreement.expected) == (1.0, agreement.found), name
+        assert agreement.score < 0.005
+        assert agreement.box_px < 1
+
+
+def pictures(shared: Path) -> list[Path]:
+    return sorted((shared / "coco128" / "images").glob("*.jpg"))[:4]
+
+
+def export_baselines(shared: Path, folder: Path) -> Any:
+    paths = pictures(shared)
+    options = ["--weights", str(shared / "weights" / "yolov8n.pt"), "--output", str(folder), "--picture", str(paths[0])]
+    command = [sys.executable, "-m", "loadtest.baselines.exports", *options, *map(str, paths)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    exports = json.loads((folder / "exports.json").read_bytes())
+    for name in ("onnx", "openvino"):
+        assert Path(exports[name]["path"]).exists()
+        assert exports[name]["median_ms"][exports[name]["way"]] == min(exports[name]["median_ms"].values())
+    return exports
+
+
+def test_nereid_is_started_with_a_profile_and_a_mirror_of_its_own() -> None:
+    server = nereid("int8", FOLDER)
+    assert (server.name, server.variables["PROFILE"]) == ("nereid-int8", "int8")
+    assert server.variables["MIRROR"] != nereid("fp32", FOLDER).variables["MIRROR"]
