@@ -187,8 +187,6 @@ NOT_LISTED = [
     ("parameters['TRITON_BATCH_STRATEGY_PATH']", parameter("TRITON_BATCH_STRATEGY_PATH", "/srv/x.so")),
     ("parameters['Metadata']", parameter("Metadata")),
     ("parameters['']", parameter("")),
-    (f"{GPU}.parameters['trt_engine_cache_path']", accelerator("tensorrt", ("trt_engine_cache_path", "/srv"))),
-    (f"{GPU}.parameters['trt_engine_cache_enable']", accelerator("tensorrt", ("trt_engine_cache_enable", "1"))),
     (f"{GPU}.parameters['trt_timing_cache_path']", accelerator("tensorrt", ("trt_timing_cache_path", "a"))),
     (f"{GPU}.parameters['trt_extra_plugin_lib_paths']", accelerator("tensorrt", ("trt_extra_plugin_lib_paths", "a"))),
     (f"{GPU}.parameters['trt_ep_context_file_path']", accelerator("tensorrt", ("trt_ep_context_file_path", "a"))),
@@ -243,6 +241,14 @@ WRONG = [
     (f"{GPU}.name: got 'plugin'", accelerator("plugin")),
     (f"{CPU}.name: got 'tensorrt'", accelerator("tensorrt", where="cpu")),
     (f"{GPU}.parameters['precision_mode']: got '/x'", accelerator("tensorrt", ("precision_mode", "/x"))),
+    (
+        f"{GPU}.parameters['trt_engine_cache_path']: got '/srv'",
+        accelerator("tensorrt", ("trt_engine_cache_path", "/srv")),
+    ),
+    (
+        f"{GPU}.parameters['trt_engine_cache_prefix']: got '../a'",
+        accelerator("tensorrt", ("trt_engine_cache_prefix", "../a")),
+    ),
     (f"{GPU}.parameters['trt_tactic_sources']: got 'a.so'", accelerator("tensorrt", ("trt_tactic_sources", "a.so"))),
     ("default_model_filename: got 'model.py'", 'default_model_filename: "model.py"'),
     ("default_model_filename: got '../x.onnx'", 'default_model_filename: "../x.onnx"'),
