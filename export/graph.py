@@ -12,6 +12,8 @@ Array = NDArray[Any]
 MAX_CANDIDATES = 1000
 
 _PREFIX = "fused/"
+KEPT_BOXES = f"{_PREFIX}kept_boxes"  # (batch, 4, K), by the places in
+ORDER = f"{_PREFIX}order"  # (batch, 1, K)
 
 
 def fuse(model: ModelProto, *, classes: int, end2end: bool) -> ModelProto:

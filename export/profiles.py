@@ -51,7 +51,8 @@ def _openvino(config: Any, filename: str) -> Any:
     profile = _copy(config, backend="openvino")
     profile.default_model_filename = filename
     profile.max_batch_size = 1
-    group = profile.instance_group.add(count=1)
+    # How many instances and threads is left to the machine that serves.
+    group = profile.instance_group.add()
     group.kind = group.KIND_CPU
     profile.parameters["HINT_BF16"].string_value = "YES"
     # Boxes change by more than that anyway: of a large JPEG the transformer decodes no more than it needs.

@@ -44,7 +44,7 @@ def test_openvino_profile_is_the_model_in_bf16_without_batches(name: str, file: 
     assert (profile.backend, profile.default_model_filename, profile.max_batch_size) == ("openvino", file, 1)
     assert profile.parameters["HINT_BF16"].string_value == "YES"
     assert not profile.HasField("dynamic_batching")
-    assert [(group.count, group.kind) for group in profile.instance_group] == [(1, 2)]  # KIND_CPU
+    assert [(group.count, group.kind) for group in profile.instance_group] == [(0, 2)]  # KIND_CPU, as many as fit
     for same in ("input", "output"):
         assert list(getattr(profile, same)) == list(getattr(config(), same))
     assert profile.parameters["metadata"] == config().parameters["metadata"]
