@@ -86,8 +86,8 @@ def test_a_version_brings_its_own_profile(stack: Stack) -> None:
 def test_a_model_without_the_profile_runs_as_ever(stack: Stack) -> None:
     assert config_of(stack, "exported")["backend"] == "onnxruntime"
     assert "profile" not in parameters_of(stack, "exported")
-    assert "own 1 tabular (fast)" in stack.log.read_text()
-    assert "exported 1 tabular\n" in stack.log.read_text()
+    wait_until(lambda: "own 1 tabular (fast)" in stack.log.read_text(), seconds=30, log=stack.log)
+    wait_until(lambda: "exported 1 tabular\n" in stack.log.read_text(), seconds=30, log=stack.log)
 
 
 def test_a_plain_upload_takes_the_profile_of_its_model(stack: Stack) -> None:

@@ -29,7 +29,8 @@ def compose_properties(config: Mapping[str, Any]) -> Properties:
             "RESHAPE_IO_LAYERS, CPU_EXTENSION_PATH: not supported by the embedded backend; "
             "serve this model from NVIDIA's image"
         )
-    properties: Properties = {}
+    # One process would pin the threads of its streams to cores of their own; ours would all take the same ones.
+    properties: Properties = {"ENABLE_CPU_PINNING": False}
     for name, read in _READERS.items():
         if text := parameters.get(name, ""):
             properties |= read(name, text.lower())
