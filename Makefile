@@ -119,7 +119,7 @@ train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or m
 test: .venv/.test .venv-triton/.installed models ## Run every test that needs no torch
 	@$(BIN)/pytest -m "not export" -n 2 --dist loadfile --no-loadscope-reorder
 
-test-export: .venv/.test .venv/.ultralytics .venv-triton/.installed models ## Run the tests that need torch and ultralytics
+test-export: .venv/.test .venv/.compare .venv-triton/.installed models ## Run the tests that need torch and ultralytics, or what is compared
 	@$(BIN)/pytest -m export
 
 check: .venv/.test ## Lint, format and types; writes nothing
