@@ -30,7 +30,7 @@ class Work:
     Attributes:
         model: file.
         runtime: `onnxruntime` or `openvino`.
-        properties: of OpenVINO, as the model's config says.
+        properties: parameters of Triton's OpenVINO backend, as the model's config says.
         tensor: name of the input.
         content: .npy file of the input.
         cores: how many there are.
@@ -91,10 +91,14 @@ def openvino(work: Work, content: NDArray[Any], streams: int) -> Sequence[Run]:
     import openvino  # noqa: PLC0415
 
     core = openvino.Core()
-    threads = {"INFERENCE_NUM_THREADS": work.cores, "NUM_STREAMS": streams}
-    compiled = core.compile_model(core.read_model(work.model), "CPU", {**work.properties, **threads})
+    properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": work.cores, "NUM_STREAMS": streams}
+    if work.properties.get("HINT_BF16", "").lower() == "yes":
+        properties["INFERENCE_PRECISION_HINT"] = "bf16"
+    compiled = core.compile_model(core.read_model(work.model), "CPU", properties)
     requests = [compiled.create_infer_request() for _ in range(streams)]
-    return [partial(request.infer, {work.tensor: content}) for request in requests]
+    return [
+        partial(request.infer, {work.tensor: content}, share_inputs=True, share_outputs=True) for request in requests
+    ]
 
 
 def loop(runs: Sequence[Run], seconds: float) -> tuple[list[float], float]:
