@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -116,3 +117,25 @@ def test_nereid_is_started_with_a_profile_and_a_mirror_of_its_own() -> None:
     server = nereid("int8", FOLDER)
     assert (server.name, server.variables["PROFILE"]) == ("nereid-int8", "int8")
     assert server.variables["MIRROR"] != nereid("fp32", FOLDER).variables["MIRROR"]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "properties"), [("onnxruntime", {}), ("openvino", {"HINT_BF16": "YES", "NUM_STREAMS": "2"})]
+)
+def test_bare_model_runs_as_its_backend_runs_it(tmp_path: Path, runtime: str, properties: dict[str, str]) -> None:
+    np.save(tmp_path / "content.npy", np.zeros((1, 64, 64, 3), np.uint8))
+    work = {
+        "model": str(ROOT / "model_repository" / "digit-finder" / "1" / "model.onnx"),
+        "runtime": runtime,
+        "properties": properties,
+        "tensor": "image",
+        "content": str(tmp_path / "content.npy"),
+        "cores": 2,
+        "seconds": 0.2,
+    }
+    program = [sys.executable, ROOT / "loadtest" / "compare" / "bare.py"]
+    done = subprocess.run(program, input=json.dumps(work), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["connections"] for line in lines] == [1, 2]
+    assert all(line["requests_per_s"] > 1 and not line["failures"] for line in lines)
