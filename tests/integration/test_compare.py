@@ -133,7 +133,7 @@ def test_bare_model_runs_as_its_backend_runs_it(tmp_path: Path, runtime: str, pr
         "cores": 2,
         "seconds": 0.2,
     }
-    program = [sys.executable, ROOT / "loadtest" / "compare" / "bare.py"]
+    program = [sys.executable, str(ROOT / "loadtest" / "compare" / "bare.py")]
     done = subprocess.run(program, input=json.dumps(work), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
