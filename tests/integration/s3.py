@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import boto3
 from botocore.config import Config
 
-from tests.integration.triton import find_free_ports
+from tests.ports import find_free_ports
 
 BUCKET = "models"
 _START_S = 30.0

@@ -14,8 +14,9 @@ from loadtest.compare.agreement import agree
 from loadtest.compare.candidates import Server, baselines, nereid, serve, to_detections
 from loadtest.compare.generator import LoadError, Question, ask, drive, form
 from loadtest.compare.preparation import FOLDER
-from loadtest.compare.processes import CandidateError, find_free_ports, start
+from loadtest.compare.processes import CandidateError, start
 from tests.integration.stack import ROOT, Stack
+from tests.ports import find_free_ports
 
 PICTURE = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
 QUESTION = form("/predict/digit-finder", PICTURE)

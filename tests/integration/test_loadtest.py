@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from tests.integration.stack import ROOT, Stack, wait_until
-from tests.integration.triton import find_free_ports
+from tests.ports import find_free_ports
 
 STAGES = {"queue", "decode", "preprocess", "infer", "postprocess", "total", "outside"}
 

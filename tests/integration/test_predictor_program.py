@@ -16,7 +16,8 @@ from predictor.installation import Installation
 from predictor.libpython import fetch_libpython
 from predictor.preflight import check_libraries
 from tests.integration.models import write_model
-from tests.integration.triton import PROJECT, find_free_ports, start_triton
+from tests.integration.triton import PROJECT, start_triton
+from tests.ports import find_free_ports
 
 
 def run_program(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -26,7 +26,7 @@ from export.profiles import PROFILES
 from export.remote.layout import edit_config
 from export.remote.storage import LocalFolder, Storage, open_storage
 from export.repository import publish
-from tests.integration.triton import find_free_ports
+from tests.ports import find_free_ports
 from tests.unit.test_export_profiles import with_profiles
 from tests.unit.test_export_repository import FILES, version
 

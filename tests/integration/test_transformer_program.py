@@ -26,7 +26,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.integration.stack import ROOT, Stack, wait_until
-from tests.integration.triton import find_free_ports
+from tests.ports import find_free_ports
 
 DIGITS = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = (

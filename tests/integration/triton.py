@@ -1,16 +1,17 @@
 """The real embedded Triton on free ports, for tests that need one."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from tests.ports import find_free_ports
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -56,20 +57,6 @@ def start_triton(repository: Path, log: Path) -> Iterator[Triton]:
             process.wait(STOP_TIMEOUT_S)
         finally:
             process.kill()
-
-
-def find_free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago, and that no other worker of this run (make test) is given."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    with ExitStack() as probes:
-        ports: list[int] = []
-        while len(ports) < count:
-            port = probes.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            # In pairs: Linux chooses odd ports first.
-            if port // 2 % workers == worker:
-                ports.append(port)
-        return ports
 
 
 def _wait_until_live(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

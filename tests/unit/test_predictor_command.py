@@ -13,6 +13,7 @@ from predictor.errors import StartError
 from predictor.installation import Installation, find_installation, link_backends
 from predictor.preflight import check_ports, check_repository
 from predictor.settings import Settings
+from tests.ports import find_free_ports
 
 
 @pytest.fixture
@@ -123,11 +124,13 @@ def test_missing_repository_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["http_port", "grpc_port", "metrics_port"])
 def test_taken_port_is_named_with_its_variable(name: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        free = {other: 40001 + i for i, other in enumerate(("http_port", "grpc_port", "metrics_port"))}
-        with pytest.raises(StartError, match=f"port {port} .*PREDICTOR_{name.upper()} .*TRITON_{name.upper()}"):
-            check_ports(Settings(**{**free, name: port}))
+    names = ("http_port", "grpc_port", "metrics_port")
+    ports = dict(zip(names, find_free_ports(len(names)), strict=True))
+    with (
+        socket.create_server(("127.0.0.1", ports[name])),
+        pytest.raises(StartError, match=f"port {ports[name]} .*PREDICTOR_{name.upper()} .*TRITON_{name.upper()}"),
+    ):
+        check_ports(Settings.model_validate(ports))
 
 
 def test_same_port_twice_is_named() -> None:
