@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from predictor.backends.artifact import check_versions, find_artifact, read_versions
 from predictor.backends.batch import join, split, terminate_strings
-from predictor.backends.onnxruntime.options import FEW_CORES, compose_run_options, compose_session_options
+from predictor.backends.onnxruntime.options import FEW_CORES, SPIN_US, compose_run_options, compose_session_options
 from predictor.backends.refusal import ModelRefusedError
 
 
@@ -136,16 +136,18 @@ def test_options_pass_on_what_onnxruntime_names_itself() -> None:
     assert run.get_run_config_entry("memory.enable_memory_arena_shrinkage") == "cpu:0"
 
 
-@pytest.mark.parametrize(("cores", "spins"), [(2, False), (FEW_CORES, False), (FEW_CORES + 1, True)])
-def test_threads_spin_only_where_cores_are_plenty(monkeypatch: pytest.MonkeyPatch, cores: int, spins: bool) -> None:
+@pytest.mark.parametrize(("cores", "briefly"), [(2, True), (FEW_CORES, True), (FEW_CORES + 1, False)])
+def test_threads_spin_long_only_where_cores_are_plenty(
+    monkeypatch: pytest.MonkeyPatch, cores: int, briefly: bool
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     options = compose_session_options({})
-    for key in ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning"):
-        if spins:
+    for key, value in (("session.intra_op.spin_duration_us", str(SPIN_US)), ("session.inter_op.allow_spinning", "0")):
+        if briefly:
+            assert options.get_session_config_entry(key) == value
+        else:
             with pytest.raises(RuntimeError, match=key):
                 options.get_session_config_entry(key)
-        else:
-            assert options.get_session_config_entry(key) == "0"
 
 
 @pytest.mark.parametrize(
