@@ -92,7 +92,7 @@ def _cold(options: argparse.Namespace, console: Console) -> int:
 def _close(console: Console, plan: Plan, measured: Measurement, *, missed: list[str], folder: Path) -> int:
     """What every run says at its end; its exit status."""
     console.print(report.split_table(plan, measured))
-    lines = [report.triton_line(measured), *report.generator_lines(measured)]
+    lines = [report.triton_line(measured), *report.memory_lines(measured), *report.generator_lines(measured)]
     lines += report.error_lines(measured.samples, measured.window)
     lines += [f"missed: {line}" for line in missed]
     lines.append(f"written: {folder}")

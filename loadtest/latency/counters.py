@@ -1,8 +1,11 @@
-"""Triton's own counters over the same interval, from its Prometheus metrics."""
+"""What the servers count themselves over the same interval, from their Prometheus metrics."""
 
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 
 import httpx
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 _PARTS = {
@@ -13,6 +16,7 @@ _PARTS = {
 }
 _REQUESTS = "nv_inference_request_success"
 _INFERENCES, _RUNS = "nv_inference_count", "nv_inference_exec_count"
+_RESIDENT = "process_resident_memory_bytes"
 _TIMEOUT_S = 5.0
 
 Counters = Mapping[str, float]
@@ -21,8 +25,7 @@ Counters = Mapping[str, float]
 def scrape(url: str, model: str) -> Counters | str:
     """Triton's counters of a model, all versions together; or why there are none."""
     try:
-        text = httpx.get(url, timeout=_TIMEOUT_S, trust_env=False).raise_for_status().text
-        families = list(text_string_to_metric_families(text))
+        families = _read(url)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
         return f"{url}: {exc}"
     wanted = {*_PARTS.values(), _REQUESTS, _INFERENCES, _RUNS}
@@ -33,6 +36,20 @@ def scrape(url: str, model: str) -> Counters | str:
             if name in wanted and sample.labels.get("model") == model:
                 counters[name] = counters.get(name, 0) + sample.value
     return counters or f"{url}: says nothing of {model}"
+
+
+def resident_mib(url: str) -> float:
+    """Memory of the transformer, by its own metrics; NaN where it does not say."""
+    with suppress(httpx.HTTPError, httpx.InvalidURL, ValueError):
+        for family in _read(f"{url}/metrics"):
+            if family.name == _RESIDENT:
+                return float(family.samples[0].value) / 2**20
+    return math.nan
+
+
+def _read(url: str) -> list[Metric]:
+    text = httpx.get(url, timeout=_TIMEOUT_S, trust_env=False).raise_for_status().text
+    return list(text_string_to_metric_families(text))
 
 
 def difference(before: Counters | str, after: Counters | str) -> dict[str, float] | str:

@@ -1,5 +1,6 @@
 """One run of Locust: warm-up, then what counts."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ class Measurement:
         window: what counts.
         triton: see `counters.difference`.
         cpu_share: of the whole machine that this process took in the window, from 0 to 1.
+        resident_mib: of the transformer when the window began and when it ended; NaN where that is not known.
         began: when each burst of a shape began.
     """
 
@@ -59,6 +61,7 @@ class Measurement:
     window: Window
     triton: Mapping[str, float] | str
     cpu_share: float
+    resident_mib: tuple[float, float] = (math.nan, math.nan)
     began: Sequence[float] = ()
 
 
@@ -73,6 +76,7 @@ def measure(plan: Plan, folder: Path | None = None) -> Measurement:
     gevent.sleep(max(0, window.since - _LEAD_S - time.monotonic()))
     environment.stats.reset_all()  # Locust's clock begins here; it hears of nothing before the window
     gevent.sleep(max(0, window.since - time.monotonic()))
+    resident_mib = counters.resident_mib(plan.target.url)
     before, cpu_s = counters.scrape(plan.metrics_url, plan.target.model), _cpu_s()
     since = time.monotonic()
     with _kept(environment, folder):
@@ -83,7 +87,13 @@ def measure(plan: Plan, folder: Path | None = None) -> Measurement:
             runner.user_greenlets.join()
         runner.stop()
     runner.quit()
-    return Measurement(environment.samples, window, counters.difference(before, after), cpu_share)
+    return Measurement(
+        environment.samples,
+        window,
+        counters.difference(before, after),
+        cpu_share,
+        (resident_mib, counters.resident_mib(plan.target.url)),
+    )
 
 
 def follow(plan: Plan, shape: ScaleToZero, folder: Path) -> Measurement:
@@ -100,7 +110,7 @@ def follow(plan: Plan, shape: ScaleToZero, folder: Path) -> Measurement:
     after = counters.scrape(plan.metrics_url, plan.target.model)
     runner.quit()
     triton = counters.difference(before, after)
-    return Measurement(environment.samples, Window(since, until), triton, cpu_share, shape.began)
+    return Measurement(environment.samples, Window(since, until), triton, cpu_share, began=shape.began)
 
 
 def _cpu_s() -> float:

@@ -95,6 +95,14 @@ def triton_line(measured: Measurement) -> str:
     return f"Triton, mean ms of {requests:.0f} requests: {times}; {batch:.2f} items in a run"
 
 
+def memory_lines(measured: Measurement) -> list[str]:
+    """What the transformer's own metrics say; nothing where they were not asked."""
+    before, after = measured.resident_mib
+    if math.isnan(before) or math.isnan(after):
+        return []
+    return [f"transformer: {before:.1f} MiB resident when the window began, {after:.1f} when it ended"]
+
+
 def generator_lines(measured: Measurement) -> list[str]:
     """What the generator itself took."""
     cores = psutil.cpu_count() or 1
@@ -145,6 +153,7 @@ def write_result(
         "server": {kind: split(samples, measured.window) for kind, samples in parts.items()},
         "triton": measured.triton,
         "cpu_share": measured.cpu_share,
+        "resident_mib": measured.resident_mib,
         "under_way": _under_way(measured),
         "missed": list(missed),
         **({"bursts": [asdict(burst) for burst in bursts]} if bursts else {}),

@@ -89,8 +89,10 @@ def test_every_way_to_ask_gets_good_answers(stack: Stack, tmp_path: Path, model:
         assert 0 < server[kind]["infer"][0] < server[kind]["total"][0] < figures[kind]["longest"]
     assert run.result["triton"]["requests"] > 0
     assert run.result["triton"]["compute infer"] > 0
+    assert all(mib > 20 for mib in run.result["resident_mib"])
     assert run.result["under_way"] == 4
-    assert all(word in run.text for word in (*kinds, "postprocess", "compute infer", "generator:", str(run.folder)))
+    said = (*kinds, "postprocess", "compute infer", "MiB resident", "generator:", str(run.folder))
+    assert all(word in run.text for word in said)
 
 
 def test_rows_can_be_asked_by_triton_clients(stack: Stack, tmp_path: Path) -> None:
