@@ -35,7 +35,7 @@ from loadtest.compare import bare, report
 from loadtest.compare.agreement import Agreement, Detection, agree
 from loadtest.compare.candidates import MODEL, Running, Server, baselines, mirror, nereid, rows, serve, to_detections
 from loadtest.compare.generator import LoadError, Question, ask, drive
-from loadtest.compare.preparation import FOLDER, Materials, PreparationError, letterbox, prepare
+from loadtest.compare.preparation import FOLDER, REPOSITORY, Materials, PreparationError, letterbox, prepare
 from loadtest.compare.processes import ROOT, CandidateError
 from loadtest.compare.summary import CONNECTIONS, QUIET, Measurement, Medians, limit_of, targets
 
@@ -94,8 +94,14 @@ def _choose(options: argparse.Namespace, materials: Materials) -> list[Server]:
     """The candidates that were asked for.
 
     Raises:
-        PreparationError: a name is none.
+        PreparationError: a name is none, or the export has no such profile: it would be FP32 under another name.
     """
+    for profile in options.profiles.split():
+        if profile != "fp32" and not (REPOSITORY / MODEL / "1" / f"{profile}.pbtxt").exists():
+            raise PreparationError(
+                f"PROFILES: the export has no {profile}; next: make compare "
+                f'EXPORT="--precision {profile} --calibration <folder of pictures>"'
+            )
     every = [
         *baselines(materials.weights, materials.exports),
         *(nereid(profile, FOLDER) for profile in options.profiles.split()),
@@ -247,7 +253,7 @@ def _bare_work(profile: str, picture: bytes, seconds: float) -> tuple[str, bare.
     triton = ROOT / ".venv-triton"
     served_by = list(triton.glob(f"lib/python*/site-packages/{config.backend}/__init__.py"))
     work = bare.Work(
-        model=str(bare.file_of(version).resolve()),
+        model=str((version / (config.default_model_filename or "model.onnx")).resolve()),
         runtime=config.backend,
         properties=properties,
         tensor=config.input[0].name,

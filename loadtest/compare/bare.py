@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,18 +125,6 @@ def loop(runs: Sequence[Run], seconds: float) -> tuple[list[float], float]:
 def describe(work: Work) -> str:
     """Standard input of the program."""
     return json.dumps(asdict(work))
-
-
-def file_of(folder: Path) -> Path:
-    """The model file of a version.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    for pattern in ("*.xml", "*.onnx"):
-        if found := sorted(folder.glob(pattern)):
-            return found[0]
-    raise FileNotFoundError(f"{folder}: no .xml or .onnx file")
 
 
 if __name__ == "__main__":

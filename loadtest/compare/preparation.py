@@ -21,6 +21,7 @@ from loadtest.compare.processes import ROOT
 
 DATA = ROOT.parent / "shared" / "data"
 FOLDER = ROOT / ".cache" / "compare"
+REPOSITORY = FOLDER / "repository"
 _TABLE = ROOT / "model_repository" / "iris"
 _LARGE_PIXELS = 12_000_000
 _GREY = 114  # Ultralytics' padding
@@ -105,11 +106,10 @@ def _export_baselines(weights: str, picture: Path, pictures: Sequence[Path]) -> 
 
 def _export_nereid(weights: str, options: str) -> None:
     """Always anew: it must be what this commit exports."""
-    repository = FOLDER / "repository"
-    shutil.rmtree(repository, ignore_errors=True)
-    repository.mkdir(parents=True)
-    shutil.copytree(_TABLE, repository / _TABLE.name)
-    arguments = ["ultralytics", MODEL, weights, "--repository", str(repository), *shlex.split(options)]
+    shutil.rmtree(REPOSITORY, ignore_errors=True)
+    REPOSITORY.mkdir(parents=True)
+    shutil.copytree(_TABLE, REPOSITORY / _TABLE.name)
+    arguments = ["ultralytics", MODEL, weights, "--repository", str(REPOSITORY), *shlex.split(options)]
     _run("export", arguments, f"python -m export ultralytics {weights}")
 
 

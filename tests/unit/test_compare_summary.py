@@ -85,7 +85,6 @@ def test_targets_that_are_reached_and_missed() -> None:
         True,  # (60 - 20) / (100 - 20)
         False,  # 3.1 ms
         False,  # 2.01
-        None,  # never measured here
     ]
 
 
