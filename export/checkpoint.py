@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from export.errors import ExportError
+from export.errors import ExportError, first_line
 from export.parity import Floats, Head
 
 OPSET = 17
@@ -74,7 +74,7 @@ def _load(checkpoint: Path) -> Any:
         return YOLO(checkpoint)
     # What unpickling raises is as wide as what a pickle may do.
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, EOFError, ImportError, OSError) as exc:
-        raise ExportError(f"{checkpoint}: got no checkpoint of Ultralytics ({str(exc).splitlines()[0][:200]})") from exc
+        raise ExportError(f"{checkpoint}: got no checkpoint of Ultralytics ({first_line(exc)})") from exc
 
 
 def _head(yolo: Any) -> Head:

@@ -3,3 +3,8 @@
 
 class ExportError(Exception):
     """The message says what, got, expected and what to do next. What exports has then written nothing."""
+
+
+def first_line(exc: Exception) -> str:
+    """What somebody else's error says, in one line; its kind where it says nothing."""
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0][:300]

@@ -9,7 +9,7 @@ from skl2onnx.common.data_types import FloatTensorType
 from sklearn.base import is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
 
-from export.errors import ExportError
+from export.errors import ExportError, first_line
 from export.manifest import Source
 from export.repository import Version
 from export.table import OPSETS, Table, is_xgboost, prove
@@ -46,7 +46,7 @@ def convert(estimator: Any, *, columns: int, classifier: bool) -> ModelProto:
             )
     except (RuntimeError, NotImplementedError, ValueError, TypeError, NameError) as exc:
         kind = type(estimator).__name__
-        raise ExportError(f"{kind}: skl2onnx does not convert it: {str(exc).strip().splitlines()[0][:300]}") from exc
+        raise ExportError(f"{kind}: skl2onnx does not convert it: {first_line(exc)}") from exc
     return graph
 
 

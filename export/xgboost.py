@@ -12,7 +12,7 @@ from onnxmltools.convert.common.data_types import FloatTensorType
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from export.errors import ExportError
+from export.errors import ExportError, first_line
 from export.manifest import Source
 from export.pickles import SUFFIXES, unpickle
 from export.repository import Version
@@ -76,8 +76,8 @@ def _load_native(path: Path) -> xgboost.XGBModel:
         model = xgboost.XGBRegressor() if regression else xgboost.XGBClassifier()
         model.load_model(path)
     except (xgboost.core.XGBoostError, ValueError, TypeError, KeyError) as exc:
-        reason = str(exc).strip().splitlines()[0][:200]
-        raise ExportError(f"{path}: got no XGBoost model ({reason}): a pickle has to end in .pkl or .joblib") from exc
+        words = f"got no XGBoost model ({first_line(exc)}): a pickle has to end in .pkl or .joblib"
+        raise ExportError(f"{path}: {words}") from exc
     return model
 
 
@@ -90,8 +90,7 @@ def _convert(model: xgboost.XGBModel, *, columns: int) -> ModelProto:
             model, initial_types=[("features", FloatTensorType([None, columns]))], target_opset=_CONVERTER_OPSET
         )
     except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError) as exc:
-        reason = str(exc).strip().splitlines()[0][:200]
-        raise ExportError(f"{type(model).__name__}: onnxmltools does not convert it: {reason}") from exc
+        raise ExportError(f"{type(model).__name__}: onnxmltools does not convert it: {first_line(exc)}") from exc
     finally:
         booster.feature_names = names
     return graph

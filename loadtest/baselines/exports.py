@@ -49,8 +49,10 @@ def main() -> int:
     os.chdir(options.output)  # an official name is downloaded into the current folder
     try:
         model = YOLO(weights, task="detect")
-    except (OSError, ConnectionError) as exc:
-        print(f"error: {options.weights}: {exc}", file=sys.stderr)
+    # What unpickling raises is as wide as what a pickle may do.
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, EOFError, ImportError, OSError) as exc:
+        reason = str(exc).partition("\n")[0] or type(exc).__name__
+        print(f"error: {options.weights}: {reason}", file=sys.stderr)
         return 1
     weights = Path(model.ckpt_path).resolve()
     digest = hashlib.sha256(ultralytics.__version__.encode())

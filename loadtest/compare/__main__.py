@@ -96,12 +96,13 @@ def _choose(options: argparse.Namespace, materials: Materials) -> list[Server]:
     Raises:
         PreparationError: a name is none, or the export has no such profile: it would be FP32 under another name.
     """
-    for profile in options.profiles.split():
-        if profile != "fp32" and not (REPOSITORY / MODEL / "1" / f"{profile}.pbtxt").exists():
-            raise PreparationError(
-                f"PROFILES: the export has no {profile}; next: make compare "
-                f'EXPORT="--precision {profile} --calibration <folder of pictures>"'
-            )
+    version = REPOSITORY / MODEL / "1"
+    profiles = {"fp32", *(path.stem for path in version.glob("*.pbtxt"))} - {"config"}
+    if missing := set(options.profiles.split()) - profiles:
+        raise PreparationError(
+            f"PROFILES: got {', '.join(sorted(missing))}, expected some of {', '.join(sorted(profiles))}; "
+            'int8 takes EXPORT="--precision int8 --calibration <folder of pictures>"'
+        )
     every = [
         *baselines(materials.weights, materials.exports),
         *(nereid(profile, FOLDER) for profile in options.profiles.split()),

@@ -63,7 +63,7 @@ def check_grpc(address: str, timeout_s: float) -> None:
         try:
             client.is_server_live(client_timeout=timeout_s)
         except InferenceServerException as exc:
-            words = str(exc.message()).splitlines()[0]
+            words = str(exc.message()).partition("\n")[0]
             raise LoadTestError(f"gRPC {address}: {words}; next: GRPC=<host:port>, or WEIGHTS without grpc") from exc
 
 

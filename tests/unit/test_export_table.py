@@ -159,6 +159,31 @@ def test_estimator_that_cannot_be_served_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("part", "made", "converter"),
+    [
+        ("sklearn", LogisticRegression(max_iter=500), "export.sklearn.to_onnx"),
+        ("xgboost", XGBClassifier(n_estimators=2), "export.xgboost.convert_xgboost"),
+    ],
+)
+def test_converter_that_gives_no_reason_is_named(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    made: Any,
+    converter: str,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
+    path = tmp_path / "estimator.pkl"
+    path.write_bytes(pickle.dumps(classifier(made)))
+    monkeypatch.setattr(converter, fail)
+    assert main([part, "made", str(path), "--allow-unpickling", "--repository", str(tmp_path / "repository")]) == 1
+    assert "does not convert it: NotImplementedError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--features", "a", "b"], "--features: got 2 names (a, b), expected 4"),
