@@ -69,6 +69,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # A name with several addresses is a headless Service: every replica gets its share.
+    ("grpc.lb_policy_name", "round_robin"),
     # Hosts are loopback or cluster-internal; a proxy from the environment must not stand in between.
     ("grpc.enable_http_proxy", 0),
 )
