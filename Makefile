@@ -42,7 +42,7 @@ thresholds = $(call option,rate,RATE) $(call option,connections,CONNECTIONS) $(c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder test test-export check fmt lock clean
+.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder manifests manifests-scan test test-export check fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,6 +115,12 @@ compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is 
 train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
 	@$(BIN)/python -m export.digit_finder
 
+manifests: .venv/.test ## Render and judge every folder of manifests/ (needs kubectl)
+	@$(BIN)/python -m tests.manifests
+
+manifests-scan: .venv/.test .venv-scan/.installed ## Scan the rendered pods with checkov (needs kubectl)
+	@$(BIN)/python -m tests.manifests.scan
+
 # Whole files: their fixtures start servers. In the order of tests/conftest.py.
 test: .venv/.test .venv-triton/.installed models ## Run every test that needs no torch
 	@$(BIN)/pytest -m "not export" -n 2 --dist loadfile --no-loadscope-reorder
@@ -131,12 +137,14 @@ fmt: .venv/.test ## Format, and mend what ruff can mend
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-lock: $(UV) ## Choose the newest versions of all dependencies: writes constraints.txt
+lock: $(UV) ## Choose the newest versions of all dependencies: writes constraints.txt and tests/manifests/scan-requirements.txt
 	@$(UV) pip compile --quiet --universal --upgrade --no-emit-index-url --all-extras --overrides overrides.txt \
 		--python-version 3.11 --output-file constraints.txt pyproject.toml
+	@echo checkov | $(UV) pip compile --quiet --universal --upgrade --no-emit-index-url --no-annotate \
+		--python-version 3.11 --custom-compile-command "make lock" --output-file tests/manifests/scan-requirements.txt -
 
 clean: ## Remove the environments and what they made
-	rm -rf .venv .venv-triton .cache output
+	rm -rf .venv .venv-triton .venv-scan .cache output
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
@@ -179,4 +187,11 @@ $(UV):
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-triton
 	@$(UV) pip install --quiet --no-deps --python .venv-triton/bin/python -r predictor/requirements.txt
 	@$(BIN)/python -m predictor install
+	@touch $@
+
+# Of its own: it pins what it pulls, against what we pin.
+.venv-scan/.installed: tests/manifests/scan-requirements.txt | $(UV)
+	@echo "installing the scanner of manifests (.venv-scan)"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-scan
+	@$(UV) pip install --quiet --python .venv-scan/bin/python -r $<
 	@touch $@
