@@ -1,7 +1,7 @@
 """Scan what is rendered with checkov: `python -m tests.manifests.scan` (`make manifests-scan`).
 
-An InferenceService is nothing to a scanner, so it gets the Pod that KServe makes of it. What it finds is a fault, unless
-scan-exceptions.yaml has it with a reason; an exception that nothing needs any more is a fault too.
+An InferenceService is nothing to a scanner, so it gets the Pod that KServe makes of it. What it finds is a fault,
+unless scan-exceptions.yaml has it with a reason; an exception that nothing needs any more is a fault too.
 """
 
 import json
