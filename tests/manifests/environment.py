@@ -32,7 +32,7 @@ def environment_of(container: Any, pod: Object, render: Render) -> dict[str, str
             prefix = source.get("prefix", "")
             variables |= {f"{prefix}{name}": value for name, value in (settings or {}).get("data", {}).items()}
     for each in container.get("env", []):
-        variables[each["name"]] = expand(_value(each, pod, render), variables)
+        variables[each["name"]] = expand(_value(each, container, pod, render), variables)
     return variables
 
 
@@ -46,7 +46,7 @@ def unknown_names(text: str, variables: dict[str, str]) -> list[str]:
     return [name for name in _REFERENCE.findall(text) if name not in variables]
 
 
-def _value(variable: Any, pod: Object, render: Render) -> str:
+def _value(variable: Any, container: Any, pod: Object, render: Render) -> str:
     source = variable.get("valueFrom", {})
     if "secretKeyRef" in source:
         return SECRET
@@ -54,12 +54,12 @@ def _value(variable: Any, pod: Object, render: Render) -> str:
         settings = render.named("ConfigMap", source["configMapKeyRef"]["name"]) or {}
         return str(settings.get("data", {}).get(source["configMapKeyRef"]["key"], ""))
     if "resourceFieldRef" in source:
-        return _resource(source["resourceFieldRef"], pod)
+        return _resource({"containerName": container["name"]} | source["resourceFieldRef"], pod)
     return str(variable.get("value", ""))
 
 
 def _resource(reference: Any, pod: Object) -> str:
-    container: Any = next((each for each in containers_of(pod) if each["name"] == reference.get("containerName")), {})
+    container: Any = next((each for each in containers_of(pod) if each["name"] == reference["containerName"]), {})
     kind, _, name = reference["resource"].partition(".")
     amount = container.get("resources", {}).get(kind, {}).get(name)
     if amount is None:

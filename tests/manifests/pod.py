@@ -33,10 +33,21 @@ def mode_of(service: Object) -> str:
 
 
 def components_of(service: Object) -> Iterator[tuple[str, Any]]:
-    """Each component that an InferenceService has, with its name; a canary of Standard mode is a predictor too."""
+    """Each component that an InferenceService has, with its name.
+
+    A canary of Standard mode is a predictor too: the stable one, and its own fields over that.
+    """
     spec = service["spec"]
     yield from ((name, spec[name]) for name in COMPONENTS if name in spec)
-    yield from (("predictor", each["predictor"]) for each in spec.get("canary", []))
+    for each in spec.get("canary", []):
+        yield "predictor", _over(spec["predictor"], each["predictor"])
+
+
+def _over(stable: Any, canary: Any) -> Any:
+    """Maps are merged, anything else is replaced, lists as a whole."""
+    if not isinstance(stable, dict) or not isinstance(canary, dict):
+        return canary
+    return {**stable, **{key: _over(stable.get(key), value) for key, value in canary.items()}}
 
 
 def pods_of(render: Render) -> list[dict[str, Any]]:
@@ -77,7 +88,7 @@ def pod_of(
         **component.get("labels", {}),
         "serving.kserve.io/inferenceservice": own,
         "component": name,
-        "app": f"isvc.{own}-{name}",
+        "app": "isvc." + "-".join(filter(None, (own, component.get("name"), name))),
     }
     annotations = {**service["metadata"].get("annotations", {}), **component.get("annotations", {})}
     spec = {key: value for key, value in component.items() if key not in _EXTENSION}
@@ -87,7 +98,11 @@ def pod_of(
     spec["containers"] = [
         _complete(each, first=index == 0, service=service, component=name) for index, each in enumerate(containers)
     ]
-    metadata = {"name": f"{own}-{name}", "labels": labels, "annotations": annotations}
+    metadata = {
+        "name": "-".join(filter(None, (own, component.get("name"), name))),
+        "labels": labels,
+        "annotations": annotations,
+    }
     return _pod(metadata, service["metadata"].get("namespace"), spec)
 
 

@@ -51,11 +51,16 @@ class Render:
 
 
 def find_folders(root: Path = MANIFESTS) -> list[str]:
-    """Every folder that `kubectl apply -k` takes, as a name below `root`; components are no such folders."""
+    """Every folder that `kubectl apply -k` takes, as a name below `root`.
+
+    Components are no such folders, nor is a folder that the one around it takes: it is judged with the whole.
+    """
+    found = {path.parent: yaml.safe_load(path.read_text()) for path in root.rglob("kustomization.yaml")}
+    inner = {(folder / name).resolve() for folder, of in found.items() for name in of.get("resources", [])}
     return sorted(
-        str(path.parent.relative_to(root))
-        for path in root.rglob("kustomization.yaml")
-        if yaml.safe_load(path.read_text()).get("kind") != "Component"
+        str(folder.relative_to(root))
+        for folder, of in found.items()
+        if of.get("kind") != "Component" and not (folder.parent in found and folder.resolve() in inner)
     )
 
 

@@ -5,6 +5,7 @@
 | Kubernetes' own | the package kubernetes-validate |
 | KServe | its CRDs in ../shared/data/crds, where they are; and always its Python models, see kserve_models.py |
 | Knative, KEDA, the Prometheus operator | the models of cloudcoil, which are generated from the CRDs |
+| HTTPRoute of the Gateway API | one of ours, see gateway.py |
 """
 
 import importlib
@@ -22,6 +23,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.protocols import Validator
 from referencing import Registry, Resource
 
+from tests.manifests.gateway import HTTP_ROUTE
 from tests.manifests.rendering import ROOT, Object
 
 # The oldest that KServe's last releases run on: what it knows, newer ones know.
@@ -85,6 +87,8 @@ def _validators(api_version: str, kind: str, crds: Path) -> list[Validator]:
         schemas += [by_model] if by_model else []
     elif api_version in _MODELS:
         schemas = [_model(api_version, kind)]
+    elif (api_version, kind) == ("gateway.networking.k8s.io/v1", "HTTPRoute"):
+        schemas = [HTTP_ROUTE]
     else:
         return [_kubernetes(api_version, kind)]
     if not schemas:

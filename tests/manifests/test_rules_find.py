@@ -12,12 +12,14 @@ from tests.manifests.rules import RULES, kserve, objects, pods, programs, select
 from tests.manifests.test_rules import Rule
 
 SERVERLESS, STANDARD, KEDA = "overlays/serverless", "overlays/standard", "overlays/keda"
+SEPARATE, URI_CANARY = "overlays/separate-transformer", "overlays/canary/storage-uri"
 SERVICE = "InferenceService"
 SPEC = f"{SERVICE} spec predictor"
 NOTED = f"{SERVICE} metadata annotations"
 TRITON, SYNC, TRANSFORMER = (f"{SPEC} containers {index}" for index in range(3))
 SETTINGS = "ConfigMap data"
 CANARY = [{"trafficPercent": 1, "predictor": {"containers": [{"name": "kserve-container"}]}}]
+BACKEND = {"name": "nereid-predictor", "port": 8080}
 OTHER = {"matchLabels": {"app": "other"}}
 
 
@@ -70,10 +72,12 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (kserve.standard_scales_by_resources_or_by_keda, STANDARD, f"{NOTED} serving.kserve.io/autoscalerClass", "kpa"),
     (kserve.standard_scales_by_resources_or_by_keda, KEDA, f"{SPEC} scaleMetric", "cpu"),
     (kserve.standard_scales_by_resources_or_by_keda, KEDA, f"{SPEC} autoScaling metrics 0 external target value", GONE),
-    (kserve.canary_has_a_stable_predictor_with_a_model, STANDARD, f"{SERVICE} spec canary", CANARY),
+    (kserve.canary_is_one_that_kserve_takes, STANDARD, f"{SERVICE} spec canary", CANARY),
+    (kserve.canary_is_one_that_kserve_takes, URI_CANARY, f"{SERVICE} spec canary 0 predictor name", GONE),
+    (kserve.canary_is_one_that_kserve_takes, URI_CANARY, f"{SERVICE} spec canary 0 predictor maxReplicas", 9),
     (pods.pods_keep_the_restricted_standard, SERVERLESS, f"{SYNC} securityContext", GONE),
-    (pods.pods_keep_the_restricted_standard, SERVERLESS, f"{SPEC} securityContext seccompProfile", GONE),
-    (pods.pods_keep_the_restricted_standard, SERVERLESS, f"{SPEC} securityContext runAsNonRoot", GONE),
+    (pods.pods_keep_the_restricted_standard, SERVERLESS, f"{SYNC} securityContext seccompProfile", GONE),
+    (pods.pods_keep_the_restricted_standard, SERVERLESS, f"{SYNC} securityContext runAsNonRoot", GONE),
     (pods.namespaces_enforce_the_restricted_standard, SERVERLESS, "Namespace metadata labels", GONE),
     (pods.roots_are_read_only, SERVERLESS, f"{SYNC} securityContext readOnlyRootFilesystem", False),
     (pods.pods_bring_no_token, SERVERLESS, "ServiceAccount automountServiceAccountToken", GONE),
@@ -110,10 +114,13 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (programs.containers_find_each_other, SERVERLESS, f"{TRITON} args", replaced(":nereid=", ":other=")),
     (programs.containers_find_each_other, SERVERLESS, f"{SYNC} env -", variable("PREDICTOR_SYNC_PORT", "9003")),
     (programs.containers_find_each_other, SERVERLESS, f"{SYNC} env -", variable("PREDICTOR_CPUS", "64")),
+    (programs.containers_find_each_other, SEPARATE, "Service spec ports 0 targetPort", 8000),
     (programs.secrets_of_a_pod_agree, SERVERLESS, f"{TRITON} env 0 valueFrom secretKeyRef key", "other"),
     (programs.requests_end_before_the_pod_does, SERVERLESS, f"{SPEC} timeout", 30),
     (programs.requests_end_before_the_pod_does, STANDARD, f"{SPEC} terminationGracePeriodSeconds", 30),
     (selectors.selectors_match_pods, SERVERLESS, "PodDisruptionBudget spec selector", OTHER),
+    (selectors.routes_lead_to_services, STANDARD, "Route", another("HTTPRoute", rules=[{"backendRefs": [BACKEND]}])),
+    (selectors.pods_of_kserve_are_isolated, SERVERLESS, "NetworkPolicy spec policyTypes", ["Ingress"]),
     (selectors.policies_let_in_who_asks, SERVERLESS, "NetworkPolicy spec ingress", []),
     (selectors.policies_let_in_who_asks, STANDARD, "NetworkPolicy spec ingress -1 ports", lambda ports: ports[:1]),
     (selectors.services_and_their_monitors_match, STANDARD, "Service", another("Service", selector={"app": "other"})),

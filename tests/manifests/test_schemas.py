@@ -40,6 +40,12 @@ KNATIVE: dict[str, Any] = {
     "metadata": {"name": "nereid"},
     "spec": {"template": {"spec": {"containers": [{"image": "nereid/transformer:1"}]}}},
 }
+ROUTE: dict[str, Any] = {
+    "apiVersion": "gateway.networking.k8s.io/v1",
+    "kind": "HTTPRoute",
+    "metadata": {"name": "nereid"},
+    "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": [{"name": "nereid", "port": 80}]}]},
+}
 BUDGET: dict[str, Any] = {
     "apiVersion": "policy/v1",
     "kind": "PodDisruptionBudget",
@@ -63,7 +69,7 @@ def test_crds_of_kserve_are_here() -> None:
     ]
 
 
-@pytest.mark.parametrize("each", [SERVICE, MONITOR, SCALED, KNATIVE, BUDGET], ids=title)
+@pytest.mark.parametrize("each", [SERVICE, MONITOR, SCALED, KNATIVE, ROUTE, BUDGET], ids=title)
 def test_right_object_has_no_fault(each: dict[str, Any]) -> None:
     assert find_faults(each, NO_CRDS) == []
 
@@ -84,6 +90,8 @@ def test_right_object_has_no_fault(each: dict[str, Any]) -> None:
         (SCALED, "spec triggers 0 metadata start", 8, "is not of type 'string'"),
         (SCALED, "spec minReplicas", 1, "'minReplicas' was unexpected"),
         (KNATIVE, "spec template spec containerConcurency", 1, "'containerConcurency' was unexpected"),
+        (ROUTE, "spec rules 0 backendRefs 0 wait", 1, "'wait' was unexpected"),
+        (ROUTE, "spec rules 0 backendRefs 0 port", "80", "is not of type 'integer'"),
         (BUDGET, "spec maxUnavailible", 1, "'maxUnavailible' was unexpected"),
         (BUDGET, "metadata labels", {"version": 1}, "is not of type 'string'"),
         (BUDGET, "apiVersion", "policy/v9", "no schema"),
@@ -107,11 +115,14 @@ def test_closed_schema_keeps_what_is_open() -> None:
     }
 
 
-def test_folders_are_found_and_components_are_not(tmp_path: Path) -> None:
+def test_folders_are_found_but_no_components_and_no_parts(tmp_path: Path) -> None:
     for name, kind in {"base": "Kustomization", "overlays/a": "Kustomization", "images": "Component"}.items():
         folder = tmp_path / name
         folder.mkdir(parents=True)
         (folder / "kustomization.yaml").write_text(f"kind: {kind}\n")
+    (tmp_path / "overlays" / "a" / "part").mkdir()
+    (tmp_path / "overlays" / "a" / "part" / "kustomization.yaml").write_text("resources: [../../../base]\n")
+    (tmp_path / "overlays" / "a" / "kustomization.yaml").write_text("resources: [part]\n")
     assert find_folders(tmp_path) == ["base", "overlays/a"]
 
 

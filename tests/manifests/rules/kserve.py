@@ -13,6 +13,7 @@ _LONGEST_REQUEST_S = 600  # Knative's max-revision-timeout-seconds, unless its C
 _PORTS_OF_KNATIVE = {8008, 8012, 8013, 8022, 8112, 9090, 9091}
 _VARIABLES_OF_KNATIVE = {"PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION"}
 _NOT_ON_KNATIVE = {"deploymentStrategy", "autoScaling", "terminationGracePeriodSeconds", "restartPolicy", "hostname"}
+_NOT_IN_A_CANARY = {"autoScaling", "maxReplicas", "scaleMetric", "scaleTarget", "workerSpec"}
 _PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 
 
@@ -121,14 +122,23 @@ def standard_scales_by_resources_or_by_keda(render: Render) -> Iterator[str]:
             yield f"{where}: canaryTrafficPercent is Knative's; Standard mode has spec.canary"
 
 
-def canary_has_a_stable_predictor_with_a_model(render: Render) -> Iterator[str]:
-    """KServe 0.20 refuses `spec.canary` beside a predictor of containers, and outside of Standard mode."""
+def canary_is_one_that_kserve_takes(render: Render) -> Iterator[str]:
+    """KServe 0.20 refuses others: beside a predictor of containers, without a name, scaled by itself."""
     for service in render.of_kind("InferenceService"):
-        if service["spec"].get("canary"):
-            if mode_of(service) != STANDARD:
-                yield f"{title(service)}: spec.canary, expected Standard mode"
-            if "model" not in service["spec"]["predictor"]:
-                yield f"{title(service)}: spec.canary, expected a predictor with a model"
+        stable, canaries = service["spec"]["predictor"], service["spec"].get("canary", [])
+        where = f"{title(service)} canary"
+        if not canaries:
+            continue
+        if mode_of(service) != STANDARD or "model" not in stable:
+            yield f"{where}: expected Standard mode, and a predictor with a model"
+        names = [stable.get("name"), *(each["predictor"].get("name") for each in canaries)]
+        if None in names[1:] or len(names) != len(set(names)):
+            yield f"{where}: names {names}, expected one for each canary, and no two alike"
+        if sum(each["trafficPercent"] for each in canaries) > 100:
+            yield f"{where}: more than 100 percent"
+        for each in canaries:
+            for field in sorted(_NOT_IN_A_CANARY & set(each["predictor"])):
+                yield f"{where}: {field} is not allowed"
 
 
 def _keda_faults(metric: Any) -> Iterator[str]:
@@ -166,5 +176,5 @@ RULES = (
     knative_answers_in_its_time,
     knative_scales_by_requests,
     standard_scales_by_resources_or_by_keda,
-    canary_has_a_stable_predictor_with_a_model,
+    canary_is_one_that_kserve_takes,
 )

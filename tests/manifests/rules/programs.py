@@ -93,7 +93,7 @@ def ports_are_listened_on(render: Render) -> Iterator[str]:
 
 
 def containers_find_each_other(render: Render) -> Iterator[str]:
-    """In one pod: the transformer finds Triton and the synchroniser, Triton the mirror, and all know one secret."""
+    """The transformer finds Triton and the synchroniser, Triton the mirror, and all know one secret."""
     for pod in pods_of(render):
         found = {
             programs.program_of(each): (each, environment_of(each, pod, render))
@@ -104,6 +104,10 @@ def containers_find_each_other(render: Render) -> Iterator[str]:
         if TRITON in found and TRANSFORMER in found:
             sync = found.get(SYNCHRONISER)
             yield from (f"{title(pod)}: {fault}" for fault in _ask_faults(found[TRITON], found[TRANSFORMER], sync))
+        elif TRANSFORMER in found:
+            asked = arguments.parse(programs.argv_of(*found[TRANSFORMER])).predictor_host
+            if asked not in _services_of_triton(render):
+                yield f"{title(pod)}: the transformer asks {asked}, expected one of {_services_of_triton(render)}"
 
 
 def secrets_of_a_pod_agree(render: Render) -> Iterator[str]:
@@ -169,6 +173,23 @@ def _ask_faults(triton: Any, transformer: Any, synchroniser: Any) -> Iterator[st
         expected = synchroniser[1].get("PREDICTOR_SYNC_PORT", "8003")
         if url.hostname not in {"127.0.0.1", "localhost"} or str(url.port) != expected:
             yield f"the transformer asks {url.geturl()!r}, the synchroniser is on port {expected}"
+
+
+def _services_of_triton(render: Render) -> list[str]:
+    """`host:port` of each Service in front of Triton's gRPC, where that is open to other pods."""
+    open_ports = {
+        each.port
+        for _, container, variables in _containers(render)
+        if programs.program_of(container) == TRITON
+        for each in programs.listeners_of(container, variables)
+        if each.outside
+    }
+    return [
+        f"{each['metadata']['name']}.{each['metadata']['namespace']}.svc:{port['port']}"
+        for each in render.of_kind("Service")
+        for port in each["spec"]["ports"]
+        if port.get("targetPort", port["port"]) in open_ports
+    ]
 
 
 def _refused(container: Any, variables: dict[str, str]) -> bool:

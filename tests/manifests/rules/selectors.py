@@ -17,6 +17,7 @@ _PATHS = {
     "PodDisruptionBudget": ("spec", "selector"),
     "PodMonitor": ("spec", "selector"),
 }
+_OWNER = "serving.kserve.io/inferenceservice"
 _QUEUE_PROXY = {8012, 8112}
 
 
@@ -69,12 +70,40 @@ def monitored_ports_are_open(given: Render) -> Iterator[str]:
                 yield f"{title(each)}: port {number or name}, expected one of {sorted(listening)}"
 
 
+def routes_lead_to_services(given: Render) -> Iterator[str]:
+    """Of the render, or that KServe makes in Standard mode: port 80, and each further port of the listener."""
+    ports = {
+        (each["metadata"]["name"], port["port"]) for each in given.of_kind("Service") for port in each["spec"]["ports"]
+    }
+    for pod in _pods(given):
+        numbers = [port["containerPort"] for each in containers_of(pod) for port in each.get("ports", [])]
+        ports |= {(pod["metadata"]["name"], port) for port in (80, *numbers[1:])}
+    for route in given.of_kind("HTTPRoute"):
+        for rule in route["spec"]["rules"]:
+            for backend in rule["backendRefs"]:
+                if (backend["name"], backend["port"]) not in ports:
+                    yield f"{title(route)}: {backend['name']}:{backend['port']}, expected one of {sorted(ports)}"
+
+
+def pods_of_kserve_are_isolated(given: Render) -> Iterator[str]:
+    """A policy for what comes in, and one for what goes out."""
+    for pod in pods_of(given) if any(given.of_kind("InferenceService")) else []:
+        kinds = {
+            kind
+            for each in given.of_kind("NetworkPolicy")
+            if matches(each["spec"]["podSelector"], _labels(pod))
+            for kind in each["spec"].get("policyTypes", ["Ingress"])
+        }
+        if kinds != {"Ingress", "Egress"}:
+            yield f"{title(pod)}: NetworkPolicies for {sorted(kinds)}, expected Ingress and Egress"
+
+
 def policies_let_in_who_asks(given: Render) -> Iterator[str]:
     """Where pods are isolated, their exposed ports are open to somebody; on Knative those of the queue-proxy."""
     if given.name in LETS_NOBODY_IN:
         return
     for service in given.of_kind("InferenceService"):
-        mine = [pod for pod in _pods(given) if service["metadata"]["name"] in _labels(pod).values()]
+        mine = [pod for pod in _pods(given) if _labels(pod).get(_OWNER) == service["metadata"]["name"]]
         for pod in mine:
             policies = [
                 each
@@ -122,5 +151,7 @@ RULES = (
     selectors_match_pods,
     services_and_their_monitors_match,
     monitored_ports_are_open,
+    routes_lead_to_services,
+    pods_of_kserve_are_isolated,
     policies_let_in_who_asks,
 )
