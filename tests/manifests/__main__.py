@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.manifests.pod import components_of, mode_of
+from tests.manifests.pod import components_of, mode_of, pod_of
 from tests.manifests.rendering import KUBECTL_MISSING, Render, RenderError, find_folders, has_kubectl, render, title
 from tests.manifests.rules import RULES
 from tests.manifests.schemas import CRDS, CRDS_MISSING, KUBERNETES, find_faults
@@ -31,7 +31,7 @@ def main() -> None:
             continue
         found = list(judge(rendered))
         faults += [f"{name}: {fault}" for fault in found]
-        table.add_row(name, str(len(rendered.objects)), "no" if found else "yes", ", ".join(notes(rendered)))
+        table.add_row(name, str(len(rendered.objects)), "no" if found else "yes", "\n".join(notes(rendered)))
     console = Console(width=120 if not sys.stdout.isatty() else None)
     console.print(table)
     print(f"strict schemas of Kubernetes {KUBERNETES}, KServe, Knative, KEDA, Prometheus; {len(RULES)} rules")
@@ -56,9 +56,14 @@ def notes(rendered: Render) -> Iterator[str]:
     for service in services:
         for name, component in components_of(service):
             replicas = f"{component.get('minReplicas', 1)} to {component.get('maxReplicas', 'any')}"
-            yield f"{mode_of(service)} {name} x {replicas}{_scaled_by(component)}"
+            pod = pod_of(service, name, component)["metadata"]["name"]
+            yield f"{mode_of(service)}: {pod}, {replicas} pods{_scaled_by(component)}"
+        for each in service["spec"].get("canary", []):
+            yield f"{each['trafficPercent']} % to {each['predictor'].get('name')}"
+        if percent := service["spec"]["predictor"].get("canaryTrafficPercent"):
+            yield f"{percent} % to the newest revision"
     if not services:
-        yield from dict.fromkeys(str(each["kind"]) for each in rendered.objects)
+        yield ", ".join(dict.fromkeys(str(each["kind"]) for each in rendered.objects))
 
 
 def _scaled_by(component: Any) -> str:

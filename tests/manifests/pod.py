@@ -5,10 +5,10 @@ from typing import Any
 
 from tests.manifests.rendering import Object, Render
 
+MODE = "serving.kserve.io/deploymentMode"
 STANDARD, KNATIVE = "Standard", "Knative"
 COMPONENTS = ("predictor", "transformer", "explainer")
 
-_MODE = "serving.kserve.io/deploymentMode"
 _FIRST = "kserve-container"
 _LISTENERS = (_FIRST, "transformer-container")
 # What a component says beside the fields of a PodSpec.
@@ -28,7 +28,7 @@ _TEMPLATES = {
 
 def mode_of(service: Object) -> str:
     """`Knative` or `Standard`; Knative is KServe's default, and RawDeployment Standard's older name."""
-    given = service["metadata"].get("annotations", {}).get(_MODE, KNATIVE)
+    given = service["metadata"].get("annotations", {}).get(MODE, KNATIVE)
     return {"RawDeployment": STANDARD, "Serverless": KNATIVE}.get(given, str(given))
 
 
@@ -83,12 +83,13 @@ def pod_of(
     """
     component = component or service["spec"][name]
     own = service["metadata"]["name"]
+    full = "-".join(filter(None, (own, component.get("name"), name)))
     labels = {
         **service["metadata"].get("labels", {}),
         **component.get("labels", {}),
         "serving.kserve.io/inferenceservice": own,
         "component": name,
-        "app": "isvc." + "-".join(filter(None, (own, component.get("name"), name))),
+        "app": f"isvc.{full}",
     }
     annotations = {**service["metadata"].get("annotations", {}), **component.get("annotations", {})}
     spec = {key: value for key, value in component.items() if key not in _EXTENSION}
@@ -98,11 +99,7 @@ def pod_of(
     spec["containers"] = [
         _complete(each, first=index == 0, service=service, component=name) for index, each in enumerate(containers)
     ]
-    metadata = {
-        "name": "-".join(filter(None, (own, component.get("name"), name))),
-        "labels": labels,
-        "annotations": annotations,
-    }
+    metadata = {"name": full, "labels": labels, "annotations": annotations}
     return _pod(metadata, service["metadata"].get("namespace"), spec)
 
 

@@ -62,6 +62,10 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (kserve.knative_gets_no_field_that_it_refuses, SERVERLESS, f"{SPEC} terminationGracePeriodSeconds", 60),
     (kserve.knative_gets_no_field_that_it_refuses, SERVERLESS, f"{TRANSFORMER} env -", variable("PORT", "1")),
     (kserve.knative_gets_no_field_that_it_refuses, SERVERLESS, f"{TRANSFORMER} readinessProbe timeoutSeconds", 1),
+    (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SPEC} nodeSelector", {"gpu": "yes"}),
+    (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SPEC} volumes -", volume("persistentVolumeClaim")),
+    (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SYNC} env -", {"name": "A", "valueFrom": {"fieldRef": {}}}),
+    (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SYNC} volumeMounts 0 mountPath", "/tmp"),  # noqa: S108
     (kserve.knative_answers_in_its_time, SERVERLESS, f"{SPEC} timeout", 900),
     (kserve.knative_scales_by_requests, SERVERLESS, f"{SPEC} scaleMetric", "cpu"),
     (kserve.knative_scales_by_requests, SERVERLESS, f"{NOTED} serving.kserve.io/autoscalerClass", "hpa"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tests.manifests.pod import KNATIVE, STANDARD, components_of, mode_of
+from tests.manifests.pod import KNATIVE, MODE, STANDARD, components_of, mode_of, pod_of
 from tests.manifests.rendering import Object, Render, title
 
 _FIRST, _TRANSFORMER = "kserve-container", "transformer-container"
@@ -13,6 +13,12 @@ _LONGEST_REQUEST_S = 600  # Knative's max-revision-timeout-seconds, unless its C
 _PORTS_OF_KNATIVE = {8008, 8012, 8013, 8022, 8112, 9090, 9091}
 _VARIABLES_OF_KNATIVE = {"PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION"}
 _NOT_ON_KNATIVE = {"deploymentStrategy", "autoScaling", "terminationGracePeriodSeconds", "restartPolicy", "hostname"}
+_WITHOUT_FLAG = {
+    "automountServiceAccountToken", "containers", "enableServiceLinks", "imagePullSecrets", "serviceAccountName",
+    "volumes",
+}  # fmt: skip
+_VOLUMES_WITHOUT_FLAG = {"configMap", "emptyDir", "projected", "secret"}
+_RESERVED_PATHS = {"", "/dev", "/dev/log", "/tmp", "/var", "/var/log"}  # noqa: S108
 _NOT_IN_A_CANARY = {"autoScaling", "maxReplicas", "scaleMetric", "scaleTarget", "workerSpec"}
 _PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 
@@ -40,7 +46,7 @@ def replicas_are_in_order(render: Render) -> Iterator[str]:
 def the_mode_is_one_of_kserve(render: Render) -> Iterator[str]:
     """By its present name: the webhook checks the autoscaler of `Standard` alone."""
     for service in render.of_kind("InferenceService"):
-        given = service["metadata"].get("annotations", {}).get("serving.kserve.io/deploymentMode", KNATIVE)
+        given = service["metadata"].get("annotations", {}).get(MODE, KNATIVE)
         if given not in {STANDARD, KNATIVE}:
             yield f"{title(service)}: deploymentMode {given}, expected {STANDARD} or {KNATIVE}"
 
@@ -79,6 +85,25 @@ def knative_gets_no_field_that_it_refuses(render: Render) -> Iterator[str]:
             readiness = container.get("readinessProbe", {})
             if not readiness.get("periodSeconds") and {"failureThreshold", "timeoutSeconds"} & set(readiness):
                 yield f"{where}: the readinessProbe of {name} has no periodSeconds, and so no other figure either"
+
+
+def knative_needs_no_feature_flag(render: Render) -> Iterator[str]:
+    """Beyond those that are on by default; each other one is a cluster's administrator to ask (Knative 1.15)."""
+    for where, component, service in _with_service(render, KNATIVE):
+        if MODE not in service["metadata"].get("annotations", {}):
+            continue  # base: an overlay makes it what Knative takes
+        spec = pod_of(service, component=component)["spec"]
+        yield from (f"{where}: {field} needs a flag" for field in sorted(set(spec) - _WITHOUT_FLAG))
+        for volume in spec.get("volumes", []):
+            if not set(volume) & _VOLUMES_WITHOUT_FLAG:
+                yield f"{where}: volume {volume['name']} needs a flag"
+        for container in spec["containers"]:
+            for variable in container.get("env", []):
+                if {"fieldRef", "resourceFieldRef"} & set(variable.get("valueFrom", {})):
+                    yield f"{where}: {variable['name']} of {container['name']} needs the flag podspec-fieldref"
+            for mount in container.get("volumeMounts", []):
+                if mount["mountPath"].rstrip("/") in _RESERVED_PATHS:
+                    yield f"{where}: {container['name']} mounts {mount['mountPath']}, which is reserved"
 
 
 def knative_answers_in_its_time(render: Render) -> Iterator[str]:
@@ -173,6 +198,7 @@ RULES = (
     the_mode_is_one_of_kserve,
     knative_exposes_one_port,
     knative_gets_no_field_that_it_refuses,
+    knative_needs_no_feature_flag,
     knative_answers_in_its_time,
     knative_scales_by_requests,
     standard_scales_by_resources_or_by_keda,

@@ -72,9 +72,8 @@ def monitored_ports_are_open(given: Render) -> Iterator[str]:
 
 def routes_lead_to_services(given: Render) -> Iterator[str]:
     """Of the render, or that KServe makes in Standard mode: port 80, and each further port of the listener."""
-    ports = {
-        (each["metadata"]["name"], port["port"]) for each in given.of_kind("Service") for port in each["spec"]["ports"]
-    }
+    services = given.of_kind("Service")
+    ports = {(each["metadata"]["name"], port["port"]) for each in services for port in each["spec"]["ports"]}
     for pod in _pods(given):
         numbers = [port["containerPort"] for each in containers_of(pod) for port in each.get("ports", [])]
         ports |= {(pod["metadata"]["name"], port) for port in (80, *numbers[1:])}
