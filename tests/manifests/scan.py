@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,13 @@ def main() -> None:
     except RenderError as exc:
         sys.exit(f"error: {exc}")
     exceptions = read_exceptions()
-    table = Table(
-        "check", "of", "in overlays", "reason", title=f"checkov: {passed} checks passed, {len(found)} findings"
-    )
+    table = Table("check", "pods", "folders", "reason", title=f"checkov: {passed} passed, {len(found)} findings")
+    rows: dict[tuple[str, str], list[set[str]]] = {}
     for finding, (_, folders) in sorted(found.items()):
-        table.add_row(*finding, str(len(folders)), exceptions.get(finding, "none: a fault"))
+        reason = _reason(finding, exceptions) or "none: a fault"
+        rows.setdefault((finding[0], reason), []).append(folders)
+    for (check, reason), pods in rows.items():
+        table.add_row(check, str(len(pods)), str(len(set().union(*pods))), reason)
     Console(width=120 if not sys.stdout.isatty() else None).print(table)
     faults = judge(found, exceptions)
     for fault in faults:
@@ -55,11 +58,18 @@ def judge(found: dict[Finding, tuple[str, set[str]]], exceptions: dict[Finding, 
     return [
         f"{check} {of} in {', '.join(sorted(folders))}: {name}"
         for (check, of), (name, folders) in sorted(found.items())
-        if (check, of) not in exceptions
+        if not _reason((check, of), exceptions)
     ] + [
         f"{EXCEPTIONS.name}: {check} {of} is not found any more; next: remove it"
-        for check, of in sorted(set(exceptions) - set(found))
+        for check, of in sorted(exceptions)
+        if not any(_reason(finding, {(check, of): "listed"}) for finding in found)
     ]
+
+
+def _reason(finding: Finding, exceptions: dict[Finding, str]) -> str | None:
+    """The reason for a finding; a listed object may be a pattern."""
+    fitting = (why for (check, of), why in exceptions.items() if check == finding[0] and fnmatchcase(finding[1], of))
+    return next(fitting, None)
 
 
 def scan(renders: Iterable[Render]) -> tuple[int, dict[Finding, tuple[str, set[str]]]]:

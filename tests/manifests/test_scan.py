@@ -20,7 +20,9 @@ def test_every_exception_has_a_reason() -> None:
 def test_finding_without_a_reason_is_a_fault_and_so_is_the_reverse() -> None:
     found = {("CKV_K8S_16", "Pod.a.b"): ("privileged", {"base"})}
     assert scan.judge(found, {("CKV_K8S_16", "Pod.a.b"): "because"}) == []
+    assert scan.judge(found, {("CKV_K8S_16", "Pod.a.*"): "because"}) == []
     assert len(scan.judge(found, {("CKV_K8S_16", "Pod.a.c"): "because"})) == 2
+    assert len(scan.judge(found, {("CKV_K8S_17", "Pod.a.b"): "because"})) == 2
 
 
 @pytest.mark.skipif(not scan.CHECKOV.is_file(), reason="needs checkov in .venv-scan (make manifests-scan installs it)")
