@@ -19,6 +19,7 @@ NOTED = f"{SERVICE} metadata annotations"
 TRITON, SYNC, TRANSFORMER = (f"{SPEC} containers {index}" for index in range(3))
 SETTINGS = "ConfigMap data"
 CANARY = [{"trafficPercent": 1, "predictor": {"containers": [{"name": "kserve-container"}]}}]
+RELABELLED = {"relabelings": [{"targetLabel": "__address__", "replacement": "$1:8000"}]}
 BACKEND = {"name": "nereid-predictor", "port": 8080}
 OTHER = {"matchLabels": {"app": "other"}}
 
@@ -130,6 +131,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (selectors.services_and_their_monitors_match, STANDARD, "Service", another("Service", selector={"app": "other"})),
     (selectors.services_and_their_monitors_match, STANDARD, "Monitor", another("ServiceMonitor", selector=OTHER)),
     (selectors.monitored_ports_are_open, STANDARD, "M", another("PodMonitor", podMetricsEndpoints=[{"portNumber": 1}])),
+    (selectors.monitored_ports_are_open, STANDARD, "M", another("PodMonitor", podMetricsEndpoints=[RELABELLED])),
 ]
 
 

@@ -65,9 +65,14 @@ def monitored_ports_are_open(given: Render) -> Iterator[str]:
     for each in given.of_kind("PodMonitor"):
         for endpoint in each["spec"].get("podMetricsEndpoints", []):
             number, name = endpoint.get("portNumber"), endpoint.get("port")
-            by_relabeling = any(one.get("targetLabel") == "__address__" for one in endpoint.get("relabelings", []))
-            if not by_relabeling and number not in listening and name not in names:
-                yield f"{title(each)}: port {number or name}, expected one of {sorted(listening)}"
+            relabelled = [
+                int(one["replacement"].rpartition(":")[2])
+                for one in endpoint.get("relabelings", [])
+                if one.get("targetLabel") == "__address__"
+            ]
+            asked = set(relabelled or [number or name])
+            if not asked <= listening | names:
+                yield f"{title(each)}: asks {sorted(asked)}, expected some of {sorted(listening)}, {sorted(names)}"
 
 
 def routes_lead_to_services(given: Render) -> Iterator[str]:
