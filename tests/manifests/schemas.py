@@ -40,6 +40,18 @@ _MODELS = {
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST_FAULT = 12
 _TIMEOUT_S = 60
+_TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
+_METADATA = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string"},
+        "namespace": {"type": "string"},
+        "labels": _TEXTS,
+        "annotations": _TEXTS,
+    },
+    "additionalProperties": False,
+}
 
 
 def find_faults(each: Object, crds: Path = CRDS) -> list[str]:
@@ -119,26 +131,18 @@ def _kubernetes(api_version: str, kind: str) -> Validator:
 
 def _crd(api_version: str, kind: str, crds: Path) -> dict[str, Any]:
     group, _, version = api_version.partition("/")
-    for path in sorted(crds.glob(f"{group}_*.yaml")):
-        # PyYAML's loader in Python takes 10 s for the 2 MB of an InferenceService.
-        spec = yaml.load(path.read_text(), Loader=_LOADER)["spec"]  # noqa: S506 - a safe one
-        for each in spec["versions"]:
-            if (spec["names"]["kind"], each["name"]) == (kind, version):
-                schema: dict[str, Any] = close(each["schema"]["openAPIV3Schema"])
-                # The API server knows what is in there, and a CRD never says.
-                schema["properties"]["metadata"] = {
-                    "type": "object",
-                    "required": ["name"],
-                    "properties": {
-                        "name": {"type": "string"},
-                        "namespace": {"type": "string"},
-                        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
-                        "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
-                    },
-                    "additionalProperties": False,
-                }
-                return schema
-    raise LookupError(f"{api_version} {kind}: no such CRD in {crds}")
+    path = crds / f"{group}_{kind.lower()}s.yaml"
+    if not path.is_file():
+        raise LookupError(f"{api_version} {kind}: no {path.name} in {crds}")
+    # PyYAML's loader in Python takes 10 s for the 2 MB of an InferenceService.
+    spec = yaml.load(path.read_text(), Loader=_LOADER)["spec"]  # noqa: S506 - a safe one
+    found = next((each for each in spec["versions"] if each["name"] == version), None)
+    if found is None:
+        raise LookupError(f"{api_version} {kind}: no such version in {path}")
+    schema: dict[str, Any] = close(found["schema"]["openAPIV3Schema"])
+    # The API server knows what is in there, and a CRD never says.
+    schema["properties"]["metadata"] = _METADATA
+    return schema
 
 
 def close(schema: Any) -> Any:
