@@ -185,7 +185,7 @@ def test_cold_start_with_a_full_bucket(pod: Pod, pytestconfig: pytest.Config) ->
         "transformer ready": lambda: get("/v2/health/ready") == 200,
         "first answer": asked,
     }
-    table = Table("phase", "seconds since the start", title="Cold start of the pod, images on the node, models on S3")
+    table = Table("phase", "seconds since the start", title="Cold start of the pod")
     began = time.monotonic()
     with play(pod) as again:
         table.add_row("containers started", f"{time.monotonic() - began:.1f}")
