@@ -124,9 +124,9 @@ def source() -> str:
 
 def size(engine: str, name: str) -> str:
     """As the engine says it, its base included."""
-    return subprocess.run(
-        [engine, "images", "--format", "{{.Size}}", name], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    command = [engine, "images", "--format", "{{.Size}}", name]
+    # A line for each name that the image has had.
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
 if __name__ == "__main__":
