@@ -154,7 +154,7 @@ class Synchroniser:
             model = self._models.get(name) or Model(name, self._shared)
             self._models[name] = model
             model.listed = Listed(folders.get(name), self._listing_began, newest)
-        if self._first is None:
+        if not self._first:
             self._first = {name for name, folder in folders.items() if folder.versions}
 
     def _warn(self, ignored: Mapping[str, str]) -> None:
@@ -182,13 +182,14 @@ class Synchroniser:
         if not self._shared.triton_up.is_set():
             self._status.set_ready(f"Triton at {self._shared.triton.url}")
             return
-        if self._first is not None:
+        if self._first:
             pending = [name for name in self._first if name in self._models and not self._models[name].is_settled]
-        elif self._listing_failures and self._models:
-            # The repository is away: what the mirror holds from before is better than nothing.
+        elif (self._listing_failures or self._first is not None) and self._models:
+            # The repository is away, or empty all of a sudden: what the mirror holds from before is better than nothing.
             pending = [name for name, model in self._models.items() if not model.loaded]
         else:
-            self._status.set_ready(f"the repository {self._storage.url}")
+            awaited = "the repository" if self._first is None else "the first model in"
+            self._status.set_ready(f"{awaited} {self._storage.url}")
             return
         self._status.set_ready(f"models: {', '.join(sorted(pending))}" if pending else None)
         if not pending:
