@@ -42,7 +42,7 @@ thresholds = $(call option,rate,RATE) $(call option,connections,CONNECTIONS) $(c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder test test-export check fmt lock clean
+.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder test test-export check check-cluster kind-up kind-test kind-down fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -134,6 +134,12 @@ fmt: .venv/.test ## Format, and mend what ruff can mend
 lock: $(UV) ## Choose the newest versions of all dependencies: writes constraints.txt
 	@$(UV) pip compile --quiet --universal --upgrade --no-emit-index-url --all-extras --overrides overrides.txt \
 		--python-version 3.11 --output-file constraints.txt pyproject.toml
+
+check-cluster: .venv/.test ## Does the cluster's Knative let OVERLAY in (serverless)? What is off, and the command that turns it on
+	@$(BIN)/python manifests/check_cluster.py "manifests/overlays/$(or $(OVERLAY),serverless)"
+
+kind-up kind-test kind-down: ## A cluster of your own (docker, kind, kubectl, helm): kind-up, kind-test, kind-down
+	@manifests/kind/$@
 
 clean: ## Remove the environments and what they made
 	rm -rf .venv .venv-triton .cache output
