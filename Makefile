@@ -138,8 +138,14 @@ lock: $(UV) ## Choose the newest versions of all dependencies: writes constraint
 check-cluster: .venv/.test ## Does the cluster's Knative let OVERLAY in (serverless)? What is off, and the command that turns it on
 	@$(BIN)/python manifests/check_cluster.py "manifests/overlays/$(or $(OVERLAY),serverless)"
 
-kind-up kind-test kind-down: ## A cluster of your own (docker, kind, kubectl, helm): kind-up, kind-test, kind-down
-	@manifests/kind/$@
+kind-up: .venv/.stack ## Start a kind cluster with KServe and overlays/local (needs docker, kind, kubectl, helm)
+	@manifests/kind/up
+
+kind-test: .venv/.stack ## Ask the kind cluster: a picture, a swap, a rollback, a second pod
+	@manifests/kind/test
+
+kind-down: ## Remove the kind cluster
+	@manifests/kind/down
 
 clean: ## Remove the environments and what they made
 	rm -rf .venv .venv-triton .cache output
