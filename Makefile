@@ -24,7 +24,8 @@ export REPOSITORY MIRROR POLL_S SETTLE_S PROFILE HTTP_PORT GRPC_PORT TRITON_HTTP
 
 BIN := .venv/bin
 UV := $(BIN)/uv
-INSTALL := $(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --overrides overrides.txt
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --overrides overrides.txt \
+	--extra transformer --extra synchroniser
 SHIPPED := $(if $(filter model_repository,$(REPOSITORY)),models)
 UNMADE = $(if $(filter model_repository,$(FROM)),$(if $(wildcard $(FROM)/$(MODEL)/*/manifest.json),,models))
 manage = $(BIN)/python -m export $@ --repository "$(REPOSITORY)"
@@ -42,7 +43,7 @@ thresholds = $(call option,rate,RATE) $(call option,connections,CONNECTIONS) $(c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder test test-export check check-cluster kind-up kind-test kind-down fmt lock clean
+.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint test test-export e2e-pod check-cluster kind-up kind-test kind-down check fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,12 +116,22 @@ compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is 
 train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
 	@$(BIN)/python -m export.digit_finder
 
+images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE)
+	@$(BIN)/python images.py $(call option,engine,ENGINE)
+
+images-lint: .venv/.test ## Lint the Dockerfiles with hadolint
+	@$(BIN)/hadolint --failure-threshold info transformer/Dockerfile predictor/Dockerfile
+
 # Whole files: their fixtures start servers. In the order of tests/conftest.py.
 test: .venv/.test .venv-triton/.installed models ## Run every test that needs no torch
-	@$(BIN)/pytest -m "not export" -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -m "not export and not pod" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-export: .venv/.test .venv/.compare .venv-triton/.installed models ## Run the tests that need torch and ultralytics, or what is compared
 	@$(BIN)/pytest -m export
+
+e2e-pod: .venv/.test models ## Start the Pod of the manifests with podman and try it (as root; says what is missing)
+	@$(BIN)/python -m tests.e2e.machine
+	@$(BIN)/pytest -m pod tests/e2e
 
 check: .venv/.test ## Lint, format and types; writes nothing
 	@$(BIN)/ruff check

@@ -1,0 +1,133 @@
+"""`make images`: build the container images with docker, podman or buildah, and say how large they are.
+
+Where packages come from is the environment's: PIP_INDEX_URL and UV_DEFAULT_INDEX reach the build, and no image.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parent
+# In the order in which they are tried.
+ENGINES = ("docker", "podman", "buildah")
+# Build arguments that are taken from the environment where it has them.
+_PASSED = ("PYTHON_IMAGE", "UV_VERSION", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
+
+
+class Image(NamedTuple):
+    """One image.
+
+    Attributes:
+        name: without the tag.
+        dockerfile: relative to the root of the project.
+        target: stage of it; the last where empty.
+        suffix: of the tag.
+        what: runs in it.
+    """
+
+    name: str
+    dockerfile: str
+    target: str
+    suffix: str
+    what: str
+
+
+IMAGES = (
+    Image("nereid/transformer", "transformer/Dockerfile", "", "", "the transformer"),
+    Image("nereid/predictor", "predictor/Dockerfile", "synchroniser", "", "the synchroniser"),
+    Image("nereid/predictor", "predictor/Dockerfile", "embedded", "-embedded", "the embedded Triton, for tests"),
+)
+
+
+class BuildError(Exception):
+    """An image cannot be built; the message says why and what to do."""
+
+
+def main() -> int:
+    """Build all images and print a table."""
+    parser = argparse.ArgumentParser(prog="make images", description=__doc__.partition("\n")[0])
+    parser.add_argument("--engine", choices=ENGINES, help="(default: the first of these that works)")
+    parser.add_argument("--tag", default=version(), help="(default: the version in pyproject.toml, %(default)s)")
+    options = parser.parse_args()
+    table = Table("image", "runs", "size", "built in s", title="Images")
+    try:
+        engine = options.engine or find_engine()
+        for image in IMAGES:
+            name = f"{image.name}:{options.tag}{image.suffix}"
+            print(f"{engine} builds {name}", flush=True)
+            began = time.monotonic()
+            build(engine, image, name)
+            table.add_row(name, image.what, size(engine, name), f"{time.monotonic() - began:.0f}")
+    except (BuildError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(table)
+    return 0
+
+
+def version() -> str:
+    """The project's."""
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+
+
+def find_engine() -> str:
+    """The first engine that works here: docker may be installed without its daemon.
+
+    Raises:
+        BuildError: none does.
+    """
+    for engine in ENGINES:
+        try:
+            if subprocess.run([engine, "info"], capture_output=True, check=False).returncode == 0:
+                return engine
+        except FileNotFoundError:
+            continue
+    raise BuildError(f"got none that works of {', '.join(ENGINES)}; next: apt-get install podman, or start docker")
+
+
+def build(engine: str, image: Image, name: str) -> None:
+    """Build one image; an unchanged step is not run again.
+
+    Raises:
+        BuildError: it failed.
+    """
+    arguments = {"VERSION": version(), "SOURCE": source()} | {
+        key: os.environ[key] for key in _PASSED if key in os.environ
+    }
+    command = [engine, "build", "--file", image.dockerfile, "--tag", name]
+    command += ["--target", image.target] if image.target else []
+    command += ["--layers"] if engine == "buildah" else []
+    for key in arguments:
+        command += ["--build-arg", key]  # its value from the environment: addresses may hold passwords
+    run = subprocess.run(
+        [*command, "."], cwd=ROOT, env=os.environ | arguments, capture_output=True, text=True, check=False
+    )
+    if run.returncode:
+        lines = "\n".join((run.stdout + run.stderr).splitlines()[-30:])
+        raise BuildError(f"{image.dockerfile}: {engine} build got exit status {run.returncode}, expected 0:\n{lines}")
+
+
+def source() -> str:
+    """Where the sources are, for the images' labels; empty where nobody knows."""
+    run = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True, check=False)
+    url = run.stdout.strip()
+    return url if url.startswith("https://") and "@" not in url else ""
+
+
+def size(engine: str, name: str) -> str:
+    """As the engine says it, its base included."""
+    return subprocess.run(
+        [engine, "images", "--format", "{{.Size}}", name], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""What the pod needs of this machine: root, podman and its parts, and ports, for it shares the host's network."""
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Sequence
+
+# Program, and Debian's package of it.
+_PROGRAMS = {
+    "podman": "podman",
+    "runc": "runc",
+    "catatonit": "catatonit",
+    "curl": "curl",
+}
+# Makes the base image; not needed where PYTHON_IMAGE names one.
+_BASE = {"debootstrap": "debootstrap"}
+_SYSTEM_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:/usr/libexec/podman"
+PORTS = {
+    8000: "Triton's HTTP",
+    8001: "Triton's gRPC",
+    8002: "Triton's metrics",
+    8003: "the synchroniser",
+    8080: "the transformer's HTTP",
+    8081: "the transformer's gRPC",
+}
+
+
+def find_missing() -> list[str]:
+    """A sentence for each thing that is missing; empty where the pod can run."""
+    missing = [] if os.geteuid() == 0 else ["root: podman without it is not tried here; next: sudo make e2e-pod"]
+    programs = _PROGRAMS if os.environ.get("PYTHON_IMAGE") else _PROGRAMS | _BASE
+    packages = [package for program, package in programs.items() if not shutil.which(program, path=_SYSTEM_PATH)]
+    if packages:
+        missing.append(f"{', '.join(packages)}; next: apt-get install --no-install-recommends {' '.join(packages)}")
+    if not shutil.which("kubectl"):
+        missing.append("kubectl: it renders the manifests; next: install it as Kubernetes' documentation says")
+    return missing + find_taken_ports(list(PORTS))
+
+
+def find_taken_ports(ports: Sequence[int]) -> list[str]:
+    """A sentence for each port that something listens on."""
+    taken = []
+    for port in ports:
+        try:
+            socket.create_server(("0.0.0.0", port)).close()  # noqa: S104 - any address of it counts
+        except OSError as exc:
+            remedy = f"stop what listens there (ss -ltnp 'sport = :{port}')"
+            taken.append(f"port {port} ({PORTS[port]}): {os.strerror(exc.errno or 0)}; next: {remedy}")
+    return taken
+
+
+if __name__ == "__main__":
+    if found := find_missing():
+        sys.exit("\n".join(f"error: the pod needs {sentence}" for sentence in found))

@@ -1,0 +1,150 @@
+"""podman for the tests: images, and a pod that is started and stopped as a kubelet does."""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tests.e2e.pod import Pod
+from tests.integration.stack import ROOT
+
+BASE = "localhost/nereid/base:bookworm"
+_PACKAGES = "python3,python3-venv,ca-certificates"
+_CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
+_UNNEEDED = ("usr/share/doc", "usr/share/info", "usr/share/locale", "usr/share/man", "var/cache", "var/lib/apt/lists")
+_TIMEOUT_S = 600.0
+
+_ENVIRONMENT = os.environ | {"CONTAINERS_CONF": str(ROOT / "tests" / "e2e" / "containers.conf")}
+# Builds as root without namespaces of their own: inside another container or a small virtual machine there are none.
+BUILD_ENVIRONMENT = {**_ENVIRONMENT, "BUILDAH_ISOLATION": "chroot"}
+
+
+def podman(*arguments: str, input: str | None = None, check: bool = True) -> str:  # noqa: A002 - subprocess's word
+    """Run a command of podman and return what it prints."""
+    run = subprocess.run(
+        ["podman", *arguments],
+        env=_ENVIRONMENT,
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    assert run.returncode == 0 or not check, f"podman {' '.join(arguments)}: {run.stderr}"
+    return run.stdout.strip()
+
+
+def build_images() -> str:
+    """Build what changed, as `make images` does; what that prints."""
+    base = os.environ.get("PYTHON_IMAGE") or _make_base()
+    run = subprocess.run(
+        [ROOT / ".venv/bin/python", "images.py", "--engine", "podman"],
+        cwd=ROOT,
+        env=BUILD_ENVIRONMENT | {"PYTHON_IMAGE": base},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def _make_base() -> str:
+    """A small Debian with this machine's certificates, for no registry may be within reach; made once."""
+    if not podman("images", "--quiet", BASE):
+        with tempfile.TemporaryDirectory() as folder:
+            command = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", folder]
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert run.returncode == 0, run.stdout[-3000:] + run.stderr
+            (folder / _CERTIFICATES).write_bytes(("/" / _CERTIFICATES).read_bytes())
+            excluded = [f"--exclude=./{path}/*" for path in (*_UNNEEDED, "dev")]
+            archive = subprocess.Popen(["tar", "-C", folder, *excluded, "-c", "."], stdout=subprocess.PIPE)
+            subprocess.run(["podman", "import", "-q", "-", BASE], stdin=archive.stdout, check=True, capture_output=True)
+            assert archive.wait() == 0
+    return BASE
+
+
+class Running:
+    """A pod that was started; its containers are named as in the manifest."""
+
+    def __init__(self, pod: Pod) -> None:
+        self.pod = pod
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        """All that podman knows of it."""
+        (found,) = json.loads(podman("inspect", self._name(container)))
+        return dict(found)
+
+    def read(self, container: str, path: str) -> str:
+        """A file, as the container sees it."""
+        return podman("exec", self._name(container), "cat", path)
+
+    def written(self, container: str) -> list[str]:
+        """What differs from the image, but for the places where podman mounts something."""
+        mounts = [PurePosixPath(mount["Destination"]) for mount in self.inspect(container)["Mounts"]]
+        # podman lays /etc/hosts and the like over the image.
+        mounts += [PurePosixPath("/etc") / name for name in ("hosts", "hostname", "resolv.conf")]
+        allowed = {str(path) for mount in mounts for path in (mount, *mount.parents)}
+        lines = podman("diff", self._name(container)).splitlines()
+        return [line for line in lines if line.partition(" ")[2] not in allowed]
+
+    def logs(self) -> str:
+        """The end of what each prints."""
+        ends = [
+            subprocess.run(
+                ["podman", "logs", "--tail", "25", self._name(name)],
+                env=_ENVIRONMENT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            ).stdout
+            for name in self.pod.containers
+        ]
+        return "\n".join(f"--- {name}\n{end}" for name, end in zip(self.pod.containers, ends, strict=True))
+
+    def stop(self) -> dict[str, int]:
+        """Stop as a kubelet does, each container at the same time: preStop, SIGTERM, SIGKILL after the grace period.
+
+        Returns:
+            The exit status of each; 137 after SIGKILL.
+        """
+        with ThreadPoolExecutor(len(self.pod.containers)) as threads:
+            list(threads.map(self._stop, self.pod.containers))
+        return {name: int(self.inspect(name)["State"]["ExitCode"]) for name in self.pod.containers}
+
+    def _stop(self, container: str) -> None:
+        before = self.pod.containers[container].get("lifecycle", {}).get("preStop")
+        if before:
+            podman("exec", self._name(container), *before["exec"]["command"], check=False)
+        podman("stop", "--time", str(self.pod.grace_s), self._name(container))
+
+    def _name(self, container: str) -> str:
+        return f"{self.pod.name}-{container}"
+
+
+@contextmanager
+def play(pod: Pod) -> Iterator[Running]:
+    """Start the pod; nothing of it is left when the block ends."""
+    remove(pod)
+    try:
+        for name, content in pod.secrets.items():
+            podman("secret", "create", name, "-", input=content)
+        podman("kube", "play", "-", input=pod.yaml)
+        yield Running(pod)
+    finally:
+        remove(pod)
+
+
+def remove(pod: Pod) -> None:
+    """Remove the pod, its volumes and its secrets, whatever there is of them."""
+    podman("pod", "rm", "--force", "--time", "0", pod.name, check=False)
+    volumes = [volume["name"] for volume in pod.documents[-1]["spec"]["volumes"]]
+    for kind, names in (("volume", volumes), ("secret", list(pod.secrets))):
+        for name in names:
+            podman(kind, "rm", name, check=False)

@@ -1,0 +1,270 @@
+"""The pod of the manifests, run by podman: started empty, filled, asked, swapped, stopped; then started once more.
+
+The tests are steps of one run, in this order; pod.py says what differs from a cluster.
+"""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from rich.console import Console
+from rich.table import Table
+
+from loadtest.load import Load, Plan
+from tests.e2e.machine import find_missing
+from tests.e2e.pod import Pod, convert, render
+from tests.e2e.podman import Running, build_images, play
+from tests.integration.s3 import S3, start_s3
+from tests.integration.stack import ROOT
+
+pytestmark = pytest.mark.pod
+
+OVERLAY = Path(os.environ.get("E2E_OVERLAY") or ROOT / "manifests" / "overlays" / "standard")
+URL = "http://127.0.0.1:8080"
+SYNC = "http://127.0.0.1:8003"
+MODELS = ("digit-finder", "digits", "iris")
+PICTURES = ROOT / "loadtest" / "pictures"
+FOUND = ["2", "7", "0"]  # on digits.jpg, at a confidence of 0.9
+USER = "10001"
+START_S = 120.0
+EMPTY_S = 15.0  # longer than the synchroniser waits between two listings
+MANY = 48  # pictures in one request, so that it is under way for a while
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    with start_s3(tmp_path_factory.mktemp("pod") / "s3.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pod(s3: S3) -> Pod:
+    secrets = {
+        "nereid-triton": {"secret": "not-to-be-guessed"},
+        "nereid-s3": {key: s3.environment()[key] for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")},
+    }
+    return convert(render(OVERLAY), settings={"AWS_ENDPOINT_URL": s3.url}, secrets=secrets)
+
+
+@pytest.fixture(scope="module")
+def repository(pod: Pod) -> str:
+    (configmap,) = (document for document in pod.documents if document["kind"] == "ConfigMap")
+    return str(configmap["data"]["PREDICTOR_REPOSITORY"])
+
+
+@pytest.fixture(scope="module")
+def running(pod: Pod, pytestconfig: pytest.Config) -> Iterator[Running]:
+    if missing := find_missing():
+        pytest.skip("; ".join(missing))
+    show(pytestconfig, build_images())
+    with play(pod) as started:
+        yield started
+
+
+def test_pod_is_not_ready_while_the_bucket_is_empty(running: Running) -> None:
+    wait_for(lambda: get("/v2/health/live") == 200, running)
+    until = time.monotonic() + EMPTY_S
+    while time.monotonic() < until:
+        assert get(readiness(running)) == 503
+        time.sleep(0.5)
+    assert "s3://" in httpx.get(f"{SYNC}/ready", trust_env=False).json()["waiting_for"]
+    # Triton itself is up, and says so, as the manifest's exec probe asks it.
+    assert httpx.get("http://127.0.0.1:8000/v2/health/live", trust_env=False).status_code == 200
+
+
+def test_first_publish_makes_it_ready(running: Running, s3: S3, repository: str) -> None:
+    for model in MODELS:
+        publish(s3, model, repository)
+    wait_for(lambda: get(readiness(running)) == 200, running)
+    wait_for(lambda: all(get(f"/v2/models/{model}/ready") == 200 for model in MODELS), running)
+
+
+@pytest.mark.usefixtures("running")
+def test_picture_is_answered_by_curl() -> None:
+    command = ["curl", "-sS", "--noproxy", "*", "-F", f"image=@{PICTURES / 'digits.jpg'}"]
+    run = subprocess.run(
+        [*command, f"{URL}/predict/digit-finder?confidence=0.9"], capture_output=True, check=True, timeout=60
+    )
+    assert [found["class"] for found in json.loads(run.stdout)["predictions"]] == FOUND
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_picture_is_answered_to_tritonclient(protocol: str) -> None:
+    module: Any = {"http": tritonclient.http, "grpc": tritonclient.grpc}[protocol]
+    address = {"http": "127.0.0.1:8080", "grpc": "127.0.0.1:8081"}[protocol]
+    picture = module.InferInput("image", [1], "BYTES")
+    picture.set_data_from_numpy(np.array([(PICTURES / "digits.jpg").read_bytes()], object))
+    with module.InferenceServerClient(address) as client:
+        result = client.infer("digit-finder", [picture], parameters={"confidence": 0.9})
+    assert result.as_numpy("class_ids").tolist() == [[int(name) for name in FOUND]]
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("path", ["/v2/repository/index", "/v2/models/iris/stats", "/v2/logging"])
+def test_triton_refuses_what_is_restricted(path: str) -> None:
+    method = "POST" if path.endswith("index") else "GET"
+    reply = httpx.request(method, f"http://127.0.0.1:8000{path}", trust_env=False)
+    assert reply.status_code == 403, reply.text
+
+
+def test_swap_under_load_fails_no_request(running: Running, s3: S3, repository: str) -> None:
+    with load() as under:
+        assert under.wait_for_version("1", seconds=30), running.logs()
+        publish(s3, "digit-finder", repository, "--force")  # the same model as a new version
+        assert under.wait_for_version("2", seconds=START_S), running.logs()
+        time.sleep(2)  # the old one is unloaded
+        result = under.stop()
+    assert not result.failures, result.failures[:3]
+    assert result.versions == ["1", "2"]
+    assert len(result.answers) > 20
+
+
+def test_containers_are_restricted(running: Running) -> None:
+    for name, container in running.pod.containers.items():
+        status = dict(line.split(":\t", 1) for line in running.read(name, "/proc/1/status").splitlines())
+        assert status["Uid"].split() == status["Gid"].split() == [USER] * 4, name
+        sets = {key: int(status[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+        assert not any(sets.values()), f"{name}: {sets}"
+        assert status["NoNewPrivs"] == "1", name
+        assert status["Seccomp"] == "2", f"{name}: no filter of system calls"
+        host = running.inspect(name)["HostConfig"]
+        assert host["ReadonlyRootfs"], name
+        assert host["Memory"] == bytes_of(container["resources"]["limits"]["memory"]), name
+        mounts = {mount["Destination"]: mount["RW"] for mount in running.inspect(name)["Mounts"]}
+        assert mounts == {
+            mount["mountPath"]: not mount.get("readOnly", False) for mount in container.get("volumeMounts", [])
+        }
+
+
+def test_stop_under_load_answers_what_was_accepted(running: Running) -> None:
+    pictures = [("image", (PICTURES / "digits.jpg").read_bytes())] * MANY
+    with load() as under, ThreadPoolExecutor(3) as threads, httpx.Client(trust_env=False, timeout=60) as client:
+        assert under.wait_for(lambda answer: not answer.error, seconds=30)
+        began = time.monotonic()
+        stopping = threads.submit(running.stop)
+        # The gateway is told at the same time; until it knows, requests still come. This is one of them.
+        time.sleep(max(0.0, transformer_pause_s(running) - 0.5))
+        accepted = [threads.submit(client.post, f"{URL}/predict/digit-finder", files=pictures) for _ in range(2)]
+        for reply in accepted:
+            assert reply.result().status_code == 200, f"{reply.result().text}\n{running.logs()}"
+            assert len(reply.result().json()) == MANY
+        codes = stopping.result()
+        seconds = time.monotonic() - began
+        result = under.stop()
+    assert codes == dict.fromkeys(running.pod.containers, 0), running.logs()
+    assert seconds < running.pod.grace_s
+    # Whoever came too late found no listener; nobody was accepted and then failed.
+    refused = [failure for failure in result.failures if failure.status not in {"", "UNAVAILABLE"}]
+    assert not refused, refused[:3]
+    assert not get("/v2/health/live")
+
+
+def test_nothing_was_written_outside_the_volumes(running: Running) -> None:
+    for name in running.pod.containers:
+        assert running.written(name) == [], name
+
+
+@pytest.mark.usefixtures("running")
+def test_cold_start_with_a_full_bucket(pod: Pod, pytestconfig: pytest.Config) -> None:
+    # The first pod's volumes go with it: this one starts from the bucket alone.
+    phases: dict[str, Callable[[], bool]] = {
+        "Triton listens": lambda: get("/v2/health/live", "http://127.0.0.1:8000") == 200,
+        "transformer listens": lambda: get("/v2/health/live") == 200,
+        "models loaded": lambda: get("/ready", SYNC) == 200,
+        "transformer ready": lambda: get("/v2/health/ready") == 200,
+        "first answer": asked,
+    }
+    table = Table("phase", "seconds since the start", title="Cold start of the pod, images on the node, models on S3")
+    began = time.monotonic()
+    with play(pod) as again:
+        table.add_row("containers started", f"{time.monotonic() - began:.1f}")
+        while phases:
+            assert time.monotonic() < began + START_S, again.logs()
+            for phase in [name for name, reached in phases.items() if reached()]:
+                table.add_row(phase, f"{time.monotonic() - began:.1f}")
+                del phases[phase]
+            time.sleep(0.02)
+        # Also when nobody asks.
+        assert again.stop() == dict.fromkeys(pod.containers, 0)
+    show(pytestconfig, table)
+
+
+def show(config: pytest.Config, what: Table | str) -> None:
+    """Print past pytest's capture: it is what a user runs this for."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        Console(width=110, highlight=False).print("", what, sep="\n")
+
+
+def publish(s3: S3, model: str, repository: str, *options: str) -> None:
+    """As `make publish` does."""
+    command = [str(ROOT / ".venv/bin/python"), "-m", "export", "publish", model, "--repository", repository, *options]
+    run = subprocess.run(
+        [*command, "--from", "model_repository", "--wait", URL, "--timeout", str(START_S)],
+        cwd=ROOT,
+        env=os.environ | s3.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def load() -> Load:
+    """A picture over four connections, all protocols."""
+    picture = str(PICTURES / "digits.jpg")
+    return Load(Plan("127.0.0.1:8080", "127.0.0.1:8081", "digit-finder", picture=picture, pause_s=0.01, timeout_s=30))
+
+
+def get(path: str, base: str = URL) -> int:
+    """The status of an answer; 0 where there is none."""
+    try:
+        return httpx.get(f"{base}{path}", trust_env=False, timeout=10).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def asked() -> bool:
+    """Whether a picture is answered."""
+    try:
+        picture = {"image": (PICTURES / "digits.jpg").read_bytes()}
+        return httpx.post(f"{URL}/predict/digit-finder", files=picture, trust_env=False, timeout=30).is_success
+    except httpx.TransportError:
+        return False
+
+
+def readiness(running: Running) -> str:
+    """The path that the kubelet would ask."""
+    probe = running.pod.containers["transformer-container"]["readinessProbe"]["httpGet"]
+    assert probe["port"] == 8080
+    return str(probe["path"])
+
+
+def transformer_pause_s(running: Running) -> float:
+    """What its preStop waits."""
+    before = running.pod.containers["transformer-container"].get("lifecycle", {}).get("preStop")
+    return float(before["exec"]["command"][-1]) if before else 0.0
+
+
+def bytes_of(quantity: str) -> int:
+    """Of Kubernetes' notation."""
+    return int(quantity[:-2]) * {"Mi": 2**20, "Gi": 2**30}[quantity[-2:]]
+
+
+def wait_for(condition: Callable[[], bool], running: Running) -> None:
+    """Return once it holds; fail with the pod's logs when it does not in time."""
+    deadline = time.monotonic() + START_S
+    while not condition():
+        assert time.monotonic() < deadline, running.logs()
+        time.sleep(0.1)
