@@ -120,7 +120,7 @@ images: .venv/.stack ## Build the container images with docker, podman or builda
 	@$(BIN)/python images.py $(call option,engine,ENGINE)
 
 images-lint: .venv/.test ## Lint the Dockerfiles with hadolint
-	@$(BIN)/hadolint --failure-threshold info transformer/Dockerfile predictor/Dockerfile
+	@$(BIN)/hadolint --failure-threshold info */Dockerfile
 
 # Whole files: their fixtures start servers. In the order of tests/conftest.py.
 test: .venv/.test .venv-triton/.installed models ## Run every test that needs no torch
