@@ -43,7 +43,7 @@ thresholds = $(call option,rate,RATE) $(call option,connections,CONNECTIONS) $(c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint test test-export e2e-pod check-cluster kind-up kind-test kind-down check fmt lock clean
+.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint test test-export e2e-pod manifests manifests-scan check-cluster kind-up kind-test kind-down check fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -122,6 +122,12 @@ images: .venv/.stack ## Build the container images with docker, podman or builda
 images-lint: .venv/.test ## Lint the Dockerfiles with hadolint
 	@$(BIN)/hadolint --failure-threshold info */Dockerfile
 
+manifests: .venv/.test ## Render and judge every folder of manifests/ (needs kubectl)
+	@$(BIN)/python -m tests.manifests
+
+manifests-scan: .venv/.test .venv-scan/.installed ## Scan the rendered pods with checkov (needs kubectl)
+	@$(BIN)/python -m tests.manifests.scan
+
 # Whole files: their fixtures start servers. In the order of tests/conftest.py.
 test: .venv/.test .venv-triton/.installed models ## Run every test that needs no torch
 	@$(BIN)/pytest -m "not export and not pod" -n 2 --dist loadfile --no-loadscope-reorder
@@ -142,9 +148,11 @@ fmt: .venv/.test ## Format, and mend what ruff can mend
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-lock: $(UV) ## Choose the newest versions of all dependencies: writes constraints.txt
+lock: $(UV) ## Choose the newest versions of all dependencies: writes constraints.txt and tests/manifests/scan-requirements.txt
 	@$(UV) pip compile --quiet --universal --upgrade --no-emit-index-url --all-extras --overrides overrides.txt \
 		--python-version 3.11 --output-file constraints.txt pyproject.toml
+	@echo checkov | $(UV) pip compile --quiet --universal --upgrade --no-emit-index-url --no-annotate \
+		--python-version 3.11 --custom-compile-command "make lock" --output-file tests/manifests/scan-requirements.txt -
 
 check-cluster: .venv/.test ## Does the cluster's Knative let OVERLAY in (serverless)? What is off, and the command that turns it on
 	@$(BIN)/python manifests/check_cluster.py "manifests/overlays/$(or $(OVERLAY),serverless)"
@@ -159,7 +167,7 @@ kind-down: ## Remove the kind cluster
 	@manifests/kind/down
 
 clean: ## Remove the environments and what they made
-	rm -rf .venv .venv-triton .cache output
+	rm -rf .venv .venv-triton .venv-scan .cache output
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
@@ -202,4 +210,11 @@ $(UV):
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-triton
 	@$(UV) pip install --quiet --no-deps --python .venv-triton/bin/python -r predictor/requirements.txt
 	@$(BIN)/python -m predictor install
+	@touch $@
+
+# Of its own: it pins what it pulls, against what we pin.
+.venv-scan/.installed: tests/manifests/scan-requirements.txt | $(UV)
+	@echo "installing the scanner of manifests (.venv-scan)"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-scan
+	@$(UV) pip install --quiet --python .venv-scan/bin/python -r $<
 	@touch $@

@@ -1,0 +1,78 @@
+"""Render and judge every folder of the manifests: `python -m tests.manifests` (`make manifests`).
+
+Prints a table, and below it what is wrong; exits with 1 then.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.manifests.pod import components_of, mode_of, pod_of
+from tests.manifests.rendering import KUBECTL_MISSING, Render, RenderError, find_folders, has_kubectl, render, title
+from tests.manifests.rules import RULES
+from tests.manifests.schemas import CRDS, CRDS_MISSING, KUBERNETES, find_faults
+
+
+def main() -> None:
+    """Print the table."""
+    if not has_kubectl():
+        sys.exit(f"error: {KUBECTL_MISSING}")
+    table = Table("overlay", "objects", "valid", "notes", title="Manifests")
+    faults: list[str] = []
+    for name in find_folders():
+        try:
+            rendered = render(name)
+        except RenderError as exc:
+            faults.append(f"{name}: {exc}")
+            table.add_row(name, "-", "no", "does not render")
+            continue
+        found = list(judge(rendered))
+        faults += [f"{name}: {fault}" for fault in found]
+        table.add_row(name, str(len(rendered.objects)), "no" if found else "yes", "\n".join(notes(rendered)))
+    console = Console(width=120 if not sys.stdout.isatty() else None)
+    console.print(table)
+    print(f"strict schemas of Kubernetes {KUBERNETES}, KServe, Knative, KEDA, Prometheus; {len(RULES)} rules")
+    if not CRDS.is_dir():
+        print(CRDS_MISSING)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    if faults:
+        sys.exit(f"error: {len(faults)} faults in the manifests")
+
+
+def judge(rendered: Render) -> Iterator[str]:
+    """What is wrong: against the schemas first, and where those are kept, against the rules."""
+    found = [f"{title(each)}: {fault}" for each in rendered.objects for fault in find_faults(each)]
+    # Rules read the fields that the schemas promise.
+    yield from found or (f"{rule.__name__.replace('_', ' ')}: {fault}" for rule in RULES for fault in rule(rendered))
+
+
+def notes(rendered: Render) -> Iterator[str]:
+    """How it is served, scaled and split; otherwise which kinds there are."""
+    services = list(rendered.of_kind("InferenceService"))
+    for service in services:
+        for name, component in components_of(service):
+            replicas = f"{component.get('minReplicas', 1)} to {component.get('maxReplicas', 'any')}"
+            pod = pod_of(service, name, component)["metadata"]["name"]
+            yield f"{mode_of(service)}: {pod}, {replicas} pods{_scaled_by(component)}"
+        for each in service["spec"].get("canary", []):
+            yield f"{each['trafficPercent']} % to {each['predictor'].get('name')}"
+        if percent := service["spec"]["predictor"].get("canaryTrafficPercent"):
+            yield f"{percent} % to the newest revision"
+    if not services:
+        yield ", ".join(dict.fromkeys(str(each["kind"]) for each in rendered.objects))
+
+
+def _scaled_by(component: Any) -> str:
+    if "autoScaling" in component:
+        return " by KEDA"
+    if "scaleMetric" in component:
+        return f" by {component['scaleMetric']} {component.get('scaleTarget', '')}".rstrip()
+    return ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What runs in a container: which of the programs, with which arguments, listening where."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from unittest import mock
+
+from fastapi import FastAPI
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+from starlette.routing import Match
+
+from predictor.settings import Settings as PredictorSettings
+from predictor.sync.server import create_app as create_synchroniser
+from predictor.sync.status import Status
+from tests.manifests.environment import expand
+from tests.manifests.rendering import ROOT
+from transformer import arguments
+from transformer.rest.app import create_app as create_transformer
+from transformer.settings import TransformerSettings
+
+TRITON, SYNCHRONISER, TRANSFORMER = "tritonserver", "synchroniser", "transformer"
+SETTINGS: dict[str, type[BaseSettings]] = {"PREDICTOR_": PredictorSettings, "TRANSFORMER_": TransformerSettings}
+
+_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A port of a program.
+
+    Attributes:
+        app: what answers HTTP there; None: it speaks something else, or is not ours.
+        outside: whether the pod's address reaches it, not its loopback alone.
+    """
+
+    port: int
+    outside: bool
+    app: FastAPI | None = None
+
+
+def program_of(container: Any) -> str | None:
+    """Which of the programs a container runs; None for any other."""
+    words = words_of(container, {})
+    image = container.get("image", "").split("@")[0].rpartition("/")[2].split(":")[0]
+    if TRITON in words:
+        return TRITON
+    if image == "predictor" and "sync" in words:
+        return SYNCHRONISER
+    return TRANSFORMER if image == "transformer" else None
+
+
+def words_of(container: Any, variables: dict[str, str]) -> list[str]:
+    """The whole command line, as the kubelet gives it to the container."""
+    return [expand(str(word), variables) for word in (*container.get("command", []), *container.get("args", []))]
+
+
+def argv_of(container: Any, variables: dict[str, str]) -> list[str]:
+    """The arguments of the program itself: after `tritonserver`, `python -m predictor`, `python -m transformer`."""
+    words = words_of(container, variables)
+    for name in (TRITON, "predictor", "transformer"):
+        if name in words:
+            words = words[words.index(name) + 1 :]
+    return words
+
+
+def flags_of(argv: list[str]) -> dict[str, list[str]]:
+    """Triton's `--name=value`, values by name."""
+    flags: dict[str, list[str]] = {}
+    for word in argv:
+        name, _, value = word.partition("=")
+        flags.setdefault(name, []).append(value)
+    return flags
+
+
+def refusal(program: str, argv: list[str]) -> str:
+    """What a program says of its arguments; empty: it takes them. Triton's are judged in test_triton.py."""
+    if program == TRANSFORMER:
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+            arguments.parse(argv)
+        return said.getvalue().strip()
+    if program == SYNCHRONISER:
+        return _ask_predictor(tuple(argv))
+    return ""
+
+
+@cache
+def _ask_predictor(argv: tuple[str, ...]) -> str:
+    # It reads its arguments, then its settings: one that is impossible stops it there.
+    done = subprocess.run(
+        [sys.executable, "-m", "predictor", *argv],
+        cwd=ROOT,
+        env=os.environ | {"PREDICTOR_SYNC_PORT": "0"},
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    return "" if "PREDICTOR_SYNC_PORT" in done.stderr else done.stderr.strip()
+
+
+def settings_of(prefix: str, variables: Mapping[str, str]) -> BaseSettings:
+    """The settings that a program reads from these variables.
+
+    Raises:
+        ValidationError: a value is refused.
+    """
+    with mock.patch.dict(os.environ, dict(variables), clear=True):
+        return SETTINGS[prefix]()
+
+
+def setting_faults(variables: Mapping[str, str]) -> Iterator[str]:
+    """Variables that no program reads, and values that it refuses."""
+    for prefix, settings in SETTINGS.items():
+        own = {name: value for name, value in variables.items() if name.startswith(prefix)}
+        known = {f"{prefix}{name.upper()}" for name in settings.model_fields}
+        yield from (f"{name}: no such setting" for name in sorted(set(own) - known))
+        try:
+            settings_of(prefix, own)
+        except ValidationError as exc:
+            for error in exc.errors():
+                yield f"{prefix}{str(error['loc'][0]).upper()}={error['input']}: {error['msg']}"
+
+
+def listeners_of(container: Any, variables: dict[str, str]) -> list[Listener]:
+    """Where a container listens, by its arguments and settings."""
+    argv, program = argv_of(container, variables), program_of(container)
+    if program == TRANSFORMER:
+        parsed = arguments.parse(argv)
+        outside = not _is_loopback(variables.get("TRANSFORMER_HOST", "127.0.0.1"))
+        return [Listener(parsed.http_port, outside, _transformer()), Listener(parsed.grpc_port, outside)]
+    if program == SYNCHRONISER:
+        port = int(variables.get("PREDICTOR_SYNC_PORT", "8003"))
+        outside = not _is_loopback(variables.get("PREDICTOR_SYNC_ADDRESS", "127.0.0.1"))
+        return [Listener(port, outside, _synchroniser())]
+    if program == TRITON:
+        flags = flags_of(argv)
+        return [
+            Listener(
+                int(flags.get(f"--{kind}-port", [default])[-1]),
+                not _is_loopback(flags.get(f"--{kind}-address", ["0.0.0.0"])[-1]),  # noqa: S104 - Triton's default
+            )
+            for kind, default in (("http", "8000"), ("grpc", "8001"), ("metrics", "8002"))
+        ]
+    return []
+
+
+def answers(app: FastAPI, path: str) -> bool:
+    """Whether the application has a route for `GET path`."""
+    scope = {"type": "http", "method": "GET", "path": path.partition("?")[0], "root_path": "", "headers": []}
+    return any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+
+
+def _is_loopback(address: str) -> bool:
+    return address in {"localhost", "::1"} or address.startswith("127.")
+
+
+@cache
+def _transformer() -> FastAPI:
+    return create_transformer(TransformerSettings(), None)  # type: ignore[arg-type]  # only its routes are asked
+
+
+@cache
+def _synchroniser() -> FastAPI:
+    return create_synchroniser(Status("s3://models"))

@@ -1,0 +1,90 @@
+"""The manifests as `kubectl apply -k` would send them."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MANIFESTS = ROOT / "manifests"
+KUBECTL_MISSING = (
+    "kubectl is missing, which renders the manifests; no package of pip brings it. "
+    "Next: https://kubernetes.io/docs/tasks/tools/ (one file, no root needed)"
+)
+_TIMEOUT_S = 60
+
+Object = Mapping[str, Any]
+
+
+class RenderError(Exception):
+    """A folder cannot be rendered; the message says why."""
+
+
+@dataclass(frozen=True)
+class Render:
+    """What a folder renders to.
+
+    Attributes:
+        name: the folder, below manifests/.
+        objects: in the order of kustomize.
+    """
+
+    name: str
+    objects: tuple[Object, ...]
+
+    def of_kind(self, *kinds: str) -> Iterator[Object]:
+        """The objects of these kinds."""
+        return (each for each in self.objects if each["kind"] in kinds)
+
+    def names(self, kind: str) -> set[str]:
+        """What the objects of a kind are called."""
+        return {each["metadata"]["name"] for each in self.of_kind(kind)}
+
+    def named(self, kind: str, name: str) -> Object | None:
+        """The object of this kind and name."""
+        return next((each for each in self.of_kind(kind) if each["metadata"]["name"] == name), None)
+
+
+def find_folders(root: Path = MANIFESTS) -> list[str]:
+    """Every folder that `kubectl apply -k` takes, as a name below `root`.
+
+    Components are no such folders, nor is a folder that the one around it takes: it is judged with the whole.
+    """
+    found = {path.parent: yaml.safe_load(path.read_text()) for path in root.rglob("kustomization.yaml")}
+    inner = {(folder / name).resolve() for folder, of in found.items() for name in of.get("resources", [])}
+    return sorted(
+        str(folder.relative_to(root))
+        for folder, of in found.items()
+        if of.get("kind") != "Component" and not (folder.parent in found and folder.resolve() in inner)
+    )
+
+
+def has_kubectl() -> bool:
+    """Whether anything can be rendered here."""
+    return shutil.which("kubectl") is not None
+
+
+@cache
+def render(name: str, root: Path = MANIFESTS) -> Render:
+    """Render a folder, once for each process.
+
+    Raises:
+        RenderError: kubectl is missing, or refuses the folder.
+    """
+    if not has_kubectl():
+        raise RenderError(KUBECTL_MISSING)
+    command = ["kubectl", "kustomize", str(root / name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    if done.returncode:
+        raise RenderError(done.stderr.strip().removeprefix("error: "))
+    return Render(name, tuple(each for each in yaml.safe_load_all(done.stdout) if each))
+
+
+def title(each: Object) -> str:
+    """`Kind/name`."""
+    return f"{each['kind']}/{each['metadata']['name']}"

@@ -1,0 +1,134 @@
+"""Names, namespaces, references, secrets and images."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+from tests.manifests.pod import containers_of, pods_of
+from tests.manifests.rendering import ROOT, Object, Render, title
+
+# What the user makes before the first apply; manifests/README.md says how.
+MADE_BY_THE_USER = {"Secret": {"nereid-s3", "nereid-triton"}}
+LOCAL = "overlays/local"  # the one place where a Secret may be written down: it opens nothing but that cluster's MinIO
+IMAGES_OF_OURS = ("predictor", "transformer")
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_LONGEST_NAME = 63
+_CLUSTER_WIDE = {
+    "ClusterRole", "ClusterRoleBinding", "ClusterServingRuntime", "CustomResourceDefinition", "Namespace",
+    "PersistentVolume", "PriorityClass", "StorageClass",
+}  # fmt: skip
+_SECRET_VARIABLE = re.compile(r"SECRET|PASSWORD|TOKEN|ACCESS_KEY")
+
+
+def names_are_legal(render: Render) -> Iterator[str]:
+    """KServe's own rule for an InferenceService, kept by all."""
+    names = [(title(each), each["metadata"]["name"]) for each in render.objects]
+    for pod in pods_of(render):
+        inner = [*containers_of(pod), *pod["spec"].get("volumes", [])]
+        names += [(f"{each['name']} in {title(pod)}", each["name"]) for each in inner]
+    for where, name in names:
+        if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
+            yield f"{where}: expected {_NAME.pattern}, at most {_LONGEST_NAME} characters"
+
+
+def objects_say_their_namespace(render: Render) -> Iterator[str]:
+    """`kubectl apply -k` would put the others wherever the user's context points."""
+    for each in render.objects:
+        if each["kind"] not in _CLUSTER_WIDE and not each["metadata"].get("namespace"):
+            yield f"{title(each)}: no namespace"
+
+
+def references_exist(render: Render) -> Iterator[str]:
+    """In the render, or in the list of what the user makes."""
+    for pod in pods_of(render):
+        for kind, name in _references(pod):
+            made = MADE_BY_THE_USER.get(kind, set())
+            if name not in render.names(kind) | made:
+                yield f"{title(pod)}: {kind} {name} is neither rendered nor made by the user"
+    for each in render.of_kind("InferenceService"):
+        runtime = each["spec"]["predictor"].get("model", {}).get("runtime")
+        if runtime and runtime not in render.names("ServingRuntime"):
+            yield f"{title(each)}: ServingRuntime {runtime} is not rendered"
+
+
+def secrets_come_by_reference(render: Render) -> Iterator[str]:
+    """No render holds one, but for the local cluster's."""
+    if render.name == LOCAL:
+        return
+    for each in render.of_kind("Secret"):
+        if each.get("data") or each.get("stringData"):
+            yield f"{title(each)}: holds data"
+    for pod in pods_of(render):
+        for container in containers_of(pod):
+            for variable in container.get("env", []):
+                if _SECRET_VARIABLE.search(variable["name"]) and variable.get("value"):
+                    yield f"{container['name']} in {title(pod)}: {variable['name']} is written down"
+    for each in render.of_kind("ConfigMap"):
+        for name in each.get("data", {}):
+            if _SECRET_VARIABLE.search(name):
+                yield f"{title(each)}: {name} is written down"
+
+
+def images_have_the_version_of_the_project(render: Render) -> Iterator[str]:
+    """A tag everywhere, the same for the same image; ours equals pyproject.toml's; a digest may stand for it."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    tags: dict[str, set[str]] = {}
+    for pod in pods_of(render):
+        for container in containers_of(pod):
+            image, _, digest = container.get("image", "").partition("@")
+            registry, _, last = image.rpartition("/")
+            name, _, tag = last.partition(":")
+            where = f"{container['name']} in {title(pod)}: {image or 'no image'}"
+            if not digest and tag in {"", "latest"}:
+                yield f"{where}: expected a tag other than latest, or a digest"
+            if name in IMAGES_OF_OURS and not digest and tag not in {version, f"{version}-embedded"}:
+                yield f"{where}: expected the tag {version}"
+            tags.setdefault(f"{registry}/{name}", set()).add(digest or tag)
+    for image, found in tags.items():
+        if len(found) > 1:
+            yield f"{image}: several versions, {', '.join(sorted(found))}"
+
+
+def _references(pod: Object) -> Iterator[tuple[str, str]]:
+    spec = pod["spec"]
+    if account := spec.get("serviceAccountName"):
+        yield "ServiceAccount", account
+    for secret in spec.get("imagePullSecrets", []):
+        yield "Secret", secret["name"]
+    for volume in spec.get("volumes", []):
+        for source in (volume, *volume.get("projected", {}).get("sources", [])):
+            yield from _of_source(source)
+    for container in containers_of(pod):
+        for source in container.get("envFrom", []):
+            yield from (
+                (kind, source[field]["name"])
+                for field, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret"))
+                if field in source
+            )
+        for variable in container.get("env", []):
+            source = variable.get("valueFrom", {})
+            yield from (
+                (kind, source[field]["name"])
+                for field, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret"))
+                if field in source
+            )
+
+
+def _of_source(source: Any) -> Iterator[tuple[str, str]]:
+    if "configMap" in source:
+        yield "ConfigMap", source["configMap"]["name"]
+    if "secret" in source:
+        yield "Secret", source["secret"].get("secretName") or source["secret"]["name"]
+    if "persistentVolumeClaim" in source:
+        yield "PersistentVolumeClaim", source["persistentVolumeClaim"]["claimName"]
+
+
+RULES = (
+    names_are_legal,
+    objects_say_their_namespace,
+    references_exist,
+    secrets_come_by_reference,
+    images_have_the_version_of_the_project,
+)

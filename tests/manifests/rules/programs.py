@@ -1,0 +1,221 @@
+"""Arguments, settings, probes: what the programs in the containers will make of them."""
+
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from tests.manifests import programs
+from tests.manifests.environment import environment_of, unknown_names
+from tests.manifests.pod import STANDARD, components_of, containers_of, mode_of, pod_of, pods_of
+from tests.manifests.programs import SYNCHRONISER, TRANSFORMER, TRITON
+from tests.manifests.rendering import Render, title
+from transformer import arguments
+from transformer.settings import TransformerSettings
+
+_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+_DEFAULT_GRACE_S = 30
+
+
+def arguments_are_taken_by_the_program(render: Render) -> Iterator[str]:
+    """The transformer and the predictor parse theirs themselves; Triton's are judged in test_triton.py."""
+    for where, container, variables in _containers(render):
+        program = programs.program_of(container)
+        if program and (said := programs.refusal(program, programs.argv_of(container, variables))):
+            yield f"{where}: {said.splitlines()[-1]}"
+        if program == TRANSFORMER and not said and "--workers=1" not in container.get("args", []):
+            yield f"{where}: expected --workers=1, or KServe adds one for each of containerConcurrency"
+
+
+def variables_in_arguments_are_defined(render: Render) -> Iterator[str]:
+    """The kubelet leaves `$(NAME)` as it is where nothing defines it."""
+    for where, container, variables in _containers(render):
+        values = [each.get("value", "") for each in container.get("env", [])]
+        for text in (*container.get("command", []), *container.get("args", []), *values):
+            yield from (f"{where}: $({name}) is not defined" for name in unknown_names(str(text), variables))
+
+
+def shell_scripts_are_well_formed(render: Render) -> Iterator[str]:
+    """What `bash -c` or `sh -c` is given."""
+    for where, container, _ in _containers(render):
+        hooks = container.get("lifecycle", {}).values()
+        handlers = [*(container.get(probe, {}) for probe in _PROBES), *hooks]
+        commands = [[*container.get("command", []), *container.get("args", [])]]
+        commands += [each["exec"]["command"] for each in handlers if "exec" in each]
+        for command in commands:
+            if command[1:2] == ["-c"] and command[0].rpartition("/")[2] in {"bash", "sh"}:
+                said = subprocess.run(
+                    [command[0], "-n", "-c", command[2]], capture_output=True, text=True, timeout=10, check=False
+                ).stderr
+                if said:
+                    yield f"{where}: {said.strip()}"
+
+
+def settings_exist_and_are_taken(render: Render) -> Iterator[str]:
+    """pydantic-settings ignores a misspelt name without a word."""
+    for where, _, variables in _containers(render):
+        yield from (f"{where}: {fault}" for fault in programs.setting_faults(variables))
+    for each in render.of_kind("ConfigMap"):
+        yield from (f"{title(each)}: {fault}" for fault in programs.setting_faults(each.get("data", {})))
+
+
+def probes_ask_what_is_served(render: Render) -> Iterator[str]:
+    """The path is a route, and the kubelet reaches the port from outside of the pod."""
+    for where, container, variables in _containers(render):
+        if programs.program_of(container) is None or _refused(container, variables):
+            continue
+        listeners = {each.port: each for each in programs.listeners_of(container, variables)}
+        for probe in _PROBES:
+            handler = container.get(probe, {})
+            asked = handler.get("httpGet") or handler.get("tcpSocket") or handler.get("grpc")
+            # KServe's own default asks the first container for the transformer's port.
+            if not asked or (where.startswith("kserve-container") and "httpGet" not in handler):
+                continue
+            port = _port(asked["port"], container)
+            listener, path = listeners.get(port), asked.get("path")
+            if listener is None or not listener.outside:
+                yield f"{where}: its {probe} asks port {asked['port']}, where it does not listen for the kubelet"
+            elif path and listener.app and not programs.answers(listener.app, path):
+                yield f"{where}: its {probe} asks {path}, which is no route"
+
+
+def ports_are_listened_on(render: Render) -> Iterator[str]:
+    """A declared port is one of the program's, open to the pod's address."""
+    for where, container, variables in _containers(render):
+        if programs.program_of(container) is None or _refused(container, variables):
+            continue
+        open_ports = {each.port for each in programs.listeners_of(container, variables) if each.outside}
+        for port in container.get("ports", []):
+            if port["containerPort"] not in open_ports:
+                yield f"{where}: declares {port['containerPort']}, listens on {sorted(open_ports)}"
+
+
+def containers_find_each_other(render: Render) -> Iterator[str]:
+    """The transformer finds Triton and the synchroniser, Triton the mirror, and all know one secret."""
+    for pod in pods_of(render):
+        found = {
+            programs.program_of(each): (each, environment_of(each, pod, render))
+            for each in reversed(containers_of(pod))
+        }
+        if TRITON in found and SYNCHRONISER in found:
+            yield from (f"{title(pod)}: {fault}" for fault in _sync_faults(found[TRITON], found[SYNCHRONISER]))
+        if TRITON in found and TRANSFORMER in found:
+            sync = found.get(SYNCHRONISER)
+            yield from (f"{title(pod)}: {fault}" for fault in _ask_faults(found[TRITON], found[TRANSFORMER], sync))
+        elif TRANSFORMER in found:
+            asked = arguments.parse(programs.argv_of(*found[TRANSFORMER])).predictor_host
+            if asked not in _services_of_triton(render):
+                yield f"{title(pod)}: the transformer asks {asked}, expected one of {_services_of_triton(render)}"
+
+
+def secrets_of_a_pod_agree(render: Render) -> Iterator[str]:
+    """Whoever knows Triton's secret has it from the same key."""
+    for pod in pods_of(render):
+        keys = {
+            (source["name"], source["key"])
+            for container in containers_of(pod)
+            for variable in container.get("env", [])
+            if variable["name"] in {"PREDICTOR_SECRET", "TRANSFORMER_PREDICTOR_SECRET"}
+            and (source := variable.get("valueFrom", {}).get("secretKeyRef"))
+        }
+        if len(keys) > 1:
+            yield f"{title(pod)}: {sorted(keys)}"
+
+
+def requests_end_before_the_pod_does(render: Render) -> Iterator[str]:
+    """The transformer gives up before the gateway, and has finished before it is killed."""
+    for service in render.of_kind("InferenceService"):
+        for name, component in components_of(service):
+            pod = pod_of(service, name, component)
+            for container in containers_of(pod):
+                if programs.program_of(container) != TRANSFORMER:
+                    continue
+                try:
+                    settings = programs.settings_of("TRANSFORMER_", environment_of(container, pod, render))
+                except ValidationError:
+                    continue  # another rule says so
+                assert isinstance(settings, TransformerSettings)
+                where = f"{container['name']} in {title(service)}"
+                if (timeout := component.get("timeout", 300)) <= settings.request_timeout_s:
+                    yield f"{where}: gives up after {settings.request_timeout_s} s, the gateway after {timeout} s"
+                grace = component.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S)
+                if mode_of(service) == STANDARD and grace <= settings.shutdown_timeout_s:
+                    yield f"{where}: killed after {grace} s, may take {settings.shutdown_timeout_s} s to finish"
+
+
+def _sync_faults(triton: Any, synchroniser: Any) -> Iterator[str]:
+    container, variables = triton
+    flags, own = programs.flags_of(programs.argv_of(container, variables)), synchroniser[1]
+    mirror = own.get("PREDICTOR_MIRROR", "")
+    expected = [f"{mirror}/models", f"{mirror}/trial"]
+    if flags.get("--model-repository") != expected:
+        yield f"Triton reads {flags.get('--model-repository')}, the synchroniser lays out {expected}"
+    if flags.get("--grpc-port", ["8001"])[-1] != own.get("PREDICTOR_GRPC_PORT", "8001"):
+        yield f"Triton's gRPC port is {flags['--grpc-port']}, the synchroniser's {own.get('PREDICTOR_GRPC_PORT')}"
+    cpus = container.get("resources", {}).get("limits", {}).get("cpu")
+    if own.get("PREDICTOR_CPUS") != str(cpus):
+        yield f"PREDICTOR_CPUS is {own.get('PREDICTOR_CPUS')}, Triton's limit {cpus}"
+    for flag in ("--http-restricted-api", "--grpc-restricted-protocol"):
+        if not any(":nereid=" in value for value in flags.get(flag, [])) or not own.get("PREDICTOR_SECRET"):
+            yield f"{flag}: expected a secret, and the synchroniser to know it"
+
+
+def _ask_faults(triton: Any, transformer: Any, synchroniser: Any) -> Iterator[str]:
+    flags = programs.flags_of(programs.argv_of(*triton))
+    asked = arguments.parse(programs.argv_of(*transformer)).predictor_host
+    port = flags.get("--grpc-port", ["8001"])[-1]
+    if asked not in {f"127.0.0.1:{port}", f"localhost:{port}"}:
+        yield f"the transformer asks {asked}, Triton's gRPC is on port {port}"
+    if synchroniser:
+        url = urlsplit(transformer[1].get("TRANSFORMER_SYNC_URL", ""))
+        expected = synchroniser[1].get("PREDICTOR_SYNC_PORT", "8003")
+        if url.hostname not in {"127.0.0.1", "localhost"} or str(url.port) != expected:
+            yield f"the transformer asks {url.geturl()!r}, the synchroniser is on port {expected}"
+
+
+def _services_of_triton(render: Render) -> list[str]:
+    """`host:port` of each Service in front of Triton's gRPC, where that is open to other pods."""
+    open_ports = {
+        each.port
+        for _, container, variables in _containers(render)
+        if programs.program_of(container) == TRITON
+        for each in programs.listeners_of(container, variables)
+        if each.outside
+    }
+    return [
+        f"{each['metadata']['name']}.{each['metadata']['namespace']}.svc:{port['port']}"
+        for each in render.of_kind("Service")
+        for port in each["spec"]["ports"]
+        if port.get("targetPort", port["port"]) in open_ports
+    ]
+
+
+def _refused(container: Any, variables: dict[str, str]) -> bool:
+    program = programs.program_of(container)
+    return bool(program and programs.refusal(program, programs.argv_of(container, variables)))
+
+
+def _port(given: int | str, container: Any) -> int:
+    named = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}
+    return given if isinstance(given, int) else named.get(given, 0)
+
+
+def _containers(render: Render) -> Iterator[tuple[str, Any, dict[str, str]]]:
+    for pod in pods_of(render):
+        for container in containers_of(pod):
+            yield f"{container['name']} in {title(pod)}", container, environment_of(container, pod, render)
+
+
+RULES = (
+    arguments_are_taken_by_the_program,
+    variables_in_arguments_are_defined,
+    shell_scripts_are_well_formed,
+    settings_exist_and_are_taken,
+    probes_ask_what_is_served,
+    ports_are_listened_on,
+    containers_find_each_other,
+    secrets_of_a_pod_agree,
+    requests_end_before_the_pod_does,
+)

@@ -1,0 +1,161 @@
+"""Labels: whoever selects pods selects ours, as KServe labels them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tests.manifests import programs
+from tests.manifests.environment import environment_of
+from tests.manifests.pod import KNATIVE, containers_of, mode_of, pods_of
+from tests.manifests.rendering import Object, Render, render, title
+
+BASE = "base"  # whose pods monitoring and jobs are about
+# Overlays let in who asks; base alone answers nobody.
+LETS_NOBODY_IN = {BASE}
+
+_PATHS = {
+    "NetworkPolicy": ("spec", "podSelector"),
+    "PodDisruptionBudget": ("spec", "selector"),
+    "PodMonitor": ("spec", "selector"),
+}
+_OWNER = "serving.kserve.io/inferenceservice"
+_QUEUE_PROXY = {8012, 8112}
+
+
+def selectors_match_pods(given: Render) -> Iterator[str]:
+    """Of the same render, or of base where it has none."""
+    pods = _pods(given)
+    for each in given.of_kind(*_PATHS):
+        selector: Any = each
+        for key in _PATHS[each["kind"]]:
+            selector = selector.get(key, {})
+        if not any(matches(selector, pod["metadata"].get("labels", {})) for pod in pods):
+            yield f"{title(each)}: {selector} matches no pod of {', '.join(title(pod) for pod in pods)}"
+
+
+def services_and_their_monitors_match(given: Render) -> Iterator[str]:
+    """A Service selects pods; a ServiceMonitor a Service, or one that KServe makes (labelled like its pods)."""
+    pods = _pods(given)
+    services = list(given.of_kind("Service"))
+    for each in services:
+        selector = {"matchLabels": each["spec"].get("selector", {})}
+        if selector["matchLabels"] and not any(matches(selector, _labels(pod)) for pod in pods):
+            yield f"{title(each)}: {selector['matchLabels']} matches no pod"
+    for each in given.of_kind("ServiceMonitor"):
+        if not any(matches(each["spec"]["selector"], _labels(one)) for one in (*services, *pods)):
+            yield f"{title(each)}: {each['spec']['selector']} matches no Service"
+
+
+def monitored_ports_are_open(given: Render) -> Iterator[str]:
+    """A PodMonitor asks a port where some container listens for others."""
+    source = given if any(given.of_kind("InferenceService")) else render(BASE)
+    listening = {
+        listener.port
+        for pod in _pods(given)
+        for container in containers_of(pod)
+        for listener in programs.listeners_of(container, environment_of(container, pod, source))
+        if listener.outside
+    }
+    names = {
+        port["name"]
+        for pod in _pods(given)
+        for container in containers_of(pod)
+        for port in container.get("ports", [])
+        if "name" in port
+    }
+    for each in given.of_kind("PodMonitor"):
+        for endpoint in each["spec"].get("podMetricsEndpoints", []):
+            number, name = endpoint.get("portNumber"), endpoint.get("port")
+            relabelled = [
+                int(one["replacement"].rpartition(":")[2])
+                for one in endpoint.get("relabelings", [])
+                if one.get("targetLabel") == "__address__"
+            ]
+            asked = set(relabelled or [number or name])
+            if not asked <= listening | names:
+                yield f"{title(each)}: asks {sorted(asked)}, expected some of {sorted(listening)}, {sorted(names)}"
+
+
+def routes_lead_to_services(given: Render) -> Iterator[str]:
+    """Of the render, or that KServe makes in Standard mode: port 80, and each further port of the listener."""
+    services = given.of_kind("Service")
+    ports = {(each["metadata"]["name"], port["port"]) for each in services for port in each["spec"]["ports"]}
+    for pod in _pods(given):
+        numbers = [port["containerPort"] for each in containers_of(pod) for port in each.get("ports", [])]
+        ports |= {(pod["metadata"]["name"], port) for port in (80, *numbers[1:])}
+    for route in given.of_kind("HTTPRoute"):
+        for rule in route["spec"]["rules"]:
+            for backend in rule["backendRefs"]:
+                if (backend["name"], backend["port"]) not in ports:
+                    yield f"{title(route)}: {backend['name']}:{backend['port']}, expected one of {sorted(ports)}"
+
+
+def pods_of_kserve_are_isolated(given: Render) -> Iterator[str]:
+    """A policy for what comes in, and one for what goes out."""
+    for pod in pods_of(given) if any(given.of_kind("InferenceService")) else []:
+        kinds = {
+            kind
+            for each in given.of_kind("NetworkPolicy")
+            if matches(each["spec"]["podSelector"], _labels(pod))
+            for kind in each["spec"].get("policyTypes", ["Ingress"])
+        }
+        if kinds != {"Ingress", "Egress"}:
+            yield f"{title(pod)}: NetworkPolicies for {sorted(kinds)}, expected Ingress and Egress"
+
+
+def policies_let_in_who_asks(given: Render) -> Iterator[str]:
+    """Where pods are isolated, their exposed ports are open to somebody; on Knative those of the queue-proxy."""
+    if given.name in LETS_NOBODY_IN:
+        return
+    for service in given.of_kind("InferenceService"):
+        mine = [pod for pod in _pods(given) if _labels(pod).get(_OWNER) == service["metadata"]["name"]]
+        for pod in mine:
+            policies = [
+                each
+                for each in given.of_kind("NetworkPolicy")
+                if matches(each["spec"]["podSelector"], _labels(pod))
+                and "Ingress" in each["spec"].get("policyTypes", ["Ingress"])
+            ]
+            ports = {port["containerPort"] for each in containers_of(pod) for port in each.get("ports", [])}
+            wanted = _QUEUE_PROXY if mode_of(service) == KNATIVE else ports
+            rules = [rule for each in policies for rule in each["spec"].get("ingress", [])]
+            opened = {port.get("port") for rule in rules for port in rule.get("ports", [])}
+            to_all = any(not rule.get("ports") for rule in rules)
+            if policies and not to_all and wanted - opened:
+                yield f"{title(pod)}: ports {sorted(wanted - opened)} are closed to everybody"
+
+
+def matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Kubernetes' label selectors."""
+    return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
+        _fits(expression, labels) for expression in selector.get("matchExpressions", [])
+    )
+
+
+def _fits(expression: Any, labels: Mapping[str, str]) -> bool:
+    value = labels.get(expression["key"])
+    return {
+        "In": value in expression.get("values", []),
+        "NotIn": value not in expression.get("values", []),
+        "Exists": value is not None,
+        "DoesNotExist": value is None,
+    }[str(expression["operator"])]
+
+
+def _labels(each: Object) -> dict[str, str]:
+    return dict(each["metadata"].get("labels", {}))
+
+
+def _pods(given: Render) -> list[dict[str, Any]]:
+    if any(given.of_kind("InferenceService")):
+        return pods_of(given)
+    return [*pods_of(given), *pods_of(render(BASE))]
+
+
+RULES = (
+    selectors_match_pods,
+    services_and_their_monitors_match,
+    monitored_ports_are_open,
+    routes_lead_to_services,
+    pods_of_kserve_are_isolated,
+    policies_let_in_who_asks,
+)

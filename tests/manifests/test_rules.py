@@ -1,0 +1,31 @@
+"""Every folder of the manifests keeps every rule."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.manifests.pod import containers_of, pods_of
+from tests.manifests.rendering import KUBECTL_MISSING, MANIFESTS, Render, find_folders, has_kubectl, render
+from tests.manifests.rules import RULES
+from tests.manifests.rules.objects import MADE_BY_THE_USER
+
+Rule = Callable[[Render], Iterator[str]]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_manifests_keep_the_rule(rendered: Render, rule: Rule) -> None:
+    assert list(rule(rendered)) == []
+
+
+def test_images_have_one_tag_in_all_folders() -> None:
+    if not has_kubectl():
+        pytest.skip(KUBECTL_MISSING)
+    pods = [pod for name in find_folders() for pod in pods_of(render(name))]
+    images = {container["image"] for pod in pods for container in containers_of(pod)}
+    by_tag = {image for image in images if "@" not in image}
+    assert len({image.rpartition(":")[0] for image in by_tag}) == len(by_tag), sorted(by_tag)
+
+
+def test_readme_says_what_the_user_makes() -> None:
+    said = (MANIFESTS / "README.md").read_text()
+    assert all(f"create {kind.lower()} generic {name}" in said for kind, of in MADE_BY_THE_USER.items() for name in of)

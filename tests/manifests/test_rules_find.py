@@ -1,0 +1,215 @@
+"""Every rule finds the fault that it is for: a right overlay is broken, one field at a time."""
+
+from typing import Any
+
+import pytest
+
+from tests.manifests.changes import GONE, changed, replaced
+from tests.manifests.pod import pod_of
+from tests.manifests.pod_security import violations
+from tests.manifests.rendering import KUBECTL_MISSING, Render, has_kubectl, render
+from tests.manifests.rules import RULES, kserve, objects, pods, programs, selectors
+from tests.manifests.test_rules import Rule
+
+SERVERLESS, STANDARD, KEDA = "overlays/serverless", "overlays/standard", "overlays/keda"
+SEPARATE, URI_CANARY = "overlays/separate-transformer", "overlays/canary/storage-uri"
+SERVICE = "InferenceService"
+SPEC = f"{SERVICE} spec predictor"
+NOTED = f"{SERVICE} metadata annotations"
+TRITON, SYNC, TRANSFORMER = (f"{SPEC} containers {index}" for index in range(3))
+SETTINGS = "ConfigMap data"
+CANARY = [{"trafficPercent": 1, "predictor": {"containers": [{"name": "kserve-container"}]}}]
+RELABELLED = {"relabelings": [{"targetLabel": "__address__", "replacement": "$1:8000"}]}
+BACKEND = {"name": "nereid-predictor", "port": 8080}
+OTHER = {"matchLabels": {"app": "other"}}
+
+
+def variable(name: str, value: str) -> dict[str, str]:
+    """Behind the others: the last one counts."""
+    return {"name": name, "value": value}
+
+
+def volume(source: str, **of: Any) -> dict[str, Any]:
+    return {"name": "more", source: of}
+
+
+def another(kind: str, **spec: Any) -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": "another"}, "spec": spec}
+
+
+# The rule, a right overlay, where it is broken, and by what: see changes.py.
+FAULTS: list[tuple[Rule, str, str, Any]] = [
+    (objects.names_are_legal, SERVERLESS, f"{SERVICE} metadata name", "1nereid"),
+    (objects.names_are_legal, SERVERLESS, f"{SYNC} name", "Sync"),
+    (objects.objects_say_their_namespace, SERVERLESS, f"{SERVICE} metadata namespace", GONE),
+    (objects.references_exist, SERVERLESS, f"{SPEC} serviceAccountName", "other"),
+    (objects.references_exist, SERVERLESS, f"{SYNC} envFrom 0 configMapRef name", "nereid-settings"),
+    (objects.references_exist, SERVERLESS, f"{SPEC} volumes -", volume("secret", secretName="other")),
+    (objects.references_exist, SERVERLESS, f"{SPEC} volumes -", volume("persistentVolumeClaim", claimName="other")),
+    (objects.secrets_come_by_reference, SERVERLESS, f"{SYNC} env -", variable("AWS_SECRET_ACCESS_KEY", "x")),
+    (objects.secrets_come_by_reference, SERVERLESS, f"{SETTINGS} PREDICTOR_SECRET", "x"),
+    (objects.images_have_the_version_of_the_project, SERVERLESS, f"{SYNC} image", "nereid/predictor:0.0.9"),
+    (objects.images_have_the_version_of_the_project, SERVERLESS, f"{TRITON} image", "nvcr.io/nvidia/tritonserver"),
+    (kserve.the_first_container_is_the_one_kserve_completes, SERVERLESS, f"{SPEC} containers", lambda all_: all_[::-1]),
+    (kserve.the_first_container_is_the_one_kserve_completes, SERVERLESS, f"{SYNC} name", "kserve-container"),
+    (kserve.replicas_are_in_order, STANDARD, f"{SPEC} minReplicas", 0),
+    (kserve.replicas_are_in_order, SERVERLESS, f"{SPEC} minReplicas", 9),
+    (kserve.the_mode_is_one_of_kserve, STANDARD, f"{NOTED} serving.kserve.io/deploymentMode", "RawDeployment"),
+    (kserve.knative_exposes_one_port, SERVERLESS, f"{TRANSFORMER} ports -", {"containerPort": 8081}),
+    (kserve.knative_exposes_one_port, SERVERLESS, f"{TRANSFORMER} ports 0 name", "http"),
+    (kserve.knative_exposes_one_port, SERVERLESS, f"{TRANSFORMER} ports 0 containerPort", 8012),
+    (kserve.knative_gets_no_field_that_it_refuses, SERVERLESS, f"{TRANSFORMER} lifecycle", {}),
+    (kserve.knative_gets_no_field_that_it_refuses, SERVERLESS, f"{TRITON} livenessProbe", {}),
+    (kserve.knative_gets_no_field_that_it_refuses, SERVERLESS, f"{SPEC} terminationGracePeriodSeconds", 60),
+    (kserve.knative_gets_no_field_that_it_refuses, SERVERLESS, f"{TRANSFORMER} env -", variable("PORT", "1")),
+    (kserve.knative_gets_no_field_that_it_refuses, SERVERLESS, f"{TRANSFORMER} readinessProbe timeoutSeconds", 1),
+    (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SPEC} nodeSelector", {"gpu": "yes"}),
+    (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SPEC} volumes -", volume("persistentVolumeClaim")),
+    (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SYNC} env -", {"name": "A", "valueFrom": {"fieldRef": {}}}),
+    (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SYNC} volumeMounts 0 mountPath", "/tmp"),  # noqa: S108
+    (kserve.knative_answers_in_its_time, SERVERLESS, f"{SPEC} timeout", 900),
+    (kserve.knative_scales_by_requests, SERVERLESS, f"{SPEC} scaleMetric", "cpu"),
+    (kserve.knative_scales_by_requests, SERVERLESS, f"{NOTED} serving.kserve.io/autoscalerClass", "hpa"),
+    (kserve.knative_scales_by_requests, SERVERLESS, f"{SPEC} scaleTarget", 99),
+    (kserve.standard_scales_by_resources_or_by_keda, STANDARD, f"{SPEC} scaleMetric", "concurrency"),
+    (kserve.standard_scales_by_resources_or_by_keda, STANDARD, f"{SPEC} scaleTarget", 200),
+    (kserve.standard_scales_by_resources_or_by_keda, STANDARD, f"{SPEC} canaryTrafficPercent", 10),
+    (kserve.standard_scales_by_resources_or_by_keda, STANDARD, f"{NOTED} serving.kserve.io/autoscalerClass", "kpa"),
+    (kserve.standard_scales_by_resources_or_by_keda, KEDA, f"{SPEC} scaleMetric", "cpu"),
+    (kserve.standard_scales_by_resources_or_by_keda, KEDA, f"{SPEC} autoScaling metrics 0 external target value", GONE),
+    (kserve.canary_is_one_that_kserve_takes, STANDARD, f"{SERVICE} spec canary", CANARY),
+    (kserve.canary_is_one_that_kserve_takes, URI_CANARY, f"{SERVICE} spec canary 0 predictor name", GONE),
+    (kserve.canary_is_one_that_kserve_takes, URI_CANARY, f"{SERVICE} spec canary 0 predictor maxReplicas", 9),
+    (pods.pods_keep_the_restricted_standard, SERVERLESS, f"{SYNC} securityContext", GONE),
+    (pods.pods_keep_the_restricted_standard, SERVERLESS, f"{SYNC} securityContext seccompProfile", GONE),
+    (pods.pods_keep_the_restricted_standard, SERVERLESS, f"{SYNC} securityContext runAsNonRoot", GONE),
+    (pods.namespaces_enforce_the_restricted_standard, SERVERLESS, "Namespace metadata labels", GONE),
+    (pods.roots_are_read_only, SERVERLESS, f"{SYNC} securityContext readOnlyRootFilesystem", False),
+    (pods.pods_bring_no_token, SERVERLESS, "ServiceAccount automountServiceAccountToken", GONE),
+    (pods.containers_have_requests_and_limits, SERVERLESS, f"{SYNC} resources limits memory", GONE),
+    (pods.containers_have_requests_and_limits, SERVERLESS, f"{SYNC} resources requests cpu", "64"),
+    (pods.empty_dirs_have_a_size, SERVERLESS, f"{SPEC} volumes 0 emptyDir sizeLimit", GONE),
+    (pods.empty_dirs_have_a_size, SERVERLESS, f"{SPEC} volumes 0 emptyDir sizeLimit", "1Ti"),
+    (pods.volumes_are_mounted, SERVERLESS, f"{SPEC} volumes -", volume("emptyDir", sizeLimit="1Mi")),
+    (pods.volumes_are_mounted, SERVERLESS, f"{SPEC} volumes 0", GONE),
+    (
+        programs.arguments_are_taken_by_the_program,
+        SERVERLESS,
+        f"{TRANSFORMER} args",
+        replaced("http_port", "port"),
+    ),
+    (programs.arguments_are_taken_by_the_program, SERVERLESS, f"{TRANSFORMER} args", replaced("--workers=1", "")),
+    (programs.arguments_are_taken_by_the_program, SERVERLESS, f"{SYNC} args -", "--fast"),
+    (programs.variables_in_arguments_are_defined, SERVERLESS, f"{TRITON} env", []),
+    (programs.shell_scripts_are_well_formed, SERVERLESS, f"{TRITON} args", replaced("done", "dne")),
+    (programs.shell_scripts_are_well_formed, STANDARD, f"{TRITON} livenessProbe exec command", ["bash", "-c", "if"]),
+    (programs.settings_exist_and_are_taken, SERVERLESS, f"{SETTINGS} PREDICTOR_POLL", "1"),
+    (programs.settings_exist_and_are_taken, SERVERLESS, f"{TRANSFORMER} env -", variable("TRANSFORMER_THREADS", "no")),
+    (programs.probes_ask_what_is_served, SERVERLESS, f"{TRANSFORMER} readinessProbe httpGet path", "/healthz"),
+    (programs.probes_ask_what_is_served, SERVERLESS, f"{TRANSFORMER} livenessProbe httpGet port", 8000),
+    (
+        programs.probes_ask_what_is_served,
+        SERVERLESS,
+        f"{TRITON} livenessProbe",
+        {"httpGet": {"path": "/", "port": 8000}},
+    ),
+    (programs.ports_are_listened_on, SERVERLESS, f"{TRANSFORMER} env -", variable("TRANSFORMER_HOST", "127.0.0.1")),
+    (programs.containers_find_each_other, SERVERLESS, f"{TRANSFORMER} args", replaced("127.0.0.1:8001", "triton:8001")),
+    (programs.containers_find_each_other, SERVERLESS, f"{TRITON} args", replaced("=/mirror/trial", "=/mirror/tried")),
+    (programs.containers_find_each_other, SERVERLESS, f"{TRITON} args", replaced(":nereid=", ":other=")),
+    (programs.containers_find_each_other, SERVERLESS, f"{SYNC} env -", variable("PREDICTOR_SYNC_PORT", "9003")),
+    (programs.containers_find_each_other, SERVERLESS, f"{SYNC} env -", variable("PREDICTOR_CPUS", "64")),
+    (programs.containers_find_each_other, SEPARATE, "Service spec ports 0 targetPort", 8000),
+    (programs.secrets_of_a_pod_agree, SERVERLESS, f"{TRITON} env 0 valueFrom secretKeyRef key", "other"),
+    (programs.requests_end_before_the_pod_does, SERVERLESS, f"{SPEC} timeout", 30),
+    (programs.requests_end_before_the_pod_does, STANDARD, f"{SPEC} terminationGracePeriodSeconds", 30),
+    (selectors.selectors_match_pods, SERVERLESS, "PodDisruptionBudget spec selector", OTHER),
+    (selectors.routes_lead_to_services, STANDARD, "Route", another("HTTPRoute", rules=[{"backendRefs": [BACKEND]}])),
+    (selectors.pods_of_kserve_are_isolated, SERVERLESS, "NetworkPolicy spec policyTypes", ["Ingress"]),
+    (selectors.policies_let_in_who_asks, SERVERLESS, "NetworkPolicy spec ingress", []),
+    (selectors.policies_let_in_who_asks, STANDARD, "NetworkPolicy spec ingress -1 ports", lambda ports: ports[:1]),
+    (selectors.services_and_their_monitors_match, STANDARD, "Service", another("Service", selector={"app": "other"})),
+    (selectors.services_and_their_monitors_match, STANDARD, "Monitor", another("ServiceMonitor", selector=OTHER)),
+    (selectors.monitored_ports_are_open, STANDARD, "M", another("PodMonitor", podMetricsEndpoints=[{"portNumber": 1}])),
+    (selectors.monitored_ports_are_open, STANDARD, "M", another("PodMonitor", podMetricsEndpoints=[RELABELLED])),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "path", "value"),
+    FAULTS,
+    ids=[f"{rule.__name__}-{index}" for index, (rule, *_) in enumerate(FAULTS)],
+)
+def test_rule_finds_the_fault(rule: Rule, name: str, path: str, value: Any) -> None:
+    if not has_kubectl():
+        pytest.skip(KUBECTL_MISSING)
+    # The last object of each kind is what is changed.
+    right = {each["kind"]: each for each in render(name).objects}
+    assert list(rule(Render(name, tuple(right.values())))) == []
+    assert list(rule(Render(name, tuple(changed(right, path, value).values()))))
+
+
+def test_every_rule_has_a_fault_to_find() -> None:
+    assert {rule for rule, *_ in FAULTS} == set(RULES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hostNetwork": True},
+        {"volumes": [{"name": "a", "hostPath": {"path": "/"}}]},
+        {"securityContext": {"runAsNonRoot": True, "runAsUser": 0, "seccompProfile": {"type": "RuntimeDefault"}}},
+        {"initContainers": [{"name": "a"}]},
+    ],
+)
+def test_restricted_standard_refuses(change: dict[str, Any]) -> None:
+    right = {
+        "allowPrivilegeEscalation": False,
+        "runAsNonRoot": True,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    pod: dict[str, Any] = {"spec": {"containers": [{"name": "a", "securityContext": right}]}}
+    assert list(violations(pod)) == []
+    assert list(violations({"spec": pod["spec"] | change}))
+
+
+def test_pod_is_what_kserve_makes() -> None:
+    given: dict[str, Any] = {
+        "metadata": {
+            "name": "finder",
+            "namespace": "n",
+            "annotations": {"serving.kserve.io/deploymentMode": "Standard"},
+        },
+        "spec": {
+            "predictor": {"minReplicas": 1, "containers": [{"name": "kserve-container", "image": "a"}]},
+            "transformer": {"containers": [{"name": "kserve-container", "args": ["--model_name=x"]}]},
+        },
+    }
+    predicts, transforms = pod_of(given), pod_of(given, "transformer")
+    assert predicts["metadata"]["labels"] == {
+        "serving.kserve.io/inferenceservice": "finder",
+        "component": "predictor",
+        "app": "isvc.finder-predictor",
+    }
+    assert set(predicts["spec"]) == {"containers"}
+    assert predicts["spec"]["containers"][0]["readinessProbe"] == {"tcpSocket": {"port": 8080}}
+    assert transforms["spec"]["containers"][0]["args"] == ["--model_name=x", "--predictor_host", "finder-predictor.n"]
+
+
+def test_pod_of_a_model_is_its_runtime_s() -> None:
+    runtime = {
+        "spec": {
+            "containers": [{"name": "kserve-container", "image": "a", "args": ["tritonserver"]}, {"name": "other"}],
+            "volumes": [{"name": "shm", "emptyDir": {}}],
+        }
+    }
+    given = {
+        "metadata": {"name": "finder"},
+        "spec": {"predictor": {"model": {"modelFormat": {"name": "triton"}, "args": ["--id=1"]}}},
+    }
+    spec = pod_of(given, runtime=runtime)["spec"]
+    assert [each["name"] for each in spec["containers"]] == ["kserve-container", "other"]
+    assert spec["containers"][0]["args"] == ["tritonserver", "--id=1"]
+    assert "model" not in spec
+    assert spec["volumes"]
