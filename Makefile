@@ -43,7 +43,7 @@ thresholds = $(call option,rate,RATE) $(call option,connections,CONNECTIONS) $(c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint manifests manifests-scan test test-export e2e-pod check fmt lock clean
+.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint manifests manifests-scan test test-export e2e-pod check-cluster kind-up kind-test kind-down check fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,7 +120,7 @@ images: .venv/.stack ## Build the container images with docker, podman or builda
 	@$(BIN)/python images.py $(call option,engine,ENGINE)
 
 images-lint: .venv/.test ## Lint the Dockerfiles with hadolint
-	@$(BIN)/hadolint --failure-threshold info transformer/Dockerfile predictor/Dockerfile
+	@$(BIN)/hadolint --failure-threshold info */Dockerfile
 
 manifests: .venv/.test ## Render and judge every folder of manifests/ (needs kubectl)
 	@$(BIN)/python -m tests.manifests
@@ -153,6 +153,18 @@ lock: $(UV) ## Choose the newest versions of all dependencies: writes constraint
 		--python-version 3.11 --output-file constraints.txt pyproject.toml
 	@echo checkov | $(UV) pip compile --quiet --universal --upgrade --no-emit-index-url --no-annotate \
 		--python-version 3.11 --custom-compile-command "make lock" --output-file tests/manifests/scan-requirements.txt -
+
+check-cluster: .venv/.test ## Does the cluster's Knative let OVERLAY in (serverless)? What is off, and the command that turns it on
+	@$(BIN)/python manifests/check_cluster.py "manifests/overlays/$(or $(OVERLAY),serverless)"
+
+kind-up: .venv/.stack ## Start a kind cluster with KServe and overlays/local (needs docker, kind, kubectl, helm)
+	@manifests/kind/up
+
+kind-test: .venv/.stack ## Ask the kind cluster: a picture, a swap, a rollback, a second pod
+	@manifests/kind/test
+
+kind-down: ## Remove the kind cluster
+	@manifests/kind/down
 
 clean: ## Remove the environments and what they made
 	rm -rf .venv .venv-triton .venv-scan .cache output

@@ -44,6 +44,7 @@ IMAGES = (
     Image("nereid/transformer", "transformer/Dockerfile", "", "", "the transformer"),
     Image("nereid/predictor", "predictor/Dockerfile", "synchroniser", "", "the synchroniser"),
     Image("nereid/predictor", "predictor/Dockerfile", "embedded", "-embedded", "the embedded Triton, for tests"),
+    Image("nereid/export", "export/Dockerfile", "", "", "the jobs that publish"),
 )
 
 

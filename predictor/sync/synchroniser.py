@@ -185,7 +185,7 @@ class Synchroniser:
         if self._first:
             pending = [name for name in self._first if name in self._models and not self._models[name].is_settled]
         elif (self._listing_failures or self._first is not None) and self._models:
-            # The repository is away, or empty all of a sudden: what the mirror holds from before is better than nothing.
+            # The repository is away, or suddenly empty: what the mirror holds from before is better than nothing.
             pending = [name for name, model in self._models.items() if not model.loaded]
         else:
             awaited = "the repository" if self._first is None else "the first model in"

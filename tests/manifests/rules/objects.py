@@ -9,7 +9,7 @@ from tests.manifests.pod import containers_of, pods_of
 from tests.manifests.rendering import ROOT, Object, Render, title
 
 # What the user makes before the first apply; manifests/README.md says how.
-MADE_BY_THE_USER = {"Secret": {"nereid-s3", "nereid-triton"}}
+MADE_BY_THE_USER = {"Secret": {"nereid-s3", "nereid-s3-writer", "nereid-triton"}}
 LOCAL = "overlays/local"  # the one place where a Secret may be written down: it opens nothing but that cluster's MinIO
 IMAGES_OF_OURS = ("predictor", "transformer")
 
@@ -85,7 +85,7 @@ def images_have_the_version_of_the_project(render: Render) -> Iterator[str]:
                 yield f"{where}: expected a tag other than latest, or a digest"
             if name in IMAGES_OF_OURS and not digest and tag not in {version, f"{version}-embedded"}:
                 yield f"{where}: expected the tag {version}"
-            tags.setdefault(f"{registry}/{name}", set()).add(digest or tag)
+            tags.setdefault(f"{registry}/{name}", set()).add(digest or tag.removesuffix("-embedded"))
     for image, found in tags.items():
         if len(found) > 1:
             yield f"{image}: several versions, {', '.join(sorted(found))}"

@@ -1,0 +1,82 @@
+"""What the parts expose, and what PromQL asks for."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import promql_parser
+from prometheus_client.parser import text_string_to_metric_families
+
+# Each pod has these: the operator gives them to what it scrapes, kube-state-metrics and cAdvisor to what they count.
+TARGET = frozenset({"namespace", "pod", "container", "job", "instance"})
+# Exposed by others. Their names: kube-state-metrics' docs/metrics/workload/pod-metrics.md, cAdvisor's
+# docs/storage/prometheus.md, Triton's docs/user_guide/metrics.md (these only where a GPU is).
+FOREIGN = {
+    "up": set[str](),
+    "kube_pod_created": set[str](),
+    "kube_pod_status_ready_time": set[str](),
+    "kube_pod_status_reason": {"reason"},
+    "kube_pod_container_status_restarts_total": set[str](),
+    "kube_pod_container_resource_limits": {"resource", "unit"},
+    "container_memory_working_set_bytes": set[str](),
+    "container_cpu_usage_seconds_total": set[str](),
+    "nv_gpu_utilization": {"gpu_uuid"},
+    "nv_gpu_memory_used_bytes": {"gpu_uuid"},
+    "nv_gpu_memory_total_bytes": {"gpu_uuid"},
+}
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Where an expression reads a metric.
+
+    Attributes:
+        name: of the metric.
+        matched: labels that it is filtered by.
+        equal: those that must have one value, with it.
+    """
+
+    name: str
+    matched: frozenset[str]
+    equal: Mapping[str, str]
+
+
+class Exposed:
+    """Names, labels and values of what `/metrics` says."""
+
+    def __init__(self, *texts: str) -> None:
+        # Before the first sample there is only a name.
+        self.labels = {name: set[str]() for text in texts for name in re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)}
+        self.values: dict[tuple[str, str], set[str]] = {}
+        for family in (family for text in texts for family in text_string_to_metric_families(text)):
+            for sample in family.samples:
+                # The parser calls every counter so; Triton does not.
+                bare = sample.name.removesuffix("_total")
+                name = bare if bare in self.labels else sample.name
+                self.labels.setdefault(name, set()).update(sample.labels)
+                for label, value in sample.labels.items():
+                    self.values.setdefault((name, label), set()).add(value)
+
+
+def selectors(expression: str) -> list[Selector]:
+    """Every metric that an expression reads."""
+    found = []
+    for node in _nodes(promql_parser.parse(expression)):
+        if isinstance(node, promql_parser.VectorSelector):
+            matchers = node.matchers.matchers
+            equal = {matcher.name: matcher.value for matcher in matchers if matcher.op == promql_parser.MatchOp.Equal}
+            found.append(Selector(node.name or "", frozenset(matcher.name for matcher in matchers), equal))
+    return found
+
+
+def kept(expression: str) -> set[str]:
+    """Every label that an expression keeps by name."""
+    nodes = _nodes(promql_parser.parse(expression))
+    modifiers = [node.modifier for node in nodes if isinstance(node, promql_parser.AggregateExpr)]
+    return {label for modifier in modifiers if modifier is not None for label in modifier.labels}
+
+
+def _nodes(expression: promql_parser.Expr) -> Iterator[promql_parser.Expr]:
+    found: list[promql_parser.Expr] = []
+    promql_parser.walk(expression, found.append)
+    return iter(found)

@@ -1,0 +1,190 @@
+"""The jobs, run as their containers run: their own commands, with the paths of this machine, against an S3 server."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.s3 import BUCKET, S3, start_s3
+from tests.integration.stack import ROOT
+from tests.unit.test_export_tensorrt import TRTEXEC, put
+
+FOLDER = ROOT / "manifests" / "jobs"
+
+
+@cache
+def render(overlay: str) -> dict[tuple[str, str], Any]:
+    """Objects by kind and name."""
+    done = subprocess.run(
+        ["kubectl", "kustomize", f"manifests/{overlay}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return {(entry["kind"], entry["metadata"]["name"]): entry for entry in yaml.safe_load_all(done.stdout)}
+
+
+def pod_of(overlay: str, job: str) -> dict[str, Any]:
+    """The pod of a job."""
+    pod: dict[str, Any] = render(overlay)["Job", job]["spec"]["template"]["spec"]
+    return pod
+
+
+def run(
+    container: Mapping[str, Any], overlay: str, *, paths: Mapping[str, str], variables: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a container's command with its ConfigMap's and its own variables."""
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    for source in container["envFrom"]:
+        if "configMapRef" in source:
+            environment |= render(overlay)["ConfigMap", source["configMapRef"]["name"]]["data"]
+    environment |= {entry["name"]: entry["value"] for entry in container.get("env", [])}
+    environment.pop("fetch.py", None)
+
+    def here(text: str) -> str:
+        for there, place in paths.items():
+            text = re.sub(rf"(?<![\w/]){there}\b", place, text)  # whole paths: not the /app of /work/app
+        return text
+
+    environment = {name: here(value) for name, value in environment.items()} | dict(variables)
+    command = [*container.get("command", []), *container["args"]]
+    return subprocess.run(
+        [here(part) for part in command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[S3]:
+    """A server with an empty bucket."""
+    with start_s3(tmp_path / "s3.log") as server:
+        yield server
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> str:
+    """PATH with this environment's Python in front, under both names that the jobs use."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("python", "python3"):
+        put(folder, name, f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_publish_brings_the_shipped_models_into_a_new_bucket_and_again_changes_nothing(s3: S3, programs: str) -> None:
+    s3.client.delete_bucket(Bucket=BUCKET)
+    overlay = "overlays/local"
+    pod = pod_of(overlay, "nereid-publish")
+    variables = s3.environment() | {"PATH": programs}
+    paths = {"/app/model_repository": str(ROOT / "model_repository")}
+    for _ in range(2):
+        for container in (*pod["initContainers"], *pod["containers"]):
+            done = run(container, overlay, paths=paths, variables=variables)
+            assert done.returncode == 0, done.stdout + done.stderr
+    for model in ("digit-finder", "digits", "iris"):
+        assert f"nereid/{model}/1/manifest.json" in s3.keys("nereid/")
+        assert not [key for key in s3.keys(f"nereid/{model}/2/") if model != "iris"]
+
+
+def test_build_publishes_the_version_again_with_a_plan(s3: S3, programs: str, tmp_path: Path) -> None:
+    s3.upload(ROOT / "model_repository" / "digit-finder", "nereid/digit-finder")
+    before = set(s3.keys("nereid/digit-finder/"))
+    numbers = sorted(int(key.split("/")[2]) for key in before if key.endswith("/manifest.json"))
+    overlay = "jobs/build-tensorrt"
+    pod = pod_of(overlay, "nereid-build-tensorrt")
+    fetch, build = pod["initContainers"]
+    publish = pod["containers"][0]
+    assert build["image"].startswith("nvcr.io/nvidia/tritonserver:")
+    work = tmp_path / "work"
+    work.mkdir()
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    paths = {
+        "/opt/triton-packages": str(packages),
+        "/work": str(work),
+        "/job": str(FOLDER / "build-tensorrt"),
+        "/app": str(ROOT),
+    }
+    # What a node with a GPU has.
+    put(tmp_path / "bin", "nvidia-smi", "#!/bin/sh\necho 9.0\n")
+    put(
+        tmp_path / "bin",
+        "trtexec",
+        TRTEXEC.format(log=tmp_path / "log", act='printf plan > "${argument#--saveEngine=}"'),
+    )
+    variables = s3.environment() | {"PATH": programs, "PYTHONDONTWRITEBYTECODE": "1"}
+    for container in (fetch, build, publish):
+        mine = dict(variables)
+        if container is build:
+            mine = {"PATH": programs}  # neither keys nor our checkout: what fetch laid out must do
+        done = run(container, overlay, paths=paths, variables=mine)
+        assert done.returncode == 0, container["name"] + done.stdout + done.stderr
+    added = {key.removeprefix("nereid/digit-finder/") for key in set(s3.keys("nereid/digit-finder/")) - before}
+    number = numbers[-1] + 1
+    assert {f"{number}/model.cc90.plan", f"{number}/model.onnx", f"{number}/manifest.json"} <= added
+    # A version that is not there is said, and nothing is left half done.
+    done = run(fetch, overlay, paths=paths, variables=variables | {"VERSION": "99"})
+    assert done.returncode == 1
+    assert "digit-finder 99: got complete versions" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overlay", "job"),
+    [
+        ("jobs/publish", "nereid-publish"),
+        ("jobs/build-tensorrt", "nereid-build-tensorrt"),
+        ("overlays/local", "nereid-publish"),
+    ],
+)
+def test_jobs_are_restricted_and_bounded(overlay: str, job: str) -> None:
+    spec = render(overlay)["Job", job]["spec"]
+    assert spec["activeDeadlineSeconds"]
+    pod = pod_of(overlay, job)
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    for container in (*pod.get("initContainers", []), *pod["containers"]):
+        assert ":" in container["image"].rpartition("/")[2], "a tag"
+        assert container["resources"]["limits"]["memory"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_local_has_all_that_its_parts_name() -> None:
+    objects = render("overlays/local")
+    pods = [
+        objects["InferenceService", "nereid"]["spec"]["predictor"],
+        pod_of("overlays/local", "nereid-publish"),
+        objects["Deployment", "s3"]["spec"]["template"]["spec"],
+    ]
+    for pod in pods:
+        for container in (*pod.get("initContainers", []), *pod["containers"]):
+            for source in container.get("envFrom", []):
+                kind, name = (
+                    ("ConfigMap", source["configMapRef"]["name"])
+                    if "configMapRef" in source
+                    else ("Secret", source["secretRef"]["name"])
+                )
+                assert (kind, name) in objects
+    settings = next(entry["data"] for (kind, name), entry in objects.items() if name.startswith("nereid-settings-"))
+    published = next(entry["data"] for (kind, name), entry in objects.items() if name.startswith("nereid-publish-"))
+    service = objects["Service", "s3"]
+    url = f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    assert settings["AWS_ENDPOINT_URL"] == published["AWS_ENDPOINT_URL"] == url
+    assert settings["PREDICTOR_REPOSITORY"] == published["REPOSITORY"]

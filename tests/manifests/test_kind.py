@@ -1,0 +1,109 @@
+"""The scripts of `make kind-*`. There is no cluster: a kubectl that forwards to the local stack takes its place."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.integration.s3 import start_s3
+from tests.integration.stack import ROOT, start_stack
+from tests.unit.test_export_tensorrt import put
+
+FOLDER = ROOT / "manifests" / "kind"
+SCRIPTS = ("up", "test", "down")
+KUBECTL = """#!/bin/sh
+echo "$*" >> {log}
+case "$*" in
+    *port-forward*s3*) echo $$ >> {log}.pids; echo "Forwarding from 127.0.0.1:{s3} -> 8333"; exec sleep 600 ;;
+    *port-forward*) echo $$ >> {log}.pids; echo "Forwarding from 127.0.0.1:{http} -> 10080"; exec sleep 600 ;;
+    *status.url*) printf http://nereid-nereid.example.com ;;
+    *readyReplicas*) printf 2 ;;
+    *"get service"*) printf envoy-kserve ;;
+esac
+"""
+
+
+def run(script: str, path: str) -> subprocess.CompletedProcess[str]:
+    """Run a script with this PATH."""
+    return subprocess.run(
+        ["/bin/bash", str(FOLDER / script)],
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+def make_programs(folder: Path, *absent: str) -> str:
+    """PATH with what the scripts ask for, but for some; the cluster is there, and nothing else happens."""
+    tools = folder / "tools"
+    for name in {"docker", "helm", "kind", "kubectl"} - set(absent):
+        put(tools, name, "#!/bin/sh\necho nereid\n")
+    for name in ("dirname", "grep", "curl", "mktemp", "rm", "sed"):
+        found = shutil.which(name)
+        assert found
+        (tools / name).symlink_to(found)
+    return str(tools)
+
+
+def test_scripts_are_clean() -> None:
+    shellcheck = shutil.which("shellcheck", path=f"{ROOT}/.venv/bin:{os.environ['PATH']}")
+    assert shellcheck
+    files = [str(FOLDER / name) for name in (*SCRIPTS, "common.sh")]
+    done = subprocess.run(
+        [shellcheck, "--external-sources", f"--source-path={FOLDER}", *files],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_versions_are_pinned() -> None:
+    (node,) = yaml.safe_load((FOLDER / "cluster.yaml").read_text())["nodes"]
+    assert re.fullmatch(r"kindest/node:v1\.\d+\.\d+@sha256:[0-9a-f]{64}", node["image"])
+    installed = [line for line in (FOLDER / "up").read_text().splitlines() if "upgrade --install" in line]
+    versions = re.findall(r'--version "\$(\w+)"', (FOLDER / "up").read_text())
+    assert len(versions) == len(installed)
+    for name in versions:
+        assert re.search(rf"{name}=v\d+\.\d+\.\d+\b", (FOLDER / "common.sh").read_text())
+
+
+@pytest.mark.parametrize("absent", ["docker", "kind", "kubectl", "helm"])
+@pytest.mark.parametrize("script", ["up", "test"])
+def test_what_is_absent_is_named_with_the_next_step(script: str, absent: str, tmp_path: Path) -> None:
+    done = run(script, make_programs(tmp_path, absent))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {absent} is absent; next: https://")
+
+
+def test_no_cluster_is_said(tmp_path: Path) -> None:
+    path = make_programs(tmp_path)
+    put(Path(path), "kind", "#!/bin/sh\n")
+    done = run("test", path)
+    assert (done.returncode, done.stderr) == (1, "error: there is no cluster nereid; next: make kind-up\n")
+
+
+def test_the_questions_to_the_cluster_find_a_good_stack_good(tmp_path: Path) -> None:
+    with start_s3(tmp_path / "s3.log") as s3:
+        s3.upload(ROOT / "model_repository" / "digit-finder", "nereid/digit-finder")
+        variables = s3.environment() | {"POLL_S": "0.5", "SETTLE_S": "0.5"}
+        with start_stack("s3://models/nereid", tmp_path / "log", variables=variables) as stack:
+            tools = Path(make_programs(tmp_path))
+            log = tmp_path / "kubectl.log"
+            put(tools, "kubectl", KUBECTL.format(log=log, s3=s3.url.rsplit(":", 1)[1], http=stack.http_port))
+            done = run("test", f"{tools}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^good: \d+ requests meanwhile, none failed$", done.stdout, re.MULTILINE)
+    pids = [int(pid) for pid in (tmp_path / "kubectl.log.pids").read_text().split()]
+    assert len(pids) == 2
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    # Whatever the user's current context is, it is left alone.
+    assert all(line.startswith("--context kind-nereid ") for line in log.read_text().splitlines())

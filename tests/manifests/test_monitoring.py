@@ -1,0 +1,308 @@
+"""Rules, dashboard and scraping, against the running stack and, where they are, Prometheus' own programs."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import yaml
+
+from tests.integration.stack import ROOT, Stack, start_stack, wait_until
+from tests.manifests.metrics import FOREIGN, TARGET, Exposed, kept, selectors
+from tests.ports import find_free_ports
+
+FOLDER = ROOT / "manifests" / "monitoring"
+RULES = [
+    rule
+    for group in yaml.safe_load((FOLDER / "prometheusrule.yaml").read_text())["spec"]["groups"]
+    for rule in group["rules"]
+]
+ALERTS = [rule for rule in RULES if "alert" in rule]
+RECORDED = {rule["record"]: rule["expr"] for rule in RULES if "record" in rule}
+ENDPOINTS = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text())["spec"]["podMetricsEndpoints"]
+DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+# What only Kubernetes, a GPU or a failure fills.
+SILENT = {"Memory, of its limit", "CPU", "From made to ready", "GPU", "Loads, refusals and failures"}
+# As Grafana fills them in.
+VARIABLES = {"$__rate_interval": "5m", "$namespace": ".*", "$model": ".*"}
+
+
+def ask(panel: Mapping[str, Any]) -> list[str]:
+    """The expressions of a panel."""
+    expressions = []
+    for target in panel["targets"]:
+        expression = target["expr"]
+        for variable, value in VARIABLES.items():
+            expression = expression.replace(variable, value)
+        expressions.append(expression)
+    return expressions
+
+
+EXPRESSIONS = [*(rule["expr"] for rule in RULES), *(expression for panel in PANELS for expression in ask(panel))]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack, after a few questions of each kind."""
+    with start_stack(ROOT / "model_repository", tmp_path_factory.mktemp("stack") / "log") as running:
+        picture = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
+        running.http.post("/predict/digit-finder", files={"image": picture}).raise_for_status()
+        row = {"name": "row", "shape": [1, 4], "datatype": "FP32", "data": [6.3, 3.3, 6.0, 2.5]}
+        for path, body in (
+            ("/v1/models/iris:predict", {"instances": [row["data"]]}),
+            ("/v2/models/iris/infer", {"inputs": [row]}),
+            ("/v2/models/iris/versions/2/infer", {"inputs": [row]}),
+        ):
+            running.http.post(path, json=body)  # whatever it answers, it is counted
+        with triton.InferenceServerClient(f"127.0.0.1:{running.grpc_port}") as client:
+            tensor = triton.InferInput("image", [1], "BYTES")
+            tensor.set_data_from_numpy(np.array([picture], dtype=np.object_))
+            client.infer("digit-finder", [tensor])
+        yield running
+
+
+@pytest.fixture(scope="module")
+def exposed(stack: Stack) -> Exposed:
+    """What its three processes say."""
+    return Exposed(*(httpx.get(url, trust_env=False).raise_for_status().text for url in metrics_urls(stack)))
+
+
+def metrics_urls(stack: Stack) -> list[str]:
+    """Of Triton, the synchroniser and the transformer."""
+    return [f"http://127.0.0.1:{port}/metrics" for port in ports(stack).values()]
+
+
+def ports(stack: Stack) -> dict[str, int]:
+    """Where each port of the pod is here."""
+    return {"8002": stack.triton_metrics_port, "8003": int(stack.sync.rsplit(":", 1)[1]), "8080": stack.http_port}
+
+
+def test_every_metric_and_label_is_exposed(exposed: Exposed) -> None:
+    known = exposed.labels | FOREIGN | {name: kept(expression) for name, expression in RECORDED.items()}
+    for expression in EXPRESSIONS:
+        read = selectors(expression)
+        assert read
+        labels = set(TARGET)
+        for selector in read:
+            assert selector.name in known, (selector.name, expression)
+            assert selector.matched <= known[selector.name] | TARGET, expression
+            labels |= known[selector.name]
+            for label, value in selector.equal.items():
+                if selector.name in exposed.labels:
+                    assert value in exposed.values[selector.name, label], expression
+        assert kept(expression) <= labels, expression
+
+
+def test_rules_count_questions_to_models_alone(exposed: Exposed) -> None:
+    pattern = re.search('route=~"([^"]+)"', RECORDED["nereid:requests:rate5m"])
+    assert pattern
+    routes = exposed.values["nereid_requests_total", "route"]
+    assert {route for route in routes if re.fullmatch(pattern[1], route)} == {
+        "/predict/{model}",
+        "/v1/models/{model}:predict",
+        "/v2/models/{model}/infer",
+        "/v2/models/{model}/versions/{version}/infer",
+        "/inference.GRPCInferenceService/ModelInfer",
+    }
+    assert "/v2/health/ready" in routes
+    # One pattern, wherever questions are counted.
+    patterns = {found for expression in EXPRESSIONS for found in re.findall('route=~"([^"]+)"', expression)}
+    assert patterns == {pattern[1]}
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=[rule["alert"] for rule in ALERTS])
+def test_an_alert_says_how_bad_what_and_what_to_run(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["runbook"].startswith("kubectl ")
+    # What the text names, the expression keeps.
+    expression = RECORDED.get(rule["expr"].split(" ")[0], rule["expr"])
+    named = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
+    assert named <= (kept(expression) or TARGET), named
+
+
+def test_the_dashboard_fits_together() -> None:
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
+    assert variables == {"datasource", "namespace", "model"}
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24, panel["title"]
+        taken |= cells
+    for panel in PANELS:
+        for source in (panel, *panel["targets"]):
+            assert source["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        for target in panel["targets"]:
+            assert set(re.findall(r"\$\w+", target["expr"])) <= VARIABLES.keys()
+            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= kept(ask({"targets": [target]})[0]) | {
+                label for name in RECORDED if name in target["expr"] for label in kept(RECORDED[name])
+            }
+
+
+def test_dashboard_reaches_grafana_as_one_configmap() -> None:
+    rendered = subprocess.run(
+        ["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True, check=True, timeout=60
+    )
+    objects = {entry["kind"]: entry for entry in yaml.safe_load_all(rendered.stdout)}
+    assert set(objects) == {"ConfigMap", "NetworkPolicy", "PodMonitor", "PrometheusRule"}
+    dashboard = objects["ConfigMap"]
+    assert dashboard["metadata"]["name"] == "nereid-dashboard"
+    assert dashboard["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert json.loads(dashboard["data"]["dashboard.json"]) == DASHBOARD
+
+
+def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    promtool = find_program("promtool")
+    write_rules(tmp_path)
+    shutil.copy(Path(__file__).with_name("alerts.yaml"), tmp_path)
+    for arguments in (["check", "rules", "rules.yaml"], ["test", "rules", "alerts.yaml"]):
+        done = subprocess.run(
+            [promtool, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    tested = {test["alertname"] for case in load_alert_tests() for test in case["alert_rule_test"]}
+    assert tested == {rule["alert"] for rule in ALERTS}
+
+
+def load_alert_tests() -> list[dict[str, Any]]:
+    """Cases of `promtool test rules`."""
+    tests: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("alerts.yaml").read_text())["tests"]
+    return tests
+
+
+def test_prometheus_scrapes_the_pod_and_computes_the_rules(stack: Stack, tmp_path: Path) -> None:
+    program = find_program("prometheus")
+    write_rules(tmp_path)
+    (port,) = find_free_ports(1)
+    configuration = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": ["rules.yaml"],
+        "scrape_configs": [scrape(index, endpoint, stack) for index, endpoint in enumerate(ENDPOINTS)],
+    }
+    (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        prometheus = subprocess.Popen(
+            [
+                program,
+                f"--config.file={tmp_path / 'prometheus.yaml'}",
+                f"--storage.tsdb.path={tmp_path / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", trust_env=False) as client:
+            picture = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
+
+            def computed() -> bool:
+                # A rate needs requests while Prometheus looks.
+                stack.http.post("/predict/digit-finder", files={"image": picture}).raise_for_status()
+                time.sleep(0.2)
+                assert prometheus.poll() is None, log.read_text()
+                silent = {panel["title"] for panel in PANELS for question in ask(panel) if not query(client, question)}
+                return silent <= SILENT and all(query(client, name) for name in RECORDED)
+
+            wait_until(computed, seconds=60, log=log)
+            up = [result["metric"] | {"up": result["value"][1]} for result in query(client, "up")]
+            known = {"__name__": "up", "job": "nereid/nereid", "namespace": "nereid", "pod": "nereid-predictor-1"}
+            assert sorted(up, key=lambda target: target["container"]) == [
+                known | {"container": container, "instance": f"127.0.0.1:{ports(stack)[port]}", "up": "1"}
+                for container, port in (
+                    ("kserve-container", "8002"),
+                    ("synchroniser", "8003"),
+                    ("transformer-container", "8080"),
+                )
+            ]
+            (ratio,) = query(client, "nereid:errors:ratio5m")
+            assert float(ratio["value"][1]) == 0
+            firing = client.get("/alerts").raise_for_status().json()["data"]["alerts"]
+            assert not [alert["labels"]["alertname"] for alert in firing if alert["state"] == "firing"]
+    finally:
+        prometheus.terminate()
+        try:
+            prometheus.wait(30)
+        finally:
+            prometheus.kill()
+
+
+def query(client: httpx.Client, expression: str) -> list[dict[str, Any]]:
+    """Series that an expression gives now; none while Prometheus starts."""
+    try:
+        reply = client.get("/query", params={"query": expression})
+    except httpx.TransportError:
+        return []
+    if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return []
+    result: list[dict[str, Any]] = reply.raise_for_status().json()["data"]["result"]
+    return result
+
+
+def scrape(index: int, endpoint: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
+    """What the Prometheus operator makes of an endpoint; a pod's containers, as Kubernetes would tell of them."""
+    meta = "__meta_kubernetes_pod"
+    pod = {
+        "__meta_kubernetes_namespace": "nereid",
+        f"{meta}_name": "nereid-predictor-1",
+        f"{meta}_ip": "127.0.0.1",
+        f"{meta}_label_component": "predictor",
+    }
+    # One target for each declared port, one without for a container that declares none.
+    containers = (
+        ("kserve-container", ""),
+        ("synchroniser", ""),
+        ("transformer-container", ":8080"),
+        ("transformer-container", ":8081"),
+        ("queue-proxy", ":8012"),
+    )
+    own = [
+        {"source_labels": [source], "target_label": target}
+        for source, target in (
+            ("__meta_kubernetes_namespace", "namespace"),
+            (f"{meta}_container_name", "container"),
+            (f"{meta}_name", "pod"),
+        )
+    ]
+    given = []
+    for rule in endpoint["relabelings"]:
+        written = {re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", key): value for key, value in rule.items()}
+        for there, here in ports(stack).items():
+            if "replacement" in written:
+                written["replacement"] = written["replacement"].replace(there, str(here))
+        given.append(written)
+    return {
+        "job_name": f"podMonitor/nereid/nereid/{index}",
+        "static_configs": [
+            {"targets": [f"127.0.0.1{port}"], "labels": pod | {f"{meta}_container_name": name}}
+            for name, port in containers
+        ],
+        "relabel_configs": [*own, {"target_label": "job", "replacement": "nereid/nereid"}, *given],
+    }
+
+
+def write_rules(folder: Path) -> None:
+    """As Prometheus reads them."""
+    spec = yaml.safe_load((FOLDER / "prometheusrule.yaml").read_text())["spec"]
+    (folder / "rules.yaml").write_text(yaml.safe_dump(spec))
+
+
+def find_program(name: str) -> str:
+    """Its path."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is absent: apt-get install prometheus")
+    return found
