@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(prepare, _run_examples)
     _add_tensorrt(commands)
     _add_publish(commands)
+    _add_fetch(commands)
     _add_versions(commands)
     _add_rollback(commands)
     _add_prune(commands)
@@ -183,6 +184,14 @@ def _add_publish(commands: Any) -> None:
     parser.add_argument("--timeout", type=float, default=120, metavar="S", help="of --wait (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="publish again what is there already")
     _add_remote(parser, "publish")
+
+
+def _add_fetch(commands: Any) -> None:
+    parser = commands.add_parser("fetch", help="copy a version of a repository to a local one")
+    parser.add_argument("model", help="name in the repository")
+    parser.add_argument("--version", help="number (default: the newest that is complete)")
+    parser.add_argument("--to", type=Path, required=True, help="local repository; this version there is replaced")
+    _add_remote(parser, "fetch")
 
 
 def _add_versions(commands: Any) -> None:

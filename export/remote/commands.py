@@ -1,4 +1,4 @@
-"""What `python -m export publish`, `versions`, `rollback`, `unpin` and `prune` do."""
+"""What `python -m export publish`, `fetch`, `versions`, `rollback`, `unpin` and `prune` do."""
 
 import json
 import sys
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from export.errors import ExportError
 from export.manifest import check_model_name
+from export.remote import fetch as fetching
 from export.remote import publish as publishing
 from export.remote.layout import CONFIG, MANIFEST, Model, Version, edit_config, read_model, read_models, read_own_config
 from export.remote.serving import Answer, Server, States, Watch, connect, describe_listing, describe_state
@@ -52,6 +54,25 @@ def publish(args: Namespace, console: Console) -> None:
             console.print(table)
             after = "" if same else f", {seconds:.1f} s after the upload"
             console.print(f"{model} {number} serves at {server.url}{after}", soft_wrap=True)
+
+
+def fetch(args: Namespace, console: Console) -> None:
+    """Copy a version from a repository to a local one."""
+    model = check_model_name(args.model)
+    storage = open_storage(args.repository)
+    found = read_model(storage, model)
+    wanted = [number for number in found.complete if args.version in {None, "", str(number)}]
+    if not wanted:
+        got = ", ".join(map(str, found.complete)) or "none"
+        where = f"{storage.address}: {model} {args.version or ''}".rstrip()
+        raise ExportError(f"{where}: got complete versions {got}, expected it among them; next: make versions")
+    version = found.versions[wanted[-1]]
+    total = sum(entry.size_bytes for entry in version.files.values())
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"{model} {version.number}", total=total)
+        folder = fetching.fetch(storage, model, version, args.to, tell=partial(progress.advance, task))
+    console.print(f"{model} {version.number} from {storage.address} is in {folder}", soft_wrap=True)
 
 
 def versions(args: Namespace, console: Console) -> None:

@@ -16,8 +16,6 @@ from tests.integration.s3 import BUCKET, S3, start_s3
 from tests.integration.stack import ROOT
 from tests.unit.test_export_tensorrt import TRTEXEC, put
 
-FOLDER = ROOT / "manifests" / "jobs"
-
 
 @cache
 def render(overlay: str) -> dict[tuple[str, str], Any]:
@@ -48,7 +46,6 @@ def run(
         if "configMapRef" in source:
             environment |= render(overlay)["ConfigMap", source["configMapRef"]["name"]]["data"]
     environment |= {entry["name"]: entry["value"] for entry in container.get("env", [])}
-    environment.pop("fetch.py", None)
 
     def here(text: str) -> str:
         for there, place in paths.items():
@@ -116,7 +113,6 @@ def test_build_publishes_the_version_again_with_a_plan(s3: S3, programs: str, tm
     paths = {
         "/opt/triton-packages": str(packages),
         "/work": str(work),
-        "/job": str(FOLDER / "build-tensorrt"),
         "/app": str(ROOT),
     }
     # What a node with a GPU has.
