@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +68,9 @@ def find_folders(root: Path = MANIFESTS) -> list[str]:
 def has_kubectl() -> bool:
     """Whether anything can be rendered here."""
     return shutil.which("kubectl") is not None
+
+
+needs_kubectl = pytest.mark.skipif(not has_kubectl(), reason=KUBECTL_MISSING)
 
 
 @cache

@@ -11,6 +11,9 @@ import pytest
 import yaml
 
 from tests.integration.stack import ROOT
+from tests.manifests.rendering import needs_kubectl
+
+pytestmark = needs_kubectl
 
 SERVERLESS = "manifests/overlays/serverless"
 

@@ -5,35 +5,27 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.integration.s3 import BUCKET, S3, start_s3
 from tests.integration.stack import ROOT
+from tests.manifests.rendering import needs_kubectl, render
 from tests.unit.test_export_tensorrt import TRTEXEC, put
 
+pytestmark = needs_kubectl
 
-@cache
-def render(overlay: str) -> dict[tuple[str, str], Any]:
+
+def objects_of(overlay: str) -> dict[tuple[str, str], Any]:
     """Objects by kind and name."""
-    done = subprocess.run(
-        ["kubectl", "kustomize", f"manifests/{overlay}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    return {(entry["kind"], entry["metadata"]["name"]): entry for entry in yaml.safe_load_all(done.stdout)}
+    return {(entry["kind"], entry["metadata"]["name"]): entry for entry in render(overlay).objects}
 
 
 def pod_of(overlay: str, job: str) -> dict[str, Any]:
     """The pod of a job."""
-    pod: dict[str, Any] = render(overlay)["Job", job]["spec"]["template"]["spec"]
+    pod: dict[str, Any] = objects_of(overlay)["Job", job]["spec"]["template"]["spec"]
     return pod
 
 
@@ -44,7 +36,7 @@ def run(
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
     for source in container["envFrom"]:
         if "configMapRef" in source:
-            environment |= render(overlay)["ConfigMap", source["configMapRef"]["name"]]["data"]
+            environment |= objects_of(overlay)["ConfigMap", source["configMapRef"]["name"]]["data"]
     environment |= {entry["name"]: entry["value"] for entry in container.get("env", [])}
 
     def here(text: str) -> str:
@@ -147,7 +139,7 @@ def test_build_publishes_the_version_again_with_a_plan(s3: S3, programs: str, tm
     ],
 )
 def test_jobs_are_restricted_and_bounded(overlay: str, job: str) -> None:
-    spec = render(overlay)["Job", job]["spec"]
+    spec = objects_of(overlay)["Job", job]["spec"]
     assert spec["activeDeadlineSeconds"]
     pod = pod_of(overlay, job)
     assert pod["automountServiceAccountToken"] is False
@@ -163,7 +155,7 @@ def test_jobs_are_restricted_and_bounded(overlay: str, job: str) -> None:
 
 
 def test_local_has_all_that_its_parts_name() -> None:
-    objects = render("overlays/local")
+    objects = objects_of("overlays/local")
     pods = [
         objects["InferenceService", "nereid"]["spec"]["predictor"],
         pod_of("overlays/local", "nereid-publish"),

@@ -17,6 +17,7 @@ import yaml
 
 from tests.integration.stack import ROOT, Stack, start_stack, wait_until
 from tests.manifests.metrics import FOREIGN, TARGET, Exposed, kept, selectors
+from tests.manifests.rendering import needs_kubectl, render
 from tests.ports import find_free_ports
 
 FOLDER = ROOT / "manifests" / "monitoring"
@@ -152,11 +153,9 @@ def test_the_dashboard_fits_together() -> None:
             }
 
 
+@needs_kubectl
 def test_dashboard_reaches_grafana_as_one_configmap() -> None:
-    rendered = subprocess.run(
-        ["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True, check=True, timeout=60
-    )
-    objects = {entry["kind"]: entry for entry in yaml.safe_load_all(rendered.stdout)}
+    objects = {entry["kind"]: entry for entry in render("monitoring").objects}
     assert set(objects) == {"ConfigMap", "NetworkPolicy", "PodMonitor", "PrometheusRule"}
     dashboard = objects["ConfigMap"]
     assert dashboard["metadata"]["name"] == "nereid-dashboard"

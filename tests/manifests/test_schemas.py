@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.manifests.changes import changed
-from tests.manifests.rendering import Render, find_folders, has_kubectl, render, title
+from tests.manifests.rendering import Render, find_folders, needs_kubectl, render, title
 from tests.manifests.schemas import CRDS, CRDS_MISSING, close, find_faults
 
 NO_CRDS = Path("/no/crds")
@@ -126,7 +126,7 @@ def test_folders_are_found_but_no_components_and_no_parts(tmp_path: Path) -> Non
     assert find_folders(tmp_path) == ["base", "overlays/a"]
 
 
-@pytest.mark.skipif(not has_kubectl(), reason="needs kubectl")
+@needs_kubectl
 def test_overlay_differs_from_base(rendered: Render) -> None:
     if rendered.name != "base":
         assert rendered.objects != render("base").objects
