@@ -116,8 +116,8 @@ compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is 
 train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
 	@$(BIN)/python -m export.digit_finder
 
-images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE)
-	@$(BIN)/python images.py $(call option,engine,ENGINE)
+images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, PUSH=1)
+	@$(BIN)/python images.py $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(if $(PUSH),--push)
 
 images-lint: .venv/.test ## Lint the Dockerfiles with hadolint
 	@$(BIN)/hadolint --failure-threshold info */Dockerfile

@@ -26,7 +26,7 @@ class Image(NamedTuple):
     """One image.
 
     Attributes:
-        name: without the tag.
+        name: without registry and tag.
         dockerfile: relative to the root of the project.
         target: stage of it; the last where empty.
         suffix: of the tag.
@@ -41,10 +41,10 @@ class Image(NamedTuple):
 
 
 IMAGES = (
-    Image("nereid/transformer", "transformer/Dockerfile", "", "", "the transformer"),
-    Image("nereid/predictor", "predictor/Dockerfile", "synchroniser", "", "the synchroniser"),
-    Image("nereid/predictor", "predictor/Dockerfile", "embedded", "-embedded", "the embedded Triton, for tests"),
-    Image("nereid/export", "export/Dockerfile", "", "", "the jobs that publish"),
+    Image("transformer", "transformer/Dockerfile", "", "", "the transformer"),
+    Image("predictor", "predictor/Dockerfile", "synchroniser", "", "the synchroniser"),
+    Image("predictor", "predictor/Dockerfile", "embedded", "-embedded", "the embedded Triton, for tests"),
+    Image("export", "export/Dockerfile", "", "", "the jobs that publish"),
 )
 
 
@@ -56,16 +56,20 @@ def main() -> int:
     """Build all images and print a table."""
     parser = argparse.ArgumentParser(prog="make images", description=__doc__.partition("\n")[0])
     parser.add_argument("--engine", choices=ENGINES, help="(default: the first of these that works)")
+    parser.add_argument("--registry", default="nereid", help="in front of the images' names (default: %(default)s)")
+    parser.add_argument("--push", action="store_true", help="to that registry, all but the embedded Triton")
     parser.add_argument("--tag", default=version(), help="(default: the version in pyproject.toml, %(default)s)")
     options = parser.parse_args()
     table = Table("image", "runs", "size", "built in s", title="Images")
     try:
         engine = options.engine or find_engine()
         for image in IMAGES:
-            name = f"{image.name}:{options.tag}{image.suffix}"
+            name = f"{options.registry.rstrip('/')}/{image.name}:{options.tag}{image.suffix}"
             print(f"{engine} builds {name}", flush=True)
             began = time.monotonic()
             build(engine, image, name)
+            if options.push and not image.suffix:
+                push(engine, name)
             table.add_row(name, image.what, size(engine, name), f"{time.monotonic() - began:.0f}")
     except (BuildError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -114,6 +118,18 @@ def build(engine: str, image: Image, name: str) -> None:
     if run.returncode:
         lines = "\n".join((run.stdout + run.stderr).splitlines()[-30:])
         raise BuildError(f"{image.dockerfile}: {engine} build got exit status {run.returncode}, expected 0:\n{lines}")
+
+
+def push(engine: str, name: str) -> None:
+    """Push an image to its registry.
+
+    Raises:
+        BuildError: it did not take it.
+    """
+    run = subprocess.run([engine, "push", name], capture_output=True, text=True, check=False)
+    if run.returncode:
+        words = "\n".join(run.stderr.splitlines()[-5:])
+        raise BuildError(f"{name}: {engine} push got exit status {run.returncode}, expected 0:\n{words}")
 
 
 def source() -> str:

@@ -156,7 +156,7 @@ def test_the_dashboard_fits_together() -> None:
 @needs_kubectl
 def test_dashboard_reaches_grafana_as_one_configmap() -> None:
     objects = {entry["kind"]: entry for entry in render("monitoring").objects}
-    assert set(objects) == {"ConfigMap", "NetworkPolicy", "PodMonitor", "PrometheusRule"}
+    assert set(objects) == {"ConfigMap", "PodMonitor", "PrometheusRule"}
     dashboard = objects["ConfigMap"]
     assert dashboard["metadata"]["name"] == "nereid-dashboard"
     assert dashboard["metadata"]["labels"] == {"grafana_dashboard": "1"}

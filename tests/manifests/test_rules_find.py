@@ -127,7 +127,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (selectors.routes_lead_to_services, STANDARD, "Route", another("HTTPRoute", rules=[{"backendRefs": [BACKEND]}])),
     (selectors.pods_of_kserve_are_isolated, SERVERLESS, "NetworkPolicy spec policyTypes", ["Ingress"]),
     (selectors.policies_let_in_who_asks, SERVERLESS, "NetworkPolicy spec ingress", []),
-    (selectors.policies_let_in_who_asks, STANDARD, "NetworkPolicy spec ingress -1 ports", lambda ports: ports[:1]),
+    (selectors.policies_let_in_who_asks, STANDARD, "NetworkPolicy spec ingress", lambda rules: rules[:1]),
     (selectors.services_and_their_monitors_match, STANDARD, "Service", another("Service", selector={"app": "other"})),
     (selectors.services_and_their_monitors_match, STANDARD, "Monitor", another("ServiceMonitor", selector=OTHER)),
     (selectors.monitored_ports_are_open, STANDARD, "M", another("PodMonitor", podMetricsEndpoints=[{"portNumber": 1}])),
