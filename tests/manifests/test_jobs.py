@@ -41,7 +41,7 @@ def run(
 
     def here(text: str) -> str:
         for there, place in paths.items():
-            text = re.sub(rf"(?<![\w/]){there}\b", place, text)  # whole paths: not the /app of /work/app
+            text = re.sub(rf"(?<![\w/]){there}\b", place, text)  # whole paths: not the /app of /scratch/app
         return text
 
     environment = {name: here(value) for name, value in environment.items()} | dict(variables)
@@ -98,13 +98,13 @@ def test_build_publishes_the_version_again_with_a_plan(s3: S3, programs: str, tm
     fetch, build = pod["initContainers"]
     publish = pod["containers"][0]
     assert build["image"].startswith("nvcr.io/nvidia/tritonserver:")
-    work = tmp_path / "work"
-    work.mkdir()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
     packages = tmp_path / "packages"
     packages.mkdir()
     paths = {
         "/opt/triton-packages": str(packages),
-        "/work": str(work),
+        "/scratch": str(scratch),
         "/app": str(ROOT),
     }
     # What a node with a GPU has.
