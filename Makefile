@@ -1,10 +1,12 @@
 # `make` prints the targets. Everything is installed into .venv and .venv-triton.
 PYTHON ?= python3
 UV_VERSION := 0.13.8
+PIP_AUDIT_VERSION := 2.10.1
 
 REPOSITORY ?= model_repository
 FROM ?= model_repository
 KEEP ?= 3
+KEYS ?= keys.txt
 S3_PORT ?= 9000
 TIMEOUT_S ?= 120
 HTTP_PORT ?= 8080
@@ -25,7 +27,7 @@ export REPOSITORY MIRROR POLL_S SETTLE_S PROFILE HTTP_PORT GRPC_PORT TRITON_HTTP
 BIN := .venv/bin
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --overrides overrides.txt \
-	--extra transformer --extra synchroniser
+	--extra transformer --extra otel --extra synchroniser
 SHIPPED := $(if $(filter model_repository,$(REPOSITORY)),models)
 UNMADE = $(if $(filter model_repository,$(FROM)),$(if $(wildcard $(FROM)/$(MODEL)/*/manifest.json),,models))
 manage = $(BIN)/python -m export $@ --repository "$(REPOSITORY)"
@@ -43,7 +45,7 @@ thresholds = $(call option,rate,RATE) $(call option,connections,CONNECTIONS) $(c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo serve protocols loadtest loadtest-cold loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint manifests manifests-scan test test-export e2e-pod check-cluster kind-up kind-test kind-down check fmt lock clean
+.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint manifests manifests-scan test fuzz test-export e2e-pod check-cluster kind-up kind-test kind-down check audit fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +66,14 @@ loadtest-cold: .venv/.loadtest ## Silence, burst, silence, burst: what scale-to-
 	@$(call latency,cold) $(call option,fail-ratio,FAIL_RATIO) $(call option,silence-s,SILENCE_S) \
 		$(call option,burst-s,BURST_S) $(call option,cycles,CYCLES)
 
+flood: .venv/.loadtest ## What a running server does with 2, 5 and 10 times of what it can (URL, MODEL, SECONDS, FACTORS="2 5 10")
+	@$(BIN)/python -m loadtest.flood --url "$(or $(URL),http://127.0.0.1:$(HTTP_PORT))" $(call option,model,MODEL) \
+		$(call option,seconds,SECONDS) $(if $(FACTORS),--factors $(FACTORS))
+
+soak: need-REPOSITORY .venv/.loadtest ## 80 % of what a running server can, a swap every minute (REPOSITORY, MINUTES=30, URL)
+	@$(BIN)/python -m loadtest.soak --url "$(or $(URL),http://127.0.0.1:$(HTTP_PORT))" --repository "$(REPOSITORY)" \
+		$(call option,model,MODEL) $(call option,minutes,MINUTES)
+
 loadtest-ui: .venv/.loadtest ## Locust's web page on loopback until Ctrl-C (LOADTEST_UI_PORT)
 	@exec $(call latency,ui) $(call option,port,LOADTEST_UI_PORT)
 
@@ -80,11 +90,15 @@ export: need-MODEL need-WEIGHTS .venv/.ultralytics ## Add a detector: make expor
 export: USAGE = MODEL=<name> WEIGHTS=<file or official name>
 publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefix or a folder>
 capacity: USAGE = P95_MS=<milliseconds>
-versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
+key: USAGE = NAME=<who> [KEYS=<file>]
+soak versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
 
 need-%: # before several GB are installed; a default counts as missing
 	@test -n "$(if $(filter-out file undefined,$(origin $*)),$($*))" || \
 		{ echo "error: $* is missing; expected make $(MAKECMDGOALS) $(USAGE)" >&2; exit 1; }
+
+key: need-NAME .venv/.stack ## Make an API key for NAME, shown once; its digest goes to the file KEYS
+	@$(BIN)/python -m transformer.keys "$(NAME)" "$(KEYS)"
 
 s3: .venv/.s3 ## Serve S3 for development, in memory, until Ctrl-C (S3_PORT)
 	@exec $(BIN)/python s3.py
@@ -132,6 +146,9 @@ manifests-scan: .venv/.test .venv-scan/.installed ## Scan the rendered pods with
 test: .venv/.test .venv-triton/.installed models ## Run every test that needs no torch
 	@$(BIN)/pytest -m "not export and not pod" -n 2 --dist loadfile --no-loadscope-reorder
 
+fuzz: .venv/.test .venv-triton/.installed models ## Send COUNT (100,000) broken inputs to a server, and show what it answered (SEED)
+	@$(BIN)/python -m tests.fuzz $(call option,count,COUNT) $(call option,seed,SEED)
+
 test-export: .venv/.test .venv/.compare .venv-triton/.installed models ## Run the tests that need torch and ultralytics, or what is compared
 	@$(BIN)/pytest -m export
 
@@ -143,6 +160,10 @@ check: .venv/.test ## Lint, format and types; writes nothing
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+
+audit: .venv/.test ## Known holes of what is pinned (needs PyPI itself)
+	@$(UV) tool run --quiet --from "pip-audit==$(PIP_AUDIT_VERSION)" pip-audit --strict --disable-pip --no-deps \
+		--requirement constraints.txt
 
 fmt: .venv/.test ## Format, and mend what ruff can mend
 	@$(BIN)/ruff check --fix

@@ -122,9 +122,7 @@ def main() -> int:
         given_up = Path(state) / _GIVEN_UP
         if not given_up.exists():
             return 0
-        name = given_up.read_text()
-    reason = "died again and again within seconds of its start; its own words are above"
-    print(f"error: {name} {reason}", file=sys.stderr)
+        print(f"error: {given_up.read_text()}; its own words are above", file=sys.stderr)
     return 1
 
 
@@ -203,15 +201,21 @@ def environment(settings: StackSettings, state: str) -> dict[str, str]:
 
 
 def watch(given_up: Path) -> None:
-    """Stop everything when supervisor gives a part up; an event listener of supervisord.conf.
+    """Stop everything when a part cannot be kept alive; an event listener of supervisord.conf.
 
     Args:
-        given_up: file to write the part's name to.
+        given_up: file to write to which part it was, and why.
     """
     while True:
         headers, payload = childutils.listener.wait(sys.stdin, sys.stdout)
+        event = childutils.get_headers(payload)
+        part = event["processname"]
         if headers["eventname"] == "PROCESS_STATE_FATAL":
-            given_up.write_text(childutils.get_headers(payload)["processname"])
+            given_up.write_text(f"{part} died again and again within seconds of its start")
+            os.kill(os.getppid(), signal.SIGTERM)
+        elif part != "announce" and event["expected"] == "1":
+            # Where the machine is busy that may be no quick death, and would be tried again for ever.
+            given_up.write_text(f"{part} cannot run as it is set up")
             os.kill(os.getppid(), signal.SIGTERM)
         childutils.listener.ok(sys.stdout)
 

@@ -12,6 +12,7 @@ The synchroniser takes `<version>/<profile>.pbtxt`, a stock Triton `<model>/conf
 import ast
 from typing import Any
 
+from export.config import batch_requests
 from export.tensorrt import BATCHES, PLANS
 
 PROFILES = frozenset({"fast", "int8", "gpu", "tensorrt"})
@@ -51,6 +52,7 @@ def _openvino(config: Any, filename: str) -> Any:
     profile = _copy(config, backend="openvino")
     profile.default_model_filename = filename
     profile.max_batch_size = 1
+    batch_requests(profile)
     # How many instances and threads is left to the machine that serves.
     group = profile.instance_group.add()
     group.kind = group.KIND_CPU
@@ -101,6 +103,7 @@ def _on_gpu(config: Any, *, backend: str) -> Any:
     profile.parameters["metadata"].string_value = repr({**metadata, "args": {"dynamic": False}})
     group = profile.instance_group.add(count=1)
     group.kind = group.KIND_GPU
+    batch_requests(profile)
     profile.dynamic_batching.preferred_batch_size[:] = BATCHES[1:]
     profile.dynamic_batching.max_queue_delay_microseconds = 0
     for batch in BATCHES:
@@ -136,5 +139,5 @@ def describe_engine(config: Any, *, capability: str) -> Any:
     described.cc_model_filenames[capability] = PLANS[capability]
     group = described.instance_group.add(count=1)
     group.kind = group.KIND_GPU
-    described.dynamic_batching.SetInParent()
+    batch_requests(described)
     return described

@@ -107,8 +107,22 @@ class Result:
 
     @cached_property
     def versions(self) -> list[str]:
-        """Which version answered, without repetitions in a row."""
-        return [version for version, _ in itertools.groupby(a.version for a in self.answers if not a.error)]
+        """Which versions answered, each where it answered first."""
+        return list(dict.fromkeys(answer.version for answer in self.answers if not answer.error))
+
+    @cached_property
+    def stale(self) -> list[Answer]:
+        """Good answers of a version that had been replaced when they were asked: another had answered since.
+
+        An answer that was under way during a swap may be read late: the order in which answers end says nothing.
+        """
+        first_read: dict[str, float] = {}
+        for answer in self.answers:
+            if not answer.error:
+                first_read.setdefault(answer.version, answer.ended)
+        moments = list(first_read.items())
+        replaced = {version: ended for (version, _), (_, ended) in itertools.pairwise(moments)}
+        return [a for a in self.answers if not a.error and a.started > replaced.get(a.version, float("inf"))]
 
     @property
     def per_second(self) -> float:

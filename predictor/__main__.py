@@ -22,7 +22,7 @@ def main() -> None:
         "triton",
         help="start the embedded Triton on the model repository, in the foreground",
         description="Start the embedded Triton in the foreground. Its settings are environment variables: "
-        + ", ".join(f"PREDICTOR_{name.upper()}" for name in Settings.model_fields),
+        + ", ".join(_variable(name) for name in Settings.model_fields),
     )
     commands.add_parser(
         "sync",
@@ -36,9 +36,17 @@ def main() -> None:
         run(Settings())
     except ValidationError as exc:
         first = exc.errors()[0]
-        sys.exit(f"error: PREDICTOR_{str(first['loc'][0]).upper()}={first['input']}: {first['msg']}")
+        name = _variable(str(first["loc"][0]))
+        print(f"error: {name}={first['input']}: {first['msg']}", file=sys.stderr)
+        sys.exit(2)  # as argparse for a wrong argument: to start it again is of no use
     except StartError as exc:
         sys.exit(f"error: {exc}")
+
+
+def _variable(name: str) -> str:
+    """The environment variable of a setting."""
+    name = name.upper()
+    return name if name == "LOG_FORMAT" else f"PREDICTOR_{name}"
 
 
 def start_triton(settings: Settings) -> None:

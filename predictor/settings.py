@@ -1,6 +1,7 @@
 """Settings of the predictor, read from the environment."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,6 +29,7 @@ class Settings(BaseSettings):
         shm_size_bytes: Shared memory between the server and one model instance, and the step in which it grows
             when a request or a batch does not fit.
         log_verbose: Triton's verbosity; 0 is silent about requests.
+        log_format: Of the synchroniser's log: `json` is one object a line. LOG_FORMAT, the transformer's too.
         sync_address: Where the synchroniser's status and metrics listen.
         sync_port: HTTP port of these.
         poll_s: Seconds between two listings of the repository.
@@ -52,6 +54,7 @@ class Settings(BaseSettings):
     venv: Path = Path(".venv-triton")
     shm_size_bytes: int = Field(default=16 * 1024 * 1024, ge=1024 * 1024)
     log_verbose: int = Field(default=0, ge=0)
+    log_format: Literal["text", "json"] = Field(default="text", validation_alias="LOG_FORMAT")
     sync_address: str = "127.0.0.1"
     sync_port: int = Field(default=8003, ge=1, le=65535)
     poll_s: float = Field(default=10.0, ge=0.1)

@@ -3,9 +3,16 @@
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and whatever they start inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples on every machine, and no limits of time: a busy one would fail them.
+settings.register_profile(
+    "nereid", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("nereid")
 
 # Workers (make test) take files in this order. The first takes longest; those after it share a running stack, which
 # each worker that gets one of them starts for itself.

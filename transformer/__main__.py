@@ -1,42 +1,60 @@
 """`python -m transformer`: the HTTP and gRPC server in front of Triton. KServe owns argv, `TRANSFORMER_*` is ours."""
 
 import asyncio
+import ctypes
 import logging
 import signal
 import socket
+import ssl
 import sys
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
 
 import cv2
 import uvicorn
 import uvloop
 from pydantic import ValidationError
 
-from transformer import arguments
+from transformer import arguments, logs
 from transformer.dataplane import DataPlane
 from transformer.grpc.server import GrpcServer
+from transformer.keys import Keys, KeysError
 from transformer.predictor import Predictor
 from transformer.rest.app import create_app
-from transformer.settings import TransformerSettings
+from transformer.rest.connection import Connection
+from transformer.settings import OpenTelemetrySettings, TransformerSettings
 from transformer.synchroniser import Synchroniser
+from transformer.trace import Trace
+
+if TYPE_CHECKING:
+    from transformer.spans import Spans
 
 log = logging.getLogger("transformer")
 
 _INTERVAL_S = 0.1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT_BYTES = 8 * 2**20  # a picture of 2.8 megapixels: memory of smaller ones is used again
 
 
 def main() -> int:
-    """Serve until SIGTERM or Ctrl-C; requests that were accepted are finished."""
+    """Serve until SIGTERM or Ctrl-C; requests that were accepted are finished.
+
+    Returns:
+        0 after a stop that was asked for; 2 where an argument, a setting or a file that one names is wrong, so that to
+        start it again is of no use; 1 else.
+    """
     args = arguments.parse(sys.argv[1:])
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for noisy in ("uvicorn", "httpx"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         settings = TransformerSettings()
     except ValidationError as exc:
         for error in exc.errors():
-            name = "TRANSFORMER_" + "_".join(str(part) for part in error["loc"]).upper()
+            name = "_".join(str(part) for part in error["loc"]).upper()
+            name = name if name == "LOG_FORMAT" else f"TRANSFORMER_{name}"
             print(f"error: {name}: got {error['input']!r}, expected: {error['msg']}", file=sys.stderr)
         return 2
+    logs.configure(settings.log_format)
+    give_memory_back()
     for option in args.ignored:
         log.warning("option --%s changes nothing here", option)
     # Requests are the unit of parallelism: OpenCV's own threads would only fight for the same cores.
@@ -49,13 +67,27 @@ def main() -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(serve(args, settings))
-    except PortError as exc:
+    except (PortError, KeysError, TlsError) as exc:
         print(f"error: {exc}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(exc, PortError) else 2
+
+
+def give_memory_back() -> None:
+    """Have glibc return the memory of large pictures at once: by itself it keeps up to 64 MiB for each thread.
+
+    Its thresholds grow with what is freed, up to 32 MiB, unless they are set (mallopt(3)).
+    """
+    with suppress(AttributeError):  # another C library
+        for threshold in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(threshold, _KEPT_BYTES)
 
 
 class PortError(Exception):
     """A port cannot be listened on; the message says which."""
+
+
+class TlsError(Exception):
+    """Certificate or key cannot be used; the message says which."""
 
 
 class Server(uvicorn.Server):
@@ -86,22 +118,34 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
 
     Raises:
         PortError: a port cannot be listened on.
+        KeysError: the file of API keys cannot be used.
+        TlsError: certificate or key cannot.
     """
     # Here and not by uvicorn, to say in one line what is wrong.
+    keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
+    if args.tls:
+        check_tls(args.tls)
     listener = listen(settings.host, args.http_port)
     secret = settings.predictor_secret.get_secret_value()
-    predictor = Predictor(args.predictor_host, timeout_s=settings.request_timeout_s, secret=secret)
+    predictor = Predictor(args.predictor_host, secret=secret)
     dataplane = DataPlane(predictor, Synchroniser(settings.sync_url), settings)
-    grpc_server = GrpcServer(dataplane, settings)
+    spans = open_spans(OpenTelemetrySettings())
+    trace = spans.begin if spans else Trace
+    grpc_server = GrpcServer(dataplane, settings, keys, trace=trace)
     # gRPC says no more than "failed".
     listen(settings.host, args.grpc_port).close()
-    grpc_server.listen(settings.host, args.grpc_port)
+    grpc_server.listen(settings.host, args.grpc_port, args.tls)
     config = uvicorn.Config(
-        create_app(settings, dataplane),
+        create_app(settings, dataplane, keys, trace=trace),
+        # uvicorn only calls it
+        http=partial(Connection, timeout_s=settings.body_timeout_s, admission=dataplane.admission),  # type: ignore[arg-type]
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        ssl_certfile=args.tls.cert_file if args.tls else None,
+        ssl_keyfile=args.tls.key_file if args.tls else None,
     )
     server = Server(config, grpc_server, grace_s=settings.shutdown_timeout_s)
     line = "http://%s:%d and gRPC on %d in front of Triton at %s"
@@ -111,7 +155,37 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
         await server.serve(sockets=[listener])
     finally:
         await dataplane.close()
+        if spans:
+            spans.close()
     return 0 if server.started else 1
+
+
+def open_spans(settings: OpenTelemetrySettings) -> "Spans | None":
+    """Where spans go; None where OpenTelemetry's variables name no collector, or one that cannot be used."""
+    if not settings.is_on:
+        return None
+    if settings.protocol != "http/protobuf":
+        log.error("no spans: OTEL_EXPORTER_OTLP_PROTOCOL: got %r, expected http/protobuf", settings.protocol)
+        return None
+    try:
+        from transformer.spans import Spans  # noqa: PLC0415  # who exports none need not have it, nor wait for it
+    except ImportError as exc:
+        log.error("no spans: %s; OTEL_EXPORTER_OTLP_ENDPOINT needs the extra otel of pyproject.toml", exc)
+        return None
+    return Spans()
+
+
+def check_tls(tls: arguments.Tls) -> None:
+    """Look whether both servers can show it: neither says what is wrong.
+
+    Raises:
+        TlsError: a file is missing, or no such thing, or they do not belong together.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as exc:
+        files = f"--ssl_certfile={tls.cert_file} --ssl_keyfile={tls.key_file}"
+        raise TlsError(f"{files}: {exc.strerror or exc}; expected a certificate and its key, PEM") from exc
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,6 @@
 """Draw what was found on the picture it was found in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import cv2
@@ -17,7 +17,28 @@ _COLOURS = (
     (240, 50, 230), (128, 128, 0), (170, 110, 40), (128, 0, 0), (0, 0, 128), (90, 90, 90),
 )  # fmt: skip
 _WHITE = (255, 255, 255)
-_JPEG_LONGEST_SIDE = 65500  # libjpeg's JPEG_MAX_DIMENSION
+
+PictureType = Literal["image/jpeg", "image/png"]
+
+# libjpeg's JPEG_MAX_DIMENSION, libpng's PNG_USER_WIDTH_MAX.
+_LONGEST_SIDES: Mapping[PictureType, int] = {"image/jpeg": 65_500, "image/png": 1_000_000}
+
+
+def check_size(image_hwc: Image, media_type: PictureType) -> None:
+    """Refuse a picture that cannot be sent back in a format, before it is drawn on.
+
+    Raises:
+        PayloadTooLarge: a side is longer than the format can say.
+    """
+    height, width = image_hwc.shape[:2]
+    longest = _LONGEST_SIDES[media_type]
+    if max(height, width) > longest:
+        others = [name for name, side in _LONGEST_SIDES.items() if max(height, width) <= side]
+        name = media_type.removeprefix("image/").upper()
+        raise PayloadTooLarge(
+            f"Accept: {media_type}: {width}x{height} is over {name}'s {longest} a side;"
+            f" ask for {' or '.join([*others, 'application/json'])}"
+        )
 
 
 def draw_detections(image_hwc: Image, detections: Detections, *, labels: Sequence[str]) -> Image:
@@ -29,7 +50,7 @@ def draw_detections(image_hwc: Image, detections: Detections, *, labels: Sequenc
         labels: one for each detection.
     """
     drawn = image_hwc.copy()
-    thickness = max(round(sum(image_hwc.shape[:2]) / 700), 1)
+    thickness = _thickness(drawn)
     # The weakest first, so that the strongest lies on top.
     for index in reversed(range(len(labels))):
         x1, y1, x2, y2 = (int(value) for value in detections.boxes_xyxy[index].round())
@@ -44,25 +65,23 @@ def draw_label(image_hwc: Image, label: str) -> Image:
     height, width = image_hwc.shape[:2]
     factor = max(min(-(-200 // min(height, width)), 2000 // max(height, width)), 1)
     drawn = np.ascontiguousarray(image_hwc.repeat(factor, axis=0).repeat(factor, axis=1))
-    _write(drawn, label, at_xy=(0, 0), colour=_COLOURS[2], thickness=max(round(sum(drawn.shape[:2]) / 700), 1))
+    _write(drawn, label, at_xy=(0, 0), colour=_COLOURS[2], thickness=_thickness(drawn))
     return drawn
 
 
-def encode(image_hwc: Image, media_type: Literal["image/jpeg", "image/png"]) -> bytes:
-    """RGB array to an encoded picture.
-
-    Raises:
-        PayloadTooLarge: a side is longer than JPEG can say.
-    """
+def encode(image_hwc: Image, media_type: PictureType) -> bytes:
+    """RGB array, of a size that `check_size` lets pass, to an encoded picture."""
     if media_type == "image/jpeg":
-        height, width = image_hwc.shape[:2]
-        if max(height, width) > _JPEG_LONGEST_SIDE:
-            raise PayloadTooLarge(
-                f"Accept: image/jpeg: {width}x{height} is over JPEG's {_JPEG_LONGEST_SIDE} a side; ask for image/png"
-            )
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(image_hwc), quality=90, colorspace="RGB"))
     _, data = cv2.imencode(".png", cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR))
     return data.tobytes()
+
+
+def _thickness(image_hwc: Image) -> int:
+    """Of lines: in proportion to the picture, but no more than its shorter side; OpenCV draws none over 32767."""
+    height, width = image_hwc.shape[:2]
+    thickness: int = max(min(round((height + width) / 700), height, width), 1)
+    return thickness
 
 
 def _write(drawn: Image, label: str, *, at_xy: tuple[int, int], colour: tuple[int, int, int], thickness: int) -> None:

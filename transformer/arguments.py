@@ -7,6 +7,7 @@ this list with the SDK's.
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 # Options of the SDK's own model server that change nothing here; accepted, so that its manifests work.
 _ACCEPTED = (
@@ -14,10 +15,18 @@ _ACCEPTED = (
     "--enable_latency_logging", "--configure_logging", "--log_config_file", "--access_log_format", "--event-loop",
     "--timeout-keep-alive", "--protocol", "--predictor_protocol", "--predictor_use_ssl",
     "--predictor_request_timeout_seconds", "--grpc_max_send_message_length", "--grpc_max_receive_message_length",
-    "--predictor_request_retries", "--ssl_certfile", "--ssl_keyfile",
+    "--predictor_request_retries",
 )  # fmt: skip
 
 _TRITON_GRPC_PORT = 8001
+
+
+@dataclass(frozen=True)
+class Tls:
+    """What both servers show, PEM."""
+
+    cert_file: Path
+    key_file: Path
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,7 @@ class Arguments:
     """What argv says.
 
     Attributes:
+        tls: where clients speak TLS.
         http_port, grpc_port: to listen on.
         predictor_host: `host:port` of Triton's gRPC.
         ignored: options that were given and change nothing.
@@ -33,6 +43,7 @@ class Arguments:
     http_port: int
     grpc_port: int
     predictor_host: str
+    tls: Tls | None
     ignored: tuple[str, ...]
 
 
@@ -54,6 +65,8 @@ def parse(argv: list[str]) -> Arguments:
     )
     parser.add_argument("--http_port", type=_port, default=8080, help="v1, v2 and /predict (default: %(default)s)")
     parser.add_argument("--grpc_port", type=_port, default=8081, help="v2 over gRPC (default: %(default)s)")
+    parser.add_argument("--ssl_certfile", type=Path, metavar="FILE", help="PEM certificates: both ports speak TLS")
+    parser.add_argument("--ssl_keyfile", type=Path, metavar="FILE", help="PEM key of the first of them")
     parser.add_argument(
         "--model_name", default="model", help="name of the InferenceService; models have their own names"
     )
@@ -66,9 +79,13 @@ def parse(argv: list[str]) -> Arguments:
     options = vars(parser.parse_args(argv))
     host, http_port, grpc_port = (options.pop(name) for name in ("predictor_host", "http_port", "grpc_port"))
     options.pop("model_name")
+    cert_file, key_file = options.pop("ssl_certfile"), options.pop("ssl_keyfile")
+    if bool(cert_file) != bool(key_file):
+        parser.error("--ssl_certfile and --ssl_keyfile: got one, expected both or none")
     if options["workers"] == 1:
         options.pop("workers")
-    return Arguments(http_port, grpc_port, predictor_host=host, ignored=tuple(sorted(options)))
+    tls = Tls(cert_file, key_file) if cert_file else None
+    return Arguments(http_port, grpc_port, predictor_host=host, tls=tls, ignored=tuple(sorted(options)))
 
 
 def _port(text: str) -> int:

@@ -5,17 +5,19 @@ REST and gRPC are thin skins over `DataPlane`, so that they cannot differ.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transformer import metrics
+from transformer import metrics, work
+from transformer.admission import Admission, Deadline
+from transformer.asked import Asked
 from transformer.decoding import Picture, decode
 from transformer.descriptions import Descriptions
 from transformer.errors import (
@@ -31,6 +33,7 @@ from transformer.letterbox import Image, Letterbox
 from transformer.model import Model
 from transformer.parameters import read_selection
 from transformer.predictor import Predictor, TensorRefused
+from transformer.record import current
 from transformer.settings import TransformerSettings
 from transformer.stages import Stages
 from transformer.synchroniser import Synchroniser
@@ -39,26 +42,9 @@ from transformer.tasks.detect import Detections, Selection
 from transformer.tensors import Tensor
 
 _SWAP_TRIES = 5
-
+_DESCRIBED = "the model was described"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a request says beside its items.
-
-    Attributes:
-        model: its name.
-        version: a certain one, or "" for what serves.
-        parameters: of the task, see `parameters.py`; of Triton where the items are a model's own tensors.
-        scheduling: what Triton's scheduler is told: `priority`, and `timeout` in microseconds.
-    """
-
-    model: str
-    version: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    scheduling: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,8 +103,13 @@ class DataPlane:
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="pictures")
         self._descriptions = Descriptions(predictor)
+        self.admission = Admission(
+            max_in_flight=settings.max_in_flight,
+            max_waiting=settings.max_waiting,
+            max_bodies_bytes=settings.max_bodies_bytes,
+        )
         # A decoded picture is large: so many are in memory at once, whatever the number of requests.
-        self._in_flight = asyncio.Semaphore(settings.max_in_flight)
+        self._places = asyncio.Semaphore(settings.max_in_flight)
 
     async def close(self) -> None:
         """Let go of threads and channel."""
@@ -126,9 +117,20 @@ class DataPlane:
         await self._synchroniser.close()
         await self._predictor.close()
 
+    def deadline(self, timeout_s: float | None) -> Deadline:
+        """Until when a request must be answered: the time it names, but no more than the settings allow."""
+        longest_s = self._settings.request_timeout_s
+        return Deadline.after(longest_s if timeout_s is None else min(timeout_s, longest_s))
+
     async def ready(self) -> bool:
         """Whether requests can be answered."""
-        return await self._predictor.ready() and await self._synchroniser.ready()
+        return await self.predictor_ready() and await self._synchroniser.ready()
+
+    async def predictor_ready(self) -> bool:
+        """Whether Triton says that it is ready."""
+        ready = await self._predictor.ready()
+        metrics.PREDICTOR_READY.set(ready)
+        return ready
 
     async def synchroniser_status(self) -> bytes:
         """JSON of what the synchroniser knows: versions, what serves, what was refused and why.
@@ -139,15 +141,23 @@ class DataPlane:
         """
         return await self._synchroniser.status()
 
-    async def model(self, name: str, version: str = "") -> Model:
+    async def model(self, name: str, version: str = "", deadline: Deadline | None = None) -> Model:
         """Description of what serves now.
+
+        Args:
+            name: of the model.
+            version: a certain one, or "" for what serves.
+            deadline: of the request that needs it.
 
         Raises:
             ModelNotFound: no such model or version.
             PredictorUnavailable: the first models are still on their way.
+            DeadlineExceeded: Triton did not describe it in time.
         """
-        async with self._told_apart(name, version):
-            return await self._descriptions.get(name, version)
+        async with deadline.limit(_DESCRIBED) if deadline else nullcontext(), self._told_apart(name, version):
+            model = await self._descriptions.get(name, version)
+        current().found(model.name, model.version)
+        return model
 
     async def models(self) -> list[str]:
         """Names of the models that serve, in alphabetical order."""
@@ -161,7 +171,9 @@ class DataPlane:
             NothingServes: no version of it serves.
         """
         async with self._told_apart(name, version):
-            return await self._predictor.versions(name, version)
+            versions = await self._predictor.versions(name, version)
+        current().found(name, version or versions[-1])
+        return versions
 
     async def config(self, name: str, version: str = "") -> Any:
         """Triton's `inference.ModelConfig` of a model."""
@@ -183,6 +195,8 @@ class DataPlane:
             known = await self._synchroniser.knows(name)
             if known is False and isinstance(exc, NothingServes):
                 raise ModelNotFound(f"model {name!r} is unknown") from exc
+            if known:
+                current().found(name, "")
             if known and not version:
                 raise NothingServes(name) from exc
             raise
@@ -200,58 +214,65 @@ class DataPlane:
         Raises:
             ServingError: the first error of any picture; the rest is not waited for.
         """
-        model = await self.model(asked.model, asked.version)
+        model = await self.model(asked.model, asked.version, asked.deadline)
         _check_task(model, "pictures")
-        self._check_count(len(images))
+        self.check_count(len(images))
         # Class names are those of the version that answers: read again only where it is another one.
         selection = read_selection(asked.parameters, model)
 
         def select(answered: Model) -> Selection:
             return selection if answered is model else read_selection(asked.parameters, answered)
 
+        # The pictures of a request stand in line a few at a time: those of others come in between.
+        own = asyncio.Semaphore(self._settings.max_in_flight)
+
         async def one(index: int, data: bytes) -> ImageResult:
             try:
-                return await self._infer_image(asked, data, select, keep_image=keep_images)
+                async with own:
+                    return await self._infer_image(asked, data, select, keep_image=keep_images)
             except ServingError as exc:
                 if len(images) > 1 and exc.phrase is None:
                     raise type(exc)(f"picture {index} of {len(images)}: {exc}") from exc
                 raise
 
         for _ in range(_SWAP_TRIES):
-            try:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(one(index, data)) for index, data in enumerate(images)]
-            except ExceptionGroup as errors:
-                raise errors.exceptions[0] from errors
-            results = [task.result() for task in tasks]
+            results = await _all_or_first_error([one(index, data) for index, data in enumerate(images)])
             # A request has one answer, of one version: a swap that falls into it makes it start again.
             if len({result.model.version for result in results}) == 1:
+                current().found(results[0].model.name, results[0].model.version)
                 for result in results:
-                    metrics.count_item(result.model, result.stages)
+                    _count(result)
                 return results
         raise PredictorUnavailable(f"{asked.model}: several versions answered one request, {_SWAP_TRIES} times")
 
     async def infer_rows(self, asked: Asked, rows: tabular.Rows) -> TableResult:
         """Ask a model about rows of a table, in as few runs as its batch size allows."""
         stages = Stages()
-        model = await self.model(asked.model, asked.version)
+        model = await self.model(asked.model, asked.version, asked.deadline)
         _check_task(model, "rows")
-        self._check_count(len(rows))
+        self.check_count(len(rows))
         read_selection(asked.parameters, model)
 
         async def ask(model: Model) -> tuple[list[dict[str, NDArray[Any]]], set[str]]:
             with stages.time("preprocess"):
-                table = tabular.preprocess(rows, model)
+                table = await work.run(lambda: tabular.preprocess(rows, model), little=tabular.is_little(rows))
             size = model.max_batch_size
             parts = [table[first : first + size] for first in range(0, len(table), size)]
+            own = asyncio.Semaphore(self._settings.max_in_flight)
+
+            async def one(part: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], str]:
+                async with own, self._place(asked.deadline):
+                    return await self._run(model, part, asked)
+
             with stages.time("infer"):
-                answers = await asyncio.gather(*(self._run(model, part, asked) for part in parts))
+                answers = await _all_or_first_error([one(part) for part in parts])
             return [outputs for outputs, _ in answers], {answered for _, answered in answers}
 
         model, parts = await self._ask(asked, ask)
         with stages.time("postprocess"):
             values = np.concatenate([tabular.postprocess(outputs, model) for outputs in parts])
-        metrics.count_item(model, stages)
+        current().found(model.name, model.version)
+        metrics.count_item(model.name, model.version, stages.ms)
         return TableResult(model, values, stages, stages.total_ms())
 
     async def infer_tensors(
@@ -263,14 +284,14 @@ class DataPlane:
             InvalidRequest: the model takes no such tensors, or has no such output; in Triton's words.
         """
         stages = Stages()
+        asked.deadline.check("the model was asked")
         with stages.time("infer"):
             try:
-                answer = await self._predictor.infer_tensors(
-                    asked.model, inputs, outputs=outputs, parameters=asked.parameters, version=asked.version
-                )
+                answer = await self._predictor.infer_tensors(asked, inputs, outputs)
             except TensorRefused as exc:
                 raise InvalidRequest(exc.reason) from exc
-        metrics.count_tensors(asked.model, answer[1], stages)
+        current().found(asked.model, answer[1])
+        metrics.count_item(asked.model, answer[1], {"infer": stages.ms["infer"]})
         return answer
 
     async def _infer_image(
@@ -290,8 +311,9 @@ class DataPlane:
             return ({key: output[0] for key, output in outputs.items()}, plan), {answered}
 
         arrived = time.perf_counter()
-        async with self._in_flight:
+        async with self._place(asked.deadline):
             stages.add("queue", arrived)
+            asked.deadline.check("the picture was decoded")
             model, (outputs, plan) = await self._ask(asked, ask)
             assert picture is not None, "an answer had a picture"  # noqa: S101
             choose = partial(_choose, outputs, model, plan, select, stages)
@@ -299,8 +321,19 @@ class DataPlane:
         kept = picture.image_hwc if keep_image else None
         return ImageResult(model, picture.size_wh, kept, detections, probabilities, stages, stages.total_ms())
 
+    @asynccontextmanager
+    async def _place(self, deadline: Deadline) -> AsyncIterator[None]:
+        """One of the pictures, or parts of a table, that are worked at."""
+        async with deadline.limit("it was worked at"):
+            await self._places.acquire()
+        try:
+            yield
+        finally:
+            self._places.release()
+
     async def _run(self, model: Model, array: NDArray[Any], asked: Asked) -> tuple[dict[str, NDArray[Any]], str]:
-        return await self._predictor.infer(model, array, version=asked.version, scheduling=asked.scheduling)
+        asked.deadline.check("the model was asked")
+        return await self._predictor.infer(asked, model, array)
 
     async def _ask(self, asked: Asked, ask: Callable[[Model], Awaitable[tuple[T, set[str]]]]) -> tuple[Model, T]:
         """Ask until the version that answers is one that the tensors were made for; its description, and the answer.
@@ -311,7 +344,7 @@ class DataPlane:
         """
         refused: TensorRefused | None = None
         for _ in range(_SWAP_TRIES):
-            model = await self.model(asked.model, asked.version)
+            model = await self.model(asked.model, asked.version, asked.deadline)
             try:
                 answer, answered = await ask(model)
             except TensorRefused as exc:
@@ -325,7 +358,10 @@ class DataPlane:
             self._descriptions.forget(asked.model, asked.version)
             if len(answered) == 1:
                 with suppress(ModelNotFound):  # the next swap has come
-                    swapped = await self._descriptions.get_answered(asked.model, asked.version, answered=min(answered))
+                    async with asked.deadline.limit(_DESCRIBED):
+                        swapped = await self._descriptions.get_answered(
+                            asked.model, asked.version, answered=min(answered)
+                        )
                     if swapped.takes_the_same_as(model):
                         return swapped, answer
         if refused:
@@ -362,11 +398,38 @@ class DataPlane:
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
-    def _check_count(self, count: int) -> None:
+    def check_count(self, count: int) -> None:
+        """Refuse a request of no items, or of too many.
+
+        Raises:
+            InvalidRequest: there are none.
+            PayloadTooLarge: there are more than the limit.
+        """
         if not 0 < count <= self._settings.max_items:
             limit = self._settings.max_items
             error = PayloadTooLarge if count else InvalidRequest
             raise error(f"got {count} pictures or rows in one request, expected 1 to {limit}")
+
+
+async def _all_or_first_error(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Results in their order, or the first error alone; what is left undone then is cancelled.
+
+    The error is raised where nothing refers to it any more: a group or a task that it can be reached from makes a
+    circle of error, frames and pictures, and that stays in memory until Python looks for such.
+    """
+    error: BaseException | None = None
+    tasks: list[asyncio.Task[T]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks.extend(group.create_task(coroutine) for coroutine in works)
+    except ExceptionGroup as errors:
+        error = errors.exceptions[0]
+    if error is None:
+        return [task.result() for task in tasks]
+    try:
+        raise error
+    finally:
+        del error, tasks, works, group
 
 
 def _check_task(model: Model, got: Literal["pictures", "rows"]) -> None:
@@ -374,6 +437,12 @@ def _check_task(model: Model, got: Literal["pictures", "rows"]) -> None:
     if got != expected:
         task = f"for {expected} ({model.task})" if model.task else "without a task in its config: it takes its tensors"
         raise InvalidRequest(f"{model.name} is a model {task}: got {got}")
+
+
+def _count(result: ImageResult) -> None:
+    width, height = result.image_wh
+    detections = None if result.detections is None else len(result.detections.scores)
+    metrics.count_image(result.model, result.stages.ms, pixels=width * height, detections=detections)
 
 
 def _choose(

@@ -29,6 +29,8 @@ class Descriptions:
             return model
         if key not in self._fetching:
             self._fetching[key] = asyncio.create_task(self._fetch(name, version))
+            # Where nobody waits any more, asyncio would log its error with a traceback.
+            self._fetching[key].add_done_callback(lambda task: task.cancelled() or task.exception())
         # Shielded: the client that asked first may go away while others wait.
         return await asyncio.shield(self._fetching[key])
 

@@ -3,6 +3,7 @@
     ServingError              500
       InvalidRequest          400   tensor name, shape, encoding, parameter
         InvalidImage          400   bytes are no picture we decode
+      NoMessage             400   a gRPC call without its message
       UnsupportedMedia        415   format or content encoding not on the list
       PayloadTooLarge         413   bytes or pixels
       ModelNotFound           404
@@ -11,18 +12,38 @@
           NothingServes       503   no version of the model
         PredictorTimeout      504
       Overloaded              429   refused at admission; Retry-After
+        OutOfMemory           429   there is none left
+      DeadlineExceeded        504   the request's own time was over
+      BodyTimeout             408   the body stopped coming
+      Unauthenticated         401   no API key
+      Forbidden               403   an API key that is not known
+      ClientGone              499   nobody reads the answer
 
-A message says what, got and expected. Errors of 500 and above keep their message for the log; the client reads a fixed
-phrase and the request id.
+A message says what, got and expected. What a client sent stands in quotes or behind "got", for there the log cuts it.
+Errors of 500 and above keep their message for the log; the client reads a fixed phrase and the request id.
 """
 
 import logging
-from typing import ClassVar
+import re
+import reprlib
+from typing import Any, ClassVar
 
 import grpc
 
 MESSAGE_LENGTH = 600  # of what is quoted from a client, in answers and in the log
+# Where what a client sent may begin, in our words and in those of Triton and of libraries.
+_VALUE = re.compile(r"b?['\"]|\b(got|found)\b", re.IGNORECASE)
 _LOG_LENGTH = 10_000  # of what Triton says, tracebacks of its backends among it
+
+
+# repr() of what JSON brings can be long, and fails where it is deep.
+_EXCERPT = reprlib.Repr()
+_EXCERPT.maxlevel, _EXCERPT.maxstring, _EXCERPT.maxother = 2, 60, 60
+
+
+def excerpt(value: Any) -> str:
+    """A client's value in a message: short, however long or deep it is."""
+    return _EXCERPT.repr(value)[:MESSAGE_LENGTH]
 
 
 class ServingError(Exception):
@@ -48,10 +69,13 @@ class ServingError(Exception):
         return message if len(message) <= MESSAGE_LENGTH else f"{message[:MESSAGE_LENGTH]} ..."
 
     def for_log(self) -> str:
-        """What the log reads: all of a failure of ours; on one line, and cut, what quotes a client."""
-        if self.phrase is None:
-            return repr(self.for_client(""))
-        return f"{type(self).__name__}: {self}"[:_LOG_LENGTH]
+        """What the log reads: all of a failure of ours; of a client's mistake as much as quotes nothing it sent."""
+        message = f"{type(self).__name__}: {self}"
+        if self.phrase is not None:
+            return message[:_LOG_LENGTH]
+        # A part of a payload ends nobody knows where: quotes in it, or it is cut.
+        value = _VALUE.search(message)
+        return f"{message[: value.start()]}..." if value else message[:MESSAGE_LENGTH]
 
     @property
     def log_level(self) -> int:
@@ -69,6 +93,12 @@ class InvalidRequest(ServingError):
 
 class InvalidImage(InvalidRequest):
     """The bytes are no picture that can be decoded."""
+
+
+class NoMessage(InvalidRequest):
+    """A gRPC call ended before there was a message; the code is the one that gRPC's list of codes has for it."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
 
 
 class UnsupportedMedia(ServingError):
@@ -134,3 +164,60 @@ class Overloaded(ServingError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     phrase = None
     retry_after_s = 1
+
+    @property
+    def log_level(self) -> int:
+        """The request's own line says 429, and metrics count why: under a flood a second line is load."""
+        return logging.DEBUG
+
+
+class OutOfMemory(Overloaded):
+    """What becomes of a MemoryError."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no memory for it now; send less at once, or give the server more")
+
+    @property
+    def log_level(self) -> int:
+        """For the operator."""
+        return logging.ERROR
+
+
+class DeadlineExceeded(ServingError):
+    """The time that the request has was over."""
+
+    status = 504
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    phrase = None
+
+
+class BodyTimeout(ServingError):
+    """The client stopped sending in the middle of a body or a message."""
+
+    status = 408
+    code = grpc.StatusCode.DEADLINE_EXCEEDED  # not CANCELLED: that is what a client reads of a call it gave up itself
+    phrase = None
+
+
+class ClientGone(ServingError):
+    """The client closed its connection; the status is nginx's, for the log."""
+
+    status = 499
+    code = grpc.StatusCode.CANCELLED
+    phrase = None
+
+
+class Unauthenticated(ServingError):
+    """No API key where one is asked for."""
+
+    status = 401
+    code = grpc.StatusCode.UNAUTHENTICATED
+    phrase = None
+
+
+class Forbidden(ServingError):
+    """An API key that is not known."""
+
+    status = 403
+    code = grpc.StatusCode.PERMISSION_DENIED
+    phrase = None

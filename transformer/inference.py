@@ -15,8 +15,10 @@ import numpy as np
 import orjson
 
 from transformer import replies
-from transformer.dataplane import Asked, DataPlane, ImageResult, TableResult
-from transformer.errors import InvalidRequest
+from transformer.admission import Deadline
+from transformer.asked import Asked
+from transformer.dataplane import DataPlane, ImageResult, TableResult
+from transformer.errors import InvalidRequest, PayloadTooLarge, excerpt
 from transformer.model import Model, TensorMetadata
 from transformer.tensors import DTYPES, Tensor, check, check_form, from_array, from_elements, to_array, to_elements
 from transformer.work import FEW_PREDICTIONS, LITTLE_JSON_BYTES, run
@@ -30,7 +32,8 @@ _NO_CLASS = -1  # pads class_ids; 0 is a class
 # What a client of Triton may say of any request, and Triton's scheduler reads.
 _SCHEDULING = ("priority", "timeout")
 _MOST = 256  # inputs, outputs or parameters
-_MANY_ELEMENTS = 10_000  # are counted in a millisecond; more would hold up the event loop
+_MANY_ELEMENTS = 10_000  # of BYTES are counted in a millisecond; more would hold up the event loop
+_MOST_ELEMENTS = 2**20
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -42,12 +45,14 @@ class InferRequest:
         model: name of the model.
         version: a certain one, or "" for what serves.
         inputs: the tensors.
+        deadline: when the answer is of no use any more.
         outputs: names of those that are wanted; all where there are none.
         parameters: of the request.
     """
 
     model: str
     inputs: Sequence[Tensor]
+    deadline: Deadline
     version: str = ""
     outputs: Sequence[str] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -82,11 +87,11 @@ async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
         raise InvalidRequest(f"inputs: got {names}, expected each name once")
     for tensor in request.inputs:
         check_form(tensor.name, tensor.datatype, tensor.shape)
-        if tensor.datatype == "BYTES" and math.prod(tensor.shape) > _MANY_ELEMENTS:
-            await run(partial(check, tensor), little=False)
-        else:
-            check(tensor)
-    model = await dataplane.model(request.model, request.version)
+        elements = math.prod(tensor.shape) if tensor.datatype == "BYTES" else 0
+        if elements > _MOST_ELEMENTS:
+            raise PayloadTooLarge(f"input {tensor.name!r}: {elements} elements are over the limit of {_MOST_ELEMENTS}")
+        await run(partial(check, tensor), little=elements <= _MANY_ELEMENTS)
+    model = await dataplane.model(request.model, request.version, request.deadline)
     if _holds_pictures(request, model):
         return await _infer_pictures(dataplane, request, model)
     if _holds_rows(request, model):
@@ -112,13 +117,13 @@ def interface(model: Model) -> tuple[Sequence[TensorMetadata], Sequence[TensorMe
     ]
 
 
-async def read_raw_input(dataplane: DataPlane, name: str, version: str, data: bytes) -> Tensor:
+async def read_raw_input(dataplane: DataPlane, name: str, version: str, data: bytes, deadline: Deadline) -> Tensor:
     """The only input of a model from nothing but its bytes: one encoded picture, or numbers of one free dimension.
 
     Raises:
         InvalidRequest: the model has several inputs, or the bytes do not say its shape.
     """
-    model = await dataplane.model(name, version)
+    model = await dataplane.model(name, version, deadline)
     inputs, _ = interface(model)
     if len(inputs) != 1:
         raise InvalidRequest(f"{name} has {len(inputs)} inputs: expected Inference-Header-Content-Length over 0")
@@ -156,17 +161,21 @@ async def _infer_pictures(dataplane: DataPlane, request: InferRequest, model: Mo
     if math.prod(tensor.shape[1:]) != 1 or not tensor.shape:
         raise InvalidRequest(f"input 'image': shape: got {list(tensor.shape)}, expected [n], one element for a picture")
     _check_outputs(request, model)
+    dataplane.check_count(math.prod(tensor.shape))
     read = _read_base64 if tensor.from_text else to_elements
     images = await run(lambda: read(tensor), little=not tensor.from_text or len(tensor.data) <= LITTLE_JSON_BYTES)
     results = await dataplane.infer_images(_asked(request), images)
     write = _write_detections if results[0].detections is not None else _write_classes
     little = sum(result.count for result in results) <= FEW_PREDICTIONS
-    return await _respond(request, results[0].model, write(results), little=little)
+    return await _respond(request, results[0].model, write(results, _deadline(request)), little=little)
 
 
 async def _infer_rows(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
     _check_outputs(request, model)
-    result = await dataplane.infer_rows(_asked(request), to_array(request.inputs[0]))
+    (tensor,) = request.inputs
+    if not tensor.shape:
+        raise InvalidRequest(f"input {tensor.name!r}: shape: got [], expected {list(model.input.shape)}")
+    result = await dataplane.infer_rows(_asked(request), to_array(tensor))
     little = result.values.size <= FEW_PREDICTIONS
     return await _respond(request, result.model, _write_rows(result), little=little)
 
@@ -174,9 +183,9 @@ async def _infer_rows(dataplane: DataPlane, request: InferRequest, model: Model)
 async def _infer_tensors(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
     for name, value in request.parameters.items():
         if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and value not in _INT64):
-            raise InvalidRequest(f"parameter {name!r}: got {value!r:.60}, expected a boolean, a number or a string")
+            raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a boolean, a number or a string")
     try:
-        asked = Asked(request.model, request.version, request.parameters)
+        asked = Asked(request.model, _deadline(request), request.version, request.parameters)
         outputs, version = await dataplane.infer_tensors(asked, request.inputs, request.outputs)
     except InvalidRequest as exc:
         ways = dict.fromkeys([_describe(*interface(model)), _describe(model.inputs, model.outputs)])
@@ -189,9 +198,17 @@ def _asked(request: InferRequest) -> Asked:
     scheduling = {name: request.parameters[name] for name in _SCHEDULING if name in request.parameters}
     for name, value in scheduling.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _INT64.stop:
-            raise InvalidRequest(f"parameter {name!r}: got {value!r:.60}, expected a whole number")
+            raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a whole number")
     parameters = {name: value for name, value in request.parameters.items() if name not in scheduling}
-    return Asked(request.model, request.version, parameters, scheduling)
+    return Asked(request.model, _deadline(request), request.version, parameters, scheduling)
+
+
+def _deadline(request: InferRequest) -> Deadline:
+    """The request's own, or what its parameter `timeout` says, in microseconds as Triton reads it; 0 is none."""
+    timeout_us = request.parameters.get("timeout")
+    if isinstance(timeout_us, int) and not isinstance(timeout_us, bool) and timeout_us > 0:
+        return request.deadline.sooner(timeout_us / 1e6)
+    return request.deadline
 
 
 def _describe(inputs: Sequence[TensorMetadata], outputs: Sequence[TensorMetadata]) -> str:
@@ -226,7 +243,7 @@ def _read_base64(tensor: Tensor) -> list[bytes]:
         raise InvalidRequest(f"input {tensor.name!r}: broken base64: {exc}; a JSON string holds a picture so") from exc
 
 
-def _write_detections(results: Sequence[ImageResult]) -> dict[str, Callable[[], Tensor]]:
+def _write_detections(results: Sequence[ImageResult], deadline: Deadline) -> dict[str, Callable[[], Tensor]]:
     found = [result.detections for result in results if result.detections is not None]
     longest = max(len(detections.scores) for detections in found)
 
@@ -237,7 +254,7 @@ def _write_detections(results: Sequence[ImageResult]) -> dict[str, Callable[[], 
         return from_array(name, table)
 
     return {
-        "detections": lambda: _json_texts("detections", [replies.image_reply(result) for result in results]),
+        "detections": lambda: from_elements("detections", replies.image_texts(results, deadline)),
         "num_detections": lambda: from_array("num_detections", np.array([len(d.scores) for d in found], np.int32)),
         "boxes": lambda: padded("boxes", [d.boxes_xyxy for d in found], np.float32, tail=(4,)),
         "scores": lambda: padded("scores", [d.scores for d in found], np.float32),
@@ -245,10 +262,10 @@ def _write_detections(results: Sequence[ImageResult]) -> dict[str, Callable[[], 
     }
 
 
-def _write_classes(results: Sequence[ImageResult]) -> dict[str, Callable[[], Tensor]]:
+def _write_classes(results: Sequence[ImageResult], deadline: Deadline) -> dict[str, Callable[[], Tensor]]:
     probabilities = np.stack([result.probabilities for result in results if result.probabilities is not None])
     return {
-        "predictions": lambda: _json_texts("predictions", [replies.image_reply(result) for result in results]),
+        "predictions": lambda: from_elements("predictions", replies.image_texts(results, deadline)),
         **_write_probabilities(probabilities),
     }
 
@@ -256,7 +273,7 @@ def _write_classes(results: Sequence[ImageResult]) -> dict[str, Callable[[], Ten
 def _write_rows(result: TableResult) -> dict[str, Callable[[], Tensor]]:
     values = {"values": lambda: from_array("values", result.values[:, 0])}
     return {
-        "predictions": lambda: _json_texts("predictions", replies.row_predictions(result)),
+        "predictions": lambda: from_elements("predictions", list(map(orjson.dumps, replies.row_predictions(result)))),
         **(_write_probabilities(result.values) if result.model.names else values),
     }
 
@@ -266,10 +283,6 @@ def _write_probabilities(probabilities: Any) -> dict[str, Callable[[], Tensor]]:
         "probabilities": lambda: from_array("probabilities", probabilities),
         "class_id": lambda: from_array("class_id", probabilities.argmax(axis=1).astype(np.int32)),
     }
-
-
-def _json_texts(name: str, objects: Sequence[Any]) -> Tensor:
-    return from_elements(name, [orjson.dumps(item) for item in objects])
 
 
 def _texts(name: str) -> TensorMetadata:

@@ -133,7 +133,7 @@ def _metadata(config: Any) -> dict[str, Any]:
     text = config.parameters["metadata"].string_value
     try:
         metadata = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested deeply
         metadata = None
     if not isinstance(metadata, dict) or not metadata:
         raise ModelConfigError(f"{config.name}: parameters.metadata: got {text[:80]!r}, expected a Python dict")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from transformer.errors import InvalidRequest
+from transformer.errors import InvalidRequest, excerpt
 from transformer.model import Model
 from transformer.tasks.detect import Selection
 
@@ -44,16 +44,16 @@ def _fraction(parameters: Mapping[str, Any], name: str, default: float) -> float
     except (TypeError, ValueError):
         number = float("nan")
     if not 0 <= number <= 1:
-        raise InvalidRequest(f"parameter {name!r}: got {value!r:.60}, expected a number from 0 to 1")
+        raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a number from 0 to 1")
     return number
 
 
 def _count(parameters: Mapping[str, Any], name: str, default: int) -> int:
     value = parameters.get(name, default)
-    text = str(value).strip()
-    if isinstance(value, bool) or not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= MAX_DETECTIONS_LIMIT:
+    text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= MAX_DETECTIONS_LIMIT:
         raise InvalidRequest(
-            f"parameter {name!r}: got {value!r:.60}, expected a whole number from 1 to {MAX_DETECTIONS_LIMIT}"
+            f"parameter {name!r}: got {excerpt(value)}, expected a whole number from 1 to {MAX_DETECTIONS_LIMIT}"
         )
     return int(text)
 
@@ -70,13 +70,14 @@ def _class_ids(value: Any, model: Model) -> frozenset[int]:
     ids_by_name = {name: class_id for class_id, name in model.names.items()}
     class_ids = set()
     for entry in entries:
+        text = str(entry) if isinstance(entry, str | int) else excerpt(entry)
         # A name comes first: digits are the names of some models' classes.
-        class_id = ids_by_name.get(str(entry))
-        if class_id is None and str(entry).isdecimal() and len(str(entry)) < 10 and int(entry) in model.names:
-            class_id = int(entry)
+        class_id = ids_by_name.get(text)
+        if class_id is None and text.isdecimal() and len(text) < 10 and int(text) in model.names:
+            class_id = int(text)
         if class_id is None:
             raise InvalidRequest(
-                f"parameter 'classes': {model.name} has no class {str(entry)[:60]!r}; expected names or indices of"
+                f"parameter 'classes': {model.name} has no class {text[:60]!r}; expected names or indices of"
                 f" {list(model.names.values())[:20]}{' ...' if len(model.names) > 20 else ''}"
             )
         class_ids.add(class_id)

@@ -1,7 +1,8 @@
 """The wire to Triton: v2 over gRPC, the only module that calls it and knows its errors."""
 
+import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from transformer import metrics
+from transformer.admission import Deadline
+from transformer.asked import Asked
 from transformer.errors import (
     ModelNotFound,
     NothingServes,
@@ -21,6 +25,7 @@ from transformer.errors import (
     ServingError,
 )
 from transformer.model import Model, describe
+from transformer.record import current
 from transformer.tensors import DTYPES, Tensor, datatype_of, to_array
 
 Content = bytes | memoryview
@@ -69,6 +74,9 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # A Triton that vanished, with its node, says nothing: TCP would believe in it for a quarter of an hour.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
     # A name with several addresses is a headless Service: every replica gets its share.
     ("grpc.lb_policy_name", "round_robin"),
     # Hosts are loopback or cluster-internal; a proxy from the environment must not stand in between.
@@ -77,24 +85,31 @@ _CHANNEL_OPTIONS = (
 # Field number, and wire type 2: length-delimited.
 _RAW_INPUT_TAG = bytes([service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2])
 _QUICK_TIMEOUT_S = 5.0  # of calls that run no model
+_READY_TIMEOUT_S = 1.0  # a Triton that hangs is noticed within 2 s, by whoever asks twice a second
 _PROOF_HEADER = "triton-grpc-protocol-nereid"
 _CANDIDATE = "candidate."  # a version that the synchroniser tries; no model's name
 _LONGEST_NAME = 255  # of a folder, which a model's name is
+
+# Triton before 25.04 may die of a call that is cancelled, or too late, while it is being answered: issues 7368 and 8034
+# of triton-inference-server/server. Seen of 2.51 after some 1500 such calls. Mended by its pull request 8078.
+_SURVIVES_CANCELLATION = (2, 57)
+_MOST_CALLS = 64  # at such a Triton at once: those among them that nobody waits for have their tensors in memory
+_MOST_LEFT_BYTES = 2**28  # of tensors of calls that nobody waits for
+_LEFT_ALONE_S = 60.0  # a call that nobody waits for; what takes so long hangs
+_CLOSING_S = 5.0
 
 
 class Predictor:
     """Triton, seen from the transformer."""
 
-    def __init__(self, url: str, *, timeout_s: float, secret: str = "") -> None:
+    def __init__(self, url: str, *, secret: str = "") -> None:
         """Prepare a channel to `host:port`; it connects, and reconnects, by itself. A loop must run.
 
         Args:
             url: of Triton's gRPC.
-            timeout_s: for one inference.
             secret: for the list of models, where Triton asks for one.
         """
         self.url = url
-        self._timeout_s = timeout_s
         self._secret = ((_PROOF_HEADER, secret),) if secret else ()
         self._channel = grpc.aio.insecure_channel(url, _CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
@@ -103,15 +118,21 @@ class Predictor:
             f"/{service_pb2.DESCRIPTOR.services_by_name['GRPCInferenceService'].full_name}/ModelInfer",
             response_deserializer=service_pb2.ModelInferResponse.FromString,
         )
+        self._survives_cancellation: bool | None = None
+        self._places = asyncio.Semaphore(_MOST_CALLS)
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._left_bytes = 0
 
     async def close(self) -> None:
         """Close the channel."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=_CLOSING_S)
         await self._channel.close()
 
     async def ready(self) -> bool:
-        """Whether Triton answers and says that it is ready."""
+        """Whether Triton answers, within a second, and says that it is ready."""
         try:
-            reply = await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=_QUICK_TIMEOUT_S)
+            reply = await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=_READY_TIMEOUT_S)
         except grpc.aio.AioRpcError:
             return False
         return bool(reply.ready)
@@ -159,16 +180,14 @@ class Predictor:
             raise NothingServes(name)
         return [version] if version else served
 
-    async def infer(
-        self, model: Model, array: NDArray[Any], *, version: str = "", scheduling: Mapping[str, int]
-    ) -> tuple[dict[str, NDArray[Any]], str]:
+    async def infer(self, asked: Asked, model: Model, array: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], str]:
         """Run a model with one numeric input.
 
         Args:
+            asked: which version, what Triton's scheduler is told, and until when: what is late then is cancelled, and
+                leaves Triton's queue.
             model: whose input and outputs are meant.
             array: `(batch, ...)`, at most `model.max_batch_size` items.
-            version: a certain one, or "" for what Triton's policy serves.
-            scheduling: parameters of Triton's scheduler.
 
         Returns:
             Outputs by name, `(batch, ...)`, and the version that answered.
@@ -177,32 +196,24 @@ class Predictor:
             TensorRefused: the model takes no such array.
             ServingError: as Triton answers, see `_ERRORS`.
         """
-        request = _compose(model.name, version, [output.name for output in model.outputs], scheduling)
+        request = _compose(model.name, asked.version, [output.name for output in model.outputs], asked.scheduling)
         request.inputs.add(name=model.input.name, datatype=datatype_of(array), shape=array.shape)
         content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        outputs, answered = await self._infer(request, [content])
+        outputs, answered = await self._infer(request, [content], asked.deadline)
         strange = [output for output in outputs if output.datatype not in DTYPES]
         if strange:
             raise PredictorError(f"{model.name}: output {strange[0].name!r} is {strange[0].datatype}, expected numbers")
         return {output.name: to_array(output) for output in outputs}, answered
 
     async def infer_tensors(
-        self,
-        name: str,
-        inputs: Sequence[Tensor],
-        *,
-        outputs: Sequence[str] = (),
-        parameters: Mapping[str, Any] | None = None,
-        version: str = "",
+        self, asked: Asked, inputs: Sequence[Tensor], outputs: Sequence[str] = ()
     ) -> tuple[list[Tensor], str]:
         """Run a model on its own tensors.
 
         Args:
-            name: of the model.
+            asked: which model and version, Triton's parameters (booleans, numbers or strings), and until when.
             inputs: whatever they are; Triton judges them.
             outputs: names of those that are wanted; all where there are none.
-            parameters: of Triton: booleans, whole numbers, numbers or strings.
-            version: a certain one, or "" for what Triton's policy serves.
 
         Returns:
             The outputs, and the version that answered.
@@ -211,18 +222,75 @@ class Predictor:
             TensorRefused: the model takes no such tensors, or has no such output.
             ServingError: as Triton answers, see `_ERRORS`.
         """
-        request = _compose(name, version, outputs, parameters or {})
+        request = _compose(asked.model, asked.version, outputs, asked.parameters)
         for tensor in inputs:
             request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-        return await self._infer(request, [tensor.data for tensor in inputs])
+        return await self._infer(request, [tensor.data for tensor in inputs], asked.deadline)
 
-    async def _infer(self, request: Any, contents: Sequence[Content]) -> tuple[list[Tensor], str]:
-        message = _encode(request, contents)
-        reply = await self._call(self._model_infer, message, request.model_name, timeout_s=self._timeout_s)
+    async def _infer(self, request: Any, contents: Sequence[Content], deadline: Deadline) -> tuple[list[Tensor], str]:
+        async def call(*, more_s: float) -> Any:
+            # Triton's queue looks at it, where default_queue_policy allows.
+            request.parameters["timeout"].int64_param = max(int(deadline.remaining_s * 1_000_000), 1)
+            message = _encode(request, contents)
+            return await self._call(infer, message, request.model_name, timeout_s=deadline.remaining_s + more_s)
+
+        with current().trace.span("infer") as metadata:
+            infer = partial(self._model_infer, metadata=metadata)
+            if await self._may_cancel(deadline):
+                reply = await call(more_s=0)
+            else:
+                begin, size_bytes = partial(call, more_s=_LEFT_ALONE_S), sum(map(len, contents))
+                reply = await self._to_its_end(begin, request.model_name, deadline, size_bytes)
         return [
             Tensor(output.name, output.datatype, tuple(output.shape), data)
             for output, data in zip(reply.outputs, reply.raw_output_contents, strict=True)
         ], reply.model_version
+
+    async def _may_cancel(self, deadline: Deadline) -> bool:
+        """Whether Triton survives it; asked once."""
+        if self._survives_cancellation is None:
+            timeout_s = min(_READY_TIMEOUT_S, deadline.remaining_s)
+            try:
+                reply = await self._stub.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=timeout_s)
+            except grpc.aio.AioRpcError:
+                return False
+            version = tuple(int(number) for number in re.findall(r"\d+", reply.version)[:2])
+            self._survives_cancellation = version >= _SURVIVES_CANCELLATION
+        return self._survives_cancellation
+
+    async def _to_its_end(
+        self, begin: Callable[[], Coroutine[Any, Any, Any]], name: str, deadline: Deadline, size_bytes: int
+    ) -> Any:
+        """Wait until the deadline or until cancelled, and leave the call to Triton: it keeps its place meanwhile."""
+        if self._left_bytes > _MOST_LEFT_BYTES:
+            metrics.refuse("bodies full")
+            raise Overloaded(
+                f"{self._left_bytes} bytes of requests that nobody waits for any more are with the predictor,"
+                f" which is over the limit of {_MOST_LEFT_BYTES}"
+            )
+        call = None
+        try:
+            async with asyncio.timeout(max(deadline.remaining_s, 0)):
+                await self._places.acquire()
+                call = asyncio.create_task(begin())
+                self._calls.add(call)
+                call.add_done_callback(self._ended)
+                return await asyncio.shield(call)
+        except TimeoutError:
+            raise PredictorTimeout(f"model {name!r}: no answer in {deadline.timeout_s:g} s") from None
+        finally:
+            if call is not None and not call.done():
+                self._left_bytes += size_bytes
+                call.add_done_callback(partial(self._forget, size_bytes))
+
+    def _forget(self, size_bytes: int, _: asyncio.Task[Any]) -> None:
+        self._left_bytes -= size_bytes
+
+    def _ended(self, call: asyncio.Task[Any]) -> None:
+        self._places.release()
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # asyncio would log one that nobody waited for
 
     async def _call(self, method: Callable[..., Any], request: Any, name: str, *, timeout_s: float) -> Any:
         if len(name) > _LONGEST_NAME:
@@ -238,7 +306,8 @@ class Predictor:
 
 def _compose(name: str, version: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> Any:
     """A `ModelInferRequest` without inputs."""
-    request = service_pb2.ModelInferRequest(model_name=name, model_version=version)
+    # The request's id, which Triton's log and trace show: what a v2 client calls its request is for its own reply.
+    request = service_pb2.ModelInferRequest(model_name=name, model_version=version, id=current().request_id)
     for output in outputs:
         request.outputs.add(name=output)
     for key, value in parameters.items():
@@ -282,4 +351,6 @@ def translate(exc: grpc.RpcError, name: str) -> ServingError:
         if "no available versions" in details:
             return NothingServes(name)
         return ModelNotFound(f"model {name!r} is unknown")
+    if "timeout expired" in details:  # in its queue; the code is UNAVAILABLE
+        return PredictorTimeout(f"{subject}: {details}")
     return _ERRORS[code](f"{subject}: {details}")

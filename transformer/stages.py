@@ -2,9 +2,12 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
+
+from transformer.record import current
+from transformer.trace import Trace
 
 Stage = Literal["queue", "decode", "preprocess", "infer", "postprocess"]
 STAGES: tuple[Stage, ...] = ("queue", "decode", "preprocess", "infer", "postprocess")
@@ -14,11 +17,13 @@ STAGES: tuple[Stage, ...] = ("queue", "decode", "preprocess", "infer", "postproc
 class Stages:
     """Where the time of an item went, in milliseconds.
 
-    `queue` is the wait for admission and for a thread, `infer` the round trip to Triton.
+    `queue` is the wait for admission and for a thread, `infer` the round trip to Triton. A stage is a span of the
+    request's trace; that of `infer` is the predictor's, which passes it on.
     """
 
     ms: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     started: float = field(default_factory=time.perf_counter)
+    trace: Trace = field(default_factory=lambda: current().trace)  # here: a thread has no current request
 
     def add(self, stage: Stage, since: float) -> None:
         """Count the time since then as spent in a stage."""
@@ -28,7 +33,8 @@ class Stages:
     def time(self, stage: Stage) -> Iterator[None]:
         """Count the time inside as spent in a stage."""
         since = time.perf_counter()
-        yield
+        with nullcontext() if stage == "infer" else self.trace.span(stage):
+            yield
         self.add(stage, since)
 
     def total_ms(self) -> float:

@@ -1,5 +1,6 @@
 """The process that keeps Triton's models up to date: its status, and whether the first ones are there."""
 
+import asyncio
 import time
 
 import httpx
@@ -17,12 +18,15 @@ class Synchroniser:
         """Prepare to ask `http://host:port`; empty where Triton has its models from elsewhere."""
         self._url = url
         self._ready = not url
-        self._names: frozenset[str] = frozenset()
+        self._names: frozenset[str] | None = None
         self._asked_at = -_MAX_AGE_S
+        self._asking: asyncio.Task[None] | None = None
         self._client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, trust_env=False)
 
     async def close(self) -> None:
         """Close its connections."""
+        if self._asking is not None:
+            self._asking.cancel()
         await self._client.aclose()
 
     async def ready(self) -> bool:
@@ -47,13 +51,23 @@ class Synchroniser:
 
     async def knows(self, name: str) -> bool | None:
         """Whether the repository has a model of this name; None where nobody can say."""
-        if self._url and time.monotonic() - self._asked_at > _MAX_AGE_S:
-            try:
-                reply = (await self._client.get("/status")).raise_for_status()
-            except httpx.HTTPError:
-                return None
-            self._names, self._asked_at = frozenset(reply.json()["models"]), time.monotonic()
-        return name in self._names if self._url else None
+        if not self._url:
+            return None
+        if self._asking is None and time.monotonic() - self._asked_at > _MAX_AGE_S:
+            self._asking = asyncio.create_task(self._ask_names())
+        if self._asking is not None:
+            # Others wait for it as well.
+            await asyncio.shield(self._asking)
+        return None if self._names is None else name in self._names
+
+    async def _ask_names(self) -> None:
+        try:
+            reply = (await self._client.get("/status")).raise_for_status()
+            self._names = frozenset(reply.json()["models"])
+        except httpx.HTTPError:
+            self._names = None
+        finally:
+            self._asked_at, self._asking = time.monotonic(), None
 
     async def status(self) -> bytes:
         """Its own `/status`, JSON.

@@ -22,12 +22,16 @@ from predictor.sync.staging import TEXT_BYTES, Request, check_arrived, fingerpri
 from predictor.sync.status import ModelStatus, Status, VersionStatus, now
 from predictor.sync.storage import Storage, read
 from predictor.sync.trial import prove
-from predictor.sync.triton import Died, Triton
+from predictor.sync.triton import Died, ProcessDied, Triton
 
 log = logging.getLogger("sync")
 
 _LONGEST_PAUSE_S = 60.0
 _TRIES = 3  # of a version that Triton dies of
+# Some clients' requests fail all the time, and each examination costs an answer. Who asks a model whose process is dead
+# fails so much longer.
+_EXAMINED_S = 10.0
+_QUEUE_S = 5.0
 # S3 refuses a request whose clock is 15 minutes away, so no clock here is further from its.
 _CLOCK_SKEW = timedelta(minutes=15)
 _NOTHING = Generation(Path())
@@ -97,6 +101,7 @@ class Model:
         self.name = name
         self.listed: Listed | None = None
         self.loaded = False  # Triton has what the mirror holds
+        self.is_suspect = False  # requests to it have failed
         self.task: Future[None] | None = None
         self.settles: float | None = None  # a listing that begins then, and shows no change, needs work too
         self._shared = shared
@@ -110,6 +115,7 @@ class Model:
         self._error: str | None = None
         self._failures = 0
         self._due: float | None = None  # the next try
+        self._examinable = 0.0  # not before then
         self._handled: ModelFolder | None = None
 
     # For the loop
@@ -144,7 +150,7 @@ class Model:
                 return True
         if self._due is not None:
             return time.monotonic() >= self._due
-        return bool(self.serving) and not self.loaded
+        return bool(self.serving) and (self._is_examined_next or not self.loaded)
 
     def work(self) -> None:
         """Do what is needed, until nothing is left to do or something has to be waited for."""
@@ -152,6 +158,8 @@ class Model:
         if self.listed is not None:
             self._handled = self.listed.folder
         try:
+            if self.serving and self._is_examined_next:
+                self._examine()
             if self.serving and not self.loaded:
                 self._load_again()
             while self.listed is not None and not self._shared.stopped.is_set() and self._step(self.listed):
@@ -222,6 +230,31 @@ class Model:
             return
         self.loaded, self._failures, self._error = True, 0, None
         log.info("%s: version %s serves", self.name, versions)
+
+    def _examine(self) -> None:
+        """Find out whether the process that runs it is dead: Triton (24.10) goes on calling it ready.
+
+        Most requests that fail do so because of what they hold, or because they come too late out of its queue.
+        """
+        self.is_suspect = False
+        folder, triton = self._current.folder, self._shared.triton
+        try:
+            for version in self.serving:
+                golden = golden_of(folder, version)
+                prove(triton, self.name, golden=golden, version=str(version), queue_s=_QUEUE_S)
+        except ProcessDied as exc:
+            log.warning("%s: %s; it is loaded anew", self.name, exc)
+            # Else Triton finds that nothing has changed, and does nothing.
+            triton.unload(self.name)
+            self.loaded = False
+        except TritonError as exc:
+            # A full queue tells nothing of who works at it. Where Triton is away or has lost the model, the loop sees.
+            self.is_suspect = True
+            log.info("%s: cannot be examined: %s; tried again in %.0f s", self.name, exc, _EXAMINED_S)
+        except Refused as exc:
+            log.warning("%s: serves, and does not answer as it must: %s", self.name, exc)
+        finally:
+            self._examinable = time.monotonic() + _EXAMINED_S
 
     def _read_shared(self, folder: ModelFolder) -> tuple[Any, Policy]:
         """The model's own config.pbtxt, and its policy or the setting in its place.
@@ -442,6 +475,10 @@ class Model:
         self._error = f"{reason}; tried again in {pause:.0f} s"
         self._status.metrics.failures.labels(self.name).inc()
         log.warning("%s: %s", self.name, self._error)
+
+    @property
+    def _is_examined_next(self) -> bool:
+        return self.loaded and self.is_suspect and time.monotonic() >= self._examinable
 
     @property
     def _current(self) -> Generation:

@@ -1,10 +1,12 @@
 """The synchroniser as a process: its loop in a thread, `/status`, `/ready` and `/metrics` over HTTP."""
 
+import json
 import logging
 import os
 import socket
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import uvicorn
@@ -35,6 +37,9 @@ def serve(settings: Settings) -> None:
         StartError: the repository's URL, the mirror or the port cannot be used.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if settings.log_format == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
     for noisy in ("uvicorn", "botocore", "boto3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
@@ -89,6 +94,22 @@ def create_app(status: Status) -> FastAPI:
         return Response(generate_latest(status.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line, of the names that the transformer's lines have."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """logging.Formatter."""
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
 
 
 def _run(synchroniser: Synchroniser, server: uvicorn.Server, failed: threading.Event) -> None:

@@ -35,6 +35,8 @@ class Synchroniser:
         self._models: dict[str, Model] = {}
         self._wake = Event()
         self._met_triton = False
+        self._failed_requests: dict[str, int] = {}  # of requests, by model, as Triton counts them
+        self._counts_failures = True
         self._first: set[str] | None = None  # models of the first listing
         self._listing: Future[list[Object]] | None = None
         self._listing_began = 0.0
@@ -92,6 +94,24 @@ class Synchroniser:
             if model.task is None and model.loaded and not {str(version) for version in model.serving} <= ready:
                 log.warning("%s: Triton has lost it", model.name)
                 model.loaded = False
+        self._look_at_failures()
+
+    def _look_at_failures(self) -> None:
+        """Suspect models whose requests have failed; without Triton's statistics everything else goes on."""
+        try:
+            failures = self._shared.triton.failures()
+        except TritonError as exc:
+            if self._counts_failures:
+                self._counts_failures = False
+                log.warning("statistics: %s; models whose requests fail are not noticed meanwhile", exc)
+            return
+        if not self._counts_failures:
+            self._counts_failures = True
+            log.info("statistics: Triton at %s gives them again", self._shared.triton.url)
+        for model in self._models.values():
+            if failures.get(model.name, 0) > self._failed_requests.get(model.name, 0):
+                model.is_suspect = True
+        self._failed_requests = failures
 
     def _note_triton(self, *, up: bool) -> None:
         if up:

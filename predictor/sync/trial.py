@@ -5,7 +5,8 @@ finite and fit their dims.
 """
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from predictor.sync.errors import Refused
 from predictor.sync.golden import Arrays, read_golden, split_golden
 from predictor.sync.triton import Triton
 
+Ask = Callable[[Arrays], Arrays]
+
 # Another ONNX Runtime, or a GPU in half precision, gives a little else.
 _RELATIVE, _ABSOLUTE = 0.02, 0.02
 _BOXES_PX, _SCORES = 4.0, 0.05
@@ -25,24 +28,29 @@ _MEANINGFUL = 0.05  # below this score a candidate may be any other
 _SIZES = (1, 32, 224, 640)  # tried, in this order, for dims that are free
 
 
-def prove(triton: Triton, candidate: str, *, golden: Path | None) -> None:
-    """Ask a candidate that is loaded.
+def prove(
+    triton: Triton, candidate: str, *, golden: Path | None, version: str = "", queue_s: float | None = None
+) -> None:
+    """Ask a candidate that is loaded, or a model that serves.
 
     Args:
         triton: where it is loaded.
         candidate: the name it is loaded under.
         golden: inputs and expected outputs by tensor name, each with its batch dimension.
+        version: a certain one, or "" for the newest.
+        queue_s: as `Triton.infer` takes it.
 
     Raises:
         Refused: it does not answer, or not as it must.
         TritonError: Triton went away.
     """
     config = triton.config(candidate)
+    ask = partial(triton.infer, candidate, version=version, queue_s=queue_s)
     if golden is None:
-        _check_form(_ask_anything(triton, candidate, config), config)
+        _check_form(_ask_anything(ask, config), config)
         return
     inputs, expected = split_golden(read_golden(golden), config)
-    outputs = _ask(triton, candidate, inputs, most=config.max_batch_size)
+    outputs = _ask(ask, inputs, most=config.max_batch_size)
     _check_form(outputs, config)
     for name, want in expected.items():
         got = outputs.get(name)
@@ -108,19 +116,18 @@ def _compare_detections(outputs: Arrays, expected: Arrays) -> None:
             )
 
 
-def _ask(triton: Triton, candidate: str, inputs: Arrays, *, most: int) -> Arrays:
+def _ask(ask: Ask, inputs: Arrays, *, most: int) -> Arrays:
     """Outputs for any number of items, of which Triton takes so many at once; 0: it does not batch."""
     count = len(next(iter(inputs.values())))
     if not most or count <= most:
-        return triton.infer(candidate, inputs)
+        return ask(inputs)
     parts = [
-        triton.infer(candidate, {name: array[start : start + most] for name, array in inputs.items()})
-        for start in range(0, count, most)
+        ask({name: array[start : start + most] for name, array in inputs.items()}) for start in range(0, count, most)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _ask_anything(triton: Triton, candidate: str, config: Any) -> dict[str, NDArray[Any]]:
+def _ask_anything(ask: Ask, config: Any) -> Arrays:
     """Outputs for the first input that the model takes.
 
     Raises:
@@ -128,7 +135,7 @@ def _ask_anything(triton: Triton, candidate: str, config: Any) -> dict[str, NDAr
     """
     for inputs in _make_inputs(config):
         try:
-            return triton.infer(candidate, inputs)
+            return ask(inputs)
         except Refused as exc:
             refused = exc
     raise refused

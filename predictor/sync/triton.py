@@ -32,11 +32,16 @@ _NO_ROOM = re.compile(
     r"resource temporarily unavailable",
     re.IGNORECASE,
 )
-_DIED = re.compile(r"stub process|unhealthy", re.IGNORECASE)
+# No name of a model has a blank.
+_ENDED = re.compile("stub process", re.IGNORECASE)
 
 
 class Died(TritonError):
     """Triton, or its process that ran the model, ended or did not answer: because of the model, or of somebody else."""
+
+
+class ProcessDied(Died):
+    """Triton's process that ran the model ended, or is not healthy; Triton itself lives."""
 
 
 class Triton:
@@ -63,6 +68,21 @@ class Triton:
         for entry in reply.models:
             models.setdefault(entry.name, {})[entry.version] = entry.state
         return models
+
+    def failures(self) -> dict[str, int]:
+        """How many requests to each model have failed while it ran.
+
+        Raises:
+            TritonError: it does not answer.
+        """
+        try:
+            reply = self._client.get_inference_statistics(headers=self._headers, client_timeout=_QUICK_S)
+        except InferenceServerException as exc:
+            raise TritonError(f"Triton at {self.url}: {exc.message()}") from exc
+        counts: dict[str, int] = {}
+        for entry in reply.model_stats:
+            counts[entry.name] = counts.get(entry.name, 0) + entry.inference_stats.fail.count
+        return counts
 
     def load(self, model: str) -> None:
         """Load what the model's folder holds; what serves goes on serving until the new one does.
@@ -102,23 +122,28 @@ class Triton:
         except InferenceServerException as exc:
             raise _translate(exc) from exc
 
-    def infer(self, model: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    def infer(
+        self, model: str, arrays: Arrays, version: str = "", *, queue_s: float | None = None
+    ) -> dict[str, NDArray[Any]]:
         """All outputs of a model.
 
         Args:
             model: its name.
             arrays: every input, with its batch dimension.
+            version: a certain one, or "" for the newest.
+            queue_s: longest in Triton's queue, where the model's config allows that to be said.
 
         Raises:
             Refused, TritonError: as in `load`.
         """
+        timeout_us = None if queue_s is None else int(queue_s * 1_000_000)
         inputs = []
         for name, array in arrays.items():
             tensor = client.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             inputs.append(tensor)
         try:
-            result = self._client.infer(model, inputs, client_timeout=self._load_timeout_s)
+            result = self._client.infer(model, inputs, version, timeout=timeout_us, client_timeout=self._load_timeout_s)
         except InferenceServerException as exc:
             raise _translate(exc) from exc
         names = [output.name for output in result.get_response().outputs]
@@ -129,7 +154,9 @@ def _translate(exc: InferenceServerException) -> Refused | TritonError:
     text = exc.message() or ""
     if _NO_ROOM.search(text):
         return TritonError(f"Triton: {_shorten(text)}")
-    if _DIED.search(text) or exc.status() in _AWAY:
+    if _ENDED.search(text):
+        return ProcessDied(f"Triton: {_shorten(text)}")
+    if exc.status() in _AWAY:
         return Died(f"Triton: {_shorten(text)}")
     return Refused(_shorten(text))
 

@@ -76,14 +76,18 @@ def test_transformer_takes_every_argument_of_kserve() -> None:
     assert len(options) > 15
     for option, is_flag in options:
         values = {"--predictor_host": "triton:8001"}.get(option, "1")
-        argv = ["--predictor_host", "triton:8001", option] + ([] if is_flag == "1" else [values])
+        # One of these is nothing without the other.
+        pair = {"--ssl_certfile": ["--ssl_keyfile", "1"], "--ssl_keyfile": ["--ssl_certfile", "1"]}.get(option, [])
+        argv = ["--predictor_host", "triton:8001", option, *([] if is_flag == "1" else [values]), *pair]
         assert arguments.parse(argv).predictor_host == "triton:8001"
 
 
 def test_readme_names_every_setting_and_no_other() -> None:
-    named = set(re.findall(r"`((?:TRANSFORMER|PREDICTOR)_[A-Z_]+)`", (ROOT / "README.md").read_text()))
-    transformer = {f"TRANSFORMER_{name.upper()}" for name in TransformerSettings.model_fields}
-    predictor = {f"PREDICTOR_{name.upper()}" for name in PredictorSettings.model_fields}
+    named = set(re.findall(r"`((?:TRANSFORMER|PREDICTOR)_[A-Z_]+|LOG_FORMAT)`", (ROOT / "README.md").read_text()))
+    transformer, predictor = (
+        {str(field.validation_alias or f"{prefix}_{name.upper()}") for name, field in settings.model_fields.items()}
+        for prefix, settings in (("TRANSFORMER", TransformerSettings), ("PREDICTOR", PredictorSettings))
+    )
     assert named <= transformer | predictor
     assert transformer <= named
 
@@ -130,3 +134,21 @@ def test_every_grpc_status_of_triton_is_translated(code: grpc.StatusCode) -> Non
     error = translate(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="detail"), "digits")
     assert isinstance(error, errors.ServingError)
     assert "digits" in str(error)
+
+
+# Times that are shown or compared with those of files, and never decide what is served, or until when.
+CALENDAR = {
+    "predictor/sync/model.py",
+    "predictor/sync/server.py",
+    "predictor/sync/status.py",
+    "predictor/sync/storage.py",
+    "predictor/sync/synchroniser.py",
+    "transformer/logs.py",
+}
+
+
+@pytest.mark.parametrize("part", ["predictor", "transformer"])
+def test_only_clocks_that_cannot_jump_decide(part: str) -> None:
+    calendar = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\(|\bdatetime\.(now|utcnow|today|fromtimestamp)\(")
+    using = {str(path.relative_to(ROOT)) for path in (ROOT / part).rglob("*.py") if calendar.search(path.read_text())}
+    assert using == {path for path in CALENDAR if path.startswith(part)}

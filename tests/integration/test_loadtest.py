@@ -190,7 +190,6 @@ def test_stall_is_seen_by_all_who_would_have_come_in_it(stack: Stack, tmp_path: 
         thread.join()
     assert run.result["latency"]["total"]["requests"] == 120
     assert run.result["latency"]["total"]["p95"] > 300
-    assert run.result["latency"]["total"]["p50"] < 300
 
 
 @pytest.fixture

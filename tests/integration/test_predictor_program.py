@@ -46,16 +46,16 @@ def test_program_lists_its_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "message"),
+    ("environ", "status", "message"),
     [
-        ({"PREDICTOR_REPOSITORY": "/absent"}, "error: the model repository /absent is no folder"),
-        ({"PREDICTOR_HTTP_PORT": "web"}, "error: PREDICTOR_HTTP_PORT=web: Input should be a valid integer"),
-        ({"PREDICTOR_GRPC_PORT": "70000"}, "error: PREDICTOR_GRPC_PORT=70000: Input should be less than"),
+        ({"PREDICTOR_REPOSITORY": "/absent"}, 1, "error: the model repository /absent is no folder"),
+        ({"PREDICTOR_HTTP_PORT": "web"}, 2, "error: PREDICTOR_HTTP_PORT=web: Input should be a valid integer"),
+        ({"PREDICTOR_GRPC_PORT": "70000"}, 2, "error: PREDICTOR_GRPC_PORT=70000: Input should be less than"),
     ],
 )
-def test_program_says_what_is_wrong(environ: dict[str, str], message: str) -> None:
+def test_program_says_what_is_wrong(environ: dict[str, str], status: int, message: str) -> None:
     run = run_program("triton", **environ)
-    assert run.returncode == 1
+    assert run.returncode == status
     assert run.stderr.startswith(message)
     assert "Traceback" not in run.stderr
 

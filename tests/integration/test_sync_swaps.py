@@ -54,8 +54,9 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
 
 
 def check_answers(result: Result, builds: dict[int, Build]) -> None:
-    """No request failed, and each answer is that of the version it names, under its own labels."""
+    """No request failed or got a replaced version, and each answer is that of the version it names, with its labels."""
     assert not result.failures, result.failures[:3]
+    assert not result.stale, result.stale[:3]
     assert len(result.answers) > 100
     for answer in result.answers:
         assert builds[int(answer.version)].fits(answer), answer

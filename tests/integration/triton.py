@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +35,9 @@ class Triton:
 
 
 @contextmanager
-def start_triton(repository: Path, log: Path) -> Iterator[Triton]:
+def start_triton(repository: Path, log: Path, *, ports: Sequence[int] = ()) -> Iterator[Triton]:
     """Serve a repository until the block ends; every model of it is loaded, or has failed to, when the block begins."""
-    http_port, grpc_port, metrics_port = find_free_ports(3)
+    http_port, grpc_port, metrics_port = ports or find_free_ports(3)
     env = os.environ | {
         "PREDICTOR_REPOSITORY": str(repository),
         "PREDICTOR_HTTP_PORT": str(http_port),

@@ -120,7 +120,7 @@ def setting_faults(variables: Mapping[str, str]) -> Iterator[str]:
     """Variables that no program reads, and values that it refuses."""
     for prefix, settings in SETTINGS.items():
         own = {name: value for name, value in variables.items() if name.startswith(prefix)}
-        known = {f"{prefix}{name.upper()}" for name in settings.model_fields}
+        known = {field.validation_alias or f"{prefix}{name.upper()}" for name, field in settings.model_fields.items()}
         yield from (f"{name}: no such setting" for name in sorted(set(own) - known))
         try:
             settings_of(prefix, own)

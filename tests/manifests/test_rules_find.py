@@ -12,6 +12,7 @@ from tests.manifests.rules import RULES, kserve, objects, pods, programs, select
 from tests.manifests.test_rules import Rule
 
 SERVERLESS, STANDARD, KEDA = "overlays/serverless", "overlays/standard", "overlays/keda"
+PRODUCTION = "overlays/production"
 SEPARATE, URI_CANARY = "overlays/separate-transformer", "overlays/canary/storage-uri"
 SERVICE = "InferenceService"
 SPEC = f"{SERVICE} spec predictor"
@@ -48,6 +49,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (objects.references_exist, SERVERLESS, f"{SPEC} volumes -", volume("persistentVolumeClaim", claimName="other")),
     (objects.secrets_come_by_reference, SERVERLESS, f"{SYNC} env -", variable("AWS_SECRET_ACCESS_KEY", "x")),
     (objects.secrets_come_by_reference, SERVERLESS, f"{SETTINGS} PREDICTOR_SECRET", "x"),
+    (programs.files_of_settings_are_mounted, PRODUCTION, f"{TRANSFORMER} volumeMounts", []),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{SYNC} image", "nereid/predictor:0.0.9"),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{TRITON} image", "nvcr.io/nvidia/tritonserver"),
     (kserve.the_first_container_is_the_one_kserve_completes, SERVERLESS, f"{SPEC} containers", lambda all_: all_[::-1]),

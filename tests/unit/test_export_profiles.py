@@ -43,7 +43,7 @@ def test_openvino_profile_is_the_model_in_bf16_without_batches(name: str, file: 
     profile = profiles()[name]
     assert (profile.backend, profile.default_model_filename, profile.max_batch_size) == ("openvino", file, 1)
     assert profile.parameters["HINT_BF16"].string_value == "YES"
-    assert not profile.HasField("dynamic_batching")
+    assert profile.dynamic_batching.default_queue_policy.allow_timeout_override
     assert [(group.count, group.kind) for group in profile.instance_group] == [(0, 2)]  # KIND_CPU, as many as fit
     for same in ("input", "output"):
         assert list(getattr(profile, same)) == list(getattr(config(), same))

@@ -1,12 +1,13 @@
 """Request bodies taken apart."""
 
 import base64
+import gzip
 
 import orjson
 import pytest
 
 from transformer.errors import InvalidRequest, PayloadTooLarge, ServingError, UnsupportedMedia
-from transformer.rest.body import read_instances, read_items
+from transformer.rest.body import _unpack, read_instances, read_items
 from transformer.rest.multipart import read_parts
 
 FORM = "multipart/form-data; boundary=XX"
@@ -122,3 +123,36 @@ def test_read_parts_refuses_a_boundary_of_absurd_length() -> None:
 def test_read_items_refuses_json_that_would_take_seconds(body: bytes) -> None:
     with pytest.raises(PayloadTooLarge, match="values is over the limit of 1048576"):
         read_items(body, "application/json", max_items=1024)
+
+
+def test_boundary_that_is_everywhere_is_refused() -> None:
+    with pytest.raises(PayloadTooLarge, match="more than the limit of 3 parts"):
+        read_parts(form(("image", b"\r\n--XX-x" * 4)), FORM, max_parts=3)
+
+
+@pytest.mark.parametrize("parts", [[b""], [b"x" * 100_000], [b"one", b"", b"two"], [bytes(2**20)]])
+def test_unpack_gives_what_gzip_gives(parts: list[bytes]) -> None:
+    packed = b"".join(gzip.compress(part) for part in parts)
+    assert b"".join(_unpack(packed, max_bytes=2**20)) == gzip.decompress(packed)
+
+
+def _gzip(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)  # in the names of tests no time may stand
+
+
+@pytest.mark.parametrize(
+    ("packed", "error", "says"),
+    [
+        (_gzip(bytes(2**20 + 1)), PayloadTooLarge, "unpacked it is more than the limit of 1048576 bytes"),
+        (_gzip(bytes(2**19)) * 3, PayloadTooLarge, "unpacked it is more than the limit of 1048576 bytes"),
+        (_gzip(b"") * 1001, PayloadTooLarge, "gzip of more than the limit of 1000 members"),
+        (_gzip(b"some")[:-9], InvalidRequest, "broken gzip: 15 bytes end before its end"),
+        (_gzip(b"some") + b"more", InvalidRequest, "broken gzip: .*incorrect header"),
+        (b"some", InvalidRequest, "broken gzip: .*incorrect header"),
+        (_gzip(b"some")[:-8] + bytes(8), InvalidRequest, "broken gzip: .*incorrect data check"),
+        (b"", InvalidRequest, "broken gzip: 0 bytes end before its end"),
+    ],
+)
+def test_unpack_refuses(packed: bytes, error: type[ServingError], says: str) -> None:
+    with pytest.raises(error, match=says):
+        b"".join(_unpack(packed, max_bytes=2**20))

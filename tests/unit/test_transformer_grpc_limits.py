@@ -5,7 +5,6 @@ from tritonclient.grpc import service_pb2
 
 from transformer.errors import InvalidRequest, PayloadTooLarge
 from transformer.grpc.limits import check_message
-from transformer.grpc.servicer import read_request_id
 
 REQUEST = service_pb2.ModelInferRequest
 MODEL = b"\x0a\x04iris"
@@ -64,11 +63,3 @@ def test_messages_of_many_parts_are_refused_before_they_are_read(data: bytes, sa
 def test_broken_messages_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest, match="message: "):
         check_message(data, REQUEST.DESCRIPTOR)
-
-
-@pytest.mark.parametrize("given", ["", "\u00fc", "two\nlines", b"bytes"])
-def test_request_id_that_cannot_be_sent_back_is_replaced(given: str | bytes) -> None:
-    assert read_request_id([("other", "x"), ("x-request-id", "abc")]) == "abc"
-    assert len(read_request_id([("x-request-id", given)])) == 32
-    assert len(read_request_id([])) == 32
-    assert read_request_id([("x-request-id", "x" * 500)]) == "x" * 128

@@ -179,11 +179,11 @@ def test_tabular_preprocess_takes_lists_and_objects(rows: list[Any]) -> None:
         ([[1]], "row 0: got 1 values, expected 2: length, width"),
         ([[1, 2], [1, 2, 3]], "row 1: got 3 values"),
         ([[1, "2"]], "row 0, column 1: got '2', expected an FP32 number"),
-        ([[1, None]], "got 'None'"),
-        ([[True, 1]], "got 'True'"),
-        ([[1e39, 1]], "got '1e\\+39', expected an FP32 number"),
+        ([[1, None]], "got None"),
+        ([[True, 1]], "got True"),
+        ([[1e39, 1]], "got 1e\\+39, expected an FP32 number"),
         ([[10**400, 1]], "expected an FP32 number"),
-        ([[[1], 2]], r"got '\[1\]'"),
+        ([[[1], 2]], r"got \[1\]"),
         (["12"], "row 0: got str"),
         ([5], "row 0: got int"),
         ([{"length": 1}], r"missing \['width'\]"),
@@ -200,3 +200,27 @@ def test_tabular_preprocess_of_a_model_without_names_takes_lists_only() -> None:
     assert tabular.preprocess([[1, 2]], model).shape == (1, 2)
     with pytest.raises(InvalidRequest, match="does not name its columns"):
         tabular.preprocess([{"a": 1, "b": 2}], model)
+
+
+def test_names_in_a_message_are_few_and_short() -> None:
+    row = dict.fromkeys((f"{index}{'x' * 1000}" for index in range(9999)), 1)
+    with pytest.raises(InvalidRequest, match=r"missing \['length', 'width'\], unknown .* and 9994 more, exp") as caught:
+        tabular.preprocess([row], TABLE)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_little"),
+    [
+        ([[1, 2]] * 100, True),
+        ([{"length": 1, "width": 2}] * 100, True),
+        (["x" * 9999, 5], True),
+        ([[1] * 9999], False),
+        ([dict.fromkeys(range(9999), 1)], False),
+        ([[]] * 1024, False),
+        (np.zeros((1024, 64)), True),
+        (np.zeros((1024, 1024)), False),
+    ],
+)
+def test_tabular_work_is_little_by_the_number_of_values(rows: tabular.Rows, is_little: bool) -> None:
+    assert tabular.is_little(rows) == is_little

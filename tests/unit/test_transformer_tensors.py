@@ -8,6 +8,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
+from transformer.admission import Deadline
 from transformer.errors import InvalidRequest, PayloadTooLarge
 from transformer.grpc.tensors import read_request
 from transformer.grpc.tensors import write_response as write_message
@@ -196,7 +197,7 @@ def test_response_without_a_form_in_json_needs_binary_data(tensor: Tensor) -> No
 def test_typed_contents_are_answered_typed_and_raw_ones_raw() -> None:
     request = service_pb2.ModelInferRequest(model_name="m", id="me")
     request.inputs.add(name="x", datatype="INT8", shape=[2]).contents.int_contents.extend([-128, 127])
-    asked = read_request(request)
+    asked = read_request(request, Deadline.after(1))
     assert to_array(asked.inputs[0]).tolist() == [-128, 127]
     reply = write_message(RESPONSE, request)
     assert reply.id == "me"
@@ -221,4 +222,4 @@ def test_typed_contents_that_do_not_fit_are_refused(datatype: str, contents: Any
     for field, values in contents.items():
         getattr(entry.contents, field).extend(values)
     with pytest.raises(InvalidRequest, match=says):
-        read_request(request)
+        read_request(request, Deadline.after(1))

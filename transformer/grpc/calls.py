@@ -1,23 +1,26 @@
 """Calls under way: what a server that stops waits for."""
 
 import asyncio
+from typing import Any
 
 _SETTLED_S = 1.0
 
 
 class Calls:
-    """Counts calls; each is a `with` block."""
+    """Counts calls."""
 
     def __init__(self) -> None:
         self._count = 0
         self._none_left = asyncio.Event()
         self._none_left.set()
 
-    def __enter__(self) -> None:
+    def add(self, context: Any) -> None:
+        """Count a call until its answer is sent, which gRPC does behind its method."""
         self._count += 1
         self._none_left.clear()
+        context.add_done_callback(self._sent)
 
-    def __exit__(self, *_: object) -> None:
+    def _sent(self, _: Any) -> None:
         self._count -= 1
         if not self._count:
             self._none_left.set()

@@ -12,20 +12,18 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from transformer.dataplane import DataPlane
-from transformer.grpc.calls import Calls
 
 SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-_INTERVAL_S = 1.0
+_INTERVAL_S = 0.5
 _STATUS = health_pb2.HealthCheckResponse
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):
     """The readiness of the server, under its own name ("") and that of the services it has."""
 
-    def __init__(self, dataplane: DataPlane, calls: Calls, *services: str) -> None:
+    def __init__(self, dataplane: DataPlane, *services: str) -> None:
         self._dataplane = dataplane
-        self._calls = calls
         self._services = ("", *services)
         self._stopping = asyncio.Event()
 
@@ -41,17 +39,16 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
     async def Watch(self, message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: N802
         told = None
-        with self._calls:
-            while True:
-                stopping = self._stopping.is_set()
-                status = await self._status() if message.service in self._services else _STATUS.SERVICE_UNKNOWN
-                if status != told:
-                    told = status
-                    await context.write(_STATUS(status=status))
-                if stopping:
-                    return
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), _INTERVAL_S)
+        while True:
+            stopping = self._stopping.is_set()
+            status = await self._status() if message.service in self._services else _STATUS.SERVICE_UNKNOWN
+            if status != told:
+                told = status
+                await context.write(_STATUS(status=status))
+            if stopping:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _INTERVAL_S)
 
     async def _status(self) -> Any:
         ready = not self._stopping.is_set() and await self._dataplane.ready()

@@ -7,11 +7,16 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from transformer.arguments import Tls
 from transformer.dataplane import DataPlane
 from transformer.grpc import health
+from transformer.grpc.arrival import ArrivalInterceptor, Arrivals
 from transformer.grpc.calls import Calls
+from transformer.grpc.guard import KeyInterceptor
 from transformer.grpc.servicer import SERVICE, Servicer
+from transformer.keys import Keys
 from transformer.settings import TransformerSettings
+from transformer.trace import Begin, Trace
 
 _ENVELOPE_BYTES = 2**20  # names, shapes and parameters around the pictures
 # The tasks of a call, as grpcio 1.85 names them, outlive the server that cancelled it by a moment.
@@ -22,12 +27,22 @@ _MOMENT_S = 1.0
 class GrpcServer:
     """KServe's v2 service, `grpc.health.v1` and reflection on one port."""
 
-    def __init__(self, dataplane: DataPlane, settings: TransformerSettings) -> None:
+    def __init__(
+        self, dataplane: DataPlane, settings: TransformerSettings, keys: Keys | None = None, *, trace: Begin = Trace
+    ) -> None:
         self._calls = Calls()
-        self._health = health.HealthServicer(dataplane, self._calls, SERVICE)
+        self._health = health.HealthServicer(dataplane, SERVICE)
+        max_message_bytes = settings.max_body_bytes + _ENVELOPE_BYTES
+        arrivals = Arrivals(
+            timeout_s=settings.body_timeout_s,
+            max_message_bytes=max_message_bytes,
+            max_bodies_bytes=settings.max_bodies_bytes,
+        )
+        guards = () if keys is None else (KeyInterceptor(keys, settings),)
         self._server = grpc.aio.server(
+            interceptors=(*guards, ArrivalInterceptor(arrivals, self._calls)),
             options=(
-                ("grpc.max_receive_message_length", settings.max_body_bytes + _ENVELOPE_BYTES),
+                ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 # The default lets two servers share a port, and a client meets either.
                 ("grpc.so_reuseport", 0),
@@ -36,19 +51,27 @@ class GrpcServer:
                 ("grpc.keepalive_timeout_ms", 20_000),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            )
+                # Or a client that never reads its answers would keep them in memory for ever.
+                ("grpc.max_connection_age_ms", 1_800_000),
+                ("grpc.max_connection_age_grace_ms", 300_000),
+            ),
         )
-        self._server.add_generic_rpc_handlers((Servicer(dataplane, self._calls).handlers(),))
+        self._server.add_generic_rpc_handlers((Servicer(dataplane, arrivals, self._calls, trace=trace).handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE, reflection.SERVICE_NAME), self._server)
 
-    def listen(self, host: str, port: int) -> None:
+    def listen(self, host: str, port: int, tls: Tls | None = None) -> None:
         """Take the port.
 
         Raises:
             RuntimeError: it cannot be had.
         """
-        self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if tls is None:
+            self._server.add_insecure_port(address)
+        else:
+            pair = (tls.key_file.read_bytes(), tls.cert_file.read_bytes())
+            self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
 
     async def start(self) -> None:
         """Accept requests."""

@@ -6,9 +6,8 @@ are answered UNIMPLEMENTED by gRPC itself.
 
 import asyncio
 import logging
-import time
-import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -17,61 +16,74 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from transformer import SERVER_NAME, __version__, metrics
+from transformer.admission import Deadline
 from transformer.dataplane import DataPlane
-from transformer.errors import InvalidRequest, ModelNotFound, PredictorUnavailable, ServingError
+from transformer.errors import (
+    MESSAGE_LENGTH,
+    InvalidRequest,
+    ModelNotFound,
+    OutOfMemory,
+    PredictorUnavailable,
+    ServingError,
+)
+from transformer.grpc.arrival import Arrivals
 from transformer.grpc.calls import Calls
 from transformer.grpc.limits import check_message
 from transformer.grpc.tensors import read_request, write_response
 from transformer.inference import EXTENSIONS, infer, interface
+from transformer.record import ID_HEADER, Record, recorded
+from transformer.trace import Begin, Trace
 from transformer.work import LITTLE_ANSWER_BYTES, LITTLE_JSON_BYTES, run
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 log = logging.getLogger("transformer")
 
-_ID_KEY = "x-request-id"
+_INFER = "ModelInfer"
 _QUIET = ("ServerLive", "ServerReady", "ModelReady")
+
+Method = Callable[[Any, Deadline], Awaitable[Any]]
 
 
 class Servicer:
     """The methods of the service over a data plane; a request message in, a reply message out."""
 
-    def __init__(self, dataplane: DataPlane, calls: Calls) -> None:
+    def __init__(self, dataplane: DataPlane, arrivals: Arrivals, calls: Calls, *, trace: Begin = Trace) -> None:
         self._dataplane = dataplane
+        self._arrivals = arrivals
         self._calls = calls
+        self._trace = trace
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a `grpc.aio.Server` takes."""
         methods = {name: getattr(self, name) for name in vars(type(self)) if name[0].isupper()}
         return grpc.method_handlers_generic_handler(
             SERVICE,
-            # Messages come as bytes: `_read` has limits and words for what is wrong that gRPC has not.
+            # Messages come and go as bytes: `_read` has limits and words for what is wrong that gRPC has not. A stream
+            # of one is on the wire what a single message is, for which gRPC itself would wait, and that without end.
             {
-                name: grpc.unary_unary_rpc_method_handler(
-                    self._answered(name, method),
-                    response_serializer=getattr(service_pb2, f"{name}Response").SerializeToString,
-                )
+                name: grpc.stream_unary_rpc_method_handler(self._answered(name, method))
                 for name, method in methods.items()
             },
         )
 
-    async def ServerLive(self, _: Any) -> Any:  # noqa: N802  # the protocol's name, as all below
+    async def ServerLive(self, _message: Any, _deadline: Deadline) -> Any:  # noqa: N802  # the protocol's name, as all below
         return service_pb2.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, _: Any) -> Any:  # noqa: N802
+    async def ServerReady(self, _message: Any, _deadline: Deadline) -> Any:  # noqa: N802
         return service_pb2.ServerReadyResponse(ready=await self._dataplane.ready())
 
-    async def ModelReady(self, message: Any) -> Any:  # noqa: N802
+    async def ModelReady(self, message: Any, _deadline: Deadline) -> Any:  # noqa: N802
         try:
             await self._dataplane.versions(message.name, message.version)
         except (ModelNotFound, PredictorUnavailable):
             return service_pb2.ModelReadyResponse(ready=False)
         return service_pb2.ModelReadyResponse(ready=True)
 
-    async def ServerMetadata(self, _: Any) -> Any:  # noqa: N802
+    async def ServerMetadata(self, _message: Any, _deadline: Deadline) -> Any:  # noqa: N802
         return service_pb2.ServerMetadataResponse(name=SERVER_NAME, version=__version__, extensions=EXTENSIONS)
 
-    async def ModelMetadata(self, message: Any) -> Any:  # noqa: N802
+    async def ModelMetadata(self, message: Any, _deadline: Deadline) -> Any:  # noqa: N802
         model = await self._dataplane.model(message.name, message.version)
         inputs, outputs = interface(model)
         metadata = service_pb2.ModelMetadataResponse
@@ -83,55 +95,73 @@ class Servicer:
             outputs=[metadata.TensorMetadata(name=t.name, datatype=t.datatype, shape=t.shape) for t in outputs],
         )
 
-    async def ModelConfig(self, message: Any) -> Any:  # noqa: N802
+    async def ModelConfig(self, message: Any, _deadline: Deadline) -> Any:  # noqa: N802
         config = await self._dataplane.config(message.name, message.version)
         return service_pb2.ModelConfigResponse(config=config)
 
-    async def ModelInfer(self, message: Any) -> Any:  # noqa: N802
+    async def ModelInfer(self, message: Any, deadline: Deadline) -> Any:  # noqa: N802
         if message.raw_input_contents:
             # Nothing is converted: not worth a thread.
-            return write_response(await infer(self._dataplane, read_request(message)), message)
-        request = await run(lambda: read_request(message), little=message.ByteSize() <= LITTLE_JSON_BYTES)
+            return write_response(await infer(self._dataplane, read_request(message, deadline)), message)
+        request = await run(lambda: read_request(message, deadline), little=message.ByteSize() <= LITTLE_JSON_BYTES)
         response = await infer(self._dataplane, request)
         little = sum(len(output.data) for output in response.outputs) <= LITTLE_ANSWER_BYTES
         return await run(lambda: write_response(response, message), little=little)
 
-    def _answered(self, name: str, method: Callable[[Any], Awaitable[Any]]) -> Any:
+    def _answered(self, name: str, method: Method) -> Any:
         """A method with what every request gets: an id that is returned, our errors as gRPC's, a metric, a log line."""
 
-        async def behaviour(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            started = time.perf_counter()
-            request_id = read_request_id(tuple(context.invocation_metadata() or ()))
-            # Not the initial ones: once these are sent, no client repeats a call that was refused as UNAVAILABLE.
-            context.set_trailing_metadata(((_ID_KEY, request_id),))
-            code = grpc.StatusCode.UNKNOWN
-            try:
-                with self._calls:
-                    little = len(data) <= LITTLE_JSON_BYTES
-                    reply = await method(await run(lambda: _read(data, f"{name}Request"), little=little))
-                code = grpc.StatusCode.OK
-                return reply
-            except ServingError as exc:
-                code = exc.code
-                log.log(exc.log_level, "%s %s %s", request_id, code.name, exc.for_log())
-                if exc.retry_after_s is not None:
-                    context.set_trailing_metadata(((_ID_KEY, request_id), ("retry-after", str(exc.retry_after_s))))
-                await context.abort(code, exc.for_client(request_id))
-            except asyncio.CancelledError:
-                code = grpc.StatusCode.CANCELLED
-                raise
-            except Exception as exc:  # gRPC would send the client its text
-                code = grpc.StatusCode.INTERNAL
-                log.error("%s INTERNAL unexpected", request_id, exc_info=exc)
-                await context.abort(code, f"internal error (request {request_id})")
-            finally:
-                seconds = time.perf_counter() - started
-                metrics.count_request(f"/{SERVICE}/{name}", code.name, seconds)
-                quiet = name in _QUIET and code is grpc.StatusCode.OK
-                line = "%s gRPC %s %s %.1fms"
-                log.log(logging.DEBUG if quiet else logging.INFO, line, request_id, name, code.name, seconds * 1000)
+        async def behaviour(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            self._calls.add(context)
+            record = Record.begin(
+                "grpc",
+                name,
+                path=f"/{SERVICE}/{name}",
+                headers=context.invocation_metadata() or (),
+                trace=Trace if name in _QUIET else self._trace,
+            )
+            record.route, record.status = record.path, grpc.StatusCode.UNKNOWN.name
+            with recorded(record, quiet=(grpc.StatusCode.OK.name,) if name in _QUIET else ()):
+                return await self._answer(record, method, context)
 
         return behaviour
+
+    async def _answer(self, record: Record, method: Method, context: Any) -> bytes:
+        name, request_id, admission = record.method, record.request_id, self._dataplane.admission
+        # Not the initial ones: once these are sent, no client repeats a call that was refused as UNAVAILABLE.
+        context.set_trailing_metadata(((ID_HEADER, request_id),))
+        try:
+            deadline = self._dataplane.deadline(context.time_remaining())
+            with admission.body() as held:
+                if name == _INFER:
+                    admission.check()
+                data = await self._arrivals.one(context, deadline)
+                record.bytes_in = len(data)
+                held.grow(len(data))
+                async with admission.turn(deadline) if name == _INFER else nullcontext():
+                    little = len(data) <= LITTLE_JSON_BYTES
+                    message = await run(lambda: _read(data, f"{name}Request"), little=little)
+                    record.model = (getattr(message, "model_name", "") or getattr(message, "name", ""))[:MESSAGE_LENGTH]
+                    reply: bytes = (await method(message, deadline)).SerializeToString()
+        except (ServingError, MemoryError) as exc:
+            error = exc if isinstance(exc, ServingError) else OutOfMemory()
+            record.status = error.code.name
+            log.log(error.log_level, "%s %s %s", request_id, record.status, error.for_log())
+            if error.retry_after_s is not None:
+                context.set_trailing_metadata(((ID_HEADER, request_id), ("retry-after", str(error.retry_after_s))))
+            await context.abort(error.code, error.for_client(request_id))
+        except asyncio.CancelledError:
+            metrics.refuse("client gone")
+            record.status = grpc.StatusCode.CANCELLED.name
+            raise
+        except Exception as exc:  # gRPC would send the client its text
+            record.status = grpc.StatusCode.INTERNAL.name
+            log.error("%s INTERNAL unexpected", request_id, exc_info=exc)
+            await context.abort(grpc.StatusCode.INTERNAL, f"internal error (request {request_id})")
+        record.status, record.bytes_out = grpc.StatusCode.OK.name, len(reply)
+        admission.account(len(reply))
+        context.add_done_callback(lambda _: admission.account(-record.bytes_out))
+        return reply
 
 
 def _read(data: bytes, type_name: str) -> Any:
@@ -147,12 +177,3 @@ def _read(data: bytes, type_name: str) -> Any:
         return message_type.FromString(data)
     except DecodeError as exc:
         raise InvalidRequest(f"message: {len(data)} bytes that are no {type_name}: text that is no UTF-8?") from exc
-
-
-def read_request_id(metadata: Sequence[tuple[str, str | bytes]]) -> str:
-    """The id that the client gave, or a new one."""
-    given = dict(metadata).get(_ID_KEY, "")
-    # HTTP/2 brings bytes of any kind; only these can be sent back.
-    if isinstance(given, str) and given and given.isascii() and given.isprintable():
-        return given[:128]
-    return uuid.uuid4().hex

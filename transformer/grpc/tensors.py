@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import service_pb2
 
+from transformer.admission import Deadline
 from transformer.errors import InvalidRequest
 from transformer.inference import InferRequest, InferResponse
 from transformer.tensors import DTYPES, Tensor, check_form, from_elements, to_array, to_elements
@@ -27,7 +28,7 @@ _FIELDS: Mapping[str, str] = {
 }
 
 
-def read_request(message: Any) -> InferRequest:
+def read_request(message: Any, deadline: Deadline) -> InferRequest:
     """Take a `ModelInferRequest` apart.
 
     Raises:
@@ -50,6 +51,7 @@ def read_request(message: Any) -> InferRequest:
     return InferRequest(
         message.model_name,
         [_read_raw(entry, raw[index]) if raw else _read_typed(entry) for index, entry in enumerate(message.inputs)],
+        deadline,
         version=message.model_version,
         outputs=[output.name for output in message.outputs],
         parameters={key: _value(parameter) for key, parameter in message.parameters.items()},

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import time
-import uuid
 from typing import Any
 
 import orjson
@@ -14,25 +12,34 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from transformer import __version__, metrics
+from transformer import __version__
 from transformer.dataplane import DataPlane
-from transformer.errors import MESSAGE_LENGTH, ServingError
+from transformer.errors import MESSAGE_LENGTH, BodyTimeout, OutOfMemory, ServingError, Unauthenticated
+from transformer.keys import Keys
+from transformer.record import ID_HEADER, Record, current, recorded
 from transformer.rest import openapi, predict, v1, v2
+from transformer.rest.guard import KeyGuard, SecurityHeaders
 from transformer.settings import TransformerSettings
+from transformer.trace import Begin, Trace
 
 log = logging.getLogger("transformer")
 
-_ID_HEADER = b"x-request-id"
 _QUIET_PATHS = ("/v2/health/", "/metrics", "/status")
 _DESCRIPTION = "A picture goes in, detections come out: preprocessing and post-processing in front of NVIDIA Triton."
 
 
-def create_app(settings: TransformerSettings, dataplane: DataPlane) -> FastAPI:
-    """The application over a data plane."""
-    # Like FastAPI, with the files of /docs from this server: a cluster need not reach a content delivery network.
-    app = FastAPIOffline(
-        title="Nereid", description=_DESCRIPTION, version=__version__, redoc_url=None, redirect_slashes=False
-    )
+def create_app(
+    settings: TransformerSettings, dataplane: DataPlane, keys: Keys | None = None, *, trace: Begin = Trace
+) -> FastAPI:
+    """The application over a data plane; with keys, for those who show one; `trace` makes the trace of a request."""
+    described: dict[str, Any] = {"title": "Nereid", "description": _DESCRIPTION, "version": __version__}
+    # Its spans would know nothing of gRPC, and its records of failures quote what a client sent.
+    described["telemetry"] = {"tracing": False, "metrics": False, "logs": False}
+    if settings.docs:
+        # Like FastAPI, with the files of /docs from this server: a cluster need not reach a content delivery network.
+        app = FastAPIOffline(**described, redoc_url=None, redirect_slashes=False)
+    else:
+        app = FastAPI(**described, openapi_url=None, redirect_slashes=False)
     app.state.settings, app.state.dataplane = settings, dataplane
     app.include_router(predict.router)
     app.include_router(v1.router)
@@ -40,8 +47,13 @@ def create_app(settings: TransformerSettings, dataplane: DataPlane) -> FastAPI:
     app.add_api_route("/status", _status, summary="The model repository: versions, what serves, what was refused")
     app.add_api_route("/metrics", _metrics, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_exception_handler(ServingError, _serving_error)
+    app.add_exception_handler(MemoryError, _memory_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_middleware(RequestLog)
+    # The last one stands first.
+    if keys is not None:
+        app.add_middleware(KeyGuard, keys=keys, settings=settings, answer=_refuse)
+    app.add_middleware(RequestLog, trace=trace)
+    app.add_middleware(SecurityHeaders)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
@@ -49,68 +61,91 @@ def create_app(settings: TransformerSettings, dataplane: DataPlane) -> FastAPI:
 class RequestLog:
     """Gives each request an id, returns it, counts the request and writes its line."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, trace: Begin) -> None:
         self._app = app
+        self._trace = trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
-        given = dict(scope["headers"]).get(_ID_HEADER, b"")[:128].decode("ascii", "ignore")
-        request_id = given if given.isprintable() and given else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-        status, begun = 500, False
+        # Probes and scrapes come every few seconds and say nothing while all is well.
+        quiet = scope["path"].startswith(_QUIET_PATHS)
+        record = Record.begin(
+            "http",
+            scope["method"],
+            path=scope["raw_path"].decode("ascii", "replace"),
+            headers=scope["headers"],
+            trace=Trace if quiet else self._trace,
+        )
+        with recorded(record, quiet=(200, 503) if quiet else ()):
+            await self._answer(record, scope, receive, send)
 
-        async def send_with_id(message: Message) -> None:
-            nonlocal status, begun
+    async def _answer(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+        record.status = 500
+
+        async def counted_receive() -> Message:
+            message = await receive()
+            record.bytes_in += len(message.get("body", b""))
+            return message
+
+        async def counted_send(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
-                status, begun = message["status"], True
-                message["headers"] = [*message["headers"], (_ID_HEADER, request_id.encode())]
+                record.status, begun = message["status"], True
+                message["headers"] = [*message["headers"], (ID_HEADER.encode(), record.request_id.encode())]
+            record.bytes_out += len(message.get("body", b""))
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, counted_receive, counted_send)
         except asyncio.CancelledError:
-            log.error("%s cancelled: the time to finish accepted requests is over", request_id)
+            log.error("%s cancelled: the time to finish accepted requests is over", record.request_id)
             if begun:
                 raise
-            unavailable = _error(503, f"the server stops (request {request_id})", {"Retry-After": "1"})
-            await unavailable(scope, receive, send_with_id)
+            unavailable = _error(503, f"the server stops (request {record.request_id})", {"Retry-After": "1"})
+            await unavailable(scope, receive, counted_send)
         except Exception as exc:  # uvicorn would answer in words of its own
-            log.error("%s unexpected", request_id, exc_info=exc)
+            log.error("%s unexpected", record.request_id, exc_info=exc)
             if begun:
                 raise
-            await _error(500, f"internal error (request {request_id})")(scope, receive, send_with_id)
+            await _error(500, f"internal error (request {record.request_id})")(scope, receive, counted_send)
         finally:
-            seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path_format", "other")
-            metrics.count_request(route, status, seconds)
-            # Probes and scrapes come every few seconds and say nothing while all is well.
-            level = logging.DEBUG if scope["path"].startswith(_QUIET_PATHS) and status in (200, 503) else logging.INFO
-            line = "%s %s %s %d %.1fms"
-            # The path as it was sent: percent-encoded, so that it cannot end the line.
-            path = scope["raw_path"].decode("ascii", "replace")[:MESSAGE_LENGTH]
-            log.log(level, line, request_id, scope["method"], path, status, seconds * 1000)
+            record.route = getattr(scope.get("route"), "path_format", "other")
+            record.model = scope.get("path_params", {}).get("model", "")[:MESSAGE_LENGTH]
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps({"error": message}), status, headers, media_type="application/json")
 
 
-def _serving_error(request: Request, exc: Exception) -> Response:
+# Handlers of errors are coroutines: others would run in a thread.
+async def _serving_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, ServingError)  # noqa: S101  # registered for this class
+    return _refuse(request.scope, exc)
+
+
+async def _memory_error(request: Request, _: Exception) -> Response:
+    return _refuse(request.scope, OutOfMemory())
+
+
+def _refuse(scope: Scope, exc: ServingError) -> Response:
     headers = {} if exc.retry_after_s is None else {"Retry-After": str(exc.retry_after_s)}
-    request_id = request.scope["state"]["request_id"]
+    if isinstance(exc, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(exc, BodyTimeout):
+        headers["Connection"] = "close"  # else the next request would stand behind the rest of the body
+    request_id = current().request_id
     message = exc.for_client(request_id)
     # A probe that asks while Triton is away says so with its status.
-    quiet = request.url.path.startswith(_QUIET_PATHS)
+    quiet = scope["path"].startswith(_QUIET_PATHS)
     log.log(logging.DEBUG if quiet else exc.log_level, "%s %d %s", request_id, exc.status, exc.for_log())
     return _error(exc.status, message, headers)
 
 
-def _http_error(request: Request, exc: Exception) -> Response:
+async def _http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)  # noqa: S101  # registered for this class
     known = {
         404: f"no route {request.url.path[:200]}; see /docs",
@@ -123,7 +158,8 @@ async def _status(request: Request) -> Response:
     return Response(await request.app.state.dataplane.synchroniser_status(), media_type="application/json")
 
 
-async def _metrics() -> Response:
+async def _metrics(request: Request) -> Response:
+    await request.app.state.dataplane.predictor_ready()
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

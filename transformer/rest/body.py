@@ -1,24 +1,30 @@
 """Request bodies: read within the limit, and taken apart by their content type."""
 
+import asyncio
 import binascii
-import gzip
-import io
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from fastapi import Request
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from transformer.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
+from transformer import metrics
+from transformer.admission import Body, Deadline
+from transformer.errors import BodyTimeout, ClientGone, InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from transformer.rest.multipart import read_parts
+from transformer.settings import TransformerSettings
+from transformer.work import run
 
 # A million numbers parse in some 50 ms; a list or an object costs as much as several.
 _MAX_VALUES = 2**20
 _LIST_WEIGHT = 8
+
+_GZIP = 31  # zlib's number for it
+_PIECE_BYTES, _UNPACKED_BYTES = 2**16, 2**20
+_MOST_MEMBERS = 1000  # of gzip: an empty one has 20 bytes, and takes as long as a full one
 
 _ENCODINGS = ("identity", "gzip", "x-gzip")
 _EXPECTED = "image/*, multipart/form-data or application/json"
@@ -41,44 +47,102 @@ class Items:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def read_body(request: Request) -> bytes:
-    """The whole body, unpacked where it is gzip.
+async def read_body(request: Request, held: Body, deadline: Deadline) -> bytes:
+    """The whole body, as it came.
+
+    Args:
+        request: whose body.
+        held: accounts for it.
+        deadline: of the request.
 
     Raises:
-        PayloadTooLarge: it is, or says that it is, longer than the limit, or becomes so; no more than that is read.
-        UnsupportedMedia: it is compressed otherwise.
-        InvalidRequest: it is broken gzip.
+        PayloadTooLarge: it is, or says that it is, longer than the limit; no more than that is read.
+        UnsupportedMedia: it is compressed otherwise than by gzip.
+        BodyTimeout: it stopped coming.
+        DeadlineExceeded: the request's time was over before it was here.
+        Overloaded: all bodies together are too large.
+        ClientGone: its client went away.
     """
-    max_bytes = request.app.state.settings.max_body_bytes
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    settings: TransformerSettings = request.app.state.settings
+    max_bytes = settings.max_body_bytes
+    encoding = _encoding(request)
     if encoding not in _ENCODINGS:
         raise UnsupportedMedia(f"Content-Encoding: got {encoding[:60]!r}, expected gzip or none")
     length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > max_bytes:
-        raise PayloadTooLarge(f"body: {length} bytes is over the limit of {max_bytes}")
-    chunks, size = [], 0
+    if length.isdecimal():
+        if int(length) > max_bytes:
+            raise PayloadTooLarge(f"body: {length} bytes is over the limit of {max_bytes}")
+        held.check(int(length))
+    chunks: list[bytes] = []
+    stream = request.stream()
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > max_bytes:
+        while True:
+            async with deadline.limit("its body was here"), asyncio.timeout(settings.body_timeout_s):
+                chunk = await anext(stream, None)
+            if chunk is None:
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            if held.size_bytes + len(chunk) > max_bytes:
                 raise PayloadTooLarge(f"body: more than the limit of {max_bytes} bytes")
+            held.grow(len(chunk))
             chunks.append(chunk)
     except ClientDisconnect as exc:
-        raise InvalidRequest(f"body: the client went away after {size} bytes") from exc
-    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    return body if encoding == "identity" else await run_in_threadpool(_unpack, body, max_bytes=max_bytes)
+        metrics.refuse("client gone")
+        raise ClientGone(f"body: the client went away after {held.size_bytes} bytes") from exc
+    except TimeoutError as exc:
+        metrics.refuse("slow body")
+        limit = f"{settings.body_timeout_s:g} s without more"
+        raise BodyTimeout(f"body: no more came in time after {held.size_bytes} bytes; the limit is {limit}") from exc
 
 
-def _unpack(body: bytes, *, max_bytes: int) -> bytes:
-    """Gzip, of any number of members, to at most so many bytes."""
+async def unpack(request: Request, body: bytes, held: Body) -> bytes:
+    """The body without its compression.
+
+    Args:
+        request: whose body.
+        body: as it came.
+        held: accounts for what it becomes.
+
+    Raises:
+        PayloadTooLarge: it becomes longer than the limit; hardly more than that is unpacked.
+        InvalidRequest: it is broken gzip.
+        Overloaded: all bodies together become too large.
+    """
+    if _encoding(request) == "identity":
+        return body
+    pieces = _unpack(body, max_bytes=request.app.state.settings.max_body_bytes)
+    unpacked: list[bytes] = []
+    while piece := await run(lambda: next(pieces, b""), little=False):
+        held.grow(len(piece))
+        unpacked.append(piece)
+    return b"".join(unpacked)
+
+
+def _encoding(request: Request) -> str:
+    return request.headers.get("content-encoding", "identity").strip().lower()
+
+
+def _unpack(body: bytes, *, max_bytes: int) -> Iterator[bytes]:
+    """What gzip holds, of several members where it is, in pieces of at most a megabyte."""
+    rest, size_bytes = memoryview(body), 0
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
-            unpacked = file.read(max_bytes + 1)
-    except (OSError, EOFError, zlib.error) as exc:
+        for _ in range(_MOST_MEMBERS):
+            member = zlib.decompressobj(wbits=_GZIP)
+            while not member.eof:
+                piece = rest[:_PIECE_BYTES]
+                unpacked = member.decompress(piece, _UNPACKED_BYTES)
+                if not piece and not unpacked:
+                    raise InvalidRequest(f"body: broken gzip: {len(body)} bytes end before its end")
+                rest = rest[len(piece) - len(member.unconsumed_tail) - len(member.unused_data) :]
+                size_bytes += len(unpacked)
+                if size_bytes > max_bytes:
+                    raise PayloadTooLarge(f"body: unpacked it is more than the limit of {max_bytes} bytes")
+                if unpacked:
+                    yield unpacked
+            if not rest:
+                return
+    except zlib.error as exc:
         raise InvalidRequest(f"body: broken gzip: {exc}") from exc
-    if len(unpacked) > max_bytes:
-        raise PayloadTooLarge(f"body: unpacked it is more than the limit of {max_bytes} bytes")
-    return unpacked
+    raise PayloadTooLarge(f"body: gzip of more than the limit of {_MOST_MEMBERS} members")
 
 
 def read_items(body: bytes, content_type: str, *, max_items: int) -> Items:

@@ -1,21 +1,23 @@
 """`POST /predict/<model>`: files in, JSON or an annotated picture out."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
 from transformer import annotation, replies
-from transformer.dataplane import Asked, DataPlane, ImageResult
+from transformer.annotation import PictureType
+from transformer.asked import Asked
+from transformer.dataplane import DataPlane, ImageResult
 from transformer.errors import InvalidRequest
 from transformer.parameters import NAMES
 from transformer.rest import openapi
-from transformer.rest.body import read_body, read_items
+from transformer.rest.arrival import arrived
+from transformer.rest.body import read_items
 from transformer.settings import TransformerSettings
 from transformer.work import FEW_PREDICTIONS, LITTLE_JSON_BYTES, LITTLE_PICTURE_BYTES, run
-
-PictureType = Literal["image/jpeg", "image/png"]
 
 _ANSWERS: Mapping[str, PictureType | None] = {
     "application/json": None,
@@ -24,6 +26,7 @@ _ANSWERS: Mapping[str, PictureType | None] = {
     "image/png": "image/png",
     "image/*": "image/jpeg",
 }
+_MOST_ACCEPTED = 512  # characters; a browser's are some 150
 _NEVER = ("0", "0.0", "0.00", "0.000")
 
 router = APIRouter()
@@ -32,9 +35,13 @@ router = APIRouter()
 @router.post("/predict/{model}", tags=["predict"], summary="Ask a model", openapi_extra=openapi.PREDICT)
 async def predict(model: str, request: Request) -> Response:
     """Pictures as multipart files named `image` or as a raw body, or rows as JSON."""
-    asked = Asked(model, parameters=query_parameters(request))
+    parameters = query_parameters(request)
+    async with arrived(request) as (body, deadline):
+        return await _answer(request, Asked(model, deadline, parameters=parameters), body)
+
+
+async def _answer(request: Request, asked: Asked, body: bytes) -> Response:
     settings: TransformerSettings = request.app.state.settings
-    body = await read_body(request)
     content_type = request.headers.get("content-type", "")
     little = LITTLE_JSON_BYTES if "json" in content_type else LITTLE_PICTURE_BYTES
     items = await run(lambda: read_items(body, content_type, max_items=settings.max_items), little=len(body) <= little)
@@ -52,9 +59,10 @@ async def predict(model: str, request: Request) -> Response:
         picture = await run(lambda: _annotate(results[0], picture_type), little=False)
         return Response(picture, media_type=picture_type)
     little = sum(result.count for result in results) <= FEW_PREDICTIONS
+    texts = partial(replies.image_texts, results, asked.deadline)
     if items.many:
-        return await write_json(lambda: [replies.image_reply(result) for result in results], little=little)
-    return await write_json(lambda: replies.image_reply(results[0]), little=little)
+        return await write_json(lambda: [orjson.Fragment(text) for text in texts()], little=little)
+    return await write_json(lambda: orjson.Fragment(texts()[0]), little=little)
 
 
 def query_parameters(request: Request) -> dict[str, str]:
@@ -63,19 +71,22 @@ def query_parameters(request: Request) -> dict[str, str]:
     Raises:
         InvalidRequest: one is there twice; `classes` may be.
     """
-    parameters: dict[str, str] = {}
+    parameters: dict[str, list[str]] = {}
     for name, value in request.query_params.multi_items():
-        if name in parameters and name == "classes":
-            parameters[name] += f",{value}"
-        elif name in parameters:
+        if name in parameters and name != "classes":
             raise InvalidRequest(f"parameter {name!r}: got it twice, expected once; known are {', '.join(NAMES)}")
-        else:
-            parameters[name] = value
-    return parameters
+        parameters.setdefault(name, []).append(value)
+    return {name: ",".join(values) for name, values in parameters.items()}
 
 
 def _accepted_picture(accept: str) -> PictureType | None:
-    """The picture type that `Accept` prefers over JSON, None for JSON (RFC 9110, 12.5.1)."""
+    """The picture type that `Accept` prefers over JSON, None for JSON (RFC 9110, 12.5.1).
+
+    Raises:
+        InvalidRequest: the header is too long.
+    """
+    if len(accept) > _MOST_ACCEPTED:
+        raise InvalidRequest(f"Accept: got {len(accept)} characters, expected at most {_MOST_ACCEPTED}")
     choices: list[tuple[float, PictureType | None]] = []
     for entry in accept.lower().split(","):
         media_type, *parameters = (part.strip() for part in entry.split(";"))
@@ -95,6 +106,7 @@ def _quality(text: str) -> float:
 
 def _annotate(result: ImageResult, media_type: PictureType) -> bytes:
     assert result.image_hwc is not None, "kept, for it was asked for"  # noqa: S101
+    annotation.check_size(result.image_hwc, media_type)
     if result.detections is not None:
         names = replies.labels(result.detections, result.model)
         drawn = annotation.draw_detections(result.image_hwc, result.detections, labels=names)

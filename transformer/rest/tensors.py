@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from transformer.errors import InvalidRequest
+from transformer.errors import InvalidRequest, excerpt
 from transformer.inference import InferResponse
 from transformer.rest.body import read_json
 from transformer.tensors import DTYPES, Tensor, check_form, from_elements, to_array, to_elements
@@ -130,7 +130,7 @@ def _read_input(entry: Any, index: int, blobs: _Blobs) -> Tensor:
     what = f"input {name[:60]!r}"
     datatype, shape = _get(entry, "datatype", str, what), _get(entry, "shape", list, what)
     if not all(isinstance(size, int) and not isinstance(size, bool) for size in shape):
-        raise InvalidRequest(f"{what}: shape: got {shape!r:.60}, expected whole numbers")
+        raise InvalidRequest(f"{what}: shape: got {excerpt(shape)}, expected whole numbers")
     check_form(name, datatype, shape)
     parameters = _get(entry, "parameters", dict, what, default={})
     if any(key.startswith("shared_memory_") for key in parameters):
@@ -141,7 +141,7 @@ def _read_input(entry: Any, index: int, blobs: _Blobs) -> Tensor:
         return _from_json(name, datatype, shape, _get(entry, "data", list, what))
     size = parameters["binary_data_size"]
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise InvalidRequest(f"{what}: binary_data_size: got {size!r:.60}, expected a number of bytes")
+        raise InvalidRequest(f"{what}: binary_data_size: got {excerpt(size)}, expected a number of bytes")
     return Tensor(name, datatype, tuple(shape), blobs.take(size, name))
 
 

@@ -2,13 +2,17 @@
 
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from transformer import replies
-from transformer.dataplane import Asked, DataPlane
+from transformer.admission import Deadline
+from transformer.asked import Asked
+from transformer.dataplane import DataPlane
 from transformer.rest import openapi
-from transformer.rest.body import read_body, read_instances
+from transformer.rest.arrival import arrived
+from transformer.rest.body import read_instances
 from transformer.rest.predict import query_parameters, write_json
 from transformer.work import FEW_PREDICTIONS, LITTLE_JSON_BYTES, run
 
@@ -51,10 +55,14 @@ async def model_ready(model: str, request: Request) -> dict[str, Any]:
 @router.post("/v1/models/{model:model_name}:predict", summary="Ask a model", openapi_extra=openapi.V1_PREDICT)
 async def predict(model: str, request: Request) -> Response:
     """`{"instances": [...]}`, or a picture as the body, in; `{"predictions": [...]}` out, one for each instance."""
-    body = await read_body(request)
+    async with arrived(request) as (body, deadline):
+        return await _answer(model, request, body, deadline)
+
+
+async def _answer(model: str, request: Request, body: bytes, deadline: Deadline) -> Response:
     content_type = request.headers.get("content-type", "")
     items = await run(lambda: read_instances(body, content_type), little=len(body) <= LITTLE_JSON_BYTES)
-    asked = Asked(model, parameters=query_parameters(request) | dict(items.parameters))
+    asked = Asked(model, deadline, parameters=query_parameters(request) | dict(items.parameters))
     dataplane: DataPlane = request.app.state.dataplane
     if items.rows:
         table = await dataplane.infer_rows(asked, items.rows)
@@ -62,4 +70,8 @@ async def predict(model: str, request: Request) -> Response:
         return await write_json(lambda: {"predictions": replies.row_predictions(table)}, little=little)
     results = await dataplane.infer_images(asked, items.images)
     little = sum(result.count for result in results) <= FEW_PREDICTIONS
-    return await write_json(lambda: {"predictions": [replies.image_reply(r) for r in results]}, little=little)
+
+    def reply() -> dict[str, Any]:
+        return {"predictions": [orjson.Fragment(text) for text in replies.image_texts(results, deadline)]}
+
+    return await write_json(reply, little=little)

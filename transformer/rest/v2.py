@@ -6,12 +6,13 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request, Response
 
 from transformer import SERVER_NAME, __version__
+from transformer.admission import Deadline
 from transformer.dataplane import DataPlane
 from transformer.errors import PredictorUnavailable
 from transformer.inference import EXTENSIONS, InferRequest, infer, interface, read_raw_input
 from transformer.model import TensorMetadata
 from transformer.rest import openapi
-from transformer.rest.body import read_body
+from transformer.rest.arrival import arrived
 from transformer.rest.predict import query_parameters
 from transformer.rest.tensors import HEADER_LENGTH, Document, read_document, read_header_length, write_response
 from transformer.work import LITTLE_ANSWER_BYTES, LITTLE_JSON_BYTES, run
@@ -101,9 +102,13 @@ async def model_config(model: str, request: Request) -> dict[str, Any]:
 @_of_model("POST", "/infer", summary="Ask a model", operation=openapi.V2_INFER)
 async def model_infer(model: str, request: Request) -> Response:
     """Pictures as a BYTES tensor `image`, rows as FP32 or FP64, or the model's own tensors."""
+    async with arrived(request) as (body, deadline):
+        return await _answer(model, request, body, deadline)
+
+
+async def _answer(model: str, request: Request, body: bytes, deadline: Deadline) -> Response:
     dataplane: DataPlane = request.app.state.dataplane
     version = _version(request)
-    body = await read_body(request)
     header_length = read_header_length(request.headers.get(HEADER_LENGTH), body)
     if header_length or HEADER_LENGTH not in request.headers:
         # Behind the header lie tensors, which are taken as they are.
@@ -111,9 +116,10 @@ async def model_infer(model: str, request: Request) -> Response:
         document = await run(lambda: read_document(body, header_length), little=little)
     else:
         # Triton's "raw binary request": no JSON at all.
-        document = Document(inputs=[await read_raw_input(dataplane, model, version, body)], binary=True)
+        document = Document(inputs=[await read_raw_input(dataplane, model, version, body, deadline)], binary=True)
     parameters = query_parameters(request) | dict(document.parameters)
-    asked = InferRequest(model, document.inputs, version=version, outputs=list(document.outputs), parameters=parameters)
+    outputs = list(document.outputs)
+    asked = InferRequest(model, document.inputs, deadline, version=version, outputs=outputs, parameters=parameters)
     response = await infer(dataplane, asked)
     little = sum(len(output.data) for output in response.outputs) <= LITTLE_ANSWER_BYTES
     content, length = await run(lambda: write_response(response, document), little=little)

@@ -6,12 +6,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transformer.errors import InvalidRequest, PredictorError
+from transformer.errors import InvalidRequest, PredictorError, excerpt
 from transformer.model import Model
+from transformer.work import FEW_VALUES, LITTLE_ARRAY
 
 Rows = Sequence[Any] | NDArray[np.float32] | NDArray[np.float64]
 
 _FP32_MAX = float(np.finfo(np.float32).max)
+_NAMES_SHOWN = 5
+
+
+def is_little(rows: Rows) -> bool:
+    """Whether `preprocess` has little work, whatever the model takes."""
+    if isinstance(rows, np.ndarray):
+        return rows.size <= LITTLE_ARRAY
+    return len(rows) + sum(len(row) for row in rows if isinstance(row, list | dict)) <= FEW_VALUES
 
 
 def preprocess(rows: Rows, model: Model) -> NDArray[np.float32]:
@@ -73,11 +82,13 @@ def _row(row: Any, model: Model, *, index: int) -> list[float]:
             raise InvalidRequest(
                 f"row {index}: got an object, but {model.name} does not name its columns: expected a list"
             )
+        known = set(model.features)
         missing = [name for name in model.features if name not in row]
-        unknown = [name for name in row if name not in model.features]
-        if missing or unknown:
+        if missing or len(row) > len(known):
+            unknown = [name for name in row if name not in known]
             raise InvalidRequest(
-                f"row {index}: missing {missing}, unknown {unknown}, expected exactly {list(model.features)}"
+                f"row {index}: missing {_few(missing)}, unknown {_few(unknown)},"
+                f" expected exactly {list(model.features)}"
             )
         values = [row[name] for name in model.features]
     elif isinstance(row, Sequence) and not isinstance(row, str):
@@ -90,5 +101,11 @@ def _row(row: Any, model: Model, *, index: int) -> list[float]:
     for column, value in enumerate(values):
         # JSON's integers have no limit, and FP32 has: what does not fit is no number here.
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _FP32_MAX:
-            raise InvalidRequest(f"row {index}, column {column}: got {str(value)[:60]!r}, expected an FP32 number")
+            raise InvalidRequest(f"row {index}, column {column}: got {excerpt(value)}, expected an FP32 number")
     return [float(value) for value in values]
+
+
+def _few(names: Sequence[Any]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - _NAMES_SHOWN
+    return excerpt(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

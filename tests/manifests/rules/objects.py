@@ -9,7 +9,7 @@ from tests.manifests.pod import containers_of, pods_of
 from tests.manifests.rendering import ROOT, Object, Render, title
 
 # What the user makes before the first apply; manifests/README.md says how.
-MADE_BY_THE_USER = {"Secret": {"nereid-s3", "nereid-s3-writer", "nereid-triton"}}
+MADE_BY_THE_USER = {"Secret": {"nereid-keys", "nereid-s3", "nereid-s3-writer", "nereid-triton"}}
 LOCAL = "overlays/local"  # the one place where a Secret may be written down: it opens nothing but that cluster's MinIO
 IMAGES_OF_OURS = ("predictor", "transformer")
 

@@ -61,6 +61,15 @@ def settings_exist_and_are_taken(render: Render) -> Iterator[str]:
         yield from (f"{title(each)}: {fault}" for fault in programs.setting_faults(each.get("data", {})))
 
 
+def files_of_settings_are_mounted(render: Render) -> Iterator[str]:
+    """Without its file of keys a transformer ends with status 2."""
+    for where, container, variables in _containers(render):
+        file = variables.get("TRANSFORMER_API_KEYS_FILE", "")
+        mounts = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+        if programs.program_of(container) == TRANSFORMER and file and file.rpartition("/")[0] not in mounts:
+            yield f"{where}: TRANSFORMER_API_KEYS_FILE is {file}, expected it in one of {mounts}"
+
+
 def probes_ask_what_is_served(render: Render) -> Iterator[str]:
     """The path is a route, and the kubelet reaches the port from outside of the pod."""
     for where, container, variables in _containers(render):
@@ -213,6 +222,7 @@ RULES = (
     variables_in_arguments_are_defined,
     shell_scripts_are_well_formed,
     settings_exist_and_are_taken,
+    files_of_settings_are_mounted,
     probes_ask_what_is_served,
     ports_are_listened_on,
     containers_find_each_other,

@@ -1,0 +1,1 @@
+"""`make flood`: more requests than a running server can answer, and what becomes of them."""

@@ -1,0 +1,104 @@
+"""Inputs that are almost right: what a client sends, with a few bytes changed, cut, doubled or put in."""
+
+import io
+import json
+import struct
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from PIL import Image
+
+BOUNDARY = b"XX"
+# What breaks parsers: the ends of the ranges of lengths, signs and markers.
+_EDGES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1]
+_WORDS = [
+    *(struct.pack(form, value) for value in _EDGES for form in ("<I", ">I")),
+    *(struct.pack(form, value) for value in _EDGES[:8] for form in ("<H", ">H")),
+    *(bytes((0xFF, marker)) for marker in (0xC0, 0xC2, 0xC4, 0xD8, 0xD9, 0xDA, 0xDB, 0xE1)),
+    *(b"IHDR", b"IDAT", b"PLTE", b"acTL", b"fcTL", b"iCCP", b"eXIf", b"VP8X", b"ANMF", b"ispe", b"irot"),
+    *(b"\r\n", b"--XX", b"--XX--", b"\0", b"\xff", b'"', b"[", b"{", b"-1", b"NaN", b"1e999", b"null"),
+]
+
+
+# Most edits keep the length, and so what comes behind them is reached.
+_EDITS = ["flip", "flip", "word", "word", "put", "cut", "drop", "double"]
+
+
+def _pictures() -> list[bytes]:
+    ramp = np.indices((24, 32)).sum(0).astype(np.uint8) * 4
+    colour = Image.fromarray(np.dstack([ramp, 255 - ramp, ramp // 2]))
+    alpha = Image.merge("RGBA", [*colour.split(), Image.fromarray(ramp)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames: dict[str, Any] = {"save_all": True, "append_images": [alpha.convert("RGB").rotate(90)]}
+    kinds: list[tuple[Image.Image, str, dict[str, Any]]] = [
+        (colour, "JPEG", {"exif": exif}),
+        (colour, "JPEG", {"progressive": True}),
+        (colour.convert("CMYK"), "JPEG", {}),
+        (colour, "PNG", {}),
+        (alpha, "PNG", {"exif": exif}),
+        (colour.quantize(16), "PNG", {"bits": 4, "transparency": 2}),
+        (colour, "PNG", frames),
+        (alpha, "WEBP", {"exif": exif}),
+        (colour, "WEBP", {"lossless": True}),
+        (colour, "WEBP", frames),
+        (colour, "BMP", {}),
+        (colour.quantize(16), "BMP", {}),
+        (alpha, "TIFF", {"exif": exif}),
+        (colour, "TIFF", {"compression": "tiff_lzw"}),
+        (colour.convert("1"), "TIFF", {"compression": "group4"}),
+        (colour, "TIFF", {"compression": "jpeg"}),
+        (colour, "GIF", frames),
+        (alpha, "AVIF", {"exif": exif}),
+        (colour, "AVIF", frames),
+    ]
+    encoded = []
+    for image, name, options in kinds:
+        buffer = io.BytesIO()
+        image.save(buffer, name, **options)
+        encoded.append(buffer.getvalue())
+    return encoded
+
+
+PICTURES = _pictures()
+
+
+@st.composite
+def mutated(draw: st.DrawFn, originals: st.SearchStrategy[bytes]) -> bytes:
+    """One of these with one to three edits; most near its beginning, where headers are."""
+    data = draw(originals)
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, min(len(data), 128)) | st.integers(0, len(data)))
+        kind, size = draw(st.sampled_from(_EDITS)), draw(st.integers(1, 64))
+        if kind == "flip" and at < len(data):
+            data = data[:at] + bytes((data[at] ^ 1 << size % 8,)) + data[at + 1 :]
+        elif kind == "word":
+            word = draw(st.sampled_from(_WORDS))
+            data = data[:at] + word + data[at + len(word) :]
+        elif kind == "put":
+            data = data[:at] + draw(st.sampled_from(_WORDS) | st.binary(max_size=8)) + data[at:]
+        elif kind == "cut":
+            data = data[:at]
+        elif kind == "drop":
+            data = data[:at] + data[at + size :]
+        else:
+            data = data[: at + size] + data[at:]
+    return data
+
+
+def pictures() -> st.SearchStrategy[bytes]:
+    """Pictures of every format, broken."""
+    return mutated(st.sampled_from(PICTURES))
+
+
+def form(*parts: bytes) -> bytes:
+    """A body of `multipart/form-data`."""
+    head = b'--%s\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' % BOUNDARY
+    return b"".join(head + part + b"\r\n" for part in parts) + b"--%s--\r\n" % BOUNDARY
+
+
+def v2(name: str, datatype: str, shape: list[int], blob: bytes, **more: Any) -> tuple[bytes, bytes]:
+    """The JSON of a v2 request, and the binary data behind it."""
+    entry = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": len(blob)}}
+    return json.dumps({"inputs": [entry], **more}).encode(), blob

@@ -1,0 +1,160 @@
+"""Sends broken inputs to a running server, and judges each answer."""
+
+import http.client
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import psutil
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.inputs import PICTURES, form, mutated, pictures, v2
+from tests.integration.stack import ROOT
+
+_ROUND = 500  # inputs of one seed: hypothesis remembers what it has tried
+_WARM_UP = 4 * _ROUND
+_TELLS_TOO_MUCH = re.compile(rb"Traceback|site-packages|\.py\b|/usr/|/home/|/tmp/|" + re.escape(bytes(ROOT)))
+_GOOD = form(PICTURES[0])
+
+
+class Defect(Exception):
+    """An answer that nothing a client sends may have."""
+
+
+@dataclass
+class Route:
+    """What was answered on one of them."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    slowest_ms: float = 0.0
+
+
+@dataclass
+class Report:
+    """What a run has seen; memory is that of the server, after a warm-up and after each round."""
+
+    routes: dict[str, Route] = field(default_factory=dict)
+    memory_bytes: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request."""
+
+    kind: str
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
+_FORM = {"Content-Type": "multipart/form-data; boundary=XX"}
+_MODELS = st.sampled_from(["digits", "digit-finder"])
+
+
+@st.composite
+def _raw(draw: st.DrawFn) -> Asked:
+    return Asked("picture", f"/predict/{draw(_MODELS)}", draw(pictures()), {"Content-Type": "image/png"})
+
+
+@st.composite
+def _multipart(draw: st.DrawFn) -> Asked:
+    whole = st.lists(st.sampled_from(PICTURES), min_size=1, max_size=2).map(lambda pictures: form(*pictures))
+    return Asked("multipart", "/predict/digits", draw(mutated(whole)), _FORM)
+
+
+_ROW = bytes(16)
+_ASKED = [
+    ("iris", *v2("features", "FP32", [1, 4], _ROW)),
+    ("iris", *v2("features", "FP32", [1, 4], _ROW, outputs=[{"name": "class_id"}], id="a")),
+    ("digits", *v2("image", "BYTES", [1], len(PICTURES[3]).to_bytes(4, "little") + PICTURES[3])),
+    ("digit-finder", *v2("image", "BYTES", [1, 1], len(PICTURES[0]).to_bytes(4, "little") + PICTURES[0])),
+]
+
+
+@st.composite
+def _v2(draw: st.DrawFn) -> Asked:
+    model, head, blob = draw(st.sampled_from(_ASKED))
+    broken = draw(st.sampled_from(["head", "blob", "length"]))
+    if broken == "head":
+        head = draw(mutated(st.just(head)))
+    elif broken == "blob":
+        blob = draw(mutated(st.just(blob)))
+    length = draw(st.integers(-1, len(head) + len(blob) + 1)) if broken == "length" else len(head)
+    headers = {"Inference-Header-Content-Length": str(length)}
+    return Asked("v2 binary", f"/v2/models/{model}/infer", head + blob, headers)
+
+
+_INPUTS = st.one_of(_raw(), _multipart(), _v2())
+
+
+def fuzz(port: int, *, pid: int, count: int, seed: int, tell: Callable[[int], None] = lambda _: None) -> Report:
+    """Send broken inputs.
+
+    Args:
+        port: of the server, on loopback.
+        pid: its process, for its memory.
+        count: how many inputs, after a warm-up that is not counted.
+        seed: the same inputs for the same number.
+        tell: is told how many are done.
+
+    Raises:
+        Defect: an answer of 500 or more, or one that is no JSON error, or tells of the inside; a good request that is
+            not answered. With the smallest input that shows it.
+    """
+    process = psutil.Process(pid)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    report = Report()
+    for first in range(-_WARM_UP, count, _ROUND):
+        if first == 0:
+            report = Report(memory_bytes=[process.memory_info().rss])
+        _round(connection, report, number=seed * 1_000_003 + first + _WARM_UP, size=min(_ROUND, count - first))
+        _ask_good(connection)
+        report.memory_bytes.append(process.memory_info().rss)
+        tell(max(first + _ROUND, 0))
+    connection.close()
+    return report
+
+
+def _round(connection: http.client.HTTPConnection, report: Report, *, number: int, size: int) -> None:
+    @seed(number)
+    @settings(
+        max_examples=size,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(_INPUTS)
+    def ask(asked: Asked) -> None:
+        started = time.perf_counter()
+        status, answer = _send(connection, asked)
+        route = report.routes.setdefault(asked.kind, Route())
+        route.statuses[status] += 1
+        route.slowest_ms = max(route.slowest_ms, (time.perf_counter() - started) * 1000)
+        # 503: Triton's queue, never what a client sent.
+        if status >= 500 or _TELLS_TOO_MUCH.search(answer) or (status != 200 and not answer.startswith(b'{"error":')):
+            raise Defect(f"{asked.kind}: {status} {answer[:300]!r} for {asked}")
+
+    ask()
+
+
+def _send(connection: http.client.HTTPConnection, asked: Asked, *, again: bool = False) -> tuple[int, bytes]:
+    try:
+        connection.request("POST", asked.path, asked.body, dict(asked.headers))
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException) as exc:
+        connection.close()
+        if not again:  # it closes what nobody used for 5 s, and hypothesis may take so long
+            return _send(connection, asked, again=True)
+        raise Defect(f"{asked.kind}: no answer ({exc!r}) for {asked}") from exc
+
+
+def _ask_good(connection: http.client.HTTPConnection) -> None:
+    status, answer = _send(connection, Asked("good", "/predict/digits", _GOOD, _FORM))
+    if status != 200:
+        raise Defect(f"good request: {status} {answer[:300]!r}")

@@ -1,0 +1,280 @@
+"""Who gets in: API keys, TLS, what browsers are told, and what is out of reach."""
+
+import os
+import re
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import psutil
+import pytest
+import trustme
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from tests.integration.stack import ROOT, Stack
+from tests.integration.test_transformer_program import DIGITS, Transformer, infer_message, start_transformer
+from tests.ports import find_free_ports
+
+
+def make_key(name: str, file: Path) -> str:
+    command = [sys.executable, "-m", "transformer.keys", name, str(file)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """The file, and two keys that are in it."""
+    file = tmp_path_factory.mktemp("keys") / "keys.txt"
+    return file, make_key("alice", file), make_key("bob", file)
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    stack: Stack, keys: tuple[Path, str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Transformer]:
+    log = tmp_path_factory.mktemp("guarded") / "log"
+    variables = {"TRANSFORMER_API_KEYS_FILE": str(keys[0]), "TRANSFORMER_SYNC_URL": stack.sync}
+    with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", log, variables=variables) as transformer:
+        yield transformer
+    text = log.read_text()
+    assert "Traceback" not in text
+    assert not any(key in text for key in keys[1:])
+
+
+QUESTIONS = [
+    ("POST", "/predict/iris"),
+    ("POST", "/v1/models/iris:predict"),
+    ("POST", "/v2/models/iris/infer"),
+    ("POST", "/v2/models/iris/versions/1/infer"),
+    ("GET", "/v2/models"),
+    ("GET", "/v2/models/iris"),
+    ("GET", "/v2/models/iris/config"),
+    ("GET", "/v2"),
+    ("GET", "/status"),
+    ("GET", "/docs"),
+    ("GET", "/openapi.json"),
+    ("GET", "/static-offline-docs/swagger-ui.css"),
+    ("GET", "/nowhere"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), QUESTIONS)
+def test_nothing_is_told_without_a_key(
+    guarded: Transformer, keys: tuple[Path, str, str], method: str, path: str
+) -> None:
+    without = guarded.http.request(method, path)
+    assert (without.status_code, without.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert without.json()["error"] == "no API key; expected Authorization: Bearer <key>, or X-API-Key: <key>"
+    for wrong in ("x", keys[1][:-1], keys[1] + "x", "ключ"):
+        response = guarded.http.request(method, path, headers=[(b"X-API-Key", wrong.encode())])
+        assert (response.status_code, response.json()["error"]) == (403, "the API key is not known here")
+    for key in keys[1:]:
+        for headers in ({"Authorization": f"Bearer {key}"}, {"authorization": f"bearer {key}"}, {"X-API-Key": key}):
+            assert guarded.http.request(method, path, headers=headers).status_code not in (401, 403)
+
+
+@pytest.mark.parametrize("path", ["/", "/v2/health/live", "/v2/health/ready", "/metrics"])
+def test_probes_and_scrapes_need_no_key(guarded: Transformer, path: str) -> None:
+    assert guarded.http.get(path).status_code == 200
+
+
+def test_body_is_not_read_of_who_has_no_key(guarded: Transformer) -> None:
+    def never() -> Iterator[bytes]:
+        yield b"x"
+        time.sleep(5)
+        yield b"y"
+
+    started = time.monotonic()
+    with guarded.http.stream("POST", "/predict/digits", content=never()) as response:
+        assert response.status_code == 401
+    assert time.monotonic() - started < 60
+
+
+def test_grpc_asks_for_the_same_keys(guarded: Transformer, keys: tuple[Path, str, str]) -> None:
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(guarded.grpc)
+    question = infer_message("digit-finder", DIGITS)
+    cases = [
+        ((), grpc.StatusCode.UNAUTHENTICATED, "no API key"),
+        ((("x-api-key", "x"),), grpc.StatusCode.PERMISSION_DENIED, "the API key is not known here"),
+        ((("authorization", "Basic x"),), grpc.StatusCode.UNAUTHENTICATED, "no API key"),
+    ]
+    for metadata, code, words in cases:
+        about = service_pb2.ModelMetadataRequest(name="iris")
+        for method, message in ((stub.ModelInfer, question), (stub.ModelMetadata, about)):
+            with pytest.raises(grpc.RpcError) as refused:
+                method(message, metadata=metadata)
+            assert refused.value.code() is code
+            assert (refused.value.details() or "").startswith(words)
+    for metadata in ((("authorization", f"Bearer {keys[1]}"),), (("x-api-key", keys[2]),)):
+        assert stub.ModelInfer(question, metadata=metadata).model_name == "digit-finder"
+    assert stub.ServerLive(service_pb2.ServerLiveRequest()).live
+    health: Any = health_pb2_grpc.HealthStub(guarded.grpc)
+    assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.RpcError) as refused:
+        ProtoReflectionDescriptorDatabase(guarded.grpc).get_services()
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_key_that_is_taken_back_is_refused_without_a_restart(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    first, second = make_key("first", file), make_key("second", file)
+    assert not any(key in file.read_text() for key in (first, second))
+    variables = {"TRANSFORMER_API_KEYS_FILE": str(file)}
+    with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", tmp_path / "log", variables=variables) as transformer:
+
+        def status(key: str) -> int:
+            return transformer.http.get("/v2/models/iris", headers={"X-API-Key": key}).status_code
+
+        assert (status(first), status(second)) == (200, 200)
+        file.write_text(
+            "".join(line for line in file.read_text().splitlines(keepends=True) if not line.startswith("first "))
+        )
+        deadline = time.monotonic() + 20
+        while status(first) != 403:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert status(second) == 200
+        file.write_text("what is this")
+        time.sleep(1.5)
+        assert (status(first), status(second)) == (403, 200)
+        file.write_text("# nobody\n")
+        deadline = time.monotonic() + 20
+        while status(second) != 403:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert "the API keys of before stay" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "got no key, expected at least one; next: make key"),
+        ("alice secret", "line 1: expected '<name> sha256:<64 hex digits>'"),
+        (None, "No such file"),
+    ],
+)
+def test_file_of_keys_that_is_none_is_told_at_the_start(tmp_path: Path, text: str | None, says: str) -> None:
+    file = tmp_path / "keys.txt"
+    if text is not None:
+        file.write_text(text)
+    program = run_transformer(TRANSFORMER_API_KEYS_FILE=str(file))
+    assert program.returncode == 2
+    assert says in program.stderr
+    assert "secret" not in program.stderr
+
+
+def run_transformer(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    http_port, grpc_port = find_free_ports(2)
+    command = [sys.executable, "-m", "transformer", "--predictor_host=127.0.0.1:1", *arguments]
+    command += [f"--http_port={http_port}", f"--grpc_port={grpc_port}"]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    cert, key, ca = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
+    issued.cert_chain_pems[0].write_to_path(cert)
+    issued.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(ca)
+    return cert, key
+
+
+def test_both_ports_speak_tls(stack: Stack, certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    cert, key = certificate
+    http_port, grpc_port = find_free_ports(2)
+    command = [sys.executable, "-m", "transformer", f"--predictor_host=127.0.0.1:{stack.triton_grpc_port}"]
+    command += [
+        f"--http_port={http_port}",
+        f"--grpc_port={grpc_port}",
+        f"--ssl_certfile={cert}",
+        f"--ssl_keyfile={key}",
+    ]
+    with (tmp_path / "log").open("wb") as log:
+        process = psutil.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        context = ssl.create_default_context(cafile=str(cert.with_name("ca.pem")))
+        with httpx.Client(base_url=f"https://localhost:{http_port}", verify=context, trust_env=False) as client:
+            deadline = time.monotonic() + 30
+            while True:
+                try:
+                    client.get("/v2/health/ready").raise_for_status()
+                    break
+                except httpx.HTTPError:
+                    assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+                    time.sleep(0.1)
+            assert client.post("/predict/iris", json=[5.1, 3.5, 1.4, 0.2]).json()["predictions"][0]["class"] == "setosa"
+        credentials = grpc.ssl_channel_credentials(cert.with_name("ca.pem").read_bytes())
+        with grpc.secure_channel(f"localhost:{grpc_port}", credentials) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            assert stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=10).ready
+        with httpx.Client(trust_env=False) as plain, pytest.raises(httpx.TransportError):
+            plain.get(f"http://localhost:{http_port}/v2/health/live")
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_certificate_that_is_none_is_told_at_the_start(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    cert, key = certificate
+    (tmp_path / "empty.pem").touch()
+    for pair in ((cert, tmp_path / "none.pem"), (tmp_path / "empty.pem", key), (key, cert)):
+        program = run_transformer(f"--ssl_certfile={pair[0]}", f"--ssl_keyfile={pair[1]}")
+        assert program.returncode == 2
+        assert "expected a certificate and its key, PEM" in program.stderr
+        assert "Traceback" not in program.stderr
+    assert "got one, expected both or none" in run_transformer(f"--ssl_certfile={cert}").stderr
+
+
+def test_browsers_are_told_to_be_careful(stack: Stack) -> None:
+    for path in ("/docs", "/v2/models", "/nowhere", "/metrics"):
+        headers = stack.http.get(path, headers={"Origin": "https://evil.example"}).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert not [name for name in headers if name.startswith("access-control-")]
+
+
+def test_docs_can_be_switched_off(stack: Stack, tmp_path: Path) -> None:
+    variables = {"TRANSFORMER_DOCS": "false"}
+    with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", tmp_path / "log", variables=variables) as transformer:
+        for path in ("/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"):
+            assert transformer.http.get(path).status_code == 404
+        assert transformer.http.post("/predict/iris", json=[5.1, 3.5, 1.4, 0.2]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/repository/index",
+        "/v2/repository/models/iris/load",
+        "/v2/repository/models/iris/unload",
+        "/v2/systemsharedmemory/status",
+        "/v2/cudasharedmemory/status",
+        "/v2/logging",
+        "/v2/trace/setting",
+        "/v2/models/iris/trace/setting",
+    ],
+)
+def test_what_administers_triton_is_out_of_reach(stack: Stack, path: str) -> None:
+    for method in ("GET", "POST"):
+        assert stack.http.request(method, path).status_code in (404, 405)
+
+
+def test_key_is_shown_once_and_its_name_is_checked(tmp_path: Path) -> None:
+    assert re.fullmatch(r"nereid_[0-9A-Za-z_-]{43}", make_key("a.b-c_1", tmp_path / "keys"))
+    command = [sys.executable, "-m", "transformer.keys", "two words", str(tmp_path / "keys")]
+    program = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert program.returncode == 1
+    assert "NAME: got 'two words'" in program.stderr

@@ -1,0 +1,256 @@
+"""What a connection brings that is no whole request, or none at all."""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPResponse
+
+import psutil
+import pytest
+
+from tests.integration.stack import wait_until
+from tests.integration.test_transformer_program import Transformer, start_transformer
+
+LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n"
+PREDICT = b"POST /predict/digits HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+OPENAPI = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = PREDICT + b"Transfer-Encoding: chunked\r\n\r\n"
+NO_HTTP = "Invalid HTTP request received."
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transformer]:
+    """A transformer that waits a second for what does not come; it needs no Triton to say so."""
+    log = tmp_path_factory.mktemp("connections") / "log"
+    variables = {"TRANSFORMER_BODY_TIMEOUT_S": "1", "TRANSFORMER_REQUEST_TIMEOUT_S": "3"}
+    with start_transformer("127.0.0.1:9", log, variables=variables) as transformer:
+        yield transformer
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture(autouse=True)
+def _goes_on(patient: Transformer) -> Iterator[None]:
+    """After every test here the next request is answered."""
+    yield
+    assert patient.http.get("/v2/health/live").is_success
+
+
+def connect(transformer: Transformer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", transformer.http_port), timeout=30)
+
+
+def read_to_end(client: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    data = b""
+    while True:
+        try:
+            more = client.recv(2**16)
+        except ConnectionResetError:  # it closed before it had read everything
+            return data
+        if not more:
+            return data
+        data += more
+
+
+def drip(client: socket.socket, piece: bytes) -> bytes:
+    """Send this again and again until the server closes, for at most 20 s."""
+    end, data = time.monotonic() + 20, b""
+    client.settimeout(0.05)
+    while time.monotonic() < end:
+        try:
+            client.sendall(piece)
+            if not (more := client.recv(2**16)):
+                return data
+            data += more
+        except TimeoutError:
+            continue
+        except (ConnectionResetError, BrokenPipeError):
+            return data
+    raise AssertionError(f"still open after 20 s; got {data[:300]!r}")
+
+
+def status_and_error(data: bytes) -> tuple[int, str]:
+    head, _, body = data.partition(b"\r\n\r\n")
+    assert b"connection: close" in head.lower()
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "says"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01", 400, NO_HTTP),  # TLS to a port that speaks none
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, NO_HTTP),
+        (b"\0" * 100, 400, NO_HTTP),
+        (b"CONNECT evil:1 HTTP/1.1\r\nHost: x\r\n\r\n", 400, NO_HTTP),
+        (b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n", 400, NO_HTTP),
+        (b"GET http://evil HTTP/1.1\r\nHost: x\r\n\r\n", 400, NO_HTTP),
+        (LIVE + b"X-Request-Id: a\0b\r\n\r\n", 400, NO_HTTP),
+        (LIVE + b"no colon\r\n\r\n", 400, NO_HTTP),
+        (PREDICT + b"Content-Length: -1\r\n\r\nx", 400, NO_HTTP),
+        (PREDICT + b"Content-Length: x\r\n\r\nx", 400, NO_HTTP),
+        (PREDICT + b"Content-Length: " + b"9" * 30 + b"\r\n\r\nx", 400, NO_HTTP),
+        (PREDICT + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400, NO_HTTP),
+        (PREDICT + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, NO_HTTP),
+        (CHUNKED + b"ZZ\r\n", 400, NO_HTTP),
+        (CHUNKED + b"f" * 17 + b"\r\n", 400, NO_HTTP),
+        (LIVE + b"X: " + b"x" * 2**20, 431, "head: more than the limit of 65536 bytes"),
+        (LIVE + b"a: b\r\n" * 2**17, 431, "head: more than the limit of 65536 bytes"),
+        (b"GET /" + b"x" * 2**20, 431, "head: more than the limit of 65536 bytes"),
+        # The parser would put such a line together anew with every piece of it.
+        (CHUNKED + b"1\r\nx\r\n0\r\na: " + b"x" * 2**20, 431, "head: more than the limit of 65536 bytes"),
+        (CHUNKED + b"1;extension=" + b"x" * 2**20, 431, "head: more than the limit of 65536 bytes"),
+        (LIVE, 408, "head: not complete within 1 s"),
+        (b"GET", 408, "head: not complete within 1 s"),
+        (PREDICT + b"Content-Length: 9\r\n\r\nhalf", 408, "no more came in time after 4 bytes"),
+        (CHUNKED + b"4\r\nhalf\r\n", 408, "no more came in time after 4 bytes"),
+    ],
+)
+def test_what_is_no_request_is_told_and_closed(patient: Transformer, sent: bytes, status: int, says: str) -> None:
+    with connect(patient) as client:
+        with suppress(ConnectionResetError, BrokenPipeError):  # answered before the end
+            client.sendall(sent)
+        answer = read_to_end(client)
+        if not answer and len(sent) >= 2**20:
+            return  # what it had not read when it closed took the answer along, as TCP does
+        got, error = status_and_error(answer)
+        assert (got, says in error) == (status, True), error
+
+
+@pytest.mark.parametrize("begin", [b"", b"\r\n", LIVE + b"\r\n", LIVE + b"\r\n\r\n"])
+def test_connection_without_a_request_is_closed(patient: Transformer, begin: bytes) -> None:
+    with connect(patient) as client:
+        client.sendall(begin)
+        answer = drip(client, b"\r\n") if begin else read_to_end(client)
+        assert answer.count(b"HTTP/1.1") == answer.count(b"HTTP/1.1 200") == begin.count(b"GET")
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece", "status"),
+    [
+        (LIVE, b"a: b\r\n", 408),
+        (CHUNKED, b"1;extension=%s\r\nx\r\n" % (b"y" * 50), 504),  # the request's own time is over
+        (CHUNKED + b"1\r\nx\r\n0\r\n", b"a: b\r\n" * 50, 408),  # behind the last chunk
+        (PREDICT + b"Content-Length: 1000000\r\n\r\n", b"x", 504),
+        (PREDICT + b"Content-Length: 99999999999\r\n\r\n", b"x" * 1000, 413),  # goes on after the answer
+    ],
+    ids=["head", "chunks", "trailers", "body", "refused"],
+)
+def test_slow_sender_is_told_and_closed(patient: Transformer, begin: bytes, piece: bytes, status: int) -> None:
+    with connect(patient) as client:
+        client.sendall(begin)
+        assert drip(client, piece).split()[1] == b"%d" % status
+
+
+def test_many_slow_senders_hold_nobody_up(patient: Transformer) -> None:
+    process = psutil.Process(patient.process.pid)
+    before = process.num_fds()
+    clients = [connect(patient) for _ in range(200)]
+    for client in clients:
+        client.sendall(LIVE)
+    assert patient.http.get("/v2/health/live", timeout=10).is_success
+    assert all(status_and_error(read_to_end(client))[0] == 408 for client in clients)
+    for client in clients:
+        client.close()
+    wait_until(lambda: process.num_fds() < before + 20, seconds=10, log=patient.log)
+
+
+def test_endless_trailers_are_not_kept(patient: Transformer) -> None:
+    process = psutil.Process(patient.process.pid)
+    before = process.memory_info().rss
+    with connect(patient) as client:
+        client.sendall(CHUNKED + b"1\r\nx\r\n0\r\n")
+        with suppress(ConnectionResetError, BrokenPipeError):  # its time was over
+            for _ in range(200):
+                client.sendall(b"abcdefgh: %s\r\n" % (b"x" * 1000) * 256)
+    assert process.memory_info().rss - before < 30 * 2**20  # of 50 MB that were sent
+
+
+def test_one_request_after_the_other_without_waiting(patient: Transformer) -> None:
+    with connect(patient) as client:
+        client.sendall((LIVE + b"\r\n") * 20 + LIVE + b"Connection: close\r\n\r\n")
+        assert read_to_end(client).count(b'{"live":true}') == 21
+
+
+def test_good_request_before_a_bad_one_is_answered(patient: Transformer) -> None:
+    with connect(patient) as client:
+        client.sendall(LIVE + b"\r\n")
+        response = HTTPResponse(client)
+        response.begin()
+        assert json.loads(response.read()) == {"live": True}
+        client.sendall(b"nonsense\r\n\r\n")
+        assert status_and_error(read_to_end(client)) == (400, NO_HTTP)
+
+
+@pytest.mark.parametrize("bad", [b"nonsense\r\n\r\n", CHUNKED + b"ZZ\r\n"])
+def test_what_came_before_a_bad_request_is_answered_first(patient: Transformer, bad: bytes) -> None:
+    with connect(patient) as client:
+        client.sendall((LIVE + b"\r\n") * 3 + bad)
+        *good, last = re.split(rb"(?=HTTP/1\.1 )", read_to_end(client))[1:]
+        assert [answer.endswith(b'{"live":true}') for answer in good] == [True] * 3
+        assert status_and_error(last) == (400, NO_HTTP)
+
+
+def test_endless_requests_without_waiting_are_told_and_closed(patient: Transformer) -> None:
+    with connect(patient) as client:
+        with suppress(ConnectionResetError, BrokenPipeError):
+            client.sendall((LIVE + b"\r\n") * 20_000)
+        answer = read_to_end(client)
+    if not answer.endswith(b"}"):
+        return  # closed before it had read everything, which takes answers along, as TCP does
+    *good, last = re.split(rb"(?=HTTP/1\.1 )", answer)[1:]
+    assert {answer.endswith(b'{"live":true}') for answer in good} == {True}
+    assert status_and_error(last) == (
+        429,
+        "100 requests wait on this connection, which is the limit; read their answers",
+    )
+    assert b"retry-after: 1" in last
+    assert 100 < len(good) < 20_000
+
+
+@pytest.mark.parametrize("version", [b" HTTP/1.0", b""])
+def test_old_clients_are_answered_and_closed(patient: Transformer, version: bytes) -> None:
+    with connect(patient) as client:
+        client.sendall(b"GET /v2/health/live%s\r\n\r\n" % version)
+        assert read_to_end(client).endswith(b'{"live":true}')
+
+
+def test_nothing_speaks_websockets(patient: Transformer) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAA\r\n"
+    with connect(patient) as client:
+        client.sendall(LIVE + upgrade + b"\r\n")
+        response = HTTPResponse(client)
+        response.begin()
+        assert response.status == 200  # the header is not heeded
+
+
+def test_answers_that_nobody_reads_are_not_kept(patient: Transformer) -> None:
+    process = psutil.Process(patient.process.pid)
+    before = process.num_fds()
+    clients = [connect(patient) for _ in range(5)]
+    for client in clients:
+        with suppress(ConnectionResetError, BrokenPipeError, TimeoutError):
+            client.settimeout(2)
+            for _ in range(10):  # answers of 30 kB and more
+                client.sendall(OPENAPI * 50)
+                time.sleep(0.2)
+    wait_until(lambda: process.num_fds() <= before, seconds=30, log=patient.log)
+    for client in clients:
+        client.close()
+
+
+def test_end_of_an_answer_that_nobody_reads_is_not_kept(patient: Transformer) -> None:
+    # What does not fit into the system's buffers is little for some of them: less than asyncio calls much.
+    process = psutil.Process(patient.process.pid)
+    before = process.num_fds()
+    clients = []
+    for count in range(30, 101):
+        clients.append(client := socket.socket())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", patient.http_port))
+        client.sendall(OPENAPI * count)
+    wait_until(lambda: process.num_fds() <= before, seconds=60, log=patient.log)
+    for client in clients:
+        client.close()

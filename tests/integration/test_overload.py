@@ -1,0 +1,306 @@
+"""More requests than can be answered, requests in a hurry, and clients that leave."""
+
+import gzip
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPMessage, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import psutil
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from tests.integration.stack import Stack, wait_until
+from tests.integration.test_transformer_program import (
+    DIGITS,
+    Transformer,
+    infer_message,
+    refusal,
+    start_transformer,
+)
+
+NARROW = {"TRANSFORMER_MAX_IN_FLIGHT": "1", "TRANSFORMER_MAX_WAITING": "2", "TRANSFORMER_BODY_TIMEOUT_S": "1"}
+BODIES_FULL = "the bodies of all requests, and answers that are not read yet, are over the limit of 1000000 bytes"
+MANY = 60  # pictures: seconds for one turn
+
+
+@contextmanager
+def narrow(stack: Stack, tmp_path: Path, **variables: str) -> Iterator[Transformer]:
+    log = tmp_path / "log"
+    with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", log, variables=NARROW | variables) as transformer:
+        wait_until(lambda: transformer.http.get("/v2/health/ready").is_success, seconds=30, log=log)
+        transformer.http.post("/predict/digit-finder", files={"image": DIGITS}).raise_for_status()
+        yield transformer
+    assert "Traceback" not in log.read_text()
+
+
+def head(length: int) -> bytes:
+    """Of a request with a picture."""
+    fields = f"Host: x\r\nContent-Type: image/jpeg\r\nContent-Length: {length}"
+    return f"POST /predict/digit-finder HTTP/1.1\r\n{fields}\r\n\r\n".encode()
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: HTTPMessage
+    error: str
+
+
+def read_answer(client: socket.socket) -> Answer:
+    response = HTTPResponse(client)
+    response.begin()
+    return Answer(response.status, response.headers, json.loads(response.read())["error"])
+
+
+@contextmanager
+def suspended(stack: Stack) -> Iterator[psutil.Process]:
+    """A Triton that does nothing until it is resumed."""
+    triton = stack.part("tritonserver")
+    triton.suspend()
+    try:
+        yield triton
+    finally:
+        triton.resume()
+
+
+def gauge(server: Transformer | Stack, line: str) -> float:
+    """A metric's value; 0 where it has none yet."""
+    lines = server.http.get("/metrics").text.splitlines()
+    return next((float(found.rpartition(" ")[2]) for found in lines if found.startswith(line + " ")), 0.0)
+
+
+def ask_much(transformer: Transformer) -> httpx.Response:
+    return transformer.http.post("/predict/digit-finder", files=[("image", DIGITS)] * MANY)
+
+
+def test_what_the_line_has_no_room_for_is_refused_before_its_body_is_read(stack: Stack, tmp_path: Path) -> None:
+    patient = narrow(stack, tmp_path, TRANSFORMER_REQUEST_TIMEOUT_S="120")
+    with patient as transformer, ThreadPoolExecutor(3) as threads, suspended(stack) as triton:
+        answers = [threads.submit(ask_much, transformer) for _ in range(3)]
+        log = tmp_path / "log"
+        wait_until(lambda: gauge(transformer, "nereid_waiting") == 2, seconds=20, log=log)
+        assert gauge(transformer, "nereid_in_flight") == 1
+        # Of the body there is nothing but its announcement.
+        with socket.create_connection(("127.0.0.1", transformer.http_port), timeout=20) as client:
+            client.sendall(head(9_000_000))
+            refused = read_answer(client)
+        assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
+        assert refused.error.startswith("1 requests are worked at and 2 wait")
+        code, words = refusal(transformer.grpc, infer_message("digit-finder", DIGITS))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert words.startswith("1 requests are worked at and 2 wait")
+        # Who looks after it gets in.
+        assert transformer.http.get("/v2/health/live").is_success
+        triton.resume()
+        assert [answer.result().status_code for answer in answers] == [200] * 3
+        assert gauge(transformer, 'nereid_refused_total{reason="line full"}') == 2
+        assert (gauge(transformer, "nereid_waiting"), gauge(transformer, "nereid_in_flight")) == (0, 0)
+
+
+def test_request_in_a_hurry_leaves_the_line_in_time(stack: Stack, tmp_path: Path) -> None:
+    with narrow(stack, tmp_path) as transformer, ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(ask_much, transformer)
+        wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, seconds=20, log=tmp_path / "log")
+        hurry = {"X-Request-Timeout-Ms": "100"}
+        response = transformer.http.post("/predict/digit-finder", files={"image": DIGITS}, headers=hurry)
+        assert response.status_code == 504
+        assert response.json()["error"] == "the request's time, 0.1 s, was over before its turn in the line"
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(transformer.grpc)
+        with pytest.raises(grpc.RpcError) as late:
+            stub.ModelInfer(infer_message("digit-finder", DIGITS), timeout=0.1)
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert slow.result().status_code == 200
+        assert transformer.http.post("/predict/digit-finder", files={"image": DIGITS}).status_code == 200
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "soon", "1.5", "", "²"])
+def test_time_that_is_none_is_refused(stack: Stack, given: str) -> None:
+    response = stack.http.post("/predict/iris", json=[1, 2, 3, 4], headers=[(b"X-Request-Timeout-Ms", given.encode())])
+    assert response.status_code == 400
+    assert "expected a whole number of milliseconds over 0" in response.json()["error"]
+
+
+def test_scheduler_s_timeout_ends_the_request(stack: Stack, tmp_path: Path) -> None:
+    message = infer_message("digit-finder", *[DIGITS] * MANY)
+    message.parameters["timeout"].int64_param = 50_000
+    with narrow(stack, tmp_path) as transformer:
+        code, words = refusal(transformer.grpc, message)
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert words.startswith(
+            ("picture ", "the request's time, 0.05 s, was over", "the predictor did not answer in time")
+        )
+
+
+def test_pictures_of_a_large_request_let_others_in_between(stack: Stack, tmp_path: Path) -> None:
+    with narrow(stack, tmp_path, TRANSFORMER_MAX_IN_FLIGHT="2") as transformer, ThreadPoolExecutor(1) as threads:
+        large = threads.submit(ask_much, transformer)
+        wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, seconds=20, log=tmp_path / "log")
+        for _ in range(5):
+            transformer.http.post("/predict/digit-finder", files={"image": DIGITS}).raise_for_status()
+        assert not large.done()
+        assert large.result().status_code == 200
+
+
+def test_client_that_leaves_costs_nothing_more(stack: Stack, tmp_path: Path) -> None:
+    with narrow(stack, tmp_path) as transformer:
+        before = gauge(transformer, 'nereid_items_total{model="digit-finder",version="1"}')
+        with pytest.raises(httpx.ReadTimeout):
+            transformer.http.post("/predict/digit-finder", files=[("image", DIGITS)] * MANY, timeout=0.3)
+        log = tmp_path / "log"
+        wait_until(lambda: gauge(transformer, "nereid_in_flight") == 0, seconds=10, log=log)
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(transformer.grpc)
+        call = stub.ModelInfer.future(infer_message("digit-finder", *[DIGITS] * MANY))
+        wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, seconds=10, log=log)
+        call.cancel()
+        wait_until(lambda: gauge(transformer, "nereid_in_flight") == 0, seconds=10, log=log)
+        assert gauge(transformer, 'nereid_items_total{model="digit-finder",version="1"}') == before
+        assert gauge(transformer, 'nereid_refused_total{reason="client gone"}') == 2
+        assert " 499 " in log.read_text()
+
+
+def test_body_that_stops_coming_ends_the_connection(stack: Stack, tmp_path: Path) -> None:
+    with (
+        narrow(stack, tmp_path) as transformer,
+        socket.create_connection(("127.0.0.1", transformer.http_port), timeout=20) as client,
+    ):
+        client.sendall(head(1000) + b"half")
+        # Meanwhile it holds nobody up.
+        transformer.http.post("/predict/digit-finder", files={"image": DIGITS}).raise_for_status()
+        answer = read_answer(client)
+        assert answer.status == 408
+        assert answer.error == "body: no more came in time after 4 bytes; the limit is 1 s without more"
+        assert client.recv(1) == b""
+
+
+def test_bodies_together_are_limited(stack: Stack, tmp_path: Path) -> None:
+    limits = {"TRANSFORMER_MAX_BODIES_BYTES": "1000000", "TRANSFORMER_BODY_TIMEOUT_S": "20"}
+    with (
+        narrow(stack, tmp_path, **limits) as transformer,
+        socket.create_connection(("127.0.0.1", transformer.http_port), timeout=20) as client,
+    ):
+        client.sendall(head(1_000_000) + bytes(990_000))
+        time.sleep(0.5)
+        response = transformer.http.post(
+            "/predict/digit-finder", content=bytes(20_000), headers={"Content-Type": "image/jpeg"}
+        )
+        assert response.status_code == 429
+        assert BODIES_FULL in response.json()["error"]
+        client.sendall(bytes(10_000))
+        assert read_answer(client).status == 400
+        response = transformer.http.post(
+            "/predict/digit-finder", content=bytes(20_000), headers={"Content-Type": "image/jpeg"}
+        )
+        assert response.status_code == 400
+
+
+def test_what_becomes_of_gzip_counts_as_a_body(stack: Stack, tmp_path: Path) -> None:
+    with narrow(stack, tmp_path, TRANSFORMER_MAX_BODIES_BYTES="1000000") as transformer:
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        for size, status in [(10_000_000, 429), (900_000, 400), (10_000_000, 429), (900_000, 400)]:
+            body = gzip.compress(bytes(size))
+            response = transformer.http.post("/predict/digit-finder", content=body, headers=headers)
+            assert (response.status_code, BODIES_FULL in response.text) == (status, status == 429)
+
+
+def test_answers_that_are_not_read_count_as_bodies(stack: Stack, tmp_path: Path) -> None:
+    def ask() -> int:
+        return transformer.http.post("/predict/iris", json=[5.1, 3.5, 1.4, 0.2]).status_code
+
+    limits = {"TRANSFORMER_MAX_BODIES_BYTES": "60000", "TRANSFORMER_BODY_TIMEOUT_S": "20"}
+    with narrow(stack, tmp_path, **limits) as transformer:
+        log = tmp_path / "log"
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", transformer.http_port))
+            for _ in range(5):  # 3 MB each: some MB are in the system's buffers
+                client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 90)
+                time.sleep(0.5)
+            wait_until(lambda: ask() == 429, seconds=20, log=log)
+        wait_until(lambda: ask() == 200, seconds=20, log=log)
+        with unread(transformer) as answer:
+            wait_until(lambda: ask() == 429, seconds=20, log=log)
+            assert next(answer).outputs[0].shape == [1024]
+            wait_until(lambda: ask() == 200, seconds=20, log=log)
+        with unread(transformer):
+            wait_until(lambda: ask() == 429, seconds=20, log=log)
+        wait_until(lambda: ask() == 200, seconds=20, log=log)
+
+
+def test_sigterm_waits_for_an_answer_that_is_being_read(stack: Stack, tmp_path: Path) -> None:
+    with narrow(stack, tmp_path) as transformer, unread(transformer) as answer:
+        log = tmp_path / "log"
+        wait_until(lambda: "gRPC ModelInfer OK" in log.read_text(), seconds=20, log=log)
+        transformer.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            transformer.process.wait(4)
+        assert next(answer).outputs[0].shape == [1024]
+        assert transformer.process.wait(20) == 0
+
+
+@contextmanager
+def unread(transformer: Transformer) -> Iterator[Any]:
+    """A call of gRPC whose answer, more than gRPC sends to one who does not read, waits for its reader."""
+    options = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
+    message = service_pb2.ModelInferRequest(model_name="iris")
+    message.inputs.add(name="features", datatype="FP32", shape=[1024, 4])
+    message.raw_input_contents.append(bytes(1024 * 16))
+    with grpc.insecure_channel(f"127.0.0.1:{transformer.grpc_port}", options) as channel:
+        infer = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
+        answer = infer(iter([message]))  # dropped, it would be cancelled
+        yield answer
+
+
+def test_what_is_late_leaves_the_queue_of_triton(stack: Stack, tmp_path: Path) -> None:
+    def count(what: str) -> float:
+        metrics = httpx.get(f"http://127.0.0.1:{stack.triton_metrics_port}/metrics", trust_env=False).text
+        lines = [line for line in metrics.splitlines() if line.startswith(what) and 'model="digit-finder"' in line]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    wide = {"TRANSFORMER_MAX_IN_FLIGHT": "64", "TRANSFORMER_MAX_WAITING": "64"}
+    dropped, done = "nv_inference_request_failure{", "nv_inference_request_success{"
+    with narrow(stack, tmp_path, **wide) as transformer, ThreadPoolExecutor(48) as threads:
+        before = count(dropped), count(done)
+        hurry = {"X-Request-Timeout-Ms": "400"}
+
+        def ask(_: int) -> int:
+            files = {"image": DIGITS}
+            return transformer.http.post("/predict/digit-finder", files=files, headers=hurry).status_code
+
+        statuses = list(threads.map(ask, range(48)))
+        assert set(statuses) <= {200, 504}
+        assert statuses.count(504) > 24
+        log = tmp_path / "log"
+        wait_until(lambda: count(dropped) > before[0], seconds=20, log=log)
+        assert count(done) - before[1] < 48
+
+
+def test_triton_outlives_many_clients_in_a_hurry(stack: Stack) -> None:
+    triton = stack.part("tritonserver")
+
+    def ask(number: int) -> int:
+        hurry = {"X-Request-Timeout-Ms": str(1 + number % 5)}
+        return stack.http.post("/predict/iris", json=[5.1, 3.5, 1.4, 0.2], headers=hurry).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        statuses = Counter(threads.map(ask, range(4000)))
+    assert set(statuses) <= {200, 504}  # on a busy machine none has the time
+    # Each was cancelled once, and Triton 2.51 died of the cancelled ones after some hundreds.
+    assert statuses[504] > 400, statuses
+    assert triton.is_running()
+    assert stack.part("tritonserver").pid == triton.pid

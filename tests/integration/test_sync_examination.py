@@ -1,0 +1,104 @@
+"""A model whose requests fail is examined, and loaded anew only where its process is dead (see test_faults.py)."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import httpx
+import numpy as np
+import pytest
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
+
+from export.config import parse, to_text
+from tests.integration.stack import ROOT, Stack, start_stack, wait_until
+from tests.integration.versions import seal
+
+MODEL = "digit-finder"
+VERSION = ROOT / "model_repository" / MODEL / "1"
+PATIENCE_S = 60.0
+AT_ONCE_US = 1  # nothing comes out of a queue so soon
+# What a full queue, and a late request in it, are told.
+QUEUE = ("Exceeds maximum queue size", "Request timeout expired")
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack whose model has a queue for one."""
+    folder = tmp_path_factory.mktemp("short")
+    version = folder / "models" / MODEL / "1"
+    shutil.copytree(VERSION, version)
+    path = version / "config.pbtxt"
+    config = parse(path.read_text(encoding="utf-8"))
+    config.dynamic_batching.default_queue_policy.max_queue_size = 1
+    path.write_text(to_text(config), encoding="utf-8")
+    seal(version)
+    with start_stack(folder / "models", folder / "log", variables={"POLL_S": "0.5"}) as stack:
+        yield stack
+
+
+def asker(stack: Stack) -> Callable[[int | None], str]:
+    """Ask Triton itself with a time for its queue, in microseconds; what it says of a failure."""
+    with np.load(VERSION / "golden.npz") as arrays:
+        image = arrays["image"]
+    tensor = InferInput("image", list(image.shape), "UINT8")
+    tensor.set_data_from_numpy(image)
+    client = InferenceServerClient(f"127.0.0.1:{stack.triton_grpc_port}")
+
+    def ask(timeout_us: int | None) -> str:
+        try:
+            client.infer(MODEL, [tensor], timeout=timeout_us)
+        except InferenceServerException as exc:
+            return str(exc.message())
+        return ""
+
+    return ask
+
+
+def answered(stack: Stack) -> float:
+    """How many requests the model has answered well."""
+    text = httpx.get(f"http://127.0.0.1:{stack.triton_metrics_port}/metrics", trust_env=False).text
+    wanted = f'nv_inference_request_success{{model="{MODEL}"'
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(wanted))
+
+
+def test_client_whose_requests_fail_has_the_model_examined_now_and_then(short: Stack) -> None:
+    ask, before = asker(short), answered(short)
+    until = time.monotonic() + 8
+    while time.monotonic() < until:
+        assert QUEUE[1] in ask(AT_ONCE_US)
+        time.sleep(0.1)
+    wait_until(lambda: answered(short) > before, seconds=PATIENCE_S, log=short.log)
+    assert answered(short) - before == 1
+
+
+def test_model_that_is_asked_too_much_goes_on_serving(short: Stack) -> None:
+    ask, enough = asker(short), Event()
+
+    def ask_on(timeout_us: int | None) -> set[str]:
+        told = set()
+        while not enough.is_set():
+            told.add(ask(timeout_us))
+        return told
+
+    def log() -> str:
+        return short.log.read_text(errors="replace")
+
+    with ThreadPoolExecutor(8) as threads:
+        asking = [threads.submit(ask_on, timeout_us) for timeout_us in (None, AT_ONCE_US) * 4]
+        try:
+            wait_until(
+                lambda: f"{MODEL}: cannot be examined" in log() or "loaded anew" in log(),
+                seconds=PATIENCE_S,
+                log=short.log,
+            )
+        finally:
+            enough.set()
+        told = set[str]().union(*(thread.result() for thread in asking))
+    assert "" in told
+    assert all(any(words in text for words in QUEUE) for text in told if text), told
+    assert not ask(None)
+    assert "loaded anew" not in log()
+    assert log().count(f"successfully loaded '{MODEL}'") == 1

@@ -1,0 +1,95 @@
+"""A Triton that answers everything but how many requests have failed."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from predictor.settings import Settings
+from predictor.sync.mirror import Mirror
+from predictor.sync.model import Shared
+from predictor.sync.status import Status
+from predictor.sync.storage import open_storage
+from predictor.sync.synchroniser import Synchroniser
+from predictor.sync.triton import Triton
+
+PATIENCE_S = 30.0
+
+
+class Server:
+    """Triton as the synchroniser sees it."""
+
+    def __init__(self) -> None:
+        self.has_statistics = False
+        self.asked = 0
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        return grpc.unary_unary_rpc_method_handler(
+            self._count if details.method.endswith("/ModelStatistics") else lambda _, __: b""
+        )
+
+    def _count(self, _: bytes, context: grpc.ServicerContext) -> bytes:
+        self.asked += 1
+        if not self.has_statistics:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no statistics here")
+        return b""
+
+
+@contextmanager
+def served(server: Server) -> Iterator[str]:
+    handler = type("Handler", (grpc.GenericRpcHandler,), {"service": lambda _, details: server.service(details)})
+    grpc_server = grpc.server(ThreadPoolExecutor(2), handlers=[handler()])
+    port = grpc_server.add_insecure_port("127.0.0.1:0")
+    grpc_server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        grpc_server.stop(None).wait()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_nothing_but_the_statistics_misses_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sync")
+    (tmp_path / "repository").mkdir()
+    server, status = Server(), Status("here")
+    with (
+        served(server) as url,
+        closing(Mirror(tmp_path / "mirror")) as mirror,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        shared = Shared(
+            Settings(repository=str(tmp_path / "repository")),
+            storage=open_storage(str(tmp_path / "repository")),
+            triton=Triton(url, secret="", load_timeout_s=5),
+            mirror=mirror,
+            status=status,
+        )
+        synchroniser = Synchroniser(shared)
+        running = thread.submit(synchroniser.run)
+        try:
+            wait_for(lambda: server.asked >= 2)
+            assert shared.triton_up.is_set()
+            assert status.as_json()["triton"]["ok"]
+            assert said(caplog, "no statistics here") == 1
+            server.has_statistics = True
+            wait_for(lambda: said(caplog, "gives them again") == 1)
+        finally:
+            synchroniser.stop()
+        running.result()
+
+
+def said(caplog: pytest.LogCaptureFixture, words: str) -> int:
+    """How often."""
+    return sum(words in message for message in caplog.messages)

@@ -1,0 +1,98 @@
+"""What a client reads of an error, and what the log does."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from tests.unit.test_transformer_parameters import DETECTOR
+from tests.unit.test_transformer_tasks import TABLE
+from transformer.decoding import decode
+from transformer.errors import InvalidRequest, PredictorError, ServingError
+from transformer.parameters import read_selection
+from transformer.rest.body import read_instances, read_items
+from transformer.rest.multipart import read_parts
+from transformer.rest.tensors import read_document, read_header_length
+from transformer.tasks import tabular
+from transformer.tensors import Tensor, check, check_form
+
+SENT = "5301425"  # text or number, in every request below
+NUMBER = int(SENT)
+
+
+def read_v2(**changes: Any) -> Any:
+    body = orjson.dumps({"inputs": [{"name": "a", "datatype": "FP32", "shape": [1], "data": [1]} | changes]})
+    return read_document(body, len(body))
+
+
+def refused(message: str) -> Callable[[], Any]:
+    """In the words of Triton or of a library."""
+
+    def refuse() -> None:
+        raise InvalidRequest(message)
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("ask", "is_told"),
+    [
+        (lambda: tabular.preprocess([[1, [NUMBER, 3.5]]], TABLE), True),
+        (lambda: tabular.preprocess([[1, NUMBER * 10**40]], TABLE), True),
+        (lambda: tabular.preprocess([[1, SENT]], TABLE), True),
+        (lambda: tabular.preprocess([[1, {SENT: 1}]], TABLE), True),
+        (lambda: tabular.preprocess([{SENT: 1}], TABLE), True),
+        (lambda: tabular.preprocess(np.array([[1, float(f"{SENT}e40")]]), TABLE), True),
+        (lambda: read_selection({"confidence": NUMBER}, DETECTOR), True),
+        (lambda: read_selection({"max_detections": -NUMBER}, DETECTOR), True),
+        (lambda: read_selection({"classes": SENT}, DETECTOR), True),
+        (lambda: read_selection({"classes": [[NUMBER]]}, DETECTOR), True),
+        (lambda: read_selection({SENT: 1}, DETECTOR), True),
+        (lambda: read_v2(shape=[-NUMBER]), True),
+        (lambda: read_v2(shape=[float(f"{SENT}.5")]), True),
+        (lambda: read_v2(name=SENT, shape="x"), True),
+        (lambda: read_v2(data=[[NUMBER, SENT]]), False),
+        (lambda: read_v2(datatype=SENT), True),
+        (lambda: read_document(SENT.encode(), len(SENT)), False),
+        (lambda: read_header_length(SENT, b""), True),
+        (lambda: check_form("a", "FP32", [-NUMBER]), True),
+        (lambda: check(Tensor("a", "FP32", (NUMBER,), b"")), True),
+        (lambda: check(Tensor(SENT, "FP32", (1,), b"")), True),
+        (lambda: read_items(SENT.encode(), "application/json", max_items=9), False),
+        (lambda: read_items(SENT.encode(), SENT, max_items=9), True),
+        (lambda: read_items(b"{%s" % SENT.encode(), "application/json", max_items=9), False),
+        (lambda: read_instances(orjson.dumps({"instances": [1], SENT: 1}), ""), True),
+        (lambda: read_instances(orjson.dumps({"instances": [{"image": {"b64": SENT}}]}), ""), False),
+        (lambda: read_parts(SENT.encode(), SENT, max_parts=9), False),
+        (lambda: decode(SENT.encode(), max_bytes=99, max_pixels=99), True),
+        (refused(f"index: 1 Got: {SENT} Expected: 4"), True),
+        (refused(f"Found invalid character {SENT} in header at 3"), True),
+    ],
+)
+def test_log_quotes_nothing_of_what_was_sent(ask: Callable[[], Any], is_told: bool) -> None:
+    with pytest.raises(ServingError) as caught:
+        ask()
+    error = caught.value
+    assert error.status < 500
+    client, log = (text.replace(".", "") for text in (error.for_client("id"), error.for_log()))  # 5.301425e+46
+    assert (SENT in client) == is_told
+    assert SENT not in log
+    assert error.for_log().startswith(type(error).__name__)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InvalidRequest("row 3, column 0: got [5.1], expected an FP32 number"), "InvalidRequest: row 3, column 0: ..."),
+        (InvalidRequest("input 'a': expected numbers"), "InvalidRequest: input ..."),
+        (
+            InvalidRequest("body: more than 8 bytes"),
+            "InvalidRequest: body: more than 8 bytes",
+        ),
+        (PredictorError("model 'a': got nothing"), "PredictorError: model 'a': got nothing"),
+    ],
+)
+def test_log_says_what_was_wrong(error: ServingError, line: str) -> None:
+    assert error.for_log() == line

@@ -1,0 +1,424 @@
+"""What holds for any input: decoders answer or refuse, arrays are what their definition says."""
+
+import base64
+import binascii
+import gzip
+import io
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from PIL import Image
+from tritonclient.grpc import service_pb2
+
+from tests.fuzz.inputs import mutated, pictures
+from tests.unit.test_transformer_body import FORM, form
+from tests.unit.test_transformer_parameters import DETECTOR
+from tests.unit.test_transformer_tasks import CLASSIFIER, FUSED, TABLE
+from transformer.admission import Deadline
+from transformer.boxes import cxcywh_to_xyxy, suppress
+from transformer.decoding import decode
+from transformer.errors import InvalidRequest, ServingError, excerpt
+from transformer.grpc.limits import check_message
+from transformer.grpc.tensors import read_request
+from transformer.grpc.tensors import write_response as write_message
+from transformer.inference import InferResponse
+from transformer.letterbox import fit, letterbox, unletterbox
+from transformer.parameters import read_selection
+from transformer.rest.body import _unpack, read_instances, read_items
+from transformer.rest.multipart import read_parts
+from transformer.rest.tensors import Document, read_document, read_header_length, write_response
+from transformer.tasks import classify, detect, tabular
+from transformer.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+SIDES = st.integers(1, 9000)
+SIZES = st.tuples(SIDES, SIDES)
+# Of models: multiples of every stride.
+TARGETS = st.tuples(st.integers(1, 20), st.integers(1, 20)).map(lambda tiles: (tiles[0] * 64, tiles[1] * 64))
+SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
+
+
+def answered(function: Callable[[], Any]) -> Any:
+    """What it returns; nothing where it refuses, as it may."""
+    error: ServingError
+    try:
+        return function()
+    except ServingError as exc:
+        error = exc
+    assert error.status < 500
+    assert str(error)
+    return None
+
+
+def passes(check_: Callable[[], None]) -> bool:
+    """Whether it refuses nothing."""
+    return answered(lambda: (check_(), True)) is not None  # type: ignore[func-returns-value]
+
+
+# Pictures
+
+
+@settings(max_examples=300)
+@given(pictures(), st.sampled_from([None, (1, 1), (20, 20)]))
+def test_decode_gives_a_picture_or_says_why_not(data: bytes, enough_wh: tuple[int, int] | None) -> None:
+    picture = answered(
+        lambda: decode(
+            data, max_bytes=2**20, max_pixels=2**20, enough=(lambda _: enough_wh or (1, 1)) if enough_wh else None
+        )
+    )
+    if picture is not None:
+        image = picture.image_hwc
+        assert (image.ndim, image.shape[2], image.dtype, image.flags.c_contiguous) == (3, 3, np.uint8, True)
+        assert 0 < picture.size_wh[0] * picture.size_wh[1] <= 2**20
+        assert picture.is_whole or enough_wh
+
+
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3))))
+def test_lossless_pictures_survive(image_hwc: NDArray[np.uint8]) -> None:
+    for name, options in (("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
+        buffer = io.BytesIO()
+        Image.fromarray(image_hwc).save(buffer, name, **options)
+        np.testing.assert_array_equal(decode(buffer.getvalue(), max_bytes=2**20, max_pixels=2**20).image_hwc, image_hwc)
+
+
+# Arrays
+
+
+@given(SIZES, TARGETS, st.sampled_from([None, 8, 32, 64]))
+def test_letterbox_holds_the_whole_picture(
+    image_wh: tuple[int, int], target_wh: tuple[int, int], stride: int | None
+) -> None:
+    plan = fit(image_wh, target_wh, stride=stride)
+    for side in (0, 1):
+        left, right = plan.pad_xy[side], plan.input_wh[side] - plan.resized_wh[side] - plan.pad_xy[side]
+        assert min(left, right) >= 0
+        assert abs(left - right) <= 1
+        assert plan.resized_wh[side] >= 1
+        assert plan.input_wh[side] % stride == 0 if stride else plan.input_wh == target_wh
+    corners = np.array([[0, 0, *image_wh]], np.float32)
+    scale = np.array(plan.resized_wh * 2, np.float32) / np.array(image_wh * 2, np.float32)
+    inside = (corners * scale + np.array(plan.pad_xy * 2, np.float32)).astype(np.float32)
+    np.testing.assert_allclose(unletterbox(inside, plan), corners, rtol=1e-4, atol=1e-2)
+
+
+@given(st.tuples(st.integers(1, 300), st.integers(1, 300)), st.sampled_from([None, 32]))
+def test_letterbox_has_the_size_it_plans(image_wh: tuple[int, int], stride: int | None) -> None:
+    plan = fit(image_wh, (64, 96), stride=stride)
+    boxed = letterbox(np.zeros((image_wh[1], image_wh[0], 3), np.uint8), plan)
+    assert boxed.shape == (plan.input_wh[1], plan.input_wh[0], 3)
+    left, top = plan.pad_xy
+    assert not boxed[top : top + plan.resized_wh[1], left : left + plan.resized_wh[0]].any()
+
+
+FLOATS = st.floats(-1e4, 1e4, width=32)
+
+
+@given(arrays.arrays(np.float32, st.tuples(st.integers(0, 9), st.just(4)), elements=FLOATS), SIZES)
+def test_boxes_end_inside_the_picture(boxes: NDArray[np.float32], image_wh: tuple[int, int]) -> None:
+    plan = fit(image_wh, (640, 640), stride=32)
+    result = unletterbox(boxes, plan)
+    assert result.shape == boxes.shape
+    assert (result >= 0).all()
+    assert (result <= np.array(image_wh * 2, np.float32)).all()
+
+
+@given(arrays.arrays(np.float32, st.tuples(st.integers(0, 9), st.just(4)), elements=FLOATS))
+def test_corners_are_half_a_size_from_the_centre(boxes: NDArray[np.float32]) -> None:
+    corners = cxcywh_to_xyxy(boxes)
+    np.testing.assert_allclose(corners[:, 2:] - corners[:, :2], boxes[:, 2:], atol=0.01)
+    np.testing.assert_allclose((corners[:, 2:] + corners[:, :2]) / 2, boxes[:, :2], atol=0.01)
+
+
+def plain_suppress(boxes: NDArray[Any], scores: NDArray[Any], class_ids: NDArray[Any], iou: float) -> list[int]:
+    """Non-maximum suppression as it is told: best first, and whoever overlaps a better one of its class goes."""
+    kept: list[int] = []
+    for index in np.argsort(-scores, kind="stable"):
+        x1, y1, x2, y2 = (int(value) for value in boxes[index])
+        for other in kept:
+            u1, v1, u2, v2 = (int(value) for value in boxes[other])
+            common = max(0, min(x2, u2) - max(x1, u1)) * max(0, min(y2, v2) - max(y1, v1))
+            union = (x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - common
+            if class_ids[other] == class_ids[index] and common > iou * union:
+                break
+        else:
+            kept.append(int(index))
+    return kept
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Boxes with whole corners (exact in FP32 at any class), scores that differ, classes."""
+    corner, size, count = st.integers(0, 60), st.integers(1, 40), draw(st.integers(0, 12))
+    rows = draw(st.lists(st.tuples(corner, corner, size, size), min_size=count, max_size=count))
+    boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in rows], np.float32).reshape(-1, 4)
+    order = draw(st.permutations(range(count)))
+    ids = draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
+    return boxes, (np.array(order, np.float32) + 1) / np.float32(16), np.array(ids, np.int64)
+
+
+# Halfway between what overlaps of such boxes can be, so that no rounding decides.
+@given(candidates(), st.sampled_from([0.30001, 0.50001, 0.70001]), st.integers(1, 12))
+def test_suppress_is_what_it_is_told_to_be(found: Any, iou: float, most: int) -> None:
+    boxes, scores, class_ids = found
+    result = suppress(boxes, scores, class_ids=class_ids, iou=iou, max_detections=most)
+    assert result.tolist() == plain_suppress(boxes, scores, class_ids, iou)[:most]
+
+
+@given(st.integers(0, 20), st.data())
+def test_detector_of_any_outputs_gives_boxes_in_the_picture(count: int, data: st.DataObject) -> None:
+    outputs: dict[str, NDArray[Any]] = {
+        "boxes": data.draw(arrays.arrays(np.float32, (count, 4), elements=FLOATS)),
+        "scores": data.draw(arrays.arrays(np.float32, count, elements=st.floats(0, 1, width=32))),
+        "classes": data.draw(arrays.arrays(np.int32, count, elements=st.integers(0, 1))),
+    }
+    plan = fit((100, 50), (64, 64), stride=32)
+    found = detect.postprocess(outputs, FUSED, plan=plan, selection=detect.Selection())
+    assert len(found.boxes_xyxy) == len(found.scores) == len(found.class_ids) <= min(count, 300)
+    assert (np.diff(found.scores) <= 0).all()
+    assert (found.scores > 0.25).all()
+    assert ((found.boxes_xyxy >= 0) & (found.boxes_xyxy <= (100, 50, 100, 50))).all()
+
+
+@given(st.tuples(st.integers(1, 200), st.integers(1, 200), st.just(3)), st.integers(0, 255))
+def test_classifier_sees_one_colour_as_one_colour(shape: tuple[int, int, int], value: int) -> None:
+    assert (classify.preprocess(np.full(shape, value, np.uint8), CLASSIFIER) == value).all()
+
+
+@given(st.lists(JSON, max_size=4))
+def test_rows_of_anything_are_numbers_or_refused(rows: list[Any]) -> None:
+    table = answered(lambda: tabular.preprocess(rows, TABLE))
+    if table is not None:
+        assert table.shape == (len(rows), 2)
+        assert np.isfinite(table).all()
+
+
+@given(arrays.arrays(st.sampled_from([np.float32, np.float64]), SHAPES))
+def test_tables_of_anything_are_finite_or_refused(rows: NDArray[Any]) -> None:
+    if rows.ndim:
+        table = answered(lambda: tabular.preprocess(rows, TABLE))
+        assert table is None or (np.isfinite(table).all() and table.shape == rows.shape)
+
+
+# Tensors
+
+
+@given(st.sampled_from(sorted(DTYPES)).flatmap(lambda name: arrays.arrays(DTYPES[name], SHAPES)))
+def test_numbers_survive_every_wire(array: NDArray[Any]) -> None:
+    tensor = from_array("x", array)
+    check(tensor)
+    np.testing.assert_array_equal(to_array(tensor), array)
+    response = InferResponse("m", "1", [tensor])
+    body, length = write_response(response, Document(binary=True))
+    assert length is not None
+    head = json.loads(body[:length])
+    head["inputs"] = head.pop("outputs")
+    text = json.dumps(head).encode()
+    (read,) = read_document(text + body[length:], len(text)).inputs
+    assert read == tensor
+    message = service_pb2.ModelInferRequest(raw_input_contents=[tensor.data])
+    message.inputs.add(name="x", datatype=tensor.datatype, shape=tensor.shape)
+    assert read_request(message, Deadline.after(1)).inputs == [tensor]
+    reply = write_message(response, message)
+    assert list(reply.raw_output_contents) == [tensor.data]
+
+
+@given(st.sampled_from(sorted(set(DTYPES) - {"FP16"})).flatmap(lambda name: arrays.arrays(DTYPES[name], SHAPES)))
+def test_finite_numbers_survive_json_and_typed_contents(array: NDArray[Any]) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return
+    tensor = from_array("x", array)
+    response = InferResponse("m", "1", [tensor])
+    body, length = write_response(response, Document())
+    assert length is None
+    head = json.loads(body)
+    head["inputs"] = head.pop("outputs")
+    text = json.dumps(head).encode()
+    assert to_array(read_document(text, len(text)).inputs[0]).tolist() == array.tolist()
+    typed = write_message(response, service_pb2.ModelInferRequest())
+    request = service_pb2.ModelInferRequest()
+    request.inputs.add(name="x", datatype=tensor.datatype, shape=tensor.shape, contents=typed.outputs[0].contents)
+    assert read_request(request, Deadline.after(1)).inputs == [tensor]
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6))
+def test_elements_survive(elements: list[bytes]) -> None:
+    tensor = from_elements("x", elements)
+    check(tensor)
+    assert to_elements(tensor) == elements
+
+
+@given(
+    st.sampled_from([*sorted(DTYPES), "BYTES", "BF16", "STRING", ""]),
+    st.lists(st.integers(-2, 4) | st.sampled_from([2**31, 2**62, 2**63, 2**64, -(2**63)]), max_size=5),
+    st.binary(max_size=64),
+)
+def test_tensor_that_passes_is_what_it_says(datatype: str, shape: list[int], data: bytes) -> None:
+    tensor = Tensor("x", datatype, tuple(shape), data)
+    if passes(lambda: check(tensor)):
+        assert math.prod(shape) >= 0
+        if datatype == "BYTES":
+            assert len(to_elements(tensor)) == math.prod(shape)
+        elif datatype in DTYPES:
+            assert to_array(tensor).nbytes == len(data)
+
+
+# Bodies
+
+
+@given(JSON, st.binary(max_size=20), st.none() | st.text(max_size=6) | st.integers(-5, 400).map(str))
+def test_any_document_is_read_or_refused(document: Any, blob: bytes, length: str | None) -> None:
+    body = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS) + blob
+    answered(lambda: read_document(body, read_header_length(length, body)))
+
+
+ENTRIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.text(max_size=4) | JSON,
+        "datatype": st.sampled_from([*sorted(DTYPES), "BYTES", "BF16"]) | JSON,
+        "shape": st.lists(st.integers(-1, 5), max_size=3) | JSON,
+        "data": st.lists(JSON, max_size=5),
+        "parameters": st.fixed_dictionaries({}, optional={"binary_data_size": st.integers(-1, 40) | JSON}) | JSON,
+    },
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.fixed_dictionaries(
+        {"inputs": st.lists(ENTRIES, max_size=3)}, optional={"outputs": JSON, "parameters": JSON, "id": JSON}
+    ),
+    st.binary(max_size=40),
+)
+def test_documents_that_are_almost_right_are_read_or_refused(document: Any, blob: bytes) -> None:
+    text = orjson.dumps(document)
+    read = answered(lambda: read_document(text + blob, len(text)))
+    if read is not None:
+        for tensor in read.inputs:
+            passes(partial(check, tensor))
+
+
+LATIN_1 = st.characters(max_codepoint=255)  # as headers come
+CONTENT_TYPES = st.sampled_from(["application/json", "image/png", "multipart/form-data", FORM, ""]) | st.text(
+    LATIN_1, max_size=60
+)
+
+
+@given(JSON.map(orjson.dumps) | st.binary(max_size=60), CONTENT_TYPES)
+def test_any_body_is_read_or_refused(body: bytes, content_type: str) -> None:
+    items = answered(lambda: read_items(body, content_type, max_items=8))
+    assert items is None or bool(items.images) != bool(items.rows)
+    answered(lambda: read_instances(body, content_type))
+
+
+@given(st.lists(st.tuples(st.text("abc ", max_size=5), st.binary(max_size=60)), min_size=1, max_size=4))
+def test_parts_survive(parts: list[tuple[str, bytes]]) -> None:
+    if not any(b"--XX" in data for _, data in parts):
+        assert read_parts(form(*parts), FORM, max_parts=4) == parts
+
+
+@given(mutated(st.sampled_from([form(("image", b"1")), form(("image", bytes(99)), ("b", b"--XX"))])), CONTENT_TYPES)
+def test_broken_parts_are_read_or_refused(body: bytes, content_type: str) -> None:
+    for header in (FORM, content_type):
+        answered(partial(read_parts, body, header, max_parts=3))
+
+
+@given(st.binary(min_size=1, max_size=200))
+def test_base64_survives_and_anything_else_is_refused(data: bytes) -> None:
+    text = base64.b64encode(data).decode()
+    body = orjson.dumps({"instances": [{"image": {"b64": text}}]})
+    assert read_instances(body, "application/json").images == [data]
+    for broken in (text[:-1], f"{text[:1]}-{text[1:]}", f" {text}", text + "\u00e9"):
+        with pytest.raises(InvalidRequest, match="broken base64"):
+            read_instances(orjson.dumps({"instances": [{"image": {"b64": broken}}]}), "application/json")
+
+
+@given(st.lists(st.binary(max_size=100), min_size=1, max_size=3), st.integers(0, 300))
+def test_gzip_is_unpacked_to_the_limit(members: list[bytes], limit: int) -> None:
+    packed, whole = b"".join(gzip.compress(data) for data in members), b"".join(members)
+    if len(whole) <= limit:
+        assert b"".join(_unpack(packed, max_bytes=limit)) == whole
+    else:
+        assert answered(lambda: b"".join(_unpack(packed, max_bytes=limit))) is None
+
+
+@given(mutated(st.binary(max_size=60).map(gzip.compress)))
+def test_broken_gzip_is_unpacked_or_refused(data: bytes) -> None:
+    answered(lambda: _unpack(data, max_bytes=1000))
+
+
+# Parameters, messages
+
+
+@given(st.dictionaries(st.sampled_from(["confidence", "iou", "max_detections", "classes", "other"]), JSON))
+def test_any_parameters_are_a_selection_or_refused(parameters: dict[str, Any]) -> None:
+    selection = answered(lambda: read_selection(parameters, DETECTOR))
+    if selection is not None:
+        assert 0 <= selection.confidence <= 1
+        assert 0 <= selection.iou <= 1
+        assert 1 <= selection.max_detections <= 1000
+        assert selection.class_ids is None or selection.class_ids <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", ["confidence", "iou", "max_detections", "classes"])
+def test_deep_parameters_are_refused(name: str) -> None:
+    deep = orjson.loads(b"[" * 1000 + b"]" * 1000)
+    with pytest.raises(InvalidRequest, match="parameter"):
+        read_selection({name: deep}, DETECTOR)
+    with pytest.raises(InvalidRequest, match=r"column 1: got \[\[\["):
+        tabular.preprocess([[1, deep]], TABLE)
+
+
+@given(JSON)
+def test_excerpt_is_short(value: Any) -> None:
+    assert len(excerpt(value)) <= 600
+
+
+@settings(max_examples=300)
+@given(
+    mutated(
+        st.builds(
+            lambda name, data, shape: service_pb2.ModelInferRequest(
+                model_name=name,
+                raw_input_contents=data,
+                inputs=[service_pb2.ModelInferRequest.InferInputTensor(name=name, datatype="FP32", shape=shape)],
+            ).SerializeToString(),
+            st.text(max_size=5),
+            st.lists(st.binary(max_size=9), max_size=2),
+            st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
+        )
+    )
+)
+def test_what_protobuf_takes_is_checked_and_read_or_refused(data: bytes) -> None:
+    passed = passes(lambda: check_message(data, service_pb2.ModelInferRequest.DESCRIPTOR))
+    try:
+        message = service_pb2.ModelInferRequest.FromString(data)
+    except DecodeError:
+        return
+    if passed:
+        request = answered(lambda: read_request(message, Deadline.after(1)))
+        for tensor in request.inputs if request else ():
+            passes(partial(check, tensor))
+
+
+@given(st.text(max_size=60))
+def test_text_that_is_no_base64_is_refused(text: str) -> None:
+    body = orjson.dumps({"instances": [{"image": {"b64": text}}]})
+    items = answered(lambda: read_instances(body, ""))
+    if items is not None:
+        assert items.images == [binascii.a2b_base64(text, strict_mode=True)]

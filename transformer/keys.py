@@ -1,0 +1,141 @@
+"""API keys: who may ask, where TRANSFORMER_API_KEYS_FILE names a file.
+
+A line of it is a name and the SHA-256 of a key, as `make key NAME=<who>` writes them. A key has 256 random bits, so
+nobody can try all of them, and a slow hash would only slow the server. The file is read again when it changes.
+"""
+
+import argparse
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from transformer.errors import Forbidden, Unauthenticated
+
+log = logging.getLogger("transformer")
+
+_LINE = re.compile(r"(?P<name>[0-9a-zA-Z._-]{1,64}) sha256:(?P<digest>[0-9a-f]{64})")
+_PREFIX = "nereid_"  # what scanners for leaked secrets look for
+_MAX_AGE_S = 1.0
+_LONGEST = 1024
+
+
+class KeysError(Exception):
+    """The file cannot be used; the message says why."""
+
+
+class Keys:
+    """The keys of a file."""
+
+    def __init__(self, path: Path) -> None:
+        """Read them.
+
+        Raises:
+            KeysError: the file cannot be read, has no key, or a line is none.
+        """
+        self._path = path
+        self._names, self._changed = _read(path)
+        if not self._names:
+            raise KeysError(f"{path}: got no key, expected at least one; next: make key NAME=<who> KEYS={path}")
+        self._looked_at = time.monotonic()
+
+    def check(self, headers: Mapping[str, str]) -> str:
+        """The name of the key that a request shows.
+
+        Args:
+            headers: of HTTP, or metadata of gRPC, with names in lower case.
+
+        Raises:
+            Unauthenticated: it shows none.
+            Forbidden: it shows another one.
+        """
+        key = _find_key(headers)
+        if not key:
+            raise Unauthenticated("no API key; expected Authorization: Bearer <key>, or X-API-Key: <key>")
+        self._refresh()
+        digest = hashlib.sha256(key[:_LONGEST].encode()).hexdigest()
+        # All of them, always: the time tells nothing about any.
+        found = [name for known, name in self._names.items() if hmac.compare_digest(known, digest)]
+        if not found:
+            raise Forbidden("the API key is not known here")
+        return found[0]
+
+    def _refresh(self) -> None:
+        """Read the file again where it has changed; one that is broken or gone changes nothing, an empty one all."""
+        if time.monotonic() - self._looked_at < _MAX_AGE_S:
+            return
+        self._looked_at = time.monotonic()
+        try:
+            if self._path.stat().st_mtime_ns != self._changed:
+                self._names, self._changed = _read(self._path)
+                if not self._names:
+                    log.error("%s has no key any more: nobody is let in", self._path)
+        except (KeysError, OSError) as exc:
+            log.error("the API keys of before stay: %s", exc)
+
+
+def _find_key(headers: Mapping[str, str]) -> str:
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    return bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
+
+
+def _read(path: Path) -> tuple[dict[str, str], int]:
+    """Names by digest, and when the file was changed."""
+    try:
+        changed = path.stat().st_mtime_ns
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise KeysError(f"{path}: {exc}") from exc
+    names = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            # Not the line itself: it may be a key that somebody put there.
+            raise KeysError(f"{path}, line {number}: expected '<name> sha256:<64 hex digits>', as make key writes it")
+        names[match["digest"]] = match["name"]
+    return names, changed
+
+
+def make(name: str, path: Path) -> str:
+    """Make a key, add its digest to the file, and return it: it is nowhere else.
+
+    Raises:
+        KeysError: the name is none, or the file cannot be written.
+    """
+    key = _PREFIX + secrets.token_urlsafe(32)
+    line = f"{name} sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    if not _LINE.fullmatch(line):
+        raise KeysError(f"NAME: got {name!r}, expected letters, digits, dots, hyphens and underscores, at most 64")
+    try:
+        with path.open("a") as file:
+            file.write(line + "\n")
+    except OSError as exc:
+        raise KeysError(f"{path}: {exc.strerror}") from exc
+    return key
+
+
+def main() -> int:
+    """Make a key from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m transformer.keys", description="Make an API key, shown once.")
+    parser.add_argument("name", help="whose it is")
+    parser.add_argument("file", type=Path, help="TRANSFORMER_API_KEYS_FILE; its digest is added there")
+    options = parser.parse_args()
+    try:
+        key = make(options.name, options.file)
+    except KeysError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    print(key)
+    print(f"shown once; its digest is in {options.file}, removing that line takes it back", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

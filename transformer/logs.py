@@ -1,0 +1,71 @@
+"""Log lines, as text or as JSON: one line for a record, which nothing that it quotes can end or colour."""
+
+import json
+import logging
+import traceback
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from transformer.record import current
+
+Format = Literal["text", "json"]
+
+
+def configure(log_format: Format) -> None:
+    """Set the root logger up; once, before anything is logged."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Json() if log_format == "json" else Text("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for noisy in ("uvicorn", "httpx", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Its warnings quote bytes of a client, who is told the same.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    # A client went away while its answer was being sent: grpcio 1.85 logs a traceback where it does not know yet.
+    logging.getLogger("grpc._cython.cygrpc").addFilter(
+        lambda record: not str(record.msg).startswith("ExecuteBatchError")
+    )
+    # Not shown: https://docs.python.org/3/howto/logging.html#optimization
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+class Text(logging.Formatter):
+    """For people."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name, as below
+        """logging.Formatter."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Indented: no line of a traceback looks like the first line of a record."""
+        lines = "".join(traceback.format_exception(*ei)).splitlines()
+        return "\n".join(f"  {printable(line)}" for line in lines)
+
+
+class Json(logging.Formatter):
+    """For programs; ASCII alone, whatever is quoted."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """logging.Formatter."""
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        request = current()
+        if request.request_id:
+            entry["request_id"] = request.request_id
+        entry |= getattr(record, "fields", {})
+        if request.trace.trace_id:
+            entry["trace_id"] = request.trace.trace_id
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def printable(text: str) -> str:
+    """The text with escapes in place of what ends a line, moves a cursor or turns writing around."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

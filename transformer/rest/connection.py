@@ -1,0 +1,192 @@
+"""One HTTP connection: uvicorn's, with limits that it has not.
+
+They are for heads, for requests that are sent before others are answered, and for clients that do not read.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from transformer.admission import Admission
+
+_MAX_HEAD_BYTES = 2**16  # beyond what came in one piece, 256 KiB at most
+_MOST_BEHIND = 100  # requests behind one that is being answered; each waits for those before it
+_MOST_SPANS = 60  # an answer that is read drop by drop
+
+
+class Connection(HttpToolsProtocol):
+    """Closes when a head takes too long or is too large, and answers in the form of every other error.
+
+    A head is also what stands around the pieces of a chunked body, and behind it. An error is answered behind the
+    requests that came before it.
+    """
+
+    def __init__(self, *args: Any, timeout_s: float, admission: Admission, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._timeout_s = timeout_s
+        self._admission = admission
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._head_bytes = 0
+        self._cycles: list[RequestResponseCycle] = []
+        self._ends = False  # nothing more is read; what is unanswered is answered, then come the last words
+        self._last_words = b""
+        self._unread_bytes = 0  # accounted for
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there, and a head is awaited."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._head_is_here()
+        self._tell_requests()
+        self.resume_writing()
+        self._await_reading(0)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client reads slower than it is answered."""
+        super().pause_writing()
+        size = self.transport.get_write_buffer_size()
+        self._account(size)
+        self._await_reading(size)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        super().resume_writing()
+        self._account(0)
+
+    def on_response_complete(self) -> None:
+        """uvicorn's: an answer is written, which does not mean that it is read."""
+        super().on_response_complete()
+        if self._ends and not self._unanswered():
+            self._end()
+        self._await_reading(self.transport.get_write_buffer_size())
+
+    def data_received(self, data: bytes) -> None:
+        """More of a request, or what is left of one that was answered before its end."""
+        if self._ends:
+            return
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._ends or self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self._await_head()
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            self._refuse(431, f"head: more than the limit of {_MAX_HEAD_BYTES} bytes")
+
+    def on_message_begin(self) -> None:
+        """The parser's: the first byte of a head."""
+        if len(self.pipeline) >= _MOST_BEHIND:
+            self._refuse(
+                429, f"{_MOST_BEHIND} requests wait on this connection, which is the limit; read their answers"
+            )
+            raise ConnectionError  # ends the parser
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """The parser's: a header, or what stands behind the last chunk; that is not kept."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The parser's: the end of a head."""
+        self._in_head, self._head_bytes = False, 0
+        self._head_is_here()
+        super().on_headers_complete()
+        self._cycles = self._unanswered()
+        if self.cycle is not None:
+            self._cycles.append(self.cycle)
+
+    def on_body(self, body: bytes) -> None:
+        """The parser's: a piece of a body."""
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The parser's: the end of a request."""
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls for bytes that are no HTTP."""
+        self._refuse(400, msg)
+
+    def _await_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._timeout_s, self._give_up)
+
+    def _head_is_here(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._refuse(408, f"head: not complete within {self._timeout_s:g} s")
+        else:
+            self.transport.close()
+
+    def _account(self, unread_bytes: int) -> None:
+        self._admission.account(unread_bytes - self._unread_bytes)
+        self._unread_bytes = unread_bytes
+
+    def _await_reading(self, left_bytes: int, spans: int = 0) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+        if left_bytes:
+            look = self._look_at_reading
+            self._unread_timer = self.loop.call_later(self._timeout_s, look, left_bytes, spans + 1)
+
+    def _look_at_reading(self, left_bytes: int, spans: int) -> None:
+        size = self.transport.get_write_buffer_size()
+        if self._unread_bytes:
+            self._account(size)
+        if size and (size >= left_bytes or spans >= _MOST_SPANS):
+            self._tell_requests()
+            self.transport.abort()
+        else:
+            self._await_reading(size, spans)
+
+    def _unanswered(self) -> list[RequestResponseCycle]:
+        return [cycle for cycle in self._cycles if not cycle.response_complete]
+
+    def _tell_requests(self) -> None:
+        """The client is gone; of several requests at once uvicorn tells the last one only."""
+        for cycle in self._cycles:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer what cannot be read, when all that came before it is answered, and close."""
+        if self._ends:
+            return
+        self._ends = True
+        unanswered = self._unanswered()
+        broken = unanswered[-1] if unanswered and unanswered[-1].more_body else None  # its end will never come
+        if not broken or not broken.response_started:
+            body = orjson.dumps({"error": message})
+            fields = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
+            fields += b"retry-after: 1\r\n" if status == HTTPStatus.TOO_MANY_REQUESTS else b""
+            self._last_words = STATUS_LINE[status] + fields + b"\r\n" + body
+        if self.pipeline and self.pipeline[0][0] is broken:
+            self.pipeline.popleft()
+            self._cycles.remove(broken)
+        elif not unanswered or (broken and not broken.response_started):
+            self._end()
+
+    def _end(self) -> None:
+        if self._last_words:
+            self.transport.write(self._last_words)
+        self.transport.close()
