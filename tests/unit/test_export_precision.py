@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from export.__main__ import main
 from export.calibration import ENOUGH, Folder, Sample
@@ -76,6 +77,14 @@ def test_int8_is_calibrated_measured_and_published(
     types = [weights[node.input[0]] for node in quantised.graph.node if node.input and node.input[0] in weights]
     convolutions = sum(node.op_type == "Conv" for node in plain)
     assert types.count(onnx.TensorProto.INT8) == convolutions
+    # Right on every CPU, see quantise().
+    kernels = [
+        numpy_helper.to_array(i) for i in quantised.graph.initializer if i.data_type == i.INT8 and len(i.dims) > 1
+    ]
+    assert len(kernels) == convolutions
+    assert max(np.abs(kernel).max() for kernel in kernels) <= 64
+    points = {node.input[2] for node in quantised.graph.node if node.op_type == "QuantizeLinear"}
+    assert {weights[point] for point in points} == {onnx.TensorProto.UINT8}
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in quantised.graph.node}
     assert quantised.ByteSize() < 0.4 * (folder / "model.onnx").stat().st_size
 
