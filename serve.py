@@ -17,6 +17,7 @@ import socket
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent
 PICTURES = Path("loadtest/pictures")
 _PATIENCE_S = 10
+_ORPHAN_S = 10  # without a Triton its stubs end within one, but for those that wait for a lock that it held
 _KILLED_S = 5
 _GIVEN_UP = "given-up"
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # shm_open(3)
+_REGION = re.compile(r"triton_\w+_shm_region_[\w-]+")  # an argument of a stub
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 
 
@@ -115,10 +119,7 @@ def main() -> int:
         arguments = ["-c", str(ROOT / "supervisord.conf"), "-d", str(ROOT)]
         # Says once that root is meant; supervisor warns otherwise.
         run_supervisor([*arguments, *(["-u", "root"] if os.geteuid() == 0 else [])])
-        left = psutil.Process().children(recursive=True)
-        for process in left:
-            process.kill()
-        psutil.wait_procs(left, timeout=_KILLED_S)  # we are their parent now: what nobody waits for stays a zombie
+        sweep(psutil.Process().children(recursive=True), patience_s=0)
         given_up = Path(state) / _GIVEN_UP
         if not given_up.exists():
             return 0
@@ -201,7 +202,7 @@ def environment(settings: StackSettings, state: str) -> dict[str, str]:
 
 
 def watch(given_up: Path) -> None:
-    """Stop everything when a part cannot be kept alive; an event listener of supervisord.conf.
+    """Stop everything when a part cannot be kept alive, and end what a dead one left; a listener of supervisord.conf.
 
     Args:
         given_up: file to write to which part it was, and why.
@@ -213,11 +214,35 @@ def watch(given_up: Path) -> None:
         if headers["eventname"] == "PROCESS_STATE_FATAL":
             given_up.write_text(f"{part} died again and again within seconds of its start")
             os.kill(os.getppid(), signal.SIGTERM)
-        elif part != "announce" and event["expected"] == "1":
+        elif headers["eventname"] == "PROCESS_STATE_EXITED" and part != "announce" and event["expected"] == "1":
             # Where the machine is busy that may be no quick death, and would be tried again for ever.
             given_up.write_text(f"{part} cannot run as it is set up")
             os.kill(os.getppid(), signal.SIGTERM)
         childutils.listener.ok(sys.stdout)
+        sweep(find_orphans(psutil.Process(os.getppid())), patience_s=_ORPHAN_S)
+
+
+def find_orphans(supervisor: psutil.Process) -> list[psutil.Process]:
+    """What dead parts left: the kernel gave it to the supervisor, but it leads no group of its own, as parts do."""
+    orphans = []
+    for process in supervisor.children():
+        with suppress(ProcessLookupError):
+            if os.getpgid(process.pid) not in {process.pid, os.getpgid(supervisor.pid)}:
+                orphans.append(process)
+    return orphans
+
+
+def sweep(processes: list[psutil.Process], *, patience_s: float) -> None:
+    """Wait until processes have ended, and kill what has not; a killed stub of Triton's leaves its shared memory."""
+    _, left = psutil.wait_procs(processes, timeout=patience_s)
+    regions = []
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            regions += [_SHARED_MEMORY / word for word in process.cmdline() if _REGION.fullmatch(word)]
+            process.kill()
+    psutil.wait_procs(left, timeout=_KILLED_S)  # at the end we are their parent: what nobody waits for stays a zombie
+    for region in regions:
+        region.unlink(missing_ok=True)
 
 
 def announce(settings: StackSettings) -> None:

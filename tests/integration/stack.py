@@ -51,9 +51,9 @@ class Stack:
     def part(self, word: str) -> psutil.Process:
         """The process that has this word in its command line."""
         for child in psutil.Process(self.process.pid).children():
-            # Orphans of tritonserver are swept here, and may be gone meanwhile.
-            with suppress(psutil.NoSuchProcess):
-                if any(word in argument for argument in child.cmdline()):
+            # Orphans of a Triton that was killed are here too; what was started leads a group of its own.
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if os.getpgid(child.pid) == child.pid and any(word in argument for argument in child.cmdline()):
                     return child
         raise LookupError(word)
 

@@ -63,6 +63,23 @@ def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> N
     assert "stopped: transformer (exit status 0)" in log
 
 
+def test_what_a_killed_triton_leaves_behind_is_ended(tmp_path: Path) -> None:
+    with start_stack(MODELS, tmp_path / "log") as stack:
+        triton = stack.part("tritonserver")
+        stubs = triton.children()
+        memory = Path("/dev/shm")  # noqa: S108
+        regions = [memory / word for stub in stubs for word in stub.cmdline() if "_shm_region_" in word]
+        assert len(regions) == len(stubs) > 0
+        assert all(region.exists() for region in regions)
+        # As one hangs that waits for a lock of Triton's.
+        stubs[0].suspend()
+        triton.kill()
+        _, alive = psutil.wait_procs(stubs, timeout=60)
+        assert not alive
+        wait_until(lambda: not any(region.exists() for region in regions), seconds=30, log=stack.log)
+        wait_until(lambda: answers(stack), seconds=60, log=stack.log)
+
+
 @pytest.mark.parametrize("word", ["serve.py", "make"])
 def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
     ports = free_ports()
