@@ -24,7 +24,7 @@ class TransformerSettings(BaseSettings):
     )
     max_items: int = Field(1024, gt=0, description="most pictures or rows in one request")
     max_in_flight: int = Field(
-        2 * (os.cpu_count() or 1), gt=0, description="most requests, and most pictures, that are worked at at once"
+        3 * (os.cpu_count() or 1), gt=0, description="most requests, and most pictures, that are worked at at once"
     )
     max_waiting: int = Field(32, ge=0, description="most requests in line behind these; one more is answered 429")
     body_timeout_s: float = Field(

@@ -9,12 +9,11 @@ import json
 import resource
 import sys
 import time
-from collections import deque
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-_NEWLINE = b"\r\n"
-_LENGTH = b"content-length:"
+import uvloop
 
 
 @dataclass(frozen=True)
@@ -61,89 +60,149 @@ class Outcome:
 
 
 class Generator:
-    """Connections that are kept, and requests over them."""
+    """Begins requests when it is their time, over connections that are kept."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        with open(plan.body, "rb") as file:  # noqa: PTH123 - before the loop starts
-            body = file.read()
+        body = Path(plan.body).read_bytes()
         head = (
             f"POST {plan.path} HTTP/1.1\r\nHost: {plan.host}\r\nContent-Type: {plan.content_type}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
-        self._message = head.encode() + body
-        self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
+        self.message = head.encode() + body
+        self._idle: list[Connection] = []
         self._open = 0
+        self._opening: set[asyncio.Task[None]] = set()
+        self._started = 0.0
+        self._begun = 0
+        self._over = asyncio.Event()
         self.outcome = Outcome([], [], [], 0.0, 0.0)
 
     async def run(self) -> None:
         """Begin all requests, and wait for all answers."""
-        started = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for number in range(int(self._plan.rate * self._plan.seconds)):
-                pause = started + number / self._plan.rate - time.perf_counter()
-                if pause > 0:
-                    await asyncio.sleep(pause)
-                group.create_task(self._ask(started))
-        self.outcome.seconds = time.perf_counter() - started
+        self._started = time.perf_counter()
+        self._begin_due()
+        await self._over.wait()
+        self.outcome.seconds = time.perf_counter() - self._started
         usage = resource.getrusage(resource.RUSAGE_SELF)
         self.outcome.cpu_s = usage.ru_utime + usage.ru_stime
-        for _, writer in self._idle:
-            writer.close()
 
-    async def _ask(self, epoch: float) -> None:
-        began = time.perf_counter()
-        status = 0
-        try:
-            async with asyncio.timeout(self._plan.timeout_s):
-                status = await self._exchange()
-        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
-            pass
-        ended = time.perf_counter()
+    def ended(self, status: int, began: float) -> None:
+        """A request has its answer, or will have none (0)."""
+        now = time.perf_counter()
         self.outcome.statuses.append(status)
-        self.outcome.latencies_ms.append((ended - began) * 1000)
-        self.outcome.ended_s.append(ended - epoch)
+        self.outcome.latencies_ms.append((now - began) * 1000)
+        self.outcome.ended_s.append(now - self._started)
+        if len(self.outcome.statuses) == self._count:
+            self._over.set()
 
-    async def _exchange(self) -> int:
-        """Send the question, and read the status of its answer."""
-        while self._idle and self._idle[-1][0].at_eof():  # the server closes what nobody uses
-            self._open -= 1
-            self._idle.pop()[1].close()
+    def free(self, connection: "Connection") -> None:
+        """A connection can take a request."""
+        self._idle.append(connection)
+
+    def closed(self, connection: "Connection") -> None:
+        """A connection is gone."""
+        self._open -= 1
+        if connection in self._idle:  # the server closes what nobody uses
+            self._idle.remove(connection)
+
+    @property
+    def _count(self) -> int:
+        return int(self._plan.rate * self._plan.seconds)
+
+    def _begin_due(self) -> None:
+        """Begin what is due, and come again for the next; a callback costs less than a task that sleeps."""
+        while self._begun < self._count:
+            pause = self._started + self._begun / self._plan.rate - time.perf_counter()
+            if pause > 0:
+                asyncio.get_running_loop().call_later(pause, self._begin_due)
+                return
+            self._begun += 1
+            self._begin()
+
+    def _begin(self) -> None:
+        began = time.perf_counter()
         if self._idle:
-            reader, writer = self._idle.pop()
+            self._idle.pop().ask(began, self._plan.timeout_s)
         elif self._open < self._plan.connections:
             self._open += 1
-            try:
-                reader, writer = await asyncio.open_connection(self._plan.host, self._plan.port)
-            except OSError:
-                self._open -= 1
-                raise
+            task = asyncio.create_task(self._connect(began))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
         else:
-            raise OSError("no connection left")
-        kept = False
+            self.ended(0, began)
+
+    async def _connect(self, began: float) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            writer.write(self._message)
-            await writer.drain()
-            head = await reader.readuntil(_NEWLINE * 2)
-            status = int(head.split(b" ", 2)[1])
-            fields = head.lower().split(_NEWLINE)
-            length = next((int(field.split(b":")[1]) for field in fields if field.startswith(_LENGTH)), 0)
-            await reader.readexactly(length)
-            kept = b"connection: close" not in fields
-            return status
-        finally:
-            if kept:
-                self._idle.append((reader, writer))
-            else:
-                self._open -= 1
-                writer.close()
+            async with asyncio.timeout(self._plan.timeout_s):
+                _, connection = await loop.create_connection(lambda: Connection(self), self._plan.host, self._plan.port)
+        except (OSError, TimeoutError):
+            self._open -= 1
+            self.ended(0, began)
+        else:
+            connection.ask(began, self._plan.timeout_s)
+
+
+class Connection(asyncio.Protocol):
+    """One request at a time."""
+
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+        self._transport: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._received = b""
+        self._began: float | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio.Protocol."""
+        self._transport = transport
+
+    def ask(self, began: float, timeout_s: float) -> None:
+        """Send the question; its time has begun already."""
+        if self._transport.is_closing():
+            self._generator.ended(0, began)
+            return
+        self._received, self._began = b"", began
+        self._timer = asyncio.get_running_loop().call_later(timeout_s, self._transport.abort)
+        self._transport.write(self._generator.message)
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio.Protocol: a piece of an answer."""
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        if not end:
+            return
+        fields = head.lower()
+        _, _, length = fields.partition(b"\r\ncontent-length:")
+        if len(body) < int(length.partition(b"\r\n")[0] or 0):
+            return
+        self._answered(int(fields.split(b" ", 2)[1]))
+        if b"\r\nconnection: close" in fields:
+            self._transport.close()
+        else:
+            self._generator.free(self)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """asyncio.Protocol."""
+        self._answered(0)
+        self._generator.closed(self)
+
+    def _answered(self, status: int) -> None:
+        if self._began is None:
+            return
+        assert self._timer is not None, "set with it"  # noqa: S101
+        self._timer.cancel()
+        began, self._began = self._began, None
+        self._generator.ended(status, began)
 
 
 def main() -> None:
     """Read the plan from standard input, and write what became of it to standard output."""
     plan = Plan(**json.load(sys.stdin))
     generator = Generator(plan)
-    asyncio.run(generator.run())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(generator.run())
     json.dump(asdict(generator.outcome), sys.stdout)
 
 

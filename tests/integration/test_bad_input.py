@@ -289,8 +289,8 @@ def test_memory_is_given_back(stack: Stack) -> None:
     Image.effect_noise((2600, 2000), 50).save(buffer, "JPEG")
     large = buffer.getvalue()
 
-    def flood() -> int:
-        """Large bodies of every kind; the memory after them."""
+    def flood() -> None:
+        """Large bodies of every kind."""
         bomb = gzip.compress(bytes(64 * 2**20 + 1))
         for _ in range(2):
             stack.http.post("/predict/digits", content=bytes(63 * 2**20), headers=JPEG)
@@ -301,11 +301,15 @@ def test_memory_is_given_back(stack: Stack) -> None:
             stack.http.post("/predict/digits", files=[("image", SEVEN)] * 4 + [("image", large[:-100])] * 60)
             stack.http.post(IRIS, content=b"[" * 2**17, headers=JSON)
             stack.http.post(IRIS, **v2(data=[1] * 100_000))
-        return int(process.memory_info().rss)
 
-    before = max(flood() for _ in range(3))
-    # 5 %, and half a body that the allocator has not let go yet.
-    assert flood() < before * 1.05 + 32 * 2**20
+    before = 0
+    for _ in range(3):
+        flood()
+        before = max(before, process.memory_info().rss)
+    flood()
+    # 5 %, and half a body that the allocator has not let go yet; what was refused may still be in a thread.
+    limit = before * 1.05 + 32 * 2**20
+    wait_until(lambda: process.memory_info().rss < limit, seconds=20, log=stack.log)
 
 
 def test_memory_of_a_large_picture_is_given_back(stack: Stack) -> None:
@@ -375,7 +379,7 @@ def test_many_large_pictures_do_not_fill_the_memory(stack: Stack) -> None:
         for line in Path(f"/proc/{transformer.pid}/status").read_text().splitlines()
         if line.startswith("VmHWM")
     )
-    # Four at once at 2 cores, each the picture and a grey copy; 24 at once would be more than 3.5 GB.
+    # Six at once at 2 cores, each the picture and, while it is decoded, a grey copy; 24 at once would be over 3.5 GB.
     assert peak < 450 * max(os.cpu_count() or 1, 2) * 2
 
 

@@ -22,6 +22,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.integration.stack import Stack, wait_until
+from tests.integration.test_access import make_key
 from tests.integration.test_transformer_program import (
     DIGITS,
     Transformer,
@@ -107,6 +108,45 @@ def test_what_the_line_has_no_room_for_is_refused_before_its_body_is_read(stack:
         assert [answer.result().status_code for answer in answers] == [200] * 3
         assert gauge(transformer, 'nereid_refused_total{reason="line full"}') == 2
         assert (gauge(transformer, "nereid_waiting"), gauge(transformer, "nereid_in_flight")) == (0, 0)
+
+
+QUESTIONS = {
+    "/predict/digit-finder": "/predict/{model}",
+    "/v1/models/digit-finder:predict": "/v1/models/{model}:predict",
+    "/v2/models/digit-finder/infer": "/v2/models/{model}/infer",
+    "/v2/models/digit-finder/versions/1/infer": "/v2/models/{model}/versions/{version}/infer",
+}
+
+
+def test_every_question_is_refused_and_counted_where_it_belongs(stack: Stack, tmp_path: Path) -> None:
+    file, log = tmp_path / "keys", tmp_path / "log"
+    mine = {"X-API-Key": make_key("alice", file)}
+    keys = {"TRANSFORMER_API_KEYS_FILE": str(file), "TRANSFORMER_REQUEST_TIMEOUT_S": "120"}
+    with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", log, variables=NARROW | keys) as transformer:
+
+        def ask(path: str = "/predict/digit-finder", headers: dict[str, str] = mine) -> httpx.Response:
+            return transformer.http.post(path, files={"image": DIGITS}, headers=headers)
+
+        ask().raise_for_status()
+        with ThreadPoolExecutor(3) as threads, suspended(stack):
+            answers = [threads.submit(ask) for _ in range(3)]
+            wait_until(lambda: gauge(transformer, "nereid_waiting") == 2, seconds=20, log=log)
+            # Who may not ask at all hears that first.
+            assert ask(headers={}).status_code == 401
+            for path, route in QUESTIONS.items():
+                refused = ask(path, mine | {"X-Request-Id": route})
+                assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+                assert refused.headers["X-Request-Id"] == route
+                assert refused.headers["X-Content-Type-Options"] == "nosniff"
+                counted = f'nereid_requests_total{{model="digit-finder",route="{route}",status="429",version=""}}'
+                wait_until(lambda line=counted: gauge(transformer, line) == 1, seconds=20, log=log)  # type: ignore[misc]
+            assert ask("/v2/models/digit-finder/other").status_code == 404
+        assert [answer.result().status_code for answer in answers] == [200] * 3
+        assert gauge(transformer, 'nereid_refused_total{reason="line full"}') == len(QUESTIONS)
+    text = log.read_text()
+    assert "Traceback" not in text
+    for path, route in QUESTIONS.items():
+        assert f"{route} POST {path} 429 " in text
 
 
 def test_request_in_a_hurry_leaves_the_line_in_time(stack: Stack, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -18,7 +19,7 @@ from transformer.errors import MESSAGE_LENGTH, BodyTimeout, OutOfMemory, Serving
 from transformer.keys import Keys
 from transformer.record import ID_HEADER, Record, current, recorded
 from transformer.rest import openapi, predict, v1, v2
-from transformer.rest.guard import KeyGuard, SecurityHeaders
+from transformer.rest.guard import KeyGuard, LineGuard, SecurityHeaders
 from transformer.settings import TransformerSettings
 from transformer.trace import Begin, Trace
 
@@ -50,6 +51,13 @@ def create_app(
     app.add_exception_handler(MemoryError, _memory_error)
     app.add_exception_handler(HTTPException, _http_error)
     # The last one stands first.
+    questions = [
+        route
+        for router in (predict.router, v1.router, v2.router)
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.methods == {"POST"}
+    ]
+    app.add_middleware(LineGuard, admission=dataplane.admission, questions=questions, answer=_refuse)
     if keys is not None:
         app.add_middleware(KeyGuard, keys=keys, settings=settings, answer=_refuse)
     app.add_middleware(RequestLog, trace=trace)
@@ -141,7 +149,9 @@ def _refuse(scope: Scope, exc: ServingError) -> Response:
     message = exc.for_client(request_id)
     # A probe that asks while Triton is away says so with its status.
     quiet = scope["path"].startswith(_QUIET_PATHS)
-    log.log(logging.DEBUG if quiet else exc.log_level, "%s %d %s", request_id, exc.status, exc.for_log())
+    level = logging.DEBUG if quiet else exc.log_level
+    if log.isEnabledFor(level):
+        log.log(level, "%s %d %s", request_id, exc.status, exc.for_log())
     return _error(exc.status, message, headers)
 
 

@@ -1,4 +1,4 @@
-"""A request before it is worked at: refused at once, read in time, and given up with its client."""
+"""A request before it is worked at: read in time, and given up with its client."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,14 +20,13 @@ async def arrived(request: Request) -> AsyncIterator[tuple[bytes, Deadline]]:
     """The body, and until when there must be an answer; inside it is the request's turn.
 
     Raises:
-        Overloaded: too many wait; mostly told before the body is read.
+        Overloaded: too many wait; mostly `LineGuard` tells it before.
         ServingError: of the body, see `read_body`.
         DeadlineExceeded: its time was over before its turn.
         ClientGone: its client went away, and what was begun was cancelled.
     """
     deadline = _read_deadline(request)
     dataplane: DataPlane = request.app.state.dataplane
-    dataplane.admission.check()
     with dataplane.admission.body() as held:
         body = await read_body(request, held, deadline)
         async with _while_connected(request), dataplane.admission.turn(deadline):

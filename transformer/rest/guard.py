@@ -1,12 +1,14 @@
-"""What stands before every route: API keys, and the headers that browsers keep to."""
+"""What stands before every route: the headers that browsers keep to, API keys, and the line of requests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fastapi import Response
-from starlette.datastructures import Headers, MutableHeaders
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from transformer.errors import ServingError
+from transformer.admission import Admission
+from transformer.errors import Overloaded, ServingError
 from transformer.keys import Keys
 from transformer.settings import TransformerSettings
 
@@ -15,12 +17,12 @@ _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": _POLICY,
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", _POLICY.encode()),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 # By the words of TRANSFORMER_KEYLESS.
 _PATHS = {
     "health": ("/", "/v2/health/*"),  # "/" is what KServe's v1 clients take for liveness
@@ -41,7 +43,7 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
@@ -83,3 +85,49 @@ class KeyGuard:
 
     def _is_open(self, path: str) -> bool:
         return any(path.startswith(known[:-1]) if known.endswith("*") else path == known for known in self._open)
+
+
+class LineGuard:
+    """Refuses questions that the line has no room for, before anything is done for them.
+
+    FastAPI's way to a handler costs more than the refusal, and there are the more of them the less time there is.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        admission: Admission,
+        questions: Sequence[APIRoute],
+        *,
+        answer: Callable[[Scope, ServingError], Response],
+    ) -> None:
+        """Guard an application.
+
+        Args:
+            app: behind it.
+            admission: has the line.
+            questions: the routes that wait in it.
+            answer: writes an error.
+        """
+        self._app = app
+        self._admission = admission
+        self._questions = questions
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        if scope["type"] == "http" and scope["method"] == "POST" and self._find(scope):
+            try:
+                self._admission.check()
+            except Overloaded as exc:
+                await self._answer(scope, exc)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _find(self, scope: Scope) -> bool:
+        """Whether it is a question; like Starlette, note which and about what."""
+        for route in self._questions:
+            if found := route.path_regex.match(scope["path"]):
+                scope["route"], scope["path_params"] = route, found.groupdict()
+                return True
+        return False
