@@ -66,9 +66,9 @@ loadtest-cold: .venv/.loadtest ## Silence, burst, silence, burst: what scale-to-
 	@$(call latency,cold) $(call option,fail-ratio,FAIL_RATIO) $(call option,silence-s,SILENCE_S) \
 		$(call option,burst-s,BURST_S) $(call option,cycles,CYCLES)
 
-flood: .venv/.loadtest ## What a running server does with 2, 5 and 10 times of what it can (URL, MODEL, SECONDS, FACTORS="2 5 10")
+flood: .venv/.loadtest ## What a running server does with 2, 5 and 10 times of what it can (URL, MODEL, SECONDS=5, REPEATS=5, FACTORS="2 5 10")
 	@$(BIN)/python -m loadtest.flood --url "$(or $(URL),http://127.0.0.1:$(HTTP_PORT))" $(call option,model,MODEL) \
-		$(call option,seconds,SECONDS) $(if $(FACTORS),--factors $(FACTORS))
+		$(call option,seconds,SECONDS) $(call option,repeats,REPEATS) $(if $(FACTORS),--factors $(FACTORS))
 
 soak: need-REPOSITORY .venv/.loadtest ## 80 % of what a running server can, a swap every minute (REPOSITORY, MINUTES=30, URL)
 	@$(BIN)/python -m loadtest.soak --url "$(or $(URL),http://127.0.0.1:$(HTTP_PORT))" --repository "$(REPOSITORY)" \

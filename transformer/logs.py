@@ -1,19 +1,23 @@
 """Log lines, as text or as JSON: one line for a record, which nothing that it quotes can end or colour."""
 
+import asyncio
 import json
 import logging
 import traceback
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from transformer.record import current
 
 Format = Literal["text", "json"]
 
+_MOMENT_S = 0.02
+
 
 def configure(log_format: Format) -> None:
     """Set the root logger up; once, before anything is logged."""
-    handler = logging.StreamHandler()
+    handler = Gathering()
     handler.setFormatter(Json() if log_format == "json" else Text("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("uvicorn", "httpx", "urllib3"):
@@ -26,6 +30,47 @@ def configure(log_format: Format) -> None:
     )
     # Not shown: https://docs.python.org/3/howto/logging.html#optimization
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+class Gathering(logging.StreamHandler[TextIO]):
+    """Writes what one moment brings at once: each write wakes whoever reads, which under a flood costs as much as we.
+
+    A warning is written when it comes, with all before it; so is what comes where no event loop runs.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Write to a stream, or to stderr."""
+        super().__init__(stream)
+        self._lines: list[str] = []
+        self._waits = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """logging.Handler."""
+        try:
+            self._lines.append(self.format(record) + self.terminator)
+            if record.levelno >= logging.WARNING:
+                self.flush()
+            elif not self._waits:
+                self._waits = self._flush_later()
+        except Exception:  # noqa: BLE001  # what logging says: a line that fails fails nothing else
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """logging.Handler; `logging.shutdown` calls it at the end."""
+        with self.lock or nullcontext():
+            text, self._lines, self._waits = "".join(self._lines), [], False
+            if text and self.stream:
+                with suppress(OSError, ValueError):  # nobody reads any more
+                    self.stream.write(text)
+                    self.stream.flush()
+
+    def _flush_later(self) -> bool:
+        try:
+            asyncio.get_running_loop().call_later(_MOMENT_S, self.flush)
+        except RuntimeError:
+            self.flush()
+            return False
+        return True
 
 
 class Text(logging.Formatter):

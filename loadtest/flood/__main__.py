@@ -1,8 +1,9 @@
 """`python -m loadtest.flood`: what a running server does with 2, 5 and 10 times of what it can.
 
-Its capacity is measured first, by as many connections as it works at at once. Then requests begin at a multiple of it,
-answered or not (an open loop), from a light process whose share of the cores is stated. Afterwards one connection asks
-until it is answered as fast as before.
+Its capacity is measured first, by four connections that ask again when they are answered. Then requests begin at a
+multiple of it, answered or not (an open loop), from a light process whose share of the cores is stated. Afterwards one
+connection asks until it is answered as fast as before, and the capacity is measured again: what a shared machine can do
+wanders. So all of it is done several times; the table shows medians, and the most of what should be none.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import math
 import statistics
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -35,9 +36,9 @@ class Flood:
     """What became of one flood.
 
     Attributes:
-        factor: of the capacity.
+        factor: of the capacity before it.
         answered: good answers in a second, while requests kept coming.
-        share: of the capacity.
+        share: of the mean of the capacities before and after it.
         answered_p99_ms, refused_p99_ms: latencies; NaN where there were none.
         refused, late, failed: shares of the requests: 429, 504, and whatever else was no good answer.
         memory_mib: resident, at its end.
@@ -65,7 +66,8 @@ def main() -> int:
     parser.add_argument("--model", default="digit-finder", help="(default: %(default)s)")
     parser.add_argument("--picture", type=Path, default=_PICTURE, help="that is asked about (default: %(default)s)")
     parser.add_argument("--factors", type=float, nargs="+", default=[2.0, 5.0, 10.0], help="(default: 2 5 10)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each flood (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each flood (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="of all floods, in turn (default: %(default)s)")
     parser.add_argument("--connections", type=int, default=4, help="that measure the capacity (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("output/flood.json"), help="(default: %(default)s)")
     options = parser.parse_args()
@@ -75,16 +77,20 @@ def main() -> int:
             httpx.Client(base_url=options.url, timeout=60, trust_env=False) as client,
             Progress(console=console) as bar,
         ):
-            task = bar.add_task("measuring", total=2 + len(options.factors))
+            factors = options.factors * options.repeats
+            task = bar.add_task("measuring", total=2 + 2 * len(factors))
             meter = Meter(client, options.model, options.picture)
             alone_ms = statistics.median(meter.ask_alone() for _ in range(20))
             bar.advance(task)
-            capacity = meter.capacity(options.connections, options.seconds)
+            capacities = [meter.capacity(options.connections, options.seconds)]
             memory_mib = resident_mib(options.url)
             bar.advance(task)
             floods = []
-            for factor in options.factors:
-                floods.append(flood(meter, factor, capacity, alone_ms=alone_ms, seconds=options.seconds))
+            for factor in factors:
+                flooded = flood(meter, factor, capacities[-1], alone_ms=alone_ms, seconds=options.seconds)
+                bar.advance(task)
+                capacities.append(meter.capacity(options.connections, options.seconds))
+                floods.append(replace(flooded, share=flooded.answered / statistics.mean(capacities[-2:])))
                 bar.advance(task)
     except (FloodError, httpx.HTTPError) as exc:
         print(f"error: {options.url}: {exc}; next: make serve", file=sys.stderr)
@@ -92,8 +98,8 @@ def main() -> int:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps([asdict(flood) for flood in floods], indent=1))
     console.print(
-        f"capacity {capacity:.1f} requests/s over {options.connections} connections; alone {alone_ms:.1f} ms;"
-        f" {memory_mib:.0f} MiB before"
+        f"capacity {statistics.median(capacities):.1f} requests/s ({min(capacities):.1f} to {max(capacities):.1f}) over"
+        f" {options.connections} connections; alone {alone_ms:.1f} ms; {memory_mib:.0f} MiB before"
     )
     console.print(draw(floods))
     return 0
@@ -112,7 +118,7 @@ def flood(meter: Meter, factor: float, capacity: float, *, alone_ms: float, seco
     return Flood(
         factor,
         answered,
-        answered / capacity,
+        math.nan,  # until the capacity after it is known
         _p99(latencies[good]),
         _p99(latencies[statuses == _REFUSED]),
         float(np.mean(statuses == _REFUSED)),
@@ -142,8 +148,9 @@ def _p99(latencies_ms: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
 
 
 def draw(floods: list[Flood]) -> Table:
-    """A row for each flood."""
-    columns = (
+    """A row for each factor: medians, and the most of what should be none."""
+    table = Table(title="Floods")
+    for column in (
         "times the capacity",
         "good/s",
         "of the capacity",
@@ -155,21 +162,27 @@ def draw(floods: list[Flood]) -> Table:
         "MiB",
         "back after s",
         "generator, of a core",
-    )
-    table = Table(*columns, title="Floods")
-    for flood in floods:
+    ):
+        table.add_column(column, justify="right")
+    for factor in dict.fromkeys(flood.factor for flood in floods):
+        same = [flood for flood in floods if flood.factor == factor]
+
+        def median(name: str, same: list[Flood] = same) -> float:
+            return float(statistics.median(getattr(flood, name) for flood in same))
+
+        shares = [flood.share for flood in same]
         table.add_row(
-            f"{flood.factor:g}",
-            f"{flood.answered:.1f}",
-            f"{flood.share:.0%}",
-            f"{flood.answered_p99_ms:.0f}",
-            f"{flood.refused:.0%}",
-            f"{flood.refused_p99_ms:.0f}",
-            f"{flood.late:.1%}",
-            f"{flood.failed:.1%}",
-            f"{flood.memory_mib:.0f}",
-            f"{flood.back_s:.1f}",
-            f"{flood.generator:.0%}",
+            f"{factor:g}",
+            f"{median('answered'):.1f}",
+            f"{median('share'):.0%} ({min(shares):.0%} to {max(shares):.0%})",
+            f"{median('answered_p99_ms'):.0f}",
+            f"{median('refused'):.0%}",
+            f"{median('refused_p99_ms'):.0f}",
+            f"{max(flood.late for flood in same):.1%}",
+            f"{max(flood.failed for flood in same):.1%}",
+            f"{max(flood.memory_mib for flood in same):.0f}",
+            f"{max(flood.back_s for flood in same):.1f}",
+            f"{median('generator'):.0%}",
         )
     return table
 
