@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import cv2
 import grpc
@@ -303,18 +304,60 @@ def test_model_whose_folder_goes_is_unknown_and_comes_back(faulty: Faulty, tmp_p
         assert judge("folder removed", load.stop(), since=back, allowed=gone)
 
 
+def find_stub(triton: psutil.Process, model: str = "digits") -> psutil.Process:
+    """The process of a model."""
+    # Those that are dead have no command line any more.
+    (stub,) = (
+        child
+        for child in triton.children()
+        if child.status() != psutil.STATUS_ZOMBIE and any(f"/{model}/" in word for word in child.cmdline())
+    )
+    return stub
+
+
+def test_stub_that_stood_still_ends_itself(tmp_path: Path) -> None:
+    with (
+        start_triton(MODELS, tmp_path / "log") as triton,
+        grpc.insecure_channel(f"127.0.0.1:{triton.grpc_port}") as channel,
+    ):
+        asked = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        large = infer_large()
+        process = psutil.Process(triton.process.pid)
+        stub = find_stub(process, "digit-finder")
+        # Seconds of work, in which it is stopped for longer than Triton waits.
+        answer = asked.ModelInfer.future(large, timeout=PATIENCE_S)
+        before_s = sum(stub.cpu_times()[:2])
+        wait_until(lambda: sum(stub.cpu_times()[:2]) - before_s > 0.5, seconds=PATIENCE_S, log=triton.log)
+        stub.suspend()
+        with pytest.raises(grpc.RpcError, match="not healthy"):
+            answer.result()
+        stub.resume()
+        psutil.wait_procs([stub], timeout=PATIENCE_S)
+        # Its late answer would have ended Triton, or been that of the next request.
+        wait_until(lambda: "this process stood still" in triton.log.read_text(), seconds=PATIENCE_S, log=triton.log)
+        with pytest.raises(grpc.RpcError, match="not healthy"):
+            asked.ModelInfer(large, timeout=PATIENCE_S)
+        assert triton.process.poll() is None
+        assert asked.ModelReady(service_pb2.ModelReadyRequest(name="iris"), timeout=PATIENCE_S).ready
+        # It would wait for the dead one for half a minute.
+        triton.process.kill()
+        triton.process.wait()
+
+
+def infer_large() -> Any:
+    """Pictures that take seconds."""
+    shape = [4, 1280, 1280, 3]
+    request = service_pb2.ModelInferRequest(model_name="digit-finder")
+    request.inputs.add(name="image", datatype="UINT8", shape=shape)
+    request.raw_input_contents.append(bytes(np.prod(shape)))
+    return request
+
+
 def test_stub_killed(faulty: Faulty) -> None:
     with faulty.load() as load, faulty.watch() as watch:
-        # Those that are dead have no command line any more.
-        stubs = [
-            child
-            for child in psutil.Process(faulty.stack.part("tritonserver").pid).children()
-            if child.status() != psutil.STATUS_ZOMBIE and any("/models/digits/" in word for word in child.cmdline())
-        ]
-        assert stubs
+        stub = find_stub(faulty.stack.part("tritonserver"))
         since = time.monotonic()
-        for stub in stubs:
-            stub.kill()
+        stub.kill()
         assert load.wait_for(lambda answer: bool(answer.error), seconds=PATIENCE_S)
         wait_for_good(load, time.monotonic())
         check_alive(watch, since)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from predictor.backends.artifact import check_versions, find_artifact
 from predictor.backends.batch import join, split, terminate_strings
 from predictor.backends.onnxruntime.options import compose_run_options, compose_session_options, select_providers
+from predictor.backends.pulse import Guard
 from predictor.backends.signature import (
     check_inputs,
     check_outputs,
@@ -66,15 +67,17 @@ class TritonPythonModel:
         check_outputs(config, read_tensors(self._session.get_outputs()))
         self._output_dims = {io["name"]: read_dims(io) for io in config["output"]}
         self._batches = config["max_batch_size"] > 0
+        self._guard = Guard()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer requests that Triton put together, in their order.
 
         An exception, ONNX Runtime's or ours, fails each of them with its text: Triton sees to that.
         """
-        if self._batches:
-            return self._run(requests)
-        return [self._run([request])[0] for request in requests]
+        with self._guard.answering():
+            if self._batches:
+                return self._run(requests)
+            return [self._run([request])[0] for request in requests]
 
     def _run(self, requests: Sequence[Any]) -> list[Any]:
         feeds = self._read_feeds(requests)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from predictor.backends.artifact import find_artifact
 from predictor.backends.batch import join, split
 from predictor.backends.openvino.options import compose_properties, is_set
+from predictor.backends.pulse import Guard
 from predictor.backends.refusal import ModelRefusedError
 from predictor.backends.signature import Tensor, check_inputs, check_outputs, complete_config, refuse_unsupported
 
@@ -77,15 +78,17 @@ class TritonPythonModel:
         compiled = openvino.Core().compile_model(model, "CPU", properties)
         self._request = compiled.create_infer_request()
         self._outputs = [io["name"] for io in config["output"]]
+        self._guard = Guard()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer requests that Triton put together, in their order.
 
         An exception, OpenVINO's or ours, fails each of them with its text: Triton sees to that.
         """
-        if self._batch_size:
-            return self._run(requests)
-        return [self._run([request])[0] for request in requests]
+        with self._guard.answering():
+            if self._batch_size:
+                return self._run(requests)
+            return [self._run([request])[0] for request in requests]
 
     def _run(self, requests: Sequence[Any]) -> list[Any]:
         feeds = {
