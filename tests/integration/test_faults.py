@@ -332,7 +332,6 @@ def test_stub_that_stood_still_ends_itself(tmp_path: Path) -> None:
         with pytest.raises(grpc.RpcError, match="not healthy"):
             answer.result()
         stub.resume()
-        psutil.wait_procs([stub], timeout=PATIENCE_S)
         # Its late answer would have ended Triton, or been that of the next request.
         wait_until(lambda: "this process stood still" in triton.log.read_text(), seconds=PATIENCE_S, log=triton.log)
         with pytest.raises(grpc.RpcError, match="not healthy"):
