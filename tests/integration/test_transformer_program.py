@@ -66,6 +66,7 @@ def start_transformer(
         ):
             wait_until(lambda: is_live(http, process, log), seconds=30, log=log)
             yield Transformer(http, channel, http_port, grpc_port, process, log)
+            time.sleep(0.1)  # its last lines are written together
     finally:
         process.kill()
         process.wait()
@@ -411,7 +412,8 @@ def test_requests_over_grpc_are_counted_and_logged(stack: Stack, channel: grpc.C
     assert 'route="/inference.GRPCInferenceService/ModelInfer",status="NOT_FOUND"' in metrics
     stack.http.get("/v1/models/digits")
     assert 'route="/v1/models/{model}",status="200"' in stack.http.get("/metrics").text
-    assert "gRPC ModelInfer NOT_FOUND" in stack.log.read_text(errors="replace")
+    log = stack.log
+    wait_until(lambda: "gRPC ModelInfer NOT_FOUND" in log.read_text(errors="replace"), seconds=20, log=log)
 
 
 @pytest.mark.parametrize(

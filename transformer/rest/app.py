@@ -57,7 +57,7 @@ def create_app(
         for route in router.routes
         if isinstance(route, APIRoute) and route.methods == {"POST"}
     ]
-    app.add_middleware(LineGuard, admission=dataplane.admission, questions=questions, answer=_refuse)
+    app.add_middleware(LineGuard, dataplane=dataplane, questions=questions, answer=_refuse)
     if keys is not None:
         app.add_middleware(KeyGuard, keys=keys, settings=settings, answer=_refuse)
     app.add_middleware(RequestLog, trace=trace)

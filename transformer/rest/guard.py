@@ -7,7 +7,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from transformer.admission import Admission
+from transformer.dataplane import DataPlane
 from transformer.errors import Overloaded, ServingError
 from transformer.keys import Keys
 from transformer.settings import TransformerSettings
@@ -96,7 +96,7 @@ class LineGuard:
     def __init__(
         self,
         app: ASGIApp,
-        admission: Admission,
+        dataplane: DataPlane,
         questions: Sequence[APIRoute],
         *,
         answer: Callable[[Scope, ServingError], Response],
@@ -105,12 +105,12 @@ class LineGuard:
 
         Args:
             app: behind it.
-            admission: has the line.
+            dataplane: has the line.
             questions: the routes that wait in it.
             answer: writes an error.
         """
         self._app = app
-        self._admission = admission
+        self._dataplane = dataplane
         self._questions = questions
         self._answer = answer
 
@@ -118,7 +118,7 @@ class LineGuard:
         """ASGI 3."""
         if scope["type"] == "http" and scope["method"] == "POST" and self._find(scope):
             try:
-                self._admission.check()
+                self._dataplane.admission.check()
             except Overloaded as exc:
                 await self._answer(scope, exc)(scope, receive, send)
                 return
