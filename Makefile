@@ -32,6 +32,11 @@ SHIPPED := $(if $(filter model_repository,$(REPOSITORY)),models)
 UNMADE = $(if $(filter model_repository,$(FROM)),$(if $(wildcard $(FROM)/$(MODEL)/*/manifest.json),,models))
 manage = $(BIN)/python -m export $@ --repository "$(REPOSITORY)"
 option = $(if $($2),--$1 "$($2)")
+TESTED := .venv/.test .venv-triton/.installed models
+WORKERS ?= 2
+# Tests of one file stay together, for they share what the file starts, until a worker has none left and takes some.
+# UNTIL (seconds since 1970): later than that no test begins.
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 25 $(call option,until,UNTIL)
 STACK := .venv/.stack $(if $(TRITON_URL),,.venv-triton/.installed)
 
 # The commands of loadtest/latency; URL and MODEL have no default, because other targets ask whether they are given.
@@ -45,7 +50,7 @@ thresholds = $(call option,rate,RATE) $(call option,connections,CONNECTIONS) $(c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint manifests manifests-scan test fuzz test-export e2e-pod check-cluster kind-up kind-test kind-down check audit fmt lock clean
+.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint manifests manifests-scan test test-integration test-faults test-tools test-export test-all fuzz e2e-pod test-e2e check-cluster kind-up kind-test kind-down check audit fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -142,19 +147,33 @@ manifests: .venv/.test ## Render and judge every folder of manifests/ (needs kub
 manifests-scan: .venv/.test .venv-scan/.installed ## Scan the rendered pods with checkov (needs kubectl)
 	@$(BIN)/python -m tests.manifests.scan
 
-# Whole files: their fixtures start servers. In the order of tests/conftest.py.
-test: .venv/.test .venv-triton/.installed models ## Run every test that needs no torch
-	@$(BIN)/pytest -m "not export and not pod" -n 2 --dist loadfile --no-loadscope-reorder
+test: $(TESTED) ## What to run before each commit: unit, contract, manifests, and the real stack once through (2 min; WORKERS)
+	@$(PYTEST)
+
+test-integration: $(TESTED) ## Protocols, clients, commands, backends, swaps, on real processes
+	@$(PYTEST) tests/integration
+
+test-faults: $(TESTED) ## Real processes killed, stopped, asked too much, cut off from S3
+	@$(PYTEST) tests/faults
+
+test-tools: $(TESTED) ## Load tests, comparison, fuzzer, demo
+	@$(PYTEST) tests/tools
+
+test-export: $(TESTED) .venv/.compare ## What needs torch and ultralytics (several GB), or what is compared
+	@$(PYTEST) tests/export
+
+test-all: ## Every test there is; goes on after a failure
+	@$(MAKE) --no-print-directory --keep-going test test-integration test-faults test-tools test-export test-e2e
 
 fuzz: .venv/.test .venv-triton/.installed models ## Send COUNT (100,000) broken inputs to a server, and show what it answered (SEED)
 	@$(BIN)/python -m tests.fuzz $(call option,count,COUNT) $(call option,seed,SEED)
 
-test-export: .venv/.test .venv/.compare .venv-triton/.installed models ## Run the tests that need torch and ultralytics, or what is compared
-	@$(BIN)/pytest -m export
-
 e2e-pod: .venv/.test models ## Start the Pod of the manifests with podman and try it (as root; says what is missing)
-	@$(BIN)/python -m tests.e2e.machine
-	@$(BIN)/pytest -m pod tests/e2e
+	@$(BIN)/python -m tests.support.machine
+	@$(BIN)/pytest tests/e2e
+
+test-e2e: .venv/.test models # of test-all: without what e2e-pod needs, the tests say so
+	@$(BIN)/pytest tests/e2e
 
 check: .venv/.test ## Lint, format and types; writes nothing
 	@$(BIN)/ruff check

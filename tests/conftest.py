@@ -1,9 +1,14 @@
-"""The order of the tests, and what all of them start from."""
+"""What every test starts from: signals, Hypothesis' examples, the marker of its folder, the time there is."""
 
 import signal
+import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = ["tests.support.fixtures"]
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and whatever they start inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -14,21 +19,36 @@ settings.register_profile(
 )
 settings.load_profile("nereid")
 
-# Workers (make test) take files in this order. The first takes longest; those after it share a running stack, which
-# each worker that gets one of them starts for itself.
-_FIRST = (
-    "test_stack.py",
-    "test_sync_faults.py",
-    "test_sync_swaps.py",
-    "test_predict.py",
-    "test_bad_input.py",
-    "test_loadtest.py",
-    "test_protocols.py",
-    "test_transformer_program.py",
-    "test_clients.py",
-)
+_TESTS = Path(__file__).parent
+_OUT_OF_TIME = "out of time: not run before --until"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--until`, for a run that may not take longer (.ci/run)."""
+    parser.addoption(
+        "--until", type=float, default=float("inf"), help="start no test after this time (seconds since 1970)"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: _FIRST.index(item.path.name) if item.path.name in _FIRST else len(_FIRST))
+    """Mark each test with the name of its folder: `-m faults`."""
+    for item in items:
+        item.add_marker(item.path.relative_to(_TESTS).parts[0])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what there is no time for, before its fixtures start anything."""
+    if time.time() > item.config.getoption("until"):
+        pytest.skip(_OUT_OF_TIME)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the files of what was left out, and say how much of each."""
+    skipped = terminalreporter.getreports("skipped")
+    left_out = Counter(report.nodeid.split("::")[0] for report in skipped if _OUT_OF_TIME in str(report.longrepr))
+    if left_out:
+        terminalreporter.section("left out for want of time")
+        for name, count in left_out.most_common():
+            terminalreporter.line(f"{name}: {count} tests")

@@ -12,8 +12,6 @@ from typing import Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 Split = Literal["train", "held-out"]
 Image = NDArray[np.uint8]
@@ -45,6 +43,10 @@ def load_split(split: Split) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     Returns:
         Ink `(N, 8, 8)` in 0 (paper) to 16 (full ink), and the digits `(N,)`.
     """
+    # scikit-learn takes seconds to import, and what exports a detector of pictures given by the user needs none.
+    from sklearn.datasets import load_digits  # noqa: PLC0415
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415
+
     digits = load_digits()
     train, held_out, train_labels, held_out_labels = train_test_split(
         digits.images, digits.target, test_size=0.2, stratify=digits.target, random_state=_SPLIT_SEED

@@ -21,13 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.load import Load, Plan
-from tests.e2e.machine import find_missing
-from tests.e2e.pod import Pod, convert, render
-from tests.e2e.podman import Running, build_images, play
-from tests.integration.s3 import S3, start_s3
-from tests.integration.stack import ROOT
-
-pytestmark = pytest.mark.pod
+from tests.support.machine import find_missing
+from tests.support.pod import Pod, convert, render
+from tests.support.podman import Running, build_images, play
+from tests.support.s3 import S3, start_s3
+from tests.support.stack import ROOT
 
 OVERLAY = Path(os.environ.get("E2E_OVERLAY") or ROOT / "manifests" / "overlays" / "standard")
 URL = "http://127.0.0.1:8080"

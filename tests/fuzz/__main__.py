@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tests.fuzz.run import Defect, Report, fuzz
-from tests.integration.stack import ROOT, start_stack
+from tests.support.stack import ROOT, start_stack
 
 _MIB = 2**20
 

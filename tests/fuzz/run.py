@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.inputs import PICTURES, form, mutated, pictures, v2
-from tests.integration.stack import ROOT
+from tests.support.stack import ROOT
 
 _ROUND = 500  # inputs of one seed: hypothesis remembers what it has tried
 _WARM_UP = 4 * _ROUND

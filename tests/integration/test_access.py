@@ -19,14 +19,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tests.integration.stack import ROOT, Stack
-from tests.integration.test_transformer_program import DIGITS, Transformer, infer_message, start_transformer
-from tests.ports import find_free_ports
-
-
-def make_key(name: str, file: Path) -> str:
-    command = [sys.executable, "-m", "transformer.keys", name, str(file)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+from tests.support.ports import find_free_ports
+from tests.support.stack import ROOT, Stack
+from tests.support.transformer import DIGITS, Transformer, infer_message, make_key, start_transformer
 
 
 @pytest.fixture(scope="module")

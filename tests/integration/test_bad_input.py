@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.integration.stack import ROOT, Stack, wait_until
+from tests.support.stack import ROOT, Stack, wait_until
 
 SEVEN = (ROOT / "loadtest" / "pictures" / "seven.png").read_bytes()
 JSON = {"Content-Type": "application/json"}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.integration.stack import ROOT, Stack
+from tests.support.stack import ROOT, Stack
 
 README = (ROOT / "README.md").read_text()
 # Heading, program, output.

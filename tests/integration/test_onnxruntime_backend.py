@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from tests.integration.models import (
+from tests.support.models import (
     BATCHED,
     CPU,
     FLOAT_IO,
@@ -23,7 +23,7 @@ from tests.integration.models import (
     tensor,
     write_model,
 )
-from tests.integration.triton import Triton, start_triton
+from tests.support.triton import Triton, start_triton
 
 # Long enough to put the requests of a test into one batch; the batch leaves at once when it is full.
 DYNAMIC = "dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 1000000 }\n"

@@ -7,7 +7,7 @@ from onnx import TensorProto
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from tests.integration.models import (
+from tests.support.models import (
     BATCHED,
     CPU,
     FLOAT_IO,
@@ -16,7 +16,7 @@ from tests.integration.models import (
     build_sequence_output,
     write_model,
 )
-from tests.integration.triton import start_triton
+from tests.support.triton import start_triton
 
 
 def accelerator(name: str) -> str:

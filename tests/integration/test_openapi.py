@@ -11,7 +11,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS as KNOWN
 from schemathesis.core.result import Ok
 
-from tests.integration.stack import ROOT, Stack
+from tests.support.stack import ROOT, Stack
 
 CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"]
 MODELS = ["digits", "digit-finder", "iris"]

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from tests.integration.models import CPU, FLOAT_IO, build, build_identity, tensor, write_model
-from tests.integration.triton import start_triton
+from tests.support.models import CPU, FLOAT_IO, build, build_identity, tensor, write_model
+from tests.support.triton import start_triton
 
 BASE = CPU + 'backend: "openvino"\ndefault_model_filename: "model.onnx"\n'
 MIXED_IO = """

@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 import tritonclient.http
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from average_precision import mean_average_precision
 from export.digit_finder.scenes import compose, load_split
-from tests.integration.stack import ROOT, Stack, start_stack
 from tests.reference.detections import compare, read_reference
 from tests.reference.scenes import SCENES, cut_scene
+from tests.support.stack import ROOT, Stack, start_stack
 
 PICTURES = ROOT / "loadtest" / "pictures"
 DIGITS = (PICTURES / "digits.jpg").read_bytes()
@@ -185,6 +184,8 @@ def test_digit_is_read_at_any_size_and_polarity(stack: Stack) -> None:
 
 
 def test_digits_were_held_out() -> None:
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - seconds
+
     assert len(load_split("train")[0]) + len(load_split("held-out")[0]) == len(load_digits().images)
 
 

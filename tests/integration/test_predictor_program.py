@@ -15,9 +15,9 @@ from predictor.errors import StartError
 from predictor.installation import Installation
 from predictor.libpython import fetch_libpython
 from predictor.preflight import check_libraries
-from tests.integration.models import write_model
-from tests.integration.triton import PROJECT, start_triton
-from tests.ports import find_free_ports
+from tests.support.models import write_model
+from tests.support.ports import find_free_ports
+from tests.support.triton import PROJECT, start_triton
 
 
 def run_program(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

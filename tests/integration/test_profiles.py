@@ -9,8 +9,8 @@ import pytest
 
 from export.manifest import digest
 from predictor.cpus import cpu_limit
-from tests.integration.stack import Stack, start_stack, wait_until
-from tests.integration.versions import Build, write
+from tests.support.stack import Stack, start_stack, wait_until
+from tests.support.versions import Build, write
 
 FAST = """
 backend: "openvino" max_batch_size: 1 instance_group { count: 2 kind: KIND_CPU }

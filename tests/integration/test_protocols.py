@@ -18,7 +18,7 @@ from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from tests.integration.stack import ROOT, Stack
+from tests.support.stack import ROOT, Stack
 
 PICTURES = ROOT / "loadtest" / "pictures"
 DIGITS = (PICTURES / "digits.jpg").read_bytes()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.integration.stack import ROOT, wait_until
-from tests.integration.test_transformer_program import start_transformer
-from tests.integration.triton import Triton, start_triton
+from tests.support.stack import ROOT, wait_until
+from tests.support.transformer import start_transformer
+from tests.support.triton import Triton, start_triton
 
 ROW = [[6.3, 3.3, 6.0, 2.5]]
 

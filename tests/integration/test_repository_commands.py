@@ -26,9 +26,8 @@ from export.profiles import PROFILES
 from export.remote.layout import edit_config
 from export.remote.storage import LocalFolder, Storage, open_storage
 from export.repository import publish
-from tests.ports import find_free_ports
-from tests.unit.test_export_profiles import with_profiles
-from tests.unit.test_export_repository import FILES, version
+from tests.support.exported import FILES, version, with_profiles
+from tests.support.ports import find_free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "not-to-be-seen"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tests.integration.s3 import BUCKET, S3, FaultyProxy, connect, start_s3
-from tests.integration.versions import ODD_KEYS
+from tests.support.s3 import BUCKET, S3, FaultyProxy, connect, start_s3
+from tests.support.versions import ODD_KEYS
 
 KEY = "demo/digits/1/model.onnx"
 CONTENT = bytes(range(256)) * 1024

@@ -27,18 +27,18 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from predictor.command import compose_command
 from predictor.installation import find_installation, link_backends
 from predictor.settings import Settings
-from tests.integration.collector import Collector, Span, start_collector
-from tests.integration.stack import ROOT, Stack, wait_until
-from tests.integration.test_access import make_key
-from tests.integration.test_transformer_program import (
+from tests.support.collector import Collector, Span, start_collector
+from tests.support.ports import find_free_ports
+from tests.support.stack import ROOT, Stack, wait_until
+from tests.support.transformer import (
     DIGITS,
     Transformer,
     infer_message,
+    make_key,
     refusal,
     silent_triton,
     start_transformer,
 )
-from tests.ports import find_free_ports
 
 ROW = {"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [6.3, 3.3, 6.0, 2.5]}]}
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -13,8 +13,8 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from export.config import parse, to_text
-from tests.integration.stack import ROOT, Stack, start_stack, wait_until
-from tests.integration.versions import seal
+from tests.support.stack import ROOT, Stack, start_stack, wait_until
+from tests.support.versions import seal
 
 MODEL = "digit-finder"
 VERSION = ROOT / "model_repository" / MODEL / "1"

@@ -10,9 +10,9 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from loadtest.load import Result
-from tests.integration.stack import ROOT
-from tests.integration.synced import PREFIX, SETTLE_S, Synced, start_synced
-from tests.integration.versions import ODD_KEYS, SPOILS, Build, external_data
+from tests.support.stack import ROOT
+from tests.support.synced import PREFIX, SETTLE_S, Synced, start_synced
+from tests.support.versions import ODD_KEYS, SPOILS, Build, external_data
 
 FIRST = Build(1)
 

@@ -1,6 +1,5 @@
 """The transformer as a process: its arguments, both servers, health, reflection, and how it ends."""
 
-import os
 import re
 import signal
 import socket
@@ -8,10 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,72 +19,26 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tests.integration.stack import ROOT, Stack, wait_until
-from tests.ports import find_free_ports
+from tests.support.ports import find_free_ports
+from tests.support.stack import ROOT, Stack, wait_until
+from tests.support.transformer import (
+    DIGITS,
+    REFLECTION,
+    infer_message,
+    open_reflection,
+    refusal,
+    silent_triton,
+    start_transformer,
+)
 
-DIGITS = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = (
     health_pb2.HealthCheckResponse.SERVING,
     health_pb2.HealthCheckResponse.NOT_SERVING,
     health_pb2.HealthCheckResponse.SERVICE_UNKNOWN,
 )
-
-
-@dataclass(frozen=True)
-class Transformer:
-    """A process that answers."""
-
-    http: httpx.Client
-    grpc: grpc.Channel
-    http_port: int
-    grpc_port: int
-    process: subprocess.Popen[bytes]
-    log: Path
-
-
-@contextmanager
-def start_transformer(
-    predictor_host: str, log: Path, *arguments: str, variables: Mapping[str, str] | None = None
-) -> Iterator[Transformer]:
-    """Start it as KServe's controller does; its own arguments come first, what it adds after them."""
-    http_port, grpc_port = find_free_ports(2)
-    added = ["--model_name", "finder", "--predictor_host", predictor_host, "--http_port", str(http_port)]
-    command = [sys.executable, "-m", "transformer", *arguments, f"--grpc_port={grpc_port}", *added]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | (variables or {}), stdout=output, stderr=output)
-    try:
-        with (
-            httpx.Client(base_url=f"http://127.0.0.1:{http_port}", trust_env=False, timeout=60) as http,
-            grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
-        ):
-            wait_until(lambda: is_live(http, process, log), seconds=30, log=log)
-            yield Transformer(http, channel, http_port, grpc_port, process, log)
-            time.sleep(0.1)  # its last lines are written together
-    finally:
-        process.kill()
-        process.wait()
-
-
-def is_live(http: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> bool:
-    assert process.poll() is None, log.read_text(errors="replace")
-    try:
-        return http.get("/v2/health/live").is_success
-    except httpx.TransportError:
-        return False
-
-
-def infer_message(model: str, *pictures: bytes) -> Any:
-    request = service_pb2.ModelInferRequest(model_name=model)
-    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[len(pictures)])
-    tensor.contents.bytes_contents.extend(pictures)
-    return request
-
-
-REFLECTION = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 
 @pytest.fixture
@@ -135,21 +86,6 @@ def is_listening(port: int) -> bool:
     return True
 
 
-def open_reflection(channel: grpc.Channel) -> Any:
-    """A stream of reflection that is answered once and then held."""
-    held = threading.Event()
-
-    def requests() -> Iterator[Any]:
-        yield reflection_pb2.ServerReflectionRequest(list_services="")
-        held.wait()
-
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
-    stream = stub.ServerReflectionInfo(requests())
-    assert len(next(stream).list_services_response.service) == 3
-    stream.add_callback(held.set)
-    return stream
-
-
 def health_of(channel: grpc.Channel) -> Any:
     """The generated stub, whose type stubs lack its methods."""
     return health_pb2_grpc.HealthStub(channel)
@@ -190,30 +126,6 @@ def test_predictor_that_is_late_is_a_timeout_and_one_that_is_away_is_unavailable
         assert health_of(transformer.grpc).Check(health_pb2.HealthCheckRequest()).status == NOT_SERVING
 
 
-class Silent(grpc.GenericRpcHandler):
-    """Takes every call and says nothing."""
-
-    def __init__(self) -> None:
-        self.end = threading.Event()
-
-    def service(self, _: grpc.HandlerCallDetails) -> Any:
-        return grpc.unary_unary_rpc_method_handler(lambda *_: self.end.wait(20))
-
-
-@contextmanager
-def silent_triton(threads: ThreadPoolExecutor) -> Iterator[int]:
-    """A Triton that hangs, on the port."""
-    handler = Silent()
-    server = grpc.server(threads, handlers=[handler])
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield port
-    finally:
-        handler.end.set()
-        server.stop(0).wait()
-
-
 def test_what_cannot_be_finished_is_told_so(tmp_path: Path) -> None:
     short = {"TRANSFORMER_SHUTDOWN_TIMEOUT_S": "1"}
     with (
@@ -229,13 +141,6 @@ def test_what_cannot_be_finished_is_told_so(tmp_path: Path) -> None:
         assert response.json()["error"].startswith("the server stops (request ")
         assert transformer.process.wait(15) == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
-
-
-def refusal(channel: grpc.Channel, request: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.RpcError) as refused:
-        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
-    assert isinstance(refused.value, grpc.Call)
-    return refused.value.code(), refused.value.details() or ""
 
 
 @pytest.mark.parametrize("option", ["--http_port", "--grpc_port"])

@@ -13,8 +13,8 @@ import tritonclient.http
 from onnx import TensorProto
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tests.integration.models import BATCHED, build_identity, write_model
-from tests.integration.stack import Stack, start_stack, wait_until
+from tests.support.models import BATCHED, build_identity, write_model
+from tests.support.stack import Stack, start_stack, wait_until
 
 # Two numbers for each item; texts; half-precision numbers: models that no task describes.
 TYPES = {

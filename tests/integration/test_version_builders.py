@@ -13,9 +13,9 @@ from tritonclient import grpc
 
 from export.versions import read_complete
 from loadtest.load import Load, Plan
-from tests.integration.stack import ROOT, start_stack
-from tests.integration.triton import start_triton
-from tests.integration.versions import SPOILS, Build, external_data, strip, write
+from tests.support.stack import ROOT, start_stack
+from tests.support.triton import start_triton
+from tests.support.versions import SPOILS, Build, external_data, strip, write
 
 BUILD = Build(7)
 GOOD = {"good": lambda _: None, "external-data": external_data, "stripped": strip}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.integration.stack import ROOT
 from tests.manifests.rendering import needs_kubectl
+from tests.support.stack import ROOT
 
 pytestmark = needs_kubectl
 

@@ -8,8 +8,7 @@ from tests.manifests.changes import GONE, changed, replaced
 from tests.manifests.pod import pod_of
 from tests.manifests.pod_security import violations
 from tests.manifests.rendering import KUBECTL_MISSING, Render, has_kubectl, render
-from tests.manifests.rules import RULES, kserve, objects, pods, programs, selectors
-from tests.manifests.test_rules import Rule
+from tests.manifests.rules import RULES, Rule, kserve, objects, pods, programs, selectors
 
 SERVERLESS, STANDARD, KEDA = "overlays/serverless", "overlays/standard", "overlays/keda"
 PRODUCTION = "overlays/production"

@@ -12,8 +12,7 @@ from export.compatibility import check
 from export.detector import read_detector
 from export.distribution import weigh_bins
 from export.graph import MAX_CANDIDATES, fuse
-from tests.unit.test_export_distribution import build_distributed
-from tests.unit.test_export_graph import CLASSES, build_detector, draw, run
+from tests.support.detectors import CLASSES, build_detector, build_distributed, draw, run
 
 WEIGHTS = Path(__file__).parents[2] / "export" / "weights" / "digit-finder.onnx"
 

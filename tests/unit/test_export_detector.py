@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import ModelProto, TensorProto
 
@@ -12,32 +11,11 @@ from export.compatibility import check
 from export.detector import read_detector
 from export.errors import ExportError
 from export.ultralytics import Choice, Letterbox, prepare
-from tests.unit.test_export_graph import build_detector, build_finished
+from tests.support.detectors import build_detector, build_finished, pass_over, save
 from transformer.model import describe
 
-METADATA = {
-    "task": "detect",
-    "names": "{0: 'a', 1: 'b', 2: 'c'}",
-    "imgsz": "[64, 96]",
-    "stride": "32",
-    "channels": "3",
-    "args": "{'dynamic': True, 'nms': None}",
-}
 ROOT = Path(__file__).parents[2]
 BROKEN = ROOT.parent / "shared" / "data" / "weights" / "broken-int8-yolov8n.onnx"
-
-
-def pass_over(step: str) -> None:
-    """Progress is for people."""
-
-
-def save(folder: Path, model: ModelProto | None = None, **changes: str | None) -> Path:
-    model = model or build_detector()
-    for key, value in (METADATA | changes).items():
-        if value is not None:
-            model.metadata_props.add(key=key, value=value)
-    onnx.save(model, folder / "tiny.onnx")
-    return folder / "tiny.onnx"
 
 
 def test_detector_is_read_from_its_own_metadata(tmp_path: Path) -> None:

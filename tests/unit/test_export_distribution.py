@@ -13,45 +13,7 @@ from export.distribution import split, weigh_bins
 from export.errors import ExportError
 from export.graph import constants, fuse
 from export.half import fix_size, halve
-from tests.unit.test_export_graph import CLASSES, build_detector, build_model, draw, run, scale
-
-BINS = 16
-
-
-def build_distributed(*, opset: int = 17, bins: NDArray[np.float32] | None = None) -> ModelProto:
-    """Two convolutions, then a distribution over bins for each side of a box, as YOLOv8 decodes it."""
-    rng = np.random.default_rng(0)
-    weights = np.arange(BINS, dtype=np.float32) if bins is None else bins
-    shapes: dict[str, list[int]] = {
-        "split": [4 * BINS, CLASSES],
-        "sides": [0, 4, BINS, -1],
-        "flat": [0, 0, -1],
-        "four": [0, 4, -1],
-    }
-    known: dict[str, NDArray[Any]] = {
-        "first": rng.normal(0, 0.3, (8, 3, 3, 3)).astype(np.float32),
-        "last": rng.normal(0, 0.5, (4 * BINS + CLASSES, 8, 1, 1)).astype(np.float32),
-        "bias": rng.normal(size=4 * BINS + CLASSES).astype(np.float32),
-        "bins": weights.reshape(1, -1, 1, 1),
-        "stride": np.array(8, np.float32),
-        **{name: np.array(shape, np.int64) for name, shape in shapes.items()},
-    }
-    nodes = [
-        helper.make_node("Conv", ["images", "first"], ["mixed"], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["mixed"], ["features"]),
-        helper.make_node("Conv", ["features", "last", "bias"], ["map"]),
-        helper.make_node("Reshape", ["map", "flat"], ["rows"]),
-        helper.make_node("Split", ["rows", "split"], ["box", "logits"], axis=1),
-        helper.make_node("Reshape", ["box", "sides"], ["by_side"]),
-        helper.make_node("Transpose", ["by_side"], ["by_bin"], perm=[0, 2, 1, 3]),
-        helper.make_node("Softmax", ["by_bin"], ["distribution"], axis=1),
-        helper.make_node("Conv", ["distribution", "bins"], ["distances"]),
-        helper.make_node("Reshape", ["distances", "four"], ["sides_px"]),
-        helper.make_node("Mul", ["sides_px", "stride"], ["boxes_px"]),
-        helper.make_node("Sigmoid", ["logits"], ["probability"]),
-        helper.make_node("Concat", ["boxes_px", "probability"], ["output0"], axis=1),
-    ]
-    return build_model(nodes, known, output=["batch", 4 + CLASSES, "anchors"], opset=opset, batch="batch")
+from tests.support.detectors import BINS, CLASSES, build_detector, build_distributed, draw, run, scale
 
 
 def convolutions(model: ModelProto) -> list[tuple[int, ...]]:

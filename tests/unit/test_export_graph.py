@@ -1,81 +1,13 @@
 """Graph surgery on tiny hand-made detectors, against NumPy."""
 
-from typing import Any
-
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, helper
 
 from export.compatibility import check
 from export.graph import MAX_CANDIDATES, free_batch, fuse
-from export.runtime import Session
-
-CLASSES = 3
-
-
-def build_detector(*, opset: int = 17, batch: int | str = "batch", sigmoid: bool = True) -> ModelProto:
-    """One convolution; each pixel is an anchor: `(batch, 4 + CLASSES, height * width)`."""
-    rng = np.random.default_rng(0)
-    constants: dict[str, NDArray[Any]] = {
-        "weight": rng.normal(size=(4 + CLASSES, 3, 3, 3)).astype(np.float32),
-        "bias": rng.normal(size=4 + CLASSES).astype(np.float32),
-        "flat": np.array([1 if batch == 1 else 0, 4 + CLASSES, -1], np.int64),
-        **{name: np.array([value], np.int64) for name, value in (("zero", 0), ("four", 4), ("end", 99), ("one", 1))},
-    }
-    nodes = [
-        helper.make_node("Conv", ["images", "weight", "bias"], ["map"], pads=[1, 1, 1, 1]),
-        helper.make_node("Reshape", ["map", "flat"], ["head"]),
-        helper.make_node("Slice", ["head", "zero", "four", "one"], ["box"]),
-        helper.make_node("Slice", ["head", "four", "end", "one"], ["logits"]),
-        helper.make_node("Sigmoid", ["logits"], ["probability"]),
-        # An operator between Sigmoid and Concat hides the end that the surgery knows.
-        helper.make_node("Identity", ["probability"], ["hidden"]),
-        helper.make_node("Concat", ["box", "probability" if sigmoid else "hidden"], ["output0"], axis=1),
-    ]
-    return build_model(nodes, constants, output=[batch, 4 + CLASSES, "anchors"], opset=opset, batch=batch)
-
-
-def build_finished(*, rows: int = 5) -> ModelProto:
-    """A head that needs no NMS: `(batch, rows, 6)`, unsorted, corners that follow from the picture's mean."""
-    table = np.random.default_rng(1).uniform(0, 1, (1, rows, 6)).astype(np.float32)
-    table[..., 2:4] += 5
-    table[..., 5] = np.arange(rows) % CLASSES
-    constants: dict[str, NDArray[Any]] = {"table": table, "flat": np.array([0, 1, 1], np.int64)}
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["images"], ["means"]),
-        helper.make_node("ReduceMean", ["means"], ["mean"], axes=[1, 2, 3], keepdims=1),
-        helper.make_node("Reshape", ["mean", "flat"], ["factor"]),
-        helper.make_node("Sub", ["factor", "factor"], ["nothing"]),
-        helper.make_node("Add", ["table", "nothing"], ["output0"]),
-    ]
-    return build_model(nodes, constants, output=["batch", rows, 6], opset=17, batch="batch")
-
-
-def build_model(
-    nodes: list[Any], constants: dict[str, NDArray[Any]], *, output: list[Any], opset: int, batch: int | str
-) -> ModelProto:
-    graph = helper.make_graph(
-        nodes,
-        "detector",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, "height", "width"])],
-        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, output)],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def run(model: ModelProto, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    return dict(Session(model, name="tiny").infer(batch))
-
-
-def draw(count: int, height: int, width: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(2).integers(0, 256, (count, height, width, 3), np.uint8)
-
-
-def scale(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
+from tests.support.detectors import CLASSES, build_detector, build_finished, draw, run, scale
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 21])

@@ -10,7 +10,7 @@ from export.graph import fuse
 from export.parity import COMPARED, Candidates, decode, measure, prove, refer
 from export.pictures import Picture, draw_pictures
 from export.runtime import Session
-from tests.unit.test_export_graph import CLASSES, build_detector
+from tests.support.detectors import CLASSES, build_detector
 from transformer.model import Model, describe
 
 METADATA = {

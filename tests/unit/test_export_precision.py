@@ -22,7 +22,7 @@ from export.pictures import Picture
 from export.precision import find_truth, measure
 from export.ultralytics import Choice, prepare
 from export.versions import read_complete
-from tests.unit.test_export_detector import pass_over, save
+from tests.support.detectors import pass_over, save
 from transformer.model import Model, describe
 
 ROOT = Path(__file__).parents[2]

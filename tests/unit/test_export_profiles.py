@@ -10,11 +10,9 @@ import pytest
 from export.config import describe_detector, parse
 from export.manifest import Interface
 from export.profiles import PROFILES, describe_profiles
-from export.repository import Version, publish
-from tests.unit.test_export_repository import version
+from export.repository import publish
+from tests.support.exported import METADATA, version, with_profiles
 from transformer.model import describe
-
-METADATA = {"task": "detect", "imgsz": [64, 96], "stride": 32, "args": {"dynamic": True}, "names": {0: "a", 1: "b"}}
 
 
 def config(interface: Interface = "fused") -> Any:
@@ -23,14 +21,6 @@ def config(interface: Interface = "fused") -> Any:
 
 def profiles(interface: Interface = "fused", *, int8: bool = True) -> dict[str, Any]:
     return describe_profiles(config(interface), digest="0123456789abcdef", int8=int8)
-
-
-def with_profiles(*, int8: bool, digest: str = "0" * 64) -> Version:
-    plain = version()
-    imgsz = {**METADATA, "names": {0: "it's"}}
-    plain.config.parameters["metadata"].string_value = repr(imgsz)
-    described = describe_profiles(plain.config, digest=digest, int8=int8)
-    return replace(plain, profiles=described, quantised=plain.graph if int8 else None)
 
 
 def test_no_config_says_how_many_threads() -> None:

@@ -3,32 +3,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
-import numpy as np
 import pytest
 
-from export.config import describe_detector, parse, to_text
+from export.config import parse, to_text
 from export.errors import ExportError
-from export.graph import declare_head, fuse
-from export.manifest import SCHEMA, Interface, Source, digest
-from export.repository import Version, publish
+from export.manifest import SCHEMA, digest
+from export.repository import publish
 from export.versions import latest, read_complete
-from tests.unit.test_export_graph import CLASSES, build_detector
-
-FILES = {"config.pbtxt", "golden.npz", "manifest.json", "model.onnx", "parity.json"}
-
-
-def version(name: str = "tiny", *, interface: Interface = "fused") -> Version:
-    metadata = {"task": "detect", "imgsz": [32, 32], "names": {0: "it's"}}
-    rewrite = fuse if interface == "fused" else declare_head
-    return Version(
-        graph=rewrite(build_detector(), classes=CLASSES, end2end=False),
-        config=describe_detector(name, interface=interface, size_hw=None, classes=CLASSES, metadata=metadata),
-        task="detect",
-        interface=interface,
-        source=Source("tiny.pt", "0" * 64),
-        parity={"boxes_px": 0.0},
-        golden={"image": np.zeros((1, 32, 32, 3), np.uint8)},
-    )
+from tests.support.detectors import build_detector
+from tests.support.exported import FILES, version
 
 
 def test_version_folder_is_complete_and_its_manifest_fits_the_schema(tmp_path: Path) -> None:

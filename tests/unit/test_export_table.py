@@ -1,40 +1,25 @@
 """scikit-learn and XGBoost estimators through the command line, in this process."""
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
 import pytest
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_diabetes, load_iris
-from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
-from sklearn.svm import SVC, LinearSVC
-from xgboost import XGBClassifier, XGBRegressor
 
 from export.__main__ import main
 from export.config import parse
 from export.runtime import Session
 from transformer.model import Model, describe
 
-IRIS = load_iris()
-NAMED = np.array(["setosa", "versicolor", "virginica"])[IRIS.target]
-DIABETES = load_diabetes()
-BOTH_SEXES = (DIABETES.data[:, 1] > 0).astype(int)
 
+@pytest.fixture(scope="session")
+def estimators() -> Any:
+    """The module of that name: what imports for seconds is not imported to collect these tests."""
+    from tests.support import estimators  # noqa: PLC0415
 
-def classifier(estimator: Any, labels: Any = IRIS.target) -> Any:
-    return estimator.fit(IRIS.data, labels)
-
-
-def regressor(estimator: Any) -> Any:
-    return estimator.fit(DIABETES.data, DIABETES.target)
+    return estimators
 
 
 def served(repository: Path) -> tuple[Model, Session]:
@@ -43,19 +28,10 @@ def served(repository: Path) -> tuple[Model, Session]:
     return describe(config, version="1"), Session(folder / "model.onnx", name="made")
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: classifier(make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)), NAMED),
-        lambda: classifier(RandomForestClassifier(20, random_state=0)),
-        lambda: classifier(CalibratedClassifierCV(LinearSVC())),
-        lambda: regressor(RandomForestRegressor(20, random_state=0)),
-        lambda: regressor(make_pipeline(StandardScaler(), Ridge())),
-    ],
-)
+@pytest.mark.parametrize("name", ["scaled logistic", "forest", "calibrated", "regressing forest", "scaled ridge"])
 @pytest.mark.parametrize("suffix", [".pkl", ".joblib"])
-def test_sklearn_estimator_is_served_as_it_predicts(tmp_path: Path, make: Callable[[], Any], suffix: str) -> None:
-    estimator = make()
+def test_sklearn_estimator_is_served_as_it_predicts(tmp_path: Path, estimators: Any, name: str, suffix: str) -> None:
+    estimator = estimators.GOOD[name]()
     path = tmp_path / f"estimator{suffix}"
     if suffix == ".pkl":
         path.write_bytes(pickle.dumps(estimator))
@@ -64,9 +40,9 @@ def test_sklearn_estimator_is_served_as_it_predicts(tmp_path: Path, make: Callab
     repository = tmp_path / "repository"
     assert main(["sklearn", "made", str(path), "--allow-unpickling", "--repository", str(repository)]) == 0
     model, session = served(repository)
-    rows = (IRIS if hasattr(estimator, "classes_") else DIABETES).data.astype(np.float32)
+    rows = (estimators.IRIS if hasattr(estimator, "classes_") else estimators.DIABETES).data.astype(np.float32)
     if hasattr(estimator, "classes_"):
-        assert list(model.names.values()) == [str(name) for name in estimator.classes_]
+        assert list(model.names.values()) == [str(label) for label in estimator.classes_]
         expected = estimator.predict_proba(rows)
     else:
         assert not model.names
@@ -75,9 +51,9 @@ def test_sklearn_estimator_is_served_as_it_predicts(tmp_path: Path, make: Callab
     np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_columns_and_classes_get_the_names_that_the_user_says(tmp_path: Path) -> None:
+def test_columns_and_classes_get_the_names_that_the_user_says(tmp_path: Path, estimators: Any) -> None:
     path = tmp_path / "estimator.pkl"
-    path.write_bytes(pickle.dumps(classifier(LogisticRegression(max_iter=500))))
+    path.write_bytes(pickle.dumps(estimators.logistic()))
     names = ["--features", "a", "b", "c", "d", "--classes", "x", "y", "z"]
     assert main(["sklearn", "made", str(path), "--allow-unpickling", "--repository", str(tmp_path), *names]) == 0
     model, _ = served(tmp_path)
@@ -86,14 +62,13 @@ def test_columns_and_classes_get_the_names_that_the_user_says(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("form", ["json", "ubj", "pickle", "pipeline", "scaler"])
-@pytest.mark.parametrize("labels", [IRIS.target, IRIS.target > 0])
-def test_xgboost_classifier_is_served_as_it_predicts(tmp_path: Path, form: str, labels: Any) -> None:
-    rows = IRIS.data.astype(np.float32)
-    scaler = StandardScaler().fit(rows)
+@pytest.mark.parametrize("classes", [3, 2])
+def test_xgboost_classifier_is_served_as_it_predicts(tmp_path: Path, estimators: Any, form: str, classes: int) -> None:
+    rows = estimators.IRIS.data.astype(np.float32)
+    labels = estimators.IRIS.target if classes == 3 else estimators.IRIS.target > 0
+    scaler = estimators.StandardScaler().fit(rows)
     scaled = form in {"pipeline", "scaler"}
-    model = XGBClassifier(n_estimators=10, n_jobs=1, random_state=0).fit(
-        scaler.transform(rows) if scaled else rows, labels
-    )
+    model = estimators.small_forest(labels, scaler.transform(rows) if scaled else rows)
     path, more = tmp_path / f"model.{form}", []
     match form:
         case "json" | "ubj":
@@ -102,7 +77,7 @@ def test_xgboost_classifier_is_served_as_it_predicts(tmp_path: Path, form: str, 
             path.write_bytes(pickle.dumps(model))
         case "pipeline":
             path = tmp_path / "pipeline.joblib"
-            joblib.dump(make_pipeline(scaler, model), path)
+            joblib.dump(estimators.make_pipeline(scaler, model), path)
         case "scaler":
             path = tmp_path / "model.json"
             model.save_model(path)
@@ -117,39 +92,33 @@ def test_xgboost_classifier_is_served_as_it_predicts(tmp_path: Path, form: str, 
     np.testing.assert_allclose(session.infer(rows)["probabilities"], expected, atol=1e-5)
 
 
-def test_xgboost_regressor_is_served_as_it_predicts(tmp_path: Path) -> None:
-    model = XGBRegressor(n_estimators=10, n_jobs=1, random_state=0).fit(DIABETES.data, DIABETES.target)
+def test_xgboost_regressor_is_served_as_it_predicts(tmp_path: Path, estimators: Any) -> None:
+    model = estimators.small_regressor()
     model.save_model(tmp_path / "model.ubj")
     assert main(["xgboost", "made", str(tmp_path / "model.ubj"), "--repository", str(tmp_path)]) == 0
     described, session = served(tmp_path)
     assert (described.outputs[0].name, described.names) == ("values", {})
-    rows = DIABETES.data.astype(np.float32)
+    rows = estimators.DIABETES.data.astype(np.float32)
     np.testing.assert_allclose(session.infer(rows)["values"][:, 0], model.predict(rows), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("name", "message"),
     [
-        (lambda: classifier(SVC()), "SVC: got no predict_proba"),
-        (lambda: PCA(2).fit(IRIS.data), "got PCA, expected a fitted scikit-learn classifier"),
-        (LogisticRegression, "LogisticRegression: it is not fitted"),
-        (lambda: {"no": "estimator"}, "got dict, expected"),
-        (
-            lambda: classifier(make_pipeline(FunctionTransformer(np.log1p), LogisticRegression(max_iter=500))),
-            "skl2onnx does not convert it: FunctionTransformer",
-        ),
-        (
-            lambda: LinearRegression().fit(DIABETES.data, np.stack([DIABETES.target] * 2, axis=1)),
-            "LinearRegression: got several outputs for each row",
-        ),
-        (lambda: classifier(XGBClassifier(n_estimators=2)), "use `python -m export xgboost`"),
+        ("without probabilities", "SVC: got no predict_proba"),
+        ("transformer", "got PCA, expected a fitted scikit-learn classifier"),
+        ("not fitted", "LogisticRegression: it is not fitted"),
+        ("no estimator", "got dict, expected"),
+        ("function inside", "skl2onnx does not convert it: FunctionTransformer"),
+        ("two outputs", "LinearRegression: got several outputs for each row"),
+        ("of XGBoost", "use `python -m export xgboost`"),
     ],
 )
 def test_estimator_that_cannot_be_served_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Callable[[], Any], message: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any, name: str, message: str
 ) -> None:
     path = tmp_path / "estimator.pkl"
-    path.write_bytes(pickle.dumps(make()))
+    path.write_bytes(pickle.dumps(estimators.BAD[name]()))
     repository = tmp_path / "repository"
     assert main(["sklearn", "made", str(path), "--allow-unpickling", "--repository", str(repository)]) == 1
     error = capsys.readouterr().err
@@ -159,25 +128,22 @@ def test_estimator_that_cannot_be_served_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("part", "made", "converter"),
-    [
-        ("sklearn", LogisticRegression(max_iter=500), "export.sklearn.to_onnx"),
-        ("xgboost", XGBClassifier(n_estimators=2), "export.xgboost.convert_xgboost"),
-    ],
+    ("part", "converter"),
+    [("sklearn", "export.sklearn.to_onnx"), ("xgboost", "export.xgboost.convert_xgboost")],
 )
 def test_converter_that_gives_no_reason_is_named(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    estimators: Any,
     part: str,
-    made: Any,
     converter: str,
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise NotImplementedError
 
     path = tmp_path / "estimator.pkl"
-    path.write_bytes(pickle.dumps(classifier(made)))
+    path.write_bytes(pickle.dumps(estimators.logistic() if part == "sklearn" else estimators.BAD["of XGBoost"]()))
     monkeypatch.setattr(converter, fail)
     assert main([part, "made", str(path), "--allow-unpickling", "--repository", str(tmp_path / "repository")]) == 1
     assert "does not convert it: NotImplementedError" in capsys.readouterr().err
@@ -192,10 +158,10 @@ def test_converter_that_gives_no_reason_is_named(
     ],
 )
 def test_names_that_do_not_fit_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any, arguments: list[str], message: str
 ) -> None:
     path = tmp_path / "estimator.pkl"
-    path.write_bytes(pickle.dumps(classifier(LogisticRegression(max_iter=500))))
+    path.write_bytes(pickle.dumps(estimators.logistic()))
     common = ["sklearn", "made", str(path), "--allow-unpickling", "--repository", str(tmp_path / "repository")]
     assert main([*common, *arguments]) == 1
     assert message in capsys.readouterr().err
@@ -223,10 +189,12 @@ def test_nothing_is_unpickled_unasked(tmp_path: Path, capsys: pytest.CaptureFixt
     assert mark.exists(), "the trap works"
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps(classifier(LogisticRegression(max_iter=500)))[:-40]])
-def test_file_that_is_no_pickle_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"hello", None], ids=["empty", "text", "cut off"])
+def test_file_that_is_no_pickle_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any, content: bytes | None
+) -> None:
     path = tmp_path / "estimator.pkl"
-    path.write_bytes(content)
+    path.write_bytes(pickle.dumps(estimators.logistic())[:-40] if content is None else content)
     assert main(["sklearn", "made", str(path), "--allow-unpickling", "--repository", str(tmp_path)]) == 1
     assert "got no pickled or joblib estimator" in capsys.readouterr().err
 
@@ -237,11 +205,6 @@ def test_file_that_is_no_pickle_is_refused(tmp_path: Path, capsys: pytest.Captur
         ("model.json", b"{}", "got no XGBoost model"),
         ("model.ubj", b"", "got no XGBoost model"),
         ("model.json", None, "there is no such file"),
-        (
-            "pipeline.pkl",
-            pickle.dumps(classifier(make_pipeline(MinMaxScaler(), XGBClassifier(n_estimators=2)))),
-            "got MinMaxScaler as the scaler, expected StandardScaler",
-        ),
     ],
 )
 def test_file_that_is_no_xgboost_model_is_refused(
@@ -252,6 +215,15 @@ def test_file_that_is_no_xgboost_model_is_refused(
     arguments = ["xgboost", "made", str(tmp_path / name), "--allow-unpickling", "--repository", str(tmp_path / "r")]
     assert main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_scaler_that_is_not_understood_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any
+) -> None:
+    path = tmp_path / "pipeline.pkl"
+    path.write_bytes(estimators.other_scaler())
+    assert main(["xgboost", "made", str(path), "--allow-unpickling", "--repository", str(tmp_path / "r")]) == 1
+    assert "got MinMaxScaler as the scaler, expected StandardScaler" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

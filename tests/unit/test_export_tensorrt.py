@@ -15,8 +15,8 @@ from export.config import parse
 from export.errors import ExportError
 from export.tensorrt import PLANS, find_builder, read_engine
 from export.versions import read_complete
-from tests.unit.test_export_detector import save
-from tests.unit.test_export_distribution import build_distributed
+from tests.support.detectors import build_distributed, save
+from tests.support.executables import TRTEXEC, put
 
 ROOT = Path(__file__).parents[2]
 ENGINE: dict[str, Any] = {
@@ -26,23 +26,6 @@ ENGINE: dict[str, Any] = {
     "stride": 32,
     "args": {"dynamic": True, "half": False},
 }
-# Writes what it was asked, and keeps the ONNX file it was given.
-TRTEXEC = """#!/bin/sh
-for argument; do
-    echo "$argument" >> {log}
-    case "$argument" in
-        --onnx=*) cp "${{argument#--onnx=}}" {log}.onnx ;;
-        --saveEngine=*) {act} ;;
-    esac
-done
-"""
-
-
-def put(folder: Path, name: str, script: str) -> None:
-    path = folder / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(script)
-    path.chmod(0o755)
 
 
 @pytest.fixture

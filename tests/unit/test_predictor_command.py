@@ -13,7 +13,7 @@ from predictor.errors import StartError
 from predictor.installation import Installation, find_installation, link_backends
 from predictor.preflight import check_ports, check_repository
 from predictor.settings import Settings
-from tests.ports import find_free_ports
+from tests.support.ports import find_free_ports
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from predictor.backends.signature import (
     read_tensors,
     refuse_unsupported,
 )
-from tests.integration.models import build_identity, build_optional, build_scalar, build_sequence_output
+from tests.support.models import build_identity, build_optional, build_scalar, build_sequence_output
 
 
 def describe(name: str, dims: list[int], *, datatype: str = "TYPE_FP32", **more: Any) -> dict[str, Any]:

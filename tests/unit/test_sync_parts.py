@@ -21,7 +21,7 @@ from predictor.sync.plan import choose
 from predictor.sync.storage import FolderStorage, Object, open_storage, read
 from predictor.sync.trial import _compare, _compare_detections
 from predictor.sync.warmup import add_warmup
-from tests.integration.models import build_identity
+from tests.support.models import build_identity
 
 NOW = datetime.now(UTC)
 LATEST = Policy(latest=1, specific=None)

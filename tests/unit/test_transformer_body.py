@@ -6,20 +6,10 @@ import gzip
 import orjson
 import pytest
 
+from tests.support.multipart import FORM, form
 from transformer.errors import InvalidRequest, PayloadTooLarge, ServingError, UnsupportedMedia
 from transformer.rest.body import _unpack, read_instances, read_items
 from transformer.rest.multipart import read_parts
-
-FORM = "multipart/form-data; boundary=XX"
-
-
-def form(*parts: tuple[str, bytes]) -> bytes:
-    lines = [
-        b'--XX\r\nContent-Disposition: form-data; name="%s"; filename="a.jpg"\r\n'
-        b"Content-Type: image/jpeg\r\n\r\n%s\r\n" % (name.encode(), data)
-        for name, data in parts
-    ]
-    return b"".join(lines) + b"--XX--\r\n"
 
 
 def test_read_parts_gives_names_and_bytes_in_order() -> None:

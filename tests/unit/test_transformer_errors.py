@@ -7,8 +7,7 @@ import numpy as np
 import orjson
 import pytest
 
-from tests.unit.test_transformer_parameters import DETECTOR
-from tests.unit.test_transformer_tasks import TABLE
+from tests.support.described import DETECTOR, TABLE
 from transformer.decoding import decode
 from transformer.errors import InvalidRequest, PredictorError, ServingError
 from transformer.parameters import read_selection

@@ -4,21 +4,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.described import DETECTOR
 from transformer.errors import InvalidRequest
 from transformer.model import Model, TensorMetadata
 from transformer.parameters import read_selection
 from transformer.tasks.detect import Selection
 
-DETECTOR = Model(
-    name="finder",
-    version="1",
-    task="detect",
-    inputs=(TensorMetadata("image", "UINT8", (-1, -1, -1, 3)),),
-    outputs=(TensorMetadata("boxes", "FP32", (-1, -1, 4)),),
-    max_batch_size=8,
-    names={0: "cat", 1: "dog", 2: "7"},
-    input_wh=(320, 320),
-)
 TABLE = Model(
     "iris",
     "1",

@@ -22,9 +22,8 @@ from PIL import Image
 from tritonclient.grpc import service_pb2
 
 from tests.fuzz.inputs import mutated, pictures
-from tests.unit.test_transformer_body import FORM, form
-from tests.unit.test_transformer_parameters import DETECTOR
-from tests.unit.test_transformer_tasks import CLASSIFIER, FUSED, TABLE
+from tests.support.described import CLASSIFIER, DETECTOR, FUSED, TABLE
+from tests.support.multipart import FORM, form
 from transformer.admission import Deadline
 from transformer.boxes import cxcywh_to_xyxy, suppress
 from transformer.decoding import decode

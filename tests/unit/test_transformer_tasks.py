@@ -7,22 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.support.described import CLASSIFIER, FUSED, TABLE
 from transformer.errors import InvalidRequest, PredictorError
 from transformer.letterbox import fit
 from transformer.model import Model, TensorMetadata
 from transformer.tasks import classify, detect, tabular
 from transformer.tasks.detect import Selection
 
-FUSED = Model(
-    name="finder",
-    version="1",
-    task="detect",
-    inputs=(TensorMetadata("image", "UINT8", (-1, -1, -1, 3)),),
-    outputs=(),
-    max_batch_size=8,
-    names={0: "cat", 1: "dog"},
-    input_wh=(64, 64),
-)
 BARE = replace(FUSED, inputs=(TensorMetadata("images", "FP32", (-1, 3, -1, -1)),))
 PLAN = fit((64, 64), (64, 64), stride=32)
 # Two cats that overlap, a weak dog.
@@ -106,19 +97,6 @@ def test_detect_postprocess_names_outputs_it_does_not_know() -> None:
         detect.postprocess({"logits": np.zeros(3)}, FUSED, plan=PLAN, selection=Selection())
 
 
-CLASSIFIER = Model(
-    name="digits",
-    version="1",
-    task="classify",
-    inputs=(TensorMetadata("image", "UINT8", (-1, 16, 16, 1)),),
-    outputs=(TensorMetadata("probabilities", "FP32", (-1, 2)),),
-    max_batch_size=8,
-    names={0: "a", 1: "b"},
-    input_wh=(16, 16),
-    channels=1,
-)
-
-
 @pytest.mark.parametrize("size_hw", [(16, 16), (8, 8), (200, 100), (1, 1), (1, 5000), (20000, 2), (333, 1024)])
 def test_classify_preprocess_brings_any_size_to_the_models(size_hw: tuple[int, int]) -> None:
     tensor = classify.preprocess(np.full((*size_hw, 3), 77, np.uint8), CLASSIFIER)
@@ -144,18 +122,6 @@ def test_classify_postprocess_wants_a_probability_for_each_name() -> None:
     assert classify.postprocess(outputs, CLASSIFIER).tolist() == [0.25, 0.75]
     with pytest.raises(PredictorError, match=r"got probabilities \(2,\), expected \(3,\)"):
         classify.postprocess(outputs, replace(CLASSIFIER, names={0: "a", 1: "b", 2: "c"}))
-
-
-TABLE = Model(
-    name="iris",
-    version="1",
-    task="tabular",
-    inputs=(TensorMetadata("features", "FP32", (-1, 2)),),
-    outputs=(TensorMetadata("probabilities", "FP32", (-1, 2)),),
-    max_batch_size=8,
-    names={0: "a", 1: "b"},
-    features=("length", "width"),
-)
 
 
 @pytest.mark.parametrize(

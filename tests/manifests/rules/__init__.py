@@ -1,5 +1,10 @@
 """What no schema says. A rule is a function that yields what is wrong in a render; its name is the sentence."""
 
+from collections.abc import Callable, Iterator
+
+from tests.manifests.rendering import Render
 from tests.manifests.rules import kserve, objects, pods, programs, selectors
 
-RULES = (*objects.RULES, *kserve.RULES, *pods.RULES, *programs.RULES, *selectors.RULES)
+Rule = Callable[[Render], Iterator[str]]
+
+RULES: tuple[Rule, ...] = (*objects.RULES, *kserve.RULES, *pods.RULES, *programs.RULES, *selectors.RULES)

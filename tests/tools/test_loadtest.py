@@ -19,8 +19,8 @@ import cv2
 import httpx
 import pytest
 
-from tests.integration.stack import ROOT, Stack, wait_until
-from tests.ports import find_free_ports
+from tests.support.ports import find_free_ports
+from tests.support.stack import ROOT, Stack, wait_until
 
 STAGES = {"queue", "decode", "preprocess", "infer", "postprocess", "total", "outside"}
 

@@ -1,11 +1,12 @@
-"""Stacks that many tests share."""
+"""Fixtures of more than one file: what many tests look at, and none changes."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.stack import ROOT, Stack, start_stack
+from tests.manifests.rendering import KUBECTL_MISSING, Render, find_folders, has_kubectl, render
+from tests.support.stack import ROOT, Stack, start_stack
 
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -20,6 +21,14 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack over the models that come with the repository."""
+    """The stack over the models that come with the repository, one for each worker."""
     with start_stack(ROOT / "model_repository", tmp_path_factory.mktemp("stack") / "log") as running:
         yield running
+
+
+@pytest.fixture(params=find_folders())
+def rendered(request: pytest.FixtureRequest) -> Render:
+    """Each folder below manifests/, as `kubectl apply -k` sends it."""
+    if not has_kubectl():
+        pytest.skip(KUBECTL_MISSING)
+    return render(str(request.param))

@@ -17,18 +17,19 @@ from typing import Any
 
 import grpc
 import httpx
-import psutil
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tests.integration.stack import Stack, wait_until
-from tests.integration.test_access import make_key
-from tests.integration.test_transformer_program import (
+from tests.support.stack import Stack, wait_until
+from tests.support.transformer import (
     DIGITS,
     Transformer,
+    gauge,
     infer_message,
+    make_key,
     refusal,
     start_transformer,
+    suspended,
 )
 
 NARROW = {"TRANSFORMER_MAX_IN_FLIGHT": "1", "TRANSFORMER_MAX_WAITING": "2", "TRANSFORMER_BODY_TIMEOUT_S": "1"}
@@ -63,23 +64,6 @@ def read_answer(client: socket.socket) -> Answer:
     response = HTTPResponse(client)
     response.begin()
     return Answer(response.status, response.headers, json.loads(response.read())["error"])
-
-
-@contextmanager
-def suspended(stack: Stack) -> Iterator[psutil.Process]:
-    """A Triton that does nothing until it is resumed."""
-    triton = stack.part("tritonserver")
-    triton.suspend()
-    try:
-        yield triton
-    finally:
-        triton.resume()
-
-
-def gauge(server: Transformer | Stack, line: str) -> float:
-    """A metric's value; 0 where it has none yet."""
-    lines = server.http.get("/metrics").text.splitlines()
-    return next((float(found.rpartition(" ")[2]) for found in lines if found.startswith(line + " ")), 0.0)
 
 
 def ask_much(transformer: Transformer) -> httpx.Response:

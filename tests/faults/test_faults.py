@@ -28,12 +28,11 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from loadtest.load import Answer, Load, Plan, Result
-from tests.integration.stack import ROOT, STOP_S, Stack, start_stack, wait_until
-from tests.integration.test_overload import gauge, suspended
-from tests.integration.test_transformer_program import DIGITS, start_transformer
-from tests.integration.triton import start_triton
-from tests.integration.watch import LIVE, READY, Watch
-from tests.ports import find_free_ports
+from tests.support.ports import find_free_ports
+from tests.support.stack import ROOT, STOP_S, Stack, start_stack, wait_until
+from tests.support.transformer import DIGITS, gauge, start_transformer, suspended
+from tests.support.triton import start_triton
+from tests.support.watch import LIVE, READY, Watch
 
 SEVEN = ROOT / "loadtest" / "pictures" / "seven.png"
 MODELS = ROOT / "model_repository"

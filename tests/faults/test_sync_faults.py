@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.s3 import FaultyProxy, start_s3
-from tests.integration.stack import ROOT, STOP_S, free_ports, start_stack
-from tests.integration.synced import PREFIX, REPOSITORY, Synced, start_synced, variables_for
-from tests.integration.versions import Build, write
+from tests.support.s3 import FaultyProxy, start_s3
+from tests.support.stack import ROOT, STOP_S, free_ports, start_stack
+from tests.support.synced import PREFIX, REPOSITORY, Synced, start_synced, variables_for
+from tests.support.versions import Build, write
 
 FIRST = Build(1)
 MB = 1_000_000

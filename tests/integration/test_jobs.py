@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.s3 import BUCKET, S3, start_s3
-from tests.integration.stack import ROOT
 from tests.manifests.rendering import needs_kubectl, render
-from tests.unit.test_export_tensorrt import TRTEXEC, put
+from tests.support.executables import TRTEXEC, put
+from tests.support.s3 import BUCKET, S3, start_s3
+from tests.support.stack import ROOT
 
 pytestmark = needs_kubectl
 

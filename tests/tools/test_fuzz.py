@@ -1,7 +1,7 @@
 """A short run of the fuzzer; the long one is `make fuzz`."""
 
 from tests.fuzz.run import fuzz
-from tests.integration.stack import Stack
+from tests.support.stack import Stack
 
 COUNT = 1500
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 import httpx
 import psutil
 
-from tests.ports import find_free_ports
+from tests.support.ports import find_free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT", "SYNC_PORT")

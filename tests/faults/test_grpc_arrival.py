@@ -14,13 +14,13 @@ import pytest
 from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
-from tests.integration.stack import wait_until
-from tests.integration.test_access import make_key
-from tests.integration.test_overload import gauge
-from tests.integration.test_transformer_program import (
+from tests.support.stack import wait_until
+from tests.support.transformer import (
     DIGITS,
     Transformer,
+    gauge,
     infer_message,
+    make_key,
     open_reflection,
     silent_triton,
     start_transformer,

@@ -11,9 +11,9 @@ import httpx
 import psutil
 
 from loadtest.load import Load, Plan
-from tests.integration.s3 import S3, FaultyProxy, start_s3
-from tests.integration.stack import Stack, start_stack
-from tests.integration.versions import Build, write
+from tests.support.s3 import S3, FaultyProxy, start_s3
+from tests.support.stack import Stack, start_stack
+from tests.support.versions import Build, write
 
 POLL_S = 0.5
 SETTLE_S = 2.0

@@ -15,12 +15,13 @@ import pytest
 import tritonclient.grpc as triton
 import yaml
 
-from tests.integration.stack import ROOT, Stack, start_stack, wait_until
 from tests.manifests.metrics import FOREIGN, TARGET, Exposed, kept, selectors
 from tests.manifests.rendering import needs_kubectl, render
-from tests.ports import find_free_ports
+from tests.support.ports import find_free_ports
+from tests.support.stack import ROOT, Stack, start_stack, wait_until
 
 FOLDER = ROOT / "manifests" / "monitoring"
+ALERT_TESTS = ROOT / "tests" / "manifests" / "alerts.yaml"
 RULES = [
     rule
     for group in yaml.safe_load((FOLDER / "prometheusrule.yaml").read_text())["spec"]["groups"]
@@ -166,7 +167,7 @@ def test_dashboard_reaches_grafana_as_one_configmap() -> None:
 def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
     promtool = find_program("promtool")
     write_rules(tmp_path)
-    shutil.copy(Path(__file__).with_name("alerts.yaml"), tmp_path)
+    shutil.copy(ALERT_TESTS, tmp_path)
     for arguments in (["check", "rules", "rules.yaml"], ["test", "rules", "alerts.yaml"]):
         done = subprocess.run(
             [promtool, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
@@ -178,7 +179,7 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
 
 def load_alert_tests() -> list[dict[str, Any]]:
     """Cases of `promtool test rules`."""
-    tests: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("alerts.yaml").read_text())["tests"]
+    tests: list[dict[str, Any]] = yaml.safe_load(ALERT_TESTS.read_text())["tests"]
     return tests
 
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tests.e2e.pod import Pod
-from tests.integration.stack import ROOT
+from tests.support.pod import Pod
+from tests.support.stack import ROOT
 
 BASE = "localhost/nereid/base:bookworm"
 _PACKAGES = "python3,python3-venv,ca-certificates"
@@ -19,7 +19,7 @@ _CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 _UNNEEDED = ("usr/share/doc", "usr/share/info", "usr/share/locale", "usr/share/man", "var/cache", "var/lib/apt/lists")
 _TIMEOUT_S = 600.0
 
-_ENVIRONMENT = os.environ | {"CONTAINERS_CONF": str(ROOT / "tests" / "e2e" / "containers.conf")}
+_ENVIRONMENT = os.environ | {"CONTAINERS_CONF": str(ROOT / "tests" / "support" / "containers.conf")}
 # Builds as root without namespaces of their own: inside another container or a small virtual machine there are none.
 BUILD_ENVIRONMENT = {**_ENVIRONMENT, "BUILDAH_ISOLATION": "chroot"}
 

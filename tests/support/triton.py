@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.ports import find_free_ports
+from tests.support.ports import find_free_ports
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0

@@ -11,8 +11,8 @@ from http.client import HTTPResponse
 import psutil
 import pytest
 
-from tests.integration.stack import wait_until
-from tests.integration.test_transformer_program import Transformer, start_transformer
+from tests.support.stack import wait_until
+from tests.support.transformer import Transformer, start_transformer
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n"
 PREDICT = b"POST /predict/digits HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"

@@ -11,7 +11,6 @@ from export.config import parse
 from export.versions import read_complete
 
 pytestmark = [
-    pytest.mark.export,
     # Ultralytics 8.4 uses the exporter of torch that still makes height and width free.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ultralytics"),

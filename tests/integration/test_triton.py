@@ -16,12 +16,12 @@ from pydantic import SecretStr
 from predictor.command import PROOF_NAME, compose_command
 from predictor.installation import Installation, find_installation
 from predictor.settings import Settings
-from tests.integration.stack import wait_until
 from tests.manifests import programs
 from tests.manifests.environment import SECRET, environment_of
 from tests.manifests.pod import containers_of, pods_of
 from tests.manifests.rendering import KUBECTL_MISSING, ROOT, Render, find_folders, has_kubectl, render
-from tests.ports import find_free_ports
+from tests.support.ports import find_free_ports
+from tests.support.stack import wait_until
 
 INSTALLED = ROOT / ".venv-triton" / ".installed"
 # The container's command line lacks these, or has another value, and why.

@@ -10,9 +10,9 @@ import psutil
 import pytest
 import yaml
 
-from tests.integration.s3 import start_s3
-from tests.integration.stack import ROOT, start_stack
-from tests.unit.test_export_tensorrt import put
+from tests.support.executables import put
+from tests.support.s3 import start_s3
+from tests.support.stack import ROOT, start_stack
 
 FOLDER = ROOT / "manifests" / "kind"
 SCRIPTS = ("up", "test", "down")

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import boto3
 from botocore.config import Config
 
-from tests.ports import find_free_ports
+from tests.support.ports import find_free_ports
 
 BUCKET = "models"
 _START_S = 30.0

@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from tests.integration.stack import ROOT, run_program, stop_while_models_load
+from tests.support.stack import ROOT, run_program, stop_while_models_load
 
 
 def test_demo_asks_every_shipped_model_and_draws_a_picture() -> None:

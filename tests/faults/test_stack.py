@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.integration.stack import (
+from tests.support.stack import (
     PORTS,
     ROOT,
     Stack,
@@ -24,7 +24,7 @@ from tests.integration.stack import (
     stop_while_models_load,
     wait_until,
 )
-from tests.integration.triton import start_triton
+from tests.support.triton import start_triton
 
 SEVEN = (ROOT / "loadtest" / "pictures" / "seven.png").read_bytes()
 MODELS = ROOT / "model_repository"

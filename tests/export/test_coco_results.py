@@ -13,10 +13,8 @@ import pytest
 from PIL import Image
 
 from average_precision import mean_average_precision, read_yolo_labels
-from tests.integration.stack import ROOT, Stack, start_stack
 from tests.reference.detections import compare, read_reference
-
-pytestmark = pytest.mark.export
+from tests.support.stack import ROOT, Stack, start_stack
 
 CONFIGURATIONS = [
     (f"yolov8n-{interface}-{letterbox}", letterbox)

@@ -1,0 +1,138 @@
+"""Tiny hand-made detectors, built in the test that needs them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from export.runtime import Session
+
+CLASSES = 3
+
+
+def build_detector(*, opset: int = 17, batch: int | str = "batch", sigmoid: bool = True) -> ModelProto:
+    """One convolution; each pixel is an anchor: `(batch, 4 + CLASSES, height * width)`."""
+    rng = np.random.default_rng(0)
+    constants: dict[str, NDArray[Any]] = {
+        "weight": rng.normal(size=(4 + CLASSES, 3, 3, 3)).astype(np.float32),
+        "bias": rng.normal(size=4 + CLASSES).astype(np.float32),
+        "flat": np.array([1 if batch == 1 else 0, 4 + CLASSES, -1], np.int64),
+        **{name: np.array([value], np.int64) for name, value in (("zero", 0), ("four", 4), ("end", 99), ("one", 1))},
+    }
+    nodes = [
+        helper.make_node("Conv", ["images", "weight", "bias"], ["map"], pads=[1, 1, 1, 1]),
+        helper.make_node("Reshape", ["map", "flat"], ["head"]),
+        helper.make_node("Slice", ["head", "zero", "four", "one"], ["box"]),
+        helper.make_node("Slice", ["head", "four", "end", "one"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["probability"]),
+        # An operator between Sigmoid and Concat hides the end that the surgery knows.
+        helper.make_node("Identity", ["probability"], ["hidden"]),
+        helper.make_node("Concat", ["box", "probability" if sigmoid else "hidden"], ["output0"], axis=1),
+    ]
+    return build_model(nodes, constants, output=[batch, 4 + CLASSES, "anchors"], opset=opset, batch=batch)
+
+
+def build_finished(*, rows: int = 5) -> ModelProto:
+    """A head that needs no NMS: `(batch, rows, 6)`, unsorted, corners that follow from the picture's mean."""
+    table = np.random.default_rng(1).uniform(0, 1, (1, rows, 6)).astype(np.float32)
+    table[..., 2:4] += 5
+    table[..., 5] = np.arange(rows) % CLASSES
+    constants: dict[str, NDArray[Any]] = {"table": table, "flat": np.array([0, 1, 1], np.int64)}
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["means"]),
+        helper.make_node("ReduceMean", ["means"], ["mean"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Reshape", ["mean", "flat"], ["factor"]),
+        helper.make_node("Sub", ["factor", "factor"], ["nothing"]),
+        helper.make_node("Add", ["table", "nothing"], ["output0"]),
+    ]
+    return build_model(nodes, constants, output=["batch", rows, 6], opset=17, batch="batch")
+
+
+def build_model(
+    nodes: list[Any], constants: dict[str, NDArray[Any]], *, output: list[Any], opset: int, batch: int | str
+) -> ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "detector",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, "height", "width"])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, output)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def run(model: ModelProto, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    return dict(Session(model, name="tiny").infer(batch))
+
+
+def draw(count: int, height: int, width: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(2).integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+def scale(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
+
+
+BINS = 16
+
+
+def build_distributed(*, opset: int = 17, bins: NDArray[np.float32] | None = None) -> ModelProto:
+    """Two convolutions, then a distribution over bins for each side of a box, as YOLOv8 decodes it."""
+    rng = np.random.default_rng(0)
+    weights = np.arange(BINS, dtype=np.float32) if bins is None else bins
+    shapes: dict[str, list[int]] = {
+        "split": [4 * BINS, CLASSES],
+        "sides": [0, 4, BINS, -1],
+        "flat": [0, 0, -1],
+        "four": [0, 4, -1],
+    }
+    known: dict[str, NDArray[Any]] = {
+        "first": rng.normal(0, 0.3, (8, 3, 3, 3)).astype(np.float32),
+        "last": rng.normal(0, 0.5, (4 * BINS + CLASSES, 8, 1, 1)).astype(np.float32),
+        "bias": rng.normal(size=4 * BINS + CLASSES).astype(np.float32),
+        "bins": weights.reshape(1, -1, 1, 1),
+        "stride": np.array(8, np.float32),
+        **{name: np.array(shape, np.int64) for name, shape in shapes.items()},
+    }
+    nodes = [
+        helper.make_node("Conv", ["images", "first"], ["mixed"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["mixed"], ["features"]),
+        helper.make_node("Conv", ["features", "last", "bias"], ["map"]),
+        helper.make_node("Reshape", ["map", "flat"], ["rows"]),
+        helper.make_node("Split", ["rows", "split"], ["box", "logits"], axis=1),
+        helper.make_node("Reshape", ["box", "sides"], ["by_side"]),
+        helper.make_node("Transpose", ["by_side"], ["by_bin"], perm=[0, 2, 1, 3]),
+        helper.make_node("Softmax", ["by_bin"], ["distribution"], axis=1),
+        helper.make_node("Conv", ["distribution", "bins"], ["distances"]),
+        helper.make_node("Reshape", ["distances", "four"], ["sides_px"]),
+        helper.make_node("Mul", ["sides_px", "stride"], ["boxes_px"]),
+        helper.make_node("Sigmoid", ["logits"], ["probability"]),
+        helper.make_node("Concat", ["boxes_px", "probability"], ["output0"], axis=1),
+    ]
+    return build_model(nodes, known, output=["batch", 4 + CLASSES, "anchors"], opset=opset, batch="batch")
+
+
+METADATA = {
+    "task": "detect",
+    "names": "{0: 'a', 1: 'b', 2: 'c'}",
+    "imgsz": "[64, 96]",
+    "stride": "32",
+    "channels": "3",
+    "args": "{'dynamic': True, 'nms': None}",
+}
+
+
+def pass_over(step: str) -> None:
+    """Progress is for people."""
+
+
+def save(folder: Path, model: ModelProto | None = None, **changes: str | None) -> Path:
+    model = model or build_detector()
+    for key, value in (METADATA | changes).items():
+        if value is not None:
+            model.metadata_props.add(key=key, value=value)
+    onnx.save(model, folder / "tiny.onnx")
+    return folder / "tiny.onnx"

@@ -1,0 +1,39 @@
+"""A version of a tiny detector, as export would publish it."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from export.config import describe_detector
+from export.graph import declare_head, fuse
+from export.manifest import Interface, Source
+from export.profiles import describe_profiles
+from export.repository import Version
+from tests.support.detectors import CLASSES, build_detector
+
+FILES = {"config.pbtxt", "golden.npz", "manifest.json", "model.onnx", "parity.json"}
+
+
+def version(name: str = "tiny", *, interface: Interface = "fused") -> Version:
+    metadata = {"task": "detect", "imgsz": [32, 32], "names": {0: "it's"}}
+    rewrite = fuse if interface == "fused" else declare_head
+    return Version(
+        graph=rewrite(build_detector(), classes=CLASSES, end2end=False),
+        config=describe_detector(name, interface=interface, size_hw=None, classes=CLASSES, metadata=metadata),
+        task="detect",
+        interface=interface,
+        source=Source("tiny.pt", "0" * 64),
+        parity={"boxes_px": 0.0},
+        golden={"image": np.zeros((1, 32, 32, 3), np.uint8)},
+    )
+
+
+METADATA = {"task": "detect", "imgsz": [64, 96], "stride": 32, "args": {"dynamic": True}, "names": {0: "a", 1: "b"}}
+
+
+def with_profiles(*, int8: bool, digest: str = "0" * 64) -> Version:
+    plain = version()
+    imgsz = {**METADATA, "names": {0: "it's"}}
+    plain.config.parameters["metadata"].string_value = repr(imgsz)
+    described = describe_profiles(plain.config, digest=digest, int8=int8)
+    return replace(plain, profiles=described, quantised=plain.graph if int8 else None)

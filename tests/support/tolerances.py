@@ -1,0 +1,32 @@
+"""How far apart two right answers to the same question may lie.
+
+What may differ: the order in which floats are added up. Triton batches what arrives together, and a batch of another
+size has other kernels; so has a CPU with other instructions (AVX2, AVX-512, bf16, AMX) or another number of threads.
+FP32 has 24 bits: of a coordinate of 300 pixels the last one is 3e-5, and a detector adds up thousands of products for
+each. The JSON rounds boxes to 0.001 pixels and scores to 0.000001, so that two roundings add one more step each.
+
+What may not: how many objects there are, their classes, and anything that one program computes twice from one tensor.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+BOX_PX = 0.01
+SCORE = 1e-4
+
+
+def same_detections(found: Any, expected: Any) -> bool:
+    """Whether two lists of rows `x1, y1, x2, y2, score, class` show the same objects in the same order."""
+    a, b = (np.asarray(rows, np.float64).reshape(-1, 6) for rows in (found, expected))
+    return a.shape == b.shape and bool(
+        (np.abs(a[:, :4] - b[:, :4]) <= BOX_PX).all()
+        and (np.abs(a[:, 4] - b[:, 4]) <= SCORE).all()
+        and (a[:, 5] == b[:, 5]).all()
+    )
+
+
+def close(numbers: Any) -> Any:
+    """What is equal to numbers of an answer, whichever they are: boxes or scores."""
+    return pytest.approx(numbers, rel=0, abs=BOX_PX)

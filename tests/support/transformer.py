@@ -1,0 +1,146 @@
+"""The transformer as a process, and what is asked of it over the wire."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import psutil
+import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from tests.support.ports import find_free_ports
+from tests.support.stack import ROOT, Stack, wait_until
+
+DIGITS = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """A process that answers."""
+
+    http: httpx.Client
+    grpc: grpc.Channel
+    http_port: int
+    grpc_port: int
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@contextmanager
+def start_transformer(
+    predictor_host: str, log: Path, *arguments: str, variables: Mapping[str, str] | None = None
+) -> Iterator[Transformer]:
+    """Start it as KServe's controller does; its own arguments come first, what it adds after them."""
+    http_port, grpc_port = find_free_ports(2)
+    added = ["--model_name", "finder", "--predictor_host", predictor_host, "--http_port", str(http_port)]
+    command = [sys.executable, "-m", "transformer", *arguments, f"--grpc_port={grpc_port}", *added]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | (variables or {}), stdout=output, stderr=output)
+    try:
+        with (
+            httpx.Client(base_url=f"http://127.0.0.1:{http_port}", trust_env=False, timeout=60) as http,
+            grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
+        ):
+            wait_until(lambda: is_live(http, process, log), seconds=30, log=log)
+            yield Transformer(http, channel, http_port, grpc_port, process, log)
+            time.sleep(0.1)  # its last lines are written together
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_live(http: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> bool:
+    assert process.poll() is None, log.read_text(errors="replace")
+    try:
+        return http.get("/v2/health/live").is_success
+    except httpx.TransportError:
+        return False
+
+
+def infer_message(model: str, *pictures: bytes) -> Any:
+    request = service_pb2.ModelInferRequest(model_name=model)
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[len(pictures)])
+    tensor.contents.bytes_contents.extend(pictures)
+    return request
+
+
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+
+def open_reflection(channel: grpc.Channel) -> Any:
+    """A stream of reflection that is answered once and then held."""
+    held = threading.Event()
+
+    def requests() -> Iterator[Any]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        held.wait()
+
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+    stream = stub.ServerReflectionInfo(requests())
+    assert len(next(stream).list_services_response.service) == 3
+    stream.add_callback(held.set)
+    return stream
+
+
+class Silent(grpc.GenericRpcHandler):
+    """Takes every call and says nothing."""
+
+    def __init__(self) -> None:
+        self.end = threading.Event()
+
+    def service(self, _: grpc.HandlerCallDetails) -> Any:
+        return grpc.unary_unary_rpc_method_handler(lambda *_: self.end.wait(20))
+
+
+@contextmanager
+def silent_triton(threads: ThreadPoolExecutor) -> Iterator[int]:
+    """A Triton that hangs, on the port."""
+    handler = Silent()
+    server = grpc.server(threads, handlers=[handler])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        handler.end.set()
+        server.stop(0).wait()
+
+
+def refusal(channel: grpc.Channel, request: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as refused:
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
+    assert isinstance(refused.value, grpc.Call)
+    return refused.value.code(), refused.value.details() or ""
+
+
+def make_key(name: str, file: Path) -> str:
+    command = [sys.executable, "-m", "transformer.keys", name, str(file)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@contextmanager
+def suspended(stack: Stack) -> Iterator[psutil.Process]:
+    """A Triton that does nothing until it is resumed."""
+    triton = stack.part("tritonserver")
+    triton.suspend()
+    try:
+        yield triton
+    finally:
+        triton.resume()
+
+
+def gauge(server: Transformer | Stack, line: str) -> float:
+    """A metric's value; 0 where it has none yet."""
+    lines = server.http.get("/metrics").text.splitlines()
+    return next((float(found.rpartition(" ")[2]) for found in lines if found.startswith(line + " ")), 0.0)
