@@ -48,6 +48,9 @@ latency = $(BIN)/python -m loadtest.latency $1 --url "$(or $(URL),http://localho
 thresholds = $(call option,rate,RATE) $(call option,connections,CONNECTIONS) $(call option,warm-up-s,WARM_UP_S) \
 	$(call option,duration-s,DURATION_S) $(call option,p95-ms,P95_MS) $(call option,fail-ratio,FAIL_RATIO)
 
+# Each process would compile what it imports, at every start: 1.7 s instead of 0.7 s for the transformer alone.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint manifests manifests-scan test test-integration test-faults test-tools test-export test-all fuzz e2e-pod test-e2e check-cluster kind-up kind-test kind-down check audit fmt lock clean
