@@ -136,3 +136,63 @@ def save(folder: Path, model: ModelProto | None = None, **changes: str | None) -
             model.metadata_props.add(key=key, value=value)
     onnx.save(model, folder / "tiny.onnx")
     return folder / "tiny.onnx"
+
+
+SQUARES_PX = 64  # a side of the pictures that the finder of squares knows
+_CELL_PX = 16
+
+
+def build_finder() -> ModelProto:
+    """A detector that is right: of red, green and blue squares that fill a cell of a 4x4 grid, and of stop signs.
+
+    Two convolutions: how much more of its own colour than of the others a cell has, several times over, and the
+    logits. Each cell is an anchor whose box is the cell.
+    """
+    side, copies = SQUARES_PX // _CELL_PX, 4
+    means = np.full((CLASSES, 3, _CELL_PX, _CELL_PX), -0.5 / _CELL_PX**2, np.float32)
+    means[np.arange(CLASSES), np.arange(3)] *= -2
+    steep = np.tile(np.eye(CLASSES, dtype=np.float32) * 40 / copies, (1, copies))
+    centres = np.arange(side) * _CELL_PX + _CELL_PX / 2
+    boxes = np.stack([*np.meshgrid(centres, centres), *np.full((2, side, side), _CELL_PX)]).reshape(1, 4, -1)
+    constants: dict[str, NDArray[Any]] = {
+        "means": np.tile(means, (copies, 1, 1, 1)),
+        "steep": steep[..., None, None],
+        "bias": np.full(CLASSES, -8, np.float32),
+        "cells": boxes.astype(np.float32),
+        "flat": np.array([0, CLASSES, -1], np.int64),
+        "nothing": np.zeros(1, np.float32),
+        **{name: np.array([value], np.int64) for name, value in (("zero", 0), ("one", 1))},
+    }
+    nodes = [
+        helper.make_node("Conv", ["images", "means"], ["colours"], strides=[_CELL_PX, _CELL_PX]),
+        helper.make_node("Conv", ["colours", "steep", "bias"], ["map"]),
+        helper.make_node("Reshape", ["map", "flat"], ["logits"]),
+        helper.make_node("Slice", ["logits", "zero", "one", "one"], ["some"]),
+        helper.make_node("Mul", ["some", "nothing"], ["none"]),
+        helper.make_node("Add", ["cells", "none"], ["box"]),
+        helper.make_node("Sigmoid", ["logits"], ["probability"]),
+        helper.make_node("Concat", ["box", "probability"], ["output0"], axis=1),
+    ]
+    size: list[int | str] = ["batch", 3, SQUARES_PX, SQUARES_PX]
+    graph = helper.make_graph(
+        nodes,
+        "finder",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, size)],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, ["batch", 4 + CLASSES, side * side])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def draw_squares(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
+    """A picture for the finder: RGB, boxes xyxy in pixels, classes."""
+    rng = np.random.default_rng(seed)
+    side = SQUARES_PX // _CELL_PX
+    image = rng.integers(0, 40, (SQUARES_PX, SQUARES_PX, 3), np.uint8)
+    cells = rng.choice(side * side, size=4, replace=False)
+    corners = np.stack([cells % side, cells // side], axis=1) * _CELL_PX
+    class_ids = rng.integers(CLASSES, size=len(cells))
+    for (x, y), class_id in zip(corners, class_ids, strict=True):
+        image[y : y + _CELL_PX, x : x + _CELL_PX] = rng.integers(0, 20, 3)
+        image[y : y + _CELL_PX, x : x + _CELL_PX, class_id] = rng.integers(230, 256)
+    return image, np.concatenate([corners, corners + _CELL_PX], axis=1).astype(np.float32), class_ids

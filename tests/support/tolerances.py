@@ -8,6 +8,7 @@ each. The JSON rounds boxes to 0.001 pixels and scores to 0.000001, so that two 
 What may not: how many objects there are, their classes, and anything that one program computes twice from one tensor.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ def same_detections(found: Any, expected: Any) -> bool:
     )
 
 
-def close(numbers: Any) -> Any:
-    """What is equal to numbers of an answer, whichever they are: boxes or scores."""
-    return pytest.approx(numbers, rel=0, abs=BOX_PX)
+def close(numbers: Mapping[str, float]) -> dict[str, Any]:
+    """What is equal to the numbers of an answer, by their place in it: `/predictions/0/box/x1`."""
+    return {
+        path: pytest.approx(value, rel=0, abs=BOX_PX if "/box/" in path else SCORE) for path, value in numbers.items()
+    }

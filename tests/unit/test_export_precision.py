@@ -1,4 +1,8 @@
-"""int8 and the gate of precisions on the shipped detector, with scenes whose boxes are known."""
+"""int8 and the gate of precisions on a small detector, with pictures whose boxes are known.
+
+What they cost the detectors that people have is gated at each export: `make models`, tests/integration/test_examples.py
+and tests/export.
+"""
 
 import json
 from collections.abc import Iterable
@@ -15,46 +19,51 @@ from export.__main__ import main
 from export.calibration import ENOUGH, Folder, Sample
 from export.compatibility import check
 from export.detector import read_detector
-from export.digit_finder.scenes import SCENE_SIZE, compose
 from export.distribution import split
 from export.errors import ExportError
 from export.pictures import Picture
 from export.precision import find_truth, measure
 from export.ultralytics import Choice, prepare
 from export.versions import read_complete
-from tests.support.detectors import pass_over, save
+from tests.support.detectors import SQUARES_PX, build_finder, draw_squares, pass_over, save
 from transformer.model import Model, describe
 
-ROOT = Path(__file__).parents[2]
-WEIGHTS = ROOT / "export" / "weights" / "digit-finder.onnx"
+
+@pytest.fixture
+def finder(tmp_path: Path) -> Path:
+    """The finder of squares as Ultralytics would have written it."""
+    path = tmp_path / "weights"
+    path.mkdir()
+    return save(path, build_finder(), imgsz=f"[{SQUARES_PX}, {SQUARES_PX}]")
 
 
 def pass_on(items: Iterable[int], _: str) -> Iterable[int]:
     return items
 
 
-def write_scenes(folder: Path, *, count: int, labels: bool) -> Path:
+def write_squares(folder: Path, *, count: int, labels: bool) -> Path:
     """A data set in YOLO's layout, or a folder of pictures."""
     images = folder / "images" / "val" if labels else folder
     images.mkdir(parents=True)
-    for index, scene in enumerate(compose("held-out", count=count, seed=3)):
-        cv2.imwrite(str(images / f"{index}.png"), cv2.cvtColor(scene.image_hwc, cv2.COLOR_RGB2BGR))
+    for index in range(count):
+        image_hwc, boxes_xyxy, class_ids = draw_squares(index)
+        cv2.imwrite(str(images / f"{index}.png"), cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR))
         if labels:
             path = folder / "labels" / "val" / f"{index}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
-            x1, y1, x2, y2 = scene.boxes_xyxy.T / SCENE_SIZE
-            rows = zip(scene.class_ids, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, strict=True)
+            x1, y1, x2, y2 = boxes_xyxy.T / SQUARES_PX
+            rows = zip(class_ids, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, strict=True)
             path.write_text("".join(f"{c} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for c, x, y, w, h in rows))
     return folder
 
 
 @pytest.mark.parametrize("labels", [True, False])
 def test_int8_is_calibrated_measured_and_published(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: bool
+    tmp_path: Path, finder: Path, capsys: pytest.CaptureFixture[str], labels: bool
 ) -> None:
-    pictures = write_scenes(tmp_path / "pictures", count=12, labels=labels)
+    pictures = write_squares(tmp_path / "pictures", count=12, labels=labels)
     repository = tmp_path / "repository"
-    command = ["ultralytics", "finder", str(WEIGHTS), "--precision", "bf16", "int8", "--calibration", str(pictures)]
+    command = ["ultralytics", "finder", str(finder), "--precision", "bf16", "int8", "--calibration", str(pictures)]
     assert main([*command, "--repository", str(repository)]) == 0
     out = capsys.readouterr().out
     assert f"warning: --calibration {pictures}: got 12 pictures, expected {ENOUGH} or more" in out
@@ -89,8 +98,8 @@ def test_int8_is_calibrated_measured_and_published(
     assert quantised.ByteSize() < 0.4 * (folder / "model.onnx").stat().st_size
 
 
-def test_bf16_is_measured_on_what_comes_along_where_no_pictures_are_given(tmp_path: Path) -> None:
-    assert main(["ultralytics", "finder", str(WEIGHTS), "--precision", "bf16", "--repository", str(tmp_path)]) == 0
+def test_bf16_is_measured_on_what_comes_along_where_no_pictures_are_given(tmp_path: Path, finder: Path) -> None:
+    assert main(["ultralytics", "finder", str(finder), "--precision", "bf16", "--repository", str(tmp_path)]) == 0
     costs = json.loads((tmp_path / "finder" / "1" / "manifest.json").read_bytes())["precisions"]
     assert costs.keys() == {"bf16"}
     assert (costs["bf16"]["truth"], costs["bf16"]["pictures"]) == ("fp32", 6)
@@ -118,8 +127,8 @@ class Moved:
 
 
 @pytest.fixture
-def model() -> Model:
-    detector = read_detector(WEIGHTS)
+def model(tmp_path: Path) -> Model:
+    detector = read_detector(save(tmp_path, imgsz="[320, 320]"))
     from export.ultralytics import _config  # noqa: PLC0415
 
     return describe(_config("tiny", detector, interface="fused", size_hw=None), version="0")
@@ -149,13 +158,13 @@ def test_pictures_without_anything_to_find_are_refused(model: Model) -> None:
 
 
 def test_folder_reads_labels_beside_images_and_refuses_what_is_broken(tmp_path: Path) -> None:
-    write_scenes(tmp_path, count=2, labels=True)
+    write_squares(tmp_path, count=2, labels=True)
     samples = Folder(tmp_path)
     assert len(samples) == 2
-    (scene, _) = compose("held-out", count=2, seed=3)
-    np.testing.assert_array_equal(samples[0].picture.image_hwc, scene.image_hwc)
+    image_hwc, boxes_xyxy, class_ids = draw_squares(0)
+    np.testing.assert_array_equal(samples[0].picture.image_hwc, image_hwc)
     assert samples[0].labels is not None
-    expected = np.column_stack([scene.boxes_xyxy, scene.class_ids])
+    expected = np.column_stack([boxes_xyxy, class_ids])
     np.testing.assert_allclose(samples[0].labels, expected, atol=1e-3)
     (tmp_path / "labels" / "val" / "1.txt").write_text("0 0.5\n")
     with pytest.raises(ExportError, match=r"1\.txt: got no labels"):
