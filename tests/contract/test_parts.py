@@ -63,6 +63,11 @@ def test_what_serves_needs_no_torch(part: str) -> None:
         assert not {name.split(".")[0] for name in imports(path)} & HEAVY, path
 
 
+def test_no_test_file_imports_another() -> None:
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not {name for name in imports(path) if name.startswith("tests.") and ".test_" in name}, path
+
+
 def test_transformer_takes_every_argument_of_kserve() -> None:
     # In a process of its own: the SDK's protobufs and Triton's cannot be loaded together.
     script = (

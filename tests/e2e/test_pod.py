@@ -25,7 +25,7 @@ from tests.support.machine import find_missing
 from tests.support.pod import Pod, convert, render
 from tests.support.podman import Running, build_images, play
 from tests.support.s3 import S3, start_s3
-from tests.support.stack import ROOT
+from tests.support.stack import PATIENCE_S, ROOT
 
 OVERLAY = Path(os.environ.get("E2E_OVERLAY") or ROOT / "manifests" / "overlays" / "standard")
 URL = "http://127.0.0.1:8080"
@@ -118,7 +118,7 @@ def test_triton_refuses_what_is_restricted(path: str) -> None:
 
 def test_swap_under_load_fails_no_request(running: Running, s3: S3, repository: str) -> None:
     with load() as under:
-        assert under.wait_for_version("1", seconds=30), running.logs()
+        assert under.wait_for_version("1", seconds=PATIENCE_S), running.logs()
         publish(s3, "digit-finder", repository, "--force")  # the same model as a new version
         assert under.wait_for_version("2", seconds=START_S), running.logs()
         time.sleep(2)  # the old one is unloaded
@@ -148,7 +148,7 @@ def test_containers_are_restricted(running: Running) -> None:
 def test_stop_under_load_answers_what_was_accepted(running: Running) -> None:
     pictures = [("image", (PICTURES / "digits.jpg").read_bytes())] * MANY
     with load() as under, ThreadPoolExecutor(3) as threads, httpx.Client(trust_env=False, timeout=60) as client:
-        assert under.wait_for(lambda answer: not answer.error, seconds=30)
+        assert under.wait_for(lambda answer: not answer.error, seconds=PATIENCE_S)
         began = time.monotonic()
         stopping = threads.submit(running.stop)
         # The gateway is told at the same time; until it knows, requests still come. This is one of them.

@@ -154,7 +154,7 @@ def test_many_slow_senders_hold_nobody_up(patient: Transformer) -> None:
     assert all(status_and_error(read_to_end(client))[0] == 408 for client in clients)
     for client in clients:
         client.close()
-    wait_until(lambda: process.num_fds() < before + 20, seconds=10, log=patient.log)
+    wait_until(lambda: process.num_fds() < before + 20, log=patient.log)
 
 
 def test_endless_trailers_are_not_kept(patient: Transformer) -> None:
@@ -236,7 +236,7 @@ def test_answers_that_nobody_reads_are_not_kept(patient: Transformer) -> None:
             for _ in range(10):  # answers of 30 kB and more
                 client.sendall(OPENAPI * 50)
                 time.sleep(0.2)
-    wait_until(lambda: process.num_fds() <= before, seconds=30, log=patient.log)
+    wait_until(lambda: process.num_fds() <= before, log=patient.log)
     for client in clients:
         client.close()
 
@@ -251,6 +251,6 @@ def test_end_of_an_answer_that_nobody_reads_is_not_kept(patient: Transformer) ->
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", patient.http_port))
         client.sendall(OPENAPI * count)
-    wait_until(lambda: process.num_fds() <= before, seconds=60, log=patient.log)
+    wait_until(lambda: process.num_fds() <= before, log=patient.log)
     for client in clients:
         client.close()

@@ -29,7 +29,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from loadtest.load import Answer, Load, Plan, Result
 from tests.support.ports import find_free_ports
-from tests.support.stack import ROOT, STOP_S, Stack, start_stack, wait_until
+from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
 from tests.support.transformer import DIGITS, gauge, start_transformer, suspended
 from tests.support.triton import start_triton
 from tests.support.watch import LIVE, READY, Watch
@@ -37,7 +37,6 @@ from tests.support.watch import LIVE, READY, Watch
 SEVEN = ROOT / "loadtest" / "pictures" / "seven.png"
 MODELS = ROOT / "model_repository"
 TIMEOUT_S = 3
-PATIENCE_S = 60.0  # the machine of the tests is slow, and shared
 # Of a client whose connection ends: what gRPC says, and what http.client does (no status).
 AWAY = {"503", "UNAVAILABLE", ""}
 # What gRPC has not handed to its server yet when that stops, it cancels; no server can tell it to say anything else.
@@ -96,8 +95,8 @@ def whole(faulty: Faulty) -> Iterator[None]:
     """Whatever a test breaks is mended when the next one begins, and no request is left behind."""
     yield
     stack = faulty.stack
-    wait_until(lambda: ask(stack.http).is_success, seconds=PATIENCE_S, log=stack.log)
-    wait_until(lambda: gauge(stack, "nereid_in_flight") == 0, seconds=PATIENCE_S, log=stack.log)
+    wait_until(lambda: ask(stack.http).is_success, log=stack.log)
+    wait_until(lambda: gauge(stack, "nereid_in_flight") == 0, log=stack.log)
 
 
 def ask(http: httpx.Client, model: str = "digits") -> httpx.Response:
@@ -220,7 +219,7 @@ def test_nobody_waits_longer_for_a_hung_triton_than_its_time(stack: Stack, tmp_p
             large = threads.submit(
                 transformer.http.post, "/predict/digit-finder", files=[("image", DIGITS)] * 8, headers=OF_TEN_SECONDS
             )
-            wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, seconds=20, log=log)
+            wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, log=log)
             time.sleep(0.5)
             behind = transformer.http.post("/predict/digit-finder", files={"image": DIGITS}, headers=hurry)
             assert not large.done()
@@ -326,13 +325,13 @@ def test_stub_that_stood_still_ends_itself(tmp_path: Path) -> None:
         # Seconds of work, in which it is stopped for longer than Triton waits.
         answer = asked.ModelInfer.future(large, timeout=PATIENCE_S)
         before_s = sum(stub.cpu_times()[:2])
-        wait_until(lambda: sum(stub.cpu_times()[:2]) - before_s > 0.5, seconds=PATIENCE_S, log=triton.log)
+        wait_until(lambda: sum(stub.cpu_times()[:2]) - before_s > 0.5, log=triton.log)
         stub.suspend()
         with pytest.raises(grpc.RpcError, match="not healthy"):
             answer.result()
         stub.resume()
         # Its late answer would have ended Triton, or been that of the next request.
-        wait_until(lambda: "this process stood still" in triton.log.read_text(), seconds=PATIENCE_S, log=triton.log)
+        wait_until(lambda: "this process stood still" in triton.log.read_text(), log=triton.log)
         with pytest.raises(grpc.RpcError, match="not healthy"):
             asked.ModelInfer(large, timeout=PATIENCE_S)
         assert triton.process.poll() is None
@@ -463,7 +462,7 @@ def test_clock_that_jumps(stack: Stack, tmp_path: Path, jump_s: int) -> None:
             before = date_of(transformer.http)
             jumped = time.monotonic()
             clock.write_text(f"{jump_s:+d}")
-            wait_until(lambda: abs(date_of(transformer.http) - before) > 80_000, seconds=PATIENCE_S, log=log)
+            wait_until(lambda: abs(date_of(transformer.http) - before) > 80_000, log=log)
             moved = time.monotonic()
             wait_for_good(load, moved)
             assert all(told.yes for probe in (*READY, *LIVE) for told in watch.told(probe, since=moved))
@@ -513,12 +512,12 @@ def test_sigterm_to_the_stack(tmp_path: Path) -> None:
         faulty = Faulty(stack, MODELS)
         with faulty.load() as load, ThreadPoolExecutor(1) as threads:
             accepted = threads.submit(stack.http.post, "/predict/digit-finder", files=[("image", DIGITS)] * 24)
-            wait_until(lambda: gauge(stack, "nereid_in_flight") >= 1, seconds=20, log=stack.log)
+            wait_until(lambda: gauge(stack, "nereid_in_flight") >= 1, log=stack.log)
             time.sleep(0.3)
             told = time.monotonic()
             stack.process.send_signal(signal.SIGTERM)
             assert accepted.result().status_code == 200
-            assert stack.process.wait(STOP_S) == 0
+            assert stack.process.wait(PATIENCE_S) == 0
             ended_s = time.monotonic() - told
             result = load.stop()
     judge("SIGTERM to the stack", result, since=told, allowed=STOPPED, figures=f"ended {ended_s:.2f} s after")

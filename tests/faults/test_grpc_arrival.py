@@ -148,20 +148,20 @@ def test_message_is_not_read_that_the_line_has_no_room_for(tmp_path: Path) -> No
         first = Upload(transformer.grpc, INFER)
         first.send(infer_message("digits", DIGITS).SerializeToString())
         first.end()
-        wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, seconds=20, log=tmp_path / "log")
+        wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, log=tmp_path / "log")
         second = Upload(transformer.grpc, INFER)
         code, words = second.refusal()
         assert (code, words[:24]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "1 requests are worked at")
         assert second.trailing()["retry-after"] == "1"
         first.call.cancel()
-        wait_until(lambda: gauge(transformer, "nereid_in_flight") == 0, seconds=20, log=tmp_path / "log")
+        wait_until(lambda: gauge(transformer, "nereid_in_flight") == 0, log=tmp_path / "log")
 
 
 def test_slow_messages_together_are_limited_and_quick_ones_are_not(tmp_path: Path) -> None:
     variables = {"TRANSFORMER_MAX_BODIES_BYTES": "1000000", "TRANSFORMER_BODY_TIMEOUT_S": str(2 * LONG_S)}
     with start_transformer(NOBODY, tmp_path / "log", variables=variables) as transformer:
         uploads = [Upload(transformer.grpc, method) for method in (LIVE, LIVE, CHECK)]
-        wait_until(lambda: refused(transformer, "bodies full") == 2, seconds=20, log=tmp_path / "log")
+        wait_until(lambda: refused(transformer, "bodies full") == 2, log=tmp_path / "log")
         quick: Any = transformer.grpc.unary_unary(LIVE)
         for _ in range(20):
             assert service_pb2.ServerLiveResponse.FromString(quick(b"", timeout=LONG_S)).live
@@ -197,7 +197,7 @@ def test_client_that_leaves_in_the_middle_of_its_message_is_told_so(tmp_path: Pa
         with pytest.raises(grpc.FutureTimeoutError):
             upload.call.result(1)
         upload.call.cancel()
-        wait_until(lambda: "gRPC ModelInfer CANCELLED" in log.read_text(), seconds=20, log=log)
+        wait_until(lambda: "gRPC ModelInfer CANCELLED" in log.read_text(), log=log)
 
 
 def test_call_whose_message_is_on_its_way_is_waited_for_at_the_end(tmp_path: Path) -> None:

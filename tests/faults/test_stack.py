@@ -40,7 +40,7 @@ def answers(stack: Stack) -> bool:
 
 def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with start_stack(MODELS, tmp_path / "log") as stack:
-        wait_until(lambda: "stop:  Ctrl-C" in log_of(stack), seconds=30, log=stack.log)
+        wait_until(lambda: "stop:  Ctrl-C" in log_of(stack), log=stack.log)
         assert answers(stack)
         stack.part("tritonserver").send_signal(signal.SIGKILL)
         response = stack.http.post("/predict/digits", files={"image": SEVEN})
@@ -48,14 +48,14 @@ def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> N
         assert response.json()["error"].startswith("the predictor is not available (request ")
         assert stack.http.get("/v2/health/live").is_success
         assert stack.http.get("/v2/health/ready").status_code == 503
-        wait_until(lambda: answers(stack), seconds=30, log=stack.log)
+        wait_until(lambda: answers(stack), log=stack.log)
 
         stack.part("transformer").send_signal(signal.SIGKILL)
-        wait_until(lambda: _transformer_is_back(stack), seconds=30, log=stack.log)
+        wait_until(lambda: _transformer_is_back(stack), log=stack.log)
         everything = psutil.Process(stack.process.pid).children(recursive=True)
         assert len(everything) >= 3
         stack.process.send_signal(signal.SIGTERM)
-        assert stack.process.wait(40) == 0
+        assert stack.process.wait(60) == 0
         assert not [process for process in everything if process.is_running()]
     log = log_of(stack)
     assert re.search(r"try: +curl .*/predict/digit-finder", log)
@@ -76,8 +76,8 @@ def test_what_a_killed_triton_leaves_behind_is_ended(tmp_path: Path) -> None:
         triton.kill()
         _, alive = psutil.wait_procs(stubs, timeout=60)
         assert not alive
-        wait_until(lambda: not any(region.exists() for region in regions), seconds=30, log=stack.log)
-        wait_until(lambda: answers(stack), seconds=60, log=stack.log)
+        wait_until(lambda: not any(region.exists() for region in regions), log=stack.log)
+        wait_until(lambda: answers(stack), log=stack.log)
 
 
 @pytest.mark.parametrize("word", ["serve.py", "make"])
@@ -90,13 +90,13 @@ def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
     log = tmp_path / "log"
     everything: list[psutil.Process] = []
     try:
-        wait_until(lambda: b"try:" in log.read_bytes(), seconds=90, log=log)
+        wait_until(lambda: b"try:" in log.read_bytes(), log=log)
         everything = psutil.Process(parent.pid).children(recursive=True)
         assert len(everything) >= 3
     finally:
         parent.kill()
         parent.wait()
-    _, alive = psutil.wait_procs(everything, timeout=30)
+    _, alive = psutil.wait_procs(everything, timeout=60)
     for process in alive:
         process.kill()
     assert not alive, log.read_text(errors="replace")[-2000:]
@@ -125,7 +125,7 @@ def test_stack_gives_up_on_a_wrong_setting_that_is_found_late(tmp_path: Path) ->
         # Longer than supervisor's startsecs: to it the part has started well.
         part = find_part(process, log)
         part.suspend()
-        wait_until(lambda: "success: transformer" in log.read_text(), seconds=30, log=log)
+        wait_until(lambda: "success: transformer" in log.read_text(), log=log)
         part.resume()
         assert process.wait(60) == 1
     finally:
@@ -146,7 +146,7 @@ def find_part(parent: subprocess.Popen[bytes], log: Path) -> psutil.Process:
         found.extend(child for child in children if child.cmdline()[1:3] == ["-m", "transformer"])
         return bool(found)
 
-    wait_until(seen, seconds=30, log=log)
+    wait_until(seen, log=log)
     return found[0]
 
 
@@ -185,7 +185,7 @@ def test_refused_model_is_unavailable_and_the_rest_serves(tmp_path: Path) -> Non
     config = repository / "broken" / "config.pbtxt"
     config.write_text(config.read_text().replace('name: "iris"', 'name: "broken"'))
     with start_stack(repository, tmp_path / "log") as stack:
-        wait_until(lambda: "stop:  Ctrl-C" in log_of(stack), seconds=30, log=stack.log)
+        wait_until(lambda: "stop:  Ctrl-C" in log_of(stack), log=stack.log)
         assert answers(stack)
         response = stack.http.post("/predict/broken", json=[1, 2, 3, 4])
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
@@ -207,7 +207,7 @@ def test_swapped_model_is_asked_anew_and_not_blamed_on_the_client(tmp_path: Path
         assert ask()["task"] == "classify"
         # The same name, another task, interface and size; the transformer still has the old description.
         shutil.copytree(next((MODELS / "digit-finder").glob("[0-9]*")), repository / "digits" / "9")
-        wait_until(lambda: ask() == {"name": "digits", "version": "9", "task": "detect"}, seconds=30, log=stack.log)
+        wait_until(lambda: ask() == {"name": "digits", "version": "9", "task": "detect"}, log=stack.log)
 
 
 def test_mirror_belongs_to_one_stack(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.support.s3 import FaultyProxy, start_s3
-from tests.support.stack import ROOT, STOP_S, free_ports, start_stack
+from tests.support.stack import PATIENCE_S, ROOT, free_ports, start_stack
 from tests.support.synced import PREFIX, REPOSITORY, Synced, start_synced, variables_for
 from tests.support.versions import Build, write
 
@@ -60,7 +60,7 @@ def test_s3_may_hang(synced: Synced) -> None:
     with synced.load("rows") as load:
         synced.proxy.hang()
         synced.upload("rows", int(before) + 1, Build(int(before) + 1))
-        synced.wait_for(lambda: synced.status()["listing"]["failing_since"], seconds=90)
+        synced.wait_for(lambda: synced.status()["listing"]["failing_since"], seconds=PATIENCE_S)
         assert synced.status()["models"]["rows"]["serving"] == [before]
         synced.proxy.pass_all()
         synced.wait_for_serving("rows", int(before) + 1)
@@ -100,16 +100,17 @@ def test_download_that_breaks_off_is_tried_again(synced: Synced) -> None:
 
 
 def test_killed_while_it_downloads_it_starts_over(synced: Synced) -> None:
-    folder = synced.build("large", 2, Build(73), padding_bytes=8 * MB)
-    synced.proxy.slow(MB, only="large/2/model.onnx")
-    with synced.load("large") as load:
-        synced.s3.upload(folder, f"{PREFIX}/large/2")
-        synced.wait_for(lambda: "downloading, " in (synced.version("large", 2).get("reason") or ""))
+    synced.serve("broken-off", 1, Build(75))
+    folder = synced.build("broken-off", 2, Build(73), padding_bytes=8 * MB)
+    synced.proxy.slow(MB, only="broken-off/2/model.onnx")
+    with synced.load("broken-off") as load:
+        synced.s3.upload(folder, f"{PREFIX}/broken-off/2")
+        synced.wait_for(lambda: "downloading, " in (synced.version("broken-off", 2).get("reason") or ""))
         synced.part("sync").kill()
         synced.proxy.pass_all()
-        synced.wait_for_serving("large", 2)
+        synced.wait_for_serving("broken-off", 2)
         assert not load.stop().failures
-    assert not list((synced.mirror / "staged").glob("large/*"))
+    assert not list((synced.mirror / "staged").glob("broken-off/*"))
 
 
 @pytest.mark.parametrize("victim", ["sync", "tritonserver"])
@@ -178,15 +179,16 @@ def test_transformer_that_starts_anew_is_ready_while_s3_is_away(synced: Synced) 
 
 
 def test_refusal_outlives_a_restart(synced: Synced) -> None:
-    folder = synced.build("other", 2, Build(74))
+    synced.serve("refused", 1, Build(76))
+    folder = synced.build("refused", 2, Build(74))
     (folder / "model.onnx").write_bytes(b"no model")
-    synced.s3.upload(folder, f"{PREFIX}/other/2")
-    synced.wait_for_state("other", 2, "refused")
+    synced.s3.upload(folder, f"{PREFIX}/refused/2")
+    synced.wait_for_state("refused", 2, "refused")
     synced.part("sync").kill()
-    synced.wait_for_serving("other", 1)
-    synced.wait_for_state("other", 2, "refused")
+    synced.wait_for_serving("refused", 1)
+    synced.wait_for_state("refused", 2, "refused")
     synced.wait_for_listings(2)
-    assert synced.stack.log.read_text(errors="replace").count("other: version 2 is refused") == 1
+    assert synced.stack.log.read_text(errors="replace").count("refused: version 2 is refused") == 1
 
 
 def test_waits_for_s3_and_says_so(tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ def test_waits_for_s3_and_says_so(tmp_path: Path) -> None:
                 assert client.post("/predict/rows", json=[1.0] * 4).json()["model"]["version"] == "1"
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(STOP_S)
+            process.wait(PATIENCE_S)
         # From the mirror, with S3 away again.
         proxy.refuse()
         variables = variables_for(s3, proxy) | {"MIRROR": str(tmp_path / "mirror")}

@@ -214,7 +214,7 @@ def test_both_ports_speak_tls(stack: Stack, certificate: tuple[Path, Path], tmp_
         credentials = grpc.ssl_channel_credentials(cert.with_name("ca.pem").read_bytes())
         with grpc.secure_channel(f"localhost:{grpc_port}", credentials) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            assert stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=10).ready
+            assert stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=60).ready
         with httpx.Client(trust_env=False) as plain, pytest.raises(httpx.TransportError):
             plain.get(f"http://localhost:{http_port}/v2/health/live")
     finally:

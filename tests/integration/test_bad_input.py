@@ -309,7 +309,7 @@ def test_memory_is_given_back(stack: Stack) -> None:
     flood()
     # 5 %, and half a body that the allocator has not let go yet; what was refused may still be in a thread.
     limit = before * 1.05 + 32 * 2**20
-    wait_until(lambda: process.memory_info().rss < limit, seconds=20, log=stack.log)
+    wait_until(lambda: process.memory_info().rss < limit, log=stack.log)
 
 
 def test_memory_of_a_large_picture_is_given_back(stack: Stack) -> None:
@@ -401,7 +401,7 @@ def test_client_that_goes_away_is_no_failure_of_ours(stack: Stack) -> None:
     assert port is not None
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"POST /predict/digits HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
-    wait_until(lambda: "the client went away" in stack.log.read_text(errors="replace"), seconds=20, log=stack.log)
+    wait_until(lambda: "the client went away" in stack.log.read_text(errors="replace"), log=stack.log)
     assert "Traceback" not in stack.log.read_text(errors="replace")
 
 

@@ -217,7 +217,7 @@ def test_prometheus_scrapes_the_pod_and_computes_the_rules(stack: Stack, tmp_pat
                 silent = {panel["title"] for panel in PANELS for question in ask(panel) if not query(client, question)}
                 return silent <= SILENT and all(query(client, name) for name in RECORDED)
 
-            wait_until(computed, seconds=60, log=log)
+            wait_until(computed, log=log)
             up = [result["metric"] | {"up": result["value"][1]} for result in query(client, "up")]
             known = {"__name__": "up", "job": "nereid/nereid", "namespace": "nereid", "pod": "nereid-predictor-1"}
             assert sorted(up, key=lambda target: target["container"]) == [

@@ -55,7 +55,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     variables = {"PROFILE": "fast", "SETTLE_S": "0.5", "POLL_S": "0.5"}
     with start_stack(repository, tmp_path_factory.mktemp("stack") / "log", variables=variables) as running:
-        wait_until(lambda: running.http.get("/v2/models/lacking").status_code == 503, seconds=30, log=running.log)
+        wait_until(lambda: running.http.get("/v2/models/lacking").status_code == 503, log=running.log)
         yield running
 
 
@@ -86,8 +86,8 @@ def test_a_version_brings_its_own_profile(stack: Stack) -> None:
 def test_a_model_without_the_profile_runs_as_ever(stack: Stack) -> None:
     assert config_of(stack, "exported")["backend"] == "onnxruntime"
     assert "profile" not in parameters_of(stack, "exported")
-    wait_until(lambda: "own 1 tabular (fast)" in stack.log.read_text(), seconds=30, log=stack.log)
-    wait_until(lambda: "exported 1 tabular\n" in stack.log.read_text(), seconds=30, log=stack.log)
+    wait_until(lambda: "own 1 tabular (fast)" in stack.log.read_text(), log=stack.log)
+    wait_until(lambda: "exported 1 tabular\n" in stack.log.read_text(), log=stack.log)
 
 
 def test_a_plain_upload_takes_the_profile_of_its_model(stack: Stack) -> None:
@@ -107,5 +107,5 @@ def test_another_profile_over_the_same_mirror(repository: Path, tmp_path: Path) 
     for profile, backend in (("fast", "openvino"), ("fp32", "onnxruntime")):
         log = tmp_path / f"log-{profile}"
         with start_stack(repository, log, variables=mirror | {"PROFILE": profile}) as again:
-            wait_until(lambda: config_of(again, "own")["backend"] == backend, seconds=30, log=log)  # noqa: B023
+            wait_until(lambda: config_of(again, "own")["backend"] == backend, log=log)  # noqa: B023
             assert again.http.post("/predict/own", json=[[1.0] * 4]).is_success

@@ -119,7 +119,7 @@ def s3() -> Iterator[dict[str, str]]:
             yield variables
         finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.fixture(params=["s3", "folder"])

@@ -18,7 +18,6 @@ from tests.support.versions import seal
 
 MODEL = "digit-finder"
 VERSION = ROOT / "model_repository" / MODEL / "1"
-PATIENCE_S = 60.0
 AT_ONCE_US = 1  # nothing comes out of a queue so soon
 # What a full queue, and a late request in it, are told.
 QUEUE = ("Exceeds maximum queue size", "Request timeout expired")
@@ -70,7 +69,7 @@ def test_client_whose_requests_fail_has_the_model_examined_now_and_then(short: S
     while time.monotonic() < until:
         assert QUEUE[1] in ask(AT_ONCE_US)
         time.sleep(0.1)
-    wait_until(lambda: answered(short) > before, seconds=PATIENCE_S, log=short.log)
+    wait_until(lambda: answered(short) > before, log=short.log)
     assert answered(short) - before == 1
 
 
@@ -91,7 +90,6 @@ def test_model_that_is_asked_too_much_goes_on_serving(short: Stack) -> None:
         try:
             wait_until(
                 lambda: f"{MODEL}: cannot be examined" in log() or "loaded anew" in log(),
-                seconds=PATIENCE_S,
                 log=short.log,
             )
         finally:

@@ -10,7 +10,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from loadtest.load import Result
-from tests.support.stack import ROOT
+from tests.support.stack import PATIENCE_S, ROOT
 from tests.support.synced import PREFIX, SETTLE_S, Synced, start_synced
 from tests.support.versions import ODD_KEYS, SPOILS, Build, external_data
 
@@ -68,7 +68,7 @@ def test_good_versions_follow_each_other_without_a_failed_request(synced: Synced
         for number in range(2, 7):
             synced.upload("rows", number, builds[number])
             synced.wait_for_serving("rows", number)
-            assert load.wait_for_version(str(number), seconds=10)
+            assert load.wait_for_version(str(number), seconds=PATIENCE_S)
         result = load.stop()
     check_answers(result, builds)
     assert result.versions == ["1", "2", "3", "4", "5", "6"]
@@ -82,15 +82,12 @@ def test_good_versions_follow_each_other_without_a_failed_request(synced: Synced
 
 def test_interface_may_change_with_a_version(synced: Synced) -> None:
     pictures = {1: Build(1, task="detect"), 2: Build(2, task="detect", interface="ultralytics", classes=5)}
-    folder = synced.build("finder", 1, pictures[1])
-    synced.s3.put(f"{PREFIX}/finder/config.pbtxt", folder / "config.pbtxt")
-    synced.s3.upload(folder, f"{PREFIX}/finder/1")
-    synced.wait_for_serving("finder", 1)
+    synced.serve("finder", 1, pictures[1])
     with synced.load("finder", picture=ROOT / "loadtest" / "pictures" / "digits.jpg") as load:
-        assert load.wait_for_version("1", seconds=10)
+        assert load.wait_for_version("1", seconds=PATIENCE_S)
         synced.upload("finder", 2, pictures[2])
         synced.wait_for_serving("finder", 2)
-        assert load.wait_for_version("2", seconds=10)
+        assert load.wait_for_version("2", seconds=PATIENCE_S)
         check_answers(load.stop(), pictures)
     synced.s3.delete(f"{PREFIX}/finder/")
     synced.wait_for(lambda: "finder" not in synced.status()["models"])
@@ -141,10 +138,7 @@ def work_so_far(synced: Synced) -> list[float]:
 
 
 def test_plain_upload_deploys_and_delete_rolls_back(synced: Synced) -> None:
-    folder = synced.build("plain", 1, Build(31))
-    synced.s3.put(f"{PREFIX}/plain/config.pbtxt", folder.parent / "config.pbtxt")
-    synced.s3.upload(folder, f"{PREFIX}/plain/1")
-    synced.wait_for_serving("plain", 1)
+    synced.serve("plain", 1, Build(31))
     other = synced.build("plain", 2, Build(31, classes=3))
     synced.s3.put(f"{PREFIX}/plain/2/model.onnx", other / "model.onnx")
     synced.wait_for_serving("plain", 2)
@@ -155,23 +149,23 @@ def test_plain_upload_deploys_and_delete_rolls_back(synced: Synced) -> None:
 
 
 def test_pin_of_the_model_holds_until_it_is_taken_away(synced: Synced) -> None:
-    synced.upload("plain", 3, Build(33))
-    synced.wait_for_serving("plain", 3)
-    key = f"{PREFIX}/plain/config.pbtxt"
+    synced.serve("pinned", 1, Build(32))
+    synced.serve("pinned", 3, Build(33))
+    key = f"{PREFIX}/pinned/config.pbtxt"
     config: bytes = synced.s3.client.get_object(Bucket="models", Key=key)["Body"].read()
     synced.s3.put(key, config + b"\nversion_policy { specific { versions: [1] } }\n")
-    synced.wait_for_serving("plain", 1)
-    synced.upload("plain", 4, Build(34))
-    assert synced.wait_for_state("plain", 4, "available")
-    assert synced.status()["models"]["plain"]["policy"] == "specific 1"
+    synced.wait_for_serving("pinned", 1)
+    synced.upload("pinned", 4, Build(34))
+    assert synced.wait_for_state("pinned", 4, "available")
+    assert synced.status()["models"]["pinned"]["policy"] == "specific 1"
     synced.s3.put(key, b"version_policy {")
-    synced.wait_for(lambda: "config.pbtxt" in (synced.status()["models"]["plain"]["error"] or ""))
-    assert synced.status()["models"]["plain"]["serving"] == ["1"]
+    synced.wait_for(lambda: "config.pbtxt" in (synced.status()["models"]["pinned"]["error"] or ""))
+    assert synced.status()["models"]["pinned"]["serving"] == ["1"]
     synced.s3.put(key, config + b"\nversion_policy { specific { versions: [9] } }\n")
-    synced.wait_for(lambda: "asks for version 9" in (synced.status()["models"]["plain"]["error"] or ""))
-    assert synced.status()["models"]["plain"]["serving"] == ["1"]
+    synced.wait_for(lambda: "asks for version 9" in (synced.status()["models"]["pinned"]["error"] or ""))
+    assert synced.status()["models"]["pinned"]["serving"] == ["1"]
     synced.s3.put(key, config)
-    synced.wait_for_serving("plain", 4)
+    synced.wait_for_serving("pinned", 4)
 
 
 def test_several_versions_serve_together_where_their_labels_agree(synced: Synced) -> None:
@@ -191,11 +185,11 @@ def test_several_versions_serve_together_where_their_labels_agree(synced: Synced
 
 
 def test_other_labels_under_a_number_that_serves_are_refused(synced: Synced) -> None:
-    synced.wait_for_serving("plain", 4)
-    with synced.load("plain") as load:
-        synced.s3.upload(synced.build("again", 4, Build(45)), f"{PREFIX}/plain/4")
-        known = synced.wait_for(lambda: found if (found := synced.version("plain", 4))["reason"] else None)
-        synced.wait_for(lambda: "immutable" in (synced.version("plain", 4)["reason"] or ""))
+    synced.serve("labels", 4, Build(34))
+    with synced.load("labels") as load:
+        synced.s3.upload(synced.build("again", 4, Build(45)), f"{PREFIX}/labels/4")
+        known = synced.wait_for(lambda: found if (found := synced.version("labels", 4))["reason"] else None)
+        synced.wait_for(lambda: "immutable" in (synced.version("labels", 4)["reason"] or ""))
         assert known["state"] == "serving"
         synced.wait_for(lambda: len(load.result().answers) > 200)
         check_answers(load.stop(), {4: Build(34)})

@@ -148,7 +148,7 @@ def test_command_line_serves_and_keeps_its_interfaces_closed(tmp_path: Path, ins
                 except httpx.TransportError:
                     return False
 
-            wait_until(is_live, seconds=START_S, log=log)
+            wait_until(is_live, log=log)
             assert client.post(f"{url}/repository/index", json={}).status_code == 403
             assert client.post(f"{url}/repository/index", json={}, headers={PROOF_NAME: SECRET}).json() == []
 
@@ -159,4 +159,4 @@ def test_command_line_ends_before_the_mirror_is_there(tmp_path: Path, installati
     words = next(words for words in distinct() if any("/mirror/models" in word for word in words))
     with started(words, tmp_path, installation) as (_, pid, log):
         # Its shell waits, and knows by now what to do at a signal.
-        wait_until(lambda: bool(psutil.Process(pid).children()), seconds=START_S, log=log)
+        wait_until(lambda: bool(psutil.Process(pid).children()), log=log)

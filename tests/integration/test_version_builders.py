@@ -13,7 +13,7 @@ from tritonclient import grpc
 
 from export.versions import read_complete
 from loadtest.load import Load, Plan
-from tests.support.stack import ROOT, start_stack
+from tests.support.stack import PATIENCE_S, ROOT, start_stack
 from tests.support.triton import start_triton
 from tests.support.versions import SPOILS, Build, external_data, strip, write
 
@@ -131,7 +131,9 @@ def test_answers_of_a_build_fit_it_and_no_other(tmp_path: Path) -> None:
             picture = "" if row else str(ROOT / "loadtest" / "pictures" / "digits.jpg")
             addresses = (f"127.0.0.1:{stack.http_port}", f"127.0.0.1:{stack.grpc_port}")
             with Load(Plan(*addresses, name, row=row, picture=picture)) as load:
-                assert load.wait_for(lambda answer: answer.connection == 3 and answer.kind == "grpc", seconds=20)
+                assert load.wait_for(
+                    lambda answer: answer.connection == 3 and answer.kind == "grpc", seconds=PATIENCE_S
+                )
                 result = load.stop()
             assert not result.failures
             assert result.versions == ["1"]
@@ -145,12 +147,12 @@ def test_load_tells_failures_and_ends_with_a_server_that_hangs(tmp_path: Path) -
     with start_stack(tmp_path / "repository", tmp_path / "log") as stack:
         addresses = (f"127.0.0.1:{stack.http_port}", f"127.0.0.1:{stack.grpc_port}")
         with Load(Plan(*addresses, "rows", row=[1.0] * 4, timeout_s=3)) as load:
-            assert load.wait_for_version("1", seconds=20)
+            assert load.wait_for_version("1", seconds=PATIENCE_S)
             transformer = stack.part("transformer")
             suspended = time.monotonic()
             transformer.suspend()
             try:
-                assert load.wait_for(lambda answer: bool(answer.error), seconds=20)
+                assert load.wait_for(lambda answer: bool(answer.error), seconds=PATIENCE_S)
                 result = load.stop()
             finally:
                 transformer.resume()

@@ -14,7 +14,7 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from loadtest.load import Load, Plan
-from tests.support.stack import ROOT, Stack, start_stack
+from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack
 from tests.support.tolerances import same_detections
 from tests.support.versions import Build, write
 
@@ -98,9 +98,9 @@ def test_bad_picture_is_named(served: Stack) -> None:
 def test_version_that_is_added_replaces_the_one_before(served: Stack, repository: Path) -> None:
     http, grpc = (f"localhost:{port}" for port in (served.http_port, served.grpc_port))
     with Load(Plan(http, grpc, "rows", row=[1.0] * 4, pause_s=0.01)) as load:
-        assert load.wait_for_version("1", seconds=60)
+        assert load.wait_for_version("1", seconds=PATIENCE_S)
         write(repository, "rows", SECOND)
-        assert load.wait_for_version("2", seconds=60)
+        assert load.wait_for_version("2", seconds=PATIENCE_S)
         result = load.stop()
     assert (result.failures, result.versions) == ([], ["1", "2"])
     assert all({"1": FIRST, "2": SECOND}[answer.version].fits(answer) for answer in result.answers)

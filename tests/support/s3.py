@@ -21,9 +21,9 @@ import boto3
 from botocore.config import Config
 
 from tests.support.ports import find_free_ports
+from tests.support.stack import PATIENCE_S
 
 BUCKET = "models"
-_START_S = 30.0
 _CHUNK_BYTES = 1 << 16
 _STEPS_PER_S = 20
 _MANIFEST = "manifest.json"
@@ -57,7 +57,7 @@ class S3:
                 stdout=output,
                 stderr=output,
             )
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + PATIENCE_S
         while not _accepts(self._port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()

@@ -12,14 +12,13 @@ import psutil
 
 from loadtest.load import Load, Plan
 from tests.support.s3 import S3, FaultyProxy, start_s3
-from tests.support.stack import Stack, start_stack
+from tests.support.stack import PATIENCE_S, Stack, start_stack
 from tests.support.versions import Build, write
 
 POLL_S = 0.5
 SETTLE_S = 2.0
 PREFIX = "demo"
 REPOSITORY = f"s3://models/{PREFIX}"
-PATIENCE_S = 45.0  # the machine of the tests is slow, and shared
 
 
 @dataclass
@@ -58,6 +57,13 @@ class Synced:
     def upload(self, model: str, number: int, build: Build) -> None:
         """Upload a good version, the manifest last."""
         self.s3.upload(self.build(model, number, build), f"{PREFIX}/{model}/{number}")
+
+    def serve(self, model: str, number: int, build: Build) -> None:
+        """Have a version of a model of the test's own serve; no test needs what another one left."""
+        folder = self.build(model, number, build)
+        self.s3.put(f"{PREFIX}/{model}/config.pbtxt", folder.parent / "config.pbtxt")
+        self.s3.upload(folder, f"{PREFIX}/{model}/{number}")
+        self.wait_for_serving(model, number)
 
     def wait_for_state(self, model: str, number: int, state: str) -> dict[str, Any]:
         """Wait until a version is in a state."""

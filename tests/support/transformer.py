@@ -52,7 +52,7 @@ def start_transformer(
             httpx.Client(base_url=f"http://127.0.0.1:{http_port}", trust_env=False, timeout=60) as http,
             grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
         ):
-            wait_until(lambda: is_live(http, process, log), seconds=30, log=log)
+            wait_until(lambda: is_live(http, process, log), log=log)
             yield Transformer(http, channel, http_port, grpc_port, process, log)
             time.sleep(0.1)  # its last lines are written together
     finally:

@@ -12,9 +12,8 @@ from pathlib import Path
 import httpx
 
 from tests.support.ports import find_free_ports
+from tests.support.stack import PATIENCE_S
 
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 30.0
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -54,14 +53,14 @@ def start_triton(repository: Path, log: Path, *, ports: Sequence[int] = ()) -> I
     finally:
         process.terminate()
         try:
-            process.wait(STOP_TIMEOUT_S)
+            process.wait(PATIENCE_S)
         finally:
             process.kill()
 
 
 def _wait_until_live(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """Return when the HTTP port answers: Triton opens it once the models are loaded."""
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:
             if httpx.get(f"http://127.0.0.1:{port}/v2/health/live").is_success:
@@ -70,4 +69,4 @@ def _wait_until_live(process: subprocess.Popen[bytes], port: int, log: Path) -> 
             pass
         assert process.poll() is None, log.read_text()
         time.sleep(0.05)
-    raise AssertionError(f"Triton did not answer in {START_TIMEOUT_S} s:\n{log.read_text()}")
+    raise AssertionError(f"Triton did not answer in {PATIENCE_S} s:\n{log.read_text()}")

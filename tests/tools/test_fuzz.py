@@ -3,7 +3,7 @@
 from tests.fuzz.run import fuzz
 from tests.support.stack import Stack
 
-COUNT = 1500
+COUNT = 600
 
 
 def test_broken_inputs_are_answered(stack: Stack) -> None:

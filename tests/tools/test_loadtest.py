@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from tests.support.ports import find_free_ports
-from tests.support.stack import ROOT, Stack, wait_until
+from tests.support.stack import PATIENCE_S, ROOT, Stack, wait_until
 
 STAGES = {"queue", "decode", "preprocess", "infer", "postprocess", "total", "outside"}
 
@@ -60,13 +60,13 @@ def latency(command: str, output: Path, *arguments: object) -> Run:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     return Run(ended.returncode, ended.stdout, next(output.glob("*"), Path()))
 
 
-SHORT = ("--warm-up-s", 0.5, "--duration-s", 1.5, "--pictures", ROOT / "loadtest" / "pictures")
+SHORT = ("--warm-up-s", 0.2, "--duration-s", 0.8, "--pictures", ROOT / "loadtest" / "pictures")
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,12 @@ def test_files_are_what_they_say(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_warm_up_is_not_counted(stack: Stack, tmp_path: Path) -> None:
-    rate = ("--model", "iris", "--rate", 20, "--warm-up-s", 2, "--duration-s", 2)
+    rate = ("--model", "iris", "--rate", 20, "--warm-up-s", 1, "--duration-s", 0.5)
     before = asked(stack)
     run = latency("run", tmp_path, *addresses(stack), *rate)
     assert run.status == 0, run.text
-    assert run.result["latency"]["total"]["requests"] == 40
-    assert asked(stack) - before == 80
+    assert run.result["latency"]["total"]["requests"] == 10
+    assert asked(stack) - before == 30
 
 
 def asked(stack: Stack) -> int:
@@ -150,7 +150,7 @@ def test_missed_threshold_is_said(stack: Stack, tmp_path: Path) -> None:
 def test_failures_are_counted_and_shown(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "broken.jpg").write_bytes(b"no picture")
-    pictures = ("--pictures", tmp_path / "pictures", "--warm-up-s", 0, "--duration-s", 1)
+    pictures = ("--pictures", tmp_path / "pictures", "--warm-up-s", 0, "--duration-s", 0.5)
     run = latency("run", tmp_path / "output", *addresses(stack), "--model", "digits", *pictures)
     assert run.status == 1
     figures = run.result["latency"]
@@ -176,7 +176,7 @@ def test_stall_is_seen_by_all_who_would_have_come_in_it(stack: Stack, tmp_path: 
     transformer, before = stack.part("transformer"), asked(stack)
 
     def stall() -> None:
-        wait_until(lambda: asked(stack) > before + 20, seconds=60, log=stack.log)
+        wait_until(lambda: asked(stack) > before + 10, log=stack.log)
         transformer.suspend()
         time.sleep(1)
         transformer.resume()
@@ -184,11 +184,11 @@ def test_stall_is_seen_by_all_who_would_have_come_in_it(stack: Stack, tmp_path: 
     thread = threading.Thread(target=stall)
     thread.start()
     try:
-        rate = ("--rate", 20, "--connections", 1, "--warm-up-s", 0, "--duration-s", 6, "--weights", "row")
+        rate = ("--rate", 20, "--connections", 1, "--warm-up-s", 0, "--duration-s", 4, "--weights", "row")
         run = latency("run", tmp_path, *addresses(stack), "--model", "iris", *rate)
     finally:
         thread.join()
-    assert run.result["latency"]["total"]["requests"] == 120
+    assert run.result["latency"]["total"]["requests"] == 80
     assert run.result["latency"]["total"]["p95"] > 300
 
 
@@ -260,7 +260,7 @@ def test_absent_metrics_are_said_to_be_absent(stack: Stack, silent_port: int, tm
 
 
 def test_capacity_says_what_to_write_in_the_manifest(stack: Stack, tmp_path: Path) -> None:
-    steps = ("--p95-ms", 500, "--fail-ratio", 0.2, "--duration-s", 1, "--warm-up-s", 0.3, "--rate", 2000)
+    steps = ("--p95-ms", 500, "--fail-ratio", 0.2, "--duration-s", 0.5, "--warm-up-s", 0.1, "--rate", 2000)
     run = latency("capacity", tmp_path, *addresses(stack), "--model", "iris", *steps)
     assert run.status == 0, run.text
     lines = run.text.splitlines()
@@ -281,7 +281,7 @@ def test_capacity_of_a_limit_that_nothing_holds(stack: Stack, tmp_path: Path) ->
 
 
 def test_bursts_after_silence_are_reported(stack: Stack, tmp_path: Path) -> None:
-    shape = ("--silence-s", 1, "--burst-s", 1, "--cycles", 2, "--users", 2)
+    shape = ("--silence-s", 0.5, "--burst-s", 0.5, "--cycles", 2, "--users", 2)
     run = latency("cold", tmp_path, *addresses(stack), "--model", "iris", *shape)
     assert run.status == 0, run.text
     assert len(run.result["bursts"]) == 2
@@ -304,9 +304,9 @@ def test_page_asks_with_the_same_classes(stack: Stack, tmp_path: Path) -> None:
         )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as page:
-            wait_until(lambda: answers(page), seconds=30, log=log)
+            wait_until(lambda: answers(page), log=log)
             assert page.post("/swarm", data={"user_count": "2", "spawn_rate": "2"}).json()["success"]
-            wait_until(lambda: {"row", "batch"} <= asked_by(page), seconds=20, log=log)
+            wait_until(lambda: {"row", "batch"} <= asked_by(page), log=log)
         process.send_signal(signal.SIGINT)
         assert process.wait(40) == 0
         assert log.read_text().count("\n") == 1
