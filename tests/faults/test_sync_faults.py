@@ -283,9 +283,9 @@ def test_idle_poll_of_many_models_is_one_listing(tmp_path: Path) -> None:
                 for name in ("config.pbtxt", "golden.npz"):  # they wait for their manifests
                     synced.s3.put(f"{PREFIX}/many-{model}/{version}/{name}", b"x")
         synced.wait_for(lambda: len(synced.status()["models"]) == 201)
-        synced.wait_for_listings(2)
+        synced.wait_for_listings(1)
         synced.proxy.clear()
-        synced.wait_for_listings(4)
+        synced.wait_for_listings(2)
         requests = list(synced.proxy.requests)
         assert {request.path for request in requests} == {"/models"}
         first_pages = [request for request in requests if "continuation-token" not in request.query]

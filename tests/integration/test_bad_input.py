@@ -292,24 +292,23 @@ def test_memory_is_given_back(stack: Stack) -> None:
     def flood() -> None:
         """Large bodies of every kind."""
         bomb = gzip.compress(bytes(64 * 2**20 + 1))
-        for _ in range(2):
-            stack.http.post("/predict/digits", content=bytes(63 * 2**20), headers=JPEG)
-            stack.http.post("/predict/digits", content=bytes(100 * 2**20), headers=JPEG)
-            stack.http.post("/predict/digits", content=bomb, headers=JPEG | {"Content-Encoding": "gzip"})
-            stack.http.post("/predict/digits", files=[("image", SEVEN)] * 64)
-            # 5 megapixels each, of which the last rows are missing.
-            stack.http.post("/predict/digits", files=[("image", SEVEN)] * 4 + [("image", large[:-100])] * 60)
-            stack.http.post(IRIS, content=b"[" * 2**17, headers=JSON)
-            stack.http.post(IRIS, **v2(data=[1] * 100_000))
+        stack.http.post("/predict/digits", content=bytes(63 * 2**20), headers=JPEG)
+        stack.http.post("/predict/digits", content=bytes(100 * 2**20), headers=JPEG)
+        stack.http.post("/predict/digits", content=bomb, headers=JPEG | {"Content-Encoding": "gzip"})
+        stack.http.post("/predict/digits", files=[("image", SEVEN)] * 64)
+        # 5 megapixels each, of which the last rows are missing.
+        stack.http.post("/predict/digits", files=[("image", SEVEN)] * 4 + [("image", large[:-100])] * 60)
+        stack.http.post(IRIS, content=b"[" * 2**17, headers=JSON)
+        stack.http.post(IRIS, **v2(data=[1] * 100_000))
 
-    before = 0
-    for _ in range(3):
+    def left_by_a_flood() -> int:
         flood()
-        before = max(before, process.memory_info().rss)
-    flood()
-    # 5 %, and half a body that the allocator has not let go yet; what was refused may still be in a thread.
-    limit = before * 1.05 + 32 * 2**20
-    wait_until(lambda: process.memory_info().rss < limit, log=stack.log)
+        return int(process.memory_info().rss)
+
+    # 5 %, and half a body: the allocator lets go of some only when the next is asked for. What was kept each time, by
+    # mistake, would be found after every flood: a single one may meet a refused picture that is still in a thread.
+    limit = max(left_by_a_flood() for _ in range(5)) * 1.05 + 32 * 2**20
+    assert any(left_by_a_flood() < limit for _ in range(6))
 
 
 def test_memory_of_a_large_picture_is_given_back(stack: Stack) -> None:

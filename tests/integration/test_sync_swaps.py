@@ -204,7 +204,7 @@ def test_files_that_arrive_one_by_one_serve_when_all_are_there(synced: Synced, h
         synced.s3.put(f"{PREFIX}/slow/config.pbtxt", folder / "config.pbtxt")
         strip_all_but(folder, "model.onnx", "model.data")
     # Without a manifest within the settling time; with one, longer apart than that.
-    synced.s3.upload(folder, f"{PREFIX}/slow/{number}", pause_s=SETTLE_S * 2 if has_manifest else SETTLE_S / 2)
+    synced.s3.upload(folder, f"{PREFIX}/slow/{number}", pause_s=SETTLE_S * 1.25 if has_manifest else SETTLE_S / 2)
     synced.wait_for_serving("slow", number)
     log = synced.stack.log.read_text(errors="replace")
     assert f"slow: version {number} is refused" not in log
