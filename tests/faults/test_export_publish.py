@@ -62,7 +62,7 @@ def start(script: str, repository: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.005)

@@ -222,7 +222,7 @@ def test_nobody_waits_longer_for_a_hung_triton_than_its_time(stack: Stack, tmp_p
                 transformer.http.post, "/predict/digit-finder", files=[("image", DIGITS)] * 8, headers=OF_TEN_SECONDS
             )
             wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, log=log)
-            time.sleep(0.5)
+            time.sleep(0.5)  # they are decoded, which nothing tells
             behind = transformer.http.post("/predict/digit-finder", files={"image": DIGITS}, headers=hurry)
             assert not large.done()
             assert not transformer.http.get("/v2/health/ready").is_success

@@ -121,7 +121,7 @@ def test_killed_between_rename_and_load_the_new_version_serves(synced: Synced, v
     old = link.readlink()
     synced.upload("rows", number, Build(number))
     process = synced.part(victim)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while link.readlink() == old:
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -142,7 +142,7 @@ def test_triton_killed_while_a_version_is_tried_takes_it_the_next_time(synced: S
     candidate = synced.mirror / "trial" / "candidate.rows"
     synced.upload("rows", number, Build(number))
     process = synced.part("tritonserver")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not candidate.is_symlink():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -231,7 +231,7 @@ def test_waits_for_s3_and_says_so(tmp_path: Path) -> None:
             wait(lambda: stack.http.post("/predict/rows", json=[1.0] * 4).status_code == 404)
 
 
-def wait(condition: Callable[[], bool | str], *, seconds: float = 60) -> None:
+def wait(condition: Callable[[], bool | str], *, seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -15,9 +15,9 @@ import pytest
 import tritonclient.grpc as triton
 import yaml
 
-from tests.manifests.metrics import FOREIGN, TARGET, Exposed, kept, selectors
 from tests.manifests.rendering import needs_kubectl, render
 from tests.support.ports import find_free_ports
+from tests.support.promql import FOREIGN, TARGET, Exposed, kept, selectors
 from tests.support.stack import ROOT, Stack, start_stack, wait_until
 
 FOLDER = ROOT / "manifests" / "monitoring"

@@ -17,6 +17,7 @@ from predictor.libpython import fetch_libpython
 from predictor.preflight import check_libraries
 from tests.support.models import write_model
 from tests.support.ports import find_free_ports
+from tests.support.stack import PATIENCE_S, wait_until
 from tests.support.triton import PROJECT, start_triton
 
 
@@ -95,10 +96,7 @@ def test_server_dies_with_the_parent_that_asked_for_it(tmp_path: Path) -> None:
     command = f"setpriv --pdeathsig TERM {sys.executable} -m predictor triton; true"
     with (tmp_path / "log").open("wb") as log:
         parent = subprocess.Popen(["sh", "-c", command], cwd=PROJECT, env=os.environ | environ, stdout=log, stderr=log)
-    deadline = time.monotonic() + 60
-    while not is_live(ports["HTTP"]):
-        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-        time.sleep(0.1)
+    wait_until(lambda: is_live(ports["HTTP"]), log=tmp_path / "log")
     parent.kill()
     parent.wait()
     wait_until_gone(repository)
@@ -115,7 +113,7 @@ def is_live(port: str) -> bool:
 
 def wait_until_gone(repository: Path) -> None:
     """Wait for the stubs of a repository to end."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE_S
     while find_stubs(repository):
         assert time.monotonic() < deadline, find_stubs(repository)
         time.sleep(0.1)

@@ -262,10 +262,13 @@ def test_a_call_without_a_key_has_its_line_and_its_id(stack: Stack, tmp_path: Pa
         assert value(scrape(transformer.http), "nereid_requests_total", **labels) == 1
         # A key that breaks while it serves is told as everything else is.
         file.write_text("broken\n")
-        time.sleep(1.1)
-        with pytest.raises(grpc.RpcError):
-            method(infer_message("digits", DIGITS), metadata=[("x-api-key", "wrong")])
-        assert any("the API keys of before stay" in line["message"] for line in lines(transformer))
+
+        def is_told() -> bool:
+            with pytest.raises(grpc.RpcError):
+                method(infer_message("digits", DIGITS), metadata=[("x-api-key", "wrong")])
+            return any("the API keys of before stay" in line["message"] for line in lines(transformer))
+
+        wait_until(is_told, log=tmp_path / "log")
 
 
 EVIL = "x\r\n2026-01-01 00:00:00,000 INFO transformer INJECTED\x1b[31m\x1b]0;t\x07\x00\x7f\u009b31m\u2028\u202e\u0085"

@@ -27,6 +27,7 @@ from tests.support.stack import ROOT, Stack, wait_until
 from tests.support.transformer import (
     DIGITS,
     REFLECTION,
+    gauge,
     infer_message,
     open_reflection,
     refusal,
@@ -61,7 +62,7 @@ def test_sigterm_finishes_what_was_accepted(stack: Stack, tmp_path: Path) -> Non
         stream = open_reflection(transformer.grpc)
         over_http = threads.submit(transformer.http.post, "/predict/digit-finder", files=[("image", DIGITS)] * 48)
         over_grpc = threads.submit(stub.ModelInfer, infer_message("digit-finder", *[DIGITS] * 48), timeout=60)
-        time.sleep(0.4)
+        wait_until(lambda: gauge(transformer, "nereid_in_flight") == 2, log=tmp_path / "log")
         assert not over_http.done()
         assert not over_grpc.done()
         transformer.process.send_signal(signal.SIGTERM)
@@ -134,7 +135,7 @@ def test_what_cannot_be_finished_is_told_so(tmp_path: Path) -> None:
         start_transformer(f"127.0.0.1:{port}", tmp_path / "log", variables=short) as transformer,
     ):
         waiting = threads.submit(transformer.http.post, "/predict/digits", files={"image": DIGITS})
-        time.sleep(0.5)
+        wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, log=tmp_path / "log")
         transformer.process.send_signal(signal.SIGTERM)
         response = waiting.result()
         assert (response.status_code, response.headers["Retry-After"]) == (503, "1")

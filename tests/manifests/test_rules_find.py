@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from tests.manifests.changes import GONE, changed, replaced
 from tests.manifests.pod import pod_of
 from tests.manifests.pod_security import violations
 from tests.manifests.rendering import KUBECTL_MISSING, Render, has_kubectl, render
 from tests.manifests.rules import RULES, Rule, kserve, objects, pods, programs, selectors
+from tests.support.changes import GONE, changed, replaced
 
 SERVERLESS, STANDARD, KEDA = "overlays/serverless", "overlays/standard", "overlays/keda"
 PRODUCTION = "overlays/production"

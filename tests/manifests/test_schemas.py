@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.manifests.changes import changed
 from tests.manifests.rendering import Render, find_folders, needs_kubectl, render, title
 from tests.manifests.schemas import CRDS, CRDS_MISSING, close, find_faults
+from tests.support.changes import changed
 
 NO_CRDS = Path("/no/crds")
 SERVICE: dict[str, Any] = {

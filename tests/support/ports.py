@@ -1,25 +1,42 @@
 """Ports for the servers that tests start."""
 
+import fcntl
 import os
 import random
 import socket
-from contextlib import ExitStack, suppress
+import tempfile
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+# Below those that Linux gives to clients (net.ipv4.ip_local_port_range, from 32768): of those, a connection of another
+# test can take one before the server under test binds it.
+_PORTS = range(12_000, 32_768)
+_TRIES = 2_000
+_given: set[int] = set()
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on, and that no other worker of this run (make test) is given.
-
-    They lie below those that Linux gives to clients (net.ipv4.ip_local_port_range, from 32768): of those,
-    a connection of another test can take one before the server under test binds it.
-    """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    """Return ports that nothing listens on, and that no other process that runs these tests is given."""
     with ExitStack() as probes:
         ports: list[int] = []
-        for port in random.sample(range(12_000 + worker, 32_768, workers), 2_000):
+        for port in random.sample(_PORTS, _TRIES):
             if len(ports) == count:
                 break
-            with suppress(OSError):
+            if port in _given:
+                continue
+            try:
+                fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
                 probes.enter_context(socket.create_server(("127.0.0.1", port)))
-                ports.append(port)
+            except OSError:
+                continue
+            _given.add(port)
+            ports.append(port)
         return ports
+
+
+@cache
+def _locks() -> int:
+    """A file of which each byte is a port: who has it locked was given it; the end of a process unlocks."""
+    path = Path(tempfile.gettempdir()) / f"nereid-tests-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
