@@ -3,7 +3,9 @@
 What may differ: the order in which floats are added up. Triton batches what arrives together, and a batch of another
 size has other kernels; so has a CPU with other instructions (AVX2, AVX-512, bf16, AMX) or another number of threads.
 FP32 has 24 bits: of a coordinate of 300 pixels the last one is 3e-5, and a detector adds up thousands of products for
-each. The JSON rounds boxes to 0.001 pixels and scores to 0.000001, so that two roundings add one more step each.
+each. Seen with digit-finder: 6e-5 pixels and 9e-7 of a score, between one picture and two in a batch, and between
+AVX-512 and AVX2 (QEMU's Haswell). The JSON rounds boxes to 0.001 pixels and scores to 0.000001: two of them may differ
+by a step more.
 
 What may not: how many objects there are, their classes, and anything that one program computes twice from one tensor.
 """
