@@ -15,8 +15,9 @@ from tests.fuzz.inputs import PICTURES, form, mutated, pictures, v2
 from tests.support.stack import ROOT
 
 _ROUND = 500  # inputs of one seed: hypothesis remembers what it has tried
-_WARM_UP = 4 * _ROUND
 _TELLS_TOO_MUCH = re.compile(rb"Traceback|site-packages|\.py\b|/usr/|/home/|/tmp/|" + re.escape(bytes(ROOT)))
+# Numbers, and what is quoted of an input.
+_VARIES = re.compile(rb"\d+|'[^']*'")
 _GOOD = form(PICTURES[0])
 
 
@@ -26,10 +27,11 @@ class Defect(Exception):
 
 @dataclass
 class Route:
-    """What was answered on one of them."""
+    """What was answered on one of them; reasons are the beginnings of errors, without what varies."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     slowest_ms: float = 0.0
+    reasons: set[bytes] = field(default_factory=set)
 
 
 @dataclass
@@ -90,14 +92,23 @@ def _v2(draw: st.DrawFn) -> Asked:
 _INPUTS = st.one_of(_raw(), _multipart(), _v2())
 
 
-def fuzz(port: int, *, pid: int, count: int, seed: int, tell: Callable[[int], None] = lambda _: None) -> Report:
+def fuzz(
+    port: int,
+    *,
+    pid: int,
+    count: int,
+    seed: int,
+    warm_up: int = 4 * _ROUND,
+    tell: Callable[[int], None] = lambda _: None,
+) -> Report:
     """Send broken inputs.
 
     Args:
         port: of the server, on loopback.
         pid: its process, for its memory.
-        count: how many inputs, after a warm-up that is not counted.
+        count: how many inputs, after the warm-up.
         seed: the same inputs for the same number.
+        warm_up: inputs that are sent before and not counted: memory grows with the first of every kind.
         tell: is told how many are done.
 
     Raises:
@@ -107,10 +118,10 @@ def fuzz(port: int, *, pid: int, count: int, seed: int, tell: Callable[[int], No
     process = psutil.Process(pid)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     report = Report()
-    for first in range(-_WARM_UP, count, _ROUND):
+    for first in range(-warm_up, count, _ROUND):
         if first == 0:
             report = Report(memory_bytes=[process.memory_info().rss])
-        _round(connection, report, number=seed * 1_000_003 + first + _WARM_UP, size=min(_ROUND, count - first))
+        _round(connection, report, number=seed * 1_000_003 + first + warm_up, size=min(_ROUND, count - first))
         _ask_good(connection)
         report.memory_bytes.append(process.memory_info().rss)
         tell(max(first + _ROUND, 0))
@@ -134,6 +145,8 @@ def _round(connection: http.client.HTTPConnection, report: Report, *, number: in
         status, answer = _send(connection, asked)
         route = report.routes.setdefault(asked.kind, Route())
         route.statuses[status] += 1
+        if status >= 400:
+            route.reasons.add(_VARIES.sub(b"#", answer)[:60])
         route.slowest_ms = max(route.slowest_ms, (time.perf_counter() - started) * 1000)
         # 503: Triton's queue, never what a client sent.
         if status >= 500 or _TELLS_TOO_MUCH.search(answer) or (status != 200 and not answer.startswith(b'{"error":')):
