@@ -3,15 +3,20 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
+from export import manifest
 from export.errors import ExportError
-from export.remote.layout import Version
+from export.remote.layout import MANIFEST, Version
 from export.remote.storage import Storage
-from export.versions import read_complete
+from export.versions import alone_in, read_complete
 
 
 def fetch(storage: Storage, model: str, version: Version, target: Path, *, tell: Callable[[int], None]) -> Path:
     """Copy a version; its folder.
+
+    Whoever writes the repository chooses its keys. Only the files that the manifest lists are written, whose names the
+    schema allows: one segment, with a suffix that nothing runs. A version that is not whole leaves nothing behind.
 
     Args:
         storage: the repository.
@@ -21,18 +26,43 @@ def fetch(storage: Storage, model: str, version: Version, target: Path, *, tell:
         tell: is told how many bytes came.
 
     Raises:
-        ExportError: what came is not what its manifest lists.
+        ExportError: there is no manifest that fits the schema, or what came is not what it lists.
     """
-    folder = target / model / str(version.number)
-    shutil.rmtree(folder, ignore_errors=True)
-    for name in version.files:
-        content = storage.get(f"{model}/{version.number}/{name}")
-        if content is not None:
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.data)
-            tell(len(content.data))
-    if read_complete(folder) is None:
-        where = f"{storage.address}/{model}/{version.number}"
-        raise ExportError(f"{where}: what came does not fit its manifest.json; next: publish it again")
+    prefix = f"{model}/{version.number}"
+    content = storage.get(f"{prefix}/{MANIFEST}")
+    listed = manifest.read(content.data) if content else None
+    if content is None or listed is None:
+        raise ExportError(
+            f"{storage.address}/{prefix}: got no {MANIFEST} that fits the schema, expected one; next: publish it again"
+        )
+    folder = target / prefix
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    hidden = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    hidden.mkdir()
+    try:
+        for name, entry in listed["files"].items():
+            _copy(storage, f"{prefix}/{name}", hidden / name, size_bytes=entry["size_bytes"], tell=tell)
+        (hidden / MANIFEST).write_bytes(content.data)
+        tell(len(content.data))
+        if read_complete(hidden) is None:
+            raise ExportError(
+                f"{storage.address}/{prefix}: what came does not fit its {MANIFEST}; next: publish it again"
+            )
+        with alone_in(target):
+            shutil.rmtree(folder, ignore_errors=True)
+            hidden.rename(folder)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
     return folder
+
+
+def _copy(storage: Storage, key: str, path: Path, *, size_bytes: int, tell: Callable[[int], None]) -> None:
+    """Write an object's content, and no more of it than there should be."""
+    left = size_bytes
+    with path.open("xb") as file:
+        for block in storage.blocks(key):
+            left -= len(block)
+            if left < 0:
+                raise ExportError(f"{storage.address}/{key}: got more than the {size_bytes} bytes of its {MANIFEST}")
+            file.write(block)
+            tell(len(block))

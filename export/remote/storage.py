@@ -75,6 +75,13 @@ class Storage(Protocol):
     def get(self, key: str) -> Content | None:
         """Content, or None where there is none."""
 
+    def blocks(self, key: str) -> Iterator[bytes]:
+        """Content, a piece at a time.
+
+        Raises:
+            ExportError: there is none.
+        """
+
     def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
         """Write where the content still has this etag, where it is None where there is none; False: it was not so."""
 
@@ -149,6 +156,14 @@ class S3:
             except self._client.exceptions.NoSuchKey:
                 return None
             return Content(found["Body"].read(), found["ETag"])
+
+    def blocks(self, key: str) -> Iterator[bytes]:
+        with self._clearly():
+            try:
+                found = self._client.get_object(**self._place(key))
+            except self._client.exceptions.NoSuchKey as exc:
+                raise ExportError(f"{self.address}/{key}: got nothing, expected a file; next: try again") from exc
+            yield from found["Body"].iter_chunks(_BLOCK_BYTES)
 
     def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
         mark = uuid4().hex
@@ -251,6 +266,14 @@ class LocalFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return Content(data, sha256(data).hexdigest())
+
+    def blocks(self, key: str) -> Iterator[bytes]:
+        try:
+            with self._path(key).open("rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    yield block
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise ExportError(f"{self.address}/{key}: got nothing, expected a file; next: try again") from exc
 
     def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
         path = self._path(key)

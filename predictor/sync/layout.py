@@ -19,8 +19,6 @@ _HIDDEN = re.compile(r"\.[^.]")
 # Files that only `export` writes into a version, and a manifest after them.
 EXPORTED = frozenset({CONFIG, GOLDEN, "parity.json"})
 MODEL_SUFFIXES = (".onnx", ".plan")
-# All that a version may hold; .data, .bin and .weights are external data of an ONNX file. Nothing here is run as code.
-_SUFFIXES = (*MODEL_SUFFIXES, ".data", ".bin", ".weights", ".json", ".npz", ".pbtxt", ".txt")
 _LARGEST_VERSION = 2**63 - 1  # Triton's
 _DIGITS = len(str(_LARGEST_VERSION))
 
@@ -30,6 +28,8 @@ def _rule(name: str) -> re.Pattern[str]:
 
 
 _MODEL, _VERSION, _FILE = _rule("model_name"), _rule("version"), _rule("file_name")
+# All that a version may hold: nothing of it is run as code. `python -m export fetch` writes nothing else either.
+_VERSION_FILE = _rule("version_file")
 
 
 @dataclass
@@ -99,9 +99,9 @@ def _refuse_path(item: Object, name: str, rest: Sequence[str]) -> str | None:
 
 def refuse_file(name: str) -> str | None:
     """Why a file is no part of a version; None where it is."""
-    if name.endswith(_SUFFIXES):
+    if _VERSION_FILE.fullmatch(name):
         return None
-    return f"{name!r} is no file of a version: expected one of *{', *'.join(_SUFFIXES)}"
+    return f"{name!r} is no file of a version: expected {SCHEMA['$defs']['version_file']['description']}"
 
 
 def _is_version(segment: str) -> bool:

@@ -41,7 +41,7 @@ def run(
 
     def here(text: str) -> str:
         for there, place in paths.items():
-            text = re.sub(rf"(?<![\w/]){there}\b", place, text)  # whole paths: not the /app of /scratch/app
+            text = re.sub(rf"(?<![\w/]){there}\b", place, text)  # whole paths: not the /app of /code/app
         return text
 
     environment = {name: here(value) for name, value in environment.items()} | dict(variables)
@@ -100,11 +100,14 @@ def test_build_publishes_the_version_again_with_a_plan(s3: S3, programs: str, tm
     assert build["image"].startswith("nvcr.io/nvidia/tritonserver:")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
+    code = tmp_path / "code"
+    code.mkdir()
     packages = tmp_path / "packages"
     packages.mkdir()
     paths = {
         "/opt/triton-packages": str(packages),
         "/scratch": str(scratch),
+        "/code": str(code),
         "/app": str(ROOT),
     }
     # What a node with a GPU has.
@@ -124,6 +127,10 @@ def test_build_publishes_the_version_again_with_a_plan(s3: S3, programs: str, tm
     added = {key.removeprefix("nereid/digit-finder/") for key in set(s3.keys("nereid/digit-finder/")) - before}
     number = numbers[-1] + 1
     assert {f"{number}/model.cc90.plan", f"{number}/model.onnx", f"{number}/manifest.json"} <= added
+    # Nothing that came from the bucket lies where code is looked for.
+    mounts = {mount["name"]: mount for mount in build["volumeMounts"]}
+    assert mounts["code"]["readOnly"] is True
+    assert {path.name for path in code.iterdir()} == {"app", "packages"}
     # A version that is not there is said, and nothing is left half done.
     done = run(fetch, overlay, paths=paths, variables=variables | {"VERSION": "99"})
     assert done.returncode == 1

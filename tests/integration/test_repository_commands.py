@@ -338,6 +338,85 @@ def test_publish_brings_the_profiles_of_the_model_up_to_date(storage: Storage, t
     assert "tiny/configs/gpu.pbtxt" in keys(storage)  # a pinned model keeps what belongs to its version
 
 
+def test_fetch_writes_what_the_manifest_lists_and_nothing_else(
+    s3: dict[str, str], local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = bucket(s3, monkeypatch)
+    publish_again(storage, local)
+    # What whoever writes the bucket would like to have run by the next command: at the end of each path, code.
+    outside = tmp_path / "outside"
+    for key in ("../../../outside/a.pth", f"/{outside}/b.pth", "sub/c.pth", "sitecustomize.py", "..", "a/../../d.pth"):
+        assert storage.put(f"tiny/1/{key}", b"import evil", etag=None)
+    target = tmp_path / "deep" / "target"
+    for _ in range(2):  # a version that is there is replaced
+        assert run("fetch", storage, "tiny", "--to", str(target)) == 0
+        assert {path.relative_to(target) for path in target.rglob("*") if path.is_file()} == {
+            Path("tiny", "1", name) for name in FILES
+        }
+    assert [path for path in tmp_path.rglob("*") if path.suffix in {".pth", ".py"}] == []
+    for name in FILES - {"manifest.json"}:
+        assert (target / "tiny" / "1" / name).read_bytes() == (local / "tiny" / "1" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda files: files | {"../../evil.pth": files["parity.json"]}, "got complete versions none"),
+        (lambda files: files | {"/evil.pth": files["parity.json"]}, "got complete versions none"),
+        (lambda files: files | {"sitecustomize.py": files["parity.json"]}, "got complete versions none"),
+        (lambda files: files | {"parity.json": files["model.onnx"]}, "got complete versions none"),
+        (
+            lambda files: files | {"parity.json": files["parity.json"] | {"sha256": "0" * 64}},
+            "what came does not fit its manifest.json",
+        ),
+    ],
+    ids=["climbs", "absolute", "code", "size", "digest"],
+)
+def test_fetch_refuses_a_version_that_its_manifest_does_not_describe(
+    storage: Storage,
+    local: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+    says: str,
+) -> None:
+    publish_again(storage, local)
+    manifest = json.loads(read(storage, "tiny/1/manifest.json"))
+    content = storage.get("tiny/1/manifest.json")
+    assert content is not None
+    changed = json.dumps(manifest | {"files": change(manifest["files"])}).encode()
+    assert storage.put("tiny/1/manifest.json", changed, etag=content.etag)
+    storage.put("tiny/1/sitecustomize.py", read(storage, "tiny/1/parity.json"), etag=None)
+    target = tmp_path / "target"
+    assert run("fetch", storage, "tiny", "--to", str(target)) == 1
+    assert says in capsys.readouterr().err
+    assert not [path for path in target.rglob("*") if path.is_file()]
+
+
+def test_fetch_stops_where_more_comes_than_was_listed(
+    s3: dict[str, str], local: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_again(bucket(s3, monkeypatch), local)
+    endless = b"x" * 5_000_000
+    with serve(lambda *_: None, upstream=s3["AWS_ENDPOINT_URL"]) as proxy:
+        storage = bucket(s3 | {"AWS_ENDPOINT_URL": proxy.url}, monkeypatch)
+        publish_again(storage, local)
+
+        # Listed with its right size, and longer when it is read: replaced in between.
+        def listed(under: str = "", entries: Callable[[str], Any] = storage.entries) -> Any:
+            found = entries(under)
+            content = storage.get("tiny/1/parity.json")
+            assert content is not None
+            storage.put("tiny/1/parity.json", endless, etag=content.etag)
+            return found
+
+        monkeypatch.setattr(storage, "entries", listed)
+        monkeypatch.setattr("export.remote.commands.open_storage", lambda _: storage)
+        assert run("fetch", storage, "tiny", "--to", str(tmp_path / "target")) == 1
+    assert "tiny/1/parity.json: got more than the " in capsys.readouterr().err
+    assert not [path for path in (tmp_path / "target").rglob("*") if path.is_file()]
+
+
 def test_versions_lists_complete_and_incomplete(
     storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
