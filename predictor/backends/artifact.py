@@ -20,16 +20,18 @@ MAX_OPSETS = {"ai.onnx": 21, "ai.onnx.ml": 5}
 _MODEL_IR_VERSION, _MODEL_OPSET_IMPORT = 1, 8
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 # Where tensors are: message -> field -> message.
-_TENSORS_IN: Mapping[str, Mapping[int, str]] = {
-    "model": {7: "graph", 25: "function"},
+TENSORS_IN: Mapping[str, Mapping[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse_tensor"},
-    "function": {7: "node"},
+    "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse_tensor", 23: "sparse_tensor"},
     "sparse_tensor": {1: "tensor", 2: "tensor"},
     "tensor": {13: "external_data"},
 }
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_LONGEST_VARINT = 10  # of 64 bits, seven in each byte
 
 
 def find_artifact(version_dir: Path, filename: str) -> Path:
@@ -107,7 +109,7 @@ def _iterate_locations(data: mmap.mmap, span: range, message: str) -> Iterator[s
             yield _read_string(data, entry.get(_ENTRY_VALUE))
         return
     for number, value in _iterate_fields(data, span):
-        inner = _TENSORS_IN[message].get(number)
+        inner = TENSORS_IN[message].get(number)
         if inner and isinstance(value, range):
             yield from _iterate_locations(data, value, inner)
 
@@ -127,6 +129,8 @@ def _iterate_fields(data: mmap.mmap, span: range) -> Iterator[tuple[int, int | r
             yield number, value
         elif wire_type == 2:
             size, at = _read_varint(data, at)
+            if size > span.stop - at:
+                raise ValueError(f"a field of {size} bytes where {span.stop - at} are left")
             yield number, range(at, at + size)
             at += size
         else:
@@ -134,10 +138,10 @@ def _iterate_fields(data: mmap.mmap, span: range) -> Iterator[tuple[int, int | r
 
 
 def _read_varint(data: mmap.mmap, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+    value = 0
+    for index in range(_LONGEST_VARINT):
+        byte = data[at + index]
+        value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
-            return value, at
+            return value, at + index + 1
+    raise ValueError(f"a number of more than {_LONGEST_VARINT} bytes")

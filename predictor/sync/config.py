@@ -11,6 +11,8 @@ from predictor.sync.errors import Refused
 
 MAX_BYTES = 1024 * 1024
 MAX_REASON = 200
+# Of a platform, where a config names no backend.
+_BACKENDS = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt"}
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,28 @@ def model_filename(config: ModelConfig | None) -> str:
         return "model.onnx"
     is_plan = config.backend == "tensorrt" or (not config.backend and config.platform == "tensorrt_plan")
     return config.default_model_filename or ("model.plan" if is_plan else "model.onnx")
+
+
+def check_formats(config: ModelConfig | None) -> None:
+    """Accept files in the format of the backend that reads them: what holds ONNX is looked into, and named so.
+
+    Args:
+        config: As it serves, with its profile.
+
+    Raises:
+        Refused: ONNX would be read from a file that ends otherwise, or a plan from one that ends so.
+    """
+    if config is None:
+        return
+    is_plan = config.default_model_filename.endswith(".plan")
+    backend = config.backend or _BACKENDS.get(config.platform) or ("tensorrt" if is_plan else "onnxruntime")
+    suffix = ".plan" if backend == "tensorrt" else ".onnx"
+    names = {"default_model_filename": model_filename(config)} | {
+        f"cc_model_filenames['{capability}']": name for capability, name in config.cc_model_filenames.items()
+    }
+    for where, name in names.items():
+        if not name.endswith(suffix):
+            raise Refused(f"{where}: got {name!r}, expected a file that ends in {suffix}: {backend} reads it")
 
 
 def contract(config: ModelConfig) -> bytes:

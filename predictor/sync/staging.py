@@ -192,16 +192,18 @@ def _read_config(storage: Storage, item: Object, request: Request) -> Any:
 
 def _check_model_file(version: Path, config: Any) -> None:
     """The model file is there, and with it every file that holds its weights."""
-    path = version / configs.model_filename(config)
-    if not path.exists():
-        raise Incomplete(f"waits for {path.name}")
+    configs.check_formats(config)
+    # Triton takes the one for its kind of GPU, and the default where there is none.
+    named = [configs.model_filename(config), *sorted(config.cc_model_filenames.values() if config else ())]
+    if not any((version / name).exists() for name in named):
+        raise Incomplete(f"waits for {' or '.join(named)}")
     for path in version.glob("*.onnx"):
         try:
             external = read_external_files(path)
         except (ValueError, IndexError, KeyError, RecursionError) as exc:
             raise Refused(f"{path.name}: no ONNX file: {exc or type(exc).__name__}") from exc
         for name in sorted(external):
-            if "/" in name or "\\" in name or name.startswith("."):
+            if refuse_file(name):
                 raise Refused(f"{path.name}: external data {name!r:.80}: expected a file beside it")
             if not (version / name).exists():
                 raise Incomplete(f"waits for {name}, external data of {path.name}")

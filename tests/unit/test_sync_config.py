@@ -12,6 +12,7 @@ from predictor.sync.config import (
     MAX_BYTES,
     Policy,
     check,
+    check_formats,
     compose,
     contract,
     merge_variant,
@@ -492,3 +493,36 @@ def test_fingerprint_is_of_all_but_name_and_policy() -> None:
     )
     assert with_policy_cleared(read(f"{OWN} instance_group {{ count: 2 }}")) != with_policy_cleared(own)
     assert own.name == "digits"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('backend: "onnxruntime" default_model_filename: "model.plan"', "got 'model.plan', expected a file that ends"),
+        ('backend: "openvino" default_model_filename: "model.plan"', "in .onnx: openvino reads it"),
+        ('platform: "onnxruntime_onnx" default_model_filename: "model.plan"', "in .onnx: onnxruntime reads it"),
+        ('backend: "tensorrt" default_model_filename: "model.onnx"', "in .plan: tensorrt reads it"),
+        ('backend: "onnxruntime" cc_model_filenames { key: "9.0" value: "a.plan" }', r"cc_model_filenames\['9.0'\]"),
+        ('default_model_filename: "model.plan" cc_model_filenames { key: "9.0" value: "a.onnx" }', "in .plan"),
+    ],
+)
+def test_file_in_the_format_of_another_backend_is_refused(text: str, says: str) -> None:
+    config = parse(text.encode(), where="config.pbtxt")
+    check(config, where="config.pbtxt")
+    with pytest.raises(Refused, match=says):
+        check_formats(config)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        'backend: "openvino"',
+        'platform: "tensorrt_plan"',
+        'default_model_filename: "model.plan" cc_model_filenames { key: "9.0" value: "model.cc90.plan" }',
+        'backend: "tensorrt" default_model_filename: "a.plan"',
+        'platform: "onnxruntime_onnx" default_model_filename: "digits.v2.onnx"',
+    ],
+)
+def test_file_in_the_format_of_its_backend_is_accepted(text: str) -> None:
+    check_formats(parse(text.encode(), where="config.pbtxt"))

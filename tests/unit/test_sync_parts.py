@@ -10,7 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from predictor.backends.artifact import read_external_files
+from predictor.backends.artifact import TENSORS_IN, read_external_files
 from predictor.errors import StartError
 from predictor.sync import config as configs
 from predictor.sync.config import Policy
@@ -237,3 +237,65 @@ def test_external_data_is_found_wherever_a_tensor_is(tmp_path: Path) -> None:
     assert read_external_files(path) == {"model.data", "more.data", "../up"}
     path.write_bytes(build_identity())
     assert read_external_files(path) == set()
+
+
+def messages_with_tensors() -> dict[str, dict[int, str]]:
+    """Of onnx.proto itself: each message below ModelProto that holds tensors, and in which of its fields."""
+    holds: dict[str, dict[int, str]] = {"TensorProto": {}}
+    seen: dict[str, Any] = {}
+
+    def visit(message: Any) -> None:
+        if message.name not in seen:
+            seen[message.name] = message
+            for field in message.fields:
+                if field.message_type:
+                    visit(field.message_type)
+
+    visit(onnx.ModelProto.DESCRIPTOR)
+    found = True
+    while found:
+        found = False
+        for name, message in seen.items():
+            for field in message.fields:
+                inner = field.message_type.name if field.message_type else ""
+                if inner in holds and field.number not in holds.setdefault(name, {}):
+                    holds[name][field.number] = inner
+                    found = True
+            if not holds.get(name, True) and name != "TensorProto":
+                del holds[name]
+    return holds
+
+
+def test_every_place_of_a_tensor_is_walked() -> None:
+    names = {
+        "ModelProto": "model",
+        "TrainingInfoProto": "training",
+        "GraphProto": "graph",
+        "FunctionProto": "function",
+        "NodeProto": "node",
+        "AttributeProto": "attribute",
+        "SparseTensorProto": "sparse_tensor",
+        "TensorProto": "tensor",
+    }
+    expected = {
+        names[message]: {number: names[inner] for number, inner in fields.items()}
+        for message, fields in messages_with_tensors().items()
+    }
+    assert dict(TENSORS_IN) == expected | {"tensor": {13: "external_data"}}
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\xff" * 4_000_000, "a number of more than 10 bytes"),  # each byte more made one number longer: minutes
+        (b"\x08" + b"\xff" * 4_000_000, "a number of more than 10 bytes"),
+        (b"\x3a" + b"\xff" * 4_000_000, "a number of more than 10 bytes"),
+        (b"\x3a\x7f", "a field of 127 bytes where 0 are left"),
+        (b"\x3a\x02\x0a\x7f" + bytes(200), "a field of 127 bytes where 0 are left"),
+    ],
+    ids=["key", "number", "length", "past the file", "past its message"],
+)
+def test_broken_numbers_of_an_onnx_file_are_told_at_once(tmp_path: Path, data: bytes, says: str) -> None:
+    (tmp_path / "model.onnx").write_bytes(data)
+    with pytest.raises(ValueError, match=says):
+        read_external_files(tmp_path / "model.onnx")
