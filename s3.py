@@ -8,13 +8,51 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable, Iterable
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
-from moto.server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
 
 HOST = "127.0.0.1"
 BUCKET = "models"
+_REFUSED = "<Error><Code>AccessDenied</Code><Message>{}</Message></Error>"
 _VERSIONED = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+
+
+class LocalPrograms:
+    """Lets programs of this machine in, and no web page: moto itself answers any Origin, and checks no key.
+
+    A page names its Origin; one that has its own name lead to loopback (DNS rebinding) names that as the Host. moto's
+    own interface, which shows and resets everything, is for nobody.
+    """
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """A WSGI application."""
+        if reason := self._refuse(environ):
+            start_response("403 Forbidden", [("Content-Type", "application/xml")])
+            return [_REFUSED.format(reason).encode()]
+        return self._app(environ, start_response)
+
+    def _refuse(self, environ: dict[str, Any]) -> str:
+        try:
+            name = urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
+        except ValueError:
+            name = ""
+        if "HTTP_ORIGIN" in environ:
+            return "a request of a web page: got an Origin, expected none"
+        # Clients may put the bucket in front of the name.
+        if not (name in {HOST, "localhost", "::1"} or name.endswith(".localhost")):
+            return f"Host: expected localhost or {HOST}"
+        if environ.get("PATH_INFO", "").startswith("/moto-api"):
+            return "moto-api: not for use"
+        return ""
 
 
 def main() -> int:
@@ -35,8 +73,10 @@ def main() -> int:
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # in every thread: sigwait() below has them
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request, and servers poll
-    server = ThreadedMotoServer(HOST, port, verbose=False)
-    server.start()
+    app = LocalPrograms(DomainDispatcherApplication(create_backend_app))
+    server = make_server(HOST, port, app, threaded=True, request_handler=MotoRequestHandler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     url = f"http://{HOST}:{port}"
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
         client.put(f"/{BUCKET}").raise_for_status()
@@ -47,7 +87,8 @@ def main() -> int:
     print(f"export AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1")
     print(f"make publish MODEL=digits REPOSITORY=s3://{BUCKET}/demo", flush=True)
     signal.sigwait(signals)
-    server.stop()
+    server.shutdown()
+    thread.join()
     print("stopped; its contents are gone")
     return 0
 

@@ -16,6 +16,7 @@ from threading import Thread
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from export.__main__ import main
@@ -120,6 +121,32 @@ def s3() -> Iterator[dict[str, str]]:
         finally:
             process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/models?list-type=2", {"Origin": "https://evil.example"}),
+        ("/models?list-type=2", {"Origin": "null"}),
+        ("/models?list-type=2", {"Host": "evil.example"}),
+        ("/models?list-type=2", {"Host": "evil.example:{port}"}),
+        ("/models?list-type=2", {"Host": "localhost.evil.example"}),
+        ("/models?list-type=2", {"Host": "]["}),
+        ("/moto-api/data.json", {}),
+        ("/moto-api/reset", {}),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST", "OPTIONS"])
+def test_make_s3_is_for_programs_of_this_machine(
+    s3: dict[str, str], method: str, path: str, headers: dict[str, str]
+) -> None:
+    url = s3["AWS_ENDPOINT_URL"]
+    headers = {name: value.format(port=url.rpartition(":")[2]) for name, value in headers.items()}
+    response = httpx.request(method, url + path, headers=headers, trust_env=False)
+    assert (response.status_code, "AccessDenied" in response.text) == (403, True)
+    assert "access-control-allow-origin" not in response.headers
+    for host, bucket in (("127.0.0.1", "models"), ("localhost:9000", "models"), ("models.localhost", "")):
+        assert httpx.get(f"{url}/{bucket}?list-type=2", headers={"Host": host}, trust_env=False).is_success
 
 
 @pytest.fixture(params=["s3", "folder"])
