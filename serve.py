@@ -36,6 +36,8 @@ _PATIENCE_S = 10
 _ORPHAN_S = 10  # without a Triton its stubs end within one, but for those that wait for a lock that it held
 _KILLED_S = 5
 _GIVEN_UP = "given-up"
+_HIDDEN = "a model (/status says which, to who has an API key; next: NEREID_API_KEY=<one of make key> make serve)"
+_KEY_WANTED = {401, 403}
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # shm_open(3)
 _REGION = re.compile(r"triton_\w+_shm_region_[\w-]+")  # an argument of a stub
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
@@ -58,6 +60,8 @@ class StackSettings(BaseSettings):
     triton_metrics_port: int = Field(default=8002, ge=1, le=65535)
     sync_port: int = Field(default=8003, ge=1, le=65535)
     triton_url: str = ""
+    # Shown where the transformer asks for one (TRANSFORMER_API_KEYS_FILE), to say what serves.
+    nereid_api_key: str = Field(default="", pattern="^[!-~]*$")
 
     @property
     def predictor_host(self) -> str:
@@ -260,15 +264,19 @@ def announce(settings: StackSettings) -> None:
 
     console = Console(highlight=False)
     told = ""
-    with httpx.Client(base_url=f"http://127.0.0.1:{settings.http_port}", trust_env=False, timeout=30) as transformer:
+    url, key = f"http://127.0.0.1:{settings.http_port}", settings.nereid_api_key
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30) as transformer:
         while True:
             try:
                 lines = describe_stack(settings, transformer)
             except httpx.HTTPError:
-                waiting_for = find_waiting_for(settings, transformer)
-                if waiting_for != told and time.monotonic() - started > _PATIENCE_S:
-                    told = waiting_for
-                    console.print(f"not ready yet, waiting for {escape(waiting_for)}", soft_wrap=True)
+                # A server that wants a key would log each time that it got none.
+                if told != _HIDDEN and time.monotonic() - started > _PATIENCE_S:
+                    waiting_for = find_waiting_for(settings, transformer)
+                    if waiting_for != told:
+                        told = waiting_for
+                        console.print(f"not ready yet, waiting for {escape(waiting_for)}", soft_wrap=True)
                 time.sleep(0.2)
             else:
                 console.print(*lines, sep="\n", soft_wrap=True)
@@ -286,7 +294,10 @@ def find_waiting_for(settings: StackSettings, transformer: "httpx.Client") -> st
     import httpx  # noqa: PLC0415 - see announce()
 
     try:
-        status = transformer.get("/status").raise_for_status().json()
+        reply = transformer.get("/status")
+        if reply.status_code in _KEY_WANTED:
+            return _HIDDEN
+        status = reply.raise_for_status().json()
     except httpx.HTTPError:
         return f"Triton at {settings.predictor_host}" if settings.triton_url else "the parts to start"
     error = status["listing"]["error"]
@@ -305,7 +316,11 @@ def describe_stack(settings: StackSettings, transformer: "httpx.Client") -> list
     lines = ["", f"[bold green]ready[/]  {url}/docs  {url}/metrics  gRPC localhost:{settings.grpc_port}"]
     example = ""
     transformer.get("/v2/health/ready").raise_for_status()
-    for model in transformer.get("/v2/models").raise_for_status().json()["models"]:
+    listed = transformer.get("/v2/models")
+    if listed.status_code in _KEY_WANTED:
+        lines.append("  what serves is shown to who has an API key; next: NEREID_API_KEY=<one of make key> make serve")
+        return [*lines, f"try:   curl -H 'X-API-Key: <key>' {url}/v2/models", "stop:  Ctrl-C", ""]
+    for model in listed.raise_for_status().json()["models"]:
         reply = transformer.get(f"/v2/models/{model}")
         metadata = reply.json()
         if reply.is_error:
@@ -317,7 +332,8 @@ def describe_stack(settings: StackSettings, transformer: "httpx.Client") -> list
         how = f" ({profile['string_value']})" if profile else ""
         lines.append(f"  [bold]{model}[/] {versions} {task or 'tensors: its config names no task'}{how}")
         if task and not example:
-            example = f"curl {example_body(metadata)} {url}/predict/{model}"
+            key = '-H "X-API-Key: $NEREID_API_KEY" ' if settings.nereid_api_key else ""
+            example = f"curl {key}{example_body(metadata)} {url}/predict/{model}"
     if not settings.triton_url:
         lines += [f"  [red]{escape(line)}[/]" for line in describe_refused(transformer)]
     return [*lines, f"try:   {escape(example)}" if example else "no model can be asked", "stop:  Ctrl-C", ""]

@@ -1,5 +1,6 @@
 """What a server of the repository says of itself, over HTTP."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ import httpx
 
 from export.errors import ExportError
 
+API_KEY = "NEREID_API_KEY"
 _PICTURES = Path(__file__).parents[2] / "loadtest" / "pictures"
 _TIMEOUT_S = 10
 _POLL_S = 0.5
@@ -92,25 +94,35 @@ class Server:
 
     def _request(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
-            return self._client.request(method, path, **content)
+            reply = self._client.request(method, path, **content)
         except httpx.HTTPError as exc:
             raise ExportError(
                 f"{self.url}: {str(exc) or type(exc).__name__}; next: make serve, or mend the URL"
             ) from exc
+        if reply.status_code in {401, 403}:
+            said = _json(reply).get("error", "")
+            raise ExportError(f"{self.url}: {reply.status_code} {said}; next: {API_KEY}=<one of the server's keys>")
+        return reply
 
 
 @contextmanager
 def connect(url: str | None) -> Iterator[Server | None]:
     """The transformer at a URL, None without one; nothing is asked yet.
 
+    Where NEREID_API_KEY is set it is shown, in a header that httpx takes away where a redirect leads elsewhere.
+
     Raises:
-        ExportError: it is no URL.
+        ExportError: it is no URL, or no key.
     """
     if not url:
         yield None
         return
+    key = os.environ.get(API_KEY, "")
+    if not (key.isascii() and key.isprintable()):
+        raise ExportError(f"{API_KEY}: got something else than printable ASCII, expected a key as make key shows it")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        client = httpx.Client(base_url=url, timeout=_TIMEOUT_S, follow_redirects=True)
+        client = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True)
     except httpx.InvalidURL as exc:
         raise ExportError(f"URL: got {url!r} ({exc}), expected such as http://localhost:8080") from exc
     with client:

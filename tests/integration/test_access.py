@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.support.ports import find_free_ports
-from tests.support.stack import ROOT, Stack, wait_until
+from tests.support.stack import ROOT, Stack, start_stack, wait_until
 from tests.support.transformer import DIGITS, Transformer, infer_message, make_key, start_transformer
 
 
@@ -142,6 +142,43 @@ def test_key_that_is_taken_back_is_refused_without_a_restart(stack: Stack, tmp_p
         assert (status(first), status(second)) == (403, 200)
         file.write_text("# nobody\n")
         wait_until(lambda: status(second) == 403, log=log)
+
+
+def test_stack_with_keys_says_that_it_is_ready(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    key = make_key("alice", file)
+    with start_stack(
+        ROOT / "model_repository", tmp_path / "log", variables={"TRANSFORMER_API_KEYS_FILE": str(file)}
+    ) as stack:
+        wait_until(lambda: "stop:  Ctrl-C" in stack.log.read_text(), log=stack.log)
+        log = stack.log.read_text()
+        assert "what serves is shown to who has an API key; next: NEREID_API_KEY=" in log
+        # One for the list of models; before, 14 a second for ever.
+        assert len(re.findall(r" 401 ", log)) <= 2, log
+        url = f"http://127.0.0.1:{stack.http_port}"
+        commands = {
+            "announce": ["serve.py", "announce"],
+            "versions": ["-m", "export", "versions", "--repository", "model_repository", "--url", url],
+        }
+        shown = {"NEREID_API_KEY": key, "HTTP_PORT": str(stack.http_port)}
+        said = {
+            (name, given): subprocess.run(
+                [sys.executable, *words],
+                cwd=ROOT, env=os.environ | shown | {"NEREID_API_KEY": key if given else "", "TRITON_URL": ""},
+                capture_output=True, text=True, timeout=60, check=False,
+            )
+            for name, words in commands.items()
+            for given in (True, False)
+        }  # fmt: skip
+    for word in ("digit-finder 1 detect", 'curl -H "X-API-Key: $NEREID_API_KEY" -F image='):
+        assert word in said["announce", True].stdout
+    assert "shown to who has an API key" in said["announce", False].stdout
+    assert said["versions", True].returncode == 0, said["versions", True].stderr
+    assert "serving" in said["versions", True].stdout
+    assert said["versions", False].returncode == 1
+    assert "401 no API key; expected Authorization: Bearer <key>" in said["versions", False].stderr
+    assert "next: NEREID_API_KEY=<one of the server's keys>" in said["versions", False].stderr
+    assert key not in "".join(done.stdout + done.stderr for done in said.values()) + log
 
 
 @pytest.mark.parametrize(
