@@ -1,4 +1,4 @@
-"""What tests/integration/versions.py builds is what it says: in the real embedded Triton, and in the whole stack."""
+"""What tests/support/versions.py builds is what it says: in the real embedded Triton, and in the whole stack."""
 
 import shutil
 import time

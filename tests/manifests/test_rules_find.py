@@ -37,7 +37,7 @@ def another(kind: str, **spec: Any) -> dict[str, Any]:
     return {"kind": kind, "metadata": {"name": "another"}, "spec": spec}
 
 
-# The rule, a right overlay, where it is broken, and by what: see changes.py.
+# The rule, a right overlay, where it is broken, and by what: see tests/support/changes.py.
 FAULTS: list[tuple[Rule, str, str, Any]] = [
     (objects.names_are_legal, SERVERLESS, f"{SERVICE} metadata name", "1nereid"),
     (objects.names_are_legal, SERVERLESS, f"{SYNC} name", "Sync"),
