@@ -12,6 +12,7 @@ from predictor.sync.errors import Refused
 
 Arrays = Mapping[str, NDArray[Any]]
 
+_KINDS = "biufS"  # of NumPy: what Triton has a datatype for
 _LARGEST_BYTES = 256 * 2**20  # unpacked
 
 
@@ -27,9 +28,16 @@ def read_golden(path: Path) -> dict[str, NDArray[Any]]:
         if size > _LARGEST_BYTES:
             raise Refused(f"{path.name}: got {size} bytes unpacked, expected at most {_LARGEST_BYTES}")
         with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile) as exc:
+            content = dict(arrays)
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as exc:  # RuntimeError: it is encrypted
         raise Refused(f"{path.name}: cannot be read: {exc}") from exc
+    for name, array in content.items():
+        if array.dtype.kind not in _KINDS or not array.ndim or not len(array):
+            raise Refused(
+                f"{path.name}: {name!r}: got {array.dtype}, shape {list(array.shape)}, expected numbers or bytes, "
+                "one item or more"
+            )
+    return content
 
 
 def split_golden(arrays: Arrays, config: Any) -> tuple[Arrays, Arrays]:

@@ -28,7 +28,7 @@ def read_manifest(data: bytes, *, where: str) -> Mapping[str, Entry]:
     """
     try:
         content = json.loads(data)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise Refused(f"{where}: no JSON: {exc}") from exc
     if error := next(_VALIDATOR.iter_errors(content), None):
         place = "/".join(str(part) for part in error.absolute_path)

@@ -27,7 +27,9 @@ from predictor.sync.triton import Died, ProcessDied, Triton
 log = logging.getLogger("sync")
 
 _LONGEST_PAUSE_S = 60.0
-_TRIES = 3  # of a version that Triton dies of
+# Of a version that Triton dies of; of one that fails for a reason that may pass, before the next one takes its place;
+# of a model, before others may be ready without it.
+_TRIES = 3
 # Some clients' requests fail all the time, and each examination costs an answer. Who asks a model whose process is dead
 # fails so much longer.
 _EXAMINED_S = 10.0
@@ -82,6 +84,8 @@ class _Memory:
         refused: why one must not serve; survives a restart.
         waiting: why one is not taken yet.
         deaths: how often Triton died while one was tried.
+        failures: how often one failed for a reason that may pass.
+        postponed: until when (monotonic) one that failed so often is left alone, and why.
         apart: those that cannot serve beside a newer one, by that one; see `plan.choose`.
         proven: folders of those that are staged and may serve.
     """
@@ -89,6 +93,8 @@ class _Memory:
     refused: dict[str, str]
     waiting: dict[str, str] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    postponed: dict[str, tuple[float, str]] = field(default_factory=dict)
     apart: dict[str, str] = field(default_factory=dict)
     proven: dict[str, Path] = field(default_factory=dict)
 
@@ -132,9 +138,13 @@ class Model:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it serves, or has nothing that could."""
-        idle = self.task is None and self._due is None and self.settles is None
-        return self.loaded or (idle and self.listed is not None and self.listed.folder == self._handled)
+        """Whether it serves, or has nothing that could, or has failed so often that others need not wait for it."""
+        if self.loaded or self.task is not None:
+            return self.loaded
+        if self._failures >= _TRIES or self._memory.postponed:
+            return True
+        idle = self._due is None and self.settles is None
+        return idle and self.listed is not None and self.listed.folder == self._handled
 
     def next_time(self) -> float | None:
         """Monotonic time when it may need work without a new listing."""
@@ -164,6 +174,7 @@ class Model:
                 self._load_again()
             while self.listed is not None and not self._shared.stopped.is_set() and self._step(self.listed):
                 pass
+            self._due = min((until for until, _ in self._memory.postponed.values()), default=None)
         except (Passing, OSError) as exc:
             self._note_failure(exc)
         except Exception as exc:  # a defect of ours must not stop the other models
@@ -197,11 +208,13 @@ class Model:
         for request in requests.values():
             self._judge_arrival(request, listed)
         memory, serving = self._memory, self.serving
-        unfit = memory.refused.keys() | memory.waiting.keys()
+        now_s = time.monotonic()
+        memory.postponed = {key: known for key, known in memory.postponed.items() if now_s < known[0]}
+        unfit = memory.refused.keys() | memory.waiting.keys() | memory.postponed.keys()
         wanted = choose(prints, policy, current=serving, unfit=unfit, apart=memory.apart)
         self._show()
         if wanted == serving:
-            self._failures, self._error = 0, _pin_error(policy, prints)
+            self._failures, self._error = 0, _pin_error(policy, prints) or self._postponed_error(prints)
             memory.proven.clear()
             self._mirror.clean(self.name)
             return False
@@ -286,7 +299,10 @@ class Model:
         if memory.refused.keys() - known_keys:
             memory.refused = {key: reason for key, reason in memory.refused.items() if key in known_keys}
             self._mirror.write_refused(self.name, memory.refused)
-        for forgettable in (memory.deaths, memory.apart, memory.proven):
+        remembered: tuple[dict[str, Any], ...] = (
+            memory.deaths, memory.failures, memory.postponed, memory.apart, memory.proven
+        )  # fmt: skip
+        for forgettable in remembered:
             for key in forgettable.keys() - known_keys:
                 del forgettable[key]
         memory.waiting.clear()
@@ -363,9 +379,45 @@ class Model:
             if deaths[key] < _TRIES:
                 raise
             self._refuse(request, key, f"{exc}, {_TRIES} times while it was tried")
+        except (Passing, OSError, MemoryError) as exc:
+            self._postpone(request, key, exc)
+        except Exception as exc:
+            # Who writes the bucket finds what nobody thought of: to try it for ever would keep out what is good.
+            log.exception("%s: version %d cannot be judged", self.name, version)
+            self._refuse(request, key, f"it cannot be judged: {type(exc).__name__}: {exc}")
         else:
+            self._memory.failures.pop(key, None)
+            self._memory.postponed.pop(key, None)
             self._memory.proven[key] = target
             log.info("%s: version %d is good", self.name, version)
+
+    def _postpone(self, request: Request, key: str, exc: Exception) -> None:
+        """Let the next version take the place of one that fails again and again, and try this one later.
+
+        Raises:
+            Exception: `exc`, where it has not failed so often yet.
+        """
+        memory = self._memory
+        memory.failures[key] = memory.failures.get(key, 0) + 1
+        if memory.failures[key] < _TRIES:
+            raise exc
+        pause = self._shared.pause_after(memory.failures[key])
+        memory.postponed[key] = (time.monotonic() + pause, _words_of(exc))
+        self._status.metrics.failures.labels(self.name).inc()
+        log.warning(
+            "%s: version %d failed %d times: %s; others serve meanwhile, tried again in %.0f s",
+            self.name, request.version, memory.failures[key], _words_of(exc), pause,
+        )  # fmt: skip
+
+    def _postponed_error(self, prints: Mapping[int, str]) -> str | None:
+        """What keeps versions from being taken, newest first."""
+        postponed = self._memory.postponed
+        reasons = [
+            f"version {version}: {postponed[key][1]}; tried again later"
+            for version, key in sorted(prints.items(), reverse=True)
+            if key in postponed
+        ]
+        return "; ".join(reasons) or None
 
     @contextmanager
     def _offered(self, target: Path) -> Iterator[str]:
@@ -471,8 +523,7 @@ class Model:
         self._failures += 1
         pause = self._shared.pause_after(self._failures)
         self._due = time.monotonic() + pause
-        reason = (exc.strerror or str(exc)).lower() if isinstance(exc, OSError) else str(exc)
-        self._error = f"{reason}; tried again in {pause:.0f} s"
+        self._error = f"{_words_of(exc)}; tried again in {pause:.0f} s"
         self._status.metrics.failures.labels(self.name).inc()
         log.warning("%s: %s", self.name, self._error)
 
@@ -521,13 +572,21 @@ class Model:
             return VersionStatus("refused" if key in memory.refused else "incomplete", judgement)
         if version in self._doing:
             return VersionStatus("staged", self._doing[version])
-        apart = "its labels or tensors are not those of the newer version" if key in memory.apart else None
-        return VersionStatus("available", apart)
+        reason = "its labels or tensors are not those of the newer version" if key in memory.apart else None
+        if key in memory.postponed:
+            reason = f"{memory.postponed[key][1]}; tried again later"
+        return VersionStatus("available", reason)
 
 
 def _read_config(folder: Path, version: int) -> Any:
     """The config that a staged version serves with."""
     return configs.parse((folder / str(version) / CONFIG).read_bytes(), where=CONFIG)
+
+
+def _words_of(exc: Exception) -> str:
+    if isinstance(exc, OSError):
+        return (exc.strerror or str(exc)).lower()
+    return str(exc) or type(exc).__name__
 
 
 def _pin_error(policy: Policy, available: Collection[int]) -> str | None:

@@ -19,7 +19,7 @@ import boto3
 import botocore.config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, NoCredentialsError
 
-from predictor.sync.errors import Passing, StorageError
+from predictor.sync.errors import Refused, StorageError
 
 _CHUNK_BYTES = 1 << 20
 _CLIENT = botocore.config.Config(
@@ -120,10 +120,10 @@ def read(storage: Storage, source: Object, *, limit: int) -> bytes:
 
     Raises:
         StorageError: see `Storage.open`.
-        Passing: it is larger than `limit`.
+        Refused: it is larger than `limit`.
     """
     if source.size > limit:
-        raise Passing(f"{source.key}: got {source.size} bytes, expected at most {limit}")
+        raise Refused(f"{source.key}: got {source.size} bytes, expected at most {limit}")
     with storage.open(source) as stream:
         blocks = iter(lambda: _read(stream, source), b"")
         return b"".join(blocks)

@@ -168,7 +168,7 @@ def wait_for_triton(stack: Stack, since: float) -> float:
 def test_triton_hung_and_back(faulty: Faulty) -> None:
     with faulty.load() as load, faulty.watch() as watch:
         watch.wait_for(True, since=time.monotonic(), seconds=PATIENCE_S)
-        hung = time.monotonic()
+        hung, begun = time.monotonic(), faulty.stack.log.stat().st_size
         with suspended(faulty.stack), ThreadPoolExecutor(32) as threads:
             noticed_s = watch.wait_for(False, since=hung, seconds=PATIENCE_S)
             more = [threads.submit(ask, faulty.stack.http) for _ in range(32)]
@@ -186,6 +186,10 @@ def test_triton_hung_and_back(faulty: Faulty) -> None:
     assert set(seen) == {429, 504}
     figures = f"not ready {noticed_s:.2f} s after, ready {ready_s:.2f} s after it was back"
     allowed = LATE | {"429", "RESOURCE_EXHAUSTED"}
+    if "is not healthy" in faulty.stack.log.read_text(errors="replace")[begun:]:
+        # Triton gives a model's process some tenths of a second to show that it lives, from when it goes on: where
+        # others have both cores all the time that may not be enough, and the model is loaded again.
+        allowed |= AWAY | {"502", "INTERNAL"}
     failures = judge("Triton hung", result, since=back, allowed=allowed, figures=figures)
     check_ends(result)
     late = [answer for answer in failures if answer.status in LATE]

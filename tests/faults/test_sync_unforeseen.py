@@ -1,0 +1,142 @@
+"""A newest version that fails in a way that nobody planned for: the one before serves, and a fresh pod is ready."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.stack import Stack, start_stack, wait_until
+from tests.support.versions import Build, seal, write
+
+MIB = 2**20
+
+
+def large_config(folder: Path) -> None:
+    path = folder / "config.pbtxt"
+    path.write_text(path.read_text() + "# nothing\n" * 200_000)
+    seal(folder)
+
+
+def large_manifest(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_bytes(path.read_bytes() + b" " * (MIB + 1))
+
+
+def deep_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_bytes(b"[" * 500_000)
+
+
+def encrypted_golden(folder: Path) -> None:
+    path = folder / "golden.npz"
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        offsets = [entry.header_offset for entry in archive.infolist()]
+    central = data.index(b"PK\x01\x02")
+    while central >= 0:
+        data[central + 8] |= 1  # general purpose flag, bit 0
+        central = data.find(b"PK\x01\x02", central + 4)
+    for offset in offsets:
+        data[offset + 6] |= 1
+    path.write_bytes(bytes(data))
+    seal(folder)
+
+
+def golden_of(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Arrays of another kind under the right names."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / "golden.npz"
+        with np.load(path) as arrays:
+            changed = {name: change(array) for name, array in arrays.items()}
+        np.savez(path, **changed)
+        seal(folder)
+
+    return spoil
+
+
+def long_name(folder: Path) -> None:
+    (folder / f"{'x' * 230}.txt").write_bytes(b"x")
+    seal(folder)
+
+
+def larger_than_the_disk(folder: Path) -> None:
+    size = 2 * shutil.disk_usage(folder).total
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    with (folder / "model.onnx").open("r+b") as file:
+        file.truncate(size)  # a hole
+    manifest["files"]["model.onnx"]["size_bytes"] = size
+    path.write_text(json.dumps(manifest))
+
+
+# What is told of each; where it may pass the version is tried again later.
+UNFORESEEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "large-config": (large_config, "refused", "config.pbtxt: got 2"),
+    "large-manifest": (large_manifest, "refused", "manifest.json: got "),
+    "deep-manifest": (deep_manifest, "refused", "manifest.json: no JSON"),
+    "encrypted": (encrypted_golden, "refused", "golden.npz: cannot be read: File 'features.npy' is encrypted"),
+    "complex": (
+        golden_of(lambda array: array.astype(np.complex64)),
+        "refused",
+        "got complex64, shape [4, 4], expected",
+    ),
+    "text": (golden_of(lambda array: array.astype(str)), "refused", "expected numbers or bytes"),
+    "scalar": (golden_of(lambda array: array.flat[0]), "refused", "shape [], expected"),
+    "empty": (golden_of(lambda array: array[:0]), "refused", "shape [0, 4], expected"),
+    "long-name": (long_name, "refused", "manifest.json"),
+    "huge": (larger_than_the_disk, "available", "disk full"),
+}
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that starts with all of them in its repository, and nothing in its mirror."""
+    folder = tmp_path_factory.mktemp("unforeseen")
+    repository = folder / "repository"
+    for name, (spoil, _, _) in UNFORESEEN.items():
+        write(repository, name, Build(1))
+        spoil(write(repository, name, Build(2)))
+    # In every version's way: it has the name that golden.npz gives to a file of its own.
+    write(repository, "warm", Build(1))
+    (repository / "warm" / "warmup").mkdir()
+    (repository / "warm" / "warmup" / "golden-0").write_bytes(b"x")
+    with start_stack(repository, folder / "log", variables={"POLL_S": "0.5", "SETTLE_S": "0.5"}) as stack:
+        yield stack
+
+
+@pytest.mark.parametrize("name", UNFORESEEN)
+def test_version_before_serves_and_the_reason_is_told(fresh: Stack, name: str) -> None:
+    _, state, reason = UNFORESEEN[name]
+
+    def known() -> Any:
+        return fresh.http.get("/status").raise_for_status().json()["models"][name]
+
+    wait_until(lambda: known()["serving"] == ["1"], log=fresh.log)
+    reply = fresh.http.post(f"/predict/{name}", json=[1.0] * 4).raise_for_status().json()
+    assert reply["predictions"][0]["class"] == Build(1).names[Build(1).best]
+    wait_until(lambda: known()["versions"]["2"]["state"] == state, log=fresh.log)
+    told = known()["versions"]["2"]["reason"]
+    assert reason in told
+    assert told
+
+
+def test_file_that_is_in_the_way_of_every_version_is_left_alone(fresh: Stack) -> None:
+    status = fresh.http.get("/status").raise_for_status().json()
+    assert status["models"]["warm"]["serving"] == ["1"]
+    assert "what golden.npz becomes" in status["ignored"]["warm/warmup/golden-0"]
+
+
+def test_what_may_pass_is_tried_again(fresh: Stack) -> None:
+    def tried() -> int:
+        return fresh.log.read_text(errors="replace").count("huge: version 2 failed ")
+
+    before = tried()
+    wait_until(lambda: tried() > before, log=fresh.log)
+    error = fresh.http.get("/status").json()["models"]["huge"]["error"]
+    assert "version 2: disk full" in error
+    assert "tried again later" in error
