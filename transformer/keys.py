@@ -39,7 +39,10 @@ class Keys:
             KeysError: the file cannot be read, has no key, or a line is none.
         """
         self._path = path
-        self._names, self._changed = _read(path)
+        self._state = _state_of(path)
+        self._names, broken = _read(path)
+        if broken:
+            raise KeysError(broken[0])
         if not self._names:
             raise KeysError(f"{path}: got no key, expected at least one; next: make key NAME=<who> KEYS={path}")
         self._looked_at = time.monotonic()
@@ -66,17 +69,26 @@ class Keys:
         return found[0]
 
     def _refresh(self) -> None:
-        """Read the file again where it has changed; one that is broken or gone changes nothing, an empty one all."""
+        """Read the file again where it has changed.
+
+        Whoever took a key out of it means it: one that is not in a good line is refused, also where another line is
+        broken or the file cannot be read.
+        """
         if time.monotonic() - self._looked_at < _MAX_AGE_S:
             return
         self._looked_at = time.monotonic()
+        state = _state_of(self._path)
+        if state == self._state:
+            return
+        self._state = state
         try:
-            if self._path.stat().st_mtime_ns != self._changed:
-                self._names, self._changed = _read(self._path)
-                if not self._names:
-                    log.error("%s has no key any more: nobody is let in", self._path)
-        except (KeysError, OSError) as exc:
-            log.error("the API keys of before stay: %s", exc)
+            self._names, broken = _read(self._path)
+        except KeysError as exc:
+            self._names, broken = {}, [str(exc)]
+        for words in broken:
+            log.error("API keys: %s", words)
+        if not self._names:
+            log.error("%s has no key any more: nobody is let in", self._path)
 
 
 def _find_key(headers: Mapping[str, str]) -> str:
@@ -84,23 +96,39 @@ def _find_key(headers: Mapping[str, str]) -> str:
     return bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
 
 
-def _read(path: Path) -> tuple[dict[str, str], int]:
-    """Names by digest, and when the file was changed."""
+def _state_of(path: Path) -> tuple[int, ...]:
+    """Another one whenever the file is another, or was written; empty where there is none.
+
+    The time alone is not enough: a copy keeps that of its source, and two writes may come within one tick of it.
+    """
     try:
-        changed = path.stat().st_mtime_ns
+        facts = path.stat()
+    except OSError:
+        return ()
+    return facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_size
+
+
+def _read(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Names by digest, and what is wrong with other lines.
+
+    Raises:
+        KeysError: the file cannot be read.
+    """
+    try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         raise KeysError(f"{path}: {exc}") from exc
-    names = {}
+    names, broken = {}, []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line.strip())
         if match is None:
             # Not the line itself: it may be a key that somebody put there.
-            raise KeysError(f"{path}, line {number}: expected '<name> sha256:<64 hex digits>', as make key writes it")
-        names[match["digest"]] = match["name"]
-    return names, changed
+            broken.append(f"{path}, line {number}: expected '<name> sha256:<64 hex digits>', as make key writes it")
+        else:
+            names[match["digest"]] = match["name"]
+    return names, broken
 
 
 def make(name: str, path: Path) -> str:

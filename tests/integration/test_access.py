@@ -136,10 +136,27 @@ def test_key_that_is_taken_back_is_refused_without_a_restart(stack: Stack, tmp_p
         log = tmp_path / "log"
         wait_until(lambda: status(first) == 403, log=log)
         assert status(second) == 200
-        file.write_text("what is this")
-        # It is looked at when a key is shown, once a second.
-        wait_until(lambda: status(second) == 200 and "the API keys of before stay" in log.read_text(), log=log)
-        assert (status(first), status(second)) == (403, 200)
+        # A broken line keeps nobody in who was taken out, and nobody out who is there.
+        kept, third = file.read_text(), make_key("third", file)
+        wait_until(lambda: status(third) == 200, log=log)
+        file.write_text(f"what is this\n{kept}")
+        wait_until(lambda: status(third) == 403, log=log)
+        assert status(second) == 200
+        assert f"{file}, line 1: expected '<name> sha256:<64 hex digits>'" in log.read_text()
+        # Another file of the same size and time.
+        other = tmp_path / "other"
+        make_key("other_", other)
+        facts = file.stat()
+        other.write_text(other.read_text().ljust(facts.st_size, "\n")[: facts.st_size])
+        os.utime(other, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        other.replace(file)
+        wait_until(lambda: status(second) == 403, log=log)
+        file.write_text(kept)
+        wait_until(lambda: status(second) == 200, log=log)
+        file.unlink()
+        wait_until(lambda: status(second) == 403, log=log)
+        file.write_text(kept)
+        wait_until(lambda: status(second) == 200, log=log)
         file.write_text("# nobody\n")
         wait_until(lambda: status(second) == 403, log=log)
 
