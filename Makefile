@@ -163,7 +163,7 @@ test-tools: $(TESTED) ## Load tests, comparison, fuzzer, demo
 	@$(PYTEST) tests/tools
 
 test-export: $(TESTED) .venv/.compare ## What needs torch and ultralytics (several GB), or what is compared
-	@$(PYTEST) tests/export
+	@$(PYTEST) --dist loadfile tests/export # a minute of exports for each worker that a file is divided among
 
 test-all: ## Every test there is; goes on after a failure
 	@$(MAKE) --no-print-directory --keep-going test test-integration test-faults test-tools test-export test-e2e
