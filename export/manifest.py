@@ -107,9 +107,16 @@ def read(data: bytes) -> dict[str, Any] | None:
 
     try:
         manifest: dict[str, Any] = json.loads(data)
-    except ValueError:  # no UTF-8, no JSON
+    except (ValueError, RecursionError):  # no UTF-8, no JSON, or nothing else than brackets
         return None
+    if any(name.endswith("\n") for name in _names_in(manifest)):
+        return None  # which $ in a pattern passes over
     return manifest if jsonschema.Draft202012Validator(_schema()).is_valid(manifest) else None
+
+
+def _names_in(manifest: Any) -> list[str]:
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    return list(files) if isinstance(files, dict) else []
 
 
 @cache

@@ -85,6 +85,7 @@ class Keys:
             self._names, broken = _read(self._path)
         except KeysError as exc:
             self._names, broken = {}, [str(exc)]
+            self._state = ()  # it may be there in a moment, and unchanged
         for words in broken:
             log.error("API keys: %s", words)
         if not self._names:
@@ -115,8 +116,8 @@ def _read(path: Path) -> tuple[dict[str, str], list[str]]:
         KeysError: the file cannot be read.
     """
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError as exc:
         raise KeysError(f"{path}: {exc}") from exc
     names, broken = {}, []
     for number, line in enumerate(lines, start=1):

@@ -36,8 +36,12 @@ def fetch(storage: Storage, model: str, version: Version, target: Path, *, tell:
             f"{storage.address}/{prefix}: got no {MANIFEST} that fits the schema, expected one; next: publish it again"
         )
     folder = target / prefix
+    for place in (folder, folder.parent):
+        if place.is_symlink():
+            raise ExportError(f"{place}: got a link, expected a folder: links in a repository are unused")
     folder.parent.mkdir(parents=True, exist_ok=True)
     hidden = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    replaced = hidden.with_name(f"{hidden.name}.replaced")
     hidden.mkdir()
     try:
         for name, entry in listed["files"].items():
@@ -49,10 +53,12 @@ def fetch(storage: Storage, model: str, version: Version, target: Path, *, tell:
                 f"{storage.address}/{prefix}: what came does not fit its {MANIFEST}; next: publish it again"
             )
         with alone_in(target):
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                folder.rename(replaced)
             hidden.rename(folder)
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        for leftover in (hidden, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
     return folder
 
 

@@ -32,11 +32,9 @@ def read_golden(path: Path) -> dict[str, NDArray[Any]]:
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as exc:  # RuntimeError: it is encrypted
         raise Refused(f"{path.name}: cannot be read: {exc}") from exc
     for name, array in content.items():
-        if array.dtype.kind not in _KINDS or not array.ndim or not len(array):
-            raise Refused(
-                f"{path.name}: {name!r}: got {array.dtype}, shape {list(array.shape)}, expected numbers or bytes, "
-                "one item or more"
-            )
+        if array.dtype.kind not in _KINDS or not array.ndim:
+            got = f"{array.dtype}, shape {list(array.shape)}"
+            raise Refused(f"{path.name}: {name!r}: got {got}, expected numbers or bytes with a batch dimension")
     return content
 
 
@@ -50,4 +48,6 @@ def split_golden(arrays: Arrays, config: Any) -> tuple[Arrays, Arrays]:
     outputs = {name: array for name, array in arrays.items() if name not in inputs}
     if not inputs or not outputs:
         raise Refused(f"golden.npz: got {sorted(arrays)}, expected the model's inputs and outputs")
+    if empty := [name for name, array in inputs.items() if not len(array)]:
+        raise Refused(f"golden.npz: {empty[0]!r}: got no item, expected one or more")
     return inputs, outputs

@@ -15,7 +15,6 @@ SCHEMA: Mapping[str, Any] = json.loads(SCHEMA_FILE.read_bytes())
 CONFIG = "config.pbtxt"
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
-GOLDEN_WARMUP = "golden-"  # files of the warm-up that is made of it
 _HIDDEN = re.compile(r"\.[^.]")
 # Files that only `export` writes into a version, and a manifest after them.
 EXPORTED = frozenset({CONFIG, GOLDEN, "parity.json"})
@@ -81,8 +80,6 @@ def _place(item: Object, models: dict[str, ModelFolder]) -> str | None:
             model.shared[file] = item
         case ["configs", file] if file.endswith(".pbtxt"):
             model.shared[f"configs/{file}"] = item
-        case ["warmup", file] if file.startswith(GOLDEN_WARMUP):
-            reason = f"warmup/{GOLDEN_WARMUP}*: is what golden.npz becomes; expected another name"
         case ["warmup", file]:
             model.shared[f"warmup/{file}"] = item
         case [folder, *_]:

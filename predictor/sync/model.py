@@ -84,6 +84,7 @@ class _Memory:
         refused: why one must not serve; survives a restart.
         waiting: why one is not taken yet.
         deaths: how often Triton died while one was tried.
+        defects: those among the refused that this process could not judge; the next one tries them again.
         failures: how often one failed for a reason that may pass.
         postponed: until when (monotonic) one that failed so often is left alone, and why.
         apart: those that cannot serve beside a newer one, by that one; see `plan.choose`.
@@ -93,6 +94,7 @@ class _Memory:
     refused: dict[str, str]
     waiting: dict[str, str] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
+    defects: set[str] = field(default_factory=set)
     failures: dict[str, int] = field(default_factory=dict)
     postponed: dict[str, tuple[float, str]] = field(default_factory=dict)
     apart: dict[str, str] = field(default_factory=dict)
@@ -138,17 +140,22 @@ class Model:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it serves, or has nothing that could, or has failed so often that others need not wait for it."""
-        if self.loaded or self.task is not None:
-            return self.loaded
-        if self._failures >= _TRIES or self._memory.postponed:
-            return True
-        idle = self._due is None and self.settles is None
-        return idle and self.listed is not None and self.listed.folder == self._handled
+        """Whether it serves, or has nothing that could."""
+        idle = self.task is None and self._due is None and self.settles is None and not self._memory.postponed
+        return self.loaded or (idle and self.listed is not None and self.listed.folder == self._handled)
+
+    @property
+    def fails(self) -> bool:
+        """Whether it has failed so often, with all that it could try, that others which serve need not wait for it."""
+        if self.loaded or self.task is not None or self.settles is not None:
+            return False
+        return self._failures >= _TRIES or (self._due is None and bool(self._memory.postponed))
 
     def next_time(self) -> float | None:
         """Monotonic time when it may need work without a new listing."""
-        return self._due if self.task is None else None
+        if self.task is not None:
+            return None
+        return min((at for at in (self._due, self._postponed_until) if at is not None), default=None)
 
     def needs_work(self) -> bool:
         """Whether `work` has something to do."""
@@ -160,6 +167,8 @@ class Model:
                 return True
         if self._due is not None:
             return time.monotonic() >= self._due
+        if self._postponed_until is not None and time.monotonic() >= self._postponed_until:
+            return True
         return bool(self.serving) and (self._is_examined_next or not self.loaded)
 
     def work(self) -> None:
@@ -174,7 +183,6 @@ class Model:
                 self._load_again()
             while self.listed is not None and not self._shared.stopped.is_set() and self._step(self.listed):
                 pass
-            self._due = min((until for until, _ in self._memory.postponed.values()), default=None)
         except (Passing, OSError) as exc:
             self._note_failure(exc)
         except Exception as exc:  # a defect of ours must not stop the other models
@@ -189,6 +197,8 @@ class Model:
     def _step(self, listed: Listed) -> bool:
         """Plan, and do one thing; False where there is nothing to do."""
         self._handled = listed.folder
+        memory, now_s = self._memory, time.monotonic()
+        memory.postponed = {key: known for key, known in memory.postponed.items() if now_s < known[0]}
         if listed.folder is None or not listed.folder.versions:
             self._remove()
             return False
@@ -207,9 +217,7 @@ class Model:
         self._note_seen(prints, listed)
         for request in requests.values():
             self._judge_arrival(request, listed)
-        memory, serving = self._memory, self.serving
-        now_s = time.monotonic()
-        memory.postponed = {key: known for key, known in memory.postponed.items() if now_s < known[0]}
+        serving = self.serving
         unfit = memory.refused.keys() | memory.waiting.keys() | memory.postponed.keys()
         wanted = choose(prints, policy, current=serving, unfit=unfit, apart=memory.apart)
         self._show()
@@ -298,13 +306,14 @@ class Model:
         memory = self._memory
         if memory.refused.keys() - known_keys:
             memory.refused = {key: reason for key, reason in memory.refused.items() if key in known_keys}
-            self._mirror.write_refused(self.name, memory.refused)
+            self._write_refused()
         remembered: tuple[dict[str, Any], ...] = (
             memory.deaths, memory.failures, memory.postponed, memory.apart, memory.proven
         )  # fmt: skip
         for forgettable in remembered:
             for key in forgettable.keys() - known_keys:
                 del forgettable[key]
+        memory.defects &= known_keys
         memory.waiting.clear()
 
     def _judge_arrival(self, request: Request, listed: Listed) -> None:
@@ -380,18 +389,18 @@ class Model:
                 raise
             self._refuse(request, key, f"{exc}, {_TRIES} times while it was tried")
         except (Passing, OSError, MemoryError) as exc:
-            self._postpone(request, key, exc)
+            self._postpone(version, key, exc)
         except Exception as exc:
-            # Who writes the bucket finds what nobody thought of: to try it for ever would keep out what is good.
+            # Who writes the bucket finds what nobody thought of: to try it for ever would keep out what is good. It may
+            # be a fault of this process all the same: the next one tries it again.
             log.exception("%s: version %d cannot be judged", self.name, version)
+            self._memory.defects.add(key)
             self._refuse(request, key, f"it cannot be judged: {type(exc).__name__}: {exc}")
         else:
-            self._memory.failures.pop(key, None)
-            self._memory.postponed.pop(key, None)
             self._memory.proven[key] = target
             log.info("%s: version %d is good", self.name, version)
 
-    def _postpone(self, request: Request, key: str, exc: Exception) -> None:
+    def _postpone(self, version: int, key: str, exc: Exception) -> None:
         """Let the next version take the place of one that fails again and again, and try this one later.
 
         Raises:
@@ -403,10 +412,11 @@ class Model:
             raise exc
         pause = self._shared.pause_after(memory.failures[key])
         memory.postponed[key] = (time.monotonic() + pause, _words_of(exc))
+        self._failures = 0  # the next one has tries of its own
         self._status.metrics.failures.labels(self.name).inc()
         log.warning(
             "%s: version %d failed %d times: %s; others serve meanwhile, tried again in %.0f s",
-            self.name, request.version, memory.failures[key], _words_of(exc), pause,
+            self.name, version, memory.failures[key], _words_of(exc), pause,
         )  # fmt: skip
 
     def _postponed_error(self, prints: Mapping[int, str]) -> str | None:
@@ -444,9 +454,14 @@ class Model:
                 "upload it under a new number"
             )
 
+    def _write_refused(self) -> None:
+        memory = self._memory
+        lasting = {key: reason for key, reason in memory.refused.items() if key not in memory.defects}
+        self._mirror.write_refused(self.name, lasting)
+
     def _refuse(self, request: Request, key: str, reason: str) -> None:
         self._memory.refused[key] = reason
-        self._mirror.write_refused(self.name, self._memory.refused)
+        self._write_refused()
         self._status.metrics.refusals.labels(self.name).inc()
         log.warning("%s: version %d is refused: %s", self.name, request.version, reason)
 
@@ -474,13 +489,18 @@ class Model:
         except (Refused, TritonError) as exc:
             self._mirror.switch(self.name, before if before.prints else None)
             self._mirror.clean(self.name, keep=self._memory.proven.values())
-            raise Passing(f"version {_list(wanted)} was good, and does not load: {exc}") from exc
+            self._postpone(
+                newest, wanted[newest], Passing(f"version {_list(wanted)} was good, and does not load: {exc}")
+            )
+            return
         self._note_serving(wanted, before)
         self._mirror.clean(self.name)
 
     def _note_serving(self, wanted: Mapping[int, str], before: Generation) -> None:
         self.loaded, self._failures, self._error = True, 0, None
         self._memory.proven.clear()
+        for key in wanted.values():
+            self._memory.failures.pop(key, None)
         self._doing.clear()
         for version in sorted(wanted):
             if before.prints.get(version) != wanted[version]:
@@ -528,6 +548,10 @@ class Model:
         log.warning("%s: %s", self.name, self._error)
 
     @property
+    def _postponed_until(self) -> float | None:
+        return min((until for until, _ in self._memory.postponed.values()), default=None)
+
+    @property
     def _is_examined_next(self) -> bool:
         return self.loaded and self.is_suspect and time.monotonic() >= self._examinable
 
@@ -558,13 +582,16 @@ class Model:
     def _describe(self, version: int, serving: Mapping[int, str], before: VersionStatus | None) -> VersionStatus:
         key, _ = self._seen.get(version, ("", 0.0))
         memory = self._memory
+        postponed = f"{memory.postponed[key][1]}; tried again later" if key in memory.postponed else None
         judgement = memory.refused.get(key) or memory.waiting.get(key)
         if version in serving:
             reason = None
             if not key and self.listed is not None:
                 reason = "gone from the repository; serves until another version is good"
             elif key and key != serving[version]:
-                reason = f"changed in the repository, goes on as it was taken: {judgement or 'being taken'}"
+                reason = (
+                    f"changed in the repository, goes on as it was taken: {judgement or postponed or 'being taken'}"
+                )
             if before is not None and before.state == "serving":
                 return VersionStatus("serving", reason, before.since, before.seconds_to_serve)
             return VersionStatus("serving", reason, now())
@@ -573,9 +600,7 @@ class Model:
         if version in self._doing:
             return VersionStatus("staged", self._doing[version])
         reason = "its labels or tensors are not those of the newer version" if key in memory.apart else None
-        if key in memory.postponed:
-            reason = f"{memory.postponed[key][1]}; tried again later"
-        return VersionStatus("available", reason)
+        return VersionStatus("available", postponed or reason)
 
 
 def _read_config(folder: Path, version: int) -> Any:

@@ -59,7 +59,7 @@ def fingerprint(request: Request) -> str:
         f"{path}\0{item.etag}\0{item.size}"
         for path, item in sorted([*shared.items(), *((f"./{name}", item) for name, item in request.files.items())])
     ]
-    lines.append(f"{request.profile}\0{request.cpus:g}")
+    lines.append(f"{request.version}\0{request.profile}\0{request.cpus:g}")
     digest = hashlib.sha256("\n".join(lines).encode())
     if CONFIG not in request.files and request.config is not None:
         digest.update(configs.with_policy_cleared(request.config))

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO, Protocol
 import boto3
 import botocore.config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, NoCredentialsError
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from predictor.sync.errors import Refused, StorageError
 
@@ -30,6 +32,9 @@ _CLIENT = botocore.config.Config(
     retries={"mode": "standard", "total_max_attempts": 2},
     max_pool_connections=16,
 )
+# All that boto3 raises where a network, a server or credentials are at fault: urllib3's own where TLS breaks in the
+# middle of a body, RuntimeError where refreshed credentials have expired already.
+_CLIENT_FAULTS = (BotoCoreError, HTTPClientError, IncompleteReadError, HTTPError, ResponseParserError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ def read(storage: Storage, source: Object, *, limit: int) -> bytes:
 def _read(stream: Any, source: Object) -> bytes:
     try:
         block: bytes = stream.read(_CHUNK_BYTES)
-    except (BotoCoreError, HTTPClientError, IncompleteReadError) as exc:
+    except _CLIENT_FAULTS as exc:
         raise StorageError(f"{source.key}: {exc}") from exc
     return block
 
@@ -241,5 +246,5 @@ def _translated(what: str) -> Iterator[None]:
         error, http = exc.response.get("Error", {}), exc.response.get("ResponseMetadata", {})
         status = http.get("HTTPStatusCode", "")
         raise StorageError(f"{what}: S3 answers {status} {error.get('Code', '')}: {error.get('Message', '')}") from exc
-    except BotoCoreError as exc:
+    except _CLIENT_FAULTS as exc:
         raise StorageError(f"{what}: {exc}") from exc

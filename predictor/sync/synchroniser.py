@@ -204,6 +204,9 @@ class Synchroniser:
             return
         if self._first:
             pending = [name for name in self._first if name in self._models and not self._models[name].is_settled]
+            # One that fails again and again holds up no other; where nothing serves, the pod before is better.
+            if any(model.loaded for model in self._models.values()):
+                pending = [name for name in pending if not self._models[name].fails]
         elif (self._listing_failures or self._first is not None) and self._models:
             # The repository is away, or suddenly empty: what the mirror holds from before is better than nothing.
             pending = [name for name, model in self._models.items() if not model.loaded]

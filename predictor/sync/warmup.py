@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from predictor.sync.golden import Arrays, read_golden, split_golden
-from predictor.sync.layout import GOLDEN_WARMUP
 
 _FOLDER = "warmup"  # Triton's
 
@@ -32,7 +31,7 @@ def add_warmup(config: Any, golden: Path, folder: Path) -> None:
     sample = config.model_warmup.add(name="golden", batch_size=rows)
     for index, tensor in enumerate(config.input):
         array = inputs[tensor.name][:rows]
-        file = f"{GOLDEN_WARMUP}{index}"
+        file = f"golden_{index}"  # no legal name of a file in the repository: none has it
         (folder / _FOLDER / file).write_bytes(np.ascontiguousarray(array).tobytes())
         entry = sample.inputs[tensor.name]
         entry.data_type, entry.input_data_file = tensor.data_type, file

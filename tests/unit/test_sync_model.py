@@ -1,19 +1,26 @@
 """A version that cannot be judged, or not now, does not keep out the one before."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import botocore.parsers
 import pytest
+import urllib3
 
 from predictor.settings import Settings
+from predictor.sync.errors import StorageError
 from predictor.sync.layout import read_layout
 from predictor.sync.mirror import Mirror
 from predictor.sync.model import Listed, Model, Shared
+from predictor.sync.staging import Request, fingerprint
 from predictor.sync.status import Status
-from predictor.sync.storage import FolderStorage, Object
+from predictor.sync.storage import FolderStorage, Object, _read, _translated
 from predictor.sync.triton import Triton
 from tests.support.ports import find_free_ports
 from tests.support.versions import Build, write
@@ -78,9 +85,76 @@ def test_what_may_pass_is_postponed_after_three_times(tmp_path: Path, fault: Exc
     with listed_model(tmp_path, fault) as (model, status):
         for _ in range(2):
             model.work()
-            assert (states(status)["2"], model.is_settled) == (("available", None), False)
+            assert (states(status)["2"], model.is_settled, model.fails) == (("available", None), False, False)
             assert f"{words}; tried again in" in (status.model("rows").error or "")
         model.work()
         assert states(status)["2"] == ("available", f"{words}; tried again later")
-        assert model.is_settled
         assert staged(tmp_path) == {"1"}, "it went on to the one before"
+        # Which has tries of its own: nothing listens where it would be loaded.
+        assert (model.is_settled, model.fails) == (False, False)
+        for _ in range(3):
+            model.work()
+        assert (model.is_settled, model.fails) == (False, True)
+
+
+def test_what_could_not_be_judged_is_tried_by_the_next_process(tmp_path: Path) -> None:
+    with listed_model(tmp_path, RuntimeError("boom")) as (model, _):
+        model.work()
+    mirror = Mirror(tmp_path / "mirror")
+    assert mirror.read_refused("rows") == {}
+    mirror.close()
+
+
+def test_postponed_version_is_no_work_while_the_config_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listed_model(tmp_path, OSError(28, "No space left on device")) as (model, _):
+        for _ in range(6):  # and the one before fails, for nothing listens where it would be loaded
+            model.work()
+        (tmp_path / "repository" / "rows" / "config.pbtxt").write_text("version_policy {")
+        folders, _ = read_layout(FolderStorage(tmp_path / "repository").list())
+        model.listed = Listed(folders["rows"], 1.0, datetime.now(UTC))
+        assert model.needs_work()
+        now_s = time.monotonic() + 600
+        monkeypatch.setattr("predictor.sync.model.time", SimpleNamespace(monotonic=lambda: now_s))
+        model.work()
+        assert (model.needs_work(), model.next_time()) == (False, None)
+
+
+class Broken:
+    """A body whose TLS breaks."""
+
+    def __init__(self, fault: Exception) -> None:
+        self._fault = fault
+
+    def read(self, _: int) -> bytes:
+        raise self._fault
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        urllib3.exceptions.SSLError("EOF occurred in violation of protocol"),
+        urllib3.exceptions.ProtocolError("Connection broken"),
+        botocore.parsers.ResponseParserError("Unable to parse response"),
+        RuntimeError("Credentials were refreshed, but the refreshed credentials are still expired."),
+    ],
+)
+def test_fault_of_the_network_or_credentials_may_pass(fault: Exception) -> None:
+    listed = Object("rows/2/model.onnx", 5, "etag", datetime.now(UTC))
+    with pytest.raises(StorageError, match=r"rows/2/model\.onnx"):
+        _read(Broken(fault), listed)
+    with pytest.raises(StorageError, match="s3://models"), _translated("s3://models"):
+        raise fault
+
+
+def test_equal_content_under_two_numbers_is_two_versions(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    for number in (1, 2):
+        version = repository / "rows" / str(number)
+        version.mkdir(parents=True)
+        (version / "model.onnx").write_bytes(b"the same")
+    objects = [replace(item, etag="the same") for item in FolderStorage(repository).list()]  # as S3 has it: an MD5
+    folders, _ = read_layout(objects)
+    requests = [Request("rows", number, folders["rows"], None, profile="fp32", cpus=2) for number in (1, 2)]
+    assert len({fingerprint(request) for request in requests}) == 2
