@@ -71,7 +71,7 @@ class Keys:
     def _refresh(self) -> None:
         """Read the file again where it has changed.
 
-        Whoever took a key out of it means it: one that is not in a good line is refused, also where another line is
+        A key that was removed is revoked: one that is in no good line is refused, also where another line is
         broken or the file cannot be read.
         """
         if time.monotonic() - self._looked_at < _MAX_AGE_S:

@@ -15,7 +15,7 @@ from export.versions import alone_in, read_complete
 def fetch(storage: Storage, model: str, version: Version, target: Path, *, tell: Callable[[int], None]) -> Path:
     """Copy a version; its folder.
 
-    Whoever writes the repository chooses its keys. Only the files that the manifest lists are written, whose names the
+    The writers of a bucket choose its keys. Only the files that the manifest lists are written, whose names the
     schema allows: one segment, with a suffix that nothing runs. A version that is not whole leaves nothing behind.
 
     Args:

@@ -74,7 +74,7 @@ def larger_than_the_disk(folder: Path) -> None:
     path.write_text(json.dumps(manifest))
 
 
-# What is told of each; where it may pass the version is tried again later.
+# The reason reported for each; a version whose fault may pass is tried again later.
 UNFORESEEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "large-config": (large_config, "refused", "config.pbtxt: got 2"),
     "large-manifest": (large_manifest, "refused", "manifest.json: got "),
@@ -110,7 +110,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.mark.parametrize("name", UNFORESEEN)
-def test_version_before_serves_and_the_reason_is_told(fresh: Stack, name: str) -> None:
+def test_version_before_serves_and_the_reason_is_reported(fresh: Stack, name: str) -> None:
     _, state, reason = UNFORESEEN[name]
 
     def known() -> Any:
@@ -120,9 +120,9 @@ def test_version_before_serves_and_the_reason_is_told(fresh: Stack, name: str) -
     reply = fresh.http.post(f"/predict/{name}", json=[1.0] * 4).raise_for_status().json()
     assert reply["predictions"][0]["class"] == Build(1).names[Build(1).best]
     wait_until(lambda: known()["versions"]["2"]["state"] == state, log=fresh.log)
-    told = known()["versions"]["2"]["reason"]
-    assert reason in told
-    assert told
+    reported = known()["versions"]["2"]["reason"]
+    assert reason in reported
+    assert reported
 
 
 def test_file_of_a_model_is_in_no_version_s_way(fresh: Stack) -> None:

@@ -1,4 +1,4 @@
-"""The models that come with the repository, exported anew: all of it as committed, and as good as ever."""
+"""The models that come with the repository, exported again: all of it as committed, and as good as ever."""
 
 import json
 from pathlib import Path
