@@ -1,4 +1,4 @@
-"""A model whose requests fail is examined, and loaded anew only where its process is dead (see tests/faults)."""
+"""A model whose requests fail is examined, and loaded again only where its process is dead (see tests/faults)."""
 
 import shutil
 import time

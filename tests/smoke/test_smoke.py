@@ -25,7 +25,7 @@ FIRST, SECOND = Build(1), Build(2)
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two of the models that are shipped, and one whose versions can be told apart."""
+    """Two of the models that are shipped, and one whose versions differ in what they answer."""
     folder = tmp_path_factory.mktemp("smoke") / "repository"
     for name in ("digit-finder", "iris"):
         shutil.copytree(ROOT / "model_repository" / name, folder / name)
