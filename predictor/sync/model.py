@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from predictor.settings import Settings
-from predictor.sync import config as configs
-from predictor.sync.config import Policy
-from predictor.sync.errors import Incomplete, Passing, Refused, TritonError
-from predictor.sync.layout import CONFIG, MANIFEST, ModelFolder
+from predictor.sync.errors import Passing, TritonError
 from predictor.sync.mirror import Generation, Mirror
 from predictor.sync.plan import choose
 from predictor.sync.staging import TEXT_BYTES, Request, check_arrived, fingerprint, golden_of, stage
@@ -23,6 +20,10 @@ from predictor.sync.status import ModelStatus, Status, VersionStatus, now
 from predictor.sync.storage import Storage, read
 from predictor.sync.trial import prove
 from predictor.sync.triton import Died, ProcessDied, Triton
+from registry import config as configs
+from registry.config import Policy
+from registry.errors import Incomplete, Refused
+from registry.layout import CONFIG, MANIFEST, ModelFolder
 
 log = logging.getLogger("sync")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from predictor.sync.config import Policy
+from registry.config import Policy
 
 
 def choose(

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from predictor.backends.artifact import read_external_files
 from predictor.settings import DEFAULT_PROFILE
-from predictor.sync import config as configs
-from predictor.sync.errors import Incomplete, Passing, Refused
-from predictor.sync.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, MODEL_SUFFIXES, ModelFolder, refuse_file
-from predictor.sync.manifest import Entry, read_manifest
-from predictor.sync.storage import Object, Storage, download, read
+from predictor.sync.errors import Passing
+from predictor.sync.storage import Storage, download, read
 from predictor.sync.threads import fill_threads
 from predictor.sync.warmup import add_warmup
+from registry import config as configs
+from registry.errors import Incomplete, Refused
+from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, MODEL_SUFFIXES, ModelFolder, Object, refuse_file
+from registry.manifest import Entry, read_manifest
+from registry.onnx_file import read_external_files
 
 TEXT_BYTES = 2**20  # of a config.pbtxt or manifest.json
 _SPARE_BYTES = 16 * 2**20  # left free on the disk

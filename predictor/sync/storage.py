@@ -10,7 +10,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -21,7 +20,9 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from predictor.sync.errors import Refused, StorageError
+from predictor.sync.errors import StorageError
+from registry.errors import Refused
+from registry.layout import Object
 
 _CHUNK_BYTES = 1 << 20
 _CLIENT = botocore.config.Config(
@@ -35,25 +36,6 @@ _CLIENT = botocore.config.Config(
 # All that boto3 raises where a network, a server or credentials are at fault: urllib3's own where TLS breaks in the
 # middle of a body, RuntimeError where refreshed credentials have expired already.
 _CLIENT_FAULTS = (BotoCoreError, HTTPClientError, IncompleteReadError, HTTPError, ResponseParserError, RuntimeError)
-
-
-@dataclass(frozen=True)
-class Object:
-    """A file of the repository.
-
-    Attributes:
-        key: path below the repository's root, with slashes.
-        size: in bytes.
-        etag: another one whenever the content is another one.
-        modified: by the clock of the storage.
-        link: a symbolic link, which is never followed.
-    """
-
-    key: str
-    size: int
-    etag: str
-    modified: datetime
-    link: bool = False
 
 
 class Storage(Protocol):

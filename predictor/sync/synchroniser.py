@@ -12,11 +12,10 @@ from datetime import UTC, datetime
 from threading import Event
 
 from predictor.sync.errors import StorageError, TritonError
-from predictor.sync.layout import read_layout
 from predictor.sync.mirror import CANDIDATE
 from predictor.sync.model import Listed, Model, Shared
 from predictor.sync.status import now
-from predictor.sync.storage import Object
+from registry.layout import Object, read_layout
 
 log = logging.getLogger("sync")
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.utils import triton_to_np_dtype
 
-from predictor.sync.errors import Refused
-from predictor.sync.golden import Arrays, read_golden, split_golden
 from predictor.sync.triton import Triton
+from registry.errors import Refused
+from registry.golden import Arrays, read_golden, split_golden
 
 Ask = Callable[[Arrays], Arrays]
 

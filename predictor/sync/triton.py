@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from predictor.command import PROOF_NAME
-from predictor.sync.errors import Refused, TritonError
-from predictor.sync.golden import Arrays
+from predictor.sync.errors import TritonError
+from registry.errors import Refused
+from registry.golden import Arrays
 
 _QUICK_S = 5.0
 _CHANNEL_ARGS = [

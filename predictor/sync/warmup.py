@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from predictor.sync.golden import Arrays, read_golden, split_golden
+from registry.golden import Arrays, read_golden, split_golden
 
 _FOLDER = "warmup"  # Triton's
 

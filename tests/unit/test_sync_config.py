@@ -7,8 +7,8 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from predictor.sync import allowlist
-from predictor.sync.config import (
+from registry import allowlist
+from registry.config import (
     MAX_BYTES,
     Policy,
     check,
@@ -21,7 +21,7 @@ from predictor.sync.config import (
     read_policy,
     with_policy_cleared,
 )
-from predictor.sync.errors import Refused
+from registry.errors import Refused
 
 SHIPPED = sorted((Path(__file__).parents[2] / "model_repository").glob("*/config.pbtxt"))
 WHERE = "digits/2/config.pbtxt"

@@ -15,13 +15,13 @@ import urllib3
 
 from predictor.settings import Settings
 from predictor.sync.errors import StorageError
-from predictor.sync.layout import read_layout
 from predictor.sync.mirror import Mirror
 from predictor.sync.model import Listed, Model, Shared
 from predictor.sync.staging import Request, fingerprint
 from predictor.sync.status import Status
-from predictor.sync.storage import FolderStorage, Object, _read, _translated
+from predictor.sync.storage import FolderStorage, _read, _translated
 from predictor.sync.triton import Triton
+from registry.layout import Object, read_layout
 from tests.support.ports import find_free_ports
 from tests.support.versions import Build, write
 

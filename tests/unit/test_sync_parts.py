@@ -10,17 +10,18 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from predictor.backends.artifact import TENSORS_IN, read_external_files
 from predictor.errors import StartError
-from predictor.sync import config as configs
-from predictor.sync.config import Policy
-from predictor.sync.errors import Refused, StorageError
-from predictor.sync.layout import read_layout, refuse_file
+from predictor.sync.errors import StorageError
 from predictor.sync.mirror import Mirror
 from predictor.sync.plan import choose
-from predictor.sync.storage import FolderStorage, Object, open_storage, read
+from predictor.sync.storage import FolderStorage, open_storage, read
 from predictor.sync.trial import _compare, _compare_detections
 from predictor.sync.warmup import add_warmup
+from registry import config as configs
+from registry.config import Policy
+from registry.errors import Refused
+from registry.layout import Object, read_layout, refuse_file
+from registry.onnx_file import TENSORS_IN, read_external_files
 from tests.support.models import build_identity
 
 NOW = datetime.now(UTC)

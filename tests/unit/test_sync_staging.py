@@ -5,11 +5,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from predictor.sync import config as configs
-from predictor.sync.errors import Incomplete, Refused
-from predictor.sync.layout import read_layout
 from predictor.sync.staging import Request, stage
 from predictor.sync.storage import FolderStorage
+from registry import config as configs
+from registry.errors import Incomplete, Refused
+from registry.layout import read_layout
 from tests.support.models import build_identity
 
 ONNX = 'backend: "onnxruntime"'

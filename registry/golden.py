@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictor.sync.errors import Refused
+from registry.errors import Refused
 
 Arrays = Mapping[str, NDArray[Any]]
 

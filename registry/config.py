@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelVersionPolicy
 
-from predictor.sync.allowlist import refuse_unlisted
-from predictor.sync.errors import Refused
+from registry.allowlist import refuse_unlisted
+from registry.errors import Refused
 
 MAX_BYTES = 1024 * 1024
 MAX_REASON = 200

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from predictor.sync.errors import Refused
+from registry.errors import Refused
 
 MAX_INSTANCES = 64
 MAX_WARMUP_RUNS = 1000

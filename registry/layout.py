@@ -4,12 +4,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from predictor.sync.storage import Object
-
-SCHEMA_FILE = Path(__file__).resolve().parents[2] / "model_repository" / "manifest.schema.json"
+SCHEMA_FILE = Path(__file__).resolve().parents[1] / "model_repository" / "manifest.schema.json"
 SCHEMA: Mapping[str, Any] = json.loads(SCHEMA_FILE.read_bytes())
 
 CONFIG = "config.pbtxt"
@@ -30,6 +29,25 @@ def _rule(name: str) -> re.Pattern[str]:
 _MODEL, _VERSION, _FILE = _rule("model_name"), _rule("version"), _rule("file_name")
 # All that a version may hold: nothing of it is run as code. `python -m export fetch` writes nothing else either.
 _VERSION_FILE = _rule("version_file")
+
+
+@dataclass(frozen=True)
+class Object:
+    """A file of the repository.
+
+    Attributes:
+        key: path below the repository's root, with slashes.
+        size: in bytes.
+        etag: another one whenever the content is another one.
+        modified: by the clock of the storage.
+        link: a symbolic link, which is never followed.
+    """
+
+    key: str
+    size: int
+    etag: str
+    modified: datetime
+    link: bool = False
 
 
 @dataclass

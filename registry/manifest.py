@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import jsonschema
 
-from predictor.sync.errors import Refused
-from predictor.sync.layout import SCHEMA
+from registry.errors import Refused
+from registry.layout import SCHEMA
 
 _VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 

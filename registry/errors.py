@@ -1,0 +1,35 @@
+"""Why a version is not taken.
+
+RepositoryError
+  Refused        it never will be: remembered until it changes
+  Incomplete     something of it is still to come
+"""
+
+_LONGEST = 600
+
+
+class RepositoryError(Exception):
+    """Root of the tree; the message says what, got and expected.
+
+    It may quote what somebody wrote into the bucket: nothing of it can end a line of the log, or steer a terminal.
+    """
+
+    def __str__(self) -> str:
+        text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in super().__str__())
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+class Refused(RepositoryError):
+    """A version that must not serve; the message says why."""
+
+
+class Incomplete(RepositoryError):
+    """A version that waits for something; the message says what for.
+
+    Attributes:
+        patient: it will come, however long that takes; else a version that does not change for a while is refused.
+    """
+
+    def __init__(self, message: str, *, patient: bool = False) -> None:
+        super().__init__(message)
+        self.patient = patient
