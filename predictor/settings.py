@@ -7,8 +7,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from predictor.cpus import cpu_limit
-
-DEFAULT_PROFILE = "fp32"
+from registry.layout import DEFAULT_PROFILE
 
 
 class Settings(BaseSettings):
@@ -39,6 +38,8 @@ class Settings(BaseSettings):
             `<model>/configs/<profile>.pbtxt`. A model without it, and `fp32`, run as their config.pbtxt says.
         cpus: CPUs that Triton may use, for threads and instances that no config sets; by default the CPU limit of this
             process's own container.
+        plans: Whether TensorRT plans, and ONNX graphs that hold compiled engines, may be loaded. They are code: whoever
+            can write the repository runs it in Triton.
         pins: Versions to serve whatever the version policy says, as JSON by model: `{"digits": [3]}`.
     """
 
@@ -63,3 +64,4 @@ class Settings(BaseSettings):
     profile: str = Field(default=DEFAULT_PROFILE, pattern="^[a-z][0-9a-z-]*$")
     cpus: float = Field(default_factory=cpu_limit, gt=0)
     pins: dict[str, list[int]] = {}
+    plans: bool = False

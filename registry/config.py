@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelVersionPolicy
@@ -11,6 +12,7 @@ from registry.errors import Refused
 
 MAX_BYTES = 1024 * 1024
 MAX_REASON = 200
+_ENGINES_KEPT, _ENGINES_PREFIX = "trt_engine_cache_enable", "trt_engine_cache_prefix"
 # Of a platform, where a config names no backend.
 _BACKENDS = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt"}
 
@@ -99,19 +101,22 @@ def model_filename(config: ModelConfig | None) -> str:
     return config.default_model_filename or ("model.plan" if is_plan else "model.onnx")
 
 
-def check_formats(config: ModelConfig | None) -> None:
+def check_formats(config: ModelConfig | None, *, plans: bool) -> None:
     """Accept files in the format of the backend that reads them: what holds ONNX is looked into, and named so.
 
     Args:
         config: As it serves, with its profile.
+        plans: Whether TensorRT's plans may be loaded: they are code.
 
     Raises:
-        Refused: ONNX would be read from a file that ends otherwise, or a plan from one that ends so.
+        Refused: ONNX would be read from a file that ends otherwise, or a plan from one that ends so, or at all.
     """
     if config is None:
         return
     is_plan = config.default_model_filename.endswith(".plan")
     backend = config.backend or _BACKENDS.get(config.platform) or ("tensorrt" if is_plan else "onnxruntime")
+    if backend == "tensorrt" and not plans:
+        raise Refused("backend tensorrt: a plan is code; expected onnxruntime or openvino, or PREDICTOR_PLANS=true")
     suffix = ".plan" if backend == "tensorrt" else ".onnx"
     names = {"default_model_filename": model_filename(config)} | {
         f"cc_model_filenames['{capability}']": name for capability, name in config.cc_model_filenames.items()
@@ -119,6 +124,21 @@ def check_formats(config: ModelConfig | None) -> None:
     for where, name in names.items():
         if not name.endswith(suffix):
             raise Refused(f"{where}: got {name!r}, expected a file that ends in {suffix}: {backend} reads it")
+
+
+def keeps_engines(config: ModelConfig) -> bool:
+    """Whether ONNX Runtime's TensorRT keeps the engines that it builds."""
+    return any(accelerator.parameters.get(_ENGINES_KEPT) for accelerator in _gpu_accelerators(config))
+
+
+def name_engines(config: ModelConfig, prefix: str) -> None:
+    """Have engines kept under a prefix, in place: they are code, and found again by nothing but their names."""
+    for accelerator in _gpu_accelerators(config):
+        accelerator.parameters[_ENGINES_PREFIX] = prefix
+
+
+def _gpu_accelerators(config: ModelConfig) -> Any:
+    return config.optimization.execution_accelerators.gpu_execution_accelerator
 
 
 def contract(config: ModelConfig) -> bytes:

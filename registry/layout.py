@@ -14,6 +14,7 @@ SCHEMA: Mapping[str, Any] = json.loads(SCHEMA_FILE.read_bytes())
 CONFIG = "config.pbtxt"
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+DEFAULT_PROFILE = "fp32"
 _HIDDEN = re.compile(r"\.[^.]")
 # Files that only `export` writes into a version, and a manifest after them.
 EXPORTED = frozenset({CONFIG, GOLDEN, "parity.json"})

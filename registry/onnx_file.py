@@ -2,13 +2,14 @@
 
 import mmap
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 # Field numbers of ModelProto and OperatorSetIdProto in onnx.proto.
 _MODEL_IR_VERSION, _MODEL_OPSET_IMPORT = 1, 8
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
-# Where tensors are: message -> field -> message.
-TENSORS_IN: Mapping[str, Mapping[int, str]] = {
+# Where tensors and nodes are: message -> field -> message.
+MESSAGES_IN: Mapping[str, Mapping[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse_tensor"},
@@ -19,7 +20,22 @@ TENSORS_IN: Mapping[str, Mapping[int, str]] = {
     "tensor": {13: "external_data"},
 }
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_NODE_TYPE = 4
+_ENGINE = "EPContext"  # a node of ONNX Runtime's that holds, or names, what an execution provider compiled
 _LONGEST_VARINT = 10  # of 64 bits, seven in each byte
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an ONNX file refers to.
+
+    Attributes:
+        external: files that hold its weights, relative to it.
+        engines: how many of its nodes hold compiled engines.
+    """
+
+    external: frozenset[str]
+    engines: int
 
 
 def read_versions(path: Path) -> tuple[int, dict[str, int]]:
@@ -40,26 +56,35 @@ def read_versions(path: Path) -> tuple[int, dict[str, int]]:
     return ir_version, opsets
 
 
-def read_external_files(path: Path) -> set[str]:
-    """Return the files that hold weights of an ONNX file, relative to it.
+def read_facts(path: Path) -> Facts:
+    """Return what an ONNX file refers to, wherever in it a tensor or a node is.
 
     Raises:
         ValueError, IndexError, KeyError, RecursionError: it is no ONNX file.
     """
+    external, engines = set(), 0
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return set(_iterate_locations(data, range(len(data)), "model"))
+        for message, value in _iterate_texts(data, range(len(data)), "model"):
+            if message == "external_data":
+                external.add(value)
+            elif value == _ENGINE:
+                engines += 1
+    return Facts(frozenset(external), engines)
 
 
-def _iterate_locations(data: mmap.mmap, span: range, message: str) -> Iterator[str]:
+def _iterate_texts(data: mmap.mmap, span: range, message: str) -> Iterator[tuple[str, str]]:
+    """Yield the location of each tensor that is elsewhere, and the type of each node, with the message that has it."""
     if message == "external_data":
         entry = dict(_iterate_fields(data, span))
         if _read_string(data, entry.get(_ENTRY_KEY)) == "location":
-            yield _read_string(data, entry.get(_ENTRY_VALUE))
+            yield message, _read_string(data, entry.get(_ENTRY_VALUE))
         return
     for number, value in _iterate_fields(data, span):
-        inner = TENSORS_IN[message].get(number)
+        if message == "node" and number == _NODE_TYPE:
+            yield message, _read_string(data, value)
+        inner = MESSAGES_IN[message].get(number)
         if inner and isinstance(value, range):
-            yield from _iterate_locations(data, value, inner)
+            yield from _iterate_texts(data, value, inner)
 
 
 def _read_string(data: mmap.mmap, span: int | range | None) -> str:

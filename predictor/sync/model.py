@@ -11,11 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
 from predictor.settings import Settings
 from predictor.sync.errors import Passing, TritonError
 from predictor.sync.mirror import Generation, Mirror
 from predictor.sync.plan import choose
-from predictor.sync.staging import TEXT_BYTES, Request, check_arrived, fingerprint, golden_of, stage
+from predictor.sync.staging import Request, check_arrived, fingerprint, golden_of, stage
 from predictor.sync.status import ModelStatus, Status, VersionStatus, now
 from predictor.sync.storage import Storage, read
 from predictor.sync.trial import prove
@@ -23,6 +25,7 @@ from predictor.sync.triton import Died, ProcessDied, Triton
 from registry import config as configs
 from registry.config import Policy
 from registry.errors import Incomplete, Refused
+from registry.judgement import TEXT_BYTES, judge_config
 from registry.layout import CONFIG, MANIFEST, ModelFolder
 
 log = logging.getLogger("sync")
@@ -211,7 +214,7 @@ class Model:
             return False
         settings = self._shared.settings
         requests = {
-            version: Request(self.name, version, listed.folder, config, settings.profile, settings.cpus)
+            version: Request(self.name, version, listed.folder, config, settings.profile, settings.cpus, settings.plans)
             for version in listed.folder.versions
         }
         prints = {version: fingerprint(request) for version, request in requests.items()}
@@ -288,9 +291,8 @@ class Model:
         if item is None:
             self._config = ("", None)
         elif item.etag != self._config[0]:
-            config = configs.parse(read(self._shared.storage, item, limit=TEXT_BYTES), where=CONFIG)
-            configs.check(config, where=CONFIG)
-            self._config = (item.etag, config)
+            text = read(self._shared.storage, item, limit=TEXT_BYTES)
+            self._config = (item.etag, ModelConfig.FromString(judge_config(text, where=CONFIG)))
         _, config = self._config
         pins = self._shared.settings.pins.get(self.name)
         policy = configs.read_policy(config) if pins is None else Policy(latest=None, specific=frozenset(pins))

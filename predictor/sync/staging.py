@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from predictor.settings import DEFAULT_PROFILE
 from predictor.sync.errors import Passing
 from predictor.sync.storage import Storage, download, read
-from predictor.sync.threads import fill_threads
-from predictor.sync.warmup import add_warmup
 from registry import config as configs
 from registry.errors import Incomplete, Refused
-from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, MODEL_SUFFIXES, ModelFolder, Object, refuse_file
-from registry.manifest import Entry, read_manifest
-from registry.onnx_file import read_external_files
+from registry.judgement import TEXT_BYTES, Terms, Texts, complete_version, judge_texts
+from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, MODEL_SUFFIXES, ModelFolder, Object
+from registry.manifest import Entry
 
-TEXT_BYTES = 2**20  # of a config.pbtxt or manifest.json
 _SPARE_BYTES = 16 * 2**20  # left free on the disk
 
 
@@ -31,8 +27,7 @@ class Request:
         version: its number.
         folder: the model as it was listed.
         config: `ModelConfig` of the model's own config.pbtxt, or None where it has none.
-        profile: of the settings.
-        cpus: of the settings.
+        profile, cpus, plans: of the settings.
     """
 
     model: str
@@ -41,6 +36,7 @@ class Request:
     config: Any
     profile: str
     cpus: float
+    plans: bool = False
 
     @property
     def files(self) -> Mapping[str, Object]:
@@ -60,7 +56,7 @@ def fingerprint(request: Request) -> str:
         f"{path}\0{item.etag}\0{item.size}"
         for path, item in sorted([*shared.items(), *((f"./{name}", item) for name, item in request.files.items())])
     ]
-    lines.append(f"{request.version}\0{request.profile}\0{request.cpus:g}")
+    lines.append(f"{request.version}\0{request.profile}\0{request.cpus:g}\0{request.plans}")
     digest = hashlib.sha256("\n".join(lines).encode())
     if CONFIG not in request.files and request.config is not None:
         digest.update(configs.with_policy_cleared(request.config))
@@ -111,26 +107,20 @@ def golden_of(target: Path, version: int) -> Path | None:
 
 
 def _stage(storage: Storage, request: Request, target: Path, count: Callable[[int], None]) -> None:
-    entries = _read_entries(storage, request)
+    texts = _read_texts(storage, request)
+    terms = Terms(request.profile, request.cpus, request.plans, request.model)
+    entries = judge_texts(texts, terms)
+    _check_listed(request, entries)
     files = {name: request.files[name] for name in entries} if entries is not None else dict(request.files)
     shared = {path: item for path, item in request.folder.shared.items() if not _is_config(path)}
     _check_space(target, sum(item.size for item in (*files.values(), *shared.values())))
     version = target / str(request.version)
     version.mkdir(parents=True)
-    own = _own_config(storage, request)
-    config = _profile_config(storage, request, own, files)
     for name, item in files.items():
         digest = download(storage, item, version / name, count=count)
         if entries is not None and digest != entries[name].sha256:
             raise Refused(f"{name}: sha256 got {digest[:12]}..., expected {entries[name].sha256[:12]}... by {MANIFEST}")
-    _check_model_file(version, config)
-    config = fill_threads(config, cpus=request.cpus)
-    if golden := golden_of(target, request.version):
-        add_warmup(config, golden, target)
-    text = configs.compose(config, versions=[request.version])
-    (target / CONFIG).write_bytes(text)
-    # The config it serves with stays with it.
-    (version / CONFIG).write_bytes(text)
+    complete_version(version, texts, terms)
     for path, item in shared.items():
         (target / path).parent.mkdir(exist_ok=True)
         download(storage, item, target / path, count=count)
@@ -145,69 +135,23 @@ def _shared_profile(request: Request) -> str:
     return f"configs/{request.profile}.pbtxt"
 
 
-def _read_entries(storage: Storage, request: Request) -> Mapping[str, Entry] | None:
-    """What manifest.json lists; None where there is none."""
-    if MANIFEST not in request.files:
-        return None
-    data = read(storage, request.files[MANIFEST], limit=TEXT_BYTES)
-    entries = read_manifest(data, where=MANIFEST)
-    for name, entry in entries.items():
+def _read_texts(storage: Storage, request: Request) -> Texts:
+    """What says how the version serves, unread."""
+    names = request.files.keys() & {MANIFEST, CONFIG, f"{request.profile}.pbtxt"}
+    own = {name: read(storage, request.files[name], limit=TEXT_BYTES) for name in sorted(names)}
+    item = None if CONFIG in own else request.folder.shared.get(_shared_profile(request))
+    shared = None if item is None else read(storage, item, limit=TEXT_BYTES)
+    return Texts(own, shared, b"" if request.config is None else request.config.SerializeToString())
+
+
+def _check_listed(request: Request, entries: Mapping[str, Entry] | None) -> None:
+    """What manifest.json lists has come."""
+    for name, entry in (entries or {}).items():
         item = request.files.get(name)
-        if reason := refuse_file(name):
-            raise Refused(f"{MANIFEST}: {reason}")
         if item is None:
             raise Incomplete(f"waits for {name}, listed in {MANIFEST}")
         if item.size != entry.size:
             raise Incomplete(f"{name}: got {item.size} bytes, expected {entry.size} by {MANIFEST}")
-    return entries
-
-
-def _own_config(storage: Storage, request: Request) -> Any:
-    """`ModelConfig` that the version serves with: its own, or the model's."""
-    if CONFIG in request.files:
-        return _read_config(storage, request.files[CONFIG], request)
-    return request.config
-
-
-def _profile_config(storage: Storage, request: Request, own: Any, files: Mapping[str, Object]) -> Any:
-    """The config of the profile, which says so; `own` where the version has none.
-
-    A version with a config of its own brings its profiles too: those of the model belong to other files.
-    """
-    item = files.get(f"{request.profile}.pbtxt")
-    if item is None and CONFIG not in files:
-        item = request.folder.shared.get(_shared_profile(request))
-    if item is None or request.profile == DEFAULT_PROFILE:
-        return own
-    config = configs.merge_variant(_read_config(storage, item, request), own)
-    config.parameters["profile"].string_value = request.profile
-    return config
-
-
-def _read_config(storage: Storage, item: Object, request: Request) -> Any:
-    where = item.key.removeprefix(f"{request.model}/")
-    config = configs.parse(read(storage, item, limit=TEXT_BYTES), where=where)
-    configs.check(config, where=where)
-    return config
-
-
-def _check_model_file(version: Path, config: Any) -> None:
-    """The model file is there, and with it every file that holds its weights."""
-    configs.check_formats(config)
-    # Triton takes the one for its kind of GPU, and the default where there is none.
-    named = [configs.model_filename(config), *sorted(config.cc_model_filenames.values() if config else ())]
-    if not any((version / name).exists() for name in named):
-        raise Incomplete(f"waits for {' or '.join(named)}")
-    for path in version.glob("*.onnx"):
-        try:
-            external = read_external_files(path)
-        except (ValueError, IndexError, KeyError, RecursionError) as exc:
-            raise Refused(f"{path.name}: no ONNX file: {exc or type(exc).__name__}") from exc
-        for name in sorted(external):
-            if refuse_file(name):
-                raise Refused(f"{path.name}: external data {name!r:.80}: expected a file beside it")
-            if not (version / name).exists():
-                raise Incomplete(f"waits for {name}, external data of {path.name}")
 
 
 def _check_space(target: Path, size: int) -> None:

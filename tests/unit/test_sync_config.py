@@ -15,8 +15,10 @@ from registry.config import (
     check_formats,
     compose,
     contract,
+    keeps_engines,
     merge_variant,
     model_filename,
+    name_engines,
     parse,
     read_policy,
     with_policy_cleared,
@@ -510,7 +512,7 @@ def test_file_in_the_format_of_another_backend_is_refused(text: str, says: str) 
     config = parse(text.encode(), where="config.pbtxt")
     check(config, where="config.pbtxt")
     with pytest.raises(Refused, match=says):
-        check_formats(config)
+        check_formats(config, plans=True)
 
 
 @pytest.mark.parametrize(
@@ -525,4 +527,25 @@ def test_file_in_the_format_of_another_backend_is_refused(text: str, says: str) 
     ],
 )
 def test_file_in_the_format_of_its_backend_is_accepted(text: str) -> None:
-    check_formats(parse(text.encode(), where="config.pbtxt"))
+    check_formats(parse(text.encode(), where="config.pbtxt"), plans=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['backend: "tensorrt"', 'platform: "tensorrt_plan"', 'default_model_filename: "model.plan"'],
+)
+def test_plan_is_refused_where_no_setting_allows_plans(text: str) -> None:
+    with pytest.raises(Refused, match="a plan is code; expected onnxruntime or openvino, or PREDICTOR_PLANS=true"):
+        check_formats(parse(text.encode(), where="config.pbtxt"), plans=False)
+
+
+def test_engines_are_kept_under_a_name_that_no_config_chooses() -> None:
+    kept = 'parameters { key: "trt_engine_cache_enable" value: "1" }'
+    named = 'parameters { key: "trt_engine_cache_prefix" value: "other-model" }'
+    text = "optimization { execution_accelerators { gpu_execution_accelerator { name: 'tensorrt' %s } } }"
+    config = parse((text % (kept + named)).encode(), where="config.pbtxt")
+    assert keeps_engines(config)
+    name_engines(config, "digits-0123")
+    (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert accelerator.parameters["trt_engine_cache_prefix"] == "digits-0123"
+    assert not keeps_engines(parse((text % "").encode(), where="config.pbtxt"))

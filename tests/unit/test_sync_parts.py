@@ -16,12 +16,12 @@ from predictor.sync.mirror import Mirror
 from predictor.sync.plan import choose
 from predictor.sync.storage import FolderStorage, open_storage, read
 from predictor.sync.trial import _compare, _compare_detections
-from predictor.sync.warmup import add_warmup
 from registry import config as configs
 from registry.config import Policy
 from registry.errors import Refused
 from registry.layout import Object, read_layout, refuse_file
-from registry.onnx_file import TENSORS_IN, read_external_files
+from registry.onnx_file import MESSAGES_IN, read_facts
+from registry.warmup import add_warmup
 from tests.support.models import build_identity
 
 NOW = datetime.now(UTC)
@@ -235,9 +235,9 @@ def test_external_data_is_found_wherever_a_tensor_is(tmp_path: Path) -> None:
     model.graph.node.append(onnx.helper.make_node("If", ["c"], ["d"], then_branch=branch, else_branch=branch))
     path = tmp_path / "model.onnx"
     path.write_bytes(model.SerializeToString())
-    assert read_external_files(path) == {"model.data", "more.data", "../up"}
+    assert read_facts(path).external == {"model.data", "more.data", "../up"}
     path.write_bytes(build_identity())
-    assert read_external_files(path) == set()
+    assert read_facts(path).external == set()
 
 
 def messages_with_tensors() -> dict[str, dict[int, str]]:
@@ -282,7 +282,7 @@ def test_every_place_of_a_tensor_is_walked() -> None:
         names[message]: {number: names[inner] for number, inner in fields.items()}
         for message, fields in messages_with_tensors().items()
     }
-    assert dict(TENSORS_IN) == expected | {"tensor": {13: "external_data"}}
+    assert dict(MESSAGES_IN) == expected | {"tensor": {13: "external_data"}}
 
 
 @pytest.mark.parametrize(
@@ -299,4 +299,4 @@ def test_every_place_of_a_tensor_is_walked() -> None:
 def test_broken_numbers_of_an_onnx_file_are_told_at_once(tmp_path: Path, data: bytes, says: str) -> None:
     (tmp_path / "model.onnx").write_bytes(data)
     with pytest.raises(ValueError, match=says):
-        read_external_files(tmp_path / "model.onnx")
+        read_facts(tmp_path / "model.onnx")

@@ -16,7 +16,7 @@ ONNX = 'backend: "onnxruntime"'
 PLANS = 'backend: "tensorrt" cc_model_filenames { key: "9.0" value: "model.cc90.plan" }'
 
 
-def staged(folder: Path, config: str, **files: bytes) -> Path:
+def staged(folder: Path, config: str, *, plans: bool = False, **files: bytes) -> Path:
     """Stage version 1 of a repository with this config of the model and these files, and return its folder."""
     repository = folder / "repository"
     version = repository / "some" / "1"
@@ -28,7 +28,7 @@ def staged(folder: Path, config: str, **files: bytes) -> Path:
     models, ignored = read_layout(storage.list())
     assert not ignored
     own = configs.parse(config.encode(), where="config.pbtxt")
-    request = Request("some", 1, models["some"], own, profile="fp32", cpus=2)
+    request = Request("some", 1, models["some"], own, profile="fp32", cpus=2, plans=plans)
     stage(storage, request, folder / "target", count=lambda _: None)
     return folder / "target" / "1"
 
@@ -70,9 +70,36 @@ def test_onnx_under_the_name_of_a_plan_is_refused(tmp_path: Path) -> None:
 
 
 def test_plan_of_one_kind_of_gpu_is_enough(tmp_path: Path) -> None:
-    assert (staged(tmp_path, PLANS, model_cc90_plan=b"plan") / "model.cc90.plan").exists()
+    assert (staged(tmp_path, PLANS, plans=True, model_cc90_plan=b"plan") / "model.cc90.plan").exists()
 
 
 def test_version_without_any_file_that_its_config_names_is_waited_for(tmp_path: Path) -> None:
     with pytest.raises(Incomplete, match=r"waits for model\.plan or model\.cc90\.plan"):
-        staged(tmp_path, PLANS, model_onnx=build_identity())
+        staged(tmp_path, PLANS, plans=True, model_onnx=build_identity())
+
+
+def test_plan_is_refused_where_no_setting_allows_it(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="a plan is code"):
+        staged(tmp_path, PLANS, model_cc90_plan=b"plan")
+
+
+def with_engine(*, inside: str) -> bytes:
+    """A model one of whose nodes holds an engine."""
+    model = onnx.load_from_string(build_identity())
+    engine = onnx.helper.make_node("EPContext", ["x"], ["e"], domain="com.microsoft", ep_cache_context=b"engine")
+    if inside == "graph":
+        model.graph.node.append(engine)
+    elif inside == "function":
+        model.functions.add(name="f", domain="d").node.append(engine)
+    else:
+        branch = onnx.helper.make_graph([engine], "b", [], [])
+        model.graph.node.append(onnx.helper.make_node("If", ["c"], ["d"], then_branch=branch, else_branch=branch))
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("inside", ["graph", "function", "branch"])
+def test_graph_that_holds_an_engine_is_refused_where_no_setting_allows_plans(tmp_path: Path, inside: str) -> None:
+    model = with_engine(inside=inside)
+    with pytest.raises(Refused, match="EPContext, which hold compiled engines"):
+        staged(tmp_path / "refused", ONNX, model_onnx=model)
+    assert staged(tmp_path / "allowed", ONNX, plans=True, model_onnx=model).exists()

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from predictor.sync.threads import fill_threads
+from registry.threads import fill_threads
 
 CPU = "instance_group { kind: KIND_CPU }"
 

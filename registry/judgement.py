@@ -1,0 +1,225 @@
+"""The judgement of a version: of its texts before its files are fetched, and of its files as they lie in a folder.
+
+All that reads them runs in a process of its own, see `confinement`; what is exported here calls it there.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from registry import config as configs
+from registry.confinement import confined
+from registry.errors import Incomplete, Refused
+from registry.golden import read_golden
+from registry.layout import CONFIG, DEFAULT_PROFILE, GOLDEN, MANIFEST, refuse_file
+from registry.manifest import Entry, read_manifest
+from registry.onnx_file import read_facts
+from registry.threads import fill_threads
+from registry.warmup import add_warmup
+
+TEXT_BYTES = 2**20  # of a config.pbtxt or manifest.json
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What says what a version is.
+
+    Attributes:
+        own: texts of the version's folder, by file name: manifest.json, config.pbtxt, those of profiles.
+        shared: config of the profile that the model has for versions without one.
+        model: the model's own config, judged, serialised; empty where it has none.
+    """
+
+    own: Mapping[str, bytes]
+    shared: bytes | None = None
+    model: bytes = b""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How versions are to serve.
+
+    Attributes:
+        profile: of the settings.
+        cpus: that Triton may use; 0: threads stay as the config has them.
+        plans: whether TensorRT plans, and graphs that hold compiled engines, may be loaded: they are code.
+        model: whose engines are kept under its name and the digest of its files; empty: as the config has it.
+    """
+
+    profile: str = DEFAULT_PROFILE
+    cpus: float = 0
+    plans: bool = False
+    model: str = ""
+
+
+def judge_config(text: bytes, *, where: str) -> bytes:
+    """Read and judge one config.pbtxt; the `ModelConfig`, serialised.
+
+    Raises:
+        Refused: see `config.parse`, `config.check`.
+        OSError, Defect: see `confined`; so it is below.
+    """
+    encoded: str = confined(_judge_config, text, where)
+    return base64.b64decode(encoded)
+
+
+def judge_texts(texts: Texts, terms: Terms) -> Mapping[str, Entry] | None:
+    """Judge what is read before the files are; what manifest.json lists, None where there is none.
+
+    Raises:
+        Refused: a text is not what it must be.
+    """
+    entries: dict[str, list[Any]] | None = confined(_judge_texts, texts, terms)
+    return None if entries is None else {name: Entry(*entry) for name, entry in entries.items()}
+
+
+def complete_version(version: Path, texts: Texts, terms: Terms) -> None:
+    """Judge the files of a version, and write the config.pbtxt that Triton gets over it, warm-up included.
+
+    Args:
+        version: its folder, in a model's folder that is the version's alone.
+        texts: judged.
+        terms: how it serves.
+
+    Raises:
+        Refused: a file is not what it must be.
+        Incomplete: a file is missing.
+    """
+    confined(_complete_version, version, texts, terms)
+
+
+def judge_version(version: Path, texts: Texts, terms: Terms) -> None:
+    """Judge texts and files of a version as they lie in a folder, and write nothing.
+
+    Raises:
+        Refused, Incomplete: as above.
+    """
+    confined(_judge_version, version, texts, terms)
+
+
+def read_texts(version: Path) -> Texts:
+    """The texts of a version in a local folder.
+
+    Raises:
+        Refused: one is too large, or a name is no file of a version.
+        OSError: it cannot be read.
+    """
+    own = {}
+    for path in sorted(version.iterdir()):
+        if reason := refuse_file(path.name):
+            raise Refused(reason)
+        if path.is_symlink() or not path.is_file():
+            raise Refused(f"{path.name}: got a link or a folder, expected a file")
+        if path.name == MANIFEST or path.suffix == ".pbtxt":
+            size = path.stat().st_size
+            if size > TEXT_BYTES:
+                raise Refused(f"{path.name}: got {size} bytes, expected at most {TEXT_BYTES}")
+            own[path.name] = path.read_bytes()
+    return Texts(own)
+
+
+# In the process
+
+
+def _judge_config(text: bytes, where: str) -> str:
+    return base64.b64encode(_read_config(text, where).SerializeToString()).decode()
+
+
+def _read_config(text: bytes, where: str) -> ModelConfig:
+    config = configs.parse(text, where=where)
+    configs.check(config, where=where)
+    return config
+
+
+def _judge_texts(texts: Texts, terms: Terms) -> dict[str, list[Any]] | None:
+    entries = read_manifest(texts.own[MANIFEST], where=MANIFEST) if MANIFEST in texts.own else None
+    for name in entries or ():
+        if reason := refuse_file(name):
+            raise Refused(f"{MANIFEST}: {reason}")
+    _compose(texts, terms)
+    return None if entries is None else {name: [entry.sha256, entry.size] for name, entry in entries.items()}
+
+
+def _judge_version(version: Path, texts: Texts, terms: Terms) -> None:
+    _judge_texts(texts, terms)
+    for name, text in texts.own.items():
+        if name.endswith(".pbtxt"):
+            _read_config(text, name)
+    config = _compose(texts, terms)
+    _judge_files(version, config, plans=terms.plans)
+    if (version / GOLDEN).exists():
+        read_golden(version / GOLDEN)
+
+
+def _complete_version(version: Path, texts: Texts, terms: Terms) -> None:
+    config = _compose(texts, terms)
+    _judge_files(version, config, plans=terms.plans)
+    config = fill_threads(config, cpus=terms.cpus)
+    if (version / GOLDEN).exists():
+        add_warmup(config, version / GOLDEN, version.parent)
+    if terms.model and configs.keeps_engines(config):
+        configs.name_engines(config, f"{terms.model}-{_digest(version)[:16]}")
+    text = configs.compose(config, versions=[int(version.name)])
+    (version.parent / CONFIG).write_bytes(text)
+    # The config it serves with stays with it.
+    (version / CONFIG).write_bytes(text)
+
+
+def _compose(texts: Texts, terms: Terms) -> ModelConfig | None:
+    """The config that the version serves with: its own or the model's, with the profile where there is one.
+
+    A version with a config of its own brings its profiles too: those of the model belong to other files.
+    """
+    own = ModelConfig.FromString(texts.model) if texts.model else None
+    has_own = CONFIG in texts.own
+    if has_own:
+        own = _read_config(texts.own[CONFIG], CONFIG)
+    name = f"{terms.profile}.pbtxt"
+    text = texts.own.get(name)
+    if MANIFEST in texts.own and name not in read_manifest(texts.own[MANIFEST], where=MANIFEST):
+        text = None  # no part of the version
+    if text is None and not has_own:
+        name, text = f"configs/{name}", texts.shared
+    if text is not None and terms.profile != DEFAULT_PROFILE:
+        own = configs.merge_variant(_read_config(text, name), own)
+        own.parameters["profile"].string_value = terms.profile
+    configs.check_formats(own, plans=terms.plans)
+    return own
+
+
+def _digest(version: Path) -> str:
+    """SHA-256 of all that engines are built from."""
+    digest = hashlib.sha256()
+    for path in sorted(version.iterdir()):
+        if path.suffix != ".pbtxt":
+            with path.open("rb") as file:
+                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _judge_files(version: Path, config: ModelConfig | None, *, plans: bool) -> None:
+    """The model file is there, and with it every file that holds its weights; nothing of it is code."""
+    # Triton takes the one for its kind of GPU, and the default where there is none.
+    named = [configs.model_filename(config), *sorted(config.cc_model_filenames.values() if config else ())]
+    if not any((version / name).exists() for name in named):
+        raise Incomplete(f"waits for {' or '.join(named)}")
+    for path in sorted(version.glob("*.onnx")):
+        try:
+            facts = read_facts(path)
+        except (ValueError, IndexError, KeyError, RecursionError) as exc:
+            raise Refused(f"{path.name}: no ONNX file: {exc or type(exc).__name__}") from exc
+        if facts.engines and not plans:
+            raise Refused(
+                f"{path.name}: got {facts.engines} nodes EPContext, which hold compiled engines, expected none: they "
+                "are code; PREDICTOR_PLANS=true allows them"
+            )
+        for name in sorted(facts.external):
+            if refuse_file(name):
+                raise Refused(f"{path.name}: external data {name!r:.80}: expected a file beside it")
+            if not (version / name).exists():
+                raise Incomplete(f"waits for {name}, external data of {path.name}")
