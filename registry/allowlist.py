@@ -5,9 +5,10 @@ nothing is accepted that `_MODEL` does not list, and a field that a later Triton
 Numbers that decide how much is allocated or started are bounded.
 """
 
+import ast
 import operator
 import re
-from collections.abc import Callable, Mapping, MutableSequence
+from collections.abc import Callable, Iterable, Mapping, MutableSequence
 from functools import reduce
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,9 +17,20 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from registry.errors import Refused
 
-MAX_INSTANCES = 64
+MAX_ENTRIES = 1024  # of a list or a map: the longest that is known in the field, bindings of a large graph, is a tenth
+MAX_NAME = 512  # characters of a tensor's name: exporters write paths of modules
+MAX_TENSOR_DIMS = 16  # NumPy's and Triton's clients take 32
+MAX_ELEMENTS = 2**26  # of a tensor: a picture of 4,700 x 4,700 in FP32, 256 MiB; the trial holds one twice
+MAX_BATCH_ELEMENTS = 2**28  # of a batch that OpenVINO makes room for when it loads: 1 GiB in FP32
+MAX_SIDE_PX = 8192  # of `imgsz`: twice what the largest aerial models take
+MAX_STRIDE = 1024  # of a grid: detectors have 8 to 128
+MAX_CHANNELS = 64  # of a picture: satellites have 13
+MAX_LABELS = 100_000  # ImageNet-21k has 21,843
+MAX_LABEL = 1000  # characters of a label or of a feature's name
+MAX_DELAY_US = 60_000_000  # that a request may wait for others to join it: a minute is longer than any client waits
+MAX_INSTANCES = 64  # each is a process or a stream with its own copy of what it works on
 MAX_WARMUP_RUNS = 1000
-MAX_WARMUP_ELEMENTS = 100_000_000
+MAX_WARMUP_ELEMENTS = 100_000_000  # of all runs together: 20 pictures of 1280 x 1280
 
 
 class _Rule(NamedTuple):
@@ -76,6 +88,9 @@ _TEXT_FILE = _like(r"[0-9a-z][0-9a-z.-]*\.txt", "a file name of 0-9 a-z . - that
 _MODEL_FILE = _like(
     r"[0-9a-z][0-9a-z.-]*\.(onnx|plan)", "a file name of 0-9 a-z . - that ends in .onnx or .plan, without a folder"
 )
+_NAME = _Rule(f"at most {MAX_NAME} characters", lambda value: 0 < len(value) <= MAX_NAME)
+_DIM = _number(-1, MAX_ELEMENTS)
+_BATCH = _number(0, 2**20)
 _SHAPES = _like("[0-9A-Za-z_./:,-]+", "such as image:1x3x640x640")
 # The name of an instance group becomes part of a shell command where the backend is Python-based: $(...) in it runs.
 _IDENTIFIER = _like("[0-9A-Za-z][0-9A-Za-z_.-]{0,62}", "at most 63 of 0-9 A-Z a-z _ . -")
@@ -83,15 +98,17 @@ _IDENTIFIER = _like("[0-9A-Za-z][0-9A-Za-z_.-]{0,62}", "at most 63 of 0-9 A-Z a-
 _LABEL = _like("[A-Za-z][0-9A-Za-z_]*", "letters, digits, _")
 
 _TENSOR: _Table = {
-    **_each(_ANY, "name", "dims", "is_shape_tensor", "is_non_linear_format_io"),
+    **_each(_ANY, "is_shape_tensor", "is_non_linear_format_io"),
+    "name": _NAME,
+    "dims": _DIM,
     "data_type": _enum(pb.DataType),
-    "reshape": _each(_ANY, "shape"),
+    "reshape": _each(_DIM, "shape"),
 }
 _QUEUE_POLICY: _Table = {
     **_each(_ANY, "default_timeout_microseconds", "allow_timeout_override", "max_queue_size"),
     "timeout_action": _enum(pb.ModelQueuePolicy.TimeoutAction),
 }
-_GRAPH: _Table = {"batch_size": _ANY, "input": _Map(_ANY, {"dim": _ANY})}
+_GRAPH: _Table = {"batch_size": _BATCH, "input": _Map(_NAME, {"dim": _DIM})}
 # ONNX Runtime's CUDA takes addresses of functions too. Of its TensorRT, whatever reads or writes a file is left out:
 # calibration tables, plugin libraries, dumps; engines may be kept in one folder.
 _GPU_OPTIONS: _Table = {
@@ -145,7 +162,9 @@ _MODEL: _Table = {
     },
     "output": {**_TENSOR, "label_filename": _TEXT_FILE},
     "dynamic_batching": {
-        **_each(_ANY, "preferred_batch_size", "max_queue_delay_microseconds", "preserve_ordering"),
+        "preferred_batch_size": _BATCH,
+        "max_queue_delay_microseconds": _number(0, MAX_DELAY_US),
+        "preserve_ordering": _ANY,
         "priority_levels": _COUNT,
         "default_priority_level": _COUNT,
         "default_queue_policy": _QUEUE_POLICY,
@@ -181,9 +200,10 @@ _MODEL: _Table = {
     "metric_tags": _Map(_LABEL, _ANY),
     "parameters": {key: {"string_value": rule} for key, rule in _PARAMETERS.items()},
     "model_warmup": {
-        **_each(_ANY, "name", "batch_size", "count"),
+        **_each(_ANY, "batch_size", "count"),
+        "name": _NAME,
         "inputs": _Map(
-            _ANY,
+            _NAME,
             {
                 **_each(_ANY, "zero_data", "random_data"),
                 "data_type": _enum(pb.DataType),
@@ -209,6 +229,8 @@ def refuse_unlisted(config: ModelConfig) -> None:
 
 def _check(value: Any, allowed: _Allowed, path: str) -> None:
     """Walk a message, a map, a repeated field or a single value."""
+    if isinstance(value, MutableSequence | Mapping) and len(value) > MAX_ENTRIES:
+        raise Refused(f"{path}: got {len(value)} entries, expected at most {MAX_ENTRIES}")
     if isinstance(value, MutableSequence):
         for index, element in enumerate(value):
             _check(element, allowed, f"{path}[{index}]")
@@ -247,16 +269,85 @@ def _check_sums(config: ModelConfig) -> None:
     instances = sum(max(group.count, 1) * max(len(group.gpus), 1) for group in config.instance_group)
     if instances > MAX_INSTANCES:
         raise Refused(f"instance_group: got {instances} instances, expected at most {MAX_INSTANCES}")
+    _check_warmup(config)
+    _check_tensors(config)
+    _check_metadata(config)
+
+
+def _check_warmup(config: ModelConfig) -> None:
     runs = sum(max(sample.count, 1) for sample in config.model_warmup)
     if runs > MAX_WARMUP_RUNS:
         raise Refused(f"model_warmup: got {runs} runs, expected at most {MAX_WARMUP_RUNS}")
     elements = sum(
-        reduce(lambda product, dim: min(product * dim, MAX_WARMUP_ELEMENTS + 1), tensor.dims, max(sample.batch_size, 1))
+        _multiply((max(sample.count, 1), max(sample.batch_size, 1), *tensor.dims), most=MAX_WARMUP_ELEMENTS)
         for sample in config.model_warmup
         for tensor in sample.inputs.values()
     )
     if elements > MAX_WARMUP_ELEMENTS:
-        raise Refused(f"model_warmup: got {elements} elements or more, expected at most {MAX_WARMUP_ELEMENTS}")
+        raise Refused(f"model_warmup: got more than {MAX_WARMUP_ELEMENTS} elements in all runs, expected fewer")
+
+
+def _check_tensors(config: ModelConfig) -> None:
+    for where, tensors in (("input", config.input), ("output", config.output)):
+        for index, tensor in enumerate(tensors):
+            for name, dims in (("dims", tensor.dims), ("reshape.shape", tensor.reshape.shape)):
+                if len(dims) > MAX_TENSOR_DIMS:
+                    raise Refused(f"{where}[{index}].{name}: got {len(dims)}, expected at most {MAX_TENSOR_DIMS}")
+                if _multiply(map(abs, dims), most=MAX_ELEMENTS) > MAX_ELEMENTS:
+                    raise Refused(
+                        f"{where}[{index}].{name}: got {_shorten(list(dims))}, expected at most {MAX_ELEMENTS} elements"
+                    )
+            batch = _multiply((config.max_batch_size, *map(abs, tensor.dims)), most=MAX_BATCH_ELEMENTS)
+            if config.backend == "openvino" and batch > MAX_BATCH_ELEMENTS:
+                raise Refused(
+                    f"max_batch_size: got {config.max_batch_size} of {where} {_shorten(tensor.name)}, expected at most "
+                    f"{MAX_BATCH_ELEMENTS} elements in a batch of openvino"
+                )
+
+
+def _check_metadata(config: ModelConfig) -> None:
+    """Check the numbers of `parameters.metadata` that the transformer makes room by; the rest it judges itself."""
+    if "metadata" not in config.parameters:
+        return
+    text = config.parameters["metadata"].string_value
+    try:
+        metadata = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested deeply
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise Refused(f"parameters.metadata: got {_shorten(text)}, expected a Python dict")
+    imgsz = metadata.get("imgsz", 1)
+    sides = imgsz if isinstance(imgsz, list | tuple) else [imgsz, imgsz]
+    channels = metadata.get("channels", 1)
+    _check_numbers("imgsz", [*sides], MAX_SIDE_PX)
+    _check_numbers("channels", [channels], MAX_CHANNELS)
+    _check_numbers("stride", [metadata.get("stride", 1)], MAX_STRIDE)
+    if _multiply((*sides, channels), most=MAX_ELEMENTS) > MAX_ELEMENTS:
+        raise Refused(f"parameters.metadata: imgsz: got {_shorten(imgsz)}, expected at most {MAX_ELEMENTS} elements")
+    for key in ("names", "features"):
+        words = metadata.get(key, ())
+        words = list(words.values()) if isinstance(words, dict) else words
+        if not isinstance(words, list | tuple):
+            raise Refused(f"parameters.metadata: {key}: got {_shorten(words)}, expected a dict or a list")
+        if len(words) > MAX_LABELS:
+            raise Refused(f"parameters.metadata: {key}: got {len(words)}, expected at most {MAX_LABELS}")
+        if long := next((word for word in words if not isinstance(word, str) or len(word) > MAX_LABEL), None):
+            raise Refused(
+                f"parameters.metadata: {key}: got {_shorten(long)}, expected texts of at most {MAX_LABEL} characters"
+            )
+
+
+def _check_numbers(key: str, numbers: list[Any], most: int) -> None:
+    for number in numbers:
+        if not isinstance(number, int) or not 1 <= number <= most:
+            raise Refused(
+                f"parameters.metadata: {key}: got {_shorten(number)}, expected a whole number from 1 to {most}"
+            )
+
+
+def _multiply(factors: Iterable[int], *, most: int) -> int:
+    """The product, or a number above `most` where it is above: factors may be many, and large."""
+    return reduce(lambda product, factor: min(product * factor, most + 1), factors, 1)
 
 
 def _shorten(value: Any) -> str:

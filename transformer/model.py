@@ -35,6 +35,8 @@ class TensorMetadata:
         return self.shape[1:]
 
 
+# What `parameters.metadata` may say: room is made by it. registry/allowlist.py gives the reasons.
+MAX_SIDE_PX, MAX_CHANNELS, MAX_STRIDE, MAX_LABELS = 8192, 64, 1024, 100_000
 # Of a profile that may change boxes.
 _REDUCES = "reduces_pictures"
 
@@ -102,7 +104,6 @@ def describe(config: Any, *, version: str) -> Model:
             raise ModelConfigError(
                 f"{config.name}: got {len(config.input)} inputs and {len(config.output)} outputs, expected one input"
             )
-    names = metadata.get("names", {})
     model = Model(
         name=config.name,
         version=version,
@@ -110,10 +111,10 @@ def describe(config: Any, *, version: str) -> Model:
         inputs=tuple(_tensor(config, proto) for proto in config.input),
         outputs=tuple(_tensor(config, proto) for proto in config.output),
         max_batch_size=max(config.max_batch_size, 1),
-        names=dict(enumerate(names)) if isinstance(names, list | tuple) else dict(names),
-        input_wh=_input_wh(metadata.get("imgsz")),
-        channels=int(metadata.get("channels", 3)),
-        stride=int(metadata.get("stride", 32)),
+        names=_names(config, metadata.get("names", {})),
+        input_wh=_input_wh(config, metadata.get("imgsz")),
+        channels=_whole(config, "channels", metadata.get("channels", 3), MAX_CHANNELS),
+        stride=_whole(config, "stride", metadata.get("stride", 32), MAX_STRIDE),
         end2end=bool(metadata.get("end2end", False)),
         features=tuple(metadata.get("features", ())),
         platform=config.platform or config.backend,
@@ -151,9 +152,27 @@ def _shape(config: Any, proto: Any) -> tuple[int, ...]:
     return (-1, *proto.dims) if config.max_batch_size > 0 else tuple(proto.dims)
 
 
-def _input_wh(imgsz: Any) -> tuple[int, int] | None:
+def _input_wh(config: Any, imgsz: Any) -> tuple[int, int] | None:
     """Ultralytics writes `[height, width]` or one number."""
     if imgsz is None:
         return None
-    height, width = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
-    return int(width), int(height)
+    sides = [imgsz, imgsz] if isinstance(imgsz, int) else imgsz
+    if not isinstance(sides, list | tuple) or len(sides) != 2:
+        raise ModelConfigError(f"{config.name}: imgsz in parameters.metadata: got {imgsz!r:.80}, expected one or two")
+    height, width = (_whole(config, "imgsz", side, MAX_SIDE_PX) for side in sides)
+    return width, height
+
+
+def _names(config: Any, names: Any) -> dict[int, str]:
+    if not isinstance(names, dict | list | tuple) or len(names) > MAX_LABELS:
+        got = f"{len(names)} names" if isinstance(names, dict | list | tuple) else repr(names)[:80]
+        raise ModelConfigError(f"{config.name}: names in parameters.metadata: got {got}, expected {MAX_LABELS} at most")
+    return dict(names) if isinstance(names, dict) else dict(enumerate(names))
+
+
+def _whole(config: Any, key: str, number: Any, most: int) -> int:
+    if not isinstance(number, int) or not 1 <= number <= most:
+        raise ModelConfigError(
+            f"{config.name}: {key} in parameters.metadata: got {number!r:.80}, expected a whole number from 1 to {most}"
+        )
+    return number

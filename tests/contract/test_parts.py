@@ -12,7 +12,8 @@ import grpc.aio
 import pytest
 
 from predictor.settings import Settings as PredictorSettings
-from transformer import SERVER_NAME, __version__, arguments, errors
+from registry import allowlist
+from transformer import SERVER_NAME, __version__, arguments, errors, model
 from transformer.predictor import translate
 from transformer.settings import TransformerSettings
 
@@ -64,6 +65,11 @@ def test_pure_modules_import_nothing_that_talks() -> None:
 def test_what_serves_needs_no_torch(part: str) -> None:
     for path in (ROOT / part).rglob("*.py"):
         assert not {name.split(".")[0] for name in imports(path)} & HEAVY, path
+
+
+def test_what_room_is_made_by_has_one_bound_in_both_parts() -> None:
+    for name in ("MAX_SIDE_PX", "MAX_CHANNELS", "MAX_STRIDE", "MAX_LABELS"):
+        assert getattr(model, name) == getattr(allowlist, name), name
 
 
 def test_no_test_file_imports_another() -> None:

@@ -57,6 +57,17 @@ def test_describe_without_batching_takes_the_first_dimension_as_the_batch() -> N
         ("{'names': {}}", "got None, expected one of"),
         ("{'task': 'segment'}", "got 'segment', expected one of"),
         ("{'task': 'detect'}", "imgsz is missing"),
+        (
+            "{'task': 'detect', 'imgsz': 8193}",
+            "imgsz in parameters.metadata: got 8193, expected a whole number from 1 to",
+        ),
+        ("{'task': 'detect', 'imgsz': [640, 0]}", "imgsz in parameters.metadata: got 0, expected"),
+        ("{'task': 'detect', 'imgsz': '640'}", "imgsz in parameters.metadata: got '640', expected"),
+        ("{'task': 'detect', 'imgsz': [640]}", "expected one or two"),
+        ("{'task': 'detect', 'imgsz': 640, 'stride': 0}", "stride in parameters.metadata: got 0, expected"),
+        ("{'task': 'detect', 'imgsz': 640, 'stride': 'x'}", "stride in parameters.metadata: got 'x', expected"),
+        ("{'task': 'detect', 'imgsz': 640, 'channels': 65}", "channels in parameters.metadata: got 65, expected"),
+        ("{'task': 'detect', 'imgsz': 640, 'names': 7}", "names in parameters.metadata: got 7, expected 100000"),
     ],
 )
 def test_describe_refuses_a_config_that_does_not_describe(metadata: str, says: str) -> None:
