@@ -17,6 +17,8 @@ class Settings(BaseSettings):
         repository: Folder with one folder for each model, or `s3://bucket/prefix`.
         mirror: Local folder that the synchroniser fills and Triton reads. Without one Triton reads `repository` itself,
             a folder then, and loads every model of it at its start.
+        mirror_bytes: Most that the mirror may hold; a version that does not fit is not taken. By default what the disk
+            has: in a pod less than the volume's limit, for a pod that is above it is evicted.
         address: Where Triton's three ports listen. Loopback, because the wheel's Triton 2.51 is older than the
             security fixes of 2025.
         http_port: v2 protocol over HTTP.
@@ -47,6 +49,7 @@ class Settings(BaseSettings):
 
     repository: str = "model_repository"
     mirror: Path | None = None
+    mirror_bytes: int | None = Field(default=None, gt=0)
     address: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=1, le=65535)
     grpc_port: int = Field(default=8001, ge=1, le=65535)

@@ -69,18 +69,16 @@ def confined(function: Callable[..., Any], *args: Any, limits: Limits = USUAL) -
             process.start()
         timer = Timer(limits.wall_s, process.kill)
         timer.start()
+        data = None
         try:
-            # EOFError: it has ended without a word.
-            with suppress(EOFError):
-                return _read_reply(json.loads(receiver.recv_bytes(_LARGEST_REPLY)))
+            with suppress(EOFError):  # it has ended without a word
+                data = receiver.recv_bytes(_LARGEST_REPLY)
             process.join()
         finally:
             timer.cancel()
-            process.kill()
-            process.join()
-            status = process.exitcode
-            process.close()
-    raise _explain(status or 0, limits)
+    if data is None:
+        raise _explain(process.exitcode or 0, limits)
+    return _read_reply(json.loads(data))
 
 
 def _explain(status: int, limits: Limits) -> Exception:

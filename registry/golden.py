@@ -13,7 +13,7 @@ from registry.errors import Refused
 Arrays = Mapping[str, NDArray[Any]]
 
 _KINDS = "biufS"  # of NumPy: what Triton has a datatype for
-_LARGEST_BYTES = 256 * 2**20  # unpacked
+_LARGEST_BYTES = 64 * 2**20  # unpacked: three pictures of 1280 x 1280 in FP32, and what a detector answers to them
 
 
 def read_golden(path: Path) -> dict[str, NDArray[Any]]:

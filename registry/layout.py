@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,12 @@ _HIDDEN = re.compile(r"\.[^.]")
 # Files that only `export` writes into a version, and a manifest after them.
 EXPORTED = frozenset({CONFIG, GOLDEN, "parity.json"})
 MODEL_SUFFIXES = (".onnx", ".plan")
+# What one repository may have: each model costs the synchroniser a thread's work, Triton a process, each version a line
+# of /status and a fingerprint at every listing.
+MAX_MODELS = 512
+MAX_VERSIONS = 1000  # of a model; prune keeps far fewer
+MAX_FILES = 1000  # of a version, or of a model beside its versions; weights of the largest models are in hundreds
+MAX_OBJECTS = 200_000  # listed every few seconds, and held in memory: 100 MB
 _LARGEST_VERSION = 2**63 - 1  # Triton's
 _DIGITS = len(str(_LARGEST_VERSION))
 
@@ -77,7 +83,31 @@ def read_layout(objects: Iterable[Object]) -> tuple[dict[str, ModelFolder], dict
             continue  # a folder's own marker; what comes with the project; what is being written
         if reason := _place(item, models):
             ignored[item.key] = reason
+    for name, model in models.items():
+        ignored |= _limit(name, model)
     return models, ignored
+
+
+def _limit(name: str, model: ModelFolder) -> dict[str, str]:
+    """Leave out what is too much, in place, the oldest versions first; why, by path."""
+    ignored = {}
+    for version in sorted(model.versions)[:-MAX_VERSIONS]:
+        ignored[f"{name}/{version}"] = f"got {len(model.versions)} versions, expected at most {MAX_VERSIONS}"
+    for version, files in model.versions.items():
+        if len(files) > MAX_FILES:
+            ignored[f"{name}/{version}"] = f"got {len(files)} files, expected at most {MAX_FILES}"
+    for path in sorted(model.shared)[MAX_FILES:]:
+        ignored[f"{name}/{path}"] = f"got {len(model.shared)} files, expected at most {MAX_FILES}"
+        del model.shared[path]
+    model.versions = {version: files for version, files in model.versions.items() if f"{name}/{version}" not in ignored}
+    return ignored
+
+
+def limit_models(models: Mapping[str, ModelFolder], known: Collection[str]) -> dict[str, str]:
+    """Which models are too many, and why: those that are known stay, then those whose names come first."""
+    by_right = sorted(models, key=lambda name: (name not in known, name))
+    reason = f"got {len(models)} models, expected at most {MAX_MODELS}"
+    return dict.fromkeys(by_right[MAX_MODELS:], reason)
 
 
 def _is_hidden(key: str) -> bool:

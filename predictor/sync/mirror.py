@@ -2,6 +2,7 @@
 
     lock                                 one synchroniser at a time
     refused/<model>.json                 versions that must not be tried again
+    tried/<model>.json                   versions that are being tried, and how often their trial ended this process
     staged/<model>/<version>-<print>/    a version alone, as a model folder of its own
     generations/<model>/<number>/        what is served together: versions, and the config.pbtxt over them
     models/<model>                       link to the generation that serves: Triton's first repository
@@ -15,15 +16,21 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from predictor.command import models_folder, trial_folder
 from predictor.errors import StartError
+from predictor.sync.errors import Passing
+from registry.errors import Refused
 
 CANDIDATE = "candidate."  # no legal name of a model: the transformer serves nothing under it
 _CONTENT = "generation.json"
+_SPARE_BYTES = 16 * 2**20  # left free on the disk
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,12 @@ class Generation:
 class Mirror:
     """The folder; methods of different models may run at once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, limit_bytes: int | None = None) -> None:
         """Take the folder for this process.
+
+        Args:
+            root: the folder.
+            limit_bytes: most that all of its files may take; None: what the disk has.
 
         Raises:
             StartError: another process has it, or it cannot be written.
@@ -54,8 +65,12 @@ class Mirror:
         self._staged = self.root / "staged"
         self._generations = self.root / "generations"
         self._refused = self.root / "refused"
+        self._tried = self.root / "tried"
+        self._limit_bytes = limit_bytes
+        self._reserved: dict[Path, int] = {}
+        self._reserving = threading.Lock()
         try:
-            for folder in (self.models, self.trial, self._staged, self._generations, self._refused):
+            for folder in (self.models, self.trial, self._staged, self._generations, self._refused, self._tried):
                 folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.root / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,19 +172,82 @@ class Mirror:
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
 
+    @contextmanager
+    def reserve(self, folder: Path, size: int) -> Iterator[None]:
+        """Keep room for a version while it is put together.
+
+        Args:
+            folder: where that is.
+            size: of its files, in bytes.
+
+        Raises:
+            Refused: it would not fit if nothing else were there.
+            Passing: there is no room for it now.
+        """
+        wanted, limit = f"{size / 1e6:.1f} MB wanted", self._limit_bytes
+        if limit is not None and size > limit:
+            raise Refused(f"{wanted}, expected at most {limit / 1e6:.1f} MB (PREDICTOR_MIRROR_BYTES)")
+        with self._reserving:
+            free = shutil.disk_usage(self.root).free
+            if free < size + _SPARE_BYTES:
+                raise Passing(f"disk full: {wanted}, {free / 1e6:.1f} MB free in the mirror")
+            left = None if limit is None else limit - self._used()
+            if left is not None and size > left:
+                raise Passing(
+                    f"mirror full: {wanted}, {max(left, 0) / 1e6:.1f} of {(limit or 0) / 1e6:.1f} MB free "
+                    "(PREDICTOR_MIRROR_BYTES)"
+                )
+            self._reserved[folder] = size
+        try:
+            yield
+        finally:
+            del self._reserved[folder]
+
+    def _used(self) -> int:
+        """Bytes of all files, each counted once however many links it has, and of those that are on their way."""
+        sizes = {}
+        for folder in (self._generations, self._staged):
+            for parent, _, names in os.walk(folder):
+                if not any(Path(parent).is_relative_to(reserved) for reserved in self._reserved):
+                    for name in names:
+                        with suppress(FileNotFoundError):  # another model's thread cleans
+                            facts = os.stat(os.path.join(parent, name), follow_symlinks=False)  # noqa: PTH116, PTH118
+                            sizes[facts.st_ino] = facts.st_size
+        return sum(sizes.values()) + sum(self._reserved.values())
+
+    def read_tried(self, model: str) -> dict[str, int]:
+        """How often this process ended while a version was tried, by fingerprint, the present trial included."""
+        content = self._read(self._tried / f"{model}.json")
+        return {key: count for key, count in content.items() if isinstance(count, int)}
+
+    def write_tried(self, model: str, counts: Mapping[str, int]) -> None:
+        """Remember it across an end of this process, of whatever kind; where the disk is full, it is not."""
+        with suppress(OSError):
+            self._write(self._tried / f"{model}.json", counts)
+
+    def forget_tried(self) -> None:
+        """This process ends because it was asked to: nothing that is tried is at fault."""
+        for path in self._tried.iterdir():
+            path.unlink(missing_ok=True)
+
     def read_refused(self, model: str) -> dict[str, str]:
         """What `write_refused` wrote last; empty where there is nothing, or nothing that can be read."""
+        return self._read(self._refused / f"{model}.json")
+
+    def write_refused(self, model: str, reasons: Mapping[str, str]) -> None:
+        """Remember across restarts why versions must not serve, by fingerprint."""
+        self._write(self._refused / f"{model}.json", reasons)
+
+    def _read(self, path: Path) -> dict[str, Any]:
         try:
-            content = json.loads((self._refused / f"{model}.json").read_bytes())
+            content = json.loads(path.read_bytes())
         except (FileNotFoundError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
 
-    def write_refused(self, model: str, reasons: Mapping[str, str]) -> None:
-        """Remember across restarts why versions must not serve, by fingerprint."""
-        path = self._refused / f"{model}.json"
-        if reasons:
-            replace(path, json.dumps(dict(reasons), indent=1).encode())
+    def _write(self, path: Path, content: Mapping[str, Any]) -> None:
+        if content:
+            replace(path, json.dumps(dict(content), indent=1).encode())
         else:
             path.unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ class _Memory:
         refused: why one must not serve; survives a restart.
         waiting: why one is not taken yet.
         deaths: how often Triton died while one was tried.
+        tried: how often this process ended while one was tried.
         defects: those among the refused that this process could not judge; the next one tries them again.
         failures: how often one failed for a reason that may pass.
         postponed: until when (monotonic) one that failed so often is left alone, and why.
@@ -98,6 +100,7 @@ class _Memory:
     refused: dict[str, str]
     waiting: dict[str, str] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
+    tried: dict[str, int] = field(default_factory=dict)
     defects: set[str] = field(default_factory=set)
     failures: dict[str, int] = field(default_factory=dict)
     postponed: dict[str, tuple[float, str]] = field(default_factory=dict)
@@ -119,7 +122,7 @@ class Model:
         self._shared = shared
         self._mirror = shared.mirror
         self._status = shared.status
-        self._memory = _Memory(self._mirror.read_refused(name))
+        self._memory = _Memory(self._mirror.read_refused(name), tried=self._mirror.read_tried(name))
         self._seen: dict[int, tuple[str, float]] = {}  # fingerprint, and when it was seen first
         self._config: tuple[str, Any] = ("", None)  # of the model's own config.pbtxt, and its etag
         self._policy = ""
@@ -311,7 +314,7 @@ class Model:
             memory.refused = {key: reason for key, reason in memory.refused.items() if key in known_keys}
             self._write_refused()
         remembered: tuple[dict[str, Any], ...] = (
-            memory.deaths, memory.failures, memory.postponed, memory.apart, memory.proven
+            memory.deaths, memory.tried, memory.failures, memory.postponed, memory.apart, memory.proven
         )  # fmt: skip
         for forgettable in remembered:
             for key in forgettable.keys() - known_keys:
@@ -360,6 +363,22 @@ class Model:
 
     def _try(self, request: Request, key: str, listed: Listed) -> None:
         """Stage a version and prove it under a candidate's name."""
+        tried = self._memory.tried
+        if tried.get(key, 0) >= _TRIES:
+            del tried[key]  # the next process has tries of its own
+            self._mirror.write_tried(self.name, tried)
+            self._memory.defects.add(key)
+            self._refuse(request, key, f"this process ended {_TRIES} times while it was tried")
+            return
+        tried[key] = tried.get(key, 0) + 1
+        self._mirror.write_tried(self.name, tried)
+        try:
+            self._try_once(request, key, listed)
+        finally:
+            tried.pop(key, None)
+            self._mirror.write_tried(self.name, tried)
+
+    def _try_once(self, request: Request, key: str, listed: Listed) -> None:
         version = request.version
         target = self._mirror.staging(self.name, version, key)
         total = sum(item.size for item in request.files.values())
@@ -373,7 +392,8 @@ class Model:
 
         self._report(version, "downloading")
         try:
-            stage(self._shared.storage, request, target, count=count)
+            reserve = partial(self._mirror.reserve, target)
+            stage(self._shared.storage, request, target, reserve=reserve, count=count)
             self._check_labels(request, target)
             if self.listed is not listed and self.listed is not None and self.listed.folder != listed.folder:
                 return  # changed meanwhile: plan anew

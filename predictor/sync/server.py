@@ -47,7 +47,7 @@ def serve(settings: Settings) -> None:
     except StorageError as exc:
         raise StartError(f"{exc} (PREDICTOR_REPOSITORY; make: REPOSITORY=)") from exc
     listener = _listen(settings)
-    mirror = Mirror(settings.mirror or _DEFAULT_MIRROR)
+    mirror = Mirror(settings.mirror or _DEFAULT_MIRROR, limit_bytes=settings.mirror_bytes)
     status = Status(storage.url)
     triton = Triton(
         f"{settings.address}:{settings.grpc_port}",
@@ -69,6 +69,7 @@ def serve(settings: Settings) -> None:
     finally:
         synchroniser.stop()
         worker.join(_STOP_S)
+        mirror.forget_tried()
         logging.shutdown()
         sys.stdout.flush()
         # A download or a load may take minutes more; nothing of it counts before its last step.

@@ -3,11 +3,11 @@
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from predictor.sync.errors import Passing
 from predictor.sync.storage import Storage, download, read
 from registry import config as configs
 from registry.errors import Incomplete, Refused
@@ -15,7 +15,7 @@ from registry.judgement import TEXT_BYTES, Terms, Texts, complete_version, judge
 from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, MODEL_SUFFIXES, ModelFolder, Object
 from registry.manifest import Entry
 
-_SPARE_BYTES = 16 * 2**20  # left free on the disk
+Reserve = Callable[[int], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,14 @@ def check_arrived(request: Request) -> None:
         raise Incomplete(f"waits for a model file: it has {', '.join(sorted(request.files))}")
 
 
-def stage(storage: Storage, request: Request, target: Path, *, count: Callable[[int], None]) -> None:
+def stage(storage: Storage, request: Request, target: Path, *, reserve: Reserve, count: Callable[[int], None]) -> None:
     """Download a version and check it.
 
     Args:
         storage: where it is.
         request: what is wanted.
         target: a model folder to make, with this version alone; removed again when this fails.
+        reserve: keeps room for so many bytes there.
         count: told of every block's bytes.
 
     Raises:
@@ -94,7 +95,7 @@ def stage(storage: Storage, request: Request, target: Path, *, count: Callable[[
     """
     shutil.rmtree(target, ignore_errors=True)
     try:
-        _stage(storage, request, target, count)
+        _stage(storage, request, target, reserve, count)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -106,24 +107,25 @@ def golden_of(target: Path, version: int) -> Path | None:
     return path if path.exists() else None
 
 
-def _stage(storage: Storage, request: Request, target: Path, count: Callable[[int], None]) -> None:
+def _stage(storage: Storage, request: Request, target: Path, reserve: Reserve, count: Callable[[int], None]) -> None:
     texts = _read_texts(storage, request)
     terms = Terms(request.profile, request.cpus, request.plans, request.model)
     entries = judge_texts(texts, terms)
     _check_listed(request, entries)
     files = {name: request.files[name] for name in entries} if entries is not None else dict(request.files)
     shared = {path: item for path, item in request.folder.shared.items() if not _is_config(path)}
-    _check_space(target, sum(item.size for item in (*files.values(), *shared.values())))
-    version = target / str(request.version)
-    version.mkdir(parents=True)
-    for name, item in files.items():
-        digest = download(storage, item, version / name, count=count)
-        if entries is not None and digest != entries[name].sha256:
-            raise Refused(f"{name}: sha256 got {digest[:12]}..., expected {entries[name].sha256[:12]}... by {MANIFEST}")
-    complete_version(version, texts, terms)
-    for path, item in shared.items():
-        (target / path).parent.mkdir(exist_ok=True)
-        download(storage, item, target / path, count=count)
+    with reserve(sum(item.size for item in (*files.values(), *shared.values()))):
+        version = target / str(request.version)
+        version.mkdir(parents=True)
+        for name, item in files.items():
+            digest = download(storage, item, version / name, count=count)
+            if entries is not None and digest != entries[name].sha256:
+                want = entries[name].sha256
+                raise Refused(f"{name}: sha256 got {digest[:12]}..., expected {want[:12]}... by {MANIFEST}")
+        complete_version(version, texts, terms)
+        for path, item in shared.items():
+            (target / path).parent.mkdir(exist_ok=True)
+            download(storage, item, target / path, count=count)
 
 
 def _is_config(path: str) -> bool:
@@ -152,10 +154,3 @@ def _check_listed(request: Request, entries: Mapping[str, Entry] | None) -> None
             raise Incomplete(f"waits for {name}, listed in {MANIFEST}")
         if item.size != entry.size:
             raise Incomplete(f"{name}: got {item.size} bytes, expected {entry.size} by {MANIFEST}")
-
-
-def _check_space(target: Path, size: int) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(target.parent).free
-    if free < size + _SPARE_BYTES:
-        raise Passing(f"disk full: {size / 1e6:.1f} MB wanted, {free / 1e6:.1f} MB free in the mirror")

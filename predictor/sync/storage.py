@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -22,7 +23,7 @@ from urllib3.exceptions import HTTPError
 
 from predictor.sync.errors import StorageError
 from registry.errors import Refused
-from registry.layout import Object
+from registry.layout import MAX_OBJECTS, Object
 
 _CHUNK_BYTES = 1 << 20
 _CLIENT = botocore.config.Config(
@@ -150,6 +151,7 @@ class S3Storage:
                     Object(entry["Key"][len(self._prefix) :], entry["Size"], entry["ETag"], entry["LastModified"])
                     for entry in page.get("Contents", ())
                 ]
+                _check_number(objects, self.url)
         return objects
 
     @contextmanager
@@ -173,9 +175,11 @@ class FolderStorage:
         if not self._root.is_dir():
             raise StorageError(f"{self._root} is no folder")
         try:
-            return list(self._walk(self._root, ""))
+            objects = list(islice(self._walk(self._root, ""), MAX_OBJECTS + 1))
         except OSError as exc:
             raise StorageError(f"{exc.filename}: {exc.strerror}") from exc
+        _check_number(objects, self.url)
+        return objects
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[Object]:
         with os.scandir(folder) as entries:
@@ -216,6 +220,13 @@ def _describe(key: str, status: os.stat_result) -> Object:
         datetime.fromtimestamp(status.st_mtime, UTC),
         stat.S_ISLNK(status.st_mode),
     )
+
+
+def _check_number(objects: list[Object], url: str) -> None:
+    if len(objects) > MAX_OBJECTS:
+        raise StorageError(
+            f"{url}: got more than {MAX_OBJECTS} files, expected a model repository; next: give it a prefix of its own"
+        )
 
 
 @contextmanager

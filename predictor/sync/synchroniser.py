@@ -15,7 +15,7 @@ from predictor.sync.errors import StorageError, TritonError
 from predictor.sync.mirror import CANDIDATE
 from predictor.sync.model import Listed, Model, Shared
 from predictor.sync.status import now
-from registry.layout import Object, read_layout
+from registry.layout import Object, limit_models, read_layout
 
 log = logging.getLogger("sync")
 
@@ -167,8 +167,10 @@ class Synchroniser:
         self._status.metrics.listings.labels("ok").inc()
         self._status.metrics.listed.set_to_current_time()
         folders, ignored = read_layout(objects)
-        self._warn(ignored)
+        too_many = limit_models(folders, self._models.keys())
+        self._warn(ignored | too_many)
         newest = max((item.modified for item in objects), default=datetime.now(UTC))
+        folders = {name: folder for name, folder in folders.items() if name not in too_many}
         for name in self._models.keys() | folders.keys():
             model = self._models.get(name) or Model(name, self._shared)
             self._models[name] = model

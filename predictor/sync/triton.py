@@ -19,7 +19,8 @@ from registry.golden import Arrays
 _QUICK_S = 5.0
 _CHANNEL_ARGS = [
     ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
+    # Of an answer, all outputs of a trial together: a model may make up any size.
+    ("grpc.max_receive_message_length", 2**28),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),

@@ -1,5 +1,8 @@
 """A version that cannot be judged, or not now, does not keep out the one before."""
 
+import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,15 +45,32 @@ class Faulty(FolderStorage):
             yield stream
 
 
+class Fatal(Faulty):
+    """A folder of which one version ends who reads it, as the kernel does where memory is short."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, RuntimeError())
+
+    @contextmanager
+    def open(self, source: Object) -> Iterator[Any]:
+        """Anything but version 2."""
+        if "/2/" in source.key:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with super().open(source) as stream:
+            yield stream
+
+
 @contextmanager
-def listed_model(folder: Path, fault: Exception) -> Iterator[tuple[Model, Status]]:
+def listed_model(folder: Path, fault: Exception | type[Fatal]) -> Iterator[tuple[Model, Status]]:
     """A model with two versions; where it would be loaded, nothing listens."""
     repository = folder / "repository"
     for number in (1, 2):
-        write(repository, "rows", Build(number))
+        if not (repository / "rows" / str(number)).exists():
+            write(repository, "rows", Build(number))
     (port,) = find_free_ports(1)
     settings = Settings(repository=str(repository), mirror=folder / "mirror", grpc_port=port, poll_s=0.1)
-    storage, status = Faulty(repository, fault), Status(str(repository))
+    storage = Faulty(repository, fault) if isinstance(fault, Exception) else fault(repository)
+    status = Status(str(repository))
     triton = Triton(f"127.0.0.1:{port}", secret="", load_timeout_s=5)
     mirror = Mirror(folder / "mirror")
     shared = Shared(settings, storage=storage, triton=triton, mirror=mirror, status=status)
@@ -103,6 +123,24 @@ def test_what_could_not_be_judged_is_tried_by_the_next_process(tmp_path: Path) -
     mirror = Mirror(tmp_path / "mirror")
     assert mirror.read_refused("rows") == {}
     mirror.close()
+
+
+def work_on(folder: Path) -> None:
+    with listed_model(folder, Fatal) as (model, status):
+        model.work()
+        assert states(status)["2"] == ("refused", "this process ended 3 times while it was tried")
+        assert staged(folder) == {"1"}, "it went on to the one before"
+
+
+def test_version_that_ends_the_process_again_and_again_keeps_out_no_other(tmp_path: Path) -> None:
+    statuses = []
+    for _ in range(5):
+        process = multiprocessing.get_context("spawn").Process(target=work_on, args=(tmp_path,))
+        process.start()
+        process.join()
+        statuses.append(process.exitcode)
+    # Refused by the fourth; the fifth has tries of its own.
+    assert statuses == [-signal.SIGKILL] * 3 + [0, -signal.SIGKILL]
 
 
 def test_postponed_version_is_no_work_while_the_config_is_broken(

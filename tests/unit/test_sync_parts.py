@@ -1,6 +1,7 @@
 """Layout, choice of versions, folders, proofs: what the synchroniser decides without anybody to ask."""
 
 import os
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ import pytest
 from numpy.typing import NDArray
 
 from predictor.errors import StartError
-from predictor.sync.errors import StorageError
+from predictor.sync import storage
+from predictor.sync.errors import Passing, StorageError
 from predictor.sync.mirror import Mirror
 from predictor.sync.plan import choose
 from predictor.sync.storage import FolderStorage, open_storage, read
 from predictor.sync.trial import _compare, _compare_detections
 from registry import config as configs
+from registry import layout
 from registry.config import Policy
 from registry.errors import Refused
-from registry.layout import Object, read_layout, refuse_file
+from registry.layout import Object, limit_models, read_layout, refuse_file
 from registry.onnx_file import MESSAGES_IN, read_facts
 from registry.warmup import add_warmup
 from tests.support.models import build_identity
@@ -30,6 +33,71 @@ LATEST = Policy(latest=1, specific=None)
 
 def listing(*keys: str) -> list[Object]:
     return [Object(key, 1, key, NOW) for key in keys]
+
+
+def test_listing_of_too_much_is_cut_to_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MAX_VERSIONS", 2)
+    monkeypatch.setattr(layout, "MAX_FILES", 3)
+    many = [f"b/1/weights-{number}.data" for number in range(4)]
+    keys = [
+        "a/1/model.onnx",
+        "a/3/model.onnx",
+        "a/20/model.onnx",
+        *many,
+        "b/2/model.onnx",
+        *(f"b/{n}.txt" for n in "1234"),
+    ]
+    models, ignored = read_layout(listing(*keys))
+    assert {name: sorted(model.versions) for name, model in models.items()} == {"a": [3, 20], "b": [2]}
+    assert sorted(models["b"].shared) == ["1.txt", "2.txt", "3.txt"]
+    assert ignored == {
+        "a/1": "got 3 versions, expected at most 2",
+        "b/1": "got 4 files, expected at most 3",
+        "b/4.txt": "got 4 files, expected at most 3",
+    }
+
+
+def test_models_that_are_known_stay_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MAX_MODELS", 2)
+    models, _ = read_layout(listing("a/1/model.onnx", "b/1/model.onnx", "z/1/model.onnx"))
+    assert limit_models(models, {"z"}) == {"b": "got 3 models, expected at most 2"}
+    assert limit_models(models, {"a", "b"}) == {"z": "got 3 models, expected at most 2"}
+
+
+def test_listing_of_anything_but_a_repository_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "MAX_OBJECTS", 3)
+    for number in range(4):
+        (tmp_path / f"{number}.txt").touch()
+    with pytest.raises(StorageError, match="got more than 3 files, expected a model repository"):
+        FolderStorage(tmp_path).list()
+
+
+def test_mirror_keeps_to_its_limit(tmp_path: Path) -> None:
+    with closing(Mirror(tmp_path / "mirror", limit_bytes=1000)) as mirror:
+        first, second = (mirror.staging("rows", number, "print") for number in (1, 2))
+        with pytest.raises(Refused, match=r"0\.0 MB wanted, expected at most 0\.0 MB \(PREDICTOR_MIRROR_BYTES\)"):
+            reserve(mirror, first, 1001)
+        with mirror.reserve(first, 600):
+            with pytest.raises(Passing, match=r"mirror full: .*PREDICTOR_MIRROR_BYTES"):
+                reserve(mirror, second, 500)
+            with mirror.reserve(second, 400):
+                (first / "1").mkdir(parents=True)
+                (first / "1" / "model.onnx").write_bytes(bytes(600))  # counted once, on its way or there
+        with pytest.raises(Passing, match="mirror full"):
+            reserve(mirror, second, 500)
+        reserve(mirror, second, 400)
+        generation = mirror.assemble("rows", {1: first}, {1: "print"}, b"")
+        mirror.switch("rows", generation)  # links: no byte more
+        reserve(mirror, second, 300)
+        mirror.clean("rows")
+        mirror.switch("rows", None)
+        mirror.clean("rows")
+        reserve(mirror, second, 1000)
+
+
+def reserve(mirror: Mirror, folder: Path, size: int) -> None:
+    with mirror.reserve(folder, size):
+        pass
 
 
 def test_layout_takes_what_triton_reads_and_no_more() -> None:

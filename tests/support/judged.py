@@ -1,0 +1,55 @@
+"""What a judgement meets at worst, as functions that can be called by name in a process of their own."""
+
+import os
+import signal
+import time
+from typing import Any
+
+from registry.errors import Incomplete, Refused
+
+
+def answer(value: Any) -> Any:
+    return {"got": value, "process": os.getpid()}
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def sleep() -> None:
+    time.sleep(600)
+
+
+def grow() -> None:
+    blocks = []
+    while True:
+        blocks.append(bytes(2**20))
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def vanish() -> None:
+    os._exit(3)
+
+
+def be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def recurse() -> Any:
+    return recurse()
+
+
+def refuse() -> None:
+    raise Refused("no")
+
+
+def wait() -> None:
+    raise Incomplete("not yet", patient=True)
+
+
+def fill_disk() -> None:
+    raise OSError(28, "No space left on device")

@@ -1,0 +1,49 @@
+"""What a judgement does ends its own process, and nothing else."""
+
+import os
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from registry.confinement import Defect, Limits, confined
+from registry.errors import Incomplete, Refused
+from tests.support import judged
+
+LIMITS = Limits(cpu_s=1, wall_s=60, memory_bytes=64 * 2**20)
+
+
+def test_result_comes_from_another_process() -> None:
+    before = resource.getrlimit(resource.RLIMIT_CPU)
+    result = confined(judged.answer, [1, "a"])
+    assert result["got"] == [1, "a"]
+    assert result["process"] != os.getpid()
+    assert resource.getrlimit(resource.RLIMIT_CPU) == before
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "says"),
+    [
+        (judged.spin, Refused, "got more than 1 s of CPU to judge it"),
+        (judged.grow, Refused, "got more than 64 MiB of memory to judge it"),
+        (judged.crash, Refused, "crashed (signal 11)"),
+        (judged.vanish, Refused, "crashed (status 3)"),
+        (judged.be_killed, TimeoutError, "from outside (signal 9)"),
+        (judged.recurse, Defect, "RecursionError"),
+        (judged.refuse, Refused, "no"),
+        (judged.wait, Incomplete, "not yet"),
+        (judged.fill_disk, OSError, "No space left on device"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_judgement_that_fails_says_how(function: Callable[[], Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error) as caught:
+        confined(function, limits=LIMITS)
+    assert says in str(caught.value)
+    assert confined(judged.answer, 1)["got"] == 1, "the next one is judged"
+
+
+def test_judgement_that_hangs_is_ended() -> None:
+    with pytest.raises(TimeoutError, match=r"ended after 0\.5 s"):
+        confined(judged.sleep, limits=Limits(wall_s=0.5))
