@@ -1,18 +1,16 @@
 """manifest.json: what a version holds, and which names are legal. The schema file is the authority for both."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, Literal
 
 from export.errors import ExportError
-
-SCHEMA = Path(__file__).parents[1] / "model_repository" / "manifest.schema.json"
+from registry.errors import Refused
+from registry.layout import SCHEMA, is_model_name
 
 Interface = Literal["fused", "ultralytics"]
 
@@ -46,22 +44,13 @@ def check_model_name(name: str) -> str:
     Raises:
         ExportError: it is not.
     """
-    if not is_legal(name, "model_name"):
-        pattern = _schema()["$defs"]["model_name"]["pattern"]
+    if not is_model_name(name):
+        pattern = SCHEMA["$defs"]["model_name"]["pattern"]
         raise ExportError(
             f"model name: got {name!r}, expected lower-case letters, digits and hyphens, a letter first, at most 63 "
             f"({pattern}): it has to be legal in S3, Triton and Kubernetes alike"
         )
     return name
-
-
-@cache
-def is_legal(name: str, kind: Literal["model_name", "version", "file_name"]) -> bool:
-    """Whether the schema allows a name."""
-    import jsonschema  # noqa: PLC0415 - a quarter of a second that a warm start need not pay
-
-    rule = {"$ref": f"#/$defs/{kind}", "$defs": _schema()["$defs"]}
-    return jsonschema.Draft202012Validator(rule).is_valid(name) and not name.endswith("\n")
 
 
 def describe(  # noqa: PLR0913 - one argument for each fact
@@ -79,7 +68,7 @@ def describe(  # noqa: PLR0913 - one argument for each fact
     Raises:
         jsonschema.ValidationError: a defect of export: it does not fit the schema.
     """
-    import jsonschema  # noqa: PLC0415 - as above
+    import jsonschema  # noqa: PLC0415 - a quarter of a second that a warm start need not pay
 
     manifest: dict[str, Any] = {
         "model": model,
@@ -92,7 +81,7 @@ def describe(  # noqa: PLR0913 - one argument for each fact
         **({"precisions": dict(precisions)} if precisions else {}),
         "files": list_files(folder),
     }
-    jsonschema.validate(manifest, _schema(), cls=jsonschema.Draft202012Validator)
+    jsonschema.validate(manifest, SCHEMA, cls=jsonschema.Draft202012Validator)
     return manifest
 
 
@@ -103,23 +92,9 @@ def list_files(folder: Path) -> dict[str, Any]:
 
 def read(data: bytes) -> dict[str, Any] | None:
     """Content of a manifest.json that fits the schema, or None."""
-    import jsonschema  # noqa: PLC0415 - as above
+    from registry.manifest import read_content  # noqa: PLC0415 - as above
 
     try:
-        manifest: dict[str, Any] = json.loads(data)
-    except (ValueError, RecursionError):  # no UTF-8, no JSON, or nothing else than brackets
+        return read_content(data, where="manifest.json")
+    except Refused:
         return None
-    if any(name.endswith("\n") for name in _names_in(manifest)):
-        return None  # which $ in a pattern passes over
-    return manifest if jsonschema.Draft202012Validator(_schema()).is_valid(manifest) else None
-
-
-def _names_in(manifest: Any) -> list[str]:
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    return list(files) if isinstance(files, dict) else []
-
-
-@cache
-def _schema() -> dict[str, Any]:
-    schema: dict[str, Any] = json.loads(SCHEMA.read_bytes())
-    return schema

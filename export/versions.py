@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from export.errors import ExportError
 from export.manifest import digest
+from registry.errors import RepositoryError
 
 _FIGURES = (
     "boxes_px",
@@ -54,6 +56,26 @@ def read_complete(folder: Path) -> Mapping[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest if complete else None
+
+
+def judge(folder: Path, *, where: str) -> None:
+    """Hold a version against what the synchroniser accepts; a cluster may allow plans or not.
+
+    Args:
+        folder: of the version.
+        where: names it in messages.
+
+    Raises:
+        ExportError: it would be refused.
+    """
+    # Half a second that other commands need not pay, and more than the Python of NVIDIA's image has.
+    from registry.confinement import Defect  # noqa: PLC0415
+    from registry.judgement import Terms, judge_version, read_texts  # noqa: PLC0415
+
+    try:
+        judge_version(folder, read_texts(folder), Terms(plans=True))
+    except (RepositoryError, Defect, OSError) as exc:
+        raise ExportError(f"{where}: {exc}; no synchroniser takes it; next: export it again") from exc
 
 
 def difference(parity: Mapping[str, Any]) -> str:

@@ -3,6 +3,8 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -30,10 +32,22 @@ def main() -> None:
         description="List PREDICTOR_REPOSITORY every PREDICTOR_POLL_S seconds, bring what is new into PREDICTOR_MIRROR "
         "and have Triton load it. /status and /metrics are on PREDICTOR_SYNC_PORT.",
     )
+    judge = commands.add_parser(
+        "judge",
+        help="say whether a model repository holds anything that must not be loaded, before a Triton reads it itself",
+        description="What the synchroniser refuses is refused: status 1. PREDICTOR_PROFILE and PREDICTOR_PLANS count.",
+    )
+    judge.add_argument("folder", type=Path, metavar="FOLDER", help="the model repository")
     commands.add_parser("install", help="complete the environment of the embedded Triton (PREDICTOR_VENV)")
-    run = {"triton": start_triton, "sync": synchronise, "install": complete_installation}[parser.parse_args().command]
+    arguments = parser.parse_args()
+    run: dict[str, Callable[[Settings], None]] = {
+        "triton": start_triton,
+        "sync": synchronise,
+        "install": complete_installation,
+        "judge": lambda settings: judge_folder(arguments.folder, settings),
+    }
     try:
-        run(Settings())
+        run[arguments.command](Settings())
     except ValidationError as exc:
         first = exc.errors()[0]
         name = _variable(str(first["loc"][0]))
@@ -73,6 +87,21 @@ def synchronise(settings: Settings) -> None:
     from predictor.sync.server import serve  # noqa: PLC0415 - boto3 and FastAPI take a while
 
     serve(settings)
+
+
+def judge_folder(folder: Path, settings: Settings) -> None:
+    """Print what may be loaded from a folder and what must not be; ends with status 1 where anything must not.
+
+    Raises:
+        StartError: it cannot be read, or holds no version.
+    """
+    from predictor.judge import judge_repository, report  # noqa: PLC0415 - boto3 takes a while
+
+    counts = report(judge_repository(folder, profile=settings.profile, plans=settings.plans))
+    if counts[False]:
+        raise StartError(f"{folder}: {counts[False]} of {sum(counts.values())} refused; no Triton should read it")
+    if not counts[True]:
+        raise StartError(f"{folder}: got no version, expected <model>/<version>/model.onnx")
 
 
 def complete_installation(settings: Settings) -> None:

@@ -4,7 +4,6 @@ All that reads them runs in a process of its own, see `confinement`; what is exp
 """
 
 import base64
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,11 @@ from registry import config as configs
 from registry.confinement import confined
 from registry.errors import Incomplete, Refused
 from registry.golden import read_golden
-from registry.layout import CONFIG, DEFAULT_PROFILE, GOLDEN, MANIFEST, refuse_file
+from registry.layout import CONFIG, DEFAULT_PROFILE, GOLDEN, MANIFEST, TEXT_BYTES, refuse_file
 from registry.manifest import Entry, read_manifest
 from registry.onnx_file import read_facts
 from registry.threads import fill_threads
 from registry.warmup import add_warmup
-
-TEXT_BYTES = 2**20  # of a config.pbtxt or manifest.json
 
 
 @dataclass(frozen=True)
@@ -48,13 +45,13 @@ class Terms:
         profile: of the settings.
         cpus: that Triton may use; 0: threads stay as the config has them.
         plans: whether TensorRT plans, and graphs that hold compiled engines, may be loaded: they are code.
-        model: whose engines are kept under its name and the digest of its files; empty: as the config has it.
+        engines: prefix of the names under which engines that are built of it are kept; empty: as the config has it.
     """
 
     profile: str = DEFAULT_PROFILE
     cpus: float = 0
     plans: bool = False
-    model: str = ""
+    engines: str = ""
 
 
 def judge_config(text: bytes, *, where: str) -> bytes:
@@ -138,9 +135,6 @@ def _read_config(text: bytes, where: str) -> ModelConfig:
 
 def _judge_texts(texts: Texts, terms: Terms) -> dict[str, list[Any]] | None:
     entries = read_manifest(texts.own[MANIFEST], where=MANIFEST) if MANIFEST in texts.own else None
-    for name in entries or ():
-        if reason := refuse_file(name):
-            raise Refused(f"{MANIFEST}: {reason}")
     _compose(texts, terms)
     return None if entries is None else {name: [entry.sha256, entry.size] for name, entry in entries.items()}
 
@@ -162,8 +156,8 @@ def _complete_version(version: Path, texts: Texts, terms: Terms) -> None:
     config = fill_threads(config, cpus=terms.cpus)
     if (version / GOLDEN).exists():
         add_warmup(config, version / GOLDEN, version.parent)
-    if terms.model and configs.keeps_engines(config):
-        configs.name_engines(config, f"{terms.model}-{_digest(version)[:16]}")
+    if terms.engines and configs.keeps_engines(config):
+        configs.name_engines(config, terms.engines)
     text = configs.compose(config, versions=[int(version.name)])
     (version.parent / CONFIG).write_bytes(text)
     # The config it serves with stays with it.
@@ -190,16 +184,6 @@ def _compose(texts: Texts, terms: Terms) -> ModelConfig | None:
         own.parameters["profile"].string_value = terms.profile
     configs.check_formats(own, plans=terms.plans)
     return own
-
-
-def _digest(version: Path) -> str:
-    """SHA-256 of all that engines are built from."""
-    digest = hashlib.sha256()
-    for path in sorted(version.iterdir()):
-        if path.suffix != ".pbtxt":
-            with path.open("rb") as file:
-                digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _judge_files(version: Path, config: ModelConfig | None, *, plans: bool) -> None:

@@ -19,8 +19,9 @@ _HIDDEN = re.compile(r"\.[^.]")
 # Files that only `export` writes into a version, and a manifest after them.
 EXPORTED = frozenset({CONFIG, GOLDEN, "parity.json"})
 MODEL_SUFFIXES = (".onnx", ".plan")
-# What one repository may have: each model costs the synchroniser a thread's work, Triton a process, each version a line
+# What one repository may have. Each model costs the synchroniser a thread's work, Triton a process, each version a line
 # of /status and a fingerprint at every listing.
+TEXT_BYTES = 2**20  # of a config.pbtxt or manifest.json
 MAX_MODELS = 512
 MAX_VERSIONS = 1000  # of a model; prune keeps far fewer
 MAX_FILES = 1000  # of a version, or of a model beside its versions; weights of the largest models are in hundreds
@@ -121,7 +122,7 @@ def _place(item: Object, models: dict[str, ModelFolder]) -> str | None:
         return reason
     model = models.setdefault(name, ModelFolder())
     match rest:
-        case [folder, file] if _is_version(folder):
+        case [folder, file] if is_version(folder):
             reason = refuse_file(file)
             if not reason:
                 model.versions.setdefault(int(folder), {})[file] = item
@@ -139,7 +140,7 @@ def _place(item: Object, models: dict[str, ModelFolder]) -> str | None:
 def _refuse_path(item: Object, name: str, rest: Sequence[str]) -> str | None:
     if item.link:
         return "a link: expected the file itself"
-    if not _MODEL.fullmatch(name) or not rest:
+    if not is_model_name(name) or not rest:
         return f"{name!r} is no model's folder: expected lower-case letters, digits and hyphens, a letter first"
     if illegal := [segment for segment in rest if not _FILE.fullmatch(segment)]:
         return f"{illegal[0]!r}: expected lower-case letters, digits, dots and hyphens"
@@ -153,5 +154,11 @@ def refuse_file(name: str) -> str | None:
     return f"{name!r} is no file of a version: expected {SCHEMA['$defs']['version_file']['description']}"
 
 
-def _is_version(segment: str) -> bool:
+def is_model_name(name: str) -> bool:
+    """Whether a name is legal in S3, Triton, Kubernetes and a URL alike."""
+    return _MODEL.fullmatch(name) is not None
+
+
+def is_version(segment: str) -> bool:
+    """Whether it is a number that Triton takes for a version."""
     return bool(_VERSION.fullmatch(segment)) and len(segment) <= _DIGITS and int(segment) <= _LARGEST_VERSION

@@ -19,10 +19,11 @@ from export.errors import ExportError
 from export.manifest import check_model_name
 from export.remote import fetch as fetching
 from export.remote import publish as publishing
-from export.remote.layout import CONFIG, MANIFEST, Model, Version, edit_config, read_model, read_models, read_own_config
+from export.remote.layout import Model, Version, edit_config, read_model, read_models, read_own_config
 from export.remote.serving import Answer, Server, States, Watch, connect, describe_listing, describe_state
 from export.remote.storage import Storage, normalise, open_storage
 from export.versions import difference
+from registry.layout import CONFIG, MANIFEST
 
 _LEFT_OVER = timedelta(hours=1)  # longer than an upload takes
 _REQUESTS = 8  # at once

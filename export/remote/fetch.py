@@ -7,9 +7,10 @@ from uuid import uuid4
 
 from export import manifest
 from export.errors import ExportError
-from export.remote.layout import MANIFEST, Version
+from export.remote.layout import Version
 from export.remote.storage import Storage
-from export.versions import alone_in, read_complete
+from export.versions import alone_in, judge, read_complete
+from registry.layout import MANIFEST
 
 
 def fetch(storage: Storage, model: str, version: Version, target: Path, *, tell: Callable[[int], None]) -> Path:
@@ -52,6 +53,7 @@ def fetch(storage: Storage, model: str, version: Version, target: Path, *, tell:
             raise ExportError(
                 f"{storage.address}/{prefix}: what came does not fit its {MANIFEST}; next: publish it again"
             )
+        judge(hidden, where=f"{storage.address}/{prefix}")
         with alone_in(target):
             if folder.exists():
                 folder.rename(replaced)

@@ -12,13 +12,15 @@ from google.protobuf.text_format import ParseError
 from export import manifest
 from export.config import parse, to_text
 from export.errors import ExportError
-from export.remote.storage import Entry, Storage
+from export.remote.storage import Entry, Storage, TooLarge
+from registry.layout import CONFIG, MANIFEST, is_model_name, is_version
 
-CONFIG = "config.pbtxt"
-MANIFEST = "manifest.json"
-_DIGITS = 18  # of the largest numbers that Triton's 64 bits hold
 _REQUESTS = 8  # at once
 _TRIES = 5
+
+
+class BrokenConfig(ExportError):
+    """A config.pbtxt that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,9 @@ def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
     for entry in storage.entries(f"{model}/" if model else ""):
         name, _, path = entry.key.partition("/")
         folder, _, inner = path.partition("/")
-        if path and manifest.is_legal(name, "model_name"):
+        if path and is_model_name(name):
             versions = files.setdefault(name, {})
-            if inner and len(folder) <= _DIGITS and manifest.is_legal(folder, "version"):
+            if inner and is_version(folder):
                 versions.setdefault(int(folder), {})[inner] = entry
     with ThreadPoolExecutor(_REQUESTS) as pool:
         read = partial(_read_model, storage)
@@ -179,20 +181,29 @@ def read_own_config(storage: Storage, model: str, number: int) -> Any | None:
 
 def _read_model(storage: Storage, name: str, versions: Mapping[int, Mapping[str, Entry]]) -> Model:
     key = f"{name}/{CONFIG}"
-    content, error = storage.get(key), None
+    error = None
     try:
+        content = storage.get(key)
         config = _parse(content.data if content else b"", key)
-    except ExportError as exc:
+    except (BrokenConfig, TooLarge) as exc:
         config, error = _parse(b"", key), str(exc)
     read = {}
     for number, files in sorted(versions.items()):
-        described = storage.get(f"{name}/{number}/{MANIFEST}") if MANIFEST in files else None
-        read[number] = Version(number, files, manifest.read(described.data) if described else None)
+        described = _read_manifest(storage, f"{name}/{number}/{MANIFEST}") if MANIFEST in files else None
+        read[number] = Version(number, files, described)
     return Model(config, error, read)
+
+
+def _read_manifest(storage: Storage, key: str) -> Mapping[str, Any] | None:
+    try:
+        content = storage.get(key)
+    except TooLarge:
+        return None
+    return manifest.read(content.data) if content else None
 
 
 def _parse(data: bytes, key: str) -> Any:
     try:
         return parse(data.decode())
     except (ParseError, UnicodeDecodeError) as exc:
-        raise ExportError(f"{key}: {exc}; next: mend it") from exc
+        raise BrokenConfig(f"{key}: {exc}; next: correct it") from exc

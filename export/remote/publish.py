@@ -15,9 +15,10 @@ from export.config import follow, parse, under_policy
 from export.errors import ExportError
 from export.manifest import read
 from export.profiles import PROFILES
-from export.remote.layout import CONFIG, MANIFEST, Model, edit_config
+from export.remote.layout import Model, edit_config
 from export.remote.storage import Sent, Storage
-from export.versions import numbers, read_complete
+from export.versions import judge, numbers, read_complete
+from registry.layout import CONFIG, MANIFEST
 
 _FILES_AT_ONCE = 4
 _LOOK_S = 0.2
@@ -64,6 +65,7 @@ def find_source(repository: Path, model: str, version: str | None) -> Source:
         if read_complete(folder) is not None:
             manifest = read((folder / MANIFEST).read_bytes())
             if manifest is not None and manifest["model"] == model:
+                judge(folder, where=str(folder))
                 return Source(folder, manifest)
     raise ExportError(f"{folder}: not complete: its files are not those of its {MANIFEST}; next: export it again")
 

@@ -23,6 +23,7 @@ from botocore.config import Config
 
 from export.errors import ExportError
 from export.versions import alone_in
+from registry.layout import TEXT_BYTES
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
@@ -60,6 +61,10 @@ class Content:
     etag: str
 
 
+class TooLarge(ExportError):
+    """A config or manifest that no reader takes."""
+
+
 class Storage(Protocol):
     """A repository.
 
@@ -73,7 +78,11 @@ class Storage(Protocol):
         """Everything whose key begins with `under`, a folder with its slash; empty where there is no such folder."""
 
     def get(self, key: str) -> Content | None:
-        """Content, or None where there is none."""
+        """Content of a text, or None where there is none.
+
+        Raises:
+            TooLarge: nothing that it could be is so large.
+        """
 
     def blocks(self, key: str) -> Iterator[bytes]:
         """Content, a piece at a time.
@@ -90,6 +99,13 @@ class Storage(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove it, if it is there."""
+
+
+def _read_text(file: Any, where: str) -> bytes:
+    data: bytes = file.read(TEXT_BYTES + 1)
+    if len(data) > TEXT_BYTES:
+        raise TooLarge(f"{where}: got more than {TEXT_BYTES} bytes, expected fewer; next: remove or correct it")
+    return data
 
 
 def normalise(address: str) -> str:
@@ -155,7 +171,7 @@ class S3:
                 found = self._client.get_object(**self._place(key))
             except self._client.exceptions.NoSuchKey:
                 return None
-            return Content(found["Body"].read(), found["ETag"])
+            return Content(_read_text(found["Body"], f"{self.address}/{key}"), found["ETag"])
 
     def blocks(self, key: str) -> Iterator[bytes]:
         with self._clearly():
@@ -262,7 +278,8 @@ class LocalFolder:
 
     def get(self, key: str) -> Content | None:
         try:
-            data = self._path(key).read_bytes()
+            with self._path(key).open("rb") as file:
+                data = _read_text(file, f"{self.address}/{key}")
         except (FileNotFoundError, NotADirectoryError):
             return None
         return Content(data, sha256(data).hexdigest())

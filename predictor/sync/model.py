@@ -26,8 +26,8 @@ from predictor.sync.triton import Died, ProcessDied, Triton
 from registry import config as configs
 from registry.config import Policy
 from registry.errors import Incomplete, Refused
-from registry.judgement import TEXT_BYTES, judge_config
-from registry.layout import CONFIG, MANIFEST, ModelFolder
+from registry.judgement import judge_config
+from registry.layout import CONFIG, MANIFEST, TEXT_BYTES, ModelFolder
 
 log = logging.getLogger("sync")
 

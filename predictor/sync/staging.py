@@ -4,15 +4,15 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from predictor.sync.storage import Storage, download, read
 from registry import config as configs
 from registry.errors import Incomplete, Refused
-from registry.judgement import TEXT_BYTES, Terms, Texts, complete_version, judge_texts
-from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, MODEL_SUFFIXES, ModelFolder, Object
+from registry.judgement import Terms, Texts, complete_version, judge_texts
+from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, MODEL_SUFFIXES, TEXT_BYTES, ModelFolder, Object
 from registry.manifest import Entry
 
 Reserve = Callable[[int], AbstractContextManager[None]]
@@ -109,7 +109,7 @@ def golden_of(target: Path, version: int) -> Path | None:
 
 def _stage(storage: Storage, request: Request, target: Path, reserve: Reserve, count: Callable[[int], None]) -> None:
     texts = _read_texts(storage, request)
-    terms = Terms(request.profile, request.cpus, request.plans, request.model)
+    terms = Terms(request.profile, request.cpus, request.plans)
     entries = judge_texts(texts, terms)
     _check_listed(request, entries)
     files = {name: request.files[name] for name in entries} if entries is not None else dict(request.files)
@@ -117,15 +117,22 @@ def _stage(storage: Storage, request: Request, target: Path, reserve: Reserve, c
     with reserve(sum(item.size for item in (*files.values(), *shared.values()))):
         version = target / str(request.version)
         version.mkdir(parents=True)
-        for name, item in files.items():
-            digest = download(storage, item, version / name, count=count)
-            if entries is not None and digest != entries[name].sha256:
-                want = entries[name].sha256
-                raise Refused(f"{name}: sha256 got {digest[:12]}..., expected {want[:12]}... by {MANIFEST}")
-        complete_version(version, texts, terms)
+        digests = {name: download(storage, item, version / name, count=count) for name, item in files.items()}
+        for name, entry in (entries or {}).items():
+            if digests[name] != entry.sha256:
+                got, want = digests[name][:12], entry.sha256[:12]
+                raise Refused(f"{name}: sha256 got {got}..., expected {want}... by {MANIFEST}")
+        complete_version(version, texts, replace(terms, engines=_engines_prefix(request, digests)))
         for path, item in shared.items():
             (target / path).parent.mkdir(exist_ok=True)
             download(storage, item, target / path, count=count)
+
+
+def _engines_prefix(request: Request, digests: Mapping[str, str]) -> str:
+    """Another one for each model, and whenever what engines are built from is another."""
+    lines = [f"{name}\0{digest}" for name, digest in sorted(digests.items()) if name.endswith((".onnx", ".data"))]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return f"{request.model}-{digest[:16]}"
 
 
 def _is_config(path: str) -> bool:

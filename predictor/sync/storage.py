@@ -166,12 +166,14 @@ class S3Storage:
 class FolderStorage:
     """A folder; links in it are told, and never followed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, hidden: bool = False) -> None:
+        """Read a folder; `hidden`: with its hidden folders, which no synchroniser takes, and Triton reads."""
         self.url = str(root)
         self._root = root
+        self._hidden = hidden
 
     def list(self) -> list[Object]:
-        """Every file, hidden folders left out: that is where files are written before they are renamed in."""
+        """Every file; hidden folders, where files are written before they are renamed in, only where asked for."""
         if not self._root.is_dir():
             raise StorageError(f"{self._root} is no folder")
         try:
@@ -190,7 +192,7 @@ class FolderStorage:
                 except FileNotFoundError:  # a moment ago it was there
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    if not entry.name.startswith("."):
+                    if self._hidden or not entry.name.startswith("."):
                         yield from self._walk(folder / entry.name, f"{key}/")
                 elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
                     yield _describe(key, status)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -25,10 +26,11 @@ from export.errors import ExportError
 from export.manifest import digest
 from export.profiles import PROFILES
 from export.remote.layout import edit_config
-from export.remote.storage import LocalFolder, Storage, open_storage
+from export.remote.storage import LocalFolder, Storage, TooLarge, open_storage
 from export.repository import publish
 from tests.support.exported import FILES, version, with_profiles
 from tests.support.ports import find_free_ports
+from tests.support.versions import seal
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "not-to-be-seen"
@@ -261,9 +263,9 @@ def test_publishers_at_once_take_numbers_of_their_own(storage: Storage, local: P
 def test_interrupted_publish_leaves_nothing(storage: Storage, local: Path) -> None:
     publish_again(storage, local)
     folder = publish(local, version())
-    os.truncate(folder / "golden.npz", size := 400_000_000)
+    os.truncate(folder / "parity.json", size := 400_000_000)
     manifest = json.loads((folder / "manifest.json").read_bytes())
-    manifest["files"]["golden.npz"] = {"sha256": digest(folder / "golden.npz"), "size_bytes": size}
+    manifest["files"]["parity.json"] = {"sha256": digest(folder / "parity.json"), "size_bytes": size}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     process = start("publish", storage, "tiny", "--from", str(local))
     while "tiny/2/config.pbtxt" not in keys(storage):
@@ -728,6 +730,50 @@ def test_what_s3_answers_is_said_clearly(
             assert f"error: {address if address.startswith('s3') and 'AWS_E' not in expected[:5] else ''}" in output.err
             assert expected in output.err
             assert SECRET not in output.out + output.err
+
+
+CODE = b'backend: "python"\n'
+
+
+def test_version_that_no_synchroniser_takes_is_not_published(
+    storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = publish(local, version())
+    (folder / "config.pbtxt").write_bytes(CODE)
+    seal(folder)
+    assert run("publish", storage, "tiny", "--from", str(local)) == 1
+    assert f"{folder}: config.pbtxt: backend: got 'python', expected one of" in capsys.readouterr().err
+    assert keys(storage) == set()
+
+
+def test_version_that_no_synchroniser_takes_is_not_fetched(
+    storage: Storage, local: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_again(storage, local)
+    manifest = json.loads(read(storage, "tiny/1/manifest.json"))
+    manifest["files"]["config.pbtxt"] = {"sha256": sha256(CODE).hexdigest(), "size_bytes": len(CODE)}
+    for name, data in (("config.pbtxt", CODE), ("manifest.json", json.dumps(manifest).encode())):
+        content = storage.get(f"tiny/1/{name}")
+        assert content is not None
+        assert storage.put(f"tiny/1/{name}", data, etag=content.etag)
+    target = tmp_path / "target"
+    assert run("fetch", storage, "tiny", "--to", str(target)) == 1
+    assert "/tiny/1: config.pbtxt: backend: got 'python', expected one of" in capsys.readouterr().err
+    assert not [path for path in target.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", ["tiny/config.pbtxt", "tiny/1/manifest.json"])
+def test_text_that_is_too_large_is_not_read(
+    storage: Storage, local: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_again(storage, local)
+    content = storage.get(name)
+    assert content is not None
+    assert storage.put(name, content.data + b" " * 2**20, etag=content.etag)
+    with pytest.raises(TooLarge, match="got more than 1048576 bytes"):
+        storage.get(name)
+    assert run("versions", storage) == 0
+    assert "tiny" in capsys.readouterr().out
 
 
 def test_only_complete_versions_are_published(

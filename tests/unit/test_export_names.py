@@ -4,7 +4,8 @@ import jsonschema
 import pytest
 
 from export.errors import ExportError
-from export.manifest import SCHEMA, check_model_name
+from export.manifest import check_model_name
+from registry.layout import SCHEMA_FILE as SCHEMA
 
 SCHEMA_CONTENT = json.loads(SCHEMA.read_bytes())
 

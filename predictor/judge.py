@@ -1,0 +1,114 @@
+"""Judges a model repository that Triton reads by itself, where no synchroniser stands between them."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from predictor.errors import StartError
+from predictor.sync.errors import StorageError
+from predictor.sync.storage import FolderStorage, read
+from registry import config as configs
+from registry.errors import Incomplete, Refused
+from registry.judgement import Terms, Texts, judge_config, judge_texts, judge_version, read_texts
+from registry.layout import CONFIG, TEXT_BYTES, ModelFolder, read_layout
+
+_SHOWN = 20  # of files that belong nowhere
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of a part of the repository.
+
+    Attributes:
+        path: of the part, below the repository: a version, a config, a file that belongs nowhere.
+        reason: why it must not serve; None where it may.
+    """
+
+    path: str
+    reason: str | None = None
+
+
+def judge_repository(root: Path, *, profile: str, plans: bool) -> Iterator[Verdict]:
+    """Judge all that Triton would read.
+
+    Args:
+        root: the folder.
+        profile: of the settings; `--model-config-name` of a Triton that reads the folder.
+        plans: whether TensorRT plans may be loaded.
+
+    Yields:
+        A verdict for each version, and for each other part that must not be there.
+
+    Raises:
+        StartError: it is no folder, or cannot be read.
+    """
+    storage = FolderStorage(root, hidden=True)
+    try:
+        objects = storage.list()
+    except StorageError as exc:
+        raise StartError(str(exc)) from exc
+    hidden = {item.key for item in objects if any(part.startswith(".") for part in item.key.split("/")[:-1])}
+    models, ignored = read_layout(item for item in objects if item.key not in hidden)
+    strange = ignored | dict.fromkeys(hidden, "in a hidden folder, which Triton reads: expected none")
+    for key, reason in sorted(strange.items())[:_SHOWN]:
+        yield Verdict(key, reason)
+    if len(strange) > _SHOWN:
+        yield Verdict("...", f"{len(strange) - _SHOWN} more files that belong nowhere")
+    for name, model in sorted(models.items()):
+        yield from _judge_model(root, storage, name, model, Terms(profile, plans=plans))
+
+
+def _judge_model(root: Path, storage: FolderStorage, name: str, model: ModelFolder, terms: Terms) -> Iterator[Verdict]:
+    """The configs that Triton may be started with, then the versions."""
+    read_by_triton = {CONFIG, f"configs/{terms.profile}.pbtxt"}
+    judged = {}
+    for path, item in sorted(model.shared.items()):
+        if path == CONFIG or path.startswith("configs/"):
+            try:
+                config = judge_config(read(storage, item, limit=TEXT_BYTES), where=path)
+                if path in read_by_triton:
+                    configs.check_formats(ModelConfig.FromString(config), plans=terms.plans)
+                    judged[path] = config
+            except (Refused, StorageError, OSError) as exc:
+                yield Verdict(f"{name}/{path}", str(exc))
+    own = judged.get(f"configs/{terms.profile}.pbtxt") or judged.get(CONFIG, b"")
+    for version in sorted(model.versions):
+        yield Verdict(f"{name}/{version}", _judge_version(root / name / str(version), own, terms))
+
+
+def _judge_version(folder: Path, own: bytes, terms: Terms) -> str | None:
+    try:
+        texts = read_texts(folder)
+        texts = Texts(texts.own, model=own)
+        _check_digests(folder, texts, terms)
+        judge_version(folder, texts, terms)
+        # Without a config of the model's, Triton takes what it finds.
+        if not own and not terms.plans and any(folder.glob("*.plan")):
+            raise Refused("a plan is code, and there is no config.pbtxt that names another file; PREDICTOR_PLANS=true")
+    except (Refused, Incomplete, OSError) as exc:
+        return str(exc)
+    return None
+
+
+def _check_digests(folder: Path, texts: Texts, terms: Terms) -> None:
+    for name, entry in (judge_texts(texts, terms) or {}).items():
+        path = folder / name
+        if not path.exists():
+            raise Incomplete(f"{name} is missing, which its manifest.json lists")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != entry.sha256:
+            raise Refused(f"{name}: sha256 got {digest[:12]}..., expected {entry.sha256[:12]}... by manifest.json")
+
+
+def report(verdicts: Iterator[Verdict]) -> Mapping[bool, int]:
+    """Print each verdict as it comes; how many are good, and how many are not."""
+    counts = {True: 0, False: 0}
+    for verdict in verdicts:
+        good = verdict.reason is None
+        counts[good] += 1
+        print(f"{'good   ' if good else 'refused'} {verdict.path!r:.200}{'' if good else f': {verdict.reason}'}")
+    return counts
