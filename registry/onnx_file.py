@@ -22,6 +22,8 @@ MESSAGES_IN: Mapping[str, Mapping[int, str]] = {
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _NODE_TYPE = 4
 _ENGINE = "EPContext"  # a node of ONNX Runtime's that holds, or names, what an execution provider compiled
+# ONNX Runtime's protobuf takes five bytes, and drops what is above 32 bits: it would read another field than we.
+_LARGEST_KEY = 2**32 - 1
 _LONGEST_VARINT = 10  # of 64 bits, seven in each byte
 
 
@@ -96,6 +98,8 @@ def _iterate_fields(data: mmap.mmap, span: range) -> Iterator[tuple[int, int | r
     at = span.start
     while at < span.stop:
         key, at = _read_varint(data, at)
+        if key > _LARGEST_KEY:
+            raise ValueError(f"a field's key of {key}")
         number, wire_type = key >> 3, key & 7
         if wire_type == 0:
             value, at = _read_varint(data, at)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
@@ -351,6 +352,19 @@ def test_every_place_of_a_tensor_is_walked() -> None:
         for message, fields in messages_with_tensors().items()
     }
     assert dict(MESSAGES_IN) == expected | {"tensor": {13: "external_data"}}
+
+
+def test_field_that_onnx_runtime_reads_under_another_number_is_refused(tmp_path: Path) -> None:
+    model = onnx.load_from_string(build_identity())
+    graph = model.graph.SerializeToString()
+    assert len(graph) < 128
+    model.ClearField("graph")
+    # 7, the graph's, and bits above the 32 that are kept.
+    hidden = model.SerializeToString() + b"\xba\x80\x80\x80\x10" + bytes([len(graph)]) + graph
+    onnxruntime.InferenceSession(hidden)  # takes it
+    (tmp_path / "model.onnx").write_bytes(hidden)
+    with pytest.raises(ValueError, match="a field's key of"):
+        read_facts(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(
