@@ -53,7 +53,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint manifests manifests-scan test test-integration test-faults test-tools test-export test-all fuzz e2e-pod test-e2e check-cluster kind-up kind-test kind-down check audit fmt lock clean
+.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint manifests manifests-scan test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e check-cluster kind-up kind-test kind-down check audit fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -170,6 +170,9 @@ test-all: ## Every test there is; goes on after a failure
 
 fuzz: .venv/.test .venv-triton/.installed models ## Send COUNT (100,000) broken inputs to a server, and show what it answered (SEED)
 	@$(BIN)/python -m tests.fuzz $(call option,count,COUNT) $(call option,seed,SEED)
+
+fuzz-bucket: .venv/.test .venv-triton/.installed models ## Judge COUNT (100,000) mutated versions of a model, and start a stack on some (SEED)
+	@$(BIN)/python -m tests.fuzz bucket $(call option,count,COUNT) $(call option,seed,SEED)
 
 e2e-pod: .venv/.test models ## Start the Pod of the manifests with podman and try it (as root; says what is missing)
 	@$(BIN)/python -m tests.support.machine

@@ -89,9 +89,9 @@ def _explain(status: int, limits: Limits) -> Exception:
         return TimeoutError(
             errno.ETIMEDOUT, f"judging it was ended after {limits.wall_s:g} s, or from outside (signal {signal_number})"
         )
-    return Refused(
-        f"the process that judged it crashed ({f'signal {signal_number}' if status < 0 else f'status {status}'})"
-    )
+    if status >= 0:
+        return Defect(f"the process that judges it ended with status {status}")
+    return Refused(f"the process that judged it crashed (signal {signal_number})")
 
 
 def _read_reply(reply: dict[str, Any]) -> Any:

@@ -1,15 +1,18 @@
-"""`python -m tests.fuzz`: start the stack, send it broken inputs, print what it answered (`make fuzz`)."""
+"""Broken inputs by the hundred thousand: sent to the stack (`make fuzz`), or put into the bucket (`make fuzz-bucket`)."""
 
 import argparse
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from registry.errors import RepositoryError
+from tests.fuzz import bucket
 from tests.fuzz.run import Defect, Report, fuzz
 from tests.support.stack import ROOT, start_stack
 
@@ -17,11 +20,49 @@ _MIB = 2**20
 
 
 def main() -> int:
-    """Send them; 1 where one was answered as none may be, or the log has a traceback."""
+    """Send or judge them; 1 where one did what none may do."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("where", nargs="?", choices=["front", "bucket"], default="front", help="(%(default)s)")
     parser.add_argument("--count", type=int, default=100_000, help="how many inputs (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="other inputs for another number (%(default)s)")
+    parser.add_argument("--models", type=int, default=60, help="models of a fresh stack (bucket only, %(default)s)")
     args = parser.parse_args()
+    return fuzz_bucket(args) if args.where == "bucket" else fuzz_front(args)
+
+
+def fuzz_bucket(args: argparse.Namespace) -> int:
+    """Judge mutated versions, then start a stack whose models have one as their newest version."""
+    console = Console()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    try:
+        with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+            task = progress.add_task("mutated versions", total=args.count)
+            report = bucket.fuzz(
+                count=args.count, seed=args.seed, tell=lambda done: progress.update(task, completed=done)
+            )
+    except (bucket.Escape, RepositoryError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    table = Table("file", "inputs", "verdicts", "reasons", "slowest ms of CPU")
+    for name, kind in sorted(report.kinds.items()):
+        verdicts = ", ".join(f"{verdict}: {count}" for verdict, count in sorted(kind.verdicts.items()))
+        total = str(sum(kind.verdicts.values()))
+        table.add_row(name, total, verdicts, str(len(kind.reasons)), f"{kind.slowest_ms:.0f}")
+    console.print(table)
+    console.print(f"largest process: {report.memory_bytes / _MIB:.0f} MiB")
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder) / "repository"
+        names = bucket.spoil(repository, count=args.models, seed=args.seed)
+        console.print(f"a fresh stack with {len(names)} models, the newest version of each mutated")
+        with start_stack(repository, Path(folder) / "log", variables={"POLL_S": "1", "SETTLE_S": "1"}) as stack:
+            status = stack.http.get("/status").raise_for_status().json()["models"]
+        served = Counter(", ".join(status[name]["serving"]) or "none" for name in names)
+    console.print("serving: " + ", ".join(f"version {version}: {count}" for version, count in sorted(served.items())))
+    return int("none" in served)
+
+
+def fuzz_front(args: argparse.Namespace) -> int:
+    """Send broken requests; 1 where one was answered as none may be, or the log has a traceback."""
     console = Console()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with tempfile.TemporaryDirectory() as folder:

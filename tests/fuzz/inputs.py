@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,8 @@ PICTURES = _pictures()
 
 
 @st.composite
-def mutated(draw: st.DrawFn, originals: st.SearchStrategy[bytes]) -> bytes:
-    """One of these with one to three edits; most near its beginning, where headers are."""
+def mutated(draw: st.DrawFn, originals: st.SearchStrategy[bytes], words: Sequence[bytes] = _WORDS) -> bytes:
+    """One of these with one to three edits, some of them to these words; most near its beginning, where headers are."""
     data = draw(originals)
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, min(len(data), 128)) | st.integers(0, len(data)))
@@ -74,10 +75,10 @@ def mutated(draw: st.DrawFn, originals: st.SearchStrategy[bytes]) -> bytes:
         if kind == "flip" and at < len(data):
             data = data[:at] + bytes((data[at] ^ 1 << size % 8,)) + data[at + 1 :]
         elif kind == "word":
-            word = draw(st.sampled_from(_WORDS))
+            word = draw(st.sampled_from(words))
             data = data[:at] + word + data[at + len(word) :]
         elif kind == "put":
-            data = data[:at] + draw(st.sampled_from(_WORDS) | st.binary(max_size=8)) + data[at:]
+            data = data[:at] + draw(st.sampled_from(words) | st.binary(max_size=8)) + data[at:]
         elif kind == "cut":
             data = data[:at]
         elif kind == "drop":

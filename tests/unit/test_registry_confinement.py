@@ -28,7 +28,7 @@ def test_result_comes_from_another_process() -> None:
         (judged.spin, Refused, "got more than 1 s of CPU to judge it"),
         (judged.grow, Refused, "got more than 64 MiB of memory to judge it"),
         (judged.crash, Refused, "crashed (signal 11)"),
-        (judged.vanish, Refused, "crashed (status 3)"),
+        (judged.vanish, Defect, "ended with status 3"),
         (judged.be_killed, TimeoutError, "from outside (signal 9)"),
         (judged.recurse, Defect, "RecursionError"),
         (judged.refuse, Refused, "no"),

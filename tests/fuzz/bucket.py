@@ -1,0 +1,445 @@
+"""Judges mutated versions, as whoever writes the bucket may make them up."""
+
+import dataclasses
+import io
+import os
+import re
+import resource
+import shutil
+import signal
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from predictor.sync.staging import Request, check_arrived, fingerprint
+from registry import config as configs
+from registry.confinement import USUAL, confined
+from registry.errors import Incomplete, Refused
+from registry.judgement import Terms, _complete_version, _judge_texts, read_texts
+from registry.layout import CONFIG, GOLDEN, MANIFEST, Object, read_layout, refuse_file
+from registry.onnx_file import read_facts
+from tests.fuzz.inputs import mutated
+from tests.fuzz.wire import written
+from tests.support.models import build_identity
+from tests.support.versions import Build, seal, write
+
+_ROUND = 500  # inputs of one process, and of one seed: hypothesis remembers what it has tried
+_NAME = "rows"
+_FOLDERS = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a disk takes longer than the judgement
+_OUTSIDE = "../secret.data"
+_VARIES = re.compile(r"\d+|'[^']*'")
+_TEXT_WORDS = [
+    *(b"input {", b"output {", b"}", b"dims: ", b"-1", b"0", b"99999999999999999999", b"1e999", b"nan", b"true", b"#"),
+    *(
+        b'backend: "python"',
+        b'platform: "ensemble"',
+        b'default_model_filename: "model.py"',
+        b"max_batch_size: 2147483647",
+    ),
+    *(
+        b"instance_group { count: 9999 }",
+        b"model_warmup {",
+        b"parameters {",
+        b'key: "metadata"',
+        b'string_value: "[[[["',
+    ),
+    *(
+        b"version_policy { specific { versions: [",
+        b"dynamic_batching {",
+        b"\\0",
+        b"\\xff",
+        b"\xff",
+        b"\0",
+        b"../",
+        b'"',
+        b"'",
+    ),
+]
+_JSON_WORDS = [
+    *(b"[", b"{", b"}", b"]", b'"', b"null", b"true", b"-1", b"1e999", b"NaN", b"\\u0000", b"\\ud800", b"\xff", b"\n"),
+    *(
+        b'"../../x.onnx"',
+        b'"/etc/passwd"',
+        b'"model.py"',
+        b'"a/b.onnx"',
+        b'"files"',
+        b'"size_bytes": 99999999999999999',
+    ),
+]
+_EDGES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**32 - 1]
+_BINARY_WORDS = [
+    *(value.to_bytes(size, "little") for value in _EDGES for size in (4, 8)),
+    *(
+        b"PK\x01\x02",
+        b"PK\x03\x04",
+        b"PK\x05\x06",
+        b"\x93NUMPY\x01\x00",
+        b"(999999999999,)",
+        b"'|O'",
+        b"'<c8'",
+        b"'<U9'",
+    ),
+    *(b"'descr'", b"location", b"../secret.data", b"\x3a", b"\xba\x80\x80\x80\x10", b"\xff" * 10, b"\x0a\x7f"),
+]
+
+
+class Escape(Exception):
+    """What no writer of the bucket may reach, with the smallest input that shows it."""
+
+
+@dataclass
+class Kind:
+    """What became of one kind of input; reasons are the beginnings of messages, without what varies."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    slowest_ms: float = 0.0
+    reasons: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Report:
+    """What a run has seen; memory is the largest of its processes."""
+
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Mutated:
+    """A file of a version in the place of the good one."""
+
+    kind: str
+    name: str
+    content: bytes
+
+    @property
+    def profile(self) -> str:
+        """Under which the version is judged."""
+        return "fast" if self.kind == "profile" else "fp32"
+
+
+def fuzz(*, count: int, seed: int, tell: Callable[[int], None] = lambda _: None) -> Report:
+    """Judge mutated versions, in processes with the limits of memory that a judgement has.
+
+    Args:
+        count: how many.
+        seed: the same inputs for the same number.
+        tell: is told how many are done.
+
+    Raises:
+        Escape: one is judged good and reaches outside of its version, or is judged by an error that nobody foresaw, or
+            takes longer than its deadline.
+        Refused: a process needed more memory than it may.
+    """
+    report = Report()
+    limits = dataclasses.replace(USUAL, cpu_s=_ROUND * USUAL.cpu_s, wall_s=3600)
+    firsts = range(0, count, _ROUND)
+
+    def run(first: int) -> dict[str, Any]:
+        done: dict[str, Any] = confined(_round, seed * 1_000_003 + first, min(_ROUND, count - first), limits=limits)
+        return done
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for number, done in enumerate(pool.map(run, firsts), start=1):
+            if "escape" in done:
+                pool.shutdown(cancel_futures=True)
+                raise Escape(done["escape"])
+            _add(report, done)
+            tell(min(number * _ROUND, count))
+    return report
+
+
+def _add(report: Report, done: dict[str, Any]) -> None:
+    for name, kind in done["kinds"].items():
+        known = report.kinds.setdefault(name, Kind())
+        known.verdicts.update(kind["verdicts"])
+        known.slowest_ms = max(known.slowest_ms, kind["slowest_ms"])
+        known.reasons |= set(kind["reasons"])
+    report.memory_bytes = max(report.memory_bytes, done["memory_bytes"])
+
+
+def spoil(repository: Path, *, count: int, seed: int) -> list[str]:
+    """Write models of which version 1 is good and version 2 is mutated; their names.
+
+    Args:
+        repository: a folder.
+        count: how many models.
+        seed: the same for the same number.
+    """
+    mutants: list[Mutated] = []
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = _inputs(write(Path(folder), _NAME, Build(1))).filter(lambda mutant: mutant.kind != "listing")
+
+        @_mutants(seed, 2 * count)
+        @given(inputs)
+        def collect(mutant: Mutated) -> None:
+            mutants.append(mutant)
+
+        collect()
+    names = [f"m{number}-{mutant.name.partition('.')[0]}" for number, mutant in enumerate(mutants[:count])]
+    for name, mutant in zip(names, mutants, strict=False):
+        write(repository, name, Build(1))
+        version = write(repository, name, Build(2))
+        (version / mutant.name).write_bytes(mutant.content)
+        if mutant.name != MANIFEST:
+            seal(version)
+    return names
+
+
+def _mutants(number: int, size: int) -> Callable[[Any], Any]:
+    """A property of so many inputs of a seed."""
+    chosen = settings(
+        max_examples=size,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    return lambda judge: seed(number)(chosen(judge))
+
+
+def _round(number: int, size: int) -> dict[str, Any]:
+    """In a process: judge so many of a seed."""
+    report = Report()
+    with tempfile.TemporaryDirectory(dir=_FOLDERS) as folder:
+        good = write(Path(folder), _NAME, Build(1))
+
+        @_mutants(number, size)
+        @given(_inputs(good))
+        def judge(mutant: Mutated) -> None:
+            started = time.process_time()
+            verdict = _judge(good, mutant)
+            kind = report.kinds.setdefault(mutant.kind, Kind())
+            kind.slowest_ms = max(kind.slowest_ms, (time.process_time() - started) * 1000)
+            kind.verdicts[verdict.partition(":")[0]] += 1
+            kind.reasons.add(_VARIES.sub("#", verdict)[:60])
+
+        try:
+            judge()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is what is looked for
+            return {"escape": f"seed {number}: {type(exc).__name__}: {exc}; {exc.__notes__[:2]!r:.2000}"}
+    return {
+        "kinds": {name: vars(kind) | {"reasons": sorted(kind.reasons)} for name, kind in report.kinds.items()},
+        "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _judge(good: Path, mutant: Mutated) -> str:
+    """The verdict of the whole judgement, and the reason.
+
+    Raises:
+        Escape: see `fuzz`.
+    """
+    with tempfile.TemporaryDirectory(dir=_FOLDERS) as folder, _deadline():
+        model = Path(folder) / _NAME
+        version = model / "1"
+        shutil.copytree(good, version)
+        (version / mutant.name).write_bytes(mutant.content)
+        if mutant.name != MANIFEST:
+            seal(version)
+        before = _files(Path(folder))
+        try:
+            verdict = "listed" if mutant.kind == "listing" else _judge_version(version, Terms(mutant.profile, 2))
+            if mutant.kind == "listing":
+                _judge_listing(mutant.content)
+        except Refused as exc:
+            verdict = f"refused: {exc}"
+        except Incomplete as exc:
+            verdict = f"incomplete: {exc}"
+        except MemoryError:
+            verdict = "refused: memory"
+        if strange := _files(Path(folder)) - before - {f"{_NAME}/{CONFIG}", f"{_NAME}/warmup/golden_0"}:
+            raise Escape(f"wrote {sorted(strange)}")
+        if verdict == "good":
+            _check_good(version)
+        elif mutant.kind == "wire" and not verdict.startswith("refused: model.onnx: external data"):
+            _check_unread(version / "model.onnx", verdict)
+        return verdict
+
+
+def _judge_version(version: Path, terms: Terms) -> str:
+    texts = read_texts(version)
+    for name, entry in (_judge_texts(texts, terms) or {}).items():
+        if not (version / name).exists() or (version / name).stat().st_size != entry[1]:
+            raise Incomplete(f"waits for {name}")
+    _complete_version(version, texts, terms)
+    return "good"
+
+
+def _judge_listing(content: bytes) -> None:
+    keys = content.decode("utf-8", "surrogateescape").split("\n")
+    objects = [Object(key, len(key), str(hash(key)), datetime.now(UTC), link=key.endswith("@")) for key in keys]
+    models, _ = read_layout(objects)
+    for name, model in models.items():
+        for number in model.versions:
+            request = Request(name, number, model, None, "fp32", 2)
+            fingerprint(request)
+            try:
+                check_arrived(request)
+            except Incomplete:
+                continue
+            places = {f"{name}/{number}/{file}" for file in request.files}
+            if any(os.path.normpath(place) != place or not place.isprintable() for place in places):
+                raise Escape(f"a key became a place of its own: {places}")
+
+
+def _check_good(version: Path) -> None:
+    """Hold what was accepted against onnx's own reader, which shares nothing with ours.
+
+    Raises:
+        Escape: it reaches outside of the version, or is another backend's.
+    """
+    config = configs.parse((version.parent / CONFIG).read_bytes(), where=CONFIG)
+    if config.backend not in {"onnxruntime", "openvino"} and config.platform != "onnxruntime_onnx":
+        raise Escape(f"it is good, and runs in {config.backend or config.platform}")
+    if not config.default_model_filename.endswith(".onnx") or "/" in config.default_model_filename:
+        raise Escape(f"it is good, and reads {config.default_model_filename}")
+    for path in version.glob("*.onnx"):
+        model = onnx.ModelProto()
+        with suppress(DecodeError):  # Triton refuses it too
+            model.ParseFromString(path.read_bytes())
+        for location in _locations(model):
+            if refuse_file(location) or not (version / location).is_file():
+                raise Escape(f"it is good, and reads {location!r}")
+
+
+def _locations(message: Any) -> Iterator[str]:
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield from (entry.value for entry in message.external_data if entry.key == "location")
+    for descriptor, value in message.ListFields():
+        if descriptor.type == FieldDescriptor.TYPE_MESSAGE:
+            for inner in value if descriptor.is_repeated else [value]:
+                yield from _locations(inner)
+
+
+def _check_unread(path: Path, verdict: str) -> None:
+    """Where ONNX Runtime sees the file outside, the judgement has seen it.
+
+    Raises:
+        Escape: it has not.
+    """
+    try:
+        found = read_facts(path).external
+    except (ValueError, IndexError, KeyError, RecursionError):
+        return
+    try:
+        onnxruntime.InferenceSession(path)
+        seen = ""
+    except Exception as exc:  # noqa: BLE001 - it has many
+        seen = str(exc)
+    if ("secret" in seen or "xternal" in seen or not seen) and _OUTSIDE not in found:
+        raise Escape(f"ONNX Runtime read {_OUTSIDE}: {seen[:200]!r}; the judgement: {verdict}")
+
+
+def _files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def _deadline() -> Iterator[None]:
+    """Of CPU, for one judgement."""
+
+    def end(*_: object) -> None:
+        raise Escape(f"more than {USUAL.cpu_s} s of CPU")
+
+    signal.signal(signal.SIGPROF, end)
+    signal.setitimer(signal.ITIMER_PROF, USUAL.cpu_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _inputs(good: Path) -> st.SearchStrategy[Mutated]:
+    texts = [(good / CONFIG).read_bytes(), *_CONFIGS]
+    bundle = io.BytesIO()
+    np.savez_compressed(bundle, x=np.zeros((1, 2), np.float32), y=np.arange(3))
+    goldens = [(good / GOLDEN).read_bytes(), bundle.getvalue()]
+    graphs = [(good / "model.onnx").read_bytes(), _with_data("model.data").SerializeToString(), build_identity()]
+
+    def of(kind: str, name: str, originals: list[bytes], words: list[bytes]) -> st.SearchStrategy[Mutated]:
+        return mutated(st.sampled_from(originals), words).map(lambda content: Mutated(kind, name, content))
+
+    return st.one_of(
+        of("config.pbtxt", CONFIG, texts, _TEXT_WORDS),
+        of("profile", "fast.pbtxt", texts, _TEXT_WORDS),
+        of("manifest", MANIFEST, [(good / MANIFEST).read_bytes()], _JSON_WORDS),
+        of("golden.npz", GOLDEN, goldens, _BINARY_WORDS),
+        mutated(st.sampled_from(_ARRAYS), _BINARY_WORDS).map(lambda array: Mutated("array", GOLDEN, _archive(array))),
+        of("model.onnx", "model.onnx", graphs, _BINARY_WORDS),
+        written(_with_data(_OUTSIDE)).map(lambda content: Mutated("wire", "model.onnx", content)),
+        of(
+            "listing",
+            "listing.txt",
+            [_LISTING],
+            [b"..", b"/", b"//", b"\n", b"\0", b"@", b".", b"\xff", b"1", b"9" * 30],
+        ),
+    )
+
+
+def _archive(array: bytes) -> bytes:
+    """A golden.npz whose archive is right, around an array that is not."""
+    bundle = io.BytesIO()
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("features.npy", array)
+        archive.writestr("probabilities.npy", _ARRAYS[0])
+    return bundle.getvalue()
+
+
+def _array(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+_ARRAYS = [_array(np.ones((4, 4), np.float32)), _array(np.array([b"ab", b"c"])), _array(np.zeros((2, 0), np.int64))]
+
+
+def _with_data(location: str) -> Any:
+    """A model whose weights are in a file beside it."""
+    model = onnx.load_from_string(build_identity())
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[2], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    model.graph.initializer.append(tensor)
+    return model
+
+
+_LISTING = b"\n".join(
+    [
+        *(
+            b"rows/config.pbtxt",
+            b"rows/1/model.onnx",
+            b"rows/2/model.onnx",
+            b"rows/2/manifest.json",
+            b"rows/labels.txt",
+        ),
+        *(b"rows/configs/fast.pbtxt", b"rows/warmup/a", b"other/1/model.onnx", b"other/1/link.onnx@", b"a/b/c/d"),
+    ]
+)
+_CONFIGS = [
+    b'backend: "openvino" max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [ 2 ] }',
+    b"""name: "rows" platform: "onnxruntime_onnx" max_batch_size: 8
+dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 }
+instance_group { count: 2 kind: KIND_CPU }
+model_warmup { name: "w" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 dims: 2 zero_data: true } } }
+parameters { key: "metadata" value { string_value: "{'task': 'detect', 'imgsz': [640, 640], 'names': {0: 'a'}}" } }
+version_policy { specific { versions: [ 1, 2 ] } }""",
+]
