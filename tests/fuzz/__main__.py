@@ -1,4 +1,4 @@
-"""Broken inputs by the hundred thousand: sent to the stack (`make fuzz`), or put into the bucket (`make fuzz-bucket`)."""
+"""Broken inputs by the hundred thousand: sent to the stack (make fuzz), or put into the bucket (make fuzz-bucket)."""
 
 import argparse
 import shutil
