@@ -37,6 +37,7 @@ SHIPPED := $(if $(filter model_repository,$(REPOSITORY)),models)
 UNMADE = $(if $(filter model_repository,$(FROM)),$(if $(wildcard $(FROM)/$(MODEL)/*/manifest.json),,models))
 manage = $(BIN)/python -m export $@ --repository "$(REPOSITORY)"
 option = $(if $($2),--$1 "$($2)")
+UNPICKLING = $(if $(ALLOW_UNPICKLING),--allow-unpickling)
 TESTED := .venv/.test .venv-triton/.installed models
 WORKERS ?= 2
 # Tests of one file stay together, for they share what the file starts, until a worker has none left and takes some.
@@ -96,9 +97,9 @@ capacity: need-P95_MS .venv/.loadtest ## The highest rate that keeps p95 under P
 models: .venv/.stack ## Prepare the models that come with the repository
 	@$(BIN)/python -m export examples
 
-export: need-MODEL need-WEIGHTS .venv/.ultralytics ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>]
+export: need-MODEL need-WEIGHTS .venv/.ultralytics ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>] [ALLOW_UNPICKLING=1]
 	@$(BIN)/python -m export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" \
-		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) --repository "$(REPOSITORY)"
+		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) $(UNPICKLING) --repository "$(REPOSITORY)"
 
 export: USAGE = MODEL=<name> WEIGHTS=<file or official name>
 publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefix or a folder>
@@ -135,10 +136,10 @@ prune: need-MODEL need-REPOSITORY .venv/.stack ## Delete versions of MODEL beyon
 reference: .venv/.test .venv/.ultralytics ## Compute Ultralytics' results for the tests again (needs ../shared/data)
 	@$(BIN)/python -m tests.reference
 
-compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is used today (SECONDS, REPEATS, PROFILES, WEIGHTS, PICTURE, CANDIDATES)
+compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is used today (SECONDS, REPEATS, PROFILES, WEIGHTS, PICTURE, CANDIDATES, ALLOW_UNPICKLING=1)
 	@$(BIN)/python -m loadtest.compare $(call option,seconds,SECONDS) $(call option,repeats,REPEATS) \
 		$(call option,profiles,PROFILES) $(call option,weights,WEIGHTS) $(call option,picture,PICTURE) \
-		$(call option,candidates,CANDIDATES) $(call option,export,EXPORT)
+		$(call option,candidates,CANDIDATES) $(call option,export,EXPORT) $(UNPICKLING)
 
 train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
 	@$(BIN)/python -m export.digit_finder
