@@ -1,7 +1,7 @@
 # `make` prints the targets. Everything is installed into .venv and .venv-triton.
 PYTHON ?= python3
+# `make lock` writes its hashes to installer.txt.
 UV_VERSION := 0.13.8
-PIP_AUDIT_VERSION := 2.10.1
 
 REPOSITORY ?= model_repository
 FROM ?= model_repository
@@ -26,12 +26,18 @@ export REPOSITORY MIRROR POLL_S SETTLE_S PROFILE HTTP_PORT GRPC_PORT TRITON_HTTP
 
 BIN := .venv/bin
 UV := $(BIN)/uv
-INSTALL := $(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --overrides overrides.txt \
-	--extra transformer --extra otel --extra synchroniser
+# Whatever comes from an index, a mirror or a cache is held against a hash of this repository, before any of it runs: what
+# is installed, what that pulls in, and what builds it where there is no wheel.
+HASHED := --require-hashes --require-build-hashes --build-constraints build-constraints.txt
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python $(HASHED) --constraints constraints.txt \
+	--overrides overrides.txt --extra transformer --extra otel --extra synchroniser
+COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	--custom-compile-command "make lock" --output-file
 SHIPPED := $(if $(filter model_repository,$(REPOSITORY)),models)
 UNMADE = $(if $(filter model_repository,$(FROM)),$(if $(wildcard $(FROM)/$(MODEL)/*/manifest.json),,models))
 manage = $(BIN)/python -m export $@ --repository "$(REPOSITORY)"
 option = $(if $($2),--$1 "$($2)")
+UNPICKLING = $(if $(ALLOW_UNPICKLING),--allow-unpickling)
 TESTED := .venv/.test .venv-triton/.installed models
 WORKERS ?= 2
 # Tests of one file stay together, for they share what the file starts, until a worker has none left and takes some.
@@ -91,9 +97,9 @@ capacity: need-P95_MS .venv/.loadtest ## The highest rate that keeps p95 under P
 models: .venv/.stack ## Prepare the models that come with the repository
 	@$(BIN)/python -m export examples
 
-export: need-MODEL need-WEIGHTS .venv/.ultralytics ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>]
+export: need-MODEL need-WEIGHTS .venv/.ultralytics ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>] [ALLOW_UNPICKLING=1]
 	@$(BIN)/python -m export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" \
-		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) --repository "$(REPOSITORY)"
+		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) $(UNPICKLING) --repository "$(REPOSITORY)"
 
 export: USAGE = MODEL=<name> WEIGHTS=<file or official name>
 publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefix or a folder>
@@ -130,10 +136,10 @@ prune: need-MODEL need-REPOSITORY .venv/.stack ## Delete versions of MODEL beyon
 reference: .venv/.test .venv/.ultralytics ## Compute Ultralytics' results for the tests again (needs ../shared/data)
 	@$(BIN)/python -m tests.reference
 
-compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is used today (SECONDS, REPEATS, PROFILES, WEIGHTS, PICTURE, CANDIDATES)
+compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is used today (SECONDS, REPEATS, PROFILES, WEIGHTS, PICTURE, CANDIDATES, ALLOW_UNPICKLING=1)
 	@$(BIN)/python -m loadtest.compare $(call option,seconds,SECONDS) $(call option,repeats,REPEATS) \
 		$(call option,profiles,PROFILES) $(call option,weights,WEIGHTS) $(call option,picture,PICTURE) \
-		$(call option,candidates,CANDIDATES) $(call option,export,EXPORT)
+		$(call option,candidates,CANDIDATES) $(call option,export,EXPORT) $(UNPICKLING)
 
 train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
 	@$(BIN)/python -m export.digit_finder
@@ -186,19 +192,19 @@ check: .venv/.test ## Lint, format and types; writes nothing
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-audit: .venv/.test ## Known holes of what is pinned (needs PyPI itself)
-	@$(UV) tool run --quiet --from "pip-audit==$(PIP_AUDIT_VERSION)" pip-audit --strict --disable-pip --no-deps \
-		--requirement constraints.txt
+audit: .venv/.test ## Known holes of what is pinned (AUDIT=<index with PyPI's JSON API, or folder of OSV records>)
+	@$(BIN)/python audit.py $(call option,source,AUDIT)
 
 fmt: .venv/.test ## Format, and mend what ruff can mend
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-lock: $(UV) ## Choose the newest versions of all dependencies: writes constraints.txt and tests/manifests/scan-requirements.txt
-	@$(UV) pip compile --quiet --universal --upgrade --no-emit-index-url --all-extras --overrides overrides.txt \
-		--python-version 3.11 --output-file constraints.txt pyproject.toml
-	@echo checkov | $(UV) pip compile --quiet --universal --upgrade --no-emit-index-url --no-annotate \
-		--python-version 3.11 --custom-compile-command "make lock" --output-file tests/manifests/scan-requirements.txt -
+lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes: constraints.txt and the other locks
+	@$(COMPILE) constraints.txt --upgrade --all-extras --overrides overrides.txt pyproject.toml
+	@printf 'setuptools\nwheel\n' | $(COMPILE) build-constraints.txt --upgrade --no-annotate -
+	@echo checkov | $(COMPILE) tests/manifests/scan-requirements.txt --upgrade --no-annotate -
+	@$(COMPILE) predictor/requirements.txt --no-deps --no-annotate predictor/requirements.in
+	@echo "uv==$(UV_VERSION)" | $(COMPILE) installer.txt --no-deps --no-annotate -
 
 check-cluster: .venv/.test ## Does the cluster's Knative let OVERLAY in (serverless)? What is off, and the command that turns it on
 	@$(BIN)/python manifests/check_cluster.py "manifests/overlays/$(or $(OVERLAY),serverless)"
@@ -219,9 +225,9 @@ $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
 		|| { echo "error: $$($(PYTHON) --version) found, expected 3.11 or 3.12; next: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "error: no venv; next: apt-get install python3-venv" >&2; exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r installer.txt
 
-.venv/.stack: pyproject.toml constraints.txt overrides.txt | $(UV)
+.venv/.stack: pyproject.toml constraints.txt build-constraints.txt overrides.txt | $(UV)
 	@echo "installing the project's environment (.venv)"
 	@$(INSTALL) -r pyproject.toml --extra export --extra stack
 	@touch $@
@@ -254,7 +260,7 @@ $(UV):
 .venv-triton/.installed: predictor/requirements.txt | .venv/.stack
 	@echo "installing the embedded Triton (.venv-triton)"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-triton
-	@$(UV) pip install --quiet --no-deps --python .venv-triton/bin/python -r predictor/requirements.txt
+	@$(UV) pip install --quiet --no-deps --python .venv-triton/bin/python $(HASHED) -r $<
 	@$(BIN)/python -m predictor install
 	@touch $@
 
@@ -262,5 +268,5 @@ $(UV):
 .venv-scan/.installed: tests/manifests/scan-requirements.txt | $(UV)
 	@echo "installing the scanner of manifests (.venv-scan)"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-scan
-	@$(UV) pip install --quiet --python .venv-scan/bin/python -r $<
+	@$(UV) pip install --quiet --python .venv-scan/bin/python $(HASHED) -r $<
 	@touch $@

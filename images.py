@@ -1,10 +1,12 @@
 """`make images`: build the container images with docker, podman or buildah, and say how large they are.
 
-Where packages come from is the environment's: PIP_INDEX_URL and UV_DEFAULT_INDEX reach the build, and no image.
+Where packages come from is the environment's: PIP_INDEX_URL and UV_DEFAULT_INDEX reach the build, and no image. What
+comes from there is held against hashes; the base against the digest in the Dockerfiles, or in PYTHON_IMAGE.
 """
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,7 +21,8 @@ ROOT = Path(__file__).parent
 # In the order in which they are tried.
 ENGINES = ("docker", "podman", "buildah")
 # Build arguments that are taken from the environment where it has them.
-_PASSED = ("PYTHON_IMAGE", "UV_VERSION", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
+_PASSED = ("PYTHON_IMAGE", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
+_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}")
 
 
 class Image(NamedTuple):
@@ -62,6 +65,7 @@ def main() -> int:
     options = parser.parse_args()
     table = Table("image", "runs", "size", "built in s", title="Images")
     try:
+        check_base(os.environ.get("PYTHON_IMAGE", ""), push=options.push)
         engine = options.engine or find_engine()
         for image in IMAGES:
             name = f"{options.registry.rstrip('/')}/{image.name}:{options.tag}{image.suffix}"
@@ -96,6 +100,25 @@ def find_engine() -> str:
         except FileNotFoundError:
             continue
     raise BuildError(f"got none that works of {', '.join(ENGINES)}; next: apt-get install podman, or start docker")
+
+
+def check_base(base: str, *, push: bool) -> None:
+    """Warn where a base image has no digest, since its tag may name another one tomorrow.
+
+    Args:
+        base: PYTHON_IMAGE; empty for that of the Dockerfiles, which has one.
+        push: whether others get the images.
+
+    Raises:
+        BuildError: others would get images on a base that nobody can name.
+    """
+    if not base or _DIGEST.search(base):
+        return
+    words = f"PYTHON_IMAGE: got {base}, expected a digest, <name>@sha256:<64 hex digits>"
+    pin = "next: pull it, and take what `<engine> image inspect --format '{{index .RepoDigests 0}}' <name>` prints"
+    if push:
+        raise BuildError(f"{words}, for images that are pushed; {pin}")
+    print(f"warning: {words}; {pin}", file=sys.stderr)
 
 
 def build(engine: str, image: Image, name: str) -> None:

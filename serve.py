@@ -40,6 +40,7 @@ _HIDDEN = "a model (/status says which, to who has an API key; next: NEREID_API_
 _KEY_WANTED = {401, 403}
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # shm_open(3)
 _REGION = re.compile(r"triton_\w+_shm_region_[\w-]+")  # an argument of a stub
+_OURS = 0o077  # whatever the parts write is for this user alone
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 
 
@@ -105,6 +106,8 @@ def main() -> int:
             announce(settings)
             return 0
         check(settings)
+        os.umask(_OURS)
+        keep(settings)
     except ValidationError as exc:
         error = exc.errors()[0]
         name = str(error["loc"][0])
@@ -164,6 +167,13 @@ def check(settings: StackSettings) -> None:
                     f"{variable}: port {port} is taken ({exc.strerror}); next: stop what listens there"
                     f" (ss -ltnp 'sport = :{port}'), or {variable}=<another port>"
                 ) from exc
+
+
+def keep(settings: StackSettings) -> None:
+    """Close our own folder of mirrors to other users, also one that was made before; one of MIRROR is as it is."""
+    if settings.mirror is None and not settings.triton_url:
+        settings.mirror_folder.mkdir(parents=True, exist_ok=True)
+        settings.mirror_folder.chmod(0o700)
 
 
 def is_locked(path: Path) -> bool:

@@ -80,10 +80,12 @@ def _add_ultralytics(commands: Any) -> None:
     parser = commands.add_parser(
         "ultralytics",
         help="a YOLO detector: .pt weights, or the ONNX file or engine that Ultralytics exports from them",
-        description=f"A .pt file needs torch and ultralytics, and is a pickle. {_UNPICKLING} An ONNX file is neither.",
+        description="A .pt file needs torch and ultralytics, and is a pickle; without --allow-unpickling only official "
+        f"ones are loaded, known by their digests. {_UNPICKLING} An ONNX file is neither.",
     )
     parser.add_argument("model", help="name in the repository")
     parser.add_argument("weights", help="a .pt file, an official name such as yolov8n.pt, or an .onnx or .engine file")
+    _add_unpickling(parser)
     parser.add_argument(
         "--interface",
         choices=("fused", "ultralytics"),
@@ -159,9 +161,13 @@ def _add_tensorrt(commands: Any) -> None:
 def _add_table(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("model", help="name in the repository")
     parser.add_argument("file", type=Path, help=what)
-    parser.add_argument("--allow-unpickling", action="store_true", help="run the code that the file may hold")
+    _add_unpickling(parser)
     parser.add_argument("--features", nargs="+", metavar="NAME", help="columns (default: what the estimator remembers)")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="classes (default: what the estimator remembers)")
+
+
+def _add_unpickling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--allow-unpickling", action="store_true", help="run the code that the file may hold")
 
 
 def _add_common(parser: argparse.ArgumentParser, run: Run) -> None:
@@ -268,7 +274,9 @@ def _run_ultralytics(args: argparse.Namespace, steps: "Steps") -> list[Row]:
         from export.tensorrt import find_builder  # noqa: PLC0415
 
         builder = find_builder()
-    choice = Choice(args.interface, args.letterbox, args.imgsz, args.precision, pictures, builder)
+    choice = Choice(
+        args.interface, args.letterbox, args.imgsz, args.precision, pictures, builder, unpickling=args.allow_unpickling
+    )
     prove = partial(prepare, args.model, args.weights, choice=choice, say=steps.say, track=steps.track)
     return [_publish(args, prove)]
 

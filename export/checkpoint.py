@@ -1,4 +1,7 @@
-"""Ultralytics weights (.pt): torch and ultralytics are needed here, and only here."""
+"""Ultralytics weights (.pt): torch and ultralytics are needed here, and only here.
+
+`checkpoints.admit` says which of them may be loaded.
+"""
 
 import importlib.util
 import os
@@ -23,7 +26,7 @@ def find_checkpoint(weights: str) -> Path:
     """A local file, or an official name to be downloaded.
 
     Raises:
-        ExportError: it is neither, torch is missing, or the download failed.
+        ExportError: it is neither, or the download failed.
     """
     path = Path(weights)
     if not path.is_file() and (path.name != weights or not _OFFICIAL.match(weights)):
@@ -32,41 +35,46 @@ def find_checkpoint(weights: str) -> Path:
         raise ExportError(
             f"{path}: got {path.stat().st_size} bytes that are no PyTorch checkpoint: cut off, or something else?"
         )
-    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("ultralytics") is None:
-        raise ExportError(
-            f"{weights}: a .pt file needs torch and ultralytics, which are not installed: "
-            f"`make export MODEL=... WEIGHTS={weights}` installs them; or pass an ONNX file that Ultralytics exported"
-        )
     return path if path.is_file() else _download(weights)
 
 
-def export_onnx(checkpoint: Path, folder: Path, *, imgsz: int | None) -> tuple[Path, Head]:
+def export_onnx(checkpoint: Path, folder: Path, *, name: str, imgsz: int | None) -> tuple[Path, Head]:
     """Let Ultralytics export a checkpoint to ONNX, with free batch, height and width.
 
-    Loading a .pt file unpickles it, which runs whatever code it holds.
+    Loading a .pt file unpickles it, which runs whatever code it holds: only what was admitted comes here.
 
     Args:
         checkpoint: weights of a detector.
         folder: for scratch and the ONNX file.
+        name: what the user called it.
         imgsz: input size, or None for what it was trained with.
 
     Returns:
         The ONNX file, and the checkpoint itself as a function, to prove the file with.
 
     Raises:
-        ExportError: it is no checkpoint of Ultralytics, or of another task.
+        ExportError: torch is missing, or it is no checkpoint of Ultralytics, or of another task.
     """
-    yolo = _load(checkpoint)
+    _need_torch(name)
+    yolo = _load(checkpoint, name)
     if yolo.task != "detect":
-        raise ExportError(f"{checkpoint}: task: got {yolo.task!r}, expected 'detect': other tasks are not served yet")
+        raise ExportError(f"{name}: task: got {yolo.task!r}, expected 'detect': other tasks are not served yet")
     copy = folder / "model.pt"  # Ultralytics writes beside the weights
     shutil.copyfile(checkpoint, copy)
     size = {} if imgsz is None else {"imgsz": imgsz}
-    exported = _load(copy).export(format="onnx", dynamic=True, simplify=True, opset=OPSET, device="cpu", **size)
+    exported = _load(copy, name).export(format="onnx", dynamic=True, simplify=True, opset=OPSET, device="cpu", **size)
     return Path(exported), _head(yolo)
 
 
-def _load(checkpoint: Path) -> Any:
+def _need_torch(name: str) -> None:
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("ultralytics") is None:
+        raise ExportError(
+            f"{name}: a .pt file needs torch and ultralytics, which are not installed: "
+            f"`make export MODEL=... WEIGHTS={name}` installs them; or pass an ONNX file that Ultralytics exported"
+        )
+
+
+def _load(checkpoint: Path, name: str) -> Any:
     _quieten()
     from ultralytics import YOLO  # noqa: PLC0415 - only where a .pt is exported
 
@@ -74,7 +82,7 @@ def _load(checkpoint: Path) -> Any:
         return YOLO(checkpoint)
     # What unpickling raises is as wide as what a pickle may do.
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, EOFError, ImportError, OSError) as exc:
-        raise ExportError(f"{checkpoint}: got no checkpoint of Ultralytics ({first_line(exc)})") from exc
+        raise ExportError(f"{name}: got no checkpoint of Ultralytics ({first_line(exc)})") from exc
 
 
 def _head(yolo: Any) -> Head:
@@ -93,6 +101,7 @@ def _head(yolo: Any) -> Head:
 
 def _download(name: str) -> Path:
     """By ultralytics, which keeps it in its weights folder or the working directory."""
+    _need_torch(name)
     _quieten()
     try:
         socket.create_connection(("github.com", 443), timeout=5).close()
@@ -115,4 +124,4 @@ def _download(name: str) -> Path:
 def _quieten() -> None:
     """Ultralytics reads these when it is imported: no chatter, no packages installed behind the user's back."""
     os.environ.setdefault("YOLO_VERBOSE", "false")
-    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ["YOLO_AUTOINSTALL"] = "false"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from checkpoints import CheckpointError, admit
 from export import compatibility, config, parity
 from export.calibration import Sample
 from export.checkpoint import export_onnx, find_checkpoint
@@ -50,6 +51,7 @@ class Choice:
         calibration: pictures for int8 and to measure precisions on; None for those that come along, which cannot
             calibrate.
         builder: of a TensorRT plan, where one is wanted.
+        unpickling: whether a checkpoint that is not official may be loaded, which runs whatever code it holds.
     """
 
     interface: Interface = "fused"
@@ -58,6 +60,7 @@ class Choice:
     precisions: Collection[Precision] = ()
     calibration: Sequence[Sample] | None = None
     builder: Builder | None = None
+    unpickling: bool = False
 
 
 def prepare(name: str, weights: str, *, choice: Choice, say: Say, track: Track = lambda items, _: items) -> Version:
@@ -65,7 +68,8 @@ def prepare(name: str, weights: str, *, choice: Choice, say: Say, track: Track =
 
     Args:
         name: of the model.
-        weights: a `.pt` file, an official name, or an ONNX file that Ultralytics exported.
+        weights: a `.pt` file, an official name, or an ONNX file that Ultralytics exported; what is loaded of a `.pt`
+            file is what was admitted, and what the manifest names.
         choice: what the user chose.
         say: told each step.
         track: given each step that goes through many pictures.
@@ -84,12 +88,20 @@ def prepare(name: str, weights: str, *, choice: Choice, say: Say, track: Track =
         path = Path(weights)
         say(f"read {path.name}")
         detector = read_detector(path)
-        return _prove(name, detector, source=(path, _head(detector, path)), choice=choice, say=say, track=track)
+        source = Source(path.name, digest(path))
+        return _prove(name, detector, source=(source, _head(detector, path)), choice=choice, say=say, track=track)
     checkpoint = find_checkpoint(weights)
-    with tempfile.TemporaryDirectory(prefix="nereid-") as folder:
-        say(f"export {checkpoint.name} to ONNX with Ultralytics")
-        onnx_file, head = export_onnx(checkpoint, Path(folder), imgsz=choice.imgsz)
-        return _prove(name, read_detector(onnx_file), source=(checkpoint, head), choice=choice, say=say, track=track)
+    try:
+        with (
+            admit(checkpoint, allowed=choice.unpickling) as copy,
+            tempfile.TemporaryDirectory(prefix="nereid-") as folder,
+        ):
+            say(f"export {checkpoint.name} to ONNX with Ultralytics")
+            source = Source(checkpoint.name, digest(copy))
+            onnx_file, head = export_onnx(copy, Path(folder), name=str(checkpoint), imgsz=choice.imgsz)
+            return _prove(name, read_detector(onnx_file), source=(source, head), choice=choice, say=say, track=track)
+    except CheckpointError as exc:
+        raise ExportError(str(exc)) from exc
 
 
 def _head(detector: Detector, path: Path) -> Head:
@@ -100,9 +112,9 @@ def _head(detector: Detector, path: Path) -> Head:
 
 
 def _prove(  # noqa: PLR0913 - one argument for each fact
-    name: str, detector: Detector, *, source: tuple[Path, Head], choice: Choice, say: Say, track: Track
+    name: str, detector: Detector, *, source: tuple[Source, Head], choice: Choice, say: Say, track: Track
 ) -> Version:
-    path, head = source
+    origin, head = source
     size_hw = _fixed_size(detector, choice.letterbox)
     plain = describe(_config(name, detector, interface="ultralytics", size_hw=size_hw), version="0")
     say("run the source on the fixed pictures")
@@ -116,7 +128,7 @@ def _prove(  # noqa: PLR0913 - one argument for each fact
     session = Session(graph, name=name)
     described = _config(name, detector, interface=choice.interface, size_hw=size_hw)
     model = describe(described, version="0")
-    figures = parity.prove(session, model, references=references, source=path.name)
+    figures = parity.prove(session, model, references=references, source=origin.name)
     compatibility.check(graph)
     quantised, precisions = _lower(graph, model, session=session, choice=choice, track=track)
     plans = {}
@@ -129,7 +141,7 @@ def _prove(  # noqa: PLR0913 - one argument for each fact
         config=described,
         task="detect",
         interface=choice.interface,
-        source=Source(path.name, digest(path)),
+        source=origin,
         parity=figures,
         golden=_golden(session, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE), interface=choice.interface),
         profiles=describe_profiles(described, digest=content, int8=quantised is not None),

@@ -13,6 +13,7 @@ from predictor.errors import StartError
 from predictor.installation import find_installation, link_backends
 from predictor.libpython import fetch_libpython
 from predictor.preflight import check_libraries, check_ports, check_repository, find_missing_library
+from predictor.privacy import close_to_others
 from predictor.settings import Settings
 
 
@@ -75,6 +76,9 @@ def start_triton(settings: Settings) -> None:
     argv, env = compose_command(settings, installation, environ=os.environ)
     check_libraries(installation, env)
     link_backends(installation)
+    if open_why := close_to_others():
+        words = "other users of this machine can read what models are asked"
+        print(f"warning: {words} ({open_why}); next: not on a machine that you share", file=sys.stderr, flush=True)
     os.execve(argv[0], argv, env)  # noqa: S606 - no shell is wanted
 
 

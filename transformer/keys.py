@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import hmac
 import logging
+import os
 import re
 import secrets
 import sys
@@ -143,7 +144,8 @@ def make(name: str, path: Path) -> str:
     if not _LINE.fullmatch(line):
         raise KeysError(f"NAME: got {name!r}, expected letters, digits, dots, hyphens and underscores, at most 64")
     try:
-        with path.open("a") as file:
+        # Its owner's alone, where it is new; a file that exists keeps its mode.
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
             file.write(line + "\n")
     except OSError as exc:
         raise KeysError(f"{path}: {exc.strerror}") from exc

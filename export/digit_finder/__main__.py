@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 import shutil
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="ONNX file to write (default: %(default)s)")
     args = parser.parse_args()
 
+    # It installs nothing by itself, and what it loads again, the network that it trained, is no more than that.
+    os.environ |= {"YOLO_AUTOINSTALL": "false", "ULTRALYTICS_SAFE_LOAD": "true"}
     from ultralytics import YOLO  # noqa: PLC0415  # here, so that --help needs no torch
 
     _write_scenes(args.work, "train", count=args.train_scenes, seed=args.seed)
@@ -54,6 +57,7 @@ def main() -> None:
         cos_lr=True,
         close_mosaic=max(1, args.epochs // 4),
         val=False,  # once, at the end
+        amp=False,  # to try it on a GPU, Ultralytics would download weights and unpickle them
         workers=0,
         plots=False,
         project=str(args.work.resolve()),

@@ -18,7 +18,9 @@ from typing import Any
 
 import ultralytics
 from ultralytics import YOLO
+from ultralytics.utils.downloads import attempt_download_asset
 
+from checkpoints import CheckpointError, admit
 from loadtest.baselines.detector import Detector
 
 CONFIDENCE = 0.25
@@ -38,31 +40,50 @@ def main() -> int:
     """Write exports.json; what is there for the same weights and picture stays."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.baselines.exports")
     parser.add_argument("--weights", required=True, help="a .pt file, or an official name")
+    parser.add_argument("--allow-unpickling", action="store_true", help="run the code that a .pt file may hold")
     parser.add_argument("--output", type=Path, required=True, help="folder")
     parser.add_argument("--picture", type=Path, required=True, help="what the exports are timed with")
     parser.add_argument("pictures", nargs="*", type=Path, help="what the reference is made of")
     options = parser.parse_args()
     picture = options.picture.read_bytes()
     pictures = {path.name: path.read_bytes() for path in options.pictures}
-    weights = Path(options.weights).resolve() if Path(options.weights).exists() else Path(options.weights)
+    given = Path(options.weights)
+    given = given.resolve() if given.exists() else given
     options.output.mkdir(parents=True, exist_ok=True)
     os.chdir(options.output)  # an official name is downloaded into the current folder
     try:
-        model = YOLO(weights, task="detect")
+        weights = Path(attempt_download_asset(given, retry=1)).resolve()
+        with admit(weights, allowed=options.allow_unpickling) as checkpoint:
+            write(weights, checkpoint, picture, pictures)
+    except CheckpointError as exc:
+        print(f"error: {exc}", file=sys.stderr)
     # What unpickling raises is as wide as what a pickle may do.
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, EOFError, ImportError, OSError) as exc:
         reason = str(exc).partition("\n")[0] or type(exc).__name__
         print(f"error: {options.weights}: {reason}", file=sys.stderr)
-        return 1
-    weights = Path(model.ckpt_path).resolve()
+    else:
+        return 0
+    return 1
+
+
+def write(weights: Path, checkpoint: Path, picture: bytes, pictures: Mapping[str, bytes]) -> None:
+    """Write exports.json, in the current folder.
+
+    Args:
+        weights: what the user named, for the file.
+        checkpoint: a copy of it that was admitted.
+        picture: what the exports are timed with, encoded.
+        pictures: what the reference is made of, encoded, by name.
+    """
+    model = YOLO(checkpoint, task="detect")
     digest = hashlib.sha256(ultralytics.__version__.encode())
-    for content in (weights.read_bytes(), picture, *pictures.values()):
+    for content in (checkpoint.read_bytes(), picture, *pictures.values()):
         digest.update(hashlib.sha256(content).digest())
     written = Path("exports.json")
     if written.exists() and json.loads(written.read_bytes())["key"] == digest.hexdigest():
-        return 0
-    chosen = {name: choose(name, weights, picture) for name in WAYS}
-    detector = Detector(str(weights))
+        return
+    chosen = {name: choose(name, checkpoint, picture) for name in WAYS}
+    detector = Detector(str(checkpoint), allowed=True)  # it was admitted
     result = {
         "key": digest.hexdigest(),
         "weights": str(weights),
@@ -71,7 +92,6 @@ def main() -> int:
         **chosen,
     }
     written.write_text(json.dumps(result, indent=1) + "\n")
-    return 0
 
 
 def choose(name: str, weights: Path, picture: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import uvicorn
 from fastapi import FastAPI, Form, HTTPException, UploadFile
 
-from loadtest.baselines.detector import Detection, Detector, parser
+from loadtest.baselines.detector import Detection, Detector, check, parser
 
 
 def create_app(detector: Detector) -> FastAPI:
@@ -33,5 +33,7 @@ if __name__ == "__main__":
     options = parser("fastapi")
     options.add_argument("--instances", type=int, default=1, help="models that run at a time (default: %(default)s)")
     arguments = options.parse_args()
-    app = create_app(Detector(arguments.weights, instances=arguments.instances))
+    check(arguments)
+    detector = Detector(arguments.weights, allowed=arguments.allow_unpickling, instances=arguments.instances)
+    app = create_app(detector)
     uvicorn.run(app, port=arguments.port, access_log=False)

@@ -8,19 +8,19 @@ from typing import Any
 from kserve import Model, ModelServer, model_server
 from kserve.errors import InvalidInput
 
-from loadtest.baselines.detector import Detector, parser
+from loadtest.baselines.detector import Detector, check, parser
 
 
 class Predictor(Model):  # type: ignore[misc]
     """`{"instances": [{"image": {"b64": "..."}}], "parameters": {"confidence": 0.25}}`."""
 
-    def __init__(self, name: str, weights: str) -> None:
+    def __init__(self, name: str, weights: str, *, allowed: bool) -> None:
         super().__init__(name)
-        self._weights = weights
+        self._weights, self._allowed = weights, allowed
         self.load()
 
     def load(self) -> bool:
-        self._detector = Detector(self._weights)
+        self._detector = Detector(self._weights, allowed=self._allowed)
         self.ready = True
         return self.ready
 
@@ -35,6 +35,7 @@ class Predictor(Model):  # type: ignore[misc]
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(parents=[parser("kserve"), model_server.parser], add_help=False).parse_args()
+    check(arguments)
     ModelServer(http_port=arguments.port, workers=1, enable_grpc=False).start(
-        [Predictor("detector", arguments.weights)]
+        [Predictor("detector", arguments.weights, allowed=arguments.allow_unpickling)]
     )

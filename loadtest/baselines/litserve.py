@@ -5,18 +5,18 @@ from typing import Any
 from fastapi import HTTPException, Request
 from litserve import LitAPI, LitServer
 
-from loadtest.baselines.detector import Detection, Detector, parser
+from loadtest.baselines.detector import Detection, Detector, check, parser
 
 
 class DetectorAPI(LitAPI):  # type: ignore[misc]
     """A multipart form: `image`, `confidence`."""
 
-    def __init__(self, weights: str) -> None:
+    def __init__(self, weights: str, *, allowed: bool) -> None:
         super().__init__()
-        self._weights = weights
+        self._weights, self._allowed = weights, allowed
 
     def setup(self, device: str) -> None:  # noqa: ARG002
-        self._detector = Detector(self._weights)
+        self._detector = Detector(self._weights, allowed=self._allowed)
 
     def decode_request(self, request: Request) -> tuple[bytes, float]:
         form: Any = request  # LitServe hands the form itself over
@@ -34,5 +34,7 @@ class DetectorAPI(LitAPI):  # type: ignore[misc]
 
 if __name__ == "__main__":
     arguments = parser("litserve").parse_args()
-    server = LitServer(DetectorAPI(arguments.weights), accelerator="cpu", workers_per_device=1)
+    check(arguments)
+    api = DetectorAPI(arguments.weights, allowed=arguments.allow_unpickling)
+    server = LitServer(api, accelerator="cpu", workers_per_device=1)
     server.run(host="127.0.0.1", port=arguments.port, generate_client_file=False, log_level="warning")

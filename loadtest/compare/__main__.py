@@ -55,7 +55,7 @@ def main() -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     try:
         with console.status("exporting ..."):
-            materials = prepare(options.weights, options.picture, options.export)
+            materials = prepare(options.weights, options.picture, options.export, unpickling=options.allow_unpickling)
         candidates = _choose(options, materials)
     except PreparationError as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", default="", help="a YOLOv8 .pt (default: ../shared's, else yolov8n.pt, downloaded)"
     )
+    parser.add_argument("--allow-unpickling", action="store_true", help="run the code that the .pt file may hold")
     parser.add_argument("--picture", default="", help="JPEG (default: bus.jpg of the ultralytics package)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each candidate (default: %(default)s)")
@@ -104,7 +105,7 @@ def _choose(options: argparse.Namespace, materials: Materials) -> list[Server]:
             'int8 takes EXPORT="--precision int8 --calibration <folder of pictures>"'
         )
     every = [
-        *baselines(materials.weights, materials.exports),
+        *baselines(materials.weights, materials.exports, unpickling=options.allow_unpickling),
         *(nereid(profile, FOLDER) for profile in options.profiles.split()),
     ]
     wanted = options.candidates.split() or [server.name for server in every]

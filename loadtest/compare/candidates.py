@@ -69,16 +69,18 @@ def serve(server: Server, log: Path) -> Iterator[Running]:
         yield Running(port, group)
 
 
-def baselines(weights: str, exports: Mapping[str, Any]) -> list[Server]:
+def baselines(weights: str, exports: Mapping[str, Any], *, unpickling: bool = False) -> list[Server]:
     """What is used in Nereid's place.
 
     Args:
         weights: the .pt file.
         exports: exports.json.
+        unpickling: whether weights that are not official are loaded too.
     """
+    allowed = ["--allow-unpickling"] if unpickling else []
     onnx, openvino = exports["onnx"]["path"], exports["openvino"]["path"]
     return [
-        _baseline("fastapi-pytorch", "FastAPI + Ultralytics, PyTorch", "fastapi", weights, large=True),
+        _baseline("fastapi-pytorch", "FastAPI + Ultralytics, PyTorch", "fastapi", weights, *allowed, large=True),
         _baseline("fastapi-onnx", "FastAPI + Ultralytics, ONNX", "fastapi", onnx, large=True),
         _baseline("fastapi-openvino", "FastAPI + Ultralytics, OpenVINO", "fastapi", openvino, large=True),
         _baseline("kserve-onnx", "KServe custom predictor + Ultralytics, ONNX", "kserve", onnx),
@@ -128,14 +130,14 @@ def to_detections(objects: Sequence[Mapping[str, Any]]) -> list[Detection]:
     return [Detection(item["class"], item["confidence"], tuple(item["box"])) for item in objects]
 
 
-def _baseline(name: str, title: str, module: str, weights: str, *, large: bool = False) -> Server:
+def _baseline(name: str, title: str, module: str, weights: str, *options: str, large: bool = False) -> Server:
     v1 = module == "kserve"
     return Server(
         name=name,
         title=title,
         command=[
             *(sys.executable, "-m", f"loadtest.baselines.{module}"),
-            *("--port", _PORT, "--weights", weights),
+            *("--port", _PORT, "--weights", weights, *options),
         ],
         health="/v2/health/ready" if v1 else "/health",
         ask=_ask_v1 if v1 else partial(_ask_form, "/predict"),

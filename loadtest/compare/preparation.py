@@ -53,13 +53,14 @@ class Materials:
     exports: Mapping[str, Any]
 
 
-def prepare(weights: str, picture: str, export_options: str) -> Materials:
+def prepare(weights: str, picture: str, export_options: str, *, unpickling: bool = False) -> Materials:
     """Make what is missing.
 
     Args:
         weights: a .pt file, an official name, or empty.
         picture: a file, or empty.
         export_options: more arguments of `python -m export ultralytics`.
+        unpickling: whether weights that are not official are loaded too, which runs whatever code they hold.
 
     Raises:
         PreparationError: something is not there, or an export failed.
@@ -75,8 +76,9 @@ def prepare(weights: str, picture: str, export_options: str) -> Materials:
         raise PreparationError(f"PICTURE: {chosen} is no file; expected a JPEG")
     photos = sorted((DATA / "coco128" / "images").glob("*.jpg"))
     paths = list({path.name: path for path in (*photos, *assets, chosen)}.values())
-    exports = _export_baselines(_find_weights(weights), chosen, paths)
-    _export_nereid(exports["weights"], export_options)
+    allowed = ["--allow-unpickling"] if unpickling else []
+    exports = _export_baselines(_find_weights(weights), chosen, paths, allowed)
+    _export_nereid(exports["weights"], [*shlex.split(export_options), *allowed])
     content = chosen.read_bytes()
     pictures = {path.name: path.read_bytes() for path in paths}
     labelled = [path for path in photos if len(exports["names"]) == 80]  # the labels are COCO's
@@ -98,18 +100,18 @@ def _find_weights(weights: str) -> str:
     return str(shipped)
 
 
-def _export_baselines(weights: str, picture: Path, pictures: Sequence[Path]) -> Any:
-    options = ["--weights", weights, "--output", str(FOLDER), "--picture", str(picture.absolute())]
+def _export_baselines(weights: str, picture: Path, pictures: Sequence[Path], allowed: Sequence[str]) -> Any:
+    options = ["--weights", weights, *allowed, "--output", str(FOLDER), "--picture", str(picture.absolute())]
     _run("loadtest.baselines.exports", [*options, *map(str, pictures)], f"WEIGHTS: {weights}")
     return json.loads((FOLDER / "exports.json").read_bytes())
 
 
-def _export_nereid(weights: str, options: str) -> None:
+def _export_nereid(weights: str, options: Sequence[str]) -> None:
     """Always anew: it must be what this commit exports."""
     shutil.rmtree(REPOSITORY, ignore_errors=True)
     REPOSITORY.mkdir(parents=True)
     shutil.copytree(_TABLE, REPOSITORY / _TABLE.name)
-    arguments = ["ultralytics", MODEL, weights, "--repository", str(REPOSITORY), *shlex.split(options)]
+    arguments = ["ultralytics", MODEL, weights, "--repository", str(REPOSITORY), *options]
     _run("export", arguments, f"python -m export ultralytics {weights}")
 
 

@@ -4,15 +4,35 @@ import re
 
 import pytest
 
-from images import IMAGES, ROOT
+from images import IMAGES, ROOT, BuildError, check_base
 
 DOCKERFILES = sorted({image.dockerfile for image in IMAGES})
 
 
+def test_base_image_is_one_and_named_by_its_digest() -> None:
+    bases = {re.findall(r"^ARG PYTHON_IMAGE=(.+)$", (ROOT / path).read_text(), re.MULTILINE)[0] for path in DOCKERFILES}
+    (base,) = bases
+    assert re.fullmatch(r"docker\.io/library/python:3\.1[12]\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", base)
+
+
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)
-def test_image_is_installed_by_the_same_uv_as_the_project(dockerfile: str) -> None:
-    (wanted,) = re.findall(r"^UV_VERSION := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert re.findall(r"^ARG UV_VERSION=(.+)$", (ROOT / dockerfile).read_text(), re.MULTILINE) == [wanted]
+def test_image_is_made_of_no_other_image(dockerfile: str) -> None:
+    text = (ROOT / dockerfile).read_text()
+    stages = set(re.findall(r"^FROM .+ AS (\S+)$", text, re.MULTILINE))
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) <= {"${PYTHON_IMAGE}", *stages}
+    assert set(re.findall(r"--from=(\S+)", text)) <= stages
+
+
+def test_base_of_ones_own_is_wanted_by_its_digest(capsys: pytest.CaptureFixture[str]) -> None:
+    digest = "sha256:" + "0" * 64
+    for base in ("", f"localhost/base@{digest}", f"localhost/base:1@{digest}"):
+        check_base(base, push=True)
+    assert capsys.readouterr() == ("", "")
+    for base in ("localhost/base", "localhost/base:1", "localhost/base@sha256:0"):
+        check_base(base, push=False)
+        assert f"warning: PYTHON_IMAGE: got {base}, expected a digest" in capsys.readouterr().err
+        with pytest.raises(BuildError, match="for images that are pushed; next: pull it"):
+            check_base(base, push=True)
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)

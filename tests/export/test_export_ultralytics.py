@@ -1,14 +1,20 @@
 """Export of real checkpoints: torch and ultralytics."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from checkpoints import OFFICIAL
 from export.__main__ import main
 from export.config import parse
+from export.manifest import digest
 from export.versions import read_complete
+from tests.support.stack import ROOT
 
 pytestmark = [
     # Ultralytics 8.4 uses the exporter of torch that still makes height and width free.
@@ -29,7 +35,8 @@ def test_official_checkpoint_is_exported_and_proven(tmp_path: Path, interface: s
     folder = tmp_path / "yolov8n" / "1"
     manifest = read_complete(folder)
     assert manifest is not None
-    assert (manifest["interface"], manifest["source"]["name"]) == (interface, "yolov8n.pt")
+    assert manifest["interface"] == interface
+    assert manifest["source"] == {"name": "yolov8n.pt", "sha256": OFFICIAL["yolov8n.pt"]}
     parity = json.loads((folder / "parity.json").read_bytes())
     assert parity["boxes_px"] < 0.05
     assert parity["scores"] < 1e-4
@@ -69,6 +76,60 @@ def test_checkpoint_of_something_else_is_refused(tmp_path: Path, capsys: pytest.
 
     torch.save({"no": "model"}, tmp_path / "weights.pt")
     repository = tmp_path / "repository"
-    assert main(["ultralytics", "other", str(tmp_path / "weights.pt"), "--repository", str(repository)]) == 1
+    arguments = ["ultralytics", "other", str(tmp_path / "weights.pt"), "--allow-unpickling"]
+    assert main([*arguments, "--repository", str(repository)]) == 1
     assert "got no checkpoint of Ultralytics" in capsys.readouterr().err
     assert not repository.exists()
+
+
+# In a process of its own: what a checkpoint may do is chosen before ultralytics is imported.
+ENTRANCES = {
+    "export": ["export", "ultralytics", "made", "{}", "--repository", "repository"],
+    "exports": ["loadtest.baselines.exports", "--weights", "{}", "--output", "output", "--picture", "{}"],
+    "fastapi": ["loadtest.baselines.fastapi", "--port", "1", "--weights", "{}"],
+    "kserve": ["loadtest.baselines.kserve", "--port", "1", "--weights", "{}"],
+    "litserve": ["loadtest.baselines.litserve", "--port", "1", "--weights", "{}"],
+}
+
+
+# A name does not say what a file is; each program asks in the same way, so one shows it for all.
+CASES = [*((entrance, "best.pt") for entrance in ENTRANCES), *(("fastapi", name) for name in ("best.pt.onnx", "best"))]
+
+
+@pytest.mark.parametrize(("entrance", "name"), CASES)
+def test_nothing_is_unpickled_unasked(tmp_path: Path, entrance: str, name: str) -> None:
+    run, path = run_trap(tmp_path, entrance, name)
+    assert run.returncode == 1, run.stderr
+    assert f"got SHA-256 {digest(path)}" in run.stderr
+    assert "--allow-unpickling" in run.stderr
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("entrance", ["export", "exports", "fastapi"])
+def test_checkpoint_is_unpickled_where_the_user_says_so(tmp_path: Path, entrance: str) -> None:
+    run, _ = run_trap(tmp_path, entrance, "best.pt", "--allow-unpickling")
+    assert run.returncode == 1
+    assert (tmp_path / "mark").exists(), run.stderr
+
+
+def run_trap(folder: Path, entrance: str, name: str, *options: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """Give a checkpoint that leaves `mark` when it is unpickled to a program; what it says, and the checkpoint."""
+    import torch  # noqa: PLC0415 - only in the environment of `make test-export`
+
+    path = folder / name
+    torch.save({"model": Trap(folder / "mark")}, path)
+    module, *arguments = (word.format(path) for word in ENTRANCES[entrance])
+    command = [sys.executable, "-m", module, *arguments, *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return run, path
+
+
+class Trap:
+    """Unpickling this leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)

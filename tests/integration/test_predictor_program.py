@@ -1,5 +1,6 @@
 """`python -m predictor` as a user runs it: help, refusals, and what dies with what."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -128,17 +129,29 @@ esac
 """
 
 
-@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg-deb, to unpack what Debian's archive gives")
-def test_libpython_is_fetched_without_root_or_package_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "package"
+def build_package(path: Path) -> str:
+    """A package like Debian's libpython3.11; what its control file says."""
+    package = path.parent / "package"
     library = package / "usr" / "lib" / "x86_64-linux-gnu" / "libpython3.11.so.1.0"
     library.parent.mkdir(parents=True)
     library.write_bytes(b"the library")
     (package / "DEBIAN").mkdir()
-    (package / "DEBIAN" / "control").write_text(
-        "Package: libpython3.11\nVersion: 1\nArchitecture: amd64\nMaintainer: a <a@example.org>\nDescription: a\n"
+    control = (
+        "Package: libpython3.11\nVersion: 99\nArchitecture: amd64\nMaintainer: a <a@example.org>\nDescription: a\n"
     )
-    subprocess.run(["dpkg-deb", "--build", package, tmp_path / "archive.deb"], check=True, capture_output=True)
+    (package / "DEBIAN" / "control").write_text(control)
+    subprocess.run(["dpkg-deb", "--build", package, path], check=True, capture_output=True)
+    return control
+
+
+needs_dpkg = pytest.mark.skipif(
+    not shutil.which("dpkg-deb"), reason="needs dpkg-deb, to unpack what Debian's archive gives"
+)
+
+
+@needs_dpkg
+def test_libpython_is_fetched_without_root_or_package_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_package(tmp_path / "archive.deb")
     apt_get = tmp_path / "bin" / "apt-get"
     apt_get.parent.mkdir()
     apt_get.write_text(APT_GET)
@@ -149,6 +162,43 @@ def test_libpython_is_fetched_without_root_or_package_lists(tmp_path: Path, monk
     fetched = fetch_libpython(Installation(tmp_path / "venv", tmp_path, "3.11", libpython_dir=None))
     assert fetched.read_bytes() == b"the library"
     assert list(fetched.parent.iterdir()) == [fetched]
+
+
+# An archive that nobody signed, and an apt that takes it.
+APT_CONF = """
+Dir::Etc::sourcelist "{folder}/sources.list";
+Dir::Etc::sourceparts "-";
+Dir::Etc::main "-";
+Dir::Etc::parts "-";
+Dir::State "{folder}/state";
+Dir::Cache "{folder}/cache";
+APT::Get::AllowUnauthenticated "true";
+Acquire::AllowInsecureRepositories "true";
+"""
+
+
+@needs_dpkg
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="needs apt-get, which no machine but Debian's has")
+@pytest.mark.parametrize("options", ["", "[allow-insecure=yes]"])
+def test_libpython_of_an_unsigned_archive_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    for folder in ("state/lists/partial", "cache/archives/partial", "archive", "downloads", "venv/lib"):
+        (tmp_path / folder).mkdir(parents=True)
+    package = tmp_path / "archive" / "libpython3.11_99_amd64.deb"
+    control = build_package(package)
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()
+    listed = f"{control}Filename: ./{package.name}\nSize: {package.stat().st_size}\nSHA256: {digest}\n"
+    (package.parent / "Packages").write_text(listed)
+    (tmp_path / "sources.list").write_text(f"deb {options} file:{package.parent} ./\n")
+    (tmp_path / "apt.conf").write_text(APT_CONF.format(folder=tmp_path))
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    for arguments in (["update"], ["download", "libpython3.11"]):
+        subprocess.run(["apt-get", "-qq", *arguments], cwd=tmp_path / "downloads", capture_output=True, check=True)
+    assert list((tmp_path / "downloads").iterdir()), "this apt itself takes it"
+    with pytest.raises(StartError, match=r"apt-get cannot download it"):
+        fetch_libpython(Installation(tmp_path / "venv", tmp_path, "3.11", libpython_dir=None))
+    assert not list((tmp_path / "venv" / "lib").iterdir())
 
 
 def test_libpython_out_of_reach_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,17 @@ class Triton:
 
 
 @contextmanager
-def start_triton(repository: Path, log: Path, *, ports: Sequence[int] = ()) -> Iterator[Triton]:
-    """Serve a repository until the block ends; every model of it is loaded, or has failed to, when the block begins."""
+def start_triton(
+    repository: Path, log: Path, *, ports: Sequence[int] = (), prefix: Sequence[str] = ()
+) -> Iterator[Triton]:
+    """Serve a repository until the block ends; every model of it is loaded, or has failed to, when the block begins.
+
+    Args:
+        repository: of models.
+        log: what it prints.
+        ports: HTTP, gRPC and metrics; free ones by default.
+        prefix: what starts it, such as `setpriv` with its options.
+    """
     http_port, grpc_port, metrics_port = ports or find_free_ports(3)
     env = os.environ | {
         "PREDICTOR_REPOSITORY": str(repository),
@@ -45,7 +54,7 @@ def start_triton(repository: Path, log: Path, *, ports: Sequence[int] = ()) -> I
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "predictor", "triton"], cwd=PROJECT, env=env, stdout=output, stderr=output
+            [*prefix, sys.executable, "-m", "predictor", "triton"], cwd=PROJECT, env=env, stdout=output, stderr=output
         )
     try:
         _wait_until_live(process, http_port, log)

@@ -1,0 +1,55 @@
+"""What is installed is held against hashes: the locks have them, and no command installs without."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOCKS = (
+    "build-constraints.txt",
+    "constraints.txt",
+    "installer.txt",
+    "predictor/requirements.txt",
+    "tests/manifests/scan-requirements.txt",
+)
+RECIPES = ("Makefile", "export/Dockerfile", "predictor/Dockerfile", "transformer/Dockerfile")
+
+
+def pins(lock: str) -> dict[str, list[str]]:
+    """The hashes of each `name==version`."""
+    text = (ROOT / lock).read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return {line.split()[0]: re.findall(r"--hash=sha256:([0-9a-f]{64})(?!\S)", line) for line in lines}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_has_hashes_of_everything_and_no_address(lock: str) -> None:
+    found = pins(lock)
+    assert found
+    assert all("==" in name and hashes for name, hashes in found.items())
+    assert not re.search(r"://|--(?:extra-)?index-url|--find-links|--trusted-host| @ ", (ROOT / lock).read_text())
+
+
+def test_locks_hold_what_was_chosen_by_hand() -> None:
+    (uv,) = re.findall(r"^UV_VERSION := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert list(pins("installer.txt")) == [f"uv=={uv}"]
+    chosen = [line for line in (ROOT / "predictor/requirements.in").read_text().splitlines() if line[0] != "#"]
+    assert sorted(pins("predictor/requirements.txt")) == sorted(chosen)
+    plan = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["plan"]
+    assert {name.partition("==")[0] for name in pins("constraints.txt")} >= set(plan)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_nothing_is_installed_without_hashes(recipe: str) -> None:
+    text = (ROOT / recipe).read_text().replace("\\\n", " ")
+    (hashed,) = re.findall(r"^HASHED := (.+)$", text, re.MULTILINE) or [""]
+    text = text.replace("$(HASHED)", hashed)
+    commands = re.findall(r"\bpip install\b[^&\n]*", re.sub(r"^#.*$", "", text, flags=re.MULTILINE))
+    assert commands
+    for command in commands:
+        assert "--require-hashes" in command
+        # What builds a source distribution runs too.
+        assert re.search(r"--no-build|--only-binary :all:|--require-build-hashes", command)
+    assert not re.search(r"\buvx\b|\buv tool\b|\$\(UV\) tool\b|\bcurl\b|\bwget\b|git clone", text)
