@@ -290,7 +290,7 @@ def test_no_client_breaks_a_line(stack: Stack, tmp_path: Path, log_format: str) 
         transformer.http.post("/v2/models/iris/infer", json=asked)
         transformer.http.post("/predict/iris", headers={b"Content-Type": b"image/\x1b[31m"}, content=b"x")
         for head in (b"POST /predict/\x1b[31m HTTP/1.1", b"G\x1bET / HTTP/1.1", b"GET /\xc2\x9b31m HTTP/1.1"):
-            send_raw(transformer.http_port, head + b"\r\nHost: x\r\nX-Request-Id: \x1b[31m\xff\r\n\r\n")
+            send_raw(transformer.http_port, head + b"\r\nHost: localhost\r\nX-Request-Id: \x1b[31m\xff\r\n\r\n")
         for name in (EVIL, "iris"):
             message = service_pb2.ModelInferRequest(model_name=name, model_version=EVIL, id=EVIL)
             message.inputs.add(name=EVIL, datatype="FP32", shape=[1])
