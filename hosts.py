@@ -1,12 +1,11 @@
 """Which hosts a server answers to: what keeps out a web page that had its own name lead to loopback (DNS rebinding).
 
 To its browser the server there is then a part of the page's site, and no rule about other origins holds. What such a
-page cannot choose is the Host that is sent: it is the page's name. `transformer`, `predictor` and `s3.py` share this
-module; it imports none of them.
+page cannot choose is the Host that is sent: it is the page's name. `transformer`, `predictor`, `s3.py` and
+`loadtest` share this module; it imports none of them.
 """
 
 import re
-import socket
 from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any
@@ -63,20 +62,21 @@ HostNames = Annotated[frozenset[str], NoDecode, BeforeValidator(_names)]
 
 
 class Hosts:
-    """The hosts that a server is."""
+    """The hosts that a server is.
 
-    def __init__(self, listener: socket.socket, names: Collection[str] = (), *, setting: str) -> None:
-        """Those of a socket that listens.
+    On loopback they are the names of loopback. Elsewhere, where others may have any name for it, every host is; but
+    with `names` these, those of loopback, and addresses, which no page can have lead elsewhere.
+    """
+
+    def __init__(self, address: str, names: Collection[str] = (), *, setting: str = "") -> None:
+        """Those of a server that listens.
 
         Args:
-            listener: on loopback the names of loopback are its hosts; elsewhere, where anybody may have a name for it,
-                every host is, unless `names` are given: then these, those of loopback, and addresses, which no page
-                can have lead elsewhere.
+            address: of its socket, as `getsockname` has it.
             names: beside them.
-            setting: that has the names, for who reads a refusal.
+            setting: that has the names, for who reads a refusal; empty where there is none.
         """
-        address = _read_address(listener.getsockname()[0])
-        self._is_local = address is not None and address.is_loopback
+        self._is_local = is_local(address)
         self._names = frozenset(names)
         self._setting = setting
 
@@ -91,7 +91,8 @@ class Hosts:
         if foreign is None:
             return ""
         known = ", ".join(sorted({"localhost", "127.0.0.1", "[::1]"} | self._names))
-        return f"Host: got {foreign[:100]!r}, expected one of {known}; next: {self._setting}=<names of this server>"
+        words = f"Host: got {foreign[:100]!r}, expected one of {known}"
+        return f"{words}; next: {self._setting}=<names of this server>" if self._setting else words
 
     def _accept(self, host: str) -> bool:
         name = read_name(host)

@@ -127,7 +127,7 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     if args.tls:
         check_tls(args.tls)
     listener = listen(settings.host, args.http_port)
-    hosts = Hosts(listener, settings.hosts, setting="TRANSFORMER_HOSTS")
+    hosts = Hosts(listener.getsockname()[0], settings.hosts, setting="TRANSFORMER_HOSTS")
     secret = settings.predictor_secret.get_secret_value()
     predictor = Predictor(args.predictor_host, secret=secret)
     dataplane = DataPlane(predictor, Synchroniser(settings.sync_url), settings)

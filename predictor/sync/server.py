@@ -56,9 +56,10 @@ def serve(settings: Settings) -> None:
         load_timeout_s=settings.load_timeout_s,
     )
     synchroniser = Synchroniser(Shared(settings, storage=storage, triton=triton, mirror=mirror, status=status))
+    hosts = Hosts(listener.getsockname()[0], settings.sync_hosts, setting="PREDICTOR_SYNC_HOSTS")
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(status, Hosts(listener, settings.sync_hosts, setting="PREDICTOR_SYNC_HOSTS")),
+            create_app(status, hosts),
             # Strict about what a request is, where uvicorn's other parser takes what RFC 9112 refuses.
             http="h11",
             ws="none",

@@ -606,6 +606,19 @@ def test_who_names_no_trace_begins_one(stack: Stack, tmp_path: Path) -> None:
             assert (span.attributes["rpc.response.status_code"], span.status) == ("NOT_FOUND", "")
 
 
+def test_a_span_says_whose_key_it_was(stack: Stack, tmp_path: Path) -> None:
+    key = make_key("alice", tmp_path / "keys")
+    with start_collector() as collector:
+        variables = opentelemetry(collector, TRANSFORMER_API_KEYS_FILE=str(tmp_path / "keys"))
+        triton = f"127.0.0.1:{stack.triton_grpc_port}"
+        with start_transformer(triton, tmp_path / "log", variables=variables) as transformer:
+            for shown in ({"X-API-Key": key}, {}):
+                transformer.http.get("/v2/models", headers=shown)
+            spans = wait_for(collector, transformer.log, lambda spans: len(spans) == 2)
+            seen = {span.attributes["http.response.status_code"]: span.attributes.get("nereid.key") for span in spans}
+            assert seen == {200: "alice", 401: None}
+
+
 def ask(transformer: Transformer, headers: dict[str, str]) -> str:
     response = transformer.http.post("/predict/digit-finder", files={"image": DIGITS}, headers=headers)
     response.raise_for_status()

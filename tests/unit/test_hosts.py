@@ -39,7 +39,7 @@ def listener(address: str, family: int = socket.AF_INET) -> socket.socket:
 )
 def test_server_on_loopback_is_the_names_of_loopback_alone(address: str, family: int) -> None:
     with listener(address, family) as sock:
-        hosts = Hosts(sock, setting="SOME_HOSTS")
+        hosts = Hosts(sock.getsockname()[0], setting="SOME_HOSTS")
     assert hosts.are_known
     assert [host for host in LOCAL if hosts.refuse([host])] == []
     assert [host for host in FOREIGN + NONE if not hosts.refuse([host])] == []
@@ -53,7 +53,7 @@ def test_server_on_loopback_is_the_names_of_loopback_alone(address: str, family:
 
 def test_names_of_the_setting_are_hosts_too() -> None:
     with listener("127.0.0.1") as sock:
-        hosts = Hosts(sock, {"nereid.test", "10.0.0.1", "[fd00::1]"}, setting="SOME_HOSTS")
+        hosts = Hosts(sock.getsockname()[0], {"nereid.test", "10.0.0.1", "[fd00::1]"}, setting="SOME_HOSTS")
     good = ["nereid.test", "NEREID.test.:443", "10.0.0.1:80", "[fd00::1]", *LOCAL]
     assert [host for host in good if hosts.refuse([host])] == []
     for host in ("a.nereid.test", "nereid.test.evil", "10.0.0.2", "[fd00::2]"):
@@ -62,8 +62,8 @@ def test_names_of_the_setting_are_hosts_too() -> None:
 
 def test_server_on_another_address_is_every_host_unless_its_names_are_given() -> None:
     with listener(ANYWHERE) as sock:
-        assert not Hosts(sock, setting="SOME_HOSTS").are_known
-        hosts = Hosts(sock, {"nereid.test"}, setting="SOME_HOSTS")
+        assert not Hosts(sock.getsockname()[0], setting="SOME_HOSTS").are_known
+        hosts = Hosts(sock.getsockname()[0], {"nereid.test"}, setting="SOME_HOSTS")
     assert hosts.are_known
     for host in ("nereid.test", "localhost:8080", "10.1.2.3:8080", "[fd00::1]:8080"):
         assert not hosts.refuse([host]), host
