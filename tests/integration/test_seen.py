@@ -613,9 +613,10 @@ def test_a_span_says_whose_key_it_was(stack: Stack, tmp_path: Path) -> None:
         triton = f"127.0.0.1:{stack.triton_grpc_port}"
         with start_transformer(triton, tmp_path / "log", variables=variables) as transformer:
             for shown in ({"X-API-Key": key}, {}):
-                transformer.http.get("/v2/models", headers=shown)
+                transformer.http.get("/v2", headers=shown)
             spans = wait_for(collector, transformer.log, lambda spans: len(spans) == 2)
-            seen = {span.attributes["http.response.status_code"]: span.attributes.get("nereid.key") for span in spans}
+            attributes = [span.attributes for span in spans]
+            seen = {int(its["http.response.status_code"]): its.get("nereid.key") for its in attributes}
             assert seen == {200: "alice", 401: None}
 
 
