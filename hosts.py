@@ -7,6 +7,7 @@ page cannot choose is the Host that is sent: it is the page's name. `transformer
 
 import re
 from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -26,6 +27,8 @@ _ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)(.*)", re.IGNORECASE | re
 _SETTING = re.compile(r"[a-z0-9_.-]+|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
 
 
+# Nearly every request names the same host; few, for a client may send long ones.
+@lru_cache(maxsize=16)
 def read_name(host: str) -> str | None:
     """The name in a Host, or in a URL's authority: lower case, without port and root dot; None where it is none."""
     match = _HOST.fullmatch(host)
@@ -101,6 +104,7 @@ class Hosts:
         return name in self._names or is_local(name) or not (self._is_local or _read_address(name.strip("[]")) is None)
 
 
+@lru_cache(maxsize=16)
 def is_local(name: str) -> bool:
     """Whether a name, as `read_name` has it, is one of loopback (RFC 6761, 6.3) or an address of it."""
     if name == "localhost" or name.endswith(".localhost"):
