@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable, Iterable
 from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
+
+from hosts import is_local, read_name
 
 HOST = "127.0.0.1"
 BUCKET = "models"
@@ -41,14 +42,10 @@ class LocalPrograms:
         return self._app(environ, start_response)
 
     def _refuse(self, environ: dict[str, Any]) -> str:
-        try:
-            name = urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
-        except ValueError:
-            name = ""
         if "HTTP_ORIGIN" in environ:
             return "a request of a web page: got an Origin, expected none"
         # Clients may put the bucket in front of the name.
-        if not (name in {HOST, "localhost", "::1"} or name.endswith(".localhost")):
+        if not is_local(read_name(environ.get("HTTP_HOST", "")) or ""):
             return f"Host: expected localhost or {HOST}"
         if environ.get("PATH_INFO", "").startswith("/moto-api"):
             return "moto-api: not for use"

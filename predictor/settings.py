@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from hosts import HostNames
 from predictor.cpus import cpu_limit
 from registry.layout import DEFAULT_PROFILE
 
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
         log_format: Of the synchroniser's log: `json` is one object a line. LOG_FORMAT, the transformer's too.
         sync_address: Where the synchroniser's status and metrics listen.
         sync_port: HTTP port of these.
+        sync_hosts: Names that clients may have for it, beside those of loopback; any other is answered 421.
         poll_s: Seconds between two listings of the repository.
         settle_s: Seconds without a change after which a version without manifest.json is complete.
         load_timeout_s: Longest that Triton may take to load a version.
@@ -61,6 +63,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(default="text", validation_alias="LOG_FORMAT")
     sync_address: str = "127.0.0.1"
     sync_port: int = Field(default=8003, ge=1, le=65535)
+    sync_hosts: HostNames = frozenset()
     poll_s: float = Field(default=10.0, ge=0.1)
     settle_s: float = Field(default=10.0, ge=0.0)
     load_timeout_s: float = Field(default=600.0, gt=0)

@@ -16,6 +16,7 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
+from hosts import Hosts
 from transformer import arguments, logs
 from transformer.dataplane import DataPlane
 from transformer.grpc.server import GrpcServer
@@ -126,6 +127,7 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     if args.tls:
         check_tls(args.tls)
     listener = listen(settings.host, args.http_port)
+    hosts = Hosts(listener.getsockname()[0], settings.hosts, setting="TRANSFORMER_HOSTS")
     secret = settings.predictor_secret.get_secret_value()
     predictor = Predictor(args.predictor_host, secret=secret)
     dataplane = DataPlane(predictor, Synchroniser(settings.sync_url), settings)
@@ -136,7 +138,7 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     listen(settings.host, args.grpc_port).close()
     grpc_server.listen(settings.host, args.grpc_port, args.tls)
     config = uvicorn.Config(
-        create_app(settings, dataplane, keys, trace=trace),
+        create_app(settings, dataplane, keys, hosts=hosts, trace=trace),
         # uvicorn only calls it
         http=partial(Connection, timeout_s=settings.body_timeout_s, admission=dataplane.admission),  # type: ignore[arg-type]
         ws="none",

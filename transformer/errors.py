@@ -17,6 +17,7 @@
       BodyTimeout             408   the body stopped coming
       Unauthenticated         401   no API key
       Forbidden               403   an API key that is not known
+      Misdirected             421   a Host that is not this server
       ClientGone              499   nobody reads the answer
 
 A message says what, got and expected. What a client sent stands in quotes or behind "got", for there the log cuts it.
@@ -196,6 +197,14 @@ class BodyTimeout(ServingError):
 
     status = 408
     code = grpc.StatusCode.DEADLINE_EXCEEDED  # not CANCELLED: that is what a client reads of a call it gave up itself
+    phrase = None
+
+
+class Misdirected(ServingError):
+    """The request is for another host."""
+
+    status = 421
+    code = grpc.StatusCode.NOT_FOUND
     phrase = None
 
 

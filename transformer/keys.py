@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from transformer import metrics
 from transformer.errors import Forbidden, Unauthenticated
 
 log = logging.getLogger("transformer")
@@ -47,9 +48,10 @@ class Keys:
         if not self._names:
             raise KeysError(f"{path}: got no key, expected at least one; next: make key NAME=<who> KEYS={path}")
         self._looked_at = time.monotonic()
+        metrics.expect_keys(self._names.values())
 
     def check(self, headers: Mapping[str, str]) -> str:
-        """The name of the key that a request shows.
+        """The name of the key that a request shows; it is counted, and so is a request that is refused.
 
         Args:
             headers: of HTTP, or metadata of gRPC, with names in lower case.
@@ -60,13 +62,16 @@ class Keys:
         """
         key = _find_key(headers)
         if not key:
+            metrics.count_key("", "no key")
             raise Unauthenticated("no API key; expected Authorization: Bearer <key>, or X-API-Key: <key>")
         self._refresh()
         digest = hashlib.sha256(key[:_LONGEST].encode()).hexdigest()
         # All of them, always: the time tells nothing about any.
         found = [name for known, name in self._names.items() if hmac.compare_digest(known, digest)]
         if not found:
+            metrics.count_key("", "unknown key")
             raise Forbidden("the API key is not known here")
+        metrics.count_key(found[0], "accepted")
         return found[0]
 
     def _refresh(self) -> None:
@@ -89,6 +94,7 @@ class Keys:
             self._state = ()  # it may be there in a moment, and unchanged
         for words in broken:
             log.error("API keys: %s", words)
+        metrics.expect_keys(self._names.values())
         if not self._names:
             log.error("%s has no key any more: nobody is let in", self._path)
 

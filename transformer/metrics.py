@@ -1,7 +1,7 @@
 """Prometheus metrics of the transformer."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -28,6 +28,11 @@ DETECTIONS = Histogram("nereid_detections", "Detections in a picture", ["model"]
 IN_FLIGHT = Gauge("nereid_in_flight", "Requests that are worked at")
 WAITING = Gauge("nereid_waiting", "Requests that wait for their turn")
 REFUSED = Counter("nereid_refused_total", "Requests that were not worked at, by the reason", ["reason"])
+KEY_REQUESTS = Counter(
+    "nereid_key_requests_total",
+    "Requests for which a key is asked, by its name and what became of that",
+    ["key", "result"],
+)
 PREDICTOR_READY = Gauge("nereid_predictor_ready", "Whether Triton said that it is ready, when it was last asked")
 BUILD = Info("nereid_build", "Versions; simplejpeg is libjpeg-turbo, which names none of its own")
 BUILD.info(
@@ -43,6 +48,8 @@ Reason = Literal["line full", "bodies full", "deadline", "slow body", "client go
 for _reason in get_args(Reason):
     REFUSED.labels(_reason)  # a rate needs the zero before the first
 
+KeyResult = Literal["accepted", "no key", "unknown key"]
+
 # Names of models that were found: of any other, which a client may make up at will, no series is made.
 MODELS: set[str] = set()
 
@@ -50,6 +57,19 @@ MODELS: set[str] = set()
 def refuse(reason: Reason) -> None:
     """Count a request that was turned away, or given up."""
     REFUSED.labels(reason).inc()
+
+
+def count_key(name: str, result: KeyResult) -> None:
+    """Count a request for which a key is asked; the name is one of the file of keys, or "" where it has no good one."""
+    _key(name, result).inc()
+
+
+def expect_keys(names: Iterable[str]) -> None:
+    """Have the series of these keys, and of refusals, begin at zero: a rate needs the zero before the first."""
+    for name in names:
+        _key(name, "accepted")
+    _key("", "no key")
+    _key("", "unknown key")
 
 
 def count_request(route: str, model: str, version: str, status: int | str, seconds: float) -> None:
@@ -80,6 +100,11 @@ def count_image(model: Model, stage_ms: Mapping["Stage", float], *, pixels: int,
 @cache
 def _request(route: str, model: str, version: str, status: int | str) -> tuple[Counter, Histogram]:
     return REQUESTS.labels(route, model, version, status), REQUEST_SECONDS.labels(route)
+
+
+@cache
+def _key(name: str, result: KeyResult) -> Counter:
+    return KEY_REQUESTS.labels(name, result)
 
 
 @cache

@@ -40,6 +40,7 @@ class Record:
         model: name of the model, as the client says it.
         version: of the model, once it is known.
         status: HTTP's, or the name of gRPC's.
+        key: name of the API key that it showed, "" without a good one; None where the server asks for none.
         bytes_in, bytes_out: size of body or message.
         started: by `time.perf_counter()`.
     """
@@ -53,6 +54,7 @@ class Record:
     model: str = ""
     version: str = ""
     status: int | str = ""
+    key: str | None = None
     bytes_in: int = 0
     bytes_out: int = 0
     started: float = field(default_factory=time.perf_counter)
@@ -98,7 +100,7 @@ class Record:
             "ms": round(ms, 3),
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
-        }
+        } | ({} if self.key is None else {"key": self.key})
 
 
 def read_headers(headers: Iterable[tuple[bytes | str, bytes | str]]) -> dict[str, str]:
@@ -144,6 +146,7 @@ def recorded(record: Record, *, quiet: Iterable[int | str] = ()) -> Iterator[Rec
         if log.isEnabledFor(level):
             ms = seconds * 1000
             what = f"gRPC {record.method}" if record.protocol == "grpc" else f"{record.method} {record.path}"
+            key = f" key={record.key}" if record.key else ""
             fields = {"fields": record.fields(ms)}
-            log.log(level, "%s %s %s %.1fms", record.request_id, what, record.status, ms, extra=fields)
+            log.log(level, "%s %s %s %.1fms%s", record.request_id, what, record.status, ms, key, extra=fields)
         _CURRENT.reset(token)

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from hosts import HostNames
+
 
 class TransformerSettings(BaseSettings):
     """What an operator may change; what the trained model fixes is in config.pbtxt, and argv is KServe's."""
@@ -14,6 +16,9 @@ class TransformerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TRANSFORMER_", frozen=True, env_ignore_empty=True)
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in a container")
+    hosts: HostNames = Field(
+        frozenset(), description="names that HTTP clients may have for it, beside those of loopback; 421 for any other"
+    )
     max_image_bytes: int = Field(20 * 2**20, gt=0, description="largest encoded picture")
     max_image_pixels: int = Field(50_000_000, gt=0, description="largest width x height, read from the header")
     max_body_bytes: int = Field(

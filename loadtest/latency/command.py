@@ -11,10 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import gevent
+from flask import Response, request
 from gevent.event import Event
 from locust.stats import stats_history
 from rich.console import Console
 
+from hosts import Hosts
 from loadtest.latency import capacity, pictures, report, server
 from loadtest.latency.arguments import parse
 from loadtest.latency.cold import bursts
@@ -157,6 +159,8 @@ def _ui(options: argparse.Namespace, console: Console) -> int:
     runner = environment.create_local_runner()
     sys.argv[1:] = []  # its page reads them as Locust's own
     page = environment.create_web_ui("127.0.0.1", options.port)
+    assert page.app is not None  # noqa: S101  # with its page, it has one
+    page.app.before_request(_refuse_foreign)
     gevent.spawn(stats_history, runner)
     console.print(f"Locust: http://localhost:{options.port} asks {plan.target.model}; stop: Ctrl-C", markup=False)
     with suppress(KeyboardInterrupt):
@@ -164,6 +168,12 @@ def _ui(options: argparse.Namespace, console: Console) -> int:
     page.stop()
     runner.quit()
     return 0
+
+
+def _refuse_foreign() -> Response | None:
+    """What a web page asks that had its own name lead here: the page of Locust starts load."""
+    reason = Hosts("127.0.0.1").refuse([request.headers.get("Host", "")])
+    return Response(reason, 421, mimetype="text/plain") if reason else None
 
 
 def _announce(console: Console, plan: Plan) -> None:

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from hosts import HostGuard, Hosts
 from predictor.errors import StartError
 from predictor.settings import Settings
 from predictor.sync.errors import StorageError
@@ -55,9 +56,17 @@ def serve(settings: Settings) -> None:
         load_timeout_s=settings.load_timeout_s,
     )
     synchroniser = Synchroniser(Shared(settings, storage=storage, triton=triton, mirror=mirror, status=status))
+    hosts = Hosts(listener.getsockname()[0], settings.sync_hosts, setting="PREDICTOR_SYNC_HOSTS")
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(status), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
+            create_app(status, hosts),
+            # Strict about what a request is, where uvicorn's other parser takes what RFC 9112 refuses.
+            http="h11",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=2,
         )
     )
     failed = threading.Event()
@@ -76,8 +85,8 @@ def serve(settings: Settings) -> None:
         os._exit(1 if failed.is_set() else 0)
 
 
-def create_app(status: Status) -> FastAPI:
-    """The HTTP side: read only."""
+def create_app(status: Status, hosts: Hosts | None = None) -> FastAPI:
+    """The HTTP side: read only; with `hosts` for those who ask for one of them."""
     app = FastAPI(title="nereid synchroniser", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/status")
@@ -94,6 +103,8 @@ def create_app(status: Status) -> FastAPI:
     def get_metrics() -> Response:
         return Response(generate_latest(status.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    if hosts is not None and hosts.are_known:
+        app.add_middleware(HostGuard, hosts=hosts, answer=lambda _, why: JSONResponse({"error": why}, 421))
     return app
 
 

@@ -55,6 +55,10 @@ def test_part_imports_no_other_part(part: str) -> None:
         assert others - shared <= (PURE if part == "export" else set()), path
 
 
+def test_what_parts_share_imports_none_of_them() -> None:
+    assert not {name.split(".")[0] for name in imports(ROOT / "hosts.py")} & set(PARTS)
+
+
 def test_pure_modules_import_nothing_that_talks() -> None:
     for name in PURE - {"transformer.tasks"}:
         path = ROOT / f"{name.replace('.', '/')}.py"

@@ -200,7 +200,7 @@ def test_triton_hung_and_back(faulty: Faulty) -> None:
 
 def leave(stack: Stack, count: int) -> None:
     """Clients that go away before they are answered."""
-    fields = f"Host: x\r\nContent-Type: image/png\r\nContent-Length: {SEVEN.stat().st_size}"
+    fields = f"Host: localhost\r\nContent-Type: image/png\r\nContent-Length: {SEVEN.stat().st_size}"
     head = f"POST /predict/digits HTTP/1.1\r\n{fields}\r\n\r\n"
     for _ in range(count):
         with socket.create_connection(("127.0.0.1", stack.http_port)) as client:

@@ -119,6 +119,81 @@ def test_grpc_asks_for_the_same_keys(guarded: Transformer, keys: tuple[Path, str
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+SERVICE = "/inference.GRPCInferenceService/"
+# What each method of gRPC is over HTTP; any other has no route there.
+TWINS = {
+    f"{SERVICE}ServerLive": "/v2/health/live",
+    f"{SERVICE}ServerReady": "/v2/health/ready",
+    f"{SERVICE}ModelReady": "/v2/models/iris/ready",
+    f"{SERVICE}ServerMetadata": "/v2",
+    f"{SERVICE}ModelMetadata": "/v2/models/iris",
+    f"{SERVICE}ModelConfig": "/v2/models/iris/config",
+    f"{SERVICE}ModelInfer": "/v2/models/iris/infer",
+    f"{SERVICE}RepositoryIndex": "/v2/repository/index",
+    "/grpc.health.v1.Health/Check": "/v2/health/ready",
+    "/grpc.health.v1.Health/Watch": "/v2/health/ready",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": "/openapi.json",
+    "/other.Service/ServerLive": "/other/v2/health/live",
+    "/grpc.health.v2.Health/Check": "/v3/health/ready",
+}
+ALL = sorted(
+    {SERVICE + method.name for method in service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods}
+    | TWINS.keys()
+)
+OPEN = {
+    "health": {"ServerLive", "ServerReady", "Check", "Watch"},
+    "docs": {"ServerReflectionInfo"},
+    "metrics": set(),
+    "status": set(),
+}
+
+
+def call_raw(channel: grpc.Channel, method: str, message: bytes, key: str = "") -> grpc.StatusCode:
+    """Call a method of any kind with bytes; the code, OK as soon as there is a reply."""
+    call: Any = channel.stream_stream(method)
+    stream = call(iter([message]), metadata=[("x-api-key", key)] if key else None, timeout=30)
+    with suppress(grpc.RpcError):
+        next(stream)
+        stream.cancel()
+        return grpc.StatusCode.OK
+    code: grpc.StatusCode = stream.code()
+    return code
+
+
+@pytest.mark.parametrize("keyless", ["health", "docs", "metrics", "status", "health,metrics,status,docs"])
+def test_what_needs_a_key_over_http_needs_one_over_grpc(
+    keys: tuple[Path, str, str], tmp_path: Path, keyless: str
+) -> None:
+    variables = {"TRANSFORMER_API_KEYS_FILE": str(keys[0]), "TRANSFORMER_KEYLESS": keyless}
+    is_open = {
+        method
+        for method in ALL
+        for word in keyless.split(",")
+        if method.rpartition("/")[2] in OPEN[word] and not method.startswith(("/other", "/grpc.health.v2"))
+    }
+    messages = {
+        method: message
+        for method in ALL
+        # A name: of a service that health knows, of one that it does not, of a model.
+        for message in (b"", b"\x0a\x1einference.GRPCInferenceService", b"\x0a\x04iris")
+    }
+    with start_transformer("127.0.0.1:9", tmp_path / "log", variables=variables) as transformer:
+        for method, message in messages.items():
+            asks = call_raw(transformer.grpc, method, message) is grpc.StatusCode.UNAUTHENTICATED
+            assert asks is (method not in is_open), method
+            twin = TWINS.get(method, "/nowhere")
+            status = transformer.http.request("POST" if twin.endswith("infer") else "GET", twin).status_code
+            assert (status == 401) is asks, (method, twin)
+            refused = call_raw(transformer.grpc, method, message, "wrong") is grpc.StatusCode.PERMISSION_DENIED
+            assert refused is asks, method
+            served = call_raw(transformer.grpc, method, message, keys[1])
+            assert served not in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}, method
+            if method not in TWINS or method.endswith("RepositoryIndex"):
+                assert served is grpc.StatusCode.UNIMPLEMENTED, method
+        # What a client made up is no series.
+        assert "other.Service" not in transformer.http.get("/metrics", headers={"X-API-Key": keys[1]}).text
+
+
 def test_key_that_is_taken_back_is_refused_without_a_restart(stack: Stack, tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
     first, second = make_key("first", file), make_key("second", file)

@@ -278,7 +278,7 @@ def test_good_requests_are_answered_between_slow_ones(stack: Stack) -> None:
     with ExitStack() as clients:
         for _ in range(50):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", stack.http_port)))
-            client.sendall(b"POST /predict/digits HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
+            client.sendall(b"POST /predict/digits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf")
         for _ in range(10):
             assert stack.http.post("/predict/digits", files={"image": SEVEN}, timeout=20).json()["top"] == "7"
 
@@ -399,7 +399,7 @@ def test_client_that_goes_away_is_no_failure_of_ours(stack: Stack) -> None:
     port = stack.http.base_url.port
     assert port is not None
     with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(b"POST /predict/digits HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
+        client.sendall(b"POST /predict/digits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf")
     wait_until(lambda: "the client went away" in stack.log.read_text(errors="replace"), log=stack.log)
     assert "Traceback" not in stack.log.read_text(errors="replace")
 

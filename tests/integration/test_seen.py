@@ -43,6 +43,7 @@ from tests.support.transformer import (
 ROW = {"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [6.3, 3.3, 6.0, 2.5]}]}
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 _PAYLOAD = 5301425
+KEYS = "nereid_key_requests_total"
 TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]")
 
@@ -271,6 +272,79 @@ def test_a_call_without_a_key_has_its_line_and_its_id(stack: Stack, tmp_path: Pa
         wait_until(is_told, log=tmp_path / "log")
 
 
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_whose_key_was_used_is_seen(stack: Stack, tmp_path: Path, log_format: str) -> None:
+    file = tmp_path / "keys"
+    keys = {name: make_key(name, file) for name in ("alice", "bob")}
+    variables = {"LOG_FORMAT": log_format, "TRANSFORMER_API_KEYS_FILE": str(file)}
+    with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", tmp_path / "log", variables=variables) as transformer:
+        counts = {(name, result): 0 for name in keys for result in ["accepted"]} | {
+            ("", "no key"): 0,
+            ("", "unknown key"): 0,
+        }
+
+        def counted() -> dict[tuple[str, str], float]:
+            found = [(dict(its), n) for (name, its), n in scrape(transformer.http).items() if name == KEYS]
+            return {(labels["key"], labels["result"]): number for labels, number in found}
+
+        assert counted() == counts  # a rate needs the zero before the first
+        ready = service_pb2_grpc.GRPCInferenceServiceStub(transformer.grpc).ModelReady
+        infer = service_pb2_grpc.GRPCInferenceServiceStub(transformer.grpc).ModelInfer
+        seen: dict[str, int | str] = {}
+
+        def over_http(request_id: str, key: str) -> None:
+            headers = {"X-Request-Id": request_id} | ({"X-API-Key": key} if key else {})
+            seen[request_id] = transformer.http.get("/v2/models/iris/ready", headers=headers).status_code
+
+        def over_grpc(request_id: str, key: str) -> None:
+            metadata = [("x-request-id", request_id)] + ([("authorization", f"Bearer {key}")] if key else [])
+            call = ready.future(service_pb2.ModelReadyRequest(name="iris"), metadata=metadata)
+            seen[request_id] = call.code().name
+            if call.code() is grpc.StatusCode.OK:
+                infer(infer_message("digits", DIGITS), metadata=[("x-request-id", f"{request_id}-i"), *metadata[1:]])
+                seen[f"{request_id}-i"] = "OK"
+
+        with ThreadPoolExecutor(8) as threads:  # side by side, on the same connections
+            for number in range(10):
+                for name, key in (*keys.items(), ("none", ""), ("wrong", "nereid_wrong")):
+                    threads.submit(over_http, f"{name}-h-{number}", key)
+                    threads.submit(over_grpc, f"{name}-g-{number}", key)
+        assert len(seen) == 100
+        assert set(seen.values()) == {200, 401, 403, "OK", "UNAUTHENTICATED", "PERMISSION_DENIED"}
+        # HTTP and two methods of gRPC; HTTP and the first one, which is refused.
+        grown = {("alice", "accepted"): 30, ("bob", "accepted"): 30, ("", "no key"): 20, ("", "unknown key"): 20}
+        assert counted() == grown
+        transformer.http.get("/v2/health/live", headers={"X-API-Key": "x"})  # nobody is asked there
+        assert counted() == grown
+        for request_id, status in seen.items():
+            name = request_id.partition("-")[0]
+            whose = name if name in keys else ""
+            if log_format == "json":
+                line = line_of(transformer, request_id)
+                assert (line["key"], line["status"]) == (whose, status), request_id
+            else:
+                words = rf" {request_id} \S+ \S+ {status} [0-9.]+ms{f' key={whose}' if whose else ''}$"
+                pattern = re.compile(words, re.MULTILINE)
+                wait_until(lambda: bool(pattern.search(transformer.log.read_text())), log=transformer.log)  # noqa: B023
+        assert not any(key in transformer.log.read_text() for key in (*keys.values(), "nereid_wrong"))
+        # A key that is taken back goes on as a series, and a new one begins as one.
+        file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith("bob ")))
+        make_key("carol", file)
+
+        def is_read() -> bool:
+            status = transformer.http.get("/v2/models", headers={"X-API-Key": keys["bob"]}).status_code
+            return status == 403 and counted().get(("carol", "accepted")) == 0
+
+        wait_until(is_read, log=transformer.log)
+        assert counted()[("bob", "accepted")] >= grown[("bob", "accepted")]
+
+
+def test_without_keys_nobody_has_one(in_json: Transformer) -> None:
+    in_json.http.get("/v2/models/iris", headers={"X-Request-Id": "no-keys", "X-API-Key": "x"})
+    assert "key" not in line_of(in_json, "no-keys")
+    assert not [name for name, _ in scrape(in_json.http) if name == KEYS]
+
+
 EVIL = "x\r\n2026-01-01 00:00:00,000 INFO transformer INJECTED\x1b[31m\x1b]0;t\x07\x00\x7f\u009b31m\u2028\u202e\u0085"
 
 
@@ -290,7 +364,7 @@ def test_no_client_breaks_a_line(stack: Stack, tmp_path: Path, log_format: str) 
         transformer.http.post("/v2/models/iris/infer", json=asked)
         transformer.http.post("/predict/iris", headers={b"Content-Type": b"image/\x1b[31m"}, content=b"x")
         for head in (b"POST /predict/\x1b[31m HTTP/1.1", b"G\x1bET / HTTP/1.1", b"GET /\xc2\x9b31m HTTP/1.1"):
-            send_raw(transformer.http_port, head + b"\r\nHost: x\r\nX-Request-Id: \x1b[31m\xff\r\n\r\n")
+            send_raw(transformer.http_port, head + b"\r\nHost: localhost\r\nX-Request-Id: \x1b[31m\xff\r\n\r\n")
         for name in (EVIL, "iris"):
             message = service_pb2.ModelInferRequest(model_name=name, model_version=EVIL, id=EVIL)
             message.inputs.add(name=EVIL, datatype="FP32", shape=[1])
@@ -530,6 +604,20 @@ def test_who_names_no_trace_begins_one(stack: Stack, tmp_path: Path) -> None:
             assert (span.name, span.parent_id) == ("inference.GRPCInferenceService/ModelInfer", "")
             assert span.trace_id != TRACE_ID
             assert (span.attributes["rpc.response.status_code"], span.status) == ("NOT_FOUND", "")
+
+
+def test_a_span_says_whose_key_it_was(stack: Stack, tmp_path: Path) -> None:
+    key = make_key("alice", tmp_path / "keys")
+    with start_collector() as collector:
+        variables = opentelemetry(collector, TRANSFORMER_API_KEYS_FILE=str(tmp_path / "keys"))
+        triton = f"127.0.0.1:{stack.triton_grpc_port}"
+        with start_transformer(triton, tmp_path / "log", variables=variables) as transformer:
+            for shown in ({"X-API-Key": key}, {}):
+                transformer.http.get("/v2", headers=shown)
+            spans = wait_for(collector, transformer.log, lambda spans: len(spans) == 2)
+            attributes = [span.attributes for span in spans]
+            seen = {int(its["http.response.status_code"]): its.get("nereid.key") for its in attributes}
+            assert seen == {200: "alice", 401: None}
 
 
 def ask(transformer: Transformer, headers: dict[str, str]) -> str:

@@ -305,6 +305,9 @@ def test_page_asks_with_the_same_classes(stack: Stack, tmp_path: Path) -> None:
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as page:
             wait_until(lambda: answers(page), log=log)
+            foreign = {"Host": "evil.example"}
+            for method, path in (("GET", "/"), ("POST", "/swarm"), ("GET", "/stats/requests")):
+                assert page.request(method, path, headers=foreign).status_code == 421, path
             assert page.post("/swarm", data={"user_count": "2", "spawn_rate": "2"}).json()["success"]
             wait_until(lambda: {"row", "batch"} <= asked_by(page), log=log)
         process.send_signal(signal.SIGINT)

@@ -1,18 +1,34 @@
 """What stands before every gRPC method: API keys."""
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
+from tritonclient.grpc import service_pb2
 
 from transformer.errors import ServingError
 from transformer.keys import Keys
 from transformer.record import ID_HEADER, Record, recorded
 from transformer.settings import TransformerSettings
 
-_HEALTH = ("ServerLive", "ServerReady", "ModelReady")
+_SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+# By the words of TRANSFORMER_KEYLESS, what is open over HTTP too; whether a model serves is told of none there.
+_METHODS = {
+    "health": (f"/{_SERVICE}/ServerLive", f"/{_SERVICE}/ServerReady", f"/{health.SERVICE_NAME}/*"),
+    "docs": (f"/{reflection.SERVICE_NAME}/*",),
+}
+
+# The interceptor and the method of a call run in one task.
+_KEY: ContextVar[str | None] = ContextVar("key", default=None)
+
+
+def shown_key() -> str | None:
+    """The name of the key of the call at hand; "" where it needs none, None where no call needs one."""
+    return _KEY.get()
 
 
 class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]  # grpc has no types of its own
@@ -20,35 +36,38 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ig
 
     def __init__(self, keys: Keys, settings: TransformerSettings) -> None:
         self._keys = keys
-        self._health_is_open = "health" in settings.keyless
+        self._open = tuple(method for word in settings.keyless for method in _METHODS.get(word, ()))
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """grpc.aio.ServerInterceptor."""
-        service, _, method = handler_call_details.method.lstrip("/").partition("/")
-        if self._health_is_open and (service == health.SERVICE_NAME or method in _HEALTH):
+        _KEY.set("")
+        if self._is_open(handler_call_details.method):
             return await continuation(handler_call_details)
         metadata = {key: value for key, value in handler_call_details.invocation_metadata if isinstance(value, str)}
         try:
-            self._keys.check(metadata)
+            _KEY.set(self._keys.check(metadata))
         except ServingError as exc:
             return _refuse(await continuation(handler_call_details), handler_call_details, exc)
         return await continuation(handler_call_details)
 
+    def _is_open(self, method: str) -> bool:
+        return any(method.startswith(known[:-1]) if known.endswith("*") else method == known for known in self._open)
+
 
 def _refuse(handler: Any, details: Any, error: ServingError) -> Any:
-    """A handler that only says why, before a message is read."""
+    """A handler that only says why, before a message is read; also of a method that there is not."""
 
     async def one(_: Any, context: Any) -> None:
         method = details.method
-        name = method.rpartition("/")[2]
+        # A name that a client made up stands in no series, and not where a line has its fields.
+        name, route = (method.rpartition("/")[2], method) if handler else ("other", "other")
         record = Record.begin("grpc", name, path=method, headers=details.invocation_metadata)
-        record.route, record.status = method, error.code.name
+        record.route, record.status, record.key = route, error.code.name, shown_key()
         with recorded(record):
             context.set_trailing_metadata(((ID_HEADER, record.request_id),))
             await context.abort(error.code, str(error))
 
-    if handler is None:  # no such method: everybody may know
-        return None
     # With a stream of requests, whatever it has: gRPC would read the one message first.
-    make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
+    streams = handler is not None and handler.response_streaming
+    make = grpc.stream_stream_rpc_method_handler if streams else grpc.stream_unary_rpc_method_handler
     return make(one)

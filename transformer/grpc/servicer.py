@@ -28,6 +28,7 @@ from transformer.errors import (
 )
 from transformer.grpc.arrival import Arrivals
 from transformer.grpc.calls import Calls
+from transformer.grpc.guard import shown_key
 from transformer.grpc.limits import check_message
 from transformer.grpc.tensors import read_request, write_response
 from transformer.inference import EXTENSIONS, infer, interface
@@ -40,7 +41,7 @@ SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_n
 log = logging.getLogger("transformer")
 
 _INFER = "ModelInfer"
-_QUIET = ("ServerLive", "ServerReady", "ModelReady")
+_QUIET = ("ServerLive", "ServerReady")
 
 Method = Callable[[Any, Deadline], Awaitable[Any]]
 
@@ -120,7 +121,7 @@ class Servicer:
                 headers=context.invocation_metadata() or (),
                 trace=Trace if name in _QUIET else self._trace,
             )
-            record.route, record.status = record.path, grpc.StatusCode.UNKNOWN.name
+            record.route, record.status, record.key = record.path, grpc.StatusCode.UNKNOWN.name, shown_key()
             with recorded(record, quiet=(grpc.StatusCode.OK.name,) if name in _QUIET else ()):
                 return await self._answer(record, method, context)
 

@@ -13,9 +13,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hosts import HostGuard, Hosts
 from transformer import __version__
 from transformer.dataplane import DataPlane
-from transformer.errors import MESSAGE_LENGTH, BodyTimeout, OutOfMemory, ServingError, Unauthenticated
+from transformer.errors import MESSAGE_LENGTH, BodyTimeout, Misdirected, OutOfMemory, ServingError, Unauthenticated
 from transformer.keys import Keys
 from transformer.record import ID_HEADER, Record, current, recorded
 from transformer.rest import openapi, predict, v1, v2
@@ -30,9 +31,22 @@ _DESCRIPTION = "A picture goes in, detections come out: preprocessing and post-p
 
 
 def create_app(
-    settings: TransformerSettings, dataplane: DataPlane, keys: Keys | None = None, *, trace: Begin = Trace
+    settings: TransformerSettings,
+    dataplane: DataPlane,
+    keys: Keys | None = None,
+    *,
+    hosts: Hosts | None = None,
+    trace: Begin = Trace,
 ) -> FastAPI:
-    """The application over a data plane; with keys, for those who show one; `trace` makes the trace of a request."""
+    """The application over a data plane.
+
+    Args:
+        settings: of the operator.
+        dataplane: answers.
+        keys: whoever asks must show one of these; None where nobody must.
+        hosts: that it is; None where it is every host.
+        trace: makes the trace of a request.
+    """
     described: dict[str, Any] = {"title": "Nereid", "description": _DESCRIPTION, "version": __version__}
     # Its spans would know nothing of gRPC, and its records of failures quote what a client sent.
     described["telemetry"] = {"tracing": False, "metrics": False, "logs": False}
@@ -60,6 +74,8 @@ def create_app(
     app.add_middleware(LineGuard, dataplane=dataplane, questions=questions, answer=_refuse)
     if keys is not None:
         app.add_middleware(KeyGuard, keys=keys, settings=settings, answer=_refuse)
+    if hosts is not None and hosts.are_known:
+        app.add_middleware(HostGuard, hosts=hosts, answer=lambda scope, why: _refuse(scope, Misdirected(why)))
     app.add_middleware(RequestLog, trace=trace)
     app.add_middleware(SecurityHeaders)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -1,20 +1,53 @@
-"""One HTTP connection: uvicorn's, with limits that it has not.
+"""One HTTP connection: uvicorn's, with limits that it has not, and strict about what a request is.
 
-They are for heads, for requests that are sent before others are answered, and for clients that do not read.
+The limits are for heads, for requests that are sent before others are answered, and for clients that do not read.
 """
 
 import asyncio
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from hosts import split_target
 from transformer.admission import Admission
+from transformer.rest.head import find_fault
 
 _MAX_HEAD_BYTES = 2**16  # beyond what came in one piece, 256 KiB at most
 _MOST_BEHIND = 100  # requests behind one that is being answered; each waits for those before it
 _MOST_SPANS = 60  # an answer that is read drop by drop
+
+
+class Parser(httptools.HttpRequestParser):
+    """The parser of a server that speaks HTTP/1 alone: who asks for more is read as if not (RFC 9110, 7.8).
+
+    llhttp takes what stands behind such a head for another protocol: a body would be lost, or read as a request.
+    """
+
+    def __init__(self, connection: "Connection") -> None:
+        super().__init__(connection)
+        # As uvicorn does: what is sent behind a request that closes is ignored, and the request is answered.
+        self.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._connection = connection
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether the head that was just read asks for another protocol; CONNECT, which does too, is no such head."""
+        return self.should_upgrade() and self.get_method() != b"CONNECT"
+
+    def feed_data(self, data: Any) -> None:
+        """Parse more of a connection.
+
+        Raises:
+            HttpParserError: it is no HTTP.
+        """
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            (offset,) = upgrade.args
+            self._connection.read_again(data[offset:])
 
 
 class Connection(HttpToolsProtocol):
@@ -24,8 +57,11 @@ class Connection(HttpToolsProtocol):
     requests that came before it.
     """
 
+    parser: Parser
+
     def __init__(self, *args: Any, timeout_s: float, admission: Admission, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.parser = Parser(self)
         self._timeout_s = timeout_s
         self._admission = admission
         self._head_timer: asyncio.TimerHandle | None = None
@@ -99,12 +135,30 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The parser's: the end of a head."""
+        if self.parser.upgrades:
+            return  # the parser reads it once more
+        version, method = self.parser.get_http_version(), self.parser.get_method()
+        if fault := find_fault(version, method, self.url, self.headers):
+            self._refuse(fault.status, fault.message)
+            raise ConnectionError  # ends the parser
+        authority, self.url = split_target(self.url)
+        if authority is not None:
+            self.headers[:] = [(name, value) for name, value in self.headers if name != b"host"]
+            self.headers.append((b"host", authority))  # the field does not count beside it (RFC 9112, 3.2.2)
         self._in_head, self._head_bytes = False, 0
         self._head_is_here()
         super().on_headers_complete()
         self._cycles = self._unanswered()
         if self.cycle is not None:
             self._cycles.append(self.cycle)
+
+    def read_again(self, rest: bytes) -> None:
+        """Parse the head that was just read once more without its wish for another protocol, and what follows it."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%s: %s" % field for field in self.headers if field[0] != b"upgrade"]
+        self.parser = Parser(self)
+        self.parser.feed_data(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     def on_body(self, body: bytes) -> None:
         """The parser's: a piece of a body."""
@@ -113,6 +167,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The parser's: the end of a request."""
+        if self.parser.upgrades:
+            return
         self._head_bytes = 0
         super().on_message_complete()
 

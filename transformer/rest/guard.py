@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from transformer.dataplane import DataPlane
 from transformer.errors import Overloaded, ServingError
 from transformer.keys import Keys
+from transformer.record import current
 from transformer.settings import TransformerSettings
 
 # The page of /docs has its script inline; nothing comes from elsewhere, and nobody frames it.
@@ -75,9 +76,12 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
-        if scope["type"] == "http" and not self._is_open(scope["path"]):
+        if scope["type"] == "http":
+            record = current()
+            record.key = ""
             try:
-                self._keys.check(Headers(scope=scope))
+                if not self._is_open(scope["path"]):
+                    record.key = self._keys.check(Headers(scope=scope))
             except ServingError as exc:
                 await self._answer(scope, exc)(scope, receive, send)
                 return

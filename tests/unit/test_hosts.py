@@ -1,0 +1,121 @@
+"""Which hosts a server answers to."""
+
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from hosts import Hosts, read_name, split_target
+from predictor.settings import Settings as PredictorSettings
+from transformer.settings import TransformerSettings
+
+LOCAL = [
+    "localhost", "LOCALHOST", "localhost:8080", "localhost.", "localhost:", "models.localhost", "a.b.localhost:1",
+    "127.0.0.1", "127.0.0.1:8080", "127.255.255.254", "[::1]", "[::1]:8080", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]",
+]  # fmt: skip
+ANYWHERE = "0.0.0.0"  # noqa: S104
+FOREIGN = [
+    "evil.example", "evil.example:8080", "localhost.evil.example", "evillocalhost", "127.0.0.1.evil.example",
+    "127.0.0.1.nip.io", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.0.0.1x", ANYWHERE, "[::]", "10.0.0.1",
+    "[fe80::1]", "[::2]", "[::127.0.0.1]", "[v1.localhost]", "localhost,evil.example", "evil.example,localhost",
+    "%6cocalhost", "", ":8080", "_", "127.0.0.256", "a" * 5000,
+]  # fmt: skip
+NONE = [
+    "a b", "localhost evil", "localhost/", "/", "localhost@evil.example", "http://localhost", "a:b", "localhost:80:80",
+    "localhost:-1", "localhost:+1", "[::1", "::1", "[::1]x", "[127.0.0.1]", "[::1%lo]", "[:::]", "[localhost]", "[]",
+    "l\u00f6calhost", "\u212aocalhost", "a\tb", "a\0", "a\n", "localhost\n", "%zz", "a?b", "a#b", "a\\b", '"a"', "a, b",
+]  # fmt: skip
+
+
+def listener(address: str, family: int = socket.AF_INET) -> socket.socket:
+    return socket.create_server((address, 0), family=family)
+
+
+@pytest.mark.parametrize(
+    ("address", "family"),
+    [("127.0.0.1", socket.AF_INET), ("127.1", socket.AF_INET), ("localhost", socket.AF_INET), ("::1", socket.AF_INET6)],
+)
+def test_server_on_loopback_is_the_names_of_loopback_alone(address: str, family: int) -> None:
+    with listener(address, family) as sock:
+        hosts = Hosts(sock.getsockname()[0], setting="SOME_HOSTS")
+    assert hosts.are_known
+    assert [host for host in LOCAL if hosts.refuse([host])] == []
+    assert [host for host in FOREIGN + NONE if not hosts.refuse([host])] == []
+    assert hosts.refuse([]) == ""  # HTTP/1.0
+    assert hosts.refuse(["localhost", "evil.example"])
+    assert hosts.refuse(["evil.example"]) == (
+        "Host: got 'evil.example', expected one of 127.0.0.1, [::1], localhost; next: SOME_HOSTS=<names of this server>"
+    )
+    assert len(hosts.refuse(["x" * 60_000])) < 300
+
+
+def test_names_of_the_setting_are_hosts_too() -> None:
+    with listener("127.0.0.1") as sock:
+        hosts = Hosts(sock.getsockname()[0], {"nereid.test", "10.0.0.1", "[fd00::1]"}, setting="SOME_HOSTS")
+    good = ["nereid.test", "NEREID.test.:443", "10.0.0.1:80", "[fd00::1]", *LOCAL]
+    assert [host for host in good if hosts.refuse([host])] == []
+    for host in ("a.nereid.test", "nereid.test.evil", "10.0.0.2", "[fd00::2]"):
+        assert hosts.refuse([host]), host
+
+
+def test_server_on_another_address_is_every_host_unless_its_names_are_given() -> None:
+    with listener(ANYWHERE) as sock:
+        assert not Hosts(sock.getsockname()[0], setting="SOME_HOSTS").are_known
+        hosts = Hosts(sock.getsockname()[0], {"nereid.test"}, setting="SOME_HOSTS")
+    assert hosts.are_known
+    for host in ("nereid.test", "localhost:8080", "10.1.2.3:8080", "[fd00::1]:8080"):
+        assert not hosts.refuse([host]), host
+    for host in ("evil.example", "127.0.0.1.nip.io", "10.1", ""):
+        assert hosts.refuse([host]), host
+
+
+@pytest.mark.parametrize("host", NONE)
+def test_what_is_no_host_has_no_name(host: str) -> None:
+    assert read_name(host) is None
+
+
+@pytest.mark.parametrize("host", LOCAL + FOREIGN)
+def test_what_is_a_host_has_one(host: str) -> None:
+    assert read_name(host) is not None
+
+
+@given(st.text())
+def test_every_text_is_read(text: str) -> None:
+    name = read_name(text)
+    assert name is None or (name.isascii() and not set(name) & set("/@?# \\"))
+
+
+@pytest.mark.parametrize(
+    ("target", "authority", "rest"),
+    [
+        (b"/a?b", None, b"/a?b"),
+        (b"//evil/a", None, b"//evil/a"),
+        (b"*", None, b"*"),
+        (b"evil:80", None, b"evil:80"),
+        (b"http://evil/a?b", b"evil", b"/a?b"),
+        (b"HTTP://evil:80/a", b"evil:80", b"/a"),
+        (b"http://evil", b"evil", b"/"),
+        (b"http://evil?b", b"evil", b"/?b"),
+        (b"http://localhost@evil/", b"localhost@evil", b"/"),
+        (b"http:///a", b"", b"/a"),
+        (b"http://evil/http://localhost/", b"evil", b"/http://localhost/"),
+    ],
+)
+def test_target_is_split(target: bytes, authority: bytes | None, rest: bytes) -> None:
+    assert split_target(target) == (authority, rest)
+
+
+def test_setting_is_read_in_both_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TRANSFORMER_HOSTS", "PREDICTOR_SYNC_HOSTS"):
+        monkeypatch.setenv(name, "Nereid.test, b.test  [FD00::1],10.0.0.1.")
+    names = {"nereid.test", "b.test", "[fd00::1]", "10.0.0.1"}
+    assert TransformerSettings().hosts == PredictorSettings().sync_hosts == names
+    for wrong in ("http://a", "a:80", "a/b", "*", "[x]", "a b\u00e9", "."):
+        for name in ("TRANSFORMER_HOSTS", "PREDICTOR_SYNC_HOSTS"):
+            monkeypatch.setenv(name, wrong)
+        with pytest.raises(ValidationError, match="names of hosts with commas between, none with a scheme or a port"):
+            TransformerSettings()
+        with pytest.raises(ValidationError, match="names of hosts"):
+            PredictorSettings()
