@@ -66,7 +66,8 @@ _ERRORS: Mapping[grpc.StatusCode, type[ServingError]] = {
 
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
+    # Of an answer: one that a model makes up of any size would take the memory of all. 90 of a raw YOLOv8 head fit.
+    ("grpc.max_receive_message_length", 2**28),
     # A status comes as metadata, and Triton's lists every input of a request that it refuses.
     ("grpc.max_metadata_size", 2**20),
     ("grpc.absolute_max_metadata_size", 2**20),
@@ -87,6 +88,7 @@ _RAW_INPUT_TAG = bytes([service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name[
 _QUICK_TIMEOUT_S = 5.0  # of calls that run no model
 _READY_TIMEOUT_S = 1.0  # a Triton that hangs is noticed within 2 s, by whoever asks twice a second
 _PROOF_HEADER = "triton-grpc-protocol-nereid"
+_TOO_LARGE = "Received message larger than max"  # gRPC's words
 _CANDIDATE = "candidate."  # a version that the synchroniser tries; no model's name
 _LONGEST_NAME = 255  # of a folder, which a model's name is
 
@@ -351,6 +353,8 @@ def translate(exc: grpc.RpcError, name: str) -> ServingError:
         if "no available versions" in details:
             return NothingServes(name)
         return ModelNotFound(f"model {name!r} is unknown")
+    if _TOO_LARGE in details:  # the code is RESOURCE_EXHAUSTED
+        return PredictorError(f"{subject}: {details}")
     if "timeout expired" in details:  # in its queue; the code is UNAVAILABLE
         return PredictorTimeout(f"{subject}: {details}")
     return _ERRORS[code](f"{subject}: {details}")

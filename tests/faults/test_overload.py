@@ -17,10 +17,12 @@ from typing import Any
 
 import grpc
 import httpx
+import onnx
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from tests.support.stack import Stack, wait_until
+from tests.support.models import build
+from tests.support.stack import Stack, start_stack, wait_until
 from tests.support.transformer import (
     DIGITS,
     Transformer,
@@ -335,3 +337,28 @@ def test_triton_outlives_many_clients_in_a_hurry(stack: Stack) -> None:
     assert statuses[504] > 400, statuses
     assert triton.is_running()
     assert stack.part("tritonserver").pid == triton.pid
+
+
+def test_answer_that_a_model_makes_up_of_any_size_is_not_kept(tmp_path: Path) -> None:
+    size = onnx.helper.make_tensor_value_info("size", onnx.TensorProto.INT64, [1])
+    wide = onnx.helper.make_tensor_value_info("wide", onnx.TensorProto.FLOAT, ["n"])
+    node = onnx.helper.make_node("ConstantOfShape", ["size"], ["wide"])
+    folder = tmp_path / "repository" / "wide" / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(build([node], [size], [wide]))
+    config = """backend: "onnxruntime" input { name: "size" data_type: TYPE_INT64 dims: [ 1 ] }
+        output { name: "wide" data_type: TYPE_FP32 dims: [ -1 ] }"""
+    (folder.parent / "config.pbtxt").write_text(config)
+    variables = {"POLL_S": "0.5", "SETTLE_S": "0"}
+    with start_stack(tmp_path / "repository", tmp_path / "log", variables=variables) as stack:
+
+        def ask(count: int) -> httpx.Response:
+            tensor = {"name": "size", "datatype": "INT64", "shape": [1], "data": [count]}
+            reply: httpx.Response = stack.http.post("/v2/models/wide/infer", json={"inputs": [tensor]})
+            return reply
+
+        assert ask(2).json()["outputs"][0]["data"] == [0.0, 0.0]
+        reply = ask(2**26 + 1)
+        assert (reply.status_code, ask(2).status_code) == (502, 200)
+        assert "the predictor failed" in reply.json()["error"]
+        assert "Received message larger than max" in (tmp_path / "log").read_text()
