@@ -126,8 +126,7 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     if args.tls:
         check_tls(args.tls)
     listener = listen(settings.host, args.http_port)
-    secret = settings.predictor_secret.get_secret_value()
-    predictor = Predictor(args.predictor_host, secret=secret)
+    predictor = Predictor(args.predictor_host)
     dataplane = DataPlane(predictor, Synchroniser(settings.sync_url), settings)
     spans = open_spans(OpenTelemetrySettings())
     trace = spans.begin if spans else Trace

@@ -7,7 +7,7 @@ import pytest
 from tests.manifests.pod import pod_of
 from tests.manifests.pod_security import violations
 from tests.manifests.rendering import KUBECTL_MISSING, Render, has_kubectl, render
-from tests.manifests.rules import RULES, Rule, kserve, objects, pods, programs, selectors
+from tests.manifests.rules import RULES, Rule, credentials, kserve, objects, pods, programs, selectors
 from tests.support.changes import GONE, changed, replaced
 
 SERVERLESS, STANDARD, KEDA = "overlays/serverless", "overlays/standard", "overlays/keda"
@@ -21,12 +21,18 @@ SETTINGS = "ConfigMap data"
 CANARY = [{"trafficPercent": 1, "predictor": {"containers": [{"name": "kserve-container"}]}}]
 RELABELLED = {"relabelings": [{"targetLabel": "__address__", "replacement": "$1:8000"}]}
 BACKEND = {"name": "nereid-predictor", "port": 8080}
+FROM_S3 = {"secretRef": {"name": "nereid-s3"}}
+PROJECTED = {"name": "keys", "projected": {"sources": [{"secret": {"name": "nereid-triton"}}]}}
 OTHER = {"matchLabels": {"app": "other"}}
 
 
 def variable(name: str, value: str) -> dict[str, str]:
     """Behind the others: the last one counts."""
     return {"name": name, "value": value}
+
+
+def of_secret(name: str) -> dict[str, Any]:
+    return {"name": "MORE", "valueFrom": {"secretKeyRef": {"name": name, "key": "secret"}}}
 
 
 def volume(source: str, **of: Any) -> dict[str, Any]:
@@ -48,6 +54,16 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (objects.references_exist, SERVERLESS, f"{SPEC} volumes -", volume("persistentVolumeClaim", claimName="other")),
     (objects.secrets_come_by_reference, SERVERLESS, f"{SYNC} env -", variable("AWS_SECRET_ACCESS_KEY", "x")),
     (objects.secrets_come_by_reference, SERVERLESS, f"{SETTINGS} PREDICTOR_SECRET", "x"),
+    (credentials.secrets_reach_who_needs_them, SERVERLESS, f"{TRANSFORMER} env -", of_secret("nereid-triton")),
+    (credentials.secrets_reach_who_needs_them, SERVERLESS, f"{TRANSFORMER} envFrom -", FROM_S3),
+    (credentials.secrets_reach_who_needs_them, SERVERLESS, f"{TRITON} envFrom", [FROM_S3]),
+    (
+        credentials.secrets_reach_who_needs_them,
+        PRODUCTION,
+        f"{SYNC} volumeMounts -",
+        {"name": "keys", "mountPath": "/k"},
+    ),
+    (credentials.secrets_reach_who_needs_them, PRODUCTION, f"{SPEC} volumes 5", PROJECTED),
     (programs.files_of_settings_are_mounted, PRODUCTION, f"{TRANSFORMER} volumeMounts", []),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{SYNC} image", "nereid/predictor:0.0.9"),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{TRITON} image", "nvcr.io/nvidia/tritonserver"),
@@ -121,6 +137,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (programs.containers_find_each_other, SERVERLESS, f"{SYNC} env -", variable("PREDICTOR_SYNC_PORT", "9003")),
     (programs.containers_find_each_other, SERVERLESS, f"{SYNC} env -", variable("PREDICTOR_CPUS", "64")),
     (programs.containers_find_each_other, SEPARATE, "Service spec ports 0 targetPort", 8000),
+    (programs.containers_find_each_other, SEPARATE, "Service spec ports 1 targetPort", 8002),
     (programs.secrets_of_a_pod_agree, SERVERLESS, f"{TRITON} env 0 valueFrom secretKeyRef key", "other"),
     (programs.requests_end_before_the_pod_does, SERVERLESS, f"{SPEC} timeout", 30),
     (programs.requests_end_before_the_pod_does, STANDARD, f"{SPEC} terminationGracePeriodSeconds", 30),
