@@ -23,6 +23,8 @@ RELABELLED = {"relabelings": [{"targetLabel": "__address__", "replacement": "$1:
 BACKEND = {"name": "nereid-predictor", "port": 8080}
 FROM_S3 = {"secretRef": {"name": "nereid-s3"}}
 PROJECTED = {"name": "keys", "projected": {"sources": [{"secret": {"name": "nereid-triton"}}]}}
+TOKEN = {"name": "keys", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+SKIPPED = f"{SPEC} annotations eks.amazonaws.com/skip-containers"
 OTHER = {"matchLabels": {"app": "other"}}
 
 
@@ -64,6 +66,20 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
         {"name": "keys", "mountPath": "/k"},
     ),
     (credentials.secrets_reach_who_needs_them, PRODUCTION, f"{SPEC} volumes 5", PROJECTED),
+    (credentials.variables_of_credentials_reach_who_asks_s3, STANDARD, f"{SETTINGS} AWS_PROFILE", "models"),
+    (
+        credentials.variables_of_credentials_reach_who_asks_s3,
+        SERVERLESS,
+        f"{TRITON} env -",
+        variable("AWS_ROLE_ARN", ""),
+    ),
+    (credentials.tokens_reach_who_asks_s3, SERVERLESS, f"{SPEC} annotations", GONE),
+    (credentials.tokens_reach_who_asks_s3, SERVERLESS, SKIPPED, "kserve-container,transformer-container"),
+    (credentials.tokens_reach_who_asks_s3, PRODUCTION, SKIPPED, "kserve-container, transformer-container"),
+    (credentials.tokens_reach_who_asks_s3, "overlays/storage-uri", SKIPPED, "kserve-container"),
+    (credentials.tokens_reach_who_asks_s3, PRODUCTION, f"{SPEC} volumes 5", TOKEN),
+    (credentials.tokens_reach_who_asks_s3, SEPARATE, f"{SERVICE} spec transformer serviceAccountName", "nereid"),
+    (credentials.tokens_reach_who_asks_s3, "jobs/build-tensorrt", "Job spec template metadata annotations", GONE),
     (programs.files_of_settings_are_mounted, PRODUCTION, f"{TRANSFORMER} volumeMounts", []),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{SYNC} image", "nereid/predictor:0.0.9"),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{TRITON} image", "nvcr.io/nvidia/tritonserver"),

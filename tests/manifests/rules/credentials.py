@@ -4,12 +4,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.manifests import programs
-from tests.manifests.pod import containers_of, pods_of
+from tests.manifests.environment import environment_of
+from tests.manifests.pod import KNATIVE, MODE, containers_of, pods_of
 from tests.manifests.programs import SYNCHRONISER, TRANSFORMER, TRITON
 from tests.manifests.rendering import Object, Render, title
 
 _TRITON_S, _S3_READER, _S3_WRITER, _KEYS = "nereid-triton", "nereid-s3", "nereid-s3-writer", "nereid-keys"
 _NEEDS = {TRITON: {_TRITON_S}, SYNCHRONISER: {_TRITON_S, _S3_READER}, TRANSFORMER: {_KEYS}}
+_SKIPPED = "eks.amazonaws.com/skip-containers"
+# Variables of the S3 client that say where and how, not who.
+_SETTINGS_OF_S3 = {
+    "AWS_CA_BUNDLE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_MAX_ATTEMPTS", "AWS_REGION",
+    "AWS_RETRY_MODE", "AWS_STS_REGIONAL_ENDPOINTS", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT",
+}  # fmt: skip
 _NEEDS_OF_IMAGE = {"export": {_S3_WRITER}, "seaweedfs": {_S3_WRITER}}
 
 
@@ -17,9 +24,59 @@ def secrets_reach_who_needs_them(render: Render) -> Iterator[str]:
     """The transformer, which decodes what strangers send, has API keys to compare with, and no way to load a model."""
     for pod in pods_of(render):
         for container in containers_of(pod):
-            needed = _NEEDS.get(programs.program_of(container) or "") or _NEEDS_OF_IMAGE.get(_image(container), set())
+            needed = _needs(container)
             if strange := sorted(_secrets(container, pod) - needed):
                 yield f"{container['name']} in {title(pod)}: gets {strange}, needs {sorted(needed)}"
+
+
+def variables_of_credentials_reach_who_asks_s3(render: Render) -> Iterator[str]:
+    """Keys, profiles, roles and where their tokens are."""
+    for pod in pods_of(render):
+        for container in containers_of(pod):
+            named = {name for name in environment_of(container, pod, render) if name.startswith("AWS_")}
+            if (strange := sorted(named - _SETTINGS_OF_S3)) and not _asks_s3(container):
+                yield f"{container['name']} in {title(pod)}: gets {strange}, and asks S3 for nothing"
+
+
+def tokens_reach_who_asks_s3(render: Render) -> Iterator[str]:
+    """Of the service account: those that a manifest mounts, and those that EKS adds for an account with a role."""
+    pods = pods_of(render)
+    may_have_a_role = {_account(pod) for pod in pods if _may_use_a_role(pod)}
+    for pod in pods:
+        others = {each["name"] for each in containers_of(pod) if not _asks_s3(each)}
+        for container in containers_of(pod):
+            tokens = [volume["name"] for volume in _volumes(container, pod) if _is_token(volume)]
+            if tokens and container["name"] in others:
+                yield f"{container['name']} in {title(pod)}: mounts the token {tokens[0]}, and asks S3 for nothing"
+        if _account(pod) in may_have_a_role:
+            annotations = pod["metadata"].get("annotations", {})
+            if annotations.get(MODE) == KNATIVE:
+                others.add("queue-proxy")
+            if missing := sorted(others - set(annotations.get(_SKIPPED, "").split(","))):
+                yield f"{title(pod)}: {_SKIPPED} lacks {missing}"
+
+
+def _account(pod: Object) -> str:
+    return str(pod["spec"].get("serviceAccountName", "default"))
+
+
+def _may_use_a_role(pod: Object) -> bool:
+    """Whether something in it asks S3; of the pod of a `model` that is the container which KServe adds."""
+    runs = {programs.program_of(each) for each in containers_of(pod)}
+    return any(map(_asks_s3, containers_of(pod))) or (TRITON in runs and SYNCHRONISER not in runs)
+
+
+def _asks_s3(container: Any) -> bool:
+    return bool(_needs(container) & {_S3_READER, _S3_WRITER})
+
+
+def _is_token(volume: Any) -> bool:
+    return any("serviceAccountToken" in source for source in volume.get("projected", {}).get("sources", []))
+
+
+def _needs(container: Any) -> set[str]:
+    """The Secrets that a container is for."""
+    return _NEEDS.get(programs.program_of(container) or "") or _NEEDS_OF_IMAGE.get(_image(container), set())
 
 
 def _image(container: Any) -> str:
@@ -47,4 +104,8 @@ def _secrets_of_volume(volume: Any) -> Iterator[str]:
             yield source["secret"].get("secretName") or source["secret"]["name"]
 
 
-RULES = (secrets_reach_who_needs_them,)
+RULES = (
+    secrets_reach_who_needs_them,
+    variables_of_credentials_reach_who_asks_s3,
+    tokens_reach_who_asks_s3,
+)
