@@ -6,8 +6,8 @@ import pytest
 
 from tests.manifests.pod import pod_of
 from tests.manifests.pod_security import violations
-from tests.manifests.rendering import KUBECTL_MISSING, Render, has_kubectl, render
-from tests.manifests.rules import RULES, Rule, credentials, kserve, objects, pods, programs, selectors
+from tests.manifests.rendering import KUBECTL_MISSING, Render, has_kubectl, render, title
+from tests.manifests.rules import RULES, Rule, credentials, egress, kserve, objects, pods, programs, selectors
 from tests.support.changes import GONE, changed, replaced
 
 SERVERLESS, STANDARD, KEDA = "overlays/serverless", "overlays/standard", "overlays/keda"
@@ -25,6 +25,9 @@ FROM_S3 = {"secretRef": {"name": "nereid-s3"}}
 PROJECTED = {"name": "keys", "projected": {"sources": [{"secret": {"name": "nereid-triton"}}]}}
 TOKEN = {"name": "keys", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
 SKIPPED = f"{SPEC} annotations eks.amazonaws.com/skip-containers"
+POLICY = "NetworkPolicy spec"
+PEER = f"{POLICY} egress 0 to -"
+TO_S3 = {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": 443, "protocol": "TCP"}]}
 OTHER = {"matchLabels": {"app": "other"}}
 
 
@@ -80,6 +83,19 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (credentials.tokens_reach_who_asks_s3, PRODUCTION, f"{SPEC} volumes 5", TOKEN),
     (credentials.tokens_reach_who_asks_s3, SEPARATE, f"{SERVICE} spec transformer serviceAccountName", "nereid"),
     (credentials.tokens_reach_who_asks_s3, "jobs/build-tensorrt", "Job spec template metadata annotations", GONE),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, f"{POLICY} egress -", {"ports": [{"port": 443}]}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, f"{POLICY} egress 0 ports", GONE),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"ipBlock": {"cidr": "0.0.0.0/0"}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"ipBlock": {"cidr": "10.0.0.0/8"}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10"]}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"ipBlock": {"cidr": "169.254.169.0/24"}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"ipBlock": {"cidr": "169.254.1.1/32"}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"ipBlock": {"cidr": "fd00:ec2::23/128"}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"namespaceSelector": {}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"namespaceSelector": {"matchLabels": {"a": "b"}}}),
+    (egress.pods_reach_what_they_ask, SERVERLESS, f"{POLICY} egress", []),
+    (egress.pods_reach_what_they_ask, SEPARATE, f"{POLICY} egress 0 ports 1", {"port": 443}),
+    (egress.pods_reach_what_they_ask, SEPARATE, f"{POLICY} egress -", TO_S3),
     (programs.files_of_settings_are_mounted, PRODUCTION, f"{TRANSFORMER} volumeMounts", []),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{SYNC} image", "nereid/predictor:0.0.9"),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{TRITON} image", "nvcr.io/nvidia/tritonserver"),
@@ -159,9 +175,9 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (programs.requests_end_before_the_pod_does, STANDARD, f"{SPEC} terminationGracePeriodSeconds", 30),
     (selectors.selectors_match_pods, SERVERLESS, "PodDisruptionBudget spec selector", OTHER),
     (selectors.routes_lead_to_services, STANDARD, "Route", another("HTTPRoute", rules=[{"backendRefs": [BACKEND]}])),
-    (selectors.pods_of_kserve_are_isolated, SERVERLESS, "NetworkPolicy spec policyTypes", ["Ingress"]),
-    (selectors.policies_let_in_who_asks, SERVERLESS, "NetworkPolicy spec ingress", []),
-    (selectors.policies_let_in_who_asks, STANDARD, "NetworkPolicy spec ingress", lambda rules: rules[:1]),
+    (selectors.pods_of_kserve_are_isolated, SERVERLESS, "NetworkPolicy/nereid spec policyTypes", ["Egress"]),
+    (selectors.policies_let_in_who_asks, SERVERLESS, "NetworkPolicy/nereid spec ingress", []),
+    (selectors.policies_let_in_who_asks, STANDARD, "NetworkPolicy/nereid spec ingress", lambda rules: rules[:1]),
     (selectors.services_and_their_monitors_match, STANDARD, "Service", another("Service", selector={"app": "other"})),
     (selectors.services_and_their_monitors_match, STANDARD, "Monitor", another("ServiceMonitor", selector=OTHER)),
     (selectors.monitored_ports_are_open, STANDARD, "M", another("PodMonitor", podMetricsEndpoints=[{"portNumber": 1}])),
@@ -177,10 +193,12 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
 def test_rule_finds_the_fault(rule: Rule, name: str, path: str, value: Any) -> None:
     if not has_kubectl():
         pytest.skip(KUBECTL_MISSING)
-    # The last object of each kind is what is changed.
-    right = {each["kind"]: each for each in render(name).objects}
+    right = {title(each): each for each in render(name).objects}
+    first, *rest = path.split()
+    # Of a kind the last object is what is changed.
+    chosen = next((title_ for title_ in reversed(right) if title_.startswith(f"{first}/")), first)
     assert list(rule(Render(name, tuple(right.values())))) == []
-    assert list(rule(Render(name, tuple(changed(right, path, value).values()))))
+    assert list(rule(Render(name, tuple(changed(right, " ".join([chosen, *rest]), value).values()))))
 
 
 def test_every_rule_has_a_fault_to_find() -> None:

@@ -17,7 +17,8 @@ _SETTINGS_OF_S3 = {
     "AWS_CA_BUNDLE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_MAX_ATTEMPTS", "AWS_REGION",
     "AWS_RETRY_MODE", "AWS_STS_REGIONAL_ENDPOINTS", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT",
 }  # fmt: skip
-_NEEDS_OF_IMAGE = {"export": {_S3_WRITER}, "seaweedfs": {_S3_WRITER}}
+EXPORT = "export"
+_NEEDS_OF_IMAGE = {EXPORT: {_S3_WRITER}, "seaweedfs": {_S3_WRITER}}  # who writes, and the server that knows the keys
 
 
 def secrets_reach_who_needs_them(render: Render) -> Iterator[str]:
@@ -41,7 +42,7 @@ def variables_of_credentials_reach_who_asks_s3(render: Render) -> Iterator[str]:
 def tokens_reach_who_asks_s3(render: Render) -> Iterator[str]:
     """Of the service account: those that a manifest mounts, and those that EKS adds for an account with a role."""
     pods = pods_of(render)
-    may_have_a_role = {_account(pod) for pod in pods if _may_use_a_role(pod)}
+    may_have_a_role = {_account(pod) for pod in pods if may_ask_s3(pod)}
     for pod in pods:
         others = {each["name"] for each in containers_of(pod) if not _asks_s3(each)}
         for container in containers_of(pod):
@@ -60,14 +61,14 @@ def _account(pod: Object) -> str:
     return str(pod["spec"].get("serviceAccountName", "default"))
 
 
-def _may_use_a_role(pod: Object) -> bool:
+def may_ask_s3(pod: Object) -> bool:
     """Whether something in it asks S3; of the pod of a `model` that is the container which KServe adds."""
     runs = {programs.program_of(each) for each in containers_of(pod)}
     return any(map(_asks_s3, containers_of(pod))) or (TRITON in runs and SYNCHRONISER not in runs)
 
 
 def _asks_s3(container: Any) -> bool:
-    return bool(_needs(container) & {_S3_READER, _S3_WRITER})
+    return programs.program_of(container) == SYNCHRONISER or _image(container) == EXPORT
 
 
 def _is_token(volume: Any) -> bool:
