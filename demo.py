@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from serve import StackSettings, environment
+from serve import StackSettings, environment, visible
 
 ROOT = Path(__file__).parent
 PICTURES = ROOT / "loadtest" / "pictures"
@@ -85,14 +85,15 @@ def stack(console: Console, mirror: Path) -> Iterator[str]:
     with LOG.open("wb") as log:
         parts = {
             name: subprocess.Popen(
-                [*shlex.split(environ["DIE_WITH_PARENT"]), sys.executable, "-m", *part],
-                cwd=ROOT, env=environ, stdout=log, stderr=log, start_new_session=True,  # Ctrl-C is for us
+                [*shlex.split(environ["DIE_WITH_PARENT"]), sys.executable, "-m", *words],
+                cwd=ROOT, env=visible(part, environ), stdout=log, stderr=log,
+                start_new_session=True,  # Ctrl-C is for us
             )
-            for name, part in {
-                "Triton": ["predictor", "triton"],
-                "synchroniser": ["predictor", "sync"],
-                "transformer": ["transformer", *transformer],
-            }.items()
+            for name, part, words in (
+                ("Triton", "triton", ["predictor", "triton"]),
+                ("synchroniser", "sync", ["predictor", "sync"]),
+                ("transformer", "transformer", ["transformer", *transformer]),
+            )
         }  # fmt: skip
     try:
         url = f"http://127.0.0.1:{http_port}"

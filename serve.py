@@ -17,6 +17,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +39,23 @@ _KILLED_S = 5
 _GIVEN_UP = "given-up"
 _HIDDEN = "a model (/status says which, to who has an API key; next: NEREID_API_KEY=<one of make key> make serve)"
 _KEY_WANTED = {401, 403}
+_NOT_LISTED = 501
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # shm_open(3)
 _REGION = re.compile(r"triton_\w+_shm_region_[\w-]+")  # an argument of a stub
 _OURS = 0o077  # whatever the parts write is for this user alone
+# What each part sees of the environment: what it reads, and so no secret of another one or of the shell.
+_COMMON = (
+    "HOME|USER|PATH|TMPDIR|TZ|TERM|COLORTERM|NO_COLOR|COLUMNS|LANG|LC_[A-Z]+|LD_[A-Z_]+|PYTHON[A-Z]*|MALLOC_[A-Z_]+|"
+    "GRPC_[A-Z_]+|LOG_FORMAT"
+)
+_NETWORK = "(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE"
+_SEES = {
+    "triton": "PREDICTOR_[A-Z_]+|(OMP|KMP|OV|ORT)_[A-Z_]+",
+    "sync": f"PREDICTOR_[A-Z_]+|AWS_[A-Z_0-9]+|BOTO_CONFIG|{_NETWORK}",
+    "transformer": f"TRANSFORMER_[A-Z_]+|OTEL_[A-Z_]+|(OMP|OPENBLAS)_[A-Z_]+|{_NETWORK}",
+    "announce": "",  # and its own settings
+    "watch": "STATE_DIR",
+}
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>
 
 
@@ -125,6 +140,7 @@ def main() -> int:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     with tempfile.TemporaryDirectory(prefix="nereid-") as state:
         os.environ |= environment(settings, state)
+        os.environ |= hide(os.environ)
         arguments = ["-c", str(ROOT / "supervisord.conf"), "-d", str(ROOT)]
         # Says once that root is meant; supervisor warns otherwise.
         run_supervisor([*arguments, *(["-u", "root"] if os.geteuid() == 0 else [])])
@@ -191,7 +207,7 @@ def is_locked(path: Path) -> bool:
 def environment(settings: StackSettings, state: str) -> dict[str, str]:
     """What supervisord.conf and the parts read."""
     setpriv = shutil.which("setpriv")
-    # Triton loads models for whoever shows it: made anew at each start, known to the parts alone.
+    # Triton loads models for whoever shows it: made anew at each start, for Triton and the synchroniser alone.
     secret = "" if settings.triton_url else secrets.token_hex(32)
     return {
         "STATE_DIR": state,
@@ -200,7 +216,7 @@ def environment(settings: StackSettings, state: str) -> dict[str, str]:
         "DIE_WITH_PARENT": f"{setpriv} --pdeathsig TERM --" if setpriv else "env",
         "START_TRITON": "false" if settings.triton_url else "true",
         "TRANSFORMER_SYNC_URL": "" if settings.triton_url else f"http://127.0.0.1:{settings.sync_port}",
-        **({"PREDICTOR_SECRET": secret, "TRANSFORMER_PREDICTOR_SECRET": secret} if secret else {}),
+        "PREDICTOR_SECRET": secret,
         "HTTP_PORT": str(settings.http_port),
         "GRPC_PORT": str(settings.grpc_port),
         "PREDICTOR_HOST": settings.predictor_host,
@@ -214,6 +230,28 @@ def environment(settings: StackSettings, state: str) -> dict[str, str]:
         "PREDICTOR_GRPC_PORT": str(settings.triton_grpc_port),
         "PREDICTOR_METRICS_PORT": str(settings.triton_metrics_port),
         "PYTHONUNBUFFERED": "1",
+    }
+
+
+def visible(part: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a part gets of the environment.
+
+    Args:
+        part: triton, sync, transformer, announce or watch.
+        environ: that of the shell, and environment().
+    """
+    own = StackSettings.model_fields if part == "announce" else ()
+    names = re.compile("|".join([_COMMON, _SEES[part], *map(str.upper, own)]))
+    return {name: value for name, value in environ.items() if names.fullmatch(name)}
+
+
+def hide(environ: Mapping[str, str]) -> dict[str, str]:
+    """What supervisord.conf takes from each part, as arguments of env(1): names alone, which any process may see."""
+    hiding = {f"HIDE_FROM_{part.upper()}": part for part in _SEES}
+    names = environ.keys() | hiding.keys()
+    return {
+        variable: shlex.join(word for name in sorted(names - visible(part, environ).keys()) for word in ("-u", name))
+        for variable, part in hiding.items()
     }
 
 
@@ -332,6 +370,9 @@ def describe_stack(settings: StackSettings, transformer: "httpx.Client") -> list
     if listed.status_code in _KEY_WANTED:
         lines.append("  what serves is shown to who has an API key; next: NEREID_API_KEY=<one of make key> make serve")
         return [*lines, f"try:   curl -H 'X-API-Key: <key>' {url}/v2/models", "stop:  Ctrl-C", ""]
+    if listed.status_code == _NOT_LISTED:
+        lines.append("  what serves is not shown: this Triton lists its models for a secret only")
+        return [*lines, f"try:   curl {url}/v2/models/<model>", "stop:  Ctrl-C", ""]
     for model in listed.raise_for_status().json()["models"]:
         reply = transformer.get(f"/v2/models/{model}")
         metadata = reply.json()

@@ -84,7 +84,8 @@ def trial_folder(mirror: Path) -> Path:
 
 
 def _compose_env(installation: Installation, environ: Mapping[str, str]) -> dict[str, str]:
-    env = {name: value for name, value in environ.items() if name != "PYTHONHOME"}
+    # The secret is on the command line: the processes of models need none.
+    env = {name: value for name, value in environ.items() if name not in {"PYTHONHOME", "PREDICTOR_SECRET"}}
     # The stub embeds Python: it finds the standard library through the first python3 on PATH, and would take another
     # build's libpython from the system where the one that belongs to this interpreter lies outside the default path.
     env["PATH"] = os.pathsep.join([str(installation.venv / "bin"), environ.get("PATH", os.defpath)])

@@ -128,8 +128,7 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
         check_tls(args.tls)
     listener = listen(settings.host, args.http_port)
     hosts = Hosts(listener.getsockname()[0], settings.hosts, setting="TRANSFORMER_HOSTS")
-    secret = settings.predictor_secret.get_secret_value()
-    predictor = Predictor(args.predictor_host, secret=secret)
+    predictor = Predictor(args.predictor_host)
     dataplane = DataPlane(predictor, Synchroniser(settings.sync_url), settings)
     spans = open_spans(OpenTelemetrySettings())
     trace = spans.begin if spans else Trace

@@ -160,8 +160,19 @@ class DataPlane:
         return model
 
     async def models(self) -> list[str]:
-        """Names of the models that serve, in alphabetical order."""
-        return await self._predictor.models()
+        """Names of the models that serve, in alphabetical order.
+
+        Raises:
+            PredictorUnavailable: Triton does not answer, or the synchroniser, where there is one.
+            NotListed: there is no synchroniser, and Triton asks for a secret.
+        """
+        # Of Triton only where nobody else can say: its list asks for the secret that loads models.
+        names = await self._synchroniser.serving()
+        if names is None:
+            return await self._predictor.models()
+        if not await self.predictor_ready():
+            raise PredictorUnavailable(f"Triton at {self._predictor.url} does not answer")
+        return names
 
     async def versions(self, name: str, version: str = "") -> list[str]:
         """Versions of a model that serve, oldest first; the one where one is named.

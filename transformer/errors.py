@@ -7,6 +7,7 @@
       UnsupportedMedia        415   format or content encoding not on the list
       PayloadTooLarge         413   bytes or pixels
       ModelNotFound           404
+      NotListed               501   Triton says to nobody without its secret which models it has
       PredictorError          502   Triton failed
         PredictorUnavailable  503   no connection, model not ready, queue full; Retry-After
           NothingServes       503   no version of the model
@@ -124,6 +125,14 @@ class ModelNotFound(ServingError):
     status = 404
     code = grpc.StatusCode.NOT_FOUND
     phrase = None
+
+
+class NotListed(ServingError):
+    """There is no synchroniser to ask which models serve, and Triton asks for a secret."""
+
+    status = 501
+    code = grpc.StatusCode.UNIMPLEMENTED
+    phrase = "the predictor does not list its models"
 
 
 class PredictorError(ServingError):

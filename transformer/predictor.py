@@ -18,6 +18,7 @@ from transformer.asked import Asked
 from transformer.errors import (
     ModelNotFound,
     NothingServes,
+    NotListed,
     Overloaded,
     PredictorError,
     PredictorTimeout,
@@ -87,7 +88,7 @@ _CHANNEL_OPTIONS = (
 _RAW_INPUT_TAG = bytes([service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2])
 _QUICK_TIMEOUT_S = 5.0  # of calls that run no model
 _READY_TIMEOUT_S = 1.0  # a Triton that hangs is noticed within 2 s, by whoever asks twice a second
-_PROOF_HEADER = "triton-grpc-protocol-nereid"
+_RESTRICTED = "protocol is restricted"  # Triton's words
 _TOO_LARGE = "Received message larger than max"  # gRPC's words
 _CANDIDATE = "candidate."  # a version that the synchroniser tries; no model's name
 _LONGEST_NAME = 255  # of a folder, which a model's name is
@@ -104,15 +105,9 @@ _CLOSING_S = 5.0
 class Predictor:
     """Triton, seen from the transformer."""
 
-    def __init__(self, url: str, *, secret: str = "") -> None:
-        """Prepare a channel to `host:port`; it connects, and reconnects, by itself. A loop must run.
-
-        Args:
-            url: of Triton's gRPC.
-            secret: for the list of models, where Triton asks for one.
-        """
+    def __init__(self, url: str) -> None:
+        """Prepare a channel to Triton's gRPC, `host:port`; it connects, and reconnects, by itself. A loop must run."""
         self.url = url
-        self._secret = ((_PROOF_HEADER, secret),) if secret else ()
         self._channel = grpc.aio.insecure_channel(url, _CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         # The stub's own would copy the tensors twice more, see _encode().
@@ -140,10 +135,14 @@ class Predictor:
         return bool(reply.ready)
 
     async def models(self) -> list[str]:
-        """Names of the models that serve, in alphabetical order."""
+        """Names of the models that serve, in alphabetical order: for a Triton that has no synchroniser.
+
+        Raises:
+            NotListed: Triton asks for a secret. We have none: the same one loads models, and so runs code.
+            ServingError: as Triton answers, see `_ERRORS`.
+        """
         request = service_pb2.RepositoryIndexRequest(ready=True)
-        index = partial(self._stub.RepositoryIndex, metadata=self._secret)
-        reply = await self._call(index, request, "", timeout_s=_QUICK_TIMEOUT_S)
+        reply = await self._call(self._stub.RepositoryIndex, request, "", timeout_s=_QUICK_TIMEOUT_S)
         return sorted({model.name for model in reply.models if not model.name.startswith(_CANDIDATE)})
 
     async def describe(self, name: str, version: str = "") -> Model:
@@ -353,6 +352,8 @@ def translate(exc: grpc.RpcError, name: str) -> ServingError:
         if "no available versions" in details:
             return NothingServes(name)
         return ModelNotFound(f"model {name!r} is unknown")
+    if _RESTRICTED in details:  # the code is UNAVAILABLE
+        return NotListed(f"{subject}: {details}")
     if _TOO_LARGE in details:  # the code is RESOURCE_EXHAUSTED
         return PredictorError(f"{subject}: {details}")
     if "timeout expired" in details:  # in its queue; the code is UNAVAILABLE

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from hosts import HostNames
@@ -37,10 +37,7 @@ class TransformerSettings(BaseSettings):
     )
     request_timeout_s: float = Field(30.0, gt=0, description="how long a request may take that names no shorter time")
     threads: int = Field(os.cpu_count() or 1, gt=0, description="threads that decode pictures and choose boxes")
-    sync_url: str = Field("", description="http://host:port of the synchroniser; ready waits for its first models")
-    predictor_secret: SecretStr = Field(
-        SecretStr(""), description="PREDICTOR_SECRET, where Triton was started with one"
-    )
+    sync_url: str = Field("", description="http://host:port of the synchroniser: says what serves, ready waits for it")
     api_keys_file: Path | None = Field(None, description="file of API keys, see make key; without one nobody is asked")
     keyless: Annotated[frozenset[Literal["health", "metrics", "status", "docs"]], NoDecode] = Field(
         frozenset({"health", "metrics"}), description="what is open without a key: health, metrics, status, docs"

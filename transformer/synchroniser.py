@@ -60,6 +60,17 @@ class Synchroniser:
             await asyncio.shield(self._asking)
         return None if self._names is None else name in self._names
 
+    async def serving(self) -> list[str] | None:
+        """Names of the models of which a version serves, in alphabetical order; None where there is no synchroniser.
+
+        Raises:
+            PredictorUnavailable: it does not answer.
+        """
+        if not self._url:
+            return None
+        models = (await self._get_status()).json()["models"]
+        return sorted(name for name, model in models.items() if model["serving"])
+
     async def _ask_names(self) -> None:
         try:
             reply = (await self._client.get("/status")).raise_for_status()
@@ -78,9 +89,10 @@ class Synchroniser:
         """
         if not self._url:
             raise ModelNotFound("no synchroniser is configured (TRANSFORMER_SYNC_URL)")
+        return (await self._get_status()).content
+
+    async def _get_status(self) -> httpx.Response:
         try:
-            reply = await self._client.get("/status")
-            reply.raise_for_status()
+            return (await self._client.get("/status")).raise_for_status()
         except httpx.HTTPError as exc:
             raise PredictorUnavailable(f"the synchroniser at {self._url}: {exc or type(exc).__name__}") from exc
-        return reply.content

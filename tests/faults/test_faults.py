@@ -67,8 +67,8 @@ class Faulty:
     @property
     def secret(self) -> tuple[str, str]:
         """What Triton asks of whoever loads and unloads."""
-        secret = self.stack.part("transformer").environ()["TRANSFORMER_PREDICTOR_SECRET"]
-        return "triton-grpc-protocol-nereid", secret
+        (rule,) = (word for word in self.stack.part("tritonserver").cmdline() if word.startswith("--grpc-restricted"))
+        return "triton-grpc-protocol-nereid", rule.rpartition("=")[2]
 
 
 @pytest.fixture(scope="module")

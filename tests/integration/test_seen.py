@@ -394,8 +394,7 @@ def send_raw(port: int, data: bytes) -> None:
 def test_logs_hold_no_payload_and_no_secret(stack: Stack, tmp_path: Path) -> None:
     secrets = {name: f"s3cret{name}" for name in ("key", "cookie", "body", "field", "query", "state", "metadata")}
     triton = f"127.0.0.1:{stack.triton_grpc_port}"
-    variables = {"TRANSFORMER_PREDICTOR_SECRET": "s3cretpredictor"}
-    with start_transformer(triton, tmp_path / "log", variables=variables) as transformer:
+    with start_transformer(triton, tmp_path / "log") as transformer:
         body = secrets["body"]
         headers = {
             "Authorization": f"Bearer {secrets['key']}",

@@ -6,8 +6,8 @@ import pytest
 
 from tests.manifests.pod import pod_of
 from tests.manifests.pod_security import violations
-from tests.manifests.rendering import KUBECTL_MISSING, Render, has_kubectl, render
-from tests.manifests.rules import RULES, Rule, kserve, objects, pods, programs, selectors
+from tests.manifests.rendering import KUBECTL_MISSING, Render, has_kubectl, render, title
+from tests.manifests.rules import RULES, Rule, credentials, egress, kserve, objects, pods, programs, selectors
 from tests.support.changes import GONE, changed, replaced
 
 SERVERLESS, STANDARD, KEDA = "overlays/serverless", "overlays/standard", "overlays/keda"
@@ -21,12 +21,23 @@ SETTINGS = "ConfigMap data"
 CANARY = [{"trafficPercent": 1, "predictor": {"containers": [{"name": "kserve-container"}]}}]
 RELABELLED = {"relabelings": [{"targetLabel": "__address__", "replacement": "$1:8000"}]}
 BACKEND = {"name": "nereid-predictor", "port": 8080}
+FROM_S3 = {"secretRef": {"name": "nereid-s3"}}
+PROJECTED = {"name": "keys", "projected": {"sources": [{"secret": {"name": "nereid-triton"}}]}}
+TOKEN = {"name": "keys", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+SKIPPED = f"{SPEC} annotations eks.amazonaws.com/skip-containers"
+POLICY = "NetworkPolicy spec"
+PEER = f"{POLICY} egress 0 to -"
+TO_S3 = {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": 443, "protocol": "TCP"}]}
 OTHER = {"matchLabels": {"app": "other"}}
 
 
 def variable(name: str, value: str) -> dict[str, str]:
     """Behind the others: the last one counts."""
     return {"name": name, "value": value}
+
+
+def of_secret(name: str) -> dict[str, Any]:
+    return {"name": "MORE", "valueFrom": {"secretKeyRef": {"name": name, "key": "secret"}}}
 
 
 def volume(source: str, **of: Any) -> dict[str, Any]:
@@ -48,6 +59,43 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (objects.references_exist, SERVERLESS, f"{SPEC} volumes -", volume("persistentVolumeClaim", claimName="other")),
     (objects.secrets_come_by_reference, SERVERLESS, f"{SYNC} env -", variable("AWS_SECRET_ACCESS_KEY", "x")),
     (objects.secrets_come_by_reference, SERVERLESS, f"{SETTINGS} PREDICTOR_SECRET", "x"),
+    (credentials.secrets_reach_who_needs_them, SERVERLESS, f"{TRANSFORMER} env -", of_secret("nereid-triton")),
+    (credentials.secrets_reach_who_needs_them, SERVERLESS, f"{TRANSFORMER} envFrom -", FROM_S3),
+    (credentials.secrets_reach_who_needs_them, SERVERLESS, f"{TRITON} envFrom", [FROM_S3]),
+    (
+        credentials.secrets_reach_who_needs_them,
+        PRODUCTION,
+        f"{SYNC} volumeMounts -",
+        {"name": "keys", "mountPath": "/k"},
+    ),
+    (credentials.secrets_reach_who_needs_them, PRODUCTION, f"{SPEC} volumes 5", PROJECTED),
+    (credentials.variables_of_credentials_reach_who_asks_s3, STANDARD, f"{SETTINGS} AWS_PROFILE", "models"),
+    (
+        credentials.variables_of_credentials_reach_who_asks_s3,
+        SERVERLESS,
+        f"{TRITON} env -",
+        variable("AWS_ROLE_ARN", ""),
+    ),
+    (credentials.tokens_reach_who_asks_s3, SERVERLESS, f"{SPEC} annotations", GONE),
+    (credentials.tokens_reach_who_asks_s3, SERVERLESS, SKIPPED, "kserve-container,transformer-container"),
+    (credentials.tokens_reach_who_asks_s3, PRODUCTION, SKIPPED, "kserve-container, transformer-container"),
+    (credentials.tokens_reach_who_asks_s3, "overlays/storage-uri", SKIPPED, "kserve-container"),
+    (credentials.tokens_reach_who_asks_s3, PRODUCTION, f"{SPEC} volumes 5", TOKEN),
+    (credentials.tokens_reach_who_asks_s3, SEPARATE, f"{SERVICE} spec transformer serviceAccountName", "nereid"),
+    (credentials.tokens_reach_who_asks_s3, "jobs/build-tensorrt", "Job spec template metadata annotations", GONE),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, f"{POLICY} egress -", {"ports": [{"port": 443}]}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, f"{POLICY} egress 0 ports", GONE),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"ipBlock": {"cidr": "0.0.0.0/0"}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"ipBlock": {"cidr": "10.0.0.0/8"}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"ipBlock": {"cidr": "::/0", "except": ["fe80::/10"]}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"ipBlock": {"cidr": "169.254.169.0/24"}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"ipBlock": {"cidr": "169.254.1.1/32"}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"ipBlock": {"cidr": "fd00:ec2::23/128"}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"namespaceSelector": {}}),
+    (egress.nothing_leaves_for_everywhere, SERVERLESS, PEER, {"namespaceSelector": {"matchLabels": {"a": "b"}}}),
+    (egress.pods_reach_what_they_ask, SERVERLESS, f"{POLICY} egress", []),
+    (egress.pods_reach_what_they_ask, SEPARATE, f"{POLICY} egress 0 ports 1", {"port": 443}),
+    (egress.pods_reach_what_they_ask, SEPARATE, f"{POLICY} egress -", TO_S3),
     (programs.files_of_settings_are_mounted, PRODUCTION, f"{TRANSFORMER} volumeMounts", []),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{SYNC} image", "nereid/predictor:0.0.9"),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{TRITON} image", "nvcr.io/nvidia/tritonserver"),
@@ -121,14 +169,15 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (programs.containers_find_each_other, SERVERLESS, f"{SYNC} env -", variable("PREDICTOR_SYNC_PORT", "9003")),
     (programs.containers_find_each_other, SERVERLESS, f"{SYNC} env -", variable("PREDICTOR_CPUS", "64")),
     (programs.containers_find_each_other, SEPARATE, "Service spec ports 0 targetPort", 8000),
+    (programs.containers_find_each_other, SEPARATE, "Service spec ports 1 targetPort", 8002),
     (programs.secrets_of_a_pod_agree, SERVERLESS, f"{TRITON} env 0 valueFrom secretKeyRef key", "other"),
     (programs.requests_end_before_the_pod_does, SERVERLESS, f"{SPEC} timeout", 30),
     (programs.requests_end_before_the_pod_does, STANDARD, f"{SPEC} terminationGracePeriodSeconds", 30),
     (selectors.selectors_match_pods, SERVERLESS, "PodDisruptionBudget spec selector", OTHER),
     (selectors.routes_lead_to_services, STANDARD, "Route", another("HTTPRoute", rules=[{"backendRefs": [BACKEND]}])),
-    (selectors.pods_of_kserve_are_isolated, SERVERLESS, "NetworkPolicy spec policyTypes", ["Ingress"]),
-    (selectors.policies_let_in_who_asks, SERVERLESS, "NetworkPolicy spec ingress", []),
-    (selectors.policies_let_in_who_asks, STANDARD, "NetworkPolicy spec ingress", lambda rules: rules[:1]),
+    (selectors.pods_of_kserve_are_isolated, SERVERLESS, "NetworkPolicy/nereid spec policyTypes", ["Egress"]),
+    (selectors.policies_let_in_who_asks, SERVERLESS, "NetworkPolicy/nereid spec ingress", []),
+    (selectors.policies_let_in_who_asks, STANDARD, "NetworkPolicy/nereid spec ingress", lambda rules: rules[:1]),
     (selectors.services_and_their_monitors_match, STANDARD, "Service", another("Service", selector={"app": "other"})),
     (selectors.services_and_their_monitors_match, STANDARD, "Monitor", another("ServiceMonitor", selector=OTHER)),
     (selectors.monitored_ports_are_open, STANDARD, "M", another("PodMonitor", podMetricsEndpoints=[{"portNumber": 1}])),
@@ -144,10 +193,12 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
 def test_rule_finds_the_fault(rule: Rule, name: str, path: str, value: Any) -> None:
     if not has_kubectl():
         pytest.skip(KUBECTL_MISSING)
-    # The last object of each kind is what is changed.
-    right = {each["kind"]: each for each in render(name).objects}
+    right = {title(each): each for each in render(name).objects}
+    first, *rest = path.split()
+    # Of a kind the last object is what is changed.
+    chosen = next((title_ for title_ in reversed(right) if title_.startswith(f"{first}/")), first)
     assert list(rule(Render(name, tuple(right.values())))) == []
-    assert list(rule(Render(name, tuple(changed(right, path, value).values()))))
+    assert list(rule(Render(name, tuple(changed(right, " ".join([chosen, *rest]), value).values()))))
 
 
 def test_every_rule_has_a_fault_to_find() -> None:

@@ -109,11 +109,11 @@ def stop_while_models_load(program: str) -> list[psutil.Process]:
     """
     mark = uuid4().hex
     mirror = tempfile.TemporaryDirectory()
-    marks = free_ports() | {"MARK": mark, "MIRROR": mirror.name}
+    marks = free_ports() | {"LC_MARK": mark, "MIRROR": mirror.name}  # one of those that every part may see
 
     def started() -> list[psutil.Process]:
         processes = psutil.process_iter(["name", "environ"])
-        return [process for process in processes if (process.info["environ"] or {}).get("MARK") == mark]
+        return [process for process in processes if (process.info["environ"] or {}).get("LC_MARK") == mark]
 
     parent = subprocess.Popen(
         [sys.executable, program],

@@ -66,7 +66,7 @@ _BINARY = {"type": "string", "format": "binary"}
 _CELLS = {"oneOf": [_array(_NUMBER), {"type": "object", "additionalProperties": _NUMBER}]}
 _ERRORS = {
     "4XX": "what was wrong: what, got, expected",
-    "5XX": "the predictor failed (502), is away (503, Retry-After) or late (504)",
+    "5XX": "the predictor does not list its models (501), failed (502), is away (503, Retry-After) or late (504)",
 }
 
 

@@ -3,8 +3,16 @@
 from collections.abc import Callable, Iterator
 
 from tests.manifests.rendering import Render
-from tests.manifests.rules import kserve, objects, pods, programs, selectors
+from tests.manifests.rules import credentials, egress, kserve, objects, pods, programs, selectors
 
 Rule = Callable[[Render], Iterator[str]]
 
-RULES: tuple[Rule, ...] = (*objects.RULES, *kserve.RULES, *pods.RULES, *programs.RULES, *selectors.RULES)
+RULES: tuple[Rule, ...] = (
+    *objects.RULES,
+    *credentials.RULES,
+    *egress.RULES,
+    *kserve.RULES,
+    *pods.RULES,
+    *programs.RULES,
+    *selectors.RULES,
+)

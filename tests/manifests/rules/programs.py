@@ -102,7 +102,7 @@ def ports_are_listened_on(render: Render) -> Iterator[str]:
 
 
 def containers_find_each_other(render: Render) -> Iterator[str]:
-    """The transformer finds Triton and the synchroniser, Triton the mirror, and all know one secret."""
+    """The transformer finds Triton and the synchroniser, Triton the mirror, and who may load knows the secret."""
     for pod in pods_of(render):
         found = {
             programs.program_of(each): (each, environment_of(each, pod, render))
@@ -115,8 +115,10 @@ def containers_find_each_other(render: Render) -> Iterator[str]:
             yield from (f"{title(pod)}: {fault}" for fault in _ask_faults(found[TRITON], found[TRANSFORMER], sync))
         elif TRANSFORMER in found:
             asked = arguments.parse(programs.argv_of(*found[TRANSFORMER])).predictor_host
-            if asked not in _services_of_triton(render):
-                yield f"{title(pod)}: the transformer asks {asked}, expected one of {_services_of_triton(render)}"
+            url = urlsplit(found[TRANSFORMER][1].get("TRANSFORMER_SYNC_URL", ""))
+            for address, program in ((asked, TRITON), (url.netloc, SYNCHRONISER)):
+                if address not in (there := _services_of(program, render)):
+                    yield f"{title(pod)}: the transformer asks {address or 'nobody'}, expected the {program}, {there}"
 
 
 def secrets_of_a_pod_agree(render: Render) -> Iterator[str]:
@@ -126,8 +128,7 @@ def secrets_of_a_pod_agree(render: Render) -> Iterator[str]:
             (source["name"], source["key"])
             for container in containers_of(pod)
             for variable in container.get("env", [])
-            if variable["name"] in {"PREDICTOR_SECRET", "TRANSFORMER_PREDICTOR_SECRET"}
-            and (source := variable.get("valueFrom", {}).get("secretKeyRef"))
+            if variable["name"] == "PREDICTOR_SECRET" and (source := variable.get("valueFrom", {}).get("secretKeyRef"))
         }
         if len(keys) > 1:
             yield f"{title(pod)}: {sorted(keys)}"
@@ -184,12 +185,12 @@ def _ask_faults(triton: Any, transformer: Any, synchroniser: Any) -> Iterator[st
             yield f"the transformer asks {url.geturl()!r}, the synchroniser is on port {expected}"
 
 
-def _services_of_triton(render: Render) -> list[str]:
-    """`host:port` of each Service in front of Triton's gRPC, where that is open to other pods."""
+def _services_of(program: str, render: Render) -> list[str]:
+    """`host:port` of each Service in front of a program's ports, where these are open to other pods."""
     open_ports = {
         each.port
         for _, container, variables in _containers(render)
-        if programs.program_of(container) == TRITON
+        if programs.program_of(container) == program
         for each in programs.listeners_of(container, variables)
         if each.outside
     }

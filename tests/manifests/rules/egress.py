@@ -1,0 +1,102 @@
+"""What leaves a pod: to DNS, to S3 from who asks it, to Triton from a transformer that has a pod of its own."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from tests.manifests import programs
+from tests.manifests.pod import containers_of, pods_of
+from tests.manifests.programs import SYNCHRONISER, TRANSFORMER, TRITON
+from tests.manifests.rendering import Object, Render, title
+from tests.manifests.rules.credentials import may_ask_s3
+from tests.manifests.rules.selectors import matches
+
+_DNS = 53
+# Where clouds give away the credentials of a node or of a pod: EC2 and most others, ECS, EKS Pod Identity.
+_METADATA = [
+    ip_address(address)
+    for address in ("169.254.169.254", "169.254.170.2", "169.254.170.23", "fd00:ec2::254", "fd00:ec2::23")
+]
+# AWS' widest range for S3 has 15 bits in version 4 of the protocol; whole private networks have 8 and 12.
+_NARROWEST = {4: 13, 6: 32}
+_ASKED_OF_TRITON_S_POD = {8001, 8003}
+
+
+def nothing_leaves_for_everywhere(render: Render) -> Iterator[str]:
+    """Each rule names ports and peers; no peer is all pods, a wide network, or the metadata service of a cloud."""
+    for policy in render.of_kind("NetworkPolicy"):
+        for rule in _rules(policy):
+            if not rule.get("to") or not rule.get("ports"):
+                yield f"{title(policy)}: {rule}, expected peers and ports"
+            for peer in rule.get("to", []):
+                yield from (f"{title(policy)}: {fault}" for fault in _faults(peer, _ports(rule)))
+
+
+def pods_reach_what_they_ask(render: Render) -> Iterator[str]:
+    """S3 is reached from pods that ask it and from no others; a transformer of its own reaches Triton's pod."""
+    for pod in pods_of(render):
+        rules = [rule for policy in _policies_of(pod, render) for rule in _rules(policy)]
+        runs = {programs.program_of(each) for each in containers_of(pod)}
+        beyond = [rule for rule in rules if _ports(rule) != {_DNS}]
+        inside = {port for rule in beyond if _leads_to_triton(rule, render) for port in _ports(rule)}
+        if not _policies_of(pod, render):
+            continue  # another rule has pods that must be isolated
+        if may_ask_s3(pod) and not beyond:
+            yield f"{title(pod)}: asks S3, and reaches DNS alone"
+        if TRANSFORMER in runs and not runs & {TRITON, SYNCHRONISER}:
+            if inside != _ASKED_OF_TRITON_S_POD:
+                yield f"{title(pod)}: reaches ports {sorted(inside)} of Triton's pod, expected {_ASKED_OF_TRITON_S_POD}"
+            beyond = [rule for rule in beyond if not _leads_to_triton(rule, render)]
+        if beyond and not may_ask_s3(pod):
+            yield f"{title(pod)}: asks no S3, and reaches {beyond}"
+
+
+def _policies_of(pod: Object, render: Render) -> list[Object]:
+    """Those for what leaves it."""
+    labels = pod["metadata"].get("labels", {})
+    policies = render.of_kind("NetworkPolicy")
+    return [
+        each
+        for each in policies
+        if matches(each["spec"]["podSelector"], labels) and "Egress" in each["spec"].get("policyTypes", [])
+    ]
+
+
+def _rules(policy: Object) -> list[Any]:
+    return list(policy["spec"].get("egress", []))
+
+
+def _ports(rule: Any) -> set[Any]:
+    return {port.get("port") for port in rule.get("ports", [])}
+
+
+def _leads_to_triton(rule: Any, render: Render) -> bool:
+    """Whether each peer is a choice of pods of our namespace, and Triton's is among them."""
+    labels = [
+        pod["metadata"].get("labels", {})
+        for pod in pods_of(render)
+        if TRITON in {programs.program_of(each) for each in containers_of(pod)}
+    ]
+    return all(
+        set(peer) == {"podSelector"} and any(matches(peer["podSelector"], each) for each in labels)
+        for peer in rule["to"]
+    )
+
+
+def _faults(peer: Any, ports: set[Any]) -> Iterator[str]:
+    if "ipBlock" not in peer:
+        if not any(peer.get("podSelector", {}).values()):
+            yield f"{peer} is every pod there is"
+        return
+    network = ip_network(peer["ipBlock"]["cidr"])
+    kept_out = [ip_network(each) for each in peer["ipBlock"].get("except", [])]
+    if network.prefixlen < _NARROWEST[network.version]:
+        yield f"{network} is wide open, expected S3's addresses"
+    for address in _METADATA:
+        if address in network and not any(address in each for each in kept_out):
+            yield f"{network} has {address}, which gives credentials away"
+    if network.is_link_local and ports != {_DNS}:
+        yield f"{network} at ports {sorted(ports)}, expected DNS alone of what is local to the node"
+
+
+RULES = (nothing_leaves_for_everywhere, pods_reach_what_they_ask)
