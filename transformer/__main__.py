@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from hosts import Hosts
 from transformer import arguments, logs
+from transformer.confinement import confine, refuse_rings
 from transformer.dataplane import DataPlane
 from transformer.grpc.server import GrpcServer
 from transformer.keys import Keys, KeysError
@@ -65,6 +66,8 @@ def main() -> int:
     # uvicorn raises the signal that stopped it once more when all is done: a stop that was asked for is no failure.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: sys.exit(0))
+    if settings.seccomp:  # before there is a loop
+        refuse_rings()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(serve(args, settings))
@@ -151,6 +154,8 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     server = Server(config, grpc_server, grace_s=settings.shutdown_timeout_s)
     line = "http://%s:%d and gRPC on %d in front of Triton at %s"
     log.info(line, settings.host, args.http_port, args.grpc_port, args.predictor_host)
+    if settings.seccomp:  # before the first request
+        confine(listener.fileno())
     try:
         # Ends in SystemExit after a signal, see main().
         await server.serve(sockets=[listener])

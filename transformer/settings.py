@@ -43,6 +43,7 @@ class TransformerSettings(BaseSettings):
         frozenset({"health", "metrics"}), description="what is open without a key: health, metrics, status, docs"
     )
     docs: bool = Field(True, description="whether /docs and /openapi.json are served")
+    seccomp: bool = Field(True, description="whether the kernel refuses what no request needs: processes, writing, ...")
     log_format: Literal["text", "json"] = Field(
         "text",
         validation_alias="LOG_FORMAT",  # the synchroniser's too

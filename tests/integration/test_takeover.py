@@ -1,5 +1,6 @@
 """What a client has who runs code in the transformer, by a picture that breaks its decoder: no more than it needs."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,10 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from tests.support.confined import REFUSED
 from tests.support.ports import find_free_ports
 from tests.support.stack import ROOT, Stack, start_stack, wait_until
-from tests.support.transformer import start_transformer
+from tests.support.transformer import DIGITS, Transformer, start_transformer
 from tests.support.triton import start_triton
 
 MODELS = ROOT / "model_repository"
@@ -168,3 +170,40 @@ def test_triton_that_loads_nothing_by_request_lists_to_all(tmp_path: Path) -> No
             with pytest.raises(grpc.RpcError, match="explicit model load / unload is not allowed"):
                 getattr(stub, method)(RESTRICTED[method], timeout=30)
         assert transformer.http.get("/v2/models/iris/ready").is_success
+
+
+def filters_of(server: Transformer) -> set[int]:
+    """How many filters of system calls each thread has, beyond those that the tests run under."""
+
+    def count(status: Path) -> int:
+        return int(re.findall(r"^Seccomp_filters:\s+(\d+)", status.read_text(), re.MULTILINE)[0])
+
+    tasks = Path(f"/proc/{server.process.pid}/task").iterdir()
+    return {count(task / "status") - count(Path("/proc/self/status")) for task in tasks}
+
+
+def test_kernel_refuses_the_transformer_s_process_what_no_request_needs(shell: Stack, tmp_path: Path) -> None:
+    triton, log = f"127.0.0.1:{shell.triton_grpc_port}", tmp_path / "log"
+    variables = {"TMPDIR": str(tmp_path)}
+    with start_transformer(triton, log, variables=variables, module="tests.support.confined") as server:
+        wait_until(lambda: '"a call that no kernel has"' in log.read_text(), log=log)
+        found = json.loads(next(line for line in log.read_text().splitlines() if line.startswith("{")))
+        assert found.keys() == REFUSED.keys()
+        assert {name: said for name, said in found.items() if said not in {"EPERM", "ENOSYS"}} == {}
+        assert server.http.post("/predict/digit-finder", files={"image": DIGITS}).is_success
+        assert filters_of(server) == {2}  # one of them is about rings alone
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+
+
+def test_transformer_serves_without_a_filter(shell: Stack, tmp_path: Path) -> None:
+    triton = f"127.0.0.1:{shell.triton_grpc_port}"
+    with start_transformer(triton, tmp_path / "off", variables={"TRANSFORMER_SECCOMP": "off"}) as server:
+        assert server.http.post("/predict/digit-finder", files={"image": DIGITS}).is_success
+        assert filters_of(server) == {0}
+    assert "seccomp" not in (tmp_path / "off").read_text()
+    # As in a sandbox whose kernel knows no filters.
+    with start_transformer(triton, tmp_path / "none", module="tests.support.unconfinable") as server:
+        assert server.http.post("/predict/digit-finder", files={"image": DIGITS}).is_success
+        assert filters_of(server) == {1}  # the one that plays that kernel
+    assert (tmp_path / "none").read_text().count("no seccomp filter: Function not implemented; ") == 1

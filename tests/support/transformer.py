@@ -39,12 +39,24 @@ class Transformer:
 
 @contextmanager
 def start_transformer(
-    predictor_host: str, log: Path, *arguments: str, variables: Mapping[str, str] | None = None
+    predictor_host: str,
+    log: Path,
+    *arguments: str,
+    variables: Mapping[str, str] | None = None,
+    module: str = "transformer",
 ) -> Iterator[Transformer]:
-    """Start it as KServe's controller does; its own arguments come first, what it adds after them."""
+    """Start it as KServe's controller does; its own arguments come first, what it adds after them.
+
+    Args:
+        predictor_host: `host:port` of Triton's gRPC.
+        log: file for what it prints.
+        arguments: of its command line.
+        variables: of its environment.
+        module: what is run: the transformer, or something that runs it.
+    """
     http_port, grpc_port = find_free_ports(2)
     added = ["--model_name", "finder", "--predictor_host", predictor_host, "--http_port", str(http_port)]
-    command = [sys.executable, "-m", "transformer", *arguments, f"--grpc_port={grpc_port}", *added]
+    command = [sys.executable, "-m", module, *arguments, f"--grpc_port={grpc_port}", *added]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | (variables or {}), stdout=output, stderr=output)
     try:
