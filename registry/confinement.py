@@ -4,27 +4,26 @@ Parsers are quadratic, recursive or wrong for some input that nobody has thought
 holds nothing, instead of every update. What comes back is JSON: the process is not trusted with more.
 """
 
+import atexit
 import errno
 import json
-import multiprocessing
-import resource
+import os
+import pickle
 import signal
-import traceback
+import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from pathlib import Path
-from threading import Timer
 from typing import Any
 
 from registry.errors import Incomplete, Refused
 
 _LARGEST_REPLY = 16 * 2**20
-_REASON = 2000
-# A fork of a small process that has the imports: 20 ms, where a Python that starts takes half a second.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["registry.judgement"])
+# Two at once, so that they and their caller fit into the memory of its container.
+_AT_ONCE = threading.BoundedSemaphore(2)
+_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Limits:
 
     cpu_s: int = 20
     wall_s: float = 300.0
-    memory_bytes: int = 384 * 2**20
+    memory_bytes: int = 320 * 2**20
 
 
 USUAL = Limits()
@@ -47,6 +46,62 @@ USUAL = Limits()
 
 class Defect(Exception):
     """Nobody foresaw how the function failed; the message has the traceback."""
+
+
+class _Starter:
+    """The process of `registry.prefork`, started when it is needed, and again where it has ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+
+    def start(self) -> socket.socket:
+        """A process that waits to be told what to do, at the other end of this socket.
+
+        Raises:
+            OSError: none can be started now.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with self._lock, theirs:
+                if self._channel is None or self._process is None or self._process.poll() is not None:
+                    self._begin()
+                try:
+                    self._send(theirs)
+                except OSError:  # it has ended
+                    self._begin()
+                    self._send(theirs)
+        except OSError:
+            ours.close()
+            raise
+        return ours
+
+    def _send(self, peer: socket.socket) -> None:
+        assert self._channel is not None, "it has begun"  # noqa: S101
+        socket.send_fds(self._channel, [b"x"], [peer.fileno()])
+
+    def _begin(self) -> None:
+        self.stop()
+        self._channel, theirs = socket.socketpair()
+        paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)  # noqa: PTH100 - "" is here
+        # Threads would not survive the forks.
+        environ = os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "registry.prefork", str(theirs.fileno())]
+        with theirs:
+            self._process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+
+    def stop(self) -> None:
+        """End it; what it has started ends by itself."""
+        if self._channel is not None:
+            self._channel.close()
+        if self._process is not None:
+            self._process.wait()
+        self._channel = self._process = None
+
+
+_STARTER = _Starter()
+atexit.register(_STARTER.stop)
 
 
 def confined(function: Callable[..., Any], *args: Any, limits: Limits = USUAL) -> Any:
@@ -59,39 +114,47 @@ def confined(function: Callable[..., Any], *args: Any, limits: Limits = USUAL) -
 
     Raises:
         Refused, Incomplete: the function said so; Refused also where it needs more than the limits, or crashes.
-        OSError: it could not read or write; TimeoutError, which is one: it hung, or was ended from outside.
+        OSError: it could not read or write, or not be started; TimeoutError, which is one: it hung, or was ended from
+            outside.
         Defect: it failed otherwise.
     """
-    receiver, sender = _PROCESSES.Pipe(duplex=False)
-    process = _PROCESSES.Process(target=_reply, args=(sender, limits, function, args), daemon=True)
-    with receiver:
-        with sender:
-            process.start()
-        timer = Timer(limits.wall_s, process.kill)
-        timer.start()
-        data = None
+    request = pickle.dumps((limits.cpu_s, limits.wall_s, limits.memory_bytes, function, args))
+    with _AT_ONCE:
+        # Where what starts it has just ended, nothing comes.
+        lines = _exchange(request) or _exchange(request)
+    if not lines:
+        raise TimeoutError(errno.ETIMEDOUT, "what starts the process that judges has ended, twice")
+    if lines[0].startswith(b"{"):
+        return _read_reply(json.loads(lines[0]))
+    raise _explain(int(lines[0]), limits)
+
+
+def _exchange(request: bytes) -> list[bytes]:
+    """What comes for a request, by lines: the reply, where there is one, and the status; none where the starter ended.
+
+    Raises:
+        OSError: there is no starter.
+    """
+    with _STARTER.start() as peer:
         try:
-            with suppress(EOFError):  # it has ended without a word
-                data = receiver.recv_bytes(_LARGEST_REPLY)
-            process.join()
-        finally:
-            timer.cancel()
-    if data is None:
-        raise _explain(process.exitcode or 0, limits)
-    return _read_reply(json.loads(data))
+            peer.sendall(request)
+            peer.shutdown(socket.SHUT_WR)
+            with peer.makefile("rb") as file:
+                return file.read(_LARGEST_REPLY).split(b"\n")[:-1]
+        except ConnectionError:
+            return []
 
 
 def _explain(status: int, limits: Limits) -> Exception:
-    signal_number = -status
-    if signal_number == signal.SIGXCPU:
-        return Refused(f"got more than {limits.cpu_s} s of CPU to judge it, expected less")
-    if signal_number in {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
-        return TimeoutError(
-            errno.ETIMEDOUT, f"judging it was ended after {limits.wall_s:g} s, or from outside (signal {signal_number})"
-        )
     if status >= 0:
-        return Defect(f"the process that judges it ended with status {status}")
-    return Refused(f"the process that judged it crashed (signal {signal_number})")
+        return Defect(f"the process that judges ended with status {status}")
+    if -status == signal.SIGXCPU:
+        return Refused(f"got more than {limits.cpu_s} s of CPU to judge it, expected less")
+    if -status == signal.SIGALRM:
+        return TimeoutError(errno.ETIMEDOUT, f"judging it was ended after {limits.wall_s:g} s")
+    if -status in _FROM_OUTSIDE:
+        return TimeoutError(errno.ETIMEDOUT, f"judging it was ended from outside (signal {-status})")
+    return Refused(f"the process that judged it crashed (signal {-status})")
 
 
 def _read_reply(reply: dict[str, Any]) -> Any:
@@ -105,32 +168,3 @@ def _read_reply(reply: dict[str, Any]) -> Any:
         case {"defect": reason}:
             raise Defect(reason)
     return reply["result"]
-
-
-def _reply(sender: Connection, limits: Limits, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """In the process: call the function, and send what became of it."""
-    _confine(limits)
-    reply: dict[str, Any]
-    try:
-        reply = {"result": function(*args)}
-    except Refused as exc:
-        reply = {"refused": str(exc)}
-    except Incomplete as exc:
-        reply = {"incomplete": str(exc), "patient": exc.patient}
-    except MemoryError:
-        reply = {"refused": f"got more than {limits.memory_bytes >> 20} MiB of memory to judge it, expected less"}
-    except OSError as exc:
-        reply = {"failed": exc.errno or 0, "reason": exc.strerror or str(exc)}
-    except Exception as exc:  # noqa: BLE001 - the caller says what it makes of it
-        reply = {"defect": f"{type(exc).__name__}: {exc}"[:_REASON] + "\n" + traceback.format_exc(limit=-8)[-_REASON:]}
-    sender.send_bytes(json.dumps(reply).encode())
-
-
-def _confine(limits: Limits) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The second limit kills where the signal of the first is not seen.
-    resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 1))
-    with suppress(OSError):  # not Linux: no limit of memory
-        pages = int(Path("/proc/self/statm").read_text().split()[5])
-        most = pages * resource.getpagesize() + limits.memory_bytes
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))

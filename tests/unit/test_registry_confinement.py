@@ -2,14 +2,21 @@
 
 import os
 import resource
+import signal
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from registry.confinement import Defect, Limits, confined
 from registry.errors import Incomplete, Refused
 from tests.support import judged
+from tests.support.stack import PATIENCE_S
 
 LIMITS = Limits(cpu_s=1, wall_s=60, memory_bytes=64 * 2**20)
 
@@ -29,7 +36,7 @@ def test_result_comes_from_another_process() -> None:
         (judged.grow, Refused, "got more than 64 MiB of memory to judge it"),
         (judged.crash, Refused, "crashed (signal 11)"),
         (judged.vanish, Defect, "ended with status 3"),
-        (judged.be_killed, TimeoutError, "from outside (signal 9)"),
+        (judged.be_killed, TimeoutError, "ended from outside (signal 9)"),
         (judged.recurse, Defect, "RecursionError"),
         (judged.refuse, Refused, "no"),
         (judged.wait, Incomplete, "not yet"),
@@ -47,3 +54,30 @@ def test_judgement_that_fails_says_how(function: Callable[[], Any], error: type[
 def test_judgement_that_hangs_is_ended() -> None:
     with pytest.raises(TimeoutError, match=r"ended after 0\.5 s"):
         confined(judged.sleep, limits=Limits(wall_s=0.5))
+
+
+def test_starter_that_ends_is_started_again() -> None:
+    before = confined(judged.starter)
+    os.kill(before, signal.SIGKILL)
+    assert confined(judged.starter) != before
+
+
+def test_many_at_once_leave_nothing_behind() -> None:
+    confined(judged.answer, 0)
+    process = psutil.Process()
+    before = process.num_fds(), process.num_threads(), len(process.children(recursive=True))
+    with ThreadPoolExecutor(8) as threads:
+        assert [result["got"] for result in threads.map(partial(confined, judged.answer), range(200))] == [*range(200)]
+    deadline = time.monotonic() + PATIENCE_S
+    while (process.num_fds(), process.num_threads(), len(process.children(recursive=True))) != before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_folder_that_vanishes_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.setenv("TMPDIR", str(gone))
+    gone.rmdir()
+    assert confined(judged.answer, 1)["got"] == 1
