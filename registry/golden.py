@@ -12,6 +12,8 @@ from registry.errors import Refused
 
 Arrays = Mapping[str, NDArray[Any]]
 
+MAX_ARRAYS = 256  # inputs and outputs of one model
+MAX_ROWS = 256  # each batch of them is one request of the trial
 _KINDS = "biufS"  # of NumPy: what Triton has a datatype for
 _LARGEST_BYTES = 64 * 2**20  # unpacked: three pictures of 1280 x 1280 in FP32, and what a detector answers to them
 
@@ -24,7 +26,10 @@ def read_golden(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
+            entries = archive.infolist()
+        if len(entries) > MAX_ARRAYS or len({entry.filename for entry in entries}) < len(entries):
+            raise Refused(f"{path.name}: got {len(entries)} arrays, expected at most {MAX_ARRAYS}, each once")
+        size = sum(entry.file_size for entry in entries)
         if size > _LARGEST_BYTES:
             raise Refused(f"{path.name}: got {size} bytes unpacked, expected at most {_LARGEST_BYTES}")
         with np.load(path, allow_pickle=False) as arrays:
@@ -42,6 +47,16 @@ def read_golden(path: Path) -> dict[str, NDArray[Any]]:
     return content
 
 
+def write_golden(path: Path, arrays: Arrays) -> None:
+    """Write what `read_golden` reads, in the place of what was there."""
+    new = path.with_suffix(".new")
+    with zipfile.ZipFile(new, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+    new.replace(path)
+
+
 def split_golden(arrays: Arrays, config: Any) -> tuple[Arrays, Arrays]:
     """Inputs and expected outputs, as the config names them.
 
@@ -54,4 +69,6 @@ def split_golden(arrays: Arrays, config: Any) -> tuple[Arrays, Arrays]:
         raise Refused(f"golden.npz: got {sorted(arrays)}, expected the model's inputs and outputs")
     if empty := [name for name, array in inputs.items() if not len(array)]:
         raise Refused(f"golden.npz: {empty[0]!r}: got no item, expected one or more")
+    if config.max_batch_size and (long := [name for name, array in inputs.items() if len(array) > MAX_ROWS]):
+        raise Refused(f"golden.npz: {long[0]!r}: got {len(inputs[long[0]])} items, expected at most {MAX_ROWS}")
     return inputs, outputs

@@ -14,7 +14,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from registry import config as configs
 from registry.confinement import confined
 from registry.errors import Incomplete, Refused
-from registry.golden import read_golden
+from registry.golden import Arrays, read_golden, split_golden, write_golden
 from registry.layout import CONFIG, DEFAULT_PROFILE, GOLDEN, MANIFEST, TEXT_BYTES, refuse_file
 from registry.manifest import Entry, read_manifest
 from registry.onnx_file import read_facts
@@ -147,7 +147,7 @@ def _judge_version(version: Path, texts: Texts, terms: Terms) -> None:
     config = _compose(texts, terms)
     _judge_files(version, config, plans=terms.plans)
     if (version / GOLDEN).exists():
-        read_golden(version / GOLDEN)
+        _judge_golden(version, config)
 
 
 def _complete_version(version: Path, texts: Texts, terms: Terms) -> None:
@@ -155,10 +155,15 @@ def _complete_version(version: Path, texts: Texts, terms: Terms) -> None:
     _judge_files(version, config, plans=terms.plans)
     config = fill_threads(config, cpus=terms.cpus)
     if (version / GOLDEN).exists():
-        add_warmup(config, version / GOLDEN, version.parent)
+        arrays = _judge_golden(version, config)
+        # As it is read here it is read again, whatever the archive of the bucket may be to other readers.
+        write_golden(version / GOLDEN, arrays)
+        add_warmup(config, arrays, version.parent)
     if terms.engines and configs.keeps_engines(config):
         configs.name_engines(config, terms.engines)
     text = configs.compose(config, versions=[int(version.name)])
+    if len(text) > configs.MAX_BYTES:  # signs of control take more room when they are written
+        raise Refused(f"{CONFIG}: got {len(text)} bytes when it is composed, expected at most {configs.MAX_BYTES}")
     (version.parent / CONFIG).write_bytes(text)
     # The config it serves with stays with it.
     (version / CONFIG).write_bytes(text)
@@ -184,6 +189,13 @@ def _compose(texts: Texts, terms: Terms) -> ModelConfig | None:
         own.parameters["profile"].string_value = terms.profile
     configs.check_formats(own, plans=terms.plans)
     return own
+
+
+def _judge_golden(version: Path, config: ModelConfig | None) -> Arrays:
+    arrays = read_golden(version / GOLDEN)
+    if config is not None and config.input:  # else Triton completes it
+        split_golden(arrays, config)
+    return arrays
 
 
 def _judge_files(version: Path, config: ModelConfig | None, *, plans: bool) -> None:

@@ -1,7 +1,8 @@
 """ONNX files, read where the package `onnx` would parse every weight: versions, and which other files they read."""
 
 import mmap
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +20,17 @@ MESSAGES_IN: Mapping[str, Mapping[int, str]] = {
     "sparse_tensor": {1: "tensor", 2: "tensor"},
     "tensor": {13: "external_data"},
 }
-_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_ENTRY = _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _NODE_TYPE = 4
 _ENGINE = "EPContext"  # a node of ONNX Runtime's that holds, or names, what an execution provider compiled
 # ONNX Runtime's protobuf takes five bytes, and drops what is above 32 bits: it would read another field than we.
 _LARGEST_KEY = 2**32 - 1
+# All fields of ModelProto (IR 13), with their wire types. A file of anything else is none: OpenVINO reads its own XML
+# from one that ends in .onnx.
+_MODEL = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
+_SPAN = 2  # wire type
+# The numbers of an attribute, one after the other: trees have millions.
+_RUNS = re.compile(rb"(?:\x3d.{4})+|(?:\x40[\x80-\xff]{0,9}[\x00-\x7f])+", re.DOTALL)
 _LONGEST_VARINT = 10  # of 64 bits, seven in each byte
 
 
@@ -77,41 +84,69 @@ def read_facts(path: Path) -> Facts:
 def _iterate_texts(data: mmap.mmap, span: range, message: str) -> Iterator[tuple[str, str]]:
     """Yield the location of each tensor that is elsewhere, and the type of each node, with the message that has it."""
     if message == "external_data":
-        entry = dict(_iterate_fields(data, span))
+        entry = dict(_iterate_fields(data, span, spans=_ENTRY))
         if _read_string(data, entry.get(_ENTRY_KEY)) == "location":
             yield message, _read_string(data, entry.get(_ENTRY_VALUE))
         return
-    for number, value in _iterate_fields(data, span):
-        if message == "node" and number == _NODE_TYPE:
+    inner = MESSAGES_IN[message]
+    texts = {_NODE_TYPE} if message == "node" else set()
+    known = _MODEL if message == "model" else None
+    runs = _RUNS if message == "attribute" else None
+    for number, value in _iterate_fields(data, span, spans=inner.keys() | texts, known=known, runs=runs):
+        if number in texts:
             yield message, _read_string(data, value)
-        inner = MESSAGES_IN[message].get(number)
-        if inner and isinstance(value, range):
-            yield from _iterate_texts(data, value, inner)
+        elif number in inner and isinstance(value, range):
+            yield from _iterate_texts(data, value, inner[number])
 
 
 def _read_string(data: mmap.mmap, span: int | range | None) -> str:
     return data[span.start : span.stop].decode() if isinstance(span, range) else ""
 
 
-def _iterate_fields(data: mmap.mmap, span: range) -> Iterator[tuple[int, int | range]]:
-    """Walk one protobuf message: yield each field's number with its integer, or with the span of its bytes."""
+def _iterate_fields(
+    data: mmap.mmap,
+    span: range,
+    *,
+    spans: Collection[int] = (),
+    known: Mapping[int, int] | None = None,
+    runs: re.Pattern[bytes] | None = None,
+) -> Iterator[tuple[int, int | range | None]]:
+    """Walk one protobuf message: yield each field's number with its integer, or with the span of its bytes.
+
+    Args:
+        data: The file.
+        span: Of the message.
+        spans: Fields that are spans of bytes; others would skip one of another type, and take the one before it.
+        known: All fields that there are, with their wire types; None: any.
+        runs: What is skipped at once.
+
+    Raises:
+        ValueError, IndexError, KeyError: it is no message, or not such a one.
+    """
     at = span.start
     while at < span.stop:
+        if runs and (run := runs.match(data, at, span.stop)):
+            at = run.end()
+            continue
         key, at = _read_varint(data, at)
+        number, wire_type = key >> 3, key & 7
         if key > _LARGEST_KEY:
             raise ValueError(f"a field's key of {key}")
-        number, wire_type = key >> 3, key & 7
+        if (number in spans and wire_type != _SPAN) or (known is not None and known.get(number) != wire_type):
+            raise ValueError(f"field {number} of wire type {wire_type}, which ONNX does not have")
+        value: int | range | None = None
         if wire_type == 0:
             value, at = _read_varint(data, at)
-            yield number, value
-        elif wire_type == 2:
+        elif wire_type == _SPAN:
             size, at = _read_varint(data, at)
             if size > span.stop - at:
                 raise ValueError(f"a field of {size} bytes where {span.stop - at} are left")
-            yield number, range(at, at + size)
-            at += size
+            value, at = range(at, at + size), at + size
         else:
             at += {1: 8, 5: 4}[wire_type]
+        yield number, value
+    if at != span.stop:
+        raise ValueError(f"a field that ends {at - span.stop} bytes behind its message")
 
 
 def _read_varint(data: mmap.mmap, at: int) -> tuple[int, int]:

@@ -5,25 +5,25 @@ from typing import Any
 
 import numpy as np
 
-from registry.golden import Arrays, read_golden, split_golden
+from registry.golden import Arrays, split_golden
 
 _FOLDER = "warmup"  # Triton's
 
 
-def add_warmup(config: Any, golden: Path, folder: Path) -> None:
+def add_warmup(config: Any, golden: Arrays, folder: Path) -> None:
     """Have Triton run the golden input before the version is ready; nothing where the config has a warm-up.
 
     Args:
         config: `ModelConfig`, changed in place.
-        golden: golden.npz.
+        golden: arrays of golden.npz.
         folder: the model's; Triton's files go into its `warmup/`.
 
     Raises:
-        Refused: golden.npz cannot be read.
+        Refused: they are not the model's.
     """
     if config.model_warmup or not config.max_batch_size:
         return
-    inputs, _ = split_golden(read_golden(golden), config)
+    inputs, _ = split_golden(golden, config)
     rows = min(len(next(iter(inputs.values()))), config.max_batch_size)
     if len(inputs) != len(config.input) or not all(_fits(inputs, tensor) for tensor in config.input):
         return  # the trial says what is wrong

@@ -40,6 +40,9 @@ def written(draw: st.DrawFn, message: Any) -> bytes:
             raise AssertionError(field.full_name)
     if draw(st.integers(0, 9)) == 0:
         parts.insert(draw(st.integers(0, len(parts))), draw(st.sampled_from(_STRANGE)))
+    if draw(st.integers(0, 9)) == 0:  # a field that there is, of a type that it has not: readers pass over it
+        number, (wire_type, body) = draw(st.integers(1, 26)), draw(st.sampled_from(_OF_ANOTHER_TYPE))
+        parts.insert(draw(st.integers(0, len(parts))), _number(number << 3 | wire_type) + body)
     if draw(st.booleans()):
         parts = draw(st.permutations(parts))
     return b"".join(parts)
@@ -55,6 +58,8 @@ _STRANGE = [
     _number(999 << 3 | 6),
     b"\x00",
 ]
+
+_OF_ANOTHER_TYPE = [(0, b"\x07"), (1, bytes(8)), (2, b"\x01a"), (5, bytes(4))]
 
 
 def _width(draw: st.DrawFn) -> int:

@@ -23,6 +23,7 @@ from registry import config as configs
 from registry import layout
 from registry.config import Policy
 from registry.errors import Refused
+from registry.golden import read_golden
 from registry.layout import Object, limit_models, read_layout, refuse_file
 from registry.onnx_file import MESSAGES_IN, read_facts
 from registry.warmup import add_warmup
@@ -281,7 +282,7 @@ def test_golden_input_becomes_the_warm_up(tmp_path: Path) -> None:
     )
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
     np.savez(tmp_path / "golden.npz", x=x, y=x)
-    add_warmup(config, tmp_path / "golden.npz", tmp_path)
+    add_warmup(config, read_golden(tmp_path / "golden.npz"), tmp_path)
     (sample,) = config.model_warmup
     assert (sample.batch_size, list(sample.inputs["x"].dims)) == (3, [2])
     assert (tmp_path / "warmup" / sample.inputs["x"].input_data_file).read_bytes() == x.tobytes()
@@ -365,6 +366,46 @@ def test_field_that_onnx_runtime_reads_under_another_number_is_refused(tmp_path:
     (tmp_path / "model.onnx").write_bytes(hidden)
     with pytest.raises(ValueError, match="a field's key of"):
         read_facts(tmp_path / "model.onnx")
+
+
+def test_field_of_another_type_hides_nothing(tmp_path: Path) -> None:
+    # Readers pass over it as one that they do not know, and keep the location.
+    model = onnx.load_from_string(build_identity())
+    tensor = model.graph.initializer.add(name="w", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="../secret")
+    entry = tensor.external_data[0].SerializeToString()
+    data = model.SerializeToString()
+    for spoilt, length in ((b"\x08\x07", 2), (b"\x10\x07", 2)):
+        longer = data
+        for message in (entry, tensor.SerializeToString(), model.graph.SerializeToString()):
+            assert len(message) + length < 128
+            longer = longer.replace(bytes([len(message)]) + message[:8], bytes([len(message) + length]) + message[:8])
+        longer = longer.replace(entry, entry + spoilt)
+        assert onnx.load_from_string(longer).graph.initializer[0].external_data[0].value == "../secret"
+        (tmp_path / "model.onnx").write_bytes(longer)
+        with pytest.raises(ValueError, match="of wire type 0, which ONNX does not have"):
+            read_facts(tmp_path / "model.onnx")
+
+
+def test_openvino_s_own_format_is_no_onnx_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    for beginning in (b"<?xml version='1.0'?><net/>", b"\n " + b" " * 32 + b"<net/>", b"\xef\xbb\xbf<net/>"):
+        path.write_bytes(beginning)
+        with pytest.raises((ValueError, KeyError, IndexError)):
+            read_facts(path)
+
+
+def test_numbers_of_an_attribute_are_skipped(tmp_path: Path) -> None:
+    model = onnx.load_from_string(build_identity())
+    node = model.graph.node.add(op_type="TreeEnsembleClassifier", domain="ai.onnx.ml")
+    node.attribute.add(name="floats", floats=[0.5, float("nan"), 1e9] * 3)
+    node.attribute.add(name="ints", ints=[0, 1, -1, 2**62, 300])
+    held = node.attribute.add(name="t")
+    held.t.external_data.add(key="location", value="up.data")
+    held.floats.extend([1.0, 2.0])
+    held.ints.extend([-5, 7])
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert read_facts(tmp_path / "model.onnx").external == {"up.data"}
 
 
 @pytest.mark.parametrize(
