@@ -12,6 +12,7 @@ from registry.errors import Refused
 
 MAX_BYTES = 1024 * 1024
 MAX_REASON = 200
+MAX_TOGETHER = 16  # versions of a model that serve at once: each takes the memory of all
 _ENGINES_KEPT, _ENGINES_PREFIX = "trt_engine_cache_enable", "trt_engine_cache_prefix"
 # Of a platform, where a config names no backend.
 _BACKENDS = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt"}
@@ -30,10 +31,10 @@ class Policy:
         return "all" if self.latest is None else f"latest {self.latest}"
 
     def select(self, available: Collection[int]) -> list[int]:
-        """Return those of the available versions that are asked for, ascending."""
+        """Return those of the available versions that are asked for, ascending; the newest, where they are too many."""
         if self.specific is not None:
-            return sorted(self.specific.intersection(available))
-        return sorted(available) if self.latest is None else sorted(available)[-self.latest :]
+            return sorted(self.specific.intersection(available))[-MAX_TOGETHER:]
+        return sorted(available)[-min(self.latest or MAX_TOGETHER, MAX_TOGETHER) :]
 
 
 def parse(text: bytes, *, where: str) -> ModelConfig:

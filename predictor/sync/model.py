@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,7 +22,7 @@ from predictor.sync.staging import Request, check_arrived, fingerprint, golden_o
 from predictor.sync.status import ModelStatus, Status, VersionStatus, now
 from predictor.sync.storage import Storage, read
 from predictor.sync.trial import prove
-from predictor.sync.triton import Died, ProcessDied, Triton
+from predictor.sync.triton import Died, ProcessDied, TooSlow, Triton
 from registry import config as configs
 from registry.config import Policy
 from registry.errors import Incomplete, Refused
@@ -38,7 +38,10 @@ _TRIES = 3
 # Some clients' requests fail all the time, and each examination costs an answer. Who asks a model whose process is dead
 # fails so much longer.
 _EXAMINED_S = 10.0
+_SETTLES_S = 30.0
 _QUEUE_S = 5.0
+_UNLOAD_S = 30.0  # of a candidate, which may never answer what it was asked last
+_FATAL_PAUSE_S = 3600.0  # before a version is tried again that ended this process again and again
 # S3 refuses a request whose clock is 15 minutes away, so no clock here is further from its.
 _CLOCK_SKEW = timedelta(minutes=15)
 _NOTHING = Generation(Path())
@@ -49,6 +52,7 @@ class Shared:
 
     Attributes:
         triton_up: set while Triton answers.
+        suspects: held while a version is tried that was being tried when the process before this one ended.
         stopped: set when the process ends.
     """
 
@@ -59,6 +63,7 @@ class Shared:
         self.mirror = mirror
         self.status = status
         self.triton_up = threading.Event()
+        self.suspects = threading.Lock()
         self.stopped = threading.Event()
 
     def pause_after(self, failures: int) -> float:
@@ -130,6 +135,8 @@ class Model:
         self._error: str | None = None
         self._failures = 0
         self._due: float | None = None  # the next try
+        self._since = time.monotonic()
+        self._changes: dict[int, int] = {}  # how often a version that does not serve has become another
         self._examinable = 0.0  # not before then
         self._handled: ModelFolder | None = None
 
@@ -154,8 +161,10 @@ class Model:
     @property
     def fails(self) -> bool:
         """Whether it has failed so often, with all that it could try, that others which serve need not wait for it."""
-        if self.loaded or self.task is not None or self.settles is not None:
+        if self.loaded or self.task is not None:
             return False
+        if self.settles is not None:  # somebody may go on writing into it for ever
+            return time.monotonic() - self._since > _TRIES * self._shared.settings.settle_s + _SETTLES_S
         return self._failures >= _TRIES or (self._due is None and bool(self._memory.postponed))
 
     def next_time(self) -> float | None:
@@ -234,13 +243,23 @@ class Model:
             self._mirror.clean(self.name)
             return False
         self._wait_for_triton()
+        proven = {version: key for version, key in wanted.items() if key in memory.proven}
+        if proven and not serving:  # the others may take long
+            wanted = proven
         for version in sorted(wanted, reverse=True):
             key = wanted[version]
             if key != serving.get(version) and key not in memory.proven:
                 self._try(requests[version], key, listed)
                 return True
-        self._activate(wanted)
+        self._take(wanted, requests)
         return True
+
+    def _take(self, wanted: Mapping[int, str], requests: Mapping[int, Request]) -> None:
+        try:
+            self._activate(wanted)
+        except Refused as exc:  # of what was judged: nothing that could be tried again
+            newest = max(wanted)
+            self._refuse(requests[newest], wanted[newest], str(exc))
 
     def _load_again(self) -> None:
         """Load what served before: after a start of ours, or of Triton."""
@@ -307,6 +326,8 @@ class Model:
         before, self._seen = self._seen, {}
         for version, key in prints.items():
             known = before.get(version)
+            if known is not None and known[0] != key:
+                self._changes[version] = self._changes.get(version, 0) + 1
             self._seen[version] = known if known is not None and known[0] == key else (key, listed.began)
         known_keys = set(prints.values())
         memory = self._memory
@@ -329,7 +350,7 @@ class Model:
             return
         try:
             check_arrived(request)
-            if MANIFEST not in request.files:
+            if MANIFEST not in request.files or self._changes.get(request.version, 0) >= _TRIES:
                 self._check_settled(request, listed, unchanged_s=listed.began - since)
         except Incomplete as exc:
             self._note_incomplete(request, key, listed, exc)
@@ -348,7 +369,8 @@ class Model:
             or datetime.now(UTC) - modified >= timedelta(seconds=settle_s) + _CLOCK_SKEW
         )
         if not at_rest:
-            raise Incomplete(f"has no {MANIFEST}: waits {settle_s:g} s for more files")
+            why = f"changed {_TRIES} times or more" if MANIFEST in request.files else f"has no {MANIFEST}"
+            raise Incomplete(f"{why}: waits {settle_s:g} s for more files")
 
     def _note_incomplete(self, request: Request, key: str, listed: Listed, exc: Incomplete) -> None:
         """Wait for what is missing; refuse the version where it has not come for as long as files need to settle."""
@@ -365,18 +387,20 @@ class Model:
         """Stage a version and prove it under a candidate's name."""
         tried = self._memory.tried
         if tried.get(key, 0) >= _TRIES:
-            del tried[key]  # the next process has tries of its own
+            del tried[key]
             self._mirror.write_tried(self.name, tried)
-            self._memory.defects.add(key)
-            self._refuse(request, key, f"this process ended {_TRIES} times while it was tried")
+            reason = f"this process ended {_TRIES} times while it was tried"
+            self._postpone(request.version, key, Passing(reason), for_s=_FATAL_PAUSE_S)
             return
-        tried[key] = tried.get(key, 0) + 1
-        self._mirror.write_tried(self.name, tried)
-        try:
-            self._try_once(request, key, listed)
-        finally:
-            tried.pop(key, None)
+        # Of several that were tried when the process ended one is at fault: they are tried one after the other.
+        with self._shared.suspects if key in tried else nullcontext():
+            tried[key] = tried.get(key, 0) + 1
             self._mirror.write_tried(self.name, tried)
+            try:
+                self._try_once(request, key, listed)
+            finally:
+                tried.pop(key, None)
+                self._mirror.write_tried(self.name, tried)
 
     def _try_once(self, request: Request, key: str, listed: Listed) -> None:
         version = request.version
@@ -400,17 +424,21 @@ class Model:
             self._report(version, "trying")
             with self._offered(target) as candidate:
                 self._load(candidate)
-                prove(self._shared.triton, candidate, golden=golden_of(target, version))
+                golden, limit_s = golden_of(target, version), self._shared.settings.load_timeout_s
+                prove(self._shared.triton, candidate, golden=golden, limit_s=limit_s)
         except Incomplete as exc:
             self._note_incomplete(request, key, listed, exc)
         except Refused as exc:
             self._refuse(request, key, str(exc))
-        except Died as exc:
+        except (Died, TooSlow) as exc:
             deaths = self._memory.deaths
             deaths[key] = deaths.get(key, 0) + 1
-            if deaths[key] < _TRIES:
+            if deaths[key] >= _TRIES:
+                self._refuse(request, key, f"{exc}, {_TRIES} times while it was tried")
+            elif isinstance(exc, TooSlow):  # others need not wait for it again
+                self._postpone(version, key, exc, for_s=self._shared.pause_after(deaths[key]))
+            else:
                 raise
-            self._refuse(request, key, f"{exc}, {_TRIES} times while it was tried")
         except (Passing, OSError, MemoryError) as exc:
             self._postpone(version, key, exc)
         except Exception as exc:
@@ -423,22 +451,28 @@ class Model:
             self._memory.proven[key] = target
             log.info("%s: version %d is good", self.name, version)
 
-    def _postpone(self, version: int, key: str, exc: Exception) -> None:
+    def _postpone(self, version: int, key: str, exc: Exception, *, for_s: float | None = None) -> None:
         """Let the next version take the place of one that fails again and again, and try this one later.
+
+        Args:
+            version: its number.
+            key: its fingerprint.
+            exc: how it failed.
+            for_s: at once, for so long; None: where it has failed often.
 
         Raises:
             Exception: `exc`, where it has not failed so often yet.
         """
         memory = self._memory
         memory.failures[key] = memory.failures.get(key, 0) + 1
-        if memory.failures[key] < _TRIES:
+        if for_s is None and memory.failures[key] < _TRIES:
             raise exc
-        pause = self._shared.pause_after(memory.failures[key])
+        pause = self._shared.pause_after(memory.failures[key]) if for_s is None else for_s
         memory.postponed[key] = (time.monotonic() + pause, _words_of(exc))
         self._failures = 0  # the next one has tries of its own
         self._status.metrics.failures.labels(self.name).inc()
         log.warning(
-            "%s: version %d failed %d times: %s; others serve meanwhile, tried again in %.0f s",
+            "%s: version %d failed (%d): %s; others serve meanwhile, tried again in %.0f s",
             self.name, version, memory.failures[key], _words_of(exc), pause,
         )  # fmt: skip
 
@@ -459,7 +493,7 @@ class Model:
             yield candidate
         finally:
             with suppress(TritonError):
-                self._shared.triton.unload(candidate)
+                self._shared.triton.unload(candidate, limit_s=_UNLOAD_S)
             self._mirror.withdraw(self.name)
 
     def _check_labels(self, request: Request, target: Path) -> None:
@@ -524,6 +558,7 @@ class Model:
         self._memory.proven.clear()
         for key in wanted.values():
             self._memory.failures.pop(key, None)
+        self._changes.clear()
         self._doing.clear()
         for version in sorted(wanted):
             if before.prints.get(version) != wanted[version]:

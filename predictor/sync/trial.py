@@ -5,9 +5,12 @@ finite and fit their dims.
 """
 
 import ast
+import logging
 import math
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +18,35 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.utils import triton_to_np_dtype
 
-from predictor.sync.triton import Triton
-from registry.allowlist import MAX_ELEMENTS
+from predictor.sync.triton import TooSlow, Triton
 from registry.errors import Refused
 from registry.golden import Arrays, read_golden, split_golden
 
+log = logging.getLogger("sync")
+
 Ask = Callable[[Arrays], Arrays]
+
+# A request takes seven times its tensors: one large one at a time fits into the memory of the container.
+_LARGE_BYTES = 4 * 2**20
+_LARGE = threading.Lock()
 
 # Another ONNX Runtime, or a GPU in half precision, gives a little else.
 _RELATIVE, _ABSOLUTE = 0.02, 0.02
 _BOXES_PX, _SCORES = 4.0, 0.05
 _COMPARED = 50  # candidates of a detector, the best ones: further down their order is chance
 _MEANINGFUL = 0.05  # below this score a candidate may be any other
+_LARGEST_INPUTS_BYTES = 128 * 2**20  # made up, at eight bytes an element: a picture of 2,300 x 2,300 in FP32 and less
 _SIZES = (1, 32, 224, 640)  # tried, in this order, for dims that are free
 
 
-def prove(
-    triton: Triton, candidate: str, *, golden: Path | None, version: str = "", queue_s: float | None = None
+def prove(  # noqa: PLR0913 - what, how long, and how it must answer
+    triton: Triton,
+    candidate: str,
+    *,
+    golden: Path | None,
+    version: str = "",
+    queue_s: float | None = None,
+    limit_s: float = math.inf,
 ) -> None:
     """Ask a candidate that is loaded, or a model that serves.
 
@@ -41,15 +56,27 @@ def prove(
         golden: inputs and expected outputs by tensor name, each with its batch dimension.
         version: a certain one, or "" for the newest.
         queue_s: as `Triton.infer` takes it.
+        limit_s: for all that it is asked.
 
     Raises:
         Refused: it does not answer, or not as it must.
+        TooSlow: it did not answer in time.
         TritonError: Triton went away.
     """
     config = triton.config(candidate)
-    ask = partial(triton.infer, candidate, version=version, queue_s=queue_s)
+    end = time.monotonic() + limit_s
+
+    def ask(inputs: Arrays) -> Arrays:
+        left_s = end - time.monotonic()
+        if left_s <= 0:
+            raise TooSlow(f"Triton: no answer to the trial within {limit_s:g} s")
+        size = sum(array.nbytes for array in inputs.values())
+        with _LARGE if size > _LARGE_BYTES else nullcontext():
+            return triton.infer(candidate, inputs, version, queue_s=queue_s, limit_s=left_s)
+
     if golden is None:
-        _check_form(_ask_anything(ask, config), config)
+        if outputs := _ask_anything(ask, config):
+            _check_form(outputs, config)
         return
     inputs, expected = split_golden(read_golden(golden), config)
     outputs = _ask(ask, inputs, most=config.max_batch_size)
@@ -130,25 +157,28 @@ def _ask(ask: Ask, inputs: Arrays, *, most: int) -> Arrays:
 
 
 def _ask_anything(ask: Ask, config: Any) -> Arrays:
-    """Outputs for the first input that the model takes.
+    """Outputs for the first input that the model takes; none where every input is too large to make one up.
 
     Raises:
         Refused: it takes none.
     """
-    refused = Refused(f"got no input of at most {MAX_ELEMENTS} elements that it takes")
+    refused = None
     for inputs in _make_inputs(config):
         try:
             return ask(inputs)
         except Refused as exc:
             refused = exc
-    raise refused
+    if refused:
+        raise refused
+    log.warning("%s: is not tried: its inputs take more than %d MiB", config.name, _LARGEST_INPUTS_BYTES >> 20)
+    return {}
 
 
 def _make_inputs(config: Any) -> Iterator[Mapping[str, NDArray[Any]]]:
     """Inputs of the right form; free dims take the size of the metadata, or one after the other of `_SIZES`."""
     free = any(size < 0 for tensor in config.input for size in tensor.dims)
     for size in _sizes(config) if free else (1,):
-        if all(math.prod(_sized(tensor, size)) <= MAX_ELEMENTS for tensor in config.input):
+        if sum(8 * math.prod(_sized(tensor, size)) for tensor in config.input) <= _LARGEST_INPUTS_BYTES:
             yield {tensor.name: _make_input(tensor, config, size) for tensor in config.input if not tensor.optional}
 
 

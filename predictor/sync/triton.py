@@ -3,6 +3,7 @@
 Over gRPC: a load over HTTP occupies one of the server's connection threads for as long as it takes.
 """
 
+import math
 import re
 from typing import Any
 
@@ -20,13 +21,14 @@ _QUICK_S = 5.0
 _CHANNEL_ARGS = [
     ("grpc.max_send_message_length", -1),
     # Of an answer, all outputs of a trial together: a model may make up any size.
-    ("grpc.max_receive_message_length", 2**28),
+    ("grpc.max_receive_message_length", 2**27),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),
 ]
 # NOT_FOUND: it was loaded a moment ago, so Triton has been started anew.
+_LATE = "StatusCode.DEADLINE_EXCEEDED"
 _AWAY = {"StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}
 # What Triton, ONNX Runtime, CUDA and the kernel say when there is no room now.
 _NO_ROOM = re.compile(
@@ -44,6 +46,10 @@ class Died(TritonError):
 
 class ProcessDied(Died):
     """Triton's process that ran the model ended, or is not healthy; Triton itself lives."""
+
+
+class TooSlow(TritonError):
+    """A load, or an answer to a trial, that did not come in time: one may wait for it for ever."""
 
 
 class Triton:
@@ -93,21 +99,29 @@ class Triton:
 
         Raises:
             Refused: Triton does not take it.
+            TooSlow: it was not loaded in time.
             TritonError: Triton went away, or has no room now.
         """
         try:
             self._client.load_model(model, headers=self._headers, client_timeout=self._load_timeout_s)
         except InferenceServerException as exc:
+            if exc.status() == _LATE:
+                raise TooSlow(f"Triton: not loaded within {self._load_timeout_s:g} s") from exc
             raise _translate(exc) from exc
 
-    def unload(self, model: str) -> None:
+    def unload(self, model: str, *, limit_s: float = math.inf) -> None:
         """Let a model go, once it has answered what it accepted; nothing where Triton has none.
 
+        Args:
+            model: its name.
+            limit_s: how long to wait; at most as long as a load may take.
+
         Raises:
-            TritonError: Triton went away.
+            TritonError: Triton went away, or was not done in time.
         """
+        limit_s = min(limit_s, self._load_timeout_s)
         try:
-            self._client.unload_model(model, headers=self._headers, client_timeout=self._load_timeout_s)
+            self._client.unload_model(model, headers=self._headers, client_timeout=limit_s)
         except InferenceServerException as exc:
             error = _translate(exc)
             if isinstance(error, TritonError):
@@ -125,7 +139,13 @@ class Triton:
             raise _translate(exc) from exc
 
     def infer(
-        self, model: str, arrays: Arrays, version: str = "", *, queue_s: float | None = None
+        self,
+        model: str,
+        arrays: Arrays,
+        version: str = "",
+        *,
+        queue_s: float | None = None,
+        limit_s: float = math.inf,
     ) -> dict[str, NDArray[Any]]:
         """All outputs of a model.
 
@@ -134,10 +154,12 @@ class Triton:
             arrays: every input, with its batch dimension.
             version: a certain one, or "" for the newest.
             queue_s: longest in Triton's queue, where the model's config allows that to be said.
+            limit_s: for the answer; at most as long as a load may take.
 
         Raises:
             Refused, TritonError: as in `load`.
         """
+        limit_s = min(limit_s, self._load_timeout_s)
         timeout_us = None if queue_s is None else int(queue_s * 1_000_000)
         inputs = []
         for name, array in arrays.items():
@@ -145,8 +167,10 @@ class Triton:
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             inputs.append(tensor)
         try:
-            result = self._client.infer(model, inputs, version, timeout=timeout_us, client_timeout=self._load_timeout_s)
+            result = self._client.infer(model, inputs, version, timeout=timeout_us, client_timeout=limit_s)
         except InferenceServerException as exc:
+            if exc.status() == _LATE and "Deadline Exceeded" in (exc.message() or ""):
+                raise TooSlow(f"Triton: no answer within {limit_s:.0f} s") from exc
             raise _translate(exc) from exc
         names = [output.name for output in result.get_response().outputs]
         return {name: result.as_numpy(name) for name in names}

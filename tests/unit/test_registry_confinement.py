@@ -65,13 +65,17 @@ def test_starter_that_ends_is_started_again() -> None:
 def test_many_at_once_leave_nothing_behind() -> None:
     confined(judged.answer, 0)
     process = psutil.Process()
-    before = process.num_fds(), process.num_threads(), len(process.children(recursive=True))
+    before = left_by(process)
     with ThreadPoolExecutor(8) as threads:
         assert [result["got"] for result in threads.map(partial(confined, judged.answer), range(200))] == [*range(200)]
     deadline = time.monotonic() + PATIENCE_S
-    while (process.num_fds(), process.num_threads(), len(process.children(recursive=True))) != before:
+    while any(now > then for now, then in zip(left_by(process), before, strict=True)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def left_by(process: psutil.Process) -> tuple[int, int, int]:
+    return process.num_fds(), process.num_threads(), len(process.children(recursive=True))
 
 
 def test_folder_that_vanishes_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ def test_what_could_not_be_judged_is_tried_by_the_next_process(tmp_path: Path) -
 def work_on(folder: Path) -> None:
     with listed_model(folder, Fatal) as (model, status):
         model.work()
-        assert states(status)["2"] == ("refused", "this process ended 3 times while it was tried")
+        assert states(status)["2"] == ("available", "this process ended 3 times while it was tried; tried again later")
         assert staged(folder) == {"1"}, "it went on to the one before"
 
 
@@ -139,8 +140,37 @@ def test_version_that_ends_the_process_again_and_again_keeps_out_no_other(tmp_pa
         process.start()
         process.join()
         statuses.append(process.exitcode)
-    # Refused by the fourth; the fifth has tries of its own.
+    # Left alone by the fourth; the fifth has tries of its own.
     assert statuses == [-signal.SIGKILL] * 3 + [0, -signal.SIGKILL]
+
+
+def test_version_that_others_go_on_writing_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = tmp_path / "repository"
+    with listed_model(tmp_path, RuntimeError()) as (model, _):
+        shutil.rmtree(repository / "rows")
+        (repository / "rows" / "1").mkdir(parents=True)
+        (repository / "rows" / "1" / "model.onnx").write_bytes(b"more and more")
+        folders = read_layout(FolderStorage(repository).list())[0]
+        model.listed = Listed(folders["rows"], time.monotonic(), datetime.now(UTC))
+        model.work()
+        assert (model.is_settled, model.fails) == (False, False)
+        now_s = time.monotonic() + 3 * 10 + 31
+        monkeypatch.setattr("predictor.sync.model.time", SimpleNamespace(monotonic=lambda: now_s))
+        assert (model.is_settled, model.fails) == (False, True)
+
+
+def test_version_that_changes_again_and_again_has_to_settle(tmp_path: Path) -> None:
+    with listed_model(tmp_path, OSError(5, "Input/output error")) as (model, status):
+        for number in range(5):
+            path = tmp_path / "repository" / "rows" / "2" / "parity.json"
+            path.write_bytes(path.read_bytes() + b" ")
+            folders = read_layout(FolderStorage(tmp_path / "repository").list())[0]
+            model.listed = Listed(folders["rows"], time.monotonic(), datetime.now(UTC))
+            model.work()
+            said = states(status)["2"]
+            assert said[0] == ("available" if number < 3 else "incomplete")
+        assert said[1] == "changed 3 times or more: waits 10 s for more files"
+        assert staged(tmp_path) == {"1"}, "it went on to the one before"
 
 
 def test_postponed_version_is_no_work_while_the_config_is_broken(
