@@ -47,7 +47,7 @@ def judge_repository(root: Path, *, profile: str, plans: bool) -> Iterator[Verdi
     """
     storage = FolderStorage(root, hidden=True)
     try:
-        objects = storage.list()
+        objects = list(storage.walk())
     except StorageError as exc:
         raise StartError(str(exc)) from exc
     hidden = {item.key for item in objects if any(part.startswith(".") for part in item.key.split("/")[:-1])}
@@ -85,9 +85,9 @@ def _judge_version(folder: Path, own: bytes, terms: Terms) -> str | None:
         texts = Texts(texts.own, model=own)
         _check_digests(folder, texts, terms)
         judge_version(folder, texts, terms)
-        # Without a config of the model's, Triton takes what it finds.
-        if not own and not terms.plans and any(folder.glob("*.plan")):
-            raise Refused("a plan is code, and there is no config.pbtxt that names another file; PREDICTOR_PLANS=true")
+        # Triton may take what it finds where the model's config leaves that open, or a profile's is asked for.
+        if not terms.plans and (found := sorted(path.name for path in folder.glob("*.plan"))):
+            raise Refused(f"{found[0]}: a plan is code, expected none, or PREDICTOR_PLANS=true")
     except (Refused, Incomplete, OSError) as exc:
         return str(exc)
     return None

@@ -17,11 +17,11 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from registry.errors import Refused
 
-MAX_ENTRIES = 1024  # of a list or a map: the longest that is known in the field, bindings of a large graph, is a tenth
+MAX_ENTRIES = 8192  # of a list or a map: a table with an input for each column has thousands
 MAX_NAME = 512  # characters of a tensor's name: exporters write paths of modules
 MAX_TENSOR_DIMS = 16  # NumPy's and Triton's clients take 32
 MAX_ELEMENTS = 2**26  # of a tensor: a picture of 4,700 x 4,700 in FP32, 256 MiB; the trial holds one twice
-MAX_BATCH_ELEMENTS = 2**28  # of a batch that OpenVINO makes room for when it loads: 1 GiB in FP32
+MAX_BATCH_ELEMENTS = 2**29  # of a batch that OpenVINO makes room for when it loads: 64 pictures of 1280 x 1280, 2 GiB
 MAX_SIDE_PX = 8192  # of `imgsz`: twice what the largest aerial models take
 MAX_STRIDE = 1024  # of a grid: detectors have 8 to 128
 MAX_CHANNELS = 64  # of a picture: satellites have 13
@@ -29,6 +29,7 @@ MAX_LABELS = 100_000  # ImageNet-21k has 21,843
 MAX_LABEL = 1000  # characters of a label or of a feature's name
 MAX_DELAY_US = 60_000_000  # that a request may wait for others to join it: a minute is longer than any client waits
 MAX_INSTANCES = 64  # each is a process or a stream with its own copy of what it works on
+MAX_THREADS = 1024  # of all instances: what the largest machines have
 MAX_WARMUP_RUNS = 1000
 MAX_WARMUP_ELEMENTS = 100_000_000  # of all runs together: 20 pictures of 1280 x 1280
 
@@ -108,6 +109,7 @@ _QUEUE_POLICY: _Table = {
     **_each(_ANY, "default_timeout_microseconds", "allow_timeout_override", "max_queue_size"),
     "timeout_action": _enum(pb.ModelQueuePolicy.TimeoutAction),
 }
+_THREADS = ("intra_op_thread_count", "inter_op_thread_count", "INFERENCE_NUM_THREADS", "COMPILATION_NUM_THREADS")
 _GRAPH: _Table = {"batch_size": _BATCH, "input": _Map(_NAME, {"dim": _DIM})}
 # ONNX Runtime's CUDA takes addresses of functions too. Of its TensorRT, whatever reads or writes a file is left out:
 # calibration tables, plugin libraries, dumps; engines may be kept in one folder.
@@ -269,6 +271,12 @@ def _check_sums(config: ModelConfig) -> None:
     instances = sum(max(group.count, 1) * max(len(group.gpus), 1) for group in config.instance_group)
     if instances > MAX_INSTANCES:
         raise Refused(f"instance_group: got {instances} instances, expected at most {MAX_INSTANCES}")
+    threads = 1
+    for name in _THREADS:
+        if name in config.parameters:
+            threads = max(threads, int(config.parameters[name].string_value or 1))
+    if max(instances, 1) * threads > MAX_THREADS:
+        raise Refused(f"instance_group: got {instances} instances of {threads} threads, expected {MAX_THREADS} in all")
     _check_warmup(config)
     _check_tensors(config)
     _check_metadata(config)
@@ -316,33 +324,36 @@ def _check_metadata(config: ModelConfig) -> None:
         metadata = None
     if not isinstance(metadata, dict):
         raise Refused(f"parameters.metadata: got {_shorten(text)}, expected a Python dict")
-    imgsz = metadata.get("imgsz", 1)
-    sides = imgsz if isinstance(imgsz, list | tuple) else [imgsz, imgsz]
-    channels = metadata.get("channels", 1)
-    _check_numbers("imgsz", [*sides], MAX_SIDE_PX)
-    _check_numbers("channels", [channels], MAX_CHANNELS)
-    _check_numbers("stride", [metadata.get("stride", 1)], MAX_STRIDE)
-    if _multiply((*sides, channels), most=MAX_ELEMENTS) > MAX_ELEMENTS:
+    given = {key: value for key, value in metadata.items() if value is not None}
+    imgsz = given.get("imgsz", 1)
+    sides = _read_numbers("imgsz", imgsz if isinstance(imgsz, list | tuple) else [imgsz, imgsz], MAX_SIDE_PX)
+    channels = _read_numbers("channels", [given.get("channels", 1)], MAX_CHANNELS)
+    _read_numbers("stride", [given.get("stride", 1)], MAX_STRIDE)
+    if _multiply((*sides, *channels), most=MAX_ELEMENTS) > MAX_ELEMENTS:
         raise Refused(f"parameters.metadata: imgsz: got {_shorten(imgsz)}, expected at most {MAX_ELEMENTS} elements")
     for key in ("names", "features"):
-        words = metadata.get(key, ())
+        words = given.get(key, ())
         words = list(words.values()) if isinstance(words, dict) else words
         if not isinstance(words, list | tuple):
             raise Refused(f"parameters.metadata: {key}: got {_shorten(words)}, expected a dict or a list")
         if len(words) > MAX_LABELS:
             raise Refused(f"parameters.metadata: {key}: got {len(words)}, expected at most {MAX_LABELS}")
-        if long := next((word for word in words if not isinstance(word, str) or len(word) > MAX_LABEL), None):
-            raise Refused(
-                f"parameters.metadata: {key}: got {_shorten(long)}, expected texts of at most {MAX_LABEL} characters"
-            )
+        for word in words:
+            if not isinstance(word, str) or len(word) > MAX_LABEL:
+                expected = f"texts of at most {MAX_LABEL} characters"
+                raise Refused(f"parameters.metadata: {key}: got {_shorten(word)}, expected {expected}")
 
 
-def _check_numbers(key: str, numbers: list[Any], most: int) -> None:
+def _read_numbers(key: str, numbers: Iterable[Any], most: int) -> list[int]:
+    read = []
     for number in numbers:
-        if not isinstance(number, int) or not 1 <= number <= most:
+        is_whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
+        if not is_whole or not 1 <= number <= most:
             raise Refused(
                 f"parameters.metadata: {key}: got {_shorten(number)}, expected a whole number from 1 to {most}"
             )
+        read.append(int(number))
+    return read
 
 
 def _multiply(factors: Iterable[int], *, most: int) -> int:

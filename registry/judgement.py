@@ -186,6 +186,7 @@ def _compose(texts: Texts, terms: Terms) -> ModelConfig | None:
         name, text = f"configs/{name}", texts.shared
     if text is not None and terms.profile != DEFAULT_PROFILE:
         own = configs.merge_variant(_read_config(text, name), own)
+        configs.check(own, where=f"{name} over {CONFIG}")
         own.parameters["profile"].string_value = terms.profile
     configs.check_formats(own, plans=terms.plans)
     return own

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from registry.errors import Refused
+
 SCHEMA_FILE = Path(__file__).resolve().parents[1] / "model_repository" / "manifest.schema.json"
 SCHEMA: Mapping[str, Any] = json.loads(SCHEMA_FILE.read_bytes())
 
@@ -25,7 +27,9 @@ TEXT_BYTES = 2**20  # of a config.pbtxt or manifest.json
 MAX_MODELS = 512
 MAX_VERSIONS = 1000  # of a model; prune keeps far fewer
 MAX_FILES = 1000  # of a version, or of a model beside its versions; weights of the largest models are in hundreds
-MAX_OBJECTS = 200_000  # listed every few seconds, and held in memory: 100 MB
+MAX_FOLDER_OBJECTS = 20_000  # of a model, in all: 10 MB of memory
+MAX_OBJECTS = 2_000_000  # walked at each listing: S3 takes minutes for them
+_STRANGE_SHOWN = 1000  # keys that belong nowhere; the others are counted
 _LARGEST_VERSION = 2**63 - 1  # Triton's
 _DIGITS = len(str(_LARGEST_VERSION))
 
@@ -69,6 +73,58 @@ class ModelFolder:
 
     shared: dict[str, Object] = field(default_factory=dict)
     versions: dict[int, dict[str, Object]] = field(default_factory=dict)
+
+
+@dataclass
+class Listing:
+    """What was listed of a repository, and what of it is too much.
+
+    Attributes:
+        objects: those that are kept.
+        newest: when the last of all was written; None: there is none.
+        overfull: folders with too many objects, of which none is kept.
+        left_out: how many objects that belong nowhere are not kept.
+    """
+
+    objects: list[Object] = field(default_factory=list)
+    newest: datetime | None = None
+    overfull: set[str] = field(default_factory=set)
+    left_out: int = 0
+
+
+def gather(objects: Iterable[Object], *, known: Collection[str]) -> Listing:
+    """Take what is listed, in bounded memory: what one folder has too much of is no other's loss.
+
+    Args:
+        objects: as they come.
+        known: models that serve, whose folders are kept however many there are.
+
+    Raises:
+        Refused: it is no model repository.
+    """
+    listing, strange = Listing(), 0
+    folders: dict[str, list[Object]] = {}
+    for number, item in enumerate(objects):
+        if number >= MAX_OBJECTS:
+            raise Refused(f"got more than {MAX_OBJECTS} objects, expected a model repository; next: give it a prefix")
+        listing.newest = max(listing.newest or item.modified, item.modified)
+        name, _, rest = item.key.partition("/")
+        kept = folders.get(name)
+        if kept is None and rest and is_model_name(name) and (name in known or len(folders) < 2 * MAX_MODELS):
+            kept = folders[name] = []
+        if kept is None:
+            strange += 1
+            if strange <= _STRANGE_SHOWN:
+                listing.objects.append(item)
+        elif name not in listing.overfull:
+            kept.append(item)
+            if len(kept) > MAX_FOLDER_OBJECTS:
+                listing.overfull.add(name)
+                kept.clear()
+    listing.left_out = max(strange - _STRANGE_SHOWN, 0)
+    for kept in folders.values():
+        listing.objects += kept
+    return listing
 
 
 def read_layout(objects: Iterable[Object]) -> tuple[dict[str, ModelFolder], dict[str, str]]:

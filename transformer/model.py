@@ -95,7 +95,7 @@ def describe(config: Any, *, version: str) -> Model:
     Raises:
         ModelConfigError: `parameters.metadata` says something impossible.
     """
-    metadata = _metadata(config)
+    metadata = {key: value for key, value in _metadata(config).items() if value is not None}
     task = metadata.get("task")
     if metadata:
         if task not in TASKS:
@@ -167,12 +167,18 @@ def _names(config: Any, names: Any) -> dict[int, str]:
     if not isinstance(names, dict | list | tuple) or len(names) > MAX_LABELS:
         got = f"{len(names)} names" if isinstance(names, dict | list | tuple) else repr(names)[:80]
         raise ModelConfigError(f"{config.name}: names in parameters.metadata: got {got}, expected {MAX_LABELS} at most")
-    return dict(names) if isinstance(names, dict) else dict(enumerate(names))
+    numbered = dict(names) if isinstance(names, dict) else dict(enumerate(names))
+    for number, name in numbered.items():
+        if not isinstance(number, int) or not isinstance(name, str):
+            got = f"{number!r:.80}: {name!r:.80}"
+            raise ModelConfigError(f"{config.name}: names in parameters.metadata: got {got}, expected a text by number")
+    return numbered
 
 
 def _whole(config: Any, key: str, number: Any, most: int) -> int:
-    if not isinstance(number, int) or not 1 <= number <= most:
+    is_whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
+    if not is_whole or not 1 <= number <= most:
         raise ModelConfigError(
             f"{config.name}: {key} in parameters.metadata: got {number!r:.80}, expected a whole number from 1 to {most}"
         )
-    return number
+    return int(number)

@@ -15,6 +15,8 @@ from registry.judgement import Terms, Texts, complete_version, judge_texts
 from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, MODEL_SUFFIXES, TEXT_BYTES, ModelFolder, Object
 from registry.manifest import Entry
 
+_WEIGHTS = (".onnx", ".data", ".bin", ".weights")
+
 Reserve = Callable[[int], AbstractContextManager[None]]
 
 
@@ -130,7 +132,7 @@ def _stage(storage: Storage, request: Request, target: Path, reserve: Reserve, c
 
 def _engines_prefix(request: Request, digests: Mapping[str, str]) -> str:
     """Another one for each model, and whenever what engines are built from is another."""
-    lines = [f"{name}\0{digest}" for name, digest in sorted(digests.items()) if name.endswith((".onnx", ".data"))]
+    lines = [f"{name}\0{digest}" for name, digest in sorted(digests.items()) if name.endswith(_WEIGHTS)]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return f"{request.model}-{digest[:16]}"
 

@@ -11,7 +11,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -23,7 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from predictor.sync.errors import StorageError
 from registry.errors import Refused
-from registry.layout import MAX_OBJECTS, Object
+from registry.layout import Object
 
 _CHUNK_BYTES = 1 << 20
 _CLIENT = botocore.config.Config(
@@ -44,7 +43,7 @@ class Storage(Protocol):
 
     url: str
 
-    def list(self) -> list[Object]:
+    def walk(self) -> Iterator[Object]:
         """Every file; all of them or an error.
 
         Raises:
@@ -141,18 +140,14 @@ class S3Storage:
             self._made = boto3.session.Session().client("s3", config=_CLIENT)
         return self._made
 
-    def list(self) -> list[Object]:
+    def walk(self) -> Iterator[Object]:
         """Every object below the prefix, in pages of a thousand."""
-        objects = []
         with _translated(self.url):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
             for page in pages:
-                objects += [
-                    Object(entry["Key"][len(self._prefix) :], entry["Size"], entry["ETag"], entry["LastModified"])
-                    for entry in page.get("Contents", ())
-                ]
-                _check_number(objects, self.url)
-        return objects
+                for entry in page.get("Contents", ()):
+                    key = entry["Key"][len(self._prefix) :]
+                    yield Object(key, entry["Size"], entry["ETag"], entry["LastModified"])
 
     @contextmanager
     def open(self, source: Object) -> Iterator[Any]:
@@ -172,16 +167,14 @@ class FolderStorage:
         self._root = root
         self._hidden = hidden
 
-    def list(self) -> list[Object]:
+    def walk(self) -> Iterator[Object]:
         """Every file; hidden folders, where files are written before they are renamed in, only where asked for."""
         if not self._root.is_dir():
             raise StorageError(f"{self._root} is no folder")
         try:
-            objects = list(islice(self._walk(self._root, ""), MAX_OBJECTS + 1))
+            yield from self._walk(self._root, "")
         except OSError as exc:
             raise StorageError(f"{exc.filename}: {exc.strerror}") from exc
-        _check_number(objects, self.url)
-        return objects
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[Object]:
         with os.scandir(folder) as entries:
@@ -222,13 +215,6 @@ def _describe(key: str, status: os.stat_result) -> Object:
         datetime.fromtimestamp(status.st_mtime, UTC),
         stat.S_ISLNK(status.st_mode),
     )
-
-
-def _check_number(objects: list[Object], url: str) -> None:
-    if len(objects) > MAX_OBJECTS:
-        raise StorageError(
-            f"{url}: got more than {MAX_OBJECTS} files, expected a model repository; next: give it a prefix of its own"
-        )
 
 
 @contextmanager

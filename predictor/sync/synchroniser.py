@@ -15,7 +15,8 @@ from predictor.sync.errors import StorageError, TritonError
 from predictor.sync.mirror import CANDIDATE
 from predictor.sync.model import Listed, Model, Shared
 from predictor.sync.status import now
-from registry.layout import Object, limit_models, read_layout
+from registry.errors import Refused
+from registry.layout import MAX_FOLDER_OBJECTS, Listing, gather, limit_models, read_layout
 
 log = logging.getLogger("sync")
 
@@ -37,7 +38,7 @@ class Synchroniser:
         self._failed_requests: dict[str, int] = {}  # of requests, by model, as Triton counts them
         self._counts_failures = True
         self._first: set[str] | None = None  # models of the first listing
-        self._listing: Future[list[Object]] | None = None
+        self._listing: Future[Listing] | None = None
         self._listing_began = 0.0
         self._listing_since = ""
         self._next_listing = 0.0
@@ -124,20 +125,27 @@ class Synchroniser:
         if self._listing is None:
             if time.monotonic() >= self._listing_due():
                 self._listing_began, self._listing_since = time.monotonic(), now()
-                self._listing = lister.submit(self._storage.list)
+                known = {name for name, model in self._models.items() if model.serving}
+                self._listing = lister.submit(self._list, known)
                 self._listing.add_done_callback(lambda _: self._wake.set())
             return
         if not self._listing.done():
             return
         listing, self._listing = self._listing, None
         try:
-            objects = listing.result()
-            if not objects and any(model.serving for model in self._models.values()):
+            found = listing.result()
+            if not found.objects and any(model.serving for model in self._models.values()):
                 raise StorageError(f"{self._storage.url}: the listing is empty while models serve: taken for a mistake")
         except StorageError as exc:
             self._note_failed_listing(exc)
             return
-        self._note_listing(objects)
+        self._note_listing(found)
+
+    def _list(self, known: set[str]) -> Listing:
+        try:
+            return gather(self._storage.walk(), known=known)
+        except Refused as exc:
+            raise StorageError(f"{self._storage.url}: {exc}") from exc
 
     def _listing_due(self) -> float:
         """When the next listing begins: after the interval, or sooner where files have had time to settle."""
@@ -158,7 +166,7 @@ class Synchroniser:
         self._status.metrics.listings.labels("failed").inc()
         log.warning("%s; what serves goes on serving; next try in %.0f s", error, pause)
 
-    def _note_listing(self, objects: list[Object]) -> None:
+    def _note_listing(self, found: Listing) -> None:
         if self._listing_failures:
             log.info("%s can be listed again", self._storage.url)
         self._listing_failures = 0
@@ -166,12 +174,15 @@ class Synchroniser:
         self._status.set(listing={"ok": True, "at": now(), "failing_since": None, "error": None})
         self._status.metrics.listings.labels("ok").inc()
         self._status.metrics.listed.set_to_current_time()
-        folders, ignored = read_layout(objects)
+        folders, ignored = read_layout(found.objects)
         too_many = limit_models(folders, self._models.keys())
-        self._warn(ignored | too_many)
-        newest = max((item.modified for item in objects), default=datetime.now(UTC))
+        reason = f"got more than {MAX_FOLDER_OBJECTS} objects, expected fewer; what serves of it goes on serving"
+        overfull = {f"{name}/": reason for name in found.overfull}
+        rest = {"...": f"{found.left_out} more that belong nowhere"} if found.left_out else {}
+        self._warn(ignored | too_many | overfull | rest)
+        newest = found.newest or datetime.now(UTC)
         folders = {name: folder for name, folder in folders.items() if name not in too_many}
-        for name in self._models.keys() | folders.keys():
+        for name in (self._models.keys() | folders.keys()) - found.overfull:
             model = self._models.get(name) or Model(name, self._shared)
             self._models[name] = model
             model.listed = Listed(folders.get(name), self._listing_began, newest)
@@ -179,6 +190,8 @@ class Synchroniser:
             self._first = {name for name, folder in folders.items() if folder.versions}
 
     def _warn(self, ignored: Mapping[str, str]) -> None:
+        # A folder's may be no UTF-8, which /status is.
+        ignored = {key.encode("utf-8", "backslashreplace").decode(): reason for key, reason in ignored.items()}
         for key in ignored.keys() - self._ignored.keys():
             log.warning("ignored: %s: %s", repr(key)[:200], ignored[key][:200])
         self._ignored = ignored

@@ -70,6 +70,11 @@ def plan_without_config(repository: Path) -> None:
     (folder / "model.onnx").write_bytes(build_identity())
 
 
+def plan_beside_a_config_that_names_no_backend(repository: Path) -> None:
+    plan_without_config(repository)
+    (repository / "plan" / "config.pbtxt").write_text("max_batch_size: 4")
+
+
 def plan(repository: Path) -> None:
     plan_without_config(repository)
     (repository / "plan" / "config.pbtxt").write_text('backend: "tensorrt"')
@@ -88,6 +93,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "golden": (broken_golden, "rows/1", "golden.npz: cannot be read"),
     "plan": (plan, "plan/config.pbtxt", "a plan is code"),
     "plan-without-config": (plan_without_config, "plan/1", "a plan is code"),
+    "plan-without-backend": (plan_beside_a_config_that_names_no_backend, "plan/1", "a plan is code"),
 }
 
 

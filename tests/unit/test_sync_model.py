@@ -77,7 +77,7 @@ def listed_model(folder: Path, fault: Exception | type[Fatal]) -> Iterator[tuple
     shared = Shared(settings, storage=storage, triton=triton, mirror=mirror, status=status)
     shared.triton_up.set()
     model = Model("rows", shared)
-    objects = storage.list()
+    objects = list(storage.walk())
     folders, _ = read_layout(objects)
     model.listed = Listed(folders["rows"], 0.0, datetime.now(UTC))
     yield model, status
@@ -150,7 +150,7 @@ def test_version_that_others_go_on_writing_holds_up_nobody(tmp_path: Path, monke
         shutil.rmtree(repository / "rows")
         (repository / "rows" / "1").mkdir(parents=True)
         (repository / "rows" / "1" / "model.onnx").write_bytes(b"more and more")
-        folders = read_layout(FolderStorage(repository).list())[0]
+        folders = read_layout(list(FolderStorage(repository).walk()))[0]
         model.listed = Listed(folders["rows"], time.monotonic(), datetime.now(UTC))
         model.work()
         assert (model.is_settled, model.fails) == (False, False)
@@ -164,7 +164,7 @@ def test_version_that_changes_again_and_again_has_to_settle(tmp_path: Path) -> N
         for number in range(5):
             path = tmp_path / "repository" / "rows" / "2" / "parity.json"
             path.write_bytes(path.read_bytes() + b" ")
-            folders = read_layout(FolderStorage(tmp_path / "repository").list())[0]
+            folders = read_layout(list(FolderStorage(tmp_path / "repository").walk()))[0]
             model.listed = Listed(folders["rows"], time.monotonic(), datetime.now(UTC))
             model.work()
             said = states(status)["2"]
@@ -180,7 +180,7 @@ def test_postponed_version_is_no_work_while_the_config_is_broken(
         for _ in range(6):  # and the one before fails, for nothing listens where it would be loaded
             model.work()
         (tmp_path / "repository" / "rows" / "config.pbtxt").write_text("version_policy {")
-        folders, _ = read_layout(FolderStorage(tmp_path / "repository").list())
+        folders, _ = read_layout(list(FolderStorage(tmp_path / "repository").walk()))
         model.listed = Listed(folders["rows"], 1.0, datetime.now(UTC))
         assert model.needs_work()
         now_s = time.monotonic() + 600
@@ -222,7 +222,9 @@ def test_equal_content_under_two_numbers_is_two_versions(tmp_path: Path) -> None
         version = repository / "rows" / str(number)
         version.mkdir(parents=True)
         (version / "model.onnx").write_bytes(b"the same")
-    objects = [replace(item, etag="the same") for item in FolderStorage(repository).list()]  # as S3 has it: an MD5
+    objects = [
+        replace(item, etag="the same") for item in list(FolderStorage(repository).walk())
+    ]  # as S3 has it: an MD5
     folders, _ = read_layout(objects)
     requests = [Request("rows", number, folders["rows"], None, profile="fp32", cpus=2) for number in (1, 2)]
     assert len({fingerprint(request) for request in requests}) == 2

@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from predictor.errors import StartError
-from predictor.sync import storage
 from predictor.sync.errors import Passing, StorageError
 from predictor.sync.mirror import Mirror
 from predictor.sync.plan import choose
@@ -24,7 +23,7 @@ from registry import layout
 from registry.config import Policy
 from registry.errors import Refused
 from registry.golden import read_golden
-from registry.layout import Object, limit_models, read_layout, refuse_file
+from registry.layout import Object, gather, limit_models, read_layout, refuse_file
 from registry.onnx_file import MESSAGES_IN, read_facts
 from registry.warmup import add_warmup
 from tests.support.models import build_identity
@@ -66,12 +65,24 @@ def test_models_that_are_known_stay_where_there_are_too_many(monkeypatch: pytest
     assert limit_models(models, {"a", "b"}) == {"z": "got 3 models, expected at most 2"}
 
 
-def test_listing_of_anything_but_a_repository_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "MAX_OBJECTS", 3)
-    for number in range(4):
-        (tmp_path / f"{number}.txt").touch()
-    with pytest.raises(StorageError, match="got more than 3 files, expected a model repository"):
-        FolderStorage(tmp_path).list()
+def test_listing_keeps_what_is_no_folder_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MAX_FOLDER_OBJECTS", 3)
+    monkeypatch.setattr(layout, "_STRANGE_SHOWN", 2)
+    monkeypatch.setattr(layout, "MAX_MODELS", 2)
+    junk = [f"junk/{number}" for number in range(5)]
+    nowhere = ["UPPER/1", "_/1", "root.txt", "9/1"]
+    others = [f"m{number}/1/model.onnx" for number in range(6)]
+    found = gather(listing(*junk, *nowhere, *others, "zebra/1/model.onnx"), known={"zebra"})
+    # Four folders that are not known, junk one of them.
+    kept = ["UPPER/1", "_/1", "m0/1/model.onnx", "m1/1/model.onnx", "m2/1/model.onnx", "zebra/1/model.onnx"]
+    assert [item.key for item in found.objects] == kept
+    assert (found.overfull, found.left_out, found.newest) == ({"junk"}, 5, NOW)
+
+
+def test_listing_of_anything_but_a_repository_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MAX_OBJECTS", 3)
+    with pytest.raises(Refused, match="got more than 3 objects, expected a model repository"):
+        gather(listing("1", "2", "3", "4"), known=set())
 
 
 def test_mirror_keeps_to_its_limit(tmp_path: Path) -> None:
@@ -176,7 +187,7 @@ def test_folder_is_listed_without_following_links(tmp_path: Path) -> None:
     (root / "a" / "1" / "model.onnx").write_bytes(b"12")
     (root / "a" / "1" / "linked.onnx").symlink_to(tmp_path / "outside" / "secret")
     (root / "b").symlink_to(tmp_path / "outside")
-    objects = {item.key: item for item in FolderStorage(root).list()}
+    objects = {item.key: item for item in list(FolderStorage(root).walk())}
     assert objects.keys() == {"a/1/model.onnx", "a/1/linked.onnx", "b"}
     models, ignored = read_layout(objects.values())
     assert set(models["a"].versions[1]) == {"model.onnx"}
@@ -187,7 +198,7 @@ def test_file_that_changes_or_becomes_a_link_is_not_read(tmp_path: Path) -> None
     path = tmp_path / "a"
     path.write_bytes(b"12")
     storage = FolderStorage(tmp_path)
-    (item,) = storage.list()
+    (item,) = list(storage.walk())
     assert read(storage, item, limit=10) == b"12"
     path.write_bytes(b"13")
     os.utime(path, ns=(1, 1))

@@ -26,7 +26,7 @@ def staged(folder: Path, config: str, *, plans: bool = False, **files: bytes) ->
         (version / name.replace("_", ".")).write_bytes(content)
     (version.parent / "config.pbtxt").write_text(config)
     storage = FolderStorage(repository)
-    models, ignored = read_layout(storage.list())
+    models, ignored = read_layout(list(storage.walk()))
     assert not ignored
     own = configs.parse(config.encode(), where="config.pbtxt")
     request = Request("some", 1, models["some"], own, profile="fp32", cpus=2, plans=plans)
