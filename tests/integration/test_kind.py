@@ -94,7 +94,9 @@ def test_no_cluster_is_said(tmp_path: Path) -> None:
 def test_the_questions_to_the_cluster_find_a_good_stack_good(tmp_path: Path) -> None:
     with start_s3(tmp_path / "s3.log") as s3:
         s3.upload(ROOT / "model_repository" / "digit-finder", "nereid/digit-finder")
+        # The gateway of a cluster passes the host on to a server that takes every one.
         variables = s3.environment() | {"POLL_S": "0.5", "SETTLE_S": "0.5"}
+        variables |= {"TRANSFORMER_HOSTS": "nereid-nereid.example.com"}
         with start_stack("s3://models/nereid", tmp_path / "log", variables=variables) as stack:
             tools = Path(make_programs(tmp_path))
             log = tmp_path / "kubectl.log"

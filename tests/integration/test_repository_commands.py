@@ -263,7 +263,7 @@ def test_publishers_at_once_take_numbers_of_their_own(storage: Storage, local: P
 def test_interrupted_publish_leaves_nothing(storage: Storage, local: Path) -> None:
     publish_again(storage, local)
     folder = publish(local, version())
-    os.truncate(folder / "parity.json", size := 400_000_000)
+    os.truncate(folder / "parity.json", size := 1_500_000_000)
     manifest = json.loads((folder / "manifest.json").read_bytes())
     manifest["files"]["parity.json"] = {"sha256": digest(folder / "parity.json"), "size_bytes": size}
     (folder / "manifest.json").write_text(json.dumps(manifest))

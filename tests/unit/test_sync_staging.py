@@ -1,15 +1,22 @@
 """A version is staged where all of it is there and nothing of it reaches beyond it."""
 
+import io
+import warnings
+import zipfile
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 from predictor.sync.staging import Request, stage
 from predictor.sync.storage import FolderStorage
 from registry import config as configs
 from registry.errors import Incomplete, Refused
+from registry.golden import read_golden
 from registry.layout import read_layout
 from tests.support.models import build_identity
 
@@ -17,7 +24,7 @@ ONNX = 'backend: "onnxruntime"'
 PLANS = 'backend: "tensorrt" cc_model_filenames { key: "9.0" value: "model.cc90.plan" }'
 
 
-def staged(folder: Path, config: str, *, plans: bool = False, **files: bytes) -> Path:
+def staged(folder: Path, config: str, *, plans: bool = False, profile: str = "fp32", **files: bytes) -> Path:
     """Stage version 1 of a repository with this config of the model and these files, and return its folder."""
     repository = folder / "repository"
     version = repository / "some" / "1"
@@ -29,7 +36,7 @@ def staged(folder: Path, config: str, *, plans: bool = False, **files: bytes) ->
     models, ignored = read_layout(list(storage.walk()))
     assert not ignored
     own = configs.parse(config.encode(), where="config.pbtxt")
-    request = Request("some", 1, models["some"], own, profile="fp32", cpus=2, plans=plans)
+    request = Request("some", 1, models["some"], own, profile=profile, cpus=2, plans=plans)
     stage(storage, request, folder / "target", reserve=lambda _: nullcontext(), count=lambda _: None)
     return folder / "target" / "1"
 
@@ -104,3 +111,75 @@ def test_graph_that_holds_an_engine_is_refused_where_no_setting_allows_plans(tmp
     with pytest.raises(Refused, match="EPContext, which hold compiled engines"):
         staged(tmp_path / "refused", ONNX, model_onnx=model)
     assert staged(tmp_path / "allowed", ONNX, plans=True, model_onnx=model).exists()
+
+
+def test_config_that_grows_when_it_is_composed_is_refused(tmp_path: Path) -> None:
+    text = "\t" * 700_000  # which is written as two signs each
+    metadata = f'parameters {{ key: "metadata" value {{ string_value: "{{}} #{text}" }} }}'
+    with pytest.raises(Refused, match=r"config\.pbtxt: got 14\d+ bytes when it is composed, expected at most 1048576"):
+        staged(tmp_path, f"{ONNX} {metadata}", model_onnx=build_identity())
+
+
+def archive(*entries: tuple[str, NDArray[Any]], compression: int = zipfile.ZIP_STORED) -> bytes:
+    bundle = io.BytesIO()
+    with zipfile.ZipFile(bundle, "w", compression) as file, warnings.catch_warnings(action="ignore"):
+        for name, array in entries:
+            content = io.BytesIO()
+            np.save(content, array)
+            file.writestr(f"{name}.npy", content.getvalue())
+    return bundle.getvalue()
+
+
+ROW = np.ones((1, 2), np.float32)
+BATCHED = f"""{ONNX} max_batch_size: 8 input {{ name: "x" data_type: TYPE_FP32 dims: 2 }}
+    output {{ name: "y" data_type: TYPE_FP32 dims: 2 }}"""
+
+
+@pytest.mark.parametrize(
+    ("golden", "says"),
+    [
+        (archive(*[("x", ROW)] * 3, ("y", ROW)), "got 4 arrays, expected at most 256, each once"),
+        (archive(("x", ROW), *[(f"y{number}", ROW) for number in range(256)]), "got 257 arrays, expected at most 256"),
+        (archive(("x", np.ones((257, 2), np.int8)), ("y", ROW)), "'x': got 257 items, expected at most 256"),
+        (archive(("x", np.ones((0, 2), np.float32)), ("y", ROW)), "'x': got no item, expected one or more"),
+        (archive(("x", np.zeros((1, 2**23))), ("y", ROW)), "bytes unpacked, expected at most 67108864"),
+    ],
+    ids=["twice", "many", "rows", "none", "large"],
+)
+def test_golden_that_would_take_long_is_refused_before_anybody_is_asked(
+    tmp_path: Path, golden: bytes, says: str
+) -> None:
+    with pytest.raises(Refused, match=says):
+        staged(tmp_path, BATCHED, model_onnx=build_identity(), golden_npz=golden)
+
+
+def test_golden_is_written_as_it_was_read(tmp_path: Path) -> None:
+    golden = archive(("x", ROW), ("y", ROW), ("file", np.arange(3)), compression=zipfile.ZIP_DEFLATED)
+    folder = staged(tmp_path, BATCHED, model_onnx=build_identity(), golden_npz=golden)
+    with zipfile.ZipFile(folder / "golden.npz") as file:
+        assert {entry.compress_type for entry in file.infolist()} == {zipfile.ZIP_STORED}
+    assert {name: array.tolist() for name, array in read_golden(folder / "golden.npz").items()} == {
+        "x": ROW.tolist(),
+        "y": ROW.tolist(),
+        "file": [0, 1, 2],
+    }
+
+
+def test_profile_is_judged_as_it_serves(tmp_path: Path) -> None:
+    large = f'{ONNX} max_batch_size: 1 input {{ name: "x" data_type: TYPE_FP32 dims: 67108864 }}'
+    files = {"config_pbtxt": large.encode(), "fast_pbtxt": b'backend: "openvino" max_batch_size: 1048576'}
+    with pytest.raises(Refused, match=r"fast\.pbtxt over config\.pbtxt: max_batch_size: got 1048576 of input 'x'"):
+        staged(tmp_path, ONNX, profile="fast", model_onnx=build_identity(), **files)  # type: ignore[arg-type]
+
+
+def test_engines_are_kept_under_another_name_whenever_weights_are_others(tmp_path: Path) -> None:
+    options = 'parameters { key: "trt_engine_cache_enable" value: "1" }'
+    text = f"""{ONNX} optimization {{ execution_accelerators {{
+        gpu_execution_accelerator {{ name: "tensorrt" {options} }} }} }}"""
+    prefixes = set()
+    for name, files in {"a": {"weights_bin": b"1"}, "b": {"weights_bin": b"2"}, "c": {"weights_data": b"2"}}.items():
+        folder = staged(tmp_path / name, text, model_onnx=build_identity(), **files)  # type: ignore[arg-type]
+        config = configs.parse((folder / "config.pbtxt").read_bytes(), where="config.pbtxt")
+        (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+        prefixes.add(accelerator.parameters["trt_engine_cache_prefix"])
+    assert len(prefixes) == 3
