@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+from tests.support.models import BATCHED, FLOAT_IO, build, build_identity, tensor
 from tests.support.stack import Stack, start_stack, wait_until
 from tests.support.versions import Build, seal, write
 
@@ -138,3 +140,44 @@ def test_what_may_pass_is_tried_again(fresh: Stack) -> None:
     error = fresh.http.get("/status").json()["models"]["huge"]["error"]
     assert "version 2: disk full" in error
     assert "tried again later" in error
+
+
+def endless() -> bytes:
+    """A model that never answers."""
+    true = onnx.helper.make_node("Constant", [], ["true"], value=onnx.numpy_helper.from_array(np.array(True)))
+    body = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Identity", ["go"], ["go_on"]),
+            onnx.helper.make_node("Identity", ["before"], ["after"]),
+        ],
+        "body",
+        [
+            onnx.helper.make_tensor_value_info("turn", onnx.TensorProto.INT64, []),
+            onnx.helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, []),
+            onnx.helper.make_tensor_value_info("before", onnx.TensorProto.FLOAT, None),
+        ],
+        [
+            onnx.helper.make_tensor_value_info("go_on", onnx.TensorProto.BOOL, []),
+            onnx.helper.make_tensor_value_info("after", onnx.TensorProto.FLOAT, None),
+        ],
+    )
+    loop = onnx.helper.make_node("Loop", ["", "true", "x"], ["y"], body=body)
+    return build([true, loop], [tensor("x")], [tensor("y")])
+
+
+def test_version_that_never_answers_holds_up_no_other(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    for number, content in ((1, build_identity()), (2, endless())):
+        (repository / "loop" / str(number)).mkdir(parents=True)
+        (repository / "loop" / str(number) / "model.onnx").write_bytes(content)
+    (repository / "loop" / "config.pbtxt").write_text(BATCHED + FLOAT_IO)
+    variables = {"POLL_S": "0.5", "SETTLE_S": "0", "PREDICTOR_LOAD_TIMEOUT_S": "10"}
+    with start_stack(repository, tmp_path / "log", variables=variables) as stack:
+
+        def known() -> Any:
+            return stack.http.get("/status").raise_for_status().json()["models"]["loop"]
+
+        assert known()["serving"] == ["1"]
+        wait_until(lambda: known()["versions"]["2"]["state"] == "refused", log=stack.log)
+        assert "3 times while it was tried" in known()["versions"]["2"]["reason"]
+        assert known()["serving"] == ["1"]
