@@ -207,7 +207,7 @@ def is_locked(path: Path) -> bool:
 def environment(settings: StackSettings, state: str) -> dict[str, str]:
     """What supervisord.conf and the parts read."""
     setpriv = shutil.which("setpriv")
-    # Triton loads models for whoever shows it: made anew at each start, for Triton and the synchroniser alone.
+    # Triton loads models for who shows it: made new at each start, for Triton and the synchroniser alone.
     secret = "" if settings.triton_url else secrets.token_hex(32)
     return {
         "STATE_DIR": state,

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
             `<model>/configs/<profile>.pbtxt`. A model without it, and `fp32`, run as their config.pbtxt says.
         cpus: CPUs that Triton may use, for threads and instances that no config sets; by default the CPU limit of this
             process's own container.
-        plans: Whether TensorRT plans, and ONNX graphs that hold compiled engines, may be loaded. They are code: whoever
+        plans: Whether TensorRT plans, and ONNX graphs that hold compiled engines, may be loaded. They are code: who
             can write the repository runs it in Triton.
         pins: Versions to serve whatever the version policy says, as JSON by model: `{"digits": [3]}`.
     """

@@ -57,7 +57,7 @@ class _Starter:
         self._channel: socket.socket | None = None
 
     def start(self) -> socket.socket:
-        """A process that waits to be told what to do, at the other end of this socket.
+        """A process that waits for a request, at the other end of this socket.
 
         Raises:
             OSError: none can be started now.

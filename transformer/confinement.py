@@ -92,7 +92,7 @@ def confine(listener: int) -> None:
     try:
         _install(lambda column: _compose(rules, column), _NOT_PERMITTED)
     except OSError as exc:
-        log.warning("no seccomp filter: %s; whoever takes over this process may call all of the kernel", exc.strerror)
+        log.warning("no seccomp filter: %s; who takes over this process may call all of the kernel", exc.strerror)
 
 
 def _install(compose: Callable[[int], Iterable[bytes]], otherwise: int) -> None:

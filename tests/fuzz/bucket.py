@@ -1,4 +1,4 @@
-"""Judges mutated versions, as whoever writes the bucket may make them up."""
+"""Judges mutated versions, as writers of the bucket may make them up."""
 
 import dataclasses
 import io
