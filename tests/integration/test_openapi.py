@@ -16,6 +16,7 @@ from tests.support.stack import ROOT, Stack
 CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"]
 MODELS = ["digits", "digit-finder", "iris"]
 TELLS_TOO_MUCH = re.compile(r"Traceback|site-packages|\.py\b|/usr/|/home/|/tmp/|" + re.escape(str(ROOT)))
+QUOTED = re.compile(r"'[^']*'")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,8 @@ def test_answers_are_those_of_the_description(stack: Stack, operations: list[Any
                 case.path_parameters["model"] = model
             response = case.call()
             statuses.add(response.status_code)
-            assert response.status_code < 400 or not TELLS_TOO_MUCH.search(response.text)
+            said = QUOTED.sub("", response.text)  # what was sent may be anything
+            assert response.status_code < 400 or not TELLS_TOO_MUCH.search(said)
             case.validate_response(response, checks=KNOWN.get_by_names(CHECKS))
 
         ask()

@@ -1,8 +1,11 @@
 """A version of a tiny detector, as export would publish it."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from tritonclient.utils import triton_to_np_dtype
 
 from export.config import describe_detector
 from export.graph import declare_head, fuse
@@ -17,15 +20,23 @@ FILES = {"config.pbtxt", "golden.npz", "manifest.json", "model.onnx", "parity.js
 def version(name: str = "tiny", *, interface: Interface = "fused") -> Version:
     metadata = {"task": "detect", "imgsz": [32, 32], "names": {0: "it's"}}
     rewrite = fuse if interface == "fused" else declare_head
+    config = describe_detector(name, interface=interface, size_hw=None, classes=CLASSES, metadata=metadata)
     return Version(
         graph=rewrite(build_detector(), classes=CLASSES, end2end=False),
-        config=describe_detector(name, interface=interface, size_hw=None, classes=CLASSES, metadata=metadata),
+        config=config,
         task="detect",
         interface=interface,
         source=Source("tiny.pt", "0" * 64),
         parity={"boxes_px": 0.0},
-        golden={"image": np.zeros((1, 32, 32, 3), np.uint8)},
+        golden={tensor.name: blank(tensor) for tensor in (*config.input, *config.output)},
     )
+
+
+def blank(tensor: Any) -> NDArray[Any]:
+    """A tensor of a config, of one item."""
+    datatype = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[tensor.data_type].name
+    shape = [1, *(dim if dim > 0 else 32 for dim in tensor.dims)]
+    return np.zeros(shape, triton_to_np_dtype(datatype.removeprefix("TYPE_")))
 
 
 METADATA = {"task": "detect", "imgsz": [64, 96], "stride": 32, "args": {"dynamic": True}, "names": {0: "a", 1: "b"}}
