@@ -42,6 +42,7 @@ _KEY_WANTED = {401, 403}
 _NOT_LISTED = 501
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # shm_open(3)
 _REGION = re.compile(r"triton_\w+_shm_region_[\w-]+")  # an argument of a stub
+_RULES = 2  # of what may be mirrored: what others let in is not loaded
 _OURS = 0o077  # whatever the parts write is for this user alone
 # What each part sees of the environment: what it reads, and so no secret of another one or of the shell.
 _COMMON = (
@@ -102,7 +103,7 @@ class StackSettings(BaseSettings):
         """Where the models of this repository are mirrored to: one for each profile, which it holds composed."""
         name = re.sub(r"[^a-z0-9]+", "-", self.repository.lower()).strip("-")[:40]
         source = self.repository if "://" in self.repository else str(Path(self.repository).resolve())
-        source += f"#{self.profile}"
+        source += f"#{self.profile}#{_RULES}"
         return self.mirror or Path(".cache") / "mirror" / f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 

@@ -15,12 +15,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from registry.errors import Incomplete, Refused
 
 _LARGEST_REPLY = 16 * 2**20
+_BLOCK_BYTES = 2**16
+_GRACE_S = 30.0  # beyond the time that the process has
 # Two at once, so that they and their caller fit into the memory of its container.
 _AT_ONCE = threading.BoundedSemaphore(2)
 _FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -91,6 +94,12 @@ class _Starter:
         with theirs:
             self._process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
 
+    def kill(self) -> None:
+        """End it where it does not answer."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+
     def stop(self) -> None:
         """End it; what it has started ends by itself."""
         if self._channel is not None:
@@ -121,32 +130,45 @@ def confined(function: Callable[..., Any], *args: Any, limits: Limits = USUAL) -
     request = pickle.dumps((limits.cpu_s, limits.wall_s, limits.memory_bytes, function, args))
     with _AT_ONCE:
         # Where what starts it has just ended, nothing comes.
-        lines = _exchange(request) or _exchange(request)
-    if not lines:
+        data = _exchange(request, limits) or _exchange(request, limits)
+    reply, _, status = data.rpartition(b"\n=")
+    if len(data) >= _LARGEST_REPLY:
+        raise Refused(f"got an answer of {len(data)} bytes or more from what judges it, expected less")
+    if not status.strip():
         raise TimeoutError(errno.ETIMEDOUT, "what starts the process that judges has ended, twice")
-    if lines[0].startswith(b"{"):
-        return _read_reply(json.loads(lines[0]))
-    raise _explain(int(lines[0]), limits)
+    if int(status):
+        raise _explain(int(status), limits)
+    try:
+        return _read_reply(json.loads(reply))
+    except (ValueError, KeyError) as exc:
+        raise Defect(f"got no answer from what judges it: {exc}") from exc
 
 
-def _exchange(request: bytes) -> list[bytes]:
-    """What comes for a request, by lines: the reply, where there is one, and the status; none where the starter ended.
+def _exchange(request: bytes, limits: Limits) -> bytes:
+    """What comes for a request: the reply, where there is one, and the status; nothing where the starter ended.
 
     Raises:
-        OSError: there is no starter.
+        OSError: there is no starter; TimeoutError: nothing came, although the process should have ended.
     """
     with _STARTER.start() as peer:
+        peer.settimeout(limits.wall_s + _GRACE_S)
+        data = b""
         try:
-            peer.sendall(request)
-            peer.shutdown(socket.SHUT_WR)
-            with peer.makefile("rb") as file:
-                return file.read(_LARGEST_REPLY).split(b"\n")[:-1]
+            with suppress(BrokenPipeError):  # it has ended; how, it says below
+                peer.sendall(request)
+                peer.shutdown(socket.SHUT_WR)
+            while len(data) < _LARGEST_REPLY and (block := peer.recv(_BLOCK_BYTES)):
+                data += block
         except ConnectionError:
-            return []
+            return data
+        except TimeoutError:
+            _STARTER.kill()
+            raise
+        return data
 
 
 def _explain(status: int, limits: Limits) -> Exception:
-    if status >= 0:
+    if status > 0:
         return Defect(f"the process that judges ended with status {status}")
     if -status == signal.SIGXCPU:
         return Refused(f"got more than {limits.cpu_s} s of CPU to judge it, expected less")

@@ -8,8 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from registry.errors import Refused
-
 SCHEMA_FILE = Path(__file__).resolve().parents[1] / "model_repository" / "manifest.schema.json"
 SCHEMA: Mapping[str, Any] = json.loads(SCHEMA_FILE.read_bytes())
 
@@ -27,8 +25,9 @@ TEXT_BYTES = 2**20  # of a config.pbtxt or manifest.json
 MAX_MODELS = 512
 MAX_VERSIONS = 1000  # of a model; prune keeps far fewer
 MAX_FILES = 1000  # of a version, or of a model beside its versions; weights of the largest models are in hundreds
-MAX_FOLDER_OBJECTS = 20_000  # of a model, in all: 10 MB of memory
-MAX_OBJECTS = 2_000_000  # walked at each listing: S3 takes minutes for them
+MAX_FOLDER_OBJECTS = 20_000  # of a model, in all
+MAX_KEPT_OBJECTS = 200_000  # of all models: 80 MB of memory, twice while one listing takes the place of another
+MAX_OBJECTS = 2_000_000  # walked at each listing: S3 takes minutes for them; what comes behind them is not seen
 _STRANGE_SHOWN = 1000  # keys that belong nowhere; the others are counted
 _LARGEST_VERSION = 2**63 - 1  # Triton's
 _DIGITS = len(str(_LARGEST_VERSION))
@@ -43,7 +42,7 @@ _MODEL, _VERSION, _FILE = _rule("model_name"), _rule("version"), _rule("file_nam
 _VERSION_FILE = _rule("version_file")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Object:
     """A file of the repository.
 
@@ -82,7 +81,7 @@ class Listing:
     Attributes:
         objects: those that are kept.
         newest: when the last of all was written; None: there is none.
-        overfull: folders with too many objects, of which none is kept.
+        overfull: folders with too many objects, of which none is kept, and known ones that were not seen.
         left_out: how many objects that belong nowhere are not kept.
     """
 
@@ -97,16 +96,14 @@ def gather(objects: Iterable[Object], *, known: Collection[str]) -> Listing:
 
     Args:
         objects: as they come.
-        known: models that serve, whose folders are kept however many there are.
-
-    Raises:
-        Refused: it is no model repository.
+        known: models that serve, whose folders are kept before others.
     """
-    listing, strange = Listing(), 0
+    listing, strange, total = Listing(), 0, 0
     folders: dict[str, list[Object]] = {}
     for number, item in enumerate(objects):
         if number >= MAX_OBJECTS:
-            raise Refused(f"got more than {MAX_OBJECTS} objects, expected a model repository; next: give it a prefix")
+            listing.overfull |= set(known) - folders.keys()
+            break
         listing.newest = max(listing.newest or item.modified, item.modified)
         name, _, rest = item.key.partition("/")
         kept = folders.get(name)
@@ -118,9 +115,14 @@ def gather(objects: Iterable[Object], *, known: Collection[str]) -> Listing:
                 listing.objects.append(item)
         elif name not in listing.overfull:
             kept.append(item)
-            if len(kept) > MAX_FOLDER_OBJECTS:
-                listing.overfull.add(name)
-                kept.clear()
+            total += 1
+            full = name if len(kept) > MAX_FOLDER_OBJECTS else None
+            if total > MAX_KEPT_OBJECTS:
+                full = max(folders, key=lambda other: (other not in known, len(folders[other])))
+            if full is not None:
+                listing.overfull.add(full)
+                total -= len(folders[full])
+                folders[full].clear()
     listing.left_out = max(strange - _STRANGE_SHOWN, 0)
     for kept in folders.values():
         listing.objects += kept
@@ -138,7 +140,7 @@ def read_layout(objects: Iterable[Object]) -> tuple[dict[str, ModelFolder], dict
     for item in objects:
         if not item.key or item.key.endswith("/") or item.key == SCHEMA_FILE.name or _is_hidden(item.key):
             continue  # a folder's own marker; what comes with the project; what is being written
-        if reason := _place(item, models):
+        if (reason := _place(item, models)) and len(ignored) < _STRANGE_SHOWN:
             ignored[item.key] = reason
     for name, model in models.items():
         ignored |= _limit(name, model)

@@ -29,8 +29,13 @@ _LARGEST_KEY = 2**32 - 1
 # from one that ends in .onnx.
 _MODEL = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 _SPAN = 2  # wire type
-# The numbers of an attribute, one after the other: trees have millions.
-_RUNS = re.compile(rb"(?:\x3d.{4})+|(?:\x40[\x80-\xff]{0,9}[\x00-\x7f])+", re.DOTALL)
+# Numbers and short texts of an attribute, one after the other: trees have millions. Not endless: re keeps each.
+_SHORT = b"|".join(b"\\x%02x.{%d}" % (size, size) for size in range(64))
+_RUNS = re.compile(
+    rb"(?:\x3d.{4}){1,10000}|(?:\x40[\x80-\xff]{0,9}[\x00-\x7f]){1,10000}|(?:\x4a(?:%s)){1,10000}" % _SHORT, re.DOTALL
+)
+# OpenVINO looks for it in the first 512 bytes, whatever surrounds it.
+_XML, _XML_WITHIN = b"<net", 4096
 _LONGEST_VARINT = 10  # of 64 bits, seven in each byte
 
 
@@ -73,6 +78,8 @@ def read_facts(path: Path) -> Facts:
     """
     external, engines = set(), 0
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if _XML in data[:_XML_WITHIN]:
+            raise ValueError("it begins with OpenVINO's own XML")
         for message, value in _iterate_texts(data, range(len(data)), "model"):
             if message == "external_data":
                 external.add(value)

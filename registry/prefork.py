@@ -50,7 +50,7 @@ def _guard(peer: socket.socket) -> int:
         os._exit(_work(peer))
     _, status = os.waitpid(pid, 0)
     with suppress(OSError):  # the parent is gone
-        peer.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+        peer.sendall(b"\n=%d\n" % os.waitstatus_to_exitcode(status))
     return 0
 
 
@@ -60,7 +60,7 @@ def _work(peer: socket.socket) -> int:
         cpu_s, wall_s, memory_bytes, function, args = pickle.load(file)  # noqa: S301 - of our parent
     _confine(cpu_s, wall_s, memory_bytes)
     reply = _call(function, args, memory_bytes)
-    peer.sendall(json.dumps(reply).encode() + b"\n")
+    peer.sendall(json.dumps(reply).encode())
     return 0
 
 

@@ -30,6 +30,7 @@ from registry.errors import Refused
 
 CANDIDATE = "candidate."  # no legal name of a model: the transformer serves nothing under it
 _CONTENT = "generation.json"
+_RUNNING = "running"  # no fingerprint, which is hexadecimal
 _SPARE_BYTES = 16 * 2**20  # left free on the disk
 
 
@@ -215,20 +216,32 @@ class Mirror:
                             sizes[facts.st_ino] = facts.st_size
         return sum(sizes.values()) + sum(self._reserved.values())
 
-    def read_tried(self, model: str) -> dict[str, int]:
-        """How often this process ended while a version was tried, by fingerprint, the present trial included."""
+    def read_fatal(self, model: str) -> dict[str, int]:
+        """How often this process ended while a version was tried, by fingerprint."""
         content = self._read(self._tried / f"{model}.json")
-        return {key: count for key, count in content.items() if isinstance(count, int)}
+        counts = {key: count for key, count in content.items() if isinstance(count, int)}
+        if isinstance(key := content.get(_RUNNING), str):
+            counts[key] = counts.get(key, 0) + 1
+        return counts
 
-    def write_tried(self, model: str, counts: Mapping[str, int]) -> None:
-        """Remember it across an end of this process, of whatever kind; where the disk is full, it is not."""
+    def write_fatal(self, model: str, counts: Mapping[str, int], *, running: str = "") -> None:
+        """Remember it across an end of this process, of whatever kind; where the disk is full, it is not.
+
+        Args:
+            model: its name.
+            counts: as `read_fatal` has them.
+            running: fingerprint of the version that is tried; empty: none is.
+        """
         with suppress(OSError):
-            self._write(self._tried / f"{model}.json", counts)
+            self._write(self._tried / f"{model}.json", {**counts, **({_RUNNING: running} if running else {})})
 
-    def forget_tried(self) -> None:
-        """This process ends because it was asked to: nothing that is tried is at fault."""
-        for path in self._tried.iterdir():
-            path.unlink(missing_ok=True)
+    def stop(self) -> None:
+        """This process ends because it was asked to: what is tried now is not at fault."""
+        for path in self._tried.glob("*.json"):
+            content = self._read(path)
+            if content.pop(_RUNNING, None):
+                with suppress(OSError):
+                    self._write(path, content)
 
     def read_refused(self, model: str) -> dict[str, str]:
         """What `write_refused` wrote last; empty where there is nothing, or nothing that can be read."""

@@ -24,7 +24,7 @@ from predictor.sync.storage import Storage, read
 from predictor.sync.trial import prove
 from predictor.sync.triton import Died, ProcessDied, TooSlow, Triton
 from registry import config as configs
-from registry.config import Policy
+from registry.config import MAX_TOGETHER, Policy
 from registry.errors import Incomplete, Refused
 from registry.judgement import judge_config
 from registry.layout import CONFIG, MANIFEST, TEXT_BYTES, ModelFolder
@@ -39,6 +39,8 @@ _TRIES = 3
 # fails so much longer.
 _EXAMINED_S = 10.0
 _SETTLES_S = 30.0
+_PATIENCE_S = 60.0  # with a model whose versions fail, before others may be ready without it
+_TRIAL_S = 120.0  # of all requests of a trial; what has to be built is built while it is loaded
 _QUEUE_S = 5.0
 _UNLOAD_S = 30.0  # of a candidate, which may never answer what it was asked last
 _FATAL_PAUSE_S = 3600.0  # before a version is tried again that ended this process again and again
@@ -52,7 +54,8 @@ class Shared:
 
     Attributes:
         triton_up: set while Triton answers.
-        suspects: held while a version is tried that was being tried when the process before this one ended.
+        leftovers: versions that were being tried when a process before this one ended, by model and fingerprint.
+        alone: held while a version is tried and there are leftovers: the one at fault must be alone to show it.
         stopped: set when the process ends.
     """
 
@@ -63,7 +66,8 @@ class Shared:
         self.mirror = mirror
         self.status = status
         self.triton_up = threading.Event()
-        self.suspects = threading.Lock()
+        self.leftovers: set[tuple[str, str]] = set()
+        self.alone = threading.Lock()
         self.stopped = threading.Event()
 
     def pause_after(self, failures: int) -> float:
@@ -94,7 +98,8 @@ class _Memory:
         refused: why one must not serve; survives a restart.
         waiting: why one is not taken yet.
         deaths: how often Triton died while one was tried.
-        tried: how often this process ended while one was tried.
+        fatal: how often this process ended while one was tried; survives a restart.
+        left_alone: those of them that have not been tried by this process, because it ended so often.
         defects: those among the refused that this process could not judge; the next one tries them again.
         failures: how often one failed for a reason that may pass.
         postponed: until when (monotonic) one that failed so often is left alone, and why.
@@ -105,7 +110,8 @@ class _Memory:
     refused: dict[str, str]
     waiting: dict[str, str] = field(default_factory=dict)
     deaths: dict[str, int] = field(default_factory=dict)
-    tried: dict[str, int] = field(default_factory=dict)
+    fatal: dict[str, int] = field(default_factory=dict)
+    left_alone: set[str] = field(default_factory=set)
     defects: set[str] = field(default_factory=set)
     failures: dict[str, int] = field(default_factory=dict)
     postponed: dict[str, tuple[float, str]] = field(default_factory=dict)
@@ -127,7 +133,8 @@ class Model:
         self._shared = shared
         self._mirror = shared.mirror
         self._status = shared.status
-        self._memory = _Memory(self._mirror.read_refused(name), tried=self._mirror.read_tried(name))
+        self._memory = _Memory(self._mirror.read_refused(name), fatal=self._mirror.read_fatal(name))
+        shared.leftovers |= {(name, key) for key in self._memory.fatal}
         self._seen: dict[int, tuple[str, float]] = {}  # fingerprint, and when it was seen first
         self._config: tuple[str, Any] = ("", None)  # of the model's own config.pbtxt, and its etag
         self._policy = ""
@@ -136,6 +143,7 @@ class Model:
         self._failures = 0
         self._due: float | None = None  # the next try
         self._since = time.monotonic()
+        self._lost = 0  # trials that proved nothing
         self._changes: dict[int, int] = {}  # how often a version that does not serve has become another
         self._examinable = 0.0  # not before then
         self._handled: ModelFolder | None = None
@@ -161,7 +169,11 @@ class Model:
     @property
     def fails(self) -> bool:
         """Whether it has failed so often, with all that it could try, that others which serve need not wait for it."""
-        if self.loaded or self.task is not None:
+        if self.loaded:
+            return False
+        if self._lost >= _TRIES and time.monotonic() - self._since > _PATIENCE_S:
+            return True  # however many it has
+        if self.task is not None:
             return False
         if self.settles is not None:  # somebody may go on writing into it for ever
             return time.monotonic() - self._since > _TRIES * self._shared.settings.settle_s + _SETTLES_S
@@ -197,8 +209,9 @@ class Model:
                 self._examine()
             if self.serving and not self.loaded:
                 self._load_again()
-            while self.listed is not None and not self._shared.stopped.is_set() and self._step(self.listed):
-                pass
+            # One step: models take turns.
+            if self.listed is not None and not self._shared.stopped.is_set() and self._step(self.listed):
+                self._due = time.monotonic()
         except (Passing, OSError) as exc:
             self._note_failure(exc)
         except Exception as exc:  # a defect of ours must not stop the other models
@@ -241,6 +254,7 @@ class Model:
             self._failures, self._error = 0, _pin_error(policy, prints) or self._postponed_error(prints)
             memory.proven.clear()
             self._mirror.clean(self.name)
+            self._shared.leftovers -= {(self.name, key) for key in memory.fatal}  # none of them is tried now
             return False
         self._wait_for_triton()
         proven = {version: key for version, key in wanted.items() if key in memory.proven}
@@ -335,7 +349,7 @@ class Model:
             memory.refused = {key: reason for key, reason in memory.refused.items() if key in known_keys}
             self._write_refused()
         remembered: tuple[dict[str, Any], ...] = (
-            memory.deaths, memory.tried, memory.failures, memory.postponed, memory.apart, memory.proven
+            memory.deaths, memory.fatal, memory.failures, memory.postponed, memory.apart, memory.proven
         )  # fmt: skip
         for forgettable in remembered:
             for key in forgettable.keys() - known_keys:
@@ -385,22 +399,22 @@ class Model:
 
     def _try(self, request: Request, key: str, listed: Listed) -> None:
         """Stage a version and prove it under a candidate's name."""
-        tried = self._memory.tried
-        if tried.get(key, 0) >= _TRIES:
-            del tried[key]
-            self._mirror.write_tried(self.name, tried)
+        memory, leftover = self._memory, (self.name, key)
+        if memory.fatal.get(key, 0) >= _TRIES and key not in memory.left_alone:
+            memory.left_alone.add(key)
+            self._shared.leftovers.discard(leftover)
             reason = f"this process ended {_TRIES} times while it was tried"
             self._postpone(request.version, key, Passing(reason), for_s=_FATAL_PAUSE_S)
             return
-        # Of several that were tried when the process ended one is at fault: they are tried one after the other.
-        with self._shared.suspects if key in tried else nullcontext():
-            tried[key] = tried.get(key, 0) + 1
-            self._mirror.write_tried(self.name, tried)
+        with self._shared.alone if self._shared.leftovers else nullcontext():
+            self._mirror.write_fatal(self.name, memory.fatal, running=key)
             try:
                 self._try_once(request, key, listed)
             finally:
-                tried.pop(key, None)
-                self._mirror.write_tried(self.name, tried)
+                memory.fatal.pop(key, None)
+                self._shared.leftovers.discard(leftover)
+                self._mirror.write_fatal(self.name, memory.fatal)
+                self._lost += key not in memory.proven
 
     def _try_once(self, request: Request, key: str, listed: Listed) -> None:
         version = request.version
@@ -424,7 +438,7 @@ class Model:
             self._report(version, "trying")
             with self._offered(target) as candidate:
                 self._load(candidate)
-                golden, limit_s = golden_of(target, version), self._shared.settings.load_timeout_s
+                golden, limit_s = golden_of(target, version), min(_TRIAL_S, self._shared.settings.load_timeout_s)
                 prove(self._shared.triton, candidate, golden=golden, limit_s=limit_s)
         except Incomplete as exc:
             self._note_incomplete(request, key, listed, exc)
@@ -468,6 +482,7 @@ class Model:
         if for_s is None and memory.failures[key] < _TRIES:
             raise exc
         pause = self._shared.pause_after(memory.failures[key]) if for_s is None else for_s
+        pause *= 1 + len(memory.postponed)  # older ones have their turn before it has another one
         memory.postponed[key] = (time.monotonic() + pause, _words_of(exc))
         self._failures = 0  # the next one has tries of its own
         self._status.metrics.failures.labels(self.name).inc()
@@ -675,7 +690,9 @@ def _words_of(exc: Exception) -> str:
 def _pin_error(policy: Policy, available: Collection[int]) -> str | None:
     missing = (policy.specific or frozenset()) - set(available)
     if not missing:
-        return None
+        asked = policy.specific if policy.specific is not None else available
+        most = min(policy.latest or len(asked), len(asked)) if policy.specific is None else len(asked)
+        return f"got {most} versions, and the newest {MAX_TOGETHER} serve together" if most > MAX_TOGETHER else None
     return f"the policy asks for version {_list(missing)}, which the repository does not have"
 
 

@@ -78,7 +78,7 @@ def serve(settings: Settings) -> None:
     finally:
         synchroniser.stop()
         worker.join(_STOP_S)
-        mirror.forget_tried()
+        mirror.stop()
         logging.shutdown()
         sys.stdout.flush()
         # A download or a load may take minutes more; nothing of it counts before its last step.

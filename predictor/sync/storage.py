@@ -25,6 +25,7 @@ from registry.errors import Refused
 from registry.layout import Object
 
 _CHUNK_BYTES = 1 << 20
+_DEEPEST = 4  # folders in one another that are looked into
 _CLIENT = botocore.config.Config(
     connect_timeout=5,
     # Of each read, not of the whole: a large model may take long.
@@ -176,7 +177,7 @@ class FolderStorage:
         except OSError as exc:
             raise StorageError(f"{exc.filename}: {exc.strerror}") from exc
 
-    def _walk(self, folder: Path, prefix: str) -> Iterator[Object]:
+    def _walk(self, folder: Path, prefix: str, depth: int = 0) -> Iterator[Object]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 key = prefix + entry.name
@@ -186,7 +187,10 @@ class FolderStorage:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     if self._hidden or not entry.name.startswith("."):
-                        yield from self._walk(folder / entry.name, f"{key}/")
+                        if depth < _DEEPEST:
+                            yield from self._walk(folder / entry.name, f"{key}/", depth + 1)
+                        else:  # nothing of a model is there
+                            yield _describe(f"{key}/...", status)
                 elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
                     yield _describe(key, status)
 

@@ -15,7 +15,6 @@ from predictor.sync.errors import StorageError, TritonError
 from predictor.sync.mirror import CANDIDATE
 from predictor.sync.model import Listed, Model, Shared
 from predictor.sync.status import now
-from registry.errors import Refused
 from registry.layout import MAX_FOLDER_OBJECTS, Listing, gather, limit_models, read_layout
 
 log = logging.getLogger("sync")
@@ -126,7 +125,7 @@ class Synchroniser:
             if time.monotonic() >= self._listing_due():
                 self._listing_began, self._listing_since = time.monotonic(), now()
                 known = {name for name, model in self._models.items() if model.serving}
-                self._listing = lister.submit(self._list, known)
+                self._listing = lister.submit(gather, self._storage.walk(), known=known)
                 self._listing.add_done_callback(lambda _: self._wake.set())
             return
         if not self._listing.done():
@@ -138,14 +137,11 @@ class Synchroniser:
                 raise StorageError(f"{self._storage.url}: the listing is empty while models serve: taken for a mistake")
         except StorageError as exc:
             self._note_failed_listing(exc)
-            return
-        self._note_listing(found)
-
-    def _list(self, known: set[str]) -> Listing:
-        try:
-            return gather(self._storage.walk(), known=known)
-        except Refused as exc:
-            raise StorageError(f"{self._storage.url}: {exc}") from exc
+        except Exception as exc:  # a defect of ours, or of a file system's, must not end what serves
+            log.exception("%s: a defect", self._storage.url)
+            self._note_failed_listing(StorageError(f"{self._storage.url}: {type(exc).__name__}: {exc}"))
+        else:
+            self._note_listing(found)
 
     def _listing_due(self) -> float:
         """When the next listing begins: after the interval, or sooner where files have had time to settle."""
@@ -192,7 +188,7 @@ class Synchroniser:
     def _warn(self, ignored: Mapping[str, str]) -> None:
         # A folder's may be no UTF-8, which /status is.
         ignored = {key.encode("utf-8", "backslashreplace").decode(): reason for key, reason in ignored.items()}
-        for key in ignored.keys() - self._ignored.keys():
+        for key in sorted(ignored.keys() - self._ignored.keys())[:_IGNORED_SHOWN]:
             log.warning("ignored: %s: %s", repr(key)[:200], ignored[key][:200])
         self._ignored = ignored
         shown = dict(sorted(ignored.items())[:_IGNORED_SHOWN])

@@ -35,6 +35,8 @@ _RELATIVE, _ABSOLUTE = 0.02, 0.02
 _BOXES_PX, _SCORES = 4.0, 0.05
 _COMPARED = 50  # candidates of a detector, the best ones: further down their order is chance
 _MEANINGFUL = 0.05  # below this score a candidate may be any other
+_COMPARED_AT_ONCE = 2**20  # numbers
+_LONGEST_METADATA = 2**16  # bytes that are read here: it was judged, and may hold a hundred thousand names
 _LARGEST_INPUTS_BYTES = 128 * 2**20  # made up, at eight bytes an element: a picture of 2,300 x 2,300 in FP32 and less
 _SIZES = (1, 32, 224, 640)  # tried, in this order, for dims that are free
 
@@ -64,22 +66,37 @@ def prove(  # noqa: PLR0913 - what, how long, and how it must answer
         TritonError: Triton went away.
     """
     config = triton.config(candidate)
-    end = time.monotonic() + limit_s
+    left_s = limit_s
 
     def ask(inputs: Arrays) -> Arrays:
-        left_s = end - time.monotonic()
+        nonlocal left_s
         if left_s <= 0:
             raise TooSlow(f"Triton: no answer to the trial within {limit_s:g} s")
         size = sum(array.nbytes for array in inputs.values())
         with _LARGE if size > _LARGE_BYTES else nullcontext():
-            return triton.infer(candidate, inputs, version, queue_s=queue_s, limit_s=left_s)
+            began = time.monotonic()  # it is no fault of a version that it waited for another one
+            outputs = triton.infer(candidate, inputs, version, queue_s=queue_s, limit_s=left_s)
+            left_s -= time.monotonic() - began
+            return outputs
 
     if golden is None:
         if outputs := _ask_anything(ask, config):
             _check_form(outputs, config)
         return
     inputs, expected = split_golden(read_golden(golden), config)
-    outputs = _ask(ask, inputs, most=config.max_batch_size)
+    # One batch after the other, and none of their answers is kept.
+    count = len(next(iter(inputs.values())))
+    most = config.max_batch_size or count
+    for start in range(0, count, most):
+        part, want = inputs, expected
+        if most < count:
+            part, want = (
+                {name: array[start : start + most] for name, array in arrays.items()} for arrays in (inputs, expected)
+            )
+        _check_answer(ask(part), want, config)
+
+
+def _check_answer(outputs: Arrays, expected: Arrays, config: Any) -> None:
     _check_form(outputs, config)
     for name, want in expected.items():
         got = outputs.get(name)
@@ -115,13 +132,14 @@ def _compare(outputs: Arrays, expected: Arrays) -> None:
             if not np.array_equal(got, want):
                 raise Refused(f"golden input: output {name!r} is not what it was at the export")
             continue
-        difference = np.abs(got.astype(np.float64) - want)
-        excess = difference - (_ABSOLUTE + _RELATIVE * np.abs(want))
-        if excess.size and not excess.max() <= 0:
-            at = np.unravel_index(int(excess.argmax()), excess.shape)
-            raise Refused(
-                f"golden input: output {name!r}{[int(i) for i in at]}: got {got[at]:.6g}, expected {want[at]:.6g}"
-            )
+        for start in range(0, want.size, _COMPARED_AT_ONCE):
+            some, sought = (array.reshape(-1)[start : start + _COMPARED_AT_ONCE] for array in (got, want))
+            excess = np.abs(some.astype(np.float64) - sought) - (_ABSOLUTE + _RELATIVE * np.abs(sought))
+            if not excess.max() <= 0:
+                at = np.unravel_index(start + int(excess.argmax()), want.shape)
+                raise Refused(
+                    f"golden input: output {name!r}{[int(i) for i in at]}: got {got[at]:.6g}, expected {want[at]:.6g}"
+                )
 
 
 def _compare_detections(outputs: Arrays, expected: Arrays) -> None:
@@ -143,17 +161,6 @@ def _compare_detections(outputs: Arrays, expected: Arrays) -> None:
             raise Refused(
                 f"golden input: got a score of {high.max():.3f}, expected at most {scores.max(initial=0):.3f}"
             )
-
-
-def _ask(ask: Ask, inputs: Arrays, *, most: int) -> Arrays:
-    """Outputs for any number of items, of which Triton takes so many at once; 0: it does not batch."""
-    count = len(next(iter(inputs.values())))
-    if not most or count <= most:
-        return ask(inputs)
-    parts = [
-        ask({name: array[start : start + most] for name, array in inputs.items()}) for start in range(0, count, most)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _ask_anything(ask: Ask, config: Any) -> Arrays:
@@ -187,8 +194,11 @@ def _sized(tensor: Any, size: int) -> list[int]:
 
 
 def _sizes(config: Any) -> tuple[int, ...]:
+    text = config.parameters["metadata"].string_value if "metadata" in config.parameters else ""
+    if len(text) > _LONGEST_METADATA:
+        return _SIZES
     try:
-        metadata = ast.literal_eval(config.parameters["metadata"].string_value)
+        metadata = ast.literal_eval(text)
         trained = metadata["imgsz"]
         return (int(trained if isinstance(trained, int) else trained[0]), *_SIZES)
     except (ValueError, SyntaxError, KeyError, TypeError, IndexError):

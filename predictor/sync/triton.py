@@ -21,13 +21,14 @@ _QUICK_S = 5.0
 _CHANNEL_ARGS = [
     ("grpc.max_send_message_length", -1),
     # Of an answer, all outputs of a trial together: a model may make up any size.
-    ("grpc.max_receive_message_length", 2**27),
+    ("grpc.max_receive_message_length", 2**26),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),
 ]
 # NOT_FOUND: it was loaded a moment ago, so Triton has been started anew.
+_LARGEST_TEXTS = 4 * 2**20  # of a tensor of BYTES: each of its elements becomes an object
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
 _AWAY = {"StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}
 # What Triton, ONNX Runtime, CUDA and the kernel say when there is no room now.
@@ -172,8 +173,11 @@ class Triton:
             if exc.status() == _LATE and "Deadline Exceeded" in (exc.message() or ""):
                 raise TooSlow(f"Triton: no answer within {limit_s:.0f} s") from exc
             raise _translate(exc) from exc
-        names = [output.name for output in result.get_response().outputs]
-        return {name: result.as_numpy(name) for name in names}
+        reply = result.get_response()
+        for output, content in zip(reply.outputs, reply.raw_output_contents, strict=False):
+            if output.datatype == "BYTES" and len(content) > _LARGEST_TEXTS:
+                raise Refused(f"output {output.name!r}: got {len(content)} bytes, expected at most {_LARGEST_TEXTS}")
+        return {output.name: result.as_numpy(output.name) for output in reply.outputs}
 
 
 def _translate(exc: InferenceServerException) -> Refused | TritonError:

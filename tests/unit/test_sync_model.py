@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,18 +54,18 @@ class Fatal(Faulty):
 
     @contextmanager
     def open(self, source: Object) -> Iterator[Any]:
-        """Anything but version 2."""
-        if "/2/" in source.key:
+        """Version 1 alone."""
+        if "/2/" in source.key or "/3/" in source.key:
             os.kill(os.getpid(), signal.SIGKILL)
         with super().open(source) as stream:
             yield stream
 
 
 @contextmanager
-def listed_model(folder: Path, fault: Exception | type[Fatal]) -> Iterator[tuple[Model, Status]]:
+def listed_model(folder: Path, fault: Exception | type[Fatal], *, versions: int = 2) -> Iterator[tuple[Model, Status]]:
     """A model with two versions; where it would be loaded, nothing listens."""
     repository = folder / "repository"
-    for number in (1, 2):
+    for number in range(1, versions + 1):
         if not (repository / "rows" / str(number)).exists():
             write(repository, "rows", Build(number))
     (port,) = find_free_ports(1)
@@ -84,6 +84,13 @@ def listed_model(folder: Path, fault: Exception | type[Fatal]) -> Iterator[tuple
     mirror.close()
 
 
+def work(model: Model) -> None:
+    """As the loop has it: step by step, until nothing is left to do or something has to be waited for."""
+    model.work()
+    while (due := model.next_time()) is not None and due <= time.monotonic():
+        model.work()
+
+
 def states(status: Status) -> dict[str, tuple[str, str | None]]:
     versions = status.model("rows").versions
     return {number: (version.state, version.reason) for number, version in versions.items()}
@@ -95,7 +102,7 @@ def staged(folder: Path) -> set[str]:
 
 def test_what_nobody_thought_of_is_refused(tmp_path: Path) -> None:
     with listed_model(tmp_path, RuntimeError("boom")) as (model, status):
-        model.work()
+        work(model)
         assert states(status)["2"] == ("refused", "it cannot be judged: RuntimeError: boom")
         assert staged(tmp_path) == {"1"}, "it went on to the one before"
 
@@ -105,43 +112,52 @@ def test_what_may_pass_is_postponed_after_three_times(tmp_path: Path, fault: Exc
     words = "file name too long" if isinstance(fault, OSError) else "MemoryError"
     with listed_model(tmp_path, fault) as (model, status):
         for _ in range(2):
-            model.work()
+            work(model)
             assert (states(status)["2"], model.is_settled, model.fails) == (("available", None), False, False)
             assert f"{words}; tried again in" in (status.model("rows").error or "")
-        model.work()
+        work(model)
         assert states(status)["2"] == ("available", f"{words}; tried again later")
         assert staged(tmp_path) == {"1"}, "it went on to the one before"
         # Which has tries of its own: nothing listens where it would be loaded.
         assert (model.is_settled, model.fails) == (False, False)
         for _ in range(3):
-            model.work()
+            work(model)
         assert (model.is_settled, model.fails) == (False, True)
 
 
 def test_what_could_not_be_judged_is_tried_by_the_next_process(tmp_path: Path) -> None:
     with listed_model(tmp_path, RuntimeError("boom")) as (model, _):
-        model.work()
+        work(model)
     mirror = Mirror(tmp_path / "mirror")
     assert mirror.read_refused("rows") == {}
     mirror.close()
 
 
 def work_on(folder: Path) -> None:
-    with listed_model(folder, Fatal) as (model, status):
-        model.work()
-        assert states(status)["2"] == ("available", "this process ended 3 times while it was tried; tried again later")
+    with listed_model(folder, Fatal, versions=3) as (model, status):
+        work(model)
+        for version in ("2", "3"):
+            reason = "this process ended 3 times while it was tried; tried again later"
+            assert states(status)[version] == ("available", reason)
         assert staged(folder) == {"1"}, "it went on to the one before"
 
 
-def test_version_that_ends_the_process_again_and_again_keeps_out_no_other(tmp_path: Path) -> None:
+def test_versions_that_end_the_process_again_and_again_keep_out_no_other(tmp_path: Path) -> None:
     statuses = []
-    for _ in range(5):
+    for _ in range(8):
         process = multiprocessing.get_context("spawn").Process(target=work_on, args=(tmp_path,))
         process.start()
         process.join()
         statuses.append(process.exitcode)
-    # Left alone by the fourth; the fifth has tries of its own.
-    assert statuses == [-signal.SIGKILL] * 3 + [0, -signal.SIGKILL]
+    assert statuses == [-signal.SIGKILL] * 6 + [0, 0]
+
+
+def test_stop_that_was_asked_for_is_no_version_s_fault(tmp_path: Path) -> None:
+    with closing(Mirror(tmp_path)) as mirror:
+        mirror.write_fatal("rows", {"a": 2}, running="b")
+        assert mirror.read_fatal("rows") == {"a": 2, "b": 1}
+        mirror.stop()
+        assert mirror.read_fatal("rows") == {"a": 2}
 
 
 def test_version_that_others_go_on_writing_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +168,7 @@ def test_version_that_others_go_on_writing_holds_up_nobody(tmp_path: Path, monke
         (repository / "rows" / "1" / "model.onnx").write_bytes(b"more and more")
         folders = read_layout(list(FolderStorage(repository).walk()))[0]
         model.listed = Listed(folders["rows"], time.monotonic(), datetime.now(UTC))
-        model.work()
+        work(model)
         assert (model.is_settled, model.fails) == (False, False)
         now_s = time.monotonic() + 3 * 10 + 31
         monkeypatch.setattr("predictor.sync.model.time", SimpleNamespace(monotonic=lambda: now_s))
@@ -166,7 +182,7 @@ def test_version_that_changes_again_and_again_has_to_settle(tmp_path: Path) -> N
             path.write_bytes(path.read_bytes() + b" ")
             folders = read_layout(list(FolderStorage(tmp_path / "repository").walk()))[0]
             model.listed = Listed(folders["rows"], time.monotonic(), datetime.now(UTC))
-            model.work()
+            work(model)
             said = states(status)["2"]
             assert said[0] == ("available" if number < 3 else "incomplete")
         assert said[1] == "changed 3 times or more: waits 10 s for more files"
@@ -178,14 +194,14 @@ def test_postponed_version_is_no_work_while_the_config_is_broken(
 ) -> None:
     with listed_model(tmp_path, OSError(28, "No space left on device")) as (model, _):
         for _ in range(6):  # and the one before fails, for nothing listens where it would be loaded
-            model.work()
+            work(model)
         (tmp_path / "repository" / "rows" / "config.pbtxt").write_text("version_policy {")
         folders, _ = read_layout(list(FolderStorage(tmp_path / "repository").walk()))
         model.listed = Listed(folders["rows"], 1.0, datetime.now(UTC))
         assert model.needs_work()
         now_s = time.monotonic() + 600
         monkeypatch.setattr("predictor.sync.model.time", SimpleNamespace(monotonic=lambda: now_s))
-        model.work()
+        work(model)
         assert (model.needs_work(), model.next_time()) == (False, None)
 
 

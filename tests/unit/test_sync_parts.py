@@ -79,10 +79,27 @@ def test_listing_keeps_what_is_no_folder_s_fault(monkeypatch: pytest.MonkeyPatch
     assert (found.overfull, found.left_out, found.newest) == ({"junk"}, 5, NOW)
 
 
-def test_listing_of_anything_but_a_repository_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MAX_KEPT_OBJECTS", 5)
+    many = [f"{name}/{number}/model.onnx" for name, most in (("a", 2), ("b", 3), ("c", 2)) for number in range(most)]
+    found = gather(listing(*many), known=set())
+    assert ([item.key[0] for item in found.objects], found.overfull) == (["a", "a", "c", "c"], {"b"})
+    assert gather(listing(*many), known={"b"}).overfull == {"a"}
+
+
+def test_listing_without_end_is_left_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "MAX_OBJECTS", 3)
-    with pytest.raises(Refused, match="got more than 3 objects, expected a model repository"):
-        gather(listing("1", "2", "3", "4"), known=set())
+    found = gather(listing("a/1/x.onnx", "b/1/x.onnx", "b/2/x.onnx", "z/1/x.onnx"), known={"a", "z"})
+    assert ([item.key[0] for item in found.objects], found.overfull) == (["a", "b", "b"], {"z"})
+
+
+def test_folders_in_folders_are_not_looked_into_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "/".join("d" * 40)).mkdir(parents=True)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "config.pbtxt").touch()
+    found = list(FolderStorage(tmp_path).walk())
+    assert sorted(item.key for item in found) == ["d/d/d/d/d/...", "rows/config.pbtxt"]
+    assert read_layout(found)[1].keys() == {"d/d/d/d/d/..."}
 
 
 def test_mirror_keeps_to_its_limit(tmp_path: Path) -> None:
@@ -400,7 +417,8 @@ def test_field_of_another_type_hides_nothing(tmp_path: Path) -> None:
 
 def test_openvino_s_own_format_is_no_onnx_file(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    for beginning in (b"<?xml version='1.0'?><net/>", b"\n " + b" " * 32 + b"<net/>", b"\xef\xbb\xbf<net/>"):
+    name = b"\x08\x08\x12\x06<net/>"  # a good ModelProto: its producer's name
+    for beginning in (name, b"<?xml version='1.0'?><net/>", b"\n " + b" " * 32 + b"<net/>", b"\xef\xbb\xbf<net/>"):
         path.write_bytes(beginning)
         with pytest.raises((ValueError, KeyError, IndexError)):
             read_facts(path)
