@@ -127,6 +127,11 @@ def check_formats(config: ModelConfig | None, *, plans: bool) -> None:
             raise Refused(f"{where}: got {name!r}, expected a file that ends in {suffix}: {backend} reads it")
 
 
+def builds_engines(config: ModelConfig) -> bool:
+    """Whether ONNX Runtime's TensorRT builds engines, with the first request at the latest: minutes."""
+    return any(accelerator.name == "tensorrt" for accelerator in _gpu_accelerators(config))
+
+
 def keeps_engines(config: ModelConfig) -> bool:
     """Whether ONNX Runtime's TensorRT keeps the engines that it builds."""
     return any(accelerator.parameters.get(_ENGINES_KEPT) for accelerator in _gpu_accelerators(config))

@@ -40,7 +40,7 @@ _TRIES = 3
 _EXAMINED_S = 10.0
 _SETTLES_S = 30.0
 _PATIENCE_S = 60.0  # with a model whose versions fail, before others may be ready without it
-_TRIAL_S = 120.0  # of all requests of a trial; what has to be built is built while it is loaded
+_TRIAL_S = 120.0  # of all requests of a trial, but where the first of them has engines built
 _QUEUE_S = 5.0
 _UNLOAD_S = 30.0  # of a candidate, which may never answer what it was asked last
 _FATAL_PAUSE_S = 3600.0  # before a version is tried again that ended this process again and again
@@ -438,7 +438,9 @@ class Model:
             self._report(version, "trying")
             with self._offered(target) as candidate:
                 self._load(candidate)
-                golden, limit_s = golden_of(target, version), min(_TRIAL_S, self._shared.settings.load_timeout_s)
+                golden, limit_s = golden_of(target, version), self._shared.settings.load_timeout_s
+                if not configs.builds_engines(_read_config(target, version)):
+                    limit_s = min(_TRIAL_S, limit_s)
                 prove(self._shared.triton, candidate, golden=golden, limit_s=limit_s)
         except Incomplete as exc:
             self._note_incomplete(request, key, listed, exc)

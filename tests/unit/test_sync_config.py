@@ -11,6 +11,7 @@ from registry import allowlist
 from registry.config import (
     MAX_BYTES,
     Policy,
+    builds_engines,
     check,
     check_formats,
     compose,
@@ -586,7 +587,9 @@ def test_engines_are_kept_under_a_name_that_no_config_chooses() -> None:
     text = "optimization { execution_accelerators { gpu_execution_accelerator { name: 'tensorrt' %s } } }"
     config = parse((text % (kept + named)).encode(), where="config.pbtxt")
     assert keeps_engines(config)
+    assert builds_engines(config)
     name_engines(config, "digits-0123")
     (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
     assert accelerator.parameters["trt_engine_cache_prefix"] == "digits-0123"
     assert not keeps_engines(parse((text % "").encode(), where="config.pbtxt"))
+    assert not builds_engines(parse((text.replace("tensorrt", "cuda") % "").encode(), where="config.pbtxt"))
