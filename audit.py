@@ -31,14 +31,13 @@ LOCKS = (
     "installer.txt",
     "tests/manifests/scan-requirements.txt",
 )
-_PYPI = "https://pypi.org"
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 # Whoever knows advisories knows this one, of 2021.
 _KNOWN = ("urllib3", "1.26.4", "CVE-2021-33503")
 _MAX_AGE = timedelta(days=30)
 _AT_ONCE, _TIMEOUT_S = 8, 30.0
 _NEXT = (
-    "next: AUDIT=https://pypi.org where the network has it, or AUDIT=<folder> with OSV's records of PyPI "
+    "next: AUDIT=<address of an index with PyPI's JSON API>, or AUDIT=<folder> with OSV's records of PyPI "
     "(osv.dev, 'data dumps'; or a checkout of pypa/advisory-database)"
 )
 
@@ -69,11 +68,13 @@ class Hole(NamedTuple):
 def main() -> int:
     """Print the holes; 0 where there is none, 1 where there are, 2 where the source cannot say."""
     parser = argparse.ArgumentParser(prog="make audit", description=__doc__.partition("\n")[0])
-    parser.add_argument("--source", default=os.environ.get("AUDIT") or _PYPI, help="(default: AUDIT, else %(default)s)")
+    parser.add_argument("--source", default=os.environ.get("AUDIT", ""), help="(default: the variable AUDIT)")
     source = parser.parse_args().source
     locks = read_locks()
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     try:
+        if not source:
+            raise AuditError("got no source of advisories, expected one")
         if source.startswith(("http://", "https://")):
             holes, age = ask_index(source.rstrip("/"), locks), timedelta(0)
         else:

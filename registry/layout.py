@@ -1,4 +1,4 @@
-"""Keys of a repository to models and versions; what is no part of the layout is told, and left where it is."""
+"""Keys of a repository to models and versions; what is no part of the layout is named, and left where it is."""
 
 import json
 import re

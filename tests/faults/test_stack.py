@@ -67,7 +67,7 @@ def test_what_a_killed_triton_leaves_behind_is_ended(tmp_path: Path) -> None:
     with start_stack(MODELS, tmp_path / "log") as stack:
         triton = stack.part("tritonserver")
         stubs = triton.children()
-        memory = Path(f"/proc/{stubs[-1].pid}/root/dev/shm")  # as they see it: it may be theirs alone
+        memory = Path("/proc", str(stubs[-1].pid), "root", "dev", "shm")  # as they see it: it may be theirs alone
         regions = [memory / word for stub in stubs for word in stub.cmdline() if "_shm_region_" in word]
         assert len(regions) == len(stubs) > 0
         assert all(region.exists() for region in regions)

@@ -141,7 +141,7 @@ def fuzz(*, count: int, seed: int, tell: Callable[[int], None] = lambda _: None)
     Args:
         count: how many.
         seed: the same inputs for the same number.
-        tell: is told how many are done.
+        tell: takes how many are done.
 
     Raises:
         Escape: one is judged good and reaches outside of its version, or is judged by an error that nobody foresaw, or

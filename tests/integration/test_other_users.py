@@ -56,7 +56,7 @@ def test_memory_of_the_embedded_triton_is_not_for_other_users(tmp_path: Path, us
         regions = regions_of(psutil.Process(triton.process.pid))
         assert regions
         assert "warning" not in triton.log.read_text()
-        memory = Path(f"/proc/{triton.process.pid}/root/dev/shm")
+        memory = Path("/proc", str(triton.process.pid), "root", "dev", "shm")
         assert all((memory / region).is_file() for region in regions)
         assert is_ours_alone(memory)
         assert not any((Path("/dev/shm") / region).exists() for region in regions)  # noqa: S108  # everybody's
