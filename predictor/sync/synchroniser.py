@@ -135,13 +135,12 @@ class Synchroniser:
             found = listing.result()
             if not found.objects and any(model.serving for model in self._models.values()):
                 raise StorageError(f"{self._storage.url}: the listing is empty while models serve: taken for a mistake")
+            self._note_listing(found)
         except StorageError as exc:
             self._note_failed_listing(exc)
         except Exception as exc:  # a defect of ours, or of a file system's, must not end what serves
             log.exception("%s: a defect", self._storage.url)
             self._note_failed_listing(StorageError(f"{self._storage.url}: {type(exc).__name__}: {exc}"))
-        else:
-            self._note_listing(found)
 
     def _listing_due(self) -> float:
         """When the next listing begins: after the interval, or sooner where files have had time to settle."""

@@ -24,7 +24,7 @@ import onnx
 import onnxruntime
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -35,7 +35,7 @@ from registry.errors import Incomplete, Refused
 from registry.judgement import Terms, _complete_version, _judge_texts, read_texts
 from registry.layout import CONFIG, GOLDEN, MANIFEST, Object, read_layout, refuse_file
 from registry.onnx_file import read_facts
-from tests.fuzz.inputs import mutated
+from tests.fuzz.inputs import examples, mutated
 from tests.fuzz.wire import written
 from tests.support.models import build_identity
 from tests.support.versions import Build, seal, write
@@ -187,7 +187,7 @@ def spoil(repository: Path, *, count: int, seed: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         inputs = _inputs(write(Path(folder), _NAME, Build(1))).filter(lambda mutant: mutant.kind != "listing")
 
-        @_mutants(seed, 2 * count)
+        @examples(seed, 2 * count)
         @given(inputs)
         def collect(mutant: Mutated) -> None:
             mutants.append(mutant)
@@ -203,26 +203,13 @@ def spoil(repository: Path, *, count: int, seed: int) -> list[str]:
     return names
 
 
-def _mutants(number: int, size: int) -> Callable[[Any], Any]:
-    """A property of so many inputs of a seed."""
-    chosen = settings(
-        max_examples=size,
-        database=None,
-        deadline=None,
-        derandomize=False,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
-    return lambda judge: seed(number)(chosen(judge))
-
-
 def _round(number: int, size: int) -> dict[str, Any]:
     """In a process: judge so many of a seed."""
     report = Report()
     with tempfile.TemporaryDirectory(dir=_FOLDERS) as folder:
         good = write(Path(folder), _NAME, Build(1))
 
-        @_mutants(number, size)
+        @examples(number, size)
         @given(_inputs(good))
         def judge(mutant: Mutated) -> None:
             started = time.process_time()

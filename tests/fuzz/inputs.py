@@ -3,10 +3,11 @@
 import io
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -63,6 +64,19 @@ def _pictures() -> list[bytes]:
 
 
 PICTURES = _pictures()
+
+
+def examples(number: int, size: int) -> Callable[[Any], Any]:
+    """Decorate a property: it is tried with so many inputs of a seed, and the smallest that fails is named."""
+    chosen = settings(
+        max_examples=size,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    return lambda judge: seed(number)(chosen(judge))
 
 
 @st.composite

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import psutil
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.inputs import PICTURES, form, mutated, pictures, v2
+from tests.fuzz.inputs import PICTURES, examples, form, mutated, pictures, v2
 from tests.support.stack import ROOT
 
 _ROUND = 500  # inputs of one seed: hypothesis remembers what it has tried
@@ -130,15 +130,7 @@ def fuzz(
 
 
 def _round(connection: http.client.HTTPConnection, report: Report, *, number: int, size: int) -> None:
-    @seed(number)
-    @settings(
-        max_examples=size,
-        database=None,
-        deadline=None,
-        derandomize=False,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
+    @examples(number, size)
     @given(_INPUTS)
     def ask(asked: Asked) -> None:
         started = time.perf_counter()

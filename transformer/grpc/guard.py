@@ -16,7 +16,7 @@ from transformer.record import ID_HEADER, Record, recorded
 from transformer.settings import TransformerSettings
 
 _SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-# By the words of TRANSFORMER_KEYLESS, what is open over HTTP too; whether a model serves is told of none there.
+# By the words of TRANSFORMER_KEYLESS, what is open over HTTP too; whether a model serves is open for none of them.
 _METHODS = {
     "health": (f"/{_SERVICE}/ServerLive", f"/{_SERVICE}/ServerReady", f"/{health.SERVICE_NAME}/*"),
     "docs": (f"/{reflection.SERVICE_NAME}/*",),

@@ -43,7 +43,7 @@ def create_app(
     Args:
         settings: of the operator.
         dataplane: answers.
-        keys: whoever asks must show one of these; None where nobody must.
+        keys: a client must show one of these; None where none must.
         hosts: that it is; None where it is every host.
         trace: makes the trace of a request.
     """
