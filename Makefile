@@ -24,6 +24,11 @@ INTERFACE ?= fused
 export REPOSITORY MIRROR POLL_S SETTLE_S PROFILE HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT \
 	SYNC_PORT TRITON_URL S3_PORT
 
+# As pip does: behind a proxy that signs anew, only the system knows its certificate. Without the system's, uv's own.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS ?= true
+endif
+
 BIN := .venv/bin
 UV := $(BIN)/uv
 # Whatever comes from an index, a mirror or a cache is held against a hash of this repository, before any of it runs: what
