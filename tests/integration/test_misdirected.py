@@ -6,14 +6,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
 
-from tests.support.ports import find_free_ports
-from tests.support.stack import PATIENCE_S, ROOT, wait_until
+from tests.support.stack import PATIENCE_S, ROOT
+from tests.support.synced import start_synchroniser
 from tests.support.transformer import Transformer, make_key, start_transformer
 
 ANYWHERE = {"TRANSFORMER_HOST": "0.0.0.0"}  # noqa: S104  # as in a pod
@@ -42,32 +41,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transformer]:
     with start_transformer("127.0.0.1:9", folder / "log", variables=variables) as transformer:
         yield transformer
     assert "Traceback" not in (folder / "log").read_text()
-
-
-@contextmanager
-def start_synchroniser(folder: Path, **variables: str) -> Iterator[int]:
-    """The synchroniser of an empty repository; its port."""
-    (port,) = find_free_ports(1)
-    log = folder / "log"
-    (folder / "models").mkdir()
-    variables |= {
-        "PREDICTOR_REPOSITORY": str(folder / "models"),
-        "PREDICTOR_MIRROR": str(folder / "mirror"),
-        "PREDICTOR_SYNC_PORT": str(port),
-    }
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "predictor", "sync"]
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, stdout=output, stderr=output)
-    try:
-        wait_until(lambda: "status on http" in log.read_text(), log=log)
-        yield port
-    finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE_S)
-        finally:
-            process.kill()
-    assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture(scope="module")

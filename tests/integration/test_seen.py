@@ -30,6 +30,7 @@ from predictor.settings import Settings
 from tests.support.collector import Collector, Span, start_collector
 from tests.support.ports import find_free_ports
 from tests.support.stack import ROOT, Stack, wait_until
+from tests.support.synced import start_synchroniser
 from tests.support.transformer import (
     DIGITS,
     Transformer,
@@ -705,25 +706,9 @@ def test_format_that_is_none_is_refused(command: list[str]) -> None:
 
 
 def test_the_synchroniser_logs_json_too(tmp_path: Path) -> None:
-    (port,) = find_free_ports(1)
+    with start_synchroniser(tmp_path, LOG_FORMAT="json"):
+        pass
     log = tmp_path / "log"
-    variables = {
-        "LOG_FORMAT": "json",
-        "PREDICTOR_REPOSITORY": str(tmp_path),
-        "PREDICTOR_MIRROR": str(tmp_path / "mirror"),
-        "PREDICTOR_SYNC_PORT": str(port),
-    }
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "predictor", "sync"]
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, stdout=output, stderr=output)
-    try:
-        wait_until(lambda: "status on http" in log.read_text(), log=log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        finally:
-            process.kill()
     said = [json.loads(line) for line in log.read_text().splitlines()]
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in said)
     assert said[0]["logger"] == "sync"

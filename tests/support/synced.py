@@ -1,5 +1,8 @@
 """A stack that serves a bucket, for the tests of the synchroniser: short intervals, a proxy in between, load on it."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +14,9 @@ import httpx
 import psutil
 
 from loadtest.load import Load, Plan
+from tests.support.ports import find_free_ports
 from tests.support.s3 import S3, FaultyProxy, start_s3
-from tests.support.stack import PATIENCE_S, Stack, start_stack
+from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
 from tests.support.versions import Build, write
 
 POLL_S = 0.5
@@ -132,3 +136,29 @@ def start_synced(folder: Path, builds: Mapping[str, Build], **variables: str) ->
 def variables_for(s3: S3, proxy: FaultyProxy) -> dict[str, str]:
     """The environment of a stack on this server."""
     return s3.environment(proxy.url) | {"POLL_S": str(POLL_S), "SETTLE_S": str(SETTLE_S)}
+
+
+@contextmanager
+def start_synchroniser(folder: Path, **variables: str) -> Iterator[int]:
+    """The synchroniser alone, of an empty repository; its port. Its log is in the folder."""
+    (port,) = find_free_ports(1)
+    log = folder / "log"
+    (folder / "models").mkdir()
+    variables |= {
+        "PREDICTOR_REPOSITORY": str(folder / "models"),
+        "PREDICTOR_MIRROR": str(folder / "mirror"),
+        "PREDICTOR_SYNC_PORT": str(port),
+    }
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "predictor", "sync"]
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, stdout=output, stderr=output)
+    try:
+        wait_until(lambda: "status on http" in log.read_text(), log=log)
+        yield port
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+    assert "Traceback" not in log.read_text()
