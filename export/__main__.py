@@ -66,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_sklearn(commands)
     _add_xgboost(commands)
     prepare = commands.add_parser("examples", help="the three models that come with the repository")
+    prepare.add_argument(
+        "--precision",
+        nargs="+",
+        choices=examples.PRECISIONS,
+        default=examples.PRECISIONS,
+        help="of the detector: fp32 is always there; bf16 and int8 take most of the time (default: all)",
+    )
     _add_common(prepare, _run_examples)
     _add_tensorrt(commands)
     _add_publish(commands)
@@ -307,11 +314,11 @@ def _run_xgboost(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 def _run_examples(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     rows = []
     for example in examples.EXAMPLES:
-        folder = examples.find_ready(example, args.repository)
+        folder = examples.find_ready(example, args.repository, precisions=args.precision)
         if folder is not None:
             rows.append(Row(folder, None))
         else:
-            rows.append(_publish(args, partial(example.prepare, example, steps)))
+            rows.append(_publish(args, partial(example.prepare, example, steps, args.precision)))
     return rows
 
 
