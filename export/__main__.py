@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export import examples
-from export.errors import ExportError
+from export.errors import FAILURES
 from export.manifest import Source, check_model_name, digest
 from export.versions import costs, difference
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.command(args)
-    except ExportError as exc:
+    except FAILURES as exc:
         print(f"error: {exc}", file=sys.stderr)
     except OSError as exc:
         print(f"error: {exc.filename or args.repository}: {exc.strerror or exc}", file=sys.stderr)

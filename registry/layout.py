@@ -212,6 +212,19 @@ def refuse_file(name: str) -> str | None:
     return f"{name!r} is no file of a version: expected {SCHEMA['$defs']['version_file']['description']}"
 
 
+def lacks(names: Collection[str]) -> str | None:
+    """What a version without a manifest waits for, as the names of its files tell; None: it has a model.
+
+    What export writes comes with a manifest, and that comes last.
+    """
+    if written := sorted(EXPORTED & set(names)):
+        return f"{MANIFEST}: it has {', '.join(written)}, which export writes"
+    if not any(name.endswith(MODEL_SUFFIXES) for name in names):
+        kinds = ", ".join(f"*{suffix}" for suffix in MODEL_SUFFIXES)
+        return f"a model file ({kinds}): it has {', '.join(sorted(names))}"
+    return None
+
+
 def is_model_name(name: str) -> bool:
     """Whether a name is legal in S3, Triton, Kubernetes and a URL alike."""
     return _MODEL.fullmatch(name) is not None

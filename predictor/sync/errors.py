@@ -1,21 +1,13 @@
 """Why a version does not serve yet, beside what its files say.
 
-RepositoryError
-  Refused, Incomplete   see registry.errors
-  Passing               it may the next time: tried again, with growing pauses
-    StorageError        the repository cannot be read
-    TritonError         Triton is away, or has no room
+Passing               see registry.errors
+  StorageError        see registry.errors
+  TritonError         Triton is away, or has no room
 """
 
-from registry.errors import RepositoryError
+from registry.errors import Passing, StorageError
 
-
-class Passing(RepositoryError):
-    """What failed for a reason that may pass: disk, network, memory."""
-
-
-class StorageError(Passing):
-    """The repository cannot be read."""
+__all__ = ["Passing", "StorageError", "TritonError"]
 
 
 class TritonError(Passing):

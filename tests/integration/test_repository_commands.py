@@ -190,7 +190,7 @@ def start(command: str, storage: Storage, *arguments: str) -> "subprocess.Popen[
 
 
 def keys(storage: Storage) -> set[str]:
-    return {entry.key for entry in storage.entries()}
+    return {item.key for item in storage.walk() if not item.link}
 
 
 def held(*numbers: int) -> set[str]:
@@ -245,8 +245,8 @@ def test_number_is_claimed_first_and_the_manifest_comes_last(
         publish_again(storage, local)
         prefix = f"PUT /{storage.address.removeprefix('s3://')}/tiny/"
         put = [request.removeprefix(prefix) for request in proxy.requests if request.startswith("PUT")]
-    assert put[0] == "1/config.pbtxt"
-    assert set(put[1:-2]) == {f"1/{name}" for name in FILES - {"config.pbtxt", "manifest.json"}}
+    assert put[:2] == ["1/config.pbtxt"] * 2  # the second one asks whether the server keeps conditions
+    assert set(put[2:-2]) == {f"1/{name}" for name in FILES - {"config.pbtxt", "manifest.json"}}
     assert put[-2:] == ["1/manifest.json", "config.pbtxt"]
 
 
@@ -432,14 +432,14 @@ def test_fetch_stops_where_more_comes_than_was_listed(
         publish_again(storage, local)
 
         # Listed with its right size, and longer when it is read: replaced in between.
-        def listed(under: str = "", entries: Callable[[str], Any] = storage.entries) -> Any:
-            found = entries(under)
+        def listed(under: str = "", walk: Callable[[str], Any] = storage.walk) -> Any:
+            found = list(walk(under))
             content = storage.get("tiny/1/parity.json")
             assert content is not None
             storage.put("tiny/1/parity.json", endless, etag=content.etag)
             return found
 
-        monkeypatch.setattr(storage, "entries", listed)
+        monkeypatch.setattr(storage, "walk", listed)
         monkeypatch.setattr("export.remote.commands.open_storage", lambda _: storage)
         assert run("fetch", storage, "tiny", "--to", str(tmp_path / "target")) == 1
     assert "tiny/1/parity.json: got more than the " in capsys.readouterr().err
@@ -712,13 +712,13 @@ def test_what_s3_answers_is_said_clearly(
         for address, variables, expected in (
             ("s3://no-such-bucket/x", {}, f"no bucket no-such-bucket at {s3['AWS_ENDPOINT_URL']}; next: make it"),
             ("s3://models", {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free}"}, "cannot be reached; next: look at AWS_"),
-            ("s3://models", {"AWS_ENDPOINT_URL": "nonsense"}, "AWS_ENDPOINT_URL: Invalid endpoint: nonsense; expected"),
+            ("s3://models", {"AWS_ENDPOINT_URL": "nonsense"}, "AWS_ENDPOINT_URL, expected such as http://localhost:9000: I"),
             ("s3://models", denied, "access denied (403, ListObjectsV2); expected credentials that may list"),
             ("s3://models", {"AWS_PROFILE": "none-such"}, "profile (none-such) could not be found"),
             ("s3://models", {"AWS_ACCESS_KEY_ID": "", "AWS_EC2_METADATA_DISABLED": "true"}, "next: export them"),
             ("s3://models", {"AWS_SESSION_TOKEN": f"{SECRET}\nx"}, "broke off (HTTPClientError); next: try again"),
-            ("gs://models", {}, "REPOSITORY: got 'gs://models', expected s3://<bucket>/<prefix>"),
-            ("", {}, "REPOSITORY: got '', expected s3://"),
+            ("gs://models", {}, "repository: got 'gs://models', expected s3://bucket/prefix"),
+            ("", {}, "repository: got '', expected s3://"),
         ):
             with monkeypatch.context() as patch:
                 for name, value in variables.items():
@@ -727,7 +727,7 @@ def test_what_s3_answers_is_said_clearly(
                         patch.delenv(name)
                 assert main(["publish", "tiny", "--from", str(local), "--repository", address]) == 1
             output = capfd.readouterr()
-            assert f"error: {address if address.startswith('s3') and 'AWS_E' not in expected[:5] else ''}" in output.err
+            assert f"error: {address if address.startswith('s3') else ''}" in output.err
             assert expected in output.err
             assert SECRET not in output.out + output.err
 
