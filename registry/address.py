@@ -45,7 +45,7 @@ def read_address(text: str) -> BucketAddress | Path:
     scheme = (match[1] or match[2] or "").lower() if match else ""
     rest = text[match.end() :] if match else text
     if scheme == "s3":
-        return _read_bucket(text, rest.lstrip("/"))
+        return _read_bucket(text, rest.removeprefix("//"))
     if scheme == "file":
         return _read_folder(text, rest)
     if scheme in _PORTS:
@@ -84,10 +84,10 @@ def _read_bucket(text: str, rest: str) -> BucketAddress:
     if match and (match[1] or ":" in match[2]):
         endpoint = _check_endpoint(text, (match[1] or "http").lower(), match[2])
         rest = rest[match.end() :]
-    bucket, *prefix = filter(None, rest.split("/")) if rest.strip("/") else ("",)
+    bucket, *prefix = rest.split("/")
     if not _BUCKET.fullmatch(bucket):
         raise Misconfigured(f"repository: got {_shown(text)!r} with bucket {bucket!r}, expected {EXPECTED}")
-    return BucketAddress(bucket, "/".join(prefix), endpoint)
+    return BucketAddress(bucket, "/".join(filter(None, prefix)), endpoint)
 
 
 def _check_endpoint(text: str, scheme: str, host: str) -> str:

@@ -35,6 +35,7 @@ _STALE = {
     "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken",
     "RequestExpired", "SignatureDoesNotMatch", "TokenRefreshRequired", "AccessDenied", "403",
 }  # fmt: skip
+_NEXT = "; next: correct the variable AWS_... or the profile that says so"
 
 T = TypeVar("T")
 
@@ -160,8 +161,14 @@ class Bucket:
             raise StorageError(f"{where}: {self._asked.explain(exc)}") from exc
         except exceptions.PartialCredentialsError as exc:
             raise Misconfigured(f"{where}: {exc}; expected {CREDENTIALS}; next: export them, and try again") from exc
-        except (exceptions.BotoCoreError, ValueError) as exc:
-            raise Misconfigured(f"{where}: {self._setting(exc)}{exc}") from exc
+        except exceptions.BotoCoreError as exc:
+            raise Misconfigured(f"{where}: {exc}{_NEXT}") from exc
+        except ValueError as exc:
+            raise Misconfigured(f"{where}: {self._refuse_endpoint() or exc}{_NEXT}") from exc
+        except (AttributeError, TypeError) as exc:  # of botocore, where a profile has a word and no section
+            raise Misconfigured(f"{where}: a profile is not as botocore expects it ({exc}){_NEXT}") from exc
+        except OSError as exc:  # a token's file is not there yet
+            raise StorageError(f"{where}: {exc.filename}: {exc.strerror}; next: look at {CREDENTIALS}") from exc
 
     def _endpoint_url(self) -> str | None:
         own = self.address.endpoint
@@ -173,12 +180,12 @@ class Bucket:
             )
         return own
 
-    def _setting(self, error: Exception) -> str:
-        """The variable at fault, where botocore's words do not name it."""
-        if "endpoint" not in str(error).lower() or self.address.endpoint:
+    def _refuse_endpoint(self) -> str:
+        """What is wrong with the server's URL, where there is one."""
+        name = next((name for name in _ENDPOINTS if os.environ.get(name)), "")
+        if self.address.endpoint or not name:
             return ""
-        name = next((name for name in _ENDPOINTS if os.environ.get(name)), "endpoint_url of the profile")
-        return f"{name}, expected such as http://localhost:9000: "
+        return f"{name}: got {_without_password(os.environ[name])!r}, expected such as http://localhost:9000"
 
     @property
     def _asked(self) -> Asked:
@@ -194,7 +201,7 @@ def _check_server(core: Any, endpoint: str) -> None:
         Misconfigured: the URL, the certificates or the proxy.
     """
     parts = urlsplit(endpoint)
-    if parts.scheme not in {"http", "https"}:
+    if parts.scheme not in {"http", "https"} or endpoint != endpoint.strip():
         raise ValueError(f"Invalid endpoint: {_without_password(endpoint)}")
     _ = parts.port  # ValueError
     bundle = core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")

@@ -61,6 +61,8 @@ class Asked:
                 )
             case exceptions.NoCredentialsError():
                 words = f"no credentials; expected {CREDENTIALS}; next: export them, and try again"
+            case exceptions.CredentialRetrievalError():
+                words = f"{str(error).rstrip(': ')}; next: look at {CREDENTIALS}"
             case exceptions.HTTPClientError():
                 words = f"{self.endpoint} broke off ({type(error).__name__}); next: try again"
             case _:

@@ -169,7 +169,9 @@ class S3(S3Storage):
         def read(client: Any) -> Any | None:
             try:
                 return client.get_object(**self._place(key))
-            except client.exceptions.NoSuchKey:
+            except exceptions.ClientError as exc:
+                if status_of(exc) != 404 or code_of(exc) == "NoSuchBucket":
+                    raise
                 return None
 
         return self._bucket.ask(self.address, read)

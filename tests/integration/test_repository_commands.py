@@ -1,6 +1,5 @@
 """Publishing to S3 and to a folder, and managing what is there: a real S3 server, real processes."""
 
-import http.client
 import json
 import os
 import pty
@@ -8,12 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -29,67 +25,12 @@ from export.remote.layout import edit_config
 from export.remote.storage import LocalFolder, Storage, TooLarge, open_storage
 from export.repository import publish
 from tests.support.exported import FILES, version, with_profiles
+from tests.support.front import serve
 from tests.support.ports import find_free_ports
 from tests.support.versions import seal
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "not-to-be-seen"
-Play = Callable[[str, str], tuple[int, Any] | None]
-
-
-@dataclass(frozen=True)
-class Server:
-    """An HTTP server of this test: the requests it had, in their order."""
-
-    url: str
-    requests: list[str]
-
-
-@contextmanager
-def serve(play: Play, *, upstream: str = "") -> Iterator[Server]:
-    """Answer with what `play` says to method and path, where it says nothing with what another server does."""
-    requests: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # which answers Expect: 100-continue
-
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            path = self.path.partition("?")[0]
-            requests.append(f"{self.command} {path}")
-            played = play(self.command, path)
-            headers: Mapping[str, str] = {}
-            if played is not None:
-                status, content = played[0], json.dumps(played[1]).encode()
-            else:
-                connection = http.client.HTTPConnection(upstream.removeprefix("http://"))
-                connection.request(self.command, self.path, body, {**self.headers, "Expect": ""})
-                response = connection.getresponse()
-                status, content, headers = response.status, response.read(), dict(response.headers)
-                connection.close()
-            self.send_response(status)
-            for name in headers.keys() - {"Content-Length", "Transfer-Encoding", "Connection", "Date", "Server"}:
-                self.send_header(name, headers[name])
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("Connection", "close")
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815 - http.server's names
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", find_free_ports(1)[0]), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield Server(f"http://127.0.0.1:{server.server_port}", requests)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -712,7 +653,11 @@ def test_what_s3_answers_is_said_clearly(
         for address, variables, expected in (
             ("s3://no-such-bucket/x", {}, f"no bucket no-such-bucket at {s3['AWS_ENDPOINT_URL']}; next: make it"),
             ("s3://models", {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free}"}, "cannot be reached; next: look at AWS_"),
-            ("s3://models", {"AWS_ENDPOINT_URL": "nonsense"}, "AWS_ENDPOINT_URL, expected such as http://localhost:9000: I"),
+            (
+                "s3://models",
+                {"AWS_ENDPOINT_URL": "nonsense"},
+                "AWS_ENDPOINT_URL: got 'nonsense', expected such as",
+            ),
             ("s3://models", denied, "access denied (403, ListObjectsV2); expected credentials that may list"),
             ("s3://models", {"AWS_PROFILE": "none-such"}, "profile (none-such) could not be found"),
             ("s3://models", {"AWS_ACCESS_KEY_ID": "", "AWS_EC2_METADATA_DISABLED": "true"}, "next: export them"),
