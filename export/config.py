@@ -37,6 +37,8 @@ def describe_detector(
             ("scores", "TYPE_FP32", (-1,)),
             ("classes", "TYPE_INT32", (-1,)),
         ]
+        if not metadata.get("end2end"):
+            metadata = {**metadata, "all_candidates": True}
     else:
         image = ("images", "TYPE_FP32", (3, height, width))
         outputs = [("output0", "TYPE_FP32", (-1, 6) if metadata.get("end2end") else (4 + classes, -1))]

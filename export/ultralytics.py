@@ -15,7 +15,6 @@ from checkpoints import CheckpointError, admit
 from export import compatibility, config, parity
 from export.calibration import Sample
 from export.checkpoint import export_onnx, find_checkpoint
-from export.chosen import decode_chosen
 from export.detector import Detector, read_detector
 from export.distribution import weigh_bins
 from export.errors import ExportError
@@ -123,8 +122,6 @@ def _prove(  # noqa: PLR0913 - one argument for each fact
     graph = free_batch(detector.graph) if detector.fixed_batch else detector.graph
     rewrite = fuse if choice.interface == "fused" else declare_head
     graph = rewrite(weigh_bins(graph), classes=len(detector.names), end2end=detector.end2end)
-    if choice.interface == "fused":
-        graph = _with_chosen_decoded(graph, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE))
     session = Session(graph, name=name)
     described = _config(name, detector, interface=choice.interface, size_hw=size_hw)
     model = describe(described, version="0")
@@ -149,20 +146,6 @@ def _prove(  # noqa: PLR0913 - one argument for each fact
         plans=plans,
         precisions=precisions,
     )
-
-
-def _with_chosen_decoded(graph: ModelProto, *, size_hw: tuple[int, int]) -> ModelProto:
-    """The faster graph where it gives the same; a head that it does not understand stays as it is."""
-    faster = decode_chosen(graph)
-    if faster is graph:
-        return graph
-    images = np.random.default_rng(0).integers(0, 256, (2, *size_hw, 3), np.uint8)
-    try:
-        got, expected = (Session(candidate, name="candidate").infer(images) for candidate in (faster, graph))
-    except ExportError:
-        return graph
-    same = all(np.allclose(got[name], expected[name], atol=1e-4) for name in expected)
-    return faster if same else graph
 
 
 def _import_engine(name: str, path: Path) -> Version:
