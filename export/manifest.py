@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from export.errors import ExportError
 from registry.errors import Refused
-from registry.layout import SCHEMA, is_model_name
+from registry.layout import SCHEMA, is_exported_name, refuse_model_name
 
 Interface = Literal["fused", "ultralytics"]
 
@@ -39,17 +39,28 @@ def digest(*paths: Path) -> str:
 
 
 def check_model_name(name: str) -> str:
-    """Return the name when it is legal in S3, Triton, Kubernetes and a URL alike.
+    """Return the name, of a model that is made, when it is legal in S3, Triton, Kubernetes and a URL alike.
 
     Raises:
         ExportError: it is not.
     """
-    if not is_model_name(name):
+    if not is_exported_name(name):
         pattern = SCHEMA["$defs"]["model_name"]["pattern"]
         raise ExportError(
             f"model name: got {name!r}, expected lower-case letters, digits and hyphens, a letter first, at most 63 "
             f"({pattern}): it has to be legal in S3, Triton and Kubernetes alike"
         )
+    return name
+
+
+def check_known_name(name: str) -> str:
+    """Return the name, of a model that a repository may have, when Triton takes it.
+
+    Raises:
+        ExportError: it does not.
+    """
+    if reason := refuse_model_name(name):
+        raise ExportError(f"model name: {reason}")
     return name
 
 

@@ -70,7 +70,7 @@ def _judge_model(root: Path, storage: FolderStorage, name: str, model: ModelFold
             try:
                 config = judge_config(read(storage, item, limit=TEXT_BYTES), where=path)
                 if path in read_by_triton:
-                    configs.check_formats(ModelConfig.FromString(config), plans=terms.plans)
+                    configs.check_formats(configs.resolve(ModelConfig.FromString(config)), plans=terms.plans)
                     judged[path] = config
             except (Refused, StorageError, OSError) as exc:
                 yield Verdict(f"{name}/{path}", str(exc))
@@ -82,7 +82,7 @@ def _judge_model(root: Path, storage: FolderStorage, name: str, model: ModelFold
 def _judge_version(folder: Path, own: bytes, terms: Terms) -> str | None:
     try:
         texts = read_texts(folder)
-        texts = Texts(texts.own, model=own)
+        texts = Texts(texts.own, model=own, files=texts.files)
         _check_digests(folder, texts, terms)
         judge_version(folder, texts, terms)
         # Triton may take what it finds where the model's config leaves that open, or a profile's is asked for.

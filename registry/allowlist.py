@@ -16,6 +16,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from registry.errors import Refused
+from registry.layout import LABELS, NAME
 
 MAX_ENTRIES = 8192  # of a list or a map: a table with an input for each column has thousands
 MAX_NAME = 512  # characters of a tensor's name: exporters write paths of modules
@@ -82,13 +83,12 @@ _ANY = _Rule("a single value", lambda value: isinstance(value, str | int | float
 _NO = _Rule("false", operator.not_)
 _FLAG = _like("(?i:true|false|on|off|1|0)", "true or false")
 _YES_NO = _like("(?i:yes|no)", "YES or NO")
+_DEVICE = _like(r"(?i:CPU|GPU|NPU|AUTO|MULTI|HETERO)[0-9A-Za-z.,:()-]{0,60}", "a device of OpenVINO, such as CPU")
 _COUNT = _number(0, 1024)
 _BYTES = _number(0, 2**63 - 1)
-_FILE = _like("[0-9a-z][0-9a-z.-]*", "a file name of 0-9 a-z . -, without a folder")
-_TEXT_FILE = _like(r"[0-9a-z][0-9a-z.-]*\.txt", "a file name of 0-9 a-z . - that ends in .txt, without a folder")
-_MODEL_FILE = _like(
-    r"[0-9a-z][0-9a-z.-]*\.(onnx|plan)", "a file name of 0-9 a-z . - that ends in .onnx or .plan, without a folder"
-)
+_FILE = _like(NAME, "a file name without a folder")
+_LABEL_FILE = _like(f"{NAME}{LABELS}", "a file name that ends in .txt, .csv, .tsv, .names or .labels, without a folder")
+_MODEL_FILE = _like(rf"{NAME}\.(onnx|xml|plan)", "a file name that ends in .onnx, .xml or .plan, without a folder")
 _NAME = _Rule(f"at most {MAX_NAME} characters", lambda value: 0 < len(value) <= MAX_NAME)
 _DIM = _number(-1, MAX_ELEMENTS)
 _BATCH = _number(0, 2**20)
@@ -148,6 +148,7 @@ _PARAMETERS: _Table = {
     # OpenVINO
     **_each(_COUNT, "COMPILATION_NUM_THREADS", "INFERENCE_NUM_THREADS"),
     **_each(_YES_NO, "ENABLE_BATCH_PADDING", "HINT_BF16", "RESHAPE_IO_LAYERS", "SKIP_OV_DYNAMIC_BATCHSIZE"),
+    "TARGET_DEVICE": _DEVICE,
     "NUM_STREAMS": _like("(?i:auto|numa)|[0-9]{1,3}", "AUTO, NUMA or a whole number"),
     "PERFORMANCE_HINT": _one_of("LATENCY", "THROUGHPUT"),
 }
@@ -162,7 +163,7 @@ _MODEL: _Table = {
         **_each(_ANY, "allow_ragged_batch", "optional"),
         "format": _enum(pb.ModelInput.Format),
     },
-    "output": {**_TENSOR, "label_filename": _TEXT_FILE},
+    "output": {**_TENSOR, "label_filename": _LABEL_FILE},
     "dynamic_batching": {
         "preferred_batch_size": _BATCH,
         "max_queue_delay_microseconds": _number(0, MAX_DELAY_US),

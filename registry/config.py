@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
@@ -16,6 +17,10 @@ MAX_TOGETHER = 16  # versions of a model that serve at once: each takes the memo
 _ENGINES_KEPT, _ENGINES_PREFIX = "trt_engine_cache_enable", "trt_engine_cache_prefix"
 # Of a platform, where a config names no backend.
 _BACKENDS = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt"}
+# What a backend reads where a config names no file, in the order in which Triton looks for them.
+_DEFAULTS = {"tensorrt": "model.plan", "onnxruntime": "model.onnx", "openvino": "model.xml"}
+_SUFFIXES = {"tensorrt": (".plan",), "onnxruntime": (".onnx",), "openvino": (".xml", ".onnx")}
+_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ def parse(text: bytes, *, where: str) -> ModelConfig:
     """
     if len(text) > MAX_BYTES:
         raise Refused(f"{where}: got {len(text)} bytes, expected at most {MAX_BYTES}")
+    if text.startswith(_MARK):
+        raise Refused(f"{where}: begins with a byte-order mark, which Triton does not read: expected UTF-8 without one")
     try:
         return text_format.Parse(text.decode("utf-8"), ModelConfig())
     except text_format.ParseError as exc:
@@ -94,37 +101,62 @@ def read_policy(config: ModelConfig | None) -> Policy:
     return Policy(latest=None, specific=None)
 
 
-def model_filename(config: ModelConfig | None) -> str:
-    """Return the name of the file that is loaded from a version's folder."""
-    if config is None:
-        return "model.onnx"
-    is_plan = config.backend == "tensorrt" or (not config.backend and config.platform == "tensorrt_plan")
-    return config.default_model_filename or ("model.plan" if is_plan else "model.onnx")
+def resolve(config: ModelConfig | None, files: Collection[str] = (), *, plans: bool = False) -> ModelConfig:
+    """Return the config with the backend and the file that Triton would choose, but of those alone that are judged.
+
+    Triton would also choose by what else lies in the folder (`model.py` is Python), or by what follows a dot in the
+    model's name.
+
+    Args:
+        config: The version's, or the model's where it has none, or None.
+        files: Names of those in the version's folder.
+        plans: Whether TensorRT's plans may be loaded; one beside another model is passed over where not.
+    """
+    resolved = ModelConfig() if config is None else _copy(config)
+    filename = resolved.default_model_filename
+    if not resolved.backend:
+        present = [backend for backend, name in _DEFAULTS.items() if name in files]
+        if not plans and len(present) > 1:
+            present = [backend for backend in present if backend != "tensorrt"]
+        named = next((backend for backend, name in _DEFAULTS.items() if filename.endswith(Path(name).suffix)), None)
+        found = present[0] if present and not filename else None
+        backend = _BACKENDS.get(resolved.platform) or (filename and named) or found or "onnxruntime"
+        if not resolved.platform:
+            resolved.backend = backend
+    backend = backend_of(resolved)
+    if not filename:
+        default = _DEFAULTS[backend]
+        is_onnx = backend == "openvino" and default not in files and "model.onnx" in files
+        resolved.default_model_filename = "model.onnx" if is_onnx else default
+    return resolved
 
 
-def check_formats(config: ModelConfig | None, *, plans: bool) -> None:
+def backend_of(config: ModelConfig) -> str:
+    """Return the backend of a config that `resolve` returned."""
+    return config.backend or _BACKENDS[config.platform]
+
+
+def check_formats(config: ModelConfig, *, plans: bool) -> None:
     """Accept files in the format of the backend that reads them: what holds ONNX is looked into, and named so.
 
     Args:
-        config: As it serves, with its profile.
+        config: As it serves, with its profile; of `resolve`.
         plans: Whether TensorRT's plans may be loaded: they are code.
 
     Raises:
         Refused: ONNX would be read from a file that ends otherwise, or a plan from one that ends so, or at all.
     """
-    if config is None:
-        return
-    is_plan = config.default_model_filename.endswith(".plan")
-    backend = config.backend or _BACKENDS.get(config.platform) or ("tensorrt" if is_plan else "onnxruntime")
+    backend = backend_of(config)
     if backend == "tensorrt" and not plans:
         raise Refused("backend tensorrt: a plan is code; expected onnxruntime or openvino, or PREDICTOR_PLANS=true")
-    suffix = ".plan" if backend == "tensorrt" else ".onnx"
-    names = {"default_model_filename": model_filename(config)} | {
+    suffixes = _SUFFIXES[backend]
+    names = {"default_model_filename": config.default_model_filename} | {
         f"cc_model_filenames['{capability}']": name for capability, name in config.cc_model_filenames.items()
     }
     for where, name in names.items():
-        if not name.endswith(suffix):
-            raise Refused(f"{where}: got {name!r}, expected a file that ends in {suffix}: {backend} reads it")
+        if not name.endswith(suffixes):
+            expected = " or ".join(suffixes)
+            raise Refused(f"{where}: got {name!r}, expected a file that ends in {expected}: {backend} reads it")
 
 
 def builds_engines(config: ModelConfig) -> bool:
@@ -172,18 +204,14 @@ def with_policy_cleared(config: ModelConfig) -> bytes:
 def compose(own: ModelConfig | None, *, versions: Collection[int]) -> bytes:
     """Return the config.pbtxt that Triton gets.
 
-    Without a name, so that the same folder loads under a candidate's. With the backend and the file that were judged:
-    Triton would choose by what lies in the folder (`model.py` is Python), or by what follows a dot in the model's name.
+    Without a name, so that the same folder loads under a candidate's. With the backend and the file that were judged.
 
     Args:
         own: Checked; the version's config, or the model's where it has none, or None.
         versions: Those that are loaded.
     """
-    composed = ModelConfig() if own is None else _copy(own)
+    composed = resolve(own)
     composed.ClearField("name")
-    composed.default_model_filename = model_filename(composed)
-    if not (composed.backend or composed.platform):
-        composed.backend = "tensorrt" if composed.default_model_filename.endswith(".plan") else "onnxruntime"
     composed.version_policy.CopyFrom(ModelVersionPolicy(specific={"versions": sorted(set(versions))}))
     text: str = text_format.MessageToString(composed, as_utf8=True)
     return text.encode()

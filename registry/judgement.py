@@ -18,7 +18,9 @@ from registry.golden import Arrays, read_golden, split_golden, write_golden
 from registry.layout import CONFIG, DEFAULT_PROFILE, GOLDEN, MANIFEST, TEXT_BYTES, refuse_file
 from registry.manifest import Entry, read_manifest
 from registry.onnx_file import read_facts
+from registry.openvino_file import check_openvino
 from registry.threads import fill_threads
+from registry.triton import refuse_as_triton
 from registry.warmup import add_warmup
 
 
@@ -30,11 +32,13 @@ class Texts:
         own: texts of the version's folder, by file name: manifest.json, config.pbtxt, those of profiles.
         shared: config of the profile that the model has for versions without one.
         model: the model's own config, judged, serialised; empty where it has none.
+        files: names of all files of the version's folder.
     """
 
     own: Mapping[str, bytes]
     shared: bytes | None = None
     model: bytes = b""
+    files: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,8 @@ def read_texts(version: Path) -> Texts:
         OSError: it cannot be read.
     """
     own = {}
-    for path in sorted(version.iterdir()):
+    paths = sorted(version.iterdir())
+    for path in paths:
         if reason := refuse_file(path.name):
             raise Refused(reason)
         if path.is_symlink() or not path.is_file():
@@ -117,7 +122,7 @@ def read_texts(version: Path) -> Texts:
             if size > TEXT_BYTES:
                 raise Refused(f"{path.name}: got {size} bytes, expected at most {TEXT_BYTES}")
             own[path.name] = path.read_bytes()
-    return Texts(own)
+    return Texts(own, files=frozenset(path.name for path in paths))
 
 
 # In the process
@@ -169,7 +174,7 @@ def _complete_version(version: Path, texts: Texts, terms: Terms) -> None:
     (version / CONFIG).write_bytes(text)
 
 
-def _compose(texts: Texts, terms: Terms) -> ModelConfig | None:
+def _compose(texts: Texts, terms: Terms) -> ModelConfig:
     """The config that the version serves with: its own or the model's, with the profile where there is one.
 
     A version with a config of its own brings its profiles too: those of the model belong to other files.
@@ -188,23 +193,27 @@ def _compose(texts: Texts, terms: Terms) -> ModelConfig | None:
         own = configs.merge_variant(_read_config(text, name), own)
         configs.check(own, where=f"{name} over {CONFIG}")
         own.parameters["profile"].string_value = terms.profile
-    configs.check_formats(own, plans=terms.plans)
-    return own
+    config = configs.resolve(own, texts.files, plans=terms.plans)
+    configs.check_formats(config, plans=terms.plans)
+    refuse_as_triton(config)
+    return config
 
 
-def _judge_golden(version: Path, config: ModelConfig | None) -> Arrays:
+def _judge_golden(version: Path, config: ModelConfig) -> Arrays:
     arrays = read_golden(version / GOLDEN)
-    if config is not None and config.input:  # else Triton completes it
+    if config.input:  # else Triton completes it
         split_golden(arrays, config)
     return arrays
 
 
-def _judge_files(version: Path, config: ModelConfig | None, *, plans: bool) -> None:
+def _judge_files(version: Path, config: ModelConfig, *, plans: bool) -> None:
     """The model file is there, and with it every file that holds its weights; nothing of it is code."""
     # Triton takes the one for its kind of GPU, and the default where there is none.
-    named = [configs.model_filename(config), *sorted(config.cc_model_filenames.values() if config else ())]
+    named = [config.default_model_filename, *sorted(config.cc_model_filenames.values())]
     if not any((version / name).exists() for name in named):
         raise Incomplete(f"waits for {' or '.join(named)}")
+    for path in sorted(version.glob("*.xml")):
+        check_openvino(path)
     for path in sorted(version.glob("*.onnx")):
         try:
             facts = read_facts(path)

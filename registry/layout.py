@@ -18,7 +18,7 @@ DEFAULT_PROFILE = "fp32"
 _HIDDEN = re.compile(r"\.[^.]")
 # Files that only `export` writes into a version, and a manifest after them.
 EXPORTED = frozenset({CONFIG, GOLDEN, "parity.json"})
-MODEL_SUFFIXES = (".onnx", ".plan")
+MODEL_SUFFIXES = (".onnx", ".plan", ".xml")
 # What one repository may have. Each model costs the synchroniser a thread's work, Triton a process, each version a line
 # of /status and a fingerprint at every listing.
 TEXT_BYTES = 2**20  # of a config.pbtxt or manifest.json
@@ -31,15 +31,30 @@ MAX_OBJECTS = 2_000_000  # walked at each listing: S3 takes minutes for them; wh
 _STRANGE_SHOWN = 1000  # keys that belong nowhere; the others are counted
 _LARGEST_VERSION = 2**63 - 1  # Triton's
 _DIGITS = len(str(_LARGEST_VERSION))
+_VERSION = re.compile("[1-9][0-9]*")
+# Triton takes any name that a folder may have. Its Python backend puts a model's name into a line for a shell, and
+# names become parts of paths here: signs that mean something to either are left out, and "~" is free for our own names.
+NAME = r"\w[\w.+@=,:%-]*"
+_NAME = re.compile(NAME)
+_NAME_EXPECTED = "letters, digits and _ . + @ = , : % -, a letter, a digit or _ first"
+_LONGEST_MODEL, _LONGEST_FILE = 200, 240  # bytes, of the 255 that file systems take: ours are put in front of some
+# All that a version may hold: nothing of it is run as code. `python -m export fetch` writes nothing else either.
+# Without a suffix are the weights that PyTorch writes one by one.
+_VERSION_FILE = re.compile(r".+\.(onnx|xml|plan|json|npz|pbtxt|txt|data|onnx_data|bin|weights?|bias)|[^.]+")
+_VERSION_FILES = (
+    "*.onnx, *.xml, *.plan, *.json, *.npz, *.pbtxt, *.txt, or weights: *.data, *.onnx_data, *.bin, *.weight, "
+    "*.weights, *.bias, a name without a dot"
+)
+# Beside its versions a model has its labels. Triton looks for code here: libtriton_*.so, triton_python_backend_stub.
+LABELS = r"\.(txt|csv|tsv|names|labels)"
+_LABELS = re.compile(f".+{LABELS}")
 
 
 def _rule(name: str) -> re.Pattern[str]:
     return re.compile(SCHEMA["$defs"][name]["pattern"].removeprefix("^").removesuffix("$"))
 
 
-_MODEL, _VERSION, _FILE = _rule("model_name"), _rule("version"), _rule("file_name")
-# All that a version may hold: nothing of it is run as code. `python -m export fetch` writes nothing else either.
-_VERSION_FILE = _rule("version_file")
+_EXPORTED_MODEL = _rule("model_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +97,14 @@ class Listing:
         objects: those that are kept.
         newest: when the last of all was written; None: there is none.
         overfull: folders with too many objects, of which none is kept, and known ones that were not seen.
-        left_out: how many objects that belong nowhere are not kept.
+        beyond: folders of models that are too many, of which none is kept.
+        left_out: how many objects that belong nowhere, or to folders beyond those, are not kept.
     """
 
     objects: list[Object] = field(default_factory=list)
     newest: datetime | None = None
     overfull: set[str] = field(default_factory=set)
+    beyond: set[str] = field(default_factory=set)
     left_out: int = 0
 
 
@@ -98,7 +115,8 @@ def gather(objects: Iterable[Object], *, known: Collection[str]) -> Listing:
         objects: as they come.
         known: models that serve, whose folders are kept before others.
     """
-    listing, strange, total = Listing(), 0, 0
+    listing, total = Listing(), 0
+    strange: set[str] = set()
     folders: dict[str, list[Object]] = {}
     for number, item in enumerate(objects):
         if number >= MAX_OBJECTS:
@@ -107,12 +125,17 @@ def gather(objects: Iterable[Object], *, known: Collection[str]) -> Listing:
         listing.newest = max(listing.newest or item.modified, item.modified)
         name, _, rest = item.key.partition("/")
         kept = folders.get(name)
-        if kept is None and rest and is_model_name(name) and (name in known or len(folders) < 2 * MAX_MODELS):
+        is_model = (rest or item.key.endswith("/")) and is_model_name(name)
+        if kept is None and is_model and (name in known or len(folders) < 2 * MAX_MODELS):
             kept = folders[name] = []
         if kept is None:
-            strange += 1
-            if strange <= _STRANGE_SHOWN:
-                listing.objects.append(item)
+            # One of a folder is enough to tell of it.
+            told = listing.beyond if is_model else strange
+            if name not in told and len(told) < _STRANGE_SHOWN:
+                told.add(name)
+                listing.objects += [] if is_model else [item]
+            elif name not in told:
+                listing.left_out += 1
         elif name not in listing.overfull:
             kept.append(item)
             total += 1
@@ -123,7 +146,6 @@ def gather(objects: Iterable[Object], *, known: Collection[str]) -> Listing:
                 listing.overfull.add(full)
                 total -= len(folders[full])
                 folders[full].clear()
-    listing.left_out = max(strange - _STRANGE_SHOWN, 0)
     for kept in folders.values():
         listing.objects += kept
     return listing
@@ -133,14 +155,21 @@ def read_layout(objects: Iterable[Object]) -> tuple[dict[str, ModelFolder], dict
     """Sort a listing.
 
     Returns:
-        Models by name, and why a key was ignored, by key.
+        Models by name, folders among them that hold nothing of a model, and why a key was ignored, by key; by
+        `<name>/` where that is a whole folder.
     """
     models: dict[str, ModelFolder] = {}
     ignored: dict[str, str] = {}
     for item in objects:
-        if not item.key or item.key.endswith("/") or item.key == SCHEMA_FILE.name or _is_hidden(item.key):
-            continue  # a folder's own marker; what comes with the project; what is being written
-        if (reason := _place(item, models)) and len(ignored) < _STRANGE_SHOWN:
+        name, *rest = item.key.split("/")
+        if not item.key or item.key == SCHEMA_FILE.name or _is_hidden(item.key):
+            continue  # what comes with the project; what is being written
+        if reason := _refuse_folder(item, name, rest):
+            ignored.setdefault(f"{name}/" if rest or item.link else name, reason)
+            continue
+        model = models.setdefault(name, ModelFolder())
+        # Last is nothing where the key is a folder's own marker.
+        if rest[-1] and (reason := _place(item, rest, model)) and len(ignored) < _STRANGE_SHOWN:
             ignored[item.key] = reason
     for name, model in models.items():
         ignored |= _limit(name, model)
@@ -173,43 +202,46 @@ def _is_hidden(key: str) -> bool:
     return any(_HIDDEN.match(segment) for segment in key.split("/"))
 
 
-def _place(item: Object, models: dict[str, ModelFolder]) -> str | None:
-    """Put a file where it belongs, or say why it belongs nowhere."""
-    name, *rest = item.key.split("/")
-    if reason := _refuse_path(item, name, rest):
-        return reason
-    model = models.setdefault(name, ModelFolder())
+def _refuse_folder(item: Object, name: str, rest: Sequence[str]) -> str | None:
+    """Why the folder that a file lies in is no model's; None where it is one."""
+    if item.link and not rest:
+        return "a link, which is never followed: expected the folder itself"
+    if not rest:
+        return "it belongs to no model: expected <model>/<version>/<file>"
+    return refuse_model_name(name)
+
+
+def _place(item: Object, rest: Sequence[str], model: ModelFolder) -> str | None:
+    """Put a file where it belongs in its model's folder, or say why it belongs nowhere."""
+    if item.link:
+        return "a link: expected the file itself"
+    if illegal := [segment for segment in rest if not _is_name(segment, longest=_LONGEST_FILE)]:
+        return f"{illegal[0]!r:.80}: expected {_NAME_EXPECTED}"
     match rest:
         case [folder, file] if is_version(folder):
-            reason = refuse_file(file)
-            if not reason:
-                model.versions.setdefault(int(folder), {})[file] = item
-        case [file] if file == CONFIG or file.endswith(".txt"):
+            if reason := refuse_file(file):
+                return reason
+            model.versions.setdefault(int(folder), {})[file] = item
+        case [file] if file == CONFIG or _LABELS.fullmatch(file):
             model.shared[file] = item
         case ["configs", file] if file.endswith(".pbtxt"):
             model.shared[f"configs/{file}"] = item
         case ["warmup", file]:
             model.shared[f"warmup/{file}"] = item
         case [folder, *_]:
-            reason = f"{folder!r}: expected config.pbtxt, *.txt, configs/*.pbtxt, warmup/*, or a version 1, 2, 3, ..."
-    return reason
-
-
-def _refuse_path(item: Object, name: str, rest: Sequence[str]) -> str | None:
-    if item.link:
-        return "a link: expected the file itself"
-    if not is_model_name(name) or not rest:
-        return f"{name!r} is no model's folder: expected lower-case letters, digits and hyphens, a letter first"
-    if illegal := [segment for segment in rest if not _FILE.fullmatch(segment)]:
-        return f"{illegal[0]!r}: expected lower-case letters, digits, dots and hyphens"
+            zeros = ": Triton takes none that begins with 0" if folder.isdecimal() and folder[0] == "0" else ""
+            return (
+                f"{folder!r}{zeros}: expected {CONFIG}, labels (*.txt, *.csv), configs/*.pbtxt, warmup/*, or a version "
+                "1, 2, 3, ..."
+            )
     return None
 
 
 def refuse_file(name: str) -> str | None:
     """Why a file is no part of a version; None where it is."""
-    if _VERSION_FILE.fullmatch(name):
+    if _is_name(name, longest=_LONGEST_FILE) and _VERSION_FILE.fullmatch(name):
         return None
-    return f"{name!r} is no file of a version: expected {SCHEMA['$defs']['version_file']['description']}"
+    return f"{name!r:.80} is no file of a version: expected {_VERSION_FILES}"
 
 
 def lacks(names: Collection[str]) -> str | None:
@@ -225,11 +257,27 @@ def lacks(names: Collection[str]) -> str | None:
     return None
 
 
+def refuse_model_name(name: str) -> str | None:
+    """Why a folder's name is no model's; None where it is: Triton takes it, and so do we."""
+    if _is_name(name, longest=_LONGEST_MODEL):
+        return None
+    return f"{name!r:.80} is no model's name: expected {_NAME_EXPECTED}, at most {_LONGEST_MODEL} bytes"
+
+
 def is_model_name(name: str) -> bool:
-    """Whether a name is legal in S3, Triton, Kubernetes and a URL alike."""
-    return _MODEL.fullmatch(name) is not None
+    """Whether a folder of this name is a model's."""
+    return refuse_model_name(name) is None
+
+
+def is_exported_name(name: str) -> bool:
+    """Whether export gives a model this name: it is legal in S3, Triton, Kubernetes and a URL alike."""
+    return _EXPORTED_MODEL.fullmatch(name) is not None
 
 
 def is_version(segment: str) -> bool:
     """Whether it is a number that Triton takes for a version."""
     return bool(_VERSION.fullmatch(segment)) and len(segment) <= _DIGITS and int(segment) <= _LARGEST_VERSION
+
+
+def _is_name(segment: str, *, longest: int) -> bool:
+    return _NAME.fullmatch(segment) is not None and len(segment.encode()) <= longest

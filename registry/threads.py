@@ -25,6 +25,8 @@ def fill_threads(config: ModelConfig | None, *, cpus: float) -> Any:
         filled.CopyFrom(config)
     if any(group.kind == ModelInstanceGroup.KIND_GPU for group in filled.instance_group):
         return filled
+    if "TARGET_DEVICE" in filled.parameters and filled.parameters["TARGET_DEVICE"].string_value.upper() != "CPU":
+        return filled  # whose options are others
     threads = max(int(cpus), 1)  # part of a CPU more would be throttled in the middle of a run
     instances = 1
     if filled.backend == "openvino":

@@ -28,6 +28,7 @@ from transformer.errors import (
     PredictorError,
     PredictorUnavailable,
     ServingError,
+    Unserved,
 )
 from transformer.letterbox import Image, Letterbox
 from transformer.model import Model
@@ -193,23 +194,27 @@ class DataPlane:
 
     @asynccontextmanager
     async def _told_apart(self, name: str, version: str) -> AsyncIterator[None]:
-        """Say "unknown" of what is no model of the repository, and "nothing serves" of what is one.
+        """Say "unknown" of what is no model of the repository, of what is one whether a version may come by itself.
 
         Triton cannot: a model that was refused it never heard of, and one that is gone it remembers.
         """
         try:
             yield
         except (ModelNotFound, NothingServes) as exc:
+            everything = await self._synchroniser.known()
+            known = (everything or {}).get(name)
+            if known is not None and (version in known.refused or (known.state == "refused" and not version)):
+                current().found(name, "")
+                raise Unserved(name, version, known.refused.get(version, known.reason)) from exc
             if not await self._synchroniser.ready():
                 waiting_for = await self._synchroniser.waiting_for()
                 raise PredictorUnavailable(f"model {name!r} does not serve yet: waiting for {waiting_for}") from exc
-            known = await self._synchroniser.knows(name)
-            if known is False and isinstance(exc, NothingServes):
-                raise ModelNotFound(f"model {name!r} is unknown") from exc
-            if known:
+            if known is not None:
                 current().found(name, "")
-            if known and not version:
-                raise NothingServes(name) from exc
+                if not version:
+                    raise NothingServes(name) from exc
+            elif everything is not None and isinstance(exc, NothingServes):
+                raise ModelNotFound(f"model {name!r} is unknown") from exc
             raise
 
     async def infer_images(

@@ -7,10 +7,11 @@
       UnsupportedMedia        415   format or content encoding not on the list
       PayloadTooLarge         413   bytes or pixels
       ModelNotFound           404
+      Unserved                503   no version of the model serves, and none comes by itself
       NotListed               501   Triton says to nobody without its secret which models it has
       PredictorError          502   Triton failed
         PredictorUnavailable  503   no connection, model not ready, queue full; Retry-After
-          NothingServes       503   no version of the model
+          NothingServes       503   no version of the model yet
         PredictorTimeout      504
       Overloaded              429   refused at admission; Retry-After
         OutOfMemory           429   there is none left
@@ -157,6 +158,18 @@ class NothingServes(PredictorUnavailable):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"model {name!r} has no version that serves")
+
+
+class Unserved(ServingError):
+    """The repository has the model, and no version of it may serve: until somebody uploads another one."""
+
+    status = 503
+    code = grpc.StatusCode.FAILED_PRECONDITION  # not UNAVAILABLE, which clients ask again
+    phrase = None
+
+    def __init__(self, name: str, version: str, reason: str) -> None:
+        what = f"version {version!r} does not serve" if version else "no version of it serves"
+        super().__init__(f"model {name!r}: {what}: see /status" + (f"; {reason}" if reason else ""))
 
 
 class PredictorTimeout(PredictorError):

@@ -90,7 +90,7 @@ _QUICK_TIMEOUT_S = 5.0  # of calls that run no model
 _READY_TIMEOUT_S = 1.0  # a Triton that hangs is noticed within 2 s, by whoever asks twice a second
 _RESTRICTED = "protocol is restricted"  # Triton's words
 _TOO_LARGE = "Received message larger than max"  # gRPC's words
-_CANDIDATE = "candidate."  # a version that the synchroniser tries; no model's name
+_CANDIDATE = "candidate~"  # a version that the synchroniser tries; no model's name
 _LONGEST_NAME = 255  # of a folder, which a model's name is
 
 # Triton before 25.04 may die of a call that is cancelled, or too late, while it is being answered: issues 7368 and 8034

@@ -1,14 +1,35 @@
 """The process that keeps Triton's models up to date: its status, and whether the first ones are there."""
 
 import asyncio
+import re
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
 from transformer.errors import ModelNotFound, PredictorUnavailable
 
 _TIMEOUT_S = 2.0
-_MAX_AGE_S = 1.0  # of the names of models: whoever asks for strange ones must not cost a request each
+_MAX_AGE_S = 1.0  # of what is known of models: whoever asks for strange ones must not cost a request each
+_LONGEST_REASON = 200
+_PATH = re.compile(r"(?<![\w.])/\w")  # of this machine, in Triton's words
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the repository has of a model.
+
+    Attributes:
+        state: `serving`, `loading`, or `refused` where no version of it serves and none comes by itself.
+        reason: why it is refused.
+        refused: why a version is refused, by its number.
+    """
+
+    state: str
+    reason: str = ""
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 class Synchroniser:
@@ -18,7 +39,7 @@ class Synchroniser:
         """Prepare to ask `http://host:port`; empty where Triton has its models from elsewhere."""
         self._url = url
         self._ready = not url
-        self._names: frozenset[str] | None = None
+        self._known: Mapping[str, Known] | None = None
         self._asked_at = -_MAX_AGE_S
         self._asking: asyncio.Task[None] | None = None
         self._client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, trust_env=False)
@@ -49,16 +70,16 @@ class Synchroniser:
             return f"the synchroniser at {self._url}"
         return waiting_for
 
-    async def knows(self, name: str) -> bool | None:
-        """Whether the repository has a model of this name; None where nobody can say."""
+    async def known(self) -> Mapping[str, Known] | None:
+        """What the repository has, by model; None where nobody can say."""
         if not self._url:
             return None
         if self._asking is None and time.monotonic() - self._asked_at > _MAX_AGE_S:
-            self._asking = asyncio.create_task(self._ask_names())
+            self._asking = asyncio.create_task(self._ask())
         if self._asking is not None:
             # Others wait for it as well.
             await asyncio.shield(self._asking)
-        return None if self._names is None else name in self._names
+        return self._known
 
     async def serving(self) -> list[str] | None:
         """Names of the models of which a version serves, in alphabetical order; None where there is no synchroniser.
@@ -71,12 +92,12 @@ class Synchroniser:
         models = (await self._get_status()).json()["models"]
         return sorted(name for name, model in models.items() if model["serving"])
 
-    async def _ask_names(self) -> None:
+    async def _ask(self) -> None:
         try:
-            reply = (await self._client.get("/status")).raise_for_status()
-            self._names = frozenset(reply.json()["models"])
-        except httpx.HTTPError:
-            self._names = None
+            models = (await self._get_status()).json()["models"]
+            self._known = {name: _read(model) for name, model in models.items()}
+        except PredictorUnavailable:
+            self._known = None
         finally:
             self._asked_at, self._asking = time.monotonic(), None
 
@@ -96,3 +117,23 @@ class Synchroniser:
             return (await self._client.get("/status")).raise_for_status()
         except httpx.HTTPError as exc:
             raise PredictorUnavailable(f"the synchroniser at {self._url}: {exc or type(exc).__name__}") from exc
+
+
+def _read(model: Mapping[str, Any]) -> Known:
+    """A model of /status; one of an older synchroniser has no state."""
+    refused = {
+        number: _shorten(version.get("reason"))
+        for number, version in model.get("versions", {}).items()
+        if version.get("state") == "refused"
+    }
+    newest = max(refused, key=int, default="")
+    state = model.get("state") or ("serving" if model.get("serving") else "loading")
+    return Known(state, _shorten(model.get("error")) or refused.get(newest, ""), refused)
+
+
+def _shorten(reason: str | None) -> str:
+    """A reason as clients may read it: without what names a path of this machine."""
+    text = reason or ""
+    if _PATH.search(text):
+        return ""
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."

@@ -27,7 +27,7 @@ _DATATYPES = {
     "tensor(string)": "TYPE_STRING",
 }
 # What Triton fills in where neither the config nor `default-max-batch-size` says.
-_DEFAULT_MAX_BATCH_SIZE = 4
+DEFAULT_MAX_BATCH_SIZE = 4
 
 
 class Node(Protocol):
@@ -164,7 +164,7 @@ def complete_config(config: dict[str, Any], inputs: Mapping[str, Tensor], output
     """
     can_batch = all(tensor.shape[:1] == (-1,) for tensor in [*inputs.values(), *outputs.values()])
     if can_batch:
-        config["max_batch_size"] = config["max_batch_size"] or _DEFAULT_MAX_BATCH_SIZE
+        config["max_batch_size"] = config["max_batch_size"] or DEFAULT_MAX_BATCH_SIZE
         if config["max_batch_size"] > 1 and "sequence_batching" not in config:
             config.setdefault("dynamic_batching", {})
     elif config["max_batch_size"]:

@@ -2,11 +2,12 @@
 
     lock                                 one synchroniser at a time
     refused/<model>.json                 versions that must not be tried again
+    unproven/<model>.json                versions that serve, and that no answer has proven
     tried/<model>.json                   versions that are being tried, and how often their trial ended this process
     staged/<model>/<version>-<print>/    a version alone, as a model folder of its own
     generations/<model>/<number>/        what is served together: versions, and the config.pbtxt over them
     models/<model>                       link to the generation that serves: Triton's first repository
-    trial/candidate.<model>              link to a staged folder: Triton's second repository
+    trial/candidate~<model>              link to a staged folder: Triton's second repository
 
 Triton loads only what it is told to, and at its start what `models/` holds. A link is replaced in one step, so there is
 never half a version under a model's name, wherever a process is killed.
@@ -28,7 +29,7 @@ from predictor.errors import StartError
 from predictor.sync.errors import Passing
 from registry.errors import Refused
 
-CANDIDATE = "candidate."  # no legal name of a model: the transformer serves nothing under it
+CANDIDATE = "candidate~"  # no legal name of a model: the transformer serves nothing under it
 _CONTENT = "generation.json"
 _RUNNING = "running"  # no fingerprint, which is hexadecimal
 _SPARE_BYTES = 16 * 2**20  # left free on the disk
@@ -66,12 +67,14 @@ class Mirror:
         self._staged = self.root / "staged"
         self._generations = self.root / "generations"
         self._refused = self.root / "refused"
+        self._unproven = self.root / "unproven"
         self._tried = self.root / "tried"
         self._limit_bytes = limit_bytes
         self._reserved: dict[Path, int] = {}
         self._reserving = threading.Lock()
         try:
-            for folder in (self.models, self.trial, self._staged, self._generations, self._refused, self._tried):
+            notes = (self._refused, self._unproven, self._tried)
+            for folder in (self.models, self.trial, self._staged, self._generations, *notes):
                 folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.root / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -250,6 +253,14 @@ class Mirror:
     def write_refused(self, model: str, reasons: Mapping[str, str]) -> None:
         """Remember across restarts why versions must not serve, by fingerprint."""
         self._write(self._refused / f"{model}.json", reasons)
+
+    def read_unproven(self, model: str) -> dict[str, str]:
+        """What `write_unproven` wrote last."""
+        return self._read(self._unproven / f"{model}.json")
+
+    def write_unproven(self, model: str, reasons: Mapping[str, str]) -> None:
+        """Remember across restarts why no answer of a version has proven it, by fingerprint."""
+        self._write(self._unproven / f"{model}.json", reasons)
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,15 @@ from typing import Any
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from predictor.settings import Settings
-from predictor.sync.errors import Passing, TritonError
+from predictor.sync.errors import Passing, TritonError, passes
+from predictor.sync.memory import Memory
 from predictor.sync.mirror import Generation, Mirror
 from predictor.sync.plan import choose
 from predictor.sync.staging import Request, check_arrived, fingerprint, golden_of, stage
 from predictor.sync.status import ModelStatus, Status, VersionStatus, now
 from predictor.sync.trial import prove
 from predictor.sync.triton import Died, ProcessDied, TooSlow, Triton
+from predictor.sync.view import describe
 from registry import config as configs
 from registry.config import MAX_TOGETHER, Policy
 from registry.errors import Incomplete, Refused
@@ -83,40 +85,13 @@ class Listed:
         folder: None where the model is not there.
         began: monotonic time when the listing began.
         newest: of all objects of the repository: the clock of the storage is at least there.
+        ignored: why something in its folder is no part of it; empty where everything is.
     """
 
     folder: ModelFolder | None
     began: float
     newest: datetime
-
-
-@dataclass
-class _Memory:
-    """What is known of versions, by their fingerprints.
-
-    Attributes:
-        refused: why one must not serve; survives a restart.
-        waiting: why one is not taken yet.
-        deaths: how often Triton died while one was tried.
-        fatal: how often this process ended while one was tried; survives a restart.
-        left_alone: those of them that have not been tried by this process, because it ended so often.
-        defects: those among the refused that this process could not judge; the next one tries them again.
-        failures: how often one failed for a reason that may pass.
-        postponed: until when (monotonic) one that failed so often is left alone, and why.
-        apart: those that cannot serve beside a newer one, by that one; see `plan.choose`.
-        proven: folders of those that are staged and may serve.
-    """
-
-    refused: dict[str, str]
-    waiting: dict[str, str] = field(default_factory=dict)
-    deaths: dict[str, int] = field(default_factory=dict)
-    fatal: dict[str, int] = field(default_factory=dict)
-    left_alone: set[str] = field(default_factory=set)
-    defects: set[str] = field(default_factory=set)
-    failures: dict[str, int] = field(default_factory=dict)
-    postponed: dict[str, tuple[float, str]] = field(default_factory=dict)
-    apart: dict[str, str] = field(default_factory=dict)
-    proven: dict[str, Path] = field(default_factory=dict)
+    ignored: str = ""
 
 
 class Model:
@@ -133,12 +108,17 @@ class Model:
         self._shared = shared
         self._mirror = shared.mirror
         self._status = shared.status
-        self._memory = _Memory(self._mirror.read_refused(name), fatal=self._mirror.read_fatal(name))
+        self._memory = Memory(
+            self._mirror.read_refused(name), self._mirror.read_unproven(name), fatal=self._mirror.read_fatal(name)
+        )
         shared.leftovers |= {(name, key) for key in self._memory.fatal}
         self._seen: dict[int, tuple[str, float]] = {}  # fingerprint, and when it was seen first
         self._config: tuple[str, Any] = ("", None)  # of the model's own config.pbtxt, and its etag
         self._policy = ""
         self._doing: dict[int, str] = {}
+        self._working = False
+        self._fault = False  # the last work ended in a fault of ours
+        self._blocked: str | None = None  # why none of its versions can be looked at
         self._error: str | None = None
         self._failures = 0
         self._due: float | None = None  # the next try
@@ -162,15 +142,16 @@ class Model:
 
     @property
     def is_settled(self) -> bool:
-        """Whether it serves, or has nothing that could."""
-        idle = self.task is None and self._due is None and self.settles is None and not self._memory.postponed
-        return self.loaded or (idle and self.listed is not None and self.listed.folder == self._handled)
+        """Whether it serves, or has nothing that could; a fault of ours is nothing to wait for."""
+        return self.loaded or self._fault or (self.task is None and self._is_idle)
 
     @property
     def fails(self) -> bool:
         """Whether it has failed so often, with all that it could try, that others which serve need not wait for it."""
         if self.loaded:
             return False
+        if self._fault:
+            return True
         if self._lost >= _TRIES and time.monotonic() - self._since > _PATIENCE_S:
             return True  # however many it has
         if self.task is not None:
@@ -202,6 +183,7 @@ class Model:
     def work(self) -> None:
         """Do what is needed, until nothing is left to do or something has to be waited for."""
         self._due = self.settles = None
+        self._working = True
         if self.listed is not None:
             self._handled = self.listed.folder
         try:
@@ -212,13 +194,12 @@ class Model:
             # One step: models take turns.
             if self.listed is not None and not self._shared.stopped.is_set() and self._step(self.listed):
                 self._due = time.monotonic()
-        except (Passing, OSError) as exc:
-            self._note_failure(exc)
-        except Exception as exc:  # a defect of ours must not stop the other models
-            log.exception("%s: a defect", self.name)
+            self._fault = False
+        except Exception as exc:  # noqa: BLE001 - a fault of ours must not stop the other models
             self._note_failure(exc)
         finally:
             self._doing.clear()
+            self._working = False
             self._show()
 
     # The steps
@@ -228,13 +209,17 @@ class Model:
         self._handled = listed.folder
         memory, now_s = self._memory, time.monotonic()
         memory.postponed = {key: known for key, known in memory.postponed.items() if now_s < known[0]}
+        self._blocked = None
         if listed.folder is None or not listed.folder.versions:
             self._remove()
+            if listed.folder is not None:
+                self._error = self._explain_none(listed.folder, listed.ignored)
             return False
         try:
             config, policy = self._read_shared(listed.folder)
         except Refused as exc:
-            self._error = f"{exc}; what serves goes on serving"
+            self._blocked = str(exc)
+            self._error = f"{exc}; what serves goes on serving" if self.serving else str(exc)
             log.warning("%s: %s", self.name, self._error)
             return False
         settings = self._shared.settings
@@ -269,11 +254,16 @@ class Model:
         return True
 
     def _take(self, wanted: Mapping[int, str], requests: Mapping[int, Request]) -> None:
+        fresh = [version for version, key in wanted.items() if key != self.serving.get(version)]
         try:
             self._activate(wanted)
         except Refused as exc:  # of what was judged: nothing that could be tried again
             newest = max(wanted)
             self._refuse(requests[newest], wanted[newest], str(exc))
+        except Exception as exc:
+            if passes(exc) or not fresh:
+                raise
+            self._refuse_defect(requests[max(fresh)], wanted[max(fresh)], exc)
 
     def _load_again(self) -> None:
         """Load what served before: after a start of ours, or of Triton."""
@@ -348,6 +338,10 @@ class Model:
         if memory.refused.keys() - known_keys:
             memory.refused = {key: reason for key, reason in memory.refused.items() if key in known_keys}
             self._write_refused()
+        kept = known_keys.union(self.serving.values())
+        if memory.unproven.keys() - kept:
+            memory.unproven = {key: reason for key, reason in memory.unproven.items() if key in kept}
+            self._mirror.write_unproven(self.name, memory.unproven)
         remembered: tuple[dict[str, Any], ...] = (
             memory.deaths, memory.fatal, memory.failures, memory.postponed, memory.apart, memory.proven
         )  # fmt: skip
@@ -441,7 +435,7 @@ class Model:
                 golden, limit_s = golden_of(target, version), self._shared.settings.load_timeout_s
                 if not configs.builds_engines(_read_config(target, version)):
                     limit_s = min(_TRIAL_S, limit_s)
-                prove(self._shared.triton, candidate, golden=golden, limit_s=limit_s)
+                unproven = prove(self._shared.triton, candidate, golden=golden, limit_s=limit_s)
         except Incomplete as exc:
             self._note_incomplete(request, key, listed, exc)
         except Refused as exc:
@@ -455,17 +449,15 @@ class Model:
                 self._postpone(version, key, exc, for_s=self._shared.pause_after(deaths[key]))
             else:
                 raise
-        except (Passing, OSError, MemoryError) as exc:
-            self._postpone(version, key, exc)
-        except Exception as exc:
-            # Who writes the bucket finds what nobody thought of: to try it for ever would keep out what is good. It may
-            # be a fault of this process all the same: the next one tries it again.
-            log.exception("%s: version %d cannot be judged", self.name, version)
-            self._memory.defects.add(key)
-            self._refuse(request, key, f"it cannot be judged: {type(exc).__name__}: {exc}")
+        except Exception as exc:  # noqa: BLE001 - nor must it keep out the version before
+            if passes(exc):
+                self._postpone(version, key, exc)
+            else:
+                self._refuse_defect(request, key, exc)
         else:
             self._memory.proven[key] = target
-            log.info("%s: version %d is good", self.name, version)
+            self._note_proof(key, unproven)
+            log.info("%s: version %d is good%s", self.name, version, f", {unproven}" if unproven else "")
 
     def _postpone(self, version: int, key: str, exc: Exception, *, for_s: float | None = None) -> None:
         """Let the next version take the place of one that fails again and again, and try this one later.
@@ -495,11 +487,10 @@ class Model:
 
     def _postponed_error(self, prints: Mapping[int, str]) -> str | None:
         """What keeps versions from being taken, newest first."""
-        postponed = self._memory.postponed
         reasons = [
-            f"version {version}: {postponed[key][1]}; tried again later"
+            f"version {version}: {reason}"
             for version, key in sorted(prints.items(), reverse=True)
-            if key in postponed
+            if (reason := self._memory.postponement(key))
         ]
         return "; ".join(reasons) or None
 
@@ -532,6 +523,22 @@ class Model:
         memory = self._memory
         lasting = {key: reason for key, reason in memory.refused.items() if key not in memory.defects}
         self._mirror.write_refused(self.name, lasting)
+
+    def _note_proof(self, key: str, unproven: str | None) -> None:
+        memory, before = self._memory, self._memory.unproven.pop(key, None)
+        if unproven:
+            memory.unproven[key] = unproven
+        if unproven != before:
+            self._mirror.write_unproven(self.name, memory.unproven)
+
+    def _refuse_defect(self, request: Request, key: str, exc: Exception) -> None:
+        """Refuse what fails in a way that nobody thought of: to try it for ever would keep out what is good.
+
+        It may be a fault of this process all the same: the next one tries it again.
+        """
+        log.error("%s: version %d cannot be judged", self.name, request.version, exc_info=exc)
+        self._memory.defects.add(key)
+        self._refuse(request, key, f"it cannot be judged: {type(exc).__name__}: {exc}")
 
     def _refuse(self, request: Request, key: str, reason: str) -> None:
         self._memory.refused[key] = reason
@@ -596,8 +603,9 @@ class Model:
             self._mirror.switch(self.name, None)
             log.info("%s: gone from the repository, and unloaded", self.name)
         self._mirror.clean(self.name)
-        self._memory = _Memory({})
+        self._memory = Memory()
         self._mirror.write_refused(self.name, {})
+        self._mirror.write_unproven(self.name, {})
         self._seen, self.loaded, self._error = {}, False, None
 
     def _load(self, name: str) -> None:
@@ -616,11 +624,21 @@ class Model:
 
     def _note_failure(self, exc: Exception) -> None:
         self._failures += 1
-        pause = self._shared.pause_after(self._failures)
+        self._fault = not passes(exc)
+        if self._fault:
+            pause, words = _LONGEST_PAUSE_S, f"a fault of the synchroniser, see its log: {type(exc).__name__}: {exc}"
+        else:
+            pause, words = self._shared.pause_after(self._failures), _words_of(exc)
         self._due = time.monotonic() + pause
-        self._error = f"{_words_of(exc)}; tried again in {pause:.0f} s"
+        self._error = f"{words}; tried again in {pause:.0f} s"
         self._status.metrics.failures.labels(self.name).inc()
-        log.warning("%s: %s", self.name, self._error)
+        log.warning("%s: %s", self.name, self._error, exc_info=exc if self._fault else None)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing of it waits for anything."""
+        waits = self._due is not None or self.settles is not None or self._memory.postponed
+        return not waits and self.listed is not None and self.listed.folder == self._handled
 
     @property
     def _postponed_until(self) -> float | None:
@@ -642,40 +660,54 @@ class Model:
 
     def _show(self) -> None:
         """Tell what is known."""
-        serving = self.serving if self.loaded else {}
-        if not self._seen and not serving:
+        folder = self.listed.folder if self.listed is not None else None
+        if folder is None and not self.serving:
             self._status.set_model(self.name, None)
             return
+        serving = self.serving if self.loaded else {}
         before = self._status.model(self.name).versions
         versions = {
-            str(version): self._describe(version, serving, before.get(str(version)))
-            for version in sorted(self._seen.keys() | serving.keys())
+            version: describe(
+                version,
+                key=self._seen.get(version, ("", 0.0))[0],
+                serving=serving,
+                memory=self._memory,
+                doing=self._doing,
+                is_listed=self.listed is not None,
+                before=before.get(str(version)),
+            )
+            for version in self._seen.keys() | serving.keys()
         }
-        numbers = tuple(str(version) for version in sorted(serving))
-        self._status.set_model(self.name, ModelStatus(self._policy, numbers, self._error, versions))
+        if self._blocked and folder is not None:
+            blocked = VersionStatus("refused", self._blocked)
+            versions |= {version: blocked for version in folder.versions if version not in serving}
+        self._status.set_model(
+            self.name,
+            ModelStatus(
+                self._policy,
+                tuple(str(version) for version in sorted(serving)),
+                self._error,
+                {str(version): versions[version] for version in sorted(versions)},
+                self._state(versions.values()),
+            ),
+        )
 
-    def _describe(self, version: int, serving: Mapping[int, str], before: VersionStatus | None) -> VersionStatus:
-        key, _ = self._seen.get(version, ("", 0.0))
-        memory = self._memory
-        postponed = f"{memory.postponed[key][1]}; tried again later" if key in memory.postponed else None
-        judgement = memory.refused.get(key) or memory.waiting.get(key)
-        if version in serving:
-            reason = None
-            if not key and self.listed is not None:
-                reason = "gone from the repository; serves until another version is good"
-            elif key and key != serving[version]:
-                reason = (
-                    f"changed in the repository, goes on as it was taken: {judgement or postponed or 'being taken'}"
-                )
-            if before is not None and before.state == "serving":
-                return VersionStatus("serving", reason, before.since, before.seconds_to_serve)
-            return VersionStatus("serving", reason, now())
-        if judgement is not None:
-            return VersionStatus("refused" if key in memory.refused else "incomplete", judgement)
-        if version in self._doing:
-            return VersionStatus("staged", self._doing[version])
-        reason = "its labels or tensors are not those of the newer version" if key in memory.apart else None
-        return VersionStatus("available", postponed or reason)
+    def _state(self, versions: Collection[VersionStatus]) -> str:
+        """`serving`; `loading` where it may serve by itself; else `refused`."""
+        states = {version.state for version in versions}
+        if "serving" in states:
+            return "serving"
+        may_come = self._working or states & {"incomplete", "staged"} or not self._is_idle
+        return "loading" if may_come and not self._fault else "refused"
+
+    def _explain_none(self, folder: ModelFolder, ignored: str) -> str:
+        """Why a model's folder has no version: its config says what it is, or something else lies in it."""
+        try:
+            self._read_shared(folder)
+        except Refused as exc:
+            return str(exc)
+        rest = f"; ignored: {ignored}" if ignored else ""
+        return f"no version: expected {self.name}/1/model.onnx or the like{rest}"
 
 
 def _read_config(folder: Path, version: int) -> Any:

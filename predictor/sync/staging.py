@@ -11,7 +11,7 @@ from typing import Any
 from registry import config as configs
 from registry.errors import Incomplete, Refused
 from registry.judgement import Terms, Texts, complete_version, judge_texts
-from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, MODEL_SUFFIXES, TEXT_BYTES, ModelFolder, Object
+from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, TEXT_BYTES, ModelFolder, Object, lacks
 from registry.manifest import Entry
 from registry.storage import Storage, download, read
 
@@ -71,13 +71,9 @@ def check_arrived(request: Request) -> None:
     Raises:
         Incomplete: something is.
     """
-    if MANIFEST in request.files:
-        return
-    if written := sorted(EXPORTED & request.files.keys()):
-        # These come with a manifest, which comes last.
-        raise Incomplete(f"waits for {MANIFEST}: it has {', '.join(written)}, which export writes", patient=True)
-    if not any(name.endswith(MODEL_SUFFIXES) for name in request.files):
-        raise Incomplete(f"waits for a model file: it has {', '.join(sorted(request.files))}")
+    if MANIFEST not in request.files and (missing := lacks(request.files)):
+        # What export writes has a manifest, however long that takes.
+        raise Incomplete(f"waits for {missing}", patient=bool(EXPORTED & request.files.keys()))
 
 
 def stage(storage: Storage, request: Request, target: Path, *, reserve: Reserve, count: Callable[[int], None]) -> None:
@@ -152,7 +148,8 @@ def _read_texts(storage: Storage, request: Request) -> Texts:
     own = {name: read(storage, request.files[name], limit=TEXT_BYTES) for name in sorted(names)}
     item = None if CONFIG in own else request.folder.shared.get(_shared_profile(request))
     shared = None if item is None else read(storage, item, limit=TEXT_BYTES)
-    return Texts(own, shared, b"" if request.config is None else request.config.SerializeToString())
+    model = b"" if request.config is None else request.config.SerializeToString()
+    return Texts(own, shared, model, frozenset(request.files))
 
 
 def _check_listed(request: Request, entries: Mapping[str, Entry] | None) -> None:

@@ -1,6 +1,7 @@
 """What the synchroniser knows, for people and for Prometheus."""
 
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -9,6 +10,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 STATES = ("available", "incomplete", "staged", "serving", "refused")
+MODEL_STATES = ("serving", "loading", "refused")
+# What /status shows, newest versions first; it says how many more there are.
+_VERSIONS_SHOWN = 100  # of a model
+_VERSIONS_IN_ALL = 5000
+_FOLDERS_SHOWN = 512  # that hold no model
 _SECONDS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 1800)
 
 
@@ -19,6 +25,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         options: dict[str, Any] = {"registry": self.registry}
         self.versions = Gauge("nereid_sync_versions", "Versions in the repository", ["model", "state"], **options)
+        self.models = Gauge("nereid_sync_models", "Folders of the repository", ["state"], **options)
         self.ready = Gauge("nereid_sync_ready", "1 once every model serves or was refused", **options)
         self.listed = Gauge(
             "nereid_sync_last_listing_timestamp_seconds", "Last successful listing of the repository", **options
@@ -52,12 +59,14 @@ class VersionStatus:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One model."""
+    """One folder of the repository: see `MODEL_STATES`; since when it is in that state."""
 
     policy: str = ""
     serving: tuple[str, ...] = ()
     error: str | None = None
     versions: dict[str, VersionStatus] = field(default_factory=dict)
+    state: str = "loading"
+    since: str | None = None
 
 
 class Status:
@@ -68,6 +77,8 @@ class Status:
         self.ready = False
         self._lock = threading.Lock()
         self._models: dict[str, ModelStatus] = {}
+        self._folders: dict[str, ModelStatus] = {}
+        self._more_folders = 0
         self._content: dict[str, Any] = {
             "repository": repository,
             "waiting_for": "the first listing of the repository",
@@ -87,13 +98,30 @@ class Status:
         self.metrics.ready.set(self.ready)
         self.set(waiting_for=waiting_for)
 
+    def set_folders(self, reasons: Mapping[str, str], *, more: int) -> None:
+        """What is known of folders that hold no model.
+
+        Args:
+            reasons: why, by name; of many the first are shown.
+            more: how many there are beside them.
+        """
+        shown = dict(sorted(reasons.items())[:_FOLDERS_SHOWN])
+        with self._lock:
+            self._folders = {
+                name: _since(ModelStatus(error=reason, state="refused"), self._folders.get(name))
+                for name, reason in shown.items()
+            }
+            self._more_folders = more + len(reasons) - len(shown)
+        self._count_models()
+
     def set_model(self, name: str, model: ModelStatus | None) -> None:
         """What is known of a model; None: it is gone."""
         with self._lock:
             if model is None:
                 self._models.pop(name, None)
             else:
-                self._models[name] = model
+                self._models[name] = _since(model, self._models.get(name))
+        self._count_models()
         counts = [version.state for version in model.versions.values()] if model else []
         for state in STATES:
             if model is not None:
@@ -113,24 +141,60 @@ class Status:
             return self._models.get(name, ModelStatus())
 
     def as_json(self) -> dict[str, Any]:
-        """All of it."""
+        """All of it, as far as it is shown."""
         with self._lock:
-            models = sorted(self._models.items())
-            content = dict(self._content)
+            models = sorted((self._folders | self._models).items())
+            content, more = dict(self._content), self._more_folders
+        shown, left = {}, _VERSIONS_IN_ALL
+        for name, model in models:
+            versions = _choose_shown(model, most=min(left, _VERSIONS_SHOWN))
+            left -= len(versions)
+            shown[name] = {
+                "state": model.state,
+                "since": model.since,
+                "policy": model.policy,
+                "serving": model.serving,
+                "error": model.error,
+                "versions": {number: vars(version) for number, version in versions.items()},
+                "more_versions": len(model.versions) - len(versions),
+            }
         return {
             "repository": content.pop("repository"),
             "ready": self.ready,
             **content,
-            "models": {
-                name: {
-                    "policy": model.policy,
-                    "serving": model.serving,
-                    "error": model.error,
-                    "versions": {number: vars(version) for number, version in model.versions.items()},
-                }
-                for name, model in models
-            },
+            "models": shown,
+            "more_models": more,
         }
+
+    def _count_models(self) -> None:
+        with self._lock:
+            states = [model.state for model in (*self._folders.values(), *self._models.values())]
+            more = self._more_folders
+        for state in MODEL_STATES:
+            self.metrics.models.labels(state).set(states.count(state) + (more if state == "refused" else 0))
+
+
+def _choose_shown(model: ModelStatus, *, most: int) -> dict[str, VersionStatus]:
+    """The versions that serve, and the newest of the others, in their order."""
+    numbers = sorted(model.versions, key=lambda number: (number not in model.serving, -int(number)))
+    chosen = set(numbers[: max(most, len(model.serving))])
+    return {number: version for number, version in model.versions.items() if number in chosen}
+
+
+def _since(model: ModelStatus, before: ModelStatus | None) -> ModelStatus:
+    """With the time since when it, and each of its versions, is in its state."""
+    known = before.versions if before is not None else {}
+    at = now()
+
+    def date(number: str, version: VersionStatus) -> VersionStatus:
+        was = known.get(number)
+        return replace(version, since=was.since if was is not None and was.state == version.state else at)
+
+    versions = {
+        number: version if version.since else date(number, version) for number, version in model.versions.items()
+    }
+    since = before.since if before is not None and before.state == model.state else at
+    return replace(model, versions=versions, since=since)
 
 
 def now() -> str:

@@ -14,8 +14,8 @@ from threading import Event
 from predictor.sync.errors import StorageError, TritonError
 from predictor.sync.mirror import CANDIDATE
 from predictor.sync.model import Listed, Model, Shared
-from predictor.sync.status import now
-from registry.layout import MAX_FOLDER_OBJECTS, Listing, gather, limit_models, read_layout
+from predictor.sync.status import ModelStatus, now
+from registry.layout import MAX_FOLDER_OBJECTS, MAX_MODELS, Listing, gather, limit_models, read_layout
 
 log = logging.getLogger("sync")
 
@@ -171,22 +171,30 @@ class Synchroniser:
         self._status.metrics.listed.set_to_current_time()
         folders, ignored = read_layout(found.objects)
         too_many = limit_models(folders, self._models.keys())
+        too_many |= dict.fromkeys(found.beyond, f"got more models than are listed, expected at most {MAX_MODELS}")
         reason = f"got more than {MAX_FOLDER_OBJECTS} objects, expected fewer; what serves of it goes on serving"
-        overfull = {f"{name}/": reason for name in found.overfull}
+        overfull = dict.fromkeys(found.overfull, reason)
         rest = {"...": f"{found.left_out} more that belong nowhere"} if found.left_out else {}
-        self._warn(ignored | too_many | overfull | rest)
+        too_much = too_many | overfull
+        strange = {key.removesuffix("/"): why for key, why in ignored.items() if key.endswith("/")}
+        self._warn(ignored | {f"{name}/": why for name, why in too_much.items()} | rest)
+        self._status.set_folders(_readable(strange | too_much), more=found.left_out)
         newest = found.newest or datetime.now(UTC)
         folders = {name: folder for name, folder in folders.items() if name not in too_many}
+        within: dict[str, str] = {}  # the first reason of each folder
+        for key, why in sorted(ignored.items()):
+            within.setdefault(key.partition("/")[0], f"{key}: {why}")
         for name in (self._models.keys() | folders.keys()) - found.overfull:
-            model = self._models.get(name) or Model(name, self._shared)
-            self._models[name] = model
-            model.listed = Listed(folders.get(name), self._listing_began, newest)
+            model = self._models.get(name)
+            if model is None:
+                model = self._models[name] = Model(name, self._shared)
+                self._status.set_model(name, ModelStatus())
+            model.listed = Listed(folders.get(name), self._listing_began, newest, within.get(name, ""))
         if not self._first:
             self._first = {name for name, folder in folders.items() if folder.versions}
 
     def _warn(self, ignored: Mapping[str, str]) -> None:
-        # A folder's may be no UTF-8, which /status is.
-        ignored = {key.encode("utf-8", "backslashreplace").decode(): reason for key, reason in ignored.items()}
+        ignored = _readable(ignored)
         for key in sorted(ignored.keys() - self._ignored.keys())[:_IGNORED_SHOWN]:
             log.warning("ignored: %s: %s", repr(key)[:200], ignored[key][:200])
         self._ignored = ignored
@@ -204,6 +212,7 @@ class Synchroniser:
                 model.task.add_done_callback(lambda _: self._wake.set())
             elif model.is_gone:
                 del self._models[name]
+                self._status.set_model(name, None)
 
     def _look_at_readiness(self) -> None:
         if self._status.ready:
@@ -233,3 +242,8 @@ class Synchroniser:
         if self._listing is None:
             times.append(self._listing_due())
         return max(min(at for at in times if at is not None) - time.monotonic(), 0.01)
+
+
+def _readable(reasons: Mapping[str, str]) -> dict[str, str]:
+    """Reasons by key, which may be no UTF-8 in a folder, and is in /status."""
+    return {key.encode("utf-8", "backslashreplace").decode(): reason for key, reason in reasons.items()}

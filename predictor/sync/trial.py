@@ -1,7 +1,7 @@
 """Proof that a version answers as it must, before anyone can reach it.
 
-With golden.npz, which export writes: its input must give its outputs. Without: any input must give outputs that are
-finite and fit their dims.
+With golden.npz, which export writes: its input must give its outputs. Without: an input is made up, whose outputs
+should be finite and fit their dims; that they are not says nothing of the model, which may know no such input.
 """
 
 import ast
@@ -49,7 +49,7 @@ def prove(  # noqa: PLR0913 - what, how long, and how it must answer
     version: str = "",
     queue_s: float | None = None,
     limit_s: float = math.inf,
-) -> None:
+) -> str | None:
     """Ask a candidate that is loaded, or a model that serves.
 
     Args:
@@ -60,8 +60,11 @@ def prove(  # noqa: PLR0913 - what, how long, and how it must answer
         queue_s: as `Triton.infer` takes it.
         limit_s: for all that it is asked.
 
+    Returns:
+        Why nothing is proven, where there is no golden input; None where it answers well.
+
     Raises:
-        Refused: it does not answer, or not as it must.
+        Refused: it does not answer its golden input, or not as it must.
         TooSlow: it did not answer in time.
         TritonError: Triton went away.
     """
@@ -80,9 +83,12 @@ def prove(  # noqa: PLR0913 - what, how long, and how it must answer
             return outputs
 
     if golden is None:
-        if outputs := _ask_anything(ask, config):
-            _check_form(outputs, config)
-        return
+        try:
+            if outputs := _ask_anything(ask, config):
+                _check_form(outputs, config)
+        except Refused as exc:
+            return f"not proven, for an input that was made up: {exc}"
+        return None
     inputs, expected = split_golden(read_golden(golden), config)
     # One batch after the other, and none of their answers is kept.
     count = len(next(iter(inputs.values())))
@@ -94,6 +100,7 @@ def prove(  # noqa: PLR0913 - what, how long, and how it must answer
                 {name: array[start : start + most] for name, array in arrays.items()} for arrays in (inputs, expected)
             )
         _check_answer(ask(part), want, config)
+    return None
 
 
 def _check_answer(outputs: Arrays, expected: Arrays, config: Any) -> None:
@@ -182,11 +189,20 @@ def _ask_anything(ask: Ask, config: Any) -> Arrays:
 
 
 def _make_inputs(config: Any) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Inputs of the right form; free dims take the size of the metadata, or one after the other of `_SIZES`."""
+    """Inputs of the right form; free dims take the size of the metadata, or one after the other of `_SIZES`.
+
+    One item, or as many as a batch has: OpenVINO takes no other number.
+    """
     free = any(size < 0 for tensor in config.input for size in tensor.dims)
-    for size in _sizes(config) if free else (1,):
-        if sum(8 * math.prod(_sized(tensor, size)) for tensor in config.input) <= _LARGEST_INPUTS_BYTES:
-            yield {tensor.name: _make_input(tensor, config, size) for tensor in config.input if not tensor.optional}
+    for items in sorted({1, max(config.max_batch_size, 1)}):
+        for size in _sizes(config) if free else (1,):
+            elements = sum(math.prod(_sized(tensor, size)) for tensor in config.input)
+            if 8 * items * elements <= _LARGEST_INPUTS_BYTES:
+                yield {
+                    tensor.name: _make_input(tensor, config, size, items=items)
+                    for tensor in config.input
+                    if not tensor.optional
+                }
 
 
 def _sized(tensor: Any, size: int) -> list[int]:
@@ -205,10 +221,10 @@ def _sizes(config: Any) -> tuple[int, ...]:
         return _SIZES
 
 
-def _make_input(tensor: Any, config: Any, size: int) -> NDArray[Any]:
+def _make_input(tensor: Any, config: Any, size: int, *, items: int) -> NDArray[Any]:
     datatype = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[tensor.data_type].name
     dtype = triton_to_np_dtype(datatype.removeprefix("TYPE_").replace("STRING", "BYTES"))
-    batch = [1] if config.max_batch_size else []
+    batch = [items] if config.max_batch_size else []
     shape = [*batch, *_sized(tensor, size)]
     if dtype == np.object_:
         return np.full(shape, b"", np.object_)

@@ -139,7 +139,7 @@ def ask(synced: Synced, version: str) -> dict[str, object] | None:
 def test_triton_killed_while_a_version_is_tried_takes_it_the_next_time(synced: Synced) -> None:
     (before,) = synced.status()["models"]["rows"]["serving"]
     number = int(before) + 1
-    candidate = synced.mirror / "trial" / "candidate.rows"
+    candidate = synced.mirror / "trial" / "candidate~rows"
     synced.upload("rows", number, Build(number))
     process = synced.part("tritonserver")
     deadline = time.monotonic() + PATIENCE_S

@@ -50,6 +50,8 @@ def build_product() -> bytes:
     )
 
 
+RESHAPED_IO = FLOAT_IO.replace("[ 2 ]", "[ 5 ]", 1).replace("[ 2 ]", "[ -1 ]")
+EXTRA_INPUT = 'input { name: "z" data_type: TYPE_FP32 dims: [ 2 ] }\n'
 WIDE_IO = FLOAT_IO.replace("[ 2 ]", "[ 64 ]")
 EVERY_OPTION = "".join(
     parameter(name, value)
@@ -67,6 +69,13 @@ SERVED: dict[str, tuple[bytes | None, str]] = {
     "exact": (None, BASE + "max_batch_size: 3\n" + FLOAT_IO),
     "padded": (None, BASE + "max_batch_size: 4\n" + FLOAT_IO + parameter("ENABLE_BATCH_PADDING", "yes")),
     "auto": (None, BASE),
+    "fixed": (build_identity([1, 2]), BASE + "max_batch_size: 3\n" + FLOAT_IO),
+    "device": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO + parameter("TARGET_DEVICE", "Auto")),
+    "reshape": (
+        build_identity([1, "free"]),
+        BASE + "max_batch_size: 1\n" + FLOAT_IO.replace("[ 2 ]", "[ 5 ]") + parameter("RESHAPE_IO_LAYERS", "YES"),
+    ),
+    "converted": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO.replace("FP32", "UINT8")),
     "mixed": (build_mixed(), BASE + MIXED_IO.replace("[ -1, 3 ]", "[ -1, -1, 3 ]")),
     "bf16": (build_product(), BASE + "max_batch_size: 1\n" + WIDE_IO + parameter("HINT_BF16", "YES")),
     "streams": (
@@ -86,9 +95,11 @@ REFUSED: dict[str, tuple[bytes | None, str, list[str]]] = {
     "half": (None, BASE + FLOAT_IO + parameter("HINT_BF16", "maybe"), ["must be YES", "'maybe'"]),
     "hint": (None, BASE + FLOAT_IO + parameter("PERFORMANCE_HINT", "FAST"), ["LATENCY", "'fast'"]),
     "number-of-streams": (None, BASE + FLOAT_IO + parameter("NUM_STREAMS", "-1"), ["NUM_STREAMS", "'-1'"]),
-    "reshape": (None, BASE + FLOAT_IO + parameter("RESHAPE_IO_LAYERS", "YES"), ["RESHAPE_IO_LAYERS"]),
-    "input-dims": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO.replace("[ 2 ]", "[ 3 ]"), ["'x'", "[-1, 3]"]),
-    "batch": (build_identity([1, 2]), BASE + "max_batch_size: 2\n" + FLOAT_IO, ["max_batch_size 2"]),
+    "extension": (None, BASE + FLOAT_IO + parameter("CPU_EXTENSION_PATH", "/x.so"), ["CPU_EXTENSION_PATH"]),
+    "input-dims": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO.replace("[ 2 ]", "[ 3 ]"), ["'x'", "[1, 3]"]),
+    "rank": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO.replace("[ 2 ]", "[ 1, 2 ]"), ["'x'", "[1, 1, 2]"]),
+    "no-device": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO + parameter("TARGET_DEVICE", "npu"), ["got NPU, here"]),
+    "inputs": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO + EXTRA_INPUT, ["2 inputs", "the model takes 1"]),
     "fp64": (
         build_identity(datatype=TensorProto.DOUBLE),
         BASE + "max_batch_size: 1\n" + FLOAT_IO.replace("FP32", "FP64"),
@@ -123,7 +134,17 @@ def rows(*values: float) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("model", "size"), [("one", 1), ("options", 1), ("exact", 3), ("padded", 1), ("padded", 4), ("streams", 1)]
+    ("model", "size"),
+    [
+        ("one", 1),
+        ("options", 1),
+        ("exact", 3),
+        ("padded", 1),
+        ("padded", 4),
+        ("streams", 1),
+        ("fixed", 3),
+        ("device", 1),
+    ],
 )
 def test_batch_of_the_right_size(client: grpc.InferenceServerClient, model: str, size: int) -> None:
     x = rows(*range(size))
@@ -146,9 +167,22 @@ def test_dims_and_datatypes_of_the_config(client: grpc.InferenceServerClient) ->
 
 
 def test_incomplete_config_is_completed(client: grpc.InferenceServerClient) -> None:
+    # ONNX says of no dimension that it is the batch's.
     config = client.get_model_config("auto").config
-    assert config.max_batch_size == 4
-    assert [list(tensor.dims) for tensor in (*config.input, *config.output)] == [[2], [2]]
+    assert config.max_batch_size == 0
+    assert [list(tensor.dims) for tensor in (*config.input, *config.output)] == [[-1, 2], [-1, 2]]
+    assert np.array_equal(infer(client, "auto", rows(1, 2))[0], rows(1, 2))
+
+
+def test_datatypes_are_converted(client: grpc.InferenceServerClient) -> None:
+    x = np.array([[3, 250]], np.uint8)
+    (y,) = infer(client, "converted", x)
+    assert (y.dtype, y.tolist()) == (np.uint8, [[3, 250]])
+
+
+def test_inputs_take_the_dims_of_the_config_where_it_says_so(client: grpc.InferenceServerClient) -> None:
+    x = np.arange(5, dtype=np.float32)[None]
+    assert np.array_equal(infer(client, "reshape", x)[0], x)
 
 
 def test_answers_do_not_mix(client: grpc.InferenceServerClient) -> None:

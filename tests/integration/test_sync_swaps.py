@@ -295,6 +295,6 @@ def test_no_secret_is_told(synced: Synced) -> None:
 
 
 def test_candidates_are_nobodys_models(synced: Synced) -> None:
-    assert synced.stack.http.get("/v2/models/candidate.rows").status_code == 404
+    assert synced.stack.http.get("/v2/models/candidate~rows").status_code == 404
     assert not any("candidate" in name for name in synced.stack.http.get("/v2/models").json()["models"])
     assert np.isfinite(synced.metric("nereid_sync_last_listing_timestamp_seconds"))

@@ -4,7 +4,7 @@ import jsonschema
 import pytest
 
 from export.errors import ExportError
-from export.manifest import check_model_name
+from export.manifest import check_known_name, check_model_name
 from registry.layout import SCHEMA_FILE as SCHEMA
 
 SCHEMA_CONTENT = json.loads(SCHEMA.read_bytes())
@@ -57,6 +57,17 @@ def test_illegal_model_name_is_refused(name: str) -> None:
 def test_schema_decides_versions_and_file_names(kind: str, text: str, legal: bool) -> None:
     rule = {"$ref": f"#/$defs/{kind}", "$defs": SCHEMA_CONTENT["$defs"]}
     assert jsonschema.Draft202012Validator(rule).is_valid(text) == legal
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "densenet_onnx", "YOLOv8n.2"])
+def test_name_that_a_repository_may_have_is_known(name: str) -> None:
+    assert check_known_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "a\n", "%2e%2e/x"])
+def test_name_that_no_repository_has_is_refused(name: str) -> None:
+    with pytest.raises(ExportError, match=r"model name: .*expected letters"):
+        check_known_name(name)
 
 
 def test_schema_is_sound() -> None:

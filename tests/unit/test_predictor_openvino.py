@@ -6,8 +6,6 @@ import pytest
 
 from predictor.backends.openvino.options import compose_properties
 
-SHARED = {"ENABLE_CPU_PINNING": False}
-
 
 def config(instances: int = 1, **parameters: str) -> dict[str, Any]:
     return {
@@ -31,4 +29,4 @@ def config(instances: int = 1, **parameters: str) -> dict[str, Any]:
     ],
 )
 def test_properties_of_one_instance(instances: int, parameters: dict[str, str], expected: dict[str, Any]) -> None:
-    assert compose_properties(config(instances, **parameters)) == SHARED | expected
+    assert compose_properties(config(instances, **parameters)) == expected

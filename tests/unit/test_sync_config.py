@@ -18,10 +18,10 @@ from registry.config import (
     contract,
     keeps_engines,
     merge_variant,
-    model_filename,
     name_engines,
     parse,
     read_policy,
+    resolve,
     with_policy_cleared,
 )
 from registry.errors import Refused
@@ -261,7 +261,6 @@ WRONG = [
     ("default_model_filename: got '.x.onnx'", 'default_model_filename: ".x.onnx"'),
     ("default_model_filename: got 'a/x.onnx'", 'default_model_filename: "a/x.onnx"'),
     ("default_model_filename: got 'x.onnx\\n'", r'default_model_filename: "x.onnx\n"'),
-    ("default_model_filename: got 'X.onnx'", 'default_model_filename: "X.onnx"'),
     ("default_model_filename: got 'libtriton_onnxruntime.so'", 'default_model_filename: "libtriton_onnxruntime.so"'),
     ("cc_model_filenames['8.6']: got '../x.plan'", 'cc_model_filenames { key: "8.6" value: "../x.plan" }'),
     ("the key of cc_model_filenames['x']: got 'x'", 'cc_model_filenames { key: "x" value: "x.plan" }'),
@@ -420,7 +419,8 @@ def test_policy_without_versions_is_refused(text: str) -> None:
     [
         ("", "model.onnx"),
         ('backend: "onnxruntime"', "model.onnx"),
-        ('backend: "openvino"', "model.onnx"),
+        ('backend: "openvino"', "model.xml"),
+        ('default_model_filename: "My_net.v2.xml"', "My_net.v2.xml"),
         ('platform: "onnxruntime_onnx"', "model.onnx"),
         ('platform: "tensorrt_plan"', "model.plan"),
         ('backend: "tensorrt"', "model.plan"),
@@ -429,7 +429,29 @@ def test_policy_without_versions_is_refused(text: str) -> None:
     ],
 )
 def test_model_filename(text: str, name: str) -> None:
-    assert model_filename(read(text)) == name
+    assert resolve(read(text)).default_model_filename == name
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "plans", "backend", "filename"),
+    [
+        ("", {"model.onnx"}, False, "onnxruntime", "model.onnx"),
+        ("", {"model.xml", "model.bin"}, False, "openvino", "model.xml"),
+        ("", {"model.plan"}, False, "tensorrt", "model.plan"),
+        ("", {"model.plan", "model.onnx"}, True, "tensorrt", "model.plan"),
+        ("", {"model.plan", "model.onnx"}, False, "onnxruntime", "model.onnx"),
+        ("", {"model.xml", "model.onnx"}, False, "onnxruntime", "model.onnx"),
+        ('backend: "openvino"', {"model.xml", "model.onnx"}, False, "openvino", "model.xml"),
+        ('backend: "openvino"', {"model.onnx"}, False, "openvino", "model.onnx"),
+        ('default_model_filename: "a.xml"', {"model.onnx"}, False, "openvino", "a.xml"),
+        ("", {"model.py", "net.onnx"}, False, "onnxruntime", "model.onnx"),
+    ],
+)
+def test_backend_is_what_triton_finds_in_the_folder(
+    text: str, files: set[str], plans: bool, backend: str, filename: str
+) -> None:
+    resolved = resolve(read(text), files, plans=plans)
+    assert (resolved.backend, resolved.default_model_filename) == (backend, filename)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
@@ -462,7 +484,7 @@ def test_composed_config_depends_on_no_order() -> None:
         (None, "onnxruntime", "model.onnx"),
         ("", "onnxruntime", "model.onnx"),
         ('default_model_filename: "a.plan"', "tensorrt", "a.plan"),
-        ('backend: "openvino"', "openvino", "model.onnx"),
+        ('backend: "openvino"', "openvino", "model.xml"),
         ('backend: "tensorrt"', "tensorrt", "model.plan"),
         ('platform: "tensorrt_plan"', "", "model.plan"),  # Triton takes the backend from the platform
     ],
@@ -543,7 +565,7 @@ def test_fingerprint_is_of_all_but_name_and_policy() -> None:
     ("text", "says"),
     [
         ('backend: "onnxruntime" default_model_filename: "model.plan"', "got 'model.plan', expected a file that ends"),
-        ('backend: "openvino" default_model_filename: "model.plan"', "in .onnx: openvino reads it"),
+        ('backend: "openvino" default_model_filename: "model.plan"', "in .xml or .onnx: openvino reads it"),
         ('platform: "onnxruntime_onnx" default_model_filename: "model.plan"', "in .onnx: onnxruntime reads it"),
         ('backend: "tensorrt" default_model_filename: "model.onnx"', "in .plan: tensorrt reads it"),
         ('backend: "onnxruntime" cc_model_filenames { key: "9.0" value: "a.plan" }', r"cc_model_filenames\['9.0'\]"),
@@ -554,7 +576,7 @@ def test_file_in_the_format_of_another_backend_is_refused(text: str, says: str) 
     config = parse(text.encode(), where="config.pbtxt")
     check(config, where="config.pbtxt")
     with pytest.raises(Refused, match=says):
-        check_formats(config, plans=True)
+        check_formats(resolve(config), plans=True)
 
 
 @pytest.mark.parametrize(
@@ -569,7 +591,7 @@ def test_file_in_the_format_of_another_backend_is_refused(text: str, says: str) 
     ],
 )
 def test_file_in_the_format_of_its_backend_is_accepted(text: str) -> None:
-    check_formats(parse(text.encode(), where="config.pbtxt"), plans=True)
+    check_formats(resolve(parse(text.encode(), where="config.pbtxt")), plans=True)
 
 
 @pytest.mark.parametrize(
@@ -578,7 +600,7 @@ def test_file_in_the_format_of_its_backend_is_accepted(text: str) -> None:
 )
 def test_plan_is_refused_where_no_setting_allows_plans(text: str) -> None:
     with pytest.raises(Refused, match="a plan is code; expected onnxruntime or openvino, or PREDICTOR_PLANS=true"):
-        check_formats(parse(text.encode(), where="config.pbtxt"), plans=False)
+        check_formats(resolve(parse(text.encode(), where="config.pbtxt")), plans=False)
 
 
 def test_engines_are_kept_under_a_name_that_no_config_chooses() -> None:

@@ -109,9 +109,58 @@ def test_what_nobody_thought_of_is_refused(tmp_path: Path) -> None:
         assert staged(tmp_path) == {"1"}, "it went on to the one before"
 
 
-@pytest.mark.parametrize("fault", [OSError(36, "File name too long"), MemoryError()])
+@pytest.mark.parametrize(
+    "fault", [FileNotFoundError(2, "No such file or directory"), OSError(36, "File name too long"), KeyError("x")]
+)
+def test_fault_of_ours_is_not_taken_for_one_that_passes(tmp_path: Path, fault: Exception) -> None:
+    with listed_model(tmp_path, fault) as (model, status):
+        work(model)
+        state, reason = states(status)["2"]
+        assert (state, (reason or "").partition(":")[0]) == ("refused", "it cannot be judged")
+        assert staged(tmp_path) == {"1"}, "it went on to the one before"
+
+
+@pytest.mark.parametrize("fault", [FileNotFoundError(2, "No such file or directory"), ZeroDivisionError()])
+def test_fault_of_ours_outside_a_trial_holds_up_no_readiness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise fault
+
+    with listed_model(tmp_path, RuntimeError()) as (model, status):
+        monkeypatch.setattr("predictor.sync.model.choose", fail)
+        work(model)
+        assert (model.is_settled, model.fails) == (True, True)
+        known = status.model("rows")
+        assert known.state == "refused"
+        assert f"a fault of the synchroniser, see its log: {type(fault).__name__}" in (known.error or "")
+        monkeypatch.undo()
+        later = time.monotonic() + 61
+        monkeypatch.setattr("predictor.sync.model.time", SimpleNamespace(monotonic=lambda: later))
+        assert model.needs_work(), "it is looked at again all the same"
+
+
+def test_fault_of_ours_when_versions_are_put_together_is_the_newest_one_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listed_model(tmp_path, RuntimeError(), versions=1) as (model, status):
+        monkeypatch.setattr("predictor.sync.model.prove", lambda *_, **__: None)
+        monkeypatch.setattr(Triton, "load", lambda *_: None)
+        monkeypatch.setattr(Triton, "unload", lambda *_, **__: None)
+
+        def fail(*_: Any) -> None:
+            raise FileNotFoundError(2, "No such file or directory")
+
+        monkeypatch.setattr(Mirror, "assemble", fail)
+        work(model)
+        reason = "it cannot be judged: FileNotFoundError: [Errno 2] No such file or directory"
+        assert states(status) == {"1": ("refused", reason)}
+        assert (model.is_settled, status.model("rows").state) == (True, "refused")
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), MemoryError()])
 def test_what_may_pass_is_postponed_after_three_times(tmp_path: Path, fault: Exception) -> None:
-    words = "file name too long" if isinstance(fault, OSError) else "MemoryError"
+    words = "no space left on device" if isinstance(fault, OSError) else "MemoryError"
     with listed_model(tmp_path, fault) as (model, status):
         for _ in range(2):
             work(model)

@@ -22,7 +22,7 @@ from registry import layout
 from registry.config import Policy
 from registry.errors import Refused
 from registry.golden import read_golden
-from registry.layout import Object, gather, limit_models, read_layout, refuse_file
+from registry.layout import Object, gather, lacks, limit_models, read_layout, refuse_file
 from registry.onnx_file import MESSAGES_IN, read_facts
 from registry.storage import FolderStorage, read
 from registry.warmup import add_warmup
@@ -70,13 +70,14 @@ def test_listing_keeps_what_is_no_folder_s_fault(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(layout, "_STRANGE_SHOWN", 2)
     monkeypatch.setattr(layout, "MAX_MODELS", 2)
     junk = [f"junk/{number}" for number in range(5)]
-    nowhere = ["UPPER/1", "_/1", "root.txt", "9/1"]
+    nowhere = ["a b/1", "a b/2", "$/1", "root.txt", "(/1"]
     others = [f"m{number}/1/model.onnx" for number in range(6)]
     found = gather(listing(*junk, *nowhere, *others, "zebra/1/model.onnx"), known={"zebra"})
-    # Four folders that are not known, junk one of them.
-    kept = ["UPPER/1", "_/1", "m0/1/model.onnx", "m1/1/model.onnx", "m2/1/model.onnx", "zebra/1/model.onnx"]
+    # Four folders that are not known, junk one of them. One file of a strange one is enough to tell of it.
+    kept = ["a b/1", "$/1", "m0/1/model.onnx", "m1/1/model.onnx", "m2/1/model.onnx", "zebra/1/model.onnx"]
     assert [item.key for item in found.objects] == kept
-    assert (found.overfull, found.left_out, found.newest) == ({"junk"}, 5, NOW)
+    assert (found.overfull, found.beyond, found.newest) == ({"junk"}, {"m3", "m4"}, NOW)
+    assert found.left_out == 3, "root.txt, ( and m5"
 
 
 def test_listing_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +149,11 @@ def test_layout_takes_what_triton_reads_and_no_more() -> None:
             "a/9223372036854775808/model.onnx",
             "a/configs/evil.py",
             "a/.export/model.onnx",
-            "A/1/model.onnx",
+            "a/libtriton_onnxruntime.so",
+            "a/triton_python_backend_stub",
+            "a/1/libtriton_onnxruntime.so",
+            "a b/1/model.onnx",
+            "a b/config.pbtxt",
             "b",
         )
     )
@@ -162,9 +167,59 @@ def test_layout_takes_what_triton_reads_and_no_more() -> None:
         "a/01/model.onnx",
         "a/9223372036854775808/model.onnx",
         "a/configs/evil.py",
-        "A/1/model.onnx",
+        "a/libtriton_onnxruntime.so",
+        "a/triton_python_backend_stub",
+        "a/1/libtriton_onnxruntime.so",
+        "a b/",
         "b",
     }
+    assert "Triton takes none that begins with 0" in ignored["a/01/model.onnx"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["densenet_onnx", "YOLOv8n", "resnet50.v2", "_a", "8n", "a-", "mödel", "a+b@1", "candidate.rows", "x" * 200],
+)
+def test_model_has_any_name_that_triton_takes(name: str) -> None:
+    models, ignored = read_layout(
+        listing(f"{name}/My_labels.csv", f"{name}/1/My_Net.v2.onnx", f"{name}/configs/H100.pbtxt")
+    )
+    assert not ignored
+    assert models[name].shared.keys() == {"My_labels.csv", "configs/H100.pbtxt"}
+    assert models[name].versions[1].keys() == {"My_Net.v2.onnx"}
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "$(reboot)", "a;b", "`a`", "a~b", "-a", "a'b", "a*", "..", "a\nb", "x" * 201, "\N{EURO SIGN}" * 67]
+)
+def test_name_that_means_something_to_a_shell_or_a_path_is_told(name: str) -> None:
+    models, ignored = read_layout(listing(f"{name}/config.pbtxt", f"{name}/1/model.onnx"))
+    assert not models
+    assert ignored.keys() == {f"{name}/"}
+    assert "is no model's name: expected letters" in ignored[f"{name}/"]
+
+
+def test_folder_without_a_version_is_a_model_s_too() -> None:
+    models, ignored = read_layout(listing("ensemble/config.pbtxt", "empty/", "odd/README.md", "later/1/"))
+    assert {name: len(model.versions) for name, model in models.items()} == dict.fromkeys(
+        ("ensemble", "empty", "odd", "later"), 0
+    )
+    assert ignored.keys() == {"odd/README.md"}
+
+
+@pytest.mark.parametrize(
+    ("names", "waits_for"),
+    [
+        ({"model.onnx"}, None),
+        ({"model.xml"}, None),
+        ({"net.plan", "notes.txt"}, None),
+        ({"model.bin"}, "a model file (*.onnx, *.plan, *.xml): it has model.bin"),
+        ({"model.data", "model.txt"}, "a model file (*.onnx, *.plan, *.xml): it has model.data, model.txt"),
+        ({"model.onnx", "golden.npz"}, "manifest.json: it has golden.npz, which export writes"),
+    ],
+)
+def test_what_a_version_without_a_manifest_waits_for(names: set[str], waits_for: str | None) -> None:
+    assert lacks(names) == waits_for
 
 
 @pytest.mark.parametrize(
@@ -208,7 +263,7 @@ def test_folder_is_listed_without_following_links(tmp_path: Path) -> None:
     assert objects.keys() == {"a/1/model.onnx", "a/1/linked.onnx", "b"}
     models, ignored = read_layout(objects.values())
     assert set(models["a"].versions[1]) == {"model.onnx"}
-    assert set(ignored) == {"a/1/linked.onnx", "b"}
+    assert set(ignored) == {"a/1/linked.onnx", "b/"}
 
 
 def test_file_that_changes_or_becomes_a_link_is_not_read(tmp_path: Path) -> None:

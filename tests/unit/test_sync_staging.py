@@ -3,8 +3,10 @@
 import io
 import warnings
 import zipfile
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,13 +26,21 @@ ONNX = 'backend: "onnxruntime"'
 PLANS = 'backend: "tensorrt" cc_model_filenames { key: "9.0" value: "model.cc90.plan" }'
 
 
-def staged(folder: Path, config: str, *, plans: bool = False, profile: str = "fp32", **files: bytes) -> Path:
+def staged(
+    folder: Path,
+    config: str,
+    *,
+    plans: bool = False,
+    profile: str = "fp32",
+    named: Mapping[str, bytes] = MappingProxyType({}),
+    **files: bytes,
+) -> Path:
     """Stage version 1 of a repository with this config of the model and these files, and return its folder."""
     repository = folder / "repository"
     version = repository / "some" / "1"
     version.mkdir(parents=True)
-    for name, content in files.items():
-        (version / name.replace("_", ".")).write_bytes(content)
+    for name, content in {name.replace("_", "."): content for name, content in files.items()}.items() | named.items():
+        (version / name).write_bytes(content)
     (version.parent / "config.pbtxt").write_text(config)
     storage = FolderStorage(repository)
     models, ignored = read_layout(list(storage.walk()))
@@ -57,7 +67,7 @@ def with_location(location: str, *, where: str) -> bytes:
 
 @pytest.mark.parametrize("where", ["weights", "function", "training"])
 @pytest.mark.parametrize(
-    "location", ["/etc/passwd", "../other/1/model.data", "a/b.data", ".hidden", "*/_ORT_MEM_ADDR_/*", "passwd", ""]
+    "location", ["/etc/passwd", "../other/1/model.data", "a/b.data", ".hidden", "*/_ORT_MEM_ADDR_/*", "passwd.so", ""]
 )
 def test_external_data_is_a_file_of_the_version(tmp_path: Path, where: str, location: str) -> None:
     with pytest.raises(Refused, match="external data"):
@@ -69,6 +79,14 @@ def test_external_data_beside_the_model_is_taken(tmp_path: Path, where: str) -> 
     model = with_location("model.data", where=where)
     folder = staged(tmp_path, ONNX, model_onnx=model, model_data=bytes(8))
     assert {"model.onnx", "model.data"} < {path.name for path in folder.iterdir()}
+
+
+def test_external_data_has_the_names_that_pytorch_gives(tmp_path: Path) -> None:
+    names = ("onnx__MatMul_123", "encoder.0.weight", "encoder.0.bias", "model.onnx.data", "Model.onnx_data")
+    for number, name in enumerate(names):
+        model = with_location(name, where="weights")
+        folder = staged(tmp_path / str(number), ONNX, model_onnx=model, named={name: bytes(8)})
+        assert (folder / name).read_bytes() == bytes(8)
 
 
 def test_onnx_under_the_name_of_a_plan_is_refused(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
-"""How often the synchroniser is asked which models there are."""
+"""How often the synchroniser is asked which models there are, and what is taken from its answer."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from transformer import synchroniser as module
-from transformer.synchroniser import Synchroniser
+from transformer.synchroniser import Known, Synchroniser
 
 GOOD = b'HTTP/1.1 200 OK\r\nContent-Length: 23\r\nConnection: close\r\n\r\n{"models": {"iris":{}}}'
 BAD = b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -43,14 +45,14 @@ def _names_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_AGE_S", 30.0)  # on a busy machine too
 
 
-@pytest.mark.parametrize(("reply", "known"), [(GOOD, [True, False]), (BAD, [None, None])])
-def test_names_are_asked_for_once_whatever_is_answered(reply: bytes, known: list[bool | None]) -> None:
+@pytest.mark.parametrize(("reply", "known"), [(GOOD, {"iris"}), (BAD, None)])
+def test_models_are_asked_for_once_whatever_is_answered(reply: bytes, known: set[str] | None) -> None:
     async def ask() -> None:
         server = Server(reply)
         async with asked_at(server) as synchroniser:
             for _ in range(2):
-                answers = await asyncio.gather(*(synchroniser.knows(name) for name in ("iris", "strange") * 5))
-                assert answers == known * 5
+                answers = await asyncio.gather(*(synchroniser.known() for _ in range(5)))
+                assert [None if answer is None else set(answer) for answer in answers] == [known] * 5
         assert server.asked == 1
 
     asyncio.run(ask())
@@ -60,11 +62,11 @@ def test_who_goes_away_takes_nobodys_answer() -> None:
     async def ask() -> None:
         server = Server(GOOD)
         async with asked_at(server) as synchroniser:
-            first = asyncio.create_task(synchroniser.knows("iris"))
-            second = asyncio.create_task(synchroniser.knows("iris"))
+            first = asyncio.create_task(synchroniser.known())
+            second = asyncio.create_task(synchroniser.known())
             await asyncio.sleep(0.05)
             first.cancel()
-            assert await second is True
+            assert await second == {"iris": Known("loading")}
             assert first.cancelled()
         assert server.asked == 1
 
@@ -75,10 +77,10 @@ def test_who_failed_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> Non
     async def ask() -> None:
         server = Server(BAD)
         async with asked_at(server) as synchroniser:
-            assert await synchroniser.knows("iris") is None
+            assert await synchroniser.known() is None
             server.reply = GOOD
             monkeypatch.setattr(module, "_MAX_AGE_S", 0.0)
-            assert await synchroniser.knows("iris") is True
+            assert set(await synchroniser.known() or ()) == {"iris"}
 
     asyncio.run(ask())
 
@@ -86,7 +88,43 @@ def test_who_failed_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_without_one_nobody_can_say() -> None:
     async def ask() -> None:
         synchroniser = Synchroniser("")
-        assert await synchroniser.knows("iris") is None
+        assert await synchroniser.known() is None
         await synchroniser.close()
+
+    asyncio.run(ask())
+
+
+def reply_with(**model: Any) -> bytes:
+    body = json.dumps({"models": {"rows": model}}).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
+
+
+REFUSED = {"2": {"state": "refused", "reason": "no ONNX file"}, "10": {"state": "refused", "reason": "too large"}}
+
+
+@pytest.mark.parametrize(
+    ("model", "known"),
+    [
+        (
+            {"state": "refused", "versions": REFUSED},
+            Known("refused", "too large", {"2": "no ONNX file", "10": "too large"}),
+        ),
+        (
+            {"state": "refused", "error": "config.pbtxt: line 1", "versions": {}},
+            Known("refused", "config.pbtxt: line 1"),
+        ),
+        ({"state": "loading", "error": None, "versions": {"1": {"state": "staged"}}}, Known("loading")),
+        # Paths of the machine are nobody's business.
+        ({"state": "refused", "error": "Load model from /srv/mirror/model.onnx failed"}, Known("refused")),
+        ({"state": "refused", "error": "unable to find '/srv/x'"}, Known("refused")),
+        ({"state": "refused", "error": "x" * 300}, Known("refused", "x" * 200 + " ...")),
+        # Of an older synchroniser.
+        ({"serving": ["1"], "versions": {"1": {"state": "serving"}}}, Known("serving")),
+    ],
+)
+def test_what_is_known_of_a_model(model: dict[str, Any], known: Known) -> None:
+    async def ask() -> None:
+        async with asked_at(Server(reply_with(**model))) as synchroniser:
+            assert await synchroniser.known() == {"rows": known}
 
     asyncio.run(ask())

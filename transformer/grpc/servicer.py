@@ -25,6 +25,7 @@ from transformer.errors import (
     OutOfMemory,
     PredictorUnavailable,
     ServingError,
+    Unserved,
 )
 from transformer.grpc.arrival import Arrivals
 from transformer.grpc.calls import Calls
@@ -77,7 +78,7 @@ class Servicer:
     async def ModelReady(self, message: Any, _deadline: Deadline) -> Any:  # noqa: N802
         try:
             await self._dataplane.versions(message.name, message.version)
-        except (ModelNotFound, PredictorUnavailable):
+        except (ModelNotFound, PredictorUnavailable, Unserved):
             return service_pb2.ModelReadyResponse(ready=False)
         return service_pb2.ModelReadyResponse(ready=True)
 

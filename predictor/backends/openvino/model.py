@@ -5,7 +5,7 @@ In the cluster the same repository is served by the C++ backend of NVIDIA's imag
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,11 @@ from numpy.typing import NDArray
 
 from predictor.backends.artifact import find_artifact
 from predictor.backends.batch import join, split
-from predictor.backends.openvino.options import compose_properties, is_set
+from predictor.backends.openvino.options import compose_properties, is_set, read_device
+from predictor.backends.openvino.tensors import complete_config, configure
 from predictor.backends.pulse import Guard
 from predictor.backends.refusal import ModelRefusedError
-from predictor.backends.signature import Tensor, check_inputs, check_outputs, complete_config, refuse_unsupported
-
-_DATATYPES = {
-    "boolean": "TYPE_BOOL",
-    "u8": "TYPE_UINT8",
-    "u16": "TYPE_UINT16",
-    "u32": "TYPE_UINT32",
-    "u64": "TYPE_UINT64",
-    "i8": "TYPE_INT8",
-    "i16": "TYPE_INT16",
-    "i32": "TYPE_INT32",
-    "i64": "TYPE_INT64",
-    "f16": "TYPE_FP16",
-    "f32": "TYPE_FP32",
-}
+from predictor.backends.signature import refuse_unsupported
 
 
 class TritonPythonModel:
@@ -49,8 +36,7 @@ class TritonPythonModel:
         config = model_config.as_dict()
         if not (config["input"] and config["output"]):
             refuse_unsupported(config)
-            model = _read_model(config, Path(triton.get_model_dir()))
-            complete_config(config, read_tensors(model.inputs), read_tensors(model.outputs))
+            complete_config(config, _read_model(config, Path(triton.get_model_dir())))
         return model_config
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -67,16 +53,10 @@ class TritonPythonModel:
         refuse_unsupported(config)
         properties = compose_properties(config)
         model = _read_model(config, Path(triton.get_model_dir()))
-        check_inputs(config, read_tensors(model.inputs), overridable={})
-        check_outputs(config, read_tensors(model.outputs))
+        model = configure(model, config, reshapes=is_set(config, "RESHAPE_IO_LAYERS"))
         self._batch_size = int(config["max_batch_size"])
         self._pads = is_set(config, "ENABLE_BATCH_PADDING")
-        if self._batch_size:
-            for tensor in model.inputs:
-                tensor.get_node().set_layout(openvino.Layout("N..."))
-            openvino.set_batch(model, self._batch_size)
-        compiled = openvino.Core().compile_model(model, "CPU", properties)
-        self._request = compiled.create_infer_request()
+        self._request = _compile(model, read_device(config), properties).create_infer_request()
         self._outputs = [io["name"] for io in config["output"]]
         self._guard = Guard()
 
@@ -125,17 +105,6 @@ class TritonPythonModel:
         return np.concatenate([array, padding])
 
 
-def read_tensors(tensors: Iterable[Any]) -> Mapping[str, Tensor]:
-    """Return inputs or outputs of an `openvino.Model` by name."""
-    return {
-        tensor.get_any_name(): Tensor(
-            _DATATYPES.get(tensor.get_element_type().get_type_name(), "TYPE_INVALID"),
-            tuple(dim.get_length() if dim.is_static else -1 for dim in tensor.get_partial_shape()),
-        )
-        for tensor in tensors
-    }
-
-
 def _read_model(config: Mapping[str, Any], version_dir: Path) -> Any:
     filename = config["default_model_filename"] or "model.xml"
     path = find_artifact(version_dir, filename)
@@ -143,3 +112,20 @@ def _read_model(config: Mapping[str, Any], version_dir: Path) -> Any:
         return openvino.Core().read_model(path)
     except RuntimeError as exc:
         raise ModelRefusedError(f"'{path}' cannot be read: {exc}") from exc
+
+
+def _compile(model: Any, device: str, properties: Mapping[str, Any]) -> Any:
+    core = openvino.Core()
+    # One process would pin the threads of its streams to cores of their own; ours would all take the same ones.
+    core.set_property("CPU", {"ENABLE_CPU_PINNING": False})
+    try:
+        if device != "CPU":
+            core.set_property(device, dict(properties))
+            return core.compile_model(model, device)
+        return core.compile_model(model, device, properties)
+    except RuntimeError as exc:
+        if device == "CPU":
+            raise
+        raise ModelRefusedError(
+            f"TARGET_DEVICE: got {device}, here are {', '.join(core.available_devices)}: {' '.join(str(exc).split())}"
+        ) from exc

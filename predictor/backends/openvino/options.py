@@ -24,13 +24,11 @@ def compose_properties(config: Mapping[str, Any]) -> Properties:
         ModelRefusedError: a value is not one the C++ backend takes, or only that backend can do it.
     """
     parameters = {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
-    if is_set(config, "RESHAPE_IO_LAYERS") or parameters.get("CPU_EXTENSION_PATH"):
+    if parameters.get("CPU_EXTENSION_PATH"):
         raise ModelRefusedError(
-            "RESHAPE_IO_LAYERS, CPU_EXTENSION_PATH: not supported by the embedded backend; "
-            "serve this model from NVIDIA's image"
+            "CPU_EXTENSION_PATH: not supported by the embedded backend; serve this model from NVIDIA's image"
         )
-    # One process would pin the threads of its streams to cores of their own; ours would all take the same ones.
-    properties: Properties = {"ENABLE_CPU_PINNING": False}
+    properties: Properties = {}
     for name, read in _READERS.items():
         if text := parameters.get(name, ""):
             properties |= read(name, text.lower())
@@ -42,6 +40,12 @@ def compose_properties(config: Mapping[str, Any]) -> Properties:
         if threads:
             properties["INFERENCE_NUM_THREADS"] = max(threads // min(streams, instances), 1)
     return properties
+
+
+def read_device(config: Mapping[str, Any]) -> str:
+    """Return the device that a model asks for, in capitals as the C++ backend has it; CPU where it asks for none."""
+    text: str = config.get("parameters", {}).get("TARGET_DEVICE", {}).get("string_value", "")
+    return text.upper() or "CPU"
 
 
 def is_set(config: Mapping[str, Any], name: str) -> bool:

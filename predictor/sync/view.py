@@ -1,0 +1,45 @@
+"""What is told of a version."""
+
+from collections.abc import Mapping
+
+from predictor.sync.memory import Memory
+from predictor.sync.status import VersionStatus, now
+
+
+def describe(  # noqa: PLR0913 - all that is known of it
+    version: int,
+    *,
+    key: str,
+    serving: Mapping[int, str],
+    memory: Memory,
+    doing: Mapping[int, str],
+    is_listed: bool,
+    before: VersionStatus | None,
+) -> VersionStatus:
+    """Describe a version.
+
+    Args:
+        version: its number.
+        key: its fingerprint in the repository; empty where it is not there.
+        serving: fingerprints of those that serve.
+        memory: of its model.
+        doing: what is being done with a version.
+        is_listed: whether the repository has been listed.
+        before: what was told of it until now.
+    """
+    postponed, judgement = memory.postponement(key), memory.judgement(key)
+    if version in serving:
+        reason = memory.unproven.get(serving[version])
+        if not key and is_listed:
+            reason = "gone from the repository; serves until another version is good"
+        elif key and key != serving[version]:
+            reason = f"changed in the repository, goes on as it was taken: {judgement or postponed or 'being taken'}"
+        if before is not None and before.state == "serving":
+            return VersionStatus("serving", reason, before.since, before.seconds_to_serve)
+        return VersionStatus("serving", reason, now())
+    if judgement is not None:
+        return VersionStatus("refused" if key in memory.refused else "incomplete", judgement)
+    if version in doing:
+        return VersionStatus("staged", doing[version])
+    reason = "its labels or tensors are not those of the newer version" if key in memory.apart else None
+    return VersionStatus("available", postponed or reason)
