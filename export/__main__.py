@@ -195,7 +195,11 @@ def _add_publish(commands: Any) -> None:
     parser.add_argument("--version", help="of the local repository (default: the newest)")
     parser.add_argument("--wait", metavar="URL", help="of the transformer: wait until it serves the version")
     parser.add_argument("--timeout", type=float, default=120, metavar="S", help="of --wait (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="publish again what is there already")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="publish again what is there already, or what clients of the model do not expect",
+    )
     _add_remote(parser, "publish")
 
 

@@ -15,10 +15,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from export.config import parse
 from export.errors import FAILURES, ExportError
 from export.manifest import check_model_name
 from export.remote import fetch as fetching
 from export.remote import publish as publishing
+from export.remote.contract import check_same
 from export.remote.layout import Model, Version, edit_config, read_model, read_models, read_own_config
 from export.remote.serving import Answer, Server, States, Watch, connect, describe_listing, describe_state
 from export.remote.storage import Storage, open_storage
@@ -39,6 +41,8 @@ def publish(args: Namespace, console: Console) -> None:
         earlier = server.ask(model) if server else Answer()
         before = read_model(storage, model)
         same = None if args.force else publishing.find_same(before, source)
+        if not (same or args.force):
+            _check_contract(storage, before, source, states=server.states(model, server.status()) if server else {})
         number = same or _upload(storage, source, before, console)
         watch = Watch(server, model, number, uploaded=not same) if server else None
         if same:
@@ -54,6 +58,13 @@ def publish(args: Namespace, console: Console) -> None:
             for when, answer in (("before", earlier), ("now", now)):
                 table.add_row(when, answer.version, escape(answer.says), answer.ms)
             console.print(table)
+            if now.failed and now.says != earlier.says:
+                raise ExportError(
+                    f"{model} {number} serves at {server.url}, and does not answer: {now.says}; next: make rollback, "
+                    "and export it again"
+                )
+            if now.failed:  # as the version before: what is asked here does not suit the model
+                console.print("[yellow]warning:[/] it was not asked what it can answer: see the table", soft_wrap=True)
             after = "" if same else f", {seconds:.1f} s after the upload"
             console.print(f"{model} {number} serves at {server.url}{after}", soft_wrap=True)
 
@@ -209,6 +220,16 @@ def _known(storage: Storage, model: str) -> Model:
     if not found.versions:
         raise ExportError(f"{storage.address}/{model}: got no version, expected a model; next: make versions")
     return found
+
+
+def _check_contract(storage: Storage, before: Model, source: publishing.Source, *, states: States) -> None:
+    """Hold the version against the newest that serves, as far as the repository has it."""
+    serving = {number for number, state in states.items() if state["state"] == "serving"} or before.wanted
+    found = sorted(serving & before.versions.keys())
+    if found:
+        number = found[-1]
+        now = read_own_config(storage, source.manifest["model"], number) or before.config
+        check_same(now, parse((source.folder / CONFIG).read_text(encoding="utf-8")), serves=number)
 
 
 def _upload(storage: Storage, source: publishing.Source, before: Model, console: Console) -> int:

@@ -25,7 +25,7 @@ from export.remote.layout import edit_config
 from export.remote.storage import LocalFolder, Storage, TooLarge, open_storage
 from export.repository import publish
 from tests.support.exported import FILES, version, with_profiles
-from tests.support.front import serve
+from tests.support.front import Play, serve
 from tests.support.ports import find_free_ports
 from tests.support.versions import seal
 
@@ -166,7 +166,11 @@ def test_published_version_is_the_local_one_under_the_next_number(
 ) -> None:
     publish(local, version(interface="ultralytics"))
     assert run("publish", storage, "tiny", "--from", str(local), "--version", "1") == 0
-    assert run("publish", storage, "tiny", "--from", str(local)) == 0
+    assert run("publish", storage, "tiny", "--from", str(local)) == 1
+    assert "tiny: version 1 serves, and its clients would meet something else: inputs: got 1 (images " in (
+        capsys.readouterr().err
+    )
+    assert run("publish", storage, "tiny", "--from", str(local), "--force") == 0
     assert run("publish", storage, "tiny", "--from", str(local)) == 0
     assert "there already as version 2" in capsys.readouterr().out
     assert keys(storage) == held(1, 2)
@@ -592,6 +596,41 @@ def test_publish_fails_with_the_reason_of_the_server(
     assert publish_and_wait(Mirror(storage, {"1": SERVING}, after, policy), local) == 1
     assert expected in capsys.readouterr().err
     assert keys(storage) == held(1, 2), "it is for the user to remove it"
+
+
+def _with_answers(mirror: Mirror, statuses: Mapping[str, int]) -> Play:
+    def play(method: str, path: str) -> tuple[int, Any] | None:
+        reply = mirror.play(method, path)
+        if path == "/predict/tiny" and reply[0] == 200:
+            status = statuses[str(reply[1]["model"]["version"])]
+            return (status, {"error": "got 13 columns, expected 4"}) if status != 200 else reply
+        return reply
+
+    return play
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "expected"),
+    [
+        ({"1": 200, "2": 400}, 1, "tiny 2 serves at {url}, and does not answer: 400 got 13 columns, expected 4"),
+        ({"1": 400, "2": 400}, 0, "warning: it was not asked what it can answer"),
+        ({"1": 400, "2": 200}, 0, "tiny 2 serves at {url}, "),
+    ],
+)
+def test_publish_succeeds_only_where_its_own_question_is_answered(
+    storage: Storage,
+    local: Path,
+    capsys: pytest.CaptureFixture[str],
+    statuses: Mapping[str, int],
+    status: int,
+    expected: str,
+) -> None:
+    publish_again(storage, local)
+    mirror = Mirror(storage, {"1": SERVING}, {"1": AVAILABLE, "2": SERVING})
+    with serve(_with_answers(mirror, statuses)) as server:
+        assert run("publish", storage, "tiny", "--from", str(local), "--force", "--wait", server.url) == status
+    output = capsys.readouterr()
+    assert expected.format(url=server.url) in output.out + output.err
 
 
 def test_publish_does_not_take_what_is_said_of_an_earlier_version_of_that_number(storage: Storage, local: Path) -> None:
