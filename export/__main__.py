@@ -97,7 +97,7 @@ def _add_ultralytics(commands: Any) -> None:
         "--interface",
         choices=("fused", "ultralytics"),
         default="fused",
-        help="fused: pixels in, best candidates out; ultralytics: as Ultralytics' own client wants it "
+        help="fused: pixels in, boxes with their best class out; ultralytics: as Ultralytics' own client wants it "
         "(default: %(default)s)",
     )
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Graph surgery on the ONNX file of a detector, with the onnx package alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,24 @@ def declare_head(model: ModelProto, *, classes: int, end2end: bool) -> ModelProt
         rows.dim_value, columns.dim_param = 4 + classes, "anchors"
     del declared.graph.value_info[:]
     return declared
+
+
+def fix_outputs(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
+    """Declare the dims of outputs that are known to be fixed.
+
+    How much of a shape a runtime infers depends on its version; what the file declares, all of them say.
+
+    Args:
+        model: with outputs that have as many dims.
+        shapes: by output, with the batch dimension, which stays as it is; -1 where a dim is free.
+    """
+    fixed = ModelProto()
+    fixed.CopyFrom(model)
+    for output in fixed.graph.output:
+        for dim, size in list(zip(output.type.tensor_type.shape.dim, shapes[output.name], strict=True))[1:]:
+            if size >= 0:
+                dim.dim_value = size
+    return fixed
 
 
 def prune(graph: GraphProto) -> None:

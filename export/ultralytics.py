@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from export.checkpoint import export_onnx, find_checkpoint
 from export.detector import Detector, read_detector
 from export.distribution import weigh_bins
 from export.errors import ExportError
-from export.graph import declare_head, free_batch, fuse
+from export.graph import declare_head, fix_outputs, free_batch, fuse
 from export.manifest import Interface, Source, digest
 from export.parity import Head
 from export.pictures import draw_pictures, draw_stop_sign
@@ -123,7 +123,10 @@ def _prove(  # noqa: PLR0913 - one argument for each fact
     rewrite = fuse if choice.interface == "fused" else declare_head
     graph = rewrite(weigh_bins(graph), classes=len(detector.names), end2end=detector.end2end)
     session = Session(graph, name=name)
-    described = _config(name, detector, interface=choice.interface, size_hw=size_hw)
+    # Where the size is fixed, so is the number of candidates, and Triton wants the config to say it.
+    graph = fix_outputs(graph, session.shapes)
+    dims = {output: shape[1:] for output, shape in session.shapes.items()}
+    described = _config(name, detector, interface=choice.interface, size_hw=size_hw, dims=dims)
     model = describe(described, version="0")
     figures = parity.prove(session, model, references=references, source=origin.name)
     compatibility.check(graph)
@@ -221,7 +224,14 @@ def _fixed_size(detector: Detector, letterbox: Letterbox | None) -> tuple[int, i
     return detector.imgsz_hw if letterbox == "square" and not detector.fixed_hw else detector.fixed_hw
 
 
-def _config(name: str, detector: Detector, *, interface: Interface, size_hw: tuple[int, int] | None) -> Any:
+def _config(
+    name: str,
+    detector: Detector,
+    *,
+    interface: Interface,
+    size_hw: tuple[int, int] | None,
+    dims: Mapping[str, config.Dims] | None = None,
+) -> Any:
     metadata = {
         "task": "detect",
         "imgsz": list(size_hw or detector.imgsz_hw),
@@ -232,7 +242,7 @@ def _config(name: str, detector: Detector, *, interface: Interface, size_hw: tup
         "names": dict(detector.names),
     }
     return config.describe_detector(
-        name, interface=interface, size_hw=size_hw, classes=len(detector.names), metadata=metadata
+        name, interface=interface, size_hw=size_hw, classes=len(detector.names), metadata=metadata, dims=dims
     )
 
 
