@@ -13,7 +13,7 @@ from export import manifest
 from export.config import parse, to_text
 from export.errors import ExportError
 from export.remote.storage import Entry, Storage, TooLarge
-from registry.layout import CONFIG, MANIFEST, is_model_name, is_version
+from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, is_version, lacks, refuse_file, refuse_model_name
 
 _REQUESTS = 8  # at once
 _TRIES = 5
@@ -40,19 +40,21 @@ class Version:
     def complete(self) -> bool:
         """As far as names and sizes tell.
 
-        What was copied without manifest.json counts where it has no config.pbtxt: with one, publish is at work.
+        What was copied without manifest.json counts where the synchroniser takes it.
         """
         if self.manifest is not None:
             return all(
                 name in self.files and self.files[name].size_bytes == listed["size_bytes"]
                 for name, listed in self.manifest["files"].items()
             )
-        return not {MANIFEST, CONFIG} & self.files.keys() and self.model_file is not None
+        taken = [name for name in self.files if refuse_file(name) is None]
+        return MANIFEST not in self.files and bool(taken) and lacks(taken) is None
 
     @property
     def model_file(self) -> str | None:
         """Name of the model itself, or of one of its files."""
-        return min((name for name in self.files if name.startswith("model.")), default=None)
+        models = (name for name in self.files if name.endswith(MODEL_SUFFIXES))
+        return min(models, key=lambda name: (not name.startswith("model."), name), default=None)
 
     @property
     def modified(self) -> datetime:
@@ -121,12 +123,12 @@ class Model:
 
 
 def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
-    """The models of a repository by name, or one of them; names that are not legal are passed over."""
+    """The models of a repository by name, or one of them; folders that hold nothing of a model among them."""
     files: dict[str, dict[int, dict[str, Entry]]] = {}
     for entry in storage.entries(f"{model}/" if model else ""):
         name, _, path = entry.key.partition("/")
         folder, _, inner = path.partition("/")
-        if path and is_model_name(name):
+        if path and not name.startswith("."):
             versions = files.setdefault(name, {})
             if inner and is_version(folder):
                 versions.setdefault(int(folder), {})[inner] = entry
@@ -181,7 +183,8 @@ def read_own_config(storage: Storage, model: str, number: int) -> Any | None:
 
 def _read_model(storage: Storage, name: str, versions: Mapping[int, Mapping[str, Entry]]) -> Model:
     key = f"{name}/{CONFIG}"
-    error = None
+    if error := refuse_model_name(name):
+        return Model(_parse(b"", key), error, {})
     try:
         content = storage.get(key)
         config = _parse(content.data if content else b"", key)
