@@ -1,11 +1,13 @@
 """A repository as somebody has it: NVIDIA's examples serve as they are, and what does not serve is told, and why."""
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from tests.support.models import BATCHED, FLOAT_IO, Dim, build, build_identity, tensor, write_model
 from tests.support.openvino_ir import write_sum
 from tests.support.stack import ROOT, Stack, start_stack, wait_until
+from tests.support.synced import start_synchroniser
 
 CASES = ROOT.parent / "shared" / "cases" / "triton"
 
@@ -349,7 +352,7 @@ def test_client_of_a_refused_model_is_told_and_does_not_wait(stack: Stack, name:
             stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=name))
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert "no version of it serves: see /status" in (refused.value.details() or "")
-        assert "retry-after" not in [key for key, _ in refused.value.trailing_metadata()]
+        assert "retry-after" not in [item[0] for item in refused.value.trailing_metadata() or ()]
 
 
 def test_unknown_model_is_unknown_and_one_that_comes_is_waited_for(stack: Stack) -> None:
@@ -396,3 +399,31 @@ def test_cases(stack: Stack) -> None:
     half = np.full((1, 4), 1.5, np.float32)
     answer = infer(stack, "fp32_config_int32_model", **{first: half, second: half}).as_numpy(total)
     assert (answer.dtype, answer.tolist()) == (np.float32, [[2.0] * 4])
+
+
+def test_thousands_of_refused_folders_are_told_and_counted(tmp_path: Path) -> None:
+    with start_synchroniser(tmp_path, PREDICTOR_POLL_S="1") as port:
+        models = tmp_path / "models"
+        for number in range(1500):
+            for name, text in ((f"broken{number:04}", b"name: {"), (f"no name {number:04}", b"")):
+                (models / name).mkdir()
+                (models / name / "config.pbtxt").write_bytes(text)
+
+        def content() -> Any:
+            return httpx.get(f"http://127.0.0.1:{port}/status", trust_env=False).raise_for_status().json()
+
+        def refused() -> list[str]:
+            return [name for name, model in content()["models"].items() if model["state"] == "refused"]
+
+        wait_until(lambda: len(refused()) == 1024, log=tmp_path / "log")
+        told = content()
+        assert len(told["models"]) == 1024
+        assert told["more_models"] == 3000 - 1024
+        assert len(json.dumps(told)) < 1_000_000
+        reasons = (
+            "config.pbtxt: line 1",
+            "got 1024 models, expected at most 512",
+            "got more models",
+            "no model's name",
+        )
+        assert all(any(reason in model["error"] for reason in reasons) for model in told["models"].values())
