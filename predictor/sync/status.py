@@ -124,7 +124,7 @@ class Status:
         self._count_models()
         counts = [version.state for version in model.versions.values()] if model else []
         for state in STATES:
-            if model is not None:
+            if counts:  # a folder that holds no version is none that should serve one
                 self.metrics.versions.labels(name, state).set(counts.count(state))
             else:
                 with suppress(KeyError):
