@@ -8,6 +8,7 @@ from predictor.installation import Installation
 from predictor.settings import Settings
 
 PROJECT = Path(__file__).resolve().parent.parent
+CANDIDATE = "candidate~"  # before the name of a model that is tried: no model has such a name, nor is it served
 PROOF_NAME = "nereid"  # of the header that shows the secret
 # Whoever may use these may run code in the server or read its memory. inference, health, metadata and model-config stay
 # open.

@@ -34,9 +34,9 @@ _DIGITS = len(str(_LARGEST_VERSION))
 _VERSION = re.compile("[1-9][0-9]*")
 # Triton takes any name that a folder may have. Its Python backend puts a model's name into a line for a shell, and
 # names become parts of paths here: signs that mean something to either are left out, and "~" is free for our own names.
-NAME = r"\w[\w.+@=,:%-]*"
+NAME = r"\w[\w.+@=,:-]*"
 _NAME = re.compile(NAME)
-_NAME_EXPECTED = "letters, digits and _ . + @ = , : % -, a letter, a digit or _ first"
+_NAME_EXPECTED = "letters, digits and _ . + @ = , : -, a letter, a digit or _ first"
 _LONGEST_MODEL, _LONGEST_FILE = 200, 240  # bytes, of the 255 that file systems take: ours are put in front of some
 # All that a version may hold: nothing of it is run as code. `python -m export fetch` writes nothing else either.
 # Without a suffix are the weights that PyTorch writes one by one.

@@ -167,7 +167,10 @@ class FolderStorage:
         self._hidden = hidden
 
     def walk(self, under: str = "") -> Iterator[Object]:
-        """Every file; hidden folders, where files are written before they are renamed in, only where asked for."""
+        """Every file, and `<folder>/` for one of a model's that is empty.
+
+        Hidden folders, where files are written before they are renamed in, only where asked for.
+        """
         if not self._root.is_dir():
             raise StorageError(f"{self._root} is no folder")
         folder = self._root / under
@@ -188,7 +191,11 @@ class FolderStorage:
                 if entry.is_dir(follow_symlinks=False):
                     if self._hidden or not entry.name.startswith("."):
                         if depth < _DEEPEST:
-                            yield from self._walk(folder / entry.name, f"{key}/", depth + 1)
+                            inside = self._walk(folder / entry.name, f"{key}/", depth + 1)
+                            # S3 shows an empty folder too, where a tool has made one.
+                            first = next(inside, None if depth else _describe(f"{key}/", status))
+                            yield from () if first is None else (first,)
+                            yield from inside
                         else:  # nothing of a model is there
                             yield _describe(f"{key}/...", status)
                 elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):

@@ -1,7 +1,6 @@
 """The process that keeps Triton's models up to date: its status, and whether the first ones are there."""
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from transformer.errors import ModelNotFound, PredictorUnavailable
 _TIMEOUT_S = 2.0
 _MAX_AGE_S = 1.0  # of what is known of models: whoever asks for strange ones must not cost a request each
 _LONGEST_REASON = 200
-_PATH = re.compile(r"(?<![\w.])/\w")  # of this machine, in Triton's words
+# Behind these follow the words of a library, for the operator.
+_FAULTS = ("it cannot be judged", "a fault of the synchroniser")
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,9 @@ def _read(model: Mapping[str, Any]) -> Known:
 
 
 def _shorten(reason: str | None) -> str:
-    """A reason as clients may read it: without what names a path of this machine."""
+    """A reason as clients may read it."""
     text = reason or ""
-    if _PATH.search(text):
-        return ""
+    for fault in _FAULTS:
+        if text.startswith(fault):
+            return fault
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]} ..."

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from export.config import parse
 from export.errors import FAILURES, ExportError
-from export.manifest import check_model_name
+from export.manifest import check_known_name, check_model_name
 from export.remote import fetch as fetching
 from export.remote import publish as publishing
 from export.remote.contract import check_same
@@ -71,7 +71,7 @@ def publish(args: Namespace, console: Console) -> None:
 
 def fetch(args: Namespace, console: Console) -> None:
     """Copy a version from a repository to a local one."""
-    model = check_model_name(args.model)
+    model = check_known_name(args.model)
     storage = open_storage(args.repository)
     found = read_model(storage, model)
     wanted = [number for number in found.complete if args.version in {None, "", str(number)}]
@@ -90,11 +90,11 @@ def fetch(args: Namespace, console: Console) -> None:
 
 def versions(args: Namespace, console: Console) -> None:
     """Print what a repository holds and, with a server, what serves."""
-    only = check_model_name(args.model) if args.model else None
+    only = check_known_name(args.model) if args.model else None
     storage = open_storage(args.repository)
     models = read_models(storage, only)
     rows = [(name, version) for name, found in models.items() for version in found.versions.values()]
-    if not rows:
+    if not models:
         where = f"{storage.address}/{only or ''}"
         raise ExportError(f"{where}: got no version, expected <model>/<version>/model.onnx; next: make publish")
     with connect(args.url) as server:
@@ -106,13 +106,17 @@ def versions(args: Namespace, console: Console) -> None:
         differences = pool.map(lambda row: _difference(storage, *row), rows)
         for (name, version), apart in zip(rows, differences, strict=True):
             if states is not None:
-                state = describe_state(states[name].get(version.number, {"state": "not listed yet"}))
+                more = status is not None and status["models"].get(name, {}).get("more_versions")
+                unknown = {"state": "not shown" if more else "not listed yet"}
+                state = describe_state(states[name].get(version.number, unknown))
             elif version.complete:
                 state = "wanted" if version.number in models[name].wanted else "-"
             else:
                 state = "incomplete"
             digest = (version.digest or "-")[:12]
             table.add_row(name, *_facts(version), digest, escape(apart), escape(state))
+    for name, why in _without_version(models, status, all_of_it=not only).items():
+        table.add_row(escape(name), *["-"] * 5, escape(why))
     console.print(table)
     for name, found in models.items():
         if found.error:
@@ -126,7 +130,7 @@ def versions(args: Namespace, console: Console) -> None:
 
 def rollback(args: Namespace, console: Console) -> None:
     """Pin the version before the one that serves."""
-    model = check_model_name(args.model)
+    model = check_known_name(args.model)
     storage = open_storage(args.repository)
     found = _known(storage, model)
     states = _states(args.url, model)
@@ -161,7 +165,7 @@ def rollback(args: Namespace, console: Console) -> None:
 
 def unpin(args: Namespace, console: Console) -> None:
     """Take the pin out of a model's policy."""
-    model = check_model_name(args.model)
+    model = check_known_name(args.model)
     storage = open_storage(args.repository)
     found = _known(storage, model)
 
@@ -180,7 +184,7 @@ def unpin(args: Namespace, console: Console) -> None:
 
 def prune(args: Namespace, console: Console) -> None:
     """Delete old versions that nothing asks for, after asking."""
-    model = check_model_name(args.model)
+    model = check_known_name(args.model)
     if args.keep < 1:
         raise ExportError(f"KEEP: got {args.keep}, expected 1 or more")
     storage = open_storage(args.repository)
@@ -288,6 +292,17 @@ def _difference(storage: Storage, model: str, version: Version) -> str:
         return "parity.json is broken"
 
 
+def _without_version(
+    models: Mapping[str, Model], status: Mapping[str, Any] | None, *, all_of_it: bool
+) -> dict[str, str]:
+    """What is known of folders of the repository, or of the server's, that have no version, by name."""
+    known = {name: f"refused: {found.error or 'no version'}" for name, found in models.items() if not found.versions}
+    for name, about in (status or {"models": {}})["models"].items():
+        if name in known or (all_of_it and name not in models and not about.get("versions")):
+            known[name] = f"{about.get('state', 'refused')}: {about.get('error') or 'no version'}"
+    return {name if name.isprintable() else repr(name)[1:-1]: why for name, why in sorted(known.items())}
+
+
 def _serving_line(server: Server, states: Mapping[str, States]) -> str:
     serving = [
         f"{name} {number}" for name in states for number, state in states[name].items() if state["state"] == "serving"
@@ -303,6 +318,11 @@ def _status_lines(status: Mapping[str, Any] | None) -> list[str]:
     return [
         f"{describe_listing(status)}; Triton {'ready' if triton.get('ok') else 'away'} since {triton.get('since')}",
         *([f"not ready: waits for {waiting_for}"] if waiting_for else []),
-        *(f"{name}: {about['error']}" for name, about in status["models"].items() if about.get("error")),
+        *(
+            f"{name}: {about['error']}"
+            for name, about in status["models"].items()
+            if about.get("error") and about.get("versions")
+        ),
         *(f"ignored: {key}: {reason}" for key, reason in (status.get("ignored") or {}).items()),
+        *([f"{more} more folders are not shown"] if (more := status.get("more_models")) else []),
     ]

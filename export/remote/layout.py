@@ -12,7 +12,18 @@ from export import manifest
 from export.config import parse, to_text
 from export.errors import ExportError
 from export.remote.storage import Storage, TooLarge
-from registry.layout import CONFIG, MANIFEST, Object, gather, is_version, lacks, read_layout
+from registry.layout import (
+    CONFIG,
+    MANIFEST,
+    MODEL_SUFFIXES,
+    ModelFolder,
+    Object,
+    gather,
+    is_version,
+    lacks,
+    read_layout,
+    refuse_model_name,
+)
 
 _REQUESTS = 8  # at once
 _TRIES = 5
@@ -53,7 +64,8 @@ class Version:
     @property
     def model_file(self) -> str | None:
         """Name of the model itself, or of one of its files."""
-        return min((name for name in self.files if name.startswith("model.")), default=None)
+        models = (name for name in self.files if name.endswith(MODEL_SUFFIXES))
+        return min(models, key=lambda name: (not name.startswith("model."), name), default=None)
 
     @property
     def modified(self) -> datetime:
@@ -122,9 +134,11 @@ class Model:
 
 
 def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
-    """The models of a repository by name, or one of them; what the synchroniser takes for no model is passed over."""
+    """The models of a repository by name, or one of them; folders that hold nothing of a model among them."""
     objects = gather(storage.walk(f"{model}/" if model else ""), known=()).objects
     folders, ignored = read_layout(objects)
+    # A folder that is no model's is told of by its reason.
+    folders |= {name[:-1]: ModelFolder() for name in ignored if name.endswith("/") and name.count("/") == 1}
     numbers: dict[str, dict[int, list[str]]] = {name: {} for name in folders}
     for key in ignored.keys() - {item.key for item in objects if item.link}:
         name, _, path = key.partition("/")
@@ -185,7 +199,8 @@ def _read_model(
     storage: Storage, name: str, versions: Mapping[int, Mapping[str, Object]], foreign: Mapping[int, Collection[str]]
 ) -> Model:
     key = f"{name}/{CONFIG}"
-    error = None
+    if error := refuse_model_name(name):
+        return Model(_parse(b"", key), error, {})
     try:
         content = storage.get(key)
         config = _parse(content.data if content else b"", key)

@@ -24,12 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from predictor.command import models_folder, trial_folder
+from predictor.command import CANDIDATE, models_folder, trial_folder
 from predictor.errors import StartError
 from predictor.sync.errors import Passing
 from registry.errors import Refused
 
-CANDIDATE = "candidate~"  # no legal name of a model: the transformer serves nothing under it
 _CONTENT = "generation.json"
 _RUNNING = "running"  # no fingerprint, which is hexadecimal
 _SPARE_BYTES = 16 * 2**20  # left free on the disk

@@ -124,7 +124,7 @@ class Status:
         self._count_models()
         counts = [version.state for version in model.versions.values()] if model else []
         for state in STATES:
-            if model is not None:
+            if counts:  # a folder that holds no version is none that should serve one
                 self.metrics.versions.labels(name, state).set(counts.count(state))
             else:
                 with suppress(KeyError):
@@ -175,9 +175,12 @@ class Status:
 
 
 def _choose_shown(model: ModelStatus, *, most: int) -> dict[str, VersionStatus]:
-    """The versions that serve, and the newest of the others, in their order."""
-    numbers = sorted(model.versions, key=lambda number: (number not in model.serving, -int(number)))
-    chosen = set(numbers[: max(most, len(model.serving))])
+    """The versions that serve, those that are tried, and the newest of the others, in their order."""
+
+    def rank(number: str) -> tuple[bool, bool, int]:
+        return number not in model.serving, model.versions[number].state != "staged", -int(number)
+
+    chosen = set(sorted(model.versions, key=rank)[: max(most, len(model.serving))])
     return {number: version for number, version in model.versions.items() if number in chosen}
 
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from threading import Event
 
+from predictor.command import CANDIDATE
 from predictor.sync.errors import StorageError, TritonError
-from predictor.sync.mirror import CANDIDATE
 from predictor.sync.model import Listed, Model, Shared
 from predictor.sync.status import ModelStatus, now
 from registry.layout import MAX_FOLDER_OBJECTS, MAX_MODELS, Listing, gather, limit_models, read_layout
@@ -133,7 +133,8 @@ class Synchroniser:
         listing, self._listing = self._listing, None
         try:
             found = listing.result()
-            if not found.objects and any(model.serving for model in self._models.values()):
+            holds_nothing = all(item.key.endswith("/") for item in found.objects)
+            if holds_nothing and any(model.serving for model in self._models.values()):
                 raise StorageError(f"{self._storage.url}: the listing is empty while models serve: taken for a mistake")
             self._note_listing(found)
         except StorageError as exc:

@@ -12,7 +12,7 @@ import tritonclient.grpc as client
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from predictor.command import PROOF_NAME
+from predictor.command import CANDIDATE, PROOF_NAME
 from predictor.sync.errors import TritonError
 from registry.errors import Refused
 from registry.golden import Arrays
@@ -39,6 +39,7 @@ _NO_ROOM = re.compile(
 )
 # No name of a model has a blank.
 _ENDED = re.compile("stub process", re.IGNORECASE)
+_IN_MIRROR = re.compile(rf"(?<![\w.])/[^'\"]*?/(?:models/|trial/(?={CANDIDATE}))")
 
 
 class Died(TritonError):
@@ -192,5 +193,6 @@ def _translate(exc: InferenceServerException) -> Refused | TritonError:
 
 
 def _shorten(text: str) -> str:
-    """Triton's reason on one line, without the place in a Python backend."""
-    return " ".join(re.sub(r"\n*At:.*?(?=;|$)", "", text, flags=re.DOTALL).split())[:500]
+    """Triton's reason on one line, of the model itself, without the place in a Python backend and in the mirror."""
+    line = " ".join(re.sub(r"\n*At:.*?(?=;|$)", "", text, flags=re.DOTALL).split())
+    return _IN_MIRROR.sub("", line).replace(CANDIDATE, "")[:500]

@@ -400,13 +400,20 @@ def test_versions_lists_complete_and_incomplete(
     storage.upload("tiny/3/config.pbtxt", local / "tiny/1/config.pbtxt", lambda _: None)
     storage.upload("tiny/4_old/model.onnx", local / "tiny/1/model.onnx", lambda _: None)
     storage.upload("plain/1/model.onnx", local / "tiny/1/model.onnx", lambda _: None)
-    storage.upload("Not-Legal/1/model.onnx", local / "tiny/1/model.onnx", lambda _: None)
+    storage.upload("Not_made-by.Export/1/Net.onnx", local / "tiny/1/model.onnx", lambda _: None)
+    storage.upload("weights/1/model.bin", local / "tiny/1/model.onnx", lambda _: None)
+    storage.upload("no good/1/model.onnx", local / "tiny/1/model.onnx", lambda _: None)
+    storage.put("together/config.pbtxt", b'platform: "ensemble"', etag=None)
     capsys.readouterr()
     assert run("versions", storage) == 0
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    table = {(row[0], row[1]): row[2:] for row in rows if row}
+    table = {(row[0], row[1]): row[2:] for row in rows if row and row[0]}  # a long reason goes on below
     digest = json.loads((local / "tiny/1/manifest.json").read_bytes())["files"]["model.onnx"]["sha256"]
-    assert {key: row[-1] for key, row in table.items()} == {
+    assert table["no good", "-"][-1].startswith("refused: 'no good' is no model's name")
+    assert {key: row[-1] for key, row in table.items() if key != ("no good", "-")} == {
+        ("Not_made-by.Export", "1"): "wanted",
+        ("weights", "1"): "incomplete",
+        ("together", "-"): "refused: no version",
         ("plain", "1"): "wanted",
         ("tiny", "1"): "-",
         ("tiny", "2"): "wanted",

@@ -298,3 +298,51 @@ def test_candidates_are_nobodys_models(synced: Synced) -> None:
     assert synced.stack.http.get("/v2/models/candidate~rows").status_code == 404
     assert not any("candidate" in name for name in synced.stack.http.get("/v2/models").json()["models"])
     assert np.isfinite(synced.metric("nereid_sync_last_listing_timestamp_seconds"))
+
+
+def test_equal_bytes_are_as_many_versions_as_they_have_numbers(synced: Synced) -> None:
+    """Of one model and of another, again under an older number, and back to what a number had before."""
+    folder, other = synced.build("same", 1, Build(71)), synced.build("same", 2, Build(72))
+    config = (folder / "config.pbtxt").read_bytes() + b"\nversion_policy { all { } }\n"
+
+    def put(model: str, number: int, source: Path) -> None:
+        synced.s3.put(f"{PREFIX}/{model}/{number}/model.onnx", source / "model.onnx")
+
+    def answers(model: str, number: int) -> str:
+        row = {"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1.0] * 4}]}
+        url = f"/v2/models/{model}/versions/{number}/infer"
+        reply = synced.stack.http.post(url, json=row | {"outputs": [{"name": "probabilities"}]}).raise_for_status()
+        values: list[float] = reply.json()["outputs"][0]["data"]
+        return str(np.round(values, 4).tolist())
+
+    for model in ("same", "twin"):
+        synced.s3.put(f"{PREFIX}/{model}/config.pbtxt", config)
+        for number in (1, 2):
+            put(model, number, folder)
+    synced.wait_for_serving("same", 1, 2)
+    synced.wait_for_serving("twin", 1, 2)
+    first = answers("same", 1)
+    assert {answers(model, number) for model in ("same", "twin") for number in (1, 2)} == {first}
+    # Other content under the same number, which the other one keeps; then back.
+    put("same", 2, other)
+    synced.wait_for(lambda: answers("same", 2) != first)
+    assert answers("same", 1) == answers("twin", 2) == first
+    put("same", 2, folder)
+    synced.wait_for(lambda: answers("same", 2) == first)
+    put("same", 3, other)
+    synced.wait_for_serving("same", 1, 2, 3)
+    put("same", 4, folder)
+    synced.wait_for_serving("same", 1, 2, 3, 4)
+    assert (answers("same", 3) != first, answers("same", 4)) == (True, first)
+    # Deleted, and uploaded again.
+    synced.s3.delete(f"{PREFIX}/same/1/")
+    synced.wait_for_serving("same", 2, 3, 4)
+    put("same", 1, folder)
+    synced.wait_for_serving("same", 1, 2, 3, 4)
+    assert answers("same", 1) == first
+    # One file twice in a version.
+    synced.s3.put(f"{PREFIX}/twin/3/copy.onnx", folder / "model.onnx")
+    put("twin", 3, folder)
+    synced.wait_for_serving("twin", 1, 2, 3)
+    log = synced.stack.log.read_text(errors="replace")
+    assert "no such file or directory" not in log

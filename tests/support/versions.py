@@ -454,9 +454,9 @@ ODD_KEYS = {
     "{model}/7/.hidden": "hidden",
     "{model}/notes.md": "nothing that is taken",
     "{model}/libevil.so": "nothing that is taken",
-    "UPPER/1/model.onnx": "not a legal name",
-    "mödel/1/model.onnx": "not a legal name",
-    "a.onnx/1/model.onnx": "not a legal name",
+    "a b/1/model.onnx": "two words to a shell",
+    "$(reboot)/1/model.onnx": "a command to a shell",
+    "a~b/1/model.onnx": "a name of ours",
     "loose.txt": "belongs to no model",
 }
 

@@ -114,9 +114,11 @@ REFUSED = {"2": {"state": "refused", "reason": "no ONNX file"}, "10": {"state": 
             Known("refused", "config.pbtxt: line 1"),
         ),
         ({"state": "loading", "error": None, "versions": {"1": {"state": "staged"}}}, Known("loading")),
-        # Paths of the machine are nobody's business.
-        ({"state": "refused", "error": "Load model from /srv/mirror/model.onnx failed"}, Known("refused")),
-        ({"state": "refused", "error": "unable to find '/srv/x'"}, Known("refused")),
+        # The words of a library are for the operator.
+        (
+            {"state": "refused", "error": "it cannot be judged: KeyError: '/srv/x'"},
+            Known("refused", "it cannot be judged"),
+        ),
         ({"state": "refused", "error": "x" * 300}, Known("refused", "x" * 200 + " ...")),
         # Of an older synchroniser.
         ({"serving": ["1"], "versions": {"1": {"state": "serving"}}}, Known("serving")),

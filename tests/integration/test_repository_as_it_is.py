@@ -1,0 +1,429 @@
+"""A repository as somebody has it: NVIDIA's examples serve as they are, and what does not serve is told, and why."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from tritonclient import grpc as triton
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from tests.support.models import BATCHED, FLOAT_IO, Dim, build, build_identity, tensor, write_model
+from tests.support.openvino_ir import write_sum
+from tests.support.stack import ROOT, Stack, start_stack, wait_until
+from tests.support.synced import start_synchroniser
+
+CASES = ROOT.parent / "shared" / "cases" / "triton"
+
+# The configs of NVIDIA's docs/examples/model_repository (server r26.06), each value as it is there.
+CLASSIFIER = """
+name: "{name}"
+platform: "onnxruntime_onnx"
+max_batch_size : 0
+input [ {{ name: "{given}" data_type: TYPE_FP32 format: {form} dims: {dims} reshape {{ shape: {shape} }} }} ]
+output [
+  {{
+    name: "{gives}"
+    data_type: TYPE_FP32
+    dims: [ {classes} ]
+    reshape {{ shape: {gives_shape} }}
+    label_filename: "{labels}"
+  }}
+]
+"""
+DENSENET = CLASSIFIER.format(
+    name="densenet_onnx",
+    given="data_0",
+    form="FORMAT_NCHW",
+    dims=[3, 224, 224],
+    shape=[1, 3, 224, 224],
+    gives="fc6_1",
+    classes=1000,
+    gives_shape=[1, 1000, 1, 1],
+    labels="densenet_labels.txt",
+)
+INCEPTION = CLASSIFIER.format(
+    name="inception_onnx",
+    given="input:0",
+    form="FORMAT_NHWC",
+    dims=[299, 299, 3],
+    shape=[1, 299, 299, 3],
+    gives="InceptionV3/Predictions/Softmax:0",
+    classes=1001,
+    gives_shape=[1, 1001],
+    labels="inception_labels.txt",
+)
+SIMPLE = """
+name: "{name}"
+platform: "onnxruntime_onnx"
+max_batch_size: 8
+input [ {{ name: "INPUT0" data_type: {type} dims: [ 16 ] }}, {{ name: "INPUT1" data_type: {type} dims: [ 16 ] }} ]
+output [ {{ name: "OUTPUT0" data_type: {type} dims: [ 16 ] }}, {{ name: "OUTPUT1" data_type: {type} dims: [ 16 ] }} ]
+"""
+IDENTITY = """
+name: "simple_identity"
+backend: "python"
+max_batch_size: 8
+input [ { name: "INPUT0" data_type: TYPE_STRING dims: [ -1 ] } ]
+output [ { name: "OUTPUT0" data_type: TYPE_STRING dims: [ -1 ] } ]
+"""
+# As Ultralytics' guide to Triton writes it for a GPU.
+ULTRALYTICS = """
+optimization {
+  execution_accelerators {
+    gpu_execution_accelerator {
+      name: "tensorrt"
+      parameters { key: "precision_mode" value: "FP16" }
+      parameters { key: "max_workspace_size_bytes" value: "3221225472" }
+      parameters { key: "trt_engine_cache_enable" value: "1" }
+      parameters { key: "trt_engine_cache_path" value: "/models/yolo/1" }
+    }
+  }
+}
+"""
+ENSEMBLE = """
+platform: "ensemble"
+ensemble_scheduling { step [ { model_name: "simple" model_version: -1 } ] }
+"""
+PREFERRED = BATCHED + FLOAT_IO + "dynamic_batching { preferred_batch_size: [ 16 ] }\n"
+
+# name: what is said of it
+REFUSED = {
+    "yolo": "trt_engine_cache_path",
+    "marked": "begins with a byte-order mark",
+    "marked_without_version": "begins with a byte-order mark",
+    "preferred": "preferred size must be <= max batch size, got preferred_batch_size 16, max_batch_size 8",
+    "ensemble": "platform: got 'ensemble'",
+    "simple_identity": "backend: got 'python'",
+    "my models": "is no model's name: expected letters",
+    "unversioned": "no version: expected unversioned/1/model.onnx or the like; ignored: unversioned/model.onnx",
+    "zeros": "Triton takes none that begins with 0",
+    "broken": "no ONNX file",
+    "weights_only": "waits for a model file (*.onnx, *.plan, *.xml): it has model.bin",
+    "linked": "a link, which is never followed",
+    "empty": "no version: expected empty/1/model.onnx",
+}
+
+
+def build_simple(datatype: int) -> bytes:
+    """The sum and the difference of two inputs of 16 elements; of texts, those of the numbers that they hold."""
+    shape: list[Dim] = ["n", 16]
+    names = ("INPUT0", "INPUT1")
+    nodes, given = [], names
+    if datatype == TensorProto.STRING:
+        given = ("number0", "number1")
+        nodes = [
+            helper.make_node("Cast", [name], [number], to=TensorProto.INT32)
+            for name, number in zip(names, given, strict=True)
+        ]
+    results = ("OUTPUT0", "OUTPUT1") if datatype != TensorProto.STRING else ("sum", "difference")
+    nodes += [helper.make_node("Add", given, [results[0]]), helper.make_node("Sub", given, [results[1]])]
+    if datatype == TensorProto.STRING:
+        nodes += [
+            helper.make_node("Cast", [result], [name], to=TensorProto.STRING)
+            for result, name in zip(results, ("OUTPUT0", "OUTPUT1"), strict=True)
+        ]
+    inputs = [tensor(name, shape, datatype) for name in names]
+    return build(nodes, inputs, [tensor(name, shape, datatype) for name in ("OUTPUT0", "OUTPUT1")])
+
+
+def build_classifier(given: str, dims: Sequence[int], gives: str, gives_dims: Sequence[int]) -> bytes:
+    """A class for every mean of the picture: the signature of the real one, which is no file of the repository."""
+    weights: NDArray[Any] = np.arange(np.prod(gives_dims), dtype=np.float32).reshape(gives_dims)
+    nodes = [
+        helper.make_node("ReduceMean", [given], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["weights", "mean"], [gives]),
+    ]
+    return build(nodes, [tensor(given, dims)], [tensor(gives, gives_dims)], constants={"weights": weights})
+
+
+def write_repository(folder: Path) -> None:
+    write_model(
+        folder,
+        "densenet_onnx",
+        config=DENSENET,
+        onnx_file=build_classifier("data_0", [1, 3, 224, 224], "fc6_1", [1, 1000, 1, 1]),
+    )
+    (folder / "densenet_onnx" / "densenet_labels.txt").write_text("".join(f"CLASS {n}\n" for n in range(1000)))
+    output = "InceptionV3/Predictions/Softmax:0"
+    write_model(
+        folder,
+        "inception_onnx",
+        config=INCEPTION,
+        onnx_file=build_classifier("input:0", [1, 299, 299, 3], output, [1, 1001]),
+    )
+    (folder / "inception_onnx" / "inception_labels.txt").write_text("".join(f"{n}\n" for n in range(1001)))
+    for name, datatype in (("simple", "INT32"), ("simple_int8", "INT8"), ("simple_string", "STRING")):
+        config = SIMPLE.format(name=name, type=f"TYPE_{datatype}")
+        write_model(folder, name, config=config, onnx_file=build_simple(getattr(TensorProto, datatype)))
+    for name in ("Candidate.rows", "candidate.rows", "_8n-v2"):
+        write_model(folder, name, config=BATCHED + FLOAT_IO)
+    write_model(
+        folder,
+        "Own_Names",
+        config=BATCHED + FLOAT_IO + 'default_model_filename: "My_Net.v2.onnx"',
+        filename="My_Net.v2.onnx",
+    )
+    write_sum(folder / "ov_auto" / "1")
+    write_sum(folder / "ov_batch4" / "1", layouts=False)
+    (folder / "ov_batch4" / "config.pbtxt").write_text('backend: "openvino"\nmax_batch_size: 4\n' + integers("[ 4 ]"))
+    write_sum(folder / "ov_fp32" / "1")
+    (folder / "ov_fp32" / "config.pbtxt").write_text(
+        'backend: "openvino"\n' + integers("[ 1, 4 ]").replace("INT32", "FP32")
+    )
+    for number in ("1", "2"):
+        path = folder / "equal" / number / "model.onnx"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(build_identity())
+    (folder / "equal" / "config.pbtxt").write_text(BATCHED + FLOAT_IO + "version_policy { all { } }\n")
+    # What does not serve.
+    write_model(folder, "yolo", config=BATCHED + FLOAT_IO + ULTRALYTICS)
+    write_model(folder, "marked")
+    (folder / "marked" / "config.pbtxt").write_text(BATCHED + FLOAT_IO, encoding="utf-8-sig")
+    (folder / "marked_without_version").mkdir()
+    shutil.copy(folder / "marked" / "config.pbtxt", folder / "marked_without_version")
+    write_model(folder, "preferred", config=PREFERRED)
+    (folder / "ensemble" / "1").mkdir(parents=True)
+    (folder / "ensemble" / "config.pbtxt").write_text(ENSEMBLE)
+    write_model(
+        folder, "simple_identity", config=IDENTITY, filename="model.py", onnx_file=b"class TritonPythonModel: ...\n"
+    )
+    write_model(folder, "my models")
+    (folder / "unversioned").mkdir()
+    (folder / "unversioned" / "model.onnx").write_bytes(build_identity())
+    shutil.copytree(folder / "simple" / "1", folder / "zeros" / "01")
+    write_model(folder, "broken", onnx_file=b"<html>404</html>", config=None)
+    write_model(folder, "weights_only", filename="model.bin", config=None)
+    (folder / "linked").symlink_to(folder / "simple")
+    (folder / "empty").mkdir()
+    # What waits for its manifest, however long that takes.
+    write_model(folder, "coming", config=None)
+    (folder / "coming" / "1" / "config.pbtxt").write_text(BATCHED + FLOAT_IO)
+    # Half of it serves.
+    write_model(folder, "half", config=BATCHED + FLOAT_IO)
+    (folder / "half" / "2").mkdir()
+    (folder / "half" / "2" / "model.onnx").write_bytes(b"no model")
+
+
+def integers(dims: str) -> str:
+    return "".join(
+        f'{kind} {{ name: "{name}" data_type: TYPE_INT32 dims: {dims} }}\n'
+        for kind, name in (("input", "left"), ("input", "right"), ("output", "total"))
+    )
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("as-it-is")
+    write_repository(folder / "models")
+    if CASES.exists():
+        for name in ("onnx-zero-1-float32", "simple-string"):
+            shutil.copytree(CASES / name, folder / "models" / name)
+        for name in ("dynamic_batch_1", "explicit_batch4", "fp32_config_int32_model"):
+            shutil.copytree(CASES / "dynamic_batch_1", folder / "models" / name / "1")
+            if name != "dynamic_batch_1":
+                shutil.copy(CASES / name / "config.pbtxt", folder / "models" / name)
+    variables = {"POLL_S": "0.5", "SETTLE_S": "1"}
+    with start_stack(folder / "models", folder / "log", variables=variables) as running:
+        wait_until(lambda: status(running)["broken"]["state"] == "refused", log=running.log)
+        yield running
+
+
+def status(stack: Stack) -> Any:
+    return stack.http.get("/status").raise_for_status().json()["models"]
+
+
+def infer(stack: Stack, model: str, **arrays: NDArray[Any]) -> Any:
+    """By the protocol's own client, over gRPC."""
+    inputs = []
+    for name, array in arrays.items():
+        datatype = "BYTES" if array.dtype == np.object_ else np_to_triton_dtype(array.dtype)
+        given = triton.InferInput(name, list(array.shape), datatype)
+        given.set_data_from_numpy(array)
+        inputs.append(given)
+    with triton.InferenceServerClient(f"127.0.0.1:{stack.grpc_port}") as client:
+        return client.infer(model, inputs)
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype"), [("simple", np.int32), ("simple_int8", np.int8), ("simple_string", np.object_)]
+)
+def test_nvidia_s_simple_models_add_and_subtract(stack: Stack, model: str, dtype: Any) -> None:
+    left, right = np.arange(16).reshape(1, 16), np.ones((1, 16), int)
+
+    def typed(array: NDArray[Any]) -> NDArray[Any]:
+        if dtype is np.object_:
+            return np.array([[str(value).encode() for value in row] for row in array], np.object_)
+        return array.astype(dtype)
+
+    result = infer(stack, model, INPUT0=typed(left), INPUT1=typed(right))
+    assert np.array_equal(result.as_numpy("OUTPUT0"), typed(left + right))
+    assert np.array_equal(result.as_numpy("OUTPUT1"), typed(left - right))
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "dims", "gives", "classes"),
+    [
+        ("densenet_onnx", "data_0", (3, 224, 224), "fc6_1", 1000),
+        ("inception_onnx", "input:0", (299, 299, 3), "InceptionV3/Predictions/Softmax:0", 1001),
+    ],
+)
+def test_nvidia_s_classifiers_answer(
+    stack: Stack, model: str, given: str, dims: tuple[int, ...], gives: str, classes: int
+) -> None:
+    answer = infer(stack, model, **{given: np.full(dims, 2, np.float32)}).as_numpy(gives)
+    assert answer.shape == (classes,)
+    assert np.array_equal(answer, 2 * np.arange(classes, dtype=np.float32))
+    config = stack.http.get(f"/v2/models/{model}/config").raise_for_status().json()
+    assert config["output"][0]["label_filename"] == f"{model.removesuffix('_onnx')}_labels.txt"
+
+
+@pytest.mark.parametrize("model", ["Candidate.rows", "candidate.rows", "_8n-v2", "Own_Names"])
+def test_any_name_that_triton_takes_serves(stack: Stack, model: str) -> None:
+    x = np.array([[1, 2]], np.float32)
+    assert np.array_equal(infer(stack, model, x=x).as_numpy("y"), x)
+    assert stack.http.get(f"/v2/models/{model}/ready").json() == {"name": model, "ready": True}
+    assert model in stack.http.get("/v2/models").json()["models"]
+
+
+def test_equal_bytes_under_two_numbers_serve(stack: Stack) -> None:
+    wait_until(lambda: status(stack)["equal"]["serving"] == ["1", "2"], log=stack.log)
+    x = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
+    for version in ("1", "2"):
+        reply = stack.http.post(f"/v2/models/equal/versions/{version}/infer", json=x).raise_for_status().json()
+        assert (reply["model_version"], reply["outputs"][0]["data"]) == (version, [1, 2])
+
+
+def test_made_up_input_that_fails_refuses_nothing_and_is_told(stack: Stack) -> None:
+    known = status(stack)["simple_string"]
+    assert (known["state"], known["serving"]) == ("serving", ["1"])
+    assert known["versions"]["1"]["reason"].startswith("not proven, for an input that was made up: ")
+    assert status(stack)["simple"]["versions"]["1"]["reason"] is None
+
+
+def test_openvino_s_own_format_serves_without_a_config(stack: Stack) -> None:
+    row = np.arange(16, dtype=np.int32).reshape(4, 4)
+    assert np.array_equal(infer(stack, "ov_auto", left=row, right=row).as_numpy("total"), row * 2)
+    config = stack.http.get("/v2/models/ov_auto/config").json()
+    assert (config["backend"], config["max_batch_size"], config["input"][0]["dims"]) == ("openvino", 4, [4])
+    assert np.array_equal(infer(stack, "ov_batch4", left=row, right=row).as_numpy("total"), row * 2)
+    half = np.full((1, 4), 0.5, np.float32) + 1
+    assert infer(stack, "ov_fp32", left=half, right=half).as_numpy("total").tolist() == [[2.0] * 4]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_serve_is_told(stack: Stack, name: str) -> None:
+    wait_until(lambda: status(stack)[name]["state"] == "refused", log=stack.log)
+    known = status(stack)[name]
+    assert REFUSED[name] in " ".join([known["error"] or "", *(v["reason"] or "" for v in known["versions"].values())])
+    assert known["serving"] == []
+    assert known["since"]
+    assert all(version["since"] for version in known["versions"].values())
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if name != "my models"])
+def test_client_of_a_refused_model_is_told_and_does_not_wait(stack: Stack, name: str) -> None:
+    wait_until(lambda: status(stack)[name]["state"] == "refused", log=stack.log)
+    replies = [
+        stack.http.post(f"/predict/{name}", json=[1.0]),
+        stack.http.post(f"/v1/models/{name}:predict", json={"instances": [[1.0]]}),
+        stack.http.post(f"/v2/models/{name}/infer", json={"inputs": []}),
+        stack.http.get(f"/v2/models/{name}"),
+        stack.http.get(f"/v2/models/{name}/ready"),
+        stack.http.get(f"/v2/models/{name}/config"),
+        stack.http.get(f"/v1/models/{name}"),
+    ]
+    for reply in replies:
+        assert (reply.status_code, "Retry-After" in reply.headers) == (503, False), (reply.url, reply.text)
+        assert f"model '{name}': no version of it serves: see /status" in reply.json()["error"]
+    assert REFUSED[name] in replies[0].json()["error"] or name == "weights_only"
+    with grpc.insecure_channel(f"127.0.0.1:{stack.grpc_port}") as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert not stub.ModelReady(service_pb2.ModelReadyRequest(name=name)).ready
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=name))
+        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "no version of it serves: see /status" in (refused.value.details() or "")
+        assert "retry-after" not in [item[0] for item in refused.value.trailing_metadata() or ()]
+
+
+def test_unknown_model_is_unknown_and_one_that_comes_is_waited_for(stack: Stack) -> None:
+    assert stack.http.get("/v2/models/strange/ready").status_code == 404
+    with pytest.raises(InferenceServerException, match="NOT_FOUND"):
+        infer(stack, "strange", x=np.zeros((1, 2), np.float32))
+    assert status(stack)["coming"]["state"] == "loading"
+    reply = stack.http.get("/v2/models/coming/ready")
+    assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+    with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
+        infer(stack, "coming", x=np.zeros((1, 2), np.float32))
+
+
+def test_refused_version_of_a_model_that_serves(stack: Stack) -> None:
+    wait_until(lambda: status(stack)["half"]["versions"]["2"]["state"] == "refused", log=stack.log)
+    assert (status(stack)["half"]["state"], status(stack)["half"]["serving"]) == ("serving", ["1"])
+    assert stack.http.get("/v2/models/half/ready").is_success
+    reply = stack.http.get("/v2/models/half/versions/2/ready")
+    assert (reply.status_code, "Retry-After" in reply.headers) == (503, False)
+    assert "version '2' does not serve: see /status; model.onnx: no ONNX file" in reply.json()["error"]
+    assert stack.http.get("/v2/models/half/versions/3/ready").status_code == 404
+
+
+def test_metric_counts_them(stack: Stack) -> None:
+    text = stack.http.get(f"{stack.sync}/metrics").text
+    counts = {state: [m["state"] for m in status(stack).values()].count(state) for state in ("serving", "refused")}
+    for state, count in counts.items():
+        assert f'nereid_sync_models{{state="{state}"}} {count}.0' in text
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="../shared/cases is absent: models that are no part of the project")
+def test_cases(stack: Stack) -> None:
+    known = status(stack)
+    names = ["onnx-zero-1-float32", "simple-string", "dynamic_batch_1", "explicit_batch4", "fp32_config_int32_model"]
+    assert {name: (known[name]["state"], known[name]["error"]) for name in names} == dict.fromkeys(
+        names, ("serving", None)
+    )
+    assert "not proven" in known["simple-string"]["versions"]["1"]["reason"]
+    first, second = "Func/PartitionedCall/input/_0:0", "input1"
+    total = "Func/PartitionedCall/output/_2:0"
+    row = np.arange(16, dtype=np.int32).reshape(4, 4)
+    for model in ("dynamic_batch_1", "explicit_batch4"):
+        assert np.array_equal(infer(stack, model, **{first: row, second: row}).as_numpy(total), row * 2)
+    half = np.full((1, 4), 1.5, np.float32)
+    answer = infer(stack, "fp32_config_int32_model", **{first: half, second: half}).as_numpy(total)
+    assert (answer.dtype, answer.tolist()) == (np.float32, [[2.0] * 4])
+
+
+def test_thousands_of_refused_folders_are_told_and_counted(tmp_path: Path) -> None:
+    with start_synchroniser(tmp_path, PREDICTOR_POLL_S="1") as port:
+        models = tmp_path / "models"
+        for number in range(1500):
+            for name, text in ((f"broken{number:04}", b"name: {"), (f"no name {number:04}", b"")):
+                (models / name).mkdir()
+                (models / name / "config.pbtxt").write_bytes(text)
+
+        def content() -> Any:
+            return httpx.get(f"http://127.0.0.1:{port}/status", trust_env=False).raise_for_status().json()
+
+        def refused() -> list[str]:
+            return [name for name, model in content()["models"].items() if model["state"] == "refused"]
+
+        wait_until(lambda: len(refused()) == 1024, log=tmp_path / "log")
+        told = content()
+        assert len(told["models"]) == 1024
+        assert told["more_models"] == 3000 - 1024
+        assert len(json.dumps(told)) < 1_000_000
+        reasons = (
+            "config.pbtxt: line 1",
+            "got 1024 models, expected at most 512",
+            "got more models",
+            "no model's name",
+        )
+        assert all(any(reason in model["error"] for reason in reasons) for model in told["models"].values())
