@@ -29,6 +29,11 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif
 
+# What nothing reads would be ignored without a word: a name that is none, a value that cannot be.
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+PROBLEM := $(if $(strip $(GIVEN)),$(shell $(PYTHON) variables.py $(foreach name,$(GIVEN),'$(name)=$(subst ','\'',$(value $(name)))')))
+$(if $(PROBLEM),$(error $(PROBLEM)))
+
 BIN := .venv/bin
 UV := $(BIN)/uv
 # Whatever comes from an index, a mirror or a cache is held against a hash of this repository, before any of it runs: what
