@@ -1,7 +1,7 @@
 """Run uv with what `pip config` says of the index: `python as_pip.py uv pip install ...`.
 
-uv reads no file of pip's, and who installs with pip behind a mirror or a proxy has written there how. What is set for uv
-itself counts more. Nothing of it comes into a lock: uv is told to write no address.
+uv reads no file of pip's, and who installs with pip behind a mirror or a proxy has written there how. What is set for
+uv itself counts more. Nothing of it comes into a lock: uv is told to write no address.
 """
 
 import ast
