@@ -29,14 +29,21 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif
 
+# What nothing reads would be ignored without a word: a name that is none, a value that cannot be.
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+PROBLEM := $(if $(strip $(GIVEN)),$(shell $(PYTHON) variables.py $(foreach name,$(GIVEN),'$(name)=$(subst ','\'',$(value $(name)))')))
+$(if $(PROBLEM),$(error $(PROBLEM)))
+
 BIN := .venv/bin
 UV := $(BIN)/uv
+# With what pip config says of the index.
+AS_PIP := $(BIN)/python as_pip.py $(UV)
 # Whatever comes from an index, a mirror or a cache is held against a hash of this repository, before any of it runs: what
 # is installed, what that pulls in, and what builds it where there is no wheel.
 HASHED := --require-hashes --require-build-hashes --build-constraints build-constraints.txt
-INSTALL := $(UV) pip install --quiet --python $(BIN)/python $(HASHED) --constraints constraints.txt \
+INSTALL := $(AS_PIP) pip install --quiet --python $(BIN)/python $(HASHED) --constraints constraints.txt \
 	--overrides overrides.txt --extra transformer --extra otel --extra synchroniser
-COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+COMPILE = $(AS_PIP) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command "make lock" --output-file
 # What fp32 needs takes a quarter of the time that all precisions take.
 MADE := $(if $(filter fp32,$(PROFILE)),models-fp32,models)
@@ -272,7 +279,7 @@ $(UV):
 .venv-triton/.installed: predictor/requirements.txt | .venv/.stack
 	@echo "installing the embedded Triton (.venv-triton)"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-triton
-	@$(UV) pip install --quiet --no-deps --python .venv-triton/bin/python $(HASHED) -r $<
+	@$(AS_PIP) pip install --quiet --no-deps --python .venv-triton/bin/python $(HASHED) -r $<
 	@$(BIN)/python -m predictor install
 	@touch $@
 
@@ -280,5 +287,5 @@ $(UV):
 .venv-scan/.installed: tests/manifests/scan-requirements.txt | $(UV)
 	@echo "installing the scanner of manifests (.venv-scan)"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-scan
-	@$(UV) pip install --quiet --python .venv-scan/bin/python $(HASHED) -r $<
+	@$(AS_PIP) pip install --quiet --python .venv-scan/bin/python $(HASHED) -r $<
 	@touch $@

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from serve import StackSettings, environment, is_locked, keep, visible
+from variables import find_unknown, judge_profile
 
 ROOT = Path(__file__).parent
 PICTURES = ROOT / "loadtest" / "pictures"
@@ -76,6 +77,8 @@ def stack(console: Console, spare: Path) -> Iterator[str]:
         sync_port=sync_port,
         triton_url="",  # whatever make was called with
     )
+    if problem := next(find_unknown(os.environ), "") or judge_profile(settings.profile, settings.folder):
+        raise DemoError(problem)
     if is_locked(settings.mirror_folder / "lock"):
         settings = settings.model_copy(update={"mirror": spare})
     keep(settings)

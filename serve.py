@@ -28,6 +28,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from supervisor import childutils
 from supervisor.supervisord import main as run_supervisor
 
+from parts import find_problems
+from registry.address import read_address
+from registry.errors import Misconfigured
+from variables import find_unknown, judge_profile
+
 if TYPE_CHECKING:
     import httpx
 
@@ -99,11 +104,23 @@ class StackSettings(BaseSettings):
         return ports
 
     @property
+    def folder(self) -> Path | None:
+        """The repository, where it is one of this machine.
+
+        Raises:
+            StackError: it is no address.
+        """
+        try:
+            place = read_address(self.repository)
+        except Misconfigured as exc:
+            raise StackError(str(exc)) from exc
+        return place if isinstance(place, Path) else None
+
+    @property
     def mirror_folder(self) -> Path:
         """Where the models of this repository are mirrored to: one for each profile, which it holds composed."""
         name = re.sub(r"[^a-z0-9]+", "-", self.repository.lower()).strip("-")[:40]
-        source = self.repository if "://" in self.repository else str(Path(self.repository).resolve())
-        source += f"#{self.profile}#{_RULES}"
+        source = f"{self.folder.resolve() if self.folder else self.repository}#{self.profile}#{_RULES}"
         return self.mirror or Path(".cache") / "mirror" / f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 
@@ -122,6 +139,9 @@ def main() -> int:
             announce(settings)
             return 0
         check(settings)
+        os.environ |= environment(settings, state="")  # as the parts will read it, but for the state
+        if problem := next(find_problems(with_triton=not settings.triton_url), ""):
+            raise StackError(problem)
         os.umask(_OURS)
         keep(settings)
     except ValidationError as exc:
@@ -157,16 +177,20 @@ def check(settings: StackSettings) -> None:
     """Find what would fail later, and say it now.
 
     Raises:
-        StackError: a taken port, an empty repository, a Triton URL of another kind.
+        StackError: a taken port, an empty repository, a Triton URL of another kind, a name that nothing reads.
     """
+    if problem := next(find_unknown(os.environ), ""):
+        raise StackError(problem)
     if settings.triton_url:
         if settings.triton_url.startswith(("http://", "https://")) or ":" not in settings.predictor_host:
             raise StackError(f"TRITON_URL: got {settings.triton_url}, expected host:port of Triton's gRPC (8001)")
-    elif "://" not in settings.repository and not Path(settings.repository).is_dir():
+    elif settings.folder is not None and not settings.folder.is_dir():
         raise StackError(
-            f"REPOSITORY: {settings.repository} is no folder; expected one, or s3://bucket/prefix; next: make models, "
+            f"REPOSITORY: {settings.folder} is no folder; expected one, or s3://bucket/prefix; next: make models, "
             "or make export MODEL=... WEIGHTS=... REPOSITORY=..."
         )
+    elif problem := judge_profile(settings.profile, settings.folder):
+        raise StackError(problem)
     elif is_locked(settings.mirror_folder / "lock"):
         raise StackError(
             f"MIRROR: {settings.mirror_folder} belongs to another stack that runs; next: stop it, or MIRROR=<a folder>"
@@ -198,7 +222,7 @@ def is_locked(path: Path) -> bool:
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except BlockingIOError:
         return True

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from predictor.command import compose_command
 from predictor.errors import StartError, WrongSetting
@@ -54,6 +55,9 @@ def main() -> None:
         name = _variable(str(first["loc"][0]))
         print(f"error: {name}={first['input']}: {first['msg']}", file=sys.stderr)
         sys.exit(2)  # as argparse for a wrong argument: to start it again is of no use
+    except SettingsError as exc:  # JSON that is none
+        print(f"error: {exc}: {exc.__cause__}", file=sys.stderr)
+        sys.exit(2)
     except WrongSetting as exc:
         print(f"error: {exc}", file=sys.stderr)
         sys.exit(2)

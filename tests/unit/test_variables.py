@@ -1,0 +1,99 @@
+"""make's variables: names that are none, values that cannot be."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import variables
+from export.profiles import PROFILES
+from predictor.settings import Settings
+from registry.layout import DEFAULT_PROFILE
+from transformer.settings import TransformerSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _make(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    # The make that runs the tests exports its own.
+    environment = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKEOVERRIDES"}}
+    command = ["make", "--dry-run", "help", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("HTTP_PROT=8090", "HTTP_PROT: no such variable; did you mean HTTP_PORT?"),
+        ("model=yolov8n", "model: no such variable; did you mean MODEL?"),
+        ("TRANSFORMER_THREDS=2", "did you mean TRANSFORMER_THREADS?"),
+        ("XQZ=1", "XQZ: no such variable; next: make help"),
+        ("PROFILE=fasst", "PROFILE: got 'fasst', expected one of fast, fp32, gpu, int8, tensorrt; did you mean fast?"),
+        ("HTTP_PORT=80900", "HTTP_PORT: got '80900', expected a whole number from 1 to 65535"),
+        ("HTTP_PORT=http", "HTTP_PORT: got 'http', expected a whole number"),
+        ("POLL_S=0", "POLL_S: got '0', expected a number, 0.1 or more"),
+        ("FORCE=0", "FORCE: got '0', expected 1, or nothing"),
+        ("INTERFACE=fuse", "INTERFACE: got 'fuse', expected one of fused, ultralytics; did you mean fused?"),
+        ("PRECISION=bf16 int", "PRECISION: got 'bf16 int', expected some of fp32, bf16, int8; did you mean int8?"),
+        ("VERSION=latest", "VERSION: got 'latest', expected a whole number, 1 or more"),
+    ],
+)
+def test_make_refuses_in_one_line(given: str, says: str) -> None:
+    done = _make(given)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("HTTP_PORT=8090", "PROFILE=int8", "REPOSITORY=it's", "MODEL=a b", "NAME=$HOME"),
+        (
+            "AWS_PROFILE=x",
+            "HTTPS_PROXY=http://host",
+            "OTEL_SERVICE_NAME=x",
+            "NEREID_API_KEY=x",
+            "TRANSFORMER_THREADS=2",
+        ),
+        ("FORCE=", "PRECISION=bf16 int8", "PROFILE=mine", "REPOSITORY=s3://models"),
+        (),
+    ],
+)
+def test_make_takes_what_something_reads(given: tuple[str, ...]) -> None:
+    assert _make(*given).returncode == 0
+
+
+def test_own_profile_of_a_repository_is_one(tmp_path: Path) -> None:
+    assert "expected one of" in variables.judge_profile("mine", tmp_path)
+    (tmp_path / "a" / "configs").mkdir(parents=True)
+    (tmp_path / "a" / "configs" / "mine.pbtxt").touch()
+    assert variables.judge_profile("mine", tmp_path) == ""
+    assert "did you mean mine?" in variables.judge_profile("mime", tmp_path)
+
+
+def test_profiles_are_those_of_export() -> None:
+    assert set(variables.PROFILES) == PROFILES | {DEFAULT_PROFILE}
+
+
+def test_names_of_the_parts_are_those_of_their_settings() -> None:
+    for prefix, settings in (("PREDICTOR_", Settings), ("TRANSFORMER_", TransformerSettings)):
+        assert variables.settings_names(prefix) == {f"{prefix}{name.upper()}" for name in settings.model_fields}
+
+
+def test_what_kubernetes_tells_of_a_service_is_no_setting() -> None:
+    environ = {"TRANSFORMER_PORT": "tcp://10.0.0.1:80", "TRANSFORMER_SERVICE_HOST": "10.0.0.1", "PREDICTOR_PRT": "1"}
+    (problem,) = variables.find_unknown(environ)
+    assert problem.startswith("PREDICTOR_PRT: no such variable")
+
+
+def test_readme_gives_make_what_it_takes() -> None:
+    known = variables.known_names()
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("manifests/**/*.md"), *ROOT.glob("loadtest/**/*.md")]
+    text = re.sub(r'"[^"\n]*"', "x", "\n".join(page.read_text() for page in pages))
+    commands = re.findall(r"\bmake [a-z0-9-]+((?: [A-Za-z_0-9]+=\S*)+)", text)
+    names = {word.partition("=")[0] for command in commands for word in command.split()}
+    assert len(names) > 20
+    assert not [problem for name in sorted(names) if (problem := variables.judge_name(name, known))]
