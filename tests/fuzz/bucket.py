@@ -297,7 +297,7 @@ def _check_good(version: Path) -> None:
     config = configs.parse((version.parent / CONFIG).read_bytes(), where=CONFIG)
     if config.backend not in {"onnxruntime", "openvino"} and config.platform != "onnxruntime_onnx":
         raise Escape(f"it is good, and runs in {config.backend or config.platform}")
-    if not config.default_model_filename.endswith(".onnx") or "/" in config.default_model_filename:
+    if not config.default_model_filename.endswith((".onnx", ".xml")) or "/" in config.default_model_filename:
         raise Escape(f"it is good, and reads {config.default_model_filename}")
     for path in version.glob("*.onnx"):
         model = onnx.ModelProto()
