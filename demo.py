@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from serve import StackSettings, environment, visible
+from serve import StackSettings, environment, is_locked, keep, visible
 
 ROOT = Path(__file__).parent
 PICTURES = ROOT / "loadtest" / "pictures"
@@ -39,8 +39,8 @@ def main() -> int:
     OUTPUT.mkdir(exist_ok=True)
     try:
         with (
-            tempfile.TemporaryDirectory(prefix="nereid-") as mirror,
-            stack(console, Path(mirror)) as url,
+            tempfile.TemporaryDirectory(prefix="nereid-") as spare,
+            stack(console, Path(spare)) as url,
             httpx.Client(base_url=url, trust_env=False, timeout=30) as client,
         ):
             show(console, ask_all(client))
@@ -55,19 +55,19 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def stack(console: Console, mirror: Path) -> Iterator[str]:
+def stack(console: Console, spare: Path) -> Iterator[str]:
     """The three parts of `make serve` on free ports; the URL once they are ready. Stopped at the end, whatever happens.
 
     Args:
         console: where to say so.
-        mirror: an empty folder.
+        spare: an empty folder, for the mirror where that of `make serve` is in use: what it holds was tried already.
 
     Without the process manager: nothing need be started again here, and it takes seconds to start and stop.
     """
     http_port, grpc_port, triton_http, triton_grpc, triton_metrics, sync_port = free_ports(6)
     settings = StackSettings(
         repository="model_repository",
-        mirror=mirror,
+        mirror=None,
         http_port=http_port,
         grpc_port=grpc_port,
         triton_http_port=triton_http,
@@ -76,6 +76,9 @@ def stack(console: Console, mirror: Path) -> Iterator[str]:
         sync_port=sync_port,
         triton_url="",  # whatever make was called with
     )
+    if is_locked(settings.mirror_folder / "lock"):
+        settings = settings.model_copy(update={"mirror": spare})
+    keep(settings)
     environ = os.environ | environment(settings, state=str(OUTPUT))
     transformer = [
         f"--http_port={http_port}",
@@ -103,17 +106,18 @@ def stack(console: Console, mirror: Path) -> Iterator[str]:
         yield url
     finally:
         with console.status("stopping ..."):
+            for part in parts.values():  # nothing is asked any more, so nothing waits for another
+                part.terminate()
             for name in reversed(parts):
-                stop(name, parts[name])
+                wait_until_ended(name, parts[name])
 
 
-def stop(name: str, part: subprocess.Popen[bytes]) -> None:
-    """End a part in order.
+def wait_until_ended(name: str, part: subprocess.Popen[bytes]) -> None:
+    """Wait for a part that is told to end.
 
     Raises:
         DemoError: it did not end by itself.
     """
-    part.terminate()
     try:
         part.wait(STOP_S)
     except subprocess.TimeoutExpired:

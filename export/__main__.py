@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export import examples
-from export.errors import ExportError
+from export.errors import FAILURES
 from export.manifest import Source, check_model_name, digest
 from export.versions import costs, difference
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.command(args)
-    except ExportError as exc:
+    except FAILURES as exc:
         print(f"error: {exc}", file=sys.stderr)
     except OSError as exc:
         print(f"error: {exc.filename or args.repository}: {exc.strerror or exc}", file=sys.stderr)
@@ -66,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_sklearn(commands)
     _add_xgboost(commands)
     prepare = commands.add_parser("examples", help="the three models that come with the repository")
+    prepare.add_argument(
+        "--precision",
+        nargs="+",
+        choices=examples.PRECISIONS,
+        default=examples.PRECISIONS,
+        help="of the detector: fp32 is always there; bf16 and int8 take most of the time (default: all)",
+    )
     _add_common(prepare, _run_examples)
     _add_tensorrt(commands)
     _add_publish(commands)
@@ -90,7 +97,7 @@ def _add_ultralytics(commands: Any) -> None:
         "--interface",
         choices=("fused", "ultralytics"),
         default="fused",
-        help="fused: pixels in, best candidates out; ultralytics: as Ultralytics' own client wants it "
+        help="fused: pixels in, boxes with their best class out; ultralytics: as Ultralytics' own client wants it "
         "(default: %(default)s)",
     )
     parser.add_argument(
@@ -188,7 +195,11 @@ def _add_publish(commands: Any) -> None:
     parser.add_argument("--version", help="of the local repository (default: the newest)")
     parser.add_argument("--wait", metavar="URL", help="of the transformer: wait until it serves the version")
     parser.add_argument("--timeout", type=float, default=120, metavar="S", help="of --wait (default: %(default)s)")
-    parser.add_argument("--force", action="store_true", help="publish again what is there already")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="publish again what is there already, or what clients of the model do not expect",
+    )
     _add_remote(parser, "publish")
 
 
@@ -307,11 +318,11 @@ def _run_xgboost(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 def _run_examples(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     rows = []
     for example in examples.EXAMPLES:
-        folder = examples.find_ready(example, args.repository)
+        folder = examples.find_ready(example, args.repository, precisions=args.precision)
         if folder is not None:
             rows.append(Row(folder, None))
         else:
-            rows.append(_publish(args, partial(example.prepare, example, steps)))
+            rows.append(_publish(args, partial(example.prepare, example, steps, args.precision)))
     return rows
 
 

@@ -1,6 +1,6 @@
 """The three models that come with the repository."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _CALIBRATION_SEED = 1  # other scenes than those of the training
+PRECISIONS = ("fp32", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Example:
     Attributes:
         name: of the model.
         sources: the files that make it; when one changes, the model is made again.
-        prepare: makes and proves it.
+        prepare: makes and proves it, in the precisions that it is told besides FP32.
+        precisions: those that it can have besides FP32.
     """
 
     name: str
     sources: tuple[Path, ...]
-    prepare: "Callable[[Example, Steps], Version]"
+    prepare: "Callable[[Example, Steps, Collection[str]], Version]"
+    precisions: frozenset[str] = frozenset()
 
     @property
     def source(self) -> Source:
@@ -39,48 +42,51 @@ class Example:
         return Source(self.sources[0].name, digest(*self.sources))
 
 
-def find_ready(example: Example, repository: Path) -> Path | None:
-    """The newest version of an example, when it is complete and made from the sources as they are now."""
+def find_ready(example: Example, repository: Path, *, precisions: Collection[str] = PRECISIONS) -> Path | None:
+    """The newest version of an example, when it is complete, made from the sources as they are now, and has these."""
     folder = latest(repository / example.name)
     manifest = read_complete(folder) if folder else None
     if manifest is None or manifest.get("source", {}).get("sha256") != example.source.sha256:
         return None
-    return folder
+    missing = example.precisions & set(precisions) - manifest.get("precisions", {}).keys()
+    return None if missing else folder
 
 
-def _digit_finder(example: Example, steps: "Steps") -> "Version":
+def _digit_finder(example: Example, steps: "Steps", precisions: Collection[str]) -> "Version":
     import numpy as np  # noqa: PLC0415 - see above
 
     from export.calibration import ENOUGH, Sample  # noqa: PLC0415
     from export.digit_finder.scenes import compose  # noqa: PLC0415
     from export.pictures import Picture  # noqa: PLC0415
+    from export.precision import LIMITS  # noqa: PLC0415
     from export.ultralytics import Choice, prepare  # noqa: PLC0415
 
     weights = example.sources[0]
     if not weights.is_file():
         raise ExportError(f"{weights}: there is no such file: `make train-digit-finder` makes it")
+    wanted = [precision for precision in LIMITS if precision in precisions]
     scenes = [
         Sample(Picture(str(index), scene.image_hwc), np.column_stack([scene.boxes_xyxy, scene.class_ids]).tolist())
-        for index, scene in enumerate(compose("train", count=ENOUGH, seed=_CALIBRATION_SEED))
+        for index, scene in enumerate(compose("train", count=ENOUGH if wanted else 0, seed=_CALIBRATION_SEED))
     ]
     version = prepare(
         example.name,
         str(weights),
-        choice=Choice(precisions=("bf16", "int8"), calibration=scenes),
+        choice=Choice(precisions=wanted, calibration=scenes),
         say=lambda step: steps.say(f"{example.name}: {step}"),
         track=lambda items, step: steps.track(items, f"{example.name}: {step}"),
     )
     return replace(version, source=example.source)
 
 
-def _digits(example: Example, steps: "Steps") -> "Version":
+def _digits(example: Example, steps: "Steps", _: Collection[str]) -> "Version":
     steps.say("digits: load scikit-learn")
     from export.digits.model import prepare  # noqa: PLC0415 - see above
 
     return prepare(example.name, source=example.source, track=steps.track)
 
 
-def _iris(example: Example, steps: "Steps") -> "Version":
+def _iris(example: Example, steps: "Steps", _: Collection[str]) -> "Version":
     steps.say("iris: train, convert and compare")
     from export.iris import prepare  # noqa: PLC0415 - see above
 
@@ -96,6 +102,7 @@ EXAMPLES = (
             _HERE / "digit_finder" / "scenes.py",
         ),
         _digit_finder,
+        frozenset({"bf16", "int8"}),
     ),
     Example(
         "digits",

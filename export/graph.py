@@ -1,6 +1,6 @@
 """Graph surgery on the ONNX file of a detector, with the onnx package alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 Array = NDArray[Any]
 
-MAX_CANDIDATES = 1000
-
 _PREFIX = "fused/"
-KEPT_BOXES = f"{_PREFIX}kept_boxes"  # (batch, 4, K), by the places in
-ORDER = f"{_PREFIX}order"  # (batch, 1, K)
 
 
 def fuse(model: ModelProto, *, classes: int, end2end: bool) -> ModelProto:
@@ -26,17 +22,17 @@ def fuse(model: ModelProto, *, classes: int, end2end: bool) -> ModelProto:
         end2end: whether the head needs no NMS.
 
     Returns:
-        Input `image` UINT8 `(batch, height, width, 3)`; outputs, best first, K = min(1000, N): `boxes` FP32
-        `(batch, K, 4)` cxcywh in model pixels, `scores` FP32 `(batch, K)`, `classes` INT32 `(batch, K)`.
+        Input `image` UINT8 `(batch, height, width, 3)`; outputs, all N candidates in the order of the head: `boxes`
+        FP32 `(batch, N, 4)` cxcywh in model pixels, `scores` FP32 `(batch, N)`, `classes` INT32 `(batch, N)`.
     """
     fused = ModelProto()
     fused.CopyFrom(model)
     graph = fused.graph
     _take_pixels(graph)
     if end2end:
-        _rank_finished(graph)
+        _take_apart_finished(graph)
     else:
-        _rank_classes(graph, classes=classes, opset=opset_of(fused))
+        _choose_classes(graph, classes=classes)
     prune(graph)
     del graph.value_info[:]  # shapes of before
     return fused
@@ -79,6 +75,24 @@ def declare_head(model: ModelProto, *, classes: int, end2end: bool) -> ModelProt
         rows.dim_value, columns.dim_param = 4 + classes, "anchors"
     del declared.graph.value_info[:]
     return declared
+
+
+def fix_outputs(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
+    """Declare the dims of outputs that are known to be fixed.
+
+    How much of a shape a runtime infers depends on its version; what the file declares, all of them say.
+
+    Args:
+        model: with outputs that have as many dims.
+        shapes: by output, with the batch dimension, which stays as it is; -1 where a dim is free.
+    """
+    fixed = ModelProto()
+    fixed.CopyFrom(model)
+    for output in fixed.graph.output:
+        for dim, size in list(zip(output.type.tensor_type.shape.dim, shapes[output.name], strict=True))[1:]:
+            if size >= 0:
+                dim.dim_value = size
+    return fixed
 
 
 def prune(graph: GraphProto) -> None:
@@ -151,33 +165,20 @@ def _fold_scale(graph: GraphProto, images: str) -> bool:
     return True
 
 
-def _rank_classes(graph: GraphProto, *, classes: int, opset: int) -> None:
-    """Candidates of a head `(batch, 4 + classes, N)`: best class of each box, then the best boxes."""
+def _choose_classes(graph: GraphProto, *, classes: int) -> None:
+    """Candidates of a head `(batch, 4 + classes, N)`: each box with its best class."""
     boxes, class_scores, monotonic = _split_head(graph, classes=classes)
-    best = f"{_PREFIX}best"
-    if opset >= 18:  # axes became an input
-        _add_constant(graph, f"{_PREFIX}axis_1", np.array([1], np.int64))
-        reduce = helper.make_node("ReduceMax", [class_scores, f"{_PREFIX}axis_1"], [best], keepdims=1)
-    else:
-        reduce = helper.make_node("ReduceMax", [class_scores], [best], keepdims=1, axes=[1])
-    graph.node.append(reduce)
-    _select(graph, scores=best, kept="kept_scores")
-    _gather(graph, boxes, rows=4, kept="kept_boxes")
-    _gather(graph, class_scores, rows=classes, kept="kept_class_scores")
-    best = f"{_PREFIX}kept_scores"
-    if monotonic:  # the order of logits is the order of their sigmoids: K of them are enough
-        graph.node.append(helper.make_node("Sigmoid", [best], [f"{_PREFIX}kept_sigmoids"]))
-        best = f"{_PREFIX}kept_sigmoids"
-    graph.node.extend(
-        [
-            helper.make_node("ArgMax", [f"{_PREFIX}kept_class_scores"], [f"{_PREFIX}kept_classes"], axis=1, keepdims=1),
-            helper.make_node("Transpose", [f"{_PREFIX}kept_boxes"], ["boxes"], perm=[0, 2, 1]),
-        ]
-    )
-    _finish(graph, scores=best, classes=f"{_PREFIX}kept_classes")
+    best, chosen = f"{_PREFIX}best", f"{_PREFIX}classes"
+    _add_constant(graph, f"{_PREFIX}one", np.array([1], np.int64))
+    # Of equals the first, as Ultralytics has it; in ONNX Runtime half the time of a ReduceMax and an ArgMax.
+    graph.node.append(helper.make_node("TopK", [class_scores, f"{_PREFIX}one"], [best, chosen], axis=1))
+    if monotonic:  # the best of logits is the best of their sigmoids: one for each box is enough
+        graph.node.append(helper.make_node("Sigmoid", [best], [f"{_PREFIX}sigmoids"]))
+        best = f"{_PREFIX}sigmoids"
+    _finish(graph, boxes=boxes, scores=best, classes=chosen)
 
 
-def _rank_finished(graph: GraphProto) -> None:
+def _take_apart_finished(graph: GraphProto) -> None:
     """Candidates of a head `(batch, N, 6)`: corners, score, class."""
     output = graph.output[0].name
     columns = {"corner_1": (0, 2), "corner_2": (2, 4), "best": (4, 5), "class": (5, 6)}
@@ -193,11 +194,7 @@ def _rank_finished(graph: GraphProto) -> None:
             helper.make_node("Concat", [f"{_PREFIX}centre", f"{_PREFIX}size"], [f"{_PREFIX}boxes"], axis=1),
         ]
     )
-    _select(graph, scores=f"{_PREFIX}best", kept="kept_scores")
-    _gather(graph, f"{_PREFIX}boxes", rows=4, kept="kept_boxes")
-    _gather(graph, f"{_PREFIX}class", rows=1, kept="kept_classes")
-    graph.node.append(helper.make_node("Transpose", [f"{_PREFIX}kept_boxes"], ["boxes"], perm=[0, 2, 1]))
-    _finish(graph, scores=f"{_PREFIX}kept_scores", classes=f"{_PREFIX}kept_classes")
+    _finish(graph, boxes=f"{_PREFIX}boxes", scores=f"{_PREFIX}best", classes=f"{_PREFIX}class")
 
 
 def _split_head(graph: GraphProto, *, classes: int) -> tuple[str, str, bool]:
@@ -220,37 +217,13 @@ def _split_head(graph: GraphProto, *, classes: int) -> tuple[str, str, bool]:
     return boxes, _slice(graph, output, name="class_scores", start=4, stop=4 + classes), False
 
 
-def _select(graph: GraphProto, *, scores: str, kept: str) -> None:
-    """The K best of `(batch, 1, N)`, and `fused/order`, their places."""
-    _add_constant(graph, f"{_PREFIX}limit", np.array([MAX_CANDIDATES], np.int64))
-    _add_constant(graph, f"{_PREFIX}last_axis", np.array([2], np.int64))
-    graph.node.extend(
-        [
-            helper.make_node("Shape", [scores], [f"{_PREFIX}scores_shape"]),
-            helper.make_node("Gather", [f"{_PREFIX}scores_shape", f"{_PREFIX}last_axis"], [f"{_PREFIX}count"], axis=0),
-            helper.make_node("Min", [f"{_PREFIX}count", f"{_PREFIX}limit"], [f"{_PREFIX}k"]),
-            helper.make_node("TopK", [scores, f"{_PREFIX}k"], [f"{_PREFIX}{kept}", f"{_PREFIX}order"], axis=2),
-        ]
-    )
-
-
-def _gather(graph: GraphProto, tensor: str, *, rows: int, kept: str) -> None:
-    """The columns `fused/order` of `(batch, rows, N)`."""
-    _add_constant(graph, f"{_PREFIX}{kept}/rows", np.array([1, rows, 1], np.int64))
-    graph.node.extend(
-        [
-            helper.make_node("Expand", [f"{_PREFIX}order", f"{_PREFIX}{kept}/rows"], [f"{_PREFIX}{kept}/order"]),
-            helper.make_node("GatherElements", [tensor, f"{_PREFIX}{kept}/order"], [f"{_PREFIX}{kept}"], axis=2),
-        ]
-    )
-
-
-def _finish(graph: GraphProto, *, scores: str, classes: str) -> None:
-    """Declare the outputs; `scores` and `classes` are `(batch, 1, K)`."""
+def _finish(graph: GraphProto, *, boxes: str, scores: str, classes: str) -> None:
+    """Declare the outputs; `boxes` is `(batch, 4, N)`, `scores` and `classes` are `(batch, 1, N)`."""
     batch = graph.input[0].type.tensor_type.shape.dim[0].dim_param
     _add_constant(graph, f"{_PREFIX}flat", np.array([0, -1], np.int64))
     graph.node.extend(
         [
+            helper.make_node("Transpose", [boxes], ["boxes"], perm=[0, 2, 1]),
             helper.make_node("Reshape", [scores, f"{_PREFIX}flat"], ["scores"]),
             helper.make_node("Reshape", [classes, f"{_PREFIX}flat"], [f"{_PREFIX}flat_classes"]),
             helper.make_node("Cast", [f"{_PREFIX}flat_classes"], ["classes"], to=TensorProto.INT32),

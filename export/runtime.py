@@ -29,6 +29,7 @@ class Session:
 
     Attributes:
         input: name of its first input.
+        shapes: of its outputs by name, with the batch dimension; -1 where a dim is free.
     """
 
     def __init__(self, model: onnx.ModelProto | Path, *, name: str) -> None:
@@ -47,6 +48,10 @@ class Session:
         except _ERRORS as exc:
             raise ExportError(f"{name}: ONNX Runtime does not load it: {exc}") from exc
         self.input: str = self._session.get_inputs()[0].name
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            output.name: tuple(dim if isinstance(dim, int) else -1 for dim in output.shape)
+            for output in self._session.get_outputs()
+        }
 
     def infer(self, batch: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         """Outputs by name, with their batch dimension.

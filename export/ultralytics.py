@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,10 @@ from checkpoints import CheckpointError, admit
 from export import compatibility, config, parity
 from export.calibration import Sample
 from export.checkpoint import export_onnx, find_checkpoint
-from export.chosen import decode_chosen
 from export.detector import Detector, read_detector
 from export.distribution import weigh_bins
 from export.errors import ExportError
-from export.graph import declare_head, free_batch, fuse
+from export.graph import declare_head, fix_outputs, free_batch, fuse
 from export.manifest import Interface, Source, digest
 from export.parity import Head
 from export.pictures import draw_pictures, draw_stop_sign
@@ -123,10 +122,11 @@ def _prove(  # noqa: PLR0913 - one argument for each fact
     graph = free_batch(detector.graph) if detector.fixed_batch else detector.graph
     rewrite = fuse if choice.interface == "fused" else declare_head
     graph = rewrite(weigh_bins(graph), classes=len(detector.names), end2end=detector.end2end)
-    if choice.interface == "fused":
-        graph = _with_chosen_decoded(graph, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE))
     session = Session(graph, name=name)
-    described = _config(name, detector, interface=choice.interface, size_hw=size_hw)
+    # Where the size is fixed, so is the number of candidates, and Triton wants the config to say it.
+    graph = fix_outputs(graph, session.shapes)
+    dims = {output: shape[1:] for output, shape in session.shapes.items()}
+    described = _config(name, detector, interface=choice.interface, size_hw=size_hw, dims=dims)
     model = describe(described, version="0")
     figures = parity.prove(session, model, references=references, source=origin.name)
     compatibility.check(graph)
@@ -149,20 +149,6 @@ def _prove(  # noqa: PLR0913 - one argument for each fact
         plans=plans,
         precisions=precisions,
     )
-
-
-def _with_chosen_decoded(graph: ModelProto, *, size_hw: tuple[int, int]) -> ModelProto:
-    """The faster graph where it gives the same; a head that it does not understand stays as it is."""
-    faster = decode_chosen(graph)
-    if faster is graph:
-        return graph
-    images = np.random.default_rng(0).integers(0, 256, (2, *size_hw, 3), np.uint8)
-    try:
-        got, expected = (Session(candidate, name="candidate").infer(images) for candidate in (faster, graph))
-    except ExportError:
-        return graph
-    same = all(np.allclose(got[name], expected[name], atol=1e-4) for name in expected)
-    return faster if same else graph
 
 
 def _import_engine(name: str, path: Path) -> Version:
@@ -238,7 +224,14 @@ def _fixed_size(detector: Detector, letterbox: Letterbox | None) -> tuple[int, i
     return detector.imgsz_hw if letterbox == "square" and not detector.fixed_hw else detector.fixed_hw
 
 
-def _config(name: str, detector: Detector, *, interface: Interface, size_hw: tuple[int, int] | None) -> Any:
+def _config(
+    name: str,
+    detector: Detector,
+    *,
+    interface: Interface,
+    size_hw: tuple[int, int] | None,
+    dims: Mapping[str, config.Dims] | None = None,
+) -> Any:
     metadata = {
         "task": "detect",
         "imgsz": list(size_hw or detector.imgsz_hw),
@@ -249,7 +242,7 @@ def _config(name: str, detector: Detector, *, interface: Interface, size_hw: tup
         "names": dict(detector.names),
     }
     return config.describe_detector(
-        name, interface=interface, size_hw=size_hw, classes=len(detector.names), metadata=metadata
+        name, interface=interface, size_hw=size_hw, classes=len(detector.names), metadata=metadata, dims=dims
     )
 
 

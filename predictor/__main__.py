@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from predictor.command import compose_command
-from predictor.errors import StartError
+from predictor.errors import StartError, WrongSetting
 from predictor.installation import find_installation, link_backends
 from predictor.libpython import fetch_libpython
 from predictor.preflight import check_libraries, check_ports, check_repository, find_missing_library
@@ -54,6 +54,9 @@ def main() -> None:
         name = _variable(str(first["loc"][0]))
         print(f"error: {name}={first['input']}: {first['msg']}", file=sys.stderr)
         sys.exit(2)  # as argparse for a wrong argument: to start it again is of no use
+    except WrongSetting as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        sys.exit(2)
     except StartError as exc:
         sys.exit(f"error: {exc}")
 

@@ -1,8 +1,11 @@
-"""Why a version is not taken.
+"""Why a version is not taken, or a repository not read.
 
 RepositoryError
   Refused        it never will be: remembered until it changes
   Incomplete     something of it is still to come
+  Passing        it may the next time: tried again, with growing pauses
+    StorageError the repository cannot be read or written now
+  Misconfigured  the repository cannot be asked as it is set up: no second try helps
 """
 
 _LONGEST = 600
@@ -33,3 +36,15 @@ class Incomplete(RepositoryError):
     def __init__(self, message: str, *, patient: bool = False) -> None:
         super().__init__(message)
         self.patient = patient
+
+
+class Passing(RepositoryError):
+    """What failed for a reason that may pass: disk, network, memory."""
+
+
+class StorageError(Passing):
+    """The repository cannot be read or written now."""
+
+
+class Misconfigured(RepositoryError):
+    """An address, a variable or a profile is wrong; the message says which."""

@@ -1,12 +1,14 @@
 """Draw what was found on the picture it was found in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Literal
 
 import cv2
 import numpy as np
 import simplejpeg
 
+from transformer import lettering
 from transformer.errors import PayloadTooLarge
 from transformer.letterbox import Image
 from transformer.tasks.detect import Detections
@@ -16,7 +18,10 @@ _COLOURS = (
     (230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48), (145, 30, 180), (0, 128, 128),
     (240, 50, 230), (128, 128, 0), (170, 110, 40), (128, 0, 0), (0, 0, 128), (90, 90, 90),
 )  # fmt: skip
-_WHITE = (255, 255, 255)
+_WHITE = np.array((255, 255, 255), np.uint16)
+_SMALLEST_PX, _LARGEST_PX = 13, 120  # letters
+_TEXTS_KEPT = 128  # of one picture, drawn: scores and names come again and again
+_MARGIN_PX = 2
 
 PictureType = Literal["image/jpeg", "image/png"]
 
@@ -41,31 +46,35 @@ def check_size(image_hwc: Image, media_type: PictureType) -> None:
         )
 
 
-def draw_detections(image_hwc: Image, detections: Detections, *, labels: Sequence[str]) -> Image:
-    """A copy of the picture with a box and a label for each detection.
+def draw_detections(image_hwc: Image, detections: Detections, *, names: Sequence[str]) -> Image:
+    """A copy of the picture with a box, a name and a score for each detection.
 
     Args:
         image_hwc: RGB, `(height, width, 3)`.
         detections: in pixels of `image_hwc`.
-        labels: one for each detection.
+        names: one for each detection; where no font has all letters of it, its class's index is drawn.
     """
     drawn = image_hwc.copy()
     thickness = _thickness(drawn)
+    draw = _lettering(drawn)
     # The weakest first, so that the strongest lies on top.
-    for index in reversed(range(len(labels))):
+    for index in reversed(range(len(names))):
         x1, y1, x2, y2 = (int(value) for value in detections.boxes_xyxy[index].round())
-        colour = _COLOURS[int(detections.class_ids[index]) % len(_COLOURS)]
+        class_id = int(detections.class_ids[index])
+        colour = _COLOURS[class_id % len(_COLOURS)]
         cv2.rectangle(drawn, (x1, y1), (x2, y2), colour, thickness, cv2.LINE_AA)
-        _write(drawn, labels[index], at_xy=(x1, y1), colour=colour, thickness=thickness)
+        texts = _texts(names[index], class_id, float(detections.scores[index]))
+        _write(drawn, [draw(text) for text in texts], at_xy=(x1, y1), colour=colour)
     return drawn
 
 
-def draw_label(image_hwc: Image, label: str) -> Image:
-    """A copy of the picture with one label in its upper left corner, enlarged where it is too small to read."""
+def draw_class(image_hwc: Image, name: str, *, class_id: int, score: float) -> Image:
+    """A copy of the picture with one class in its upper left corner, enlarged where it is too small to read."""
     height, width = image_hwc.shape[:2]
     factor = max(min(-(-200 // min(height, width)), 2000 // max(height, width)), 1)
     drawn = np.ascontiguousarray(image_hwc.repeat(factor, axis=0).repeat(factor, axis=1))
-    _write(drawn, label, at_xy=(0, 0), colour=_COLOURS[2], thickness=_thickness(drawn))
+    draw = _lettering(drawn)
+    _write(drawn, [draw(text) for text in _texts(name, class_id, score)], at_xy=(0, 0), colour=_COLOURS[2])
     return drawn
 
 
@@ -84,14 +93,25 @@ def _thickness(image_hwc: Image) -> int:
     return thickness
 
 
-def _write(drawn: Image, label: str, *, at_xy: tuple[int, int], colour: tuple[int, int, int], thickness: int) -> None:
-    """Write a label on a filled tab above `at_xy`, or below where there is no room; `drawn` is changed."""
-    # OpenCV's font holds ASCII only.
-    text = label.encode("ascii", "replace").decode()
-    scale = max(thickness * 0.35, 0.4)
-    weight = max(thickness // 2, 1)
-    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, weight)
-    x = max(min(at_xy[0], drawn.shape[1] - width - 4), 0)
-    y = at_xy[1] - below - 3 if at_xy[1] > height + below + 4 else at_xy[1] + height + 3
-    cv2.rectangle(drawn, (x, y - height - 3), (x + width + 4, y + below), colour, cv2.FILLED)
-    cv2.putText(drawn, text, (x + 2, y - 1), cv2.FONT_HERSHEY_SIMPLEX, scale, _WHITE, weight, cv2.LINE_AA)
+def _texts(name: str, class_id: int, score: float) -> tuple[str, str]:
+    """What is written of a class: its name, or its index where the name cannot be drawn, and the score."""
+    line = lettering.tidy(name)
+    return line if lettering.is_drawable(line) else f"class {class_id}", f"{score:.2f}"
+
+
+def _lettering(image_hwc: Image) -> Callable[[str], lettering.Mask]:
+    """What draws a text in a size that fits a picture."""
+    size_px = min(max(12 * _thickness(image_hwc), _SMALLEST_PX), _LARGEST_PX)
+    return lru_cache(maxsize=_TEXTS_KEPT)(partial(lettering.draw, size_px=size_px))
+
+
+def _write(drawn: Image, texts: Sequence[lettering.Mask], *, at_xy: tuple[int, int], colour: tuple[int, ...]) -> None:
+    """Write texts on a filled tab above `at_xy`, or below where there is no room; `drawn` is changed."""
+    height = texts[0].shape[0]
+    space = np.zeros((height, height // 4), np.uint8)
+    line = np.pad(np.hstack([texts[0], space, *texts[1:]]), _MARGIN_PX)[..., None].astype(np.uint16)
+    tab = (line * _WHITE + (255 - line) * np.array(colour, np.uint16)) // 255
+    x = max(min(at_xy[0], drawn.shape[1] - tab.shape[1]), 0)
+    y = at_xy[1] - tab.shape[0] if at_xy[1] >= tab.shape[0] else at_xy[1]
+    place = drawn[y : y + tab.shape[0], x : x + tab.shape[1]]
+    place[:] = tab[: place.shape[0], : place.shape[1]]

@@ -1,6 +1,5 @@
 """Boxes: pure functions on arrays."""
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,13 +29,26 @@ def suppress(
     Returns:
         Indices of the boxes that stay, best first.
     """
-    if not len(scores):
-        return np.empty(0, np.int64)
+    order = np.argsort(-scores, kind="stable")
     # Classes are kept apart by distance, in FP32 as Ultralytics does it (`utils.nms`, `max_wh`): far from the origin a
-    # coordinate is rounded to 1/32 of a pixel, and on the verge of `iou` that decides.
-    apart = boxes_xyxy + class_ids[:, None].astype(np.float32) * _CLASS_DISTANCE
-    boxes_xywh = apart.astype(np.float64)
-    boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
-    # Arrays are taken as they are, the stubs say lists.
-    kept = cv2.dnn.NMSBoxes(boxes_xywh, scores, 0.0, iou)  # type: ignore[arg-type]
-    return np.asarray(kept, np.int64).reshape(-1)[:max_detections]
+    # coordinate is rounded to 1/32 of a pixel, and on the verge of `iou` that decides. So does the order in which
+    # torchvision's `nms` rounds, which is the one below.
+    apart = boxes_xyxy[order] + class_ids[order, None].astype(np.float32) * _CLASS_DISTANCE
+    low, high = np.ascontiguousarray(apart[:, :2].T), np.ascontiguousarray(apart[:, 2:].T)
+    areas = (high[0] - low[0]) * (high[1] - low[1])
+    gone = np.zeros(len(order), np.bool_)
+    kept: list[int] = []
+    limit = np.float64(iou)  # a Python number would be rounded to FP32
+    with np.errstate(all="ignore"):  # 0 / 0 of boxes without area is no overlap
+        for index in range(len(order)):
+            if gone[index]:
+                continue
+            kept.append(index)
+            if len(kept) == max_detections:
+                break
+            weaker = slice(index + 1, None)
+            sides = np.minimum(high[:, index, None], high[:, weaker]) - np.maximum(low[:, index, None], low[:, weaker])
+            np.maximum(sides, 0, out=sides)
+            shared = sides[0] * sides[1]
+            gone[weaker] |= shared / (areas[index] + areas[weaker] - shared) > limit
+    return order[kept]

@@ -7,7 +7,7 @@ of that name) of a tabular model holds rows; anything else goes to Triton as it 
 import binascii
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from transformer.work import FEW_PREDICTIONS, LITTLE_JSON_BYTES, run
 
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters")
 
+LIMITS_REACHED = "limits_reached"  # parameter of a response
 PICTURES = TensorMetadata("image", "BYTES", (-1,))
 _ROW_DATATYPES = ("FP32", "FP64")
 _NO_CLASS = -1  # pads class_ids; 0 is a class
@@ -66,11 +67,13 @@ class InferResponse:
         model: name of the model.
         version: the version that answered.
         outputs: the tensors, in the order they were asked for.
+        parameters: of the response.
     """
 
     model: str
     version: str
     outputs: list[Tensor]
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
@@ -167,7 +170,9 @@ async def _infer_pictures(dataplane: DataPlane, request: InferRequest, model: Mo
     results = await dataplane.infer_images(_asked(request), images)
     write = _write_detections if results[0].detections is not None else _write_classes
     little = sum(result.count for result in results) <= FEW_PREDICTIONS
-    return await _respond(request, results[0].model, write(results, _deadline(request)), little=little)
+    response = await _respond(request, results[0].model, write(results, _deadline(request)), little=little)
+    reached = replies.limits_reached(results)
+    return replace(response, parameters={LIMITS_REACHED: reached}) if reached else response
 
 
 async def _infer_rows(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
@@ -291,6 +296,6 @@ def _texts(name: str) -> TensorMetadata:
 
 def _classes(model: Model) -> list[TensorMetadata]:
     return [
-        TensorMetadata("probabilities", "FP32", (-1, len(model.names))),
+        TensorMetadata("probabilities", "FP32", (-1, model.classes)),
         TensorMetadata("class_id", "INT32", (-1,)),
     ]

@@ -1,8 +1,10 @@
 """What a model is, read from the one place that says it: Triton's `ModelConfig`."""
 
 import ast
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from transformer.errors import PredictorError
@@ -37,6 +39,7 @@ class TensorMetadata:
 
 # What `parameters.metadata` may say: room is made by it. registry/allowlist.py gives the reasons.
 MAX_SIDE_PX, MAX_CHANNELS, MAX_STRIDE, MAX_LABELS = 8192, 64, 1024, 100_000
+_HIGHEST_CLASS_ID = 10**9 - 1
 # Of a profile that may change boxes.
 _REDUCES = "reduces_pictures"
 
@@ -50,11 +53,13 @@ class Model:
         task: what it does; None where config.pbtxt does not say: then only its tensors can be sent.
         inputs, outputs: in the order of config.pbtxt; one input where there is a task.
         max_batch_size: how many items one request may hold; 1 where Triton does not batch.
-        names: class name for each index; empty for a regressor.
+        names: class name by index, in the order of the indices, which may have gaps; a name may be there twice. Empty
+            for a regressor.
         input_wh: picture size it was trained for, `(width, height)`; None for tables.
         channels: of a picture.
         stride: of a detector.
         end2end: a detector whose head needs no NMS.
+        all_candidates: a detector whose graph leaves out none of its head's candidates, however many they are.
         features: names of a table's columns.
         platform: what runs it, in Triton's words.
         reduces_pictures: a detector that may be given less than all pixels of a large picture.
@@ -71,6 +76,7 @@ class Model:
     channels: int = 3
     stride: int = 32
     end2end: bool = False
+    all_candidates: bool = False
     features: tuple[str, ...] = ()
     platform: str = ""
     reduces_pictures: bool = False
@@ -80,9 +86,27 @@ class Model:
         """The only input of a model with a task."""
         return self.inputs[0]
 
+    @property
+    def classes(self) -> int:
+        """How many classes there are, those between two names included; 0 where none is named."""
+        return max(self.names, default=-1) + 1
+
+    @cached_property
+    def ids_by_name(self) -> Mapping[str, frozenset[int]]:
+        """Indices of the classes of each name, as `fold_name` makes names alike."""
+        ids: dict[str, set[int]] = {}
+        for class_id, name in self.names.items():
+            ids.setdefault(fold_name(name), set()).add(class_id)
+        return {name: frozenset(of_name) for name, of_name in ids.items()}
+
     def takes_the_same_as(self, other: "Model") -> bool:
         """Whether what was made for the other version is what this one takes and gives, whatever its labels are."""
         return replace(other, version=self.version, names=self.names) == self
+
+
+def fold_name(name: str) -> str:
+    """What of a name tells it from others: not how its accents are encoded, nor white space around it."""
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def describe(config: Any, *, version: str) -> Model:
@@ -116,6 +140,7 @@ def describe(config: Any, *, version: str) -> Model:
         channels=_whole(config, "channels", metadata.get("channels", 3), MAX_CHANNELS),
         stride=_whole(config, "stride", metadata.get("stride", 32), MAX_STRIDE),
         end2end=bool(metadata.get("end2end", False)),
+        all_candidates=bool(metadata.get("all_candidates", False)),
         features=tuple(metadata.get("features", ())),
         platform=config.platform or config.backend,
         reduces_pictures=task == "detect"
@@ -167,12 +192,32 @@ def _names(config: Any, names: Any) -> dict[int, str]:
     if not isinstance(names, dict | list | tuple) or len(names) > MAX_LABELS:
         got = f"{len(names)} names" if isinstance(names, dict | list | tuple) else repr(names)[:80]
         raise ModelConfigError(f"{config.name}: names in parameters.metadata: got {got}, expected {MAX_LABELS} at most")
-    numbered = dict(names) if isinstance(names, dict) else dict(enumerate(names))
-    for number, name in numbered.items():
-        if not isinstance(number, int) or not isinstance(name, str):
-            got = f"{number!r:.80}: {name!r:.80}"
-            raise ModelConfigError(f"{config.name}: names in parameters.metadata: got {got}, expected a text by number")
-    return numbered
+    numbered = {}
+    for key, name in names.items() if isinstance(names, dict) else enumerate(names):
+        number = _class_id(key)
+        if number is None or number in numbered or not isinstance(name, str) or not _is_text(name):
+            got = f"{key!r:.80}: {name!r:.80}"
+            raise ModelConfigError(
+                f"{config.name}: names in parameters.metadata: got {got}, expected a text by number, each number once"
+            )
+        numbered[number] = name
+    return dict(sorted(numbered.items()))
+
+
+def _class_id(key: Any) -> int | None:
+    """A whole number from 0, or one in decimal as JSON has its keys."""
+    if isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) < 10:
+        return int(key)
+    return key if isinstance(key, int) and not isinstance(key, bool) and 0 <= key <= _HIGHEST_CLASS_ID else None
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8 has it: half of a surrogate pair, which Python's literals may hold, could not be sent."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _whole(config: Any, key: str, number: Any, most: int) -> int:

@@ -1,23 +1,26 @@
 """Parameters of a request: names, types and ranges, the same in every protocol."""
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from transformer.errors import InvalidRequest, excerpt
-from transformer.model import Model
+from transformer.model import Model, fold_name
 from transformer.tasks.detect import Selection
 
 NAMES = ("confidence", "iou", "max_detections", "classes")
 MAX_CLASSES = 10_000
-MAX_DETECTIONS_LIMIT = 1000  # a model returns no more candidates
+_MOST_LETTERS = 2**18  # of all of them: they are composed (NFC) before they are looked up
+MAX_DETECTIONS_LIMIT = 1000  # NMS takes time by candidates times detections
 
 
 def read_selection(parameters: Mapping[str, Any], model: Model) -> Selection:
     """Check the parameters of a request against a model.
 
     Args:
-        parameters: as a protocol carries them: numbers, or strings that hold numbers; `classes` as a list or a
-            comma-separated string of names and indices.
+        parameters: as a protocol carries them: numbers, or strings that hold numbers; `classes` as one of, or a list
+            of, indices as whole numbers, and strings. A string is a name as a whole; or else, between its commas, names
+            and, where they are no names, indices.
         model: says which classes there are, and whether it is a detector at all.
 
     Raises:
@@ -59,26 +62,35 @@ def _count(parameters: Mapping[str, Any], name: str, default: int) -> int:
 
 
 def _class_ids(value: Any, model: Model) -> frozenset[int]:
-    if isinstance(value, str):
-        entries: list[Any] = [entry.strip() for entry in value.split(",")]
-    elif isinstance(value, Iterable) and not isinstance(value, Mapping):
-        entries = list(value)
-    else:
-        entries = [value]
+    entries = list(value) if isinstance(value, list | tuple) else [value]
+    if len(entries) <= MAX_CLASSES:
+        length = sum(len(entry) for entry in entries if isinstance(entry, str))
+        if length > _MOST_LETTERS:
+            raise InvalidRequest(f"parameter 'classes': got {length} characters, expected at most {_MOST_LETTERS}")
+        entries = [part for entry in entries for part in _split(entry, model)]
     if len(entries) > MAX_CLASSES:
         raise InvalidRequest(f"parameter 'classes': got {len(entries)}, expected at most {MAX_CLASSES}")
-    ids_by_name = {name: class_id for class_id, name in model.names.items()}
-    class_ids = set()
-    for entry in entries:
-        text = str(entry) if isinstance(entry, str | int) else excerpt(entry)
-        # A name comes first: digits are the names of some models' classes.
-        class_id = ids_by_name.get(text)
-        if class_id is None and text.isdecimal() and len(text) < 10 and int(text) in model.names:
-            class_id = int(text)
-        if class_id is None:
-            raise InvalidRequest(
-                f"parameter 'classes': {model.name} has no class {text[:60]!r}; expected names or indices of"
-                f" {list(model.names.values())[:20]}{' ...' if len(model.names) > 20 else ''}"
-            )
-        class_ids.add(class_id)
-    return frozenset(class_ids)
+    return frozenset().union(*(_ids_of(entry, model) for entry in entries))
+
+
+def _split(entry: Any, model: Model) -> list[Any]:
+    """A name that holds commas is one name."""
+    return entry.split(",") if isinstance(entry, str) and fold_name(entry) not in model.ids_by_name else [entry]
+
+
+def _ids_of(entry: Any, model: Model) -> frozenset[int]:
+    """All classes of a name, or the class of an index; in text a name comes first, in JSON numbers are indices."""
+    index = entry if isinstance(entry, int) and not isinstance(entry, bool) else None
+    if isinstance(entry, str):
+        text = fold_name(entry)
+        if text in model.ids_by_name:
+            return model.ids_by_name[text]
+        index = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+    # A class without a name is one too: in a gap between names, or all of a model that names none.
+    if index is not None and index >= 0 and (index < model.classes or not model.names):
+        return frozenset([index])
+    shown = [f"{class_id}: {name[:60]!r}" for class_id, name in itertools.islice(model.names.items(), 20)]
+    raise InvalidRequest(
+        f"parameter 'classes': {model.name} has no class {excerpt(entry)}; expected names or indices of"
+        f" {{{', '.join(shown)}{', ...' if len(model.names) > 20 else ''}}}"
+    )

@@ -40,7 +40,8 @@ def image_reply(result: ImageResult) -> dict[str, Any]:
         "timing_ms": _timing(result.stages, result.total_ms),
     }
     if result.detections is not None:
-        return reply | {"predictions": _detections(result.detections, result.model)}
+        predictions = _detections(result.detections, result.model)
+        return reply | {"predictions": predictions, "limits_reached": dict(result.detections.limits_reached)}
     assert result.probabilities is not None, "a result has one or the other"  # noqa: S101
     best = np.argsort(-result.probabilities, kind="stable")[:_BEST_CLASSES]
     predictions = [
@@ -55,6 +56,12 @@ def image_reply(result: ImageResult) -> dict[str, Any]:
     return reply | {"predictions": predictions, "top": top["class"], "confidence": top["confidence"]}
 
 
+def limits_reached(results: Sequence[ImageResult]) -> str:
+    """`limits_reached` of each picture, as the text of a JSON list; empty where no picture reached any."""
+    reached = [dict(result.detections.limits_reached) if result.detections else {} for result in results]
+    return orjson.dumps(reached).decode() if any(reached) else ""
+
+
 def table_reply(result: TableResult) -> dict[str, Any]:
     """One object for all rows."""
     return {
@@ -67,27 +74,27 @@ def table_reply(result: TableResult) -> dict[str, Any]:
 
 
 def row_predictions(result: TableResult) -> list[dict[str, Any]]:
-    """One object for each row: class and probabilities, or the value of a regressor."""
+    """One object for each row: class and probabilities by name, or by index where names repeat; a regressor's value."""
     model = result.model
     if not model.names:
         return [{"value": float(value)} for (value,) in result.values]
+    keys = [class_name(model, class_id) for class_id in range(result.values.shape[1])]
+    if len(set(keys)) < len(keys):  # two classes of one name would be one member
+        keys = [str(class_id) for class_id in range(len(keys))]
     return [
         {
             "class": class_name(model, int(best)),
             "class_id": int(best),
             "confidence": _rounded(row[best]),
-            "probabilities": {class_name(model, class_id): _rounded(p) for class_id, p in enumerate(row)},
+            "probabilities": {keys[class_id]: _rounded(p) for class_id, p in enumerate(row)},
         }
         for row, best in zip(result.values, result.values.argmax(axis=1), strict=True)
     ]
 
 
-def labels(detections: Detections, model: Model) -> list[str]:
-    """What an annotated picture says of each detection."""
-    return [
-        f"{class_name(model, int(class_id))} {score:.2f}"
-        for class_id, score in zip(detections.class_ids, detections.scores, strict=True)
-    ]
+def names(detections: Detections, model: Model) -> list[str]:
+    """The class of each detection."""
+    return [class_name(model, int(class_id)) for class_id in detections.class_ids]
 
 
 def class_name(model: Model, class_id: int) -> str:

@@ -15,14 +15,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from export.errors import ExportError
+from export.config import parse
+from export.errors import FAILURES, ExportError
 from export.manifest import check_known_name, check_model_name
 from export.remote import fetch as fetching
 from export.remote import publish as publishing
+from export.remote.contract import check_same
 from export.remote.layout import Model, Version, edit_config, read_model, read_models, read_own_config
 from export.remote.serving import Answer, Server, States, Watch, connect, describe_listing, describe_state
-from export.remote.storage import Storage, normalise, open_storage
+from export.remote.storage import Storage, open_storage
 from export.versions import difference
+from registry.address import is_same_place
 from registry.layout import CONFIG, MANIFEST
 
 _LEFT_OVER = timedelta(hours=1)  # longer than an upload takes
@@ -38,6 +41,8 @@ def publish(args: Namespace, console: Console) -> None:
         earlier = server.ask(model) if server else Answer()
         before = read_model(storage, model)
         same = None if args.force else publishing.find_same(before, source)
+        if not (same or args.force):
+            _check_contract(storage, before, source, states=server.states(model, server.status()) if server else {})
         number = same or _upload(storage, source, before, console)
         watch = Watch(server, model, number, uploaded=not same) if server else None
         if same:
@@ -53,6 +58,13 @@ def publish(args: Namespace, console: Console) -> None:
             for when, answer in (("before", earlier), ("now", now)):
                 table.add_row(when, answer.version, escape(answer.says), answer.ms)
             console.print(table)
+            if now.failed and now.says != earlier.says:
+                raise ExportError(
+                    f"{model} {number} serves at {server.url}, and does not answer: {now.says}; next: make rollback, "
+                    "and export it again"
+                )
+            if now.failed:  # as the version before: what is asked here does not suit the model
+                console.print("[yellow]warning:[/] it was not asked what it can answer: see the table", soft_wrap=True)
             after = "" if same else f", {seconds:.1f} s after the upload"
             console.print(f"{model} {number} serves at {server.url}{after}", soft_wrap=True)
 
@@ -68,7 +80,7 @@ def fetch(args: Namespace, console: Console) -> None:
         where = f"{storage.address}: {model} {args.version or ''}".rstrip()
         raise ExportError(f"{where}: got complete versions {got}, expected it among them; next: make versions")
     version = found.versions[wanted[-1]]
-    total = sum(entry.size_bytes for entry in version.files.values())
+    total = sum(item.size for item in version.files.values())
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(f"{model} {version.number}", total=total)
@@ -195,8 +207,9 @@ def prune(args: Namespace, console: Console) -> None:
         return
     for version in going:
         # The manifest first: nothing takes what is left for a complete version.
-        for name in sorted(version.files, key=lambda name: name != MANIFEST):
-            storage.delete(version.files[name].key)
+        keys = [item.key for item in version.files.values()]
+        for key in (*sorted(keys, key=lambda key: not key.endswith(f"/{MANIFEST}")), *version.foreign):
+            storage.delete(key)
         console.print(f"deleted {storage.address}/{model}/{version.number}", soft_wrap=True)
 
 
@@ -213,22 +226,36 @@ def _known(storage: Storage, model: str) -> Model:
     return found
 
 
+def _check_contract(storage: Storage, before: Model, source: publishing.Source, *, states: States) -> None:
+    """Hold the version against the newest that serves, as far as the repository has it."""
+    serving = {number for number, state in states.items() if state["state"] == "serving"} or before.wanted
+    found = sorted(serving & before.versions.keys())
+    if found:
+        number = found[-1]
+        now = read_own_config(storage, source.manifest["model"], number) or before.config
+        check_same(now, parse((source.folder / CONFIG).read_text(encoding="utf-8")), serves=number)
+
+
 def _upload(storage: Storage, source: publishing.Source, before: Model, console: Console) -> int:
     model = source.manifest["model"]
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(f"upload {model}", total=source.size_bytes)
         number = publishing.upload(
-            storage, source, above=max(before.versions, default=0), sent=lambda size: progress.advance(task, size)
+            storage,
+            source,
+            above=max(before.versions, default=0),
+            sent=lambda size: progress.advance(task, size),
+            warn=lambda words: console.print(f"[yellow]warning:[/] {escape(words)}", soft_wrap=True),
         )
     console.print(f"{source.folder} is published as {storage.address}/{model}/{number}", soft_wrap=True)
     return number
 
 
 def _warn_of_other_repository(server: Server, storage: Storage, console: Console) -> None:
-    with suppress(ExportError):  # away, which the waiting says, or an address of another kind
+    with suppress(*FAILURES):  # away, which the waiting says, or an address of another kind
         mirrored = str((server.status() or {"repository": storage.address}).get("repository"))
-        if normalise(mirrored) != storage.address:
+        if not is_same_place(mirrored, storage.address):
             console.print(f"[yellow]warning:[/] {server.url} mirrors {escape(mirrored)}, not this", soft_wrap=True)
 
 
@@ -252,7 +279,7 @@ def _agreed(question: str) -> bool:
 
 
 def _facts(version: Version) -> tuple[str, str, str]:
-    size_bytes = sum(entry.size_bytes for entry in version.files.values())
+    size_bytes = sum(item.size for item in version.files.values())
     created = version.created.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
     return str(version.number), created, f"{size_bytes / 1e6:.1f}"
 

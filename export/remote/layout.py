@@ -1,10 +1,9 @@
 """What a repository holds: models, their versions, and which of them each model's policy asks for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from google.protobuf.text_format import ParseError
@@ -12,8 +11,8 @@ from google.protobuf.text_format import ParseError
 from export import manifest
 from export.config import parse, to_text
 from export.errors import ExportError
-from export.remote.storage import Entry, Storage, TooLarge
-from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, is_version, lacks, refuse_file, refuse_model_name
+from export.remote.storage import Storage, TooLarge
+from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, Object, gather, is_version, lacks, read_layout
 
 _REQUESTS = 8  # at once
 _TRIES = 5
@@ -29,26 +28,27 @@ class Version:
 
     Attributes:
         files: its files, by path inside the folder.
+        foreign: keys in its folder that are no part of a version.
         manifest: None where it has none, or one that does not fit the schema.
     """
 
     number: int
-    files: Mapping[str, Entry]
+    files: Mapping[str, Object]
+    foreign: Collection[str]
     manifest: Mapping[str, Any] | None
 
     @property
     def complete(self) -> bool:
         """As far as names and sizes tell.
 
-        What was copied without manifest.json counts where the synchroniser takes it.
+        What was copied without manifest.json counts as the synchroniser counts it.
         """
         if self.manifest is not None:
             return all(
-                name in self.files and self.files[name].size_bytes == listed["size_bytes"]
+                name in self.files and self.files[name].size == listed["size_bytes"]
                 for name, listed in self.manifest["files"].items()
             )
-        taken = [name for name in self.files if refuse_file(name) is None]
-        return MANIFEST not in self.files and bool(taken) and lacks(taken) is None
+        return MANIFEST not in self.files and bool(self.files) and lacks(self.files) is None
 
     @property
     def model_file(self) -> str | None:
@@ -59,7 +59,7 @@ class Version:
     @property
     def modified(self) -> datetime:
         """When the last of its files came."""
-        return max(entry.modified for entry in self.files.values())
+        return max((item.modified for item in self.files.values()), default=datetime.min.replace(tzinfo=UTC))
 
     @property
     def created(self) -> datetime:
@@ -123,23 +123,26 @@ class Model:
 
 
 def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
-    """The models of a repository by name, or one of them; folders that hold nothing of a model among them."""
-    files: dict[str, dict[int, dict[str, Entry]]] = {}
-    for entry in storage.entries(f"{model}/" if model else ""):
-        name, _, path = entry.key.partition("/")
-        folder, _, inner = path.partition("/")
-        if path and not name.startswith("."):
-            versions = files.setdefault(name, {})
-            if inner and is_version(folder):
-                versions.setdefault(int(folder), {})[inner] = entry
+    """The models of a repository by name, or one of them; folders that are no model's among them, with their error."""
+    objects = gather(storage.walk(f"{model}/" if model else ""), known=()).objects
+    folders, ignored = read_layout(objects)
+    numbers: dict[str, dict[int, list[str]]] = {name: {} for name in folders}
+    for key in ignored.keys() - {item.key for item in objects if item.link}:
+        name, _, path = key.partition("/")
+        number, _, file = path.partition("/")
+        if name in folders and file and is_version(number):
+            numbers[name].setdefault(int(number), []).append(key)
+    names = sorted(folders)
+    strange = {key.removesuffix("/"): reason for key, reason in ignored.items() if key.endswith("/")}
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        read = partial(_read_model, storage)
-        return dict(zip(sorted(files), pool.map(read, sorted(files), map(files.get, sorted(files))), strict=True))
+        read = pool.map(lambda name: _read_model(storage, name, folders[name].versions, numbers[name]), names)
+        models = dict(zip(names, read, strict=True))
+    return models | {name: Model(_parse(b"", name), reason, {}) for name, reason in sorted(strange.items())}
 
 
 def read_model(storage: Storage, name: str) -> Model:
     """One model; without versions where the repository does not know it."""
-    return read_models(storage, name).get(name) or _read_model(storage, name, {})
+    return read_models(storage, name).get(name) or _read_model(storage, name, {}, {})
 
 
 def edit_config(
@@ -181,19 +184,21 @@ def read_own_config(storage: Storage, model: str, number: int) -> Any | None:
     return _parse(content.data, key) if content else None
 
 
-def _read_model(storage: Storage, name: str, versions: Mapping[int, Mapping[str, Entry]]) -> Model:
+def _read_model(
+    storage: Storage, name: str, versions: Mapping[int, Mapping[str, Object]], foreign: Mapping[int, Collection[str]]
+) -> Model:
     key = f"{name}/{CONFIG}"
-    if error := refuse_model_name(name):
-        return Model(_parse(b"", key), error, {})
+    error = None
     try:
         content = storage.get(key)
         config = _parse(content.data if content else b"", key)
     except (BrokenConfig, TooLarge) as exc:
         config, error = _parse(b"", key), str(exc)
     read = {}
-    for number, files in sorted(versions.items()):
+    for number in sorted(versions.keys() | foreign.keys()):
+        files = versions.get(number, {})
         described = _read_manifest(storage, f"{name}/{number}/{MANIFEST}") if MANIFEST in files else None
-        read[number] = Version(number, files, described)
+        read[number] = Version(number, files, foreign.get(number, ()), described)
     return Model(config, error, read)
 
 

@@ -3,7 +3,7 @@
 import itertools
 import json
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +12,15 @@ from threading import Event
 from typing import Any
 
 from export.config import follow, parse, under_policy
-from export.errors import ExportError
+from export.errors import FAILURES, ExportError
 from export.manifest import read
 from export.profiles import PROFILES
 from export.remote.layout import Model, edit_config
 from export.remote.storage import Sent, Storage
 from export.versions import judge, numbers, read_complete
 from registry.layout import CONFIG, MANIFEST
+
+Warn = Callable[[str], None]
 
 _FILES_AT_ONCE = 4
 _LOOK_S = 0.2
@@ -79,15 +81,22 @@ def find_same(model: Model, source: Source) -> int | None:
     return newest.number if same else None
 
 
-def upload(storage: Storage, source: Source, *, above: int, sent: Sent) -> int:
+def upload(storage: Storage, source: Source, *, above: int, sent: Sent, warn: Warn) -> int:
     """Write a version under the first free number above another; its number.
+
+    Args:
+        storage: the repository.
+        source: the version.
+        above: the number.
+        sent: told how many bytes are.
+        warn: told where nothing but luck keeps two publishers from taking one number.
 
     Raises:
         ExportError: it failed, or was interrupted; what had been written is removed.
     """
     stop = Event()
     with _ctrl_c_sets(stop), ThreadPoolExecutor(1) as pool:
-        uploading = pool.submit(_upload, storage, source, above, sent, stop)
+        uploading = pool.submit(_upload, storage, source, above, sent, warn, stop)
         while wait([uploading], timeout=_LOOK_S).not_done:
             pass  # a signal that another thread takes does not end a longer wait
     number = uploading.result()
@@ -127,7 +136,7 @@ def update_config(storage: Storage, source: Source, before: Model) -> str:
         if not before.policy.startswith("specific"):
             _update_profiles(storage, source, before)
         written = edit_config(storage, model, lambda present: follow(newest, present))
-    except ExportError as exc:
+    except FAILURES as exc:
         raise ExportError(f"the version is published, but {model}/{CONFIG} is not brought up to date: {exc}") from exc
     if not written and before.policy.startswith("specific"):
         return f"{model}/{CONFIG} stays: it pins ({before.policy}); make unpin lets newer versions serve"
@@ -153,7 +162,7 @@ def _update_profiles(storage: Storage, source: Source, before: Model) -> None:
         )
 
 
-def _upload(storage: Storage, source: Source, above: int, sent: Sent, stop: Event) -> int:
+def _upload(storage: Storage, source: Source, above: int, sent: Sent, warn: Warn, stop: Event) -> int:  # noqa: PLR0913, PLR0917
     def count(size_bytes: int) -> None:
         if stop.is_set():
             raise ExportError("interrupted")
@@ -166,6 +175,11 @@ def _upload(storage: Storage, source: Source, above: int, sent: Sent, stop: Even
     manifest = json.dumps({**source.manifest, "version": str(number)}, indent=2) + "\n"
     try:
         count(len(config))
+        if not storage.keeps_conditions(f"{folder}/{CONFIG}"):
+            warn(
+                f"{storage.address}: this server ignores conditional writes (If-None-Match): two publishers at once "
+                "may take one number, and both may fail; next: one publisher at a time, or a server that keeps them"
+            )
         largest_first = sorted(files.keys() - {CONFIG}, key=lambda name: -int(files[name]["size_bytes"]))
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             try:
@@ -175,13 +189,13 @@ def _upload(storage: Storage, source: Source, above: int, sent: Sent, stop: Even
                 ]
                 for done in as_completed(sending):
                     done.result()
-            except (ExportError, OSError):
+            except (*FAILURES, OSError):
                 stop.set()  # the others too
                 raise
         count(0)
         if not storage.put(f"{folder}/{MANIFEST}", manifest.encode(), etag=None):
             raise ExportError(f"{folder}/{MANIFEST}: somebody else wrote it meanwhile; next: publish again")
-    except (ExportError, OSError) as exc:
+    except (*FAILURES, OSError) as exc:
         raise ExportError(f"{exc}; {_remove(storage, source, folder)}") from exc
     return number
 
@@ -192,6 +206,6 @@ def _remove(storage: Storage, source: Source, folder: str) -> str:
     try:
         for name in (MANIFEST, *names, CONFIG):
             storage.delete(f"{folder}/{name}")
-    except (ExportError, OSError) as exc:
+    except (*FAILURES, OSError) as exc:
         return f"what was uploaded to {folder} could not be removed ({exc}); next: make prune"
     return "what was uploaded is removed"

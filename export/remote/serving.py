@@ -24,11 +24,16 @@ States = dict[int, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of a picture or row, "-" where nothing answers."""
+    """What a model says of a picture or row, "-" where nothing answers.
+
+    Attributes:
+        failed: it answered with an error.
+    """
 
     version: str = "-"
     says: str = "-"
     ms: str = "-"
+    failed: bool = False
 
 
 class Server:
@@ -89,7 +94,7 @@ class Server:
         reply = self._request("POST", f"/predict/{model}", **question)
         content = _json(reply)
         if reply.is_error or "predictions" not in content:
-            return Answer(version, f"{reply.status_code} {content.get('error', '')}")
+            return Answer(version, f"{reply.status_code} {content.get('error', '')}", failed=True)
         return Answer(content["model"]["version"], _summary(content), f"{content['timing_ms']['total']:.1f}")
 
     def _request(self, method: str, path: str, **content: Any) -> httpx.Response:

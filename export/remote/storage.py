@@ -5,48 +5,34 @@ or that its content is still the one that was read.
 """
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore import exceptions
-from botocore.config import Config
 
 from export.errors import ExportError
 from export.versions import alone_in
-from registry.layout import TEXT_BYTES
+from registry.address import read_address
+from registry.bucket import Bucket
+from registry.bucket_errors import code_of, status_of
+from registry.layout import TEXT_BYTES, Object
+from registry.storage import FolderStorage, S3Storage
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 _ATTEMPTS = 3
+_CONNECTIONS = 32
 _BLOCK_BYTES = 1 << 20
 _NOT_MET = {404, 409, 412}  # of a condition; 409: another write to this name is under way
-_KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role"
 
 # Told how many bytes more are sent; less, where some are sent again. What it raises ends the upload.
 Sent = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An object, or a file.
-
-    Attributes:
-        key: path inside the repository, with slashes.
-    """
-
-    key: str
-    size_bytes: int
-    modified: datetime
 
 
 @dataclass(frozen=True)
@@ -74,8 +60,8 @@ class Storage(Protocol):
 
     address: str
 
-    def entries(self, under: str = "") -> list[Entry]:
-        """Everything whose key begins with `under`, a folder with its slash; empty where there is no such folder."""
+    def walk(self, under: str = "") -> Iterator[Object]:
+        """See `registry.storage`; nothing where there is no such folder."""
 
     def get(self, key: str) -> Content | None:
         """Content of a text, or None where there is none.
@@ -94,6 +80,9 @@ class Storage(Protocol):
     def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
         """Write where the content still has this etag, where it is None where there is none; False: it was not so."""
 
+    def keeps_conditions(self, key: str) -> bool:
+        """Whether a condition holds another writer off; asked of a text that was just put where there was none."""
+
     def upload(self, key: str, path: Path, sent: Sent) -> None:
         """Write the content of a file, whatever was there."""
 
@@ -108,173 +97,125 @@ def _read_text(file: Any, where: str) -> bytes:
     return data
 
 
-def normalise(address: str) -> str:
-    """The one way to write where a repository is.
-
-    Raises:
-        ExportError: neither S3 nor a folder.
-    """
-    scheme, separator, rest = address.partition("://")
-    if separator and scheme == "s3" and rest.strip("/"):
-        return f"s3://{rest.strip('/')}"
-    if separator and scheme == "file" and rest.startswith("/"):
-        return str(Path(unquote(urlsplit(address).path)).resolve())
-    if separator or not address:
-        raise ExportError(f"REPOSITORY: got {address!r}, expected s3://<bucket>/<prefix>, file:///<folder> or a folder")
-    return str(Path(address).resolve())
-
-
 def open_storage(address: str) -> Storage:
     """The repository at an address; nothing is asked yet.
 
     Raises:
-        ExportError: neither S3 nor a folder.
+        Misconfigured: neither S3 nor a folder, or it says with what else is set how a server cannot be asked.
     """
-    address = normalise(address)
-    return S3(address) if address.startswith("s3://") else LocalFolder(Path(address))
+    place = read_address(address)
+    if isinstance(place, Path):
+        return LocalFolder(place.resolve())
+    bucket = Bucket(
+        place, connect_s=CONNECT_TIMEOUT_S, read_s=READ_TIMEOUT_S, attempts=_ATTEMPTS, together=_CONNECTIONS
+    )
+    bucket.check()
+    return S3(bucket)
 
 
-class S3:
-    """A prefix in a bucket. Credentials and endpoint are boto3's own business."""
+class S3(S3Storage):
+    """A bucket, or a part of one, to be written too."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self._bucket, _, prefix = address.removeprefix("s3://").partition("/")
-        self._prefix = f"{prefix}/" if prefix else ""
-        config = Config(
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-            max_pool_connections=32,
-            # The newer checksums are unknown to older MinIO and Ceph; manifest.json has a digest of every file.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        )
-        with self._clearly():
-            try:
-                self._client = boto3.session.Session().client("s3", config=config)
-            except ValueError as exc:
-                raise ExportError(f"AWS_ENDPOINT_URL: {exc}; expected such as http://localhost:9000") from exc
-
-    def entries(self, under: str = "") -> list[Entry]:
-        pages = self._client.get_paginator("list_objects_v2")
-        with self._clearly():
-            return [
-                Entry(found["Key"][len(self._prefix) :], found["Size"], found["LastModified"])
-                for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + under)
-                for found in page.get("Contents", ())
-            ]
+    def __init__(self, bucket: Bucket) -> None:
+        super().__init__(bucket)
+        self.address = self.url
+        self._ignores_conditions = False
 
     def get(self, key: str) -> Content | None:
-        with self._clearly():
-            try:
-                found = self._client.get_object(**self._place(key))
-            except self._client.exceptions.NoSuchKey:
-                return None
+        found = self._get(key)
+        if found is None:
+            return None
+        with self._bucket.clearly(self.address):
             return Content(_read_text(found["Body"], f"{self.address}/{key}"), found["ETag"])
 
     def blocks(self, key: str) -> Iterator[bytes]:
-        with self._clearly():
-            try:
-                found = self._client.get_object(**self._place(key))
-            except self._client.exceptions.NoSuchKey as exc:
-                raise ExportError(f"{self.address}/{key}: got nothing, expected a file; next: try again") from exc
+        found = self._get(key)
+        if found is None:
+            raise ExportError(f"{self.address}/{key}: got nothing, expected a file; next: try again")
+        with self._bucket.clearly(self.address):
             yield from found["Body"].iter_chunks(_BLOCK_BYTES)
 
     def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
+        if self._ignores_conditions and (self._head(key) or {}).get("ETag") != etag:
+            return False
         mark = uuid4().hex
-        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-        with self._clearly():
-            try:
-                self._client.put_object(**self._place(key), Body=data, Metadata={"writer": mark}, **condition)
-            except exceptions.ClientError as exc:
-                if _status(exc) not in _NOT_MET or _code(exc) == "NoSuchBucket":
-                    raise
-                # The answer to a first try may have been lost, and the second one met what the first had written.
-                return self._writer(key) == mark
-        return True
+        if not self._put(key, data, mark, {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}):
+            # The answer to a first try may have been lost, and the second one met what the first had written.
+            return self._writer(key) == mark
+        return not self._ignores_conditions or self._writer(key) == mark
+
+    def keeps_conditions(self, key: str) -> bool:
+        content, mark = self.get(key), self._writer(key)
+        if content is not None and mark is not None:
+            self._ignores_conditions = self._put(key, content.data, mark, {"IfNoneMatch": "*"})
+        return not self._ignores_conditions
 
     def upload(self, key: str, path: Path, sent: Sent) -> None:
-        with self._clearly(), path.open("rb") as file:
-            self._client.upload_fileobj(
-                file, self._bucket, self._prefix + key, Callback=sent, Config=TransferConfig(max_concurrency=4)
-            )
+        def send(client: Any) -> None:
+            with path.open("rb") as file:
+                place = self._place(key)
+                options = TransferConfig(max_concurrency=4)
+                client.upload_fileobj(file, place["Bucket"], place["Key"], Callback=sent, Config=options)
+
+        self._bucket.ask(self.address, send)
 
     def delete(self, key: str) -> None:
-        with self._clearly():
-            self._client.delete_object(**self._place(key))
+        self._bucket.ask(self.address, lambda client: client.delete_object(**self._place(key)))
 
     def _place(self, key: str) -> dict[str, str]:
-        return {"Bucket": self._bucket, "Key": self._prefix + key}
+        return {"Bucket": self._bucket.address.bucket, "Key": self._prefix + key}
+
+    def _get(self, key: str) -> Any | None:
+        def read(client: Any) -> Any | None:
+            try:
+                return client.get_object(**self._place(key))
+            except exceptions.ClientError as exc:
+                if status_of(exc) != 404 or code_of(exc) == "NoSuchBucket":
+                    raise
+                return None
+
+        return self._bucket.ask(self.address, read)
+
+    def _put(self, key: str, data: bytes, mark: str, condition: dict[str, str]) -> bool:
+        """Write, and leave a mark on it; False: the condition was not met."""
+
+        def write(client: Any) -> bool:
+            try:
+                client.put_object(**self._place(key), Body=data, Metadata={"writer": mark}, **condition)
+            except exceptions.ClientError as exc:
+                if status_of(exc) not in _NOT_MET or code_of(exc) == "NoSuchBucket":
+                    raise
+                return False
+            return True
+
+        return self._bucket.ask(self.address, write)
+
+    def _head(self, key: str) -> Any | None:
+        def look(client: Any) -> Any | None:
+            try:
+                return client.head_object(**self._place(key))
+            except exceptions.ClientError as exc:
+                if status_of(exc) != 404:
+                    raise
+                return None
+
+        return self._bucket.ask(self.address, look)
 
     def _writer(self, key: str) -> str | None:
-        try:
-            writer: str | None = self._client.head_object(**self._place(key))["Metadata"].get("writer")
-        except exceptions.ClientError as exc:
-            if _status(exc) != 404:
-                raise
-            return None
+        writer: str | None = (self._head(key) or {"Metadata": {}})["Metadata"].get("writer")
         return writer
 
-    @contextmanager
-    def _clearly(self) -> Iterator[None]:
-        """Say what botocore reports as something that a user can act on; never its text where that has headers in it.
 
-        Raises:
-            ExportError: S3 refused, or could not be asked.
-        """
-        try:
-            yield
-        except exceptions.ClientError as exc:
-            raise ExportError(f"{self.address}: {self._refusal(exc)}") from exc
-        except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as exc:
-            raise ExportError(f"{self.address}: {exc}; expected {_KEYS}; next: export them, and try again") from exc
-        except (exceptions.ConnectionError, exceptions.HTTPClientError) as exc:
-            raise ExportError(f"{self.address}: {self._endpoint} {_transport_failure(exc)}") from exc
-        except exceptions.BotoCoreError as exc:
-            raise ExportError(f"{self.address}: {exc}") from exc
-
-    @property
-    def _endpoint(self) -> str:
-        parts = urlsplit(self._client.meta.endpoint_url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without a password
-
-    def _refusal(self, error: exceptions.ClientError) -> str:
-        code, status = _code(error), _status(error)
-        if code == "NoSuchBucket":
-            return (
-                f"no bucket {self._bucket} at {self._endpoint}; next: make it, or mend REPOSITORY or AWS_ENDPOINT_URL"
-            )
-        if status in {401, 403}:
-            return (
-                f"access denied ({code}, {error.operation_name}); expected credentials that may list, read, write and "
-                f"delete there; next: look at {_KEYS}"
-            )
-        if status == 501:
-            return f"{self._endpoint} does not know {error.operation_name} as it was asked; expected conditional writes"
-        if status >= 500 or status == 429:
-            return f"{self._endpoint} failed {_ATTEMPTS} times ({status} {code}); next: try again later"
-        return str(error)
-
-
-class LocalFolder:
+class LocalFolder(FolderStorage):
     """A folder. Links in it are not followed, so that nothing outside is read or written."""
 
     def __init__(self, root: Path) -> None:
-        self.address = str(root)
-        self._root = root
+        super().__init__(root)
+        self.address = self.url
 
-    def entries(self, under: str = "") -> list[Entry]:
-        found = []
-        for folder, _, names in os.walk(self._path(under)):
-            for name in names:
-                path = Path(folder, name)
-                with suppress(FileNotFoundError):  # went in this moment
-                    facts = path.lstat()
-                    if stat.S_ISREG(facts.st_mode):
-                        modified = datetime.fromtimestamp(facts.st_mtime, UTC)
-                        found.append(Entry(path.relative_to(self._root).as_posix(), facts.st_size, modified))
-        return found
+    def walk(self, under: str = "") -> Iterator[Object]:
+        """As the synchroniser, but for a folder that the first version makes."""
+        return super().walk(under) if self._root.is_dir() else iter(())
 
     def get(self, key: str) -> Content | None:
         try:
@@ -310,6 +251,9 @@ class LocalFolder:
                     return False
                 hidden.replace(path)
                 return True
+
+    def keeps_conditions(self, key: str) -> bool:  # noqa: ARG002 - a lock does
+        return True
 
     def upload(self, key: str, path: Path, sent: Sent) -> None:
         target = self._path(key)
@@ -354,23 +298,3 @@ def _hidden(path: Path) -> Iterator[Path]:
         yield hidden
     finally:
         hidden.unlink(missing_ok=True)
-
-
-def _code(error: exceptions.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _status(error: exceptions.ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _transport_failure(error: Any) -> str:
-    match error:
-        case exceptions.ReadTimeoutError():
-            return f"did not answer in {READ_TIMEOUT_S} s, {_ATTEMPTS} times; next: try again later"
-        case exceptions.SSLError():
-            return f"is not trusted: {error.kwargs.get('error')}; next: AWS_CA_BUNDLE=<certificates>"
-        case exceptions.ConnectionError():
-            return "cannot be reached; next: look at AWS_ENDPOINT_URL, and whether it runs (locally: make s3)"
-        case _:
-            return f"broke off ({type(error).__name__}); next: try again"

@@ -1,15 +1,15 @@
 """Why a version does not serve yet, beside what its files say.
 
-RepositoryError
-  Refused, Incomplete   see registry.errors
-  Passing               it may the next time: tried again, with growing pauses
-    StorageError        the repository cannot be read
-    TritonError         Triton is away, or has no room
+Passing               see registry.errors
+  StorageError        see registry.errors
+  TritonError         Triton is away, or has no room
 """
 
 import errno
 
-from registry.errors import RepositoryError
+from registry.errors import Passing, StorageError
+
+__all__ = ["Passing", "StorageError", "TritonError"]
 
 # What disks, networks and a machine without memory or descriptors say. Any other is a fault of ours: a path that is not
 # there, or is there already, or too long.
@@ -19,14 +19,6 @@ _PASSING = {
     errno.ETIMEDOUT, errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ENETDOWN,
     errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOBUFS, errno.ENOLCK, errno.EREMOTEIO,
 }  # fmt: skip
-
-
-class Passing(RepositoryError):
-    """What failed for a reason that may pass: disk, network, memory."""
-
-
-class StorageError(Passing):
-    """The repository cannot be read."""
 
 
 class TritonError(Passing):

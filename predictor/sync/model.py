@@ -21,7 +21,6 @@ from predictor.sync.mirror import Generation, Mirror
 from predictor.sync.plan import choose
 from predictor.sync.staging import Request, check_arrived, fingerprint, golden_of, stage
 from predictor.sync.status import ModelStatus, Status, VersionStatus, now
-from predictor.sync.storage import Storage, read
 from predictor.sync.trial import prove
 from predictor.sync.triton import Died, ProcessDied, TooSlow, Triton
 from predictor.sync.view import describe
@@ -30,6 +29,7 @@ from registry.config import MAX_TOGETHER, Policy
 from registry.errors import Incomplete, Refused
 from registry.judgement import judge_config
 from registry.layout import CONFIG, MANIFEST, TEXT_BYTES, ModelFolder
+from registry.storage import Storage, read
 
 log = logging.getLogger("sync")
 

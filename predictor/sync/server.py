@@ -15,15 +15,15 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from hosts import HostGuard, Hosts
-from predictor.errors import StartError
+from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
-from predictor.sync.errors import StorageError
 from predictor.sync.mirror import Mirror
 from predictor.sync.model import Shared
 from predictor.sync.status import Status
-from predictor.sync.storage import open_storage
 from predictor.sync.synchroniser import Synchroniser
 from predictor.sync.triton import Triton
+from registry.errors import Misconfigured
+from registry.storage import open_storage
 
 log = logging.getLogger("sync")
 
@@ -45,8 +45,8 @@ def serve(settings: Settings) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         storage = open_storage(settings.repository)
-    except StorageError as exc:
-        raise StartError(f"{exc} (PREDICTOR_REPOSITORY; make: REPOSITORY=)") from exc
+    except Misconfigured as exc:
+        raise WrongSetting(f"{exc} (PREDICTOR_REPOSITORY; make: REPOSITORY=)") from exc
     listener = _listen(settings)
     mirror = Mirror(settings.mirror or _DEFAULT_MIRROR, limit_bytes=settings.mirror_bytes)
     status = Status(storage.url)

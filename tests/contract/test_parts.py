@@ -159,7 +159,6 @@ CALENDAR = {
     "predictor/sync/model.py",
     "predictor/sync/server.py",
     "predictor/sync/status.py",
-    "predictor/sync/storage.py",
     "predictor/sync/synchroniser.py",
     "transformer/logs.py",
 }

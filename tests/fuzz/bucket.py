@@ -253,7 +253,7 @@ def _judge(good: Path, mutant: Mutated) -> str:
             verdict = f"incomplete: {exc}"
         except MemoryError:
             verdict = "refused: memory"
-        if strange := _files(Path(folder)) - before - {f"{_NAME}/{CONFIG}", f"{_NAME}/warmup/golden_0"}:
+        if strange := _files(Path(folder)) - before - {f"{_NAME}/{CONFIG}", f"{_NAME}/warmup/golden~0"}:
             raise Escape(f"wrote {sorted(strange)}")
         if verdict == "good":
             _check_good(version)

@@ -1,5 +1,6 @@
 """The manifests as `kubectl apply -k` would send them."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -80,13 +81,34 @@ def render(name: str, root: Path = MANIFESTS) -> Render:
     Raises:
         RenderError: kubectl is missing, or refuses the folder.
     """
+    return Render(name, _run(root / name))
+
+
+def render_over(name: str, kustomization: Mapping[str, Any], folder: Path) -> Render:
+    """Render a kustomization of a user's own over a folder of ours.
+
+    Args:
+        name: of ours.
+        kustomization: its fields beside `resources`.
+        folder: an empty one, for it.
+
+    Raises:
+        RenderError: see `render`.
+    """
+    head = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
+    resources = [os.path.relpath(MANIFESTS / name, folder.resolve())]
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump({**head, "resources": resources, **kustomization}))
+    return Render(name, _run(folder))
+
+
+def _run(folder: Path) -> tuple[Object, ...]:
     if not has_kubectl():
         raise RenderError(KUBECTL_MISSING)
-    command = ["kubectl", "kustomize", str(root / name)]
+    command = ["kubectl", "kustomize", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     if done.returncode:
         raise RenderError(done.stderr.strip().removeprefix("error: "))
-    return Render(name, tuple(each for each in yaml.safe_load_all(done.stdout) if each))
+    return tuple(each for each in yaml.safe_load_all(done.stdout) if each)
 
 
 def title(each: Object) -> str:

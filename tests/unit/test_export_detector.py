@@ -101,10 +101,12 @@ def test_rectangle_of_a_fixed_file_is_refused(tmp_path: Path) -> None:
 def test_golden_input_gives_the_golden_outputs_of_either_head(tmp_path: Path) -> None:
     version = prepare("tiny", str(save(tmp_path)), choice=Choice(), say=pass_over)
     assert version.golden["image"].shape == (1, 128, 128, 3)
-    assert version.golden["scores"].shape == (1, 1000)
+    assert version.golden["scores"].shape == (1, 128 * 128)
+    assert describe(version.config, version="1").all_candidates
     assert np.ptp(version.golden["scores"]) > 0
     finished = prepare("tiny", str(save(tmp_path, build_finished(rows=300))), choice=Choice(), say=pass_over)
-    assert describe(finished.config, version="1").end2end
+    described = describe(finished.config, version="1")
+    assert (described.end2end, described.all_candidates) == (True, False)
     assert finished.golden["scores"].shape == (1, 300)
 
 

@@ -23,9 +23,11 @@ from predictor.sync.mirror import Mirror
 from predictor.sync.model import Listed, Model, Shared
 from predictor.sync.staging import Request, fingerprint
 from predictor.sync.status import Status
-from predictor.sync.storage import FolderStorage, _read, _translated
 from predictor.sync.triton import Triton
+from registry.address import BucketAddress
+from registry.bucket import Bucket
 from registry.layout import Object, read_layout
+from registry.storage import FolderStorage, _read
 from tests.support.ports import find_free_ports
 from tests.support.versions import Build, write
 
@@ -277,7 +279,8 @@ def test_fault_of_the_network_or_credentials_may_pass(fault: Exception) -> None:
     listed = Object("rows/2/model.onnx", 5, "etag", datetime.now(UTC))
     with pytest.raises(StorageError, match=r"rows/2/model\.onnx"):
         _read(Broken(fault), listed)
-    with pytest.raises(StorageError, match="s3://models"), _translated("s3://models"):
+    bucket = Bucket(BucketAddress("models"), connect_s=1, read_s=1, attempts=1, together=1)
+    with pytest.raises(StorageError, match="s3://models"), bucket.clearly("s3://models"):
         raise fault
 
 

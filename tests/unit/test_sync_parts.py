@@ -16,7 +16,6 @@ from predictor.errors import StartError
 from predictor.sync.errors import Passing, StorageError
 from predictor.sync.mirror import Mirror
 from predictor.sync.plan import choose
-from predictor.sync.storage import FolderStorage, open_storage, read
 from predictor.sync.trial import _compare, _compare_detections
 from registry import config as configs
 from registry import layout
@@ -25,6 +24,7 @@ from registry.errors import Refused
 from registry.golden import read_golden
 from registry.layout import Object, gather, lacks, limit_models, read_layout, refuse_file
 from registry.onnx_file import MESSAGES_IN, read_facts
+from registry.storage import FolderStorage, read
 from registry.warmup import add_warmup
 from tests.support.models import build_identity
 
@@ -280,12 +280,6 @@ def test_file_that_changes_or_becomes_a_link_is_not_read(tmp_path: Path) -> None
     path.symlink_to("/etc/hostname")
     with pytest.raises(StorageError):
         read(storage, item, limit=10)
-
-
-@pytest.mark.parametrize("url", ["gs://bucket/x", "http://host/bucket"])
-def test_strange_url_is_refused(url: str) -> None:
-    with pytest.raises(StorageError, match="expected s3://bucket/prefix or a folder"):
-        open_storage(url)
 
 
 def test_message_keeps_to_its_line() -> None:

@@ -15,11 +15,11 @@ import pytest
 from numpy.typing import NDArray
 
 from predictor.sync.staging import Request, stage
-from predictor.sync.storage import FolderStorage
 from registry import config as configs
 from registry.errors import Incomplete, Refused
 from registry.golden import read_golden
 from registry.layout import read_layout
+from registry.storage import FolderStorage
 from tests.support.models import build_identity
 
 ONNX = 'backend: "onnxruntime"'

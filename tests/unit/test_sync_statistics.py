@@ -15,9 +15,9 @@ from predictor.settings import Settings
 from predictor.sync.mirror import Mirror
 from predictor.sync.model import Shared
 from predictor.sync.status import Status
-from predictor.sync.storage import open_storage
 from predictor.sync.synchroniser import Synchroniser
 from predictor.sync.triton import Triton
+from registry.storage import open_storage
 
 PATIENCE_S = 30.0
 

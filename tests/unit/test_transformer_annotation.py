@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import features
 
-from transformer.annotation import PictureType, check_size, draw_detections, draw_label, encode
+from transformer import lettering
+from transformer.annotation import PictureType, check_size, draw_class, draw_detections, encode
 from transformer.errors import PayloadTooLarge
 from transformer.letterbox import Image
 from transformer.tasks.detect import Detections
@@ -36,11 +38,83 @@ def detections_in(shape_hw: tuple[int, int]) -> Detections:
 @example((1, 23_000_000))  # a 700th of it is more than OpenCV draws
 def test_any_shape_is_drawn_on(shape_hw: tuple[int, int]) -> None:
     image = blank(shape_hw)
-    drawn = draw_detections(image, detections_in(shape_hw), labels=["a 0.50", "b 0.50", "ü"])
+    drawn = draw_detections(image, detections_in(shape_hw), names=["a", "安全帽", "ü" * 1000])
     assert drawn.shape == image.shape
     assert drawn.any()
     assert not image.any()
-    assert draw_label(image, "a 0.50").any()
+    assert draw_class(image, "a", class_id=0, score=0.5).any()
+
+
+# With the system's libfribidi or without it: Latin, Cyrillic, Greek, Georgian, and the Far East.
+PLAIN = [
+    "person",
+    "Straße ½ €",
+    "Tiếng Việt",
+    "Шлем Київ",
+    "Κράνος ώ",
+    "ქართული",
+    "安全帽 頭盔",
+    "ヘルメット",
+    "안전모",
+    "cafe\u0301",
+]
+SHAPED = ["خوذة", "قبعة 12", "हेलमेट क्षत्रिय", "หมวกกันน็อค", "קסדה"]
+MISSING = ["🚗", "안전모🚗", "तமி", "বাংলা", "安全帽 خوذة", "\ue000", "", " ", "\n"]
+
+
+def tab(name: str, *, class_id: int = 7) -> Image:
+    return draw_class(np.zeros((200, 400, 3), np.uint8), name, class_id=class_id, score=0.5)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_names_of_many_scripts_are_drawn(name: str) -> None:
+    assert lettering.is_drawable(lettering.tidy(name))
+    drawn = tab(name)
+    assert not np.array_equal(drawn, tab("?" * len(name)))
+    assert not np.array_equal(drawn, tab(""))
+    assert len({tab(letter).tobytes() for letter in set(name) - {" ", "e", "\u0301"}}) == len(
+        set(name) - {" ", "e", "\u0301"}
+    )
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_names_that_need_shaping_are_shaped_or_their_index_is_drawn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = tab("class 7")
+    if features.check("raqm"):
+        assert not np.array_equal(tab(name), index)
+    monkeypatch.setattr(lettering, "_shapes", lambda: False)
+    np.testing.assert_array_equal(tab(name), index)
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_index_is_drawn_where_no_font_has_the_name(name: str) -> None:
+    np.testing.assert_array_equal(tab(name), tab("class 7"))
+    assert not np.array_equal(tab(name), tab(name, class_id=8))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("hard\nhat", "hard hat"),
+        ("\ta\x00b ", "a b"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("x" * 41, "x" * 39 + "…"),
+        ("é" * 40, "é" * 40),
+    ],
+)
+def test_a_name_becomes_one_short_line(name: str, line: str) -> None:
+    assert lettering.tidy(name) == line
+
+
+def test_the_weakest_lies_below_and_every_name_is_its_own() -> None:
+    boxes = np.array([[100, 100, 180, 180], [100, 100, 180, 180]], np.float32)
+    found = Detections(boxes, np.array([0.9, 0.3], np.float32), np.array([0, 1]))
+    image = np.zeros((300, 300, 3), np.uint8)
+    both = draw_detections(image, found, names=["strong name", "x"])
+    first = Detections(boxes[:1], found.scores[:1], found.class_ids[:1])
+    alone = draw_detections(image, first, names=["strong name"])
+    above = slice(70, 98)
+    np.testing.assert_array_equal(both[above, 100:160], alone[above, 100:160])
 
 
 @settings(max_examples=30, deadline=None)

@@ -8,6 +8,7 @@ from transformer.boxes import cxcywh_to_xyxy, suppress
 
 BOX = [0.0, 0.0, 10.0, 10.0]
 SHIFTED = [1.0, 0.0, 11.0, 10.0]  # IoU with BOX: 90 / 110
+POINT = [5.0, 5.0, 5.0, 5.0]
 APART = [50.0, 50.0, 60.0, 60.0]
 
 
@@ -22,6 +23,8 @@ APART = [50.0, 50.0, 60.0, 60.0]
         ([BOX, SHIFTED, APART], [0.5, 0.9, 0.7], [0, 0, 0], 0.7, 300, [1, 2]),
         ([BOX, APART], [0.5, 0.9], [0, 0], 0.7, 1, [1]),
         ([BOX, BOX], [0.5, 0.5], [3, 3], 1.0, 300, [0, 1]),
+        ([BOX, APART, BOX], [0.5, 0.5, 0.5], [0, 0, 0], 0.7, 300, [0, 1]),  # of equals the first
+        ([POINT, POINT], [0.5, 0.9], [0, 0], 0.7, 300, [1, 0]),  # no area, no overlap
     ],
 )
 def test_suppress_keeps_the_best_of_each_class(

@@ -41,6 +41,22 @@ def test_describe_takes_names_as_a_list_and_one_number_as_size() -> None:
     assert (model.names, model.input_wh, model.channels) == ({0: "a", 1: "b"}, (16, 16), 1)
 
 
+@pytest.mark.parametrize(
+    ("names", "read", "classes"),
+    [
+        ("{2: 'b', 0: 'a'}", {0: "a", 2: "b"}, 3),  # a gap, and in the order of the indices
+        ("{'0': 'a', '10': 'b'}", {0: "a", 10: "b"}, 11),  # keys as JSON has them
+        ("{0: 'a', 1: 'a'}", {0: "a", 1: "a"}, 2),
+        ("{0: '', 1: 'a, b', 2: ' c'}", {0: "", 1: "a, b", 2: " c"}, 3),
+        ("{}", {}, 0),
+    ],
+)
+def test_describe_keeps_names_as_they_are(names: str, read: dict[int, str], classes: int) -> None:
+    model = describe(config(f"{{'task': 'detect', 'imgsz': 640, 'names': {names}}}"), version="1")
+    assert list(model.names.items()) == list(read.items())
+    assert model.classes == classes
+
+
 def test_describe_without_batching_takes_the_first_dimension_as_the_batch() -> None:
     text = DETECTOR.replace("max_batch_size: 8", "max_batch_size: 0").replace("[ -1, -1, 3 ]", "[ 1, 320, 320, 3 ]")
     model = describe(config(text=text), version="1")
@@ -68,6 +84,12 @@ def test_describe_without_batching_takes_the_first_dimension_as_the_batch() -> N
         ("{'task': 'detect', 'imgsz': 640, 'stride': 'x'}", "stride in parameters.metadata: got 'x', expected"),
         ("{'task': 'detect', 'imgsz': 640, 'channels': 65}", "channels in parameters.metadata: got 65, expected"),
         ("{'task': 'detect', 'imgsz': 640, 'names': 7}", "names in parameters.metadata: got 7, expected 100000"),
+        ("{'task': 'detect', 'imgsz': 640, 'names': {-1: 'a'}}", "got -1: 'a', expected a text by number, each number"),
+        ("{'task': 'detect', 'imgsz': 640, 'names': {True: 'a'}}", "got True: 'a', expected a text by number"),
+        ("{'task': 'detect', 'imgsz': 640, 'names': {'x': 'a'}}", "got 'x': 'a', expected a text by number"),
+        ("{'task': 'detect', 'imgsz': 640, 'names': {0: 'a', '0': 'b'}}", "got '0': 'b', expected a text by number"),
+        ("{'task': 'detect', 'imgsz': 640, 'names': {0: 7}}", "got 0: 7, expected a text by number"),
+        (r"{'task': 'detect', 'imgsz': 640, 'names': {0: '\\ud800'}}", r"got 0: '\\ud800', expected a text by number"),
     ],
 )
 def test_describe_refuses_a_config_that_does_not_describe(metadata: str, says: str) -> None:

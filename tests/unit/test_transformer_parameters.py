@@ -1,5 +1,6 @@
 """Parameters of a request."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,11 +32,66 @@ TABLE = Model(
         ({"classes": "cat, dog"}, Selection(class_ids=frozenset({0, 1}))),
         ({"classes": [1, "cat"]}, Selection(class_ids=frozenset({0, 1}))),
         ({"classes": 1}, Selection(class_ids=frozenset({1}))),
-        ({"classes": "7"}, Selection(class_ids=frozenset({2}))),  # a name that looks like an index is a name
+        ({"classes": "7"}, Selection(class_ids=frozenset({2}))),  # in text a name that looks like an index is a name
+        ({"classes": []}, Selection(class_ids=frozenset())),
     ],
 )
 def test_read_selection_accepts(parameters: dict[str, Any], selection: Selection) -> None:
     assert read_selection(parameters, DETECTOR) == selection
+
+
+def ids(names: dict[int, str], classes: Any) -> list[int]:
+    model = replace(DETECTOR, names=names)
+    selection = read_selection({"classes": classes}, model)
+    assert selection.class_ids is not None
+    return sorted(selection.class_ids)
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "chosen"),
+    [
+        # Two classes of one name are both of that name.
+        ({0: "helmet", 1: "helmet", 2: "vest"}, "helmet", [0, 1]),
+        ({0: "helmet", 1: "helmet", 2: "vest"}, 1, [1]),
+        # Names that are numbers: text is a name first, a number of JSON is an index.
+        ({0: "1", 1: "0"}, "0", [1]),
+        ({0: "1", 1: "0"}, 0, [0]),
+        ({0: "1", 1: "0"}, ["1", 1], [0, 1]),
+        ({0: "1", 1: "x"}, "0", [0]),  # no name: an index
+        ({0: "01", 1: "x"}, "1", [1]),
+        # Gaps: a class that has no name is one too.
+        ({1: "a", 5: "b"}, "5", [5]),
+        ({1: "a", 5: "b"}, "b", [5]),
+        ({1: "a", 5: "b"}, "3", [3]),
+        ({}, "3", [3]),
+        # Commas, white space, nothing.
+        ({0: "car, red", 1: "car", 2: "red"}, "car, red", [0]),
+        ({0: "car, red", 1: "car", 2: "red"}, "red, car", [1, 2]),
+        ({0: "car, red", 1: "car", 2: "red"}, ["car, red", "car"], [0, 1]),
+        ({0: "hard hat", 1: "hard\nhat"}, "hard hat", [0]),
+        ({0: "hard hat", 1: "hard\nhat"}, "hard\nhat", [1]),
+        ({0: " vest ", 1: "hat"}, "vest,hat", [0, 1]),
+        ({0: "", 1: "hat"}, "", [0]),
+        ({0: "", 1: "hat"}, "hat,", [0, 1]),
+        # One text, two encodings.
+        ({0: COMPOSED, 1: "tea"}, DECOMPOSED, [0]),
+        ({0: DECOMPOSED, 1: "tea"}, COMPOSED, [0]),
+        ({0: DECOMPOSED, 1: COMPOSED}, COMPOSED, [0, 1]),
+        ({0: "安全帽", 1: "Шлем"}, "Шлем,安全帽", [0, 1]),
+        ({0: "٣", 1: "x"}, "٣", [0]),
+    ],
+)
+def test_classes_are_found_by_any_name_and_index(names: dict[int, str], classes: Any, chosen: list[int]) -> None:
+    assert ids(names, classes) == chosen
+
+
+@pytest.mark.parametrize("classes", ["٣", "2", "-1", 2, -1, 10**30, True, 1.0, None, "hat,", ["hat", None]])
+def test_what_is_neither_name_nor_index_is_refused(classes: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"has no class .*; expected names or indices of {0: 'hat', 1: 'vest'}"):
+        ids({0: "hat", 1: "vest"}, classes)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +109,7 @@ def test_read_selection_accepts(parameters: dict[str, Any], selection: Selection
         ({"max_detections": "1001"}, "whole number from 1 to 1000"),
         ({"max_detections": "2.5"}, "got '2.5'"),
         ({"max_detections": 10**30}, "whole number"),
-        ({"classes": "bird"}, r"has no class 'bird'; expected names or indices of \['cat', 'dog', '7'\]"),
+        ({"classes": "bird"}, r"has no class 'bird'; expected names or indices of {0: 'cat', 1: 'dog', 2: '7'}"),
         ({"classes": "3"}, "has no class '3'"),
         ({"classes": "-1"}, "has no class '-1'"),
         ({"classes": ""}, "has no class ''"),
@@ -72,5 +128,8 @@ def test_read_selection_of_a_table_takes_none() -> None:
 
 
 def test_read_selection_refuses_endless_classes() -> None:
-    with pytest.raises(InvalidRequest, match="got 10001, expected at most 10000"):
-        read_selection({"classes": [0] * 10_001}, DETECTOR)
+    for classes in ([0] * 10_001, "0," * 10_000, ["0,0"] * 5001):
+        with pytest.raises(InvalidRequest, match=r"got 100\d\d, expected at most 10000"):
+            read_selection({"classes": classes}, DETECTOR)
+    with pytest.raises(InvalidRequest, match="got 300000 characters, expected at most 262144"):
+        read_selection({"classes": ["x" * 1000] * 300}, DETECTOR)

@@ -92,6 +92,97 @@ def test_detect_postprocess_without_nms_keeps_what_the_head_chose() -> None:
     assert detections.boxes_xyxy[0].tolist() == [11, 10, 31, 30]
 
 
+CAPPED = FUSED  # nothing in its config says that its graph leaves out none
+WHOLE = replace(FUSED, all_candidates=True)
+FINISHED = replace(BARE, end2end=True)
+
+
+def crowd(objects: int, around: int) -> dict[str, NDArray[Any]]:
+    """Objects on a grid, each with some candidates that are nearly alike; all of class 0, but the weakest."""
+    columns = int(np.ceil(np.sqrt(objects)))
+    centres = np.stack(np.divmod(np.arange(objects), columns), axis=1) * 20.0 + 10
+    boxes = np.concatenate([centres, np.full((objects, 2), 16.0)], axis=1)[:, None] + np.zeros((1, around, 1))
+    boxes[..., 0] += np.linspace(-0.5, 0.5, around)
+    classes = np.zeros(objects * around, np.int32)
+    classes[-around:] = 1
+    return {
+        "boxes": boxes.reshape(-1, 4).astype(np.float32),
+        "scores": np.linspace(0.9, 0.3, objects * around, dtype=np.float32),
+        "classes": classes,
+    }
+
+
+def choose(outputs: dict[str, NDArray[Any]], model: Model, **selection: Any) -> detect.Detections:
+    plan = fit((400, 400), (400, 400), stride=None)
+    return detect.postprocess(outputs, model, plan=plan, selection=Selection(**selection))
+
+
+def test_a_crowd_loses_no_object_however_many_candidates_each_has() -> None:
+    found = choose(crowd(300, around=12), WHOLE)
+    assert (len(found.scores), dict(found.limits_reached)) == (300, {})
+
+
+def test_a_rare_class_is_found_in_a_crowd_whatever_the_limits() -> None:
+    found = choose(crowd(300, around=12), WHOLE, class_ids=frozenset({1}), max_detections=1)
+    assert (found.class_ids.tolist(), dict(found.limits_reached)) == ([1], {})
+
+
+@pytest.mark.parametrize(("most", "reached"), [(299, {"max_detections": 299}), (300, {}), (301, {})])
+def test_detections_beyond_the_limit_are_told(most: int, reached: dict[str, int]) -> None:
+    found = choose(crowd(300, around=12), WHOLE, max_detections=most)
+    assert (len(found.scores), dict(found.limits_reached)) == (min(most, 300), reached)
+
+
+def bare(outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    head = np.zeros((6, len(outputs["scores"])), np.float32)
+    head[:4] = outputs["boxes"].T
+    head[4 + outputs["classes"], np.arange(len(outputs["scores"]))] = outputs["scores"]
+    return {"output0": head}
+
+
+def finished(outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    centres, half = outputs["boxes"][:, :2], outputs["boxes"][:, 2:] / 2
+    parts = [centres - half, centres + half, outputs["scores"][:, None], outputs["classes"][:, None]]
+    return {"output0": np.concatenate(parts, axis=1).astype(np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("model", "write", "reached"),
+    [
+        (CAPPED, dict, {"model_candidates": 30}),
+        (WHOLE, dict, {}),
+        (BARE, bare, {}),
+        (FINISHED, finished, {"model_candidates": 30}),
+    ],
+)
+def test_rows_that_are_all_wanted_are_told_of_where_the_graph_may_have_left_out_more(
+    model: Model, write: Any, reached: dict[str, int]
+) -> None:
+    outputs = write(crowd(30, around=1))
+    assert dict(choose(outputs, model).limits_reached) == reached
+    assert dict(choose(outputs, model, class_ids=frozenset({1})).limits_reached) == reached
+    assert dict(choose(outputs, model, confidence=0.3).limits_reached) == {}  # the last is not above it
+
+
+def test_nms_takes_the_best_30000_and_says_so() -> None:
+    count = detect.MAX_NMS_CANDIDATES + 1
+    outputs = {
+        "boxes": np.tile(np.array([[50, 50, 10, 10]], np.float32), (count, 1)),
+        "scores": np.linspace(0.3, 0.9, count, dtype=np.float32),
+        "classes": np.zeros(count, np.int32),
+    }
+    outputs["boxes"][0] = 80, 80, 10, 10  # the weakest, apart from the others
+    found = choose(outputs, WHOLE)
+    assert (len(found.scores), dict(found.limits_reached)) == (1, {"nms_candidates": 30_000})
+    outputs = {name: array[1:] for name, array in outputs.items()}
+    assert dict(choose(outputs, WHOLE).limits_reached) == {}
+
+
+def test_nothing_found_reaches_no_limit() -> None:
+    empty = {name: array[:0] for name, array in crowd(1, around=1).items()}
+    assert dict(choose(empty, CAPPED).limits_reached) == {}
+
+
 def test_detect_postprocess_names_outputs_it_does_not_know() -> None:
     with pytest.raises(PredictorError, match=r"got outputs \{'logits': \(3,\)\}, expected boxes"):
         detect.postprocess({"logits": np.zeros(3)}, FUSED, plan=PLAN, selection=Selection())

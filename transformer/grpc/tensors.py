@@ -62,6 +62,8 @@ def write_response(response: InferResponse, message: Any) -> Any:
     """A `ModelInferResponse`: raw, or typed where the request was and every output has such a form."""
     typed = not message.raw_input_contents and all(tensor.datatype in _FIELDS for tensor in response.outputs)
     reply = service_pb2.ModelInferResponse(model_name=response.model, model_version=response.version, id=message.id)
+    for name, value in response.parameters.items():
+        reply.parameters[name].string_param = value
     for tensor in response.outputs:
         output = reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if not typed:

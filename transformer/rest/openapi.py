@@ -39,6 +39,12 @@ SCHEMAS = {
         _COMMON
         | _IMAGE
         | {
+            "limits_reached": {
+                "type": "object",
+                "description": "where something may be missing: which limit left it out, and how many it lets pass",
+                "properties": dict.fromkeys(("max_detections", "nms_candidates", "model_candidates"), _INTEGER),
+                "additionalProperties": False,
+            },
             "predictions": _array(
                 _object(
                     {"x": _NUMBER, "y": _NUMBER, "width": _NUMBER, "height": _NUMBER}
@@ -46,7 +52,7 @@ SCHEMAS = {
                     | {"detection_id": {"type": "string", "format": "uuid"}}
                     | {"box": _object({"x1": _NUMBER, "y1": _NUMBER, "x2": _NUMBER, "y2": _NUMBER})}
                 )
-            )
+            ),
         }
     ),
     "Classification": _object(
@@ -86,7 +92,7 @@ _SELECTION = [
     _query("confidence", _FRACTION | {"default": 0.25}, "scores must be above this"),
     _query("iou", _FRACTION | {"default": 0.7}, "overlap above which the weaker box of a class goes"),
     _query("max_detections", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 300}, "at most so many"),
-    _query("classes", _STRING, "names or indices, separated by commas"),
+    _query("classes", _STRING, "a name, or names and indices separated by commas; what is a name is no index"),
 ]
 
 PREDICT: dict[str, Any] = {
@@ -188,6 +194,7 @@ MODEL = _json_reply(
                 {
                     "task": {"enum": ["detect", "classify", "tabular", None]},
                     "names": _array(_STRING),
+                    "class_ids": _array(_INTEGER),
                     "model_inputs": _METADATA,
                     "model_outputs": _METADATA,
                 }
@@ -249,6 +256,7 @@ SCHEMAS["InferResponse"] = _object(
         "model_version": _STRING,
         "outputs": _array(_object(_TENSOR, optional=("data", "parameters"))),
         "id": _STRING,
+        "parameters": _object({"limits_reached": _STRING}),
     },
-    optional=("id",),
+    optional=("id", "parameters"),
 )

@@ -26,6 +26,7 @@ _ANSWERS: Mapping[str, PictureType | None] = {
     "image/png": "image/png",
     "image/*": "image/jpeg",
 }
+LIMITS_REACHED = "X-Limits-Reached"  # of an annotated picture, which has no other place for it
 _MOST_ACCEPTED = 512  # characters; a browser's are some 150
 _NEVER = ("0", "0.0", "0.00", "0.000")
 
@@ -57,7 +58,8 @@ async def _answer(request: Request, asked: Asked, body: bytes) -> Response:
     results = await dataplane.infer_images(asked, items.images, keep_images=keep)
     if picture_type:
         picture = await run(lambda: _annotate(results[0], picture_type), little=False)
-        return Response(picture, media_type=picture_type)
+        reached = replies.limits_reached(results)
+        return Response(picture, headers={LIMITS_REACHED: reached} if reached else None, media_type=picture_type)
     little = sum(result.count for result in results) <= FEW_PREDICTIONS
     texts = partial(replies.image_texts, results, asked.deadline)
     if items.many:
@@ -65,8 +67,8 @@ async def _answer(request: Request, asked: Asked, body: bytes) -> Response:
     return await write_json(lambda: orjson.Fragment(texts()[0]), little=little)
 
 
-def query_parameters(request: Request) -> dict[str, str]:
-    """Parameters of a detector in the query.
+def query_parameters(request: Request) -> dict[str, Any]:
+    """Parameters of a detector in the query, as texts; of `classes` the list of all.
 
     Raises:
         InvalidRequest: one is there twice; `classes` may be.
@@ -76,7 +78,7 @@ def query_parameters(request: Request) -> dict[str, str]:
         if name in parameters and name != "classes":
             raise InvalidRequest(f"parameter {name!r}: got it twice, expected once; known are {', '.join(NAMES)}")
         parameters.setdefault(name, []).append(value)
-    return {name: ",".join(values) for name, values in parameters.items()}
+    return {name: values if name == "classes" else values[0] for name, values in parameters.items()}
 
 
 def _accepted_picture(accept: str) -> PictureType | None:
@@ -108,11 +110,12 @@ def _annotate(result: ImageResult, media_type: PictureType) -> bytes:
     assert result.image_hwc is not None, "kept, for it was asked for"  # noqa: S101
     annotation.check_size(result.image_hwc, media_type)
     if result.detections is not None:
-        names = replies.labels(result.detections, result.model)
-        drawn = annotation.draw_detections(result.image_hwc, result.detections, labels=names)
+        names = replies.names(result.detections, result.model)
+        drawn = annotation.draw_detections(result.image_hwc, result.detections, names=names)
     else:
-        reply = replies.image_reply(result)
-        drawn = annotation.draw_label(result.image_hwc, f"{reply['top']} {reply['confidence']:.2f}")
+        top = replies.image_reply(result)["predictions"][0]
+        class_id, score = top["class_id"], top["confidence"]
+        drawn = annotation.draw_class(result.image_hwc, top["class"], class_id=class_id, score=score)
     return annotation.encode(drawn, media_type)
 
 

@@ -98,7 +98,9 @@ def write_response(response: InferResponse, document: Document) -> tuple[bytes, 
         else:
             entry["data"] = _to_json(tensor)
         outputs.append(entry)
-    head = {"model_name": response.model, "model_version": response.version, "outputs": outputs}
+    head: dict[str, Any] = {"model_name": response.model, "model_version": response.version, "outputs": outputs}
+    if response.parameters:
+        head["parameters"] = response.parameters
     if document.id:
         head["id"] = document.id
     text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -80,6 +80,7 @@ async def model_metadata(model: str, request: Request) -> dict[str, Any]:
         "parameters": {
             "task": described.task,
             "names": list(described.names.values()),
+            "class_ids": list(described.names),
             "model_inputs": _tensors(described.inputs),
             "model_outputs": _tensors(described.outputs),
         },

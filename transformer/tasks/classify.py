@@ -48,9 +48,9 @@ def postprocess(outputs: Mapping[str, NDArray[Any]], model: Model) -> NDArray[np
     """Probabilities `(classes,)` from the model's only output.
 
     Raises:
-        PredictorError: the output has another shape than the model has names.
+        PredictorError: the output has another shape than the model has classes.
     """
     (probabilities,) = (outputs[output.name] for output in model.outputs[:1])
-    if probabilities.shape != (len(model.names),):
-        raise PredictorError(f"{model.name}: got probabilities {probabilities.shape}, expected ({len(model.names)},)")
+    if probabilities.shape != (model.classes,):
+        raise PredictorError(f"{model.name}: got probabilities {probabilities.shape}, expected ({model.classes},)")
     return probabilities.astype(np.float32, copy=False)

@@ -1,11 +1,12 @@
 """Detection: a picture in, boxes out.
 
-Two interfaces, told apart by the model's input: `fused` takes `image` UINT8 height x width x channel and returns the
-best candidates; `ultralytics` takes `images` FP32 channel x height x width in 0 to 1 and returns the bare head.
+Two interfaces, told apart by the model's input: `fused` takes `image` UINT8 height x width x channel and returns
+candidates with their best class; `ultralytics` takes `images` FP32 channel x height x width in 0 to 1 and returns the
+bare head.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from transformer.letterbox import Image, Letterbox, fit, letterbox, unletterbox
 from transformer.model import Model
 
 Ids = NDArray[np.int64]
+
+MAX_NMS_CANDIDATES = 30_000  # Ultralytics' `max_nms`: what NMS takes stays bounded
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,14 @@ class Detections:
         boxes_xyxy: `(N, 4)`, pixels of the original picture, clipped to it.
         scores: `(N,)`, in 0 to 1.
         class_ids: `(N,)`.
+        limits_reached: where something may be missing, which limit cut it off and how many that lets pass:
+            `max_detections` of the request, `nms_candidates` of this server, `model_candidates` of the model's graph.
     """
 
     boxes_xyxy: Floats
     scores: Floats
     class_ids: Ids
+    limits_reached: Mapping[str, int] = field(default_factory=dict)
 
 
 def place(image_wh: tuple[int, int], model: Model) -> Letterbox:
@@ -108,33 +114,51 @@ def postprocess(
     Raises:
         PredictorError: the outputs are not those of a detector.
     """
-    boxes_xyxy, scores, class_ids = _candidates(outputs, model)
-    wanted = scores > selection.confidence
+    boxes_xyxy, scores, class_ids, count = _candidates(outputs, model, above=selection.confidence)
+    reached: dict[str, int] = {}
+    # What a graph leaves out has lower scores than all that it gives.
+    if 0 < len(scores) == count and not _gives_all(model):
+        reached["model_candidates"] = count
     if selection.class_ids is not None:
-        wanted &= np.isin(class_ids, list(selection.class_ids))
-    boxes_xyxy, scores, class_ids = boxes_xyxy[wanted], scores[wanted], class_ids[wanted]
+        wanted = np.isin(class_ids, list(selection.class_ids))
+        boxes_xyxy, scores, class_ids = boxes_xyxy[wanted], scores[wanted], class_ids[wanted]
+    # One more than is wanted tells whether there are more.
+    most = selection.max_detections + 1
     if model.end2end:
-        kept = np.argsort(-scores, kind="stable")[: selection.max_detections]
+        kept = np.argsort(-scores, kind="stable")[:most]
     else:
-        kept = suppress(
-            boxes_xyxy, scores, class_ids=class_ids, iou=selection.iou, max_detections=selection.max_detections
-        )
-    return Detections(unletterbox(boxes_xyxy[kept], plan), scores[kept], class_ids[kept])
+        if len(scores) > MAX_NMS_CANDIDATES:
+            reached["nms_candidates"] = MAX_NMS_CANDIDATES
+            best = np.argsort(-scores, kind="stable")[:MAX_NMS_CANDIDATES]
+            boxes_xyxy, scores, class_ids = boxes_xyxy[best], scores[best], class_ids[best]
+        kept = suppress(boxes_xyxy, scores, class_ids=class_ids, iou=selection.iou, max_detections=most)
+    if len(kept) == most:
+        reached["max_detections"] = selection.max_detections
+        kept = kept[:-1]
+    return Detections(unletterbox(boxes_xyxy[kept], plan), scores[kept], class_ids[kept], reached)
 
 
-def _candidates(outputs: Mapping[str, NDArray[Any]], model: Model) -> tuple[Floats, Floats, Ids]:
-    """Boxes `(K, 4)` xyxy in model pixels, scores `(K,)`, class ids `(K,)`."""
+def _gives_all(model: Model) -> bool:
+    """Whether a model's outputs hold all candidates of its head: a bare head does, one without NMS never."""
+    return not model.end2end and (model.all_candidates or not _is_fused(model))
+
+
+def _candidates(outputs: Mapping[str, NDArray[Any]], model: Model, *, above: float) -> tuple[Floats, Floats, Ids, int]:
+    """Boxes `(K, 4)` xyxy in model pixels, scores `(K,)`, class ids `(K,)` of what has a higher score; of how many."""
     if {"boxes", "scores", "classes"} <= outputs.keys():
-        boxes_xyxy = cxcywh_to_xyxy(outputs["boxes"].astype(np.float32, copy=False))
-        return boxes_xyxy, outputs["scores"].astype(np.float32, copy=False), outputs["classes"].astype(np.int64)
+        scores = outputs["scores"].astype(np.float32, copy=False)
+        (high,) = np.nonzero(scores > above)
+        boxes_xyxy = cxcywh_to_xyxy(outputs["boxes"][high].astype(np.float32, copy=False))
+        return boxes_xyxy, scores[high], outputs["classes"][high].astype(np.int64), len(scores)
     head = outputs.get("output0")
     if head is None or head.ndim != 2:
         shapes = {name: output.shape for name, output in outputs.items()}
         raise PredictorError(f"{model.name}: got outputs {shapes}, expected boxes, scores and classes, or output0")
     head = head.astype(np.float32, copy=False)
     if model.end2end:  # (300, 6): xyxy, score, class
-        return head[:, :4], head[:, 4], head[:, 5].astype(np.int64)
-    class_scores = head[4:]  # (classes, N)
-    class_ids = class_scores.argmax(axis=0)
-    scores = np.take_along_axis(class_scores, class_ids[None], axis=0)[0]
-    return cxcywh_to_xyxy(head[:4].T), scores, class_ids.astype(np.int64, copy=False)
+        rows = head[head[:, 4] > above]
+        return rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int64), len(head)
+    scores = head[4:].max(axis=0)  # of (classes, N)
+    (high,) = np.nonzero(scores > above)
+    columns = head[:, high]
+    return cxcywh_to_xyxy(columns[:4].T), scores[high], columns[4:].argmax(axis=0), head.shape[1]

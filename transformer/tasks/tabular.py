@@ -51,7 +51,7 @@ def postprocess(outputs: Mapping[str, NDArray[Any]], model: Model) -> NDArray[np
         PredictorError: the output has another shape.
     """
     output = outputs[model.outputs[0].name].astype(np.float32, copy=False)
-    columns = len(model.names) or 1
+    columns = model.classes or 1
     if output.ndim != 2 or output.shape[1] != columns:
         raise PredictorError(f"{model.name}: got output {output.shape}, expected (rows, {columns})")
     return output

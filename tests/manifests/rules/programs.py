@@ -186,7 +186,7 @@ def _ask_faults(triton: Any, transformer: Any, synchroniser: Any) -> Iterator[st
 
 
 def _services_of(program: str, render: Render) -> list[str]:
-    """`host:port` of each Service in front of a program's ports, where these are open to other pods."""
+    """`host:port` of each Service in front of a program's ports, open to other pods; its short name too."""
     open_ports = {
         each.port
         for _, container, variables in _containers(render)
@@ -195,10 +195,11 @@ def _services_of(program: str, render: Render) -> list[str]:
         if each.outside
     }
     return [
-        f"{each['metadata']['name']}.{each['metadata']['namespace']}.svc:{port['port']}"
+        f"{host}:{port['port']}"
         for each in render.of_kind("Service")
         for port in each["spec"]["ports"]
         if port.get("targetPort", port["port"]) in open_ports
+        for host in (f"{each['metadata']['name']}.{each['metadata']['namespace']}.svc", each["metadata"]["name"])
     ]
 
 

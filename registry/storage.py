@@ -1,51 +1,36 @@
-"""Where a model repository comes from: S3, or a folder.
-
-boto3 is AWS's own client: it knows every source of credentials (variables, profiles, IRSA, instance roles) and lists
-whatever keys there are. obstore was tried: one key such as `a//b` fails its whole listing, and in a folder it follows
-links out of it.
-"""
+"""The objects of a model repository, on S3 or in a folder alike: one reader for what serves and for what publishes."""
 
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-import boto3
-import botocore.config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, NoCredentialsError
-from botocore.parsers import ResponseParserError
-from urllib3.exceptions import HTTPError
-
-from predictor.sync.errors import StorageError
-from registry.errors import Refused
+from registry.address import read_address
+from registry.bucket import Bucket
+from registry.bucket_errors import FAULTS
+from registry.errors import Refused, StorageError
 from registry.layout import Object
 
 _CHUNK_BYTES = 1 << 20
 _DEEPEST = 4  # folders in one another that are looked into
-_CLIENT = botocore.config.Config(
-    connect_timeout=5,
-    # Of each read, not of the whole: a large model may take long.
-    read_timeout=15,
-    # The synchroniser has pauses of its own.
-    retries={"mode": "standard", "total_max_attempts": 2},
-    max_pool_connections=16,
-)
-# All that boto3 raises where a network, a server or credentials are at fault: urllib3's own where TLS breaks in the
-# middle of a body, RuntimeError where refreshed credentials have expired already.
-_CLIENT_FAULTS = (BotoCoreError, HTTPClientError, IncompleteReadError, HTTPError, ResponseParserError, RuntimeError)
 
 
 class Storage(Protocol):
-    """What the synchroniser needs of a repository."""
+    """What a reader needs of a repository.
+
+    Attributes:
+        url: its address.
+    """
 
     url: str
 
-    def walk(self) -> Iterator[Object]:
-        """Every file; all of them or an error.
+    def walk(self, under: str = "") -> Iterator[Object]:
+        """Every file whose key begins with `under`, a folder with its slash; all of them or an error.
 
         Raises:
             StorageError: the storage does not answer, or refuses.
@@ -60,16 +45,18 @@ class Storage(Protocol):
 
 
 def open_storage(url: str) -> Storage:
-    """The storage that a URL means: `s3://bucket/prefix`, or a folder.
+    """The storage that an address means.
 
     Raises:
-        StorageError: no such kind of URL.
+        Misconfigured: it means none, or says with what else is set how a server cannot be asked.
     """
-    if url.startswith("s3://"):
-        return S3Storage(url)
-    if "://" in url and not url.startswith("file://"):
-        raise StorageError(f"repository: got {url}, expected s3://bucket/prefix or a folder")
-    return FolderStorage(Path(url.removeprefix("file://")))
+    address = read_address(url)
+    if isinstance(address, Path):
+        return FolderStorage(address)
+    # The synchroniser has pauses of its own, so few attempts.
+    bucket = Bucket(address, connect_s=5, read_s=15, attempts=2, together=16)
+    bucket.check()
+    return S3Storage(bucket)
 
 
 def download(storage: Storage, source: Object, target: Path, *, count: Callable[[int], None]) -> str:
@@ -120,42 +107,53 @@ def read(storage: Storage, source: Object, *, limit: int) -> bytes:
 def _read(stream: Any, source: Object) -> bytes:
     try:
         block: bytes = stream.read(_CHUNK_BYTES)
-    except _CLIENT_FAULTS as exc:
+    except FAULTS as exc:
         raise StorageError(f"{source.key}: {exc}") from exc
     return block
 
 
 class S3Storage:
-    """A bucket, or a part of one; endpoint, region and credentials come from boto3's own chain."""
+    """A bucket, or a part of one."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self._bucket, _, prefix = url.removeprefix("s3://").partition("/")
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._made: Any = None
+    def __init__(self, bucket: Bucket) -> None:
+        self.url = str(bucket.address)
+        self._bucket = bucket
+        self._prefix = f"{bucket.address.prefix}/" if bucket.address.prefix else ""
 
-    @property
-    def _client(self) -> Any:
-        # Made when it is needed: looking for credentials may ask the network, and fail.
-        if self._made is None:
-            self._made = boto3.session.Session().client("s3", config=_CLIENT)
-        return self._made
-
-    def walk(self) -> Iterator[Object]:
+    def walk(self, under: str = "") -> Iterator[Object]:
         """Every object below the prefix, in pages of a thousand."""
-        with _translated(self.url):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
-            for page in pages:
-                for entry in page.get("Contents", ()):
-                    key = entry["Key"][len(self._prefix) :]
-                    yield Object(key, entry["Size"], entry["ETag"], entry["LastModified"])
+        prefix, last = self._prefix + under, ""
+        start: dict[str, str] = {}
+        while True:
+            page = self._bucket.ask(self.url, partial(self._list, prefix, start))
+            keys = []
+            for entry in page.get("Contents", ()):
+                keys.append(entry["Key"])
+                if not entry["Key"].startswith(prefix):
+                    raise StorageError(
+                        f"{self.url}: asked for keys below {prefix!r}, the server lists {entry['Key']!r}"
+                    )
+                yield _describe_object(entry, entry["Key"][len(self._prefix) :])
+            if not page.get("IsTruncated"):
+                return
+            # Some servers name no token; some know the older listing alone, which ignores both.
+            if not keys or max(keys) <= last:
+                raise StorageError(f"{self.url}: the server lists the same keys again, expected ListObjectsV2 in pages")
+            token, last = page.get("NextContinuationToken"), max(keys)
+            start = {"ContinuationToken": token} if token else {"StartAfter": last}
+
+    def _list(self, prefix: str, start: Mapping[str, str], client: Any) -> Any:
+        return client.list_objects_v2(Bucket=self._bucket.address.bucket, Prefix=prefix, **start)
 
     @contextmanager
     def open(self, source: Object) -> Iterator[Any]:
         """The object, if it is still the one that was listed."""
-        with _translated(source.key):
-            reply = self._client.get_object(Bucket=self._bucket, Key=self._prefix + source.key, IfMatch=source.etag)
+        place = {"Bucket": self._bucket.address.bucket, "Key": self._prefix + source.key}
+        reply = self._bucket.ask(source.key, lambda client: client.get_object(**place, IfMatch=source.etag))
         with closing(reply["Body"]) as body:
+            # A server may ignore the condition.
+            if reply["ETag"].strip('"') != source.etag.strip('"'):
+                raise StorageError(f"{source.key} changed while it was read")
             yield body
 
 
@@ -168,15 +166,17 @@ class FolderStorage:
         self._root = root
         self._hidden = hidden
 
-    def walk(self) -> Iterator[Object]:
+    def walk(self, under: str = "") -> Iterator[Object]:
         """Every file, and `<folder>/` for one of a model's that is empty.
 
         Hidden folders, where files are written before they are renamed in, only where asked for.
         """
         if not self._root.is_dir():
             raise StorageError(f"{self._root} is no folder")
+        folder = self._root / under
         try:
-            yield from self._walk(self._root, "")
+            if folder.is_dir() and not folder.is_symlink():
+                yield from self._walk(folder, under, under.count("/"))
         except OSError as exc:
             raise StorageError(f"{exc.filename}: {exc.strerror}") from exc
 
@@ -228,15 +228,5 @@ def _describe(key: str, status: os.stat_result) -> Object:
     )
 
 
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    try:
-        yield
-    except NoCredentialsError as exc:
-        raise StorageError(f"{what}: no credentials; set AWS_ACCESS_KEY_ID and so on, or give the pod a role") from exc
-    except ClientError as exc:
-        error, http = exc.response.get("Error", {}), exc.response.get("ResponseMetadata", {})
-        status = http.get("HTTPStatusCode", "")
-        raise StorageError(f"{what}: S3 answers {status} {error.get('Code', '')}: {error.get('Message', '')}") from exc
-    except _CLIENT_FAULTS as exc:
-        raise StorageError(f"{what}: {exc}") from exc
+def _describe_object(entry: Mapping[str, Any], key: str) -> Object:
+    return Object(key, entry["Size"], entry["ETag"], entry["LastModified"])

@@ -1,0 +1,81 @@
+"""What clients of a model rely on, and what of it a new version would change."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from typing import Any
+
+from tritonclient.grpc.model_config_pb2 import DataType
+
+from export.errors import ExportError
+
+_PICTURES = {"detect", "classify"}
+_SHOWN = 5
+
+
+def check_same(now: Any, new: Any, *, serves: int) -> None:
+    """Hold a version against the one that serves.
+
+    Args:
+        now: `ModelConfig` of the one that serves.
+        new: of the one that is to take its place.
+        serves: number of the first one.
+
+    Raises:
+        ExportError: what it takes or answers is something else.
+    """
+    if changes := list(_differences(now, new)):
+        raise ExportError(
+            f"{now.name}: version {serves} serves, and its clients would meet something else: {'; '.join(changes)}; "
+            "next: another MODEL name, or FORCE=1 where that is meant"
+        )
+
+
+def _differences(now: Any, new: Any) -> Iterator[str]:
+    before, after = _read_metadata(now), _read_metadata(new)
+    task = before.get("task")
+    if task != after.get("task"):
+        yield f"task: got {after.get('task')}, expected {task}"
+        return
+    # The transformer makes a picture fit, and reads what a detector gives.
+    has_pictures = task in _PICTURES
+    pairs = [
+        ("features", _names(before.get("features")), _names(after.get("features"))),
+        ("classes", _names(before.get("names")), _names(after.get("names"))),
+        ("inputs", _tensors(now.input, dims=not has_pictures), _tensors(new.input, dims=not has_pictures)),
+    ]
+    if not has_pictures:
+        pairs.append(("outputs", _tensors(now.output, dims=True), _tensors(new.output, dims=True)))
+    for what, expected, got in pairs:
+        if expected != got:
+            yield f"{what}: got {_words(got, expected)}, expected {_words(expected, got)}"
+
+
+def _read_metadata(config: Any) -> Mapping[str, Any]:
+    """What `parameters.metadata` says; nothing where it is none, which the judgement of a version refuses."""
+    if "metadata" not in config.parameters:
+        return {}
+    try:
+        metadata = ast.literal_eval(config.parameters["metadata"].string_value)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested deeply
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _names(these: Any) -> list[str]:
+    """In the order of their indices."""
+    if isinstance(these, dict):
+        these = [these[index] for index in sorted(these, key=lambda index: (str(type(index)), index))]
+    return [str(name) for name in these] if isinstance(these, list | tuple) else []
+
+
+def _tensors(tensors: Any, *, dims: bool) -> list[str]:
+    kinds = [f"{each.name} {DataType.Name(each.data_type).removeprefix('TYPE_')}" for each in tensors]
+    return [f"{kind} {list(each.dims)}" if dims else kind for kind, each in zip(kinds, tensors, strict=True)]
+
+
+def _words(these: list[str], others: list[str]) -> str:
+    """How many, and some of them from the first one on that differs."""
+    first = next((index for index, pair in enumerate(zip_longest(these, others)) if pair[0] != pair[1]), 0)
+    shown = these[first : first + _SHOWN] or these[:_SHOWN]
+    return f"{len(these)} ({', '.join(shown)}{', ...' if len(shown) < len(these) else ''})"

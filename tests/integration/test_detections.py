@@ -1,0 +1,203 @@
+"""Class names of any kind and limits that were reached, through the real stack and by every protocol."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from PIL import Image
+
+from export.__main__ import main as export
+from tests.support.detectors import CLASSES, build_finder, draw_squares, save
+from tests.support.stack import Stack, start_stack
+from tests.support.versions import seal
+from transformer.annotation import draw_detections
+from transformer.tasks.detect import Detections
+
+NAMES: dict[str, dict[int, str]] = {
+    "twice": {0: "helmet", 1: "helmet", 2: "vest"},
+    "numbers": {0: "2", 1: "0", 2: "1"},
+    "scripts": {0: "Шлем, красный", 1: "安全帽", 2: "cafe\u0301"},
+    "shaped": {0: "خوذة", 1: "हेलमेट", 2: "קסדה"},
+    "odd": {0: "", 1: "hard\nhat", 2: "🚗"},
+}
+GAPS = {0: "red", 2: "blue"}
+ALL_CANDIDATES = ", \\'all_candidates\\': True"
+
+
+def find_picture() -> tuple[Any, list[int]]:
+    """Squares of every class."""
+    for seed in range(100):
+        image, _, class_ids = draw_squares(seed)
+        if set(class_ids) == set(range(CLASSES)):
+            return image, sorted(int(class_id) for class_id in class_ids)
+    raise AssertionError("no such picture")
+
+
+IMAGE, PRESENT = find_picture()
+
+
+def encode() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(IMAGE).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PICTURE = encode()
+
+
+def change(repository: Path, name: str, before: str, after: str) -> None:
+    """Another config.pbtxt for a version, as somebody writes it by hand."""
+    version = repository / name / "1"
+    for path in (version / "config.pbtxt", version.parent / "config.pbtxt"):
+        text = path.read_text(encoding="utf-8")
+        assert before in text
+        path.write_text(text.replace(before, after), encoding="utf-8")
+    seal(version)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("detections")
+    repository = folder / "repository"
+    plain = {0: "red", 1: "green", 2: "blue"}
+    for name, names in {**NAMES, "gaps": plain, "capped": plain}.items():
+        weights = save(folder, build_finder(), names=repr(names), imgsz="64")
+        assert export(["ultralytics", name, str(weights), "--repository", str(repository)]) == 0
+    change(repository, "gaps", "1: \\'green\\', ", "")
+    change(repository, "capped", ALL_CANDIDATES, "")  # as versions are that were exported when graphs had a cap
+    with start_stack(repository, folder / "log") as running:
+        yield running
+
+
+def predict(stack: Stack, model: str, **query: Any) -> dict[str, Any]:
+    reply = stack.http.post(
+        f"/predict/{model}", params=query, content=PICTURE, headers={"Content-Type": "image/png"}
+    ).raise_for_status()
+    answer: dict[str, Any] = reply.json()
+    return answer
+
+
+def class_ids(answer: dict[str, Any]) -> list[int]:
+    return sorted(row["class_id"] for row in answer["predictions"])
+
+
+def of(*chosen: int) -> list[int]:
+    return [class_id for class_id in PRESENT if class_id in chosen]
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_names_come_as_they_are(stack: Stack, model: str) -> None:
+    answer = predict(stack, model)
+    assert class_ids(answer) == PRESENT
+    assert all(row["class"] == NAMES[model][row["class_id"]] for row in answer["predictions"])
+    metadata = stack.http.get(f"/v2/models/{model}").json()["parameters"]
+    assert dict(zip(metadata["class_ids"], metadata["names"], strict=True)) == NAMES[model]
+    config = stack.http.get(f"/v2/models/{model}/config").json()
+    assert repr(NAMES[model]) in config["parameters"]["metadata"]["string_value"]
+
+
+def test_a_class_without_a_name_is_its_index(stack: Stack) -> None:
+    names = {**GAPS, 1: "1"}
+    assert {row["class_id"]: row["class"] for row in predict(stack, "gaps")["predictions"]} == names
+    assert class_ids(predict(stack, "gaps", classes="1")) == of(1)
+    assert class_ids(predict(stack, "gaps", classes="2,red")) == of(0, 2)
+    metadata = stack.http.get("/v2/models/gaps").json()["parameters"]
+    assert (metadata["names"], metadata["class_ids"]) == (["red", "blue"], [0, 2])
+
+
+@pytest.mark.parametrize(
+    ("model", "classes", "chosen"),
+    [
+        ("twice", "helmet", (0, 1)),
+        ("twice", "1", (1,)),
+        ("numbers", "0", (1,)),
+        ("numbers", "2", (0,)),
+        ("scripts", "Шлем, красный", (0,)),
+        ("scripts", "安全帽,caf\u00e9", (1, 2)),
+        ("scripts", ["Шлем, красный", "2"], (0, 2)),
+        ("odd", "", (0,)),
+        ("odd", "hard\nhat,🚗", (1, 2)),
+    ],
+)
+def test_classes_in_the_query_are_names_first(stack: Stack, model: str, classes: Any, chosen: tuple[int, ...]) -> None:
+    assert class_ids(predict(stack, model, classes=classes)) == of(*chosen)
+
+
+@pytest.mark.parametrize(("classes", "chosen"), [([0], 0), (["0"], 1), (0, 0), ("0", 1), ([2], 2), (["2"], 0)])
+def test_numbers_of_json_and_grpc_are_indices(stack: Stack, classes: Any, chosen: int) -> None:
+    body = {"instances": [{"image": {"b64": base64.b64encode(PICTURE).decode()}}], "parameters": {"classes": classes}}
+    v1 = stack.http.post("/v1/models/numbers:predict", json=body).raise_for_status().json()["predictions"][0]
+    assert class_ids(v1) == of(chosen)
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(PICTURE).decode()]}
+    v2 = {"inputs": [tensor], "parameters": {"classes": classes}, "outputs": [{"name": "class_ids"}]}
+    (output,) = stack.http.post("/v2/models/numbers/infer", json=v2).raise_for_status().json()["outputs"]
+    assert sorted(output["data"]) == of(chosen)
+    if not isinstance(classes, list):  # gRPC's parameters are no lists
+        result = ask_triton(tritonclient.grpc, stack.grpc_port, "numbers", classes=classes)
+        assert sorted(result.as_numpy("class_ids")[0].tolist()) == of(chosen)
+
+
+def ask_triton(library: Any, port: int, model: str, count: int = 1, **parameters: Any) -> Any:
+    tensor = library.InferInput("image", [count], "BYTES")
+    tensor.set_data_from_numpy(np.array([PICTURE] * count, np.object_))
+    with library.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        return client.infer(model, [tensor], parameters=parameters)
+
+
+@pytest.mark.parametrize("model", ["scripts", "shaped", "odd"])
+def test_names_are_drawn(stack: Stack, model: str) -> None:
+    answer = predict(stack, model)["predictions"]
+    found = Detections(
+        np.array([list(row["box"].values()) for row in answer], np.float32),
+        np.array([row["confidence"] for row in answer], np.float32),
+        np.array([row["class_id"] for row in answer]),
+    )
+    headers = {"Content-Type": "image/png", "Accept": "image/png"}
+    reply = stack.http.post(f"/predict/{model}", content=PICTURE, headers=headers).raise_for_status()
+    drawn = np.asarray(Image.open(io.BytesIO(reply.content)))
+    expected = draw_detections(IMAGE, found, names=[row["class"] for row in answer])
+    np.testing.assert_array_equal(drawn, expected)
+    marks = draw_detections(IMAGE, found, names=["????"] * len(answer))
+    assert not np.array_equal(drawn, marks)
+    assert "X-Limits-Reached" not in reply.headers
+
+
+def test_limits_are_told_by_every_protocol(stack: Stack) -> None:
+    reached = {"max_detections": 2}
+    headers = {"Content-Type": "image/png"}
+    assert predict(stack, "twice", max_detections=2)["limits_reached"] == reached
+    assert predict(stack, "twice", max_detections=len(PRESENT))["limits_reached"] == {}
+    drawn = stack.http.post(
+        "/predict/twice", params={"max_detections": 2}, content=PICTURE, headers=headers | {"Accept": "image/jpeg"}
+    ).raise_for_status()
+    assert json.loads(drawn.headers["X-Limits-Reached"]) == [reached]
+    text = base64.b64encode(PICTURE).decode()
+    v1 = {"instances": [{"image": {"b64": text}}] * 2, "parameters": {"max_detections": 2}}
+    replies = stack.http.post("/v1/models/twice:predict", json=v1).raise_for_status().json()["predictions"]
+    assert [reply["limits_reached"] for reply in replies] == [reached, reached]
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [text, text]}
+    v2: dict[str, Any] = {"inputs": [tensor], "outputs": [{"name": "scores"}], "parameters": {"max_detections": 2}}
+    answer = stack.http.post("/v2/models/twice/infer", json=v2).raise_for_status().json()
+    assert json.loads(answer["parameters"]["limits_reached"]) == [reached, reached]
+    binary = ask_triton(tritonclient.http, stack.http_port, "twice", 2, max_detections=2).get_response()
+    assert json.loads(binary["parameters"]["limits_reached"]) == [reached, reached]
+    message = ask_triton(tritonclient.grpc, stack.grpc_port, "twice", 2, max_detections=2).get_response()
+    assert json.loads(message.parameters["limits_reached"].string_param) == [reached, reached]
+    whole = ask_triton(tritonclient.grpc, stack.grpc_port, "twice", 2)
+    assert not whole.get_response().parameters
+    assert [json.loads(text)["limits_reached"] for text in whole.as_numpy("detections")] == [{}, {}]
+
+
+def test_a_graph_that_may_leave_candidates_out_is_told(stack: Stack) -> None:
+    every = {"confidence": 0, "max_detections": 1000}
+    assert predict(stack, "capped", **every)["limits_reached"] == {"model_candidates": 16}
+    assert predict(stack, "capped", classes="red", **every)["limits_reached"] == {"model_candidates": 16}
+    assert predict(stack, "capped")["limits_reached"] == {}  # the weakest that it gives is not above the confidence
+    assert predict(stack, "gaps", **every)["limits_reached"] == {}

@@ -1,0 +1,64 @@
+"""What a new version may not change for the clients of a model."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from export.config import describe_classifier, describe_detector, describe_table
+from export.errors import ExportError
+from export.remote.contract import check_same
+
+IRIS = ("sepal length", "sepal width", "petal length", "petal width")
+NAMES = {0: "a", 1: "b"}
+
+
+def _table(features: Sequence[str], names: Any = NAMES) -> Any:
+    return describe_table(
+        "t", columns=len(features), metadata={"task": "tabular", "features": features, "names": names}
+    )
+
+
+def _detector(names: Any = NAMES, *, interface: Any = "fused", size_hw: tuple[int, int] | None = None) -> Any:
+    metadata = {"task": "detect", "imgsz": [64, 64], "stride": 32, "names": names}
+    return describe_detector("t", interface=interface, size_hw=size_hw, classes=len(names), metadata=metadata)
+
+
+def _classifier(channels: int = 1) -> Any:
+    metadata = {"task": "classify", "imgsz": [8, 8], "channels": channels, "names": NAMES}
+    return describe_classifier("t", size_hw=(8, 8), channels=channels, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("now", "new"),
+    [
+        (_table(IRIS), _table(list(IRIS), ["a", "b"])),
+        (_detector(), _detector(size_hw=(64, 64))),
+        (_classifier(), _classifier(3)),  # the transformer makes a picture fit
+    ],
+)
+def test_same_to_its_clients(now: Any, new: Any) -> None:
+    check_same(now, new, serves=1)
+
+
+@pytest.mark.parametrize(
+    ("now", "new", "expected"),
+    [
+        (
+            _table([f"f{index}" for index in range(13)]),
+            _table(IRIS),
+            r"features: got 4 \(sepal length, .*expected 13 \(f0, ",
+        ),
+        (_table(IRIS), _table(IRIS[::-1]), r"features: got 4 \(petal width, "),
+        (_table(IRIS), _table(IRIS, {0: "a", 1: "b", 2: "c"}), r"classes: got 3 \(c, ...\), expected 2 \(a, b\)"),
+        (_table(IRIS), _table(IRIS, None), r"outputs: got 1 \(values FP32 \[1\]\), expected 1 \(probabilities FP32"),
+        (_detector(), _detector({0: "b", 1: "a"}), r"classes: got 2 \(b, a\), expected 2 \(a, b\)"),
+        (_detector(), _detector(interface="ultralytics"), r"inputs: got 1 \(images FP32\), expected 1 \(image UINT8\)"),
+        (_detector(), _classifier(), "task: got classify, expected detect"),
+    ],
+)
+def test_change_for_its_clients_is_refused(now: Any, new: Any, expected: str) -> None:
+    with pytest.raises(ExportError, match=r"t: version 7 serves, .*FORCE=1") as refused:
+        check_same(now, new, serves=7)
+    assert re.search(expected, str(refused.value)), str(refused.value)

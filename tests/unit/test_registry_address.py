@@ -1,0 +1,96 @@
+"""Where a repository is, as users write it."""
+
+from pathlib import Path
+
+import pytest
+
+from registry.address import BucketAddress, is_same_place, read_address
+from registry.errors import Misconfigured
+
+
+@pytest.mark.parametrize(
+    ("text", "bucket", "prefix", "endpoint"),
+    [
+        ("s3://models", "models", "", None),
+        ("s3://models/", "models", "", None),
+        ("s3://models/a/b/", "models", "a/b", None),
+        ("s3://models//a///b//", "models", "a/b", None),
+        ("S3://models/my models+ü%20", "models", "my models+ü%20", None),  # keys are not percent-encoded
+        ("s3://http://host:9000/models/a", "models", "a", "http://host:9000"),
+        ("s3://https://s3.example.com/models", "models", "", "https://s3.example.com"),
+        ("s3://HTTPS://host:9000//models//a", "models", "a", "https://host:9000"),
+        ("s3://host:9000/models/a", "models", "a", "http://host:9000"),  # Triton: not said is http
+        ("s3://10.0.0.1:9000/models", "models", "", "http://10.0.0.1:9000"),
+        ("s3://http://[::1]:9000/models/a", "models", "a", "http://[::1]:9000"),
+        ("s3://[::1]:9000/models", "models", "", "http://[::1]:9000"),
+    ],
+)
+def test_address_of_a_bucket(text: str, bucket: str, prefix: str, endpoint: str | None) -> None:
+    address = read_address(text)
+    assert address == BucketAddress(bucket, prefix, endpoint)
+    assert read_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("file:///srv/my%20models", "/srv/my models"),
+        ("file:///srv/my models", "/srv/my models"),
+        ("file:///srv/100%25/", "/srv/100%"),
+        ("file:///srv/models#1?x", "/srv/models#1?x"),
+        ("file://localhost/srv", "/srv"),
+        ("file:/srv/models", "/srv/models"),
+        ("FILE:///srv", "/srv"),
+        ("file:////srv", "/srv"),
+        ("file:///srv/%C3%BC", "/srv/ü"),
+        ("/srv/my%20models", "/srv/my%20models"),
+        ("models", "models"),
+        ("c:models", "c:models"),
+    ],
+)
+def test_address_of_a_folder(text: str, path: str) -> None:
+    assert read_address(text) == Path(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "gs://bucket/x",
+            "expected s3://bucket/prefix, s3://http://host:port/bucket/prefix, file:///folder or",
+        ),
+        ("http://host:9000/bucket", "expected s3://http://host:9000/bucket"),
+        ("", "got ''"),
+        ("s3://", "with bucket ''"),
+        ("s3:///models", "with bucket ''"),  # of s3://$BUCKET/models, where BUCKET is not set
+        ("s3://http://host:9000", "with bucket ''"),
+        ("s3://my bucket/x", "with bucket 'my bucket'"),
+        ("s3://arn:aws:s3:us-east-1:1:accesspoint/x/y", "expected s3://bucket/prefix"),
+        ("s3://http://host:99999/bucket", "expected a port from 1 to 65535"),
+        ("s3://http://user:secret@host:9000/bucket", "has a password in it"),
+        ("https://user:secret@host/bucket", "expected s3://https://...@host/bucket"),
+        ("file://srv/models", "an absolute path of this machine"),
+        ("file:///srv/%00", "an absolute path of this machine"),
+    ],
+)
+def test_what_is_no_address_is_refused_with_the_form_that_is_expected(text: str, expected: str) -> None:
+    with pytest.raises(Misconfigured) as refused:
+        read_address(text)
+    assert expected in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("s3://models/a/", "s3://models//a", True),
+        ("s3://http://host:9000/models", "s3://models", True),  # the other one's server is in its environment
+        ("s3://http://host/models", "s3://http://HOST:80/models", True),
+        ("s3://http://host:9000/models", "s3://http://other:9000/models", False),
+        ("s3://models/a", "s3://models/b", False),
+        ("file:///srv/a%20b", "/srv/a b", True),
+        ("/srv/models", "s3://models", False),
+    ],
+)
+def test_same_place(first: str, second: str, same: bool) -> None:
+    assert is_same_place(first, second) is same
