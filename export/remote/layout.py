@@ -12,18 +12,7 @@ from export import manifest
 from export.config import parse, to_text
 from export.errors import ExportError
 from export.remote.storage import Storage, TooLarge
-from registry.layout import (
-    CONFIG,
-    MANIFEST,
-    MODEL_SUFFIXES,
-    ModelFolder,
-    Object,
-    gather,
-    is_version,
-    lacks,
-    read_layout,
-    refuse_model_name,
-)
+from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, Object, gather, is_version, lacks, read_layout
 
 _REQUESTS = 8  # at once
 _TRIES = 5
@@ -134,11 +123,9 @@ class Model:
 
 
 def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
-    """The models of a repository by name, or one of them; folders that hold nothing of a model among them."""
+    """The models of a repository by name, or one of them; folders that are no model's among them, with their error."""
     objects = gather(storage.walk(f"{model}/" if model else ""), known=()).objects
     folders, ignored = read_layout(objects)
-    # A folder that is no model's is told of by its reason.
-    folders |= {name[:-1]: ModelFolder() for name in ignored if name.endswith("/") and name.count("/") == 1}
     numbers: dict[str, dict[int, list[str]]] = {name: {} for name in folders}
     for key in ignored.keys() - {item.key for item in objects if item.link}:
         name, _, path = key.partition("/")
@@ -146,9 +133,11 @@ def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
         if name in folders and file and is_version(number):
             numbers[name].setdefault(int(number), []).append(key)
     names = sorted(folders)
+    strange = {key.removesuffix("/"): reason for key, reason in ignored.items() if key.endswith("/")}
     with ThreadPoolExecutor(_REQUESTS) as pool:
         read = pool.map(lambda name: _read_model(storage, name, folders[name].versions, numbers[name]), names)
-        return dict(zip(names, read, strict=True))
+        models = dict(zip(names, read, strict=True))
+    return models | {name: Model(_parse(b"", name), reason, {}) for name, reason in sorted(strange.items())}
 
 
 def read_model(storage: Storage, name: str) -> Model:
@@ -199,8 +188,7 @@ def _read_model(
     storage: Storage, name: str, versions: Mapping[int, Mapping[str, Object]], foreign: Mapping[int, Collection[str]]
 ) -> Model:
     key = f"{name}/{CONFIG}"
-    if error := refuse_model_name(name):
-        return Model(_parse(b"", key), error, {})
+    error = None
     try:
         content = storage.get(key)
         config = _parse(content.data if content else b"", key)

@@ -253,7 +253,7 @@ def _judge(good: Path, mutant: Mutated) -> str:
             verdict = f"incomplete: {exc}"
         except MemoryError:
             verdict = "refused: memory"
-        if strange := _files(Path(folder)) - before - {f"{_NAME}/{CONFIG}", f"{_NAME}/warmup/golden_0"}:
+        if strange := _files(Path(folder)) - before - {f"{_NAME}/{CONFIG}", f"{_NAME}/warmup/golden~0"}:
             raise Escape(f"wrote {sorted(strange)}")
         if verdict == "good":
             _check_good(version)
@@ -297,7 +297,7 @@ def _check_good(version: Path) -> None:
     config = configs.parse((version.parent / CONFIG).read_bytes(), where=CONFIG)
     if config.backend not in {"onnxruntime", "openvino"} and config.platform != "onnxruntime_onnx":
         raise Escape(f"it is good, and runs in {config.backend or config.platform}")
-    if not config.default_model_filename.endswith(".onnx") or "/" in config.default_model_filename:
+    if not config.default_model_filename.endswith((".onnx", ".xml")) or "/" in config.default_model_filename:
         raise Escape(f"it is good, and reads {config.default_model_filename}")
     for path in version.glob("*.onnx"):
         model = onnx.ModelProto()
