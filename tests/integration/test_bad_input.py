@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from PIL import Image
 
 from tests.support.stack import ROOT, Stack, wait_until
+from tests.support.tiffs import EXTRA, describe_array, write_tiff
 
 SEVEN = (ROOT / "loadtest" / "pictures" / "seven.png").read_bytes()
 JSON = {"Content-Type": "application/json"}
@@ -182,6 +184,30 @@ def test_picture_over_the_pixel_limit_is_refused_before_decoding(stack: Stack) -
         413,
         "image: 10000x5001 pixels is over the limit of 50000000",
     )
+
+
+def test_kind_of_picture_that_is_not_read_is_named_over_every_interface(stack: Stack) -> None:
+    bands = np.zeros((4, 4, 5), np.uint16)
+    picture = write_tiff(describe_array(bands, 1) | {EXTRA: [0] * 4}, [bands.tobytes()])
+    says, text = "got a TIFF of 5 x 16 bits", base64.b64encode(picture).decode()
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [text]}
+    for path, request in (
+        ("/predict/digits", {"files": {"image": picture}}),
+        ("/predict/digits", {"content": picture, "headers": {"Content-Type": "image/tiff"}}),
+        ("/v1/models/digits:predict", {"json": {"instances": [{"image": {"b64": text}}]}}),
+        ("/v2/models/digits/infer", {"json": {"inputs": [tensor]}}),
+    ):
+        response = stack.http.post(path, **request)
+        assert response.status_code == 415, path
+        assert says in response.json()["error"]
+    asked = triton.InferInput("image", [1], "BYTES")
+    asked.set_data_from_numpy(np.array([picture], object))
+    with (
+        triton.InferenceServerClient(f"localhost:{stack.grpc_port}") as client,
+        pytest.raises(triton.InferenceServerException, match=says) as refused,
+    ):
+        client.infer("digits", [asked])
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 def v2(**changes: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Every format that is taken, against Pillow's pixels: depths, palettes, alpha, profiles, frames, orientations."""
 
 import io
+import struct
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from transformer.decoding import FORMATS, decode, read_header
-from transformer.errors import UnsupportedMedia
+from transformer.errors import InvalidImage, UnsupportedMedia
 
 WIDTH, HEIGHT = 64, 48
 _ROWS, _COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH]
@@ -121,6 +122,61 @@ def test_first_frame_counts(name: str) -> None:
     data = encoded(frames[0], name, save_all=True, append_images=frames[1:])
     assert decoded(data)[8, 16].argmax() == 0
     assert_alike(data, tolerance=0)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_picture_that_is_hidden_from_an_animation_counts(mode: str) -> None:
+    # It is what every reader of PNG sees that knows no animation, libpng first of all.
+    frames = [Image.new("RGB", (32, 16), colour).convert(mode) for colour in ("red", "lime", "blue")]
+    data = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=True)
+    assert decoded(data)[8, 16].tolist() == [255, 0, 0]
+    assert_alike(data, tolerance=0)
+
+
+def bmp(bits: int, pixels: NDArray[Any], *masks: int) -> bytes:
+    """A BMP of so many bits, from its lowest row up."""
+    height, width = pixels.shape
+    offset = 14 + 40 + 4 * len(masks)
+    head = struct.pack("<2sIHHI", b"BM", offset + pixels.nbytes, 0, 0, offset)
+    sizes = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 3 if masks else 0, pixels.nbytes, 0, 0, 0, 0)
+    return head + sizes + struct.pack(f"<{len(masks)}I", *masks) + pixels.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("bits", "masks"),
+    [
+        (16, ()),  # 5, 5 and 5 bits
+        (16, (0xF800, 0x07E0, 0x001F)),
+        (32, (0xFF0000, 0xFF00, 0xFF)),
+        (32, (0xFF000000, 0xFF0000, 0xFF00)),  # OpenCV took the bytes in its own order
+    ],
+)
+def test_bmp_of_other_bits_is_scaled_to_255(bits: int, masks: tuple[int, ...]) -> None:
+    pixels = (np.arange(48 * 64, dtype=np.uint64).reshape(48, 64) * 1_234_577 % 2**bits).astype(f"<u{bits // 8}")
+    channels = []
+    for mask in masks or (0x7C00, 0x03E0, 0x001F):
+        lowest = mask & -mask
+        channels.append((pixels & mask) // lowest * 255 // (mask // lowest))
+    np.testing.assert_allclose(decoded(bmp(bits, pixels, *masks)), np.stack(channels, -1)[::-1].astype(int), atol=1)
+
+
+@pytest.mark.parametrize(("bits", "masks"), [(16, (0xF00, 0xF0, 0xF)), (64, ())])
+def test_bmp_of_a_rare_kind_is_refused(bits: int, masks: tuple[int, ...]) -> None:
+    with pytest.raises(UnsupportedMedia, match=r"a BMP of a kind that is not read .*convert it"):
+        decoded(bmp(bits, np.zeros((4, 4), f"<u{bits // 8}"), *masks))
+
+
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "BMP", "GIF", "AVIF"])
+@pytest.mark.parametrize("mode", ["RGB", "P", "1"])
+def test_part_of_a_file_is_never_a_picture(name: str, mode: str) -> None:
+    data = encoded(MODES[mode], name)
+    whole = decoded(data)
+    for size in range(len(data) - 1, 1, -max(1, len(data) // 60)):
+        try:
+            part = decoded(data[:size])
+        except InvalidImage:
+            continue
+        np.testing.assert_array_equal(part, whole)  # what lacked was padding
 
 
 def test_more_pictures_behind_a_jpeg_are_left_alone() -> None:

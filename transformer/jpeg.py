@@ -1,0 +1,102 @@
+"""JPEG: which kind it is, and its pixels by libjpeg-turbo."""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from transformer.errors import InvalidImage, UnsupportedMedia
+from transformer.letterbox import Image as ImageArray
+
+# Encoders make 10 or so. Of 75 bytes each is enough to go over 50 megapixels once more, in a tenth of a second.
+_MOST_SCANS = 50
+_MOST_SEGMENTS = 10_000
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither a stuffed byte nor a restart nor filling
+_EOI, _SOS = 0xD9, 0xDA
+# What a frame begins with (ISO/IEC 10918-1, table B.1), of what is read: baseline, extended and progressive, by Huffman
+# or arithmetic codes.
+_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
+_OTHER_FRAMES = {0xF7: "JPEG-LS", **dict.fromkeys((0xC3, 0xCB), "lossless JPEG")}
+_NO_FRAMES = (0xC4, 0xC8, 0xCC)  # tables between the numbers of frames
+# Warnings of libjpeg about what every viewer passes over: stray bytes, scans that say too little or come again.
+_HARMLESS = re.compile("extraneous bytes|Invalid SOS parameters|Inconsistent progression")
+
+
+def check_jpeg(data: bytes) -> None:
+    """Refuse a JPEG of a kind that is not read, by its header.
+
+    Raises:
+        UnsupportedMedia: lossless, hierarchical, JPEG-LS, of other than 8 bits, of other than 1, 3 or 4 colours.
+    """
+    for kind, end in _segments(data):
+        if kind in _OTHER_FRAMES or (0xC0 <= kind <= 0xCF and kind not in _NO_FRAMES):
+            if len(data) < end + 8:
+                return
+            name, bits, colours = _OTHER_FRAMES.get(kind, "hierarchical JPEG"), data[end + 2], data[end + 7]
+            if kind not in _FRAMES:
+                raise UnsupportedMedia(f"image: got a {name} of {bits} bits, expected a baseline or progressive JPEG")
+            if bits != 8 or colours not in (1, 3, 4):
+                raise UnsupportedMedia(
+                    f"image: got a JPEG of {bits} bits and {colours} colours, expected 8 bits and 1, 3 or 4 colours"
+                )
+            return
+
+
+def decode_jpeg(data: bytes, smallest_wh: tuple[int, int]) -> ImageArray:
+    """RGB as stored; a half, a quarter or an eighth of it while that is no less than the smallest size.
+
+    Raises:
+        InvalidImage: broken, cut off, or of too many scans.
+    """
+    _check_scans(data)
+    try:
+        return _decode(data, smallest_wh)
+    except ValueError as exc:
+        warning = str(exc)
+    # libjpeg only warns of a picture that is damaged or ends early, and fills what it lacks with grey: not something to
+    # detect in. Pillow passes over every warning, and refuses what ends early or cannot go on.
+    if _HARMLESS.search(warning):
+        try:
+            with (
+                warnings.catch_warnings(action="ignore"),
+                Image.open(io.BytesIO(data), formats=["JPEG", "MPO"]) as image,
+            ):
+                return np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as exc:
+            warning = str(exc)
+    if "premature end" in warning.lower():
+        raise InvalidImage("image: the JPEG ends before its last row; got a part, expected a whole picture")
+    raise InvalidImage(f"image: broken JPEG: {warning}")
+
+
+def _decode(data: bytes, smallest_wh: tuple[int, int]) -> ImageArray:
+    # Of the factors between 1 and 2 libjpeg makes none in less time than all of it.
+    reduced = {"min_width": smallest_wh[0], "min_height": smallest_wh[1], "min_factor": 2}
+    return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **reduced), np.uint8)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Number of each marker before the end of the picture, and where it ends; what its length covers is passed over."""
+    found, count = _MARKER.search(data, 2), 0
+    while found and (kind := found[1][0]) != _EOI:
+        end, count = found.end(), count + 1
+        if count > _MOST_SEGMENTS:
+            raise InvalidImage(f"image: a JPEG of more than {_MOST_SEGMENTS} segments; expected an ordinary one")
+        yield kind, end
+        length = int.from_bytes(data[end : end + 2]) if kind > 1 else 0
+        found = _MARKER.search(data, end + length)
+
+
+def _check_scans(data: bytes) -> None:
+    """A progressive JPEG goes over all its pixels with each scan."""
+    # Two bytes that may be anything in what follows the picture: a closer look only where there are many.
+    if data.count(bytes((0xFF, _SOS))) <= _MOST_SCANS:
+        return
+    scans = (kind for kind, _ in _segments(data) if kind == _SOS)
+    if next(islice(scans, _MOST_SCANS, None), None):
+        raise InvalidImage(f"image: a JPEG of more than {_MOST_SCANS} scans; expected at most so many")
