@@ -5,7 +5,7 @@ REST and gRPC are thin skins over `DataPlane`, so that they cannot differ.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from transformer import metrics, work
+from transformer import batches, metrics, work
 from transformer.admission import Admission, Deadline
 from transformer.asked import Asked
 from transformer.decoding import Picture, decode
@@ -292,18 +292,39 @@ class DataPlane:
         return TableResult(model, values, stages, stages.total_ms())
 
     async def infer_tensors(
-        self, asked: Asked, inputs: Sequence[Tensor], outputs: Sequence[str]
+        self,
+        asked: Asked,
+        model: Model,
+        inputs: Sequence[Tensor],
+        *,
+        outputs: Sequence[str],
+        classes: Mapping[str, int],
     ) -> tuple[list[Tensor], str]:
         """Pass tensors of the model itself to Triton, and its answer back: outputs, and the version that answered.
 
+        Args:
+            asked: which model, and how.
+            model: says how many items Triton takes at once; what has more is asked in parts.
+            inputs: checked.
+            outputs: names of those that are wanted; all where there are none.
+            classes: of outputs that are wanted as so many best classes.
+
         Raises:
             InvalidRequest: the model takes no such tensors, or has no such output; in Triton's words.
+            PayloadTooLarge: the parts are too many, or their answers too large together.
         """
         stages = Stages()
-        asked.deadline.check("the model was asked")
+
+        async def ask(part: Sequence[Tensor]) -> tuple[list[Tensor], str]:
+            asked.deadline.check("the model was asked")
+            return await self._predictor.infer_tensors(asked, part, outputs, classes=classes)
+
+        count = batches.count_items(inputs, model)
+        if count:
+            self.check_count(count)
         with stages.time("infer"):
             try:
-                answer = await self._predictor.infer_tensors(asked, inputs, outputs)
+                answer = await (batches.ask_in_parts(inputs, model, ask) if count else ask(inputs))
             except TensorRefused as exc:
                 raise InvalidRequest(exc.reason) from exc
         current().found(asked.model, answer[1])
@@ -414,6 +435,11 @@ class DataPlane:
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
+    @property
+    def max_image_bytes(self) -> int:
+        """Of an encoded picture."""
+        return self._settings.max_image_bytes
+
     def check_count(self, count: int) -> None:
         """Refuse a request of no items, or of too many.
 
@@ -452,7 +478,8 @@ def _check_task(model: Model, got: Literal["pictures", "rows"]) -> None:
     expected = {"tabular": "rows", "detect": "pictures", "classify": "pictures", None: "its own tensors"}[model.task]
     if got != expected:
         task = f"for {expected} ({model.task})" if model.task else "without a task in its config: it takes its tensors"
-        raise InvalidRequest(f"{model.name} is a model {task}: got {got}")
+        example = '; expected image files, or in JSON {"image": {"b64": "<base64>"}}' if expected == "pictures" else ""
+        raise InvalidRequest(f"{model.name} is a model {task}: got {got}{example}")
 
 
 def _count(result: ImageResult) -> None:

@@ -4,7 +4,6 @@ What a model is asked is told by the tensors: a BYTES tensor `image` holds pictu
 of that name) of a tabular model holds rows; anything else goes to Triton as it is.
 """
 
-import binascii
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,13 +16,23 @@ import orjson
 from transformer import replies
 from transformer.admission import Deadline
 from transformer.asked import Asked
+from transformer.base64_text import read_picture
 from transformer.dataplane import DataPlane, ImageResult, TableResult
 from transformer.errors import InvalidRequest, PayloadTooLarge, excerpt
 from transformer.model import Model, TensorMetadata
-from transformer.tensors import DTYPES, Tensor, check, check_form, from_array, from_elements, to_array, to_elements
+from transformer.tensors import (
+    Tensor,
+    check,
+    check_form,
+    from_array,
+    from_elements,
+    item_size,
+    to_array,
+    to_elements,
+)
 from transformer.work import FEW_PREDICTIONS, LITTLE_JSON_BYTES, run
 
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters")
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "parameters")
 
 LIMITS_REACHED = "limits_reached"  # parameter of a response
 PICTURES = TensorMetadata("image", "BYTES", (-1,))
@@ -32,9 +41,13 @@ _NO_CLASS = -1  # pads class_ids; 0 is a class
 
 # What a client of Triton may say of any request, and Triton's scheduler reads.
 _SCHEDULING = ("priority", "timeout")
+# What MLServer's clients say of how their tensors were made, in every place that has parameters: of no use here.
+_CODEC = "content_type"
+CLASS_COUNTS = range(2**31)  # that the classification extension may ask for; 0 is none
 _MOST = 256  # inputs, outputs or parameters
 _MANY_ELEMENTS = 10_000  # of BYTES are counted in a millisecond; more would hold up the event loop
 _MOST_ELEMENTS = 2**20
+_NOT_RAW = "Inference-Header-Content-Length over 0"
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -48,7 +61,9 @@ class InferRequest:
         inputs: the tensors.
         deadline: when the answer is of no use any more.
         outputs: names of those that are wanted; all where there are none.
+        classes: of outputs of the model itself that are wanted as so many best classes.
         parameters: of the request.
+        query: parameters of a task in the URL, which the request's own go before; Triton reads none there.
     """
 
     model: str
@@ -56,7 +71,9 @@ class InferRequest:
     deadline: Deadline
     version: str = ""
     outputs: Sequence[str] = ()
+    classes: Mapping[str, int] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,6 +112,7 @@ async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
             raise PayloadTooLarge(f"input {tensor.name!r}: {elements} elements are over the limit of {_MOST_ELEMENTS}")
         await run(partial(check, tensor), little=elements <= _MANY_ELEMENTS)
     model = await dataplane.model(request.model, request.version, request.deadline)
+    request = _with_known_name(request, model)
     if _holds_pictures(request, model):
         return await _infer_pictures(dataplane, request, model)
     if _holds_rows(request, model):
@@ -121,7 +139,10 @@ def interface(model: Model) -> tuple[Sequence[TensorMetadata], Sequence[TensorMe
 
 
 async def read_raw_input(dataplane: DataPlane, name: str, version: str, data: bytes, deadline: Deadline) -> Tensor:
-    """The only input of a model from nothing but its bytes: one encoded picture, or numbers of one free dimension.
+    """The only input of a model from nothing but its bytes: one encoded picture, or one item of the model's own.
+
+    Its shape is what Triton makes of it (core's `InferenceRequest::Normalize`): a batch dimension of 1 where the model
+    has one, and one free dimension by the number of bytes.
 
     Raises:
         InvalidRequest: the model has several inputs, or the bytes do not say its shape.
@@ -129,19 +150,41 @@ async def read_raw_input(dataplane: DataPlane, name: str, version: str, data: by
     model = await dataplane.model(name, version, deadline)
     inputs, _ = interface(model)
     if len(inputs) != 1:
-        raise InvalidRequest(f"{name} has {len(inputs)} inputs: expected Inference-Header-Content-Length over 0")
+        raise InvalidRequest(f"{name} has {len(inputs)} inputs: expected {_NOT_RAW}")
     (only,) = inputs
+    batched = model.is_batched or only is PICTURES
+    batch, dims = ((1,), only.dims) if batched else ((), only.shape)
     if only.datatype == "BYTES":
-        return from_elements(only.name, [data], shape=[1 if size < 0 else size for size in only.shape])
-    fixed = math.prod(size for size in only.shape if size >= 0)
-    item_bytes = DTYPES[only.datatype].itemsize * fixed if only.datatype in DTYPES else 0
-    if sum(size < 0 for size in only.shape) > 1 or not item_bytes or len(data) % item_bytes:
-        raise InvalidRequest(
-            f"body: {len(data)} bytes do not say the shape of input {only.name!r} {only.datatype} {list(only.shape)};"
-            " expected Inference-Header-Content-Length over 0"
-        )
-    shape = tuple(len(data) // item_bytes if size < 0 else size for size in only.shape)
-    return Tensor(only.name, only.datatype, shape, data)
+        if any(size != 1 for size in dims):
+            raise InvalidRequest(
+                f"body: one element for input {only.name!r} BYTES {list(only.shape)}: expected {_NOT_RAW}"
+            )
+        return from_elements(only.name, [data], shape=(*batch, *dims))
+    what = f"input {only.name!r} {only.datatype} {list(only.shape)}"
+    free = dims.count(-1)
+    if free > 1:
+        raise InvalidRequest(f"body: {len(data)} bytes do not say the shape of {what}: expected {_NOT_RAW}")
+    fixed = math.prod(size for size in dims if size >= 0) * item_size(only.datatype)
+    count = len(data) // fixed if free and fixed else 1
+    if count * fixed != len(data):
+        expected = f"{'a multiple of ' if free else ''}{fixed} for one item"
+        raise InvalidRequest(f"body: {len(data)} bytes for {what}: expected {expected}, or {_NOT_RAW}")
+    return Tensor(only.name, only.datatype, (*batch, *(count if size < 0 else size for size in dims)), data)
+
+
+def _with_known_name(request: InferRequest, model: Model) -> InferRequest:
+    """The request with its input under the model's name, where a codec of MLServer has named it.
+
+    What codes a request as one array or list calls it `input-1`: what such a request has is the first input, whatever
+    its name.
+    """
+    if _CODEC not in request.parameters or len(request.inputs) != 1:
+        return request
+    (tensor,) = request.inputs
+    inputs, _ = interface(model)
+    if len(inputs) != 1 or tensor.name in {known.name for known in (*inputs, *model.inputs)}:
+        return request
+    return replace(request, inputs=[replace(tensor, name=inputs[0].name)])
 
 
 def _holds_pictures(request: InferRequest, model: Model) -> bool:
@@ -156,7 +199,8 @@ def _holds_rows(request: InferRequest, model: Model) -> bool:
     ours = {output.name for output in interface(model)[1]}
     own = {output.name for output in model.outputs}
     # Who asks for what only the model has, asks the model.
-    return request.inputs[0].datatype in _ROW_DATATYPES and not (set(request.outputs) - ours) & own
+    asks_model = bool(request.classes) or bool((set(request.outputs) - ours) & own)
+    return request.inputs[0].datatype in _ROW_DATATYPES and not asks_model
 
 
 async def _infer_pictures(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
@@ -165,7 +209,7 @@ async def _infer_pictures(dataplane: DataPlane, request: InferRequest, model: Mo
         raise InvalidRequest(f"input 'image': shape: got {list(tensor.shape)}, expected [n], one element for a picture")
     _check_outputs(request, model)
     dataplane.check_count(math.prod(tensor.shape))
-    read = _read_base64 if tensor.from_text else to_elements
+    read = partial(_read_base64, max_bytes=dataplane.max_image_bytes) if tensor.from_text else to_elements
     images = await run(lambda: read(tensor), little=not tensor.from_text or len(tensor.data) <= LITTLE_JSON_BYTES)
     results = await dataplane.infer_images(_asked(request), images)
     write = _write_detections if results[0].detections is not None else _write_classes
@@ -191,7 +235,9 @@ async def _infer_tensors(dataplane: DataPlane, request: InferRequest, model: Mod
             raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a boolean, a number or a string")
     try:
         asked = Asked(request.model, _deadline(request), request.version, request.parameters)
-        outputs, version = await dataplane.infer_tensors(asked, request.inputs, request.outputs)
+        outputs, version = await dataplane.infer_tensors(
+            asked, model, request.inputs, outputs=request.outputs, classes=request.classes
+        )
     except InvalidRequest as exc:
         ways = dict.fromkeys([_describe(*interface(model)), _describe(model.inputs, model.outputs)])
         raise InvalidRequest(f"{exc.args[0].rstrip('.')}; {model.name} takes {', or '.join(ways)}") from exc
@@ -200,11 +246,12 @@ async def _infer_tensors(dataplane: DataPlane, request: InferRequest, model: Mod
 
 def _asked(request: InferRequest) -> Asked:
     """The request without its tensors; parameters of the task and of Triton's scheduler apart."""
+    given = dict(request.query) | dict(request.parameters)
     scheduling = {name: request.parameters[name] for name in _SCHEDULING if name in request.parameters}
     for name, value in scheduling.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _INT64.stop:
             raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a whole number")
-    parameters = {name: value for name, value in request.parameters.items() if name not in scheduling}
+    parameters = {name: value for name, value in given.items() if name not in (*scheduling, _CODEC)}
     return Asked(request.model, _deadline(request), request.version, parameters, scheduling)
 
 
@@ -239,13 +286,17 @@ def _check_outputs(request: InferRequest, model: Model) -> None:
             raise InvalidRequest(
                 f"output {name[:60]!r} is unknown; {model.name} gives {', '.join(known)} for this input"
             )
+    if request.classes:
+        raise InvalidRequest(
+            f"output {min(request.classes)[:60]!r}: classification is of a model's own outputs; see {known[0]!r}"
+        )
 
 
-def _read_base64(tensor: Tensor) -> list[bytes]:
-    try:
-        return [binascii.a2b_base64(element, strict_mode=True) for element in to_elements(tensor)]
-    except binascii.Error as exc:
-        raise InvalidRequest(f"input {tensor.name!r}: broken base64: {exc}; a JSON string holds a picture so") from exc
+def _read_base64(tensor: Tensor, *, max_bytes: int) -> list[bytes]:
+    return [
+        read_picture(element, what=f"input {tensor.name!r}: element {index}", max_bytes=max_bytes)
+        for index, element in enumerate(to_elements(tensor))
+    ]
 
 
 def _write_detections(results: Sequence[ImageResult], deadline: Deadline) -> dict[str, Callable[[], Tensor]]:

@@ -52,7 +52,9 @@ class Model:
         name, version: as in the repository.
         task: what it does; None where config.pbtxt does not say: then only its tensors can be sent.
         inputs, outputs: in the order of config.pbtxt; one input where there is a task.
-        max_batch_size: how many items one request may hold; 1 where Triton does not batch.
+        max_batch_size: how many items one request to Triton may hold; 1 where Triton does not batch.
+        is_batched: whether the first dimension counts items.
+        cuts_batches: whether a request of more items than Triton takes may be made several.
         names: class name by index, in the order of the indices, which may have gaps; a name may be there twice. Empty
             for a regressor.
         input_wh: picture size it was trained for, `(width, height)`; None for tables.
@@ -80,11 +82,18 @@ class Model:
     features: tuple[str, ...] = ()
     platform: str = ""
     reduces_pictures: bool = False
+    is_batched: bool = False
+    cuts_batches: bool = False
 
     @property
     def input(self) -> TensorMetadata:
         """The only input of a model with a task."""
         return self.inputs[0]
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether its task is one of pictures."""
+        return self.task in {"detect", "classify"}
 
     @property
     def classes(self) -> int:
@@ -146,10 +155,18 @@ def describe(config: Any, *, version: str) -> Model:
         reduces_pictures=task == "detect"
         and _REDUCES in config.parameters
         and config.parameters[_REDUCES].string_value == "true",
+        is_batched=config.max_batch_size > 0,
+        cuts_batches=_cuts_batches(config),
     )
     if task in {"detect", "classify"} and model.input_wh is None:
         raise ModelConfigError(f"{config.name}: imgsz is missing in parameters.metadata")
     return model
+
+
+def _cuts_batches(config: Any) -> bool:
+    # A sequence has an order, a shape tensor no batch, and what a batch is made into may have other dimensions.
+    apart = config.HasField("sequence_batching") or config.batch_input or config.batch_output
+    return config.max_batch_size > 0 and not apart and not any(proto.is_shape_tensor for proto in config.input)
 
 
 def _metadata(config: Any) -> dict[str, Any]:

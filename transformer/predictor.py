@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -27,9 +28,7 @@ from transformer.errors import (
 )
 from transformer.model import Model, describe
 from transformer.record import current
-from transformer.tensors import DTYPES, Tensor, datatype_of, to_array
-
-Content = bytes | memoryview
+from transformer.tensors import DTYPES, Content, Tensor, datatype_of, to_array
 
 
 class TensorRefused(PredictorError):
@@ -65,10 +64,12 @@ _ERRORS: Mapping[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.UNAUTHENTICATED: PredictorError,
 }
 
+# Of an answer: one that a model makes up of any size would take the memory of all. 90 of a raw YOLOv8 head fit.
+MAX_ANSWER_BYTES = 2**28
+
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
-    # Of an answer: one that a model makes up of any size would take the memory of all. 90 of a raw YOLOv8 head fit.
-    ("grpc.max_receive_message_length", 2**28),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     # A status comes as metadata, and Triton's lists every input of a request that it refuses.
     ("grpc.max_metadata_size", 2**20),
     ("grpc.absolute_max_metadata_size", 2**20),
@@ -207,7 +208,12 @@ class Predictor:
         return {output.name: to_array(output) for output in outputs}, answered
 
     async def infer_tensors(
-        self, asked: Asked, inputs: Sequence[Tensor], outputs: Sequence[str] = ()
+        self,
+        asked: Asked,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[str] = (),
+        *,
+        classes: Mapping[str, int] = MappingProxyType({}),
     ) -> tuple[list[Tensor], str]:
         """Run a model on its own tensors.
 
@@ -215,6 +221,7 @@ class Predictor:
             asked: which model and version, Triton's parameters (booleans, numbers or strings), and until when.
             inputs: whatever they are; Triton judges them.
             outputs: names of those that are wanted; all where there are none.
+            classes: of outputs that are wanted as so many best classes.
 
         Returns:
             The outputs, and the version that answered.
@@ -223,7 +230,7 @@ class Predictor:
             TensorRefused: the model takes no such tensors, or has no such output.
             ServingError: as Triton answers, see `_ERRORS`.
         """
-        request = _compose(asked.model, asked.version, outputs, asked.parameters)
+        request = _compose(asked.model, asked.version, outputs, asked.parameters, classes)
         for tensor in inputs:
             request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         return await self._infer(request, [tensor.data for tensor in inputs], asked.deadline)
@@ -305,12 +312,20 @@ class Predictor:
             raise translate(exc, name) from exc
 
 
-def _compose(name: str, version: str, outputs: Sequence[str], parameters: Mapping[str, Any]) -> Any:
+def _compose(
+    name: str,
+    version: str,
+    outputs: Sequence[str],
+    parameters: Mapping[str, Any],
+    classes: Mapping[str, int] = MappingProxyType({}),
+) -> Any:
     """A `ModelInferRequest` without inputs."""
     # The request's id, which Triton's log and trace show: what a v2 client calls its request is for its own reply.
     request = service_pb2.ModelInferRequest(model_name=name, model_version=version, id=current().request_id)
     for output in outputs:
-        request.outputs.add(name=output)
+        wanted = request.outputs.add(name=output)
+        if output in classes:
+            wanted.parameters["classification"].int64_param = classes[output]
     for key, value in parameters.items():
         setattr(request.parameters[key], _PARAMETER_FIELDS[type(value)], value)
     return request

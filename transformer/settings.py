@@ -22,7 +22,7 @@ class TransformerSettings(BaseSettings):
     max_image_bytes: int = Field(20 * 2**20, gt=0, description="largest encoded picture")
     max_image_pixels: int = Field(50_000_000, gt=0, description="largest width x height, read from the header")
     max_body_bytes: int = Field(
-        64 * 2**20, gt=0, le=2**30, description="largest request body or gRPC message, all pictures together"
+        96 * 2**20, gt=0, le=2**30, description="largest request body or gRPC message, all pictures together"
     )
     max_bodies_bytes: int = Field(
         256 * 2**20, gt=0, description="largest sum of the bodies that are in memory; one more is answered 429"

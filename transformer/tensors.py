@@ -7,7 +7,7 @@ as four bytes, little-endian, and then itself.
 import itertools
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,9 @@ _LONGEST_NAME = 255
 _LENGTH = struct.Struct("<I")
 
 
+Content = bytes | memoryview
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A tensor of a request or of an answer.
@@ -47,20 +50,25 @@ class Tensor:
         name: as the protocol carries it.
         datatype: `BYTES`, `BF16` or one of `DTYPES`.
         shape: with the batch dimension.
-        data: as on the wire.
+        data: as on the wire; part of a larger buffer where it is a view.
         from_text: a BYTES tensor whose elements were JSON strings; a picture in one is base64.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: bytes
+    data: Content
     from_text: bool = False
 
 
 def datatype_of(array: NDArray[Any]) -> str:
     """The protocol's name for what a numeric array holds."""
     return _DATATYPES[array.dtype.newbyteorder("<")]
+
+
+def item_size(datatype: str) -> int:
+    """Bytes of a number."""
+    return _BF16_BYTES if datatype == "BF16" else DTYPES[datatype].itemsize
 
 
 def check(tensor: Tensor) -> None:
@@ -73,12 +81,12 @@ def check(tensor: Tensor) -> None:
     count = math.prod(tensor.shape)
     if tensor.datatype == "BYTES":
         # One more is enough to know: there can be many in few bytes.
-        found = sum(1 for _ in itertools.islice(_spans(tensor), min(count, len(tensor.data)) + 1))
+        found = sum(1 for _ in itertools.islice(spans(tensor), min(count, len(tensor.data)) + 1))
         if found != count:
             got = "more" if found > count else found
             raise InvalidRequest(f"input {tensor.name!r}: got {got} elements, expected {count} for {_form(tensor)}")
         return
-    item_bytes = _item_bytes(tensor.datatype)
+    item_bytes = item_size(tensor.datatype)
     if len(tensor.data) != count * item_bytes:
         got = f"{len(tensor.data) / item_bytes:g} elements ({len(tensor.data)} bytes)"
         raise InvalidRequest(f"input {tensor.name!r}: got {got}, expected {count} for {_form(tensor)}")
@@ -122,7 +130,7 @@ def to_elements(tensor: Tensor) -> list[bytes]:
     Raises:
         InvalidRequest: the lengths in it do not fit its bytes.
     """
-    return [tensor.data[start:end] for start, end in _spans(tensor)]
+    return [bytes(tensor.data[start:end]) for start, end in spans(tensor)]
 
 
 def from_elements(
@@ -136,16 +144,16 @@ def from_elements(
     return Tensor(name, "BYTES", lengths, b"".join(parts), from_text)
 
 
-def _item_bytes(datatype: str) -> int:
-    return _BF16_BYTES if datatype == "BF16" else DTYPES[datatype].itemsize
-
-
 def _form(tensor: Tensor) -> str:
     return f"{tensor.datatype} {list(tensor.shape)}"
 
 
-def _spans(tensor: Tensor) -> Iterable[tuple[int, int]]:
-    """Start and end of each element."""
+def spans(tensor: Tensor) -> Iterator[tuple[int, int]]:
+    """Start and end of each element of a BYTES tensor, behind its length.
+
+    Raises:
+        InvalidRequest: the lengths do not fit the bytes.
+    """
     data, at = tensor.data, 0
     while at < len(data):
         start = at + _LENGTH.size

@@ -91,7 +91,7 @@ def test_every_hard_picture_is_in_the_table(shared: Path) -> None:
         ("POST", "/predict/digits", {"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415, "'text/plain'"),
         ("POST", "/predict/digits", {"content": b"x"}, 415, "got 'none', expected image"),
         ("POST", "/predict/digits", {"content": b"x", "headers": JPEG}, 400, "1 bytes"),
-        ("POST", "/predict/digits", {"files": {"picture": SEVEN}}, 400, "got fields 'picture'"),
+        ("POST", "/predict/digits", {"files": {"a": SEVEN, "b": SEVEN}}, 400, "got fields 'a', 'b'"),
         ("POST", "/predict/digits", {"files": {"image": b""}}, 400, "0 bytes"),
         ("POST", "/predict/digits", {"files": [("image", SEVEN), ("image", b"no")]}, 400, "2 bytes"),
         ("POST", "/predict/digits", {"json": [1, 2]}, 400, "digits is a model for pictures (classify): got rows"),
@@ -139,7 +139,7 @@ def test_mistake_is_named(
     assert says in response.text.replace('\\"', '"')
 
 
-@pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip"])
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "gzip, deflate"])
 def test_other_compression_is_refused(stack: Stack, encoding: str) -> None:
     response = stack.http.post("/predict/digits", content=SEVEN, headers=JPEG | {"Content-Encoding": encoding})
     assert (response.status_code, "Content-Encoding" in response.json()["error"]) == (415, True)
@@ -152,7 +152,7 @@ def test_other_compression_is_refused(stack: Stack, encoding: str) -> None:
         (gzip.compress(SEVEN, mtime=0)[:-9], 400, "broken gzip"),
         (gzip.compress(SEVEN, mtime=0)[:-9] + bytes(9), 400, "broken gzip"),
         (gzip.compress(SEVEN, mtime=0) + b"more", 400, "broken gzip"),
-        (gzip.compress(bytes(64 * 2**20 + 1), mtime=0), 413, "unpacked it is more than the limit of 67108864 bytes"),
+        (gzip.compress(bytes(96 * 2**20 + 1), mtime=0), 413, "unpacked it is more than the limit of 100663296 bytes"),
     ],
 )
 def test_broken_gzip_and_bombs_are_refused(stack: Stack, body: bytes, status: int, says: str) -> None:
@@ -168,12 +168,12 @@ def test_picture_over_the_byte_limit_is_refused(stack: Stack) -> None:
 
 def test_body_over_the_limit_is_refused_also_without_a_length(stack: Stack) -> None:
     def chunks() -> Any:
-        for _ in range(80):
+        for _ in range(100):
             yield bytes(2**20)
 
     response = stack.http.post("/predict/digits", content=chunks(), headers=JPEG)
     assert response.status_code == 413
-    assert "more than the limit of 67108864 bytes" in response.json()["error"]
+    assert "more than the limit of 100663296 bytes" in response.json()["error"]
 
 
 def test_picture_over_the_pixel_limit_is_refused_before_decoding(stack: Stack) -> None:
@@ -234,7 +234,7 @@ IRIS, IRIS_V1 = "/v2/models/iris/infer", "/v1/models/iris:predict"
 TENSORS: dict[str, tuple[dict[str, Any], int, str]] = {
     "NaN": (v2_binary(fp32(1, NAN, 3, 4)), 400, "row 0, column 1: got nan, expected an FP32 number"),
     "infinity": (v2_binary(fp32(1, 2, 3, INFINITY)), 400, "row 0, column 3: got inf"),
-    "NaN in JSON": ({"content": b'{"inputs": [NaN]}'}, 400, "broken JSON"),
+    "NaN in JSON": ({"content": json.dumps(v2(data=[float("nan"), 0, 0, 0])["json"])}, 400, "row 0, column 0: got nan"),
     "infinity in JSON": (v2(data=[1e39, 0, 0, 0]), 400, "numbers that fit FP32"),
     "empty batch": (v2(shape=[0, 4], data=[]), 400, "expected 1 to 1024"),
     "negative shape": (v2(shape=[-1, 4]), 400, "dimensions of 0 and more"),
@@ -317,7 +317,7 @@ def test_memory_is_given_back(stack: Stack) -> None:
 
     def flood() -> None:
         """Large bodies of every kind."""
-        bomb = gzip.compress(bytes(64 * 2**20 + 1))
+        bomb = gzip.compress(bytes(96 * 2**20 + 1))
         stack.http.post("/predict/digits", content=bytes(63 * 2**20), headers=JPEG)
         stack.http.post("/predict/digits", content=bytes(100 * 2**20), headers=JPEG)
         stack.http.post("/predict/digits", content=bomb, headers=JPEG | {"Content-Encoding": "gzip"})

@@ -352,7 +352,7 @@ def test_client_of_a_refused_model_is_told_and_does_not_wait(stack: Stack, name:
             stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=name))
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert "no version of it serves: see /status" in (refused.value.details() or "")
-        assert "retry-after" not in [item[0] for item in refused.value.trailing_metadata() or ()]
+        assert "retry-after" not in [item.key for item in refused.value.trailing_metadata() or ()]
 
 
 def test_unknown_model_is_unknown_and_one_that_comes_is_waited_for(stack: Stack) -> None:

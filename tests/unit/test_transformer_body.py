@@ -2,22 +2,34 @@
 
 import base64
 import gzip
+import zlib
 
 import orjson
 import pytest
 
 from tests.support.multipart import FORM, form
 from transformer.errors import InvalidRequest, PayloadTooLarge, ServingError, UnsupportedMedia
-from transformer.rest.body import _unpack, read_instances, read_items
+from transformer.rest.body import Items, _unpack, read_instances, read_items
 from transformer.rest.multipart import read_parts
+
+LIMIT = 1000  # bytes of a picture
+JSON = "application/json"
+
+
+def items(body: bytes, content_type: str, *, pictures: bool = False) -> Items:
+    return read_items(body, content_type, max_items=1024, pictures=pictures, max_bytes=LIMIT)
+
+
+def instances(document: object, *, pictures: bool = False) -> Items:
+    return read_instances(orjson.dumps(document), JSON, pictures=pictures, max_bytes=LIMIT)
 
 
 def test_read_parts_gives_names_and_bytes_in_order() -> None:
     binary = bytes(range(256)) * 3 + b"\r\n--X not a boundary"
     assert read_parts(form(("image", binary), ("other", b""), ("image", b"2")), FORM, max_parts=3) == [
-        ("image", binary),
-        ("other", b""),
-        ("image", b"2"),
+        ("image", binary, True),
+        ("other", b"", True),
+        ("image", b"2", True),
     ]
 
 
@@ -27,24 +39,26 @@ def test_read_parts_gives_names_and_bytes_in_order() -> None:
         (form(("image", b"1")), "multipart/form-data", "no boundary"),
         (form(("image", b"1"))[:-12], FORM, "without the closing boundary"),
         (b"no form at all", FORM, "multipart/form-data"),
-        (form(("picture", b"1")), FORM, "got fields 'picture', expected one or more files named 'image'"),
+        (form(("a", b"1"), ("b", b"1")), FORM, "got fields 'a', 'b', expected one or more files named 'image'"),
+        (b'--XX\r\nContent-Disposition: form-data; name="file"\r\n\r\n1\r\n--XX--\r\n', FORM, "got fields 'file'"),
         (b"", FORM, "got 0 bytes, expected image"),
         (b"", "application/json", "got 0 bytes"),
         (b"{", "application/json", "broken JSON"),
         (b"[]", "application/json", "expected a row"),
         (b"5", "application/json", "expected a row"),
-        (b"NaN", "application/json", "broken JSON"),
+        (b"NaN", "application/json", "expected a row .*, a picture \\(.*b64"),
+        (b"[NaN", "application/json", "broken JSON"),
     ],
 )
 def test_read_items_refuses(body: bytes, content_type: str, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
-        read_items(body, content_type, max_items=1024)
+        items(body, content_type)
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "video/mp4"])
 def test_read_items_names_the_content_types_it_takes(content_type: str) -> None:
     with pytest.raises(UnsupportedMedia, match="expected image/\\*, multipart/form-data or application/json"):
-        read_items(b"x", content_type, max_items=1024)
+        items(b"x", content_type)
 
 
 @pytest.mark.parametrize(
@@ -57,46 +71,119 @@ def test_read_items_names_the_content_types_it_takes(content_type: str) -> None:
     ],
 )
 def test_read_items_takes_rows_one_or_many(body: bytes, rows: list[object], many: bool) -> None:
-    items = read_items(body, "application/json; charset=utf-8", max_items=1024)
-    assert (items.rows, items.many, items.images) == (rows, many, [])
+    read = items(body, "application/json; charset=utf-8")
+    assert (read.rows, read.many, read.images) == (rows, many, [])
 
 
 def test_read_items_takes_pictures() -> None:
-    assert read_items(b"jpeg", "image/jpeg", max_items=1024).images == [b"jpeg"]
-    two = read_items(form(("image", b"1"), ("image", b"2")), FORM, max_items=1024)
+    assert items(b"jpeg", "image/jpeg").images == [b"jpeg"]
+    two = items(form(("image", b"1"), ("image", b"2")), FORM)
     assert (two.images, two.many) == ([b"1", b"2"], True)
-    assert not read_items(form(("image", b"1")), FORM, max_items=1024).many
+    assert not items(form(("image", b"1")), FORM).many
+
+
+@pytest.mark.parametrize("name", ["file", "files", "images[]", "upload", "picture"])
+def test_files_of_a_form_are_pictures_where_all_have_one_name(name: str) -> None:
+    assert items(form((name, b"1"), (name, b"2")), FORM).images == [b"1", b"2"]
+    assert items(form((name, b"1"), ("image", b"2")), FORM).images == [b"2"]
+
+
+def test_fields_of_a_form_are_parameters_where_they_are_named_so() -> None:
+    field = b'--XX\r\nContent-Disposition: form-data; name="%s"\r\n\r\n0.5\r\n'
+    read = items(field % b"iou" + field % b"user" + form(("file", b"1")), FORM)
+    assert (read.images, read.parameters) == ([b"1"], {"iou": "0.5"})
+
+
+TEXT = base64.b64encode(b"jpeg").decode()
+# Forms of one picture, as instances of v1 and as JSON of /predict.
+PICTURES = [
+    TEXT,
+    {"b64": TEXT},
+    {"image": {"b64": TEXT}},
+    {"image": TEXT},
+    {"image_bytes": {"b64": TEXT}},
+    {"image_bytes": {"b64": TEXT}, "key": "1"},
+    {"image": TEXT, "key": "   1"},
+    {"data": TEXT, "target": 0},
+    {"anything": {"b64": TEXT}},
+    {"anything": TEXT},
+]
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_picture_is_found_under_every_key(picture: object) -> None:
+    expected = Items(images=[b"jpeg"], many=True)
+    for member in ("instances", "inputs"):
+        assert instances({member: [picture]}, pictures=True) == expected
+    assert items(orjson.dumps(picture), JSON, pictures=True).images == [b"jpeg"]
+    assert items(orjson.dumps([picture, TEXT]), JSON, pictures=True).images == [b"jpeg", b"jpeg"]
 
 
 def test_read_instances_takes_pictures_rows_and_parameters() -> None:
-    text = base64.b64encode(b"jpeg").decode()
-    document = {"instances": [{"image": {"b64": text}}], "parameters": {"iou": 0.5}}
-    items = read_instances(orjson.dumps(document), "application/json")
-    assert (items.images, items.parameters) == ([b"jpeg"], {"iou": 0.5})
-    assert read_instances(b'{"instances": [[1, 2], {"a": 1}]}', "").rows == [[1, 2], {"a": 1}]
-    assert read_instances(b"jpeg", "image/jpeg").images == [b"jpeg"]
+    read = instances({"instances": [{"image": {"b64": TEXT}}], "parameters": {"iou": 0.5, "classes": None}})
+    assert (read.images, read.parameters) == ([b"jpeg"], {"iou": 0.5})
+    assert instances({"instances": [[1, 2], {"a": 1}], "parameters": None}).rows == [[1, 2], {"a": 1}]
+    assert instances({"instances": [[1]], "signature_name": "serving_default"}).rows == [[1]]
+    for content_type in ("image/jpeg", "application/octet-stream"):
+        assert read_instances(b"\xff\xd8", content_type, pictures=True, max_bytes=9).images == [b"\xff\xd8"]
+    read = read_instances(b' {"instances": [[1]]}', "application/octet-stream", pictures=True, max_bytes=9)
+    assert read.rows == [[1]]
+
+
+def test_columns_become_instances() -> None:
+    rows = [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
+    assert instances({"inputs": {"a": [1, 2], "b": [3, 4]}}).rows == rows
+    assert instances({"inputs": {"a": 1, "b": 3}}).rows == rows[:1]
+    for column in ({"b64": TEXT}, [{"b64": TEXT}], TEXT):
+        assert instances({"inputs": {"image_bytes": column}}, pictures=True).images == [b"jpeg"]
+
+
+EXPECTED = '{"image": {"b64": "<base64 of the file>"}}'
 
 
 @pytest.mark.parametrize(
-    ("document", "says"),
+    ("document", "pictures", "says"),
     [
-        ([], "instances"),
-        ({}, "instances"),
-        ({"instances": 5}, "instances"),
-        ({"instances": []}, "got none"),
-        ({"instances": [[1]], "parameter": {}}, "got \\['parameter'\\] beside"),
-        ({"instances": [[1]], "parameters": []}, "parameters: got list"),
-        ({"instances": [{"image": {"b64": "AA=="}}, [1]]}, "pictures and rows together"),
-        ({"instances": [{"image": {"b64": "A"}}]}, "instance 0: image: broken base64"),
-        ({"instances": [{"image": {"b64": "!!!!"}}]}, "broken base64"),
-        ({"instances": [{"image": {"b64": "\u00e9"}}]}, "broken base64"),
-        ({"instances": [{"image": "AA=="}]}, 'expected {"b64"'),
-        ({"instances": [{"image": {"b64": 5}}]}, 'expected {"b64"'),
+        ([], False, EXPECTED),
+        ({}, False, EXPECTED),
+        ({"image": {"b64": TEXT}}, True, EXPECTED),
+        ({"instances": 5}, False, "instances: got int, expected a list"),
+        ({"inputs": "x"}, False, "instances: got str, expected a list"),
+        ({"instances": []}, False, "got none"),
+        ({"inputs": {}}, False, "got none"),
+        ({"inputs": {"a": [1], "b": [1, 2]}}, False, "inputs: got columns of [1, 2] entries"),
+        ({"instances": [[1]], "inputs": [[1]]}, False, "got 'instances' and 'inputs'"),
+        ({"instances": [[1]], "signature_name": "other"}, False, "signature_name: got 'other'"),
+        ({"instances": [[1]], "parameter": {}}, False, "got ['parameter'] beside"),
+        ({"instances": [[1]], "parameters": []}, False, "parameters: got list"),
+        ({"instances": [{"image": {"b64": "AA=="}}, [1]]}, False, "pictures and rows together"),
+        ({"instances": [{"image": {"b64": "AA=="}}, [1]]}, True, f"got [1], expected a picture as {EXPECTED}"),
+        ({"instances": [{"image": {"b64": "A"}}]}, True, "instance 0: image: broken base64"),
+        ({"instances": [{"image": {"b64": 5}}]}, False, f"got no picture under ['image'], expected one as {EXPECTED}"),
+        ({"instances": [{"x": 5}]}, True, f"got no picture under ['x'], expected one as {EXPECTED}"),
+        ({"instances": [{"x": TEXT, "y": TEXT}]}, True, "got a picture under each of ['x', 'y']"),
+        ({"instances": [{"x": {"b64": TEXT}, "y": {"b64": TEXT}}]}, True, "got a picture under each of ['x', 'y']"),
     ],
-)
-def test_read_instances_refuses(document: object, says: str) -> None:
-    with pytest.raises(ServingError, match=says):
-        read_instances(orjson.dumps(document), "application/json")
+)  # fmt: skip
+def test_read_instances_refuses(document: object, pictures: bool, says: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        instances(document, pictures=pictures)
+    assert says in str(refused.value)
+
+
+def test_form_to_v1_is_refused() -> None:
+    with pytest.raises(UnsupportedMedia, match="got 'multipart/form-data', expected application/json or image"):
+        read_instances(form(("image", b"1")), FORM, pictures=True, max_bytes=LIMIT)
+
+
+def test_picture_in_json_over_the_limit_is_refused_before_it_is_decoded() -> None:
+    large = base64.b64encode(bytes(LIMIT + 3)).decode()
+    with pytest.raises(PayloadTooLarge, match=r"^image: 1003 bytes is over the limit of 1000$"):
+        instances({"instances": [large]}, pictures=True)
+    with pytest.raises(PayloadTooLarge, match=r"^picture 1 of 2: image: 1003 bytes is over the limit of 1000$"):
+        instances({"instances": [TEXT, large]}, pictures=True)
+    exact = base64.b64encode(bytes(LIMIT)).decode()
+    assert instances({"instances": [exact]}, pictures=True).images == [bytes(LIMIT)]
 
 
 def test_read_parts_stops_at_the_limit() -> None:
@@ -112,12 +199,20 @@ def test_read_parts_refuses_a_boundary_of_absurd_length() -> None:
 @pytest.mark.parametrize("body", [b"[[],[]" + b",[]" * 200_000 + b"]", b"[" + b"1," * 2**20 + b"1]", b"[" * 200_000])
 def test_read_items_refuses_json_that_would_take_seconds(body: bytes) -> None:
     with pytest.raises(PayloadTooLarge, match="values is over the limit of 1048576"):
-        read_items(body, "application/json", max_items=1024)
+        items(body, JSON)
 
 
 def test_boundary_that_is_everywhere_is_refused() -> None:
     with pytest.raises(PayloadTooLarge, match="more than the limit of 3 parts"):
         read_parts(form(("image", b"\r\n--XX-x" * 4)), FORM, max_parts=3)
+
+
+def test_unpack_gives_what_deflate_gives() -> None:
+    assert b"".join(_unpack(zlib.compress(b"some"), "deflate", max_bytes=2**20)) == b"some"
+    with pytest.raises(InvalidRequest, match=r"broken deflate: .*incorrect header"):
+        b"".join(_unpack(gzip.compress(b"some"), "deflate", max_bytes=2**20))
+    with pytest.raises(PayloadTooLarge, match="unpacked it is more than the limit of 9 bytes"):
+        b"".join(_unpack(zlib.compress(bytes(10)), "deflate", max_bytes=9))
 
 
 @pytest.mark.parametrize("parts", [[b""], [b"x" * 100_000], [b"one", b"", b"two"], [bytes(2**20)]])

@@ -19,6 +19,8 @@ from transformer.tensors import Tensor, check, check_form
 
 SENT = "5301425"  # text or number, in every request below
 NUMBER = int(SENT)
+INSTANCES: dict[str, Any] = {"pictures": True, "max_bytes": 99}
+LIMITS = INSTANCES | {"max_items": 9}
 
 
 def read_v2(**changes: Any) -> Any:
@@ -52,18 +54,18 @@ def refused(message: str) -> Callable[[], Any]:
         (lambda: read_v2(shape=[-NUMBER]), True),
         (lambda: read_v2(shape=[float(f"{SENT}.5")]), True),
         (lambda: read_v2(name=SENT, shape="x"), True),
-        (lambda: read_v2(data=[[NUMBER, SENT]]), False),
+        (lambda: read_v2(data=[[NUMBER, SENT]]), True),
         (lambda: read_v2(datatype=SENT), True),
         (lambda: read_document(SENT.encode(), len(SENT)), False),
         (lambda: read_header_length(SENT, b""), True),
         (lambda: check_form("a", "FP32", [-NUMBER]), True),
         (lambda: check(Tensor("a", "FP32", (NUMBER,), b"")), True),
         (lambda: check(Tensor(SENT, "FP32", (1,), b"")), True),
-        (lambda: read_items(SENT.encode(), "application/json", max_items=9), False),
-        (lambda: read_items(SENT.encode(), SENT, max_items=9), True),
-        (lambda: read_items(b"{%s" % SENT.encode(), "application/json", max_items=9), False),
-        (lambda: read_instances(orjson.dumps({"instances": [1], SENT: 1}), ""), True),
-        (lambda: read_instances(orjson.dumps({"instances": [{"image": {"b64": SENT}}]}), ""), False),
+        (lambda: read_items(SENT.encode(), "application/json", **LIMITS), False),
+        (lambda: read_items(SENT.encode(), SENT, **LIMITS), True),
+        (lambda: read_items(b"{%s" % SENT.encode(), "application/json", **LIMITS), False),
+        (lambda: read_instances(orjson.dumps({"instances": [1], SENT: 1}), "", **INSTANCES), True),
+        (lambda: read_instances(orjson.dumps({"instances": [{"image": {"b64": f"{SENT}!"}}]}), "", **INSTANCES), False),
         (lambda: read_parts(SENT.encode(), SENT, max_parts=9), False),
         (lambda: decode(SENT.encode(), max_bytes=99, max_pixels=99), True),
         (refused(f"index: 1 Got: {SENT} Expected: 4"), True),

@@ -107,17 +107,57 @@ def test_numbers_are_read_from_json(datatype: str, data: list[Any], expected: li
         ("UINT8", [-1], "expected numbers that fit UINT8"),
         ("INT64", [2**63], "expected numbers that fit INT64"),
         ("INT32", [1.0], "expected nothing but whole numbers for INT32"),
-        ("FP32", ["1"], "expected nothing but numbers for FP32"),
+        ("FP32", [1, "1"], "got '1', expected nothing but numbers for FP32"),
         ("FP32", [True], "expected nothing but numbers for FP32"),
         ("FP32", [{}], "expected nothing but numbers"),
         ("BOOL", [1], "expected nothing but true and false for BOOL"),
-        ("BYTES", [1], "expected strings for BYTES"),
+        ("BYTES", [1], "got 1, expected strings for BYTES; base64 for a picture"),
+        ("BYTES", [None], "got None, expected strings for BYTES"),
+        ("BYTES", [{"b64": "AA"}], "got {'b64': 'AA'}, expected strings for BYTES"),
         ("BF16", [1], "BF16 has no form in JSON; expected binary data"),
     ],
 )
 def test_json_that_does_not_fit_is_refused(datatype: str, data: list[Any], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         read({"name": "x", "datatype": datatype, "shape": [1], "data": data})
+
+
+def test_numbers_that_are_not_finite_are_read_from_json() -> None:
+    body = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [4], "data": [NaN, Infinity, -Infinity, 1]}]}'
+    (tensor,) = read_document(body, len(body)).inputs
+    np.testing.assert_array_equal(to_array(tensor), np.array([np.nan, np.inf, -np.inf, 1], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ('{"id": "a"}'.encode("utf-16"), "got UTF-16 or UTF-32, expected UTF-8"),
+        ('{"id": "a"}'.encode("utf-16-le"), "got UTF-16 or UTF-32, expected UTF-8"),
+        ('{"id": "a"}'.encode("utf-16-be"), "got UTF-16 or UTF-32, expected UTF-8"),
+        ('{"id": "a"}'.encode("utf-32"), "got UTF-16 or UTF-32, expected UTF-8"),
+        ('{"id": "é"}'.encode("latin-1"), "byte 8 is no UTF-8, expected UTF-8"),
+        ('{"id": "é", "a": NaN}'.encode("latin-1"), "byte 8 is no UTF-8, expected UTF-8"),
+        (b'{"inputs": [NaN', "broken JSON: Expecting"),
+        (b'{"inputs": [NaN, "\\ud800"]}', "broken JSON: .*surrogates not allowed"),
+        (b'{"inputs": [NaN, ' + b"[" * 5000 + b"]" * 5000 + b"]}", "broken JSON: "),
+        (b'{"inputs": [Nan]}', "broken JSON"),
+    ],
+)
+def test_text_that_is_no_json_is_named(body: bytes, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^body: .*{says}"):
+        read_document(body, len(body))
+
+
+def test_byte_order_mark_is_left_out() -> None:
+    for text in (b'{"inputs": []}', b'{"inputs": [], "parameters": {"a": NaN}}'):
+        read_document(b"\xef\xbb\xbf" + text, len(text) + 3)
+
+
+def test_long_integers_beside_nan_are_as_without_it() -> None:
+    numbers = b"18446744073709551615, -9223372036854775808, 1" + b"0" * 5000
+    body = b'{"inputs": [], "parameters": {"a": [%s], "b": NaN}}' % numbers
+    parameters = read_document(body, len(body)).parameters
+    assert parameters["a"] == [2**64 - 1, -(2**63), float("inf")]
 
 
 def test_deep_json_is_read_or_refused() -> None:
@@ -141,6 +181,73 @@ def test_document_keeps_what_was_asked() -> None:
     assert document == Document(
         id="me", inputs=[], outputs={"a": None, "b": False}, parameters={"iou": 0.5}, binary=True
     )
+
+
+FULL: dict[str, Any] = {
+    "id": None,
+    "parameters": None,
+    "outputs": None,
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1], "parameters": None}],
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"parameters": {"binary_data_output": None, "priority": None}},
+        {"inputs": [FULL["inputs"][0] | {"parameters": {"binary_data_size": None, "content_type": None}}]},
+    ],
+)
+def test_null_is_absent(changes: dict[str, Any]) -> None:
+    given = read({"name": "x", "datatype": "FP32", "shape": [1], "data": [1]})
+    body = json.dumps(FULL | changes).encode()
+    assert read_document(body, len(body)) == given
+
+
+def test_null_is_absent_of_an_output_and_beside_binary_data() -> None:
+    outputs = [{"name": "a", "parameters": None}, {"name": "b", "parameters": {"binary_data": None}}]
+    body = json.dumps(FULL | {"outputs": outputs}).encode()
+    assert read_document(body, len(body)).outputs == {"a": None, "b": None}
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": None, "parameters": {"binary_data_size": 4}}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    assert read_document(body + b"1234", len(body)).inputs == [Tensor("x", "FP32", (1,), b"1234")]
+
+
+@pytest.mark.parametrize("key", ["name", "datatype", "shape"])
+def test_null_is_refused_where_a_member_must_be(key: str) -> None:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1]} | {key: None}
+    with pytest.raises(InvalidRequest, match=f"{key}: got null, expected a"):
+        read(tensor)
+
+
+def test_what_else_is_said_of_an_output_is_not_looked_at() -> None:
+    parameters = {"content_type": "np", "what": {"ever": [1]}, "binary_data": True, "classification": 0}
+    document = read(
+        outputs=[{"name": "a", "parameters": parameters}, {"name": "b", "parameters": {"classification": 3}}]
+    )
+    assert (document.outputs, document.classes) == ({"a": True, "b": None}, {"b": 3})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"classification": -1}, "classification: got -1, expected how many"),
+        ({"classification": True}, "classification: got True, expected how many"),
+        ({"classification": 2**31}, "classification: got 2147483648, expected how many"),
+        ({"classification": "3"}, "classification: got '3', expected how many"),
+        ({"shared_memory_region": "r"}, "shared memory is not served here"),
+        ({"binary_data": "x"}, "binary_data: got a string, expected a boolean"),
+    ],
+)
+def test_output_that_cannot_be_given_is_refused(parameters: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        read(outputs=[{"name": "a", "parameters": parameters}])
+
+
+def test_string_alone_is_a_list_of_one() -> None:
+    (tensor,) = read({"name": "x", "datatype": "BYTES", "shape": [1, 1], "data": "text"}).inputs
+    assert to_elements(tensor) == [b"text"]
 
 
 @pytest.mark.parametrize("value", ["-1", "5.0", "", "abc", "7", "٣", "9" * 5000])
@@ -223,3 +330,16 @@ def test_typed_contents_that_do_not_fit_are_refused(datatype: str, contents: Any
         getattr(entry.contents, field).extend(values)
     with pytest.raises(InvalidRequest, match=says):
         read_request(request, Deadline.after(1))
+
+
+@pytest.mark.parametrize("count", [0, -1, 2**31])
+def test_classes_of_an_output_over_grpc(count: int) -> None:
+    request = service_pb2.ModelInferRequest(model_name="m")
+    output = request.outputs.add(name="y")
+    output.parameters["classification"].int64_param = count
+    with pytest.raises(InvalidRequest, match=f"classification: got {count}, expected how many"):
+        read_request(request, Deadline.after(1))
+    output.parameters["classification"].int64_param = 2
+    output.parameters["what"].string_param = "ever"
+    asked = read_request(request, Deadline.after(1))
+    assert (asked.outputs, asked.classes) == (["y"], {"y": 2})

@@ -7,8 +7,8 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from transformer.admission import Deadline
-from transformer.errors import InvalidRequest
-from transformer.inference import InferRequest, InferResponse
+from transformer.errors import InvalidRequest, excerpt
+from transformer.inference import CLASS_COUNTS, InferRequest, InferResponse
 from transformer.tensors import DTYPES, Tensor, check_form, from_elements, to_array, to_elements
 
 # Field of InferTensorContents for each datatype. FP16 and BF16 have none: they come raw.
@@ -26,6 +26,7 @@ _FIELDS: Mapping[str, str] = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+_CLASSES = "classification"
 
 
 def read_request(message: Any, deadline: Deadline) -> InferRequest:
@@ -42,18 +43,13 @@ def read_request(message: Any, deadline: Deadline) -> InferRequest:
     for entry in (*message.inputs, *message.outputs):
         if any(key.startswith("shared_memory_") for key in entry.parameters):
             raise InvalidRequest(f"{entry.name[:60]!r}: shared memory is not served here; expected contents")
-    for output in message.outputs:
-        unknown = [key for key in output.parameters if key != "binary_data"]
-        if unknown:
-            raise InvalidRequest(
-                f"output {output.name[:60]!r}: parameter {unknown[0][:60]!r} is unknown; expected none"
-            )
     return InferRequest(
         message.model_name,
         [_read_raw(entry, raw[index]) if raw else _read_typed(entry) for index, entry in enumerate(message.inputs)],
         deadline,
         version=message.model_version,
         outputs=[output.name for output in message.outputs],
+        classes=dict(_read_classes(output) for output in message.outputs if _CLASSES in output.parameters),
         parameters={key: _value(parameter) for key, parameter in message.parameters.items()},
     )
 
@@ -98,6 +94,15 @@ def _read_typed(entry: Any) -> Tensor:
     except OverflowError as exc:
         raise InvalidRequest(f"{what}: expected numbers that fit {entry.datatype}") from exc
     return Tensor(entry.name, entry.datatype, tuple(entry.shape), array.tobytes())
+
+
+def _read_classes(output: Any) -> tuple[str, int]:
+    """Name of an output, and as how many best classes it is wanted; what else is said of it Triton ignores."""
+    count = _value(output.parameters[_CLASSES])
+    if not isinstance(count, int) or isinstance(count, bool) or not count or count not in CLASS_COUNTS:
+        got = f"{output.name[:60]!r}: classification: got {excerpt(count)}"
+        raise InvalidRequest(f"output {got}, expected how many of the best classes")
+    return output.name, count
 
 
 def _value(parameter: Any) -> Any:

@@ -20,7 +20,7 @@ from transformer.errors import MESSAGE_LENGTH, BodyTimeout, Misdirected, OutOfMe
 from transformer.keys import Keys
 from transformer.record import ID_HEADER, Record, current, recorded
 from transformer.rest import openapi, predict, v1, v2
-from transformer.rest.guard import KeyGuard, LineGuard, SecurityHeaders
+from transformer.rest.guard import KeyGuard, LineGuard, SecurityHeaders, TrailingSlash
 from transformer.settings import TransformerSettings
 from transformer.trace import Begin, Trace
 
@@ -76,6 +76,7 @@ def create_app(
         app.add_middleware(KeyGuard, keys=keys, settings=settings, answer=_refuse)
     if hosts is not None and hosts.are_known:
         app.add_middleware(HostGuard, hosts=hosts, answer=lambda scope, why: _refuse(scope, Misdirected(why)))
+    app.add_middleware(TrailingSlash)
     app.add_middleware(RequestLog, trace=trace)
     app.add_middleware(SecurityHeaders)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -1,33 +1,39 @@
 """Request bodies: read within the limit, and taken apart by their content type."""
 
 import asyncio
-import binascii
+import codecs
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from transformer import metrics
 from transformer.admission import Body, Deadline
-from transformer.errors import BodyTimeout, ClientGone, InvalidRequest, PayloadTooLarge, UnsupportedMedia
-from transformer.rest.multipart import read_parts
+from transformer.errors import BodyTimeout, ClientGone, InvalidRequest, PayloadTooLarge, UnsupportedMedia, excerpt
+from transformer.parameters import NAMES
+from transformer.rest.json_body import read_json
+from transformer.rest.multipart import Part, read_parts
+from transformer.rest.pictures import FORM, is_picture, read_pictures
 from transformer.settings import TransformerSettings
 from transformer.work import run
 
-# A million numbers parse in some 50 ms; a list or an object costs as much as several.
-_MAX_VALUES = 2**20
-_LIST_WEIGHT = 8
-
-_GZIP = 31  # zlib's number for it
 _PIECE_BYTES, _UNPACKED_BYTES = 2**16, 2**20
 _MOST_MEMBERS = 1000  # of gzip: an empty one has 20 bytes, and takes as long as a full one
 
-_ENCODINGS = ("identity", "gzip", "x-gzip")
+_WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's numbers; HTTP's deflate is zlib's own form
+_ENCODINGS = ("identity", *_WINDOWS)
 _EXPECTED = "image/*, multipart/form-data or application/json"
+
+_BINARY = "application/octet-stream"  # some clients send any body so
+_JSON = (b"{", b"[", codecs.BOM_UTF8)
+
+_ITEMS = {"instances", "inputs"}  # KServe and TensorFlow Serving have both
+_MEMBERS = _ITEMS | {"parameters", "signature_name"}
+_SIGNATURE = "serving_default"  # TensorFlow's
+_V1 = f'{{"instances": [{FORM}]}}'
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ async def read_body(request: Request, held: Body, deadline: Deadline) -> bytes:
 
     Raises:
         PayloadTooLarge: it is, or says that it is, longer than the limit; no more than that is read.
-        UnsupportedMedia: it is compressed otherwise than by gzip.
+        UnsupportedMedia: it is compressed otherwise than by gzip or deflate.
         BodyTimeout: it stopped coming.
         DeadlineExceeded: the request's time was over before it was here.
         Overloaded: all bodies together are too large.
@@ -67,11 +73,11 @@ async def read_body(request: Request, held: Body, deadline: Deadline) -> bytes:
     max_bytes = settings.max_body_bytes
     encoding = _encoding(request)
     if encoding not in _ENCODINGS:
-        raise UnsupportedMedia(f"Content-Encoding: got {encoding[:60]!r}, expected gzip or none")
+        raise UnsupportedMedia(f"Content-Encoding: got {encoding[:60]!r}, expected gzip, deflate or none")
     length = request.headers.get("content-length", "0")
     if length.isdecimal():
         if int(length) > max_bytes:
-            raise PayloadTooLarge(f"body: {length} bytes is over the limit of {max_bytes}")
+            raise PayloadTooLarge(f"body: {length} bytes is over the limit of {max_bytes}; send fewer items at once")
         held.check(int(length))
     chunks: list[bytes] = []
     stream = request.stream()
@@ -104,12 +110,13 @@ async def unpack(request: Request, body: bytes, held: Body) -> bytes:
 
     Raises:
         PayloadTooLarge: it becomes longer than the limit; hardly more than that is unpacked.
-        InvalidRequest: it is broken gzip.
+        InvalidRequest: it is broken.
         Overloaded: all bodies together become too large.
     """
-    if _encoding(request) == "identity":
+    encoding = _encoding(request)
+    if encoding == "identity":
         return body
-    pieces = _unpack(body, max_bytes=request.app.state.settings.max_body_bytes)
+    pieces = _unpack(body, encoding, max_bytes=request.app.state.settings.max_body_bytes)
     unpacked: list[bytes] = []
     while piece := await run(lambda: next(pieces, b""), little=False):
         held.grow(len(piece))
@@ -121,17 +128,17 @@ def _encoding(request: Request) -> str:
     return request.headers.get("content-encoding", "identity").strip().lower()
 
 
-def _unpack(body: bytes, *, max_bytes: int) -> Iterator[bytes]:
-    """What gzip holds, of several members where it is, in pieces of at most a megabyte."""
+def _unpack(body: bytes, encoding: str = "gzip", *, max_bytes: int) -> Iterator[bytes]:
+    """What gzip or deflate holds, of several members where it is, in pieces of at most a megabyte."""
     rest, size_bytes = memoryview(body), 0
     try:
         for _ in range(_MOST_MEMBERS):
-            member = zlib.decompressobj(wbits=_GZIP)
+            member = zlib.decompressobj(wbits=_WINDOWS[encoding])
             while not member.eof:
                 piece = rest[:_PIECE_BYTES]
                 unpacked = member.decompress(piece, _UNPACKED_BYTES)
                 if not piece and not unpacked:
-                    raise InvalidRequest(f"body: broken gzip: {len(body)} bytes end before its end")
+                    raise InvalidRequest(f"body: broken {encoding}: {len(body)} bytes end before its end")
                 rest = rest[len(piece) - len(member.unconsumed_tail) - len(member.unused_data) :]
                 size_bytes += len(unpacked)
                 if size_bytes > max_bytes:
@@ -141,81 +148,127 @@ def _unpack(body: bytes, *, max_bytes: int) -> Iterator[bytes]:
             if not rest:
                 return
     except zlib.error as exc:
-        raise InvalidRequest(f"body: broken gzip: {exc}") from exc
-    raise PayloadTooLarge(f"body: gzip of more than the limit of {_MOST_MEMBERS} members")
+        raise InvalidRequest(f"body: broken {encoding}: {exc}") from exc
+    raise PayloadTooLarge(f"body: {encoding} of more than the limit of {_MOST_MEMBERS} members")
 
 
-def read_items(body: bytes, content_type: str, *, max_items: int) -> Items:
+def read_items(body: bytes, content_type: str, *, max_items: int, pictures: bool, max_bytes: int) -> Items:
     """Pictures or rows of `/predict`.
+
+    Args:
+        body: of the request.
+        content_type: says what it is.
+        max_items: most pictures of a form.
+        pictures: whether the model takes them; else JSON holds rows.
+        max_bytes: of a picture in JSON.
 
     Raises:
         InvalidRequest: the body is empty or not what its content type says.
         UnsupportedMedia: another content type.
+        PayloadTooLarge: too many pictures, or a picture in JSON is over its limit.
     """
     media_type = _media_type(content_type)
     if not body:
         raise InvalidRequest(f"body: got 0 bytes, expected {_EXPECTED}")
     if media_type == "multipart/form-data":
-        parts = read_parts(body, content_type, max_parts=max_items)
-        images = [data for name, data in parts if name == "image"]
-        if not images:
-            got = ", ".join(sorted({repr(name) for name, _ in parts})) or "none"
-            raise InvalidRequest(f"multipart/form-data: got fields {got}, expected one or more files named 'image'")
-        return Items(images=images, many=len(images) > 1)
-    if media_type.startswith("image/") or media_type == "application/octet-stream":
+        return _read_form(read_parts(body, content_type, max_parts=max_items))
+    if media_type.startswith("image/") or media_type == _BINARY:
         return Items(images=[body])
     if media_type == "application/json":
-        return _read_rows(read_json(body))
+        document = read_json(body)
+        many = isinstance(document, list)
+        instances = document if many else [document]
+        if _hold_pictures(instances, expected=pictures):
+            return Items(images=read_pictures(instances, max_bytes=max_bytes), many=many)
+        return _read_rows(document)
     raise UnsupportedMedia(f"Content-Type: got {media_type[:60] or 'none'!r}, expected {_EXPECTED}")
 
 
-def read_instances(body: bytes, content_type: str) -> Items:
+def read_instances(body: bytes, content_type: str, *, pictures: bool, max_bytes: int) -> Items:
     """What v1 asks about: `{"instances": [...], "parameters": {...}}`, or one encoded picture as the body.
+
+    Args:
+        body: of the request.
+        content_type: `image/*` of a picture; anything else is JSON, but binary that does not look like it.
+        pictures: whether the model takes them, else rows.
+        max_bytes: of a picture in JSON.
 
     Raises:
         InvalidRequest: the body is neither.
+        UnsupportedMedia: it is a form.
+        PayloadTooLarge: a picture is over its limit.
     """
-    if _media_type(content_type).startswith("image/"):
+    media_type = _media_type(content_type)
+    if media_type.startswith("image/") or (media_type == _BINARY and not body.lstrip().startswith(_JSON)):
         return Items(images=[body], many=True)
+    if media_type.startswith("multipart/"):
+        raise UnsupportedMedia(f"Content-Type: got {media_type[:60]!r}, expected application/json or image/*")
     document = read_json(body)
-    if not isinstance(document, dict) or not isinstance(document.get("instances"), list):
-        raise InvalidRequest('body: expected {"instances": [...]}, one entry for each picture or row')
-    unknown = set(document) - {"instances", "parameters"}
-    if unknown:
-        raise InvalidRequest(f"body: got {sorted(unknown)} beside 'instances', expected 'parameters' or nothing")
-    parameters = document.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise InvalidRequest(f"parameters: got {type(parameters).__name__}, expected an object")
-    instances = document["instances"]
+    if not isinstance(document, dict) or not _ITEMS & document.keys():
+        raise InvalidRequest(f"body: expected {_V1}, one entry for each picture or row")
+    parameters = _read_members(document)
+    instances = _read_columns(document["inputs"]) if "inputs" in document else document["instances"]
+    if not isinstance(instances, list):
+        raise InvalidRequest(f"instances: got {type(instances).__name__}, expected a list: {_V1}")
     if not instances:
         raise InvalidRequest("instances: got none, expected at least one")
-    pictures = [isinstance(instance, dict) and "image" in instance for instance in instances]
-    if all(pictures):
-        images = [_read_base64(instance["image"], index) for index, instance in enumerate(instances)]
+    if _hold_pictures(instances, expected=pictures):
+        images = read_pictures(instances, max_bytes=max_bytes)
         return Items(images=images, many=True, parameters=parameters)
-    if any(pictures):
-        raise InvalidRequest("instances: got pictures and rows together, expected one kind")
     return Items(rows=instances, many=True, parameters=parameters)
+
+
+def _read_members(document: dict[str, Any]) -> Mapping[str, Any]:
+    """The parameters of a v1 request, whose other members are looked at; null is absent."""
+    unknown = sorted(document.keys() - _MEMBERS)
+    if unknown:
+        raise InvalidRequest(f"body: got {unknown} beside 'instances', expected 'parameters' or nothing")
+    if document.keys() >= _ITEMS:
+        raise InvalidRequest("body: got 'instances' and 'inputs', expected one of them")
+    signature = document.get("signature_name") or _SIGNATURE
+    if signature != _SIGNATURE:
+        raise InvalidRequest(f"signature_name: got {excerpt(signature)}, expected {_SIGNATURE!r}: models have one here")
+    parameters = document.get("parameters")
+    if not isinstance(parameters, dict | None):
+        raise InvalidRequest(f"parameters: got {type(parameters).__name__}, expected an object")
+    return {name: value for name, value in (parameters or {}).items() if value is not None}
+
+
+def _read_columns(inputs: Any) -> Any:
+    """Instances as `inputs` has them: a list as of `instances`, or TensorFlow Serving's columns by name."""
+    if not isinstance(inputs, dict):
+        return inputs
+    columns = {name: column if isinstance(column, list) else [column] for name, column in inputs.items()}
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) > 1:
+        raise InvalidRequest(f"inputs: got columns of {sorted(lengths)[:5]} entries, expected as many in each")
+    return [dict(zip(columns, entries, strict=True)) for entries in zip(*columns.values(), strict=True)]
+
+
+def _hold_pictures(instances: list[Any], *, expected: bool) -> bool:
+    """Whether they are pictures: an object or a string where the model takes them, else what can be nothing else."""
+    if expected:
+        return any(isinstance(instance, dict | str) for instance in instances)
+    pictures = [is_picture(instance) for instance in instances]
+    if any(pictures) and not all(pictures):
+        raise InvalidRequest("instances: got pictures and rows together, expected one kind")
+    return any(pictures)
+
+
+def _read_form(parts: list[Part]) -> Items:
+    """Pictures: the fields named `image`, or the files where all have one name; parameters: the fields named so."""
+    files = {part.name for part in parts if part.is_file}
+    wanted = "image" if any(part.name == "image" for part in parts) else min(files) if len(files) == 1 else None
+    if wanted is None:
+        got = ", ".join(sorted({repr(part.name) for part in parts})) or "none"
+        raise InvalidRequest(f"multipart/form-data: got fields {got}, expected one or more files named 'image'")
+    images = [part.data for part in parts if part.name == wanted]
+    parameters = {part.name: part.data.decode("utf-8", "replace") for part in parts if part.name in NAMES}
+    return Items(images=images, many=len(images) > 1, parameters=parameters)
 
 
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
-
-
-def read_json(body: bytes) -> Any:
-    """Parse JSON.
-
-    Raises:
-        InvalidRequest: it is none.
-        PayloadTooLarge: it has too many values; parsing holds the interpreter, and so every other request.
-    """
-    values = body.count(b",") + body.count(b"[") * _LIST_WEIGHT + body.count(b"{") * _LIST_WEIGHT
-    if values > _MAX_VALUES:
-        raise PayloadTooLarge(f"body: JSON of about {values} values is over the limit of {_MAX_VALUES}")
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise InvalidRequest(f"body: broken JSON: {exc}") from exc
 
 
 def _read_rows(document: Any) -> Items:
@@ -225,14 +278,4 @@ def _read_rows(document: Any) -> Items:
     if isinstance(document, list) and document:
         many = isinstance(document[0], list | dict)
         return Items(rows=document if many else [document], many=many)
-    raise InvalidRequest('body: expected a row ([5.1, ...] or {"name": 5.1, ...}) or a list of rows')
-
-
-def _read_base64(value: Any, index: int) -> bytes:
-    text = value.get("b64") if isinstance(value, dict) else None
-    if not isinstance(text, str):
-        raise InvalidRequest(f'instance {index}: image: expected {{"b64": "<base64 of the file>"}}')
-    try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except (binascii.Error, ValueError) as exc:
-        raise InvalidRequest(f"instance {index}: image: broken base64: {exc}") from exc
+    raise InvalidRequest(f'body: expected a row ([5.1, ...] or {{"name": 5.1, ...}}), a picture ({FORM}), or a list')

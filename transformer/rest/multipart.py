@@ -1,13 +1,29 @@
 """`multipart/form-data` out of one buffer: python-multipart parses, the parts are slices of the body."""
 
+from typing import NamedTuple
+
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from transformer.errors import InvalidRequest, PayloadTooLarge
 
 
-def read_parts(body: bytes, content_type: str, *, max_parts: int) -> list[tuple[str, bytes]]:
-    """Name and content of each part, in their order.
+class Part(NamedTuple):
+    """A field of a form.
+
+    Attributes:
+        name: of the field.
+        data: what it holds.
+        is_file: whether it has a file name.
+    """
+
+    name: str
+    data: bytes
+    is_file: bool
+
+
+def read_parts(body: bytes, content_type: str, *, max_parts: int) -> list[Part]:
+    """Each part, in their order.
 
     Raises:
         InvalidRequest: the body is not what its content type says.
@@ -50,9 +66,10 @@ class _Parts:
 
     def __init__(self, max_parts: int) -> None:
         self._max_parts = max_parts
-        self.found: list[tuple[str, bytes]] = []
+        self.found: list[Part] = []
         self.closed = False
         self._name = ""
+        self._is_file = False
         self._field = b""
         self._value = b""
         self._chunks: list[bytes] = []
@@ -61,6 +78,7 @@ class _Parts:
         if len(self.found) == self._max_parts:
             raise PayloadTooLarge(f"multipart/form-data: more than the limit of {self._max_parts} parts")
         self._name, self._field, self._value, self._chunks = "", b"", b"", []
+        self._is_file = False
 
     def header_field(self, data: bytes, start: int, end: int) -> None:
         self._field += data[start:end]
@@ -72,13 +90,15 @@ class _Parts:
         if self._field.lower() == b"content-disposition":
             _, options = parse_options_header(self._value)
             self._name = options.get(b"name", b"").decode("utf-8", "replace")
+            self._is_file = b"filename" in options
         self._field = self._value = b""
 
     def data(self, data: bytes, start: int, end: int) -> None:
         self._chunks.append(data[start:end])
 
     def end(self) -> None:
-        self.found.append((self._name, self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)))
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self.found.append(Part(self._name, data, self._is_file))
 
     def close(self) -> None:
         self.closed = True

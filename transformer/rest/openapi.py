@@ -12,6 +12,11 @@ def _object(properties: dict[str, Any], *, optional: tuple[str, ...] = ()) -> di
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A member that may be null, which is as if it were absent."""
+    return schema | {"type": [schema["type"], "null"]}
+
+
 def _array(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
@@ -69,7 +74,22 @@ def _ref(name: str) -> dict[str, str]:
 
 _IMAGE_REPLY = {"oneOf": [_ref("Detections"), _ref("Classification")]}
 _BINARY = {"type": "string", "format": "binary"}
-_CELLS = {"oneOf": [_array(_NUMBER), {"type": "object", "additionalProperties": _NUMBER}]}
+_CELLS: dict[str, Any] = {"oneOf": [_array(_NUMBER), {"type": "object", "additionalProperties": _NUMBER}]}
+_BASE64 = {
+    "type": "string",
+    "description": "base64 of a file (RFC 4648, MIME lines, URL alphabet), or a data URI of an image",
+}
+_PICTURE = {
+    "anyOf": [
+        _BASE64,
+        {
+            "type": "object",
+            "description": "one member holds the picture, whatever its name; others are not looked at",
+            "properties": {"image": {"anyOf": [_object({"b64": _BASE64}), _BASE64]}, "b64": _BASE64},
+        },
+    ]
+}
+_INSTANCE = {"anyOf": [_PICTURE, _CELLS]}
 _ERRORS = {
     "4XX": "what was wrong: what, got, expected",
     "5XX": "the predictor does not list its models (501), failed (502), is away (503, Retry-After) or late (504)",
@@ -101,13 +121,19 @@ PREDICT: dict[str, Any] = {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "properties": {"image": _array(_BINARY)}, "required": ["image"]}
+                "schema": {
+                    "type": "object",
+                    "description": "or files of another name, where all have one; parameters may be fields",
+                    "properties": {"image": _array(_BINARY)},
+                    "required": ["image"],
+                }
             },
             "image/*": {"schema": _BINARY},
             "application/octet-stream": {"schema": _BINARY},
             "application/json": {
-                "schema": {"oneOf": [_CELLS, _array(_CELLS)]},
+                "schema": {"anyOf": [_INSTANCE, _array(_INSTANCE)]},
                 "examples": {
+                    "a picture": {"value": {"image": {"b64": "<base64>"}}},
                     "one row": {"value": [5.1, 3.5, 1.4, 0.2]},
                     "rows": {"value": [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]},
                 },
@@ -131,15 +157,29 @@ V1_PREDICT: dict[str, Any] = {
         "content": {
             "image/*": {"schema": _BINARY},
             "application/json": {
-                "schema": _object(
-                    {
-                        "instances": _array(
-                            {"oneOf": [_object({"image": _object({"b64": _STRING})}), _CELLS]},
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "instances": _array(_INSTANCE),
+                        "inputs": {
+                            "description": "as instances, or columns by name (TensorFlow Serving)",
+                            "anyOf": [_array(_INSTANCE), {"type": "object"}],
+                        },
+                        "parameters": _or_null(
+                            {"type": "object", "description": "as the query parameters of /predict"}
                         ),
-                        "parameters": {"type": "object", "description": "as the query parameters of /predict"},
+                        "signature_name": {"enum": ["serving_default", None]},
                     },
-                    optional=("parameters",),
-                )
+                    "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
+                    "additionalProperties": False,
+                },
+                "examples": {
+                    "a picture": {"value": {"instances": [{"image": {"b64": "<base64>"}}]}},
+                    "a picture of TensorFlow Serving": {
+                        "value": {"instances": [{"image_bytes": {"b64": "<base64>"}, "key": "1"}]}
+                    },
+                    "rows": {"value": {"instances": [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]}},
+                },
             },
         },
     },
@@ -207,15 +247,26 @@ _TENSOR = {
     "name": _STRING,
     "datatype": _STRING,
     "shape": _array(_INTEGER),
-    "data": _array({"description": "flat or nested; base64 strings for pictures"}),
+    "data": _array({}),
     "parameters": _ANYTHING,
+}
+_PARAMETERS = _or_null(_ANYTHING)
+_INPUT = _TENSOR | {
+    "data": {
+        "type": ["array", "string", "null"],
+        "description": "flat or nested; base64 strings for pictures",
+        "items": {},
+    },
+    "parameters": _PARAMETERS,
 }
 _REQUEST = _object(
     {
-        "inputs": _array(_object(_TENSOR, optional=("data", "parameters"))),
-        "outputs": _array(_object({"name": _STRING, "parameters": _ANYTHING}, optional=("parameters",))),
-        "parameters": {"type": "object", "description": "as the query parameters of /predict; binary_data_output"},
-        "id": _STRING,
+        "inputs": _array(_object(_INPUT, optional=("data", "parameters"))),
+        "outputs": _or_null(_array(_object({"name": _STRING, "parameters": _PARAMETERS}, optional=("parameters",)))),
+        "parameters": _or_null(
+            {"type": "object", "description": "as the query parameters of /predict; binary_data_output"}
+        ),
+        "id": _or_null(_STRING),
     },
     optional=("outputs", "parameters", "id"),
 )

@@ -1,6 +1,7 @@
 """`POST /predict/<model>`: files in, JSON or an annotated picture out."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -44,13 +45,23 @@ async def predict(model: str, request: Request) -> Response:
 async def _answer(request: Request, asked: Asked, body: bytes) -> Response:
     settings: TransformerSettings = request.app.state.settings
     content_type = request.headers.get("content-type", "")
-    little = LITTLE_JSON_BYTES if "json" in content_type else LITTLE_PICTURE_BYTES
-    items = await run(lambda: read_items(body, content_type, max_items=settings.max_items), little=len(body) <= little)
+    dataplane: DataPlane = request.app.state.dataplane
+    is_json = "json" in content_type.lower()
+    read = partial(
+        read_items,
+        body,
+        content_type,
+        max_items=settings.max_items,
+        # What JSON holds the model says; anything else is a picture.
+        pictures=is_json and (await dataplane.model(asked.model, deadline=asked.deadline)).takes_pictures,
+        max_bytes=settings.max_image_bytes,
+    )
+    items = await run(read, little=len(body) <= (LITTLE_JSON_BYTES if is_json else LITTLE_PICTURE_BYTES))
+    asked = replace(asked, parameters={**asked.parameters, **items.parameters})
     picture_type = _accepted_picture(request.headers.get("accept", ""))
     if picture_type and len(items.images) != 1:
         got = f"{len(items.images)} pictures" if items.images else "rows"
         raise InvalidRequest(f"Accept: {picture_type}: got {got}, expected one picture")
-    dataplane: DataPlane = request.app.state.dataplane
     if items.rows:
         rows = await dataplane.infer_rows(asked, items.rows)
         return await write_json(lambda: replies.table_reply(rows), little=rows.values.size <= FEW_PREDICTIONS)

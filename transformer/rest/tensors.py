@@ -14,9 +14,9 @@ import orjson
 from numpy.typing import NDArray
 
 from transformer.errors import InvalidRequest, excerpt
-from transformer.inference import InferResponse
-from transformer.rest.body import read_json
-from transformer.tensors import DTYPES, Tensor, check_form, from_elements, to_array, to_elements
+from transformer.inference import CLASS_COUNTS, InferResponse
+from transformer.rest.json_body import read_json
+from transformer.tensors import DTYPES, Content, Tensor, check_form, from_elements, to_array, to_elements
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -29,6 +29,7 @@ class Document:
         id: of the request, or "".
         inputs: its tensors.
         outputs: names of the outputs that are wanted, and whether each comes as binary data; None: as the rest.
+        classes: of outputs that are wanted as so many best classes: Triton's classification extension.
         parameters: of the request, without those that speak of the encoding.
         binary: whether outputs come as binary data where nothing else is said.
     """
@@ -36,6 +37,7 @@ class Document:
     id: str = ""
     inputs: Sequence[Tensor] = ()
     outputs: Mapping[str, bool | None] = field(default_factory=dict)
+    classes: Mapping[str, int] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     binary: bool = False
 
@@ -54,7 +56,7 @@ def read_header_length(value: str | None, body: bytes) -> int:
 
 
 def read_document(body: bytes, header_length: int) -> Document:
-    """Take a request apart.
+    """Take a request apart; a member that is null is absent.
 
     Raises:
         InvalidRequest: it is not what the protocol says.
@@ -63,20 +65,21 @@ def read_document(body: bytes, header_length: int) -> Document:
     document = read_json(body[:header_length])
     if not isinstance(document, dict):
         raise InvalidRequest(f"body: got {_name(document)}, expected an object with 'inputs'")
-    parameters = dict(_get(document, "parameters", dict, "request", default={}))
+    parameters = _get_parameters(document, "request")
     binary = parameters.pop("binary_data_output", False)
     if not isinstance(binary, bool):
         raise InvalidRequest(f"parameter 'binary_data_output': got {_name(binary)}, expected a boolean")
     blobs = _Blobs(body, header_length)
     inputs = [_read_input(entry, index, blobs) for index, entry in enumerate(_get(document, "inputs", list, "request"))]
     blobs.close()
+    outputs = [
+        _read_output(entry, index) for index, entry in enumerate(_get(document, "outputs", list, "request", default=[]))
+    ]
     return Document(
         id=_get(document, "id", str, "request", default=""),
         inputs=inputs,
-        outputs=dict(
-            _read_output(entry, index)
-            for index, entry in enumerate(_get(document, "outputs", list, "request", default=[]))
-        ),
+        outputs={name: binary for name, binary, _ in outputs},
+        classes={name: count for name, _, count in outputs if count},
         parameters=parameters,
         binary=binary,
     )
@@ -114,12 +117,12 @@ class _Blobs:
         self._body = body
         self._at = start
 
-    def take(self, size: int, name: str) -> bytes:
+    def take(self, size: int, name: str) -> Content:
         left = len(self._body) - self._at
         if size > left:
             raise InvalidRequest(f"input {name!r}: binary_data_size: got {size}, but {left} bytes are left in the body")
         self._at += size
-        return self._body[self._at - size : self._at]
+        return memoryview(self._body)[self._at - size : self._at]
 
     def close(self) -> None:
         left = len(self._body) - self._at
@@ -134,29 +137,43 @@ def _read_input(entry: Any, index: int, blobs: _Blobs) -> Tensor:
     if not all(isinstance(size, int) and not isinstance(size, bool) for size in shape):
         raise InvalidRequest(f"{what}: shape: got {excerpt(shape)}, expected whole numbers")
     check_form(name, datatype, shape)
-    parameters = _get(entry, "parameters", dict, what, default={})
-    if any(key.startswith("shared_memory_") for key in parameters):
-        raise InvalidRequest(f"{what}: shared memory is not served here; expected 'data' or 'binary_data_size'")
-    if ("data" in entry) == ("binary_data_size" in parameters):
+    parameters = _get_parameters(entry, what)
+    _check_no_shared_memory(parameters, what, "'data' or 'binary_data_size'")
+    has_data = entry.get("data") is not None
+    if has_data == ("binary_data_size" in parameters):
         raise InvalidRequest(f"{what}: expected either 'data' or the parameter 'binary_data_size'")
-    if "data" in entry:
-        return _from_json(name, datatype, shape, _get(entry, "data", list, what))
+    if has_data:
+        return _from_json(name, datatype, shape, _get_data(entry, datatype, what))
     size = parameters["binary_data_size"]
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise InvalidRequest(f"{what}: binary_data_size: got {excerpt(size)}, expected a number of bytes")
     return Tensor(name, datatype, tuple(shape), blobs.take(size, name))
 
 
-def _read_output(entry: Any, index: int) -> tuple[str, bool | None]:
+def _read_output(entry: Any, index: int) -> tuple[str, bool | None, int]:
+    """Name, whether it comes as binary data, and as how many best classes; what else is said of it Triton ignores."""
     name = _get(entry, "name", str, f"output {index}")
-    parameters = _get(entry, "parameters", dict, f"output {name[:60]!r}", default={})
-    unknown = [key for key in parameters if key != "binary_data"]
-    if unknown:
-        raise InvalidRequest(f"output {name[:60]!r}: parameter {unknown[0][:60]!r} is unknown; expected 'binary_data'")
-    binary = parameters.get("binary_data")
+    what = f"output {name[:60]!r}"
+    parameters = _get_parameters(entry, what)
+    _check_no_shared_memory(parameters, what, "it in the answer")
+    binary, classes = parameters.get("binary_data"), parameters.get("classification", 0)
     if not isinstance(binary, bool | None):
-        raise InvalidRequest(f"output {name[:60]!r}: binary_data: got {_name(binary)}, expected a boolean")
-    return name, binary
+        raise InvalidRequest(f"{what}: binary_data: got {_name(binary)}, expected a boolean")
+    if not isinstance(classes, int) or isinstance(classes, bool) or classes not in CLASS_COUNTS:
+        raise InvalidRequest(f"{what}: classification: got {excerpt(classes)}, expected how many of the best classes")
+    return name, binary, classes
+
+
+def _check_no_shared_memory(parameters: Mapping[str, Any], what: str, expected: str) -> None:
+    if any(key.startswith("shared_memory_") for key in parameters):
+        raise InvalidRequest(f"{what}: shared memory is not served here; expected {expected}")
+
+
+def _get_data(entry: Any, datatype: str, what: str) -> list[Any]:
+    """The elements; a string alone is a list of one, as MLServer has it."""
+    if datatype == "BYTES" and isinstance(entry["data"], str):
+        return [entry["data"]]
+    return list(_get(entry, "data", list, what))
 
 
 def _from_json(name: str, datatype: str, shape: Sequence[int], data: list[Any]) -> Tensor:
@@ -164,8 +181,9 @@ def _from_json(name: str, datatype: str, shape: Sequence[int], data: list[Any]) 
     what = f"input {name[:60]!r}: data"
     if datatype == "BYTES":
         elements = list(_flatten(data))
-        if not all(isinstance(element, str) for element in elements):
-            raise InvalidRequest(f"{what}: expected strings for BYTES")
+        others = [element for element in elements if not isinstance(element, str)]
+        if others:
+            raise InvalidRequest(f"{what}: got {excerpt(others[0])}, expected strings for BYTES; base64 for a picture")
         return from_elements(name, [element.encode() for element in elements], shape=shape, from_text=True)
     if datatype not in DTYPES:
         raise InvalidRequest(f"{what}: {datatype} has no form in JSON; expected binary data")
@@ -173,7 +191,8 @@ def _from_json(name: str, datatype: str, shape: Sequence[int], data: list[Any]) 
     values = list(_flatten(data))
     # Before NumPy sees them: it would take "1" and true for numbers, and needs the longest string's room for each.
     if not set(map(type, values)) <= _TYPES[dtype.kind]:
-        raise InvalidRequest(f"{what}: expected nothing but {_WORDS[dtype.kind]} for {datatype}")
+        other = next(value for value in values if type(value) not in _TYPES[dtype.kind])
+        raise InvalidRequest(f"{what}: got {excerpt(other)}, expected nothing but {_WORDS[dtype.kind]} for {datatype}")
     try:
         array = _convert(values, dtype)
     except OverflowError as exc:
@@ -190,8 +209,9 @@ def _convert(values: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind != "f":
         return np.array(values, dtype)
     with np.errstate(over="ignore"):
-        array = np.array(values, np.float64).astype(dtype)
-    if not np.isfinite(array).all():
+        given = np.array(values, np.float64)
+        array = given.astype(dtype)
+    if not np.array_equal(np.isfinite(array), np.isfinite(given)):
         raise OverflowError
     return array
 
@@ -226,11 +246,16 @@ def _flatten(data: list[Any]) -> Iterator[Any]:
 def _get(document: Any, key: str, kind: type, what: str, *, default: Any = None) -> Any:
     if not isinstance(document, dict):
         raise InvalidRequest(f"{what}: got {_name(document)}, expected an object")
-    value = document.get(key, default)
+    value = default if document.get(key) is None else document[key]
     if not isinstance(value, kind):
-        got = _name(value) if key in document else "none"
+        got = _name(document[key]) if key in document else "none"
         raise InvalidRequest(f"{what}: {key}: got {got}, expected {_KIND_NAMES[kind]}")
     return value
+
+
+def _get_parameters(document: Any, what: str) -> dict[str, Any]:
+    parameters = _get(document, "parameters", dict, what, default={})
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 _KIND_NAMES: Mapping[type, str] = {dict: "an object", list: "a list", str: "a string"}

@@ -1,5 +1,6 @@
 """KServe's v1 protocol."""
 
+from functools import partial
 from typing import Any
 
 import orjson
@@ -60,10 +61,17 @@ async def predict(model: str, request: Request) -> Response:
 
 
 async def _answer(model: str, request: Request, body: bytes, deadline: Deadline) -> Response:
-    content_type = request.headers.get("content-type", "")
-    items = await run(lambda: read_instances(body, content_type), little=len(body) <= LITTLE_JSON_BYTES)
-    asked = Asked(model, deadline, parameters=query_parameters(request) | dict(items.parameters))
     dataplane: DataPlane = request.app.state.dataplane
+    described = await dataplane.model(model, deadline=deadline)
+    read = partial(
+        read_instances,
+        body,
+        request.headers.get("content-type", ""),
+        pictures=described.takes_pictures,
+        max_bytes=request.app.state.settings.max_image_bytes,
+    )
+    items = await run(read, little=len(body) <= LITTLE_JSON_BYTES)
+    asked = Asked(model, deadline, parameters=query_parameters(request) | dict(items.parameters))
     if items.rows:
         table = await dataplane.infer_rows(asked, items.rows)
         little = table.values.size <= FEW_PREDICTIONS

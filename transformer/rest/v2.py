@@ -118,9 +118,16 @@ async def _answer(model: str, request: Request, body: bytes, deadline: Deadline)
     else:
         # Triton's "raw binary request": no JSON at all.
         document = Document(inputs=[await read_raw_input(dataplane, model, version, body, deadline)], binary=True)
-    parameters = query_parameters(request) | dict(document.parameters)
-    outputs = list(document.outputs)
-    asked = InferRequest(model, document.inputs, deadline, version=version, outputs=outputs, parameters=parameters)
+    asked = InferRequest(
+        model,
+        document.inputs,
+        deadline,
+        version=version,
+        outputs=list(document.outputs),
+        classes=document.classes,
+        parameters=document.parameters,
+        query=query_parameters(request),
+    )
     response = await infer(dataplane, asked)
     little = sum(len(output.data) for output in response.outputs) <= LITTLE_ANSWER_BYTES
     content, length = await run(lambda: write_response(response, document), little=little)

@@ -1,0 +1,63 @@
+"""Base64 as clients write it: plain, in lines as of MIME, with the URL's alphabet, without padding, as a data URI."""
+
+import binascii
+
+from transformer.errors import InvalidRequest, PayloadTooLarge
+
+_LINE_ENDS = b"\r\n"
+_AT_THE_ENDS = b" \t\r\n"
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
+_SCHEME = b"data:"
+_LONGEST_HEAD = 200  # of a data URI: media type and its parameters
+_MEDIA_TYPES = (b"image/", b"application/octet-stream")
+
+
+def read_picture(text: str | bytes, *, what: str, max_bytes: int) -> bytes:
+    """The file that base64 holds.
+
+    Args:
+        text: base64 (RFC 4648, either alphabet, with or without padding, in lines or not), or a data URI of an image.
+        what: it is of the request, for the message.
+        max_bytes: of the file; nothing longer is decoded.
+
+    Raises:
+        InvalidRequest: it is neither.
+        PayloadTooLarge: the file is longer.
+    """
+    if len(text) <= (max_bytes + 2) // 3 * 4:
+        try:
+            return binascii.a2b_base64(text, strict_mode=True)
+        except ValueError:
+            pass  # not the plain form, which needs no copy
+    plain = _to_plain(text.encode() if isinstance(text, str) else text, what)
+    size_bytes = len(plain) // 4 * 3 - plain[-2:].count(b"=")
+    if size_bytes > max_bytes:
+        raise PayloadTooLarge(f"image: {size_bytes} bytes is over the limit of {max_bytes}")
+    try:
+        return binascii.a2b_base64(plain, strict_mode=True)
+    except ValueError as exc:
+        raise InvalidRequest(
+            f"{what}: broken base64: {exc}; expected the file's bytes as base64, or a data URI of an image"
+        ) from exc
+
+
+def _to_plain(text: bytes, what: str) -> bytes:
+    """The standard alphabet with padding and nothing else, where it is base64 at all."""
+    plain = _without_head(text.strip(_AT_THE_ENDS), what).translate(None, _LINE_ENDS)
+    # Both alphabets in one text are none.
+    if b"+" not in plain and b"/" not in plain:
+        plain = plain.translate(_FROM_URL)
+    # A rest of one stands for less than a byte.
+    return plain + b"=" * (-len(plain) % 4) if len(plain) % 4 > 1 else plain
+
+
+def _without_head(text: bytes, what: str) -> bytes:
+    """What a data URI (RFC 2397) holds; the text itself where it is none."""
+    if text[: len(_SCHEME)].lower() != _SCHEME:
+        return text
+    head, comma, _ = text[:_LONGEST_HEAD].partition(b",")
+    form = head[len(_SCHEME) :].lower()
+    if not comma or not form.startswith(_MEDIA_TYPES) or not form.endswith(b";base64"):
+        got = head[:60].decode("ascii", "replace")
+        raise InvalidRequest(f"{what}: data URI: got {got!r}, expected 'data:image/...;base64,' and the base64")
+    return text[len(head) + 1 :]

@@ -1,0 +1,114 @@
+"""A request of more items than Triton takes at once: cut along the batch dimension, and its answers put together."""
+
+import math
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+
+from transformer.errors import InvalidRequest, PayloadTooLarge, PredictorUnavailable
+from transformer.model import Model
+from transformer.predictor import MAX_ANSWER_BYTES
+from transformer.tensors import Tensor, item_size, spans
+from transformer.work import run
+
+Ask = Callable[[Sequence[Tensor]], Awaitable[tuple[list[Tensor], str]]]
+
+_SWAP_TRIES = 5
+
+
+def count_items(inputs: Sequence[Tensor], model: Model) -> int:
+    """How many items a request has where it has to be cut, else 0: what cannot be cut is for Triton to judge."""
+    counts = {tensor.shape[0] if tensor.shape else 0 for tensor in inputs}
+    (count, *others) = counts or {0}
+    return count if model.cuts_batches and not others and count > model.max_batch_size else 0
+
+
+async def ask_in_parts(inputs: Sequence[Tensor], model: Model, ask: Ask) -> tuple[list[Tensor], str]:
+    """The answer to a request that has to be cut, and the version that gave all of it.
+
+    The parts are asked one after the other: the requests of others come in between, and one part is copied at a time.
+
+    Args:
+        inputs: checked; `count_items` says that they have to be cut.
+        model: says how many items a part has.
+        ask: Triton.
+
+    Raises:
+        ServingError: of `ask`, `check_size` and `join`.
+        PredictorUnavailable: versions follow each other so quickly that none answers the whole.
+    """
+    count = inputs[0].shape[0]
+    little = not any(tensor.datatype == "BYTES" for tensor in inputs)
+    for _ in range(_SWAP_TRIES):
+        parts = cut(inputs, model.max_batch_size)
+        answers: list[list[Tensor]] = []
+        versions: set[str] = set()
+        while len(versions) < 2 and (part := await run(partial(next, parts, None), little=little)):
+            outputs, version = await ask(part)
+            answers.append(outputs)
+            versions.add(version)
+            check_size(answers, count)
+        if len(versions) == 1:
+            return await run(partial(join, answers, count, model), little=False), min(versions)
+    raise PredictorUnavailable(f"{model.name}: several versions answered one request, {_SWAP_TRIES} times")
+
+
+def cut(inputs: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Parts of at most `size` items, as views of the request's bytes.
+
+    Args:
+        inputs: checked, of as many items each.
+        size: of a part.
+    """
+    yield from map(list, zip(*(_cut(tensor, size) for tensor in inputs), strict=True))
+
+
+def _cut(tensor: Tensor, size: int) -> Iterator[Tensor]:
+    data, count = memoryview(tensor.data), tensor.shape[0]
+    # Elements of BYTES are as long as they are.
+    ends = (end for _, end in spans(tensor)) if tensor.datatype == "BYTES" else None
+    start = 0
+    for first in range(0, count, size):
+        shape = (min(size, count - first), *tensor.shape[1:])
+        elements = math.prod(shape)
+        if ends is None:
+            end = start + elements * item_size(tensor.datatype)
+        else:
+            end = max(islice(ends, elements), default=start)
+        yield replace(tensor, shape=shape, data=data[start:end])
+        start = end
+
+
+def check_size(answers: Sequence[Sequence[Tensor]], count: int) -> None:
+    """Go on only while the answers are no larger together than Triton's answer to one request may be.
+
+    Raises:
+        PayloadTooLarge: they are.
+    """
+    size_bytes = sum(len(output.data) for outputs in answers for output in outputs)
+    if size_bytes > MAX_ANSWER_BYTES:
+        raise PayloadTooLarge(
+            f"the answer to {count} items is over the limit of {MAX_ANSWER_BYTES} bytes; send fewer in one request"
+        )
+
+
+def join(answers: Sequence[Sequence[Tensor]], count: int, model: Model) -> list[Tensor]:
+    """One answer of the answers to the parts, which have their outputs in the same order.
+
+    Raises:
+        InvalidRequest: outputs of the parts do not fit each other: such a model takes no more items than Triton does.
+    """
+    return [_join(outputs, count, model) for outputs in zip(*answers, strict=True)]
+
+
+def _join(outputs: Sequence[Tensor], count: int, model: Model) -> Tensor:
+    first = outputs[0]
+    forms = {(output.name, output.datatype, output.shape[1:]) for output in outputs}
+    if len(forms) > 1 or sum(output.shape[0] if output.shape else 0 for output in outputs) != count:
+        shapes = ", ".join(str(list(output.shape)) for output in outputs[:2])
+        raise InvalidRequest(
+            f"batch of {count}: got outputs {first.name!r} of {shapes}, ... for its parts; expected at most"
+            f" {model.max_batch_size} items in one request of {model.name}"
+        )
+    return replace(first, shape=(count, *first.shape[1:]), data=b"".join(output.data for output in outputs))

@@ -1,0 +1,63 @@
+"""Pictures in JSON, in the forms that KServe's, TensorFlow Serving's and TorchServe's clients write."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformer.base64_text import read_picture
+from transformer.errors import InvalidRequest, PayloadTooLarge, excerpt
+
+FORM = '{"image": {"b64": "<base64 of the file>"}}'
+# Members that hold base64 itself; any member may hold `{"b64": ...}`.
+_NAMES = ("image", "image_bytes", "data")
+
+
+def is_picture(instance: Any) -> bool:
+    """Whether it can be nothing but a picture, whatever the model takes."""
+    return isinstance(instance, dict) and ("image" in instance or bool(_wrapped(instance)))
+
+
+def read_pictures(instances: Sequence[Any], *, max_bytes: int) -> list[bytes]:
+    """The files, in their order.
+
+    Args:
+        instances: each base64 itself, or an object with one member that holds it (as `"..."` or `{"b64": "..."}`);
+            other members, such as a key, are not looked at.
+        max_bytes: of each file.
+
+    Raises:
+        InvalidRequest: one is no picture, or more than one.
+        PayloadTooLarge: a file is longer.
+    """
+    return [_read(instance, index, len(instances), max_bytes) for index, instance in enumerate(instances)]
+
+
+def _read(instance: Any, index: int, count: int, max_bytes: int) -> bytes:
+    text = _find(instance, f"instance {index}")
+    try:
+        return read_picture(text, what=f"instance {index}: image", max_bytes=max_bytes)
+    except PayloadTooLarge as exc:
+        raise PayloadTooLarge(f"picture {index} of {count}: {exc}" if count > 1 else str(exc)) from exc
+
+
+def _find(instance: Any, what: str) -> str:
+    if isinstance(instance, str):
+        return instance
+    if not isinstance(instance, dict):
+        raise InvalidRequest(f"{what}: got {excerpt(instance)}, expected a picture as {FORM}")
+    texts = {name: value for name, value in instance.items() if isinstance(value, str)}
+    named = {name: texts[name] for name in _NAMES if name in texts}
+    for found in (_wrapped(instance), named, texts):
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if found:
+            raise InvalidRequest(
+                f"{what}: got a picture under each of {excerpt(sorted(found))}, expected one as {FORM}"
+            )
+    raise InvalidRequest(f"{what}: got no picture under {excerpt(list(instance))}, expected one as {FORM}")
+
+
+def _wrapped(instance: dict[str, Any]) -> dict[str, str]:
+    """Base64 in `{"b64": ...}`, by the member that holds it; of the instance itself by that name."""
+    members = {name: value.get("b64") for name, value in instance.items() if isinstance(value, dict)}
+    members |= {"b64": instance["b64"]} if "b64" in instance else {}
+    return {name: text for name, text in members.items() if isinstance(text, str)}
