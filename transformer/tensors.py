@@ -49,6 +49,7 @@ class Tensor:
         shape: with the batch dimension.
         data: as on the wire.
         from_text: a BYTES tensor whose elements were JSON strings; a picture in one is base64.
+        has_null: some elements were null in JSON: they are NaN here, or empty.
     """
 
     name: str
@@ -56,11 +57,12 @@ class Tensor:
     shape: tuple[int, ...]
     data: bytes
     from_text: bool = False
+    has_null: bool = False
 
 
 def datatype_of(array: NDArray[Any]) -> str:
-    """The protocol's name for what a numeric array holds."""
-    return _DATATYPES[array.dtype.newbyteorder("<")]
+    """The protocol's name for what an array holds: numbers, or strings as objects."""
+    return "BYTES" if array.dtype == np.object_ else _DATATYPES[array.dtype.newbyteorder("<")]
 
 
 def check(tensor: Tensor) -> None:

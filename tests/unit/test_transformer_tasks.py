@@ -133,7 +133,7 @@ def test_classify_postprocess_wants_a_probability_for_each_name() -> None:
     ],
 )
 def test_tabular_preprocess_takes_lists_and_objects(rows: list[Any]) -> None:
-    table = tabular.preprocess(rows, TABLE)
+    table = tabular.preprocess(rows, TABLE)["features"]
     assert table.dtype == np.float32
     assert table.tolist() == [[1, 2.5], [3, 4]]
 
@@ -163,7 +163,7 @@ def test_tabular_preprocess_names_what_is_wrong(rows: list[Any], says: str) -> N
 
 def test_tabular_preprocess_of_a_model_without_names_takes_lists_only() -> None:
     model = replace(TABLE, features=())
-    assert tabular.preprocess([[1, 2]], model).shape == (1, 2)
+    assert tabular.preprocess([[1, 2]], model)["features"].shape == (1, 2)
     with pytest.raises(InvalidRequest, match="does not name its columns"):
         tabular.preprocess([{"a": 1, "b": 2}], model)
 

@@ -63,7 +63,8 @@ def _ref(name: str) -> dict[str, str]:
 
 _IMAGE_REPLY = {"oneOf": [_ref("Detections"), _ref("Classification")]}
 _BINARY = {"type": "string", "format": "binary"}
-_CELLS = {"oneOf": [_array(_NUMBER), {"type": "object", "additionalProperties": _NUMBER}]}
+_CELL = {"type": ["number", "string", "null"], "description": "a string or null where the model's column takes it"}
+_CELLS = {"oneOf": [_array(_CELL), {"type": "object", "additionalProperties": _CELL}]}
 _ERRORS = {
     "4XX": "what was wrong: what, got, expected",
     "5XX": "the predictor does not list its models (501), failed (502), is away (503, Retry-After) or late (504)",
@@ -190,7 +191,11 @@ MODEL = _json_reply(
                     "names": _array(_STRING),
                     "model_inputs": _METADATA,
                     "model_outputs": _METADATA,
-                }
+                    "features": _array(_STRING),
+                    "missing": _array(_STRING),
+                    "categories": {"type": "object", "additionalProperties": _array({"type": ["string", "number"]})},
+                },
+                optional=("features", "missing", "categories"),
             ),
         }
     ),
