@@ -1,6 +1,5 @@
 """The estimator itself, as a proof asks it: with rows in the form that it was fitted on."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,8 +62,7 @@ class Original:
         kind = type(self.estimator).__name__
         method = self.estimator.predict_proba if self.is_classifier else self.estimator.predict
         try:
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")
+            with np.errstate(all="ignore"):
                 said = method(self._form(rows))
         except Exception as exc:  # it is the user's code, and that of every library it was made with
             raise ExportError(f"{kind}: it fails on a row of the proof: {first_line(exc)}") from exc

@@ -1,5 +1,6 @@
 """Table models: the graph of an estimator, and the proof that it says what the estimator says."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,10 @@ def prepare(estimator: Any, table: Table, *, source: Source) -> Version:
             graph differs from the estimator.
     """
     try:
-        return _prepare(estimator, table, source)
+        with warnings.catch_warnings():
+            # Of rows without names, of odd categories and of what the next version of a library deprecates.
+            warnings.simplefilter("ignore")
+            return _prepare(estimator, table, source)
     except ExportError:
         raise
     except Exception as exc:  # all of it reads the user's estimator, which may lack, hold or raise anything

@@ -66,8 +66,8 @@ def find_rows(original: Original, path: Path | None, features: Sequence[str], no
 def _made_up(original: Original) -> Rows:
     rng = np.random.default_rng(7)
     rows = nearby(seek(original.estimator, original.width, rng))
-    if original.text and rows.dtype != np.object_:
-        rows = rows.astype(np.object_)
+    if original.categories:
+        rows = _with_names(original, rows)
     if rows.dtype != np.object_:
         rows = rows[(np.abs(rows) < _FP32.max).all(axis=1)]
     try:
@@ -81,6 +81,14 @@ def _made_up(original: Original) -> Rows:
         raise
     except ExportError as exc:
         raise ExportError(f"{exc}; {_NEXT}") from exc
+
+
+def _with_names(original: Original, rows: Rows) -> Rows:
+    """Rows with categories in the place of the codes that trees know."""
+    named = rows.astype(np.object_)
+    for column, names in original.categories.items():
+        named[:, column] = [names[int(abs(code)) % len(names)] for code in np.round(rows[:, column])]
+    return named if original.text else named.astype(np.float64)
 
 
 def _is_finite(said: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -11,8 +11,8 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
@@ -55,7 +55,7 @@ BAD = {
     "no estimator": lambda: {"no": "estimator"},
     "function inside": lambda: classifier(make_pipeline(FunctionTransformer(np.tan), LogisticRegression(max_iter=500))),
     "no converter": lambda: regressor(KernelRidge()),
-    "two labels": lambda: classifier(MLPClassifier((2,), max_iter=1), np.stack([BOTH, 1 - BOTH], axis=1)),
+    "two labels": lambda: classifier(OneVsRestClassifier(LogisticRegression()), np.stack([BOTH, 1 - BOTH], axis=1)),
     "two forests": lambda: classifier(RandomForestClassifier(2), np.stack([BOTH, 1 - BOTH], axis=1)),
     "text": lambda: make_pipeline(CountVectorizer(), LogisticRegression()).fit(["a fine day", "no"], [0, 1]),
     # Of whole numbers many points are equally far, and which of them count is chance.

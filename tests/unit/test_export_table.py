@@ -114,7 +114,7 @@ def test_xgboost_regressor_is_served_as_it_predicts(tmp_path: Path, estimators: 
         ("function inside", "FunctionTransformer: got tan, expected none or one of NumPy's log1p"),
         ("no converter", "KernelRidge: skl2onnx does not convert it: it has no converter for KernelRidge"),
         ("two outputs", "several outputs for each row are not served"),
-        ("two labels", "MLPClassifier: got several labels for each row, expected one class"),
+        ("two labels", "OneVsRestClassifier: got several labels for each row, expected one class"),
         ("two forests", "several outputs for each row are not served"),
         ("text", "it does not say how many columns it takes"),
         ("ties", "probabilities differ from the source by"),
