@@ -33,12 +33,14 @@ class Table:
         features: names of the columns, or None to take what the estimator remembers.
         classes: names of the classes, or None likewise.
         rows: a CSV file of rows to prove it with, or None to look for them.
+        missing: whether a row may lack a value where the estimator takes that.
     """
 
     name: str
     features: Sequence[str] | None = None
     classes: Sequence[str] | None = None
     rows: Path | None = None
+    missing: bool = True
 
 
 def prepare(estimator: Any, table: Table, *, source: Source) -> Version:
@@ -82,7 +84,7 @@ def _prepare(estimator: Any, table: Table, source: Source) -> Version:
         return config.describe_table(table.name, inputs=tensors, output=(output, len(names) or 1), metadata=metadata)
 
     rows = find_rows(original, table.rows, features, nodes.notes)
-    missing = sorted(find_missing(original, rows))
+    missing = sorted(find_missing(original, rows)) if table.missing else []
     if missing:
         metadata["missing"] = [features[column] for column in missing]
     try:

@@ -336,7 +336,7 @@ def _check_metadata(config: ModelConfig) -> None:
         raise Refused(f"parameters.metadata: categories: got {_shorten(categories)}, expected a dict of lists")
     texts = [value for own in categories.values() for value in own if not isinstance(value, int | float)]
     if sum(map(len, categories.values())) > MAX_LABELS:
-        raise Refused(f"parameters.metadata: categories: got more than {MAX_LABELS}, expected at most so many in all")
+        raise Refused(f"parameters.metadata: categories: got too many, expected at most {MAX_LABELS} in all")
     given |= {"categories": [*categories, *texts]}
     for key in ("names", "features", "missing", "categories"):
         words = given.get(key, ())

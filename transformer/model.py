@@ -175,6 +175,8 @@ def _features(config: Any, metadata: Mapping[str, Any], key: str) -> list[str]:
 
 def _categories(config: Any, metadata: Mapping[str, Any]) -> dict[str, frozenset[str | float]]:
     categories = {}
+    if not isinstance(metadata.get("categories", {}), dict):
+        raise ModelConfigError(f"{config.name}: categories in parameters.metadata: expected a dict of lists")
     for name in _features(config, metadata, "categories"):
         values = metadata["categories"][name]
         if not isinstance(values, list | tuple) or not all(isinstance(value, str | int | float) for value in values):

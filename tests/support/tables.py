@@ -46,11 +46,11 @@ def read_served(repository: Path, name: str = "made") -> Served:
     return Served(describe(config, version="1"), Session(folder / "model.onnx", name=name), parity)
 
 
-def export(folder: Path, part: str, estimator: Any, more: Sequence[str] = ()) -> int:
-    """Exit status of `python -m export <part> made <estimator>` into `folder/repository`."""
+def export(folder: Path, part: str, estimator: Any, more: Sequence[str] = (), *, name: str = "made") -> int:
+    """Exit status of `python -m export <part> <name> <estimator>` into `folder/repository`."""
     path = folder / "estimator.joblib"
     joblib.dump(estimator, path)
-    return main([part, "made", str(path), "--allow-unpickling", "--repository", str(folder / "repository"), *more])
+    return main([part, name, str(path), "--allow-unpickling", "--repository", str(folder / "repository"), *more])
 
 
 def exported(folder: Path, part: str, estimator: Any, more: Sequence[str] = ()) -> Served:
