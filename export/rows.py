@@ -62,7 +62,8 @@ def _of_members(estimator: Any, width: int, rng: np.random.Generator) -> Rows | 
     """Of an ensemble: trees, or some of those that see all columns."""
     if (splits := _trees_of(estimator)) is not None:
         return _of_trees(splits, width, rng)
-    members = getattr(estimator, "estimators_", None) or getattr(estimator, "calibrated_classifiers_", ())
+    found = (getattr(estimator, name, None) for name in ("estimators_", "calibrated_classifiers_"))
+    members: Sequence[Any] = next((members for members in found if members is not None), ())
     fitted = [member.estimator if hasattr(member, "calibrators") else member for member in members]
     whole = [member for member in fitted if getattr(member, "n_features_in_", width) == width]
     return _join([seek(member, width, rng) for member in whole[:_MEMBERS]]) if whole else None

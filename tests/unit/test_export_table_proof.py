@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from export import predictors
+from export import trees
 from export.__main__ import main
 from tests.support.tables import export, exported, read_served
 
@@ -82,13 +82,13 @@ def test_graph_that_computes_in_fp32_is_refused(
 def test_tree_whose_threshold_is_one_bit_off_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = predictors.of_sklearn
+    right = trees.of_sklearn
 
     def wrong(*arguments: Any, **more: Any) -> Any:
         tree = right(*arguments, **more)
         return replace(tree, threshold=np.nextafter(tree.threshold.astype(np.float32), np.float32(np.inf)))
 
-    monkeypatch.setattr(predictors, "of_sklearn", wrong)
+    monkeypatch.setattr("export.predictors.of_sklearn", wrong)
     estimator = DecisionTreeClassifier(max_depth=3, random_state=0).fit(np.round(WINE.data), WINE.target)
     assert export(tmp_path, "sklearn", estimator) == 1
     assert "differ from the source" in capsys.readouterr().err

@@ -221,9 +221,8 @@ MIXED = replace(
 def test_each_column_of_a_table_with_strings_is_an_input(rows: tabular.Rows) -> None:
     assert tabular.count(rows) == 2
     arrays = tabular.preprocess(rows, MIXED)
-    assert [(name, array.dtype, array.shape) for name, array in arrays.items()] == [
-        ("age", np.float64, (2, 1)), ("city", np.object_, (2, 1)), ("floor", np.float64, (2, 1)),
-    ]  # fmt: skip
+    assert {name: array.dtype.kind for name, array in arrays.items()} == {"age": "f", "city": "O", "floor": "f"}
+    assert {array.shape for array in arrays.values()} == {(2, 1)}
     np.testing.assert_array_equal(arrays["age"], [[1.5], [np.nan]])
     assert arrays["city"].tolist() == [["Köln"], [""]]
 
