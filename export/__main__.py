@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export import examples
-from export.errors import FAILURES
+from export.errors import FAILURES, ExportError
 from export.manifest import Source, check_model_name, digest
 from export.versions import costs, difference
 
@@ -144,9 +144,9 @@ def _add_sklearn(commands: Any) -> None:
 def _add_xgboost(commands: Any) -> None:
     parser = commands.add_parser(
         "xgboost",
-        help="an XGBoost model, with its StandardScaler in the same graph",
-        description="XGBoost's own .json or .ubj needs no unpickling; a pickled XGBClassifier, a pickled pipeline of "
-        f"StandardScaler and XGBoost, and a scaler do. {_UNPICKLING}",
+        help="an XGBoost model, with the steps before it in the same graph",
+        description="XGBoost's own .json or .ubj needs no unpickling; a pickled model, a pickled pipeline that ends in "
+        f"one, and a scaler do. {_UNPICKLING}",
     )
     _add_table(parser, ".json or .ubj of XGBoost, or a pickle or joblib file")
     parser.add_argument("--scaler", type=Path, help="a pickle or joblib file of the StandardScaler before the model")
@@ -171,6 +171,12 @@ def _add_table(parser: argparse.ArgumentParser, what: str) -> None:
     _add_unpickling(parser)
     parser.add_argument("--features", nargs="+", metavar="NAME", help="columns (default: what the estimator remembers)")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="classes (default: what the estimator remembers)")
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        metavar="FILE",
+        help="a CSV file of rows to prove the model with (default: rows near what the estimator remembers)",
+    )
 
 
 def _add_unpickling(parser: argparse.ArgumentParser) -> None:
@@ -296,23 +302,36 @@ def _run_sklearn(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
     from export.pickles import unpickle  # noqa: PLC0415 - see above
     from export.sklearn import prepare  # noqa: PLC0415
-    from export.table import Table  # noqa: PLC0415
 
     steps.say(f"read {args.file.name}, convert and compare")
     estimator = unpickle(args.file, allowed=args.allow_unpickling)
-    table = Table(args.model, args.features, args.classes)
-    return [_publish(args, lambda: prepare(estimator, table, source=_source(args.file)))]
+    return [_publish(args, partial(_prove_table, args, steps, partial(prepare, estimator)))]
 
 
 def _run_xgboost(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
-    from export.table import Table  # noqa: PLC0415 - see above
-    from export.xgboost import prepare, read  # noqa: PLC0415
+    from export.xgboost import prepare, read  # noqa: PLC0415 - see above
 
     steps.say(f"read {args.file.name}, convert and compare")
-    model, scaler = read(args.file, scaler=args.scaler, allowed=args.allow_unpickling)
-    table = Table(args.model, args.features, args.classes)
-    return [_publish(args, lambda: prepare(model, scaler, table=table, source=_source(args.file)))]
+    model = read(args.file, scaler=args.scaler, allowed=args.allow_unpickling)
+    return [_publish(args, partial(_prove_table, args, steps, partial(prepare, model)))]
+
+
+def _prove_table(args: argparse.Namespace, steps: "Steps", prepare: "Callable[..., Version]") -> "Version":
+    """A version of a table model, and above the steps what the user should know of it."""
+    from export.pickles import NEXT, of_other_version  # noqa: PLC0415 - see above
+    from export.table import Table  # noqa: PLC0415
+
+    other = of_other_version(args.file)
+    try:
+        version = prepare(Table(args.model, args.features, args.classes, args.rows), source=_source(args.file))
+    except ExportError as exc:
+        if other is None:
+            raise
+        raise ExportError(f"{args.file}: {other}: {exc}; {NEXT}") from exc
+    for note in (*([f"{args.file}: {other}"] if other else []), *version.parity.get("notes", ())):
+        steps.warn(note)
+    return version
 
 
 def _run_examples(args: argparse.Namespace, steps: "Steps") -> list[Row]:
@@ -324,6 +343,14 @@ def _run_examples(args: argparse.Namespace, steps: "Steps") -> list[Row]:
         else:
             rows.append(_publish(args, partial(example.prepare, example, steps, args.precision)))
     return rows
+
+
+def _warned(steps: "Steps", prepare: "Callable[[], Version]") -> "Version":
+    """A version, and above the steps what the user should know of it."""
+    version = prepare()
+    for note in version.parity.get("notes", ()):
+        steps.warn(note)
+    return version
 
 
 def _publish(args: argparse.Namespace, prepare: "Callable[[], Version]") -> Row:

@@ -62,12 +62,23 @@ def describe_classifier(name: str, *, size_hw: tuple[int, int], channels: int, m
     return _config(name, image, outputs=[output], max_batch_size=CLASSIFIER_BATCH, metadata=metadata)
 
 
-def describe_table(name: str, *, columns: int, metadata: Mapping[str, Any]) -> Any:
-    """`ModelConfig` of a table model: a classifier where `metadata` has `names`, else a regressor."""
-    rows: Tensor = ("features", "TYPE_FP32", (columns,))
-    names = metadata.get("names")
-    output: Tensor = ("probabilities", "TYPE_FP32", (len(names),)) if names else ("values", "TYPE_FP32", (1,))
-    return _config(name, rows, outputs=[output], max_batch_size=TABLE_BATCH, metadata=metadata)
+def describe_table(
+    name: str, *, inputs: Mapping[str, tuple[str, int]], output: tuple[str, int], metadata: Mapping[str, Any]
+) -> Any:
+    """`ModelConfig` of a table model.
+
+    Args:
+        name: of the model.
+        inputs: v2 datatype and width of each, by name.
+        output: name and width of the only one.
+        metadata: `features`, and `names` of a classifier; see docs/tables.md.
+    """
+    tensors: list[Tensor] = [
+        (tensor, f"TYPE_{datatype}".replace("BYTES", "STRING"), (width,))
+        for tensor, (datatype, width) in inputs.items()
+    ]
+    answer: Tensor = (output[0], "TYPE_FP32", (output[1],))
+    return _config(name, *tensors, outputs=[answer], max_batch_size=TABLE_BATCH, metadata=metadata)
 
 
 def to_text(config: Any) -> str:
@@ -127,10 +138,13 @@ def batch_requests(config: Any) -> None:
 
 
 def _config(
-    name: str, source: Tensor, *, outputs: Sequence[Tensor], max_batch_size: int, metadata: Mapping[str, Any]
+    name: str, *inputs: Tensor, outputs: Sequence[Tensor], max_batch_size: int, metadata: Mapping[str, Any]
 ) -> Any:
     config = model_config_pb2.ModelConfig(name=name, backend="onnxruntime", max_batch_size=max_batch_size)
-    for tensors, (tensor, datatype, dims) in [(config.input, source), *((config.output, out) for out in outputs)]:
+    for tensors, (tensor, datatype, dims) in [
+        *((config.input, source) for source in inputs),
+        *((config.output, out) for out in outputs),
+    ]:
         tensors.add(name=tensor, data_type=model_config_pb2.DataType.Value(datatype), dims=dims)
     # Triton's default on CPU is two instances.
     config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)

@@ -112,5 +112,12 @@ EXAMPLES = (
         ),
         _digits,
     ),
-    Example("iris", (_HERE / "iris.py", _HERE / "xgboost.py"), _iris),
+    Example(
+        "iris",
+        tuple(
+            _HERE / part
+            for part in ("iris.py", "xgboost.py", "boosters.py", "trees.py", "preprocessing.py", "nodes.py", "table.py")
+        ),
+        _iris,
+    ),
 )

@@ -15,6 +15,7 @@ from export.repository import Version
 from export.runtime import Session
 from export.table import Table
 from export.xgboost import prepare as prepare_xgboost
+from export.xgboost import scaled
 
 
 def prepare(name: str, *, source: Source) -> Version:
@@ -28,8 +29,9 @@ def prepare(name: str, *, source: Source) -> Version:
     scaler.mean_, scaler.scale_ = scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32)
     model = XGBClassifier(n_estimators=40, max_depth=3, learning_rate=0.2, n_jobs=1, random_state=0)
     model.fit(scaler.transform(rows), labels)
-    table = Table(name, features=iris.feature_names, classes=[str(kind) for kind in iris.target_names])
-    version = prepare_xgboost(model, scaler, table=table, source=source)
+    kinds = [str(kind) for kind in iris.target_names]
+    table = Table(name, features=iris.feature_names, classes=kinds, missing=False)  # no flower lacked a length
+    version = prepare_xgboost(scaled(model, scaler), table, source=source)
     probabilities = Session(cast("ModelProto", version.graph), name=name).infer(held_out)["probabilities"]
     accuracy = round(float((probabilities.argmax(axis=1) == held_out_labels).mean()), 4)
     return replace(version, parity={**version.parity, "accuracy": accuracy})

@@ -1,27 +1,19 @@
 """Pickled and joblib files. Loading one runs whatever code it holds, so nothing is opened without the user's word."""
 
-import pickle
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import joblib
+import sklearn
 
 from export.errors import ExportError
 
 SUFFIXES = (".pkl", ".pickle", ".joblib", ".sav")
 
-# What loading raises is as wide as what a pickle may do.
-_ERRORS = (
-    pickle.UnpicklingError,
-    EOFError,
-    AttributeError,
-    ImportError,
-    IndexError,
-    KeyError,
-    TypeError,
-    ValueError,
-    OSError,
-)
+# scikit-learn writes its version into the state of every estimator.
+_VERSION = re.compile(rb"_sklearn_version.{1,24}?([0-9]+\.[0-9]+(?:\.[0-9a-z]+)*)", re.DOTALL)
 
 
 def unpickle(path: Path, *, allowed: bool) -> Any:
@@ -38,9 +30,23 @@ def unpickle(path: Path, *, allowed: bool) -> Any:
     if not path.is_file():
         raise ExportError(f"{path}: there is no such file")
     try:
-        return joblib.load(path)
-    except _ERRORS as exc:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other versions: `of_other_version` says so in a line
+            return joblib.load(path)
+    except Exception as exc:  # what loading raises is as wide as what a pickle may do
+        reason = f"{type(exc).__name__}: {str(exc)[:200]}"
+        if (other := of_other_version(path)) is not None:
+            raise ExportError(f"{path}: {other}: it cannot be loaded ({reason}); {NEXT}") from exc
         raise ExportError(
-            f"{path}: got no pickled or joblib estimator ({type(exc).__name__}: {str(exc)[:200]}): cut off, something "
-            "else, or made by a package that is not installed here?"
+            f"{path}: got no pickled or joblib estimator ({reason}): cut off, something else, or made by a package "
+            "that is not installed here?"
         ) from exc
+
+
+def of_other_version(path: Path) -> str | None:
+    """In words, that another scikit-learn made the file; None where this one did, or where it does not say."""
+    found = {version.decode() for version in _VERSION.findall(path.read_bytes())} - {sklearn.__version__}
+    return f"made by scikit-learn {', '.join(sorted(found))}, here is {sklearn.__version__}" if found else None
+
+
+NEXT = f"next: fit it again with scikit-learn {sklearn.__version__}, or export it where its own version is installed"

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -19,6 +18,7 @@ from export.manifest import Interface, Source
 from export.profiles import INT8, ONNX, PROFILES
 from export.staging import HIDDEN_CONFIG, move_in, stage, sweep
 from export.versions import alone_in
+from registry.golden import write_golden
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _write_files(staging: Path, version: Version) -> None:
         (staging / f"{name}.pbtxt").write_text(to_text(config), encoding="utf-8")
     (staging / "parity.json").write_text(json.dumps(version.parity, indent=2) + "\n", encoding="utf-8")
     if version.golden:
-        np.savez_compressed(staging / "golden.npz", allow_pickle=False, **dict(version.golden))
+        write_golden(staging / "golden.npz", version.golden, compressed=True)  # np.savez takes some names for its own
 
 
 def _write_configs(model: Path, version: Version) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
@@ -53,16 +54,21 @@ class Session:
             for output in self._session.get_outputs()
         }
 
-    def infer(self, batch: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+    def infer(self, batch: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """Outputs by name, with their batch dimension.
+
+        Args:
+            batch: of its first input, or of each by name; strings are objects.
 
         Raises:
             ExportError: the run failed.
         """
+        feeds = {self.input: batch} if isinstance(batch, np.ndarray) else dict(batch)
         try:
-            outputs = self._session.run(None, {self.input: batch})
+            outputs = self._session.run(None, feeds)
         except _ERRORS as exc:
-            raise ExportError(f"{self._name}: ONNX Runtime failed on an input of {batch.shape}: {exc}") from exc
+            shapes = ", ".join(str(array.shape) for array in feeds.values())
+            raise ExportError(f"{self._name}: ONNX Runtime failed on an input of {shapes}: {exc}") from exc
         return dict(zip((output.name for output in self._session.get_outputs()), outputs, strict=True))
 
 

@@ -1,157 +1,154 @@
-"""Table models: what an estimator's graph has to become, and the proof that it says what the estimator says."""
+"""Table models: the graph of an estimator, and the proof that it says what the estimator says."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
-from sklearn.base import is_classifier
-from sklearn.preprocessing import StandardScaler
 
 from export import compatibility, config
-from export.errors import ExportError
-from export.graph import prune
+from export.errors import ExportError, first_line
 from export.manifest import Source
+from export.nodes import Column, Nodes, inner
+from export.original import Original, look_at, scales_in_fp32
+from export.predictors import predict, sees_fp32
 from export.repository import Version
 from export.runtime import Session
+from export.table_proof import find_missing, find_rows, prove, whole, with_missing
 from transformer.model import describe
-from transformer.tasks import tabular
 
-OPSETS = {"": 17, "ai.onnx.ml": 3}
-TOLERANCE = 1e-3
-
-_ROWS = 256
+_GOLDEN = 4
+_MOST_INPUTS = 250  # where each column is one: golden.npz holds 256 arrays
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a table model is called and what its columns are.
+    """What a table model is called, what its columns are, and what it is proven with.
 
     Attributes:
         name: of the model.
         features: names of the columns, or None to take what the estimator remembers.
         classes: names of the classes, or None likewise.
+        rows: a CSV file of rows to prove it with, or None to look for them.
+        missing: whether a row may lack a value where the estimator takes that.
     """
 
     name: str
     features: Sequence[str] | None = None
     classes: Sequence[str] | None = None
+    rows: Path | None = None
+    missing: bool = True
 
 
-def prove(  # noqa: PLR0913 - one argument for each fact
-    graph: ModelProto, estimator: Any, table: Table, *, columns: int, scaler: Any, source: Source
-) -> Version:
-    """Turn a converted graph into a version.
-
-    Args:
-        graph: input `features`; its last output holds probabilities or values.
-        estimator: the source; a classifier or a regressor.
-        table: names.
-        columns: how many.
-        scaler: a StandardScaler that rows meet first, or anything else.
-        source: for the manifest.
+def prepare(estimator: Any, table: Table, *, source: Source) -> Version:
+    """Bring a fitted estimator into the form that is served, and prove it.
 
     Raises:
-        ExportError: the names do not fit, or the graph differs from the estimator.
+        ExportError: there is no way to write it, the names do not fit, no row tells it apart from a constant, or the
+            graph differs from the estimator.
     """
-    classifier = is_classifier(estimator)
-    output = "probabilities" if classifier else "values"
-    described = _describe(estimator, table, columns=columns)
-    model = describe(described, version="0")
-    keep_output(graph, name=output, width=len(model.names) or 1)
+    try:
+        with warnings.catch_warnings():
+            # Of rows without names, of odd categories and of what the next version of a library deprecates.
+            warnings.simplefilter("ignore")
+            return _prepare(estimator, table, source)
+    except ExportError:
+        raise
+    except Exception as exc:  # all of it reads the user's estimator, which may lack, hold or raise anything
+        kind = type(estimator).__name__
+        raise ExportError(f"{kind}: it cannot be read: {type(exc).__name__}: {first_line(exc)}") from exc
+
+
+def _prepare(estimator: Any, table: Table, source: Source) -> Version:
+    original = look_at(estimator)
+    output = "probabilities" if original.is_classifier else "values"
+    features = _feature_names(original, table.features)
+    nodes = Nodes("FP32" if sees_fp32(estimator) or scales_in_fp32(estimator) else "FP64")
+    tensors = _inputs(original, features, nodes, output=output)
+    said = _write(nodes, original, tensors)
+    names = _class_names(estimator, table.classes) if original.is_classifier else {}
+    graph = nodes.model(tensors, (said, output, len(names) or 1))
     compatibility.check(graph)
     session = Session(graph, name=table.name)
-    rows = tabular.preprocess(_draw_rows(graph, columns=columns, scaler=scaler).tolist(), model)
-    expected = estimator.predict_proba(rows) if classifier else estimator.predict(rows)
-    if isinstance(expected, list) or (not classifier and expected.size != len(rows)):
-        raise ExportError(f"{type(estimator).__name__}: got several outputs for each row, expected one class or value")
-    exported = tabular.postprocess(session.infer(rows), model)
-    golden = rows[:4]
+
+    metadata: dict[str, Any] = {"task": "tabular", "features": features}
+    if names:
+        metadata["names"] = names
+    if nodes.only:
+        metadata["categories"] = {features[column]: values for column, values in sorted(nodes.only.items())}
+
+    def described() -> Any:
+        return config.describe_table(table.name, inputs=tensors, output=(output, len(names) or 1), metadata=metadata)
+
+    rows = find_rows(original, table.rows, features, nodes.notes)
+    missing = sorted(find_missing(original, rows)) if table.missing else []
+    if missing:
+        metadata["missing"] = [features[column] for column in missing]
+    try:
+        proof = prove(original, session, describe(described(), version="0"), with_missing(rows, missing))
+    except ExportError as exc:
+        if not missing:
+            raise
+        # The graph may be right of everything else.
+        del metadata["missing"]
+        proof = prove(original, session, describe(described(), version="0"), whole(rows))
+        nodes.notes.append(f"missing values will be refused, for the graph does not take them as it must: {exc}")
+    golden = {name: array[-_GOLDEN:] for name, array in proof.inputs.items()}
     return Version(
         graph=graph,
-        config=described,
+        config=described(),
         task="tabular",
         interface=None,
         source=source,
-        parity=_compare(exported, expected.reshape(exported.shape), output=output, source=source.name),
-        golden={"features": golden, **session.infer(golden)},
+        parity={
+            "source": source.name,
+            **proof.figures,
+            "rows_from": table.rows.name if table.rows else "what the estimator remembers",
+            **({"notes": nodes.notes} if nodes.notes else {}),
+        },
+        golden={**_as_bytes(golden), **session.infer(golden)},
     )
 
 
-def _describe(estimator: Any, table: Table, *, columns: int) -> Any:
-    """`ModelConfig`, with names from the user or from what the estimator remembers."""
-    features = list(table.features or remembered_features(estimator) or [f"f{index}" for index in range(columns)])
-    if len(features) != columns or len(set(features)) != columns:
-        raise ExportError(f"--features: got {len(features)} names ({', '.join(features)}), expected {columns} of them")
-    metadata: dict[str, Any] = {"task": "tabular", "features": features}
-    if is_classifier(estimator):
-        metadata["names"] = _class_names(estimator, table.classes)
-    return config.describe_table(table.name, columns=columns, metadata=metadata)
+def _as_bytes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """As golden.npz holds strings."""
+    return {
+        name: np.char.encode(array.astype(np.str_)) if array.dtype == np.object_ else array
+        for name, array in arrays.items()
+    }
 
 
-def _compare(exported: NDArray[np.float32], expected: NDArray[Any], *, output: str, source: str) -> dict[str, Any]:
-    """Content of parity.json; values of a regressor are compared relative to their size.
-
-    Raises:
-        ExportError: not finite, no probabilities, or too far apart.
-    """
-    if not np.isfinite(exported).all():
-        raise ExportError(f"{output}: got NaN or infinite ones: the model is broken")
-    if output == "probabilities" and (exported.min() < -TOLERANCE or exported.max() > 1 + TOLERANCE):
-        raise ExportError(f"probabilities: got {exported.min():.4g} to {exported.max():.4g}, expected 0 to 1")
-    size = 1.0 if output == "probabilities" else max(1.0, float(np.abs(expected).max()))
-    difference = float(np.abs(exported - expected).max()) / size
-    if not difference <= TOLERANCE:
-        raise ExportError(f"{output} differ from the source: got {difference:.4g}, expected at most {TOLERANCE}")
-    return {"source": source, "tolerance": {output: TOLERANCE}, output: difference, "rows": len(exported)}
+def _write(nodes: Nodes, original: Original, tensors: Mapping[str, tuple[str, int]]) -> str:
+    """The nodes of the estimator; the tensor that holds what it says."""
+    frame: list[Column] = []
+    for name, (datatype, width) in tensors.items():
+        frame += nodes.frame(inner(name), width, text=datatype == "BYTES", first=len(frame))
+    return predict(nodes, original.estimator, frame)
 
 
-def _draw_rows(graph: ModelProto, *, columns: int, scaler: Any) -> NDArray[np.float32]:
-    """Rows that go through many leaves and around the mean: by the scaler where there is one, else by thresholds."""
-    rng = np.random.default_rng(7)
-    noise = rng.normal(size=(_ROWS, columns))
-    if isinstance(scaler, StandardScaler):
-        scale = scaler.scale_ if scaler.scale_ is not None else 1.0
-        mean = scaler.mean_ if scaler.mean_ is not None else 0.0
-        return np.asarray(mean + scale * noise, np.float32)
-    rows = noise
-    for column, thresholds in _thresholds(graph).items():
-        spread = max(float(np.std(thresholds)), 1e-3)
-        rows[:, column] = rng.choice(thresholds, _ROWS) + 0.1 * spread * noise[:, column]
-    return rows.astype(np.float32)
+def _inputs(original: Original, features: Sequence[str], nodes: Nodes, *, output: str) -> dict[str, tuple[str, int]]:
+    """Datatype and width of each input: one of all numbers, or one for each column where there are strings."""
+    if not original.text:
+        return {"features": (nodes.number, original.width)}
+    if original.width > _MOST_INPUTS:
+        raise ExportError(
+            f"got strings in a table of {original.width} columns, expected at most {_MOST_INPUTS}: each column is "
+            "an input of its own there"
+        )
+    if output in features:
+        raise ExportError(f"--features: got a column {output!r}, which is what the model's output is called")
+    return {name: ("BYTES" if column in original.text else nodes.number, 1) for column, name in enumerate(features)}
 
 
-def _thresholds(graph: ModelProto) -> dict[int, NDArray[np.float64]]:
-    """Where the trees of a graph split, by column."""
-    found: dict[int, list[float]] = {}
-    for node in graph.graph.node:
-        if not node.op_type.startswith("TreeEnsemble"):
-            continue
-        values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        modes, columns = values["nodes_modes"], values["nodes_featureids"]
-        for mode, column, threshold in zip(modes, columns, values["nodes_values"], strict=True):
-            if mode != b"LEAF":
-                found.setdefault(column, []).append(threshold)
-    return {column: np.array(thresholds) for column, thresholds in found.items()}
-
-
-def keep_output(graph: ModelProto, *, name: str, width: int) -> None:
-    """Leave one output, the last (a classifier's first is its label), under `name`, `(batch, width)`.
-
-    The converters stamp the oldest opsets that would do; here all get the same, so that graphs can be joined.
-    """
-    last = graph.graph.output[-1].name
-    for node in graph.graph.node:
-        node.output[:] = [name if output == last else output for output in node.output]
-        node.input[:] = [name if used == last else used for used in node.input]
-    del graph.graph.output[:]
-    graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width]))
-    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
-    del graph.graph.value_info[:], graph.opset_import[:]
-    graph.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in OPSETS.items())
-    prune(graph.graph)
+def _feature_names(original: Original, given: Sequence[str] | None) -> list[str]:
+    names = list(given or original.names or [f"f{index}" for index in range(original.width)])
+    if len(names) != original.width or len(set(names)) != len(names):
+        shown = ", ".join(names[:20])
+        raise ExportError(f"--features: got {len(names)} names ({shown}), expected {original.width} of them, each once")
+    return names
 
 
 def _class_names(estimator: Any, given: Sequence[str] | None) -> dict[int, str]:
@@ -159,12 +156,3 @@ def _class_names(estimator: Any, given: Sequence[str] | None) -> dict[int, str]:
     if given is not None and (len(given) != len(names) or len(set(given)) != len(names)):
         raise ExportError(f"--classes: got {len(given)} names ({', '.join(given)}), expected {len(names)} of them")
     return dict(enumerate(given if given is not None else names))
-
-
-def remembered_features(estimator: Any) -> list[str] | None:
-    names = getattr(estimator, "feature_names_in_", None)
-    return None if names is None else [str(name) for name in names]
-
-
-def is_xgboost(estimator: Any) -> bool:
-    return type(estimator).__module__.split(".")[0] == "xgboost"

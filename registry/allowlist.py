@@ -332,7 +332,14 @@ def _check_metadata(config: ModelConfig) -> None:
     _read_numbers("stride", [given.get("stride", 1)], MAX_STRIDE)
     if _multiply((*sides, *channels), most=MAX_ELEMENTS) > MAX_ELEMENTS:
         raise Refused(f"parameters.metadata: imgsz: got {_shorten(imgsz)}, expected at most {MAX_ELEMENTS} elements")
-    for key in ("names", "features"):
+    categories = given.get("categories", {})
+    if not isinstance(categories, dict) or not all(isinstance(own, list | tuple) for own in categories.values()):
+        raise Refused(f"parameters.metadata: categories: got {_shorten(categories)}, expected a dict of lists")
+    texts = [value for own in categories.values() for value in own if not isinstance(value, int | float)]
+    if sum(map(len, categories.values())) > MAX_LABELS:
+        raise Refused(f"parameters.metadata: categories: got too many, expected at most {MAX_LABELS} in all")
+    given |= {"categories": [*categories, *texts]}
+    for key in ("names", "features", "missing", "categories"):
         words = given.get(key, ())
         words = list(words.values()) if isinstance(words, dict) else words
         if not isinstance(words, list | tuple):

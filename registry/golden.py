@@ -47,10 +47,10 @@ def read_golden(path: Path) -> dict[str, NDArray[Any]]:
     return content
 
 
-def write_golden(path: Path, arrays: Arrays) -> None:
+def write_golden(path: Path, arrays: Arrays, *, compressed: bool = False) -> None:
     """Write what `read_golden` reads, in the place of what was there."""
     new = path.with_suffix(".new")
-    with zipfile.ZipFile(new, "w") as archive:
+    with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)

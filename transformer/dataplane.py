@@ -266,17 +266,20 @@ class DataPlane:
         stages = Stages()
         model = await self.model(asked.model, asked.version, asked.deadline)
         _check_task(model, "rows")
-        self.check_count(len(rows))
+        self.check_count(tabular.count(rows))
         read_selection(asked.parameters, model)
 
         async def ask(model: Model) -> tuple[list[dict[str, NDArray[Any]]], set[str]]:
             with stages.time("preprocess"):
-                table = await work.run(lambda: tabular.preprocess(rows, model), little=tabular.is_little(rows))
+                arrays = await work.run(lambda: tabular.preprocess(rows, model), little=tabular.is_little(rows))
             size = model.max_batch_size
-            parts = [table[first : first + size] for first in range(0, len(table), size)]
+            parts = [
+                {name: array[first : first + size] for name, array in arrays.items()}
+                for first in range(0, tabular.count(arrays), size)
+            ]
             own = asyncio.Semaphore(self._settings.max_in_flight)
 
-            async def one(part: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], str]:
+            async def one(part: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], str]:
                 async with own, self._place(asked.deadline):
                     return await self._run(model, part, asked)
 
@@ -344,7 +347,7 @@ class DataPlane:
             prepare = partial(self._prepare, data, known, model, stages, reduces=reduces)
             picture, tensor, plan = await self._in_thread(stages, prepare)
             with stages.time("infer"):
-                outputs, answered = await self._run(model, tensor[None], asked)
+                outputs, answered = await self._run(model, {model.input.name: tensor[None]}, asked)
             return ({key: output[0] for key, output in outputs.items()}, plan), {answered}
 
         arrived = time.perf_counter()
@@ -368,9 +371,11 @@ class DataPlane:
         finally:
             self._places.release()
 
-    async def _run(self, model: Model, array: NDArray[Any], asked: Asked) -> tuple[dict[str, NDArray[Any]], str]:
+    async def _run(
+        self, model: Model, arrays: Mapping[str, NDArray[Any]], asked: Asked
+    ) -> tuple[dict[str, NDArray[Any]], str]:
         asked.deadline.check("the model was asked")
-        return await self._predictor.infer(asked, model, array)
+        return await self._predictor.infer(asked, model, arrays)
 
     async def _ask(self, asked: Asked, ask: Callable[[Model], Awaitable[tuple[T, set[str]]]]) -> tuple[Model, T]:
         """Ask until the version that answers is one that the tensors were made for; its description, and the answer.

@@ -1,7 +1,8 @@
 """The v2 protocol's ModelInfer, whatever carried it: tensors in, tensors out, over the data plane.
 
-What a model is asked is told by the tensors: a BYTES tensor `image` holds pictures, the model's own FP32 input (or FP64
-of that name) of a tabular model holds rows; anything else goes to Triton as it is.
+What a model is asked is told by the tensors: a BYTES tensor `image` holds pictures, the input of a tabular model holds
+rows (FP32 or FP64, whichever of them the model takes), and so do its inputs where each is a column; anything else goes
+to Triton as it is.
 """
 
 import math
@@ -20,7 +21,9 @@ from transformer.base64_text import read_picture
 from transformer.dataplane import DataPlane, ImageResult, TableResult
 from transformer.errors import InvalidRequest, PayloadTooLarge, excerpt
 from transformer.model import Model, TensorMetadata
+from transformer.tasks import tabular
 from transformer.tensors import (
+    DTYPES,
     Tensor,
     check,
     check_form,
@@ -37,6 +40,7 @@ EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "pa
 LIMITS_REACHED = "limits_reached"  # parameter of a response
 PICTURES = TensorMetadata("image", "BYTES", (-1,))
 _ROW_DATATYPES = ("FP32", "FP64")
+_COLUMN_DATATYPES = frozenset(DTYPES) - {"BOOL"}
 _NO_CLASS = -1  # pads class_ids; 0 is a class
 
 # What a client of Triton may say of any request, and Triton's scheduler reads.
@@ -117,6 +121,9 @@ async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
         return await _infer_pictures(dataplane, request, model)
     if _holds_rows(request, model):
         return await _infer_rows(dataplane, request, model)
+    for tensor in request.inputs:
+        if tensor.has_null:
+            raise InvalidRequest(f"input {tensor.name!r}: data: got null; only the columns of a table may miss a value")
     return await _infer_tensors(dataplane, request, model)
 
 
@@ -126,7 +133,11 @@ def interface(model: Model) -> tuple[Sequence[TensorMetadata], Sequence[TensorMe
         return model.inputs, model.outputs
     if model.task == "tabular":
         values = TensorMetadata("values", "FP32", (-1,))
-        return model.inputs, [_texts("predictions"), *(_classes(model) if model.names else [values])]
+        columns = [TensorMetadata(tensor.name, tensor.datatype, (-1,)) for tensor in model.inputs]
+        return columns if tabular.is_split(model) else model.inputs, [
+            _texts("predictions"),
+            *(_classes(model) if model.names else [values]),
+        ]
     if model.task == "classify":
         return [PICTURES], [_texts("predictions"), *_classes(model)]
     return [PICTURES], [
@@ -194,13 +205,20 @@ def _holds_pictures(request: InferRequest, model: Model) -> bool:
 
 
 def _holds_rows(request: InferRequest, model: Model) -> bool:
-    if model.task != "tabular" or [tensor.name for tensor in request.inputs] != [model.input.name]:
+    if model.task != "tabular" or {tensor.name for tensor in request.inputs} != {own.name for own in model.inputs}:
         return False
     ours = {output.name for output in interface(model)[1]}
     own = {output.name for output in model.outputs}
     # Who asks for what only the model has, asks the model.
-    asks_model = bool(request.classes) or bool((set(request.outputs) - ours) & own)
-    return request.inputs[0].datatype in _ROW_DATATYPES and not asks_model
+    if request.classes or (set(request.outputs) - ours) & own:
+        return False
+    if not tabular.is_split(model):
+        return request.inputs[0].datatype in _ROW_DATATYPES
+    texts = {tensor.name: tensor.datatype == "BYTES" for tensor in model.inputs}
+    return all(
+        tensor.datatype == "BYTES" if texts[tensor.name] else tensor.datatype in _COLUMN_DATATYPES
+        for tensor in request.inputs
+    )
 
 
 async def _infer_pictures(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
@@ -221,12 +239,44 @@ async def _infer_pictures(dataplane: DataPlane, request: InferRequest, model: Mo
 
 async def _infer_rows(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
     _check_outputs(request, model)
-    (tensor,) = request.inputs
-    if not tensor.shape:
-        raise InvalidRequest(f"input {tensor.name!r}: shape: got [], expected {list(model.input.shape)}")
-    result = await dataplane.infer_rows(_asked(request), to_array(tensor))
+    for tensor in request.inputs:
+        if not tensor.shape:
+            raise InvalidRequest(f"input {tensor.name!r}: shape: got [], expected {list(model.input.shape)}")
+    little = sum(len(tensor.data) for tensor in request.inputs) <= LITTLE_JSON_BYTES
+    result = await dataplane.infer_rows(_asked(request), await run(lambda: _read_rows(request, model), little=little))
     little = result.values.size <= FEW_PREDICTIONS
     return await _respond(request, result.model, _write_rows(result), little=little)
+
+
+def _read_rows(request: InferRequest, model: Model) -> tabular.Rows:
+    """The rows of a table, or each of its columns, in the model's order."""
+    if not tabular.is_split(model):
+        return to_array(request.inputs[0])
+    given = {tensor.name: tensor for tensor in request.inputs}
+    columns = {own.name: _read_column(given[own.name], model) for own in model.inputs}
+    counts = {len(column) for column in columns.values()}
+    if len(counts) != 1:
+        lengths = ", ".join(f"{name!r} {len(column)}" for name, column in list(columns.items())[:5])
+        raise InvalidRequest(f"inputs: got columns of different lengths ({lengths}), expected one value for each row")
+    return columns
+
+
+def _read_column(tensor: Tensor, model: Model) -> Any:
+    if len(tensor.shape) > 2 or tensor.shape[1:] not in {(), (1,)}:
+        raise InvalidRequest(f"input {tensor.name!r}: shape: got {list(tensor.shape)}, expected [n] or [n, 1]")
+    if tensor.has_null and tensor.name not in model.missing:
+        raise InvalidRequest(f"input {tensor.name!r}: data: got null; this model takes no missing value there")
+    if tensor.datatype != "BYTES":
+        return to_array(tensor).reshape(-1, 1).astype(DTYPES[_datatype(tensor.name, model)])
+    try:
+        texts = [element.decode() for element in to_elements(tensor)]
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"input {tensor.name!r}: got bytes that are no UTF-8, expected strings") from exc
+    return np.array(texts, np.object_).reshape(-1, 1)
+
+
+def _datatype(name: str, model: Model) -> str:
+    return next(tensor.datatype for tensor in model.inputs if tensor.name == name)
 
 
 async def _infer_tensors(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:

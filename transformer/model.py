@@ -3,7 +3,7 @@
 import ast
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -51,7 +51,8 @@ class Model:
     Attributes:
         name, version: as in the repository.
         task: what it does; None where config.pbtxt does not say: then only its tensors can be sent.
-        inputs, outputs: in the order of config.pbtxt; one input where there is a task.
+        inputs, outputs: in the order of config.pbtxt; one input where there is a task, but for a table with strings,
+            which has one for each column.
         max_batch_size: how many items one request to Triton may hold; 1 where Triton does not batch.
         is_batched: whether the first dimension counts items.
         cuts_batches: whether a request of more items than Triton takes may be made several.
@@ -63,6 +64,8 @@ class Model:
         end2end: a detector whose head needs no NMS.
         all_candidates: a detector whose graph leaves out none of its head's candidates, however many they are.
         features: names of a table's columns.
+        missing: those of them that may have no value.
+        categories: values that a column may have, where any other is an error.
         platform: what runs it, in Triton's words.
         reduces_pictures: a detector that may be given less than all pixels of a large picture.
     """
@@ -80,6 +83,8 @@ class Model:
     end2end: bool = False
     all_candidates: bool = False
     features: tuple[str, ...] = ()
+    missing: frozenset[str] = frozenset()
+    categories: Mapping[str, frozenset[str | float]] = field(default_factory=dict)
     platform: str = ""
     reduces_pictures: bool = False
     is_batched: bool = False
@@ -87,7 +92,7 @@ class Model:
 
     @property
     def input(self) -> TensorMetadata:
-        """The only input of a model with a task."""
+        """The only input of a model with a task, or the first of a table with strings."""
         return self.inputs[0]
 
     @property
@@ -133,10 +138,7 @@ def describe(config: Any, *, version: str) -> Model:
     if metadata:
         if task not in TASKS:
             raise ModelConfigError(f"{config.name}: task in parameters.metadata: got {task!r}, expected one of {TASKS}")
-        if len(config.input) != 1 or not config.output or not _shape(config, config.input[0]):
-            raise ModelConfigError(
-                f"{config.name}: got {len(config.input)} inputs and {len(config.output)} outputs, expected one input"
-            )
+        _check_tensors(config, metadata)
     model = Model(
         name=config.name,
         version=version,
@@ -151,6 +153,8 @@ def describe(config: Any, *, version: str) -> Model:
         end2end=bool(metadata.get("end2end", False)),
         all_candidates=bool(metadata.get("all_candidates", False)),
         features=tuple(metadata.get("features", ())),
+        missing=frozenset(_features(config, metadata, "missing")),
+        categories=_categories(config, metadata),
         platform=config.platform or config.backend,
         reduces_pictures=task == "detect"
         and _REDUCES in config.parameters
@@ -181,6 +185,48 @@ def _metadata(config: Any) -> dict[str, Any]:
     if not isinstance(metadata, dict) or not metadata:
         raise ModelConfigError(f"{config.name}: parameters.metadata: got {text[:80]!r}, expected a Python dict")
     return metadata
+
+
+def _check_tensors(config: Any, metadata: Mapping[str, Any]) -> None:
+    """One input; of a table also one for each feature, of its name, so that there may be strings."""
+    names = [proto.name for proto in config.input]
+    columns = metadata["task"] == "tabular" and names == list(metadata.get("features", ()))
+    widths = [_shape(config, proto)[1:] for proto in config.input]
+    texts = any(_tensor(config, proto).datatype == "BYTES" for proto in config.input)
+    if not config.output or not all(_shape(config, proto) for proto in config.input):
+        fits = False
+    elif columns and (len(names) > 1 or texts):
+        fits = all(width == (1,) for width in widths)
+    else:
+        fits = len(names) == 1 and not (texts and metadata["task"] == "tabular")
+    if not fits:
+        raise ModelConfigError(
+            f"{config.name}: got {len(names)} inputs and {len(config.output)} outputs, expected one input, or of a "
+            "table one [1] for each feature, under its name"
+        )
+
+
+def _features(config: Any, metadata: Mapping[str, Any], key: str) -> list[str]:
+    """Names of features that `parameters.metadata` lists under a key."""
+    names = metadata.get(key, ())
+    known = set(metadata.get("features", ()))
+    if not isinstance(names, list | tuple | dict) or not known.issuperset(names):
+        raise ModelConfigError(f"{config.name}: {key} in parameters.metadata: got {names!r:.80}, expected features")
+    return list(names)
+
+
+def _categories(config: Any, metadata: Mapping[str, Any]) -> dict[str, frozenset[str | float]]:
+    categories = {}
+    if not isinstance(metadata.get("categories", {}), dict):
+        raise ModelConfigError(f"{config.name}: categories in parameters.metadata: expected a dict of lists")
+    for name in _features(config, metadata, "categories"):
+        values = metadata["categories"][name]
+        if not isinstance(values, list | tuple) or not all(isinstance(value, str | int | float) for value in values):
+            raise ModelConfigError(
+                f"{config.name}: categories in parameters.metadata: got {values!r:.80}, expected texts or numbers"
+            )
+        categories[name] = frozenset(values)
+    return categories
 
 
 def _tensor(config: Any, proto: Any) -> TensorMetadata:

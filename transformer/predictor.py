@@ -28,7 +28,7 @@ from transformer.errors import (
 )
 from transformer.model import Model, describe
 from transformer.record import current
-from transformer.tensors import DTYPES, Content, Tensor, datatype_of, to_array
+from transformer.tensors import DTYPES, Content, Tensor, datatype_of, from_elements, to_array
 
 
 class TensorRefused(PredictorError):
@@ -182,26 +182,30 @@ class Predictor:
             raise NothingServes(name)
         return [version] if version else served
 
-    async def infer(self, asked: Asked, model: Model, array: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], str]:
-        """Run a model with one numeric input.
+    async def infer(
+        self, asked: Asked, model: Model, arrays: Mapping[str, NDArray[Any]]
+    ) -> tuple[dict[str, NDArray[Any]], str]:
+        """Run a model whose outputs are numbers.
 
         Args:
             asked: which version, what Triton's scheduler is told, and until when: what is late then is cancelled, and
                 leaves Triton's queue.
-            model: whose input and outputs are meant.
-            array: `(batch, ...)`, at most `model.max_batch_size` items.
+            model: whose inputs and outputs are meant.
+            arrays: by the name of the input, `(batch, ...)`, at most `model.max_batch_size` items; strings as objects.
 
         Returns:
             Outputs by name, `(batch, ...)`, and the version that answered.
 
         Raises:
-            TensorRefused: the model takes no such array.
+            TensorRefused: the model takes no such arrays.
             ServingError: as Triton answers, see `_ERRORS`.
         """
         request = _compose(model.name, asked.version, [output.name for output in model.outputs], asked.scheduling)
-        request.inputs.add(name=model.input.name, datatype=datatype_of(array), shape=array.shape)
-        content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        outputs, answered = await self._infer(request, [content], asked.deadline)
+        contents: list[Content] = []
+        for name, array in arrays.items():
+            request.inputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
+            contents.append(_content(name, array))
+        outputs, answered = await self._infer(request, contents, asked.deadline)
         strange = [output for output in outputs if output.datatype not in DTYPES]
         if strange:
             raise PredictorError(f"{model.name}: output {strange[0].name!r} is {strange[0].datatype}, expected numbers")
@@ -329,6 +333,13 @@ def _compose(
     for key, value in parameters.items():
         setattr(request.parameters[key], _PARAMETER_FIELDS[type(value)], value)
     return request
+
+
+def _content(name: str, array: NDArray[Any]) -> Content:
+    """An array as it lies on the wire; numbers are not copied."""
+    if array.dtype == np.object_:
+        return from_elements(name, [text.encode() for text in array.flat]).data
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _encode(request: Any, contents: Sequence[Content]) -> bytes:

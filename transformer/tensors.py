@@ -52,6 +52,7 @@ class Tensor:
         shape: with the batch dimension.
         data: as on the wire; part of a larger buffer where it is a view.
         from_text: a BYTES tensor whose elements were JSON strings; a picture in one is base64.
+        has_null: some elements were null in JSON: they are NaN here, or empty.
     """
 
     name: str
@@ -59,11 +60,12 @@ class Tensor:
     shape: tuple[int, ...]
     data: Content
     from_text: bool = False
+    has_null: bool = False
 
 
 def datatype_of(array: NDArray[Any]) -> str:
-    """The protocol's name for what a numeric array holds."""
-    return _DATATYPES[array.dtype.newbyteorder("<")]
+    """The protocol's name for what an array holds: numbers, or strings as objects."""
+    return "BYTES" if array.dtype == np.object_ else _DATATYPES[array.dtype.newbyteorder("<")]
 
 
 def item_size(datatype: str) -> int:

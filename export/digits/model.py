@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, compose, helper
+from onnx import ModelProto, TensorProto, compose, helper
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import GroupKFold
 from sklearn.svm import SVC
@@ -15,17 +15,19 @@ from export import compatibility, config
 from export.digits.frame import FEATURES, SIDE, describe_graph, frame
 from export.digits.renderings import Inputs, load_plain, render_split
 from export.errors import ExportError
+from export.graph import prune
 from export.manifest import Source
+from export.nodes import OPSETS
+from export.parts import convert
 from export.repository import Version
 from export.runtime import Session
-from export.sklearn import convert
-from export.table import OPSETS, TOLERANCE, keep_output
 from transformer.model import Model, describe
 from transformer.tasks import classify
 
 Track = Callable[[Iterable[int], str], Iterable[int]]
 
 MIN_ACCURACY = 0.97
+TOLERANCE = 1e-3  # the kernels of the SVC are computed in FP32
 
 _COPIES = 4  # renderings of each training digit
 _TRAIN_SIDES = (16, 64)  # pixels; what is larger looks the same after scaling to SIDE
@@ -93,12 +95,29 @@ def _train(model: Model, *, track: Track) -> CalibratedClassifierCV:
 def _convert(classifier: CalibratedClassifierCV) -> ModelProto:
     """The frame and the classifier in one graph."""
     opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
-    head = convert(classifier, columns=FEATURES, classifier=True)
-    keep_output(head, name="probabilities", width=10)
+    head = convert(classifier, number="FP32", width=FEATURES)
+    _keep_output(head)
     eye = helper.make_model(describe_graph(), opset_imports=opsets, ir_version=head.ir_version)
     joined = compose.merge_models(eye, compose.add_prefix(head, "svc/"), io_map=[("cells", "svc/features")])
-    keep_output(joined, name="probabilities", width=10)
+    _keep_output(joined)
     return joined
+
+
+def _keep_output(graph: ModelProto) -> None:
+    """Leave one output, the last (the first is the label), as `probabilities` `(batch, 10)`.
+
+    The converter stamps the oldest opsets that would do; here all get the same, so that graphs can be joined.
+    """
+    last, name = graph.graph.output[-1].name, "probabilities"
+    for node in graph.graph.node:
+        node.output[:] = [name if output == last else output for output in node.output]
+        node.input[:] = [name if used == last else used for used in node.input]
+    del graph.graph.output[:]
+    graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 10]))
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    del graph.graph.value_info[:], graph.opset_import[:]
+    graph.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in OPSETS.items())
+    prune(graph.graph)
 
 
 def _prove(

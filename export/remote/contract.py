@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import DataType
@@ -39,10 +40,13 @@ def _differences(now: Any, new: Any) -> Iterator[str]:
         return
     # The transformer makes a picture fit, and reads what a detector gives.
     has_pictures = task in _PICTURES
+    # Rows may come as either of them, whichever the model takes.
+    same = {"FP64": "FP32"} if task == "tabular" else {}
+    taken = [_tensors(each.input, dims=not has_pictures, same=same) for each in (now, new)]
     pairs = [
         ("features", _names(before.get("features")), _names(after.get("features"))),
         ("classes", _names(before.get("names")), _names(after.get("names"))),
-        ("inputs", _tensors(now.input, dims=not has_pictures), _tensors(new.input, dims=not has_pictures)),
+        ("inputs", taken[0], taken[1]),
     ]
     if not has_pictures:
         pairs.append(("outputs", _tensors(now.output, dims=True), _tensors(new.output, dims=True)))
@@ -69,8 +73,9 @@ def _names(these: Any) -> list[str]:
     return [str(name) for name in these] if isinstance(these, list | tuple) else []
 
 
-def _tensors(tensors: Any, *, dims: bool) -> list[str]:
-    kinds = [f"{each.name} {DataType.Name(each.data_type).removeprefix('TYPE_')}" for each in tensors]
+def _tensors(tensors: Any, *, dims: bool, same: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    datatypes = [DataType.Name(each.data_type).removeprefix("TYPE_") for each in tensors]
+    kinds = [f"{each.name} {same.get(datatype, datatype)}" for each, datatype in zip(tensors, datatypes, strict=True)]
     return [f"{kind} {list(each.dims)}" if dims else kind for kind, each in zip(kinds, tensors, strict=True)]
 
 

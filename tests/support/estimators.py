@@ -8,15 +8,21 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from xgboost import XGBClassifier, XGBRegressor
 
 IRIS = load_iris()
 NAMED = np.array(["setosa", "versicolor", "virginica"])[IRIS.target]
 DIABETES = load_diabetes()
+BOTH = (IRIS.target > 0).astype(int)
 BOTH_SEXES = (DIABETES.data[:, 1] > 0).astype(int)
 
 
@@ -47,9 +53,15 @@ BAD = {
     "transformer": lambda: PCA(2).fit(IRIS.data),
     "not fitted": LogisticRegression,
     "no estimator": lambda: {"no": "estimator"},
-    "function inside": lambda: classifier(
-        make_pipeline(FunctionTransformer(np.log1p), LogisticRegression(max_iter=500))
-    ),
+    "function inside": lambda: classifier(make_pipeline(FunctionTransformer(np.tan), LogisticRegression(max_iter=500))),
+    "no converter": lambda: regressor(KernelRidge()),
+    "two labels": lambda: classifier(OneVsRestClassifier(LogisticRegression()), np.stack([BOTH, 1 - BOTH], axis=1)),
+    "two forests": lambda: classifier(RandomForestClassifier(2), np.stack([BOTH, 1 - BOTH], axis=1)),
+    "text": lambda: make_pipeline(CountVectorizer(), LogisticRegression()).fit(["a fine day", "no"], [0, 1]),
+    # Of whole numbers many points are equally far, and which of them count is chance.
+    "ties": lambda: KNeighborsClassifier().fit(np.round(IRIS.data), IRIS.target),
+    "constant": lambda: DecisionTreeClassifier(min_samples_split=1000).fit(IRIS.data, 1 - BOTH),
+    "one value": lambda: regressor(DecisionTreeRegressor(min_samples_split=1000)),
     "two outputs": lambda: LinearRegression().fit(DIABETES.data, np.stack([DIABETES.target] * 2, axis=1)),
     "of XGBoost": lambda: classifier(XGBClassifier(n_estimators=2)),
 }
@@ -66,5 +78,5 @@ def small_regressor() -> Any:
 
 
 def other_scaler() -> bytes:
-    """A pickled pipeline with a scaler that is not understood."""
-    return pickle.dumps(classifier(make_pipeline(MinMaxScaler(), XGBClassifier(n_estimators=2))))
+    """A pickled scaler that --scaler does not take; a pipeline may have it."""
+    return pickle.dumps(MinMaxScaler().fit(DIABETES.data))

@@ -119,7 +119,8 @@ def write(repository: Path, name: str, build: Build, *, number: int | None = Non
 def _describe_table(name: str, build: Build) -> Any:
     columns = [f"column-{index}" for index in range(build.features)]
     metadata = {"task": "tabular", "features": columns, "names": dict(enumerate(build.names))}
-    return describe_table(name, columns=build.features, metadata=metadata)
+    inputs = {"features": ("FP32", build.features)}
+    return describe_table(name, inputs=inputs, output=("probabilities", build.classes), metadata=metadata)
 
 
 def _describe_detector(name: str, build: Build) -> Any:

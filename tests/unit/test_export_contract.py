@@ -14,10 +14,10 @@ IRIS = ("sepal length", "sepal width", "petal length", "petal width")
 NAMES = {0: "a", 1: "b"}
 
 
-def _table(features: Sequence[str], names: Any = NAMES) -> Any:
-    return describe_table(
-        "t", columns=len(features), metadata={"task": "tabular", "features": features, "names": names}
-    )
+def _table(features: Sequence[str], names: Any = NAMES, *, datatype: str = "FP32") -> Any:
+    metadata = {"task": "tabular", "features": features, "names": names}
+    output = ("probabilities", len(names)) if names else ("values", 1)
+    return describe_table("t", inputs={"input": (datatype, len(features))}, output=output, metadata=metadata)
 
 
 def _detector(names: Any = NAMES, *, interface: Any = "fused", size_hw: tuple[int, int] | None = None) -> Any:
@@ -34,6 +34,7 @@ def _classifier(channels: int = 1) -> Any:
     ("now", "new"),
     [
         (_table(IRIS), _table(list(IRIS), ["a", "b"])),
+        (_table(IRIS), _table(IRIS, datatype="FP64")),  # rows may come as either
         (_detector(), _detector(size_hw=(64, 64))),
         (_classifier(), _classifier(3)),  # the transformer makes a picture fit
     ],

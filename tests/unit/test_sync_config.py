@@ -316,6 +316,21 @@ WRONG = [
     ),
     ("parameters.metadata: names: got 7", parameter("metadata", "{'names': 7}")),
     ("parameters.metadata: features: got 3", parameter("metadata", "{'features': [3]}")),
+    ("parameters.metadata: missing: got 3", parameter("metadata", "{'missing': [3]}")),
+    ("parameters.metadata: missing: got 7", parameter("metadata", "{'missing': 7}")),
+    ("parameters.metadata: missing: got 100001", parameter("metadata", str({"missing": ["x"] * 100_001}))),
+    ("parameters.metadata: categories: got ['a']", parameter("metadata", "{'categories': ['a']}")),
+    ("parameters.metadata: categories: got {'a': 7}", parameter("metadata", "{'categories': {'a': 7}}")),
+    ("parameters.metadata: categories: got None", parameter("metadata", "{'categories': {'a': ['x', None]}}")),
+    ("parameters.metadata: categories: got 1", parameter("metadata", "{'categories': {1: []}}")),
+    (
+        "parameters.metadata: categories: got too many",
+        parameter("metadata", str({"categories": {"a": [0] * 100_001}})),
+    ),
+    (
+        f"parameters.metadata: categories: got '{'a' * 76}...",
+        parameter("metadata", str({"categories": {"a": ["a" * 1001]}})),
+    ),
     ("version_policy.specific.versions: got []", "version_policy { specific {} }"),
     ("version_policy.specific.versions: got [0, 1]", "version_policy { specific { versions: [1, 0] } }"),
     ("version_policy.specific.versions: got [-3]", "version_policy { specific { versions: -3 } }"),
@@ -374,7 +389,8 @@ def test_text_that_is_no_config_is_refused(text: bytes, reason: str) -> None:
 
 
 def test_metadata_of_none_and_of_whole_numbers_is_accepted() -> None:
-    text = parameter("metadata", "{'names': None, 'imgsz': None, 'stride': 32.0, 'features': None}")
+    given = "'missing': ['a'], 'categories': {'a': ['x', 1, 2.5]}"
+    text = parameter("metadata", f"{{'names': None, 'imgsz': None, 'stride': 32.0, 'features': None, {given}}}")
     check(parse(text.encode(), where="config.pbtxt"), where="config.pbtxt")
 
 

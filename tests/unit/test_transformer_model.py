@@ -101,3 +101,41 @@ def test_describe_refuses_two_inputs() -> None:
     text = DETECTOR + 'input { name: "more" data_type: TYPE_FP32 dims: [ 1 ] }'
     with pytest.raises(ModelConfigError, match="got 2 inputs and 2 outputs"):
         describe(config(text=text), version="1")
+
+
+MIXED = """
+name: "people"
+max_batch_size: 8
+input { name: "age" data_type: TYPE_FP64 dims: [ 1 ] }
+input { name: "city" data_type: TYPE_STRING dims: [ 1 ] }
+output { name: "values" data_type: TYPE_FP32 dims: [ 1 ] }
+parameters { key: "metadata" value { string_value: "METADATA" } }
+"""
+COLUMNS = "'task': 'tabular', 'features': ['age', 'city']"
+
+
+def test_table_with_strings_has_an_input_for_each_column() -> None:
+    text = f"{{{COLUMNS}, 'missing': ['age'], 'categories': {{'city': ['Oslo', 'Roma']}}}}"
+    model = describe(config(text, MIXED), version="1")
+    assert [(tensor.name, tensor.datatype) for tensor in model.inputs] == [("age", "FP64"), ("city", "BYTES")]
+    assert model.missing == {"age"}
+    assert model.categories == {"city": frozenset({"Oslo", "Roma"})}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "text", "says"),
+    [
+        ("{'task': 'tabular', 'features': ['city', 'age']}", MIXED, "one .1. for each feature, under its name"),
+        ("{'task': 'detect', 'imgsz': 32}", MIXED, "got 2 inputs and 1 outputs"),
+        (f"{{{COLUMNS}}}", MIXED.replace("TYPE_STRING dims: [ 1 ]", "TYPE_STRING dims: [ 2 ]"), "got 2 inputs"),
+        (f"{{{COLUMNS}, 'missing': ['size']}}", MIXED, "missing in parameters.metadata: got .*, expected features"),
+        (f"{{{COLUMNS}, 'missing': 7}}", MIXED, "missing in parameters.metadata"),
+        (f"{{{COLUMNS}, 'categories': {{'city': 7}}}}", MIXED, "categories in parameters.metadata: got 7"),
+        (f"{{{COLUMNS}, 'categories': {{'city': [None]}}}}", MIXED, "expected texts or numbers"),
+        (f"{{{COLUMNS}, 'categories': {{'size': []}}}}", MIXED, "categories in parameters.metadata"),
+        (f"{{{COLUMNS}, 'categories': ['city']}}", MIXED, "categories in parameters.metadata"),
+    ],
+)
+def test_table_that_does_not_fit_its_columns_is_refused(metadata: str, text: str, says: str) -> None:
+    with pytest.raises(ModelConfigError, match=says):
+        describe(config(metadata, text), version="1")

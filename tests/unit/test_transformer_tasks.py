@@ -224,7 +224,7 @@ def test_classify_postprocess_wants_a_probability_for_each_name() -> None:
     ],
 )
 def test_tabular_preprocess_takes_lists_and_objects(rows: list[Any]) -> None:
-    table = tabular.preprocess(rows, TABLE)
+    table = tabular.preprocess(rows, TABLE)["features"]
     assert table.dtype == np.float32
     assert table.tolist() == [[1, 2.5], [3, 4]]
 
@@ -254,7 +254,7 @@ def test_tabular_preprocess_names_what_is_wrong(rows: list[Any], says: str) -> N
 
 def test_tabular_preprocess_of_a_model_without_names_takes_lists_only() -> None:
     model = replace(TABLE, features=())
-    assert tabular.preprocess([[1, 2]], model).shape == (1, 2)
+    assert tabular.preprocess([[1, 2]], model)["features"].shape == (1, 2)
     with pytest.raises(InvalidRequest, match="does not name its columns"):
         tabular.preprocess([{"a": 1, "b": 2}], model)
 
@@ -281,3 +281,82 @@ def test_names_in_a_message_are_few_and_short() -> None:
 )
 def test_tabular_work_is_little_by_the_number_of_values(rows: tabular.Rows, is_little: bool) -> None:
     assert tabular.is_little(rows) == is_little
+
+
+MIXED = replace(
+    TABLE,
+    inputs=(
+        TensorMetadata("age", "FP64", (-1, 1)),
+        TensorMetadata("city", "BYTES", (-1, 1)),
+        TensorMetadata("floor", "FP64", (-1, 1)),
+    ),
+    features=("age", "city", "floor"),
+    missing=frozenset({"age", "city"}),
+    categories={"floor": frozenset({0.0, 1.0})},
+)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[1.5, "Köln", 1], [None, None, 0]],
+        [{"floor": 1, "city": "Köln", "age": 1.5}, {"age": None, "city": "", "floor": 0.0}],
+        {
+            "age": np.array([[1.5], [np.nan]]),
+            "city": np.array([["Köln"], [""]], object),
+            "floor": np.array([[1.0], [0.0]]),
+        },
+    ],
+    ids=["lists", "objects", "columns"],
+)
+def test_each_column_of_a_table_with_strings_is_an_input(rows: tabular.Rows) -> None:
+    assert tabular.count(rows) == 2
+    arrays = tabular.preprocess(rows, MIXED)
+    assert {name: array.dtype.kind for name, array in arrays.items()} == {"age": "f", "city": "O", "floor": "f"}
+    assert {array.shape for array in arrays.values()} == {(2, 1)}
+    np.testing.assert_array_equal(arrays["age"], [[1.5], [np.nan]])
+    assert arrays["city"].tolist() == [["Köln"], [""]]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (["1", "Köln", 1], "column 0: got '1', expected an FP32 number, or null"),
+        (["", "Köln", 1], "column 0: got '', expected an FP32 number, or null"),
+        ([1, 7, 1], r"column 1 \(city\): got 7, expected a string, or null"),
+        ([1, "a\0b", 1], r"column 1 \(city\): got .*, expected a string"),
+        ([1, ["a"], 1], r"column 1 \(city\): got \['a'\], expected a string"),
+        ([1, "Köln", 2], r"column 2 \(floor\): got 2, expected one of \[0.0, 1.0\]$"),
+        ([1, "Köln", None], r"column 2 \(floor\): got None, .*; this model takes no missing value there"),
+        ([1, "Köln"], "row 0: got 2 values, expected 3: age, city, floor"),
+    ],
+)
+def test_value_that_a_column_does_not_hold_is_named(row: list[Any], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        tabular.preprocess([row], MIXED)
+
+
+def test_numbers_beside_each_other_are_not_the_columns_of_a_table_with_strings() -> None:
+    with pytest.raises(InvalidRequest, match=r"got shape \[1, 3\]"):
+        tabular.preprocess(np.zeros((1, 3)), MIXED)
+
+
+HOLED = replace(
+    TABLE,
+    inputs=(TensorMetadata("features", "FP64", (-1, 2)),),
+    missing=frozenset({"width"}),
+    categories={"length": frozenset({1, 2})},
+)
+
+
+def test_missing_values_and_categories_of_an_array() -> None:
+    table = tabular.preprocess(np.array([[1, np.nan], [2, 0.1]], np.float64), HOLED)["features"]
+    assert table.dtype == np.float64
+    assert np.isnan(table[0, 1])
+    assert table[1].tolist() == [2, 0.1]
+    with pytest.raises(InvalidRequest, match=r"row 1, column 0 \(length\): got 3.0, expected one of \[1, 2\]"):
+        tabular.preprocess(np.array([[1, 1], [3.0, 1]]), HOLED)
+    with pytest.raises(InvalidRequest, match=r"row 0, column 0 .*got nan, .* takes no missing value there"):
+        tabular.preprocess(np.array([[np.nan, 1]]), HOLED)
+    with pytest.raises(InvalidRequest, match="row 0, column 1: got inf, expected an FP32 number, or null"):
+        tabular.preprocess(np.array([[1, np.inf]]), HOLED)

@@ -74,7 +74,8 @@ def _ref(name: str) -> dict[str, str]:
 
 _IMAGE_REPLY = {"oneOf": [_ref("Detections"), _ref("Classification")]}
 _BINARY = {"type": "string", "format": "binary"}
-_CELLS: dict[str, Any] = {"oneOf": [_array(_NUMBER), {"type": "object", "additionalProperties": _NUMBER}]}
+_CELL = {"type": ["number", "string", "null"], "description": "a string or null where the model's column takes it"}
+_CELLS: dict[str, Any] = {"oneOf": [_array(_CELL), {"type": "object", "additionalProperties": _CELL}]}
 _BASE64 = {
     "type": "string",
     "description": "base64 of a file (RFC 4648, MIME lines, URL alphabet), or a data URI of an image",
@@ -237,7 +238,11 @@ MODEL = _json_reply(
                     "class_ids": _array(_INTEGER),
                     "model_inputs": _METADATA,
                     "model_outputs": _METADATA,
-                }
+                    "features": _array(_STRING),
+                    "missing": _array(_STRING),
+                    "categories": {"type": "object", "additionalProperties": _array({"type": ["string", "number"]})},
+                },
+                optional=("features", "missing", "categories"),
             ),
         }
     ),

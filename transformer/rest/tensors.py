@@ -6,7 +6,7 @@ how long the JSON is.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -181,14 +181,20 @@ def _from_json(name: str, datatype: str, shape: Sequence[int], data: list[Any]) 
     what = f"input {name[:60]!r}: data"
     if datatype == "BYTES":
         elements = list(_flatten(data))
-        others = [element for element in elements if not isinstance(element, str)]
+        others = [element for element in elements if not isinstance(element, str | None)]
         if others:
             raise InvalidRequest(f"{what}: got {excerpt(others[0])}, expected strings for BYTES; base64 for a picture")
-        return from_elements(name, [element.encode() for element in elements], shape=shape, from_text=True)
+        texts = from_elements(name, [(element or "").encode() for element in elements], shape=shape, from_text=True)
+        return replace(texts, has_null=None in elements)
     if datatype not in DTYPES:
         raise InvalidRequest(f"{what}: {datatype} has no form in JSON; expected binary data")
     dtype = DTYPES[datatype]
     values = list(_flatten(data))
+    # What a model knows of missing values is seen where it is known; an integer cannot be missing.
+    has_null = dtype.kind == "f" and None in values
+    if has_null:
+        missing = [value is None for value in values]
+        values = [0.0 if value is None else value for value in values]
     # Before NumPy sees them: it would take "1" and true for numbers, and needs the longest string's room for each.
     if not set(map(type, values)) <= _TYPES[dtype.kind]:
         other = next(value for value in values if type(value) not in _TYPES[dtype.kind])
@@ -197,7 +203,9 @@ def _from_json(name: str, datatype: str, shape: Sequence[int], data: list[Any]) 
         array = _convert(values, dtype)
     except OverflowError as exc:
         raise InvalidRequest(f"{what}: expected numbers that fit {datatype}") from exc
-    return Tensor(name, datatype, tuple(shape), array.tobytes())
+    if has_null:
+        array[missing] = np.nan
+    return Tensor(name, datatype, tuple(shape), array.tobytes(), has_null=has_null)
 
 
 _TYPES: Mapping[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}  # by NumPy's kind

@@ -10,7 +10,7 @@ from transformer.admission import Deadline
 from transformer.dataplane import DataPlane
 from transformer.errors import PredictorUnavailable
 from transformer.inference import EXTENSIONS, InferRequest, infer, interface, read_raw_input
-from transformer.model import TensorMetadata
+from transformer.model import Model, TensorMetadata
 from transformer.rest import openapi
 from transformer.rest.arrival import arrived
 from transformer.rest.predict import query_parameters
@@ -83,6 +83,7 @@ async def model_metadata(model: str, request: Request) -> dict[str, Any]:
             "class_ids": list(described.names),
             "model_inputs": _tensors(described.inputs),
             "model_outputs": _tensors(described.outputs),
+            **(_columns(described) if described.task == "tabular" else {}),
         },
     }
 
@@ -143,6 +144,17 @@ def _version(request: Request) -> str:
 
 def _tensors(tensors: Sequence[TensorMetadata]) -> list[dict[str, Any]]:
     return [{"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape} for tensor in tensors]
+
+
+def _columns(model: Model) -> dict[str, Any]:
+    """What the columns of a table are called, which may have no value, and which take certain values only."""
+    return {
+        "features": list(model.features),
+        "missing": [name for name in model.features if name in model.missing],
+        "categories": {
+            name: sorted(model.categories[name], key=str) for name in model.features if name in model.categories
+        },
+    }
 
 
 def _plain(message: Any) -> dict[str, Any]:

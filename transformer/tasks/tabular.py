@@ -1,47 +1,96 @@
 """Tables: rows in, a class or a value for each row out."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transformer.errors import InvalidRequest, PredictorError, excerpt
 from transformer.model import Model
+from transformer.tensors import DTYPES
 from transformer.work import FEW_VALUES, LITTLE_ARRAY
 
-Rows = Sequence[Any] | NDArray[np.float32] | NDArray[np.float64]
+Array = NDArray[Any]
+Rows = Sequence[Any] | Array | Mapping[str, Array]
 
 _FP32_MAX = float(np.finfo(np.float32).max)
 _NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class _Column:
+    """What a column holds.
+
+    Attributes:
+        name: as the model names it; its number where the model names none.
+        text: strings, else numbers.
+        missing: whether a row may have no value there.
+        only: the values that it may have, where others are errors.
+    """
+
+    name: str
+    text: bool
+    missing: bool
+    only: frozenset[Any] | None
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        if self.only is not None:
+            kind = f"one of {_few(sorted(self.only, key=str))}"
+        else:
+            kind = "a string" if self.text else "an FP32 number"
+        return f"{kind}, or null" if self.missing else kind
 
 
 def is_little(rows: Rows) -> bool:
     """Whether `preprocess` has little work, whatever the model takes."""
     if isinstance(rows, np.ndarray):
         return rows.size <= LITTLE_ARRAY
+    if isinstance(rows, Mapping):
+        return sum(array.size for array in rows.values()) <= FEW_VALUES
     return len(rows) + sum(len(row) for row in rows if isinstance(row, list | dict)) <= FEW_VALUES
 
 
-def preprocess(rows: Rows, model: Model) -> NDArray[np.float32]:
-    """Rows as lists (in the model's order), as objects (by name) or as an array to one array.
+def count(rows: Rows) -> int:
+    """How many rows there are."""
+    return len(next(iter(rows.values()), ())) if isinstance(rows, Mapping) else len(rows)
+
+
+def preprocess(rows: Rows, model: Model) -> dict[str, Array]:
+    """Rows as lists (in the model's order), as objects (by name) or as arrays to the model's inputs.
 
     Args:
-        rows: one or many; each `[5.1, 3.5, ...]` or `{"sepal length (cm)": 5.1, ...}`; or FP32 or FP64
-            `(rows, features)`.
-        model: says how many columns there are and their names.
+        rows: one or many; each `[5.1, null, "Berlin"]` or `{"length": 5.1, ...}`; or numbers `(rows, features)`; or
+            `(rows, 1)` of each input of a table with strings, by name, in the model's order, strings as objects.
+        model: says how many columns there are, their names, and what they hold.
 
     Returns:
-        FP32 `(rows, features)`.
+        Arrays by the name of the input, `(rows, columns)`: numbers as the model takes them, a missing one as NaN;
+        strings as objects, a missing one as "".
 
     Raises:
-        InvalidRequest: a row is empty, too short or too long, has unknown names or something that is no number.
+        InvalidRequest: a row is empty, too short or too long, has unknown names, or a value that its column does not
+            hold.
     """
-    if not len(rows):
+    if not count(rows):
         raise InvalidRequest("rows: got none, expected at least one")
+    columns = _columns(model)
+    if isinstance(rows, Mapping):
+        return {name: _array(array, [column]) for (name, array), column in zip(rows.items(), columns, strict=True)}
     if isinstance(rows, np.ndarray):
-        return _table(rows, model)
-    return np.array([_row(row, model, index=index) for index, row in enumerate(rows)], np.float32)
+        return {model.input.name: _table(rows, columns, model)}
+    values = [_values(row, columns, model, index=index) for index, row in enumerate(rows)]
+    if not is_split(model):
+        return {model.input.name: np.array(values, DTYPES[model.input.datatype])}
+    arrays = {}
+    for place, tensor in enumerate(model.inputs):
+        dtype = np.object_ if columns[place].text else DTYPES[tensor.datatype]
+        arrays[tensor.name] = np.array([[row[place]] for row in values], dtype)
+    return arrays
 
 
 def postprocess(outputs: Mapping[str, NDArray[Any]], model: Model) -> NDArray[np.float32]:
@@ -57,55 +106,123 @@ def postprocess(outputs: Mapping[str, NDArray[Any]], model: Model) -> NDArray[np
     return output
 
 
-def _table(rows: NDArray[Any], model: Model) -> NDArray[np.float32]:
-    width = model.input.dims[-1]
-    if rows.ndim != 2:
+def is_split(model: Model) -> bool:
+    """Whether each column is an input of its own, for there are strings among them."""
+    return len(model.inputs) > 1 or model.input.datatype == "BYTES"
+
+
+def _width(model: Model) -> int:
+    """How many columns there are; below 1 where any number will do."""
+    return len(model.inputs) if is_split(model) else model.input.dims[-1]
+
+
+def _columns(model: Model) -> list[_Column]:
+    names = model.features or [str(column) for column in range(max(_width(model), 0))]
+    texts = [tensor.datatype == "BYTES" for tensor in model.inputs] if is_split(model) else [False] * len(names)
+    return [
+        _Column(name, text=text, missing=name in model.missing, only=model.categories.get(name))
+        for name, text in zip(names, texts, strict=True)
+    ]
+
+
+def _table(rows: Array, columns: Sequence[_Column], model: Model) -> Array:
+    width = _width(model)
+    if rows.ndim != 2 or is_split(model):
         raise InvalidRequest(f"rows: got shape {list(rows.shape)}, expected [-1, {width}]: {', '.join(model.features)}")
     if width > 0 and rows.shape[1] != width:
         raise _wrong_width(0, rows.shape[1], model)
+    return _array(rows, columns).astype(DTYPES[model.input.datatype], copy=False)
+
+
+def _array(rows: Array, columns: Sequence[_Column]) -> Array:
+    """Refuse what a column does not hold; `rows` is `(rows, columns)`."""
+    if rows.dtype == np.object_:
+        (column,) = columns
+        for index, value in enumerate(rows[:, 0]):
+            _check(value, column, index=index, place=column.name)
+        return rows
     # Also false for what is no number.
     fits = np.abs(rows) <= _FP32_MAX
+    for place, column in enumerate(columns[: rows.shape[1]]):
+        values = rows[:, place]
+        if column.only is not None:
+            fits[:, place] &= np.isin(values, list(column.only))
+        if column.missing:
+            fits[:, place] |= np.isnan(values)
     if not fits.all():
-        index, column = np.argwhere(~fits)[0]
-        raise InvalidRequest(f"row {index}, column {column}: got {rows[index, column]}, expected an FP32 number")
-    return rows.astype(np.float32, copy=False)
+        index, place = np.argwhere(~fits)[0]
+        column = columns[place] if place < len(columns) else _ANY
+        _refuse(
+            rows[index, place].item(), column, index=int(index), place=int(place) if len(columns) > 1 else column.name
+        )
+    return rows
 
 
 def _wrong_width(index: int, got: int, model: Model) -> InvalidRequest:
-    expected = f"{model.input.dims[-1]}: {', '.join(model.features)}"
+    expected = f"{_width(model)}: {', '.join(model.features)}"
     return InvalidRequest(f"row {index}: got {got} values, expected {expected}")
 
 
-def _row(row: Any, model: Model, *, index: int) -> list[float]:
+def _values(row: Any, columns: Sequence[_Column], model: Model, *, index: int) -> list[Any]:
+    """A row in the model's order; a missing number is NaN, a missing string ""."""
     if isinstance(row, Mapping):
-        if not model.features:
-            raise InvalidRequest(
-                f"row {index}: got an object, but {model.name} does not name its columns: expected a list"
-            )
-        known = set(model.features)
-        missing = [name for name in model.features if name not in row]
-        if missing or len(row) > len(known):
-            unknown = [name for name in row if name not in known]
-            raise InvalidRequest(
-                f"row {index}: missing {_few(missing)}, unknown {_few(unknown)},"
-                f" expected exactly {list(model.features)}"
-            )
-        values = [row[name] for name in model.features]
+        values = _by_name(row, model, index=index)
     elif isinstance(row, Sequence) and not isinstance(row, str):
         values = list(row)
     else:
         raise InvalidRequest(f"row {index}: got {type(row).__name__}, expected a list or an object of numbers")
-    width = model.input.dims[-1]
+    width = _width(model)
     if width > 0 and len(values) != width:
         raise _wrong_width(index, len(values), model)
-    for column, value in enumerate(values):
+    known = columns if len(columns) == len(values) else [_ANY] * len(values)
+    return [
+        _check(value, column, index=index, place=place)
+        for place, (value, column) in enumerate(zip(values, known, strict=True))
+    ]
+
+
+def _by_name(row: Mapping[Any, Any], model: Model, *, index: int) -> list[Any]:
+    if not model.features:
+        raise InvalidRequest(f"row {index}: got an object, but {model.name} does not name its columns: expected a list")
+    known = set(model.features)
+    missing = [name for name in model.features if name not in row]
+    if missing or len(row) > len(known):
+        unknown = [name for name in row if name not in known]
+        raise InvalidRequest(
+            f"row {index}: missing {_few(missing)}, unknown {_few(unknown)}, expected exactly {list(model.features)}"
+        )
+    return [row[name] for name in model.features]
+
+
+def _check(value: Any, column: _Column, *, index: int, place: int | str) -> float | str:
+    """What a column takes for a value."""
+    if column.missing and (_is_missing(value) or (column.text and value == "")):
+        return "" if column.text else math.nan
+    if column.text:
+        # ONNX Runtime's strings end at a NUL.
+        fits = isinstance(value, str) and "\0" not in value
+    else:
         # JSON's integers have no limit, and FP32 has: what does not fit is no number here.
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _FP32_MAX:
-            raise InvalidRequest(f"row {index}, column {column}: got {excerpt(value)}, expected an FP32 number")
-    return [float(value) for value in values]
+        fits = not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= _FP32_MAX
+    if not fits or (column.only is not None and value not in column.only):
+        _refuse(value, column, index=index, place=place)
+    return value if isinstance(value, str) else float(value)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _refuse(value: Any, column: _Column, *, index: int, place: int | str) -> NoReturn:
+    named = f" ({column.name[:60]})" if column.text or column.only is not None else ""
+    why = "; this model takes no missing value there" if _is_missing(value) else ""
+    raise InvalidRequest(f"row {index}, column {place}{named}: got {excerpt(value)}, expected {column.expected}{why}")
 
 
 def _few(names: Sequence[Any]) -> str:
     """The first names, and how many more there are."""
     more = len(names) - _NAMES_SHOWN
     return excerpt(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+_ANY = _Column("", text=False, missing=False, only=None)

@@ -1,0 +1,103 @@
+"""Categories, as numbers or strings, in the codes that an encoder gives them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import preprocessing as sk
+
+from export.errors import ExportError
+from export.nodes import Column, Frame, Nodes, as_rows
+
+
+def is_missing(value: Any) -> bool:
+    """Whether it is what scikit-learn and pandas write for no value."""
+    return value is None or (isinstance(value, float | np.floating) and np.isnan(value)) or str(value) == "<NA>"
+
+
+def encode(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
+    """Categories as the encoder itself writes them: it is asked what becomes of each, and of a strange one."""
+    names = [list(categories) for categories in step.categories_]
+    kind = type(step).__name__
+    strict = getattr(step, "handle_unknown", "") == "error"
+    parts = []
+    for place, column in enumerate(frame):
+        if strict:
+            if column.origin is None:
+                raise ExportError(
+                    f"{kind}: got handle_unknown='error' behind other steps, expected it on columns of the table: "
+                    "which values are errors cannot be said"
+                )
+            nodes.only[column.origin] = [plain(name) for name in names[place] if not is_missing(name)]
+        first, last = _span(step, names, place)
+        table = _codes(step, names, place, strict=strict)[:, first:last]
+        if table.shape[1]:
+            encoded = nodes.add("Gather", nodes.constant(table), find_index(nodes, column, names[place], kind), axis=0)
+            parts += nodes.frame(encoded, table.shape[1])
+    return parts
+
+
+def _codes(step: Any, names: Sequence[Sequence[Any]], place: int, *, strict: bool) -> NDArray[np.float64]:
+    """What each category of a column becomes, and in the last row one that is none: `(categories + 1, outputs)`."""
+    probes = [*names[place], *([] if strict else [_strange(names[place])])]
+    rows = np.empty((len(probes), len(names)), np.object_)
+    rows[:] = [own[0] for own in names]
+    rows[:, place] = probes
+    if all(np.asarray(own).dtype.kind in "biuf" for own in step.categories_):
+        rows = rows.astype(np.float64)
+    encoded = step.transform(rows)
+    encoded = np.asarray(encoded.toarray() if hasattr(encoded, "toarray") else encoded, np.float64)
+    return np.vstack([encoded, np.full((1, encoded.shape[1]), np.nan)]) if strict else encoded
+
+
+def _span(step: Any, names: Sequence[Any], place: int) -> tuple[int, int]:
+    """Where the outputs of a column lie among those of the encoder."""
+    if isinstance(step, sk.OneHotEncoder):
+        widths = list(step._n_features_outs)
+    else:
+        each = len(step.encodings_) // len(names) if isinstance(step, sk.TargetEncoder) else 1
+        widths = [each] * len(names)
+    first = sum(widths[:place])
+    return first, first + widths[place]
+
+
+def _strange(names: Sequence[Any]) -> Any:
+    """A value that is no category."""
+    if any(isinstance(name, str) for name in names):
+        return "?".join(["", *(name for name in names if isinstance(name, str))])
+    return float(max((float(name) for name in names if not is_missing(name)), default=0)) + 1
+
+
+def find_index(nodes: Nodes, column: Column, names: Sequence[Any], kind: str) -> str:
+    """Which category a value is, INT64 `(batch,)`; behind the last, where it is none."""
+    tensor = nodes.join([column])
+    if column.text:
+        codes: dict[str, int] = {}
+        for code, name in enumerate(names):
+            text = "" if is_missing(name) else name
+            if not isinstance(text, str) or text in codes:
+                raise ExportError(f"{kind}: got categories {[*names][:5]}, expected texts alone, each once")
+            codes[text] = code
+        index = nodes.add_lookup(tensor, codes, default=len(names))
+    else:
+        if any(isinstance(name, str) for name in names):
+            raise ExportError(f"{kind}: got categories {[*names][:3]} of a column of numbers, expected numbers")
+        known = as_rows([0.0 if is_missing(name) else float(name) for name in names])
+        missing = as_rows([is_missing(name) for name in names])
+        hits = nodes.add("Equal", tensor, nodes.constant(known))
+        if missing.any():
+            hits = nodes.add("And", hits, nodes.constant(~missing, np.bool_))
+            is_nan = nodes.add("And", nodes.add("IsNaN", tensor), nodes.constant(missing, np.bool_))
+            hits = nodes.add("Or", hits, is_nan)
+        padded = nodes.add(
+            "Pad", nodes.cast(hits, nodes.number), nodes.constant([0, 0, 0, 1], np.int64), nodes.constant(0.5)
+        )
+        index = nodes.add("ArgMax", padded, axis=1, keepdims=0)
+    return nodes.add("Reshape", index, nodes.constant([-1], np.int64))
+
+
+def plain(value: Any) -> Any:
+    """A category as JSON and Python literals have it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return float(value) if isinstance(value, bool) else value

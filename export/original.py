@@ -1,0 +1,182 @@
+"""The estimator itself, as a proof asks it: with rows in the form that it was fitted on."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import is_classifier
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from export import boosters
+from export.categories import is_missing
+from export.errors import ExportError, first_line
+from export.preprocessing import chosen_indices
+
+Rows = NDArray[Any]
+
+
+_SUM = 1e-3
+
+
+class SeveralOutputs(ExportError):
+    """Other rows would not help."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """What is to be exported.
+
+    Attributes:
+        estimator: fitted.
+        width: columns.
+        names: of the columns where it was fitted on a data frame, else None.
+        text: columns of strings.
+        categories: columns that a data frame must hold as categories, and these.
+        dtype: of the numbers that it is asked with.
+    """
+
+    estimator: Any
+    width: int
+    names: Sequence[str] | None
+    text: frozenset[int]
+    categories: Mapping[int, Sequence[Any]]
+    dtype: Any = np.float64
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it says probabilities."""
+        return bool(is_classifier(self.estimator))
+
+    def ask(self, rows: Rows) -> NDArray[np.float64]:
+        """Probabilities `(rows, classes)` or values `(rows, 1)`.
+
+        Args:
+            rows: `(rows, columns)`, FP64, or objects where there are strings; a missing value is NaN.
+
+        Raises:
+            ExportError: it fails, or says several things of each row.
+        """
+        kind = type(self.estimator).__name__
+        method = self.estimator.predict_proba if self.is_classifier else self.estimator.predict
+        try:
+            with np.errstate(all="ignore"):
+                said = method(self._form(rows))
+        except Exception as exc:  # it is the user's code, and that of every library it was made with
+            raise ExportError(f"{kind}: it fails on a row of the proof: {first_line(exc)}") from exc
+        width = len(self.estimator.classes_) if self.is_classifier else 1
+        shape = (len(rows), width)
+        if not isinstance(said, np.ndarray) or said.shape not in {shape, shape[:1]} or said.dtype.kind not in "biuf":
+            got = f"{len(said)} arrays" if isinstance(said, list) else str(np.shape(said))
+            raise SeveralOutputs(f"{kind}: got {got}, expected {shape}: several outputs for each row are not served")
+        if self.is_classifier and len(said) and not np.abs(said.sum(axis=1) - 1).max() < _SUM:
+            raise SeveralOutputs(f"{kind}: got probabilities that do not sum to 1, expected one class for each row")
+        return said.reshape(len(rows), width).astype(np.float64)
+
+    def takes(self, rows: Rows) -> bool:
+        """Whether it answers at all."""
+        try:
+            self.ask(rows)
+        except SeveralOutputs:
+            raise
+        except ExportError:
+            return False
+        return True
+
+    def _form(self, rows: Rows) -> Any:
+        if self.names is None and not self.categories:
+            return rows if self.text else rows.astype(self.dtype)
+        try:
+            import pandas  # noqa: PLC0415 - where a model was fitted on a data frame alone
+        except ImportError as exc:
+            raise ExportError("it was fitted on a data frame: pandas is not installed here") from exc
+
+        columns = {}
+        for index, name in enumerate(self.names or range(self.width)):
+            values = rows[:, index]
+            if index in self.categories:
+                # What is missing has to be there as no category at all.
+                known = [None if is_missing(value) else value for value in values]
+                columns[name] = pandas.Categorical(known, categories=list(self.categories[index]))
+            else:
+                columns[name] = values if index in self.text else values.astype(self.dtype)
+        return pandas.DataFrame(columns)
+
+
+def look_at(estimator: Any) -> Original:
+    """How an estimator is asked.
+
+    Raises:
+        ExportError: it takes no table, or is not fitted.
+    """
+    kind = type(estimator).__name__
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError as exc:
+        raise ExportError(f"{kind}: it is not fitted: call fit before you save it") from exc
+    width = getattr(estimator, "n_features_in_", None)
+    if not isinstance(width, int | np.integer):
+        raise ExportError(f"{kind}: it does not say how many columns it takes: does it take texts, or pictures?")
+    kinds = str(getattr(getattr(estimator, "_label_binarizer", None), "y_type_", ""))
+    if getattr(estimator, "multilabel_", False) or kinds.startswith("multilabel"):
+        raise ExportError(f"{kind}: got several labels for each row, expected one class")
+    named = getattr(estimator, "feature_names_in_", None)
+    categories: dict[int, list[Any]] = {}
+    if boosters.is_xgboost(estimator):
+        categories = boosters.of_wrapper(estimator).categories
+    text = text_columns(estimator, range(int(width)))
+    return Original(
+        estimator=estimator,
+        width=int(width),
+        names=None if named is None else [str(name) for name in named],
+        text=frozenset(text | {column for column, names in categories.items() if isinstance(names[0], str)}),
+        categories=categories,
+        dtype=np.float32 if scales_in_fp32(estimator) else np.float64,
+    )
+
+
+def scales_in_fp32(estimator: Any) -> bool:
+    """Whether its first step is a scaler that remembers FP32, so that rows in FP32 stay so."""
+    steps = getattr(estimator, "steps", None)
+    mean = getattr(steps[0][1], "mean_", None) if steps else None
+    return mean is not None and mean.dtype == np.float32
+
+
+def text_columns(step: Any, columns: Sequence[int]) -> set[int]:
+    """Which columns a fitted step takes strings in."""
+    inner = next((getattr(step, name) for name in _WRAPPED if getattr(step, name, None) is not None), None)
+    if inner is not None:
+        return text_columns(inner, columns)
+    if hasattr(step, "steps"):
+        return _first_found((part for _, part in step.steps), columns)
+    found: set[int] = set()
+    for part, own in _parts(step, columns):
+        found |= text_columns(part, own)
+    remembered = getattr(step, "categories_", None) or [[value] for value in getattr(step, "statistics_", ())]
+    if len(remembered) == len(columns):
+        pairs = zip(columns, remembered, strict=True)
+        found |= {column for column, values in pairs if any(isinstance(value, str) for value in values)}
+    return found
+
+
+_WRAPPED = ("best_estimator_", "regressor_", "_preprocessor")
+
+
+def _first_found(steps: Iterable[Any], columns: Sequence[int]) -> set[int]:
+    """Of a pipeline: what fills missing values passes columns on; anything else makes others of them."""
+    for step in steps:
+        found = text_columns(step, columns)
+        if found or not hasattr(step, "statistics_"):
+            return found
+    return set()
+
+
+def _parts(step: Any, columns: Sequence[int]) -> list[tuple[Any, list[int]]]:
+    """What each part of a ColumnTransformer or a FeatureUnion sees."""
+    if hasattr(step, "transformers_"):
+        names = list(getattr(step, "feature_names_in_", ()))
+        chosen = [(part, chosen_indices(own, len(columns), names)) for _, part, own in step.transformers_]
+        return [(part, [columns[place] for place in places]) for part, places in chosen]
+    return [(part, list(columns)) for _, part in getattr(step, "transformer_list", ())]

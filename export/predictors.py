@@ -1,0 +1,273 @@
+"""Classifiers and regressors as nodes: probabilities `(batch, classes)` or values `(batch, 1)`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from sklearn import ensemble, tree
+from sklearn.base import is_classifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC, SVR, NuSVC, NuSVR
+
+from export import boosters, kernels
+from export.errors import ExportError
+from export.nodes import Column, Frame, Nodes, as_rows
+from export.parts import convert_part
+from export.preprocessing import refuse_text, transform
+from export.trees import add_trees, of_histogram, of_sklearn
+
+
+def predict(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    """What a fitted estimator says of columns.
+
+    Raises:
+        ExportError: there is no way to write it.
+    """
+    write = next((_WRITERS[base] for base in type(estimator).__mro__ if base in _WRITERS), None)
+    if write is not None:
+        return write(nodes, estimator, frame)
+    if boosters.is_xgboost(estimator):
+        return boosters.add_booster(nodes, boosters.of_wrapper(estimator), frame)
+    return _as_part(nodes, estimator, frame)
+
+
+def sees_fp32(estimator: Any) -> bool:
+    """Whether an estimator itself rounds its rows to FP32 before anything else."""
+    if hasattr(estimator, "best_estimator_"):
+        return sees_fp32(estimator.best_estimator_)
+    if isinstance(estimator, Pipeline):
+        return len(estimator.steps) == 1 and sees_fp32(estimator.steps[0][1])
+    return _WRITERS.get(type(estimator)) is _forest or boosters.is_xgboost(estimator)
+
+
+def _chain(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    columns = list(frame)
+    for _, step in estimator.steps[:-1]:
+        columns = transform(nodes, step, columns)
+    return predict(nodes, estimator.steps[-1][1], columns)
+
+
+def _searched(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    return predict(nodes, estimator.best_estimator_, frame)
+
+
+def _forest(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    """scikit-learn's trees see their rows in FP32, and compare with FP64."""
+    refuse_text(frame, estimator)
+    members = list(getattr(estimator, "estimators_", [estimator]))
+    outputs = len(estimator.classes_) if is_classifier(estimator) else 1
+    trees = [of_sklearn(member, outputs=outputs, share=1 / len(members)) for member in members]
+    rows = nodes.cast(nodes.join(frame), "FP32")
+    summed = add_trees(nodes, rows, trees, width=len(frame), base=0, mode="BRANCH_LEQ")
+    return nodes.cast(summed, nodes.number)
+
+
+def _histogram(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    """HistGradientBoosting compares in FP64."""
+    columns, known = list(frame), {}
+    if estimator._preprocessor is not None:
+        _, encoder, chosen = estimator._preprocessor.transformers_[0]
+        rest = [column for column, is_category in zip(frame, chosen, strict=True) if not is_category]
+        columns = transform(
+            nodes, encoder, [column for column, is_category in zip(frame, chosen, strict=True) if is_category]
+        )
+        columns += rest
+        known = {place: frozenset(range(len(names))) for place, names in enumerate(encoder.categories_)}
+    refuse_text(columns, estimator)
+    outputs = estimator.n_trees_per_iteration_
+    trees = [
+        of_histogram(member, known, output=output, outputs=outputs)
+        for iteration in estimator._predictors
+        for output, member in enumerate(iteration)
+    ]
+    base = np.asarray(estimator._baseline_prediction, np.float64).reshape(-1)
+    raw = add_trees(nodes, nodes.join(columns), trees, width=len(columns), base=base, mode="BRANCH_LEQ")
+    raw = nodes.cast(raw, nodes.number)
+    if is_classifier(estimator):
+        return nodes.add("Softmax", raw, axis=1) if outputs > 1 else both(nodes, nodes.add("Sigmoid", raw))
+    link = type(estimator._loss.link).__name__
+    if link not in {"IdentityLink", "LogLink"}:
+        raise ExportError(f"{type(estimator).__name__}: got {link}, expected IdentityLink or LogLink")
+    return nodes.add("Exp", raw) if link == "LogLink" else raw
+
+
+def both(nodes: Nodes, probability: str) -> str:
+    """Probabilities of two classes from that of the second."""
+    return nodes.add("Concat", nodes.add("Sub", nodes.constant(1), probability), probability, axis=1)
+
+
+def _vote(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    weights = estimator._weights_not_none
+    weights = np.ones(len(estimator.estimators_)) if weights is None else np.asarray(weights, np.float64)
+    total = None
+    for member, weight in zip(estimator.estimators_, weights / weights.sum(), strict=True):
+        part = nodes.add("Mul", predict(nodes, member, frame), nodes.constant(weight))
+        total = part if total is None else nodes.add("Add", total, part)
+    assert total is not None, "scikit-learn wants one estimator or more"  # noqa: S101
+    return total
+
+
+def _stack(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    """What the members say, and the columns themselves where they pass through, to the last one."""
+    columns: list[Column] = []
+    for member, method in zip(estimator.estimators_, estimator.stack_method_, strict=True):
+        if method != "predict_proba" and is_classifier(estimator):
+            raise ExportError(
+                f"{type(estimator).__name__}: got stack_method {method} of {type(member).__name__}, expected "
+                "predict_proba of each"
+            )
+        said = predict(nodes, member, frame)
+        width = len(member.classes_) if is_classifier(estimator) else 1
+        part = nodes.frame(said, width)
+        columns += part[1:] if width == 2 else part
+    if estimator.passthrough:
+        columns += frame
+    return predict(nodes, estimator.final_estimator_, columns)
+
+
+def _bag(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    """The mean of members that see some of the columns each."""
+    if is_classifier(estimator) and not all(hasattr(member, "predict_proba") for member in estimator.estimators_):
+        raise ExportError(f"{type(estimator).__name__}: got members without predict_proba, expected it of each")
+    total = None
+    for member, places in zip(estimator.estimators_, estimator.estimators_features_, strict=True):
+        said = predict(nodes, member, [frame[place] for place in places])
+        if is_classifier(estimator) and len(member.classes_) < len(estimator.classes_):
+            # One that was not shown all classes; here as there they are numbered.
+            seen = np.eye(len(estimator.classes_))[np.asarray(member.classes_, np.int64)]
+            said = nodes.add("MatMul", said, nodes.constant(seen))
+        total = said if total is None else nodes.add("Add", total, said)
+    assert total is not None, "scikit-learn wants one estimator or more"  # noqa: S101
+    return nodes.add("Div", total, nodes.constant(len(estimator.estimators_)))
+
+
+def _calibrate(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    """The mean of members whose scores go through a curve for each class."""
+    if len(estimator.classes_) > 2 and isinstance(estimator.calibrated_classifiers_[0].estimator, _MACHINES):
+        return _as_part(nodes, estimator, frame)
+    total = None
+    for member in estimator.calibrated_classifiers_:
+        if len(member.classes) != len(estimator.classes_) or member.method not in {"sigmoid", "isotonic"}:
+            raise ExportError(
+                f"CalibratedClassifierCV: got method {member.method} and {len(member.classes)} classes in a fold, "
+                f"expected sigmoid or isotonic and {len(estimator.classes_)}"
+            )
+        scores = _decide(nodes, member.estimator, frame, binary=len(member.classes) == 2)
+        curves = [
+            _curve(nodes, curve, nodes.add("Gather", scores, nodes.constant([place], np.int64), axis=1))
+            for place, curve in enumerate(member.calibrators)
+        ]
+        said = both(nodes, curves[0]) if len(curves) == 1 else _shares(nodes, nodes.add("Concat", *curves, axis=1))
+        total = said if total is None else nodes.add("Add", total, said)
+    assert total is not None, "it has one member or more"  # noqa: S101
+    return nodes.add("Div", total, nodes.constant(len(estimator.calibrated_classifiers_)))
+
+
+def _decide(nodes: Nodes, estimator: Any, frame: Frame, *, binary: bool) -> str:
+    """What a calibration looks at: the decision function, else probabilities (of two classes, that of the second)."""
+    if isinstance(estimator, Pipeline):
+        columns = list(frame)
+        for _, step in estimator.steps[:-1]:
+            columns = transform(nodes, step, columns)
+        return _decide(nodes, estimator.steps[-1][1], columns, binary=binary)
+    weights = getattr(estimator, "coef_", None) if not isinstance(estimator, _MACHINES) else None
+    if isinstance(estimator, _MACHINES) and binary:
+        refuse_text(frame, estimator)
+        return kernels.decide(nodes, estimator, nodes.join(frame))
+    if hasattr(estimator, "decision_function"):
+        if not isinstance(weights, np.ndarray):
+            raise ExportError(
+                f"CalibratedClassifierCV: got {type(estimator).__name__}, expected a linear model or one "
+                "without a decision_function"
+            )
+        refuse_text(frame, estimator)
+        product = nodes.add("MatMul", nodes.join(frame), nodes.constant(np.atleast_2d(weights).T))
+        return nodes.add("Add", product, nodes.constant(as_rows(estimator.intercept_)))
+    said = predict(nodes, estimator, frame)
+    return nodes.add("Gather", said, nodes.constant([1], np.int64), axis=1) if binary else said
+
+
+def _curve(nodes: Nodes, curve: Any, score: str) -> str:
+    if hasattr(curve, "a_"):
+        slope = nodes.add("Mul", score, nodes.constant(-curve.a_))
+        return nodes.add("Sigmoid", nodes.add("Sub", slope, nodes.constant(curve.b_)))
+    # Isotonic: as far as the score goes into each piece, times how steep that is.
+    edges, heights = np.asarray(curve.X_thresholds_, np.float64), np.asarray(curve.y_thresholds_, np.float64)
+    if len(edges) < 2:
+        return nodes.add("Add", nodes.add("Mul", score, nodes.constant(0)), nodes.constant(heights[0]))
+    widths = np.diff(edges)
+    into = nodes.add("Max", nodes.add("Sub", score, nodes.constant(as_rows(edges[:-1]))), nodes.constant(0))
+    into = nodes.add("Min", into, nodes.constant(as_rows(widths)))
+    climbed = nodes.add("MatMul", into, nodes.constant((np.diff(heights) / widths)[:, None]))
+    return nodes.add("Add", climbed, nodes.constant(heights[0]))
+
+
+def _shares(nodes: Nodes, curves: str) -> str:
+    """Each by their sum; all alike where that is nothing."""
+    total = nodes.add("ReduceSum", curves, nodes.constant([1], np.int64), keepdims=1)
+    nothing = nodes.add("Equal", total, nodes.constant(0))
+    ones = nodes.add("Add", nodes.add("Mul", curves, nodes.constant(0)), nodes.constant(1))
+    weights = nodes.add("Where", nothing, ones, curves)
+    return nodes.add("Div", weights, nodes.add("ReduceSum", weights, nodes.constant([1], np.int64), keepdims=1))
+
+
+def _machine(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    """A support vector machine of two classes or of values; of more classes skl2onnx writes it."""
+    refuse_text(frame, estimator)
+    if not is_classifier(estimator):
+        return kernels.decide(nodes, estimator, nodes.join(frame))
+    if len(estimator.classes_) > 2:
+        return _as_part(nodes, estimator, frame)
+    return both(nodes, kernels.probability(nodes, estimator, kernels.decide(nodes, estimator, nodes.join(frame))))
+
+
+def _as_part(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    refuse_text(frame, estimator)
+    (tensor,), _ = convert_part(nodes, estimator, nodes.join(frame), width=len(frame))
+    return tensor
+
+
+def _transformed(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    """What a regressor says, back in the units of its target."""
+    said = nodes.frame(predict(nodes, estimator.regressor_, frame), 1)
+    back = estimator.transformer_
+    if isinstance(back, FunctionTransformer):
+        turned = FunctionTransformer(back.inverse_func, kw_args=back.inv_kw_args)
+        return nodes.join(transform(nodes, turned, said))
+    if not isinstance(back, StandardScaler):
+        raise ExportError(
+            f"TransformedTargetRegressor: got {type(back).__name__}, expected a function or StandardScaler"
+        )
+    tensor = nodes.join(said)
+    for operator, value in (("Mul", back.scale_), ("Add", back.mean_)):
+        tensor = tensor if value is None else nodes.add(operator, tensor, nodes.constant(as_rows(value)))
+    return tensor
+
+
+_MACHINES = (SVC, NuSVC, SVR, NuSVR)
+_WRITERS: Mapping[type, Callable[[Nodes, Any, Frame], str]] = {
+    **dict.fromkeys(_MACHINES, _machine),
+    Pipeline: _chain,
+    GridSearchCV: _searched,
+    RandomizedSearchCV: _searched,
+    CalibratedClassifierCV: _calibrate,
+    TransformedTargetRegressor: _transformed,
+    ensemble.BaggingClassifier: _bag,
+    ensemble.BaggingRegressor: _bag,
+    tree.DecisionTreeClassifier: _forest,
+    tree.DecisionTreeRegressor: _forest,
+    ensemble.RandomForestClassifier: _forest,
+    ensemble.RandomForestRegressor: _forest,
+    ensemble.ExtraTreesClassifier: _forest,
+    ensemble.ExtraTreesRegressor: _forest,
+    ensemble.HistGradientBoostingClassifier: _histogram,
+    ensemble.HistGradientBoostingRegressor: _histogram,
+    ensemble.VotingClassifier: _vote,
+    ensemble.VotingRegressor: _vote,
+    ensemble.StackingClassifier: _stack,
+    ensemble.StackingRegressor: _stack,
+}

@@ -1,0 +1,313 @@
+"""The rows of a proof: where a fitted estimator lives, by what it remembers of the rows that it was fitted on."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export import boosters, trees
+from export.categories import is_missing
+from export.preprocessing import chosen_indices
+
+_FEW = 256
+_MOST_SPLITS = 1500  # of all trees; each is tried at its threshold, just below and just above
+_FAR = 8.0  # spreads from the middle: where the extreme rows lie
+_MEMBERS = 4
+_POINTS = ("support_vectors_", "_fit_X", "X_train_", "X_fit_", "centroids_", "cluster_centers_", "subcluster_centers_")
+
+Rows = NDArray[Any]
+
+
+def seek(estimator: Any, width: int, rng: np.random.Generator) -> Rows:
+    """Rows `(rows, width)` for a fitted estimator or step: FP64, or objects where there are strings.
+
+    The rows of a pipeline are those of its first step, and those of the later ones on their way back through the
+    inverse of each step before.
+    """
+    for attribute, find in _FINDERS.items():
+        if getattr(estimator, attribute, None) is not None and (rows := find(estimator, width, rng)) is not None:
+            return rows
+    return _of_spread(estimator, width, rng)
+
+
+def nearby(rows: Rows) -> Rows:
+    """The rows, and their next neighbours in FP64 above and below."""
+    if rows.dtype == np.object_:
+        return rows
+    return np.vstack([rows, np.nextafter(rows, np.inf), np.nextafter(rows, -np.inf)])
+
+
+def _of_steps(estimator: Any, width: int, rng: np.random.Generator) -> Rows:
+    known = [step for _, step in estimator.steps if step is not None and not isinstance(step, str)]
+    rows = seek(known[-1], getattr(known[-1], "n_features_in_", width), rng)
+    for step in reversed(known[:-1]):
+        own, back = seek(step, getattr(step, "n_features_in_", width), rng), _back(step, rows, rng)
+        rows = own if back is None else _join([own, back])
+    return rows
+
+
+def _of_union(estimator: Any, width: int, rng: np.random.Generator) -> Rows:
+    return _join([seek(part, width, rng) for _, part in estimator.transformer_list])
+
+
+def _of_texts(step: Any, _width: int, _rng: np.random.Generator) -> Rows | None:
+    """What fills missing strings; of numbers the middle says more."""
+    texts = any(isinstance(value, str) for value in step.statistics_)
+    return np.array([list(step.statistics_)], np.object_) if texts else None
+
+
+def _of_members(estimator: Any, width: int, rng: np.random.Generator) -> Rows | None:
+    """Of an ensemble: trees, or some of those that see all columns."""
+    if (splits := _trees_of(estimator)) is not None:
+        return _of_trees(splits, width, rng)
+    found = (getattr(estimator, name, None) for name in ("estimators_", "calibrated_classifiers_"))
+    members: Sequence[Any] = next((members for members in found if members is not None), ())
+    fitted = [member.estimator if hasattr(member, "calibrators") else member for member in members]
+    whole = [member for member in fitted if getattr(member, "n_features_in_", width) == width]
+    return _join([seek(member, width, rng) for member in whole[:_MEMBERS]]) if whole else None
+
+
+def _of_points(estimator: Any, width: int, rng: np.random.Generator) -> Rows | None:
+    points = next((getattr(estimator, name) for name in _POINTS if hasattr(estimator, name)), None)
+    if not isinstance(points, np.ndarray) or points.shape[1:] != (width,) or not len(points):
+        return None
+    return _around(points.astype(np.float64), rng)
+
+
+def _back(step: Any, rows: Rows, rng: np.random.Generator) -> Rows | None:
+    """What a step would make these rows of; None where it does not say."""
+    width = getattr(step, "n_features_in_", rows.shape[1])
+    if hasattr(step, "transformers_"):
+        return _of_columns(step, width, rng, rows)
+    if hasattr(step, "categories_"):
+        return None
+    if hasattr(step, "statistics_"):
+        return rows if rows.shape[1] == width else None
+    inverse = getattr(step, "inverse_transform", None)
+    if inverse is None or rows.dtype == np.object_:
+        return None
+    try:
+        back = np.asarray(inverse(rows), np.float64)
+    except Exception:  # noqa: BLE001 - the rows are a help; a step that cannot be turned round has its own
+        return None
+    return back[np.isfinite(back).all(axis=1)] if back.shape[1] == width else None
+
+
+def _of_columns(step: Any, width: Any, rng: np.random.Generator, after: Rows | None = None) -> Rows:
+    """Columns of a ColumnTransformer, each from its own part; `after`: rows behind it, to be brought back."""
+    names = list(getattr(step, "feature_names_in_", ()))
+    parts: list[tuple[list[int], Rows]] = []
+    for name, part, chosen in step.transformers_:
+        places = chosen_indices(chosen, width, names)
+        if not places:
+            continue
+        rows: Rows | None = None
+        if after is not None:
+            behind = after[:, step.output_indices_[name]]
+            is_step = not isinstance(part, str)
+            rows = _back(part, behind, rng) if is_step else behind if part == "passthrough" else None
+        if rows is None or not len(rows):
+            rows = rng.normal(size=(_FEW, len(places))) if isinstance(part, str) else seek(part, len(places), rng)
+        parts.append((places, rows))
+    count = max((len(rows) for _, rows in parts), default=_FEW)
+    mixed = any(rows.dtype == np.object_ for _, rows in parts)
+    table = rng.normal(size=(count, width)).astype(np.object_ if mixed else np.float64)
+    for places, rows in parts:
+        # Rows that were brought back keep together; fewer ones are drawn again.
+        order = np.arange(count) if len(rows) == count else rng.integers(len(rows), size=count)
+        table[:, places] = rows[order]
+    return table
+
+
+def _of_categories(step: Any, _width: int, rng: np.random.Generator) -> Rows:
+    categories = step.categories_
+    texts = any(isinstance(name, str) for names in categories for name in names)
+    count = max(_FEW, *(len(names) for names in categories))
+    columns = []
+    for names in categories:
+        every = np.resize(np.arange(len(names)), count)
+        chosen = [names[index] for index in rng.permutation(every)]
+        columns.append([np.nan if is_missing(name) else name for name in chosen])
+    table = np.empty((count, len(columns)), np.object_)
+    for index, column in enumerate(columns):
+        table[:, index] = column
+    return table if texts else table.astype(np.float64)
+
+
+def _trees_of(estimator: Any) -> list[trees.Tree] | None:
+    """Trees that look at the columns themselves; None where there are none."""
+    if hasattr(estimator, "calibrated_classifiers_"):
+        return None
+    if boosters.is_xgboost(estimator):
+        booster = boosters.of_wrapper(estimator)
+        if booster.learner["gradient_booster"]["name"] == "gblinear":
+            return None
+        return boosters.trees_of(booster)
+    if hasattr(estimator, "_predictors"):
+        known = {column: frozenset(range(256)) for column in range(estimator.n_features_in_)}
+        return [
+            trees.of_histogram(member, known, output=0, outputs=1)
+            for member in chain.from_iterable(estimator._predictors)
+        ]
+    found = getattr(estimator, "estimators_", [])
+    members = [estimator] if hasattr(estimator, "tree_") else found.ravel() if isinstance(found, np.ndarray) else found
+    if not len(members) or not all(hasattr(member, "tree_") for member in members):
+        return None
+    return [trees.of_sklearn(member, outputs=1, share=1) for member in members]
+
+
+def _of_trees(splits: Sequence[trees.Tree], width: int, rng: np.random.Generator) -> Rows:
+    """Rows that reach a split, and lie on it, just below and just above, as FP32 has it."""
+    inner = [(tree, int(node)) for tree in splits for node in np.flatnonzero(tree.left >= 0)]
+    found: dict[int, list[float]] = {}
+    for tree, node in inner:
+        split = tree.categories.get(node)
+        values = [float(tree.threshold[node])] if split is None else [*split.left, *split.right]
+        found.setdefault(int(tree.column[node]), []).extend(values)
+    base = rng.normal(size=(_FEW, width))
+    for column, values in found.items():
+        coded = any(split.column == column for tree in splits for split in tree.categories.values())
+        noise = 0.0 if coded else 0.1 * max(float(np.std(values)), 1e-3 * abs(values[0]), 1e-6)
+        base[:, column] = rng.choice(values, _FEW) + noise * base[:, column]
+    if not inner:
+        return base
+    chosen = rng.permutation(len(inner))[:_MOST_SPLITS]
+    parents = {id(tree): _parents(tree) for tree in splits}
+    reached = [row for index in chosen for row in _at_split(inner[index], parents, base[rng.integers(_FEW)])]
+    return np.vstack([base, *reached])
+
+
+def _parents(tree: trees.Tree) -> NDArray[np.int64]:
+    parents = np.full(len(tree.left), -1)
+    inner = np.flatnonzero(tree.left >= 0)
+    parents[tree.left[inner]] = parents[tree.right[inner]] = inner
+    return parents
+
+
+def _at_split(place: tuple[trees.Tree, int], parents: dict[int, Any], base: Rows) -> list[Rows]:
+    """A row that reaches a split: on its threshold, on that in FP32, just below and just above."""
+    tree, node = place
+    row = _led_to(place, parents, base)
+    if node in tree.categories:
+        return [row]
+    exact, threshold = float(tree.threshold[node]), np.float32(tree.threshold[node])
+    below, above = (float(np.nextafter(threshold, np.float32(end))) for end in (-np.inf, np.inf))
+    rows = np.tile(row, (4, 1))
+    rows[:, int(tree.column[node])] = exact, float(threshold), below, above
+    return list(rows)
+
+
+def _led_to(place: tuple[trees.Tree, int], parents: dict[int, Any], base: Rows) -> Rows:
+    """A row with what the splits above a node ask for, and nothing else changed."""
+    tree, child = place
+    row: Rows = base.copy()
+    low: dict[int, float] = {}
+    high: dict[int, float] = {}
+    while (parent := int(parents[id(tree)][child])) >= 0:
+        column, threshold = int(tree.column[parent]), float(tree.threshold[parent])
+        if parent in tree.categories:
+            pass
+        elif tree.left[parent] == child:
+            high[column] = min(high.get(column, np.inf), threshold)
+        else:
+            low[column] = max(low.get(column, -np.inf), threshold)
+        child = parent
+    for column in low.keys() | high.keys():
+        start, end = low.get(column, -np.inf), high.get(column, np.inf)
+        if start < row[column] < end:
+            continue
+        if np.isfinite(start) and np.isfinite(end):
+            row[column] = (start + end) / 2
+        else:
+            known, sign = (start, 1) if np.isfinite(start) else (end, -1)
+            row[column] = known + sign * max(0.1 * abs(known), 1e-3)
+    return row
+
+
+def _around(points: Rows, rng: np.random.Generator) -> Rows:
+    """Some of the points, and rows a little away from them."""
+    chosen = points[rng.integers(len(points), size=_FEW)]
+    return np.vstack([chosen, chosen + 0.3 * points.std(axis=0) * rng.normal(size=chosen.shape)])
+
+
+def _of_spread(step: Any, width: int, rng: np.random.Generator) -> Rows:
+    """Around the middle of what it remembers, and far from it."""
+    noise = rng.normal(size=(_FEW, width))
+    if hasattr(step, "lambdas_"):
+        back = _back(step, noise, rng)
+        return noise if back is None else back
+    middle, spread = _middle(step, width)
+    noise[: _FEW // 16] *= _FAR
+    rows: Rows = middle + spread * noise
+    edges = [np.asarray(edge, np.float64) for edge in getattr(step, "bin_edges_", ())]
+    for column, values in enumerate(edges):
+        rows[::2, column] = rng.choice(values, len(rows[::2]))
+    return rows
+
+
+def _middle(step: Any, width: int) -> tuple[Any, Any]:
+    """Middle and spread of each column."""
+
+    def remembered(name: str) -> Any:
+        value = getattr(step, name, None)
+        if value is None or isinstance(value, str):
+            return None
+        try:
+            array = np.asarray(value, np.float64)
+        except (TypeError, ValueError):
+            return None
+        return array if array.shape == (width,) and np.isfinite(array).all() else None
+
+    low, high = remembered("data_min_"), remembered("data_max_")
+    if low is not None and high is not None:
+        return (low + high) / 2, np.maximum((high - low) / 4, 1e-12)
+    middle = next(
+        (value for name in ("mean_", "center_", "statistics_", "xbar_") if (value := remembered(name)) is not None),
+        None,
+    )
+    scale = next((value for name in ("scale_", "max_abs_") if (value := remembered(name)) is not None), None)
+    for name, spreads in (("theta_", "var_"), ("means_", "")):
+        points = getattr(step, name, None)
+        if middle is None and isinstance(points, np.ndarray) and points.ndim == 2 and points.shape[1] == width:
+            middle = points.mean(axis=0)
+            inner = np.sqrt(getattr(step, spreads).mean(axis=0)) if spreads else 0
+            scale = points.std(axis=0) + inner
+    weights = getattr(step, "coef_", None)
+    if isinstance(weights, np.ndarray) and weights.shape[-1] == width and scale is None:
+        # Where a column of this size moves the sum by one.
+        scale = 1 / np.maximum(np.abs(weights.reshape(-1, width)).mean(axis=0), 1e-9)
+    quantiles = getattr(step, "quantiles_", None)
+    if isinstance(quantiles, np.ndarray) and quantiles.ndim == 2 and quantiles.shape[1] == width:
+        middle, scale = np.median(quantiles, axis=0), quantiles.std(axis=0)
+    edges = getattr(step, "bin_edges_", None)
+    if edges is not None and len(edges) == width:
+        middle, scale = np.array([np.mean(e) for e in edges]), np.array([np.std(e) for e in edges])
+    middle = np.zeros(width) if middle is None else middle
+    if scale is None:
+        scale = np.maximum(np.abs(middle), 1.0) if middle.any() else np.ones(width)
+    return middle, scale
+
+
+def _join(parts: Sequence[Rows]) -> Rows:
+    kept = [part for part in parts if len(part)]
+    return np.vstack([part.astype(np.object_) for part in kept] if any(p.dtype == np.object_ for p in kept) else kept)
+
+
+_FINDERS: Mapping[str, Callable[[Any, int, np.random.Generator], Rows | None]] = {
+    "best_estimator_": lambda search, width, rng: seek(search.best_estimator_, width, rng),
+    "regressor_": lambda transformed, width, rng: seek(transformed.regressor_, width, rng),
+    "steps": _of_steps,
+    "transformers_": _of_columns,
+    "transformer_list": _of_union,
+    "_preprocessor": lambda histogram, width, rng: _of_columns(histogram._preprocessor, width, rng),
+    "categories_": _of_categories,
+    "statistics_": _of_texts,
+    "tree_": _of_members,
+    "_predictors": _of_members,
+    "get_booster": _of_members,
+    "estimators_": _of_members,
+    "calibrated_classifiers_": _of_members,
+    **dict.fromkeys(_POINTS, _of_points),
+}

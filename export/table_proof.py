@@ -1,0 +1,233 @@
+"""The proof of a table model: what it says of rows, beside what its estimator says of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.categories import is_missing, plain
+from export.csv_rows import read_rows
+from export.errors import ExportError
+from export.original import Original, Rows, SeveralOutputs
+from export.rows import nearby, seek
+from export.runtime import Session
+from transformer.errors import ServingError
+from transformer.model import Model
+from transformer.tasks import tabular
+
+TOLERANCE = 1e-5  # of a probability, or of the spread of a regressor's values
+_LAST_BITS = 4  # of FP32, in which answers come: what a large value may be off by rounding alone
+
+_FP32 = np.finfo(np.float32)
+_PAIRS, _HALVINGS = 32, 24  # nearer to a border, two neighbours of KNN are as far as FP64 can say
+_ALONE = 300  # rows that are tried one by one
+_STRETCHES = (1.0, 10.0, 0.1, 100.0, 1e3, 1e-2, 1e4, 1e-3, 1e6)
+_VARIED = 0.01  # of a probability: what a constant could not say
+_EMPTY = 256  # rows with missing values, or two for each column where that is more
+_MOST_EMPTY = 2000
+_NEXT = "next: --rows FILE.csv with some hundred rows of your own data"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was found.
+
+    Attributes:
+        figures: how far the graph is from its estimator, for parity.json.
+        inputs: of the last rows, as the model takes them.
+    """
+
+    figures: Mapping[str, Any]
+    inputs: Mapping[str, NDArray[Any]]
+
+
+def find_rows(original: Original, path: Path | None, features: Sequence[str], notes: list[str]) -> Rows:
+    """Rows that the estimator answers with finite numbers: of a CSV file, or where it lives.
+
+    Args:
+        original: the estimator.
+        path: of the file, None where rows are to be made up.
+        features: names of the columns.
+        notes: what the user should know of them is added.
+
+    Raises:
+        ExportError: there are none, or a constant would answer them as well.
+    """
+    rows = _made_up(original) if path is None else read_rows(path, features=features, text=original.text)
+    if path is not None:
+        rows = rows[_is_finite(original.ask(rows))]
+    _check_telling(original, original.ask(rows), path=path, notes=notes)
+    return rows
+
+
+def _made_up(original: Original) -> Rows:
+    rng = np.random.default_rng(7)
+    rows = nearby(seek(original.estimator, original.width, rng))
+    if original.categories:
+        rows = _with_names(original, rows)
+    if rows.dtype != np.object_:
+        rows = rows[(np.abs(rows) < _FP32.max).all(axis=1)]
+    try:
+        if not original.takes(rows):
+            chosen = rng.permutation(len(rows))[:_ALONE]
+            taken = [index for index in chosen if original.takes(rows[index : index + 1])]
+            rows = rows[taken] if taken else rows
+        rows = rows[_is_finite(original.ask(rows))]
+        return _told_apart(original, rows, rng)
+    except SeveralOutputs:
+        raise
+    except ExportError as exc:
+        raise ExportError(f"{exc}; {_NEXT}") from exc
+
+
+def _with_names(original: Original, rows: Rows) -> Rows:
+    """Rows with categories in the place of the codes that trees know."""
+    named = rows.astype(np.object_)
+    for column, names in original.categories.items():
+        named[:, column] = [names[int(abs(code)) % len(names)] for code in np.round(rows[:, column])]
+    return named if original.text else named.astype(np.float64)
+
+
+def _is_finite(said: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows have answers that FP32 holds."""
+    return np.asarray((np.abs(said) < _FP32.max).all(axis=1))
+
+
+def _told_apart(original: Original, rows: Rows, rng: np.random.Generator) -> Rows:
+    """The rows, others farther off where all of them get one class, and rows at the border between two."""
+    if rows.dtype == np.object_ or not original.is_classifier or not len(rows):
+        return rows
+    for stretch in _STRETCHES:
+        stretched = rows * stretch
+        if not original.takes(stretched):
+            continue
+        best = original.ask(stretched).argmax(axis=1)
+        if len(set(best)) > 1:
+            break
+    else:
+        return rows
+    rows = np.vstack([rows, stretched]) if stretch != 1 else rows
+    best = original.ask(rows).argmax(axis=1)
+    one, other = rng.integers(len(rows), size=(2, 40 * _PAIRS))
+    differ = np.flatnonzero(best[one] != best[other])[:_PAIRS]
+    here, there, wanted = rows[one[differ]], rows[other[differ]], best[one[differ]]
+    for _ in range(_HALVINGS if len(differ) else 0):
+        middle = (here + there) / 2
+        if not original.takes(middle):  # between two categories there is none
+            return rows
+        same = (original.ask(middle).argmax(axis=1) == wanted)[:, None]
+        here, there = np.where(same, middle, here), np.where(same, there, middle)
+    return np.vstack([rows, here, there])
+
+
+def _check_telling(original: Original, expected: NDArray[np.float64], *, path: Path | None, notes: list[str]) -> None:
+    """Refuse rows that a constant would answer as well.
+
+    Raises:
+        ExportError: they are such.
+    """
+    subject = f"--rows {path}" if path else "the rows that were made up"
+    if original.is_classifier:
+        best = set(expected.argmax(axis=1))
+        if len(best) < 2:
+            varied = len(expected) and float(np.ptp(expected, axis=0).max()) > _VARIED
+            only = original.estimator.classes_[min(best)] if best else "none"
+            if path and varied:
+                notes.append(f"{subject}: the estimator says one class alone ({only}), at different probabilities")
+                return
+            raise ExportError(
+                f"{subject}: the estimator says one class alone ({only}) of {len(original.estimator.classes_)}: that "
+                f"proves nothing; {_NEXT}, which more than one class is said of"
+            )
+    elif not len(expected) or not np.ptp(expected) > 0:
+        raise ExportError(f"{subject}: the estimator says one value alone: that proves nothing; {_NEXT}")
+
+
+def find_missing(original: Original, rows: Rows) -> set[int]:
+    """The columns that the estimator takes without a value.
+
+    Args:
+        original: the estimator.
+        rows: of the proof.
+    """
+    some = rows[:2]
+    if original.takes(_emptied(some, range(original.width))):
+        return set(range(original.width))
+    return {column for column in range(original.width) if original.takes(_emptied(some, [column]))}
+
+
+def _emptied(rows: Rows, columns: Sequence[int] | range) -> Rows:
+    copy = rows.copy()
+    copy[:, list(columns)] = np.nan
+    return copy
+
+
+def whole(rows: Rows) -> Rows:
+    """Those without a missing value."""
+    return rows[[not any(map(is_missing, row)) for row in rows]]
+
+
+def with_missing(rows: Rows, columns: Sequence[int]) -> Rows:
+    """The rows, and some in which one of the columns, some of them, or all have no value."""
+    if not columns:
+        return whole(rows)
+    rng = np.random.default_rng(8)
+    chosen = rows[rng.integers(len(rows), size=min(max(_EMPTY, 2 * len(columns)), _MOST_EMPTY))].copy()
+    for index, row in enumerate(chosen):
+        share = 1.0 if index % 16 == 15 else 0.3
+        empty = rng.random(len(columns)) < share
+        empty[index % len(columns)] = True
+        row[np.asarray(columns)[empty]] = np.nan
+    return np.concatenate([rows, chosen])
+
+
+def _serve(rows: Rows, model: Model) -> Mapping[str, NDArray[Any]]:
+    """What the transformer makes of rows that come as JSON."""
+    plain_rows = [[None if is_missing(value) else plain(value) for value in row] for row in rows]
+    try:
+        return tabular.preprocess(plain_rows, model)
+    except ServingError as exc:
+        raise ExportError(f"a row of the proof would be refused: {exc}; {_NEXT}") from exc
+
+
+def prove(original: Original, session: Session, model: Model, rows: Rows) -> Proof:
+    """Compare a graph, asked as the transformer asks it, with its estimator; values relative to their spread.
+
+    Raises:
+        ExportError: not finite, no probabilities, or too far apart.
+    """
+    output, expected = model.outputs[0].name, original.ask(rows)
+    inputs = _serve(rows, model)
+    exported = tabular.postprocess(session.infer(inputs), model)
+    if not np.isfinite(exported).all():
+        raise ExportError(f"{output}: got NaN or infinite ones: the model is broken; {_NEXT}")
+    if output == "probabilities" and (exported.min() < -TOLERANCE or exported.max() > 1 + TOLERANCE):
+        raise ExportError(f"probabilities: got {exported.min():.4g} to {exported.max():.4g}, expected 0 to 1")
+    size = 1.0 if output == "probabilities" else float(np.ptp(expected))
+    rounding = _LAST_BITS * _FP32.eps * np.abs(expected) if output == "values" else 0
+    differences = np.maximum(np.abs(exported - expected) - rounding, 0) / size
+    difference = float(differences.max())
+    if not difference <= TOLERANCE:
+        worst = int(differences.max(axis=1).argmax())
+        row = ", ".join(f"{value:.9g}" if isinstance(value, float) else str(value) for value in rows[worst][:8])
+        apart = int((differences > TOLERANCE).any(axis=1).sum())
+        raise ExportError(
+            f"{output} differ from the source by {difference:.4g} on {apart} of "
+            f"{len(rows)} rows, expected at most {TOLERANCE}: got {_show(exported[worst])}, expected "
+            f"{_show(expected[worst])} for {row}{' ...' if len(rows[worst]) > 8 else ''}"
+        )
+    classes = {"classes_seen": len(set(expected.argmax(axis=1)))} if output == "probabilities" else {}
+    figures = {
+        "tolerance": {output: TOLERANCE},
+        output: float(np.abs(exported - expected).max()) / size,
+        "rows": len(exported),
+        **classes,
+    }
+    return Proof(figures, inputs)
+
+
+def _show(values: NDArray[Any]) -> str:
+    return "[" + ", ".join(f"{value:.4g}" for value in values[:5]) + (" ...]" if len(values) > 5 else "]")

@@ -1,0 +1,59 @@
+"""Estimators through the command line of export, in this process, and what is asked of the version that comes out."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+
+from export.__main__ import main
+from export.config import parse
+from export.runtime import Session
+from transformer.model import Model, describe
+from transformer.tasks import tabular
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version, as the transformer describes it and ONNX Runtime runs it.
+
+    Attributes:
+        model: its description.
+        session: its graph.
+        parity: content of parity.json.
+    """
+
+    model: Model
+    session: Session
+    parity: Mapping[str, Any]
+
+    def ask(self, rows: Any) -> NDArray[np.float32]:
+        """Probabilities or values for rows as a client sends them; a data frame's NaN is null."""
+        if hasattr(rows, "astype") and hasattr(rows, "columns"):
+            rows = rows.astype(object).where(rows.notna(), None).to_numpy().tolist()
+        return tabular.postprocess(self.session.infer(tabular.preprocess(rows, self.model)), self.model)
+
+
+def read_served(repository: Path, name: str = "made") -> Served:
+    """The first version of a model."""
+    folder = repository / name / "1"
+    config = parse((folder / "config.pbtxt").read_text(encoding="utf-8"))
+    parity = json.loads((folder / "parity.json").read_bytes())
+    return Served(describe(config, version="1"), Session(folder / "model.onnx", name=name), parity)
+
+
+def export(folder: Path, part: str, estimator: Any, more: Sequence[str] = (), *, name: str = "made") -> int:
+    """Exit status of `python -m export <part> <name> <estimator>` into `folder/repository`."""
+    path = folder / "estimator.joblib"
+    joblib.dump(estimator, path)
+    return main([part, name, str(path), "--allow-unpickling", "--repository", str(folder / "repository"), *more])
+
+
+def exported(folder: Path, part: str, estimator: Any, more: Sequence[str] = ()) -> Served:
+    """The version that comes out."""
+    assert export(folder, part, estimator, more) == 0
+    return read_served(folder / "repository")
