@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_xgboost(commands)
     prepare = commands.add_parser("examples", help="the three models that come with the repository")
     _add_common(prepare, _run_examples)
+    weights = commands.add_parser("weights", help="refuse weights that cannot be exported, before torch is installed")
+    weights.add_argument("weights", help="as `ultralytics` takes them")
+    weights.set_defaults(command=_check_weights, interrupted="", repository="")
     _add_tensorrt(commands)
     _add_publish(commands)
     _add_fetch(commands)
@@ -100,6 +103,12 @@ def _add_ultralytics(commands: Any) -> None:
         "(default: rectangle, where the file leaves them free)",
     )
     parser.add_argument("--imgsz", type=int, help="input size of the export (.pt only; default: as trained)")
+    parser.add_argument(
+        "--nms-free",
+        action="store_true",
+        help="of YOLO26 and YOLOv10, which have two heads, the one that needs no NMS (.pt only; default: the other, as "
+        "Ultralytics exports; an ONNX file says itself which it has)",
+    )
     parser.add_argument(
         "--precision",
         nargs="+",
@@ -261,6 +270,13 @@ def _build_plan(args: argparse.Namespace) -> None:
     print(add_plan(args.folder, builder))
 
 
+def _check_weights(args: argparse.Namespace) -> None:
+    from export.weights_file import check_weights  # noqa: PLC0415 - see above
+
+    if Path(args.weights).suffix not in {".onnx", ".engine"}:
+        check_weights(args.weights)
+
+
 def _run_ultralytics(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
     from export.calibration import ENOUGH, Folder  # noqa: PLC0415 - see above
@@ -275,9 +291,16 @@ def _run_ultralytics(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
         builder = find_builder()
     choice = Choice(
-        args.interface, args.letterbox, args.imgsz, args.precision, pictures, builder, unpickling=args.allow_unpickling
+        args.interface,
+        args.letterbox,
+        args.imgsz,
+        args.precision,
+        pictures,
+        builder,
+        unpickling=args.allow_unpickling,
+        nms_free=args.nms_free,
     )
-    prove = partial(prepare, args.model, args.weights, choice=choice, say=steps.say, track=steps.track)
+    prove = partial(prepare, args.model, args.weights, choice=choice, say=steps.say, track=steps.track, warn=steps.warn)
     return [_publish(args, prove)]
 
 

@@ -17,8 +17,14 @@ Dims = Sequence[int]
 Tensor = tuple[str, str, Dims]
 
 
-def describe_detector(
-    name: str, *, interface: Interface, size_hw: tuple[int, int] | None, classes: int, metadata: Mapping[str, Any]
+def describe_detector(  # noqa: PLR0913 - one argument for each fact
+    name: str,
+    *,
+    interface: Interface,
+    size_hw: tuple[int, int] | None,
+    classes: int,
+    metadata: Mapping[str, Any],
+    dims: Mapping[str, Dims] | None = None,
 ) -> Any:
     """`ModelConfig` of a detector.
 
@@ -28,6 +34,8 @@ def describe_detector(
         size_hw: height and width of the input where they are fixed, None where they are free.
         classes: how many.
         metadata: for the transformer and for Ultralytics' client.
+        dims: of outputs, as the graph has them, without the batch dimension: Triton wants a dim to be fixed where the
+            graph fixes it, and free where it does not. None: free wherever the interface leaves it so.
     """
     height, width = size_hw or (-1, -1)
     if interface == "fused":
@@ -40,6 +48,8 @@ def describe_detector(
     else:
         image = ("images", "TYPE_FP32", (3, height, width))
         outputs = [("output0", "TYPE_FP32", (-1, 6) if metadata.get("end2end") else (4 + classes, -1))]
+    if dims is not None:
+        outputs = [(output, datatype, dims[output]) for output, datatype, _ in outputs]
     return _config(name, image, outputs=outputs, max_batch_size=DETECTOR_BATCH, metadata=metadata)
 
 

@@ -1,6 +1,6 @@
 """Graph surgery on the ONNX file of a detector, with the onnx package alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,24 @@ def declare_head(model: ModelProto, *, classes: int, end2end: bool) -> ModelProt
     return declared
 
 
+def fix_outputs(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> ModelProto:
+    """Declare the dims of outputs that are known to be fixed.
+
+    How much of a shape a runtime infers depends on its version; what the file declares, all of them say.
+
+    Args:
+        model: with outputs that have as many dims.
+        shapes: by output, with the batch dimension, which stays as it is; -1 where a dim is free.
+    """
+    fixed = ModelProto()
+    fixed.CopyFrom(model)
+    for output in fixed.graph.output:
+        for dim, size in list(zip(output.type.tensor_type.shape.dim, shapes[output.name], strict=True))[1:]:
+            if size >= 0:
+                dim.dim_value = size
+    return fixed
+
+
 def prune(graph: GraphProto) -> None:
     """Remove nodes and initializers that no output needs."""
     needed = {output.name for output in graph.output}
@@ -89,7 +107,7 @@ def prune(graph: GraphProto) -> None:
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(node.input)
-            needed.update(_captured(node))
+            needed.update(captured(node))
     kept.reverse()
     initializers = [initializer for initializer in graph.initializer if initializer.name in needed]
     del graph.node[:], graph.initializer[:]
@@ -102,13 +120,13 @@ def opset_of(model: ModelProto) -> int:
     return next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
 
 
-def _captured(node: NodeProto) -> Iterable[str]:
+def captured(node: NodeProto) -> Iterable[str]:
     """Names that the branches and bodies inside a node may take from outside."""
     for attribute in node.attribute:
         for inner in (attribute.g, *attribute.graphs):
             for child in inner.node:
                 yield from child.input
-                yield from _captured(child)
+                yield from captured(child)
             yield from (output.name for output in inner.output)
 
 
@@ -153,7 +171,7 @@ def _fold_scale(graph: GraphProto, images: str) -> bool:
 
 def _rank_classes(graph: GraphProto, *, classes: int, opset: int) -> None:
     """Candidates of a head `(batch, 4 + classes, N)`: best class of each box, then the best boxes."""
-    boxes, class_scores, monotonic = _split_head(graph, classes=classes)
+    boxes, class_scores, monotonic = _split_head(graph, classes=classes, opset=opset)
     best = f"{_PREFIX}best"
     if opset >= 18:  # axes became an input
         _add_constant(graph, f"{_PREFIX}axis_1", np.array([1], np.int64))
@@ -200,7 +218,7 @@ def _rank_finished(graph: GraphProto) -> None:
     _finish(graph, scores=f"{_PREFIX}kept_scores", classes=f"{_PREFIX}kept_classes")
 
 
-def _split_head(graph: GraphProto, *, classes: int) -> tuple[str, str, bool]:
+def _split_head(graph: GraphProto, *, classes: int, opset: int) -> tuple[str, str, bool]:
     """Tensors of boxes `(batch, 4, N)` and of class scores `(batch, classes, N)`.
 
     Ultralytics' last nodes are a Sigmoid over all scores and a Concat with the boxes: reading what goes into them
@@ -216,8 +234,16 @@ def _split_head(graph: GraphProto, *, classes: int) -> tuple[str, str, bool]:
         sigmoid = producers.get(last.input[1])
         if sigmoid is not None and sigmoid.op_type == "Sigmoid":
             return last.input[0], sigmoid.input[0], True
-    boxes = _slice(graph, output, name="boxes", start=0, stop=4)
-    return boxes, _slice(graph, output, name="class_scores", start=4, stop=4 + classes), False
+    # A Split: OpenVINO (2026.4) takes a Slice away that a GatherElements follows, and then does not load the graph.
+    boxes, class_scores = f"{_PREFIX}boxes", f"{_PREFIX}class_scores"
+    split = helper.make_node("Split", [output], [boxes, class_scores], axis=1)
+    if opset >= 13:  # the sizes became an input
+        _add_constant(graph, f"{_PREFIX}parts", np.array([4, classes], np.int64))
+        split.input.append(f"{_PREFIX}parts")
+    else:
+        split.attribute.append(helper.make_attribute("split", [4, classes]))
+    graph.node.append(split)
+    return boxes, class_scores, False
 
 
 def _select(graph: GraphProto, *, scores: str, kept: str) -> None:

@@ -212,6 +212,11 @@ def refuse_file(name: str) -> str | None:
     return f"{name!r} is no file of a version: expected {SCHEMA['$defs']['version_file']['description']}"
 
 
+def golden_name(profile: str) -> str:
+    """File of the golden input with the answers of a profile, where those are others than in FP32."""
+    return f"golden.{profile}.npz"
+
+
 def is_model_name(name: str) -> bool:
     """Whether a name is legal in S3, Triton, Kubernetes and a URL alike."""
     return _MODEL.fullmatch(name) is not None
