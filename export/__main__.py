@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         help="of the detector: fp32 is always there; bf16 and int8 take most of the time (default: all)",
     )
     _add_common(prepare, _run_examples)
+    weights = commands.add_parser("weights", help="refuse weights that cannot be exported, before torch is installed")
+    weights.add_argument("weights", help="as `ultralytics` takes them")
+    weights.set_defaults(command=_check_weights, interrupted="", repository="")
     _add_tensorrt(commands)
     _add_publish(commands)
     _add_fetch(commands)
@@ -107,6 +110,12 @@ def _add_ultralytics(commands: Any) -> None:
         "(default: rectangle, where the file leaves them free)",
     )
     parser.add_argument("--imgsz", type=int, help="input size of the export (.pt only; default: as trained)")
+    parser.add_argument(
+        "--nms-free",
+        action="store_true",
+        help="of YOLO26 and YOLOv10, which have two heads, the one that needs no NMS (.pt only; default: the other, as "
+        "Ultralytics exports; an ONNX file says itself which it has)",
+    )
     parser.add_argument(
         "--precision",
         nargs="+",
@@ -278,6 +287,13 @@ def _build_plan(args: argparse.Namespace) -> None:
     print(add_plan(args.folder, builder))
 
 
+def _check_weights(args: argparse.Namespace) -> None:
+    from export.weights_file import check_weights  # noqa: PLC0415 - see above
+
+    if Path(args.weights).suffix not in {".onnx", ".engine"}:
+        check_weights(args.weights)
+
+
 def _run_ultralytics(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
     from export.calibration import ENOUGH, Folder  # noqa: PLC0415 - see above
@@ -292,9 +308,16 @@ def _run_ultralytics(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
         builder = find_builder()
     choice = Choice(
-        args.interface, args.letterbox, args.imgsz, args.precision, pictures, builder, unpickling=args.allow_unpickling
+        args.interface,
+        args.letterbox,
+        args.imgsz,
+        args.precision,
+        pictures,
+        builder,
+        unpickling=args.allow_unpickling,
+        nms_free=args.nms_free,
     )
-    prove = partial(prepare, args.model, args.weights, choice=choice, say=steps.say, track=steps.track)
+    prove = partial(prepare, args.model, args.weights, choice=choice, say=steps.say, track=steps.track, warn=steps.warn)
     return [_publish(args, prove)]
 
 

@@ -5,40 +5,54 @@
 
 import importlib.util
 import os
-import re
 import shutil
 import socket
-import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from export.errors import ExportError, first_line
-from export.parity import Floats, Head
+from export.head import check_head
+from export.parity import Head
+from export.pictures import Picture
+from export.possible import Floats
+from export.predictions import IOU, MAX_DETECTIONS, Predict
+from transformer.model import Model
+from transformer.tasks.detect import Detections
 
 OPSET = 17
-_OFFICIAL = re.compile(r"^(yolo|rtdetr)[\w-]*\.pt$")
 _DOWNLOADS = "https://github.com/ultralytics/assets/releases"
 
 
 def find_checkpoint(weights: str) -> Path:
-    """A local file, or an official name to be downloaded.
+    """A local file, or an official name to be downloaded; `weights_file.check_weights` took it.
 
     Raises:
-        ExportError: it is neither, or the download failed.
+        ExportError: the download failed.
     """
     path = Path(weights)
-    if not path.is_file() and (path.name != weights or not _OFFICIAL.match(weights)):
-        raise ExportError(f"{path}: there is no such file, and it is no official name such as yolov8n.pt")
-    if path.is_file() and not zipfile.is_zipfile(path):
-        raise ExportError(
-            f"{path}: got {path.stat().st_size} bytes that are no PyTorch checkpoint: cut off, or something else?"
-        )
     return path if path.is_file() else _download(weights)
 
 
-def export_onnx(checkpoint: Path, folder: Path, *, name: str, imgsz: int | None) -> tuple[Path, Head]:
+@dataclass(frozen=True)
+class Program:
+    """A checkpoint as Ultralytics runs it, to prove an export with.
+
+    Attributes:
+        head: the network: what it gives before NMS.
+        predict: all of it: a picture in, detections out; None where that is not at hand.
+    """
+
+    head: Head
+    predict: Predict | None
+
+
+def export_onnx(
+    checkpoint: Path, folder: Path, *, name: str, imgsz: int | None, nms_free: bool = False
+) -> tuple[Path, Callable[[Model], Program]]:
     """Let Ultralytics export a checkpoint to ONNX, with free batch, height and width.
 
     Loading a .pt file unpickles it, which runs whatever code it holds: only what was admitted comes here.
@@ -48,22 +62,37 @@ def export_onnx(checkpoint: Path, folder: Path, *, name: str, imgsz: int | None)
         folder: for scratch and the ONNX file.
         name: what the user called it.
         imgsz: input size, or None for what it was trained with.
+        nms_free: whether the head that needs no NMS is wanted, of a checkpoint that has both.
 
     Returns:
-        The ONNX file, and the checkpoint itself as a function, to prove the file with.
+        The ONNX file, and what makes a program of the checkpoint that takes pictures as a model is served.
 
     Raises:
-        ExportError: torch is missing, or it is no checkpoint of Ultralytics, or of another task.
+        ExportError: torch is missing, or it is no checkpoint of Ultralytics, or of another task, or has no such head.
     """
     _need_torch(name)
     yolo = _load(checkpoint, name)
-    if yolo.task != "detect":
-        raise ExportError(f"{name}: task: got {yolo.task!r}, expected 'detect': other tasks are not served yet")
+    head = yolo.model.model[-1] if hasattr(yolo.model, "model") else yolo.model  # foreign networks have no layers
+    check_head({"task": yolo.task, "head": type(head).__name__}, where=name)
+    if nms_free and getattr(head, "one2one_cv2", None) is None:
+        raise ExportError(
+            f"{name}: --nms-free: got a checkpoint with one head, which needs NMS, expected YOLO26 or YOLOv10; next: "
+            "leave --nms-free out (make: NMS_FREE)"
+        )
     copy = folder / "model.pt"  # Ultralytics writes beside the weights
     shutil.copyfile(checkpoint, copy)
     size = {} if imgsz is None else {"imgsz": imgsz}
-    exported = _load(copy, name).export(format="onnx", dynamic=True, simplify=True, opset=OPSET, device="cpu", **size)
-    return Path(exported), _head(yolo)
+    options = {"format": "onnx", "dynamic": True, "simplify": True, "opset": OPSET, "device": "cpu", **size}
+    try:
+        exported = _load(copy, name).export(**options, nms=_nms(nms_free))
+    except Exception as exc:  # as wide as what torch and a network's own code raise
+        raise ExportError(f"{name}: Ultralytics does not export it: {first_line(exc)}") from exc
+    return Path(exported), lambda model: Program(_head(yolo, nms_free), _predict(_load(copy, name), model, nms_free))
+
+
+def _nms(nms_free: bool) -> bool | None:
+    """Ultralytics' argument since 8.4.142: False is the head without NMS, None the one whose boxes need it."""
+    return False if nms_free else None
 
 
 def _need_torch(name: str) -> None:
@@ -85,16 +114,39 @@ def _load(checkpoint: Path, name: str) -> Any:
         raise ExportError(f"{name}: got no checkpoint of Ultralytics ({first_line(exc)})") from exc
 
 
-def _head(yolo: Any) -> Head:
+def _head(yolo: Any, nms_free: bool) -> Head:
     """FP32 on the CPU, with batch normalisation as it was trained (not folded, as the exported file has it)."""
     import torch  # noqa: PLC0415 - only where a .pt is exported
 
     network = yolo.model.float().eval()
+    network.end2end = nms_free
 
     def run(images: Floats) -> Floats:
         with torch.inference_mode():
             outputs = network(torch.from_numpy(images))
         return np.asarray((outputs[0] if isinstance(outputs, list | tuple) else outputs).numpy(), np.float32)
+
+    return run
+
+
+def _predict(yolo: Any, model: Model, nms_free: bool) -> Predict:
+    """Ultralytics' own `predict`, letterboxed as the model is served."""
+    width, height = model.input_wh or (0, 0)
+    is_free = min(model.input.dims) < 0
+
+    def run(picture: Picture, confidence: float) -> Detections:
+        found = yolo.predict(
+            np.ascontiguousarray(picture.image_hwc[..., ::-1]),  # it takes BGR
+            imgsz=[height, width],
+            rect=is_free,
+            conf=confidence,
+            iou=IOU,
+            max_det=MAX_DETECTIONS,
+            nms=_nms(nms_free),
+            device="cpu",
+            verbose=False,
+        )[0].boxes
+        return Detections(found.xyxy.numpy(), found.conf.numpy(), found.cls.numpy().astype(np.int64))
 
     return run
 

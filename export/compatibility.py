@@ -1,10 +1,16 @@
 """What the oldest Triton that is supported can load: 24.10, with ONNX Runtime 1.19."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import onnx
+from google.protobuf.json_format import MessageToDict
 
-from export.errors import ExportError
+from export.errors import ExportError, first_line
+from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.signature import Tensor, check_inputs, check_outputs
+
+Tensors = Mapping[str, Tensor]
 
 # Tried on ONNX Runtime 1.19.2: it refuses one more of the first two ("is till opset 21", "max supported IR version:
 # 10"); of ai.onnx.ml it took 5, its table of versions promises 4.
@@ -38,13 +44,14 @@ def check(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
-        raise ExportError(f"the graph is not sound: {exc}") from exc
+        raise ExportError(f"the graph is not sound: {first_line(exc)}") from exc
 
 
 def check_dims(model: onnx.ModelProto, config: Any) -> None:
     """Refuse a config that Triton would not load with this graph: it compares what the two declare.
 
-    An output's dims must be the graph's, every free one included; an input's may be narrower.
+    An output's dims must be the graph's, every free one included; an input's may be narrower. How much a runtime infers
+    beyond what the graph declares depends on its version, so that this is asked for, besides `check_loads`.
 
     Raises:
         ExportError: a tensor is missing, or its dims differ.
@@ -64,3 +71,24 @@ def check_dims(model: onnx.ModelProto, config: Any) -> None:
                 raise ExportError(
                     f"tensor {tensor.name}: the graph declares {got}, expected {expected} as in the config"
                 )
+
+
+def check_loads(inputs: Tensors, outputs: Tensors, config: Any) -> None:
+    """Refuse a config that Triton would not load with a graph, by the rules of the embedded backends and of NVIDIA's.
+
+    An output's dims must be the graph's, every free one included; an input's may be narrower.
+
+    Args:
+        inputs: of the graph, as the runtime that loaded it says them.
+        outputs: likewise.
+        config: `ModelConfig`.
+
+    Raises:
+        ExportError: a tensor is missing, or its datatype or dims differ.
+    """
+    described = MessageToDict(config, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    try:
+        check_inputs(described, inputs, overridable={})
+        check_outputs(described, outputs)
+    except ModelRefusedError as exc:
+        raise ExportError(f"{config.name}: Triton would not load it: {exc}") from exc

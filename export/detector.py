@@ -1,4 +1,4 @@
-"""An ONNX file that Ultralytics exported: what it says of itself."""
+"""An ONNX file that Ultralytics exported: what it says of itself, and what it gives."""
 
 import ast
 from collections.abc import Mapping
@@ -6,11 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from export.errors import ExportError
+from export.head import check_head, is_finished
+from export.onnx_source import read_onnx, tidy
+from export.runtime import Session
+
+_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
+_LITERALS = ("names", "imgsz", "stride", "args", "channels", "end2end")
+_EXPECTED = "one input (batch, 3, height, width) and one output of three dimensions, in FP32 or FP16"
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,8 @@ class Detector:
     """A detector as Ultralytics exported it.
 
     Attributes:
-        graph: input `images` FP32 `(batch, 3, height, width)`, output `output0`.
+        graph: input `images` FP32 `(batch, 3, height, width)`, output `output0` FP32.
+        source: the file itself, as it was found.
         names: index -> class.
         imgsz_hw: height and width it was trained for.
         stride: its largest.
@@ -28,6 +36,7 @@ class Detector:
     """
 
     graph: ModelProto
+    source: Session
     names: Mapping[int, str]
     imgsz_hw: tuple[int, int]
     stride: int
@@ -36,95 +45,120 @@ class Detector:
     end2end: bool
 
 
-def read_onnx(path: Path) -> ModelProto:
-    """Load an ONNX file.
-
-    Raises:
-        ExportError: there is none, or it is something else.
-    """
-    try:
-        graph = onnx.load(path)
-    except FileNotFoundError as exc:
-        raise ExportError(f"{path}: there is no such file") from exc
-    except (DecodeError, OSError, onnx.checker.ValidationError) as exc:
-        raise ExportError(f"{path}: got no complete ONNX file ({exc}): is it cut off, or something else?") from exc
-    if not graph.graph.node:
-        raise ExportError(f"{path}: got no ONNX file ({path.stat().st_size} bytes without a graph)")
-    return graph
-
-
 def read_detector(path: Path) -> Detector:
-    """Load a detector and its metadata.
+    """Load a detector and its metadata, and ask it once.
 
     Raises:
         ExportError: the file is no ONNX file, or none that Ultralytics exported, or no detector that can be served.
     """
-    graph = read_onnx(path)
-    metadata = _metadata(graph, path)
-    if metadata["task"] != "detect":
-        raise ExportError(f"{path}: task: got {metadata['task']!r}, expected 'detect': other tasks are not served yet")
-    _check_tensors(graph, metadata, path)
-    images = graph.graph.input[0].type.tensor_type.shape.dim
-    height, width = images[2].dim_value, images[3].dim_value
-    imgsz = metadata["imgsz"]
+    model = read_onnx(path)
+    metadata = _metadata(model, path)
+    check_head(metadata, where=str(path))
+    batch, _, *size = _check_tensors(model, metadata, path)
+    imgsz_hw = metadata["imgsz"]
+    # A free side beside a fixed one is fixed as it was trained: pictures have one size then.
+    fixed_hw = _fill(size, imgsz_hw) if any(size) else None
+    source = Session(path, name=str(path))
+    height, width = fixed_hw or imgsz_hw
+    outputs = source.infer(np.full((1, 3, height, width), 0.5, np.float32))
+    head = outputs[model.graph.output[0].name]
+    if head.ndim != 3 or len(head) != 1:
+        raise ExportError(f"{path}: output: got {head.shape} of a picture of {height}x{width}, expected (1, rows, N)")
     return Detector(
-        graph=graph,
-        names={int(index): str(name) for index, name in metadata["names"].items()},
-        imgsz_hw=(imgsz, imgsz) if isinstance(imgsz, int) else (int(imgsz[0]), int(imgsz[1])),
-        stride=int(metadata["stride"]),
-        fixed_hw=(height, width) if height and width else None,
-        fixed_batch=bool(images[0].dim_value),
-        end2end=_is_end2end(graph, metadata, path),
+        graph=tidy(model),
+        source=source,
+        names=metadata["names"],
+        imgsz_hw=imgsz_hw,
+        stride=metadata["stride"],
+        fixed_hw=fixed_hw,
+        fixed_batch=batch == 1,
+        end2end=is_finished((head.shape[1], head.shape[2]), metadata, where=str(path)),
     )
 
 
-def _metadata(graph: ModelProto, path: Path) -> dict[str, Any]:
-    texts = {entry.key: entry.value for entry in graph.metadata_props}
+def _fill(size: list[int], imgsz_hw: tuple[int, int]) -> tuple[int, int]:
+    height, width = (fixed or trained for fixed, trained in zip(size, imgsz_hw, strict=True))
+    return height, width
+
+
+def _metadata(model: ModelProto, path: Path) -> dict[str, Any]:
+    """What the file says: head, description and task as texts, numbers and names as what they are."""
+    texts = {entry.key: entry.value for entry in model.metadata_props}
     missing = [key for key in ("task", "names", "imgsz", "stride") if key not in texts]
     if missing:
+        hint = ": YOLOv5's own repository writes so, whose anchors are not read" if set(texts) >= {"names"} else ""
         raise ExportError(
-            f"{path}: got no {', '.join(missing)} in its metadata, expected an ONNX file that Ultralytics exported "
-            "(yolo export format=onnx dynamic=True opset=17)"
+            f"{path}: got no {', '.join(missing)} in its metadata{hint}; expected an ONNX file that Ultralytics "
+            "exported (yolo export format=onnx dynamic=True opset=17)"
         )
-    metadata: dict[str, Any] = {"task": texts["task"]}
-    for key in texts.keys() & {"names", "imgsz", "stride", "args", "channels", "end2end"}:
+    metadata: dict[str, Any] = {key: texts[key] for key in ("task", "head", "description") if key in texts}
+    for key in texts.keys() & set(_LITERALS):
         try:
             metadata[key] = ast.literal_eval(texts[key])
-        except (ValueError, SyntaxError) as exc:
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as exc:  # the last two: nested deeply
             raise ExportError(f"{path}: {key} in its metadata: got {texts[key][:80]!r}, expected a literal") from exc
-    if not isinstance(metadata["names"], dict) or not metadata["names"]:
-        raise ExportError(f"{path}: names in its metadata: got {texts['names'][:80]!r}, expected index -> class")
-    return metadata
+    return metadata | {
+        "names": _names(metadata["names"], path),
+        "imgsz": _imgsz(metadata["imgsz"], path),
+        "stride": _whole("stride", metadata["stride"], path),
+    }
 
 
-def _check_tensors(graph: ModelProto, metadata: Mapping[str, Any], path: Path) -> None:
-    if (metadata.get("args") or {}).get("nms"):
-        raise ExportError(f"{path}: it has NMS inside, with fixed thresholds: export it again without nms=True")
-    tensors = [*graph.graph.input, *graph.graph.output]
-    got = ", ".join(f"{tensor.name} {_dims(tensor)}" for tensor in tensors)
-    expected = "one input FP32 (batch, 3, height, width) and one output FP32 of three dimensions"
-    if [len(graph.graph.input), len(graph.graph.output)] != [1, 1] or [len(_dims(t)) for t in tensors] != [4, 3]:
-        raise ExportError(f"{path}: tensors: got {got}, expected {expected}")
-    if any(tensor.type.tensor_type.elem_type != TensorProto.FLOAT for tensor in tensors):
-        raise ExportError(f"{path}: tensors: got half precision or integers, expected {expected}: export in FP32")
-    if int(metadata.get("channels", 3)) != 3 or tensors[0].type.tensor_type.shape.dim[1].dim_value != 3:
+def _names(names: Any, path: Path) -> dict[int, str]:
+    numbered = dict(enumerate(names)) if isinstance(names, list | tuple) else names
+    try:
+        found = {int(index): str(name) for index, name in numbered.items()}
+    except (AttributeError, ValueError, TypeError):
+        found = {}
+    if not found:
+        raise ExportError(f"{path}: names in its metadata: got {names!r:.80}, expected index -> class")
+    return found
+
+
+def _imgsz(imgsz: Any, path: Path) -> tuple[int, int]:
+    sides = [imgsz, imgsz] if isinstance(imgsz, int | float) else imgsz
+    if not isinstance(sides, list | tuple) or len(sides) != 2:
+        raise ExportError(f"{path}: imgsz in its metadata: got {imgsz!r:.80}, expected one number or two")
+    height, width = (_whole("imgsz", side, path) for side in sides)
+    return height, width
+
+
+def _whole(key: str, number: Any, path: Path) -> int:
+    # Of what is infinite or no number, the remainder is no number either, which counts as true.
+    if isinstance(number, bool) or not isinstance(number, int | float) or number % 1 or number < 1:
+        raise ExportError(f"{path}: {key} in its metadata: got {number!r:.80}, expected a whole number above 0")
+    return int(number)
+
+
+def _check_tensors(model: ModelProto, metadata: Mapping[str, Any], path: Path) -> list[int]:
+    """Dims of the input; 0 where one is free."""
+    known = {initializer.name for initializer in model.graph.initializer}  # IR 3 lists them as inputs too
+    inputs = [value for value in model.graph.input if value.name not in known]
+    tensors = [*inputs, *model.graph.output]
+    got = ", ".join(f"{tensor.name} {_describe(tensor)}" for tensor in tensors)
+    if [len(inputs), len(model.graph.output)] != [1, 1] or len(_dims(tensors[0])) != 4:
+        raise ExportError(f"{path}: tensors: got {got}, expected {_EXPECTED}")
+    if any(tensor.type.tensor_type.elem_type not in _FLOATS for tensor in tensors):
+        raise ExportError(f"{path}: tensors: got {got}, expected {_EXPECTED}: export it again in FP32 (no int8)")
+    batch, channels, *_ = _dims(tensors[0])
+    if metadata.get("channels", 3) != 3 or channels not in {0, 3}:
         raise ExportError(f"{path}: channels: got {got}, expected 3 (RGB)")
-
-
-def _is_end2end(graph: ModelProto, metadata: Mapping[str, Any], path: Path) -> bool:
-    """Told by the output's shape where the file knows it, else by the metadata."""
-    _, rows, columns = _dims(graph.graph.output[0])
-    if rows == 4 + len(metadata["names"]):
-        return False
-    if columns == 6:
-        return True
-    if isinstance(rows, int) and rows > 0 and isinstance(columns, int) and columns > 0:
+    if batch > 1:
         raise ExportError(
-            f"{path}: output: got ({rows}, {columns}), expected ({4 + len(metadata['names'])}, N) or (N, 6) for "
-            f"{len(metadata['names'])} classes"
+            f"{path}: batch: got a file for {batch} pictures at a time ({got}), expected a free batch or 1: export it "
+            f"again without batch={batch}, or with dynamic=True"
         )
-    return bool(metadata.get("end2end", False))
+    return _dims(tensors[0])
 
 
-def _dims(value: onnx.ValueInfoProto) -> list[int | str]:
-    return [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
+def _dims(value: onnx.ValueInfoProto) -> list[int]:
+    """Sizes; 0 where one is free."""
+    return [max(dim.dim_value, 0) for dim in value.type.tensor_type.shape.dim]
+
+
+def _describe(value: onnx.ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    dims = ", ".join(str(dim.dim_value or dim.dim_param or "?") for dim in tensor.shape.dim)
+    kinds = {number: kind for kind, number in TensorProto.DataType.items()}
+    name = kinds.get(tensor.elem_type, "of no datatype")
+    return f"{name} ({dims})"

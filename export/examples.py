@@ -75,6 +75,7 @@ def _digit_finder(example: Example, steps: "Steps", precisions: Collection[str])
         choice=Choice(precisions=wanted, calibration=scenes),
         say=lambda step: steps.say(f"{example.name}: {step}"),
         track=lambda items, step: steps.track(items, f"{example.name}: {step}"),
+        warn=lambda message: steps.warn(f"{example.name}: {message}"),
     )
     return replace(version, source=example.source)
 

@@ -103,7 +103,7 @@ def prune(graph: GraphProto) -> None:
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(node.input)
-            needed.update(_captured(node))
+            needed.update(captured(node))
     kept.reverse()
     initializers = [initializer for initializer in graph.initializer if initializer.name in needed]
     del graph.node[:], graph.initializer[:]
@@ -116,13 +116,13 @@ def opset_of(model: ModelProto) -> int:
     return next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
 
 
-def _captured(node: NodeProto) -> Iterable[str]:
+def captured(node: NodeProto) -> Iterable[str]:
     """Names that the branches and bodies inside a node may take from outside."""
     for attribute in node.attribute:
         for inner in (attribute.g, *attribute.graphs):
             for child in inner.node:
                 yield from child.input
-                yield from _captured(child)
+                yield from captured(child)
             yield from (output.name for output in inner.output)
 
 

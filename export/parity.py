@@ -9,39 +9,17 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.pictures import Picture
+from export.possible import COMPARED, Candidates, Floats, check, check_places, check_sizes
 from export.runtime import Session
 from transformer.model import Model
 from transformer.tasks import detect
 
-Floats = NDArray[np.float32]
 # FP32 `(1, 3, height, width)` in 0 to 1 -> the head, with its batch dimension
 Head = Callable[[Floats], Floats]
 
-COMPARED = 100  # the best so many of each picture, however low their scores: there is always something to compare
 TOLERANCE_BOXES_PX = 1.0
 TOLERANCE_SCORES = 0.001  # FP32 on both sides: 0.00002 seen with YOLOv8n
-_ROUNDING = 1e-6  # ONNX Runtime's Sigmoid may end one last bit above 1
 _MEANINGFUL = 0.01  # below this score the class of a box is chance
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """What a detector says before NMS.
-
-    Attributes:
-        boxes: `(N, 4)` cxcywh in model pixels.
-        scores: `(N,)`.
-        classes: `(N,)`.
-    """
-
-    boxes: Floats
-    scores: Floats
-    classes: NDArray[np.int64]
-
-    def best(self, count: int) -> "Candidates":
-        """The `count` with the highest scores, best first."""
-        order = np.argsort(-self.scores, kind="stable")[:count]
-        return Candidates(self.boxes[order], self.scores[order], self.classes[order])
 
 
 @dataclass(frozen=True)
@@ -74,7 +52,7 @@ def decode(outputs: Mapping[str, NDArray[Any]], *, end2end: bool) -> Candidates:
     if end2end:
         corners = head[:, :4]
         boxes = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
-        return Candidates(boxes, head[:, 4], head[:, 5].astype(np.int64))
+        return Candidates(boxes, head[:, 4], head[:, 5])
     return Candidates(head[:4].T, head[4:].max(axis=0), head[4:].argmax(axis=0))
 
 
@@ -93,11 +71,14 @@ def refer(source: Head, model: Model, *, pictures: Sequence[Picture]) -> list[Re
     for picture in pictures:
         images, _ = detect.preprocess(picture.image_hwc, model)
         candidates = decode({"output0": source(images[None])[0]}, end2end=model.end2end)
-        _check_possible(candidates, images.shape[1:], where=f"the source, picture {picture.name}")
+        where = f"the source, picture {picture.name}"
+        check(candidates, images.shape[1:], classes=len(model.names), where=where)
+        check_places(candidates, images.shape[1:], where=where)
         references.append(Reference(picture, candidates.best(COMPARED)))
     highest = [float(reference.candidates.scores[0]) for reference in references]
     if max(highest) == min(float(reference.candidates.scores[-1]) for reference in references):
         raise ExportError(f"scores of the source: got {highest[0]} for everything, expected a detector")
+    check_sizes([reference.candidates for reference in references])
     return references
 
 
@@ -118,12 +99,13 @@ def prove(session: Session, model: Model, *, references: Sequence[Reference], so
         for label, outputs in (("alone", session.infer(image[None])), ("in a batch", batch)):
             candidates = decode({name: output[0] for name, output in outputs.items()}, end2end=model.end2end)
             where = f"picture {reference.picture.name}, {label}"
-            _check_possible(candidates, (plan.input_wh[1], plan.input_wh[0]), where=where)
+            check(candidates, (plan.input_wh[1], plan.input_wh[0]), classes=len(model.names), where=where)
             difference = measure(reference.candidates, candidates)
             _check_close(difference, where=where)
             rows.append(_row(reference, difference, input_wh=plan.input_wh, batch=label == "in a batch"))
     return {
         "source": source,
+        "compared_with": "the ONNX file itself",
         "tolerance": {"boxes_px": TOLERANCE_BOXES_PX, "scores": TOLERANCE_SCORES, "classes": 0},
         "boxes_px": max(row["boxes_px"] for row in rows),
         "scores": max(row["scores"] for row in rows),
@@ -155,23 +137,6 @@ def _check_close(difference: Difference, *, where: str) -> None:
     for what, got, limit, unit in limits:
         if not got <= limit:
             raise ExportError(f"{what} differ from the source: got {got:.4g}{unit}, expected at most {limit} ({where})")
-
-
-def _check_possible(candidates: Candidates, size_hw: Sequence[int], *, where: str) -> None:
-    """Scores are probabilities; the candidates that matter have boxes near the picture."""
-    if not (np.isfinite(candidates.scores).all() and np.isfinite(candidates.boxes).all()):
-        raise ExportError(f"got NaN or infinite scores or boxes ({where}): the model is broken")
-    low, high = float(candidates.scores.min()), float(candidates.scores.max())
-    if low < 0 or high > 1 + _ROUNDING:
-        raise ExportError(
-            f"scores: got {low:.4g} to {high:.4g}, expected 0 to 1 ({where}): "
-            "the model is broken; a bad calibration of an int8 export does this"
-        )
-    # Ultralytics' heads reach 15 strides of at most 64 pixels from their anchor.
-    limit = 1024 + 4 * max(size_hw)
-    furthest = float(np.abs(candidates.best(COMPARED).boxes).max())
-    if furthest > limit:
-        raise ExportError(f"boxes: got a coordinate of {furthest:.4g} px, expected at most {limit} ({where})")
 
 
 def _mirror(image: NDArray[Any], model: Model) -> NDArray[Any]:

@@ -12,13 +12,15 @@ import onnx
 from numpy.typing import NDArray
 
 from export import manifest
-from export.compatibility import check_dims
+from export.compatibility import check_dims, check_loads
 from export.config import follow, parse, to_text, under_policy
 from export.manifest import Interface, Source
 from export.profiles import INT8, ONNX, PROFILES
+from export.runtime import Session
 from export.staging import HIDDEN_CONFIG, move_in, stage, sweep
 from export.versions import alone_in
 from registry.golden import write_golden
+from registry.layout import GOLDEN, golden_name
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Version:
         parity: how far the exported model is from its source.
         golden: one small input and the outputs it must give, by tensor name, with a batch dimension of one; empty of
             what cannot run here.
+        goldens: the same with the answers of a profile, by its name, where they are others.
         profiles: other configs to run it with, by name.
         quantised: model.int8.onnx, of a detector that has one.
         plans: TensorRT's, by file name.
@@ -45,6 +48,7 @@ class Version:
     source: Source
     parity: Mapping[str, Any]
     golden: Mapping[str, NDArray[Any]]
+    goldens: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
     profiles: Mapping[str, Any] = field(default_factory=dict)
     quantised: onnx.ModelProto | None = None
     plans: Mapping[str, bytes] = field(default_factory=dict)
@@ -62,6 +66,7 @@ def publish(repository: Path, version: Version) -> Path:
     """
     if version.graph is not None:
         check_dims(version.graph, version.config)
+        _check_loads(version.graph, version.config)
     repository.mkdir(parents=True, exist_ok=True)
     with alone_in(repository):
         sweep(repository)
@@ -82,6 +87,11 @@ def publish(repository: Path, version: Version) -> Path:
             raise
         _write_configs(model, version)
     return folder
+
+
+def _check_loads(graph: onnx.ModelProto, config: Any) -> None:
+    session = Session(graph, name=config.name)
+    check_loads(session.inputs, session.outputs, config)
 
 
 def _describe(version: Version, staging: Path, number: int) -> dict[str, Any]:
@@ -105,8 +115,10 @@ def _write_files(staging: Path, version: Version) -> None:
     for name, config in ({"config": version.config} | dict(version.profiles)).items():
         (staging / f"{name}.pbtxt").write_text(to_text(config), encoding="utf-8")
     (staging / "parity.json").write_text(json.dumps(version.parity, indent=2) + "\n", encoding="utf-8")
-    if version.golden:
-        write_golden(staging / "golden.npz", version.golden, compressed=True)  # np.savez takes some names for its own
+    goldens = {GOLDEN: version.golden} | {golden_name(name): arrays for name, arrays in version.goldens.items()}
+    for name, arrays in goldens.items():
+        if arrays:
+            write_golden(staging / name, arrays, compressed=True)  # np.savez takes some names for its own
 
 
 def _write_configs(model: Path, version: Version) -> None:

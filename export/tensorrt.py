@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.errors import ExportError
+from export.head import check_head
 from export.manifest import list_files
 from export.staging import move_in, stage, sweep
 from export.versions import alone_in, read_complete
@@ -246,14 +247,11 @@ def read_engine(path: Path) -> Engine:
 
 def _check_engine(path: Path, metadata: Mapping[str, Any]) -> None:
     arguments = metadata.get("args") or {}
-    if metadata["task"] != "detect":
-        raise ExportError(f"{path}: task: got {metadata['task']!r}, expected 'detect': other tasks are not served yet")
+    check_head(metadata, where=str(path))
     if not arguments.get("dynamic"):
         raise ExportError(
             f"{path}: got an engine for one shape, which Triton cannot batch, expected dynamic=True: export it again"
         )
-    if arguments.get("nms"):
-        raise ExportError(f"{path}: it has NMS inside, with fixed thresholds: export it again without nms=True")
     if arguments.get("half"):
         raise ExportError(
             f"{path}: half: got tensors in FP16, expected FP32: pass the .pt or .onnx file with --format tensorrt, "

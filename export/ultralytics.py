@@ -8,34 +8,45 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import ModelProto
 
 from checkpoints import CheckpointError, admit
-from export import compatibility, config, parity
+from export import compatibility, config, parity, predictions
 from export.calibration import Sample
-from export.checkpoint import export_onnx, find_checkpoint
+from export.checkpoint import Program, export_onnx, find_checkpoint
 from export.detector import Detector, read_detector
 from export.distribution import weigh_bins
-from export.errors import ExportError
+from export.errors import ExportError, first_line
 from export.graph import declare_head, fix_outputs, free_batch, fuse
+from export.lowered import Lowering
 from export.manifest import Interface, Source, digest
 from export.parity import Head
 from export.pictures import draw_pictures, draw_stop_sign
-from export.precision import LIMITS, Precision, Track, find_truth, measure
-from export.profiles import describe_engine, describe_profiles
-from export.quantisation import quantise
+from export.precision import Precision, Track
+from export.predictions import choose_confidence
+from export.profiles import describe_engine
 from export.repository import Version
-from export.runtime import LowPrecisionSession, Session
+from export.runtime import Session
 from export.tensorrt import PLANS, Builder, build, find_capability, read_engine
+from export.weights_file import check_weights
 from transformer.model import Model, describe
-from transformer.tasks import detect
 
 Letterbox = Literal["rectangle", "square"]
 Say = Callable[[str], None]
 
 # A head that needs no NMS has 300 candidates inside: 128 x 128 is the smallest square with as many anchors.
 _GOLDEN_SIDE = 128
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Whom to tell of each step, of each step that goes through many pictures, and of what is left out."""
+
+    say: Say
+    track: Track
+    warn: Say
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,7 @@ class Choice:
             calibrate.
         builder: of a TensorRT plan, where one is wanted.
         unpickling: whether a checkpoint that is not official may be loaded, which runs whatever code it holds.
+        nms_free: of a checkpoint with two heads, the one that needs no NMS; an ONNX file has one.
     """
 
     interface: Interface = "fused"
@@ -60,9 +72,12 @@ class Choice:
     calibration: Sequence[Sample] | None = None
     builder: Builder | None = None
     unpickling: bool = False
+    nms_free: bool = False
 
 
-def prepare(name: str, weights: str, *, choice: Choice, say: Say, track: Track = lambda items, _: items) -> Version:
+def prepare(  # noqa: PLR0913 - what, how, and whom to tell
+    name: str, weights: str, *, choice: Choice, say: Say, track: Track = lambda items, _: items, warn: Say | None = None
+) -> Version:
     """Bring a detector into the form that is served, and prove it.
 
     Args:
@@ -72,23 +87,27 @@ def prepare(name: str, weights: str, *, choice: Choice, say: Say, track: Track =
         choice: what the user chose.
         say: told each step.
         track: given each step that goes through many pictures.
+        warn: told what is left out; None: as a step.
 
     Raises:
         ExportError: the file, its task or its figures do not allow it.
     """
+    tell = Tell(say, track, warn or say)
     if "int8" in choice.precisions and choice.calibration is None:
         raise ExportError("--precision int8: got no --calibration, expected a folder of what the model will see")
-    if Path(weights).suffix == ".engine":
-        say(f"read {Path(weights).name}")
-        return _import_engine(name, Path(weights))
-    if Path(weights).suffix == ".onnx":
-        if choice.imgsz is not None:
-            raise ExportError("--imgsz: an ONNX file has its size already, expected it only with a .pt file")
-        path = Path(weights)
+    path = Path(weights)
+    if path.suffix in {".engine", ".onnx"} and (choice.imgsz is not None or choice.nms_free):
+        option = "--nms-free" if choice.imgsz is None else "--imgsz"
+        raise ExportError(f"{option}: {path.name} has its size and its head already, expected it only with a .pt file")
+    if path.suffix == ".engine":
+        say(f"read {path.name}")
+        return _import_engine(name, path)
+    if path.suffix == ".onnx":
         say(f"read {path.name}")
         detector = read_detector(path)
-        source = Source(path.name, digest(path))
-        return _prove(name, detector, source=(source, _head(detector, path)), choice=choice, say=say, track=track)
+        proof = _Proof(Source(path.name, digest(path)), lambda _: Program(_ask(detector), None))
+        return _prove(name, detector, proof=proof, choice=choice, tell=tell)
+    check_weights(weights)
     checkpoint = find_checkpoint(weights)
     try:
         with (
@@ -97,58 +116,104 @@ def prepare(name: str, weights: str, *, choice: Choice, say: Say, track: Track =
         ):
             say(f"export {checkpoint.name} to ONNX with Ultralytics")
             source = Source(checkpoint.name, digest(copy))
-            onnx_file, head = export_onnx(copy, Path(folder), name=str(checkpoint), imgsz=choice.imgsz)
-            return _prove(name, read_detector(onnx_file), source=(source, head), choice=choice, say=say, track=track)
+            onnx_file, program = export_onnx(
+                copy, Path(folder), name=str(checkpoint), imgsz=choice.imgsz, nms_free=choice.nms_free
+            )
+            proof = _Proof(source, program)
+            return _prove(name, read_detector(onnx_file), proof=proof, choice=choice, tell=tell)
     except CheckpointError as exc:
         raise ExportError(str(exc)) from exc
 
 
-def _head(detector: Detector, path: Path) -> Head:
+@dataclass(frozen=True)
+class _Proof:
+    """What an export is held against: a file, and what runs it as a model is served."""
+
+    source: Source
+    program: Callable[[Model], Program]
+
+
+def _ask(detector: Detector) -> Head:
     """The original ONNX file as a function."""
-    session = Session(path, name=path.name)
-    output = detector.graph.graph.output[0].name
-    return lambda images: session.infer(images)[output]
+    return lambda images: next(iter(detector.source.infer(images).values()))
 
 
-def _prove(  # noqa: PLR0913 - one argument for each fact
-    name: str, detector: Detector, *, source: tuple[Source, Head], choice: Choice, say: Say, track: Track
-) -> Version:
-    origin, head = source
+def _prove(name: str, detector: Detector, *, proof: _Proof, choice: Choice, tell: Tell) -> Version:
     size_hw = _fixed_size(detector, choice.letterbox)
     plain = describe(_config(name, detector, interface="ultralytics", size_hw=size_hw), version="0")
-    say("run the source on the fixed pictures")
-    references = parity.refer(head, plain, pictures=draw_pictures())
-    say(f"write the {choice.interface} interface and compare it with the source")
-    graph = free_batch(detector.graph) if detector.fixed_batch else detector.graph
-    rewrite = fuse if choice.interface == "fused" else declare_head
-    graph = rewrite(weigh_bins(graph), classes=len(detector.names), end2end=detector.end2end)
-    session = Session(graph, name=name)
-    # Where the size is fixed, so is the number of candidates, and Triton wants the config to say it.
-    graph = fix_outputs(graph, session.shapes)
-    dims = {output: shape[1:] for output, shape in session.shapes.items()}
+    tell.say("run the source on the fixed pictures")
+    program, pictures = proof.program(plain), draw_pictures()
+    references = parity.refer(program.head, plain, pictures=pictures)
+    tell.say(f"write the {choice.interface} interface and compare it with the source")
+    graph, session = _rewrite(name, detector, choice.interface, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE))
+    dims = {output: tensor.shape[1:] for output, tensor in session.outputs.items()}
     described = _config(name, detector, interface=choice.interface, size_hw=size_hw, dims=dims)
-    model = describe(described, version="0")
-    figures = parity.prove(session, model, references=references, source=origin.name)
     compatibility.check(graph)
-    quantised, precisions = _lower(graph, model, session=session, choice=choice, track=track)
+    model = describe(described, version="0")
+    figures = parity.prove(session, model, references=references, source=proof.source.name)
+    if program.predict is not None:
+        tell.say("compare it with Ultralytics' predict")
+        confidence = choose_confidence(max(float(reference.candidates.scores[0]) for reference in references))
+        found = predictions.prove(session, model, program.predict, pictures=pictures, confidence=confidence)
+        figures |= {"compared_with": "Ultralytics' predict", "detections": found}
+    golden = _golden(session, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE), interface=choice.interface)
+    lowering = Lowering(graph, described, wanted=list(choice.precisions))
+    costs = lowering.measure(session, choice.calibration, track=tell.track)
     plans = {}
     if choice.builder:
-        say(f"build {choice.builder.filename} with TensorRT")
+        tell.say(f"build {choice.builder.filename} with TensorRT")
         plans[choice.builder.filename] = build(graph, choice.builder)
     content = hashlib.sha256(graph.SerializeToString()).hexdigest()
+    tell.say("try the profiles that run here")
+    profiles, goldens, left_out = lowering.try_profiles(golden, digest=content)
+    for profile, reason in left_out.items():
+        tell.warn(f"profile {profile} is left out: {reason}")
     return Version(
         graph=graph,
         config=described,
         task="detect",
         interface=choice.interface,
-        source=origin,
+        source=proof.source,
         parity=figures,
-        golden=_golden(session, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE), interface=choice.interface),
-        profiles=describe_profiles(described, digest=content, int8=quantised is not None),
-        quantised=quantised,
+        golden=golden,
+        goldens=goldens,
+        profiles=profiles,
+        quantised=lowering.quantised,
         plans=plans,
-        precisions=precisions,
+        precisions=costs,
     )
+
+
+def _rewrite(
+    name: str, detector: Detector, interface: Interface, *, size_hw: tuple[int, int]
+) -> tuple[ModelProto, Session]:
+    """The graph of an interface, with all declared that is fixed, and loaded; `size_hw` is any that it takes."""
+    try:
+        graph = free_batch(detector.graph) if detector.fixed_batch else detector.graph
+        rewrite = fuse if interface == "fused" else declare_head
+        graph = rewrite(weigh_bins(graph), classes=len(detector.names), end2end=detector.end2end)
+    # ONNX Runtime loads the file, but what a graph may hold is wider than what surgery knows.
+    except (KeyError, IndexError, ValueError, TypeError, StopIteration, RuntimeError, DecodeError) as exc:
+        reason = f"{type(exc).__name__}: {first_line(exc)}"
+        raise ExportError(
+            f"{name}: got a graph that cannot be given the {interface} interface ({reason}), expected one as "
+            "Ultralytics exports it (yolo export format=onnx dynamic=True opset=17)"
+        ) from exc
+    graph = fix_outputs(graph, _find_shapes(Session(graph, name=name), detector, size_hw=size_hw))
+    return graph, Session(graph, name=name)
+
+
+def _find_shapes(session: Session, detector: Detector, *, size_hw: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of outputs; -1 where a dim is free, -1 or 1 for the batch."""
+    image = session.inputs[session.input]
+    if min(image.shape[1:]) < 0 and not detector.end2end:
+        return {output: tensor.shape for output, tensor in session.outputs.items()}
+    # A picture of one size has so many candidates, and a head that needs no NMS so many whatever the size: runtimes
+    # differ in how much of that they see.
+    is_fused = image.datatype == "TYPE_UINT8"
+    shape = (1, *size_hw, 3) if is_fused else (1, 3, *size_hw)
+    outputs = session.infer(np.zeros(shape, np.uint8 if is_fused else np.float32))
+    return {output: array.shape for output, array in outputs.items()}
 
 
 def _import_engine(name: str, path: Path) -> Version:
@@ -183,36 +248,6 @@ def _import_engine(name: str, path: Path) -> Version:
         golden={},
         plans={PLANS[capability]: engine.plan},
     )
-
-
-def _lower(
-    graph: ModelProto, model: Model, *, session: Session, choice: Choice, track: Track
-) -> tuple[ModelProto | None, dict[str, Any]]:
-    """The int8 graph, where it is wanted, and what each precision costs.
-
-    Raises:
-        ExportError: it costs too much.
-    """
-    wanted = [precision for precision in LIMITS if precision in choice.precisions]
-    if not wanted:
-        return None, {}
-    samples = choice.calibration or [Sample(picture, None) for picture in draw_pictures()]
-    truth = find_truth(session, model, samples, track=track)
-    quantised: ModelProto | None = None
-    costs: dict[str, Any] = {}
-    for precision in wanted:
-        lower = graph
-        if precision == "int8":
-            # A generator: what is calibrated with need not fit into memory.
-            inputs = (
-                detect.preprocess(samples[index].picture.image_hwc, model)[0][None]
-                for index in track(range(len(samples)), "calibrate int8")
-            )
-            lower = quantised = quantise(graph, inputs)
-            compatibility.check(quantised)
-        run = LowPrecisionSession(lower, name=f"{model.name} in {precision}")
-        costs[precision] = measure(precision, run, model, samples, truth, track=track)
-    return quantised, costs
 
 
 def _fixed_size(detector: Detector, letterbox: Letterbox | None) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from registry import config as configs
 from registry.confinement import confined
 from registry.errors import Incomplete, Refused
 from registry.golden import Arrays, read_golden, split_golden, write_golden
-from registry.layout import CONFIG, DEFAULT_PROFILE, GOLDEN, MANIFEST, TEXT_BYTES, refuse_file
+from registry.layout import CONFIG, DEFAULT_PROFILE, GOLDEN, MANIFEST, TEXT_BYTES, golden_name, refuse_file
 from registry.manifest import Entry, read_manifest
 from registry.onnx_file import read_facts
 from registry.openvino_file import check_openvino
@@ -151,16 +151,17 @@ def _judge_version(version: Path, texts: Texts, terms: Terms) -> None:
             _read_config(text, name)
     config = _compose(texts, terms)
     _judge_files(version, config, plans=terms.plans)
-    if (version / GOLDEN).exists():
-        _judge_golden(version, config)
+    for path in sorted(version.glob("golden*.npz")):
+        _judge_golden(path, config)
 
 
 def _complete_version(version: Path, texts: Texts, terms: Terms) -> None:
     config = _compose(texts, terms)
     _judge_files(version, config, plans=terms.plans)
     config = fill_threads(config, cpus=terms.cpus)
-    if (version / GOLDEN).exists():
-        arrays = _judge_golden(version, config)
+    golden = _find_golden(version, config, terms.profile)
+    if golden.exists():
+        arrays = _judge_golden(golden, config)
         # As it is read here it is read again, whatever the archive of the bucket may be to other readers.
         write_golden(version / GOLDEN, arrays)
         add_warmup(config, arrays, version.parent)
@@ -199,8 +200,15 @@ def _compose(texts: Texts, terms: Terms) -> ModelConfig:
     return config
 
 
-def _judge_golden(version: Path, config: ModelConfig) -> Arrays:
-    arrays = read_golden(version / GOLDEN)
+def _find_golden(version: Path, config: ModelConfig, profile: str) -> Path:
+    """Its answers under the profile that it serves with, where they are others than in FP32."""
+    own = version / golden_name(profile)
+    serves_with = config.parameters["profile"].string_value if "profile" in config.parameters else ""
+    return own if serves_with == profile and own.exists() else version / GOLDEN
+
+
+def _judge_golden(path: Path, config: ModelConfig) -> Arrays:
+    arrays = read_golden(path)
     if config.input:  # else Triton completes it
         split_golden(arrays, config)
     return arrays

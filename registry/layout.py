@@ -264,6 +264,11 @@ def refuse_model_name(name: str) -> str | None:
     return f"{name!r:.80} is no model's name: expected {_NAME_EXPECTED}, at most {_LONGEST_MODEL} bytes"
 
 
+def golden_name(profile: str) -> str:
+    """File of the golden input with the answers of a profile, where those are others than in FP32."""
+    return f"golden.{profile}.npz"
+
+
 def is_model_name(name: str) -> bool:
     """Whether a folder of this name is a model's."""
     return refuse_model_name(name) is None

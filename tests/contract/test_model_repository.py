@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from export import compatibility
-from export.detector import read_onnx
+from export.onnx_source import read_onnx
 from tests.support.tolerances import BOX_PX, SCORE
 from transformer.model import describe
 

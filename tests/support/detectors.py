@@ -16,17 +16,20 @@ CLASSES = 3
 def build_detector(*, opset: int = 17, batch: int | str = "batch", sigmoid: bool = True) -> ModelProto:
     """One convolution; each pixel is an anchor: `(batch, 4 + CLASSES, height * width)`."""
     rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(4 + CLASSES, 3, 3, 3)), rng.normal(size=4 + CLASSES)
+    # Boxes that can be: of some pixels, somewhere in the picture.
+    weight[:4] /= 8
+    bias[:4] += 12, 12, 8, 8
     constants: dict[str, NDArray[Any]] = {
-        "weight": rng.normal(size=(4 + CLASSES, 3, 3, 3)).astype(np.float32),
-        "bias": rng.normal(size=4 + CLASSES).astype(np.float32),
+        "weight": weight.astype(np.float32),
+        "bias": bias.astype(np.float32),
         "flat": np.array([1 if batch == 1 else 0, 4 + CLASSES, -1], np.int64),
-        **{name: np.array([value], np.int64) for name, value in (("zero", 0), ("four", 4), ("end", 99), ("one", 1))},
+        "parts": np.array([4, CLASSES], np.int64),
     }
     nodes = [
         helper.make_node("Conv", ["images", "weight", "bias"], ["map"], pads=[1, 1, 1, 1]),
         helper.make_node("Reshape", ["map", "flat"], ["head"]),
-        helper.make_node("Slice", ["head", "zero", "four", "one"], ["box"]),
-        helper.make_node("Slice", ["head", "four", "end", "one"], ["logits"]),
+        helper.make_node("Split", ["head", "parts"], ["box", "logits"], axis=1),
         helper.make_node("Sigmoid", ["logits"], ["probability"]),
         # An operator between Sigmoid and Concat hides the end that the surgery knows.
         helper.make_node("Identity", ["probability"], ["hidden"]),
@@ -64,6 +67,15 @@ def build_model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
+def fix_size(model: ModelProto, *, height: int | None = None, width: int | None = None) -> ModelProto:
+    """The same with sides of its input fixed."""
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    for dim, size in ((dims[2], height), (dims[3], width)):
+        if size is not None:
+            dim.dim_value = size
+    return model
+
+
 def run(model: ModelProto, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
     return dict(Session(model, name="tiny").infer(batch))
 
@@ -94,7 +106,7 @@ def build_distributed(*, opset: int = 17, bins: NDArray[np.float32] | None = Non
         "last": rng.normal(0, 0.5, (4 * BINS + CLASSES, 8, 1, 1)).astype(np.float32),
         "bias": rng.normal(size=4 * BINS + CLASSES).astype(np.float32),
         "bins": weights.reshape(1, -1, 1, 1),
-        "stride": np.array(8, np.float32),
+        "stride": np.array([4, 4, 2, 2], np.float32).reshape(1, 4, 1),
         **{name: np.array(shape, np.int64) for name, shape in shapes.items()},
     }
     nodes = [

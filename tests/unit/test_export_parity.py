@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 from export.config import describe_detector
 from export.errors import ExportError
 from export.graph import fuse
-from export.parity import COMPARED, Candidates, decode, measure, prove, refer
+from export.parity import decode, measure, prove, refer
 from export.pictures import Picture, draw_pictures
+from export.possible import COMPARED, Candidates
 from export.runtime import Session
 from tests.support.detectors import CLASSES, build_detector
 from transformer.model import Model, describe

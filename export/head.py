@@ -1,0 +1,118 @@
+"""What the head of a YOLO file gives: told by its metadata and by what comes out of it, together.
+
+    plain      (4 + classes, N)  centre, width, height in input pixels, a score for each class: needs NMS
+    finished   (N, 6)            corners in input pixels, score, class: needs none
+
+RT-DETR gives (300, 6) or (300, 4 + classes) too, as fractions of a stretched picture; YOLOv5's own repository gives
+(25200, 5 + classes). Neither is read here, and neither may pass for one of the two.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from export.errors import ExportError
+
+# Ultralytics' classes of heads, by the name that `head` of the metadata has since 8.4.
+_SERVED = frozenset({"Detect", "v10Detect", "WorldDetect", "YOLOEDetect"})
+_TASKS = {
+    "RTDETRDecoder": "RT-DETR",
+    **dict.fromkeys(("Segment", "Segment26", "YOLOESegment", "YOLOESegment26"), "segment"),
+    **dict.fromkeys(("Pose", "Pose26"), "pose"),
+    **dict.fromkeys(("OBB", "OBB26"), "obb"),
+    "Classify": "classify",
+    "SemanticSegment": "semantic",
+    "Depth": "depth",
+}
+_RTDETR = re.compile(r"rt-?detr", re.IGNORECASE)
+_NEXT = "next: a YOLO detector that Ultralytics 8.4 or newer exports, or a current version of it for this file"
+
+
+def check_task(task: str, *, where: str) -> None:
+    """Refuse what is no detector.
+
+    Raises:
+        ExportError: the task is another one.
+    """
+    if task != "detect":
+        raise ExportError(f"{where}: task: got {task!r}, expected 'detect': other tasks are not served yet")
+
+
+def check_head(metadata: Mapping[str, Any], *, where: str) -> None:
+    """Refuse by name what is not served.
+
+    Args:
+        metadata: of a file that Ultralytics exported: task, and head, description and args where it says them.
+        where: names the file in messages.
+
+    Raises:
+        ExportError: the task or the head is another one, or not known, or NMS is inside.
+    """
+    check_task(str(metadata["task"]), where=where)
+    head = metadata.get("head")
+    is_rtdetr = head is None and _RTDETR.search(str(metadata.get("description", "")))
+    if head == "RTDETRDecoder" or is_rtdetr:
+        got = repr(head) if head else f"the description {metadata['description']!r:.80}"
+        raise ExportError(
+            f"{where}: head: got {got}, expected one of {_served()}: RT-DETR is not served yet, its boxes are "
+            "fractions of a picture that is stretched; next: a YOLO detector"
+        )
+    if head in _TASKS:
+        raise ExportError(
+            f"{where}: head: got {head!r}, that of the task {_TASKS[head]!r}, while task says 'detect'; expected one "
+            f"of {_served()}"
+        )
+    if head is not None and head not in _SERVED:
+        raise ExportError(f"{where}: head: got {head!r:.80}, which is not known, expected one of {_served()}")
+    arguments = metadata.get("args")
+    if isinstance(arguments, Mapping) and arguments.get("nms"):
+        raise ExportError(f"{where}: it has NMS inside, with fixed thresholds: export it again without nms=True")
+
+
+def is_finished(shape: tuple[int, ...], metadata: Mapping[str, Any], *, where: str) -> bool:
+    """Whether a head needs no NMS.
+
+    Args:
+        shape: `(rows, columns)` that it gives, without the batch.
+        metadata: of its file, which `check_head` took; names, and head and end2end where it says them.
+        where: names the file in messages.
+
+    Raises:
+        ExportError: shape and metadata contradict each other, or fit more than one layout.
+    """
+    rows, columns = shape
+    classes = len(metadata["names"])
+    end2end = metadata.get("end2end")
+    plain, finished = rows == 4 + classes, columns == 6
+    facts = f"output {shape}, {classes} names, head {metadata.get('head')!r}, end2end {end2end!r}"
+    if "head" not in metadata and plain and columns == 4 + classes and not (finished and end2end):
+        raise ExportError(
+            f"{where}: got {facts}: its rows and columns both are 4 + {classes}, so that it may be a YOLO head or "
+            f"RT-DETR's; expected head in its metadata; {_NEXT}"
+        )
+    if end2end is not None:
+        fits = finished if end2end else plain
+        expected = "(N, 6), of a head that needs no NMS" if end2end else f"({4 + classes}, N), of a head that needs NMS"
+        if not fits:
+            raise ExportError(f"{where}: got {facts}, which contradict each other: expected {expected}; {_NEXT}")
+        return bool(end2end)
+    if not plain and not finished:
+        hint = _guess(rows, columns, classes)
+        raise ExportError(f"{where}: got {facts}, expected ({4 + classes}, N) or (N, 6){hint}; {_NEXT}")
+    return not plain
+
+
+def _guess(rows: int, columns: int, classes: int) -> str:
+    if columns == 4 + classes and rows == 300:
+        return ": it looks like RT-DETR, which is not served yet"
+    if columns == 4 + classes:
+        return ": it looks like a head that was transposed"
+    if columns == 5 + classes:
+        return ": it looks like YOLOv5's own repository, whose anchors are not read here"
+    if rows > 4 + classes:
+        return f": it has {rows - 4 - classes} rows more than its names explain"
+    return ""
+
+
+def _served() -> str:
+    return ", ".join(sorted(_SERVED))

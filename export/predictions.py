@@ -1,0 +1,113 @@
+"""Comparison with what the source program finds itself: boxes in the picture, after its own preprocessing and NMS."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.errors import ExportError
+from export.pictures import Picture
+from export.runtime import Session
+from transformer.model import Model
+from transformer.tasks import detect
+from transformer.tasks.detect import Detections
+
+# Picture and lowest score -> what is found, at most `MAX_DETECTIONS` above that score, at `IOU`.
+Predict = Callable[[Picture, float], Detections]
+
+IOU, MAX_DETECTIONS = 0.7, 300
+TOLERANCE_BOXES_PX = 1.0  # of the input: a picture that is larger has more
+TOLERANCE_SCORES = 0.001
+_COMPARED = 100  # of each picture: the last ones may be cut off on one side
+_CONFIDENCE = 0.001
+_VERGE = 0.01  # of IoU: which of two boxes goes is decided by a last bit there
+
+
+@dataclass(frozen=True)
+class _Figures:
+    boxes_px: float
+    scores: float
+    found: int
+    verge: int
+
+
+def choose_confidence(best_score: float) -> float:
+    """A score that something reaches, however little a detector knows of the fixed pictures."""
+    return min(_CONFIDENCE, best_score / 10)
+
+
+def prove(
+    session: Session, model: Model, predict: Predict, *, pictures: Sequence[Picture], confidence: float
+) -> Mapping[str, Any]:
+    """Compare what would be served with what the source program predicts, in both directions.
+
+    Args:
+        session: the exported model.
+        model: says how it is served.
+        predict: the source program.
+        pictures: the fixed ones.
+        confidence: lowest score.
+
+    Returns:
+        For parity.json.
+
+    Raises:
+        ExportError: one finds what the other does not.
+    """
+    figures = []
+    selection = detect.Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
+    for picture in pictures:
+        image, plan = detect.preprocess(picture.image_hwc, model)
+        outputs = {name: output[0] for name, output in session.infer(image[None]).items()}
+        served = detect.postprocess(outputs, model, plan=plan, selection=selection)
+        predicted = predict(picture, confidence)
+        scale = max(1.0, plan.image_wh[0] / plan.resized_wh[0])
+        for one, other, what in (
+            (predicted, served, "Ultralytics' predict finds, what would be served does not have"),
+            (served, predicted, "would be served, Ultralytics' predict does not find"),
+        ):
+            figures.append(_find(one, other, limit_px=scale * TOLERANCE_BOXES_PX, confidence=confidence, what=what))
+    return {
+        "confidence": confidence,
+        "iou": IOU,
+        "found": sum(figure.found for figure in figures[::2]),
+        "boxes_px": max(figure.boxes_px for figure in figures),
+        "scores": max(figure.scores for figure in figures),
+        "on_the_verge_of_iou": sum(figure.verge for figure in figures),
+    }
+
+
+def _find(one: Detections, other: Detections, *, limit_px: float, confidence: float, what: str) -> _Figures:
+    """Look up the best of one side among all of the other; `limit_px` is in pixels of the picture."""
+    # What is near the lowest score may be on one side alone.
+    count = int((one.scores[:_COMPARED] > 1.1 * confidence).sum())
+    boxes_px, scores, verge = 0.0, 0.0, 0
+    for box, score, class_id in zip(one.boxes_xyxy[:count], one.scores, one.class_ids, strict=False):
+        same = other.class_ids == class_id
+        distances = np.abs(other.boxes_xyxy[same] - box).max(axis=1, initial=0)
+        apart = np.abs(other.scores[same] - score)
+        near = (distances <= limit_px) & (apart <= TOLERANCE_SCORES)
+        if near.any():
+            nearest = distances[near].argmin()
+            boxes_px = max(boxes_px, float(distances[near][nearest]))
+            scores = max(scores, float(apart[near][nearest]))
+        elif _is_on_verge(box, class_id, one, other):
+            verge += 1
+        else:
+            place = ", ".join(f"{value:.1f}" for value in box)
+            raise ExportError(
+                f"detections: class {class_id}, score {score:.4f} at x1, y1, x2, y2 = {place}: {what}; expected the "
+                f"same on both sides, within {limit_px:.2g} px and a score of {TOLERANCE_SCORES}"
+            )
+    return _Figures(boxes_px, scores, count, verge)
+
+
+def _is_on_verge(box: NDArray[np.float32], class_id: int, *sides: Detections) -> bool:
+    """Whether a box overlaps one of its class by just what NMS allows."""
+    boxes = np.concatenate([side.boxes_xyxy[side.class_ids == class_id] for side in sides])
+    corners = np.concatenate([np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])], axis=1)
+    common = np.clip(corners[:, 2:] - corners[:, :2], 0, None).prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - common
+    return bool((np.abs(common / np.maximum(areas, 1e-9) - IOU) < _VERGE).any())

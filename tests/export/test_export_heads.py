@@ -1,0 +1,126 @@
+"""Real heads of Ultralytics, built with random weights, against Ultralytics' own `predict`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from export.__main__ import main
+from export.config import parse
+from export.pictures import draw_pictures
+
+pytestmark = [
+    # Ultralytics 8.4 uses the exporter of torch that still makes height and width free.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ultralytics"),
+    pytest.mark.filterwarnings("ignore:Converting a tensor to a Python boolean"),  # a network of fixed size
+    pytest.mark.filterwarnings("ignore:Converting a tensor to a Python integer"),
+]
+Build = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    folder = tmp_path_factory.mktemp("heads")
+
+    def make(name: str) -> Path:
+        """A checkpoint whose outputs say something: its normalisation fits the pictures, its scores spread."""
+        import torch  # noqa: PLC0415 - only in the environment of `make test-export`
+        from ultralytics import YOLO  # noqa: PLC0415
+
+        path = folder / f"{name}.pt"
+        if path.exists():
+            return path
+        torch.manual_seed(0)
+        yolo = YOLO(f"{name}.yaml")
+        network: Any = yolo.model
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 1.0
+        pictures = np.stack([cv2.resize(picture.image_hwc, (320, 320)) for picture in draw_pictures()])
+        with torch.no_grad():
+            network.train()
+            network(torch.from_numpy(pictures.transpose(0, 3, 1, 2)).float() / 255)
+            network.eval()
+            head = network.model[-1]
+            for attribute in ("cv3", "one2one_cv3", "cv2", "one2one_cv2"):
+                for branch in getattr(head, attribute, None) or []:
+                    last, is_class = branch[-1], attribute.endswith("cv3")
+                    if is_class or head.reg_max == 1:
+                        size = (0.4 if is_class else 0.3) / (last.weight.std() * last.weight.shape[1] ** 0.5)
+                        last.weight.mul_(size)
+                        last.bias.fill_(-6 if is_class else 3)
+        yolo.save(path)
+        return path
+
+    return make
+
+
+def export(tmp_path: Path, weights: Path, *options: str) -> tuple[int, Path]:
+    command = ["ultralytics", "m", str(weights), "--allow-unpickling", "--imgsz", "320", *options]
+    return main([*command, "--repository", str(tmp_path)]), tmp_path / "m" / "1"
+
+
+@pytest.mark.parametrize("interface", ["fused", "ultralytics"])
+@pytest.mark.parametrize(
+    ("name", "options", "end2end", "dims"),
+    [
+        ("yolo26n", [], False, [84, -1]),
+        ("yolo26n", ["--nms-free"], True, [300, 6]),
+        ("yolov10n", ["--nms-free", "--letterbox", "square"], True, [300, 6]),
+    ],
+)
+def test_either_head_is_exported_and_finds_what_predict_finds(
+    tmp_path: Path, build: Build, name: str, options: list[str], end2end: bool, dims: list[int], interface: str
+) -> None:
+    status, folder = export(tmp_path, build(name), "--interface", interface, *options)
+    assert status == 0
+    parity = json.loads((folder / "parity.json").read_bytes())
+    assert parity["compared_with"] == "Ultralytics' predict"
+    assert parity["detections"]["found"] > 50
+    assert parity["detections"]["boxes_px"] < 0.5
+    config: Any = parse((folder / "config.pbtxt").read_text(encoding="utf-8"))
+    assert f"'end2end': {end2end}" in config.parameters["metadata"].string_value
+    if interface == "ultralytics":
+        assert list(config.output[0].dims) == dims
+
+
+def test_head_that_a_checkpoint_lacks_is_refused(
+    tmp_path: Path, build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _ = export(tmp_path, build("yolov8n"), "--nms-free")
+    assert status == 1
+    assert "got a checkpoint with one head, which needs NMS, expected YOLO26 or YOLOv10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [{"half": True}, {"half": True, "dynamic": True}, {"imgsz": [320, 480]}])
+def test_onnx_file_that_ultralytics_writes_is_exported(tmp_path: Path, build: Build, options: dict[str, Any]) -> None:
+    from ultralytics import YOLO  # noqa: PLC0415 - as above
+
+    copy = tmp_path / "copy.pt"
+    copy.write_bytes(build("yolo26n").read_bytes())
+    file = YOLO(copy).export(format="onnx", opset=17, **{"imgsz": 320, **options})
+    assert main(["ultralytics", "m", str(file), "--repository", str(tmp_path / "r")]) == 0
+    parity = json.loads((tmp_path / "r" / "m" / "1" / "parity.json").read_bytes())
+    assert parity["compared_with"] == "the ONNX file itself"
+
+
+@pytest.mark.parametrize("name", ["yolo26n-seg", "yolo26n-pose", "yolo26n-obb", "yolo26n-cls", "rtdetr-l"])
+def test_other_task_is_refused_before_it_is_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ultralytics import RTDETR, YOLO  # noqa: PLC0415 - as above
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("loaded")
+
+    (RTDETR if "rtdetr" in name else YOLO)(f"{name}.yaml").save(tmp_path / "best.pt")
+    monkeypatch.setattr("export.checkpoint.export_onnx", fail)
+    monkeypatch.setattr("export.ultralytics.export_onnx", fail)
+    status, _ = export(tmp_path / "r", tmp_path / "best.pt")
+    assert status == 1
+    assert "served yet" in capsys.readouterr().err

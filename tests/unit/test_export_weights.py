@@ -1,0 +1,107 @@
+"""What a .pt file is, told without torch: by its name, and by the names in its pickle, of which nothing is run."""
+
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from export.__main__ import main
+from export.errors import ExportError
+from export.weights_file import check_weights
+
+
+def write(path: Path, *classes: str) -> Path:
+    """A checkpoint that refers to classes, as torch.save writes it (protocol 2)."""
+    pickled = b"\x80\x02]" + b"".join(b"c%s\na" % name.replace(":", "\n").encode() for name in classes) + b"."
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["ultralytics.nn.tasks:DetectionModel", "ultralytics.nn.modules.head:Detect"], None),
+        (["ultralytics.nn.tasks:WorldModel", "ultralytics.nn.modules.head:WorldDetect"], None),
+        (["ultralytics.nn.tasks:SegmentationModel"], "task: got 'segment', expected 'detect'"),
+        (["ultralytics.nn.tasks:PoseModel"], "task: got 'pose'"),
+        (["ultralytics.nn.tasks:OBBModel"], "task: got 'obb'"),
+        (["ultralytics.nn.tasks:ClassificationModel"], "task: got 'classify'"),
+        (["ultralytics.nn.tasks:SemanticSegmentationModel"], "task: got 'semantic'"),
+        (["ultralytics.nn.tasks:DepthModel"], "task: got 'depth'"),
+        (["ultralytics.nn.tasks:YOLOESegModel"], "task: got 'segment'"),
+        (["ultralytics.nn.tasks:RTDETRDetectionModel"], "RT-DETR is not served yet"),
+        (
+            ["ultralytics.nn.tasks:DetectionModel", "ultralytics.nn.modules.head:RTDETRDecoder"],
+            "RT-DETR is not served yet",
+        ),
+        (["models.yolo:DetectionModel"], "YOLOv5's own repository"),
+        (["models.yolo:Model"], "YOLOv5's own repository"),
+    ],
+)
+def test_checkpoint_is_told_by_its_classes(tmp_path: Path, classes: list[str], message: str | None) -> None:
+    path = str(write(tmp_path / "best.pt", *classes))
+    if message is None:
+        check_weights(path)
+        return
+    with pytest.raises(ExportError, match=message):
+        check_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rtdetr-l.pt", "RT-DETR is not served yet"),
+        ("yolo26n-seg.pt", "task: got 'segment'"),
+        ("yolo11x-obb.pt", "task: got 'obb'"),
+        ("yolov8m-pose.pt", "task: got 'pose'"),
+        ("yolov8n-cls.pt", "task: got 'classify'"),
+        ("yolo26n-depth.pt", "task: got 'depth'"),
+        ("best.pt", "no such file, and it is no official name"),
+        ("weights/yolov8n.pt", "no such file, and it is no official name"),
+        ("yolov8n.pt", None),
+        ("yolov8s-worldv2.pt", None),
+    ],
+)
+def test_official_name_is_told_before_it_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, message: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["weights", name]) == (1 if message else 0)
+    assert (message or "") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", pickle.dumps({})])
+def test_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "best.pt").write_bytes(content)
+    with pytest.raises(ExportError, match="no PyTorch checkpoint"):
+        check_weights(str(tmp_path / "best.pt"))
+
+
+def test_nothing_is_run_and_torch_is_not_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mark = tmp_path / "mark"
+    pickled = b"\x80\x02cpathlib\nPath\n(X%s%stRcultralytics.nn.tasks\nOBBModel\n." % (
+        len(str(mark)).to_bytes(4, "little"),
+        str(mark).encode(),
+    )
+    with zipfile.ZipFile(tmp_path / "best.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+    before = set(sys.modules)
+    command = ["ultralytics", "m", str(tmp_path / "best.pt"), "--repository", str(tmp_path / "r")]
+    assert main(command) == 1
+    assert "task: got 'obb'" in capsys.readouterr().err
+    assert "torch" not in set(sys.modules) - before
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("f.onnx", ["--nms-free"]), ("f.engine", ["--nms-free"]), ("f.onnx", ["--imgsz", "640"])]
+)
+def test_options_of_a_checkpoint_are_refused_for_other_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, option: list[str]
+) -> None:
+    command = ["ultralytics", "m", str(tmp_path / name), *option, "--repository", str(tmp_path / "r")]
+    assert main(command) == 1
+    assert f"{option[0]}: {name} has its size and its head already" in capsys.readouterr().err
