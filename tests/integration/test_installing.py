@@ -78,7 +78,8 @@ class Project:
         self._home = folder / "home"
         for made in (self.folder / "predictor", self.index, self._home):
             made.mkdir(parents=True)
-        shutil.copy(ROOT / "Makefile", self.folder)
+        for name in ("Makefile", "variables.py", "as_pip.py"):
+            shutil.copy(ROOT / name, self.folder)
         extras = "".join(f"{name} = []\n" for name in EXTRAS if name != "stack")
         self.write(
             "pyproject.toml",

@@ -181,5 +181,12 @@ def test_local_has_all_that_its_parts_name() -> None:
     published = next(entry["data"] for (kind, name), entry in objects.items() if name.startswith("nereid-publish-"))
     service = objects["Service", "s3"]
     url = f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
-    assert settings["AWS_ENDPOINT_URL"] == published["AWS_ENDPOINT_URL"] == url
+    for pod in pods[:2]:
+        variables = [
+            {entry["name"]: entry.get("value", "") for entry in container.get("env", [])}
+            for container in (*pod.get("initContainers", []), *pod["containers"])
+        ]
+        given = [each for each in variables if "AWS_ENDPOINT_URL" in each]
+        assert given
+        assert {each["AWS_ENDPOINT_URL"].replace("$(S3_SERVICE)", each["S3_SERVICE"]) for each in given} == {url}
     assert settings["PREDICTOR_REPOSITORY"] == published["REPOSITORY"]

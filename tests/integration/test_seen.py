@@ -211,7 +211,7 @@ def test_a_request_is_one_line_of_json(in_json: Transformer) -> None:
         "route": "/v2/models/{model}/infer",
         "path": "/v2/models/iris/infer",
         "model": "iris",
-        "version": "1",
+        "version": response.json()["model_version"],
         "status": 200,
         "bytes_in": len(body),
         "bytes_out": len(response.content),
