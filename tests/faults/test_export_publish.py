@@ -17,7 +17,7 @@ from tests.support.exported import version
 
 ROOT = Path(__file__).parents[2]
 
-# Noise does not compress: writing golden.npz takes seconds, in which model.onnx and config.pbtxt are there already.
+# Noise does not compress: writing golden.new, which becomes golden.npz, takes seconds, in which model.onnx and config.pbtxt are there already.
 SLOW = """
 import sys
 from dataclasses import replace
@@ -73,7 +73,7 @@ def test_killed_export_leaves_no_version_and_the_next_cleans_up(tmp_path: Path, 
     for _ in range(before):
         publish(tmp_path, version())
     with start(SLOW, tmp_path) as process:
-        wait_for(tmp_path / "tiny" / ".export" / "golden.npz")
+        wait_for(tmp_path / "tiny" / ".export" / "golden.new")
         process.send_signal(signal.SIGKILL)
         assert process.wait(timeout=60) == -signal.SIGKILL
     assert (tmp_path / "tiny" / ".export" / "model.onnx").exists(), "it was killed in the middle"
@@ -86,7 +86,7 @@ def test_killed_export_leaves_no_version_and_the_next_cleans_up(tmp_path: Path, 
 
 def test_interrupted_export_cleans_up_itself(tmp_path: Path) -> None:
     with start(SLOW, tmp_path) as process:
-        wait_for(tmp_path / "tiny" / ".export" / "golden.npz")
+        wait_for(tmp_path / "tiny" / ".export" / "golden.new")
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
         assert process.returncode != 0

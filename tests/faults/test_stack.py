@@ -210,7 +210,7 @@ def test_refused_model_is_unavailable_and_the_rest_serves(tmp_path: Path) -> Non
         wait_until(lambda: "stop:  Ctrl-C" in log_of(stack), log=stack.log)
         assert answers(stack)
         response = stack.http.post("/predict/broken", json=[1, 2, 3, 4])
-        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        assert (response.status_code, "Retry-After" in response.headers) == (503, False)
         assert "no model.onnx" not in response.text
         assert re.search(r"broken \d+ (refused|incomplete): model.onnx: got 8 bytes, expected \d+", log_of(stack))
 
