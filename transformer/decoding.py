@@ -199,7 +199,7 @@ def _decode_whole(data: bytes, header: Header) -> ImageArray:
     # Where there is no memory for it, NumPy says so; decoders would call the picture broken.
     np.empty((height, width, 3), np.uint8)
     try:
-        if header.tiff and not header.tiff.by_opencv:
+        if header.tiff:
             return decode_tiff(_Head(data), header.tiff)
         if name == "AVIF" or (name == "BMP" and data[28:34] != _OF_24_BITS):
             return _decode_by_pillow(data)
