@@ -73,6 +73,8 @@ def container(brand: bytes, *others: bytes) -> bytes:
         (bytes(128) + b"DICM" + bytes(16), "DICOM"),
         (b"\x93NUMPY\1\0", "NumPy array"),
         (bytes(64) + b"TRUEVISION-XFILE.\0", "TGA"),
+        (b"\0\0\2" + bytes(64) + b"TRUEVISION-XFILE.\0", "TGA"),
+        (b"\0\0\2" + bytes(64), "TGA"),
     ],
 )
 def test_format_is_named(data: bytes, name: str) -> None:
