@@ -199,11 +199,12 @@ def _decode_whole(data: bytes, header: Header) -> ImageArray:
     # Where there is no memory for it, NumPy says so; decoders would call the picture broken.
     np.empty((height, width, 3), np.uint8)
     try:
-        if header.tiff and not header.tiff.by_opencv:
+        if header.tiff:
             return decode_tiff(_Head(data), header.tiff)
         if name == "AVIF" or (name == "BMP" and data[28:34] != _OF_24_BITS):
             return _decode_by_pillow(data)
-        return _decode_by_opencv(_still(data) if name == "PNG" else data)
+        seen = {"PNG": _still, "GIF": _with_background}.get(name)
+        return _decode_by_opencv(seen(data) if seen else data)
     except (*_BROKEN, cv2.error) as exc:
         raise _refusal(data, name, exc) from exc
 
@@ -220,6 +221,13 @@ def _decode_by_opencv(data: bytes) -> ImageArray:
     if image is None:
         raise OSError("OpenCV makes no picture of it")
     return np.asarray(image, np.uint8)
+
+
+def _with_background(data: bytes) -> bytes:
+    """A GIF whose background is one of its colours: OpenCV refuses any other, which viewers pass over."""
+    flags, background = data[10], data[11]
+    has_colours, count = flags & 0x80, 2 << (flags & 7)
+    return data[:11] + b"\0" + data[12:] if has_colours and background >= count else data
 
 
 def _still(data: bytes) -> bytes:

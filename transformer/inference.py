@@ -117,10 +117,10 @@ async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
         await run(partial(check, tensor), little=elements <= _MANY_ELEMENTS)
     model = await dataplane.model(request.model, request.version, request.deadline)
     request = _with_known_name(request, model)
-    if _holds_pictures(request, model):
-        return await _infer_pictures(dataplane, request, model)
     if _holds_rows(request, model):
         return await _infer_rows(dataplane, request, model)
+    if _holds_pictures(request, model):
+        return await _infer_pictures(dataplane, request, model)
     for tensor in request.inputs:
         if tensor.has_null:
             raise InvalidRequest(f"input {tensor.name!r}: data: got null; only the columns of a table may miss a value")
@@ -225,6 +225,8 @@ async def _infer_pictures(dataplane: DataPlane, request: InferRequest, model: Mo
     (tensor,) = request.inputs
     if math.prod(tensor.shape[1:]) != 1 or not tensor.shape:
         raise InvalidRequest(f"input 'image': shape: got {list(tensor.shape)}, expected [n], one element for a picture")
+    if tensor.has_null:
+        raise InvalidRequest("input 'image': data: got null, expected a picture for each element")
     _check_outputs(request, model)
     dataplane.check_count(math.prod(tensor.shape))
     read = partial(_read_base64, max_bytes=dataplane.max_image_bytes) if tensor.from_text else to_elements

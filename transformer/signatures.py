@@ -44,6 +44,9 @@ _SIGNATURES = (
     (0, rb"BA.{12}(BM|CI|CP|IC|PT)", "OS/2 bitmap array"),
     (0, rb"8BPS", "Photoshop"),
     (0, rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
+    (0, rb"data:|iVBORw0KGg|/9j/|R0lGOD|UklGR", "base64 in place of the file that it stands for"),
+    (-18, rb"TRUEVISION-XFILE", "TGA"),
+    (0, rb"\0\0[\x02\x03\x0a\x0b]\0{5}", "TGA"),
     (0, rb"\0\0[\x01\x02]\0", "ICO"),
     (0, rb"icns", "ICNS"),
     (0, rb"DDS ", "DDS"),
@@ -94,7 +97,6 @@ _SIGNATURES = (
     (0, rb"(?i)(\xef\xbb\xbf)?\s*<(svg|[?!].*<svg)[\s>]", "SVG"),
     (0, rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body)", "HTML"),
     (0, rb"(\xef\xbb\xbf)?\s*<\?xml", "XML"),
-    (-18, rb"TRUEVISION-XFILE", "TGA"),
 )
 _COMPILED = tuple((offset, re.compile(b"(?s)" + form), name) for offset, form, name in _SIGNATURES)
 _LOOKED_AT = 2**11

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
@@ -105,7 +106,8 @@ _BY_PILLOW = {
     *(_Kind(_CMYK, 8, extra, False) for extra in (_UNKNOWN, (0, 0))),
     _Kind(_YCBCR, 8, (), False),
 }
-_BY_OPENCV = {_Kind(_GREY, 16, extra, False) for extra in (_UNKNOWN, _ALPHA)}  # in strips; it mixes up tiles
+_PACKED = {_Kind(colour, bits, (), False) for colour in (*_GREYS, _RGB) for bits in (10, 12, 14)}
+_WITH_ALPHA = {_Kind(_GREY, 16, extra, False) for extra in (_UNKNOWN, _ALPHA)}  # in strips; OpenCV mixes up tiles
 _BY_JPEG = {_Kind(colour, 8, (), False) for colour in (_GREY, _RGB, _YCBCR)}
 _IN_REVERSE = {*(_Kind(grey, bits, (), False) for grey in _GREYS for bits in (1, 2, 4, 8)), _Kind(_RGB, 8, (), False)}
 _SUBSAMPLED = {(across, down) for across in (1, 2, 4) for down in (1, 2)}
@@ -122,6 +124,7 @@ class Tiff:
         white_is_0: whether it is a negative.
         palette: RGB `(2 ** bits, 3)`, where samples are indices.
         by_opencv: whether OpenCV decodes it, and not Pillow.
+        is_whole: whether its strips or tiles are as long as their rows.
     """
 
     size_wh: tuple[int, int]
@@ -129,6 +132,7 @@ class Tiff:
     white_is_0: bool
     palette: ImageArray | None
     by_opencv: bool
+    is_whole: bool
 
 
 def read_tiff(data: bytes) -> Tiff:
@@ -148,15 +152,20 @@ def read_tiff(data: bytes) -> Tiff:
 
 
 def decode_tiff(file: io.BytesIO, tiff: Tiff) -> ImageArray:
-    """RGB, upright, by Pillow.
+    """RGB, upright.
 
     Args:
         file: of a kind that `read_tiff` let pass.
         tiff: what it said.
 
     Raises:
-        OSError: broken; and what else Pillow's parsers raise.
+        InvalidImage: it lacks bytes.
+        OSError: broken; and what else Pillow's parsers and OpenCV raise.
     """
+    if not tiff.is_whole:
+        raise InvalidImage("image: a TIFF with a strip or a tile of fewer bytes than its rows have; expected all of it")
+    if tiff.by_opencv:
+        return _decode_by_opencv(file, tiff)
     with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["TIFF"]) as image:
         if sorted(image.size) != sorted(tiff.size_wh):
             raise OSError("two sizes")
@@ -168,6 +177,17 @@ def decode_tiff(file: io.BytesIO, tiff: Tiff) -> ImageArray:
             grey = (np.asarray(image) >> (tiff.bits - 8)).astype(np.uint8)
             return np.repeat((255 - grey if tiff.white_is_0 else grey)[..., None], 3, axis=2)
         return np.asarray(image.convert("RGB"))
+
+
+def _decode_by_opencv(file: io.BytesIO, tiff: Tiff) -> ImageArray:
+    """Of 10 to 14 bits it makes 16, whose upper 8 count; of 16 with alpha, 8."""
+    # BGR: where RGB is asked for, some come as BGR all the same.
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if tiff.bits < 16 else 0)
+    image = cv2.imdecode(np.frombuffer(file.getbuffer(), np.uint8), flags)
+    if image is None:
+        raise OSError("OpenCV makes no picture of it")
+    bgr = image.astype("<u2", copy=False).view(np.uint8)[..., 1::2] if image.dtype == np.uint16 else image
+    return np.ascontiguousarray(255 - bgr[..., ::-1] if tiff.white_is_0 else bgr[..., ::-1], np.uint8)
 
 
 def _read(data: bytes, tags: dict[int, NDArray[Any]]) -> Tiff:
@@ -183,13 +203,15 @@ def _read(data: bytes, tags: dict[int, NDArray[Any]]) -> Tiff:
     extra = tuple(tags[_Tag.EXTRA].tolist()) if _Tag.EXTRA in tags else (0,) * min(samples - colours, 9)
     planes = samples if samples > 1 and _one(tags, _Tag.PLANAR, 1) == 2 else 1
     kind = _Kind(photometric, min(bits), extra, planes > 1)
-    by_opencv = kind in _BY_OPENCV and _one(tags, _Tag.COMPRESSION, 1) in _IN_OPENCV and _Tag.TILES not in tags
+    by_opencv = _one(tags, _Tag.COMPRESSION, 1) in _IN_OPENCV and (
+        kind in _PACKED or (kind in _WITH_ALPHA and _Tag.TILES not in tags)
+    )
     unusual = _find_unusual(data, tags, kind)
     if unusual or not (kind in _BY_PILLOW or by_opencv) or (len(bits), samples) != (1, colours + len(extra)):
         raise UnsupportedMedia(_describe(tags, kind, unusual))
-    _check_parts(data, tags, size_wh, planes)
+    is_whole = _check_parts(data, tags, size_wh, planes)
     palette = _read_palette(tags[_Tag.PALETTE], kind.bits) if photometric == _INDEX else None
-    return Tiff(size_wh, kind.bits, photometric == _WHITE_IS_0, palette, by_opencv)
+    return Tiff(size_wh, kind.bits, photometric == _WHITE_IS_0, palette, by_opencv, is_whole)
 
 
 def _one(tags: dict[int, NDArray[Any]], tag: int, default: int | None = None) -> int:
@@ -263,25 +285,34 @@ def _read_tags(data: bytes) -> dict[int, NDArray[Any]]:
     return tags
 
 
-def _check_parts(data: bytes, tags: dict[int, NDArray[Any]], size_wh: tuple[int, int], planes: int) -> None:
-    """Every strip or tile is there: of one that is not, decoders make black."""
-    if _Tag.TILES in tags:
-        part_wh, tag, tag_bytes = (
-            (_one(tags, _Tag.TILE_WIDTH), _one(tags, _Tag.TILE_HEIGHT)),
-            _Tag.TILES,
-            _Tag.TILE_BYTES,
-        )
+def _check_parts(data: bytes, tags: dict[int, NDArray[Any]], size_wh: tuple[int, int], planes: int) -> bool:
+    """Every strip or tile is there: of one that is not, decoders make black.
+
+    Returns:
+        Whether each has the bytes of its rows, where that is known: else libtiff takes those behind it.
+    """
+    in_tiles = _Tag.TILES in tags
+    where, lengths = (_Tag.TILES, _Tag.TILE_BYTES) if in_tiles else (_Tag.STRIPS, _Tag.STRIP_BYTES)
+    if in_tiles:
+        part_wh = (_one(tags, _Tag.TILE_WIDTH), _one(tags, _Tag.TILE_HEIGHT))
     else:
-        rows = min(_one(tags, _Tag.ROWS, size_wh[1]), size_wh[1])
-        part_wh, tag, tag_bytes = (size_wh[0], rows), _Tag.STRIPS, _Tag.STRIP_BYTES
-    starts, sizes = tags[tag].astype(np.uint64), tags[tag_bytes].astype(np.uint64)
-    expected = -(-size_wh[0] // part_wh[0]) * -(-size_wh[1] // part_wh[1]) * planes if all(part_wh) else 0
+        part_wh = (size_wh[0], min(_one(tags, _Tag.ROWS, size_wh[1]), size_wh[1]))
+    starts, sizes = tags[where].astype(np.uint64), tags[lengths].astype(np.uint64)
+    down = -(-size_wh[1] // part_wh[1]) if all(part_wh) else 0
+    expected = -(-size_wh[0] // part_wh[0]) * down * planes if down else 0
     if not 0 < expected <= min(len(starts), len(sizes)):
         raise InvalidImage(
             f"image: a TIFF of {len(starts)} strips or tiles and {len(sizes)} lengths, expected {expected}"
         )
     if not sizes.all() or not starts.all() or (starts > len(data)).any() or (sizes > len(data) - starts).any():
         raise InvalidImage(f"image: the TIFF of {len(data)} bytes lacks a strip or a tile; expected a whole one")
+    if _one(tags, _Tag.COMPRESSION, 1) != 1 or _one(tags, _Tag.PHOTOMETRIC) == _YCBCR:  # of which some are left out
+        return True
+    bits = _one(tags, _Tag.BITS, 1) * _one(tags, _Tag.SAMPLES, 1) // planes
+    heights = np.full(expected, part_wh[1])
+    if not in_tiles:
+        heights[down - 1 :: down] = size_wh[1] - (down - 1) * part_wh[1]
+    return bool((sizes[:expected] >= heights * -(-part_wh[0] * bits // 8)).all())
 
 
 def _read_palette(values: NDArray[Any], bits: int) -> ImageArray:

@@ -1,5 +1,6 @@
 """Inputs that are almost right: what a client sends, with a few bytes changed, cut, doubled or put in."""
 
+import base64
 import io
 import json
 import struct
@@ -9,7 +10,11 @@ from typing import Any
 import numpy as np
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
+
+from tests.support import tiffs
+from tests.support.tiffs import describe_array, write_tiff
 
 BOUNDARY = b"XX"
 # What breaks parsers: the ends of the ranges of lengths, signs and markers.
@@ -60,7 +65,20 @@ def _pictures() -> list[bytes]:
         buffer = io.BytesIO()
         image.save(buffer, name, **options)
         encoded.append(buffer.getvalue())
-    return encoded
+    return encoded + _tiffs(np.stack([ramp, 255 - ramp, ramp // 2, ramp], axis=-1).astype(np.uint16) * 257)
+
+
+def _tiffs(samples: NDArray[np.uint16]) -> list[bytes]:
+    """Kinds that Pillow does not write: planes of 16 bits, grey with alpha, CMYK, a negative of 10 bits."""
+    (grey, rgb, cmyk), planes = (samples[..., :count] for count in (1, 3, 4)), np.moveaxis(samples[..., :3], -1, 0)
+    negative = np.packbits(grey[..., None] >> np.arange(6, 16)[::-1] & 1)  # 24 x 32 x 10
+    kinds: list[tuple[dict[int, Any], list[bytes]]] = [
+        (describe_array(rgb, 2) | {tiffs.PLANAR: 2}, [plane.tobytes() for plane in planes]),
+        (describe_array(samples[..., :2], 1) | {tiffs.EXTRA: 2}, [samples[..., :2].tobytes()]),
+        (describe_array(cmyk, 5), [cmyk.tobytes()]),
+        (describe_array(grey, 0) | {tiffs.BITS: 10}, [negative.tobytes()]),
+    ]
+    return [write_tiff(tags, parts) for tags, parts in kinds]
 
 
 PICTURES = _pictures()
@@ -111,6 +129,19 @@ def form(*parts: bytes) -> bytes:
     """A body of `multipart/form-data`."""
     head = b'--%s\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' % BOUNDARY
     return b"".join(head + part + b"\r\n" for part in parts) + b"--%s--\r\n" % BOUNDARY
+
+
+def _v1() -> list[bytes]:
+    """Bodies of v1 requests: pictures in each of their forms."""
+    text = base64.b64encode(PICTURES[0]).decode()
+    uri, lines = f"data:image/jpeg;base64,{text}", base64.encodebytes(PICTURES[3]).decode()
+    entries = [text, uri, {"b64": lines}, {"image": {"b64": text}, "key": None}, {"image_bytes": text}]
+    documents = [{"instances": [entry]} for entry in entries]
+    columns = {"inputs": {"image": [{"b64": text}, {"b64": uri}]}, "parameters": None, "signature_name": None}
+    return [json.dumps(document).encode() for document in (*documents, columns)]
+
+
+V1 = _v1()
 
 
 def v2(name: str, datatype: str, shape: list[int], blob: bytes, **more: Any) -> tuple[bytes, bytes]:

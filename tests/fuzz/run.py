@@ -11,7 +11,7 @@ import psutil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.inputs import PICTURES, examples, form, mutated, pictures, v2
+from tests.fuzz.inputs import PICTURES, V1, examples, form, mutated, pictures, v2
 from tests.support.stack import ROOT
 
 _ROUND = 500  # inputs of one seed: hypothesis remembers what it has tried
@@ -67,6 +67,11 @@ def _multipart(draw: st.DrawFn) -> Asked:
     return Asked("multipart", "/predict/digits", draw(mutated(whole)), _FORM)
 
 
+@st.composite
+def _v1(draw: st.DrawFn) -> Asked:
+    return Asked("v1", f"/v1/models/{draw(_MODELS)}:predict", draw(mutated(st.sampled_from(V1))), {})
+
+
 _ROW = bytes(16)
 _ASKED = [
     ("iris", *v2("features", "FP32", [1, 4], _ROW)),
@@ -89,7 +94,7 @@ def _v2(draw: st.DrawFn) -> Asked:
     return Asked("v2 binary", f"/v2/models/{model}/infer", head + blob, headers)
 
 
-_INPUTS = st.one_of(_raw(), _multipart(), _v2())
+_INPUTS = st.one_of(_raw(), _multipart(), _v1(), _v2())
 
 
 def fuzz(

@@ -95,6 +95,7 @@ def test_fields_of_a_form_are_the_parameters_of_that_name(stack: Stack) -> None:
 
 
 V1 = "/v1/models/digits:predict"
+NO_PICTURE = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [None]}
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,7 @@ V1 = "/v1/models/digits:predict"
         ("/predict/digits", {"json": 5}, 'a picture ({"image": {"b64"'),
         ("/predict/digits", {"files": {"a": b"1", "b": b"2"}}, "one or more files named 'image'"),
         ("/predict/iris", {"json": {"image": {"b64": "AA=="}}}, "got pictures"),
+        ("/v2/models/digits/infer", {"json": {"inputs": [NO_PICTURE]}}, "data: got null, expected a picture"),
     ],
 )  # fmt: skip
 def test_expected_form_is_named(stack: Stack, path: str, request_: dict[str, Any], says: str) -> None:

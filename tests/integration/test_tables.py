@@ -31,6 +31,8 @@ FRAME = pandas.DataFrame({
 FAR = RNG.uniform(1e6 - 3, 1e6 + 3, (300, 2))
 HOLES = np.where(RNG.random((300, 2)) < 0.2, np.nan, RNG.normal(size=(300, 2)))
 
+CITIES = FRAME[["city"]].set_axis(["image"], axis=1)
+
 
 def people() -> Any:
     filled = make_pipeline(SimpleImputer(strategy="constant"), OneHotEncoder(handle_unknown="ignore"))
@@ -44,6 +46,8 @@ ESTIMATORS = {
     "far": make_pipeline(MinMaxScaler(), LogisticRegression(C=1e4)).fit(FAR, FAR[:, 0] > FAR[:, 1]),
     "holes": HistGradientBoostingClassifier(max_iter=10).fit(HOLES, np.nan_to_num(HOLES[:, 0]) > 0),
     "boosted": XGBClassifier(n_estimators=5, n_jobs=1).fit(HOLES, np.nan_to_num(HOLES[:, 0]) > 0),
+    # A column may have the name that pictures have elsewhere.
+    "labels": make_pipeline(OneHotEncoder(), LogisticRegression()).fit(CITIES, CITIES.image == "Oslo"),
 }
 ROWS: dict[str, Any] = {"far": FAR[:40], "holes": HOLES[:40], "boosted": HOLES[:40]}
 PEOPLE = FRAME[:40].assign(city=["Köln", "Zürich", np.nan, "Roma"] * 10)
@@ -124,6 +128,23 @@ def test_strings_in_every_protocol(tables: Stack) -> None:
         "v2": np.reshape(reply.json()["outputs"][1]["data"], expected.shape),
         "binary": ask(tritonclient.http, tables.http_port, "people", columns(PEOPLE)),
         "gRPC": ask(tritonclient.grpc, tables.grpc_port, "people", columns(PEOPLE)),
+    }
+    for way, got in said.items():
+        np.testing.assert_allclose(got, expected, atol=2e-6, err_msg=way)
+
+
+def test_column_named_image_is_no_picture(tables: Stack) -> None:
+    cities = ["Köln", "Roma"]
+    expected = ESTIMATORS["labels"].predict_proba(pandas.DataFrame({"image": cities}))
+    named = [{"image": city} for city in cities]
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": cities}
+    reply = tables.http.post("/v2/models/labels/infer", json={"inputs": [tensor]})
+    assert reply.is_success, reply.text
+    said = {
+        "v1": probabilities(tables.http.post("/v1/models/labels:predict", json={"instances": named})),
+        "/predict": probabilities(tables.http.post("/predict/labels", json=named)),
+        "v2": np.reshape(reply.json()["outputs"][1]["data"], expected.shape),
+        "gRPC": ask(tritonclient.grpc, tables.grpc_port, "labels", {"image": np.array(cities, object)}),
     }
     for way, got in said.items():
         np.testing.assert_allclose(got, expected, atol=2e-6, err_msg=way)

@@ -68,6 +68,7 @@ def test_read_items_names_the_content_types_it_takes(content_type: str) -> None:
         (b"[[1, 2]]", [[1, 2]], True),
         (b'{"a": 1}', [{"a": 1}], False),
         (b'[{"a": 1}, {"a": 2}]', [{"a": 1}, {"a": 2}], True),
+        (b'{"image": 1, "b64": "x"}', [{"image": 1, "b64": "x"}], False),  # columns may have any name
     ],
 )
 def test_read_items_takes_rows_one_or_many(body: bytes, rows: list[object], many: bool) -> None:
@@ -124,6 +125,8 @@ def test_read_instances_takes_pictures_rows_and_parameters() -> None:
     assert (read.images, read.parameters) == ([b"jpeg"], {"iou": 0.5})
     assert instances({"instances": [[1, 2], {"a": 1}], "parameters": None}).rows == [[1, 2], {"a": 1}]
     assert instances({"instances": [[1]], "signature_name": "serving_default"}).rows == [[1]]
+    assert instances({"instances": [[1]], "inputs": None, "signature_name": None, "id": None}).rows == [[1]]
+    assert instances({"instances": [{"image": 1.5, "b64": "x"}]}).rows == [{"image": 1.5, "b64": "x"}]
     for content_type in ("image/jpeg", "application/octet-stream"):
         assert read_instances(b"\xff\xd8", content_type, pictures=True, max_bytes=9).images == [b"\xff\xd8"]
     read = read_instances(b' {"instances": [[1]]}', "application/octet-stream", pictures=True, max_bytes=9)
@@ -134,6 +137,7 @@ def test_columns_become_instances() -> None:
     rows = [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
     assert instances({"inputs": {"a": [1, 2], "b": [3, 4]}}).rows == rows
     assert instances({"inputs": {"a": 1, "b": 3}}).rows == rows[:1]
+    assert instances({"inputs": TEXT}, pictures=True).images == [b"jpeg"]
     for column in ({"b64": TEXT}, [{"b64": TEXT}], TEXT):
         assert instances({"inputs": {"image_bytes": column}}, pictures=True).images == [b"jpeg"]
 
@@ -148,7 +152,8 @@ EXPECTED = '{"image": {"b64": "<base64 of the file>"}}'
         ({}, False, EXPECTED),
         ({"image": {"b64": TEXT}}, True, EXPECTED),
         ({"instances": 5}, False, "instances: got int, expected a list"),
-        ({"inputs": "x"}, False, "instances: got str, expected a list"),
+        ({"instances": "x"}, False, "instances: got str, expected a list"),
+        ({"instances": None}, False, EXPECTED),
         ({"instances": []}, False, "got none"),
         ({"inputs": {}}, False, "got none"),
         ({"inputs": {"a": [1], "b": [1, 2]}}, False, "inputs: got columns of [1, 2] entries"),

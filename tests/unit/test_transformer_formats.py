@@ -124,6 +124,16 @@ def test_first_frame_counts(name: str) -> None:
     assert_alike(data, tolerance=0)
 
 
+def test_background_that_is_no_colour_of_a_gif_is_passed_over() -> None:
+    image = RGB.quantize(16)
+    data = bytearray(encoded(image, "GIF"))
+    assert data[10] & 0x87 == 0x83  # 16 colours for all frames
+    data[11] = 200
+    np.testing.assert_array_equal(
+        decode(bytes(data), max_bytes=2**20, max_pixels=2**20).image_hwc, np.asarray(image.convert("RGB"))
+    )
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_picture_that_is_hidden_from_an_animation_counts(mode: str) -> None:
     # It is what every reader of PNG sees that knows no animation, libpng first of all.

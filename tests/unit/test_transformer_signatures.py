@@ -1,11 +1,14 @@
 """Formats that are not read are refused by their names, as far as they begin like one."""
 
+import base64
 from pathlib import Path
 
 import pytest
 
 from transformer.decoding import FORMATS, decode
 from transformer.errors import InvalidImage, ServingError, UnsupportedMedia
+
+BASE64 = "base64 in place of the file that it stands for"
 
 
 def refusal(data: bytes) -> ServingError:
@@ -73,6 +76,11 @@ def container(brand: bytes, *others: bytes) -> bytes:
         (bytes(128) + b"DICM" + bytes(16), "DICOM"),
         (b"\x93NUMPY\1\0", "NumPy array"),
         (bytes(64) + b"TRUEVISION-XFILE.\0", "TGA"),
+        (b"\0\0\2" + bytes(64) + b"TRUEVISION-XFILE.\0", "TGA"),
+        (b"\0\0\2" + bytes(64), "TGA"),
+        (base64.b64encode(b"\x89PNG\r\n\x1a\n"), BASE64),
+        (base64.b64encode(b"\xff\xd8\xff\xe0"), BASE64),
+        (b"data:image/png;base64,iVBORw0KGg", BASE64),
     ],
 )
 def test_format_is_named(data: bytes, name: str) -> None:

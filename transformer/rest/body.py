@@ -204,7 +204,10 @@ def read_instances(body: bytes, content_type: str, *, pictures: bool, max_bytes:
     if media_type.startswith("multipart/"):
         raise UnsupportedMedia(f"Content-Type: got {media_type[:60]!r}, expected application/json or image/*")
     document = read_json(body)
-    if not isinstance(document, dict) or not _ITEMS & document.keys():
+    document = (
+        {name: value for name, value in document.items() if value is not None} if isinstance(document, dict) else {}
+    )
+    if not _ITEMS & document.keys():
         raise InvalidRequest(f"body: expected {_V1}, one entry for each picture or row")
     parameters = _read_members(document)
     instances = _read_columns(document["inputs"]) if "inputs" in document else document["instances"]
@@ -219,25 +222,25 @@ def read_instances(body: bytes, content_type: str, *, pictures: bool, max_bytes:
 
 
 def _read_members(document: dict[str, Any]) -> Mapping[str, Any]:
-    """The parameters of a v1 request, whose other members are looked at; null is absent."""
+    """The parameters of a v1 request, whose other members are looked at."""
     unknown = sorted(document.keys() - _MEMBERS)
     if unknown:
         raise InvalidRequest(f"body: got {unknown} beside 'instances', expected 'parameters' or nothing")
     if document.keys() >= _ITEMS:
         raise InvalidRequest("body: got 'instances' and 'inputs', expected one of them")
-    signature = document.get("signature_name") or _SIGNATURE
+    signature = document.get("signature_name", _SIGNATURE)
     if signature != _SIGNATURE:
         raise InvalidRequest(f"signature_name: got {excerpt(signature)}, expected {_SIGNATURE!r}: models have one here")
-    parameters = document.get("parameters")
-    if not isinstance(parameters, dict | None):
+    parameters = document.get("parameters", {})
+    if not isinstance(parameters, dict):
         raise InvalidRequest(f"parameters: got {type(parameters).__name__}, expected an object")
-    return {name: value for name, value in (parameters or {}).items() if value is not None}
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def _read_columns(inputs: Any) -> Any:
-    """Instances as `inputs` has them: a list as of `instances`, or TensorFlow Serving's columns by name."""
+    """Instances as `inputs` has them: a list as of `instances`, a text, or TensorFlow Serving's columns by name."""
     if not isinstance(inputs, dict):
-        return inputs
+        return [inputs] if isinstance(inputs, str) else inputs
     columns = {name: column if isinstance(column, list) else [column] for name, column in inputs.items()}
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:

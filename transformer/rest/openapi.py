@@ -97,18 +97,22 @@ _ERRORS = {
 }
 
 
-def _responses(description: str, content: dict[str, Any]) -> dict[str, Any]:
+def _responses(description: str, content: dict[str, Any], **more: Any) -> dict[str, Any]:
     errors = {
         status: {"description": text, "content": {"application/json": {"schema": _ref("Error")}}}
         for status, text in _ERRORS.items()
     }
-    return {"200": {"description": description, "content": content}} | errors
+    return {"200": {"description": description, "content": content} | more} | errors
 
 
 def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
+_LIMITS_REACHED = {
+    "description": "with an annotated picture: a JSON list that holds `limits_reached`; absent where none was reached",
+    "schema": _STRING,
+}
 _SELECTION = [
     _query("confidence", _FRACTION | {"default": 0.25}, "scores must be above this"),
     _query("iou", _FRACTION | {"default": 0.7}, "overlap above which the weaker box of a class goes"),
@@ -148,6 +152,7 @@ PREDICT: dict[str, Any] = {
             "image/jpeg": {"schema": _BINARY},
             "image/png": {"schema": _BINARY},
         },
+        headers={"X-Limits-Reached": _LIMITS_REACHED},
     ),
 }
 
@@ -164,7 +169,7 @@ V1_PREDICT: dict[str, Any] = {
                         "instances": _array(_INSTANCE),
                         "inputs": {
                             "description": "as instances, or columns by name (TensorFlow Serving)",
-                            "anyOf": [_array(_INSTANCE), {"type": "object"}],
+                            "anyOf": [_array(_INSTANCE), _BASE64, {"type": "object"}],
                         },
                         "parameters": _or_null(
                             {"type": "object", "description": "as the query parameters of /predict"}
@@ -312,7 +317,9 @@ SCHEMAS["InferResponse"] = _object(
         "model_version": _STRING,
         "outputs": _array(_object(_TENSOR, optional=("data", "parameters"))),
         "id": _STRING,
-        "parameters": _object({"limits_reached": _STRING}),
+        "parameters": _object(
+            {"limits_reached": _STRING | {"description": "a JSON list, one object for each picture"}}
+        ),
     },
     optional=("id", "parameters"),
 )

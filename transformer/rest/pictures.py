@@ -12,8 +12,10 @@ _NAMES = ("image", "image_bytes", "data")
 
 
 def is_picture(instance: Any) -> bool:
-    """Whether it can be nothing but a picture, whatever the model takes."""
-    return isinstance(instance, dict) and ("image" in instance or bool(_wrapped(instance)))
+    """Whether it can be nothing but a picture: columns of a table may have any names, but none holds an object."""
+    if not isinstance(instance, dict):
+        return False
+    return instance.keys() == {"b64"} or any(isinstance(value, dict) and "b64" in value for value in instance.values())
 
 
 def read_pictures(instances: Sequence[Any], *, max_bytes: int) -> list[bytes]:
