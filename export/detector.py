@@ -53,23 +53,26 @@ class Detector:
         return count_classes(self.names)
 
 
-def read_names(names: Any, *, where: str) -> dict[int, str]:
-    """Index -> class, of what a file says; indices may have gaps.
+def read_form(metadata: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """What a file that Ultralytics exported says of its tensors.
 
     Args:
-        names: a list, or a mapping whose keys are whole numbers, or texts of them as JSON has it.
+        metadata: names, imgsz, stride, and channels where it says them.
         where: names the file in messages.
 
+    Returns:
+        names: index -> class; indices may have gaps. imgsz: height and width. stride.
+
     Raises:
-        ExportError: it is something else, or an index comes twice.
+        ExportError: one is not what it must be.
     """
-    numbered = dict(enumerate(names)) if isinstance(names, list | tuple) else names
-    found = {class_id(key): str(name) for key, name in numbered.items()} if isinstance(numbered, Mapping) else {}
-    if not found or None in found or len(found) < len(numbered):
-        raise ExportError(
-            f"{where}: names in its metadata: got {names!r:.80}, expected index -> class, each index from 0 and once"
-        )
-    return {index: name for index, name in found.items() if index is not None}
+    if metadata.get("channels", 3) != 3:
+        raise ExportError(f"{where}: channels: got {metadata['channels']!r:.80}, expected 3 (RGB)")
+    return {
+        "names": _names(metadata["names"], where),
+        "imgsz": _imgsz(metadata["imgsz"], where),
+        "stride": _whole("stride", metadata["stride"], where, most=MAX_STRIDE),
+    }
 
 
 def read_detector(path: Path) -> Detector:
@@ -81,7 +84,7 @@ def read_detector(path: Path) -> Detector:
     model = read_onnx(path)
     metadata = _metadata(model, path)
     check_head(metadata, where=str(path))
-    batch, _, *size = _check_tensors(model, metadata, path)
+    batch, _, *size = _check_tensors(model, path)
     imgsz_hw = metadata["imgsz"]
     # A free side beside a fixed one is fixed as it was trained: pictures have one size then.
     fixed_hw = _fill(size, imgsz_hw) if any(size) else None
@@ -129,31 +132,38 @@ def _metadata(model: ModelProto, path: Path) -> dict[str, Any]:
             metadata[key] = ast.literal_eval(texts[key])
         except (ValueError, SyntaxError, RecursionError, MemoryError) as exc:  # the last two: nested deeply
             raise ExportError(f"{path}: {key} in its metadata: got {texts[key][:80]!r}, expected a literal") from exc
-    return metadata | {
-        "names": read_names(metadata["names"], where=str(path)),
-        "imgsz": _imgsz(metadata["imgsz"], path),
-        "stride": _whole("stride", metadata["stride"], path, most=MAX_STRIDE),
-    }
+    return metadata | read_form(metadata, where=str(path))
 
 
-def _imgsz(imgsz: Any, path: Path) -> tuple[int, int]:
+def _names(names: Any, where: str) -> dict[int, str]:
+    """Of a list, or of a mapping whose keys are whole numbers, or texts of them as JSON has it."""
+    numbered = dict(enumerate(names)) if isinstance(names, list | tuple) else names
+    found = {class_id(key): str(name) for key, name in numbered.items()} if isinstance(numbered, Mapping) else {}
+    if not found or None in found or len(found) < len(numbered):
+        raise ExportError(
+            f"{where}: names in its metadata: got {names!r:.80}, expected index -> class, each index from 0 and once"
+        )
+    return {index: name for index, name in found.items() if index is not None}
+
+
+def _imgsz(imgsz: Any, where: str) -> tuple[int, int]:
     sides = [imgsz, imgsz] if isinstance(imgsz, int | float) else imgsz
     if not isinstance(sides, list | tuple) or len(sides) != 2:
-        raise ExportError(f"{path}: imgsz in its metadata: got {imgsz!r:.80}, expected one number or two")
-    height, width = (_whole("imgsz", side, path, most=MAX_SIDE_PX) for side in sides)
+        raise ExportError(f"{where}: imgsz in its metadata: got {imgsz!r:.80}, expected one number or two")
+    height, width = (_whole("imgsz", side, where, most=MAX_SIDE_PX) for side in sides)
     return height, width
 
 
-def _whole(key: str, number: Any, path: Path, *, most: int) -> int:
+def _whole(key: str, number: Any, where: str, *, most: int) -> int:
     # Of what is infinite or no number, the remainder is no number either, which counts as true.
     if isinstance(number, bool) or not isinstance(number, int | float) or number % 1 or not 1 <= number <= most:
         raise ExportError(
-            f"{path}: {key} in its metadata: got {number!r:.80}, expected a whole number from 1 to {most}"
+            f"{where}: {key} in its metadata: got {number!r:.80}, expected a whole number from 1 to {most}"
         )
     return int(number)
 
 
-def _check_tensors(model: ModelProto, metadata: Mapping[str, Any], path: Path) -> list[int]:
+def _check_tensors(model: ModelProto, path: Path) -> list[int]:
     """Dims of the input; 0 where one is free."""
     known = {initializer.name for initializer in model.graph.initializer}  # IR 3 lists them as inputs too
     inputs = [value for value in model.graph.input if value.name not in known]
@@ -166,7 +176,7 @@ def _check_tensors(model: ModelProto, metadata: Mapping[str, Any], path: Path) -
     batch, channels, *size = _dims(tensors[0])
     if max(size) > MAX_SIDE_PX:
         raise ExportError(f"{path}: tensors: got {got}, expected sides of at most {MAX_SIDE_PX} pixels")
-    if metadata.get("channels", 3) != 3 or channels not in {0, 3}:
+    if channels not in {0, 3}:
         raise ExportError(f"{path}: channels: got {got}, expected 3 (RGB)")
     if batch > 1:
         raise ExportError(

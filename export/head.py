@@ -49,7 +49,7 @@ def check_head(metadata: Mapping[str, Any], *, where: str) -> None:
         ExportError: the task or the head is another one, or not known, or NMS is inside.
     """
     check_task(str(metadata["task"]), where=where)
-    head = metadata.get("head")
+    head = None if metadata.get("head") is None else str(metadata["head"])
     is_rtdetr = head is None and _RTDETR.search(str(metadata.get("description", "")))
     if head == "RTDETRDecoder" or is_rtdetr:
         got = repr(head) if head else f"the description {metadata['description']!r:.80}"

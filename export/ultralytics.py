@@ -16,7 +16,7 @@ from checkpoints import CheckpointError, admit
 from export import compatibility, config, parity, predictions
 from export.calibration import Sample
 from export.checkpoint import Program, export_onnx, find_checkpoint
-from export.detector import Detector, read_detector, read_names
+from export.detector import Detector, read_detector, read_form
 from export.distribution import weigh_bins
 from export.errors import ExportError, first_line
 from export.graph import declare_head, fix_outputs, free_batch, fuse
@@ -141,10 +141,7 @@ def _ask(detector: Detector) -> Head:
 
 def _prove(name: str, detector: Detector, *, proof: _Proof, choice: Choice, tell: Tell) -> Version:
     size_hw = _fixed_size(detector, choice.letterbox)
-    try:
-        plain = describe(_config(name, detector, interface="ultralytics", size_hw=size_hw), version="0")
-    except ModelConfigError as exc:  # names that no JSON takes, or too many
-        raise ExportError(str(exc)) from exc
+    plain = _describe(_config(name, detector, interface="ultralytics", size_hw=size_hw))
     tell.say("run the source on the fixed pictures")
     program, pictures = proof.program(plain), draw_pictures()
     references = parity.refer(program.head, plain, pictures=pictures)
@@ -228,20 +225,20 @@ def _import_engine(name: str, path: Path) -> Version:
     """
     engine = read_engine(path)
     capability = find_capability()
-    imgsz = engine.metadata["imgsz"]
-    names = read_names(engine.metadata["names"], where=str(path))
+    form = read_form(engine.metadata, where=str(path))
     metadata = {
         "task": "detect",
-        "imgsz": [imgsz, imgsz] if isinstance(imgsz, int) else [int(size) for size in imgsz],
-        "stride": int(engine.metadata["stride"]),
+        "imgsz": list(form["imgsz"]),
+        "stride": form["stride"],
         "channels": 3,
         "args": {"dynamic": True},
         "end2end": bool(engine.metadata.get("end2end", False)),
-        "names": names,
+        "names": form["names"],
     }
     described = config.describe_detector(
-        name, interface="ultralytics", size_hw=None, classes=count_classes(names), metadata=metadata
+        name, interface="ultralytics", size_hw=None, classes=count_classes(form["names"]), metadata=metadata
     )
+    _describe(described)
     return Version(
         graph=None,
         config=describe_engine(described, capability=capability),
@@ -283,6 +280,18 @@ def _config(
     return config.describe_detector(
         name, interface=interface, size_hw=size_hw, classes=detector.classes, metadata=metadata, dims=dims
     )
+
+
+def _describe(described: Any) -> Model:
+    """As the transformer reads it.
+
+    Raises:
+        ExportError: it refuses the names: one is no text that JSON takes, or there are too many.
+    """
+    try:
+        return describe(described, version="0")
+    except ModelConfigError as exc:
+        raise ExportError(str(exc)) from exc
 
 
 def _golden(session: Session, *, size_hw: tuple[int, int], interface: Interface) -> dict[str, NDArray[Any]]:
