@@ -11,11 +11,14 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from export.errors import ExportError
-from export.head import check_head, is_finished
+from export.graph import opset_of
+from export.head import check_head, count_classes, is_finished
 from export.onnx_source import read_onnx, tidy
 from export.runtime import Session
+from transformer.model import MAX_SIDE_PX, MAX_STRIDE, class_id
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
+_OLDEST_OPSET = 10  # TopK and Slice take what they are to do as inputs
 _LITERALS = ("names", "imgsz", "stride", "args", "channels", "end2end")
 _EXPECTED = "one input (batch, 3, height, width) and one output of three dimensions, in FP32 or FP16"
 
@@ -27,7 +30,7 @@ class Detector:
     Attributes:
         graph: input `images` FP32 `(batch, 3, height, width)`, output `output0` FP32.
         source: the file itself, as it was found.
-        names: index -> class.
+        names: index -> class; indices may have gaps.
         imgsz_hw: height and width it was trained for.
         stride: its largest.
         fixed_hw: height and width of the input where the file fixes them, else None.
@@ -44,6 +47,33 @@ class Detector:
     fixed_batch: bool
     end2end: bool
 
+    @property
+    def classes(self) -> int:
+        """How many its head has."""
+        return count_classes(self.names)
+
+
+def read_form(metadata: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """What a file that Ultralytics exported says of its tensors.
+
+    Args:
+        metadata: names, imgsz, stride, and channels where it says them.
+        where: names the file in messages.
+
+    Returns:
+        names: index -> class; indices may have gaps. imgsz: height and width. stride.
+
+    Raises:
+        ExportError: one is not what it must be.
+    """
+    if metadata.get("channels", 3) != 3:
+        raise ExportError(f"{where}: channels: got {metadata['channels']!r:.80}, expected 3 (RGB)")
+    return {
+        "names": _names(metadata["names"], where),
+        "imgsz": _imgsz(metadata["imgsz"], where),
+        "stride": _whole("stride", metadata["stride"], where, most=MAX_STRIDE),
+    }
+
 
 def read_detector(path: Path) -> Detector:
     """Load a detector and its metadata, and ask it once.
@@ -54,15 +84,20 @@ def read_detector(path: Path) -> Detector:
     model = read_onnx(path)
     metadata = _metadata(model, path)
     check_head(metadata, where=str(path))
-    batch, _, *size = _check_tensors(model, metadata, path)
+    batch, _, *size = _check_tensors(model, path)
     imgsz_hw = metadata["imgsz"]
     # A free side beside a fixed one is fixed as it was trained: pictures have one size then.
     fixed_hw = _fill(size, imgsz_hw) if any(size) else None
     source = Session(path, name=str(path))
+    if opset_of(model) < _OLDEST_OPSET:
+        raise ExportError(
+            f"{path}: opset: got {opset_of(model)}, expected {_OLDEST_OPSET} or newer: export it again (Ultralytics: "
+            "opset=17)"
+        )
     height, width = fixed_hw or imgsz_hw
     outputs = source.infer(np.full((1, 3, height, width), 0.5, np.float32))
     head = outputs[model.graph.output[0].name]
-    if head.ndim != 3 or len(head) != 1:
+    if head.ndim != 3 or len(head) != 1 or not head.size:
         raise ExportError(f"{path}: output: got {head.shape} of a picture of {height}x{width}, expected (1, rows, N)")
     return Detector(
         graph=tidy(model),
@@ -97,40 +132,38 @@ def _metadata(model: ModelProto, path: Path) -> dict[str, Any]:
             metadata[key] = ast.literal_eval(texts[key])
         except (ValueError, SyntaxError, RecursionError, MemoryError) as exc:  # the last two: nested deeply
             raise ExportError(f"{path}: {key} in its metadata: got {texts[key][:80]!r}, expected a literal") from exc
-    return metadata | {
-        "names": _names(metadata["names"], path),
-        "imgsz": _imgsz(metadata["imgsz"], path),
-        "stride": _whole("stride", metadata["stride"], path),
-    }
+    return metadata | read_form(metadata, where=str(path))
 
 
-def _names(names: Any, path: Path) -> dict[int, str]:
+def _names(names: Any, where: str) -> dict[int, str]:
+    """Of a list, or of a mapping whose keys are whole numbers, or texts of them as JSON has it."""
     numbered = dict(enumerate(names)) if isinstance(names, list | tuple) else names
-    try:
-        found = {int(index): str(name) for index, name in numbered.items()}
-    except (AttributeError, ValueError, TypeError):
-        found = {}
-    if not found:
-        raise ExportError(f"{path}: names in its metadata: got {names!r:.80}, expected index -> class")
-    return found
+    found = {class_id(key): str(name) for key, name in numbered.items()} if isinstance(numbered, Mapping) else {}
+    if not found or None in found or len(found) < len(numbered):
+        raise ExportError(
+            f"{where}: names in its metadata: got {names!r:.80}, expected index -> class, each index from 0 and once"
+        )
+    return {index: name for index, name in found.items() if index is not None}
 
 
-def _imgsz(imgsz: Any, path: Path) -> tuple[int, int]:
+def _imgsz(imgsz: Any, where: str) -> tuple[int, int]:
     sides = [imgsz, imgsz] if isinstance(imgsz, int | float) else imgsz
     if not isinstance(sides, list | tuple) or len(sides) != 2:
-        raise ExportError(f"{path}: imgsz in its metadata: got {imgsz!r:.80}, expected one number or two")
-    height, width = (_whole("imgsz", side, path) for side in sides)
+        raise ExportError(f"{where}: imgsz in its metadata: got {imgsz!r:.80}, expected one number or two")
+    height, width = (_whole("imgsz", side, where, most=MAX_SIDE_PX) for side in sides)
     return height, width
 
 
-def _whole(key: str, number: Any, path: Path) -> int:
+def _whole(key: str, number: Any, where: str, *, most: int) -> int:
     # Of what is infinite or no number, the remainder is no number either, which counts as true.
-    if isinstance(number, bool) or not isinstance(number, int | float) or number % 1 or number < 1:
-        raise ExportError(f"{path}: {key} in its metadata: got {number!r:.80}, expected a whole number above 0")
+    if isinstance(number, bool) or not isinstance(number, int | float) or number % 1 or not 1 <= number <= most:
+        raise ExportError(
+            f"{where}: {key} in its metadata: got {number!r:.80}, expected a whole number from 1 to {most}"
+        )
     return int(number)
 
 
-def _check_tensors(model: ModelProto, metadata: Mapping[str, Any], path: Path) -> list[int]:
+def _check_tensors(model: ModelProto, path: Path) -> list[int]:
     """Dims of the input; 0 where one is free."""
     known = {initializer.name for initializer in model.graph.initializer}  # IR 3 lists them as inputs too
     inputs = [value for value in model.graph.input if value.name not in known]
@@ -140,8 +173,10 @@ def _check_tensors(model: ModelProto, metadata: Mapping[str, Any], path: Path) -
         raise ExportError(f"{path}: tensors: got {got}, expected {_EXPECTED}")
     if any(tensor.type.tensor_type.elem_type not in _FLOATS for tensor in tensors):
         raise ExportError(f"{path}: tensors: got {got}, expected {_EXPECTED}: export it again in FP32 (no int8)")
-    batch, channels, *_ = _dims(tensors[0])
-    if metadata.get("channels", 3) != 3 or channels not in {0, 3}:
+    batch, channels, *size = _dims(tensors[0])
+    if max(size) > MAX_SIDE_PX:
+        raise ExportError(f"{path}: tensors: got {got}, expected sides of at most {MAX_SIDE_PX} pixels")
+    if channels not in {0, 3}:
         raise ExportError(f"{path}: channels: got {got}, expected 3 (RGB)")
     if batch > 1:
         raise ExportError(

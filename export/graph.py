@@ -168,14 +168,14 @@ def _fold_scale(graph: GraphProto, images: str) -> bool:
 def _choose_classes(graph: GraphProto, *, classes: int) -> None:
     """Candidates of a head `(batch, 4 + classes, N)`: each box with its best class."""
     boxes, class_scores, monotonic = _split_head(graph, classes=classes)
-    best, chosen = f"{_PREFIX}best", f"{_PREFIX}classes"
+    best, class_ids = f"{_PREFIX}best", f"{_PREFIX}classes"
     _add_constant(graph, f"{_PREFIX}one", np.array([1], np.int64))
     # Of equals the first, as Ultralytics has it; in ONNX Runtime half the time of a ReduceMax and an ArgMax.
-    graph.node.append(helper.make_node("TopK", [class_scores, f"{_PREFIX}one"], [best, chosen], axis=1))
+    graph.node.append(helper.make_node("TopK", [class_scores, f"{_PREFIX}one"], [best, class_ids], axis=1))
     if monotonic:  # the best of logits is the best of their sigmoids: one for each box is enough
         graph.node.append(helper.make_node("Sigmoid", [best], [f"{_PREFIX}sigmoids"]))
         best = f"{_PREFIX}sigmoids"
-    _finish(graph, boxes=boxes, scores=best, classes=chosen)
+    _finish(graph, boxes=boxes, scores=best, classes=class_ids)
 
 
 def _take_apart_finished(graph: GraphProto) -> None:

@@ -8,7 +8,7 @@ RT-DETR gives (300, 6) or (300, 4 + classes) too, as fractions of a stretched pi
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from export.errors import ExportError
@@ -49,7 +49,7 @@ def check_head(metadata: Mapping[str, Any], *, where: str) -> None:
         ExportError: the task or the head is another one, or not known, or NMS is inside.
     """
     check_task(str(metadata["task"]), where=where)
-    head = metadata.get("head")
+    head = None if metadata.get("head") is None else str(metadata["head"])
     is_rtdetr = head is None and _RTDETR.search(str(metadata.get("description", "")))
     if head == "RTDETRDecoder" or is_rtdetr:
         got = repr(head) if head else f"the description {metadata['description']!r:.80}"
@@ -69,6 +69,11 @@ def check_head(metadata: Mapping[str, Any], *, where: str) -> None:
         raise ExportError(f"{where}: it has NMS inside, with fixed thresholds: export it again without nms=True")
 
 
+def count_classes(names: Collection[int]) -> int:
+    """How many classes a head has whose last one is the last that is named: between two names there may be others."""
+    return max(names) + 1
+
+
 def is_finished(shape: tuple[int, ...], metadata: Mapping[str, Any], *, where: str) -> bool:
     """Whether a head needs no NMS.
 
@@ -81,10 +86,11 @@ def is_finished(shape: tuple[int, ...], metadata: Mapping[str, Any], *, where: s
         ExportError: shape and metadata contradict each other, or fit more than one layout.
     """
     rows, columns = shape
-    classes = len(metadata["names"])
+    classes = count_classes(metadata["names"])
     end2end = metadata.get("end2end")
     plain, finished = rows == 4 + classes, columns == 6
-    facts = f"output {shape}, {classes} names, head {metadata.get('head')!r}, end2end {end2end!r}"
+    known = f"{len(metadata['names'])} names up to index {classes - 1}"
+    facts = f"output {shape}, {known}, head {metadata.get('head')!r}, end2end {end2end!r}"
     if "head" not in metadata and plain and columns == 4 + classes and not (finished and end2end):
         raise ExportError(
             f"{where}: got {facts}: its rows and columns both are 4 + {classes}, so that it may be a YOLO head or "
@@ -97,18 +103,20 @@ def is_finished(shape: tuple[int, ...], metadata: Mapping[str, Any], *, where: s
             raise ExportError(f"{where}: got {facts}, which contradict each other: expected {expected}; {_NEXT}")
         return bool(end2end)
     if not plain and not finished:
-        hint = _guess(rows, columns, classes)
+        hint = _guess(rows, columns, classes, names=len(metadata["names"]))
         raise ExportError(f"{where}: got {facts}, expected ({4 + classes}, N) or (N, 6){hint}; {_NEXT}")
     return not plain
 
 
-def _guess(rows: int, columns: int, classes: int) -> str:
+def _guess(rows: int, columns: int, classes: int, *, names: int) -> str:
     if columns == 4 + classes and rows == 300:
         return ": it looks like RT-DETR, which is not served yet"
     if columns == 4 + classes:
         return ": it looks like a head that was transposed"
     if columns == 5 + classes:
         return ": it looks like YOLOv5's own repository, whose anchors are not read here"
+    if rows == 4 + names:
+        return f": its names go beyond the {names} classes that it has"
     if rows > 4 + classes:
         return f": it has {rows - 4 - classes} rows more than its names explain"
     return ""

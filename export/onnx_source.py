@@ -16,7 +16,7 @@ from export.graph import captured
 # Names that surgery and the interfaces give: what the file calls so is renamed.
 _INPUT, _OUTPUT = "images", "output0"
 _TAKEN = frozenset({_INPUT, _OUTPUT, "image", "boxes", "scores", "classes"})
-_TAKEN_PREFIXES = ("fused/", "chosen/", "bins/", "half/", "source/")
+_TAKEN_PREFIXES = ("fused/", "bins/", "half/", "source/")
 
 
 def read_onnx(path: Path) -> ModelProto:

@@ -72,7 +72,7 @@ def refer(source: Head, model: Model, *, pictures: Sequence[Picture]) -> list[Re
         images, _ = detect.preprocess(picture.image_hwc, model)
         candidates = decode({"output0": source(images[None])[0]}, end2end=model.end2end)
         where = f"the source, picture {picture.name}"
-        check(candidates, images.shape[1:], classes=len(model.names), where=where)
+        check(candidates, images.shape[1:], classes=model.classes, where=where)
         check_places(candidates, images.shape[1:], where=where)
         references.append(Reference(picture, candidates.best(COMPARED)))
     highest = [float(reference.candidates.scores[0]) for reference in references]
@@ -99,7 +99,7 @@ def prove(session: Session, model: Model, *, references: Sequence[Reference], so
         for label, outputs in (("alone", session.infer(image[None])), ("in a batch", batch)):
             candidates = decode({name: output[0] for name, output in outputs.items()}, end2end=model.end2end)
             where = f"picture {reference.picture.name}, {label}"
-            check(candidates, (plan.input_wh[1], plan.input_wh[0]), classes=len(model.names), where=where)
+            check(candidates, (plan.input_wh[1], plan.input_wh[0]), classes=model.classes, where=where)
             difference = measure(reference.candidates, candidates)
             _check_close(difference, where=where)
             rows.append(_row(reference, difference, input_wh=plan.input_wh, batch=label == "in a batch"))

@@ -1,7 +1,8 @@
 """Comparison with what the source program finds itself: boxes in the picture, after its own preprocessing and NMS."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,25 @@ _COMPARED = 100  # of each picture: the last ones may be cut off on one side
 _CONFIDENCE = 0.001
 _VERGE = 0.01  # of IoU: which of two boxes goes is decided by a last bit there
 
+Box = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class _Figures:
     boxes_px: float
     scores: float
     found: int
-    verge: int
+    suppressed: int
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """One side, the other, what is served before NMS, and how far boxes may be apart, in pixels of the picture."""
+
+    one: Detections
+    other: Detections
+    candidates: Callable[[], Detections]
+    limit_px: float
 
 
 def choose_confidence(best_score: float) -> float:
@@ -64,26 +77,38 @@ def prove(
         served = detect.postprocess(outputs, model, plan=plan, selection=selection)
         predicted = predict(picture, confidence)
         scale = max(1.0, plan.image_wh[0] / plan.resized_wh[0])
+        # Before NMS: with iou=1 no box goes for another.
+        everything = cache(
+            partial(
+                detect.postprocess,
+                outputs,
+                model,
+                plan=plan,
+                selection=replace(selection, iou=1.0, max_detections=detect.MAX_NMS_CANDIDATES),
+            )
+        )
         for one, other, what in (
             (predicted, served, "Ultralytics' predict finds, what would be served does not have"),
             (served, predicted, "would be served, Ultralytics' predict does not find"),
         ):
-            figures.append(_find(one, other, limit_px=scale * TOLERANCE_BOXES_PX, confidence=confidence, what=what))
+            comparison = _Comparison(one, other, everything, scale * TOLERANCE_BOXES_PX)
+            figures.append(_find(comparison, confidence=confidence, what=what))
     return {
         "confidence": confidence,
         "iou": IOU,
         "found": sum(figure.found for figure in figures[::2]),
         "boxes_px": max(figure.boxes_px for figure in figures),
         "scores": max(figure.scores for figure in figures),
-        "on_the_verge_of_iou": sum(figure.verge for figure in figures),
+        "suppressed_on_one_side": sum(figure.suppressed for figure in figures),
     }
 
 
-def _find(one: Detections, other: Detections, *, limit_px: float, confidence: float, what: str) -> _Figures:
-    """Look up the best of one side among all of the other; `limit_px` is in pixels of the picture."""
+def _find(comparison: _Comparison, *, confidence: float, what: str) -> _Figures:
+    """Look up the best of one side among all of the other."""
+    one, other, limit_px = comparison.one, comparison.other, comparison.limit_px
     # What is near the lowest score may be on one side alone.
     count = int((one.scores[:_COMPARED] > 1.1 * confidence).sum())
-    boxes_px, scores, verge = 0.0, 0.0, 0
+    boxes_px, scores, suppressed = 0.0, 0.0, 0
     for box, score, class_id in zip(one.boxes_xyxy[:count], one.scores, one.class_ids, strict=False):
         same = other.class_ids == class_id
         distances = np.abs(other.boxes_xyxy[same] - box).max(axis=1, initial=0)
@@ -93,21 +118,39 @@ def _find(one: Detections, other: Detections, *, limit_px: float, confidence: fl
             nearest = distances[near].argmin()
             boxes_px = max(boxes_px, float(distances[near][nearest]))
             scores = max(scores, float(apart[near][nearest]))
-        elif _is_on_verge(box, class_id, one, other):
-            verge += 1
+        elif _is_suppressed(box, score, class_id, comparison):
+            suppressed += 1
         else:
             place = ", ".join(f"{value:.1f}" for value in box)
             raise ExportError(
                 f"detections: class {class_id}, score {score:.4f} at x1, y1, x2, y2 = {place}: {what}; expected the "
                 f"same on both sides, within {limit_px:.2g} px and a score of {TOLERANCE_SCORES}"
             )
-    return _Figures(boxes_px, scores, count, verge)
+    return _Figures(boxes_px, scores, count, suppressed)
 
 
-def _is_on_verge(box: NDArray[np.float32], class_id: int, *sides: Detections) -> bool:
-    """Whether a box overlaps one of its class by just what NMS allows."""
-    boxes = np.concatenate([side.boxes_xyxy[side.class_ids == class_id] for side in sides])
+def _is_suppressed(box: Box, score: np.float32, class_id: np.int64, comparison: _Comparison) -> bool:
+    """Whether NMS left a box out on the other side for one that is as good, both of which are served before NMS.
+
+    Which of two goes is decided by a last bit where their scores are alike or their overlap is just what NMS allows,
+    and then which others go. The one that stayed is looked up on this side in its turn.
+    """
+    candidates, other = comparison.candidates(), comparison.other
+
+    def is_served(box: Box, score: np.float32) -> bool:
+        same = (candidates.class_ids == class_id) & (np.abs(candidates.scores - score) <= TOLERANCE_SCORES)
+        distances = np.abs(candidates.boxes_xyxy[same] - box).max(axis=1, initial=0)
+        return bool((distances <= comparison.limit_px).any())
+
+    rivals = (other.class_ids == class_id) & (other.scores >= score - TOLERANCE_SCORES)
+    rivals[rivals] = _overlaps(box, other.boxes_xyxy[rivals]) > IOU - _VERGE
+    return is_served(box, score) and any(map(is_served, other.boxes_xyxy[rivals], other.scores[rivals]))
+
+
+def _overlaps(box: Box, boxes: Box) -> Box:
+    """IoU of a box with each of others."""
     corners = np.concatenate([np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])], axis=1)
     common = np.clip(corners[:, 2:] - corners[:, :2], 0, None).prod(axis=1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - common
-    return bool((np.abs(common / np.maximum(areas, 1e-9) - IOU) < _VERGE).any())
+    overlaps: Box = common / np.maximum(areas, 1e-9)
+    return overlaps

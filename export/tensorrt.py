@@ -246,7 +246,8 @@ def read_engine(path: Path) -> Engine:
 
 
 def _check_engine(path: Path, metadata: Mapping[str, Any]) -> None:
-    arguments = metadata.get("args") or {}
+    arguments = metadata.get("args")
+    arguments = arguments if isinstance(arguments, Mapping) else {}
     check_head(metadata, where=str(path))
     if not arguments.get("dynamic"):
         raise ExportError(

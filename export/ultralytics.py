@@ -16,10 +16,11 @@ from checkpoints import CheckpointError, admit
 from export import compatibility, config, parity, predictions
 from export.calibration import Sample
 from export.checkpoint import Program, export_onnx, find_checkpoint
-from export.detector import Detector, read_detector
+from export.detector import Detector, read_detector, read_form
 from export.distribution import weigh_bins
 from export.errors import ExportError, first_line
 from export.graph import declare_head, fix_outputs, free_batch, fuse
+from export.head import count_classes
 from export.lowered import Lowering
 from export.manifest import Interface, Source, digest
 from export.parity import Head
@@ -31,7 +32,7 @@ from export.repository import Version
 from export.runtime import Session
 from export.tensorrt import PLANS, Builder, build, find_capability, read_engine
 from export.weights_file import check_weights
-from transformer.model import Model, describe
+from transformer.model import Model, ModelConfigError, describe
 
 Letterbox = Literal["rectangle", "square"]
 Say = Callable[[str], None]
@@ -140,7 +141,7 @@ def _ask(detector: Detector) -> Head:
 
 def _prove(name: str, detector: Detector, *, proof: _Proof, choice: Choice, tell: Tell) -> Version:
     size_hw = _fixed_size(detector, choice.letterbox)
-    plain = describe(_config(name, detector, interface="ultralytics", size_hw=size_hw), version="0")
+    plain = _describe(_config(name, detector, interface="ultralytics", size_hw=size_hw))
     tell.say("run the source on the fixed pictures")
     program, pictures = proof.program(plain), draw_pictures()
     references = parity.refer(program.head, plain, pictures=pictures)
@@ -191,7 +192,7 @@ def _rewrite(
     try:
         graph = free_batch(detector.graph) if detector.fixed_batch else detector.graph
         rewrite = fuse if interface == "fused" else declare_head
-        graph = rewrite(weigh_bins(graph), classes=len(detector.names), end2end=detector.end2end)
+        graph = rewrite(weigh_bins(graph), classes=detector.classes, end2end=detector.end2end)
     # ONNX Runtime loads the file, but what a graph may hold is wider than what surgery knows.
     except (KeyError, IndexError, ValueError, TypeError, StopIteration, RuntimeError, DecodeError) as exc:
         reason = f"{type(exc).__name__}: {first_line(exc)}"
@@ -224,20 +225,20 @@ def _import_engine(name: str, path: Path) -> Version:
     """
     engine = read_engine(path)
     capability = find_capability()
-    imgsz = engine.metadata["imgsz"]
-    names = {int(index): str(label) for index, label in engine.metadata["names"].items()}
+    form = read_form(engine.metadata, where=str(path))
     metadata = {
         "task": "detect",
-        "imgsz": [imgsz, imgsz] if isinstance(imgsz, int) else [int(size) for size in imgsz],
-        "stride": int(engine.metadata["stride"]),
+        "imgsz": list(form["imgsz"]),
+        "stride": form["stride"],
         "channels": 3,
         "args": {"dynamic": True},
         "end2end": bool(engine.metadata.get("end2end", False)),
-        "names": names,
+        "names": form["names"],
     }
     described = config.describe_detector(
-        name, interface="ultralytics", size_hw=None, classes=len(names), metadata=metadata
+        name, interface="ultralytics", size_hw=None, classes=count_classes(form["names"]), metadata=metadata
     )
+    _describe(described)
     return Version(
         graph=None,
         config=describe_engine(described, capability=capability),
@@ -277,8 +278,20 @@ def _config(
         "names": dict(detector.names),
     }
     return config.describe_detector(
-        name, interface=interface, size_hw=size_hw, classes=len(detector.names), metadata=metadata, dims=dims
+        name, interface=interface, size_hw=size_hw, classes=detector.classes, metadata=metadata, dims=dims
     )
+
+
+def _describe(described: Any) -> Model:
+    """As the transformer reads it.
+
+    Raises:
+        ExportError: it refuses the names: one is no text that JSON takes, or there are too many.
+    """
+    try:
+        return describe(described, version="0")
+    except ModelConfigError as exc:
+        raise ExportError(str(exc)) from exc
 
 
 def _golden(session: Session, *, size_hw: tuple[int, int], interface: Interface) -> dict[str, NDArray[Any]]:

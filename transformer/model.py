@@ -257,7 +257,7 @@ def _names(config: Any, names: Any) -> dict[int, str]:
         raise ModelConfigError(f"{config.name}: names in parameters.metadata: got {got}, expected {MAX_LABELS} at most")
     numbered = {}
     for key, name in names.items() if isinstance(names, dict) else enumerate(names):
-        number = _class_id(key)
+        number = class_id(key)
         if number is None or number in numbered or not isinstance(name, str) or not _is_text(name):
             got = f"{key!r:.80}: {name!r:.80}"
             raise ModelConfigError(
@@ -267,8 +267,8 @@ def _names(config: Any, names: Any) -> dict[int, str]:
     return dict(sorted(numbered.items()))
 
 
-def _class_id(key: Any) -> int | None:
-    """A whole number from 0, or one in decimal as JSON has its keys."""
+def class_id(key: Any) -> int | None:
+    """Index of a class as metadata may say it: a whole number from 0, or one in decimal as JSON has its keys."""
     if isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) < 10:
         return int(key)
     return key if isinstance(key, int) and not isinstance(key, bool) and 0 <= key <= _HIGHEST_CLASS_ID else None

@@ -61,3 +61,9 @@ def test_image_has_what_parts_share(part: str, shared: set[str]) -> None:
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)
 def test_dockerfile_names_no_package_index(dockerfile: str) -> None:
     assert "://" not in (ROOT / dockerfile).read_text()
+
+
+def test_image_of_the_transformer_shapes_the_letters_of_class_names() -> None:
+    build, shipped = (ROOT / "transformer/Dockerfile").read_text().split("\nFROM ")[1:]
+    assert "assert features.check('raqm')" in build
+    assert "\nCOPY --from=build /opt/fribidi /usr/lib\n" in shipped

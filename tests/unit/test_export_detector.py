@@ -1,17 +1,18 @@
 """What the metadata of an Ultralytics ONNX file decides, and what is refused, with tiny files of that shape."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper
 
 from export.compatibility import check
 from export.detector import read_detector
 from export.errors import ExportError
 from export.ultralytics import Choice, Letterbox, prepare
-from tests.support.detectors import build_detector, build_finished, pass_over, save
+from tests.support.detectors import CLASSES, build_detector, build_finished, fix_size, pass_over, save
 from transformer.model import describe
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,15 @@ def _bytes(model: ModelProto) -> ModelProto:
     return model
 
 
+def _old() -> ModelProto:
+    model = build_detector()
+    (split,) = (node for node in model.graph.node if node.op_type == "Split")
+    del split.input[1:]
+    split.attribute.append(helper.make_attribute("split", [4, CLASSES]))
+    model.opset_import[0].version, model.ir_version = 9, 4
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "changes", "message"),
     [
@@ -40,6 +50,9 @@ def _bytes(model: ModelProto) -> ModelProto:
         (None, {"args": "{'nms': True}"}, "it has NMS inside"),
         (None, {"channels": "1"}, "channels: got"),
         (_bytes(build_detector()), {}, "images UINT8 .* expected .* in FP32 or FP16"),
+        (fix_size(build_detector(), height=10**6), {}, "sides of at most 8192"),
+        (build_finished(rows=0), {}, r"output: got \(1, 0, 6\)"),
+        (_old(), {}, "opset: got 9, expected 10 or newer"),
     ],
 )
 def test_unfit_file_is_refused(
@@ -130,3 +143,13 @@ def test_model_that_is_too_new_for_the_oldest_triton_is_refused(
 def test_badly_calibrated_int8_export_is_refused_for_its_scores(interface: Any) -> None:
     with pytest.raises(ExportError, match=r"scores: got 0 to 1\.661, expected 0 to 1"):
         prepare("broken", str(BROKEN), choice=Choice(interface=interface), say=pass_over)
+
+
+@pytest.mark.parametrize("build", [build_detector, build_finished])
+@pytest.mark.parametrize("names", ["{0: 'a', 2: 'c'}", "{'2': 'c', '0': 'a'}"])
+def test_names_with_gaps_are_those_of_as_many_classes_as_the_head_has(
+    tmp_path: Path, names: str, build: Callable[[], ModelProto]
+) -> None:
+    path = str(save(tmp_path, build(), names=names))
+    model = describe(prepare("tiny", path, choice=Choice(), say=pass_over).config, version="1")
+    assert (model.names, model.classes) == ({0: "a", 2: "c"}, CLASSES)

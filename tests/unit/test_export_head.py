@@ -37,6 +37,10 @@ def facts(classes: int, **said: Any) -> dict[str, Any]:
         ((6, 8400), facts(2), False),
         ((300, 6), facts(2), True),
         ((300, 8400), facts(296), False),
+        # Names with gaps: the last one is that of the last class.
+        ((7, 8400), {"names": {0: "a", 2: "c"}, "head": "Detect", "end2end": False}, False),
+        ((7, 8400), {"names": {0: "a", 2: "c"}}, False),
+        ((300, 6), {"names": {0: "a", 2: "c"}, "end2end": True}, True),
     ],
 )
 def test_layout_is_told_by_shape_and_metadata(shape: tuple[int, int], metadata: dict[str, Any], finished: bool) -> None:
@@ -50,6 +54,8 @@ def test_layout_is_told_by_shape_and_metadata(shape: tuple[int, int], metadata: 
         ((84, 8400), facts(80, head="Detect", end2end=True), r"contradict each other: expected \(N, 6\)"),
         ((84, 8400), facts(79), r"got output \(84, 8400\), 79 names.*1 rows more than its names explain"),
         ((8400, 84), facts(80), "transposed"),
+        ((6, 8400), {"names": {0: "a", 2: "c"}}, "its names go beyond the 2 classes that it has"),
+        ((7, 8400), {"names": {1: "a", 2: "b", 3: "c"}}, "3 names up to index 3.* beyond the 3 classes"),
         ((300, 84), facts(80), "looks like RT-DETR"),
         ((25200, 85), facts(80), "YOLOv5's own repository"),
         ((300, 300), facts(296), "may be a YOLO head or RT-DETR's"),

@@ -236,6 +236,13 @@ def test_what_a_fixed_file_fixes_is_fixed_in_graph_and_config(tmp_path: Path, in
         ({"stride": "[8, 16, 32]"}, "stride in its metadata"),
         ({"names": "{'a': 'b'}"}, "names in its metadata"),
         ({"names": "(" * 300}, "names in its metadata"),
+        ({"names": "{-1: 'z', 0: 'a', 1: 'b', 2: 'c'}"}, "names in its metadata: .* each index from 0 and once"),
+        ({"names": "{0: 'a', '0': 'b', 1: 'c', 2: 'd'}"}, "names in its metadata: .* each index from 0 and once"),
+        ({"names": "{0: 'a', 1e999: 'b', 2: 'c'}"}, "names in its metadata: .* each index from 0 and once"),
+        ({"names": "{0: 'a', 1000000000000: 'b', 2: 'c'}"}, "names in its metadata: .* each index from 0 and once"),
+        ({"names": r"{0: '\ud800', 1: 'b', 2: 'c'}"}, "expected a text by number"),
+        ({"imgsz": "100000"}, "imgsz in its metadata: got 100000, expected a whole number from 1 to 8192"),
+        ({"stride": "5000"}, "stride in its metadata: got 5000, expected a whole number from 1 to 1024"),
         ({"task": None, "imgsz": None}, "YOLOv5's own repository"),
     ],
 )

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import ModelProto, helper
 
 from export.config import describe_detector
 from export.errors import ExportError
@@ -11,7 +12,7 @@ from export.graph import fuse
 from export.pictures import draw_pictures
 from export.predictions import IOU, MAX_DETECTIONS, choose_confidence, prove
 from export.runtime import Session
-from tests.support.detectors import CLASSES, build_detector
+from tests.support.detectors import CLASSES, build_detector, build_model
 from transformer.model import Model, describe
 from transformer.tasks import detect
 from transformer.tasks.detect import Detections
@@ -77,8 +78,50 @@ def test_what_one_side_finds_alone_is_refused(served: tuple[Session, Model], cha
             prove(session, model, predict_by(session, model, change), **arguments)
         return
     figures = prove(session, model, predict_by(session, model, change), **arguments)
-    assert (figures["boxes_px"], figures["scores"], figures["on_the_verge_of_iou"]) == (0, 0, 0)
+    assert (figures["boxes_px"], figures["scores"], figures["suppressed_on_one_side"]) == (0, 0, 0)
     assert figures["found"] > 0
+
+
+def build_pair(scores: tuple[float, float]) -> ModelProto:
+    """Two boxes of one class that overlap by 0.8, whatever the picture, among others far away."""
+    head = np.zeros((4 + CLASSES, 120), np.float32)
+    head[:4] = np.array([[200], [200], [2], [2]])
+    head[0] += np.arange(120) * 3
+    head[:4, :2] = np.array([[30, 32], [30, 30], [20, 20], [8, 8]])
+    head[4, :2] = scores
+    head[5, 2:] = np.linspace(0.01, 0.3, 118)
+    constants: dict[str, Any] = {"head": head[None], "flat": np.array([0, 1, 1], np.int64)}
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["means"]),
+        helper.make_node("ReduceMean", ["means"], ["mean"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Reshape", ["mean", "flat"], ["number"]),
+        helper.make_node("Sub", ["number", "number"], ["nothing"]),
+        helper.make_node("Add", ["head", "nothing"], ["output0"]),
+    ]
+    return build_model(nodes, constants, output=["batch", *head.shape], opset=17, batch="batch")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "message"),
+    [
+        ((0.9, 0.90001), (0.90001, 0.9), None),
+        ((0.9, 0.91), (0.91, 0.9), "expected the same on both sides"),
+        ((0.9, 0.0), (0.0, 0.9), "expected the same on both sides"),
+    ],
+)
+def test_of_two_boxes_that_are_as_good_either_may_stay(theirs: Any, ours: Any, message: str | None) -> None:
+    config = describe_detector("tiny", interface="fused", size_hw=None, classes=CLASSES, metadata=METADATA)
+    model = describe(config, version="0")
+    there, here = (
+        Session(fuse(build_pair(scores), classes=CLASSES, end2end=False), name="tiny") for scores in (theirs, ours)
+    )
+    arguments: Any = {"pictures": PICTURES, "confidence": 0.001}
+    predict = predict_by(there, model, lambda *found: found)
+    if message is not None:
+        with pytest.raises(ExportError, match=message):
+            prove(here, model, predict, **arguments)
+    else:
+        assert prove(here, model, predict, **arguments)["suppressed_on_one_side"] == 2 * len(PICTURES)
 
 
 def test_something_is_compared_however_little_is_known_of_the_pictures() -> None:

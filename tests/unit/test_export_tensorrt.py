@@ -196,11 +196,33 @@ def test_engine_of_ultralytics_is_served_without_its_header(tmp_path: Path) -> N
         ({"args": {"dynamic": True, "nms": True}}, "it has NMS inside"),
         ({"args": {"dynamic": True, "half": True}}, "half: got tensors in FP16"),
         ({"plan": b""}, "got no plan behind its metadata"),
+        ({"args": "dynamic"}, "expected dynamic=True"),
+        ({"head": ["Detect"]}, "which is not known, expected one of Detect"),
     ],
 )
 def test_engine_that_cannot_be_served_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ExportError, match=message):
         read_engine(write_engine(tmp_path / "best.engine", **changes))
+
+
+@pytest.mark.usefixtures("tools")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"names": "abc"}, "names in its metadata: got 'abc'"),
+        ({"names": {"0": "\ud800"}}, "expected a text by number"),
+        ({"imgsz": "640"}, "imgsz in its metadata: got '640', expected one number or two"),
+        ({"stride": None}, "stride in its metadata: got None, expected a whole number from 1 to 1024"),
+        ({"channels": 1}, "channels: got 1, expected 3"),
+    ],
+)
+def test_engine_whose_metadata_is_nonsense_is_one_line(
+    tmp_path: Path, changes: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_engine(tmp_path / "best.engine", **changes)
+    assert main(["ultralytics", "tiny", str(path), "--repository", str(tmp_path / "repository")]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "repository").exists()
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def _gives_all(model: Model) -> bool:
 
 
 def _candidates(outputs: Mapping[str, NDArray[Any]], model: Model, *, above: float) -> tuple[Floats, Floats, Ids, int]:
-    """Boxes `(K, 4)` xyxy in model pixels, scores `(K,)`, class ids `(K,)` of what has a higher score; of how many."""
+    """Boxes `(N, 4)` xyxy in model pixels, scores `(N,)`, class ids `(N,)` of what has a higher score; of how many."""
     if {"boxes", "scores", "classes"} <= outputs.keys():
         scores = outputs["scores"].astype(np.float32, copy=False)
         (high,) = np.nonzero(scores > above)
