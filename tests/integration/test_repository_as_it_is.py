@@ -1,6 +1,7 @@
 """A repository as somebody has it: NVIDIA's examples serve as they are, and what does not serve is told, and why."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -105,6 +106,7 @@ REFUSED = {
     "simple_identity": "backend: got 'python'",
     "my models": "is no model's name: expected letters",
     "unversioned": "no version: expected unversioned/1/model.onnx or the like; ignored: unversioned/model.onnx",
+    "latin": "ignored: latin/caf\\udce9.txt",
     "zeros": "Triton takes none that begins with 0",
     "broken": "no ONNX file",
     "weights_only": "waits for a model file (*.onnx, *.plan, *.xml): it has model.bin",
@@ -164,15 +166,16 @@ def write_repository(folder: Path) -> None:
     for name, datatype in (("simple", "INT32"), ("simple_int8", "INT8"), ("simple_string", "STRING")):
         config = SIMPLE.format(name=name, type=f"TYPE_{datatype}")
         write_model(folder, name, config=config, onnx_file=build_simple(getattr(TensorProto, datatype)))
-    for name in ("Candidate.rows", "candidate.rows", "_8n-v2"):
+    for name in ("Candidate.rows", "candidate.rows", "_8n-v2", "größe", "数字"):
         write_model(folder, name, config=BATCHED + FLOAT_IO)
     write_model(
         folder,
         "Own_Names",
-        config=BATCHED + FLOAT_IO + 'default_model_filename: "My_Net.v2.onnx"',
-        filename="My_Net.v2.onnx",
+        config=BATCHED + FLOAT_IO + 'default_model_filename: "Mein_Größtes.v2.onnx"',
+        filename="Mein_Größtes.v2.onnx",
     )
     write_sum(folder / "ov_auto" / "1")
+    write_sum(folder / "ov_größe" / "1")
     write_sum(folder / "ov_batch4" / "1", layouts=False)
     (folder / "ov_batch4" / "config.pbtxt").write_text('backend: "openvino"\nmax_batch_size: 4\n' + integers("[ 4 ]"))
     write_sum(folder / "ov_fp32" / "1")
@@ -199,6 +202,8 @@ def write_repository(folder: Path) -> None:
     write_model(folder, "my models")
     (folder / "unversioned").mkdir()
     (folder / "unversioned" / "model.onnx").write_bytes(build_identity())
+    (folder / "latin").mkdir()
+    (folder / "latin" / os.fsdecode(b"caf\xe9.txt")).touch()  # Latin-1, which is no UTF-8
     shutil.copytree(folder / "simple" / "1", folder / "zeros" / "01")
     write_model(folder, "broken", onnx_file=b"<html>404</html>", config=None)
     write_model(folder, "weights_only", filename="model.bin", config=None)
@@ -286,7 +291,7 @@ def test_nvidia_s_classifiers_answer(
     assert config["output"][0]["label_filename"] == f"{model.removesuffix('_onnx')}_labels.txt"
 
 
-@pytest.mark.parametrize("model", ["Candidate.rows", "candidate.rows", "_8n-v2", "Own_Names"])
+@pytest.mark.parametrize("model", ["Candidate.rows", "candidate.rows", "_8n-v2", "größe", "数字", "Own_Names"])
 def test_any_name_that_triton_takes_serves(stack: Stack, model: str) -> None:
     x = np.array([[1, 2]], np.float32)
     assert np.array_equal(infer(stack, model, x=x).as_numpy("y"), x)
@@ -311,7 +316,8 @@ def test_made_up_input_that_fails_refuses_nothing_and_is_told(stack: Stack) -> N
 
 def test_openvino_s_own_format_serves_without_a_config(stack: Stack) -> None:
     row = np.arange(16, dtype=np.int32).reshape(4, 4)
-    assert np.array_equal(infer(stack, "ov_auto", left=row, right=row).as_numpy("total"), row * 2)
+    for model in ("ov_auto", "ov_größe"):
+        assert np.array_equal(infer(stack, model, left=row, right=row).as_numpy("total"), row * 2)
     config = stack.http.get("/v2/models/ov_auto/config").json()
     assert (config["backend"], config["max_batch_size"], config["input"][0]["dims"]) == ("openvino", 4, [4])
     assert np.array_equal(infer(stack, "ov_batch4", left=row, right=row).as_numpy("total"), row * 2)
