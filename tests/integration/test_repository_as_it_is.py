@@ -17,10 +17,13 @@ from tritonclient import grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from predictor.sync.triton import Triton
+from registry.errors import Refused
 from tests.support.models import BATCHED, FLOAT_IO, Dim, build, build_identity, tensor, write_model
 from tests.support.openvino_ir import write_sum
-from tests.support.stack import ROOT, Stack, start_stack, wait_until
+from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
 from tests.support.synced import start_synchroniser
+from tests.support.triton import start_triton
 
 CASES = ROOT.parent / "shared" / "cases" / "triton"
 
@@ -333,6 +336,22 @@ def test_what_does_not_serve_is_told(stack: Stack, name: str) -> None:
     assert known["serving"] == []
     assert known["since"]
     assert all(version["since"] for version in known["versions"].values())
+
+
+def test_who_loads_is_told_where_triton_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what nothing here refuses before, as of `preferred`: Triton says in its log alone why it takes up no model."""
+    write_model(tmp_path / "trial", "preferred", config=PREFERRED)
+    (tmp_path / "models").mkdir()
+    monkeypatch.setenv("PREDICTOR_MIRROR", str(tmp_path))
+    with start_triton(tmp_path, tmp_path / "log") as running:
+        server = Triton(f"127.0.0.1:{running.grpc_port}", secret="", load_timeout_s=PATIENCE_S)
+        with pytest.raises(Refused) as told:
+            server.load("preferred")
+    assert str(told.value) == (
+        "failed to load 'preferred', failed to poll from model repository: why is in Triton's log, at 'Poll failed'"
+    )
+    (line,) = [line for line in (tmp_path / "log").read_text().splitlines() if "Poll failed" in line]
+    assert REFUSED["preferred"].partition(",")[0] in line
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if name != "my models"])
