@@ -142,6 +142,11 @@ def test_layout_takes_what_triton_reads_and_no_more() -> None:
             "a/warmup/input",
             "a/1/model.onnx",
             "a/1/model.data",
+            "a/1/net.onnx/",
+            "a/1/net.onnx/model.onnx",
+            "a/1/net.onnx/weights.bin",
+            "a/1/net.onnx/evil.py",
+            "a/1/net.onnx/sub/model.onnx",
             "a/1/model.py",
             "a/1/libx.so",
             "a/1/sub/model.onnx",
@@ -159,11 +164,15 @@ def test_layout_takes_what_triton_reads_and_no_more() -> None:
     )
     assert models.keys() == {"a"}
     assert models["a"].shared.keys() == {"config.pbtxt", "labels.txt", "configs/gpu.pbtxt", "warmup/input"}
-    assert {version: set(files) for version, files in models["a"].versions.items()} == {1: {"model.onnx", "model.data"}}
+    assert {version: set(files) for version, files in models["a"].versions.items()} == {
+        1: {"model.onnx", "model.data", "net.onnx/model.onnx", "net.onnx/weights.bin"}
+    }
     assert ignored.keys() == {
         "a/1/model.py",
         "a/1/libx.so",
         "a/1/sub/model.onnx",
+        "a/1/net.onnx/evil.py",
+        "a/1/net.onnx/sub/model.onnx",
         "a/01/model.onnx",
         "a/9223372036854775808/model.onnx",
         "a/configs/evil.py",
