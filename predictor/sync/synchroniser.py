@@ -13,7 +13,8 @@ from threading import Event
 
 from predictor.command import CANDIDATE
 from predictor.sync.errors import StorageError, TritonError
-from predictor.sync.model import Listed, Model, Shared
+from predictor.sync.model import Model
+from predictor.sync.shared import Listed, Shared
 from predictor.sync.status import ModelStatus, now
 from registry.errors import printable
 from registry.layout import MAX_FOLDER_OBJECTS, MAX_MODELS, Listing, gather, limit_models, read_layout
@@ -225,9 +226,6 @@ class Synchroniser:
             return
         if self._first:
             pending = [name for name in self._first if name in self._models and not self._models[name].is_settled]
-            # One that fails again and again holds up no other; where nothing serves, the pod before is better.
-            if any(model.loaded for model in self._models.values()):
-                pending = [name for name in pending if not self._models[name].fails]
         elif (self._listing_failures or self._first is not None) and self._models:
             # The repository is away, or suddenly empty: what the mirror holds from before is better than nothing.
             pending = [name for name, model in self._models.items() if not model.loaded]
@@ -235,6 +233,9 @@ class Synchroniser:
             awaited = "the repository" if self._first is None else "the first model in"
             self._status.set_ready(f"{awaited} {self._storage.url}")
             return
+        # One that fails again and again holds up no other; where nothing serves, the pod before is better.
+        if any(model.loaded for model in self._models.values()):
+            pending = [name for name in pending if not self._models[name].fails]
         self._status.set_ready(f"models: {', '.join(sorted(pending))}" if pending else None)
         if not pending:
             log.info("ready")
