@@ -53,7 +53,9 @@ SHOWN := digit-finder digits iris
 UNMADE = $(if $(filter model_repository,$(FROM)),$(if $(and $(filter-out $(SHOWN),$(MODEL)),$(wildcard $(FROM)/$(MODEL)/*/manifest.json)),,models))
 manage = $(BIN)/python -m export $@ --repository "$(REPOSITORY)"
 option = $(if $($2),--$1 "$($2)")
-UNPICKLING = $(if $(ALLOW_UNPICKLING),--allow-unpickling)
+# 1 alone: the shell of a CI may have any other value under such a name, 0 and false among them.
+flag = $(if $(filter 1,$($2)),--$1)
+UNPICKLING = $(call flag,allow-unpickling,ALLOW_UNPICKLING)
 TESTED := .venv/.test .venv-triton/.installed models
 WORKERS ?= 2
 # Tests of one file stay together, for they share what the file starts, until a worker has none left and takes some.
@@ -120,7 +122,7 @@ export: need-MODEL need-WEIGHTS .venv/.stack ## Add a detector: make export MODE
 	@$(BIN)/python -m export weights "$(WEIGHTS)" # before several GB are installed, which only a .pt file needs
 	@$(if $(filter %.onnx %.engine,$(WEIGHTS)),,$(MAKE) --no-print-directory .venv/.ultralytics)
 	@$(BIN)/python -m export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" \
-		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) $(if $(NMS_FREE),--nms-free) $(UNPICKLING) \
+		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) $(call flag,nms-free,NMS_FREE) $(UNPICKLING) \
 		--repository "$(REPOSITORY)"
 
 export: USAGE = MODEL=<name> WEIGHTS=<file or official name>
@@ -141,7 +143,7 @@ s3: .venv/.s3 ## Serve S3 for development, in memory, until Ctrl-C (S3_PORT)
 
 publish: need-MODEL need-REPOSITORY .venv/.stack $(UNMADE) ## Upload a version of MODEL to REPOSITORY (FROM, VERSION, FORCE=1, WAIT=<URL>, TIMEOUT_S)
 	@$(manage) "$(MODEL)" --from "$(FROM)" $(call option,version,VERSION) $(call option,wait,WAIT) \
-		--timeout "$(TIMEOUT_S)" $(if $(FORCE),--force)
+		--timeout "$(TIMEOUT_S)" $(call flag,force,FORCE)
 
 versions: need-REPOSITORY .venv/.stack ## Show the versions in REPOSITORY, and what serves (URL=http://localhost:8080, MODEL)
 	@$(manage) $(if $(MODEL),"$(MODEL)") $(call option,url,URL)
@@ -153,7 +155,7 @@ unpin: need-MODEL need-REPOSITORY .venv/.stack ## Let the newest version of MODE
 	@$(manage) "$(MODEL)"
 
 prune: need-MODEL need-REPOSITORY .venv/.stack ## Delete versions of MODEL beyond the newest KEEP, after asking (URL, YES=1)
-	@$(manage) "$(MODEL)" --keep "$(KEEP)" $(call option,url,URL) $(if $(YES),--yes)
+	@$(manage) "$(MODEL)" --keep "$(KEEP)" $(call option,url,URL) $(call flag,yes,YES)
 
 reference: .venv/.test .venv/.ultralytics ## Compute Ultralytics' results for the tests again (needs ../shared/data)
 	@$(BIN)/python -m tests.reference
@@ -167,7 +169,7 @@ train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or m
 	@$(BIN)/python -m export.digit_finder
 
 images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, PUSH=1)
-	@$(BIN)/python images.py $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(if $(PUSH),--push)
+	@$(BIN)/python images.py $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(call flag,push,PUSH)
 
 images-lint: .venv/.test ## Lint the Dockerfiles with hadolint
 	@$(BIN)/hadolint --failure-threshold info */Dockerfile

@@ -272,6 +272,10 @@ def _check_sums(config: ModelConfig) -> None:
     instances = sum(max(group.count, 1) * max(len(group.gpus), 1) for group in config.instance_group)
     if instances > MAX_INSTANCES:
         raise Refused(f"instance_group: got {instances} instances, expected at most {MAX_INSTANCES}")
+    if config.instance_group and all(group.passive for group in config.instance_group):
+        raise Refused(
+            "instance_group: got passive in all of them, expected one that is not: Triton ends with the first request"
+        )
     threads = 1
     for name in _THREADS:
         if name in config.parameters:

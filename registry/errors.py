@@ -18,7 +18,7 @@ class RepositoryError(Exception):
     """
 
     def __str__(self) -> str:
-        text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in super().__str__())
+        text = printable(super().__str__())
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
@@ -48,3 +48,10 @@ class StorageError(Passing):
 
 class Misconfigured(RepositoryError):
     """An address, a variable or a profile is wrong; the message says which."""
+
+
+def printable(text: str) -> str:
+    """The text with escapes in place of what ends a line, moves a cursor, turns writing around or is no UTF-8."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

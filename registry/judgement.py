@@ -15,13 +15,24 @@ from registry import config as configs
 from registry.confinement import confined
 from registry.errors import Incomplete, Refused
 from registry.golden import Arrays, read_golden, split_golden, write_golden
-from registry.layout import CONFIG, DEFAULT_PROFILE, GOLDEN, MANIFEST, TEXT_BYTES, golden_name, refuse_file
+from registry.layout import (
+    CONFIG,
+    DEFAULT_PROFILE,
+    GOLDEN,
+    MANIFEST,
+    TEXT_BYTES,
+    golden_name,
+    is_model_folder,
+    refuse_file,
+)
 from registry.manifest import Entry, read_manifest
 from registry.onnx_file import read_facts
 from registry.openvino_file import check_openvino
 from registry.threads import fill_threads
 from registry.triton import refuse_as_triton
 from registry.warmup import add_warmup
+
+_IN_FOLDER = "model.onnx"  # what Triton reads where the model is a folder
 
 
 @dataclass(frozen=True)
@@ -112,12 +123,14 @@ def read_texts(version: Path) -> Texts:
     """
     own = {}
     paths = sorted(version.iterdir())
-    for path in paths:
+    folders = [path for path in paths if is_model_folder(path.name) and path.is_dir() and not path.is_symlink()]
+    paths = [path for path in paths if path not in folders]
+    for path in (*paths, *(part for folder in folders for part in sorted(folder.iterdir()))):
         if reason := refuse_file(path.name):
             raise Refused(reason)
         if path.is_symlink() or not path.is_file():
             raise Refused(f"{path.name}: got a link or a folder, expected a file")
-        if path.name == MANIFEST or path.suffix == ".pbtxt":
+        if path.parent == version and (path.name == MANIFEST or path.suffix == ".pbtxt"):
             size = path.stat().st_size
             if size > TEXT_BYTES:
                 raise Refused(f"{path.name}: got {size} bytes, expected at most {TEXT_BYTES}")
@@ -218,11 +231,15 @@ def _judge_files(version: Path, config: ModelConfig, *, plans: bool) -> None:
     """The model file is there, and with it every file that holds its weights; nothing of it is code."""
     # Triton takes the one for its kind of GPU, and the default where there is none.
     named = [config.default_model_filename, *sorted(config.cc_model_filenames.values())]
+    if folders := [name for name in named if (version / name).is_dir()]:
+        if configs.backend_of(config) != "onnxruntime":
+            raise Refused(f"{folders[0]}: got a folder, expected a file: onnxruntime alone reads a folder")
+        named = [f"{name}/{_IN_FOLDER}" if name in folders else name for name in named]
     if not any((version / name).exists() for name in named):
         raise Incomplete(f"waits for {' or '.join(named)}")
     for path in sorted(version.glob("*.xml")):
         check_openvino(path)
-    for path in sorted(version.glob("*.onnx")):
+    for path in sorted(path for path in version.rglob("*.onnx") if path.is_file()):
         try:
             facts = read_facts(path)
         except (ValueError, IndexError, KeyError, RecursionError) as exc:
@@ -235,5 +252,5 @@ def _judge_files(version: Path, config: ModelConfig, *, plans: bool) -> None:
         for name in sorted(facts.external):
             if refuse_file(name):
                 raise Refused(f"{path.name}: external data {name!r:.80}: expected a file beside it")
-            if not (version / name).exists():
+            if not (path.parent / name).exists():
                 raise Incomplete(f"waits for {name}, external data of {path.name}")

@@ -82,7 +82,7 @@ class ModelFolder:
 
     Attributes:
         shared: files of the model itself by their path in its folder: config.pbtxt, labels, configs/, warmup/.
-        versions: files of each version by their name.
+        versions: files of each version by their name, or by `model.onnx/<name>` where the model is a folder.
     """
 
     shared: dict[str, Object] = field(default_factory=dict)
@@ -222,6 +222,10 @@ def _place(item: Object, rest: Sequence[str], model: ModelFolder) -> str | None:
             if reason := refuse_file(file):
                 return reason
             model.versions.setdefault(int(folder), {})[file] = item
+        case [folder, file, part] if is_version(folder) and is_model_folder(file):
+            if reason := refuse_file(part):
+                return reason
+            model.versions.setdefault(int(folder), {})[f"{file}/{part}"] = item
         case [file] if file == CONFIG or _LABELS.fullmatch(file):
             model.shared[file] = item
         case ["configs", file] if file.endswith(".pbtxt"):
@@ -242,6 +246,11 @@ def refuse_file(name: str) -> str | None:
     if _is_name(name, longest=_LONGEST_FILE) and _VERSION_FILE.fullmatch(name):
         return None
     return f"{name!r:.80} is no file of a version: expected {_VERSION_FILES}"
+
+
+def is_model_folder(name: str) -> bool:
+    """Whether a folder of a version may be a model itself: Triton reads `model.onnx` in it, and weights beside that."""
+    return name.endswith(".onnx")
 
 
 def lacks(names: Collection[str]) -> str | None:

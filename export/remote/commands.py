@@ -26,6 +26,7 @@ from export.remote.serving import Answer, Server, States, Watch, connect, descri
 from export.remote.storage import Storage, open_storage
 from export.versions import difference
 from registry.address import is_same_place
+from registry.errors import printable
 from registry.layout import CONFIG, MANIFEST
 
 _LEFT_OVER = timedelta(hours=1)  # longer than an upload takes
@@ -120,12 +121,12 @@ def versions(args: Namespace, console: Console) -> None:
     console.print(table)
     for name, found in models.items():
         if found.error:
-            console.print(f"[red]{escape(found.error)}[/]", soft_wrap=True)
+            console.print(f"[red]{escape(printable(found.error))}[/]", soft_wrap=True)
         elif found.versions:
             console.print(f"{name}: policy {found.policy}")
     if server and states is not None:
         for line in (_serving_line(server, states), *_status_lines(status)):
-            console.print(escape(line), soft_wrap=True)
+            console.print(escape(printable(line)), soft_wrap=True)
 
 
 def rollback(args: Namespace, console: Console) -> None:
@@ -300,7 +301,7 @@ def _without_version(
     for name, about in (status or {"models": {}})["models"].items():
         if name in known or (all_of_it and name not in models and not about.get("versions")):
             known[name] = f"{about.get('state', 'refused')}: {about.get('error') or 'no version'}"
-    return {name if name.isprintable() else repr(name)[1:-1]: why for name, why in sorted(known.items())}
+    return {printable(name): printable(why) for name, why in sorted(known.items())}
 
 
 def _serving_line(server: Server, states: Mapping[str, States]) -> str:

@@ -102,7 +102,7 @@ class Server:
             reply = self._client.request(method, path, **content)
         except httpx.HTTPError as exc:
             raise ExportError(
-                f"{self.url}: {str(exc) or type(exc).__name__}; next: make serve, or mend the URL"
+                f"{self.url}: {str(exc) or type(exc).__name__}; next: make serve, or correct the URL"
             ) from exc
         if reply.status_code in {401, 403}:
             said = _json(reply).get("error", "")
@@ -122,6 +122,8 @@ def connect(url: str | None) -> Iterator[Server | None]:
     if not url:
         yield None
         return
+    if not url.lower().startswith(("http://", "https://")):
+        raise ExportError(f"URL: got {url!r}, expected such as http://localhost:8080")
     key = os.environ.get(API_KEY, "")
     if not (key.isascii() and key.isprintable()):
         raise ExportError(f"{API_KEY}: got something else than printable ASCII, expected a key as make key shows it")
@@ -207,12 +209,12 @@ class Watch:
                 return "serving"
             if state["state"] == "refused":
                 raise NotServed(
-                    f"{self._name}: refused: {state.get('reason')}; what served before goes on; next: mend it, and "
+                    f"{self._name}: refused: {state.get('reason')}; what served before goes on; next: correct it, and "
                     "publish again"
                 )
             policy = str(about.get("policy"))
             if state["state"] == "available" and policy.startswith("specific"):
-                undo = "mend that setting of the server" if policy.endswith("(setting)") else "make unpin"
+                undo = "change that setting of the server" if policy.endswith("(setting)") else "make unpin"
                 raise NotServed(f"{self._name}: not asked for: the policy is {policy}, expected latest; next: {undo}")
         return describe_state(state) + "".join(
             f"; {what}" for what in (about.get("error"), describe_listing(status)) if what

@@ -4,6 +4,7 @@ Everything here decides as triton-inference-server/onnxruntime_backend r24.10 do
 1.19; this backend runs a newer, faster one, so the limits of 1.19 are checked here.
 """
 
+import os
 from pathlib import Path
 
 from predictor.backends.refusal import ModelRefusedError
@@ -28,11 +29,16 @@ def find_artifact(version_dir: Path, filename: str) -> Path:
         ModelRefusedError: there is no such file.
     """
     path = version_dir / (filename or DEFAULT_FILENAME)
-    if path.is_dir():
+    if as_stored(path).is_dir():
         path = path / DEFAULT_FILENAME
-    if not path.exists():
+    if not as_stored(path).exists():
         raise ModelRefusedError(f"unable to find '{path}'")
     return path
+
+
+def as_stored(path: Path) -> Path:
+    """The path for whatever Python opens: Triton's stub sets no locale, so that Python takes names there for ASCII."""
+    return Path(os.fsdecode(str(path).encode()))
 
 
 def check_versions(path: Path) -> None:
@@ -46,7 +52,7 @@ def check_versions(path: Path) -> None:
     """
     if path.suffix == ".ort":
         return  # not protobuf; the format is the same in both
-    ir_version, opsets = read_versions(path)
+    ir_version, opsets = read_versions(as_stored(path))
     if ir_version > MAX_IR_VERSION:
         raise ModelRefusedError(f"'{path}' has IR version {ir_version}, the oldest supported Triton reads up to 10")
     for domain, version in opsets.items():

@@ -1,7 +1,9 @@
 """What is known of the versions of a model, by their fingerprints."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass
@@ -41,3 +43,23 @@ class Memory:
     def postponement(self, key: str) -> str | None:
         """Why a version that failed is left alone for now."""
         return f"{self.postponed[key][1]}; tried again later" if key in self.postponed else None
+
+    def postponements(self, prints: Mapping[int, str]) -> str | None:
+        """What keeps versions from being taken, newest first; None: nothing does."""
+        reasons = [
+            f"version {version}: {reason}"
+            for version, key in sorted(prints.items(), reverse=True)
+            if (reason := self.postponement(key))
+        ]
+        return "; ".join(reasons) or None
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Forget all others, but for what the mirror remembers too: `refused`, `unproven`; nothing waits any more."""
+        remembered: tuple[dict[str, Any], ...] = (
+            self.deaths, self.fatal, self.failures, self.postponed, self.apart, self.proven
+        )  # fmt: skip
+        for known in remembered:
+            for key in known.keys() - set(keys):
+                del known[key]
+        self.defects.intersection_update(keys)
+        self.waiting.clear()

@@ -15,6 +15,7 @@ never half a version under a model's name, wherever a process is killed.
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import threading
@@ -28,6 +29,8 @@ from predictor.command import CANDIDATE, models_folder, trial_folder
 from predictor.errors import StartError
 from predictor.sync.errors import Passing
 from registry.errors import Refused
+
+log = logging.getLogger("sync")
 
 _CONTENT = "generation.json"
 _RUNNING = "running"  # no fingerprint, which is hexadecimal
@@ -97,7 +100,10 @@ class Mirror:
         for link in (*self.trial.iterdir(), *self.models.glob(".*")):
             link.unlink()
         for link in self.models.iterdir():
-            if not (link / _CONTENT).exists():
+            try:
+                _read_generation(link)
+            except (OSError, ValueError, AttributeError) as exc:  # JSON that is none, or no object
+                log.warning("the mirror: %s cannot be read (%s): taken from the repository again", link, exc)
                 link.unlink()
         shutil.rmtree(self._staged)
         self._staged.mkdir()
@@ -264,7 +270,10 @@ class Mirror:
     def _read(self, path: Path) -> dict[str, Any]:
         try:
             content = json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError):
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as exc:
+            log.warning("the mirror: %s cannot be read (%s): taken for empty", path, exc)
             return {}
         return content if isinstance(content, dict) else {}
 

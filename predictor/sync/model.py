@@ -1,12 +1,10 @@
 """One model: what the repository has of it, what serves, and the steps from the one to the other."""
 
 import logging
-import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -14,26 +12,25 @@ from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from predictor.settings import Settings
 from predictor.sync.errors import Passing, TritonError, passes
 from predictor.sync.memory import Memory
-from predictor.sync.mirror import Generation, Mirror
+from predictor.sync.mirror import Generation
 from predictor.sync.plan import choose
+from predictor.sync.shared import LONGEST_PAUSE_S, Listed, Shared
 from predictor.sync.staging import Request, check_arrived, fingerprint, golden_of, stage
-from predictor.sync.status import ModelStatus, Status, VersionStatus, now
+from predictor.sync.status import ModelStatus, VersionStatus, now
 from predictor.sync.trial import prove
-from predictor.sync.triton import Died, ProcessDied, TooSlow, Triton
-from predictor.sync.view import describe
+from predictor.sync.triton import Died, ProcessDied, TooSlow
+from predictor.sync.view import describe, join_numbers, pin_error, words_of
 from registry import config as configs
-from registry.config import MAX_TOGETHER, Policy
+from registry.config import Policy
 from registry.errors import Incomplete, Refused
 from registry.judgement import judge_config
 from registry.layout import CONFIG, MANIFEST, TEXT_BYTES, ModelFolder
-from registry.storage import Storage, read
+from registry.storage import read
 
 log = logging.getLogger("sync")
 
-_LONGEST_PAUSE_S = 60.0
 # Of a version that Triton dies of; of one that fails for a reason that may pass, before the next one takes its place;
 # of a model, before others may be ready without it.
 _TRIES = 3
@@ -49,49 +46,6 @@ _FATAL_PAUSE_S = 3600.0  # before a version is tried again that ended this proce
 # S3 refuses a request whose clock is 15 minutes away, so no clock here is further from its.
 _CLOCK_SKEW = timedelta(minutes=15)
 _NOTHING = Generation(Path())
-
-
-class Shared:
-    """What all models work with.
-
-    Attributes:
-        triton_up: set while Triton answers.
-        leftovers: versions that were being tried when a process before this one ended, by model and fingerprint.
-        alone: held while a version is tried and there are leftovers: the one at fault must be alone to show it.
-        stopped: set when the process ends.
-    """
-
-    def __init__(self, settings: Settings, *, storage: Storage, triton: Triton, mirror: Mirror, status: Status) -> None:
-        self.settings = settings
-        self.storage = storage
-        self.triton = triton
-        self.mirror = mirror
-        self.status = status
-        self.triton_up = threading.Event()
-        self.leftovers: set[tuple[str, str]] = set()
-        self.alone = threading.Lock()
-        self.stopped = threading.Event()
-
-    def pause_after(self, failures: int) -> float:
-        """Seconds until the next try, growing."""
-        return float(min(max(self.settings.poll_s, 1.0) * 2 ** min(failures - 1, 16), _LONGEST_PAUSE_S))
-
-
-@dataclass(frozen=True)
-class Listed:
-    """What a listing showed of a model.
-
-    Attributes:
-        folder: None where the model is not there.
-        began: monotonic time when the listing began.
-        newest: of all objects of the repository: the clock of the storage is at least there.
-        ignored: why something in its folder is no part of it; empty where everything is.
-    """
-
-    folder: ModelFolder | None
-    began: float
-    newest: datetime
-    ignored: str = ""
 
 
 class Model:
@@ -236,7 +190,7 @@ class Model:
         wanted = choose(prints, policy, current=serving, unfit=unfit, apart=memory.apart)
         self._show()
         if wanted == serving:
-            self._failures, self._error = 0, _pin_error(policy, prints) or self._postponed_error(prints)
+            self._failures, self._error = 0, pin_error(policy, prints) or memory.postponements(prints)
             memory.proven.clear()
             self._mirror.clean(self.name)
             self._shared.leftovers -= {(self.name, key) for key in memory.fatal}  # none of them is tried now
@@ -267,7 +221,7 @@ class Model:
 
     def _load_again(self) -> None:
         """Load what served before: after a start of ours, or of Triton."""
-        versions = _list(self.serving)
+        versions = join_numbers(self.serving)
         self._wait_for_triton()
         try:
             self._load(self.name)
@@ -342,14 +296,7 @@ class Model:
         if memory.unproven.keys() - kept:
             memory.unproven = {key: reason for key, reason in memory.unproven.items() if key in kept}
             self._mirror.write_unproven(self.name, memory.unproven)
-        remembered: tuple[dict[str, Any], ...] = (
-            memory.deaths, memory.fatal, memory.failures, memory.postponed, memory.apart, memory.proven
-        )  # fmt: skip
-        for forgettable in remembered:
-            for key in forgettable.keys() - known_keys:
-                del forgettable[key]
-        memory.defects &= known_keys
-        memory.waiting.clear()
+        memory.keep(known_keys)
 
     def _judge_arrival(self, request: Request, listed: Listed) -> None:
         """Note a version that has not arrived as a whole."""
@@ -477,22 +424,13 @@ class Model:
             raise exc
         pause = self._shared.pause_after(memory.failures[key]) if for_s is None else for_s
         pause *= 1 + len(memory.postponed)  # older ones have their turn before it has another one
-        memory.postponed[key] = (time.monotonic() + pause, _words_of(exc))
+        memory.postponed[key] = (time.monotonic() + pause, words_of(exc))
         self._failures = 0  # the next one has tries of its own
         self._status.metrics.failures.labels(self.name).inc()
         log.warning(
             "%s: version %d failed (%d): %s; others serve meanwhile, tried again in %.0f s",
-            self.name, version, memory.failures[key], _words_of(exc), pause,
+            self.name, version, memory.failures[key], words_of(exc), pause,
         )  # fmt: skip
-
-    def _postponed_error(self, prints: Mapping[int, str]) -> str | None:
-        """What keeps versions from being taken, newest first."""
-        reasons = [
-            f"version {version}: {reason}"
-            for version, key in sorted(prints.items(), reverse=True)
-            if (reason := self._memory.postponement(key))
-        ]
-        return "; ".join(reasons) or None
 
     @contextmanager
     def _offered(self, target: Path) -> Iterator[str]:
@@ -571,7 +509,7 @@ class Model:
             self._mirror.switch(self.name, before if before.prints else None)
             self._mirror.clean(self.name, keep=self._memory.proven.values())
             self._postpone(
-                newest, wanted[newest], Passing(f"version {_list(wanted)} was good, and does not load: {exc}")
+                newest, wanted[newest], Passing(f"version {join_numbers(wanted)} was good, and does not load: {exc}")
             )
             return
         self._note_serving(wanted, before)
@@ -593,7 +531,7 @@ class Model:
                 )
                 log.info("%s: version %d serves, %.1f s after it was seen", self.name, version, seconds)
         if retired := before.prints.keys() - wanted.keys():
-            log.info("%s: version %s is retired", self.name, _list(retired))
+            log.info("%s: version %s is retired", self.name, join_numbers(retired))
 
     def _remove(self) -> None:
         """What is gone from the repository goes away."""
@@ -626,9 +564,9 @@ class Model:
         self._failures += 1
         self._fault = not passes(exc)
         if self._fault:
-            pause, words = _LONGEST_PAUSE_S, f"a fault of the synchroniser, see its log: {type(exc).__name__}: {exc}"
+            pause, words = LONGEST_PAUSE_S, f"a fault of the synchroniser, see its log: {type(exc).__name__}: {exc}"
         else:
-            pause, words = self._shared.pause_after(self._failures), _words_of(exc)
+            pause, words = self._shared.pause_after(self._failures), words_of(exc)
         self._due = time.monotonic() + pause
         self._error = f"{words}; tried again in {pause:.0f} s"
         self._status.metrics.failures.labels(self.name).inc()
@@ -713,22 +651,3 @@ class Model:
 def _read_config(folder: Path, version: int) -> Any:
     """The config that a staged version serves with."""
     return configs.parse((folder / str(version) / CONFIG).read_bytes(), where=CONFIG)
-
-
-def _words_of(exc: Exception) -> str:
-    if isinstance(exc, OSError):
-        return (exc.strerror or str(exc)).lower()
-    return str(exc) or type(exc).__name__
-
-
-def _pin_error(policy: Policy, available: Collection[int]) -> str | None:
-    missing = (policy.specific or frozenset()) - set(available)
-    if not missing:
-        asked = policy.specific if policy.specific is not None else available
-        most = min(policy.latest or len(asked), len(asked)) if policy.specific is None else len(asked)
-        return f"got {most} versions, and the newest {MAX_TOGETHER} serve together" if most > MAX_TOGETHER else None
-    return f"the policy asks for version {_list(missing)}, which the repository does not have"
-
-
-def _list(versions: Collection[int]) -> str:
-    return ", ".join(str(version) for version in sorted(versions))

@@ -18,7 +18,7 @@ from hosts import HostGuard, Hosts
 from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
 from predictor.sync.mirror import Mirror
-from predictor.sync.model import Shared
+from predictor.sync.shared import Shared
 from predictor.sync.status import Status
 from predictor.sync.synchroniser import Synchroniser
 from predictor.sync.triton import Triton

@@ -114,7 +114,8 @@ def _stage(storage: Storage, request: Request, target: Path, reserve: Reserve, c
     shared = {path: item for path, item in request.folder.shared.items() if not _is_config(path)}
     with reserve(sum(item.size for item in (*files.values(), *shared.values()))):
         version = target / str(request.version)
-        version.mkdir(parents=True)
+        for name in files:
+            (version / name).parent.mkdir(parents=True, exist_ok=True)
         digests = {name: download(storage, item, version / name, count=count) for name, item in files.items()}
         for name, entry in (entries or {}).items():
             if digests[name] != entry.sha256:

@@ -13,8 +13,10 @@ from threading import Event
 
 from predictor.command import CANDIDATE
 from predictor.sync.errors import StorageError, TritonError
-from predictor.sync.model import Listed, Model, Shared
+from predictor.sync.model import Model
+from predictor.sync.shared import Listed, Shared
 from predictor.sync.status import ModelStatus, now
+from registry.errors import printable
 from registry.layout import MAX_FOLDER_OBJECTS, MAX_MODELS, Listing, gather, limit_models, read_layout
 
 log = logging.getLogger("sync")
@@ -170,7 +172,9 @@ class Synchroniser:
         self._status.set(listing={"ok": True, "at": now(), "failing_since": None, "error": None})
         self._status.metrics.listings.labels("ok").inc()
         self._status.metrics.listed.set_to_current_time()
-        folders, ignored = read_layout(found.objects)
+        folders, reasons = read_layout(found.objects)
+        # A key may be no UTF-8, which would leave /status and its readers without an answer.
+        ignored = {printable(key): why for key, why in reasons.items()}
         too_many = limit_models(folders, self._models.keys())
         too_many |= dict.fromkeys(found.beyond, f"got more models than are listed, expected at most {MAX_MODELS}")
         reason = f"got more than {MAX_FOLDER_OBJECTS} objects, expected fewer; what serves of it goes on serving"
@@ -179,7 +183,7 @@ class Synchroniser:
         too_much = too_many | overfull
         strange = {key.removesuffix("/"): why for key, why in ignored.items() if key.endswith("/")}
         self._warn(ignored | {f"{name}/": why for name, why in too_much.items()} | rest)
-        self._status.set_folders(_readable(strange | too_much), more=found.left_out)
+        self._status.set_folders(strange | too_much, more=found.left_out)
         newest = found.newest or datetime.now(UTC)
         folders = {name: folder for name, folder in folders.items() if name not in too_many}
         within: dict[str, str] = {}  # the first reason of each folder
@@ -195,9 +199,8 @@ class Synchroniser:
             self._first = {name for name, folder in folders.items() if folder.versions}
 
     def _warn(self, ignored: Mapping[str, str]) -> None:
-        ignored = _readable(ignored)
         for key in sorted(ignored.keys() - self._ignored.keys())[:_IGNORED_SHOWN]:
-            log.warning("ignored: %s: %s", repr(key)[:200], ignored[key][:200])
+            log.warning("ignored: %s: %s", key[:200], ignored[key][:200])
         self._ignored = ignored
         shown = dict(sorted(ignored.items())[:_IGNORED_SHOWN])
         if len(ignored) > len(shown):
@@ -223,9 +226,6 @@ class Synchroniser:
             return
         if self._first:
             pending = [name for name in self._first if name in self._models and not self._models[name].is_settled]
-            # One that fails again and again holds up no other; where nothing serves, the pod before is better.
-            if any(model.loaded for model in self._models.values()):
-                pending = [name for name in pending if not self._models[name].fails]
         elif (self._listing_failures or self._first is not None) and self._models:
             # The repository is away, or suddenly empty: what the mirror holds from before is better than nothing.
             pending = [name for name, model in self._models.items() if not model.loaded]
@@ -233,6 +233,9 @@ class Synchroniser:
             awaited = "the repository" if self._first is None else "the first model in"
             self._status.set_ready(f"{awaited} {self._storage.url}")
             return
+        # One that fails again and again holds up no other; where nothing serves, the pod before is better.
+        if any(model.loaded for model in self._models.values()):
+            pending = [name for name in pending if not self._models[name].fails]
         self._status.set_ready(f"models: {', '.join(sorted(pending))}" if pending else None)
         if not pending:
             log.info("ready")
@@ -243,8 +246,3 @@ class Synchroniser:
         if self._listing is None:
             times.append(self._listing_due())
         return max(min(at for at in times if at is not None) - time.monotonic(), 0.01)
-
-
-def _readable(reasons: Mapping[str, str]) -> dict[str, str]:
-    """Reasons by key, which may be no UTF-8 in a folder, and is in /status."""
-    return {key.encode("utf-8", "backslashreplace").decode(): reason for key, reason in reasons.items()}

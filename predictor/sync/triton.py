@@ -37,6 +37,8 @@ _NO_ROOM = re.compile(
     r"resource temporarily unavailable",
     re.IGNORECASE,
 )
+# Why, Triton says in its log alone; what is known of that is refused before, see `registry.triton`.
+_NOT_POLLED, _POLLED = "failed to poll from model repository", ": why is in Triton's log, at 'Poll failed'"
 # No name of a model has a blank.
 _ENDED = re.compile("stub process", re.IGNORECASE)
 _IN_MIRROR = re.compile(rf"(?<![\w.])/[^'\"]*?/(?:models/|trial/(?={CANDIDATE}))")
@@ -189,7 +191,7 @@ def _translate(exc: InferenceServerException) -> Refused | TritonError:
         return ProcessDied(f"Triton: {_shorten(text)}")
     if exc.status() in _AWAY:
         return Died(f"Triton: {_shorten(text)}")
-    return Refused(_shorten(text))
+    return Refused(_shorten(text) + _POLLED * text.endswith(_NOT_POLLED))
 
 
 def _shorten(text: str) -> str:

@@ -1,9 +1,10 @@
-"""What is told of a version."""
+"""What is told of models and versions."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from predictor.sync.memory import Memory
 from predictor.sync.status import VersionStatus, now
+from registry.config import MAX_TOGETHER, Policy
 
 
 def describe(  # noqa: PLR0913 - all that is known of it
@@ -43,3 +44,25 @@ def describe(  # noqa: PLR0913 - all that is known of it
         return VersionStatus("staged", doing[version])
     reason = "its labels or tensors are not those of the newer version" if key in memory.apart else None
     return VersionStatus("available", postponed or reason)
+
+
+def words_of(exc: Exception) -> str:
+    """What failed, without the places of a disk."""
+    if isinstance(exc, OSError):
+        return (exc.strerror or str(exc)).lower()
+    return str(exc) or type(exc).__name__
+
+
+def pin_error(policy: Policy, available: Collection[int]) -> str | None:
+    """What a policy asks for and cannot have; None where it has all of it."""
+    missing = (policy.specific or frozenset()) - set(available)
+    if not missing:
+        asked = policy.specific if policy.specific is not None else available
+        most = min(policy.latest or len(asked), len(asked)) if policy.specific is None else len(asked)
+        return f"got {most} versions, and the newest {MAX_TOGETHER} serve together" if most > MAX_TOGETHER else None
+    return f"the policy asks for version {join_numbers(missing)}, which the repository does not have"
+
+
+def join_numbers(versions: Collection[int]) -> str:
+    """Versions in their order."""
+    return ", ".join(str(version) for version in sorted(versions))

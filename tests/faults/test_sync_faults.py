@@ -231,6 +231,25 @@ def test_waits_for_s3_and_says_so(tmp_path: Path) -> None:
             wait(lambda: stack.http.post("/predict/rows", json=[1.0] * 4).status_code == 404)
 
 
+def test_model_of_the_mirror_that_does_not_load_holds_up_no_other_while_the_repository_is_away(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    for number, model in enumerate(("rows", "spoiled"), 1):
+        write(repository, model, Build(number), number=1)
+    variables = {"MIRROR": str(tmp_path / "mirror"), "POLL_S": "0.5"}
+    with start_stack(repository, tmp_path / "first", variables=variables):
+        pass
+    shutil.rmtree(repository)
+    repository.mkdir()  # empty all of a sudden: taken for a mistake
+    path = tmp_path / "mirror" / "models" / "spoiled" / "1" / "model.onnx"
+    path.unlink()
+    path.write_bytes(b"of a broken disk")
+    with start_stack(repository, tmp_path / "second", variables=variables) as stack:
+        assert stack.http.post("/predict/rows", json=[1.0] * 4).json()["model"]["version"] == "1"
+        status = stack.http.get("/status").json()
+        assert not status["listing"]["ok"]
+        assert "version 1 does not load any more" in status["models"]["spoiled"]["error"]
+
+
 def wait(condition: Callable[[], bool | str], *, seconds: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + seconds
     while True:

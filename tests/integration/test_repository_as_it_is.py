@@ -1,7 +1,10 @@
 """A repository as somebody has it: NVIDIA's examples serve as they are, and what does not serve is told, and why."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import grpc
 import httpx
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -16,10 +20,13 @@ from tritonclient import grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from predictor.sync.triton import Triton
+from registry.errors import Refused
 from tests.support.models import BATCHED, FLOAT_IO, Dim, build, build_identity, tensor, write_model
 from tests.support.openvino_ir import write_sum
-from tests.support.stack import ROOT, Stack, start_stack, wait_until
+from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
 from tests.support.synced import start_synchroniser
+from tests.support.triton import start_triton
 
 CASES = ROOT.parent / "shared" / "cases" / "triton"
 
@@ -105,6 +112,7 @@ REFUSED = {
     "simple_identity": "backend: got 'python'",
     "my models": "is no model's name: expected letters",
     "unversioned": "no version: expected unversioned/1/model.onnx or the like; ignored: unversioned/model.onnx",
+    "latin": "ignored: latin/caf\\udce9.txt",
     "zeros": "Triton takes none that begins with 0",
     "broken": "no ONNX file",
     "weights_only": "waits for a model file (*.onnx, *.plan, *.xml): it has model.bin",
@@ -145,6 +153,22 @@ def build_classifier(given: str, dims: Sequence[int], gives: str, gives_dims: Se
     return build(nodes, [tensor(given, dims)], [tensor(gives, gives_dims)], constants={"weights": weights})
 
 
+def write_in_folder(folder: Path) -> Path:
+    """A version whose `model.onnx` is a folder, with its weights beside it: three times its input."""
+    model = build(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        [tensor("x")],
+        [tensor("y")],
+        constants={"factor": np.full(2, 3, np.float32)},
+    )
+    place = folder / "in_folder" / "1" / "model.onnx"
+    place.mkdir(parents=True)
+    loaded = onnx.load_from_string(model)
+    onnx.save(loaded, place / "model.onnx", save_as_external_data=True, location="weights.data", size_threshold=0)
+    assert (place / "weights.data").stat().st_size == 8
+    return folder
+
+
 def write_repository(folder: Path) -> None:
     write_model(
         folder,
@@ -164,19 +188,20 @@ def write_repository(folder: Path) -> None:
     for name, datatype in (("simple", "INT32"), ("simple_int8", "INT8"), ("simple_string", "STRING")):
         config = SIMPLE.format(name=name, type=f"TYPE_{datatype}")
         write_model(folder, name, config=config, onnx_file=build_simple(getattr(TensorProto, datatype)))
-    for name in ("Candidate.rows", "candidate.rows", "_8n-v2"):
+    for name in ("Candidate.rows", "candidate.rows", "_8n-v2", "größe"):
         write_model(folder, name, config=BATCHED + FLOAT_IO)
     write_model(
         folder,
         "Own_Names",
-        config=BATCHED + FLOAT_IO + 'default_model_filename: "My_Net.v2.onnx"',
-        filename="My_Net.v2.onnx",
+        config=BATCHED + FLOAT_IO + 'default_model_filename: "Mein_Größtes.v2.onnx"',
+        filename="Mein_Größtes.v2.onnx",
     )
+    write_in_folder(folder)
     write_sum(folder / "ov_auto" / "1")
     write_sum(folder / "ov_batch4" / "1", layouts=False)
     (folder / "ov_batch4" / "config.pbtxt").write_text('backend: "openvino"\nmax_batch_size: 4\n' + integers("[ 4 ]"))
-    write_sum(folder / "ov_fp32" / "1")
-    (folder / "ov_fp32" / "config.pbtxt").write_text(
+    write_sum(folder / "ov_größe" / "1")
+    (folder / "ov_größe" / "config.pbtxt").write_text(
         'backend: "openvino"\n' + integers("[ 1, 4 ]").replace("INT32", "FP32")
     )
     for number in ("1", "2"):
@@ -199,6 +224,8 @@ def write_repository(folder: Path) -> None:
     write_model(folder, "my models")
     (folder / "unversioned").mkdir()
     (folder / "unversioned" / "model.onnx").write_bytes(build_identity())
+    (folder / "latin").mkdir()
+    (folder / "latin" / os.fsdecode(b"caf\xe9.txt")).touch()  # Latin-1, which is no UTF-8
     shutil.copytree(folder / "simple" / "1", folder / "zeros" / "01")
     write_model(folder, "broken", onnx_file=b"<html>404</html>", config=None)
     write_model(folder, "weights_only", filename="model.bin", config=None)
@@ -286,12 +313,22 @@ def test_nvidia_s_classifiers_answer(
     assert config["output"][0]["label_filename"] == f"{model.removesuffix('_onnx')}_labels.txt"
 
 
-@pytest.mark.parametrize("model", ["Candidate.rows", "candidate.rows", "_8n-v2", "Own_Names"])
+@pytest.mark.parametrize("model", ["Candidate.rows", "candidate.rows", "_8n-v2", "größe", "Own_Names"])
 def test_any_name_that_triton_takes_serves(stack: Stack, model: str) -> None:
     x = np.array([[1, 2]], np.float32)
     assert np.array_equal(infer(stack, model, x=x).as_numpy("y"), x)
     assert stack.http.get(f"/v2/models/{model}/ready").json() == {"name": model, "ready": True}
     assert model in stack.http.get("/v2/models").json()["models"]
+
+
+def test_model_that_is_a_folder_serves_with_its_weights_beside_it(stack: Stack, tmp_path: Path) -> None:
+    x = np.array([[1, 2]], np.float32)
+    assert np.array_equal(infer(stack, "in_folder", x=x).as_numpy("y"), x * 3)
+    judged = subprocess.run(
+        [sys.executable, "-m", "predictor", "judge", str(write_in_folder(tmp_path))],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (judged.returncode, judged.stdout) == (0, "good    'in_folder/1'\n"), judged.stderr
 
 
 def test_equal_bytes_under_two_numbers_serve(stack: Stack) -> None:
@@ -316,7 +353,7 @@ def test_openvino_s_own_format_serves_without_a_config(stack: Stack) -> None:
     assert (config["backend"], config["max_batch_size"], config["input"][0]["dims"]) == ("openvino", 4, [4])
     assert np.array_equal(infer(stack, "ov_batch4", left=row, right=row).as_numpy("total"), row * 2)
     half = np.full((1, 4), 0.5, np.float32) + 1
-    assert infer(stack, "ov_fp32", left=half, right=half).as_numpy("total").tolist() == [[2.0] * 4]
+    assert infer(stack, "ov_größe", left=half, right=half).as_numpy("total").tolist() == [[2.0] * 4]
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -327,6 +364,22 @@ def test_what_does_not_serve_is_told(stack: Stack, name: str) -> None:
     assert known["serving"] == []
     assert known["since"]
     assert all(version["since"] for version in known["versions"].values())
+
+
+def test_who_loads_is_told_where_triton_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what nothing here refuses before, as of `preferred`: Triton says in its log alone why it takes up no model."""
+    write_model(tmp_path / "trial", "preferred", config=PREFERRED)
+    (tmp_path / "models").mkdir()
+    monkeypatch.setenv("PREDICTOR_MIRROR", str(tmp_path))
+    with start_triton(tmp_path, tmp_path / "log") as running:
+        server = Triton(f"127.0.0.1:{running.grpc_port}", secret="", load_timeout_s=PATIENCE_S)
+        with pytest.raises(Refused) as told:
+            server.load("preferred")
+    assert str(told.value) == (
+        "failed to load 'preferred', failed to poll from model repository: why is in Triton's log, at 'Poll failed'"
+    )
+    (line,) = [line for line in (tmp_path / "log").read_text().splitlines() if "Poll failed" in line]
+    assert REFUSED["preferred"].partition(",")[0] in line
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if name != "my models"])

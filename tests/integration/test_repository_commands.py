@@ -588,7 +588,7 @@ def test_publish_of_a_first_version_has_no_before(
     [
         ({"1": SERVING, "2": REFUSED}, "latest 1", "refused: model.onnx: NaN"),
         ({"1": SERVING, "2": AVAILABLE}, "specific 1", "the policy is specific 1, expected latest; next: make unpin"),
-        ({"1": SERVING, "2": AVAILABLE}, "specific 1 (setting)", "next: mend that setting of the server"),
+        ({"1": SERVING, "2": AVAILABLE}, "specific 1 (setting)", "next: change that setting of the server"),
     ],
 )
 def test_publish_fails_with_the_reason_of_the_server(

@@ -228,6 +228,7 @@ WRONG = [
     ("dynamic_batching.priority_levels: got 1000000000000", "dynamic_batching { priority_levels: 1000000000000 }"),
     ("instance_group[0].count: got -1", "instance_group { count: -1 }"),
     ("instance_group[0].count: got 65", "instance_group { count: 65 }"),
+    ("instance_group: got passive in all of them", "instance_group { passive: true } instance_group { passive: true }"),
     ("instance_group: got 65 instances", "instance_group { count: 60 } instance_group { count: 5 }"),
     ("instance_group: got 66 instances", "instance_group { count: 33 gpus: [0, 1] }"),
     ("instance_group: got 100 instances", "instance_group {}" * 100),

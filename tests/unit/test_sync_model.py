@@ -20,7 +20,8 @@ import urllib3
 from predictor.settings import Settings
 from predictor.sync.errors import StorageError
 from predictor.sync.mirror import Mirror
-from predictor.sync.model import Listed, Model, Shared
+from predictor.sync.model import Model
+from predictor.sync.shared import Listed, Shared
 from predictor.sync.staging import Request, fingerprint
 from predictor.sync.status import Status
 from predictor.sync.triton import Triton

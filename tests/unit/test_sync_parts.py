@@ -142,6 +142,11 @@ def test_layout_takes_what_triton_reads_and_no_more() -> None:
             "a/warmup/input",
             "a/1/model.onnx",
             "a/1/model.data",
+            "a/1/net.onnx/",
+            "a/1/net.onnx/model.onnx",
+            "a/1/net.onnx/weights.bin",
+            "a/1/net.onnx/evil.py",
+            "a/1/net.onnx/sub/model.onnx",
             "a/1/model.py",
             "a/1/libx.so",
             "a/1/sub/model.onnx",
@@ -159,11 +164,15 @@ def test_layout_takes_what_triton_reads_and_no_more() -> None:
     )
     assert models.keys() == {"a"}
     assert models["a"].shared.keys() == {"config.pbtxt", "labels.txt", "configs/gpu.pbtxt", "warmup/input"}
-    assert {version: set(files) for version, files in models["a"].versions.items()} == {1: {"model.onnx", "model.data"}}
+    assert {version: set(files) for version, files in models["a"].versions.items()} == {
+        1: {"model.onnx", "model.data", "net.onnx/model.onnx", "net.onnx/weights.bin"}
+    }
     assert ignored.keys() == {
         "a/1/model.py",
         "a/1/libx.so",
         "a/1/sub/model.onnx",
+        "a/1/net.onnx/evil.py",
+        "a/1/net.onnx/sub/model.onnx",
         "a/01/model.onnx",
         "a/9223372036854775808/model.onnx",
         "a/configs/evil.py",
@@ -501,3 +510,20 @@ def test_broken_numbers_of_an_onnx_file_are_told_at_once(tmp_path: Path, data: b
     (tmp_path / "model.onnx").write_bytes(data)
     with pytest.raises(ValueError, match=says):
         read_facts(tmp_path / "model.onnx")
+
+
+def test_what_a_broken_disk_left_in_the_mirror_keeps_out_nobody(tmp_path: Path) -> None:
+    for model, content in (("cut", '{"1": '), ("list", "[]"), ("good", '{"1": "print"}')):
+        generation = tmp_path / "generations" / model / "1"
+        generation.mkdir(parents=True)
+        (generation / "generation.json").write_text(content)
+        (tmp_path / "models").mkdir(exist_ok=True)
+        (tmp_path / "models" / model).symlink_to(generation)
+    for notes in ("refused", "unproven", "tried"):
+        (tmp_path / notes / "good.json").mkdir(parents=True)
+    with closing(Mirror(tmp_path)) as mirror:
+        assert mirror.names() == ["good"]
+        assert (mirror.read_refused("good"), mirror.read_unproven("good"), mirror.read_fatal("good")) == ({}, {}, {})
+        assert not [
+            path for path in (tmp_path / "generations").iterdir() if path.name != "good" and any(path.iterdir())
+        ]

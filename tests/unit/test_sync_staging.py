@@ -40,6 +40,7 @@ def staged(
     version = repository / "some" / "1"
     version.mkdir(parents=True)
     for name, content in {name.replace("_", "."): content for name, content in files.items()}.items() | named.items():
+        (version / name).parent.mkdir(exist_ok=True)
         (version / name).write_bytes(content)
     (version.parent / "config.pbtxt").write_text(config)
     storage = FolderStorage(repository)
@@ -87,6 +88,25 @@ def test_external_data_has_the_names_that_pytorch_gives(tmp_path: Path) -> None:
         model = with_location(name, where="weights")
         folder = staged(tmp_path / str(number), ONNX, model_onnx=model, named={name: bytes(8)})
         assert (folder / name).read_bytes() == bytes(8)
+
+
+def test_model_that_is_a_folder_has_its_weights_in_it(tmp_path: Path) -> None:
+    model = {"model.onnx/model.onnx": with_location("w.data", where="weights")}
+    version = staged(tmp_path / "whole", ONNX, named=model | {"model.onnx/w.data": bytes(8)})
+    assert {path.name for path in (version / "model.onnx").iterdir()} == {"model.onnx", "w.data"}
+    for number, (named, reason) in enumerate(
+        (
+            (model | {"w.data": bytes(8)}, "waits for w.data, external data of model.onnx"),
+            ({"model.onnx/net.onnx": build_identity()}, "waits for model.onnx/model.onnx"),
+        )
+    ):
+        with pytest.raises(Incomplete, match=reason):
+            staged(tmp_path / str(number), ONNX, named=named)
+    outside = {"model.onnx/model.onnx": with_location("../w.data", where="weights"), "w.data": bytes(8)}
+    with pytest.raises(Refused, match=r"external data '\.\./w\.data': expected a file beside it"):
+        staged(tmp_path / "outside", ONNX, named=outside)
+    with pytest.raises(Refused, match="onnxruntime alone reads a folder"):
+        staged(tmp_path / "ov", 'backend: "openvino" default_model_filename: "model.onnx"', named=model)
 
 
 def test_onnx_under_the_name_of_a_plan_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -16,11 +18,11 @@ from transformer.settings import TransformerSettings
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _make(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def _make(*arguments: str, environ: Mapping[str, str] = MappingProxyType({})) -> "subprocess.CompletedProcess[str]":
     # The make that runs the tests exports its own.
-    environment = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKEOVERRIDES"}}
-    command = ["make", "--dry-run", "help", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    own = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKEOVERRIDES"}}
+    command = ["make", "--dry-run", "--no-print-directory", *(arguments or ["help"])]
+    return subprocess.run(command, cwd=ROOT, env=own | dict(environ), capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,7 @@ def _make(*arguments: str) -> "subprocess.CompletedProcess[str]":
         ("HTTP_PORT=http", "HTTP_PORT: got 'http', expected a whole number"),
         ("POLL_S=0", "POLL_S: got '0', expected a number, 0.1 or more"),
         ("FORCE=0", "FORCE: got '0', expected 1, or nothing"),
+        ("NMS_FREE=0", "NMS_FREE: got '0', expected 1, or nothing"),
         ("INTERFACE=fuse", "INTERFACE: got 'fuse', expected one of fused, ultralytics; did you mean fused?"),
         ("PRECISION=bf16 int", "PRECISION: got 'bf16 int', expected some of fp32, bf16, int8; did you mean int8?"),
         ("VERSION=latest", "VERSION: got 'latest', expected a whole number, 1 or more"),
@@ -64,6 +67,15 @@ def test_make_refuses_in_one_line(given: str, says: str) -> None:
 )
 def test_make_takes_what_something_reads(given: tuple[str, ...]) -> None:
     assert _make(*given).returncode == 0
+
+
+@pytest.mark.parametrize(("value", "is_forced"), [("1", True), ("0", False), ("false", False), ("", False)])
+def test_flag_that_the_shell_has_counts_where_it_is_1(value: str, is_forced: bool) -> None:
+    environ = {"FORCE": value, "YES": value, "VERSION": "v1.2.3", "SHOWN": "x", "HTTP_PROT": "1"}
+    for target, flag in (("publish", "--force"), ("prune", "--yes")):
+        done = _make(target, "MODEL=iris", "REPOSITORY=s3://models", environ=environ)
+        assert done.returncode == 0, done.stderr
+        assert (flag in done.stdout) == is_forced
 
 
 def test_own_profile_of_a_repository_is_one(tmp_path: Path) -> None:

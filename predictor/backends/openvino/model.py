@@ -14,7 +14,7 @@ import openvino
 import triton_python_backend_utils as triton
 from numpy.typing import NDArray
 
-from predictor.backends.artifact import find_artifact
+from predictor.backends.artifact import as_stored, find_artifact
 from predictor.backends.batch import join, split
 from predictor.backends.openvino.options import compose_properties, is_set, read_device
 from predictor.backends.openvino.tensors import complete_config, configure
@@ -109,7 +109,7 @@ def _read_model(config: Mapping[str, Any], version_dir: Path) -> Any:
     filename = config["default_model_filename"] or "model.xml"
     path = find_artifact(version_dir, filename)
     try:
-        return openvino.Core().read_model(path)
+        return openvino.Core().read_model(as_stored(path))
     except RuntimeError as exc:
         raise ModelRefusedError(f"'{path}' cannot be read: {exc}") from exc
 
