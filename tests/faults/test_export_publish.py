@@ -17,7 +17,8 @@ from tests.support.exported import version
 
 ROOT = Path(__file__).parents[2]
 
-# Noise does not compress: writing golden.new, which becomes golden.npz, takes seconds, in which model.onnx and config.pbtxt are there already.
+# Noise does not compress: writing golden.new, which becomes golden.npz, takes seconds, in which model.onnx and
+# config.pbtxt are there already.
 SLOW = """
 import sys
 from dataclasses import replace
