@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -18,17 +18,15 @@ from numpy.typing import NDArray
 from transformer import batches, metrics, work
 from transformer.admission import Admission, Deadline
 from transformer.asked import Asked
+from transformer.catalogue import DESCRIBED, Catalogue
 from transformer.decoding import Picture, decode
-from transformer.descriptions import Descriptions
 from transformer.errors import (
     InvalidRequest,
     ModelNotFound,
-    NothingServes,
     PayloadTooLarge,
     PredictorError,
     PredictorUnavailable,
     ServingError,
-    Unserved,
 )
 from transformer.letterbox import Image, Letterbox
 from transformer.model import Model
@@ -43,7 +41,6 @@ from transformer.tasks.detect import Detections, Selection
 from transformer.tensors import Tensor
 
 _SWAP_TRIES = 5
-_DESCRIBED = "the model was described"
 
 T = TypeVar("T")
 
@@ -95,15 +92,13 @@ class TableResult:
     total_ms: float
 
 
-class DataPlane:
-    """Every model of the repository, each under its own name."""
+class DataPlane(Catalogue):
+    """Every model of the repository, each under its own name: what it is, and what it says of items."""
 
     def __init__(self, predictor: Predictor, synchroniser: Synchroniser, settings: TransformerSettings) -> None:
-        self._predictor = predictor
-        self._synchroniser = synchroniser
+        super().__init__(predictor, synchroniser)
         self._settings = settings
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="pictures")
-        self._descriptions = Descriptions(predictor)
         self.admission = Admission(
             max_in_flight=settings.max_in_flight,
             max_waiting=settings.max_waiting,
@@ -113,109 +108,14 @@ class DataPlane:
         self._places = asyncio.Semaphore(settings.max_in_flight)
 
     async def close(self) -> None:
-        """Let go of threads and channel."""
+        """Let go of threads and channels."""
         self._threads.shutdown(cancel_futures=True)
-        await self._synchroniser.close()
-        await self._predictor.close()
+        await super().close()
 
     def deadline(self, timeout_s: float | None) -> Deadline:
         """Until when a request must be answered: the time it names, but no more than the settings allow."""
         longest_s = self._settings.request_timeout_s
         return Deadline.after(longest_s if timeout_s is None else min(timeout_s, longest_s))
-
-    async def ready(self) -> bool:
-        """Whether requests can be answered."""
-        return await self.predictor_ready() and await self._synchroniser.ready()
-
-    async def predictor_ready(self) -> bool:
-        """Whether Triton says that it is ready."""
-        ready = await self._predictor.ready()
-        metrics.PREDICTOR_READY.set(ready)
-        return ready
-
-    async def synchroniser_status(self) -> bytes:
-        """JSON of what the synchroniser knows: versions, what serves, what was refused and why.
-
-        Raises:
-            ModelNotFound: there is none.
-            PredictorUnavailable: it does not answer.
-        """
-        return await self._synchroniser.status()
-
-    async def model(self, name: str, version: str = "", deadline: Deadline | None = None) -> Model:
-        """Description of what serves now.
-
-        Args:
-            name: of the model.
-            version: a certain one, or "" for what serves.
-            deadline: of the request that needs it.
-
-        Raises:
-            ModelNotFound: no such model or version.
-            PredictorUnavailable: the first models are still on their way.
-            DeadlineExceeded: Triton did not describe it in time.
-        """
-        async with deadline.limit(_DESCRIBED) if deadline else nullcontext(), self._told_apart(name, version):
-            model = await self._descriptions.get(name, version)
-        current().found(model.name, model.version)
-        return model
-
-    async def models(self) -> list[str]:
-        """Names of the models that serve, in alphabetical order.
-
-        Raises:
-            PredictorUnavailable: Triton does not answer, or the synchroniser, where there is one.
-            NotListed: there is no synchroniser, and Triton asks for a secret.
-        """
-        # Of Triton only where nobody else can say: its list asks for the secret that loads models.
-        names = await self._synchroniser.serving()
-        if names is None:
-            return await self._predictor.models()
-        if not await self.predictor_ready():
-            raise PredictorUnavailable(f"Triton at {self._predictor.url} does not answer")
-        return names
-
-    async def versions(self, name: str, version: str = "") -> list[str]:
-        """Versions of a model that serve, oldest first; the one where one is named.
-
-        Raises:
-            ModelNotFound: no such model or version.
-            NothingServes: no version of it serves.
-        """
-        async with self._told_apart(name, version):
-            versions = await self._predictor.versions(name, version)
-        current().found(name, version or versions[-1])
-        return versions
-
-    async def config(self, name: str, version: str = "") -> Any:
-        """Triton's `inference.ModelConfig` of a model."""
-        await self.versions(name, version)
-        return await self._predictor.config(name, version)
-
-    @asynccontextmanager
-    async def _told_apart(self, name: str, version: str) -> AsyncIterator[None]:
-        """Say "unknown" of what is no model of the repository, of what is one whether a version may come by itself.
-
-        Triton cannot: a model that was refused it never heard of, and one that is gone it remembers.
-        """
-        try:
-            yield
-        except (ModelNotFound, NothingServes) as exc:
-            everything = await self._synchroniser.known()
-            known = (everything or {}).get(name)
-            if known is not None and (version in known.refused or (known.state == "refused" and not version)):
-                current().found(name, "")
-                raise Unserved(name, version, known.refused.get(version, known.reason)) from exc
-            if not await self._synchroniser.ready():
-                waiting_for = await self._synchroniser.waiting_for()
-                raise PredictorUnavailable(f"model {name!r} does not serve yet: waiting for {waiting_for}") from exc
-            if known is not None:
-                current().found(name, "")
-                if not version:
-                    raise NothingServes(name) from exc
-            elif everything is not None and isinstance(exc, NothingServes):
-                raise ModelNotFound(f"model {name!r} is unknown") from exc
-            raise
 
     async def infer_images(
         self, asked: Asked, images: Sequence[bytes], *, keep_images: bool = False
@@ -400,7 +300,7 @@ class DataPlane:
             self._descriptions.forget(asked.model, asked.version)
             if len(answered) == 1:
                 with suppress(ModelNotFound):  # the next swap has come
-                    async with asked.deadline.limit(_DESCRIBED):
+                    async with asked.deadline.limit(DESCRIBED):
                         swapped = await self._descriptions.get_answered(
                             asked.model, asked.version, answered=min(answered)
                         )
