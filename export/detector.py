@@ -176,8 +176,9 @@ def _check_tensors(model: ModelProto, path: Path) -> list[int]:
     batch, channels, *size = _dims(tensors[0])
     if max(size) > MAX_SIDE_PX:
         raise ExportError(f"{path}: tensors: got {got}, expected sides of at most {MAX_SIDE_PX} pixels")
-    if channels not in {0, 3}:
-        raise ExportError(f"{path}: channels: got {got}, expected 3 (RGB)")
+    # A free second dimension before a last one of 3 is a height.
+    if channels not in {0, 3} or (not channels and size[-1] == 3):
+        raise ExportError(f"{path}: channels: got {got}, expected (batch, 3, height, width), RGB")
     if batch > 1:
         raise ExportError(
             f"{path}: batch: got a file for {batch} pictures at a time ({got}), expected a free batch or 1: export it "

@@ -30,6 +30,15 @@ def _bytes(model: ModelProto) -> ModelProto:
     return model
 
 
+def _channels_last() -> ModelProto:
+    model = build_detector()
+    model.graph.input[0].name = "x"
+    _, second, third, last = model.graph.input[0].type.tensor_type.shape.dim
+    second.dim_param, third.dim_param, last.dim_value = "h", "w", 3
+    model.graph.node.insert(0, helper.make_node("Transpose", ["x"], ["images"], perm=[0, 3, 1, 2]))
+    return model
+
+
 def _old() -> ModelProto:
     model = build_detector()
     (split,) = (node for node in model.graph.node if node.op_type == "Split")
@@ -53,6 +62,7 @@ def _old() -> ModelProto:
         (fix_size(build_detector(), height=10**6), {}, "sides of at most 8192"),
         (build_finished(rows=0), {}, r"output: got \(1, 0, 6\)"),
         (_old(), {}, "opset: got 9, expected 10 or newer"),
+        (_channels_last(), {}, r"channels: got x FLOAT \(batch, h, w, 3\).*expected \(batch, 3, height, width\)"),
     ],
 )
 def test_unfit_file_is_refused(
