@@ -90,6 +90,7 @@ _RAW_INPUT_TAG = bytes([service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name[
 _QUICK_TIMEOUT_S = 5.0  # of calls that run no model
 _READY_TIMEOUT_S = 1.0  # a Triton that hangs is noticed within 2 s, by whoever asks twice a second
 _RESTRICTED = "protocol is restricted"  # Triton's words
+_NOT_READY = "is not at ready state"  # Triton's words, of a version that loads, or that is retired
 _TOO_LARGE = "Received message larger than max"  # gRPC's words
 _CANDIDATE = "candidate~"  # a version that the synchroniser tries; no model's name
 _LONGEST_NAME = 255  # of a folder, which a model's name is
@@ -248,11 +249,17 @@ class Predictor:
 
         with current().trace.span("infer") as metadata:
             infer = partial(self._model_infer, metadata=metadata)
-            if await self._may_cancel(deadline):
-                reply = await call(more_s=0)
-            else:
-                begin, size_bytes = partial(call, more_s=_LEFT_ALONE_S), sum(map(len, contents))
-                reply = await self._to_its_end(begin, request.model_name, deadline, size_bytes)
+            try:
+                if await self._may_cancel(deadline):
+                    reply = await call(more_s=0)
+                else:
+                    begin, size_bytes = partial(call, more_s=_LEFT_ALONE_S), sum(map(len, contents))
+                    reply = await self._to_its_end(begin, request.model_name, deadline, size_bytes)
+            except PredictorUnavailable as exc:
+                if request.model_version and _NOT_READY in str(exc):
+                    # Retired since it was described, while others serve: that does not pass.
+                    await self.versions(request.model_name, request.model_version)
+                raise
         return [
             Tensor(output.name, output.datatype, tuple(output.shape), data)
             for output, data in zip(reply.outputs, reply.raw_output_contents, strict=True)

@@ -174,10 +174,14 @@ def test_several_versions_serve_together_where_their_labels_agree(synced: Synced
     config = (synced.build("pair", 9, Build(40)).parent / "config.pbtxt").read_bytes()
     synced.s3.put(f"{PREFIX}/pair/config.pbtxt", config + b"\nversion_policy { latest { num_versions: 2 } }\n")
     synced.wait_for_serving("pair", 2, 3)
+    row = {"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1.0] * 4}]}
     for version in ("2", "3"):
         assert synced.stack.http.get(f"/v2/models/pair/versions/{version}/ready").is_success
+        assert synced.stack.http.post(f"/v2/models/pair/versions/{version}/infer", json=row).is_success
     synced.upload("pair", 4, Build(44))
     synced.wait_for_serving("pair", 4)
+    reply = synced.stack.http.post("/v2/models/pair/versions/3/infer", json=row)
+    assert (reply.status_code, reply.json()["error"]) == (404, "model 'pair' has no version '3'; expected one of 4")
     known = synced.version("pair", 3)
     assert (known["state"], "labels" in known["reason"]) == ("available", True)
     synced.s3.delete(f"{PREFIX}/pair/")

@@ -1,4 +1,4 @@
-"""What a new version may not change for the clients of a model."""
+"""What a new version may not change for the clients of a model, and how the server of one is named."""
 
 import re
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import pytest
 from export.config import describe_classifier, describe_detector, describe_table
 from export.errors import ExportError
 from export.remote.contract import check_same
+from export.remote.serving import connect
 
 IRIS = ("sepal length", "sepal width", "petal length", "petal width")
 NAMES = {0: "a", 1: "b"}
@@ -63,3 +64,9 @@ def test_change_for_its_clients_is_refused(now: Any, new: Any, expected: str) ->
     with pytest.raises(ExportError, match=r"t: version 7 serves, .*FORCE=1") as refused:
         check_same(now, new, serves=7)
     assert re.search(expected, str(refused.value)), str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "127.0.0.1:8080", "ftp://localhost", "//localhost"])
+def test_url_of_a_server_has_its_scheme(url: str) -> None:
+    with pytest.raises(ExportError, match=f"got '{url}', expected such as http://localhost:8080"), connect(url):
+        pass
