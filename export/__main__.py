@@ -351,7 +351,8 @@ def _prove_table(args: argparse.Namespace, steps: "Steps", prepare: "Callable[..
     except ExportError as exc:
         if other is None:
             raise
-        raise ExportError(f"{args.file}: {other}: {exc}; {NEXT}") from exc
+        reason = str(exc).partition("; next: ")[0]  # rows, say, help nobody there
+        raise ExportError(f"{args.file}: {other}: {reason}; {NEXT}") from exc
     for note in (*([f"{args.file}: {other}"] if other else []), *version.parity.get("notes", ())):
         steps.warn(note)
     return version

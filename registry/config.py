@@ -35,11 +35,15 @@ class Policy:
             return f"specific {', '.join(map(str, sorted(self.specific)))}"
         return "all" if self.latest is None else f"latest {self.latest}"
 
-    def select(self, available: Collection[int]) -> list[int]:
-        """Return those of the available versions that are asked for, ascending; the newest, where they are too many."""
+    def ask(self, available: Collection[int]) -> list[int]:
+        """Return those of the available versions that are asked for, ascending."""
         if self.specific is not None:
-            return sorted(self.specific.intersection(available))[-MAX_TOGETHER:]
-        return sorted(available)[-min(self.latest or MAX_TOGETHER, MAX_TOGETHER) :]
+            return sorted(self.specific.intersection(available))
+        return sorted(available)[-self.latest :] if self.latest else sorted(available)
+
+    def select(self, available: Collection[int]) -> list[int]:
+        """Return those that are asked for and may serve together, ascending: the newest, where they are too many."""
+        return self.ask(available)[-MAX_TOGETHER:]
 
 
 def parse(text: bytes, *, where: str) -> ModelConfig:

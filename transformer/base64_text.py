@@ -9,6 +9,8 @@ _AT_THE_ENDS = b" \t\r\n"
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
 _SCHEME = b"data:"
 _LONGEST_HEAD = 200  # of a data URI: media type and its parameters
+# What base64 has of signs that a URI may escape. Not urllib's: it makes an object of each.
+_ESCAPED = {b"%2B": b"+", b"%2b": b"+", b"%2F": b"/", b"%2f": b"/", b"%3D": b"=", b"%3d": b"="}
 _MEDIA_TYPES = (b"image/", b"application/octet-stream")
 
 
@@ -60,4 +62,8 @@ def _without_head(text: bytes, what: str) -> bytes:
     if not comma or not form.startswith(_MEDIA_TYPES) or not form.endswith(b";base64"):
         got = head[:60].decode("ascii", "replace")
         raise InvalidRequest(f"{what}: data URI: got {got!r}, expected 'data:image/...;base64,' and the base64")
-    return text[len(head) + 1 :]
+    held = text[len(head) + 1 :]
+    if b"%" in held:
+        for escaped, sign in _ESCAPED.items():
+            held = held.replace(escaped, sign)
+    return held

@@ -261,9 +261,8 @@ def _warn_of_other_repository(server: Server, storage: Storage, console: Console
 
 
 def _superfluous(found: Model, states: States, *, keep: int) -> list[Version]:
-    policy = found.config.version_policy
     stay = {number for number, state in states.items() if state["state"] in {"serving", "staged"}}
-    stay |= found.wanted | set(policy.specific.versions) | set(found.complete[-keep:])
+    stay |= {*found.policy.ask(found.complete), *(found.policy.specific or ()), *found.complete[-keep:]}
     newest = max(found.complete, default=0)
     limit = datetime.now(UTC) - _LEFT_OVER
     return [

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf.text_format import ParseError
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from export import manifest
-from export.config import parse, to_text
+from export.config import to_text
 from export.errors import ExportError
 from export.remote.storage import Storage, TooLarge
+from registry.config import Policy, parse, read_policy
+from registry.errors import Refused
 from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, Object, gather, is_version, lacks, read_layout
 
 _REQUESTS = 8  # at once
@@ -84,11 +86,13 @@ class Model:
 
     Attributes:
         config: `ModelConfig` of the model itself; an empty one where it has none, or a broken one.
+        policy: what it says of versions.
         error: what is wrong with it.
         versions: by number, lowest first.
     """
 
     config: Any
+    policy: Policy
     error: str | None
     versions: Mapping[int, Version]
 
@@ -99,27 +103,8 @@ class Model:
 
     @property
     def wanted(self) -> set[int]:
-        """The complete versions that the policy asks for."""
-        policy = self.config.version_policy
-        match policy.WhichOneof("policy_choice"):
-            case "all":
-                return set(self.complete)
-            case "specific":
-                return set(self.complete) & set(policy.specific.versions)
-            case _:
-                return set(self.complete[-(policy.latest.num_versions or 1) :])
-
-    @property
-    def policy(self) -> str:
-        """The policy in words."""
-        policy = self.config.version_policy
-        match policy.WhichOneof("policy_choice"):
-            case "all":
-                return "all"
-            case "specific":
-                return f"specific {', '.join(map(str, policy.specific.versions))}"
-            case _:
-                return f"latest {policy.latest.num_versions or 1}"
+        """The complete versions that the synchroniser would have served together."""
+        return set(self.policy.select(self.complete))
 
 
 def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
@@ -137,7 +122,9 @@ def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
     with ThreadPoolExecutor(_REQUESTS) as pool:
         read = pool.map(lambda name: _read_model(storage, name, folders[name].versions, numbers[name]), names)
         models = dict(zip(names, read, strict=True))
-    return models | {name: Model(_parse(b"", name), reason, {}) for name, reason in sorted(strange.items())}
+    return models | {
+        name: Model(ModelConfig(), read_policy(None), reason, {}) for name, reason in sorted(strange.items())
+    }
 
 
 def read_model(storage: Storage, name: str) -> Model:
@@ -188,18 +175,21 @@ def _read_model(
     storage: Storage, name: str, versions: Mapping[int, Mapping[str, Object]], foreign: Mapping[int, Collection[str]]
 ) -> Model:
     key = f"{name}/{CONFIG}"
-    error = None
+    config, policy, error = ModelConfig(), read_policy(None), None
     try:
         content = storage.get(key)
         config = _parse(content.data if content else b"", key)
+        policy = read_policy(config)
     except (BrokenConfig, TooLarge) as exc:
-        config, error = _parse(b"", key), str(exc)
+        error = str(exc)
+    except Refused as exc:
+        error = f"{key}: {exc}"
     read = {}
     for number in sorted(versions.keys() | foreign.keys()):
         files = versions.get(number, {})
         described = _read_manifest(storage, f"{name}/{number}/{MANIFEST}") if MANIFEST in files else None
         read[number] = Version(number, files, foreign.get(number, ()), described)
-    return Model(config, error, read)
+    return Model(config, policy, error, read)
 
 
 def _read_manifest(storage: Storage, key: str) -> Mapping[str, Any] | None:
@@ -212,6 +202,6 @@ def _read_manifest(storage: Storage, key: str) -> Mapping[str, Any] | None:
 
 def _parse(data: bytes, key: str) -> Any:
     try:
-        return parse(data.decode())
-    except (ParseError, UnicodeDecodeError) as exc:
-        raise BrokenConfig(f"{key}: {exc}; next: correct it") from exc
+        return parse(data, where=key)
+    except Refused as exc:
+        raise BrokenConfig(f"{exc}; next: correct it") from exc

@@ -133,12 +133,12 @@ def update_config(storage: Storage, source: Source, before: Model) -> str:
         return f"{model}/{CONFIG} stays: it describes version {which}, without a {CONFIG} of its own"
     newest = parse((source.folder / CONFIG).read_text(encoding="utf-8"))
     try:
-        if not before.policy.startswith("specific"):
+        if before.policy.specific is None:
             _update_profiles(storage, source, before)
         written = edit_config(storage, model, lambda present: follow(newest, present))
     except FAILURES as exc:
         raise ExportError(f"the version is published, but {model}/{CONFIG} is not brought up to date: {exc}") from exc
-    if not written and before.policy.startswith("specific"):
+    if not written and before.policy.specific is not None:
         return f"{model}/{CONFIG} stays: it pins ({before.policy}); make unpin lets newer versions serve"
     return f"{model}/{CONFIG} {'is that of the new version' if written else 'is up to date'}"
 

@@ -391,6 +391,29 @@ def test_fetch_stops_where_more_comes_than_was_listed(
     assert not [path for path in (tmp_path / "target").rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize(
+    ("config", "said", "wanted"),
+    [
+        (b"version_policy { }", "tiny: policy all", ["1", "2"]),
+        (b"version_policy { specific { } }", "tiny/config.pbtxt: version_policy.specific.versions: got []", ["2"]),
+        (b'\xef\xbb\xbfname: "tiny"', "tiny/config.pbtxt: begins with a byte-order mark", ["2"]),
+    ],
+)
+def test_versions_reads_a_config_as_the_synchroniser_does(
+    config: bytes, said: str, wanted: list[str], storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_again(storage, local, 2)
+    content = storage.get("tiny/config.pbtxt")
+    assert content is not None
+    assert storage.put("tiny/config.pbtxt", config, etag=content.etag)
+    capsys.readouterr()
+    assert run("versions", storage) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines()]
+    assert [row[1] for row in rows if row and row[-1] == "wanted"] == wanted
+
+
 def test_versions_lists_complete_and_incomplete(
     storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -423,7 +446,7 @@ def test_versions_lists_complete_and_incomplete(
     assert table["plain", "1"][2:4] == ["-", "-"]
     storage.put("plain/config.pbtxt", b"max_batch_size: many", etag=None)
     assert run("versions", storage, "plain") == 0
-    assert "plain/config.pbtxt: 1:17" in (output := capsys.readouterr().out)
+    assert "plain/config.pbtxt: line 1, column 17" in (output := capsys.readouterr().out)
     assert "tiny" not in output
 
 

@@ -108,4 +108,5 @@ def test_what_is_refused_says_why_in_one_line(
     assert run(tmp_path, name) == 1
     said = capsys.readouterr().err
     assert message in said
+    assert said.count("next: ") <= 1
     assert said.count("\n") == 1

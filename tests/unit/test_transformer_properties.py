@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import orjson
@@ -350,13 +351,15 @@ def test_base64_survives_in_every_form_and_anything_else_is_refused(data: bytes)
     text, lines = base64.b64encode(data).decode(), base64.encodebytes(data).decode()
     in_url = base64.urlsafe_b64encode(data).decode()
     forms = (text, lines, lines.replace("\n", "\r\n"), in_url, text.rstrip("="), in_url.rstrip("="), f" {text}\n")
-    for form_ in (*forms, *(f"data:image/png;base64,{form_}" for form_ in forms[:-1])):
+    uris = (*forms[:-1], quote(text, safe=""), quote(text, safe="").replace("%2F", "%2f"))
+    for form_ in (*forms, *(f"data:image/png;base64,{form_}" for form_ in uris)):
         assert instance(form_) == data
     for broken in (
         f"{text[:1]} {text[1:]}",
         text + "\u00e9",
         f"{text[:1]}={text[1:]}",
         f"data:text/plain;base64,{text}",
+        f"data:image/png;base64,{text[:1]}%41{text[1:]}",
     ):
         with pytest.raises(InvalidRequest, match=r"broken base64|data URI"):
             instance(broken)
