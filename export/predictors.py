@@ -8,6 +8,7 @@ from sklearn import ensemble, tree
 from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -100,6 +101,23 @@ def both(nodes: Nodes, probability: str) -> str:
     return nodes.add("Concat", nodes.add("Sub", nodes.constant(1), probability), probability, axis=1)
 
 
+def _discriminate(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    """A linear discriminant analysis; of two classes skl2onnx doubles the scores."""
+    refuse_text(frame, estimator)
+    scores = _score(nodes, estimator, frame)
+    return (
+        nodes.add("Softmax", scores, axis=1)
+        if len(estimator.classes_) > 2
+        else both(nodes, nodes.add("Sigmoid", scores))
+    )
+
+
+def _score(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    """The decision function of a linear model: `(batch, 1)` of two classes."""
+    product = nodes.add("MatMul", nodes.join(frame), nodes.constant(np.atleast_2d(estimator.coef_).T))
+    return nodes.add("Add", product, nodes.constant(as_rows(estimator.intercept_)))
+
+
 def _vote(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     weights = estimator._weights_not_none
     weights = np.ones(len(estimator.estimators_)) if weights is None else np.asarray(weights, np.float64)
@@ -185,8 +203,7 @@ def _decide(nodes: Nodes, estimator: Any, frame: Frame, *, binary: bool) -> str:
                 "without a decision_function"
             )
         refuse_text(frame, estimator)
-        product = nodes.add("MatMul", nodes.join(frame), nodes.constant(np.atleast_2d(weights).T))
-        return nodes.add("Add", product, nodes.constant(as_rows(estimator.intercept_)))
+        return _score(nodes, estimator, frame)
     said = predict(nodes, estimator, frame)
     return nodes.add("Gather", said, nodes.constant([1], np.int64), axis=1) if binary else said
 
@@ -251,6 +268,7 @@ def _transformed(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 _MACHINES = (SVC, NuSVC, SVR, NuSVR)
 _WRITERS: Mapping[type, Callable[[Nodes, Any, Frame], str]] = {
     **dict.fromkeys(_MACHINES, _machine),
+    LinearDiscriminantAnalysis: _discriminate,
     Pipeline: _chain,
     GridSearchCV: _searched,
     RandomizedSearchCV: _searched,

@@ -18,7 +18,7 @@ from transformer.errors import ServingError
 from transformer.model import Model
 from transformer.tasks import tabular
 
-TOLERANCE = 1e-5  # of a probability, or of the spread of a regressor's values
+TOLERANCE = 1e-5  # of a probability, or of the spread of a regressor's values (`_sizes`)
 _LAST_BITS = 4  # of FP32, in which answers come: what a large value may be off by rounding alone
 
 _FP32 = np.finfo(np.float32)
@@ -206,7 +206,7 @@ def prove(original: Original, session: Session, model: Model, rows: Rows) -> Pro
         raise ExportError(f"{output}: got NaN or infinite ones: the model is broken; {_NEXT}")
     if output == "probabilities" and (exported.min() < -TOLERANCE or exported.max() > 1 + TOLERANCE):
         raise ExportError(f"probabilities: got {exported.min():.4g} to {exported.max():.4g}, expected 0 to 1")
-    size = 1.0 if output == "probabilities" else float(np.ptp(expected))
+    size = 1.0 if output == "probabilities" else _sizes(expected)
     rounding = _LAST_BITS * _FP32.eps * np.abs(expected) if output == "values" else 0
     differences = np.maximum(np.abs(exported - expected) - rounding, 0) / size
     difference = float(differences.max())
@@ -222,11 +222,21 @@ def prove(original: Original, session: Session, model: Model, rows: Rows) -> Pro
     classes = {"classes_seen": len(set(expected.argmax(axis=1)))} if output == "probabilities" else {}
     figures = {
         "tolerance": {output: TOLERANCE},
-        output: float(np.abs(exported - expected).max()) / size,
+        output: float((np.abs(exported - expected) / size).max()),
         "rows": len(exported),
         **classes,
     }
     return Proof(figures, inputs)
+
+
+def _sizes(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a difference of each value is told by: their spread, or how far it is from their middle where that is more.
+
+    A few far rows, whose values may be as large as FP32 has them, must not hide what all others differ by.
+    """
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+    spread = float(high - low) or float(np.abs(values - middle).mean())
+    return np.maximum(spread, np.abs(values - middle))
 
 
 def _show(values: NDArray[Any]) -> str:
