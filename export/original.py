@@ -118,7 +118,11 @@ def look_at(estimator: Any) -> Original:
         raise ExportError(f"{kind}: it is not fitted: call fit before you save it") from exc
     width = getattr(estimator, "n_features_in_", None)
     if not isinstance(width, int | np.integer):
-        raise ExportError(f"{kind}: it does not say how many columns it takes: does it take texts, or pictures?")
+        first = type(estimator.steps[0][1]).__name__ if hasattr(estimator, "steps") else kind
+        raise ExportError(
+            f"{kind}: {first} does not say how many columns it takes (n_features_in_), as those do that take texts or "
+            "pictures, or are code of your own: expected steps of scikit-learn that take a table"
+        )
     kinds = str(getattr(getattr(estimator, "_label_binarizer", None), "y_type_", ""))
     if getattr(estimator, "multilabel_", False) or kinds.startswith("multilabel"):
         raise ExportError(f"{kind}: got several labels for each row, expected one class")

@@ -9,6 +9,7 @@ from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -187,6 +188,8 @@ def _calibrate(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 
 def _decide(nodes: Nodes, estimator: Any, frame: Frame, *, binary: bool) -> str:
     """What a calibration looks at: the decision function, else probabilities (of two classes, that of the second)."""
+    if isinstance(estimator, FrozenEstimator):
+        return _decide(nodes, estimator.estimator, frame, binary=binary)
     if isinstance(estimator, Pipeline):
         columns = list(frame)
         for _, step in estimator.steps[:-1]:
@@ -269,6 +272,7 @@ _MACHINES = (SVC, NuSVC, SVR, NuSVR)
 _WRITERS: Mapping[type, Callable[[Nodes, Any, Frame], str]] = {
     **dict.fromkeys(_MACHINES, _machine),
     LinearDiscriminantAnalysis: _discriminate,
+    FrozenEstimator: lambda nodes, frozen, frame: predict(nodes, frozen.estimator, frame),
     Pipeline: _chain,
     GridSearchCV: _searched,
     RandomizedSearchCV: _searched,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.categories import is_missing, plain
+from export.config import TABLE_BATCH
 from export.csv_rows import read_rows
 from export.errors import ExportError
 from export.original import Original, Rows, SeveralOutputs
@@ -167,7 +168,13 @@ def _emptied(rows: Rows, columns: Sequence[int] | range) -> Rows:
 
 def whole(rows: Rows) -> Rows:
     """Those without a missing value."""
-    return rows[[not any(map(is_missing, row)) for row in rows]]
+    return rows[~_find_missing(rows).any(axis=1)]
+
+
+def _find_missing(rows: Rows) -> NDArray[np.bool_]:
+    if rows.dtype != np.object_:
+        return np.isnan(rows)
+    return np.array([[is_missing(value) for value in row] for row in rows], np.bool_).reshape(rows.shape)
 
 
 def with_missing(rows: Rows, columns: Sequence[int]) -> Rows:
@@ -186,9 +193,10 @@ def with_missing(rows: Rows, columns: Sequence[int]) -> Rows:
 
 def _serve(rows: Rows, model: Model) -> Mapping[str, NDArray[Any]]:
     """What the transformer makes of rows that come as JSON."""
-    plain_rows = [[None if is_missing(value) else plain(value) for value in row] for row in rows]
+    table = rows.astype(np.object_)
+    table[_find_missing(rows)] = None
     try:
-        return tabular.preprocess(plain_rows, model)
+        return tabular.preprocess([[plain(value) for value in row] for row in table.tolist()], model)
     except ServingError as exc:
         raise ExportError(f"a row of the proof would be refused: {exc}; {_NEXT}") from exc
 
@@ -201,7 +209,14 @@ def prove(original: Original, session: Session, model: Model, rows: Rows) -> Pro
     """
     output, expected = model.outputs[0].name, original.ask(rows)
     inputs = _serve(rows, model)
-    exported = tabular.postprocess(session.infer(inputs), model)
+    exported = np.concatenate(
+        [
+            tabular.postprocess(
+                session.infer({name: array[start:][:TABLE_BATCH] for name, array in inputs.items()}), model
+            )
+            for start in range(0, len(rows), TABLE_BATCH)
+        ]
+    )
     if not np.isfinite(exported).all():
         raise ExportError(f"{output}: got NaN or infinite ones: the model is broken; {_NEXT}")
     if output == "probabilities" and (exported.min() < -TOLERANCE or exported.max() > 1 + TOLERANCE):
@@ -236,7 +251,7 @@ def _sizes(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
     spread = float(high - low) or float(np.abs(values - middle).mean())
-    return np.maximum(spread, np.abs(values - middle))
+    return np.asarray(np.maximum(spread, np.abs(values - middle)))
 
 
 def _show(values: NDArray[Any]) -> str:
