@@ -10,7 +10,12 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GridSearchCV,
+    RandomizedSearchCV,
+    TunedThresholdClassifierCV,
+)
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR
@@ -251,6 +256,13 @@ def _as_part(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     return tensor
 
 
+def _refuse_threshold(_nodes: Nodes, estimator: Any, _frame: Frame) -> str:
+    raise ExportError(
+        f"{type(estimator).__name__}: got a threshold of its own, but what is served is the class of the highest "
+        "probability; next: export its estimator_, and let the client compare the probabilities with the threshold"
+    )
+
+
 def _transformed(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     """What a regressor says, back in the units of its target."""
     said = nodes.frame(predict(nodes, estimator.regressor_, frame), 1)
@@ -274,6 +286,8 @@ _WRITERS: Mapping[type, Callable[[Nodes, Any, Frame], str]] = {
     LinearDiscriminantAnalysis: _discriminate,
     FrozenEstimator: lambda nodes, frozen, frame: predict(nodes, frozen.estimator, frame),
     Pipeline: _chain,
+    FixedThresholdClassifier: _refuse_threshold,
+    TunedThresholdClassifierCV: _refuse_threshold,
     GridSearchCV: _searched,
     RandomizedSearchCV: _searched,
     CalibratedClassifierCV: _calibrate,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn import preprocessing as sk
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_selection import SelectorMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -29,6 +30,8 @@ def transform(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     write = _WRITERS.get(type(step))
     if write is not None:
         return write(nodes, step, frame)
+    if isinstance(step, SelectorMixin):
+        return [frame[index] for index in step.get_support(indices=True)]
     refuse_text(frame, step)
     (tensor, *_), width = convert_part(nodes, step, nodes.join(frame), width=len(frame))
     return nodes.frame(tensor, width)

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_wine
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
+from sklearn.feature_selection import RFE, SelectKBest
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
@@ -35,6 +37,7 @@ FITTED: dict[str, Callable[[], Any]] = {
         ),
         LOGISTIC,
     ).fit(ROWS, LABELS),
+    "nothing first": lambda: make_pipeline("passthrough", None, StandardScaler(), LOGISTIC).fit(ROWS, LABELS),
     "frozen and calibrated": lambda: CalibratedClassifierCV(
         FrozenEstimator(RandomForestClassifier(5, random_state=0).fit(ROWS, LABELS))
     ).fit(ROWS, LABELS),
@@ -48,11 +51,14 @@ FITTED: dict[str, Callable[[], Any]] = {
         ],
         voting="soft",
     ).fit(ROWS, LABELS),
+    "selected": lambda: make_pipeline(RFE(LOGISTIC, n_features_to_select=4), SelectKBest(k=3), LOGISTIC).fit(
+        ROWS, LABELS
+    ),
     "sparse rows": lambda: SVC(probability=True, random_state=0).fit(csr_matrix(ROWS), LABELS > 0),
 }
 
 
-class Centre(TransformerMixin, BaseEstimator):
+class Centre(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A step as users write it."""
 
     def fit(self, rows: Any, _labels: Any = None) -> "Centre":
@@ -77,6 +83,27 @@ def test_step_of_the_users_own_is_refused_by_its_name(tmp_path: Path, capsys: py
     said = capsys.readouterr().err
     assert "Pipeline: Centre does not say how many columns it takes" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "chosen", [FixedThresholdClassifier(LOGISTIC, threshold=0.9), TunedThresholdClassifierCV(LOGISTIC)]
+)
+def test_threshold_of_the_estimators_own_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: Any
+) -> None:
+    assert export(tmp_path, "sklearn", make_pipeline(StandardScaler(), chosen).fit(ROWS, LABELS > 0)) == 1
+    assert f"{type(chosen).__name__}: got a threshold of its own" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_class_that_is_not_the_most_probable_is_said(tmp_path: Path) -> None:
+    noise = np.random.default_rng(5)
+    rows, labels = noise.normal(size=(120, 3)), (noise.random(120) < 0.3).astype(int)
+    estimator = SVC(probability=True, random_state=0).fit(rows, labels)
+    assert (estimator.predict(rows) != estimator.predict_proba(rows).argmax(axis=1)).any()
+    np.savetxt(tmp_path / "rows.csv", rows, delimiter=",")
+    notes = exported(tmp_path, "sklearn", estimator, ["--rows", str(tmp_path / "rows.csv")]).parity["notes"]
+    assert "on 4 of 120 rows `predict` of the estimator says another class than its highest probability" in notes[-1]
 
 
 @pytest.mark.parametrize("names", [np.arange(3000.0), np.array([f"city {n}" for n in range(3000)], object)])
