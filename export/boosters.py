@@ -38,11 +38,13 @@ class Booster:
         learner: as XGBoost writes it.
         missing: number that stands for a missing value beside NaN; NaN for none.
         rounds: how many of the rounds count.
+        is_classifier: whether it is asked for the probabilities of classes, whatever its objective.
     """
 
     learner: Mapping[str, Any]
     missing: float
     rounds: int
+    is_classifier: bool
 
     @property
     def objective(self) -> str:
@@ -93,6 +95,7 @@ def of_wrapper(model: xgboost.XGBModel) -> Booster:
         learner,
         missing=float("nan") if model.missing is None else float(model.missing),
         rounds=min(rounds, int(best) + 1) if best is not None else rounds,
+        is_classifier=isinstance(model, xgboost.XGBClassifier),
     )
 
 
@@ -129,8 +132,10 @@ def add_booster(nodes: Nodes, booster: Booster, frame: Frame) -> str:
             )
         summed = add_trees(nodes, rows, trees, width=width, base=base, mode="BRANCH_LT", number="FP32")
     said = nodes.cast(nodes.add(link, summed) if link else summed, nodes.number)  # Softmax is over the last axis
-    if booster.objective != "binary:logistic":
+    if not booster.is_classifier or booster.objective == "multi:softprob":
         return said
+    if len(base) > 1:
+        raise ExportError("XGBClassifier: got several labels for each row, expected one class")
     return nodes.add("Concat", nodes.add("Sub", nodes.constant(1), said), said, axis=1)
 
 

@@ -10,10 +10,14 @@ from sklearn import preprocessing as sk
 from export.errors import ExportError
 from export.nodes import Column, Frame, Nodes, as_rows
 
+_PROBES = 256  # that are encoded at once: dense ones may have thousands of outputs
+
 
 def is_missing(value: Any) -> bool:
     """Whether it is what scikit-learn and pandas write for no value."""
-    return value is None or (isinstance(value, float | np.floating) and np.isnan(value)) or str(value) == "<NA>"
+    if isinstance(value, float | np.floating):
+        return bool(np.isnan(value))
+    return value is None or (not isinstance(value, str | int | np.integer) and str(value) == "<NA>")
 
 
 def encode(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
@@ -31,24 +35,51 @@ def encode(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
                 )
             nodes.only[column.origin] = [plain(name) for name in names[place] if not is_missing(name)]
         first, last = _span(step, names, place)
-        table = _codes(step, names, place, strict=strict)[:, first:last]
-        if table.shape[1]:
-            encoded = nodes.add("Gather", nodes.constant(table), find_index(nodes, column, names[place], kind), axis=0)
-            parts += nodes.frame(encoded, table.shape[1])
+        if last > first:
+            table = _codes(step, names, place, span=slice(first, last), strict=strict)
+            index = find_index(nodes, column, names[place], kind)
+            wide = isinstance(step, sk.OneHotEncoder)
+            encoded = (_one_hot if wide else _look_up)(nodes, table, index, last - first)
+            parts += nodes.frame(encoded, last - first)
     return parts
 
 
-def _codes(step: Any, names: Sequence[Sequence[Any]], place: int, *, strict: bool) -> NDArray[np.float64]:
-    """What each category of a column becomes, and in the last row one that is none: `(categories + 1, outputs)`."""
+def _look_up(nodes: Nodes, table: NDArray[np.float64], index: str, _width: int) -> str:
+    return nodes.add("Gather", nodes.constant(table), index, axis=0)
+
+
+def _one_hot(nodes: Nodes, table: NDArray[np.float64], index: str, width: int) -> str:
+    """Which output is 1, compared with the number of each: what a square table of thousands would be told by."""
+    hit = nodes.add("Gather", nodes.constant(table), index, axis=0)
+    flags = nodes.cast(nodes.add("Equal", hit, nodes.constant(as_rows(np.arange(width)))), nodes.number)
+    # What is an error of the encoder is NaN here too.
+    return nodes.add("Add", flags, nodes.add("Mul", hit, nodes.constant(0))) if np.isnan(table).any() else flags
+
+
+def _codes(step: Any, names: Sequence[Sequence[Any]], place: int, *, span: slice, strict: bool) -> NDArray[np.float64]:
+    """What each category of a column becomes, and in the last row one that is none.
+
+    Returns:
+        `(categories + 1, outputs)`; of a OneHotEncoder the only output that is 1, `(categories + 1, 1)`, -1 for none.
+    """
     probes = [*names[place], *([] if strict else [_strange(names[place])])]
     rows = np.empty((len(probes), len(names)), np.object_)
     rows[:] = [own[0] for own in names]
     rows[:, place] = probes
     if all(np.asarray(own).dtype.kind in "biuf" for own in step.categories_):
         rows = rows.astype(np.float64)
+    pieces = [_encode(step, rows[start : start + _PROBES], span) for start in range(0, len(rows), _PROBES)]
+    if strict:
+        pieces.append(np.full((1, pieces[0].shape[1]), np.nan))
+    return np.vstack(pieces)
+
+
+def _encode(step: Any, rows: NDArray[Any], span: slice) -> NDArray[np.float64]:
     encoded = step.transform(rows)
-    encoded = np.asarray(encoded.toarray() if hasattr(encoded, "toarray") else encoded, np.float64)
-    return np.vstack([encoded, np.full((1, encoded.shape[1]), np.nan)]) if strict else encoded
+    own: NDArray[np.float64] = np.asarray(encoded.toarray() if hasattr(encoded, "toarray") else encoded)[:, span]
+    if isinstance(step, sk.OneHotEncoder):
+        own = np.where(own.any(axis=1), own.argmax(axis=1), -1.0)[:, None]
+    return own
 
 
 def _span(step: Any, names: Sequence[Any], place: int) -> tuple[int, int]:

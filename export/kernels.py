@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.nodes import Nodes, as_rows
@@ -18,12 +19,17 @@ def decide(nodes: Nodes, machine: Any, rows: str) -> str:
     Raises:
         ExportError: the kernel is a function of the user's.
     """
-    vectors = np.asarray(machine.support_vectors_, np.float64)
+    vectors, weights = _dense(machine.support_vectors_), _dense(machine._dual_coef_)
     similar = _kernel(nodes, machine, rows, vectors)
-    product = nodes.add("MatMul", similar, nodes.constant(np.asarray(machine._dual_coef_).T))
+    product = nodes.add("MatMul", similar, nodes.constant(weights.T))
     summed = nodes.add("Add", product, nodes.constant(as_rows(machine._intercept_)))
     # libsvm counts its first class as the positive one.
     return nodes.add("Neg", summed) if len(getattr(machine, "classes_", ())) == 2 else summed
+
+
+def _dense(values: Any) -> NDArray[np.float64]:
+    """What it remembers, which is sparse where its rows were."""
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, np.float64)
 
 
 def _kernel(nodes: Nodes, machine: Any, rows: str, vectors: Any) -> str:

@@ -19,6 +19,7 @@ Rows = NDArray[Any]
 
 
 _SUM = 1e-3
+_CLEAR = 1e-6  # between the two highest probabilities: below it is chance which of them is the class
 
 
 class SeveralOutputs(ExportError):
@@ -75,6 +76,14 @@ class Original:
             raise SeveralOutputs(f"{kind}: got probabilities that do not sum to 1, expected one class for each row")
         return said.reshape(len(rows), width).astype(np.float64)
 
+    def decides_otherwise(self, rows: Rows) -> int:
+        """How many of some rows it puts into another class than the one that it says is the most probable."""
+        said = np.sort(probabilities := self.ask(rows), axis=1)
+        is_clear = said[:, -1] - said[:, -2] > _CLEAR
+        predicted = np.asarray(self.estimator.predict(self._form(rows))).reshape(len(rows))
+        most = np.asarray(self.estimator.classes_)[probabilities.argmax(axis=1)]
+        return int((is_clear & (predicted != most)).sum())
+
     def takes(self, rows: Rows) -> bool:
         """Whether it answers at all."""
         try:
@@ -116,9 +125,15 @@ def look_at(estimator: Any) -> Original:
         check_is_fitted(estimator)
     except NotFittedError as exc:
         raise ExportError(f"{kind}: it is not fitted: call fit before you save it") from exc
-    width = getattr(estimator, "n_features_in_", None)
+    first = estimator
+    if hasattr(estimator, "steps"):  # a pipeline asks its first one, which may be none
+        first = next(step for _, step in estimator.steps if step is not None and not isinstance(step, str))
+    width = getattr(first, "n_features_in_", None)
     if not isinstance(width, int | np.integer):
-        raise ExportError(f"{kind}: it does not say how many columns it takes: does it take texts, or pictures?")
+        raise ExportError(
+            f"{kind}: {type(first).__name__} does not say how many columns it takes (n_features_in_), as those do that "
+            "take texts or pictures, or are code of your own: expected steps of scikit-learn that take a table"
+        )
     kinds = str(getattr(getattr(estimator, "_label_binarizer", None), "y_type_", ""))
     if getattr(estimator, "multilabel_", False) or kinds.startswith("multilabel"):
         raise ExportError(f"{kind}: got several labels for each row, expected one class")

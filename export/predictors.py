@@ -8,7 +8,14 @@ from sklearn import ensemble, tree
 from sklearn.base import is_classifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
-from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GridSearchCV,
+    RandomizedSearchCV,
+    TunedThresholdClassifierCV,
+)
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR
@@ -100,6 +107,23 @@ def both(nodes: Nodes, probability: str) -> str:
     return nodes.add("Concat", nodes.add("Sub", nodes.constant(1), probability), probability, axis=1)
 
 
+def _discriminate(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    """A linear discriminant analysis; of two classes skl2onnx doubles the scores."""
+    refuse_text(frame, estimator)
+    scores = _score(nodes, estimator, frame)
+    return (
+        nodes.add("Softmax", scores, axis=1)
+        if len(estimator.classes_) > 2
+        else both(nodes, nodes.add("Sigmoid", scores))
+    )
+
+
+def _score(nodes: Nodes, estimator: Any, frame: Frame) -> str:
+    """The decision function of a linear model: `(batch, 1)` of two classes."""
+    product = nodes.add("MatMul", nodes.join(frame), nodes.constant(np.atleast_2d(estimator.coef_).T))
+    return nodes.add("Add", product, nodes.constant(as_rows(estimator.intercept_)))
+
+
 def _vote(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     weights = estimator._weights_not_none
     weights = np.ones(len(estimator.estimators_)) if weights is None else np.asarray(weights, np.float64)
@@ -169,6 +193,8 @@ def _calibrate(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 
 def _decide(nodes: Nodes, estimator: Any, frame: Frame, *, binary: bool) -> str:
     """What a calibration looks at: the decision function, else probabilities (of two classes, that of the second)."""
+    if isinstance(estimator, FrozenEstimator):
+        return _decide(nodes, estimator.estimator, frame, binary=binary)
     if isinstance(estimator, Pipeline):
         columns = list(frame)
         for _, step in estimator.steps[:-1]:
@@ -185,8 +211,7 @@ def _decide(nodes: Nodes, estimator: Any, frame: Frame, *, binary: bool) -> str:
                 "without a decision_function"
             )
         refuse_text(frame, estimator)
-        product = nodes.add("MatMul", nodes.join(frame), nodes.constant(np.atleast_2d(weights).T))
-        return nodes.add("Add", product, nodes.constant(as_rows(estimator.intercept_)))
+        return _score(nodes, estimator, frame)
     said = predict(nodes, estimator, frame)
     return nodes.add("Gather", said, nodes.constant([1], np.int64), axis=1) if binary else said
 
@@ -231,6 +256,13 @@ def _as_part(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     return tensor
 
 
+def _refuse_threshold(_nodes: Nodes, estimator: Any, _frame: Frame) -> str:
+    raise ExportError(
+        f"{type(estimator).__name__}: got a threshold of its own, but what is served is the class of the highest "
+        "probability; next: export its estimator_, and let the client compare the probabilities with the threshold"
+    )
+
+
 def _transformed(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     """What a regressor says, back in the units of its target."""
     said = nodes.frame(predict(nodes, estimator.regressor_, frame), 1)
@@ -251,7 +283,11 @@ def _transformed(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 _MACHINES = (SVC, NuSVC, SVR, NuSVR)
 _WRITERS: Mapping[type, Callable[[Nodes, Any, Frame], str]] = {
     **dict.fromkeys(_MACHINES, _machine),
+    LinearDiscriminantAnalysis: _discriminate,
+    FrozenEstimator: lambda nodes, frozen, frame: predict(nodes, frozen.estimator, frame),
     Pipeline: _chain,
+    FixedThresholdClassifier: _refuse_threshold,
+    TunedThresholdClassifierCV: _refuse_threshold,
     GridSearchCV: _searched,
     RandomizedSearchCV: _searched,
     CalibratedClassifierCV: _calibrate,

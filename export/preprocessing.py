@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from sklearn import preprocessing as sk
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_selection import SelectorMixin
+from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
@@ -28,6 +30,8 @@ def transform(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     write = _WRITERS.get(type(step))
     if write is not None:
         return write(nodes, step, frame)
+    if isinstance(step, SelectorMixin):
+        return [frame[index] for index in step.get_support(indices=True)]
     refuse_text(frame, step)
     (tensor, *_), width = convert_part(nodes, step, nodes.join(frame), width=len(frame))
     return nodes.frame(tensor, width)
@@ -173,12 +177,19 @@ def _bin(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
 
 def _columns(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     names = list(getattr(step, "feature_names_in_", ()))
-    return [
-        column
-        for _, part, chosen in step.transformers_
-        if len(indices := chosen_indices(chosen, len(frame), names))
-        for column in transform(nodes, part, [frame[index] for index in indices])
-    ]
+    parts: list[Column] = []
+    for name, part, chosen in step.transformers_:
+        if indices := chosen_indices(chosen, len(frame), names):
+            columns = transform(nodes, part, [frame[index] for index in indices])
+            parts += _weighted(nodes, columns, step.transformer_weights, name)
+    return parts
+
+
+def _weighted(nodes: Nodes, columns: Frame, weights: Mapping[str, float] | None, name: str) -> Frame:
+    """What a part makes, times its weight where it has one."""
+    if not weights or name not in weights or not columns:
+        return columns
+    return nodes.frame(nodes.add("Mul", nodes.join(columns), nodes.constant(weights[name])), len(columns))
 
 
 def chosen_indices(chosen: Any, width: int, names: Sequence[Any]) -> list[int]:
@@ -203,14 +214,9 @@ def chosen_indices(chosen: Any, width: int, names: Sequence[Any]) -> list[int]:
 
 
 def _union(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-    weights = step.transformer_weights or {}
     parts: list[Column] = []
     for name, part in step.transformer_list:
-        columns = transform(nodes, part, frame)
-        if name in weights and columns:
-            scaled = nodes.add("Mul", nodes.join(columns), nodes.constant(weights[name]))
-            columns = nodes.frame(scaled, len(columns))
-        parts += columns
+        parts += _weighted(nodes, transform(nodes, part, frame), step.transformer_weights, name)
     return parts
 
 
@@ -261,5 +267,6 @@ _WRITERS: Mapping[type, Callable[[Nodes, Any, Frame], list[Column]]] = {
     SimpleImputer: _impute,
     ColumnTransformer: _columns,
     FeatureUnion: _union,
+    FrozenEstimator: lambda nodes, step, frame: transform(nodes, step.estimator, frame),
     Pipeline: _chain,
 }

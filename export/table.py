@@ -84,6 +84,11 @@ def _prepare(estimator: Any, table: Table, source: Source) -> Version:
         return config.describe_table(table.name, inputs=tensors, output=(output, len(names) or 1), metadata=metadata)
 
     rows = find_rows(original, table.rows, features, nodes.notes)
+    if original.is_classifier and (others := original.decides_otherwise(whole(rows))):
+        nodes.notes.append(
+            f"on {others} of {len(whole(rows))} rows `predict` of the estimator says another class than its highest "
+            "probability: served is the class of the highest probability"
+        )
     missing = sorted(find_missing(original, rows)) if table.missing else []
     if missing:
         metadata["missing"] = [features[column] for column in missing]

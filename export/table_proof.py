@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.categories import is_missing, plain
+from export.config import TABLE_BATCH
 from export.csv_rows import read_rows
 from export.errors import ExportError
 from export.original import Original, Rows, SeveralOutputs
@@ -18,7 +19,7 @@ from transformer.errors import ServingError
 from transformer.model import Model
 from transformer.tasks import tabular
 
-TOLERANCE = 1e-5  # of a probability, or of the spread of a regressor's values
+TOLERANCE = 1e-5  # of a probability, or of the spread of a regressor's values (`_sizes`)
 _LAST_BITS = 4  # of FP32, in which answers come: what a large value may be off by rounding alone
 
 _FP32 = np.finfo(np.float32)
@@ -167,7 +168,13 @@ def _emptied(rows: Rows, columns: Sequence[int] | range) -> Rows:
 
 def whole(rows: Rows) -> Rows:
     """Those without a missing value."""
-    return rows[[not any(map(is_missing, row)) for row in rows]]
+    return rows[~_find_missing(rows).any(axis=1)]
+
+
+def _find_missing(rows: Rows) -> NDArray[np.bool_]:
+    if rows.dtype != np.object_:
+        return np.isnan(rows)
+    return np.array([[is_missing(value) for value in row] for row in rows], np.bool_).reshape(rows.shape)
 
 
 def with_missing(rows: Rows, columns: Sequence[int]) -> Rows:
@@ -186,9 +193,10 @@ def with_missing(rows: Rows, columns: Sequence[int]) -> Rows:
 
 def _serve(rows: Rows, model: Model) -> Mapping[str, NDArray[Any]]:
     """What the transformer makes of rows that come as JSON."""
-    plain_rows = [[None if is_missing(value) else plain(value) for value in row] for row in rows]
+    table = rows.astype(np.object_)
+    table[_find_missing(rows)] = None
     try:
-        return tabular.preprocess(plain_rows, model)
+        return tabular.preprocess([[plain(value) for value in row] for row in table.tolist()], model)
     except ServingError as exc:
         raise ExportError(f"a row of the proof would be refused: {exc}; {_NEXT}") from exc
 
@@ -201,12 +209,19 @@ def prove(original: Original, session: Session, model: Model, rows: Rows) -> Pro
     """
     output, expected = model.outputs[0].name, original.ask(rows)
     inputs = _serve(rows, model)
-    exported = tabular.postprocess(session.infer(inputs), model)
+    exported = np.concatenate(
+        [
+            tabular.postprocess(
+                session.infer({name: array[start:][:TABLE_BATCH] for name, array in inputs.items()}), model
+            )
+            for start in range(0, len(rows), TABLE_BATCH)
+        ]
+    )
     if not np.isfinite(exported).all():
         raise ExportError(f"{output}: got NaN or infinite ones: the model is broken; {_NEXT}")
     if output == "probabilities" and (exported.min() < -TOLERANCE or exported.max() > 1 + TOLERANCE):
         raise ExportError(f"probabilities: got {exported.min():.4g} to {exported.max():.4g}, expected 0 to 1")
-    size = 1.0 if output == "probabilities" else float(np.ptp(expected))
+    size = 1.0 if output == "probabilities" else _sizes(expected)
     rounding = _LAST_BITS * _FP32.eps * np.abs(expected) if output == "values" else 0
     differences = np.maximum(np.abs(exported - expected) - rounding, 0) / size
     difference = float(differences.max())
@@ -222,11 +237,21 @@ def prove(original: Original, session: Session, model: Model, rows: Rows) -> Pro
     classes = {"classes_seen": len(set(expected.argmax(axis=1)))} if output == "probabilities" else {}
     figures = {
         "tolerance": {output: TOLERANCE},
-        output: float(np.abs(exported - expected).max()) / size,
+        output: float((np.abs(exported - expected) / size).max()),
         "rows": len(exported),
         **classes,
     }
     return Proof(figures, inputs)
+
+
+def _sizes(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a difference of each value is told by: their spread, or how far it is from their middle where that is more.
+
+    A few far rows, whose values may be as large as FP32 has them, must not hide what all others differ by.
+    """
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+    spread = float(high - low) or float(np.abs(values - middle).mean())
+    return np.asarray(np.maximum(spread, np.abs(values - middle)))
 
 
 def _show(values: NDArray[Any]) -> str:

@@ -55,6 +55,25 @@ def test_classifier(tmp_path: Path, model: Any, labels: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "model",
+    [
+        xgboost.XGBClassifier(objective="reg:logistic", **SMALL),
+        xgboost.XGBRegressor(objective="binary:logistic", **SMALL),
+    ],
+    ids=["classifier", "regressor"],
+)
+def test_class_of_the_model_says_what_is_answered(tmp_path: Path, model: Any) -> None:
+    model.fit(ROWS, LABELS)
+    check(exported(tmp_path, "xgboost", model), model, ASKED)
+
+
+def test_several_labels_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = xgboost.XGBClassifier(**SMALL).fit(ROWS, np.column_stack([LABELS, 1 - LABELS]))
+    assert export(tmp_path, "xgboost", model) == 1
+    assert "XGBClassifier: got several labels for each row, expected one class" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "objective",
     [
         "reg:squarederror", "reg:squaredlogerror", "reg:absoluteerror", "reg:pseudohubererror", "count:poisson",

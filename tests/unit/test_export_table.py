@@ -116,7 +116,7 @@ def test_xgboost_regressor_is_served_as_it_predicts(tmp_path: Path, estimators: 
         ("two outputs", "several outputs for each row are not served"),
         ("two labels", "OneVsRestClassifier: got several labels for each row, expected one class"),
         ("two forests", "several outputs for each row are not served"),
-        ("text", "it does not say how many columns it takes"),
+        ("text", "CountVectorizer does not say how many columns it takes"),
         ("ties", "probabilities differ from the source by"),
         ("constant", "the estimator says one class alone (0) of 2: that proves nothing; next: --rows FILE.csv"),
         ("one value", "the estimator says one value alone: that proves nothing; next: --rows FILE.csv"),

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import sklearn
 from sklearn.datasets import load_wine
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from export import trees
 from export.__main__ import main
+from export.runtime import Session
 from tests.support.tables import export, exported, read_served
 
 WINE = load_wine()
@@ -201,3 +203,29 @@ def test_pickle_of_another_version_that_fails_says_so(
         assert "made by scikit-learn 1.2.2, here is" in said.err
         assert reason in said.err
         assert said.err.count("\n") == 1
+
+
+def test_few_rows_of_huge_values_do_not_hide_what_the_others_differ_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = NOISE.normal(size=(400, 2))
+    counts = NOISE.poisson(np.exp(rows @ [2.0, 1.0]))
+    estimator = make_pipeline(StandardScaler(), PoissonRegressor(alpha=1e-3)).fit(rows, counts)
+    exported(tmp_path, "sklearn", estimator)
+
+    infer = Session.infer
+
+    def infer_wrongly(session: Session, batch: Any) -> Any:
+        return {name: values + np.float32(0.05) for name, values in infer(session, batch).items()}
+
+    monkeypatch.setattr(Session, "infer", infer_wrongly)
+    assert export(tmp_path, "sklearn", estimator) == 1
+    assert re.search(r"values differ from the source by .* on \d+ of \d+ rows", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("solver", ["svd", "lsqr"])
+@pytest.mark.parametrize("labels", [WINE.target, WINE.target > 0], ids=["three", "two"])
+def test_discriminants_are_served_as_they_predict(tmp_path: Path, labels: Any, solver: str) -> None:
+    estimator = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver=solver)).fit(WINE.data, labels)
+    said = exported(tmp_path, "sklearn", estimator).ask(WINE.data)
+    np.testing.assert_allclose(said, estimator.predict_proba(WINE.data), atol=1e-6)
