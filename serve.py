@@ -47,7 +47,7 @@ _KEY_WANTED = {401, 403}
 _NOT_LISTED = 501
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # shm_open(3)
 _REGION = re.compile(r"triton_\w+_shm_region_[\w-]+")  # an argument of a stub
-_RULES = 2  # of what may be mirrored: what others let in is not loaded
+_RULES = 3  # of what may be mirrored: what others let in is not loaded
 _OURS = 0o077  # whatever the parts write is for this user alone
 # What each part sees of the environment: what it reads, and so no secret of another one or of the shell.
 _COMMON = (

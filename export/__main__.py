@@ -39,7 +39,7 @@ Run = Callable[[argparse.Namespace, "Steps"], list[Row]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; exit status 0, 1 for what the user can mend, 2 for wrong arguments."""
+    """Run one command; exit status 0, 1 for what the user can correct, 2 for wrong arguments."""
     args = _parser().parse_args(arguments)
     try:
         args.command(args)

@@ -65,7 +65,7 @@ class Folder(Sequence[Sample]):
 def _read(path: Path) -> Image:
     image_bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)  # upright
     if image_bgr is None:
-        raise ExportError(f"{path}: got no picture that can be read, expected one; next: mend or remove it")
+        raise ExportError(f"{path}: got no picture that can be read, expected one; next: correct or remove it")
     return np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
