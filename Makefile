@@ -118,11 +118,11 @@ models: .venv/.stack ## Prepare the models that come with the repository
 models-fp32: .venv/.stack
 	@$(BIN)/python -m export examples --precision fp32
 
-export: need-MODEL need-WEIGHTS .venv/.stack ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>] [NMS_FREE=1] [ALLOW_UNPICKLING=1]
+export: need-MODEL need-WEIGHTS .venv/.stack ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>] [NMS_FREE=1] [PREDICT=1] [ALLOW_UNPICKLING=1]
 	@$(BIN)/python -m export weights "$(WEIGHTS)" # before several GB are installed, which only a .pt file needs
-	@$(if $(filter %.onnx %.engine,$(WEIGHTS)),,$(MAKE) --no-print-directory .venv/.ultralytics)
+	@$(if $(filter %.onnx %.engine,$(WEIGHTS)),$(if $(filter 1,$(PREDICT)),$(MAKE) --no-print-directory .venv/.ultralytics),$(MAKE) --no-print-directory .venv/.ultralytics)
 	@$(BIN)/python -m export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" \
-		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) $(call flag,nms-free,NMS_FREE) $(UNPICKLING) \
+		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) $(call flag,nms-free,NMS_FREE) $(call flag,predict,PREDICT) $(UNPICKLING) \
 		--repository "$(REPOSITORY)"
 
 export: USAGE = MODEL=<name> WEIGHTS=<file or official name>

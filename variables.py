@@ -152,7 +152,7 @@ _VALUES: Mapping[str, Judge] = {
         ),
         _number(),
     ),
-    **dict.fromkeys(("FORCE", "YES", "ALLOW_UNPICKLING", "PUSH", "NMS_FREE"), _flag),
+    **dict.fromkeys(("FORCE", "YES", "ALLOW_UNPICKLING", "PUSH", "NMS_FREE", "PREDICT"), _flag),
     "POLL_S": _number(0.1),
     "FAIL_RATIO": _number(0, 1),
     "INTERFACE": _words("fused", "ultralytics"),

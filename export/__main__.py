@@ -117,6 +117,11 @@ def _add_ultralytics(commands: Any) -> None:
         "Ultralytics exports; an ONNX file says itself which it has)",
     )
     parser.add_argument(
+        "--predict",
+        action="store_true",
+        help="compare an ONNX file with Ultralytics' own predict, which needs torch and ultralytics; a .pt always is",
+    )
+    parser.add_argument(
         "--precision",
         nargs="+",
         choices=("fp32", "bf16", "int8"),
@@ -316,6 +321,7 @@ def _run_ultralytics(args: argparse.Namespace, steps: "Steps") -> list[Row]:
         builder,
         unpickling=args.allow_unpickling,
         nms_free=args.nms_free,
+        predict=args.predict,
     )
     prove = partial(prepare, args.model, args.weights, choice=choice, say=steps.say, track=steps.track, warn=steps.warn)
     return [_publish(args, prove)]

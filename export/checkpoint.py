@@ -90,25 +90,47 @@ def export_onnx(
     return Path(exported), lambda model: Program(_head(yolo, nms_free), _predict(_load(copy, name), model, nms_free))
 
 
+def predict_onnx(file: Path, *, name: str) -> Callable[[Model], Predict]:
+    """Ultralytics' own `predict` with an ONNX file, which it decodes by rules of its own.
+
+    Args:
+        file: an ONNX file that Ultralytics exported.
+        name: what the user called it.
+
+    Returns:
+        What makes a program of the file that takes pictures as a model is served.
+
+    Raises:
+        ExportError: torch or ultralytics is missing.
+    """
+    _need_torch(name, what="--predict")
+    return lambda model: _predict(_load(file, name, task="detect"), model, nms_free=False)
+
+
 def _nms(nms_free: bool) -> bool | None:
     """Ultralytics' argument since 8.4.142: False is the head without NMS, None the one whose boxes need it."""
     return False if nms_free else None
 
 
-def _need_torch(name: str) -> None:
+def _need_torch(name: str, *, what: str = "a .pt file") -> None:
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("ultralytics") is None:
+        install, instead = (
+            ("", "pass an ONNX file that Ultralytics exported")
+            if what == "a .pt file"
+            else (" PREDICT=1", f"leave {what} out")
+        )
         raise ExportError(
-            f"{name}: a .pt file needs torch and ultralytics, which are not installed: "
-            f"`make export MODEL=... WEIGHTS={name}` installs them; or pass an ONNX file that Ultralytics exported"
+            f"{name}: {what} needs torch and ultralytics, which are not installed: "
+            f"`make export MODEL=... WEIGHTS={name}{install}` installs them; or {instead}"
         )
 
 
-def _load(checkpoint: Path, name: str) -> Any:
+def _load(checkpoint: Path, name: str, *, task: str | None = None) -> Any:
     _quieten()
     from ultralytics import YOLO  # noqa: PLC0415 - only where a .pt is exported
 
     try:
-        return YOLO(checkpoint)
+        return YOLO(checkpoint, task=task)
     # What unpickling raises is as wide as what a pickle may do.
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, EOFError, ImportError, OSError) as exc:
         raise ExportError(f"{name}: got no checkpoint of Ultralytics ({first_line(exc)})") from exc
@@ -135,17 +157,21 @@ def _predict(yolo: Any, model: Model, nms_free: bool) -> Predict:
     is_free = min(model.input.dims) < 0
 
     def run(picture: Picture, confidence: float) -> Detections:
-        found = yolo.predict(
-            np.ascontiguousarray(picture.image_hwc[..., ::-1]),  # it takes BGR
-            imgsz=[height, width],
-            rect=is_free,
-            conf=confidence,
-            iou=IOU,
-            max_det=MAX_DETECTIONS,
-            nms=_nms(nms_free),
-            device="cpu",
-            verbose=False,
-        )[0].boxes
+        try:
+            (result,) = yolo.predict(
+                np.ascontiguousarray(picture.image_hwc[..., ::-1]),  # it takes BGR
+                imgsz=[height, width],
+                rect=is_free,
+                conf=confidence,
+                iou=IOU,
+                max_det=MAX_DETECTIONS,
+                nms=_nms(nms_free),
+                device="cpu",
+                verbose=False,
+            )
+        except Exception as exc:  # as wide as what torch, ONNX Runtime and a network's own code raise
+            raise ExportError(f"Ultralytics' predict fails on picture {picture.name}: {first_line(exc)}") from exc
+        found = result.boxes
         return Detections(found.xyxy.numpy(), found.conf.numpy(), found.cls.numpy().astype(np.int64))
 
     return run

@@ -1,4 +1,4 @@
-"""What the head of a YOLO file gives: told by its metadata and by what comes out of it, together.
+"""What the head of a YOLO file gives, by its metadata and by what comes out of it, together.
 
     plain      (4 + classes, N)  centre, width, height in input pixels, a score for each class: needs NMS
     finished   (N, 6)            corners in input pixels, score, class: needs none

@@ -15,7 +15,7 @@ from onnx import ModelProto
 from checkpoints import CheckpointError, admit
 from export import compatibility, config, parity, predictions
 from export.calibration import Sample
-from export.checkpoint import Program, export_onnx, find_checkpoint
+from export.checkpoint import Program, export_onnx, find_checkpoint, predict_onnx
 from export.detector import Detector, read_detector, read_form
 from export.distribution import weigh_bins
 from export.errors import ExportError, first_line
@@ -42,8 +42,8 @@ _GOLDEN_SIDE = 128
 
 
 @dataclass(frozen=True)
-class Tell:
-    """Whom to tell of each step, of each step that goes through many pictures, and of what is left out."""
+class Reporter:
+    """What shows each step, each step that goes through many pictures, and what is left out."""
 
     say: Say
     track: Track
@@ -64,6 +64,7 @@ class Choice:
         builder: of a TensorRT plan, where one is wanted.
         unpickling: whether a checkpoint that is not official may be loaded, which runs whatever code it holds.
         nms_free: of a checkpoint with two heads, the one that needs no NMS; an ONNX file has one.
+        predict: whether an ONNX file is compared with Ultralytics' own predict, as a checkpoint always is.
     """
 
     interface: Interface = "fused"
@@ -74,9 +75,10 @@ class Choice:
     builder: Builder | None = None
     unpickling: bool = False
     nms_free: bool = False
+    predict: bool = False
 
 
-def prepare(  # noqa: PLR0913 - what, how, and whom to tell
+def prepare(  # noqa: PLR0913 - what, how, and where steps are shown
     name: str, weights: str, *, choice: Choice, say: Say, track: Track = lambda items, _: items, warn: Say | None = None
 ) -> Version:
     """Bring a detector into the form that is served, and prove it.
@@ -86,14 +88,14 @@ def prepare(  # noqa: PLR0913 - what, how, and whom to tell
         weights: a `.pt` file, an official name, or an ONNX file that Ultralytics exported; what is loaded of a `.pt`
             file is what was admitted, and what the manifest names.
         choice: what the user chose.
-        say: told each step.
-        track: given each step that goes through many pictures.
-        warn: told what is left out; None: as a step.
+        say: takes each step.
+        track: takes each step that goes through many pictures.
+        warn: takes what is left out; None: shown as a step.
 
     Raises:
         ExportError: the file, its task or its figures do not allow it.
     """
-    tell = Tell(say, track, warn or say)
+    report = Reporter(say, track, warn or say)
     if "int8" in choice.precisions and choice.calibration is None:
         raise ExportError("--precision int8: got no --calibration, expected a folder of what the model will see")
     path = Path(weights)
@@ -101,13 +103,16 @@ def prepare(  # noqa: PLR0913 - what, how, and whom to tell
         option = "--nms-free" if choice.imgsz is None else "--imgsz"
         raise ExportError(f"{option}: {path.name} has its size and its head already, expected it only with a .pt file")
     if path.suffix == ".engine":
+        if choice.predict:
+            raise ExportError(f"--predict: got {path.name}, and an engine is not compared; expected an ONNX file")
         say(f"read {path.name}")
         return _import_engine(name, path)
     if path.suffix == ".onnx":
         say(f"read {path.name}")
         detector = read_detector(path)
-        proof = _Proof(Source(path.name, digest(path)), lambda _: Program(_ask(detector), None))
-        return _prove(name, detector, proof=proof, choice=choice, tell=tell)
+        predict = predict_onnx(path, name=path.name) if choice.predict else lambda _: None
+        proof = _Proof(Source(path.name, digest(path)), lambda model: Program(_head(detector), predict(model)))
+        return _prove(name, detector, proof=proof, choice=choice, report=report)
     check_weights(weights)
     checkpoint = find_checkpoint(weights)
     try:
@@ -121,31 +126,31 @@ def prepare(  # noqa: PLR0913 - what, how, and whom to tell
                 copy, Path(folder), name=str(checkpoint), imgsz=choice.imgsz, nms_free=choice.nms_free
             )
             proof = _Proof(source, program)
-            return _prove(name, read_detector(onnx_file), proof=proof, choice=choice, tell=tell)
+            return _prove(name, read_detector(onnx_file), proof=proof, choice=choice, report=report)
     except CheckpointError as exc:
         raise ExportError(str(exc)) from exc
 
 
 @dataclass(frozen=True)
 class _Proof:
-    """What an export is held against: a file, and what runs it as a model is served."""
+    """What an export is compared with: a file, and what runs it as a model is served."""
 
     source: Source
     program: Callable[[Model], Program]
 
 
-def _ask(detector: Detector) -> Head:
+def _head(detector: Detector) -> Head:
     """The original ONNX file as a function."""
     return lambda images: next(iter(detector.source.infer(images).values()))
 
 
-def _prove(name: str, detector: Detector, *, proof: _Proof, choice: Choice, tell: Tell) -> Version:
+def _prove(name: str, detector: Detector, *, proof: _Proof, choice: Choice, report: Reporter) -> Version:
     size_hw = _fixed_size(detector, choice.letterbox)
     plain = _describe(_config(name, detector, interface="ultralytics", size_hw=size_hw))
-    tell.say("run the source on the fixed pictures")
+    report.say("run the source on the fixed pictures")
     program, pictures = proof.program(plain), draw_pictures()
     references = parity.refer(program.head, plain, pictures=pictures)
-    tell.say(f"write the {choice.interface} interface and compare it with the source")
+    report.say(f"write the {choice.interface} interface and compare it with the source")
     graph, session = _rewrite(name, detector, choice.interface, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE))
     dims = {output: tensor.shape[1:] for output, tensor in session.outputs.items()}
     described = _config(name, detector, interface=choice.interface, size_hw=size_hw, dims=dims)
@@ -153,22 +158,22 @@ def _prove(name: str, detector: Detector, *, proof: _Proof, choice: Choice, tell
     model = describe(described, version="0")
     figures = parity.prove(session, model, references=references, source=proof.source.name)
     if program.predict is not None:
-        tell.say("compare it with Ultralytics' predict")
+        report.say("compare it with Ultralytics' predict")
         confidence = choose_confidence(max(float(reference.candidates.scores[0]) for reference in references))
         found = predictions.prove(session, model, program.predict, pictures=pictures, confidence=confidence)
         figures |= {"compared_with": "Ultralytics' predict", "detections": found}
     golden = _golden(session, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE), interface=choice.interface)
     lowering = Lowering(graph, described, wanted=list(choice.precisions))
-    costs = lowering.measure(session, choice.calibration, track=tell.track)
+    costs = lowering.measure(session, choice.calibration, track=report.track)
     plans = {}
     if choice.builder:
-        tell.say(f"build {choice.builder.filename} with TensorRT")
+        report.say(f"build {choice.builder.filename} with TensorRT")
         plans[choice.builder.filename] = build(graph, choice.builder)
     content = hashlib.sha256(graph.SerializeToString()).hexdigest()
-    tell.say("try the profiles that run here")
+    report.say("try the profiles that run here")
     profiles, goldens, left_out = lowering.try_profiles(golden, digest=content)
     for profile, reason in left_out.items():
-        tell.warn(f"profile {profile} is left out: {reason}")
+        report.warn(f"profile {profile} is left out: {reason}")
     return Version(
         graph=graph,
         config=described,

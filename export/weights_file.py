@@ -1,4 +1,4 @@
-"""What a .pt file holds, told before torch is installed, loaded or asked: by its name, and by names in its pickle.
+"""What a .pt file holds, known before torch is installed or loaded: from its name, and from names in its pickle.
 
 Nothing is unpickled: the pickle's opcodes are read as they are.
 """
@@ -6,6 +6,7 @@ Nothing is unpickled: the pickle's opcodes are read as they are.
 import pickletools
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 from export.errors import ExportError
@@ -79,8 +80,8 @@ def _read_classes(path: Path) -> set[tuple[str, str]]:
                 raise ValueError(f"a pickle of {pickled.file_size} bytes")
             content = archive.read(pickled)
         return set(_iterate_classes(content))
-    # What zipfile, zlib and pickletools raise of what is no checkpoint; a member that is encrypted is the fourth.
-    except (zipfile.BadZipFile, StopIteration, ValueError, RuntimeError, NotImplementedError, IndexError) as exc:
+    # What zipfile, zlib and pickletools raise of what is no checkpoint; of a member that is encrypted, RuntimeError.
+    except (zipfile.BadZipFile, zlib.error, StopIteration, ValueError, RuntimeError, IndexError, EOFError) as exc:
         size = path.stat().st_size
         raise ExportError(
             f"{path}: got {size} bytes that are no PyTorch checkpoint: cut off, or something else?"

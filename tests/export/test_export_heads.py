@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from export.__main__ import main
 from export.config import parse
 from export.pictures import draw_pictures
+from transformer.tasks import detect
 
 pytestmark = [
     # Ultralytics 8.4 uses the exporter of torch that still makes height and width free.
@@ -104,9 +106,34 @@ def test_onnx_file_that_ultralytics_writes_is_exported(tmp_path: Path, build: Bu
     copy = tmp_path / "copy.pt"
     copy.write_bytes(build("yolo26n").read_bytes())
     file = YOLO(copy).export(format="onnx", opset=17, **{"imgsz": 320, **options})
-    assert main(["ultralytics", "m", str(file), "--repository", str(tmp_path / "r")]) == 0
-    parity = json.loads((tmp_path / "r" / "m" / "1" / "parity.json").read_bytes())
-    assert parity["compared_with"] == "the ONNX file itself"
+    for number, (option, compared) in enumerate(
+        [([], "the ONNX file itself"), (["--predict"], "Ultralytics' predict")], start=1
+    ):
+        assert main(["ultralytics", "m", str(file), *option, "--repository", str(tmp_path / "r")]) == 0
+        parity = json.loads((tmp_path / "r" / "m" / str(number) / "parity.json").read_bytes())
+        assert parity["compared_with"] == compared
+    assert parity["detections"]["found"] > 0
+
+
+def test_wrong_scaling_that_the_file_alone_does_not_show_is_found_by_predict(
+    tmp_path: Path, build: Build, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ultralytics import YOLO  # noqa: PLC0415 - as above
+
+    copy = tmp_path / "copy.pt"
+    copy.write_bytes(build("yolov8n").read_bytes())
+    file = YOLO(copy).export(format="onnx", opset=17, imgsz=320)
+    choose = detect.postprocess
+
+    def shifted(*args: Any, **options: Any) -> Any:
+        found = choose(*args, **options)
+        return replace(found, boxes_xyxy=found.boxes_xyxy + np.float32(20))
+
+    monkeypatch.setattr(detect, "postprocess", shifted)
+    command = ["ultralytics", "m", str(file), "--repository", str(tmp_path / "r")]
+    assert main(command) == 0  # both sides share what is served after the head
+    assert main([*command, "--predict"]) == 1
+    assert "Ultralytics' predict finds, what would be served does not have" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["yolo26n-seg", "yolo26n-pose", "yolo26n-obb", "yolo26n-cls", "rtdetr-l"])

@@ -1,4 +1,4 @@
-"""What a .pt file is, told without torch: by its name, and by the names in its pickle, of which nothing is run."""
+"""What a .pt file is, known without torch: from its name, and from names in its pickle, of which nothing is run."""
 
 import pickle
 import sys
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from export.__main__ import main
+from export.checkpoint import predict_onnx
 from export.errors import ExportError
 from export.weights_file import check_weights
 
@@ -105,3 +106,28 @@ def test_options_of_a_checkpoint_are_refused_for_other_files(
     command = ["ultralytics", "m", str(tmp_path / name), *option, "--repository", str(tmp_path / "r")]
     assert main(command) == 1
     assert f"{option[0]}: {name} has its size and its head already" in capsys.readouterr().err
+
+
+def test_predict_needs_ultralytics_and_an_onnx_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(
+        ExportError, match=r"f\.onnx: --predict needs torch and ultralytics.*PREDICT=1.*leave --predict out"
+    ):
+        predict_onnx(tmp_path / "f.onnx", name="f.onnx")
+    command = ["ultralytics", "m", str(tmp_path / "f.engine"), "--predict", "--repository", str(tmp_path / "r")]
+    assert main(command) == 1
+    assert "--predict: got f.engine, and an engine is not compared" in capsys.readouterr().err
+
+
+def test_checkpoint_whose_pickle_does_not_unpack_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "best.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"a pickle that is long enough to be compressed" * 9)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"data.pkl") + len("data.pkl")
+    content[start : start + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    assert main(["ultralytics", "m", str(path), "--repository", str(tmp_path / "r")]) == 1
+    assert "that are no PyTorch checkpoint: cut off, or something else?" in capsys.readouterr().err
