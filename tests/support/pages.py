@@ -9,7 +9,7 @@ from pathlib import Path
 from markdown_it.token import Token
 from rich.markdown import Markdown
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 # Not those of the environments.
 PAGES = sorted(
     page for glob in ("*.md", "docs/*.md", "loadtest/**/*.md", "manifests/**/*.md") for page in ROOT.glob(glob)
