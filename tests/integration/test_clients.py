@@ -1,10 +1,11 @@
-"""The clients of the field, unmodified: the examples of docs/clients.md, beside the running stack."""
+"""The clients of the field, unmodified: the examples of docs/clients.md and README, beside the running stack."""
 
 import json
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,21 @@ def test_curl_lines_of_the_page_succeed(stack: Stack) -> None:
     assert len(json.loads(v1)["predictions"][0]["predictions"]) == 7
     assert json.loads(json.loads(v2)["outputs"][0]["data"][0])["class"] == "virginica"
     assert raw == "200\n"
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed: apt-get install curl")
+def test_curl_lines_of_the_readme_succeed(stack: Stack, tmp_path: Path) -> None:
+    lines = re.findall(r"^    \$ (curl .+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    picture, row, _ = (
+        subprocess.run(
+            ["sh", "-c", on_ports(re.sub(r"-o \S+", f"-o {tmp_path}/boxes.png", f"{line} --fail"), stack)],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+        ).stdout
+        for line in lines
+    )  # fmt: skip
+    assert [found["class"] for found in json.loads(picture)["predictions"]] == ["2"]
+    assert json.loads(row)["predictions"][0]["class"] == "virginica"
+    assert (tmp_path / "boxes.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_protocols_are_measured_side_by_side(stack: Stack) -> None:
