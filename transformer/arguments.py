@@ -52,7 +52,7 @@ def parse(argv: list[str]) -> Arguments:
     parser = argparse.ArgumentParser(
         prog="python -m transformer",
         description="Pictures in, detections out: the HTTP and gRPC server in front of Triton. Limits and timeouts are "
-        "environment variables TRANSFORMER_*, see the README.",
+        "environment variables TRANSFORMER_*, see docs/configuration.md.",
         epilog="The other options of KServe's SDK are accepted and ignored.",
         allow_abbrev=False,
     )

@@ -1,4 +1,4 @@
-"""The run for the eye: tables for the terminal, Markdown for the README, a chart."""
+"""The run for the eye: tables for the terminal, Markdown for docs/benchmarks.md, a chart."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -127,7 +127,7 @@ def to_table(title: str, grid: Grid) -> Table:
 
 
 def to_markdown(title: str, grid: Grid) -> str:
-    """For a README."""
+    """For a page of Markdown."""
     lines = [" | ".join(row) for row in (grid[0], ["---"] * len(grid[0]), *grid[1:])]
     return f"**{title}**\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
 

@@ -11,11 +11,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from predictor.settings import Settings as PredictorSettings
 from registry import allowlist
 from transformer import SERVER_NAME, __version__, arguments, errors, model
 from transformer.predictor import translate
-from transformer.settings import TransformerSettings
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("export", "loadtest", "predictor", "registry", "transformer")
@@ -102,26 +100,9 @@ def test_transformer_takes_every_argument_of_kserve() -> None:
         assert arguments.parse(argv).predictor_host == "triton:8001"
 
 
-def test_readme_names_every_setting_and_no_other() -> None:
-    named = set(re.findall(r"`((?:TRANSFORMER|PREDICTOR)_[A-Z_]+|LOG_FORMAT)`", (ROOT / "README.md").read_text()))
-    transformer, predictor = (
-        {str(field.validation_alias or f"{prefix}_{name.upper()}") for name, field in settings.model_fields.items()}
-        for prefix, settings in (("TRANSFORMER", TransformerSettings), ("PREDICTOR", PredictorSettings))
-    )
-    assert named <= transformer | predictor
-    assert transformer <= named
-
-
 def test_version_is_that_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert (SERVER_NAME, __version__) == (project["name"], project["version"])
-
-
-def test_readme_names_targets_that_exist() -> None:
-    targets = set(re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"\bmake ([a-z0-9-]+)", (ROOT / "README.md").read_text()))
-    assert named <= targets
-    assert {"demo", "serve", "export", "test", "test-export", "check"} <= named
 
 
 def test_transformer_takes_the_host_as_the_controller_passes_it() -> None:

@@ -60,7 +60,7 @@ def test_precisions_of_an_official_checkpoint_cost_little_on_photos(tmp_path: Pa
     manifest = read_complete(tmp_path / "yolov8n" / "1")
     assert manifest is not None
     costs = manifest["precisions"]
-    print(costs)  # for the README
+    print(costs)  # for docs/benchmarks.md
     assert {precision: cost["truth"] for precision, cost in costs.items()} == {"bf16": "labels", "int8": "labels"}
     assert costs["bf16"]["fp32"] > 0.4
     assert costs["bf16"]["change"] >= -0.005

@@ -1,19 +1,22 @@
-"""The clients of the field, unmodified: the README's examples as they stand there, beside the running stack."""
+"""The clients of the field, unmodified: the examples of docs/clients.md and README, beside the running stack."""
 
 import json
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.support.stack import ROOT, Stack
 
-README = (ROOT / "README.md").read_text()
-# Heading, program, output.
+PAGE = (ROOT / "docs/clients.md").read_text()
+# Heading, program, output; a sentence may stand before the program.
 EXAMPLES = re.findall(
-    r"^\*\*([\w.]+)\*\*[^\n]*\n\n```python\n(.*?)```\n\n```text\n(.*?)```", README, re.MULTILINE | re.DOTALL
+    r"^## ([\w.]+)\n\n(?:(?!```)[^\n#][^\n]*\n\n)?```python\n(.*?)```\n\n```text\n(.*?)```",
+    PAGE,
+    re.MULTILINE | re.DOTALL,
 )
 CLIENTS = [
     "tritonclient.http",
@@ -32,12 +35,12 @@ def on_ports(text: str, stack: Stack) -> str:
     )
 
 
-def test_readme_has_an_example_for_every_client() -> None:
+def test_page_has_an_example_for_every_client() -> None:
     assert [name for name, _, _ in EXAMPLES] == CLIENTS
 
 
 @pytest.mark.parametrize(("name", "program", "output"), EXAMPLES, ids=[name for name, _, _ in EXAMPLES])
-def test_example_of_the_readme_prints_what_it_says(stack: Stack, name: str, program: str, output: str) -> None:
+def test_example_of_the_page_prints_what_it_says(stack: Stack, name: str, program: str, output: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", on_ports(program, stack)],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
@@ -47,8 +50,8 @@ def test_example_of_the_readme_prints_what_it_says(stack: Stack, name: str, prog
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed: apt-get install curl")
-def test_curl_lines_of_the_readme_answer(stack: Stack) -> None:
-    (block,) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+def test_curl_lines_of_the_page_succeed(stack: Stack) -> None:
+    (block,) = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
     outputs = [
         subprocess.run(
             ["sh", "-c", on_ports(line, stack)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
@@ -60,6 +63,21 @@ def test_curl_lines_of_the_readme_answer(stack: Stack) -> None:
     assert len(json.loads(v1)["predictions"][0]["predictions"]) == 7
     assert json.loads(json.loads(v2)["outputs"][0]["data"][0])["class"] == "virginica"
     assert raw == "200\n"
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed: apt-get install curl")
+def test_curl_lines_of_the_readme_succeed(stack: Stack, tmp_path: Path) -> None:
+    lines = re.findall(r"^    \$ (curl .+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    picture, row, _ = (
+        subprocess.run(
+            ["sh", "-c", on_ports(re.sub(r"-o \S+", f"-o {tmp_path}/boxes.png", f"{line} --fail"), stack)],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+        ).stdout
+        for line in lines
+    )  # fmt: skip
+    assert [found["class"] for found in json.loads(picture)["predictions"]] == ["2"]
+    assert json.loads(row)["predictions"][0]["class"] == "virginica"
+    assert (tmp_path / "boxes.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_protocols_are_measured_side_by_side(stack: Stack) -> None:

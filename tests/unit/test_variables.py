@@ -13,6 +13,7 @@ import variables
 from export.profiles import PROFILES
 from predictor.settings import Settings
 from registry.layout import DEFAULT_PROFILE
+from tests.support.pages import read_all
 from transformer.settings import TransformerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,10 +102,9 @@ def test_what_kubernetes_tells_of_a_service_is_no_setting() -> None:
     assert problem.startswith("PREDICTOR_PRT: no such variable")
 
 
-def test_readme_gives_make_what_it_takes() -> None:
+def test_pages_give_make_what_it_takes() -> None:
     known = variables.known_names()
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("manifests/**/*.md"), *ROOT.glob("loadtest/**/*.md")]
-    text = re.sub(r'"[^"\n]*"', "x", "\n".join(page.read_text() for page in pages))
+    text = re.sub(r'"[^"\n]*"', "x", read_all())
     commands = re.findall(r"\bmake [a-z0-9-]+((?: [A-Za-z_0-9]+=\S*)+)", text)
     names = {word.partition("=")[0] for command in commands for word in command.split()}
     assert len(names) > 20

@@ -1,0 +1,83 @@
+"""The pages of the documentation agree with the code, and with each other."""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from predictor.settings import Settings as PredictorSettings
+from tests.support.pages import PAGES, ROOT, anchors_of, links_of, read_all
+from transformer.settings import TransformerSettings
+
+CONFIGURATION = ROOT / "docs/configuration.md"
+MAX_README_BYTES = 12_000  # five minutes of reading; the rest has pages below docs/
+PARTS = ("export", "loadtest", "manifests", "predictor", "registry", "tests", "transformer")
+SOURCES = {".py", ".yaml", ".env"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in links_of(page):
+        parts = urlsplit(link)
+        if parts.scheme:
+            continue
+        target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+        assert target.is_relative_to(ROOT), link
+        assert target.exists(), link
+        if parts.fragment:
+            assert parts.fragment in anchors_of(target), link
+
+
+def test_links_are_found() -> None:
+    assert {"docs/api.md", "SECURITY.md#another-user-of-the-machine"} <= links_of(ROOT / "README.md")
+    assert {"documentation"} == anchors_of(ROOT / "docs/README.md")
+
+
+def test_index_lists_every_page_once() -> None:
+    lines = [line for line in (ROOT / "docs/README.md").read_text().splitlines() if line.startswith("| [")]
+    listed = [link for line in lines for link in re.findall(r"\]\(([^)]+)\)", line)]
+    assert len(set(listed)) == len(listed)
+    assert {page.name for page in ROOT.glob("docs/*.md")} - {"README.md"} <= set(listed)
+
+
+def test_readme_is_short() -> None:
+    assert (ROOT / "README.md").stat().st_size < MAX_README_BYTES
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    paths = [*ROOT.glob("*.py"), ROOT / "Makefile", *(path for part in PARTS for path in (ROOT / part).rglob("*"))]
+    sources = (path.read_text() for path in paths if path.suffix in SOURCES or path.name == "Makefile")
+    named = {name for source in sources for name in re.findall(r"\bdocs/[a-z-]+\.md\b", source)}
+    assert {"docs/configuration.md", "docs/pictures.md"} <= named
+    assert all((ROOT / name).is_file() for name in named), named
+
+
+def test_files_that_pages_name_exist() -> None:
+    folders = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
+    named = set(re.findall(rf"`((?:{folders})/[\w/.-]+\.(?:py|md|json|yaml|env|txt|conf|onnx))`", read_all()))
+    assert len(named) > 10
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_pages_name_every_setting_and_no_other() -> None:
+    pattern = re.compile(r"`((?:TRANSFORMER|PREDICTOR)_[A-Z_]+|LOG_FORMAT)`")
+    transformer, predictor = (
+        {str(field.validation_alias or f"{prefix}_{name.upper()}") for name, field in settings.model_fields.items()}
+        for prefix, settings in (("TRANSFORMER", TransformerSettings), ("PREDICTOR", PredictorSettings))
+    )
+    assert set(pattern.findall(read_all())) <= transformer | predictor
+    assert transformer <= set(pattern.findall(CONFIGURATION.read_text()))
+
+
+def test_configuration_names_every_variable_that_make_has_a_default_for() -> None:
+    variables = set(re.findall(r"^([A-Z0-9_]+) \?=", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert len(variables) > 15
+    assert variables <= set(re.findall(r"`([A-Z0-9_]+)`", CONFIGURATION.read_text()))
+
+
+def test_pages_name_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z0-9-]+)", read_all()))
+    assert named <= targets
+    assert {"demo", "serve", "export", "test", "test-export", "check"} <= named

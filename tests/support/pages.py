@@ -1,0 +1,43 @@
+"""The pages of the documentation, and their headings and links as Markdown reads them."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+from markdown_it.token import Token
+from rich.markdown import Markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+# Not those of the environments.
+PAGES = sorted(
+    page for glob in ("*.md", "docs/*.md", "loadtest/**/*.md", "manifests/**/*.md") for page in ROOT.glob(glob)
+)
+
+
+def read_all() -> str:
+    """All pages, one after the other."""
+    return "\n".join(page.read_text() for page in PAGES)
+
+
+def links_of(page: Path) -> set[str]:
+    """Where its links lead, as they are written."""
+    tokens = _walk(Markdown(page.read_text()).parsed)
+    return {str(token.attrs["href"]) for token in tokens if token.type == "link_open"}
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What a link may name after `#`: headings by GitHub's rule, their letters, digits, hyphens and underscores."""
+    anchors: Counter[str] = Counter()
+    for opening, heading in pairwise(Markdown(page.read_text()).parsed):
+        if opening.type == "heading_open":
+            words = "".join(token.content for token in heading.children or [] if token.type in {"text", "code_inline"})
+            anchors[re.sub(r"[^\w -]", "", words.lower()).replace(" ", "-")] += 1
+    return {f"{anchor}-{index}" if index else anchor for anchor, count in anchors.items() for index in range(count)}
+
+
+def _walk(tokens: list[Token]) -> Iterator[Token]:
+    for token in tokens:
+        yield token
+        yield from _walk(token.children or [])
