@@ -323,8 +323,8 @@ def _run_ultralytics(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
 def _run_sklearn(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
-    from export.pickles import unpickle  # noqa: PLC0415 - see above
-    from export.sklearn import prepare  # noqa: PLC0415
+    from export.tables.pickles import unpickle  # noqa: PLC0415 - see above
+    from export.tables.sklearn import prepare  # noqa: PLC0415
 
     steps.say(f"read {args.file.name}, convert and compare")
     estimator = unpickle(args.file, allowed=args.allow_unpickling)
@@ -333,7 +333,8 @@ def _run_sklearn(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
 def _run_xgboost(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
-    from export.xgboost import prepare, read  # noqa: PLC0415 - see above
+    from export.tables.table import prepare  # noqa: PLC0415 - see above
+    from export.tables.xgboost import read  # noqa: PLC0415
 
     steps.say(f"read {args.file.name}, convert and compare")
     model = read(args.file, scaler=args.scaler, allowed=args.allow_unpickling)
@@ -342,8 +343,8 @@ def _run_xgboost(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
 def _prove_table(args: argparse.Namespace, steps: "Steps", prepare: "Callable[..., Version]") -> "Version":
     """A version of a table model, and above the steps what the user should know of it."""
-    from export.pickles import NEXT, of_other_version  # noqa: PLC0415 - see above
-    from export.table import Table  # noqa: PLC0415
+    from export.tables.pickles import NEXT, of_other_version  # noqa: PLC0415 - see above
+    from export.tables.table import Table  # noqa: PLC0415
 
     other = of_other_version(args.file)
     try:
@@ -367,14 +368,6 @@ def _run_examples(args: argparse.Namespace, steps: "Steps") -> list[Row]:
         else:
             rows.append(_publish(args, partial(example.prepare, example, steps, args.precision)))
     return rows
-
-
-def _warned(steps: "Steps", prepare: "Callable[[], Version]") -> "Version":
-    """A version, and above the steps what the user should know of it."""
-    version = prepare()
-    for note in version.parity.get("notes", ()):
-        steps.warn(note)
-    return version
 
 
 def _publish(args: argparse.Namespace, prepare: "Callable[[], Version]") -> Row:

@@ -115,10 +115,7 @@ EXAMPLES = (
     ),
     Example(
         "iris",
-        tuple(
-            _HERE / part
-            for part in ("iris.py", "xgboost.py", "boosters.py", "trees.py", "preprocessing.py", "nodes.py", "table.py")
-        ),
+        (_HERE / "iris.py", *sorted((_HERE / "tables").glob("*.py"))),
         _iris,
     ),
 )

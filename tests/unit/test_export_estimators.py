@@ -21,8 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
-from export.nodes import Nodes
-from export.preprocessing import transform
+from export.tables.nodes import Nodes
+from export.tables.preprocessing import transform
 from tests.support.tables import export, exported
 
 WINE = load_wine()

@@ -139,8 +139,8 @@ def test_estimator_that_cannot_be_served_is_refused(
 @pytest.mark.parametrize(
     ("part", "function", "message"),
     [
-        ("sklearn", "export.parts.to_onnx", "does not convert it: ZeroDivisionError"),
-        ("xgboost", "export.boosters.add_trees", "XGBClassifier: it cannot be read: ZeroDivisionError"),
+        ("sklearn", "export.tables.skl2onnx.to_onnx", "does not convert it: ZeroDivisionError"),
+        ("xgboost", "export.tables.boosters.add_trees", "XGBClassifier: it cannot be read: ZeroDivisionError"),
     ],
 )
 def test_whatever_fails_is_one_line(

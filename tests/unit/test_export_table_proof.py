@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from export import trees
 from export.__main__ import main
 from export.runtime import Session
+from export.tables import trees
 from tests.support.tables import export, exported, read_served
 
 WINE = load_wine()
@@ -76,7 +76,7 @@ def test_columns_far_from_zero_are_scaled_as_scikit_learn_does(tmp_path: Path, s
 def test_graph_that_computes_in_fp32_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, estimator: Any
 ) -> None:
-    monkeypatch.setattr("export.table.sees_fp32", lambda _: True)
+    monkeypatch.setattr("export.tables.table.sees_fp32", lambda _: True)
     assert export(tmp_path, "sklearn", estimator) == 1
     assert re.search(r"differ from the source by .* on \d+ of \d+ rows", capsys.readouterr().err)
 
@@ -90,7 +90,7 @@ def test_tree_whose_threshold_is_one_bit_off_is_refused(
         tree = right(*arguments, **more)
         return replace(tree, threshold=np.nextafter(tree.threshold.astype(np.float32), np.float32(np.inf)))
 
-    monkeypatch.setattr("export.predictors.of_sklearn", wrong)
+    monkeypatch.setattr("export.tables.predictors.of_sklearn", wrong)
     estimator = DecisionTreeClassifier(max_depth=3, random_state=0).fit(np.round(WINE.data), WINE.target)
     assert export(tmp_path, "sklearn", estimator) == 1
     assert "differ from the source" in capsys.readouterr().err

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from export import compatibility, config
 from export.errors import ExportError, first_line
 from export.manifest import Source
-from export.nodes import Column, Nodes, inner
-from export.original import Original, look_at, scales_in_fp32
-from export.predictors import predict, sees_fp32
 from export.repository import Version
 from export.runtime import Session
-from export.table_proof import find_missing, find_rows, prove, whole, with_missing
+from export.tables.estimator import Original, look_at, scales_in_fp32
+from export.tables.nodes import Column, Nodes, inner
+from export.tables.parity import find_missing, find_rows, prove, whole, with_missing
+from export.tables.predictors import predict, sees_fp32
 from transformer.model import describe
 
 _GOLDEN = 4

@@ -10,10 +10,10 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from export import boosters
-from export.categories import is_missing
 from export.errors import ExportError, first_line
-from export.preprocessing import chosen_indices
+from export.tables import boosters
+from export.tables.categories import is_missing
+from export.tables.preprocessing import chosen_indices
 
 Rows = NDArray[Any]
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import ExportError
-from export.nodes import Nodes, as_rows
+from export.tables.nodes import Nodes, as_rows
 
 _LEAST = 1e-7  # libsvm's: no pair of classes is surer than that
 _TOLERANCE = 0.005 / 2  # libsvm's, of two classes, at which it stops

@@ -5,12 +5,12 @@ from typing import Any
 from sklearn.base import is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
 
-from export import table
-from export.boosters import is_xgboost
 from export.errors import ExportError
 from export.manifest import Source
 from export.repository import Version
-from export.table import Table
+from export.tables import table
+from export.tables.boosters import is_xgboost
+from export.tables.table import Table
 
 
 def prepare(estimator: Any, named: Table, *, source: Source) -> Version:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export import boosters, trees
-from export.categories import is_missing
-from export.preprocessing import chosen_indices
+from export.tables import boosters, trees
+from export.tables.categories import is_missing
+from export.tables.preprocessing import chosen_indices
 
 _FEW = 256
 _MOST_SPLITS = 1500  # of all trees; each is tried at its threshold, just below and just above

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn import preprocessing as sk
 
 from export.errors import ExportError
-from export.nodes import Column, Frame, Nodes, as_rows
+from export.tables.nodes import Column, Frame, Nodes, as_rows
 
 _PROBES = 256  # that are encoded at once: dense ones may have thousands of outputs
 

@@ -20,12 +20,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 
-from export import boosters, kernels
 from export.errors import ExportError
-from export.nodes import Column, Frame, Nodes, as_rows
-from export.parts import convert_part
-from export.preprocessing import refuse_text, transform
-from export.trees import add_trees, of_histogram, of_sklearn
+from export.tables import boosters, support_vectors
+from export.tables.nodes import Column, Frame, Nodes, as_rows
+from export.tables.preprocessing import refuse_text, transform
+from export.tables.skl2onnx import convert_part
+from export.tables.trees import add_trees, of_histogram, of_sklearn
 
 
 def predict(nodes: Nodes, estimator: Any, frame: Frame) -> str:
@@ -203,7 +203,7 @@ def _decide(nodes: Nodes, estimator: Any, frame: Frame, *, binary: bool) -> str:
     weights = getattr(estimator, "coef_", None) if not isinstance(estimator, _MACHINES) else None
     if isinstance(estimator, _MACHINES) and binary:
         refuse_text(frame, estimator)
-        return kernels.decide(nodes, estimator, nodes.join(frame))
+        return support_vectors.decide(nodes, estimator, nodes.join(frame))
     if hasattr(estimator, "decision_function"):
         if not isinstance(weights, np.ndarray):
             raise ExportError(
@@ -244,10 +244,13 @@ def _machine(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     """A support vector machine of two classes or of values; of more classes skl2onnx writes it."""
     refuse_text(frame, estimator)
     if not is_classifier(estimator):
-        return kernels.decide(nodes, estimator, nodes.join(frame))
+        return support_vectors.decide(nodes, estimator, nodes.join(frame))
     if len(estimator.classes_) > 2:
         return _as_part(nodes, estimator, frame)
-    return both(nodes, kernels.probability(nodes, estimator, kernels.decide(nodes, estimator, nodes.join(frame))))
+    return both(
+        nodes,
+        support_vectors.probability(nodes, estimator, support_vectors.decide(nodes, estimator, nodes.join(frame))),
+    )
 
 
 def _as_part(nodes: Nodes, estimator: Any, frame: Frame) -> str:

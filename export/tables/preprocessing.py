@@ -11,10 +11,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
-from export.categories import encode, is_missing
 from export.errors import ExportError
-from export.nodes import Column, Frame, Nodes, as_rows
-from export.parts import convert_part
+from export.tables.categories import encode, is_missing
+from export.tables.nodes import Column, Frame, Nodes, as_rows
+from export.tables.skl2onnx import convert_part
 
 
 def transform(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from export.nodes import Nodes
+from export.tables.nodes import Nodes
 
 _MOST_CATEGORIES = 2**24  # XGBoost takes a code beyond for missing: FP32 holds no more
 

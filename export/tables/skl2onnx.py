@@ -9,8 +9,8 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 from sklearn.base import is_classifier
 
 from export.errors import ExportError, first_line
-from export.nodes import OPSETS, Nodes
 from export.runtime import Session
+from export.tables.nodes import OPSETS, Nodes
 
 _TYPES = {"FP64": DoubleTensorType, "FP32": FloatTensorType}
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import xgboost
 
-from export.categories import find_index
 from export.errors import ExportError
-from export.nodes import Column, Frame, Nodes
-from export.trees import Tree, add_trees, of_xgboost
+from export.tables.categories import find_index
+from export.tables.nodes import Column, Frame, Nodes
+from export.tables.trees import Tree, add_trees, of_xgboost
 
 # What turns the sum of trees into what `predict` says, and what brings the base score to that sum.
 _LINKS: Mapping[str, str] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from export.errors import ExportError
-from export.original import Rows
+from export.tables.estimator import Rows
 
 _MOST = 10_000
 _MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null", "none"})

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.categories import is_missing, plain
 from export.config import TABLE_BATCH
-from export.csv_rows import read_rows
 from export.errors import ExportError
-from export.original import Original, Rows, SeveralOutputs
-from export.rows import nearby, seek
 from export.runtime import Session
+from export.tables.categories import is_missing, plain
+from export.tables.csv_rows import read_rows
+from export.tables.estimator import Original, Rows, SeveralOutputs
+from export.tables.probe_rows import nearby, seek
 from transformer.errors import ServingError
 from transformer.model import Model
 from transformer.tasks import tabular
