@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,15 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.command(args)
-    except FAILURES as exc:
-        print(f"error: {exc}", file=sys.stderr)
-    except OSError as exc:
-        print(f"error: {exc.filename or args.repository}: {exc.strerror or exc}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(f"error: interrupted{args.interrupted}", file=sys.stderr)
-    else:
-        return 0
-    return 1
+    except (*FAILURES, OSError, KeyboardInterrupt) as exc:
+        if args.traceback:
+            traceback.print_exception(exc)
+        print(f"error: {_describe(exc, args)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _describe(error: BaseException, args: argparse.Namespace) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return f"interrupted{args.interrupted}"
+    if isinstance(error, OSError):
+        return f"{error.filename or args.repository}: {error.strerror or error}"
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_versions(commands)
     _add_rollback(commands)
     _add_prune(commands)
+    for command in commands.choices.values():
+        command.add_argument("--traceback", action="store_true", help="show where an error arose, above its message")
     return parser
 
 

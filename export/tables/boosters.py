@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import xgboost
+from sklearn.exceptions import NotFittedError
 
 from export.errors import ExportError
 from export.tables.categories import find_index
@@ -85,7 +86,7 @@ def of_wrapper(model: xgboost.XGBModel) -> Booster:
     """
     try:
         booster = model.get_booster()
-    except Exception as exc:  # scikit-learn's NotFittedError, or XGBoost's own
+    except NotFittedError as exc:
         raise ExportError(f"{type(model).__name__}: it is not fitted: call fit before you save it") from exc
     learner = json.loads(booster.save_raw("json"))["learner"]
     _check_objective(learner["objective"]["name"])

@@ -14,7 +14,7 @@ from export.runtime import Session
 from export.tables.categories import is_missing, plain
 from export.tables.csv_rows import read_rows
 from export.tables.estimator import Original, Rows, SeveralOutputs
-from export.tables.probe_rows import nearby, seek
+from export.tables.probe_rows import Search, nearby, seek
 from transformer.errors import ServingError
 from transformer.model import Model
 from transformer.tasks import tabular
@@ -57,16 +57,22 @@ def find_rows(original: Original, path: Path | None, features: Sequence[str], no
     Raises:
         ExportError: there are none, or a constant would answer them as well.
     """
-    rows = _made_up(original) if path is None else read_rows(path, features=features, text=original.text)
+    rows = _made_up(original, notes) if path is None else read_rows(path, features=features, text=original.text)
     if path is not None:
         rows = rows[_is_finite(original.ask(rows))]
     _check_telling(original, original.ask(rows), path=path, notes=notes)
     return rows
 
 
-def _made_up(original: Original) -> Rows:
+def _made_up(original: Original, notes: list[str]) -> Rows:
     rng = np.random.default_rng(7)
-    rows = nearby(seek(original.estimator, original.width, rng))
+    search = Search(rng)
+    rows = nearby(seek(original.estimator, original.width, search))
+    notes += [
+        f"{kind}: rows at the thresholds, neighbours or categories of later steps could not be brought back through it "
+        f"({why}): the model was not verified with these; {_NEXT}"
+        for kind, why in search.lost.items()
+    ]
     if original.categories:
         rows = _with_names(original, rows)
     if rows.dtype != np.object_:

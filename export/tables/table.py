@@ -59,7 +59,9 @@ def prepare(estimator: Any, table: Table, *, source: Source) -> Version:
         raise
     except Exception as exc:  # all of it reads the user's estimator, which may lack, hold or raise anything
         kind = type(estimator).__name__
-        raise ExportError(f"{kind}: it cannot be read: {type(exc).__name__}: {first_line(exc)}") from exc
+        raise ExportError(
+            f"{kind}: its export failed: {type(exc).__name__}: {first_line(exc)}; next: --traceback shows where"
+        ) from exc
 
 
 def _prepare(estimator: Any, table: Table, source: Source) -> Version:

@@ -140,7 +140,11 @@ def test_estimator_that_cannot_be_served_is_refused(
     ("part", "function", "message"),
     [
         ("sklearn", "export.tables.skl2onnx.to_onnx", "does not convert it: ZeroDivisionError"),
-        ("xgboost", "export.tables.boosters.add_trees", "XGBClassifier: it cannot be read: ZeroDivisionError"),
+        (
+            "xgboost",
+            "export.tables.boosters.add_trees",
+            "XGBClassifier: its export failed: ZeroDivisionError: ZeroDivisionError; next: --traceback shows where",
+        ),
     ],
 )
 def test_whatever_fails_is_one_line(
@@ -158,10 +162,15 @@ def test_whatever_fails_is_one_line(
     path = tmp_path / "estimator.pkl"
     path.write_bytes(pickle.dumps(estimators.logistic() if part == "sklearn" else estimators.BAD["of XGBoost"]()))
     monkeypatch.setattr(function, fail)
-    assert main([part, "made", str(path), "--allow-unpickling", "--repository", str(tmp_path / "repository")]) == 1
+    command = [part, "made", str(path), "--allow-unpickling", "--repository", str(tmp_path / "repository")]
+    assert main(command) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert main([*command, "--traceback"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.endswith(error)
+    assert "in fail\n    raise ZeroDivisionError" in shown
 
 
 @pytest.mark.parametrize(
