@@ -137,7 +137,7 @@ def add_booster(nodes: Nodes, booster: Booster, frame: Frame) -> str:
         return said
     if len(base) > 1:
         raise ExportError("XGBClassifier: got several labels for each row, expected one class")
-    return nodes.add("Concat", nodes.add("Sub", nodes.constant(1), said), said, axis=1)
+    return nodes.both(said)
 
 
 def _read_rows(nodes: Nodes, booster: Booster, frame: Frame) -> str:

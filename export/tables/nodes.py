@@ -77,6 +77,10 @@ class Nodes:
         """Whether each number is not 0."""
         return self.add("Cast", tensor, to=TensorProto.BOOL)
 
+    def both(self, probability: str) -> str:
+        """Probabilities of two classes, `(batch, 2)`, from that of the second."""
+        return self.add("Concat", self.add("Sub", self.constant(1), probability), probability, axis=1)
+
     def add_lookup(self, tensor: str, codes: Mapping[str, int], *, default: int) -> str:
         """INT64 codes of strings."""
         return self.add(

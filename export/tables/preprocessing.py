@@ -37,6 +37,14 @@ def transform(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     return nodes.frame(tensor, width)
 
 
+def transform_all(nodes: Nodes, steps: Sequence[tuple[str, Any]], frame: Frame) -> list[Column]:
+    """The columns that the steps of a pipeline make of some, one step after the other."""
+    columns = list(frame)
+    for _, step in steps:
+        columns = transform(nodes, step, columns)
+    return columns
+
+
 def refuse_text(frame: Frame, step: Any) -> None:
     """Refuse strings for what takes numbers.
 
@@ -220,13 +228,6 @@ def _union(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     return parts
 
 
-def _chain(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-    columns = list(frame)
-    for _, part in step.steps:
-        columns = transform(nodes, part, columns)
-    return columns
-
-
 def _function(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     if step.func is None:
         return list(frame)
@@ -268,5 +269,5 @@ _WRITERS: Mapping[type, Callable[[Nodes, Any, Frame], list[Column]]] = {
     ColumnTransformer: _columns,
     FeatureUnion: _union,
     FrozenEstimator: lambda nodes, step, frame: transform(nodes, step.estimator, frame),
-    Pipeline: _chain,
+    Pipeline: lambda nodes, step, frame: transform_all(nodes, step.steps, frame),
 }
