@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of the detector: fp32 is always there; bf16 and int8 take most of the time (default: all)",
     )
     _add_common(prepare, _run_examples)
-    weights = commands.add_parser("weights", help="refuse weights that cannot be exported, before torch is installed")
+    weights = commands.add_parser("weights", help="reject weights that cannot be exported, before torch is installed")
     weights.add_argument("weights", help="as `ultralytics` takes them")
     weights.set_defaults(command=_check_weights, interrupted="", repository="")
     _add_tensorrt(commands)
@@ -192,7 +192,7 @@ def _add_table(parser: argparse.ArgumentParser, what: str) -> None:
         "--rows",
         type=Path,
         metavar="FILE",
-        help="a CSV file of rows to prove the model with (default: rows near what the estimator remembers)",
+        help="a CSV file of rows to verify the model with (default: rows near what the estimator remembers)",
     )
 
 
@@ -350,7 +350,7 @@ def _run_xgboost(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
 
 def _prove_table(args: argparse.Namespace, steps: "Steps", prepare: "Callable[..., Version]") -> "Version":
-    """A version of a table model, and above the steps what the user should know of it."""
+    """Prepare a version of a table model, and print its warnings above the steps."""
     from export.tables.pickles import NEXT, of_other_version  # noqa: PLC0415 - see above
     from export.tables.table import Table  # noqa: PLC0415
 
@@ -360,7 +360,7 @@ def _prove_table(args: argparse.Namespace, steps: "Steps", prepare: "Callable[..
     except ExportError as exc:
         if other is None:
             raise
-        reason = str(exc).partition("; next: ")[0]  # rows, say, help nobody there
+        reason = str(exc).partition("; next: ")[0]  # such as --rows, which does not help there
         raise ExportError(f"{args.file}: {other}: {reason}; {NEXT}") from exc
     for note in (*([f"{args.file}: {other}"] if other else []), *version.parity.get("notes", ())):
         steps.warn(note)

@@ -27,7 +27,7 @@ class Answer:
     """What a model says of a picture or row, "-" where nothing answers.
 
     Attributes:
-        failed: it answered with an error.
+        failed: the response was an error.
     """
 
     version: str = "-"

@@ -30,10 +30,10 @@ from export.tables.trees import add_trees, of_histogram, of_sklearn
 
 
 def predict(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    """What a fitted estimator says of columns.
+    """The output of a fitted estimator for columns.
 
     Raises:
-        ExportError: there is no way to write it.
+        ExportError: it cannot be written as a graph.
     """
     write = next((_WRITERS[base] for base in type(estimator).__mro__ if base in _WRITERS), None)
     if write is not None:
@@ -131,7 +131,7 @@ def _vote(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 
 
 def _stack(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    """What the members say, and the columns themselves where they pass through, to the last one."""
+    """Outputs of the members, and the columns themselves where they pass through, as input of the final estimator."""
     columns: list[Column] = []
     for member, method in zip(estimator.estimators_, estimator.stack_method_, strict=True):
         if method != "predict_proba" and is_classifier(estimator):
@@ -156,7 +156,7 @@ def _bag(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     for member, places in zip(estimator.estimators_, estimator.estimators_features_, strict=True):
         output = predict(nodes, member, [frame[place] for place in places])
         if is_classifier(estimator) and len(member.classes_) < len(estimator.classes_):
-            # One that was not shown all classes; here as there they are numbered.
+            # A member that did not see all classes; its own are indices of the classes of the ensemble.
             seen = np.eye(len(estimator.classes_))[np.asarray(member.classes_, np.int64)]
             output = nodes.add("MatMul", output, nodes.constant(seen))
         outputs.append(output)
@@ -185,7 +185,7 @@ def _calibrate(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 
 
 def _decide(nodes: Nodes, estimator: Any, frame: Frame, *, binary: bool) -> str:
-    """What a calibration looks at: the decision function, else probabilities (of two classes, that of the second)."""
+    """Input of a calibration: the decision function, else probabilities (of two classes, that of the second)."""
     if isinstance(estimator, FrozenEstimator):
         return _decide(nodes, estimator.estimator, frame, binary=binary)
     if isinstance(estimator, Pipeline):
@@ -211,7 +211,7 @@ def _curve(nodes: Nodes, curve: Any, score: str) -> str:
     if hasattr(curve, "a_"):
         slope = nodes.add("Mul", score, nodes.constant(-curve.a_))
         return nodes.add("Sigmoid", nodes.add("Sub", slope, nodes.constant(curve.b_)))
-    # Isotonic: as far as the score goes into each piece, times how steep that is.
+    # Isotonic: how far the score reaches into each segment, times its slope.
     edges, heights = np.asarray(curve.X_thresholds_, np.float64), np.asarray(curve.y_thresholds_, np.float64)
     if len(edges) < 2:
         return nodes.add("Add", nodes.add("Mul", score, nodes.constant(0)), nodes.constant(heights[0]))
@@ -223,7 +223,7 @@ def _curve(nodes: Nodes, curve: Any, score: str) -> str:
 
 
 def _shares(nodes: Nodes, curves: str) -> str:
-    """Each by their sum; all alike where that is nothing."""
+    """Each divided by their sum; all equal where the sum is 0."""
     total = nodes.add("ReduceSum", curves, nodes.constant([1], np.int64), keepdims=1)
     nothing = nodes.add("Equal", total, nodes.constant(0))
     ones = nodes.add("Add", nodes.add("Mul", curves, nodes.constant(0)), nodes.constant(1))
@@ -256,7 +256,7 @@ def _refuse_threshold(_nodes: Nodes, estimator: Any, _frame: Frame) -> str:
 
 
 def _transformed(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    """What a regressor says, back in the units of its target."""
+    """The output of a regressor, transformed back into the units of its target."""
     said = nodes.frame(predict(nodes, estimator.regressor_, frame), 1)
     back = estimator.transformer_
     if isinstance(back, FunctionTransformer):

@@ -1,4 +1,4 @@
-"""What scikit-learn does to columns before a model sees them, as nodes: in the order and precision of its own code."""
+"""Transformers of scikit-learn as nodes, with the order of operations and the precision of its own code."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def transform(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     """The columns that a fitted transformer makes of some.
 
     Raises:
-        ExportError: there is no way to write it.
+        ExportError: it cannot be written as a graph.
     """
     if step is None or (isinstance(step, str) and step == "passthrough"):
         return list(frame)
@@ -46,7 +46,7 @@ def transform_all(nodes: Nodes, steps: Sequence[tuple[str, Any]], frame: Frame) 
 
 
 def refuse_text(frame: Frame, step: Any) -> None:
-    """Refuse strings for what takes numbers.
+    """Reject strings where a step takes numbers.
 
     Raises:
         ExportError: a column holds strings.
@@ -59,7 +59,7 @@ def refuse_text(frame: Frame, step: Any) -> None:
 
 
 def _arithmetic(*steps: tuple[str, str]) -> Callable[[Nodes, Any, Frame], list[Column]]:
-    """An operator with a fitted attribute, one after the other; an attribute that is None is left out."""
+    """A writer of operators, each with a fitted attribute as its operand; an attribute that is None is left out."""
 
     def write(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
         refuse_text(frame, step)
@@ -113,7 +113,7 @@ def _box_cox(nodes: Nodes, tensor: str, powers: Any) -> str:
 
 
 def _polynomial(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-    """Products of as many factors as the highest degree; 1 stands for those that a product has not."""
+    """Products of as many factors as the highest degree; a product of fewer is padded with 1."""
     refuse_text(frame, step)
     tensor = nodes.join(frame)
     one = nodes.add("Add", nodes.add("Mul", _gather(nodes, tensor, [0]), nodes.constant(0)), nodes.constant(1))
@@ -165,12 +165,12 @@ def _find_missing(nodes: Nodes, tensor: str, value: Any) -> str:
 
 
 def _bin(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-    """How many inner edges a value has reached."""
+    """The bin of a value: how many inner edges it has reached."""
     refuse_text(frame, step)
     parts = []
     for column, edges in zip(frame, step.bin_edges_, strict=True):
         reached = nodes.add("GreaterOrEqual", nodes.join([column]), nodes.constant(as_rows(edges[1:-1])))
-        # Without inner edges there is nothing to sum: one bin.
+        # One bin has no inner edges; the zero keeps a column to sum.
         zero = nodes.add("Mul", nodes.join([column]), nodes.constant(0))
         flags = nodes.add("Concat", zero, nodes.cast(reached, nodes.number), axis=1)
         number = nodes.add("ReduceSum", flags, nodes.constant([1], np.int64), keepdims=1)
@@ -194,14 +194,14 @@ def _columns(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
 
 
 def _weighted(nodes: Nodes, columns: Frame, weights: Mapping[str, float] | None, name: str) -> Frame:
-    """What a part makes, times its weight where it has one."""
+    """Columns of a part, times its weight where it has one."""
     if not weights or name not in weights or not columns:
         return columns
     return nodes.frame(nodes.add("Mul", nodes.join(columns), nodes.constant(weights[name])), len(columns))
 
 
 def chosen_indices(chosen: Any, width: int, names: Sequence[Any]) -> list[int]:
-    """The columns that a ColumnTransformer means by names, numbers, a slice or a mask.
+    """Indices of the columns that a ColumnTransformer selects by names, numbers, a slice or a mask.
 
     Raises:
         ExportError: a name is unknown.

@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 from export.errors import first_line
 from export.tables import boosters, trees
 from export.tables.categories import is_missing
+from export.tables.estimator import Rows
 from export.tables.preprocessing import chosen_indices
 
 _FEW = 256
 _MOST_SPLITS = 1500  # of all trees; each is tried at its threshold, just below and just above
-_FAR = 8.0  # spreads from the middle: where the extreme rows lie
+_FAR = 8.0  # spreads from the middle: how far out the extreme rows are
 _MEMBERS = 4
 _POINTS = ("support_vectors_", "_fit_X", "X_train_", "X_fit_", "centroids_", "cluster_centers_", "subcluster_centers_")
 
 _SAME = 1e-6  # of a column's largest value: how far a value may be off that went back through a step and forth again
-
-Rows = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def _of_preprocessed(histogram: Any, width: int, search: Search) -> Rows:
 
 
 def _of_texts(step: Any, _width: int, _search: Search) -> Rows | None:
-    """What fills missing strings; of numbers the middle says more."""
+    """The fill values of missing strings; for numbers, rows around the middle are better."""
     texts = any(isinstance(value, str) for value in step.statistics_)
     return np.array([list(step.statistics_)], np.object_) if texts else None
 
@@ -193,7 +192,7 @@ def _of_categories(step: Any, _width: int, search: Search) -> Rows:
 
 
 def _trees_of(estimator: Any) -> list[trees.Tree] | None:
-    """Trees that look at the columns themselves; None where there are none."""
+    """Trees that compare the columns themselves; None where there are none."""
     if hasattr(estimator, "calibrated_classifiers_"):
         return None
     if boosters.is_xgboost(estimator):
@@ -256,7 +255,7 @@ def _at_split(place: tuple[trees.Tree, int], parents: dict[int, Any], base: Rows
 
 
 def _led_to(place: tuple[trees.Tree, int], parents: dict[int, Any], base: Rows) -> Rows:
-    """A row with what the splits above a node ask for, and nothing else changed."""
+    """A row changed only as far as needed to reach a node."""
     tree, child = place
     row: Rows = base.copy()
     low: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""scikit-learn classifiers, regressors and pipelines to a proven version."""
+"""Exports scikit-learn classifiers, regressors and pipelines."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from export.tables.table import Table
 
 
 def prepare(estimator: Any, named: Table, *, source: Source) -> Version:
-    """Bring a scikit-learn classifier, regressor or pipeline into the form that is served, and prove it.
+    """Bring a scikit-learn classifier, regressor or pipeline into the form that is served, and verify it.
 
     Raises:
-        ExportError: it is something else, is not fitted, has no probabilities, or cannot be written or proven.
+        ExportError: it is something else, is not fitted, has no probabilities, or cannot be written or verified.
     """
     _check_estimator(estimator)
     return table.prepare(estimator, named, source=source)

@@ -16,7 +16,7 @@ def read(path: Path, *, scaler: Path | None, allowed: bool) -> Any:
     """An XGBoost model, or a pipeline that ends in one, from XGBoost's own file or from pickles.
 
     Raises:
-        ExportError: a file is something else, or a pickle that the user did not allow.
+        ExportError: a file is something else, or a pickle without the user's permission.
     """
     model = unpickle(path, allowed=allowed) if path.suffix in SUFFIXES else _load_native(path)
     last = model.steps[-1][1] if isinstance(model, Pipeline) else model

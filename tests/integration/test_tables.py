@@ -56,7 +56,7 @@ PEOPLE = FRAME[:40].assign(city=["Köln", "Zürich", np.nan, "Roma"] * 10)
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Serves them, as export writes and the synchroniser tries them."""
+    """A stack that serves the estimators as exported."""
     folder = tmp_path_factory.mktemp("tables")
     for name, estimator in ESTIMATORS.items():
         assert export(folder, "xgboost" if name == "boosted" else "sklearn", estimator, name=name) == 0

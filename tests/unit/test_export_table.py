@@ -118,8 +118,8 @@ def test_xgboost_regressor_is_served_as_it_predicts(tmp_path: Path, estimators: 
         ("two forests", "several outputs for each row are not served"),
         ("text", "CountVectorizer does not say how many columns it takes"),
         ("ties", "probabilities differ from the source by"),
-        ("constant", "the estimator says one class alone (0) of 2: that proves nothing; next: --rows FILE.csv"),
-        ("one value", "the estimator says one value alone: that proves nothing; next: --rows FILE.csv"),
+        ("constant", "the estimator predicts one class only (0) of 2: that verifies nothing; next: --rows FILE.csv"),
+        ("one value", "the estimator predicts one value only: that verifies nothing; next: --rows FILE.csv"),
         ("of XGBoost", "use `python -m export xgboost`"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The proof of a table model can fail, and the graph is right where the estimator lives, beside scikit-learn itself."""
+"""The verification of a table model can fail, and graphs agree with scikit-learn itself on rows near its own."""
 
 import pickle
 import re
@@ -207,7 +207,7 @@ def write(folder: Path, text: str, *, encoding: str = "utf-8") -> list[str]:
     ],
     ids=["commas", "byte-order mark", "semicolons and decimal commas", "tabs", "no names", "other columns too"],
 )
-def test_rows_of_a_csv_file_prove_a_model(tmp_path: Path, text: str, encoding: str) -> None:
+def test_rows_of_a_csv_file_verify_a_model(tmp_path: Path, text: str, encoding: str) -> None:
     served = exported(tmp_path, "sklearn", PLAIN, write(tmp_path, text, encoding=encoding))
     assert served.parity["rows"] == 2
     assert served.parity["rows_from"] == "rows.csv"
@@ -222,11 +222,11 @@ def test_rows_of_a_csv_file_prove_a_model(tmp_path: Path, text: str, encoding: s
         ("a,c\n1,2\n", "got columns a, c, expected 2; missing: b"),
         ("a,b\n1,x\n", "row 0, column 'b': got 'x', expected a number"),
         ("a,b\n1,2\n1\n", "row 1: got 1 cells, expected 2"),
-        ("a,b\n0.5,10\n0.6,10\n", "the estimator says one class alone (0) of 2: that proves nothing"),
-        ("a,b\n0.5,\n3.5,40.5\n", "it fails on a row of the proof: Input X contains NaN."),
+        ("a,b\n0.5,10\n0.6,10\n", "the estimator predicts one class only (0) of 2: that verifies nothing"),
+        ("a,b\n0.5,\n3.5,40.5\n", "it fails on a row of the verification: Input X contains NaN."),
     ],
 )
-def test_rows_that_prove_nothing_are_refused(
+def test_rows_that_verify_nothing_are_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
     close = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3)).fit(TABLE, [0, 0, 1, 1])
@@ -240,13 +240,13 @@ def test_file_of_rows_that_is_absent_is_named(tmp_path: Path, capsys: pytest.Cap
     assert "nowhere.csv: cannot be read" in capsys.readouterr().err
 
 
-def test_one_class_at_different_probabilities_is_a_proof_of_a_users_rows(
+def test_one_class_at_different_probabilities_is_enough_of_a_users_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rare = make_pipeline(StandardScaler(), LogisticRegression()).fit(np.tile(TABLE, (50, 1)), [0] * 199 + [1])
     served = exported(tmp_path, "sklearn", rare, write(tmp_path, "a,b\n0.5,10\n3.5,40.5\n"))
     assert served.parity["classes_seen"] == 1
-    assert "the estimator says one class alone (0), at different probabilities" in capsys.readouterr().out
+    assert "the estimator predicts one class only (0), at different probabilities" in capsys.readouterr().out
 
 
 # Pickles of other versions
@@ -258,7 +258,7 @@ def of_version(estimator: Any, version: bytes) -> bytes:
     return data.replace(sklearn.__version__.encode(), version)
 
 
-def test_pickle_of_another_version_is_said_where_it_is_right(
+def test_pickle_of_another_version_is_a_warning_where_it_is_right(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "estimator.pkl"
