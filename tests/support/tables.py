@@ -1,4 +1,4 @@
-"""Exports estimators through the command line, in this process, and runs the version that comes out."""
+"""Estimators through the command line of export, in this process, and what is asked of the version that comes out."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Categories, strings and missing values: graphs agree with scikit-learn, and other values are rejected."""
+"""Categories, strings and missing values: the graph says what scikit-learn says, and what is no value is refused."""
 
 from collections.abc import Callable
 from pathlib import Path

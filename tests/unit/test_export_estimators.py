@@ -1,4 +1,4 @@
-"""Estimators and steps as users have them, compared with scikit-learn on the same rows."""
+"""Estimators and steps as users have them, beside what scikit-learn says of the same rows."""
 
 from collections.abc import Callable
 from pathlib import Path
