@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,15 +44,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         args.command(args)
-    except FAILURES as exc:
-        print(f"error: {exc}", file=sys.stderr)
-    except OSError as exc:
-        print(f"error: {exc.filename or args.repository}: {exc.strerror or exc}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(f"error: interrupted{args.interrupted}", file=sys.stderr)
-    else:
-        return 0
-    return 1
+    except (*FAILURES, OSError, KeyboardInterrupt) as exc:
+        if args.traceback:
+            traceback.print_exception(exc)
+        print(f"error: {_describe(exc, args)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _describe(error: BaseException, args: argparse.Namespace) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return f"interrupted{args.interrupted}"
+    if isinstance(error, OSError):
+        return f"{error.filename or args.repository}: {error.strerror or error}"
+    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of the detector: fp32 is always there; bf16 and int8 take most of the time (default: all)",
     )
     _add_common(prepare, _run_examples)
-    weights = commands.add_parser("weights", help="refuse weights that cannot be exported, before torch is installed")
+    weights = commands.add_parser("weights", help="reject weights that cannot be exported, before torch is installed")
     weights.add_argument("weights", help="as `ultralytics` takes them")
     weights.set_defaults(command=_check_weights, interrupted="", repository="")
     _add_tensorrt(commands)
@@ -83,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_versions(commands)
     _add_rollback(commands)
     _add_prune(commands)
+    for command in commands.choices.values():
+        command.add_argument("--traceback", action="store_true", help="show where an error arose, above its message")
     return parser
 
 
@@ -189,7 +197,7 @@ def _add_table(parser: argparse.ArgumentParser, what: str) -> None:
         "--rows",
         type=Path,
         metavar="FILE",
-        help="a CSV file of rows to prove the model with (default: rows near what the estimator remembers)",
+        help="a CSV file of rows to verify the model with (default: rows near what the estimator remembers)",
     )
 
 
@@ -329,8 +337,8 @@ def _run_ultralytics(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
 def _run_sklearn(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
-    from export.pickles import unpickle  # noqa: PLC0415 - see above
-    from export.sklearn import prepare  # noqa: PLC0415
+    from export.tables.pickles import unpickle  # noqa: PLC0415 - see above
+    from export.tables.sklearn import prepare  # noqa: PLC0415
 
     steps.say(f"read {args.file.name}, convert and compare")
     estimator = unpickle(args.file, allowed=args.allow_unpickling)
@@ -339,7 +347,8 @@ def _run_sklearn(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
 def _run_xgboost(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
-    from export.xgboost import prepare, read  # noqa: PLC0415 - see above
+    from export.tables.table import prepare  # noqa: PLC0415 - see above
+    from export.tables.xgboost import read  # noqa: PLC0415
 
     steps.say(f"read {args.file.name}, convert and compare")
     model = read(args.file, scaler=args.scaler, allowed=args.allow_unpickling)
@@ -347,9 +356,9 @@ def _run_xgboost(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
 
 def _prove_table(args: argparse.Namespace, steps: "Steps", prepare: "Callable[..., Version]") -> "Version":
-    """A version of a table model, and above the steps what the user should know of it."""
-    from export.pickles import NEXT, of_other_version  # noqa: PLC0415 - see above
-    from export.table import Table  # noqa: PLC0415
+    """Prepare a version of a table model, and print its warnings above the steps."""
+    from export.tables.pickles import NEXT, of_other_version  # noqa: PLC0415 - see above
+    from export.tables.table import Table  # noqa: PLC0415
 
     other = of_other_version(args.file)
     try:
@@ -357,7 +366,7 @@ def _prove_table(args: argparse.Namespace, steps: "Steps", prepare: "Callable[..
     except ExportError as exc:
         if other is None:
             raise
-        reason = str(exc).partition("; next: ")[0]  # rows, say, help nobody there
+        reason = str(exc).partition("; next: ")[0]  # such as --rows, which does not help there
         raise ExportError(f"{args.file}: {other}: {reason}; {NEXT}") from exc
     for note in (*([f"{args.file}: {other}"] if other else []), *version.parity.get("notes", ())):
         steps.warn(note)
@@ -373,14 +382,6 @@ def _run_examples(args: argparse.Namespace, steps: "Steps") -> list[Row]:
         else:
             rows.append(_publish(args, partial(example.prepare, example, steps, args.precision)))
     return rows
-
-
-def _warned(steps: "Steps", prepare: "Callable[[], Version]") -> "Version":
-    """A version, and above the steps what the user should know of it."""
-    version = prepare()
-    for note in version.parity.get("notes", ()):
-        steps.warn(note)
-    return version
 
 
 def _publish(args: argparse.Namespace, prepare: "Callable[[], Version]") -> Row:

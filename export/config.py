@@ -70,15 +70,15 @@ def describe_table(
     Args:
         name: of the model.
         inputs: v2 datatype and width of each, by name.
-        output: name and width of the only one.
+        output: name and width of the output.
         metadata: `features`, and `names` of a classifier; see docs/tables.md.
     """
     tensors: list[Tensor] = [
         (tensor, f"TYPE_{datatype}".replace("BYTES", "STRING"), (width,))
         for tensor, (datatype, width) in inputs.items()
     ]
-    answer: Tensor = (output[0], "TYPE_FP32", (output[1],))
-    return _config(name, *tensors, outputs=[answer], max_batch_size=TABLE_BATCH, metadata=metadata)
+    result: Tensor = (output[0], "TYPE_FP32", (output[1],))
+    return _config(name, *tensors, outputs=[result], max_batch_size=TABLE_BATCH, metadata=metadata)
 
 
 def to_text(config: Any) -> str:

@@ -27,8 +27,8 @@ class Example:
     Attributes:
         name: of the model.
         sources: the files that make it; when one changes, the model is made again.
-        prepare: makes and proves it, in the precisions that it is told besides FP32.
-        precisions: those that it can have besides FP32.
+        prepare: makes and verifies it, in the given precisions besides FP32.
+        precisions: the ones that it can have besides FP32.
     """
 
     name: str
@@ -115,10 +115,7 @@ EXAMPLES = (
     ),
     Example(
         "iris",
-        tuple(
-            _HERE / part
-            for part in ("iris.py", "xgboost.py", "boosters.py", "trees.py", "preprocessing.py", "nodes.py", "table.py")
-        ),
+        (_HERE / "iris.py", *sorted((_HERE / "tables").glob("*.py"))),
         _iris,
     ),
 )

@@ -13,9 +13,9 @@ from xgboost import XGBClassifier
 from export.manifest import Source
 from export.repository import Version
 from export.runtime import Session
-from export.table import Table
-from export.xgboost import prepare as prepare_xgboost
-from export.xgboost import scaled
+from export.tables.table import Table
+from export.tables.table import prepare as prepare_table
+from export.tables.xgboost import scaled
 
 
 def prepare(name: str, *, source: Source) -> Version:
@@ -31,7 +31,7 @@ def prepare(name: str, *, source: Source) -> Version:
     model.fit(scaler.transform(rows), labels)
     kinds = [str(kind) for kind in iris.target_names]
     table = Table(name, features=iris.feature_names, classes=kinds, missing=False)  # no flower lacked a length
-    version = prepare_xgboost(scaled(model, scaler), table, source=source)
+    version = prepare_table(scaled(model, scaler), table, source=source)
     probabilities = Session(cast("ModelProto", version.graph), name=name).infer(held_out)["probabilities"]
     accuracy = round(float((probabilities.argmax(axis=1) == held_out_labels).mean()), 4)
     return replace(version, parity={**version.parity, "accuracy": accuracy})

@@ -34,7 +34,7 @@ class Version:
         parity: how far the exported model is from its source.
         golden: one small input and the outputs it must give, by tensor name, with a batch dimension of one; empty of
             what cannot run here.
-        goldens: the same with the answers of a profile, by its name, where they are others.
+        goldens: the same with the outputs of a profile, by its name, where they differ.
         profiles: other configs to run it with, by name.
         quantised: model.int8.onnx, of a detector that has one.
         plans: TensorRT's, by file name.

@@ -17,10 +17,10 @@ from export.digits.renderings import Inputs, load_plain, render_split
 from export.errors import ExportError
 from export.graph import prune
 from export.manifest import Source
-from export.nodes import OPSETS
-from export.parts import convert
 from export.repository import Version
 from export.runtime import Session
+from export.tables.nodes import OPSETS
+from export.tables.skl2onnx import convert
 from transformer.model import Model, describe
 from transformer.tasks import classify
 

@@ -61,11 +61,11 @@ def publish(args: Namespace, console: Console) -> None:
             console.print(table)
             if now.failed and now.says != earlier.says:
                 raise ExportError(
-                    f"{model} {number} serves at {server.url}, and does not answer: {now.says}; next: make rollback, "
+                    f"{model} {number} serves at {server.url}, and its request fails: {now.says}; next: make rollback, "
                     "and export it again"
                 )
-            if now.failed:  # as the version before: what is asked here does not suit the model
-                console.print("[yellow]warning:[/] it was not asked what it can answer: see the table", soft_wrap=True)
+            if now.failed:  # as with the version before: the request of this command does not suit the model
+                console.print("[yellow]warning:[/] this request does not suit the model: see the table", soft_wrap=True)
             after = "" if same else f", {seconds:.1f} s after the upload"
             console.print(f"{model} {number} serves at {server.url}{after}", soft_wrap=True)
 
@@ -228,7 +228,7 @@ def _known(storage: Storage, model: str) -> Model:
 
 
 def _check_contract(storage: Storage, before: Model, source: publishing.Source, *, states: States) -> None:
-    """Hold the version against the newest that serves, as far as the repository has it."""
+    """Compare the version with the newest one that serves and that the repository has."""
     serving = {number for number, state in states.items() if state["state"] == "serving"} or before.wanted
     found = sorted(serving & before.versions.keys())
     if found:

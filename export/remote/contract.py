@@ -1,4 +1,4 @@
-"""What clients of a model rely on, and what of it a new version would change."""
+"""Compares a new version with what clients of the model rely on: its task, names and tensors."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -15,15 +15,15 @@ _SHOWN = 5
 
 
 def check_same(now: Any, new: Any, *, serves: int) -> None:
-    """Hold a version against the one that serves.
+    """Check that clients of the version that serves can use a new one.
 
     Args:
         now: `ModelConfig` of the one that serves.
-        new: of the one that is to take its place.
+        new: of the one that is to replace it.
         serves: number of the first one.
 
     Raises:
-        ExportError: what it takes or answers is something else.
+        ExportError: its inputs or outputs differ.
     """
     if changes := list(_differences(now, new)):
         raise ExportError(
@@ -38,7 +38,7 @@ def _differences(now: Any, new: Any) -> Iterator[str]:
     if task != after.get("task"):
         yield f"task: got {after.get('task')}, expected {task}"
         return
-    # The transformer makes a picture fit, and reads what a detector gives.
+    # The transformer adapts pictures to any input, and detections from any output.
     has_pictures = task in _PICTURES
     # Rows may come as either of them, whichever the model takes.
     same = {"FP64": "FP32"} if task == "tabular" else {}
@@ -56,7 +56,7 @@ def _differences(now: Any, new: Any) -> Iterator[str]:
 
 
 def _read_metadata(config: Any) -> Mapping[str, Any]:
-    """What `parameters.metadata` says; nothing where it is none, which the judgement of a version refuses."""
+    """Content of `parameters.metadata`; empty where it is invalid, which the check of a version rejects."""
     if "metadata" not in config.parameters:
         return {}
     try:

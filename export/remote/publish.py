@@ -89,7 +89,7 @@ def upload(storage: Storage, source: Source, *, above: int, sent: Sent, warn: Wa
         source: the version.
         above: the number.
         sent: told how many bytes are.
-        warn: told where nothing but luck keeps two publishers from taking one number.
+        warn: called where two publishers could take the same number.
 
     Raises:
         ExportError: it failed, or was interrupted; what had been written is removed.

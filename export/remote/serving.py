@@ -27,7 +27,7 @@ class Answer:
     """What a model says of a picture or row, "-" where nothing answers.
 
     Attributes:
-        failed: it answered with an error.
+        failed: the response was an error.
     """
 
     version: str = "-"
@@ -76,7 +76,7 @@ class Server:
         return {int(number): {"state": "serving"} for number in (described["versions"] if described else ())}
 
     def ask(self, model: str) -> Answer:
-        """Ask something that a model of its kind can answer: a shipped picture, or a row of ones."""
+        """Send a request that a model of its kind takes: a shipped picture, or a row as `_row` makes it."""
         described = self.describe(model)
         if described is None:
             return Answer()
@@ -85,13 +85,13 @@ class Server:
         if not task:
             return Answer(version, "its config names no task")
         if task == "tabular":
-            question: dict[str, Any] = {"json": [1.0] * max(described["inputs"][0]["shape"][-1], 1)}
+            request: dict[str, Any] = {"json": _row(described)}
         else:
             picture = _PICTURES / ("seven.png" if task == "classify" else "digits.jpg")
-            question = {"files": {"image": picture.read_bytes()}}
-        # The first request of a version pays for what later ones find ready: asked twice, shown once.
-        self._request("POST", f"/predict/{model}", **question)
-        reply = self._request("POST", f"/predict/{model}", **question)
+            request = {"files": {"image": picture.read_bytes()}}
+        # The first request of a version pays for what later ones find ready: sent twice, shown once.
+        self._request("POST", f"/predict/{model}", **request)
+        reply = self._request("POST", f"/predict/{model}", **request)
         content = _json(reply)
         if reply.is_error or "predictions" not in content:
             return Answer(version, f"{reply.status_code} {content.get('error', '')}", failed=True)
@@ -240,6 +240,16 @@ def describe_listing(status: Mapping[str, Any]) -> str:
 
 def _listing(status: Mapping[str, Any]) -> Mapping[str, Any]:
     return status.get("listing") or {}
+
+
+def _row(described: Mapping[str, Any]) -> list[Any]:
+    """A row that a table model takes: the first category of a column where it lists them, else 1 as number or text."""
+    datatypes = [each["datatype"] for each in described["inputs"] for _ in range(max(each["shape"][-1], 1))]
+    row: list[Any] = ["1" if datatype == "BYTES" else 1.0 for datatype in datatypes]
+    parameters = described["parameters"]
+    for name, categories in parameters.get("categories", {}).items():
+        row[parameters["features"].index(name)] = categories[0]
+    return row
 
 
 def _json(reply: httpx.Response) -> Mapping[str, Any]:

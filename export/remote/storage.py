@@ -81,7 +81,7 @@ class Storage(Protocol):
         """Write where the content still has this etag, where it is None where there is none; False: it was not so."""
 
     def keeps_conditions(self, key: str) -> bool:
-        """Whether a condition holds another writer off; asked of a text that was just put where there was none."""
+        """Whether conditions of `put` are honoured; tried with a text that was just written under a new key."""
 
     def upload(self, key: str, path: Path, sent: Sent) -> None:
         """Write the content of a file, whatever was there."""
@@ -98,10 +98,10 @@ def _read_text(file: Any, where: str) -> bytes:
 
 
 def open_storage(address: str) -> Storage:
-    """The repository at an address; nothing is asked yet.
+    """The repository at an address; no request is sent yet.
 
     Raises:
-        Misconfigured: neither S3 nor a folder, or it says with what else is set how a server cannot be asked.
+        Misconfigured: neither S3 nor a folder, or a setting of S3 is wrong (a variable, a profile, a certificate).
     """
     place = read_address(address)
     if isinstance(place, Path):
@@ -140,7 +140,7 @@ class S3(S3Storage):
             return False
         mark = uuid4().hex
         if not self._put(key, data, mark, {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}):
-            # The answer to a first try may have been lost, and the second one met what the first had written.
+            # The response to a first try may have been lost, and the second one found what the first had written.
             return self._writer(key) == mark
         return not self._ignores_conditions or self._writer(key) == mark
 

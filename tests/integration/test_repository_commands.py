@@ -642,12 +642,12 @@ def _with_answers(mirror: Mirror, statuses: Mapping[str, int]) -> Play:
 @pytest.mark.parametrize(
     ("statuses", "status", "expected"),
     [
-        ({"1": 200, "2": 400}, 1, "tiny 2 serves at {url}, and does not answer: 400 got 13 columns, expected 4"),
-        ({"1": 400, "2": 400}, 0, "warning: it was not asked what it can answer"),
+        ({"1": 200, "2": 400}, 1, "tiny 2 serves at {url}, and its request fails: 400 got 13 columns, expected 4"),
+        ({"1": 400, "2": 400}, 0, "warning: this request does not suit the model"),
         ({"1": 400, "2": 200}, 0, "tiny 2 serves at {url}, "),
     ],
 )
-def test_publish_succeeds_only_where_its_own_question_is_answered(
+def test_publish_succeeds_only_where_its_own_request_does(
     storage: Storage,
     local: Path,
     capsys: pytest.CaptureFixture[str],

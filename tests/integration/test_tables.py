@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from xgboost import XGBClassifier
 
+from export.remote.serving import connect
 from tests.support.stack import Stack, start_stack
 from tests.support.tables import export
 
@@ -55,7 +56,7 @@ PEOPLE = FRAME[:40].assign(city=["Köln", "Zürich", np.nan, "Roma"] * 10)
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Serves them, as export writes and the synchroniser tries them."""
+    """A stack that serves the estimators as exported."""
     folder = tmp_path_factory.mktemp("tables")
     for name, estimator in ESTIMATORS.items():
         assert export(folder, "xgboost" if name == "boosted" else "sklearn", estimator, name=name) == 0
@@ -196,6 +197,14 @@ def test_what_a_column_does_not_take_is_refused(tables: Stack, path: str, body: 
     reply = tables.http.post(path, json={"inputs": body} if path.startswith("/v2") else body)
     assert reply.status_code == 400, reply.text
     assert says in reply.json()["error"]
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_publish_sends_a_row_that_the_table_takes(tables: Stack, name: str) -> None:
+    with connect(str(tables.http.base_url)) as server:
+        assert server is not None
+        response = server.ask(name)
+    assert (response.version, response.failed) == ("1", False), response.says
 
 
 def test_synchroniser_tried_every_model_with_its_golden_input(tables: Stack) -> None:

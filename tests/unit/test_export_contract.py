@@ -1,4 +1,4 @@
-"""What a new version may not change for the clients of a model, and how the server of one is named."""
+"""What a new version must not change for the clients of a model, and how its server is addressed."""
 
 import re
 from collections.abc import Sequence

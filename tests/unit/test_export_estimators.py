@@ -21,8 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
-from export.nodes import Nodes
-from export.preprocessing import transform
+from export.tables.nodes import Nodes
+from export.tables.preprocessing import transform
 from tests.support.tables import export, exported
 
 WINE = load_wine()
@@ -103,7 +103,7 @@ def test_class_that_is_not_the_most_probable_is_said(tmp_path: Path) -> None:
     assert (estimator.predict(rows) != estimator.predict_proba(rows).argmax(axis=1)).any()
     np.savetxt(tmp_path / "rows.csv", rows, delimiter=",")
     notes = exported(tmp_path, "sklearn", estimator, ["--rows", str(tmp_path / "rows.csv")]).parity["notes"]
-    assert "on 4 of 120 rows `predict` of the estimator says another class than its highest probability" in notes[-1]
+    assert "on 4 of 120 rows `predict` of the estimator returns another class than that of its highest " in notes[-1]
 
 
 @pytest.mark.parametrize("names", [np.arange(3000.0), np.array([f"city {n}" for n in range(3000)], object)])

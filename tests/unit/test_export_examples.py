@@ -1,4 +1,4 @@
-"""Which versions of the models that come along are there already."""
+"""Which of the models that come with the repository are ready already."""
 
 import json
 from pathlib import Path

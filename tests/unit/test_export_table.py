@@ -118,8 +118,8 @@ def test_xgboost_regressor_is_served_as_it_predicts(tmp_path: Path, estimators: 
         ("two forests", "several outputs for each row are not served"),
         ("text", "CountVectorizer does not say how many columns it takes"),
         ("ties", "probabilities differ from the source by"),
-        ("constant", "the estimator says one class alone (0) of 2: that proves nothing; next: --rows FILE.csv"),
-        ("one value", "the estimator says one value alone: that proves nothing; next: --rows FILE.csv"),
+        ("constant", "the estimator predicts one class only (0) of 2: that verifies nothing; next: --rows FILE.csv"),
+        ("one value", "the estimator predicts one value only: that verifies nothing; next: --rows FILE.csv"),
         ("of XGBoost", "use `python -m export xgboost`"),
     ],
 )
@@ -139,8 +139,12 @@ def test_estimator_that_cannot_be_served_is_refused(
 @pytest.mark.parametrize(
     ("part", "function", "message"),
     [
-        ("sklearn", "export.parts.to_onnx", "does not convert it: ZeroDivisionError"),
-        ("xgboost", "export.boosters.add_trees", "XGBClassifier: it cannot be read: ZeroDivisionError"),
+        ("sklearn", "export.tables.skl2onnx.to_onnx", "does not convert it: ZeroDivisionError"),
+        (
+            "xgboost",
+            "export.tables.boosters.add_trees",
+            "XGBClassifier: its export failed: ZeroDivisionError: ZeroDivisionError; next: --traceback shows where",
+        ),
     ],
 )
 def test_whatever_fails_is_one_line(
@@ -158,10 +162,15 @@ def test_whatever_fails_is_one_line(
     path = tmp_path / "estimator.pkl"
     path.write_bytes(pickle.dumps(estimators.logistic() if part == "sklearn" else estimators.BAD["of XGBoost"]()))
     monkeypatch.setattr(function, fail)
-    assert main([part, "made", str(path), "--allow-unpickling", "--repository", str(tmp_path / "repository")]) == 1
+    command = [part, "made", str(path), "--allow-unpickling", "--repository", str(tmp_path / "repository")]
+    assert main(command) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert main([*command, "--traceback"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.endswith(error)
+    assert "in fail\n    raise ZeroDivisionError" in shown
 
 
 @pytest.mark.parametrize(

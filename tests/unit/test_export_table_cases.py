@@ -98,7 +98,7 @@ def test_rounds_behind_the_best_are_said(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("bst-multi-softmax.json", "objective multi:softmax: its output is no probability, expected multi:softprob"),
+        ("bst-multi-softmax.json", "objective multi:softmax: its output is not a probability, expected multi:softprob"),
         ("sk-pipe.joblib", "made by scikit-learn 1.2.2, here is"),
     ],
 )

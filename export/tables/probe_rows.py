@@ -1,35 +1,51 @@
-"""The rows of a proof: where a fitted estimator lives, by what it remembers of the rows that it was fitted on."""
+"""Rows to verify a fitted estimator with, made from what it remembers of the rows that it was fitted on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export import boosters, trees
-from export.categories import is_missing
-from export.preprocessing import chosen_indices
+from export.errors import first_line
+from export.tables import boosters, trees
+from export.tables.categories import is_missing
+from export.tables.estimator import Rows
+from export.tables.preprocessing import chosen_indices
 
 _FEW = 256
 _MOST_SPLITS = 1500  # of all trees; each is tried at its threshold, just below and just above
-_FAR = 8.0  # spreads from the middle: where the extreme rows lie
+_FAR = 8.0  # spreads from the middle: how far out the extreme rows are
 _MEMBERS = 4
 _POINTS = ("support_vectors_", "_fit_X", "X_train_", "X_fit_", "centroids_", "cluster_centers_", "subcluster_centers_")
 
-Rows = NDArray[Any]
+_SAME = 1e-6  # of a column's largest value: how far a value may be off that went back through a step and forth again
 
 
-def seek(estimator: Any, width: int, rng: np.random.Generator) -> Rows:
+@dataclass(frozen=True)
+class Search:
+    """A search for rows, step by step.
+
+    Attributes:
+        rng: draws them.
+        lost: why the rows of later steps could not be brought back through a step, by the name of its class.
+    """
+
+    rng: np.random.Generator
+    lost: dict[str, str] = field(default_factory=dict)
+
+
+def seek(estimator: Any, width: int, search: Search) -> Rows:
     """Rows `(rows, width)` for a fitted estimator or step: FP64, or objects where there are strings.
 
     The rows of a pipeline are those of its first step, and those of the later ones on their way back through the
     inverse of each step before.
     """
     for attribute, find in _FINDERS.items():
-        if getattr(estimator, attribute, None) is not None and (rows := find(estimator, width, rng)) is not None:
+        if getattr(estimator, attribute, None) is not None and (rows := find(estimator, width, search)) is not None:
             return rows
-    return _of_spread(estimator, width, rng)
+    return _of_spread(estimator, width, search.rng)
 
 
 def nearby(rows: Rows) -> Rows:
@@ -39,63 +55,102 @@ def nearby(rows: Rows) -> Rows:
     return np.vstack([rows, np.nextafter(rows, np.inf), np.nextafter(rows, -np.inf)])
 
 
-def _of_steps(estimator: Any, width: int, rng: np.random.Generator) -> Rows:
-    known = [step for _, step in estimator.steps if step is not None and not isinstance(step, str)]
-    rows = seek(known[-1], getattr(known[-1], "n_features_in_", width), rng)
+def _of_steps(estimator: Any, width: int, search: Search) -> Rows:
+    known = _steps(estimator)
+    rows, jumps = seek(known[-1], getattr(known[-1], "n_features_in_", width), search), _jumps(known[-1])
     for step in reversed(known[:-1]):
-        own, back = seek(step, getattr(step, "n_features_in_", width), rng), _back(step, rows, rng)
-        rows = own if back is None else _join([own, back])
+        own = seek(step, getattr(step, "n_features_in_", width), search)
+        # What bends nowhere is as well verified by the rows of the steps before.
+        back = _back(step, rows, search if jumps else Search(search.rng))
+        rows, jumps = own if back is None else _join([own, back]), jumps or _jumps(step)
     return rows
 
 
-def _of_union(estimator: Any, width: int, rng: np.random.Generator) -> Rows:
-    return _join([seek(part, width, rng) for _, part in estimator.transformer_list])
+def _jumps(step: Any) -> bool:
+    """Whether an error may show at the values that a step remembers only, such as thresholds."""
+    return any(getattr(step, attribute, None) is not None for attribute in (*_FINDERS, "bin_edges_"))
 
 
-def _of_texts(step: Any, _width: int, _rng: np.random.Generator) -> Rows | None:
-    """What fills missing strings; of numbers the middle says more."""
+def _steps(pipeline: Any) -> list[Any]:
+    return [step for _, step in pipeline.steps if step is not None and not isinstance(step, str)]
+
+
+def _of_union(estimator: Any, width: int, search: Search) -> Rows:
+    return _join([seek(part, width, search) for _, part in estimator.transformer_list])
+
+
+def _of_preprocessed(histogram: Any, width: int, search: Search) -> Rows:
+    """Of HistGradientBoosting with categories, whose trees see the columns behind an encoder of its own."""
+    own = _of_columns(histogram._preprocessor, width, search)
+    splits = _of_trees(_trees_of(histogram) or [], width, search.rng)
+    return _join([own, _of_columns(histogram._preprocessor, width, search, splits)])
+
+
+def _of_texts(step: Any, _width: int, _search: Search) -> Rows | None:
+    """The fill values of missing strings; for numbers, rows around the middle are better."""
     texts = any(isinstance(value, str) for value in step.statistics_)
     return np.array([list(step.statistics_)], np.object_) if texts else None
 
 
-def _of_members(estimator: Any, width: int, rng: np.random.Generator) -> Rows | None:
+def _of_members(estimator: Any, width: int, search: Search) -> Rows | None:
     """Of an ensemble: trees, or some of those that see all columns."""
     if (splits := _trees_of(estimator)) is not None:
-        return _of_trees(splits, width, rng)
+        return _of_trees(splits, width, search.rng)
     found = (getattr(estimator, name, None) for name in ("estimators_", "calibrated_classifiers_"))
     members: Sequence[Any] = next((members for members in found if members is not None), ())
     fitted = [member.estimator if hasattr(member, "calibrators") else member for member in members]
     whole = [member for member in fitted if getattr(member, "n_features_in_", width) == width]
-    return _join([seek(member, width, rng) for member in whole[:_MEMBERS]]) if whole else None
+    return _join([seek(member, width, search) for member in whole[:_MEMBERS]]) if whole else None
 
 
-def _of_points(estimator: Any, width: int, rng: np.random.Generator) -> Rows | None:
+def _of_points(estimator: Any, width: int, search: Search) -> Rows | None:
     points = next((getattr(estimator, name) for name in _POINTS if hasattr(estimator, name)), None)
     if not isinstance(points, np.ndarray) or points.shape[1:] != (width,) or not len(points):
         return None
-    return _around(points.astype(np.float64), rng)
+    return _around(points.astype(np.float64), search.rng)
 
 
-def _back(step: Any, rows: Rows, rng: np.random.Generator) -> Rows | None:
-    """What a step would make these rows of; None where it does not say."""
-    width = getattr(step, "n_features_in_", rows.shape[1])
+def _back(step: Any, rows: Rows, search: Search) -> Rows | None:
+    """Rows that a step makes these of; None where its own rows have to do, which `search` notes where they are less."""
+    width = getattr(step, "n_features_in_", int(rows.shape[1]))
+    if hasattr(step, "steps"):
+        found: Rows | None = rows
+        for part in reversed(_steps(step)):
+            found = None if found is None else _back(part, found, search)
+        return found
     if hasattr(step, "transformers_"):
-        return _of_columns(step, width, rng, rows)
-    if hasattr(step, "categories_"):
-        return None
+        return _of_columns(step, width, search, rows)
+    if hasattr(step, "categories_") or hasattr(step, "bin_edges_"):
+        return None  # its own rows hold every category and bin: later steps see nothing else
+    back, why = _invert(step, rows, width)
+    if why is not None:
+        search.lost[type(step).__name__] = why
+    return back
+
+
+def _invert(step: Any, rows: Rows, width: int) -> tuple[Rows | None, str | None]:
+    """Rows `(rows, width)` that a step makes these of, None where there are none; and why most of them are not such."""
     if hasattr(step, "statistics_"):
-        return rows if rows.shape[1] == width else None
-    inverse = getattr(step, "inverse_transform", None)
-    if inverse is None or rows.dtype == np.object_:
-        return None
+        return (rows, None) if rows.shape[1] == width else (None, "it adds or leaves out columns")
+    if not hasattr(step, "inverse_transform"):
+        return None, "it has no inverse"
+    if rows.dtype == np.object_:
+        return None, "they hold strings"
     try:
-        back = np.asarray(inverse(rows), np.float64)
-    except Exception:  # noqa: BLE001 - the rows are a help; a step that cannot be turned round has its own
-        return None
-    return back[np.isfinite(back).all(axis=1)] if back.shape[1] == width else None
+        back = np.asarray(step.inverse_transform(rows), np.float64)
+        finite = np.isfinite(back).all(axis=1)
+        again = step.transform(back[finite])
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:  # of a function of the user's
+        return None, f"its inverse fails: {first_line(exc)}"
+    if back.shape[1] != width:
+        return None, f"its inverse gives {back.shape[1]} columns of {width}"
+    again = np.asarray(again.toarray() if hasattr(again, "toarray") else again)
+    same = np.abs(again - rows[finite]) <= _SAME * np.abs(rows).max(axis=0, initial=0)
+    # A value that a step cannot give, such as one beyond its range, has no way back.
+    return back[finite], "most values do not come back through its inverse" if same.sum() < rows.size / 2 else None
 
 
-def _of_columns(step: Any, width: Any, rng: np.random.Generator, after: Rows | None = None) -> Rows:
+def _of_columns(step: Any, width: int, search: Search, after: Rows | None = None) -> Rows:
     """Columns of a ColumnTransformer, each from its own part; `after`: rows behind it, to be brought back."""
     names = list(getattr(step, "feature_names_in_", ()))
     parts: list[tuple[list[int], Rows]] = []
@@ -104,31 +159,31 @@ def _of_columns(step: Any, width: Any, rng: np.random.Generator, after: Rows | N
         if not places:
             continue
         rows: Rows | None = None
+        is_fitted = not isinstance(part, str)
         if after is not None:
             behind = after[:, step.output_indices_[name]]
-            is_step = not isinstance(part, str)
-            rows = _back(part, behind, rng) if is_step else behind if part == "passthrough" else None
+            rows = _back(part, behind, search) if is_fitted else behind if part == "passthrough" else None
         if rows is None or not len(rows):
-            rows = rng.normal(size=(_FEW, len(places))) if isinstance(part, str) else seek(part, len(places), rng)
+            rows = seek(part, len(places), search) if is_fitted else search.rng.normal(size=(_FEW, len(places)))
         parts.append((places, rows))
     count = max((len(rows) for _, rows in parts), default=_FEW)
     mixed = any(rows.dtype == np.object_ for _, rows in parts)
-    table = rng.normal(size=(count, width)).astype(np.object_ if mixed else np.float64)
+    table = search.rng.normal(size=(count, width)).astype(np.object_ if mixed else np.float64)
     for places, rows in parts:
         # Rows that were brought back keep together; fewer ones are drawn again.
-        order = np.arange(count) if len(rows) == count else rng.integers(len(rows), size=count)
+        order = np.arange(count) if len(rows) == count else search.rng.integers(len(rows), size=count)
         table[:, places] = rows[order]
     return table
 
 
-def _of_categories(step: Any, _width: int, rng: np.random.Generator) -> Rows:
+def _of_categories(step: Any, _width: int, search: Search) -> Rows:
     categories = step.categories_
     texts = any(isinstance(name, str) for names in categories for name in names)
     count = max(_FEW, *(len(names) for names in categories))
     columns = []
     for names in categories:
         every = np.resize(np.arange(len(names)), count)
-        chosen = [names[index] for index in rng.permutation(every)]
+        chosen = [names[index] for index in search.rng.permutation(every)]
         columns.append([np.nan if is_missing(name) else name for name in chosen])
     table = np.empty((count, len(columns)), np.object_)
     for index, column in enumerate(columns):
@@ -137,7 +192,7 @@ def _of_categories(step: Any, _width: int, rng: np.random.Generator) -> Rows:
 
 
 def _trees_of(estimator: Any) -> list[trees.Tree] | None:
-    """Trees that look at the columns themselves; None where there are none."""
+    """Trees that compare the columns themselves; None where there are none."""
     if hasattr(estimator, "calibrated_classifiers_"):
         return None
     if boosters.is_xgboost(estimator):
@@ -200,7 +255,7 @@ def _at_split(place: tuple[trees.Tree, int], parents: dict[int, Any], base: Rows
 
 
 def _led_to(place: tuple[trees.Tree, int], parents: dict[int, Any], base: Rows) -> Rows:
-    """A row with what the splits above a node ask for, and nothing else changed."""
+    """A row changed only as far as needed to reach a node."""
     tree, child = place
     row: Rows = base.copy()
     low: dict[int, float] = {}
@@ -236,7 +291,7 @@ def _of_spread(step: Any, width: int, rng: np.random.Generator) -> Rows:
     """Around the middle of what it remembers, and far from it."""
     noise = rng.normal(size=(_FEW, width))
     if hasattr(step, "lambdas_"):
-        back = _back(step, noise, rng)
+        back, _ = _invert(step, noise, width)
         return noise if back is None else back
     middle, spread = _middle(step, width)
     noise[: _FEW // 16] *= _FAR
@@ -295,13 +350,13 @@ def _join(parts: Sequence[Rows]) -> Rows:
     return np.vstack([part.astype(np.object_) for part in kept] if any(p.dtype == np.object_ for p in kept) else kept)
 
 
-_FINDERS: Mapping[str, Callable[[Any, int, np.random.Generator], Rows | None]] = {
-    "best_estimator_": lambda search, width, rng: seek(search.best_estimator_, width, rng),
-    "regressor_": lambda transformed, width, rng: seek(transformed.regressor_, width, rng),
+_FINDERS: Mapping[str, Callable[[Any, int, Search], Rows | None]] = {
+    "best_estimator_": lambda tuned, width, search: seek(tuned.best_estimator_, width, search),
+    "regressor_": lambda transformed, width, search: seek(transformed.regressor_, width, search),
     "steps": _of_steps,
     "transformers_": _of_columns,
     "transformer_list": _of_union,
-    "_preprocessor": lambda histogram, width, rng: _of_columns(histogram._preprocessor, width, rng),
+    "_preprocessor": _of_preprocessed,
     "categories_": _of_categories,
     "statistics_": _of_texts,
     "tree_": _of_members,

@@ -1,4 +1,4 @@
-"""Rows that a user gives for a proof: a CSV file as spreadsheets and pandas write it."""
+"""Reads the rows that a user gives to verify a model with: a CSV file as spreadsheets and pandas write it."""
 
 import csv
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from export.errors import ExportError
-from export.original import Rows
+from export.tables.estimator import Rows
 
 _MOST = 10_000
 _MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "null", "none"})
@@ -26,7 +26,7 @@ def read_rows(path: Path, *, features: Sequence[str], text: frozenset[int]) -> R
         text: columns of strings.
 
     Raises:
-        ExportError: it is no such file, or lacks a column.
+        ExportError: it is not a CSV file of such rows, or lacks a column.
     """
     try:
         content = path.read_text(encoding="utf-8-sig")
@@ -37,7 +37,7 @@ def read_rows(path: Path, *, features: Sequence[str], text: frozenset[int]) -> R
     try:
         lines = [line for line in csv.reader(content.splitlines(), delimiter=delimiter) if any(map(str.strip, line))]
     except csv.Error as exc:
-        raise ExportError(f"--rows {path}: got no CSV: {exc}") from exc
+        raise ExportError(f"--rows {path}: is not CSV: {exc}") from exc
     lines = [[cell.strip() for cell in line] for line in lines[: _MOST + 1]]
     if not lines:
         raise ExportError(f"--rows {path}: got no rows, expected some with the columns {', '.join(features)}")
@@ -66,7 +66,7 @@ def _places(
             return list(range(len(features))), lines
     elif len(head) == len(features) and not any(_is_number(cell) for cell in head):
         unnamed = all(name == f"f{index}" for index, name in enumerate(features))
-        if unnamed:  # the estimator remembers none: their order counts
+        if unnamed:  # the estimator has no names of columns, so their order counts
             return list(range(len(features))), lines[1:]
     missing = [name for name in features if name not in head]
     raise ExportError(
@@ -90,7 +90,7 @@ def _read_cell(cell: str, delimiter: str, *, text: bool, where: str) -> float | 
     if text:
         return cell
     try:
-        # Where cells are parted by semicolons, a comma is what other languages write for the point.
+        # Locales that separate cells by semicolons write the decimal point as a comma.
         return float(cell.replace(",", ".") if delimiter == ";" else cell)
     except ValueError as exc:
         raise ExportError(f"{where}: got {cell[:40]!r}, expected a number, or nothing where it is missing") from exc

@@ -1,4 +1,4 @@
-"""Nodes of an ONNX graph, put together one by one, and columns of a table on their way through it."""
+"""Builds an ONNX graph node by node, and tracks the columns of a table through it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ class Column:
 
     Attributes:
         tensor: that holds it.
-        index: its place there.
+        index: its position there.
         text: whether it holds strings; numbers are FP64, or FP32 where the graph takes FP32.
         origin: the column of the client's rows whose very values it holds (missing ones may be filled), or None.
     """
@@ -39,8 +39,8 @@ class Nodes:
 
     Attributes:
         number: type of numbers, `FP32` or `FP64`.
-        only: values that a column of the client's rows may hold, where any other is an error of the estimator.
-        notes: what the user should know of it.
+        only: the only values that a column of the client's rows may hold, where others are an error of the estimator.
+        notes: warnings for the user.
     """
 
     number: str = "FP64"
@@ -76,6 +76,10 @@ class Nodes:
     def cast_bool(self, tensor: str) -> str:
         """Whether each number is not 0."""
         return self.add("Cast", tensor, to=TensorProto.BOOL)
+
+    def both(self, probability: str) -> str:
+        """Probabilities of two classes, `(batch, 2)`, from that of the second."""
+        return self.add("Concat", self.add("Sub", self.constant(1), probability), probability, axis=1)
 
     def add_lookup(self, tensor: str, codes: Mapping[str, int], *, default: int) -> str:
         """INT64 codes of strings."""
@@ -116,7 +120,7 @@ class Nodes:
         return tensors[0] if len(tensors) == 1 else self.add("Concat", *tensors, axis=1)
 
     def moved(self, frame: Frame, tensor: str) -> list[Column]:
-        """The same columns in a tensor that holds their values, and nothing else."""
+        """The same columns, in a new tensor that holds their values only."""
         self._widths[tensor] = len(frame)
         return [replace(column, tensor=tensor, index=index) for index, column in enumerate(frame)]
 
@@ -124,11 +128,11 @@ class Nodes:
         """The finished graph.
 
         Args:
-            inputs: datatype and width of each tensor that was used and not made here, by name.
-            output: tensor that was made, its name outside, its width; it becomes FP32.
+            inputs: datatype and width of each input of the graph, by name.
+            output: internal name, name as an output and width of the result, which is cast to FP32.
         """
         made, name, width = output
-        # Names of the outside are the user's: inside all have a prefix that keeps them apart.
+        # Names of inputs and outputs are the user's: a prefix keeps internal names apart from them.
         nodes = [
             *(helper.make_node("Identity", [given], [inner(given)]) for given in inputs),
             *self._nodes,
@@ -159,7 +163,7 @@ _PREFIX = "table/"
 
 
 def inner(given: str) -> str:
-    """Name inside of what the client sends."""
+    """Internal name of an input."""
     return f"{_PREFIX}in/{given}"
 
 

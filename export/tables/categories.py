@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn import preprocessing as sk
 
 from export.errors import ExportError
-from export.nodes import Column, Frame, Nodes, as_rows
+from export.tables.nodes import Column, Frame, Nodes, as_rows
 
 _PROBES = 256  # that are encoded at once: dense ones may have thousands of outputs
 
@@ -21,7 +21,7 @@ def is_missing(value: Any) -> bool:
 
 
 def encode(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-    """Categories as the encoder itself writes them: it is asked what becomes of each, and of a strange one."""
+    """Categories in the codes of the encoder itself, which encodes each of them once, and one that is unknown to it."""
     names = [list(categories) for categories in step.categories_]
     kind = type(step).__name__
     strict = getattr(step, "handle_unknown", "") == "error"
@@ -31,7 +31,7 @@ def encode(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
             if column.origin is None:
                 raise ExportError(
                     f"{kind}: got handle_unknown='error' behind other steps, expected it on columns of the table: "
-                    "which values are errors cannot be said"
+                    "it is not known which values are errors"
                 )
             nodes.only[column.origin] = [plain(name) for name in names[place] if not is_missing(name)]
         first, last = _span(step, names, place)
@@ -49,15 +49,15 @@ def _look_up(nodes: Nodes, table: NDArray[np.float64], index: str, _width: int) 
 
 
 def _one_hot(nodes: Nodes, table: NDArray[np.float64], index: str, width: int) -> str:
-    """Which output is 1, compared with the number of each: what a square table of thousands would be told by."""
+    """Compares the index of the output that is 1 with every index: a lookup table would be square in the categories."""
     hit = nodes.add("Gather", nodes.constant(table), index, axis=0)
     flags = nodes.cast(nodes.add("Equal", hit, nodes.constant(as_rows(np.arange(width)))), nodes.number)
-    # What is an error of the encoder is NaN here too.
+    # A value that is an error of the encoder gives NaN.
     return nodes.add("Add", flags, nodes.add("Mul", hit, nodes.constant(0))) if np.isnan(table).any() else flags
 
 
 def _codes(step: Any, names: Sequence[Sequence[Any]], place: int, *, span: slice, strict: bool) -> NDArray[np.float64]:
-    """What each category of a column becomes, and in the last row one that is none.
+    """The code of each category of a column, and in the last row that of a value which is none of them.
 
     Returns:
         `(categories + 1, outputs)`; of a OneHotEncoder the only output that is 1, `(categories + 1, 1)`, -1 for none.
@@ -94,21 +94,21 @@ def _span(step: Any, names: Sequence[Any], place: int) -> tuple[int, int]:
 
 
 def _strange(names: Sequence[Any]) -> Any:
-    """A value that is no category."""
+    """A value that is none of the categories."""
     if any(isinstance(name, str) for name in names):
         return "?".join(["", *(name for name in names if isinstance(name, str))])
     return float(max((float(name) for name in names if not is_missing(name)), default=0)) + 1
 
 
 def find_index(nodes: Nodes, column: Column, names: Sequence[Any], kind: str) -> str:
-    """Which category a value is, INT64 `(batch,)`; behind the last, where it is none."""
+    """Index of the category of each value, INT64 `(batch,)`; one past the last for a value that is none of them."""
     tensor = nodes.join([column])
     if column.text:
         codes: dict[str, int] = {}
         for code, name in enumerate(names):
             text = "" if is_missing(name) else name
             if not isinstance(text, str) or text in codes:
-                raise ExportError(f"{kind}: got categories {[*names][:5]}, expected texts alone, each once")
+                raise ExportError(f"{kind}: got categories {[*names][:5]}, expected strings only, each once")
             codes[text] = code
         index = nodes.add_lookup(tensor, codes, default=len(names))
     else:

@@ -1,4 +1,4 @@
-"""The proof of a table model: what it says of rows, beside what its estimator says of them."""
+"""Verifies a table model: its outputs for rows, compared with those of its estimator."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.categories import is_missing, plain
 from export.config import TABLE_BATCH
-from export.csv_rows import read_rows
 from export.errors import ExportError
-from export.original import Original, Rows, SeveralOutputs
-from export.rows import nearby, seek
 from export.runtime import Session
+from export.tables.categories import is_missing, plain
+from export.tables.csv_rows import read_rows
+from export.tables.estimator import Original, Rows, SeveralOutputs
+from export.tables.probe_rows import Search, nearby, seek
 from transformer.errors import ServingError
 from transformer.model import Model
 from transformer.tasks import tabular
 
 TOLERANCE = 1e-5  # of a probability, or of the spread of a regressor's values (`_sizes`)
-_LAST_BITS = 4  # of FP32, in which answers come: what a large value may be off by rounding alone
+_LAST_BITS = 4  # units in the last place of FP32, the type of outputs, that rounding alone may change in a large value
 
 _FP32 = np.finfo(np.float32)
-_PAIRS, _HALVINGS = 32, 24  # nearer to a border, two neighbours of KNN are as far as FP64 can say
+_PAIRS, _HALVINGS = 32, 24  # nearer to a border, FP64 cannot tell the distances of two neighbours of KNN apart
 _ALONE = 300  # rows that are tried one by one
 _STRETCHES = (1.0, 10.0, 0.1, 100.0, 1e3, 1e-2, 1e4, 1e-3, 1e6)
-_VARIED = 0.01  # of a probability: what a constant could not say
+_VARIED = 0.01  # of a probability: more than a constant output varies
 _EMPTY = 256  # rows with missing values, or two for each column where that is more
 _MOST_EMPTY = 2000
 _NEXT = "next: --rows FILE.csv with some hundred rows of your own data"
@@ -34,7 +34,7 @@ _NEXT = "next: --rows FILE.csv with some hundred rows of your own data"
 
 @dataclass(frozen=True)
 class Proof:
-    """What was found.
+    """Result of a verification.
 
     Attributes:
         figures: how far the graph is from its estimator, for parity.json.
@@ -46,27 +46,33 @@ class Proof:
 
 
 def find_rows(original: Original, path: Path | None, features: Sequence[str], notes: list[str]) -> Rows:
-    """Rows that the estimator answers with finite numbers: of a CSV file, or where it lives.
+    """Rows for which the estimator's outputs are finite: of a CSV file, or made from what it remembers.
 
     Args:
         original: the estimator.
-        path: of the file, None where rows are to be made up.
+        path: of the file, None to make rows.
         features: names of the columns.
-        notes: what the user should know of them is added.
+        notes: warnings for the user are added.
 
     Raises:
-        ExportError: there are none, or a constant would answer them as well.
+        ExportError: there are none, or a constant would have the same outputs.
     """
-    rows = _made_up(original) if path is None else read_rows(path, features=features, text=original.text)
+    rows = _made_up(original, notes) if path is None else read_rows(path, features=features, text=original.text)
     if path is not None:
-        rows = rows[_is_finite(original.ask(rows))]
-    _check_telling(original, original.ask(rows), path=path, notes=notes)
+        rows = rows[_is_finite(original.predict(rows))]
+    _check_telling(original, original.predict(rows), path=path, notes=notes)
     return rows
 
 
-def _made_up(original: Original) -> Rows:
+def _made_up(original: Original, notes: list[str]) -> Rows:
     rng = np.random.default_rng(7)
-    rows = nearby(seek(original.estimator, original.width, rng))
+    search = Search(rng)
+    rows = nearby(seek(original.estimator, original.width, search))
+    notes += [
+        f"{kind}: rows at the thresholds, neighbours or categories of later steps could not be brought back through it "
+        f"({why}): the model was not verified with these; {_NEXT}"
+        for kind, why in search.lost.items()
+    ]
     if original.categories:
         rows = _with_names(original, rows)
     if rows.dtype != np.object_:
@@ -76,7 +82,7 @@ def _made_up(original: Original) -> Rows:
             chosen = rng.permutation(len(rows))[:_ALONE]
             taken = [index for index in chosen if original.takes(rows[index : index + 1])]
             rows = rows[taken] if taken else rows
-        rows = rows[_is_finite(original.ask(rows))]
+        rows = rows[_is_finite(original.predict(rows))]
         return _told_apart(original, rows, rng)
     except SeveralOutputs:
         raise
@@ -85,7 +91,7 @@ def _made_up(original: Original) -> Rows:
 
 
 def _with_names(original: Original, rows: Rows) -> Rows:
-    """Rows with categories in the place of the codes that trees know."""
+    """Rows with the names of categories instead of the codes that trees compare."""
     named = rows.astype(np.object_)
     for column, names in original.categories.items():
         named[:, column] = [names[int(abs(code)) % len(names)] for code in np.round(rows[:, column])]
@@ -93,25 +99,25 @@ def _with_names(original: Original, rows: Rows) -> Rows:
 
 
 def _is_finite(said: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows have answers that FP32 holds."""
+    """Which rows have outputs that FP32 can hold."""
     return np.asarray((np.abs(said) < _FP32.max).all(axis=1))
 
 
 def _told_apart(original: Original, rows: Rows, rng: np.random.Generator) -> Rows:
-    """The rows, others farther off where all of them get one class, and rows at the border between two."""
+    """The rows, more distant ones where all get the same class, and rows at the border between two classes."""
     if rows.dtype == np.object_ or not original.is_classifier or not len(rows):
         return rows
     for stretch in _STRETCHES:
         stretched = rows * stretch
         if not original.takes(stretched):
             continue
-        best = original.ask(stretched).argmax(axis=1)
+        best = original.predict(stretched).argmax(axis=1)
         if len(set(best)) > 1:
             break
     else:
         return rows
     rows = np.vstack([rows, stretched]) if stretch != 1 else rows
-    best = original.ask(rows).argmax(axis=1)
+    best = original.predict(rows).argmax(axis=1)
     one, other = rng.integers(len(rows), size=(2, 40 * _PAIRS))
     differ = np.flatnonzero(best[one] != best[other])[:_PAIRS]
     here, there, wanted = rows[one[differ]], rows[other[differ]], best[one[differ]]
@@ -119,16 +125,16 @@ def _told_apart(original: Original, rows: Rows, rng: np.random.Generator) -> Row
         middle = (here + there) / 2
         if not original.takes(middle):  # between two categories there is none
             return rows
-        same = (original.ask(middle).argmax(axis=1) == wanted)[:, None]
+        same = (original.predict(middle).argmax(axis=1) == wanted)[:, None]
         here, there = np.where(same, middle, here), np.where(same, there, middle)
     return np.vstack([rows, here, there])
 
 
 def _check_telling(original: Original, expected: NDArray[np.float64], *, path: Path | None, notes: list[str]) -> None:
-    """Refuse rows that a constant would answer as well.
+    """Reject rows for which a constant would have the same outputs.
 
     Raises:
-        ExportError: they are such.
+        ExportError: it would.
     """
     subject = f"--rows {path}" if path else "the rows that were made up"
     if original.is_classifier:
@@ -137,22 +143,22 @@ def _check_telling(original: Original, expected: NDArray[np.float64], *, path: P
             varied = len(expected) and float(np.ptp(expected, axis=0).max()) > _VARIED
             only = original.estimator.classes_[min(best)] if best else "none"
             if path and varied:
-                notes.append(f"{subject}: the estimator says one class alone ({only}), at different probabilities")
+                notes.append(f"{subject}: the estimator predicts one class only ({only}), at different probabilities")
                 return
             raise ExportError(
-                f"{subject}: the estimator says one class alone ({only}) of {len(original.estimator.classes_)}: that "
-                f"proves nothing; {_NEXT}, which more than one class is said of"
+                f"{subject}: the estimator predicts one class only ({only}) of {len(original.estimator.classes_)}: "
+                f"that verifies nothing; {_NEXT}, for which it predicts more than one"
             )
     elif not len(expected) or not np.ptp(expected) > 0:
-        raise ExportError(f"{subject}: the estimator says one value alone: that proves nothing; {_NEXT}")
+        raise ExportError(f"{subject}: the estimator predicts one value only: that verifies nothing; {_NEXT}")
 
 
 def find_missing(original: Original, rows: Rows) -> set[int]:
-    """The columns that the estimator takes without a value.
+    """The columns in which the estimator takes a missing value.
 
     Args:
         original: the estimator.
-        rows: of the proof.
+        rows: of the verification.
     """
     some = rows[:2]
     if original.takes(_emptied(some, range(original.width))):
@@ -167,7 +173,7 @@ def _emptied(rows: Rows, columns: Sequence[int] | range) -> Rows:
 
 
 def whole(rows: Rows) -> Rows:
-    """Those without a missing value."""
+    """The rows without a missing value."""
     return rows[~_find_missing(rows).any(axis=1)]
 
 
@@ -192,22 +198,22 @@ def with_missing(rows: Rows, columns: Sequence[int]) -> Rows:
 
 
 def _serve(rows: Rows, model: Model) -> Mapping[str, NDArray[Any]]:
-    """What the transformer makes of rows that come as JSON."""
+    """Rows through the transformer's preprocessing, as if they came as JSON."""
     table = rows.astype(np.object_)
     table[_find_missing(rows)] = None
     try:
         return tabular.preprocess([[plain(value) for value in row] for row in table.tolist()], model)
     except ServingError as exc:
-        raise ExportError(f"a row of the proof would be refused: {exc}; {_NEXT}") from exc
+        raise ExportError(f"a row of the verification would be rejected: {exc}; {_NEXT}") from exc
 
 
 def prove(original: Original, session: Session, model: Model, rows: Rows) -> Proof:
-    """Compare a graph, asked as the transformer asks it, with its estimator; values relative to their spread.
+    """Compare a graph, run as the transformer runs it, with its estimator; values relative to their spread.
 
     Raises:
-        ExportError: not finite, no probabilities, or too far apart.
+        ExportError: outputs are not finite, not probabilities, or too far apart.
     """
-    output, expected = model.outputs[0].name, original.ask(rows)
+    output, expected = model.outputs[0].name, original.predict(rows)
     inputs = _serve(rows, model)
     exported = np.concatenate(
         [
@@ -245,9 +251,9 @@ def prove(original: Original, session: Session, model: Model, rows: Rows) -> Pro
 
 
 def _sizes(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a difference of each value is told by: their spread, or how far it is from their middle where that is more.
+    """Divisor of the difference of each value: their spread, or its distance from their median where that is more.
 
-    A few far rows, whose values may be as large as FP32 has them, must not hide what all others differ by.
+    A few distant rows with values as large as FP32 holds must not hide the differences of all others.
     """
     low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
     spread = float(high - low) or float(np.abs(values - middle).mean())

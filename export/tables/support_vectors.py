@@ -1,4 +1,4 @@
-"""Support vector machines in FP64, with the probabilities of libsvm as it computes them: to half a percent near 0.5."""
+"""Support vector machines in FP64, with probabilities as libsvm iterates to them, which stops within half a percent."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import ExportError
-from export.nodes import Nodes, as_rows
+from export.tables.nodes import Nodes, as_rows
 
-_LEAST = 1e-7  # libsvm's: no pair of classes is surer than that
-_TOLERANCE = 0.005 / 2  # libsvm's, of two classes, at which it stops
+_LEAST = 1e-7  # libsvm's: the least probability of a pair of classes
+_TOLERANCE = 0.005 / 2  # libsvm's, of two classes, below which it stops
 _STEPS = 3  # no pair of classes needs more: tried from 1e-7 to 1 - 1e-7
 
 
 def decide(nodes: Nodes, machine: Any, rows: str) -> str:
-    """The decision function of two classes, or what a regressor says: `(batch, 1)`.
+    """The decision function of two classes, or the value of a regressor: `(batch, 1)`.
 
     Raises:
         ExportError: the kernel is a function of the user's.
@@ -28,14 +28,14 @@ def decide(nodes: Nodes, machine: Any, rows: str) -> str:
 
 
 def _dense(values: Any) -> NDArray[np.float64]:
-    """What it remembers, which is sparse where its rows were."""
+    """A fitted attribute as a dense array: it is sparse where the training rows were."""
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values, np.float64)
 
 
 def _kernel(nodes: Nodes, machine: Any, rows: str, vectors: Any) -> str:
     kernel, gamma = machine.kernel, machine._gamma
     if kernel == "rbf":
-        # Distances stay as they are around another middle, and lose fewer digits there.
+        # Distances do not depend on the origin; around the mean they lose fewer digits.
         middle = vectors.mean(axis=0)
         near, vectors = nodes.add("Sub", rows, nodes.constant(as_rows(middle))), vectors - middle
         squares = nodes.add("ReduceSum", nodes.add("Mul", near, near), nodes.constant([1], np.int64), keepdims=1)
@@ -54,7 +54,7 @@ def _kernel(nodes: Nodes, machine: Any, rows: str, vectors: Any) -> str:
 
 
 def probability(nodes: Nodes, machine: Any, decision: str) -> str:
-    """Of the second of two classes, `(batch, 1)`: Platt's curve, and libsvm's few steps to the probabilities it gives.
+    """Probability of the second of two classes, `(batch, 1)`: Platt scaling, and libsvm's few iterations after it.
 
     Args:
         nodes: the graph.

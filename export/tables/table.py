@@ -1,4 +1,4 @@
-"""Table models: the graph of an estimator, and the proof that it says what the estimator says."""
+"""Exports a fitted estimator: its graph, its config, and the verification against the estimator."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from export import compatibility, config
 from export.errors import ExportError, first_line
 from export.manifest import Source
-from export.nodes import Column, Nodes, inner
-from export.original import Original, look_at, scales_in_fp32
-from export.predictors import predict, sees_fp32
 from export.repository import Version
 from export.runtime import Session
-from export.table_proof import find_missing, find_rows, prove, whole, with_missing
+from export.tables.estimator import Original, look_at, scales_in_fp32
+from export.tables.nodes import Column, Nodes, inner
+from export.tables.parity import find_missing, find_rows, prove, whole, with_missing
+from export.tables.predictors import predict, sees_fp32
 from transformer.model import describe
 
 _GOLDEN = 4
@@ -26,13 +26,13 @@ _MOST_INPUTS = 250  # where each column is one: golden.npz holds 256 arrays
 
 @dataclass(frozen=True)
 class Table:
-    """What a table model is called, what its columns are, and what it is proven with.
+    """Name of a table model, its columns, and what it is verified with.
 
     Attributes:
         name: of the model.
         features: names of the columns, or None to take what the estimator remembers.
         classes: names of the classes, or None likewise.
-        rows: a CSV file of rows to prove it with, or None to look for them.
+        rows: a CSV file of rows to verify it with, or None to make them from what the estimator remembers.
         missing: whether a row may lack a value where the estimator takes that.
     """
 
@@ -44,22 +44,24 @@ class Table:
 
 
 def prepare(estimator: Any, table: Table, *, source: Source) -> Version:
-    """Bring a fitted estimator into the form that is served, and prove it.
+    """Bring a fitted estimator into the form that is served, and verify it.
 
     Raises:
-        ExportError: there is no way to write it, the names do not fit, no row tells it apart from a constant, or the
-            graph differs from the estimator.
+        ExportError: it cannot be written as a graph, the names do not fit, no row tells it apart from a constant, or
+            the graph differs from the estimator.
     """
     try:
         with warnings.catch_warnings():
-            # Of rows without names, of odd categories and of what the next version of a library deprecates.
+            # About rows without names, unknown categories and deprecations.
             warnings.simplefilter("ignore")
             return _prepare(estimator, table, source)
     except ExportError:
         raise
     except Exception as exc:  # all of it reads the user's estimator, which may lack, hold or raise anything
         kind = type(estimator).__name__
-        raise ExportError(f"{kind}: it cannot be read: {type(exc).__name__}: {first_line(exc)}") from exc
+        raise ExportError(
+            f"{kind}: its export failed: {type(exc).__name__}: {first_line(exc)}; next: --traceback shows where"
+        ) from exc
 
 
 def _prepare(estimator: Any, table: Table, source: Source) -> Version:
@@ -86,8 +88,8 @@ def _prepare(estimator: Any, table: Table, source: Source) -> Version:
     rows = find_rows(original, table.rows, features, nodes.notes)
     if original.is_classifier and (others := original.decides_otherwise(whole(rows))):
         nodes.notes.append(
-            f"on {others} of {len(whole(rows))} rows `predict` of the estimator says another class than its highest "
-            "probability: served is the class of the highest probability"
+            f"on {others} of {len(whole(rows))} rows `predict` of the estimator returns another class than that of its "
+            "highest probability, which is the one that is served"
         )
     missing = sorted(find_missing(original, rows)) if table.missing else []
     if missing:
@@ -97,10 +99,10 @@ def _prepare(estimator: Any, table: Table, source: Source) -> Version:
     except ExportError as exc:
         if not missing:
             raise
-        # The graph may be right of everything else.
+        # The graph may be right for rows without missing values.
         del metadata["missing"]
         proof = prove(original, session, describe(described(), version="0"), whole(rows))
-        nodes.notes.append(f"missing values will be refused, for the graph does not take them as it must: {exc}")
+        nodes.notes.append(f"missing values will be rejected, because the graph handles them differently: {exc}")
     golden = {name: array[-_GOLDEN:] for name, array in proof.inputs.items()}
     return Version(
         graph=graph,
@@ -119,7 +121,7 @@ def _prepare(estimator: Any, table: Table, source: Source) -> Version:
 
 
 def _as_bytes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """As golden.npz holds strings."""
+    """Arrays with strings as bytes, as golden.npz holds them."""
     return {
         name: np.char.encode(array.astype(np.str_)) if array.dtype == np.object_ else array
         for name, array in arrays.items()
@@ -127,7 +129,7 @@ def _as_bytes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def _write(nodes: Nodes, original: Original, tensors: Mapping[str, tuple[str, int]]) -> str:
-    """The nodes of the estimator; the tensor that holds what it says."""
+    """Write the nodes of the estimator; name of its output."""
     frame: list[Column] = []
     for name, (datatype, width) in tensors.items():
         frame += nodes.frame(inner(name), width, text=datatype == "BYTES", first=len(frame))

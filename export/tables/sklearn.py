@@ -1,23 +1,23 @@
-"""scikit-learn classifiers, regressors and pipelines to a proven version."""
+"""Exports scikit-learn classifiers, regressors and pipelines."""
 
 from typing import Any
 
 from sklearn.base import is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
 
-from export import table
-from export.boosters import is_xgboost
 from export.errors import ExportError
 from export.manifest import Source
 from export.repository import Version
-from export.table import Table
+from export.tables import table
+from export.tables.boosters import is_xgboost
+from export.tables.table import Table
 
 
 def prepare(estimator: Any, named: Table, *, source: Source) -> Version:
-    """Bring a scikit-learn classifier, regressor or pipeline into the form that is served, and prove it.
+    """Bring a scikit-learn classifier, regressor or pipeline into the form that is served, and verify it.
 
     Raises:
-        ExportError: it is something else, is not fitted, has no probabilities, or cannot be written or proven.
+        ExportError: it is something else, is not fitted, has no probabilities, or cannot be written or verified.
     """
     _check_estimator(estimator)
     return table.prepare(estimator, named, source=source)

@@ -1,4 +1,4 @@
-"""What scikit-learn does to columns before a model sees them, as nodes: in the order and precision of its own code."""
+"""Transformers of scikit-learn as nodes, with the order of operations and the precision of its own code."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,17 +11,17 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
-from export.categories import encode, is_missing
 from export.errors import ExportError
-from export.nodes import Column, Frame, Nodes, as_rows
-from export.parts import convert_part
+from export.tables.categories import encode, is_missing
+from export.tables.nodes import Column, Frame, Nodes, as_rows
+from export.tables.skl2onnx import convert_part
 
 
 def transform(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     """The columns that a fitted transformer makes of some.
 
     Raises:
-        ExportError: there is no way to write it.
+        ExportError: it cannot be written as a graph.
     """
     if step is None or (isinstance(step, str) and step == "passthrough"):
         return list(frame)
@@ -37,8 +37,16 @@ def transform(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     return nodes.frame(tensor, width)
 
 
+def transform_all(nodes: Nodes, steps: Sequence[tuple[str, Any]], frame: Frame) -> list[Column]:
+    """The columns that the steps of a pipeline make of some, one step after the other."""
+    columns = list(frame)
+    for _, step in steps:
+        columns = transform(nodes, step, columns)
+    return columns
+
+
 def refuse_text(frame: Frame, step: Any) -> None:
-    """Refuse strings for what takes numbers.
+    """Reject strings where a step takes numbers.
 
     Raises:
         ExportError: a column holds strings.
@@ -51,7 +59,7 @@ def refuse_text(frame: Frame, step: Any) -> None:
 
 
 def _arithmetic(*steps: tuple[str, str]) -> Callable[[Nodes, Any, Frame], list[Column]]:
-    """An operator with a fitted attribute, one after the other; an attribute that is None is left out."""
+    """A writer of operators, each with a fitted attribute as its operand; an attribute that is None is left out."""
 
     def write(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
         refuse_text(frame, step)
@@ -105,7 +113,7 @@ def _box_cox(nodes: Nodes, tensor: str, powers: Any) -> str:
 
 
 def _polynomial(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-    """Products of as many factors as the highest degree; 1 stands for those that a product has not."""
+    """Products of as many factors as the highest degree; a product of fewer is padded with 1."""
     refuse_text(frame, step)
     tensor = nodes.join(frame)
     one = nodes.add("Add", nodes.add("Mul", _gather(nodes, tensor, [0]), nodes.constant(0)), nodes.constant(1))
@@ -157,12 +165,12 @@ def _find_missing(nodes: Nodes, tensor: str, value: Any) -> str:
 
 
 def _bin(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-    """How many inner edges a value has reached."""
+    """The bin of a value: how many inner edges it has reached."""
     refuse_text(frame, step)
     parts = []
     for column, edges in zip(frame, step.bin_edges_, strict=True):
         reached = nodes.add("GreaterOrEqual", nodes.join([column]), nodes.constant(as_rows(edges[1:-1])))
-        # Without inner edges there is nothing to sum: one bin.
+        # One bin has no inner edges; the zero keeps a column to sum.
         zero = nodes.add("Mul", nodes.join([column]), nodes.constant(0))
         flags = nodes.add("Concat", zero, nodes.cast(reached, nodes.number), axis=1)
         number = nodes.add("ReduceSum", flags, nodes.constant([1], np.int64), keepdims=1)
@@ -186,14 +194,14 @@ def _columns(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
 
 
 def _weighted(nodes: Nodes, columns: Frame, weights: Mapping[str, float] | None, name: str) -> Frame:
-    """What a part makes, times its weight where it has one."""
+    """Columns of a part, times its weight where it has one."""
     if not weights or name not in weights or not columns:
         return columns
     return nodes.frame(nodes.add("Mul", nodes.join(columns), nodes.constant(weights[name])), len(columns))
 
 
 def chosen_indices(chosen: Any, width: int, names: Sequence[Any]) -> list[int]:
-    """The columns that a ColumnTransformer means by names, numbers, a slice or a mask.
+    """Indices of the columns that a ColumnTransformer selects by names, numbers, a slice or a mask.
 
     Raises:
         ExportError: a name is unknown.
@@ -218,13 +226,6 @@ def _union(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     for name, part in step.transformer_list:
         parts += _weighted(nodes, transform(nodes, part, frame), step.transformer_weights, name)
     return parts
-
-
-def _chain(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-    columns = list(frame)
-    for _, part in step.steps:
-        columns = transform(nodes, part, columns)
-    return columns
 
 
 def _function(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
@@ -268,5 +269,5 @@ _WRITERS: Mapping[type, Callable[[Nodes, Any, Frame], list[Column]]] = {
     ColumnTransformer: _columns,
     FeatureUnion: _union,
     FrozenEstimator: lambda nodes, step, frame: transform(nodes, step.estimator, frame),
-    Pipeline: _chain,
+    Pipeline: lambda nodes, step, frame: transform_all(nodes, step.steps, frame),
 }

@@ -1,4 +1,4 @@
-"""XGBoost models, alone or behind the steps of a pipeline, to a proven version."""
+"""Reads XGBoost models: its own JSON and UBJSON, and pickles of models and of pipelines that end in one."""
 
 from pathlib import Path
 from typing import Any
@@ -7,20 +7,16 @@ import xgboost
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from export import table
-from export.boosters import as_model, is_xgboost
 from export.errors import ExportError, first_line
-from export.manifest import Source
-from export.pickles import SUFFIXES, unpickle
-from export.repository import Version
-from export.table import Table
+from export.tables.boosters import as_model, is_xgboost
+from export.tables.pickles import SUFFIXES, unpickle
 
 
 def read(path: Path, *, scaler: Path | None, allowed: bool) -> Any:
     """An XGBoost model, or a pipeline that ends in one, from XGBoost's own file or from pickles.
 
     Raises:
-        ExportError: a file is something else, or a pickle that the user did not allow.
+        ExportError: a file is something else, or a pickle without the user's permission.
     """
     model = unpickle(path, allowed=allowed) if path.suffix in SUFFIXES else _load_native(path)
     last = model.steps[-1][1] if isinstance(model, Pipeline) else model
@@ -49,15 +45,6 @@ def scaled(model: xgboost.XGBModel, scaler: StandardScaler) -> Pipeline:
     if int(scaler.n_features_in_) != int(model.n_features_in_):
         raise ExportError(f"scaler: got {scaler.n_features_in_} columns, expected {model.n_features_in_}, the model's")
     return Pipeline([("scaler", scaler), ("model", model)])
-
-
-def prepare(model: Any, named: Table, *, source: Source) -> Version:
-    """Bring an XGBoost model, with what its rows went through before, into the form that is served, and prove it.
-
-    Raises:
-        ExportError: it cannot be written or proven.
-    """
-    return table.prepare(model, named, source=source)
 
 
 def _load_native(path: Path) -> xgboost.XGBModel:

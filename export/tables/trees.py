@@ -1,4 +1,4 @@
-"""Decision trees of scikit-learn and XGBoost as one TreeEnsembleRegressor that compares as they do."""
+"""Decision trees of scikit-learn and XGBoost as one TreeEnsembleRegressor that compares in their precision."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from export.nodes import Nodes
+from export.tables.nodes import Nodes
 
-_MOST_CATEGORIES = 2**24  # XGBoost takes a code beyond for missing: FP32 holds no more
+_MOST_CATEGORIES = 2**24  # XGBoost takes a larger code for missing: FP32 holds integers up to here
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _look_up(nodes: Nodes, rows: str, trees: Sequence[Tree], *, width: int, dtyp
             table[list(split.right), place] = 1
             places[split] = at + place
         at += len(own)
-        # What lies behind the codes has row `size`; what is no code, the last one.
+        # A larger code has row `size`; a value that is not a code, the last one.
         table[-1] = np.nan
         value = nodes.add("Gather", rows, nodes.constant([column], np.int64), axis=1)
         is_code = nodes.add(
@@ -193,7 +193,7 @@ def of_histogram(predictor: Any, known: Mapping[int, frozenset[int]], *, output:
         left=np.where(leaf, -1, node["left"].astype(np.int64)),
         right=np.where(leaf, -1, node["right"].astype(np.int64)),
         column=node["feature_idx"].astype(np.int64),
-        # What splits off missing values alone has no end.
+        # The threshold of a split that separates missing values only is infinite.
         threshold=np.minimum(node["num_threshold"], np.finfo(np.float64).max),
         missing_left=node["missing_go_to_left"].astype(bool),
         values=values,

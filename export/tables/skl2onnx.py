@@ -1,4 +1,4 @@
-"""Parts of an estimator that skl2onnx writes: in FP64 where that loads, else in FP32."""
+"""Parts of an estimator that skl2onnx converts: in FP64 where ONNX Runtime loads that, else in FP32."""
 
 import warnings
 from typing import Any
@@ -9,8 +9,8 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 from sklearn.base import is_classifier
 
 from export.errors import ExportError, first_line
-from export.nodes import OPSETS, Nodes
 from export.runtime import Session
+from export.tables.nodes import OPSETS, Nodes
 
 _TYPES = {"FP64": DoubleTensorType, "FP32": FloatTensorType}
 
@@ -19,7 +19,7 @@ def convert_part(nodes: Nodes, estimator: Any, tensor: str, *, width: int) -> tu
     """Outputs of an estimator for a tensor `(batch, width)` of the graph's numbers, and the width of the last.
 
     Raises:
-        ExportError: skl2onnx does not write it.
+        ExportError: skl2onnx does not convert it.
     """
     error: ExportError | None = None
     for number in ("FP64", "FP32"):
@@ -39,7 +39,7 @@ def convert_part(nodes: Nodes, estimator: Any, tensor: str, *, width: int) -> tu
 
 
 def convert(estimator: Any, *, number: str, width: int) -> ModelProto:
-    """ONNX graph `features` `(batch, width)` -> what the estimator says, its probabilities or values last.
+    """ONNX graph `features` `(batch, width)` -> outputs of the estimator, its probabilities or values last.
 
     Raises:
         ExportError: skl2onnx has no converter for a part of it.
@@ -58,7 +58,7 @@ def convert(estimator: Any, *, number: str, width: int) -> ModelProto:
             )
     except Exception as exc:  # it runs the estimator's own code and hundreds of converters, which raise anything
         reason = first_line(exc)
-        if "shape calculator" in reason or "converter" in reason:  # its words for a class that it does not know
+        if "shape calculator" in reason or "converter" in reason:  # its message for a class that it does not know
             reason = f"it has no converter for {kind} or a part of it"
         raise ExportError(f"{kind}: skl2onnx does not convert it: {reason}") from exc
     return model

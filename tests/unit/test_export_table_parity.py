@@ -1,7 +1,9 @@
-"""The proof of a table model can fail, and the graph is right where the estimator lives, beside scikit-learn itself."""
+"""The verification of a table model can fail, and graphs agree with scikit-learn itself on rows near its own."""
 
 import pickle
 import re
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,17 +11,30 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_wine
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    PolynomialFeatures,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from export import trees
 from export.__main__ import main
 from export.runtime import Session
+from export.tables import trees
 from tests.support.tables import export, exported, read_served
 
 WINE = load_wine()
@@ -76,7 +91,7 @@ def test_columns_far_from_zero_are_scaled_as_scikit_learn_does(tmp_path: Path, s
 def test_graph_that_computes_in_fp32_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, estimator: Any
 ) -> None:
-    monkeypatch.setattr("export.table.sees_fp32", lambda _: True)
+    monkeypatch.setattr("export.tables.table.sees_fp32", lambda _: True)
     assert export(tmp_path, "sklearn", estimator) == 1
     assert re.search(r"differ from the source by .* on \d+ of \d+ rows", capsys.readouterr().err)
 
@@ -84,16 +99,87 @@ def test_graph_that_computes_in_fp32_is_refused(
 def test_tree_whose_threshold_is_one_bit_off_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = trees.of_sklearn
-
-    def wrong(*arguments: Any, **more: Any) -> Any:
-        tree = right(*arguments, **more)
-        return replace(tree, threshold=np.nextafter(tree.threshold.astype(np.float32), np.float32(np.inf)))
-
-    monkeypatch.setattr("export.predictors.of_sklearn", wrong)
+    move_thresholds(monkeypatch, "of_sklearn", lambda values: np.nextafter(values.astype(np.float32), np.float32(9e9)))
     estimator = DecisionTreeClassifier(max_depth=3, random_state=0).fit(np.round(WINE.data), WINE.target)
     assert export(tmp_path, "sklearn", estimator) == 1
     assert "differ from the source" in capsys.readouterr().err
+
+
+def move_thresholds(monkeypatch: pytest.MonkeyPatch, function: str, move: Callable[[Any], Any]) -> None:
+    right = getattr(trees, function)
+
+    def wrong(*arguments: Any, **more: Any) -> Any:
+        tree = right(*arguments, **more)
+        return replace(tree, threshold=move(tree.threshold))
+
+    monkeypatch.setattr(f"export.tables.predictors.{function}", wrong)
+
+
+AGES = NOISE.normal(50, 9, 400)
+CITIES = NOISE.integers(0, 3, 400)
+
+
+@pytest.mark.parametrize(
+    ("function", "estimator"),
+    [
+        (
+            "of_sklearn",
+            make_pipeline(
+                ColumnTransformer([("numbers", make_pipeline(SimpleImputer(), StandardScaler()), [0, 1, 2])]),
+                DecisionTreeRegressor(max_depth=3, random_state=0),
+            ).fit(WINE.data[:, :3], WINE.target),
+        ),
+        (
+            "of_histogram",
+            HistGradientBoostingRegressor(max_iter=10, categorical_features=[1]).fit(
+                np.column_stack([AGES, CITIES]), np.where(CITIES == 1, AGES, -AGES)
+            ),
+        ),
+    ],
+    ids=["behind an imputer", "beside categories"],
+)
+def test_threshold_behind_other_steps_is_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, function: str, estimator: Any
+) -> None:
+    assert "notes" not in exported(tmp_path, "sklearn", estimator).parity
+    move_thresholds(monkeypatch, function, lambda values: values * (1 + 1e-7))
+    assert export(tmp_path, "sklearn", estimator) == 1
+    assert "values differ from the source" in capsys.readouterr().err
+
+
+def wrong_inverse(_rows: Any) -> Any:
+    raise KeyError("f3")
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (PolynomialFeatures(), r"PolynomialFeatures: rows at the .* \(it has no inverse\)"),
+        (FunctionTransformer(np.sqrt), r"FunctionTransformer: .* \(most values do not come back through its inverse\)"),
+        (FunctionTransformer(np.abs, wrong_inverse, check_inverse=False), r"\(its inverse fails: 'f3'\)"),
+        (SimpleImputer(add_indicator=True), r"SimpleImputer: .* \(it adds or leaves out columns\)"),
+    ],
+    ids=["none", "another function", "fails", "more columns"],
+)
+def test_step_that_rows_cannot_be_brought_back_through_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], step: Any, why: str
+) -> None:
+    rows = np.where(NOISE.random((178, 2)) < 0.1, np.nan, WINE.data[:, :2])
+    rows = rows if isinstance(step, SimpleImputer) else WINE.data[:, :2]
+    tree = DecisionTreeClassifier(max_depth=3, random_state=0)
+    path = tmp_path / "rows.csv"
+    np.savetxt(path, WINE.data[:, :2], delimiter=",")
+    for model, more, is_noted in (
+        (tree, [], True),
+        (tree, ["--rows", str(path)], False),
+        (LogisticRegression(), [], False),
+    ):
+        estimator = make_pipeline(step, StandardScaler(), model).fit(rows, WINE.target)
+        notes = exported(tmp_path, "sklearn", estimator, more).parity.get("notes", [])
+        said = capsys.readouterr().out
+        for text in (" ".join(notes), said):
+            assert bool(re.search(why + ".* next: --rows FILE.csv", text)) == is_noted, text
+        shutil.rmtree(tmp_path / "repository")
 
 
 # --rows
@@ -121,7 +207,7 @@ def write(folder: Path, text: str, *, encoding: str = "utf-8") -> list[str]:
     ],
     ids=["commas", "byte-order mark", "semicolons and decimal commas", "tabs", "no names", "other columns too"],
 )
-def test_rows_of_a_csv_file_prove_a_model(tmp_path: Path, text: str, encoding: str) -> None:
+def test_rows_of_a_csv_file_verify_a_model(tmp_path: Path, text: str, encoding: str) -> None:
     served = exported(tmp_path, "sklearn", PLAIN, write(tmp_path, text, encoding=encoding))
     assert served.parity["rows"] == 2
     assert served.parity["rows_from"] == "rows.csv"
@@ -136,11 +222,11 @@ def test_rows_of_a_csv_file_prove_a_model(tmp_path: Path, text: str, encoding: s
         ("a,c\n1,2\n", "got columns a, c, expected 2; missing: b"),
         ("a,b\n1,x\n", "row 0, column 'b': got 'x', expected a number"),
         ("a,b\n1,2\n1\n", "row 1: got 1 cells, expected 2"),
-        ("a,b\n0.5,10\n0.6,10\n", "the estimator says one class alone (0) of 2: that proves nothing"),
-        ("a,b\n0.5,\n3.5,40.5\n", "it fails on a row of the proof: Input X contains NaN."),
+        ("a,b\n0.5,10\n0.6,10\n", "the estimator predicts one class only (0) of 2: that verifies nothing"),
+        ("a,b\n0.5,\n3.5,40.5\n", "it fails on a row of the verification: Input X contains NaN."),
     ],
 )
-def test_rows_that_prove_nothing_are_refused(
+def test_rows_that_verify_nothing_are_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
     close = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3)).fit(TABLE, [0, 0, 1, 1])
@@ -154,13 +240,13 @@ def test_file_of_rows_that_is_absent_is_named(tmp_path: Path, capsys: pytest.Cap
     assert "nowhere.csv: cannot be read" in capsys.readouterr().err
 
 
-def test_one_class_at_different_probabilities_is_a_proof_of_a_users_rows(
+def test_one_class_at_different_probabilities_is_enough_of_a_users_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rare = make_pipeline(StandardScaler(), LogisticRegression()).fit(np.tile(TABLE, (50, 1)), [0] * 199 + [1])
     served = exported(tmp_path, "sklearn", rare, write(tmp_path, "a,b\n0.5,10\n3.5,40.5\n"))
     assert served.parity["classes_seen"] == 1
-    assert "the estimator says one class alone (0), at different probabilities" in capsys.readouterr().out
+    assert "the estimator predicts one class only (0), at different probabilities" in capsys.readouterr().out
 
 
 # Pickles of other versions
@@ -172,7 +258,7 @@ def of_version(estimator: Any, version: bytes) -> bytes:
     return data.replace(sklearn.__version__.encode(), version)
 
 
-def test_pickle_of_another_version_is_said_where_it_is_right(
+def test_pickle_of_another_version_is_a_warning_where_it_is_right(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "estimator.pkl"
@@ -187,7 +273,7 @@ def test_pickle_of_another_version_is_said_where_it_is_right(
     [
         ((b"cstandardscaler", b"cstandardscaler"), ""),
         ((b"sklearn.linear_model._logistic", b"sklearn.linear_model._loss"), "No module named"),
-        ((b"scale_", b"skala_"), "it cannot be read: AttributeError"),
+        ((b"scale_", b"skala_"), "its export failed: AttributeError"),
     ],
     ids=["as it is", "module", "attribute"],
 )

@@ -1,4 +1,4 @@
-"""XGBoost's models as nodes, read from XGBoost's own JSON: trees, dart and linear ones."""
+"""XGBoost models (gbtree, dart, gblinear) as nodes of a graph, read from XGBoost's own JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import xgboost
+from sklearn.exceptions import NotFittedError
 
-from export.categories import find_index
 from export.errors import ExportError
-from export.nodes import Column, Frame, Nodes
-from export.trees import Tree, add_trees, of_xgboost
+from export.tables.categories import find_index
+from export.tables.nodes import Column, Frame, Nodes
+from export.tables.trees import Tree, add_trees, of_xgboost
 
-# What turns the sum of trees into what `predict` says, and what brings the base score to that sum.
+# The link function from the sum of the trees to what `predict` returns; its inverse is applied to the base score.
 _LINKS: Mapping[str, str] = {
     **dict.fromkeys(("binary:logistic", "reg:logistic"), "Sigmoid"),
     **dict.fromkeys(("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft"), "Exp"),
@@ -32,13 +33,13 @@ _INSTEAD = {
 
 @dataclass(frozen=True)
 class Booster:
-    """What is needed of a model.
+    """What the graph needs of a model.
 
     Attributes:
         learner: as XGBoost writes it.
         missing: number that stands for a missing value beside NaN; NaN for none.
         rounds: how many of the rounds count.
-        is_classifier: whether it is asked for the probabilities of classes, whatever its objective.
+        is_classifier: whether `predict_proba` of the model is exported, whatever its objective.
     """
 
     learner: Mapping[str, Any]
@@ -53,7 +54,7 @@ class Booster:
 
     @property
     def categories(self) -> dict[int, list[Any]]:
-        """Names of the categories that a data frame taught it, by column."""
+        """Names of the categories of the data frame that it was fitted on, by column."""
         encodings = _model(self.learner).get("cats", {}).get("enc", ())
         return {column: names for column, entry in enumerate(encodings) if (names := _names(entry))}
 
@@ -78,14 +79,14 @@ def as_model(booster: xgboost.Booster) -> xgboost.XGBModel:
 
 
 def of_wrapper(model: xgboost.XGBModel) -> Booster:
-    """What a fitted model holds.
+    """Read a fitted model.
 
     Raises:
         ExportError: it is not fitted, or its objective has no output that is served.
     """
     try:
         booster = model.get_booster()
-    except Exception as exc:  # scikit-learn's NotFittedError, or XGBoost's own
+    except NotFittedError as exc:
         raise ExportError(f"{type(model).__name__}: it is not fitted: call fit before you save it") from exc
     learner = json.loads(booster.save_raw("json"))["learner"]
     _check_objective(learner["objective"]["name"])
@@ -102,11 +103,11 @@ def of_wrapper(model: xgboost.XGBModel) -> Booster:
 def _check_objective(objective: str) -> None:
     if objective in _INSTEAD:
         raise ExportError(
-            f"objective {objective}: its output is no probability, expected {_INSTEAD[objective]}: fit it with "
+            f"objective {objective}: its output is not a probability, expected {_INSTEAD[objective]}: fit it with "
             f"{_INSTEAD[objective]}"
         )
     if objective not in _LINKS:
-        raise ExportError(f"objective {objective}: is not known, expected one of {', '.join(sorted(_LINKS))}")
+        raise ExportError(f"objective {objective}: unknown, expected one of {', '.join(sorted(_LINKS))}")
 
 
 def add_booster(nodes: Nodes, booster: Booster, frame: Frame) -> str:
@@ -136,7 +137,7 @@ def add_booster(nodes: Nodes, booster: Booster, frame: Frame) -> str:
         return said
     if len(base) > 1:
         raise ExportError("XGBClassifier: got several labels for each row, expected one class")
-    return nodes.add("Concat", nodes.add("Sub", nodes.constant(1), said), said, axis=1)
+    return nodes.both(said)
 
 
 def _read_rows(nodes: Nodes, booster: Booster, frame: Frame) -> str:
@@ -207,7 +208,7 @@ def _model(learner: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _names(entry: Mapping[str, Any]) -> list[Any]:
-    """Arrow's form of strings is their bytes and where each ends."""
+    """Names in Arrow's form: the bytes of all strings, and the offset at which each begins and ends."""
     offsets: Sequence[int] = entry.get("offsets", ())
     if not offsets:
         return list(entry["values"])

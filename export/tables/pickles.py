@@ -1,4 +1,4 @@
-"""Pickled and joblib files. Loading one runs whatever code it holds, so nothing is opened without the user's word."""
+"""Pickled and joblib files. Loading one runs whatever code it holds, so it takes the user's permission."""
 
 import re
 import warnings
@@ -44,7 +44,7 @@ def unpickle(path: Path, *, allowed: bool) -> Any:
 
 
 def of_other_version(path: Path) -> str | None:
-    """In words, that another scikit-learn made the file; None where this one did, or where it does not say."""
+    """Text that names the other version of scikit-learn that made the file; None where it is this one, or unknown."""
     found = {version.decode() for version in _VERSION.findall(path.read_bytes())} - {sklearn.__version__}
     return f"made by scikit-learn {', '.join(sorted(found))}, here is {sklearn.__version__}" if found else None
 

@@ -1,4 +1,4 @@
-"""The estimator itself, as a proof asks it: with rows in the form that it was fitted on."""
+"""The estimator to be exported: what it takes, and its own predictions for rows in the form that it was fitted on."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,25 +10,24 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from export import boosters
-from export.categories import is_missing
 from export.errors import ExportError, first_line
-from export.preprocessing import chosen_indices
+from export.tables import boosters
+from export.tables.categories import is_missing
+from export.tables.preprocessing import chosen_indices
 
 Rows = NDArray[Any]
 
-
-_SUM = 1e-3
+_SUM = 1e-3  # how far from 1 the probabilities of one row may sum up
 _CLEAR = 1e-6  # between the two highest probabilities: below it is chance which of them is the class
 
 
 class SeveralOutputs(ExportError):
-    """Other rows would not help."""
+    """The estimator has several outputs for each row; other rows would not help."""
 
 
 @dataclass(frozen=True)
 class Original:
-    """What is to be exported.
+    """The estimator, and what it takes.
 
     Attributes:
         estimator: fitted.
@@ -36,7 +35,7 @@ class Original:
         names: of the columns where it was fitted on a data frame, else None.
         text: columns of strings.
         categories: columns that a data frame must hold as categories, and these.
-        dtype: of the numbers that it is asked with.
+        dtype: of the numbers that it is given.
     """
 
     estimator: Any
@@ -48,17 +47,18 @@ class Original:
 
     @property
     def is_classifier(self) -> bool:
-        """Whether it says probabilities."""
+        """Whether its output is probabilities."""
         return bool(is_classifier(self.estimator))
 
-    def ask(self, rows: Rows) -> NDArray[np.float64]:
+    def predict(self, rows: Rows) -> NDArray[np.float64]:
         """Probabilities `(rows, classes)` or values `(rows, 1)`.
 
         Args:
             rows: `(rows, columns)`, FP64, or objects where there are strings; a missing value is NaN.
 
         Raises:
-            ExportError: it fails, or says several things of each row.
+            ExportError: it fails.
+            SeveralOutputs: it has several outputs for each row.
         """
         kind = type(self.estimator).__name__
         method = self.estimator.predict_proba if self.is_classifier else self.estimator.predict
@@ -66,7 +66,7 @@ class Original:
             with np.errstate(all="ignore"):
                 said = method(self._form(rows))
         except Exception as exc:  # it is the user's code, and that of every library it was made with
-            raise ExportError(f"{kind}: it fails on a row of the proof: {first_line(exc)}") from exc
+            raise ExportError(f"{kind}: it fails on a row of the verification: {first_line(exc)}") from exc
         width = len(self.estimator.classes_) if self.is_classifier else 1
         shape = (len(rows), width)
         if not isinstance(said, np.ndarray) or said.shape not in {shape, shape[:1]} or said.dtype.kind not in "biuf":
@@ -77,17 +77,17 @@ class Original:
         return said.reshape(len(rows), width).astype(np.float64)
 
     def decides_otherwise(self, rows: Rows) -> int:
-        """How many of some rows it puts into another class than the one that it says is the most probable."""
-        said = np.sort(probabilities := self.ask(rows), axis=1)
+        """Number of rows whose predicted class is not the one of the highest probability."""
+        said = np.sort(probabilities := self.predict(rows), axis=1)
         is_clear = said[:, -1] - said[:, -2] > _CLEAR
         predicted = np.asarray(self.estimator.predict(self._form(rows))).reshape(len(rows))
         most = np.asarray(self.estimator.classes_)[probabilities.argmax(axis=1)]
         return int((is_clear & (predicted != most)).sum())
 
     def takes(self, rows: Rows) -> bool:
-        """Whether it answers at all."""
+        """Whether it predicts for these rows without an error."""
         try:
-            self.ask(rows)
+            self.predict(rows)
         except SeveralOutputs:
             raise
         except ExportError:
@@ -106,7 +106,7 @@ class Original:
         for index, name in enumerate(self.names or range(self.width)):
             values = rows[:, index]
             if index in self.categories:
-                # What is missing has to be there as no category at all.
+                # pandas wants a missing value as None, not as a category.
                 known = [None if is_missing(value) else value for value in values]
                 columns[name] = pandas.Categorical(known, categories=list(self.categories[index]))
             else:
@@ -115,10 +115,10 @@ class Original:
 
 
 def look_at(estimator: Any) -> Original:
-    """How an estimator is asked.
+    """Read what an estimator takes.
 
     Raises:
-        ExportError: it takes no table, or is not fitted.
+        ExportError: it does not take a table, or is not fitted.
     """
     kind = type(estimator).__name__
     try:
@@ -126,7 +126,7 @@ def look_at(estimator: Any) -> Original:
     except NotFittedError as exc:
         raise ExportError(f"{kind}: it is not fitted: call fit before you save it") from exc
     first = estimator
-    if hasattr(estimator, "steps"):  # a pipeline asks its first one, which may be none
+    if hasattr(estimator, "steps"):  # the first step of a pipeline may be None
         first = next(step for _, step in estimator.steps if step is not None and not isinstance(step, str))
     width = getattr(first, "n_features_in_", None)
     if not isinstance(width, int | np.integer):
@@ -180,7 +180,7 @@ _WRAPPED = ("best_estimator_", "regressor_", "_preprocessor")
 
 
 def _first_found(steps: Iterable[Any], columns: Sequence[int]) -> set[int]:
-    """Of a pipeline: what fills missing values passes columns on; anything else makes others of them."""
+    """Columns of strings of a pipeline: only imputers hand columns on to the next step, others make new ones."""
     for step in steps:
         found = text_columns(step, columns)
         if found or not hasattr(step, "statistics_"):

@@ -1,6 +1,7 @@
 """Classifiers and regressors as nodes: probabilities `(batch, classes)` or values `(batch, 1)`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,19 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 
-from export import boosters, kernels
 from export.errors import ExportError
-from export.nodes import Column, Frame, Nodes, as_rows
-from export.parts import convert_part
-from export.preprocessing import refuse_text, transform
-from export.trees import add_trees, of_histogram, of_sklearn
+from export.tables import boosters, support_vectors
+from export.tables.nodes import Column, Frame, Nodes, as_rows
+from export.tables.preprocessing import refuse_text, transform, transform_all
+from export.tables.skl2onnx import convert_part
+from export.tables.trees import add_trees, of_histogram, of_sklearn
 
 
 def predict(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    """What a fitted estimator says of columns.
+    """The output of a fitted estimator for columns.
 
     Raises:
-        ExportError: there is no way to write it.
+        ExportError: it cannot be written as a graph.
     """
     write = next((_WRITERS[base] for base in type(estimator).__mro__ if base in _WRITERS), None)
     if write is not None:
@@ -52,10 +53,7 @@ def sees_fp32(estimator: Any) -> bool:
 
 
 def _chain(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    columns = list(frame)
-    for _, step in estimator.steps[:-1]:
-        columns = transform(nodes, step, columns)
-    return predict(nodes, estimator.steps[-1][1], columns)
+    return predict(nodes, estimator.steps[-1][1], transform_all(nodes, estimator.steps[:-1], frame))
 
 
 def _searched(nodes: Nodes, estimator: Any, frame: Frame) -> str:
@@ -95,16 +93,16 @@ def _histogram(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     raw = add_trees(nodes, nodes.join(columns), trees, width=len(columns), base=base, mode="BRANCH_LEQ")
     raw = nodes.cast(raw, nodes.number)
     if is_classifier(estimator):
-        return nodes.add("Softmax", raw, axis=1) if outputs > 1 else both(nodes, nodes.add("Sigmoid", raw))
+        return nodes.add("Softmax", raw, axis=1) if outputs > 1 else nodes.both(nodes.add("Sigmoid", raw))
     link = type(estimator._loss.link).__name__
     if link not in {"IdentityLink", "LogLink"}:
         raise ExportError(f"{type(estimator).__name__}: got {link}, expected IdentityLink or LogLink")
     return nodes.add("Exp", raw) if link == "LogLink" else raw
 
 
-def both(nodes: Nodes, probability: str) -> str:
-    """Probabilities of two classes from that of the second."""
-    return nodes.add("Concat", nodes.add("Sub", nodes.constant(1), probability), probability, axis=1)
+def _add_up(nodes: Nodes, parts: Iterable[str]) -> str:
+    """The sum of tensors, of which there is one or more."""
+    return reduce(partial(nodes.add, "Add"), parts)
 
 
 def _discriminate(nodes: Nodes, estimator: Any, frame: Frame) -> str:
@@ -114,7 +112,7 @@ def _discriminate(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     return (
         nodes.add("Softmax", scores, axis=1)
         if len(estimator.classes_) > 2
-        else both(nodes, nodes.add("Sigmoid", scores))
+        else nodes.both(nodes.add("Sigmoid", scores))
     )
 
 
@@ -127,16 +125,13 @@ def _score(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 def _vote(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     weights = estimator._weights_not_none
     weights = np.ones(len(estimator.estimators_)) if weights is None else np.asarray(weights, np.float64)
-    total = None
-    for member, weight in zip(estimator.estimators_, weights / weights.sum(), strict=True):
-        part = nodes.add("Mul", predict(nodes, member, frame), nodes.constant(weight))
-        total = part if total is None else nodes.add("Add", total, part)
-    assert total is not None, "scikit-learn wants one estimator or more"  # noqa: S101
-    return total
+    members = zip(estimator.estimators_, weights / weights.sum(), strict=True)
+    parts = (nodes.add("Mul", predict(nodes, member, frame), nodes.constant(weight)) for member, weight in members)
+    return _add_up(nodes, parts)
 
 
 def _stack(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    """What the members say, and the columns themselves where they pass through, to the last one."""
+    """Outputs of the members, and the columns themselves where they pass through, as input of the final estimator."""
     columns: list[Column] = []
     for member, method in zip(estimator.estimators_, estimator.stack_method_, strict=True):
         if method != "predict_proba" and is_classifier(estimator):
@@ -157,23 +152,22 @@ def _bag(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     """The mean of members that see some of the columns each."""
     if is_classifier(estimator) and not all(hasattr(member, "predict_proba") for member in estimator.estimators_):
         raise ExportError(f"{type(estimator).__name__}: got members without predict_proba, expected it of each")
-    total = None
+    outputs = []
     for member, places in zip(estimator.estimators_, estimator.estimators_features_, strict=True):
-        said = predict(nodes, member, [frame[place] for place in places])
+        output = predict(nodes, member, [frame[place] for place in places])
         if is_classifier(estimator) and len(member.classes_) < len(estimator.classes_):
-            # One that was not shown all classes; here as there they are numbered.
+            # A member that did not see all classes; its own are indices of the classes of the ensemble.
             seen = np.eye(len(estimator.classes_))[np.asarray(member.classes_, np.int64)]
-            said = nodes.add("MatMul", said, nodes.constant(seen))
-        total = said if total is None else nodes.add("Add", total, said)
-    assert total is not None, "scikit-learn wants one estimator or more"  # noqa: S101
-    return nodes.add("Div", total, nodes.constant(len(estimator.estimators_)))
+            output = nodes.add("MatMul", output, nodes.constant(seen))
+        outputs.append(output)
+    return nodes.add("Div", _add_up(nodes, outputs), nodes.constant(len(outputs)))
 
 
 def _calibrate(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     """The mean of members whose scores go through a curve for each class."""
     if len(estimator.classes_) > 2 and isinstance(estimator.calibrated_classifiers_[0].estimator, _MACHINES):
         return _as_part(nodes, estimator, frame)
-    total = None
+    outputs = []
     for member in estimator.calibrated_classifiers_:
         if len(member.classes) != len(estimator.classes_) or member.method not in {"sigmoid", "isotonic"}:
             raise ExportError(
@@ -185,25 +179,22 @@ def _calibrate(nodes: Nodes, estimator: Any, frame: Frame) -> str:
             _curve(nodes, curve, nodes.add("Gather", scores, nodes.constant([place], np.int64), axis=1))
             for place, curve in enumerate(member.calibrators)
         ]
-        said = both(nodes, curves[0]) if len(curves) == 1 else _shares(nodes, nodes.add("Concat", *curves, axis=1))
-        total = said if total is None else nodes.add("Add", total, said)
-    assert total is not None, "it has one member or more"  # noqa: S101
-    return nodes.add("Div", total, nodes.constant(len(estimator.calibrated_classifiers_)))
+        is_binary = len(curves) == 1
+        outputs.append(nodes.both(curves[0]) if is_binary else _shares(nodes, nodes.add("Concat", *curves, axis=1)))
+    return nodes.add("Div", _add_up(nodes, outputs), nodes.constant(len(outputs)))
 
 
 def _decide(nodes: Nodes, estimator: Any, frame: Frame, *, binary: bool) -> str:
-    """What a calibration looks at: the decision function, else probabilities (of two classes, that of the second)."""
+    """Input of a calibration: the decision function, else probabilities (of two classes, that of the second)."""
     if isinstance(estimator, FrozenEstimator):
         return _decide(nodes, estimator.estimator, frame, binary=binary)
     if isinstance(estimator, Pipeline):
-        columns = list(frame)
-        for _, step in estimator.steps[:-1]:
-            columns = transform(nodes, step, columns)
+        columns = transform_all(nodes, estimator.steps[:-1], frame)
         return _decide(nodes, estimator.steps[-1][1], columns, binary=binary)
     weights = getattr(estimator, "coef_", None) if not isinstance(estimator, _MACHINES) else None
     if isinstance(estimator, _MACHINES) and binary:
         refuse_text(frame, estimator)
-        return kernels.decide(nodes, estimator, nodes.join(frame))
+        return support_vectors.decide(nodes, estimator, nodes.join(frame))
     if hasattr(estimator, "decision_function"):
         if not isinstance(weights, np.ndarray):
             raise ExportError(
@@ -220,7 +211,7 @@ def _curve(nodes: Nodes, curve: Any, score: str) -> str:
     if hasattr(curve, "a_"):
         slope = nodes.add("Mul", score, nodes.constant(-curve.a_))
         return nodes.add("Sigmoid", nodes.add("Sub", slope, nodes.constant(curve.b_)))
-    # Isotonic: as far as the score goes into each piece, times how steep that is.
+    # Isotonic: how far the score reaches into each segment, times its slope.
     edges, heights = np.asarray(curve.X_thresholds_, np.float64), np.asarray(curve.y_thresholds_, np.float64)
     if len(edges) < 2:
         return nodes.add("Add", nodes.add("Mul", score, nodes.constant(0)), nodes.constant(heights[0]))
@@ -232,7 +223,7 @@ def _curve(nodes: Nodes, curve: Any, score: str) -> str:
 
 
 def _shares(nodes: Nodes, curves: str) -> str:
-    """Each by their sum; all alike where that is nothing."""
+    """Each divided by their sum; all equal where the sum is 0."""
     total = nodes.add("ReduceSum", curves, nodes.constant([1], np.int64), keepdims=1)
     nothing = nodes.add("Equal", total, nodes.constant(0))
     ones = nodes.add("Add", nodes.add("Mul", curves, nodes.constant(0)), nodes.constant(1))
@@ -244,10 +235,11 @@ def _machine(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     """A support vector machine of two classes or of values; of more classes skl2onnx writes it."""
     refuse_text(frame, estimator)
     if not is_classifier(estimator):
-        return kernels.decide(nodes, estimator, nodes.join(frame))
+        return support_vectors.decide(nodes, estimator, nodes.join(frame))
     if len(estimator.classes_) > 2:
         return _as_part(nodes, estimator, frame)
-    return both(nodes, kernels.probability(nodes, estimator, kernels.decide(nodes, estimator, nodes.join(frame))))
+    decision = support_vectors.decide(nodes, estimator, nodes.join(frame))
+    return nodes.both(support_vectors.probability(nodes, estimator, decision))
 
 
 def _as_part(nodes: Nodes, estimator: Any, frame: Frame) -> str:
@@ -264,7 +256,7 @@ def _refuse_threshold(_nodes: Nodes, estimator: Any, _frame: Frame) -> str:
 
 
 def _transformed(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    """What a regressor says, back in the units of its target."""
+    """The output of a regressor, transformed back into the units of its target."""
     said = nodes.frame(predict(nodes, estimator.regressor_, frame), 1)
     back = estimator.transformer_
     if isinstance(back, FunctionTransformer):
