@@ -19,15 +19,10 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from xgboost import XGBClassifier
 
 from tests.support.stack import Stack, start_stack
-from tests.support.tables import export
+from tests.support.tables import draw_people, export
 
 RNG = np.random.default_rng(1)
-FRAME = pandas.DataFrame({
-    "age": RNG.integers(18, 90, 300) / 1.0,
-    "income (EUR)": RNG.normal(5e4, 1e4, 300),
-    "city": RNG.choice(["Köln", "Oslo", "Roma"], 300),
-    "sex": RNG.choice(["f", "m"], 300),
-})  # fmt: skip
+FRAME = draw_people(RNG, 300)
 FAR = RNG.uniform(1e6 - 3, 1e6 + 3, (300, 2))
 HOLES = np.where(RNG.random((300, 2)) < 0.2, np.nan, RNG.normal(size=(300, 2)))
 

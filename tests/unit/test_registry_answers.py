@@ -59,6 +59,15 @@ def test_scores_may_differ_by_what_precision_does_to_logits(
                 check_answer(head(got, moved_px=moved_px), head([0.35, 0.9]), described)
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_thing_that_was_not_there_is_refused_though_all_others_are(backend: str) -> None:
+    described = config("ultralytics", backend)
+    expected = head([0.35, 0.9, 0.04])  # of what is that weak anything may come
+    check_answer(head([0.35, 0.9, 0.3]), expected, described)
+    with pytest.raises(Refused, match=r"got a score of 0\.999, expected at most 0\.900"):
+        check_answer(head([0.35, 0.9, 0.999]), expected, described)
+
+
 def test_head_of_what_is_no_detector_is_compared_number_by_number() -> None:
     described = config("ultralytics", "onnxruntime", task="classify")
     with pytest.raises(Refused, match="output 'output0'"):
