@@ -13,6 +13,7 @@ from export.config import parse, to_text
 from export.manifest import Interface
 from export.repository import Version, publish
 from export.ultralytics import Choice, prepare
+from registry.answers import check_answer
 from registry.golden import read_golden, split_golden
 from tests.support.detectors import build_detector, build_finished, fix_size, pass_over, save
 from tests.support.triton import Triton, start_triton
@@ -70,5 +71,9 @@ def test_it_is_loaded_and_answers_its_golden_input(triton: Triton, repository: P
     asked.set_data_from_numpy(image)
     with tritonclient.http.InferenceServerClient(url) as client:
         answer = client.infer(name, [asked])
+    got = {output: answer.as_numpy(output) for output in expected}
+    if name.endswith("-fast"):  # in BF16 where the CPU has it
+        check_answer(got, expected, config)
+        return
     for output, array in expected.items():
-        np.testing.assert_allclose(answer.as_numpy(output), array, rtol=1e-4, atol=1e-4, err_msg=output)
+        np.testing.assert_allclose(got[output], array, rtol=1e-4, atol=1e-4, err_msg=output)
