@@ -30,7 +30,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     folder = tmp_path_factory.mktemp("heads")
 
     def make(name: str) -> Path:
-        """A checkpoint whose outputs say something: its normalisation fits the pictures, its scores spread."""
+        """A checkpoint with outputs worth comparing: its normalisation fits the pictures, its scores spread."""
         import torch  # noqa: PLC0415 - only in the environment of `make test-export`
         from ultralytics import YOLO  # noqa: PLC0415
 
@@ -99,7 +99,7 @@ def test_either_head_is_exported_and_finds_what_predict_finds(
     assert f"'end2end': {end2end}" in config.parameters["metadata"].string_value
     if interface == "ultralytics":
         assert list(config.output[0].dims) == dims
-        # That is what the export says of itself. Ultralytics reads the file that is published as it reads its own.
+        # The above is our own record. Here Ultralytics itself runs the published file, and the checkpoint.
         expected = predict(build(name), nms=False if end2end else None)
         assert sum(map(len, expected)) > 50
         for found, wanted in zip(predict(folder / "model.onnx"), expected, strict=True):

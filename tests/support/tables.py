@@ -1,4 +1,4 @@
-"""Estimators through the command line of export, in this process, and what is asked of the version that comes out."""
+"""Estimators through the command line of export, in this process, and predictions of the exported version."""
 
 import json
 from collections.abc import Mapping, Sequence

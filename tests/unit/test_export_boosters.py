@@ -1,4 +1,4 @@
-"""XGBoost's models, of every kind, say in the graph what XGBoost says."""
+"""XGBoost's models of every kind: the graph predicts what XGBoost predicts."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ LABELS = (ROWS @ [1, 2, -1, 0.5] + RNG.normal(size=300) > 0).astype(int)
 BY_CODE = (np.isin(CODES[:, 0], [1, 3, 7, 11]) ^ (CODES[:, 1] > 0.5)).astype(int)
 AMOUNTS = np.abs(ROWS @ [1, 2, 3, 4.0]) + 0.1
 SMALL: dict[str, Any] = {"n_estimators": 8, "max_depth": 3, "n_jobs": 1}
-# What is asked: other rows than those of the training, the latter too, and holes.
+# Rows to predict: those of the training and others.
 ASKED = np.vstack([ROWS, np.random.default_rng(4).normal(size=(200, 4))])
 
 

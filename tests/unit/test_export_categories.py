@@ -1,4 +1,4 @@
-"""Categories, strings and missing values: the graph says what scikit-learn says, and what is no value is refused."""
+"""Categories, strings and missing values: the graph predicts what scikit-learn predicts; other values are rejected."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Estimators and steps as users have them, beside what scikit-learn says of the same rows."""
+"""Estimators and steps of users, compared with what scikit-learn predicts for the same rows."""
 
 from collections.abc import Callable
 from pathlib import Path

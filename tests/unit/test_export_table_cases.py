@@ -1,4 +1,4 @@
-"""The tables of ../shared/cases: files that users had, beside what the program that made each says of the same rows."""
+"""The tables of ../shared/cases: files of users, compared with what the program that made each predicts."""
 
 from collections.abc import Sequence
 from pathlib import Path

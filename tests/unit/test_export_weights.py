@@ -1,4 +1,4 @@
-"""What a .pt file is, told without torch: by its name, and by the names in its pickle, of which nothing is run."""
+"""What a .pt file is, found without torch: by its name and the names in its pickle, of which nothing is run."""
 
 import pickle
 import sys

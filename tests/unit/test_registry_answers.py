@@ -1,4 +1,4 @@
-"""Golden answers: as far apart as precision explains, and no further."""
+"""Golden outputs: as far apart as precision explains, and no further."""
 
 from pathlib import Path
 from typing import Any
