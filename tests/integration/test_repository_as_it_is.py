@@ -367,7 +367,7 @@ def test_what_does_not_serve_is_told(stack: Stack, name: str) -> None:
 
 
 def test_who_loads_is_told_where_triton_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model like `preferred`, which our checks let pass: Triton gives the reason for not loading it in its log alone."""
+    """A model like `preferred`, which our checks let pass: only the log of Triton says why it is not loaded."""
     write_model(tmp_path / "trial", "preferred", config=PREFERRED)
     (tmp_path / "models").mkdir()
     monkeypatch.setenv("PREDICTOR_MIRROR", str(tmp_path))
