@@ -30,7 +30,8 @@ CITIES = FRAME[["city"]].set_axis(["image"], axis=1)
 
 
 def people() -> Any:
-    filled = make_pipeline(SimpleImputer(strategy="constant"), OneHotEncoder(handle_unknown="ignore"))
+    # A missing city is the most frequent one, where an unknown one is none.
+    filled = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
     parts = [("n", StandardScaler(), ["age", "income (EUR)"]), ("c", filled, ["city"]), ("s", OneHotEncoder(), ["sex"])]
     labels = ((FRAME.age > 50) ^ (FRAME.city == "Köln")).astype(int)
     return make_pipeline(ColumnTransformer(parts), LogisticRegression()).fit(FRAME, labels)
