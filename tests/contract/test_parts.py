@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("export", "loadtest", "predictor", "registry", "transformer")
 # What judges a model repository, for those that write and those that read one.
 REPOSITORY_USERS = {"export", "predictor"}
-# What export may take from the parts that serve: pure functions, so that a model is proven with what is served.
+# What export may take from the parts that serve: pure functions, so that a model is verified with what is served.
 PURE = {
     "predictor.backends.refusal",
     "predictor.backends.signature",

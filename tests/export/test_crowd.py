@@ -1,4 +1,4 @@
-"""A crowd, asked through the whole stack, against Ultralytics' own `predict` of the same weights."""
+"""A crowd, found through the whole stack, compared with Ultralytics' own `predict` of the same weights."""
 
 from collections.abc import Iterator
 from dataclasses import replace

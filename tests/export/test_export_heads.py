@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
+from average_precision import Rows
 from export.__main__ import main
 from export.config import parse
 from export.pictures import draw_pictures
+from tests.reference.detections import compare
 from transformer.tasks import detect
 
 pytestmark = [
@@ -30,7 +32,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     folder = tmp_path_factory.mktemp("heads")
 
     def make(name: str) -> Path:
-        """A checkpoint whose outputs say something: its normalisation fits the pictures, its scores spread."""
+        """A checkpoint with outputs worth comparing: its normalisation fits the pictures, its scores spread."""
         import torch  # noqa: PLC0415 - only in the environment of `make test-export`
         from ultralytics import YOLO  # noqa: PLC0415
 
@@ -67,6 +69,16 @@ def export(tmp_path: Path, weights: Path, *options: str) -> tuple[int, Path]:
     return main([*command, "--repository", str(tmp_path)]), tmp_path / "m" / "1"
 
 
+def predict(file: Path, **options: Any) -> list[Rows]:
+    """What Ultralytics finds in the fixed pictures: corners, score and class of each."""
+    from ultralytics import YOLO  # noqa: PLC0415 - as above
+
+    yolo = YOLO(file, task="detect")
+    pictures = [np.ascontiguousarray(picture.image_hwc[..., ::-1]) for picture in draw_pictures()]
+    settings: dict[str, Any] = {"imgsz": 320, "rect": False, "conf": 0.01, "verbose": False, **options}
+    return [yolo.predict(picture, **settings)[0].boxes.data.tolist() for picture in pictures]
+
+
 @pytest.mark.parametrize("interface", ["fused", "ultralytics"])
 @pytest.mark.parametrize(
     ("name", "options", "end2end", "dims"),
@@ -89,6 +101,11 @@ def test_either_head_is_exported_and_finds_what_predict_finds(
     assert f"'end2end': {end2end}" in config.parameters["metadata"].string_value
     if interface == "ultralytics":
         assert list(config.output[0].dims) == dims
+        # The above is our own record. Here Ultralytics itself runs the published file, and the checkpoint.
+        expected = predict(build(name), nms=False if end2end else None)
+        assert sum(map(len, expected)) > 50
+        for found, wanted in zip(predict(folder / "model.onnx"), expected, strict=True):
+            assert compare(found, wanted, box_px=0.5, score=1e-3) == []
 
 
 def test_head_that_a_checkpoint_lacks_is_refused(

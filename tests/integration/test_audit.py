@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from audit import ROOT, read_locks
+from tests.support.http_server import Quiet, run_server
 
 NOW = datetime.now(UTC).isoformat()
 KNOWN = ("urllib3", [{"introduced": "0"}, {"fixed": "1.26.5"}], "CVE-2021-33503")
@@ -42,25 +42,15 @@ def write(folder: Path, *records: dict[str, Any]) -> Path:
 def index(holes: Mapping[str, list[dict[str, Any]]], *, unknown: str = "") -> Iterator[str]:
     """An index with PyPI's JSON API; `holes` by `<name>/<version>`."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.removeprefix("/pypi/").removesuffix("/json")
             self.send_response(404 if path.partition("/")[0] == unknown else 200)
             self.end_headers()
             self.wfile.write(json.dumps({"vulnerabilities": holes.get(path, [])}).encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with run_server(Handler) as url:
+        yield url
 
 
 CANARY = {"urllib3/1.26.4": [{"id": "PYSEC-2021-108", "aliases": ["CVE-2021-33503"], "fixed_in": ["1.26.5"]}]}

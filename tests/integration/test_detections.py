@@ -161,6 +161,7 @@ def test_names_are_drawn(stack: Stack, model: str) -> None:
     headers = {"Content-Type": "image/png", "Accept": "image/png"}
     reply = stack.http.post(f"/predict/{model}", content=PICTURE, headers=headers).raise_for_status()
     drawn = np.asarray(Image.open(io.BytesIO(reply.content)))
+    # That these names reach the drawing; whether it writes them right: tests/unit/test_transformer_annotation.py.
     expected = draw_detections(IMAGE, found, names=[row["class"] for row in answer])
     np.testing.assert_array_equal(drawn, expected)
     marks = draw_detections(IMAGE, found, names=["????"] * len(answer))

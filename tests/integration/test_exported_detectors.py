@@ -71,4 +71,9 @@ def test_it_is_loaded_and_answers_its_golden_input(triton: Triton, repository: P
     asked.set_data_from_numpy(image)
     with tritonclient.http.InferenceServerClient(url) as client:
         answer = client.infer(name, [asked])
-    check_answer({output: answer.as_numpy(output) for output in expected}, expected, config)
+    got = {output: answer.as_numpy(output) for output in expected}
+    if name.endswith("-fast"):  # in BF16 where the CPU has it
+        check_answer(got, expected, config)
+        return
+    for output, array in expected.items():
+        np.testing.assert_allclose(got[output], array, rtol=1e-4, atol=1e-4, err_msg=output)

@@ -1,4 +1,4 @@
-"""Pictures in the forms of the field's clients, against the running stack: the answer is that to the file itself."""
+"""Images in the forms of the field's clients, on the running stack: the response is that to the file itself."""
 
 import base64
 from typing import Any

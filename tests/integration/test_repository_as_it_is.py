@@ -1,4 +1,4 @@
-"""A repository as somebody has it: NVIDIA's examples serve as they are, and what does not serve is told, and why."""
+"""Repositories of users: NVIDIA's examples serve unchanged; what does not serve is listed with the reason."""
 
 import json
 import os
@@ -102,7 +102,7 @@ ensemble_scheduling { step [ { model_name: "simple" model_version: -1 } ] }
 """
 PREFERRED = BATCHED + FLOAT_IO + "dynamic_batching { preferred_batch_size: [ 16 ] }\n"
 
-# name: what is said of it
+# Name: a part of its reason.
 REFUSED = {
     "yolo": "trt_engine_cache_path",
     "marked": "begins with a byte-order mark",
@@ -367,7 +367,7 @@ def test_what_does_not_serve_is_told(stack: Stack, name: str) -> None:
 
 
 def test_who_loads_is_told_where_triton_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what nothing here refuses before, as of `preferred`: Triton says in its log alone why it takes up no model."""
+    """A model like `preferred`, which our checks let pass: only the log of Triton says why it is not loaded."""
     write_model(tmp_path / "trial", "preferred", config=PREFERRED)
     (tmp_path / "models").mkdir()
     monkeypatch.setenv("PREDICTOR_MIRROR", str(tmp_path))

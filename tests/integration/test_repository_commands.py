@@ -25,7 +25,7 @@ from export.remote.layout import edit_config
 from export.remote.storage import LocalFolder, Storage, TooLarge, open_storage
 from export.repository import publish
 from tests.support.exported import FILES, version, with_profiles
-from tests.support.front import Play, serve
+from tests.support.http_server import Play, serve
 from tests.support.ports import find_free_ports
 from tests.support.versions import seal
 

@@ -5,9 +5,8 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
@@ -19,8 +18,7 @@ from export.repository import publish
 from registry.errors import Misconfigured, StorageError
 from registry.storage import open_storage
 from tests.support.exported import version
-from tests.support.front import Judge, serve
-from tests.support.ports import find_free_ports
+from tests.support.http_server import Judge, Quiet, run_server, serve
 from tests.support.s3 import S3, start_s3
 from tests.support.stack import ROOT
 
@@ -263,7 +261,7 @@ def _lister(quirk: str) -> Iterator[str]:
     """A server with the keys a/1/0 to a/1/4, in pages of two, that does not list as AWS does; its URL."""
     keys = [f"a/1/{index}" for index in range(5)]
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
             after = "" if quirk == "older" else query.get("continuation-token") or query.get("start-after", "")
@@ -284,18 +282,8 @@ def _lister(quirk: str) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body.encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", find_free_ports(1)[0]), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with run_server(Handler) as url:
+        yield url
 
 
 @pytest.mark.parametrize("quirk", ["", "no token"])

@@ -29,6 +29,7 @@ from predictor.installation import find_installation, link_backends
 from predictor.settings import Settings
 from tests.support.collector import Collector, Span, start_collector
 from tests.support.ports import find_free_ports
+from tests.support.processes import ended
 from tests.support.stack import ROOT, Stack, wait_until
 from tests.support.synced import start_synchroniser
 from tests.support.transformer import (
@@ -460,15 +461,9 @@ def start_traced_triton(folder: Path, *options: str) -> Iterator[int]:
         except httpx.TransportError:
             return False
 
-    try:
+    with ended(process, patience_s=30):
         wait_until(is_ready, log=log)
         yield grpc_port
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        finally:
-            process.kill()
 
 
 IDS = ("plain-1", "x" * 128, "a]b", "%s%n{}", "<script>", "1/2+3=é", "with space", 'quo"te', "back\\slash", "x" * 500)

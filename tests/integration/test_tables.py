@@ -20,15 +20,10 @@ from xgboost import XGBClassifier
 
 from export.remote.serving import connect
 from tests.support.stack import Stack, start_stack
-from tests.support.tables import export
+from tests.support.tables import draw_people, export
 
 RNG = np.random.default_rng(1)
-FRAME = pandas.DataFrame({
-    "age": RNG.integers(18, 90, 300) / 1.0,
-    "income (EUR)": RNG.normal(5e4, 1e4, 300),
-    "city": RNG.choice(["Köln", "Oslo", "Roma"], 300),
-    "sex": RNG.choice(["f", "m"], 300),
-})  # fmt: skip
+FRAME = draw_people(RNG, 300)
 FAR = RNG.uniform(1e6 - 3, 1e6 + 3, (300, 2))
 HOLES = np.where(RNG.random((300, 2)) < 0.2, np.nan, RNG.normal(size=(300, 2)))
 
@@ -36,7 +31,8 @@ CITIES = FRAME[["city"]].set_axis(["image"], axis=1)
 
 
 def people() -> Any:
-    filled = make_pipeline(SimpleImputer(strategy="constant"), OneHotEncoder(handle_unknown="ignore"))
+    # A missing city is the most frequent one, where an unknown one is none.
+    filled = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
     parts = [("n", StandardScaler(), ["age", "income (EUR)"]), ("c", filled, ["city"]), ("s", OneHotEncoder(), ["sex"])]
     labels = ((FRAME.age > 50) ^ (FRAME.city == "Köln")).astype(int)
     return make_pipeline(ColumnTransformer(parts), LogisticRegression()).fit(FRAME, labels)

@@ -1,4 +1,4 @@
-"""v2 requests as the field's clients write them: beside the real Triton, which is asked the same at its own port."""
+"""v2 requests as the field's clients write them, compared with the real Triton, which gets the same at its own port."""
 
 import gzip
 import json
@@ -58,7 +58,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def ask_both(stack: Stack, model: str, body: bytes, headers: Mapping[str, str] | None = None) -> list[httpx.Response]:
-    """Our answer to a request, and Triton's."""
+    """Our response to a request, and Triton's."""
     return [
         httpx.post(f"http://127.0.0.1:{port}/v2/models/{model}/infer", content=body, headers=headers, trust_env=False)
         for port in (stack.http_port, stack.triton_http_port)
@@ -92,7 +92,7 @@ def test_batch_dimension_of_a_raw_body_is_one(small: Stack) -> None:
     assert (output["shape"], ours.content[split:]) == ([1, 8], numbers.tobytes())
 
 
-# Body and headers of requests for `pairs` that Triton answers: so do we, with the same.
+# Body and headers of requests for `pairs` that Triton accepts: our response is the same.
 SAME: dict[str, tuple[bytes, dict[str, str]]] = {
     "null parameters of an input": (document(given(parameters=None)), {}),
     "null parameters of an output": (document(outputs=[{"name": "y", "parameters": None}]), {}),
@@ -185,7 +185,7 @@ def infer(stack: Stack, library: Any, model: str, array: Any, *, of_triton: bool
 
 
 def successes(stack: Stack, model: str) -> int:
-    """How many requests Triton has answered for a model, in its own count."""
+    """How many requests of a model succeeded, in Triton's own count."""
     text = httpx.get(f"http://127.0.0.1:{stack.triton_metrics_port}/metrics", trust_env=False).text
     return int(
         sum(
@@ -210,7 +210,7 @@ def successes(stack: Stack, model: str) -> int:
 def test_request_of_more_items_than_triton_takes_is_several(small: Stack, library: Any, model: str, array: Any) -> None:
     before = successes(small, model)
     np.testing.assert_array_equal(infer(small, library, model, array).as_numpy("y"), array)
-    # Three parts of at most eight: what Triton itself says of them all is that there are too many.
+    # Three parts of at most eight: all of them at once are too many for Triton itself.
     assert successes(small, model) == before + 3
     with pytest.raises(InferenceServerException, match="batch-size must be <= 8"):
         infer(small, library, model, array, of_triton=True)

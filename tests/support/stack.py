@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 from tests.support.ports import find_free_ports
+from tests.support.processes import ended
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT", "SYNC_PORT")
@@ -74,18 +75,14 @@ def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, st
         process = subprocess.Popen(
             [sys.executable, "serve.py"], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{ports['HTTP_PORT']}", trust_env=False, timeout=60) as client:
-            wait_until(lambda: is_ready(client, process, log), log=log)
-            http, grpc, triton_http, triton_grpc, metrics, sync = (int(ports[name]) for name in PORTS)
-            status = f"http://127.0.0.1:{sync}"
-            yield Stack(client, http, grpc, triton_http, triton_grpc, metrics, status, process, log)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(PATIENCE_S)
-        finally:
-            process.kill()
+    with (
+        ended(process, patience_s=PATIENCE_S),
+        httpx.Client(base_url=f"http://127.0.0.1:{ports['HTTP_PORT']}", trust_env=False, timeout=60) as client,
+    ):
+        wait_until(lambda: is_ready(client, process, log), log=log)
+        http, grpc, triton_http, triton_grpc, metrics, sync = (int(ports[name]) for name in PORTS)
+        status = f"http://127.0.0.1:{sync}"
+        yield Stack(client, http, grpc, triton_http, triton_grpc, metrics, status, process, log)
 
 
 def run_program(name: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ import psutil
 
 from loadtest.load import Load, Plan
 from tests.support.ports import find_free_ports
+from tests.support.processes import ended
 from tests.support.s3 import S3, FaultyProxy, start_s3
 from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
 from tests.support.versions import Build, write
@@ -152,13 +153,7 @@ def start_synchroniser(folder: Path, **variables: str) -> Iterator[int]:
     with log.open("wb") as output:
         command = [sys.executable, "-m", "predictor", "sync"]
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, stdout=output, stderr=output)
-    try:
+    with ended(process, patience_s=PATIENCE_S):
         wait_until(lambda: "status on http" in log.read_text(), log=log)
         yield port
-    finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE_S)
-        finally:
-            process.kill()
     assert "Traceback" not in log.read_text()

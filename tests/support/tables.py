@@ -1,4 +1,4 @@
-"""Estimators through the command line of export, in this process, and what is asked of the version that comes out."""
+"""Estimators through the command line of export, in this process, and predictions of the exported version."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pandas
 from numpy.typing import NDArray
 
 from export.__main__ import main
@@ -15,6 +16,16 @@ from export.config import parse
 from export.runtime import Session
 from transformer.model import Model, describe
 from transformer.tasks import tabular
+
+
+def draw_people(rng: np.random.Generator, count: int) -> pandas.DataFrame:
+    """Two columns of numbers, and two of strings."""
+    return pandas.DataFrame({
+        "age": rng.integers(18, 90, count) / 1.0,
+        "income (EUR)": rng.normal(5e4, 1e4, count),
+        "city": rng.choice(["Köln", "Oslo", "Roma"], count),
+        "sex": rng.choice(["f", "m"], count),
+    })  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from tests.support.ports import find_free_ports
+from tests.support.processes import ended
 from tests.support.stack import PATIENCE_S
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -56,15 +57,9 @@ def start_triton(
         process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "predictor", "triton"], cwd=PROJECT, env=env, stdout=output, stderr=output
         )
-    try:
+    with ended(process, patience_s=PATIENCE_S):
         _wait_until_live(process, http_port, log)
         yield Triton(http_port, grpc_port, metrics_port, process, log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE_S)
-        finally:
-            process.kill()
 
 
 def _wait_until_live(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

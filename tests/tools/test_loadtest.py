@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import cv2
 import httpx
 import pytest
 
+from tests.support.http_server import run_server
 from tests.support.ports import find_free_ports
 from tests.support.stack import PATIENCE_S, ROOT, Stack, wait_until
 
@@ -215,12 +216,8 @@ def test_server_of_another_kind_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "v2").mkdir()
     (tmp_path / "v2" / "models").write_text('["another"]')
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
-        thread = threading.Thread(target=other.serve_forever)
-        thread.start()
-        run = latency("run", tmp_path / "output", "--url", f"http://127.0.0.1:{other.server_port}")
-        other.shutdown()
-        thread.join()
+    with run_server(handler) as url:
+        run = latency("run", tmp_path / "output", "--url", url)
     assert (run.status, len(run.text.splitlines())) == (1, 1), run.text
     assert "answers, but not as Nereid does" in run.text
 

@@ -38,12 +38,16 @@ def test_settings_of_pip_are_those_of_uv(listed: str, expected: dict[str, str]) 
 
 
 def test_file_of_a_user_reaches_what_is_run_and_its_own_variables_count_more(tmp_path: Path) -> None:
-    (tmp_path / "pip.conf").write_text("[global]\nindex-url = https://index.example/simple\ntrusted-host = one\n")
-    script = "import os; print(os.environ.get('UV_DEFAULT_INDEX'), os.environ.get('UV_INSECURE_HOST'))"
+    more = "extra-index-url =\n    https://one.example/simple\n    https://two.example/simple\n"
+    text = f"[global]\nindex-url = https://index.example/simple\ntrusted-host = one\n{more}"
+    (tmp_path / "pip.conf").write_text(text)
+    names = ("UV_DEFAULT_INDEX", "UV_INSECURE_HOST", "UV_INDEX")
+    script = f"import os; print(*(os.environ.get(name) for name in {names}))"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
     environment |= {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "UV_INSECURE_HOST": "two"}
     done = subprocess.run(
         [sys.executable, "as_pip.py", sys.executable, "-c", script],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout.split() == ["https://index.example/simple", "two"]
+    extra = ["https://one.example/simple", "https://two.example/simple"]
+    assert done.stdout.split() == ["https://index.example/simple", "two", *extra]

@@ -1,11 +1,10 @@
-"""Categories, strings and missing values: the graph says what scikit-learn says, and what is no value is refused."""
+"""Categories, strings and missing values: the graph predicts what scikit-learn predicts; other values are rejected."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas
 import pytest
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -14,16 +13,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 
-from tests.support.tables import export, exported
+from tests.support.tables import draw_people, export, exported
 from transformer.errors import InvalidRequest
 
 RNG = np.random.default_rng(5)
-FRAME = pandas.DataFrame({
-    "age": RNG.integers(18, 90, 400) / 1.0,
-    "income (EUR)": RNG.normal(5e4, 1e4, 400),
-    "city": RNG.choice(["Köln", "Oslo", "Roma"], 400),
-    "sex": RNG.choice(["f", "m"], 400),
-})  # fmt: skip
+FRAME = draw_people(RNG, 400)
 LABELS = ((FRAME.age > 50) ^ (FRAME.city == "Köln") ^ (FRAME.sex == "m")).astype(int)
 HOLES = FRAME.copy()
 HOLES.loc[::7, "city"], HOLES.loc[::5, "age"] = np.nan, np.nan

@@ -1,4 +1,7 @@
-"""The comparison with the source program: detections of both sides, found again on the other."""
+"""The comparison with the source program: detections of both sides, found again on the other.
+
+The source program is played here, by what is served; Ultralytics itself takes its part in tests/export.
+"""
 
 from typing import Any
 

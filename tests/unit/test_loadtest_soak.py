@@ -1,8 +1,7 @@
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
@@ -12,9 +11,10 @@ import pytest
 from loadtest import soak
 from loadtest.flood.meter import Meter
 from loadtest.swap import SwapError
+from tests.support.http_server import Quiet, run_server
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Quiet, BaseHTTPRequestHandler):
     """Answers everything with nothing."""
 
     protocol_version = "HTTP/1.1"
@@ -25,18 +25,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with run_server(Handler) as running:
+        yield running
 
 
 def test_version_ten_is_newer_than_nine(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Golden answers: as far apart as precision explains, and no further."""
+"""Golden outputs: as far apart as precision explains, and no further."""
 
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,15 @@ def test_scores_may_differ_by_what_precision_does_to_logits(
         else:
             with pytest.raises(Refused, match="golden input"):
                 check_answer(head(got, moved_px=moved_px), head([0.35, 0.9]), described)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_thing_that_was_not_there_is_refused_though_all_others_are(backend: str) -> None:
+    described = config("ultralytics", backend)
+    expected = head([0.35, 0.9, 0.04])  # of what is that weak anything may come
+    check_answer(head([0.35, 0.9, 0.3]), expected, described)
+    with pytest.raises(Refused, match=r"got a score of 0\.999, expected at most 0\.900"):
+        check_answer(head([0.35, 0.9, 0.999]), expected, described)
 
 
 def test_head_of_what_is_no_detector_is_compared_number_by_number() -> None:

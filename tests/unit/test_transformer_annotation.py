@@ -86,6 +86,13 @@ def test_names_that_need_shaping_are_shaped_or_their_index_is_drawn(name: str, m
     np.testing.assert_array_equal(tab(name), index)
 
 
+@pytest.mark.skipif(not features.check("raqm"), reason="needs libfribidi")
+def test_hebrew_is_written_from_right_to_left() -> None:
+    word, first = lettering.draw("קסדה", 40), lettering.draw("ק", 40)
+    np.testing.assert_array_equal(word[:, -first.shape[1] + 2 :], first[:, 2:])
+    assert not np.array_equal(word[:, : first.shape[1]], first)
+
+
 @pytest.mark.parametrize("name", MISSING)
 def test_index_is_drawn_where_no_font_has_the_name(name: str) -> None:
     np.testing.assert_array_equal(tab(name), tab("class 7"))

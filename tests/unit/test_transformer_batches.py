@@ -116,11 +116,12 @@ def test_parts_are_asked_one_after_the_other() -> None:
     assert (version, triton.asked) == ("7", [8, 8, 4])
 
 
-def test_all_of_an_answer_is_of_one_version() -> None:
-    triton = Triton("12" + "222")  # a swap falls into it: it begins again
+@pytest.mark.parametrize(("before", "asked"), [("12", [8, 8]), ("112", [8, 8, 4])], ids=["early", "at the last part"])
+def test_all_of_an_answer_is_of_one_version(before: str, asked: list[int]) -> None:
+    triton = Triton(before + "222")  # a swap falls into it: it begins again
     (output,), version = asyncio.run(ask_in_parts([numbers(20)], model(), triton.ask))
     np.testing.assert_array_equal(to_array(output), to_array(numbers(20)))
-    assert (version, triton.asked) == ("2", [8, 8, 8, 8, 4])
+    assert (version, triton.asked) == ("2", [*asked, 8, 8, 4])
 
 
 def test_versions_that_never_stay_are_no_answer() -> None:

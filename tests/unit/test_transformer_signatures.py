@@ -1,9 +1,15 @@
 """Formats that are not read are refused by their names, as far as they begin like one."""
 
 import base64
+import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 from transformer.decoding import FORMATS, decode
 from transformer.errors import InvalidImage, ServingError, UnsupportedMedia
@@ -87,6 +93,40 @@ def test_format_is_named(data: bytes, name: str) -> None:
     error = refusal(data)
     assert isinstance(error, UnsupportedMedia)
     assert str(error) == f"image: got {name}, expected one of {', '.join(FORMATS)}; convert it"
+
+
+def by_pillow(name: str, *, mode: str = "RGB", **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, (32, 32), 1).save(file, name, **options)
+    return file.getvalue()
+
+
+def by_opencv(suffix: str, dtype: type[np.generic] = np.uint8) -> bytes:
+    done, data = cv2.imencode(suffix, np.ones((32, 32, 3), dtype))
+    assert done
+    return data.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (lambda: by_pillow("JPEG2000"), "JPEG 2000"),
+        (lambda: by_pillow("JPEG2000", no_jp2=True), "JPEG 2000"),
+        (lambda: by_pillow("PPM"), "PPM"),
+        (lambda: by_pillow("PPM", mode="L"), "PGM"),
+        (lambda: by_pillow("PPM", mode="1"), "PBM"),
+        (lambda: by_pillow("ICO"), "ICO"),
+        (lambda: by_pillow("PDF"), "PDF"),
+        (lambda: by_pillow("EPS"), "PostScript"),
+        (lambda: by_pillow("TGA"), "TGA"),
+        (lambda: by_pillow("TGA", compression="tga_rle"), "TGA"),
+        (lambda: by_opencv(".pam"), "PAM"),
+        (lambda: by_opencv(".pfm", np.float32), "PFM"),
+        (lambda: by_opencv(".hdr", np.float32), "Radiance HDR"),
+    ],
+)
+def test_file_of_an_encoder_is_named(write: Callable[[], bytes], name: str) -> None:
+    assert f"image: got {name}, expected one of" in str(refusal(write()))
 
 
 @pytest.mark.parametrize(

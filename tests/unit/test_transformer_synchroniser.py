@@ -1,4 +1,4 @@
-"""How often the synchroniser is asked which models there are, and what is taken from its answer."""
+"""How often the synchroniser is queried for its models, and what is taken from its response."""
 
 import asyncio
 import json

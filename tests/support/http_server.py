@@ -1,4 +1,4 @@
-"""An HTTP server of a test: it plays some answers, and has another server give the rest."""
+"""HTTP servers that run in the process of a test."""
 
 import http.client
 import json
@@ -15,9 +15,29 @@ Play = Callable[[str, str], tuple[int, Any] | None]
 Judge = Callable[[Mapping[str, str]], tuple[int, str] | None]
 
 
+class Quiet:
+    """A handler of requests that logs nothing, in front of another one."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def run_server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on a free port of loopback until the block ends; its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", find_free_ports(1)[0]), handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @dataclass(frozen=True)
 class Server:
-    """An HTTP server of this test: the requests it had, in their order."""
+    """A server that `serve` has started: its URL, and the requests it had, in their order."""
 
     url: str
     requests: list[str]
@@ -27,20 +47,20 @@ class Server:
 def serve(
     play: Play, *, upstream: str = "", hidden: Collection[str] = (), judge: Judge = lambda _: None
 ) -> Iterator[Server]:
-    """Answer with what `play` says to method and path, where it says nothing with what another server does.
+    """Respond with what `play` gives for method and path; where it gives None, with the response of another server.
 
     Args:
-        play: method and path -> status and what is answered as JSON, or None.
+        play: method and path -> status and content of a JSON response, or None.
         upstream: URL of the other server.
         hidden: fields of a request that the other server does not see, in lower case.
         judge: fields of a request -> status and S3's code of an error, or None.
     """
     requests: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # which answers Expect: 100-continue
+    class Handler(Quiet, BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # with Expect: 100-continue
 
-        def answer(self) -> None:
+        def respond(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             path = self.path.partition("?")[0]
             requests.append(f"{self.command} {path}")
@@ -66,17 +86,7 @@ def serve(
             if self.command != "HEAD":
                 self.wfile.write(content)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815 - http.server's names
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = respond  # noqa: N815 - http.server's names
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", find_free_ports(1)[0]), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield Server(f"http://127.0.0.1:{server.server_port}", requests)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with run_server(Handler) as url:
+        yield Server(url, requests)
