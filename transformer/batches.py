@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-from transformer.errors import InvalidRequest, PayloadTooLarge, PredictorUnavailable
+from transformer.errors import InvalidRequest, PayloadTooLarge, VersionsChanging
 from transformer.model import Model
 from transformer.predictor import MAX_ANSWER_BYTES
 from transformer.tensors import Tensor, item_size, spans
@@ -14,7 +14,7 @@ from transformer.work import run
 
 Ask = Callable[[Sequence[Tensor]], Awaitable[tuple[list[Tensor], str]]]
 
-_SWAP_TRIES = 5
+SWAP_TRIES = 5  # of a request that swaps of versions fall into
 
 
 def count_items(inputs: Sequence[Tensor], model: Model) -> int:
@@ -36,11 +36,11 @@ async def ask_in_parts(inputs: Sequence[Tensor], model: Model, ask: Ask) -> tupl
 
     Raises:
         ServingError: of `ask`, `check_size` and `join`.
-        PredictorUnavailable: versions follow each other so quickly that none answers the whole.
+        VersionsChanging: as it says.
     """
     count = inputs[0].shape[0]
     little = not any(tensor.datatype == "BYTES" for tensor in inputs)
-    for _ in range(_SWAP_TRIES):
+    for _ in range(SWAP_TRIES):
         parts = cut(inputs, model.max_batch_size)
         answers: list[list[Tensor]] = []
         versions: set[str] = set()
@@ -51,7 +51,7 @@ async def ask_in_parts(inputs: Sequence[Tensor], model: Model, ask: Ask) -> tupl
             check_size(answers, count)
         if len(versions) == 1:
             return await run(partial(join, answers, count, model), little=False), min(versions)
-    raise PredictorUnavailable(f"{model.name}: several versions answered one request, {_SWAP_TRIES} times")
+    raise VersionsChanging(model.name, SWAP_TRIES)
 
 
 def cut(inputs: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:

@@ -12,6 +12,7 @@
       PredictorError          502   Triton failed
         PredictorUnavailable  503   no connection, model not ready, queue full; Retry-After
           NothingServes       503   no version of the model yet
+          VersionsChanging    503   no version stayed for the whole of a request
         PredictorTimeout      504
       Overloaded              429   refused at admission; Retry-After
         OutOfMemory           429   there is none left
@@ -158,6 +159,13 @@ class NothingServes(PredictorUnavailable):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"model {name!r} has no version that serves")
+
+
+class VersionsChanging(PredictorUnavailable):
+    """Versions follow each other so quickly that none gives the whole response to a request."""
+
+    def __init__(self, name: str, tries: int) -> None:
+        super().__init__(f"{name}: several versions answered one request, {tries} times")
 
 
 class Unserved(ServingError):

@@ -124,7 +124,7 @@ async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
     for tensor in request.inputs:
         if tensor.has_null:
             raise InvalidRequest(f"input {tensor.name!r}: data: got null; only the columns of a table may miss a value")
-    return await _infer_tensors(dataplane, request, model)
+    return await _infer_tensors(dataplane, request)
 
 
 def interface(model: Model) -> tuple[Sequence[TensorMetadata], Sequence[TensorMetadata]]:
@@ -281,16 +281,17 @@ def _datatype(name: str, model: Model) -> str:
     return next(tensor.datatype for tensor in model.inputs if tensor.name == name)
 
 
-async def _infer_tensors(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
+async def _infer_tensors(dataplane: DataPlane, request: InferRequest) -> InferResponse:
     for name, value in request.parameters.items():
         if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and value not in _INT64):
             raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a boolean, a number or a string")
     try:
         asked = Asked(request.model, _deadline(request), request.version, request.parameters)
         outputs, version = await dataplane.infer_tensors(
-            asked, model, request.inputs, outputs=request.outputs, classes=request.classes
+            asked, request.inputs, outputs=request.outputs, classes=request.classes
         )
     except InvalidRequest as exc:
+        model = await dataplane.model(request.model, request.version, request.deadline)
         ways = dict.fromkeys([_describe(*interface(model)), _describe(model.inputs, model.outputs)])
         raise InvalidRequest(f"{exc.args[0].rstrip('.')}; {model.name} takes {', or '.join(ways)}") from exc
     return InferResponse(request.model, version, outputs)

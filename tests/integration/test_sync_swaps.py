@@ -1,5 +1,6 @@
 """Uploading is deploying: good versions serve without a failed request, bad ones never, whatever arrives and how."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from loadtest.load import Result
+from tests.support.models import BATCHED, FLOAT_IO, build_identity
 from tests.support.stack import PATIENCE_S, ROOT
 from tests.support.synced import PREFIX, SETTLE_S, Synced, start_synced
-from tests.support.versions import ODD_KEYS, SPOILS, Build, external_data
+from tests.support.versions import ODD_KEYS, SPOILS, Build, external_data, seal
 
 FIRST = Build(1)
 
@@ -93,6 +95,35 @@ def test_interface_may_change_with_a_version(synced: Synced) -> None:
     synced.wait_for(lambda: "finder" not in synced.status()["models"])
     synced.wait_for(lambda: synced.stack.http.get("/v2/models/finder").status_code == 404)
     assert "finder" not in synced.stack.http.get("/v2/models").json()["models"]
+
+
+def test_smaller_batch_of_a_new_version_fails_no_request(synced: Synced) -> None:
+    config = BATCHED + FLOAT_IO
+    for version, text in enumerate((config, config.replace("max_batch_size: 8", "max_batch_size: 4")), start=1):
+        folder = synced.build("pairs", version, Build(version))
+        (folder / "model.onnx").write_bytes(build_identity())
+        (folder / "config.pbtxt").write_text(text)
+        (folder / "golden.npz").unlink()
+        seal(folder)
+        synced.s3.upload(folder, f"{PREFIX}/pairs/{version}")
+        if version == 1:
+            synced.wait_for_serving("pairs", 1)
+    answered = ""
+    deadline = time.monotonic() + PATIENCE_S
+    # Six items are one request to version 1; both versions take twenty in parts.
+    while answered != "2" and time.monotonic() < deadline:
+        time.sleep(0.02)
+        for count in (6, 20):
+            tensor = {"name": "x", "datatype": "FP32", "shape": [count, 2], "data": list(range(2 * count))}
+            reply = synced.stack.http.post("/v2/models/pairs/infer", json={"inputs": [tensor]})
+            assert reply.is_success, (count, reply.text, synced.status()["models"]["pairs"]["serving"])
+            (output,) = reply.json()["outputs"]
+            assert output["data"] == tensor["data"]
+            answered = reply.json()["model_version"]
+    assert answered == "2"
+    too_wide = {"name": "x", "datatype": "FP32", "shape": [20, 3], "data": [0] * 60}
+    refused = synced.stack.http.post("/v2/models/pairs/infer", json={"inputs": [too_wide]})
+    assert (refused.status_code, "pairs takes 'x' FP32 [-1, 2]" in refused.json()["error"]) == (400, True), refused.text
 
 
 def test_bad_versions_never_serve(synced: Synced) -> None:
