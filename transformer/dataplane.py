@@ -221,7 +221,7 @@ class DataPlane(Catalogue):
         return tensors, version
 
     async def _infer_in_parts(
-        self, asked: Asked, inputs: Sequence[Tensor], infer: batches.Ask
+        self, asked: Asked, inputs: Sequence[Tensor], infer: batches.Infer
     ) -> tuple[list[Tensor], str]:
         for _ in range(SWAP_TRIES):
             model = await self.model(asked.model, asked.version, asked.deadline)
@@ -229,7 +229,7 @@ class DataPlane(Catalogue):
             if count:
                 self.check_count(count)
             try:
-                return await (batches.ask_in_parts(inputs, model, infer) if count else infer(inputs))
+                return await (batches.infer_in_parts(inputs, model, infer) if count else infer(inputs))
             except TensorRefused as exc:
                 *_, served = await self.versions(asked.model, asked.version)
                 if served == model.version:
@@ -344,7 +344,7 @@ class DataPlane(Catalogue):
 
     @property
     def max_image_bytes(self) -> int:
-        """Of an encoded picture."""
+        """Limit of an encoded picture."""
         return self._settings.max_image_bytes
 
     def check_count(self, count: int) -> None:

@@ -162,17 +162,17 @@ class NothingServes(PredictorUnavailable):
 
 
 class VersionsChanging(PredictorUnavailable):
-    """Versions follow each other so quickly that none gives the whole response to a request."""
+    """Swaps follow each other so quickly that no version responds to the whole of a request."""
 
     def __init__(self, name: str, tries: int) -> None:
-        super().__init__(f"{name}: several versions answered one request, {tries} times")
+        super().__init__(f"{name}: several versions responded to one request, {tries} times")
 
 
 class Unserved(ServingError):
     """The repository has the model, and no version of it may serve: until somebody uploads another one."""
 
     status = 503
-    code = grpc.StatusCode.FAILED_PRECONDITION  # not UNAVAILABLE, which clients ask again
+    code = grpc.StatusCode.FAILED_PRECONDITION  # not UNAVAILABLE, which clients retry
     phrase = None
 
     def __init__(self, name: str, version: str, reason: str) -> None:

@@ -1,6 +1,6 @@
 """The v2 protocol's ModelInfer, whatever carried it: tensors in, tensors out, over the data plane.
 
-What a model is asked is told by the tensors: a BYTES tensor `image` holds pictures, the input of a tabular model holds
+The tensors say what a request is: a BYTES tensor `image` holds pictures, the input of a tabular model holds
 rows (FP32 or FP64, whichever of them the model takes), and so do its inputs where each is a column; anything else goes
 to Triton as it is.
 """
@@ -47,7 +47,7 @@ _NO_CLASS = -1  # pads class_ids; 0 is a class
 _SCHEDULING = ("priority", "timeout")
 # What MLServer's clients say of how their tensors were made, in every place that has parameters: of no use here.
 _CODEC = "content_type"
-CLASS_COUNTS = range(2**31)  # that the classification extension may ask for; 0 is none
+CLASS_COUNTS = range(2**31)  # of best classes, in the classification extension; 0 is none
 _MOST = 256  # inputs, outputs or parameters
 _MANY_ELEMENTS = 10_000  # of BYTES are counted in a millisecond; more would hold up the event loop
 _MOST_ELEMENTS = 2**20

@@ -12,7 +12,7 @@ from typing import Any
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from predictor.sync.arrival import Arrivals
-from predictor.sync.errors import Passing, TritonError, passes
+from predictor.sync.errors import TritonError, passes
 from predictor.sync.memory import Memory
 from predictor.sync.mirror import Generation
 from predictor.sync.plan import choose
@@ -24,7 +24,7 @@ from predictor.sync.triton import Died, ProcessDied, TooSlow
 from predictor.sync.view import describe, join_numbers, pin_error, words_of
 from registry import config as configs
 from registry.config import Policy
-from registry.errors import Incomplete, Refused
+from registry.errors import Incomplete, Passing, Refused
 from registry.judgement import judge_config
 from registry.layout import CONFIG, TEXT_BYTES, ModelFolder
 from registry.storage import read
@@ -69,8 +69,8 @@ class Model:
         self._policy = ""
         self._doing: dict[int, str] = {}
         self._working = False
-        self._fault = False  # the last work ended in a fault of ours
-        self._blocked: str | None = None  # why none of its versions can be looked at
+        self._fault = False  # the last run of `work` ended in a fault of ours
+        self._blocked: str | None = None  # why none of its versions can be judged
         self._error: str | None = None
         self._failures = 0
         self._due: float | None = None  # the next try
@@ -440,7 +440,7 @@ class Model:
             self._mirror.write_unproven(self.name, memory.unproven)
 
     def _refuse_defect(self, request: Request, key: str, exc: Exception) -> None:
-        """Refuse what fails in a way that nobody thought of: to try it for ever would keep out what is good.
+        """Refuse a version that fails in an unforeseen way: to try it for ever would keep out good ones.
 
         It may be a fault of this process all the same: the next one tries it again.
         """
@@ -545,7 +545,7 @@ class Model:
 
     @property
     def _is_idle(self) -> bool:
-        """Whether nothing of it waits for anything."""
+        """Whether no try, no listing and no upload is waited for."""
         waits = self._due is not None or self.settles is not None or self._memory.postponed
         return not waits and self.listed is not None and self.listed.folder == self._handled
 

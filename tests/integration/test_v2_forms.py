@@ -1,4 +1,4 @@
-"""v2 requests as the field's clients write them: beside the real Triton, which is asked the same at its own port."""
+"""v2 requests as the field's clients write them: beside the real Triton, which gets the same at its own port."""
 
 import gzip
 import json
@@ -60,7 +60,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def ask_both(stack: Stack, model: str, body: bytes, headers: Mapping[str, str] | None = None) -> list[httpx.Response]:
-    """Our answer to a request, and Triton's."""
+    """Our response to a request, and Triton's."""
     return [
         httpx.post(f"http://127.0.0.1:{port}/v2/models/{model}/infer", content=body, headers=headers, trust_env=False)
         for port in (stack.http_port, stack.triton_http_port)
@@ -142,7 +142,7 @@ SAME: dict[str, tuple[bytes, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_what_triton_answers_is_answered_the_same(small: Stack, name: str) -> None:
+def test_what_triton_accepts_gives_the_same_response(small: Stack, name: str) -> None:
     ours, tritons = ask_both(small, "pairs", *SAME[name])
     assert (ours.status_code, ours.content) == (200, tritons.content), tritons.text
 
@@ -187,7 +187,7 @@ def infer(stack: Stack, library: Any, model: str, array: Any, *, of_triton: bool
 
 
 def successes(stack: Stack, model: str) -> int:
-    """How many requests Triton has answered for a model, in its own count."""
+    """How many requests of a model Triton has processed, in its own count."""
     text = httpx.get(f"http://127.0.0.1:{stack.triton_metrics_port}/metrics", trust_env=False).text
     return int(
         sum(

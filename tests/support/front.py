@@ -1,4 +1,4 @@
-"""An HTTP server of a test: it plays some answers, and has another server give the rest."""
+"""An HTTP server of a test: it plays some responses, and gets the rest from another server."""
 
 import http.client
 import json

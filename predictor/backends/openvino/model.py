@@ -83,7 +83,7 @@ class TritonPythonModel:
             feeds = {name: _pad(array, self._batch_size - rows) for name, array in feeds.items()}
         for name, array in feeds.items():
             try:
-                # The very memory of the request: it lives until the answer is made.
+                # The very memory of the request: it lives until the response is made.
                 self._request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(array), shared_memory=True))
             except RuntimeError as exc:  # of a dimension that the config leaves free and the graph does not
                 reason = str(exc).strip().rpartition("\n")[2]  # before it: places in OpenVINO's sources
