@@ -231,11 +231,10 @@ class DataPlane(Catalogue):
             try:
                 return await (batches.infer_in_parts(inputs, model, infer) if count else infer(inputs))
             except TensorRefused as exc:
-                *_, served = await self.versions(asked.model, asked.version)
-                if served == model.version:
+                # A version that has taken over may take fewer items at once.
+                if await self._is_current(asked, model):
                     raise InvalidRequest(exc.reason) from exc
-            # Another version has taken over, which may take fewer items at once.
-            self._descriptions.forget(asked.model, asked.version)
+                self._descriptions.forget(asked.model, asked.version)
         raise VersionsChanging(asked.model, SWAP_TRIES)
 
     async def _infer_image(
@@ -288,17 +287,16 @@ class DataPlane(Catalogue):
         one and the answer of the new one. Its own labels are fetched then; where it takes other tensors, it is asked
         again.
         """
-        refused: TensorRefused | None = None
         for _ in range(SWAP_TRIES):
             model = await self.model(asked.model, asked.version, asked.deadline)
             try:
                 answer, answered = await ask(model)
-            except TensorRefused as exc:
-                refused, answered = exc, set()
-            except (PredictorError, ModelNotFound):
-                # The model may have changed or gone: look again next time.
+            except (PredictorError, ModelNotFound) as exc:
+                # The model may have changed or gone: look again.
                 self._descriptions.forget(asked.model, asked.version)
-                raise
+                if not isinstance(exc, TensorRefused) or await self._is_current(asked, model):
+                    raise
+                continue
             if answered == {model.version}:
                 return model, answer
             self._descriptions.forget(asked.model, asked.version)
@@ -310,9 +308,16 @@ class DataPlane(Catalogue):
                         )
                     if swapped.takes_the_same_as(model):
                         return swapped, answer
-        if refused:
-            raise refused
         raise VersionsChanging(asked.model, SWAP_TRIES)
+
+    async def _is_current(self, asked: Asked, model: Model) -> bool:
+        """Whether the version that was described still serves, with as many items at once.
+
+        A whole description of a model with many labels would be too much work for each request that is refused.
+        """
+        *_, served = await self.versions(asked.model, asked.version)
+        config = await self._predictor.config(asked.model, served)
+        return (served, max(config.max_batch_size, 1)) == (model.version, model.max_batch_size)
 
     def _prepare(
         self, data: bytes, known: Picture | None, model: Model, stages: Stages, *, reduces: bool
