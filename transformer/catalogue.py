@@ -61,7 +61,7 @@ class Catalogue:
             PredictorUnavailable: the first models are still on their way.
             DeadlineExceeded: Triton did not describe it in time.
         """
-        async with deadline.limit(DESCRIBED) if deadline else nullcontext(), self._told_apart(name, version):
+        async with deadline.limit(DESCRIBED) if deadline else nullcontext(), self._explaining_absence(name, version):
             model = await self._descriptions.get(name, version)
         current().found(model.name, model.version)
         return model
@@ -88,7 +88,7 @@ class Catalogue:
             ModelNotFound: no such model or version.
             NothingServes: no version of it serves.
         """
-        async with self._told_apart(name, version):
+        async with self._explaining_absence(name, version):
             versions = await self._predictor.versions(name, version)
         current().found(name, version or versions[-1])
         return versions
@@ -99,7 +99,7 @@ class Catalogue:
         return await self._predictor.config(name, version)
 
     @asynccontextmanager
-    async def _told_apart(self, name: str, version: str) -> AsyncIterator[None]:
+    async def _explaining_absence(self, name: str, version: str) -> AsyncIterator[None]:
         """Distinguish an unknown model (404) from one of which no version serves now, or none can (503).
 
         Triton cannot: it has never seen a model that was refused, and remembers one that is gone.

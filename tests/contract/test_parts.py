@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("export", "loadtest", "predictor", "registry", "transformer")
 # What judges a model repository, for those that write and those that read one.
 REPOSITORY_USERS = {"export", "predictor"}
-# What export may take from the parts that serve: pure functions, so that a model is proven with what is served.
+# What export may take from the parts that serve: pure functions: a model is verified with what serves it.
 PURE = {
     "predictor.backends.refusal",
     "predictor.backends.signature",

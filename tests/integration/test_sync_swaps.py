@@ -293,7 +293,7 @@ def test_odd_keys_are_told_once_and_left_alone(synced: Synced) -> None:
 
 
 def test_empty_listing_removes_nothing(synced: Synced) -> None:
-    synced.wait_for_listings(2)  # what was deleted before is told no longer
+    synced.wait_for_listings(2)  # what was deleted before is no longer listed
     names = set(synced.status()["models"])
     synced.proxy.refuse()  # a listing in the middle of the deletions would be of fewer models, not of none
     synced.s3.delete(f"{PREFIX}/")

@@ -94,7 +94,7 @@ def test_batch_dimension_of_a_raw_body_is_one(small: Stack) -> None:
     assert (output["shape"], ours.content[split:]) == ([1, 8], numbers.tobytes())
 
 
-# Body and headers of requests for `pairs` that Triton answers: so do we, with the same.
+# Body and headers of requests for `pairs` that Triton accepts: so do we, with the same response.
 SAME: dict[str, tuple[bytes, dict[str, str]]] = {
     "null parameters of an input": (document(given(parameters=None)), {}),
     "null parameters of an output": (document(outputs=[{"name": "y", "parameters": None}]), {}),

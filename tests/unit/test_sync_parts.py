@@ -72,7 +72,7 @@ def test_listing_keeps_what_is_no_folder_s_fault(monkeypatch: pytest.MonkeyPatch
     nowhere = ["a b/1", "a b/2", "$/1", "root.txt", "(/1"]
     others = [f"m{number}/1/model.onnx" for number in range(6)]
     found = gather(listing(*junk, *nowhere, *others, "zebra/1/model.onnx"), known={"zebra"})
-    # Four folders that are not known, junk one of them. One file of a strange one is enough to tell of it.
+    # Four folders that are not known, junk one of them. One file of a strange one is enough to report it.
     kept = ["a b/1", "$/1", "m0/1/model.onnx", "m1/1/model.onnx", "m2/1/model.onnx", "zebra/1/model.onnx"]
     assert [item.key for item in found.objects] == kept
     assert (found.overfull, found.beyond, found.newest) == ({"junk"}, {"m3", "m4"}, NOW)

@@ -68,7 +68,7 @@ def test_items_that_belong_together_are_not_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    "answers",
+    "results",
     [
         [[numbers(2)], [from_array("x", np.zeros((1, 4), np.float32))]],
         [[numbers(2)], [from_array("x", np.zeros((1, 3), np.float64))]],
@@ -76,9 +76,9 @@ def test_items_that_belong_together_are_not_cut() -> None:
         [[numbers(2)], [from_array("x", np.array(1, np.float32))]],
     ],
 )
-def test_results_that_do_not_fit_each_other_are_refused(answers: list[list[Tensor]]) -> None:
+def test_results_that_do_not_fit_each_other_are_refused(results: list[list[Tensor]]) -> None:
     with pytest.raises(InvalidRequest, match=r"batch of 3: got outputs 'x' of .*; expected at most \d+ items"):
-        join(answers, 3, TABLE)
+        join(results, 3, TABLE)
 
 
 def test_results_are_no_larger_together_than_one_may_be() -> None:
