@@ -28,7 +28,7 @@ NAMES_FIT = (
     *selectors.RULES,
 )
 # Both of its InferenceServices come of one base, the second one by a suffix: with another one kustomize cannot
-# distinguish the objects of the two, and says so; of a patch as well, which belongs into stable/ or canary/ of that folder.
+# distinguish the objects of the two, and says so; so does a patch, which belongs into a folder stable/ or canary/.
 NO_SUFFIX = "overlays/canary/standard"
 
 
