@@ -196,7 +196,7 @@ def test_pin_of_the_model_holds_until_it_is_taken_away(synced: Synced) -> None:
     synced.wait_for(lambda: "config.pbtxt" in (synced.status()["models"]["pinned"]["error"] or ""))
     assert synced.status()["models"]["pinned"]["serving"] == ["1"]
     synced.s3.put(key, config + b"\nversion_policy { specific { versions: [9] } }\n")
-    synced.wait_for(lambda: "asks for version 9" in (synced.status()["models"]["pinned"]["error"] or ""))
+    synced.wait_for(lambda: "names version 9" in (synced.status()["models"]["pinned"]["error"] or ""))
     assert synced.status()["models"]["pinned"]["serving"] == ["1"]
     synced.s3.put(key, config)
     synced.wait_for_serving("pinned", 4)
