@@ -24,12 +24,13 @@ INTERFACE ?= fused
 export REPOSITORY MIRROR POLL_S SETTLE_S PROFILE HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT \
 	SYNC_PORT TRITON_URL S3_PORT
 
-# As pip does: behind a proxy that signs anew, only the system knows its certificate. Without the system's, uv's own.
+# As pip does: the system alone knows the certificate of a proxy that signs connections itself. Without the system's
+# certificates, uv's own.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif
 
-# What nothing reads would be ignored without a word: a name that is none, a value that cannot be.
+# Make would ignore a variable that nothing reads, and a value that is invalid.
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 PROBLEM := $(if $(strip $(GIVEN)),$(shell $(PYTHON) variables.py $(foreach name,$(GIVEN),'$(name)=$(subst ','\'',$(value $(name)))')))
 $(if $(PROBLEM),$(error $(PROBLEM)))
@@ -82,7 +83,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(STACK) $(MADE) ## Start everything, ask each shipped model, show the answers, stop (about 10 s)
+demo: $(STACK) $(MADE) ## Start everything, send each shipped model a request, show the results, stop (about 10 s)
 	@$(BIN)/python demo.py
 
 serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (PROFILE=fp32|fast|int8, HTTP_PORT, TRITON_URL, ...)

@@ -1,7 +1,7 @@
 """Run uv with what `pip config` says of the index: `python as_pip.py uv pip install ...`.
 
-uv reads no file of pip's, and who installs with pip behind a mirror or a proxy has written there how. What is set for
-uv itself counts more. Nothing of it comes into a lock: uv is told to write no address.
+uv does not read pip's files, which name the mirror or the proxy where pip installs through one. What is set for
+uv itself counts more. Nothing of it comes into a lock: uv is set to write no address.
 """
 
 import ast
@@ -10,12 +10,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-# Every version of every index is held against a hash, so it does not matter which one has it, as with pip.
+# Every version of every index is compared with a hash, so it does not matter which one has it, as with pip.
 _AS_PIP_CHOOSES = "unsafe-best-match"
 
 
 def main(command: list[str]) -> None:
-    """Take the place of this process; pip's own errors are uv's to meet."""
+    """Replace this process by uv; where pip cannot list its settings, uv has its own alone."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout

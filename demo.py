@@ -109,14 +109,14 @@ def stack(console: Console, spare: Path) -> Iterator[str]:
         yield url
     finally:
         with console.status("stopping ..."):
-            for part in parts.values():  # nothing is asked any more, so nothing waits for another
+            for part in parts.values():  # no request runs any more, so none waits for another
                 part.terminate()
             for name in reversed(parts):
                 wait_until_ended(name, parts[name])
 
 
 def wait_until_ended(name: str, part: subprocess.Popen[bytes]) -> None:
-    """Wait for a part that is told to end.
+    """Wait for a part that has been signalled to end.
 
     Raises:
         DemoError: it did not end by itself.

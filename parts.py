@@ -1,4 +1,4 @@
-"""What a part of the local stack would end with at its start, found before any is started.
+"""Checks what would end a part of the local stack at its start, before any is started.
 
 Once they run, a part that ends at once is tried again for half a minute before it is given up.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def find_problems(*, with_triton: bool) -> Iterator[str]:
-    """What is wrong with what the parts read of this process's environment.
+    """What is wrong in the environment of this process for the parts that read it.
 
     Args:
         with_triton: whether Triton and the synchroniser are started too.
@@ -29,7 +29,7 @@ def find_problems(*, with_triton: bool) -> Iterator[str]:
     for kind in kinds:
         try:
             settings = kind()
-        except SettingsError as exc:  # JSON that is none
+        except SettingsError as exc:  # invalid JSON
             yield f"{kind.model_config['env_prefix']!s}...: {exc}: {exc.__cause__}"
             continue
         except ValidationError as exc:

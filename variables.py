@@ -1,7 +1,7 @@
-"""The variables of make: a name that is none, and a value that cannot be, are told before anything is done.
+"""The variables of make: a name that is none, and a value that cannot be, are reported before anything is done.
 
 make itself takes whatever it is given, and what nothing reads changes nothing. The standard library alone, for there is
-no environment yet. `serve.py` asks it about what the parts read of the shell.
+no environment yet. `serve.py` checks with it what the parts read of the shell.
 """
 
 import ast
@@ -22,7 +22,7 @@ _FOREIGN = re.compile(
     "(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|PATH|HOME|SHELL|TMPDIR|LANG|TZ|TERM|COLUMNS|"
     "NO_COLOR|CI|DOCKER_HOST|LOG_FORMAT|NEREID_API_KEY|MAKE[A-Z]*"
 )
-# Kubernetes tells a pod of each Service: one called transformer is told as TRANSFORMER_PORT, TRANSFORMER_SERVICE_HOST.
+# Kubernetes sets variables in a pod for each Service: of one called transformer, TRANSFORMER_PORT for example.
 _OF_A_SERVICE = re.compile(r"(PORT|SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP).*)")
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*[A-Z0-9]")
 _CLOSE = 0.6  # of difflib

@@ -1,7 +1,7 @@
-"""Makes base/openapi.json: which lists kustomize merges, and by which key, when a patch says a part of an object.
+"""Makes base/openapi.json: which lists kustomize merges, and by which key, when a patch holds a part of an object.
 
 Without it a patch of one container replaces all of them: kustomize knows Kubernetes' own kinds alone. A file that is
-named takes the place of what it knows, so those kinds are in it as well; base hands it to every overlay over it.
+named replaces what it knows, so those kinds are in it as well; base hands it to every overlay over it.
 
     python manifests/openapi.py > manifests/base/openapi.json
 """
@@ -38,7 +38,7 @@ def _kubernetes() -> dict[str, Schema]:
 
 
 def _find_merging(definitions: Mapping[str, Schema]) -> set[str]:
-    """Definitions that merge a list, and those that lead to them; no lists of objects, and no other schemas."""
+    """Definitions that merge a list, and those that refer to them; no lists of objects, and no other schemas."""
     kept = {name for name, schema in definitions.items() if any(_MERGED[0] in each for each in _walk(schema))}
     while True:
         leading = {name for name, schema in definitions.items() if any(_target(each) in kept for each in _walk(schema))}
@@ -55,13 +55,13 @@ def _walk(schema: Any) -> Iterator[Schema]:
 
 
 def _target(schema: Schema) -> str:
-    """The definition that is referred to; empty: none."""
+    """Name of the definition that is referred to; empty where none is."""
     reference = schema.get("$ref")  # JSONSchemaProps has a property of this name
     return reference.rpartition("/")[2] if isinstance(reference, str) else ""
 
 
 def _prune(schema: Schema, kept: set[str]) -> dict[str, Any]:
-    """What says how it is merged, and what leads there; nothing where nothing does."""
+    """The parts of a schema that say how it is merged, or refer to such; empty where there are none."""
     pruned: dict[str, Any] = {name: schema[name] for name in (*_MERGED, _KIND) if name in schema}
     if _target(schema) in kept:
         pruned["$ref"] = _HERE + _target(schema)

@@ -55,7 +55,7 @@ def main() -> None:
         name = _variable(str(first["loc"][0]))
         print(f"error: {name}={first['input']}: {first['msg']}", file=sys.stderr)
         sys.exit(2)  # as argparse for a wrong argument: to start it again is of no use
-    except SettingsError as exc:  # JSON that is none
+    except SettingsError as exc:  # invalid JSON
         print(f"error: {exc}: {exc.__cause__}", file=sys.stderr)
         sys.exit(2)
     except WrongSetting as exc:

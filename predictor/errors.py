@@ -1,4 +1,4 @@
-"""Why Triton or the synchroniser could not be started, in words for the one who started it."""
+"""Why Triton or the synchroniser could not be started, in words for the user."""
 
 
 class StartError(Exception):
@@ -6,4 +6,4 @@ class StartError(Exception):
 
 
 class WrongSetting(StartError):
-    """To start it again is of no use."""
+    """A setting is wrong: another start would fail as well."""

@@ -8,9 +8,8 @@ from pathlib import Path
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from predictor.errors import StartError
-from predictor.sync.errors import StorageError
 from registry import config as configs
-from registry.errors import Incomplete, Refused
+from registry.errors import Incomplete, Refused, StorageError
 from registry.judgement import Terms, Texts, judge_config, judge_texts, judge_version, read_texts
 from registry.layout import CONFIG, TEXT_BYTES, ModelFolder, read_layout
 from registry.storage import FolderStorage, read

@@ -1,4 +1,4 @@
-"""Where a repository is, as a user writes it: the one reading of it for all that take one."""
+"""The address of a repository, as a user writes it, parsed in one way for every part that takes one."""
 
 import os
 import re
@@ -30,7 +30,7 @@ class BucketAddress:
     endpoint: str | None = None
 
     def __str__(self) -> str:
-        """As a user may write it."""
+        """The address as a user may write it."""
         place = "/".join(filter(None, (self.bucket, self.prefix)))
         return f"s3://{self.endpoint}/{place}" if self.endpoint else f"s3://{place}"
 
@@ -69,7 +69,7 @@ def is_same_place(first: str, second: str) -> bool:
 
 
 def is_same_endpoint(first: str, second: str) -> bool:
-    """Whether two URLs of servers are one."""
+    """Whether two URLs mean the same server."""
     return _origin(first) == _origin(second)
 
 
@@ -115,5 +115,5 @@ def _read_folder(text: str, rest: str) -> Path:
 
 
 def _shown(text: str) -> str:
-    """Without a password."""
+    """The address without a password."""
     return re.sub(r"(?<=//)[^/@]*@", "...@", text)

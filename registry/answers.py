@@ -1,4 +1,4 @@
-"""Whether a version answers its golden input as it did when it was exported."""
+"""Whether the outputs of a version for its golden input are those that it gave when it was exported."""
 
 import ast
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from registry.errors import Refused
 from registry.golden import Arrays
 
-# Another ONNX Runtime, or a GPU in half precision, gives a little else.
+# Another ONNX Runtime, or a GPU in half precision, differs a little.
 _RELATIVE, _ABSOLUTE = 0.02, 0.02
 _BOXES_PX, _SCORES = 4.0, 0.05
 # In bf16, FP16 and int8 the noise is in the logits: YOLOv8n in bf16 gives 0.58 for 0.35, while 0.9 stays what it is.
@@ -23,7 +23,7 @@ _LONGEST_METADATA = 2**16  # bytes that are read here: it was judged, and may ho
 
 
 def check_answer(outputs: Arrays, expected: Arrays, config: Any) -> None:
-    """Compare what came with what was expected: what a detector is sure of as detections, all else number by number.
+    """Compare outputs with the expected ones: a detector's confident candidates as detections, else number by number.
 
     Args:
         outputs: by tensor name, with their batch dimension.
@@ -124,7 +124,7 @@ def _compare_detections(outputs: Arrays, expected: Arrays, *, is_exact: bool) ->
 
 
 def _rise(got: NDArray[Any], score: float, *, is_exact: bool) -> NDArray[Any]:
-    """By how much scores are above another one; beyond 1 and -1 it is more than may be."""
+    """By how much scores are above another one, in units of the tolerance: between -1 and 1 they agree."""
     rise: NDArray[Any] = (got - score) / _SCORES
     if is_exact:
         return rise
@@ -134,5 +134,5 @@ def _rise(got: NDArray[Any], score: float, *, is_exact: bool) -> NDArray[Any]:
 
 
 def _is_exact(config: Any) -> bool:
-    """Whether a config runs a model in the precision that it has."""
+    """Whether a config runs a model in its own precision."""
     return bool(config.backend == "onnxruntime" and not config.optimization.HasField("execution_accelerators"))

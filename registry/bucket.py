@@ -1,4 +1,4 @@
-"""A bucket on S3, or on a server that speaks as S3 does: its client, its credentials, its errors in words.
+"""A bucket on S3, or on a server that has S3's API: its client, its credentials, its errors in words.
 
 boto3 is AWS's own client: it knows every source of credentials (variables, profiles, IRSA, instance roles) and lists
 whatever keys there are. obstore was tried: one key such as `a//b` fails its whole listing, and in a folder it follows
@@ -20,17 +20,17 @@ from botocore.config import Config
 from botocore.utils import get_environ_proxies
 
 from registry.address import BucketAddress, is_same_endpoint
-from registry.bucket_errors import CREDENTIALS, FAULTS, Asked, code_of
+from registry.bucket_errors import CREDENTIALS, FAULTS, Access, code_of
 from registry.errors import Misconfigured, StorageError
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # the first that is set counts
-# Looking for credentials may ask a program, a file that comes later, or the network.
+# Looking for credentials may run a program, read a file that comes later, or use the network.
 _NO_CREDENTIALS = (
     exceptions.NoCredentialsError,
     exceptions.CredentialRetrievalError,
     exceptions.MetadataRetrievalError,
 )
-# What is said of keys that were good, and that something has renewed in their file meanwhile.
+# S3's codes for keys that have expired or been replaced, perhaps with new ones in their file by now.
 _STALE = {
     "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken",
     "RequestExpired", "SignatureDoesNotMatch", "TokenRefreshRequired", "AccessDenied", "403",
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class Bucket:
-    """A client that is made when it is needed, and again where its credentials are not those that there are now.
+    """A client that is made when it is needed, and again when the credentials have changed.
 
     Attributes:
         address: which bucket, and what of it.
@@ -50,12 +50,12 @@ class Bucket:
     def __init__(
         self, address: BucketAddress, *, connect_s: float, read_s: float, attempts: int, together: int
     ) -> None:
-        """Nothing is asked yet.
+        """Nothing is sent yet.
 
         Args:
             address: which bucket, and what of it.
             connect_s: longest that a connection may take.
-            read_s: longest that a read of an answer may take, not the whole of it.
+            read_s: longest that a read of a response may take, not the whole of it.
             attempts: how often a request is sent.
             together: how many requests may be under way.
         """
@@ -75,7 +75,7 @@ class Bucket:
         self._made: tuple[Any, Any] | None = None  # the client, and the keys that it has
 
     def check(self) -> None:
-        """Read what says how S3 is asked: variables, profiles, certificates.
+        """Read what says how S3 is reached: variables, profiles, certificates.
 
         Raises:
             Misconfigured: something of it is wrong; that does not pass.
@@ -84,14 +84,14 @@ class Bucket:
             self._client()
 
     def ask(self, what: str, work: Callable[[Any], T]) -> T:
-        """Have boto3's client do something; a second time where there are other credentials by now.
+        """Run something with boto3's client; a second time where there are other credentials by now.
 
         Args:
             what: it is about, for messages.
             work: client -> result; may be called twice.
 
         Raises:
-            StorageError: S3 refused, or could not be asked.
+            StorageError: S3 rejected it, or could not be reached.
         """
         with self.clearly(what):
             client = self._client()
@@ -107,7 +107,7 @@ class Bucket:
 
     @contextmanager
     def clearly(self, what: str) -> Iterator[None]:
-        """Say what boto3 reports as something that a user can act on; never its text where that has headers in it.
+        """Report boto3's errors in words that a user can act on; never its text where that has headers in it.
 
         Raises:
             StorageError: in place of whatever boto3 raises.
@@ -115,7 +115,7 @@ class Bucket:
         try:
             yield
         except FAULTS as exc:
-            raise StorageError(f"{what}: {self._asked.explain(exc)}") from exc
+            raise StorageError(f"{what}: {self._access.explain(exc)}") from exc
         except Misconfigured as exc:  # since it was checked: what is wrong now may be corrected
             raise StorageError(str(exc)) from exc
 
@@ -126,7 +126,7 @@ class Bucket:
             return self._made[0]
 
     def _renew(self, client: Any) -> Any | None:
-        """Another client where another thread has made one, or there are other keys than those that this one has."""
+        """A new client where another thread has made one or the keys have changed; else None."""
         with self._lock:
             if self._made is None or self._made[0] is not client:
                 return self._made and self._made[0]
@@ -158,14 +158,14 @@ class Bucket:
             exceptions.HTTPClientError,
             exceptions.ClientError,
         ) as exc:
-            raise StorageError(f"{where}: {self._asked.explain(exc)}") from exc
+            raise StorageError(f"{where}: {self._access.explain(exc)}") from exc
         except exceptions.PartialCredentialsError as exc:
             raise Misconfigured(f"{where}: {exc}; expected {CREDENTIALS}; next: export them, and try again") from exc
         except exceptions.BotoCoreError as exc:
             raise Misconfigured(f"{where}: {exc}{_NEXT}") from exc
         except ValueError as exc:
             raise Misconfigured(f"{where}: {self._refuse_endpoint() or exc}{_NEXT}") from exc
-        except (AttributeError, TypeError) as exc:  # of botocore, where a profile has a word and no section
+        except (AttributeError, TypeError) as exc:  # of botocore, where a profile has a word instead of a section
             raise Misconfigured(f"{where}: a profile is not as botocore expects it ({exc}){_NEXT}") from exc
         except OSError as exc:  # a token's file is not there yet
             raise StorageError(f"{where}: {exc.filename}: {exc.strerror}; next: look at {CREDENTIALS}") from exc
@@ -188,14 +188,14 @@ class Bucket:
         return f"{name}: got {_without_password(os.environ[name])!r}, expected such as http://localhost:9000"
 
     @property
-    def _asked(self) -> Asked:
+    def _access(self) -> Access:
         made = self._made
         endpoint = _without_password(made[0].meta.endpoint_url) if made else self.address.endpoint or "S3"
-        return Asked(self.address.bucket, endpoint, self._read_s, self._attempts)
+        return Access(self.address.bucket, endpoint, self._read_s, self._attempts)
 
 
 def _check_server(core: Any, endpoint: str) -> None:
-    """What boto3 would find with the first request, and take for a network's fault.
+    """What boto3 would find with the first request only, and report as a fault of the network.
 
     Raises:
         Misconfigured: the URL, the certificates or the proxy.

@@ -1,4 +1,4 @@
-"""What boto3 raises where a server of S3 cannot be asked, in words that a user can act on.
+"""What boto3 raises where a server of S3 cannot be used, in words that a user can act on.
 
 Never its own text where that has headers in it, which hold secrets.
 """
@@ -22,14 +22,14 @@ _ELSEWHERE = {
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked.
+class Access:
+    """How a bucket was accessed.
 
     Attributes:
         bucket: its name.
         endpoint: URL of the server, without a password.
         read_s: longest that a read was waited for.
-        attempts: how often it was asked.
+        attempts: how often each request was sent.
     """
 
     bucket: str
@@ -39,24 +39,19 @@ class Asked:
 
     def explain(self, error: Exception) -> str:
         """What is wrong, and what to do next."""
+        server = self.endpoint
         match error:
             case exceptions.ClientError():
                 words = self._explain_answer(error)
             case exceptions.ReadTimeoutError():
-                words = (
-                    f"{self.endpoint} did not answer in {self.read_s:g} s, {self.attempts} times; next: try again later"
-                )
+                words = f"{server} did not answer in {self.read_s:g} s, {self.attempts} times; next: try again later"
             case exceptions.SSLError():
-                words = (
-                    f"{self.endpoint} is not trusted: {error.kwargs.get('error')}; next: AWS_CA_BUNDLE=<certificates>"
-                )
+                words = f"{server} is not trusted: {error.kwargs.get('error')}; next: AWS_CA_BUNDLE=<certificates>"
             case exceptions.ProxyConnectionError():
-                words = (
-                    f"the proxy to {self.endpoint} cannot be reached; next: look at HTTPS_PROXY, HTTP_PROXY, NO_PROXY"
-                )
+                words = f"the proxy to {server} cannot be reached; next: look at HTTPS_PROXY, HTTP_PROXY, NO_PROXY"
             case exceptions.ConnectionError():
                 words = (
-                    f"{self.endpoint} cannot be reached; next: look at AWS_ENDPOINT_URL, AWS_REGION, and whether it "
+                    f"{server} cannot be reached; next: look at AWS_ENDPOINT_URL, AWS_REGION, and whether it "
                     "runs (locally: make s3)"
                 )
             case exceptions.NoCredentialsError():
@@ -64,7 +59,7 @@ class Asked:
             case exceptions.CredentialRetrievalError():
                 words = f"{str(error).rstrip(': ')}; next: look at {CREDENTIALS}"
             case exceptions.HTTPClientError():
-                words = f"{self.endpoint} broke off ({type(error).__name__}); next: try again"
+                words = f"{server} broke off ({type(error).__name__}); next: try again"
             case _:
                 words = str(error) or type(error).__name__
         return words
@@ -85,13 +80,13 @@ class Asked:
             )
         elif status == 501:
             words = (
-                f"{self.endpoint} does not know {error.operation_name} as it was asked; expected conditional writes to "
+                f"{self.endpoint} does not know {error.operation_name} in this form; expected conditional writes to "
                 "publish, ListObjectsV2 to read"
             )
         elif status >= 500 or status == 429:
             words = f"{self.endpoint} failed {self.attempts} times ({status} {code}); next: try again later"
         else:
-            words = f"{self.endpoint} answers {status} {code}: {said}"
+            words = f"{self.endpoint} returned {status} {code}: {said}"
         return words
 
 

@@ -17,7 +17,7 @@ MAX_TOGETHER = 16  # versions of a model that serve at once: each takes the memo
 _ENGINES_KEPT, _ENGINES_PREFIX = "trt_engine_cache_enable", "trt_engine_cache_prefix"
 # Of a platform, where a config names no backend.
 _BACKENDS = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt"}
-# What a backend reads where a config names no file, in the order in which Triton looks for them.
+# What a backend reads where a config names no file, in Triton's order.
 _DEFAULTS = {"tensorrt": "model.plan", "onnxruntime": "model.onnx", "openvino": "model.xml"}
 _SUFFIXES = {"tensorrt": (".plan",), "onnxruntime": (".onnx",), "openvino": (".xml", ".onnx")}
 _MARK = b"\xef\xbb\xbf"
@@ -36,13 +36,13 @@ class Policy:
         return "all" if self.latest is None else f"latest {self.latest}"
 
     def ask(self, available: Collection[int]) -> list[int]:
-        """Return those of the available versions that are asked for, ascending."""
+        """Return those of the available versions that the policy names, ascending."""
         if self.specific is not None:
             return sorted(self.specific.intersection(available))
         return sorted(available)[-self.latest :] if self.latest else sorted(available)
 
     def select(self, available: Collection[int]) -> list[int]:
-        """Return those that are asked for and may serve together, ascending: the newest, where they are too many."""
+        """Return those that it names and that may serve together, ascending: the newest, where they are too many."""
         return self.ask(available)[-MAX_TOGETHER:]
 
 
@@ -106,7 +106,7 @@ def read_policy(config: ModelConfig | None) -> Policy:
 
 
 def resolve(config: ModelConfig | None, files: Collection[str] = (), *, plans: bool = False) -> ModelConfig:
-    """Return the config with the backend and the file that Triton would choose, but of those alone that are judged.
+    """Return the config with the backend and the file that Triton would choose, among those that are judged.
 
     Triton would also choose by what else lies in the folder (`model.py` is Python), or by what follows a dot in the
     model's name.

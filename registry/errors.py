@@ -5,7 +5,7 @@ RepositoryError
   Incomplete     something of it is still to come
   Passing        it may the next time: tried again, with growing pauses
     StorageError the repository cannot be read or written now
-  Misconfigured  the repository cannot be asked as it is set up: no second try helps
+  Misconfigured  the repository cannot be reached as it is set up: no second try helps
 """
 
 _LONGEST = 600
@@ -51,7 +51,7 @@ class Misconfigured(RepositoryError):
 
 
 def printable(text: str) -> str:
-    """The text with escapes in place of what ends a line, moves a cursor, turns writing around or is no UTF-8."""
+    """The text with escapes in place of what ends a line, moves a cursor, reverses writing or is no UTF-8."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -214,7 +214,7 @@ def _compose(texts: Texts, terms: Terms) -> ModelConfig:
 
 
 def _find_golden(version: Path, config: ModelConfig, profile: str) -> Path:
-    """Its answers under the profile that it serves with, where they are others than in FP32."""
+    """The golden outputs of the profile that it serves with, where they differ from those in FP32."""
     own = version / golden_name(profile)
     serves_with = config.parameters["profile"].string_value if "profile" in config.parameters else ""
     return own if serves_with == profile and own.exists() else version / GOLDEN

@@ -1,4 +1,4 @@
-"""Keys of a repository to models and versions; what is no part of the layout is named, and left where it is."""
+"""Maps keys of a repository to models and versions; keys outside the layout are reported and ignored."""
 
 import json
 import re
@@ -129,12 +129,12 @@ def gather(objects: Iterable[Object], *, known: Collection[str]) -> Listing:
         if kept is None and is_model and (name in known or len(folders) < 2 * MAX_MODELS):
             kept = folders[name] = []
         if kept is None:
-            # One of a folder is enough to tell of it.
-            told = listing.beyond if is_model else strange
-            if name not in told and len(told) < _STRANGE_SHOWN:
-                told.add(name)
+            # One of a folder is enough to report it.
+            reported = listing.beyond if is_model else strange
+            if name not in reported and len(reported) < _STRANGE_SHOWN:
+                reported.add(name)
                 listing.objects += [] if is_model else [item]
-            elif name not in told:
+            elif name not in reported:
                 listing.left_out += 1
         elif name not in listing.overfull:
             kept.append(item)
@@ -203,7 +203,7 @@ def _is_hidden(key: str) -> bool:
 
 
 def _refuse_folder(item: Object, name: str, rest: Sequence[str]) -> str | None:
-    """Why the folder that a file lies in is no model's; None where it is one."""
+    """Why a file's folder is not a model's; None where it is."""
     if item.link and not rest:
         return "a link, which is never followed: expected the folder itself"
     if not rest:
@@ -212,7 +212,7 @@ def _refuse_folder(item: Object, name: str, rest: Sequence[str]) -> str | None:
 
 
 def _place(item: Object, rest: Sequence[str], model: ModelFolder) -> str | None:
-    """Put a file where it belongs in its model's folder, or say why it belongs nowhere."""
+    """Put a file where it belongs in its model's folder, or say why it does not belong there."""
     if item.link:
         return "a link: expected the file itself"
     if illegal := [segment for segment in rest if not _is_name(segment, longest=_LONGEST_FILE)]:
@@ -254,7 +254,7 @@ def is_model_folder(name: str) -> bool:
 
 
 def lacks(names: Collection[str]) -> str | None:
-    """What a version without a manifest waits for, as the names of its files tell; None: it has a model.
+    """What a version without a manifest waits for, as the names of its files show; None: it has a model.
 
     What export writes comes with a manifest, and that comes last.
     """
@@ -267,14 +267,14 @@ def lacks(names: Collection[str]) -> str | None:
 
 
 def refuse_model_name(name: str) -> str | None:
-    """Why a folder's name is no model's; None where it is: Triton takes it, and so do we."""
+    """Why a folder's name cannot be a model's; None where it can: Triton takes it, and so do we."""
     if _is_name(name, longest=_LONGEST_MODEL):
         return None
     return f"{name!r:.80} is no model's name: expected {_NAME_EXPECTED}, at most {_LONGEST_MODEL} bytes"
 
 
 def golden_name(profile: str) -> str:
-    """File of the golden input with the answers of a profile, where those are others than in FP32."""
+    """File of the golden input with the outputs of a profile, where those differ from FP32's."""
     return f"golden.{profile}.npz"
 
 

@@ -10,7 +10,7 @@ from xml.parsers import expat
 
 from registry.errors import Refused
 
-_DEEPEST = 200  # elements in one another: each body of a loop takes a few
+_DEEPEST = 200  # nested elements: each body of a loop takes a few
 
 
 def check_openvino(path: Path) -> None:

@@ -48,7 +48,7 @@ def open_storage(url: str) -> Storage:
     """The storage that an address means.
 
     Raises:
-        Misconfigured: it means none, or says with what else is set how a server cannot be asked.
+        Misconfigured: it means none, or, with what else is set, a server that cannot be reached.
     """
     address = read_address(url)
     if isinstance(address, Path):
@@ -130,9 +130,7 @@ class S3Storage:
             for entry in page.get("Contents", ()):
                 keys.append(entry["Key"])
                 if not entry["Key"].startswith(prefix):
-                    raise StorageError(
-                        f"{self.url}: asked for keys below {prefix!r}, the server lists {entry['Key']!r}"
-                    )
+                    raise StorageError(f"{self.url}: expected keys below {prefix!r}, the server lists {entry['Key']!r}")
                 yield _describe_object(entry, entry["Key"][len(self._prefix) :])
             if not page.get("IsTruncated"):
                 return
@@ -169,7 +167,7 @@ class FolderStorage:
     def walk(self, under: str = "") -> Iterator[Object]:
         """Every file, and `<folder>/` for one of a model's that is empty.
 
-        Hidden folders, where files are written before they are renamed in, only where asked for.
+        Hidden folders, where files are written before they are renamed in, only with `hidden`.
         """
         if not self._root.is_dir():
             raise StorageError(f"{self._root} is no folder")

@@ -1,7 +1,7 @@
-"""What Triton refuses in a config before any backend sees it: it says why in its log alone, so it is said here.
+"""What Triton rejects in a config before any backend sees it, with its reason: Triton writes that to its log alone.
 
-Triton's own words, from `ValidateModelConfig` of triton-inference-server/core r24.10; to whom loads the model it says
-"failed to poll from model repository".
+The words are those of `ValidateModelConfig` of triton-inference-server/core r24.10; to the client that loads the model
+Triton says "failed to poll from model repository".
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Base64 as clients write it: plain, in lines as of MIME, with the URL's alphabet, without padding, as a data URI."""
+"""Base64 as clients write it: plain, in MIME's lines, in the URL-safe alphabet, without padding, or as a data URI."""
 
 import binascii
 
@@ -46,10 +46,10 @@ def read_picture(text: str | bytes, *, what: str, max_bytes: int) -> bytes:
 def _to_plain(text: bytes, what: str) -> bytes:
     """The standard alphabet with padding and nothing else, where it is base64 at all."""
     plain = _without_head(text.strip(_AT_THE_ENDS), what).translate(None, _LINE_ENDS)
-    # Both alphabets in one text are none.
+    # A text that mixes both alphabets is invalid.
     if b"+" not in plain and b"/" not in plain:
         plain = plain.translate(_FROM_URL)
-    # A rest of one stands for less than a byte.
+    # One character left over holds less than a byte.
     return plain + b"=" * (-len(plain) % 4) if len(plain) % 4 > 1 else plain
 
 

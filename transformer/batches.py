@@ -1,4 +1,4 @@
-"""A request of more items than Triton takes at once: cut along the batch dimension, and its answers put together."""
+"""A request of more items than Triton takes at once: cut along the batch dimension, and the outputs put together."""
 
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -6,52 +6,52 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-from transformer.errors import InvalidRequest, PayloadTooLarge, PredictorUnavailable
+from transformer.errors import InvalidRequest, PayloadTooLarge, VersionsChanging
 from transformer.model import Model
-from transformer.predictor import MAX_ANSWER_BYTES
+from transformer.predictor import MAX_RESPONSE_BYTES
 from transformer.tensors import Tensor, item_size, spans
 from transformer.work import run
 
-Ask = Callable[[Sequence[Tensor]], Awaitable[tuple[list[Tensor], str]]]
+Infer = Callable[[Sequence[Tensor]], Awaitable[tuple[list[Tensor], str]]]
 
-_SWAP_TRIES = 5
+SWAP_TRIES = 5  # of a request that swaps of versions fall into
 
 
 def count_items(inputs: Sequence[Tensor], model: Model) -> int:
-    """How many items a request has where it has to be cut, else 0: what cannot be cut is for Triton to judge."""
+    """How many items a request has where it has to be cut, else 0: Triton judges what cannot be cut."""
     counts = {tensor.shape[0] if tensor.shape else 0 for tensor in inputs}
     (count, *others) = counts or {0}
     return count if model.cuts_batches and not others and count > model.max_batch_size else 0
 
 
-async def ask_in_parts(inputs: Sequence[Tensor], model: Model, ask: Ask) -> tuple[list[Tensor], str]:
-    """The answer to a request that has to be cut, and the version that gave all of it.
+async def infer_in_parts(inputs: Sequence[Tensor], model: Model, infer: Infer) -> tuple[list[Tensor], str]:
+    """The outputs of a request that has to be cut, and the version that gave all of them.
 
-    The parts are asked one after the other: the requests of others come in between, and one part is copied at a time.
+    The parts are sent one after the other: the requests of others come in between, and one part is copied at a time.
 
     Args:
         inputs: checked; `count_items` says that they have to be cut.
         model: says how many items a part has.
-        ask: Triton.
+        infer: sends one part to Triton.
 
     Raises:
-        ServingError: of `ask`, `check_size` and `join`.
-        PredictorUnavailable: versions follow each other so quickly that none answers the whole.
+        ServingError: of `infer`, `check_size` and `join`.
+        VersionsChanging: each time a swap came in between.
     """
     count = inputs[0].shape[0]
     little = not any(tensor.datatype == "BYTES" for tensor in inputs)
-    for _ in range(_SWAP_TRIES):
+    for _ in range(SWAP_TRIES):
         parts = cut(inputs, model.max_batch_size)
-        answers: list[list[Tensor]] = []
+        results: list[list[Tensor]] = []
         versions: set[str] = set()
         while len(versions) < 2 and (part := await run(partial(next, parts, None), little=little)):
-            outputs, version = await ask(part)
-            answers.append(outputs)
+            outputs, version = await infer(part)
+            results.append(outputs)
             versions.add(version)
-            check_size(answers, count)
+            check_size(results, count)
         if len(versions) == 1:
-            return await run(partial(join, answers, count, model), little=False), min(versions)
-    raise PredictorUnavailable(f"{model.name}: several versions answered one request, {_SWAP_TRIES} times")
+            return await run(partial(join, results, count, model), little=False), min(versions)
+    raise VersionsChanging(model.name, SWAP_TRIES)
 
 
 def cut(inputs: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
@@ -66,7 +66,7 @@ def cut(inputs: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
 
 def _cut(tensor: Tensor, size: int) -> Iterator[Tensor]:
     data, count = memoryview(tensor.data), tensor.shape[0]
-    # Elements of BYTES are as long as they are.
+    # Elements of BYTES differ in length.
     ends = (end for _, end in spans(tensor)) if tensor.datatype == "BYTES" else None
     start = 0
     for first in range(0, count, size):
@@ -80,26 +80,26 @@ def _cut(tensor: Tensor, size: int) -> Iterator[Tensor]:
         start = end
 
 
-def check_size(answers: Sequence[Sequence[Tensor]], count: int) -> None:
-    """Go on only while the answers are no larger together than Triton's answer to one request may be.
+def check_size(results: Sequence[Sequence[Tensor]], count: int) -> None:
+    """Go on only while the results are no larger together than Triton's response to one request may be.
 
     Raises:
         PayloadTooLarge: they are.
     """
-    size_bytes = sum(len(output.data) for outputs in answers for output in outputs)
-    if size_bytes > MAX_ANSWER_BYTES:
+    size_bytes = sum(len(output.data) for outputs in results for output in outputs)
+    if size_bytes > MAX_RESPONSE_BYTES:
         raise PayloadTooLarge(
-            f"the answer to {count} items is over the limit of {MAX_ANSWER_BYTES} bytes; send fewer in one request"
+            f"the result of {count} items is over the limit of {MAX_RESPONSE_BYTES} bytes; send fewer in one request"
         )
 
 
-def join(answers: Sequence[Sequence[Tensor]], count: int, model: Model) -> list[Tensor]:
-    """One answer of the answers to the parts, which have their outputs in the same order.
+def join(results: Sequence[Sequence[Tensor]], count: int, model: Model) -> list[Tensor]:
+    """Concatenate the results of the parts, which have their outputs in the same order.
 
     Raises:
         InvalidRequest: outputs of the parts do not fit each other: such a model takes no more items than Triton does.
     """
-    return [_join(outputs, count, model) for outputs in zip(*answers, strict=True)]
+    return [_join(outputs, count, model) for outputs in zip(*results, strict=True)]
 
 
 def _join(outputs: Sequence[Tensor], count: int, model: Model) -> Tensor:

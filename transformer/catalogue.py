@@ -25,12 +25,12 @@ class Catalogue:
         self._descriptions = Descriptions(predictor)
 
     async def close(self) -> None:
-        """Let go of the channels."""
+        """Close the channels."""
         await self._synchroniser.close()
         await self._predictor.close()
 
     async def ready(self) -> bool:
-        """Whether requests can be answered."""
+        """Whether requests can be processed."""
         return await self.predictor_ready() and await self._synchroniser.ready()
 
     async def predictor_ready(self) -> bool:
@@ -44,7 +44,7 @@ class Catalogue:
 
         Raises:
             ModelNotFound: there is none.
-            PredictorUnavailable: it does not answer.
+            PredictorUnavailable: it does not respond.
         """
         return await self._synchroniser.status()
 
@@ -61,7 +61,7 @@ class Catalogue:
             PredictorUnavailable: the first models are still on their way.
             DeadlineExceeded: Triton did not describe it in time.
         """
-        async with deadline.limit(DESCRIBED) if deadline else nullcontext(), self._told_apart(name, version):
+        async with deadline.limit(DESCRIBED) if deadline else nullcontext(), self._explaining_absence(name, version):
             model = await self._descriptions.get(name, version)
         current().found(model.name, model.version)
         return model
@@ -70,15 +70,15 @@ class Catalogue:
         """Names of the models that serve, in alphabetical order.
 
         Raises:
-            PredictorUnavailable: Triton does not answer, or the synchroniser, where there is one.
-            NotListed: there is no synchroniser, and Triton asks for a secret.
+            PredictorUnavailable: Triton does not respond, or the synchroniser, where there is one.
+            NotListed: there is no synchroniser, and Triton demands a secret.
         """
-        # Of Triton only where nobody else can say: its list asks for the secret that loads models.
+        # From Triton only without a synchroniser: its list demands the secret that loads models.
         names = await self._synchroniser.serving()
         if names is None:
             return await self._predictor.models()
         if not await self.predictor_ready():
-            raise PredictorUnavailable(f"Triton at {self._predictor.url} does not answer")
+            raise PredictorUnavailable(f"Triton at {self._predictor.url} does not respond")
         return names
 
     async def versions(self, name: str, version: str = "") -> list[str]:
@@ -88,7 +88,7 @@ class Catalogue:
             ModelNotFound: no such model or version.
             NothingServes: no version of it serves.
         """
-        async with self._told_apart(name, version):
+        async with self._explaining_absence(name, version):
             versions = await self._predictor.versions(name, version)
         current().found(name, version or versions[-1])
         return versions
@@ -99,10 +99,10 @@ class Catalogue:
         return await self._predictor.config(name, version)
 
     @asynccontextmanager
-    async def _told_apart(self, name: str, version: str) -> AsyncIterator[None]:
-        """Say "unknown" of what is no model of the repository, of what is one whether a version may come by itself.
+    async def _explaining_absence(self, name: str, version: str) -> AsyncIterator[None]:
+        """Distinguish an unknown model (404) from one of which no version serves now, or none can (503).
 
-        Triton cannot: a model that was refused it never heard of, and one that is gone it remembers.
+        Triton cannot: it has never seen a model that was refused, and remembers one that is gone.
         """
         try:
             yield

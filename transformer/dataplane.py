@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from transformer import batches, metrics, work
 from transformer.admission import Admission, Deadline
 from transformer.asked import Asked
+from transformer.batches import SWAP_TRIES
 from transformer.catalogue import DESCRIBED, Catalogue
 from transformer.decoding import Picture, decode
 from transformer.errors import (
@@ -25,8 +26,8 @@ from transformer.errors import (
     ModelNotFound,
     PayloadTooLarge,
     PredictorError,
-    PredictorUnavailable,
     ServingError,
+    VersionsChanging,
 )
 from transformer.letterbox import Image, Letterbox
 from transformer.model import Model
@@ -39,8 +40,6 @@ from transformer.synchroniser import Synchroniser
 from transformer.tasks import classify, detect, tabular
 from transformer.tasks.detect import Detections, Selection
 from transformer.tensors import Tensor
-
-_SWAP_TRIES = 5
 
 T = TypeVar("T")
 
@@ -151,7 +150,7 @@ class DataPlane(Catalogue):
                     raise type(exc)(f"picture {index} of {len(images)}: {exc}") from exc
                 raise
 
-        for _ in range(_SWAP_TRIES):
+        for _ in range(SWAP_TRIES):
             results = await _all_or_first_error([one(index, data) for index, data in enumerate(images)])
             # A request has one answer, of one version: a swap that falls into it makes it start again.
             if len({result.model.version for result in results}) == 1:
@@ -159,7 +158,7 @@ class DataPlane(Catalogue):
                 for result in results:
                     _count(result)
                 return results
-        raise PredictorUnavailable(f"{asked.model}: several versions answered one request, {_SWAP_TRIES} times")
+        raise VersionsChanging(asked.model, SWAP_TRIES)
 
     async def infer_rows(self, asked: Asked, rows: tabular.Rows) -> TableResult:
         """Ask a model about rows of a table, in as few runs as its batch size allows."""
@@ -195,44 +194,48 @@ class DataPlane(Catalogue):
         return TableResult(model, values, stages, stages.total_ms())
 
     async def infer_tensors(
-        self,
-        asked: Asked,
-        model: Model,
-        inputs: Sequence[Tensor],
-        *,
-        outputs: Sequence[str],
-        classes: Mapping[str, int],
+        self, asked: Asked, inputs: Sequence[Tensor], *, outputs: Sequence[str], classes: Mapping[str, int]
     ) -> tuple[list[Tensor], str]:
-        """Pass tensors of the model itself to Triton, and its answer back: outputs, and the version that answered.
+        """Run a model on tensors of its own; its outputs, and the version that gave them.
 
         Args:
             asked: which model, and how.
-            model: says how many items Triton takes at once; what has more is asked in parts.
-            inputs: checked.
+            inputs: checked; where they hold more items than Triton takes at once they are sent in parts.
             outputs: names of those that are wanted; all where there are none.
             classes: of outputs that are wanted as so many best classes.
 
         Raises:
             InvalidRequest: the model takes no such tensors, or has no such output; in Triton's words.
-            PayloadTooLarge: the parts are too many, or their answers too large together.
+            PayloadTooLarge: the parts are too many, or their outputs too large together.
         """
         stages = Stages()
 
-        async def ask(part: Sequence[Tensor]) -> tuple[list[Tensor], str]:
+        async def infer(part: Sequence[Tensor]) -> tuple[list[Tensor], str]:
             asked.deadline.check("the model was asked")
             return await self._predictor.infer_tensors(asked, part, outputs, classes=classes)
 
-        count = batches.count_items(inputs, model)
-        if count:
-            self.check_count(count)
         with stages.time("infer"):
+            tensors, version = await self._infer_in_parts(asked, inputs, infer)
+        current().found(asked.model, version)
+        metrics.count_item(asked.model, version, {"infer": stages.ms["infer"]})
+        return tensors, version
+
+    async def _infer_in_parts(
+        self, asked: Asked, inputs: Sequence[Tensor], infer: batches.Infer
+    ) -> tuple[list[Tensor], str]:
+        for _ in range(SWAP_TRIES):
+            model = await self.model(asked.model, asked.version, asked.deadline)
+            count = batches.count_items(inputs, model)
+            if count:
+                self.check_count(count)
             try:
-                answer = await (batches.ask_in_parts(inputs, model, ask) if count else ask(inputs))
+                return await (batches.infer_in_parts(inputs, model, infer) if count else infer(inputs))
             except TensorRefused as exc:
-                raise InvalidRequest(exc.reason) from exc
-        current().found(asked.model, answer[1])
-        metrics.count_item(asked.model, answer[1], {"infer": stages.ms["infer"]})
-        return answer
+                # A version that has taken over may take fewer items at once.
+                if await self._is_current(asked, model):
+                    raise InvalidRequest(exc.reason) from exc
+                self._descriptions.forget(asked.model, asked.version)
+        raise VersionsChanging(asked.model, SWAP_TRIES)
 
     async def _infer_image(
         self, asked: Asked, data: bytes, select: Callable[[Model], Selection], *, keep_image: bool
@@ -284,17 +287,16 @@ class DataPlane(Catalogue):
         one and the answer of the new one. Its own labels are fetched then; where it takes other tensors, it is asked
         again.
         """
-        refused: TensorRefused | None = None
-        for _ in range(_SWAP_TRIES):
+        for _ in range(SWAP_TRIES):
             model = await self.model(asked.model, asked.version, asked.deadline)
             try:
                 answer, answered = await ask(model)
-            except TensorRefused as exc:
-                refused, answered = exc, set()
-            except (PredictorError, ModelNotFound):
-                # The model may have changed or gone: look again next time.
+            except (PredictorError, ModelNotFound) as exc:
+                # The model may have changed or gone: look again.
                 self._descriptions.forget(asked.model, asked.version)
-                raise
+                if not isinstance(exc, TensorRefused) or await self._is_current(asked, model):
+                    raise
+                continue
             if answered == {model.version}:
                 return model, answer
             self._descriptions.forget(asked.model, asked.version)
@@ -306,11 +308,16 @@ class DataPlane(Catalogue):
                         )
                     if swapped.takes_the_same_as(model):
                         return swapped, answer
-        if refused:
-            raise refused
-        raise PredictorUnavailable(
-            f"{asked.model}: another version than the one described answered {_SWAP_TRIES} times"
-        )
+        raise VersionsChanging(asked.model, SWAP_TRIES)
+
+    async def _is_current(self, asked: Asked, model: Model) -> bool:
+        """Whether the version that was described still serves, with as many items at once.
+
+        A whole description of a model with many labels would be too much work for each request that is refused.
+        """
+        *_, served = await self.versions(asked.model, asked.version)
+        config = await self._predictor.config(asked.model, served)
+        return (served, max(config.max_batch_size, 1)) == (model.version, model.max_batch_size)
 
     def _prepare(
         self, data: bytes, known: Picture | None, model: Model, stages: Stages, *, reduces: bool
@@ -342,7 +349,7 @@ class DataPlane(Catalogue):
 
     @property
     def max_image_bytes(self) -> int:
-        """Of an encoded picture."""
+        """Limit of an encoded picture."""
         return self._settings.max_image_bytes
 
     def check_count(self, count: int) -> None:

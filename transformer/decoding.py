@@ -118,7 +118,7 @@ def read_header(data: bytes) -> Header:
             # MPO is a JPEG with more pictures behind the first.
             header = Header("JPEG" if image.format == "MPO" else str(image.format), image.size)
             if header.format == "JPEG":
-                # The decoders of the others turn them. And a PNG's getexif() would decode all of it.
+                # The other decoders apply the orientation themselves. And a PNG's getexif() would decode all of it.
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
                 header = replace(header, orientation=orientation if orientation in _UPRIGHT else 1)
     except _BROKEN as exc:
@@ -131,7 +131,7 @@ def read_header(data: bytes) -> Header:
 
 
 def _refusal(data: bytes, name: str | None, error: Exception) -> InvalidImage | UnsupportedMedia:
-    """Of what is no picture that is read: in words that name it."""
+    """The error for a file of a format that is not read, with the name of the format."""
     expected = f"expected one of {', '.join(FORMATS)}"
     if name is None:
         return InvalidImage(f"image: {len(data)} bytes that begin with {data[:8]!r}, {expected}")
@@ -196,7 +196,7 @@ def decode(
 
 def _decode_whole(data: bytes, header: Header) -> ImageArray:
     name, (width, height) = header.format, header.size_wh
-    # Where there is no memory for it, NumPy says so; decoders would call the picture broken.
+    # Without memory for it NumPy says so; decoders would call the picture broken.
     np.empty((height, width, 3), np.uint8)
     try:
         if header.tiff:
@@ -224,7 +224,7 @@ def _decode_by_opencv(data: bytes) -> ImageArray:
 
 
 def _with_background(data: bytes) -> bytes:
-    """A GIF whose background is one of its colours: OpenCV refuses any other, which viewers pass over."""
+    """A GIF whose background is one of its colours: OpenCV rejects any other, viewers ignore it."""
     flags, background = data[10], data[11]
     has_colours, count = flags & 0x80, 2 << (flags & 7)
     return data[:11] + b"\0" + data[12:] if has_colours and background >= count else data

@@ -12,6 +12,7 @@
       PredictorError          502   Triton failed
         PredictorUnavailable  503   no connection, model not ready, queue full; Retry-After
           NothingServes       503   no version of the model yet
+          VersionsChanging    503   no version stayed for the whole of a request
         PredictorTimeout      504
       Overloaded              429   refused at admission; Retry-After
         OutOfMemory           429   there is none left
@@ -160,11 +161,18 @@ class NothingServes(PredictorUnavailable):
         super().__init__(f"model {name!r} has no version that serves")
 
 
+class VersionsChanging(PredictorUnavailable):
+    """Swaps follow each other so quickly that no version responds to the whole of a request."""
+
+    def __init__(self, name: str, tries: int) -> None:
+        super().__init__(f"{name}: several versions responded to one request, {tries} times")
+
+
 class Unserved(ServingError):
     """The repository has the model, and no version of it may serve: until somebody uploads another one."""
 
     status = 503
-    code = grpc.StatusCode.FAILED_PRECONDITION  # not UNAVAILABLE, which clients ask again
+    code = grpc.StatusCode.FAILED_PRECONDITION  # not UNAVAILABLE, which clients retry
     phrase = None
 
     def __init__(self, name: str, version: str, reason: str) -> None:

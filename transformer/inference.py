@@ -1,6 +1,6 @@
 """The v2 protocol's ModelInfer, whatever carried it: tensors in, tensors out, over the data plane.
 
-What a model is asked is told by the tensors: a BYTES tensor `image` holds pictures, the input of a tabular model holds
+The tensors say what a request is: a BYTES tensor `image` holds pictures, the input of a tabular model holds
 rows (FP32 or FP64, whichever of them the model takes), and so do its inputs where each is a column; anything else goes
 to Triton as it is.
 """
@@ -47,7 +47,7 @@ _NO_CLASS = -1  # pads class_ids; 0 is a class
 _SCHEDULING = ("priority", "timeout")
 # What MLServer's clients say of how their tensors were made, in every place that has parameters: of no use here.
 _CODEC = "content_type"
-CLASS_COUNTS = range(2**31)  # that the classification extension may ask for; 0 is none
+CLASS_COUNTS = range(2**31)  # of best classes, in the classification extension; 0 is none
 _MOST = 256  # inputs, outputs or parameters
 _MANY_ELEMENTS = 10_000  # of BYTES are counted in a millisecond; more would hold up the event loop
 _MOST_ELEMENTS = 2**20
@@ -124,7 +124,7 @@ async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
     for tensor in request.inputs:
         if tensor.has_null:
             raise InvalidRequest(f"input {tensor.name!r}: data: got null; only the columns of a table may miss a value")
-    return await _infer_tensors(dataplane, request, model)
+    return await _infer_tensors(dataplane, request)
 
 
 def interface(model: Model) -> tuple[Sequence[TensorMetadata], Sequence[TensorMetadata]]:
@@ -281,16 +281,17 @@ def _datatype(name: str, model: Model) -> str:
     return next(tensor.datatype for tensor in model.inputs if tensor.name == name)
 
 
-async def _infer_tensors(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
+async def _infer_tensors(dataplane: DataPlane, request: InferRequest) -> InferResponse:
     for name, value in request.parameters.items():
         if not isinstance(value, bool | int | float | str) or (isinstance(value, int) and value not in _INT64):
             raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a boolean, a number or a string")
     try:
         asked = Asked(request.model, _deadline(request), request.version, request.parameters)
         outputs, version = await dataplane.infer_tensors(
-            asked, model, request.inputs, outputs=request.outputs, classes=request.classes
+            asked, request.inputs, outputs=request.outputs, classes=request.classes
         )
     except InvalidRequest as exc:
+        model = await dataplane.model(request.model, request.version, request.deadline)
         ways = dict.fromkeys([_describe(*interface(model)), _describe(model.inputs, model.outputs)])
         raise InvalidRequest(f"{exc.args[0].rstrip('.')}; {model.name} takes {', or '.join(ways)}") from exc
     return InferResponse(request.model, version, outputs)

@@ -16,13 +16,13 @@ from transformer.letterbox import Image as ImageArray
 # Encoders make 10 or so. Of 75 bytes each is enough to go over 50 megapixels once more, in a tenth of a second.
 _MOST_SCANS = 50
 _MOST_SEGMENTS = 10_000
-_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # neither a stuffed byte nor a restart nor filling
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # not a stuffed byte, a restart or fill bytes
 _EOI, _SOS = 0xD9, 0xDA
 # What a frame begins with (ISO/IEC 10918-1, table B.1), of what is read: baseline, extended and progressive, by Huffman
 # or arithmetic codes.
 _FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 _OTHER_FRAMES = {0xF7: "JPEG-LS", **dict.fromkeys((0xC3, 0xCB), "lossless JPEG")}
-_NO_FRAMES = (0xC4, 0xC8, 0xCC)  # tables between the numbers of frames
+_NO_FRAMES = (0xC4, 0xC8, 0xCC)  # tables, numbered among the frames
 # Warnings of libjpeg about what every viewer passes over: stray bytes, scans that say too little or come again.
 _HARMLESS = re.compile("extraneous bytes|Invalid SOS parameters|Inconsistent progression")
 
@@ -59,7 +59,7 @@ def decode_jpeg(data: bytes, smallest_wh: tuple[int, int]) -> ImageArray:
     except ValueError as exc:
         warning = str(exc)
     # libjpeg only warns of a picture that is damaged or ends early, and fills what it lacks with grey: not something to
-    # detect in. Pillow passes over every warning, and refuses what ends early or cannot go on.
+    # detect in. Pillow ignores every warning, and rejects what ends early or cannot be continued.
     if _HARMLESS.search(warning):
         try:
             with (
@@ -75,13 +75,13 @@ def decode_jpeg(data: bytes, smallest_wh: tuple[int, int]) -> ImageArray:
 
 
 def _decode(data: bytes, smallest_wh: tuple[int, int]) -> ImageArray:
-    # Of the factors between 1 and 2 libjpeg makes none in less time than all of it.
+    # libjpeg takes as long for a factor between 1 and 2 as for all of the pixels.
     reduced = {"min_width": smallest_wh[0], "min_height": smallest_wh[1], "min_factor": 2}
     return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **reduced), np.uint8)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Number of each marker before the end of the picture, and where it ends; what its length covers is passed over."""
+    """Number of each marker before the end of the picture, and where it ends; segments are skipped by their length."""
     found, count = _MARKER.search(data, 2), 0
     while found and (kind := found[1][0]) != _EOI:
         end, count = found.end(), count + 1
@@ -94,7 +94,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _check_scans(data: bytes) -> None:
     """A progressive JPEG goes over all its pixels with each scan."""
-    # Two bytes that may be anything in what follows the picture: a closer look only where there are many.
+    # Data behind the picture may hold such two bytes too: counted exactly only where there are many.
     if data.count(bytes((0xFF, _SOS))) <= _MOST_SCANS:
         return
     scans = (kind for kind, _ in _segments(data) if kind == _SOS)

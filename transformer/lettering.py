@@ -1,4 +1,4 @@
-"""Lines of text in the scripts that two fonts have: FiraGO, shaped, and that of OpenCV for the Far East."""
+"""Lines of text in the scripts of two fonts: FiraGO, with shaping, and OpenCV's own for those of the Far East."""
 
 import threading
 import unicodedata
@@ -41,7 +41,7 @@ def measure(size_px: int) -> tuple[int, int]:
 
 
 def draw(text: str, size_px: int) -> Mask:
-    """A line of text, as high as `measure` says; of a text that is not drawable whatever the fonts have."""
+    """A line of text, as high as `measure` says; letters that the fonts lack are drawn as the fonts draw them."""
     above, below = measure(size_px)
     if not _is_in_firago(text) and _is_in_far_east(text):
         return _draw_far_east(text, size_px, above=above, below=below)
@@ -80,7 +80,7 @@ def _firago_has(letter: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _far_east_has(letter: str) -> bool:
-    """OpenCV draws a question mark for what it has not; it shapes nothing, and writes from left to right."""
+    """Whether OpenCV's font has a letter: it draws a question mark for others, without shaping, from left to right."""
     if unicodedata.bidirectional(letter) in _RIGHT_TO_LEFT or unicodedata.category(letter)[0] == "M":
         return False
     drawn, missing = (_draw_far_east(text, _SAMPLE_PX, above=_SAMPLE_PX, below=8) for text in (letter, "?"))

@@ -119,7 +119,7 @@ class Model:
 
 
 def fold_name(name: str) -> str:
-    """What of a name tells it from others: not how its accents are encoded, nor white space around it."""
+    """A name in the form that is compared: however its accents are encoded, and without white space around it."""
     return unicodedata.normalize("NFC", name).strip()
 
 
@@ -168,7 +168,7 @@ def describe(config: Any, *, version: str) -> Model:
 
 
 def _cuts_batches(config: Any) -> bool:
-    # A sequence has an order, a shape tensor no batch, and what a batch is made into may have other dimensions.
+    # A sequence has an order, a shape tensor has no batch, and tensors made from a batch may have other dimensions.
     apart = config.HasField("sequence_batching") or config.batch_input or config.batch_output
     return config.max_batch_size > 0 and not apart and not any(proto.is_shape_tensor for proto in config.input)
 
@@ -275,7 +275,7 @@ def class_id(key: Any) -> int | None:
 
 
 def _is_text(name: str) -> bool:
-    """Whether UTF-8 has it: half of a surrogate pair, which Python's literals may hold, could not be sent."""
+    """Whether UTF-8 can encode it: half of a surrogate pair, which a Python literal may hold, could not be sent."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -86,7 +86,7 @@ def _ids_of(entry: Any, model: Model) -> frozenset[int]:
         if text in model.ids_by_name:
             return model.ids_by_name[text]
         index = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
-    # A class without a name is one too: in a gap between names, or all of a model that names none.
+    # A class without a name counts too: in a gap between names, or every class of a model without names.
     if index is not None and index >= 0 and (index < model.classes or not model.names):
         return frozenset([index])
     shown = [f"{class_id}: {name[:60]!r}" for class_id, name in itertools.islice(model.names.items(), 20)]

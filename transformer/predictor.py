@@ -64,12 +64,12 @@ _ERRORS: Mapping[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.UNAUTHENTICATED: PredictorError,
 }
 
-# Of an answer: one that a model makes up of any size would take the memory of all. 90 of a raw YOLOv8 head fit.
-MAX_ANSWER_BYTES = 2**28
+# Of a response: one of unlimited size would take the memory of all requests. 90 of a raw YOLOv8 head fit.
+MAX_RESPONSE_BYTES = 2**28
 
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
     # A status comes as metadata, and Triton's lists every input of a request that it refuses.
     ("grpc.max_metadata_size", 2**20),
     ("grpc.absolute_max_metadata_size", 2**20),
@@ -257,7 +257,7 @@ class Predictor:
                     reply = await self._to_its_end(begin, request.model_name, deadline, size_bytes)
             except PredictorUnavailable as exc:
                 if request.model_version and _NOT_READY in str(exc):
-                    # Retired since it was described, while others serve: that does not pass.
+                    # Retired since it was described, while others serve: retrying does not help.
                     await self.versions(request.model_name, request.model_version)
                 raise
         return [

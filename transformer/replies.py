@@ -79,7 +79,7 @@ def row_predictions(result: TableResult) -> list[dict[str, Any]]:
     if not model.names:
         return [{"value": float(value)} for (value,) in result.values]
     keys = [class_name(model, class_id) for class_id in range(result.values.shape[1])]
-    if len(set(keys)) < len(keys):  # two classes of one name would be one member
+    if len(set(keys)) < len(keys):  # two classes of one name would be one key
         keys = [str(class_id) for class_id in range(len(keys))]
     return [
         {

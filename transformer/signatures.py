@@ -1,4 +1,4 @@
-"""What a file is that is no picture we read, by how it begins: to name it in the refusal."""
+"""Names the format of a file by its first bytes, for the error when it is not one that is read."""
 
 import re
 
@@ -21,7 +21,7 @@ _BRANDS = {
     **dict.fromkeys(("avc1", "M4V ", "f4v ", "dash", "MSNV"), "MP4 video"),
 }
 _FAMILIES = (("iso", "MP4 video"), ("mp4", "MP4 video"), ("3g", "3GPP video"))
-_GENERAL = ("HEIF", "HEIF sequence")  # the brands behind the major one say what is coded
+_GENERAL = ("HEIF", "HEIF sequence")  # the compatible brands say which codec
 # Offset, what stands there, name. The first that fits counts.
 _SIGNATURES = (
     (0, rb"\xff\xd8\xff", "JPEG"),
@@ -44,7 +44,7 @@ _SIGNATURES = (
     (0, rb"BA.{12}(BM|CI|CP|IC|PT)", "OS/2 bitmap array"),
     (0, rb"8BPS", "Photoshop"),
     (0, rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
-    (0, rb"data:|iVBORw0KGg|/9j/|R0lGOD|UklGR", "base64 in place of the file that it stands for"),
+    (0, rb"data:|iVBORw0KGg|/9j/|R0lGOD|UklGR", "base64 instead of the file that it encodes"),
     (-18, rb"TRUEVISION-XFILE", "TGA"),
     (0, rb"\0\0[\x02\x03\x0a\x0b]\0{5}", "TGA"),
     (0, rb"\0\0[\x01\x02]\0", "ICO"),
@@ -103,7 +103,7 @@ _LOOKED_AT = 2**11
 
 
 def name_format(data: bytes) -> str | None:
-    """The name of the format that a file begins like; None where nothing is known that does."""
+    """The name of the format that a file begins like; None for an unknown one."""
     begin = data[:_LOOKED_AT]
     if len(begin) >= 12 and begin[4:8] == b"ftyp" and begin[8:12].isascii():
         return _name_brand(begin)

@@ -11,7 +11,7 @@ import httpx
 from transformer.errors import ModelNotFound, PredictorUnavailable
 
 _TIMEOUT_S = 2.0
-_MAX_AGE_S = 1.0  # of what is known of models: a client that asks for strange ones must not cost a request each
+_MAX_AGE_S = 1.0  # of what is known of models: requests for unknown names must not cost a request each
 _LONGEST_REASON = 200
 # Behind these follow the words of a library, for the operator.
 _FAULTS = ("it cannot be judged", "a fault of the synchroniser")

@@ -1,8 +1,8 @@
-"""TIFF: the kinds of it whose pixels are known to be right, and no others.
+"""TIFF: only the kinds of it whose pixels were verified.
 
 The tags of the first picture say which of some thousand kinds it is, before anything is decoded. Neither Pillow nor
 OpenCV refuses all that it would make wrong colours of, so a kind is read where it is on the lists below; what is on
-them was held against other decoders, see docs/pictures.md.
+them was compared with other decoders, see docs/pictures.md.
 """
 
 import io
@@ -29,7 +29,7 @@ TiffImagePlugin.OPEN_INFO[(b"MM", 1, (1,), 1, (12,), ())] = ("I;16", "I;12")
 # Byte order, and whether offsets have 64 bits (BigTIFF).
 _BEGINS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 _MOST_TAGS = 1000  # a scanner or a satellite writes some fifty
-_MOST_TILE_PIXELS = 2**24  # libtiff makes room for a whole one
+_MOST_TILE_PIXELS = 2**24  # libtiff allocates a whole one
 _MOST_PARTS = 2**17  # strips or tiles: Pillow looks at them one by one
 
 
@@ -169,7 +169,7 @@ def decode_tiff(file: io.BytesIO, tiff: Tiff) -> ImageArray:
     with warnings.catch_warnings(action="ignore"), Image.open(file, formats=["TIFF"]) as image:
         if sorted(image.size) != sorted(tiff.size_wh):
             raise OSError("two sizes")
-        image.load()  # and turns it
+        image.load()  # and rotates it
         if tiff.palette is not None:
             indices = np.asarray(image if image.mode == "P" else image.getchannel("P"))
             return np.asarray(tiff.palette[indices], np.uint8)
@@ -181,7 +181,7 @@ def decode_tiff(file: io.BytesIO, tiff: Tiff) -> ImageArray:
 
 def _decode_by_opencv(file: io.BytesIO, tiff: Tiff) -> ImageArray:
     """Of 10 to 14 bits it makes 16, whose upper 8 count; of 16 with alpha, 8."""
-    # BGR: where RGB is asked for, some come as BGR all the same.
+    # BGR: where RGB is requested, some come as BGR all the same.
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if tiff.bits < 16 else 0)
     image = cv2.imdecode(np.frombuffer(file.getbuffer(), np.uint8), flags)
     if image is None:
@@ -199,7 +199,7 @@ def _read(data: bytes, tags: dict[int, NDArray[Any]]) -> Tiff:
     size_wh, samples = (_one(tags, _Tag.WIDTH), _one(tags, _Tag.HEIGHT)), _one(tags, _Tag.SAMPLES, 1)
     photometric, bits = _one(tags, _Tag.PHOTOMETRIC), {*tags.get(_Tag.BITS, _ONE).tolist()}
     colours = _COLOURS.get(photometric, samples)
-    # Who writes a fourth sample without saying what it is leaves its meaning open too.
+    # A fourth sample without a declared meaning may be anything.
     extra = tuple(tags[_Tag.EXTRA].tolist()) if _Tag.EXTRA in tags else (0,) * min(samples - colours, 9)
     planes = samples if samples > 1 and _one(tags, _Tag.PLANAR, 1) == 2 else 1
     kind = _Kind(photometric, min(bits), extra, planes > 1)
@@ -219,7 +219,7 @@ def _one(tags: dict[int, NDArray[Any]], tag: int, default: int | None = None) ->
 
 
 def _find_unusual(data: bytes, tags: dict[int, NDArray[Any]], kind: _Kind) -> list[str]:
-    """What beside its kind speaks against a picture."""
+    """What keeps a picture of a known kind from being read."""
     compression, predictor = _one(tags, _Tag.COMPRESSION, 1), _one(tags, _Tag.PREDICTOR, 1)
     forms = {*tags.get(_Tag.FORMAT, _ONE).tolist()} - {1}
     across, down = (
@@ -286,7 +286,7 @@ def _read_tags(data: bytes) -> dict[int, NDArray[Any]]:
 
 
 def _check_parts(data: bytes, tags: dict[int, NDArray[Any]], size_wh: tuple[int, int], planes: int) -> bool:
-    """Every strip or tile is there: of one that is not, decoders make black.
+    """Check that every strip or tile is there: decoders would fill a missing one with black.
 
     Returns:
         Whether each has the bytes of its rows, where that is known: else libtiff takes those behind it.

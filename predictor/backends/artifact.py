@@ -37,7 +37,7 @@ def find_artifact(version_dir: Path, filename: str) -> Path:
 
 
 def as_stored(path: Path) -> Path:
-    """The path for whatever Python opens: Triton's stub sets no locale, so that Python takes names there for ASCII."""
+    """The path for Python's own file functions: without a locale in Triton's stub, Python takes names for ASCII."""
     return Path(os.fsdecode(str(path).encode()))
 
 

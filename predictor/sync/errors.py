@@ -1,18 +1,11 @@
-"""Why a version does not serve yet, beside what its files say.
-
-Passing               see registry.errors
-  StorageError        see registry.errors
-  TritonError         Triton is away, or has no room
-"""
+"""Failures of Triton, and which failures may pass by themselves."""
 
 import errno
 
-from registry.errors import Passing, StorageError
+from registry.errors import Passing
 
-__all__ = ["Passing", "StorageError", "TritonError"]
-
-# What disks, networks and a machine without memory or descriptors say. Any other is a fault of ours: a path that is not
-# there, or is there already, or too long.
+# Errors of disks, networks and a machine without memory or descriptors. Any other is a fault of ours: a path that is
+# missing, exists already, or is too long.
 _PASSING = {
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE,
     errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ENODEV, errno.ENXIO,
@@ -26,7 +19,7 @@ class TritonError(Passing):
 
 
 def passes(exc: Exception) -> bool:
-    """Whether what failed may pass by itself; else it is a fault of ours, which no waiting heals."""
+    """Whether a failure may pass by itself; else it is a fault of ours, and waiting does not help."""
     if isinstance(exc, OSError):
         return exc.errno in _PASSING or isinstance(exc, TimeoutError | ConnectionError | BlockingIOError)
     return isinstance(exc, Passing | MemoryError)

@@ -1,4 +1,4 @@
-"""What is known of the versions of a model, by their fingerprints."""
+"""What the synchroniser remembers of the versions of a model, by their fingerprints."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ class Memory:
 
     Attributes:
         refused: why one must not serve; survives a restart.
-        unproven: why no answer of one has proven it; survives a restart.
+        unproven: why no output of one has verified it; survives a restart.
         waiting: why one is not taken yet.
         deaths: how often Triton died while one was tried.
         fatal: how often this process ended while one was tried; survives a restart.
@@ -41,7 +41,7 @@ class Memory:
         return self.refused.get(key) or self.waiting.get(key)
 
     def postponement(self, key: str) -> str | None:
-        """Why a version that failed is left alone for now."""
+        """Why a version that failed is not tried now."""
         return f"{self.postponed[key][1]}; tried again later" if key in self.postponed else None
 
     def postponements(self, prints: Mapping[int, str]) -> str | None:
@@ -54,7 +54,7 @@ class Memory:
         return "; ".join(reasons) or None
 
     def keep(self, keys: Collection[str]) -> None:
-        """Forget all others, but for what the mirror remembers too: `refused`, `unproven`; nothing waits any more."""
+        """Forget all others, but for what the mirror stores too (`refused`, `unproven`); nothing waits any more."""
         remembered: tuple[dict[str, Any], ...] = (
             self.deaths, self.fatal, self.failures, self.postponed, self.apart, self.proven
         )  # fmt: skip

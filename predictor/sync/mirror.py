@@ -2,7 +2,7 @@
 
     lock                                 one synchroniser at a time
     refused/<model>.json                 versions that must not be tried again
-    unproven/<model>.json                versions that serve, and that no answer has proven
+    unproven/<model>.json                versions that serve, and that no output has verified
     tried/<model>.json                   versions that are being tried, and how often their trial ended this process
     staged/<model>/<version>-<print>/    a version alone, as a model folder of its own
     generations/<model>/<number>/        what is served together: versions, and the config.pbtxt over them
@@ -27,8 +27,7 @@ from typing import Any
 
 from predictor.command import CANDIDATE, models_folder, trial_folder
 from predictor.errors import StartError
-from predictor.sync.errors import Passing
-from registry.errors import Refused
+from registry.errors import Passing, Refused
 
 log = logging.getLogger("sync")
 
@@ -102,7 +101,7 @@ class Mirror:
         for link in self.models.iterdir():
             try:
                 _read_generation(link)
-            except (OSError, ValueError, AttributeError) as exc:  # JSON that is none, or no object
+            except (OSError, ValueError, AttributeError) as exc:  # invalid JSON, or no object
                 log.warning("the mirror: %s cannot be read (%s): taken from the repository again", link, exc)
                 link.unlink()
         shutil.rmtree(self._staged)
@@ -264,7 +263,7 @@ class Mirror:
         return self._read(self._unproven / f"{model}.json")
 
     def write_unproven(self, model: str, reasons: Mapping[str, str]) -> None:
-        """Remember across restarts why no answer of a version has proven it, by fingerprint."""
+        """Remember across restarts why no output of a version has verified it, by fingerprint."""
         self._write(self._unproven / f"{model}.json", reasons)
 
     def _read(self, path: Path) -> dict[str, Any]:

@@ -5,28 +5,28 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from predictor.sync.errors import Passing, TritonError, passes
+from predictor.sync.arrival import Arrivals
+from predictor.sync.errors import TritonError, passes
 from predictor.sync.memory import Memory
 from predictor.sync.mirror import Generation
 from predictor.sync.plan import choose
 from predictor.sync.shared import LONGEST_PAUSE_S, Listed, Shared
-from predictor.sync.staging import Request, check_arrived, fingerprint, golden_of, stage
+from predictor.sync.staging import Request, fingerprint, golden_of, stage
 from predictor.sync.status import ModelStatus, VersionStatus, now
 from predictor.sync.trial import prove
 from predictor.sync.triton import Died, ProcessDied, TooSlow
 from predictor.sync.view import describe, join_numbers, pin_error, words_of
 from registry import config as configs
 from registry.config import Policy
-from registry.errors import Incomplete, Refused
+from registry.errors import Incomplete, Passing, Refused
 from registry.judgement import judge_config
-from registry.layout import CONFIG, MANIFEST, TEXT_BYTES, ModelFolder
+from registry.layout import CONFIG, TEXT_BYTES, ModelFolder
 from registry.storage import read
 
 log = logging.getLogger("sync")
@@ -43,8 +43,6 @@ _TRIAL_S = 120.0  # of all requests of a trial, but where the first of them has 
 _QUEUE_S = 5.0
 _UNLOAD_S = 30.0  # of a candidate, which may never answer what it was asked last
 _FATAL_PAUSE_S = 3600.0  # before a version is tried again that ended this process again and again
-# S3 refuses a request whose clock is 15 minutes away, so no clock here is further from its.
-_CLOCK_SKEW = timedelta(minutes=15)
 _NOTHING = Generation(Path())
 
 
@@ -66,19 +64,18 @@ class Model:
             self._mirror.read_refused(name), self._mirror.read_unproven(name), fatal=self._mirror.read_fatal(name)
         )
         shared.leftovers |= {(name, key) for key in self._memory.fatal}
-        self._seen: dict[int, tuple[str, float]] = {}  # fingerprint, and when it was seen first
+        self._arrivals = Arrivals(shared.settings.settle_s)
         self._config: tuple[str, Any] = ("", None)  # of the model's own config.pbtxt, and its etag
         self._policy = ""
         self._doing: dict[int, str] = {}
         self._working = False
-        self._fault = False  # the last work ended in a fault of ours
-        self._blocked: str | None = None  # why none of its versions can be looked at
+        self._fault = False  # the last run of `work` ended in a fault of ours
+        self._blocked: str | None = None  # why none of its versions can be judged
         self._error: str | None = None
         self._failures = 0
         self._due: float | None = None  # the next try
         self._since = time.monotonic()
         self._lost = 0  # trials that proved nothing
-        self._changes: dict[int, int] = {}  # how often a version that does not serve has become another
         self._examinable = 0.0  # not before then
         self._handled: ModelFolder | None = None
 
@@ -182,9 +179,10 @@ class Model:
             for version in listed.folder.versions
         }
         prints = {version: fingerprint(request) for version, request in requests.items()}
-        self._note_seen(prints, listed)
-        for request in requests.values():
-            self._judge_arrival(request, listed)
+        self._arrivals.note(prints, began=listed.began)
+        self._forget_others(prints)
+        for version, request in requests.items():
+            self._judge_arrival(request, prints[version], listed)
         serving = self.serving
         unfit = memory.refused.keys() | memory.waiting.keys() | memory.postponed.keys()
         wanted = choose(prints, policy, current=serving, unfit=unfit, apart=memory.apart)
@@ -279,60 +277,32 @@ class Model:
         self._policy = f"{policy}{'' if pins is None else ' (setting)'}"
         return config, policy
 
-    def _note_seen(self, prints: Mapping[int, str], listed: Listed) -> None:
-        """Remember since when each version is as it is, and forget what is there no more."""
-        before, self._seen = self._seen, {}
-        for version, key in prints.items():
-            known = before.get(version)
-            if known is not None and known[0] != key:
-                self._changes[version] = self._changes.get(version, 0) + 1
-            self._seen[version] = known if known is not None and known[0] == key else (key, listed.began)
-        known_keys = set(prints.values())
-        memory = self._memory
-        if memory.refused.keys() - known_keys:
-            memory.refused = {key: reason for key, reason in memory.refused.items() if key in known_keys}
+    def _forget_others(self, prints: Mapping[int, str]) -> None:
+        """Forget what is known of versions that are no longer in the repository."""
+        keys, memory = set(prints.values()), self._memory
+        if memory.refused.keys() - keys:
+            memory.refused = {key: reason for key, reason in memory.refused.items() if key in keys}
             self._write_refused()
-        kept = known_keys.union(self.serving.values())
+        kept = keys.union(self.serving.values())
         if memory.unproven.keys() - kept:
             memory.unproven = {key: reason for key, reason in memory.unproven.items() if key in kept}
             self._mirror.write_unproven(self.name, memory.unproven)
-        memory.keep(known_keys)
+        memory.keep(keys)
 
-    def _judge_arrival(self, request: Request, listed: Listed) -> None:
+    def _judge_arrival(self, request: Request, key: str, listed: Listed) -> None:
         """Note a version that has not arrived as a whole."""
-        key, since = self._seen[request.version]
         if key in self._memory.refused or key in self.serving.values():
             return
         try:
-            check_arrived(request)
-            if MANIFEST not in request.files or self._changes.get(request.version, 0) >= _TRIES:
-                self._check_settled(request, listed, unchanged_s=listed.began - since)
+            self._arrivals.check(request, listed)
         except Incomplete as exc:
             self._note_incomplete(request, key, listed, exc)
 
-    def _check_settled(self, request: Request, listed: Listed, *, unchanged_s: float) -> None:
-        """Without a manifest, nothing but time says that everything is there.
-
-        Raises:
-            Incomplete: its files have changed a moment ago.
-        """
-        settle_s = self._shared.settings.settle_s
-        modified = max(item.modified for item in request.files.values())
-        at_rest = (
-            unchanged_s >= settle_s
-            or listed.newest - modified >= timedelta(seconds=settle_s)
-            or datetime.now(UTC) - modified >= timedelta(seconds=settle_s) + _CLOCK_SKEW
-        )
-        if not at_rest:
-            why = f"changed {_TRIES} times or more" if MANIFEST in request.files else f"has no {MANIFEST}"
-            raise Incomplete(f"{why}: waits {settle_s:g} s for more files")
-
     def _note_incomplete(self, request: Request, key: str, listed: Listed, exc: Incomplete) -> None:
         """Wait for what is missing; refuse the version where it has not come for as long as files need to settle."""
-        settle_s = self._shared.settings.settle_s
-        settles = self._seen[request.version][1] + settle_s
+        settles = self._arrivals.settled_at(request.version)
         if not exc.patient and listed.began >= settles:
-            self._refuse(request, key, f"{exc}, for {settle_s:g} s")
+            self._refuse(request, key, f"{exc}, for {self._shared.settings.settle_s:g} s")
             return
         self._memory.waiting[key] = str(exc)
         if not exc.patient:
@@ -470,7 +440,7 @@ class Model:
             self._mirror.write_unproven(self.name, memory.unproven)
 
     def _refuse_defect(self, request: Request, key: str, exc: Exception) -> None:
-        """Refuse what fails in a way that nobody thought of: to try it for ever would keep out what is good.
+        """Refuse a version that fails in an unforeseen way: to try it for ever would keep out good ones.
 
         It may be a fault of this process all the same: the next one tries it again.
         """
@@ -520,11 +490,11 @@ class Model:
         self._memory.proven.clear()
         for key in wanted.values():
             self._memory.failures.pop(key, None)
-        self._changes.clear()
+        self._arrivals.settle()
         self._doing.clear()
         for version in sorted(wanted):
             if before.prints.get(version) != wanted[version]:
-                seconds = time.monotonic() - self._seen[version][1]
+                seconds = time.monotonic() - self._arrivals.since(version)
                 self._status.metrics.seconds.labels(self.name).observe(seconds)
                 self._status.set_version(
                     self.name, version, VersionStatus("serving", since=now(), seconds_to_serve=round(seconds, 1))
@@ -544,7 +514,8 @@ class Model:
         self._memory = Memory()
         self._mirror.write_refused(self.name, {})
         self._mirror.write_unproven(self.name, {})
-        self._seen, self.loaded, self._error = {}, False, None
+        self._arrivals.forget()
+        self.loaded, self._error = False, None
 
     def _load(self, name: str) -> None:
         loads = self._status.metrics.loads
@@ -574,7 +545,7 @@ class Model:
 
     @property
     def _is_idle(self) -> bool:
-        """Whether nothing of it waits for anything."""
+        """Whether no try, no listing and no upload is waited for."""
         waits = self._due is not None or self.settles is not None or self._memory.postponed
         return not waits and self.listed is not None and self.listed.folder == self._handled
 
@@ -607,14 +578,14 @@ class Model:
         versions = {
             version: describe(
                 version,
-                key=self._seen.get(version, ("", 0.0))[0],
+                key=self._arrivals.key(version),
                 serving=serving,
                 memory=self._memory,
                 doing=self._doing,
                 is_listed=self.listed is not None,
                 before=before.get(str(version)),
             )
-            for version in self._seen.keys() | serving.keys()
+            for version in {*self._arrivals.versions, *serving}
         }
         if self._blocked and folder is not None:
             blocked = VersionStatus("refused", self._blocked)

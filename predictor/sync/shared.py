@@ -1,4 +1,4 @@
-"""What the models have in common, and what a listing shows of one."""
+"""What all models work with, and what a listing shows of one."""
 
 import threading
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Shared:
     """What all models work with.
 
     Attributes:
-        triton_up: set while Triton answers.
+        triton_up: set while Triton responds.
         leftovers: versions that were being tried when a process before this one ended, by model and fingerprint.
         alone: held while a version is tried and there are leftovers: the one at fault must be alone to show it.
         stopped: set when the process ends.

@@ -124,7 +124,7 @@ class Status:
         self._count_models()
         counts = [version.state for version in model.versions.values()] if model else []
         for state in STATES:
-            if counts:  # a folder that holds no version is none that should serve one
+            if counts:  # a folder without versions cannot serve one
                 self.metrics.versions.labels(name, state).set(counts.count(state))
             else:
                 with suppress(KeyError):
@@ -141,7 +141,7 @@ class Status:
             return self._models.get(name, ModelStatus())
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, as far as it is shown."""
+        """The content of `/status`."""
         with self._lock:
             models = sorted((self._folders | self._models).items())
             content, more = dict(self._content), self._more_folders
@@ -185,7 +185,7 @@ def _choose_shown(model: ModelStatus, *, most: int) -> dict[str, VersionStatus]:
 
 
 def _since(model: ModelStatus, before: ModelStatus | None) -> ModelStatus:
-    """With the time since when it, and each of its versions, is in its state."""
+    """The model, with the time since when it and each of its versions are in their states."""
     known = before.versions if before is not None else {}
     at = now()
 

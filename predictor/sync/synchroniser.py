@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from threading import Event
 
 from predictor.command import CANDIDATE
-from predictor.sync.errors import StorageError, TritonError
+from predictor.sync.errors import TritonError
 from predictor.sync.model import Model
 from predictor.sync.shared import Listed, Shared
 from predictor.sync.status import ModelStatus, now
-from registry.errors import printable
+from registry.errors import StorageError, printable
 from registry.layout import MAX_FOLDER_OBJECTS, MAX_MODELS, Listing, gather, limit_models, read_layout
 
 log = logging.getLogger("sync")
@@ -173,7 +173,7 @@ class Synchroniser:
         self._status.metrics.listings.labels("ok").inc()
         self._status.metrics.listed.set_to_current_time()
         folders, reasons = read_layout(found.objects)
-        # A key may be no UTF-8, which would leave /status and its readers without an answer.
+        # A key may be no UTF-8, which /status could not send to its readers.
         ignored = {printable(key): why for key, why in reasons.items()}
         too_many = limit_models(folders, self._models.keys())
         too_many |= dict.fromkeys(found.beyond, f"got more models than are listed, expected at most {MAX_MODELS}")
@@ -233,7 +233,7 @@ class Synchroniser:
             awaited = "the repository" if self._first is None else "the first model in"
             self._status.set_ready(f"{awaited} {self._storage.url}")
             return
-        # One that fails again and again holds up no other; where nothing serves, the pod before is better.
+        # A model that fails again and again must not hold up others; where nothing serves, the pod before is better.
         if any(model.loaded for model in self._models.values()):
             pending = [name for name in pending if not self._models[name].fails]
         self._status.set_ready(f"models: {', '.join(sorted(pending))}" if pending else None)

@@ -54,10 +54,10 @@ def prove(  # noqa: PLR0913 - what, how long, and how it must answer
         limit_s: for all that it is asked.
 
     Returns:
-        Why nothing is proven, where there is no golden input; None where it answers well.
+        Why nothing is verified, where there is no golden input; None where its outputs are good.
 
     Raises:
-        Refused: it does not answer its golden input, or not as it must.
+        Refused: it fails with its golden input, or gives other outputs than it must.
         TooSlow: it did not answer in time.
         TritonError: Triton went away.
     """
@@ -77,7 +77,7 @@ def prove(  # noqa: PLR0913 - what, how long, and how it must answer
 
     if golden is None:
         try:
-            if outputs := _ask_anything(ask, config):
+            if outputs := _infer_anything(ask, config):
                 check_form(outputs, config)
         except Refused as exc:
             return f"not proven, for an input that was made up: {exc}"
@@ -96,7 +96,7 @@ def prove(  # noqa: PLR0913 - what, how long, and how it must answer
     return None
 
 
-def _ask_anything(ask: Ask, config: Any) -> Arrays:
+def _infer_anything(ask: Ask, config: Any) -> Arrays:
     """Outputs for the first input that the model takes; none where every input is too large to make one up.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is told of models and versions."""
+"""What `/status` shows of models and versions."""
 
 from collections.abc import Collection, Mapping
 
@@ -7,7 +7,7 @@ from predictor.sync.status import VersionStatus, now
 from registry.config import MAX_TOGETHER, Policy
 
 
-def describe(  # noqa: PLR0913 - all that is known of it
+def describe(  # noqa: PLR0913 - all that a state depends on
     version: int,
     *,
     key: str,
@@ -26,7 +26,7 @@ def describe(  # noqa: PLR0913 - all that is known of it
         memory: of its model.
         doing: what is being done with a version.
         is_listed: whether the repository has been listed.
-        before: what was told of it until now.
+        before: what was shown of it until now.
     """
     postponed, judgement = memory.postponement(key), memory.judgement(key)
     if version in serving:
@@ -47,22 +47,22 @@ def describe(  # noqa: PLR0913 - all that is known of it
 
 
 def words_of(exc: Exception) -> str:
-    """What failed, without the places of a disk."""
+    """The text of an error, without paths of this machine."""
     if isinstance(exc, OSError):
         return (exc.strerror or str(exc)).lower()
     return str(exc) or type(exc).__name__
 
 
 def pin_error(policy: Policy, available: Collection[int]) -> str | None:
-    """What a policy asks for and cannot have; None where it has all of it."""
+    """What a policy names and cannot have; None where it has all of it."""
     missing = (policy.specific or frozenset()) - set(available)
     if not missing:
-        asked = policy.specific if policy.specific is not None else available
-        most = min(policy.latest or len(asked), len(asked)) if policy.specific is None else len(asked)
+        named = policy.specific if policy.specific is not None else available
+        most = min(policy.latest or len(named), len(named)) if policy.specific is None else len(named)
         return f"got {most} versions, and the newest {MAX_TOGETHER} serve together" if most > MAX_TOGETHER else None
-    return f"the policy asks for version {join_numbers(missing)}, which the repository does not have"
+    return f"the policy names version {join_numbers(missing)}, which the repository does not have"
 
 
 def join_numbers(versions: Collection[int]) -> str:
-    """Versions in their order."""
+    """Versions as text, in ascending order."""
     return ", ".join(str(version) for version in sorted(versions))

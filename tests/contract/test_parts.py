@@ -139,7 +139,7 @@ def test_every_grpc_status_of_triton_is_translated(code: grpc.StatusCode) -> Non
 
 # Times that are shown or compared with those of files, and never decide what is served, or until when.
 CALENDAR = {
-    "predictor/sync/model.py",
+    "predictor/sync/arrival.py",
     "predictor/sync/server.py",
     "predictor/sync/status.py",
     "predictor/sync/synchroniser.py",

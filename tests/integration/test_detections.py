@@ -169,7 +169,7 @@ def test_names_are_drawn(stack: Stack, model: str) -> None:
     assert "X-Limits-Reached" not in reply.headers
 
 
-def test_limits_are_told_by_every_protocol(stack: Stack) -> None:
+def test_limits_are_reported_by_every_protocol(stack: Stack) -> None:
     reached = {"max_detections": 2}
     headers = {"Content-Type": "image/png"}
     assert predict(stack, "twice", max_detections=2)["limits_reached"] == reached
@@ -195,7 +195,7 @@ def test_limits_are_told_by_every_protocol(stack: Stack) -> None:
     assert [json.loads(text)["limits_reached"] for text in whole.as_numpy("detections")] == [{}, {}]
 
 
-def test_a_graph_that_may_leave_candidates_out_is_told(stack: Stack) -> None:
+def test_a_graph_that_may_leave_candidates_out_is_reported(stack: Stack) -> None:
     every = {"confidence": 0, "max_detections": 1000}
     assert predict(stack, "capped", **every)["limits_reached"] == {"model_candidates": 16}
     assert predict(stack, "capped", classes="red", **every)["limits_reached"] == {"model_candidates": 16}

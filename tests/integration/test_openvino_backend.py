@@ -70,6 +70,7 @@ SERVED: dict[str, tuple[bytes | None, str]] = {
     "padded": (None, BASE + "max_batch_size: 4\n" + FLOAT_IO + parameter("ENABLE_BATCH_PADDING", "yes")),
     "auto": (None, BASE),
     "fixed": (build_identity([1, 2]), BASE + "max_batch_size: 3\n" + FLOAT_IO),
+    "free-in-config": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO.replace("[ 2 ]", "[ -1 ]", 1)),
     "device": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO + parameter("TARGET_DEVICE", "Auto")),
     "reshape": (
         build_identity([1, "free"]),
@@ -152,9 +153,17 @@ def test_batch_of_the_right_size(client: grpc.InferenceServerClient, model: str,
 
 
 def test_batch_of_another_size_needs_padding(client: grpc.InferenceServerClient) -> None:
-    with pytest.raises(InferenceServerException, match=r"batch of 3, got 2.*ENABLE_BATCH_PADDING"):
+    with pytest.raises(InferenceServerException, match=r"batch of 3, got 2.*ENABLE_BATCH_PADDING") as caught:
         infer(client, "exact", rows(1, 2))
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT", "it is the client's input, not Triton's failure"
     assert np.array_equal(infer(client, "exact", rows(1, 2, 3))[0], rows(1, 2, 3)), "it goes on"
+
+
+def test_dimension_that_only_the_graph_fixes(client: grpc.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match=r"input 'x': .*2") as caught:
+        infer(client, "free-in-config", np.zeros((1, 3), np.float32))
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert np.array_equal(infer(client, "free-in-config", rows(1))[0], rows(1)), "it goes on"
 
 
 def test_dims_and_datatypes_of_the_config(client: grpc.InferenceServerClient) -> None:

@@ -149,7 +149,7 @@ def test_best_classes_of_rows_are_those_of_triton(stack: Stack) -> None:
     assert [text.split(":")[1] for text in replies[0]["outputs"][0]["data"]] == ["2", "1", "0", "1"]
 
 
-def test_best_classes_of_pictures_are_in_the_answer_already(stack: Stack) -> None:
+def test_best_classes_of_pictures_are_in_the_result_already(stack: Stack) -> None:
     text = base64.b64encode(FILES["digits"]).decode()
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [text]}
     outputs = [{"name": "probabilities", "parameters": {"classification": 2}}]

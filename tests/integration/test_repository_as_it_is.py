@@ -303,7 +303,7 @@ def test_nvidia_s_simple_models_add_and_subtract(stack: Stack, model: str, dtype
         ("inception_onnx", "input:0", (299, 299, 3), "InceptionV3/Predictions/Softmax:0", 1001),
     ],
 )
-def test_nvidia_s_classifiers_answer(
+def test_nvidia_s_classifiers_serve(
     stack: Stack, model: str, given: str, dims: tuple[int, ...], gives: str, classes: int
 ) -> None:
     answer = infer(stack, model, **{given: np.full(dims, 2, np.float32)}).as_numpy(gives)
@@ -339,7 +339,7 @@ def test_equal_bytes_under_two_numbers_serve(stack: Stack) -> None:
         assert (reply["model_version"], reply["outputs"][0]["data"]) == (version, [1, 2])
 
 
-def test_made_up_input_that_fails_refuses_nothing_and_is_told(stack: Stack) -> None:
+def test_made_up_input_that_fails_refuses_nothing_and_is_shown(stack: Stack) -> None:
     known = status(stack)["simple_string"]
     assert (known["state"], known["serving"]) == ("serving", ["1"])
     assert known["versions"]["1"]["reason"].startswith("not proven, for an input that was made up: ")
@@ -357,7 +357,7 @@ def test_openvino_s_own_format_serves_without_a_config(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_serve_is_told(stack: Stack, name: str) -> None:
+def test_what_does_not_serve_is_shown(stack: Stack, name: str) -> None:
     wait_until(lambda: status(stack)[name]["state"] == "refused", log=stack.log)
     known = status(stack)[name]
     assert REFUSED[name] in " ".join([known["error"] or "", *(v["reason"] or "" for v in known["versions"].values())])
@@ -366,7 +366,7 @@ def test_what_does_not_serve_is_told(stack: Stack, name: str) -> None:
     assert all(version["since"] for version in known["versions"].values())
 
 
-def test_who_loads_is_told_where_triton_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_loads_is_pointed_to_where_triton_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model like `preferred`, which our checks let pass: only the log of Triton says why it is not loaded."""
     write_model(tmp_path / "trial", "preferred", config=PREFERRED)
     (tmp_path / "models").mkdir()
@@ -383,7 +383,7 @@ def test_who_loads_is_told_where_triton_says_why(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if name != "my models"])
-def test_client_of_a_refused_model_is_told_and_does_not_wait(stack: Stack, name: str) -> None:
+def test_client_of_a_refused_model_learns_it_and_does_not_wait(stack: Stack, name: str) -> None:
     wait_until(lambda: status(stack)[name]["state"] == "refused", log=stack.log)
     replies = [
         stack.http.post(f"/predict/{name}", json=[1.0]),
@@ -454,7 +454,7 @@ def test_cases(stack: Stack) -> None:
     assert (answer.dtype, answer.tolist()) == (np.float32, [[2.0] * 4])
 
 
-def test_thousands_of_refused_folders_are_told_and_counted(tmp_path: Path) -> None:
+def test_thousands_of_refused_folders_are_shown_and_counted(tmp_path: Path) -> None:
     with start_synchroniser(tmp_path, PREDICTOR_POLL_S="1") as port:
         models = tmp_path / "models"
         for number in range(1500):

@@ -190,7 +190,7 @@ def test_number_is_claimed_first_and_the_manifest_comes_last(
         publish_again(storage, local)
         prefix = f"PUT /{storage.address.removeprefix('s3://')}/tiny/"
         put = [request.removeprefix(prefix) for request in proxy.requests if request.startswith("PUT")]
-    assert put[:2] == ["1/config.pbtxt"] * 2  # the second one asks whether the server keeps conditions
+    assert put[:2] == ["1/config.pbtxt"] * 2  # the second one tests whether the server keeps conditions
     assert set(put[2:-2]) == {f"1/{name}" for name in FILES - {"config.pbtxt", "manifest.json"}}
     assert put[-2:] == ["1/manifest.json", "config.pbtxt"]
 

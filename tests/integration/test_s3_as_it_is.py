@@ -78,7 +78,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("wrong", "expected"), WRONG)
-def test_what_is_set_wrongly_is_told_before_anything_is_asked(
+def test_wrong_settings_are_reported_before_any_request(
     wrong: Mapping[str, str],
     expected: str,
     variables: pytest.MonkeyPatch,
@@ -144,7 +144,7 @@ def test_address_with_a_server_in_it_needs_no_variable(
     assert {item.key for item in open_storage(address).walk()} >= {"tiny/config.pbtxt", "tiny/1/model.onnx"}
 
 
-def test_server_that_ignores_conditions_is_told(
+def test_server_that_ignores_conditions_is_reported(
     s3: S3, variables: pytest.MonkeyPatch, local: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = f"s3://models/{uuid4().hex}"
@@ -157,9 +157,7 @@ def test_server_that_ignores_conditions_is_told(
     assert f"{address.removeprefix('s3://models/')}/tiny/2/manifest.json" in s3.keys("")
 
 
-def test_publishers_on_such_a_server_are_not_both_told_that_they_have_the_number(
-    s3: S3, variables: pytest.MonkeyPatch
-) -> None:
+def test_publishers_on_such_a_server_do_not_both_get_the_number(s3: S3, variables: pytest.MonkeyPatch) -> None:
     with serve(lambda *_: None, upstream=s3.url, hidden=CONDITIONS) as server:
         variables.setenv("AWS_ENDPOINT_URL", server.url)
         first = open_to_write(f"s3://models/{uuid4().hex}")

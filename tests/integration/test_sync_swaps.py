@@ -1,5 +1,6 @@
 """Uploading is deploying: good versions serve without a failed request, bad ones never, whatever arrives and how."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from loadtest.load import Result
+from tests.support.models import BATCHED, FLOAT_IO, build_identity
 from tests.support.stack import PATIENCE_S, ROOT
 from tests.support.synced import PREFIX, SETTLE_S, Synced, start_synced
-from tests.support.versions import ODD_KEYS, SPOILS, Build, external_data
+from tests.support.versions import ODD_KEYS, SPOILS, Build, external_data, seal
 
 FIRST = Build(1)
 
@@ -95,6 +97,38 @@ def test_interface_may_change_with_a_version(synced: Synced) -> None:
     assert "finder" not in synced.stack.http.get("/v2/models").json()["models"]
 
 
+def test_smaller_batch_fails_no_request(synced: Synced) -> None:
+    def served() -> int:
+        reply = synced.stack.http.get("/v2/models/pairs/config")
+        return int(reply.json()["max_batch_size"]) if reply.is_success else 0
+
+    def check(count: int) -> None:
+        tensor = {"name": "x", "datatype": "FP32", "shape": [count, 2], "data": list(range(2 * count))}
+        reply = synced.stack.http.post("/v2/models/pairs/infer", json={"inputs": [tensor]})
+        assert reply.is_success, (count, reply.text, served())
+        assert reply.json()["outputs"][0]["data"] == tensor["data"]
+
+    folders = {version: synced.build("pairs", version, Build(version)) for version in (1, 2)}
+    for version, size in ((1, 8), (2, 4), (2, 2)):  # how many items Triton takes may change under a number too
+        folder = folders[version]
+        (folder / "model.onnx").write_bytes(build_identity())
+        (folder / "config.pbtxt").write_text(f"{BATCHED}{FLOAT_IO}".replace("size: 8", f"size: {size}"))
+        (folder / "golden.npz").unlink(missing_ok=True)
+        seal(folder)
+        synced.s3.upload(folder, f"{PREFIX}/pairs/{version}")
+        deadline = time.monotonic() + PATIENCE_S
+        while (now := served()) != size and time.monotonic() < deadline:
+            for count in (3, 6, 20) if now else ():
+                check(count)
+            time.sleep(0.02)
+        assert now == size
+        for count in (3, 6, 20):
+            check(count)
+    too_wide = {"name": "x", "datatype": "FP32", "shape": [20, 3], "data": [0] * 60}
+    refused = synced.stack.http.post("/v2/models/pairs/infer", json={"inputs": [too_wide]})
+    assert (refused.status_code, "pairs takes 'x' FP32 [-1, 2]" in refused.json()["error"]) == (400, True), refused.text
+
+
 def test_bad_versions_never_serve(synced: Synced) -> None:
     assert REASONS.keys() | HARMLESS == SPOILS.keys()
     (before,) = synced.status()["models"]["rows"]["serving"]
@@ -162,7 +196,7 @@ def test_pin_of_the_model_holds_until_it_is_taken_away(synced: Synced) -> None:
     synced.wait_for(lambda: "config.pbtxt" in (synced.status()["models"]["pinned"]["error"] or ""))
     assert synced.status()["models"]["pinned"]["serving"] == ["1"]
     synced.s3.put(key, config + b"\nversion_policy { specific { versions: [9] } }\n")
-    synced.wait_for(lambda: "asks for version 9" in (synced.status()["models"]["pinned"]["error"] or ""))
+    synced.wait_for(lambda: "names version 9" in (synced.status()["models"]["pinned"]["error"] or ""))
     assert synced.status()["models"]["pinned"]["serving"] == ["1"]
     synced.s3.put(key, config)
     synced.wait_for_serving("pinned", 4)

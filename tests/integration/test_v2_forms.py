@@ -17,10 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from tests.support.models import BATCHED, CPU, build, build_identity, tensor, write_model
+from tests.support.models import BATCHED, CPU, FLOAT_IO, build, build_identity, tensor, write_model
 from tests.support.stack import Stack, start_stack
 
 UNBATCHED = CPU + 'backend: "onnxruntime"\nmax_batch_size: 0\n'
+OPENVINO_FOURS = CPU + 'backend: "openvino"\ndefault_model_filename: "model.onnx"\nmax_batch_size: 4\n'
 TYPES = {"FP32": TensorProto.FLOAT, "FP16": TensorProto.FLOAT16, "BYTES": TensorProto.STRING}
 # Datatype, shape of the graph, config before the tensors, dims.
 MODELS: dict[str, tuple[str, tuple[int | str, ...], str, list[int]]] = {
@@ -53,6 +54,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     inputs = "".join(f'input {{ name: "{name}" data_type: TYPE_FP32 dims: [ 2 ] }}\n' for name in "ab")
     output = 'output { name: "y" data_type: TYPE_FP32 dims: [ 2 ] }\n'
     write_model(repository, "sum", onnx_file=both, config=BATCHED + inputs + output)
+    write_model(repository, "fours", onnx_file=build_identity(), config=OPENVINO_FOURS + FLOAT_IO)
     with start_stack(repository, tmp_path_factory.mktemp("small-log") / "log") as running:
         yield running
 
@@ -140,7 +142,7 @@ SAME: dict[str, tuple[bytes, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_what_triton_answers_is_answered_the_same(small: Stack, name: str) -> None:
+def test_what_triton_accepts_gives_the_same_response(small: Stack, name: str) -> None:
     ours, tritons = ask_both(small, "pairs", *SAME[name])
     assert (ours.status_code, ours.content) == (200, tritons.content), tritons.text
 
@@ -232,6 +234,17 @@ def test_what_is_no_batch_is_not_cut(small: Stack) -> None:
     ours, tritons = ask_both(small, "sum", json.dumps({"inputs": entries}).encode())
     assert (ours.status_code, tritons.status_code) == (400, 400)
     assert "batch size does not match" in ours.json()["error"]
+
+
+def test_batch_that_a_backend_does_not_run_is_the_clients_input(small: Stack) -> None:
+    for count in (1, 6):  # of six the first four are run
+        entry = given(shape=[count, 2], data=[0] * 2 * count)
+        reply = small.http.post("/v2/models/fours/infer", content=document(entry))
+        got = f"expected a batch of 4, got {count % 4}: the openvino backend runs max_batch_size only"
+        assert (reply.status_code, got in reply.json()["error"]) == (400, True), reply.text
+    entry = given(shape=[8, 2], data=list(range(16)))
+    (output,) = small.http.post("/v2/models/fours/infer", content=document(entry)).raise_for_status().json()["outputs"]
+    assert output["data"] == list(range(16))
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

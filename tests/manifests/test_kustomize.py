@@ -27,8 +27,8 @@ NAMES_FIT = (
     programs.containers_find_each_other,
     *selectors.RULES,
 )
-# Both of its InferenceServices come of one base, the second one by a suffix: with another one kustomize cannot tell the
-# objects of the two apart, and says so; of a patch as well, which belongs into stable/ or canary/ of that folder.
+# Both of its InferenceServices come of one base, the second one by a suffix: with another one kustomize cannot
+# distinguish the objects of the two, and says so; so does a patch, which belongs into a folder stable/ or canary/.
 NO_SUFFIX = "overlays/canary/standard"
 
 

@@ -74,7 +74,7 @@ def test_head_of_what_is_no_detector_is_compared_number_by_number() -> None:
         check_answer(head([0.9], moved_px=2), head([0.9]), described)
 
 
-def test_version_serves_a_profile_with_the_answers_of_its_own(tmp_path: Path) -> None:
+def test_version_serves_a_profile_with_golden_outputs_of_its_own(tmp_path: Path) -> None:
     text = (
         'backend: "onnxruntime" max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: 2 } '
         'output { name: "y" data_type: TYPE_FP32 dims: 2 } instance_group { count: 1 kind: KIND_CPU }'

@@ -18,7 +18,6 @@ import pytest
 import urllib3
 
 from predictor.settings import Settings
-from predictor.sync.errors import StorageError
 from predictor.sync.mirror import Mirror
 from predictor.sync.model import Model
 from predictor.sync.shared import Listed, Shared
@@ -27,6 +26,7 @@ from predictor.sync.status import Status
 from predictor.sync.triton import Triton
 from registry.address import BucketAddress
 from registry.bucket import Bucket
+from registry.errors import StorageError
 from registry.layout import Object, read_layout
 from registry.storage import FolderStorage, _read
 from tests.support.ports import find_free_ports

@@ -13,14 +13,13 @@ import pytest
 from numpy.typing import NDArray
 
 from predictor.errors import StartError
-from predictor.sync.errors import Passing, StorageError
 from predictor.sync.mirror import Mirror
 from predictor.sync.plan import choose
 from registry import config as configs
 from registry import layout
 from registry.answers import _compare, _compare_detections
 from registry.config import Policy
-from registry.errors import Refused
+from registry.errors import Passing, Refused, StorageError
 from registry.golden import read_golden
 from registry.layout import Object, gather, lacks, limit_models, read_layout, refuse_file
 from registry.onnx_file import MESSAGES_IN, read_facts

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2
 
 from tests.support.described import TABLE
-from transformer.batches import ask_in_parts, check_size, count_items, cut, join
+from transformer.batches import check_size, count_items, cut, infer_in_parts, join
 from transformer.errors import InvalidRequest, PayloadTooLarge, PredictorUnavailable
 from transformer.model import Model, describe
 from transformer.tensors import Tensor, check, from_array, from_elements, to_array, to_elements
@@ -68,7 +68,7 @@ def test_items_that_belong_together_are_not_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    "answers",
+    "results",
     [
         [[numbers(2)], [from_array("x", np.zeros((1, 4), np.float32))]],
         [[numbers(2)], [from_array("x", np.zeros((1, 3), np.float64))]],
@@ -76,19 +76,19 @@ def test_items_that_belong_together_are_not_cut() -> None:
         [[numbers(2)], [from_array("x", np.array(1, np.float32))]],
     ],
 )
-def test_answers_that_do_not_fit_each_other_are_refused(answers: list[list[Tensor]]) -> None:
+def test_results_that_do_not_fit_each_other_are_refused(results: list[list[Tensor]]) -> None:
     with pytest.raises(InvalidRequest, match=r"batch of 3: got outputs 'x' of .*; expected at most \d+ items"):
-        join(answers, 3, TABLE)
+        join(results, 3, TABLE)
 
 
-def test_answers_are_no_larger_together_than_one_may_be() -> None:
+def test_results_are_no_larger_together_than_one_may_be() -> None:
     class Large(bytes):
         def __len__(self) -> int:
             return 2**27
 
     answer = [Tensor("y", "UINT8", (1,), Large())]
     check_size([answer, answer], 9)
-    with pytest.raises(PayloadTooLarge, match="the answer to 9 items is over the limit of 268435456 bytes"):
+    with pytest.raises(PayloadTooLarge, match="the result of 9 items is over the limit of 268435456 bytes"):
         check_size([answer, answer, [numbers(1)]], 9)
 
 
@@ -109,21 +109,21 @@ class Triton:
         return list(part), next(self.versions)
 
 
-def test_parts_are_asked_one_after_the_other() -> None:
+def test_parts_are_sent_one_after_the_other() -> None:
     triton = Triton("777")
-    (output,), version = asyncio.run(ask_in_parts([numbers(20)], model(), triton.ask))
+    (output,), version = asyncio.run(infer_in_parts([numbers(20)], model(), triton.ask))
     np.testing.assert_array_equal(to_array(output), to_array(numbers(20)))
     assert (version, triton.asked) == ("7", [8, 8, 4])
 
 
 @pytest.mark.parametrize(("before", "asked"), [("12", [8, 8]), ("112", [8, 8, 4])], ids=["early", "at the last part"])
-def test_all_of_an_answer_is_of_one_version(before: str, asked: list[int]) -> None:
+def test_all_of_a_result_is_of_one_version(before: str, asked: list[int]) -> None:
     triton = Triton(before + "222")  # a swap falls into it: it begins again
-    (output,), version = asyncio.run(ask_in_parts([numbers(20)], model(), triton.ask))
+    (output,), version = asyncio.run(infer_in_parts([numbers(20)], model(), triton.ask))
     np.testing.assert_array_equal(to_array(output), to_array(numbers(20)))
     assert (version, triton.asked) == ("2", [*asked, 8, 8, 4])
 
 
-def test_versions_that_never_stay_are_no_answer() -> None:
-    with pytest.raises(PredictorUnavailable, match="several versions answered one request, 5 times"):
-        asyncio.run(ask_in_parts([numbers(20)], model(), Triton("12" * 5).ask))
+def test_versions_that_never_stay_give_no_result() -> None:
+    with pytest.raises(PredictorUnavailable, match="several versions responded to one request, 5 times"):
+        asyncio.run(infer_in_parts([numbers(20)], model(), Triton("12" * 5).ask))

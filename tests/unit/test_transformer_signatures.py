@@ -14,7 +14,7 @@ from PIL import Image
 from transformer.decoding import FORMATS, decode
 from transformer.errors import InvalidImage, ServingError, UnsupportedMedia
 
-BASE64 = "base64 in place of the file that it stands for"
+BASE64 = "base64 instead of the file that it encodes"
 
 
 def refusal(data: bytes) -> ServingError:

@@ -46,7 +46,7 @@ def _names_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("reply", "known"), [(GOOD, {"iris"}), (BAD, None)])
-def test_models_are_asked_for_once_whatever_is_answered(reply: bytes, known: set[str] | None) -> None:
+def test_models_are_requested_once_whatever_the_response(reply: bytes, known: set[str] | None) -> None:
     async def ask() -> None:
         server = Server(reply)
         async with asked_at(server) as synchroniser:

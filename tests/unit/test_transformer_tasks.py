@@ -128,7 +128,7 @@ def test_a_rare_class_is_found_in_a_crowd_whatever_the_limits() -> None:
 
 
 @pytest.mark.parametrize(("most", "reached"), [(299, {"max_detections": 299}), (300, {}), (301, {})])
-def test_detections_beyond_the_limit_are_told(most: int, reached: dict[str, int]) -> None:
+def test_detections_beyond_the_limit_are_reported(most: int, reached: dict[str, int]) -> None:
     found = choose(crowd(300, around=12), WHOLE, max_detections=most)
     assert (len(found.scores), dict(found.limits_reached)) == (min(most, 300), reached)
 

@@ -97,7 +97,7 @@ def _read_typed(entry: Any) -> Tensor:
 
 
 def _read_classes(output: Any) -> tuple[str, int]:
-    """Name of an output, and as how many best classes it is wanted; what else is said of it Triton ignores."""
+    """Name of an output, and how many best classes of it are wanted; Triton ignores any other member."""
     count = _value(output.parameters[_CLASSES])
     if not isinstance(count, int) or isinstance(count, bool) or not count or count not in CLASS_COUNTS:
         got = f"{output.name[:60]!r}: classification: got {excerpt(count)}"

@@ -129,7 +129,7 @@ def _encoding(request: Request) -> str:
 
 
 def _unpack(body: bytes, encoding: str = "gzip", *, max_bytes: int) -> Iterator[bytes]:
-    """What gzip or deflate holds, of several members where it is, in pieces of at most a megabyte."""
+    """The decompressed body, of several gzip members too, in pieces of at most a megabyte."""
     rest, size_bytes = memoryview(body), 0
     try:
         for _ in range(_MOST_MEMBERS):
@@ -222,7 +222,7 @@ def read_instances(body: bytes, content_type: str, *, pictures: bool, max_bytes:
 
 
 def _read_members(document: dict[str, Any]) -> Mapping[str, Any]:
-    """The parameters of a v1 request, whose other members are looked at."""
+    """The parameters of a v1 request, after a check of its other members."""
     unknown = sorted(document.keys() - _MEMBERS)
     if unknown:
         raise InvalidRequest(f"body: got {unknown} beside 'instances', expected 'parameters' or nothing")
@@ -249,7 +249,7 @@ def _read_columns(inputs: Any) -> Any:
 
 
 def _hold_pictures(instances: list[Any], *, expected: bool) -> bool:
-    """Whether they are pictures: an object or a string where the model takes them, else what can be nothing else."""
+    """Whether they are pictures: an object or a string if the model takes pictures, else what can be nothing else."""
     if expected:
         return any(isinstance(instance, dict | str) for instance in instances)
     pictures = [is_picture(instance) for instance in instances]

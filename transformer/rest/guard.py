@@ -51,14 +51,14 @@ class SecurityHeaders:
 
 
 class TrailingSlash:
-    """Takes a path with a slash at its end for the one without, to which KServe's server would redirect."""
+    """Treats a path with a slash at its end as the one without, to which KServe's server would redirect."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
-        # The one that was sent as such: %2F belongs to a name.
+        # Only a slash that was sent as such: %2F belongs to a name.
         if scope["type"] == "http" and len(scope["path"]) > 1 and scope["raw_path"].endswith(b"/"):
             scope["path"], scope["raw_path"] = scope["path"][:-1], scope["raw_path"][:-1]
         await self._app(scope, receive, send)

@@ -45,12 +45,12 @@ def _read_not_finite(text: bytes) -> Any:
 
 
 def _whole(digits: str) -> int | float:
-    """As orjson: what no 64 bits hold is a float."""
+    """As orjson: a number that does not fit 64 bits is a float."""
     return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
 def _why(body: bytes, exc: Exception) -> str:
-    # JSON begins with an ASCII character: a zero beside it, or a mark, says in which of two bytes it is written.
+    # JSON begins with an ASCII character: a zero byte beside it, or a byte order mark, shows UTF-16 and its byte order.
     if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in body[:2]:
         return "broken JSON: got UTF-16 or UTF-32, expected UTF-8"
     try:

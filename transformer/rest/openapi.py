@@ -13,7 +13,7 @@ def _object(properties: dict[str, Any], *, optional: tuple[str, ...] = ()) -> di
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A member that may be null, which is as if it were absent."""
+    """A member of an object; null counts as absent."""
     return schema | {"type": [schema["type"], "null"]}
 
 

@@ -12,7 +12,7 @@ _NAMES = ("image", "image_bytes", "data")
 
 
 def is_picture(instance: Any) -> bool:
-    """Whether it can be nothing but a picture: columns of a table may have any names, but none holds an object."""
+    """Whether it can only be a picture: columns of a table may have any names, but none holds an object."""
     if not isinstance(instance, dict):
         return False
     return instance.keys() == {"b64"} or any(isinstance(value, dict) and "b64" in value for value in instance.values())

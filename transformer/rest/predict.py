@@ -27,7 +27,7 @@ _ANSWERS: Mapping[str, PictureType | None] = {
     "image/png": "image/png",
     "image/*": "image/jpeg",
 }
-LIMITS_REACHED = "X-Limits-Reached"  # of an annotated picture, which has no other place for it
+LIMITS_REACHED = "X-Limits-Reached"  # of an annotated picture, whose body cannot hold it
 _MOST_ACCEPTED = 512  # characters; a browser's are some 150
 _NEVER = ("0", "0.0", "0.00", "0.000")
 
@@ -52,7 +52,7 @@ async def _answer(request: Request, asked: Asked, body: bytes) -> Response:
         body,
         content_type,
         max_items=settings.max_items,
-        # What JSON holds the model says; anything else is a picture.
+        # The model decides what JSON holds; anything else is a picture.
         pictures=is_json and (await dataplane.model(asked.model, deadline=asked.deadline)).takes_pictures,
         max_bytes=settings.max_image_bytes,
     )

@@ -151,11 +151,11 @@ def _read_input(entry: Any, index: int, blobs: _Blobs) -> Tensor:
 
 
 def _read_output(entry: Any, index: int) -> tuple[str, bool | None, int]:
-    """Name, whether it comes as binary data, and as how many best classes; what else is said of it Triton ignores."""
+    """Name, whether it comes as binary data, and how many best classes; Triton ignores any other member."""
     name = _get(entry, "name", str, f"output {index}")
     what = f"output {name[:60]!r}"
     parameters = _get_parameters(entry, what)
-    _check_no_shared_memory(parameters, what, "it in the answer")
+    _check_no_shared_memory(parameters, what, "it in the response")
     binary, classes = parameters.get("binary_data"), parameters.get("classification", 0)
     if not isinstance(binary, bool | None):
         raise InvalidRequest(f"{what}: binary_data: got {_name(binary)}, expected a boolean")
@@ -170,7 +170,7 @@ def _check_no_shared_memory(parameters: Mapping[str, Any], what: str, expected: 
 
 
 def _get_data(entry: Any, datatype: str, what: str) -> list[Any]:
-    """The elements; a string alone is a list of one, as MLServer has it."""
+    """The elements; a single string is a list of one, as for MLServer."""
     if datatype == "BYTES" and isinstance(entry["data"], str):
         return [entry["data"]]
     return list(_get(entry, "data", list, what))
@@ -190,7 +190,7 @@ def _from_json(name: str, datatype: str, shape: Sequence[int], data: list[Any]) 
         raise InvalidRequest(f"{what}: {datatype} has no form in JSON; expected binary data")
     dtype = DTYPES[datatype]
     values = list(_flatten(data))
-    # What a model knows of missing values is seen where it is known; an integer cannot be missing.
+    # Whether the model takes missing values is checked once it is known; an integer cannot be missing.
     has_null = dtype.kind == "f" and None in values
     if has_null:
         missing = [value is None for value in values]

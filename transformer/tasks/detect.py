@@ -1,6 +1,6 @@
 """Detection: a picture in, boxes out.
 
-Two interfaces, told apart by the model's input: `fused` takes `image` UINT8 height x width x channel and returns
+Two interfaces, distinguished by the model's input: `fused` takes `image` UINT8 height x width x channel and returns
 candidates with their best class; `ultralytics` takes `images` FP32 channel x height x width in 0 to 1 and returns the
 bare head.
 """
@@ -19,7 +19,7 @@ from transformer.model import Model
 
 Ids = NDArray[np.int64]
 
-MAX_NMS_CANDIDATES = 30_000  # Ultralytics' `max_nms`: what NMS takes stays bounded
+MAX_NMS_CANDIDATES = 30_000  # Ultralytics' `max_nms`: bounds the time of NMS
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,13 @@ def postprocess(
     """
     boxes_xyxy, scores, class_ids, count = _candidates(outputs, model, above=selection.confidence)
     reached: dict[str, int] = {}
-    # What a graph leaves out has lower scores than all that it gives.
+    # Candidates that a graph leaves out have lower scores than all that it gives.
     if 0 < len(scores) == count and not _gives_all(model):
         reached["model_candidates"] = count
     if selection.class_ids is not None:
         wanted = np.isin(class_ids, list(selection.class_ids))
         boxes_xyxy, scores, class_ids = boxes_xyxy[wanted], scores[wanted], class_ids[wanted]
-    # One more than is wanted tells whether there are more.
+    # One more than the limit shows whether there are more.
     most = selection.max_detections + 1
     if model.end2end:
         kept = np.argsort(-scores, kind="stable")[:most]

@@ -135,7 +135,7 @@ def _table(rows: Array, columns: Sequence[_Column], model: Model) -> Array:
 
 
 def _array(rows: Array, columns: Sequence[_Column]) -> Array:
-    """Refuse what a column does not hold; `rows` is `(rows, columns)`."""
+    """Reject values that a column does not take; `rows` is `(rows, columns)`."""
     if rows.dtype == np.object_:
         (column,) = columns
         for index, value in enumerate(rows[:, 0]):
@@ -195,7 +195,7 @@ def _by_name(row: Mapping[Any, Any], model: Model, *, index: int) -> list[Any]:
 
 
 def _check(value: Any, column: _Column, *, index: int, place: int | str) -> float | str:
-    """What a column takes for a value."""
+    """The value of a cell as number or string; an error where the column does not take it."""
     if column.missing and (_is_missing(value) or (column.text and value == "")):
         return "" if column.text else math.nan
     if column.text:

@@ -75,16 +75,22 @@ class TritonPythonModel:
             tensor.name(): join([triton.get_input_tensor_by_name(r, tensor.name()).as_numpy() for r in requests])
             for tensor in requests[0].inputs()
         }
-        rows = len(next(iter(feeds.values()))) if self._batch_size else 1
+        sizes = [len(request.inputs()[0].as_numpy()) for request in requests] if self._batch_size else [1]
+        rows = sum(sizes)
         if self._batch_size and rows != self._batch_size:
-            feeds = {name: self._pad(array, rows) for name, array in feeds.items()}
+            if not self._pads:
+                return [_refuse(self._explain_batch(size)) for size in sizes]
+            feeds = {name: _pad(array, self._batch_size - rows) for name, array in feeds.items()}
         for name, array in feeds.items():
-            # The very memory of the request: it lives until the answer is made.
-            self._request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(array), shared_memory=True))
+            try:
+                # The very memory of the request: it lives until the response is made.
+                self._request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(array), shared_memory=True))
+            except RuntimeError as exc:  # of a dimension that the config leaves free and the graph does not
+                reason = str(exc).strip().rpartition("\n")[2]  # before it: places in OpenVINO's sources
+                return [_refuse(f"input {name!r}: {reason}") for _ in requests]
         self._request.infer()
         outputs: dict[str, NDArray[Any]] = {name: self._request.get_tensor(name).data for name in self._outputs}
         if self._batch_size:
-            sizes = [len(request.inputs()[0].as_numpy()) for request in requests]
             parts = {name: split(array[:rows], sizes) for name, array in outputs.items()}
         else:
             parts = {name: [array] for name, array in outputs.items()}
@@ -95,14 +101,20 @@ class TritonPythonModel:
             for i, request in enumerate(requests)
         ]
 
-    def _pad(self, array: NDArray[Any], rows: int) -> NDArray[Any]:
-        if not self._pads:
-            raise ValueError(
-                f"expected a batch of {self._batch_size}, got {rows}: the openvino backend runs max_batch_size only; "
-                "set max_batch_size 1, or the parameter ENABLE_BATCH_PADDING to YES"
-            )
-        padding = np.zeros((self._batch_size - rows, *array.shape[1:]), array.dtype)
-        return np.concatenate([array, padding])
+    def _explain_batch(self, size: int) -> str:
+        return (
+            f"expected a batch of {self._batch_size}, got {size}: the openvino backend runs max_batch_size only; "
+            "set max_batch_size 1, or the parameter ENABLE_BATCH_PADDING to YES"
+        )
+
+
+def _refuse(reason: str) -> Any:
+    """The response to a request that does not fit the model: an exception would be Triton's own failure to clients."""
+    return triton.InferenceResponse(error=triton.TritonError(reason, triton.TritonError.INVALID_ARG))
+
+
+def _pad(array: NDArray[Any], rows: int) -> NDArray[Any]:
+    return np.concatenate([array, np.zeros((rows, *array.shape[1:]), array.dtype)])
 
 
 def _read_model(config: Mapping[str, Any], version_dir: Path) -> Any:

@@ -43,7 +43,7 @@ def compose_properties(config: Mapping[str, Any]) -> Properties:
 
 
 def read_device(config: Mapping[str, Any]) -> str:
-    """Return the device that a model asks for, in capitals as the C++ backend has it; CPU where it asks for none."""
+    """Return the device that a model names, in capitals as the C++ backend has it; CPU where it names none."""
     text: str = config.get("parameters", {}).get("TARGET_DEVICE", {}).get("string_value", "")
     return text.upper() or "CPU"
 

@@ -1,4 +1,4 @@
-"""The tensors of an OpenVINO model against those of its `config.pbtxt`.
+"""Compares the tensors of an OpenVINO model with those of its `config.pbtxt`.
 
 Accepts, converts and completes what the C++ backend does (triton-inference-server/openvino_backend: `ValidateInputs`,
 `ValidateOutputs`, `CompareDimsSupported`, `AutoCompleteConfig`); the words are ours. "Config" is Triton's ModelConfig
@@ -87,7 +87,7 @@ def complete_config(config: dict[str, Any], model: Any) -> None:
 
 
 def _describe(tensor: Any, *, batched: bool) -> dict[str, Any]:
-    # The C++ backend has all of them free where one is, and then refuses that itself.
+    # The C++ backend writes all dims as free where one is, and then rejects that itself.
     dims = _to_list(list(tensor.get_partial_shape()))
     return {
         "name": tensor.get_any_name(),
@@ -138,7 +138,7 @@ def _to_list(dims: Sequence[Any]) -> list[int]:
 
 
 def _run(step: Callable[[], Any]) -> Any:
-    """A step of OpenVINO's, with its words on one line where it fails."""
+    """Run a step of OpenVINO's; its error comes on one line."""
     try:
         return step()
     except RuntimeError as exc:
