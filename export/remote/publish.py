@@ -88,7 +88,7 @@ def upload(storage: Storage, source: Source, *, above: int, sent: Sent, warn: Wa
         storage: the repository.
         source: the version.
         above: the number.
-        sent: told how many bytes are.
+        sent: takes how many bytes are.
         warn: called where two publishers could take the same number.
 
     Raises:
