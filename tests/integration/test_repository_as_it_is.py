@@ -373,9 +373,9 @@ def test_who_loads_is_pointed_to_where_triton_says_why(tmp_path: Path, monkeypat
     monkeypatch.setenv("PREDICTOR_MIRROR", str(tmp_path))
     with start_triton(tmp_path, tmp_path / "log") as running:
         server = Triton(f"127.0.0.1:{running.grpc_port}", secret="", load_timeout_s=PATIENCE_S)
-        with pytest.raises(Refused) as told:
+        with pytest.raises(Refused) as refused:
             server.load("preferred")
-    assert str(told.value) == (
+    assert str(refused.value) == (
         "failed to load 'preferred', failed to poll from model repository: why is in Triton's log, at 'Poll failed'"
     )
     (line,) = [line for line in (tmp_path / "log").read_text().splitlines() if "Poll failed" in line]
@@ -469,14 +469,14 @@ def test_thousands_of_refused_folders_are_shown_and_counted(tmp_path: Path) -> N
             return [name for name, model in content()["models"].items() if model["state"] == "refused"]
 
         wait_until(lambda: len(refused()) == 1024, log=tmp_path / "log")
-        told = content()
-        assert len(told["models"]) == 1024
-        assert told["more_models"] == 3000 - 1024
-        assert len(json.dumps(told)) < 1_000_000
+        shown = content()
+        assert len(shown["models"]) == 1024
+        assert shown["more_models"] == 3000 - 1024
+        assert len(json.dumps(shown)) < 1_000_000
         reasons = (
             "config.pbtxt: line 1",
             "got 1024 models, expected at most 512",
             "got more models",
             "no model's name",
         )
-        assert all(any(reason in model["error"] for reason in reasons) for model in told["models"].values())
+        assert all(any(reason in model["error"] for reason in reasons) for model in shown["models"].values())
