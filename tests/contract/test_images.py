@@ -58,6 +58,30 @@ def test_image_has_what_parts_share(part: str, shared: set[str]) -> None:
         assert f"\n!{copied.split(maxsplit=1)[0]}\n" in (ROOT / ".dockerignore").read_text()
 
 
+def test_models_are_made_with_all_that_export_imports() -> None:
+    stages = (ROOT / "export/Dockerfile").read_text().split("\nFROM ")
+    (making,) = (stage for stage in stages if "-m export examples" in stage)
+    (build,) = (stage for stage in stages if stage.startswith("${PYTHON_IMAGE} AS build"))
+    copied = {name for line in re.findall(r"^COPY (?!--)(.+) \S+$", build + making, re.M) for name in line.split()}
+    wanted = {"export"}
+    while True:
+        paths = [
+            path
+            for name in wanted
+            for path in ((ROOT / name).rglob("*.py") if (ROOT / name).is_dir() else [ROOT / name])
+        ]
+        imported = {name for path in paths for name in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.M)}
+        own = {name if (ROOT / name).is_dir() else f"{name}.py" for name in imported if is_ours(name)} | wanted
+        if own == wanted:
+            break
+        wanted = own
+    assert wanted <= copied
+
+
+def is_ours(module: str) -> bool:
+    return (ROOT / module / "__init__.py").exists() or (ROOT / f"{module}.py").exists()
+
+
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)
 def test_dockerfile_names_no_package_index(dockerfile: str) -> None:
     assert "://" not in (ROOT / dockerfile).read_text()
