@@ -1,0 +1,238 @@
+"""What is installed in the cluster: components of our own, and those of other projects from their own manifests."""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from cluster import certificates, images
+from cluster.kubectl import apply, get, wait_for
+from cluster.layout import BUILT, GATEWAY, GIVEN, INTERCEPTOR, KNATIVE_GATEWAY, ROOT, ClusterError
+from cluster.programs import PAUSE_IMAGE
+
+_OWN = ROOT / "cluster/components"
+_INJECT = "cert-manager.io/inject-ca-from"
+# An image of a program, whoever publishes it, to the program. The first that fits.
+_PROGRAMS = (
+    (r"kserve-controller(?=[:@])", "kserve-manager"),
+    (r"knative\.dev/serving/cmd/(\w+)", r"knative-\1"),
+    (r"knative\.dev/net-kourier/cmd/kourier", "kourier"),
+    (r"(?:envoyproxy|nereid-cluster)/envoy(?=[:@])", "envoy"),
+    (r"envoyproxy/gateway(?=[:@])", "envoy-gateway"),
+    (r"kedacore/keda(?=[:@])", "keda-operator"),
+    (r"kedacore/keda-metrics-apiserver", "keda-adapter"),
+    (r"kedacore/keda-admission-webhooks", "keda-webhooks"),
+    (r"http-add-on-(\w+)", r"http-add-on-\1"),
+    (r"nereid-cluster/([\w-]+)", r"\1"),
+)
+_WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "Job")
+
+
+class Component(NamedTuple):
+    """Something that is installed.
+
+    Attributes:
+        name: also that of the option that leaves it out.
+        manifests: files, in their order; of `cluster/components`, else of the folder that the user provides.
+        programs: that it needs as images.
+        ready: Deployments that have to be available, as `namespace/name`.
+        adjust: changes the objects, one after the other; returns None for one that is left out.
+        secret: the Secret with the certificate of its webhooks, as `namespace/name/service`, where cert-manager made it.
+    """
+
+    name: str
+    manifests: tuple[str, ...]
+    programs: tuple[str, ...]
+    ready: tuple[str, ...]
+    adjust: Callable[[Any], Any] = lambda each: each
+    secret: str = ""
+
+
+def _adjust_kserve(each: Any) -> Any:
+    if each["kind"] == "Deployment":
+        pod = each["spec"]["template"]["spec"]
+        # A proxy in front of the metrics of the controller, which nobody reads here.
+        pod["containers"] = [one for one in pod["containers"] if one["name"] != "kube-rbac-proxy"]
+        for one in pod["containers"]:
+            one["resources"]["limits"] = {"memory": "512Mi"}
+            one["readinessProbe"]["initialDelaySeconds"] = 1
+    if each["kind"] == "ConfigMap" and each["metadata"]["name"] == "inferenceservice-config":
+        ingress = json.loads(each["data"]["ingress"])
+        # As manifests/kind has it: Gateway API for Standard mode, and no virtual services of Istio for Knative's.
+        ingress |= {"enableGatewayApi": True, "disableIstioVirtualHost": True}
+        each["data"]["ingress"] = json.dumps(ingress)
+    return each
+
+
+def _adjust_knative(each: Any) -> Any:
+    name = (each["kind"], each["metadata"]["name"])
+    if name == ("ConfigMap", "config-network"):
+        each["data"] = {"ingress-class": "kourier.ingress.networking.knative.dev"}
+    if name == ("ConfigMap", "config-domain"):
+        each["data"] = {"knative.example.com": ""}
+    if each["kind"] == "Deployment":
+        for one in each["spec"]["template"]["spec"]["containers"]:
+            one["resources"] = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
+    return None if each["kind"] in {"HorizontalPodAutoscaler", "Image"} else each
+
+
+def _adjust_kourier(each: Any) -> Any:
+    if each["kind"] == "Service" and each["spec"].get("type") == "LoadBalancer":
+        each["spec"]["externalIPs"] = [str(KNATIVE_GATEWAY)]
+    if each["kind"] == "Deployment":
+        for one in each["spec"]["template"]["spec"]["containers"]:
+            one["resources"] = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
+    return None if each["kind"] == "HorizontalPodAutoscaler" else each
+
+
+COMPONENTS = (
+    Component("dns", ("dns.yaml",), ("coredns",), ("kube-system/coredns",)),
+    Component("metrics", ("metrics-server.yaml",), ("metrics-server",), ("kube-system/metrics-server",)),
+    Component("gateway-api", ("gateway-api.yaml",), (), ()),
+    Component(
+        "knative",
+        ("knative-crds.yaml", "knative-core.yaml"),
+        ("knative-controller", "knative-activator", "knative-autoscaler", "knative-webhook", "knative-queue"),
+        tuple(f"knative-serving/{each}" for each in ("controller", "activator", "autoscaler", "webhook")),
+        _adjust_knative,
+    ),
+    Component(
+        "kourier",
+        ("kourier.yaml",),
+        ("kourier", "envoy"),
+        ("knative-serving/net-kourier-controller", "kourier-system/3scale-kourier-gateway"),
+        _adjust_kourier,
+    ),
+    Component(
+        "kserve",
+        ("kserve.yaml", "kserve-storage-container.yaml"),
+        ("kserve-manager",),
+        ("kserve/kserve-controller-manager",),
+        _adjust_kserve,
+        "kserve/kserve-webhook-server-cert/kserve-webhook-server-service",
+    ),
+)
+_ = (GATEWAY, INTERCEPTOR)
+
+
+def missing(component: Component) -> list[str]:
+    """The files that a component lacks."""
+    files = [_manifest(each) for each in component.manifests] + [program(each) for each in component.programs]
+    return [str(each) for each in files if not each.exists()]
+
+
+def install(component: Component) -> None:
+    """Put its images into the nodes and apply its objects; again changes nothing.
+
+    Raises:
+        ClusterError: it cannot be installed.
+    """
+    for each in component.programs:
+        make_image(each)
+    documents = [each for name in component.manifests for each in _load(_manifest(name))]
+    documents = [each for each in map(component.adjust, documents) if each]
+    if component.secret:
+        documents = [*_certify(documents, component.secret)]
+    for each in documents:
+        _rename_images(each)
+    definitions = [each for each in documents if each["kind"] in {"CustomResourceDefinition", "Namespace"}]
+    others = [each for each in documents if each not in definitions]
+    if definitions:
+        apply(definitions)
+    if others:
+        apply(others)
+
+
+def wait(component: Component, patience_s: float = 180.0) -> None:
+    """Return once it is available.
+
+    Raises:
+        ClusterError: it is not in time.
+    """
+    for each in component.ready:
+        namespace, _, name = each.partition("/")
+        wait_for(f"{component.name}: deployment/{name}", lambda: _is_available(namespace, name), patience_s)  # noqa: B023
+
+
+def make_image(name: str) -> None:
+    """Put the image of a program into the nodes."""
+    images.of_program(image_of(name), program(name))
+
+
+def image_of(name: str) -> str:
+    """What the cluster calls the image of a program."""
+    return PAUSE_IMAGE if name == "pause" else f"docker.io/nereid-cluster/{name}:1"
+
+
+def program(name: str) -> Path:
+    """The file of a program: the user's own, else what was built."""
+    given = GIVEN / "bin" / name if GIVEN else None
+    return given if given and given.exists() else BUILT / name
+
+
+def _manifest(name: str) -> Path:
+    own = _OWN / name
+    return own if own.exists() or GIVEN is None else GIVEN / "manifests" / name
+
+
+def _load(path: Path) -> list[Any]:
+    with path.open() as file:
+        return [each for each in yaml.load_all(file, yaml.CSafeLoader) if each]
+
+
+def _is_available(namespace: str, name: str) -> bool:
+    status = get("deployment", name, f"--namespace={namespace}").get("status", {})
+    return bool(status.get("availableReplicas")) and not status.get("unavailableReplicas")
+
+
+def _certify(documents: list[Any], secret: str) -> Iterable[Any]:
+    """Do what cert-manager does: a certificate for the webhooks, and its authority where they are declared."""
+    namespace, name, service = secret.split("/")
+    file = f"{namespace}-{service}"
+    if not (certificates.FOLDER / f"{file}.crt").exists():
+        names = [f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local"]
+        certificates.sign(certificates.load_authority("ca"), file, names=names)
+    authority, certificate, key = (
+        base64.b64encode((certificates.FOLDER / each).read_bytes()).decode()
+        for each in ("ca.crt", f"{file}.crt", f"{file}.key")
+    )
+    for each in documents:
+        if each["apiVersion"].startswith("cert-manager.io/"):
+            continue
+        if _INJECT in each["metadata"].get("annotations", {}):
+            for webhook in each.get("webhooks", []):
+                webhook["clientConfig"]["caBundle"] = authority
+            if conversion := each.get("spec", {}).get("conversion", {}).get("webhook"):
+                conversion["clientConfig"]["caBundle"] = authority
+        yield each
+    yield {
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": {"ca.crt": authority, "tls.crt": certificate, "tls.key": key},
+    }  # fmt: skip
+
+
+def _rename_images(each: Any) -> None:
+    """To those that were made here; nothing can be pulled."""
+    if each["kind"] in _WORKLOADS:
+        pod = each["spec"]["template"]["spec"]
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            container["image"] = _renamed(container["image"])
+            container["imagePullPolicy"] = "Never"
+    if (each["kind"], each["metadata"]["name"]) == ("ConfigMap", "config-deployment"):
+        each["data"]["queue-sidecar-image"] = image_of("knative-queue")
+        # No registry answers for a digest.
+        each["data"]["registries-skipping-tag-resolving"] = (
+            "kind.local,ko.local,dev.local,docker.io,index.docker.io,nvcr.io,registry.example.com"
+        )
+
+
+def _renamed(image: str) -> str:
+    for pattern, replacement in _PROGRAMS:
+        if match := re.search(pattern, image):
+            return image_of(match.expand(replacement))
+    raise ClusterError(f"image {image}: got no program for it, expected one of cluster/components.py")

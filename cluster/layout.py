@@ -1,0 +1,61 @@
+"""Where the cluster keeps what it writes, and the addresses in it."""
+
+import os
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+# Short, for the path of a socket has 107 bytes at most, and outside the checkout, for images are gigabytes.
+STATE = Path(os.environ.get("CLUSTER_STATE") or "/var/lib/nereid-cluster")
+# Programs that were built from cluster/modules; kept between clusters.
+BUILT = STATE / "bin"
+# Programs and manifests that the user provides, of projects that are no Go modules: cluster/README.md lists them.
+GIVEN = Path(os.environ["CLUSTER_BIN"]) if os.environ.get("CLUSTER_BIN") else None
+
+MACHINES_CIDR = "10.240.0.0/24"
+PODS_CIDR = "10.244.0.0/16"
+SERVICES_CIDR = "10.96.0.0/16"
+API_SERVICE = IPv4Address("10.96.0.1")
+DNS_SERVICE = IPv4Address("10.96.0.10")
+# Of the Services of type LoadBalancer: node-1 has them, as a load balancer in front of it would send them there.
+KNATIVE_GATEWAY = IPv4Address("10.240.1.1")
+GATEWAY = IPv4Address("10.240.1.2")
+INTERCEPTOR = IPv4Address("10.240.1.3")
+DOMAIN = "cluster.local"
+API_PORT = 6443
+
+
+class Host(NamedTuple):
+    """A machine of the cluster: namespaces of its own, for processes, mounts and the network.
+
+    Attributes:
+        name: also its host name, and that of its node.
+        address: on the bridge between the machines.
+        pods: the addresses of its pods; empty where it has none.
+    """
+
+    name: str
+    address: IPv4Address
+    pods: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """What it writes."""
+        return STATE / self.name
+
+
+# What is no part of the cluster: the clients, S3, DNS, and the bridge that all machines are connected to.
+OUTSIDE = Host("outside", IPv4Address("10.240.0.1"))
+NODES = (
+    Host("node-1", IPv4Address("10.240.0.11"), "10.244.1.0/24"),
+    Host("node-2", IPv4Address("10.240.0.12"), "10.244.2.0/24"),
+)
+# The control plane runs on the first node.
+CONTROL = NODES[0]
+HOSTS = (OUTSIDE, *NODES)
+KUBECONFIG = STATE / "admin.kubeconfig"
+
+
+class ClusterError(Exception):
+    """The cluster cannot be had or changed as requested; the message says why and what to do."""

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# The first process of a machine of the cluster: it arranges its mounts, waits for its network and becomes supervisord.
+# machine.py starts it in namespaces of its own.
+set -euo pipefail
+name=$1 folder=$2 state=$3 python=$4
+
+hostname "$name"
+# Folders that the programs of a node expect at fixed places, each machine's own.
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/lock /run/netns
+own() {
+    mkdir -p "$folder/disk$1" "$1"
+    mount --bind "$folder/disk$1" "$1"
+}
+own /var/log
+own /etc/cni
+for each in cni containerd kubelet; do own "/var/lib/$each"; done
+for each in hosts resolv.conf; do
+    [[ -e $folder/$each ]] || cp "/etc/$each" "$folder/$each"
+    mount --bind "$folder/$each" "$(readlink -f "/etc/$each")"
+done
+# The kubelet sets these for the whole machine, and would leave them so: it finds them as it wants them.
+mkdir /run/sysctl
+while read -r key value; do
+    echo "$value" >"/run/sysctl/${key//\//.}"
+    mount --bind "/run/sysctl/${key//\//.}" "/proc/sys/$key"
+done <<'END'
+vm/overcommit_memory 1
+vm/panic_on_oom 0
+kernel/panic 10
+kernel/panic_on_oops 1
+kernel/keys/root_maxkeys 1000000
+kernel/keys/root_maxbytes 25000000
+END
+# Volumes that the kubelet mounts are to be seen in containers.
+mount --make-rshared /
+
+until [[ -e $folder/connected ]]; do sleep 0.02; done
+echo 1 >/proc/sys/net/ipv4/ip_forward
+cd "$state"
+exec env -i PATH="$PATH" HOME=/root LANG=C.UTF-8 "$python" -m supervisor.supervisord -c "$folder/supervisord.conf"

@@ -1,0 +1,3 @@
+module nereid/cluster/pause
+
+go 1.24
