@@ -115,7 +115,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SPEC} nodeSelector", {"gpu": "yes"}),
     (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SPEC} volumes -", volume("persistentVolumeClaim")),
     (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SYNC} env -", {"name": "A", "valueFrom": {"fieldRef": {}}}),
-    (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SYNC} volumeMounts 0 mountPath", "/tmp"),  # noqa: S108
+    (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SYNC} volumeMounts 0 mountPath", "/dev/log"),
     (kserve.knative_answers_in_its_time, SERVERLESS, f"{SPEC} timeout", 900),
     (kserve.knative_scales_by_requests, SERVERLESS, f"{SPEC} scaleMetric", "cpu"),
     (kserve.knative_scales_by_requests, SERVERLESS, f"{NOTED} serving.kserve.io/autoscalerClass", "hpa"),
@@ -147,7 +147,6 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
         f"{TRANSFORMER} args",
         replaced("http_port", "port"),
     ),
-    (programs.arguments_are_taken_by_the_program, SERVERLESS, f"{TRANSFORMER} args", replaced("--workers=1", "")),
     (programs.arguments_are_taken_by_the_program, SERVERLESS, f"{SYNC} args -", "--fast"),
     (programs.variables_in_arguments_are_defined, SERVERLESS, f"{TRITON} env", []),
     (programs.shell_scripts_are_well_formed, SERVERLESS, f"{TRITON} args", replaced("done", "dne")),
@@ -163,6 +162,8 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
         {"httpGet": {"path": "/", "port": 8000}},
     ),
     (programs.ports_are_listened_on, SERVERLESS, f"{TRANSFORMER} env -", variable("TRANSFORMER_HOST", "127.0.0.1")),
+    (programs.kserve_finds_both_protocols, STANDARD, f"{TRANSFORMER} ports 1 name", "rpc"),
+    (programs.kserve_finds_both_protocols, STANDARD, f"{TRANSFORMER} ports", lambda ports: ports[::-1]),
     (programs.containers_find_each_other, SERVERLESS, f"{TRANSFORMER} args", replaced("127.0.0.1:8001", "triton:8001")),
     (programs.containers_find_each_other, SERVERLESS, f"{TRITON} args", replaced("=/mirror/trial", "=/mirror/tried")),
     (programs.containers_find_each_other, SERVERLESS, f"{TRITON} args", replaced(":nereid=", ":other=")),
@@ -246,7 +247,12 @@ def test_pod_is_what_kserve_makes() -> None:
     }
     assert set(predicts["spec"]) == {"containers"}
     assert predicts["spec"]["containers"][0]["readinessProbe"] == {"tcpSocket": {"port": 8080}}
-    assert transforms["spec"]["containers"][0]["args"] == ["--model_name=x", "--predictor_host", "finder-predictor.n"]
+    args = ["--model_name=x", "--predictor_host", "finder-predictor.n", "--http_port", "8080"]
+    assert transforms["spec"]["containers"][0]["args"] == args
+    given["spec"]["transformer"]["containerConcurrency"] = 4
+    assert pod_of(given, "transformer")["spec"]["containers"][0]["args"] == [*args, "--workers", "4"]
+    given["spec"]["predictor"]["containerConcurrency"] = 4
+    assert "args" not in pod_of(given)["spec"]["containers"][0]
 
 
 def test_pod_of_a_model_is_its_runtime_s() -> None:

@@ -23,10 +23,8 @@ def arguments_are_taken_by_the_program(render: Render) -> Iterator[str]:
     """The transformer and the predictor parse theirs themselves; Triton's are judged in test_triton.py."""
     for where, container, variables in _containers(render):
         program = programs.program_of(container)
-        if program and (said := programs.refusal(program, programs.argv_of(container, variables))):
-            yield f"{where}: {said.splitlines()[-1]}"
-        if program == TRANSFORMER and not said and "--workers=1" not in container.get("args", []):
-            yield f"{where}: expected --workers=1, or KServe adds one for each of containerConcurrency"
+        if program and (refused := programs.refusal(program, programs.argv_of(container, variables))):
+            yield f"{where}: {refused.splitlines()[-1]}"
 
 
 def variables_in_arguments_are_defined(render: Render) -> Iterator[str]:
@@ -99,6 +97,24 @@ def ports_are_listened_on(render: Render) -> Iterator[str]:
         for port in container.get("ports", []):
             if port["containerPort"] not in open_ports:
                 yield f"{where}: declares {port['containerPort']}, listens on {sorted(open_ports)}"
+
+
+def kserve_finds_both_protocols(render: Render) -> Iterator[str]:
+    """In Standard mode its Service has the first port as 80, and its HTTPRoute knows a gRPC port by the name."""
+    for service in render.of_kind("InferenceService"):
+        for name, component in components_of(service) if mode_of(service) == STANDARD else ():
+            pod = pod_of(service, name, component)
+            for container in containers_of(pod):
+                ports = container.get("ports", [])
+                argv = programs.argv_of(container, environment_of(container, pod, render))
+                if programs.program_of(container) != TRANSFORMER or programs.refusal(TRANSFORMER, argv) or not ports:
+                    continue
+                parsed, where = arguments.parse(argv), f"{container['name']} in {title(service)}"
+                if ports[0]["containerPort"] != parsed.http_port:
+                    yield f"{where}: first port {ports[0]}, expected {parsed.http_port}, which is REST"
+                for port in ports:
+                    if (port["containerPort"] == parsed.grpc_port) != _is_grpc(port.get("name", "")):
+                        yield f"{where}: port {port}, expected a name with grpc for {parsed.grpc_port} and no other"
 
 
 def containers_find_each_other(render: Render) -> Iterator[str]:
@@ -208,6 +224,10 @@ def _refused(container: Any, variables: dict[str, str]) -> bool:
     return bool(program and programs.refusal(program, programs.argv_of(container, variables)))
 
 
+def _is_grpc(name: str) -> bool:
+    return "grpc" in name or "h2c" in name
+
+
 def _port(given: int | str, container: Any) -> int:
     named = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}
     return given if isinstance(given, int) else named.get(given, 0)
@@ -227,6 +247,7 @@ RULES = (
     files_of_settings_are_mounted,
     probes_ask_what_is_served,
     ports_are_listened_on,
+    kserve_finds_both_protocols,
     containers_find_each_other,
     secrets_of_a_pod_agree,
     requests_end_before_the_pod_does,
