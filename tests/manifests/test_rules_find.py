@@ -16,7 +16,9 @@ SEPARATE, URI_CANARY = "overlays/separate-transformer", "overlays/canary/storage
 SERVICE = "InferenceService"
 SPEC = f"{SERVICE} spec predictor"
 NOTED = f"{SERVICE} metadata annotations"
-TRITON, SYNC, TRANSFORMER = (f"{SPEC} containers {index}" for index in range(3))
+TRITON, SYNC, TRANSFORMER = (
+    f"{SPEC} containers {name}" for name in ("kserve-container", "synchroniser", "transformer-container")
+)
 SETTINGS = "ConfigMap data"
 CANARY = [{"trafficPercent": 1, "predictor": {"containers": [{"name": "kserve-container"}]}}]
 RELABELLED = {"relabelings": [{"targetLabel": "__address__", "replacement": "$1:8000"}]}
@@ -68,7 +70,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
         f"{SYNC} volumeMounts -",
         {"name": "keys", "mountPath": "/k"},
     ),
-    (credentials.secrets_reach_who_needs_them, PRODUCTION, f"{SPEC} volumes 5", PROJECTED),
+    (credentials.secrets_reach_who_needs_them, PRODUCTION, f"{SPEC} volumes keys", PROJECTED),
     (credentials.variables_of_credentials_reach_who_asks_s3, STANDARD, f"{SETTINGS} AWS_PROFILE", "models"),
     (
         credentials.variables_of_credentials_reach_who_asks_s3,
@@ -80,7 +82,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (credentials.tokens_reach_who_asks_s3, SERVERLESS, SKIPPED, "kserve-container,transformer-container"),
     (credentials.tokens_reach_who_asks_s3, PRODUCTION, SKIPPED, "kserve-container, transformer-container"),
     (credentials.tokens_reach_who_asks_s3, "overlays/storage-uri", SKIPPED, "kserve-container"),
-    (credentials.tokens_reach_who_asks_s3, PRODUCTION, f"{SPEC} volumes 5", TOKEN),
+    (credentials.tokens_reach_who_asks_s3, PRODUCTION, f"{SPEC} volumes keys", TOKEN),
     (credentials.tokens_reach_who_asks_s3, SEPARATE, f"{SERVICE} spec transformer serviceAccountName", "nereid"),
     (credentials.tokens_reach_who_asks_s3, "jobs/build-tensorrt", "Job spec template metadata annotations", GONE),
     (egress.nothing_leaves_for_everywhere, SERVERLESS, f"{POLICY} egress -", {"ports": [{"port": 443}]}),
@@ -137,10 +139,10 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (pods.pods_bring_no_token, SERVERLESS, "ServiceAccount automountServiceAccountToken", GONE),
     (pods.containers_have_requests_and_limits, SERVERLESS, f"{SYNC} resources limits memory", GONE),
     (pods.containers_have_requests_and_limits, SERVERLESS, f"{SYNC} resources requests cpu", "64"),
-    (pods.empty_dirs_have_a_size, SERVERLESS, f"{SPEC} volumes 0 emptyDir sizeLimit", GONE),
-    (pods.empty_dirs_have_a_size, SERVERLESS, f"{SPEC} volumes 0 emptyDir sizeLimit", "1Ti"),
+    (pods.empty_dirs_have_a_size, SERVERLESS, f"{SPEC} volumes mirror emptyDir sizeLimit", GONE),
+    (pods.empty_dirs_have_a_size, SERVERLESS, f"{SPEC} volumes mirror emptyDir sizeLimit", "1Ti"),
     (pods.volumes_are_mounted, SERVERLESS, f"{SPEC} volumes -", volume("emptyDir", sizeLimit="1Mi")),
-    (pods.volumes_are_mounted, SERVERLESS, f"{SPEC} volumes 0", GONE),
+    (pods.volumes_are_mounted, SERVERLESS, f"{SPEC} volumes mirror", GONE),
     (
         programs.arguments_are_taken_by_the_program,
         SERVERLESS,
@@ -171,7 +173,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (programs.containers_find_each_other, SERVERLESS, f"{SYNC} env -", variable("PREDICTOR_CPUS", "64")),
     (programs.containers_find_each_other, SEPARATE, "Service spec ports 0 targetPort", 8000),
     (programs.containers_find_each_other, SEPARATE, "Service spec ports 1 targetPort", 8002),
-    (programs.secrets_of_a_pod_agree, SERVERLESS, f"{TRITON} env 0 valueFrom secretKeyRef key", "other"),
+    (programs.secrets_of_a_pod_agree, SERVERLESS, f"{TRITON} env PREDICTOR_SECRET valueFrom secretKeyRef key", "other"),
     (programs.requests_end_before_the_pod_does, SERVERLESS, f"{SPEC} timeout", 30),
     (programs.requests_end_before_the_pod_does, STANDARD, f"{SPEC} terminationGracePeriodSeconds", 30),
     (selectors.selectors_match_pods, SERVERLESS, "PodDisruptionBudget spec selector", OTHER),

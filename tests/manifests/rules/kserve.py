@@ -1,4 +1,4 @@
-"""What KServe's webhook and controller, and Knative's, want beyond their schemas (KServe 0.20, Knative 1.15 to 1.21)."""
+"""What KServe and Knative want beyond the schemas, in webhook and controller (KServe 0.20, Knative 1.15 to 1.21)."""
 
 from collections.abc import Iterator
 from typing import Any
