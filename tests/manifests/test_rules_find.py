@@ -20,6 +20,11 @@ TRITON, SYNC, TRANSFORMER = (
     f"{SPEC} containers {name}" for name in ("kserve-container", "synchroniser", "transformer-container")
 )
 SETTINGS = "ConfigMap data"
+MOVED = f"{SERVICE} spec transformer containers kserve-container"
+JOB, RUNTIME, BUDGET = "Job spec template spec", "ServingRuntime spec", "PodDisruptionBudget spec"
+RULE = "PrometheusRule spec groups nereid rules 0 expr"
+ROLE = "arn:aws:iam::111122223333:role/nereid-models-read"
+LITTLE = {"cpu": "1", "memory": "512Mi"}
 CANARY = [{"trafficPercent": 1, "predictor": {"containers": [{"name": "kserve-container"}]}}]
 RELABELLED = {"relabelings": [{"targetLabel": "__address__", "replacement": "$1:8000"}]}
 BACKEND = {"name": "nereid-predictor", "port": 8080}
@@ -59,6 +64,12 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (objects.references_exist, SERVERLESS, f"{SYNC} envFrom 0 configMapRef name", "nereid-settings"),
     (objects.references_exist, SERVERLESS, f"{SPEC} volumes -", volume("secret", secretName="other")),
     (objects.references_exist, SERVERLESS, f"{SPEC} volumes -", volume("persistentVolumeClaim", claimName="other")),
+    (objects.texts_name_their_own_namespace, KEDA, f"{SERVICE} metadata namespace", "other"),
+    (objects.texts_name_their_own_namespace, "monitoring", RULE, 'up{job="vision/nereid"} == 0'),
+    (objects.texts_name_their_own_namespace, SEPARATE, f"{MOVED} env TRITON_SERVICE value", "nereid-triton.vision.svc"),
+    (objects.placeholders_are_replaced, SERVERLESS, f"{SYNC} image", "registry.example.com/nereid/predictor:0.1.0"),
+    (objects.placeholders_are_replaced, SERVERLESS, f"{SYNC} image", f"nereid/predictor@sha256:{2:064}"),
+    (objects.placeholders_are_replaced, SERVERLESS, "ServiceAccount metadata annotations", {"role": ROLE}),
     (objects.secrets_come_by_reference, SERVERLESS, f"{SYNC} env -", variable("AWS_SECRET_ACCESS_KEY", "x")),
     (objects.secrets_come_by_reference, SERVERLESS, f"{SETTINGS} PREDICTOR_SECRET", "x"),
     (credentials.secrets_reach_who_needs_them, SERVERLESS, f"{TRANSFORMER} env -", of_secret("nereid-triton")),
@@ -139,6 +150,14 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (pods.pods_bring_no_token, SERVERLESS, "ServiceAccount automountServiceAccountToken", GONE),
     (pods.containers_have_requests_and_limits, SERVERLESS, f"{SYNC} resources limits memory", GONE),
     (pods.containers_have_requests_and_limits, SERVERLESS, f"{SYNC} resources requests cpu", "64"),
+    (pods.containers_have_requests_and_limits, "jobs/publish", f"{JOB} containers 0 resources limits", LITTLE),
+    (pods.pods_go_where_their_images_run, STANDARD, f"{SPEC} nodeSelector", GONE),
+    (pods.pods_go_where_their_images_run, SEPARATE, f"{SERVICE} spec transformer nodeSelector", GONE),
+    (pods.pods_go_where_their_images_run, "jobs/publish", f"{JOB} nodeSelector", GONE),
+    (pods.spread_pods_are_of_one_revision, PRODUCTION, f"{SPEC} topologySpreadConstraints 0 matchLabelKeys", GONE),
+    (pods.drains_take_pods_that_are_not_ready, SERVERLESS, f"{BUDGET} unhealthyPodEvictionPolicy", "IfHealthyBudget"),
+    (pods.quotas_have_room_for_every_pod, PRODUCTION, f"{SPEC} maxReplicas", 20),
+    (pods.quotas_have_room_for_every_pod, PRODUCTION, "ResourceQuota spec hard requests.memory", "40Gi"),
     (pods.empty_dirs_have_a_size, SERVERLESS, f"{SPEC} volumes mirror emptyDir sizeLimit", GONE),
     (pods.empty_dirs_have_a_size, SERVERLESS, f"{SPEC} volumes mirror emptyDir sizeLimit", "1Ti"),
     (pods.volumes_are_mounted, SERVERLESS, f"{SPEC} volumes -", volume("emptyDir", sizeLimit="1Mi")),
@@ -163,6 +182,8 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
         f"{TRITON} livenessProbe",
         {"httpGet": {"path": "/", "port": 8000}},
     ),
+    (programs.what_hangs_is_started_again, STANDARD, f"{SYNC} livenessProbe", GONE),
+    (programs.what_hangs_is_started_again, "overlays/storage-uri", f"{RUNTIME} containers 0 livenessProbe", GONE),
     (programs.ports_are_listened_on, SERVERLESS, f"{TRANSFORMER} env -", variable("TRANSFORMER_HOST", "127.0.0.1")),
     (programs.kserve_finds_both_protocols, STANDARD, f"{TRANSFORMER} ports 1 name", "rpc"),
     (programs.kserve_finds_both_protocols, STANDARD, f"{TRANSFORMER} ports", lambda ports: ports[::-1]),

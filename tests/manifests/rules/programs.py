@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tests.manifests import programs
 from tests.manifests.environment import environment_of, unknown_names
-from tests.manifests.pod import STANDARD, components_of, containers_of, mode_of, pod_of, pods_of
+from tests.manifests.pod import MODE, STANDARD, components_of, containers_of, mode_of, pod_of, pods_of
 from tests.manifests.programs import SYNCHRONISER, TRANSFORMER, TRITON
 from tests.manifests.rendering import Render, title
 from transformer import arguments
@@ -86,6 +86,16 @@ def probes_ask_what_is_served(render: Render) -> Iterator[str]:
                 yield f"{where}: its {probe} asks port {asked['port']}, where it does not listen for the kubelet"
             elif path and listener.app and not programs.answers(listener.app, path):
                 yield f"{where}: its {probe} asks {path}, which is no route"
+
+
+def what_hangs_is_started_again(render: Render) -> Iterator[str]:
+    """In Standard mode each of the programs; Knative lets only the one with the port have probes."""
+    for pod in pods_of(render):
+        if pod["metadata"].get("annotations", {}).get(MODE) != STANDARD:
+            continue
+        for container in containers_of(pod):
+            if programs.program_of(container) and "livenessProbe" not in container:
+                yield f"{container['name']} in {title(pod)}: no livenessProbe"
 
 
 def ports_are_listened_on(render: Render) -> Iterator[str]:
@@ -246,6 +256,7 @@ RULES = (
     settings_exist_and_are_taken,
     files_of_settings_are_mounted,
     probes_ask_what_is_served,
+    what_hangs_is_started_again,
     ports_are_listened_on,
     kserve_finds_both_protocols,
     containers_find_each_other,
