@@ -161,7 +161,7 @@ def test_dashboard_reaches_grafana_as_one_configmap() -> None:
     assert set(objects) == {"ConfigMap", "PodMonitor", "PrometheusRule"}
     dashboard = objects["ConfigMap"]
     assert dashboard["metadata"]["name"] == "nereid-dashboard"
-    assert dashboard["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert json.loads(dashboard["data"]["dashboard.json"]) == DASHBOARD
 
 
