@@ -141,8 +141,7 @@ def test_containers_are_restricted(running: Running) -> None:
         assert host["Memory"] == bytes_of(container["resources"]["limits"]["memory"]), name
         mounts = {mount["Destination"]: mount["RW"] for mount in running.inspect(name)["Mounts"]}
         wanted = {mount["mountPath"]: not mount.get("readOnly", False) for mount in container["volumeMounts"]}
-        assert {path: mounts[path] for path in wanted} == wanted
-        assert mounts.keys() - wanted.keys() <= {"/tmp"}, name  # noqa: S108 - the embedded Triton's
+        assert mounts == wanted, name
 
 
 def test_stop_under_load_answers_what_was_accepted(running: Running) -> None:

@@ -29,7 +29,8 @@ RULES = [
 ]
 ALERTS = [rule for rule in RULES if "alert" in rule]
 RECORDED = {rule["record"]: rule["expr"] for rule in RULES if "record" in rule}
-ENDPOINTS = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text())["spec"]["podMetricsEndpoints"]
+POD_MONITOR = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text())["spec"]
+ENDPOINTS = POD_MONITOR["podMetricsEndpoints"]
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 # What only Kubernetes, a GPU or a failure fills.
@@ -160,7 +161,7 @@ def test_dashboard_reaches_grafana_as_one_configmap() -> None:
     assert set(objects) == {"ConfigMap", "PodMonitor", "PrometheusRule"}
     dashboard = objects["ConfigMap"]
     assert dashboard["metadata"]["name"] == "nereid-dashboard"
-    assert dashboard["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert json.loads(dashboard["data"]["dashboard.json"]) == DASHBOARD
 
 
@@ -219,7 +220,7 @@ def test_prometheus_scrapes_the_pod_and_computes_the_rules(stack: Stack, tmp_pat
 
             wait_until(computed, log=log)
             up = [result["metric"] | {"up": result["value"][1]} for result in query(client, "up")]
-            known = {"__name__": "up", "job": "nereid/nereid", "namespace": "nereid", "pod": "nereid-predictor-1"}
+            known = {"__name__": "up", "job": "nereid", "namespace": "nereid", "pod": "nereid-predictor-1"}
             assert sorted(up, key=lambda target: target["container"]) == [
                 known | {"container": container, "instance": f"127.0.0.1:{ports(stack)[port]}", "up": "1"}
                 for container, port in (
@@ -260,6 +261,7 @@ def scrape(index: int, endpoint: Mapping[str, Any], stack: Stack) -> dict[str, A
         f"{meta}_name": "nereid-predictor-1",
         f"{meta}_ip": "127.0.0.1",
         f"{meta}_label_component": "predictor",
+        f"{meta}_label_app_kubernetes_io_part_of": "nereid",
     }
     # One target for each declared port, one without for a container that declares none.
     containers = (
@@ -275,6 +277,7 @@ def scrape(index: int, endpoint: Mapping[str, Any], stack: Stack) -> dict[str, A
             ("__meta_kubernetes_namespace", "namespace"),
             (f"{meta}_container_name", "container"),
             (f"{meta}_name", "pod"),
+            (f"{meta}_label_" + re.sub("[^a-z]", "_", POD_MONITOR["jobLabel"]), "job"),
         )
     ]
     given = []
@@ -290,7 +293,7 @@ def scrape(index: int, endpoint: Mapping[str, Any], stack: Stack) -> dict[str, A
             {"targets": [f"127.0.0.1{port}"], "labels": pod | {f"{meta}_container_name": name}}
             for name, port in containers
         ],
-        "relabel_configs": [*own, {"target_label": "job", "replacement": "nereid/nereid"}, *given],
+        "relabel_configs": [*own, *given],
     }
 
 

@@ -97,7 +97,8 @@ def pod_of(
         spec = {key: value for key, value in runtime["spec"].items() if key in {"volumes", "nodeSelector"}} | spec
     containers = _containers(component, runtime)
     spec["containers"] = [
-        _complete(each, first=index == 0, service=service, component=name) for index, each in enumerate(containers)
+        _complete(each, first=index == 0, service=service, name=name, component=component)
+        for index, each in enumerate(containers)
     ]
     metadata = {"name": full, "labels": labels, "annotations": annotations}
     return _pod(metadata, service["metadata"].get("namespace"), spec)
@@ -119,14 +120,17 @@ def _containers(component: Any, runtime: Object | None) -> list[Any]:
     return containers
 
 
-def _complete(container: Any, *, first: bool, service: Object, component: str) -> dict[str, Any]:
+def _complete(container: Any, *, first: bool, service: Object, name: str, component: Any) -> dict[str, Any]:
     own = service["metadata"]["name"]
     completed = {**container}
     completed["env"] = [*container.get("env", []), {"name": "INFERENCE_SERVICE_NAME", "value": own}]
-    if component == "transformer" and first:
+    if name == "transformer" and first:
         host = f"{own}-predictor.{service['metadata'].get('namespace', 'default')}"
         completed["args"] = list(container.get("args", []))
-        for option, value in (("--model_name", own), ("--predictor_host", host)):
+        options = {"--model_name": own, "--predictor_host": host, "--http_port": "8080"}
+        if "containerConcurrency" in component:
+            options["--workers"] = str(component["containerConcurrency"])
+        for option, value in options.items():
             if not any(str(each).split("=")[0] == option for each in completed["args"]):
                 completed["args"] += [option, value]
     if mode_of(service) == STANDARD and completed["name"] in _LISTENERS and "readinessProbe" not in container:

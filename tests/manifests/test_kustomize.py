@@ -1,6 +1,7 @@
 """Kustomizations that users write over ours: patches of a part, prefixes, namespaces, labels."""
 
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ FIRST = "kserve-container"
 NAMES_FIT = (
     objects.names_are_legal,
     objects.objects_say_their_namespace,
+    objects.texts_name_their_own_namespace,
     objects.references_exist,
     pods.pods_bring_no_token,
     egress.pods_reach_what_they_ask,
@@ -30,6 +32,16 @@ NAMES_FIT = (
 # Both of its InferenceServices come of one base, the second one by a suffix: with another one kustomize cannot
 # distinguish the objects of the two, and says so; so does a patch, which belongs into a folder stable/ or canary/.
 NO_SUFFIX = "overlays/canary/standard"
+# Two queries, which no transformer reaches: README.md has what a user's own overlay says for them.
+KEDA = "overlays/keda"
+IN_QUERIES = """\
+replacements:
+  - source: {kind: InferenceService, fieldPath: metadata.namespace}
+    targets:
+      - select: {kind: InferenceService}
+        fieldPaths: [spec.predictor.autoScaling.metrics.*.external.metric.query]
+        options: {delimiter: '"', index: 1}
+"""
 
 
 @pytest.mark.parametrize("name", find_folders())
@@ -46,11 +58,40 @@ def test_names_and_selectors_fit_each_other(name: str, changes: Mapping[str, Any
         with pytest.raises(RenderError, match="multiple possible referrals"):
             render_over(name, changes, tmp_path)
         return
-    rendered = render_over(name, changes, tmp_path)
+    rendered = render_over(name, dict(changes) | (yaml.safe_load(IN_QUERIES) if name == KEDA else {}), tmp_path)
     assert {rule.__name__: faults for rule in NAMES_FIT if (faults := list(rule(rendered)))} == {}
     for each in rendered.of_kind("InferenceService"):
         assert each["metadata"]["name"].startswith(changes.get("namePrefix", ""))
         assert each["metadata"]["namespace"] == changes.get("namespace", "nereid")
+
+
+def test_queries_of_keda_need_a_word_of_the_user(tmp_path: Path) -> None:
+    assert textwrap.indent(IN_QUERIES, "    ") in (MANIFESTS / "README.md").read_text()
+    rendered = render_over(KEDA, {"namespace": "other"}, tmp_path)
+    faults = list(objects.texts_name_their_own_namespace(rendered))
+    assert len(faults) == 2
+    assert all("names nereid, expected other" in fault for fault in faults)
+
+
+def test_file_of_a_user_has_the_name_that_kustomize_gives_it(tmp_path: Path) -> None:
+    mounts = [{"name": "ca", "mountPath": "/ca", "readOnly": True}]
+    containers = [{"name": FIRST}, {"name": "synchroniser", "volumeMounts": mounts}]
+    variable = {"name": "MORE", "valueFrom": {"configMapKeyRef": {"name": "ca", "key": "more"}}}
+    containers.append({"name": "transformer-container", "env": [variable]})
+    volumes = [{"name": "ca", "configMap": {"name": "ca"}}]
+    head = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": "nereid"}}
+    patch = head | {"spec": {"predictor": {"containers": containers, "volumes": volumes}}}
+    changes = {
+        "namespace": "nereid",
+        "configMapGenerator": [{"name": "ca", "literals": ["more=x"]}],
+        "patches": [{"patch": yaml.safe_dump(patch), "target": {"kind": "InferenceService"}}],
+    }
+    rendered = render_over("overlays/standard", changes, tmp_path)
+    (given,) = (name for name in rendered.names("ConfigMap") if name.startswith("ca-"))
+    (pod,) = pods_of(rendered)
+    assert {"name": "ca", "configMap": {"name": given}} in pod["spec"]["volumes"]
+    assert str(pod["spec"]["containers"]).count(f"'name': '{given}'") == 1
+    assert list(objects.references_exist(rendered)) == []
 
 
 def test_hosts_follow_a_prefix(tmp_path: Path) -> None:

@@ -16,8 +16,15 @@ SEPARATE, URI_CANARY = "overlays/separate-transformer", "overlays/canary/storage
 SERVICE = "InferenceService"
 SPEC = f"{SERVICE} spec predictor"
 NOTED = f"{SERVICE} metadata annotations"
-TRITON, SYNC, TRANSFORMER = (f"{SPEC} containers {index}" for index in range(3))
+TRITON, SYNC, TRANSFORMER = (
+    f"{SPEC} containers {name}" for name in ("kserve-container", "synchroniser", "transformer-container")
+)
 SETTINGS = "ConfigMap data"
+MOVED = f"{SERVICE} spec transformer containers kserve-container"
+JOB, RUNTIME, BUDGET = "Job spec template spec", "ServingRuntime spec", "PodDisruptionBudget spec"
+RULE = "PrometheusRule spec groups nereid rules 0 expr"
+ROLE = "arn:aws:iam::111122223333:role/nereid-models-read"
+LITTLE = {"cpu": "1", "memory": "512Mi"}
 CANARY = [{"trafficPercent": 1, "predictor": {"containers": [{"name": "kserve-container"}]}}]
 RELABELLED = {"relabelings": [{"targetLabel": "__address__", "replacement": "$1:8000"}]}
 BACKEND = {"name": "nereid-predictor", "port": 8080}
@@ -57,6 +64,12 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (objects.references_exist, SERVERLESS, f"{SYNC} envFrom 0 configMapRef name", "nereid-settings"),
     (objects.references_exist, SERVERLESS, f"{SPEC} volumes -", volume("secret", secretName="other")),
     (objects.references_exist, SERVERLESS, f"{SPEC} volumes -", volume("persistentVolumeClaim", claimName="other")),
+    (objects.texts_name_their_own_namespace, KEDA, f"{SERVICE} metadata namespace", "other"),
+    (objects.texts_name_their_own_namespace, "monitoring", RULE, 'up{job="vision/nereid"} == 0'),
+    (objects.texts_name_their_own_namespace, SEPARATE, f"{MOVED} env TRITON_SERVICE value", "nereid-triton.vision.svc"),
+    (objects.placeholders_are_replaced, SERVERLESS, f"{SYNC} image", "registry.example.com/nereid/predictor:0.1.0"),
+    (objects.placeholders_are_replaced, SERVERLESS, f"{SYNC} image", f"nereid/predictor@sha256:{2:064}"),
+    (objects.placeholders_are_replaced, SERVERLESS, "ServiceAccount metadata annotations", {"role": ROLE}),
     (objects.secrets_come_by_reference, SERVERLESS, f"{SYNC} env -", variable("AWS_SECRET_ACCESS_KEY", "x")),
     (objects.secrets_come_by_reference, SERVERLESS, f"{SETTINGS} PREDICTOR_SECRET", "x"),
     (credentials.secrets_reach_who_needs_them, SERVERLESS, f"{TRANSFORMER} env -", of_secret("nereid-triton")),
@@ -68,7 +81,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
         f"{SYNC} volumeMounts -",
         {"name": "keys", "mountPath": "/k"},
     ),
-    (credentials.secrets_reach_who_needs_them, PRODUCTION, f"{SPEC} volumes 5", PROJECTED),
+    (credentials.secrets_reach_who_needs_them, PRODUCTION, f"{SPEC} volumes keys", PROJECTED),
     (credentials.variables_of_credentials_reach_who_asks_s3, STANDARD, f"{SETTINGS} AWS_PROFILE", "models"),
     (
         credentials.variables_of_credentials_reach_who_asks_s3,
@@ -80,7 +93,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (credentials.tokens_reach_who_asks_s3, SERVERLESS, SKIPPED, "kserve-container,transformer-container"),
     (credentials.tokens_reach_who_asks_s3, PRODUCTION, SKIPPED, "kserve-container, transformer-container"),
     (credentials.tokens_reach_who_asks_s3, "overlays/storage-uri", SKIPPED, "kserve-container"),
-    (credentials.tokens_reach_who_asks_s3, PRODUCTION, f"{SPEC} volumes 5", TOKEN),
+    (credentials.tokens_reach_who_asks_s3, PRODUCTION, f"{SPEC} volumes keys", TOKEN),
     (credentials.tokens_reach_who_asks_s3, SEPARATE, f"{SERVICE} spec transformer serviceAccountName", "nereid"),
     (credentials.tokens_reach_who_asks_s3, "jobs/build-tensorrt", "Job spec template metadata annotations", GONE),
     (egress.nothing_leaves_for_everywhere, SERVERLESS, f"{POLICY} egress -", {"ports": [{"port": 443}]}),
@@ -115,7 +128,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SPEC} nodeSelector", {"gpu": "yes"}),
     (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SPEC} volumes -", volume("persistentVolumeClaim")),
     (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SYNC} env -", {"name": "A", "valueFrom": {"fieldRef": {}}}),
-    (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SYNC} volumeMounts 0 mountPath", "/tmp"),  # noqa: S108
+    (kserve.knative_needs_no_feature_flag, SERVERLESS, f"{SYNC} volumeMounts 0 mountPath", "/dev/log"),
     (kserve.knative_answers_in_its_time, SERVERLESS, f"{SPEC} timeout", 900),
     (kserve.knative_scales_by_requests, SERVERLESS, f"{SPEC} scaleMetric", "cpu"),
     (kserve.knative_scales_by_requests, SERVERLESS, f"{NOTED} serving.kserve.io/autoscalerClass", "hpa"),
@@ -137,17 +150,24 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (pods.pods_bring_no_token, SERVERLESS, "ServiceAccount automountServiceAccountToken", GONE),
     (pods.containers_have_requests_and_limits, SERVERLESS, f"{SYNC} resources limits memory", GONE),
     (pods.containers_have_requests_and_limits, SERVERLESS, f"{SYNC} resources requests cpu", "64"),
-    (pods.empty_dirs_have_a_size, SERVERLESS, f"{SPEC} volumes 0 emptyDir sizeLimit", GONE),
-    (pods.empty_dirs_have_a_size, SERVERLESS, f"{SPEC} volumes 0 emptyDir sizeLimit", "1Ti"),
+    (pods.containers_have_requests_and_limits, "jobs/publish", f"{JOB} containers 0 resources limits", LITTLE),
+    (pods.pods_go_where_their_images_run, STANDARD, f"{SPEC} nodeSelector", GONE),
+    (pods.pods_go_where_their_images_run, SEPARATE, f"{SERVICE} spec transformer nodeSelector", GONE),
+    (pods.pods_go_where_their_images_run, "jobs/publish", f"{JOB} nodeSelector", GONE),
+    (pods.spread_pods_are_of_one_revision, PRODUCTION, f"{SPEC} topologySpreadConstraints 0 matchLabelKeys", GONE),
+    (pods.drains_take_pods_that_are_not_ready, SERVERLESS, f"{BUDGET} unhealthyPodEvictionPolicy", "IfHealthyBudget"),
+    (pods.quotas_have_room_for_every_pod, PRODUCTION, f"{SPEC} maxReplicas", 20),
+    (pods.quotas_have_room_for_every_pod, PRODUCTION, "ResourceQuota spec hard requests.memory", "40Gi"),
+    (pods.empty_dirs_have_a_size, SERVERLESS, f"{SPEC} volumes mirror emptyDir sizeLimit", GONE),
+    (pods.empty_dirs_have_a_size, SERVERLESS, f"{SPEC} volumes mirror emptyDir sizeLimit", "1Ti"),
     (pods.volumes_are_mounted, SERVERLESS, f"{SPEC} volumes -", volume("emptyDir", sizeLimit="1Mi")),
-    (pods.volumes_are_mounted, SERVERLESS, f"{SPEC} volumes 0", GONE),
+    (pods.volumes_are_mounted, SERVERLESS, f"{SPEC} volumes mirror", GONE),
     (
         programs.arguments_are_taken_by_the_program,
         SERVERLESS,
         f"{TRANSFORMER} args",
         replaced("http_port", "port"),
     ),
-    (programs.arguments_are_taken_by_the_program, SERVERLESS, f"{TRANSFORMER} args", replaced("--workers=1", "")),
     (programs.arguments_are_taken_by_the_program, SERVERLESS, f"{SYNC} args -", "--fast"),
     (programs.variables_in_arguments_are_defined, SERVERLESS, f"{TRITON} env", []),
     (programs.shell_scripts_are_well_formed, SERVERLESS, f"{TRITON} args", replaced("done", "dne")),
@@ -162,7 +182,11 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
         f"{TRITON} livenessProbe",
         {"httpGet": {"path": "/", "port": 8000}},
     ),
+    (programs.what_hangs_is_started_again, STANDARD, f"{SYNC} livenessProbe", GONE),
+    (programs.what_hangs_is_started_again, "overlays/storage-uri", f"{RUNTIME} containers 0 livenessProbe", GONE),
     (programs.ports_are_listened_on, SERVERLESS, f"{TRANSFORMER} env -", variable("TRANSFORMER_HOST", "127.0.0.1")),
+    (programs.kserve_finds_both_protocols, STANDARD, f"{TRANSFORMER} ports 1 name", "rpc"),
+    (programs.kserve_finds_both_protocols, STANDARD, f"{TRANSFORMER} ports", lambda ports: ports[::-1]),
     (programs.containers_find_each_other, SERVERLESS, f"{TRANSFORMER} args", replaced("127.0.0.1:8001", "triton:8001")),
     (programs.containers_find_each_other, SERVERLESS, f"{TRITON} args", replaced("=/mirror/trial", "=/mirror/tried")),
     (programs.containers_find_each_other, SERVERLESS, f"{TRITON} args", replaced(":nereid=", ":other=")),
@@ -170,7 +194,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (programs.containers_find_each_other, SERVERLESS, f"{SYNC} env -", variable("PREDICTOR_CPUS", "64")),
     (programs.containers_find_each_other, SEPARATE, "Service spec ports 0 targetPort", 8000),
     (programs.containers_find_each_other, SEPARATE, "Service spec ports 1 targetPort", 8002),
-    (programs.secrets_of_a_pod_agree, SERVERLESS, f"{TRITON} env 0 valueFrom secretKeyRef key", "other"),
+    (programs.secrets_of_a_pod_agree, SERVERLESS, f"{TRITON} env PREDICTOR_SECRET valueFrom secretKeyRef key", "other"),
     (programs.requests_end_before_the_pod_does, SERVERLESS, f"{SPEC} timeout", 30),
     (programs.requests_end_before_the_pod_does, STANDARD, f"{SPEC} terminationGracePeriodSeconds", 30),
     (selectors.selectors_match_pods, SERVERLESS, "PodDisruptionBudget spec selector", OTHER),
@@ -246,7 +270,12 @@ def test_pod_is_what_kserve_makes() -> None:
     }
     assert set(predicts["spec"]) == {"containers"}
     assert predicts["spec"]["containers"][0]["readinessProbe"] == {"tcpSocket": {"port": 8080}}
-    assert transforms["spec"]["containers"][0]["args"] == ["--model_name=x", "--predictor_host", "finder-predictor.n"]
+    args = ["--model_name=x", "--predictor_host", "finder-predictor.n", "--http_port", "8080"]
+    assert transforms["spec"]["containers"][0]["args"] == args
+    given["spec"]["transformer"]["containerConcurrency"] = 4
+    assert pod_of(given, "transformer")["spec"]["containers"][0]["args"] == [*args, "--workers", "4"]
+    given["spec"]["predictor"]["containerConcurrency"] = 4
+    assert "args" not in pod_of(given)["spec"]["containers"][0]
 
 
 def test_pod_of_a_model_is_its_runtime_s() -> None:

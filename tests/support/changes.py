@@ -12,21 +12,31 @@ def changed(each: Any, path: str, value: Any) -> Any:
 
     Args:
         each: nested dicts and lists.
-        path: keys and indices, separated by spaces; `-` at the end appends.
+        path: keys, and of lists indices or names of their items, separated by spaces; `-` at the end appends.
         value: the new one; GONE: none; a function: what it makes of the old one.
     """
     copied = copy.deepcopy(each)
-    *parents, last = (int(part) if part.removeprefix("-").isdecimal() else part for part in path.split())
+    *parents, last = path.split()
     node = copied
     for part in parents:
-        node = node[part]
+        node = node[_key(part, node)]
     if last == "-":
         node.append(value)
-    elif value is GONE:
+        return copied
+    last = _key(last, node)
+    if value is GONE:
         del node[last]
     else:
         node[last] = value(node[last]) if callable(value) else value
     return copied
+
+
+def _key(part: str, node: Any) -> Any:
+    if not isinstance(node, list):
+        return part
+    if part.removeprefix("-").isdecimal():
+        return int(part)
+    return next(index for index, each in enumerate(node) if each["name"] == part)
 
 
 def replaced(old: str, new: str) -> Callable[[list[str]], list[str]]:

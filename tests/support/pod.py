@@ -2,7 +2,6 @@
 
 What differs from a cluster's:
 - Triton is the embedded one, from the image `<synchroniser's>-embedded`; its arguments are the manifest's.
-  It has a /tmp, where it makes a folder for each start whatever TMPDIR says; NVIDIA's own needs none.
 - The pod is in the host's network: no ports are declared. Loopback between the containers is the same, an address of
   their own they have not.
 - podman 4.3 ignores, and nothing here replaces: startupProbe, fsGroup (volumes belong to the user of their container
@@ -31,7 +30,6 @@ Secrets = Mapping[str, Mapping[str, str]]
 
 # Names of podman's volumes and secrets are the machine's, not the pod's.
 _OWN = "nereid-e2e-"
-_TMP = "embedded-tmp"
 _LEFT_OUT = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "ports")
 
 
@@ -86,10 +84,7 @@ def convert(objects: list[Object], *, settings: Mapping[str, str], secrets: Secr
         "securityContext": predictor.get("securityContext", {}),
         "terminationGracePeriodSeconds": predictor.get("terminationGracePeriodSeconds", 30),
         "containers": [_convert_container(container, containers, secrets) for container in containers.values()],
-        "volumes": [
-            volume | {"name": _OWN + volume["name"]}
-            for volume in [*predictor["volumes"], {"name": _TMP, "emptyDir": {}}]
-        ],
+        "volumes": [volume | {"name": _OWN + volume["name"]} for volume in predictor["volumes"]],
     }
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
     return Pod(
@@ -105,8 +100,6 @@ def _convert_container(container: Object, siblings: Mapping[str, Object], secret
     converted = {key: value for key, value in deepcopy(container).items() if key not in _LEFT_OUT}
     if converted["name"] == "kserve-container":
         converted["image"] = f"{siblings['synchroniser']['image']}-embedded"
-        if not any(mount["mountPath"] == "/tmp" for mount in converted["volumeMounts"]):  # noqa: S108
-            converted["volumeMounts"].append({"name": _TMP, "mountPath": "/tmp"})  # noqa: S108
     converted["imagePullPolicy"] = "Never"
     values = {entry["name"]: _value(entry, container, siblings, secrets) for entry in container.get("env", [])}
     for entry in converted.get("env", []):

@@ -19,6 +19,11 @@ _CLUSTER_WIDE = {
     "ClusterRole", "ClusterRoleBinding", "ClusterServingRuntime", "CustomResourceDefinition", "Namespace",
     "PersistentVolume", "PriorityClass", "StorageClass",
 }  # fmt: skip
+# Of this project's examples: a user's own folder has a registry, an account, a bucket, a host and digests of its own.
+PLACEHOLDERS = re.compile(r"registry\.example\.com|111122223333|example-models|nereid-split\.example\.com|sha256:0{60}")
+EXAMPLES = {"overlays/canary/standard", "overlays/production", "overlays/site"}
+# In a query of Prometheus, or the name of a Service with its namespace.
+_NAMESPACE_IN_TEXT = (re.compile(r'namespace="([^"]*)"'), re.compile(r'job="([^"/]*)/'))
 _SECRET_VARIABLE = re.compile(r"SECRET|PASSWORD|TOKEN|ACCESS_KEY")
 
 
@@ -38,6 +43,28 @@ def objects_say_their_namespace(render: Render) -> Iterator[str]:
     for each in render.objects:
         if each["kind"] not in _CLUSTER_WIDE and not each["metadata"].get("namespace"):
             yield f"{title(each)}: no namespace"
+
+
+def texts_name_their_own_namespace(render: Render) -> Iterator[str]:
+    """No kustomization reaches into a query or into a host: another namespace there is that of nobody's pods."""
+    services = "|".join(map(re.escape, sorted(render.names("Service")))) or "(?!)"
+    hosts = re.compile(rf"(?<![-.\w])(?:{services})\.([-a-z0-9]+)(?=\.svc|:[0-9])")
+    for each in render.objects:
+        own = each["metadata"].get("namespace")
+        for text in _texts(each.get("spec", {})):
+            found = [match for pattern in (*_NAMESPACE_IN_TEXT, hosts) for match in pattern.findall(text)]
+            if strange := sorted(set(found) - {own}):
+                yield f"{title(each)}: {text!r} names {', '.join(strange)}, expected {own}"
+
+
+def placeholders_are_replaced(render: Render) -> Iterator[str]:
+    """In a folder that was made of an example."""
+    if render.name in EXAMPLES:
+        return
+    for each in render.objects:
+        for text in dict.fromkeys(_texts(each)):
+            if found := PLACEHOLDERS.search(text):
+                yield f"{title(each)}: {text!r} has {found[0]}, which is an example, expected your own"
 
 
 def references_exist(render: Render) -> Iterator[str]:
@@ -91,6 +118,13 @@ def images_have_the_version_of_the_project(render: Render) -> Iterator[str]:
             yield f"{image}: several versions, {', '.join(sorted(found))}"
 
 
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _texts(each)
+
+
 def _references(pod: Object) -> Iterator[tuple[str, str]]:
     spec = pod["spec"]
     if account := spec.get("serviceAccountName"):
@@ -128,6 +162,8 @@ def _of_source(source: Any) -> Iterator[tuple[str, str]]:
 RULES = (
     names_are_legal,
     objects_say_their_namespace,
+    texts_name_their_own_namespace,
+    placeholders_are_replaced,
     references_exist,
     secrets_come_by_reference,
     images_have_the_version_of_the_project,

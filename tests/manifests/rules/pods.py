@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import Any
 
 from tests.manifests.environment import quantity
-from tests.manifests.pod import containers_of, pods_of
+from tests.manifests.pod import MODE, STANDARD, components_of, containers_of, pod_of, pods_of
 from tests.manifests.pod_security import violations
 from tests.manifests.rendering import Render, title
+from tests.manifests.rules.objects import LOCAL
 
+_ARCHITECTURE = "kubernetes.io/arch"
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 
 
@@ -42,13 +45,13 @@ def pods_bring_no_token(render: Render) -> Iterator[str]:
 
 
 def containers_have_requests_and_limits(render: Render) -> Iterator[str]:
-    """For CPU and memory; a request is no more than its limit."""
+    """For CPU, memory and disk; a request is no more than its limit."""
     for pod in pods_of(render):
         for container in containers_of(pod):
             where = f"{container['name']} in {title(pod)}"
             resources = container.get("resources", {})
             requests, limits = resources.get("requests", {}), resources.get("limits", {})
-            for name in ("cpu", "memory"):
+            for name in ("cpu", "memory", "ephemeral-storage"):
                 if name not in requests or name not in limits:
                     yield f"{where}: expected a request and a limit for {name}"
             for name in set(requests) & set(limits):
@@ -57,7 +60,7 @@ def containers_have_requests_and_limits(render: Render) -> Iterator[str]:
 
 
 def empty_dirs_have_a_size(render: Render) -> Iterator[str]:
-    """Each its own, and all within the pod's ephemeral storage, where containers have such a limit."""
+    """Each its own, and all within the pod's ephemeral storage."""
     for pod in pods_of(render):
         on_disk = Decimal(0)
         for volume in pod["spec"].get("volumes", []):
@@ -70,8 +73,62 @@ def empty_dirs_have_a_size(render: Render) -> Iterator[str]:
                 on_disk += quantity(size)
         limits = [each.get("resources", {}).get("limits", {}) for each in containers_of(pod)]
         allowed = [quantity(each["ephemeral-storage"]) for each in limits if "ephemeral-storage" in each]
-        if len(allowed) == len(limits) and on_disk > sum(allowed):
+        if on_disk > sum(allowed):
             yield f"{title(pod)}: emptyDirs of {on_disk} bytes, ephemeral-storage limits of {sum(allowed)}"
+
+
+def pods_go_where_their_images_run(render: Render) -> Iterator[str]:
+    """An image is of one architecture. On Knative a node selector needs a flag; a laptop has one kind of node."""
+    for pod in pods_of(render) if render.name != LOCAL else []:
+        standard = pod["metadata"].get("annotations", {}).get(MODE) == STANDARD
+        ours = "serving.kserve.io/inferenceservice" in pod["metadata"].get("labels", {})
+        if (standard or not ours) and _ARCHITECTURE not in pod["spec"].get("nodeSelector", {}):
+            yield f"{title(pod)}: no {_ARCHITECTURE} in its nodeSelector"
+
+
+def spread_pods_are_of_one_revision(render: Render) -> Iterator[str]:
+    """Without the hash of their template those of the revision that goes are counted too."""
+    for pod in pods_of(render):
+        for each in pod["spec"].get("topologySpreadConstraints", []):
+            if "pod-template-hash" not in each.get("matchLabelKeys", []):
+                yield f"{title(pod)}: spread over {each['topologyKey']} without matchLabelKeys: [pod-template-hash]"
+
+
+def drains_take_pods_that_are_not_ready(render: Render) -> Iterator[str]:
+    """Otherwise two of them, which no budget allows, hold a drain up for as long as S3 is away."""
+    for each in render.of_kind("PodDisruptionBudget"):
+        if each["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
+            yield f"{title(each)}: unhealthyPodEvictionPolicy is not AlwaysAllow"
+
+
+def quotas_have_room_for_every_pod(render: Render) -> Iterator[str]:
+    """For as many as scaling and a rolling update may make."""
+    wanted: dict[str, Decimal] = {}
+    for service in render.of_kind("InferenceService"):
+        for name, component in components_of(service):
+            count = component.get("maxReplicas", 1) + _surge(component)
+            for resource, amount in _needs(pod_of(service, name, component)).items():
+                wanted[resource] = wanted.get(resource, Decimal(0)) + count * amount
+    for quota in render.of_kind("ResourceQuota"):
+        for resource, limit in quota["spec"]["hard"].items():
+            if wanted.get(resource, 0) > quantity(limit):
+                yield f"{title(quota)}: {limit} of {resource}, pods at their most need {wanted[resource]}"
+
+
+def _surge(component: Any) -> int:
+    surge = component.get("deploymentStrategy", {}).get("rollingUpdate", {}).get("maxSurge", 1)
+    return surge if isinstance(surge, int) else component.get("maxReplicas", 1)
+
+
+def _needs(pod: Any) -> dict[str, Decimal]:
+    """What a pod takes of a quota, by the quota's names."""
+    needs = {"pods": Decimal(1)}
+    for container in containers_of(pod):
+        for kind, amounts in container.get("resources", {}).items():
+            for name, amount in amounts.items():
+                key = f"{kind}.{name}"
+                needs[key] = needs.get(key, Decimal(0)) + quantity(amount)
+    return needs
 
 
 def volumes_are_mounted(render: Render) -> Iterator[str]:
@@ -96,5 +153,9 @@ RULES = (
     pods_bring_no_token,
     containers_have_requests_and_limits,
     empty_dirs_have_a_size,
+    pods_go_where_their_images_run,
+    spread_pods_are_of_one_revision,
+    drains_take_pods_that_are_not_ready,
+    quotas_have_room_for_every_pod,
     volumes_are_mounted,
 )

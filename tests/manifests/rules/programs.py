@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tests.manifests import programs
 from tests.manifests.environment import environment_of, unknown_names
-from tests.manifests.pod import STANDARD, components_of, containers_of, mode_of, pod_of, pods_of
+from tests.manifests.pod import MODE, STANDARD, components_of, containers_of, mode_of, pod_of, pods_of
 from tests.manifests.programs import SYNCHRONISER, TRANSFORMER, TRITON
 from tests.manifests.rendering import Render, title
 from transformer import arguments
@@ -23,10 +23,8 @@ def arguments_are_taken_by_the_program(render: Render) -> Iterator[str]:
     """The transformer and the predictor parse theirs themselves; Triton's are judged in test_triton.py."""
     for where, container, variables in _containers(render):
         program = programs.program_of(container)
-        if program and (said := programs.refusal(program, programs.argv_of(container, variables))):
-            yield f"{where}: {said.splitlines()[-1]}"
-        if program == TRANSFORMER and not said and "--workers=1" not in container.get("args", []):
-            yield f"{where}: expected --workers=1, or KServe adds one for each of containerConcurrency"
+        if program and (refused := programs.refusal(program, programs.argv_of(container, variables))):
+            yield f"{where}: {refused.splitlines()[-1]}"
 
 
 def variables_in_arguments_are_defined(render: Render) -> Iterator[str]:
@@ -90,6 +88,16 @@ def probes_ask_what_is_served(render: Render) -> Iterator[str]:
                 yield f"{where}: its {probe} asks {path}, which is no route"
 
 
+def what_hangs_is_started_again(render: Render) -> Iterator[str]:
+    """In Standard mode each of the programs; Knative lets only the one with the port have probes."""
+    for pod in pods_of(render):
+        if pod["metadata"].get("annotations", {}).get(MODE) != STANDARD:
+            continue
+        for container in containers_of(pod):
+            if programs.program_of(container) and "livenessProbe" not in container:
+                yield f"{container['name']} in {title(pod)}: no livenessProbe"
+
+
 def ports_are_listened_on(render: Render) -> Iterator[str]:
     """A declared port is one of the program's, open to the pod's address."""
     for where, container, variables in _containers(render):
@@ -99,6 +107,24 @@ def ports_are_listened_on(render: Render) -> Iterator[str]:
         for port in container.get("ports", []):
             if port["containerPort"] not in open_ports:
                 yield f"{where}: declares {port['containerPort']}, listens on {sorted(open_ports)}"
+
+
+def kserve_finds_both_protocols(render: Render) -> Iterator[str]:
+    """In Standard mode its Service has the first port as 80, and its HTTPRoute knows a gRPC port by the name."""
+    for service in render.of_kind("InferenceService"):
+        for name, component in components_of(service) if mode_of(service) == STANDARD else ():
+            pod = pod_of(service, name, component)
+            for container in containers_of(pod):
+                ports = container.get("ports", [])
+                argv = programs.argv_of(container, environment_of(container, pod, render))
+                if programs.program_of(container) != TRANSFORMER or programs.refusal(TRANSFORMER, argv) or not ports:
+                    continue
+                parsed, where = arguments.parse(argv), f"{container['name']} in {title(service)}"
+                if ports[0]["containerPort"] != parsed.http_port:
+                    yield f"{where}: first port {ports[0]}, expected {parsed.http_port}, which is REST"
+                for port in ports:
+                    if (port["containerPort"] == parsed.grpc_port) != _is_grpc(port.get("name", "")):
+                        yield f"{where}: port {port}, expected a name with grpc for {parsed.grpc_port} and no other"
 
 
 def containers_find_each_other(render: Render) -> Iterator[str]:
@@ -208,6 +234,10 @@ def _refused(container: Any, variables: dict[str, str]) -> bool:
     return bool(program and programs.refusal(program, programs.argv_of(container, variables)))
 
 
+def _is_grpc(name: str) -> bool:
+    return "grpc" in name or "h2c" in name
+
+
 def _port(given: int | str, container: Any) -> int:
     named = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}
     return given if isinstance(given, int) else named.get(given, 0)
@@ -226,7 +256,9 @@ RULES = (
     settings_exist_and_are_taken,
     files_of_settings_are_mounted,
     probes_ask_what_is_served,
+    what_hangs_is_started_again,
     ports_are_listened_on,
+    kserve_finds_both_protocols,
     containers_find_each_other,
     secrets_of_a_pod_agree,
     requests_end_before_the_pod_does,

@@ -1,0 +1,54 @@
+"""What the overlays of ours keep, beyond what a user's have to."""
+
+import pytest
+
+from tests.manifests.rendering import Render, find_folders, needs_kubectl, render, title
+
+pytestmark = needs_kubectl
+
+LABELS = ("name", "part-of", "managed-by")
+ON_KEPT = {
+    "argocd.argoproj.io/sync-options": "Prune=false",
+    "argocd.argoproj.io/compare-options": "IgnoreExtraneous",
+    "kustomize.toolkit.fluxcd.io/prune": "disabled",
+}
+ON_JOBS = {
+    "argocd.argoproj.io/hook": "Sync",
+    "argocd.argoproj.io/hook-delete-policy": "BeforeHookCreation",
+}
+
+
+def test_objects_say_what_they_belong_to(rendered: Render) -> None:
+    """Next, where an overlay brings objects of its own: `labels` in its kustomization.yaml, as in overlays/gpu."""
+    labels = {title(each): each["metadata"].get("labels", {}) for each in rendered.objects}
+    assert [
+        f"{name} has no app.kubernetes.io/{label}"
+        for name, given in labels.items()
+        for label in LABELS
+        if f"app.kubernetes.io/{label}" not in given
+    ] == []
+    assert {given["app.kubernetes.io/part-of"] for given in labels.values()} == {"nereid"}
+
+
+@pytest.mark.parametrize("name", ["base", *(name for name in find_folders() if name.startswith("overlays/"))])
+def test_settings_of_an_old_revision_stay(name: str) -> None:
+    """Argo CD and Flux delete what is no longer rendered, and its ConfigMap is what an old revision starts with."""
+    configmaps = render(name).of_kind("ConfigMap")
+    kept = [each for each in configmaps if each["metadata"]["name"].startswith("nereid-settings-")]
+    assert kept
+    assert all(ON_KEPT.items() <= each["metadata"]["annotations"].items() for each in kept)
+
+
+@pytest.mark.parametrize("name", ["jobs/build-tensorrt", "jobs/publish", "overlays/local"])
+def test_job_runs_again_in_each_sync(name: str) -> None:
+    """Nothing in a job can be changed: Argo CD has to delete the one before."""
+    (job,) = render(name).of_kind("Job")
+    assert ON_JOBS.items() <= job["metadata"]["annotations"].items()
+
+
+@pytest.mark.parametrize("kind", ["cpu", "memory"])
+def test_triton_of_production_has_what_it_may_take(kind: str) -> None:
+    """Who takes more than was requested is evicted first where a node is short of it."""
+    (service,) = render("overlays/production").of_kind("InferenceService")
+    resources = service["spec"]["predictor"]["containers"][0]["resources"]
+    assert resources["requests"][kind] == resources["limits"][kind]
