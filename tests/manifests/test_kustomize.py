@@ -11,7 +11,7 @@ import yaml
 from manifests.openapi import compose
 from tests.manifests.pod import containers_of, pods_of
 from tests.manifests.rendering import MANIFESTS, Object, Render, RenderError, find_folders, needs_kubectl, render_over
-from tests.manifests.rules import egress, kserve, objects, pods, programs, selectors
+from tests.manifests.rules import deployments, egress, kserve, objects, pods, programs, selectors
 from tests.support.fixtures import SHARED
 
 pytestmark = needs_kubectl
@@ -25,6 +25,7 @@ NAMES_FIT = (
     pods.pods_bring_no_token,
     egress.pods_reach_what_they_ask,
     programs.containers_find_each_other,
+    *deployments.RULES,
     *selectors.RULES,
 )
 # Both of its InferenceServices come of one base, the second one by a suffix: with another one kustomize cannot
@@ -48,7 +49,7 @@ def test_names_and_selectors_fit_each_other(name: str, changes: Mapping[str, Any
         return
     rendered = render_over(name, changes, tmp_path)
     assert {rule.__name__: faults for rule in NAMES_FIT if (faults := list(rule(rendered)))} == {}
-    for each in rendered.of_kind("InferenceService"):
+    for each in rendered.of_kind("InferenceService", "Deployment", "InterceptorRoute"):
         assert each["metadata"]["name"].startswith(changes.get("namePrefix", ""))
         assert each["metadata"]["namespace"] == changes.get("namespace", "nereid")
 
@@ -135,6 +136,12 @@ PARTS = {
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "s3"}},
         ("spec", "template", "spec"),
         "s3",
+    ),
+    "a deployment that is copied": (
+        "overlays/plain",
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "nereid"}},
+        ("spec", "template", "spec"),
+        "synchroniser",
     ),
     "a job": (
         "overlays/local",
