@@ -149,9 +149,10 @@ def _exposed(given: Render) -> Iterator[tuple[Object, set[int]]]:
 
 
 def selects(service: Object, pod: Object) -> bool:
-    """Whether a Service leads to a pod."""
+    """Whether a Service leads to a pod; one that is another's name never does, though labels reach its selector."""
     selector = service["spec"].get("selector")
-    return bool(selector) and matches({"matchLabels": selector}, _labels(pod))
+    is_name = service["spec"].get("type") == "ExternalName"
+    return bool(selector) and not is_name and matches({"matchLabels": selector}, _labels(pod))
 
 
 def target_ports(service: Object, pod: Object) -> list[int]:
