@@ -13,6 +13,7 @@ from rich.table import Table
 from tests.manifests.pod import components_of, mode_of, pod_of
 from tests.manifests.rendering import KUBECTL_MISSING, Render, RenderError, find_folders, has_kubectl, render, title
 from tests.manifests.rules import RULES
+from tests.manifests.rules.deployments import bounds_of
 from tests.manifests.schemas import CRDS, CRDS_MISSING, KUBERNETES, find_faults
 
 
@@ -62,7 +63,11 @@ def notes(rendered: Render) -> Iterator[str]:
             yield f"{each['trafficPercent']} % to {each['predictor'].get('name')}"
         if percent := service["spec"]["predictor"].get("canaryTrafficPercent"):
             yield f"{percent} % to the newest revision"
-    if not services:
+    scalers = list(rendered.of_kind("HorizontalPodAutoscaler", "ScaledObject"))
+    for scaler in scalers:
+        lowest, most = bounds_of(scaler)
+        yield f"{scaler['spec']['scaleTargetRef']['name']}, {lowest} to {most} pods by {scaler['kind']}"
+    if not services and not scalers:
         yield ", ".join(dict.fromkeys(str(each["kind"]) for each in rendered.objects))
 
 

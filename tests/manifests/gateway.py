@@ -7,7 +7,8 @@ _DURATION = {"type": "string", "pattern": r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"}
 _PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 
 
-def _fields(*required: str, **properties: Any) -> dict[str, Any]:
+def fields(*required: str, **properties: Any) -> dict[str, Any]:
+    """An object of these properties and no others."""
     return {
         "type": "object",
         "properties": properties,
@@ -16,18 +17,19 @@ def _fields(*required: str, **properties: Any) -> dict[str, Any]:
     }
 
 
-def _list(items: Any) -> dict[str, Any]:
+def list_of(items: Any) -> dict[str, Any]:
+    """A list as the Gateway API has them: never empty, never long."""
     return {"type": "array", "minItems": 1, "maxItems": 16, "items": items}
 
 
-_MATCH = _fields(path=_fields(type={"enum": ["Exact", "PathPrefix", "RegularExpression"]}, value=_NAME))
-_RULE = _fields(
+_MATCH = fields(path=fields(type={"enum": ["Exact", "PathPrefix", "RegularExpression"]}, value=_NAME))
+_RULE = fields(
     "backendRefs",
-    matches=_list(_MATCH),
-    backendRefs=_list(_fields("name", "port", name=_NAME, port=_PORT, weight={"type": "integer", "minimum": 0})),
-    timeouts=_fields(request=_DURATION, backendRequest=_DURATION),
+    matches=list_of(_MATCH),
+    backendRefs=list_of(fields("name", "port", name=_NAME, port=_PORT, weight={"type": "integer", "minimum": 0})),
+    timeouts=fields(request=_DURATION, backendRequest=_DURATION),
 )
-HTTP_ROUTE = _fields(
+HTTP_ROUTE = fields(
     "apiVersion",
     "kind",
     "metadata",
@@ -35,11 +37,11 @@ HTTP_ROUTE = _fields(
     apiVersion={"const": "gateway.networking.k8s.io/v1"},
     kind={"const": "HTTPRoute"},
     metadata={"type": "object"},
-    spec=_fields(
+    spec=fields(
         "parentRefs",
         "rules",
-        parentRefs=_list(_fields("name", name=_NAME, namespace=_NAME, sectionName=_NAME)),
-        hostnames=_list(_NAME),
-        rules=_list(_RULE),
+        parentRefs=list_of(fields("name", name=_NAME, namespace=_NAME, sectionName=_NAME)),
+        hostnames=list_of(_NAME),
+        rules=list_of(_RULE),
     ),
 )

@@ -6,6 +6,7 @@
 | KServe | its CRDs in ../shared/data/crds, where they are; and always its Python models, see kserve_models.py |
 | Knative, KEDA, the Prometheus operator | the models of cloudcoil, which are generated from the CRDs |
 | HTTPRoute of the Gateway API | one of ours, see gateway.py |
+| InterceptorRoute of KEDA's HTTP add-on | one of ours, see interceptor.py |
 """
 
 import importlib
@@ -24,6 +25,7 @@ from jsonschema.protocols import Validator
 from referencing import Registry, Resource
 
 from tests.manifests.gateway import HTTP_ROUTE
+from tests.manifests.interceptor import INTERCEPTOR_ROUTE
 from tests.manifests.rendering import ROOT, Object
 
 # The oldest that KServe's last releases run on: what it knows, newer ones know.
@@ -36,6 +38,10 @@ _MODELS = {
     "serving.knative.dev/v1": "cloudcoil.models.knative_serving.serving.v1",
     "keda.sh/v1alpha1": "cloudcoil.models.keda.v1alpha1",
     "monitoring.coreos.com/v1": "cloudcoil.models.prometheus_operator.v1",
+}
+_OURS = {
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"): HTTP_ROUTE,
+    ("http.keda.sh/v1beta1", "InterceptorRoute"): INTERCEPTOR_ROUTE,
 }
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST_FAULT = 12
@@ -99,8 +105,8 @@ def _validators(api_version: str, kind: str, crds: Path) -> list[Validator]:
         schemas += [by_model] if by_model else []
     elif api_version in _MODELS:
         schemas = [_model(api_version, kind)]
-    elif (api_version, kind) == ("gateway.networking.k8s.io/v1", "HTTPRoute"):
-        schemas = [HTTP_ROUTE]
+    elif (api_version, kind) in _OURS:
+        schemas = [_OURS[api_version, kind]]
     else:
         return [_kubernetes(api_version, kind)]
     if not schemas:

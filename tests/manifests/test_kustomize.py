@@ -12,7 +12,7 @@ import yaml
 from manifests.openapi import compose
 from tests.manifests.pod import containers_of, pods_of
 from tests.manifests.rendering import MANIFESTS, Object, Render, RenderError, find_folders, needs_kubectl, render_over
-from tests.manifests.rules import egress, kserve, objects, pods, programs, selectors
+from tests.manifests.rules import deployments, egress, kserve, objects, pods, programs, selectors
 from tests.support.fixtures import SHARED
 
 pytestmark = needs_kubectl
@@ -27,6 +27,7 @@ NAMES_FIT = (
     pods.pods_bring_no_token,
     egress.pods_reach_what_they_ask,
     programs.containers_find_each_other,
+    *deployments.RULES,
     *selectors.RULES,
 )
 # Both of its InferenceServices come of one base, the second one by a suffix: with another one kustomize cannot
@@ -60,7 +61,7 @@ def test_names_and_selectors_fit_each_other(name: str, changes: Mapping[str, Any
         return
     rendered = render_over(name, dict(changes) | (yaml.safe_load(IN_QUERIES) if name == KEDA else {}), tmp_path)
     assert {rule.__name__: faults for rule in NAMES_FIT if (faults := list(rule(rendered)))} == {}
-    for each in rendered.of_kind("InferenceService"):
+    for each in rendered.of_kind("InferenceService", "Deployment", "InterceptorRoute"):
         assert each["metadata"]["name"].startswith(changes.get("namePrefix", ""))
         assert each["metadata"]["namespace"] == changes.get("namespace", "nereid")
 
@@ -176,6 +177,12 @@ PARTS = {
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "s3"}},
         ("spec", "template", "spec"),
         "s3",
+    ),
+    "a deployment that is copied": (
+        "overlays/plain",
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "nereid"}},
+        ("spec", "template", "spec"),
+        "synchroniser",
     ),
     "a job": (
         "overlays/local",

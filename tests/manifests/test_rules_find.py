@@ -7,12 +7,30 @@ import pytest
 from tests.manifests.pod import pod_of
 from tests.manifests.pod_security import violations
 from tests.manifests.rendering import KUBECTL_MISSING, Render, has_kubectl, render, title
-from tests.manifests.rules import RULES, Rule, credentials, egress, kserve, objects, pods, programs, selectors
+from tests.manifests.rules import (
+    RULES,
+    Rule,
+    credentials,
+    deployments,
+    egress,
+    kserve,
+    objects,
+    pods,
+    programs,
+    selectors,
+)
 from tests.support.changes import GONE, changed, replaced
 
 SERVERLESS, STANDARD, KEDA = "overlays/serverless", "overlays/standard", "overlays/keda"
 PRODUCTION = "overlays/production"
 SEPARATE, URI_CANARY = "overlays/separate-transformer", "overlays/canary/storage-uri"
+PLAIN, BLUE_GREEN, TO_ZERO = "overlays/plain", "overlays/plain/blue-green", "overlays/http-add-on"
+DEPLOYMENT = "Deployment spec template"
+READ_TIMEOUT = "Ingress metadata annotations nginx.ingress.kubernetes.io/proxy-read-timeout"
+BODY = "Ingress metadata annotations nginx.ingress.kubernetes.io/proxy-body-size"
+ROUTE_WAITS = "InterceptorRoute spec timeouts"
+SCALED = {"name": "nereid"}
+BACKENDS = "Ingress spec rules 0 http paths 0 backend service"
 SERVICE = "InferenceService"
 SPEC = f"{SERVICE} spec predictor"
 NOTED = f"{SERVICE} metadata annotations"
@@ -36,6 +54,7 @@ POLICY = "NetworkPolicy spec"
 PEER = f"{POLICY} egress 0 to -"
 TO_S3 = {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": 443, "protocol": "TCP"}]}
 OTHER = {"matchLabels": {"app": "other"}}
+OF_KSERVE = {"matchLabels": {"serving.kserve.io/inferenceservice": "nereid"}}
 
 
 def variable(name: str, value: str) -> dict[str, str]:
@@ -112,6 +131,45 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (programs.files_of_settings_are_mounted, PRODUCTION, f"{TRANSFORMER} volumeMounts", []),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{SYNC} image", "nereid/predictor:0.0.9"),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{TRITON} image", "nvcr.io/nvidia/tritonserver"),
+    (deployments.deployments_select_their_own_pods, PLAIN, f"{DEPLOYMENT} metadata labels", {"app": "other"}),
+    (deployments.deployments_select_their_own_pods, BLUE_GREEN, "Deployment spec selector matchLabels color", GONE),
+    (deployments.deployments_have_one_scaler, PLAIN, "Deployment spec replicas", 3),
+    (deployments.deployments_have_one_scaler, PLAIN, "HorizontalPodAutoscaler spec scaleTargetRef name", "other"),
+    (deployments.deployments_have_one_scaler, PLAIN, "HorizontalPodAutoscaler spec minReplicas", 9),
+    (deployments.deployments_have_one_scaler, PLAIN, "HorizontalPodAutoscaler spec minReplicas", 0),
+    (deployments.deployments_have_one_scaler, PLAIN, "ScaledObject", another("ScaledObject", scaleTargetRef=SCALED)),
+    (deployments.services_lead_to_open_ports_of_one_deployment, BLUE_GREEN, "Service spec selector color", GONE),
+    (deployments.services_lead_to_open_ports_of_one_deployment, PLAIN, "Service spec ports 0 targetPort", "https"),
+    (deployments.services_lead_to_open_ports_of_one_deployment, PLAIN, "Service spec ports 0 targetPort", 8001),
+    (deployments.deployments_let_requests_finish, PLAIN, f"{DEPLOYMENT} spec terminationGracePeriodSeconds", GONE),
+    (deployments.entrances_take_what_the_transformer_takes, PLAIN, READ_TIMEOUT, "30"),
+    (deployments.entrances_take_what_the_transformer_takes, PLAIN, BODY, GONE),
+    (deployments.entrances_take_what_the_transformer_takes, PLAIN, f"{SETTINGS} TRANSFORMER_REQUEST_TIMEOUT_S", "90"),
+    (
+        deployments.entrances_take_what_the_transformer_takes,
+        PLAIN,
+        f"{SETTINGS} TRANSFORMER_MAX_BODY_BYTES",
+        "200000000",
+    ),
+    (deployments.entrances_take_what_the_transformer_takes, TO_ZERO, READ_TIMEOUT, "60"),
+    (deployments.entrances_take_what_the_transformer_takes, TO_ZERO, f"{ROUTE_WAITS} readiness", GONE),
+    (deployments.entrances_take_what_the_transformer_takes, TO_ZERO, f"{ROUTE_WAITS} request", "5m1s"),
+    (deployments.entrances_take_what_the_transformer_takes, TO_ZERO, f"{ROUTE_WAITS} responseHeader", "20s"),
+    (
+        deployments.zero_pods_are_woken_by_what_holds_the_request,
+        TO_ZERO,
+        "ScaledObject spec triggers 0 type",
+        "external",
+    ),
+    (deployments.zero_pods_are_woken_by_what_holds_the_request, TO_ZERO, "InterceptorRoute spec target service", "s3"),
+    (deployments.zero_pods_are_woken_by_what_holds_the_request, TO_ZERO, "InterceptorRoute spec rules", []),
+    (deployments.zero_pods_are_woken_by_what_holds_the_request, TO_ZERO, f"{BACKENDS} name", "nereid"),
+    (
+        deployments.zero_pods_are_woken_by_what_holds_the_request,
+        TO_ZERO,
+        "NetworkPolicy/nereid spec ingress",
+        lambda rules: rules[:1],
+    ),
     (kserve.the_first_container_is_the_one_kserve_completes, SERVERLESS, f"{SPEC} containers", lambda all_: all_[::-1]),
     (kserve.the_first_container_is_the_one_kserve_completes, SERVERLESS, f"{SYNC} name", "kserve-container"),
     (kserve.replicas_are_in_order, STANDARD, f"{SPEC} minReplicas", 0),
@@ -199,7 +257,13 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (programs.requests_end_before_the_pod_does, STANDARD, f"{SPEC} terminationGracePeriodSeconds", 30),
     (selectors.selectors_match_pods, SERVERLESS, "PodDisruptionBudget spec selector", OTHER),
     (selectors.routes_lead_to_services, STANDARD, "Route", another("HTTPRoute", rules=[{"backendRefs": [BACKEND]}])),
-    (selectors.pods_of_kserve_are_isolated, SERVERLESS, "NetworkPolicy/nereid spec policyTypes", ["Egress"]),
+    (selectors.routes_lead_to_services, PLAIN, f"{BACKENDS} port name", "grpcs"),
+    (selectors.routes_lead_to_services, TO_ZERO, "InterceptorRoute spec target portName", "grpc"),
+    (selectors.selectors_match_pods, PLAIN, "PodDisruptionBudget spec selector", OF_KSERVE),
+    (selectors.services_and_their_monitors_match, PLAIN, "Service spec selector", OF_KSERVE["matchLabels"]),
+    (selectors.pods_that_serve_are_isolated, PLAIN, "NetworkPolicy/nereid spec policyTypes", ["Egress"]),
+    (selectors.policies_let_in_who_asks, PLAIN, "NetworkPolicy/nereid spec ingress", lambda rules: rules[:1]),
+    (selectors.pods_that_serve_are_isolated, SERVERLESS, "NetworkPolicy/nereid spec policyTypes", ["Egress"]),
     (selectors.policies_let_in_who_asks, SERVERLESS, "NetworkPolicy/nereid spec ingress", []),
     (selectors.policies_let_in_who_asks, STANDARD, "NetworkPolicy/nereid spec ingress", lambda rules: rules[:1]),
     (selectors.services_and_their_monitors_match, STANDARD, "Service", another("Service", selector={"app": "other"})),

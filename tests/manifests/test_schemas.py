@@ -46,6 +46,17 @@ ROUTE: dict[str, Any] = {
     "metadata": {"name": "nereid"},
     "spec": {"parentRefs": [{"name": "gateway"}], "rules": [{"backendRefs": [{"name": "nereid", "port": 80}]}]},
 }
+INTERCEPTED: dict[str, Any] = {
+    "apiVersion": "http.keda.sh/v1beta1",
+    "kind": "InterceptorRoute",
+    "metadata": {"name": "nereid"},
+    "spec": {
+        "target": {"service": "nereid", "port": 80},
+        "rules": [{"hosts": ["nereid.example.com"]}],
+        "scalingMetric": {"concurrency": {"targetValue": 2}},
+        "timeouts": {"readiness": "1m30s"},
+    },
+}
 BUDGET: dict[str, Any] = {
     "apiVersion": "policy/v1",
     "kind": "PodDisruptionBudget",
@@ -69,7 +80,7 @@ def test_crds_of_kserve_are_here() -> None:
     ]
 
 
-@pytest.mark.parametrize("each", [SERVICE, MONITOR, SCALED, KNATIVE, ROUTE, BUDGET], ids=title)
+@pytest.mark.parametrize("each", [SERVICE, MONITOR, SCALED, KNATIVE, ROUTE, INTERCEPTED, BUDGET], ids=title)
 def test_right_object_has_no_fault(each: dict[str, Any]) -> None:
     assert find_faults(each, NO_CRDS) == []
 
@@ -92,6 +103,10 @@ def test_right_object_has_no_fault(each: dict[str, Any]) -> None:
         (KNATIVE, "spec template spec containerConcurency", 1, "'containerConcurency' was unexpected"),
         (ROUTE, "spec rules 0 backendRefs 0 wait", 1, "'wait' was unexpected"),
         (ROUTE, "spec rules 0 backendRefs 0 port", "80", "is not of type 'integer'"),
+        (INTERCEPTED, "spec target portName", "http", "is valid under each of"),
+        (INTERCEPTED, "spec scalingMetric", {}, "should be non-empty"),
+        (INTERCEPTED, "spec timeouts readiness", "300", "does not match"),
+        (INTERCEPTED, "spec minReplicas", 0, "'minReplicas' was unexpected"),
         (BUDGET, "spec maxUnavailible", 1, "'maxUnavailible' was unexpected"),
         (BUDGET, "metadata labels", {"version": 1}, "is not of type 'string'"),
         (BUDGET, "apiVersion", "policy/v9", "no schema"),

@@ -1,4 +1,4 @@
-"""Labels: whoever selects pods selects ours, as KServe labels them."""
+"""Labels: whoever selects pods selects ours, as KServe labels them or as a Deployment of ours does."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from tests.manifests import programs
 from tests.manifests.environment import environment_of
 from tests.manifests.pod import KNATIVE, containers_of, mode_of, pods_of
+from tests.manifests.programs import TRANSFORMER
 from tests.manifests.rendering import Object, Render, render, title
 
 BASE = "base"  # whose pods monitoring and jobs are about
@@ -47,7 +48,7 @@ def services_and_their_monitors_match(given: Render) -> Iterator[str]:
 
 def monitored_ports_are_open(given: Render) -> Iterator[str]:
     """A PodMonitor asks a port where some container listens for others."""
-    source = given if any(given.of_kind("InferenceService")) else render(BASE)
+    source = given if _serves(given) else render(BASE)
     listening = {
         listener.port
         for pod in _pods(given)
@@ -77,21 +78,35 @@ def monitored_ports_are_open(given: Render) -> Iterator[str]:
 
 def routes_lead_to_services(given: Render) -> Iterator[str]:
     """Of the render, or that KServe makes in Standard mode: port 80, and each further port of the listener."""
-    services = given.of_kind("Service")
-    ports = {(each["metadata"]["name"], port["port"]) for each in services for port in each["spec"]["ports"]}
+    ports: set[tuple[str, str | int]] = set()
+    for each in given.of_kind("Service"):
+        for port in each["spec"]["ports"]:
+            ports |= {(each["metadata"]["name"], port[key]) for key in ("port", "name") if key in port}
     for pod in _pods(given):
-        numbers = [port["containerPort"] for each in containers_of(pod) for port in each.get("ports", [])]
-        ports |= {(pod["metadata"]["name"], port) for port in (80, *numbers[1:])}
-    for route in given.of_kind("HTTPRoute"):
-        for rule in route["spec"]["rules"]:
-            for backend in rule["backendRefs"]:
-                if (backend["name"], backend["port"]) not in ports:
-                    yield f"{title(route)}: {backend['name']}:{backend['port']}, expected one of {sorted(ports)}"
+        if _OWNER in _labels(pod):
+            numbers = [port["containerPort"] for each in containers_of(pod) for port in each.get("ports", [])]
+            ports |= {(pod["metadata"]["name"], port) for port in (80, *numbers[1:])}
+    for route in given.of_kind("HTTPRoute", "Ingress", "InterceptorRoute"):
+        for name, asked in backends_of(route):
+            if (name, asked) not in ports:
+                yield f"{title(route)}: {name}:{asked}, expected one of {sorted(ports, key=str)}"
 
 
-def pods_of_kserve_are_isolated(given: Render) -> Iterator[str]:
-    """A policy for what comes in, and one for what goes out."""
-    for pod in pods_of(given) if any(given.of_kind("InferenceService")) else []:
+def backends_of(route: Object) -> list[tuple[str, str | int]]:
+    """Name and port (its name or number) of each Service that a route of any kind leads to."""
+    spec = route["spec"]
+    if route["kind"] == "InterceptorRoute":
+        return [(spec["target"]["service"], spec["target"].get("portName") or spec["target"]["port"])]
+    if route["kind"] == "HTTPRoute":
+        return [(each["name"], each["port"]) for rule in spec["rules"] for each in rule["backendRefs"]]
+    paths = [path for rule in spec["rules"] for path in rule["http"]["paths"]]
+    services = [path["backend"]["service"] for path in paths]
+    return [(each["name"], each["port"].get("name") or each["port"]["number"]) for each in services]
+
+
+def pods_that_serve_are_isolated(given: Render) -> Iterator[str]:
+    """And those beside them: a policy for what comes in, and one for what goes out."""
+    for pod in pods_of(given) if _serves(given) else []:
         kinds = {
             kind
             for each in given.of_kind("NetworkPolicy")
@@ -106,22 +121,45 @@ def policies_let_in_who_asks(given: Render) -> Iterator[str]:
     """Where pods are isolated, their exposed ports are open to somebody; on Knative those of the queue-proxy."""
     if given.name in LETS_NOBODY_IN:
         return
+    for pod, wanted in _exposed(given):
+        policies = [
+            each
+            for each in given.of_kind("NetworkPolicy")
+            if matches(each["spec"]["podSelector"], _labels(pod))
+            and "Ingress" in each["spec"].get("policyTypes", ["Ingress"])
+        ]
+        rules = [rule for each in policies for rule in each["spec"].get("ingress", [])]
+        opened = {port.get("port") for rule in rules for port in rule.get("ports", [])}
+        to_all = any(not rule.get("ports") for rule in rules)
+        if policies and not to_all and wanted - opened:
+            yield f"{title(pod)}: ports {sorted(wanted - opened)} are closed to everybody"
+
+
+def _exposed(given: Render) -> Iterator[tuple[Object, set[int]]]:
+    """Pods with the ports that others reach: those of KServe declare them, Services lead to those of others."""
     for service in given.of_kind("InferenceService"):
-        mine = [pod for pod in _pods(given) if _labels(pod).get(_OWNER) == service["metadata"]["name"]]
-        for pod in mine:
-            policies = [
-                each
-                for each in given.of_kind("NetworkPolicy")
-                if matches(each["spec"]["podSelector"], _labels(pod))
-                and "Ingress" in each["spec"].get("policyTypes", ["Ingress"])
-            ]
-            ports = {port["containerPort"] for each in containers_of(pod) for port in each.get("ports", [])}
-            wanted = _QUEUE_PROXY if mode_of(service) == KNATIVE else ports
-            rules = [rule for each in policies for rule in each["spec"].get("ingress", [])]
-            opened = {port.get("port") for rule in rules for port in rule.get("ports", [])}
-            to_all = any(not rule.get("ports") for rule in rules)
-            if policies and not to_all and wanted - opened:
-                yield f"{title(pod)}: ports {sorted(wanted - opened)} are closed to everybody"
+        for pod in _pods(given):
+            if _labels(pod).get(_OWNER) == service["metadata"]["name"]:
+                ports = {port["containerPort"] for each in containers_of(pod) for port in each.get("ports", [])}
+                yield pod, _QUEUE_PROXY if mode_of(service) == KNATIVE else ports
+    for pod in pods_of(given):
+        if _OWNER not in _labels(pod):
+            services = [each for each in given.of_kind("Service") if selects(each, pod)]
+            yield pod, {port for each in services for port in target_ports(each, pod) if port}
+
+
+def selects(service: Object, pod: Object) -> bool:
+    """Whether a Service leads to a pod; one that is another's name never does, though labels reach its selector."""
+    selector = service["spec"].get("selector")
+    is_name = service["spec"].get("type") == "ExternalName"
+    return bool(selector) and not is_name and matches({"matchLabels": selector}, _labels(pod))
+
+
+def target_ports(service: Object, pod: Object) -> list[int]:
+    """The port of the pod for each of the Service's; 0 where no container has one of that name."""
+    named = {port.get("name"): port["containerPort"] for each in containers_of(pod) for port in each.get("ports", [])}
+    given = [port.get("targetPort", port["port"]) for port in service["spec"]["ports"]]
+    return [port if isinstance(port, int) else named.get(port, 0) for port in given]
 
 
 def matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
@@ -146,9 +184,12 @@ def _labels(each: Object) -> dict[str, str]:
 
 
 def _pods(given: Render) -> list[dict[str, Any]]:
-    if any(given.of_kind("InferenceService")):
-        return pods_of(given)
-    return [*pods_of(given), *pods_of(render(BASE))]
+    return pods_of(given) if _serves(given) else [*pods_of(given), *pods_of(render(BASE))]
+
+
+def _serves(given: Render) -> bool:
+    """Whether a transformer is in it, by an InferenceService or a Deployment."""
+    return any(programs.program_of(each) == TRANSFORMER for pod in pods_of(given) for each in containers_of(pod))
 
 
 RULES = (
@@ -156,6 +197,6 @@ RULES = (
     services_and_their_monitors_match,
     monitored_ports_are_open,
     routes_lead_to_services,
-    pods_of_kserve_are_isolated,
+    pods_that_serve_are_isolated,
     policies_let_in_who_asks,
 )

@@ -1,0 +1,219 @@
+"""What KServe decides for an InferenceService, and manifests without it say themselves: labels, scaling, entrances."""
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from tests.manifests import programs
+from tests.manifests.environment import environment_of
+from tests.manifests.pod import containers_of, pods_of
+from tests.manifests.programs import TRANSFORMER
+from tests.manifests.rendering import Object, Render, title
+from tests.manifests.rules.selectors import backends_of, matches, selects, target_ports
+from transformer.settings import TransformerSettings
+
+_DEFAULT_GRACE_S = 30
+# Of ingress-nginx, without annotations.
+_ANNOTATION = "nginx.ingress.kubernetes.io/proxy-"
+_DEFAULT_BODY, _DEFAULT_TIMEOUT_S = "1m", 60
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_NAMESPACE = "kubernetes.io/metadata.name"
+
+
+def deployments_select_their_own_pods(render: Render) -> Iterator[str]:
+    """The API server refuses one that does not; two that select the same pods would fight for them."""
+    deployments = list(render.of_kind("Deployment"))
+    for each in deployments:
+        for other in deployments:
+            selected = matches(each["spec"]["selector"], other["spec"]["template"]["metadata"].get("labels", {}))
+            if selected != (each is other):
+                yield f"{title(each)}: {'selects' if selected else 'does not select'} the pods of {title(other)}"
+
+
+def deployments_have_one_scaler(render: Render) -> Iterator[str]:
+    """At most, which alone says how many pods there are, between two bounds."""
+    scaled: list[str] = []
+    for each in render.of_kind("HorizontalPodAutoscaler", "ScaledObject"):
+        target = each["spec"]["scaleTargetRef"]
+        deployment = render.named(target.get("kind", "Deployment"), target["name"])
+        if deployment is None:
+            yield f"{title(each)}: scales {target['name']}, which is not rendered"
+            continue
+        if "replicas" in deployment["spec"]:
+            yield f"{title(each)}: {title(deployment)} has replicas; each apply would set back what is scaled"
+        if title(deployment) in scaled:
+            yield f"{title(each)}: {title(deployment)} is scaled twice"
+        scaled.append(title(deployment))
+        lowest, most = bounds_of(each)
+        if not (0 if each["kind"] == "ScaledObject" else 1) <= lowest <= most:
+            yield f"{title(each)}: from {lowest} to {most} pods"
+
+
+def services_lead_to_open_ports_of_one_deployment(render: Render) -> Iterator[str]:
+    """Whichever workload has the pods; of blue and green one alone."""
+    for service in render.of_kind("Service"):
+        chosen = [pod for pod in pods_of(render) if selects(service, pod)]
+        if len(chosen) > 1:
+            yield f"{title(service)}: leads to the pods of {' and '.join(title(pod) for pod in chosen)}"
+        for pod in chosen:
+            if closed := set(target_ports(service, pod)) - _open_ports(pod, render):
+                yield f"{title(service)}: leads to ports {sorted(closed)} of {title(pod)}, expected open ones"
+
+
+def deployments_let_requests_finish(render: Render) -> Iterator[str]:
+    """As `requests_end_before_the_pod_does`, which is of InferenceServices."""
+    for each in render.of_kind("Deployment"):
+        grace = each["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S)
+        for settings in _settings(render, each["metadata"]["name"]):
+            if grace <= settings.shutdown_timeout_s:
+                yield f"{title(each)}: killed after {grace} s, may take {settings.shutdown_timeout_s} s to finish"
+
+
+def entrances_take_what_the_transformer_takes(render: Render) -> Iterator[str]:
+    """The transformer refuses what is too large and gives up what takes too long, before an Ingress does."""
+    for ingress in render.of_kind("Ingress"):
+        annotations = ingress["metadata"].get("annotations", {})
+        body = annotations.get(f"{_ANNOTATION}body-size", _DEFAULT_BODY)
+        timeout = float(annotations.get(f"{_ANNOTATION}read-timeout", _DEFAULT_TIMEOUT_S))
+        for settings, wait in _behind(ingress, render):
+            if _bytes(body) < settings.max_body_bytes:
+                yield f"{title(ingress)}: takes bodies of {body}, the transformer {settings.max_body_bytes} bytes"
+            if timeout <= (longest := max(wait, settings.request_timeout_s)):
+                yield f"{title(ingress)}: gives up after {timeout} s, what is behind it after {longest} s"
+    for route in render.of_kind("InterceptorRoute"):
+        given = route["spec"].get("timeouts", {})
+        readiness, header, whole = (
+            _seconds(given.get(key, "0s")) for key in ("readiness", "responseHeader", "request")
+        )
+        if not readiness or whole < readiness + header:
+            yield f"{title(route)}: timeouts {given}, expected a readiness, and a request as long as both others"
+        for settings in _of_service(route["spec"]["target"]["service"], render):
+            if header <= settings.request_timeout_s:
+                yield f"{title(route)}: gives up after {header} s, the transformer after {settings.request_timeout_s} s"
+
+
+def zero_pods_are_woken_by_what_holds_the_request(render: Render) -> Iterator[str]:
+    """By a trigger that is pushed, of a route to these pods; and no entrance goes past the interceptor."""
+    for scaled in render.of_kind("ScaledObject"):
+        if bounds_of(scaled)[0]:
+            continue
+        name = scaled["spec"]["scaleTargetRef"]["name"]
+        pods = [pod for pod in pods_of(render) if pod["metadata"]["name"] == name]
+        routes = [
+            render.named("InterceptorRoute", trigger["metadata"].get("interceptorRoute", ""))
+            for trigger in scaled["spec"]["triggers"]
+            if trigger["type"] == "external-push"
+        ]
+        services = {route["spec"]["target"]["service"] for route in routes if route}
+        if not any(selects(each, pod) for each in render.of_kind("Service") for pod in pods if _name(each) in services):
+            yield f"{title(scaled)}: expected external-push by an InterceptorRoute that leads to {name}"
+        hosts = {host for route in routes if route for host in _hosts(route)}
+        for ingress in render.of_kind("Ingress"):
+            for service in (render.named("Service", backend) for backend, _ in backends_of(ingress)):
+                if service and any(selects(service, pod) for pod in pods):
+                    yield f"{title(ingress)}: leads to {title(service)} and past the interceptor, which wakes it"
+            if others := set(_hosts(ingress)) - hosts:
+                yield f"{title(ingress)}: hosts {sorted(others)}, which no InterceptorRoute has"
+        yield from (f"{title(scaled)}: {fault}" for fault in _closed_to_interceptor(scaled, pods, render))
+
+
+def _closed_to_interceptor(scaled: Object, pods: list[Any], render: Render) -> Iterator[str]:
+    """The interceptor runs where the scaler does."""
+    for trigger in scaled["spec"]["triggers"]:
+        namespace = trigger["metadata"].get("scalerAddress", "").partition(":")[0].split(".")[1:2]
+        selectors = [
+            peer.get("namespaceSelector", {})
+            for pod in pods
+            for policy in render.of_kind("NetworkPolicy")
+            if matches(policy["spec"]["podSelector"], pod["metadata"]["labels"])
+            for rule in policy["spec"].get("ingress", [])
+            for peer in rule.get("from", [])
+        ]
+        if not any(each and matches(each, {_NAMESPACE: "".join(namespace)}) for each in selectors):
+            yield f"no NetworkPolicy lets in the interceptor, from the namespace {namespace}"
+
+
+def bounds_of(scaler: Object) -> tuple[int, int]:
+    """The fewest and the most pods of an HPA or a ScaledObject."""
+    spec = scaler["spec"]
+    if scaler["kind"] == "ScaledObject":
+        return spec.get("minReplicaCount", 0), spec.get("maxReplicaCount", 100)
+    return spec.get("minReplicas", 1), spec["maxReplicas"]
+
+
+def _hosts(route: Object) -> list[str]:
+    rules = route["spec"].get("rules", [])
+    if route["kind"] == "Ingress":
+        return [rule["host"] for rule in rules if "host" in rule]
+    return [host for rule in rules for host in rule.get("hosts", [])]
+
+
+def _behind(ingress: Object, render: Render) -> Iterator[tuple[TransformerSettings, float]]:
+    """The settings of what an Ingress leads to, and how long an interceptor between them may wait in seconds."""
+    for name, _ in backends_of(ingress):
+        yield from ((settings, 0.0) for settings in _of_service(name, render))
+        service = render.named("Service", name)
+        if service and service["spec"].get("type") == "ExternalName":
+            for route in render.of_kind("InterceptorRoute"):
+                wait = _seconds(route["spec"].get("timeouts", {}).get("request", "0s"))
+                yield from ((settings, wait) for settings in _of_service(route["spec"]["target"]["service"], render))
+
+
+def _of_service(name: str, render: Render) -> Iterator[TransformerSettings]:
+    service = render.named("Service", name)
+    for pod in pods_of(render):
+        if service and selects(service, pod):
+            yield from _settings(render, pod["metadata"]["name"])
+
+
+def _settings(render: Render, pod_name: str) -> Iterator[TransformerSettings]:
+    for pod in pods_of(render):
+        for container in containers_of(pod):
+            if pod["metadata"]["name"] != pod_name or programs.program_of(container) != TRANSFORMER:
+                continue
+            try:
+                settings = programs.settings_of("TRANSFORMER_", environment_of(container, pod, render))
+            except ValidationError:
+                continue  # another rule says so
+            assert isinstance(settings, TransformerSettings)
+            yield settings
+
+
+def _open_ports(pod: Object, render: Render) -> set[int]:
+    """Where a program of ours listens for others; of other programs, what they declare."""
+    found: set[int] = set()
+    for container in containers_of(pod):
+        if programs.program_of(container):
+            listeners = programs.listeners_of(container, environment_of(container, pod, render))
+            found |= {each.port for each in listeners if each.outside}
+        else:
+            found |= {port["containerPort"] for port in container.get("ports", [])}
+    return found
+
+
+def _name(each: Object) -> str:
+    return str(each["metadata"]["name"])
+
+
+def _seconds(duration: str) -> float:
+    """Go's notation: `300s`, `1m30s`."""
+    return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)(h|ms|m|s)", duration))
+
+
+def _bytes(size: str) -> int:
+    """The notation of nginx: `96m`; 0 is no limit."""
+    number, unit = re.fullmatch(r"([0-9]+)([kmg]?)", size.lower()).groups()  # type: ignore[union-attr]  # a fault
+    return int(number) * 1024 ** "_kmg".index(unit or "_") or sys.maxsize
+
+
+RULES = (
+    deployments_select_their_own_pods,
+    deployments_have_one_scaler,
+    services_lead_to_open_ports_of_one_deployment,
+    deployments_let_requests_finish,
+    entrances_take_what_the_transformer_takes,
+    zero_pods_are_woken_by_what_holds_the_request,
+)
