@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -22,6 +23,19 @@ ROOT = Path(__file__).parent
 ENGINES = ("docker", "podman", "buildah")
 # Build arguments that are taken from the environment where it has them.
 _PASSED = ("PYTHON_IMAGE", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
+DEBIAN_BASE = "localhost/nereid/base:bookworm"
+# What the Dockerfiles expect of a base image; libfribidi0 by what transformer/Dockerfile says.
+_BASE_PACKAGES = "python3,python3-venv,ca-certificates,libfribidi0"
+_CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
+_UNNEEDED = (
+    "dev",
+    "usr/share/doc",
+    "usr/share/info",
+    "usr/share/locale",
+    "usr/share/man",
+    "var/cache",
+    "var/lib/apt/lists",
+)
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}")
 
 
@@ -85,6 +99,44 @@ def main() -> int:
 def version() -> str:
     """The project's."""
     return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+
+
+def make_base(engine: str) -> str:
+    """A small Debian of this machine's package archive with this machine's certificates, where no registry is in reach.
+
+    Made once; needs root and debootstrap.
+
+    Args:
+        engine: podman or buildah.
+
+    Returns:
+        Its name, for PYTHON_IMAGE.
+
+    Raises:
+        BuildError: it cannot be made.
+    """
+    if _run([engine, "images", "--quiet", DEBIAN_BASE]).stdout.strip():
+        return DEBIAN_BASE
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "tree")
+        _check(["debootstrap", "--variant=minbase", f"--include={_BASE_PACKAGES}", "bookworm", str(tree)])
+        (tree / _CERTIFICATES).write_bytes(("/" / _CERTIFICATES).read_bytes())
+        excluded = [f"--exclude=./{path}/*" for path in _UNNEEDED]
+        _check(["tar", "-C", str(tree), *excluded, "-cf", f"{folder}/base.tar", "."])
+        Path(folder, "Containerfile").write_text("FROM scratch\nADD base.tar /\n")
+        _check([engine, "build", "--quiet", "--tag", DEBIAN_BASE, "--file", f"{folder}/Containerfile", folder])
+    return DEBIAN_BASE
+
+
+def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _check(command: list[str]) -> None:
+    done = _run(command)
+    if done.returncode:
+        lines = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
+        raise BuildError(f"{command[0]}: got exit status {done.returncode}, expected 0:\n{lines}")
 
 
 def find_engine() -> str:

@@ -86,6 +86,9 @@ def _adjust_kourier(each: Any) -> Any:
     if each["kind"] == "Deployment":
         for one in each["spec"]["template"]["spec"]["containers"]:
             one["resources"] = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
+            if one["name"] == "kourier-gateway":
+                one["command"] = ["/envoy"]
+                one.pop("lifecycle", None)  # needs a shell, which the image of the program alone has not
     return None if each["kind"] == "HorizontalPodAutoscaler" else each
 
 
@@ -123,6 +126,25 @@ def missing(component: Component) -> list[str]:
     """The files that a component lacks."""
     files = [_manifest(each) for each in component.manifests] + [program(each) for each in component.programs]
     return [str(each) for each in files if not each.exists()]
+
+
+def origin(component: Component) -> str:
+    """Where the files of a component come from."""
+    own = all((_OWN / each).exists() for each in component.manifests)
+    return "cluster/components" if own else "CLUSTER_BIN, or not at all"
+
+
+def state(component: Component) -> str:
+    """What is to be said of a component that may be installed."""
+    if lacking := missing(component):
+        return f"left out: no {', '.join(lacking)}"
+    states = [_is_installed(*each.split("/")) for each in component.ready]
+    return "available" if all(states) else "not available; next: make cluster"
+
+
+def grant_programs() -> None:
+    """Allow the programs of the nodes what they read from the API server."""
+    apply(_load(_OWN / "programs.yaml"))
 
 
 def install(component: Component) -> None:
@@ -187,6 +209,13 @@ def _load(path: Path) -> list[Any]:
 def _is_available(namespace: str, name: str) -> bool:
     status = get("deployment", name, f"--namespace={namespace}").get("status", {})
     return bool(status.get("availableReplicas")) and not status.get("unavailableReplicas")
+
+
+def _is_installed(namespace: str, name: str) -> bool:
+    try:
+        return _is_available(namespace, name)
+    except ClusterError:
+        return False
 
 
 def _certify(documents: list[Any], secret: str) -> Iterable[Any]:

@@ -1,14 +1,20 @@
 """Images without a registry: made by buildah, put into the containerd of each node."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import yaml
+
 from cluster import machine
-from cluster.layout import NODES, STATE, ClusterError
+from cluster.layout import NODES, ROOT, STATE, ClusterError, Host
+from images import make_base
 
 # Builds as root without namespaces of its own: inside another container or a small virtual machine there are none.
 ENVIRONMENT = os.environ | {"BUILDAH_ISOLATION": "chroot"}
@@ -16,14 +22,13 @@ _ARCHIVES = STATE / "images"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
-def of_program(name: str, program: Path, *, user: str = "65532:65532", files: Sequence[tuple[Path, str]] = ()) -> None:
-    """Put an image into the nodes that has a static program and nothing else but certificates.
+def of_program(name: str, program: Path, *, user: str = "65532:65532") -> None:
+    """Put an image into the nodes that has a program, the libraries that it is linked with, certificates and nothing else.
 
     Args:
         name: of the image, with its tag.
         program: the file, which becomes its entry point.
         user: whom it runs as, as numbers.
-        files: more files or folders, and where they go.
 
     Raises:
         ClusterError: it cannot be built or imported.
@@ -31,32 +36,89 @@ def of_program(name: str, program: Path, *, user: str = "65532:65532", files: Se
     with tempfile.TemporaryDirectory() as folder:
         lines = ["FROM scratch", f"COPY {program.name} /{program.name}"]
         shutil.copy(program, folder)
-        for number, (source, target) in enumerate(((_CERTIFICATES, str(_CERTIFICATES)), *files)):
+        for number, source in enumerate((_CERTIFICATES, *libraries_of(program))):
             shutil.copy(source, Path(folder, str(number)))
-            lines.append(f"COPY {number} {target}")
+            lines.append(f"COPY {number} {source}")
         lines += [f"USER {user}", f'ENTRYPOINT ["/{program.name}"]']
         Path(folder, "Containerfile").write_text("\n".join(lines))
         buildah("build", "--quiet", "--tag", name, "--file", f"{folder}/Containerfile", folder)
     put(name)
 
 
-def put(name: str, alias: str = "") -> None:
-    """Put an image that buildah has into the nodes.
+def libraries_of(program: Path) -> list[Path]:
+    """The shared libraries that a program is linked with; none where it is static."""
+    done = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False)
+    return [Path(each) for each in re.findall(r"(?:=> |^\s*)(/\S+) \(", done.stdout, re.MULTILINE)]
+
+
+def build_own() -> None:
+    """Build Nereid's images and put them into the nodes, under the names that the manifests have.
+
+    Raises:
+        ClusterError: one cannot be built or imported.
+    """
+    base = os.environ.get("PYTHON_IMAGE") or make_base("buildah")
+    command = [sys.executable, "images.py", "--engine=buildah"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=ENVIRONMENT | {"PYTHON_IMAGE": base}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ClusterError(f"make images: {done.stderr.strip()}")
+    for image, aliases in _own_images().items():
+        put(image, *aliases)
+
+
+def _own_images() -> dict[str, list[str]]:
+    """Our images as buildah has them, and what the manifests call them."""
+    component = yaml.safe_load((ROOT / "manifests/images/kustomization.yaml").read_text())
+    names = {each["name"]: f"{each['name']}:{each['newTag']}" for each in component["images"]}
+    embedded = f"{names['nereid/predictor']}-embedded"
+    ours = [name for key, name in names.items() if key.startswith("nereid/")]
+    return {each: [each, f"registry.example.com/{each}"] for each in ours} | {
+        # In place of NVIDIA's image, which has to be pulled.
+        embedded: [embedded, names["nvcr.io/nvidia/tritonserver"]]
+    }
+
+
+def put(name: str, *aliases: str) -> None:
+    """Put an image that buildah has into the nodes, unless they have it.
 
     Args:
         name: what buildah calls it.
-        alias: what the cluster calls it, where that differs.
+        aliases: what the cluster calls it, where that differs.
 
     Raises:
         ClusterError: a node does not take it.
     """
+    identity = buildah("images", "--format={{.ID}}", name).strip()
+    lacking = [node for node in NODES if _notes(node).get(name) != identity]
+    if not lacking:
+        return
     _ARCHIVES.mkdir(parents=True, exist_ok=True)
     archive = _ARCHIVES / "image.tar"
     archive.unlink(missing_ok=True)
-    buildah("push", "--quiet", name, f"docker-archive:{archive}:{_full(alias or name)}")
-    for node in NODES:
-        machine.run(node, ["ctr", "--namespace=k8s.io", "images", "import", str(archive)])
+    first, *others = [_full(each) for each in aliases or (name,)]
+    buildah("push", "--quiet", name, f"docker-archive:{archive}:{first}")
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda node: _import(node, archive, first, others), lacking))
     archive.unlink()
+    for node in lacking:
+        (node.folder / "images.json").write_text(json.dumps(_notes(node) | {name: identity}))
+
+
+def _import(node: Host, archive: Path, name: str, aliases: list[str]) -> None:
+    ctr = ["ctr", "--namespace=k8s.io", "images"]
+    machine.run(node, [*ctr, "import", str(archive)])
+    if aliases:
+        machine.run(node, [*ctr, "tag", "--force", name, *aliases])
+
+
+def _notes(node: Host) -> dict[str, str]:
+    """Which images a node has: buildah's ids of them."""
+    try:
+        return dict(json.loads((node.folder / "images.json").read_text()))
+    except FileNotFoundError:
+        return {}
 
 
 def buildah(*arguments: str) -> str:

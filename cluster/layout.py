@@ -18,7 +18,8 @@ PODS_CIDR = "10.244.0.0/16"
 SERVICES_CIDR = "10.96.0.0/16"
 API_SERVICE = IPv4Address("10.96.0.1")
 DNS_SERVICE = IPv4Address("10.96.0.10")
-# Of the Services of type LoadBalancer: node-1 has them, as a load balancer in front of it would send them there.
+# Of the Services of type LoadBalancer: clients reach them by way of node-1.
+GATEWAYS_CIDR = "10.240.1.0/24"
 KNATIVE_GATEWAY = IPv4Address("10.240.1.1")
 GATEWAY = IPv4Address("10.240.1.2")
 INTERCEPTOR = IPv4Address("10.240.1.3")

@@ -18,7 +18,7 @@ from xmlrpc.client import Fault, ServerProxy
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from cluster.layout import MACHINES_CIDR, NODES, OUTSIDE, STATE, ClusterError, Host
+from cluster.layout import CONTROL, GATEWAYS_CIDR, MACHINES_CIDR, NODES, OUTSIDE, STATE, ClusterError, Host
 
 _INIT = Path(__file__).with_name("machine.sh")
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -113,7 +113,7 @@ def run(host: Host, command: Sequence[str], **options: Any) -> str:
     if done.returncode:
         words = f"{host.name}: {' '.join(command)}: got exit status {done.returncode}, expected 0"
         raise ClusterError(f"{words}: {(done.stderr or done.stdout).strip()}")
-    return done.stdout
+    return str(done.stdout)
 
 
 def supervisor(host: Host) -> Any:
@@ -150,6 +150,9 @@ def connect(host: Host) -> None:
     for node in NODES:
         if node != host:
             _ip(inside, f"route replace {node.pods} via {node.address}")
+    if host == OUTSIDE:
+        # As a load balancer in front of the cluster would send them.
+        _ip(inside, f"route replace {GATEWAYS_CIDR} via {CONTROL.address}")
 
 
 def _ip(enter_command: Sequence[str], arguments: str) -> None:
@@ -181,7 +184,7 @@ def _controllers() -> list[Path]:
 
 def cgroup_of(host: Host) -> str:
     """The control group that all pods of a machine are in."""
-    return f"/nereid-cluster/{host.name}"
+    return f"/{STATE.name}/{host.name}"
 
 
 def _make_cgroups(host: Host) -> None:

@@ -3,20 +3,16 @@
 import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
+from images import make_base
 from tests.support.pod import Pod
 from tests.support.stack import ROOT
 
-BASE = "localhost/nereid/base:bookworm"
-_PACKAGES = "python3,python3-venv,ca-certificates"
-_CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
-_UNNEEDED = ("usr/share/doc", "usr/share/info", "usr/share/locale", "usr/share/man", "var/cache", "var/lib/apt/lists")
 _TIMEOUT_S = 600.0
 
 _ENVIRONMENT = os.environ | {"CONTAINERS_CONF": str(ROOT / "tests" / "support" / "containers.conf")}
@@ -41,7 +37,7 @@ def podman(*arguments: str, input: str | None = None, check: bool = True) -> str
 
 def build_images() -> str:
     """Build what changed, as `make images` does; what that prints."""
-    base = os.environ.get("PYTHON_IMAGE") or _make_base()
+    base = os.environ.get("PYTHON_IMAGE") or make_base("podman")
     run = subprocess.run(
         [ROOT / ".venv/bin/python", "images.py", "--engine", "podman"],
         cwd=ROOT,
@@ -52,21 +48,6 @@ def build_images() -> str:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
-
-
-def _make_base() -> str:
-    """A small Debian with this machine's certificates, for no registry may be within reach; made once."""
-    if not podman("images", "--quiet", BASE):
-        with tempfile.TemporaryDirectory() as folder:
-            command = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", folder]
-            run = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert run.returncode == 0, run.stdout[-3000:] + run.stderr
-            (folder / _CERTIFICATES).write_bytes(("/" / _CERTIFICATES).read_bytes())
-            excluded = [f"--exclude=./{path}/*" for path in (*_UNNEEDED, "dev")]
-            archive = subprocess.Popen(["tar", "-C", folder, *excluded, "-c", "."], stdout=subprocess.PIPE)
-            subprocess.run(["podman", "import", "-q", "-", BASE], stdin=archive.stdout, check=True, capture_output=True)
-            assert archive.wait() == 0
-    return BASE
 
 
 class Running:

@@ -1,0 +1,32 @@
+"""What every test on the cluster starts from: a bucket and a namespace of its own, and what is kept where one fails."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cluster.layout import ROOT
+from tests.support import cluster
+
+ARTEFACTS = ROOT / "output" / "cluster"
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[None]:
+    """An empty bucket, and the namespace with its secrets; gone afterwards."""
+    if missing := cluster.find_missing():
+        pytest.skip(missing)
+    cluster.make_bucket()
+    cluster.make_namespace()
+    yield
+    cluster.kubectl("delete", "namespace", cluster.NAMESPACE, "--wait=false")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Keep events, objects and logs of a test that fails, while they are there."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.when == "call" and report.failed:
+        folder = ARTEFACTS / item.name
+        cluster.keep_artefacts(folder)
+        report.sections.append(("artefacts", str(folder)))
