@@ -17,13 +17,13 @@ from rich.table import Table
 
 from cluster import builds, certificates, components, images, machine, programs
 from cluster.kubectl import get, kubectl, wait_for
-from cluster.layout import BUILT, CONTROL, HOSTS, KUBECONFIG, NODES, OUTSIDE, STATE, ClusterError, Host
+from cluster.layout import BUILT, CONTROL, GIVEN_LINK, HOSTS, KUBECONFIG, NODES, OUTSIDE, STATE, ClusterError, Host
 
 _FREE_BYTES = 12 << 30
 _PACKAGES = {
     "containerd": "containerd", "runc": "runc", "ctr": "containerd", "iptables": "iptables", "ipset": "ipset",
-    "conntrack": "conntrack", "ip": "iproute2", "buildah": "buildah", "debootstrap": "debootstrap", "nsenter": "util-linux",
-    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "conntrack": "conntrack", "ip": "iproute2", "buildah": "buildah", "debootstrap": "debootstrap",
+    "nsenter": "util-linux", "/usr/lib/cni/bridge": "containernetworking-plugins",
 }  # fmt: skip
 # Where the programs of a node expect folders that a machine may not have; removed again where nothing is in them.
 _MOUNT_POINTS = ("/var/lib/kubelet", "/var/lib/cni", "/etc/cni")
@@ -76,6 +76,9 @@ def start(without: set[str]) -> None:
         known = ", ".join(each.name for each in components.COMPONENTS)
         raise ClusterError(f"--without: got {', '.join(sorted(unknown))}, expected some of {known}")
     with _only_one(), _steps() as step:
+        if named := os.environ.get("CLUSTER_BIN"):
+            GIVEN_LINK.unlink(missing_ok=True)
+            GIVEN_LINK.symlink_to(Path(named).absolute())
         for module in builds.missing():
             with step(f"build {module.name} (once)"):
                 builds.build(module)
@@ -120,6 +123,11 @@ def check_machine() -> None:
     if lacking:
         command = f"apt-get install --no-install-recommends {' '.join(lacking)}"
         raise ClusterError(f"got no {', '.join(lacking)}, expected these packages of Debian; next: {command}")
+    named = os.environ.get("CLUSTER_BIN", "")
+    if named and not Path(named).is_dir():
+        raise ClusterError(
+            f"CLUSTER_BIN: got {named}, expected a folder with manifests/ and bin/; next: make cluster-missing"
+        )
     STATE.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(STATE).free
     if free < _FREE_BYTES and not KUBECONFIG.exists():
@@ -171,7 +179,7 @@ def show() -> None:
 
 
 def show_missing() -> None:
-    """Print what this machine lacks, as a table.
+    """Print what is wanted, and what of it is not there.
 
     Raises:
         ClusterError: something without which there is no cluster.
@@ -179,7 +187,10 @@ def show_missing() -> None:
     table = Table("component", "is in", "lacks", title="What is wanted")
     for each in components.COMPONENTS:
         table.add_row(each.name, components.origin(each), "\n".join(components.missing(each)) or "-")
-    Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console.print(table)
+    for module in builds.missing():
+        console.print(f"to be built, once: {', '.join(module.packages)}")
     check_machine()
 
 
@@ -188,7 +199,7 @@ def execute(words: list[str]) -> None:
     words = [each for each in words if each != "--"] or [os.environ.get("SHELL", "bash")]
     environment = client_environment()
     command = [*machine.enter(OUTSIDE, "net", "mount")[:-1], f"--wd={Path.cwd()}", "--", *words]
-    os.execvpe(command[0], command, environment)
+    os.execvpe(command[0], command, environment)  # noqa: S606 - the command is the user's
 
 
 def client_environment() -> dict[str, str]:

@@ -23,7 +23,7 @@ _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def of_program(name: str, program: Path, *, user: str = "65532:65532") -> None:
-    """Put an image into the nodes that has a program, the libraries that it is linked with, certificates and nothing else.
+    """Put an image into the nodes that has a program, what it is linked with, certificates and nothing else.
 
     Args:
         name: of the image, with its tag.
