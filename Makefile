@@ -78,7 +78,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint manifests manifests-scan test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e check-cluster cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit fmt lock clean
+.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint manifests manifests-scan test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -231,9 +231,6 @@ lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes
 	@$(COMPILE) predictor/requirements.txt --no-deps --no-annotate predictor/requirements.in
 	@echo "uv==$(UV_VERSION)" | $(COMPILE) installer.txt --no-deps --no-annotate -
 
-check-cluster: .venv/.test ## Does the cluster's Knative let OVERLAY in (serverless)? What is off, and the command that turns it on
-	@$(BIN)/python manifests/check_cluster.py "manifests/overlays/$(or $(OVERLAY),serverless)"
-
 cluster: .venv/.cluster ## Start a real Kubernetes on this machine, without Docker (root; CLUSTER_BIN=<folder>: cluster/README.md)
 	@$(BIN)/python -m cluster up
 
@@ -249,7 +246,7 @@ cluster-shell: .venv/.cluster ## A shell where the clients of the cluster are: k
 cluster-down: .venv/.cluster ## End the cluster: nothing of it is left
 	@$(BIN)/python -m cluster down
 
-e2e-cluster: .venv/.cluster .venv/.test models ## Try the manifests on the cluster (artefacts of what fails: output/cluster)
+e2e-cluster: .venv/.cluster .venv/.test .venv/.loadtest models ## Try the manifests on the cluster (artefacts of what fails: output/cluster)
 	@$(BIN)/python -m cluster exec -- $(BIN)/pytest tests/cluster
 
 kind-up: .venv/.stack ## Start a kind cluster with KServe and overlays/local (needs docker, kind, kubectl, helm)

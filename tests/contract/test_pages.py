@@ -34,6 +34,15 @@ def test_links_are_found() -> None:
     assert {"documentation"} == anchors_of(ROOT / "docs/README.md")
 
 
+def test_load_tests_of_a_gateway_leave_grpc_out() -> None:
+    # $URL of Knative's gateway leads to REST alone, and without WEIGHTS gRPC is asked at localhost.
+    commands = re.findall(r"`(make (?:loadtest|loadtest-cold) URL=[^`]+)`", (ROOT / "manifests/README.md").read_text())
+    assert len(commands) >= 3
+    for each in commands:
+        assert re.search(r'WEIGHTS=(\w+|"[^"]+")', each), each
+        assert "grpc" not in each.lower(), each
+
+
 def test_index_lists_every_page_once() -> None:
     lines = [line for line in (ROOT / "docs/README.md").read_text().splitlines() if line.startswith("| [")]
     listed = [link for line in lines for link in re.findall(r"\]\(([^)]+)\)", line)]

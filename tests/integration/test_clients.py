@@ -9,15 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pages import read_examples
 from tests.support.stack import ROOT, Stack
 
 PAGE = (ROOT / "docs/clients.md").read_text()
-# Heading, program, output; a sentence may stand before the program.
-EXAMPLES = re.findall(
-    r"^## ([\w.]+)\n\n(?:(?!```)[^\n#][^\n]*\n\n)?```python\n(.*?)```\n\n```text\n(.*?)```",
-    PAGE,
-    re.MULTILINE | re.DOTALL,
-)
+EXAMPLES = read_examples()
 CLIENTS = [
     "tritonclient.http",
     "tritonclient.grpc",

@@ -1,6 +1,7 @@
 """Kustomizations that users write over ours: patches of a part, prefixes, namespaces, labels."""
 
 import json
+import shutil
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,16 @@ import yaml
 
 from manifests.openapi import compose
 from tests.manifests.pod import containers_of, pods_of
-from tests.manifests.rendering import MANIFESTS, Object, Render, RenderError, find_folders, needs_kubectl, render_over
+from tests.manifests.rendering import (
+    MANIFESTS,
+    Object,
+    Render,
+    RenderError,
+    find_folders,
+    needs_kubectl,
+    render,
+    render_over,
+)
 from tests.manifests.rules import deployments, egress, kserve, objects, pods, programs, selectors
 from tests.support.fixtures import SHARED
 
@@ -148,6 +158,20 @@ def test_patch_of_one_variable_leaves_everything_else(name: str, tmp_path: Path)
     patched = render_over(name, {"patches": patches}, tmp_path)
     assert _without(patched, "LOG_FORMAT") == _without(plain, "LOG_FORMAT")
     assert str(patched.objects).count("'LOG_FORMAT'") == len(patches)
+
+
+@pytest.mark.parametrize("name", ["", "pinned"])
+def test_canary_over_a_users_site_has_its_registry_and_bucket(name: str, tmp_path: Path) -> None:
+    # As the manual has users write it: ../../site in place of ../../serverless.
+    folder = "overlays/canary/knative/" + name
+    shutil.copytree(MANIFESTS, tmp_path / "manifests")
+    file = tmp_path / "manifests" / folder / "kustomization.yaml"
+    file.write_text(file.read_text().replace("../serverless", "../site"))
+    (pod,) = pods_of(render(folder, tmp_path / "manifests"))
+    images = {each["name"]: each["image"] for each in containers_of(pod)}
+    assert images["transformer-container"].startswith("registry.example.com/")
+    settings = next(render(folder, tmp_path / "manifests").of_kind("ConfigMap"))["data"]
+    assert settings["PREDICTOR_PINS"] == f'{{"digit-finder":[{1 if name else 2}]}}'
 
 
 def test_case_of_a_user_keeps_the_other_containers(tmp_path: Path) -> None:

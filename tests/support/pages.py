@@ -37,6 +37,12 @@ def anchors_of(page: Path) -> set[str]:
     return {f"{anchor}-{index}" if index else anchor for anchor, count in anchors.items() for index in range(count)}
 
 
+def read_examples() -> list[tuple[str, str, str]]:
+    """The clients of docs/clients.md: heading, program, what it prints."""
+    pattern = r"^## ([\w.]+)\n\n(?:(?!```)[^\n#][^\n]*\n\n)?```python\n(.*?)```\n\n```text\n(.*?)```"
+    return re.findall(pattern, (ROOT / "docs/clients.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
 def _walk(tokens: list[Token]) -> Iterator[Token]:
     for token in tokens:
         yield token

@@ -1,0 +1,553 @@
+"""The serverless overlay on a real KServe and Knative: `make e2e-cluster`, or this file by `python -m cluster exec`.
+
+The tests are steps of one run, in this order. All traffic goes by Knative's gateway, as that of a user outside of the
+cluster. What they measure is shown at the end, and kept in output/cluster/knative.txt.
+"""
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from cluster.kubectl import get, kubectl
+from cluster.layout import ROOT, ClusterError
+from loadtest.load import Load, Plan, Result
+from tests.support import cluster, knative
+from tests.support.cluster import NAMESPACE
+from tests.support.pages import read_examples
+
+REPOSITORY = f"s3://{cluster.BUCKET}/nereid"
+FOUND = ["2", "7", "0"]  # on the picture
+KEPT = ROOT / "output" / "cluster" / "knative.txt"
+COLD_STARTS = 3
+BURST = 20
+MANY = 4  # requests under way at once: two pods take so many
+REST = "predict=1 v1=1 v2=1"  # Knative's gateway leads to no gRPC
+APPLY = "kubectl apply -k manifests/overlays/site"
+TRANSFORMER = ("--namespace=nereid", "--container=transformer-container")
+
+Note = Callable[[str, str], None]
+
+
+@pytest.fixture(scope="module")
+def note(pytestconfig: pytest.Config) -> Iterator[Note]:
+    """Takes figures; each is shown at once, all of them at the end."""
+    table = Table("seen", "figure", title="Knative", min_width=100)
+
+    def add(what: str, figure: str) -> None:
+        table.add_row(what, figure)
+        show(pytestconfig, f"{time.strftime('%T')} {what}: {figure}")
+
+    yield add
+    show(pytestconfig, table)
+    KEPT.parent.mkdir(parents=True, exist_ok=True)
+    with KEPT.open("w") as file:
+        Console(file=file, width=140).print(table)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The project as a user has it, an empty bucket, and a cluster without the namespace."""
+    if missing := cluster.find_missing("knative-serving/activator", "kserve/kserve-controller-manager"):
+        pytest.skip(missing)
+    remove_all()
+    cluster.make_bucket()
+    yield knative.make_checkout(tmp_path_factory.mktemp("checkout"))
+    remove_all()
+
+
+@pytest.fixture(scope="module")
+def url(checkout: Path) -> str:
+    """Where KServe says that it is served; the first test has applied it."""
+    if not cluster.exists("isvc", "nereid"):
+        pytest.skip("needs the first test of this file")
+    assert checkout.exists()
+    return cluster.url()
+
+
+def test_page_leads_from_an_empty_cluster_to_a_detection(checkout: Path, note: Note) -> None:
+    lines = knative.commands_of("From an empty cluster to a detection")
+    # The images are in the nodes; the edits are those of the checkout.
+    done = [line for line in lines if not line.startswith(("make images", "vi "))]
+    assert len(lines) - len(done) == 3, lines
+    began = time.monotonic()
+    *_, reply = knative.run(checkout, done).strip().splitlines()
+    note("the page, from make publish to a detection", f"{time.monotonic() - began:.1f} s")
+    assert classes(reply) == FOUND
+    note("pod ready", f"{ready_s():.0f} s after it was made")
+
+
+def test_pod_is_as_the_manual_says(url: str) -> None:
+    (pod,) = knative.running_pods()
+    spec = pod["spec"]
+    containers = {each["name"]: each for each in spec["containers"]}
+    queue = containers.pop("queue-proxy")
+    environment = {each["name"]: each.get("value") for each in queue["env"]}
+    assert list(containers) == ["kserve-container", "synchroniser", "transformer-container"]
+    for name, each in containers.items():
+        # The queue is drained before any container is stopped.
+        assert each["lifecycle"] == {
+            "preStop": {"httpGet": {"path": "/wait-for-drain", "port": 8022, "scheme": "HTTP"}}
+        }, name
+        # The readiness of the transformer became the queue's, without a period: as often as it can.
+        assert "readinessProbe" not in each, name
+        assert each["securityContext"]["readOnlyRootFilesystem"], name
+        assert each["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert ("livenessProbe" in each) == (name == "transformer-container"), name
+    probe = json.loads(environment["SERVING_READINESS_PROBE"] or "")
+    assert probe["httpGet"]["path"] == "/v2/health/ready"
+    assert "periodSeconds" not in probe
+    assert (environment["CONTAINER_CONCURRENCY"], environment["REVISION_TIMEOUT_SECONDS"]) == ("4", "300")
+    assert spec["terminationGracePeriodSeconds"] == 300
+    assert spec["serviceAccountName"] == "nereid"
+    # No token of the API server, in no container.
+    assert not [each for each in spec["volumes"] if "projected" in each]
+    limits = containers["kserve-container"]["resources"]["limits"]["cpu"]
+    synchroniser = {each["name"]: each.get("value") for each in containers["synchroniser"]["env"]}
+    assert synchroniser["PREDICTOR_CPUS"] == limits
+    assert url.endswith(".nereid.knative.example.com")
+
+
+def test_knative_has_no_flag_beyond_its_defaults(url: str) -> None:
+    # What the manual says that the overlay needs; what this cluster itself needs is its images and its gateway.
+    assert url
+    for name in ("config-features", "config-defaults", "config-autoscaler"):
+        data = get("configmap", name, "--namespace=knative-serving").get("data", {})
+        assert not data.keys() - {"_example"}, name
+
+
+def test_swap_and_rollback_through_the_gateway(checkout: Path, url: str, note: Note) -> None:
+    before = pod_ids()
+    with load(url, connections=2) as under:
+        assert under.wait_for_version("1", seconds=60)
+        began = time.monotonic()
+        publish(checkout, f"WAIT={url}")
+        note("swap: make publish WAIT=", f"{time.monotonic() - began:.1f} s")
+        assert under.wait_for_version("2", seconds=60)
+        began = time.monotonic()
+        knative.run(checkout, [f"make rollback MODEL=digit-finder REPOSITORY={REPOSITORY} URL={url}"])
+        assert wait_for_answer(under, "1", began)
+        note("make rollback, until version 1 answers", f"{time.monotonic() - began:.1f} s")
+        result = under.stop()
+    note("requests during both", f"{counts(result)}; load average {os.getloadavg()[0]:.0f}")
+    assert not result.failures, result.failures[:3]
+    assert before <= pod_ids()
+    assert not restarts()
+    knative.run(checkout, [f"make unpin MODEL=digit-finder REPOSITORY={REPOSITORY}"])
+
+
+# REST, which is what Knative's gateway leads to.
+CLIENTS = ["tritonclient.http", "tritonclient.http.aio", "kserve.InferenceRESTClient", "supervision"]
+
+
+@pytest.mark.parametrize(("name", "program", "output"), [each for each in read_examples() if each[0] in CLIENTS])
+def test_client_of_the_manual_is_answered(checkout: Path, url: str, name: str, program: str, output: str) -> None:
+    if "digits" not in model_names(url):
+        knative.run(checkout, [f"make publish MODEL=digits REPOSITORY={REPOSITORY} WAIT={url}"])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program.replace("localhost:8080", url.removeprefix("http://"))],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == output, name
+
+
+def test_loadtest_is_answered(checkout: Path, url: str, note: Note) -> None:
+    text = knative.run(checkout, [f'make loadtest URL={url} MODEL=digit-finder RATE=4 DURATION_S=20 WEIGHTS="{REST}"'])
+    note("make loadtest RATE=4 DURATION_S=20", last_figures(text))
+
+
+def test_network_policy_lets_in_the_gateway_alone(url: str, note: Note) -> None:
+    assert knative.request(url).status == 200
+    (pod, *_) = knative.running_pods()
+    address = pod["status"]["podIP"]
+    # All that listen: within the pod they can be reached.
+    ports = (8002, 8003, 8012, 8022, 8080, 8081, 8112, 9090, 9091)
+    every = [f"{address}:{port}" for port in ports]
+    within = knative.knock(every, pod["metadata"]["name"], *TRANSFORMER)
+    every = [each for each, state in within.items() if state == "open"]
+    assert len(every) >= 7, within
+    image = next(each["image"] for each in pod["spec"]["containers"] if each["name"] == "transformer-container")
+    refused = dict.fromkeys(every, "refused")
+    assert knative.knock(every) == refused, "from outside of the cluster"
+    for namespace in ("default", "monitoring"):
+        knative.start_stranger(namespace, image)
+    seen = {each: knative.knock(every, "stranger", f"--namespace={each}") for each in ("default", "monitoring")}
+    assert seen["default"] == refused
+    scraped = {f"{address}:{port}": "open" for port in (8080, 8002, 8003)}
+    assert seen["monitoring"] == refused | scraped
+    for namespace in ("default", "monitoring"):
+        kubectl("delete", "pod", "stranger", f"--namespace={namespace}", "--now")
+    note(
+        "network policy, in",
+        f"{len(every)} open ports refused from outside and from another namespace, 3 open to monitoring",
+    )
+    kubectl("delete", "namespace", "monitoring", "--wait=false")
+
+
+def test_network_policy_lets_out_to_dns_and_s3_alone(url: str, note: Note) -> None:
+    assert knative.request(url).status == 200
+    (pod, *_) = knative.running_pods()
+    gateway = get("service", "kourier-internal", "--namespace=kourier-system")["spec"]["clusterIP"]
+    wanted = {
+        cluster.S3_URL.removeprefix("http://"): "open",
+        "kube-dns.kube-system.svc.cluster.local:53": "open",
+        "kubernetes.default.svc:443": "refused",
+        f"{gateway}:80": "refused",
+        "169.254.169.254:80": "refused",
+        "10.240.0.1:53": "refused",
+    }
+    assert knative.knock([*wanted], pod["metadata"]["name"], *TRANSFORMER) == wanted
+    note("network policy, out", "DNS and S3 open; API server, gateway, metadata, other ports of S3's machine refused")
+
+
+def test_cold_start_by_phase(checkout: Path, url: str, note: Note) -> None:
+    # The window and the retention of the manual are minutes; the start itself does not depend on them.
+    knative.edit_site(checkout, {}, knative.patch({"metadata": {"name": "nereid", "annotations": knative.QUICK}}))
+    knative.run(checkout, [APPLY])
+    wait_for_revision()
+    silence = knative.wait_for_zero()
+    note("silence until zero pods, window 10 s and retention 0 s", f"{silence:.0f} s")
+    starts = []
+    for _ in range(COLD_STARTS):
+        starts.append(knative.cold_start(url))
+        knative.wait_for_zero()
+    for phase in starts[0]:
+        values = [each[phase] for each in starts if phase in each]
+        each = ", ".join(f"{value:.1f}" for value in values)
+        note(f"cold start: {phase}", f"{statistics.median(values):.1f} s (of {each})")
+
+
+def test_burst_at_zero_is_answered(url: str, note: Note) -> None:
+    assert not cluster.pods()
+    with knative.PodWatch() as watch:
+        replies = knative.burst(url, BURST)
+    assert [each.status for each in replies] == [200] * BURST, [each for each in replies if each.status != 200][:3]
+    seconds = sorted(each.seconds for each in replies)
+    figures = f"first {seconds[0]:.1f} s, median {statistics.median(seconds):.1f}, last {seconds[-1]:.1f}"
+    note(f"burst of {BURST} at zero", f"all answered: {figures}; {len(watch.moments)} pods")
+    knative.wait_for_zero()
+
+
+def test_loadtest_cold_is_answered(checkout: Path, url: str, note: Note) -> None:
+    text = knative.run(checkout, [f"make loadtest-cold URL={url} WEIGHTS=predict SILENCE_S=75 CYCLES=2"])
+    note("make loadtest-cold SILENCE_S=75 CYCLES=2", last_figures(text))
+
+
+def test_pods_follow_concurrency(url: str, note: Note) -> None:
+    with load(url, connections=MANY) as under, knative.PodWatch() as watch:
+        began = time.monotonic()
+        knative.wait_until("as many pods are ready", lambda: ready_pods() >= MANY // 2, 300)
+        note(f"{MANY} requests under way: {MANY // 2} pods ready", f"after {time.monotonic() - began:.0f} s")
+        time.sleep(20)
+        most = len(watch.moments)
+        result = under.stop()
+    note("requests meanwhile", f"{counts(result)}; {most} pods in all")
+    assert not result.failures, result.failures[:3]
+    note("back at zero pods", f"{knative.wait_for_zero():.0f} s after the load")
+    assert not restarts()
+
+
+def test_versions_out_of_order_while_pods_come_and_go(checkout: Path, url: str, note: Note) -> None:
+    # Each pod polls the bucket on its own: some have the next version when others have not.
+    with load(url, connections=MANY) as under:
+        knative.wait_until("two pods are ready", lambda: ready_pods() >= 2, 300)
+        for _ in range(2):
+            publish(checkout)
+            time.sleep(5)
+            victim = knative.running_pods()[0]["metadata"]["name"]
+            kubectl("delete", "pod", victim, f"--namespace={NAMESPACE}", "--wait=false")
+            time.sleep(15)
+        newest = newest_version(checkout)
+        began = time.monotonic()
+        assert wait_for_answer(under, newest, began)
+        knative.wait_until("every pod has it", lambda: set(served_by_pods()) == {newest}, 180)
+        time.sleep(3)
+        result = under.stop()
+    note("versions while pods come and go", f"{counts(result)}; {', '.join(overlaps(result))}")
+    assert not result.failures, result.failures[:3]
+    assert result.answers[-1].version == newest
+    knative.wait_for_zero()
+
+
+def test_canary_is_split_promoted_and_rolled_back(checkout: Path, url: str, note: Note) -> None:
+    now = int(newest_version(checkout))
+    knative.run(checkout, [f"make unpin MODEL=digit-finder REPOSITORY={REPOSITORY} || true"])
+    prepare_canary(checkout, now)
+    lines = knative.commands_of("A canary")
+    split = next(number for number, line in enumerate(lines) if line.startswith("kubectl -n nereid patch"))
+    promote, back = lines[split:]
+    # One request at a time: each revision has one pod, and the nodes have room for no more than four.
+    with load(url, connections=1) as under:
+        assert under.wait_for(lambda answer: not answer.error, seconds=120)
+        knative.run(checkout, lines[:split])
+        wait_for_revision()
+        shares = {10: share(under, str(now + 1))}
+        for percent, command in ((100, promote), (0, back)):
+            knative.run(checkout, [command])
+            wait_for_traffic(percent)
+            shares[percent] = share(under, str(now + 1))
+        result = under.stop()
+    for percent, (part, count) in shares.items():
+        note(f"canaryTrafficPercent: {percent}", f"{part:.1%} of {count} requests")
+    note("requests in all of it", counts(result))
+    assert not result.failures, result.failures[:3]
+    assert 0.05 < shares[10][0] < 0.15
+    assert (shares[100][0], shares[0][0]) == (1, 0)
+    tags = {each.get("tag") for each in get("ksvc", "nereid-predictor", "-n", NAMESPACE)["status"]["traffic"]}
+    assert {"latest", "prev"} <= tags
+    # As the manual says: after a rollback the one before is pinned in the bucket, then one's own overlay again.
+    knative.run(checkout, [f"make rollback MODEL=digit-finder REPOSITORY={REPOSITORY}", APPLY])
+    wait_for_revision()
+    assert json.loads(knative.request(url).text)["model"]["version"] == str(now)
+
+
+@pytest.mark.parametrize(
+    ("what", "settings"),
+    [
+        ("a bucket that is not there", {"PREDICTOR_REPOSITORY": "s3://nowhere/nereid"}),
+        ("a value that is none", {"PREDICTOR_POLL_S": "often"}),
+    ],
+)
+def test_revision_that_is_never_ready_leaves_the_old_one(
+    checkout: Path, url: str, note: Note, what: str, settings: dict[str, str]
+) -> None:
+    site = checkout / "manifests/overlays/site/kustomization.yaml"
+    good = site.read_text()
+    # The manual's deadline is 900 s.
+    deadline = {"serving.knative.dev/progress-deadline": "60s"}
+    knative.edit_site(checkout, settings, knative.patch({"metadata": {"name": "nereid", "annotations": deadline}}))
+    with load(url, connections=1) as under:
+        assert under.wait_for(lambda answer: not answer.error, seconds=120)
+        began = time.monotonic()
+        knative.run(checkout, [APPLY])
+        seconds = knative.wait_until("KServe says so", lambda: not latest_is_ready(), 300)
+        knative.wait_until("the pod of it is gone, or its failure is final", has_failed, 300)
+        took = time.monotonic() - began
+        time.sleep(5)
+        result = under.stop()
+    note(f"{what} (deadline 60 s)", f"final after {took:.0f} s (first said after {seconds:.0f}); {counts(result)}")
+    for kind, name in (("ksvc", "nereid-predictor"), ("isvc", "nereid")):
+        for each in knative.conditions_of(kind, name).values():
+            if each["status"] != "True" and each["type"] != "Stopped":
+                words = " ".join(each.get("message", "").split())[:160]
+                note(f"  {kind} {each['type']}", f"{each['status']} {each.get('reason', '')}: {words}")
+    assert not result.failures, result.failures[:3]
+    site.write_text(good)
+    knative.run(checkout, [APPLY])
+    wait_for_revision()
+    assert cluster.is_ready()
+    assert knative.request(url).status == 200
+
+
+def test_field_whose_flag_is_off_is_reported(checkout: Path, url: str, note: Note) -> None:
+    site = checkout / "manifests/overlays/site/kustomization.yaml"
+    good = site.read_text()
+    knative.edit_site(
+        checkout,
+        {},
+        knative.patch({"metadata": {"name": "nereid"}, "spec": {"predictor": {"nodeSelector": {"a": "b"}}}}),
+    )
+    try:
+        text = knative.run(checkout, [f"{APPLY} 2>&1 || true"])
+        time.sleep(10)
+        says = [each["message"] for each in get("events", f"--namespace={NAMESPACE}")["items"]]
+        says += [each.get("message", "") for each in knative.conditions_of("isvc", "nereid").values()]
+        words = [each for each in [text, *says] if "must not set" in each or "podspec" in each]
+        note("a nodeSelector without its flag", " ".join(words[0].split())[:200] if words else f"nothing: {text}")
+        assert words
+        assert knative.request(url).status == 200
+    finally:
+        site.write_text(good)
+        knative.run(checkout, [APPLY])
+
+
+def show(config: pytest.Config, what: Table | str) -> None:
+    """Print past pytest's capture."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        Console(width=140, highlight=False).print(what)
+
+
+def remove_all() -> None:
+    """The namespace, and what is in it: its pods first, for Kubernetes looks again after half their grace of 300 s."""
+    if cluster.exists("isvc", "nereid"):
+        kubectl("delete", "isvc", "nereid", f"--namespace={NAMESPACE}", "--wait=false")
+        knative.wait_for_zero()
+    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=400s")
+
+
+def classes(reply: str) -> list[str]:
+    """What a response of /predict found with certainty."""
+    return [each["class"] for each in json.loads(reply)["predictions"] if each["confidence"] > 0.9]
+
+
+def ready_s() -> float:
+    """Seconds from the making of the first pod until it was ready, by its own conditions."""
+    (pod, *_) = knative.running_pods()
+    ready = next(each for each in pod["status"]["conditions"] if each["type"] == "Ready")
+    first, last = (
+        time.mktime(time.strptime(each, "%Y-%m-%dT%H:%M:%SZ"))
+        for each in (pod["metadata"]["creationTimestamp"], ready["lastTransitionTime"])
+    )
+    return last - first
+
+
+def model_names(url: str) -> list[str]:
+    """The models that are served, by v1."""
+    return list(httpx.get(f"{url}/v1/models", timeout=120, trust_env=False).json()["models"])
+
+
+def publish(checkout: Path, *options: str) -> None:
+    """Upload the model once more, as the next version."""
+    knative.run(
+        checkout, [f"make publish MODEL=digit-finder REPOSITORY={REPOSITORY} FORCE=1 TIMEOUT_S=600 {' '.join(options)}"]
+    )
+
+
+def newest_version(checkout: Path) -> str:
+    """Of digit-finder in the bucket."""
+    assert checkout
+    pages = cluster.s3().get_paginator("list_objects_v2").paginate(Bucket=cluster.BUCKET, Prefix="nereid/digit-finder/")
+    keys = [each["Key"] for page in pages for each in page["Contents"]]
+    return str(max(int(match[1]) for key in keys if (match := re.match(r"nereid/digit-finder/(\d+)/", key))))
+
+
+@contextmanager
+def load(url: str, *, connections: int) -> Iterator[Load]:
+    """The picture over so many connections to the gateway, REST alone."""
+    host = url.removeprefix("http://")
+    plan = Plan(
+        f"{host}:80", "", "digit-finder", picture=str(knative.PICTURE), kinds=("predict", "v2"),
+        connections=connections, pause_s=0.02, timeout_s=120,
+    )  # fmt: skip
+    with Load(plan) as under:
+        yield under
+
+
+def wait_for_answer(under: Load, version: str, since: float) -> object:
+    """A good answer of a version to a request that was sent later; None where there is none in time."""
+    return under.wait_for(lambda each: each.version == version and each.started > since and not each.error, seconds=180)
+
+
+def counts(result: Result) -> str:
+    """How many requests, failures, and how long they took."""
+    times = f"p50 {result.percentile(50):.2f} s, p95 {result.percentile(95):.2f} s, most {result.percentile(100):.1f} s"
+    return f"{len(result.answers)} requests, {len(result.failures)} failed, {times}"
+
+
+def overlaps(result: Result) -> list[str]:
+    """For each new version how long the one before still answered requests that were sent after its first answer."""
+    first: dict[str, float] = {}
+    for each in result.answers:
+        first.setdefault(each.version, each.ended)
+    found = []
+    for version, moment in list(first.items())[1:]:
+        late = [each.started - moment for each in result.answers if int(each.version) < int(version)]
+        found.append(f"version {version} beside older ones for {max(0.0, *late):.1f} s")
+    return found
+
+
+def share(under: Load, version: str) -> tuple[float, int]:
+    """The part of the good answers of the next half minute that a version gave, and of how many."""
+    began = time.monotonic()
+    time.sleep(30)
+    answers = [each for each in under.result().answers if each.started > began]
+    return sum(each.version == version for each in answers) / len(answers), len(answers)
+
+
+def prepare_canary(checkout: Path, now: int) -> None:
+    """Write what the manual has users write into both canaries: their site, and the versions."""
+    for folder, version in (("pinned", now), ("", now + 1)):
+        file = checkout / "manifests/overlays/canary/knative" / folder / "kustomization.yaml"
+        text = file.read_text().replace("../serverless", "../site")
+        file.write_text(re.sub(r'"digit-finder":\[\d+\]', f'"digit-finder":[{version}]', text))
+
+
+def pod_ids() -> set[str]:
+    """Of those that do not end."""
+    return {each["metadata"]["uid"] for each in knative.running_pods()}
+
+
+def restarts() -> list[str]:
+    """Containers that were started more than once."""
+    return [
+        f"{pod['metadata']['name']} {each['name']}: {each.get('lastState')}"
+        for pod in cluster.pods()
+        for each in pod["status"].get("containerStatuses", [])
+        if each["restartCount"]
+    ]
+
+
+def ready_pods() -> int:
+    """How many are ready."""
+    return sum(
+        each["type"] == "Ready" and each["status"] == "True"
+        for pod in knative.running_pods()
+        for each in pod["status"].get("conditions", [])
+    )
+
+
+def served_by_pods() -> list[str]:
+    """The version of digit-finder that each pod's synchroniser has."""
+    found = []
+    for pod in knative.running_pods():
+        code = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8003/status', timeout=5).read().decode())"
+        try:
+            text = kubectl("exec", pod["metadata"]["name"], *TRANSFORMER, "--", "python3", "-c", code)
+        except ClusterError:
+            found.append("none")  # it starts, or has just ended
+            continue
+        found += json.loads(text)["models"].get("digit-finder", {}).get("serving") or ["none"]
+    return found
+
+
+def latest_is_ready() -> bool:
+    """Whether Knative says that the newest revision is; also while it has not seen the newest change."""
+    service = get("ksvc", "nereid-predictor", f"--namespace={NAMESPACE}")
+    for each in (get("isvc", "nereid", f"--namespace={NAMESPACE}"), service):
+        if each["metadata"]["generation"] != each.get("status", {}).get("observedGeneration"):
+            return True
+    status = service["status"]
+    return bool(status.get("latestCreatedRevisionName") == status.get("latestReadyRevisionName"))
+
+
+def has_failed() -> bool:
+    """Whether Knative has given the newest revision up."""
+    return knative.conditions_of("ksvc", "nereid-predictor").get("ConfigurationsReady", {}).get("status") == "False"
+
+
+def wait_for_revision() -> None:
+    """Return once the newest revision is ready, by Knative's word."""
+    time.sleep(5)  # KServe and Knative have to see the change first
+    knative.wait_until("the newest revision", lambda: latest_is_ready() and cluster.is_ready(), 300)
+
+
+def wait_for_traffic(percent: int) -> None:
+    """Return once Knative's route has it, and a moment for the gateway."""
+
+    def there() -> bool:
+        status = get("ksvc", "nereid-predictor", f"--namespace={NAMESPACE}")["status"]
+        latest = status["latestCreatedRevisionName"]
+        return sum(each.get("percent") or 0 for each in status["traffic"] if each["revisionName"] == latest) == percent
+
+    knative.wait_until(f"{percent} % of the traffic", there, 120)
+    time.sleep(3)
+
+
+def last_figures(text: str) -> str:
+    """The table of a load test, in one line."""
+    lines = [" ".join(re.findall(r"[^\s│┃|]+", line)) for line in text.splitlines()]
+    return "; ".join(line for line in lines if re.search(r"\d", line))[:600]
