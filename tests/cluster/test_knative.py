@@ -77,6 +77,15 @@ def url(checkout: Path) -> str:
     return cluster.url()
 
 
+@pytest.fixture(scope="module")
+def quick(checkout: Path, url: str) -> str:
+    """The same with zero pods after a minute, not six: window and retention, which no start depends on."""
+    knative.edit_site(checkout, {}, knative.patch({"metadata": {"name": "nereid", "annotations": knative.QUICK}}))
+    knative.run(checkout, [APPLY])
+    wait_for_revision()
+    return url
+
+
 def test_page_leads_from_an_empty_cluster_to_a_detection(checkout: Path, note: Note) -> None:
     lines = knative.commands_of("From an empty cluster to a detection")
     # The images are in the nodes; the edits are those of the checkout.
@@ -213,16 +222,12 @@ def test_network_policy_lets_out_to_dns_and_s3_alone(url: str, note: Note) -> No
     note("network policy, out", "DNS and S3 open; API server, gateway, metadata, other ports of S3's machine refused")
 
 
-def test_cold_start_by_phase(checkout: Path, url: str, note: Note) -> None:
-    # The window and the retention of the manual are minutes; the start itself does not depend on them.
-    knative.edit_site(checkout, {}, knative.patch({"metadata": {"name": "nereid", "annotations": knative.QUICK}}))
-    knative.run(checkout, [APPLY])
-    wait_for_revision()
+def test_cold_start_by_phase(quick: str, note: Note) -> None:
     silence = knative.wait_for_zero()
     note("silence until zero pods, window 10 s and retention 0 s", f"{silence:.0f} s")
     starts = []
     for _ in range(COLD_STARTS):
-        starts.append(knative.cold_start(url))
+        starts.append(knative.cold_start(quick))
         knative.wait_for_zero()
     for phase in starts[0]:
         values = [each[phase] for each in starts if phase in each]
@@ -230,10 +235,10 @@ def test_cold_start_by_phase(checkout: Path, url: str, note: Note) -> None:
         note(f"cold start: {phase}", f"{statistics.median(values):.1f} s (of {each})")
 
 
-def test_burst_at_zero_is_answered(url: str, note: Note) -> None:
-    assert not cluster.pods()
+def test_burst_at_zero_is_answered(quick: str, note: Note) -> None:
+    knative.wait_for_zero()
     with knative.PodWatch() as watch:
-        replies = knative.burst(url, BURST)
+        replies = knative.burst(quick, BURST)
     assert [each.status for each in replies] == [200] * BURST, [each for each in replies if each.status != 200][:3]
     seconds = sorted(each.seconds for each in replies)
     figures = f"first {seconds[0]:.1f} s, median {statistics.median(seconds):.1f}, last {seconds[-1]:.1f}"
@@ -241,13 +246,13 @@ def test_burst_at_zero_is_answered(url: str, note: Note) -> None:
     knative.wait_for_zero()
 
 
-def test_loadtest_cold_is_answered(checkout: Path, url: str, note: Note) -> None:
-    text = knative.run(checkout, [f"make loadtest-cold URL={url} WEIGHTS=predict SILENCE_S=75 CYCLES=2"])
+def test_loadtest_cold_is_answered(checkout: Path, quick: str, note: Note) -> None:
+    text = knative.run(checkout, [f"make loadtest-cold URL={quick} WEIGHTS=predict SILENCE_S=75 CYCLES=2"])
     note("make loadtest-cold SILENCE_S=75 CYCLES=2", last_figures(text))
 
 
-def test_pods_follow_concurrency(url: str, note: Note) -> None:
-    with load(url, connections=MANY) as under, knative.PodWatch() as watch:
+def test_pods_follow_concurrency(quick: str, note: Note) -> None:
+    with load(quick, connections=MANY) as under, knative.PodWatch() as watch:
         began = time.monotonic()
         knative.wait_until("as many pods are ready", lambda: ready_pods() >= MANY // 2, 300)
         note(f"{MANY} requests under way: {MANY // 2} pods ready", f"after {time.monotonic() - began:.0f} s")
@@ -260,9 +265,9 @@ def test_pods_follow_concurrency(url: str, note: Note) -> None:
     assert not restarts()
 
 
-def test_versions_out_of_order_while_pods_come_and_go(checkout: Path, url: str, note: Note) -> None:
+def test_versions_out_of_order_while_pods_come_and_go(checkout: Path, quick: str, note: Note) -> None:
     # Each pod polls the bucket on its own: some have the next version when others have not.
-    with load(url, connections=MANY) as under:
+    with load(quick, connections=MANY) as under:
         knative.wait_until("two pods are ready", lambda: ready_pods() >= 2, 300)
         for _ in range(2):
             publish(checkout)
