@@ -252,6 +252,7 @@ def test_loadtest_cold_is_answered(checkout: Path, quick: str, note: Note) -> No
 
 
 def test_pods_follow_concurrency(quick: str, note: Note) -> None:
+    knative.wait_for_zero()
     with load(quick, connections=MANY) as under, knative.PodWatch() as watch:
         began = time.monotonic()
         knative.wait_until("as many pods are ready", lambda: ready_pods() >= MANY // 2, 300)
