@@ -25,6 +25,7 @@ _PACKAGES = {
     "conntrack": "conntrack", "ip": "iproute2", "buildah": "buildah", "debootstrap": "debootstrap",
     "nsenter": "util-linux", "/usr/lib/cni/bridge": "containernetworking-plugins",
 }  # fmt: skip
+_IMAGES = "images"  # Nereid's, in --without
 # Where the programs of a node expect folders that a machine may not have; removed again where nothing is in them.
 _MOUNT_POINTS = ("/var/lib/kubelet", "/var/lib/cni", "/etc/cni")
 
@@ -71,9 +72,9 @@ def start(without: set[str]) -> None:
         ClusterError: this machine lacks something, or a part does not start.
     """
     check_machine()
-    unknown = without - {each.name for each in components.COMPONENTS}
-    if unknown:
-        known = ", ".join(each.name for each in components.COMPONENTS)
+    names = [*(each.name for each in components.COMPONENTS), _IMAGES]
+    if unknown := without - {*names}:
+        known = ", ".join(names)
         raise ClusterError(f"--without: got {', '.join(sorted(unknown))}, expected some of {known}")
     with _only_one(), _steps() as step:
         if named := os.environ.get("CLUSTER_BIN"):
@@ -98,8 +99,9 @@ def start(without: set[str]) -> None:
         for each in wanted:
             with step(f"install {each.name}"):
                 components.install(each)
-        with step("images of Nereid"):
-            images.build_own()
+        if _IMAGES not in without:
+            with step("images of Nereid"):
+                images.build_own()
         with step("components are available"):
             for each in wanted:
                 components.wait(each)

@@ -113,7 +113,7 @@ def run(host: Host, command: Sequence[str], **options: Any) -> str:
     done = subprocess.run([*enter(host), *command], capture_output=True, text=True, check=False, **options)
     if done.returncode:
         words = f"{host.name}: {' '.join(command)}: got exit status {done.returncode}, expected 0"
-        raise ClusterError(f"{words}: {(done.stderr or done.stdout).strip()}")
+        raise ClusterError(f"{words}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
     return str(done.stdout)
 
 
