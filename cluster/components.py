@@ -114,8 +114,8 @@ def _adjust_gateway(each: Any) -> Any:
 _SMALL = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 # Programs are in the root of their images, and Envoy Gateway starts them by their names alone.
 _PATH = {"name": "PATH", "value": "/"}
-# The Envoy that Envoy Gateway starts. On the first node, which all that clients send comes by: as a balancer in front of
-# the cluster it is not to go away with a node that a test drains or switches off.
+# The Envoy that Envoy Gateway starts. On the first node, which all that clients send comes by: like a balancer in front
+# of the cluster it is not to go away with a node that a test drains or switches off.
 _PROXY = {
     "envoyDeployment": {
         "name": "gateway",
