@@ -116,7 +116,7 @@ def start(without: set[str]) -> None:
 
 def start_machine(host: Host) -> None:
     """Start a machine with its programs, unless it runs."""
-    machine.start(host, programs.of(host))
+    machine.start(host, programs.sections(host))
 
 
 def check_machine() -> None:

@@ -244,7 +244,7 @@ def install(component: Component) -> None:
     if component.secret:
         documents = [*_certify(documents, component.secret)]
     for each in documents:
-        _rename_images(each)
+        rename_images(each)
     definitions = [each for each in documents if each["kind"] in {"CustomResourceDefinition", "Namespace"}]
     others = [each for each in documents if each not in definitions]
     if definitions:
@@ -331,8 +331,12 @@ def _certify(documents: list[Any], secret: str) -> Iterable[Any]:
     }  # fmt: skip
 
 
-def _rename_images(each: Any) -> None:
-    """To those that were made here; nothing can be pulled."""
+def rename_images(each: Any) -> None:
+    """Have a workload use the images that were made here; nothing can be pulled.
+
+    Raises:
+        ClusterError: none was made for an image.
+    """
     if each["kind"] in _WORKLOADS:
         pod = each["spec"]["template"]["spec"]
         for container in [*pod.get("initContainers", []), *pod["containers"]]:

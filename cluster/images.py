@@ -64,11 +64,11 @@ def build_own() -> None:
     )
     if done.returncode:
         raise ClusterError(f"make images: {done.stderr.strip()}")
-    for image, aliases in _own_images().items():
+    for image, aliases in own_images().items():
         put(image, *aliases)
 
 
-def _own_images() -> dict[str, list[str]]:
+def own_images() -> dict[str, list[str]]:
     """Our images as buildah has them, and what the manifests call them."""
     component = yaml.safe_load((ROOT / "manifests/images/kustomization.yaml").read_text())
     names = {each["name"]: f"{each['name']}:{each['newTag']}" for each in component["images"]}

@@ -30,7 +30,7 @@ S3_PORT = 9000
 _CNI_PLUGINS = "/usr/lib/cni"
 
 
-def of(host: Host) -> str:
+def sections(host: Host) -> str:
     """The programs of a machine; writes the files that they read.
 
     Returns:
