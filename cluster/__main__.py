@@ -17,16 +17,23 @@ from rich.table import Table
 
 from cluster import builds, certificates, components, images, machine, programs
 from cluster.kubectl import get, kubectl, wait_for
-from cluster.layout import BUILT, CONTROL, HOSTS, KUBECONFIG, NODES, OUTSIDE, STATE, ClusterError, Host
+from cluster.layout import BUILT, CONTROL, GIVEN_LINK, HOSTS, KUBECONFIG, NODES, OUTSIDE, STATE, ClusterError, Host
 
 _FREE_BYTES = 12 << 30
 _PACKAGES = {
     "containerd": "containerd", "runc": "runc", "ctr": "containerd", "iptables": "iptables", "ipset": "ipset",
-    "conntrack": "conntrack", "ip": "iproute2", "buildah": "buildah", "debootstrap": "debootstrap", "nsenter": "util-linux",
-    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "conntrack": "conntrack", "ip": "iproute2", "buildah": "buildah", "debootstrap": "debootstrap",
+    "nsenter": "util-linux", "/usr/lib/cni/bridge": "containernetworking-plugins",
 }  # fmt: skip
+_IMAGES = "images"  # Nereid's, in --without
 # Where the programs of a node expect folders that a machine may not have; removed again where nothing is in them.
 _MOUNT_POINTS = ("/var/lib/kubelet", "/var/lib/cni", "/etc/cni")
+
+# Of a client: the hosts and the DNS that it knows, in mounts of its own.
+_NAMES = """
+for each in hosts resolv.conf; do mount --bind "$0/$each" "$(readlink -f "/etc/$each")" || exit; done
+exec "$@"
+"""
 
 
 def main() -> int:
@@ -71,11 +78,14 @@ def start(without: set[str]) -> None:
         ClusterError: this machine lacks something, or a part does not start.
     """
     check_machine()
-    unknown = without - {each.name for each in components.COMPONENTS}
-    if unknown:
-        known = ", ".join(each.name for each in components.COMPONENTS)
+    names = [*(each.name for each in components.COMPONENTS), _IMAGES]
+    if unknown := without - {*names}:
+        known = ", ".join(names)
         raise ClusterError(f"--without: got {', '.join(sorted(unknown))}, expected some of {known}")
     with _only_one(), _steps() as step:
+        if named := os.environ.get("CLUSTER_BIN"):
+            GIVEN_LINK.unlink(missing_ok=True)
+            GIVEN_LINK.symlink_to(Path(named).absolute())
         for module in builds.missing():
             with step(f"build {module.name} (once)"):
                 builds.build(module)
@@ -95,8 +105,9 @@ def start(without: set[str]) -> None:
         for each in wanted:
             with step(f"install {each.name}"):
                 components.install(each)
-        with step("images of Nereid"):
-            images.build_own()
+        if _IMAGES not in without:
+            with step("images of Nereid"):
+                images.build_own()
         with step("components are available"):
             for each in wanted:
                 components.wait(each)
@@ -105,7 +116,7 @@ def start(without: set[str]) -> None:
 
 def start_machine(host: Host) -> None:
     """Start a machine with its programs, unless it runs."""
-    machine.start(host, programs.of(host))
+    machine.start(host, programs.sections(host))
 
 
 def check_machine() -> None:
@@ -120,6 +131,11 @@ def check_machine() -> None:
     if lacking:
         command = f"apt-get install --no-install-recommends {' '.join(lacking)}"
         raise ClusterError(f"got no {', '.join(lacking)}, expected these packages of Debian; next: {command}")
+    named = os.environ.get("CLUSTER_BIN", "")
+    if named and not Path(named).is_dir():
+        raise ClusterError(
+            f"CLUSTER_BIN: got {named}, expected a folder with manifests/ and bin/; next: make cluster-missing"
+        )
     STATE.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(STATE).free
     if free < _FREE_BYTES and not KUBECONFIG.exists():
@@ -171,7 +187,7 @@ def show() -> None:
 
 
 def show_missing() -> None:
-    """Print what this machine lacks, as a table.
+    """Print what is wanted, and what of it is not there.
 
     Raises:
         ClusterError: something without which there is no cluster.
@@ -179,7 +195,10 @@ def show_missing() -> None:
     table = Table("component", "is in", "lacks", title="What is wanted")
     for each in components.COMPONENTS:
         table.add_row(each.name, components.origin(each), "\n".join(components.missing(each)) or "-")
-    Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console.print(table)
+    for module in builds.missing():
+        console.print(f"to be built, once: {', '.join(module.packages)}")
     check_machine()
 
 
@@ -187,8 +206,9 @@ def execute(words: list[str]) -> None:
     """Become a command where the clients of the cluster are: its network, its DNS, kubectl's configuration."""
     words = [each for each in words if each != "--"] or [os.environ.get("SHELL", "bash")]
     environment = client_environment()
-    command = [*machine.enter(OUTSIDE, "net", "mount")[:-1], f"--wd={Path.cwd()}", "--", *words]
-    os.execvpe(command[0], command, environment)
+    # Not the mounts of that machine: its /proc knows no process of another one, and what switches them looks there.
+    command = [*machine.enter(OUTSIDE, "net"), "unshare", "--mount", "sh", "-c", _NAMES, str(OUTSIDE.folder), *words]
+    os.execvpe(command[0], command, environment)  # noqa: S606 - the command is the user's
 
 
 def client_environment() -> dict[str, str]:

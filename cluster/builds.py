@@ -62,8 +62,26 @@ WANTED = (
             for each in ("controller", "activator", "autoscaler", "webhook", "queue")
         },
     ),
+    Module("envoy-gateway", {"envoy-gateway": "github.com/envoyproxy/gateway/cmd/envoy-gateway"}),
+    Module(
+        "keda",
+        {f"keda-{each}": f"github.com/kedacore/keda/v2/cmd/{each}" for each in ("operator", "adapter", "webhooks")},
+        "-X github.com/kedacore/keda/v2/version.Version=2.21.0",
+    ),
+    Module(
+        "http-add-on",
+        {
+            f"http-add-on-{each}": f"github.com/kedacore/http-add-on/{each}"
+            for each in ("operator", "interceptor", "scaler")
+        },
+    ),
     Module("metrics-server", {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"}),
 )
+
+
+def is_wanted(program: str) -> bool:
+    """Whether a program is one of those that are built."""
+    return any(program in each.packages for each in WANTED)
 
 
 def missing() -> list[Module]:
@@ -80,21 +98,15 @@ def build(module: Module) -> None:
     go = find_go()
     BUILT.mkdir(parents=True, exist_ok=True)
     for name, package in module.packages.items():
-        command = [
-            go,
-            "build",
-            "-trimpath",
-            "-buildvcs=false",
-            "-ldflags",
-            f"-s -w {module.flags}",
-            "-o",
-            BUILT / name,
-            package,
-        ]
+        flags = ["-trimpath", "-buildvcs=false", f"-ldflags=-s -w {module.flags}"]
         done = subprocess.run(
-            command, cwd=MODULES / module.name, env=os.environ | {"CGO_ENABLED": "0"},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [go, "build", *flags, "-o", str(BUILT / name), package],
+            cwd=MODULES / module.name,
+            env=os.environ | {"CGO_ENABLED": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             lines = "\n".join(done.stderr.strip().splitlines()[-10:])
             raise ClusterError(f"{module.name}: go build got exit status {done.returncode}, expected 0:\n{lines}")

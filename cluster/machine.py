@@ -1,8 +1,8 @@
 """A machine of the cluster: Linux namespaces with supervisord as their first process.
 
-All that a machine starts is in its process namespace, all that it mounts in its mount namespace, its interfaces and rules
-of iptables in its network namespace. The kernel removes them with the first process, so nothing is left behind, however
-a machine ends. Only control groups are outside: `stop` removes them.
+All that a machine starts is in its process namespace, all that it mounts in its mount namespace, its interfaces and
+rules of iptables in its network namespace. The kernel removes them with the first process, so nothing is left behind,
+however a machine ends. Only control groups are outside: `stop` removes them.
 """
 
 import os
@@ -46,7 +46,8 @@ def start(host: Host, programs: str) -> None:
     with log.open("wb") as output:
         parent = subprocess.Popen(
             ["unshare", "--mount", "--propagation=private", "--net", "--uts", "--ipc", "--pid", "--fork",
-             "--kill-child", "--mount-proc", "bash", str(_INIT), host.name, str(host.folder), str(STATE), sys.executable],
+             "--kill-child", "--mount-proc", "bash", str(_INIT), host.name, str(host.folder), str(STATE),
+             sys.executable],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     deadline = time.monotonic() + _PATIENCE_S
@@ -112,7 +113,7 @@ def run(host: Host, command: Sequence[str], **options: Any) -> str:
     done = subprocess.run([*enter(host), *command], capture_output=True, text=True, check=False, **options)
     if done.returncode:
         words = f"{host.name}: {' '.join(command)}: got exit status {done.returncode}, expected 0"
-        raise ClusterError(f"{words}: {(done.stderr or done.stdout).strip()}")
+        raise ClusterError(f"{words}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
     return str(done.stdout)
 
 
@@ -170,7 +171,7 @@ def _child_of(pid: int) -> int:
 
 
 def _started(pid: int) -> str:
-    """When a process began, in ticks since the boot: with its id it is unique. Empty where there is none, or a zombie."""
+    """When a process began, in ticks since the boot; empty where there is none, or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

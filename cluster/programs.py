@@ -30,7 +30,7 @@ S3_PORT = 9000
 _CNI_PLUGINS = "/usr/lib/cni"
 
 
-def of(host: Host) -> str:
+def sections(host: Host) -> str:
     """The programs of a machine; writes the files that they read.
 
     Returns:
@@ -148,7 +148,7 @@ def _kubelet(host: Host) -> dict[str, Any]:
         "nodeStatusUpdateFrequency": "5s",
         "volumePluginDir": "/var/lib/kubelet/plugins-exec",
         "serializeImagePulls": False,
-        # The disk is the machine's, and how full it is is not ours to repair; half a gigabyte is needed to go on at all.
+        # The disk is the machine's, and how full it is nothing here can repair: half a gigabyte is enough.
         "evictionHard": {"memory.available": "200Mi", "nodefs.available": "512Mi", "imagefs.available": "512Mi"},
         "imageGCHighThresholdPercent": 100,
     }
