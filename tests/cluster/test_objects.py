@@ -181,12 +181,29 @@ def _check_queue(queue: Any, component: Any) -> None:
 @pytest.mark.parametrize("applied", ["base"], indirect=True)
 def test_mode_has_to_be_said(applied: Applied) -> None:
     """Of base Knative refuses what only Standard mode takes; an overlay makes it one or the other."""
+    assert wait_for("a refusal", lambda: "resourceFieldRef" in _why_not_ready(applied))
 
-    def refusal() -> str:
-        conditions = find("isvc", "nereid", applied.namespace).get("status", {}).get("conditions", [])
-        return " ".join(each.get("message", "") for each in conditions if each["type"] == "PredictorReady")
 
-    assert "resourceFieldRef" in wait_for("a refusal", refusal)
+@pytest.mark.parametrize("applied", ["overlays/serverless"], indirect=True)
+def test_quota_of_knative_needs_room_for_a_pod_more(applied: Applied) -> None:
+    """KServe tries each update of a Knative Service, and Knative then tries a pod: README.md says so."""
+    assert wait_for("a refusal", lambda: "exceeded quota" in _why_not_ready(applied))
+
+
+@pytest.mark.parametrize("applied", ["overlays/serverless"], indirect=True)
+def test_knative_drops_what_its_service_does_not_know(applied: Applied) -> None:
+    """Without a word, for KServe sends it as it is: a rule of tests/manifests finds it before."""
+    ((service, component, pod),) = objects.components(applied.render)
+    for path, value in {
+        "spec terminationGracePeriodSeconds": 60,
+        "spec containers 0 lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
+    }.items():
+        sent = objects.knative_service_of(changed(pod, path, value), component)
+        # A look at the schema alone; the webhook's own trial of a pod has no room here.
+        sent["metadata"] = {**sent["metadata"], "name": "another", "namespace": "default"}
+        way = ("--dry-run=server", "--validate=ignore", "--output=json", "--filename=-")
+        made = kubectl("create", *way, sent=[sent]).object["spec"]["template"]["spec"]
+        assert path.split()[-1] not in str(made), service["metadata"]["name"]
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +266,11 @@ def test_mode_cannot_be_changed(kind: str, tmp_path: Path) -> None:
         assert "deploymentMode" in reply.said
     finally:
         objects.remove(objects.namespace_of(name))
+
+
+def _why_not_ready(applied: Applied) -> str:
+    conditions = find("isvc", "nereid", applied.namespace).get("status", {}).get("conditions", [])
+    return " ".join(each.get("message", "") for each in conditions if each["type"] == "PredictorReady")
 
 
 def _made(kind: str, name: str, applied: Applied) -> Any:

@@ -254,6 +254,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (programs.containers_find_each_other, SEPARATE, "Service spec ports 1 targetPort", 8002),
     (programs.secrets_of_a_pod_agree, SERVERLESS, f"{TRITON} env PREDICTOR_SECRET valueFrom secretKeyRef key", "other"),
     (programs.requests_end_before_the_pod_does, SERVERLESS, f"{SPEC} timeout", 30),
+    (programs.requests_end_before_the_pod_does, SERVERLESS, f"{SETTINGS} TRANSFORMER_SHUTDOWN_TIMEOUT_S", "300"),
     (programs.requests_end_before_the_pod_does, STANDARD, f"{SPEC} terminationGracePeriodSeconds", 30),
     (selectors.selectors_match_pods, SERVERLESS, "PodDisruptionBudget spec selector", OTHER),
     (selectors.routes_lead_to_services, STANDARD, "Route", another("HTTPRoute", rules=[{"backendRefs": [BACKEND]}])),

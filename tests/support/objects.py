@@ -145,7 +145,7 @@ def try_pods(applied: Applied) -> None:
     for pod in pods_of(applied.render):
         applied.pods[title(pod)] = create_dry(pod)
     for service, component, pod in components(applied.render):
-        assumed = _knative_service(pod, component) if mode_of(service) == KNATIVE else deployment_of(pod)
+        assumed = knative_service_of(pod, component) if mode_of(service) == KNATIVE else deployment_of(pod)
         reply = create_dry(assumed)
         assert reply.taken, f"{title(pod)}: {reply.said}"
         applied.templates[pod["metadata"]["name"]] = reply.object["spec"]["template"]
@@ -204,8 +204,8 @@ def deployment_of(pod: Object) -> dict[str, Any]:
     }
 
 
-def _knative_service(pod: Object, component: Any) -> dict[str, Any]:
-    """As KServe writes it."""
+def knative_service_of(pod: Object, component: Any) -> dict[str, Any]:
+    """A Service of Knative with such pods, as KServe writes it."""
     metadata = {key: pod["metadata"][key] for key in ("labels", "annotations")}
     timeout = component.get("timeout", 300)
     own = {
