@@ -178,6 +178,12 @@ def _check_queue(queue: Any, component: Any) -> None:
     assert {port["containerPort"] for port in queue["ports"]} >= {8012, 8112, 9090}
 
 
+def test_apply_again_changes_nothing(applied: Applied) -> None:
+    """Of what webhooks and controllers have written since: what syncs from git is at rest."""
+    reply = kubectl("diff", "--server-side", "--filename=-", sent=applied.render.objects)
+    assert reply.taken, f"{reply.said}{reply.text}"
+
+
 @pytest.mark.parametrize("applied", ["base"], indirect=True)
 def test_mode_has_to_be_said(applied: Applied) -> None:
     """Of base Knative refuses what only Standard mode takes; an overlay makes it one or the other."""

@@ -44,7 +44,7 @@ def replicas_are_in_order(render: Render) -> Iterator[str]:
 
 
 def the_mode_is_one_of_kserve(render: Render) -> Iterator[str]:
-    """By its present name: the webhook checks the autoscaler of `Standard` alone."""
+    """By its present name: KServe writes that over the older ones, and what syncs from git finds a difference."""
     for service in render.of_kind("InferenceService"):
         given = service["metadata"].get("annotations", {}).get(MODE, KNATIVE)
         if given not in {STANDARD, KNATIVE}:
