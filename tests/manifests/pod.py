@@ -44,9 +44,11 @@ def components_of(service: Object) -> Iterator[tuple[str, Any]]:
     and updated like a Deployment that says nothing.
     """
     spec = service["spec"]
-    yield from ((name, spec[name]) for name in COMPONENTS if name in spec)
-    for each in spec.get("canary", []):
-        yield "predictor", _canary_of(spec["predictor"], each)
+    canaries = [_canary_of(spec["predictor"], each) for each in spec.get("canary", [])]
+    for name in COMPONENTS:
+        if name in spec:
+            yield name, _beside(canaries, spec[name]) if name == "predictor" else spec[name]
+    yield from (("predictor", canary) for canary in canaries)
 
 
 def grace_s_of(service: Object, component: Any) -> int:
@@ -54,6 +56,13 @@ def grace_s_of(service: Object, component: Any) -> int:
     if mode_of(service) == KNATIVE:
         return int(component.get("timeout", _TIMEOUT_S))
     return int(component.get("terminationGracePeriodSeconds", _GRACE_S))
+
+
+def _beside(canaries: list[Any], stable: Any) -> Any:
+    """The stable predictor, whose least number of pods is less those of its canaries."""
+    if not canaries or "minReplicas" not in stable:
+        return stable
+    return {**stable, "minReplicas": max(1, stable["minReplicas"] - sum(each["minReplicas"] for each in canaries))}
 
 
 def _canary_of(stable: Any, canary: Any) -> Any:
@@ -133,7 +142,7 @@ def _scaling_of(component: Any) -> dict[str, str]:
     """What KServe says itself; Knative's own annotations of the InferenceService stay beside it."""
     given = {
         "min-scale": component.get("minReplicas", 1),
-        "max-scale": component.get("maxReplicas", 0),
+        "max-scale": component.get("maxReplicas") or None,
         "target": component.get("scaleTarget"),
         "metric": component.get("scaleMetric"),
     }
@@ -145,17 +154,23 @@ def _scaling_of(component: Any) -> dict[str, str]:
 def _containers(component: Any, runtime: Object | None) -> list[Any]:
     if "model" not in component or runtime is None:
         return list(component.get("containers", []))
-    model = {
-        key: value for key, value in component["model"].items() if key in {"args", "env", "resources", "image", "ports"}
-    }
-    containers = []
-    for each in runtime["spec"]["containers"]:
-        merged = {**each, **model}
-        for key in ("args", "env"):
-            if key in each or key in model:
-                merged[key] = [*each.get(key, []), *model.get(key, [])]
-        containers.append(merged if each["name"] == _FIRST else each)
-    return containers
+    return [
+        _merge_model(each, component["model"]) if each["name"] == _FIRST else each
+        for each in runtime["spec"]["containers"]
+    ]
+
+
+def _merge_model(container: Any, model: Any) -> dict[str, Any]:
+    """Arguments are appended, variables of the same name replaced, resources merged."""
+    merged = {**container, **{key: model[key] for key in ("image", "ports") if key in model}}
+    if "args" in model:
+        merged["args"] = [*container.get("args", []), *model["args"]]
+    if "env" in model:
+        variables = {each["name"]: each for each in (*container.get("env", []), *model["env"])}
+        merged["env"] = list(variables.values())
+    if "resources" in model:
+        merged["resources"] = _over(container.get("resources"), model["resources"])
+    return merged
 
 
 def _complete(container: Any, *, first: bool, service: Object, name: str, component: Any) -> dict[str, Any]:

@@ -61,6 +61,28 @@ def test_pod_of_knative_says_how_it_scales_and_has_no_label_of_a_deployment() ->
     assert pod["spec"]["containers"][0]["env"] == [{"name": "INFERENCE_SERVICE_NAME", "value": "nereid"}]
 
 
+def test_pod_of_knative_without_an_upper_bound_says_none() -> None:
+    pod = pod_of(changed(SERVICE, "spec predictor maxReplicas", GONE))
+    assert "autoscaling.knative.dev/max-scale" not in pod["metadata"]["annotations"]
+
+
+def test_model_is_merged_into_the_container_of_its_runtime() -> None:
+    own = {
+        "name": "kserve-container",
+        "args": ["a"],
+        "env": [{"name": "HOME", "value": "/"}, {"name": "A", "value": "1"}],
+        "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "2", "memory": "4Gi"}},
+    }
+    model = {"args": ["b"], "env": [{"name": "HOME", "value": "/x"}], "resources": {"limits": {"cpu": "3"}}}
+    service = changed(changed(SERVICE, MODE, "Standard"), "spec predictor containers", GONE)
+    service = changed(service, "spec predictor model", {**model, "runtime": "triton"})
+    (container,) = pod_of(service, runtime={"spec": {"containers": [own]}})["spec"]["containers"]
+    assert container["args"] == ["a", "b"]
+    assert [each["name"] for each in container["env"]] == ["HOME", "A", "INFERENCE_SERVICE_NAME"]
+    assert container["env"][0]["value"] == "/x"
+    assert container["resources"] == {"requests": {"cpu": "2"}, "limits": {"cpu": "3", "memory": "4Gi"}}
+
+
 def test_pod_of_standard_has_the_label_of_its_deployment_and_nothing_of_knative() -> None:
     pod = pod_of(changed(SERVICE, MODE, "Standard"))
     assert pod["metadata"]["labels"]["app"] == "isvc.nereid-predictor"
@@ -92,8 +114,9 @@ def test_pod_of_podman_has_the_variables_of_kserve() -> None:
 
 def test_canary_inherits_its_pod_and_neither_its_scaling_nor_its_strategy() -> None:
     service = with_canary(CANARY)
-    _, (name, canary) = components_of(service)
+    (_, stable), (name, canary) = components_of(service)
     assert name == "predictor"
+    assert (stable["minReplicas"], stable["maxReplicas"]) == (2, 8)
     assert (canary["minReplicas"], canary["maxReplicas"]) == (2, 2)  # 30 % of four, rounded up
     assert (canary["scaleMetric"], canary["scaleTarget"]) == ("cpu", 80)
     assert "deploymentStrategy" not in canary

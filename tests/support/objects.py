@@ -207,12 +207,9 @@ def deployment_of(pod: Object) -> dict[str, Any]:
 def knative_service_of(pod: Object, component: Any) -> dict[str, Any]:
     """A Service of Knative with such pods, as KServe writes it."""
     metadata = {key: pod["metadata"][key] for key in ("labels", "annotations")}
-    timeout = component.get("timeout", 300)
-    own = {
-        "containerConcurrency": component.get("containerConcurrency", 0),
-        "timeoutSeconds": timeout,
-        "responseStartTimeoutSeconds": timeout,
-    }
+    own = {"containerConcurrency": component.get("containerConcurrency", 0)}
+    if "timeout" in component:
+        own |= dict.fromkeys(("timeoutSeconds", "responseStartTimeoutSeconds"), component["timeout"])
     return {
         "apiVersion": "serving.knative.dev/v1",
         "kind": "Service",
