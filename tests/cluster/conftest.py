@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cluster.kubectl import kubectl
 from cluster.layout import ROOT
 from tests.support import cluster
 
@@ -18,7 +19,7 @@ def fresh() -> Iterator[None]:
     cluster.make_bucket()
     cluster.make_namespace()
     yield
-    cluster.kubectl("delete", "namespace", cluster.NAMESPACE, "--wait=false")
+    kubectl("delete", "namespace", cluster.NAMESPACE, "--wait=false")
 
 
 @pytest.hookimpl(hookwrapper=True)
