@@ -22,6 +22,19 @@ def fresh() -> Iterator[None]:
     kubectl("delete", "namespace", cluster.NAMESPACE, "--wait=false")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Keep what a file's tests leave in the cluster, before its namespace goes."""
+    if (nextitem is None or nextitem.path != item.path) and not cluster.find_missing():
+        cluster.keep_artefacts(ARTEFACTS / item.path.stem)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where it lies."""
+    if ARTEFACTS.exists():
+        terminalreporter.write_line(f"events, objects and logs of this run: {ARTEFACTS}")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Keep events, objects and logs of a test that fails, while they are there."""
