@@ -1,6 +1,7 @@
 """What is installed in the cluster: components of our own, and those of other projects from their own manifests."""
 
 import base64
+import hashlib
 import json
 import re
 import sys
@@ -12,7 +13,7 @@ import yaml
 
 from cluster import builds, certificates, images
 from cluster.kubectl import apply, get, wait_for
-from cluster.layout import BUILT, CONTROL, GATEWAY, GIVEN, INTERCEPTOR, KNATIVE_GATEWAY, ROOT, ClusterError
+from cluster.layout import BUILT, CONTROL, GATEWAY, GIVEN, INTERCEPTOR, KNATIVE_GATEWAY, ROOT, STATE, ClusterError
 from cluster.programs import PAUSE_IMAGE
 
 _OWN = ROOT / "cluster/components"
@@ -234,7 +235,7 @@ def grant_programs() -> None:
 
 
 def install(component: Component) -> None:
-    """Put its images into the nodes and apply its objects; again changes nothing.
+    """Put its images into the nodes and apply its objects, where they are not there as they should be.
 
     Raises:
         ClusterError: it cannot be installed.
@@ -247,12 +248,20 @@ def install(component: Component) -> None:
         documents = [*_certify(documents, component.secret)]
     for each in documents:
         rename_images(each)
+    digest = hashlib.sha256(yaml.dump_all(documents, Dumper=yaml.CSafeDumper).encode()).hexdigest()
+    note = STATE / "installed" / component.name
+    if (
+        note.exists()
+        and note.read_text() == digest
+        and all(_is_installed(*each.split("/")) for each in component.ready)
+    ):
+        return
     definitions = [each for each in documents if each["kind"] in {"CustomResourceDefinition", "Namespace"}]
     others = [each for each in documents if each not in definitions]
-    if definitions:
-        apply(definitions)
-    if others:
-        apply(others)
+    for objects in filter(None, (definitions, others)):
+        apply(objects)
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(digest)
 
 
 def wait(component: Component, patience_s: float = 180.0) -> None:
