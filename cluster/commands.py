@@ -162,8 +162,9 @@ def end() -> None:
         if path != BUILT:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for each in _MOUNT_POINTS:
-        with suppress(OSError):
-            Path(each).rmdir()
+        if not machine.is_mounted(each):
+            with suppress(OSError):
+                Path(each).rmdir()
     kept = f"; built programs stay in {BUILT}" if BUILT.exists() else ""
     print(f"nothing is left of the cluster{kept}")
 

@@ -156,6 +156,15 @@ def connect(host: Host) -> None:
         _ip(inside, f"route replace {GATEWAYS_CIDR} via {CONTROL.address}")
 
 
+def is_mounted(folder: str) -> bool:
+    """Whether any process has a mount at a folder; where the folder is removed, the kernel removes that too."""
+    for file in Path("/proc").glob("[0-9]*/mountinfo"):
+        with suppress(OSError):  # it has ended, or is a zombie
+            if any(line.split()[4] == folder for line in file.read_text().splitlines()):
+                return True
+    return False
+
+
 def _ip(enter_command: Sequence[str], arguments: str) -> None:
     done = subprocess.run([*enter_command, "ip", *arguments.split()], capture_output=True, text=True, check=False)
     if done.returncode:
