@@ -264,7 +264,7 @@ def _only_one() -> Iterator[TextIO]:
 def _steps() -> Iterator[Callable[[str], AbstractContextManager[None]]]:
     columns = (SpinnerColumn(finished_text="[green]done[/]"), TextColumn("{task.description}"), TimeElapsedColumn())
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 110, highlight=False)
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
 
         @contextmanager
         def step(what: str) -> Iterator[None]:
