@@ -174,14 +174,6 @@ COMPONENTS = (
         ("knative-serving/net-kourier-controller", "kourier-system/3scale-kourier-gateway"),
         _adjust_kourier,
     ),
-    Component(
-        "kserve",
-        ("kserve.yaml", "kserve-storage-container.yaml"),
-        ("kserve-manager",),
-        ("kserve/kserve-controller-manager",),
-        _adjust_kserve,
-        "kserve/kserve-webhook-server-cert/kserve-webhook-server-service",
-    ),
     Component("prometheus", ("prometheus.yaml",), ("prometheus",), ("monitoring/prometheus",)),
     Component(
         "keda",
@@ -196,6 +188,15 @@ COMPONENTS = (
         ("http-add-on-operator", "http-add-on-interceptor", "http-add-on-scaler"),
         tuple(f"keda/keda-add-ons-http-{each}" for each in ("operator", "interceptor", "scaler")),
         _adjust_http_add_on,
+    ),
+    # It looks once, at its start, for the kinds that the others bring.
+    Component(
+        "kserve",
+        ("kserve.yaml", "kserve-storage-container.yaml"),
+        ("kserve-manager",),
+        ("kserve/kserve-controller-manager",),
+        _adjust_kserve,
+        "kserve/kserve-webhook-server-cert/kserve-webhook-server-service",
     ),
     Component(
         "gateway",
