@@ -9,14 +9,13 @@ from pydantic import ValidationError
 
 from tests.manifests import programs
 from tests.manifests.environment import environment_of, unknown_names
-from tests.manifests.pod import MODE, STANDARD, components_of, containers_of, mode_of, pod_of, pods_of
+from tests.manifests.pod import MODE, STANDARD, components_of, containers_of, grace_s_of, mode_of, pod_of, pods_of
 from tests.manifests.programs import SYNCHRONISER, TRANSFORMER, TRITON
 from tests.manifests.rendering import Render, title
 from transformer import arguments
 from transformer.settings import TransformerSettings
 
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
-_DEFAULT_GRACE_S = 30
 
 
 def arguments_are_taken_by_the_program(render: Render) -> Iterator[str]:
@@ -176,8 +175,7 @@ def requests_end_before_the_pod_does(render: Render) -> Iterator[str]:
                 where = f"{container['name']} in {title(service)}"
                 if (timeout := component.get("timeout", 300)) <= settings.request_timeout_s:
                     yield f"{where}: gives up after {settings.request_timeout_s} s, the gateway after {timeout} s"
-                grace = component.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S)
-                if mode_of(service) == STANDARD and grace <= settings.shutdown_timeout_s:
+                if (grace := grace_s_of(service, component)) <= settings.shutdown_timeout_s:
                     yield f"{where}: killed after {grace} s, may take {settings.shutdown_timeout_s} s to finish"
 
 
