@@ -150,6 +150,8 @@ def _kubelet(host: Host) -> dict[str, Any]:
         "serializeImagePulls": False,
         # The disk is the machine's, and how full it is nothing here can repair: half a gigabyte is enough.
         "evictionHard": {"memory.available": "200Mi", "nodefs.available": "512Mi", "imagefs.available": "512Mi"},
+        # A moment without room, while an image is imported or by somebody else, does not close the node for five minutes.
+        "evictionPressureTransitionPeriod": "15s",
         "imageGCHighThresholdPercent": 100,
     }
 
