@@ -148,10 +148,9 @@ def _kubelet(host: Host) -> dict[str, Any]:
         "nodeStatusUpdateFrequency": "5s",
         "volumePluginDir": "/var/lib/kubelet/plugins-exec",
         "serializeImagePulls": False,
-        # The disk is the machine's, and how full it is nothing here can repair: half a gigabyte is enough.
-        "evictionHard": {"memory.available": "200Mi", "nodefs.available": "512Mi", "imagefs.available": "512Mi"},
-        # A moment without room, while an image is imported or by somebody else, does not close the node for five minutes.
-        "evictionPressureTransitionPeriod": "15s",
+        # How full the machine's disk is nothing here can repair. A node that tried would first remove every image that no
+        # container has at that moment, and there is no registry to pull it from again.
+        "evictionHard": {"memory.available": "200Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
         "imageGCHighThresholdPercent": 100,
     }
 

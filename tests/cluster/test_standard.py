@@ -95,6 +95,13 @@ def replicas(number: int) -> None:
     wait_for_pods(number, START_S)
 
 
+def one_on_each_node() -> None:
+    """Two pods: the second one is made while the first one's node is the fuller one."""
+    replicas(1)
+    replicas(2)
+    assert sorted(each["spec"]["nodeName"] for each in ready_pods()) == ["node-1", "node-2"]
+
+
 def patch_service(predictor: dict[str, Any]) -> None:
     """Change what the InferenceService says of its predictor."""
     body = json.dumps({"spec": {"predictor": predictor}})
@@ -217,9 +224,7 @@ def with_setting(documents: list[Any], key: str, value: str) -> list[Any]:
 
 @pytest.mark.usefixtures("service")
 def test_node_drain_under_load_fails_no_request(figures: Figures) -> None:
-    replicas(2)
-    nodes = {each["spec"]["nodeName"] for each in ready_pods()}
-    figures.add("drain", "two pods are on", ", ".join(sorted(nodes)))
+    one_on_each_node()
     with load(HOST, GRPC) as under, timed() as seconds:
         began(under)
         try:
@@ -542,9 +547,7 @@ def used(what: str) -> int:
 
 @pytest.mark.usefixtures("service")
 def test_node_that_goes_away_and_returns(figures: Figures) -> None:
-    replicas(2)
-    here, away = sorted(ready_pods(), key=lambda each: str(each["spec"]["nodeName"]))
-    assert [each["spec"]["nodeName"] for each in (here, away)] == ["node-1", "node-2"]
+    one_on_each_node()
     node = next(each for each in NODES if each.name == "node-2")
     with load(HOST, GRPC) as under:
         began(under)
