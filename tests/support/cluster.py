@@ -1,5 +1,6 @@
 """The real cluster of `make cluster`, for tests: what is applied to it, published for it, and what it did."""
 
+import functools
 import json
 import subprocess
 import time
@@ -54,6 +55,24 @@ def apply(overlay: Path | str, change: Callable[[list[Any]], list[Any]] = lambda
     """Apply an overlay as `kubectl apply --server-side` does, changed on its way where a test wants that."""
     documents = [each for each in yaml.safe_load_all(render(overlay)) if each]
     kubectl("apply", "--server-side", "--filename=-", input=yaml.safe_dump_all(change(documents)))
+
+
+def at_home(documents: list[Any]) -> list[Any]:
+    """Objects of any overlay with this cluster's S3 server, and requests that its nodes grant."""
+    settings = {"PREDICTOR_REPOSITORY": f"s3://{BUCKET}/nereid", "AWS_ENDPOINT_URL": S3_URL, "AWS_REGION": "us-east-1"}
+    small = yaml.safe_load((_OVERLAYS / "requests.yaml").read_text())["spec"]["predictor"]["containers"]
+    resources = {each["name"]: each["resources"] for each in small}
+    (addresses,) = yaml.safe_load((_OVERLAYS / "addresses.yaml").read_text())
+    for each in documents:
+        if each["kind"] == "ConfigMap":
+            each["data"] |= settings
+        if each["kind"] == "NetworkPolicy" and each["metadata"]["name"].endswith("s3"):
+            each["spec"]["egress"] = addresses["value"]
+        pod = {"InferenceService": ("spec", "predictor"), "Deployment": ("spec", "template", "spec")}.get(each["kind"])
+        if pod:
+            for container in functools.reduce(lambda part, key: part[key], pod, each)["containers"]:
+                container["resources"] |= resources[container["name"]]
+    return documents
 
 
 def make_namespace() -> None:
