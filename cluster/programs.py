@@ -148,8 +148,8 @@ def _kubelet(host: Host) -> dict[str, Any]:
         "nodeStatusUpdateFrequency": "5s",
         "volumePluginDir": "/var/lib/kubelet/plugins-exec",
         "serializeImagePulls": False,
-        # How full the machine's disk is nothing here can repair. A node that tried would first remove every image that no
-        # container has at that moment, and there is no registry to pull it from again.
+        # How full the machine's disk is nothing here can repair. A node that tried would first remove every image that
+        # no container has at that moment, and there is no registry to pull it from again.
         "evictionHard": {"memory.available": "200Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
         "imageGCHighThresholdPercent": 100,
     }

@@ -76,7 +76,7 @@ def service(fresh: None, figures: Figures) -> None:  # noqa: ARG001 - the namesp
 
 
 def spread(documents: list[Any]) -> list[Any]:
-    """A pod on each node where there is room, as `production` has it: Kubernetes itself takes two on one node for even."""
+    """A pod on each node where there is room, as in `production`: Kubernetes itself takes two on one node for even."""
     constraint = {
         "topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": {"serving.kserve.io/inferenceservice": "nereid"}},
