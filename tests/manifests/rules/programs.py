@@ -16,6 +16,7 @@ from transformer import arguments
 from transformer.settings import TransformerSettings
 
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+_START_S = 300
 
 
 def arguments_are_taken_by_the_program(render: Render) -> Iterator[str]:
@@ -95,6 +96,24 @@ def what_hangs_is_started_again(render: Render) -> Iterator[str]:
         for container in containers_of(pod):
             if programs.program_of(container) and "livenessProbe" not in container:
                 yield f"{container['name']} in {title(pod)}: no livenessProbe"
+
+
+def slow_starts_are_not_killed(render: Render) -> Iterator[str]:
+    """In Standard mode no livenessProbe is asked before the program answered once, however busy its node is.
+
+    Seen on a cluster: on a node with many pods a start took 70 s, and 50 s after it the kubelet ended it for its probe.
+    """
+    for pod in pods_of(render):
+        if pod["metadata"].get("annotations", {}).get(MODE) != STANDARD:
+            continue
+        for container in containers_of(pod):
+            if "livenessProbe" not in container:
+                continue
+            probe = container.get("startupProbe", {})
+            patience_s = probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3) if probe else 0
+            if patience_s < _START_S:
+                where = f"{container['name']} in {title(pod)}"
+                yield f"{where}: its startupProbe waits {patience_s} s, expected {_START_S} s or more"
 
 
 def ports_are_listened_on(render: Render) -> Iterator[str]:
@@ -255,6 +274,7 @@ RULES = (
     files_of_settings_are_mounted,
     probes_ask_what_is_served,
     what_hangs_is_started_again,
+    slow_starts_are_not_killed,
     ports_are_listened_on,
     kserve_finds_both_protocols,
     containers_find_each_other,
