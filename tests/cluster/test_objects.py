@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.manifests.pod import KNATIVE, STANDARD, mode_of, pods_of
-from tests.manifests.rendering import Object, find_folders, render, render_in, title
+from tests.manifests.rendering import Object, Render, find_folders, render, render_in, title
 from tests.support import objects
 from tests.support.changes import GONE, changed
 from tests.support.cluster import find_missing
@@ -26,6 +26,7 @@ WITH_INITIALIZER = {"overlays/storage-uri", "overlays/canary/storage-uri"}
 ON_KNATIVE = ["overlays/canary/knative", "overlays/canary/knative/pinned", "overlays/serverless", "overlays/site"]
 WITHOUT_KSERVE = ("base", "jobs/", "monitoring", "overlays/http-add-on", "overlays/plain")
 ON_STANDARD = [each for each in find_folders() if each not in ON_KNATIVE and not each.startswith(WITHOUT_KSERVE)]
+PREDICTOR = "spec predictor"
 GRPC, REST = r"^/inference\.GRPCInferenceService/.*$", "^/.*$"
 _OWN = "serving.knative.dev/"  # labels and annotations that Knative writes for itself
 
@@ -212,6 +213,44 @@ def test_knative_drops_what_its_service_does_not_know(applied: Applied) -> None:
         way = ("--dry-run=server", "--validate=ignore", "--output=json", "--filename=-")
         made = kubectl("create", *way, sent=[sent]).object["spec"]["template"]["spec"]
         assert path.split()[-1] not in str(made), service["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("overlays/standard", f"{PREDICTOR} containers kserve-container readinessProbe", GONE),
+        ("overlays/standard", f"{PREDICTOR} containers transformer-container readinessProbe", GONE),
+        ("overlays/separate-transformer", "spec transformer containerConcurrency", 3),
+        ("overlays/separate-transformer", "spec transformer containers 0 readinessProbe", GONE),
+        ("overlays/storage-uri", f"{PREDICTOR} model args", ["--log-verbose=1"]),
+        (
+            "overlays/storage-uri",
+            f"{PREDICTOR} model env",
+            [{"name": "HOME", "value": "/"}, {"name": "A", "value": "1"}],
+        ),
+        ("overlays/storage-uri", f"{PREDICTOR} model resources", {"limits": {"cpu": "3"}}),
+        ("overlays/canary/storage-uri", f"{PREDICTOR} minReplicas", 4),
+        ("overlays/serverless", f"{PREDICTOR} timeout", GONE),
+        ("overlays/serverless", f"{PREDICTOR} maxReplicas", GONE),
+        ("overlays/serverless", f"{PREDICTOR} minReplicas", GONE),
+    ],
+)
+def test_what_users_change_is_made_as_assumed(name: str, path: str, value: Any, tmp_path: Path) -> None:
+    """What no overlay of ours says, and pod_of has to know for those of users."""
+    if missing := find_missing(*CONTROLLERS):
+        pytest.skip(missing)
+    try:
+        found = objects.prepare(name, tmp_path)
+        services = [changed(each, path, value) for each in found.render.of_kind("InferenceService")]
+        others = [each for each in found.render.objects if each["kind"] != "InferenceService"]
+        found.render = Render(name, (*others, *services))
+        objects.try_pods(found)
+        objects.apply_without_pods(found)
+        test_templates_are_those_assumed(found)
+        if name in ON_STANDARD:
+            test_scalers_are_those_assumed(found)
+    finally:
+        objects.remove(objects.namespace_of(name))
 
 
 @pytest.fixture(scope="module")
