@@ -231,7 +231,7 @@ lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes
 	@$(COMPILE) predictor/requirements.txt --no-deps --no-annotate predictor/requirements.in
 	@echo "uv==$(UV_VERSION)" | $(COMPILE) installer.txt --no-deps --no-annotate -
 
-cluster: .venv/.cluster ## Start a real Kubernetes on this machine, without Docker (root; CLUSTER_BIN=<folder>: cluster/README.md)
+cluster: .venv/.cluster ## Start a real Kubernetes on this machine, without Docker (root; CLUSTER_BIN, CLUSTER_STATE: cluster/README.md)
 	@$(BIN)/python -m cluster up
 
 cluster-missing: .venv/.cluster ## What make cluster wants, and what this machine lacks of it
@@ -240,7 +240,7 @@ cluster-missing: .venv/.cluster ## What make cluster wants, and what this machin
 cluster-status: .venv/.cluster ## What runs of the cluster
 	@$(BIN)/python -m cluster status
 
-cluster-shell: .venv/.cluster ## A shell where the clients of the cluster are: kubectl, curl and make reach it
+cluster-shell: .venv/.cluster ## A shell where the clients of the cluster are, and their tools reach it
 	@$(BIN)/python -m cluster exec
 
 cluster-down: .venv/.cluster ## End the cluster: nothing of it is left

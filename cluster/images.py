@@ -64,11 +64,11 @@ def build_own() -> None:
     )
     if done.returncode:
         raise ClusterError(f"make images: {done.stderr.strip()}")
-    for image, aliases in _own_images().items():
+    for image, aliases in own_images().items():
         put(image, *aliases)
 
 
-def _own_images() -> dict[str, list[str]]:
+def own_images() -> dict[str, list[str]]:
     """Our images as buildah has them, and what the manifests call them."""
     component = yaml.safe_load((ROOT / "manifests/images/kustomization.yaml").read_text())
     names = {each["name"]: f"{each['name']}:{each['newTag']}" for each in component["images"]}
@@ -91,13 +91,13 @@ def put(name: str, *aliases: str) -> None:
         ClusterError: a node does not take it.
     """
     identity = buildah("images", "--format={{.ID}}", name).strip()
-    lacking = [node for node in NODES if _notes(node).get(name) != identity]
+    first, *others = [_full(each) for each in aliases or (name,)]
+    lacking = [node for node in NODES if _notes(node).get(name) != identity or not _has(node, first)]
     if not lacking:
         return
     _ARCHIVES.mkdir(parents=True, exist_ok=True)
     archive = _ARCHIVES / "image.tar"
     archive.unlink(missing_ok=True)
-    first, *others = [_full(each) for each in aliases or (name,)]
     buildah("push", "--quiet", name, f"docker-archive:{archive}:{first}")
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda node: _import(node, archive, first, others), lacking))
@@ -111,6 +111,11 @@ def _import(node: Host, archive: Path, name: str, aliases: list[str]) -> None:
     machine.run(node, [*ctr, "import", str(archive)])
     if aliases:
         machine.run(node, [*ctr, "tag", "--force", name, *aliases])
+
+
+def _has(node: Host, name: str) -> bool:
+    """Whether a node still has an image: a kubelet whose disk is nearly full removes those that no container has."""
+    return name in machine.run(node, ["ctr", "--namespace=k8s.io", "images", "list", "--quiet"]).split()
 
 
 def _notes(node: Host) -> dict[str, str]:

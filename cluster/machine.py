@@ -113,7 +113,7 @@ def run(host: Host, command: Sequence[str], **options: Any) -> str:
     done = subprocess.run([*enter(host), *command], capture_output=True, text=True, check=False, **options)
     if done.returncode:
         words = f"{host.name}: {' '.join(command)}: got exit status {done.returncode}, expected 0"
-        raise ClusterError(f"{words}: {(done.stderr or done.stdout).strip()}")
+        raise ClusterError(f"{words}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
     return str(done.stdout)
 
 
@@ -188,8 +188,9 @@ def _started(pid: int) -> str:
     return "" if fields[0] in "ZX" else fields[19]
 
 
-def _controllers() -> list[Path]:
-    return [each for each in _CGROUPS.iterdir() if each.is_dir() and not each.is_symlink() and each.name != "unified"]
+def _hierarchies() -> list[Path]:
+    """Those of cgroup v1, one for each controller, and `unified`, in which runc makes groups too."""
+    return [each for each in _CGROUPS.iterdir() if each.is_dir() and not each.is_symlink()]
 
 
 def cgroup_of(host: Host) -> str:
@@ -198,8 +199,8 @@ def cgroup_of(host: Host) -> str:
 
 
 def _make_cgroups(host: Host) -> None:
-    for controller in _controllers():
-        group = controller
+    for hierarchy in _hierarchies():
+        group = hierarchy
         for name in cgroup_of(host).strip("/").split("/"):
             parent, group = group, group / name
             group.mkdir(exist_ok=True)
@@ -210,8 +211,8 @@ def _make_cgroups(host: Host) -> None:
 
 def _remove_cgroups(host: Host) -> None:
     deadline = time.monotonic() + _PATIENCE_S
-    for controller in _controllers():
-        top = controller / cgroup_of(host).strip("/")
+    for hierarchy in _hierarchies():
+        top = hierarchy / cgroup_of(host).strip("/")
         groups = sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True) if top.exists() else []
         for group in [*groups, top] if top.exists() else []:
             while True:  # the processes in it were killed, and may take a moment to end

@@ -30,7 +30,7 @@ S3_PORT = 9000
 _CNI_PLUGINS = "/usr/lib/cni"
 
 
-def of(host: Host) -> str:
+def sections(host: Host) -> str:
     """The programs of a machine; writes the files that they read.
 
     Returns:
@@ -148,8 +148,9 @@ def _kubelet(host: Host) -> dict[str, Any]:
         "nodeStatusUpdateFrequency": "5s",
         "volumePluginDir": "/var/lib/kubelet/plugins-exec",
         "serializeImagePulls": False,
-        # The disk is the machine's, and how full it is nothing here can repair: half a gigabyte is enough.
-        "evictionHard": {"memory.available": "200Mi", "nodefs.available": "512Mi", "imagefs.available": "512Mi"},
+        # How full the machine's disk is nothing here can repair. A node that tried would first remove every image that
+        # no container has at that moment, and there is no registry to pull it from again.
+        "evictionHard": {"memory.available": "200Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
         "imageGCHighThresholdPercent": 100,
     }
 

@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 CLUSTER=nereid
 CONTEXT=kind-$CLUSTER
-export CERT_MANAGER=v1.17.0 ENVOY_GATEWAY=v1.7.0 KSERVE=v0.20.0
+export CERT_MANAGER=v1.17.0 ENVOY_GATEWAY=v1.8.0 KSERVE=v0.20.0
 
 k() {
     kubectl --context "$CONTEXT" "$@"

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cluster.kubectl import kubectl
 from cluster.layout import ROOT
 from tests.support import cluster
 
@@ -18,7 +19,20 @@ def fresh() -> Iterator[None]:
     cluster.make_bucket()
     cluster.make_namespace()
     yield
-    cluster.kubectl("delete", "namespace", cluster.NAMESPACE, "--wait=false")
+    kubectl("delete", "namespace", cluster.NAMESPACE, "--wait=false")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Keep what a file's tests leave in the cluster, before its namespace goes."""
+    if (nextitem is None or nextitem.path != item.path) and not cluster.find_missing():
+        cluster.keep_artefacts(ARTEFACTS / item.path.stem)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where it lies."""
+    if ARTEFACTS.exists():
+        terminalreporter.write_line(f"events, objects and logs of this run: {ARTEFACTS}")
 
 
 @pytest.hookimpl(hookwrapper=True)

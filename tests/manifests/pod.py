@@ -1,5 +1,6 @@
-"""The pods that a cluster would make of what is rendered."""
+"""The pods that a cluster makes of what is rendered; tests/cluster/test_objects.py compares them with a real one's."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,10 @@ MODE = "serving.kserve.io/deploymentMode"
 STANDARD, KNATIVE = "Standard", "Knative"
 COMPONENTS = ("predictor", "transformer", "explainer")
 
+# What KServe says to Knative of a component's scaling, as annotations of the pod.
+_SCALING = "autoscaling.knative.dev/"
+_SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
+_TIMEOUT_S, _GRACE_S = 300, 30  # where nothing is said: of Knative, of Kubernetes
 _FIRST = "kserve-container"
 _LISTENERS = (_FIRST, "transformer-container")
 # What a component says beside the fields of a PodSpec.
@@ -35,18 +40,43 @@ def mode_of(service: Object) -> str:
 def components_of(service: Object) -> Iterator[tuple[str, Any]]:
     """Each component that an InferenceService has, with its name.
 
-    A canary of Standard mode is a predictor too: the stable one, and its own fields over that.
+    A canary of Standard mode is a predictor too: the stable one, and its own fields over that. It is scaled by itself,
+    and updated like a Deployment that says nothing.
     """
     spec = service["spec"]
-    yield from ((name, spec[name]) for name in COMPONENTS if name in spec)
-    for each in spec.get("canary", []):
-        yield "predictor", _over(spec["predictor"], each["predictor"])
+    canaries = [_canary_of(spec["predictor"], each) for each in spec.get("canary", [])]
+    for name in COMPONENTS:
+        if name in spec:
+            yield name, _beside(canaries, spec[name]) if name == "predictor" else spec[name]
+    yield from (("predictor", canary) for canary in canaries)
+
+
+def grace_s_of(service: Object, component: Any) -> int:
+    """Seconds between SIGTERM and SIGKILL; Knative lets nobody say them, and takes those that a request may take."""
+    if mode_of(service) == KNATIVE:
+        return int(component.get("timeout", _TIMEOUT_S))
+    return int(component.get("terminationGracePeriodSeconds", _GRACE_S))
+
+
+def _beside(canaries: list[Any], stable: Any) -> Any:
+    """The stable predictor, whose least number of pods is less those of its canaries."""
+    if not canaries or "minReplicas" not in stable:
+        return stable
+    return {**stable, "minReplicas": max(1, stable["minReplicas"] - sum(each["minReplicas"] for each in canaries))}
+
+
+def _canary_of(stable: Any, canary: Any) -> Any:
+    merged = _over(stable, canary["predictor"])
+    kept = {key: value for key, value in merged.items() if key not in {"autoScaling", "deploymentStrategy"}}
+    share = math.ceil(stable.get("minReplicas", 1) * canary["trafficPercent"] / 100)
+    replicas = canary["predictor"].get("minReplicas", share)
+    return {**kept, "minReplicas": replicas, "maxReplicas": max(replicas, 1), "scaleMetric": "cpu", "scaleTarget": 80}
 
 
 def _over(stable: Any, canary: Any) -> Any:
-    """Maps are merged, anything else is replaced, lists as a whole."""
+    """Maps are merged, anything else is replaced, lists as a whole; what is empty says nothing."""
     if not isinstance(stable, dict) or not isinstance(canary, dict):
-        return canary
+        return canary or stable
     return {**stable, **{key: _over(stable.get(key), value) for key, value in canary.items()}}
 
 
@@ -70,10 +100,10 @@ def pods_of(render: Render) -> list[dict[str, Any]]:
 def pod_of(
     service: Object, name: str = "predictor", component: Any = None, runtime: Object | None = None
 ) -> dict[str, Any]:
-    """The Pod that KServe makes for a component of an InferenceService (read in the controller of KServe 0.17).
+    """The Pod that KServe 0.20 makes for a component of an InferenceService.
 
-    Without what is injected later: Knative's queue-proxy, the storage initializer of a `model` with a storageUri, and
-    IRSA's token.
+    On Knative that is the template of its Service. Without what comes later: Knative's queue-proxy and what moves into
+    it, the storage initializer of a `model` with a storageUri, and IRSA's token.
 
     Args:
         service: the InferenceService.
@@ -89,9 +119,13 @@ def pod_of(
         **component.get("labels", {}),
         "serving.kserve.io/inferenceservice": own,
         "component": name,
-        "app": f"isvc.{full}",
+        **({"app": f"isvc.{full}"} if mode_of(service) == STANDARD else {}),
     }
     annotations = {**service["metadata"].get("annotations", {}), **component.get("annotations", {})}
+    if mode_of(service) == KNATIVE:
+        annotations |= _scaling_of(component)
+    if uri := component.get("model", {}).get("storageUri"):
+        annotations[_SOURCE] = uri
     spec = {key: value for key, value in component.items() if key not in _EXTENSION}
     if runtime:
         spec = {key: value for key, value in runtime["spec"].items() if key in {"volumes", "nodeSelector"}} | spec
@@ -104,20 +138,39 @@ def pod_of(
     return _pod(metadata, service["metadata"].get("namespace"), spec)
 
 
+def _scaling_of(component: Any) -> dict[str, str]:
+    """What KServe says itself; Knative's own annotations of the InferenceService stay beside it."""
+    given = {
+        "min-scale": component.get("minReplicas", 1),
+        "max-scale": component.get("maxReplicas") or None,
+        "target": component.get("scaleTarget"),
+        "metric": component.get("scaleMetric"),
+    }
+    return {f"{_SCALING}class": f"kpa.{_SCALING[:-1]}"} | {
+        f"{_SCALING}{key}": str(value) for key, value in given.items() if value is not None
+    }
+
+
 def _containers(component: Any, runtime: Object | None) -> list[Any]:
     if "model" not in component or runtime is None:
         return list(component.get("containers", []))
-    model = {
-        key: value for key, value in component["model"].items() if key in {"args", "env", "resources", "image", "ports"}
-    }
-    containers = []
-    for each in runtime["spec"]["containers"]:
-        merged = {**each, **model}
-        for key in ("args", "env"):
-            if key in each or key in model:
-                merged[key] = [*each.get(key, []), *model.get(key, [])]
-        containers.append(merged if each["name"] == _FIRST else each)
-    return containers
+    return [
+        _merge_model(each, component["model"]) if each["name"] == _FIRST else each
+        for each in runtime["spec"]["containers"]
+    ]
+
+
+def _merge_model(container: Any, model: Any) -> dict[str, Any]:
+    """Arguments are appended, variables of the same name replaced, resources merged."""
+    merged = {**container, **{key: model[key] for key in ("image", "ports") if key in model}}
+    if "args" in model:
+        merged["args"] = [*container.get("args", []), *model["args"]]
+    if "env" in model:
+        variables = {each["name"]: each for each in (*container.get("env", []), *model["env"])}
+        merged["env"] = list(variables.values())
+    if "resources" in model:
+        merged["resources"] = _over(container.get("resources"), model["resources"])
+    return merged
 
 
 def _complete(container: Any, *, first: bool, service: Object, name: str, component: Any) -> dict[str, Any]:

@@ -19,6 +19,16 @@ KUBECTL_MISSING = (
     "Next: https://kubernetes.io/docs/tasks/tools/ (one file, no root needed)"
 )
 _TIMEOUT_S = 60
+# What a user's own overlay of overlays/keda says beside its namespace: README.md has it.
+KEDA = "overlays/keda"
+IN_QUERIES = """\
+replacements:
+  - source: {kind: InferenceService, fieldPath: metadata.namespace}
+    targets:
+      - select: {kind: InferenceService}
+        fieldPaths: [spec.predictor.autoScaling.metrics.*.external.metric.query]
+        options: {delimiter: '"', index: 1}
+"""
 
 Object = Mapping[str, Any]
 
@@ -99,6 +109,25 @@ def render_over(name: str, kustomization: Mapping[str, Any], folder: Path) -> Re
     resources = [os.path.relpath(MANIFESTS / name, folder.resolve())]
     (folder / "kustomization.yaml").write_text(yaml.safe_dump({**head, "resources": resources, **kustomization}))
     return Render(name, _run(folder))
+
+
+def render_in(name: str, namespace: str, folder: Path) -> Render:
+    """Render a folder of ours for another namespace, as a user's own overlay does.
+
+    Args:
+        name: of ours.
+        namespace: instead of `nereid`.
+        folder: an empty one, for the overlay.
+
+    Raises:
+        RenderError: see `render`.
+    """
+    return render_over(name, {"namespace": namespace, **in_queries(name)}, folder)
+
+
+def in_queries(name: str) -> dict[str, Any]:
+    """What an overlay over a folder of ours says of its namespace in queries."""
+    return dict(yaml.safe_load(IN_QUERIES)) if name == KEDA else {}
 
 
 def _run(folder: Path) -> tuple[Object, ...]:

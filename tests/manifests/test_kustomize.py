@@ -13,11 +13,14 @@ import yaml
 from manifests.openapi import compose
 from tests.manifests.pod import containers_of, pods_of
 from tests.manifests.rendering import (
+    IN_QUERIES,
+    KEDA,
     MANIFESTS,
     Object,
     Render,
     RenderError,
     find_folders,
+    in_queries,
     needs_kubectl,
     render,
     render_over,
@@ -43,16 +46,6 @@ NAMES_FIT = (
 # Both of its InferenceServices come of one base, the second one by a suffix: with another one kustomize cannot
 # distinguish the objects of the two, and says so; so does a patch, which belongs into a folder stable/ or canary/.
 NO_SUFFIX = "overlays/canary/standard"
-# Two queries, which no transformer reaches: README.md has what a user's own overlay says for them.
-KEDA = "overlays/keda"
-IN_QUERIES = """\
-replacements:
-  - source: {kind: InferenceService, fieldPath: metadata.namespace}
-    targets:
-      - select: {kind: InferenceService}
-        fieldPaths: [spec.predictor.autoScaling.metrics.*.external.metric.query]
-        options: {delimiter: '"', index: 1}
-"""
 
 
 @pytest.mark.parametrize("name", find_folders())
@@ -69,7 +62,7 @@ def test_names_and_selectors_fit_each_other(name: str, changes: Mapping[str, Any
         with pytest.raises(RenderError, match="multiple possible referrals"):
             render_over(name, changes, tmp_path)
         return
-    rendered = render_over(name, dict(changes) | (yaml.safe_load(IN_QUERIES) if name == KEDA else {}), tmp_path)
+    rendered = render_over(name, dict(changes) | in_queries(name), tmp_path)
     assert {rule.__name__: faults for rule in NAMES_FIT if (faults := list(rule(rendered)))} == {}
     for each in rendered.of_kind("InferenceService", "Deployment", "InterceptorRoute"):
         assert each["metadata"]["name"].startswith(changes.get("namePrefix", ""))

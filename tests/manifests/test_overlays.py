@@ -39,6 +39,12 @@ def test_settings_of_an_old_revision_stay(name: str) -> None:
     assert all(ON_KEPT.items() <= each["metadata"]["annotations"].items() for each in kept)
 
 
+def test_policies_have_no_empty_list(rendered: Render) -> None:
+    """The API server keeps none, so each server-side apply is a change. Without one nothing comes through either."""
+    specs = {title(each): each["spec"] for each in rendered.of_kind("NetworkPolicy")}
+    assert [name for name, spec in specs.items() if [] in (spec.get("ingress"), spec.get("egress"))] == []
+
+
 @pytest.mark.parametrize("name", ["jobs/build-tensorrt", "jobs/publish", "overlays/local"])
 def test_job_runs_again_in_each_sync(name: str) -> None:
     """Nothing in a job can be changed: Argo CD has to delete the one before."""

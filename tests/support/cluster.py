@@ -1,5 +1,6 @@
 """The real cluster of `make cluster`, for tests: what is applied to it, published for it, and what it did."""
 
+import functools
 import json
 import subprocess
 import time
@@ -56,6 +57,24 @@ def apply(overlay: Path | str, change: Callable[[list[Any]], list[Any]] = lambda
     kubectl("apply", "--server-side", "--filename=-", input=yaml.safe_dump_all(change(documents)))
 
 
+def at_home(documents: list[Any]) -> list[Any]:
+    """Objects of any overlay with this cluster's S3 server, and requests that its nodes grant."""
+    settings = {"PREDICTOR_REPOSITORY": f"s3://{BUCKET}/nereid", "AWS_ENDPOINT_URL": S3_URL, "AWS_REGION": "us-east-1"}
+    small = yaml.safe_load((_OVERLAYS / "requests.yaml").read_text())["spec"]["predictor"]["containers"]
+    resources = {each["name"]: each["resources"] for each in small}
+    (addresses,) = yaml.safe_load((_OVERLAYS / "addresses.yaml").read_text())
+    for each in documents:
+        if each["kind"] == "ConfigMap":
+            each["data"] |= settings
+        if each["kind"] == "NetworkPolicy" and each["metadata"]["name"].endswith("s3"):
+            each["spec"]["egress"] = addresses["value"]
+        pod = {"InferenceService": ("spec", "predictor"), "Deployment": ("spec", "template", "spec")}.get(each["kind"])
+        if pod:
+            for container in functools.reduce(lambda part, key: part[key], pod, each)["containers"]:
+                container["resources"] |= resources[container["name"]]
+    return documents
+
+
 def make_namespace() -> None:
     """The namespace of the manifests, new, with the secrets that the manual has users make."""
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", "--timeout=180s")
@@ -69,8 +88,8 @@ def make_namespace() -> None:
 def s3() -> Any:
     """boto3's client of the S3 server outside of the cluster."""
     config = Config(proxies={}, retries={"max_attempts": 2})
-    return boto3.client("s3", endpoint_url=S3_URL, config=config, region_name="us-east-1",  # noqa: S106 - of a server of our own
-                        aws_access_key_id="cluster", aws_secret_access_key="cluster")  # fmt: skip
+    return boto3.client("s3", endpoint_url=S3_URL, config=config, region_name="us-east-1",
+                        aws_access_key_id="cluster", aws_secret_access_key="cluster")  # noqa: S106  # fmt: skip
 
 
 def make_bucket() -> None:

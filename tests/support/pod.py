@@ -25,6 +25,8 @@ from typing import Any
 
 import yaml
 
+from tests.manifests.pod import pod_of
+
 Object = dict[str, Any]
 Secrets = Mapping[str, Mapping[str, str]]
 
@@ -73,7 +75,7 @@ def convert(objects: list[Object], *, settings: Mapping[str, str], secrets: Secr
         secrets: what a user creates by hand: by name, its keys and values.
     """
     (service,) = (found for found in objects if found["kind"] == "InferenceService")
-    predictor = service["spec"]["predictor"]
+    predictor = pod_of(service)["spec"]
     containers: dict[str, Object] = {container["name"]: container for container in predictor["containers"]}
     configmaps = [
         deepcopy(found) | {"data": found["data"] | settings} for found in objects if found["kind"] == "ConfigMap"

@@ -44,7 +44,7 @@ def replicas_are_in_order(render: Render) -> Iterator[str]:
 
 
 def the_mode_is_one_of_kserve(render: Render) -> Iterator[str]:
-    """By its present name: the webhook checks the autoscaler of `Standard` alone."""
+    """By its present name: KServe writes that over the older ones, and what syncs from git finds a difference."""
     for service in render.of_kind("InferenceService"):
         given = service["metadata"].get("annotations", {}).get(MODE, KNATIVE)
         if given not in {STANDARD, KNATIVE}:
@@ -66,13 +66,13 @@ def knative_exposes_one_port(render: Render) -> Iterator[str]:
 
 
 def knative_gets_no_field_that_it_refuses(render: Render) -> Iterator[str]:
-    """Its webhook would refuse the revision, and the InferenceService would never be ready."""
+    """Refused, the InferenceService is never ready; a field that Knative does not know is dropped without a word."""
     for where, component in _components(render, KNATIVE):
-        yield from (f"{where}: {field} is not allowed" for field in sorted(_NOT_ON_KNATIVE & set(component)))
+        yield from (f"{where}: {field} is dropped" for field in sorted(_NOT_ON_KNATIVE & set(component)))
         for container in component.get("containers", []):
             name = container["name"]
             if "lifecycle" in container:
-                yield f"{where}: {name} has a lifecycle"
+                yield f"{where}: the lifecycle of {name} is dropped"
             if not container.get("ports"):
                 yield from (
                     f"{where}: {name} has a {probe}, which needs the port (or the flag multi-container-probing)"

@@ -9,14 +9,14 @@ from pydantic import ValidationError
 
 from tests.manifests import programs
 from tests.manifests.environment import environment_of, unknown_names
-from tests.manifests.pod import MODE, STANDARD, components_of, containers_of, mode_of, pod_of, pods_of
+from tests.manifests.pod import MODE, STANDARD, components_of, containers_of, grace_s_of, mode_of, pod_of, pods_of
 from tests.manifests.programs import SYNCHRONISER, TRANSFORMER, TRITON
 from tests.manifests.rendering import Render, title
 from transformer import arguments
 from transformer.settings import TransformerSettings
 
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
-_DEFAULT_GRACE_S = 30
+_START_S = 300
 
 
 def arguments_are_taken_by_the_program(render: Render) -> Iterator[str]:
@@ -98,6 +98,24 @@ def what_hangs_is_started_again(render: Render) -> Iterator[str]:
                 yield f"{container['name']} in {title(pod)}: no livenessProbe"
 
 
+def slow_starts_are_not_killed(render: Render) -> Iterator[str]:
+    """In Standard mode no livenessProbe is asked before the program answered once, however busy its node is.
+
+    Seen on a cluster: on a node with many pods a start took 70 s, and 50 s after it the kubelet ended it for its probe.
+    """
+    for pod in pods_of(render):
+        if pod["metadata"].get("annotations", {}).get(MODE) != STANDARD:
+            continue
+        for container in containers_of(pod):
+            if "livenessProbe" not in container:
+                continue
+            probe = container.get("startupProbe", {})
+            patience_s = probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3) if probe else 0
+            if patience_s < _START_S:
+                where = f"{container['name']} in {title(pod)}"
+                yield f"{where}: its startupProbe waits {patience_s} s, expected {_START_S} s or more"
+
+
 def ports_are_listened_on(render: Render) -> Iterator[str]:
     """A declared port is one of the program's, open to the pod's address."""
     for where, container, variables in _containers(render):
@@ -176,8 +194,7 @@ def requests_end_before_the_pod_does(render: Render) -> Iterator[str]:
                 where = f"{container['name']} in {title(service)}"
                 if (timeout := component.get("timeout", 300)) <= settings.request_timeout_s:
                     yield f"{where}: gives up after {settings.request_timeout_s} s, the gateway after {timeout} s"
-                grace = component.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S)
-                if mode_of(service) == STANDARD and grace <= settings.shutdown_timeout_s:
+                if (grace := grace_s_of(service, component)) <= settings.shutdown_timeout_s:
                     yield f"{where}: killed after {grace} s, may take {settings.shutdown_timeout_s} s to finish"
 
 
@@ -257,6 +274,7 @@ RULES = (
     files_of_settings_are_mounted,
     probes_ask_what_is_served,
     what_hangs_is_started_again,
+    slow_starts_are_not_killed,
     ports_are_listened_on,
     kserve_finds_both_protocols,
     containers_find_each_other,

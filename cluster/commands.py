@@ -1,0 +1,278 @@
+"""`make cluster`, `cluster-status`, `cluster-shell`, `cluster-down`: the commands of the cluster."""
+
+import argparse
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cluster import builds, certificates, components, images, machine, programs
+from cluster.kubectl import get, kubectl, wait_for
+from cluster.layout import BUILT, CONTROL, GIVEN_LINK, HOSTS, KUBECONFIG, NODES, OUTSIDE, STATE, ClusterError, Host
+
+_FREE_BYTES = 12 << 30
+_PACKAGES = {
+    "containerd": "containerd", "runc": "runc", "ctr": "containerd", "iptables": "iptables", "ipset": "ipset",
+    "conntrack": "conntrack", "ip": "iproute2", "buildah": "buildah", "debootstrap": "debootstrap",
+    "nsenter": "util-linux", "/usr/lib/cni/bridge": "containernetworking-plugins",
+}  # fmt: skip
+_IMAGES = "images"  # Nereid's, in --without
+# Where the programs of a node expect folders that a machine may not have; removed again where nothing is in them.
+_MOUNT_POINTS = ("/var/lib/kubelet", "/var/lib/cni", "/etc/cni")
+
+# Of a client: the hosts and the DNS that it knows, in mounts of its own.
+_NAMES = """
+for each in hosts resolv.conf; do mount --bind "$0/$each" "$(readlink -f "/etc/$each")" || exit; done
+exec "$@"
+"""
+
+
+def main() -> int:
+    """Run the command that was given."""
+    parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    up = commands.add_parser("up", help="start the cluster, or what of it is not there")
+    up.add_argument("--without", nargs="*", default=[], metavar="COMPONENT", help="components to leave out")
+    up.set_defaults(run=lambda options: start(set(options.without)))
+    commands.add_parser("status", help="what runs").set_defaults(run=lambda _: show())
+    commands.add_parser("missing", help="what this machine lacks").set_defaults(run=lambda _: show_missing())
+    commands.add_parser("down", help="end it; nothing is left but built programs").set_defaults(run=lambda _: end())
+    inside = commands.add_parser("exec", help="run a command where the clients of the cluster are")
+    inside.add_argument("words", nargs=argparse.REMAINDER, metavar="command")
+    inside.set_defaults(run=lambda options: execute(options.words))
+    for name, function in (("power-off", machine.stop), ("power-on", start_machine)):
+        one = commands.add_parser(name, help="a machine, as its switch would")
+        one.add_argument("machine", choices=[each.name for each in HOSTS])
+        one.set_defaults(run=lambda options, function=function: function(_host(options.machine)))
+    options = parser.parse_args()
+    # Also where a shell that started this in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        options.run(options)
+    except ClusterError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except OSError as exc:
+        print(
+            f"error: {exc.filename or STATE}: {exc.strerror}; next: free what is short, make cluster-down",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; next: make cluster goes on where this ended, make cluster-down removes it", file=sys.stderr)
+        return 130
+    return 0
+
+
+def start(without: set[str]) -> None:
+    """Start what is not there of the cluster, and show what runs.
+
+    Raises:
+        ClusterError: this machine lacks something, or a part does not start.
+    """
+    check_machine()
+    names = [*(each.name for each in components.COMPONENTS), _IMAGES]
+    if unknown := without - {*names}:
+        known = ", ".join(names)
+        raise ClusterError(f"--without: got {', '.join(sorted(unknown))}, expected some of {known}")
+    with _only_one(), _steps() as step:
+        if named := os.environ.get("CLUSTER_BIN"):
+            GIVEN_LINK.unlink(missing_ok=True)
+            GIVEN_LINK.symlink_to(Path(named).absolute())
+        for module in builds.missing():
+            with step(f"build {module.name} (once)"):
+                builds.build(module)
+        with step("start the machines"):
+            certificates.make_all()
+            programs.write_name_files()
+            for host in HOSTS:
+                start_machine(host)
+        with step("API server"):
+            wait_for("API server", lambda: kubectl("get", "--raw=/readyz") == "ok", 120)
+        with step("pause image"):
+            components.make_image("pause")
+        with step("nodes"):
+            components.grant_programs()
+            wait_for("nodes", _nodes_are_ready, 120)
+        wanted = [each for each in components.COMPONENTS if each.name not in without and not components.missing(each)]
+        for each in wanted:
+            with step(f"install {each.name}"):
+                components.install(each)
+        if _IMAGES not in without:
+            with step("images of Nereid"):
+                images.build_own()
+        with step("components are available"):
+            for each in wanted:
+                components.wait(each)
+    show()
+
+
+def start_machine(host: Host) -> None:
+    """Start a machine with its programs, unless it runs."""
+    machine.start(host, programs.sections(host))
+
+
+def check_machine() -> None:
+    """Check that this machine can have the cluster.
+
+    Raises:
+        ClusterError: it cannot; the message says why and what to do.
+    """
+    if os.geteuid() != 0:
+        raise ClusterError("got a user, expected root: namespaces, mounts and iptables; next: sudo make cluster")
+    lacking = sorted({package for name, package in _PACKAGES.items() if not _is_there(name)})
+    if lacking:
+        command = f"apt-get install --no-install-recommends {' '.join(lacking)}"
+        raise ClusterError(f"got no {', '.join(lacking)}, expected these packages of Debian; next: {command}")
+    named = os.environ.get("CLUSTER_BIN", "")
+    if named and not Path(named).is_dir():
+        raise ClusterError(
+            f"CLUSTER_BIN: got {named}, expected a folder with manifests/ and bin/; next: make cluster-missing"
+        )
+    STATE.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(STATE).free
+    if free < _FREE_BYTES and not KUBECONFIG.exists():
+        raise ClusterError(
+            f"{STATE}: got {free / 2**30:.1f} GiB free, expected {_FREE_BYTES >> 30}; "
+            "next: free some, or CLUSTER_STATE=<a folder on another disk>"
+        )
+
+
+def end() -> None:
+    """End all machines and remove what they wrote. Built programs stay.
+
+    Raises:
+        ClusterError: something of it does not go.
+    """
+    if os.geteuid() != 0:
+        raise ClusterError("got a user, expected root; next: sudo make cluster-down")
+    for host in reversed(HOSTS):
+        machine.stop(host)
+    for path in STATE.iterdir() if STATE.exists() else ():
+        if path != BUILT:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for each in _MOUNT_POINTS:
+        if not machine.is_mounted(each):
+            with suppress(OSError):
+                Path(each).rmdir()
+    kept = f"; built programs stay in {BUILT}" if BUILT.exists() else ""
+    print(f"nothing is left of the cluster{kept}")
+
+
+def show() -> None:
+    """Print what runs: machines, nodes, components, and what was left out."""
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    table = Table("machine", "address", "programs", "not running", title="Machines")
+    for host in HOSTS:
+        states = {each["name"]: each["statename"] for each in machine.programs_of(host)}
+        running = [name for name, state in states.items() if state == "RUNNING"]
+        others = [f"{name}: {state.lower()}" for name, state in states.items() if state != "RUNNING"]
+        table.add_row(host.name, str(host.address), ", ".join(running), ", ".join(others) if states else "off")
+    console.print(table)
+    if not machine.find(CONTROL):
+        console.print("next: make cluster")
+        return
+    table = Table("component", "state", title="Components")
+    for each in components.COMPONENTS:
+        table.add_row(each.name, components.state(each))
+    console.print(table)
+    console.print(kubectl("get", "nodes", "--output=wide").rstrip(), soft_wrap=True)
+    console.print("\nnext: make cluster-shell (kubectl, curl and make reach the cluster in it), make e2e-cluster")
+
+
+def show_missing() -> None:
+    """Print what is wanted, and what of it is not there.
+
+    Raises:
+        ClusterError: something without which there is no cluster.
+    """
+    table = Table("component", "is in", "lacks", title="What is wanted")
+    for each in components.COMPONENTS:
+        table.add_row(each.name, components.origin(each), "\n".join(components.missing(each)) or "-")
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console.print(table)
+    for module in builds.missing():
+        console.print(f"to be built, once: {', '.join(module.packages)}")
+    check_machine()
+
+
+def execute(words: list[str]) -> None:
+    """Become a command where the clients of the cluster are: its network, its DNS, kubectl's configuration."""
+    words = [each for each in words if each != "--"] or [os.environ.get("SHELL", "bash")]
+    environment = client_environment()
+    # Not the mounts of that machine: its /proc knows no process of another one, and what switches them looks there.
+    command = [*machine.enter(OUTSIDE, "net"), "unshare", "--mount", "sh", "-c", _NAMES, str(OUTSIDE.folder), *words]
+    os.execvpe(command[0], command, environment)  # noqa: S606 - the command is the user's
+
+
+def client_environment() -> dict[str, str]:
+    """The variables of a client: kubectl's configuration, its S3 server and keys."""
+    return {
+        **os.environ,
+        "KUBECONFIG": str(KUBECONFIG),
+        "PATH": f"{BUILT}:{os.environ.get('PATH', os.defpath)}",
+        "AWS_ENDPOINT_URL": f"http://{OUTSIDE.address}:{programs.S3_PORT}",
+        "AWS_ACCESS_KEY_ID": "cluster",
+        "AWS_SECRET_ACCESS_KEY": "cluster",
+        "AWS_REGION": "us-east-1",
+    }
+
+
+def _nodes_are_ready() -> bool:
+    ready = [
+        condition["status"]
+        for node in get("nodes")["items"]
+        for condition in node["status"]["conditions"]
+        if condition["type"] == "Ready"
+    ]
+    return ready == ["True"] * len(NODES)
+
+
+def _host(name: str) -> Host:
+    return next(each for each in HOSTS if each.name == name)
+
+
+def _is_there(name: str) -> bool:
+    return (
+        bool(shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")) or Path(name).is_file()
+    )
+
+
+@contextmanager
+def _only_one() -> Iterator[TextIO]:
+    with (STATE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ClusterError(
+                f"{STATE}: got another make cluster at work on it; next: wait for it, or end it"
+            ) from None
+        yield lock
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], AbstractContextManager[None]]]:
+    columns = (SpinnerColumn(finished_text="[green]done[/]"), TextColumn("{task.description}"), TimeElapsedColumn())
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 110, highlight=False)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+
+        @contextmanager
+        def step(what: str) -> Iterator[None]:
+            task = progress.add_task(what, total=1)
+            began = time.monotonic()
+            yield
+            progress.update(task, completed=1)
+            if not console.is_terminal:
+                console.print(f"{what}: {time.monotonic() - began:.1f} s")
+
+        yield step

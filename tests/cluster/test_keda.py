@@ -1,0 +1,85 @@
+"""Pods by Triton's queues: overlays/keda, with KEDA, Prometheus and the gateway of Standard mode.
+
+The tests are steps of one run, in this order.
+"""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from cluster.kubectl import get, kubectl
+from cluster.layout import ROOT
+from tests.support import cluster
+from tests.support.cluster import wait_for
+
+PICTURE = ROOT / "loadtest/pictures/digits.jpg"
+CLIENTS = 12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def applied() -> Iterator[None]:
+    needed = ("keda/keda-operator", "monitoring/prometheus", "envoy-gateway-system/envoy-gateway")
+    if missing := cluster.find_missing(*needed):
+        pytest.skip(missing)
+    cluster.make_bucket()
+    cluster.make_namespace()
+    cluster.make("publish", MODEL="digit-finder", REPOSITORY="s3://models/nereid")
+    cluster.apply("keda")
+    yield
+    kubectl("delete", "namespace", cluster.NAMESPACE, "--wait=false")
+
+
+def test_kserve_has_keda_scale_on_both_queries() -> None:
+    wait_for("the InferenceService", cluster.is_ready)
+    scaled = get("scaledobject", "nereid-predictor", f"--namespace={cluster.NAMESPACE}")
+    queries = [each["metadata"]["query"] for each in scaled["spec"]["triggers"]]
+    assert "nv_inference_queue_duration_us" in queries[0]
+    assert "nv_inference_pending_request_count" in queries[1]
+    hpa = get("hpa", f"--namespace={cluster.NAMESPACE}")["items"]
+    assert [each["spec"]["maxReplicas"] for each in hpa] == [scaled["spec"]["maxReplicaCount"]]
+
+
+def test_queue_is_seen_by_the_autoscaler() -> None:
+    wait_for("KEDA's metric", lambda: current() is not None, 120)
+
+
+def test_queue_makes_more_pods_and_no_request_fails() -> None:
+    until = time.monotonic() + 150
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        runs = [threads.submit(ask_until, until) for _ in range(CLIENTS)]
+        wait_for("a second pod", lambda: replicas() > 1, 150)
+        codes = [code for run in runs for code in run.result()]
+    # A pod that is full says so (429), and when to come again.
+    assert set(codes) <= {200, 429}
+    assert codes.count(200) > 20
+
+
+def ask_until(end: float) -> list[int]:
+    """The codes of requests, one after the other."""
+    codes = []
+    while time.monotonic() < end and replicas() < 2:
+        codes.append(status_code())
+        time.sleep(0.01 if codes[-1] == 200 else 1)
+    return codes
+
+
+def status_code() -> int:
+    command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "60", "-F", f"image=@{PICTURE}"]
+    run = subprocess.run(
+        [*command, f"{cluster.url()}/predict/digit-finder"], capture_output=True, text=True, check=False
+    )
+    return int(run.stdout or 0)
+
+
+def current() -> object:
+    """The HPA's reading of the first query; None before there is one."""
+    (hpa,) = get("hpa", f"--namespace={cluster.NAMESPACE}")["items"]
+    readings = hpa.get("status", {}).get("currentMetrics") or []
+    return readings[0].get("external", {}).get("current") if readings else None
+
+
+def replicas() -> int:
+    return int(get("deployment", "nereid-predictor", f"--namespace={cluster.NAMESPACE}")["spec"]["replicas"])

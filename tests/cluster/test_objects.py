@@ -1,0 +1,365 @@
+"""Every overlay before a real API server, KServe and Knative: what they take, and what they make of it.
+
+Each overlay has a namespace of its own, in which a quota of no pods lets nothing start. So nodes may be away, and pods
+of other tests are not in the way.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.manifests.pod import KNATIVE, STANDARD, mode_of, pods_of
+from tests.manifests.rendering import Object, Render, find_folders, render, render_in, title
+from tests.support import objects
+from tests.support.changes import GONE, changed
+from tests.support.cluster import find_missing
+from tests.support.objects import Applied, create_dry, differences, find, kubectl, wait_for
+
+PRODUCTION = "overlays/production"
+CONTROLLERS = ("kserve/kserve-controller-manager", "knative-serving/controller")
+STORAGE = "clusterstoragecontainer"
+# Of whose pods KServe makes one container more, by its webhook.
+WITH_INITIALIZER = {"overlays/storage-uri", "overlays/canary/storage-uri"}
+ON_KNATIVE = ["overlays/canary/knative", "overlays/canary/knative/pinned", "overlays/serverless", "overlays/site"]
+WITHOUT_KSERVE = ("base", "jobs/", "monitoring", "overlays/http-add-on", "overlays/plain")
+ON_STANDARD = [each for each in find_folders() if each not in ON_KNATIVE and not each.startswith(WITHOUT_KSERVE)]
+PREDICTOR = "spec predictor"
+GRPC, REST = r"^/inference\.GRPCInferenceService/.*$", "^/.*$"
+_OWN = "serving.knative.dev/"  # labels and annotations that Knative writes for itself
+
+
+@pytest.fixture(scope="module", params=find_folders())
+def applied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applied]:
+    """An overlay, applied; gone afterwards."""
+    if missing := find_missing(*CONTROLLERS):
+        pytest.skip(missing)
+    if unknown := objects.unknown_kinds(render(request.param)):
+        pytest.skip(f"needs the CRDs of {', '.join(unknown)} in the cluster; next: kubectl apply them")
+    namespace = objects.namespace_of(request.param)
+    try:
+        found = objects.prepare(request.param, tmp_path_factory.mktemp("overlay"))
+        objects.try_pods(found)
+        objects.apply_without_pods(found)
+        yield found
+    finally:
+        objects.remove(namespace)
+
+
+def test_overlay_is_taken_without_a_warning(applied: Applied) -> None:
+    assert {way: reply.said for way, reply in applied.replies.items() if reply.said or not reply.taken} == {}
+
+
+def test_pods_are_admitted(applied: Applied) -> None:
+    """By Pod Security, quota, limits and KServe's webhook, which adds to those with a storageUri alone."""
+    if applied.name in WITH_INITIALIZER and not _is_initializer_restricted():
+        # As it comes, without a security context: the namespace refuses it, as README.md says.
+        for reply in applied.pods.values():
+            assert not reply.taken
+            assert "violates PodSecurity" in reply.said
+            assert "storage-initializer" in reply.said
+        return
+    assert {name: reply.said for name, reply in applied.pods.items() if reply.said or not reply.taken} == {}
+    more = ["storage-initializer"] if applied.name in WITH_INITIALIZER else []
+    for pod in pods_of(applied.render):
+        first = [each["name"] for each in applied.pods[title(pod)].object["spec"].get("initContainers", [])]
+        assert first == [each["name"] for each in pod["spec"].get("initContainers", [])] + more
+
+
+def _is_initializer_restricted() -> bool:
+    return "securityContext" in find(STORAGE, "default", "default")["spec"]["container"]
+
+
+@pytest.mark.parametrize("applied", [*ON_STANDARD, *ON_KNATIVE], indirect=True)
+def test_templates_are_those_assumed(applied: Applied) -> None:
+    """Of the Deployment, or of Knative's Service: every field."""
+    modes = {mode_of(service) for service, _, _ in objects.components(applied.render)}
+    assert modes == {KNATIVE if applied.name in ON_KNATIVE else STANDARD}
+    for service, _, pod in objects.components(applied.render):
+        name = pod["metadata"]["name"]
+        made = _made("ksvc" if mode_of(service) == KNATIVE else "deployment", name, applied)["spec"]["template"]
+        _check_same(applied.templates[name], made, name)
+
+
+@pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
+def test_deployments_are_those_assumed(applied: Applied) -> None:
+    """How pods are replaced, and how long that may take."""
+    for _, component, pod in objects.components(applied.render):
+        spec = _made("deployment", pod["metadata"]["name"], applied)["spec"]
+        default = {"maxSurge": "25%", "maxUnavailable": "25%"}
+        rolling = component.get("deploymentStrategy", {}).get("rollingUpdate", default)
+        assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": rolling}
+        assert spec["progressDeadlineSeconds"] == 600
+        assert spec["selector"]["matchLabels"] == {"app": pod["metadata"]["labels"]["app"]}
+
+
+@pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
+def test_scalers_are_those_assumed(applied: Applied) -> None:
+    for _, component, pod in objects.components(applied.render):
+        bounds = (component["minReplicas"], component["maxReplicas"])
+        if "autoScaling" in component:
+            spec = _made("scaledobject", pod["metadata"]["name"], applied)["spec"]
+            assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == bounds
+            assert spec["scaleTargetRef"]["name"] == pod["metadata"]["name"]
+            assert spec["triggers"] == [_trigger(each) for each in component["autoScaling"]["metrics"]]
+            continue
+        spec = _made("hpa", pod["metadata"]["name"], applied)["spec"]
+        target = {"type": "Utilization", "averageUtilization": component["scaleTarget"]}
+        assert (spec["minReplicas"], spec["maxReplicas"]) == bounds
+        assert spec["metrics"] == [
+            {"type": "Resource", "resource": {"name": component["scaleMetric"], "target": target}}
+        ]
+
+
+@pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
+def test_services_are_those_assumed(applied: Applied) -> None:
+    """The first port of the container that listens becomes 80, each other one stays."""
+    for _, _, pod in objects.components(applied.render):
+        spec = _made("service", pod["metadata"]["name"], applied)["spec"]
+        ports = _ports(pod)
+        numbers = [80, *(port["containerPort"] for port in ports[1:])]
+        expected = [(number, port["containerPort"], port["name"]) for number, port in zip(numbers, ports, strict=True)]
+        assert [(port["port"], port["targetPort"], port["name"]) for port in spec["ports"]] == expected
+        assert [port.get("appProtocol") for port in spec["ports"] if port["name"] == "grpc"] == ["kubernetes.io/h2c"]
+        assert spec["type"] == "ClusterIP"
+
+
+@pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
+def test_routes_are_those_assumed(applied: Applied) -> None:
+    """REST and gRPC's calls of v2, with the service's timeout; made once no pod is missing, and of zero none is."""
+    made = list(objects.components(applied.render))
+    for _, _, pod in made:
+        reply = kubectl(
+            "scale", "deployment", pod["metadata"]["name"], f"--namespace={applied.namespace}", "--replicas=0"
+        )
+        assert reply.taken, reply.said
+    for service, _, pod in made:
+        if pod["metadata"]["labels"]["component"] != _entrance(service) or "canary" in service["spec"]:
+            continue
+        spec = _made("httproute", service["metadata"]["name"], applied)["spec"]
+        timeout = f"{service['spec'][_entrance(service)]['timeout']}s"
+        assert [_rule(each) for each in spec["rules"]] == [
+            (GRPC, pod["metadata"]["name"], 8081, timeout),
+            (REST, pod["metadata"]["name"], 80, timeout),
+        ]
+
+
+@pytest.mark.parametrize("applied", ON_KNATIVE, indirect=True)
+def test_revisions_are_those_assumed(applied: Applied) -> None:
+    """What Knative makes of its Service: the pod, its queue-proxy, and what scales it."""
+    for service, component, pod in objects.components(applied.render):
+        name = pod["metadata"]["name"]
+        made = _made("deployment", f"{name}-00001-deployment", applied)["spec"]
+        containers = made["template"]["spec"]["containers"]
+        (queue,) = [each for each in containers if each["name"] == "queue-proxy"]
+        containers.remove(queue)
+        assumed = objects.revision_pod_of(applied.templates[name], name, applied.namespace)
+        completed = create_dry(objects.deployment_of(assumed)).object["spec"]["template"]
+        _check_same(completed, made["template"], f"the revision of {name}")
+        assert made["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+        given = service["metadata"]["annotations"]
+        assert f"{made['progressDeadlineSeconds']}s" == given["serving.knative.dev/progress-deadline"]
+        _check_queue(queue, component)
+        scaler = _made("podautoscaler.autoscaling.internal.knative.dev", f"{name}-00001", applied)
+        scaling = {key: value for key, value in pod["metadata"]["annotations"].items() if "autoscaling" in key}
+        assert scaling.items() <= scaler["metadata"]["annotations"].items()
+        assert scaler["spec"]["containerConcurrency"] == component["containerConcurrency"]
+
+
+def _check_queue(queue: Any, component: Any) -> None:
+    """It probes in place of the kubelet, without a period: many times a second."""
+    variables = {each["name"]: each.get("value") for each in queue["env"]}
+    assert variables["CONTAINER_CONCURRENCY"] == str(component["containerConcurrency"])
+    assert variables["REVISION_TIMEOUT_SECONDS"] == str(component["timeout"])
+    probe = json.loads(variables["SERVING_READINESS_PROBE"])
+    assert (probe["httpGet"]["path"], probe["httpGet"]["port"]) == ("/v2/health/ready", 8080)
+    assert not {"periodSeconds", "timeoutSeconds", "failureThreshold"} & set(probe)
+    assert {port["containerPort"] for port in queue["ports"]} >= {8012, 8112, 9090}
+
+
+def test_apply_again_changes_nothing(applied: Applied) -> None:
+    """Of what webhooks and controllers have written since: what syncs from git is at rest."""
+    reply = kubectl("diff", "--server-side", "--filename=-", sent=applied.render.objects)
+    assert reply.taken, f"{reply.said}{reply.text}"
+
+
+@pytest.mark.parametrize("applied", ["base"], indirect=True)
+def test_mode_has_to_be_said(applied: Applied) -> None:
+    """Of base Knative refuses what only Standard mode takes; an overlay makes it one or the other."""
+    assert wait_for("a refusal", lambda: "resourceFieldRef" in _why_not_ready(applied))
+
+
+@pytest.mark.parametrize("applied", ["overlays/serverless"], indirect=True)
+def test_quota_of_knative_needs_room_for_a_pod_more(applied: Applied) -> None:
+    """KServe tries each update of a Knative Service, and Knative then tries a pod: README.md says so."""
+    assert wait_for("a refusal", lambda: "exceeded quota" in _why_not_ready(applied))
+
+
+@pytest.mark.parametrize("applied", ["overlays/serverless"], indirect=True)
+def test_knative_drops_what_its_service_does_not_know(applied: Applied) -> None:
+    """Without a word, for KServe sends it as it is: a rule of tests/manifests finds it before."""
+    ((service, component, pod),) = objects.components(applied.render)
+    for path, value in {
+        "spec terminationGracePeriodSeconds": 60,
+        "spec containers 0 lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
+    }.items():
+        sent = objects.knative_service_of(
+            changed(changed(pod, path, value), "spec serviceAccountName", GONE), component
+        )
+        # Elsewhere, for the trial of a pod that the webhook makes has no room here.
+        sent["metadata"] = {**sent["metadata"], "name": "another", "namespace": "default"}
+        way = ("--dry-run=server", "--validate=ignore", "--output=json", "--filename=-")
+        made = kubectl("create", *way, sent=[sent]).object["spec"]["template"]["spec"]
+        assert path.split()[-1] not in str(made), service["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("overlays/standard", f"{PREDICTOR} containers kserve-container readinessProbe", GONE),
+        ("overlays/standard", f"{PREDICTOR} containers transformer-container readinessProbe", GONE),
+        ("overlays/separate-transformer", "spec transformer containerConcurrency", 3),
+        ("overlays/separate-transformer", "spec transformer containers 0 readinessProbe", GONE),
+        ("overlays/storage-uri", f"{PREDICTOR} model args", ["--log-verbose=1"]),
+        (
+            "overlays/storage-uri",
+            f"{PREDICTOR} model env",
+            [{"name": "HOME", "value": "/"}, {"name": "A", "value": "1"}],
+        ),
+        ("overlays/storage-uri", f"{PREDICTOR} model resources", {"limits": {"cpu": "3"}}),
+        ("overlays/canary/storage-uri", f"{PREDICTOR} minReplicas", 4),
+        ("overlays/serverless", f"{PREDICTOR} timeout", GONE),
+        ("overlays/serverless", f"{PREDICTOR} maxReplicas", GONE),
+        ("overlays/serverless", f"{PREDICTOR} minReplicas", GONE),
+    ],
+)
+def test_what_users_change_is_made_as_assumed(name: str, path: str, value: Any, tmp_path: Path) -> None:
+    """What no overlay of ours says, and pod_of has to know for those of users."""
+    if missing := find_missing(*CONTROLLERS):
+        pytest.skip(missing)
+    try:
+        found = objects.prepare(name, tmp_path)
+        services = [changed(each, path, value) for each in found.render.of_kind("InferenceService")]
+        others = [each for each in found.render.objects if each["kind"] != "InferenceService"]
+        found.render = Render(name, (*others, *services))
+        objects.try_pods(found)
+        objects.apply_without_pods(found)
+        test_templates_are_those_assumed(found)
+        if name in ON_STANDARD:
+            test_scalers_are_those_assumed(found)
+    finally:
+        objects.remove(objects.namespace_of(name))
+
+
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A pod that production takes, and its namespace, in which pods may start; gone afterwards."""
+    if missing := find_missing(*CONTROLLERS):
+        pytest.skip(missing)
+    try:
+        found = objects.prepare(PRODUCTION, tmp_path_factory.mktemp("overlay"))
+        ((_, _, pod),) = objects.components(found.render)
+        yield pod
+    finally:
+        objects.remove(objects.namespace_of(PRODUCTION))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("spec containers 0 securityContext", GONE, "violates PodSecurity"),
+        ("spec containers 1 securityContext runAsNonRoot", False, "violates PodSecurity"),
+        ("spec hostNetwork", True, "violates PodSecurity"),
+        ("spec volumes -", {"name": "host", "hostPath": {"path": "/"}}, "violates PodSecurity"),
+        ("spec containers 0 resources requests cpu", "41", "must be less than or equal to cpu limit"),
+        ("spec containers 0 resources", {"limits": {"cpu": "61", "memory": "4Gi"}}, "exceeded quota"),
+        ("spec containers 0 resources", {"limits": {"cpu": "2", "memory": "129Gi"}}, "exceeded quota"),
+        ("spec serviceAccountName", "nobody", "not found"),
+    ],
+)
+def test_production_refuses_pods(production: Object, path: str, value: Any, said: str) -> None:
+    reply = create_dry(changed(production, path, value))
+    assert not reply.taken
+    assert said in reply.said
+
+
+def test_production_gives_limits_to_containers_that_others_add(production: Object) -> None:
+    more = {**production["spec"]["containers"][0], "name": "mesh"}
+    more.pop("resources")
+    made = create_dry(changed(production, "spec containers -", more)).object
+    assert made["spec"]["containers"][-1]["resources"] == {
+        "limits": {"cpu": "500m", "memory": "512Mi"},
+        "requests": {"cpu": "100m", "memory": "128Mi"},
+    }
+
+
+@pytest.mark.parametrize("kind", ["Standard", "Knative"])
+def test_mode_cannot_be_changed(kind: str, tmp_path: Path) -> None:
+    """As README.md says: delete first."""
+    if missing := find_missing(*CONTROLLERS):
+        pytest.skip(missing)
+    first, second = {"Standard": ("standard", "serverless"), "Knative": ("serverless", "standard")}[kind]
+    name = f"overlays/{first}"
+    try:
+        (tmp_path / "first").mkdir()
+        (tmp_path / "second").mkdir()
+        found = objects.prepare(name, tmp_path / "first")
+        objects.apply_without_pods(found)
+        wait_for("its mode", lambda: find("isvc", "nereid", found.namespace).get("status", {}).get("deploymentMode"))
+        other = render_in(f"overlays/{second}", found.namespace, tmp_path / "second")
+        reply = kubectl("apply", "--server-side", "--filename=-", sent=other.objects)
+        assert not reply.taken
+        assert "deploymentMode" in reply.said
+    finally:
+        objects.remove(objects.namespace_of(name))
+
+
+def _why_not_ready(applied: Applied) -> str:
+    conditions = find("isvc", "nereid", applied.namespace).get("status", {}).get("conditions", [])
+    return " ".join(each.get("message", "") for each in conditions if each["type"] == "PredictorReady")
+
+
+def _made(kind: str, name: str, applied: Applied) -> Any:
+    return wait_for(f"{kind} {name} in {applied.namespace}", lambda: find(kind, name, applied.namespace))
+
+
+def _check_same(assumed: Any, made: Any, what: str) -> None:
+    found = differences(_clean(assumed), _clean(made))
+    assert not found, "\n".join([f"{what}: {len(found)} fields differ", *found])
+
+
+def _clean(template: Any) -> Any:
+    """Without what Knative writes for itself, and what says nothing."""
+    metadata = {}
+    for key in ("labels", "annotations"):
+        given = template["metadata"].get(key, {})
+        metadata[key] = {name: value for name, value in given.items() if not _is_of_knative(name, value)}
+    return {"metadata": metadata, "spec": template["spec"]}
+
+
+def _is_of_knative(name: str, value: str) -> bool:
+    own = name.startswith(_OWN) and name != f"{_OWN}progress-deadline"
+    return own or name == "kubectl.kubernetes.io/default-container" or (name == "app" and not value.startswith("isvc."))
+
+
+def _entrance(service: Object) -> str:
+    return "transformer" if "transformer" in service["spec"] else "predictor"
+
+
+def _ports(pod: Object) -> list[Any]:
+    """Those of the container that has some."""
+    (ports,) = [each["ports"] for each in pod["spec"]["containers"] if each.get("ports")]
+    return list(ports)
+
+
+def _rule(rule: Any) -> tuple[str, str, int, str]:
+    ((match,), (backend,)) = rule["matches"], rule["backendRefs"]
+    return match["path"]["value"], backend["name"], backend["port"], rule["timeouts"]["request"]
+
+
+def _trigger(metric: Any) -> dict[str, Any]:
+    external = metric["external"]
+    metadata = {key: external["metric"][key] for key in ("query", "serverAddress")}
+    return {"type": "prometheus", "metadata": {**metadata, "threshold": external["target"]["value"]}}
