@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("transformer")
 
 _INTERVAL_S = 0.1
+# A connection without a request. Proxies keep theirs for 60 s (nginx, AWS' ALB) and more: one that is closed here while
+# a request is on its way over it is a failed request, seen behind Envoy with uvicorn's own 5 s.
+_IDLE_S = 75
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 8 * 2**20  # a picture of 2.8 megapixels: memory of smaller ones is used again
 
@@ -148,6 +151,7 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        timeout_keep_alive=_IDLE_S,
         ssl_certfile=args.tls.cert_file if args.tls else None,
         ssl_keyfile=args.tls.key_file if args.tls else None,
     )

@@ -18,10 +18,8 @@ from typing import Any
 import pytest
 import tritonclient.grpc
 
-from cluster import machine
-from cluster.commands import start_machine
 from cluster.kubectl import get, kubectl
-from cluster.layout import NODES, ROOT, ClusterError
+from cluster.layout import ROOT, ClusterError
 from loadtest.load import Answer, Load
 from tests.integration.test_clients import EXAMPLES
 from tests.support import cluster
@@ -199,7 +197,8 @@ def show_end(watch: Watch, pod: str, figures: Figures, step: str) -> None:
     figures.add(step, f"{pod} ended", text)
     assert {one["exitCode"] for one in ends.values()} == {0}, ends
     assert after["transformer-container"] >= 5, after  # its preStop
-    assert after["kserve-container"] >= after["transformer-container"], after
+    # It goes once the transformer has closed its connection, a moment before that ends; timestamps have no fractions.
+    assert after["kserve-container"] >= after["transformer-container"] - 2, after
     assert max(after.values()) < 60, after
 
 
@@ -471,7 +470,8 @@ def visitor(namespace: str, labels: str, *command: str) -> Iterator[Callable[...
 
 @pytest.fixture(scope="module")
 def models(service: None) -> None:  # noqa: ARG001 - they are served by it
-    """The other two models that the pages of the clients ask."""
+    """The other two models that the pages of the clients ask; of one pod, for WAIT asks one."""
+    replicas(1)
     for model in ("digits", "iris"):
         cluster.make("publish", MODEL=model, REPOSITORY=REPOSITORY, WAIT=URL)
 
@@ -492,9 +492,9 @@ def test_client_of_the_field_is_answered_over_the_gateway(
 @pytest.mark.usefixtures("service")
 def test_loadtest_of_the_makefile_runs_over_the_gateway(figures: Figures) -> None:
     replicas(1)
-    text = cluster.make("loadtest", URL=URL, MODEL="digit-finder", RATE="3", DURATION_S="20", P95_MS="5000")
+    text = cluster.make("loadtest", URL=URL, GRPC=GRPC, MODEL="digit-finder", RATE="3", DURATION_S="20", P95_MS="5000")
     figures.add("make loadtest", "3 requests/s for 20 s", brief(text))
-    text = cluster.make("loadtest-cold", URL=URL, SILENCE_S="5", BURST_S="5", CYCLES="2")
+    text = cluster.make("loadtest-cold", URL=URL, GRPC=GRPC, SILENCE_S="5", BURST_S="5", CYCLES="2")
     figures.add("make loadtest-cold", "5 s of silence, 5 s of burst, twice", brief(text))
 
 
@@ -553,16 +553,15 @@ def used(what: str) -> int:
 @pytest.mark.usefixtures("service")
 def test_node_that_goes_away_and_returns(figures: Figures) -> None:
     one_on_each_node()
-    node = next(each for each in NODES if each.name == "node-2")
     with load(HOST, GRPC) as under:
         began(under)
         since = time.monotonic()
-        machine.stop(node)
+        switch("power-off")
         cluster.wait_for("fewer pods", lambda: len(ready_pods()) == 1, 180)
         figures.add("node away, 2 pods", "Kubernetes knows it after", time.monotonic() - since)
         time.sleep(20)
         back = time.monotonic()
-        start_machine(node)
+        switch("power-on")
         cluster.wait_for("both pods", lambda: len(ready_pods()) == 2, START_S)
         figures.add("node back", "two pods are ready after", time.monotonic() - back)
         time.sleep(10)
@@ -573,6 +572,11 @@ def test_node_that_goes_away_and_returns(figures: Figures) -> None:
     figures.add("node away, 2 pods", "outage", outage(result))
     known = [each for each in result.failures if since + 90 < each.started < back]
     assert not known, known[:3]
+
+
+def switch(command: str) -> None:
+    """Of the second node, as a user switches it."""
+    subprocess.run([sys.executable, "-m", "cluster", command, "node-2"], cwd=ROOT, check=True)
 
 
 @pytest.mark.usefixtures("service")

@@ -106,7 +106,7 @@ def outage(result: Result) -> str:
     if not result.failures:
         return "none"
     first, last = min(each.started for each in result.failures), max(each.ended for each in result.failures)
-    kinds = sorted({f"{each.kind} {each.error[:60]}" for each in result.failures})
+    kinds = sorted({f"{each.kind} {each.error.partition(' (request')[0][:80]}" for each in result.failures})
     return f"{last - first:.1f} s: {'; '.join(kinds)[:300]}"
 
 
