@@ -21,7 +21,6 @@ import tritonclient.grpc
 from cluster.kubectl import get, kubectl
 from cluster.layout import ROOT, ClusterError
 from loadtest.load import Answer, Load
-from tests.integration.test_clients import EXAMPLES
 from tests.support import cluster
 from tests.support.disturbance import (
     PICTURES,
@@ -40,7 +39,9 @@ from tests.support.disturbance import (
     timed,
     wait_for_pods,
 )
+from tests.support.pages import read_examples
 
+EXAMPLES = read_examples()
 REPOSITORY = "s3://models/nereid"
 HOST = "nereid-nereid.example.com"
 URL = f"http://{HOST}"
