@@ -99,13 +99,11 @@ def what_hangs_is_started_again(render: Render) -> Iterator[str]:
 
 
 def slow_starts_are_not_killed(render: Render) -> Iterator[str]:
-    """In Standard mode no livenessProbe is asked before the program answered once, however busy its node is.
+    """No livenessProbe is asked before the program answered once, however busy its node is.
 
     Seen on a cluster: on a node with many pods a start took 70 s, and 50 s after it the kubelet ended it for its probe.
     """
     for pod in pods_of(render):
-        if pod["metadata"].get("annotations", {}).get(MODE) != STANDARD:
-            continue
         for container in containers_of(pod):
             if "livenessProbe" not in container:
                 continue
