@@ -163,6 +163,8 @@ def keep_artefacts(folder: Path) -> None:
     """Write what a cluster knows into a folder: events, objects, logs of every container of ours."""
     folder.mkdir(parents=True, exist_ok=True)
     kinds = "pods,services,deployments,replicasets,hpa,pdb,networkpolicies,configmaps,inferenceservices"
+    if kubectl("get", "crd", "revisions.serving.knative.dev", "--ignore-not-found", "--output=name"):
+        kinds += ",ksvc,revisions.serving.knative.dev,podautoscalers.autoscaling.internal.knative.dev"
     for name, arguments in {
         "events.txt": ("get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"),
         "objects.yaml": ("get", kinds, f"--namespace={NAMESPACE}", "--output=yaml"),
