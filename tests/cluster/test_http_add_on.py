@@ -19,7 +19,7 @@ from cluster.layout import ROOT
 from tests.support import cluster
 from tests.support.cluster import wait_for
 
-URL = "http://nereid.scaled.example.com"
+URL = "http://nereid.scaled.example.com:8080"
 PICTURE = ROOT / "loadtest/pictures/digits.jpg"
 STARTS = 3
 BURST = 20
