@@ -18,7 +18,7 @@ from cluster.programs import PAUSE_IMAGE
 
 _OWN = ROOT / "cluster/components"
 _INJECT = "cert-manager.io/inject-ca-from"
-# An image of a program, whoever publishes it, to the program. The first that fits.
+# An image of a program, as its project or this cluster names it, to the program. The first that fits.
 _PROGRAMS = (
     (r"kserve-controller(?=[:@])", "kserve-manager"),
     (r"knative\.dev/serving/cmd/(\w+)", r"knative-\1"),

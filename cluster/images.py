@@ -28,7 +28,7 @@ def of_program(name: str, program: Path, *, user: str = "65532:65532") -> None:
     Args:
         name: of the image, with its tag.
         program: the file, which becomes its entry point.
-        user: whom it runs as, as numbers.
+        user: and group that it runs as, as numbers.
 
     Raises:
         ClusterError: it cannot be built or imported.

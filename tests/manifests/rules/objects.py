@@ -46,7 +46,7 @@ def objects_say_their_namespace(render: Render) -> Iterator[str]:
 
 
 def texts_name_their_own_namespace(render: Render) -> Iterator[str]:
-    """No kustomization reaches into a query or into a host: another namespace there is that of nobody's pods."""
+    """No kustomization reaches into a query or into a host: another namespace there has none of our pods."""
     services = "|".join(map(re.escape, sorted(render.names("Service")))) or "(?!)"
     hosts = re.compile(rf"(?<![-.\w])(?:{services})\.([-a-z0-9]+)(?=\.svc|:[0-9])")
     for each in render.objects:

@@ -1,4 +1,4 @@
-"""Labels: whoever selects pods selects ours, as KServe labels them or as a Deployment of ours does."""
+"""Labels: what selects pods selects ours, as KServe labels them or as a Deployment of ours does."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
