@@ -1,4 +1,4 @@
-"""The serverless overlay on the cluster's Knative: what a user applies, when pods did what, what can be reached from where."""
+"""The serverless overlay on the cluster: what a user applies, when pods did what, what can be reached from where."""
 
 import json
 import os
