@@ -252,7 +252,7 @@ e2e-cluster: .venv/.cluster .venv/.test .venv/.loadtest models ## Try the manife
 kind-up: .venv/.stack ## Start a kind cluster with KServe and overlays/local (needs docker, kind, kubectl, helm)
 	@manifests/kind/up
 
-kind-test: .venv/.stack ## Ask the kind cluster: a picture, a swap, a rollback, a second pod
+kind-test: .venv/.stack ## Try the kind cluster: a picture, a swap, a rollback, a second pod
 	@manifests/kind/test
 
 kind-down: ## Remove the kind cluster

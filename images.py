@@ -119,7 +119,17 @@ def make_base(engine: str) -> str:
         return DEBIAN_BASE
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "tree")
-        _check(["debootstrap", "--variant=minbase", f"--include={_BASE_PACKAGES}", "bookworm", str(tree)])
+        _check(
+            [
+                "unshare",
+                "--mount",
+                "debootstrap",
+                "--variant=minbase",
+                f"--include={_BASE_PACKAGES}",
+                "bookworm",
+                str(tree),
+            ]
+        )
         (tree / _CERTIFICATES).write_bytes(("/" / _CERTIFICATES).read_bytes())
         excluded = [f"--exclude=./{path}/*" for path in _UNNEEDED]
         _check(["tar", "-C", str(tree), *excluded, "-cf", f"{folder}/base.tar", "."])

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,8 @@ class Module(NamedTuple):
     flags: str = ""
 
 
+# Of the machines themselves.
+_EVERYWHERE = ("pause", "etcd", "coredns", "kubernetes", "kube-router")
 WANTED = (
     Module("pause", {"pause": "."}),
     Module("etcd", {"etcd": "go.etcd.io/etcd/server/v3"}),
@@ -84,9 +87,14 @@ def is_wanted(program: str) -> bool:
     return any(program in each.packages for each in WANTED)
 
 
-def missing() -> list[Module]:
-    """What has to be built, or built again since its versions changed."""
-    return [each for each in WANTED if not _is_built(each)]
+def missing(programs: Collection[str]) -> list[Module]:
+    """What has to be built, or built again since its versions changed.
+
+    Args:
+        programs: those of the components that are installed; what every cluster has is added.
+    """
+    needed = [each for each in WANTED if each.name in _EVERYWHERE or not each.packages.keys().isdisjoint(programs)]
+    return [each for each in needed if not _is_built(each)]
 
 
 def build(module: Module) -> None:

@@ -1,6 +1,7 @@
 """`make cluster`, `cluster-status`, `cluster-shell`, `cluster-down`: the commands of the cluster."""
 
 import argparse
+import errno
 import fcntl
 import os
 import shutil
@@ -18,17 +19,30 @@ from rich.table import Table
 
 from cluster import builds, certificates, components, images, machine, programs
 from cluster.kubectl import get, kubectl, wait_for
-from cluster.layout import BUILT, CONTROL, GIVEN_LINK, HOSTS, KUBECONFIG, NODES, OUTSIDE, STATE, ClusterError, Host
+from cluster.layout import (
+    BUILT,
+    CONTROL,
+    GIVEN_LINK,
+    HOSTS,
+    KUBECONFIG,
+    MARK,
+    NODES,
+    OUTSIDE,
+    STATE,
+    ClusterError,
+    Host,
+)
 
 _FREE_BYTES = 12 << 30
 _PACKAGES = {
     "containerd": "containerd", "runc": "runc", "ctr": "containerd", "iptables": "iptables", "ipset": "ipset",
     "conntrack": "conntrack", "ip": "iproute2", "buildah": "buildah", "debootstrap": "debootstrap",
-    "nsenter": "util-linux", "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "nsenter": "util-linux", "/usr/lib/cni/bridge": "containernetworking-plugins", "curl": "curl",
+    "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
 }  # fmt: skip
 _IMAGES = "images"  # Nereid's, in --without
 # Where the programs of a node expect folders that a machine may not have; removed again where nothing is in them.
-_MOUNT_POINTS = ("/var/lib/kubelet", "/var/lib/cni", "/etc/cni")
+_MOUNT_POINTS = ("/var/lib/kubelet", "/var/lib/cni", "/var/lib/containerd", "/etc/cni")
 
 # Of a client: the hosts and the DNS that it knows, in mounts of its own.
 _NAMES = """
@@ -51,10 +65,12 @@ def main() -> int:
     inside.add_argument("words", nargs=argparse.REMAINDER, metavar="command")
     inside.set_defaults(run=lambda options: execute(options.words))
     for name, function in (("power-off", machine.stop), ("power-on", start_machine)):
-        one = commands.add_parser(name, help="a machine, as its switch would")
-        one.add_argument("machine", choices=[each.name for each in HOSTS])
-        one.set_defaults(run=lambda options, function=function: function(_host(options.machine)))
+        one = commands.add_parser(name, help="a node, as its switch would")
+        one.add_argument("node", choices=[each.name for each in NODES])
+        one.set_defaults(run=lambda options, function=function: function(_node(options.node)))
     options = parser.parse_args()
+    # Where root's shell has them not, as after `su`.
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     # Also where a shell that started this in the background has it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -63,10 +79,9 @@ def main() -> int:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except OSError as exc:
-        print(
-            f"error: {exc.filename or STATE}: {exc.strerror}; next: free what is short, make cluster-down",
-            file=sys.stderr,
-        )
+        short = exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
+        remedy = "free what is short" if short else "make cluster-missing"
+        print(f"error: {exc.filename or STATE}: {exc.strerror}; next: {remedy}, make cluster-down", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; next: make cluster goes on where this ended, make cluster-down removes it", file=sys.stderr)
@@ -86,10 +101,12 @@ def start(without: set[str]) -> None:
         known = ", ".join(names)
         raise ClusterError(f"--without: got {', '.join(sorted(unknown))}, expected some of {known}")
     with _only_one(), _steps() as step:
+        MARK.touch()
         if named := os.environ.get("CLUSTER_BIN"):
             GIVEN_LINK.unlink(missing_ok=True)
             GIVEN_LINK.symlink_to(Path(named).absolute())
-        for module in builds.missing():
+        wanted = components.wanted(without)
+        for module in builds.missing({name for each in wanted for name in each.programs}):
             with step(f"build {module.name} (once)"):
                 builds.build(module)
         with step("start the machines"):
@@ -104,7 +121,6 @@ def start(without: set[str]) -> None:
         with step("nodes"):
             components.grant_programs()
             wait_for("nodes", _nodes_are_ready, 120)
-        wanted = [each for each in components.COMPONENTS if each.name not in without and not components.missing(each)]
         for each in wanted:
             with step(f"install {each.name}"):
                 components.install(each)
@@ -139,6 +155,7 @@ def check_machine() -> None:
         raise ClusterError(
             f"CLUSTER_BIN: got {named}, expected a folder with manifests/ and bin/; next: make cluster-missing"
         )
+    _check_state()
     STATE.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(STATE).free
     if free < _FREE_BYTES and not KUBECONFIG.exists():
@@ -148,25 +165,43 @@ def check_machine() -> None:
         )
 
 
+def _check_state() -> None:
+    """Check that the folder of the cluster is one, or may become one.
+
+    Raises:
+        ClusterError: it holds something else.
+    """
+    others = [each.name for each in STATE.iterdir() if each != BUILT] if STATE.is_dir() else []
+    if others and not MARK.exists():
+        raise ClusterError(f"CLUSTER_STATE: got {STATE}, which holds {others[0]}, expected an empty or a new folder")
+
+
 def end() -> None:
-    """End all machines and remove what they wrote. Built programs stay.
+    """End all machines and remove what they wrote. Built programs stay, and images in buildah's store.
 
     Raises:
         ClusterError: something of it does not go.
     """
     if os.geteuid() != 0:
         raise ClusterError("got a user, expected root; next: sudo make cluster-down")
-    for host in reversed(HOSTS):
-        machine.stop(host)
-    for path in STATE.iterdir() if STATE.exists() else ():
-        if path != BUILT:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    _check_state()
+    if MARK.exists():
+        with _only_one() as lock:
+            for host in reversed(HOSTS):
+                machine.stop(host)
+            for path in STATE.iterdir():
+                if path not in {BUILT, MARK, Path(lock.name)}:
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            Path(lock.name).unlink()
+            MARK.unlink()
+    with suppress(OSError):
+        STATE.rmdir()
     for each in _MOUNT_POINTS:
         if not machine.is_mounted(each):
             with suppress(OSError):
                 Path(each).rmdir()
-    kept = f"; built programs stay in {BUILT}" if BUILT.exists() else ""
-    print(f"nothing is left of the cluster{kept}")
+    kept = f"; built programs stay in {BUILT}, images in buildah's store" if BUILT.exists() else ""
+    print(f"nothing runs of the cluster, and nothing is mounted{kept}")
 
 
 def show() -> None:
@@ -201,14 +236,14 @@ def show_missing() -> None:
         table.add_row(each.name, components.origin(each), "\n".join(components.missing(each)) or "-")
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     console.print(table)
-    for module in builds.missing():
+    for module in builds.missing({name for each in components.wanted(set()) for name in each.programs}):
         console.print(f"to be built, once: {', '.join(module.packages)}")
     check_machine()
 
 
 def execute(words: list[str]) -> None:
     """Become a command where the clients of the cluster are: its network, its DNS, kubectl's configuration."""
-    words = [each for each in words if each != "--"] or [os.environ.get("SHELL", "bash")]
+    words = (words[1:] if words[:1] == ["--"] else words) or [os.environ.get("SHELL", "bash")]
     environment = client_environment()
     # Not the mounts of that machine: its /proc knows no process of another one, and what switches them looks there.
     command = [*machine.enter(OUTSIDE, "net"), "unshare", "--mount", "sh", "-c", _NAMES, str(OUTSIDE.folder), *words]
@@ -217,8 +252,11 @@ def execute(words: list[str]) -> None:
 
 def client_environment() -> dict[str, str]:
     """The variables of a client: kubectl's configuration, its S3 server and keys."""
+    # A proxy is outside, where nothing leads to.
+    here = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     return {
-        **os.environ,
+        **here,
+        "KUBECACHEDIR": str(STATE / "kubectl"),
         "KUBECONFIG": str(KUBECONFIG),
         "PATH": f"{BUILT}:{os.environ.get('PATH', os.defpath)}",
         "AWS_ENDPOINT_URL": f"http://{OUTSIDE.address}:{programs.S3_PORT}",
@@ -238,14 +276,12 @@ def _nodes_are_ready() -> bool:
     return ready == ["True"] * len(NODES)
 
 
-def _host(name: str) -> Host:
-    return next(each for each in HOSTS if each.name == name)
+def _node(name: str) -> Host:
+    return next(each for each in NODES if each.name == name)
 
 
 def _is_there(name: str) -> bool:
-    return (
-        bool(shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")) or Path(name).is_file()
-    )
+    return bool(shutil.which(name)) or Path(name).is_file()
 
 
 @contextmanager
@@ -255,7 +291,7 @@ def _only_one() -> Iterator[TextIO]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ClusterError(
-                f"{STATE}: got another make cluster at work on it; next: wait for it, or end it"
+                f"{STATE}: got another make cluster or cluster-down at work on it; next: wait for it, or end it"
             ) from None
         yield lock
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,18 @@ import yaml
 
 from cluster import builds, certificates, images
 from cluster.kubectl import apply, get, wait_for
-from cluster.layout import BUILT, CONTROL, GATEWAY, GIVEN, INTERCEPTOR, KNATIVE_GATEWAY, ROOT, STATE, ClusterError
+from cluster.layout import (
+    BUILT,
+    CONTROL,
+    DOMAIN,
+    GATEWAY,
+    GIVEN,
+    INTERCEPTOR,
+    KNATIVE_GATEWAY,
+    ROOT,
+    STATE,
+    ClusterError,
+)
 from cluster.programs import PAUSE_IMAGE
 
 _OWN = ROOT / "cluster/components"
@@ -156,6 +167,13 @@ _PROXY = {
     # Local, the default, is for balancers that find out which nodes have a pod.
     "envoyService": {"externalTrafficPolicy": "Cluster"},
 }
+# Kinds that another one brings.
+_NEEDS = {
+    "kourier": ("knative",),
+    "http-add-on": ("keda",),
+    "kserve": ("gateway-api",),
+    "gateway": ("gateway-api", "kserve"),
+}
 COMPONENTS = (
     Component("dns", ("dns.yaml",), ("coredns",), ("kube-system/coredns",)),
     Component("metrics", ("metrics-server.yaml",), ("metrics-server",), ("kube-system/metrics-server",)),
@@ -208,6 +226,16 @@ COMPONENTS = (
 )
 
 
+def wanted(without: Collection[str]) -> list[Component]:
+    """What is installed: what has its files, is not to be left out, and needs nothing that is not installed."""
+    chosen: list[Component] = []
+    for each in COMPONENTS:
+        names = {one.name for one in chosen}
+        if each.name not in without and not missing(each) and names.issuperset(_NEEDS.get(each.name, ())):
+            chosen.append(each)
+    return chosen
+
+
 def missing(component: Component) -> list[str]:
     """The files of CLUSTER_BIN that a component lacks, and what each is; what is built is not among them."""
     manifests = [path for path in map(_manifest, component.manifests) if not path.exists()]
@@ -226,6 +254,9 @@ def state(component: Component) -> str:
     """What is to be said of a component that may be installed."""
     if lacking := missing(component):
         return "left out: CLUSTER_BIN has no " + ", no ".join(lacking)
+    if not _note(component).exists():
+        needed = [name for name in _NEEDS.get(component.name, ()) if not (STATE / "installed" / name).exists()]
+        return f"left out: needs {', '.join(needed)}" if needed else "left out"
     states = [_is_installed(*each.split("/")) for each in component.ready]
     return "available" if all(states) else "not available; next: make cluster"
 
@@ -250,7 +281,7 @@ def install(component: Component) -> None:
     for each in documents:
         rename_images(each)
     digest = hashlib.sha256(yaml.dump_all(documents, Dumper=yaml.CSafeDumper).encode()).hexdigest()
-    note = STATE / "installed" / component.name
+    note = _note(component)
     if (
         note.exists()
         and note.read_text() == digest
@@ -315,6 +346,11 @@ def _is_available(namespace: str, name: str) -> bool:
     return bool(status.get("availableReplicas")) and not status.get("unavailableReplicas")
 
 
+def _note(component: Component) -> Path:
+    """The digest of what was applied."""
+    return STATE / "installed" / component.name
+
+
 def _is_installed(namespace: str, name: str) -> bool:
     try:
         return _is_available(namespace, name)
@@ -327,7 +363,7 @@ def _certify(documents: list[Any], secret: str) -> Iterable[Any]:
     namespace, name, service = secret.split("/")
     file = f"{namespace}-{service}"
     if not (certificates.FOLDER / f"{file}.crt").exists():
-        names = [f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local"]
+        names = [f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.{DOMAIN}"]
         certificates.sign(certificates.load_authority("ca"), file, names=names)
     authority, certificate, key = (
         base64.b64encode((certificates.FOLDER / each).read_bytes()).decode()

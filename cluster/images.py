@@ -14,7 +14,7 @@ import yaml
 
 from cluster import machine
 from cluster.layout import NODES, ROOT, STATE, ClusterError, Host
-from images import make_base
+from images import BuildError, make_base
 
 # Builds as root without namespaces of its own: inside another container or a small virtual machine there are none.
 ENVIRONMENT = os.environ | {"BUILDAH_ISOLATION": "chroot"}
@@ -41,7 +41,7 @@ def of_program(name: str, program: Path, *, user: str = "65532:65532") -> None:
             lines.append(f"COPY {number} {source}")
         lines += [f"USER {user}", f'ENTRYPOINT ["/{program.name}"]']
         Path(folder, "Containerfile").write_text("\n".join(lines))
-        buildah("build", "--quiet", "--tag", name, "--file", f"{folder}/Containerfile", folder)
+        buildah("build", "--quiet", "--timestamp=0", "--tag", name, "--file", f"{folder}/Containerfile", folder)
     put(name)
 
 
@@ -57,13 +57,16 @@ def build_own() -> None:
     Raises:
         ClusterError: one cannot be built or imported.
     """
-    base = os.environ.get("PYTHON_IMAGE") or make_base("buildah")
+    try:
+        base = os.environ.get("PYTHON_IMAGE") or make_base("buildah")
+    except BuildError as exc:
+        raise ClusterError(f"{exc}; next: PYTHON_IMAGE=<an image>, see docs/development.md") from exc
     command = [sys.executable, "images.py", "--engine=buildah"]
     done = subprocess.run(
         command, cwd=ROOT, env=ENVIRONMENT | {"PYTHON_IMAGE": base}, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise ClusterError(f"make images: {done.stderr.strip()}")
+        raise ClusterError(f"make images: {done.stderr[max(0, done.stderr.find('error:')) :].strip()}")
     for image, aliases in own_images().items():
         put(image, *aliases)
 

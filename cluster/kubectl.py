@@ -1,5 +1,6 @@
 """kubectl, from outside of the cluster, as its administrator."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -8,7 +9,7 @@ from typing import Any
 import yaml
 
 from cluster import machine
-from cluster.layout import BUILT, KUBECONFIG, OUTSIDE, ClusterError
+from cluster.layout import BUILT, KUBECONFIG, OUTSIDE, STATE, ClusterError
 
 
 def kubectl(*arguments: str, input: str | None = None) -> str:  # noqa: A002 - subprocess's word
@@ -18,7 +19,10 @@ def kubectl(*arguments: str, input: str | None = None) -> str:  # noqa: A002 - s
         ClusterError: it failed; the message has its words.
     """
     command = [*machine.enter(OUTSIDE, "net"), str(BUILT / "kubectl"), f"--kubeconfig={KUBECONFIG}", *arguments]
-    done = subprocess.run(command, input=input, capture_output=True, text=True, check=False)
+    # A proxy is outside, where nothing leads to.
+    environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    environment["KUBECACHEDIR"] = str(STATE / "kubectl")
+    done = subprocess.run(command, env=environment, input=input, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 # Short, for the path of a socket has 107 bytes at most, and outside the checkout, for images are gigabytes.
-STATE = Path(os.environ.get("CLUSTER_STATE") or "/var/lib/nereid-cluster")
+STATE = Path(os.environ.get("CLUSTER_STATE") or "/var/lib/nereid-cluster").absolute()
+# In it once it is a cluster's: what is removed is never somebody else's folder.
+MARK = STATE / ".nereid-cluster"
 # Programs that were built from cluster/modules; kept between clusters.
 BUILT = STATE / "bin"
 # To the folder with what the user provides, as it was named when the cluster was started.

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,10 @@ def start(host: Host, programs: str) -> None:
         ClusterError: it cannot be started.
     """
     if find(host):
-        return
+        if (host.folder / "connected").exists():
+            return
+        stop(host)  # what a start that was interrupted left
+    _forget(host)
     host.folder.mkdir(parents=True, exist_ok=True)
     (host.folder / "log").mkdir(exist_ok=True)
     (host.folder / "supervisord.conf").write_text(_SUPERVISORD.format(folder=host.folder) + programs)
@@ -50,18 +53,32 @@ def start(host: Host, programs: str) -> None:
              sys.executable],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
+    try:
+        pid = _wait_for(host, parent, lambda: _child_of(parent.pid))
+        (host.folder / "pid").write_text(f"{pid} {_started(pid)}")
+        connect(host)
+        (host.folder / "connected").touch()  # machine.sh waits for it
+        _wait_for(host, parent, (host.folder / "supervisor.sock").exists)
+    except BaseException:  # whatever it is, Ctrl-C too: half a machine is not left
+        parent.kill()
+        parent.wait()
+        _forget(host)
+        raise
+
+
+def _wait_for(host: Host, parent: "subprocess.Popen[bytes]", condition: Callable[[], int]) -> int:
     deadline = time.monotonic() + _PATIENCE_S
-    while not (pid := _child_of(parent.pid)):
+    while not (value := condition()):
         if parent.poll() is not None or time.monotonic() > deadline:
-            raise ClusterError(f"{host.name} did not start: {log.read_text().strip()}; next: make cluster-down")
+            log = (host.folder / "machine.log").read_text().strip()
+            raise ClusterError(f"{host.name} did not start: {log}; next: make cluster-down")
         time.sleep(0.01)
-    (host.folder / "pid").write_text(f"{pid} {_started(pid)}")
-    connect(host)
-    (host.folder / "connected").touch()  # machine.sh waits for it
-    while not (host.folder / "supervisor.sock").exists():
-        if parent.poll() is not None or time.monotonic() > deadline:
-            raise ClusterError(f"{host.name} did not start: {log.read_text().strip()}; next: make cluster-down")
-        time.sleep(0.05)
+    return value
+
+
+def _forget(host: Host) -> None:
+    for name in ("pid", "connected", "supervisor.sock"):
+        (host.folder / name).unlink(missing_ok=True)
 
 
 def find(host: Host) -> int:
@@ -82,8 +99,7 @@ def stop(host: Host) -> None:
             if time.monotonic() > deadline:
                 raise ClusterError(f"{host.name}: process {pid} does not end; next: make cluster-down")
             time.sleep(0.05)
-    for name in ("pid", "connected", "supervisor.sock"):
-        (host.folder / name).unlink(missing_ok=True)
+    _forget(host)
     _remove_cgroups(host)
 
 
@@ -189,13 +205,19 @@ def _started(pid: int) -> str:
 
 
 def _hierarchies() -> list[Path]:
-    """Those of cgroup v1, one for each controller, and `unified`, in which runc makes groups too."""
+    """That of cgroup v2; else those of v1, one for each controller, and `unified`, where runc makes groups too."""
+    if _is_v2():
+        return [_CGROUPS]
     return [each for each in _CGROUPS.iterdir() if each.is_dir() and not each.is_symlink()]
 
 
+def _is_v2() -> bool:
+    return (_CGROUPS / "cgroup.controllers").exists()
+
+
 def cgroup_of(host: Host) -> str:
-    """The control group that all pods of a machine are in."""
-    return f"/{STATE.name}/{host.name}"
+    """The control group that all pods of a machine are in: its name is that of the cluster's folder."""
+    return f"/{'-'.join(STATE.parts[1:])}/{host.name}"
 
 
 def _make_cgroups(host: Host) -> None:
@@ -203,6 +225,11 @@ def _make_cgroups(host: Host) -> None:
         group = hierarchy
         for name in cgroup_of(host).strip("/").split("/"):
             parent, group = group, group / name
+            if _is_v2():
+                # The kubelet finds the controllers in its group only where every group above hands them on.
+                there = (parent / "cgroup.controllers").read_text().split()
+                wanted = [f"+{each}" for each in ("cpu", "cpuset", "memory", "pids", "hugetlb", "io") if each in there]
+                (parent / "cgroup.subtree_control").write_text(" ".join(wanted))
             group.mkdir(exist_ok=True)
             for file in ("cpuset.cpus", "cpuset.mems"):  # empty at first, and then no process may enter
                 if (group / file).exists() and not (group / file).read_text().strip():
@@ -221,7 +248,8 @@ def _remove_cgroups(host: Host) -> None:
                     break
                 except OSError:
                     if time.monotonic() > deadline:
-                        raise ClusterError(f"{group} cannot be removed: processes of it do not end") from None
+                        words = f"{group} cannot be removed: processes of it do not end"
+                        raise ClusterError(f"{words}; next: make cluster-down again") from None
                     time.sleep(0.05)
         with suppress(OSError):  # the last machine removes what all share
             top.parent.rmdir()

@@ -5,6 +5,8 @@ set -euo pipefail
 name=$1 folder=$2 state=$3 python=$4
 
 hostname "$name"
+# Before /run is another one: they may be links into it.
+hosts=$(readlink -f /etc/hosts) names=$(readlink -f /etc/resolv.conf)
 # Folders that the programs of a node expect at fixed places, each machine's own.
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/netns
@@ -15,10 +17,10 @@ own() {
 own /var/log
 own /etc/cni
 for each in cni containerd kubelet; do own "/var/lib/$each"; done
-for each in hosts resolv.conf; do
-    [[ -e $folder/$each ]] || cp "/etc/$each" "$folder/$each"
-    mount --bind "$folder/$each" "$(readlink -f "/etc/$each")"
-done
+mkdir -p "$(dirname "$names")"
+[[ -e $names ]] || touch "$names"
+mount --bind "$folder/hosts" "$hosts"
+mount --bind "$folder/resolv.conf" "$names"
 # The kubelet sets these for the whole machine, and would leave them so: it finds them as it wants them.
 mkdir /run/sysctl
 while read -r key value; do

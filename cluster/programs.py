@@ -208,7 +208,11 @@ def _write(path: Path, text: str) -> None:
 
 _CONTAINERD = """\
 version = 2
+[plugins."io.containerd.internal.v1.opt"]
+  path = "/var/lib/containerd/opt"
 [plugins."io.containerd.grpc.v1.cri"]
+  # Its profile would stay in the kernel.
+  disable_apparmor = true
   sandbox_image = "{pause}"
   # Root of a small virtual machine or of a container may be without CAP_SYS_RESOURCE, which a lower score takes.
   restrict_oom_score_adj = true

@@ -1,11 +1,12 @@
 """What every test on the cluster starts from: a bucket and a namespace of its own, and what is kept where one fails."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from cluster.kubectl import kubectl
-from cluster.layout import ROOT
+from cluster.layout import ROOT, ClusterError
 from tests.support import cluster
 
 ARTEFACTS = ROOT / "output" / "cluster"
@@ -26,7 +27,14 @@ def fresh() -> Iterator[None]:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Keep what a file's tests leave in the cluster, before its namespace goes."""
     if (nextitem is None or nextitem.path != item.path) and not cluster.find_missing():
-        cluster.keep_artefacts(ARTEFACTS / item.path.stem)
+        _keep(ARTEFACTS / item.path.stem)
+
+
+def _keep(folder: Path) -> None:
+    try:
+        cluster.keep_artefacts(folder)
+    except ClusterError as exc:  # the test's own failure is the one to be seen
+        (folder / "incomplete.txt").write_text(str(exc))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -42,5 +50,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.when == "call" and report.failed:
         folder = ARTEFACTS / item.name
-        cluster.keep_artefacts(folder)
+        _keep(folder)
         report.sections.append(("artefacts", str(folder)))

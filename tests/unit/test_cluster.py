@@ -9,7 +9,7 @@ import yaml
 from cryptography import x509
 
 from cluster import builds, certificates, components, images, programs
-from cluster.layout import CONTROL, HOSTS, MACHINES_CIDR, NODES, OUTSIDE, PODS_CIDR, ROOT, ClusterError
+from cluster.layout import CONTROL, HOSTS, MACHINES_CIDR, NODES, PODS_CIDR, ROOT, ClusterError
 
 
 @pytest.mark.parametrize(
@@ -100,12 +100,12 @@ def test_certificates_are_signed_named_and_the_owner_s_alone(folder: Path) -> No
     assert config["clusters"][0]["cluster"]["server"] == f"https://{CONTROL.address}:6443"
 
 
-def test_certificates_are_made_once(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_certificates_are_made_once() -> None:
     certificates.make_all()
     before = (certificates.FOLDER / "ca.crt").read_bytes()
     certificates.make_all()
     assert (certificates.FOLDER / "ca.crt").read_bytes() == before
-    assert folder.exists()
 
 
 def test_names_of_our_images_are_those_of_the_manifests() -> None:
@@ -129,9 +129,19 @@ def test_supervisord_reads_what_runs_on_each_machine(folder: Path, monkeypatch: 
     monkeypatch.setattr("cluster.layout.STATE", folder)
     wanted = {
         "outside": {"s3", "dns"},
+        "node-1": {
+            "etcd",
+            "api-server",
+            "controller-manager",
+            "scheduler",
+            "containerd",
+            "kubelet",
+            "proxy",
+            "policies",
+        },
         "node-2": {"containerd", "kubelet", "proxy", "policies"},
     }
-    for host in (OUTSIDE, NODES[1]):
+    for host in HOSTS:
         (host.folder / "log").mkdir(parents=True)
         text = "[supervisord]\n" + programs.sections(host)
         (folder / "supervisord.conf").write_text(text)

@@ -1,6 +1,6 @@
 //go:build tools
 
-// Package etcd pins the etcd server that the cluster of the end-to-end tests runs.
+// Package etcd pins the etcd server that the API server keeps its objects in.
 package etcd
 
 import (

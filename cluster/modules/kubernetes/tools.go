@@ -1,6 +1,7 @@
 //go:build tools
 
-package tools
+// Package kubernetes pins the programs of Kubernetes.
+package kubernetes
 
 import (
 	_ "k8s.io/kubernetes/cmd/kube-apiserver"
