@@ -110,14 +110,14 @@ def test_pod_is_as_the_manual_says(url: str) -> None:
         assert each["lifecycle"] == {
             "preStop": {"httpGet": {"path": "/wait-for-drain", "port": 8022, "scheme": "HTTP"}}
         }, name
-        # The readiness of the transformer became the queue's, without a period: as often as it can.
+        # The readiness of the transformer became the queue's, every second.
         assert "readinessProbe" not in each, name
         assert each["securityContext"]["readOnlyRootFilesystem"], name
         assert each["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert ("livenessProbe" in each) == (name == "transformer-container"), name
     probe = json.loads(environment["SERVING_READINESS_PROBE"] or "")
     assert probe["httpGet"]["path"] == "/v2/health/ready"
-    assert "periodSeconds" not in probe
+    assert probe["periodSeconds"] == 1
     assert (environment["CONTAINER_CONCURRENCY"], environment["REVISION_TIMEOUT_SECONDS"]) == ("4", "300")
     assert spec["terminationGracePeriodSeconds"] == 300
     assert spec["serviceAccountName"] == "nereid"

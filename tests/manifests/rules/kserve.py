@@ -11,6 +11,7 @@ _CLASS, _KNATIVE_CLASS = "serving.kserve.io/autoscalerClass", "autoscaling.knati
 _KPA = "kpa.autoscaling.knative.dev"
 _LONGEST_REQUEST_S = 600  # Knative's max-revision-timeout-seconds, unless its ConfigMap says more
 _PORTS_OF_KNATIVE = {8008, 8012, 8013, 8022, 8112, 9090, 9091}
+_PERIOD_S = 2
 _VARIABLES_OF_KNATIVE = {"PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION"}
 _NOT_ON_KNATIVE = {"deploymentStrategy", "autoScaling", "terminationGracePeriodSeconds", "restartPolicy", "hostname"}
 _WITHOUT_FLAG = {
@@ -81,10 +82,10 @@ def knative_gets_no_field_that_it_refuses(render: Render) -> Iterator[str]:
                 )
             elif reserved := _VARIABLES_OF_KNATIVE & {each["name"] for each in container.get("env", [])}:
                 yield f"{where}: {name} sets {', '.join(sorted(reserved))}"
-            # Without a period the queue-proxy asks many times a second, and takes no other figure.
-            readiness = container.get("readinessProbe", {})
-            if not readiness.get("periodSeconds") and {"failureThreshold", "timeoutSeconds"} & set(readiness):
-                yield f"{where}: the readinessProbe of {name} has no periodSeconds, and so no other figure either"
+            # Seen on a cluster: without a period the kubelet asks the queue-proxy every 10 s, and a first response waits.
+            period = container.get("readinessProbe", {"periodSeconds": 1}).get("periodSeconds", 10)
+            if period > _PERIOD_S:
+                yield f"{where}: the readinessProbe of {name} has a period of {period} s, expected {_PERIOD_S} or less"
 
 
 def knative_needs_no_feature_flag(render: Render) -> Iterator[str]:
