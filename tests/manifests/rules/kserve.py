@@ -82,7 +82,7 @@ def knative_gets_no_field_that_it_refuses(render: Render) -> Iterator[str]:
                 )
             elif reserved := _VARIABLES_OF_KNATIVE & {each["name"] for each in container.get("env", [])}:
                 yield f"{where}: {name} sets {', '.join(sorted(reserved))}"
-            # Seen on a cluster: without a period the kubelet asks the queue-proxy every 10 s, and a first response waits.
+            # Seen on a cluster: without one the kubelet asks the queue-proxy every 10 s, and a first response waits.
             period = container.get("readinessProbe", {"periodSeconds": 1}).get("periodSeconds", 10)
             if period > _PERIOD_S:
                 yield f"{where}: the readinessProbe of {name} has a period of {period} s, expected {_PERIOD_S} or less"
