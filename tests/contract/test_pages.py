@@ -90,3 +90,10 @@ def test_pages_name_targets_that_exist() -> None:
     named = set(re.findall(r"\bmake ([a-z0-9-]+)", read_all()))
     assert named <= targets
     assert {"demo", "serve", "export", "test", "test-export", "check"} <= named
+
+
+def test_wait_after_an_apply_is_not_for_the_revision_of_before() -> None:
+    lines = (ROOT / "manifests/README.md").read_text().partition("### A canary")[2].partition("\n###")[0].splitlines()
+    waits = [number for number, line in enumerate(lines) if "--for=condition=Ready --timeout" in line]
+    assert waits
+    assert all("--for=condition=Ready=Unknown" in lines[number - 1] for number in waits)
