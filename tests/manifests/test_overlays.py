@@ -58,3 +58,16 @@ def test_triton_of_production_has_what_it_may_take(kind: str) -> None:
     (service,) = render("overlays/production").of_kind("InferenceService")
     resources = service["spec"]["predictor"]["containers"][0]["resources"]
     assert resources["requests"][kind] == resources["limits"][kind]
+
+
+@needs_kubectl
+def test_targets_of_keda_can_be_exceeded() -> None:
+    """A pod's transformer lets so many requests to Triton, and at least one of them is in the model, not in the queue."""
+    rendered = render("overlays/keda")
+    (settings,) = rendered.of_kind("ConfigMap")
+    waiting = int(settings["data"]["TRANSFORMER_MAX_IN_FLIGHT"]) - 1
+    (service,) = rendered.of_kind("InferenceService")
+    metrics = service["spec"]["predictor"]["autoScaling"]["metrics"]
+    targets = [float(each["external"]["target"]["value"]) for each in metrics]
+    assert len(targets) == 2
+    assert all(target < waiting for target in targets), f"{targets}, and {waiting} can wait"
