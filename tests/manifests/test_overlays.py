@@ -62,7 +62,7 @@ def test_triton_of_production_has_what_it_may_take(kind: str) -> None:
 
 @needs_kubectl
 def test_targets_of_keda_can_be_exceeded() -> None:
-    """A pod's transformer lets so many requests to Triton, and at least one of them is in the model, not in the queue."""
+    """A transformer lets so many requests to Triton, and at least one of them is in the model, not in the queue."""
     rendered = render("overlays/keda")
     (settings,) = rendered.of_kind("ConfigMap")
     waiting = int(settings["data"]["TRANSFORMER_MAX_IN_FLIGHT"]) - 1
