@@ -4,7 +4,7 @@ The tests are steps of one run, in this order.
 """
 
 import subprocess
-import time
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -47,30 +47,31 @@ def test_queue_is_seen_by_the_autoscaler() -> None:
 
 
 def test_queue_makes_more_pods_and_no_request_fails() -> None:
-    until = time.monotonic() + 150
+    enough = threading.Event()
+    url = f"{cluster.url()}/predict/digit-finder"
     with ThreadPoolExecutor(CLIENTS) as threads:
-        runs = [threads.submit(ask_until, until) for _ in range(CLIENTS)]
-        wait_for("a second pod", lambda: replicas() > 1, 150)
+        runs = [threads.submit(request_until, enough, url) for _ in range(CLIENTS)]
+        try:
+            wait_for("a second pod", lambda: replicas() > 1, 100)
+        finally:
+            enough.set()
         codes = [code for run in runs for code in run.result()]
     # A pod that is full says so (429), and when to come again.
     assert set(codes) <= {200, 429}
     assert codes.count(200) > 20
 
 
-def ask_until(end: float) -> list[int]:
+def request_until(enough: threading.Event, url: str) -> list[int]:
     """The codes of requests, one after the other."""
-    codes = []
-    while time.monotonic() < end and replicas() < 2:
-        codes.append(status_code())
-        time.sleep(0.01 if codes[-1] == 200 else 1)
+    codes: list[int] = []
+    while not enough.wait(0.01 if codes[-1:] == [200] else 0.2):
+        codes.append(status_code(url))
     return codes
 
 
-def status_code() -> int:
+def status_code(url: str) -> int:
     command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "60", "-F", f"image=@{PICTURE}"]
-    run = subprocess.run(
-        [*command, f"{cluster.url()}/predict/digit-finder"], capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([*command, url], capture_output=True, text=True, check=False)
     return int(run.stdout or 0)
 
 
