@@ -100,8 +100,9 @@ def start(without: set[str]) -> None:
     if unknown := without - {*names}:
         known = ", ".join(names)
         raise ClusterError(f"--without: got {', '.join(sorted(unknown))}, expected some of {known}")
+    STATE.mkdir(parents=True, exist_ok=True)
+    MARK.touch()  # before all else: what is interrupted now is still ours to remove
     with _only_one(), _steps() as step:
-        MARK.touch()
         if named := os.environ.get("CLUSTER_BIN"):
             GIVEN_LINK.unlink(missing_ok=True)
             GIVEN_LINK.symlink_to(Path(named).absolute())
@@ -156,8 +157,7 @@ def check_machine() -> None:
             f"CLUSTER_BIN: got {named}, expected a folder with manifests/ and bin/; next: make cluster-missing"
         )
     _check_state()
-    STATE.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(STATE).free
+    free = shutil.disk_usage(next(each for each in (STATE, *STATE.parents) if each.exists())).free
     if free < _FREE_BYTES and not KUBECONFIG.exists():
         raise ClusterError(
             f"{STATE}: got {free / 2**30:.1f} GiB free, expected {_FREE_BYTES >> 30}; "
