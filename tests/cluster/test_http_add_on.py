@@ -29,10 +29,7 @@ BURST = 20
 def applied() -> Iterator[None]:
     if missing := cluster.find_missing("keda/keda-operator", "keda/keda-add-ons-http-interceptor"):
         pytest.skip(missing)
-    cluster.make_bucket()
-    cluster.make_namespace()
-    cluster.make("publish", MODEL="digit-finder", REPOSITORY="s3://models/nereid")
-    cluster.apply("http-add-on")
+    cluster.deploy("http-add-on")
     yield
     kubectl("delete", "namespace", cluster.NAMESPACE, "--wait=false")
 

@@ -24,10 +24,7 @@ def applied() -> Iterator[None]:
     needed = ("keda/keda-operator", "monitoring/prometheus", "envoy-gateway-system/envoy-gateway")
     if missing := cluster.find_missing(*needed):
         pytest.skip(missing)
-    cluster.make_bucket()
-    cluster.make_namespace()
-    cluster.make("publish", MODEL="digit-finder", REPOSITORY="s3://models/nereid")
-    cluster.apply("keda")
+    cluster.deploy("keda")
     yield
     kubectl("delete", "namespace", cluster.NAMESPACE, "--wait=false")
 

@@ -116,6 +116,16 @@ def settings_of(prefix: str, variables: Mapping[str, str]) -> BaseSettings:
         return SETTINGS[prefix]()
 
 
+def transformer_settings(variables: Mapping[str, str]) -> TransformerSettings | None:
+    """Those of the transformer; None where it refuses one, which another rule says."""
+    try:
+        settings = settings_of("TRANSFORMER_", variables)
+    except ValidationError:
+        return None
+    assert isinstance(settings, TransformerSettings)
+    return settings
+
+
 def setting_faults(variables: Mapping[str, str]) -> Iterator[str]:
     """Variables that no program reads, and values that it refuses."""
     for prefix, settings in SETTINGS.items():

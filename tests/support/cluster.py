@@ -85,6 +85,14 @@ def make_namespace() -> None:
         kubectl("create", "secret", "generic", name, f"--namespace={NAMESPACE}", *literals)
 
 
+def deploy(overlay: Path | str) -> None:
+    """From nothing: a bucket with a model, the namespace with its secrets, and an overlay in it."""
+    make_bucket()
+    make_namespace()
+    make("publish", MODEL="digit-finder", REPOSITORY=f"s3://{BUCKET}/nereid")
+    apply(overlay)
+
+
 def s3() -> Any:
     """boto3's client of the S3 server outside of the cluster."""
     config = Config(proxies={}, retries={"max_attempts": 2})

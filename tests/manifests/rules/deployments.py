@@ -5,8 +5,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import ValidationError
-
 from tests.manifests import programs
 from tests.manifests.environment import environment_of
 from tests.manifests.pod import containers_of, pods_of
@@ -174,12 +172,8 @@ def _settings(render: Render, pod_name: str) -> Iterator[TransformerSettings]:
         for container in containers_of(pod):
             if pod["metadata"]["name"] != pod_name or programs.program_of(container) != TRANSFORMER:
                 continue
-            try:
-                settings = programs.settings_of("TRANSFORMER_", environment_of(container, pod, render))
-            except ValidationError:
-                continue  # another rule says so
-            assert isinstance(settings, TransformerSettings)
-            yield settings
+            if settings := programs.transformer_settings(environment_of(container, pod, render)):
+                yield settings
 
 
 def _open_ports(pod: Object, render: Render) -> set[int]:

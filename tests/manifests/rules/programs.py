@@ -5,15 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
 from tests.manifests import programs
 from tests.manifests.environment import environment_of, unknown_names
 from tests.manifests.pod import MODE, STANDARD, components_of, containers_of, grace_s_of, mode_of, pod_of, pods_of
 from tests.manifests.programs import SYNCHRONISER, TRANSFORMER, TRITON
 from tests.manifests.rendering import Render, title
 from transformer import arguments
-from transformer.settings import TransformerSettings
 
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 _START_S = 300
@@ -184,11 +181,9 @@ def requests_end_before_the_pod_does(render: Render) -> Iterator[str]:
             for container in containers_of(pod):
                 if programs.program_of(container) != TRANSFORMER:
                     continue
-                try:
-                    settings = programs.settings_of("TRANSFORMER_", environment_of(container, pod, render))
-                except ValidationError:
-                    continue  # another rule says so
-                assert isinstance(settings, TransformerSettings)
+                settings = programs.transformer_settings(environment_of(container, pod, render))
+                if settings is None:
+                    continue
                 where = f"{container['name']} in {title(service)}"
                 if (timeout := component.get("timeout", 300)) <= settings.request_timeout_s:
                     yield f"{where}: gives up after {settings.request_timeout_s} s, the gateway after {timeout} s"
