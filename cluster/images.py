@@ -16,8 +16,6 @@ from cluster import machine
 from cluster.layout import NODES, ROOT, STATE, ClusterError, Host
 from images import BuildError, make_base
 
-# Builds as root without namespaces of its own: inside another container or a small virtual machine there are none.
-ENVIRONMENT = os.environ | {"BUILDAH_ISOLATION": "chroot"}
 _ARCHIVES = STATE / "images"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -63,7 +61,7 @@ def build_own() -> None:
         raise ClusterError(f"{exc}; next: PYTHON_IMAGE=<an image>, see docs/development.md") from exc
     command = [sys.executable, "images.py", "--engine=buildah"]
     done = subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT | {"PYTHON_IMAGE": base}, capture_output=True, text=True, check=False
+        command, cwd=ROOT, env=_environment() | {"PYTHON_IMAGE": base}, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise ClusterError(f"make images: {done.stderr[max(0, done.stderr.find('error:')) :].strip()}")
@@ -135,12 +133,17 @@ def buildah(*arguments: str) -> str:
     Raises:
         ClusterError: it failed.
     """
-    done = subprocess.run(["buildah", *arguments], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(["buildah", *arguments], env=_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise ClusterError(
             f"buildah {arguments[0]}: got exit status {done.returncode}, expected 0: {done.stderr.strip()}"
         )
     return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """Builds as root without namespaces of their own: inside another container or a small virtual machine are none."""
+    return {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 
 
 def _full(name: str) -> str:
