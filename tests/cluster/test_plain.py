@@ -74,6 +74,13 @@ def classes(url: str) -> list[str]:
     return [found["class"] for found in predict(url)["predictions"]]
 
 
+def is_open(url: str) -> bool:
+    return (
+        subprocess.run(["curl", "-sS", "-m", "5", "-o", "/dev/null", url], capture_output=True, check=False).returncode
+        == 0
+    )
+
+
 def predict(url: str) -> Any:
     command = ["curl", "-sS", "-m", "60", "-F", f"image=@{PICTURES / 'digits.jpg'}"]
     run = subprocess.run(
@@ -148,14 +155,20 @@ def test_node_port_answers_at_every_node(figures: Figures) -> None:
 @pytest.mark.usefixtures("deployment")
 def test_load_balancer_answers_at_its_address(figures: Figures) -> None:
     def with_address(documents: list[Any]) -> list[Any]:
-        for each in at_home(documents):
+        for each in cluster.at_home(documents):  # with three pods: only a node that has one answers (`Local`)
             if each["kind"] == "Service":  # what a cloud's controller would do
                 each["spec"]["externalIPs"] = ["10.240.1.9"]
         return documents
 
     cluster.apply(OVERLAYS / "loadbalancer", with_address)
     kubectl("rollout", "status", "deployment/nereid", NAMESPACE, "--timeout=300s")
-    assert any(each["spec"]["nodeName"] == CONTROL.name for each in ready_pods())
+    cluster.wait_for(
+        "a pod on the node that the address leads to",
+        lambda: CONTROL.name in {each["spec"]["nodeName"] for each in ready_pods()},
+        180,
+    )
+    # kube-proxy learns of a new address a moment later.
+    cluster.wait_for("the address", lambda: is_open("http://10.240.1.9"), 30)
     assert classes("http://10.240.1.9") == FOUND
     figures.add("LoadBalancer", "curl at its address", "answered")
 
