@@ -17,6 +17,8 @@ _DEFAULT_GRACE_S = 30
 # Of ingress-nginx, without annotations.
 _ANNOTATION = "nginx.ingress.kubernetes.io/proxy-"
 _DEFAULT_BODY, _DEFAULT_TIMEOUT_S = "1m", 60
+# An ALB has no limit for a body that goes to pods, and gives up a connection on which nothing is sent.
+_ALB, _ALB_IDLE = "alb", "alb.ingress.kubernetes.io/load-balancer-attributes"
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _NAMESPACE = "kubernetes.io/metadata.name"
 
@@ -73,9 +75,7 @@ def deployments_let_requests_finish(render: Render) -> Iterator[str]:
 def entrances_take_what_the_transformer_takes(render: Render) -> Iterator[str]:
     """The transformer refuses what is too large and gives up what takes too long, before an Ingress does."""
     for ingress in render.of_kind("Ingress"):
-        annotations = ingress["metadata"].get("annotations", {})
-        body = annotations.get(f"{_ANNOTATION}body-size", _DEFAULT_BODY)
-        timeout = float(annotations.get(f"{_ANNOTATION}read-timeout", _DEFAULT_TIMEOUT_S))
+        body, timeout = _limits(ingress)
         for settings, wait in _behind(ingress, render):
             if _bytes(body) < settings.max_body_bytes:
                 yield f"{title(ingress)}: takes bodies of {body}, the transformer {settings.max_body_bytes} bytes"
@@ -91,6 +91,16 @@ def entrances_take_what_the_transformer_takes(render: Render) -> Iterator[str]:
         for settings in _of_service(route["spec"]["target"]["service"], render):
             if header <= settings.request_timeout_s:
                 yield f"{title(route)}: gives up after {header} s, the transformer after {settings.request_timeout_s} s"
+
+
+def _limits(ingress: Object) -> tuple[str, float]:
+    """The largest body, in nginx' notation, and the seconds that an answer may take."""
+    annotations = ingress["metadata"].get("annotations", {})
+    if ingress["spec"].get("ingressClassName") == _ALB:
+        idle = re.search(r"idle_timeout\.timeout_seconds=([0-9]+)", annotations.get(_ALB_IDLE, ""))
+        return "0", float(idle[1]) if idle else _DEFAULT_TIMEOUT_S
+    body = annotations.get(f"{_ANNOTATION}body-size", _DEFAULT_BODY)
+    return body, float(annotations.get(f"{_ANNOTATION}read-timeout", _DEFAULT_TIMEOUT_S))
 
 
 def zero_pods_are_woken_by_what_holds_the_request(render: Render) -> Iterator[str]:
