@@ -31,7 +31,7 @@ INNER = {"images", "s3", "deployment/pod"}
 OF_THE_POD = ("gpu", "production", "aws", "keys", "corporate")
 # KServe's scaler has no place in a Deployment, and each entrance has its own.
 WITH_KSERVE = (*OF_THE_POD, "keda", "service", "ingress", "alb", "http-route")
-WITHOUT = (*OF_THE_POD, "deployment", "service", "ingress", "http-route")
+WITHOUT = (*OF_THE_POD, "deployment", "service", "headless", "ingress", "http-route")
 CA = {"configMapGenerator": [{"name": "nereid-ca", "literals": ["ca.crt=x"]}]}
 # The quota of production is one for CPU.
 ROOM = """
@@ -69,7 +69,7 @@ def _sorted(node: Any) -> Any:
 
 
 def test_each_is_a_component_with_a_use() -> None:
-    used = {*WITH_KSERVE, *WITHOUT, *INNER, "ca-bundle", "proxy", "otlp", "outside", "no-namespace"}
+    used = {*WITH_KSERVE, *WITHOUT, *INNER, "ca-bundle", "proxy", "otlp", "outside", "headless", "no-namespace"}
     assert set(find_components()) == used
     for name in find_components():
         assert yaml.safe_load((COMPONENTS / name / "kustomization.yaml").read_text())["kind"] == "Component"
