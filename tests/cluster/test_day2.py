@@ -179,13 +179,20 @@ def test_annotation_restarts_the_pods(page: Callable[..., str], figures: Figures
 @pytest.mark.usefixtures("page")
 def test_commit_restarts_the_pods(overlay: Path, figures: Figures) -> None:
     before = pods()
-    file = overlay / "kustomization.yaml"
-    kustomization = yaml.safe_load(file.read_text())
-    kustomization["patches"] += yaml.safe_load(blocks_of(PAGE, "Restart the pods")[1])["patches"]
-    file.write_text(yaml.safe_dump(kustomization, sort_keys=False))
     with watched(figures, "restart by a commit"):
-        kubectl("apply", f"--kustomize={overlay}")
+        commit(overlay, "Restart the pods", 1)
         wait_for_new(before)
+
+
+def commit(overlay: Path, heading: str, number: int = 0, change: Callable[[Any], None] = lambda _: None) -> None:
+    """Put lines of the page into the overlay, beside its own patches, and apply it as a GitOps tool does."""
+    file = overlay / "kustomization.yaml"
+    kustomization, lines = (yaml.safe_load(each) for each in (file.read_text(), blocks_of(PAGE, heading)[number]))
+    change(lines)
+    patches = [each for each in lines.pop("patches", []) if each not in kustomization["patches"]]
+    kustomization["patches"] += patches
+    file.write_text(yaml.safe_dump(kustomization | lines, sort_keys=False))
+    kubectl("apply", f"--kustomize={overlay}")
 
 
 def test_keys_of_s3_are_rotated(page: Callable[..., str], tmp_path: Path, figures: Figures) -> None:
@@ -248,6 +255,21 @@ def test_secret_of_triton_is_rotated(page: Callable[..., str], figures: Figures)
         assert serving(name_of(each)) == ["2"]
 
 
+@pytest.mark.usefixtures("page")
+def test_secret_of_triton_gets_another_name(overlay: Path, figures: Figures) -> None:
+    """What a pod names stays what it is: a Triton that starts again before its pod goes has its synchroniser's."""
+    kubectl("create", "secret", "generic", "nereid-triton-2", NAMESPACE, "--from-literal=secret=a-third")
+    before = pods()
+    with watched(figures, "Triton's secret by another name"):
+        commit(overlay, "Rotate Triton's secret", 1)
+        wait_for_new(before)
+    for each in ready_pods():
+        assert status_of(name_of(each))["triton"]["ok"]
+        for container in each["spec"]["containers"][:2]:
+            (variable,) = [one for one in container["env"] if one["name"] == "PREDICTOR_SECRET"]
+            assert variable["valueFrom"]["secretKeyRef"] == {"name": "nereid-triton-2", "key": "secret"}
+
+
 def serving(pod: str) -> list[str]:
     """Versions of the model that a pod serves."""
     return list(status_of(pod)["models"].get(MODEL, {}).get("serving", []))
@@ -293,6 +315,28 @@ def s3_away() -> Iterator[None]:
         yield
     finally:
         machine.run(OUTSIDE, ["iptables", "-D", *rule])
+
+
+def test_refused_version_changes_nothing(page: Callable[..., str], figures: Figures) -> None:
+    served = serving(name_of(ready_pods()[0]))
+    with watched(figures, "a version is refused"):
+        cluster.s3().put_object(Bucket=cluster.BUCKET, Key=f"nereid/{MODEL}/9/model.onnx", Body=b"no model")
+        for pod in (name_of(each) for each in ready_pods()):
+            cluster.wait_for("the refusal", functools.partial(_has_refused, pod, "9"), LISTED_S)
+            assert serving(pod) == served
+        assert "refused" in page("At night: a version is refused", 0)
+        page("At night: a version is refused", 1, VERSION="9")
+        for pod in (name_of(each) for each in ready_pods()):
+            cluster.wait_for("its end", lambda pod=pod: "9" not in versions(pod), LISTED_S)  # type: ignore[misc]
+
+
+def versions(pod: str) -> Any:
+    """Of the model, as a pod knows them."""
+    return status_of(pod)["models"].get(MODEL, {}).get("versions", {})
+
+
+def _has_refused(pod: str, version: str) -> bool:
+    return bool(versions(pod).get(version, {}).get("state") == "refused")
 
 
 def test_emptied_bucket_is_restored_from_its_versions(page: Callable[..., str], figures: Figures) -> None:
@@ -377,12 +421,8 @@ def test_image_is_upgraded_and_rolled_back(page: Callable[..., str], overlay: Pa
 
 
 def with_images(overlay: Path, tag: str) -> None:
-    """The page's lines in the overlay, with a tag, applied."""
-    file = overlay / "kustomization.yaml"
-    lines = yaml.safe_load(blocks_of(PAGE, "Upgrade and roll back")[0])
-    lines["images"][0]["newTag"] = tag
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | lines, sort_keys=False))
-    kubectl("apply", f"--kustomize={overlay}")
+    """Commit another tag."""
+    commit(overlay, "Upgrade and roll back", 0, lambda lines: lines["images"][0].update(newTag=tag))
 
 
 def image_of(pod: Mapping[str, Any]) -> str:
@@ -392,12 +432,8 @@ def image_of(pod: Mapping[str, Any]) -> str:
 
 @pytest.mark.usefixtures("page")
 def test_percentages_of_surge_and_budget_are_taken(overlay: Path, figures: Figures) -> None:
-    file = overlay / "kustomization.yaml"
-    kustomization = yaml.safe_load(file.read_text())
-    kustomization["patches"] += yaml.safe_load(blocks_of(PAGE, "Fifty pods")[0])["patches"]
-    file.write_text(yaml.safe_dump(kustomization, sort_keys=False))
     before = pods()
-    kubectl("apply", f"--kustomize={overlay}")
+    commit(overlay, "Fifty pods")
     cluster.wait_for("the strategy", lambda: strategy()["maxSurge"] == "10%", 30)
     assert strategy()["maxUnavailable"] == 0
     assert get("pdb", "nereid", NAMESPACE)["spec"]["maxUnavailable"] == "10%"
