@@ -309,7 +309,7 @@ def is_waiting(pod: str) -> bool:
 @contextmanager
 def s3_away() -> Iterator[None]:
     """Connections to S3 are refused."""
-    rule = ["INPUT", "--protocol=tcp", f"--dport={S3_PORT}", "--jump=REJECT", "--reject-with=tcp-reset"]
+    rule = ["INPUT", *f"-p tcp --dport {S3_PORT} -j REJECT --reject-with tcp-reset".split()]
     machine.run(OUTSIDE, ["iptables", "-I", *rule])
     try:
         yield
