@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("transformer")
 
 _INTERVAL_S = 0.1
-# A connection without a request. Proxies keep theirs for 60 s (nginx, AWS' ALB) and more: one that is closed here while
-# a request is on its way over it is a failed request, seen behind Envoy with uvicorn's own 5 s.
-_IDLE_S = 75
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 8 * 2**20  # a picture of 2.8 megapixels: memory of smaller ones is used again
 
@@ -113,11 +110,17 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more; finish what was accepted."""
         grpc_stop = asyncio.create_task(self._grpc_server.stop(self._grace_s))
+        # One that was accepted a moment ago is no connection of uvicorn's yet, and would never learn of the stop.
+        asyncio.get_running_loop().call_later(_INTERVAL_S, self._stop_connections)
         await super().shutdown(sockets)
         while not grpc_stop.done():
             await asyncio.wait([grpc_stop], timeout=_INTERVAL_S)
             if self.force_exit:  # the second Ctrl-C
                 await self._grpc_server.stop(0)
+
+    def _stop_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
 
 async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int:
@@ -151,7 +154,8 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
-        timeout_keep_alive=_IDLE_S,
+        # An argument is written for this one container, a setting for all that an environment reaches.
+        timeout_keep_alive=args.keep_alive_s or settings.keep_alive_s,  # type: ignore[arg-type]  # uvicorn only waits
         ssl_certfile=args.tls.cert_file if args.tls else None,
         ssl_keyfile=args.tls.key_file if args.tls else None,
     )

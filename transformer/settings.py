@@ -35,6 +35,12 @@ class TransformerSettings(BaseSettings):
     body_timeout_s: float = Field(
         10.0, gt=0, description="how long a body may stop coming, a head or a gRPC message take, an answer lie unread"
     )
+    keep_alive_s: float = Field(
+        75.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="how long a connection may be without a request; longer than the balancer in front keeps it",
+    )
     request_timeout_s: float = Field(30.0, gt=0, description="how long a request may take that names no shorter time")
     threads: int = Field(os.cpu_count() or 1, gt=0, description="threads that decode pictures and choose boxes")
     sync_url: str = Field("", description="http://host:port of the synchroniser: says what serves, ready waits for it")

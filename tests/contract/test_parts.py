@@ -121,6 +121,9 @@ def test_transformer_takes_the_host_as_the_controller_passes_it() -> None:
         ["--predictor_host", "t:x"],
         ["--predictor_host", "t:1", "--http_port", "99999"],
         ["--predictor_host", "t:1", "--grpc_port", "http"],
+        ["--predictor_host", "t:1", "--timeout-keep-alive", "0"],
+        ["--predictor_host", "t:1", "--timeout-keep-alive", "inf"],
+        ["--predictor_host", "t:1", "--timeout-keep-alive", "long"],
     ],
 )
 def test_transformer_refuses_wrong_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:

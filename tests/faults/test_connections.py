@@ -25,7 +25,8 @@ NO_HTTP = "Invalid HTTP request received."
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transformer]:
     """A transformer that waits a second for what does not come; it needs no Triton to say so."""
     log = tmp_path_factory.mktemp("connections") / "log"
-    variables = {"TRANSFORMER_BODY_TIMEOUT_S": "1", "TRANSFORMER_REQUEST_TIMEOUT_S": "3"}
+    short = {"BODY_TIMEOUT_S": "1", "KEEP_ALIVE_S": "1", "REQUEST_TIMEOUT_S": "3"}
+    variables = {f"TRANSFORMER_{name}": value for name, value in short.items()}
     with start_transformer("127.0.0.1:9", log, variables=variables) as transformer:
         yield transformer
     assert "Traceback" not in log.read_text()
