@@ -38,7 +38,7 @@ class GrpcServer:
             max_message_bytes=max_message_bytes,
             max_bodies_bytes=settings.max_bodies_bytes,
         )
-        guards = () if keys is None else (KeyInterceptor(keys, settings),)
+        guards = () if keys is None else (KeyInterceptor(keys, settings, trace=trace),)
         self._server = grpc.aio.server(
             interceptors=(*guards, ArrivalInterceptor(arrivals, self._calls)),
             options=(
