@@ -253,6 +253,7 @@ RULES = (
     services_lead_to_open_ports_of_one_deployment,
     deployments_let_requests_finish,
     rollouts_wait_for_slow_starts,
+    connections_outlive_those_in_front,
     entrances_take_what_the_transformer_takes,
     zero_pods_are_woken_by_what_holds_the_request,
 )
