@@ -84,6 +84,11 @@ def count_request(route: str, model: str, version: str, status: int | str, secon
     request_seconds.observe(seconds)
 
 
+def count_unreadable(status: int) -> None:
+    """Count what was refused before it was a request; it has no route, and its time says nothing."""
+    _unreadable(status).inc()
+
+
 def count_request_by_key(key: str, model: str, status: int | str) -> None:
     """Count the same where keys are required; the name is one of the file of keys, or "" without a good one."""
     _by_key(key, _known(model), status).inc()
@@ -119,6 +124,11 @@ def _request(route: str, model: str, version: str, status: int | str) -> tuple[C
 @cache
 def _key(name: str, result: KeyResult) -> Counter:
     return KEY_REQUESTS.labels(name, result)
+
+
+@cache
+def _unreadable(status: int) -> Counter:
+    return REQUESTS.labels("other", "", "", status)
 
 
 @cache

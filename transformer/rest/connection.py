@@ -12,6 +12,7 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from hosts import split_target
+from transformer import metrics
 from transformer.admission import Admission
 from transformer.rest.head import find_fault
 
@@ -265,6 +266,7 @@ class Connection(HttpToolsProtocol):
         if self._ends:
             return
         self._ends = True
+        metrics.count_unreadable(status)
         unanswered = self._unanswered()
         broken = unanswered[-1] if unanswered and unanswered[-1].more_body else None  # its end will never come
         if not broken or not broken.response_started:
