@@ -1,5 +1,6 @@
 """Settings of the predictor, read from the environment."""
 
+import socket
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +36,8 @@ class Settings(BaseSettings):
         sync_address: Where the synchroniser's status and metrics listen.
         sync_port: HTTP port of these.
         sync_hosts: Names that clients may have for it, beside those of loopback; any other is answered 421.
+        instance: Name of this instance in `/status`, so that clients behind a balancer see which of several says so; by
+            default the host's, which is a pod's own.
         poll_s: Seconds between two listings of the repository.
         settle_s: Seconds without a change after which a version without manifest.json is complete.
         load_timeout_s: Longest that Triton may take to load a version.
@@ -64,6 +67,7 @@ class Settings(BaseSettings):
     sync_address: str = "127.0.0.1"
     sync_port: int = Field(default=8003, ge=1, le=65535)
     sync_hosts: HostNames = frozenset()
+    instance: str = Field(default_factory=socket.gethostname)
     poll_s: float = Field(default=10.0, ge=0.1)
     settle_s: float = Field(default=10.0, ge=0.0)
     load_timeout_s: float = Field(default=600.0, gt=0)

@@ -49,7 +49,7 @@ def serve(settings: Settings) -> None:
         raise WrongSetting(f"{exc} (PREDICTOR_REPOSITORY; make: REPOSITORY=)") from exc
     listener = _listen(settings)
     mirror = Mirror(settings.mirror or _DEFAULT_MIRROR, limit_bytes=settings.mirror_bytes)
-    status = Status(storage.url)
+    status = Status(storage.url, settings.instance)
     triton = Triton(
         f"{settings.address}:{settings.grpc_port}",
         secret=settings.secret.get_secret_value(),
