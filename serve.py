@@ -28,6 +28,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from supervisor import childutils
 from supervisor.supervisord import main as run_supervisor
 
+import access
 from parts import find_problems
 from registry.address import read_address
 from registry.errors import Misconfigured
@@ -339,9 +340,8 @@ def announce(settings: StackSettings) -> None:
 
     console = Console(highlight=False)
     told = ""
-    url, key = f"http://127.0.0.1:{settings.http_port}", settings.nereid_api_key
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30) as transformer:
+    url = f"http://127.0.0.1:{settings.http_port}"
+    with httpx.Client(base_url=url, headers=access.headers(), trust_env=False, timeout=30) as transformer:
         while True:
             try:
                 lines = describe_stack(settings, transformer)

@@ -1,6 +1,5 @@
 """What a server of the repository says of itself, over HTTP."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,9 +10,9 @@ from typing import Any
 
 import httpx
 
+import access
 from export.errors import ExportError
 
-API_KEY = "NEREID_API_KEY"
 _PICTURES = Path(__file__).parents[2] / "loadtest" / "pictures"
 _TIMEOUT_S = 10
 _POLL_S = 0.5
@@ -104,9 +103,10 @@ class Server:
             raise ExportError(
                 f"{self.url}: {str(exc) or type(exc).__name__}; next: make serve, or correct the URL"
             ) from exc
-        if reply.status_code in {401, 403}:
-            said = _json(reply).get("error", "")
-            raise ExportError(f"{self.url}: {reply.status_code} {said}; next: {API_KEY}=<one of the server's keys>")
+        try:
+            access.check(self.url, reply.status_code, reply.text)
+        except access.AccessError as exc:
+            raise ExportError(str(exc)) from exc
         return reply
 
 
@@ -124,10 +124,10 @@ def connect(url: str | None) -> Iterator[Server | None]:
         return
     if not url.lower().startswith(("http://", "https://")):
         raise ExportError(f"URL: got {url!r}, expected such as http://localhost:8080")
-    key = os.environ.get(API_KEY, "")
-    if not (key.isascii() and key.isprintable()):
-        raise ExportError(f"{API_KEY}: got something else than printable ASCII, expected a key as make key shows it")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        headers = access.headers()
+    except access.AccessError as exc:
+        raise ExportError(str(exc)) from exc
     try:
         client = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True)
     except httpx.InvalidURL as exc:
