@@ -103,7 +103,7 @@ def stack(console: Console, spare: Path) -> Iterator[str]:
             )
         }  # fmt: skip
     try:
-        url = f"http://127.0.0.1:{http_port}"
+        url = settings.url
         with console.status("starting Triton, the synchroniser and the transformer ..."):
             seconds = wait_until_ready(parts, url)
         console.print(f"the stack is ready after {seconds:.1f} s at {url} (log: {shown(LOG)})")

@@ -6,8 +6,11 @@ this list with the SDK's.
 """
 
 import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from hosts import join
 
 # Options of the SDK's own model server that change nothing here; accepted, so that its manifests work.
 _ACCEPTED = (
@@ -19,6 +22,12 @@ _ACCEPTED = (
 )  # fmt: skip
 
 _TRITON_GRPC_PORT = 8001
+# An IPv6 address with or without brackets, the latter without a port, or a name or IPv4 address.
+_HOST_AND_PORT = re.compile(
+    r"(?P<bare>[0-9a-f]*:[0-9a-f:.]*:[0-9a-f:.]*)|\[(?P<address>[0-9a-f:.]+)\](?::(?P<port>[^:]*))?|"
+    r"(?P<name>[^/:\[\]]+)(?::(?P<name_port>[^:]*))?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,10 @@ def _port(text: str) -> int:
 
 
 def _host_and_port(text: str) -> str:
-    host, _, port = text.rpartition(":") if ":" in text else (text, "", str(_TRITON_GRPC_PORT))
-    if not host or "/" in host:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected host:port of Triton's gRPC, such as localhost:8001")
-    return f"{host}:{_port(port)}"
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected host:port of Triton's gRPC, such as localhost:8001 or [::1]:8001"
+        )
+    host = match["bare"] or match["address"] or match["name"]
+    return join(host, _port(match["port"] or match["name_port"] or str(_TRITON_GRPC_PORT)))
