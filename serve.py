@@ -348,9 +348,8 @@ def announce(settings: StackSettings) -> None:
     A process of its own: gRPC's threads do not survive the forks that start the parts.
     """
     started = time.monotonic()
-    while not accepts(
-        within_reach(settings.transformer_host), settings.http_port
-    ):  # before the imports: they would slow the parts' own start
+    host = within_reach(settings.transformer_host)
+    while not accepts(host, settings.http_port):  # before the imports: they would slow the parts' own start
         time.sleep(0.1)
 
     import httpx  # noqa: PLC0415
