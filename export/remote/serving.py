@@ -339,6 +339,7 @@ class Watch:
             ExportError: it takes too long.
         """
         in_a_row, names, since = 0, dict[str, None](), 0.0
+        states: dict[str, str] = {}
         while True:
             try:
                 looks = self._server.each(self._look)
@@ -347,9 +348,11 @@ class Watch:
             except ExportError as exc:
                 looks = [("", str(exc))]
             elapsed_s = time.monotonic() - self._began
-            if waiting := [look for look in looks if look[1] != "serving"]:
+            states |= dict(looks)
+            if any(state != "serving" for _, state in looks):
                 in_a_row, names = 0, {}
-                self._check_time(elapsed_s, timeout_s, *waiting[0])
+                self._check_time(elapsed_s, timeout_s, states)
+                states.pop("", None)  # an error, of whichever it was
                 time.sleep(_POLL_S)
                 continue
             since = since if in_a_row else elapsed_s
@@ -358,13 +361,14 @@ class Watch:
             if in_a_row >= wanted_in_a_row(len(names)):
                 return Served(since, in_a_row, list(names), self._server.silent)
 
-    def _check_time(self, elapsed_s: float, timeout_s: float, name: str, state: str) -> None:
-        if elapsed_s > timeout_s:
-            at = f" at {name}" if name else ""
-            raise ExportError(
-                f"{self._name}: does not serve after {timeout_s:g} s, expected it to; the last that is known{at}: "
-                f"{state}; next: make versions URL=..., or a longer TIMEOUT_S"
-            )
+    def _check_time(self, elapsed_s: float, timeout_s: float, states: Mapping[str, str]) -> None:
+        if elapsed_s <= timeout_s:
+            return
+        waiting = [f"{state} at {name}" if name else state for name, state in states.items() if state != "serving"]
+        raise ExportError(
+            f"{self._name}: does not serve after {timeout_s:g} s, expected it to; the last that is known: "
+            f"{'; '.join(waiting[:_SHOWN])}; next: make versions URL=..., or a longer TIMEOUT_S"
+        )
 
     @property
     def _name(self) -> str:

@@ -64,8 +64,3 @@ def accepts(host: str, port: int, *, seconds: float = 5.0) -> bool:
         except OSError:
             time.sleep(0.1)
     return False
-
-
-def localhost_has_both() -> bool:
-    """Whether the name of loopback has an address of each family."""
-    return len({each[0] for each in socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)}) > 1
