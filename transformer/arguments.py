@@ -8,6 +8,7 @@ this list with the SDK's.
 import argparse
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 
 from hosts import join
@@ -22,12 +23,7 @@ _ACCEPTED = (
 )  # fmt: skip
 
 _TRITON_GRPC_PORT = 8001
-# An IPv6 address with or without brackets, the latter without a port, or a name or IPv4 address.
-_HOST_AND_PORT = re.compile(
-    r"(?P<bare>[0-9a-f]*:[0-9a-f:.]*:[0-9a-f:.]*)|\[(?P<address>[0-9a-f:.]+)\](?::(?P<port>[^:]*))?|"
-    r"(?P<name>[^/:\[\]]+)(?::(?P<name_port>[^:]*))?",
-    re.IGNORECASE,
-)
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[^/\[\]]+\]|[^/:\[\]]+)(?::(?P<port>[^:]+))?")
 
 
 @dataclass(frozen=True)
@@ -104,10 +100,19 @@ def _port(text: str) -> int:
 
 
 def _host_and_port(text: str) -> str:
-    match = _HOST_AND_PORT.fullmatch(text)
-    if match is None:
+    # An IPv6 address without brackets has no port beside it.
+    match = _HOST_AND_PORT.fullmatch(f"[{text}]" if _is_ipv6(text) else text)
+    host = match["host"].strip("[]") if match else ""
+    if match is None or (match["host"] != host and not _is_ipv6(host)):
         raise argparse.ArgumentTypeError(
             f"got {text!r}, expected host:port of Triton's gRPC, such as localhost:8001 or [::1]:8001"
         )
-    host = match["bare"] or match["address"] or match["name"]
-    return join(host, _port(match["port"] or match["name_port"] or str(_TRITON_GRPC_PORT)))
+    return join(host, _port(match["port"] or str(_TRITON_GRPC_PORT)))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
