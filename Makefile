@@ -31,7 +31,8 @@ export UV_SYSTEM_CERTS ?= true
 endif
 
 # Make would ignore a variable that nothing reads, and a value that is invalid.
-GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+# The key is no argument of any process but make's own, where it was given there.
+GIVEN := $(foreach name,$(filter-out NEREID_API_KEY,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)))
 PROBLEM := $(if $(strip $(GIVEN)),$(shell $(PYTHON) variables.py $(foreach name,$(GIVEN),'$(name)=$(subst ','\'',$(value $(name)))')))
 $(if $(PROBLEM),$(error $(PROBLEM)))
 

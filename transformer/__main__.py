@@ -16,7 +16,8 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
-from hosts import Hosts
+from hosts import Hosts, join
+from hosts import listen as open_listener
 from transformer import arguments, logs
 from transformer.confinement import confine, refuse_rings
 from transformer.dataplane import DataPlane
@@ -160,8 +161,8 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
         ssl_keyfile=args.tls.key_file if args.tls else None,
     )
     server = Server(config, grpc_server, grace_s=settings.shutdown_timeout_s)
-    line = "http://%s:%d and gRPC on %d in front of Triton at %s"
-    log.info(line, settings.host, args.http_port, args.grpc_port, args.predictor_host)
+    line = "http://%s and gRPC on %d in front of Triton at %s"
+    log.info(line, join(settings.host, args.http_port), args.grpc_port, args.predictor_host)
     if settings.seccomp:  # before the first request
         confine(listener.fileno())
     try:
@@ -209,10 +210,9 @@ def listen(host: str, port: int) -> socket.socket:
         PortError: it cannot be had.
     """
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = open_listener(host, port, backlog=2048)
     except OSError as exc:
-        raise PortError(f"{host}:{port} cannot be listened on: {exc.strerror}") from exc
+        raise PortError(f"{join(host, port)} cannot be listened on: {exc.strerror}") from exc
     # Connections inherit it. asyncio sets it only on sockets it made itself, and without it an answer on a connection
     # that is kept waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

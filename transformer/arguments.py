@@ -7,8 +7,12 @@ this list with the SDK's.
 
 import argparse
 import math
+import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
+
+from hosts import join
 
 # Options of the SDK's own model server that change nothing here; accepted, so that its manifests work.
 _ACCEPTED = (
@@ -20,6 +24,7 @@ _ACCEPTED = (
 )  # fmt: skip
 
 _TRITON_GRPC_PORT = 8001
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[^/\[\]]+\]|[^/:\[\]]+)(?::(?P<port>[^:]+))?")
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,19 @@ def _port(text: str) -> int:
 
 
 def _host_and_port(text: str) -> str:
-    host, _, port = text.rpartition(":") if ":" in text else (text, "", str(_TRITON_GRPC_PORT))
-    if not host or "/" in host:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected host:port of Triton's gRPC, such as localhost:8001")
-    return f"{host}:{_port(port)}"
+    # An IPv6 address without brackets has no port beside it.
+    match = _HOST_AND_PORT.fullmatch(f"[{text}]" if _is_ipv6(text) else text)
+    host = match["host"].strip("[]") if match else ""
+    if match is None or (match["host"] != host and not _is_ipv6(host)):
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected host:port of Triton's gRPC, such as localhost:8001 or [::1]:8001"
+        )
+    return join(host, _port(match["port"] or str(_TRITON_GRPC_PORT)))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True

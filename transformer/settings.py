@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from hosts import HostNames
+from hosts import Address, HostNames
 
 
 class TransformerSettings(BaseSettings):
@@ -15,7 +15,7 @@ class TransformerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TRANSFORMER_", frozen=True, env_ignore_empty=True)
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in a container")
+    host: Address = Field("127.0.0.1", description="address to listen on; in a container 0.0.0.0, or :: for IPv6 too")
     hosts: HostNames = Field(
         frozenset(), description="names that HTTP clients may have for it, beside those of loopback; 421 for any other"
     )

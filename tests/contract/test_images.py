@@ -46,12 +46,13 @@ def test_what_is_shipped_only_copies_and_is_not_root(dockerfile: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "shared"), [("export", {"registry"}), ("predictor", {"hosts", "registry"}), ("transformer", {"hosts"})]
+    ("part", "shared"),
+    [("export", {"access", "registry"}), ("predictor", {"hosts", "registry"}), ("transformer", {"hosts"})],
 )
 def test_image_has_what_parts_share(part: str, shared: set[str]) -> None:
     said = "\n".join(path.read_text() for path in (ROOT / part).rglob("*.py"))
-    imported = set(re.findall(r"^from (\w+)[. ]", said, re.MULTILINE))
-    assert {"hosts", "registry"} & imported == shared
+    imported = set(re.findall(r"^(?:from|import) (\w+)", said, re.MULTILINE))
+    assert {"access", "hosts", "registry"} & imported == shared
     for name in shared:
         copied = f"{name}.py ./" if (ROOT / f"{name}.py").exists() else f"{name} {name}"
         assert f"\nCOPY {copied}\n" in (ROOT / part / "Dockerfile").read_text()

@@ -7,6 +7,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from hosts import join
 from transformer.arguments import Tls
 from transformer.dataplane import DataPlane
 from transformer.grpc import health
@@ -66,7 +67,7 @@ class GrpcServer:
         Raises:
             RuntimeError: it cannot be had.
         """
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = join(host, port)
         if tls is None:
             self._server.add_insecure_port(address)
         else:
