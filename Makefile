@@ -175,8 +175,8 @@ images: .venv/.stack ## Build the container images with docker, podman or builda
 images-lint: .venv/.test ## Lint the Dockerfiles with hadolint
 	@$(BIN)/hadolint --failure-threshold info */Dockerfile
 
-manifests: .venv/.test ## Render and judge every folder of manifests/ (needs kubectl)
-	@$(BIN)/python -m tests.manifests
+manifests: .venv/.test ## Render and judge every folder of manifests/, or OVERLAY=<a folder of yours> (SECRETS="<yours>"; needs kubectl)
+	@$(BIN)/python -m tests.manifests $(call option,overlay,OVERLAY) $(call option,secrets,SECRETS)
 
 manifests-scan: .venv/.test .venv-scan/.installed ## Scan the rendered pods with checkov (needs kubectl)
 	@$(BIN)/python -m tests.manifests.scan

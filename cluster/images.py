@@ -71,7 +71,7 @@ def build_own() -> None:
 
 def own_images() -> dict[str, list[str]]:
     """Our images as buildah has them, and what the manifests call them."""
-    component = yaml.safe_load((ROOT / "manifests/images/kustomization.yaml").read_text())
+    component = yaml.safe_load((ROOT / "manifests/components/images/kustomization.yaml").read_text())
     names = {each["name"]: f"{each['name']}:{each['newTag']}" for each in component["images"]}
     embedded = f"{names['nereid/predictor']}-embedded"
     ours = [name for key, name in names.items() if key.startswith("nereid/")]

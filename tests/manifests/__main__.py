@@ -1,17 +1,29 @@
-"""Render and judge every folder of the manifests: `python -m tests.manifests` (`make manifests`).
+"""Render and judge every folder of the manifests, or one of a user's: `python -m tests.manifests` (`make manifests`).
 
 Prints a table, and below it what is wrong; exits with 1 then.
 """
 
+import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.manifests.pod import components_of, mode_of, pod_of
-from tests.manifests.rendering import KUBECTL_MISSING, Render, RenderError, find_folders, has_kubectl, render, title
+from tests.manifests.rendering import (
+    KUBECTL_MISSING,
+    Render,
+    RenderError,
+    find_folders,
+    has_kubectl,
+    render,
+    render_foreign,
+    title,
+)
 from tests.manifests.rules import RULES
 from tests.manifests.rules.deployments import bounds_of
 from tests.manifests.schemas import CRDS, CRDS_MISSING, KUBERNETES, find_faults
@@ -19,13 +31,24 @@ from tests.manifests.schemas import CRDS, CRDS_MISSING, KUBERNETES, find_faults
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(prog="make manifests", description=__doc__.partition("\n")[0])
+    parser.add_argument("--overlay", type=Path, action="append", default=[], help="a folder of yours, anywhere")
+    parser.add_argument("--secrets", default="", help="names of Secrets that you make, beyond those of the manual")
+    options = parser.parse_args()
     if not has_kubectl():
         sys.exit(f"error: {KUBECTL_MISSING}")
+    for folder in options.overlay:
+        if not any((folder / name).is_file() for name in ("kustomization.yaml", "kustomization.yml", "Kustomization")):
+            sys.exit(f"error: OVERLAY: got {folder}, expected a folder with a kustomization.yaml")
+    secrets = options.secrets.split()
+    rendering: dict[str, Callable[[], Render]] = {
+        str(folder): partial(render_foreign, folder, secrets) for folder in options.overlay
+    } or {name: partial(render, name) for name in find_folders()}
     table = Table("overlay", "objects", "valid", "notes", title="Manifests")
     faults: list[str] = []
-    for name in find_folders():
+    for name, make in rendering.items():
         try:
-            rendered = render(name)
+            rendered = make()
         except RenderError as exc:
             faults.append(f"{name}: {exc}")
             table.add_row(name, "-", "no", "does not render")

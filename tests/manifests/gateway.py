@@ -1,4 +1,4 @@
-"""A schema of ours for HTTPRoutes of the Gateway API: the fields that the manifests use. No package has the whole."""
+"""Schemas of ours for routes of the Gateway API: the fields that the manifests use. No package has the whole."""
 
 from typing import Any
 
@@ -23,25 +23,36 @@ def list_of(items: Any) -> dict[str, Any]:
 
 
 _MATCH = fields(path=fields(type={"enum": ["Exact", "PathPrefix", "RegularExpression"]}, value=_NAME))
-_RULE = fields(
-    "backendRefs",
-    matches=list_of(_MATCH),
-    backendRefs=list_of(fields("name", "port", name=_NAME, port=_PORT, weight={"type": "integer", "minimum": 0})),
-    timeouts=fields(request=_DURATION, backendRequest=_DURATION),
-)
-HTTP_ROUTE = fields(
-    "apiVersion",
-    "kind",
-    "metadata",
-    "spec",
-    apiVersion={"const": "gateway.networking.k8s.io/v1"},
-    kind={"const": "HTTPRoute"},
-    metadata={"type": "object"},
-    spec=fields(
-        "parentRefs",
-        "rules",
-        parentRefs=list_of(fields("name", name=_NAME, namespace=_NAME, sectionName=_NAME)),
-        hostnames=list_of(_NAME),
-        rules=list_of(_RULE),
+_BACKENDS = list_of(fields("name", "port", name=_NAME, port=_PORT, weight={"type": "integer", "minimum": 0}))
+_METHOD = fields(method=fields("service", type={"enum": ["Exact", "RegularExpression"]}, service=_NAME, method=_NAME))
+
+
+def _route(kind: str, rule: Any) -> Any:
+    return fields(
+        "apiVersion",
+        "kind",
+        "metadata",
+        "spec",
+        apiVersion={"const": "gateway.networking.k8s.io/v1"},
+        kind={"const": kind},
+        metadata={"type": "object"},
+        spec=fields(
+            "parentRefs",
+            "rules",
+            parentRefs=list_of(fields("name", name=_NAME, namespace=_NAME, sectionName=_NAME)),
+            hostnames=list_of(_NAME),
+            rules=list_of(rule),
+        ),
+    )
+
+
+HTTP_ROUTE = _route(
+    "HTTPRoute",
+    fields(
+        "backendRefs",
+        matches=list_of(_MATCH),
+        backendRefs=_BACKENDS,
+        timeouts=fields(request=_DURATION, backendRequest=_DURATION),
     ),
 )
+GRPC_ROUTE = _route("GRPCRoute", fields("backendRefs", matches=list_of(_METHOD), backendRefs=_BACKENDS))

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,17 +19,6 @@ KUBECTL_MISSING = (
     "Next: https://kubernetes.io/docs/tasks/tools/ (one file, no root needed)"
 )
 _TIMEOUT_S = 60
-# What a user's own overlay of overlays/keda says beside its namespace: README.md has it.
-KEDA = "overlays/keda"
-IN_QUERIES = """\
-replacements:
-  - source: {kind: InferenceService, fieldPath: metadata.namespace}
-    targets:
-      - select: {kind: InferenceService}
-        fieldPaths: [spec.predictor.autoScaling.metrics.*.external.metric.query]
-        options: {delimiter: '"', index: 1}
-"""
-
 Object = Mapping[str, Any]
 
 
@@ -42,12 +31,16 @@ class Render:
     """What a folder renders to.
 
     Attributes:
-        name: the folder, below manifests/.
+        name: the folder, below manifests/; of a user's own, as it was given.
         objects: in the order of kustomize.
+        is_foreign: whether it is a user's own, anywhere.
+        secrets: that the user makes, beyond those that the manual names.
     """
 
     name: str
     objects: tuple[Object, ...]
+    is_foreign: bool = False
+    secrets: frozenset[str] = frozenset()
 
     def of_kind(self, *kinds: str) -> Iterator[Object]:
         """The objects of these kinds."""
@@ -94,6 +87,19 @@ def render(name: str, root: Path = MANIFESTS) -> Render:
     return Render(name, _run(root / name))
 
 
+def render_foreign(folder: Path, secrets: Iterable[str] = ()) -> Render:
+    """Render a user's own folder, wherever it is.
+
+    Args:
+        folder: has a kustomization.
+        secrets: names of Secrets that are there before the first apply.
+
+    Raises:
+        RenderError: see `render`.
+    """
+    return Render(str(folder), _run(folder), is_foreign=True, secrets=frozenset(secrets))
+
+
 def render_over(name: str, kustomization: Mapping[str, Any], folder: Path) -> Render:
     """Render a kustomization of a user's own over a folder of ours.
 
@@ -122,12 +128,13 @@ def render_in(name: str, namespace: str, folder: Path) -> Render:
     Raises:
         RenderError: see `render`.
     """
-    return render_over(name, {"namespace": namespace, **in_queries(name)}, folder)
+    return render_over(name, {"namespace": namespace}, folder)
 
 
-def in_queries(name: str) -> dict[str, Any]:
-    """What an overlay over a folder of ours says of its namespace in queries."""
-    return dict(yaml.safe_load(IN_QUERIES)) if name == KEDA else {}
+def with_components(folder: Path, *names: str) -> dict[str, Any]:
+    """What a kustomization in a folder says to include components of ours, in this order."""
+    here = folder.resolve()
+    return {"components": [os.path.relpath(MANIFESTS / "components" / name, here) for name in names]}
 
 
 def _run(folder: Path) -> tuple[Object, ...]:

@@ -5,7 +5,7 @@
 | Kubernetes' own | the package kubernetes-validate |
 | KServe | its CRDs in ../shared/data/crds, where they are; and always its Python models, see kserve_models.py |
 | Knative, KEDA, the Prometheus operator | the models of cloudcoil, which are generated from the CRDs |
-| HTTPRoute of the Gateway API | one of ours, see gateway.py |
+| HTTPRoute, GRPCRoute of the Gateway API | of ours, see gateway.py |
 | InterceptorRoute of KEDA's HTTP add-on | one of ours, see interceptor.py |
 """
 
@@ -24,7 +24,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.protocols import Validator
 from referencing import Registry, Resource
 
-from tests.manifests.gateway import HTTP_ROUTE
+from tests.manifests.gateway import GRPC_ROUTE, HTTP_ROUTE
 from tests.manifests.interceptor import INTERCEPTOR_ROUTE
 from tests.manifests.rendering import ROOT, Object
 
@@ -41,6 +41,7 @@ _MODELS = {
 }
 _OURS = {
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): HTTP_ROUTE,
+    ("gateway.networking.k8s.io/v1", "GRPCRoute"): GRPC_ROUTE,
     ("http.keda.sh/v1beta1", "InterceptorRoute"): INTERCEPTOR_ROUTE,
 }
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

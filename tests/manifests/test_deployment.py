@@ -1,7 +1,6 @@
-"""manifests/deployment: the pod of an InferenceService as a Deployment's, without KServe."""
+"""manifests/components/deployment: the pod of an InferenceService as a Deployment's, without KServe."""
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -13,7 +12,16 @@ import yaml
 
 from tests.manifests.__main__ import judge
 from tests.manifests.pod import MODE, containers_of, pods_of
-from tests.manifests.rendering import MANIFESTS, Object, Render, RenderError, needs_kubectl, render, render_over
+from tests.manifests.rendering import (
+    MANIFESTS,
+    Object,
+    Render,
+    RenderError,
+    needs_kubectl,
+    render,
+    render_over,
+    with_components,
+)
 from tests.manifests.rules.selectors import selects
 
 pytestmark = needs_kubectl
@@ -21,7 +29,6 @@ pytestmark = needs_kubectl
 STANDARD, BLUE_GREEN = "overlays/standard", "overlays/plain/blue-green"
 PLAIN = ("overlays/plain", "overlays/plain/nodeport", "overlays/plain/loadbalancer", "overlays/http-add-on")
 KSERVE = "serving.kserve.io/"
-COMPONENT = MANIFESTS / "deployment"
 
 
 def _without_kserve(pod: Object) -> tuple[Any, Mapping[str, str]]:
@@ -40,11 +47,7 @@ def _named(spec: Any, settings: str) -> Any:
 
 def _as_deployment(name: str, folder: Path) -> Render:
     """An overlay of ours with the component over it."""
-    return render_over(name, {"namespace": "nereid", **_with(COMPONENT, folder)}, folder)
-
-
-def _with(component: Path, folder: Path) -> dict[str, Any]:
-    return {"components": [os.path.relpath(component, folder.resolve())]}
+    return render_over(name, {"namespace": "nereid", **with_components(folder, "deployment", "service")}, folder)
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -79,7 +82,7 @@ def test_pods_of_blue_and_green_are_that_of_standard_with_pins_of_their_own() ->
     assert all(pins)
 
 
-@pytest.mark.parametrize("name", [STANDARD, "overlays/gpu", "overlays/keda"])
+@pytest.mark.parametrize("name", [STANDARD, "overlays/gpu", "overlays/production"])
 def test_every_overlay_of_one_pod_can_be_a_deployment(name: str, tmp_path: Path) -> None:
     rendered = _as_deployment(name, tmp_path)
     (pod,), (expected,) = pods_of(rendered), pods_of(render(name))
@@ -124,13 +127,9 @@ def test_entrance_of_each_variant(name: str, type_: str, has_ingress: bool) -> N
     assert any("ipBlock" in peer for peer in peers) != has_ingress
 
 
-def test_keys_reach_the_transformer_of_a_deployment(tmp_path: Path) -> None:
-    rendered = render_over("overlays/plain", _with(MANIFESTS / "keys", tmp_path), tmp_path)
-    assert list(judge(rendered)) == []
-    (pod,) = pods_of(rendered)
-    (transformer,) = (each for each in containers_of(pod) if each["name"] == "transformer-container")
-    assert {"name": "keys", "mountPath": "/keys", "readOnly": True} in transformer["volumeMounts"]
-    assert {"name": "keys", "secret": {"secretName": "nereid-keys"}} in pod["spec"]["volumes"]
+def test_scaling_by_keda_is_not_lost_without_a_word(tmp_path: Path) -> None:
+    with pytest.raises(RenderError, match="autoscalerClass"):
+        _as_deployment("overlays/keda", tmp_path)
 
 
 def test_registry_and_bucket_of_a_user_reach_a_deployment(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,11 @@ import yaml
 from manifests.openapi import compose
 from tests.manifests.pod import containers_of, pods_of
 from tests.manifests.rendering import (
-    IN_QUERIES,
-    KEDA,
     MANIFESTS,
     Object,
     Render,
     RenderError,
     find_folders,
-    in_queries,
     needs_kubectl,
     render,
     render_over,
@@ -62,19 +58,11 @@ def test_names_and_selectors_fit_each_other(name: str, changes: Mapping[str, Any
         with pytest.raises(RenderError, match="multiple possible referrals"):
             render_over(name, changes, tmp_path)
         return
-    rendered = render_over(name, dict(changes) | in_queries(name), tmp_path)
+    rendered = render_over(name, changes, tmp_path)
     assert {rule.__name__: faults for rule in NAMES_FIT if (faults := list(rule(rendered)))} == {}
     for each in rendered.of_kind("InferenceService", "Deployment", "InterceptorRoute"):
         assert each["metadata"]["name"].startswith(changes.get("namePrefix", ""))
         assert each["metadata"]["namespace"] == changes.get("namespace", "nereid")
-
-
-def test_queries_of_keda_need_a_word_of_the_user(tmp_path: Path) -> None:
-    assert textwrap.indent(IN_QUERIES, "    ") in (MANIFESTS / "README.md").read_text()
-    rendered = render_over(KEDA, {"namespace": "other"}, tmp_path)
-    faults = list(objects.texts_name_their_own_namespace(rendered))
-    assert len(faults) == 2
-    assert all("names nereid, expected other" in fault for fault in faults)
 
 
 def test_file_of_a_user_has_the_name_that_kustomize_gives_it(tmp_path: Path) -> None:

@@ -53,6 +53,9 @@ SKIPPED = f"{SPEC} annotations eks.amazonaws.com/skip-containers"
 POLICY = "NetworkPolicy spec"
 PEER = f"{POLICY} egress 0 to -"
 TO_S3 = {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": 443, "protocol": "TCP"}]}
+NAMED = {"kind": "Service", "metadata": {"name": "nereid"}, "spec": {}}
+IDLE, IDLE_20 = "alb.ingress.kubernetes.io/load-balancer-attributes", "idle_timeout.timeout_seconds=20"
+EKS = "overlays/eks"
 OTHER = {"matchLabels": {"app": "other"}}
 OF_KSERVE = {"matchLabels": {"serving.kserve.io/inferenceservice": "nereid"}}
 
@@ -128,6 +131,8 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (egress.pods_reach_what_they_ask, SERVERLESS, f"{POLICY} egress", []),
     (egress.pods_reach_what_they_ask, SEPARATE, f"{POLICY} egress 0 ports 1", {"port": 443}),
     (egress.pods_reach_what_they_ask, SEPARATE, f"{POLICY} egress -", TO_S3),
+    (egress.pods_reach_what_they_ask, STANDARD, f"{SETTINGS} HTTPS_PROXY", "http://proxy.acme.example:8888"),
+    (egress.pods_reach_what_they_ask, SERVERLESS, f"{SETTINGS} OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector"),
     (programs.files_of_settings_are_mounted, PRODUCTION, f"{TRANSFORMER} volumeMounts", []),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{SYNC} image", "nereid/predictor:0.0.9"),
     (objects.images_have_the_version_of_the_project, SERVERLESS, f"{TRITON} image", "nvcr.io/nvidia/tritonserver"),
@@ -143,6 +148,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (deployments.services_lead_to_open_ports_of_one_deployment, PLAIN, "Service spec ports 0 targetPort", 8001),
     (deployments.deployments_let_requests_finish, PLAIN, f"{DEPLOYMENT} spec terminationGracePeriodSeconds", GONE),
     (deployments.entrances_take_what_the_transformer_takes, PLAIN, READ_TIMEOUT, "30"),
+    (deployments.rollouts_wait_for_slow_starts, PLAIN, "Deployment spec progressDeadlineSeconds", GONE),
     (deployments.entrances_take_what_the_transformer_takes, PLAIN, BODY, GONE),
     (deployments.entrances_take_what_the_transformer_takes, PLAIN, f"{SETTINGS} TRANSFORMER_REQUEST_TIMEOUT_S", "90"),
     (
@@ -262,6 +268,9 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (programs.requests_end_before_the_pod_does, STANDARD, f"{SPEC} terminationGracePeriodSeconds", 30),
     (selectors.selectors_match_pods, SERVERLESS, "PodDisruptionBudget spec selector", OTHER),
     (selectors.routes_lead_to_services, STANDARD, "Route", another("HTTPRoute", rules=[{"backendRefs": [BACKEND]}])),
+    (selectors.routes_lead_to_services, STANDARD, "Route", another("GRPCRoute", rules=[{"backendRefs": [BACKEND]}])),
+    (selectors.services_have_a_name_that_kserve_leaves, SERVERLESS, "Service", NAMED),
+    (deployments.entrances_take_what_the_transformer_takes, EKS, f"Ingress metadata annotations {IDLE}", IDLE_20),
     (selectors.routes_lead_to_services, PLAIN, f"{BACKENDS} port name", "grpcs"),
     (selectors.routes_lead_to_services, TO_ZERO, "InterceptorRoute spec target portName", "grpc"),
     (selectors.selectors_match_pods, PLAIN, "PodDisruptionBudget spec selector", OF_KSERVE),

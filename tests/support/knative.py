@@ -44,7 +44,7 @@ def make_checkout(folder: Path) -> Path:
             (folder / each.name).symlink_to(each)
     shutil.copytree(ROOT / "manifests", folder / "manifests")
     overlays = ROOT / "cluster" / "overlays"
-    shutil.copy(overlays / "addresses.yaml", folder / "manifests/s3")
+    shutil.copy(overlays / "addresses.yaml", folder / "manifests/components/s3")
     shutil.copy(overlays / "requests.yaml", folder / "manifests/overlays/site")
     edit_site(folder, {"AWS_ENDPOINT_URL": S3_URL}, {"path": "requests.yaml"})
     (folder / "s3.env").write_text("".join(f"{key}={value}\n" for key, value in KEYS.items()))

@@ -111,7 +111,7 @@ def test_certificates_are_made_once() -> None:
 def test_names_of_our_images_are_those_of_the_manifests() -> None:
     ours = images.own_images()
     aliases = [alias for names in ours.values() for alias in names]
-    component = yaml.safe_load((ROOT / "manifests/images/kustomization.yaml").read_text())
+    component = yaml.safe_load((ROOT / "manifests/components/images/kustomization.yaml").read_text())
     assert {f"{each['name']}:{each['newTag']}" for each in component["images"]} <= set(aliases)
     assert len(set(aliases)) == len(aliases)
 

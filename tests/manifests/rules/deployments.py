@@ -13,10 +13,12 @@ from tests.manifests.rendering import Object, Render, title
 from tests.manifests.rules.selectors import backends_of, matches, selects, target_ports
 from transformer.settings import TransformerSettings
 
-_DEFAULT_GRACE_S = 30
+_DEFAULT_GRACE_S, _DEFAULT_PROGRESS_S = 30, 600
 # Of ingress-nginx, without annotations.
 _ANNOTATION = "nginx.ingress.kubernetes.io/proxy-"
 _DEFAULT_BODY, _DEFAULT_TIMEOUT_S = "1m", 60
+# An ALB has no limit for a body that goes to pods, and gives up a connection on which nothing is sent.
+_ALB, _ALB_IDLE = "alb", "alb.ingress.kubernetes.io/load-balancer-attributes"
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _NAMESPACE = "kubernetes.io/metadata.name"
 
@@ -70,12 +72,19 @@ def deployments_let_requests_finish(render: Render) -> Iterator[str]:
                 yield f"{title(each)}: killed after {grace} s, may take {settings.shutdown_timeout_s} s to finish"
 
 
+def rollouts_wait_for_slow_starts(render: Render) -> Iterator[str]:
+    """Else they are reported as failed while a pod does what its startupProbe allows."""
+    for each in render.of_kind("Deployment"):
+        probes = [one.get("startupProbe", {}) for one in each["spec"]["template"]["spec"]["containers"]]
+        slowest_s = max(probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3) for probe in probes)
+        if (given := each["spec"].get("progressDeadlineSeconds", _DEFAULT_PROGRESS_S)) < slowest_s:
+            yield f"{title(each)}: progressDeadlineSeconds {given}, its pods may take {slowest_s} s to start"
+
+
 def entrances_take_what_the_transformer_takes(render: Render) -> Iterator[str]:
     """The transformer refuses what is too large and gives up what takes too long, before an Ingress does."""
     for ingress in render.of_kind("Ingress"):
-        annotations = ingress["metadata"].get("annotations", {})
-        body = annotations.get(f"{_ANNOTATION}body-size", _DEFAULT_BODY)
-        timeout = float(annotations.get(f"{_ANNOTATION}read-timeout", _DEFAULT_TIMEOUT_S))
+        body, timeout = _limits(ingress)
         for settings, wait in _behind(ingress, render):
             if _bytes(body) < settings.max_body_bytes:
                 yield f"{title(ingress)}: takes bodies of {body}, the transformer {settings.max_body_bytes} bytes"
@@ -91,6 +100,16 @@ def entrances_take_what_the_transformer_takes(render: Render) -> Iterator[str]:
         for settings in _of_service(route["spec"]["target"]["service"], render):
             if header <= settings.request_timeout_s:
                 yield f"{title(route)}: gives up after {header} s, the transformer after {settings.request_timeout_s} s"
+
+
+def _limits(ingress: Object) -> tuple[str, float]:
+    """The largest body, in nginx' notation, and the seconds that an answer may take."""
+    annotations = ingress["metadata"].get("annotations", {})
+    if ingress["spec"].get("ingressClassName") == _ALB:
+        idle = re.search(r"idle_timeout\.timeout_seconds=([0-9]+)", annotations.get(_ALB_IDLE, ""))
+        return "0", float(idle[1]) if idle else _DEFAULT_TIMEOUT_S
+    body = annotations.get(f"{_ANNOTATION}body-size", _DEFAULT_BODY)
+    return body, float(annotations.get(f"{_ANNOTATION}read-timeout", _DEFAULT_TIMEOUT_S))
 
 
 def zero_pods_are_woken_by_what_holds_the_request(render: Render) -> Iterator[str]:
@@ -208,6 +227,7 @@ RULES = (
     deployments_have_one_scaler,
     services_lead_to_open_ports_of_one_deployment,
     deployments_let_requests_finish,
+    rollouts_wait_for_slow_starts,
     entrances_take_what_the_transformer_takes,
     zero_pods_are_woken_by_what_holds_the_request,
 )

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.manifests import programs
+from tests.manifests.environment import environment_of
 from tests.manifests.pod import containers_of, pods_of
 from tests.manifests.programs import SYNCHRONISER, TRANSFORMER, TRITON
 from tests.manifests.rendering import Object, Render, title
@@ -21,6 +23,8 @@ _POD_IDENTITY = ip_network("169.254.170.23/32")  # as manifests/README.md has it
 # AWS' widest range for S3 has 15 bits in version 4 of the protocol; whole private networks have 8 and 12.
 _NARROWEST = {4: 13, 6: 32}
 _ASKED_OF_TRITON_S_POD = {8001, 8003}
+# Settings that name what is asked beside S3, and the port where they name none.
+_ASKED = {"OTEL_EXPORTER_OTLP_ENDPOINT": 4318, "HTTPS_PROXY": 3128}
 
 
 def nothing_leaves_for_everywhere(render: Render) -> Iterator[str]:
@@ -48,8 +52,24 @@ def pods_reach_what_they_ask(render: Render) -> Iterator[str]:
             if inside != _ASKED_OF_TRITON_S_POD:
                 yield f"{title(pod)}: reaches ports {sorted(inside)} of Triton's pod, expected {_ASKED_OF_TRITON_S_POD}"
             beyond = [rule for rule in beyond if not _leads_to_triton(rule, render)]
+        reached = {port for rule in rules for port in _ports(rule)}
+        for name, port in _asked_by(pod, render).items():
+            if port not in reached:
+                yield f"{title(pod)}: {name} is at port {port}, which no NetworkPolicy lets out"
+            beyond = [rule for rule in beyond if _ports(rule) != {port}]
         if beyond and not may_ask_s3(pod):
             yield f"{title(pod)}: asks no S3, and reaches {beyond}"
+
+
+def _asked_by(pod: Object, render: Render) -> dict[str, int]:
+    """Ports by the setting that names them."""
+    variables = [environment_of(each, pod, render) for each in containers_of(pod)]
+    return {
+        name: urlsplit(each[name]).port or default
+        for each in variables
+        for name, default in _ASKED.items()
+        if each.get(name)
+    }
 
 
 def _policies_of(pod: Object, render: Render) -> list[Object]:

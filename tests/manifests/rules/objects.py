@@ -9,7 +9,10 @@ from tests.manifests.pod import containers_of, pods_of
 from tests.manifests.rendering import ROOT, Object, Render, title
 
 # What the user makes before the first apply; manifests/README.md says how.
-MADE_BY_THE_USER = {"Secret": {"nereid-keys", "nereid-s3", "nereid-s3-writer", "nereid-triton"}}
+MADE_BY_THE_USER = {
+    "ConfigMap": {"nereid-ca"},
+    "Secret": {"nereid-keys", "nereid-s3", "nereid-s3-writer", "nereid-triton"},
+}
 LOCAL = "overlays/local"  # the one place where a Secret may be written down: it opens nothing but that cluster's MinIO
 IMAGES_OF_OURS = ("predictor", "transformer")
 
@@ -20,8 +23,12 @@ _CLUSTER_WIDE = {
     "PersistentVolume", "PriorityClass", "StorageClass",
 }  # fmt: skip
 # Of this project's examples: a user's own folder has a registry, an account, a bucket, a host and digests of its own.
-PLACEHOLDERS = re.compile(r"registry\.example\.com|111122223333|example-models|nereid-split\.example\.com|sha256:0{60}")
-EXAMPLES = {"overlays/canary/standard", "overlays/production", "overlays/site"}
+PLACEHOLDERS = re.compile(
+    r"registry\.example\.com|111122223333|example-models|nereid-split\.example\.com|proxy\.example\.com|sha256:0{60}"
+)
+EXAMPLES = {"overlays/canary/standard", "overlays/eks", "overlays/production", "overlays/site"}
+# What comes with the project has these too: an address of nobody for S3 (RFC 5737), and a host of nobody's.
+UNUSABLE = re.compile(r"192\.0\.2\.[0-9]+|vision\.example\.com")
 # In a query of Prometheus, or the name of a Service with its namespace.
 _NAMESPACE_IN_TEXT = (re.compile(r'namespace="([^"]*)"'), re.compile(r'job="([^"/]*)/'))
 _SECRET_VARIABLE = re.compile(r"SECRET|PASSWORD|TOKEN|ACCESS_KEY")
@@ -58,21 +65,23 @@ def texts_name_their_own_namespace(render: Render) -> Iterator[str]:
 
 
 def placeholders_are_replaced(render: Render) -> Iterator[str]:
-    """In a folder that was made of an example."""
+    """In a folder that was made of an example, or is a user's own."""
     if render.name in EXAMPLES:
         return
     for each in render.objects:
         for text in dict.fromkeys(_texts(each)):
-            if found := PLACEHOLDERS.search(text):
+            found = PLACEHOLDERS.search(text) or (UNUSABLE.search(text) if render.is_foreign else None)
+            if found:
                 yield f"{title(each)}: {text!r} has {found[0]}, which is an example, expected your own"
 
 
 def references_exist(render: Render) -> Iterator[str]:
     """In the render, or in the list of what the user makes."""
+    made = {kind: names | render.names(kind) for kind, names in MADE_BY_THE_USER.items()}
+    made["Secret"] |= render.secrets | _made_by_operators(render)
     for pod in pods_of(render):
         for kind, name in _references(pod):
-            made = MADE_BY_THE_USER.get(kind, set())
-            if name not in render.names(kind) | made:
+            if name not in made.get(kind, render.names(kind)):
                 yield f"{title(pod)}: {kind} {name} is neither rendered nor made by the user"
     for each in render.of_kind("InferenceService"):
         runtime = each["spec"]["predictor"].get("model", {}).get("runtime")
@@ -118,6 +127,12 @@ def images_have_the_version_of_the_project(render: Render) -> Iterator[str]:
             yield f"{image}: several versions, {', '.join(sorted(found))}"
 
 
+def _made_by_operators(render: Render) -> set[str]:
+    """Secrets that something in the cluster makes of an object of its own: External Secrets, Sealed Secrets."""
+    names = [(each["metadata"]["name"], each["spec"].get("target", {})) for each in render.of_kind("ExternalSecret")]
+    return {target.get("name", name) for name, target in names} | render.names("SealedSecret")
+
+
 def _texts(node: Any) -> Iterator[str]:
     if isinstance(node, str):
         yield node
@@ -129,8 +144,7 @@ def _references(pod: Object) -> Iterator[tuple[str, str]]:
     spec = pod["spec"]
     if account := spec.get("serviceAccountName"):
         yield "ServiceAccount", account
-    for secret in spec.get("imagePullSecrets", []):
-        yield "Secret", secret["name"]
+    # Those of imagePullSecrets are the cluster's own business, and no render holds one.
     for volume in spec.get("volumes", []):
         for source in (volume, *volume.get("projected", {}).get("sources", [])):
             yield from _of_source(source)

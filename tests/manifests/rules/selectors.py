@@ -76,6 +76,15 @@ def monitored_ports_are_open(given: Render) -> Iterator[str]:
                 yield f"{title(each)}: asks {sorted(asked)}, expected some of {sorted(listening)}, {sorted(names)}"
 
 
+def services_have_a_name_that_kserve_leaves(given: Render) -> Iterator[str]:
+    """On Knative it makes a Service of the InferenceService's own name, and Knative one for each component."""
+    for service in given.of_kind("InferenceService"):
+        own = service["metadata"]["name"]
+        taken = {own, f"{own}-predictor"} if mode_of(service) == KNATIVE else {f"{own}-predictor"}
+        for name in sorted(taken & given.names("Service")):
+            yield f"Service/{name}: KServe makes one of this name for {title(service)}"
+
+
 def routes_lead_to_services(given: Render) -> Iterator[str]:
     """Of the render, or that KServe makes in Standard mode: port 80, and each further port of the listener."""
     ports: set[tuple[str, str | int]] = set()
@@ -86,7 +95,7 @@ def routes_lead_to_services(given: Render) -> Iterator[str]:
         if _OWNER in _labels(pod):
             numbers = [port["containerPort"] for each in containers_of(pod) for port in each.get("ports", [])]
             ports |= {(pod["metadata"]["name"], port) for port in (80, *numbers[1:])}
-    for route in given.of_kind("HTTPRoute", "Ingress", "InterceptorRoute"):
+    for route in given.of_kind("HTTPRoute", "GRPCRoute", "Ingress", "InterceptorRoute"):
         for name, asked in backends_of(route):
             if (name, asked) not in ports:
                 yield f"{title(route)}: {name}:{asked}, expected one of {sorted(ports, key=str)}"
@@ -97,7 +106,7 @@ def backends_of(route: Object) -> list[tuple[str, str | int]]:
     spec = route["spec"]
     if route["kind"] == "InterceptorRoute":
         return [(spec["target"]["service"], spec["target"].get("portName") or spec["target"]["port"])]
-    if route["kind"] == "HTTPRoute":
+    if route["kind"] in {"HTTPRoute", "GRPCRoute"}:
         return [(each["name"], each["port"]) for rule in spec["rules"] for each in rule["backendRefs"]]
     paths = [path for rule in spec["rules"] for path in rule["http"]["paths"]]
     services = [path["backend"]["service"] for path in paths]
@@ -196,6 +205,7 @@ RULES = (
     selectors_match_pods,
     services_and_their_monitors_match,
     monitored_ports_are_open,
+    services_have_a_name_that_kserve_leaves,
     routes_lead_to_services,
     pods_that_serve_are_isolated,
     policies_let_in_who_asks,

@@ -1,0 +1,125 @@
+"""manifests/components: what overlays combine, in any order that makes sense."""
+
+import json
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.manifests.__main__ import judge
+from tests.manifests.compositions import COMPONENTS, OF_THE_POD, WITH_KSERVE, WITHOUT, combine
+from tests.manifests.pod import containers_of, pods_of
+from tests.manifests.rendering import (
+    Object,
+    Render,
+    RenderError,
+    needs_kubectl,
+    title,
+)
+from tests.manifests.rules import objects
+
+pytestmark = needs_kubectl
+
+# Included by base, by another one of them, or only of use in one.
+INNER = {"images", "s3", "deployment/pod"}
+
+
+def find_components() -> list[str]:
+    """The names of all of them."""
+    found = COMPONENTS.rglob("kustomization.yaml")
+    return sorted(str(path.parent.relative_to(COMPONENTS)) for path in found)
+
+
+def in_order(rendered: Render) -> dict[str, Any]:
+    """Its objects, with lists of named things by their names: no program looks at their order."""
+    return {title(each): _sorted(each) for each in rendered.objects}
+
+
+def _sorted(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _sorted(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return sorted((_sorted(each) for each in node), key=lambda each: json.dumps(each, sort_keys=True))
+    return node
+
+
+def test_each_is_a_component_with_a_use() -> None:
+    used = {*WITH_KSERVE, *WITHOUT, *INNER, "ca-bundle", "proxy", "otlp", "outside", "headless", "no-namespace"}
+    assert set(find_components()) == used
+    for name in find_components():
+        assert yaml.safe_load((COMPONENTS / name / "kustomization.yaml").read_text())["kind"] == "Component"
+
+
+@pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
+def test_all_together_are_right_and_follow_prefix_and_namespace(names: tuple[str, ...], tmp_path: Path) -> None:
+    rendered = combine(names, tmp_path)
+    of_examples = objects.placeholders_are_replaced.__name__.replace("_", " ")
+    assert [fault for fault in judge(rendered) if not fault.startswith(of_examples)] == []
+    text = json.dumps(rendered.objects)
+    assert '"namespace": "nereid"' not in text
+    assert 'namespace=\\"nereid\\"' not in text
+    for each in rendered.objects:
+        assert each["kind"] == "Namespace" or each["metadata"]["name"].startswith("acme-"), title(each)
+
+
+@pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
+def test_their_order_is_of_no_account(names: tuple[str, ...], tmp_path: Path) -> None:
+    after = {"alb": "ingress", "deployment": OF_THE_POD[-1]}
+    backwards = [name for name in reversed(names) if name not in after]
+    for name in after.keys() & set(names):
+        last = max(backwards.index(each) for each in ([*OF_THE_POD] if name == "deployment" else [after[name]]))
+        backwards.insert(last + 1, name)
+    assert in_order(combine(names, tmp_path / "a")) == in_order(combine(tuple(backwards), tmp_path / "b"))
+
+
+@pytest.mark.parametrize("names", list(permutations(("aws", "keys", "ca-bundle"))), ids="-".join)
+def test_secrets_and_files_are_there_in_every_order(names: tuple[str, ...], tmp_path: Path) -> None:
+    (pod,) = pods_of(combine(names, tmp_path))
+    by_name = {each["name"]: each for each in containers_of(pod)}
+    assert [next(iter(each)) for each in by_name["synchroniser"]["envFrom"]] == ["configMapRef"]
+    mounted = {name: {mount["mountPath"] for mount in each["volumeMounts"]} for name, each in by_name.items()}
+    assert "/keys" in mounted["transformer-container"]
+    assert "/etc/nereid" in mounted["transformer-container"] & mounted["synchroniser"]
+    assert not mounted["kserve-container"] & {"/keys", "/etc/nereid"}
+
+
+@pytest.mark.parametrize("late", ["keys", "aws", "gpu", "production", "ca-bundle", "keda"])
+def test_what_comes_after_the_pod_is_copied_is_refused(late: str, tmp_path: Path) -> None:
+    with pytest.raises(RenderError, match="no matches for Id InferenceService"):
+        combine(("deployment", late), tmp_path)
+
+
+def test_alb_needs_an_ingress_before_it(tmp_path: Path) -> None:
+    with pytest.raises(RenderError, match="no matches for Id Ingress"):
+        combine(("service", "alb", "ingress"), tmp_path)
+
+
+def test_namespace_of_a_platform_is_left_to_it(tmp_path: Path) -> None:
+    mine = combine(("production", "service"), tmp_path / "mine")
+    without = combine(("production", "service", "no-namespace"), tmp_path / "without")
+    kinds = [each["kind"] for each in mine.objects], [each["kind"] for each in without.objects]
+    assert [kind for kind in kinds[0] if kind not in {"Namespace", "ResourceQuota", "LimitRange"}] == kinds[1]
+    assert len(kinds[0]) == len(kinds[1]) + 3
+
+
+def test_clients_outside_may_come_in(tmp_path: Path) -> None:
+    (policy,) = (each for each in combine(("outside",), tmp_path).objects if title(each) == "NetworkPolicy/acme-nereid")
+    assert any("ipBlock" in peer for rule in policy["spec"]["ingress"] for peer in rule["from"])
+
+
+@pytest.mark.parametrize(
+    ("component", "setting", "port"), [("otlp", "OTEL_EXPORTER_OTLP_ENDPOINT", 4318), ("proxy", "HTTPS_PROXY", 3128)]
+)
+def test_what_a_setting_names_can_be_reached(component: str, setting: str, port: int, tmp_path: Path) -> None:
+    rendered = combine((component,), tmp_path)
+    (settings,) = (each for each in rendered.of_kind("ConfigMap") if "settings" in each["metadata"]["name"])
+    assert str(port) in settings["data"][setting]
+    assert port in _reached(rendered)
+
+
+def _reached(rendered: Render) -> set[int]:
+    policies: list[Object] = list(rendered.of_kind("NetworkPolicy"))
+    rules = [rule for each in policies for rule in each["spec"].get("egress", [])]
+    return {port["port"] for rule in rules for port in rule["ports"]}

@@ -1,0 +1,119 @@
+"""A user's own overlay, in another repository: that of the manual, over a release of this one."""
+
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.manifests.__main__ import judge
+from tests.manifests.rendering import MANIFESTS, ROOT, Render, needs_kubectl, render_foreign
+
+pytestmark = [needs_kubectl, pytest.mark.skipif(shutil.which("git") is None, reason="git is missing")]
+
+NEREID = "https://git.example.com/nereid"
+# As manifests/components/s3/addresses.yaml.
+ADDRESSES = """
+- op: replace
+  path: /spec/egress
+  value:
+    - to: [{ipBlock: {cidr: 10.9.8.0/24}}]
+      ports: [{port: 443, protocol: TCP}]
+"""
+
+
+def git(*words: str, folder: Path) -> None:
+    """Run git there, as somebody."""
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a repository that has these manifests under the tag of the manual."""
+    folder = tmp_path_factory.mktemp("nereid")
+    shutil.copytree(MANIFESTS, folder / "manifests")
+    for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message=a"), ("tag", "v0.1.0")):
+        git(*words, folder=folder)
+    return f"file://{folder}"
+
+
+@pytest.fixture
+def overlay(release: str, tmp_path: Path) -> Path:
+    """The overlay of the manual, with the files that it names."""
+    manual = (MANIFESTS / "README.md").read_text()
+    written = re.search(
+        rf"(?:^    .*\n)*^ +- {NEREID}//manifests/overlays/standard(?:.*\n)(?:^    .*\n)*", manual, re.M
+    )
+    assert written
+    text = textwrap.dedent(written[0])
+    (tmp_path / "kustomization.yaml").write_text(text.replace(NEREID, release))
+    (tmp_path / "addresses.yaml").write_text(ADDRESSES)
+    (tmp_path / "ca.crt").write_text("certificates")
+    return tmp_path
+
+
+def test_overlay_of_the_manual_is_right(overlay: Path) -> None:
+    rendered = render_foreign(overlay)
+    assert list(judge(rendered)) == []
+    assert {each["metadata"].get("namespace", "vision") for each in rendered.objects} == {"vision"}
+    (ingress,) = rendered.of_kind("Ingress")
+    assert ingress["spec"]["rules"][0]["host"] == "vision.acme.example"
+
+
+def faults_without(overlay: Path, key: str) -> list[str]:
+    """What is wrong without one of its fields."""
+    path = overlay / "kustomization.yaml"
+    written = yaml.safe_load(path.read_text())
+    written.pop(key)
+    path.write_text(yaml.safe_dump(written))
+    return list(judge(render_foreign(overlay)))
+
+
+def test_addresses_and_hosts_of_nobody_are_found(overlay: Path) -> None:
+    found = "\n".join(faults_without(overlay, "patches"))
+    assert "192.0.2.0" in found
+    assert "vision.example.com" in found
+
+
+def test_secrets_of_the_user_are_known_by_name(overlay: Path) -> None:
+    patch = {"target": {"kind": "InferenceService"}, "patch": PATCH}
+    path = overlay / "kustomization.yaml"
+    written = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(written | {"patches": [*written["patches"], patch]}))
+    assert any("Secret acme-certificate" in fault for fault in judge(render_foreign(overlay)))
+    right = render_foreign(overlay, ["acme-certificate"])
+    assert not any("acme-certificate" in fault for fault in judge(right) if "neither rendered" in fault)
+    made = {"kind": "ExternalSecret", "metadata": {"name": "a"}, "spec": {"target": {"name": "acme-certificate"}}}
+    synced = Render(right.name, (*render_foreign(overlay).objects, made), is_foreign=True)
+    assert not any("neither rendered" in fault for fault in judge(synced))
+
+
+PATCH = """
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: nereid}
+spec:
+  predictor:
+    imagePullSecrets: [{name: acme-registry}]
+    containers:
+      - name: kserve-container
+      - name: transformer-container
+        volumeMounts: [{name: tls, mountPath: /tls, readOnly: true}]
+    volumes: [{name: tls, secret: {secretName: acme-certificate}}]
+"""
+
+
+def test_command_judges_a_folder_anywhere(overlay: Path) -> None:
+    command = [sys.executable, "-m", "tests.manifests", "--overlay", str(overlay)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    wrong = subprocess.run(
+        [*command[:-1], str(overlay.parent / "none")], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert wrong.returncode == 1
+    assert "expected a folder with a kustomization.yaml" in wrong.stderr
