@@ -33,6 +33,7 @@ RULES = [
 ALERTS = [rule for rule in RULES if "alert" in rule]
 RECORDED = {rule["record"]: rule["expr"] for rule in RULES if "record" in rule}
 RECORDED_LABELS = recorded(RECORDED)
+BROKEN = "99"  # a version that does not pass its trial
 POD_MONITOR = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text())["spec"]
 ENDPOINTS = POD_MONITOR["podMetricsEndpoints"]
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
@@ -40,7 +41,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 # What only Kubernetes, a GPU or a failure fills.
 OF_KUBERNETES = "kube_deployment_"
 SILENT = {
-    "Memory, of its limit", "CPU", "From made to ready", "GPU", "Loads, refusals and failures", "Refused versions",
+    "Memory, of its limit", "CPU", "From made to ready", "GPU", "Loads, refusals and failures",
     "Replicas", "Replicas missing", "Pods that do not start", "Restarts", "Held back at the limit of CPU",
 }  # fmt: skip
 SILENT_RECORDS = {"nereid:failed:rate5m"} | {name for name, expr in RECORDED.items() if OF_KUBERNETES in expr}
@@ -64,11 +65,14 @@ EXPRESSIONS = [*(rule["expr"] for rule in RULES), *(expression for panel in PANE
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack, which asks for keys, after a few requests of each kind."""
+    """The stack, which wants keys and has a version to refuse, after a few requests of each kind."""
     folder = tmp_path_factory.mktemp("stack")
+    repository = folder / "repository"
+    shutil.copytree(ROOT / "model_repository", repository)
+    add_broken_version(repository / "iris")
     key = make_key("alice", folder / "keys")
     variables = {"TRANSFORMER_API_KEYS_FILE": str(folder / "keys"), "NEREID_API_KEY": key}
-    with start_stack(ROOT / "model_repository", folder / "log", variables=variables) as running:
+    with start_stack(repository, folder / "log", variables=variables) as running:
         picture = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
         assert (
             running.http.post("/predict/digit-finder", files={"image": picture}).status_code == HTTPStatus.UNAUTHORIZED
@@ -87,6 +91,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             tensor.set_data_from_numpy(np.array([picture], dtype=np.object_))
             client.infer("digit-finder", [tensor], headers={"x-api-key": key})
         yield running
+
+
+def add_broken_version(model: Path) -> None:
+    """As if a byte had changed on the way."""
+    newest = max((path for path in model.iterdir() if path.is_dir()), key=lambda path: int(path.name))
+    broken = model / BROKEN
+    shutil.copytree(newest, broken)
+    content = bytearray((broken / "model.onnx").read_bytes())
+    content[-1] ^= 1
+    (broken / "model.onnx").write_bytes(content)
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +300,11 @@ def test_prometheus_scrapes_the_pod_and_computes_the_rules(stack: Stack, tmp_pat
             assert len(evaluated) == len(RULES)
             assert [(rule["name"], rule["lastError"]) for rule in evaluated if rule["health"] != "ok"] == []
             firing = client.get("/alerts").raise_for_status().json()["data"]["alerts"]
-            assert not [alert["labels"]["alertname"] for alert in firing if alert["state"] == "firing"]
+            named = ("alertname", "namespace", "model", "version")
+            fired = [
+                tuple(alert["labels"].get(name) for name in named) for alert in firing if alert["state"] == "firing"
+            ]
+            assert fired == [("NereidVersionRefused", "nereid", "iris", BROKEN)]
             # What the dashboard's variable asks for.
             (variable,) = (each for each in DASHBOARD["templating"]["list"] if each["name"] == "namespace")
             asked = re.fullmatch(r"label_values\((.+), namespace\)", variable["query"]["query"])
