@@ -130,7 +130,7 @@ export: USAGE = MODEL=<name> WEIGHTS=<file or official name>
 publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefix or a folder>
 capacity: USAGE = P95_MS=<milliseconds>
 key: USAGE = NAME=<who> [KEYS=<file>]
-soak versions sizing: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
+soak versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
 
 need-%: # before several GB are installed; a default counts as missing
 	@test -n "$(if $(filter-out file undefined,$(origin $*)),$($*))" || \
@@ -176,8 +176,8 @@ images: .venv/.stack ## Build the container images with docker, podman or builda
 images-list: .venv/.test ## Which images a cluster needs, and where each comes from (OVERLAY=<folder>; needs kubectl)
 	@$(BIN)/python -m tests.manifests.images $(call option,overlay,OVERLAY)
 
-sizing: need-REPOSITORY .venv/.stack ## Memory, disks, quota and S3's requests for a repository (REPOSITORY, PODS=2, POLL_S)
-	@$(BIN)/python -m registry.sizing "$(REPOSITORY)" $(call option,pods,PODS) $(call option,poll-s,POLL_S)
+sizing: .venv/.stack $(SHIPPED) ## Memory, disks, quota and S3's requests for a repository (REPOSITORY, PODS=2, POLL_S)
+	@$(BIN)/python -m export $@ --repository "$(REPOSITORY)" $(call option,pods,PODS) --poll-s "$(POLL_S)"
 
 images-lint: .venv/.test ## Lint the Dockerfiles with hadolint
 	@$(BIN)/hadolint --failure-threshold info */Dockerfile

@@ -72,7 +72,7 @@ IMAGES = (
     Image("transformer", "transformer/Dockerfile", "", "", "the transformer"),
     Image("predictor", "predictor/Dockerfile", "synchroniser", "", "the synchroniser"),
     Image("predictor", "predictor/Dockerfile", "embedded", "-embedded", "the embedded Triton, for tests", (AMD64,)),
-    Image("export", "export/Dockerfile", "", "", "the jobs that publish"),
+    Image("export", "export/Dockerfile", "", "", "the jobs that publish", (AMD64,)),
 )
 
 
