@@ -41,7 +41,7 @@ _UNNEEDED = (
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}")
 # As docker words it after a push; podman and buildah write a file.
 _PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")  # 8 of the 128 that a registry takes are for our suffix
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")  # 8 of the 128 that a registry takes are for our suffix
 AMD64, ARM64 = PLATFORMS = ("linux/amd64", "linux/arm64")
 _MACHINES = {"x86_64": AMD64, "aarch64": ARM64, "arm64": ARM64}
 # How kernel, shell and builders say that a program is another machine's.
@@ -116,7 +116,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--tag", default=version(), help="(default: the version in pyproject.toml, %(default)s)")
     parser.add_argument("--platform", choices=PLATFORMS, default="", help="(default: this machine's)")
     options = parser.parse_args()
-    if not _TAG.fullmatch(options.tag):
+    if not TAG.fullmatch(options.tag):
         parser.error(f"TAG: got {options.tag!r}, expected letters, digits, _ . -, at most 120, none of . - in front")
     return options
 

@@ -126,7 +126,7 @@ def problems(load: Load) -> Iterator[str]:
     if load.mirror > MIRROR_BYTES:
         yield (
             f"mirror: got {_mib(load.mirror)}, expected at most {_mib(MIRROR_BYTES)}; next: raise "
-            "PREDICTOR_MIRROR_BYTES, the volume's sizeLimit and the synchroniser's limits.ephemeral-storage together, by docs/sizing.md"
+            "PREDICTOR_MIRROR_BYTES with the volume and the synchroniser's limits, see docs/sizing.md"
         )
 
 
