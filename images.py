@@ -44,8 +44,10 @@ _PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")  # 8 of the 128 that a registry takes are for our suffix
 AMD64, ARM64 = PLATFORMS = ("linux/amd64", "linux/arm64")
 _MACHINES = {"x86_64": AMD64, "aarch64": ARM64, "arm64": ARM64}
-# How kernel, shell and builders say that a program is another machine's.
-_FOREIGN = re.compile("exec format error|cannot execute binary file", re.IGNORECASE)
+_HINT = (
+    "\nPLATFORM: got {}, expected one whose programs run here ({}); next: build on a machine of it, or have qemu run "
+    "them (Debian: apt-get install qemu-user-static binfmt-support)"
+)
 
 
 class Image(NamedTuple):
@@ -250,16 +252,13 @@ def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed
     run = subprocess.run(
         [*command, "."], cwd=ROOT, env=os.environ | arguments, capture_output=True, text=True, check=False
     )
-    if not run.returncode:
-        return
-    said = run.stdout + run.stderr
-    if of_platform and _FOREIGN.search(said):
+    if run.returncode:
+        lines = "\n".join((run.stdout + run.stderr).splitlines()[-30:])
+        # Whether a program did not start, engines say now and then only.
+        hint = "" if of_platform in {"", native_platform()} else _HINT.format(of_platform, native_platform())
         raise BuildError(
-            f"PLATFORM: got {of_platform}, expected one whose programs run here ({native_platform()}); next: build on "
-            "a machine of it, or have qemu run them (Debian: apt-get install qemu-user-static binfmt-support)"
+            f"{image.dockerfile}: {engine} build got exit status {run.returncode}, expected 0:\n{lines}{hint}"
         )
-    lines = "\n".join(said.splitlines()[-30:])
-    raise BuildError(f"{image.dockerfile}: {engine} build got exit status {run.returncode}, expected 0:\n{lines}")
 
 
 def push(engine: str, name: str) -> str:
