@@ -27,8 +27,8 @@ PLACEHOLDERS = re.compile(
     r"registry\.example\.com|111122223333|example-models|nereid-split\.example\.com|proxy\.example\.com|sha256:0{60}"
 )
 EXAMPLES = {"overlays/canary/standard", "overlays/eks", "overlays/production", "overlays/site"}
-# What comes with the project has these too: an address of nobody for S3 (RFC 5737), and a host of nobody's.
-UNUSABLE = re.compile(r"192\.0\.2\.[0-9]+|vision\.example\.com")
+# What comes with the project has these too: an address of nobody for S3 (RFC 5737), and hosts of nobody's.
+UNUSABLE = re.compile(r"192\.0\.2\.[0-9]+|(?:vision|git)\.example\.com")
 # In a query of Prometheus, or the name of a Service with its namespace.
 _NAMESPACE_IN_TEXT = (re.compile(r'namespace="([^"]*)"'), re.compile(r'job="([^"/]*)/'))
 _SECRET_VARIABLE = re.compile(r"SECRET|PASSWORD|TOKEN|ACCESS_KEY")
