@@ -270,6 +270,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (selectors.routes_lead_to_services, STANDARD, "Route", another("HTTPRoute", rules=[{"backendRefs": [BACKEND]}])),
     (selectors.routes_lead_to_services, STANDARD, "Route", another("GRPCRoute", rules=[{"backendRefs": [BACKEND]}])),
     (selectors.services_have_a_name_that_kserve_leaves, SERVERLESS, "Service", NAMED),
+    (selectors.routes_have_a_name_that_kserve_leaves, EKS, "Ingress metadata name", "nereid"),
     (deployments.entrances_take_what_the_transformer_takes, EKS, f"Ingress metadata annotations {IDLE}", IDLE_20),
     (selectors.routes_lead_to_services, PLAIN, f"{BACKENDS} port name", "grpcs"),
     (selectors.routes_lead_to_services, TO_ZERO, "InterceptorRoute spec target portName", "grpc"),
