@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,25 @@ import pytest
 import yaml
 
 from tests.manifests.__main__ import judge
+from tests.manifests.pod import pods_of
 from tests.manifests.releases import TAG, make_release, needs_git
-from tests.manifests.rendering import MANIFESTS, Render, needs_kubectl, render, render_foreign, title
+from tests.manifests.rendering import (
+    MANIFESTS,
+    ROOT,
+    Render,
+    needs_kubectl,
+    render,
+    render_foreign,
+    render_over,
+    title,
+)
 from tests.manifests.rules import objects
 from tests.manifests.schemas import find_faults
 from tests.support.changes import changed
 
 pytestmark = [needs_kubectl, needs_git]
 
+STANDARD = "overlays/standard"
 EXAMPLE = MANIFESTS / "examples" / "argo-cd"
 # Whatever a user of the example replaces, and by what, here.
 OWN = {
@@ -107,6 +119,27 @@ def test_examples_that_are_left_are_found() -> None:
         # Behind an account in one text, which is named in its place.
         hidden = example.startswith(("sha256:", "certificate/"))
         assert objects.PLACEHOLDERS.search(f"{example}-") if hidden else f"has {example.strip('.')}" in found, example
+
+
+def read_patches() -> list[dict[str, Any]]:
+    """What docs/gitops.md has below `patches:`, in its order."""
+    blocks = re.findall(r"(?:^    .*\n|^\n)+", (ROOT / "docs" / "gitops.md").read_text(), re.MULTILINE)
+    return [yaml.safe_load(textwrap.dedent(each)) for each in blocks if each.strip("\n").startswith("    patches:")]
+
+
+def test_commits_of_the_page_restart_and_promote(tmp_path: Path) -> None:
+    restart, promote = read_patches()
+    for name in ("before", "after", "promoted"):
+        (tmp_path / name).mkdir()
+    before = render_over(STANDARD, {"namespace": "nereid"}, tmp_path / "before")
+    after = render_over(STANDARD, {"namespace": "nereid", **restart}, tmp_path / "after")
+    changed_pods = [(one, two) for one, two in zip(pods_of(before), pods_of(after), strict=True) if one != two]
+    (pair,) = changed_pods
+    assert "restarted" in pair[1]["metadata"]["annotations"]
+    assert pair[1]["spec"] == pair[0]["spec"]
+    promoted = render_over("overlays/canary/knative", {"namespace": "nereid", **promote}, tmp_path / "promoted")
+    (service,) = promoted.of_kind("InferenceService")
+    assert service["spec"]["predictor"]["canaryTrafficPercent"] == 100
 
 
 def test_settings_of_before_survive_a_sync() -> None:
