@@ -5,6 +5,7 @@ stands in a guard. Where two components change the same, the last one prevails; 
 """
 
 import argparse
+import gzip
 import io
 import json
 import os
@@ -61,7 +62,8 @@ def compose() -> dict[str, str]:
         writer = Writer(mode)
         for title, node in objects_of(mode):
             if title.startswith("Namespace/"):
-                labels = dict(dict(node.children())["metadata"].children())["labels"]
+                # A platform's too must have them.
+                labels = dict(dict(node.inside().children())["metadata"].children())["labels"]
                 writer.define("namespace", labels, title)
             else:
                 files[f"templates/{mode}/{title.replace('/', '-').lower()}.yaml"] = writer.file(title, node)
@@ -155,8 +157,7 @@ def composition(mode: str, on: frozenset[str], folder: Path) -> dict[str, Any]:
 def pack(name: str, files: Mapping[str, str]) -> bytes:
     """The archive that Helm installs: the same bytes for the same files."""
     made = io.BytesIO()
-    # Without a time of its own, which gzip would write.
-    with tarfile.open(fileobj=made, mode="w:gz", format=tarfile.USTAR_FORMAT) as archive:
+    with gzip.GzipFile(fileobj=made, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as archive:
         for path in sorted(files):
             data = files[path].encode()
             info = tarfile.TarInfo(f"{name}/{path}")
@@ -207,7 +208,7 @@ def _tree(used: Mapping[str, tuple[str, str] | None]) -> dict[str, Any]:
     """The values, nested as in values.yaml; a leaf is a `Leaf`."""
     tree: dict[str, Any] = {
         "mode": (
-            "serverless: Knative, to zero pods and back; standard: KServe without it; plain: a Deployment, without KServe.",
+            "serverless: Knative, down to zero pods; standard: KServe without it; plain: a Deployment, without KServe.",
             "standard",
             {"enum": [*MODES]},
         )
