@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import tarfile
+import textwrap
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import yaml
 from manifests.chart.__main__ import compose, composition, pack
 from manifests.chart.values import COMPONENTS, MODES, VALUES, Slot, Text
 from tests.manifests.__main__ import judge
-from tests.manifests.rendering import Object, Render, needs_kubectl, render_foreign, title
+from tests.manifests.rendering import MANIFESTS, Object, Render, needs_kubectl, render_foreign, title
 
 needs_helm = pytest.mark.skipif(
     shutil.which("helm") is None,
@@ -402,6 +404,16 @@ def notes_of(chart: Path, values: Mapping[str, Any], folder: Path) -> str:
     notes_seen = template(folder / "nereid", values, folder).named("Notes", "notes")
     assert notes_seen
     return str(notes_seen["text"])
+
+
+def test_values_of_the_manual_are_right(chart: Path, tmp_path: Path) -> None:
+    manual = (MANIFESTS / "README.md").read_text()
+    written = re.search(r"^    mode: standard\n(?:^    .*\n)+", manual, re.M)
+    assert written
+    values = yaml.safe_load(textwrap.dedent(written[0]))
+    rendered = template(chart, values, tmp_path)
+    assert list(judge(replace(rendered, is_foreign=True))) == []
+    assert {each["metadata"]["namespace"] for each in rendered.objects} == {NAMESPACE}
 
 
 def test_archive_is_the_same_for_the_same_files() -> None:
