@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.manifests.compositions import WITH_KSERVE, WITHOUT, combine
 from tests.manifests.pod import KNATIVE, STANDARD, mode_of, pods_of
 from tests.manifests.rendering import Object, Render, find_folders, render, render_in, title
 from tests.support import objects
@@ -314,6 +315,26 @@ def test_mode_cannot_be_changed(kind: str, tmp_path: Path) -> None:
         assert "deploymentMode" in reply.said
     finally:
         objects.remove(objects.namespace_of(name))
+
+
+@pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
+def test_components_together_are_taken(names: tuple[str, ...], tmp_path: Path) -> None:
+    """All that combine, with a prefix; no pod starts."""
+    if missing := find_missing(*CONTROLLERS):
+        pytest.skip(missing)
+    namespace = objects.namespace_of(f"components-{len(names)}")
+    rendered = combine(names, tmp_path, namespace)
+    if unknown := objects.unknown_kinds(rendered):
+        pytest.skip(f"needs the CRDs of {', '.join(unknown)} in the cluster; next: kubectl apply them")
+    applied = Applied("components", namespace, rendered)
+    try:
+        objects.remove(namespace, wait=True)
+        reply = kubectl("apply", "--server-side", "--filename=-", sent=list(rendered.of_kind("Namespace")))
+        assert reply.taken, reply.said
+        objects.apply_without_pods(applied)
+        assert {way: reply.said for way, reply in applied.replies.items() if reply.said or not reply.taken} == {}
+    finally:
+        objects.remove(namespace)
 
 
 def _why_not_ready(applied: Applied) -> str:

@@ -9,50 +9,27 @@ import pytest
 import yaml
 
 from tests.manifests.__main__ import judge
+from tests.manifests.compositions import COMPONENTS, OF_THE_POD, WITH_KSERVE, WITHOUT, combine
 from tests.manifests.pod import containers_of, pods_of
 from tests.manifests.rendering import (
-    MANIFESTS,
     Object,
     Render,
     RenderError,
     needs_kubectl,
-    render_over,
     title,
-    with_components,
 )
 from tests.manifests.rules import objects
 
 pytestmark = needs_kubectl
 
-COMPONENTS = MANIFESTS / "components"
-STANDARD = "overlays/standard"
 # Included by base, by another one of them, or only of use in one.
 INNER = {"images", "s3", "deployment/pod"}
-OF_THE_POD = ("gpu", "production", "aws", "keys", "corporate")
-# KServe's scaler has no place in a Deployment, and each entrance has its own.
-WITH_KSERVE = (*OF_THE_POD, "keda", "service", "ingress", "alb", "http-route")
-WITHOUT = (*OF_THE_POD, "deployment", "service", "ingress", "http-route")
-CA = {"configMapGenerator": [{"name": "nereid-ca", "literals": ["ca.crt=x"]}]}
-# The quota of production is one for CPU.
-ROOM = """
-- op: add
-  path: /spec/hard
-  value: {}
-"""
 
 
 def find_components() -> list[str]:
     """The names of all of them."""
     found = COMPONENTS.rglob("kustomization.yaml")
     return sorted(str(path.parent.relative_to(COMPONENTS)) for path in found)
-
-
-def combine(names: tuple[str, ...], folder: Path, **more: Any) -> Render:
-    """overlays/standard with these, for a namespace and a prefix of its own."""
-    folder.mkdir(exist_ok=True)
-    quota = [{"target": {"kind": "ResourceQuota"}, "patch": ROOM}]
-    head = {"namespace": "vision", "namePrefix": "acme-", "patches": quota, **CA}
-    return render_over(STANDARD, head | with_components(folder, *names) | more, folder)
 
 
 def in_order(rendered: Render) -> dict[str, Any]:
@@ -69,7 +46,7 @@ def _sorted(node: Any) -> Any:
 
 
 def test_each_is_a_component_with_a_use() -> None:
-    used = {*WITH_KSERVE, *WITHOUT, *INNER, "ca-bundle", "proxy", "otlp", "outside", "no-namespace"}
+    used = {*WITH_KSERVE, *WITHOUT, *INNER, "ca-bundle", "proxy", "otlp", "outside", "headless", "no-namespace"}
     assert set(find_components()) == used
     for name in find_components():
         assert yaml.safe_load((COMPONENTS / name / "kustomization.yaml").read_text())["kind"] == "Component"

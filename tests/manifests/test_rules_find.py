@@ -148,6 +148,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (deployments.services_lead_to_open_ports_of_one_deployment, PLAIN, "Service spec ports 0 targetPort", 8001),
     (deployments.deployments_let_requests_finish, PLAIN, f"{DEPLOYMENT} spec terminationGracePeriodSeconds", GONE),
     (deployments.entrances_take_what_the_transformer_takes, PLAIN, READ_TIMEOUT, "30"),
+    (deployments.rollouts_wait_for_slow_starts, PLAIN, "Deployment spec progressDeadlineSeconds", GONE),
     (deployments.entrances_take_what_the_transformer_takes, PLAIN, BODY, GONE),
     (deployments.entrances_take_what_the_transformer_takes, PLAIN, f"{SETTINGS} TRANSFORMER_REQUEST_TIMEOUT_S", "90"),
     (

@@ -13,7 +13,7 @@ from tests.manifests.rendering import Object, Render, title
 from tests.manifests.rules.selectors import backends_of, matches, selects, target_ports
 from transformer.settings import TransformerSettings
 
-_DEFAULT_GRACE_S = 30
+_DEFAULT_GRACE_S, _DEFAULT_PROGRESS_S = 30, 600
 # Of ingress-nginx, without annotations.
 _ANNOTATION = "nginx.ingress.kubernetes.io/proxy-"
 _DEFAULT_BODY, _DEFAULT_TIMEOUT_S = "1m", 60
@@ -70,6 +70,15 @@ def deployments_let_requests_finish(render: Render) -> Iterator[str]:
         for settings in _settings(render, each["metadata"]["name"]):
             if grace <= settings.shutdown_timeout_s:
                 yield f"{title(each)}: killed after {grace} s, may take {settings.shutdown_timeout_s} s to finish"
+
+
+def rollouts_wait_for_slow_starts(render: Render) -> Iterator[str]:
+    """Else they are reported as failed while a pod does what its startupProbe allows."""
+    for each in render.of_kind("Deployment"):
+        probes = [one.get("startupProbe", {}) for one in each["spec"]["template"]["spec"]["containers"]]
+        slowest_s = max(probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3) for probe in probes)
+        if (given := each["spec"].get("progressDeadlineSeconds", _DEFAULT_PROGRESS_S)) < slowest_s:
+            yield f"{title(each)}: progressDeadlineSeconds {given}, its pods may take {slowest_s} s to start"
 
 
 def entrances_take_what_the_transformer_takes(render: Render) -> Iterator[str]:
@@ -218,6 +227,7 @@ RULES = (
     deployments_have_one_scaler,
     services_lead_to_open_ports_of_one_deployment,
     deployments_let_requests_finish,
+    rollouts_wait_for_slow_starts,
     entrances_take_what_the_transformer_takes,
     zero_pods_are_woken_by_what_holds_the_request,
 )

@@ -1,0 +1,37 @@
+"""Components of ours together, as a user's overlay names them."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.manifests.rendering import MANIFESTS, Render, render_over, with_components
+
+COMPONENTS = MANIFESTS / "components"
+
+OF_THE_POD = ("gpu", "production", "aws", "keys", "corporate")
+# KServe's scaler has no place in a Deployment, and each entrance has its own.
+WITH_KSERVE = (*OF_THE_POD, "keda", "service", "ingress", "alb", "http-route")
+WITHOUT = (*OF_THE_POD, "deployment", "service", "headless", "ingress", "http-route")
+_CA = {"configMapGenerator": [{"name": "nereid-ca", "literals": ["ca.crt=x"]}]}
+# The quota of production is one for CPU.
+_ROOM = """
+- op: add
+  path: /spec/hard
+  value: {}
+"""
+
+
+def combine(names: tuple[str, ...], folder: Path, namespace: str = "vision") -> Render:
+    """overlays/standard with these, for a namespace and a prefix of its own.
+
+    Args:
+        names: of the components, in this order.
+        folder: for the kustomization; made where it is not there.
+        namespace: for all of them.
+
+    Raises:
+        RenderError: see `rendering.render`.
+    """
+    folder.mkdir(exist_ok=True)
+    quota = [{"target": {"kind": "ResourceQuota"}, "patch": _ROOM}]
+    head: dict[str, Any] = {"namespace": namespace, "namePrefix": "acme-", "patches": quota, **_CA}
+    return render_over("overlays/standard", head | with_components(folder, *names), folder)
