@@ -107,7 +107,11 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
         for key in dict.fromkeys([*one, *other]):
             yield from differences(_get(one, key), _get(other, key), f"{path}/{key}")
     elif not _same(one, other):
-        yield f"{path}: {'nothing' if one is ABSENT else one!r} and {'nothing' if other is ABSENT else other!r}"
+        yield f"{path}: {_said(one)} and {_said(other)}"
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value is ABSENT else repr(value)
 
 
 def _inner(condition: str) -> str:

@@ -91,6 +91,7 @@ COMPONENTS = (
     Component("proxy", "S3 through a proxy for HTTP.", modes=MODES),
     Component("otlp", "Spans to a collector in the cluster.", modes=MODES),
     Component("service", "A Service before the pods, REST at 80, gRPC at 8081; plain always has it."),
+    Component("headless", "A name for all ready pods, for gRPC clients that go round them."),
     Component("ingress", "An Ingress for REST, and the Service that it needs.", needs=("service",)),
     Component("alb", "What AWS' load balancer controller wants of an Ingress.", needs=("service", "ingress")),
     Component("httpRoute", "HTTPRoute and GRPCRoute, and the Service that they need.", needs=("service",)),

@@ -414,7 +414,3 @@ def test_values_of_the_manual_are_right(chart: Path, tmp_path: Path) -> None:
     rendered = template(chart, values, tmp_path)
     assert list(judge(replace(rendered, is_foreign=True))) == []
     assert {each["metadata"]["namespace"] for each in rendered.objects} == {NAMESPACE}
-
-
-def test_archive_is_the_same_for_the_same_files() -> None:
-    assert pack("nereid", {"a": "1", "b": "2"}) == pack("nereid", {"b": "2", "a": "1"})
