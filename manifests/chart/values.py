@@ -91,6 +91,7 @@ COMPONENTS = (
     Component("proxy", "S3 through a proxy for HTTP.", modes=MODES),
     Component("otlp", "Spans to a collector in the cluster.", modes=MODES),
     Component("service", "A Service before the pods, REST at 80, gRPC at 8081; plain always has it."),
+    Component("ipv6", "Listens by IPv6 too: for pods without an address of IPv4.", modes=MODES),
     Component("headless", "A name for all ready pods, for gRPC clients that go round them."),
     Component("ingress", "An Ingress for REST, and the Service that it needs.", needs=("service",)),
     Component("alb", "What AWS' load balancer controller wants of an Ingress.", needs=("service", "ingress")),
