@@ -36,6 +36,7 @@ class Synchroniser:
         self._models: dict[str, Model] = {}
         self._wake = Event()
         self._met_triton = False
+        self._triton_away = ""  # why, as it was logged last
         self._failed_requests: dict[str, int] = {}  # of requests, by model, as Triton counts them
         self._counts_failures = True
         self._first: set[str] | None = None  # models of the first listing
@@ -76,9 +77,12 @@ class Synchroniser:
         try:
             index = self._shared.triton.index()
         except TritonError as exc:
-            if up.is_set() or not self._met_triton:
+            # Again where the reason is another one: "restricted" after "not ready" is no Triton that is still to come.
+            if up.is_set() or str(exc) != self._triton_away:
                 log.warning("%s; waiting for it", exc)
+            if up.is_set() or not self._triton_away:
                 self._note_triton(up=False)
+            self._triton_away = str(exc)
             return
         if not up.is_set():
             log.info("Triton at %s answers", self._shared.triton.url)

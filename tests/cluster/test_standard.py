@@ -4,7 +4,6 @@ The tests are steps of one run, in this order: `python -m cluster exec -- pytest
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +30,7 @@ from tests.support.disturbance import (
     load,
     name_of,
     outage,
+    pause,
     ready_pods,
     restarts,
     seconds_between,
@@ -179,10 +178,10 @@ def test_rolling_update_under_load_fails_no_request(figures: Figures) -> None:
             figures.add("rolling update, 2 pods", "whole after", seconds())
         time.sleep(5)
         result = under.stop()
+        figures.add("rolling update", "under load", summary(result))
+        figures.add("rolling update", "outage", outage(result))
         for pod in before:
             show_end(watch, pod, figures, "rolling update")
-    figures.add("rolling update", "under load", summary(result))
-    figures.add("rolling update", "outage", outage(result))
     assert not result.failures, result.failures[:3]
 
 
@@ -268,19 +267,6 @@ def test_budget_lets_an_unready_pod_go(figures: Figures) -> None:
 def allowed() -> int:
     """Evictions that the budget allows now."""
     return int(get("pdb", "nereid", NAMESPACE)["status"]["disruptionsAllowed"])
-
-
-def pause(pod: str, container: str, which: signal.Signals) -> None:
-    """Send a signal to the first process of a container, from its node: inside, nothing may stop it."""
-    status = get("pod", pod, NAMESPACE)
-    uid = status["metadata"]["uid"]
-    identity = next(each["containerID"] for each in status["status"]["containerStatuses"] if each["name"] == container)
-    number = identity.partition("://")[2]
-    for folder, _, _ in os.walk("/sys/fs/cgroup/pids"):
-        if uid in folder and folder.endswith(number):
-            os.kill(int(Path(folder, "cgroup.procs").read_text().split()[0]), which)
-            return
-    raise AssertionError(f"{pod} {container}: no control group")
 
 
 @pytest.mark.usefixtures("service")

@@ -1,12 +1,15 @@
 """What happens to pods of the real cluster, and what requests see of it, measured."""
 
 import json
+import os
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -147,6 +150,19 @@ def in_pod(
     words = [*machine.enter(OUTSIDE, "net"), str(BUILT / "kubectl"), f"--kubeconfig={KUBECONFIG}", "exec", pod]
     options = [f"--namespace={namespace}", f"--container={container}", "--"]
     return subprocess.run([*words, *options, *command], capture_output=True, text=True, check=False, timeout=120)
+
+
+def pause(pod: str, container: str, which: signal.Signals) -> None:
+    """Send a signal to the first process of a container, from its node: inside, nothing may stop it."""
+    status = get("pod", pod, f"--namespace={cluster.NAMESPACE}")
+    uid = status["metadata"]["uid"]
+    identity = next(each["containerID"] for each in status["status"]["containerStatuses"] if each["name"] == container)
+    number = identity.partition("://")[2]
+    for folder, _, _ in os.walk("/sys/fs/cgroup/pids"):
+        if uid in folder and folder.endswith(number):
+            os.kill(int(Path(folder, "cgroup.procs").read_text().split()[0]), which)
+            return
+    raise AssertionError(f"{pod} {container}: no control group")
 
 
 def seconds_between(earlier: str, later: str) -> float:

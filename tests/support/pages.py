@@ -1,6 +1,7 @@
 """The pages of the documentation, and their headings and links as Markdown reads them."""
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -41,6 +42,14 @@ def read_examples() -> list[tuple[str, str, str]]:
     """The clients of docs/clients.md: heading, program, what it prints."""
     pattern = r"^## ([\w.]+)\n\n(?:(?!```)[^\n#][^\n]*\n\n)?```python\n(.*?)```\n\n```text\n(.*?)```"
     return re.findall(pattern, (ROOT / "docs/clients.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(page: Path, heading: str) -> list[str]:
+    """The indented blocks below a heading, up to the next one, without their indentation."""
+    section = re.split(rf"^#+ {re.escape(heading)}\n", page.read_text(), maxsplit=1, flags=re.MULTILINE)[1]
+    section = re.split(r"^#+ ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    blocks = re.findall(r"(?:^\n)((?:^ {4}.*\n|^\n(?= {4}))+)", section, re.MULTILINE)
+    return [textwrap.dedent(block) for block in blocks]
 
 
 def _walk(tokens: list[Token]) -> Iterator[Token]:

@@ -28,11 +28,16 @@ class Server:
     def __init__(self) -> None:
         self.has_statistics = False
         self.asked = 0
+        self.away = ""  # why it answers nothing
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
-        return grpc.unary_unary_rpc_method_handler(
-            self._count if details.method.endswith("/ModelStatistics") else lambda _, __: b""
-        )
+        statistics = details.method.endswith("/ModelStatistics")
+        return grpc.unary_unary_rpc_method_handler(self._count if statistics else self._list)
+
+    def _list(self, _: bytes, context: grpc.ServicerContext) -> bytes:
+        if self.away:
+            context.abort(grpc.StatusCode.UNAVAILABLE, self.away)
+        return b""
 
     def _count(self, _: bytes, context: grpc.ServicerContext) -> bytes:
         self.asked += 1
@@ -60,34 +65,59 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_nothing_but_the_statistics_misses_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "sync")
-    (tmp_path / "repository").mkdir()
-    server, status = Server(), Status("here")
+@contextmanager
+def synchronised(folder: Path, server: Server) -> Iterator[Shared]:
+    """A synchroniser of an empty repository works beside a server."""
+    (folder / "repository").mkdir()
     with (
         served(server) as url,
-        closing(Mirror(tmp_path / "mirror")) as mirror,
+        closing(Mirror(folder / "mirror")) as mirror,
         ThreadPoolExecutor(1) as thread,
     ):
         shared = Shared(
-            Settings(repository=str(tmp_path / "repository")),
-            storage=open_storage(str(tmp_path / "repository")),
+            Settings(repository=str(folder / "repository")),
+            storage=open_storage(str(folder / "repository")),
             triton=Triton(url, secret="", load_timeout_s=5),
             mirror=mirror,
-            status=status,
+            status=Status("here"),
         )
         synchroniser = Synchroniser(shared)
         running = thread.submit(synchroniser.run)
         try:
-            wait_for(lambda: server.asked >= 2)
-            assert shared.triton_up.is_set()
-            assert status.as_json()["triton"]["ok"]
-            assert said(caplog, "no statistics here") == 1
-            server.has_statistics = True
-            wait_for(lambda: said(caplog, "gives them again") == 1)
+            yield shared
         finally:
             synchroniser.stop()
         running.result()
+
+
+def test_nothing_but_the_statistics_misses_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sync")
+    server = Server()
+    with synchronised(tmp_path, server) as shared:
+        wait_for(lambda: server.asked >= 2)
+        assert shared.triton_up.is_set()
+        assert shared.status.as_json()["triton"]["ok"]
+        assert said(caplog, "no statistics here") == 1
+        server.has_statistics = True
+        wait_for(lambda: said(caplog, "gives them again") == 1)
+
+
+def test_each_reason_of_a_triton_that_is_away_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One that starts again with another secret is first not ready, then refuses the old one."""
+    caplog.set_level(logging.INFO, "sync")
+    server = Server()
+    with synchronised(tmp_path, server) as shared:
+        wait_for(shared.triton_up.is_set)
+        for reason in ("Server not ready", "This protocol is restricted"):
+            server.away = reason
+            wait_for(lambda reason=reason: said(caplog, reason) == 1)  # type: ignore[misc]
+        since = shared.status.as_json()["triton"]
+        time.sleep(2.5)  # two more looks
+        assert said(caplog, "This protocol is restricted") == 1
+        assert shared.status.as_json()["triton"] == since
+        server.away = ""
+        wait_for(shared.triton_up.is_set)
+        assert said(caplog, "answers") == 2
 
 
 def said(caplog: pytest.LogCaptureFixture, words: str) -> int:

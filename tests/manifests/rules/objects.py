@@ -24,13 +24,13 @@ _CLUSTER_WIDE = {
 }  # fmt: skip
 # Of this project's examples: a user's own folder has a registry, an account, a bucket, a host and digests of its own.
 PLACEHOLDERS = re.compile(
-    r"(registry|git|nereid-split|proxy)\.example\.com|111122223333|444455556666|777788889999|example-models|sha256:0{60}"
+    r"(registry|nereid-split|proxy)\.example\.com|111122223333|444455556666|777788889999|example-models|sha256:0{60}"
     r"|certificate/0{8}-"
 )
 EXAMPLES = {"overlays/canary/standard", "overlays/eks", "overlays/production", "overlays/site"}
 EXAMPLES_BELOW = "examples/"
-# What comes with the project has these too: an address of nobody for S3 (RFC 5737), and a host of nobody's.
-UNUSABLE = re.compile(r"192\.0\.2\.[0-9]+|vision\.example\.com")
+# What comes with the project has these too: an address of nobody for S3 (RFC 5737), and hosts of nobody's.
+UNUSABLE = re.compile(r"192\.0\.2\.[0-9]+|(?:vision|git)\.example\.com")
 # In a query of Prometheus, or the name of a Service with its namespace.
 _NAMESPACE_IN_TEXT = (re.compile(r'namespace="([^"]*)"'), re.compile(r'job="([^"/]*)/'))
 _SECRET_VARIABLE = re.compile(r"SECRET|PASSWORD|TOKEN|ACCESS_KEY")

@@ -1,0 +1,72 @@
+"""Keys that the cluster's S3 server (moto) knows, and the refusal of all others while a block runs."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import boto3
+import httpx
+from botocore.config import Config
+
+from tests.support.cluster import S3_URL
+
+_MAY_READ = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetObject"], "Resource": "*"}],
+}
+_READER = "reader"
+
+
+class Keys:
+    """Keys of a user that may list and read, nothing else."""
+
+    def __init__(self) -> None:
+        self._client = boto3.client(
+            "iam", endpoint_url=S3_URL, region_name="us-east-1", aws_access_key_id="cluster",
+            aws_secret_access_key="cluster", config=Config(proxies={}),  # noqa: S106 - moto's
+        )  # fmt: skip
+        self._client.create_user(UserName=_READER)
+        self._client.put_user_policy(UserName=_READER, PolicyName="read", PolicyDocument=json.dumps(_MAY_READ))
+
+    def make(self) -> dict[str, str]:
+        """Another pair of keys, as variables of the environment."""
+        key = self._client.create_access_key(UserName=_READER)["AccessKey"]
+        return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+
+    def delete(self, keys: dict[str, str]) -> None:
+        """Have the server know these no more."""
+        _count("inf")
+        self._client.delete_access_key(UserName=_READER, AccessKeyId=keys["AWS_ACCESS_KEY_ID"])
+        _count("0")
+
+    def close(self) -> None:
+        """Remove the user."""
+        for each in self._client.list_access_keys(UserName=_READER)["AccessKeyMetadata"]:
+            self._client.delete_access_key(UserName=_READER, AccessKeyId=each["AccessKeyId"])
+        self._client.delete_user_policy(UserName=_READER, PolicyName="read")
+        self._client.delete_user(UserName=_READER)
+
+
+@contextmanager
+def known_keys() -> Iterator[Keys]:
+    """Keys; `enforced` has the server refuse all others."""
+    keys = Keys()
+    try:
+        yield keys
+    finally:
+        keys.close()
+
+
+@contextmanager
+def enforced() -> Iterator[None]:
+    """Every request is refused that shows no known key, or may not do what it does."""
+    _count("0")
+    try:
+        yield
+    finally:
+        _count("inf")
+
+
+def _count(number: str) -> None:
+    """How many requests moto takes before it looks at their keys."""
+    httpx.post(f"{S3_URL}/moto-api/reset-auth", content=number, trust_env=False).raise_for_status()
