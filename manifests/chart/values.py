@@ -100,6 +100,7 @@ COMPONENTS = (
     Component("noNamespace", "Quota and limits are a platform's: production without its own.", after=("production",)),
 )
 
+_INGRESS = "Ingress/nereid-http"
 _SERVED = "InferenceService/nereid/spec/predictor"
 _DEPLOYED = "Deployment/nereid/spec/template"
 _SCALER = "HorizontalPodAutoscaler/nereid/spec"
@@ -228,9 +229,9 @@ VALUES: tuple[Text | Slot, ...] = (
     Text("otlp.port", "As in the endpoint.", 4318, schema=PORT),
     Slot("service.annotations", "Those of your cloud.", STRINGS, ("Service/nereid/metadata/annotations",)),
     Slot("service.spec", "Over its spec: {type: LoadBalancer}.", MAP, ("Service/nereid/spec",)),
-    Slot("ingress.annotations", "Over those for ingress-nginx.", STRINGS, ("Ingress/nereid-http/metadata/annotations",)),
-    Slot("ingress.className", "Nothing: the cluster's default.", STRING, ("Ingress/nereid-http/spec/ingressClassName",)),
-    Slot("ingress.tls", "Such as [{secretName: tls, hosts: [<host>]}].", LIST, ("Ingress/nereid-http/spec/tls",)),
+    Slot("ingress.annotations", "Over those for ingress-nginx.", STRINGS, (f"{_INGRESS}/metadata/annotations",)),
+    Slot("ingress.className", "Nothing: the cluster's default.", STRING, (f"{_INGRESS}/spec/ingressClassName",)),
+    Slot("ingress.tls", "Such as [{secretName: tls, hosts: [<host>]}].", LIST, (f"{_INGRESS}/spec/tls",)),
     Text(
         "alb.certificateArn",
         "The certificate of the host.",
