@@ -95,11 +95,13 @@ COMPONENTS = (
     Component("headless", "A name for all ready pods, for gRPC clients that go round them."),
     Component("ingress", "An Ingress for REST, and the Service that it needs.", needs=("service",)),
     Component("alb", "What AWS' load balancer controller wants of an Ingress.", needs=("service", "ingress")),
+    Component("albGrpc", "gRPC by the same ALB.", needs=("service", "ingress", "alb")),
     Component("httpRoute", "HTTPRoute and GRPCRoute, and the Service that they need.", needs=("service",)),
     Component("outside", "Private networks may come in, for NodePort and LoadBalancer.", needs=("service",)),
     Component("noNamespace", "Quota and limits are a platform's: production without its own.", after=("production",)),
 )
 
+_INGRESS = "Ingress/nereid-http"
 _SERVED = "InferenceService/nereid/spec/predictor"
 _DEPLOYED = "Deployment/nereid/spec/template"
 _SCALER = "HorizontalPodAutoscaler/nereid/spec"
@@ -228,9 +230,9 @@ VALUES: tuple[Text | Slot, ...] = (
     Text("otlp.port", "As in the endpoint.", 4318, schema=PORT),
     Slot("service.annotations", "Those of your cloud.", STRINGS, ("Service/nereid/metadata/annotations",)),
     Slot("service.spec", "Over its spec: {type: LoadBalancer}.", MAP, ("Service/nereid/spec",)),
-    Slot("ingress.annotations", "Over those for ingress-nginx.", STRINGS, ("Ingress/nereid/metadata/annotations",)),
-    Slot("ingress.className", "Nothing: the cluster's default.", STRING, ("Ingress/nereid/spec/ingressClassName",)),
-    Slot("ingress.tls", "Such as [{secretName: tls, hosts: [<host>]}].", LIST, ("Ingress/nereid/spec/tls",)),
+    Slot("ingress.annotations", "Over those for ingress-nginx.", STRINGS, (f"{_INGRESS}/metadata/annotations",)),
+    Slot("ingress.className", "Nothing: the cluster's default.", STRING, (f"{_INGRESS}/spec/ingressClassName",)),
+    Slot("ingress.tls", "Such as [{secretName: tls, hosts: [<host>]}].", LIST, (f"{_INGRESS}/spec/tls",)),
     Text(
         "alb.certificateArn",
         "The certificate of the host.",
@@ -238,7 +240,7 @@ VALUES: tuple[Text | Slot, ...] = (
         "required",
         STRING,
     ),
-    Text("alb.addresses", "A list of the CIDRs of the VPC.", "10.0.0.0/16", "each", CIDRS),
+    Text("alb.addresses", "A list of the CIDRs of the VPC.", "198.51.100.0/24", "each", CIDRS),
     Text("httpRoute.gateway.name", "Your Gateway.", "kserve-ingress-gateway"),
     Text("httpRoute.gateway.namespace", "Its namespace.", "kserve"),
 )

@@ -53,6 +53,7 @@ def times() -> dict[str, float]:
         "grace": pod["spec"]["terminationGracePeriodSeconds"],
         "deregistration": _number(ingress["target-group-attributes"]),
         "idle": _number(ingress["load-balancer-attributes"]),
+        "kept": float(own.get("TRANSFORMER_KEEP_ALIVE_S", defaults["keep_alive_s"])),
     }
 
 
@@ -66,7 +67,7 @@ def test_times_fit_each_other() -> None:
     assert found["preStop"] > found["deregistration"]
     assert found["accepted"] >= found["request"]
     assert found["grace"] >= found["preStop"] + found["accepted"] + TRITON_S
-    assert found["request"] < found["idle"]
+    assert found["request"] < found["idle"] < found["kept"]
 
 
 def test_page_has_these_times() -> None:
@@ -80,6 +81,7 @@ def test_page_has_these_times() -> None:
         "what was accepted": found["accepted"],
         "grace period": found["grace"],
         "idle timeout of the ALB": found["idle"],
+        "connections without a request": found["kept"],
     }
 
 

@@ -30,7 +30,7 @@ PLACEHOLDERS = re.compile(
 EXAMPLES = {"overlays/canary/standard", "overlays/eks", "overlays/production", "overlays/site"}
 EXAMPLES_BELOW = "examples/"
 # What comes with the project has these too: an address of nobody for S3 (RFC 5737), and hosts of nobody's.
-UNUSABLE = re.compile(r"192\.0\.2\.[0-9]+|(?:vision|git)\.example\.com")
+UNUSABLE = re.compile(r"(?:192\.0\.2|198\.51\.100)\.[0-9]+|(?:vision|git)\.example\.com")
 # In a query of Prometheus, or the name of a Service with its namespace.
 _NAMESPACE_IN_TEXT = (re.compile(r'namespace="([^"]*)"'), re.compile(r'job="([^"/]*)/'))
 _SECRET_VARIABLE = re.compile(r"SECRET|PASSWORD|TOKEN|ACCESS_KEY")
