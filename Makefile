@@ -31,7 +31,8 @@ export UV_SYSTEM_CERTS ?= true
 endif
 
 # Make would ignore a variable that nothing reads, and a value that is invalid.
-GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+# The key is no argument of any process but make's own, where it was given there.
+GIVEN := $(foreach name,$(filter-out NEREID_API_KEY,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)))
 PROBLEM := $(if $(strip $(GIVEN)),$(shell $(PYTHON) variables.py $(foreach name,$(GIVEN),'$(name)=$(subst ','\'',$(value $(name)))')))
 $(if $(PROBLEM),$(error $(PROBLEM)))
 
@@ -78,7 +79,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-lint manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit fmt lock clean
+.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -169,8 +170,15 @@ compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is 
 train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
 	@$(BIN)/python -m export.digit_finder
 
-images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, PUSH=1)
-	@$(BIN)/python images.py $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(call flag,push,PUSH)
+images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, TAG, PLATFORM, PUSH=1)
+	@$(BIN)/python images.py $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(call option,tag,TAG) \
+		$(call option,platform,PLATFORM) $(call flag,push,PUSH)
+
+images-list: .venv/.test ## Which images a cluster needs, and where each comes from (OVERLAY=<folder>; needs kubectl)
+	@$(BIN)/python -m tests.manifests.images $(call option,overlay,OVERLAY)
+
+sizing: .venv/.stack $(SHIPPED) ## Memory, disks, quota and S3's requests for a repository (REPOSITORY, PODS=2, POLL_S)
+	@$(BIN)/python -m export $@ --repository "$(REPOSITORY)" $(call option,pods,PODS) --poll-s "$(POLL_S)"
 
 images-lint: .venv/.test ## Lint the Dockerfiles with hadolint
 	@$(BIN)/hadolint --failure-threshold info */Dockerfile

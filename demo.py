@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+import access
 from serve import StackSettings, environment, is_locked, keep, visible
 from variables import find_unknown, judge_profile
 
@@ -42,12 +43,12 @@ def main() -> int:
         with (
             tempfile.TemporaryDirectory(prefix="nereid-") as spare,
             stack(console, Path(spare)) as url,
-            httpx.Client(base_url=url, trust_env=False, timeout=30) as client,
+            httpx.Client(base_url=url, headers=access.headers(), trust_env=False, timeout=30) as client,
         ):
             show(console, ask_all(client))
             annotate(console, client)
         console.print("stopped: the transformer, the synchroniser, Triton")
-    except (DemoError, httpx.HTTPError) as exc:
+    except (DemoError, access.AccessError, httpx.HTTPError) as exc:
         console.print(f"[bold red]error:[/] {escape(str(exc))}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -102,7 +103,7 @@ def stack(console: Console, spare: Path) -> Iterator[str]:
             )
         }  # fmt: skip
     try:
-        url = f"http://127.0.0.1:{http_port}"
+        url = settings.url
         with console.status("starting Triton, the synchroniser and the transformer ..."):
             seconds = wait_until_ready(parts, url)
         console.print(f"the stack is ready after {seconds:.1f} s at {url} (log: {shown(LOG)})")
@@ -146,6 +147,7 @@ def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> 
 
     Raises:
         DemoError: a part ended, or they were not ready in time.
+        AccessError: they want a key, or another one.
     """
     started = time.monotonic()
     while time.monotonic() - started < START_S:
@@ -153,7 +155,9 @@ def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> 
             if part.poll() is not None:
                 raise DemoError(f"{name} ended with status {part.returncode}:\n{tail(LOG)}")
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/v2/health/ready", trust_env=False).is_success:
+            reply = httpx.get(f"{url}/v2/health/ready", headers=access.headers(), trust_env=False)
+            access.check(url, reply.status_code, reply.text)
+            if reply.is_success:
                 return time.monotonic() - started
         time.sleep(0.05)
     raise DemoError(f"the stack was not ready within {START_S} s:\n{tail(LOG)}")
@@ -183,6 +187,7 @@ def answer(response: httpx.Response) -> dict[str, Any]:
     Raises:
         DemoError: the answer was an error.
     """
+    access.check(str(response.url), response.status_code, response.text)
     if response.is_error:
         raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{tail(LOG)}")
     reply: dict[str, Any] = response.json()

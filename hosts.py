@@ -1,11 +1,15 @@
-"""Which hosts a server answers to: what keeps out a web page that had its own name lead to loopback (DNS rebinding).
+"""Where a server listens, by IPv4 or IPv6, and which hosts it answers to.
+
+The latter is what keeps out a web page that had its own name lead to loopback (DNS rebinding).
 
 To its browser the server there is then a part of the page's site, and no rule about other origins holds. What such a
 page cannot choose is the Host that is sent: it is the page's name. `transformer`, `predictor`, `s3.py` and
 `loadtest` share this module; it imports none of them.
 """
 
+import errno
 import re
+import socket
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
@@ -62,6 +66,52 @@ def _names(value: Any) -> Any:
 
 HostNames = Annotated[frozenset[str], NoDecode, BeforeValidator(_names)]
 """Of a setting: names with commas or spaces between."""
+
+
+def join(host: str, port: int) -> str:
+    """`host:port`, as URLs and gRPC want it: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def listen(host: str, port: int, *, backlog: int | None = None) -> socket.socket:
+    """A socket that listens; on `::` for both families.
+
+    Args:
+        host: an address, without brackets, or a name.
+        port: 0: any that is free.
+        backlog: connections that wait to be accepted.
+
+    Raises:
+        OSError: it cannot be had; `strerror` says why.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0] if host else socket.AF_INET
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, backlog=backlog, dualstack_ipv6=both)
+    except OSError as exc:
+        # EAI_ADDRFAMILY and the like are no errno.
+        reason = str(exc.strerror or exc).partition(" (while")[0]
+        if ":" in host and not has_ipv6():
+            reason = f"{reason}: this machine has no IPv6, expected a kernel with it; next: 0.0.0.0, or 127.0.0.1"
+        raise OSError(exc.errno or errno.EADDRNOTAVAIL, reason) from exc
+
+
+def has_ipv6() -> bool:
+    """Whether the kernel has IPv6, and an address of it on loopback."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def within_reach(address: str) -> str:
+    """Where a client of the same machine finds what listens on an address: on that of loopback where it is any."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(address, address)  # noqa: S104
+
+
+Address = Annotated[str, BeforeValidator(lambda value: value.strip("[]") if isinstance(value, str) else value)]
+"""Of a setting: where to listen; an IPv6 address may be in brackets."""
 
 
 class Hosts:

@@ -1,4 +1,4 @@
-"""`make images`: build the container images with docker, podman or buildah, and say how large they are.
+"""`make images`: build the container images with docker, podman or buildah, push them, and say by which digests.
 
 Where packages come from is the environment's: PIP_INDEX_URL and UV_DEFAULT_INDEX reach the build, and no image. What
 comes from there is held against hashes; the base against the digest in the Dockerfiles, or in PYTHON_IMAGE.
@@ -6,12 +6,14 @@ comes from there is held against hashes; the base against the digest in the Dock
 
 import argparse
 import os
+import platform
 import re
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +39,15 @@ _UNNEEDED = (
     "var/lib/apt/lists",
 )
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}")
+# As docker words it after a push; podman and buildah write a file.
+_PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")  # 8 of the 128 that a registry takes are for our suffix
+AMD64, ARM64 = PLATFORMS = ("linux/amd64", "linux/arm64")
+_MACHINES = {"x86_64": AMD64, "aarch64": ARM64, "arm64": ARM64}
+_HINT = (
+    "\nPLATFORM: got {}, expected one whose programs run here ({}); next: build on a machine of it, or have qemu run "
+    "them (Debian: apt-get install qemu-user-static binfmt-support)"
+)
 
 
 class Image(NamedTuple):
@@ -48,6 +59,7 @@ class Image(NamedTuple):
         target: stage of it; the last where empty.
         suffix: of the tag.
         what: runs in it.
+        platforms: for which it can be built.
     """
 
     name: str
@@ -55,13 +67,14 @@ class Image(NamedTuple):
     target: str
     suffix: str
     what: str
+    platforms: tuple[str, ...] = PLATFORMS
 
 
 IMAGES = (
     Image("transformer", "transformer/Dockerfile", "", "", "the transformer"),
     Image("predictor", "predictor/Dockerfile", "synchroniser", "", "the synchroniser"),
-    Image("predictor", "predictor/Dockerfile", "embedded", "-embedded", "the embedded Triton, for tests"),
-    Image("export", "export/Dockerfile", "", "", "the jobs that publish"),
+    Image("predictor", "predictor/Dockerfile", "embedded", "-embedded", "the embedded Triton, for tests", (AMD64,)),
+    Image("export", "export/Dockerfile", "", "", "the jobs that publish", (AMD64,)),
 )
 
 
@@ -70,30 +83,63 @@ class BuildError(Exception):
 
 
 def main() -> int:
-    """Build all images and print a table."""
-    parser = argparse.ArgumentParser(prog="make images", description=__doc__.partition("\n")[0])
-    parser.add_argument("--engine", choices=ENGINES, help="(default: the first of these that works)")
-    parser.add_argument("--registry", default="nereid", help="in front of the images' names (default: %(default)s)")
-    parser.add_argument("--push", action="store_true", help="to that registry, all but the embedded Triton")
-    parser.add_argument("--tag", default=version(), help="(default: the version in pyproject.toml, %(default)s)")
-    options = parser.parse_args()
+    """Build all images and print a table; after a push, what an overlay takes over."""
+    options = _parse()
     table = Table("image", "runs", "size", "built in s", title="Images")
+    digests: dict[str, str] = {}
     try:
         check_base(os.environ.get("PYTHON_IMAGE", ""), push=options.push)
         engine = options.engine or find_engine()
         for image in IMAGES:
             name = f"{options.registry.rstrip('/')}/{image.name}:{options.tag}{image.suffix}"
+            if (options.platform or native_platform()) not in image.platforms:
+                print(f"left out: {name}, which there is for {', '.join(image.platforms)} alone", flush=True)
+                continue
             print(f"{engine} builds {name}", flush=True)
             began = time.monotonic()
-            build(engine, image, name)
+            build(engine, image, name, options.platform, pushed=options.push)
             if options.push and not image.suffix:
-                push(engine, name)
+                digests[image.name] = f"{name.rpartition(':')[0]}@{push(engine, name)}"
             table.add_row(name, image.what, size(engine, name), f"{time.monotonic() - began:.0f}")
     except (BuildError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(table)
+    if digests:
+        print(say_digests(digests))
     return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make images", description=__doc__.partition("\n")[0])
+    parser.add_argument("--engine", choices=ENGINES, help="(default: the first of these that works)")
+    parser.add_argument("--registry", default="nereid", help="in front of the images' names (default: %(default)s)")
+    parser.add_argument("--push", action="store_true", help="to that registry, all but the embedded Triton")
+    parser.add_argument("--tag", default=version(), help="(default: the version in pyproject.toml, %(default)s)")
+    parser.add_argument("--platform", choices=PLATFORMS, default="", help="(default: this machine's)")
+    options = parser.parse_args()
+    if not TAG.fullmatch(options.tag):
+        parser.error(f"TAG: got {options.tag!r}, expected letters, digits, _ . -, at most 120, none of . - in front")
+    return options
+
+
+def native_platform() -> str:
+    """This machine's, by the name that images have for it."""
+    return _MACHINES.get(platform.machine(), f"linux/{platform.machine()}")
+
+
+def say_digests(digests: Mapping[str, str]) -> str:
+    """What makes an overlay take exactly what was pushed.
+
+    Args:
+        digests: `<registry>/<name>@sha256:<digest>`, by the name of an image in the manifests without `nereid/`.
+    """
+    commands = [f"  kustomize edit set image nereid/{name}={pushed}" for name, pushed in digests.items()]
+    block = ["images:"]
+    for name, pushed in digests.items():
+        registry, _, digest = pushed.partition("@")
+        block += [f"  - name: nereid/{name}", f"    newName: {registry}", f"    digest: {digest}"]
+    return "\n".join(["in the folder of your overlay:", *commands, "or into its kustomization.yaml:", *block])
 
 
 def version() -> str:
@@ -183,17 +229,23 @@ def check_base(base: str, *, push: bool) -> None:
     print(f"warning: {words}; {pin}", file=sys.stderr)
 
 
-def build(engine: str, image: Image, name: str) -> None:
+def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed: bool = False) -> None:
     """Build one image; an unchanged step is not run again.
+
+    Args:
+        engine: one of `ENGINES`.
+        image: which.
+        name: with registry and tag.
+        of_platform: one of `PLATFORMS`; empty for what the engine builds by itself.
+        pushed: whether others get it.
 
     Raises:
         BuildError: it failed.
     """
-    arguments = {"VERSION": version(), "SOURCE": source()} | {
-        key: os.environ[key] for key in _PASSED if key in os.environ
-    }
+    arguments = labels(pushed=pushed) | {key: os.environ[key] for key in _PASSED if key in os.environ}
     command = [engine, "build", "--file", image.dockerfile, "--tag", name]
     command += ["--target", image.target] if image.target else []
+    command += ["--platform", of_platform] if of_platform else []
     command += ["--layers"] if engine == "buildah" else []
     for key in arguments:
         command += ["--build-arg", key]  # its value from the environment: addresses may hold passwords
@@ -202,26 +254,63 @@ def build(engine: str, image: Image, name: str) -> None:
     )
     if run.returncode:
         lines = "\n".join((run.stdout + run.stderr).splitlines()[-30:])
-        raise BuildError(f"{image.dockerfile}: {engine} build got exit status {run.returncode}, expected 0:\n{lines}")
+        # Whether a program did not start, engines say now and then only.
+        hint = "" if of_platform in {"", native_platform()} else _HINT.format(of_platform, native_platform())
+        raise BuildError(
+            f"{image.dockerfile}: {engine} build got exit status {run.returncode}, expected 0:\n{lines}{hint}"
+        )
 
 
-def push(engine: str, name: str) -> None:
+def push(engine: str, name: str) -> str:
     """Push an image to its registry.
 
+    Returns:
+        The digest by which the registry has it, `sha256:<64 hex digits>`.
+
     Raises:
-        BuildError: it did not take it.
+        BuildError: it did not take it, or nobody says the digest.
     """
-    run = subprocess.run([engine, "push", name], capture_output=True, text=True, check=False)
-    if run.returncode:
-        words = "\n".join(run.stderr.splitlines()[-5:])
-        raise BuildError(f"{name}: {engine} push got exit status {run.returncode}, expected 0:\n{words}")
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder, "digest")
+        option = [] if engine == "docker" else ["--digestfile", str(written)]
+        run = subprocess.run([engine, "push", *option, name], capture_output=True, text=True, check=False)
+        if run.returncode:
+            words = "\n".join((run.stdout + run.stderr).splitlines()[-5:])
+            raise BuildError(f"{name}: {engine} push got exit status {run.returncode}, expected 0:\n{words}")
+        said = f"digest: {written.read_text()}" if option else run.stdout + run.stderr
+    if found := _PUSHED.search(said):
+        return found[1]
+    raise BuildError(f"{name}: {engine} push says no digest, expected one; it printed:\n{said[-1000:]}")
+
+
+def labels(*, pushed: bool) -> dict[str, str]:
+    """The build arguments that become labels; empty is what nobody knows: an archive of the sources has no commit.
+
+    Args:
+        pushed: whether others get the image. One that stays here has no commit and no date: with them it would be
+            another image after each commit, and clusters that have it would be given it again.
+    """
+    fixed = {"VERSION": version(), "SOURCE": source()}
+    if not pushed:
+        return fixed
+    changed = "-dirty" if _git("status", "--porcelain") else ""
+    commit = _git("rev-parse", "HEAD")
+    # The commit's date: of the same sources the same labels.
+    return fixed | {"REVISION": f"{commit}{changed}" if commit else "", "CREATED": _git("show", "-s", "--format=%cI")}
 
 
 def source() -> str:
     """Where the sources are, for the images' labels; empty where nobody knows."""
-    run = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True, check=False)
-    url = run.stdout.strip()
+    url = _git("remote", "get-url", "origin")
     return url if url.startswith("https://") and "@" not in url else ""
+
+
+def _git(*arguments: str) -> str:
+    try:
+        run = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return "" if run.returncode else run.stdout.strip()
 
 
 def size(engine: str, name: str) -> str:

@@ -5,6 +5,7 @@ the rest; supervisord.conf says how.
 """
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import os
@@ -28,6 +29,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from supervisor import childutils
 from supervisor.supervisord import main as run_supervisor
 
+import access
+from hosts import Address, join, listen, within_reach
 from parts import find_problems
 from registry.address import read_address
 from registry.errors import Misconfigured
@@ -45,6 +48,7 @@ _GIVEN_UP = "given-up"
 _HIDDEN = "a model (/status says which, to who has an API key; next: NEREID_API_KEY=<one of make key> make serve)"
 _KEY_WANTED = {401, 403}
 _NOT_LISTED = 501
+_LOCAL = {"127.0.0.1", "0.0.0.0", "::"}  # noqa: S104 - what localhost leads to
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # shm_open(3)
 _REGION = re.compile(r"triton_\w+_shm_region_[\w-]+")  # an argument of a stub
 _RULES = 3  # of what may be mirrored: what others let in is not loaded
@@ -82,24 +86,36 @@ class StackSettings(BaseSettings):
     triton_metrics_port: int = Field(default=8002, ge=1, le=65535)
     sync_port: int = Field(default=8003, ge=1, le=65535)
     triton_url: str = ""
+    # The parts read them too.
+    transformer_host: Address = "127.0.0.1"
+    predictor_address: Address = "127.0.0.1"
+    predictor_sync_address: Address = "127.0.0.1"
     # Shown where the transformer asks for one (TRANSFORMER_API_KEYS_FILE), to say what serves.
     nereid_api_key: str = Field(default="", pattern="^[!-~]*$")
 
     @property
     def predictor_host(self) -> str:
         """`host:port` of the gRPC port of the Triton that is used."""
-        return self.triton_url.removeprefix("grpc://").rstrip("/") or f"127.0.0.1:{self.triton_grpc_port}"
+        return self.triton_url.removeprefix("grpc://").rstrip("/") or join(
+            within_reach(self.predictor_address), self.triton_grpc_port
+        )
 
     @property
-    def ports(self) -> dict[str, int]:
-        """Every port that is listened on, by the variable that moves it."""
-        ports = {"HTTP_PORT": self.http_port, "GRPC_PORT": self.grpc_port}
+    def url(self) -> str:
+        """Where the transformer answers on this machine."""
+        return f"http://{join(within_reach(self.transformer_host), self.http_port)}"
+
+    @property
+    def ports(self) -> dict[str, tuple[str, int]]:
+        """Address and port of all that is listened on, by the variable that moves the port."""
+        ports = {"HTTP_PORT": (self.transformer_host, self.http_port)}
+        ports["GRPC_PORT"] = (self.transformer_host, self.grpc_port)
         if not self.triton_url:
             ports |= {
-                "TRITON_HTTP_PORT": self.triton_http_port,
-                "TRITON_GRPC_PORT": self.triton_grpc_port,
-                "TRITON_METRICS_PORT": self.triton_metrics_port,
-                "SYNC_PORT": self.sync_port,
+                "TRITON_HTTP_PORT": (self.predictor_address, self.triton_http_port),
+                "TRITON_GRPC_PORT": (self.predictor_address, self.triton_grpc_port),
+                "TRITON_METRICS_PORT": (self.predictor_address, self.triton_metrics_port),
+                "SYNC_PORT": (self.predictor_sync_address, self.sync_port),
             }
         return ports
 
@@ -195,19 +211,19 @@ def check(settings: StackSettings) -> None:
         raise StackError(
             f"MIRROR: {settings.mirror_folder} belongs to another stack that runs; next: stop it, or MIRROR=<a folder>"
         )
-    for variable, port in settings.ports.items():
-        twins = [other for other, its in settings.ports.items() if its == port and other != variable]
+    for variable, (address, port) in settings.ports.items():
+        twins = [other for other, (_, its) in settings.ports.items() if its == port and other != variable]
         if twins:
             raise StackError(f"{variable}: port {port} is also {twins[0]}; expected another one for each")
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as exc:
-                raise StackError(
-                    f"{variable}: port {port} is taken ({exc.strerror}); next: stop what listens there"
-                    f" (ss -ltnp 'sport = :{port}'), or {variable}=<another port>"
-                ) from exc
+        try:
+            listen(address, port).close()
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise StackError(f"{variable}: {join(address, port)} cannot be listened on: {exc.strerror}") from exc
+            raise StackError(
+                f"{variable}: port {port} is taken ({exc.strerror}); next: stop what listens there"
+                f" (ss -ltnp 'sport = :{port}'), or {variable}=<another port>"
+            ) from exc
 
 
 def keep(settings: StackSettings) -> None:
@@ -240,7 +256,9 @@ def environment(settings: StackSettings, state: str) -> dict[str, str]:
         # So that supervisor killed with -9 leaves no part behind. Only Linux has it.
         "DIE_WITH_PARENT": f"{setpriv} --pdeathsig TERM --" if setpriv else "env",
         "START_TRITON": "false" if settings.triton_url else "true",
-        "TRANSFORMER_SYNC_URL": "" if settings.triton_url else f"http://127.0.0.1:{settings.sync_port}",
+        "TRANSFORMER_SYNC_URL": ""
+        if settings.triton_url
+        else f"http://{join(within_reach(settings.predictor_sync_address), settings.sync_port)}",
         "PREDICTOR_SECRET": secret,
         "HTTP_PORT": str(settings.http_port),
         "GRPC_PORT": str(settings.grpc_port),
@@ -330,7 +348,8 @@ def announce(settings: StackSettings) -> None:
     A process of its own: gRPC's threads do not survive the forks that start the parts.
     """
     started = time.monotonic()
-    while not accepts(settings.http_port):  # before the imports: they would slow the parts' own start
+    host = within_reach(settings.transformer_host)
+    while not accepts(host, settings.http_port):  # before the imports: they would slow the parts' own start
         time.sleep(0.1)
 
     import httpx  # noqa: PLC0415
@@ -339,9 +358,7 @@ def announce(settings: StackSettings) -> None:
 
     console = Console(highlight=False)
     told = ""
-    url, key = f"http://127.0.0.1:{settings.http_port}", settings.nereid_api_key
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30) as transformer:
+    with httpx.Client(base_url=settings.url, headers=access.headers(), trust_env=False, timeout=30) as transformer:
         while True:
             try:
                 lines = describe_stack(settings, transformer)
@@ -358,10 +375,11 @@ def announce(settings: StackSettings) -> None:
                 return
 
 
-def accepts(port: int) -> bool:
+def accepts(host: str, port: int) -> bool:
     """Whether something listens there."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with suppress(OSError), socket.create_connection((host, port)):
+        return True
+    return False
 
 
 def find_waiting_for(settings: StackSettings, transformer: "httpx.Client") -> str:
@@ -387,8 +405,9 @@ def describe_stack(settings: StackSettings, transformer: "httpx.Client") -> list
     """
     from rich.markup import escape  # noqa: PLC0415 - see announce()
 
-    url = f"http://localhost:{settings.http_port}"
-    lines = ["", f"[bold green]ready[/]  {url}/docs  {url}/metrics  gRPC localhost:{settings.grpc_port}"]
+    name = "localhost" if settings.transformer_host in _LOCAL else settings.transformer_host
+    url, grpc = f"http://{join(name, settings.http_port)}", join(name, settings.grpc_port)
+    lines = ["", f"[bold green]ready[/]  {escape(url)}/docs  {escape(url)}/metrics  gRPC {escape(grpc)}"]
     example = ""
     transformer.get("/v2/health/ready").raise_for_status()
     listed = transformer.get("/v2/models")

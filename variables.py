@@ -130,6 +130,12 @@ def _words(*words: str, several: bool = False) -> Judge:
     return judge
 
 
+def _tag(value: str) -> str:
+    """Of an image; docs/images.md. images.py adds a suffix to it."""
+    good = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}", value)
+    return "" if good else "letters, digits, _ . -, at most 120, none of . - in front"
+
+
 def _flag(value: str) -> str:
     return "" if value == "1" else "1, or nothing"
 
@@ -155,6 +161,10 @@ _VALUES: Mapping[str, Judge] = {
     **dict.fromkeys(("FORCE", "YES", "ALLOW_UNPICKLING", "PUSH", "NMS_FREE", "PREDICT"), _flag),
     "POLL_S": _number(0.1),
     "FAIL_RATIO": _number(0, 1),
+    "TAG": _tag,
+    "PLATFORM": _words("linux/amd64", "linux/arm64"),
+    "ENGINE": _words("docker", "podman", "buildah"),
+    "PODS": _COUNT,
     "INTERFACE": _words("fused", "ultralytics"),
     "PRECISION": _words("fp32", "bf16", "int8", several=True),
 }  # fmt: skip

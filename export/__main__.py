@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_versions(commands)
     _add_rollback(commands)
     _add_prune(commands)
+    _add_sizing(commands)
     for command in commands.choices.values():
         command.add_argument("--traceback", action="store_true", help="show where an error arose, above its message")
     return parser
@@ -265,6 +266,14 @@ def _add_prune(commands: Any) -> None:
     _add_remote(parser, "prune")
 
 
+def _add_sizing(commands: Any) -> None:
+    parser = commands.add_parser("sizing", help="memory, disks, quota and S3's requests of the pods that serve it")
+    parser.add_argument("--pods", type=int, default=2, help="(default: %(default)s)")
+    parser.add_argument("--poll-s", type=float, default=10.0, help="seconds between listings (default: %(default)s)")
+    parser.add_argument("--repository", required=True, help="s3://<bucket>/<prefix>, or a folder")
+    parser.set_defaults(command=_size, interrupted="")
+
+
 def _add_remote(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--repository", required=True, help="s3://<bucket>/<prefix>, or a folder")
     parser.set_defaults(command=partial(_manage, name), interrupted="")
@@ -290,6 +299,12 @@ def _manage(name: str, args: argparse.Namespace) -> None:
     from export.remote import commands  # noqa: PLC0415 - see above
 
     getattr(commands, name)(args, _console())
+
+
+def _size(args: argparse.Namespace) -> None:
+    from export.remote.sizing import sizing  # noqa: PLC0415 - see above
+
+    sizing(args, _console())
 
 
 def _build_plan(args: argparse.Namespace) -> None:

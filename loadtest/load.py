@@ -24,6 +24,8 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+import access
+
 _ROOT = Path(__file__).parents[1]
 _AFTER_FAILURE_S = 0.05  # else a server that is away would be asked in a tight loop
 _STEP_S = 0.25  # whoever measures must not be what is measured: the answers say when they came
@@ -239,6 +241,7 @@ class _Refused(Exception):
 def _connect(plan: Plan) -> Iterator[dict[str, Ask]]:
     """The question of a plan over one connection of each protocol."""
     name, datatype, shape, content = _tensor(plan)
+    key = access.headers()
     connection = http.client.HTTPConnection(plan.http, timeout=plan.timeout_s)
     # Of its own: gRPC would put the channels of one process on one connection.
     channel = grpc.insecure_channel(plan.grpc, options=[("grpc.use_local_subchannel_pool", 1)])
@@ -251,7 +254,7 @@ def _connect(plan: Plan) -> Iterator[dict[str, Ask]]:
 
     def post(path: str, body: bytes, headers: dict[str, str]) -> tuple[str, Any]:
         try:
-            connection.request("POST", path, body, headers)
+            connection.request("POST", path, body, headers | key)
             response = connection.getresponse()
             answer = response.read()
         except (OSError, http.client.HTTPException):
@@ -274,7 +277,7 @@ def _connect(plan: Plan) -> Iterator[dict[str, Ask]]:
         return status, reply["model_version"], _first_element(json.loads(reply["outputs"][0]["data"][0]))
 
     def over_grpc() -> Reply:
-        reply = stub.ModelInfer(message, timeout=plan.timeout_s)
+        reply = stub.ModelInfer(message, timeout=plan.timeout_s, metadata=tuple(key.items()))
         return "OK", reply.model_version, _first_element(json.loads(reply.raw_output_contents[0][4:]))
 
     try:

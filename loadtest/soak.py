@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+import access
 from loadtest.flood.generator import Outcome
 from loadtest.flood.meter import FloodError, Meter
 from loadtest.swap import Bucket, Folder, SwapError, find_parent, upload, weigh
@@ -64,6 +65,9 @@ def main() -> int:
     console = Console()
     try:
         rate, outcome, samples = soak(options, console)
+    except access.AccessError as exc:
+        console.print(f"error: {exc}", markup=False, soft_wrap=True)
+        return 1
     except (FloodError, SwapError, httpx.HTTPError, OSError, psutil.Error, BotoCoreError, ClientError) as exc:
         console.print(f"error: {options.url}: {exc}; next: make serve REPOSITORY={options.repository}", soft_wrap=True)
         return 1
@@ -80,6 +84,7 @@ def soak(options: argparse.Namespace, console: Console) -> tuple[float, Outcome,
     Raises:
         FloodError: the server does not answer.
         SwapError: there is nothing to upload, or no process to weigh.
+        AccessError: the server wants a key, or another one.
     """
     repository = Bucket(options.repository) if options.repository.startswith("s3://") else Folder(options.repository)
     source = find_newest(_ROOT / "model_repository" / options.model)
@@ -87,7 +92,7 @@ def soak(options: argparse.Namespace, console: Console) -> tuple[float, Outcome,
     parent = psutil.Process(options.pid) if options.pid else find_parent(port)
     samples: list[Sample] = []
     with (
-        httpx.Client(base_url=options.url, timeout=60, trust_env=False) as client,
+        httpx.Client(base_url=options.url, headers=access.headers(), timeout=60, trust_env=False) as client,
         Progress(console=console) as bar,
     ):
         meter = Meter(client, options.model, _PICTURE)

@@ -26,6 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
+import access
 from loadtest.load import Load, Plan
 
 _ROOT = Path(__file__).parents[1]
@@ -113,7 +114,7 @@ def main() -> int:
     try:
         with Load(_plan(options)) as load:
             measure(options, load, swaps, console)
-    except (SwapError, OSError, BotoCoreError, ClientError) as exc:
+    except (access.AccessError, SwapError, OSError, BotoCoreError, ClientError) as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -156,11 +157,14 @@ def _plan(options: argparse.Namespace) -> Plan:
 
     Raises:
         SwapError: it does not answer, or has no such model.
+        AccessError: it wants a key, or another one.
     """
     try:
-        reply = httpx.get(f"http://{options.http}/v2/models/{options.model}", timeout=30, trust_env=False)
+        url = f"http://{options.http}/v2/models/{options.model}"
+        reply = httpx.get(url, headers=access.headers(), timeout=30, trust_env=False)
     except httpx.HTTPError as exc:
         raise SwapError(f"--http {options.http}: {exc}; next: make serve REPOSITORY={options.repository}") from exc
+    access.check(options.http, reply.status_code, reply.text)
     if reply.is_error:
         raise SwapError(f"--model {options.model}: {reply.text}")
     described = reply.json()

@@ -39,16 +39,21 @@ def _compose_argv(settings: Settings, installation: Installation) -> list[str]:
         # A Python-based backend reads its options under the name "python".
         f"--backend-config=python,shm-default-byte-size={settings.shm_size_bytes}",
         f"--backend-config=python,shm-growth-byte-size={settings.shm_size_bytes}",
-        f"--http-address={settings.address}",
+        f"--http-address={_listen_http(settings.address)}",
         f"--http-port={settings.http_port}",
-        f"--grpc-address={settings.address}",
+        f"--grpc-address={f'[{settings.address}]' if ':' in settings.address else settings.address}",
         f"--grpc-port={settings.grpc_port}",
-        f"--metrics-address={settings.address}",
+        f"--metrics-address={_listen_http(settings.address)}",
         f"--metrics-port={settings.metrics_port}",
         "--allow-gpu-metrics=false",
         f"--log-verbose={settings.log_verbose}",
         *_compose_secret(settings.secret.get_secret_value()),
     ]
+
+
+def _listen_http(address: str) -> str:
+    """An address as libevhtp takes it; an IPv6 one without the prefix becomes 255.255.255.255, without a word."""
+    return f"ipv6:{address}" if ":" in address else address
 
 
 def _compose_repository(settings: Settings) -> list[str]:

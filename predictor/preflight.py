@@ -1,11 +1,11 @@
 """What must hold before Triton starts; checked first, because Triton's own messages name neither cause nor remedy."""
 
 import re
-import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from hosts import listen
 from predictor.command import models_folder, trial_folder
 from predictor.errors import StartError
 from predictor.installation import Installation
@@ -36,7 +36,7 @@ def check_ports(settings: Settings) -> None:
             raise StartError(f"port {port} is asked for twice, by {seen[port]} and {variable}; {remedy}")
         seen[port] = variable
         try:
-            socket.create_server((settings.address, port)).close()
+            listen(settings.address, port).close()
         except OSError as exc:
             raise StartError(f"port {port} on {settings.address}: {exc.strerror}; {remedy}") from exc
 

@@ -1,12 +1,13 @@
 """Settings of the predictor, read from the environment."""
 
+import socket
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from hosts import HostNames
+from hosts import Address, HostNames
 from predictor.cpus import cpu_limit
 from registry.layout import DEFAULT_PROFILE
 
@@ -20,8 +21,8 @@ class Settings(BaseSettings):
             a folder then, and loads every model of it at its start.
         mirror_bytes: Most that the mirror may hold; a version that does not fit is not taken. By default what the disk
             has: in a pod less than the volume's limit, for a pod that is above it is evicted.
-        address: Where Triton's three ports listen. Loopback, because the wheel's Triton 2.51 is older than the
-            security fixes of 2025.
+        address: Where Triton's three ports listen, by IPv4 or IPv6. Loopback, because the wheel's Triton 2.51 is older
+            than the security fixes of 2025.
         http_port: v2 protocol over HTTP.
         grpc_port: v2 protocol over gRPC.
         metrics_port: Prometheus metrics.
@@ -32,9 +33,11 @@ class Settings(BaseSettings):
             when a request or a batch does not fit.
         log_verbose: Triton's verbosity; 0 is silent about requests.
         log_format: Of the synchroniser's log: `json` is one object a line. LOG_FORMAT, the transformer's too.
-        sync_address: Where the synchroniser's status and metrics listen.
+        sync_address: Where the synchroniser's status and metrics listen; `::` is both families.
         sync_port: HTTP port of these.
         sync_hosts: Names that clients may have for it, beside those of loopback; any other is answered 421.
+        instance: Name of this instance in `/status`, so that clients behind a balancer see which of several says so; by
+            default the host's, which is a pod's own.
         poll_s: Seconds between two listings of the repository.
         settle_s: Seconds without a change after which a version without manifest.json is complete.
         load_timeout_s: Longest that Triton may take to load a version.
@@ -52,7 +55,7 @@ class Settings(BaseSettings):
     repository: str = "model_repository"
     mirror: Path | None = None
     mirror_bytes: int | None = Field(default=None, gt=0)
-    address: str = "127.0.0.1"
+    address: Address = "127.0.0.1"
     http_port: int = Field(default=8000, ge=1, le=65535)
     grpc_port: int = Field(default=8001, ge=1, le=65535)
     metrics_port: int = Field(default=8002, ge=1, le=65535)
@@ -61,9 +64,10 @@ class Settings(BaseSettings):
     shm_size_bytes: int = Field(default=16 * 1024 * 1024, ge=1024 * 1024)
     log_verbose: int = Field(default=0, ge=0)
     log_format: Literal["text", "json"] = Field(default="text", validation_alias="LOG_FORMAT")
-    sync_address: str = "127.0.0.1"
+    sync_address: Address = "127.0.0.1"
     sync_port: int = Field(default=8003, ge=1, le=65535)
     sync_hosts: HostNames = frozenset()
+    instance: str = Field(default_factory=socket.gethostname)
     poll_s: float = Field(default=10.0, ge=0.1)
     settle_s: float = Field(default=10.0, ge=0.0)
     load_timeout_s: float = Field(default=600.0, gt=0)

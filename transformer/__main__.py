@@ -16,7 +16,8 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
-from hosts import Hosts
+from hosts import Hosts, join
+from hosts import listen as open_listener
 from transformer import arguments, logs
 from transformer.confinement import confine, refuse_rings
 from transformer.dataplane import DataPlane
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("transformer")
 
 _INTERVAL_S = 0.1
-# A connection without a request. Proxies keep theirs for 60 s (nginx, AWS' ALB) and more: one that is closed here while
-# a request is on its way over it is a failed request, seen behind Envoy with uvicorn's own 5 s.
-_IDLE_S = 75
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = 8 * 2**20  # a picture of 2.8 megapixels: memory of smaller ones is used again
 
@@ -113,11 +111,17 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more; finish what was accepted."""
         grpc_stop = asyncio.create_task(self._grpc_server.stop(self._grace_s))
+        # One that was accepted a moment ago is no connection of uvicorn's yet, and would never learn of the stop.
+        asyncio.get_running_loop().call_later(_INTERVAL_S, self._stop_connections)
         await super().shutdown(sockets)
         while not grpc_stop.done():
             await asyncio.wait([grpc_stop], timeout=_INTERVAL_S)
             if self.force_exit:  # the second Ctrl-C
                 await self._grpc_server.stop(0)
+
+    def _stop_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
 
 async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int:
@@ -151,13 +155,14 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
-        timeout_keep_alive=_IDLE_S,
+        # An argument is written for this one container, a setting for all that an environment reaches.
+        timeout_keep_alive=args.keep_alive_s or settings.keep_alive_s,  # type: ignore[arg-type]  # uvicorn only waits
         ssl_certfile=args.tls.cert_file if args.tls else None,
         ssl_keyfile=args.tls.key_file if args.tls else None,
     )
     server = Server(config, grpc_server, grace_s=settings.shutdown_timeout_s)
-    line = "http://%s:%d and gRPC on %d in front of Triton at %s"
-    log.info(line, settings.host, args.http_port, args.grpc_port, args.predictor_host)
+    line = "http://%s and gRPC on %d in front of Triton at %s"
+    log.info(line, join(settings.host, args.http_port), args.grpc_port, args.predictor_host)
     if settings.seccomp:  # before the first request
         confine(listener.fileno())
     try:
@@ -205,10 +210,9 @@ def listen(host: str, port: int) -> socket.socket:
         PortError: it cannot be had.
     """
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = open_listener(host, port, backlog=2048)
     except OSError as exc:
-        raise PortError(f"{host}:{port} cannot be listened on: {exc.strerror}") from exc
+        raise PortError(f"{join(host, port)} cannot be listened on: {exc.strerror}") from exc
     # Connections inherit it. asyncio sets it only on sockets it made itself, and without it an answer on a connection
     # that is kept waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -6,19 +6,25 @@ this list with the SDK's.
 """
 
 import argparse
+import math
+import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
+
+from hosts import join
 
 # Options of the SDK's own model server that change nothing here; accepted, so that its manifests work.
 _ACCEPTED = (
     "--max_threads", "--max_asyncio_workers", "--enable_grpc", "--enable_docs_url",
     "--enable_latency_logging", "--configure_logging", "--log_config_file", "--access_log_format", "--event-loop",
-    "--timeout-keep-alive", "--protocol", "--predictor_protocol", "--predictor_use_ssl",
+    "--protocol", "--predictor_protocol", "--predictor_use_ssl",
     "--predictor_request_timeout_seconds", "--grpc_max_send_message_length", "--grpc_max_receive_message_length",
     "--predictor_request_retries",
 )  # fmt: skip
 
 _TRITON_GRPC_PORT = 8001
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[^/\[\]]+\]|[^/:\[\]]+)(?::(?P<port>[^:]+))?")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Arguments:
         tls: where clients speak TLS.
         http_port, grpc_port: to listen on.
         predictor_host: `host:port` of Triton's gRPC.
+        keep_alive_s: how long an HTTP connection may be without a request; None where argv does not say.
         ignored: options that were given and change nothing.
     """
 
@@ -44,6 +51,7 @@ class Arguments:
     grpc_port: int
     predictor_host: str
     tls: Tls | None
+    keep_alive_s: float | None
     ignored: tuple[str, ...]
 
 
@@ -68,6 +76,13 @@ def parse(argv: list[str]) -> Arguments:
     parser.add_argument("--ssl_certfile", type=Path, metavar="FILE", help="PEM certificates: both ports speak TLS")
     parser.add_argument("--ssl_keyfile", type=Path, metavar="FILE", help="PEM key of the first of them")
     parser.add_argument(
+        "--timeout-keep-alive",
+        dest="keep_alive_s",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long an HTTP connection may be without a request (default: TRANSFORMER_KEEP_ALIVE_S)",
+    )
+    parser.add_argument(
         "--model_name", default="model", help="name of the InferenceService; models have their own names"
     )
     parser.add_argument("--workers", type=int, default=1, help="1: replicas scale, processes of a replica do not")
@@ -79,13 +94,26 @@ def parse(argv: list[str]) -> Arguments:
     options = vars(parser.parse_args(argv))
     host, http_port, grpc_port = (options.pop(name) for name in ("predictor_host", "http_port", "grpc_port"))
     options.pop("model_name")
+    keep_alive_s = options.pop("keep_alive_s")
     cert_file, key_file = options.pop("ssl_certfile"), options.pop("ssl_keyfile")
     if bool(cert_file) != bool(key_file):
         parser.error("--ssl_certfile and --ssl_keyfile: got one, expected both or none")
     if options["workers"] == 1:
         options.pop("workers")
     tls = Tls(cert_file, key_file) if cert_file else None
-    return Arguments(http_port, grpc_port, predictor_host=host, tls=tls, ignored=tuple(sorted(options)))
+    return Arguments(
+        http_port, grpc_port, predictor_host=host, tls=tls, keep_alive_s=keep_alive_s, ignored=tuple(sorted(options))
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of seconds over 0")
+    return seconds
 
 
 def _port(text: str) -> int:
@@ -95,7 +123,19 @@ def _port(text: str) -> int:
 
 
 def _host_and_port(text: str) -> str:
-    host, _, port = text.rpartition(":") if ":" in text else (text, "", str(_TRITON_GRPC_PORT))
-    if not host or "/" in host:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected host:port of Triton's gRPC, such as localhost:8001")
-    return f"{host}:{_port(port)}"
+    # An IPv6 address without brackets has no port beside it.
+    match = _HOST_AND_PORT.fullmatch(f"[{text}]" if _is_ipv6(text) else text)
+    host = match["host"].strip("[]") if match else ""
+    if match is None or (match["host"] != host and not _is_ipv6(host)):
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected host:port of Triton's gRPC, such as localhost:8001 or [::1]:8001"
+        )
+    return join(host, _port(match["port"] or str(_TRITON_GRPC_PORT)))
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True

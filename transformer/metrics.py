@@ -33,6 +33,11 @@ KEY_REQUESTS = Counter(
     "Requests for which a key is asked, by its name and what became of that",
     ["key", "result"],
 )
+REQUESTS_BY_KEY = Counter(
+    "nereid_requests_by_key_total",
+    "Requests answered where a key is required, by its name, or an empty one without a good key, model and status",
+    ["key", "model", "status"],
+)
 PREDICTOR_READY = Gauge("nereid_predictor_ready", "Whether Triton said that it is ready, when it was last asked")
 BUILD = Info("nereid_build", "Versions; simplejpeg is libjpeg-turbo, which names none of its own")
 BUILD.info(
@@ -74,9 +79,23 @@ def expect_keys(names: Iterable[str]) -> None:
 
 def count_request(route: str, model: str, version: str, status: int | str, seconds: float) -> None:
     """Count a request, whatever became of it; `status` is HTTP's or the name of gRPC's."""
-    requests, request_seconds = _request(route, model if model in MODELS else "", version, status)
+    requests, request_seconds = _request(route, _known(model), version, status)
     requests.inc()
     request_seconds.observe(seconds)
+
+
+def count_unreadable(status: int) -> None:
+    """Count what was refused before it was a request; it has no route, and its time says nothing."""
+    _unreadable(status).inc()
+
+
+def count_request_by_key(key: str, model: str, status: int | str) -> None:
+    """Count the same where keys are required; the name is one of the file of keys, or "" without a good one."""
+    _by_key(key, _known(model), status).inc()
+
+
+def _known(model: str) -> str:
+    return model if model in MODELS else ""
 
 
 def count_item(name: str, version: str, stage_ms: Mapping["Stage", float]) -> None:
@@ -105,6 +124,16 @@ def _request(route: str, model: str, version: str, status: int | str) -> tuple[C
 @cache
 def _key(name: str, result: KeyResult) -> Counter:
     return KEY_REQUESTS.labels(name, result)
+
+
+@cache
+def _unreadable(status: int) -> Counter:
+    return REQUESTS.labels("other", "", "", status)
+
+
+@cache
+def _by_key(name: str, model: str, status: int | str) -> Counter:
+    return REQUESTS_BY_KEY.labels(name, model, status)
 
 
 @cache

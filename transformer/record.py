@@ -141,6 +141,8 @@ def recorded(record: Record, *, quiet: Iterable[int | str] = ()) -> Iterator[Rec
     finally:
         seconds = time.perf_counter() - record.started
         metrics.count_request(record.route, record.model, record.version, record.status, seconds)
+        if record.key is not None:
+            metrics.count_request_by_key(record.key, record.model, record.status)
         record.trace.end(record)
         level = logging.DEBUG if record.status in quiet else logging.INFO
         if log.isEnabledFor(level):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from hosts import HostNames
+from hosts import Address, HostNames
 
 
 class TransformerSettings(BaseSettings):
@@ -15,7 +15,7 @@ class TransformerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TRANSFORMER_", frozen=True, env_ignore_empty=True)
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in a container")
+    host: Address = Field("127.0.0.1", description="address to listen on; in a container 0.0.0.0, or :: for IPv6 too")
     hosts: HostNames = Field(
         frozenset(), description="names that HTTP clients may have for it, beside those of loopback; 421 for any other"
     )
@@ -34,6 +34,12 @@ class TransformerSettings(BaseSettings):
     max_waiting: int = Field(32, ge=0, description="most requests in line behind these; one more is answered 429")
     body_timeout_s: float = Field(
         10.0, gt=0, description="how long a body may stop coming, a head or a gRPC message take, an answer lie unread"
+    )
+    keep_alive_s: float = Field(
+        75.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="how long a connection may be without a request; longer than the balancer in front keeps it",
     )
     request_timeout_s: float = Field(30.0, gt=0, description="how long a request may take that names no shorter time")
     threads: int = Field(os.cpu_count() or 1, gt=0, description="threads that decode pictures and choose boxes")

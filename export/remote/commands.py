@@ -2,8 +2,9 @@
 
 import json
 import sys
+import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,18 @@ from export.remote import fetch as fetching
 from export.remote import publish as publishing
 from export.remote.contract import check_same
 from export.remote.layout import Model, Version, edit_config, read_model, read_models, read_own_config
-from export.remote.serving import Answer, Server, States, Watch, connect, describe_listing, describe_state
+from export.remote.serving import (
+    Answer,
+    Server,
+    States,
+    Statuses,
+    Watch,
+    connect_all,
+    describe_listing,
+    describe_state,
+    states_of,
+    survey,
+)
 from export.remote.storage import Storage, open_storage
 from export.versions import difference
 from registry.address import is_same_place
@@ -34,40 +46,51 @@ _REQUESTS = 8  # at once
 
 
 def publish(args: Namespace, console: Console) -> None:
-    """Upload a version of a local repository; with a server, wait until it serves there."""
+    """Upload a version of a local repository; with servers, wait until it serves there."""
     model = check_model_name(args.model)
     source = publishing.find_source(args.source, model, args.version)
     storage = open_storage(args.repository)
-    with connect(args.wait) as server:
-        earlier = server.ask(model) if server else Answer()
+    with connect_all(args.wait) as servers:
+        earlier = [server.ask(model) for server in servers]
         before = read_model(storage, model)
         same = None if args.force else publishing.find_same(before, source)
         if not (same or args.force):
-            _check_contract(storage, before, source, states=server.states(model, server.status()) if server else {})
+            _check_contract(storage, before, source, states=_states(servers, model) or {})
         number = same or _upload(storage, source, before, console)
-        watch = Watch(server, model, number, uploaded=not same) if server else None
+        watches = [Watch(server, model, number, uploaded=not same) for server in servers]
         if same:
             console.print(f"{model}: there already as version {same} in {storage.address}", soft_wrap=True)
         else:
             console.print(publishing.update_config(storage, source, before), soft_wrap=True)
-        if server and watch:
+        deadline = time.monotonic() + args.timeout
+        for server, watch, answer in zip(servers, watches, earlier, strict=True):
             _warn_of_other_repository(server, storage, console)
             with console.status(f"waiting for {server.url} to serve {model} {number}"):
-                seconds = watch.until_serving(args.timeout)
+                # That of another server began at the same time.
+                served = watch.until_serving(max(deadline - time.monotonic(), 0) if servers[1:] else args.timeout)
                 now = server.ask(model)
-            table = Table("", "version", "answer", "ms")
-            for when, answer in (("before", earlier), ("now", now)):
-                table.add_row(when, answer.version, escape(answer.says), answer.ms)
-            console.print(table)
-            if now.failed and now.says != earlier.says:
-                raise ExportError(
-                    f"{model} {number} serves at {server.url}, and its request fails: {now.says}; next: make rollback, "
-                    "and export it again"
-                )
-            if now.failed:  # as with the version before: the request of this command does not suit the model
-                console.print("[yellow]warning:[/] this request does not suit the model: see the table", soft_wrap=True)
-            after = "" if same else f", {seconds:.1f} s after the upload"
-            console.print(f"{model} {number} serves at {server.url}{after}", soft_wrap=True)
+            _show_answers(f"{model} {number}", server, console, before=answer, now=now)
+            after = "" if same else f", {served.seconds:.1f} s after the upload"
+            console.print(f"{model} {number} serves at {server.url}{after}: {served.describe()}", soft_wrap=True)
+
+
+def _show_answers(name: str, server: Server, console: Console, *, before: Answer, now: Answer) -> None:
+    """What a server says to the same request, before and now.
+
+    Raises:
+        ExportError: the request fails now.
+    """
+    table = Table("", "version", "answer", "ms")
+    for when, answer in (("before", before), ("now", now)):
+        table.add_row(when, answer.version, escape(answer.says), answer.ms)
+    console.print(table)
+    if now.failed and now.says != before.says:
+        raise ExportError(
+            f"{name} serves at {server.url}, and its request fails: {now.says}; next: make rollback, and export it "
+            "again"
+        )
+    if now.failed:  # as with the version before: the request of this command does not suit the model
+        console.print("[yellow]warning:[/] this request does not suit the model: see the table", soft_wrap=True)
 
 
 def fetch(args: Namespace, console: Console) -> None:
@@ -98,10 +121,11 @@ def versions(args: Namespace, console: Console) -> None:
     if not models:
         where = f"{storage.address}/{only or ''}"
         raise ExportError(f"{where}: got no version, expected <model>/<version>/model.onnx; next: make publish")
-    with connect(args.url) as server:
-        status = server.status() if server else None
+    with connect_all(args.url) as servers:
+        statuses = survey(servers)
+        status = _combine(statuses)
         served = models.keys() | (status["models"].keys() if status and not only else ())
-        states = {name: server.states(name, status) for name in sorted(served)} if server else None
+        states = {name: states_of(servers, name, statuses) for name in sorted(served)} if servers else None
     table = Table("model", "version", "created (UTC)", "MB", "digest", "difference from the source", "state")
     with ThreadPoolExecutor(_REQUESTS) as pool:
         differences = pool.map(lambda row: _difference(storage, *row), rows)
@@ -124,8 +148,9 @@ def versions(args: Namespace, console: Console) -> None:
             console.print(f"[red]{escape(printable(found.error))}[/]", soft_wrap=True)
         elif found.versions:
             console.print(f"{name}: policy {found.policy}")
-    if server and states is not None:
-        for line in (_serving_line(server, states), *_status_lines(status)):
+    if servers and states is not None:
+        where = ", ".join(server.url for server in servers)
+        for line in (_serving_line(where, states), *_instance_lines(statuses)):
             console.print(escape(printable(line)), soft_wrap=True)
 
 
@@ -134,14 +159,13 @@ def rollback(args: Namespace, console: Console) -> None:
     model = check_known_name(args.model)
     storage = open_storage(args.repository)
     found = _known(storage, model)
-    states = _states(args.url, model)
+    with connect_all(args.url) as servers:
+        states = _states(servers, model)
     serving = sorted(found.wanted) if states is None else [n for n, s in states.items() if s["state"] == "serving"]
     if not serving:
         raise ExportError(f"{model}: no version of it serves, expected one to roll back from; next: make versions")
     lower = [
-        number
-        for number in found.complete
-        if number < max(serving) and (states or {}).get(number, {}).get("state") != "refused"
+        number for number in found.complete if number < max(serving) and not _is_refused((states or {}).get(number, {}))
     ]
     if not lower:
         raise ExportError(
@@ -192,7 +216,8 @@ def prune(args: Namespace, console: Console) -> None:
     found = _known(storage, model)
     if found.error:
         raise ExportError(f"what the policy asks for is not known: {found.error}")
-    states = _states(args.url, model)
+    with connect_all(args.url) as servers:
+        states = _states(servers, model)
     going = _superfluous(found, states or {}, keep=args.keep)
     if not going:
         console.print(f"{model}: nothing to delete beyond the newest {args.keep} and what the policy asks for")
@@ -214,10 +239,21 @@ def prune(args: Namespace, console: Console) -> None:
         console.print(f"deleted {storage.address}/{model}/{version.number}", soft_wrap=True)
 
 
-def _states(url: str | None, model: str) -> States | None:
-    """What a server says of a model's versions; None where none is asked."""
-    with connect(url) as server:
-        return server.states(model, server.status()) if server else None
+def _states(servers: Sequence[Server], model: str) -> States | None:
+    """What all instances of the servers say of a model's versions; None where none is asked."""
+    return states_of(servers, model, survey(servers)) if servers else None
+
+
+def _is_refused(state: Mapping[str, Any]) -> bool:
+    """Whether any instance refuses a version."""
+    return state.get("state") == "refused" or bool(state.get("refused"))
+
+
+def _combine(statuses: Statuses) -> Mapping[str, Any] | None:
+    """The models of all instances, each as the first that knows it has it; None where none has a /status."""
+    known = [status for status in statuses.values() if status is not None]
+    models = {name: about for status in reversed(known) for name, about in status["models"].items()}
+    return {**known[0], "models": models} if known else None
 
 
 def _known(storage: Storage, model: str) -> Model:
@@ -303,11 +339,22 @@ def _without_version(
     return {printable(name): printable(why) for name, why in sorted(known.items())}
 
 
-def _serving_line(server: Server, states: Mapping[str, States]) -> str:
+def _serving_line(where: str, states: Mapping[str, States]) -> str:
     serving = [
-        f"{name} {number}" for name in states for number, state in states[name].items() if state["state"] == "serving"
+        f"{name} {number}{f' ({why})' if (why := state.get('reason')) else ''}"
+        for name in states
+        for number, state in states[name].items()
+        if state["state"] == "serving"
     ]
-    return f"{server.url} serves {', '.join(serving) or 'nothing'}"
+    return f"{where} serves {', '.join(serving) or 'nothing'}"
+
+
+def _instance_lines(statuses: Statuses) -> list[str]:
+    """What each instance says of itself; of several with its name."""
+    if len(statuses) == 1:
+        return _status_lines(*statuses.values())
+    known = f"{len(statuses)} instances were seen: {', '.join(sorted(statuses))}"
+    return [known, *(f"{name}: {line}" for name, status in statuses.items() for line in _status_lines(status))]
 
 
 def _status_lines(status: Mapping[str, Any] | None) -> list[str]:

@@ -1,25 +1,35 @@
-"""What a server of the repository says of itself, over HTTP."""
+"""What a server of the repository says of itself, over HTTP; behind one URL there may be several instances of it."""
 
-import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
+import access
 from export.errors import ExportError
+from export.remote.entrance import Entrance
 
-API_KEY = "NEREID_API_KEY"
 _PICTURES = Path(__file__).parents[2] / "loadtest" / "pictures"
-_TIMEOUT_S = 10
 _POLL_S = 0.5
+# Connections in a row, for each instance that is known, that must lead to those alone: where a balancer chooses at
+# random, a further one is missed once in 250 times at most, however many there are.
+_IN_A_ROW = 8
+_MOST_IN_A_ROW = 512
+_SHOWN = 10  # names of instances
 
 # State of each version by its number: {"state": ..., "reason": ...}
 States = dict[int, Mapping[str, Any]]
+# /status of each instance by its name; "" where it has none, None where no synchroniser is behind the server.
+Statuses = dict[str, Mapping[str, Any] | None]
+# From what decides to what does not, where instances differ.
+_RANK = ("serving", "staged", "refused", "available", "incomplete")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,12 +46,58 @@ class Answer:
     failed: bool = False
 
 
-class Server:
-    """The transformer at a URL."""
+class Away(ExportError):
+    """No connection to the server, or to one of its addresses."""
 
-    def __init__(self, url: str, client: httpx.Client) -> None:
+
+class Server:
+    """The transformer at a URL.
+
+    Attributes:
+        silent: addresses of its name that did not answer beside others that did.
+    """
+
+    def __init__(self, url: str, client: httpx.Client, entrance: Entrance) -> None:
         self.url = url
+        self.silent: list[str] = []
         self._client = client
+        self._entrance = entrance
+
+    def each(self, look: Callable[["Server"], T]) -> list[T]:
+        """What `look` finds over a new connection to each address that the name has.
+
+        Raises:
+            Away: none of them answers.
+        """
+        found: dict[str, T] = {}
+        silent: dict[str, Away] = {}
+        for address in self._entrance.addresses():
+            try:
+                with self._entrance.open(address) as client:
+                    found[address] = look(Server(self.url, client, self._entrance))
+            except Away as exc:
+                silent[address] = exc
+        if not found:
+            raise next(iter(silent.values()))
+        self.silent = sorted(self._entrance.leave_out(found.keys(), silent.keys()))
+        return list(found.values())
+
+    def survey(self) -> Statuses:
+        """`status` of each instance, over new connections, until those lead to no other one any more.
+
+        Raises:
+            ExportError: as `status`.
+        """
+        found: Statuses = {}
+        in_a_row = 0
+        while in_a_row < wanted_in_a_row(len(found)):
+            for status in self.each(Server.status):
+                name = instance(status)
+                in_a_row = in_a_row + 1 if name in found else 1
+                found.setdefault(name, status)
+                if not name:  # several could not be distinguished
+                    return found
+        return found
 
     def status(self) -> Mapping[str, Any] | None:
         """/status, or None where no synchroniser is behind the server.
@@ -101,12 +157,12 @@ class Server:
         try:
             reply = self._client.request(method, path, **content)
         except httpx.HTTPError as exc:
-            raise ExportError(
-                f"{self.url}: {str(exc) or type(exc).__name__}; next: make serve, or correct the URL"
-            ) from exc
-        if reply.status_code in {401, 403}:
-            said = _json(reply).get("error", "")
-            raise ExportError(f"{self.url}: {reply.status_code} {said}; next: {API_KEY}=<one of the server's keys>")
+            kind = Away if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout) else ExportError
+            raise kind(f"{self.url}: {str(exc) or type(exc).__name__}; next: make serve, or correct the URL") from exc
+        try:
+            access.check(self.url, reply.status_code, reply.text)
+        except access.AccessError as exc:
+            raise ExportError(str(exc)) from exc
         return reply
 
 
@@ -122,28 +178,136 @@ def connect(url: str | None) -> Iterator[Server | None]:
     if not url:
         yield None
         return
-    if not url.lower().startswith(("http://", "https://")):
-        raise ExportError(f"URL: got {url!r}, expected such as http://localhost:8080")
-    key = os.environ.get(API_KEY, "")
-    if not (key.isascii() and key.isprintable()):
-        raise ExportError(f"{API_KEY}: got something else than printable ASCII, expected a key as make key shows it")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        client = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True)
-    except httpx.InvalidURL as exc:
-        raise ExportError(f"URL: got {url!r} ({exc}), expected such as http://localhost:8080") from exc
-    with client:
-        yield Server(url.rstrip("/"), client)
+    entrance = Entrance(url)
+    with entrance.open() as client:
+        yield Server(url.rstrip("/"), client, entrance)
+
+
+@contextmanager
+def connect_all(urls: str | None) -> Iterator[list[Server]]:
+    """The transformers at several URLs, with blanks or commas between.
+
+    Raises:
+        ExportError: as `connect`.
+    """
+    with ExitStack() as stack:
+        servers = [stack.enter_context(connect(url)) for url in (urls or "").replace(",", " ").split()]
+        yield [server for server in servers if server is not None]
+
+
+def survey(servers: Sequence[Server]) -> Statuses:
+    """`Server.survey` of several, which are in the names then.
+
+    Raises:
+        ExportError: as there.
+    """
+    if len(servers) == 1:
+        return servers[0].survey()
+    return {f"{name} at {each.url}".lstrip(): status for each in servers for name, status in each.survey().items()}
+
+
+def states_of(servers: Sequence[Server], model: str, statuses: Statuses) -> States:
+    """What becomes of each version of a model at all instances: see `merge`."""
+    known = [status for status in statuses.values() if status is not None]
+    by_instance = {name: servers[0].states(model, status) for name, status in statuses.items() if status is not None}
+    if not known:
+        by_instance = {server.url: server.states(model, None) for server in servers}
+    return merge(by_instance)
+
+
+def merge(by_instance: Mapping[str, States]) -> States:
+    """One state for each version; where instances differ the first of `_RANK`, and the reason names them all.
+
+    Beside it `refused` then says whether any of them refuses it.
+    """
+    merged: States = {}
+    for number in sorted({number for states in by_instance.values() for number in states}):
+        found: dict[str, list[str]] = {}  # names by what they say
+        of_words: dict[str, Mapping[str, Any]] = {}
+        for name, states in by_instance.items():
+            state = states.get(number, {"state": "not listed yet"})
+            found.setdefault(describe_state(state), []).append(name)
+            of_words.setdefault(describe_state(state), state)
+        first = min(of_words.values(), key=lambda state: _rank(state["state"]))
+        if len(found) > 1:
+            reason = "; ".join(f"{words} on {_list(names)}" for words, names in found.items())
+            refused = any(state["state"] == "refused" for state in of_words.values())
+            first = {"state": first["state"], "reason": reason, "refused": refused}
+        merged[number] = first
+    return merged
+
+
+def instance(status: Mapping[str, Any] | None) -> str:
+    """The name of an instance, as its /status has it; empty where none does."""
+    return str((status or {}).get("instance") or "")
+
+
+def wanted_in_a_row(instances: int) -> int:
+    """How many connections in a row must lead to known instances alone."""
+    return min(_IN_A_ROW * max(instances, 1), _MOST_IN_A_ROW)
+
+
+def _rank(state: str) -> int:
+    return _RANK.index(state) if state in _RANK else len(_RANK)
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version that serves at every instance that was seen.
+
+    Attributes:
+        seconds: from the beginning until it was first seen so.
+        connections: in a row, to these alone.
+        instances: their names; empty where they have none.
+        silent: addresses that did not answer.
+    """
+
+    seconds: float
+    connections: int
+    instances: Sequence[str]
+    silent: Sequence[str]
+
+    def describe(self) -> str:
+        """Where it serves, and what cannot be known."""
+        over = f"{self.connections} connection{'s' * (self.connections > 1)}"
+        if not self.instances:
+            words = f"over {over} in a row; how many instances these led to is not known, for none names itself"
+        else:
+            count = len(self.instances)
+            words = (
+                f"{count} instance{'s' * (count > 1)} seen over {over} in a row ({_list(sorted(self.instances))}); "
+                "one that is not ready, or that no connection led to, is not among them"
+            )
+        away = f"; no answer from {_list(self.silent)}" if self.silent else ""
+        return words + away
 
 
 class NotServed(ExportError):
     """The server will not serve the version; waiting longer does not help."""
 
 
-class Watch:
-    """Waits until a version serves.
+@dataclass
+class _Listings:
+    """Those of the repository that an instance was seen to have made.
 
-    What the server says of a number may be of a version that had it before and was deleted: it counts from the next
+    Attributes:
+        seen: their times.
+        stale: how many of them may be from before the upload.
+    """
+
+    stale: int
+    seen: set[str | None] = field(default_factory=set)
+
+
+class Watch:
+    """Waits until a version serves at every instance that new connections lead to.
+
+    What an instance says of a number may be of a version that had it before and was deleted: it counts from its next
     listing on, from the one after that where the number was known.
     """
 
@@ -158,67 +322,87 @@ class Watch:
         """
         self._server, self._model, self._number = server, model, number
         self._began = time.monotonic()
-        self._listings: set[str | None] = set()
-        self._stale = int(uploaded)
+        self._uploaded = uploaded
+        self._listings: dict[str, _Listings] = {}
         if uploaded:
             with suppress(ExportError):  # it may come back while we wait
-                status = server.status()
-                if status is not None:
-                    self._listings.add(_listing(status).get("at"))
-                    self._stale += number in server.states(model, status)
+                for name, status in server.survey().items():
+                    if status is not None:
+                        known = number in server.states(model, status)
+                        self._listings[name] = _Listings(1 + known, {_listing(status).get("at")})
 
-    def until_serving(self, timeout_s: float) -> float:
-        """Wait; the seconds since the beginning.
+    def until_serving(self, timeout_s: float) -> Served:
+        """Wait.
 
         Raises:
             NotServed: the version is refused, or not asked for.
             ExportError: it takes too long.
         """
+        in_a_row, names, since = 0, dict[str, None](), 0.0
+        states: dict[str, str] = {}
         while True:
             try:
-                state = self._look()
+                looks = self._server.each(self._look)
             except NotServed:
                 raise
             except ExportError as exc:
-                state = str(exc)
+                looks = [("", str(exc))]
             elapsed_s = time.monotonic() - self._began
-            if state == "serving":
-                return elapsed_s
-            if elapsed_s > timeout_s:
-                raise ExportError(
-                    f"{self._name}: does not serve after {timeout_s:g} s, expected it to; the last that is known: "
-                    f"{state}; next: make versions URL=..., or a longer TIMEOUT_S"
-                )
-            time.sleep(_POLL_S)
+            states |= dict(looks)
+            if any(state != "serving" for _, state in looks):
+                in_a_row, names = 0, {}
+                self._check_time(elapsed_s, timeout_s, states)
+                states.pop("", None)  # an error, of whichever it was
+                time.sleep(_POLL_S)
+                continue
+            since = since if in_a_row else elapsed_s
+            in_a_row += len(looks)
+            names |= dict.fromkeys(name for name, _ in looks if name)
+            if in_a_row >= wanted_in_a_row(len(names)):
+                return Served(since, in_a_row, list(names), self._server.silent)
+
+    def _check_time(self, elapsed_s: float, timeout_s: float, states: Mapping[str, str]) -> None:
+        if elapsed_s <= timeout_s:
+            return
+        waiting = [f"{state} at {name}" if name else state for name, state in states.items() if state != "serving"]
+        raise ExportError(
+            f"{self._name}: does not serve after {timeout_s:g} s, expected it to; the last that is known: "
+            f"{'; '.join(waiting[:_SHOWN])}; next: make versions URL=..., or a longer TIMEOUT_S"
+        )
 
     @property
     def _name(self) -> str:
         return f"{self._model} {self._number} at {self._server.url}"
 
-    def _look(self) -> str:
-        status = self._server.status()
-        answers = str(self._number) in (self._server.describe(self._model) or {"versions": ()})["versions"]
+    def _look(self, server: Server) -> tuple[str, str]:
+        """Which instance a connection led to, and what becomes of the version there."""
+        status = server.status()
+        answers = str(self._number) in (server.describe(self._model) or {"versions": ()})["versions"]
         if status is None:
-            return "serving" if answers else "not among the versions that serve"
-        listing = _listing(status)
-        self._listings.add(listing.get("at"))
+            return "", "serving" if answers else "not among the versions that serve"
+        name = instance(status)
+        listings = self._listings.setdefault(name, _Listings(int(self._uploaded)))
+        listings.seen.add(_listing(status).get("at"))
         about = status["models"].get(self._model, {})
         state = about.get("versions", {}).get(str(self._number), {"state": "not listed yet"})
-        if len(self._listings) > self._stale:
+        if len(listings.seen) > listings.stale:
             if state["state"] == "serving" and answers:
-                return "serving"
-            if state["state"] == "refused":
-                raise NotServed(
-                    f"{self._name}: refused: {state.get('reason')}; what served before goes on; next: correct it, and "
-                    "publish again"
-                )
-            policy = str(about.get("policy"))
-            if state["state"] == "available" and policy.startswith("specific"):
-                undo = "change that setting of the server" if policy.endswith("(setting)") else "make unpin"
-                raise NotServed(f"{self._name}: not asked for: the policy is {policy}, expected latest; next: {undo}")
-        return describe_state(state) + "".join(
+                return name, "serving"
+            self._refuse(about, state, f"{self._name}{f' ({name})' if name else ''}")
+        return name, describe_state(state) + "".join(
             f"; {what}" for what in (about.get("error"), describe_listing(status)) if what
         )
+
+    def _refuse(self, about: Mapping[str, Any], state: Mapping[str, Any], where: str) -> None:
+        if state["state"] == "refused":
+            raise NotServed(
+                f"{where}: refused: {state.get('reason')}; what served before goes on; next: correct it, and publish "
+                "again"
+            )
+        policy = str(about.get("policy"))
+        if state["state"] == "available" and policy.startswith("specific"):
+            undo = "change that setting of the server" if policy.endswith("(setting)") else "make unpin"
+            raise NotServed(f"{where}: not asked for: the policy is {policy}, expected latest; next: {undo}")
 
 
 def describe_state(state: Mapping[str, Any]) -> str:

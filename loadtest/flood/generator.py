@@ -15,13 +15,16 @@ from typing import Any
 
 import uvloop
 
+import access
+
 
 @dataclass(frozen=True)
 class Plan:
     """What is asked, and how often.
 
     Attributes:
-        host, port: of the server.
+        host, port: to connect to.
+        authority: of the server, as requests name it.
         path: of the question.
         body: file with the question.
         content_type: of it.
@@ -33,6 +36,7 @@ class Plan:
 
     host: str
     port: int
+    authority: str
     path: str
     body: str
     content_type: str
@@ -66,8 +70,10 @@ class Generator:
         self._plan = plan
         body = Path(plan.body).read_bytes()
         head = (
-            f"POST {plan.path} HTTP/1.1\r\nHost: {plan.host}\r\nContent-Type: {plan.content_type}\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
+            f"POST {plan.path} HTTP/1.1\r\nHost: {plan.authority}\r\nContent-Type: {plan.content_type}\r\n"
+            f"Content-Length: {len(body)}\r\n"
+            + "".join(f"{name}: {value}\r\n" for name, value in access.headers().items())
+            + "\r\n"
         )
         self.message = head.encode() + body
         self._idle: list[Connection] = []

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+import access
 from loadtest.flood.generator import Outcome, Plan, read_outcome
 
 _ROOT = Path(__file__).parents[2]
@@ -40,9 +41,11 @@ class Meter:
 
         Raises:
             FloodError: it is no good answer.
+            AccessError: the server wants a key, or another one.
         """
         began = time.perf_counter()
         response = self._client.post(self._path, content=self._body, headers={"Content-Type": "image/jpeg"})
+        access.check(self.url, response.status_code, response.text)
         if response.is_error:
             raise FloodError(f"{self._path}: {response.status_code} {response.text[:200]}")
         return (time.perf_counter() - began) * 1000
@@ -83,8 +86,10 @@ class Meter:
         ):
             body.write(self._body)
             body.flush()
-            host, port = url.hostname or "127.0.0.1", url.port or 80
-            plan = Plan(host, port, self._path, body.name, "image/jpeg", rate, seconds, _TIMEOUT_S)
+            plan = Plan(
+                url.hostname or "127.0.0.1", url.port or 80, url.netloc.rpartition("@")[2],
+                self._path, body.name, "image/jpeg", rate, seconds, _TIMEOUT_S,
+            )  # fmt: skip
             generation = Generation(plan, output, errors)
             try:
                 yield generation

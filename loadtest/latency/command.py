@@ -16,6 +16,7 @@ from gevent.event import Event
 from locust.stats import stats_history
 from rich.console import Console
 
+import access
 from hosts import Hosts
 from loadtest.latency import capacity, pictures, report, server
 from loadtest.latency.arguments import parse
@@ -50,6 +51,9 @@ def main() -> int:
     except LoadTestError as exc:
         console.print(f"error: {exc}", markup=False)
         return exc.status
+    except access.AccessError as exc:
+        console.print(f"error: {exc}", markup=False)
+        return 1
     except KeyboardInterrupt:
         console.print("interrupted")
         return 130
@@ -193,6 +197,7 @@ def _plan(options: argparse.Namespace) -> Plan:
 
     Raises:
         LoadTestError: it is away, or the model, the kinds or the pictures don't fit.
+        AccessError: it wants a key, or another one.
     """
     target = server.describe(options.url, options.grpc, model=options.model, timeout_s=options.timeout_s)
     weights = options.weights or {kind: 1 for kind, its in KINDS.items() if target.task in its.chosen_for}
@@ -203,7 +208,7 @@ def _plan(options: argparse.Namespace) -> Plan:
                 f"WEIGHTS: {target.model} ({target.task}) cannot be asked by {kind}; expected {fitting}"
             )
     if "grpc" in weights:
-        server.check_grpc(target.grpc, options.timeout_s)
+        server.check_grpc(target)
     return Plan(
         target=_with_pictures(target, options.pictures),
         weights=weights,

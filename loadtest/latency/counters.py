@@ -8,6 +8,8 @@ import httpx
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+import access
+
 _PARTS = {
     "queue": "nv_inference_queue_duration_us",
     "compute input": "nv_inference_compute_input_duration_us",
@@ -41,14 +43,14 @@ def scrape(url: str, model: str) -> Counters | str:
 def resident_mib(url: str) -> float:
     """Memory of the transformer, by its own metrics; NaN where it does not say."""
     with suppress(httpx.HTTPError, httpx.InvalidURL, ValueError):
-        for family in _read(f"{url}/metrics"):
+        for family in _read(f"{url}/metrics", access.headers()):
             if family.name == _RESIDENT:
                 return float(family.samples[0].value) / 2**20
     return math.nan
 
 
-def _read(url: str) -> list[Metric]:
-    text = httpx.get(url, timeout=_TIMEOUT_S, trust_env=False).raise_for_status().text
+def _read(url: str, headers: Mapping[str, str] | None = None) -> list[Metric]:
+    text = httpx.get(url, headers=headers, timeout=_TIMEOUT_S, trust_env=False).raise_for_status().text
     return list(text_string_to_metric_families(text))
 
 

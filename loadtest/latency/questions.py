@@ -18,6 +18,8 @@ from grpc.experimental.gevent import init_gevent
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
+import access
+
 init_gevent()  # gRPC waits outside Python: without it one call holds all greenlets
 
 PICTURES = frozenset({"detect", "classify"})
@@ -116,6 +118,7 @@ class _Http:
             connection_timeout=target.timeout_s,
             network_timeout=target.timeout_s,
             block_size=_BLOCK_BYTES,
+            headers=access.headers(),
         )
 
     def ask(self, question: HttpQuestion) -> HttpAnswer:
@@ -133,10 +136,13 @@ class _Http:
 class _Grpc:
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._headers = access.headers()
         self._client = tritonclient.grpc.InferenceServerClient(target.grpc, channel_args=_CHANNEL)
 
     def ask(self, question: list[Any]) -> Any:
-        return self._client.infer(self._target.model, question, client_timeout=self._target.timeout_s)
+        return self._client.infer(
+            self._target.model, question, headers=self._headers, client_timeout=self._target.timeout_s
+        )
 
     def close(self) -> None:
         self._client.close()

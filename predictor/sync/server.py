@@ -14,7 +14,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from hosts import HostGuard, Hosts
+from hosts import HostGuard, Hosts, join, listen, within_reach
 from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
 from predictor.sync.mirror import Mirror
@@ -49,9 +49,9 @@ def serve(settings: Settings) -> None:
         raise WrongSetting(f"{exc} (PREDICTOR_REPOSITORY; make: REPOSITORY=)") from exc
     listener = _listen(settings)
     mirror = Mirror(settings.mirror or _DEFAULT_MIRROR, limit_bytes=settings.mirror_bytes)
-    status = Status(storage.url)
+    status = Status(storage.url, settings.instance)
     triton = Triton(
-        f"{settings.address}:{settings.grpc_port}",
+        join(within_reach(settings.address), settings.grpc_port),
         secret=settings.secret.get_secret_value(),
         load_timeout_s=settings.load_timeout_s,
     )
@@ -72,7 +72,7 @@ def serve(settings: Settings) -> None:
     failed = threading.Event()
     worker = threading.Thread(target=_run, args=(synchroniser, server, failed), name="synchroniser", daemon=True)
     worker.start()
-    log.info("%s to %s; status on http://%s:%d", storage.url, mirror.root, *listener.getsockname()[:2])
+    log.info("%s to %s; status on http://%s", storage.url, mirror.root, join(*listener.getsockname()[:2]))
     try:
         server.run(sockets=[listener])
     finally:
@@ -138,7 +138,7 @@ def _run(synchroniser: Synchroniser, server: uvicorn.Server, failed: threading.E
 
 def _listen(settings: Settings) -> socket.socket:
     try:
-        return socket.create_server((settings.sync_address, settings.sync_port))
+        return listen(settings.sync_address, settings.sync_port)
     except OSError as exc:
         raise StartError(
             f"port {settings.sync_port} on {settings.sync_address}: {exc.strerror}; choose another with "

@@ -25,6 +25,10 @@ class Metrics:
         self.registry = CollectorRegistry()
         options: dict[str, Any] = {"registry": self.registry}
         self.versions = Gauge("nereid_sync_versions", "Versions in the repository", ["model", "state"], **options)
+        self.serving = Gauge("nereid_sync_serving_version", "Highest version that serves", ["model"], **options)
+        self.refused = Gauge(
+            "nereid_sync_refused_version", "1 for the newest version that is refused", ["model", "version"], **options
+        )
         self.models = Gauge("nereid_sync_models", "Folders of the repository", ["state"], **options)
         self.ready = Gauge("nereid_sync_ready", "1 once every model serves or was refused", **options)
         self.listed = Gauge(
@@ -72,15 +76,23 @@ class ModelStatus:
 class Status:
     """Filled by the synchroniser's threads, read by the server's."""
 
-    def __init__(self, repository: str) -> None:
+    def __init__(self, repository: str, instance: str = "") -> None:
+        """Nothing is known yet.
+
+        Args:
+            repository: its address.
+            instance: which of several synchronisers this is; in Kubernetes the pod's name.
+        """
         self.metrics = Metrics()
         self.ready = False
         self._lock = threading.Lock()
         self._models: dict[str, ModelStatus] = {}
         self._folders: dict[str, ModelStatus] = {}
         self._more_folders = 0
+        self._refused: dict[str, int] = {}  # the newest of each model, as its metric names it
         self._content: dict[str, Any] = {
             "repository": repository,
+            "instance": instance,
             "waiting_for": "the first listing of the repository",
             "listing": {"ok": False, "at": None, "failing_since": None, "error": None},
             "triton": {"ok": False, "since": now()},
@@ -122,6 +134,10 @@ class Status:
             else:
                 self._models[name] = _since(model, self._models.get(name))
         self._count_models()
+        self._show_versions(name, model)
+
+    def _show_versions(self, name: str, model: ModelStatus | None) -> None:
+        """The metrics of one model; None: it is gone, and they with it."""
         counts = [version.state for version in model.versions.values()] if model else []
         for state in STATES:
             if counts:  # a folder without versions cannot serve one
@@ -129,6 +145,25 @@ class Status:
             else:
                 with suppress(KeyError):
                     self.metrics.versions.remove(name, state)
+        if model and model.serving:
+            self.metrics.serving.labels(name).set(max(map(int, model.serving)))
+        else:
+            with suppress(KeyError):
+                self.metrics.serving.remove(name)
+        self._show_refused(name, model)
+
+    def _show_refused(self, name: str, model: ModelStatus | None) -> None:
+        """One series for a model, so that their number is bounded by that of the models."""
+        versions = model.versions.items() if model else ()
+        newest = max((int(number) for number, version in versions if version.state == "refused"), default=None)
+        with self._lock:
+            before = self._refused.pop(name, None)
+            if newest is not None:
+                self._refused[name] = newest
+            if before not in {None, newest}:
+                self.metrics.refused.remove(name, str(before))
+            if newest is not None:
+                self.metrics.refused.labels(name, str(newest)).set(1)
 
     def set_version(self, name: str, version: int, known: VersionStatus) -> None:
         """What is known of one version."""
@@ -160,6 +195,7 @@ class Status:
             }
         return {
             "repository": content.pop("repository"),
+            "instance": content.pop("instance"),
             "ready": self.ready,
             **content,
             "models": shown,

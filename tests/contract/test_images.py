@@ -46,12 +46,13 @@ def test_what_is_shipped_only_copies_and_is_not_root(dockerfile: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "shared"), [("export", {"registry"}), ("predictor", {"hosts", "registry"}), ("transformer", {"hosts"})]
+    ("part", "shared"),
+    [("export", {"access", "registry"}), ("predictor", {"hosts", "registry"}), ("transformer", {"hosts"})],
 )
 def test_image_has_what_parts_share(part: str, shared: set[str]) -> None:
     said = "\n".join(path.read_text() for path in (ROOT / part).rglob("*.py"))
-    imported = set(re.findall(r"^from (\w+)[. ]", said, re.MULTILINE))
-    assert {"hosts", "registry"} & imported == shared
+    imported = set(re.findall(r"^(?:from|import) (\w+)", said, re.MULTILINE))
+    assert {"access", "hosts", "registry"} & imported == shared
     for name in shared:
         copied = f"{name}.py ./" if (ROOT / f"{name}.py").exists() else f"{name} {name}"
         assert f"\nCOPY {copied}\n" in (ROOT / part / "Dockerfile").read_text()
@@ -91,3 +92,14 @@ def test_image_of_the_transformer_shapes_the_letters_of_class_names() -> None:
     build, shipped = (ROOT / "transformer/Dockerfile").read_text().split("\nFROM ")[1:]
     assert "assert features.check('raqm')" in build
     assert "\nCOPY --from=build /opt/fribidi /usr/lib\n" in shipped
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_what_is_shipped_says_what_it_is_made_of(dockerfile: str) -> None:
+    stages = [stage for stage in (ROOT / dockerfile).read_text().split("\nFROM ") if "LABEL " in stage]
+    for stage in stages:
+        # Last, or a commit would make each layer behind it another one.
+        assert not re.search(r"^(COPY|RUN|ENV) ", stage.partition("\nARG VERSION")[2], re.MULTILINE)
+        for argument in ("VERSION", "SOURCE", "REVISION", "CREATED"):
+            assert f'org.opencontainers.image.{argument.lower()}="${{{argument}}}"' in stage
+            assert re.search(rf"^ARG {argument}=", stage, re.MULTILINE)

@@ -56,7 +56,8 @@ def test_part_imports_no_other_part(part: str) -> None:
 
 
 def test_what_parts_share_imports_none_of_them() -> None:
-    assert not {name.split(".")[0] for name in imports(ROOT / "hosts.py")} & set(PARTS)
+    for name in ("access.py", "hosts.py"):
+        assert not {imported.split(".")[0] for imported in imports(ROOT / name)} & set(PARTS)
 
 
 def test_pure_modules_import_nothing_that_talks() -> None:
@@ -105,11 +106,19 @@ def test_version_is_that_of_the_project() -> None:
     assert (SERVER_NAME, __version__) == (project["name"], project["version"])
 
 
-def test_transformer_takes_the_host_as_the_controller_passes_it() -> None:
-    assert (
-        arguments.parse(["--predictor_host", "finder-predictor.default"]).predictor_host
-        == "finder-predictor.default:8001"
-    )
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("finder-predictor.default", "finder-predictor.default:8001"),
+        ("10.0.0.1:9", "10.0.0.1:9"),
+        ("[::1]:8001", "[::1]:8001"),
+        ("[fd00::1]", "[fd00::1]:8001"),
+        ("fd00::1", "[fd00::1]:8001"),
+        ("::1", "[::1]:8001"),
+    ],
+)
+def test_transformer_takes_the_host_as_the_controller_passes_it(given: str, read: str) -> None:
+    assert arguments.parse(["--predictor_host", given]).predictor_host == read
 
 
 @pytest.mark.parametrize(
@@ -119,8 +128,17 @@ def test_transformer_takes_the_host_as_the_controller_passes_it() -> None:
         ["--predictor_host", "http://t:1"],
         ["--predictor_host", "t:1", "--what"],
         ["--predictor_host", "t:x"],
+        ["--predictor_host", "t:"],
+        ["--predictor_host", "a:1:2"],
+        ["--predictor_host", "[t]:8001"],
+        ["--predictor_host", "[::1"],
+        ["--predictor_host", "[::1]:"],
+        ["--predictor_host", "[::1]8001"],
         ["--predictor_host", "t:1", "--http_port", "99999"],
         ["--predictor_host", "t:1", "--grpc_port", "http"],
+        ["--predictor_host", "t:1", "--timeout-keep-alive", "0"],
+        ["--predictor_host", "t:1", "--timeout-keep-alive", "inf"],
+        ["--predictor_host", "t:1", "--timeout-keep-alive", "long"],
     ],
 )
 def test_transformer_refuses_wrong_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from http.client import HTTPResponse
 import psutil
 import pytest
 
+from tests.support.series import scrape, value
 from tests.support.stack import wait_until
 from tests.support.transformer import Transformer, start_transformer
 
@@ -25,7 +26,8 @@ NO_HTTP = "Invalid HTTP request received."
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transformer]:
     """A transformer that waits a second for what does not come; it needs no Triton to say so."""
     log = tmp_path_factory.mktemp("connections") / "log"
-    variables = {"TRANSFORMER_BODY_TIMEOUT_S": "1", "TRANSFORMER_REQUEST_TIMEOUT_S": "3"}
+    short = {"BODY_TIMEOUT_S": "1", "KEEP_ALIVE_S": "1", "REQUEST_TIMEOUT_S": "3"}
+    variables = {f"TRANSFORMER_{name}": value for name, value in short.items()}
     with start_transformer("127.0.0.1:9", log, variables=variables) as transformer:
         yield transformer
     assert "Traceback" not in log.read_text()
@@ -107,7 +109,10 @@ def status_and_error(data: bytes) -> tuple[int, str]:
         (CHUNKED + b"4\r\nhalf\r\n", 408, "no more came in time after 4 bytes"),
     ],
 )
-def test_what_is_no_request_is_told_and_closed(patient: Transformer, sent: bytes, status: int, says: str) -> None:
+def test_what_is_no_request_is_told_counted_and_closed(
+    patient: Transformer, sent: bytes, status: int, says: str
+) -> None:
+    before = value(scrape(patient.http), "nereid_requests_total", status=str(status))
     with connect(patient) as client:
         with suppress(ConnectionResetError, BrokenPipeError):  # answered before the end
             client.sendall(sent)
@@ -116,6 +121,7 @@ def test_what_is_no_request_is_told_and_closed(patient: Transformer, sent: bytes
             return  # what it had not read when it closed took the answer along, as TCP does
         got, error = status_and_error(answer)
         assert (got, says in error) == (status, True), error
+    assert value(scrape(patient.http), "nereid_requests_total", status=str(status)) == before + 1
 
 
 LINE, FIELD, CODING = b"GET /v2/health/live", b"Host: localhost\r\n", b"Transfer-Encoding: "

@@ -22,7 +22,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.support.ports import find_free_ports
 from tests.support.stack import ROOT, Stack, start_stack, wait_until
-from tests.support.transformer import DIGITS, Transformer, infer_message, make_key, start_transformer
+from tests.support.transformer import DIGITS, Transformer, call_raw, infer_message, make_key, start_transformer
 
 
 @pytest.fixture(scope="module")
@@ -146,18 +146,6 @@ OPEN = {
     "metrics": set(),
     "status": set(),
 }
-
-
-def call_raw(channel: grpc.Channel, method: str, message: bytes, key: str = "") -> grpc.StatusCode:
-    """Call a method of any kind with bytes; the code, OK as soon as there is a reply."""
-    call: Any = channel.stream_stream(method)
-    stream = call(iter([message]), metadata=[("x-api-key", key)] if key else None, timeout=30)
-    with suppress(grpc.RpcError):
-        next(stream)
-        stream.cancel()
-        return grpc.StatusCode.OK
-    code: grpc.StatusCode = stream.code()
-    return code
 
 
 @pytest.mark.parametrize("keyless", ["health", "docs", "metrics", "status", "health,metrics,status,docs"])

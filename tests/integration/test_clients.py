@@ -1,6 +1,7 @@
 """The clients of the field, unmodified: the examples of docs/clients.md and README, beside the running stack."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support.pages import read_examples
 from tests.support.stack import ROOT, Stack
+from tests.support.transformer import Transformer, make_key, start_transformer
 
 PAGE = (ROOT / "docs/clients.md").read_text()
 EXAMPLES = read_examples()
@@ -25,7 +27,7 @@ CLIENTS = [
 ]
 
 
-def on_ports(text: str, stack: Stack) -> str:
+def on_ports(text: str, stack: Stack | Transformer) -> str:
     return text.replace("localhost:8080", f"localhost:{stack.http_port}").replace(
         "localhost:8081", f"localhost:{stack.grpc_port}"
     )
@@ -74,6 +76,31 @@ def test_curl_lines_of_the_readme_succeed(stack: Stack, tmp_path: Path) -> None:
     assert [found["class"] for found in json.loads(picture)["predictions"]] == ["2"]
     assert json.loads(row)["predictions"][0]["class"] == "virginica"
     assert (tmp_path / "boxes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_examples_with_a_key_print_what_they_say(stack: Stack, tmp_path: Path) -> None:
+    section = PAGE.partition("## With an API key")[2]
+    programs = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", section, re.DOTALL)
+    (line,) = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    assert len(programs) == 2
+    key = make_key("clients", tmp_path / "keys.txt")
+    variables = {"TRANSFORMER_API_KEYS_FILE": str(tmp_path / "keys.txt")}
+    with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", tmp_path / "log", variables=variables) as guarded:
+
+        def run(*command: str, key: str = key) -> "subprocess.CompletedProcess[str]":
+            return subprocess.run(
+                [*command[:-1], on_ports(command[-1], guarded)],
+                cwd=ROOT, env=os.environ | {"NEREID_API_KEY": key},
+                capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+
+        for program, output in programs:
+            done = run(sys.executable, "-W", "ignore", "-c", program)
+            assert (done.returncode, done.stdout) == (0, output), done.stderr
+            assert run(sys.executable, "-W", "ignore", "-c", program, key="nereid_wrong").returncode != 0
+        if shutil.which("curl"):
+            assert json.loads(run("bash", "-c", line).stdout)["name"] == "iris"
+            assert "error" in run("bash", "-c", line, key="nereid_wrong").stdout
 
 
 def test_protocols_are_measured_side_by_side(stack: Stack) -> None:

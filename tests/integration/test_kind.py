@@ -13,6 +13,7 @@ import yaml
 from tests.support.executables import put
 from tests.support.s3 import start_s3
 from tests.support.stack import ROOT, start_stack
+from tests.support.transformer import make_key
 
 FOLDER = ROOT / "manifests" / "kind"
 SCRIPTS = ("up", "test", "down")
@@ -28,11 +29,11 @@ esac
 """
 
 
-def run(script: str, path: str) -> subprocess.CompletedProcess[str]:
+def run(script: str, path: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a script with this PATH."""
     return subprocess.run(
         ["/bin/bash", str(FOLDER / script)],
-        env=os.environ | {"PATH": path},
+        env=os.environ | {"PATH": path} | variables,
         capture_output=True,
         text=True,
         check=False,
@@ -97,15 +98,26 @@ def test_the_questions_to_the_cluster_find_a_good_stack_good(tmp_path: Path) -> 
         # The gateway of a cluster passes the host on to a server that takes every one.
         variables = s3.environment() | {"POLL_S": "0.5", "SETTLE_S": "0.5"}
         variables |= {"TRANSFORMER_HOSTS": "nereid-nereid.example.com"}
+        key = make_key("kind", tmp_path / "keys.txt")
+        variables |= {"TRANSFORMER_API_KEYS_FILE": str(tmp_path / "keys.txt")}
         with start_stack("s3://models/nereid", tmp_path / "log", variables=variables) as stack:
             tools = Path(make_programs(tmp_path))
             log = tmp_path / "kubectl.log"
             put(tools, "kubectl", KUBECTL.format(log=log, s3=s3.url.rsplit(":", 1)[1], http=stack.http_port))
-            done = run("test", f"{tools}:{os.environ['PATH']}")
+            path = f"{tools}:{os.environ['PATH']}"
+            refused = [run("test", path, NEREID_API_KEY=wrong) for wrong in ("", "nereid_wrong")]
+            done = run("test", path, NEREID_API_KEY=key)
+    for status, without in zip(("401", "403"), refused, strict=True):
+        assert without.returncode == 1
+        assert without.stderr.endswith(
+            f": {status} for nereid-nereid.example.com; next: NEREID_API_KEY=<one of the server's keys>\n"
+        )
+        assert len(without.stderr.splitlines()) == 1
+    assert key not in done.stdout + done.stderr
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^good: \d+ requests meanwhile, none failed$", done.stdout, re.MULTILINE)
     pids = [int(pid) for pid in (tmp_path / "kubectl.log.pids").read_text().split()]
-    assert len(pids) == 2
+    assert len(pids) == 2 * (1 + len(refused))
     assert not any(psutil.pid_exists(pid) for pid in pids)
     # Whatever the user's current context is, it is left alone.
     assert all(line.startswith("--context kind-nereid ") for line in log.read_text().splitlines())

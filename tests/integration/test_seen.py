@@ -21,7 +21,6 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc
-from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from predictor.command import compose_command
@@ -30,6 +29,7 @@ from predictor.settings import Settings
 from tests.support.collector import Collector, Span, start_collector
 from tests.support.ports import find_free_ports
 from tests.support.processes import ended
+from tests.support.series import scrape, value
 from tests.support.stack import ROOT, Stack, wait_until
 from tests.support.synced import start_synchroniser
 from tests.support.transformer import (
@@ -48,21 +48,6 @@ _PAYLOAD = 5301425
 KEYS = "nereid_key_requests_total"
 TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]")
-
-Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def scrape(http: httpx.Client) -> Series:
-    """Samples by name and labels."""
-    text = http.get("/metrics").raise_for_status().text
-    families = text_string_to_metric_families(text)
-    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
-
-
-def value(series: Series, name: str, **labels: str) -> float:
-    """Sum of the samples that have these labels."""
-    wanted = set(labels.items())
-    return sum(number for (sample, its), number in series.items() if sample == name and wanted <= its)
 
 
 def lines(transformer: Transformer) -> list[dict[str, Any]]:
@@ -607,12 +592,33 @@ def test_a_span_says_whose_key_it_was(stack: Stack, tmp_path: Path) -> None:
         variables = opentelemetry(collector, TRANSFORMER_API_KEYS_FILE=str(tmp_path / "keys"))
         triton = f"127.0.0.1:{stack.triton_grpc_port}"
         with start_transformer(triton, tmp_path / "log", variables=variables) as transformer:
+            infer = service_pb2_grpc.GRPCInferenceServiceStub(transformer.grpc).ModelInfer
             for shown in ({"X-API-Key": key}, {}):
-                transformer.http.get("/v2", headers=shown)
-            spans = wait_for(collector, transformer.log, lambda spans: len(spans) == 2)
-            attributes = [span.attributes for span in spans]
-            seen = {int(its["http.response.status_code"]): its.get("nereid.key") for its in attributes}
-            assert seen == {200: "alice", 401: None}
+                transformer.http.post("/v2/models/iris/infer", json=ROW, headers=shown)
+                call = infer.future(
+                    infer_message("digits", DIGITS), metadata=[(name.lower(), its) for name, its in shown.items()]
+                )
+                assert call.code() is (grpc.StatusCode.OK if shown else grpc.StatusCode.UNAUTHENTICATED)
+            spans = wait_for(collector, transformer.log, lambda spans: len(requests_of(spans)) == 4)
+        over_http, over_grpc = "POST /v2/models/{model}/infer", "inference.GRPCInferenceService/ModelInfer"
+        assert {
+            (span.name, *(span.attributes.get(each) for each in ("nereid.key", "nereid.model")), status_of(span))
+            for span in requests_of(spans)
+        } == {
+            (over_http, "alice", "iris", "200"),
+            (over_http, None, "iris", "401"),
+            (over_grpc, "alice", "digits", "OK"),
+            (over_grpc, None, "", "UNAUTHENTICATED"),
+        }
+
+
+def requests_of(spans: list[Span]) -> list[Span]:
+    return [span for span in spans if "nereid.request_id" in span.attributes]
+
+
+def status_of(span: Span) -> str:
+    http, rpc = (span.attributes.get(f"{protocol}.response.status_code") for protocol in ("http", "rpc"))
+    return str(http or rpc)
 
 
 def ask(transformer: Transformer, headers: dict[str, str]) -> str:

@@ -5,7 +5,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -29,6 +29,7 @@ TRITON, SYNCHRONISER, TRANSFORMER = "tritonserver", "synchroniser", "transformer
 SETTINGS: dict[str, type[BaseSettings]] = {"PREDICTOR_": PredictorSettings, "TRANSFORMER_": TransformerSettings}
 
 _TIMEOUT_S = 60
+_TRITON_EXIT_S = 30  # its own default, which it says at its start
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,23 @@ def transformer_settings(variables: Mapping[str, str]) -> TransformerSettings | 
         return None
     assert isinstance(settings, TransformerSettings)
     return settings
+
+
+def stop_faults(containers: Sequence[Any], grace_s: int, settings: TransformerSettings) -> Iterator[str]:
+    """A pod that the kubelet kills before it has done what a stop may take: preStop, the requests, then Triton."""
+    before_s = max((_sleep_s(each) for each in containers if program_of(each) == TRANSFORMER), default=0)
+    # One without a preStop does not wait for the transformer.
+    waits = any("preStop" in each.get("lifecycle", {}) for each in containers if program_of(each) == TRITON)
+    after_s = _TRITON_EXIT_S if waits else 0
+    if grace_s <= before_s + settings.shutdown_timeout_s + after_s:
+        parts = f"{before_s:g} s of preStop, {settings.shutdown_timeout_s} s for requests, {after_s} s for Triton"
+        yield f"killed after {grace_s} s, may take {parts}"
+
+
+def _sleep_s(container: Any) -> float:
+    before = container.get("lifecycle", {}).get("preStop", {})
+    command = before.get("exec", {}).get("command", [])
+    return float(command[1]) if command[:1] == ["sleep"] else float(before.get("sleep", {}).get("seconds", 0))
 
 
 def setting_faults(variables: Mapping[str, str]) -> Iterator[str]:

@@ -66,7 +66,7 @@ def test_all_together_are_right_and_follow_prefix_and_namespace(names: tuple[str
 
 @pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
 def test_their_order_is_of_no_account(names: tuple[str, ...], tmp_path: Path) -> None:
-    after = {"alb": "ingress", "deployment": OF_THE_POD[-1]}
+    after = {"alb": "ingress", "alb-grpc": "ingress", "deployment": OF_THE_POD[-1]}
     backwards = [name for name in reversed(names) if name not in after]
     for name in after.keys() & set(names):
         last = max(backwards.index(each) for each in ([*OF_THE_POD] if name == "deployment" else [after[name]]))
@@ -91,9 +91,10 @@ def test_what_comes_after_the_pod_is_copied_is_refused(late: str, tmp_path: Path
         combine(("deployment", late), tmp_path)
 
 
-def test_alb_needs_an_ingress_before_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["alb", "alb-grpc"])
+def test_alb_needs_an_ingress_before_it(name: str, tmp_path: Path) -> None:
     with pytest.raises(RenderError, match="no matches for Id Ingress"):
-        combine(("service", "alb", "ingress"), tmp_path)
+        combine(("service", name, "ingress"), tmp_path)
 
 
 def test_namespace_of_a_platform_is_left_to_it(tmp_path: Path) -> None:

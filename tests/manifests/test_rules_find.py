@@ -45,6 +45,7 @@ ROLE = "arn:aws:iam::111122223333:role/nereid-models-read"
 LITTLE = {"cpu": "1", "memory": "512Mi"}
 CANARY = [{"trafficPercent": 1, "predictor": {"containers": [{"name": "kserve-container"}]}}]
 RELABELLED = {"relabelings": [{"targetLabel": "__address__", "replacement": "$1:8000"}]}
+SLEEP_30 = {"sleep": {"seconds": 30}}
 BACKEND = {"name": "nereid-predictor", "port": 8080}
 FROM_S3 = {"secretRef": {"name": "nereid-s3"}}
 PROJECTED = {"name": "keys", "projected": {"sources": [{"secret": {"name": "nereid-triton"}}]}}
@@ -54,8 +55,10 @@ POLICY = "NetworkPolicy spec"
 PEER = f"{POLICY} egress 0 to -"
 TO_S3 = {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": 443, "protocol": "TCP"}]}
 NAMED = {"kind": "Service", "metadata": {"name": "nereid"}, "spec": {}}
-IDLE, IDLE_20 = "alb.ingress.kubernetes.io/load-balancer-attributes", "idle_timeout.timeout_seconds=20"
+IDLE = "alb.ingress.kubernetes.io/load-balancer-attributes"
+IDLE_20, IDLE_100 = "idle_timeout.timeout_seconds=20", "idle_timeout.timeout_seconds=100"
 EKS = "overlays/eks"
+CPU = {"containerName": "kserve-container", "resource": "limits.cpu"}
 OTHER = {"matchLabels": {"app": "other"}}
 OF_KSERVE = {"matchLabels": {"serving.kserve.io/inferenceservice": "nereid"}}
 
@@ -147,6 +150,11 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (deployments.services_lead_to_open_ports_of_one_deployment, PLAIN, "Service spec ports 0 targetPort", "https"),
     (deployments.services_lead_to_open_ports_of_one_deployment, PLAIN, "Service spec ports 0 targetPort", 8001),
     (deployments.deployments_let_requests_finish, PLAIN, f"{DEPLOYMENT} spec terminationGracePeriodSeconds", GONE),
+    (deployments.deployments_let_requests_finish, PLAIN, f"{DEPLOYMENT} spec terminationGracePeriodSeconds", 60),
+    (deployments.connections_outlive_those_in_front, PLAIN, f"{SETTINGS} TRANSFORMER_KEEP_ALIVE_S", "60"),
+    (deployments.connections_outlive_those_in_front, TO_ZERO, f"{SETTINGS} TRANSFORMER_KEEP_ALIVE_S", "75"),
+    (deployments.connections_outlive_those_in_front, SERVERLESS, f"{SETTINGS} TRANSFORMER_KEEP_ALIVE_S", "75"),
+    (deployments.connections_outlive_those_in_front, EKS, f"Ingress metadata annotations {IDLE}", IDLE_100),
     (deployments.entrances_take_what_the_transformer_takes, PLAIN, READ_TIMEOUT, "30"),
     (deployments.rollouts_wait_for_slow_starts, PLAIN, "Deployment spec progressDeadlineSeconds", GONE),
     (deployments.entrances_take_what_the_transformer_takes, PLAIN, BODY, GONE),
@@ -265,11 +273,20 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (programs.secrets_of_a_pod_agree, SERVERLESS, f"{TRITON} env PREDICTOR_SECRET valueFrom secretKeyRef key", "other"),
     (programs.requests_end_before_the_pod_does, SERVERLESS, f"{SPEC} timeout", 30),
     (programs.requests_end_before_the_pod_does, SERVERLESS, f"{SETTINGS} TRANSFORMER_SHUTDOWN_TIMEOUT_S", "300"),
-    (programs.requests_end_before_the_pod_does, STANDARD, f"{SPEC} terminationGracePeriodSeconds", 30),
+    (programs.requests_end_before_the_pod_does, STANDARD, f"{SPEC} terminationGracePeriodSeconds", 65),
+    (programs.requests_end_before_the_pod_does, STANDARD, f"{TRANSFORMER} lifecycle preStop", SLEEP_30),
+    (programs.requests_end_before_the_pod_does, EKS, f"{SPEC} terminationGracePeriodSeconds", 90),
     (selectors.selectors_match_pods, SERVERLESS, "PodDisruptionBudget spec selector", OTHER),
     (selectors.routes_lead_to_services, STANDARD, "Route", another("HTTPRoute", rules=[{"backendRefs": [BACKEND]}])),
     (selectors.routes_lead_to_services, STANDARD, "Route", another("GRPCRoute", rules=[{"backendRefs": [BACKEND]}])),
     (selectors.services_have_a_name_that_kserve_leaves, SERVERLESS, "Service", NAMED),
+    (
+        pods.variables_say_what_an_api_server_adds,
+        STANDARD,
+        f"{SYNC} env PREDICTOR_CPUS valueFrom resourceFieldRef",
+        CPU,
+    ),
+    (selectors.routes_have_a_name_that_kserve_leaves, EKS, "Ingress metadata name", "nereid"),
     (deployments.entrances_take_what_the_transformer_takes, EKS, f"Ingress metadata annotations {IDLE}", IDLE_20),
     (selectors.routes_lead_to_services, PLAIN, f"{BACKENDS} port name", "grpcs"),
     (selectors.routes_lead_to_services, TO_ZERO, "InterceptorRoute spec target portName", "grpc"),

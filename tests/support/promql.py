@@ -9,10 +9,22 @@ from prometheus_client.parser import text_string_to_metric_families
 
 # Each pod has these: the operator gives them to what it scrapes, kube-state-metrics and cAdvisor to what they count.
 TARGET = frozenset({"namespace", "pod", "container", "job", "instance"})
-# Exposed by others. Their names: kube-state-metrics' docs/metrics/workload/pod-metrics.md, cAdvisor's
+# Exposed by others. Their names: kube-state-metrics' docs/metrics/workload/*-metrics.md, cAdvisor's
 # docs/storage/prometheus.md, Triton's docs/user_guide/metrics.md (these only where a GPU is).
 FOREIGN = {
     "up": set[str](),
+    "kube_deployment_created": {"deployment"},
+    "kube_deployment_metadata_generation": {"deployment"},
+    "kube_deployment_spec_replicas": {"deployment"},
+    "kube_deployment_status_condition": {"deployment", "condition", "status", "reason"},
+    "kube_deployment_status_observed_generation": {"deployment"},
+    "kube_deployment_status_replicas": {"deployment"},
+    "kube_deployment_status_replicas_available": {"deployment"},
+    "kube_horizontalpodautoscaler_spec_max_replicas": {"horizontalpodautoscaler"},
+    "kube_horizontalpodautoscaler_spec_min_replicas": {"horizontalpodautoscaler"},
+    "kube_horizontalpodautoscaler_status_desired_replicas": {"horizontalpodautoscaler"},
+    "kube_pod_status_phase": {"phase"},
+    "kube_pod_container_status_last_terminated_reason": {"reason"},
     "kube_pod_created": set[str](),
     "kube_pod_status_ready_time": set[str](),
     "kube_pod_status_reason": {"reason"},
@@ -20,6 +32,8 @@ FOREIGN = {
     "kube_pod_container_resource_limits": {"resource", "unit"},
     "container_memory_working_set_bytes": set[str](),
     "container_cpu_usage_seconds_total": set[str](),
+    "container_cpu_cfs_periods_total": set[str](),
+    "container_cpu_cfs_throttled_periods_total": set[str](),
     "nv_gpu_utilization": {"gpu_uuid"},
     "nv_gpu_memory_used_bytes": {"gpu_uuid"},
     "nv_gpu_memory_total_bytes": {"gpu_uuid"},
@@ -74,6 +88,25 @@ def kept(expression: str) -> set[str]:
     nodes = _nodes(promql_parser.parse(expression))
     modifiers = [node.modifier for node in nodes if isinstance(node, promql_parser.AggregateExpr)]
     return {label for modifier in modifiers if modifier is not None for label in modifier.labels}
+
+
+def made(expression: str) -> set[str]:
+    """Every label that an expression makes of others."""
+    calls = [node for node in _nodes(promql_parser.parse(expression)) if isinstance(node, promql_parser.Call)]
+    return {call.args[1].val for call in calls if call.func.name == "label_replace"}
+
+
+def recorded(rules: Mapping[str, str]) -> dict[str, set[str]]:
+    """The labels of recorded series, by their names; a rule may read what one before it recorded.
+
+    Args:
+        rules: expressions by what they record, in their order.
+    """
+    known: dict[str, set[str]] = {}
+    for name, expression in rules.items():
+        read = {label for selector in selectors(expression) for label in known.get(selector.name, ())}
+        known[name] = kept(expression) or read
+    return known
 
 
 def _nodes(expression: promql_parser.Expr) -> Iterator[promql_parser.Expr]:

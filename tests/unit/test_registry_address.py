@@ -1,11 +1,14 @@
 """Where a repository is, as users write it."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from registry.address import BucketAddress, is_same_place, read_address
+from registry.bucket import Bucket
 from registry.errors import Misconfigured
+from serve import visible
 
 
 @pytest.mark.parametrize(
@@ -94,3 +97,23 @@ def test_what_is_no_address_is_refused_with_the_form_that_is_expected(text: str,
 )
 def test_same_place(first: str, second: str, same: bool) -> None:
     assert is_same_place(first, second) is same
+
+
+@pytest.mark.parametrize(
+    ("variables", "url"),
+    [
+        ({}, "https://s3.eu-central-1.amazonaws.com"),
+        ({"AWS_USE_DUALSTACK_ENDPOINT": "true"}, "https://s3.dualstack.eu-central-1.amazonaws.com"),
+        ({"AWS_ENDPOINT_URL": "http://[fd00::9]:9000"}, "http://[fd00::9]:9000"),
+    ],
+)
+def test_s3_is_reached_by_ipv6(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    keys = {"AWS_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    for name, value in (keys | variables).items():
+        monkeypatch.setenv(name, value)
+    bucket = Bucket(BucketAddress("models", ""), connect_s=1, read_s=1, attempts=1, together=1)
+    assert bucket.ask("its server", lambda client: client.meta.endpoint_url) == url
+    # What the local stack passes on to the synchroniser.
+    assert visible("sync", os.environ).items() >= variables.items()

@@ -58,3 +58,31 @@ def test_since_is_when_a_state_began(monkeypatch: pytest.MonkeyPatch) -> None:
     assert status.as_json()["models"]["a b"]["since"] == since
     status.set_folders({}, more=0)
     assert "a b" not in status.as_json()["models"]
+
+
+def read(status: Status, name: str) -> dict[tuple[str, ...], float]:
+    families = (family for family in status.metrics.registry.collect() if family.name == name)
+    return {tuple(sample.labels.values()): sample.value for family in families for sample in family.samples}
+
+
+def test_highest_version_that_serves_is_a_metric() -> None:
+    status = Status("s3://models", "pod-1")
+    assert status.as_json()["instance"] == "pod-1"
+    for serving, expected in (((), {}), (("2", "10"), {("rows",): 10}), (("2",), {("rows",): 2}), ((), {})):
+        status.set_model("rows", of_versions(12, serving=serving))
+        assert read(status, "nereid_sync_serving_version") == expected
+    status.set_model("rows", of_versions(12, serving=("3",)))
+    status.set_model("rows", None)
+    assert read(status, "nereid_sync_serving_version") == {}
+
+
+def test_newest_refused_version_of_each_model_is_named() -> None:
+    status = Status("s3://models")
+    status.set_model("rows", of_versions(1000))
+    status.set_model("digits", of_versions(9, serving=("9",)))
+    assert read(status, "nereid_sync_refused_version") == {("rows", "1000"): 1, ("digits", "8"): 1}
+    status.set_version("rows", 1000, VersionStatus("serving"))
+    assert read(status, "nereid_sync_refused_version") == {("rows", "999"): 1, ("digits", "8"): 1}
+    status.set_model("rows", of_versions(2, serving=("1", "2")))
+    status.set_model("digits", None)
+    assert read(status, "nereid_sync_refused_version") == {}

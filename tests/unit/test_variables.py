@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import pytest
 
+import images
 import variables
 from export.profiles import PROFILES
 from predictor.settings import Settings
@@ -41,6 +42,13 @@ def _make(*arguments: str, environ: Mapping[str, str] = MappingProxyType({})) ->
         ("NMS_FREE=0", "NMS_FREE: got '0', expected 1, or nothing"),
         ("INTERFACE=fuse", "INTERFACE: got 'fuse', expected one of fused, ultralytics; did you mean fused?"),
         ("PRECISION=bf16 int", "PRECISION: got 'bf16 int', expected some of fp32, bf16, int8; did you mean int8?"),
+        ("TAG=a/b", "TAG: got 'a/b', expected letters, digits, _ . -, at most 120, none of . - in front"),
+        (
+            "PLATFORM=arm64",
+            "PLATFORM: got 'arm64', expected one of linux/amd64, linux/arm64; did you mean ",
+        ),
+        ("ENGINE=dokcer", "ENGINE: got 'dokcer', expected one of docker, podman, buildah; did you mean docker?"),
+        ("PODS=0", "PODS: got '0', expected a whole number, 1 or more"),
         ("VERSION=latest", "VERSION: got 'latest', expected a whole number, 1 or more"),
     ],
 )
@@ -62,12 +70,20 @@ def test_make_refuses_in_one_line(given: str, says: str) -> None:
             "NEREID_API_KEY=x",
             "TRANSFORMER_THREADS=2",
         ),
+        ("TAG=0.1.1-rc.1", "PLATFORM=linux/arm64", "ENGINE=buildah", "PODS=50"),
         ("FORCE=", "PRECISION=bf16 int8", "PROFILE=mine", "REPOSITORY=s3://models"),
         (),
     ],
 )
 def test_make_takes_what_something_reads(given: tuple[str, ...]) -> None:
     assert _make(*given).returncode == 0
+
+
+def test_tag_of_an_image_is_judged_as_images_py_judges_it() -> None:
+    for tag in ("1", "0.1.0", "a" * 120, "a" * 121, "-a", ".a", "a/b"):
+        assert (not variables.judge_value("TAG", tag)) == bool(images.TAG.fullmatch(tag))
+    for platform in images.PLATFORMS:
+        assert not variables.judge_value("PLATFORM", platform)
 
 
 @pytest.mark.parametrize(("value", "is_forced"), [("1", True), ("0", False), ("false", False), ("", False)])

@@ -14,6 +14,7 @@ from transformer.errors import ServingError
 from transformer.keys import Keys
 from transformer.record import ID_HEADER, Record, recorded
 from transformer.settings import TransformerSettings
+from transformer.trace import Begin, Trace
 
 _SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 # By the words of TRANSFORMER_KEYLESS, what is open over HTTP too; whether a model serves is open for none of them.
@@ -34,8 +35,9 @@ def shown_key() -> str | None:
 class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]  # grpc has no types of its own
     """Lets in who shows a key, as metadata `authorization` or `x-api-key`."""
 
-    def __init__(self, keys: Keys, settings: TransformerSettings) -> None:
+    def __init__(self, keys: Keys, settings: TransformerSettings, *, trace: Begin = Trace) -> None:
         self._keys = keys
+        self._trace = trace
         self._open = tuple(method for word in settings.keyless for method in _METHODS.get(word, ()))
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
@@ -47,21 +49,21 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ig
         try:
             _KEY.set(self._keys.check(metadata))
         except ServingError as exc:
-            return _refuse(await continuation(handler_call_details), handler_call_details, exc)
+            return _refuse(await continuation(handler_call_details), handler_call_details, exc, self._trace)
         return await continuation(handler_call_details)
 
     def _is_open(self, method: str) -> bool:
         return any(method.startswith(known[:-1]) if known.endswith("*") else method == known for known in self._open)
 
 
-def _refuse(handler: Any, details: Any, error: ServingError) -> Any:
+def _refuse(handler: Any, details: Any, error: ServingError, trace: Begin) -> Any:
     """A handler that only says why, before a message is read; also of a method that there is not."""
 
     async def one(_: Any, context: Any) -> None:
         method = details.method
         # A name that a client made up stands in no series, and not where a line has its fields.
         name, route = (method.rpartition("/")[2], method) if handler else ("other", "other")
-        record = Record.begin("grpc", name, path=method, headers=details.invocation_metadata)
+        record = Record.begin("grpc", name, path=method, headers=details.invocation_metadata, trace=trace)
         record.route, record.status, record.key = route, error.code.name, shown_key()
         with recorded(record):
             context.set_trailing_metadata(((ID_HEADER, record.request_id),))

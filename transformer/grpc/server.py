@@ -7,6 +7,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from hosts import join
 from transformer.arguments import Tls
 from transformer.dataplane import DataPlane
 from transformer.grpc import health
@@ -38,7 +39,7 @@ class GrpcServer:
             max_message_bytes=max_message_bytes,
             max_bodies_bytes=settings.max_bodies_bytes,
         )
-        guards = () if keys is None else (KeyInterceptor(keys, settings),)
+        guards = () if keys is None else (KeyInterceptor(keys, settings, trace=trace),)
         self._server = grpc.aio.server(
             interceptors=(*guards, ArrivalInterceptor(arrivals, self._calls)),
             options=(
@@ -66,7 +67,7 @@ class GrpcServer:
         Raises:
             RuntimeError: it cannot be had.
         """
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = join(host, port)
         if tls is None:
             self._server.add_insecure_port(address)
         else:

@@ -20,7 +20,7 @@ from transformer.errors import MESSAGE_LENGTH, BodyTimeout, Misdirected, OutOfMe
 from transformer.keys import Keys
 from transformer.record import ID_HEADER, Record, current, recorded
 from transformer.rest import openapi, predict, v1, v2
-from transformer.rest.guard import KeyGuard, LineGuard, SecurityHeaders, TrailingSlash
+from transformer.rest.guard import FindRoute, KeyGuard, LineGuard, SecurityHeaders, TrailingSlash, route_of
 from transformer.settings import TransformerSettings
 from transformer.trace import Begin, Trace
 
@@ -64,18 +64,16 @@ def create_app(
     app.add_exception_handler(ServingError, _serving_error)
     app.add_exception_handler(MemoryError, _memory_error)
     app.add_exception_handler(HTTPException, _http_error)
+    routes = [route for router in (predict.router, v1.router, v2.router, app) for route in router.routes]
+    queued = [route for route in routes if isinstance(route, APIRoute) and route.methods == {"POST"}]
+    others = [route for route in routes if route not in queued and hasattr(route, "path_regex")]
     # The last one stands first.
-    questions = [
-        route
-        for router in (predict.router, v1.router, v2.router)
-        for route in router.routes
-        if isinstance(route, APIRoute) and route.methods == {"POST"}
-    ]
-    app.add_middleware(LineGuard, dataplane=dataplane, questions=questions, answer=_refuse)
+    app.add_middleware(LineGuard, dataplane=dataplane, queued=[route.path_format for route in queued], answer=_refuse)
     if keys is not None:
         app.add_middleware(KeyGuard, keys=keys, settings=settings, answer=_refuse)
     if hosts is not None and hosts.are_known:
         app.add_middleware(HostGuard, hosts=hosts, answer=lambda scope, why: _refuse(scope, Misdirected(why)))
+    app.add_middleware(FindRoute, routes=[*queued, *others])
     app.add_middleware(TrailingSlash)
     app.add_middleware(RequestLog, trace=trace)
     app.add_middleware(SecurityHeaders)
@@ -138,7 +136,7 @@ class RequestLog:
                 raise
             await _error(500, f"internal error (request {record.request_id})")(scope, receive, counted_send)
         finally:
-            record.route = getattr(scope.get("route"), "path_format", "other")
+            record.route = route_of(scope)
             record.model = scope.get("path_params", {}).get("model", "")[:MESSAGE_LENGTH]
 
 

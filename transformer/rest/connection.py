@@ -12,12 +12,15 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from hosts import split_target
+from transformer import metrics
 from transformer.admission import Admission
 from transformer.rest.head import find_fault
 
 _MAX_HEAD_BYTES = 2**16  # beyond what came in one piece, 256 KiB at most
 _MOST_BEHIND = 100  # requests behind one that is being answered; each waits for those before it
 _MOST_SPANS = 60  # an answer that is read drop by drop
+# Where the server stops: as long as gRPC waits for calls on their way, so that it costs no time.
+_LINGER_S = 1.0
 
 
 class Parser(httptools.HttpRequestParser):
@@ -53,6 +56,10 @@ class Parser(httptools.HttpRequestParser):
 class Connection(HttpToolsProtocol):
     """Closes when a head takes too long or is too large, and answers in the form of every other error.
 
+    Without a request it stays open for `TRANSFORMER_KEEP_ALIVE_S`, whether it has had one or none: balancers open some
+    ahead of the requests. When the server stops, it waits a moment longer for a request that is on its way, whose
+    response then says that the connection ends.
+
     A head is also what stands around the pieces of a chunked body, and behind it. An error is answered behind the
     requests that came before it.
     """
@@ -67,6 +74,9 @@ class Connection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._in_head = False
+        self._in_message = False
+        self._has_read_message = False  # with the last bytes that came
+        self._stops = False
         self._head_bytes = 0
         self._cycles: list[RequestResponseCycle] = []
         self._ends = False  # nothing more is read; what is unanswered is answered, then come the last words
@@ -74,13 +84,14 @@ class Connection(HttpToolsProtocol):
         self._unread_bytes = 0  # accounted for
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there, and a head is awaited."""
+        """A client is there, and a request is awaited."""
         super().connection_made(transport)
-        self._await_head()
+        self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._head_is_here()
+        self._unset_keepalive_if_required()
         self._tell_requests()
         self.resume_writing()
         self._await_reading(0)
@@ -110,11 +121,15 @@ class Connection(HttpToolsProtocol):
         if self._ends:
             return
         self._head_bytes += len(data)
+        self._has_read_message = False
         super().data_received(data)
         if self._ends or self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete:
-            self._await_head()
+        if self._is_answered():
+            if self._has_read_message and not self._in_message:
+                self._await_request()
+            else:
+                self._await_head()
         if self._head_bytes > _MAX_HEAD_BYTES:
             self._refuse(431, f"head: more than the limit of {_MAX_HEAD_BYTES} bytes")
 
@@ -125,7 +140,7 @@ class Connection(HttpToolsProtocol):
                 429, f"{_MOST_BEHIND} requests wait on this connection, which is the limit; read their answers"
             )
             raise ConnectionError  # ends the parser
-        self._in_head, self._head_bytes = True, 0
+        self._in_message, self._in_head, self._head_bytes = True, True, 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -151,6 +166,8 @@ class Connection(HttpToolsProtocol):
         self._cycles = self._unanswered()
         if self.cycle is not None:
             self._cycles.append(self.cycle)
+            if self._stops:
+                self.cycle.keep_alive = False
 
     def read_again(self, rest: bytes) -> None:
         """Parse the head that was just read once more without its wish for another protocol, and what follows it."""
@@ -170,11 +187,31 @@ class Connection(HttpToolsProtocol):
         if self.parser.upgrades:
             return
         self._head_bytes = 0
+        self._in_message, self._has_read_message = False, True
+        self._head_is_here()  # of one that was answered before its end, the end
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """The server stops: what is under way is answered."""
+        if self._stops:
+            return
+        self._stops = True
+        if self._is_answered():
+            self._await_request()
+        else:
+            self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls for bytes that are no HTTP."""
         self._refuse(400, msg)
+
+    def _is_answered(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _await_request(self) -> None:
+        self._unset_keepalive_if_required()
+        timeout_s = _LINGER_S if self._stops else self.timeout_keep_alive
+        self.timeout_keep_alive_task = self.loop.call_later(timeout_s, self.timeout_keep_alive_handler)
 
     def _await_head(self) -> None:
         if self._head_timer is None:
@@ -229,6 +266,7 @@ class Connection(HttpToolsProtocol):
         if self._ends:
             return
         self._ends = True
+        metrics.count_unreadable(status)
         unanswered = self._unanswered()
         broken = unanswered[-1] if unanswered and unanswered[-1].more_body else None  # its end will never come
         if not broken or not broken.response_started:

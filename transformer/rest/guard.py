@@ -1,9 +1,9 @@
 """What stands before every route: the headers that browsers keep to, API keys, and the line of requests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 from fastapi import Response
-from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,6 +31,11 @@ _PATHS = {
     "status": ("/status",),
     "docs": ("/docs", "/openapi.json", "/static-offline-docs/*"),
 }
+
+
+def route_of(scope: Scope) -> str:
+    """The pattern of the route that a request was found to fit; "other" where it fits none."""
+    return getattr(scope.get("route"), "path_format", "other")
 
 
 class SecurityHeaders:
@@ -62,6 +67,37 @@ class TrailingSlash:
         if scope["type"] == "http" and len(scope["path"]) > 1 and scope["raw_path"].endswith(b"/"):
             scope["path"], scope["raw_path"] = scope["path"][:-1], scope["raw_path"][:-1]
         await self._app(scope, receive, send)
+
+
+class FindRoute:
+    """Notes, like Starlette, which route a path fits: before the guards, for what they refuse is counted under it."""
+
+    def __init__(self, app: ASGIApp, routes: Iterable[Any]) -> None:
+        """Stand before an application.
+
+        Args:
+            app: behind it.
+            routes: all that it has, those first that are asked most: they have a `path_regex`.
+        """
+        self._app = app
+        self._routes = tuple((route, getattr(route, "methods", None)) for route in routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        if scope["type"] == "http":
+            self._find(scope)
+        await self._app(scope, receive, send)
+
+    def _find(self, scope: Scope) -> None:
+        path, method = scope["path"], scope["method"]
+        for route, methods in self._routes:
+            if not (found := route.path_regex.match(path)):
+                continue
+            takes_method = methods is None or method in methods
+            if takes_method or "route" not in scope:
+                scope["route"], scope["path_params"] = route, found.groupdict()
+            if takes_method:
+                return
 
 
 class KeyGuard:
@@ -106,16 +142,17 @@ class KeyGuard:
 
 
 class LineGuard:
-    """Refuses questions that the line has no room for, before anything is done for them.
+    """Refuses requests that the queue has no room for, before anything is done for them.
 
     FastAPI's way to a handler costs more than the refusal, and there are the more of them the less time there is.
+    `FindRoute` stands before it.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         dataplane: DataPlane,
-        questions: Sequence[APIRoute],
+        queued: Collection[str],
         *,
         answer: Callable[[Scope, ServingError], Response],
     ) -> None:
@@ -123,29 +160,21 @@ class LineGuard:
 
         Args:
             app: behind it.
-            dataplane: has the line.
-            questions: the routes that wait in it.
+            dataplane: has the queue.
+            queued: the routes that wait in it, as patterns.
             answer: writes an error.
         """
         self._app = app
         self._dataplane = dataplane
-        self._questions = questions
+        self._queued = frozenset(queued)
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
-        if scope["type"] == "http" and scope["method"] == "POST" and self._find(scope):
+        if scope["type"] == "http" and scope["method"] == "POST" and route_of(scope) in self._queued:
             try:
                 self._dataplane.admission.check()
             except Overloaded as exc:
                 await self._answer(scope, exc)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-    def _find(self, scope: Scope) -> bool:
-        """Whether it is a question; like Starlette, note which and about what."""
-        for route in self._questions:
-            if found := route.path_regex.match(scope["path"]):
-                scope["route"], scope["path_params"] = route, found.groupdict()
-                return True
-        return False

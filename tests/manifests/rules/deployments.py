@@ -2,18 +2,21 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tests.manifests import programs
 from tests.manifests.environment import environment_of
-from tests.manifests.pod import containers_of, pods_of
+from tests.manifests.pod import KNATIVE, containers_of, mode_of, pods_of
 from tests.manifests.programs import TRANSFORMER
 from tests.manifests.rendering import Object, Render, title
 from tests.manifests.rules.selectors import backends_of, matches, selects, target_ports
 from transformer.settings import TransformerSettings
 
 _DEFAULT_GRACE_S, _DEFAULT_PROGRESS_S = 30, 600
+# How long a connection without a request is kept: by nginx, and by what is written in Go and says nothing else, as
+# Knative's queue, KEDA's interceptor and Traefik.
+_NGINX_IDLE_S, _GO_IDLE_S = 60, 90
 # Of ingress-nginx, without annotations.
 _ANNOTATION = "nginx.ingress.kubernetes.io/proxy-"
 _DEFAULT_BODY, _DEFAULT_TIMEOUT_S = "1m", 60
@@ -66,10 +69,11 @@ def services_lead_to_open_ports_of_one_deployment(render: Render) -> Iterator[st
 def deployments_let_requests_finish(render: Render) -> Iterator[str]:
     """As `requests_end_before_the_pod_does`, which is of InferenceServices."""
     for each in render.of_kind("Deployment"):
-        grace = each["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S)
+        spec = each["spec"]["template"]["spec"]
+        grace = spec.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S)
         for settings in _settings(render, each["metadata"]["name"]):
-            if grace <= settings.shutdown_timeout_s:
-                yield f"{title(each)}: killed after {grace} s, may take {settings.shutdown_timeout_s} s to finish"
+            stops = programs.stop_faults(spec["containers"], grace, settings)
+            yield from (f"{title(each)}: {fault}" for fault in stops)
 
 
 def rollouts_wait_for_slow_starts(render: Render) -> Iterator[str]:
@@ -79,6 +83,27 @@ def rollouts_wait_for_slow_starts(render: Render) -> Iterator[str]:
         slowest_s = max(probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3) for probe in probes)
         if (given := each["spec"].get("progressDeadlineSeconds", _DEFAULT_PROGRESS_S)) < slowest_s:
             yield f"{title(each)}: progressDeadlineSeconds {given}, its pods may take {slowest_s} s to start"
+
+
+def connections_outlive_those_in_front(render: Render) -> Iterator[str]:
+    """A request over a connection that the transformer has just closed is lost: what is in front closes it first."""
+    for ingress in render.of_kind("Ingress"):
+        idle_s = _limits(ingress)[1] if ingress["spec"].get("ingressClassName") == _ALB else _NGINX_IDLE_S
+        for name, _ in backends_of(ingress):
+            yield from _closed_first(title(ingress), idle_s, _of_service(name, render))
+    for route in render.of_kind("InterceptorRoute"):
+        yield from _closed_first(title(route), _GO_IDLE_S, _of_service(route["spec"]["target"]["service"], render))
+    for service in render.of_kind("InferenceService"):
+        if mode_of(service) == KNATIVE:
+            for pod in pods_of(render):
+                yield from _closed_first("Knative's queue", _GO_IDLE_S, _settings(render, pod["metadata"]["name"]))
+
+
+def _closed_first(front: str, idle_s: float, behind: Iterable[TransformerSettings]) -> Iterator[str]:
+    for settings in behind:
+        if settings.keep_alive_s <= idle_s:
+            kept = f"keeps connections for {idle_s:g} s without a request"
+            yield f"{front}: {kept}, the transformer for {settings.keep_alive_s:g} s, expected more"
 
 
 def entrances_take_what_the_transformer_takes(render: Render) -> Iterator[str]:
@@ -228,6 +253,7 @@ RULES = (
     services_lead_to_open_ports_of_one_deployment,
     deployments_let_requests_finish,
     rollouts_wait_for_slow_starts,
+    connections_outlive_those_in_front,
     entrances_take_what_the_transformer_takes,
     zero_pods_are_woken_by_what_holds_the_request,
 )

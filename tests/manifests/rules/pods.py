@@ -146,6 +146,16 @@ def volumes_are_mounted(render: Render) -> Iterator[str]:
             yield f"{title(pod)}: volume {name} is {'not mounted' if name in there else 'not there'}"
 
 
+def variables_say_what_an_api_server_adds(render: Render) -> Iterator[str]:
+    """In a list of a resource of KServe's, of which a server-side apply of Argo CD compares the whole."""
+    for pod in pods_of(render):
+        for container in containers_of(pod):
+            for variable in container.get("env", []):
+                reference = variable.get("valueFrom", {}).get("resourceFieldRef")
+                if reference and "divisor" not in reference:
+                    yield f"{container['name']} in {title(pod)}: {variable['name']} has no divisor, expected '0'"
+
+
 RULES = (
     pods_keep_the_restricted_standard,
     namespaces_enforce_the_restricted_standard,
@@ -158,4 +168,5 @@ RULES = (
     drains_take_pods_that_are_not_ready,
     quotas_have_room_for_every_pod,
     volumes_are_mounted,
+    variables_say_what_an_api_server_adds,
 )

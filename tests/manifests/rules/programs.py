@@ -187,8 +187,8 @@ def requests_end_before_the_pod_does(render: Render) -> Iterator[str]:
                 where = f"{container['name']} in {title(service)}"
                 if (timeout := component.get("timeout", 300)) <= settings.request_timeout_s:
                     yield f"{where}: gives up after {settings.request_timeout_s} s, the gateway after {timeout} s"
-                if (grace := grace_s_of(service, component)) <= settings.shutdown_timeout_s:
-                    yield f"{where}: killed after {grace} s, may take {settings.shutdown_timeout_s} s to finish"
+                stops = programs.stop_faults(containers_of(pod), grace_s_of(service, component), settings)
+                yield from (f"{where}: {fault}" for fault in stops)
 
 
 def _sync_faults(triton: Any, synchroniser: Any) -> Iterator[str]:

@@ -1,0 +1,47 @@
+"""What shows the key: the same for HTTP and gRPC, and nothing that could end a header."""
+
+import pytest
+
+import access
+
+
+def test_key_of_the_environment_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(access.VARIABLE, "nereid_x")
+    assert access.headers() == {"authorization": "Bearer nereid_x"}
+    assert access.metadata() == (("authorization", "Bearer nereid_x"),)
+
+
+@pytest.mark.parametrize("key", ["", None])
+def test_without_a_key_nothing_is_shown(monkeypatch: pytest.MonkeyPatch, key: str | None) -> None:
+    monkeypatch.delenv(access.VARIABLE, raising=False)
+    if key is not None:
+        monkeypatch.setenv(access.VARIABLE, key)
+    assert (access.headers(), access.metadata()) == ({}, ())
+
+
+@pytest.mark.parametrize("key", ["two words", "schlüssel", "x\r\nHost: y", "\t", "x\x7f"])
+def test_what_can_be_no_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv(access.VARIABLE, key)
+    with pytest.raises(access.AccessError, match=r"^NEREID_API_KEY: got something else \(not shown\)") as refused:
+        access.headers()
+    assert key not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "says"),
+    [
+        (401, '{"error": "no API key"}', "http://x: 401 no API key; next: NEREID_API_KEY=<one of the server's keys>"),
+        (403, "<html>\n", "http://x: 403 <html>; next: NEREID_API_KEY=<one of the server's keys>"),
+        ("UNAUTHENTICATED", "no API key", "http://x: UNAUTHENTICATED no API key; next: NEREID_API_KEY="),
+        ("PERMISSION_DENIED", "", "http://x: PERMISSION_DENIED "),
+    ],
+)
+def test_refusal_names_the_next_step(status: int | str, text: str, says: str) -> None:
+    with pytest.raises(access.AccessError) as refused:
+        access.check("http://x", status, text)
+    assert str(refused.value).startswith(says)
+
+
+@pytest.mark.parametrize("status", [200, 404, 429, 503, "OK", "UNAVAILABLE"])
+def test_any_other_answer_passes(status: int | str) -> None:
+    access.check("http://x", status, "")
