@@ -85,19 +85,19 @@ class Pair:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("pair")
-    repositories = [folder / "a-models", folder / "b-models"]
-    for repository in repositories:
+    written, mirrored = folder / "a-models", folder / "b-models"
+    for repository in (written, mirrored):
         shutil.copytree(ROOT / "model_repository" / "iris", repository / "iris")
     first, second = (
         {"PREDICTOR_INSTANCE": name, "POLL_S": "0.5", "SETTLE_S": "0.5", "TRANSFORMER_HOSTS": NAME}
         for name in ("pod-a", "pod-b")
     )
     with (
-        start_stack(repositories[0], folder / "a", variables=first) as a,
-        start_stack(repositories[1], folder / "b", variables=second) as b,
+        start_stack(written, folder / "a", variables=first) as a,
+        start_stack(mirrored, folder / "b", variables=second) as b,
         balance([a.http_port, b.http_port]) as port,
     ):
-        yield Pair(a, b, *repositories, port)
+        yield Pair(a, b, written, mirrored, port)
 
 
 def test_publish_waits_for_the_slower_one(pair: Pair) -> None:
