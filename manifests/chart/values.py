@@ -249,14 +249,7 @@ VALUES: tuple[Text | Slot, ...] = (
         "required",
         STRING,
     ),
-    Text(
-        "alb.addresses",
-        "A list of the CIDRs of the VPC.",
-        "192.0.2.0/24",
-        "each",
-        CIDRS,
-        within="NetworkPolicy/nereid-alb",
-    ),
+    Text("alb.addresses", "A list of the CIDRs of the VPC.", "198.51.100.0/24", "each", CIDRS),
     Text("httpRoute.gateway.name", "Your Gateway.", "kserve-ingress-gateway"),
     Text("httpRoute.gateway.namespace", "Its namespace.", "kserve"),
 )
