@@ -52,6 +52,7 @@ class Text:
         kind: `default`: what stands there is the default; `required`: it is an example; `optional`: it is one, and
             without a value the field goes; `each`: required, a list, each entry makes an item like it; `image`.
         schema: of JSON schema.
+        within: the object, `<kind>/<name>`, where the same text means something else in others.
     """
 
     value: str
@@ -59,6 +60,7 @@ class Text:
     found: str | int
     kind: str = "default"
     schema: Schema = field(default_factory=lambda: {"type": "string"})
+    within: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,11 @@ COMPONENTS = (
     Component("proxy", "S3 through a proxy for HTTP.", modes=MODES),
     Component("otlp", "Spans to a collector in the cluster.", modes=MODES),
     Component("service", "A Service before the pods, REST at 80, gRPC at 8081; plain always has it."),
+    Component("ipv6", "Listens by IPv6 too: for pods without an address of IPv4.", modes=MODES),
     Component("headless", "A name for all ready pods, for gRPC clients that go round them."),
     Component("ingress", "An Ingress for REST, and the Service that it needs.", needs=("service",)),
     Component("alb", "What AWS' load balancer controller wants of an Ingress.", needs=("service", "ingress")),
-    Component("albGrpc", "gRPC by the same ALB.", needs=("service", "ingress", "alb")),
+    Component("albGrpc", "gRPC by the same load balancer.", needs=("service", "ingress", "alb")),
     Component("httpRoute", "HTTPRoute and GRPCRoute, and the Service that they need.", needs=("service",)),
     Component("outside", "Private networks may come in, for NodePort and LoadBalancer.", needs=("service",)),
     Component("noNamespace", "Quota and limits are a platform's: production without its own.", after=("production",)),
@@ -137,7 +140,14 @@ VALUES: tuple[Text | Slot, ...] = (
         ("ConfigMap/nereid-settings/data",),
     ),
     Slot("settings.TRANSFORMER_MAX_IN_FLIGHT", "", NUMBER, (f"{_SERVED}/containerConcurrency",), follows=True),
-    Text("s3.addresses", "A list of the CIDRs of S3: a network policy knows no names.", "192.0.2.0/24", "each", CIDRS),
+    Text(
+        "s3.addresses",
+        "A list of the CIDRs of S3: a network policy knows no names.",
+        "192.0.2.0/24",
+        "each",
+        CIDRS,
+        within="NetworkPolicy/nereid-s3",
+    ),
     Text("s3.port", "Where S3 listens.", 443, schema=PORT),
     Text("s3.secret", "Your Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", "nereid-s3"),
     *_of_container("triton", "kserve-container", "nvcr.io/nvidia/tritonserver"),
@@ -229,9 +239,9 @@ VALUES: tuple[Text | Slot, ...] = (
     Text("otlp.port", "As in the endpoint.", 4318, schema=PORT),
     Slot("service.annotations", "Those of your cloud.", STRINGS, ("Service/nereid/metadata/annotations",)),
     Slot("service.spec", "Over its spec: {type: LoadBalancer}.", MAP, ("Service/nereid/spec",)),
-    Slot("ingress.annotations", "Over those for ingress-nginx.", STRINGS, (f"{_INGRESS}/metadata/annotations",)),
-    Slot("ingress.className", "Nothing: the cluster's default.", STRING, (f"{_INGRESS}/spec/ingressClassName",)),
-    Slot("ingress.tls", "Such as [{secretName: tls, hosts: [<host>]}].", LIST, (f"{_INGRESS}/spec/tls",)),
+    Slot("ingress.annotations", "Over ingress-nginx's.", STRINGS, ("Ingress/nereid-http/metadata/annotations",)),
+    Slot("ingress.className", "Nothing: the default.", STRING, ("Ingress/nereid-http/spec/ingressClassName",)),
+    Slot("ingress.tls", "Such as [{secretName: tls, hosts: [<host>]}].", LIST, ("Ingress/nereid-http/spec/tls",)),
     Text(
         "alb.certificateArn",
         "The certificate of the host.",
@@ -239,7 +249,14 @@ VALUES: tuple[Text | Slot, ...] = (
         "required",
         STRING,
     ),
-    Text("alb.addresses", "A list of the CIDRs of the VPC.", "198.51.100.0/24", "each", CIDRS),
+    Text(
+        "alb.addresses",
+        "A list of the CIDRs of the VPC.",
+        "192.0.2.0/24",
+        "each",
+        CIDRS,
+        within="NetworkPolicy/nereid-alb",
+    ),
     Text("httpRoute.gateway.name", "Your Gateway.", "kserve-ingress-gateway"),
     Text("httpRoute.gateway.namespace", "Its namespace.", "kserve"),
 )

@@ -51,11 +51,13 @@ class Writer:
         self.mode = mode
         self.defines: list[str] = []
         self.used: dict[str, tuple[str, str] | None] = {}
+        self._title = ""
         self._slots = {place: each for each in VALUES if isinstance(each, Slot) for place in each.places}
         self._texts = [each for each in VALUES if isinstance(each, Text)]
 
     def file(self, title: str, node: Node) -> str:
         """The template of an object, called `<kind>/<name>`."""
+        self._title = title
         guard = node.guard()
         here = f'eq .Values.mode "{self.mode}"'
         condition = f"and ({here}) ({guard})" if guard else here
@@ -83,7 +85,8 @@ class Writer:
         value = f"{{{{- . | nindent {len(pad) + 2} }}}}" if _is_nested(slot) else f"{{{{ .{text} }}}}"
         source = f'with include "nereid.slot" (list . "{self.mode}.{name}" {_path(slot.value)})'
         lines = _block(source, [f"{pad}{head} {value}"], pad)
-        guard = node.guard() if slot.follows else ""
+        # What a component takes away, no value brings back.
+        guard = node.guard() if slot.follows or node.base is not ABSENT else ""
         return _if(guard, lines, pad) if guard else lines
 
     def _plain(self, head: str, node: Node, place: str, pad: str) -> Iterator[str]:
@@ -138,7 +141,7 @@ class Writer:
             for each in value:
                 yield from self._value("-", each, pad + "  ")
             return
-        text = next((each for each in self._texts if _is(each, value)), None)
+        text = next((each for each in self._texts if self._is(each, value)), None)
         if text is None:
             yield f"{pad}{head} {_scalar(value, pad)}"
             return
@@ -153,7 +156,16 @@ class Writer:
     def _repeated(self, node: Node) -> Text | None:
         (_, value), *_ = node.alternatives()
         found = list(_scalars(value))
-        return next((each for each in self._texts if each.kind == "each" and each.found in found), None)
+        return next(
+            (each for each in self._texts if each.kind == "each" and any(self._is(each, one) for one in found)), None
+        )
+
+    def _is(self, text: Text, value: Any) -> bool:
+        if text.within not in {"", self._title}:
+            return False
+        if text.kind == "image":
+            return isinstance(value, str) and value.startswith(f"{text.found}:")
+        return type(value) is type(text.found) and value == text.found
 
 
 def _is_nested(slot: Slot) -> bool:
@@ -186,12 +198,6 @@ def _scalars(value: Any) -> Iterator[Any]:
             yield from _scalars(each)
     else:
         yield value
-
-
-def _is(text: Text, value: Any) -> bool:
-    if text.kind == "image":
-        return isinstance(value, str) and value.startswith(f"{text.found}:")
-    return type(value) is type(text.found) and value == text.found
 
 
 def _required(text: Text) -> str:

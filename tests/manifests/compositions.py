@@ -7,7 +7,7 @@ from tests.manifests.rendering import MANIFESTS, Render, render_over, with_compo
 
 COMPONENTS = MANIFESTS / "components"
 
-OF_THE_POD = ("gpu", "production", "aws", "keys", "corporate")
+OF_THE_POD = ("gpu", "production", "aws", "keys", "corporate", "ipv6")
 # KServe's scaler has no place in a Deployment, and each entrance has its own.
 _SECRETS = ("external-secrets", "external-secrets/s3")
 WITH_KSERVE = (*OF_THE_POD, *_SECRETS, "keda", "service", "ingress", "alb", "alb-grpc", "http-route")

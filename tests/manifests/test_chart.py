@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -154,17 +154,26 @@ def test_rules_are_kept(mode: str, chart: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_each_text_is_replaced(mode: str, chart: Path, tmp_path: Path) -> None:
-    given, expected = {}, {}
+    given: dict[str, Any] = {}
     for number, text in enumerate(each for each in VALUES if isinstance(each, Text) and each.kind != "image"):
-        new: str | int = number if isinstance(text.found, int) else f"text-{number}"
+        given[text.value] = number if isinstance(text.found, int) else f"text-{number}"
         if text.kind == "each":
-            new = f"10.0.0.{number}/32"
-        given[text.value] = [new] if text.kind == "each" else new
-        expected[text.found] = new
+            given[text.value] = [f"10.0.0.{number}/32"]
     values = [nested(*each) for each in given.items()]
     rendered = template(chart, together(turned_on(mode, of(mode)), *values), tmp_path)
     found = comparable(kustomize(mode, of(mode), tmp_path))
-    assert comparable(rendered) == {name: _ordered(_replaced(each, expected)) for name, each in found.items()}
+    assert comparable(rendered) == {
+        name: _ordered(_replaced(each, {text.found: new for text, new in _texts_of(name, given)}))
+        for name, each in found.items()
+    }
+
+
+def _texts_of(name: str, given: Mapping[str, Any]) -> Iterator[tuple[Text, Any]]:
+    """Those that an object may have, with what they become."""
+    for text in VALUES:
+        if isinstance(text, Text) and text.value in given and text.within in {"", name}:
+            new = given[text.value]
+            yield text, new[0] if isinstance(new, list) else new
 
 
 def _replaced(node: Any, by: Mapping[str | int, str | int]) -> Any:
