@@ -12,7 +12,7 @@ from manifests.chart.values import COMPONENTS
 from manifests.chart.writer import ChartError, Writer
 
 ROOT = Path(__file__).parents[2]
-# What base has in it, one that lists others, the mode plain, and a store of secrets, which each user has another one of.
+# What base has, one that lists others, the mode plain, and a store of secrets, of which each user has another kind.
 LEFT = {"images", "s3", "corporate", "deployment", "deployment/pod", "external-secrets", "external-secrets/s3"}
 
 
