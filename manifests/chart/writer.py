@@ -86,7 +86,7 @@ class Writer:
         source = f'with include "nereid.slot" (list . "{self.mode}.{name}" {_path(slot.value)})'
         lines = _block(source, [f"{pad}{head} {value}"], pad)
         # What a component takes away, no value brings back.
-        guard = node.guard() if slot.follows or node.base is not ABSENT else ""
+        guard = node.guard() if node.base is not ABSENT else ""
         return _if(guard, lines, pad) if guard else lines
 
     def _plain(self, head: str, node: Node, place: str, pad: str) -> Iterator[str]:

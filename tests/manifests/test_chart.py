@@ -302,6 +302,12 @@ def test_each_slot_is_over_the_manifests(mode: str, chart: Path, tmp_path: Path)
     assert comparable(rendered) == comparable(kustomize(mode, on, tmp_path, patches=patches_of(mode)))
 
 
+def test_what_a_component_takes_away_no_value_brings_back(chart: Path, tmp_path: Path) -> None:
+    values = together(turned_on("standard", ["keda"]), nested("replicas.target", 55))
+    rendered = template(chart, values, tmp_path)
+    assert comparable(rendered) == comparable(kustomize("standard", ["keda"], tmp_path))
+
+
 def test_more_than_one_address_of_s3(chart: Path, tmp_path: Path) -> None:
     addresses = ["10.9.8.0/24", "10.9.9.0/24"]
     rendered = template(chart, {"s3": {"addresses": addresses}}, tmp_path)
