@@ -1,6 +1,7 @@
 """manifests/components: what overlays combine, in any order that makes sense."""
 
 import json
+import re
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,17 @@ def _reached(rendered: Render) -> set[int]:
     policies: list[Object] = list(rendered.of_kind("NetworkPolicy"))
     rules = [rule for each in policies for rule in each["spec"].get("egress", [])]
     return {port["port"] for rule in rules for port in rule["ports"]}
+
+
+def test_setting_of_a_component_is_changed_by_the_patch_of_the_manual(tmp_path: Path) -> None:
+    """Not by a literal: kustomize has generated it before the component comes."""
+    (patch,) = re.findall(r"patch: '(.*HTTPS_PROXY.*)'", (MANIFESTS / "README.md").read_text())
+    mine = {"name": "nereid-settings", "behavior": "merge", "literals": ["HTTPS_PROXY=http://mine:1"]}
+    target = {"kind": "ConfigMap", "name": "nereid-settings"}
+    proxies = []
+    for patches in ([], [{"target": target, "patch": patch}]):
+        of_user = {"configMapGenerator": [mine], "patches": patches}
+        rendered = render_over("overlays/standard", of_user | with_components(tmp_path, "proxy"), tmp_path)
+        (settings,) = rendered.of_kind("ConfigMap")
+        proxies.append(settings["data"]["HTTPS_PROXY"])
+    assert proxies == ["http://proxy.example.com:3128", "http://proxy.acme.example:3128"]

@@ -228,6 +228,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (pods.pods_go_where_their_images_run, SEPARATE, f"{SERVICE} spec transformer nodeSelector", GONE),
     (pods.pods_go_where_their_images_run, "jobs/publish", f"{JOB} nodeSelector", GONE),
     (pods.spread_pods_are_of_one_revision, PRODUCTION, f"{SPEC} topologySpreadConstraints 0 matchLabelKeys", GONE),
+    (pods.spread_pods_are_of_one_revision, PRODUCTION, f"{SPEC} topologySpreadConstraints 1 labelSelector", OTHER),
     (pods.drains_take_pods_that_are_not_ready, SERVERLESS, f"{BUDGET} unhealthyPodEvictionPolicy", "IfHealthyBudget"),
     (pods.quotas_have_room_for_every_pod, PRODUCTION, f"{SPEC} maxReplicas", 20),
     (pods.quotas_have_room_for_every_pod, PRODUCTION, "ResourceQuota spec hard requests.memory", "40Gi"),

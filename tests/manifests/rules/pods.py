@@ -9,6 +9,7 @@ from tests.manifests.pod import MODE, STANDARD, components_of, containers_of, po
 from tests.manifests.pod_security import violations
 from tests.manifests.rendering import Render, title
 from tests.manifests.rules.objects import LOCAL
+from tests.manifests.rules.selectors import matches
 
 _ARCHITECTURE = "kubernetes.io/arch"
 _ENFORCE = "pod-security.kubernetes.io/enforce"
@@ -87,9 +88,11 @@ def pods_go_where_their_images_run(render: Render) -> Iterator[str]:
 
 
 def spread_pods_are_of_one_revision(render: Render) -> Iterator[str]:
-    """Without the hash of their template those of the revision that goes are counted too."""
+    """Theirs: without the hash of their template those of the revision that goes are counted too."""
     for pod in pods_of(render):
         for each in pod["spec"].get("topologySpreadConstraints", []):
+            if not matches(each.get("labelSelector", {}), pod["metadata"].get("labels", {})):
+                yield f"{title(pod)}: spread over {each['topologyKey']} selects other pods: {each.get('labelSelector')}"
             if "pod-template-hash" not in each.get("matchLabelKeys", []):
                 yield f"{title(pod)}: spread over {each['topologyKey']} without matchLabelKeys: [pod-template-hash]"
 
