@@ -13,11 +13,14 @@ from tests.manifests.__main__ import judge
 from tests.manifests.compositions import COMPONENTS, OF_THE_POD, WITH_KSERVE, WITHOUT, combine
 from tests.manifests.pod import containers_of, pods_of
 from tests.manifests.rendering import (
+    MANIFESTS,
     Object,
     Render,
     RenderError,
     needs_kubectl,
+    render_over,
     title,
+    with_components,
 )
 from tests.manifests.rules import objects
 
