@@ -79,7 +79,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit fmt lock clean
+.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -188,6 +188,9 @@ manifests: .venv/.test ## Render and judge every folder of manifests/, or OVERLA
 
 manifests-scan: .venv/.test .venv-scan/.installed ## Scan the rendered pods with checkov (needs kubectl)
 	@$(BIN)/python -m tests.manifests.scan
+
+chart: .venv/.test ## Make a Helm chart of manifests/: output/nereid-<version>.tgz (needs kubectl)
+	@$(BIN)/python -m manifests.chart output
 
 test: $(TESTED) ## What to run before each commit: unit, contract, manifests, and the real stack once through (2 min; WORKERS)
 	@$(PYTEST)

@@ -25,7 +25,7 @@ STORAGE = "clusterstoragecontainer"
 # Of whose pods KServe makes one container more, by its webhook.
 WITH_INITIALIZER = {"overlays/storage-uri", "overlays/canary/storage-uri"}
 ON_KNATIVE = ["overlays/canary/knative", "overlays/canary/knative/pinned", "overlays/serverless", "overlays/site"]
-WITHOUT_KSERVE = ("base", "jobs/", "monitoring", "overlays/http-add-on", "overlays/plain")
+WITHOUT_KSERVE = ("base", "examples/", "jobs/", "monitoring", "overlays/http-add-on", "overlays/plain")
 ON_STANDARD = [each for each in find_folders() if each not in ON_KNATIVE and not each.startswith(WITHOUT_KSERVE)]
 PREDICTOR = "spec predictor"
 GRPC, REST = r"^/inference\.GRPCInferenceService/.*$", "^/.*$"

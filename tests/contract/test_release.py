@@ -33,7 +33,7 @@ def test_newest_version_of_the_changelog_is_the_projects() -> None:
 
 
 def test_manifests_take_the_images_of_the_version() -> None:
-    component = yaml.safe_load((ROOT / "manifests/images/kustomization.yaml").read_text())
+    component = yaml.safe_load((ROOT / "manifests/components/images/kustomization.yaml").read_text())
     tags = {each["name"]: each["newTag"] for each in component["images"] if each["name"].startswith("nereid/")}
     assert tags == dict.fromkeys({f"nereid/{image.name}" for image in IMAGES}, version())
 

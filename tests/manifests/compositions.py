@@ -7,10 +7,11 @@ from tests.manifests.rendering import MANIFESTS, Render, render_over, with_compo
 
 COMPONENTS = MANIFESTS / "components"
 
-OF_THE_POD = ("gpu", "production", "aws", "keys", "corporate")
+OF_THE_POD = ("gpu", "production", "aws", "keys", "corporate", "ipv6")
 # KServe's scaler has no place in a Deployment, and each entrance has its own.
-WITH_KSERVE = (*OF_THE_POD, "keda", "service", "ingress", "alb", "http-route")
-WITHOUT = (*OF_THE_POD, "deployment", "service", "headless", "ingress", "http-route")
+_SECRETS = ("external-secrets", "external-secrets/s3")
+WITH_KSERVE = (*OF_THE_POD, *_SECRETS, "keda", "service", "ingress", "alb", "alb-grpc", "http-route")
+WITHOUT = (*OF_THE_POD, *_SECRETS, "deployment", "service", "headless", "ingress", "http-route")
 _CA = {"configMapGenerator": [{"name": "nereid-ca", "literals": ["ca.crt=x"]}]}
 # The quota of production is one for CPU.
 _ROOM = """

@@ -7,6 +7,7 @@
 | Knative, KEDA, the Prometheus operator | the models of cloudcoil, which are generated from the CRDs |
 | HTTPRoute, GRPCRoute of the Gateway API | of ours, see gateway.py |
 | InterceptorRoute of KEDA's HTTP add-on | one of ours, see interceptor.py |
+| External Secrets', Argo CD's | of ours, see operators.py |
 """
 
 import importlib
@@ -26,6 +27,7 @@ from referencing import Registry, Resource
 
 from tests.manifests.gateway import GRPC_ROUTE, HTTP_ROUTE
 from tests.manifests.interceptor import INTERCEPTOR_ROUTE
+from tests.manifests.operators import APPLICATION_SET, EXTERNAL_SECRET, SECRET_STORE
 from tests.manifests.rendering import ROOT, Object
 
 # The oldest that KServe's last releases run on: what it knows, newer ones know.
@@ -43,6 +45,9 @@ _OURS = {
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): HTTP_ROUTE,
     ("gateway.networking.k8s.io/v1", "GRPCRoute"): GRPC_ROUTE,
     ("http.keda.sh/v1beta1", "InterceptorRoute"): INTERCEPTOR_ROUTE,
+    ("external-secrets.io/v1", "ExternalSecret"): EXTERNAL_SECRET,
+    ("external-secrets.io/v1", "SecretStore"): SECRET_STORE,
+    ("argoproj.io/v1alpha1", "ApplicationSet"): APPLICATION_SET,
 }
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST_FAULT = 12

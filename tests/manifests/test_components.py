@@ -1,6 +1,7 @@
 """manifests/components: what overlays combine, in any order that makes sense."""
 
 import json
+import re
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from tests.manifests.__main__ import judge
 from tests.manifests.compositions import COMPONENTS, OF_THE_POD, WITH_KSERVE, WITHOUT, combine
 from tests.manifests.pod import containers_of, pods_of
 from tests.manifests.rendering import (
+    MANIFESTS,
     Object,
     Render,
     RenderError,
     needs_kubectl,
+    render_over,
     title,
+    with_components,
 )
 from tests.manifests.rules import objects
 
@@ -66,7 +70,7 @@ def test_all_together_are_right_and_follow_prefix_and_namespace(names: tuple[str
 
 @pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
 def test_their_order_is_of_no_account(names: tuple[str, ...], tmp_path: Path) -> None:
-    after = {"alb": "ingress", "deployment": OF_THE_POD[-1]}
+    after = {"alb": "ingress", "alb-grpc": "ingress", "deployment": OF_THE_POD[-1]}
     backwards = [name for name in reversed(names) if name not in after]
     for name in after.keys() & set(names):
         last = max(backwards.index(each) for each in ([*OF_THE_POD] if name == "deployment" else [after[name]]))
@@ -91,9 +95,10 @@ def test_what_comes_after_the_pod_is_copied_is_refused(late: str, tmp_path: Path
         combine(("deployment", late), tmp_path)
 
 
-def test_alb_needs_an_ingress_before_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["alb", "alb-grpc"])
+def test_alb_needs_an_ingress_before_it(name: str, tmp_path: Path) -> None:
     with pytest.raises(RenderError, match="no matches for Id Ingress"):
-        combine(("service", "alb", "ingress"), tmp_path)
+        combine(("service", name, "ingress"), tmp_path)
 
 
 def test_namespace_of_a_platform_is_left_to_it(tmp_path: Path) -> None:
@@ -123,3 +128,17 @@ def _reached(rendered: Render) -> set[int]:
     policies: list[Object] = list(rendered.of_kind("NetworkPolicy"))
     rules = [rule for each in policies for rule in each["spec"].get("egress", [])]
     return {port["port"] for rule in rules for port in rule["ports"]}
+
+
+def test_setting_of_a_component_is_changed_by_the_patch_of_the_manual(tmp_path: Path) -> None:
+    """Not by a literal: kustomize has generated it before the component comes."""
+    (patch,) = re.findall(r"patch: '(.*HTTPS_PROXY.*)'", (MANIFESTS / "README.md").read_text())
+    mine = {"name": "nereid-settings", "behavior": "merge", "literals": ["HTTPS_PROXY=http://mine:1"]}
+    target = {"kind": "ConfigMap", "name": "nereid-settings"}
+    proxies = []
+    for patches in ([], [{"target": target, "patch": patch}]):
+        of_user = {"configMapGenerator": [mine], "patches": patches}
+        rendered = render_over("overlays/standard", of_user | with_components(tmp_path, "proxy"), tmp_path)
+        (settings,) = rendered.of_kind("ConfigMap")
+        proxies.append(settings["data"]["HTTPS_PROXY"])
+    assert proxies == ["http://proxy.example.com:3128", "http://proxy.acme.example:3128"]

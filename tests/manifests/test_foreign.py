@@ -1,7 +1,6 @@
 """A user's own overlay, in another repository: that of the manual, over a release of this one."""
 
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -11,11 +10,11 @@ import pytest
 import yaml
 
 from tests.manifests.__main__ import judge
+from tests.manifests.releases import NEREID, make_release, needs_git
 from tests.manifests.rendering import MANIFESTS, ROOT, Render, needs_kubectl, render_foreign
 
-pytestmark = [needs_kubectl, pytest.mark.skipif(shutil.which("git") is None, reason="git is missing")]
+pytestmark = [needs_kubectl, needs_git]
 
-NEREID = "https://git.example.com/nereid"
 # As manifests/components/s3/addresses.yaml.
 ADDRESSES = """
 - op: replace
@@ -26,20 +25,10 @@ ADDRESSES = """
 """
 
 
-def git(*words: str, folder: Path) -> None:
-    """Run git there, as somebody."""
-    who = ("-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, timeout=60)
-
-
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of a repository that has these manifests under the tag of the manual."""
-    folder = tmp_path_factory.mktemp("nereid")
-    shutil.copytree(MANIFESTS, folder / "manifests")
-    for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message=a"), ("tag", "v0.1.0")):
-        git(*words, folder=folder)
-    return f"file://{folder}"
+    """Of this working tree."""
+    return make_release(tmp_path_factory.mktemp("nereid"))
 
 
 @pytest.fixture

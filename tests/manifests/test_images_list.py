@@ -18,7 +18,7 @@ def test_list_has_every_image_with_the_tags_of_the_one_place(
     monkeypatch.setattr(sys, "argv", ["images"])
     images.main()
     lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
-    component = yaml.safe_load((MANIFESTS / "images/kustomization.yaml").read_text())
+    component = yaml.safe_load((MANIFESTS / "components/images/kustomization.yaml").read_text())
     tags = {f"{each['name']}:{each['newTag']}" for each in component["images"]}
     assert tags <= set(lines)
     assert {lines[name] for name in tags if name.startswith("nereid/")} == {"built"}

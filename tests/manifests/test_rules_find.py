@@ -58,6 +58,7 @@ NAMED = {"kind": "Service", "metadata": {"name": "nereid"}, "spec": {}}
 IDLE = "alb.ingress.kubernetes.io/load-balancer-attributes"
 IDLE_20, IDLE_100 = "idle_timeout.timeout_seconds=20", "idle_timeout.timeout_seconds=100"
 EKS = "overlays/eks"
+CPU = {"containerName": "kserve-container", "resource": "limits.cpu"}
 OTHER = {"matchLabels": {"app": "other"}}
 OF_KSERVE = {"matchLabels": {"serving.kserve.io/inferenceservice": "nereid"}}
 
@@ -227,6 +228,7 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (pods.pods_go_where_their_images_run, SEPARATE, f"{SERVICE} spec transformer nodeSelector", GONE),
     (pods.pods_go_where_their_images_run, "jobs/publish", f"{JOB} nodeSelector", GONE),
     (pods.spread_pods_are_of_one_revision, PRODUCTION, f"{SPEC} topologySpreadConstraints 0 matchLabelKeys", GONE),
+    (pods.spread_pods_are_of_one_revision, PRODUCTION, f"{SPEC} topologySpreadConstraints 1 labelSelector", OTHER),
     (pods.drains_take_pods_that_are_not_ready, SERVERLESS, f"{BUDGET} unhealthyPodEvictionPolicy", "IfHealthyBudget"),
     (pods.quotas_have_room_for_every_pod, PRODUCTION, f"{SPEC} maxReplicas", 20),
     (pods.quotas_have_room_for_every_pod, PRODUCTION, "ResourceQuota spec hard requests.memory", "40Gi"),
@@ -279,6 +281,13 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (selectors.routes_lead_to_services, STANDARD, "Route", another("HTTPRoute", rules=[{"backendRefs": [BACKEND]}])),
     (selectors.routes_lead_to_services, STANDARD, "Route", another("GRPCRoute", rules=[{"backendRefs": [BACKEND]}])),
     (selectors.services_have_a_name_that_kserve_leaves, SERVERLESS, "Service", NAMED),
+    (
+        pods.variables_say_what_an_api_server_adds,
+        STANDARD,
+        f"{SYNC} env PREDICTOR_CPUS valueFrom resourceFieldRef",
+        CPU,
+    ),
+    (selectors.routes_have_a_name_that_kserve_leaves, EKS, "Ingress metadata name", "nereid"),
     (deployments.entrances_take_what_the_transformer_takes, EKS, f"Ingress metadata annotations {IDLE}", IDLE_20),
     (selectors.routes_lead_to_services, PLAIN, f"{BACKENDS} port name", "grpcs"),
     (selectors.routes_lead_to_services, TO_ZERO, "InterceptorRoute spec target portName", "grpc"),

@@ -24,11 +24,13 @@ _CLUSTER_WIDE = {
 }  # fmt: skip
 # Of this project's examples: a user's own folder has a registry, an account, a bucket, a host and digests of its own.
 PLACEHOLDERS = re.compile(
-    r"registry\.example\.com|111122223333|example-models|nereid-split\.example\.com|proxy\.example\.com|sha256:0{60}"
+    r"(registry|nereid-split|proxy)\.example\.com|111122223333|444455556666|777788889999|example-models|sha256:0{60}"
+    r"|certificate/0{8}-"
 )
 EXAMPLES = {"overlays/canary/standard", "overlays/eks", "overlays/production", "overlays/site"}
+EXAMPLES_BELOW = "examples/"
 # What comes with the project has these too: an address of nobody for S3 (RFC 5737), and hosts of nobody's.
-UNUSABLE = re.compile(r"192\.0\.2\.[0-9]+|(?:vision|git)\.example\.com")
+UNUSABLE = re.compile(r"(?:192\.0\.2|198\.51\.100)\.[0-9]+|(?:vision|git)\.example\.com")
 # In a query of Prometheus, or the name of a Service with its namespace.
 _NAMESPACE_IN_TEXT = (re.compile(r'namespace="([^"]*)"'), re.compile(r'job="([^"/]*)/'))
 _SECRET_VARIABLE = re.compile(r"SECRET|PASSWORD|TOKEN|ACCESS_KEY")
@@ -66,7 +68,7 @@ def texts_name_their_own_namespace(render: Render) -> Iterator[str]:
 
 def placeholders_are_replaced(render: Render) -> Iterator[str]:
     """In a folder that was made of an example, or is a user's own."""
-    if render.name in EXAMPLES:
+    if render.name in EXAMPLES or render.name.startswith(EXAMPLES_BELOW):
         return
     for each in render.objects:
         for text in dict.fromkeys(_texts(each)):

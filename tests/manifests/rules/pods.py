@@ -9,6 +9,7 @@ from tests.manifests.pod import MODE, STANDARD, components_of, containers_of, po
 from tests.manifests.pod_security import violations
 from tests.manifests.rendering import Render, title
 from tests.manifests.rules.objects import LOCAL
+from tests.manifests.rules.selectors import matches
 
 _ARCHITECTURE = "kubernetes.io/arch"
 _ENFORCE = "pod-security.kubernetes.io/enforce"
@@ -87,9 +88,11 @@ def pods_go_where_their_images_run(render: Render) -> Iterator[str]:
 
 
 def spread_pods_are_of_one_revision(render: Render) -> Iterator[str]:
-    """Without the hash of their template those of the revision that goes are counted too."""
+    """Theirs: without the hash of their template those of the revision that goes are counted too."""
     for pod in pods_of(render):
         for each in pod["spec"].get("topologySpreadConstraints", []):
+            if not matches(each.get("labelSelector", {}), pod["metadata"].get("labels", {})):
+                yield f"{title(pod)}: spread over {each['topologyKey']} selects other pods: {each.get('labelSelector')}"
             if "pod-template-hash" not in each.get("matchLabelKeys", []):
                 yield f"{title(pod)}: spread over {each['topologyKey']} without matchLabelKeys: [pod-template-hash]"
 
@@ -146,6 +149,16 @@ def volumes_are_mounted(render: Render) -> Iterator[str]:
             yield f"{title(pod)}: volume {name} is {'not mounted' if name in there else 'not there'}"
 
 
+def variables_say_what_an_api_server_adds(render: Render) -> Iterator[str]:
+    """In a list of a resource of KServe's, of which a server-side apply of Argo CD compares the whole."""
+    for pod in pods_of(render):
+        for container in containers_of(pod):
+            for variable in container.get("env", []):
+                reference = variable.get("valueFrom", {}).get("resourceFieldRef")
+                if reference and "divisor" not in reference:
+                    yield f"{container['name']} in {title(pod)}: {variable['name']} has no divisor, expected '0'"
+
+
 RULES = (
     pods_keep_the_restricted_standard,
     namespaces_enforce_the_restricted_standard,
@@ -158,4 +171,5 @@ RULES = (
     drains_take_pods_that_are_not_ready,
     quotas_have_room_for_every_pod,
     volumes_are_mounted,
+    variables_say_what_an_api_server_adds,
 )

@@ -85,6 +85,15 @@ def services_have_a_name_that_kserve_leaves(given: Render) -> Iterator[str]:
             yield f"Service/{name}: KServe makes one of this name for {title(service)}"
 
 
+def routes_have_a_name_that_kserve_leaves(given: Render) -> Iterator[str]:
+    """In Standard mode its Ingress, or its HTTPRoute, is called like the InferenceService, and written over others."""
+    for service in given.of_kind("InferenceService"):
+        own = service["metadata"]["name"]
+        for route in given.of_kind("Ingress", "HTTPRoute"):
+            if route["metadata"]["name"] in {own, f"{own}-predictor", f"{own}-transformer"}:
+                yield f"{title(route)}: KServe makes one of this name for {title(service)}"
+
+
 def routes_lead_to_services(given: Render) -> Iterator[str]:
     """Of the render, or that KServe makes in Standard mode: port 80, and each further port of the listener."""
     ports: set[tuple[str, str | int]] = set()
@@ -206,6 +215,7 @@ RULES = (
     services_and_their_monitors_match,
     monitored_ports_are_open,
     services_have_a_name_that_kserve_leaves,
+    routes_have_a_name_that_kserve_leaves,
     routes_lead_to_services,
     pods_that_serve_are_isolated,
     policies_let_in_who_asks,

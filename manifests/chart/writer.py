@@ -1,0 +1,224 @@
+"""Objects as Helm's templates: a guard around what a component brings, an expression where a value goes."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import yaml
+
+from manifests.chart.tree import ABSENT, Named, Node
+from manifests.chart.values import STRING, VALUES, Slot, Text
+
+# What kustomize puts where the release's own go.
+NAMESPACE = "zz-namespace"
+PREFIX = "zz-prefix-"
+SERVICE = "zz-service"
+HASH = "zz-hash"
+_EXPRESSIONS = {
+    f"{PREFIX}nereid": '{{ include "nereid.fullname" . }}',
+    NAMESPACE: "{{ .Release.Namespace }}",
+    SERVICE: "{{ .Release.Service }}",
+    HASH: '{{ include "nereid.hash" . }}',
+}
+_HEAD = "{{- /* Made by `make chart` of the folder manifests: change that. */ -}}"
+_ON = '{{- $on := include "nereid.on" . | fromJson -}}'
+
+
+class ChartError(Exception):
+    """The manifests cannot be made a chart; the message says where, and what to do."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Programs as they are written, line by line."""
+
+
+def _lines(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _lines)
+
+
+class Writer:
+    """The templates of a mode.
+
+    Attributes:
+        defines: of the slots, each with what the manifests say there.
+        used: the paths of values that have a place here; of images with repository and tag.
+    """
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self.defines: list[str] = []
+        self.used: dict[str, tuple[str, str] | None] = {}
+        self._title = ""
+        self._slots = {place: each for each in VALUES if isinstance(each, Slot) for place in each.places}
+        self._texts = [each for each in VALUES if isinstance(each, Text)]
+
+    def file(self, title: str, node: Node) -> str:
+        """The template of an object, called `<kind>/<name>`."""
+        self._title = title
+        guard = node.guard()
+        here = f'eq .Values.mode "{self.mode}"'
+        condition = f"and ({here}) ({guard})" if guard else here
+        lines = (
+            line
+            for key, child in node.inside().children()
+            for line in self._entry(f"{key}:", child, f"{title}/{key}", "")
+        )
+        return "\n".join([_HEAD, _ON, *_if(condition, lines, ""), ""])
+
+    def define(self, name: str, node: Node, place: str) -> None:
+        """A template of `v: <what is there>`, for the helpers."""
+        lines = self._plain("v:", node, place, "") if node.guard() is not None else ["v:"]
+        head = f'{{{{- define "nereid.{self.mode}.{name}" -}}}}'
+        self.defines.append("\n".join([head, _ON, *lines, "{{- end -}}"]))
+
+    def _entry(self, head: str, node: Node, place: str, pad: str) -> Iterator[str]:
+        slot = self._slots.get(place)
+        if slot is None:
+            return self._plain(head, node, place, pad)
+        self.used[slot.value] = None
+        name = f"{slot.value}.here" if slot.follows else slot.value
+        self.define(name, node, place)
+        text = " | quote" if slot.schema["type"] == STRING["type"] else ""
+        value = f"{{{{- . | nindent {len(pad) + 2} }}}}" if _is_nested(slot) else f"{{{{ .{text} }}}}"
+        source = f'with include "nereid.slot" (list . "{self.mode}.{name}" {_path(slot.value)})'
+        lines = _block(source, [f"{pad}{head} {value}"], pad)
+        # What a component takes away, no value brings back.
+        guard = node.guard() if node.base is not ABSENT else ""
+        return _if(guard, lines, pad) if guard else lines
+
+    def _plain(self, head: str, node: Node, place: str, pad: str) -> Iterator[str]:
+        guard = node.guard()
+        if guard is None:
+            return
+        node = node.inside()
+        lines = self._map(head, node, place, pad) if node.is_map() else self._choice(head, node, pad)
+        yield from _if(guard, lines, pad) if guard else lines
+
+    def _map(self, head: str, node: Node, place: str, pad: str) -> Iterator[str]:
+        children = dict(node.children())
+        inner = {
+            key.rpartition("/")[2]
+            for key, slot in self._slots.items()
+            if key.rpartition("/")[0] == place and not slot.follows
+        }
+        children |= {key: Node(ABSENT) for key in sorted(inner - children.keys())}
+        is_list = isinstance(node.alternatives()[0][1], Named)
+        if not children:
+            yield f"{pad}{head} {'[]' if is_list else '{}'}"
+            return
+        deeper = pad + "  "
+        lines: list[str] = []
+        for key, child in children.items():
+            lines += self._entry("-" if is_list else f"{key}:", child, f"{place}/{key}", deeper)
+        if head == "-":
+            if lines[0].lstrip().startswith("{{"):
+                raise ChartError(
+                    f"{place}: the first field of an item comes and goes; expected one that is always there"
+                )
+            lines[0] = f"{pad}- {lines[0].lstrip()}"
+        else:
+            yield f"{pad}{head}"
+        repeated = self._repeated(node) if head == "-" else None
+        yield from _block(f"range default list ({_required(repeated)})", lines, pad) if repeated else lines
+
+    def _choice(self, head: str, node: Node, pad: str) -> Iterator[str]:
+        *conditional, (_, last) = node.alternatives()
+        for number, (component, value) in enumerate(conditional):
+            yield f"{pad}{{{{- {'else if' if number else 'if'} $on.{component} }}}}"
+            yield from self._value(head, value, pad)
+        if conditional:
+            yield f"{pad}{{{{- else }}}}"
+        yield from self._value(head, last, pad)
+        if conditional:
+            yield f"{pad}{{{{- end }}}}"
+
+    def _value(self, head: str, value: Any, pad: str) -> Iterator[str]:
+        if isinstance(value, list):
+            yield f"{pad}{head}"
+            for each in value:
+                yield from self._value("-", each, pad + "  ")
+            return
+        text = next((each for each in self._texts if self._is(each, value)), None)
+        if text is None:
+            yield f"{pad}{head} {_scalar(value, pad)}"
+            return
+        self.used[text.value] = None
+        if text.kind == "optional":
+            yield from _block(f"with {_path(text.value)}", [f"{pad}{head} {{{{ . | quote }}}}"], pad)
+            return
+        if text.kind == "image":
+            self.used[text.value] = (str(text.found), str(value).removeprefix(f"{text.found}:"))
+        yield f"{pad}{head} {_expression(text)}"
+
+    def _repeated(self, node: Node) -> Text | None:
+        (_, value), *_ = node.alternatives()
+        found = list(_scalars(value))
+        return next(
+            (each for each in self._texts if each.kind == "each" and any(self._is(each, one) for one in found)), None
+        )
+
+    def _is(self, text: Text, value: Any) -> bool:
+        if text.within not in {"", self._title}:
+            return False
+        if text.kind == "image":
+            return isinstance(value, str) and value.startswith(f"{text.found}:")
+        return type(value) is type(text.found) and value == text.found
+
+
+def _is_nested(slot: Slot) -> bool:
+    return not {"object", "array"}.isdisjoint(slot.schema["type"])
+
+
+def _path(value: str) -> str:
+    """Of a value that may be in nothing: `((.Values.a).b).c`."""
+    first, *names = value.split(".")
+    path = f".Values.{first}"
+    for name in names:
+        path = f"({path}).{name}"
+    return path
+
+
+def _if(condition: str, lines: Iterable[str], pad: str) -> Iterator[str]:
+    return _block(f"if {condition}", lines, pad)
+
+
+def _block(head: str, lines: Iterable[str], pad: str) -> Iterator[str]:
+    yield f"{pad}{{{{- {head} }}}}"
+    yield from lines
+    yield f"{pad}{{{{- end }}}}"
+
+
+def _scalars(value: Any) -> Iterator[Any]:
+    """Of maps in it, not of lists: those have items of their own."""
+    if isinstance(value, dict) and not isinstance(value, Named):
+        for each in value.values():
+            yield from _scalars(each)
+    else:
+        yield value
+
+
+def _required(text: Text) -> str:
+    wanted = f"{text.value}: got nothing, expected {text.comment[0].lower()}{text.comment[1:]}"
+    return f"required {json.dumps(wanted)} {_path(text.value)}"
+
+
+def _expression(text: Text) -> str:
+    if text.kind == "each":
+        return "{{ . | quote }}"
+    if text.kind == "required":
+        return f"{{{{ {_required(text)} | quote }}}}"
+    if text.kind == "image":
+        return f'{{{{ include "nereid.image" {_path(text.value)} | quote }}}}'
+    return f"{{{{ {_path(text.value)}{' | quote' if isinstance(text.found, str) else ''} }}}}"
+
+
+def _scalar(value: Any, pad: str) -> str:
+    dumped = yaml.dump([value], Dumper=_Dumper, width=10_000, sort_keys=False).removeprefix("- ").rstrip("\n")
+    if "{{" in dumped:
+        raise ChartError(f"{dumped}: has {{{{, which Helm would read; expected it nowhere in the manifests")
+    for found, expression in _EXPRESSIONS.items():
+        dumped = dumped.replace(found, expression)
+    return dumped.replace("\n", f"\n{pad}")

@@ -1,0 +1,431 @@
+"""The Helm chart: the same objects as kustomize makes of the same components."""
+
+import json
+import re
+import shutil
+import subprocess
+import tarfile
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from manifests.chart.__main__ import compose, composition, pack
+from manifests.chart.values import COMPONENTS, MODES, VALUES, Slot, Text
+from tests.manifests.__main__ import judge
+from tests.manifests.rendering import MANIFESTS, Object, Render, needs_kubectl, render_foreign, title
+
+needs_helm = pytest.mark.skipif(
+    shutil.which("helm") is None,
+    reason="helm is missing, which renders the chart; next: https://helm.sh/docs/intro/install/",
+)
+pytestmark = [needs_kubectl, needs_helm]
+
+_TIMEOUT_S = 120
+# They change the same pod, and some of them the same lists in it.
+OF_THE_POD = ("production", "gpu", "keda", "aws", "keys", "caBundle", "alb")
+NAMESPACE = "vision"
+
+
+@pytest.fixture(scope="session")
+def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive."""
+    path = tmp_path_factory.mktemp("chart") / "nereid.tgz"
+    path.write_bytes(pack("nereid", compose()))
+    return path
+
+
+def helm(*words: str, values: Mapping[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run helm with values."""
+    path = folder / "values.yaml"
+    path.write_text(json.dumps(values))
+    command = ["helm", *words, "--values", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+
+
+def template(chart: Path, values: Mapping[str, Any], folder: Path, release: str = "nereid") -> Render:
+    """What the chart renders to."""
+    done = helm("template", release, str(chart), "--namespace", NAMESPACE, values=values, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return Render("chart", tuple(each for each in yaml.safe_load_all(done.stdout) if each))
+
+
+def kustomize(mode: str, on: Iterable[str], folder: Path, **more: Any) -> Render:
+    """What kustomize makes of the same, with more fields of a kustomization."""
+    folder = (folder / "kustomize").resolve()
+    folder.mkdir()
+    labels = [{"pairs": {"app.kubernetes.io/managed-by": "Helm"}}]
+    composed = composition(mode, frozenset(on), folder) | {"namespace": NAMESPACE, "labels": labels} | more
+    (folder / "kustomization.yaml").write_text(json.dumps(composed))
+    return render_foreign(folder)
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """`a.b` and a value as values.yaml has it."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return dict(value)
+
+
+def together(*values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values over values."""
+    found: dict[str, Any] = {}
+    for each in values:
+        for key, value in each.items():
+            both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
+            found[key] = together(found[key], value) if both else value
+    return found
+
+
+def examples() -> dict[str, Any]:
+    """What must be given, as the manifests have it."""
+    texts = (each for each in VALUES if isinstance(each, Text) and each.kind in {"required", "optional", "each"})
+    return together(*(nested(each.value, [each.found] if each.kind == "each" else each.found) for each in texts))
+
+
+def turned_on(mode: str, on: Iterable[str]) -> dict[str, Any]:
+    """The values of a mode with components."""
+    return together(examples(), {"mode": mode}, *({name: {"enabled": True}} for name in on))
+
+
+def closed(on: Iterable[str]) -> set[str]:
+    """With what they need, which kustomize wants to be listed."""
+    return {name for each in COMPONENTS if each.value in set(on) for name in (each.value, *each.needs)}
+
+
+def comparable(rendered: Render) -> dict[str, Any]:
+    """Objects by their titles without the namespace; lists of maps in one order, the settings without their hash."""
+    settings = re.compile(r"nereid-settings-[0-9a-z]{10}(?=\")")
+    texts = (settings.sub("nereid-settings", json.dumps(each)) for each in rendered.objects)
+    objects = [json.loads(text) for text in texts]
+    return {title(each): _ordered(each) for each in objects if each["kind"] != "Namespace"}
+
+
+def _ordered(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _ordered(value) for key, value in node.items()}
+    if isinstance(node, list) and all(isinstance(each, dict) for each in node):
+        return sorted(map(_ordered, node), key=lambda each: json.dumps(each, sort_keys=True))
+    return node
+
+
+def of(mode: str) -> list[str]:
+    """The components that a mode has a place for."""
+    return [each.value for each in COMPONENTS if mode in each.modes]
+
+
+def cases() -> list[tuple[str, tuple[str, ...]]]:
+    """Each component alone, all together, all but one, and pairs that change the same pod."""
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for mode in MODES:
+        names = of(mode)
+        found += [(mode, ()), (mode, tuple(names)), *((mode, (name,)) for name in names)]
+        found += [(mode, tuple(name for name in names if name != left)) for left in ("aws", "noNamespace")]
+    return found + [("standard", pair) for pair in combinations(OF_THE_POD, 2)]
+
+
+@pytest.mark.parametrize(("mode", "on"), cases(), ids=lambda each: each if isinstance(each, str) else "-".join(each))
+def test_objects_are_those_of_kustomize(mode: str, on: tuple[str, ...], chart: Path, tmp_path: Path) -> None:
+    rendered = template(chart, turned_on(mode, on), tmp_path)
+    assert comparable(rendered) == comparable(kustomize(mode, closed(on), tmp_path))
+    for service in rendered.of_kind("InferenceService"):
+        assert service["spec"]["predictor"]["containers"][0]["name"] == "kserve-container"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_names_follow_the_release(mode: str, chart: Path, tmp_path: Path) -> None:
+    on = of(mode)
+    rendered = template(chart, turned_on(mode, on), tmp_path, release="acme")
+    assert comparable(rendered) == comparable(kustomize(mode, on, tmp_path, namePrefix="acme-"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rules_are_kept(mode: str, chart: Path, tmp_path: Path) -> None:
+    on = [name for name in of(mode) if name not in {"gpu", "noNamespace"}]  # the quota is one for CPU
+    replicas = {"replicas": {"max": 4}} if "production" in on else {}
+    rendered = template(chart, turned_on(mode, on) | replicas, tmp_path)
+    assert [fault for fault in judge(rendered) if "which is an example" not in fault] == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_text_is_replaced(mode: str, chart: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+    for number, text in enumerate(each for each in VALUES if isinstance(each, Text) and each.kind != "image"):
+        given[text.value] = number if isinstance(text.found, int) else f"text-{number}"
+        if text.kind == "each":
+            given[text.value] = [f"10.0.0.{number}/32"]
+    values = [nested(*each) for each in given.items()]
+    rendered = template(chart, together(turned_on(mode, of(mode)), *values), tmp_path)
+    found = comparable(kustomize(mode, of(mode), tmp_path))
+    assert comparable(rendered) == {
+        name: _ordered(_replaced(each, {text.found: new for text, new in _texts_of(name, given)}))
+        for name, each in found.items()
+    }
+
+
+def _texts_of(name: str, given: Mapping[str, Any]) -> Iterator[tuple[Text, Any]]:
+    """Those that an object may have, with what they become."""
+    for text in VALUES:
+        if isinstance(text, Text) and text.value in given and text.within in {"", name}:
+            new = given[text.value]
+            yield text, new[0] if isinstance(new, list) else new
+
+
+def _replaced(node: Any, by: Mapping[str | int, str | int]) -> Any:
+    if isinstance(node, dict):
+        # A policy is called as the Secret is: objects keep their names.
+        kept = {"metadata": {"name": node["metadata"]["name"]}} if "kind" in node and "metadata" in node else {}
+        return together({key: _replaced(value, by) for key, value in node.items()}, kept)
+    if isinstance(node, list):
+        return [_replaced(each, by) for each in node]
+    return by.get(node, node) if not isinstance(node, bool) else node
+
+
+def test_images_are_given_by_tag_or_digest(chart: Path, tmp_path: Path) -> None:
+    digest = f"sha256:{'a' * 64}"
+    ours = "registry.acme.example/nereid"
+    images = [
+        {"name": "nvcr.io/nvidia/tritonserver", "digest": digest},
+        {"name": "nereid/predictor", "newName": f"{ours}/predictor"},
+        {"name": "nereid/transformer", "newName": f"{ours}/transformer", "newTag": "9.9.9"},
+    ]
+    values = {
+        "triton": {"image": {"digest": digest}},
+        "synchroniser": {"image": {"repository": f"{ours}/predictor"}},
+        "transformer": {"image": {"repository": f"{ours}/transformer", "tag": "9.9.9"}},
+    }
+    rendered = template(chart, together(turned_on("standard", []), values), tmp_path)
+    assert comparable(rendered) == comparable(kustomize("standard", [], tmp_path, images=images))
+
+
+POD: Mapping[str, Any] = {
+    "nodeSelector": {"disk": "fast"},
+    "tolerations": [{"key": "vision", "operator": "Exists"}],
+    "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+    "imagePullSecrets": [{"name": "registry"}],
+    "priorityClassName": "high",
+}
+MEMORY = {"limits": {"memory": "8Gi", "cpu": "3"}, "requests": {"memory": "8Gi"}}
+BACK = {"from": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 8080, "protocol": "TCP"}]}
+OUT = {"to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}], "ports": [{"port": 80, "protocol": "TCP"}]}
+VARIABLE = {"name": "HOME", "value": "/home/triton"}
+NOTED = {"acme.example/team": "vision"}
+TLS = [{"secretName": "tls", "hosts": ["vision.example.com"]}]
+HTTP = {"name": "http", "nodePort": 30080}
+SETTINGS = {"TRANSFORMER_MAX_IN_FLIGHT": "8", "PREDICTOR_PINS": '{"digit-finder": 1}'}
+# By the path of the value; every slot is here.
+SLOTS: Mapping[str, Any] = {
+    "settings": {"PREDICTOR_REPOSITORY": "s3://acme-models/nereid", **SETTINGS},
+    "triton.resources": MEMORY,
+    "triton.env": [VARIABLE],
+    "synchroniser.resources": {"limits": {"memory": "2Gi"}},
+    "synchroniser.env": [{"name": "PREDICTOR_SYNC_PORT", "value": "8004"}],
+    "transformer.resources": {"limits": {"cpu": "2"}},
+    "transformer.env": [VARIABLE],
+    "replicas.min": 5,
+    "replicas.max": 9,
+    "replicas.target": 55,
+    **{f"pod.{name}": value for name, value in POD.items()},
+    "pod.annotations": NOTED,
+    "pod.labels": NOTED,
+    "inferenceService.annotations": NOTED,
+    "serviceAccount.annotations": NOTED,
+    "networkPolicy.ingress": [BACK],
+    "networkPolicy.egress": [OUT],
+    "production.quota": {"pods": "40"},
+    "gpu.volume": {"storageClassName": "efs"},
+    "service.annotations": NOTED,
+    "service.spec": {"type": "NodePort", "ports": [HTTP]},
+    "ingress.annotations": NOTED,
+    "ingress.className": "nginx",
+    "ingress.tls": TLS,
+}
+
+
+def patches_of(mode: str) -> list[dict[str, Any]]:
+    """The same as a user of kustomize writes it."""
+    containers = [
+        {"name": "kserve-container", "resources": MEMORY, "env": [VARIABLE]},
+        {"name": "synchroniser", "resources": SLOTS["synchroniser.resources"], "env": SLOTS["synchroniser.env"]},
+        {"name": "transformer-container", "resources": SLOTS["transformer.resources"], "env": [VARIABLE]},
+    ]
+    if mode == "serverless":  # where the limits are copied
+        containers[1]["env"] = [*containers[1]["env"], {"name": "PREDICTOR_CPUS", "value": "3"}]
+        containers[2]["env"] = [VARIABLE, {"name": "TRANSFORMER_THREADS", "value": "2"}]
+    # Kubernetes has no name for a toleration: a list of kustomize's replaces that of the component.
+    ours = [] if mode == "serverless" else [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    pod = {**POD, "tolerations": [*ours, *POD["tolerations"]], "containers": containers}
+    replicas = {"minReplicas": 5, "maxReplicas": 9}
+    served = {**pod, **replicas, "scaleTarget": 55, "annotations": NOTED, "labels": NOTED}
+    if mode == "serverless":
+        served["containerConcurrency"] = 8
+    noted = {"metadata": {"annotations": NOTED}}
+    template = {"metadata": {"annotations": NOTED, "labels": NOTED}, "spec": pod}
+    target = {"type": "Utilization", "averageUtilization": 55}
+    metrics = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    merged: dict[str, dict[str, Any]] = {
+        "ConfigMap": {"data": SLOTS["settings"]},
+        "ServiceAccount": noted,
+        "ResourceQuota": {"spec": {"hard": {"pods": "40"}}},
+        "PersistentVolumeClaim": {"spec": {"storageClassName": "efs"}},
+        "Service": {**noted, "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]}},
+        "Ingress": {**noted, "spec": {"ingressClassName": "nginx", "tls": TLS}},
+        "InferenceService": {**noted, "spec": {"predictor": served}},
+        "Deployment": {"spec": {"template": template}},
+        "HorizontalPodAutoscaler": {"spec": {**replicas, "metrics": metrics}},
+    }
+    patches = [
+        {"target": {"kind": kind}, "patch": json.dumps({"apiVersion": "any", "kind": kind, **_named(patch)})}
+        for kind, patch in merged.items()
+    ]
+    for name, field, rule in (("nereid", "ingress", BACK), ("nereid-s3", "egress", OUT)):
+        added = [{"op": "add", "path": f"/spec/{field}/-", "value": rule}]
+        patches.append({"target": {"kind": "NetworkPolicy", "name": name}, "patch": json.dumps(added)})
+    return patches
+
+
+def _named(patch: Mapping[str, Any]) -> dict[str, Any]:
+    return {**patch, "metadata": {"name": "any", **patch.get("metadata", {})}}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_slot_is_over_the_manifests(mode: str, chart: Path, tmp_path: Path) -> None:
+    assert set(SLOTS) == {each.value for each in VALUES if isinstance(each, Slot) and not each.follows}
+    on = [name for name in ("production", "gpu", "service", "ingress") if name in of(mode)]
+    values = together(turned_on(mode, on), *(nested(*each) for each in SLOTS.items()))
+    rendered = template(chart, values, tmp_path)
+    assert comparable(rendered) == comparable(kustomize(mode, on, tmp_path, patches=patches_of(mode)))
+
+
+def test_what_a_component_takes_away_no_value_brings_back(chart: Path, tmp_path: Path) -> None:
+    values = together(turned_on("standard", ["keda"]), nested("replicas.target", 55))
+    rendered = template(chart, values, tmp_path)
+    assert comparable(rendered) == comparable(kustomize("standard", ["keda"], tmp_path))
+
+
+def test_more_than_one_address_of_s3(chart: Path, tmp_path: Path) -> None:
+    addresses = ["10.9.8.0/24", "10.9.9.0/24"]
+    rendered = template(chart, {"s3": {"addresses": addresses}}, tmp_path)
+    (rule,) = _named_policy(rendered, "nereid-s3")["spec"]["egress"]
+    assert [each["ipBlock"]["cidr"] for each in rule["to"]] == addresses
+
+
+def _named_policy(rendered: Render, name: str) -> Object:
+    policy = rendered.named("NetworkPolicy", name)
+    assert policy
+    return policy
+
+
+@pytest.mark.parametrize(
+    ("values", "named", "reason"),
+    [
+        ({"prodction": {"enabled": True}}, "prodction", "additional properties"),
+        ({"triton": {"image": {"tga": "26.11"}}}, "tga", "additional properties"),
+        ({"mode": "knative"}, "mode", "must be one of 'serverless', 'standard', 'plain'"),
+        ({"keys": {"enabled": "yes"}}, "keys/enabled", "want boolean"),
+        ({"settings": {"PREDICTOR_POLL_S": 5}}, "settings/PREDICTOR_POLL_S", "want string"),
+        ({"s3": {"addresses": None}}, "s3.addresses", "got nothing, expected a list of the CIDRs of S3"),
+        ({"s3": {"addresses": []}}, "s3/addresses", "minItems: got 0, want 1"),
+        ({"s3": {"addresses": ["s3.example.com"]}}, "s3/addresses/0", "does not match pattern"),
+        ({"ingress": {"enabled": True}, "host": None}, "host", "got nothing, expected the name that clients use"),
+        ({"mode": "plain", "keda": {"enabled": True}}, "keda.enabled", "got mode plain, expected standard"),
+        ({"mode": "serverless", "gpu": {"enabled": True}}, "gpu.enabled", "got mode serverless, expected standard or"),
+        ({"mode": "serverless", "ingress": {"enabled": True}}, "ingress.enabled", "expected standard or plain"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_wrong_values_are_refused(
+    values: Mapping[str, Any], named: str, reason: str, chart: Path, tmp_path: Path
+) -> None:
+    done = helm("template", "nereid", str(chart), values=together(examples(), values), folder=tmp_path)
+    assert done.returncode != 0
+    assert named in done.stderr
+    assert reason in done.stderr
+
+
+def test_release_with_a_name_that_is_too_long_is_refused(chart: Path, tmp_path: Path) -> None:
+    done = helm("template", "a" * 44, str(chart), values=examples(), folder=tmp_path)
+    assert done.returncode != 0
+    assert "expected 43 characters at most" in done.stderr
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_helm_finds_nothing_to_say(mode: str, chart: Path, tmp_path: Path) -> None:
+    with tarfile.open(chart) as archive:
+        archive.extractall(tmp_path, filter="data")
+    done = helm("lint", "--strict", str(tmp_path / "nereid"), values=turned_on(mode, of(mode)), folder=tmp_path)
+    found = [line for line in done.stdout.splitlines() if line.startswith("[") and "icon is recommended" not in line]
+    assert (done.returncode, found) == (0, []), done.stdout
+
+
+def test_changed_setting_is_a_new_configmap_and_the_old_one_stays(chart: Path, tmp_path: Path) -> None:
+    names = set()
+    for seconds in ("10", "5", "10"):
+        rendered = template(chart, {**examples(), "settings": {"PREDICTOR_POLL_S": seconds}}, tmp_path)
+        (settings,) = rendered.of_kind("ConfigMap")
+        names.add(settings["metadata"]["name"])
+        assert settings["data"]["PREDICTOR_POLL_S"] == seconds
+        assert settings["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+        (service,) = rendered.of_kind("InferenceService")
+        used = [
+            each["configMapRef"]["name"]
+            for container in service["spec"]["predictor"]["containers"]
+            for each in container.get("envFrom", [])
+            if "configMapRef" in each
+        ]
+        assert used == [settings["metadata"]["name"]] * 2
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_notes_say_what_the_namespace_must_be(mode: str, chart: Path, tmp_path: Path) -> None:
+    on = of(mode)
+    notes = notes_of(chart, turned_on(mode, on), tmp_path)
+    (namespace,) = kustomize(mode, [name for name in on if name != "noNamespace"], tmp_path).of_kind("Namespace")
+    labels = namespace["metadata"]["labels"].items()
+    wanted = {f"{key}={value}" for key, value in labels if not key.startswith("app.kubernetes.io/")}
+    assert set(re.findall(rf"kubectl label --overwrite namespace {NAMESPACE} (\S+)", notes)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("on", "wanted"),
+    [
+        ((), {"secret generic nereid-triton", "secret generic nereid-s3"}),
+        (("aws", "keys"), {"secret generic nereid-triton", "secret generic nereid-keys"}),
+        (("aws", "caBundle"), {"secret generic nereid-triton", "configmap nereid-ca"}),
+    ],
+    ids=["", "keys", "ca"],
+)
+def test_notes_say_what_the_user_makes(on: tuple[str, ...], wanted: set[str], chart: Path, tmp_path: Path) -> None:
+    notes = notes_of(chart, turned_on("standard", on), tmp_path)
+    assert set(re.findall(r"create ((?:secret generic|configmap) \S+)", notes)) == wanted
+
+
+def notes_of(chart: Path, values: Mapping[str, Any], folder: Path) -> str:
+    """What an install prints, for which Helm wants a cluster: here as an object."""
+    with tarfile.open(chart) as archive:
+        archive.extractall(folder, filter="data")
+    templates = folder / "nereid" / "templates"
+    notes = (templates / "NOTES.txt").read_text()
+    (templates / "_notes.tpl").write_text(f'{{{{ define "notes" }}}}{notes}{{{{ end }}}}')
+    (templates / "notes.yaml").write_text(
+        '{kind: Notes, metadata: {name: notes}, text: {{ include "notes" . | quote }}}'
+    )
+    notes_seen = template(folder / "nereid", values, folder).named("Notes", "notes")
+    assert notes_seen
+    return str(notes_seen["text"])
+
+
+def test_values_of_the_manual_are_right(chart: Path, tmp_path: Path) -> None:
+    manual = (MANIFESTS / "README.md").read_text()
+    written = re.search(r"^    mode: standard\n(?:^    .*\n)+", manual, re.M)
+    assert written
+    values = yaml.safe_load(textwrap.dedent(written[0]))
+    rendered = template(chart, values, tmp_path)
+    assert list(judge(replace(rendered, is_foreign=True))) == []
+    assert {each["metadata"]["namespace"] for each in rendered.objects} == {NAMESPACE}
