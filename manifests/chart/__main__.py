@@ -248,8 +248,7 @@ def _schema(tree: Mapping[str, Any]) -> dict[str, Any]:
     # Helm hands it to each chart that another one includes.
     inherited = {"global": {"type": "object"}} if "mode" in tree else {}
     given = [name for name, inner in tree.items() if isinstance(inner, dict) or inner[1] is not None]
-    closed = {"type": "object", "additionalProperties": False, "required": given}
-    return closed | {"properties": properties | inherited}
+    return {"type": "object", "additionalProperties": False, "required": given, "properties": properties | inherited}
 
 
 if __name__ == "__main__":

@@ -38,8 +38,7 @@ is empty. A request that is its limit there (memory in production, GPUs) follows
 {{- if kindIs "map" $ours -}}
 {{- range $name, $limit := dig "limits" dict $ours -}}
 {{- if eq (dig "limits" $name "" $theirs) (dig "requests" $name "none" $theirs) }}{{ $_ := set $theirs.requests $name $limit }}{{ end -}}
-{{- end -}}
-{{- end -}}
+{{- end }}{{ end -}}
 {{- $value := index (include "nereid.over" (list $theirs $ours) | fromJson) "v" -}}
 {{- if or (kindIs "map" $value) (kindIs "slice" $value) -}}
 {{- if $value }}{{ toYaml $value }}{{ end -}}

@@ -19,18 +19,16 @@ LIST: Schema = {"type": ["array", "null"], "items": {"type": "object"}}
 _CIDR: Schema = {"type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$"}
 # Never empty: a rule without addresses would let out to all.
 CIDRS: Schema = {"type": ["array", "null"], "minItems": 1, "items": _CIDR}
-_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-NAME: Schema = {"type": ["string", "null"], "pattern": rf"^{_LABEL}(\.{_LABEL})*$", "maxLength": 253}
+NAME: Schema = {"type": ["string", "null"], "pattern": "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", "maxLength": 253}
 URL: Schema = {"type": ["string", "null"], "pattern": "^https?://[^/]"}
 ARN: Schema = {"type": ["string", "null"], "pattern": "^arn:"}
 # Of libraries: boto3's, OpenTelemetry's, and what both do with a proxy.
 _FOREIGN = "^((AWS|OTEL)_[A-Z0-9_]+|(HTTPS?|NO)_PROXY)$"
-_CLASSES = (Settings, TransformerSettings, OpenTelemetrySettings)
 SETTINGS: Schema = {
     "type": ["object", "null"],
     "properties": {
         str(field.validation_alias or f"{each.model_config['env_prefix']}{name.upper()}"): {"type": "string"}
-        for each in _CLASSES
+        for each in (Settings, TransformerSettings, OpenTelemetrySettings)
         for name, field in each.model_fields.items()
     },
     "patternProperties": {_FOREIGN: {"type": "string"}},

@@ -111,9 +111,7 @@ class Writer:
             lines += self._entry("-" if is_list else f"{key}:", child, f"{place}/{key}", deeper)
         if head == "-":
             if lines[0].lstrip().startswith("{{"):
-                raise ChartError(
-                    f"{place}: the first field of an item comes and goes; expected one that is always there"
-                )
+                raise ChartError(f"{place}: its first field comes and goes; expected one that is always there")
             lines[0] = f"{pad}- {lines[0].lstrip()}"
         else:
             yield f"{pad}{head}"
@@ -154,11 +152,9 @@ class Writer:
         yield f"{pad}{head} {_expression(text)}"
 
     def _repeated(self, node: Node) -> Text | None:
-        (_, value), *_ = node.alternatives()
-        found = list(_scalars(value))
-        return next(
-            (each for each in self._texts if each.kind == "each" and any(self._is(each, one) for one in found)), None
-        )
+        found = list(_scalars(node.alternatives()[0][1]))
+        texts = (each for each in self._texts if each.kind == "each")
+        return next((each for each in texts if any(self._is(each, one) for one in found)), None)
 
     def _is(self, text: Text, value: Any) -> bool:
         if text.within not in {"", self._title}:
