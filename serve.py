@@ -369,6 +369,9 @@ def announce(settings: StackSettings) -> None:
                     if waiting_for != told:
                         told = waiting_for
                         console.print(f"not ready yet, waiting for {escape(waiting_for)}", soft_wrap=True)
+                        with suppress(httpx.HTTPError):
+                            for line in describe_refused(transformer):
+                                console.print(f"  [red]{escape(line)}[/]", soft_wrap=True)
                 time.sleep(0.2)
             else:
                 console.print(*lines, sep="\n", soft_wrap=True)

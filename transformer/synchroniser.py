@@ -51,7 +51,7 @@ class Synchroniser:
         await self._client.aclose()
 
     async def ready(self) -> bool:
-        """Whether every model of the first listing serves or was refused.
+        """Whether every model of the first listing serves or was refused, and one of them serves.
 
         Once it is so it stays so: a later bad upload, or the end of the synchroniser, takes nothing away that serves.
         """

@@ -30,7 +30,7 @@ class Metrics:
             "nereid_sync_refused_version", "1 for the newest version that is refused", ["model", "version"], **options
         )
         self.models = Gauge("nereid_sync_models", "Folders of the repository", ["state"], **options)
-        self.ready = Gauge("nereid_sync_ready", "1 once every model serves or was refused", **options)
+        self.ready = Gauge("nereid_sync_ready", "1 once every model serves or was refused, and one serves", **options)
         self.listed = Gauge(
             "nereid_sync_last_listing_timestamp_seconds", "Last successful listing of the repository", **options
         )

@@ -240,8 +240,14 @@ class Synchroniser:
         # A model that fails again and again must not hold up others; where nothing serves, the pod before is better.
         if any(model.loaded for model in self._models.values()):
             pending = [name for name in pending if not self._models[name].fails]
-        self._status.set_ready(f"models: {', '.join(sorted(pending))}" if pending else None)
-        if not pending:
+        if pending:
+            self._status.set_ready(f"models: {', '.join(sorted(pending))}")
+        elif not any(model.loaded for model in self._models.values()):
+            # A rollout to a repository that is wrong as a whole would replace good pods by ones that serve nothing.
+            refused = ", ".join(sorted(self._models)) or "none"
+            self._status.set_ready(f"a model that serves; refused: {refused}")
+        else:
+            self._status.set_ready(None)
             log.info("ready")
 
     def _pause(self) -> float:

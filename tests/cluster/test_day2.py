@@ -472,7 +472,7 @@ def test_api_keys_are_rotated_without_a_restart(
     kustomization = yaml.safe_load(file.read_text())
     kustomization["components"] = [os.path.relpath(ROOT / "manifests/components/keys", overlay)]
     keys = tmp_path / "keys"
-    first = key_of(page("Rotate API keys", 0, NAME="alice-1", KEYS=str(keys)))
+    first = key_of(page("Rotate API keys", 0, NEW="alice-1", KEYS=str(keys)))
     file.write_text(yaml.safe_dump(kustomization, sort_keys=False))
     before = pods()
     kubectl("apply", f"--kustomize={overlay}")
@@ -480,12 +480,12 @@ def test_api_keys_are_rotated_without_a_restart(
     started = pods()
     assert accepted(first)
     with timed() as seconds:
-        second = key_of(page("Rotate API keys", 0, NAME="alice-2", KEYS=str(keys)))
+        second = key_of(page("Rotate API keys", 0, NEW="alice-2", KEYS=str(keys)))
         cluster.wait_for("the second key", lambda: accepted(second), 180)
         figures.add("API keys", "an added key is good, in both pods, after", seconds())
     assert accepted(first)
     with timed() as seconds:
-        page("Rotate API keys", 1, NAME="alice-1", KEYS=str(keys))
+        page("Rotate API keys", 1, OLD="alice-1", KEYS=str(keys))
         cluster.wait_for("the end of the first key", lambda: not accepted(first, every=False), 180)
         figures.add("API keys", "a removed key is refused, by both pods, after", seconds())
     assert accepted(second)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -480,3 +481,21 @@ def test_thousands_of_refused_folders_are_shown_and_counted(tmp_path: Path) -> N
             "no model's name",
         )
         assert all(any(reason in model["error"] for reason in reasons) for model in shown["models"].values())
+
+
+def test_where_every_model_is_refused_nothing_is_ready(tmp_path: Path) -> None:
+    """Else a rollout to such a repository would replace pods that serve by pods that do not."""
+    models, log = tmp_path / "models", tmp_path / "log"
+    write_model(models, "broken", onnx_file=b"no graph")
+    waiting = "not ready yet, waiting for a model that serves; refused: broken"
+
+    def publish() -> None:
+        wait_until(lambda: log.is_file() and waiting in log.read_text(errors="replace"), log=log)
+        write_model(models, "good")
+
+    with ThreadPoolExecutor(1) as executor:
+        published = executor.submit(publish)
+        with start_stack(models, log, variables={"POLL_S": "0.5", "SETTLE_S": "0.5"}) as stack:
+            published.result()
+            assert stack.http.get("/status").json()["waiting_for"] is None
+        assert "broken 1 refused: " in log.read_text(errors="replace")

@@ -26,6 +26,7 @@ from tests.manifests.rendering import (
 )
 from tests.manifests.rules import RULES
 from tests.manifests.rules.deployments import bounds_of
+from tests.manifests.rules.objects import containers_have_an_image
 from tests.manifests.schemas import CRDS, CRDS_MISSING, KUBERNETES, find_faults
 
 
@@ -70,6 +71,7 @@ def main() -> None:
 def judge(rendered: Render) -> Iterator[str]:
     """What is wrong: against the schemas first, and where those are kept, against the rules."""
     found = [f"{title(each)}: {fault}" for each in rendered.objects for fault in find_faults(each)]
+    found = found or list(containers_have_an_image(rendered))  # of which many others follow
     # Rules read the fields that the schemas promise.
     yield from found or (f"{rule.__name__.replace('_', ' ')}: {fault}" for rule in RULES for fault in rule(rendered))
 

@@ -70,10 +70,10 @@ def test_all_together_are_right_and_follow_prefix_and_namespace(names: tuple[str
 
 @pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
 def test_their_order_is_of_no_account(names: tuple[str, ...], tmp_path: Path) -> None:
-    after = {"alb": "ingress", "alb-grpc": "ingress", "deployment": OF_THE_POD[-1]}
+    after = {"deployment": OF_THE_POD, "alb": ["ingress"], "alb-grpc": ["alb"]}
     backwards = [name for name in reversed(names) if name not in after]
-    for name in after.keys() & set(names):
-        last = max(backwards.index(each) for each in ([*OF_THE_POD] if name == "deployment" else [after[name]]))
+    for name in (each for each in after if each in names):
+        last = max(backwards.index(each) for each in after[name])
         backwards.insert(last + 1, name)
     assert in_order(combine(names, tmp_path / "a")) == in_order(combine(tuple(backwards), tmp_path / "b"))
 
@@ -110,7 +110,8 @@ def test_namespace_of_a_platform_is_left_to_it(tmp_path: Path) -> None:
 
 
 def test_clients_outside_may_come_in(tmp_path: Path) -> None:
-    (policy,) = (each for each in combine(("outside",), tmp_path).objects if title(each) == "NetworkPolicy/acme-nereid")
+    policies = combine(("outside",), tmp_path).of_kind("NetworkPolicy")
+    (policy,) = (each for each in policies if each["metadata"]["name"] == "acme-nereid-outside")
     assert any("ipBlock" in peer for rule in policy["spec"]["ingress"] for peer in rule["from"])
 
 
@@ -142,3 +143,29 @@ def test_setting_of_a_component_is_changed_by_the_patch_of_the_manual(tmp_path: 
         (settings,) = rendered.of_kind("ConfigMap")
         proxies.append(settings["data"]["HTTPS_PROXY"])
     assert proxies == ["http://proxy.example.com:3128", "http://proxy.acme.example:3128"]
+
+
+@pytest.mark.parametrize(
+    ("name", "strange"),
+    [
+        ("overlays/separate-transformer", ["transformer-container"]),
+        ("overlays/storage-uri", ["kserve-container", "transformer-container"]),
+    ],
+)
+def test_component_of_one_pod_does_not_fit_two(name: str, strange: list[str], tmp_path: Path) -> None:
+    """What is named is the cause of all other faults."""
+    rendered = render_over(name, {"namespace": "nereid", **with_components(tmp_path, "keys")}, tmp_path)
+    faults = list(judge(rendered))
+    assert [fault.split()[0] for fault in faults] == strange
+    assert all("no image; a component of yours changes it, and does not fit this overlay" in fault for fault in faults)
+
+
+def test_what_a_component_needs_is_said(tmp_path: Path) -> None:
+    (tmp_path / "late").mkdir()
+    names = ("no-namespace", "production")
+    late = render_over("overlays/standard", with_components(tmp_path / "late", *names), tmp_path / "late")
+    assert any("components/no-namespace is the last" in fault for fault in judge(late))
+    found = "\n".join(judge(combine(("external-secrets/s3",), tmp_path / "store")))
+    assert "SecretStore acme-nereid is not rendered" in found or "SecretStore nereid is not rendered" in found
+    with pytest.raises(RenderError, match="ingressClassName"):
+        combine(("service", "ingress", "alb-grpc"), tmp_path / "alb")

@@ -69,6 +69,13 @@ def test_addresses_and_hosts_of_nobody_are_found(overlay: Path) -> None:
     assert "vision.example.com" in found
 
 
+def test_images_and_buckets_that_are_not_the_user_s_are_found(overlay: Path) -> None:
+    """docker.io/nereid is a name that anybody may take, and s3://models/nereid nobody's bucket."""
+    images = faults_without(overlay, "images")
+    assert sum("is docker.io's, expected your registry" in fault for fault in images) == 2
+    assert any("s3://models/nereid" in fault for fault in faults_without(overlay, "configMapGenerator"))
+
+
 def test_secrets_of_the_user_are_known_by_name(overlay: Path) -> None:
     patch = {"target": {"kind": "InferenceService"}, "patch": PATCH}
     path = overlay / "kustomization.yaml"

@@ -56,7 +56,7 @@ PEER = f"{POLICY} egress 0 to -"
 TO_S3 = {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": 443, "protocol": "TCP"}]}
 NAMED = {"kind": "Service", "metadata": {"name": "nereid"}, "spec": {}}
 IDLE = "alb.ingress.kubernetes.io/load-balancer-attributes"
-IDLE_20, IDLE_100 = "idle_timeout.timeout_seconds=20", "idle_timeout.timeout_seconds=100"
+IDLE_20, IDLE_4000 = "idle_timeout.timeout_seconds=20", "idle_timeout.timeout_seconds=4000"
 EKS = "overlays/eks"
 CPU = {"containerName": "kserve-container", "resource": "limits.cpu"}
 OTHER = {"matchLabels": {"app": "other"}}
@@ -95,6 +95,9 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (objects.placeholders_are_replaced, SERVERLESS, f"{SYNC} image", "registry.example.com/nereid/predictor:0.1.0"),
     (objects.placeholders_are_replaced, SERVERLESS, f"{SYNC} image", f"nereid/predictor@sha256:{2:064}"),
     (objects.placeholders_are_replaced, SERVERLESS, "ServiceAccount metadata annotations", {"role": ROLE}),
+    (objects.containers_have_an_image, SERVERLESS, f"{SPEC} containers -", {"name": "other"}),
+    (objects.limits_come_with_their_namespace, PRODUCTION, "Namespace", GONE),
+    (selectors.load_balancers_reach_the_pods, EKS, "NetworkPolicy/nereid-alb spec ingress 0 ports 0 port", 8079),
     (objects.secrets_come_by_reference, SERVERLESS, f"{SYNC} env -", variable("AWS_SECRET_ACCESS_KEY", "x")),
     (objects.secrets_come_by_reference, SERVERLESS, f"{SETTINGS} PREDICTOR_SECRET", "x"),
     (credentials.secrets_reach_who_needs_them, SERVERLESS, f"{TRANSFORMER} env -", of_secret("nereid-triton")),
@@ -154,7 +157,8 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (deployments.connections_outlive_those_in_front, PLAIN, f"{SETTINGS} TRANSFORMER_KEEP_ALIVE_S", "60"),
     (deployments.connections_outlive_those_in_front, TO_ZERO, f"{SETTINGS} TRANSFORMER_KEEP_ALIVE_S", "75"),
     (deployments.connections_outlive_those_in_front, SERVERLESS, f"{SETTINGS} TRANSFORMER_KEEP_ALIVE_S", "75"),
-    (deployments.connections_outlive_those_in_front, EKS, f"Ingress metadata annotations {IDLE}", IDLE_100),
+    (deployments.connections_outlive_those_in_front, STANDARD, f"{SETTINGS} TRANSFORMER_KEEP_ALIVE_S", "100"),
+    (deployments.connections_outlive_those_in_front, EKS, f"Ingress metadata annotations {IDLE}", IDLE_4000),
     (deployments.entrances_take_what_the_transformer_takes, PLAIN, READ_TIMEOUT, "30"),
     (deployments.rollouts_wait_for_slow_starts, PLAIN, "Deployment spec progressDeadlineSeconds", GONE),
     (deployments.entrances_take_what_the_transformer_takes, PLAIN, BODY, GONE),
@@ -322,7 +326,8 @@ def test_rule_finds_the_fault(rule: Rule, name: str, path: str, value: Any) -> N
 
 
 def test_every_rule_has_a_fault_to_find() -> None:
-    assert {rule for rule, *_ in FAULTS} == set(RULES)
+    of_foreign = {objects.images_name_their_registry}  # test_foreign.py
+    assert {rule for rule, *_ in FAULTS} | of_foreign == set(RULES)
 
 
 @pytest.mark.parametrize(

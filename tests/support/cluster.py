@@ -68,6 +68,8 @@ def at_home(documents: list[Any]) -> list[Any]:
             each["data"] |= settings
         if each["kind"] == "NetworkPolicy" and each["metadata"]["name"].endswith("s3"):
             each["spec"]["egress"] = addresses["value"]
+        if each["kind"] == "NetworkPolicy" and each["metadata"]["name"].endswith("outside"):
+            each["spec"]["ingress"][0]["from"] = [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
         pod = {"InferenceService": ("spec", "predictor"), "Deployment": ("spec", "template", "spec")}.get(each["kind"])
         if pod:
             for container in functools.reduce(lambda part, key: part[key], pod, each)["containers"]:

@@ -14,9 +14,9 @@ from tests.manifests.rules.selectors import backends_of, matches, selects, targe
 from transformer.settings import TransformerSettings
 
 _DEFAULT_GRACE_S, _DEFAULT_PROGRESS_S = 30, 600
-# How long a connection without a request is kept: by nginx, and by what is written in Go and says nothing else, as
-# Knative's queue, KEDA's interceptor and Traefik.
-_NGINX_IDLE_S, _GO_IDLE_S = 60, 90
+# How long a connection without a request is kept: by nginx; by what is written in Go and says nothing else, such as
+# Knative's queue, KEDA's interceptor and Traefik; by Envoy.
+_NGINX_IDLE_S, _GO_IDLE_S, _ENVOY_IDLE_S = 60, 90, 3600
 # Of ingress-nginx, without annotations.
 _ANNOTATION = "nginx.ingress.kubernetes.io/proxy-"
 _DEFAULT_BODY, _DEFAULT_TIMEOUT_S = "1m", 60
@@ -93,10 +93,14 @@ def connections_outlive_those_in_front(render: Render) -> Iterator[str]:
             yield from _closed_first(title(ingress), idle_s, _of_service(name, render))
     for route in render.of_kind("InterceptorRoute"):
         yield from _closed_first(title(route), _GO_IDLE_S, _of_service(route["spec"]["target"]["service"], render))
+    for route in render.of_kind("HTTPRoute"):
+        for name, _ in backends_of(route):
+            yield from _closed_first(f"{title(route)} by Envoy", _ENVOY_IDLE_S, _of_service(name, render))
     for service in render.of_kind("InferenceService"):
-        if mode_of(service) == KNATIVE:
-            for pod in pods_of(render):
-                yield from _closed_first("Knative's queue", _GO_IDLE_S, _settings(render, pod["metadata"]["name"]))
+        # KServe makes an HTTPRoute for each of Standard mode.
+        front = ("Knative's queue", _GO_IDLE_S) if mode_of(service) == KNATIVE else ("Envoy", _ENVOY_IDLE_S)
+        for pod in pods_of(render):
+            yield from _closed_first(*front, _settings(render, pod["metadata"]["name"]))
 
 
 def _closed_first(front: str, idle_s: float, behind: Iterable[TransformerSettings]) -> Iterator[str]:

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-from tests.manifests.pod import containers_of, pods_of
+from tests.manifests.pod import components_of, containers_of, pods_of
 from tests.manifests.rendering import ROOT, Object, Render, title
 
 # What the user makes before the first apply; manifests/README.md says how.
@@ -30,7 +30,9 @@ PLACEHOLDERS = re.compile(
 EXAMPLES = {"overlays/canary/standard", "overlays/eks", "overlays/production", "overlays/site"}
 EXAMPLES_BELOW = "examples/"
 # What comes with the project has these too: an address of nobody for S3 (RFC 5737), and hosts of nobody's.
-UNUSABLE = re.compile(r"(?:192\.0\.2|198\.51\.100)\.[0-9]+|(?:vision|git)\.example\.com")
+UNUSABLE = re.compile(r"(?:192\.0\.2|198\.51\.100)\.[0-9]+|(?:vision|git)\.example\.com|s3://models/nereid")
+# Docker's rule for the first word of a name: otherwise it is docker.io's, where anybody may take it.
+_REGISTRY = re.compile(r"[^/]*[.:][^/]*/|localhost/")
 # In a query of Prometheus, or the name of a Service with its namespace.
 _NAMESPACE_IN_TEXT = (re.compile(r'namespace="([^"]*)"'), re.compile(r'job="([^"/]*)/'))
 _SECRET_VARIABLE = re.compile(r"SECRET|PASSWORD|TOKEN|ACCESS_KEY")
@@ -77,6 +79,33 @@ def placeholders_are_replaced(render: Render) -> Iterator[str]:
                 yield f"{title(each)}: {text!r} has {found[0]}, which is an example, expected your own"
 
 
+def containers_have_an_image(render: Render) -> Iterator[str]:
+    """A patch of one that is not there makes one: a component of one pod over an overlay of two, or of `model`."""
+    for service in render.of_kind("InferenceService"):
+        for name, component in components_of(service):
+            for each in component.get("containers", []):
+                if not each.get("image"):
+                    where = f"{each['name']} of spec.{name} in {title(service)}"
+                    yield f"{where}: no image; a component of yours changes it, and does not fit this overlay"
+
+
+def images_name_their_registry(render: Render) -> Iterator[str]:
+    """Ours, in a user's own folder."""
+    for pod in pods_of(render) if render.is_foreign else []:
+        for container in containers_of(pod):
+            image = container.get("image", "")
+            name = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+            if name in IMAGES_OF_OURS and not _REGISTRY.match(image):
+                yield f"{container['name']} in {title(pod)}: {image} is docker.io's, expected your registry (`images:`)"
+
+
+def limits_come_with_their_namespace(render: Render) -> Iterator[str]:
+    """A component that is named behind no-namespace brings some that are the platform's."""
+    for each in render.of_kind("ResourceQuota", "LimitRange"):
+        if not any(render.of_kind("Namespace")):
+            yield f"{title(each)}: without a Namespace; components/no-namespace is the last of the list"
+
+
 def references_exist(render: Render) -> Iterator[str]:
     """In the render, or in the list of what the user makes."""
     made = {kind: names | render.names(kind) for kind, names in MADE_BY_THE_USER.items()}
@@ -85,6 +114,10 @@ def references_exist(render: Render) -> Iterator[str]:
         for kind, name in _references(pod):
             if name not in made.get(kind, render.names(kind)):
                 yield f"{title(pod)}: {kind} {name} is neither rendered nor made by the user"
+    for each in render.of_kind("ExternalSecret"):
+        store = each["spec"].get("secretStoreRef", {})
+        if store.get("kind", "SecretStore") == "SecretStore" and store.get("name") not in render.names("SecretStore"):
+            yield f"{title(each)}: SecretStore {store.get('name')} is not rendered"
     for each in render.of_kind("InferenceService"):
         runtime = each["spec"]["predictor"].get("model", {}).get("runtime")
         if runtime and runtime not in render.names("ServingRuntime"):
@@ -180,6 +213,9 @@ RULES = (
     objects_say_their_namespace,
     texts_name_their_own_namespace,
     placeholders_are_replaced,
+    containers_have_an_image,
+    images_name_their_registry,
+    limits_come_with_their_namespace,
     references_exist,
     secrets_come_by_reference,
     images_have_the_version_of_the_project,

@@ -122,6 +122,26 @@ def backends_of(route: Object) -> list[tuple[str, str | int]]:
     return [(each["name"], each["port"].get("name") or each["port"]["number"]) for each in services]
 
 
+def load_balancers_reach_the_pods(given: Render) -> Iterator[str]:
+    """An ALB has addresses and no namespace: a policy names them, for each port that its Ingress leads to."""
+    for ingress in given.of_kind("Ingress"):
+        for name, asked in backends_of(ingress) if ingress["spec"].get("ingressClassName") == "alb" else []:
+            service = given.named("Service", name)
+            for pod in pods_of(given) if service else []:
+                if not (service and selects(service, pod)):
+                    continue
+                chosen = [each for each in service["spec"]["ports"] if asked in (each.get("name"), each["port"])]
+                wanted = set(target_ports({"spec": {**service["spec"], "ports": chosen}}, pod))
+                if closed := sorted(wanted - _opened_to_addresses(pod, given)):
+                    yield f"{title(ingress)}: ports {closed} of {title(pod)} are open to no ipBlock, expected the ALB's"
+
+
+def _opened_to_addresses(pod: Object, given: Render) -> set[int]:
+    policies = [each for each in given.of_kind("NetworkPolicy") if matches(each["spec"]["podSelector"], _labels(pod))]
+    rules = [rule for each in policies for rule in each["spec"].get("ingress", [])]
+    return {port["port"] for rule in rules if any("ipBlock" in peer for peer in rule["from"]) for port in rule["ports"]}
+
+
 def pods_that_serve_are_isolated(given: Render) -> Iterator[str]:
     """And those beside them: a policy for what comes in, and one for what goes out."""
     for pod in pods_of(given) if _serves(given) else []:
@@ -217,6 +237,7 @@ RULES = (
     services_have_a_name_that_kserve_leaves,
     routes_have_a_name_that_kserve_leaves,
     routes_lead_to_services,
+    load_balancers_reach_the_pods,
     pods_that_serve_are_isolated,
     policies_let_in_who_asks,
 )
