@@ -117,7 +117,7 @@ COMPONENTS = (
     Component("alb", "What AWS' load balancer controller wants of an Ingress.", needs=("service", "ingress")),
     Component("albGrpc", "gRPC by the same load balancer.", needs=("service", "ingress", "alb")),
     Component("httpRoute", "HTTPRoute and GRPCRoute, and the Service that they need.", needs=("service",)),
-    Component("outside", "Private networks may come in, for NodePort and LoadBalancer.", needs=("service",)),
+    Component("outside", "Addresses that may come in, for NodePort and LoadBalancer.", needs=("service",)),
     Component("noNamespace", "", after=("production",)),
 )
 
@@ -127,6 +127,7 @@ _SCALER = "HorizontalPodAutoscaler/nereid/spec"
 _CPU = f"{_SCALER}/metrics/Resource/resource/target/averageUtilization"
 _PODS = (_SERVED, f"{_DEPLOYED}/spec")
 _S3 = "NetworkPolicy/nereid-s3"
+_OUTSIDE = "NetworkPolicy/nereid-outside"
 _NOBODY = "192.0.2.0/24"
 _ROLE = "arn:aws:iam::111122223333:role/nereid-models-read"
 _CERTIFICATE = "arn:aws:acm:eu-central-1:111122223333:certificate/00000000-0000-0000-0000-000000000000"
@@ -208,7 +209,8 @@ VALUES: tuple[Text | Slot, ...] = (
     Slot("ingress.className", "Nothing: the default.", STRING, ("Ingress/nereid-http/spec/ingressClassName",)),
     Slot("ingress.tls", "Such as [{secretName: tls, hosts: [<host>]}].", LIST, ("Ingress/nereid-http/spec/tls",)),
     Text("alb.certificateArn", "The certificate of the host.", _CERTIFICATE, "required", ARN),
-    Text("alb.addresses", "A list of the CIDRs of the VPC.", "198.51.100.0/24", "each", CIDRS),
+    Text("alb.addresses", "A list of the CIDRs of the ALB's subnets.", "198.51.100.0/24", "each", CIDRS),
+    Text("outside.addresses", "A list of the CIDRs of clients.", _NOBODY, "each", CIDRS, _OUTSIDE),
     Text("httpRoute.gateway.name", "Your Gateway.", "kserve-ingress-gateway", schema=NAME),
     Text("httpRoute.gateway.namespace", "Its namespace.", "kserve", schema=NAME),
 )
