@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from manifests.chart.tree import Change, Node, differences, keyed
-from manifests.chart.values import COMPONENTS, MODES, VALUES, Component, Slot, Text
+from manifests.chart.values import COMPONENTS, MODES, STRING, TEXT, VALUES, Component, Text
 from manifests.chart.writer import HASH, NAMESPACE, PREFIX, SERVICE, ChartError, Writer
 from manifests.openapi import KUBERNETES
 
@@ -55,7 +55,7 @@ def compose() -> dict[str, str]:
     Raises:
         ChartError: kubectl is missing, refuses a composition, or the components are not independent.
     """
-    files = {f"templates/{name}": (HERE / name).read_text() for name in ("_helpers.tpl", "NOTES.txt")}
+    files = {f"templates/{name}": (HERE / name).read_text() for name in ("_helpers.tpl", "checks.yaml", "NOTES.txt")}
     used: dict[str, tuple[str, str] | None] = {}
     defines = []
     for mode in MODES:
@@ -71,7 +71,7 @@ def compose() -> dict[str, str]:
         defines += writer.defines
     if unused := [each.value for each in VALUES if each.value not in used]:
         raise ChartError(f"{', '.join(unused)}: has no place in the manifests; next: manifests/chart/values.py")
-    table = {each.value: {"modes": [*each.modes], "needs": [*each.needs]} for each in COMPONENTS}
+    table = {each.value: {"modes": [*each.modes], "needs": [*each.needs]} for each in COMPONENTS if each.comment}
     components = f'{{{{- define "nereid.components" -}}}}\n{json.dumps(table)}\n{{{{- end -}}}}'
     files["templates/_manifests.tpl"] = "\n\n".join([components, *defines, ""])
     return files | {
@@ -90,7 +90,7 @@ def objects_of(mode: str) -> Iterator[tuple[str, Node]]:
         afters = pool.map(lambda each: render(mode, _with(each)), components)
     changes = (Change(each.value, *both) for each, *both in zip(components, befores, afters, strict=True))
     node = Node(base, tuple(changes))
-    for together in {_all_of(components), *_touching(node, components)}:
+    for together in {frozenset(each.value for each in components), *_touching(node, components)}:
         for difference in differences(node.at(together), render(mode, together)):
             names = ", ".join(sorted(together))
             raise ChartError(f"{mode} with {names}: the chart and kustomize differ, {difference}; expected one order")
@@ -170,10 +170,6 @@ def _with(component: Component) -> frozenset[str]:
     return frozenset({component.value, *component.needs, *component.after})
 
 
-def _all_of(components: list[Component]) -> frozenset[str]:
-    return frozenset(each.value for each in components)
-
-
 def _touching(node: Node, components: list[Component]) -> Iterator[frozenset[str]]:
     """Sets of components that change the same value."""
     if node.is_map():
@@ -213,11 +209,13 @@ def _tree(used: Mapping[str, tuple[str, str] | None]) -> dict[str, Any]:
             {"enum": [*MODES]},
         )
     }
-    components = {each.value: {"enabled": (each.comment, False, {"type": "boolean"})} for each in COMPONENTS}
+    components = {
+        each.value: {"enabled": (each.comment, False, {"type": "boolean"})} for each in COMPONENTS if each.comment
+    }
     for each in VALUES:
-        if isinstance(each, Slot) and each.follows:
-            continue
         *groups, name = each.value.split(".")
+        if groups == ["settings"]:
+            continue  # of a map that is a value itself
         at = tree
         for group in groups:
             at = at.setdefault(group, components.pop(group, {}) if at is tree else {})
@@ -225,10 +223,12 @@ def _tree(used: Mapping[str, tuple[str, str] | None]) -> dict[str, Any]:
         at[name] = (each.comment, default, each.schema)
         if image := used[each.value]:
             at[name] = {
-                "repository": (each.comment, image[0], {"type": "string"}),
-                "tag": ("", image[1], {"type": "string"}),
+                "repository": (each.comment, image[0] if "." in image[0] else None, STRING),
+                "tag": ("", image[1], TEXT),
                 "digest": ("", None, {"type": ["string", "null"], "pattern": "^sha256:[0-9a-f]{64}$"}),
             }
+    comment = "Off where quota and limits of the namespace are a platform's."
+    tree["production"]["quota"] = {"enabled": (comment, True, {"type": "boolean"}), **tree["production"]["quota"]}
     return tree | components
 
 
@@ -247,7 +247,8 @@ def _schema(tree: Mapping[str, Any]) -> dict[str, Any]:
     properties = {name: _schema(inner) if isinstance(inner, dict) else inner[2] for name, inner in tree.items()}
     # Helm hands it to each chart that another one includes.
     inherited = {"global": {"type": "object"}} if "mode" in tree else {}
-    return {"type": "object", "additionalProperties": False, "properties": properties | inherited}
+    given = [name for name, inner in tree.items() if isinstance(inner, dict) or inner[1] is not None]
+    return {"type": "object", "additionalProperties": False, "required": given, "properties": properties | inherited}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@
 {{- /* Which components are on, as JSON: those of the values, and what they need. */ -}}
 {{- define "nereid.on" -}}
 {{- $values := .Values -}}
-{{- $on := dict "service" (eq .Values.mode "plain") -}}
+{{- $on := dict "service" (eq .Values.mode "plain") "noNamespace" (not .Values.production.quota.enabled) -}}
 {{- range $name, $component := include "nereid.components" . | fromYaml -}}
 {{- if get (get $values $name) "enabled" -}}
 {{- if not (has $values.mode $component.modes) -}}
@@ -20,16 +20,26 @@
 {{- $on | toJson -}}
 {{- end -}}
 
-{{- /* An image with its registry, its tag or its digest. */ -}}
+{{- /* An image with its registry, its tag or its digest: without one anybody could register it. Of (list path value). */ -}}
 {{- define "nereid.image" -}}
-{{- .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end -}}
+{{- $image := index . 1 -}}
+{{- $repository := $image.repository | default "nothing" -}}
+{{- if not (regexMatch "^(localhost|[^/]*[.:][^/]*)/." $repository) -}}
+{{- fail (printf "%s.repository: got %s, expected a registry with the image, such as registry.acme.example/nereid/%s" (index . 0) $repository (index . 0 | trimSuffix ".image")) -}}
+{{- end -}}
+{{- $repository }}{{ if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag }}{{ end -}}
 {{- end -}}
 
-{{- /* What the manifests say in a place, with what the user says over it, as YAML, a single
-value bare; nothing where that is empty. Of (list root place value). */ -}}
+{{- /* What the manifests say in a place, with what the user says over it, as YAML, a single value bare; nothing where that
+is empty. A request that is its limit there (memory in production, GPUs) follows the user's. Of (list root place value). */ -}}
 {{- define "nereid.slot" -}}
 {{- $theirs := index (include (printf "nereid.%s" (index . 1)) (index . 0) | fromYaml) "v" -}}
-{{- $value := index (include "nereid.over" (list $theirs (index . 2)) | fromJson) "v" -}}
+{{- $ours := index . 2 -}}
+{{- if kindIs "map" $ours -}}
+{{- range $name, $limit := dig "limits" dict $ours -}}
+{{- if eq (dig "limits" $name "" $theirs) (dig "requests" $name "none" $theirs) }}{{ $_ := set $theirs.requests $name $limit }}{{ end -}}
+{{- end }}{{ end -}}
+{{- $value := index (include "nereid.over" (list $theirs $ours) | fromJson) "v" -}}
 {{- if or (kindIs "map" $value) (kindIs "slice" $value) -}}
 {{- if $value }}{{ toYaml $value }}{{ end -}}
 {{- else if not (kindIs "invalid" $value) }}{{ print $value }}{{ end -}}
@@ -64,7 +74,14 @@ above). */ -}}
 {{- dict "v" $value | toJson -}}
 {{- end -}}
 
-{{- /* Of the settings: a changed one is a ConfigMap of another name, so pods start anew and old ones keep what they had. */ -}}
+{{- /* Of the settings: a changed one is a ConfigMap of another name, so new pods start and old ones keep what they had. */ -}}
 {{- define "nereid.hash" -}}
 {{- include "nereid.slot" (list . (printf "%s.settings" .Values.mode) .Values.settings) | sha256sum | trunc 10 -}}
+{{- end -}}
+
+{{- /* A quantity of Kubernetes as a number of a unit. Of (list quantity unit). */ -}}
+{{- define "nereid.quantity" -}}
+{{- $units := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $suffix := index . 0 | toString | regexFind "[A-Za-z]*$" -}}
+{{- divf (mulf (index . 0 | toString | trimSuffix $suffix) (index $units $suffix)) (index $units (index . 1)) -}}
 {{- end -}}

@@ -4,9 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from predictor.settings import Settings
+from transformer.settings import OpenTelemetrySettings, TransformerSettings
+
 Schema = Mapping[str, Any]
-STRING: Schema = {"type": ["string", "null"]}
+TEXT: Schema = {"type": "string", "minLength": 1}
+STRING: Schema = {"type": ["string", "null"], "minLength": 1}
 NUMBER: Schema = {"type": ["integer", "null"], "minimum": 0}
+POSITIVE: Schema = {**NUMBER, "minimum": 1}
 PORT: Schema = {"type": "integer", "minimum": 1, "maximum": 65535}
 MAP: Schema = {"type": ["object", "null"]}
 STRINGS: Schema = {"type": ["object", "null"], "additionalProperties": {"type": "string"}}
@@ -14,6 +19,21 @@ LIST: Schema = {"type": ["array", "null"], "items": {"type": "object"}}
 _CIDR: Schema = {"type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$"}
 # Never empty: a rule without addresses would let out to all.
 CIDRS: Schema = {"type": ["array", "null"], "minItems": 1, "items": _CIDR}
+NAME: Schema = {"type": ["string", "null"], "pattern": "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", "maxLength": 253}
+URL: Schema = {"type": ["string", "null"], "pattern": "^https?://[^/]"}
+ARN: Schema = {"type": ["string", "null"], "pattern": "^arn:"}
+# Of libraries: boto3's, OpenTelemetry's, and what both do with a proxy.
+_FOREIGN = "^((AWS|OTEL)_[A-Z0-9_]+|(HTTPS?|NO)_PROXY)$"
+SETTINGS: Schema = {
+    "type": ["object", "null"],
+    "properties": {
+        str(field.validation_alias or f"{each.model_config['env_prefix']}{name.upper()}"): {"type": "string"}
+        for each in (Settings, TransformerSettings, OpenTelemetrySettings)
+        for name, field in each.model_fields.items()
+    },
+    "patternProperties": {_FOREIGN: {"type": "string"}},
+    "additionalProperties": False,
+}
 MODES = ("serverless", "standard", "plain")
 
 
@@ -23,7 +43,7 @@ class Component:
 
     Attributes:
         value: whose `enabled` it is.
-        comment: what it brings.
+        comment: what it brings; empty: the helpers know when it is on.
         needs: others that it brings with it.
         after: others that it changes where they are on.
         modes: where it has a place.
@@ -59,7 +79,7 @@ class Text:
     comment: str
     found: str | int
     kind: str = "default"
-    schema: Schema = field(default_factory=lambda: {"type": "string"})
+    schema: Schema = field(default_factory=lambda: TEXT)
     within: str = ""
 
 
@@ -72,14 +92,12 @@ class Slot:
         comment: what it is.
         schema: of JSON schema.
         places: `<kind>/<name>/<fields>`, items of lists by their names; nothing need be there.
-        follows: a field that is there must equal a part of another value.
     """
 
     value: str
     comment: str
     schema: Schema
     places: tuple[str, ...]
-    follows: bool = False
 
 
 # In the order of a kustomization: what changes the pod, then the ways in.
@@ -100,30 +118,29 @@ COMPONENTS = (
     Component("albGrpc", "gRPC by the same load balancer.", needs=("service", "ingress", "alb")),
     Component("httpRoute", "HTTPRoute and GRPCRoute, and the Service that they need.", needs=("service",)),
     Component("outside", "Private networks may come in, for NodePort and LoadBalancer.", needs=("service",)),
-    Component("noNamespace", "Quota and limits are a platform's: production without its own.", after=("production",)),
+    Component("noNamespace", "", after=("production",)),
 )
 
-_INGRESS = "Ingress/nereid-http"
 _SERVED = "InferenceService/nereid/spec/predictor"
 _DEPLOYED = "Deployment/nereid/spec/template"
 _SCALER = "HorizontalPodAutoscaler/nereid/spec"
+_CPU = f"{_SCALER}/metrics/Resource/resource/target/averageUtilization"
 _PODS = (_SERVED, f"{_DEPLOYED}/spec")
+_S3 = "NetworkPolicy/nereid-s3"
+_NOBODY = "192.0.2.0/24"
+_ROLE = "arn:aws:iam::111122223333:role/nereid-models-read"
+_CERTIFICATE = "arn:aws:acm:eu-central-1:111122223333:certificate/00000000-0000-0000-0000-000000000000"
 
 
 def _of_container(value: str, name: str, image: str) -> tuple[Text | Slot, ...]:
-    places = tuple(f"{pod}/containers/{name}" for pod in _PODS)
-    resources = (
-        "Over those of the manifests, such as {limits: {memory: 8Gi}}; a request that equals its limit is set too."
+    resources, variables = (
+        tuple(f"{pod}/containers/{name}/{field}" for pod in _PODS) for field in ("resources", "env")
     )
+    follows = "Over the manifests': {limits: {memory: 8Gi}}. A request that is its limit there (GPUs) follows it."
     return (
         Text(f"{value}.image", "With your registry; a digest stands for the tag.", image, "image"),
-        Slot(f"{value}.resources", resources, MAP, tuple(f"{each}/resources" for each in places)),
-        Slot(
-            f"{value}.env",
-            "More variables; one of the same name is changed.",
-            LIST,
-            tuple(f"{each}/env" for each in places),
-        ),
+        Slot(f"{value}.resources", follows, MAP, resources),
+        Slot(f"{value}.env", "More variables; one of the same name is changed.", LIST, variables),
     )
 
 
@@ -131,125 +148,74 @@ def _of_pod(name: str, comment: str, schema: Schema) -> Slot:
     return Slot(f"pod.{name}", comment, schema, tuple(f"{pod}/{name}" for pod in _PODS))
 
 
+def _notes_of(value: str, comment: str, *places: str) -> Slot:
+    return Slot(value, comment, STRINGS, tuple(f"{place}/{value.rpartition('.')[2]}" for place in places))
+
+
 VALUES: tuple[Text | Slot, ...] = (
     Slot(
         "settings",
-        "Of the synchroniser and the transformer, over manifests/base/settings.env: PREDICTOR_REPOSITORY and\n"
-        'AWS_REGION above all. Texts: {TRANSFORMER_MAX_IN_FLIGHT: "8"}.',
-        STRINGS,
+        "Of the synchroniser and the transformer, over manifests/base/settings.env. Required: PREDICTOR_REPOSITORY.\n"
+        'Texts: {PREDICTOR_REPOSITORY: "s3://<bucket>/<prefix>", AWS_REGION: <its region>, PREDICTOR_POLL_S: "5"}.',
+        SETTINGS,
         ("ConfigMap/nereid-settings/data",),
     ),
-    Slot("settings.TRANSFORMER_MAX_IN_FLIGHT", "", NUMBER, (f"{_SERVED}/containerConcurrency",), follows=True),
-    Text(
-        "s3.addresses",
-        "A list of the CIDRs of S3: a network policy knows no names.",
-        "192.0.2.0/24",
-        "each",
-        CIDRS,
-        within="NetworkPolicy/nereid-s3",
-    ),
+    Text("settings.PREDICTOR_REPOSITORY", "s3://<bucket>/<prefix> of yours", "s3://models/nereid", "required"),
+    Text("s3.addresses", "A list of the CIDRs of S3: a network policy knows no names.", _NOBODY, "each", CIDRS, _S3),
     Text("s3.port", "Where S3 listens.", 443, schema=PORT),
-    Text("s3.secret", "Your Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", "nereid-s3"),
+    Text("s3.secret", "Your Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", "nereid-s3", schema=NAME),
     *_of_container("triton", "kserve-container", "nvcr.io/nvidia/tritonserver"),
-    Slot(
-        "triton.resources.limits.cpu",
-        "",
-        STRING,
-        (f"{_SERVED}/containers/synchroniser/env/PREDICTOR_CPUS/value",),
-        follows=True,
-    ),
-    Text(
-        "triton.secret",
-        "Your Secret with what Triton and the synchroniser share, as its entry `secret`.",
-        "nereid-triton",
-    ),
+    Text("triton.secret", "Yours: `secret` is shared by Triton and the synchroniser.", "nereid-triton", schema=NAME),
     *_of_container("synchroniser", "synchroniser", "nereid/predictor"),
     *_of_container("transformer", "transformer-container", "nereid/transformer"),
-    Slot(
-        "transformer.resources.limits.cpu",
-        "",
-        STRING,
-        (f"{_SERVED}/containers/transformer-container/env/TRANSFORMER_THREADS/value",),
-        follows=True,
-    ),
-    Slot(
-        "replicas.min",
-        "Pods at least; empty: as the mode and its components say.",
-        NUMBER,
-        (f"{_SERVED}/minReplicas", f"{_SCALER}/minReplicas"),
-    ),
-    Slot("replicas.max", "Pods at most.", NUMBER, (f"{_SERVED}/maxReplicas", f"{_SCALER}/maxReplicas")),
+    Slot("replicas.min", "Pods at least.", NUMBER, (f"{_SERVED}/minReplicas", f"{_SCALER}/minReplicas")),
+    Slot("replicas.max", "Pods at most.", POSITIVE, (f"{_SERVED}/maxReplicas", f"{_SCALER}/maxReplicas")),
     Slot(
         "replicas.target",
-        "What a pod is to have: percent of its CPU; in serverless requests at once. Not with keda.",
-        NUMBER,
-        (f"{_SERVED}/scaleTarget", f"{_SCALER}/metrics/Resource/resource/target/averageUtilization"),
+        "Of CPU in percent; in serverless requests at once.",
+        POSITIVE,
+        (f"{_SERVED}/scaleTarget", _CPU),
     ),
-    _of_pod(
-        "nodeSelector", "Beside the manifests'. On Knative only with its feature flag, as all but annotations.", STRINGS
-    ),
+    _of_pod("nodeSelector", "Knative wants its feature flag for this and the next four.", STRINGS),
     _of_pod("tolerations", "Beside the manifests'.", LIST),
     _of_pod("affinity", "As Kubernetes has it.", MAP),
     _of_pod("imagePullSecrets", "Such as [{name: registry}].", LIST),
     _of_pod("priorityClassName", "The name of a class of yours.", STRING),
-    Slot(
-        "pod.annotations",
-        "Beside the manifests'.",
-        STRINGS,
-        (f"{_SERVED}/annotations", f"{_DEPLOYED}/metadata/annotations"),
-    ),
-    Slot("pod.labels", "Beside the manifests'.", STRINGS, (f"{_SERVED}/labels", f"{_DEPLOYED}/metadata/labels")),
-    Slot(
-        "inferenceService.annotations",
-        "What KServe and Knative read.",
-        STRINGS,
-        ("InferenceService/nereid/metadata/annotations",),
-    ),
-    Slot(
-        "serviceAccount.annotations", "Of the pods' account.", STRINGS, ("ServiceAccount/nereid/metadata/annotations",)
-    ),
+    _notes_of("pod.annotations", "Beside the manifests'.", _SERVED, f"{_DEPLOYED}/metadata"),
+    _notes_of("pod.labels", "Beside the manifests'.", _SERVED, f"{_DEPLOYED}/metadata"),
+    _notes_of("inferenceService.annotations", "What KServe and Knative read.", "InferenceService/nereid/metadata"),
+    _notes_of("serviceAccount.annotations", "Of the pods' account.", "ServiceAccount/nereid/metadata"),
     Slot("networkPolicy.ingress", "More rules: who else may come in.", LIST, ("NetworkPolicy/nereid/spec/ingress",)),
-    Slot("networkPolicy.egress", "More rules: where else it may go.", LIST, ("NetworkPolicy/nereid-s3/spec/egress",)),
-    Text("networkPolicy.prometheus", "The namespace of Prometheus.", "monitoring"),
-    Text(
-        "host",
-        "The name that clients use, where there is an Ingress or a route.",
-        "vision.example.com",
-        "required",
-        STRING,
-    ),
-    Slot("production.quota", "Over its `hard`: raise it with replicas.max.", MAP, ("ResourceQuota/nereid/spec/hard",)),
+    Slot("networkPolicy.egress", "More rules: where else it may go.", LIST, (f"{_S3}/spec/egress",)),
+    Text("networkPolicy.prometheus", "The namespace of Prometheus.", "monitoring", schema=NAME),
+    Text("host", "The name that clients use, of Ingress and routes.", "vision.example.com", "required", NAME),
+    Slot("production.quota.hard", "Room for the pods at most.", MAP, ("ResourceQuota/nereid/spec/hard",)),
     Slot("gpu.volume", "Over the claim: {storageClassName: efs}.", MAP, ("PersistentVolumeClaim/nereid-engines/spec",)),
-    Text("keda.prometheus", "Prometheus, as KEDA reaches it.", "http://prometheus-operated.monitoring.svc:9090"),
-    Text(
-        "aws.roleArn",
-        "The role that may read the bucket; nothing with EKS Pod Identity, where an association names it.",
-        "arn:aws:iam::111122223333:role/nereid-models-read",
-        "optional",
-        STRING,
-    ),
-    Text("keys.secret", "Your Secret with the lines of `make key`, as its entry `keys`.", "nereid-keys"),
-    Text("caBundle.configMap", "Your ConfigMap with ca.crt.", "nereid-ca"),
-    Text("proxy.url", "The URL of the proxy.", "http://proxy.example.com:3128", "required", STRING),
+    Text("keda.prometheus", "As KEDA reaches it.", "http://prometheus-operated.monitoring.svc:9090", schema=URL),
+    Text("aws.roleArn", "It may read the bucket; empty with EKS Pod Identity.", _ROLE, "optional", ARN),
+    Text("keys.secret", "Your Secret with the lines of `make key`, as its entry `keys`.", "nereid-keys", schema=NAME),
+    Text("caBundle.configMap", "Your ConfigMap with ca.crt.", "nereid-ca", schema=NAME),
+    Text("proxy.url", "The URL of the proxy.", "http://proxy.example.com:3128", "required", URL),
     Text("proxy.addresses", "A list of the CIDRs of the proxy.", "192.0.2.10/32", "each", CIDRS),
     Text("proxy.port", "As in its URL.", 3128, schema=PORT),
-    Text("otlp.endpoint", "OTLP over http/protobuf.", "http://otel-collector.observability.svc:4318"),
-    Text("otlp.namespace", "Of the collector.", "observability"),
+    Text("otlp.endpoint", "http/protobuf.", "http://otel-collector.observability.svc:4318", schema=URL),
+    Text("otlp.namespace", "Of the collector.", "observability", schema=NAME),
     Text("otlp.name", "Its pods' label app.kubernetes.io/name.", "opentelemetry-collector"),
     Text("otlp.port", "As in the endpoint.", 4318, schema=PORT),
-    Slot("service.annotations", "Those of your cloud.", STRINGS, ("Service/nereid/metadata/annotations",)),
+    _notes_of("service.annotations", "Those of your cloud.", "Service/nereid/metadata"),
     Slot("service.spec", "Over its spec: {type: LoadBalancer}.", MAP, ("Service/nereid/spec",)),
-    Slot("ingress.annotations", "Over ingress-nginx's.", STRINGS, ("Ingress/nereid-http/metadata/annotations",)),
+    _notes_of("ingress.annotations", "Over ingress-nginx's.", "Ingress/nereid-http/metadata"),
     Slot("ingress.className", "Nothing: the default.", STRING, ("Ingress/nereid-http/spec/ingressClassName",)),
     Slot("ingress.tls", "Such as [{secretName: tls, hosts: [<host>]}].", LIST, ("Ingress/nereid-http/spec/tls",)),
-    Text(
-        "alb.certificateArn",
-        "The certificate of the host.",
-        "arn:aws:acm:eu-central-1:111122223333:certificate/00000000-0000-0000-0000-000000000000",
-        "required",
-        STRING,
-    ),
+    Text("alb.certificateArn", "The certificate of the host.", _CERTIFICATE, "required", ARN),
     Text("alb.addresses", "A list of the CIDRs of the VPC.", "198.51.100.0/24", "each", CIDRS),
-    Text("httpRoute.gateway.name", "Your Gateway.", "kserve-ingress-gateway"),
-    Text("httpRoute.gateway.namespace", "Its namespace.", "kserve"),
+    Text("httpRoute.gateway.name", "Your Gateway.", "kserve-ingress-gateway", schema=NAME),
+    Text("httpRoute.gateway.namespace", "Its namespace.", "kserve", schema=NAME),
 )
+
+# Fields that say the same as a value: where it says nothing, they are as the manifests have them.
+COPIES: Mapping[str, str] = {
+    f"{_SERVED}/containerConcurrency": "settings.TRANSFORMER_MAX_IN_FLIGHT",
+    f"{_SERVED}/containers/synchroniser/env/PREDICTOR_CPUS/value": "triton.resources.limits.cpu",
+    f"{_SERVED}/containers/transformer-container/env/TRANSFORMER_THREADS/value": "transformer.resources.limits.cpu",
+}

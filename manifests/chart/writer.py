@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from manifests.chart.tree import ABSENT, Named, Node
-from manifests.chart.values import STRING, VALUES, Slot, Text
+from manifests.chart.values import COPIES, STRING, VALUES, Slot, Text
 
 # What kustomize puts where the release's own go.
 NAMESPACE = "zz-namespace"
@@ -66,7 +66,7 @@ class Writer:
             for key, child in node.inside().children()
             for line in self._entry(f"{key}:", child, f"{title}/{key}", "")
         )
-        return "\n".join([_HEAD, _ON, *_if(condition, lines, ""), ""])
+        return "\n".join([_HEAD, _ON, *_block(f"if {condition}", lines, ""), ""])
 
     def define(self, name: str, node: Node, place: str) -> None:
         """A template of `v: <what is there>`, for the helpers."""
@@ -79,31 +79,27 @@ class Writer:
         if slot is None:
             return self._plain(head, node, place, pad)
         self.used[slot.value] = None
-        name = f"{slot.value}.here" if slot.follows else slot.value
-        self.define(name, node, place)
+        self.define(slot.value, node, place)
         text = " | quote" if slot.schema["type"] == STRING["type"] else ""
-        value = f"{{{{- . | nindent {len(pad) + 2} }}}}" if _is_nested(slot) else f"{{{{ .{text} }}}}"
-        source = f'with include "nereid.slot" (list . "{self.mode}.{name}" {_path(slot.value)})'
+        is_nested = not {"object", "array"}.isdisjoint(slot.schema["type"])
+        value = f"{{{{- . | nindent {len(pad) + 2} }}}}" if is_nested else f"{{{{ .{text} }}}}"
+        source = f'with include "nereid.slot" (list . "{self.mode}.{slot.value}" {_path(slot.value)})'
         lines = _block(source, [f"{pad}{head} {value}"], pad)
         # What a component takes away, no value brings back.
         guard = node.guard() if node.base is not ABSENT else ""
-        return _if(guard, lines, pad) if guard else lines
+        return _block(f"if {guard}", lines, pad) if guard else lines
 
     def _plain(self, head: str, node: Node, place: str, pad: str) -> Iterator[str]:
         guard = node.guard()
         if guard is None:
             return
         node = node.inside()
-        lines = self._map(head, node, place, pad) if node.is_map() else self._choice(head, node, pad)
-        yield from _if(guard, lines, pad) if guard else lines
+        lines = self._map(head, node, place, pad) if node.is_map() else self._choice(head, node, place, pad)
+        yield from _block(f"if {guard}", lines, pad) if guard else lines
 
     def _map(self, head: str, node: Node, place: str, pad: str) -> Iterator[str]:
         children = dict(node.children())
-        inner = {
-            key.rpartition("/")[2]
-            for key, slot in self._slots.items()
-            if key.rpartition("/")[0] == place and not slot.follows
-        }
+        inner = {key.rpartition("/")[2] for key in self._slots if key.rpartition("/")[0] == place}
         children |= {key: Node(ABSENT) for key in sorted(inner - children.keys())}
         is_list = isinstance(node.alternatives()[0][1], Named)
         if not children:
@@ -115,31 +111,33 @@ class Writer:
             lines += self._entry("-" if is_list else f"{key}:", child, f"{place}/{key}", deeper)
         if head == "-":
             if lines[0].lstrip().startswith("{{"):
-                raise ChartError(
-                    f"{place}: the first field of an item comes and goes; expected one that is always there"
-                )
+                raise ChartError(f"{place}: its first field comes and goes; expected one that is always there")
             lines[0] = f"{pad}- {lines[0].lstrip()}"
         else:
             yield f"{pad}{head}"
         repeated = self._repeated(node) if head == "-" else None
         yield from _block(f"range default list ({_required(repeated)})", lines, pad) if repeated else lines
 
-    def _choice(self, head: str, node: Node, pad: str) -> Iterator[str]:
+    def _choice(self, head: str, node: Node, place: str, pad: str) -> Iterator[str]:
         *conditional, (_, last) = node.alternatives()
         for number, (component, value) in enumerate(conditional):
             yield f"{pad}{{{{- {'else if' if number else 'if'} $on.{component} }}}}"
-            yield from self._value(head, value, pad)
+            yield from self._value(head, value, place, pad)
         if conditional:
             yield f"{pad}{{{{- else }}}}"
-        yield from self._value(head, last, pad)
+        yield from self._value(head, last, place, pad)
         if conditional:
             yield f"{pad}{{{{- end }}}}"
 
-    def _value(self, head: str, value: Any, pad: str) -> Iterator[str]:
+    def _value(self, head: str, value: Any, place: str, pad: str) -> Iterator[str]:
         if isinstance(value, list):
             yield f"{pad}{head}"
             for each in value:
-                yield from self._value("-", each, pad + "  ")
+                yield from self._value("-", each, place, pad + "  ")
+            return
+        if place in COPIES:
+            quote = " | quote" if isinstance(value, str) else ""
+            yield f"{pad}{head} {{{{ {_path(COPIES[place])} | default {json.dumps(value)}{quote} }}}}"
             return
         text = next((each for each in self._texts if self._is(each, value)), None)
         if text is None:
@@ -154,11 +152,9 @@ class Writer:
         yield f"{pad}{head} {_expression(text)}"
 
     def _repeated(self, node: Node) -> Text | None:
-        (_, value), *_ = node.alternatives()
-        found = list(_scalars(value))
-        return next(
-            (each for each in self._texts if each.kind == "each" and any(self._is(each, one) for one in found)), None
-        )
+        found = list(_scalars(node.alternatives()[0][1]))
+        texts = (each for each in self._texts if each.kind == "each")
+        return next((each for each in texts if any(self._is(each, one) for one in found)), None)
 
     def _is(self, text: Text, value: Any) -> bool:
         if text.within not in {"", self._title}:
@@ -168,10 +164,6 @@ class Writer:
         return type(value) is type(text.found) and value == text.found
 
 
-def _is_nested(slot: Slot) -> bool:
-    return not {"object", "array"}.isdisjoint(slot.schema["type"])
-
-
 def _path(value: str) -> str:
     """Of a value that may be in nothing: `((.Values.a).b).c`."""
     first, *names = value.split(".")
@@ -179,10 +171,6 @@ def _path(value: str) -> str:
     for name in names:
         path = f"({path}).{name}"
     return path
-
-
-def _if(condition: str, lines: Iterable[str], pad: str) -> Iterator[str]:
-    return _block(f"if {condition}", lines, pad)
 
 
 def _block(head: str, lines: Iterable[str], pad: str) -> Iterator[str]:
@@ -211,7 +199,7 @@ def _expression(text: Text) -> str:
     if text.kind == "required":
         return f"{{{{ {_required(text)} | quote }}}}"
     if text.kind == "image":
-        return f'{{{{ include "nereid.image" {_path(text.value)} | quote }}}}'
+        return f'{{{{ include "nereid.image" (list "{text.value}" {_path(text.value)}) | quote }}}}'
     return f"{{{{ {_path(text.value)}{' | quote' if isinstance(text.found, str) else ''} }}}}"
 
 

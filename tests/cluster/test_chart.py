@@ -24,8 +24,14 @@ VALUES: dict[str, Any] = {
     "settings": {"AWS_ENDPOINT_URL": cluster.S3_URL, "AWS_REGION": "us-east-1"},
     "s3": {"addresses": [f"{OUTSIDE.address}/32"], "port": 9000},
     "triton": {"resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}},
-    "synchroniser": {"resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}},
-    "transformer": {"resources": {"requests": {"cpu": "100m", "memory": "256Mi"}}},
+    "synchroniser": {
+        "image": {"repository": "docker.io/nereid/predictor"},  # as the nodes call what was loaded into them
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+    },
+    "transformer": {
+        "image": {"repository": "docker.io/nereid/transformer"},
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
+    },
 }
 
 

@@ -30,6 +30,9 @@ _TIMEOUT_S = 120
 # They change the same pod, and some of them the same lists in it.
 OF_THE_POD = ("production", "gpu", "keda", "aws", "keys", "caBundle", "alb")
 NAMESPACE = "vision"
+REGISTRY = "registry.acme.example"
+# What production's quota has to be with GPUs.
+ROOM = {"requests.cpu": "50", "requests.memory": "140Gi", "limits.memory": "150Gi"}
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +41,14 @@ def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("chart") / "nereid.tgz"
     path.write_bytes(pack("nereid", compose()))
     return path
+
+
+# Images that nobody but you has, by their values.
+OURS = {
+    each.value: str(each.found)
+    for each in VALUES
+    if isinstance(each, Text) and each.kind == "image" and "." not in str(each.found)
+}
 
 
 def helm(*words: str, values: Mapping[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -56,13 +67,24 @@ def template(chart: Path, values: Mapping[str, Any], folder: Path, release: str 
 
 
 def kustomize(mode: str, on: Iterable[str], folder: Path, **more: Any) -> Render:
-    """What kustomize makes of the same, with more fields of a kustomization."""
+    """What kustomize makes of the same, with more fields of a kustomization; patches are added to those of examples."""
     folder = (folder / "kustomize").resolve()
     folder.mkdir()
-    labels = [{"pairs": {"app.kubernetes.io/managed-by": "Helm"}}]
-    composed = composition(mode, frozenset(on), folder) | {"namespace": NAMESPACE, "labels": labels} | more
+    room = [{"target": {"kind": "ResourceQuota"}, "patch": _merged("ResourceQuota", {"spec": {"hard": ROOM}})}]
+    theirs = {
+        "namespace": NAMESPACE,
+        "labels": [{"pairs": {"app.kubernetes.io/managed-by": "Helm"}}],
+        "images": [{"name": each, "newName": f"{REGISTRY}/{each}"} for each in OURS.values()],
+    }
+    patches = {"patches": [*(room if "gpu" in on else []), *more.pop("patches", [])]}
+    composed = composition(mode, frozenset(on), folder) | theirs | patches | more
     (folder / "kustomization.yaml").write_text(json.dumps(composed))
     return render_foreign(folder)
+
+
+def _merged(kind: str, patch: Mapping[str, Any]) -> str:
+    metadata = {"name": "any", **patch.get("metadata", {})}
+    return json.dumps({"apiVersion": "any", "kind": kind, **patch, "metadata": metadata})
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
@@ -85,12 +107,19 @@ def together(*values: Mapping[str, Any]) -> dict[str, Any]:
 def examples() -> dict[str, Any]:
     """What must be given, as the manifests have it."""
     texts = (each for each in VALUES if isinstance(each, Text) and each.kind in {"required", "optional", "each"})
-    return together(*(nested(each.value, [each.found] if each.kind == "each" else each.found) for each in texts))
+    images = (nested(f"{name}.repository", f"{REGISTRY}/{each}") for name, each in OURS.items())
+    return together(
+        *images, *(nested(each.value, [each.found] if each.kind == "each" else each.found) for each in texts)
+    )
 
 
 def turned_on(mode: str, on: Iterable[str]) -> dict[str, Any]:
     """The values of a mode with components."""
-    return together(examples(), {"mode": mode}, *({name: {"enabled": True}} for name in on))
+    values = together(examples(), {"mode": mode})
+    for name in on:
+        switch = nested("production.quota.enabled", False) if name == "noNamespace" else {name: {"enabled": True}}
+        values = together(values, switch, nested("production.quota.hard", ROOM) if name == "gpu" else {})
+    return values
 
 
 def closed(on: Iterable[str]) -> set[str]:
@@ -146,9 +175,7 @@ def test_names_follow_the_release(mode: str, chart: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("mode", MODES)
 def test_rules_are_kept(mode: str, chart: Path, tmp_path: Path) -> None:
-    on = [name for name in of(mode) if name not in {"gpu", "noNamespace"}]  # the quota is one for CPU
-    replicas = {"replicas": {"max": 4}} if "production" in on else {}
-    rendered = template(chart, turned_on(mode, on) | replicas, tmp_path)
+    rendered = template(chart, turned_on(mode, [name for name in of(mode) if name != "noNamespace"]), tmp_path)
     assert [fault for fault in judge(rendered) if "which is an example" not in fault] == []
 
 
@@ -156,7 +183,8 @@ def test_rules_are_kept(mode: str, chart: Path, tmp_path: Path) -> None:
 def test_each_text_is_replaced(mode: str, chart: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {}
     for number, text in enumerate(each for each in VALUES if isinstance(each, Text) and each.kind != "image"):
-        given[text.value] = number if isinstance(text.found, int) else f"text-{number}"
+        form = next((start for start in ("http://", "arn:") if str(text.found).startswith(start)), "")
+        given[text.value] = number if isinstance(text.found, int) else f"{form}text-{number}"
         if text.kind == "each":
             given[text.value] = [f"10.0.0.{number}/32"]
     values = [nested(*each) for each in given.items()]
@@ -188,7 +216,7 @@ def _replaced(node: Any, by: Mapping[str | int, str | int]) -> Any:
 
 def test_images_are_given_by_tag_or_digest(chart: Path, tmp_path: Path) -> None:
     digest = f"sha256:{'a' * 64}"
-    ours = "registry.acme.example/nereid"
+    ours = "registry.other.example/nereid"
     images = [
         {"name": "nvcr.io/nvidia/tritonserver", "digest": digest},
         {"name": "nereid/predictor", "newName": f"{ours}/predictor"},
@@ -210,7 +238,7 @@ POD: Mapping[str, Any] = {
     "imagePullSecrets": [{"name": "registry"}],
     "priorityClassName": "high",
 }
-MEMORY = {"limits": {"memory": "8Gi", "cpu": "3"}, "requests": {"memory": "8Gi"}}
+MEMORY = {"limits": {"memory": "8Gi", "cpu": "3"}}
 BACK = {"from": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 8080, "protocol": "TCP"}]}
 OUT = {"to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}], "ports": [{"port": 80, "protocol": "TCP"}]}
 VARIABLE = {"name": "HOME", "value": "/home/triton"}
@@ -237,7 +265,7 @@ SLOTS: Mapping[str, Any] = {
     "serviceAccount.annotations": NOTED,
     "networkPolicy.ingress": [BACK],
     "networkPolicy.egress": [OUT],
-    "production.quota": {"pods": "40"},
+    "production.quota.hard": {"pods": "40"},
     "gpu.volume": {"storageClassName": "efs"},
     "service.annotations": NOTED,
     "service.spec": {"type": "NodePort", "ports": [HTTP]},
@@ -249,10 +277,16 @@ SLOTS: Mapping[str, Any] = {
 
 def patches_of(mode: str) -> list[dict[str, Any]]:
     """The same as a user of kustomize writes it."""
+    # A request that is its limit in the manifests: memory in production, the transformer's CPU with a GPU.
+    triton, transformer = ({"cpu": "3"}, {}) if mode == "serverless" else ({"cpu": "3", "memory": "8Gi"}, {"cpu": "2"})
     containers = [
-        {"name": "kserve-container", "resources": MEMORY, "env": [VARIABLE]},
+        {"name": "kserve-container", "resources": {**MEMORY, "requests": triton}, "env": [VARIABLE]},
         {"name": "synchroniser", "resources": SLOTS["synchroniser.resources"], "env": SLOTS["synchroniser.env"]},
-        {"name": "transformer-container", "resources": SLOTS["transformer.resources"], "env": [VARIABLE]},
+        {
+            "name": "transformer-container",
+            "resources": {**SLOTS["transformer.resources"], "requests": transformer},
+            "env": [VARIABLE],
+        },
     ]
     if mode == "serverless":  # where the limits are copied
         containers[1]["env"] = [*containers[1]["env"], {"name": "PREDICTOR_CPUS", "value": "3"}]
@@ -279,23 +313,16 @@ def patches_of(mode: str) -> list[dict[str, Any]]:
         "Deployment": {"spec": {"template": template}},
         "HorizontalPodAutoscaler": {"spec": {**replicas, "metrics": metrics}},
     }
-    patches = [
-        {"target": {"kind": kind}, "patch": json.dumps({"apiVersion": "any", "kind": kind, **_named(patch)})}
-        for kind, patch in merged.items()
-    ]
+    patches = [{"target": {"kind": kind}, "patch": _merged(kind, patch)} for kind, patch in merged.items()]
     for name, field, rule in (("nereid", "ingress", BACK), ("nereid-s3", "egress", OUT)):
         added = [{"op": "add", "path": f"/spec/{field}/-", "value": rule}]
         patches.append({"target": {"kind": "NetworkPolicy", "name": name}, "patch": json.dumps(added)})
     return patches
 
 
-def _named(patch: Mapping[str, Any]) -> dict[str, Any]:
-    return {**patch, "metadata": {"name": "any", **patch.get("metadata", {})}}
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_each_slot_is_over_the_manifests(mode: str, chart: Path, tmp_path: Path) -> None:
-    assert set(SLOTS) == {each.value for each in VALUES if isinstance(each, Slot) and not each.follows}
+    assert set(SLOTS) == {each.value for each in VALUES if isinstance(each, Slot)}
     on = [name for name in ("production", "gpu", "service", "ingress") if name in of(mode)]
     values = together(turned_on(mode, on), *(nested(*each) for each in SLOTS.items()))
     rendered = template(chart, values, tmp_path)
@@ -310,7 +337,7 @@ def test_what_a_component_takes_away_no_value_brings_back(chart: Path, tmp_path:
 
 def test_more_than_one_address_of_s3(chart: Path, tmp_path: Path) -> None:
     addresses = ["10.9.8.0/24", "10.9.9.0/24"]
-    rendered = template(chart, {"s3": {"addresses": addresses}}, tmp_path)
+    rendered = template(chart, together(examples(), {"s3": {"addresses": addresses}}), tmp_path)
     (rule,) = _named_policy(rendered, "nereid-s3")["spec"]["egress"]
     assert [each["ipBlock"]["cidr"] for each in rule["to"]] == addresses
 
@@ -328,6 +355,24 @@ def _named_policy(rendered: Render, name: str) -> Object:
         ({"triton": {"image": {"tga": "26.11"}}}, "tga", "additional properties"),
         ({"mode": "knative"}, "mode", "must be one of 'serverless', 'standard', 'plain'"),
         ({"keys": {"enabled": "yes"}}, "keys/enabled", "want boolean"),
+        ({"settings": {"TRANSFORMER_MAX_INFLIGHT": "8"}}, "/settings", "'TRANSFORMER_MAX_INFLIGHT' not allowed"),
+        ({"settings": {"PREDICTOR_REPOSITORY": ""}}, "settings.PREDICTOR_REPOSITORY", "got nothing, expected s3://"),
+        ({"settings": None}, "settings.PREDICTOR_REPOSITORY", "got nothing, expected s3://"),
+        ({"synchroniser": {"image": {"repository": None}}}, "synchroniser.image.repository", "got nothing, expected a"),
+        (
+            {"transformer": {"image": {"repository": "nereid/transformer"}}},
+            "transformer",
+            "got nereid/transformer, exp",
+        ),
+        ({"replicas": {"min": 5, "max": 2}}, "replicas", "got min 5 over max 2, expected"),
+        ({"replicas": {"min": 5}}, "replicas", "got min 5 over max 4, expected"),
+        ({"replicas": {"max": 0}}, "replicas/max", "minimum: got 0, want 1"),
+        ({"host": "*"}, "host", "does not match pattern"),
+        ({"host": ""}, "host", "does not match pattern"),
+        ({"keys": {"secret": ""}}, "keys/secret", "does not match pattern"),
+        ({"keys": {"secret": None}}, "keys", "missing property 'secret'"),
+        ({"otlp": {"name": ""}}, "otlp/name", "minLength: got 0, want 1"),
+        ({"keda": {"prometheus": "prometheus:9090"}}, "keda/prometheus", "does not match pattern"),
         ({"settings": {"PREDICTOR_POLL_S": 5}}, "settings/PREDICTOR_POLL_S", "want string"),
         ({"s3": {"addresses": None}}, "s3.addresses", "got nothing, expected a list of the CIDRs of S3"),
         ({"s3": {"addresses": []}}, "s3/addresses", "minItems: got 0, want 1"),
@@ -348,6 +393,41 @@ def test_wrong_values_are_refused(
     assert reason in done.stderr
 
 
+@pytest.mark.parametrize("memory", ["2Gi", "6Gi"])
+def test_memory_of_production_is_requested_in_full(memory: str, chart: Path, tmp_path: Path) -> None:
+    values = together(turned_on("standard", ["production"]), nested("triton.resources.limits.memory", memory))
+    (service,) = template(chart, values, tmp_path).of_kind("InferenceService")
+    assert service["spec"]["predictor"]["containers"][0]["resources"]["requests"]["memory"] == memory
+
+
+@pytest.mark.parametrize(("on", "replicas"), [(("production", "gpu"), 8), (("production",), 20)], ids=["gpu", "pods"])
+def test_quota_is_raised_to_what_a_refusal_says(
+    on: tuple[str, ...], replicas: int, chart: Path, tmp_path: Path
+) -> None:
+    manifests = nested(
+        "production.quota.hard", {"requests.cpu": "40", "requests.memory": "64Gi", "limits.memory": "128Gi"}
+    )
+    values = together(turned_on("standard", on), {"replicas": {"max": replicas}}, manifests)
+    done = helm("template", "nereid", str(chart), values=values, folder=tmp_path)
+    assert done.returncode != 0
+    needed = dict(re.findall(r"((?:requests|limits)\.\w+|pods) (\d+(?:Gi)?)", done.stderr.partition("expected")[2]))
+    assert {"requests.cpu", "requests.memory", "limits.memory"} <= needed.keys()
+    rendered = template(chart, together(values, nested("production.quota.hard", needed)), tmp_path)
+    assert [fault for fault in judge(rendered) if "Quota" in fault] == []
+    for name, amount in needed.items():
+        less = re.sub(r"\d+", lambda found: str(int(found[0]) - 1), amount)
+        scarce = together(values, nested("production.quota.hard", {**needed, name: less}))
+        assert f"expected {name} {amount}" in helm("template", "n", str(chart), values=scarce, folder=tmp_path).stderr
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_setting_of_the_manifests_may_be_set(mode: str, chart: Path, tmp_path: Path) -> None:
+    on = of(mode)
+    (settings,) = kustomize(mode, on, tmp_path).of_kind("ConfigMap")
+    (same,) = template(chart, turned_on(mode, on) | {"settings": settings["data"]}, tmp_path).of_kind("ConfigMap")
+    assert same["data"] == settings["data"]
+
+
 def test_release_with_a_name_that_is_too_long_is_refused(chart: Path, tmp_path: Path) -> None:
     done = helm("template", "a" * 44, str(chart), values=examples(), folder=tmp_path)
     assert done.returncode != 0
@@ -366,7 +446,7 @@ def test_helm_finds_nothing_to_say(mode: str, chart: Path, tmp_path: Path) -> No
 def test_changed_setting_is_a_new_configmap_and_the_old_one_stays(chart: Path, tmp_path: Path) -> None:
     names = set()
     for seconds in ("10", "5", "10"):
-        rendered = template(chart, {**examples(), "settings": {"PREDICTOR_POLL_S": seconds}}, tmp_path)
+        rendered = template(chart, together(examples(), nested("settings.PREDICTOR_POLL_S", seconds)), tmp_path)
         (settings,) = rendered.of_kind("ConfigMap")
         names.add(settings["metadata"]["name"])
         assert settings["data"]["PREDICTOR_POLL_S"] == seconds
