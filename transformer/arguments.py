@@ -24,6 +24,8 @@ _ACCEPTED = (
 )  # fmt: skip
 
 _TRITON_GRPC_PORT = 8001
+# Several Tritons, as gRPC names them: it goes round them.
+_SEVERAL = re.compile(r"(ipv4:|ipv6:)[0-9a-fA-F.:,\[\]%]+:[0-9]+|dns:///?[^,/]+:[0-9]+")
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[^/\[\]]+\]|[^/:\[\]]+)(?::(?P<port>[^:]+))?")
 
 
@@ -123,6 +125,8 @@ def _port(text: str) -> int:
 
 
 def _host_and_port(text: str) -> str:
+    if _SEVERAL.fullmatch(text):
+        return text
     # An IPv6 address without brackets has no port beside it.
     match = _HOST_AND_PORT.fullmatch(f"[{text}]" if _is_ipv6(text) else text)
     host = match["host"].strip("[]") if match else ""
