@@ -39,12 +39,14 @@ ENDPOINTS = POD_MONITOR["podMetricsEndpoints"]
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 # What only Kubernetes, a GPU or a failure fills.
-OF_KUBERNETES = "kube_deployment_"
+OF_KUBERNETES = re.compile("kube_deployment_|nereid:(replicas|workload):")
 SILENT = {
     "Memory, of its limit", "CPU", "From made to ready", "GPU", "Loads, refusals and failures",
     "Replicas", "Replicas missing", "Pods that do not start", "Restarts", "Held back at the limit of CPU",
 }  # fmt: skip
-SILENT_RECORDS = {"nereid:failed:rate5m"} | {name for name, expr in RECORDED.items() if OF_KUBERNETES in expr}
+SILENT_RECORDS = {"nereid:failed:rate5m", "nereid:model:lost"} | {
+    name for name, expr in RECORDED.items() if OF_KUBERNETES.search(expr)
+}
 # As Grafana fills them in.
 VARIABLES = {"$__rate_interval": "5m", "$namespace": ".*", "$model": ".*"}
 
