@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import yaml
+from tritonclient.utils import InferenceServerException
 
 from tests.manifests.rendering import needs_kubectl, render
 from tests.support.ports import find_free_ports
@@ -39,12 +40,14 @@ ENDPOINTS = POD_MONITOR["podMetricsEndpoints"]
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 # What only Kubernetes, a GPU or a failure fills.
-OF_KUBERNETES = "kube_deployment_"
+OF_KUBERNETES = re.compile("kube_deployment_|nereid:(replicas|workload):")
 SILENT = {
     "Memory, of its limit", "CPU", "From made to ready", "GPU", "Loads, refusals and failures",
     "Replicas", "Replicas missing", "Pods that do not start", "Restarts", "Held back at the limit of CPU",
 }  # fmt: skip
-SILENT_RECORDS = {"nereid:failed:rate5m"} | {name for name, expr in RECORDED.items() if OF_KUBERNETES in expr}
+SILENT_RECORDS = {"nereid:failed:rate5m", "nereid:model:lost"} | {
+    name for name, expr in RECORDED.items() if OF_KUBERNETES.search(expr)
+}
 # As Grafana fills them in.
 VARIABLES = {"$__rate_interval": "5m", "$namespace": ".*", "$model": ".*"}
 
@@ -271,6 +274,7 @@ def test_prometheus_scrapes_the_pod_and_computes_the_rules(stack: Stack, tmp_pat
                 # A rate needs requests while Prometheus looks.
                 stack.http.post("/predict/digit-finder", files={"image": picture}).raise_for_status()
                 stack.http.post("/predict/digit-finder", headers={"X-API-Key": "another"})
+                ask_for_refused(stack)
                 time.sleep(0.2)
                 assert prometheus.poll() is None, log.read_text()
                 silent = {panel["title"] for panel in PANELS for question in ask(panel) if not query(client, question)}
@@ -293,8 +297,7 @@ def test_prometheus_scrapes_the_pod_and_computes_the_rules(stack: Stack, tmp_pat
                     ("transformer-container", "8080"),
                 )
             ]
-            (ratio,) = query(client, "nereid:errors:ratio5m")
-            assert float(ratio["value"][1]) == 0
+            check_refused_is_no_error(client)
             groups = client.get("/rules").raise_for_status().json()["data"]["groups"]
             evaluated = [rule for group in groups for rule in group["rules"]]
             assert len(evaluated) == len(RULES)
@@ -317,6 +320,31 @@ def test_prometheus_scrapes_the_pod_and_computes_the_rules(stack: Stack, tmp_pat
             prometheus.wait(30)
         finally:
             prometheus.kill()
+
+
+def ask_for_refused(stack: Stack) -> None:
+    """Request the version that did not pass its trial, by HTTP and by gRPC."""
+    row = [6.3, 3.3, 6.0, 2.5]
+    body = {"inputs": [{"name": "row", "shape": [1, 4], "datatype": "FP32", "data": row}]}
+    path = f"/v2/models/iris/versions/{BROKEN}/infer"
+    assert stack.http.post(path, json=body).status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    tensor = triton.InferInput("row", [1, 4], "FP32")
+    tensor.set_data_from_numpy(np.array([row], dtype=np.float32))
+    key = {"x-api-key": stack.http.headers["X-API-Key"]}
+    with (
+        triton.InferenceServerClient(f"127.0.0.1:{stack.grpc_port}") as client,
+        pytest.raises(InferenceServerException) as failure,
+    ):
+        client.infer("iris", [tensor], model_version=BROKEN, headers=key)
+    assert failure.value.status() == "StatusCode.FAILED_PRECONDITION"
+
+
+def check_refused_is_no_error(client: httpx.Client) -> None:
+    """What was refused is requested by both protocols, and is nobody's outage."""
+    refused = query(client, 'nereid:requests:rate5m{model="iris", version=""} > 0')
+    assert {result["metric"]["status"] for result in refused} >= {"503", "FAILED_PRECONDITION"}
+    (ratio,) = query(client, "nereid:errors:ratio5m")
+    assert float(ratio["value"][1]) == 0
 
 
 def query(client: httpx.Client, expression: str) -> list[dict[str, Any]]:
