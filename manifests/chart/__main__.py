@@ -55,7 +55,7 @@ def compose() -> dict[str, str]:
     Raises:
         ChartError: kubectl is missing, refuses a composition, or the components are not independent.
     """
-    files = {f"templates/{name}": (HERE / name).read_text() for name in ("_helpers.tpl", "checks.yaml", "NOTES.txt")}
+    files = {f"templates/{name}": (HERE / name).read_text() for name in ("_helpers.tpl", "checks.tpl", "NOTES.txt")}
     used: dict[str, tuple[str, str] | None] = {}
     defines = []
     for mode in MODES:
