@@ -438,7 +438,10 @@ def test_pod_reaches_s3_and_dns_alone(figures: Figures) -> None:
 @contextmanager
 def visitor(namespace: str, labels: str, *command: str) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """A pod in another namespace; runs commands in it."""
-    kubectl("create", "namespace", namespace)
+    # Where the cluster has Prometheus, there is a `monitoring` that stays.
+    is_ours = not kubectl("get", "namespace", namespace, "--ignore-not-found", "--output=name")
+    if is_ours:
+        kubectl("create", "namespace", namespace)
     try:
         if labels:
             kubectl("label", "namespace", namespace, labels)
@@ -449,7 +452,8 @@ def visitor(namespace: str, labels: str, *command: str) -> Iterator[Callable[...
         yield lambda *words: in_pod("visitor", "visitor", *words, namespace=namespace)
     finally:
         kubectl("delete", "pod", "visitor", f"--namespace={namespace}", "--grace-period=1", "--wait=false")
-        kubectl("delete", "namespace", namespace, "--wait=false")
+        if is_ours:
+            kubectl("delete", "namespace", namespace, "--wait=false")
         cluster.wait_for("the visitor's end", lambda: not cluster.exists("pod", "visitor", namespace), 120)
 
 
