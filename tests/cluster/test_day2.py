@@ -299,7 +299,7 @@ def test_outage_of_s3(page: Callable[..., str], figures: Figures) -> None:
 
 
 def is_waiting(pod: str) -> bool:
-    """Whether a pod answers that it waits for its repository."""
+    """Whether the status of a pod says that it waits for its repository."""
     try:
         return "the repository" in str(status_of(pod)["waiting_for"])
     except AssertionError:
