@@ -23,6 +23,7 @@ from rich.table import Table
 ROOT = Path(__file__).parent
 # In the order in which they are tried.
 ENGINES = ("docker", "podman", "buildah")
+_LABEL = "org.opencontainers.image."
 # Build arguments that are taken from the environment where it has them.
 _PASSED = ("PYTHON_IMAGE", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
 DEBIAN_BASE = "localhost/nereid/base:bookworm"
@@ -242,16 +243,16 @@ def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed
     Raises:
         BuildError: it failed.
     """
-    arguments = labels(pushed=pushed) | {key: os.environ[key] for key in _PASSED if key in os.environ}
+    arguments = [key for key in _PASSED if key in os.environ]
     command = [engine, "build", "--file", image.dockerfile, "--tag", name]
     command += ["--target", image.target] if image.target else []
     command += ["--platform", of_platform] if of_platform else []
     command += ["--layers"] if engine == "buildah" else []
     for key in arguments:
         command += ["--build-arg", key]  # its value from the environment: addresses may hold passwords
-    run = subprocess.run(
-        [*command, "."], cwd=ROOT, env=os.environ | arguments, capture_output=True, text=True, check=False
-    )
+    for label, value in labels(pushed=pushed).items():
+        command += ["--label", f"{label}={value}"]
+    run = subprocess.run([*command, "."], cwd=ROOT, capture_output=True, text=True, check=False)
     if run.returncode:
         lines = "\n".join((run.stdout + run.stderr).splitlines()[-30:])
         # Whether a program did not start, engines say now and then only.
@@ -284,19 +285,19 @@ def push(engine: str, name: str) -> str:
 
 
 def labels(*, pushed: bool) -> dict[str, str]:
-    """The build arguments that become labels; empty is what nobody knows: an archive of the sources has no commit.
+    """Beside those of the Dockerfiles, by name; empty is what nobody knows: an archive of the sources has no commit.
 
     Args:
         pushed: whether others get the image. One that stays here has no commit and no date: with them it would be
             another image after each commit, and clusters that have it would be given it again.
     """
-    fixed = {"VERSION": version(), "SOURCE": source()}
-    if not pushed:
-        return fixed
-    changed = "-dirty" if _git("status", "--porcelain") else ""
-    commit = _git("rev-parse", "HEAD")
-    # The commit's date: of the same sources the same labels.
-    return fixed | {"REVISION": f"{commit}{changed}" if commit else "", "CREATED": _git("show", "-s", "--format=%cI")}
+    found = {"version": version(), "source": source()}
+    if pushed:
+        changed = "-dirty" if _git("status", "--porcelain") else ""
+        commit = _git("rev-parse", "HEAD")
+        # The commit's date: of the same sources the same labels.
+        found |= {"revision": f"{commit}{changed}" if commit else "", "created": _git("show", "-s", "--format=%cI")}
+    return {f"{_LABEL}{name}": value for name, value in found.items()}
 
 
 def source() -> str:

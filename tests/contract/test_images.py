@@ -97,9 +97,6 @@ def test_image_of_the_transformer_shapes_the_letters_of_class_names() -> None:
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)
 def test_what_is_shipped_says_what_it_is_made_of(dockerfile: str) -> None:
     stages = [stage for stage in (ROOT / dockerfile).read_text().split("\nFROM ") if "LABEL " in stage]
+    assert stages
     for stage in stages:
-        # Last, or a commit would make each layer behind it another one.
-        assert not re.search(r"^(COPY|RUN|ENV) ", stage.partition("\nARG VERSION")[2], re.MULTILINE)
-        for argument in ("VERSION", "SOURCE", "REVISION", "CREATED"):
-            assert f'org.opencontainers.image.{argument.lower()}="${{{argument}}}"' in stage
-            assert re.search(rf"^ARG {argument}=", stage, re.MULTILINE)
+        assert re.findall(r"org\.opencontainers\.image\.(\w+)=", stage) == ["title", "description", "licenses"]

@@ -62,6 +62,7 @@ def test_build_names_the_platform_and_no_value_of_the_environment(
     said = (engine / "said").read_text()
     assert "--platform linux/arm64" in said
     assert "--build-arg PIP_INDEX_URL" in said
+    assert all(f"--label {name}={value}" in said for name, value in images.labels(pushed=False).items())
     assert "password" not in said
 
 
@@ -96,7 +97,7 @@ def test_what_is_printed_after_a_push_is_what_kustomize_reads() -> None:
 
 
 def test_labels_of_what_stays_here_are_the_same_after_a_commit() -> None:
-    assert set(images.labels(pushed=False)) == {"VERSION", "SOURCE"}
+    assert {name.rpartition(".")[2] for name in images.labels(pushed=False)} == {"version", "source"}
     pushed = images.labels(pushed=True)
-    assert set(pushed) == {"VERSION", "SOURCE", "REVISION", "CREATED"}
+    assert {name.rpartition(".")[2] for name in pushed} == {"version", "source", "revision", "created"}
     assert pushed == images.labels(pushed=True)
