@@ -38,14 +38,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make chart", description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where the archive goes")
     folder = parser.parse_args().folder
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         files = compose()
+        chart = yaml.safe_load(files["Chart.yaml"])
+        path = folder / f"{chart['name']}-{chart['version']}.tgz"
+        unfinished = path.with_suffix(".part")
+        unfinished.write_bytes(pack(chart["name"], files))
+        unfinished.rename(path)  # who finds the archive finds the whole
     except ChartError as exc:
         sys.exit(f"error: {exc}")
-    chart = yaml.safe_load(files["Chart.yaml"])
-    path = folder / f"{chart['name']}-{chart['version']}.tgz"
-    path.write_bytes(pack(chart["name"], files))
+    except OSError as exc:
+        sys.exit(f"error: {folder}: {exc.strerror}, expected a folder that can be written")
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted; no chart was written")
     print(path)
 
 

@@ -1,5 +1,7 @@
 """How renders beside each other become a template: what comes and goes, and with which component."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,3 +104,15 @@ def test_text_that_helm_would_read_is_refused() -> None:
 
 def test_archive_is_the_same_for_the_same_files() -> None:
     assert chart.pack("nereid", {"a": "1", "b": "2"}) == chart.pack("nereid", {"b": "2", "a": "1"})
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "manifests.chart", str(file)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: {file}: File exists, expected a folder that can be written\n",
+    )
