@@ -91,6 +91,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     repository = folder / "models"
     shutil.copytree(ROOT / "model_repository", repository)
+    digits = repository / "digits"
+    newest = max(int(folder.name) for folder in digits.iterdir() if folder.name.isdecimal())
+    shutil.copytree(digits / str(newest), digits / str(newest + 1))  # to go back from
     key = make_key("tools", folder / "keys.txt")
     variables = {"TRANSFORMER_API_KEYS_FILE": str(folder / "keys.txt"), "POLL_S": "0.5", "SETTLE_S": "0.5"}
     # Without metrics too: a tool that reads them shows its key there as well.
