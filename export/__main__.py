@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export import examples
 from export.errors import FAILURES, ExportError
-from export.manifest import Source, check_model_name, digest
-from export.versions import costs, difference
+from export.examples import shipped as examples
+from export.writer.manifest import Source, check_model_name, digest
+from export.writer.versions import costs, difference
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from export.progress import Steps
-    from export.repository import Version
+    from export.writer.repository import Version
 
 # Each command imports what it needs when it runs: torch, scikit-learn and XGBoost are for their own commands only, and
 # `tensorrt` has to do with little.
@@ -296,19 +296,19 @@ def _export(run: Run, args: argparse.Namespace) -> None:
 
 
 def _manage(name: str, args: argparse.Namespace) -> None:
-    from export.remote import commands  # noqa: PLC0415 - see above
+    from export.publish import commands  # noqa: PLC0415 - see above
 
     getattr(commands, name)(args, _console())
 
 
 def _size(args: argparse.Namespace) -> None:
-    from export.remote.sizing import sizing  # noqa: PLC0415 - see above
+    from export.publish.sizing import sizing  # noqa: PLC0415 - see above
 
     sizing(args, _console())
 
 
 def _build_plan(args: argparse.Namespace) -> None:
-    from export.tensorrt import add_plan, find_builder  # noqa: PLC0415 - see above
+    from export.sources.tensorrt import add_plan, find_builder  # noqa: PLC0415 - see above
 
     builder = find_builder()
     print(f"build {builder.filename} with {Path(builder.command[0]).name}; this takes minutes", flush=True)
@@ -316,7 +316,7 @@ def _build_plan(args: argparse.Namespace) -> None:
 
 
 def _check_weights(args: argparse.Namespace) -> None:
-    from export.weights_file import check_weights  # noqa: PLC0415 - see above
+    from export.sources.weights_file import check_weights  # noqa: PLC0415 - see above
 
     if Path(args.weights).suffix not in {".onnx", ".engine"}:
         check_weights(args.weights)
@@ -324,15 +324,15 @@ def _check_weights(args: argparse.Namespace) -> None:
 
 def _run_ultralytics(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
-    from export.calibration import ENOUGH, Folder  # noqa: PLC0415 - see above
-    from export.ultralytics import Choice, prepare  # noqa: PLC0415
+    from export.proof.calibration import ENOUGH, Folder  # noqa: PLC0415 - see above
+    from export.sources.ultralytics import Choice, prepare  # noqa: PLC0415
 
     pictures = Folder(args.calibration) if args.calibration else None
     if pictures is not None and len(pictures) < ENOUGH:
         steps.warn(f"--calibration {args.calibration}: got {len(pictures)} pictures, expected {ENOUGH} or more")
     builder = None
     if args.format == "tensorrt":
-        from export.tensorrt import find_builder  # noqa: PLC0415
+        from export.sources.tensorrt import find_builder  # noqa: PLC0415
 
         builder = find_builder()
     choice = Choice(
@@ -352,8 +352,8 @@ def _run_ultralytics(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
 def _run_sklearn(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
-    from export.tables.pickles import unpickle  # noqa: PLC0415 - see above
-    from export.tables.sklearn import prepare  # noqa: PLC0415
+    from export.sources.pickles import unpickle  # noqa: PLC0415 - see above
+    from export.sources.sklearn import prepare  # noqa: PLC0415
 
     steps.say(f"read {args.file.name}, convert and compare")
     estimator = unpickle(args.file, allowed=args.allow_unpickling)
@@ -362,8 +362,8 @@ def _run_sklearn(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
 def _run_xgboost(args: argparse.Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
-    from export.tables.table import prepare  # noqa: PLC0415 - see above
-    from export.tables.xgboost import read  # noqa: PLC0415
+    from export.sources.tabular import prepare  # noqa: PLC0415 - see above
+    from export.sources.xgboost import read  # noqa: PLC0415
 
     steps.say(f"read {args.file.name}, convert and compare")
     model = read(args.file, scaler=args.scaler, allowed=args.allow_unpickling)
@@ -372,8 +372,8 @@ def _run_xgboost(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
 def _prove_table(args: argparse.Namespace, steps: "Steps", prepare: "Callable[..., Version]") -> "Version":
     """Prepare a version of a table model, and print its warnings above the steps."""
-    from export.tables.pickles import NEXT, of_other_version  # noqa: PLC0415 - see above
-    from export.tables.table import Table  # noqa: PLC0415
+    from export.sources.pickles import NEXT, of_other_version  # noqa: PLC0415 - see above
+    from export.sources.tabular import Table  # noqa: PLC0415
 
     other = of_other_version(args.file)
     try:
@@ -400,7 +400,7 @@ def _run_examples(args: argparse.Namespace, steps: "Steps") -> list[Row]:
 
 
 def _publish(args: argparse.Namespace, prepare: "Callable[[], Version]") -> Row:
-    from export.repository import publish  # noqa: PLC0415 - see above
+    from export.writer.repository import publish  # noqa: PLC0415 - see above
 
     began = time.monotonic()
     folder = publish(args.repository, prepare())

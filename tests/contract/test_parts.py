@@ -35,7 +35,7 @@ PURE = {
     "transformer.tasks.tabular",
 }
 # What the comparison with other servers takes of export: which weights it may load, and the figure that it compares.
-MEASURES = {"export.average_precision", "export.checkpoints"}
+MEASURES = {"export.proof.average_precision", "export.sources.trusted_checkpoints"}
 HEAVY = {"torch", "torchvision", "ultralytics"}
 
 

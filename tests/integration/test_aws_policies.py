@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from export.__main__ import main
-from export.repository import publish
+from export.writer.repository import publish
 from registry import storage as reading
 from registry.errors import StorageError
 from tests.support.exported import version

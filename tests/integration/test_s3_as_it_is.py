@@ -13,8 +13,8 @@ from uuid import uuid4
 import pytest
 
 from export.__main__ import main
-from export.remote.storage import open_storage as open_to_write
-from export.repository import publish
+from export.publish.storage import open_storage as open_to_write
+from export.writer.repository import publish
 from registry.errors import Misconfigured, StorageError
 from registry.storage import open_storage
 from tests.support.exported import version

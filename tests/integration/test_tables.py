@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from xgboost import XGBClassifier
 
-from export.remote.serving import connect
+from export.publish.serving import connect
 from tests.support.stack import Stack, start_stack
 from tests.support.tables import draw_people, export
 

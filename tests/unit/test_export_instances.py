@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from export.errors import ExportError
-from export.remote.commands import _is_refused
-from export.remote.entrance import Entrance
-from export.remote.serving import Served, States, merge, wanted_in_a_row
+from export.publish.commands import _is_refused
+from export.publish.instances import Entrance
+from export.publish.serving import Served, States, merge, wanted_in_a_row
 
 SERVING = {"state": "serving", "reason": None, "since": "then"}
 STAGED = {"state": "staged", "reason": "trying"}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from export.config import describe_detector
-from export.manifest import Interface
+from export.writer.config import describe_detector
+from export.writer.manifest import Interface
 from registry.answers import check_answer
 from registry.errors import Refused
 from registry.golden import read_golden
