@@ -17,9 +17,9 @@ from export.proof.drawn_images import draw_pictures
 from export.proof.precision import LIMITS, Precision, Track, find_truth, measure
 from export.proof.session import LowPrecisionSession, Session
 from export.writer.profiles import INT8, ONNX, describe_profiles
-from registry.answers import check_answer
 from registry.errors import Refused
 from registry.golden import Arrays, split_golden
+from registry.golden_outputs import check_answer
 from transformer.tasks import detect
 from transformer.triton.model import describe
 

@@ -33,13 +33,13 @@ from export.publish.serving import (
     states_of,
     survey,
 )
-from export.publish.storage import Storage, open_storage
 from export.writer.config import parse
 from export.writer.manifest import check_known_name, check_model_name
 from export.writer.versions import difference
-from registry.address import is_same_place
 from registry.errors import printable
 from registry.layout import CONFIG, MANIFEST
+from registry.storage.address import is_same_place
+from registry.storage.writing import Storage, open_storage
 
 _LEFT_OVER = timedelta(hours=1)  # longer than an upload takes
 _REQUESTS = 8  # at once

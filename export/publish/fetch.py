@@ -7,10 +7,11 @@ from uuid import uuid4
 
 from export.errors import ExportError
 from export.publish.listing import Version
-from export.publish.storage import Storage
 from export.writer import manifest
-from export.writer.versions import alone_in, judge, read_complete
+from export.writer.versions import judge, read_complete
 from registry.layout import MANIFEST
+from registry.storage.folder_lock import alone_in
+from registry.storage.writing import Storage
 
 
 def fetch(storage: Storage, model: str, version: Version, target: Path, *, tell: Callable[[int], None]) -> Path:

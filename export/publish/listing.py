@@ -9,12 +9,12 @@ from typing import Any
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from export.errors import ExportError
-from export.publish.storage import Storage, TooLarge
 from export.writer import manifest
 from export.writer.config import to_text
 from registry.config import Policy, parse, read_policy
 from registry.errors import Refused
 from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, Object, gather, is_version, lacks, read_layout
+from registry.storage.writing import Storage, TooLarge
 
 _REQUESTS = 8  # at once
 _TRIES = 5

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from export.errors import ExportError
 from export.publish.listing import Model, Version, read_models
-from export.publish.storage import open_storage
 from registry.layout import MODEL_SUFFIXES, Object
+from registry.storage.writing import open_storage
 
 MIB, GIB = 2**20, 2**30
 # Of a pod of manifests/base; a test compares them with it.

@@ -13,12 +13,12 @@ from typing import Any
 
 from export.errors import FAILURES, ExportError
 from export.publish.listing import Model, edit_config
-from export.publish.storage import Sent, Storage
 from export.writer.config import follow, parse, under_policy
 from export.writer.manifest import read
 from export.writer.profiles import PROFILES
 from export.writer.versions import judge, numbers, read_complete
 from registry.layout import CONFIG, MANIFEST
+from registry.storage.writing import Sent, Storage
 
 Warn = Callable[[str], None]
 

@@ -24,7 +24,8 @@ from export.errors import ExportError
 from export.graph.head import check_head
 from export.writer.manifest import list_files
 from export.writer.staging import move_in, stage, sweep
-from export.writer.versions import alone_in, read_complete
+from export.writer.versions import read_complete
+from registry.storage.folder_lock import alone_in
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -18,9 +18,9 @@ from export.writer.config import follow, parse, to_text, under_policy
 from export.writer.manifest import Interface, Source
 from export.writer.profiles import INT8, ONNX, PROFILES
 from export.writer.staging import HIDDEN_CONFIG, move_in, stage, sweep
-from export.writer.versions import alone_in
 from registry.golden import write_golden
 from registry.layout import GOLDEN, golden_name
+from registry.storage.folder_lock import alone_in
 
 
 @dataclass(frozen=True)

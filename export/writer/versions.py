@@ -1,10 +1,7 @@
 """The version folders of a model in a local repository."""
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +19,6 @@ _FIGURES = (
     "accuracy_plain",
     "accuracy_rendered",
 )
-
-
-@contextmanager
-def alone_in(repository: Path) -> Iterator[None]:
-    """Hold the lock of a repository, a folder, against every other command of export."""
-    descriptor = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)  # which releases the lock
 
 
 def numbers(model: Path) -> list[int]:
@@ -69,8 +55,8 @@ def judge(folder: Path, *, where: str) -> None:
         ExportError: it would be refused.
     """
     # Half a second that other commands need not pay, and more than the Python of NVIDIA's image has.
-    from registry.confinement import Defect  # noqa: PLC0415
-    from registry.judgement import Terms, judge_version, read_texts  # noqa: PLC0415
+    from registry.judgement.confinement import Defect  # noqa: PLC0415
+    from registry.judgement.version import Terms, judge_version, read_texts  # noqa: PLC0415
 
     try:
         judge_version(folder, read_texts(folder), Terms(plans=True))

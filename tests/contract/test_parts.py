@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from registry import allowlist
+from registry.judgement import allowlist
 from transformer import SERVER_NAME, __version__, errors
 from transformer import cli as arguments
 from transformer.triton import model

@@ -19,11 +19,11 @@ import pytest
 from export.__main__ import main
 from export.errors import ExportError
 from export.publish.listing import edit_config
-from export.publish.storage import LocalFolder, Storage, TooLarge, open_storage
 from export.writer.config import parse, to_text
 from export.writer.manifest import digest
 from export.writer.profiles import PROFILES
 from export.writer.repository import publish
+from registry.storage.writing import LocalFolder, Storage, TooLarge, open_storage
 from tests.support.exported import FILES, version, with_profiles
 from tests.support.http_server import Play, serve
 from tests.support.ports import find_free_ports

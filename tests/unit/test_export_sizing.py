@@ -14,7 +14,7 @@ from export.errors import ExportError
 from export.publish import sizing
 from export.publish.listing import read_models
 from export.publish.sizing import GIB, MIB, Load
-from export.publish.storage import open_storage
+from registry.storage.writing import open_storage
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = {"m": 0.001, "Mi": MIB, "Gi": GIB, "": 1}

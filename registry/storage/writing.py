@@ -16,13 +16,13 @@ from uuid import uuid4
 from boto3.s3.transfer import TransferConfig
 from botocore import exceptions
 
-from export.errors import ExportError
-from export.writer.versions import alone_in
-from registry.address import read_address
-from registry.bucket import Bucket
-from registry.bucket_errors import code_of, status_of
+from registry.errors import RepositoryError, StorageError
 from registry.layout import TEXT_BYTES, Object
-from registry.storage import FolderStorage, S3Storage
+from registry.storage.address import read_address
+from registry.storage.bucket import Bucket
+from registry.storage.bucket_errors import code_of, status_of
+from registry.storage.folder_lock import alone_in
+from registry.storage.reading import FolderStorage, S3Storage
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
@@ -47,7 +47,7 @@ class Content:
     etag: str
 
 
-class TooLarge(ExportError):
+class TooLarge(RepositoryError):
     """A config or manifest that no reader takes."""
 
 
@@ -61,7 +61,7 @@ class Storage(Protocol):
     address: str
 
     def walk(self, under: str = "") -> Iterator[Object]:
-        """See `registry.storage`; nothing where there is no such folder."""
+        """See `registry.storage.reading`; nothing where there is no such folder."""
 
     def get(self, key: str) -> Content | None:
         """Content of a text, or None where there is none.
@@ -74,7 +74,7 @@ class Storage(Protocol):
         """Content, a piece at a time.
 
         Raises:
-            ExportError: there is none.
+            StorageError: there is none.
         """
 
     def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
@@ -131,7 +131,7 @@ class S3(S3Storage):
     def blocks(self, key: str) -> Iterator[bytes]:
         found = self._get(key)
         if found is None:
-            raise ExportError(f"{self.address}/{key}: got nothing, expected a file; next: try again")
+            raise StorageError(f"{self.address}/{key}: got nothing, expected a file; next: try again")
         with self._bucket.clearly(self.address):
             yield from found["Body"].iter_chunks(_BLOCK_BYTES)
 
@@ -231,7 +231,7 @@ class LocalFolder(FolderStorage):
                 while block := file.read(_BLOCK_BYTES):
                     yield block
         except (FileNotFoundError, NotADirectoryError) as exc:
-            raise ExportError(f"{self.address}/{key}: got nothing, expected a file; next: try again") from exc
+            raise StorageError(f"{self.address}/{key}: got nothing, expected a file; next: try again") from exc
 
     def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
         path = self._path(key)
@@ -279,14 +279,14 @@ class LocalFolder(FolderStorage):
         """Place of a key.
 
         Raises:
-            ExportError: a link is on the way.
+            StorageError: a link is on the way.
         """
         path = self._root / key
         for place in (path, *path.parents):
             if place == self._root:
                 break
             if place.is_symlink():
-                raise ExportError(f"{place}: got a link, expected a file or folder: links in a repository are unused")
+                raise StorageError(f"{place}: got a link, expected a file or folder: links in a repository are unused")
         return path
 
 

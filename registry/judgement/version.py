@@ -12,9 +12,12 @@ from typing import Any
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from registry import config as configs
-from registry.confinement import confined
 from registry.errors import Incomplete, Refused
 from registry.golden import Arrays, read_golden, split_golden, write_golden
+from registry.judgement.confinement import confined
+from registry.judgement.onnx_file import read_facts
+from registry.judgement.openvino_file import check_openvino
+from registry.judgement.triton_rules import refuse_as_triton
 from registry.layout import (
     CONFIG,
     DEFAULT_PROFILE,
@@ -26,10 +29,7 @@ from registry.layout import (
     refuse_file,
 )
 from registry.manifest import Entry, read_manifest
-from registry.onnx_file import read_facts
-from registry.openvino_file import check_openvino
 from registry.threads import fill_threads
-from registry.triton import refuse_as_triton
 from registry.warmup import add_warmup
 
 _IN_FOLDER = "model.onnx"  # what Triton reads where the model is a folder

@@ -19,9 +19,9 @@ from botocore import exceptions
 from botocore.config import Config
 from botocore.utils import get_environ_proxies
 
-from registry.address import BucketAddress, is_same_endpoint
-from registry.bucket_errors import CREDENTIALS, FAULTS, Access, code_of
 from registry.errors import Misconfigured, StorageError
+from registry.storage.address import BucketAddress, is_same_endpoint
+from registry.storage.bucket_errors import CREDENTIALS, FAULTS, Access, code_of
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # the first that is set counts
 # Looking for credentials may run a program, read a file that comes later, or use the network.

@@ -52,7 +52,7 @@ class Defect(Exception):
 
 
 class _Starter:
-    """The process of `registry.prefork`, started when it is needed, and again where it has ended."""
+    """The process of `registry.judgement.prefork`, started when it is needed, and again where it has ended."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -90,7 +90,7 @@ class _Starter:
         paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)  # noqa: PTH100 - "" is here
         # Threads would not survive the forks.
         environ = os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "registry.prefork", str(theirs.fileno())]
+        command = [sys.executable, "-m", "registry.judgement.prefork", str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
 

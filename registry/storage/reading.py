@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from registry.address import read_address
-from registry.bucket import Bucket
-from registry.bucket_errors import FAULTS
 from registry.errors import Refused, StorageError
 from registry.layout import Object
+from registry.storage.address import read_address
+from registry.storage.bucket import Bucket
+from registry.storage.bucket_errors import FAULTS
 
 _CHUNK_BYTES = 1 << 20
 _DEEPEST = 4  # folders in one another that are looked into

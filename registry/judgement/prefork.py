@@ -91,6 +91,6 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], memory_bytes: int
 
 
 if __name__ == "__main__":
-    import registry.judgement  # noqa: F401 - what is called in the forks
+    import registry.judgement.version  # noqa: F401 - what is called in the forks
 
     main(int(sys.argv[1]))
