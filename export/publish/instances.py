@@ -1,7 +1,7 @@
-"""The way to a server: which instances a URL leads to, each asked over a connection of its own.
+"""The instances of a server that a URL leads to, each queried over a connection of its own.
 
-Behind one URL there may be several: pods behind a balancer, which chooses one for each connection, or behind a name
-that has the address of each (a headless Service). A connection that is kept would always lead to the same one.
+Behind one URL there may be several: pods behind a balancer, which chooses one for each connection, or behind a host
+name that has the address of each (a headless Service). A connection that is kept would always lead to the same one.
 """
 
 import socket
@@ -19,14 +19,14 @@ from export.errors import ExportError
 _TIMEOUT_S = 10
 
 
-class Entrance:
-    """A URL, and the addresses behind its name."""
+class Endpoint:
+    """A URL, and the addresses behind its host name."""
 
     def __init__(self, url: str) -> None:
         """Nothing is sent, and no name resolved, yet.
 
         Raises:
-            ExportError: it is no URL, or no key.
+            ExportError: the URL or the key is invalid.
         """
         if not url.lower().startswith(("http://", "https://")):
             raise ExportError(f"URL: got {url!r}, expected such as http://localhost:8080")
@@ -38,10 +38,10 @@ class Entrance:
         except api_key.AccessError as exc:
             raise ExportError(str(exc)) from exc
         self._context = httpx.create_ssl_context()  # made once: it takes longer than a request
-        self._away: set[int] = set()
+        self._excluded: set[int] = set()
 
     def addresses(self) -> list[str]:
-        """Those of the name; "", the name itself, where it has but one, or is resolved elsewhere, by a proxy."""
+        """Addresses of the host name; "" (the name itself) where it has only one, or where a proxy resolves it."""
         proxies = urllib.request.getproxies()
         if proxies.keys() & {self._url.scheme, "all"} and not urllib.request.proxy_bypass(self._url.host):
             return [""]
@@ -49,19 +49,20 @@ class Entrance:
             found = socket.getaddrinfo(self._url.host, self._url.port or self._url.scheme, type=socket.SOCK_STREAM)
         except OSError:
             return [""]
-        # Of a link the address alone leads nowhere.
+        # A link-local address leads nowhere without its interface.
         addresses = dict.fromkeys(str(each[4][0]) for each in found if "%" not in str(each[4][0]))
-        near = [address for address in addresses if ip_address(address).version not in self._away]
+        near = [address for address in addresses if ip_address(address).version not in self._excluded]
         return near if len(addresses) > 1 and near else [""]
 
-    def leave_out(self, answered: Iterable[str], silent: Iterable[str]) -> set[str]:
-        """Leave out a family of which no address answers, where the other one's do: localhost has both.
+    def exclude(self, responding: Iterable[str], silent: Iterable[str]) -> set[str]:
+        """Exclude an address family of which no address responds, where the other family's do: localhost has both.
 
         Returns:
-            The other ones that are silent.
+            Silent addresses of families that are not excluded.
         """
-        versions = {ip_address(address).version for address in answered if address}
-        self._away |= {ip_address(address).version for address in silent if address} - versions if versions else set()
+        versions = {ip_address(address).version for address in responding if address}
+        if versions:
+            self._excluded |= {ip_address(address).version for address in silent if address} - versions
         return {address for address in silent if address and ip_address(address).version in versions}
 
     @contextmanager
@@ -84,7 +85,7 @@ class Entrance:
 
 
 class _Pinned(httpx.HTTPTransport):
-    """Connects to one address of a name; Host, SNI and the certificate's name stay that of the name."""
+    """Connects to one address of a host name, which stays the one of Host, SNI and the certificate."""
 
     def __init__(self, host: str, address: str, context: ssl.SSLContext) -> None:
         super().__init__(verify=context)

@@ -1,4 +1,4 @@
-"""What a repository holds: models, their versions, and which of them each model's policy asks for."""
+"""What a repository holds: models, their versions, and which of them each model's policy selects."""
 
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ _TRIES = 5
 
 
 class BrokenConfig(ExportError):
-    """A config.pbtxt that cannot be read."""
+    """A config.pbtxt that is invalid."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Version:
 
     Attributes:
         files: its files, by path inside the folder.
-        foreign: keys in its folder that are no part of a version.
-        manifest: None where it has none, or one that does not fit the schema.
+        foreign: keys in its folder that are not part of a version.
+        manifest: None where it is missing, or does not fit the schema.
     """
 
     number: int
@@ -41,10 +41,7 @@ class Version:
 
     @property
     def complete(self) -> bool:
-        """As far as names and sizes tell.
-
-        What was copied without manifest.json counts as the synchroniser counts it.
-        """
+        """Whether all files are there, by their names and sizes; without a manifest as the synchroniser decides it."""
         if self.manifest is not None:
             return all(
                 name in self.files and self.files[name].size == listed["size_bytes"]
@@ -54,18 +51,18 @@ class Version:
 
     @property
     def model_file(self) -> str | None:
-        """Name of the model itself, or of one of its files."""
+        """Name of the model file, of the first where there are several; None where there is none."""
         models = (name for name in self.files if name.endswith(MODEL_SUFFIXES))
         return min(models, key=lambda name: (not name.startswith("model."), name), default=None)
 
     @property
     def modified(self) -> datetime:
-        """When the last of its files came."""
+        """When its last file was written."""
         return max((item.modified for item in self.files.values()), default=datetime.min.replace(tzinfo=UTC))
 
     @property
     def created(self) -> datetime:
-        """When it was made, or when it came where nothing says that."""
+        """When it was exported; without that in its manifest, when its last file was written."""
         try:
             created = datetime.fromisoformat((self.manifest or {})["created"])
         except (KeyError, ValueError):
@@ -74,7 +71,7 @@ class Version:
 
     @property
     def digest(self) -> str | None:
-        """SHA-256 of the model file, as the manifest says."""
+        """SHA-256 of the model file, from the manifest."""
         files = (self.manifest or {"files": {}})["files"]
         listed = files.get(self.model_file)
         return str(listed["sha256"]) if listed else None
@@ -85,9 +82,9 @@ class Model:
     """A model's folder.
 
     Attributes:
-        config: `ModelConfig` of the model itself; an empty one where it has none, or a broken one.
-        policy: what it says of versions.
-        error: what is wrong with it.
+        config: `ModelConfig` of the model itself; empty where it is missing or invalid.
+        policy: its version policy.
+        error: what is wrong with the config; None where nothing is.
         versions: by number, lowest first.
     """
 
@@ -103,12 +100,12 @@ class Model:
 
     @property
     def wanted(self) -> set[int]:
-        """The complete versions that the synchroniser would have served together."""
+        """Numbers of the complete versions that the policy selects, and that the synchroniser serves."""
         return set(self.policy.select(self.complete))
 
 
 def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
-    """The models of a repository by name, or one of them; folders that are no model's among them, with their error."""
+    """The models of a repository by name, or one of them; folders that are not a model's have an error."""
     objects = gather(storage.walk(f"{model}/" if model else ""), known=()).objects
     folders, ignored = read_layout(objects)
     numbers: dict[str, dict[int, list[str]]] = {name: {} for name in folders}
@@ -128,26 +125,38 @@ def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
 
 
 def read_model(storage: Storage, name: str) -> Model:
-    """One model; without versions where the repository does not know it."""
+    """One model; without versions where the repository does not have it."""
     return read_models(storage, name).get(name) or _read_model(storage, name, {}, {})
+
+
+def read_known_model(storage: Storage, name: str) -> Model:
+    """One model that the repository has.
+
+    Raises:
+        ExportError: it has no version of it.
+    """
+    found = read_model(storage, name)
+    if not found.versions:
+        raise ExportError(f"{storage.address}/{name}: got no version, expected a model; next: make versions")
+    return found
 
 
 def edit_config(
     storage: Storage, model: str, change: Callable[[Any | None], Any | None], *, name: str = CONFIG
 ) -> bool:
-    """Change a config of a model, and nothing that somebody else writes into it meanwhile.
+    """Change a config of a model without losing what another process writes into it meanwhile.
 
     Args:
         storage: the repository.
         model: its name.
-        change: the present `ModelConfig` or None -> the new one, or None to leave it; asked again after a conflict.
+        change: the present `ModelConfig` or None -> the new one, or None to leave it; called again after a conflict.
         name: of the file in the model's folder.
 
     Returns:
         Whether it was written.
 
     Raises:
-        ExportError: it is broken, or it changed again and again.
+        ExportError: it is invalid, or it changed again and again.
     """
     key = f"{model}/{name}"
     for _ in range(_TRIES):
@@ -157,14 +166,14 @@ def edit_config(
             return False
         if storage.put(key, to_text(changed).encode(), etag=content.etag if content else None):
             return True
-    raise ExportError(f"{key}: somebody else changed it {_TRIES} times while it was written; next: try again")
+    raise ExportError(f"{key}: another process changed it {_TRIES} times while it was written; next: try again")
 
 
 def read_own_config(storage: Storage, model: str, number: int) -> Any | None:
-    """The config that belongs to a version, or None.
+    """The config of a version, or None where it has none.
 
     Raises:
-        ExportError: it is broken.
+        ExportError: it is invalid.
     """
     key = f"{model}/{number}/{CONFIG}"
     content = storage.get(key)

@@ -1,4 +1,4 @@
-"""Upload a version: its number claimed first, its manifest last, and nothing left of it when that fails."""
+"""Uploads a version: its number is claimed first, its manifest comes last, and nothing is left when it fails."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ from registry.storage.writing import Sent, Storage
 Warn = Callable[[str], None]
 
 _FILES_AT_ONCE = 4
-_LOOK_S = 0.2
+_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Source:
 
     @property
     def size_bytes(self) -> int:
-        """Of all files but the manifest."""
+        """Size of all files except the manifest."""
         return sum(listed["size_bytes"] for listed in self.manifest["files"].values())
 
 
@@ -52,7 +52,7 @@ def find_source(repository: Path, model: str, version: str | None) -> Source:
         version: its number there, None for the newest.
 
     Raises:
-        ExportError: it is not there, or not complete.
+        ExportError: it is missing, or not complete.
     """
     place = repository / model
     found = sorted(numbers(place), reverse=True)
@@ -63,17 +63,30 @@ def find_source(repository: Path, model: str, version: str | None) -> Source:
             f"{place}: no version {version or ''}: {got}; next: make models, or make export MODEL=... WEIGHTS=..."
         )
     for number in chosen:
-        folder = place / str(number)
-        if read_complete(folder) is not None:
-            manifest = read((folder / MANIFEST).read_bytes())
-            if manifest is not None and manifest["model"] == model:
-                judge(folder, where=str(folder))
-                return Source(folder, manifest)
-    raise ExportError(f"{folder}: not complete: its files are not those of its {MANIFEST}; next: export it again")
+        if source := _read_source(place / str(number), model):
+            return source
+    raise ExportError(
+        f"{place / str(chosen[-1])}: not complete: its files are not those of its {MANIFEST}; next: export it again"
+    )
+
+
+def _read_source(folder: Path, model: str) -> Source | None:
+    """A version that the synchroniser accepts, or None where it is not complete, or another model's.
+
+    Raises:
+        ExportError: the synchroniser would reject it.
+    """
+    if read_complete(folder) is None:
+        return None
+    manifest = read((folder / MANIFEST).read_bytes())
+    if manifest is None or manifest["model"] != model:
+        return None
+    judge(folder, where=str(folder))
+    return Source(folder, manifest)
 
 
 def find_same(model: Model, source: Source) -> int | None:
-    """Number of the newest complete version when it has the very same files, or None."""
+    """Number of the newest complete version where it has the very same files, else None."""
     if not model.complete:
         return None
     newest = model.versions[model.complete[-1]]
@@ -82,24 +95,25 @@ def find_same(model: Model, source: Source) -> int | None:
 
 
 def upload(storage: Storage, source: Source, *, above: int, sent: Sent, warn: Warn) -> int:
-    """Write a version under the first free number above another; its number.
+    """Write a version under the first free number above another, and return its number.
 
     Args:
         storage: the repository.
         source: the version.
         above: the number.
-        sent: takes how many bytes are.
+        sent: takes the bytes of each block that was sent.
         warn: called where two publishers could take the same number.
 
     Raises:
         ExportError: it failed, or was interrupted; what had been written is removed.
     """
     stop = Event()
+    uploading = _Upload(storage, source, sent, warn, stop)
     with _ctrl_c_sets(stop), ThreadPoolExecutor(1) as pool:
-        uploading = pool.submit(_upload, storage, source, above, sent, warn, stop)
-        while wait([uploading], timeout=_LOOK_S).not_done:
+        running = pool.submit(uploading.run, above)
+        while wait([running], timeout=_POLL_S).not_done:
             pass  # a signal that another thread takes does not end a longer wait
-    number = uploading.result()
+    number = running.result()
     if stop.is_set():
         raise ExportError(f"interrupted; {source.manifest['model']}/{number} is published: it was complete already")
     return number
@@ -115,8 +129,84 @@ def _ctrl_c_sets(stop: Event) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@dataclass(frozen=True)
+class _Upload:
+    """An upload in progress.
+
+    Attributes:
+        stop: set where it is to end.
+    """
+
+    storage: Storage
+    source: Source
+    sent: Sent
+    warn: Warn
+    stop: Event
+
+    def run(self, above: int) -> int:
+        """Write the version, and return its number; see `upload`."""
+        model, config = self.source.manifest["model"], (self.source.folder / CONFIG).read_bytes()
+        number = next(
+            n for n in itertools.count(above + 1) if self.storage.put(f"{model}/{n}/{CONFIG}", config, etag=None)
+        )
+        folder = f"{model}/{number}"
+        try:
+            self._count(len(config))
+            self._check_conditions(folder)
+            self._send_files(folder)
+            self._count(0)
+            manifest = json.dumps({**self.source.manifest, "version": str(number)}, indent=2) + "\n"
+            if not self.storage.put(f"{folder}/{MANIFEST}", manifest.encode(), etag=None):
+                raise ExportError(f"{folder}/{MANIFEST}: another process wrote it meanwhile; next: publish again")
+        except (*FAILURES, OSError) as exc:
+            raise ExportError(f"{exc}; {self._remove(folder)}") from exc
+        return number
+
+    def _count(self, size_bytes: int) -> None:
+        if self.stop.is_set():
+            raise ExportError("interrupted")
+        self.sent(size_bytes)
+
+    def _check_conditions(self, folder: str) -> None:
+        if not self.storage.keeps_conditions(f"{folder}/{CONFIG}"):
+            self.warn(
+                f"{self.storage.address}: this server ignores conditional writes (If-None-Match): two publishers at "
+                "once may take one number, and both may fail; next: one publisher at a time, or a server that keeps "
+                "them"
+            )
+
+    def _send_files(self, folder: str) -> None:
+        """Send all files but the config and the manifest, several at once, the largest first."""
+        files = self.source.manifest["files"]
+        largest_first = sorted(files.keys() - {CONFIG}, key=lambda name: -int(files[name]["size_bytes"]))
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            try:
+                sending = [
+                    pool.submit(self.storage.upload, f"{folder}/{name}", self.source.folder / name, self._count)
+                    for name in largest_first
+                ]
+                for done in as_completed(sending):
+                    done.result()
+            except (*FAILURES, OSError):
+                self.stop.set()  # the others too
+                raise
+
+    def _remove(self, folder: str) -> str:
+        """Remove what was written, and return in words what is left.
+
+        The manifest first: no reader takes what is left for a version; the config, which claims the number, last.
+        """
+        names = sorted(self.source.manifest["files"].keys() - {CONFIG})
+        try:
+            for name in (MANIFEST, *names, CONFIG):
+                self.storage.delete(f"{folder}/{name}")
+        except (*FAILURES, OSError) as exc:
+            return f"what was uploaded to {folder} could not be removed ({exc}); next: make prune"
+        return "what was uploaded is removed"
+
+
 def update_config(storage: Storage, source: Source, before: Model) -> str:
-    """Bring the model's own config.pbtxt up to date, which a stock Triton reads; what became of it.
+    """Bring the model's own config.pbtxt up to date, which a stock Triton reads; returns in words what became of it.
 
     Args:
         storage: the repository.
@@ -126,25 +216,24 @@ def update_config(storage: Storage, source: Source, before: Model) -> str:
     Raises:
         ExportError: that failed; the version itself is published.
     """
-    model = source.manifest["model"]
-    bare = [number for number, version in before.versions.items() if CONFIG not in version.files]
-    if bare:
+    name = f"{source.manifest['model']}/{CONFIG}"
+    if bare := [number for number, version in before.versions.items() if CONFIG not in version.files]:
         which = ", ".join(map(str, bare))
-        return f"{model}/{CONFIG} stays: it describes version {which}, without a {CONFIG} of its own"
+        return f"{name} stays: it describes version {which}, without a {CONFIG} of its own"
     newest = parse((source.folder / CONFIG).read_text(encoding="utf-8"))
     try:
         if before.policy.specific is None:
             _update_profiles(storage, source, before)
-        written = edit_config(storage, model, lambda present: follow(newest, present))
+        written = edit_config(storage, source.manifest["model"], lambda present: follow(newest, present))
     except FAILURES as exc:
-        raise ExportError(f"the version is published, but {model}/{CONFIG} is not brought up to date: {exc}") from exc
+        raise ExportError(f"the version is published, but {name} is not brought up to date: {exc}") from exc
     if not written and before.policy.specific is not None:
-        return f"{model}/{CONFIG} stays: it pins ({before.policy}); make unpin lets newer versions serve"
-    return f"{model}/{CONFIG} {'is that of the new version' if written else 'is up to date'}"
+        return f"{name} stays: it pins ({before.policy}); make unpin lets newer versions serve"
+    return f"{name} {'is that of the new version' if written else 'is up to date'}"
 
 
 def _update_profiles(storage: Storage, source: Source, before: Model) -> None:
-    """What a stock Triton reads with `--model-config-name`: the profiles of the version, and no older ones."""
+    """Write the profiles of the version, for a stock Triton's `--model-config-name`, and remove older ones."""
     model = source.manifest["model"]
     for profile in sorted(PROFILES):
         name = f"{profile}.pbtxt"
@@ -160,52 +249,3 @@ def _update_profiles(storage: Storage, source: Source, before: Model) -> None:
             lambda present, composed=composed: None if present == composed else composed,  # type: ignore[misc]
             name=f"configs/{name}",
         )
-
-
-def _upload(storage: Storage, source: Source, above: int, sent: Sent, warn: Warn, stop: Event) -> int:  # noqa: PLR0913, PLR0917
-    def count(size_bytes: int) -> None:
-        if stop.is_set():
-            raise ExportError("interrupted")
-        sent(size_bytes)
-
-    model, files = source.manifest["model"], source.manifest["files"]
-    config = (source.folder / CONFIG).read_bytes()
-    number = next(n for n in itertools.count(above + 1) if storage.put(f"{model}/{n}/{CONFIG}", config, etag=None))
-    folder = f"{model}/{number}"
-    manifest = json.dumps({**source.manifest, "version": str(number)}, indent=2) + "\n"
-    try:
-        count(len(config))
-        if not storage.keeps_conditions(f"{folder}/{CONFIG}"):
-            warn(
-                f"{storage.address}: this server ignores conditional writes (If-None-Match): two publishers at once "
-                "may take one number, and both may fail; next: one publisher at a time, or a server that keeps them"
-            )
-        largest_first = sorted(files.keys() - {CONFIG}, key=lambda name: -int(files[name]["size_bytes"]))
-        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-            try:
-                sending = [
-                    pool.submit(storage.upload, f"{folder}/{name}", source.folder / name, count)
-                    for name in largest_first
-                ]
-                for done in as_completed(sending):
-                    done.result()
-            except (*FAILURES, OSError):
-                stop.set()  # the others too
-                raise
-        count(0)
-        if not storage.put(f"{folder}/{MANIFEST}", manifest.encode(), etag=None):
-            raise ExportError(f"{folder}/{MANIFEST}: somebody else wrote it meanwhile; next: publish again")
-    except (*FAILURES, OSError) as exc:
-        raise ExportError(f"{exc}; {_remove(storage, source, folder)}") from exc
-    return number
-
-
-def _remove(storage: Storage, source: Source, folder: str) -> str:
-    """The manifest first, so that nothing takes what is left for a version; the claim last. In words, what is left."""
-    names = sorted(source.manifest["files"].keys() - {CONFIG})
-    try:
-        for name in (MANIFEST, *names, CONFIG):
-            storage.delete(f"{folder}/{name}")
-    except (*FAILURES, OSError) as exc:
-        return f"what was uploaded to {folder} could not be removed ({exc}); next: make prune"
-    return "what was uploaded is removed"

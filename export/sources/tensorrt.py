@@ -25,7 +25,7 @@ from export.graph.head import check_head
 from export.writer.manifest import list_files
 from export.writer.staging import move_in, stage, sweep
 from export.writer.versions import read_complete
-from registry.storage.folder_lock import alone_in
+from registry.storage.folder_lock import lock_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -201,7 +201,7 @@ def add_plan(folder: Path, builder: Builder) -> Path:
         )
     plan = build(onnx.load(folder / _ONNX), builder)
     model = folder.resolve().parent
-    with alone_in(model.parent):
+    with lock_folder(model.parent):
         sweep(model.parent)
         staging = stage(model)
         try:

@@ -20,7 +20,7 @@ from export.writer.profiles import INT8, ONNX, PROFILES
 from export.writer.staging import HIDDEN_CONFIG, move_in, stage, sweep
 from registry.golden import write_golden
 from registry.layout import GOLDEN, golden_name
-from registry.storage.folder_lock import alone_in
+from registry.storage.folder_lock import lock_folder
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def publish(repository: Path, version: Version) -> Path:
         check_dims(version.graph, version.config)
         _check_loads(version.graph, version.config)
     repository.mkdir(parents=True, exist_ok=True)
-    with alone_in(repository):
+    with lock_folder(repository):
         sweep(repository)
         model = repository / version.config.name
         model.mkdir(exist_ok=True)

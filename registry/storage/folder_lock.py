@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 @contextmanager
-def alone_in(repository: Path) -> Iterator[None]:
-    """Hold the lock of a repository, a folder, against every other command of export."""
+def lock_folder(repository: Path) -> Iterator[None]:
+    """Hold the lock of a repository in a folder: every command of export takes it before it writes."""
     descriptor = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

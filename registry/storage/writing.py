@@ -21,7 +21,7 @@ from registry.layout import TEXT_BYTES, Object
 from registry.storage.address import read_address
 from registry.storage.bucket import Bucket
 from registry.storage.bucket_errors import code_of, status_of
-from registry.storage.folder_lock import alone_in
+from registry.storage.folder_lock import lock_folder
 from registry.storage.reading import FolderStorage, S3Storage
 
 CONNECT_TIMEOUT_S = 5
@@ -236,7 +236,7 @@ class LocalFolder(FolderStorage):
     def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
         path = self._path(key)
         self._root.mkdir(parents=True, exist_ok=True)
-        with alone_in(self._root):
+        with lock_folder(self._root):
             path.parent.mkdir(parents=True, exist_ok=True)
             with _hidden(path) as hidden:
                 hidden.write_bytes(data)
@@ -269,7 +269,7 @@ class LocalFolder(FolderStorage):
         path = self._path(key)
         if not self._root.is_dir():
             return
-        with alone_in(self._root):
+        with lock_folder(self._root):
             path.unlink(missing_ok=True)
             with suppress(OSError):  # not empty
                 for folder in path.parents[: path.parents.index(self._root)]:

@@ -8,7 +8,7 @@ import pytest
 
 from export.errors import ExportError
 from export.publish.contract import check_same
-from export.publish.serving import connect
+from export.publish.server import connect
 from export.writer.config import describe_classifier, describe_detector, describe_table
 
 IRIS = ("sepal length", "sepal width", "petal length", "petal width")
