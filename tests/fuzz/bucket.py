@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 
 from predictor.sync.staging import Request, check_arrived, fingerprint
 from registry import config as configs
-from registry.confinement import USUAL, confined
 from registry.errors import Incomplete, Refused
-from registry.judgement import Terms, _complete_version, _judge_texts, read_texts
+from registry.judgement.confinement import USUAL, confined
+from registry.judgement.onnx_file import read_facts
+from registry.judgement.version import Terms, _complete_version, _judge_texts, read_texts
 from registry.layout import CONFIG, GOLDEN, MANIFEST, Object, read_layout, refuse_file
-from registry.onnx_file import read_facts
 from tests.fuzz.inputs import examples, mutated
 from tests.fuzz.wire import written
 from tests.support.models import build_identity
