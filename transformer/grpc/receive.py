@@ -69,13 +69,13 @@ class Arrivals:
             if reading.done():
                 return reading.result()
         except DecodeError as exc:
-            raise InvalidRequest("message: its bytes are no message of this method") from exc
+            raise InvalidRequest("message: its bytes are not a message of this method") from exc
         finally:
             reading.add_done_callback(_forget)
         if deadline is not None:
             deadline.check(_BEFORE)
         metrics.refuse("slow body")
-        raise BodyTimeout(f"message: it did not come in time; the limit is {self._timeout_s:g} s")
+        raise BodyTimeout(f"message: it did not arrive within the limit of {self._timeout_s:g} s")
 
     async def _wait(self, reading: asyncio.Task[Any], limit_s: float) -> None:
         if limit_s <= 0:
