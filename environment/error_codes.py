@@ -4,6 +4,7 @@
 none of these. The text of an error may change with any release, a code keeps its meaning.
 """
 
+import json
 from enum import StrEnum
 
 # Of the trailing metadata. gRPC allows [0-9a-z_.-] in a key, and reserves those that begin with "grpc-".
@@ -71,3 +72,11 @@ class ErrorCode(StrEnum):
     DEADLINE_EXCEEDED = "deadline_exceeded", 504, "DEADLINE_EXCEEDED"
     SHUTTING_DOWN = "shutting_down", 503, "", "retry"
     INTERNAL_ERROR = "internal_error", 500, "INTERNAL"
+
+
+def read_code(body: str | bytes) -> ErrorCode | None:
+    """The code in the body of an error; None where it has none, or one that only later releases know."""
+    try:
+        return ErrorCode(json.loads(body)["code"])
+    except (ValueError, LookupError, TypeError):
+        return None

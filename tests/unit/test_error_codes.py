@@ -8,7 +8,7 @@ import grpc
 import orjson
 import pytest
 
-from environment.error_codes import GRPC_KEY, ErrorCode
+from environment.error_codes import GRPC_KEY, ErrorCode, read_code
 from transformer.errors import Overloaded, ServingError
 from transformer.rest.responses import error_body
 from transformer.triton.client import TensorRefused
@@ -66,3 +66,20 @@ def test_grpc_takes_the_key_of_the_metadata() -> None:
     assert re.fullmatch(r"[0-9a-z_.-]+", GRPC_KEY)
     assert not GRPC_KEY.startswith("grpc-")
     assert not GRPC_KEY.endswith("-bin")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ('{"error": "full", "code": "queue_full"}', ErrorCode.QUEUE_FULL),
+        (b'{"code": "model_not_found"}', ErrorCode.MODEL_NOT_FOUND),
+        ('{"error": "full", "code": "of_a_later_release"}', None),
+        ('{"error": "full", "code": 429}', None),
+        ('{"error": "full"}', None),
+        ('["queue_full"]', None),
+        ("queue_full", None),
+        (b"\xff", None),
+    ],
+)
+def test_code_is_read_from_a_body(body: str | bytes, code: ErrorCode | None) -> None:
+    assert read_code(body) is code
