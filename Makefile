@@ -223,15 +223,16 @@ e2e-pod: .venv/.test models ## Start the Pod of the manifests with podman and tr
 test-e2e: .venv/.test models # of test-all: without what e2e-pod needs, the tests say so
 	@$(BIN)/pytest tests/e2e
 
-check: .venv/.test ## Lint, format and types; writes nothing
+check: .venv/.test ## Lint, format, types, and the glossary's word list; writes nothing
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/python -m tests.words
 
 audit: .venv/.test ## Known holes of what is pinned (AUDIT=<index with PyPI's JSON API, or folder of OSV records>)
 	@$(BIN)/python audit.py $(call option,source,AUDIT)
 
-fmt: .venv/.test ## Format, and mend what ruff can mend
+fmt: .venv/.test ## Format, and fix what ruff can fix
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
