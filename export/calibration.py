@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from average_precision import Rows, read_yolo_labels
+from export.average_precision import Rows, read_yolo_labels
 from export.errors import ExportError
 from export.pictures import Image, Picture
 

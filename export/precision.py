@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from average_precision import Rows, mean_average_precision
+from export.average_precision import Rows, mean_average_precision
 from export.calibration import Sample
 from export.errors import ExportError
 from transformer.tasks import detect

@@ -12,10 +12,10 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from checkpoints import CheckpointError, admit
 from export import compatibility, config, parity, predictions
 from export.calibration import Sample
 from export.checkpoint import Program, export_onnx, find_checkpoint, predict_onnx
+from export.checkpoints import CheckpointError, admit
 from export.detector import Detector, read_detector, read_form
 from export.distribution import weigh_bins
 from export.errors import ExportError, first_line

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from hosts import Address, HostNames
+from environment.listening import Address, HostNames
 
 
 class TransformerSettings(BaseSettings):

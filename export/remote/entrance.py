@@ -13,7 +13,7 @@ from ipaddress import ip_address
 
 import httpx
 
-import access
+from environment import api_key
 from export.errors import ExportError
 
 _TIMEOUT_S = 10
@@ -32,10 +32,10 @@ class Entrance:
             raise ExportError(f"URL: got {url!r}, expected such as http://localhost:8080")
         try:
             self._url = httpx.URL(url)
-            self._headers = access.headers()
+            self._headers = api_key.headers()
         except httpx.InvalidURL as exc:
             raise ExportError(f"URL: got {url!r} ({exc}), expected such as http://localhost:8080") from exc
-        except access.AccessError as exc:
+        except api_key.AccessError as exc:
             raise ExportError(str(exc)) from exc
         self._context = httpx.create_ssl_context()  # made once: it takes longer than a request
         self._away: set[int] = set()

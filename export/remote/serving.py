@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-import access
+from environment import api_key
 from export.errors import ExportError
 from export.remote.entrance import Entrance
 
@@ -160,8 +160,8 @@ class Server:
             kind = Away if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout) else ExportError
             raise kind(f"{self.url}: {str(exc) or type(exc).__name__}; next: make serve, or correct the URL") from exc
         try:
-            access.check(self.url, reply.status_code, reply.text)
-        except access.AccessError as exc:
+            api_key.check(self.url, reply.status_code, reply.text)
+        except api_key.AccessError as exc:
             raise ExportError(str(exc)) from exc
         return reply
 

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from tritonclient.grpc import model_config_pb2
 
-from average_precision import mean_average_precision, read_yolo_labels
+from export.average_precision import mean_average_precision, read_yolo_labels
 from loadtest.compare import bare, report
 from loadtest.compare.agreement import Agreement, Detection, agree
 from loadtest.compare.candidates import MODEL, Running, Server, baselines, mirror, nereid, rows, serve, to_detections

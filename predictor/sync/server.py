@@ -14,7 +14,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from hosts import HostGuard, Hosts, join, listen, within_reach
+from environment.listening import HostGuard, Hosts, join, listen, within_reach
 from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
 from predictor.sync.mirror import Mirror

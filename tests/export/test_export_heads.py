@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from average_precision import Rows
 from export.__main__ import main
+from export.average_precision import Rows
 from export.config import parse
 from export.pictures import draw_pictures
 from tests.reference.detections import compare

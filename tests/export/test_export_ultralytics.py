@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from checkpoints import OFFICIAL
 from export.__main__ import main
+from export.checkpoints import OFFICIAL
 from export.config import parse
 from export.manifest import digest
 from export.versions import read_complete

@@ -200,7 +200,9 @@ def test_waits_for_s3_and_says_so(tmp_path: Path) -> None:
         environment = os.environ | variables_for(s3, proxy) | ports
         environment |= {"REPOSITORY": REPOSITORY, "MIRROR": str(tmp_path / "mirror")}
         with (tmp_path / "log").open("wb") as log:
-            process = subprocess.Popen([sys.executable, "serve.py"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "stack.serve"], cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
         url = f"http://127.0.0.1:{ports['HTTP_PORT']}"
         try:
             with httpx.Client(base_url=url, trust_env=False) as client:

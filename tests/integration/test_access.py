@@ -237,7 +237,7 @@ def test_stack_with_keys_says_that_it_is_ready(tmp_path: Path) -> None:
         assert len(re.findall(r" GET \S+ 401 ", log)) <= 2, log
         url = f"http://127.0.0.1:{stack.http_port}"
         commands = {
-            "announce": ["serve.py", "announce"],
+            "announce": ["stack.serve", "announce"],
             "versions": ["-m", "export", "versions", "--repository", "model_repository", "--url", url],
         }
         shown = {"NEREID_API_KEY": key, "HTTP_PORT": str(stack.http_port)}

@@ -104,7 +104,7 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
                     *("-m", "export", "publish", model, "--repository", "s3://models/demo", "--version", version)
                 )
             process = subprocess.Popen(
-                [*prefix, sys.executable, "serve.py"], cwd=ROOT,
+                [*prefix, sys.executable, "-m", "stack.serve"], cwd=ROOT,
                 env=os.environ | variables | stack | ports | dict.fromkeys(ADDRESSES, "::1"),
                 stdout=output, stderr=output,
             )  # fmt: skip
@@ -191,7 +191,7 @@ def test_any_address_of_ipv6_serves_both_families_but_for_tritons_http(tmp_path:
         (["-m", "predictor", "sync"], "PREDICTOR_SYNC_ADDRESS"),
         (["-m", "predictor", "triton"], "PREDICTOR_ADDRESS"),
         (["-m", "transformer", "--predictor_host=[::1]:1"], "TRANSFORMER_HOST"),
-        (["serve.py"], "PREDICTOR_ADDRESS"),
+        (["-m", "stack.serve"], "PREDICTOR_ADDRESS"),
     ],
 )
 def test_machine_without_ipv6_is_said(tmp_path: Path, words: list[str], variable: str) -> None:

@@ -14,8 +14,8 @@ import pytest
 import tritonclient.http
 from PIL import Image
 
-from average_precision import mean_average_precision
 from export.__main__ import main as export
+from export.average_precision import mean_average_precision
 from export.digit_finder.scenes import compose, load_split
 from tests.reference.detections import compare, read_reference
 from tests.reference.scenes import SCENES, cut_scene

@@ -38,7 +38,7 @@ def s3() -> Iterator[dict[str, str]]:
     """`make s3`: the variables that it prints."""
     port = find_free_ports(1)[0]
     with subprocess.Popen(
-        [sys.executable, "s3.py"],
+        [sys.executable, "-m", "stack.s3"],
         cwd=ROOT,
         env=os.environ | {"S3_PORT": str(port)},
         stdout=subprocess.PIPE,
@@ -51,7 +51,7 @@ def s3() -> Iterator[dict[str, str]]:
                     variables = dict(word.split("=") for word in line.split()[1:])
                     break
             taken = subprocess.run(
-                [sys.executable, "s3.py"],
+                [sys.executable, "-m", "stack.s3"],
                 cwd=ROOT,
                 env=os.environ | {"S3_PORT": str(port)},
                 capture_output=True,

@@ -16,8 +16,8 @@ import ultralytics
 from PIL import Image
 from rich.progress import track
 
-from average_precision import Rows, mean_average_precision, read_yolo_labels
-from checkpoints import admit
+from export.average_precision import Rows, mean_average_precision, read_yolo_labels
+from export.checkpoints import admit
 from export.digit_finder.scenes import compose
 from tests.reference.detections import Reference
 from tests.reference.scenes import SCENES, cut_scene

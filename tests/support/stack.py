@@ -73,7 +73,7 @@ def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, st
     environment = os.environ | {"REPOSITORY": str(repository), **mirror, **ports, **(variables or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "serve.py"], cwd=ROOT, env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", "stack.serve"], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
     with (
         ended(process, patience_s=PATIENCE_S),
@@ -86,9 +86,9 @@ def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, st
 
 
 def run_program(name: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `serve.py` or `demo.py` to its end."""
+    """Run `stack.serve` or `stack.demo` to its end."""
     return subprocess.run(
-        [sys.executable, name],
+        [sys.executable, "-m", name],
         cwd=ROOT,
         env=os.environ | variables,
         capture_output=True,
@@ -99,7 +99,7 @@ def run_program(name: str, **variables: str) -> subprocess.CompletedProcess[str]
 
 
 def stop_while_models_load(program: str) -> list[psutil.Process]:
-    """Interrupt `serve.py` or `demo.py` while Triton loads its models; what outlives it by a second is killed too.
+    """Interrupt `stack.serve` or `stack.demo` while Triton loads its models; what outlives it by a second is killed.
 
     Returns:
         What outlived it.
@@ -113,7 +113,7 @@ def stop_while_models_load(program: str) -> list[psutil.Process]:
         return [process for process in processes if (process.info["environ"] or {}).get("LC_MARK") == mark]
 
     parent = subprocess.Popen(
-        [sys.executable, program],
+        [sys.executable, "-m", program],
         cwd=ROOT,
         env=os.environ | marks,
         stdout=subprocess.DEVNULL,

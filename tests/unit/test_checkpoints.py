@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from checkpoints import OFFICIAL, CheckpointError, admit
 from export.__main__ import main
+from export.checkpoints import OFFICIAL, CheckpointError, admit
 
 ROOT = Path(__file__).parents[2]
 

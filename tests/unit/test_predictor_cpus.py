@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from predictor.cpus import cpu_limit
+from environment.cpus import cpu_limit
 
 CORES = float(len(os.sched_getaffinity(0)))
 

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hosts import HostGuard, Hosts
+from environment.listening import HostGuard, Hosts
 from transformer import __version__
 from transformer.auth import Keys
 from transformer.dataplane.dataplane import DataPlane

@@ -11,7 +11,7 @@ import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from hosts import split_target
+from environment.listening import split_target
 from transformer.admission import Admission
 from transformer.observability import metrics
 from transformer.rest.request_head import find_fault

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
-from hosts import read_name, split_target
+from environment.listening import read_name, split_target
 
 Headers = Sequence[tuple[bytes, bytes]]
 

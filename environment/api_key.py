@@ -1,7 +1,7 @@
 """What a client shows to a server that has API keys: NEREID_API_KEY, in a header of HTTP or in metadata of gRPC.
 
-`export`, `loadtest`, `serve.py` and `demo.py` share this module; it imports none of them. The key is read from the
-environment alone, because every user of a machine can read the arguments of its processes. Child processes inherit it.
+`export`, `loadtest` and `stack` share this module; it imports none of them. The key is read from the environment alone,
+because every user of a machine can read the arguments of its processes. Child processes inherit it.
 """
 
 import json

@@ -1,7 +1,7 @@
 """`make images`: build the container images with docker, podman or buildah, push them, and say by which digests.
 
 Where packages come from is the environment's: PIP_INDEX_URL and UV_DEFAULT_INDEX reach the build, and no image. What
-comes from there is held against hashes; the base against the digest in the Dockerfiles, or in PYTHON_IMAGE.
+comes from there is compared with hashes; the base with the digest in the Dockerfile, or in PYTHON_IMAGE.
 """
 
 import argparse
@@ -20,14 +20,15 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
+DOCKERFILE = "containers/Dockerfile"  # relative to the root of the project
 # In the order in which they are tried.
 ENGINES = ("docker", "podman", "buildah")
 _LABEL = "org.opencontainers.image."
 # Build arguments that are taken from the environment where it has them.
 _PASSED = ("PYTHON_IMAGE", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
 DEBIAN_BASE = "localhost/nereid/base:bookworm"
-# What the Dockerfiles expect of a base image; libfribidi0 by what transformer/Dockerfile says.
+# What the Dockerfile expects of a base image, and libfribidi0, which it would fetch.
 _BASE_PACKAGES = "python3,python3-venv,ca-certificates,libfribidi0"
 _CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 _UNNEEDED = (
@@ -56,15 +57,13 @@ class Image(NamedTuple):
 
     Attributes:
         name: without registry and tag.
-        dockerfile: relative to the root of the project.
-        target: stage of it; the last where empty.
+        target: stage of the Dockerfile.
         suffix: of the tag.
         what: runs in it.
         platforms: for which it can be built.
     """
 
     name: str
-    dockerfile: str
     target: str
     suffix: str
     what: str
@@ -72,10 +71,10 @@ class Image(NamedTuple):
 
 
 IMAGES = (
-    Image("transformer", "transformer/Dockerfile", "", "", "the transformer"),
-    Image("predictor", "predictor/Dockerfile", "synchroniser", "", "the synchroniser"),
-    Image("predictor", "predictor/Dockerfile", "embedded", "-embedded", "the embedded Triton, for tests", (AMD64,)),
-    Image("export", "export/Dockerfile", "", "", "the jobs that publish", (AMD64,)),
+    Image("transformer", "transformer", "", "the transformer"),
+    Image("predictor", "synchroniser", "", "the synchroniser"),
+    Image("predictor", "embedded", "-embedded", "the embedded Triton, for tests", (AMD64,)),
+    Image("export", "export", "", "the jobs that publish", (AMD64,)),
 )
 
 
@@ -215,7 +214,7 @@ def check_base(base: str, *, push: bool) -> None:
     """Warn where a base image has no digest, since its tag may name another one tomorrow.
 
     Args:
-        base: PYTHON_IMAGE; empty for that of the Dockerfiles, which has one.
+        base: PYTHON_IMAGE; empty for that of the Dockerfile, which has one.
         push: whether others get the images.
 
     Raises:
@@ -244,8 +243,7 @@ def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed
         BuildError: it failed.
     """
     arguments = [key for key in _PASSED if key in os.environ]
-    command = [engine, "build", "--file", image.dockerfile, "--tag", name]
-    command += ["--target", image.target] if image.target else []
+    command = [engine, "build", "--file", DOCKERFILE, "--target", image.target, "--tag", name]
     command += ["--platform", of_platform] if of_platform else []
     command += ["--layers"] if engine == "buildah" else []
     for key in arguments:
@@ -258,7 +256,8 @@ def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed
         # Whether a program did not start, engines say now and then only.
         hint = "" if of_platform in {"", native_platform()} else _HINT.format(of_platform, native_platform())
         raise BuildError(
-            f"{image.dockerfile}: {engine} build got exit status {run.returncode}, expected 0:\n{lines}{hint}"
+            f"{DOCKERFILE}, target {image.target}: {engine} build got exit status {run.returncode}, expected 0:\n"
+            f"{lines}{hint}"
         )
 
 
@@ -285,7 +284,7 @@ def push(engine: str, name: str) -> str:
 
 
 def labels(*, pushed: bool) -> dict[str, str]:
-    """Beside those of the Dockerfiles, by name; empty is what nobody knows: an archive of the sources has no commit.
+    """Beside those of the Dockerfile, by name; empty is what nobody knows: an archive of the sources has no commit.
 
     Args:
         pushed: whether others get the image. One that stays here has no commit and no date: with them it would be

@@ -3,7 +3,7 @@
 The latter is what keeps out a web page that had its own name lead to loopback (DNS rebinding).
 
 To its browser the server there is then a part of the page's site, and no rule about other origins holds. What such a
-page cannot choose is the Host that is sent: it is the page's name. `transformer`, `predictor`, `s3.py` and
+page cannot choose is the Host that is sent: it is the page's name. `transformer`, `predictor`, `stack/s3.py` and
 `loadtest` share this module; it imports none of them.
 """
 

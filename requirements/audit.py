@@ -23,12 +23,12 @@ from packaging.version import InvalidVersion, Version
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 LOCKS = (
-    "constraints.txt",
+    "requirements/constraints.txt",
     "predictor/requirements.txt",
-    "build-constraints.txt",
-    "installer.txt",
+    "requirements/build-constraints.txt",
+    "requirements/installer.txt",
     "tests/manifests/scan-requirements.txt",
 )
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)

@@ -16,7 +16,7 @@ import httpx
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from hosts import is_local, read_name
+from environment.listening import is_local, read_name
 
 HOST = "127.0.0.1"
 BUCKET = "models"

@@ -1,7 +1,7 @@
 """The variables of make: a name that is none, and a value that cannot be, are reported before anything is done.
 
 make itself takes whatever it is given, and what nothing reads changes nothing. The standard library alone, for there is
-no environment yet. `serve.py` checks with it what the parts read of the shell.
+no environment yet. `stack/serve.py` checks with it what the parts read of the shell.
 """
 
 import ast
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 # Each part reads what begins so: a field of its settings, in capitals.
 PARTS = {"PREDICTOR_": "predictor/settings.py", "TRANSFORMER_": "transformer/settings.py"}
 # Those that export writes; see export/profiles.py.
@@ -131,7 +131,7 @@ def _words(*words: str, several: bool = False) -> Judge:
 
 
 def _tag(value: str) -> str:
-    """Of an image; docs/images.md. images.py adds a suffix to it."""
+    """Of an image; docs/images.md. containers/build.py adds a suffix to it."""
     good = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}", value)
     return "" if good else "letters, digits, _ . -, at most 120, none of . - in front"
 

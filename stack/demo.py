@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-import access
-from serve import StackSettings, environment, is_locked, keep, visible
-from variables import find_unknown, judge_profile
+from environment import api_key
+from stack.serve import StackSettings, environment, is_locked, keep, visible
+from stack.variables import find_unknown, judge_profile
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "loadtest" / "pictures"
 OUTPUT = ROOT / "output"
 LOG = OUTPUT / "demo.log"
@@ -43,12 +43,12 @@ def main() -> int:
         with (
             tempfile.TemporaryDirectory(prefix="nereid-") as spare,
             stack(console, Path(spare)) as url,
-            httpx.Client(base_url=url, headers=access.headers(), trust_env=False, timeout=30) as client,
+            httpx.Client(base_url=url, headers=api_key.headers(), trust_env=False, timeout=30) as client,
         ):
             show(console, ask_all(client))
             annotate(console, client)
         console.print("stopped: the transformer, the synchroniser, Triton")
-    except (DemoError, access.AccessError, httpx.HTTPError) as exc:
+    except (DemoError, api_key.AccessError, httpx.HTTPError) as exc:
         console.print(f"[bold red]error:[/] {escape(str(exc))}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -155,8 +155,8 @@ def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> 
             if part.poll() is not None:
                 raise DemoError(f"{name} ended with status {part.returncode}:\n{tail(LOG)}")
         with contextlib.suppress(httpx.TransportError):
-            reply = httpx.get(f"{url}/v2/health/ready", headers=access.headers(), trust_env=False)
-            access.check(url, reply.status_code, reply.text)
+            reply = httpx.get(f"{url}/v2/health/ready", headers=api_key.headers(), trust_env=False)
+            api_key.check(url, reply.status_code, reply.text)
             if reply.is_success:
                 return time.monotonic() - started
         time.sleep(0.05)
@@ -187,7 +187,7 @@ def answer(response: httpx.Response) -> dict[str, Any]:
     Raises:
         DemoError: the answer was an error.
     """
-    access.check(str(response.url), response.status_code, response.text)
+    api_key.check(str(response.url), response.status_code, response.text)
     if response.is_error:
         raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{tail(LOG)}")
     reply: dict[str, Any] = response.json()

@@ -1,7 +1,7 @@
 """The local stack in the foreground: Triton, synchroniser and transformer under supervisor, until Ctrl-C.
 
 `make serve` runs it. Parts that die are started again with growing pauses; stopping ends the transformer first, then
-the rest; supervisord.conf says how.
+the rest; stack/supervisord.conf says how.
 """
 
 import ctypes
@@ -29,17 +29,17 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from supervisor import childutils
 from supervisor.supervisord import main as run_supervisor
 
-import access
-from hosts import Address, join, listen, within_reach
-from parts import find_problems
+from environment import api_key
+from environment.listening import Address, join, listen, within_reach
 from registry.address import read_address
 from registry.errors import Misconfigured
-from variables import find_unknown, judge_profile
+from stack.checks import find_problems
+from stack.variables import find_unknown, judge_profile
 
 if TYPE_CHECKING:
     import httpx
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 PICTURES = Path("loadtest/pictures")
 _PATIENCE_S = 10
 _ORPHAN_S = 10  # without a Triton its stubs end within one, but for those that wait for a lock that it held
@@ -178,7 +178,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="nereid-") as state:
         os.environ |= environment(settings, state)
         os.environ |= hide(os.environ)
-        arguments = ["-c", str(ROOT / "supervisord.conf"), "-d", str(ROOT)]
+        arguments = ["-c", str(ROOT / "stack/supervisord.conf"), "-d", str(ROOT)]
         # Says once that root is meant; supervisor warns otherwise.
         run_supervisor([*arguments, *(["-u", "root"] if os.geteuid() == 0 else [])])
         sweep(psutil.Process().children(recursive=True), patience_s=0)
@@ -246,7 +246,7 @@ def is_locked(path: Path) -> bool:
 
 
 def environment(settings: StackSettings, state: str) -> dict[str, str]:
-    """What supervisord.conf and the parts read."""
+    """What stack/supervisord.conf and the parts read."""
     setpriv = shutil.which("setpriv")
     # Triton loads models for who shows it: made new at each start, for Triton and the synchroniser alone.
     secret = "" if settings.triton_url else secrets.token_hex(32)
@@ -343,7 +343,7 @@ def sweep(processes: list[psutil.Process], *, patience_s: float) -> None:
 
 
 def announce(settings: StackSettings) -> None:
-    """Say where the stack answers, once it does; a program of supervisord.conf that ends.
+    """Say where the stack answers, once it does; a program of stack/supervisord.conf that ends.
 
     A process of its own: gRPC's threads do not survive the forks that start the parts.
     """
@@ -358,7 +358,7 @@ def announce(settings: StackSettings) -> None:
 
     console = Console(highlight=False)
     told = ""
-    with httpx.Client(base_url=settings.url, headers=access.headers(), trust_env=False, timeout=30) as transformer:
+    with httpx.Client(base_url=settings.url, headers=api_key.headers(), trust_env=False, timeout=30) as transformer:
         while True:
             try:
                 lines = describe_stack(settings, transformer)
