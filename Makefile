@@ -79,7 +79,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit fmt lock clean
+.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -235,6 +235,9 @@ audit: .venv/.test ## Known holes of what is pinned (AUDIT=<index with PyPI's JS
 fmt: .venv/.test ## Format, and fix what ruff can fix
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+pages: .venv/.stack ## Write what is generated in docs/: settings, errors
+	@$(BIN)/python -m stack.pages
 
 lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes: requirements/constraints.txt and the other locks
 	@$(COMPILE) requirements/constraints.txt --upgrade --all-extras --overrides requirements/overrides.txt pyproject.toml

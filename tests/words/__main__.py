@@ -1,4 +1,4 @@
-"""Words that the glossary replaces: `python -m tests.words` fails where a page has one, or the code has more than before.
+"""Words that the glossary replaces: `python -m tests.words` fails where a page has one, or the code more than before.
 
 codespell finds them, with `glossary.txt` as its dictionary and the exceptions in `pyproject.toml`. Pages (`*.md`) have
 none. The code, its tests and its scripts are on the way there: `most.json` says how often each word may still occur in
