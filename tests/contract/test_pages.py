@@ -31,7 +31,7 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 
 
 def test_links_are_found() -> None:
-    assert {"docs/api.md", "SECURITY.md#another-user-of-the-machine"} <= links_of(ROOT / "README.md")
+    assert {"docs/api.md", "docs/models.md#licence-of-your-own-weights"} <= links_of(ROOT / "README.md")
     assert {"documentation"} == anchors_of(ROOT / "docs/README.md")
 
 

@@ -140,10 +140,8 @@ def open_terminal(folder: Path, ports: Mapping[str, str], **variables: str) -> T
     (programs / "make").chmod(0o755)
     kept = {name: os.environ[name] for name in ("LANG", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
     own = {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}", "PYTHON": sys.executable, "COLUMNS": "120"}
-    replaced = {
-        "localhost:8080": f"localhost:{ports['HTTP_PORT']}",
-        "localhost:8081": f"localhost:{ports['GRPC_PORT']}",
-    }
+    shown = {"localhost:8080": ports.get("HTTP_PORT"), "localhost:8081": ports.get("GRPC_PORT")}
+    replaced = {address: f"localhost:{port}" for address, port in shown.items() if port}
     return Terminal(checkout, kept | own | dict(ports) | variables, replaced)
 
 
