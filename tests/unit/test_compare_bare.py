@@ -18,9 +18,7 @@ PICTURE = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
         ('default_model_filename: "model.int8.onnx"', "openvino", "model.int8.onnx"),
     ],
 )
-def test_file_and_properties_are_those_of_the_config(
-    tmp_path: Path, more: str, backend: str, expected: str
-) -> None:
+def test_file_and_properties_are_those_of_the_config(tmp_path: Path, more: str, backend: str, expected: str) -> None:
     folder = mirror("any", tmp_path) / "models" / MODEL
     for version in ("9", "10"):
         (folder / version).mkdir(parents=True)
