@@ -24,6 +24,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import code_in, code_of
 from tests.support.models import build
+from tests.support.series import scrape, value
 from tests.support.stack import Stack, start_stack, wait_until
 from tests.support.transformer import (
     DIGITS,
@@ -190,7 +191,7 @@ def test_client_that_leaves_costs_nothing_more(stack: Stack, tmp_path: Path) -> 
         wait_until(lambda: gauge(transformer, "nereid_in_flight") == 0, log=log)
         assert gauge(transformer, 'nereid_items_total{model="digit-finder",version="1"}') == before
         assert gauge(transformer, 'nereid_refused_total{reason="client gone"}') == 2
-        wait_until(lambda: " 499 " in log.read_text(), log=log)
+        assert value(scrape(transformer.http), "nereid_requests_total", status="499") == 1
 
 
 def test_body_that_stops_coming_ends_the_connection(stack: Stack, tmp_path: Path) -> None:
@@ -264,7 +265,7 @@ def test_answers_that_are_not_read_count_as_bodies(stack: Stack, tmp_path: Path)
 def test_sigterm_waits_for_an_answer_that_is_being_read(stack: Stack, tmp_path: Path) -> None:
     with narrow(stack, tmp_path) as transformer, unread(transformer) as answer:
         log = tmp_path / "log"
-        wait_until(lambda: "gRPC ModelInfer OK" in log.read_text(), log=log)
+        wait_until(lambda: value(scrape(transformer.http), "nereid_requests_total", status="OK") == 1, log=log)
         transformer.process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             transformer.process.wait(4)

@@ -23,7 +23,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import code_of, rejection
 from tests.support.ports import find_free_ports
-from tests.support.stack import ROOT, Stack, start_stack, wait_until
+from tests.support.stack import ROOT, Stack, start_stack, wait_until, wait_until_announced
 from tests.support.transformer import DIGITS, Transformer, call_raw, infer_message, make_key, start_transformer
 
 
@@ -228,7 +228,7 @@ def test_stack_with_keys_says_that_it_is_ready(tmp_path: Path) -> None:
     with start_stack(
         ROOT / "model_repository", tmp_path / "log", variables={"TRANSFORMER_API_KEYS_FILE": str(file)}
     ) as stack:
-        wait_until(lambda: "stop:  Ctrl-C" in stack.log.read_text(), log=stack.log)
+        wait_until_announced(stack.log)
         log = stack.log.read_text()
         assert "what serves is shown to who has an API key; next: NEREID_API_KEY=" in log
         # One for the list of models, one for what a slow start waits for; before, 14 a second for ever.

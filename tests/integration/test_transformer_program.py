@@ -23,7 +23,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import code_of, rejection, rejection_of
-from tests.support.ports import find_free_ports
+from tests.support.ports import find_free_ports, is_open
 from tests.support.stack import ROOT, Stack, wait_until
 from tests.support.transformer import (
     DIGITS,
@@ -67,7 +67,7 @@ def test_sigterm_finishes_what_was_accepted(stack: Stack, tmp_path: Path) -> Non
         assert not over_http.done()
         assert not over_grpc.done()
         transformer.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not is_listening(transformer.http_port), log=tmp_path / "log")
+        wait_until(lambda: not is_open(transformer.http_port), log=tmp_path / "log")
         assert len(over_http.result().json()) == 48
         assert list(over_grpc.result().outputs[0].shape) == [48]
         # Well before the grace period is over, although a client holds a stream of reflection.
@@ -78,14 +78,6 @@ def test_sigterm_finishes_what_was_accepted(stack: Stack, tmp_path: Path) -> Non
     log = (tmp_path / "log").read_text()
     assert "option --workers changes nothing here" in log
     assert "Traceback" not in log
-
-
-def is_listening(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 def health_of(channel: grpc.Channel) -> Any:

@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import code_of
 from tests.support.models import BATCHED, build_identity, write_model
-from tests.support.stack import Stack, start_stack, wait_until
+from tests.support.stack import Stack, start_stack, wait_until_announced
 
 # Two numbers for each item; texts; half-precision numbers: models that no task describes.
 TYPES = {
@@ -220,7 +220,7 @@ def test_model_without_a_task_is_described_and_asked_nothing_else(plain: Stack) 
     ours = plain.http.get("/v2/models/pairs").json()
     tritons = httpx.get(f"http://127.0.0.1:{plain.triton_http_port}/v2/models/pairs").json()
     assert {key: ours[key] for key in tritons} == tritons
-    wait_until(lambda: "stop:  Ctrl-C" in plain.log.read_text(errors="replace"), log=plain.log)
+    wait_until_announced(plain.log)
     assert "no model can be asked" in plain.log.read_text(errors="replace")
     response = plain.http.post("/predict/pairs", json=[1, 2])
     assert (response.status_code, response.json()["error"]) == (

@@ -146,6 +146,11 @@ def is_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) 
         return False
 
 
+def wait_until_announced(log: Path) -> None:
+    """Wait until the stack has printed what it serves and how to stop it: its last lines, once it is ready."""
+    wait_until(lambda: "stop:  Ctrl-C" in log.read_text(errors="replace"), log=log)
+
+
 def wait_until(condition: Callable[[], bool], *, log: Path, seconds: float = PATIENCE_S) -> None:
     """Return once the condition holds; fail with the log when it does not in time."""
     deadline = time.monotonic() + seconds
