@@ -86,7 +86,7 @@ def judge_texts(texts: Texts, terms: Terms) -> Mapping[str, Entry] | None:
     Raises:
         Refused: a text is not what it must be.
     """
-    entries: dict[str, list[Any]] | None = confined(_judge_texts, texts, terms)
+    entries: dict[str, list[Any]] | None = confined(judge_texts_here, texts, terms)
     return None if entries is None else {name: Entry(*entry) for name, entry in entries.items()}
 
 
@@ -102,7 +102,7 @@ def complete_version(version: Path, texts: Texts, terms: Terms) -> None:
         Refused: a file is not what it must be.
         Incomplete: a file is missing.
     """
-    confined(_complete_version, version, texts, terms)
+    confined(complete_version_here, version, texts, terms)
 
 
 def judge_version(version: Path, texts: Texts, terms: Terms) -> None:
@@ -151,14 +151,15 @@ def _read_config(text: bytes, where: str) -> ModelConfig:
     return config
 
 
-def _judge_texts(texts: Texts, terms: Terms) -> dict[str, list[Any]] | None:
+def judge_texts_here(texts: Texts, terms: Terms) -> dict[str, list[Any]] | None:
+    """`judge_texts` in this process: entries as lists, which is what JSON takes from a confined one."""
     entries = read_manifest(texts.own[MANIFEST], where=MANIFEST) if MANIFEST in texts.own else None
     _compose(texts, terms)
     return None if entries is None else {name: [entry.sha256, entry.size] for name, entry in entries.items()}
 
 
 def _judge_version(version: Path, texts: Texts, terms: Terms) -> None:
-    _judge_texts(texts, terms)
+    judge_texts_here(texts, terms)
     for name, text in texts.own.items():
         if name.endswith(".pbtxt"):
             _read_config(text, name)
@@ -168,7 +169,8 @@ def _judge_version(version: Path, texts: Texts, terms: Terms) -> None:
         _judge_golden(path, config)
 
 
-def _complete_version(version: Path, texts: Texts, terms: Terms) -> None:
+def complete_version_here(version: Path, texts: Texts, terms: Terms) -> None:
+    """`complete_version` in this process, for callers that are confined already."""
     config = _compose(texts, terms)
     _judge_files(version, config, plans=terms.plans)
     config = fill_threads(config, cpus=terms.cpus)

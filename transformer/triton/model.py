@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from environment.error_codes import ErrorCode
 from transformer.errors import PredictorError
 
 Task = Literal["detect", "classify", "tabular"]
@@ -15,6 +16,8 @@ TASKS: tuple[Task, ...] = ("detect", "classify", "tabular")
 
 class ModelConfigError(PredictorError):
     """The model is loaded, but its config.pbtxt does not describe a model that can be served here."""
+
+    code = ErrorCode.INVALID_MODEL_CONFIG
 
 
 @dataclass(frozen=True)
