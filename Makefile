@@ -168,7 +168,7 @@ compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is 
 		$(call option,candidates,CANDIDATES) $(call option,export,EXPORT) $(UNPICKLING)
 
 train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
-	@$(BIN)/python -m export.digit_finder
+	@$(BIN)/python -m export.examples.digit_finder
 
 images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, TAG, PLATFORM, PUSH=1)
 	@$(BIN)/python -m containers.build $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(call option,tag,TAG) \
