@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from environment.cpus import cpu_limit
 from hosts import Address, HostNames
-from predictor.cpus import cpu_limit
 from registry.layout import DEFAULT_PROFILE
 
 

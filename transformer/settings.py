@@ -1,12 +1,12 @@
 """Settings of the transformer, from environment variables `TRANSFORMER_*`."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from environment.cpus import whole_cpus
 from hosts import Address, HostNames
 
 
@@ -29,7 +29,9 @@ class TransformerSettings(BaseSettings):
     )
     max_items: int = Field(1024, gt=0, description="most pictures or rows in one request")
     max_in_flight: int = Field(
-        3 * (os.cpu_count() or 1), gt=0, description="most requests, and most pictures, that are worked at at once"
+        default_factory=lambda: 3 * whole_cpus(),
+        gt=0,
+        description="most requests, and most pictures, that are worked at at once",
     )
     max_waiting: int = Field(32, ge=0, description="most requests in line behind these; one more is answered 429")
     body_timeout_s: float = Field(
@@ -42,7 +44,7 @@ class TransformerSettings(BaseSettings):
         description="how long a connection may be without a request; longer than the balancer in front keeps it",
     )
     request_timeout_s: float = Field(30.0, gt=0, description="how long a request may take that names no shorter time")
-    threads: int = Field(os.cpu_count() or 1, gt=0, description="threads that decode pictures and choose boxes")
+    threads: int = Field(default_factory=whole_cpus, gt=0, description="threads that decode pictures and choose boxes")
     sync_url: str = Field("", description="http://host:port of the synchroniser: says what serves, ready waits for it")
     api_keys_file: Path | None = Field(None, description="file of API keys, see make key; without one nobody is asked")
     keyless: Annotated[frozenset[Literal["health", "metrics", "status", "docs"]], NoDecode] = Field(

@@ -47,12 +47,16 @@ def test_what_is_shipped_only_copies_and_is_not_root(dockerfile: str) -> None:
 
 @pytest.mark.parametrize(
     ("part", "shared"),
-    [("export", {"access", "registry"}), ("predictor", {"hosts", "registry"}), ("transformer", {"hosts"})],
+    [
+        ("export", {"access", "registry"}),
+        ("predictor", {"environment", "hosts", "registry"}),
+        ("transformer", {"environment", "hosts"}),
+    ],
 )
 def test_image_has_what_parts_share(part: str, shared: set[str]) -> None:
     said = "\n".join(path.read_text() for path in (ROOT / part).rglob("*.py"))
     imported = set(re.findall(r"^(?:from|import) (\w+)", said, re.MULTILINE))
-    assert {"access", "hosts", "registry"} & imported == shared
+    assert {"access", "environment", "hosts", "registry"} & imported == shared
     for name in shared:
         copied = f"{name}.py ./" if (ROOT / f"{name}.py").exists() else f"{name} {name}"
         assert f"\nCOPY {copied}\n" in (ROOT / part / "Dockerfile").read_text()

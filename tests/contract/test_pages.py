@@ -12,7 +12,7 @@ from transformer.settings import TransformerSettings
 
 CONFIGURATION = ROOT / "docs/configuration.md"
 MAX_README_BYTES = 12_000  # five minutes of reading; the rest has pages below docs/
-PARTS = ("cluster", "export", "loadtest", "manifests", "predictor", "registry", "tests", "transformer")
+PARTS = ("cluster", "environment", "export", "loadtest", "manifests", "predictor", "registry", "tests", "transformer")
 SOURCES = {".py", ".yaml", ".env"}
 
 

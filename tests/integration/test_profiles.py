@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from environment.cpus import cpu_limit
 from export.manifest import digest
-from predictor.cpus import cpu_limit
 from tests.support.stack import Stack, start_stack, wait_until
 from tests.support.versions import Build, write
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import onnxruntime
 
+from environment.cpus import cpu_limit
 from predictor.backends.refusal import ModelRefusedError
-from predictor.cpus import cpu_limit
 
 # Threads of ONNX Runtime spin while they wait for work. From picture to boxes, YOLOv8n 480x640 on 2 cores took 46 ms
 # without, 41 with 20 us, 40 with 60 us, which spans the gap between two layers, and no less with 200; beside a busy

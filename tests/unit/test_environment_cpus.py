@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from predictor.cpus import cpu_limit
+from environment import cpus
+from environment.cpus import cpu_limit
+from predictor.settings import Settings as PredictorSettings
+from transformer.settings import TransformerSettings
 
 CORES = float(len(os.sched_getaffinity(0)))
 
@@ -43,3 +46,18 @@ def test_container_that_sees_only_its_own_cgroup(tmp_path: Path) -> None:
 
 def test_without_cgroups(tmp_path: Path) -> None:
     assert cpu_limit(tmp_path, tmp_path / "absent") == CORES
+
+
+@pytest.mark.parametrize(("quota", "limit", "whole"), [("100000", 1.0, 1), ("50000", 0.5, 1), ("150000", 1.5, 2)])
+def test_parts_take_their_defaults_from_the_container_s_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, limit: float, whole: int
+) -> None:
+    write(tmp_path / "cgroups" / "pod", cpu__max=f"{quota} 100000\n")
+    (tmp_path / "membership").write_text("0::/pod\n")
+    monkeypatch.setattr(cpus, "CGROUPS", tmp_path / "cgroups")
+    monkeypatch.setattr(cpus, "MEMBERSHIP", tmp_path / "membership")
+    if limit > CORES:
+        pytest.skip(f"needs {limit} CPUs, got {CORES:g}")
+    transformer = TransformerSettings()
+    assert (transformer.threads, transformer.max_in_flight) == (whole, 3 * whole)
+    assert PredictorSettings().cpus == limit

@@ -1,0 +1,1 @@
+"""What the parts share about where they run; imports none of them."""
