@@ -9,13 +9,13 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from predictor.command import compose_command
 from predictor.errors import StartError, WrongSetting
-from predictor.installation import find_installation, link_backends
-from predictor.libpython import fetch_libpython
-from predictor.preflight import check_libraries, check_ports, check_repository, find_missing_library
-from predictor.privacy import close_to_others
 from predictor.settings import Settings
+from predictor.triton.command import compose_command
+from predictor.triton.installation import find_installation, link_backends
+from predictor.triton.libpython import fetch_libpython
+from predictor.triton.preflight import check_libraries, check_ports, check_repository, find_missing_library
+from predictor.triton.privacy import close_to_others
 
 
 def main() -> None:

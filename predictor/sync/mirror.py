@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from predictor.command import CANDIDATE, models_folder, trial_folder
+from predictor.contract import CANDIDATE_PREFIX, models_folder, trial_folder
 from predictor.errors import StartError
 from registry.errors import Passing, Refused
 
@@ -125,13 +125,13 @@ class Mirror:
 
     def offer(self, model: str, staged: Path) -> str:
         """Link a staged version under a candidate's name, and return that name."""
-        name = CANDIDATE + model
+        name = CANDIDATE_PREFIX + model
         _link(self.trial / name, staged)
         return name
 
     def withdraw(self, model: str) -> None:
         """Remove the candidate's link."""
-        (self.trial / (CANDIDATE + model)).unlink(missing_ok=True)
+        (self.trial / (CANDIDATE_PREFIX + model)).unlink(missing_ok=True)
 
     def assemble(self, model: str, sources: Mapping[int, Path], prints: Mapping[int, str], config: bytes) -> Generation:
         """Put versions together in a new folder, without copying them.

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from threading import Event
 
-from predictor.command import CANDIDATE
+from predictor.contract import CANDIDATE_PREFIX
 from predictor.sync.errors import TritonError
 from predictor.sync.model import Model
 from predictor.sync.shared import Listed, Shared
@@ -91,7 +91,7 @@ class Synchroniser:
             self._met_triton = True
             # What a synchroniser that was killed was trying.
             for name in index:
-                if name.startswith(CANDIDATE):
+                if name.startswith(CANDIDATE_PREFIX):
                     with suppress(TritonError):
                         self._shared.triton.unload(name)
         for model in self._models.values():

@@ -12,7 +12,7 @@ import tritonclient.grpc as client
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from predictor.command import CANDIDATE, PROOF_NAME
+from predictor.contract import ACCESS_HEADER, CANDIDATE_PREFIX
 from predictor.sync.errors import TritonError
 from registry.errors import Refused
 from registry.golden import Arrays
@@ -41,7 +41,7 @@ _NO_ROOM = re.compile(
 _NOT_POLLED, _POLLED = "failed to poll from model repository", ": why is in Triton's log, at 'Poll failed'"
 # No name of a model has a blank.
 _ENDED = re.compile("stub process", re.IGNORECASE)
-_IN_MIRROR = re.compile(rf"(?<![\w.])/[^'\"]*?/(?:models/|trial/(?={CANDIDATE}))")
+_IN_MIRROR = re.compile(rf"(?<![\w.])/[^'\"]*?/(?:models/|trial/(?={CANDIDATE_PREFIX}))")
 
 
 class Died(TritonError):
@@ -64,7 +64,7 @@ class Triton:
         self.url = url
         self._load_timeout_s = load_timeout_s
         self._client = client.InferenceServerClient(url, channel_args=_CHANNEL_ARGS)
-        self._headers = {f"triton-grpc-protocol-{PROOF_NAME}": secret} if secret else None
+        self._headers = {f"triton-grpc-protocol-{ACCESS_HEADER}": secret} if secret else None
 
     def index(self) -> dict[str, dict[str, str]]:
         """State of each version that Triton knows, by model and version.
@@ -197,4 +197,4 @@ def _translate(exc: InferenceServerException) -> Refused | TritonError:
 def _shorten(text: str) -> str:
     """Triton's reason on one line, of the model itself, without the place in a Python backend and in the mirror."""
     line = " ".join(re.sub(r"\n*At:.*?(?=;|$)", "", text, flags=re.DOTALL).split())
-    return _IN_MIRROR.sub("", line).replace(CANDIDATE, "")[:500]
+    return _IN_MIRROR.sub("", line).replace(CANDIDATE_PREFIX, "")[:500]

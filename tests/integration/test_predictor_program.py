@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from predictor.errors import StartError
-from predictor.installation import Installation
-from predictor.libpython import fetch_libpython
-from predictor.preflight import check_libraries
+from predictor.triton.installation import Installation
+from predictor.triton.libpython import fetch_libpython
+from predictor.triton.preflight import check_libraries
 from tests.support.models import write_model
 from tests.support.ports import find_free_ports
 from tests.support.stack import PATIENCE_S, wait_until

@@ -23,9 +23,9 @@ import pytest
 import tritonclient.grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from predictor.command import compose_command
-from predictor.installation import find_installation, link_backends
 from predictor.settings import Settings
+from predictor.triton.command import compose_command
+from predictor.triton.installation import find_installation, link_backends
 from tests.support.collector import Collector, Span, start_collector
 from tests.support.ports import find_free_ports
 from tests.support.processes import ended

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from predictor.command import PROJECT, compose_command
 from predictor.errors import StartError
-from predictor.installation import Installation, find_installation, link_backends
-from predictor.preflight import check_ports, check_repository
 from predictor.settings import Settings
+from predictor.triton.command import PROJECT, compose_command
+from predictor.triton.installation import Installation, find_installation, link_backends
+from predictor.triton.preflight import check_ports, check_repository
 from tests.support.ports import find_free_ports
 
 

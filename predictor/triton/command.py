@@ -4,12 +4,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from predictor.installation import Installation
+from predictor.contract import ACCESS_HEADER, models_folder, trial_folder
 from predictor.settings import Settings
+from predictor.triton.installation import Installation
 
-PROJECT = Path(__file__).resolve().parent.parent
-CANDIDATE = "candidate~"  # before the name of a model that is tried: no model has such a name, nor is it served
-PROOF_NAME = "nereid"  # of the header that shows the secret
+PROJECT = Path(__file__).resolve().parents[2]
 # Whoever may use these may run code in the server or read its memory. inference, health, metadata and model-config stay
 # open.
 _RESTRICTED = "model-repository,shared-memory,logging,trace,statistics"
@@ -75,18 +74,8 @@ def _compose_secret(secret: str) -> list[str]:
     if not secret:
         return []
     # Triton takes it here only: who can list the processes of this machine can read it.
-    rule = f"{_RESTRICTED}:{PROOF_NAME}={secret}"
+    rule = f"{_RESTRICTED}:{ACCESS_HEADER}={secret}"
     return [f"--http-restricted-api={rule}", f"--grpc-restricted-protocol={rule}"]
-
-
-def models_folder(mirror: Path) -> Path:
-    """Triton's first repository in a mirror: what serves."""
-    return mirror / "models"
-
-
-def trial_folder(mirror: Path) -> Path:
-    """Triton's second repository in a mirror: what is tried."""
-    return mirror / "trial"
 
 
 def _compose_env(installation: Installation, environ: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from predictor.errors import StartError
 
-BACKENDS = Path(__file__).resolve().parent / "backends"
+BACKENDS = Path(__file__).resolve().parents[1] / "backends"
 _STUB = "triton_python_backend_stub"
 # Asked of the interpreter of the other environment, which may be another build than the one that runs this.
 _PROBE = """

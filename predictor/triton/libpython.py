@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from predictor.errors import StartError
-from predictor.installation import Installation
+from predictor.triton.installation import Installation
 
 # Over what apt.conf says: a mirror without a signature of Debian's gives nothing.
 _SIGNED = (
