@@ -13,7 +13,7 @@ from registry.layout import DEFAULT_PROFILE
 
 
 class Settings(BaseSettings):
-    """What `python -m predictor triton` starts, and `python -m predictor sync` keeps up to date.
+    """What `python -m predictor triton` starts, and `python -m predictor synchroniser` keeps up to date.
 
     Attributes:
         repository: Folder with one folder for each model, or `s3://bucket/prefix`.

@@ -157,10 +157,10 @@ def test_every_grpc_status_of_triton_is_translated(code: grpc.StatusCode) -> Non
 
 # Times that are shown or compared with those of files, and never decide what is served, or until when.
 CALENDAR = {
-    "predictor/sync/arrival.py",
-    "predictor/sync/server.py",
-    "predictor/sync/status.py",
-    "predictor/sync/synchroniser.py",
+    "predictor/synchroniser/uploads.py",
+    "predictor/synchroniser/server.py",
+    "predictor/synchroniser/status.py",
+    "predictor/synchroniser/loop.py",
     "transformer/logs.py",
 }
 

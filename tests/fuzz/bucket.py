@@ -28,7 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from predictor.sync.staging import Request, check_arrived, fingerprint
+from predictor.synchroniser.staging import Request, check_arrived, fingerprint
 from registry import config as configs
 from registry.confinement import USUAL, confined
 from registry.errors import Incomplete, Refused

@@ -18,12 +18,12 @@ import pytest
 import urllib3
 
 from predictor.settings import Settings
-from predictor.sync.mirror import Mirror
-from predictor.sync.model import Model
-from predictor.sync.shared import Listed, Shared
-from predictor.sync.staging import Request, fingerprint
-from predictor.sync.status import Status
-from predictor.sync.triton import Triton
+from predictor.synchroniser.mirror import Mirror
+from predictor.synchroniser.reconciler import Model
+from predictor.synchroniser.shared import Listed, Shared
+from predictor.synchroniser.staging import Request, fingerprint
+from predictor.synchroniser.status import Status
+from predictor.synchroniser.triton_client import Triton
 from registry.address import BucketAddress
 from registry.bucket import Bucket
 from registry.errors import StorageError
@@ -129,7 +129,7 @@ def test_fault_of_ours_outside_a_trial_holds_up_no_readiness(
         raise fault
 
     with listed_model(tmp_path, RuntimeError()) as (model, status):
-        monkeypatch.setattr("predictor.sync.model.choose", fail)
+        monkeypatch.setattr("predictor.synchroniser.reconciler.choose", fail)
         work(model)
         assert (model.is_settled, model.fails) == (True, True)
         known = status.model("rows")
@@ -137,7 +137,7 @@ def test_fault_of_ours_outside_a_trial_holds_up_no_readiness(
         assert f"a fault of the synchroniser, see its log: {type(fault).__name__}" in (known.error or "")
         monkeypatch.undo()
         later = time.monotonic() + 61
-        monkeypatch.setattr("predictor.sync.model.time", SimpleNamespace(monotonic=lambda: later))
+        monkeypatch.setattr("predictor.synchroniser.reconciler.time", SimpleNamespace(monotonic=lambda: later))
         assert model.needs_work(), "it is looked at again all the same"
 
 
@@ -145,7 +145,7 @@ def test_fault_of_ours_when_versions_are_put_together_is_the_newest_one_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with listed_model(tmp_path, RuntimeError(), versions=1) as (model, status):
-        monkeypatch.setattr("predictor.sync.model.prove", lambda *_, **__: None)
+        monkeypatch.setattr("predictor.synchroniser.reconciler.prove", lambda *_, **__: None)
         monkeypatch.setattr(Triton, "load", lambda *_: None)
         monkeypatch.setattr(Triton, "unload", lambda *_, **__: None)
 
@@ -197,7 +197,7 @@ def work_on(folder: Path) -> None:
 def test_versions_that_end_the_process_again_and_again_keep_out_no_other(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     # What takes seconds to import, once for all eight.
-    context.set_forkserver_preload(["predictor.sync.model", "tests.support.versions"])
+    context.set_forkserver_preload(["predictor.synchroniser.reconciler", "tests.support.versions"])
     statuses = []
     for _ in range(8):
         process = context.Process(target=work_on, args=(tmp_path,))
@@ -226,7 +226,7 @@ def test_version_that_others_go_on_writing_holds_up_nobody(tmp_path: Path, monke
         work(model)
         assert (model.is_settled, model.fails) == (False, False)
         now_s = time.monotonic() + 3 * 10 + 31
-        monkeypatch.setattr("predictor.sync.model.time", SimpleNamespace(monotonic=lambda: now_s))
+        monkeypatch.setattr("predictor.synchroniser.reconciler.time", SimpleNamespace(monotonic=lambda: now_s))
         assert (model.is_settled, model.fails) == (False, True)
 
 
@@ -255,7 +255,7 @@ def test_postponed_version_is_no_work_while_the_config_is_broken(
         model.listed = Listed(folders["rows"], 1.0, datetime.now(UTC))
         assert model.needs_work()
         now_s = time.monotonic() + 600
-        monkeypatch.setattr("predictor.sync.model.time", SimpleNamespace(monotonic=lambda: now_s))
+        monkeypatch.setattr("predictor.synchroniser.reconciler.time", SimpleNamespace(monotonic=lambda: now_s))
         work(model)
         assert (model.needs_work(), model.next_time()) == (False, None)
 

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from predictor.errors import StartError
-from predictor.sync.mirror import Mirror
-from predictor.sync.plan import choose
+from predictor.synchroniser.mirror import Mirror
+from predictor.synchroniser.selection import choose
 from registry import config as configs
 from registry import layout
 from registry.answers import _compare, _compare_detections

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from predictor.sync.staging import Request, stage
+from predictor.synchroniser.staging import Request, stage
 from registry import config as configs
 from registry.errors import Incomplete, Refused
 from registry.golden import read_golden

@@ -12,11 +12,11 @@ import grpc
 import pytest
 
 from predictor.settings import Settings
-from predictor.sync.mirror import Mirror
-from predictor.sync.shared import Shared
-from predictor.sync.status import Status
-from predictor.sync.synchroniser import Synchroniser
-from predictor.sync.triton import Triton
+from predictor.synchroniser.loop import Synchroniser
+from predictor.synchroniser.mirror import Mirror
+from predictor.synchroniser.shared import Shared
+from predictor.synchroniser.status import Status
+from predictor.synchroniser.triton_client import Triton
 from registry.storage import open_storage
 
 PATIENCE_S = 30.0
@@ -91,7 +91,7 @@ def synchronised(folder: Path, server: Server) -> Iterator[Shared]:
 
 
 def test_nothing_but_the_statistics_misses_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "sync")
+    caplog.set_level(logging.INFO, "synchroniser")
     server = Server()
     with synchronised(tmp_path, server) as shared:
         wait_for(lambda: server.asked >= 2)
@@ -104,7 +104,7 @@ def test_nothing_but_the_statistics_misses_them(tmp_path: Path, caplog: pytest.L
 
 def test_each_reason_of_a_triton_that_is_away_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One that starts again with another secret is first not ready, then refuses the old one."""
-    caplog.set_level(logging.INFO, "sync")
+    caplog.set_level(logging.INFO, "synchroniser")
     server = Server()
     with synchronised(tmp_path, server) as shared:
         wait_for(shared.triton_up.is_set)

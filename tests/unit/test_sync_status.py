@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from predictor.sync.status import ModelStatus, Status, VersionStatus
+from predictor.synchroniser.status import ModelStatus, Status, VersionStatus
 
 
 def of_versions(count: int, *, serving: tuple[str, ...] = (), staged: str = "") -> ModelStatus:
@@ -41,7 +41,7 @@ def test_versions_that_serve_or_are_tried_are_shown_however_many_are_newer() -> 
 
 def test_since_is_when_a_state_began(monkeypatch: pytest.MonkeyPatch) -> None:
     times = (f"2026-01-01T00:00:{second:02}" for second in range(60))
-    monkeypatch.setattr("predictor.sync.status.now", lambda: next(times))
+    monkeypatch.setattr("predictor.synchroniser.status.now", lambda: next(times))
     status = Status("s3://models")
     status.set_model("rows", of_versions(1))
     first = status.model("rows")

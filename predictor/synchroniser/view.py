@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping
 
-from predictor.sync.memory import Memory
-from predictor.sync.status import VersionStatus, now
+from predictor.synchroniser.ledger import Memory
+from predictor.synchroniser.status import VersionStatus, now
 from registry.config import MAX_TOGETHER, Policy
 
 

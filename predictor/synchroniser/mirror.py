@@ -29,7 +29,7 @@ from predictor.contract import CANDIDATE_PREFIX, models_folder, trial_folder
 from predictor.errors import StartError
 from registry.errors import Passing, Refused
 
-log = logging.getLogger("sync")
+log = logging.getLogger("synchroniser")
 
 _CONTENT = "generation.json"
 _RUNNING = "running"  # no fingerprint, which is hexadecimal

@@ -17,15 +17,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from hosts import HostGuard, Hosts, join, listen, within_reach
 from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
-from predictor.sync.mirror import Mirror
-from predictor.sync.shared import Shared
-from predictor.sync.status import Status
-from predictor.sync.synchroniser import Synchroniser
-from predictor.sync.triton import Triton
+from predictor.synchroniser.loop import Synchroniser
+from predictor.synchroniser.mirror import Mirror
+from predictor.synchroniser.shared import Shared
+from predictor.synchroniser.status import Status
+from predictor.synchroniser.triton_client import Triton
 from registry.errors import Misconfigured
 from registry.storage import open_storage
 
-log = logging.getLogger("sync")
+log = logging.getLogger("synchroniser")
 
 _STOP_S = 5.0
 _DEFAULT_MIRROR = Path(".cache/mirror")

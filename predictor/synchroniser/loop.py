@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from threading import Event
 
 from predictor.contract import CANDIDATE_PREFIX
-from predictor.sync.errors import TritonError
-from predictor.sync.model import Model
-from predictor.sync.shared import Listed, Shared
-from predictor.sync.status import ModelStatus, now
+from predictor.synchroniser.errors import TritonError
+from predictor.synchroniser.reconciler import Model
+from predictor.synchroniser.shared import Listed, Shared
+from predictor.synchroniser.status import ModelStatus, now
 from registry.errors import StorageError, printable
 from registry.layout import MAX_FOLDER_OBJECTS, MAX_MODELS, Listing, gather, limit_models, read_layout
 
-log = logging.getLogger("sync")
+log = logging.getLogger("synchroniser")
 
 _TICK_S = 1.0  # between two looks at Triton
 _WORKERS = 4  # each may need memory for one version more

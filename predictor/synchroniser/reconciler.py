@@ -11,17 +11,17 @@ from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from predictor.sync.arrival import Arrivals
-from predictor.sync.errors import TritonError, passes
-from predictor.sync.memory import Memory
-from predictor.sync.mirror import Generation
-from predictor.sync.plan import choose
-from predictor.sync.shared import LONGEST_PAUSE_S, Listed, Shared
-from predictor.sync.staging import Request, fingerprint, golden_of, stage
-from predictor.sync.status import ModelStatus, VersionStatus, now
-from predictor.sync.trial import prove
-from predictor.sync.triton import Died, ProcessDied, TooSlow
-from predictor.sync.view import describe, join_numbers, pin_error, words_of
+from predictor.synchroniser.errors import TritonError, passes
+from predictor.synchroniser.ledger import Memory
+from predictor.synchroniser.mirror import Generation
+from predictor.synchroniser.selection import choose
+from predictor.synchroniser.shared import LONGEST_PAUSE_S, Listed, Shared
+from predictor.synchroniser.staging import Request, fingerprint, golden_of, stage
+from predictor.synchroniser.status import ModelStatus, VersionStatus, now
+from predictor.synchroniser.triton_client import Died, ProcessDied, TooSlow
+from predictor.synchroniser.uploads import Arrivals
+from predictor.synchroniser.validation import prove
+from predictor.synchroniser.view import describe, join_numbers, pin_error, words_of
 from registry import config as configs
 from registry.config import Policy
 from registry.errors import Incomplete, Passing, Refused
@@ -29,7 +29,7 @@ from registry.judgement import judge_config
 from registry.layout import CONFIG, TEXT_BYTES, ModelFolder
 from registry.storage import read
 
-log = logging.getLogger("sync")
+log = logging.getLogger("synchroniser")
 
 # Of a version that Triton dies of; of one that fails for a reason that may pass, before the next one takes its place;
 # of a model, before others may be ready without it.

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.utils import triton_to_np_dtype
 
-from predictor.sync.triton import TooSlow, Triton
+from predictor.synchroniser.triton_client import TooSlow, Triton
 from registry.answers import check_answer, check_form, read_metadata
 from registry.errors import Refused
 from registry.golden import Arrays, read_golden, split_golden
 
-log = logging.getLogger("sync")
+log = logging.getLogger("synchroniser")
 
 Ask = Callable[[Arrays], Arrays]
 

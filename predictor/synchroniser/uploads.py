@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
-from predictor.sync.shared import Listed
-from predictor.sync.staging import Request, check_arrived
+from predictor.synchroniser.shared import Listed
+from predictor.synchroniser.staging import Request, check_arrived
 from registry.errors import Incomplete
 from registry.layout import MANIFEST
 

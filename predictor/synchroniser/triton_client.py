@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from predictor.contract import ACCESS_HEADER, CANDIDATE_PREFIX
-from predictor.sync.errors import TritonError
+from predictor.synchroniser.errors import TritonError
 from registry.errors import Refused
 from registry.golden import Arrays
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from predictor.settings import Settings
-from predictor.sync.mirror import Mirror
-from predictor.sync.status import Status
-from predictor.sync.triton import Triton
+from predictor.synchroniser.mirror import Mirror
+from predictor.synchroniser.status import Status
+from predictor.synchroniser.triton_client import Triton
 from registry.layout import ModelFolder
 from registry.storage import Storage
 
