@@ -138,7 +138,7 @@ need-%: # before several GB are installed; a default counts as missing
 		{ echo "error: $* is missing; expected make $(MAKECMDGOALS) $(USAGE)" >&2; exit 1; }
 
 key: need-NAME .venv/.stack ## Make an API key for NAME, shown once; its digest goes to the file KEYS
-	@$(BIN)/python -m transformer.keys "$(NAME)" "$(KEYS)"
+	@$(BIN)/python -m transformer.auth "$(NAME)" "$(KEYS)"
 
 s3: .venv/.s3 ## Serve S3 for development, in memory, until Ctrl-C (S3_PORT)
 	@exec $(BIN)/python s3.py

@@ -56,7 +56,7 @@ def _refuse_repository(address: str) -> Iterator[str]:
 
 
 def _refuse_keys(path: Path) -> Iterator[str]:
-    from transformer.keys import Keys, KeysError  # noqa: PLC0415 - only where there are any
+    from transformer.auth import Keys, KeysError  # noqa: PLC0415 - only where there are any
 
     try:
         Keys(path)

@@ -20,8 +20,8 @@ from export.parity import Head
 from export.pictures import Picture
 from export.possible import Floats
 from export.predictions import IOU, MAX_DETECTIONS, Predict
-from transformer.model import Model
 from transformer.tasks.detect import Detections
+from transformer.triton.model import Model
 
 OPSET = 17
 _DOWNLOADS = "https://github.com/ultralytics/assets/releases"

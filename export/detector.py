@@ -15,7 +15,7 @@ from export.graph import opset_of
 from export.head import check_head, count_classes, is_finished
 from export.onnx_source import read_onnx, tidy
 from export.runtime import Session
-from transformer.model import MAX_SIDE_PX, MAX_STRIDE, class_id
+from transformer.triton.model import MAX_SIDE_PX, MAX_STRIDE, class_id
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 _OLDEST_OPSET = 10  # TopK and Slice take what they are to do as inputs

@@ -20,8 +20,8 @@ from export.runtime import LowPrecisionSession, Session
 from registry.answers import check_answer
 from registry.errors import Refused
 from registry.golden import Arrays, split_golden
-from transformer.model import describe
 from transformer.tasks import detect
+from transformer.triton.model import describe
 
 # Profile that runs in OpenVINO -> its file, and the precision that asks for it.
 _PROFILES: Mapping[str, tuple[str, Precision]] = {"fast": (ONNX, "bf16"), "int8": (INT8, "int8")}

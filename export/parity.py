@@ -11,8 +11,8 @@ from export.errors import ExportError
 from export.pictures import Picture
 from export.possible import COMPARED, Candidates, Floats, check, check_places, check_sizes
 from export.runtime import Session
-from transformer.model import Model
 from transformer.tasks import detect
+from transformer.triton.model import Model
 
 # FP32 `(1, 3, height, width)` in 0 to 1 -> the head, with its batch dimension
 Head = Callable[[Floats], Floats]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from average_precision import Rows, mean_average_precision
 from export.calibration import Sample
 from export.errors import ExportError
-from transformer.model import Model
 from transformer.tasks import detect
+from transformer.triton.model import Model
 
 Precision = Literal["fp32", "bf16", "int8"]
 Track = Callable[[Iterable[int], str], Iterable[int]]

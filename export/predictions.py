@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from export.errors import ExportError
 from export.pictures import Picture
 from export.runtime import Session
-from transformer.model import Model
 from transformer.tasks import detect
 from transformer.tasks.detect import Detections
+from transformer.triton.model import Model
 
 # Picture and lowest score -> what is found, at most `MAX_DETECTIONS` above that score, at `IOU`.
 Predict = Callable[[Picture, float], Detections]

@@ -32,7 +32,7 @@ from export.repository import Version
 from export.runtime import Session
 from export.tensorrt import PLANS, Builder, build, find_capability, read_engine
 from export.weights_file import check_weights
-from transformer.model import Model, ModelConfigError, describe
+from transformer.triton.model import Model, ModelConfigError, describe
 
 Letterbox = Literal["rectangle", "square"]
 Say = Callable[[str], None]

@@ -18,20 +18,21 @@ from pydantic import ValidationError
 
 from hosts import Hosts, join
 from hosts import listen as open_listener
-from transformer import arguments, logs
+from transformer import cli as arguments
+from transformer.auth import Keys, KeysError
 from transformer.confinement import confine, refuse_rings
-from transformer.dataplane import DataPlane
+from transformer.dataplane.dataplane import DataPlane
 from transformer.grpc.server import GrpcServer
-from transformer.keys import Keys, KeysError
-from transformer.predictor import Predictor
+from transformer.observability import logs
+from transformer.observability.trace_context import Trace
 from transformer.rest.app import create_app
-from transformer.rest.connection import Connection
+from transformer.rest.http_limits import Connection
 from transformer.settings import OpenTelemetrySettings, TransformerSettings
-from transformer.synchroniser import Synchroniser
-from transformer.trace import Trace
+from transformer.triton.client import Predictor
+from transformer.triton.synchroniser_client import Synchroniser
 
 if TYPE_CHECKING:
-    from transformer.spans import Spans
+    from transformer.observability.spans import Spans
 
 log = logging.getLogger("transformer")
 
@@ -183,7 +184,7 @@ def open_spans(settings: OpenTelemetrySettings) -> "Spans | None":
         log.error("no spans: OTEL_EXPORTER_OTLP_PROTOCOL: got %r, expected http/protobuf", settings.protocol)
         return None
     try:
-        from transformer.spans import Spans  # noqa: PLC0415  # who exports none need not have it, nor wait for it
+        from transformer.observability.spans import Spans  # noqa: PLC0415  # who exports none need not have it, nor wait for it
     except ImportError as exc:
         log.error("no spans: %s; OTEL_EXPORTER_OTLP_ENDPOINT needs the extra otel of pyproject.toml", exc)
         return None

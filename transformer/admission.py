@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from transformer import metrics
 from transformer.errors import DeadlineExceeded, Overloaded
+from transformer.observability import metrics
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from export.repository import Version
 from export.runtime import Session
 from export.tables.nodes import OPSETS
 from export.tables.skl2onnx import convert
-from transformer.model import Model, describe
 from transformer.tasks import classify
+from transformer.triton.model import Model, describe
 
 Track = Callable[[Iterable[int], str], Iterable[int]]
 

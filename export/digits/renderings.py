@@ -5,8 +5,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.digit_finder.scenes import Split, load_split
-from transformer.model import Model
 from transformer.tasks import classify
+from transformer.triton.model import Model
 
 Image = NDArray[np.uint8]
 Inputs = tuple[Image, NDArray[np.int64]]

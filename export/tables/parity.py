@@ -16,8 +16,8 @@ from export.tables.csv_rows import read_rows
 from export.tables.estimator import Original, Rows, SeveralOutputs
 from export.tables.probe_rows import Search, nearby, seek
 from transformer.errors import ServingError
-from transformer.model import Model
 from transformer.tasks import tabular
+from transformer.triton.model import Model
 
 TOLERANCE = 1e-5  # of a probability, or of the spread of a regressor's values (`_sizes`)
 _LAST_BITS = 4  # units in the last place of FP32, the type of outputs, that rounding alone may change in a large value

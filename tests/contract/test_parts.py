@@ -12,8 +12,10 @@ import grpc.aio
 import pytest
 
 from registry import allowlist
-from transformer import SERVER_NAME, __version__, arguments, errors, model
-from transformer.predictor import translate
+from transformer import SERVER_NAME, __version__, errors
+from transformer import cli as arguments
+from transformer.triton import model
+from transformer.triton.client import translate
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("export", "loadtest", "predictor", "registry", "transformer")
@@ -23,10 +25,10 @@ REPOSITORY_USERS = {"export", "predictor"}
 PURE = {
     "predictor.backends.refusal",
     "predictor.backends.signature",
-    "transformer.boxes",
+    "transformer.imaging.nms",
     "transformer.errors",
-    "transformer.letterbox",
-    "transformer.model",
+    "transformer.imaging.letterbox",
+    "transformer.triton.model",
     "transformer.tasks",
     "transformer.tasks.classify",
     "transformer.tasks.detect",
@@ -161,7 +163,7 @@ CALENDAR = {
     "predictor/synchroniser/server.py",
     "predictor/synchroniser/status.py",
     "predictor/synchroniser/loop.py",
-    "transformer/logs.py",
+    "transformer/observability/logs.py",
 }
 
 

@@ -12,10 +12,10 @@ from export.__main__ import main
 from tests.reference.detections import compare
 from tests.support.described import FUSED
 from tests.support.stack import Stack, start_stack
-from transformer.letterbox import fit
-from transformer.model import TensorMetadata
+from transformer.imaging.letterbox import fit
 from transformer.tasks import detect
 from transformer.tasks.detect import Selection
+from transformer.triton.model import TensorMetadata
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),

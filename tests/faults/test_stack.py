@@ -135,7 +135,7 @@ def test_wrong_setting_of_a_part_is_found_before_any_is_started(variables: dict[
 def test_stack_gives_up_on_a_wrong_setting_that_is_found_late(tmp_path: Path) -> None:
     log = tmp_path / "log"
     keys = tmp_path / "keys"
-    subprocess.run([sys.executable, "-m", "transformer.keys", "alice", keys], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "transformer.auth", "alice", keys], cwd=ROOT, check=True, capture_output=True)
     environment = os.environ | free_ports()
     environment |= {"TRANSFORMER_API_KEYS_FILE": str(keys), "MIRROR": str(tmp_path / "mirror")}
     with log.open("wb") as output:

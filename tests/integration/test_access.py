@@ -381,7 +381,7 @@ def test_what_administers_triton_is_out_of_reach(stack: Stack, path: str) -> Non
 
 def test_key_is_shown_once_and_its_name_is_checked(tmp_path: Path) -> None:
     assert re.fullmatch(r"nereid_[0-9A-Za-z_-]{43}", make_key("a.b-c_1", tmp_path / "keys"))
-    command = [sys.executable, "-m", "transformer.keys", "two words", str(tmp_path / "keys")]
+    command = [sys.executable, "-m", "transformer.auth", "two words", str(tmp_path / "keys")]
     program = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert program.returncode == 1
     assert "NAME: got 'two words'" in program.stderr

@@ -17,7 +17,7 @@ from export.__main__ import main as export
 from tests.support.detectors import CLASSES, build_finder, draw_squares, save
 from tests.support.stack import Stack, start_stack
 from tests.support.versions import seal
-from transformer.annotation import draw_detections
+from transformer.imaging.annotation import draw_detections
 from transformer.tasks.detect import Detections
 
 NAMES: dict[str, dict[int, str]] = {

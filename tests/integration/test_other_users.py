@@ -17,7 +17,7 @@ from serve import StackSettings, keep
 from tests.support.models import build_identity, write_model
 from tests.support.stack import ROOT, start_stack
 from tests.support.triton import start_triton
-from transformer.keys import make
+from transformer.auth import make
 
 REGION = re.compile(r"triton_\w+_shm_region_[\w-]+")
 # As a user is; the files of this project need not be open to one.

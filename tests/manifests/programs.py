@@ -21,7 +21,7 @@ from predictor.synchroniser.server import create_app as create_synchroniser
 from predictor.synchroniser.status import Status
 from tests.manifests.environment import expand
 from tests.manifests.rendering import ROOT
-from transformer import arguments
+from transformer import cli as arguments
 from transformer.rest.app import create_app as create_transformer
 from transformer.settings import TransformerSettings
 

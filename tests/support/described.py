@@ -1,6 +1,6 @@
 """Models as the transformer describes them to itself."""
 
-from transformer.model import Model, TensorMetadata
+from transformer.triton.model import Model, TensorMetadata
 
 DETECTOR = Model(
     name="finder",

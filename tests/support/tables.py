@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from export.__main__ import main
 from export.config import parse
 from export.runtime import Session
-from transformer.model import Model, describe
 from transformer.tasks import tabular
+from transformer.triton.model import Model, describe
 
 
 def draw_people(rng: np.random.Generator, count: int) -> pandas.DataFrame:

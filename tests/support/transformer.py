@@ -137,7 +137,7 @@ def refusal(channel: grpc.Channel, request: Any) -> tuple[grpc.StatusCode, str]:
 
 
 def make_key(name: str, file: Path) -> str:
-    command = [sys.executable, "-m", "transformer.keys", name, str(file)]
+    command = [sys.executable, "-m", "transformer.auth", name, str(file)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 

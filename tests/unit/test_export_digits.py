@@ -9,8 +9,8 @@ from export.compatibility import check
 from export.digits.frame import CELLS, SIDE, describe_graph, frame
 from export.digits.renderings import load_plain, render
 from export.runtime import Session
-from transformer.model import Model, TensorMetadata
 from transformer.tasks import classify
+from transformer.triton.model import Model, TensorMetadata
 
 MODEL = Model(
     name="digits",

@@ -12,7 +12,7 @@ from export.pictures import Picture, draw_pictures
 from export.possible import COMPARED, Candidates
 from export.runtime import Session
 from tests.support.detectors import CLASSES, build_detector
-from transformer.model import Model, describe
+from transformer.triton.model import Model, describe
 
 METADATA = {
     "task": "detect",

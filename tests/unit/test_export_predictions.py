@@ -16,9 +16,9 @@ from export.pictures import draw_pictures
 from export.predictions import IOU, MAX_DETECTIONS, choose_confidence, prove
 from export.runtime import Session
 from tests.support.detectors import CLASSES, build_detector, build_model
-from transformer.model import Model, describe
 from transformer.tasks import detect
 from transformer.tasks.detect import Detections
+from transformer.triton.model import Model, describe
 
 PICTURES = draw_pictures()[:2]
 METADATA = {

@@ -11,8 +11,8 @@ import pytest
 from export.__main__ import main
 from export.config import parse
 from export.runtime import Session
-from transformer.model import Model, describe
 from transformer.tasks import tabular
+from transformer.triton.model import Model, describe
 
 
 @pytest.fixture(scope="session")

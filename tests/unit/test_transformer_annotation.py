@@ -7,10 +7,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import features
 
-from transformer import lettering
-from transformer.annotation import PictureType, check_size, draw_class, draw_detections, encode
 from transformer.errors import PayloadTooLarge
-from transformer.letterbox import Image
+from transformer.imaging import lettering
+from transformer.imaging.annotation import PictureType, check_size, draw_class, draw_detections, encode
+from transformer.imaging.letterbox import Image
 from transformer.tasks.detect import Detections
 
 LONGEST: dict[PictureType, int] = {"image/jpeg": 65_500, "image/png": 1_000_000}

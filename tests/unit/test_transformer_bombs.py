@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from transformer.decoding import decode
 from transformer.errors import InvalidImage, PayloadTooLarge, ServingError
+from transformer.imaging.decoding import decode
 
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 50_000_000  # the defaults
 SIDE = 60_000
@@ -125,7 +125,7 @@ def test_file_of_two_sizes_takes_no_memory(tmp_path: Path) -> None:
         (tmp_path / str(index)).write_bytes(make())
     script = (
         "import pathlib, resource, sys\n"
-        "from transformer.decoding import decode\n"
+        "from transformer.imaging.decoding import decode\n"
         "from transformer.errors import ServingError\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak()\n"

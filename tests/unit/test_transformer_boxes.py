@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from transformer.boxes import cxcywh_to_xyxy, suppress
+from transformer.imaging.nms import cxcywh_to_xyxy, suppress
 
 BOX = [0.0, 0.0, 10.0, 10.0]
 SHIFTED = [1.0, 0.0, 11.0, 10.0]  # IoU with BOX: 90 / 110

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from transformer.decoding import decode
 from transformer.errors import InvalidImage, PayloadTooLarge, ServingError, UnsupportedMedia
+from transformer.imaging.decoding import decode
 
 LIMITS: dict[str, Any] = {"max_bytes": 2**20, "max_pixels": 10_000}
 # Four quadrants: red, green, blue, white; 60 wide, 40 high.
@@ -115,7 +115,7 @@ def test_read_header_of_a_huge_picture_decodes_nothing(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(bomb)
     script = (
         "import pathlib, resource, sys\n"
-        "from transformer.decoding import read_header\n"
+        "from transformer.imaging.decoding import read_header\n"
         "used = int(pathlib.Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, -1))\n"
         "print(read_header(pathlib.Path(sys.argv[1]).read_bytes()).size_wh)\n"

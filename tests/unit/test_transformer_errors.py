@@ -8,14 +8,14 @@ import orjson
 import pytest
 
 from tests.support.described import DETECTOR, TABLE
-from transformer.decoding import decode
+from transformer.dataplane.parameters import read_selection
 from transformer.errors import InvalidRequest, PredictorError, ServingError
-from transformer.parameters import read_selection
+from transformer.imaging.decoding import decode
 from transformer.rest.body import read_instances, read_items
 from transformer.rest.multipart import read_parts
-from transformer.rest.tensors import read_document, read_header_length
+from transformer.rest.v2_codec import read_document, read_header_length
 from transformer.tasks import tabular
-from transformer.tensors import Tensor, check, check_form
+from transformer.triton.tensors import Tensor, check, check_form
 
 SENT = "5301425"  # text or number, in every request below
 NUMBER = int(SENT)

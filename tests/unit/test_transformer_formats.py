@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from transformer.decoding import FORMATS, decode, read_header
 from transformer.errors import InvalidImage, UnsupportedMedia
+from transformer.imaging.decoding import FORMATS, decode, read_header
 
 WIDTH, HEIGHT = 64, 48
 _ROWS, _COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH]

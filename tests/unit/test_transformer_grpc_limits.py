@@ -4,7 +4,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from transformer.errors import InvalidRequest, PayloadTooLarge
-from transformer.grpc.limits import check_message
+from transformer.grpc.message_limits import check_message
 
 REQUEST = service_pb2.ModelInferRequest
 MODEL = b"\x0a\x04iris"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from transformer.rest.head import Headers, find_fault
+from transformer.rest.request_head import Headers, find_fault
 
 HOST = (b"host", b"localhost:8080")
 CODING, LENGTH = b"transfer-encoding", (b"content-length", b"1")

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from transformer.decoding import decode
 from transformer.errors import InvalidImage, UnsupportedMedia
+from transformer.imaging.decoding import decode
 
 _ROWS, _COLUMNS = np.mgrid[0:60, 0:80]
 PICTURE = Image.fromarray(np.stack([_COLUMNS * 3, _ROWS * 4, (_COLUMNS * _ROWS) % 251], -1).astype(np.uint8))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from transformer.letterbox import PADDING_GREY, fit, letterbox, unletterbox
+from transformer.imaging.letterbox import PADDING_GREY, fit, letterbox, unletterbox
 
 
 @pytest.mark.parametrize(

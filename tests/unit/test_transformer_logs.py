@@ -5,7 +5,7 @@ import io
 import logging
 import threading
 
-from transformer.logs import Gathering
+from transformer.observability.logs import Gathering
 
 
 class Writes(io.StringIO):

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from transformer.model import ModelConfigError, TensorMetadata, describe
+from transformer.triton.model import ModelConfigError, TensorMetadata, describe
 
 DETECTOR = """
 name: "finder"

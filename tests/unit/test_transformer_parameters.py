@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tests.support.described import DETECTOR
+from transformer.dataplane.parameters import read_selection
 from transformer.errors import InvalidRequest
-from transformer.model import Model, TensorMetadata
-from transformer.parameters import read_selection
 from transformer.tasks.detect import Selection
+from transformer.triton.model import Model, TensorMetadata
 
 TABLE = Model(
     "iris",

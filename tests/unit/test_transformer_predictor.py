@@ -12,10 +12,10 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from transformer.admission import Deadline
-from transformer.asked import Asked
 from transformer.errors import Overloaded, PredictorTimeout
-from transformer.predictor import Predictor, _compose, _encode, translate
-from transformer.tensors import Tensor
+from transformer.triton.client import Predictor, _compose, _encode, translate
+from transformer.triton.infer_options import Asked
+from transformer.triton.tensors import Tensor
 
 
 @pytest.mark.parametrize("sizes", [[0], [1], [127], [128], [16_383, 16_384], [2**21 + 1, 0, 5]])
@@ -116,7 +116,7 @@ def test_call_is_given_up_only_where_triton_survives_it(version: str, how: str, 
 
 
 def test_calls_that_nobody_waits_for_keep_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer.predictor._MOST_CALLS", 1)
+    monkeypatch.setattr("transformer.triton.client._MOST_CALLS", 1)
 
     async def run() -> None:
         triton = Triton("2.51.0")
@@ -132,7 +132,7 @@ def test_calls_that_nobody_waits_for_keep_their_place(monkeypatch: pytest.Monkey
 
 
 def test_calls_that_nobody_waits_for_have_few_bytes_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer.predictor._MOST_LEFT_BYTES", 10)
+    monkeypatch.setattr("transformer.triton.client._MOST_LEFT_BYTES", 10)
 
     async def run() -> None:
         triton = Triton("2.51.0")
@@ -149,7 +149,7 @@ def test_calls_that_nobody_waits_for_have_few_bytes_in_memory(monkeypatch: pytes
 
 
 def test_call_that_cannot_begin_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformer.predictor._MOST_CALLS", 1)
+    monkeypatch.setattr("transformer.triton.client._MOST_CALLS", 1)
 
     class Exhausted(bytes):
         def __len__(self) -> int:

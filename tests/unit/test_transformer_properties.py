@@ -25,20 +25,20 @@ from tests.fuzz.inputs import mutated, pictures
 from tests.support.described import CLASSIFIER, DETECTOR, FUSED, TABLE
 from tests.support.multipart import FORM, form
 from transformer.admission import Deadline
-from transformer.boxes import cxcywh_to_xyxy, suppress
-from transformer.decoding import decode
+from transformer.dataplane.parameters import read_selection
 from transformer.errors import InvalidRequest, ServingError, excerpt
-from transformer.grpc.limits import check_message
-from transformer.grpc.tensors import read_request
-from transformer.grpc.tensors import write_response as write_message
-from transformer.inference import InferResponse
-from transformer.letterbox import fit, letterbox, unletterbox
-from transformer.parameters import read_selection
+from transformer.grpc.message_limits import check_message
+from transformer.grpc.v2_codec import read_request
+from transformer.grpc.v2_codec import write_response as write_message
+from transformer.imaging.decoding import decode
+from transformer.imaging.letterbox import fit, letterbox, unletterbox
+from transformer.imaging.nms import cxcywh_to_xyxy, suppress
+from transformer.protocol.v2 import InferResponse
 from transformer.rest.body import _unpack, read_instances, read_items
 from transformer.rest.multipart import read_parts
-from transformer.rest.tensors import Document, read_document, read_header_length, write_response
+from transformer.rest.v2_codec import Document, read_document, read_header_length, write_response
 from transformer.tasks import classify, detect, tabular
-from transformer.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
+from transformer.triton.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=20),

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer.logs import Json, Text, printable
-from transformer.record import read_headers, read_request_id
-from transformer.trace import Trace
+from transformer.observability.logs import Json, Text, printable
+from transformer.observability.request_record import read_headers, read_request_id
+from transformer.observability.trace_context import Trace
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transformer.decoding import FORMATS, decode
 from transformer.errors import InvalidImage, ServingError, UnsupportedMedia
+from transformer.imaging.decoding import FORMATS, decode
 
 BASE64 = "base64 instead of the file that it encodes"
 

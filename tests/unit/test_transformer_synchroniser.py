@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from transformer import synchroniser as module
-from transformer.synchroniser import Known, Synchroniser
+from transformer.triton import synchroniser_client as module
+from transformer.triton.synchroniser_client import Known, Synchroniser
 
 GOOD = b'HTTP/1.1 200 OK\r\nContent-Length: 23\r\nConnection: close\r\n\r\n{"models": {"iris":{}}}'
 BAD = b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

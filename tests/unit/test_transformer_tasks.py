@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from tests.support.described import CLASSIFIER, FUSED, TABLE
 from transformer.errors import InvalidRequest, PredictorError
-from transformer.letterbox import fit
-from transformer.model import Model, TensorMetadata
+from transformer.imaging.letterbox import fit
 from transformer.tasks import classify, detect, tabular
 from transformer.tasks.detect import Selection
+from transformer.triton.model import Model, TensorMetadata
 
 BARE = replace(FUSED, inputs=(TensorMetadata("images", "FP32", (-1, 3, -1, -1)),))
 PLAN = fit((64, 64), (64, 64), stride=32)

@@ -10,11 +10,11 @@ from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from transformer.admission import Deadline
 from transformer.errors import InvalidRequest, PayloadTooLarge
-from transformer.grpc.tensors import read_request
-from transformer.grpc.tensors import write_response as write_message
-from transformer.inference import InferResponse
-from transformer.rest.tensors import Document, read_document, read_header_length, write_response
-from transformer.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
+from transformer.grpc.v2_codec import read_request
+from transformer.grpc.v2_codec import write_response as write_message
+from transformer.protocol.v2 import InferResponse
+from transformer.rest.v2_codec import Document, read_document, read_header_length, write_response
+from transformer.triton.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
 
 ELEMENTS = [b"", b"\x00\xff", b"picture" * 100]
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from tests.support import tiffs
 from tests.support.tiffs import describe_array, write_tiff
-from transformer.decoding import decode
 from transformer.errors import InvalidImage, PayloadTooLarge, UnsupportedMedia
+from transformer.imaging.decoding import decode
 
 WIDTH, HEIGHT = 53, 37
 GREY_OF_WHITE_0, GREY, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from transformer.dataplane import DataPlane
+from transformer.dataplane.dataplane import DataPlane
 
 SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 

@@ -8,16 +8,16 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from hosts import join
-from transformer.arguments import Tls
-from transformer.dataplane import DataPlane
+from transformer.auth import Keys
+from transformer.cli import Tls
+from transformer.dataplane.dataplane import DataPlane
 from transformer.grpc import health
-from transformer.grpc.arrival import ArrivalInterceptor, Arrivals
-from transformer.grpc.calls import Calls
-from transformer.grpc.guard import KeyInterceptor
+from transformer.grpc.drain import Calls
+from transformer.grpc.interceptors import KeyInterceptor
+from transformer.grpc.receive import ArrivalInterceptor, Arrivals
 from transformer.grpc.servicer import SERVICE, Servicer
-from transformer.keys import Keys
+from transformer.observability.trace_context import Begin, Trace
 from transformer.settings import TransformerSettings
-from transformer.trace import Begin, Trace
 
 _ENVELOPE_BYTES = 2**20  # names, shapes and parameters around the pictures
 # The tasks of a call, as grpcio 1.85 names them, outlive the server that cancelled it by a moment.

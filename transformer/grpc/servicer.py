@@ -15,9 +15,9 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from transformer import SERVER_NAME, __version__, metrics
+from transformer import SERVER_NAME, __version__
 from transformer.admission import Deadline
-from transformer.dataplane import DataPlane
+from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import (
     MESSAGE_LENGTH,
     InvalidRequest,
@@ -27,15 +27,16 @@ from transformer.errors import (
     ServingError,
     Unserved,
 )
-from transformer.grpc.arrival import Arrivals
-from transformer.grpc.calls import Calls
-from transformer.grpc.guard import shown_key
-from transformer.grpc.limits import check_message
-from transformer.grpc.tensors import read_request, write_response
-from transformer.inference import EXTENSIONS, infer, interface
-from transformer.record import ID_HEADER, Record, recorded
-from transformer.trace import Begin, Trace
-from transformer.work import LITTLE_ANSWER_BYTES, LITTLE_JSON_BYTES, run
+from transformer.grpc.drain import Calls
+from transformer.grpc.interceptors import shown_key
+from transformer.grpc.message_limits import check_message
+from transformer.grpc.receive import Arrivals
+from transformer.grpc.v2_codec import read_request, write_response
+from transformer.observability import metrics
+from transformer.observability.request_record import ID_HEADER, Record, recorded
+from transformer.observability.trace_context import Begin, Trace
+from transformer.offload import LITTLE_ANSWER_BYTES, LITTLE_JSON_BYTES, run
+from transformer.protocol.v2 import EXTENSIONS, infer, interface
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 

@@ -15,14 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hosts import HostGuard, Hosts
 from transformer import __version__
-from transformer.dataplane import DataPlane
+from transformer.auth import Keys
+from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import MESSAGE_LENGTH, BodyTimeout, Misdirected, OutOfMemory, ServingError, Unauthenticated
-from transformer.keys import Keys
-from transformer.record import ID_HEADER, Record, current, recorded
+from transformer.observability.request_record import ID_HEADER, Record, current, recorded
+from transformer.observability.trace_context import Begin, Trace
 from transformer.rest import openapi, predict, v1, v2
-from transformer.rest.guard import FindRoute, KeyGuard, LineGuard, SecurityHeaders, TrailingSlash, route_of
+from transformer.rest.middleware import FindRoute, KeyGuard, LineGuard, SecurityHeaders, TrailingSlash, route_of
 from transformer.settings import TransformerSettings
-from transformer.trace import Begin, Trace
 
 log = logging.getLogger("transformer")
 

@@ -10,15 +10,15 @@ from typing import Any
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from transformer import metrics
 from transformer.admission import Body, Deadline
+from transformer.dataplane.parameters import NAMES
 from transformer.errors import BodyTimeout, ClientGone, InvalidRequest, PayloadTooLarge, UnsupportedMedia, excerpt
-from transformer.parameters import NAMES
+from transformer.observability import metrics
+from transformer.offload import run
 from transformer.rest.json_body import read_json
+from transformer.rest.json_images import FORM, is_picture, read_pictures
 from transformer.rest.multipart import Part, read_parts
-from transformer.rest.pictures import FORM, is_picture, read_pictures
 from transformer.settings import TransformerSettings
-from transformer.work import run
 
 _PIECE_BYTES, _UNPACKED_BYTES = 2**16, 2**20
 _MOST_MEMBERS = 1000  # of gzip: an empty one has 20 bytes, and takes as long as a full one

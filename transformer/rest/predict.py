@@ -8,17 +8,18 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from transformer import annotation, replies
-from transformer.annotation import PictureType
-from transformer.asked import Asked
-from transformer.dataplane import DataPlane, ImageResult
+from transformer.dataplane.dataplane import DataPlane, ImageResult
+from transformer.dataplane.parameters import NAMES
 from transformer.errors import InvalidRequest
-from transformer.parameters import NAMES
+from transformer.imaging import annotation
+from transformer.imaging.annotation import PictureType
+from transformer.offload import FEW_PREDICTIONS, LITTLE_JSON_BYTES, LITTLE_PICTURE_BYTES, run
+from transformer.protocol import json_responses as replies
 from transformer.rest import openapi
-from transformer.rest.arrival import arrived
+from transformer.rest.admitted import arrived
 from transformer.rest.body import read_items
 from transformer.settings import TransformerSettings
-from transformer.work import FEW_PREDICTIONS, LITTLE_JSON_BYTES, LITTLE_PICTURE_BYTES, run
+from transformer.triton.infer_options import Asked
 
 _ANSWERS: Mapping[str, PictureType | None] = {
     "application/json": None,

@@ -7,15 +7,15 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.convertors import Convertor, register_url_convertor
 
-from transformer import replies
 from transformer.admission import Deadline
-from transformer.asked import Asked
-from transformer.dataplane import DataPlane
+from transformer.dataplane.dataplane import DataPlane
+from transformer.offload import FEW_PREDICTIONS, LITTLE_JSON_BYTES, run
+from transformer.protocol import json_responses as replies
 from transformer.rest import openapi
-from transformer.rest.arrival import arrived
+from transformer.rest.admitted import arrived
 from transformer.rest.body import read_instances
 from transformer.rest.predict import query_parameters, write_json
-from transformer.work import FEW_PREDICTIONS, LITTLE_JSON_BYTES, run
+from transformer.triton.infer_options import Asked
 
 
 class ModelName(Convertor[str]):

@@ -7,15 +7,15 @@ from fastapi import APIRouter, Request, Response
 
 from transformer import SERVER_NAME, __version__
 from transformer.admission import Deadline
-from transformer.dataplane import DataPlane
+from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import PredictorUnavailable
-from transformer.inference import EXTENSIONS, InferRequest, infer, interface, read_raw_input
-from transformer.model import Model, TensorMetadata
+from transformer.offload import LITTLE_ANSWER_BYTES, LITTLE_JSON_BYTES, run
+from transformer.protocol.v2 import EXTENSIONS, InferRequest, infer, interface, read_raw_input
 from transformer.rest import openapi
-from transformer.rest.arrival import arrived
+from transformer.rest.admitted import arrived
 from transformer.rest.predict import query_parameters
-from transformer.rest.tensors import HEADER_LENGTH, Document, read_document, read_header_length, write_response
-from transformer.work import LITTLE_ANSWER_BYTES, LITTLE_JSON_BYTES, run
+from transformer.rest.v2_codec import HEADER_LENGTH, Document, read_document, read_header_length, write_response
+from transformer.triton.model import Model, TensorMetadata
 
 router = APIRouter(tags=["v2"])
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transformer.errors import PredictorError
-from transformer.letterbox import Image
-from transformer.model import Model
+from transformer.imaging.letterbox import Image
+from transformer.triton.model import Model
 
 _LONGEST_SIDE = 2048
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transformer.boxes import Floats, cxcywh_to_xyxy, suppress
 from transformer.errors import PredictorError
-from transformer.letterbox import Image, Letterbox, fit, letterbox, unletterbox
-from transformer.model import Model
+from transformer.imaging.letterbox import Image, Letterbox, fit, letterbox, unletterbox
+from transformer.imaging.nms import Floats, cxcywh_to_xyxy, suppress
+from transformer.triton.model import Model
 
 Ids = NDArray[np.int64]
 

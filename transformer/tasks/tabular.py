@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transformer.errors import InvalidRequest, PredictorError, excerpt
-from transformer.model import Model
-from transformer.tensors import DTYPES
-from transformer.work import FEW_VALUES, LITTLE_ARRAY
+from transformer.offload import FEW_VALUES, LITTLE_ARRAY
+from transformer.triton.model import Model
+from transformer.triton.tensors import DTYPES
 
 Array = NDArray[Any]
 Rows = Sequence[Any] | Array | Mapping[str, Array]

@@ -10,7 +10,7 @@ from tests.manifests.environment import environment_of, unknown_names
 from tests.manifests.pod import MODE, STANDARD, components_of, containers_of, grace_s_of, mode_of, pod_of, pods_of
 from tests.manifests.programs import SYNCHRONISER, TRANSFORMER, TRITON
 from tests.manifests.rendering import Render, title
-from transformer import arguments
+from transformer import cli as arguments
 
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 _START_S = 300

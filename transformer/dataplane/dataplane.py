@@ -15,12 +15,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from transformer import batches, metrics, work
+from transformer import offload as work
 from transformer.admission import Admission, Deadline
-from transformer.asked import Asked
-from transformer.batches import SWAP_TRIES
-from transformer.catalogue import DESCRIBED, Catalogue
-from transformer.decoding import Picture, decode
+from transformer.dataplane.parameters import read_selection
 from transformer.errors import (
     InvalidRequest,
     ModelNotFound,
@@ -29,17 +26,22 @@ from transformer.errors import (
     ServingError,
     VersionsChanging,
 )
-from transformer.letterbox import Image, Letterbox
-from transformer.model import Model
-from transformer.parameters import read_selection
-from transformer.predictor import Predictor, TensorRefused
-from transformer.record import current
+from transformer.imaging.decoding import Picture, decode
+from transformer.imaging.letterbox import Image, Letterbox
+from transformer.observability import metrics
+from transformer.observability.request_record import current
+from transformer.observability.stage_timer import Stages
 from transformer.settings import TransformerSettings
-from transformer.stages import Stages
-from transformer.synchroniser import Synchroniser
 from transformer.tasks import classify, detect, tabular
 from transformer.tasks.detect import Detections, Selection
-from transformer.tensors import Tensor
+from transformer.triton import batches
+from transformer.triton.batches import SWAP_TRIES
+from transformer.triton.catalogue import DESCRIBED, Catalogue
+from transformer.triton.client import Predictor, TensorRefused
+from transformer.triton.infer_options import Asked
+from transformer.triton.model import Model
+from transformer.triton.synchroniser_client import Synchroniser
+from transformer.triton.tensors import Tensor
 
 T = TypeVar("T")
 

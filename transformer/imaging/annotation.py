@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from transformer import lettering
 from transformer.errors import PayloadTooLarge
-from transformer.letterbox import Image
+from transformer.imaging import lettering
+from transformer.imaging.letterbox import Image
 from transformer.tasks.detect import Detections
 
 # Twelve hues that stay apart on light and dark pictures (RGB).

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformer.record import Record
+    from transformer.observability.request_record import Record
 
 Metadata = tuple[tuple[str, str], ...]
 

@@ -8,10 +8,10 @@ import numpy as np
 import orjson
 
 from transformer.admission import Deadline
-from transformer.dataplane import ImageResult, TableResult
-from transformer.model import Model
-from transformer.stages import Stages
+from transformer.dataplane.dataplane import ImageResult, TableResult
+from transformer.observability.stage_timer import Stages
 from transformer.tasks.detect import Detections
+from transformer.triton.model import Model
 
 _BEST_CLASSES = 5
 

@@ -19,10 +19,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from transformer.errors import InvalidImage, PayloadTooLarge, UnsupportedMedia
-from transformer.jpeg import check_jpeg, decode_jpeg
-from transformer.letterbox import Image as ImageArray
-from transformer.signatures import name_format
-from transformer.tiff import Tiff, decode_tiff, read_tiff
+from transformer.imaging.jpeg import check_jpeg, decode_jpeg
+from transformer.imaging.letterbox import Image as ImageArray
+from transformer.imaging.signatures import name_format
+from transformer.imaging.tiff import Tiff, decode_tiff, read_tiff
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 _BY_PILLOW = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")  # whose headers it reads

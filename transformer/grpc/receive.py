@@ -13,10 +13,10 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from transformer import metrics
 from transformer.admission import Deadline
 from transformer.errors import BodyTimeout, InvalidRequest, NoMessage, Overloaded, ServingError
-from transformer.grpc.calls import Calls
+from transformer.grpc.drain import Calls
+from transformer.observability import metrics
 
 _MOMENT_S = 1.0  # 125 MB at 1 Gbit/s
 _GONE_S = 0.05

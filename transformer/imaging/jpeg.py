@@ -11,7 +11,7 @@ import simplejpeg
 from PIL import Image
 
 from transformer.errors import InvalidImage, UnsupportedMedia
-from transformer.letterbox import Image as ImageArray
+from transformer.imaging.letterbox import Image as ImageArray
 
 # Encoders make 10 or so. Of 75 bytes each is enough to go over 50 megapixels once more, in a tenth of a second.
 _MOST_SCANS = 50

@@ -10,9 +10,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from transformer import metrics
 from transformer.errors import MESSAGE_LENGTH
-from transformer.trace import Begin, Trace
+from transformer.observability import metrics
+from transformer.observability.trace_context import Begin, Trace
 
 log = logging.getLogger("transformer")
 

@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
-from transformer import metrics
 from transformer.admission import Deadline
-from transformer.descriptions import Descriptions
 from transformer.errors import ModelNotFound, NothingServes, PredictorUnavailable, Unserved
-from transformer.model import Model
-from transformer.predictor import Predictor
-from transformer.record import current
-from transformer.synchroniser import Synchroniser
+from transformer.observability import metrics
+from transformer.observability.request_record import current
+from transformer.triton.client import Predictor
+from transformer.triton.model import Model
+from transformer.triton.model_cache import Descriptions
+from transformer.triton.synchroniser_client import Synchroniser
 
 DESCRIBED = "the model was described"
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
-from transformer.record import current
-from transformer.trace import Trace
+from transformer.observability.request_record import current
+from transformer.observability.trace_context import Trace
 
 Stage = Literal["queue", "decode", "preprocess", "infer", "postprocess"]
 STAGES: tuple[Stage, ...] = ("queue", "decode", "preprocess", "infer", "postprocess")

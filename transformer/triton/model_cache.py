@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from transformer.model import Model
-from transformer.predictor import Predictor
+from transformer.triton.client import Predictor
+from transformer.triton.model import Model
 
 _MAX_AGE_S = 10.0
 

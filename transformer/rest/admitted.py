@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import Request
 
-from transformer import metrics
 from transformer.admission import Deadline
-from transformer.dataplane import DataPlane
+from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import ClientGone, InvalidRequest
+from transformer.observability import metrics
 from transformer.rest.body import read_body, unpack
 
 TIMEOUT_HEADER = "x-request-timeout-ms"

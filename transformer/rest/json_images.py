@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from transformer.base64_text import read_picture
 from transformer.errors import InvalidRequest, PayloadTooLarge, excerpt
+from transformer.protocol.base64_text import read_picture
 
 FORM = '{"image": {"b64": "<base64 of the file>"}}'
 # Members that hold base64 itself; any member may hold `{"b64": ...}`.

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from transformer.errors import InvalidRequest, excerpt
-from transformer.model import Model, fold_name
 from transformer.tasks.detect import Selection
+from transformer.triton.model import Model, fold_name
 
 NAMES = ("confidence", "iou", "max_detections", "classes")
 MAX_CLASSES = 10_000

@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from transformer import metrics
 from transformer.admission import Deadline
-from transformer.asked import Asked
 from transformer.errors import (
     ModelNotFound,
     NothingServes,
@@ -26,9 +24,11 @@ from transformer.errors import (
     PredictorUnavailable,
     ServingError,
 )
-from transformer.model import Model, describe
-from transformer.record import current
-from transformer.tensors import DTYPES, Content, Tensor, datatype_of, from_elements, to_array
+from transformer.observability import metrics
+from transformer.observability.request_record import current
+from transformer.triton.infer_options import Asked
+from transformer.triton.model import Model, describe
+from transformer.triton.tensors import DTYPES, Content, Tensor, datatype_of, from_elements, to_array
 
 
 class TensorRefused(PredictorError):

@@ -8,7 +8,7 @@ from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-from transformer.record import current
+from transformer.observability.request_record import current
 
 Format = Literal["text", "json"]
 

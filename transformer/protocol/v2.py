@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import orjson
 
-from transformer import replies
 from transformer.admission import Deadline
-from transformer.asked import Asked
-from transformer.base64_text import read_picture
-from transformer.dataplane import DataPlane, ImageResult, TableResult
+from transformer.dataplane.dataplane import DataPlane, ImageResult, TableResult
 from transformer.errors import InvalidRequest, PayloadTooLarge, excerpt
-from transformer.model import Model, TensorMetadata
+from transformer.offload import FEW_PREDICTIONS, LITTLE_JSON_BYTES, run
+from transformer.protocol import json_responses as replies
+from transformer.protocol.base64_text import read_picture
 from transformer.tasks import tabular
-from transformer.tensors import (
+from transformer.triton.infer_options import Asked
+from transformer.triton.model import Model, TensorMetadata
+from transformer.triton.tensors import (
     DTYPES,
     Tensor,
     check,
@@ -33,7 +34,6 @@ from transformer.tensors import (
     to_array,
     to_elements,
 )
-from transformer.work import FEW_PREDICTIONS, LITTLE_JSON_BYTES, run
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "parameters")
 

@@ -12,9 +12,9 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from hosts import split_target
-from transformer import metrics
 from transformer.admission import Admission
-from transformer.rest.head import find_fault
+from transformer.observability import metrics
+from transformer.rest.request_head import find_fault
 
 _MAX_HEAD_BYTES = 2**16  # beyond what came in one piece, 256 KiB at most
 _MOST_BEHIND = 100  # requests behind one that is being answered; each waits for those before it

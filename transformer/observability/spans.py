@@ -17,8 +17,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_i
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from transformer import __version__
-from transformer.record import Record
-from transformer.trace import Metadata, Trace
+from transformer.observability.request_record import Record
+from transformer.observability.trace_context import Metadata, Trace
 
 _SERVICE = "nereid-transformer"
 _W3C = TraceContextTextMapPropagator()

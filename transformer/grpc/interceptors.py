@@ -10,11 +10,11 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from tritonclient.grpc import service_pb2
 
+from transformer.auth import Keys
 from transformer.errors import ServingError
-from transformer.keys import Keys
-from transformer.record import ID_HEADER, Record, recorded
+from transformer.observability.request_record import ID_HEADER, Record, recorded
+from transformer.observability.trace_context import Begin, Trace
 from transformer.settings import TransformerSettings
-from transformer.trace import Begin, Trace
 
 _SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 # By the words of TRANSFORMER_KEYLESS, what is open over HTTP too; whether a model serves is open for none of them.

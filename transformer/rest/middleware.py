@@ -7,10 +7,10 @@ from fastapi import Response
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from transformer.dataplane import DataPlane
+from transformer.auth import Keys
+from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import Overloaded, ServingError
-from transformer.keys import Keys
-from transformer.record import current
+from transformer.observability.request_record import current
 from transformer.settings import TransformerSettings
 
 # The page of /docs has its script inline; nothing comes from elsewhere, and nobody frames it.

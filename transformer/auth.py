@@ -16,8 +16,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from transformer import metrics
 from transformer.errors import Forbidden, Unauthenticated
+from transformer.observability import metrics
 
 log = logging.getLogger("transformer")
 
@@ -160,7 +160,7 @@ def make(name: str, path: Path) -> str:
 
 def main() -> int:
     """Make a key from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m transformer.keys", description="Make an API key, shown once.")
+    parser = argparse.ArgumentParser(prog="python -m transformer.auth", description="Make an API key, shown once.")
     parser.add_argument("name", help="whose it is")
     parser.add_argument("file", type=Path, help="TRANSFORMER_API_KEYS_FILE; its digest is added there")
     options = parser.parse_args()

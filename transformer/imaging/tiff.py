@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from transformer.errors import InvalidImage, PayloadTooLarge, UnsupportedMedia
-from transformer.letterbox import Image as ImageArray
+from transformer.imaging.letterbox import Image as ImageArray
 
 # Pillow's own reader of uncompressed files takes planes of 16 bits for planes of 8; libtiff does not.
 TiffImagePlugin.READ_LIBTIFF = True

@@ -7,10 +7,10 @@ from functools import partial
 from itertools import islice
 
 from transformer.errors import InvalidRequest, PayloadTooLarge, VersionsChanging
-from transformer.model import Model
-from transformer.predictor import MAX_RESPONSE_BYTES
-from transformer.tensors import Tensor, item_size, spans
-from transformer.work import run
+from transformer.offload import run
+from transformer.triton.client import MAX_RESPONSE_BYTES
+from transformer.triton.model import Model
+from transformer.triton.tensors import Tensor, item_size, spans
 
 Infer = Callable[[Sequence[Tensor]], Awaitable[tuple[list[Tensor], str]]]
 

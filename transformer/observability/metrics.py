@@ -10,10 +10,10 @@ import simplejpeg
 from prometheus_client import Counter, Gauge, Histogram, Info
 
 from transformer import __version__
-from transformer.model import Model
+from transformer.triton.model import Model
 
 if TYPE_CHECKING:
-    from transformer.stages import Stage
+    from transformer.observability.stage_timer import Stage
 
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BUCKETS_PIXELS = (1e4, 5e4, 1e5, 3e5, 5e5, 1e6, 2e6, 5e6, 1e7, 2e7, 5e7)

@@ -1,0 +1,1 @@
+"""What the server does, whatever the protocol: items in, results out."""

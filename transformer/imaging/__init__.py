@@ -1,0 +1,1 @@
+"""Images: decode, letterbox, non-maximum suppression, annotation. Arrays in, arrays out."""

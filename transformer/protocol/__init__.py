@@ -1,0 +1,1 @@
+"""The protocols without their transport: v2 inference, JSON of responses."""
