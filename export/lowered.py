@@ -18,7 +18,7 @@ from export.profiles import INT8, ONNX, describe_profiles
 from export.quantisation import quantise
 from export.runtime import LowPrecisionSession, Session
 from registry.answers import check_answer
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from registry.golden import Arrays, split_golden
 from transformer.tasks import detect
 from transformer.triton.model import describe
@@ -99,7 +99,7 @@ class Lowering:
                 continue
             try:
                 answers = self._try(filename, profiles[name], golden)
-            except (ExportError, Refused) as exc:
+            except (ExportError, VersionRejected) as exc:
                 if precision in self._wanted:
                     raise ExportError(f"profile {name}: {exc}") from exc
                 left_out[name] = str(exc)

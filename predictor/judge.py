@@ -9,7 +9,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from predictor.errors import StartError
 from registry import config as configs
-from registry.errors import Incomplete, Refused, StorageError
+from registry.errors import Incomplete, StorageError, VersionRejected
 from registry.judgement import Terms, Texts, judge_config, judge_texts, judge_version, read_texts
 from registry.layout import CONFIG, TEXT_BYTES, ModelFolder, read_layout
 from registry.storage import FolderStorage, read
@@ -71,7 +71,7 @@ def _judge_model(root: Path, storage: FolderStorage, name: str, model: ModelFold
                 if path in read_by_triton:
                     configs.check_formats(configs.resolve(ModelConfig.FromString(config)), plans=terms.plans)
                     judged[path] = config
-            except (Refused, StorageError, OSError) as exc:
+            except (VersionRejected, StorageError, OSError) as exc:
                 yield Verdict(f"{name}/{path}", str(exc))
     own = judged.get(f"configs/{terms.profile}.pbtxt") or judged.get(CONFIG, b"")
     for version in sorted(model.versions):
@@ -86,8 +86,8 @@ def _judge_version(folder: Path, own: bytes, terms: Terms) -> str | None:
         judge_version(folder, texts, terms)
         # Triton may take what it finds where the model's config leaves that open, or a profile's is asked for.
         if not terms.plans and (found := sorted(path.name for path in folder.glob("*.plan"))):
-            raise Refused(f"{found[0]}: a plan is code, expected none, or PREDICTOR_PLANS=true")
-    except (Refused, Incomplete, OSError) as exc:
+            raise VersionRejected(f"{found[0]}: a plan is code, expected none, or PREDICTOR_PLANS=true")
+    except (VersionRejected, Incomplete, OSError) as exc:
         return str(exc)
     return None
 
@@ -100,7 +100,9 @@ def _check_digests(folder: Path, texts: Texts, terms: Terms) -> None:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != entry.sha256:
-            raise Refused(f"{name}: sha256 got {digest[:12]}..., expected {entry.sha256[:12]}... by manifest.json")
+            raise VersionRejected(
+                f"{name}: sha256 got {digest[:12]}..., expected {entry.sha256[:12]}... by manifest.json"
+            )
 
 
 def report(verdicts: Iterator[Verdict]) -> Mapping[bool, int]:

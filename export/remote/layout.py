@@ -13,7 +13,7 @@ from export.config import to_text
 from export.errors import ExportError
 from export.remote.storage import Storage, TooLarge
 from registry.config import Policy, parse, read_policy
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, Object, gather, is_version, lacks, read_layout
 
 _REQUESTS = 8  # at once
@@ -182,7 +182,7 @@ def _read_model(
         policy = read_policy(config)
     except (BrokenConfig, TooLarge) as exc:
         error = str(exc)
-    except Refused as exc:
+    except VersionRejected as exc:
         error = f"{key}: {exc}"
     read = {}
     for number in sorted(versions.keys() | foreign.keys()):
@@ -203,5 +203,5 @@ def _read_manifest(storage: Storage, key: str) -> Mapping[str, Any] | None:
 def _parse(data: bytes, key: str) -> Any:
     try:
         return parse(data, where=key)
-    except Refused as exc:
+    except VersionRejected as exc:
         raise BrokenConfig(f"{exc}; next: correct it") from exc

@@ -7,7 +7,7 @@ Everything here decides as triton-inference-server/onnxruntime_backend r24.10 do
 import os
 from pathlib import Path
 
-from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.errors import ModelRejectedError
 from registry.onnx_file import read_versions
 
 DEFAULT_FILENAME = "model.onnx"
@@ -26,13 +26,13 @@ def find_artifact(version_dir: Path, filename: str) -> Path:
             (`cc_model_filenames` is for GPUs alone.)
 
     Raises:
-        ModelRefusedError: there is no such file.
+        ModelRejectedError: there is no such file.
     """
     path = version_dir / (filename or DEFAULT_FILENAME)
     if as_stored(path).is_dir():
         path = path / DEFAULT_FILENAME
     if not as_stored(path).exists():
-        raise ModelRefusedError(f"unable to find '{path}'")
+        raise ModelRejectedError(f"unable to find '{path}'")
     return path
 
 
@@ -48,15 +48,15 @@ def check_versions(path: Path) -> None:
         path: A file that ONNX Runtime has loaded, so one that is well formed.
 
     Raises:
-        ModelRefusedError: the IR version or an opset is newer.
+        ModelRejectedError: the IR version or an opset is newer.
     """
     if path.suffix == ".ort":
         return  # not protobuf; the format is the same in both
     ir_version, opsets = read_versions(as_stored(path))
     if ir_version > MAX_IR_VERSION:
-        raise ModelRefusedError(f"'{path}' has IR version {ir_version}, the oldest supported Triton reads up to 10")
+        raise ModelRejectedError(f"'{path}' has IR version {ir_version}, the oldest supported Triton reads up to 10")
     for domain, version in opsets.items():
         if version > MAX_OPSETS.get(domain, version):
-            raise ModelRefusedError(
+            raise ModelRejectedError(
                 f"'{path}' has opset {version} of {domain}, the oldest supported Triton runs up to {MAX_OPSETS[domain]}"
             )

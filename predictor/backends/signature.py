@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.errors import ModelRejectedError
 
 # BF16 and the 4- and 8-bit floats are missing in the C++ backend too.
 _DATATYPES = {
@@ -55,27 +55,27 @@ def read_tensors(nodes: Iterable[Node]) -> dict[str, Tensor]:
     """Return the tensors of a session by name.
 
     Raises:
-        ModelRefusedError: one is no tensor (a sequence, a map).
+        ModelRejectedError: one is no tensor (a sequence, a map).
     """
     tensors = {}
     for node in nodes:
         if not node.type.startswith("tensor("):
-            raise ModelRefusedError(f"'{node.name}' is a {node.type}, a model may only take and return tensors")
+            raise ModelRejectedError(f"'{node.name}' is a {node.type}, a model may only take and return tensors")
         shape = tuple(dim if isinstance(dim, int) else -1 for dim in node.shape)
         tensors[node.name] = Tensor(_DATATYPES.get(node.type, "TYPE_INVALID"), shape)
     return tensors
 
 
-def refuse_unsupported(config: Mapping[str, Any]) -> None:
+def reject_unsupported(config: Mapping[str, Any]) -> None:
     """Refuse what only the C++ backend can do, rather than serve it wrongly.
 
     Raises:
-        ModelRefusedError: the config asks for sequences, ragged batches or inputs made from the batch.
+        ModelRejectedError: the config asks for sequences, ragged batches or inputs made from the batch.
     """
     asked = [key for key in ("sequence_batching", "batch_input", "batch_output") if config.get(key)]
     asked += [f"allow_ragged_batch of '{io['name']}'" for io in config["input"] if io.get("allow_ragged_batch")]
     if asked:
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"{', '.join(asked)}: not supported by the embedded backend; serve this model from NVIDIA's image"
         )
 
@@ -89,17 +89,17 @@ def check_inputs(config: Mapping[str, Any], inputs: Mapping[str, Tensor], *, ove
         overridable: Initialisers that a run may give; the only inputs that can be `optional`.
 
     Raises:
-        ModelRefusedError: a name, datatype or dims do not fit.
+        ModelRejectedError: a name, datatype or dims do not fit.
     """
     required = [io for io in config["input"] if not io.get("optional")]
     if len(required) != len(inputs):
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"the configuration has {len(required)} inputs that are not optional, the model takes {len(inputs)}: "
             f"{', '.join(inputs)}"
         )
     for io in config["input"]:
         if io.get("optional") and config["max_batch_size"]:
-            raise ModelRefusedError(f"optional input '{io['name']}' needs max_batch_size 0")
+            raise ModelRejectedError(f"optional input '{io['name']}' needs max_batch_size 0")
         _check_tensor(config, io, {**inputs, **overridable}, exact=False)
 
 
@@ -107,7 +107,7 @@ def check_outputs(config: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> N
     """Refuse a config whose outputs the model does not give; it may leave some out.
 
     Raises:
-        ModelRefusedError: a name, datatype or dims do not fit.
+        ModelRejectedError: a name, datatype or dims do not fit.
     """
     for io in config["output"]:
         _check_tensor(config, io, outputs, exact=True)
@@ -118,27 +118,27 @@ def _check_tensor(
 ) -> None:
     name, datatype = io["name"], io["data_type"]
     if name not in tensors:
-        raise ModelRefusedError(f"the model has no tensor '{name}', it has: {', '.join(tensors)}")
+        raise ModelRejectedError(f"the model has no tensor '{name}', it has: {', '.join(tensors)}")
     tensor = tensors[name]
     if datatype not in _DATATYPES.values():
-        raise ModelRefusedError(f"tensor '{name}': datatype {datatype} is not supported by ONNX Runtime in Triton")
+        raise ModelRejectedError(f"tensor '{name}': datatype {datatype} is not supported by ONNX Runtime in Triton")
     if datatype != tensor.datatype:
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"tensor '{name}': the configuration has datatype {datatype}, the model {tensor.datatype}"
         )
     dims = read_dims(io)
     if not tensor.shape:
         if any(dim != 1 for dim in dims):
-            raise ModelRefusedError(f"tensor '{name}' is a scalar: dims must be [1], the configuration has {dims}")
+            raise ModelRejectedError(f"tensor '{name}' is a scalar: dims must be [1], the configuration has {dims}")
         return
     if config["max_batch_size"] and tensor.shape[0] != -1:
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"tensor '{name}': max_batch_size {config['max_batch_size']} needs a first dimension of -1, "
             f"the model has shape {list(tensor.shape)}"
         )
     shape = [-1, *dims] if config["max_batch_size"] else dims
     if not _fits(shape, tensor.shape, exact=exact):
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"tensor '{name}': the model has shape {list(tensor.shape)}, the configuration makes it {shape}"
         )
 
@@ -160,7 +160,7 @@ def complete_config(config: dict[str, Any], inputs: Mapping[str, Tensor], output
     """Fill in `max_batch_size`, `dynamic_batching`, inputs and outputs, in place, where the config leaves them out.
 
     Raises:
-        ModelRefusedError: max_batch_size is set and a tensor has no free first dimension.
+        ModelRejectedError: max_batch_size is set and a tensor has no free first dimension.
     """
     can_batch = all(tensor.shape[:1] == (-1,) for tensor in [*inputs.values(), *outputs.values()])
     if can_batch:
@@ -168,7 +168,7 @@ def complete_config(config: dict[str, Any], inputs: Mapping[str, Tensor], output
         if config["max_batch_size"] > 1 and "sequence_batching" not in config:
             config.setdefault("dynamic_batching", {})
     elif config["max_batch_size"]:
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"max_batch_size is {config['max_batch_size']}, and not every tensor of the model has a first dimension "
             "of -1"
         )

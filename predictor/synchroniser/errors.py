@@ -2,7 +2,7 @@
 
 import errno
 
-from registry.errors import Passing
+from registry.errors import TransientError
 
 # Errors of disks, networks and a machine without memory or descriptors. Any other is a fault of ours: a path that is
 # missing, exists already, or is too long.
@@ -14,12 +14,12 @@ _PASSING = {
 }  # fmt: skip
 
 
-class TritonError(Passing):
+class TritonError(TransientError):
     """Triton is away, does not answer in time, or has no room."""
 
 
-def passes(exc: Exception) -> bool:
+def is_transient(exc: Exception) -> bool:
     """Whether a failure may pass by itself; else it is a fault of ours, and waiting does not help."""
     if isinstance(exc, OSError):
         return exc.errno in _PASSING or isinstance(exc, TimeoutError | ConnectionError | BlockingIOError)
-    return isinstance(exc, Passing | MemoryError)
+    return isinstance(exc, TransientError | MemoryError)

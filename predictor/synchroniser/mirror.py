@@ -27,7 +27,7 @@ from typing import Any
 
 from predictor.contract import CANDIDATE_PREFIX, models_folder, trial_folder
 from predictor.errors import StartError
-from registry.errors import Passing, Refused
+from registry.errors import TransientError, VersionRejected
 
 log = logging.getLogger("synchroniser")
 
@@ -189,19 +189,19 @@ class Mirror:
             size: of its files, in bytes.
 
         Raises:
-            Refused: it would not fit if nothing else were there.
-            Passing: there is no room for it now.
+            VersionRejected: it would not fit if nothing else were there.
+            TransientError: there is no room for it now.
         """
         wanted, limit = f"{size / 1e6:.1f} MB wanted", self._limit_bytes
         if limit is not None and size > limit:
-            raise Refused(f"{wanted}, expected at most {limit / 1e6:.1f} MB (PREDICTOR_MIRROR_BYTES)")
+            raise VersionRejected(f"{wanted}, expected at most {limit / 1e6:.1f} MB (PREDICTOR_MIRROR_BYTES)")
         with self._reserving:
             free = shutil.disk_usage(self.root).free
             if free < size + _SPARE_BYTES:
-                raise Passing(f"disk full: {wanted}, {free / 1e6:.1f} MB free in the mirror")
+                raise TransientError(f"disk full: {wanted}, {free / 1e6:.1f} MB free in the mirror")
             left = None if limit is None else limit - self._used()
             if left is not None and size > left:
-                raise Passing(
+                raise TransientError(
                     f"mirror full: {wanted}, {max(left, 0) / 1e6:.1f} of {(limit or 0) / 1e6:.1f} MB free "
                     "(PREDICTOR_MIRROR_BYTES)"
                 )

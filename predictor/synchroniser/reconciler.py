@@ -11,7 +11,7 @@ from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from predictor.synchroniser.errors import TritonError, passes
+from predictor.synchroniser.errors import TritonError, is_transient
 from predictor.synchroniser.ledger import Memory
 from predictor.synchroniser.mirror import Generation
 from predictor.synchroniser.selection import choose
@@ -24,7 +24,7 @@ from predictor.synchroniser.validation import prove
 from predictor.synchroniser.view import describe, join_numbers, pin_error, words_of
 from registry import config as configs
 from registry.config import Policy
-from registry.errors import Incomplete, Passing, Refused
+from registry.errors import Incomplete, TransientError, VersionRejected
 from registry.judgement import judge_config
 from registry.layout import CONFIG, TEXT_BYTES, ModelFolder
 from registry.storage import read
@@ -168,7 +168,7 @@ class Model:
             return False
         try:
             config, policy = self._read_shared(listed.folder)
-        except Refused as exc:
+        except VersionRejected as exc:
             self._blocked = str(exc)
             self._error = f"{exc}; what serves goes on serving" if self.serving else str(exc)
             log.warning("%s: %s", self.name, self._error)
@@ -209,11 +209,11 @@ class Model:
         fresh = [version for version, key in wanted.items() if key != self.serving.get(version)]
         try:
             self._activate(wanted)
-        except Refused as exc:  # of what was judged: nothing that could be tried again
+        except VersionRejected as exc:  # of what was judged: nothing that could be tried again
             newest = max(wanted)
             self._refuse(requests[newest], wanted[newest], str(exc))
         except Exception as exc:
-            if passes(exc) or not fresh:
+            if is_transient(exc) or not fresh:
                 raise
             self._refuse_defect(requests[max(fresh)], wanted[max(fresh)], exc)
 
@@ -223,11 +223,11 @@ class Model:
         self._wait_for_triton()
         try:
             self._load(self.name)
-        except Refused as exc:
+        except VersionRejected as exc:
             # What served yesterday, under another Triton perhaps.
             reason = f"version {versions} does not load any more: {exc}"
             if self.listed is None:
-                raise Passing(reason) from exc
+                raise TransientError(reason) from exc
             log.warning("%s: %s", self.name, reason)
             self._mirror.switch(self.name, None)  # it is tried as if it were new, and so are the others
             return
@@ -254,7 +254,7 @@ class Model:
             # A full queue tells nothing of who works at it. Where Triton is away or has lost the model, the loop sees.
             self.is_suspect = True
             log.info("%s: cannot be examined: %s; tried again in %.0f s", self.name, exc, _EXAMINED_S)
-        except Refused as exc:
+        except VersionRejected as exc:
             log.warning("%s: serves, and does not answer as it must: %s", self.name, exc)
         finally:
             self._examinable = time.monotonic() + _EXAMINED_S
@@ -263,7 +263,7 @@ class Model:
         """The model's own config.pbtxt, and its policy or the setting in its place.
 
         Raises:
-            Refused: it is broken, or holds what must not be there.
+            VersionRejected: it is broken, or holds what must not be there.
         """
         item = folder.shared.get(CONFIG)
         if item is None:
@@ -315,7 +315,7 @@ class Model:
             memory.left_alone.add(key)
             self._shared.leftovers.discard(leftover)
             reason = f"this process ended {_TRIES} times while it was tried"
-            self._postpone(request.version, key, Passing(reason), for_s=_FATAL_PAUSE_S)
+            self._postpone(request.version, key, TransientError(reason), for_s=_FATAL_PAUSE_S)
             return
         with self._shared.alone if self._shared.leftovers else nullcontext():
             self._mirror.write_fatal(self.name, memory.fatal, running=key)
@@ -355,7 +355,7 @@ class Model:
                 unproven = prove(self._shared.triton, candidate, golden=golden, limit_s=limit_s)
         except Incomplete as exc:
             self._note_incomplete(request, key, listed, exc)
-        except Refused as exc:
+        except VersionRejected as exc:
             self._refuse(request, key, str(exc))
         except (Died, TooSlow) as exc:
             deaths = self._memory.deaths
@@ -367,7 +367,7 @@ class Model:
             else:
                 raise
         except Exception as exc:  # noqa: BLE001 - nor must it keep out the version before
-            if passes(exc):
+            if is_transient(exc):
                 self._postpone(version, key, exc)
             else:
                 self._refuse_defect(request, key, exc)
@@ -416,13 +416,13 @@ class Model:
         """A number that answers with some labels never answers with others: nobody could tell which they are.
 
         Raises:
-            Refused: what serves under this number has other labels or tensors.
+            VersionRejected: what serves under this number has other labels or tensors.
         """
         if request.version not in self.serving:
             return
         served, new = (_read_config(folder, request.version) for folder in (self._current.folder, target))
         if configs.meaning(served) != configs.meaning(new):
-            raise Refused(
+            raise VersionRejected(
                 "its labels or tensors are others than those this number serves with: a version is immutable, "
                 "upload it under a new number"
             )
@@ -475,11 +475,13 @@ class Model:
         self._mirror.switch(self.name, self._mirror.assemble(self.name, sources, wanted, text))
         try:
             self._load(self.name)
-        except (Refused, TritonError) as exc:
+        except (VersionRejected, TritonError) as exc:
             self._mirror.switch(self.name, before if before.prints else None)
             self._mirror.clean(self.name, keep=self._memory.proven.values())
             self._postpone(
-                newest, wanted[newest], Passing(f"version {join_numbers(wanted)} was good, and does not load: {exc}")
+                newest,
+                wanted[newest],
+                TransientError(f"version {join_numbers(wanted)} was good, and does not load: {exc}"),
             )
             return
         self._note_serving(wanted, before)
@@ -521,7 +523,7 @@ class Model:
         loads = self._status.metrics.loads
         try:
             self._shared.triton.load(name)
-        except (Refused, TritonError):
+        except (VersionRejected, TritonError):
             loads.labels(self.name, "failed").inc()
             raise
         loads.labels(self.name, "ok").inc()
@@ -533,7 +535,7 @@ class Model:
 
     def _note_failure(self, exc: Exception) -> None:
         self._failures += 1
-        self._fault = not passes(exc)
+        self._fault = not is_transient(exc)
         if self._fault:
             pause, words = LONGEST_PAUSE_S, f"a fault of the synchroniser, see its log: {type(exc).__name__}: {exc}"
         else:
@@ -613,7 +615,7 @@ class Model:
         """Why a model's folder has no version: its config says what it is, or something else lies in it."""
         try:
             self._read_shared(folder)
-        except Refused as exc:
+        except VersionRejected as exc:
             return str(exc)
         rest = f"; ignored: {ignored}" if ignored else ""
         return f"no version: expected {self.name}/1/model.onnx or the like{rest}"

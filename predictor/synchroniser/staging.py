@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import config as configs
-from registry.errors import Incomplete, Refused
+from registry.errors import Incomplete, VersionRejected
 from registry.judgement import Terms, Texts, complete_version, judge_texts
 from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, TEXT_BYTES, ModelFolder, Object, lacks
 from registry.manifest import Entry
@@ -88,8 +88,8 @@ def stage(storage: Storage, request: Request, target: Path, *, reserve: Reserve,
 
     Raises:
         Incomplete: something of it is still to come.
-        Refused: it must not serve.
-        Passing, OSError: it could not be fetched now.
+        VersionRejected: it must not serve.
+        TransientError, OSError: it could not be fetched now.
     """
     shutil.rmtree(target, ignore_errors=True)
     try:
@@ -120,7 +120,7 @@ def _stage(storage: Storage, request: Request, target: Path, reserve: Reserve, c
         for name, entry in (entries or {}).items():
             if digests[name] != entry.sha256:
                 got, want = digests[name][:12], entry.sha256[:12]
-                raise Refused(f"{name}: sha256 got {got}..., expected {want}... by {MANIFEST}")
+                raise VersionRejected(f"{name}: sha256 got {got}..., expected {want}... by {MANIFEST}")
         complete_version(version, texts, replace(terms, engines=_engines_prefix(request, digests)))
         for path, item in shared.items():
             (target / path).parent.mkdir(exist_ok=True)

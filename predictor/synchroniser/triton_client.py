@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from predictor.contract import ACCESS_HEADER, CANDIDATE_PREFIX
 from predictor.synchroniser.errors import TritonError
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from registry.golden import Arrays
 
 _QUICK_S = 5.0
@@ -102,7 +102,7 @@ class Triton:
         Does nothing where Triton has it already.
 
         Raises:
-            Refused: Triton does not take it.
+            VersionRejected: Triton does not take it.
             TooSlow: it was not loaded in time.
             TritonError: Triton went away, or has no room now.
         """
@@ -135,7 +135,7 @@ class Triton:
         """`ModelConfig`, completed by Triton.
 
         Raises:
-            Refused, TritonError: as in `load`.
+            VersionRejected, TritonError: as in `load`.
         """
         try:
             return self._client.get_model_config(model, client_timeout=_QUICK_S).config
@@ -161,7 +161,7 @@ class Triton:
             limit_s: for the answer; at most as long as a load may take.
 
         Raises:
-            Refused, TritonError: as in `load`.
+            VersionRejected, TritonError: as in `load`.
         """
         limit_s = min(limit_s, self._load_timeout_s)
         timeout_us = None if queue_s is None else int(queue_s * 1_000_000)
@@ -179,11 +179,13 @@ class Triton:
         reply = result.get_response()
         for output, content in zip(reply.outputs, reply.raw_output_contents, strict=False):
             if output.datatype == "BYTES" and len(content) > _LARGEST_TEXTS:
-                raise Refused(f"output {output.name!r}: got {len(content)} bytes, expected at most {_LARGEST_TEXTS}")
+                raise VersionRejected(
+                    f"output {output.name!r}: got {len(content)} bytes, expected at most {_LARGEST_TEXTS}"
+                )
         return {output.name: result.as_numpy(output.name) for output in reply.outputs}
 
 
-def _translate(exc: InferenceServerException) -> Refused | TritonError:
+def _translate(exc: InferenceServerException) -> VersionRejected | TritonError:
     text = exc.message() or ""
     if _NO_ROOM.search(text):
         return TritonError(f"Triton: {_shorten(text)}")
@@ -191,7 +193,7 @@ def _translate(exc: InferenceServerException) -> Refused | TritonError:
         return ProcessDied(f"Triton: {_shorten(text)}")
     if exc.status() in _AWAY:
         return Died(f"Triton: {_shorten(text)}")
-    return Refused(_shorten(text) + _POLLED * text.endswith(_NOT_POLLED))
+    return VersionRejected(_shorten(text) + _POLLED * text.endswith(_NOT_POLLED))
 
 
 def _shorten(text: str) -> str:

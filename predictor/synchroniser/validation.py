@@ -19,7 +19,7 @@ from tritonclient.utils import triton_to_np_dtype
 
 from predictor.synchroniser.triton_client import TooSlow, Triton
 from registry.answers import check_answer, check_form, read_metadata
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from registry.golden import Arrays, read_golden, split_golden
 
 log = logging.getLogger("synchroniser")
@@ -57,7 +57,7 @@ def prove(  # noqa: PLR0913 - what, how long, and how it must answer
         Why nothing is verified, where there is no golden input; None where its outputs are good.
 
     Raises:
-        Refused: it fails with its golden input, or gives other outputs than it must.
+        VersionRejected: it fails with its golden input, or gives other outputs than it must.
         TooSlow: it did not answer in time.
         TritonError: Triton went away.
     """
@@ -79,7 +79,7 @@ def prove(  # noqa: PLR0913 - what, how long, and how it must answer
         try:
             if outputs := _infer_anything(ask, config):
                 check_form(outputs, config)
-        except Refused as exc:
+        except VersionRejected as exc:
             return f"not proven, for an input that was made up: {exc}"
         return None
     inputs, expected = split_golden(read_golden(golden), config)
@@ -100,13 +100,13 @@ def _infer_anything(ask: Ask, config: Any) -> Arrays:
     """Outputs for the first input that the model takes; none where every input is too large to make one up.
 
     Raises:
-        Refused: it takes none.
+        VersionRejected: it takes none.
     """
     refused = None
     for inputs in _make_inputs(config):
         try:
             return ask(inputs)
-        except Refused as exc:
+        except VersionRejected as exc:
             refused = exc
     if refused:
         raise refused

@@ -23,7 +23,7 @@ PARTS = ("export", "loadtest", "predictor", "registry", "transformer")
 REPOSITORY_USERS = {"export", "predictor"}
 # What export may take from the parts that serve: pure functions, so that a model is verified with what is served.
 PURE = {
-    "predictor.backends.refusal",
+    "predictor.backends.errors",
     "predictor.backends.signature",
     "transformer.imaging.nms",
     "transformer.errors",

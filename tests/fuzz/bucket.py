@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from predictor.synchroniser.staging import Request, check_arrived, fingerprint
 from registry import config as configs
 from registry.confinement import USUAL, confined
-from registry.errors import Incomplete, Refused
+from registry.errors import Incomplete, VersionRejected
 from registry.judgement import Terms, _complete_version, _judge_texts, read_texts
 from registry.layout import CONFIG, GOLDEN, MANIFEST, Object, read_layout, refuse_file
 from registry.onnx_file import read_facts
@@ -146,7 +146,7 @@ def fuzz(*, count: int, seed: int, tell: Callable[[int], None] = lambda _: None)
     Raises:
         Escape: one is judged good and reaches outside of its version, or is judged by an error that nobody foresaw, or
             takes longer than its deadline.
-        Refused: a process needed more memory than it may.
+        VersionRejected: a process needed more memory than it may.
     """
     report = Report()
     limits = dataclasses.replace(USUAL, cpu_s=_ROUND * USUAL.cpu_s, wall_s=3600)
@@ -247,7 +247,7 @@ def _judge(good: Path, mutant: Mutated) -> str:
             verdict = "listed" if mutant.kind == "listing" else _judge_version(version, Terms(mutant.profile, 2))
             if mutant.kind == "listing":
                 _judge_listing(mutant.content)
-        except Refused as exc:
+        except VersionRejected as exc:
             verdict = f"refused: {exc}"
         except Incomplete as exc:
             verdict = f"incomplete: {exc}"

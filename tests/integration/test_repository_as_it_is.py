@@ -22,7 +22,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from predictor.synchroniser.triton_client import Triton
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from tests.support.models import BATCHED, FLOAT_IO, Dim, build, build_identity, tensor, write_model
 from tests.support.openvino_ir import write_sum
 from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
@@ -374,7 +374,7 @@ def test_who_loads_is_pointed_to_where_triton_says_why(tmp_path: Path, monkeypat
     monkeypatch.setenv("PREDICTOR_MIRROR", str(tmp_path))
     with start_triton(tmp_path, tmp_path / "log") as running:
         server = Triton(f"127.0.0.1:{running.grpc_port}", secret="", load_timeout_s=PATIENCE_S)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(VersionRejected) as refused:
             server.load("preferred")
     assert str(refused.value) == (
         "failed to load 'preferred', failed to poll from model repository: why is in Triton's log, at 'Poll failed'"

@@ -24,7 +24,7 @@ from registry.config import (
     resolve,
     with_policy_cleared,
 )
-from registry.errors import Refused
+from registry.errors import VersionRejected
 
 SHIPPED = sorted((Path(__file__).parents[2] / "model_repository").glob("*/config.pbtxt"))
 WHERE = "digits/2/config.pbtxt"
@@ -116,7 +116,7 @@ def read(text: str) -> Any:
 
 def judge(text: str) -> str:
     """Return why a config is refused, without where."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(VersionRejected) as refused:
         check(read(text), where=WHERE)
     where, reason = str(refused.value).split(": ", 1)
     assert where == WHERE
@@ -383,7 +383,7 @@ def test_long_value_is_shortened() -> None:
     ],
 )
 def test_text_that_is_no_config_is_refused(text: bytes, reason: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(VersionRejected) as refused:
         parse(text, where=WHERE)
     assert str(refused.value).startswith(f"{WHERE}: {reason}")
     assert len(str(refused.value)) < 500
@@ -427,7 +427,7 @@ def test_policies_are_equal_by_value() -> None:
 
 @pytest.mark.parametrize("text", ["specific {}", "specific { versions: 0 }", "specific { versions: [1, -1] }"])
 def test_policy_without_versions_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match=r"version_policy\.specific\.versions"):
+    with pytest.raises(VersionRejected, match=r"version_policy\.specific\.versions"):
         read_policy(read(f"version_policy {{ {text} }}"))
 
 
@@ -592,7 +592,7 @@ def test_fingerprint_is_of_all_but_name_and_policy() -> None:
 def test_file_in_the_format_of_another_backend_is_refused(text: str, says: str) -> None:
     config = parse(text.encode(), where="config.pbtxt")
     check(config, where="config.pbtxt")
-    with pytest.raises(Refused, match=says):
+    with pytest.raises(VersionRejected, match=says):
         check_formats(resolve(config), plans=True)
 
 
@@ -616,7 +616,9 @@ def test_file_in_the_format_of_its_backend_is_accepted(text: str) -> None:
     ['backend: "tensorrt"', 'platform: "tensorrt_plan"', 'default_model_filename: "model.plan"'],
 )
 def test_plan_is_refused_where_no_setting_allows_plans(text: str) -> None:
-    with pytest.raises(Refused, match="a plan is code; expected onnxruntime or openvino, or PREDICTOR_PLANS=true"):
+    with pytest.raises(
+        VersionRejected, match="a plan is code; expected onnxruntime or openvino, or PREDICTOR_PLANS=true"
+    ):
         check_formats(resolve(parse(text.encode(), where="config.pbtxt")), plans=False)
 
 

@@ -19,7 +19,7 @@ from registry import config as configs
 from registry import layout
 from registry.answers import _compare, _compare_detections
 from registry.config import Policy
-from registry.errors import Passing, Refused, StorageError
+from registry.errors import StorageError, TransientError, VersionRejected
 from registry.golden import read_golden
 from registry.layout import Object, gather, lacks, limit_models, read_layout, refuse_file
 from registry.onnx_file import MESSAGES_IN, read_facts
@@ -105,15 +105,17 @@ def test_folders_in_folders_are_not_looked_into_for_ever(tmp_path: Path) -> None
 def test_mirror_keeps_to_its_limit(tmp_path: Path) -> None:
     with closing(Mirror(tmp_path / "mirror", limit_bytes=1000)) as mirror:
         first, second = (mirror.staging("rows", number, "print") for number in (1, 2))
-        with pytest.raises(Refused, match=r"0\.0 MB wanted, expected at most 0\.0 MB \(PREDICTOR_MIRROR_BYTES\)"):
+        with pytest.raises(
+            VersionRejected, match=r"0\.0 MB wanted, expected at most 0\.0 MB \(PREDICTOR_MIRROR_BYTES\)"
+        ):
             reserve(mirror, first, 1001)
         with mirror.reserve(first, 600):
-            with pytest.raises(Passing, match=r"mirror full: .*PREDICTOR_MIRROR_BYTES"):
+            with pytest.raises(TransientError, match=r"mirror full: .*PREDICTOR_MIRROR_BYTES"):
                 reserve(mirror, second, 500)
             with mirror.reserve(second, 400):
                 (first / "1").mkdir(parents=True)
                 (first / "1" / "model.onnx").write_bytes(bytes(600))  # counted once, on its way or there
-        with pytest.raises(Passing, match="mirror full"):
+        with pytest.raises(TransientError, match="mirror full"):
             reserve(mirror, second, 500)
         reserve(mirror, second, 400)
         generation = mirror.assemble("rows", {1: first}, {1: "print"}, b"")
@@ -291,7 +293,7 @@ def test_file_that_changes_or_becomes_a_link_is_not_read(tmp_path: Path) -> None
 
 
 def test_message_keeps_to_its_line() -> None:
-    assert str(Refused("a\nb\x1b[2J")) == r"a\nb\x1b[2J"
+    assert str(VersionRejected("a\nb\x1b[2J")) == r"a\nb\x1b[2J"
 
 
 def test_mirror_belongs_to_one_process_and_sweeps_what_is_half_made(tmp_path: Path) -> None:
@@ -344,7 +346,7 @@ def test_detections_are_found_again_whatever_their_order(got: list[tuple[float, 
     if fits:
         _compare_detections(detections(got), detections(GOLDEN), is_exact=True)
         return
-    with pytest.raises(Refused, match="golden input"):
+    with pytest.raises(VersionRejected, match="golden input"):
         _compare_detections(detections(got), detections(GOLDEN), is_exact=True)
 
 
@@ -355,7 +357,7 @@ def test_numbers_may_differ_a_little(difference: float, fits: bool) -> None:
     if fits:
         _compare(got, want)
         return
-    with pytest.raises(Refused, match=r"output 'y'\[0, [01]\]"):
+    with pytest.raises(VersionRejected, match=r"output 'y'\[0, [01]\]"):
         _compare(got, want)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from predictor.synchroniser.staging import Request, stage
 from registry import config as configs
-from registry.errors import Incomplete, Refused
+from registry.errors import Incomplete, VersionRejected
 from registry.golden import read_golden
 from registry.layout import read_layout
 from registry.storage import FolderStorage
@@ -71,7 +71,7 @@ def with_location(location: str, *, where: str) -> bytes:
     "location", ["/etc/passwd", "../other/1/model.data", "a/b.data", ".hidden", "*/_ORT_MEM_ADDR_/*", "passwd.so", ""]
 )
 def test_external_data_is_a_file_of_the_version(tmp_path: Path, where: str, location: str) -> None:
-    with pytest.raises(Refused, match="external data"):
+    with pytest.raises(VersionRejected, match="external data"):
         staged(tmp_path, ONNX, model_onnx=with_location(location, where=where))
 
 
@@ -103,15 +103,15 @@ def test_model_that_is_a_folder_has_its_weights_in_it(tmp_path: Path) -> None:
         with pytest.raises(Incomplete, match=reason):
             staged(tmp_path / str(number), ONNX, named=named)
     outside = {"model.onnx/model.onnx": with_location("../w.data", where="weights"), "w.data": bytes(8)}
-    with pytest.raises(Refused, match=r"external data '\.\./w\.data': expected a file beside it"):
+    with pytest.raises(VersionRejected, match=r"external data '\.\./w\.data': expected a file beside it"):
         staged(tmp_path / "outside", ONNX, named=outside)
-    with pytest.raises(Refused, match="onnxruntime alone reads a folder"):
+    with pytest.raises(VersionRejected, match="onnxruntime alone reads a folder"):
         staged(tmp_path / "ov", 'backend: "openvino" default_model_filename: "model.onnx"', named=model)
 
 
 def test_onnx_under_the_name_of_a_plan_is_refused(tmp_path: Path) -> None:
     config = 'backend: "onnxruntime" default_model_filename: "model.plan"'
-    with pytest.raises(Refused, match=r"got 'model.plan', expected a file that ends in \.onnx"):
+    with pytest.raises(VersionRejected, match=r"got 'model.plan', expected a file that ends in \.onnx"):
         staged(tmp_path, config, model_plan=with_location("/etc/passwd", where="weights"))
 
 
@@ -125,7 +125,7 @@ def test_version_without_any_file_that_its_config_names_is_waited_for(tmp_path: 
 
 
 def test_plan_is_refused_where_no_setting_allows_it(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="a plan is code"):
+    with pytest.raises(VersionRejected, match="a plan is code"):
         staged(tmp_path, PLANS, model_cc90_plan=b"plan")
 
 
@@ -146,7 +146,7 @@ def with_engine(*, inside: str) -> bytes:
 @pytest.mark.parametrize("inside", ["graph", "function", "branch"])
 def test_graph_that_holds_an_engine_is_refused_where_no_setting_allows_plans(tmp_path: Path, inside: str) -> None:
     model = with_engine(inside=inside)
-    with pytest.raises(Refused, match="EPContext, which hold compiled engines"):
+    with pytest.raises(VersionRejected, match="EPContext, which hold compiled engines"):
         staged(tmp_path / "refused", ONNX, model_onnx=model)
     assert staged(tmp_path / "allowed", ONNX, plans=True, model_onnx=model).exists()
 
@@ -154,7 +154,9 @@ def test_graph_that_holds_an_engine_is_refused_where_no_setting_allows_plans(tmp
 def test_config_that_grows_when_it_is_composed_is_refused(tmp_path: Path) -> None:
     text = "\t" * 700_000  # which is written as two signs each
     metadata = f'parameters {{ key: "metadata" value {{ string_value: "{{}} #{text}" }} }}'
-    with pytest.raises(Refused, match=r"config\.pbtxt: got 14\d+ bytes when it is composed, expected at most 1048576"):
+    with pytest.raises(
+        VersionRejected, match=r"config\.pbtxt: got 14\d+ bytes when it is composed, expected at most 1048576"
+    ):
         staged(tmp_path, f"{ONNX} {metadata}", model_onnx=build_identity())
 
 
@@ -187,7 +189,7 @@ BATCHED = f"""{ONNX} max_batch_size: 8 input {{ name: "x" data_type: TYPE_FP32 d
 def test_golden_that_would_take_long_is_refused_before_anybody_is_asked(
     tmp_path: Path, golden: bytes, says: str
 ) -> None:
-    with pytest.raises(Refused, match=says):
+    with pytest.raises(VersionRejected, match=says):
         staged(tmp_path, BATCHED, model_onnx=build_identity(), golden_npz=golden)
 
 
@@ -206,7 +208,9 @@ def test_golden_is_written_as_it_was_read(tmp_path: Path) -> None:
 def test_profile_is_judged_as_it_serves(tmp_path: Path) -> None:
     large = f'{ONNX} max_batch_size: 1 input {{ name: "x" data_type: TYPE_FP32 dims: 67108864 }}'
     files = {"config_pbtxt": large.encode(), "fast_pbtxt": b'backend: "openvino" max_batch_size: 1048576'}
-    with pytest.raises(Refused, match=r"fast\.pbtxt over config\.pbtxt: max_batch_size: got 1048576 of input 'x'"):
+    with pytest.raises(
+        VersionRejected, match=r"fast\.pbtxt over config\.pbtxt: max_batch_size: got 1048576 of input 'x'"
+    ):
         staged(tmp_path, ONNX, profile="fast", model_onnx=build_identity(), **files)  # type: ignore[arg-type]
 
 

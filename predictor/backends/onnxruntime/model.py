@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from predictor.backends.artifact import check_versions, find_artifact
 from predictor.backends.batch import join, split, terminate_strings
 from predictor.backends.onnxruntime.options import compose_run_options, compose_session_options, select_providers
-from predictor.backends.pulse import Guard
 from predictor.backends.signature import (
     check_inputs,
     check_outputs,
     complete_config,
     read_dims,
     read_tensors,
-    refuse_unsupported,
+    reject_unsupported,
 )
+from predictor.backends.stall_watchdog import Guard
 
 
 class TritonPythonModel:
@@ -41,7 +41,7 @@ class TritonPythonModel:
         """
         config = model_config.as_dict()
         if not (config["input"] and config["output"]):
-            refuse_unsupported(config)
+            reject_unsupported(config)
             session = _create_session(config, Path(triton.get_model_dir()))
             complete_config(config, read_tensors(session.get_inputs()), read_tensors(session.get_outputs()))
         return model_config
@@ -53,11 +53,11 @@ class TritonPythonModel:
             args: Of Triton: `model_config` is JSON.
 
         Raises:
-            ModelRefusedError: the C++ backend would refuse it too.
+            ModelRejectedError: the C++ backend would refuse it too.
             Exception: one of ONNX Runtime's, with its text.
         """
         config = json.loads(args["model_config"])
-        refuse_unsupported(config)
+        reject_unsupported(config)
         self._session = _create_session(config, Path(triton.get_model_dir()))
         self._run_options = compose_run_options(config)
         overridable = read_tensors(self._session.get_overridable_initializers())

@@ -6,7 +6,7 @@ from typing import Any
 import onnxruntime
 
 from environment.cpus import cpu_limit
-from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.errors import ModelRejectedError
 
 # Threads of ONNX Runtime spin while they wait for work. From picture to boxes, YOLOv8n 480x640 on 2 cores took 46 ms
 # without, 41 with 20 us, 40 with 60 us, which spans the gap between two layers, and no less with 200; beside a busy
@@ -35,7 +35,7 @@ def compose_session_options(config: Mapping[str, Any]) -> onnxruntime.SessionOpt
         config: ModelConfig as JSON.
 
     Raises:
-        ModelRefusedError: a value is not one the C++ backend takes.
+        ModelRejectedError: a value is not one the C++ backend takes.
     """
     options = onnxruntime.SessionOptions()
     parameters = _read_parameters(config)
@@ -43,7 +43,7 @@ def compose_session_options(config: Mapping[str, Any]) -> onnxruntime.SessionOpt
     options.graph_optimization_level = _GRAPH_LEVELS.get(level, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
     mode = _parse_int(parameters, "execution_mode")
     if mode not in _EXECUTION_MODES:
-        raise ModelRefusedError(f"execution_mode must be 0 or 1, got {mode}")
+        raise ModelRejectedError(f"execution_mode must be 0 or 1, got {mode}")
     options.execution_mode = _EXECUTION_MODES[mode]
     if (threads := _parse_int(parameters, "intra_op_thread_count")) > 0:
         options.intra_op_num_threads = threads
@@ -78,15 +78,15 @@ def select_providers(config: Mapping[str, Any]) -> list[str]:
     `gpu_execution_accelerator` is for instances on a GPU alone.
 
     Raises:
-        ModelRefusedError: an accelerator is unknown, or this ONNX Runtime was built without it.
+        ModelRejectedError: an accelerator is unknown, or this ONNX Runtime was built without it.
     """
     accelerators = config.get("optimization", {}).get("execution_accelerators", {})
     providers = []
     for accelerator in accelerators.get("cpu_execution_accelerator", []):
         if accelerator["name"] != "openvino":
-            raise ModelRefusedError(f"unknown Execution Accelerator '{accelerator['name']}' is requested")
+            raise ModelRejectedError(f"unknown Execution Accelerator '{accelerator['name']}' is requested")
         if "OpenVINOExecutionProvider" not in onnxruntime.get_available_providers():
-            raise ModelRefusedError(
+            raise ModelRejectedError(
                 "Execution Accelerator 'openvino' is requested, and the ONNX Runtime of the embedded Triton is built "
                 "without OpenVINO; remove the accelerator, or serve this model from NVIDIA's image"
             )
@@ -103,7 +103,7 @@ def _parse_int(parameters: Mapping[str, str], name: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ModelRefusedError(f"parameter '{name}' must be a whole number, got '{text}'") from None
+        raise ModelRejectedError(f"parameter '{name}' must be a whole number, got '{text}'") from None
 
 
 def _parse_bool(parameters: Mapping[str, str], name: str, *, default: bool) -> bool:
@@ -111,4 +111,4 @@ def _parse_bool(parameters: Mapping[str, str], name: str, *, default: bool) -> b
     try:
         return _BOOLEANS[text.lower()]
     except KeyError:
-        raise ModelRefusedError(f"parameter '{name}' must be true or false, got '{text}'") from None
+        raise ModelRejectedError(f"parameter '{name}' must be true or false, got '{text}'") from None

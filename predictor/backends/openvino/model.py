@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from predictor.backends.artifact import as_stored, find_artifact
 from predictor.backends.batch import join, split
+from predictor.backends.errors import ModelRejectedError
 from predictor.backends.openvino.options import compose_properties, is_set, read_device
 from predictor.backends.openvino.tensors import complete_config, configure
-from predictor.backends.pulse import Guard
-from predictor.backends.refusal import ModelRefusedError
-from predictor.backends.signature import refuse_unsupported
+from predictor.backends.signature import reject_unsupported
+from predictor.backends.stall_watchdog import Guard
 
 
 class TritonPythonModel:
@@ -35,7 +35,7 @@ class TritonPythonModel:
         """
         config = model_config.as_dict()
         if not (config["input"] and config["output"]):
-            refuse_unsupported(config)
+            reject_unsupported(config)
             complete_config(config, _read_model(config, Path(triton.get_model_dir())))
         return model_config
 
@@ -46,11 +46,11 @@ class TritonPythonModel:
             args: Of Triton: `model_config` is JSON.
 
         Raises:
-            ModelRefusedError: the C++ backend would refuse it too.
+            ModelRejectedError: the C++ backend would refuse it too.
             Exception: one of OpenVINO's, with its text.
         """
         config = json.loads(args["model_config"])
-        refuse_unsupported(config)
+        reject_unsupported(config)
         properties = compose_properties(config)
         model = _read_model(config, Path(triton.get_model_dir()))
         model = configure(model, config, reshapes=is_set(config, "RESHAPE_IO_LAYERS"))
@@ -123,7 +123,7 @@ def _read_model(config: Mapping[str, Any], version_dir: Path) -> Any:
     try:
         return openvino.Core().read_model(as_stored(path))
     except RuntimeError as exc:
-        raise ModelRefusedError(f"'{path}' cannot be read: {exc}") from exc
+        raise ModelRejectedError(f"'{path}' cannot be read: {exc}") from exc
 
 
 def _compile(model: Any, device: str, properties: Mapping[str, Any]) -> Any:
@@ -138,6 +138,6 @@ def _compile(model: Any, device: str, properties: Mapping[str, Any]) -> Any:
     except RuntimeError as exc:
         if device == "CPU":
             raise
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"TARGET_DEVICE: got {device}, here are {', '.join(core.available_devices)}: {' '.join(str(exc).split())}"
         ) from exc

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.errors import ModelRejectedError
 
 Properties = dict[str, Any]
 
@@ -21,11 +21,11 @@ def compose_properties(config: Mapping[str, Any]) -> Properties:
         config: ModelConfig as JSON.
 
     Raises:
-        ModelRefusedError: a value is not one the C++ backend takes, or only that backend can do it.
+        ModelRejectedError: a value is not one the C++ backend takes, or only that backend can do it.
     """
     parameters = {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
     if parameters.get("CPU_EXTENSION_PATH"):
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             "CPU_EXTENSION_PATH: not supported by the embedded backend; serve this model from NVIDIA's image"
         )
     properties: Properties = {}
@@ -56,13 +56,13 @@ def is_set(config: Mapping[str, Any], name: str) -> bool:
 
 def _read_count(name: str, text: str) -> Properties:
     if not text.isdecimal():
-        raise ModelRefusedError(f"parameter '{name}' must be a non-negative number, got '{text}'")
+        raise ModelRejectedError(f"parameter '{name}' must be a non-negative number, got '{text}'")
     return {name: int(text)}
 
 
 def _read_bf16(name: str, text: str) -> Properties:
     if text != "yes":
-        raise ModelRefusedError(f"parameter '{name}' must be YES, got '{text}'")
+        raise ModelRejectedError(f"parameter '{name}' must be YES, got '{text}'")
     return {"INFERENCE_PRECISION_HINT": "bf16"}
 
 
@@ -70,13 +70,13 @@ def _read_streams(name: str, text: str) -> Properties:
     if text in _STREAMS:
         return {name: _STREAMS[text]}
     if not text.isdecimal():
-        raise ModelRefusedError(f"parameter '{name}' must be AUTO, NUMA or a number, got '{text}'")
+        raise ModelRejectedError(f"parameter '{name}' must be AUTO, NUMA or a number, got '{text}'")
     return {name: int(text)}
 
 
 def _read_hint(name: str, text: str) -> Properties:
     if text.upper() not in _HINTS:
-        raise ModelRefusedError(f"parameter '{name}' must be one of {', '.join(_HINTS)}, got '{text}'")
+        raise ModelRejectedError(f"parameter '{name}' must be one of {', '.join(_HINTS)}, got '{text}'")
     return {name: text.upper()}
 
 

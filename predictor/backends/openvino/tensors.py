@@ -12,7 +12,7 @@ import openvino
 from openvino import layout_helpers
 from openvino.preprocess import PrePostProcessor
 
-from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.errors import ModelRejectedError
 from predictor.backends.signature import DEFAULT_MAX_BATCH_SIZE, read_dims
 
 _TYPES = {
@@ -40,11 +40,11 @@ def configure(model: Any, config: Mapping[str, Any], *, reshapes: bool) -> Any:
         reshapes: Whether inputs take the dims of the config, whatever they were.
 
     Raises:
-        ModelRefusedError: a name, a datatype or dims do not fit.
+        ModelRejectedError: a name, a datatype or dims do not fit.
     """
     inputs = {tensor.get_any_name(): tensor for tensor in model.inputs}
     if len(inputs) != len(config["input"]):
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"the configuration has {len(config['input'])} inputs, the model takes {len(inputs)}: {', '.join(inputs)}"
         )
     before = PrePostProcessor(model)
@@ -98,13 +98,13 @@ def _describe(tensor: Any, *, batched: bool) -> dict[str, Any]:
 
 def _find(tensors: Mapping[str, Any], name: str) -> Any:
     if name not in tensors:
-        raise ModelRefusedError(f"the model has no tensor '{name}', it has: {', '.join(tensors)}")
+        raise ModelRejectedError(f"the model has no tensor '{name}', it has: {', '.join(tensors)}")
     return tensors[name]
 
 
 def _read_type(io: Mapping[str, Any]) -> Any:
     if io["data_type"] not in _TYPES:
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"tensor '{io['name']}': datatype {io['data_type']} is not supported by OpenVINO in Triton"
         )
     return _TYPES[io["data_type"]]
@@ -121,7 +121,7 @@ def _compare(config: Mapping[str, Any], io: Mapping[str, Any], shape: Any, *, ex
     if batch and not exact:
         checked = [(theirs, ours) for theirs, ours in checked[1:] if ours != -1]
     if len(model_dims) != len(dims) or not all(_fits(theirs, ours) for theirs, ours in checked):
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"tensor '{io['name']}': the model has shape {_to_list(model_dims)}, the configuration makes it {dims}"
         )
 
@@ -142,4 +142,4 @@ def _run(step: Callable[[], Any]) -> Any:
     try:
         return step()
     except RuntimeError as exc:
-        raise ModelRefusedError(f"OpenVINO: {' '.join(str(exc).split())}") from exc
+        raise ModelRejectedError(f"OpenVINO: {' '.join(str(exc).split())}") from exc

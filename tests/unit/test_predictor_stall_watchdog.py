@@ -2,7 +2,7 @@
 
 import time
 
-from predictor.backends.pulse import Pulse
+from predictor.backends.stall_watchdog import Pulse
 
 
 class Clocks:
