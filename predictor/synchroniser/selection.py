@@ -5,35 +5,38 @@ from collections.abc import Collection, Mapping
 from registry.config import Policy
 
 
-def choose(
+def select_versions(
     available: Mapping[int, str],
     policy: Policy,
     *,
-    current: Mapping[int, str],
-    unfit: Collection[str],
-    apart: Mapping[str, str],
+    serving: Mapping[int, str],
+    unusable: Collection[str],
+    incompatible: Mapping[str, str],
 ) -> dict[int, str]:
-    """Fingerprints of the versions that should serve, by version.
+    """Select the versions that should serve.
 
-    A version that serves and whose files have changed into something unfit stays as it was taken. Where the policy
-    finds nothing, what serves goes on serving.
+    A version that serves keeps serving unchanged while its new files are unusable. Where the policy selects nothing,
+    the versions that serve stay.
 
     Args:
-        available: every version in the repository.
-        policy: of the model.
-        current: what serves.
-        unfit: fingerprints that are refused, or not complete yet.
-        apart: fingerprints that cannot serve beside the newest version's, by that one.
+        available: fingerprints of all versions in the repository, by version.
+        policy: version policy of the model.
+        serving: fingerprints of the versions that serve, by version.
+        unusable: fingerprints of versions that are rejected, incomplete or postponed.
+        incompatible: fingerprints of versions that cannot serve beside the newest one, with the newest one's.
+
+    Returns:
+        Fingerprints by version.
     """
-    usable = {version: value for version, value in available.items() if value not in unfit}
-    usable |= {version: value for version, value in current.items() if version in available and version not in usable}
-    wanted = policy.select(usable)
-    while wanted:
-        newest = usable[wanted[-1]]
-        misfits = [version for version in wanted[:-1] if apart.get(usable[version]) == newest]
+    usable = {version: key for version, key in available.items() if key not in unusable}
+    usable |= {version: key for version, key in serving.items() if version in available and version not in usable}
+    selected = policy.select(usable)
+    while selected:
+        newest = usable[selected[-1]]
+        misfits = [version for version in selected[:-1] if incompatible.get(usable[version]) == newest]
         if not misfits:
-            return {version: usable[version] for version in wanted}
+            return {version: usable[version] for version in selected}
         for version in misfits:
             del usable[version]
-        wanted = policy.select(usable)
-    return dict(current)
+        selected = policy.select(usable)
+    return dict(serving)

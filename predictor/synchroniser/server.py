@@ -19,9 +19,8 @@ from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
 from predictor.synchroniser.loop import Synchroniser
 from predictor.synchroniser.mirror import Mirror
-from predictor.synchroniser.shared import Shared
 from predictor.synchroniser.status import Status
-from predictor.synchroniser.triton_client import Triton
+from predictor.synchroniser.triton_client import TritonClient
 from registry.errors import Misconfigured
 from registry.storage import open_storage
 
@@ -50,12 +49,12 @@ def serve(settings: Settings) -> None:
     listener = _listen(settings)
     mirror = Mirror(settings.mirror or _DEFAULT_MIRROR, limit_bytes=settings.mirror_bytes)
     status = Status(storage.url, settings.instance)
-    triton = Triton(
+    triton = TritonClient(
         join(within_reach(settings.address), settings.grpc_port),
         secret=settings.secret.get_secret_value(),
         load_timeout_s=settings.load_timeout_s,
     )
-    synchroniser = Synchroniser(Shared(settings, storage=storage, triton=triton, mirror=mirror, status=status))
+    synchroniser = Synchroniser(settings, storage=storage, triton=triton, mirror=mirror, status=status)
     hosts = Hosts(listener.getsockname()[0], settings.sync_hosts, setting="PREDICTOR_SYNC_HOSTS")
     server = uvicorn.Server(
         uvicorn.Config(
@@ -78,7 +77,7 @@ def serve(settings: Settings) -> None:
     finally:
         synchroniser.stop()
         worker.join(_STOP_S)
-        mirror.stop()
+        mirror.records.close()
         logging.shutdown()
         sys.stdout.flush()
         # A download or a load may take minutes more; nothing of it counts before its last step.

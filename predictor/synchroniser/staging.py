@@ -1,12 +1,14 @@
-"""A version from the repository to a model folder of its own, complete and checked."""
+"""Staging: downloads a version into a model folder of its own, and checks it."""
 
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from registry import config as configs
 from registry.errors import Incomplete, VersionRejected
@@ -21,21 +23,21 @@ Reserve = Callable[[int], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
-class Request:
-    """A version that is wanted.
+class Candidate:
+    """A version of the repository that may serve.
 
     Attributes:
         model: name of the model.
         version: its number.
-        folder: the model as it was listed.
-        config: `ModelConfig` of the model's own config.pbtxt, or None where it has none.
-        profile, cpus, plans: of the settings.
+        folder: the model as listed.
+        config: `ModelConfig` of the model's own config.pbtxt; None where that is missing.
+        profile, cpus, plans: from the settings.
     """
 
     model: str
     version: int
     folder: ModelFolder
-    config: Any
+    config: ModelConfig | None
     profile: str
     cpus: float
     plans: bool = False
@@ -45,75 +47,84 @@ class Request:
         """Files of the version, by name."""
         return self.folder.versions[self.version]
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash that changes whenever files, labels, profile, number or CPU limit of the version change.
 
-def fingerprint(request: Request) -> str:
-    """Another one whenever anything that belongs to the version is another: files, labels, how and as what it serves.
-
-    The version policy is none of it.
-    """
-    shared = {path: item for path, item in request.folder.shared.items() if not _is_config(path)}
-    if CONFIG not in request.files and (profile := request.folder.shared.get(_shared_profile(request))):
-        shared[profile.key] = profile
-    lines = [
-        f"{path}\0{item.etag}\0{item.size}"
-        for path, item in sorted([*shared.items(), *((f"./{name}", item) for name, item in request.files.items())])
-    ]
-    lines.append(f"{request.version}\0{request.profile}\0{request.cpus:g}\0{request.plans}")
-    digest = hashlib.sha256("\n".join(lines).encode())
-    if CONFIG not in request.files and request.config is not None:
-        digest.update(configs.with_policy_cleared(request.config))
-    return digest.hexdigest()
+        The version policy does not count.
+        """
+        shared = {path: item for path, item in self.folder.shared.items() if not _is_config(path)}
+        if CONFIG not in self.files and (profile := self.folder.shared.get(_shared_profile(self))):
+            shared[profile.key] = profile
+        lines = [
+            f"{path}\0{item.etag}\0{item.size}"
+            for path, item in sorted([*shared.items(), *((f"./{name}", item) for name, item in self.files.items())])
+        ]
+        lines.append(f"{self.version}\0{self.profile}\0{self.cpus:g}\0{self.plans}")
+        digest = hashlib.sha256("\n".join(lines).encode())
+        if CONFIG not in self.files and self.config is not None:
+            digest.update(configs.with_policy_cleared(self.config))
+        return digest.hexdigest()
 
 
-def check_arrived(request: Request) -> None:
-    """Tell what the listing alone says to be missing.
+def check_complete(candidate: Candidate) -> None:
+    """Check by the names in the listing alone that no file is missing.
 
     Raises:
-        Incomplete: something is.
+        Incomplete: a file is missing.
     """
-    if MANIFEST not in request.files and (missing := lacks(request.files)):
-        # What export writes has a manifest, however long that takes.
-        raise Incomplete(f"waits for {missing}", patient=bool(EXPORTED & request.files.keys()))
+    if MANIFEST not in candidate.files and (missing := lacks(candidate.files)):
+        # A version that export writes gets a manifest, however long its upload takes.
+        raise Incomplete(f"waits for {missing}", patient=bool(EXPORTED & candidate.files.keys()))
 
 
-def stage(storage: Storage, request: Request, target: Path, *, reserve: Reserve, count: Callable[[int], None]) -> None:
+def stage(
+    storage: Storage, candidate: Candidate, target: Path, *, reserve: Reserve, count: Callable[[int], None]
+) -> None:
     """Download a version and check it.
 
     Args:
-        storage: where it is.
-        request: what is wanted.
-        target: a model folder to make, with this version alone; removed again when this fails.
-        reserve: keeps room for so many bytes there.
-        count: told of every block's bytes.
+        storage: of the repository.
+        candidate: the version.
+        target: the model folder to make, with this version alone; removed if staging fails.
+        reserve: reserves disk space for a number of bytes.
+        count: called with the number of bytes of each downloaded block.
 
     Raises:
-        Incomplete: something of it is still to come.
-        VersionRejected: it must not serve.
-        TransientError, OSError: it could not be fetched now.
+        Incomplete: a file is missing.
+        VersionRejected: the version must not serve.
+        TransientError, OSError: the version could not be downloaded now.
     """
     shutil.rmtree(target, ignore_errors=True)
     try:
-        _stage(storage, request, target, reserve, count)
+        _stage(storage, candidate, target, reserve, count)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
 
 
-def golden_of(target: Path, version: int) -> Path | None:
-    """golden.npz of a staged version, where it has one."""
-    path = target / str(version) / GOLDEN
+def find_golden(folder: Path, version: int) -> Path | None:
+    """Return golden.npz of a version in a model folder, if there is one."""
+    path = folder / str(version) / GOLDEN
     return path if path.exists() else None
 
 
-def _stage(storage: Storage, request: Request, target: Path, reserve: Reserve, count: Callable[[int], None]) -> None:
-    texts = _read_texts(storage, request)
-    terms = Terms(request.profile, request.cpus, request.plans)
+def read_config(folder: Path, version: int) -> ModelConfig:
+    """Read the config that a version in a model folder serves with."""
+    return configs.parse((folder / str(version) / CONFIG).read_bytes(), where=CONFIG)
+
+
+def _stage(
+    storage: Storage, candidate: Candidate, target: Path, reserve: Reserve, count: Callable[[int], None]
+) -> None:
+    texts = _read_texts(storage, candidate)
+    terms = Terms(candidate.profile, candidate.cpus, candidate.plans)
     entries = judge_texts(texts, terms)
-    _check_listed(request, entries)
-    files = {name: request.files[name] for name in entries} if entries is not None else dict(request.files)
-    shared = {path: item for path, item in request.folder.shared.items() if not _is_config(path)}
+    _check_listed(candidate, entries)
+    files = {name: candidate.files[name] for name in entries} if entries is not None else dict(candidate.files)
+    shared = {path: item for path, item in candidate.folder.shared.items() if not _is_config(path)}
     with reserve(sum(item.size for item in (*files.values(), *shared.values()))):
-        version = target / str(request.version)
+        version = target / str(candidate.version)
         for name in files:
             (version / name).parent.mkdir(parents=True, exist_ok=True)
         digests = {name: download(storage, item, version / name, count=count) for name, item in files.items()}
@@ -121,42 +132,42 @@ def _stage(storage: Storage, request: Request, target: Path, reserve: Reserve, c
             if digests[name] != entry.sha256:
                 got, want = digests[name][:12], entry.sha256[:12]
                 raise VersionRejected(f"{name}: sha256 got {got}..., expected {want}... by {MANIFEST}")
-        complete_version(version, texts, replace(terms, engines=_engines_prefix(request, digests)))
+        complete_version(version, texts, replace(terms, engines=_engines_prefix(candidate, digests)))
         for path, item in shared.items():
             (target / path).parent.mkdir(exist_ok=True)
             download(storage, item, target / path, count=count)
 
 
-def _engines_prefix(request: Request, digests: Mapping[str, str]) -> str:
-    """Another one for each model, and whenever what engines are built from is another."""
+def _engines_prefix(candidate: Candidate, digests: Mapping[str, str]) -> str:
+    """Return the file prefix of compiled engines: it differs between models, and changes with the weights."""
     lines = [f"{name}\0{digest}" for name, digest in sorted(digests.items()) if name.endswith(_WEIGHTS)]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return f"{request.model}-{digest[:16]}"
+    return f"{candidate.model}-{digest[:16]}"
 
 
 def _is_config(path: str) -> bool:
-    """Whether a file of the model is composed into the one config that Triton reads."""
+    """Whether a file of the model is merged into the one config that Triton reads."""
     return path == CONFIG or path.startswith("configs/")
 
 
-def _shared_profile(request: Request) -> str:
-    return f"configs/{request.profile}.pbtxt"
+def _shared_profile(candidate: Candidate) -> str:
+    return f"configs/{candidate.profile}.pbtxt"
 
 
-def _read_texts(storage: Storage, request: Request) -> Texts:
-    """What says how the version serves, unread."""
-    names = request.files.keys() & {MANIFEST, CONFIG, f"{request.profile}.pbtxt"}
-    own = {name: read(storage, request.files[name], limit=TEXT_BYTES) for name in sorted(names)}
-    item = None if CONFIG in own else request.folder.shared.get(_shared_profile(request))
+def _read_texts(storage: Storage, candidate: Candidate) -> Texts:
+    """Download the configs and the manifest, unparsed."""
+    names = candidate.files.keys() & {MANIFEST, CONFIG, f"{candidate.profile}.pbtxt"}
+    own = {name: read(storage, candidate.files[name], limit=TEXT_BYTES) for name in sorted(names)}
+    item = None if CONFIG in own else candidate.folder.shared.get(_shared_profile(candidate))
     shared = None if item is None else read(storage, item, limit=TEXT_BYTES)
-    model = b"" if request.config is None else request.config.SerializeToString()
-    return Texts(own, shared, model, frozenset(request.files))
+    model = b"" if candidate.config is None else candidate.config.SerializeToString()
+    return Texts(own, shared, model, frozenset(candidate.files))
 
 
-def _check_listed(request: Request, entries: Mapping[str, Entry] | None) -> None:
-    """What manifest.json lists has come."""
+def _check_listed(candidate: Candidate, entries: Mapping[str, Entry] | None) -> None:
+    """Check that the files in manifest.json are listed with their sizes."""
     for name, entry in (entries or {}).items():
-        item = request.files.get(name)
+        item = candidate.files.get(name)
         if item is None:
             raise Incomplete(f"waits for {name}, listed in {MANIFEST}")
         if item.size != entry.size:

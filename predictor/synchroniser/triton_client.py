@@ -1,10 +1,11 @@
-"""Triton, seen from the synchroniser: which models it has, loading, unloading, and asking a candidate.
+"""Client of Triton for the synchroniser: lists, loads and unloads models, and infers with candidates.
 
-Over gRPC: a load over HTTP occupies one of the server's connection threads for as long as it takes.
+It uses gRPC: a load over HTTP occupies one of the server's connection threads for as long as it takes.
 """
 
 import math
 import re
+import threading
 from typing import Any
 
 import numpy as np
@@ -13,82 +14,99 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from predictor.contract import ACCESS_HEADER, CANDIDATE_PREFIX
-from predictor.synchroniser.errors import TritonError
+from predictor.synchroniser.errors import ModelProcessDied, TritonDied, TritonError, TritonTimeout
 from registry.errors import VersionRejected
 from registry.golden import Arrays
 
-_QUICK_S = 5.0
+_TIMEOUT_S = 5.0
 _CHANNEL_ARGS = [
     ("grpc.max_send_message_length", -1),
-    # Of an answer, all outputs of a trial together: a model may make up any size.
+    # Of a response, with all outputs: a model may return outputs of any size.
     ("grpc.max_receive_message_length", 2**26),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),
 ]
-# NOT_FOUND: it was loaded a moment ago, so Triton has been started anew.
-_LARGEST_TEXTS = 4 * 2**20  # of a tensor of BYTES: each of its elements becomes an object
+_MAX_TEXT_BYTES = 4 * 2**20  # of a BYTES tensor: each of its elements becomes an object
 _LATE = "StatusCode.DEADLINE_EXCEEDED"
-_AWAY = {"StatusCode.NOT_FOUND", "StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"}
-# What Triton, ONNX Runtime, CUDA and the kernel say when there is no room now.
-_NO_ROOM = re.compile(
+# NOT_FOUND: the model was loaded a moment ago, so Triton has restarted.
+_UNAVAILABLE = {
+    "StatusCode.NOT_FOUND",
+    "StatusCode.UNAVAILABLE",
+    "StatusCode.DEADLINE_EXCEEDED",
+    "StatusCode.CANCELLED",
+}
+# Messages of Triton, ONNX Runtime, CUDA and the kernel when memory, disk or descriptors are exhausted.
+_EXHAUSTED = re.compile(
     r"out of memory|failed to allocate|cannot allocate|bad_?alloc|no space left|shared memory|too many open files|"
     r"resource temporarily unavailable",
     re.IGNORECASE,
 )
-# Triton writes the reason to its log alone; what is known of it is rejected before, see `registry.triton`.
-_NOT_POLLED, _POLLED = "failed to poll from model repository", ": why is in Triton's log, at 'Poll failed'"
-# No name of a model has a blank.
-_ENDED = re.compile("stub process", re.IGNORECASE)
+# Triton writes the reason to its log only; `registry.triton` rejects the known causes earlier.
+_NOT_POLLED, _SEE_LOG = "failed to poll from model repository", ": the reason is in Triton's log, at 'Poll failed'"
+# A model's name cannot contain a blank.
+_PROCESS_DIED = re.compile("stub process", re.IGNORECASE)
 _IN_MIRROR = re.compile(rf"(?<![\w.])/[^'\"]*?/(?:models/|trial/(?={CANDIDATE_PREFIX}))")
 
 
-class Died(TritonError):
-    """Triton, or its process that ran the model, ended or did not answer: because of the model, or of somebody else."""
+class TritonClient:
+    """A Triton with explicit model control.
 
-
-class ProcessDied(Died):
-    """Triton's process that ran the model ended, or is not healthy; Triton itself lives."""
-
-
-class TooSlow(TritonError):
-    """A load, or an answer to a trial, that did not come in time: one may wait for it for ever."""
-
-
-class Triton:
-    """The server beside us."""
+    Attributes:
+        url: `host:port`.
+        up: set while Triton responds to `index`.
+    """
 
     def __init__(self, url: str, *, secret: str, load_timeout_s: float) -> None:
-        """Prepare a channel to `host:port`; it connects, and reconnects, by itself."""
+        """Create a channel, which connects and reconnects by itself.
+
+        Args:
+            url: `host:port` of Triton's gRPC.
+            secret: of restricted protocols; empty: they are unrestricted.
+            load_timeout_s: of a load.
+        """
         self.url = url
+        self.up = threading.Event()
         self._load_timeout_s = load_timeout_s
         self._client = client.InferenceServerClient(url, channel_args=_CHANNEL_ARGS)
         self._headers = {f"triton-grpc-protocol-{ACCESS_HEADER}": secret} if secret else None
 
     def index(self) -> dict[str, dict[str, str]]:
-        """State of each version that Triton knows, by model and version.
+        """Return the state of each version that Triton knows, by model and version.
 
         Raises:
-            TritonError: it does not answer.
+            TritonError: Triton does not respond.
         """
         try:
-            reply = self._client.get_model_repository_index(headers=self._headers, client_timeout=_QUICK_S)
+            reply = self._client.get_model_repository_index(headers=self._headers, client_timeout=_TIMEOUT_S)
         except InferenceServerException as exc:
+            self.up.clear()
             raise TritonError(f"Triton at {self.url}: {exc.message()}") from exc
+        self.up.set()
         models: dict[str, dict[str, str]] = {}
         for entry in reply.models:
             models.setdefault(entry.name, {})[entry.version] = entry.state
         return models
 
-    def failures(self) -> dict[str, int]:
-        """How many requests to each model have failed while it ran.
+    def wait_until_up(self, stopped: threading.Event) -> None:
+        """Wait until Triton responds.
 
         Raises:
-            TritonError: it does not answer.
+            TritonError: this process is being stopped.
+        """
+        while not self.up.wait(1.0):
+            if stopped.is_set():
+                raise TritonError("stopped")
+
+    def count_failures(self) -> dict[str, int]:
+        """Return the number of failed requests by model, since its load.
+
+        Raises:
+            TritonError: Triton does not respond.
         """
         try:
-            reply = self._client.get_inference_statistics(headers=self._headers, client_timeout=_QUICK_S)
+            reply = self._client.get_inference_statistics(headers=self._headers, client_timeout=_TIMEOUT_S)
         except InferenceServerException as exc:
             raise TritonError(f"Triton at {self.url}: {exc.message()}") from exc
         counts: dict[str, int] = {}
@@ -97,31 +115,31 @@ class Triton:
         return counts
 
     def load(self, model: str) -> None:
-        """Load what the model's folder holds; what serves goes on serving until the new one does.
+        """Load the model's folder; the versions that serve do so until the new ones are ready.
 
-        Does nothing where Triton has it already.
+        Does nothing where the folder is loaded already.
 
         Raises:
-            VersionRejected: Triton does not take it.
-            TooSlow: it was not loaded in time.
-            TritonError: Triton went away, or has no room now.
+            VersionRejected: Triton rejects it.
+            TritonTimeout: it was not loaded in time.
+            TritonError: Triton became unavailable, or is out of memory.
         """
         try:
             self._client.load_model(model, headers=self._headers, client_timeout=self._load_timeout_s)
         except InferenceServerException as exc:
             if exc.status() == _LATE:
-                raise TooSlow(f"Triton: not loaded within {self._load_timeout_s:g} s") from exc
+                raise TritonTimeout(f"Triton: not loaded within {self._load_timeout_s:g} s") from exc
             raise _translate(exc) from exc
 
     def unload(self, model: str, *, limit_s: float = math.inf) -> None:
-        """Let a model go, once it has answered what it accepted; nothing where Triton has none.
+        """Unload a model once its accepted requests are finished; does nothing for an unknown model.
 
         Args:
             model: its name.
-            limit_s: how long to wait; at most as long as a load may take.
+            limit_s: how long to wait, up to the timeout of a load.
 
         Raises:
-            TritonError: Triton went away, or was not done in time.
+            TritonError: Triton became unavailable, or did not finish in time.
         """
         limit_s = min(limit_s, self._load_timeout_s)
         try:
@@ -132,13 +150,13 @@ class Triton:
                 raise error from exc
 
     def config(self, model: str) -> Any:
-        """`ModelConfig`, completed by Triton.
+        """Return the `ModelConfig`, completed by Triton.
 
         Raises:
             VersionRejected, TritonError: as in `load`.
         """
         try:
-            return self._client.get_model_config(model, client_timeout=_QUICK_S).config
+            return self._client.get_model_config(model, client_timeout=_TIMEOUT_S).config
         except InferenceServerException as exc:
             raise _translate(exc) from exc
 
@@ -151,14 +169,14 @@ class Triton:
         queue_s: float | None = None,
         limit_s: float = math.inf,
     ) -> dict[str, NDArray[Any]]:
-        """All outputs of a model.
+        """Infer, and return all outputs by name.
 
         Args:
             model: its name.
-            arrays: every input, with its batch dimension.
-            version: a certain one, or "" for the newest.
-            queue_s: longest in Triton's queue, where the model's config allows that to be said.
-            limit_s: for the answer; at most as long as a load may take.
+            arrays: all inputs by name, each with its batch dimension.
+            version: its number; "" for the newest.
+            queue_s: timeout in Triton's queue, where the model's config allows one in a request.
+            limit_s: timeout of the response, up to that of a load.
 
         Raises:
             VersionRejected, TritonError: as in `load`.
@@ -174,29 +192,29 @@ class Triton:
             result = self._client.infer(model, inputs, version, timeout=timeout_us, client_timeout=limit_s)
         except InferenceServerException as exc:
             if exc.status() == _LATE and "Deadline Exceeded" in (exc.message() or ""):
-                raise TooSlow(f"Triton: no answer within {limit_s:.0f} s") from exc
+                raise TritonTimeout(f"Triton: no response within {limit_s:.0f} s") from exc
             raise _translate(exc) from exc
         reply = result.get_response()
         for output, content in zip(reply.outputs, reply.raw_output_contents, strict=False):
-            if output.datatype == "BYTES" and len(content) > _LARGEST_TEXTS:
+            if output.datatype == "BYTES" and len(content) > _MAX_TEXT_BYTES:
                 raise VersionRejected(
-                    f"output {output.name!r}: got {len(content)} bytes, expected at most {_LARGEST_TEXTS}"
+                    f"output {output.name!r}: got {len(content)} bytes, expected at most {_MAX_TEXT_BYTES}"
                 )
         return {output.name: result.as_numpy(output.name) for output in reply.outputs}
 
 
 def _translate(exc: InferenceServerException) -> VersionRejected | TritonError:
     text = exc.message() or ""
-    if _NO_ROOM.search(text):
+    if _EXHAUSTED.search(text):
         return TritonError(f"Triton: {_shorten(text)}")
-    if _ENDED.search(text):
-        return ProcessDied(f"Triton: {_shorten(text)}")
-    if exc.status() in _AWAY:
-        return Died(f"Triton: {_shorten(text)}")
-    return VersionRejected(_shorten(text) + _POLLED * text.endswith(_NOT_POLLED))
+    if _PROCESS_DIED.search(text):
+        return ModelProcessDied(f"Triton: {_shorten(text)}")
+    if exc.status() in _UNAVAILABLE:
+        return TritonDied(f"Triton: {_shorten(text)}")
+    return VersionRejected(_shorten(text) + _SEE_LOG * text.endswith(_NOT_POLLED))
 
 
 def _shorten(text: str) -> str:
-    """Triton's reason on one line, of the model itself, without the place in a Python backend and in the mirror."""
+    """Return Triton's message on one line, without traceback, paths of the mirror and the candidate prefix."""
     line = " ".join(re.sub(r"\n*At:.*?(?=;|$)", "", text, flags=re.DOTALL).split())
     return _IN_MIRROR.sub("", line).replace(CANDIDATE_PREFIX, "")[:500]

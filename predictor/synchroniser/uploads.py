@@ -1,88 +1,131 @@
-"""Whether the versions of a model have arrived: since when each is as it is, and whether all of its files are there."""
+"""Whether the upload of a version is complete: since when its files are unchanged, and whether all are there."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from predictor.synchroniser.shared import Listed
-from predictor.synchroniser.staging import Request, check_arrived
-from registry.errors import Incomplete
-from registry.layout import MANIFEST
+from predictor.synchroniser.staging import Candidate, check_complete
+from registry.errors import Incomplete, VersionRejected
+from registry.layout import MANIFEST, ModelFolder
 
 # A manifest that changes so often is not the last file of an upload.
-_CHANGES = 3
-# S3 refuses a request whose clock is 15 minutes away, so no clock here is further from its.
+_MAX_CHANGES = 3
+# S3 rejects a request whose clock is off by more than 15 minutes, so the clocks here differ by no more.
 _CLOCK_SKEW = timedelta(minutes=15)
 
 
-class Arrivals:
-    """What the listings have shown of a model's versions."""
+@dataclass(frozen=True)
+class ModelListing:
+    """A model in a listing of the repository.
+
+    Attributes:
+        folder: None where the model is not in the repository.
+        began: monotonic time when the listing began.
+        newest: modification time of the newest object of the repository: a lower bound of the storage's clock.
+        ignored: why a file of the model's folder is ignored; empty where none is.
+    """
+
+    folder: ModelFolder | None
+    began: float
+    newest: datetime
+    ignored: str = ""
+
+
+class Uploads:
+    """The versions of a model as the listings show them.
+
+    Attributes:
+        settles_at: monotonic time; a listing that begins then, and shows no change, completes an upload.
+    """
 
     def __init__(self, settle_s: float) -> None:
-        """Nothing has been seen yet; files settle in `settle_s` seconds."""
-        self._settle_s = settle_s
-        self._seen: dict[int, tuple[str, float]] = {}  # fingerprint, and when it was seen first
-        self._changes: dict[int, int] = {}  # how often a version that does not serve has become another
-
-    def note(self, prints: Mapping[int, str], *, began: float) -> None:
-        """Take a listing in, and forget the versions that it does not show.
+        """Begin before the first listing.
 
         Args:
-            prints: fingerprints by version.
+            settle_s: seconds without a change after which files without a manifest are complete.
+        """
+        self.settles_at: float | None = None
+        self._settle_s = settle_s
+        self._seen: dict[int, tuple[str, float]] = {}  # fingerprint, and when it was listed first
+        self._changes: dict[int, int] = {}  # of each version since the last activation
+
+    @property
+    def fingerprints(self) -> Mapping[int, str]:
+        """Fingerprints of the versions in the last listing, by version."""
+        return {version: key for version, (key, _) in self._seen.items()}
+
+    def update(self, fingerprints: Mapping[int, str], *, began: float) -> None:
+        """Process a listing, and forget versions that it does not show.
+
+        Args:
+            fingerprints: by version.
             began: monotonic time when the listing began.
         """
         before, self._seen = self._seen, {}
-        for version, key in prints.items():
+        for version, key in fingerprints.items():
             known_key, since = before.get(version, (key, began))
             if known_key != key:
                 self._changes[version] = self._changes.get(version, 0) + 1
                 since = began
             self._seen[version] = key, since
 
-    def forget(self) -> None:
-        """The model is gone."""
+    def clear(self) -> None:
+        """Forget all versions: the model was removed."""
         self._seen = {}
 
-    def settle(self) -> None:
-        """Versions serve: changes before that count no more."""
+    def forget_changes(self) -> None:
+        """Count changes from zero again: versions were activated."""
         self._changes.clear()
 
-    @property
-    def versions(self) -> Collection[int]:
-        """Those of the last listing."""
-        return self._seen.keys()
-
-    def key(self, version: int) -> str:
-        """The fingerprint of a version; empty where the last listing did not show it."""
-        return self._seen.get(version, ("", 0.0))[0]
-
-    def since(self, version: int) -> float:
-        """Monotonic time of the first listing that showed a version as it is."""
+    def first_seen(self, version: int) -> float:
+        """Return the monotonic time of the first listing that showed the version unchanged."""
         return self._seen[version][1]
 
     def settled_at(self, version: int) -> float:
-        """Monotonic time when a version that does not change has had the time that files need to settle."""
-        return self.since(version) + self._settle_s
+        """Return the monotonic time when the files of the version, if unchanged until then, are settled."""
+        return self.first_seen(version) + self._settle_s
 
-    def check(self, request: Request, listed: Listed) -> None:
-        """Find out whether a version is there as a whole.
+    def check(self, candidate: Candidate, listing: ModelListing) -> None:
+        """Check that a version is complete.
 
         Raises:
-            Incomplete: a file is missing, or may still come.
+            Incomplete: a file is missing, or may still be uploaded.
+            VersionRejected: a file is still missing after the time to settle.
         """
-        check_arrived(request)
-        changes = self._changes.get(request.version, 0)
-        has_manifest = MANIFEST in request.files
-        if (has_manifest and changes < _CHANGES) or self._is_at_rest(request, listed):
+        try:
+            self._check(candidate, listing)
+        except Incomplete as exc:
+            self.wait(candidate, listing, exc)
+            raise
+
+    def wait(self, candidate: Candidate, listing: ModelListing, missing: Incomplete) -> None:
+        """Wait for a missing file, until the time to settle is over.
+
+        Raises:
+            VersionRejected: it is over.
+        """
+        settled_at = self.settled_at(candidate.version)
+        if missing.patient:
             return
-        why = f"changed {_CHANGES} times or more" if has_manifest else f"has no {MANIFEST}"
+        if listing.began >= settled_at:
+            raise VersionRejected(f"{missing}, for {self._settle_s:g} s") from missing
+        self.settles_at = min(self.settles_at or settled_at, settled_at)
+
+    def _check(self, candidate: Candidate, listing: ModelListing) -> None:
+        check_complete(candidate)
+        changes = self._changes.get(candidate.version, 0)
+        has_manifest = MANIFEST in candidate.files
+        if (has_manifest and changes < _MAX_CHANGES) or self._is_settled(candidate, listing):
+            return
+        why = f"changed {_MAX_CHANGES} times or more" if has_manifest else f"has no {MANIFEST}"
         raise Incomplete(f"{why}: waits {self._settle_s:g} s for more files")
 
-    def _is_at_rest(self, request: Request, listed: Listed) -> bool:
-        """Whether its files have not changed for a while: without a manifest nothing else says that all are there."""
-        modified = max(item.modified for item in request.files.values())
+    def _is_settled(self, candidate: Candidate, listing: ModelListing) -> bool:
+        """Whether its files are unchanged for a while: without a manifest nothing else shows that all are there."""
+        modified = max(item.modified for item in candidate.files.values())
         settle = timedelta(seconds=self._settle_s)
         return (
-            listed.began - self.since(request.version) >= self._settle_s
-            or listed.newest - modified >= settle
+            listing.began - self.first_seen(candidate.version) >= self._settle_s
+            or listing.newest - modified >= settle
             or datetime.now(UTC) - modified >= settle + _CLOCK_SKEW
         )

@@ -1,7 +1,7 @@
-"""Proof that a version answers as it must, before anyone can reach it.
+"""Validates the outputs of a version before clients can reach it.
 
-With golden.npz, which export writes: its input must give its outputs. Without: an input is made up, whose outputs
-should be finite and fit their dims; that they are not says nothing of the model, which may know no such input.
+With golden.npz, which export writes, its inputs must give its outputs. Without it a generated input should give finite
+outputs that fit their dims; a failure proves nothing then, because the model may not accept such an input.
 """
 
 import logging
@@ -17,115 +17,120 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.utils import triton_to_np_dtype
 
-from predictor.synchroniser.triton_client import TooSlow, Triton
+from predictor.synchroniser.errors import TritonTimeout
+from predictor.synchroniser.triton_client import TritonClient
 from registry.answers import check_answer, check_form, read_metadata
 from registry.errors import VersionRejected
 from registry.golden import Arrays, read_golden, split_golden
 
 log = logging.getLogger("synchroniser")
 
-Ask = Callable[[Arrays], Arrays]
+Infer = Callable[[Arrays], Arrays]
 
-# A request takes seven times its tensors: one large one at a time fits into the memory of the container.
+# A request takes seven times the memory of its tensors: one large request at a time fits into the container.
 _LARGE_BYTES = 4 * 2**20
-_LARGE = threading.Lock()
+_LARGE_REQUESTS = threading.Lock()
 
-_LARGEST_INPUTS_BYTES = 128 * 2**20  # made up, at eight bytes an element: a picture of 2,300 x 2,300 in FP32 and less
-_SIZES = (1, 32, 224, 640)  # tried, in this order, for dims that are free
+_MAX_GENERATED_BYTES = 128 * 2**20  # at eight bytes an element: an image of up to 2,300 x 2,300 in FP32
+_SIZES = (1, 32, 224, 640)  # for variable dims, in this order
 
 
-def prove(  # noqa: PLR0913 - what, how long, and how it must answer
-    triton: Triton,
-    candidate: str,
+def validate(  # noqa: PLR0913 - model, version, expectation and three time limits
+    triton: TritonClient,
+    model: str,
     *,
     golden: Path | None,
     version: str = "",
     queue_s: float | None = None,
     limit_s: float = math.inf,
 ) -> str | None:
-    """Ask a candidate that is loaded, or a model that serves.
+    """Validate the outputs of a loaded model.
 
     Args:
         triton: where it is loaded.
-        candidate: the name it is loaded under.
-        golden: inputs and expected outputs by tensor name, each with its batch dimension.
-        version: a certain one, or "" for the newest.
-        queue_s: as `Triton.infer` takes it.
-        limit_s: for all that it is asked.
+        model: the name under which it is loaded: a candidate's, or its own.
+        golden: archive of inputs and expected outputs by tensor name, each with its batch dimension.
+        version: its number; "" for the newest.
+        queue_s: as in `TritonClient.infer`.
+        limit_s: of all requests together.
 
     Returns:
-        Why nothing is verified, where there is no golden input; None where its outputs are good.
+        None where the outputs are valid; otherwise why they could not be verified without a golden input.
 
     Raises:
-        VersionRejected: it fails with its golden input, or gives other outputs than it must.
-        TooSlow: it did not answer in time.
-        TritonError: Triton went away.
+        VersionRejected: inference fails with the golden input, or returns other outputs.
+        TritonTimeout: no response in time.
+        TritonError: Triton became unavailable.
     """
-    config = triton.config(candidate)
+    config = triton.config(model)
     left_s = limit_s
 
-    def ask(inputs: Arrays) -> Arrays:
+    def infer(inputs: Arrays) -> Arrays:
         nonlocal left_s
         if left_s <= 0:
-            raise TooSlow(f"Triton: no answer to the trial within {limit_s:g} s")
+            raise TritonTimeout(f"Triton: no response to the validation within {limit_s:g} s")
         size = sum(array.nbytes for array in inputs.values())
-        with _LARGE if size > _LARGE_BYTES else nullcontext():
-            began = time.monotonic()  # it is no fault of a version that it waited for another one
-            outputs = triton.infer(candidate, inputs, version, queue_s=queue_s, limit_s=left_s)
+        with _LARGE_REQUESTS if size > _LARGE_BYTES else nullcontext():
+            began = time.monotonic()  # waiting for the lock does not count
+            outputs = triton.infer(model, inputs, version, queue_s=queue_s, limit_s=left_s)
             left_s -= time.monotonic() - began
             return outputs
 
-    if golden is None:
-        try:
-            if outputs := _infer_anything(ask, config):
-                check_form(outputs, config)
-        except VersionRejected as exc:
-            return f"not proven, for an input that was made up: {exc}"
+    if golden is not None:
+        _validate_golden(infer, golden, config)
         return None
-    inputs, expected = split_golden(read_golden(golden), config)
-    # One batch after the other, and none of their answers is kept.
-    count = len(next(iter(inputs.values())))
-    most = config.max_batch_size or count
-    for start in range(0, count, most):
-        part, want = inputs, expected
-        if most < count:
-            part, want = (
-                {name: array[start : start + most] for name, array in arrays.items()} for arrays in (inputs, expected)
-            )
-        check_answer(ask(part), want, config)
+    try:
+        if outputs := _infer_generated(infer, config):
+            check_form(outputs, config)
+    except VersionRejected as exc:
+        return f"not verified, a generated input failed: {exc}"
     return None
 
 
-def _infer_anything(ask: Ask, config: Any) -> Arrays:
-    """Outputs for the first input that the model takes; none where every input is too large to make one up.
+def _validate_golden(infer: Infer, golden: Path, config: Any) -> None:
+    """Infer with the golden inputs, one batch after the other, and keep none of the responses."""
+    inputs, expected = split_golden(read_golden(golden), config)
+    count = len(next(iter(inputs.values())))
+    size = config.max_batch_size or count
+    for start in range(0, count, size):
+        part, want = inputs, expected
+        if size < count:
+            part, want = (
+                {name: array[start : start + size] for name, array in arrays.items()} for arrays in (inputs, expected)
+            )
+        check_answer(infer(part), want, config)
+
+
+def _infer_generated(infer: Infer, config: Any) -> Arrays:
+    """Return the outputs for the first generated input that the model accepts; empty where all would be too large.
 
     Raises:
-        VersionRejected: it takes none.
+        VersionRejected: the model accepts no generated input.
     """
-    refused = None
-    for inputs in _make_inputs(config):
+    rejected = None
+    for inputs in _generate_inputs(config):
         try:
-            return ask(inputs)
+            return infer(inputs)
         except VersionRejected as exc:
-            refused = exc
-    if refused:
-        raise refused
-    log.warning("%s: is not tried: its inputs take more than %d MiB", config.name, _LARGEST_INPUTS_BYTES >> 20)
+            rejected = exc
+    if rejected:
+        raise rejected
+    log.warning("%s: not validated: its inputs take more than %d MiB", config.name, _MAX_GENERATED_BYTES >> 20)
     return {}
 
 
-def _make_inputs(config: Any) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Inputs of the right form; free dims take the size of the metadata, or one after the other of `_SIZES`.
+def _generate_inputs(config: Any) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Yield inputs of the config's form; variable dims take the size in the metadata, then each of `_SIZES`.
 
-    One item, or as many as a batch has: OpenVINO takes no other number.
+    They have one item, or a full batch: OpenVINO accepts no other number.
     """
-    free = any(size < 0 for tensor in config.input for size in tensor.dims)
+    is_variable = any(size < 0 for tensor in config.input for size in tensor.dims)
     for items in sorted({1, max(config.max_batch_size, 1)}):
-        for size in _sizes(config) if free else (1,):
+        for size in _sizes(config) if is_variable else (1,):
             elements = sum(math.prod(_sized(tensor, size)) for tensor in config.input)
-            if 8 * items * elements <= _LARGEST_INPUTS_BYTES:
+            if 8 * items * elements <= _MAX_GENERATED_BYTES:
                 yield {
-                    tensor.name: _make_input(tensor, config, size, items=items)
+                    tensor.name: _generate_input(tensor, config, size, items=items)
                     for tensor in config.input
                     if not tensor.optional
                 }
@@ -143,12 +148,12 @@ def _sizes(config: Any) -> tuple[int, ...]:
         return _SIZES
 
 
-def _make_input(tensor: Any, config: Any, size: int, *, items: int) -> NDArray[Any]:
+def _generate_input(tensor: Any, config: Any, size: int, *, items: int) -> NDArray[Any]:
     datatype = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[tensor.data_type].name
     dtype = triton_to_np_dtype(datatype.removeprefix("TYPE_").replace("STRING", "BYTES"))
     batch = [items] if config.max_batch_size else []
     shape = [*batch, *_sized(tensor, size)]
     if dtype == np.object_:
         return np.full(shape, b"", np.object_)
-    # Not all alike: what divides by a spread would give NaN, and be right.
+    # Different values: a model that divides by their spread would correctly return NaN for equal ones.
     return np.resize(np.arange(3).astype(dtype), shape)

@@ -162,7 +162,7 @@ CALENDAR = {
     "predictor/synchroniser/uploads.py",
     "predictor/synchroniser/server.py",
     "predictor/synchroniser/status.py",
-    "predictor/synchroniser/loop.py",
+    "predictor/synchroniser/repository_watch.py",
     "transformer/observability/logs.py",
 }
 

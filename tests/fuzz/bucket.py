@@ -28,7 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from predictor.synchroniser.staging import Request, check_arrived, fingerprint
+from predictor.synchroniser.staging import Candidate, check_complete
 from registry import config as configs
 from registry.confinement import USUAL, confined
 from registry.errors import Incomplete, VersionRejected
@@ -277,13 +277,13 @@ def _judge_listing(content: bytes) -> None:
     models, _ = read_layout(objects)
     for name, model in models.items():
         for number in model.versions:
-            request = Request(name, number, model, None, "fp32", 2)
-            fingerprint(request)
+            candidate = Candidate(name, number, model, None, "fp32", 2)
+            candidate.fingerprint  # noqa: B018 - must not raise
             try:
-                check_arrived(request)
+                check_complete(candidate)
             except Incomplete:
                 continue
-            places = {f"{name}/{number}/{file}" for file in request.files}
+            places = {f"{name}/{number}/{file}" for file in candidate.files}
             if any(os.path.normpath(place) != place or not place.isprintable() for place in places):
                 raise Escape(f"a key became a place of its own: {places}")
 

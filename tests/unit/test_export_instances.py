@@ -11,7 +11,7 @@ from export.remote.entrance import Entrance
 from export.remote.serving import Served, States, merge, wanted_in_a_row
 
 SERVING = {"state": "serving", "reason": None, "since": "then"}
-STAGED = {"state": "staged", "reason": "trying"}
+STAGED = {"state": "staged", "reason": "validating"}
 REFUSED = {"state": "refused", "reason": "NaN"}
 
 

@@ -1,10 +1,11 @@
-"""A version is staged where all of it is there and nothing of it reaches beyond it."""
+"""A version is staged if it is complete and refers to no file outside itself."""
 
 import io
 import warnings
 import zipfile
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from predictor.synchroniser.staging import Request, stage
+from predictor.synchroniser.staging import Candidate, stage
 from registry import config as configs
 from registry.errors import Incomplete, VersionRejected
 from registry.golden import read_golden
@@ -47,8 +48,8 @@ def staged(
     models, ignored = read_layout(list(storage.walk()))
     assert not ignored
     own = configs.parse(config.encode(), where="config.pbtxt")
-    request = Request("some", 1, models["some"], own, profile=profile, cpus=2, plans=plans)
-    stage(storage, request, folder / "target", reserve=lambda _: nullcontext(), count=lambda _: None)
+    candidate = Candidate("some", 1, models["some"], own, profile=profile, cpus=2, plans=plans)
+    stage(storage, candidate, folder / "target", reserve=lambda _: nullcontext(), count=lambda _: None)
     return folder / "target" / "1"
 
 
@@ -225,3 +226,13 @@ def test_engines_are_kept_under_another_name_whenever_weights_are_others(tmp_pat
         (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
         prefixes.add(accelerator.parameters["trt_engine_cache_prefix"])
     assert len(prefixes) == 3
+
+
+def test_equal_content_under_two_numbers_is_two_versions(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / "rows" / str(number)).mkdir(parents=True)
+        (tmp_path / "rows" / str(number) / "model.onnx").write_bytes(b"the same")
+    objects = [replace(item, etag="the same") for item in FolderStorage(tmp_path).walk()]  # as S3 has it: an MD5
+    folders, _ = read_layout(objects)
+    candidates = [Candidate("rows", number, folders["rows"], None, profile="fp32", cpus=2) for number in (1, 2)]
+    assert len({candidate.fingerprint for candidate in candidates}) == 2

@@ -1,8 +1,7 @@
 """What /status shows: everything, as long as that is little, and how much more there is."""
 
 import json
-
-import pytest
+from dataclasses import replace
 
 from predictor.synchroniser.status import ModelStatus, Status, VersionStatus
 
@@ -39,10 +38,9 @@ def test_versions_that_serve_or_are_tried_are_shown_however_many_are_newer() -> 
     assert shown["more_versions"] == 900
 
 
-def test_since_is_when_a_state_began(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_since_is_when_a_state_began() -> None:
     times = (f"2026-01-01T00:00:{second:02}" for second in range(60))
-    monkeypatch.setattr("predictor.synchroniser.status.now", lambda: next(times))
-    status = Status("s3://models")
+    status = Status("s3://models", clock=lambda: next(times))
     status.set_model("rows", of_versions(1))
     first = status.model("rows")
     assert (first.since, first.versions["1"].since) == (first.since, first.since)
@@ -81,7 +79,8 @@ def test_newest_refused_version_of_each_model_is_named() -> None:
     status.set_model("rows", of_versions(1000))
     status.set_model("digits", of_versions(9, serving=("9",)))
     assert read(status, "nereid_sync_refused_version") == {("rows", "1000"): 1, ("digits", "8"): 1}
-    status.set_version("rows", 1000, VersionStatus("serving"))
+    serving = VersionStatus("serving")
+    status.set_model("rows", replace(model := status.model("rows"), versions=model.versions | {"1000": serving}))
     assert read(status, "nereid_sync_refused_version") == {("rows", "999"): 1, ("digits", "8"): 1}
     status.set_model("rows", of_versions(2, serving=("1", "2")))
     status.set_model("digits", None)
