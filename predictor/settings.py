@@ -13,41 +13,41 @@ from registry.layout import DEFAULT_PROFILE
 
 
 class Settings(BaseSettings):
-    """What `python -m predictor triton` starts, and `python -m predictor synchroniser` keeps up to date.
+    """Settings of `python -m predictor triton` and `python -m predictor synchroniser`.
 
     Attributes:
         repository: Folder with one folder for each model, or `s3://bucket/prefix`.
         mirror: Local folder that the synchroniser fills and Triton reads. Without one Triton reads `repository` itself,
-            a folder then, and loads every model of it at its start.
-        mirror_bytes: Most that the mirror may hold; a version that does not fit is not taken. By default what the disk
-            has: in a pod less than the volume's limit, for a pod that is above it is evicted.
-        address: Where Triton's three ports listen, by IPv4 or IPv6. Loopback, because the wheel's Triton 2.51 is older
+            which must be a folder, and loads all of its models at its start.
+        mirror_bytes: Limit of the mirror; a version that does not fit is postponed. By default the disk's size; in a
+            pod set it below the volume's limit, above which the pod is evicted.
+        address: Address of Triton's three ports, IPv4 or IPv6. Loopback, because the wheel's Triton 2.51 is older
             than the security fixes of 2025.
         http_port: v2 protocol over HTTP.
         grpc_port: v2 protocol over gRPC.
         metrics_port: Prometheus metrics.
-        secret: What a request must show that loads models, maps memory, or changes logging and tracing; empty: anyone
-            may, who reaches the ports.
+        secret: Required in requests that load models, map memory, or change logging and tracing; empty: every client
+            that reaches the ports may.
         venv: Virtual environment with `predictor/requirements.txt`.
         shm_size_bytes: Shared memory between the server and one model instance, and the step in which it grows
             when a request or a batch does not fit.
         log_verbose: Triton's verbosity; 0 is silent about requests.
         log_format: Of the synchroniser's log: `json` is one object a line. LOG_FORMAT, the transformer's too.
-        sync_address: Where the synchroniser's status and metrics listen; `::` is both families.
+        sync_address: Address of the synchroniser's status and metrics; `::` is both families.
         sync_port: HTTP port of these.
-        sync_hosts: Names that clients may have for it, beside those of loopback; any other is answered 421.
-        instance: Name of this instance in `/status`, so that clients behind a balancer see which of several says so; by
-            default the host's, which is a pod's own.
+        sync_hosts: Host names that clients may use for it, beside those of loopback; any other gets 421.
+        instance: Name of this instance in `/status`, so that clients behind a load balancer can tell several apart;
+            by default the host's, which is the pod's name.
         poll_s: Seconds between two listings of the repository.
         settle_s: Seconds without a change after which a version without manifest.json is complete.
-        load_timeout_s: Longest that Triton may take to load a version.
-        profile: How models run: the name of a config of theirs, `<model>/<version>/<profile>.pbtxt` or
+        load_timeout_s: Timeout of loading a version.
+        profile: How models run: the name of one of their configs, `<model>/<version>/<profile>.pbtxt` or
             `<model>/configs/<profile>.pbtxt`. A model without it, and `fp32`, run as their config.pbtxt says.
         cpus: CPUs that Triton may use, for threads and instances that no config sets; by default the CPU limit of this
-            process's own container.
-        plans: Whether TensorRT plans, and ONNX graphs that hold compiled engines, may be loaded. They are code: who
-            can write the repository runs it in Triton.
-        pins: Versions to serve whatever the version policy says, as JSON by model: `{"digits": [3]}`.
+            process's container.
+        plans: Whether TensorRT plans, and ONNX graphs that hold compiled engines, may be loaded. They are code, which
+            anyone with write access to the repository can have Triton run.
+        pins: Versions to serve in place of the version policy, as JSON by model: `{"digits": [3]}`.
     """
 
     model_config = SettingsConfigDict(env_prefix="PREDICTOR_", frozen=True, env_ignore_empty=True)

@@ -1,7 +1,7 @@
-"""The tensors of an ONNX model against those of its `config.pbtxt`.
+"""Compares the tensors of an ONNX model with those of its `config.pbtxt`.
 
-Accepts and refuses what the C++ backend does (triton-inference-server/onnxruntime_backend r24.10, `ValidateInputs`,
-`ValidateOutputs`, `AutoCompleteConfig`); the words are ours. "Config" is Triton's ModelConfig as JSON.
+Accepts and rejects what the C++ backend does (triton-inference-server/onnxruntime_backend r24.10, `ValidateInputs`,
+`ValidateOutputs`, `AutoCompleteConfig`); the messages are ours. "Config" is Triton's ModelConfig as JSON.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ _DATATYPES = {
     "tensor(double)": "TYPE_FP64",
     "tensor(string)": "TYPE_STRING",
 }
-# What Triton fills in where neither the config nor `default-max-batch-size` says.
+# Triton's default where neither the config nor `default-max-batch-size` sets one.
 DEFAULT_MAX_BATCH_SIZE = 4
 
 
@@ -43,7 +43,7 @@ class Tensor:
     """An input or output of the ONNX graph.
 
     Attributes:
-        datatype: As config.pbtxt spells it; `TYPE_INVALID` for one Triton cannot carry.
+        datatype: As config.pbtxt spells it; `TYPE_INVALID` for a type without one in Triton.
         shape: With the batch dimension; -1 where it varies; empty for a scalar.
     """
 
@@ -55,7 +55,7 @@ def read_tensors(nodes: Iterable[Node]) -> dict[str, Tensor]:
     """Return the tensors of a session by name.
 
     Raises:
-        ModelRejectedError: one is no tensor (a sequence, a map).
+        ModelRejectedError: a node is a sequence or a map.
     """
     tensors = {}
     for node in nodes:
@@ -67,26 +67,26 @@ def read_tensors(nodes: Iterable[Node]) -> dict[str, Tensor]:
 
 
 def reject_unsupported(config: Mapping[str, Any]) -> None:
-    """Refuse what only the C++ backend can do, rather than serve it wrongly.
+    """Reject a config that needs the C++ backend, rather than serve it wrongly.
 
     Raises:
-        ModelRejectedError: the config asks for sequences, ragged batches or inputs made from the batch.
+        ModelRejectedError: the config has sequences, ragged batches, or inputs computed from the batch.
     """
-    asked = [key for key in ("sequence_batching", "batch_input", "batch_output") if config.get(key)]
-    asked += [f"allow_ragged_batch of '{io['name']}'" for io in config["input"] if io.get("allow_ragged_batch")]
-    if asked:
+    unsupported = [key for key in ("sequence_batching", "batch_input", "batch_output") if config.get(key)]
+    unsupported += [f"allow_ragged_batch of '{io['name']}'" for io in config["input"] if io.get("allow_ragged_batch")]
+    if unsupported:
         raise ModelRejectedError(
-            f"{', '.join(asked)}: not supported by the embedded backend; serve this model from NVIDIA's image"
+            f"{', '.join(unsupported)}: not supported by the embedded backend; serve this model from NVIDIA's image"
         )
 
 
 def check_inputs(config: Mapping[str, Any], inputs: Mapping[str, Tensor], *, overridable: Mapping[str, Tensor]) -> None:
-    """Refuse a config whose inputs the model does not take.
+    """Reject a config whose inputs the model does not accept.
 
     Args:
         config: ModelConfig.
-        inputs: What every run must give.
-        overridable: Initialisers that a run may give; the only inputs that can be `optional`.
+        inputs: Required inputs of the model.
+        overridable: Initialisers that a request may override; the only inputs that can be `optional`.
 
     Raises:
         ModelRejectedError: a name, datatype or dims do not fit.
@@ -104,7 +104,7 @@ def check_inputs(config: Mapping[str, Any], inputs: Mapping[str, Tensor], *, ove
 
 
 def check_outputs(config: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> None:
-    """Refuse a config whose outputs the model does not give; it may leave some out.
+    """Reject a config whose outputs the model does not have; the config may leave some out.
 
     Raises:
         ModelRejectedError: a name, datatype or dims do not fit.
@@ -144,23 +144,23 @@ def _check_tensor(
 
 
 def _fits(shape: Sequence[int], model_shape: Sequence[int], *, exact: bool) -> bool:
-    """Whether a configured shape is the model's, or, unless `exact`, a narrower one."""
+    """Whether a configured shape equals the model's or, unless `exact`, is narrower."""
     return len(shape) == len(model_shape) and all(
         ours == theirs or (theirs == -1 and not exact) for ours, theirs in zip(shape, model_shape, strict=True)
     )
 
 
 def read_dims(io: Mapping[str, Any]) -> list[int]:
-    """Return the dims that the model sees: those of `reshape` where there is one."""
+    """Return the dims of the model's tensor: those of `reshape`, if present."""
     dims = io["reshape"].get("shape", []) if "reshape" in io else io["dims"]
     return [int(dim) for dim in dims]
 
 
 def complete_config(config: dict[str, Any], inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
-    """Fill in `max_batch_size`, `dynamic_batching`, inputs and outputs, in place, where the config leaves them out.
+    """Fill in missing `max_batch_size`, `dynamic_batching`, inputs and outputs, in place.
 
     Raises:
-        ModelRejectedError: max_batch_size is set and a tensor has no free first dimension.
+        ModelRejectedError: max_batch_size is set and a tensor has no variable first dimension.
     """
     can_batch = all(tensor.shape[:1] == (-1,) for tensor in [*inputs.values(), *outputs.values()])
     if can_batch:

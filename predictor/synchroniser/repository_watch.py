@@ -152,7 +152,7 @@ class RepositoryWatch:
         reason = f"got more than {MAX_FOLDER_OBJECTS} objects, expected fewer; what serves of it goes on serving"
         too_much = {**too_many, **dict.fromkeys(found.overfull, reason)}
         strange = {key.removesuffix("/"): why for key, why in ignored.items() if key.endswith("/")}
-        rest = {"...": f"{found.left_out} more that belong nowhere"} if found.left_out else {}
+        rest = {"...": f"{found.left_out} more that belong to no model"} if found.left_out else {}
         self._warn({**ignored, **{f"{name}/": why for name, why in too_much.items()}, **rest})
         self._status.set_folders({**strange, **too_much}, more=found.left_out)
 

@@ -1,4 +1,4 @@
-"""The synchroniser as a process: its loop in a thread, `/status`, `/ready` and `/metrics` over HTTP."""
+"""The synchroniser as a process: its loop in a thread, and `/status`, `/ready` and `/metrics` over HTTP."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ def serve(settings: Settings) -> None:
     """Synchronise until SIGTERM or Ctrl-C.
 
     Raises:
-        StartError: the repository's URL, the mirror or the port cannot be used.
+        StartError: the repository's URL is invalid, or the mirror or the port is unavailable.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if settings.log_format == "json":
@@ -59,7 +59,7 @@ def serve(settings: Settings) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(status, hosts),
-            # Strict about what a request is, where uvicorn's other parser takes what RFC 9112 refuses.
+            # uvicorn's other parser accepts requests that RFC 9112 forbids.
             http="h11",
             ws="none",
             log_config=None,
@@ -80,12 +80,12 @@ def serve(settings: Settings) -> None:
         mirror.records.close()
         logging.shutdown()
         sys.stdout.flush()
-        # A download or a load may take minutes more; nothing of it counts before its last step.
+        # A download or a load may take minutes more; its result takes effect in its last step only.
         os._exit(1 if failed.is_set() else 0)
 
 
 def create_app(status: Status, hosts: Hosts | None = None) -> FastAPI:
-    """The HTTP side: read only; with `hosts` for those who ask for one of them."""
+    """Create the HTTP application, which is read-only; with `hosts` it rejects requests for other host names."""
     app = FastAPI(title="nereid synchroniser", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/status")
@@ -108,7 +108,7 @@ def create_app(status: Status, hosts: Hosts | None = None) -> FastAPI:
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line, of the names that the transformer's lines have."""
+    """One JSON object a line, with the fields of the transformer's log."""
 
     def format(self, record: logging.LogRecord) -> str:
         """logging.Formatter."""
@@ -124,7 +124,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _run(synchroniser: Synchroniser, server: uvicorn.Server, failed: threading.Event) -> None:
-    """Work; a defect that ends the loop ends the process, and its manager starts it again."""
+    """Run the loop; a defect that ends it ends the process, which its manager starts again."""
     try:
         synchroniser.run()
     except Exception:

@@ -34,7 +34,7 @@ class TritonWatch:
             self._note_failure(exc, was_up=was_up)
             return
         if not was_up:
-            log.info("Triton at %s answers", self._triton.url)
+            log.info("Triton at %s responds", self._triton.url)
             self._status.set_triton(up=True)
         if not self._has_responded:
             self._has_responded = True

@@ -1,4 +1,4 @@
-"""Settings to the command line and environment of `tritonserver`."""
+"""Composes the command line and environment of `tritonserver` from the settings."""
 
 import os
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from predictor.settings import Settings
 from predictor.triton.installation import Installation
 
 PROJECT = Path(__file__).resolve().parents[2]
-# Whoever may use these may run code in the server or read its memory. inference, health, metadata and model-config stay
-# open.
+# Clients of these protocols could run code in the server or read its memory. inference, health, metadata and
+# model-config stay unrestricted.
 _RESTRICTED = "model-repository,shared-memory,logging,trace,statistics"
 
 
@@ -20,9 +20,9 @@ def compose_command(
     """Return the arguments, program first, and the environment of the server.
 
     Args:
-        settings: What to start.
-        installation: The wheel that is started.
-        environ: The environment to build upon.
+        settings: Of the predictor.
+        installation: Of Triton.
+        environ: The environment to extend.
     """
     return _compose_argv(settings, installation), _compose_env(installation, environ)
 
@@ -31,7 +31,7 @@ def _compose_argv(settings: Settings, installation: Installation) -> list[str]:
     return [
         str(installation.tritonserver),
         *_compose_repository(settings),
-        # A model that fails to load is reported; the rest serves.
+        # A model that fails to load is reported; the others serve.
         "--exit-on-error=false",
         "--strict-readiness=false",
         f"--backend-directory={installation.backends}",
@@ -51,13 +51,13 @@ def _compose_argv(settings: Settings, installation: Installation) -> list[str]:
 
 
 def _listen_http(address: str) -> str:
-    """An address as libevhtp takes it; an IPv6 one without the prefix becomes 255.255.255.255, without a word."""
+    """Return an address in libevhtp's form: IPv6 without the prefix silently becomes 255.255.255.255."""
     return f"ipv6:{address}" if ":" in address else address
 
 
 def _compose_repository(settings: Settings) -> list[str]:
     if settings.mirror is None:
-        # All models at start, none by request.
+        # Load all models at start, and none on request.
         return [f"--model-repository={Path(settings.repository).absolute()}", "--model-control-mode=none"]
     mirror = settings.mirror.absolute()
     serving = sorted(link.name for link in models_folder(mirror).glob("[!.]*") if link.exists())
@@ -65,7 +65,7 @@ def _compose_repository(settings: Settings) -> list[str]:
         f"--model-repository={models_folder(mirror)}",
         f"--model-repository={trial_folder(mirror)}",
         "--model-control-mode=explicit",
-        # After a crash it serves what served before, whatever the synchroniser and S3 do.
+        # After a crash it serves the same models, even if the synchroniser or S3 is down.
         *(f"--load-model={name}" for name in serving),
     ]
 
@@ -73,16 +73,16 @@ def _compose_repository(settings: Settings) -> list[str]:
 def _compose_secret(secret: str) -> list[str]:
     if not secret:
         return []
-    # Triton takes it here only: who can list the processes of this machine can read it.
+    # Triton accepts it as an argument only: users who can list the processes of this machine can read it.
     rule = f"{_RESTRICTED}:{ACCESS_HEADER}={secret}"
     return [f"--http-restricted-api={rule}", f"--grpc-restricted-protocol={rule}"]
 
 
 def _compose_env(installation: Installation, environ: Mapping[str, str]) -> dict[str, str]:
-    # The secret is on the command line: the processes of models need none.
+    # The secret is an argument: the processes of models do not need it.
     env = {name: value for name, value in environ.items() if name not in {"PYTHONHOME", "PREDICTOR_SECRET"}}
-    # The stub embeds Python: it finds the standard library through the first python3 on PATH, and would take another
-    # build's libpython from the system where the one that belongs to this interpreter lies outside the default path.
+    # The stub embeds Python: it finds the standard library through the first python3 on PATH, and would load the
+    # system's libpython, of another build, where that of this interpreter is outside the default path.
     env["PATH"] = os.pathsep.join([str(installation.venv / "bin"), environ.get("PATH", os.defpath)])
     env["PYTHONPATH"] = os.pathsep.join([str(installation.site_packages), str(PROJECT)])
     libraries = [str(installation.libpython_dir)] if installation.libpython_dir else []
@@ -90,7 +90,7 @@ def _compose_env(installation: Installation, environ: Mapping[str, str]) -> dict
         libraries.append(inherited)
     if libraries:
         env["LD_LIBRARY_PATH"] = os.pathsep.join(libraries)
-    # The backend runs on the CPU alone. Without this, a machine with a GPU would place a model there that names no
-    # instance_group; with it Triton itself refuses KIND_GPU.
+    # The backends run on the CPU only. Without this Triton would place a model without instance_group on a GPU; with it
+    # Triton rejects KIND_GPU.
     env["CUDA_VISIBLE_DEVICES"] = ""
     return env

@@ -1,4 +1,4 @@
-"""The wheel that holds `tritonserver`: where its parts are, and the two links that make it serve ONNX models."""
+"""The installed wheel with `tritonserver`: its paths, and the links that add our backends."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from predictor.errors import StartError
 
 BACKENDS = Path(__file__).resolve().parents[1] / "backends"
 _STUB = "triton_python_backend_stub"
-# Asked of the interpreter of the other environment, which may be another build than the one that runs this.
+# Run by the interpreter of the other environment, which may be another build than this one.
 _PROBE = """
 import json, sys, sysconfig
 print(json.dumps({"version": "%d.%d" % sys.version_info[:2], "site_packages": sysconfig.get_path("purelib"),
@@ -28,8 +28,8 @@ class Installation:
         venv: The environment.
         site_packages: Its packages.
         python_version: Such as `3.11`; the wheel has a stub for each.
-        libpython_dir: Where the shared library of that interpreter is: beside it, or fetched into the environment; None
-            where only the system's loader knows.
+        libpython_dir: Folder of that interpreter's shared library: its own, or the environment's; None where only the
+            system's loader knows it.
     """
 
     venv: Path
@@ -58,10 +58,10 @@ class Installation:
 
 
 def find_installation(venv: Path) -> Installation:
-    """Locate the wheel.
+    """Find the wheel.
 
     Raises:
-        StartError: the platform has no wheel, or the environment lacks it.
+        StartError: there is no wheel for this platform, or it is missing in the environment.
     """
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise StartError(
@@ -81,7 +81,7 @@ def find_installation(venv: Path) -> Installation:
         libpython_dir=next((folder for folder in folders if (folder / filename).exists()), None),
     )
     if not installation.tritonserver.exists():
-        raise StartError(f"{venv} has no nvidia-pytriton; make it anew: rm -r {venv} && make .venv-triton/.installed")
+        raise StartError(f"{venv} has no nvidia-pytriton; make it again: rm -r {venv} && make .venv-triton/.installed")
     if not installation.stub.exists():
         raise StartError(
             f"nvidia-pytriton has no Python backend for Python {installation.python_version} of {venv}; "
@@ -91,10 +91,10 @@ def find_installation(venv: Path) -> Installation:
 
 
 def link_backends(installation: Installation) -> None:
-    """Put the stub of the running Python beside the Python backend, and our backends beside that.
+    """Link the stub of the running Python into the Python backend, and our backends beside it.
 
-    Links, not copies: the stub finds the wheel's libraries relative to where it really lies, and an edited backend
-    needs no step. May run any number of times, also at once.
+    Links, not copies: the stub finds the wheel's libraries relative to its real path, and an edited backend takes
+    effect. Safe to call repeatedly and concurrently.
     """
     _link(installation.backends / "python" / _STUB, installation.stub)
     for backend in BACKENDS.iterdir():
@@ -105,7 +105,7 @@ def link_backends(installation: Installation) -> None:
 def _link(path: Path, target: Path) -> None:
     if path.is_symlink() and path.readlink() == target:
         return
-    # A link cannot be replaced, but a new one can be renamed over it, and two processes have two names.
+    # A link cannot be replaced, but another one can be renamed over it; each process has a name of its own for that.
     new = path.with_name(f"{path.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     new.symlink_to(target)

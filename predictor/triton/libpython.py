@@ -1,10 +1,9 @@
 """Debian's `libpython`, for a machine whose Python came without one.
 
-The wheel's Python backend embeds Python, and Debian's `python3` is linked statically: the shared library is a package
-of its own that nothing pulls in. It has to be of the interpreter's own build (another one misses the modules that
-Debian compiles in), so it comes from Debian's archive; apt needs no root to download. No hash of it can be in this
-repository, for each machine has its own: apt holds it against the archive's signature, whatever its configuration lets
-pass.
+The wheel's Python backend embeds Python, and Debian's `python3` is linked statically: the shared library is a separate
+package that nothing depends on. It must be of the interpreter's own build (another one lacks the modules that Debian
+compiles in), so it comes from Debian's archive; apt downloads without root. This repository cannot hold its hash, which
+differs between machines: apt verifies it with the archive's signature, even where its configuration would not.
 """
 
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 from predictor.errors import StartError
 from predictor.triton.installation import Installation
 
-# Over what apt.conf says: a mirror without a signature of Debian's gives nothing.
+# Overrides apt.conf: nothing is accepted from a mirror without Debian's signature.
 _SIGNED = (
     "-oAPT::Get::AllowUnauthenticated=false",
     "-oAcquire::AllowInsecureRepositories=false",
@@ -26,10 +25,10 @@ _SIGNED = (
 
 
 def fetch_libpython(installation: Installation) -> Path:
-    """Download the library into the environment and return where it is.
+    """Download the library into the environment and return its path.
 
     Raises:
-        StartError: this is no Debian, or its archive cannot be reached.
+        StartError: this machine is not Debian, or its archive is unreachable.
     """
     package = f"libpython{installation.python_version}"
     filename = f"{package}.so.1.0"
@@ -43,7 +42,7 @@ def fetch_libpython(installation: Installation) -> Path:
         subprocess.run(["dpkg-deb", "--extract", archive, folder], check=True)
         (library,) = Path(folder).glob(f"usr/lib/*/{filename}")
         target = installation.venv / "lib" / filename
-        # Renamed into place, so that a second process sees all of it or nothing.
+        # Renamed into place, so that another process sees the complete file or none.
         staged = target.with_name(f"{filename}.{os.getpid()}")
         shutil.copyfile(library, staged)
         staged.replace(target)
@@ -51,7 +50,7 @@ def fetch_libpython(installation: Installation) -> Path:
 
 
 def _download(package: str, folder: Path) -> Path | None:
-    """Download with the machine's package lists, or, where it has none, with lists of our own."""
+    """Download with the machine's package lists or, where those are missing, with temporary ones."""
     state, cache = folder / "state", folder / "cache"
     (state / "lists" / "partial").mkdir(parents=True)
     (cache / "archives" / "partial").mkdir(parents=True)

@@ -1,7 +1,7 @@
-"""What the embedded Triton shares with its models is not for other users of the machine.
+"""Hides the memory that the embedded Triton shares with its models from other users of the machine.
 
-Its Python backend puts every request into /dev/shm, in files that it opens to everybody whatever the umask says. So
-Triton gets a /dev/shm of its own: a mount that only it and the processes that it starts see.
+Triton's Python backend writes every request into files in /dev/shm that are readable by all users, regardless of the
+umask. So Triton gets a /dev/shm of its own: a mount that only it and its child processes see.
 """
 
 import ctypes
@@ -13,16 +13,16 @@ _SHARED_MEMORY = "/dev/shm"  # noqa: S108  # shm_open(3)
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000  # <linux/sched.h>
 _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 0x2, 0x4, 0x4000, 0x40000  # <linux/mount.h>
 _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2  # <linux/prctl.h>
-_OURS = 0o077
+_PRIVATE_UMASK = 0o077
 
 
 def close_to_others() -> str:
-    """Close what this process, and what it becomes, writes to other users.
+    """Make the files and shared memory of this process, and of the program it executes, private to its user.
 
     Returns:
-        Why the shared memory stays open to them; empty where it does not.
+        Why the shared memory stays readable by others; empty where it is private.
     """
-    os.umask(_OURS)
+    os.umask(_PRIVATE_UMASK)
     try:
         _leave_mounts()
         _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
@@ -33,25 +33,25 @@ def close_to_others() -> str:
 
 
 def _leave_mounts() -> None:
-    """Have mounts of our own: root may, others in a user namespace where they are nobody else than before."""
+    """Enter a mount namespace: as root, or as any user in a user namespace that keeps its ids."""
     try:
         _call("unshare", _CLONE_NEWNS)
     except PermissionError:
         user, group = os.geteuid(), os.getegid()
-        last_wish = ctypes.c_int(0)
-        _call("prctl", _PR_GET_PDEATHSIG, ctypes.byref(last_wish))
+        death_signal = ctypes.c_int(0)
+        _call("prctl", _PR_GET_PDEATHSIG, ctypes.byref(death_signal))
         _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNS)
-        # The kernel forgets it with the old rights: the parent's death still ends us.
-        _call("prctl", _PR_SET_PDEATHSIG, signal.Signals(last_wish.value) if last_wish.value else 0)
+        # The kernel drops it with the old credentials; set again, so that this process ends with its parent.
+        _call("prctl", _PR_SET_PDEATHSIG, signal.Signals(death_signal.value) if death_signal.value else 0)
         for name, text in ("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1"):
             Path("/proc/self", name).write_text(text)
 
 
 def _call(name: str, *arguments: object) -> None:
-    """A function of libc.
+    """Call a function of libc.
 
     Raises:
-        OSError: as errno says.
+        OSError: by errno.
     """
     if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) != 0:
         number = ctypes.get_errno()

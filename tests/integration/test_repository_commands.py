@@ -698,7 +698,7 @@ def test_what_serves_decides_for_versions_rollback_and_prune(
         output = capsys.readouterr().out
         for line in (
             "refused: model.onnx: NaN",
-            "staged: trying",
+            "staged: validating",
             "serves tiny 1, tiny 4",
             "tiny/2_old",
             "Triton ready",

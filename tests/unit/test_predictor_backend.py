@@ -102,7 +102,7 @@ def test_batch_comes_apart_as_views() -> None:
 
 @pytest.mark.parametrize("shape", [(), (2, 4), (4, 4)])
 def test_output_that_does_not_fit_the_batch_is_an_error(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="does not fit a batch of 3"):
+    with pytest.raises(ValueError, match="expected a batch of 3"):
         split(np.zeros(shape), [1, 2])
 
 

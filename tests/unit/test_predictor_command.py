@@ -134,5 +134,5 @@ def test_taken_port_is_named_with_its_variable(name: str) -> None:
 
 
 def test_same_port_twice_is_named() -> None:
-    with pytest.raises(StartError, match="port 40001 is asked for twice, by PREDICTOR_HTTP_PORT and PREDICTOR_GRPC"):
+    with pytest.raises(StartError, match="port 40001 is set twice, by PREDICTOR_HTTP_PORT and PREDICTOR_GRPC"):
         check_ports(Settings(http_port=40001, grpc_port=40001, metrics_port=40003))

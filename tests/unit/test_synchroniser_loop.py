@@ -153,4 +153,4 @@ def test_each_reason_of_a_triton_that_is_away_is_logged_once(tmp_path: Path, cap
         assert running.status.as_json()["triton"] == since
         del running.stub.failures["RepositoryIndex"]
         wait_for(lambda: running.is_triton_up)
-        assert count(caplog, "answers") == 2
+        assert count(caplog, "responds") == 2

@@ -1,4 +1,4 @@
-"""`config.pbtxt` to the properties of a compiled model, by the rules of the C++ backend."""
+"""Converts `config.pbtxt` to the properties of a compiled model, by the rules of the C++ backend."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,20 +8,20 @@ from predictor.backends.errors import ModelRejectedError
 Properties = dict[str, Any]
 
 _HINTS = ("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT")
-_STREAMS = {"auto": -1, "numa": -2}  # as OpenVINO counts
+_STREAMS = {"auto": -1, "numa": -2}  # OpenVINO's values
 
 
 def compose_properties(config: Mapping[str, Any]) -> Properties:
-    """Return what the parameters of a model ask for, for one of its instances.
+    """Return the properties of one instance of a model, from its parameters.
 
     The C++ backend compiles a model once, with NUM_STREAMS streams that share INFERENCE_NUM_THREADS threads among its
-    instances. Here each instance is a process of its own: one stream, with its share of the threads.
+    instances. Here each instance is a process of its own, with one stream and its share of the threads.
 
     Args:
         config: ModelConfig as JSON.
 
     Raises:
-        ModelRejectedError: a value is not one the C++ backend takes, or only that backend can do it.
+        ModelRejectedError: the C++ backend rejects a value, or only that backend supports the parameter.
     """
     parameters = {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
     if parameters.get("CPU_EXTENSION_PATH"):
@@ -43,13 +43,13 @@ def compose_properties(config: Mapping[str, Any]) -> Properties:
 
 
 def read_device(config: Mapping[str, Any]) -> str:
-    """Return the device that a model names, in capitals as the C++ backend has it; CPU where it names none."""
+    """Return the model's device in capitals, as in the C++ backend; the default is CPU."""
     text: str = config.get("parameters", {}).get("TARGET_DEVICE", {}).get("string_value", "")
     return text.upper() or "CPU"
 
 
 def is_set(config: Mapping[str, Any], name: str) -> bool:
-    """Whether a parameter is YES, in any case; anything else is no, as in the C++ backend."""
+    """Whether a parameter is YES, in upper or lower case; other values count as NO, as in the C++ backend."""
     text: str = config.get("parameters", {}).get(name, {}).get("string_value", "")
     return text.lower() == "yes"
 

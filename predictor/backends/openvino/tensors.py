@@ -1,8 +1,8 @@
 """Compares the tensors of an OpenVINO model with those of its `config.pbtxt`.
 
 Accepts, converts and completes what the C++ backend does (triton-inference-server/openvino_backend: `ValidateInputs`,
-`ValidateOutputs`, `CompareDimsSupported`, `AutoCompleteConfig`); the words are ours. "Config" is Triton's ModelConfig
-as JSON.
+`ValidateOutputs`, `CompareDimsSupported`, `AutoCompleteConfig`); the messages are ours. "Config" is Triton's
+ModelConfig as JSON.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,12 +32,12 @@ _DATATYPES = {element.get_type_name(): datatype for datatype, element in _TYPES.
 
 
 def configure(model: Any, config: Mapping[str, Any], *, reshapes: bool) -> Any:
-    """Return the model with the datatypes of its config, and the batch size that it always runs.
+    """Return the model with the datatypes of its config, and a fixed batch size.
 
     Args:
-        model: `openvino.Model`, which is changed.
+        model: `openvino.Model`; it is changed.
         config: ModelConfig.
-        reshapes: Whether inputs take the dims of the config, whatever they were.
+        reshapes: Whether inputs get the dims of the config, in place of their own.
 
     Raises:
         ModelRejectedError: a name, a datatype or dims do not fit.
@@ -72,9 +72,9 @@ def configure(model: Any, config: Mapping[str, Any], *, reshapes: bool) -> Any:
 
 
 def complete_config(config: dict[str, Any], model: Any) -> None:
-    """Fill in `max_batch_size`, `dynamic_batching`, inputs and outputs, in place, where the config leaves them out.
+    """Fill in missing `max_batch_size`, `dynamic_batching`, inputs and outputs, in place.
 
-    A model batches where the layouts of all its tensors name a batch dimension.
+    A model supports batches if the layouts of all its tensors have a batch dimension.
     """
     tensors = [*model.inputs, *model.outputs]
     if all(layout_helpers.has_batch(layout_helpers.get_layout(tensor)) for tensor in tensors):
@@ -87,7 +87,7 @@ def complete_config(config: dict[str, Any], model: Any) -> None:
 
 
 def _describe(tensor: Any, *, batched: bool) -> dict[str, Any]:
-    # The C++ backend writes all dims as free where one is, and then rejects that itself.
+    # The C++ backend writes all dims as variable where one is, and then rejects its own config.
     dims = _to_list(list(tensor.get_partial_shape()))
     return {
         "name": tensor.get_any_name(),
@@ -111,7 +111,7 @@ def _read_type(io: Mapping[str, Any]) -> Any:
 
 
 def _compare(config: Mapping[str, Any], io: Mapping[str, Any], shape: Any, *, exact: bool) -> None:
-    """Refuse dims that the model does not have; the first of a batch is not compared with an input's."""
+    """Reject dims that differ from the model's; the batch dimension of an input is not compared."""
     batch = config["max_batch_size"]
     dims = read_dims(io)
     if batch:
@@ -138,7 +138,7 @@ def _to_list(dims: Sequence[Any]) -> list[int]:
 
 
 def _run(step: Callable[[], Any]) -> Any:
-    """Run a step of OpenVINO's; its error comes on one line."""
+    """Call OpenVINO, and put the message of its error on one line."""
     try:
         return step()
     except RuntimeError as exc:
