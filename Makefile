@@ -1,6 +1,6 @@
 # `make` prints the targets. Everything is installed into .venv and .venv-triton.
 PYTHON ?= python3
-# `make lock` writes its hashes to installer.txt.
+# `make lock` writes its hashes to requirements/installer.txt.
 UV_VERSION := 0.13.8
 
 REPOSITORY ?= model_repository
@@ -33,18 +33,18 @@ endif
 # Make would ignore a variable that nothing reads, and a value that is invalid.
 # The key is no argument of any process but make's own, where it was given there.
 GIVEN := $(foreach name,$(filter-out NEREID_API_KEY,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)))
-PROBLEM := $(if $(strip $(GIVEN)),$(shell $(PYTHON) variables.py $(foreach name,$(GIVEN),'$(name)=$(subst ','\'',$(value $(name)))')))
+PROBLEM := $(if $(strip $(GIVEN)),$(shell $(PYTHON) stack/variables.py $(foreach name,$(GIVEN),'$(name)=$(subst ','\'',$(value $(name)))')))
 $(if $(PROBLEM),$(error $(PROBLEM)))
 
 BIN := .venv/bin
 UV := $(BIN)/uv
 # With what pip config says of the index.
-AS_PIP := $(BIN)/python as_pip.py $(UV)
+AS_PIP := $(BIN)/python requirements/as_pip.py $(UV)
 # Whatever comes from an index, a mirror or a cache is held against a hash of this repository, before any of it runs: what
 # is installed, what that pulls in, and what builds it where there is no wheel.
-HASHED := --require-hashes --require-build-hashes --build-constraints build-constraints.txt
-INSTALL := $(AS_PIP) pip install --quiet --python $(BIN)/python $(HASHED) --constraints constraints.txt \
-	--overrides overrides.txt --extra transformer --extra otel --extra synchroniser
+HASHED := --require-hashes --require-build-hashes --build-constraints requirements/build-constraints.txt
+INSTALL := $(AS_PIP) pip install --quiet --python $(BIN)/python $(HASHED) --constraints requirements/constraints.txt \
+	--overrides requirements/overrides.txt --extra transformer --extra otel --extra synchroniser
 COMPILE = $(AS_PIP) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command "make lock" --output-file
 # What fp32 needs takes a quarter of the time that all precisions take.
@@ -79,16 +79,16 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit fmt lock clean
+.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STACK) $(MADE) ## Start everything, send each shipped model a request, show the results, stop (about 10 s)
-	@$(BIN)/python demo.py
+	@$(BIN)/python -m stack.demo
 
 serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (PROFILE=fp32|fast|int8, HTTP_PORT, TRITON_URL, ...)
-	@exec $(BIN)/python serve.py
+	@exec $(BIN)/python -m stack.serve
 
 protocols: .venv/.stack ## Show what each protocol adds to the same question (beside a running make serve)
 	@$(BIN)/python -m loadtest.protocols --http "localhost:$(HTTP_PORT)" --grpc "localhost:$(GRPC_PORT)"
@@ -141,7 +141,7 @@ key: need-NAME .venv/.stack ## Make an API key for NAME, shown once; its digest 
 	@$(BIN)/python -m transformer.auth "$(NAME)" "$(KEYS)"
 
 s3: .venv/.s3 ## Serve S3 for development, in memory, until Ctrl-C (S3_PORT)
-	@exec $(BIN)/python s3.py
+	@exec $(BIN)/python -m stack.s3
 
 publish: need-MODEL need-REPOSITORY .venv/.stack $(UNMADE) ## Upload a version of MODEL to REPOSITORY (FROM, VERSION, FORCE=1, WAIT=<URL>, TIMEOUT_S)
 	@$(manage) "$(MODEL)" --from "$(FROM)" $(call option,version,VERSION) $(call option,wait,WAIT) \
@@ -168,10 +168,10 @@ compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is 
 		$(call option,candidates,CANDIDATES) $(call option,export,EXPORT) $(UNPICKLING)
 
 train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
-	@$(BIN)/python -m export.digit_finder
+	@$(BIN)/python -m export.examples.digit_finder
 
 images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, TAG, PLATFORM, PUSH=1)
-	@$(BIN)/python images.py $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(call option,tag,TAG) \
+	@$(BIN)/python -m containers.build $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(call option,tag,TAG) \
 		$(call option,platform,PLATFORM) $(call flag,push,PUSH)
 
 images-list: .venv/.test ## Which images a cluster needs, and where each comes from (OVERLAY=<folder>; needs kubectl)
@@ -181,7 +181,7 @@ sizing: .venv/.stack $(SHIPPED) ## Memory, disks, quota and S3's requests for a 
 	@$(BIN)/python -m export $@ --repository "$(REPOSITORY)" $(call option,pods,PODS) --poll-s "$(POLL_S)"
 
 images-lint: .venv/.test ## Lint the Dockerfiles with hadolint
-	@$(BIN)/hadolint --failure-threshold info */Dockerfile
+	@$(BIN)/hadolint --failure-threshold info containers/Dockerfile
 
 manifests: .venv/.test ## Render and judge every folder of manifests/, or OVERLAY=<a folder of yours> (SECRETS="<yours>"; needs kubectl)
 	@$(BIN)/python -m tests.manifests $(call option,overlay,OVERLAY) $(call option,secrets,SECRETS)
@@ -223,24 +223,28 @@ e2e-pod: .venv/.test models ## Start the Pod of the manifests with podman and tr
 test-e2e: .venv/.test models # of test-all: without what e2e-pod needs, the tests say so
 	@$(BIN)/pytest tests/e2e
 
-check: .venv/.test ## Lint, format and types; writes nothing
+check: .venv/.test ## Lint, format, types, and the glossary's word list; writes nothing
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/python -m tests.words
 
 audit: .venv/.test ## Known holes of what is pinned (AUDIT=<index with PyPI's JSON API, or folder of OSV records>)
-	@$(BIN)/python audit.py $(call option,source,AUDIT)
+	@$(BIN)/python -m requirements.audit $(call option,source,AUDIT)
 
-fmt: .venv/.test ## Format, and mend what ruff can mend
+fmt: .venv/.test ## Format, and fix what ruff can fix
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes: constraints.txt and the other locks
-	@$(COMPILE) constraints.txt --upgrade --all-extras --overrides overrides.txt pyproject.toml
-	@printf 'setuptools\nwheel\n' | $(COMPILE) build-constraints.txt --upgrade --no-annotate -
+pages: .venv/.stack ## Write what is generated in docs/: settings, errors
+	@$(BIN)/python -m stack.pages
+
+lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes: requirements/constraints.txt and the other locks
+	@$(COMPILE) requirements/constraints.txt --upgrade --all-extras --overrides requirements/overrides.txt pyproject.toml
+	@printf 'setuptools\nwheel\n' | $(COMPILE) requirements/build-constraints.txt --upgrade --no-annotate -
 	@echo checkov | $(COMPILE) tests/manifests/scan-requirements.txt --upgrade --no-annotate -
 	@$(COMPILE) predictor/requirements.txt --no-deps --no-annotate predictor/requirements.in
-	@echo "uv==$(UV_VERSION)" | $(COMPILE) installer.txt --no-deps --no-annotate -
+	@echo "uv==$(UV_VERSION)" | $(COMPILE) requirements/installer.txt --no-deps --no-annotate -
 
 cluster: .venv/.cluster ## Start a real Kubernetes on this machine, without Docker (root; CLUSTER_BIN, CLUSTER_STATE: cluster/README.md)
 	@$(BIN)/python -m cluster up
@@ -276,9 +280,9 @@ $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
 		|| { echo "error: $$($(PYTHON) --version) found, expected 3.11 or 3.12; next: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "error: no venv; next: apt-get install python3-venv" >&2; exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r installer.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/installer.txt
 
-.venv/.stack: pyproject.toml constraints.txt build-constraints.txt overrides.txt | $(UV)
+.venv/.stack: pyproject.toml requirements/constraints.txt requirements/build-constraints.txt requirements/overrides.txt | $(UV)
 	@echo "installing the project's environment (.venv)"
 	@$(INSTALL) -r pyproject.toml --extra export --extra stack
 	@touch $@

@@ -24,7 +24,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-import access
+from environment import api_key
 
 _ROOT = Path(__file__).parents[1]
 _AFTER_FAILURE_S = 0.05  # else a server that is away would be asked in a tight loop
@@ -241,7 +241,7 @@ class _Refused(Exception):
 def _connect(plan: Plan) -> Iterator[dict[str, Ask]]:
     """The question of a plan over one connection of each protocol."""
     name, datatype, shape, content = _tensor(plan)
-    key = access.headers()
+    key = api_key.headers()
     connection = http.client.HTTPConnection(plan.http, timeout=plan.timeout_s)
     # Of its own: gRPC would put the channels of one process on one connection.
     channel = grpc.insecure_channel(plan.grpc, options=[("grpc.use_local_subchannel_pool", 1)])

@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-import access
+from environment import api_key
 
 PICTURE = Path(__file__).parent / "pictures" / "digits.jpg"
 _BOUNDARY = b"nereid-boundary"
@@ -54,7 +54,7 @@ def main() -> int:
                 "gRPC": grpc_protocol(channel, options.model, picture),
             }
             waited, inside = measure(protocols, options.requests, console)
-    except (MeasureError, access.AccessError) as exc:
+    except (MeasureError, api_key.AccessError) as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
     except (OSError, http.client.HTTPException) as exc:
@@ -90,7 +90,7 @@ def http_protocols(address: str, model: str, picture: bytes) -> dict[str, Ask]:
         picture,
         _BOUNDARY,
     )
-    key = access.headers()
+    key = api_key.headers()
     as_json = {"Content-Type": "application/json"}
 
     def first_prediction(reply: Any) -> Any:
@@ -106,7 +106,7 @@ def http_protocols(address: str, model: str, picture: bytes) -> dict[str, Ask]:
             connection.request("POST", path, body, {**headers, **key})
             response = connection.getresponse()
             content = response.read()
-            access.check(address, response.status, content.decode(errors="replace"))
+            api_key.check(address, response.status, content.decode(errors="replace"))
             if response.status != http.client.OK:
                 raise MeasureError(f"{path}: {response.status} {content[:300].decode(errors='replace')}")
             return read(json.loads(content))
@@ -134,13 +134,13 @@ def grpc_protocol(channel: grpc.Channel, model: str, picture: bytes) -> Ask:
     request.outputs.add(name="detections")
     request.raw_input_contents.append(len(picture).to_bytes(4, "little") + picture)
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-    key = access.metadata()
+    key = api_key.metadata()
 
     def ask() -> Any:
         try:
             reply = stub.ModelInfer(request, timeout=30, metadata=key)
         except grpc.RpcError as exc:
-            access.check("gRPC", exc.code().name, exc.details() or "")
+            api_key.check("gRPC", exc.code().name, exc.details() or "")
             raise MeasureError(f"gRPC: {exc.code().name} {exc.details()}") from exc
         return json.loads(reply.raw_output_contents[0][4:])
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import access
+from environment import api_key
 from loadtest.flood.generator import Outcome
 from loadtest.flood.meter import FloodError, Meter
 from loadtest.swap import Bucket, Folder, SwapError, find_parent, upload, weigh
@@ -59,13 +59,13 @@ def main() -> int:
     parser.add_argument("--model", default="digit-finder", help="a shipped one for pictures (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=30, help="(default: %(default)s)")
     parser.add_argument("--connections", type=int, default=4, help="that measure the capacity (default: %(default)s)")
-    parser.add_argument("--pid", type=int, help="of serve.py (default: found by the port of --url)")
+    parser.add_argument("--pid", type=int, help="of make serve (default: found by the port of --url)")
     parser.add_argument("--output", type=Path, default=Path("output/soak.json"), help="(default: %(default)s)")
     options = parser.parse_args()
     console = Console()
     try:
         rate, outcome, samples = soak(options, console)
-    except access.AccessError as exc:
+    except api_key.AccessError as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
     except (FloodError, SwapError, httpx.HTTPError, OSError, psutil.Error, BotoCoreError, ClientError) as exc:
@@ -92,7 +92,7 @@ def soak(options: argparse.Namespace, console: Console) -> tuple[float, Outcome,
     parent = psutil.Process(options.pid) if options.pid else find_parent(port)
     samples: list[Sample] = []
     with (
-        httpx.Client(base_url=options.url, headers=access.headers(), timeout=60, trust_env=False) as client,
+        httpx.Client(base_url=options.url, headers=api_key.headers(), timeout=60, trust_env=False) as client,
         Progress(console=console) as bar,
     ):
         meter = Meter(client, options.model, _PICTURE)

@@ -26,7 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
-import access
+from environment import api_key
 from loadtest.load import Load, Plan
 
 _ROOT = Path(__file__).parents[1]
@@ -114,7 +114,7 @@ def main() -> int:
     try:
         with Load(_plan(options)) as load:
             measure(options, load, swaps, console)
-    except (access.AccessError, SwapError, OSError, BotoCoreError, ClientError) as exc:
+    except (api_key.AccessError, SwapError, OSError, BotoCoreError, ClientError) as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pause-s", type=float, default=0.01, help="of each connection after an answer (default: %(default)s)"
     )
-    parser.add_argument("--pid", type=int, help="of serve.py (default: found by the port of --http)")
+    parser.add_argument("--pid", type=int, help="of make serve (default: found by the port of --http)")
     parser.add_argument("--output", type=Path, default=Path("output/swap.json"), help="(default: %(default)s)")
     return parser
 
@@ -161,10 +161,10 @@ def _plan(options: argparse.Namespace) -> Plan:
     """
     try:
         url = f"http://{options.http}/v2/models/{options.model}"
-        reply = httpx.get(url, headers=access.headers(), timeout=30, trust_env=False)
+        reply = httpx.get(url, headers=api_key.headers(), timeout=30, trust_env=False)
     except httpx.HTTPError as exc:
         raise SwapError(f"--http {options.http}: {exc}; next: make serve REPOSITORY={options.repository}") from exc
-    access.check(options.http, reply.status_code, reply.text)
+    api_key.check(options.http, reply.status_code, reply.text)
     if reply.is_error:
         raise SwapError(f"--model {options.model}: {reply.text}")
     described = reply.json()
@@ -239,7 +239,7 @@ def find_parent(port: int) -> psutil.Process:
             parent = psutil.Process(connection.pid).parent() if connection.pid else None
             if parent is not None:
                 return parent
-    raise SwapError(f"--http: no process of yours listens on port {port}; next: --pid <of serve.py>")
+    raise SwapError(f"--http: no process of yours listens on port {port}; next: --pid <of make serve>")
 
 
 def weigh(parent: psutil.Process) -> dict[str, int]:

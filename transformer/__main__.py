@@ -16,8 +16,8 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
-from hosts import Hosts, join
-from hosts import listen as open_listener
+from environment.listening import Hosts, join
+from environment.listening import listen as open_listener
 from transformer import cli as arguments
 from transformer.auth import Keys, KeysError
 from transformer.confinement import confine, refuse_rings

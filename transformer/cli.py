@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
 
-from hosts import join
+from environment.listening import join
 
 # Options of the SDK's own model server that change nothing here; accepted, so that its manifests work.
 _ACCEPTED = (

@@ -92,7 +92,7 @@ def nereid(profile: str, folder: Path) -> Server:
     """The stack of `make serve` with one of its profiles.
 
     Args:
-        profile: PROFILE of serve.py.
+        profile: PROFILE of make serve.
         folder: with `repository`; the mirror comes beside it.
     """
     variables = {
@@ -104,7 +104,7 @@ def nereid(profile: str, folder: Path) -> Server:
     return Server(
         name=f"nereid-{profile}",
         title=f"Nereid, {profile}",
-        command=[sys.executable, "serve.py"],
+        command=[sys.executable, "-m", "stack.serve"],
         health="/v2/health/ready",
         ask=_ask_nereid,
         read=_read_nereid,

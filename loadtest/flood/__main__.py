@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import access
+from environment import api_key
 from loadtest.flood.meter import FloodError, Meter
 from loadtest.latency.counters import resident_mib
 
@@ -75,7 +75,7 @@ def main() -> int:
     console = Console()
     try:
         with (
-            httpx.Client(base_url=options.url, headers=access.headers(), timeout=60, trust_env=False) as client,
+            httpx.Client(base_url=options.url, headers=api_key.headers(), timeout=60, trust_env=False) as client,
             Progress(console=console) as bar,
         ):
             factors = options.factors * options.repeats
@@ -93,7 +93,7 @@ def main() -> int:
                 capacities.append(meter.capacity(options.connections, options.seconds))
                 floods.append(replace(flooded, share=flooded.answered / statistics.mean(capacities[-2:])))
                 bar.advance(task)
-    except access.AccessError as exc:
+    except api_key.AccessError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except (FloodError, httpx.HTTPError) as exc:

@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 
-import access
+from environment import api_key
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Generator:
         head = (
             f"POST {plan.path} HTTP/1.1\r\nHost: {plan.authority}\r\nContent-Type: {plan.content_type}\r\n"
             f"Content-Length: {len(body)}\r\n"
-            + "".join(f"{name}: {value}\r\n" for name, value in access.headers().items())
+            + "".join(f"{name}: {value}\r\n" for name, value in api_key.headers().items())
             + "\r\n"
         )
         self.message = head.encode() + body

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-import access
+from environment import api_key
 from loadtest.flood.generator import Outcome, Plan, read_outcome
 
 _ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ class Meter:
         """
         began = time.perf_counter()
         response = self._client.post(self._path, content=self._body, headers={"Content-Type": "image/jpeg"})
-        access.check(self.url, response.status_code, response.text)
+        api_key.check(self.url, response.status_code, response.text)
         if response.is_error:
             raise FloodError(f"{self._path}: {response.status_code} {response.text[:200]}")
         return (time.perf_counter() - began) * 1000

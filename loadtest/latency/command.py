@@ -16,8 +16,8 @@ from gevent.event import Event
 from locust.stats import stats_history
 from rich.console import Console
 
-import access
-from hosts import Hosts
+from environment import api_key
+from environment.listening import Hosts
 from loadtest.latency import capacity, pictures, report, server
 from loadtest.latency.arguments import parse
 from loadtest.latency.cold import bursts
@@ -51,7 +51,7 @@ def main() -> int:
     except LoadTestError as exc:
         console.print(f"error: {exc}", markup=False)
         return exc.status
-    except access.AccessError as exc:
+    except api_key.AccessError as exc:
         console.print(f"error: {exc}", markup=False)
         return 1
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import httpx
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-import access
+from environment import api_key
 
 _PARTS = {
     "queue": "nv_inference_queue_duration_us",
@@ -43,7 +43,7 @@ def scrape(url: str, model: str) -> Counters | str:
 def resident_mib(url: str) -> float:
     """Memory of the transformer, by its own metrics; NaN where it does not say."""
     with suppress(httpx.HTTPError, httpx.InvalidURL, ValueError):
-        for family in _read(f"{url}/metrics", access.headers()):
+        for family in _read(f"{url}/metrics", api_key.headers()):
             if family.name == _RESIDENT:
                 return float(family.samples[0].value) / 2**20
     return math.nan

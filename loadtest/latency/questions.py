@@ -18,7 +18,7 @@ from grpc.experimental.gevent import init_gevent
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-import access
+from environment import api_key
 
 init_gevent()  # gRPC waits outside Python: without it one call holds all greenlets
 
@@ -118,7 +118,7 @@ class _Http:
             connection_timeout=target.timeout_s,
             network_timeout=target.timeout_s,
             block_size=_BLOCK_BYTES,
-            headers=access.headers(),
+            headers=api_key.headers(),
         )
 
     def ask(self, question: HttpQuestion) -> HttpAnswer:
@@ -136,7 +136,7 @@ class _Http:
 class _Grpc:
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._headers = access.headers()
+        self._headers = api_key.headers()
         self._client = tritonclient.grpc.InferenceServerClient(target.grpc, channel_args=_CHANNEL)
 
     def ask(self, question: list[Any]) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-import access
+from environment import api_key
 from loadtest.latency.questions import BATCH_ROWS, KINDS, TABLE, Target
 
 _ROWS = 8 * BATCH_ROWS
@@ -36,7 +36,7 @@ def describe(url: str, grpc: str, *, model: str, timeout_s: float) -> Target:
         LoadTestError: nobody answers, or there is no such model (WrongArgument).
         AccessError: it wants a key, or another one.
     """
-    with httpx.Client(base_url=url, headers=access.headers(), timeout=timeout_s, trust_env=False) as client:
+    with httpx.Client(base_url=url, headers=api_key.headers(), timeout=timeout_s, trust_env=False) as client:
         try:
             names = _get(client, "/v2/models")["models"]
             if not names:
@@ -65,10 +65,10 @@ def check_grpc(target: Target) -> None:
     address = target.grpc
     with tritonclient.grpc.InferenceServerClient(address) as client:
         try:
-            client.get_model_metadata(target.model, headers=access.headers(), client_timeout=target.timeout_s)
+            client.get_model_metadata(target.model, headers=api_key.headers(), client_timeout=target.timeout_s)
         except InferenceServerException as exc:
             words = str(exc.message()).partition("\n")[0]
-            access.check(f"gRPC {address}", str(exc.status()).removeprefix("StatusCode."), words)
+            api_key.check(f"gRPC {address}", str(exc.status()).removeprefix("StatusCode."), words)
             raise LoadTestError(f"gRPC {address}: {words}; next: GRPC=<host:port>, or WEIGHTS without grpc") from exc
 
 
@@ -77,7 +77,7 @@ def _get(client: httpx.Client, path: str) -> Any:
         reply = client.get(path)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise LoadTestError(f"{client.base_url}: {exc}; next: make serve, or URL=<where it runs>") from exc
-    access.check(str(client.base_url).rstrip("/"), reply.status_code, reply.text)
+    api_key.check(str(client.base_url).rstrip("/"), reply.status_code, reply.text)
     if reply.is_error:
         raise LoadTestError(f"{reply.url}: {reply.status_code} {reply.text[:300]}")
     return reply.json()

@@ -18,7 +18,7 @@ from predictor.synchroniser.repository_watch import RepositoryListing, Repositor
 from predictor.synchroniser.status import ModelStatus, Status
 from predictor.synchroniser.triton_client import TritonClient
 from predictor.synchroniser.triton_watch import TritonWatch
-from registry.storage import Storage
+from registry.storage.reading import Storage
 
 log = logging.getLogger("synchroniser")
 

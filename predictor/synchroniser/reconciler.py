@@ -26,7 +26,7 @@ from predictor.synchroniser.verdicts import Verdicts
 from predictor.synchroniser.view import ModelState, explain_policy, join_numbers, view_model
 from registry.errors import Incomplete, TransientError, VersionRejected
 from registry.layout import ModelFolder
-from registry.storage import Storage
+from registry.storage.reading import Storage
 
 log = logging.getLogger("synchroniser")
 

@@ -20,7 +20,7 @@ from registry.layout import (
     limit_models,
     read_layout,
 )
-from registry.storage import Storage
+from registry.storage.reading import Storage
 
 log = logging.getLogger("synchroniser")
 

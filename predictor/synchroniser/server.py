@@ -14,7 +14,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from hosts import HostGuard, Hosts, join, listen, within_reach
+from environment.listening import HostGuard, Hosts, join, listen, within_reach
 from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
 from predictor.synchroniser.loop import Synchroniser
@@ -22,7 +22,7 @@ from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.status import Status
 from predictor.synchroniser.triton_client import TritonClient
 from registry.errors import Misconfigured
-from registry.storage import open_storage
+from registry.storage.reading import open_storage
 
 log = logging.getLogger("synchroniser")
 

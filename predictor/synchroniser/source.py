@@ -9,9 +9,9 @@ from predictor.synchroniser.staging import Candidate
 from registry import config as configs
 from registry.config import Policy
 from registry.errors import VersionRejected
-from registry.judgement import judge_config
+from registry.judgement.version import judge_config
 from registry.layout import CONFIG, TEXT_BYTES, ModelFolder
-from registry.storage import Storage, read
+from registry.storage.reading import Storage, read
 
 
 class ModelSource:

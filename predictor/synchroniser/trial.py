@@ -17,7 +17,7 @@ from predictor.synchroniser.validation import validate
 from predictor.synchroniser.verdicts import Verdicts
 from registry import config as configs
 from registry.errors import Incomplete, TransientError, VersionRejected
-from registry.storage import Storage
+from registry.storage.reading import Storage
 
 log = logging.getLogger("synchroniser")
 

@@ -19,9 +19,9 @@ from tritonclient.utils import triton_to_np_dtype
 
 from predictor.synchroniser.errors import TritonTimeout
 from predictor.synchroniser.triton_client import TritonClient
-from registry.answers import check_answer, check_form, read_metadata
 from registry.errors import VersionRejected
 from registry.golden import Arrays, read_golden, split_golden
+from registry.golden_outputs import check_answer, check_form, read_metadata
 
 log = logging.getLogger("synchroniser")
 

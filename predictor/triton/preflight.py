@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from hosts import listen
+from environment.listening import listen
 from predictor.contract import models_folder, trial_folder
 from predictor.errors import StartError
 from predictor.settings import Settings

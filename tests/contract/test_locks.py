@@ -8,13 +8,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCKS = (
-    "build-constraints.txt",
-    "constraints.txt",
-    "installer.txt",
+    "requirements/build-constraints.txt",
+    "requirements/constraints.txt",
+    "requirements/installer.txt",
     "predictor/requirements.txt",
     "tests/manifests/scan-requirements.txt",
 )
-RECIPES = ("Makefile", "export/Dockerfile", "predictor/Dockerfile", "transformer/Dockerfile")
+RECIPES = ("Makefile", "containers/Dockerfile")
 
 
 def pins(lock: str) -> dict[str, list[str]]:
@@ -34,11 +34,11 @@ def test_lock_has_hashes_of_everything_and_no_address(lock: str) -> None:
 
 def test_locks_hold_what_was_chosen_by_hand() -> None:
     (uv,) = re.findall(r"^UV_VERSION := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert list(pins("installer.txt")) == [f"uv=={uv}"]
+    assert list(pins("requirements/installer.txt")) == [f"uv=={uv}"]
     chosen = [line for line in (ROOT / "predictor/requirements.in").read_text().splitlines() if line[0] != "#"]
     assert sorted(pins("predictor/requirements.txt")) == sorted(chosen)
     plan = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["plan"]
-    assert {name.partition("==")[0] for name in pins("constraints.txt")} >= set(plan)
+    assert {name.partition("==")[0] for name in pins("requirements/constraints.txt")} >= set(plan)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -5,7 +5,7 @@ from datetime import date
 
 import yaml
 
-from images import IMAGES, ROOT, version
+from containers.build import IMAGES, ROOT, version
 
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 HEADINGS = re.findall(r"^## (.+)$", CHANGELOG, re.MULTILINE)

@@ -11,18 +11,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
+from tests.support.ports import is_open
 from tests.support.stack import (
     PORTS,
     ROOT,
     Stack,
     free_ports,
+    is_ready,
     run_program,
     start_stack,
     stop_while_models_load,
     wait_until,
+    wait_until_announced,
 )
 from tests.support.triton import start_triton
 
@@ -40,7 +44,7 @@ def answers(stack: Stack) -> bool:
 
 def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with start_stack(MODELS, tmp_path / "log") as stack:
-        wait_until(lambda: "stop:  Ctrl-C" in log_of(stack), log=stack.log)
+        wait_until_announced(stack.log)
         assert answers(stack)
         stack.part("tritonserver").send_signal(signal.SIGKILL)
         response = stack.http.post("/predict/digits", files={"image": SEVEN})
@@ -80,17 +84,18 @@ def test_what_a_killed_triton_leaves_behind_is_ended(tmp_path: Path) -> None:
         wait_until(lambda: answers(stack), log=stack.log)
 
 
-@pytest.mark.parametrize("word", ["serve.py", "make"])
+@pytest.mark.parametrize("word", ["stack.serve", "make"])
 def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
     ports = free_ports()
     variables = [f"{name}={port}" for name, port in ports.items()]
-    command = [sys.executable, "serve.py"] if word == "serve.py" else ["make", "serve", *variables]
+    command = [sys.executable, "-m", "stack.serve"] if word == "stack.serve" else ["make", "serve", *variables]
     with (tmp_path / "log").open("wb") as output:
         parent = subprocess.Popen(command, cwd=ROOT, env=os.environ | ports, stdout=output, stderr=output)
     log = tmp_path / "log"
     everything: list[psutil.Process] = []
     try:
-        wait_until(lambda: b"try:" in log.read_bytes(), log=log)
+        with httpx.Client(base_url=f"http://127.0.0.1:{ports['HTTP_PORT']}", trust_env=False) as client:
+            wait_until(lambda: is_ready(client, parent, log), log=log)
         everything = psutil.Process(parent.pid).children(recursive=True)
         assert len(everything) >= 3
     finally:
@@ -103,11 +108,11 @@ def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
 
 
 def test_stop_while_the_models_load_leaves_nothing_behind() -> None:
-    assert not stop_while_models_load("serve.py")
+    assert not stop_while_models_load("stack.serve")
 
 
 def test_stack_gives_up_on_a_part_that_dies_at_once() -> None:
-    done = run_program("serve.py", **free_ports(), PREDICTOR_VENV="/none")
+    done = run_program("stack.serve", **free_ports(), PREDICTOR_VENV="/none")
     assert done.returncode == 1
     assert "error: /none" in done.stdout
     assert "error: triton died again and again within seconds of its start" in done.stderr
@@ -127,7 +132,7 @@ def test_stack_gives_up_on_a_part_that_dies_at_once() -> None:
     ],
 )
 def test_wrong_setting_of_a_part_is_found_before_any_is_started(variables: dict[str, str], says: str) -> None:
-    done = run_program("serve.py", **free_ports(), **variables)
+    done = run_program("stack.serve", **free_ports(), **variables)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
     assert says in done.stderr
 
@@ -140,7 +145,7 @@ def test_stack_gives_up_on_a_wrong_setting_that_is_found_late(tmp_path: Path) ->
     environment |= {"TRANSFORMER_API_KEYS_FILE": str(keys), "MIRROR": str(tmp_path / "mirror")}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "serve.py"], cwd=ROOT, env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", "stack.serve"], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
     try:
         # Longer than supervisor's startsecs: to it the part has started well.
@@ -176,7 +181,7 @@ def find_part(parent: subprocess.Popen[bytes], log: Path) -> psutil.Process:
 def test_taken_port_is_named(variable: str) -> None:
     ports = free_ports()
     with socket.create_server(("127.0.0.1", int(ports[variable]))):
-        done = run_program("serve.py", **ports)
+        done = run_program("stack.serve", **ports)
     assert done.returncode == 1
     assert f"error: {variable}: port {ports[variable]} is taken" in done.stderr
 
@@ -192,7 +197,7 @@ def test_taken_port_is_named(variable: str) -> None:
     ],
 )
 def test_wrong_variable_is_named(variables: dict[str, str], says: str) -> None:
-    done = run_program("serve.py", **variables)
+    done = run_program("stack.serve", **variables)
     assert done.returncode != 0
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -207,7 +212,7 @@ def test_refused_model_is_unavailable_and_the_rest_serves(tmp_path: Path) -> Non
     config = repository / "broken" / "config.pbtxt"
     config.write_text(config.read_text().replace('name: "iris"', 'name: "broken"'))
     with start_stack(repository, tmp_path / "log") as stack:
-        wait_until(lambda: "stop:  Ctrl-C" in log_of(stack), log=stack.log)
+        wait_until_announced(stack.log)
         assert answers(stack)
         response = stack.http.post("/predict/broken", json=[1, 2, 3, 4])
         assert (response.status_code, "Retry-After" in response.headers) == (503, False)
@@ -234,7 +239,7 @@ def test_swapped_model_is_asked_anew_and_not_blamed_on_the_client(tmp_path: Path
 
 def test_mirror_belongs_to_one_stack(tmp_path: Path) -> None:
     with start_stack(MODELS, tmp_path / "log"):
-        done = run_program("serve.py", MIRROR=str(tmp_path / "log-mirror"), **free_ports())
+        done = run_program("stack.serve", MIRROR=str(tmp_path / "log-mirror"), **free_ports())
     assert done.returncode == 1
     assert "belongs to another stack that runs; next: stop it, or MIRROR=" in done.stderr
 
@@ -251,7 +256,4 @@ def test_stack_uses_a_triton_that_runs_elsewhere(tmp_path: Path) -> None:
 
 def _transformer_is_back(stack: Stack) -> bool:
     time.sleep(0.1)
-    with socket.socket() as probe:
-        port = stack.http.base_url.port
-        assert port is not None
-        return probe.connect_ex(("127.0.0.1", port)) == 0 and answers(stack)
+    return is_open(stack.http_port) and answers(stack)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from audit import ROOT, read_locks
+from requirements.audit import ROOT, read_locks
 from tests.support.http_server import Quiet, run_server
 
 NOW = datetime.now(UTC).isoformat()
@@ -27,7 +27,7 @@ def record(name: str, events: list[dict[str, str]], *aliases: str, modified: str
 
 def audit(source: object) -> tuple[int, str]:
     """Exit status, and all that it says."""
-    command = [sys.executable, "audit.py", "--source", str(source)]
+    command = [sys.executable, "-m", "requirements.audit", "--source", str(source)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return run.returncode, run.stdout + run.stderr
 

@@ -78,15 +78,21 @@ class Project:
         self._home = folder / "home"
         for made in (self.folder / "predictor", self.index, self._home):
             made.mkdir(parents=True)
-        for name in ("Makefile", "variables.py", "as_pip.py"):
-            shutil.copy(ROOT / name, self.folder)
+        for name in ("Makefile", "stack/variables.py", "requirements/as_pip.py"):
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / name, self.folder / name)
         extras = "".join(f"{name} = []\n" for name in EXTRAS if name != "stack")
         self.write(
             "pyproject.toml",
             '[project]\nname = "small"\nversion = "0"\nrequires-python = ">=3.11"\ndependencies = []\n'
             f'[project.optional-dependencies]\nstack = ["first"]\n{extras}',
         )
-        for name in ("build-constraints.txt", "constraints.txt", "overrides.txt", "predictor/requirements.txt"):
+        for name in (
+            "requirements/build-constraints.txt",
+            "requirements/constraints.txt",
+            "requirements/overrides.txt",
+            "predictor/requirements.txt",
+        ):
             self.write(name, "")
 
     def write(self, name: str, text: str) -> None:
@@ -136,7 +142,7 @@ GOOD = {"first": wheel("first", requires="second"), "second": wheel("second")}
 
 def test_what_the_lock_names_is_installed(project: Project) -> None:
     project.with_uv()
-    project.write("constraints.txt", lock(**GOOD))
+    project.write("requirements/constraints.txt", lock(**GOOD))
     project.offer(**GOOD)
     status, errors = project.make(".venv/.stack")
     assert status == 0, errors
@@ -147,7 +153,7 @@ def test_what_the_lock_names_is_installed(project: Project) -> None:
 @pytest.mark.parametrize("changed", ["first", "second"])
 def test_changed_file_of_a_mirror_is_not_installed(project: Project, changed: str) -> None:
     project.with_uv()
-    project.write("constraints.txt", lock(**GOOD))
+    project.write("requirements/constraints.txt", lock(**GOOD))
     requires = "second" if changed == "first" else ""
     project.offer(**GOOD | {changed: wheel(changed, code="print('changed')", requires=requires)})
     status, errors = project.make(".venv/.stack")
@@ -158,7 +164,7 @@ def test_changed_file_of_a_mirror_is_not_installed(project: Project, changed: st
 
 def test_what_no_lock_names_is_not_installed(project: Project) -> None:
     project.with_uv()
-    project.write("constraints.txt", lock(first=GOOD["first"]))
+    project.write("requirements/constraints.txt", lock(first=GOOD["first"]))
     project.offer(**GOOD)
     status, errors = project.make(".venv/.stack")
     assert status != 0
@@ -170,13 +176,13 @@ def test_what_builds_a_package_is_held_against_a_hash_too(project: Project, tmp_
     project.with_uv()
     sdist = source("first", tmp_path / "built")
     builder = wheel("builder", code=f"open({str(tmp_path / 'built')!r}, 'w')\n")
-    project.write("constraints.txt", lock(first=sdist))
+    project.write("requirements/constraints.txt", lock(first=sdist))
     project.offer(first__sdist=sdist, builder=builder)
     status, errors = project.make(".venv/.stack")
     assert status != 0
     assert "no trusted hash was provided for: `builder`" in errors
     assert not (tmp_path / "built").exists()
-    project.write("build-constraints.txt", lock(builder=builder))
+    project.write("requirements/build-constraints.txt", lock(builder=builder))
     assert project.make(".venv/.stack")[0] != 0, "it builds nothing"
     assert (tmp_path / "built").exists(), "with its hash it runs"
 
@@ -203,7 +209,7 @@ def test_changed_scanner_is_not_installed(project: Project) -> None:
 
 def test_uv_of_a_mirror_is_not_run(project: Project) -> None:
     (version,) = re.findall(r"^UV_VERSION := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    shutil.copy(ROOT / "installer.txt", project.folder)
+    shutil.copy(ROOT / "requirements/installer.txt", project.folder / "requirements")
     changed = wheel("uv", code="print('changed')", version=version)
     (project.index / f"uv-{version}-py3-none-any.whl").write_bytes(changed)
     status, errors = project.make(".venv/bin/uv")

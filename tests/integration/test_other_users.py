@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from serve import StackSettings, keep
+from stack.serve import StackSettings, keep
 from tests.support.models import build_identity, write_model
 from tests.support.stack import ROOT, start_stack
 from tests.support.triton import start_triton

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from images import IMAGES, ROOT
+from containers.build import DOCKERFILE, IMAGES, ROOT
 from tests.manifests.rendering import KUBECTL_MISSING, MANIFESTS, RenderError, find_folders, has_kubectl, render
 from tests.manifests.rules.objects import PLACEHOLDERS
 
@@ -86,7 +86,7 @@ def origin(name: str) -> str:
 
 def bases() -> set[str]:
     """What our images are built on."""
-    return {found for image in IMAGES for found in _BASE.findall((ROOT / image.dockerfile).read_text())}
+    return set(_BASE.findall((ROOT / DOCKERFILE).read_text()))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def test_list_has_every_image_with_the_tags_of_the_one_place(
         re.split(r"[:@]", name)[0] for name, source in lines.items() if source != "base"
     }
     (base,) = (name for name, source in lines.items() if source == "base")
-    assert f"ARG PYTHON_IMAGE={base}\n" in (ROOT / "transformer/Dockerfile").read_text()
+    assert f"ARG PYTHON_IMAGE={base}\n" in (ROOT / "containers/Dockerfile").read_text()
     assert not [name for name in lines if "example" in name or "111122223333" in name]
 
 

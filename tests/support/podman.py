@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
-from images import make_base
+from containers.build import make_base
 from tests.support.pod import Pod
 from tests.support.stack import ROOT
 
@@ -39,7 +39,7 @@ def build_images() -> str:
     """Build what changed, as `make images` does; what that prints."""
     base = os.environ.get("PYTHON_IMAGE") or make_base("podman")
     run = subprocess.run(
-        [ROOT / ".venv/bin/python", "images.py", "--engine", "podman"],
+        [ROOT / ".venv/bin/python", "-m", "containers.build", "--engine", "podman"],
         cwd=ROOT,
         env=BUILD_ENVIRONMENT | {"PYTHON_IMAGE": base},
         capture_output=True,

@@ -17,7 +17,7 @@ from predictor.synchroniser.status import Status
 from predictor.synchroniser.triton_client import TritonClient
 from predictor.synchroniser.uploads import ModelListing
 from registry.layout import read_layout
-from registry.storage import FolderStorage, Storage
+from registry.storage.reading import FolderStorage, Storage
 
 MODEL = "rows"
 _MAX_STEPS = 50

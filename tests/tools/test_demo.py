@@ -1,15 +1,19 @@
 """`make demo`, as it is run."""
 
+from pathlib import Path
+
 from PIL import Image
 
+from tests.support.pages import blocks_of
 from tests.support.stack import ROOT, run_program, stop_while_models_load
+from tests.support.terminal import open_terminal
 
 
 def test_demo_asks_every_shipped_model_and_draws_a_picture() -> None:
     picture = ROOT / "output" / "digits-annotated.png"
     picture.unlink(missing_ok=True)
     done = run_program(
-        "demo.py", REPOSITORY="elsewhere", TRITON_URL="nowhere:1"
+        "stack.demo", REPOSITORY="elsewhere", TRITON_URL="nowhere:1"
     )  # make's variables are not for the demo
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("digit-finder", "seven.png", "virginica", "postprocess", "output/digits-annotated.png"):
@@ -18,8 +22,14 @@ def test_demo_asks_every_shipped_model_and_draws_a_picture() -> None:
         assert drawn.size == (320, 320)
 
 
+def test_readme_shows_what_the_demo_prints(tmp_path: Path) -> None:
+    (block,) = blocks_of(ROOT / "README.md", "Try it")
+    assert block.startswith("$ make demo\n")
+    open_terminal(tmp_path, {}).run(block)
+
+
 def test_demo_that_fails_says_why() -> None:
-    done = run_program("demo.py", TRANSFORMER_THREADS="[/none]")
+    done = run_program("stack.demo", TRANSFORMER_THREADS="[/none]")
     assert done.returncode == 1
     assert "error: transformer ended with status 2" in done.stdout
     assert "TRANSFORMER_THREADS: got '[/none]'" in done.stdout
@@ -27,4 +37,4 @@ def test_demo_that_fails_says_why() -> None:
 
 # Here and not beside that of `make serve`: one file's tests never run at the same time, and demos share a log.
 def test_demo_stopped_while_the_models_load_leaves_nothing_behind() -> None:
-    assert not stop_while_models_load("demo.py")
+    assert not stop_while_models_load("stack.demo")

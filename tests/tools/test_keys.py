@@ -155,7 +155,7 @@ def test_locusts_page_asks_with_the_key(guarded: Guarded) -> None:
 def test_demo_with_keys(tmp_path: Path, given: bool) -> None:
     key = make_key("demo", tmp_path / "keys.txt")
     done = run_program(
-        "demo.py", TRANSFORMER_API_KEYS_FILE=str(tmp_path / "keys.txt"), NEREID_API_KEY=key if given else ""
+        "stack.demo", TRANSFORMER_API_KEYS_FILE=str(tmp_path / "keys.txt"), NEREID_API_KEY=key if given else ""
     )
     assert done.returncode == int(not given), done.stdout
     assert ("Answers" in done.stdout) is given

@@ -2,28 +2,28 @@
 
 import pytest
 
-import access
+from environment import api_key
 
 
 def test_key_of_the_environment_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(access.VARIABLE, "nereid_x")
-    assert access.headers() == {"authorization": "Bearer nereid_x"}
-    assert access.metadata() == (("authorization", "Bearer nereid_x"),)
+    monkeypatch.setenv(api_key.VARIABLE, "nereid_x")
+    assert api_key.headers() == {"authorization": "Bearer nereid_x"}
+    assert api_key.metadata() == (("authorization", "Bearer nereid_x"),)
 
 
 @pytest.mark.parametrize("key", ["", None])
 def test_without_a_key_nothing_is_shown(monkeypatch: pytest.MonkeyPatch, key: str | None) -> None:
-    monkeypatch.delenv(access.VARIABLE, raising=False)
+    monkeypatch.delenv(api_key.VARIABLE, raising=False)
     if key is not None:
-        monkeypatch.setenv(access.VARIABLE, key)
-    assert (access.headers(), access.metadata()) == ({}, ())
+        monkeypatch.setenv(api_key.VARIABLE, key)
+    assert (api_key.headers(), api_key.metadata()) == ({}, ())
 
 
 @pytest.mark.parametrize("key", ["two words", "schlüssel", "x\r\nHost: y", "\t", "x\x7f"])
 def test_what_can_be_no_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    monkeypatch.setenv(access.VARIABLE, key)
-    with pytest.raises(access.AccessError, match=r"^NEREID_API_KEY: got something else \(not shown\)") as refused:
-        access.headers()
+    monkeypatch.setenv(api_key.VARIABLE, key)
+    with pytest.raises(api_key.AccessError, match=r"^NEREID_API_KEY: got something else \(not shown\)") as refused:
+        api_key.headers()
     assert key not in str(refused.value)
 
 
@@ -37,11 +37,11 @@ def test_what_can_be_no_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_refusal_names_the_next_step(status: int | str, text: str, says: str) -> None:
-    with pytest.raises(access.AccessError) as refused:
-        access.check("http://x", status, text)
+    with pytest.raises(api_key.AccessError) as refused:
+        api_key.check("http://x", status, text)
     assert str(refused.value).startswith(says)
 
 
 @pytest.mark.parametrize("status", [200, 404, 429, 503, "OK", "UNAVAILABLE"])
 def test_any_other_answer_passes(status: int | str) -> None:
-    access.check("http://x", status, "")
+    api_key.check("http://x", status, "")

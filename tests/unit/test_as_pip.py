@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from as_pip import translate
+from requirements.as_pip import translate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +46,7 @@ def test_file_of_a_user_reaches_what_is_run_and_its_own_variables_count_more(tmp
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
     environment |= {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "UV_INSECURE_HOST": "two"}
     done = subprocess.run(
-        [sys.executable, "as_pip.py", sys.executable, "-c", script],
+        [sys.executable, "-m", "requirements.as_pip", sys.executable, "-c", script],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     extra = ["https://one.example/simple", "https://two.example/simple"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from audit import LOCKS, is_affected, read_locks
+from requirements.audit import LOCKS, is_affected, read_locks
 
 
 def test_every_lock_is_held_against_advisories() -> None:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-import hosts
-from hosts import Hosts, read_name, split_target
+from environment import listening
+from environment.listening import Hosts, read_name, split_target
 from predictor.settings import Settings as PredictorSettings
 from transformer.settings import TransformerSettings
 
@@ -126,10 +126,10 @@ def test_setting_is_read_in_both_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     ("host", "joined"), [("localhost", "localhost:80"), ("10.0.0.1", "10.0.0.1:80"), ("fd00::1", "[fd00::1]:80")]
 )
 def test_addresses_of_ipv6_are_in_brackets_before_a_port(host: str, joined: str) -> None:
-    assert hosts.join(host, 80) == joined
+    assert listening.join(host, 80) == joined
 
 
-@pytest.mark.skipif(not hosts.has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.skipif(not listening.has_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize(
     ("host", "reached"),
     [
@@ -141,7 +141,7 @@ def test_addresses_of_ipv6_are_in_brackets_before_a_port(host: str, joined: str)
     ],
 )
 def test_server_is_reached_where_it_listens(host: str, reached: set[str]) -> None:
-    with hosts.listen(host, 0) as server:
+    with listening.listen(host, 0) as server:
         port = server.getsockname()[1]
         found = set()
         for address in ("127.0.0.1", "::1"):
@@ -155,21 +155,21 @@ def test_server_is_reached_where_it_listens(host: str, reached: set[str]) -> Non
             assert found <= reached
         else:
             assert found == reached
-            assert hosts.within_reach(host) in found
+            assert listening.within_reach(host) in found
         with pytest.raises(OSError, match="Address already in use"):
-            hosts.listen(host, port)
+            listening.listen(host, port)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
 def test_address_of_another_machine_cannot_be_listened_on(host: str) -> None:
     with pytest.raises(OSError, match="Cannot assign requested address") as refused:
-        hosts.listen(host, 0)
+        listening.listen(host, 0)
     assert "while attempting" not in str(refused.value)
 
 
 def test_name_that_is_none_cannot_be_listened_on() -> None:
     with pytest.raises(OSError, match=r"Name or service not known|Temporary failure in name resolution"):
-        hosts.listen("nowhere.invalid", 0)
+        listening.listen("nowhere.invalid", 0)
 
 
 @pytest.mark.parametrize(("given", "address"), [("[::]", "::"), ("::1", "::1"), ("127.0.0.2", "127.0.0.2")])

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-import images
-from images import AMD64, ARM64, IMAGES, BuildError
+from containers import build
+from containers.build import AMD64, ARM64, IMAGES, BuildError
 
 DIGEST = "sha256:" + "ab" * 32
 NAME = "registry.test/nereid/transformer:1"
@@ -29,26 +29,29 @@ def test_digest_of_a_push_is_the_registrys(engine: Path) -> None:
     program(engine, "docker", f"echo 1: digest: {DIGEST} size: 1574")
     for name in ("podman", "buildah"):
         program(engine, name, f'test "$1 $2" = "push --digestfile" && printf {DIGEST} > "$3"')
-    assert {images.push(name, NAME) for name in images.ENGINES} == {DIGEST}
+    assert {build.push(name, NAME) for name in build.ENGINES} == {DIGEST}
 
 
 def test_push_without_a_digest_is_an_error(engine: Path) -> None:
     program(engine, "docker", "echo Pushed")
     with pytest.raises(BuildError, match="docker push says no digest, expected one; it printed:\nPushed"):
-        images.push("docker", NAME)
+        build.push("docker", NAME)
     program(engine, "podman", "echo unauthorized >&2; exit 125")
     with pytest.raises(BuildError, match="podman push got exit status 125, expected 0:\nunauthorized"):
-        images.push("podman", NAME)
+        build.push("podman", NAME)
 
 
 def test_build_for_another_machine_says_what_it_may_lack(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     program(engine, "podman", "echo subprocess exited with status 1 >&2; exit 1")
-    failed = "transformer/Dockerfile: podman build got exit status 1, expected 0:\nsubprocess exited with status 1"
+    failed = (
+        "containers/Dockerfile, target transformer: podman build got exit status 1, expected 0:\n"
+        "subprocess exited with status 1"
+    )
     hint = "\nPLATFORM: got linux/arm64, expected one whose programs run here (linux/amd64); next: build on a machine"
     for platform, words in (("", failed), (AMD64, failed), (ARM64, failed + hint)):
         with pytest.raises(BuildError) as caught:
-            images.build("podman", IMAGES[0], NAME, platform)
+            build.build("podman", IMAGES[0], NAME, platform)
         assert str(caught.value).startswith(words)
         assert ("PLATFORM" in str(caught.value)) == (platform == ARM64)
 
@@ -58,11 +61,11 @@ def test_build_names_the_platform_and_no_value_of_the_environment(
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "https://user:password@index.test/simple")
     program(engine, "buildah", f'echo "$@" > {engine}/said')
-    images.build("buildah", IMAGES[0], NAME, ARM64)
+    build.build("buildah", IMAGES[0], NAME, ARM64)
     said = (engine / "said").read_text()
     assert "--platform linux/arm64" in said
     assert "--build-arg PIP_INDEX_URL" in said
-    assert all(f"--label {name}={value}" in said for name, value in images.labels(pushed=False).items())
+    assert all(f"--label {name}={value}" in said for name, value in build.labels(pushed=False).items())
     assert "password" not in said
 
 
@@ -70,8 +73,8 @@ def test_what_is_for_one_kind_of_machine_alone_is_left_out(
     engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program(engine, "podman", "echo 1 MB")
-    monkeypatch.setattr(sys, "argv", ["images.py", "--engine=podman", "--tag=t", f"--platform={ARM64}"])
-    assert images.main() == 0
+    monkeypatch.setattr(sys, "argv", ["containers/build.py", "--engine=podman", "--tag=t", f"--platform={ARM64}"])
+    assert build.main() == 0
     said = capsys.readouterr().out
     assert f"left out: nereid/predictor:t-embedded, which there is for {AMD64} alone" in said
     built = [line.split()[-1] for line in said.splitlines() if line.startswith("podman builds")]
@@ -82,14 +85,14 @@ def test_what_is_for_one_kind_of_machine_alone_is_left_out(
 def test_tag_that_no_registry_takes_is_refused(
     tag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["images.py", f"--tag={tag}"])
+    monkeypatch.setattr(sys, "argv", ["containers/build.py", f"--tag={tag}"])
     with pytest.raises(SystemExit, match="2"):
-        images.main()
+        build.main()
     assert f"TAG: got {tag!r}, expected letters" in capsys.readouterr().err
 
 
 def test_what_is_printed_after_a_push_is_what_kustomize_reads() -> None:
-    said = images.say_digests({"transformer": f"registry.test:5000/nereid/transformer@{DIGEST}"})
+    said = build.say_digests({"transformer": f"registry.test:5000/nereid/transformer@{DIGEST}"})
     assert f"  kustomize edit set image nereid/transformer=registry.test:5000/nereid/transformer@{DIGEST}\n" in said
     assert yaml.safe_load(said.partition("kustomization.yaml:\n")[2]) == {
         "images": [{"name": "nereid/transformer", "newName": "registry.test:5000/nereid/transformer", "digest": DIGEST}]
@@ -97,7 +100,7 @@ def test_what_is_printed_after_a_push_is_what_kustomize_reads() -> None:
 
 
 def test_labels_of_what_stays_here_are_the_same_after_a_commit() -> None:
-    assert {name.rpartition(".")[2] for name in images.labels(pushed=False)} == {"version", "source"}
-    pushed = images.labels(pushed=True)
+    assert {name.rpartition(".")[2] for name in build.labels(pushed=False)} == {"version", "source"}
+    pushed = build.labels(pushed=True)
     assert {name.rpartition(".")[2] for name in pushed} == {"version", "source", "revision", "created"}
-    assert pushed == images.labels(pushed=True)
+    assert pushed == build.labels(pushed=True)

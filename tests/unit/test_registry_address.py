@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from registry.address import BucketAddress, is_same_place, read_address
-from registry.bucket import Bucket
 from registry.errors import Misconfigured
-from serve import visible
+from registry.storage.address import BucketAddress, is_same_place, read_address
+from registry.storage.bucket import Bucket
+from stack.serve import visible
 
 
 @pytest.mark.parametrize(

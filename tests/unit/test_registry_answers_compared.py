@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from registry import config as configs
-from registry.answers import check_answer
 from registry.errors import VersionRejected
 from registry.golden import read_golden
+from registry.golden_outputs import check_answer
 from registry.layout import refuse_file
 from registry.warmup import add_warmup
 

@@ -9,7 +9,7 @@ import pytest
 from registry import layout
 from registry.errors import StorageError, VersionRejected
 from registry.layout import Object, gather, lacks, limit_models, read_layout
-from registry.storage import FolderStorage, read
+from registry.storage.reading import FolderStorage, read
 
 NOW = datetime.now(UTC)
 

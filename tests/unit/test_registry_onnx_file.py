@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from registry.onnx_file import MESSAGES_IN, read_facts
+from registry.judgement.onnx_file import MESSAGES_IN, read_facts
 from tests.support.models import build_identity
 
 

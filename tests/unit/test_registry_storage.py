@@ -10,11 +10,11 @@ import botocore.parsers
 import pytest
 import urllib3
 
-from registry.address import BucketAddress
-from registry.bucket import Bucket
 from registry.errors import StorageError
 from registry.layout import Object
-from registry.storage import FolderStorage, read
+from registry.storage.address import BucketAddress
+from registry.storage.bucket import Bucket
+from registry.storage.reading import FolderStorage, read
 
 
 class BrokenStorage(FolderStorage):

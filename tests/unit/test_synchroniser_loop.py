@@ -17,7 +17,7 @@ from predictor.synchroniser.loop import Synchroniser
 from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.status import Status
 from predictor.synchroniser.triton_client import TritonClient
-from registry.storage import open_storage
+from registry.storage.reading import open_storage
 from tests.support.triton_stub import TritonStub, start_triton_stub
 from tests.support.versions import Build, write
 

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from registry.layout import Object
-from registry.storage import FolderStorage
+from registry.storage.reading import FolderStorage
 from tests.support.ports import find_free_ports
 from tests.support.reconciled import Reconciled, reconciled
 from tests.support.triton_stub import TritonStub, start_triton_stub

@@ -9,11 +9,11 @@ from types import MappingProxyType
 
 import pytest
 
-import images
-import variables
-from export.profiles import PROFILES
+from containers import build
+from export.writer.profiles import PROFILES
 from predictor.settings import Settings
 from registry.layout import DEFAULT_PROFILE
+from stack import variables
 from tests.support.pages import read_all
 from transformer.settings import TransformerSettings
 
@@ -81,8 +81,8 @@ def test_make_takes_what_something_reads(given: tuple[str, ...]) -> None:
 
 def test_tag_of_an_image_is_judged_as_images_py_judges_it() -> None:
     for tag in ("1", "0.1.0", "a" * 120, "a" * 121, "-a", ".a", "a/b"):
-        assert (not variables.judge_value("TAG", tag)) == bool(images.TAG.fullmatch(tag))
-    for platform in images.PLATFORMS:
+        assert (not variables.judge_value("TAG", tag)) == bool(build.TAG.fullmatch(tag))
+    for platform in build.PLATFORMS:
         assert not variables.judge_value("PLATFORM", platform)
 
 

@@ -7,7 +7,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from hosts import join
+from environment.listening import join
 from transformer.auth import Keys
 from transformer.cli import Tls
 from transformer.dataplane.dataplane import DataPlane

@@ -1,0 +1,324 @@
+"""`make images`: build the container images with docker, podman or buildah, push them, and say by which digests.
+
+Where packages come from is the environment's: PIP_INDEX_URL and UV_DEFAULT_INDEX reach the build, and no image. What
+comes from there is compared with hashes; the base with the digest in the Dockerfile, or in PYTHON_IMAGE.
+"""
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILE = "containers/Dockerfile"  # relative to the root of the project
+# In the order in which they are tried.
+ENGINES = ("docker", "podman", "buildah")
+_LABEL = "org.opencontainers.image."
+# Build arguments that are taken from the environment where it has them.
+_PASSED = ("PYTHON_IMAGE", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
+DEBIAN_BASE = "localhost/nereid/base:bookworm"
+# What the Dockerfile expects of a base image, and libfribidi0, which it would fetch.
+_BASE_PACKAGES = "python3,python3-venv,ca-certificates,libfribidi0"
+_CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
+_UNNEEDED = (
+    "dev",
+    "usr/share/doc",
+    "usr/share/info",
+    "usr/share/locale",
+    "usr/share/man",
+    "var/cache",
+    "var/lib/apt/lists",
+)
+_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}")
+# As docker words it after a push; podman and buildah write a file.
+_PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")  # 8 of the 128 that a registry takes are for our suffix
+AMD64, ARM64 = PLATFORMS = ("linux/amd64", "linux/arm64")
+_MACHINES = {"x86_64": AMD64, "aarch64": ARM64, "arm64": ARM64}
+_HINT = (
+    "\nPLATFORM: got {}, expected one whose programs run here ({}); next: build on a machine of it, or have qemu run "
+    "them (Debian: apt-get install qemu-user-static binfmt-support)"
+)
+
+
+class Image(NamedTuple):
+    """One image.
+
+    Attributes:
+        name: without registry and tag.
+        target: stage of the Dockerfile.
+        suffix: of the tag.
+        what: runs in it.
+        platforms: for which it can be built.
+    """
+
+    name: str
+    target: str
+    suffix: str
+    what: str
+    platforms: tuple[str, ...] = PLATFORMS
+
+
+IMAGES = (
+    Image("transformer", "transformer", "", "the transformer"),
+    Image("predictor", "synchroniser", "", "the synchroniser"),
+    Image("predictor", "embedded", "-embedded", "the embedded Triton, for tests", (AMD64,)),
+    Image("export", "export", "", "the jobs that publish", (AMD64,)),
+)
+
+
+class BuildError(Exception):
+    """An image cannot be built; the message says why and what to do."""
+
+
+def main() -> int:
+    """Build all images and print a table; after a push, what an overlay takes over."""
+    options = _parse()
+    table = Table("image", "runs", "size", "built in s", title="Images")
+    digests: dict[str, str] = {}
+    try:
+        check_base(os.environ.get("PYTHON_IMAGE", ""), push=options.push)
+        engine = options.engine or find_engine()
+        for image in IMAGES:
+            name = f"{options.registry.rstrip('/')}/{image.name}:{options.tag}{image.suffix}"
+            if (options.platform or native_platform()) not in image.platforms:
+                print(f"left out: {name}, which there is for {', '.join(image.platforms)} alone", flush=True)
+                continue
+            print(f"{engine} builds {name}", flush=True)
+            began = time.monotonic()
+            build(engine, image, name, options.platform, pushed=options.push)
+            if options.push and not image.suffix:
+                digests[image.name] = f"{name.rpartition(':')[0]}@{push(engine, name)}"
+            table.add_row(name, image.what, size(engine, name), f"{time.monotonic() - began:.0f}")
+    except (BuildError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(table)
+    if digests:
+        print(say_digests(digests))
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make images", description=__doc__.partition("\n")[0])
+    parser.add_argument("--engine", choices=ENGINES, help="(default: the first of these that works)")
+    parser.add_argument("--registry", default="nereid", help="in front of the images' names (default: %(default)s)")
+    parser.add_argument("--push", action="store_true", help="to that registry, all but the embedded Triton")
+    parser.add_argument("--tag", default=version(), help="(default: the version in pyproject.toml, %(default)s)")
+    parser.add_argument("--platform", choices=PLATFORMS, default="", help="(default: this machine's)")
+    options = parser.parse_args()
+    if not TAG.fullmatch(options.tag):
+        parser.error(f"TAG: got {options.tag!r}, expected letters, digits, _ . -, at most 120, none of . - in front")
+    return options
+
+
+def native_platform() -> str:
+    """This machine's, by the name that images have for it."""
+    return _MACHINES.get(platform.machine(), f"linux/{platform.machine()}")
+
+
+def say_digests(digests: Mapping[str, str]) -> str:
+    """What makes an overlay take exactly what was pushed.
+
+    Args:
+        digests: `<registry>/<name>@sha256:<digest>`, by the name of an image in the manifests without `nereid/`.
+    """
+    commands = [f"  kustomize edit set image nereid/{name}={pushed}" for name, pushed in digests.items()]
+    block = ["images:"]
+    for name, pushed in digests.items():
+        registry, _, digest = pushed.partition("@")
+        block += [f"  - name: nereid/{name}", f"    newName: {registry}", f"    digest: {digest}"]
+    return "\n".join(["in the folder of your overlay:", *commands, "or into its kustomization.yaml:", *block])
+
+
+def version() -> str:
+    """The project's."""
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+
+
+def make_base(engine: str) -> str:
+    """A small Debian of this machine's package archive with this machine's certificates, where no registry is in reach.
+
+    Made once; needs root and debootstrap.
+
+    Args:
+        engine: podman or buildah.
+
+    Returns:
+        Its name, for PYTHON_IMAGE.
+
+    Raises:
+        BuildError: it cannot be made.
+    """
+    if _run([engine, "images", "--quiet", DEBIAN_BASE]).stdout.strip():
+        return DEBIAN_BASE
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "tree")
+        _check(
+            [
+                "unshare",
+                "--mount",
+                "debootstrap",
+                "--variant=minbase",
+                f"--include={_BASE_PACKAGES}",
+                "bookworm",
+                str(tree),
+            ]
+        )
+        (tree / _CERTIFICATES).write_bytes(("/" / _CERTIFICATES).read_bytes())
+        excluded = [f"--exclude=./{path}/*" for path in _UNNEEDED]
+        _check(["tar", "-C", str(tree), *excluded, "-cf", f"{folder}/base.tar", "."])
+        Path(folder, "Containerfile").write_text("FROM scratch\nADD base.tar /\n")
+        _check([engine, "build", "--quiet", "--tag", DEBIAN_BASE, "--file", f"{folder}/Containerfile", folder])
+    return DEBIAN_BASE
+
+
+def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _check(command: list[str]) -> None:
+    done = _run(command)
+    if done.returncode:
+        lines = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
+        raise BuildError(f"{command[0]}: got exit status {done.returncode}, expected 0:\n{lines}")
+
+
+def find_engine() -> str:
+    """The first engine that works here: docker may be installed without its daemon.
+
+    Raises:
+        BuildError: none does.
+    """
+    for engine in ENGINES:
+        try:
+            if subprocess.run([engine, "info"], capture_output=True, check=False).returncode == 0:
+                return engine
+        except FileNotFoundError:
+            continue
+    raise BuildError(f"got none that works of {', '.join(ENGINES)}; next: apt-get install podman, or start docker")
+
+
+def check_base(base: str, *, push: bool) -> None:
+    """Warn where a base image has no digest, since its tag may name another one tomorrow.
+
+    Args:
+        base: PYTHON_IMAGE; empty for that of the Dockerfile, which has one.
+        push: whether others get the images.
+
+    Raises:
+        BuildError: others would get images on a base that nobody can name.
+    """
+    if not base or _DIGEST.search(base):
+        return
+    words = f"PYTHON_IMAGE: got {base}, expected a digest, <name>@sha256:<64 hex digits>"
+    pin = "next: pull it, and take what `<engine> image inspect --format '{{index .RepoDigests 0}}' <name>` prints"
+    if push:
+        raise BuildError(f"{words}, for images that are pushed; {pin}")
+    print(f"warning: {words}; {pin}", file=sys.stderr)
+
+
+def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed: bool = False) -> None:
+    """Build one image; an unchanged step is not run again.
+
+    Args:
+        engine: one of `ENGINES`.
+        image: which.
+        name: with registry and tag.
+        of_platform: one of `PLATFORMS`; empty for what the engine builds by itself.
+        pushed: whether others get it.
+
+    Raises:
+        BuildError: it failed.
+    """
+    arguments = [key for key in _PASSED if key in os.environ]
+    command = [engine, "build", "--file", DOCKERFILE, "--target", image.target, "--tag", name]
+    command += ["--platform", of_platform] if of_platform else []
+    command += ["--layers"] if engine == "buildah" else []
+    for key in arguments:
+        command += ["--build-arg", key]  # its value from the environment: addresses may hold passwords
+    for label, value in labels(pushed=pushed).items():
+        command += ["--label", f"{label}={value}"]
+    run = subprocess.run([*command, "."], cwd=ROOT, capture_output=True, text=True, check=False)
+    if run.returncode:
+        lines = "\n".join((run.stdout + run.stderr).splitlines()[-30:])
+        # Whether a program did not start, engines say now and then only.
+        hint = "" if of_platform in {"", native_platform()} else _HINT.format(of_platform, native_platform())
+        raise BuildError(
+            f"{DOCKERFILE}, target {image.target}: {engine} build got exit status {run.returncode}, expected 0:\n"
+            f"{lines}{hint}"
+        )
+
+
+def push(engine: str, name: str) -> str:
+    """Push an image to its registry.
+
+    Returns:
+        The digest by which the registry has it, `sha256:<64 hex digits>`.
+
+    Raises:
+        BuildError: it did not take it, or nobody says the digest.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder, "digest")
+        option = [] if engine == "docker" else ["--digestfile", str(written)]
+        run = subprocess.run([engine, "push", *option, name], capture_output=True, text=True, check=False)
+        if run.returncode:
+            words = "\n".join((run.stdout + run.stderr).splitlines()[-5:])
+            raise BuildError(f"{name}: {engine} push got exit status {run.returncode}, expected 0:\n{words}")
+        said = f"digest: {written.read_text()}" if option else run.stdout + run.stderr
+    if found := _PUSHED.search(said):
+        return found[1]
+    raise BuildError(f"{name}: {engine} push says no digest, expected one; it printed:\n{said[-1000:]}")
+
+
+def labels(*, pushed: bool) -> dict[str, str]:
+    """Beside those of the Dockerfile, by name; empty is what nobody knows: an archive of the sources has no commit.
+
+    Args:
+        pushed: whether others get the image. One that stays here has no commit and no date: with them it would be
+            another image after each commit, and clusters that have it would be given it again.
+    """
+    found = {"version": version(), "source": source()}
+    if pushed:
+        changed = "-dirty" if _git("status", "--porcelain") else ""
+        commit = _git("rev-parse", "HEAD")
+        # The commit's date: of the same sources the same labels.
+        found |= {"revision": f"{commit}{changed}" if commit else "", "created": _git("show", "-s", "--format=%cI")}
+    return {f"{_LABEL}{name}": value for name, value in found.items()}
+
+
+def source() -> str:
+    """Where the sources are, for the images' labels; empty where nobody knows."""
+    url = _git("remote", "get-url", "origin")
+    return url if url.startswith("https://") and "@" not in url else ""
+
+
+def _git(*arguments: str) -> str:
+    try:
+        run = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return "" if run.returncode else run.stdout.strip()
+
+
+def size(engine: str, name: str) -> str:
+    """As the engine says it, its base included."""
+    command = [engine, "images", "--format", "{{.Size}}", name]
+    # A line for each name that the image has had.
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What is installed: locks with hashes, their installer, the audit of what they pin."""

@@ -1,0 +1,244 @@
+"""`make demo`: start the stack, ask each shipped model over HTTP, show the answers, stop everything."""
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from environment import api_key
+from stack.serve import StackSettings, environment, is_locked, keep, visible
+from stack.variables import find_unknown, judge_profile
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "loadtest" / "pictures"
+OUTPUT = ROOT / "output"
+LOG = OUTPUT / "demo.log"
+START_S = 60
+STOP_S = 30
+_STAGES = ("queue", "decode", "preprocess", "infer", "postprocess", "total")
+
+
+class DemoError(Exception):
+    """The demo failed; the message says why and where to look."""
+
+
+def main() -> int:
+    """Run the demo; 0 when every model answered."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    OUTPUT.mkdir(exist_ok=True)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="nereid-") as spare,
+            stack(console, Path(spare)) as url,
+            httpx.Client(base_url=url, headers=api_key.headers(), trust_env=False, timeout=30) as client,
+        ):
+            show(console, ask_all(client))
+            annotate(console, client)
+        console.print("stopped: the transformer, the synchroniser, Triton")
+    except (DemoError, api_key.AccessError, httpx.HTTPError) as exc:
+        console.print(f"[bold red]error:[/] {escape(str(exc))}", soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+@contextlib.contextmanager
+def stack(console: Console, spare: Path) -> Iterator[str]:
+    """The three parts of `make serve` on free ports; the URL once they are ready. Stopped at the end, whatever happens.
+
+    Args:
+        console: where to say so.
+        spare: an empty folder, for the mirror where that of `make serve` is in use: what it holds was tried already.
+
+    Without the process manager: nothing need be started again here, and it takes seconds to start and stop.
+    """
+    http_port, grpc_port, triton_http, triton_grpc, triton_metrics, sync_port = free_ports(6)
+    settings = StackSettings(
+        repository="model_repository",
+        mirror=None,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        triton_http_port=triton_http,
+        triton_grpc_port=triton_grpc,
+        triton_metrics_port=triton_metrics,
+        sync_port=sync_port,
+        triton_url="",  # whatever make was called with
+    )
+    if problem := next(find_unknown(os.environ), "") or judge_profile(settings.profile, settings.folder):
+        raise DemoError(problem)
+    if is_locked(settings.mirror_folder / "lock"):
+        settings = settings.model_copy(update={"mirror": spare})
+    keep(settings)
+    environ = os.environ | environment(settings, state=str(OUTPUT))
+    transformer = [
+        f"--http_port={http_port}",
+        f"--grpc_port={grpc_port}",
+        f"--predictor_host={settings.predictor_host}",
+    ]
+    with LOG.open("wb") as log:
+        parts = {
+            name: subprocess.Popen(
+                [*shlex.split(environ["DIE_WITH_PARENT"]), sys.executable, "-m", *words],
+                cwd=ROOT, env=visible(part, environ), stdout=log, stderr=log,
+                start_new_session=True,  # Ctrl-C is for us
+            )
+            for name, part, words in (
+                ("Triton", "triton", ["predictor", "triton"]),
+                ("synchroniser", "synchroniser", ["predictor", "synchroniser"]),
+                ("transformer", "transformer", ["transformer", *transformer]),
+            )
+        }  # fmt: skip
+    try:
+        url = settings.url
+        with console.status("starting Triton, the synchroniser and the transformer ..."):
+            seconds = wait_until_ready(parts, url)
+        console.print(f"the stack is ready after {seconds:.1f} s at {url} (log: {shown(LOG)})")
+        yield url
+    finally:
+        with console.status("stopping ..."):
+            for part in parts.values():  # no request runs any more, so none waits for another
+                part.terminate()
+            for name in reversed(parts):
+                wait_until_ended(name, parts[name])
+
+
+def wait_until_ended(name: str, part: subprocess.Popen[bytes]) -> None:
+    """Wait for a part that has been signalled to end.
+
+    Raises:
+        DemoError: it did not end by itself.
+    """
+    try:
+        part.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        part.kill()
+        raise DemoError(f"{name} did not stop within {STOP_S} s and was killed") from None
+    finally:
+        # A Triton that is stopped while it loads leaves its stubs, in its process group.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(part.pid, signal.SIGKILL)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now."""
+    with contextlib.ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
+
+
+def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> float:
+    """Seconds until the stack was ready.
+
+    Raises:
+        DemoError: a part ended, or they were not ready in time.
+        AccessError: they want a key, or another one.
+    """
+    started = time.monotonic()
+    while time.monotonic() - started < START_S:
+        for name, part in parts.items():
+            if part.poll() is not None:
+                raise DemoError(f"{name} ended with status {part.returncode}:\n{tail(LOG)}")
+        with contextlib.suppress(httpx.TransportError):
+            reply = httpx.get(f"{url}/v2/health/ready", headers=api_key.headers(), trust_env=False)
+            api_key.check(url, reply.status_code, reply.text)
+            if reply.is_success:
+                return time.monotonic() - started
+        time.sleep(0.05)
+    raise DemoError(f"the stack was not ready within {START_S} s:\n{tail(LOG)}")
+
+
+def ask_all(client: httpx.Client) -> list[tuple[str, dict[str, Any]]]:
+    """What was asked, and the JSON that came back."""
+    answers = []
+    # The first request of a model pays for what later ones find ready: asked twice, shown once.
+    for model, name in (
+        ("digit-finder", "digits.jpg"),
+        ("digit-finder", "digits-on-paper.jpg"),
+        ("digits", "seven.png"),
+    ):
+        files = {"image": (PICTURES / name).read_bytes()}
+        client.post(f"/predict/{model}", files=files)
+        answers.append((name, answer(client.post(f"/predict/{model}", files=files))))
+    row = {"sepal length (cm)": 6.3, "sepal width (cm)": 3.3, "petal length (cm)": 6.0, "petal width (cm)": 2.5}
+    client.post("/predict/iris", json=row)
+    answers.append(("a row: 6.3, 3.3, 6.0, 2.5", answer(client.post("/predict/iris", json=row))))
+    return answers
+
+
+def answer(response: httpx.Response) -> dict[str, Any]:
+    """The JSON of a good answer.
+
+    Raises:
+        DemoError: the answer was an error.
+    """
+    api_key.check(str(response.url), response.status_code, response.text)
+    if response.is_error:
+        raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{tail(LOG)}")
+    reply: dict[str, Any] = response.json()
+    return reply
+
+
+def show(console: Console, answers: list[tuple[str, dict[str, Any]]]) -> None:
+    """A table of every prediction, and one of the milliseconds."""
+    table = Table("asked", "model", "label", "confidence", Column("box x1, y1 - x2, y2", no_wrap=True), title="Answers")
+    times = Table("asked", *_STAGES, title="Milliseconds in each stage")
+    for asked, reply in answers:
+        model = f"{reply['model']['name']} {reply['model']['version']}"
+        predictions = reply["predictions"] if reply["model"]["task"] == "detect" else reply["predictions"][:1]
+        for index, prediction in enumerate(predictions):
+            box = prediction.get("box")
+            corners = f"{box['x1']:.0f}, {box['y1']:.0f} - {box['x2']:.0f}, {box['y2']:.0f}" if box else ""
+            confidence = f"{prediction['confidence']:.3f}"
+            table.add_row(
+                asked if not index else "", model if not index else "", prediction["class"], confidence, corners
+            )
+        if not predictions:
+            table.add_row(asked, model, "nothing found", "", "")
+        table.add_section()
+        times.add_row(asked, *(f"{reply['timing_ms'][stage]:.1f}" for stage in _STAGES))
+    console.print(table)
+    console.print(times)
+
+
+def annotate(console: Console, client: httpx.Client) -> None:
+    """Ask for the picture with the boxes drawn, and keep it."""
+    response = client.post(
+        "/predict/digit-finder",
+        files={"image": (PICTURES / "digits.jpg").read_bytes()},
+        headers={"Accept": "image/png"},
+    )
+    if response.is_error:
+        raise DemoError(f"{response.url}: {response.status_code} {response.text}")
+    path = OUTPUT / "digits-annotated.png"
+    path.write_bytes(response.content)
+    console.print(f"annotated picture: [bold]{shown(path)}[/]")
+
+
+def shown(path: Path) -> Path:
+    """A path as the user would type it."""
+    return path.relative_to(ROOT)
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The last lines of a file."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""An S3 server for development: moto's, in memory, on loopback, with a bucket that keeps versions.
+
+`make s3` runs it.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from threading import Thread
+from typing import Any
+
+import httpx
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+from environment.listening import is_local, read_name
+
+HOST = "127.0.0.1"
+BUCKET = "models"
+_REFUSED = "<Error><Code>AccessDenied</Code><Message>{}</Message></Error>"
+_VERSIONED = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+
+
+class LocalPrograms:
+    """Lets programs of this machine in, and no web page: moto itself answers any Origin, and checks no key.
+
+    A page names its Origin; one that has its own name lead to loopback (DNS rebinding) names that as the Host. moto's
+    own interface, which shows and resets everything, is for nobody.
+    """
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """A WSGI application."""
+        if reason := self._refuse(environ):
+            start_response("403 Forbidden", [("Content-Type", "application/xml")])
+            return [_REFUSED.format(reason).encode()]
+        return self._app(environ, start_response)
+
+    def _refuse(self, environ: dict[str, Any]) -> str:
+        if "HTTP_ORIGIN" in environ:
+            return "a request of a web page: got an Origin, expected none"
+        # Clients may put the bucket in front of the name.
+        if not is_local(read_name(environ.get("HTTP_HOST", "")) or ""):
+            return f"Host: expected localhost or {HOST}"
+        if environ.get("PATH_INFO", "").startswith("/moto-api"):
+            return "moto-api: not for use"
+        return ""
+
+
+def main() -> int:
+    """Serve until Ctrl-C or SIGTERM; 1 when the port is not to be had."""
+    try:
+        port = int(os.environ.get("S3_PORT") or 9000)
+        socket.create_server((HOST, port)).close()
+    except (ValueError, OverflowError) as exc:
+        print(f"error: S3_PORT: {exc}; expected 1 to 65535", file=sys.stderr)
+        return 2
+    except OSError as exc:
+        print(
+            f"error: S3_PORT: port {port} is taken ({os.strerror(exc.errno or 0)}); next: stop what listens there"
+            f" (ss -ltnp 'sport = :{port}'), or S3_PORT=<another port>",
+            file=sys.stderr,
+        )
+        return 1
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # in every thread: sigwait() below has them
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request, and servers poll
+    app = LocalPrograms(DomainDispatcherApplication(create_backend_app))
+    server = make_server(HOST, port, app, threaded=True, request_handler=MotoRequestHandler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://{HOST}:{port}"
+    with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+        client.put(f"/{BUCKET}").raise_for_status()
+        client.put(f"/{BUCKET}", params={"versioning": ""}, content=_VERSIONED).raise_for_status()
+    print(f"S3 with a bucket {BUCKET} is there; it lives in memory: its contents are lost at the end (Ctrl-C)")
+    print("in another terminal:")
+    # moto takes any key.
+    print(f"export AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1")
+    print(f"make publish MODEL=digits REPOSITORY=s3://{BUCKET}/demo", flush=True)
+    signal.sigwait(signals)
+    server.shutdown()
+    thread.join()
+    print("stopped; its contents are gone")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""The variables of make: a name that is none, and a value that cannot be, are reported before anything is done.
+
+make itself takes whatever it is given, and what nothing reads changes nothing. The standard library alone, for there is
+no environment yet. `stack/serve.py` checks with it what the parts read of the shell.
+"""
+
+import ast
+import difflib
+import re
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# Each part reads what begins so: a field of its settings, in capitals.
+PARTS = {"PREDICTOR_": "predictor/settings.py", "TRANSFORMER_": "transformer/settings.py"}
+# Those that export writes; see export/writer/profiles.py.
+PROFILES = ("fp32", "fast", "int8", "gpu", "tensorrt")
+# Of other programs, which make hands on.
+_FOREIGN = re.compile(
+    "(AWS|OTEL|PIP|UV|LC|LD|BOTO|OMP|OPENBLAS|MALLOC|GRPC|KUBE|E2E|PYTHON|XDG)[A-Z0-9_]*|(HTTPS?|NO|ALL)_PROXY|"
+    "(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|PATH|HOME|SHELL|TMPDIR|LANG|TZ|TERM|COLUMNS|"
+    "NO_COLOR|CI|DOCKER_HOST|LOG_FORMAT|NEREID_API_KEY|MAKE[A-Z]*"
+)
+# Kubernetes sets variables in a pod for each Service: of one called transformer, TRANSFORMER_PORT for example.
+_OF_A_SERVICE = re.compile(r"(PORT|SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP).*)")
+_NAME = re.compile(r"[A-Z][A-Z0-9_]*[A-Z0-9]")
+_CLOSE = 0.6  # of difflib
+
+Judge = Callable[[str], str]
+
+
+def main(given: Iterable[str]) -> int:
+    """Print what is wrong with the variables of a command line, each as NAME=value; nothing where nothing is."""
+    known = known_names()
+    variables = dict(word.split("=", 1) for word in given)
+    for name in sorted(variables):
+        if problem := judge_name(name, known) or judge_value(name, variables[name]):
+            print(problem)
+            return 1
+    repository = variables.get("REPOSITORY", "model_repository")
+    if "PROFILE" in variables and (problem := judge_profile(variables["PROFILE"], Path(repository))):
+        print(problem)
+        return 1
+    return 0
+
+
+def known_names() -> set[str]:
+    """What the Makefile speaks of, and what the parts read."""
+    names = set(_NAME.findall((ROOT / "Makefile").read_text(encoding="utf-8")))
+    return names.union(*(settings_names(prefix) for prefix in PARTS))
+
+
+def settings_names(prefix: str) -> set[str]:
+    """Names of the variables that a part reads, with their prefix."""
+    tree = ast.parse((ROOT / PARTS[prefix]).read_text(encoding="utf-8"))
+    # A file may have those of others too: model_config names the prefix.
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and repr(prefix) in ast.dump(node))
+    fields = (node for each in classes for node in each.body if isinstance(node, ast.AnnAssign))
+    return {prefix + field.target.id.upper() for field in fields if isinstance(field.target, ast.Name)}
+
+
+def judge_name(name: str, known: Collection[str]) -> str:
+    """Why a name is none; empty where it is one."""
+    if name in known or _FOREIGN.fullmatch(name):
+        return ""
+    nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_CLOSE)
+    return f"{name}: no such variable" + (f"; did you mean {nearest[0]}?" if nearest else "; next: make help")
+
+
+def find_unknown(environ: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with names of the shell that begin as those of a part."""
+    for prefix in PARTS:
+        known = settings_names(prefix)
+        names = (name for name in sorted(environ) if name.startswith(prefix))
+        own = (name for name in names if not _OF_A_SERVICE.fullmatch(name.removeprefix(prefix)))
+        yield from filter(None, (judge_name(name, known) for name in own))
+
+
+def judge_profile(profile: str, folder: Path | None) -> str:
+    """Why nothing runs under a profile; empty where something may: a repository can have profiles of its own.
+
+    Args:
+        profile: the name.
+        folder: the repository; None or no folder: what it has is not known.
+    """
+    if profile in PROFILES:
+        return ""
+    known = set(PROFILES)
+    if folder is not None and folder.is_dir():
+        known |= {path.stem for path in (*folder.glob("*/configs/*.pbtxt"), *folder.glob("*/[0-9]*/*.pbtxt"))} - {
+            "config"
+        }
+    nearest = difflib.get_close_matches(profile, known, n=1, cutoff=_CLOSE)
+    if profile in known or not (nearest or (folder is not None and folder.is_dir())):
+        return ""
+    return f"PROFILE: got {profile!r}, expected one of {', '.join(sorted(known))}" + (
+        f"; did you mean {nearest[0]}?" if nearest else ""
+    )
+
+
+def judge_value(name: str, value: str) -> str:
+    """Why a variable cannot have a value; empty where it can, or nothing is known about it."""
+    judge = _VALUES.get(name)
+    expected = judge(value) if judge and value else ""
+    return f"{name}: got {value!r}, expected {expected}" if expected else ""
+
+
+def _number(least: float = 0, most: float = float("inf"), *, kind: type = float) -> Judge:
+    def judge(value: str) -> str:
+        try:
+            good = least <= kind(value) <= most
+        except ValueError:
+            good = False
+        what = "a whole number" if kind is int else "a number"
+        return "" if good else f"{what} from {least} to {most}" if most < float("inf") else f"{what}, {least} or more"
+
+    return judge
+
+
+def _words(*words: str, several: bool = False) -> Judge:
+    def judge(value: str) -> str:
+        got = value.split() if several else [value]
+        if all(word in words for word in got):
+            return ""
+        nearest = difflib.get_close_matches(next(word for word in got if word not in words), words, n=1, cutoff=_CLOSE)
+        kinds = f"{'some' if several else 'one'} of {', '.join(words)}"
+        return kinds + (f"; did you mean {nearest[0]}?" if nearest else "")
+
+    return judge
+
+
+def _tag(value: str) -> str:
+    """Of an image; docs/images.md. containers/build.py adds a suffix to it."""
+    good = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}", value)
+    return "" if good else "letters, digits, _ . -, at most 120, none of . - in front"
+
+
+def _flag(value: str) -> str:
+    return "" if value == "1" else "1, or nothing"
+
+
+_PORT = _number(1, 65535, kind=int)
+_COUNT = _number(1, kind=int)
+_VALUES: Mapping[str, Judge] = {
+    **dict.fromkeys(
+        (
+            "HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT", "SYNC_PORT",
+            "S3_PORT", "LOADTEST_UI_PORT",
+        ),
+        _PORT,
+    ),
+    **dict.fromkeys(("KEEP", "WORKERS", "COUNT", "USERS", "CONNECTIONS", "CYCLES", "REPEATS", "VERSION"), _COUNT),
+    **dict.fromkeys(
+        (
+            "TIMEOUT_S", "SETTLE_S", "RATE", "DURATION_S", "WARM_UP_S", "P95_MS", "REQUEST_TIMEOUT_S", "SECONDS",
+            "MINUTES", "SILENCE_S", "BURST_S", "UNTIL",
+        ),
+        _number(),
+    ),
+    **dict.fromkeys(("FORCE", "YES", "ALLOW_UNPICKLING", "PUSH", "NMS_FREE", "PREDICT"), _flag),
+    "POLL_S": _number(0.1),
+    "FAIL_RATIO": _number(0, 1),
+    "TAG": _tag,
+    "PLATFORM": _words("linux/amd64", "linux/arm64"),
+    "ENGINE": _words("docker", "podman", "buildah"),
+    "PODS": _COUNT,
+    "INTERFACE": _words("fused", "ultralytics"),
+    "PRECISION": _words("fp32", "bf16", "int8", several=True),
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
