@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from environment.arguments import Parser, program
+from environment.project import in_project
 from export import examples
 from export.errors import FAILURES, ExportError
 from export.manifest import Source, check_model_name, digest
@@ -61,8 +63,8 @@ def _describe(error: BaseException, args: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m export",
+    parser = Parser(
+        prog=program("export"),
         description="Bring a model into the model repository. It is proven equal to its source first; a new export "
         "takes the next version number, and nothing is ever overwritten. Then publish it to a repository that is "
         "served, on S3 or in a folder, and manage its versions there.",
@@ -208,7 +210,10 @@ def _add_unpickling(parser: argparse.ArgumentParser) -> None:
 
 def _add_common(parser: argparse.ArgumentParser, run: Run) -> None:
     parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="model repository (default: %(default)s)"
+        "--repository",
+        type=Path,
+        default=in_project("model_repository"),
+        help="model repository (default: %(default)s)",
     )
     parser.set_defaults(command=partial(_export, run), interrupted="; nothing was written")
 
@@ -219,7 +224,7 @@ def _add_publish(commands: Any) -> None:
     )
     parser.add_argument("model", help="name in both repositories")
     parser.add_argument(
-        "--from", dest="source", type=Path, default=Path("model_repository"), help="local (default: %(default)s)"
+        "--from", dest="source", type=Path, default=in_project("model_repository"), help="local (default: %(default)s)"
     )
     parser.add_argument("--version", help="of the local repository (default: the newest)")
     parser.add_argument("--wait", metavar="URL", help="of the transformer: wait until it serves the version")
@@ -244,7 +249,8 @@ def _add_versions(commands: Any) -> None:
     parser = commands.add_parser("versions", help="what a repository holds, and what of it serves")
     parser.add_argument("model", nargs="?", help="only this one")
     parser.add_argument("--url", help="of the transformer, to say what serves")
-    _add_remote(parser, "versions")
+    _add_read(parser)
+    parser.set_defaults(command=partial(_manage, "versions"), interrupted="")
 
 
 def _add_rollback(commands: Any) -> None:
@@ -270,13 +276,21 @@ def _add_sizing(commands: Any) -> None:
     parser = commands.add_parser("sizing", help="memory, disks, quota and S3's requests of the pods that serve it")
     parser.add_argument("--pods", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--poll-s", type=float, default=10.0, help="seconds between listings (default: %(default)s)")
-    parser.add_argument("--repository", required=True, help="s3://<bucket>/<prefix>, or a folder")
+    _add_read(parser)
     parser.set_defaults(command=_size, interrupted="")
 
 
 def _add_remote(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--repository", required=True, help="s3://<bucket>/<prefix>, or a folder")
     parser.set_defaults(command=partial(_manage, name), interrupted="")
+
+
+def _add_read(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--repository",
+        default=str(in_project("model_repository")),
+        help="s3://<bucket>/<prefix>, or a folder (default: %(default)s)",
+    )
 
 
 def _console() -> "Console":

@@ -19,10 +19,14 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from environment import api_key
-from stack.serve import StackSettings, environment, is_locked, keep, visible
+from environment.arguments import Parser
+from environment.project import ROOT, in_project, shown
+from stack.checks import is_locked
+from stack.parts import compose_environment, paths_from_root, visible
+from stack.settings import StackSettings
+from stack.supervise import keep
 from stack.variables import find_unknown, judge_profile
 
-ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "loadtest" / "pictures"
 OUTPUT = ROOT / "output"
 LOG = OUTPUT / "demo.log"
@@ -37,6 +41,7 @@ class DemoError(Exception):
 
 def main() -> int:
     """Run the demo; 0 when every model answered."""
+    Parser(prog="nereid demo", description="Serve the shipped models, send each a request, and stop.").parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     OUTPUT.mkdir(exist_ok=True)
     try:
@@ -68,7 +73,7 @@ def stack(console: Console, spare: Path) -> Iterator[str]:
     """
     http_port, grpc_port, triton_http, triton_grpc, triton_metrics, sync_port = free_ports(6)
     settings = StackSettings(
-        repository="model_repository",
+        repository=str(in_project("model_repository")),
         mirror=None,
         http_port=http_port,
         grpc_port=grpc_port,
@@ -83,7 +88,7 @@ def stack(console: Console, spare: Path) -> Iterator[str]:
     if is_locked(settings.mirror_folder / "lock"):
         settings = settings.model_copy(update={"mirror": spare})
     keep(settings)
-    environ = os.environ | environment(settings, state=str(OUTPUT))
+    environ = os.environ | compose_environment(settings, state=str(OUTPUT)) | paths_from_root(os.environ)
     transformer = [
         f"--http_port={http_port}",
         f"--grpc_port={grpc_port}",
@@ -228,11 +233,6 @@ def annotate(console: Console, client: httpx.Client) -> None:
     path = OUTPUT / "digits-annotated.png"
     path.write_bytes(response.content)
     console.print(f"annotated picture: [bold]{shown(path)}[/]")
-
-
-def shown(path: Path) -> Path:
-    """A path as the user would type it."""
-    return path.relative_to(ROOT)
 
 
 def tail(path: Path, lines: int = 15) -> str:

@@ -16,6 +16,7 @@ import httpx
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
+from environment.arguments import Parser
 from environment.listening import is_local, read_name
 
 HOST = "127.0.0.1"
@@ -54,8 +55,13 @@ class LocalPrograms:
 
 def main() -> int:
     """Serve until Ctrl-C or SIGTERM; 1 when the port is not to be had."""
+    parser = Parser(prog="nereid s3", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--s3-port", default=os.environ.get("S3_PORT") or "9000", metavar="PORT", help="(default: 9000)"
+    )
+    given = parser.parse_args().s3_port
     try:
-        port = int(os.environ.get("S3_PORT") or 9000)
+        port = int(given)
         socket.create_server((HOST, port)).close()
     except (ValueError, OverflowError) as exc:
         print(f"error: S3_PORT: {exc}; expected 1 to 65535", file=sys.stderr)

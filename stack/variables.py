@@ -1,7 +1,7 @@
 """The variables of make: a name that is none, and a value that cannot be, are reported before anything is done.
 
 make itself takes whatever it is given, and what nothing reads changes nothing. The standard library alone, for there is
-no environment yet. `stack/serve.py` checks with it what the parts read of the shell.
+no environment yet. `stack/checks.py` checks with it what the parts read of the shell.
 """
 
 import ast
@@ -158,7 +158,7 @@ _VALUES: Mapping[str, Judge] = {
         ),
         _number(),
     ),
-    **dict.fromkeys(("FORCE", "YES", "ALLOW_UNPICKLING", "PUSH", "NMS_FREE", "PREDICT"), _flag),
+    **dict.fromkeys(("FORCE", "YES", "ALLOW_UNPICKLING", "PUSH", "NMS_FREE", "PREDICT", "VERBOSE"), _flag),
     "POLL_S": _number(0.1),
     "FAIL_RATIO": _number(0, 1),
     "TAG": _tag,

@@ -8,7 +8,7 @@ import pytest
 from registry.address import BucketAddress, is_same_place, read_address
 from registry.bucket import Bucket
 from registry.errors import Misconfigured
-from stack.serve import visible
+from stack.parts import visible
 
 
 @pytest.mark.parametrize(
