@@ -4,7 +4,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 _CLOSE = 0.6  # of difflib
 
@@ -21,16 +21,19 @@ class Parser(argparse.ArgumentParser):
             args: words of the command line.
             namespace: as for argparse.
         """
-        found, unknown = super().parse_known_args(args, namespace)
+        words = list(sys.argv[1:] if args is None else args)
+        if self._subparsers is None:  # before what is required and missing: an option may be, for it is misspelt
+            for word in words[: words.index("--") if "--" in words else None]:
+                self._check(word.partition("=")[0])
+        found, unknown = super().parse_known_args(words, namespace)
         if unknown:
-            self._reject(unknown[0])
+            self.error(f"unknown argument: {unknown[0]}")
         return found, []
 
-    def _reject(self, word: str) -> NoReturn:
-        name = word.partition("=")[0]
-        options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-        kind = "option" if name.startswith("-") else "argument"
-        self.error(f"unknown {kind}: {name}{nearest(name, options)}")
+    def _check(self, option: str) -> None:
+        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        if option.startswith("--") and not any(name.startswith(option) for name in known):
+            self.error(f"unknown option: {option}{nearest(option, known)}")
 
 
 def nearest(word: str, known: Sequence[str], *, otherwise: str = "") -> str:

@@ -33,7 +33,7 @@ The exporter is chosen by FILE:
   sklearn      {" ".join(PICKLES):<41} a scikit-learn classifier, regressor or pipeline
   xgboost      .json .ubj, or a pickle that names xgboost  an XGBoost model
 
-`nereid export EXPORTER MODEL FILE` names it; `nereid export examples` makes the models that come with the project,
+`nereid export EXPORTER MODEL FILE` names the exporter; `nereid export examples` makes the models that come with the project,
 `nereid export tensorrt FOLDER` adds a plan for this machine's GPU. Options of each exporter:
 """
 

@@ -1,4 +1,4 @@
-"""`nereid status`: what a stack of this machine that runs already serves."""
+"""What a stack serves that runs on this machine already: `nereid status`."""
 
 import sys
 
@@ -15,7 +15,7 @@ from stack.settings import StackSettings
 
 def main() -> int:
     """Print it; 0 if it is ready, 1 if it is not, or if there is none."""
-    parser = Parser(prog="nereid status", description=(__doc__ or "").partition(": ")[2])
+    parser = Parser(prog="nereid status", description=(__doc__ or "").partition(":")[0])
     default = StackSettings()
     parser.add_argument("--http-port", type=int, default=default.http_port, help="of the stack (default: %(default)s)")
     settings = default.model_copy(update={"http_port": parser.parse_args().http_port})
