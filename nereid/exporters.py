@@ -29,12 +29,12 @@ _HELP = f"""usage: {_USAGE}
 Add a model to the model repository. It is compared with its source first; nothing there is ever overwritten.
 The exporter is chosen by FILE:
 
-  ultralytics  .pt .onnx .engine                         a YOLO detector
-  sklearn      {" ".join(PICKLES):<41} a scikit-learn classifier, regressor or pipeline
-  xgboost      .json .ubj, or a pickle that names xgboost  an XGBoost model
+  .pt .onnx .engine                           a YOLO detector (ultralytics)
+  {" ".join(PICKLES):<42}  a scikit-learn classifier, regressor or pipeline (sklearn)
+  .json .ubj, or a pickle that names xgboost  an XGBoost model (xgboost)
 
-`nereid export EXPORTER MODEL FILE` names the exporter; `nereid export examples` makes the models that come with the project,
-`nereid export tensorrt FOLDER` adds a plan for this machine's GPU. Options of each exporter:
+`nereid export EXPORTER MODEL FILE` names the exporter. `nereid export examples` makes the models that come with the
+project, `nereid export tensorrt FOLDER` adds a plan for this machine's GPU. Options of each exporter:
 """
 
 
