@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
             namespace: as for argparse.
         """
         words = list(sys.argv[1:] if args is None else args)
-        if self._subparsers is None:  # before what is required and missing: an option may be, for it is misspelt
+        if self._subparsers is None:  # before argparse reports a required option as missing that is only misspelt
             for word in words[: words.index("--") if "--" in words else None]:
                 self._check(word.partition("=")[0])
         found, unknown = super().parse_known_args(words, namespace)

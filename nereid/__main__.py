@@ -7,7 +7,7 @@ from nereid.commands import COMMANDS
 
 
 def main() -> int:
-    """Run the command that the arguments name; 2 if there is none of that name."""
+    """Run the command that the arguments name; 2 if it is unknown."""
     name, words = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in {"-h", "--help", "help"}:
         print(describe())

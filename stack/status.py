@@ -14,7 +14,7 @@ from stack.settings import StackSettings
 
 
 def main() -> int:
-    """Print it; 0 if it is ready, 1 if it is not, or if there is none."""
+    """Print the models; 0 if the stack is ready, 1 if it is not, or does not run."""
     parser = Parser(prog="nereid status", description=(__doc__ or "").partition(":")[0])
     default = StackSettings()
     parser.add_argument("--http-port", type=int, default=default.http_port, help="of the stack (default: %(default)s)")

@@ -175,7 +175,7 @@ def test_command_of_the_project_works_from_another_folder(project: Project, tmp_
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
 def test_nothing_is_built_that_could_be_installed_elsewhere(tmp_path: Path, kind: str) -> None:
-    command = [ROOT / ".venv/bin/uv", "build", "--offline", f"--{kind}", "--out-dir", tmp_path, ROOT]
+    command = [str(ROOT / ".venv/bin/uv"), "build", "--offline", f"--{kind}", "--out-dir", str(tmp_path), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if "error: nereid: " in line]
