@@ -34,7 +34,7 @@ def test_digest_of_a_push_is_the_registrys(engine: Path) -> None:
 
 def test_push_without_a_digest_is_an_error(engine: Path) -> None:
     program(engine, "docker", "echo Pushed")
-    with pytest.raises(BuildError, match="docker push says no digest, expected one; it printed:\nPushed"):
+    with pytest.raises(BuildError, match="docker push printed no digest, expected one; it printed:\nPushed"):
         build.push("docker", NAME)
     program(engine, "podman", "echo unauthorized >&2; exit 125")
     with pytest.raises(BuildError, match="podman push got exit status 125, expected 0:\nunauthorized"):
