@@ -53,12 +53,24 @@ def announce(settings: StackSettings) -> None:
     with httpx.Client(base_url=settings.url, headers=api_key.headers(), trust_env=False, timeout=30) as transformer:
         while True:
             with suppress(httpx.HTTPError):
+                transformer.get("/v2/health/ready").raise_for_status()
+                wait_until_loaded(transformer)
                 console.print(*describe_stack(settings, transformer), sep="\n", soft_wrap=True)
                 return
             # A server with API keys would log each request without one.
             if waiting_for != _HIDDEN and time.monotonic() - started > _PATIENCE_S:
                 waiting_for = print_waiting(console, settings, transformer, before=waiting_for)
             time.sleep(_POLL_S)
+
+
+def wait_until_loaded(transformer: "httpx.Client") -> None:
+    """Wait for models that are still loading, so that the list has them: a stack is ready before /status says so."""
+    until = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < until:
+        reply = transformer.get("/status")
+        if reply.is_error or not any(model["state"] == "loading" for model in reply.json()["models"].values()):
+            return  # not known to this client, or none
+        time.sleep(_POLL_S)
 
 
 def print_waiting(console: "Console", settings: StackSettings, transformer: "httpx.Client", *, before: str) -> str:
@@ -108,7 +120,6 @@ def describe_stack(settings: StackSettings, transformer: "httpx.Client") -> list
     name = "localhost" if settings.transformer_host in _LOCAL else settings.transformer_host
     url, grpc = f"http://{join(name, settings.http_port)}", join(name, settings.grpc_port)
     lines = ["", f"[bold green]ready[/]  {escape(url)}/docs  {escape(url)}/metrics  gRPC {escape(grpc)}"]
-    transformer.get("/v2/health/ready").raise_for_status()
     models, example = describe_models(settings, transformer, url)
     logs = f"log:   {escape(describe_logs(settings))}"
     return [*lines, *models, example, *([] if settings.verbose else [logs]), "stop:  Ctrl-C", ""]

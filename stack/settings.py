@@ -11,8 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from environment.listening import Address, join, within_reach
 from environment.project import ROOT, from_root, in_project
-from registry.address import read_address
 from registry.errors import Misconfigured
+from registry.storage.address import read_address
 
 # Part of a mirror's name: what a synchroniser with other rules has let in is not loaded.
 _RULES = 3
