@@ -164,7 +164,7 @@ def read_layout(objects: Iterable[Object]) -> tuple[dict[str, ModelFolder], dict
         name, *rest = item.key.split("/")
         if not item.key or item.key == SCHEMA_FILE.name or _is_hidden(item.key):
             continue  # what comes with the project; what is being written
-        if reason := _refuse_folder(item, name, rest):
+        if reason := _find_folder_problem(item, name, rest):
             ignored.setdefault(f"{name}/" if rest or item.link else name, reason)
             continue
         model = models.setdefault(name, ModelFolder())
@@ -202,13 +202,13 @@ def _is_hidden(key: str) -> bool:
     return any(_HIDDEN.match(segment) for segment in key.split("/"))
 
 
-def _refuse_folder(item: Object, name: str, rest: Sequence[str]) -> str | None:
+def _find_folder_problem(item: Object, name: str, rest: Sequence[str]) -> str | None:
     """Why a file's folder is not a model's; None where it is."""
     if item.link and not rest:
         return "a link, which is never followed: expected the folder itself"
     if not rest:
         return "it belongs to no model: expected <model>/<version>/<file>"
-    return refuse_model_name(name)
+    return find_name_problem(name)
 
 
 def _place(item: Object, rest: Sequence[str], model: ModelFolder) -> str | None:
@@ -219,11 +219,11 @@ def _place(item: Object, rest: Sequence[str], model: ModelFolder) -> str | None:
         return f"{illegal[0]!r:.80}: expected {_NAME_EXPECTED}"
     match rest:
         case [folder, file] if is_version(folder):
-            if reason := refuse_file(file):
+            if reason := find_file_problem(file):
                 return reason
             model.versions.setdefault(int(folder), {})[file] = item
         case [folder, file, part] if is_version(folder) and is_model_folder(file):
-            if reason := refuse_file(part):
+            if reason := find_file_problem(part):
                 return reason
             model.versions.setdefault(int(folder), {})[f"{file}/{part}"] = item
         case [file] if file == CONFIG or _LABELS.fullmatch(file):
@@ -241,7 +241,7 @@ def _place(item: Object, rest: Sequence[str], model: ModelFolder) -> str | None:
     return None
 
 
-def refuse_file(name: str) -> str | None:
+def find_file_problem(name: str) -> str | None:
     """Why a file is no part of a version; None where it is."""
     if _is_name(name, longest=_LONGEST_FILE) and _VERSION_FILE.fullmatch(name):
         return None
@@ -253,7 +253,7 @@ def is_model_folder(name: str) -> bool:
     return name.endswith(".onnx")
 
 
-def lacks(names: Collection[str]) -> str | None:
+def find_missing(names: Collection[str]) -> str | None:
     """What a version without a manifest waits for, as the names of its files show; None: it has a model.
 
     What export writes comes with a manifest, and that comes last.
@@ -266,7 +266,7 @@ def lacks(names: Collection[str]) -> str | None:
     return None
 
 
-def refuse_model_name(name: str) -> str | None:
+def find_name_problem(name: str) -> str | None:
     """Why a folder's name cannot be a model's; None where it can: Triton takes it, and so do we."""
     if _is_name(name, longest=_LONGEST_MODEL):
         return None
@@ -280,7 +280,7 @@ def golden_name(profile: str) -> str:
 
 def is_model_name(name: str) -> bool:
     """Whether a folder of this name is a model's."""
-    return refuse_model_name(name) is None
+    return find_name_problem(name) is None
 
 
 def is_exported_name(name: str) -> bool:

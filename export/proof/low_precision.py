@@ -19,7 +19,7 @@ from export.proof.session import LowPrecisionSession, Session
 from export.writer.profiles import INT8, ONNX, describe_profiles
 from registry.errors import VersionRejected
 from registry.golden import Arrays, split_golden
-from registry.golden_outputs import check_answer
+from registry.golden_outputs import check_golden_outputs
 from transformer.tasks import detect
 from transformer.triton.model import describe
 
@@ -116,7 +116,7 @@ class Lowering:
         inputs, expected = split_golden(golden, config)
         (image,) = inputs.values()
         answers = session.infer(image)
-        check_answer(session.infer(image), expected if filename == ONNX else answers, config)
+        check_golden_outputs(session.infer(image), expected if filename == ONNX else answers, config)
         return {**inputs, **answers}
 
     def _load(self, filename: str) -> LowPrecisionSession:

@@ -11,7 +11,7 @@ from rich.table import Table
 from export.errors import ExportError
 from export.publish.listing import Model, Version, read_models
 from registry.layout import MODEL_SUFFIXES, Object
-from registry.storage.writing import open_storage
+from registry.storage.writing import open_to_write
 
 MIB, GIB = 2**20, 2**30
 # Of a pod of manifests/base; a test compares them with it.
@@ -71,7 +71,7 @@ def sizing(args: Namespace, console: Console) -> None:
     Raises:
         ExportError: nothing in the repository would serve.
     """
-    storage = open_storage(args.repository)
+    storage = open_to_write(args.repository)
     load = measure(read_models(storage), pods=args.pods, poll_s=args.poll_s)
     if not load.served:
         raise ExportError(f"{storage.address}: got no version that would serve, expected one; next: make publish")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from export.errors import ExportError
 from registry.errors import VersionRejected
-from registry.layout import SCHEMA, is_exported_name, refuse_model_name
+from registry.layout import SCHEMA, find_name_problem, is_exported_name
 
 Interface = Literal["fused", "ultralytics"]
 
@@ -59,7 +59,7 @@ def check_known_name(name: str) -> str:
     Raises:
         ExportError: it does not.
     """
-    if reason := refuse_model_name(name):
+    if reason := find_name_problem(name):
         raise ExportError(f"model name: {reason}")
     return name
 

@@ -220,7 +220,7 @@ _MODEL: _Table = {
 }
 
 
-def refuse_unlisted(config: ModelConfig) -> None:
+def reject_unlisted(config: ModelConfig) -> None:
     """Accept a config that can do no harm in the server that loads it.
 
     Raises:

@@ -34,11 +34,11 @@ def check_openvino(path: Path) -> None:
         nonlocal depth
         depth -= 1
 
-    def refuse_type(*_: Any) -> None:
+    def reject_type(*_: Any) -> None:
         raise VersionRejected(f"{path.name}: got a document type, expected XML without one")
 
     parser.StartElementHandler, parser.EndElementHandler = begin, end
-    parser.StartDoctypeDeclHandler = refuse_type
+    parser.StartDoctypeDeclHandler = reject_type
     try:
         with path.open("rb") as file:
             parser.ParseFile(file)

@@ -14,7 +14,7 @@ from registry.errors import VersionRejected
 _PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 
 
-def refuse_as_triton(config: ModelConfig) -> None:
+def reject_as_triton(config: ModelConfig) -> None:
     """Accept a config that Triton takes up.
 
     Args:

@@ -17,16 +17,16 @@ from registry.golden import Arrays, read_golden, split_golden, write_golden
 from registry.judgement.confinement import confined
 from registry.judgement.onnx_file import read_facts
 from registry.judgement.openvino_file import check_openvino
-from registry.judgement.triton_rules import refuse_as_triton
+from registry.judgement.triton_rules import reject_as_triton
 from registry.layout import (
     CONFIG,
     DEFAULT_PROFILE,
     GOLDEN,
     MANIFEST,
     TEXT_BYTES,
+    find_file_problem,
     golden_name,
     is_model_folder,
-    refuse_file,
 )
 from registry.manifest import Entry, read_manifest
 from registry.threads import fill_threads
@@ -126,7 +126,7 @@ def read_texts(version: Path) -> Texts:
     folders = [path for path in paths if is_model_folder(path.name) and path.is_dir() and not path.is_symlink()]
     paths = [path for path in paths if path not in folders]
     for path in (*paths, *(part for folder in folders for part in sorted(folder.iterdir()))):
-        if reason := refuse_file(path.name):
+        if reason := find_file_problem(path.name):
             raise VersionRejected(reason)
         if path.is_symlink() or not path.is_file():
             raise VersionRejected(f"{path.name}: got a link or a folder, expected a file")
@@ -213,7 +213,7 @@ def _compose(texts: Texts, terms: Terms) -> ModelConfig:
         own.parameters["profile"].string_value = terms.profile
     config = configs.resolve(own, texts.files, plans=terms.plans)
     configs.check_formats(config, plans=terms.plans)
-    refuse_as_triton(config)
+    reject_as_triton(config)
     return config
 
 
@@ -254,7 +254,7 @@ def _judge_files(version: Path, config: ModelConfig, *, plans: bool) -> None:
                 "are code; PREDICTOR_PLANS=true allows them"
             )
         for name in sorted(facts.external):
-            if refuse_file(name):
+            if find_file_problem(name):
                 raise VersionRejected(f"{path.name}: external data {name!r:.80}: expected a file beside it")
             if not (path.parent / name).exists():
                 raise Incomplete(f"waits for {name}, external data of {path.name}")

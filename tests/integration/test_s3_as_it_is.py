@@ -16,7 +16,7 @@ from export.__main__ import main
 from export.writer.repository import publish
 from registry.errors import Misconfigured, StorageError
 from registry.storage.reading import open_storage
-from registry.storage.writing import open_storage as open_to_write
+from registry.storage.writing import open_to_write
 from tests.support.exported import version
 from tests.support.http_server import Judge, Quiet, run_server, serve
 from tests.support.s3 import S3, start_s3

@@ -114,6 +114,6 @@ def test_s3_is_reached_by_ipv6(monkeypatch: pytest.MonkeyPatch, variables: dict[
     for name, value in (keys | variables).items():
         monkeypatch.setenv(name, value)
     bucket = Bucket(BucketAddress("models", ""), connect_s=1, read_s=1, attempts=1, together=1)
-    assert bucket.ask("its server", lambda client: client.meta.endpoint_url) == url
+    assert bucket.call("its server", lambda client: client.meta.endpoint_url) == url
     # What the local stack passes on to the synchroniser.
     assert visible("synchroniser", os.environ).items() >= variables.items()

@@ -8,7 +8,7 @@ import pytest
 
 from registry import layout
 from registry.errors import StorageError, VersionRejected
-from registry.layout import Object, gather, lacks, limit_models, read_layout
+from registry.layout import Object, find_missing, gather, limit_models, read_layout
 from registry.storage.reading import FolderStorage, read
 
 NOW = datetime.now(UTC)
@@ -182,7 +182,7 @@ def test_folder_without_a_version_is_a_model_s_too() -> None:
     ],
 )
 def test_what_a_version_without_a_manifest_waits_for(names: set[str], waits_for: str | None) -> None:
-    assert lacks(names) == waits_for
+    assert find_missing(names) == waits_for
 
 
 def test_folder_is_listed_without_following_links(tmp_path: Path) -> None:
