@@ -37,7 +37,7 @@ PLANS = {
 }
 
 _ONNX, _PROFILE = "model.onnx", "tensorrt.pbtxt"
-_TRTEXEC = Path("/usr/src/tensorrt/bin/trtexec")  # in NVIDIA's images, not on PATH
+TRTEXEC = Path("/usr/src/tensorrt/bin/trtexec")  # in NVIDIA's images, not on PATH
 _BUILD_TIMEOUT_S = 3600
 _QUERY_TIMEOUT_S = 60
 _LONGEST_HEADER = 1 << 24
@@ -103,13 +103,13 @@ def find_builder() -> Builder:
         ExportError: it has no GPU, an unknown one, or no program.
     """
     capability = find_capability()
-    trtexec = shutil.which("trtexec") or (str(_TRTEXEC) if os.access(_TRTEXEC, os.X_OK) else None)
+    trtexec = shutil.which("trtexec") or (str(TRTEXEC) if os.access(TRTEXEC, os.X_OK) else None)
     if trtexec is not None:
         return Builder([trtexec], capability)
     if importlib.util.find_spec("tensorrt") is not None:
         return Builder([sys.executable, "-c", _PYTHON], capability)
     raise ExportError(
-        f"TensorRT: got neither trtexec (on PATH, or {_TRTEXEC}) nor Python's package tensorrt, expected one of them; "
+        f"TensorRT: got neither trtexec (on PATH, or {TRTEXEC}) nor Python's package tensorrt, expected one of them; "
         "next: run this in the Triton image that serves"
     )
 

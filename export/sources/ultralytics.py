@@ -148,14 +148,14 @@ def _head(detector: Detector) -> Head:
 
 def _prove(name: str, detector: Detector, *, proof: _Proof, choice: Choice, report: Reporter) -> Version:
     size_hw = _fixed_size(detector, choice.letterbox)
-    plain = _describe(_config(name, detector, interface="ultralytics", size_hw=size_hw))
+    plain = _describe(make_config(name, detector, interface="ultralytics", size_hw=size_hw))
     report.say("run the source on the drawn images")
     program, pictures = proof.program(plain), draw_pictures()
     references = parity.refer(program.head, plain, pictures=pictures)
     report.say(f"write the {choice.interface} interface and compare it with the source")
     graph, session = _rewrite(name, detector, choice.interface, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE))
     dims = {output: tensor.shape[1:] for output, tensor in session.outputs.items()}
-    described = _config(name, detector, interface=choice.interface, size_hw=size_hw, dims=dims)
+    described = make_config(name, detector, interface=choice.interface, size_hw=size_hw, dims=dims)
     compatibility.check(graph)
     model = describe(described, version="0")
     figures = parity.prove(session, model, references=references, source=proof.source.name)
@@ -267,7 +267,7 @@ def _fixed_size(detector: Detector, letterbox: Letterbox | None) -> tuple[int, i
     return detector.imgsz_hw if letterbox == "square" and not detector.fixed_hw else detector.fixed_hw
 
 
-def _config(
+def make_config(
     name: str,
     detector: Detector,
     *,

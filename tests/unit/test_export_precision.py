@@ -133,9 +133,9 @@ class Moved:
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     detector = read_detector(save(tmp_path, imgsz="[320, 320]"))
-    from export.sources.ultralytics import _config  # noqa: PLC0415
+    from export.sources.ultralytics import make_config  # noqa: PLC0415
 
-    return describe(_config("tiny", detector, interface="fused", size_hw=None), version="0")
+    return describe(make_config("tiny", detector, interface="fused", size_hw=None), version="0")
 
 
 BOXES = [[60, 60, 40, 40], [160, 60, 40, 40], [60, 160, 40, 40]]

@@ -134,7 +134,7 @@ def test_gpu_that_is_not_known_or_mixed_is_refused(tools: Path, found: str, word
 
 def test_machine_without_a_builder_is_refused(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tools / "trtexec").unlink()
-    monkeypatch.setattr("export.sources.tensorrt._TRTEXEC", tools / "trtexec")
+    monkeypatch.setattr("export.sources.tensorrt.TRTEXEC", tools / "trtexec")
     with pytest.raises(ExportError, match="got neither trtexec"):
         find_builder()
 

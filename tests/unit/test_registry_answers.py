@@ -102,6 +102,6 @@ def test_version_serves_a_profile_with_golden_outputs_of_its_own(tmp_path: Path)
 def test_profile_that_a_bucket_names_leads_to_no_other_file(tmp_path: Path) -> None:
     parsed = ModelConfig(name="m")
     parsed.parameters["profile"].string_value = "x/../../secret"
-    from registry.judgement.version import _find_golden  # noqa: PLC0415 - what is not reached otherwise
+    from registry.judgement.version import find_golden  # noqa: PLC0415 - what is not reached otherwise
 
-    assert _find_golden(tmp_path, parsed, "int8") == tmp_path / "golden.npz"
+    assert find_golden(tmp_path, parsed, "int8") == tmp_path / "golden.npz"

@@ -25,6 +25,7 @@ from registry.config import (
 )
 from registry.errors import VersionRejected
 from registry.judgement import allowlist
+from registry.judgement.rules import MapRule, Rule
 
 SHIPPED = sorted((Path(__file__).parents[2] / "model_repository").glob("*/config.pbtxt"))
 WHERE = "digits/2/config.pbtxt"
@@ -141,7 +142,7 @@ def test_the_empty_config_is_accepted() -> None:
 
 
 def test_every_name_on_the_list_is_a_field_of_the_kind_it_says() -> None:
-    compare(allowlist._MODEL, ModelConfig.DESCRIPTOR)
+    compare(allowlist.MODEL, ModelConfig.DESCRIPTOR)
 
 
 def compare(allowed: Any, descriptor: Descriptor) -> None:
@@ -150,12 +151,12 @@ def compare(allowed: Any, descriptor: Descriptor) -> None:
         field = descriptor.fields_by_name[name]
         kind: Descriptor | None = field.message_type
         if kind is not None and kind.GetOptions().map_entry:
-            values = [inner.value] if isinstance(inner, allowlist._Map) else list(inner.values())
+            values = [inner.value] if isinstance(inner, MapRule) else list(inner.values())
             kind = kind.fields_by_name["value"].message_type
         else:
             values = [inner]
         for value in values:
-            assert isinstance(value, allowlist._Rule) == (kind is None), name
+            assert isinstance(value, Rule) == (kind is None), name
             if kind is not None:
                 compare(value, kind)
 

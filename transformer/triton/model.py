@@ -40,7 +40,7 @@ class TensorMetadata:
         return self.shape[1:]
 
 
-# What `parameters.metadata` may say: room is made by it. registry/judgement/allowlist.py gives the reasons.
+# What `parameters.metadata` may say: room is made by it. registry/judgement/limits.py gives the reasons.
 MAX_SIDE_PX, MAX_CHANNELS, MAX_STRIDE, MAX_LABELS = 8192, 64, 1024, 100_000
 _HIGHEST_CLASS_ID = 10**9 - 1
 # Of a profile that may change boxes.
