@@ -168,7 +168,7 @@ def describe_model(metadata: Mapping[str, Any], transformer: "httpx.Client") -> 
 def describe_logs(settings: StackSettings) -> str:
     """How to follow what the parts log."""
     folder = settings.log_folder.absolute()
-    others = "" if settings.triton_url else "; beside it triton.log and sync.log"
+    others = "" if settings.triton_url else "; beside it triton.log and synchroniser.log"
     return f"tail -f {shown(log_of('transformer', folder))}  (each request{others}; --verbose: all of it here)"
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stack.settings import StackSettings
 
-PARTS = ("triton", "sync", "transformer", "supervisor")
+PARTS = ("triton", "synchroniser", "transformer", "supervisor")
 MAX_BYTES = 20_000_000  # of each file, and of the one before it, which is kept as <name>.log.1
 LAST_LINES = 20
 _TERMINAL = "/dev/fd/1"

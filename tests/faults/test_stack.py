@@ -164,7 +164,11 @@ def test_terminal_shows_what_serves_and_the_logs_are_in_files(logs: Logs, tmp_pa
     assert len(words.splitlines()) < 45  # 20 of them the last words
     assert "model_lifecycle.cc" not in words
     assert words.rstrip().endswith("stopped")
-    for log, what in (("triton", "successfully loaded"), ("sync", "serves"), ("supervisor", "exited: transformer")):
+    for log, what in (
+        ("triton", "successfully loaded"),
+        ("synchroniser", "serves"),
+        ("supervisor", "exited: transformer"),
+    ):
         assert what in (logs.folder / f"{log}.log").read_text()
         assert (logs.folder / f"{log}.log").stat().st_mode & 0o077 == 0
 
