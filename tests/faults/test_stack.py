@@ -154,8 +154,8 @@ def test_terminal_shows_what_serves_and_the_logs_are_in_files(logs: Logs, tmp_pa
         reply = httpx.post(f"{url}/predict/digits", files={"image": SEVEN}, trust_env=False)
         assert reply.is_success
         request_id = reply.headers["x-request-id"]
-        log = logs.folder / "transformer.log"
-        wait_until(lambda: request_id in log.read_text(), log=log)
+        requests = logs.folder / "transformer.log"
+        wait_until(lambda: request_id in requests.read_text(), log=requests)
         (transformer,) = [each for each in psutil.Process(process.pid).children() if "transformer" in each.cmdline()]
         transformer.kill()
         wait_until(lambda: "transformer ended unexpectedly and is started again" in shown.read_text(), log=shown)
