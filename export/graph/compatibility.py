@@ -7,7 +7,7 @@ import onnx
 from google.protobuf.json_format import MessageToDict
 
 from export.errors import ExportError, first_line
-from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.errors import ModelRejectedError
 from predictor.backends.signature import Tensor, check_inputs, check_outputs
 
 Tensors = Mapping[str, Tensor]
@@ -90,5 +90,5 @@ def check_loads(inputs: Tensors, outputs: Tensors, config: Any) -> None:
     try:
         check_inputs(described, inputs, overridable={})
         check_outputs(described, outputs)
-    except ModelRefusedError as exc:
+    except ModelRejectedError as exc:
         raise ExportError(f"{config.name}: Triton would not load it: {exc}") from exc
