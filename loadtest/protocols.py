@@ -23,6 +23,7 @@ from rich.table import Table
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from environment import api_key
+from environment.arguments import Parser
 
 PICTURE = Path(__file__).parent / "pictures" / "digits.jpg"
 _BOUNDARY = b"nereid-boundary"
@@ -34,7 +35,7 @@ Ask = Callable[[], Any]  # one question; the reply of /predict
 
 def main() -> int:
     """Measure, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.protocols", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="nereid protocols", description=__doc__.partition("\n")[0])
     parser.add_argument("--http", default="localhost:8080", help="host:port (default: %(default)s)")
     parser.add_argument("--grpc", default="localhost:8081", help="host:port (default: %(default)s)")
     parser.add_argument("--model", default="digit-finder", help="a detector (default: %(default)s)")

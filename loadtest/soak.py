@@ -22,6 +22,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from environment import api_key
+from environment.arguments import Parser
+from environment.project import in_project
 from loadtest.flood.generator import Outcome
 from loadtest.flood.meter import FloodError, Meter
 from loadtest.swap import Bucket, Folder, SwapError, find_parent, upload, weigh
@@ -53,14 +55,14 @@ class Sample:
 
 def main() -> int:
     """Soak, print a table, and write it as JSON; 1 where a request failed."""
-    parser = argparse.ArgumentParser(prog="make soak", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="nereid soak", description=__doc__.partition("\n")[0])
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="of the server (default: %(default)s)")
     parser.add_argument("--repository", required=True, help="what it serves: s3://bucket/prefix or a folder")
     parser.add_argument("--model", default="digit-finder", help="a shipped one for pictures (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=30, help="(default: %(default)s)")
     parser.add_argument("--connections", type=int, default=4, help="that measure the capacity (default: %(default)s)")
     parser.add_argument("--pid", type=int, help="of make serve (default: found by the port of --url)")
-    parser.add_argument("--output", type=Path, default=Path("output/soak.json"), help="(default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=in_project("output/soak.json"), help="(default: %(default)s)")
     options = parser.parse_args()
     console = Console()
     try:

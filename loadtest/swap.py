@@ -27,6 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from environment import api_key
+from environment.arguments import Parser
+from environment.project import in_project
 from loadtest.load import Load, Plan
 
 _ROOT = Path(__file__).parents[1]
@@ -131,7 +133,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.swap", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="nereid swap", description=__doc__.partition("\n")[0])
     parser.add_argument("--http", default="localhost:8080", help="host:port (default: %(default)s)")
     parser.add_argument("--grpc", default="localhost:8081", help="host:port (default: %(default)s)")
     parser.add_argument("--sync", default="http://localhost:8003", help="the synchroniser (default: %(default)s)")
@@ -148,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         "--pause-s", type=float, default=0.01, help="of each connection after an answer (default: %(default)s)"
     )
     parser.add_argument("--pid", type=int, help="of make serve (default: found by the port of --http)")
-    parser.add_argument("--output", type=Path, default=Path("output/swap.json"), help="(default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=in_project("output/swap.json"), help="(default: %(default)s)")
     return parser
 
 
@@ -252,8 +254,8 @@ def weigh(parent: psutil.Process) -> dict[str, int]:
             continue
         if "transformer" in command:
             part = "transformer"
-        elif "sync" in command:
-            part = "sync"
+        elif "synchroniser" in command:
+            part = "synchroniser"
         elif process.name() == "tritonserver":
             part = "tritonserver"
         elif process.name() == "triton_python_backend_stub":

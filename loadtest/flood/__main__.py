@@ -6,7 +6,6 @@ connection asks until it is answered as fast as before, and the capacity is meas
 wanders. So all of it is done several times; the table shows medians, and the most of what should be none.
 """
 
-import argparse
 import json
 import math
 import statistics
@@ -22,6 +21,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from environment import api_key
+from environment.arguments import Parser
+from environment.project import in_project
 from loadtest.flood.meter import FloodError, Meter
 from loadtest.latency.counters import resident_mib
 
@@ -62,7 +63,7 @@ class Flood:
 
 def main() -> int:
     """Measure, print a table, and write it as JSON."""
-    parser = argparse.ArgumentParser(prog="make flood", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="nereid flood", description=__doc__.partition("\n")[0])
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="of the server (default: %(default)s)")
     parser.add_argument("--model", default="digit-finder", help="(default: %(default)s)")
     parser.add_argument("--picture", type=Path, default=_PICTURE, help="that is asked about (default: %(default)s)")
@@ -70,7 +71,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each flood (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="of all floods, in turn (default: %(default)s)")
     parser.add_argument("--connections", type=int, default=4, help="that measure the capacity (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("output/flood.json"), help="(default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=in_project("output/flood.json"), help="(default: %(default)s)")
     options = parser.parse_args()
     console = Console()
     try:
