@@ -1,4 +1,4 @@
-"""What the measurements of a run come to: medians, ratios of medians, the targets."""
+"""Arithmetic on the measurements of a run: medians, ratios of medians, the targets."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,25 +6,25 @@ from dataclasses import dataclass, fields, replace
 
 CONNECTIONS = (1, 4, 8)
 DEFAULT = "nereid-fp32"
-QUIET = 0.1  # cores; beyond, who spins while it waits loses more than who does not, and ratios say little
+QUIET = 0.1  # cores; above it, a server whose threads spin while they wait loses more than one whose threads sleep
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One candidate, one question, one number of connections, once.
+    """One candidate, one kind of request, one number of connections, once.
 
     Attributes:
         candidate: its name; `bare-...` is a loop without a server, and its connections are streams.
         round: from 1.
         question: `picture`, `large` or `iris`.
-        connections: requests under way at a time.
-        requests_per_s: good answers.
+        connections: requests in progress at a time.
+        requests_per_s: successful responses.
         p50_ms, p95_ms, p99_ms: of these.
         cpu_s_per_request: of all its processes.
         pss_mib: resident memory of all its processes, shared pages once.
         generator_cpu: cores that the generator took.
-        others_cpu: cores that neither of them took: another process, or the machine's host.
-        failures: requests without a good answer.
+        others_cpu: cores that others took: another process, or the host of the machine.
+        failures: requests that failed.
         failure: the first of them.
     """
 
@@ -66,7 +66,7 @@ class Medians:
 
     @property
     def disturbance(self) -> float:
-        """Cores that someone else took: the median over what was measured."""
+        """Cores that others took: the median over all measurements."""
         return _median([row["others_cpu"] for row in self.rows.values()]) or 0.0
 
     def rate(self, candidate: str, connections: int) -> float | None:
@@ -85,12 +85,12 @@ class Medians:
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be reached.
+    """A figure to reach.
 
     Attributes:
-        text: what of what.
-        wanted: in words.
-        reached: in words.
+        text: which figure.
+        wanted: as text.
+        reached: as text.
         met: None where this run does not measure it, or was disturbed.
     """
 
@@ -111,7 +111,7 @@ def limit_of(candidate: str) -> str:
 
 
 def targets(medians: Medians, precisions: Mapping[str, float]) -> list[Target]:
-    """Each target, as this run has it; none is met or missed in a run that was disturbed."""
+    """Each target in this run; a run that was disturbed decides none."""
     every = _targets(medians, precisions)
     return every if medians.disturbance <= QUIET else [replace(target, met=None) for target in every]
 
@@ -159,13 +159,13 @@ def _targets(medians: Medians, precisions: Mapping[str, float]) -> list[Target]:
 
 
 def beyond(medians: Medians, candidate: str, bare: str, question: str = "picture") -> float | None:
-    """Milliseconds at one connection beyond the bare model's."""
+    """Milliseconds at one connection minus those of the bare model."""
     whole, model = medians.p50(candidate, question), medians.p50(bare)
     return whole - model if whole is not None and model is not None else None
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    """None where one is missing: a round without an answer has no latency, and must not look better than it was."""
+    """None where one is missing: a round without a response has no latency, and must not look better than it was."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known and len(known) == len(values) else None
 
@@ -192,7 +192,7 @@ def _at_least(text: str, name: str, reached: float | None, least: float) -> Targ
 
 
 def _at_most(text: str, reached: Mapping[str, float | None], most: float, unit: str) -> Target:
-    """Met where every configuration that was measured meets it."""
+    """Met where every measured configuration meets it."""
     wanted = f"at most {most:g}{unit}"
     known = {name: value for name, value in reached.items() if value is not None}
     if not known:

@@ -78,7 +78,7 @@ class Client:
         try:
             return "OK", await call(request.body, timeout=self._timeout_s, metadata=tuple(self._key.items()))
         except grpc.aio.AioRpcError as exc:
-            return exc.code().name, f"{exc.code().name} {exc.details()}".encode()
+            return exc.code().name, (exc.details() or "").encode()
 
 
 class HttpConnection(asyncio.Protocol):

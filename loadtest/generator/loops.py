@@ -141,7 +141,7 @@ async def _exchange(client: Client, number: int, request: Request, started: floa
     inference = None
     try:
         status, body = await client.send(request)
-        error = "" if status in _SUCCESS else body[:_SHOWN_BYTES].decode(errors="replace") or "no text"
+        error = "" if status in _SUCCESS else f"{status} {body[:_SHOWN_BYTES].decode(errors='replace')}"
         if not error and len(body) < request.min_bytes:
             error = f"got {len(body)} bytes, expected at least {request.min_bytes}"
         if not error and request.read:

@@ -101,5 +101,5 @@ def test_only_these_load_checkpoints() -> None:
         path for part in ("export", "loadtest", "predictor", "transformer") for path in (ROOT / part).rglob("*.py")
     ]
     found = {str(path.relative_to(ROOT)) for path in (*paths, *ROOT.glob("*.py")) if loading.search(path.read_text())}
-    asking = {"export/checkpoint.py", "loadtest/baselines/detector.py", "loadtest/baselines/exports.py"}
+    asking = {"export/checkpoint.py", "loadtest/compare/baselines/detector.py", "loadtest/compare/baselines/exports.py"}
     assert found == {*asking, "export/digit_finder/__main__.py"}
