@@ -8,15 +8,7 @@ import grpc.aio
 import httptools
 
 from environment import api_key
-from loadtest.generator.requests import Request
-
-_CHANNEL = (
-    ("grpc.use_local_subchannel_pool", 1),  # otherwise the channels of one process share a connection
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
+from loadtest.generator.requests import GRPC_CHANNEL, Request
 
 Reply = tuple[str, bytes]  # status as in `Response`, body or error text
 
@@ -73,7 +65,7 @@ class Client:
 
     async def _call(self, request: Request) -> Reply:
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._grpc, options=_CHANNEL)
+            self._channel = grpc.aio.insecure_channel(self._grpc, options=GRPC_CHANNEL)
         call: Any = self._channel.unary_unary(request.path)
         try:
             return "OK", await call(request.body, timeout=self._timeout_s, metadata=tuple(self._key.items()))

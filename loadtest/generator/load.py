@@ -51,7 +51,7 @@ class Plan(Schedule):
             image = Path(self.picture).read_bytes()
             tensor, predict = requests.image_tensor(image), requests.predict_image(self.model, image)
         else:
-            tensor, predict = requests.row_tensor(self.row), requests.predict_row(self.model, self.row)
+            tensor, predict = requests.row_tensor(self.row), requests.predict_rows(self.model, self.row)
         ready = {
             "predict": predict,
             "v2": requests.v2_binary(self.model, tensor, self.version),

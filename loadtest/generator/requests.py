@@ -1,16 +1,26 @@
 """Requests that are ready to be sent, one function for each protocol and encoding."""
 
 import base64
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
+GRPC_CHANNEL = (
+    ("grpc.use_local_subchannel_pool", 1),  # otherwise the channels of one process share a connection
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
 _MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 _JSON: Mapping[str, str] = {"Content-Type": "application/json"}
+_DECODER = json.JSONDecoder()
 
 
 class Inference(NamedTuple):
@@ -60,14 +70,14 @@ class Tensor(NamedTuple):
         return {"name": self.name, "datatype": self.datatype, "shape": self.shape}
 
 
-def image_tensor(image: bytes) -> Tensor:
+def image_tensor(image: bytes, name: str = "image") -> Tensor:
     """An encoded image as a BYTES tensor of one element."""
-    return Tensor("image", "BYTES", [1], len(image).to_bytes(4, "little") + image)
+    return Tensor(name, "BYTES", [1], len(image).to_bytes(4, "little") + image)
 
 
-def row_tensor(row: Sequence[float]) -> Tensor:
+def row_tensor(row: Sequence[float] | NDArray[np.float32], name: str = "features") -> Tensor:
     """A row of a table model as an FP32 tensor `(1, columns)`."""
-    return Tensor("features", "FP32", [1, len(row)], np.array([row], "<f4").tobytes())
+    return Tensor(name, "FP32", [1, len(row)], np.array([row], "<f4").tobytes())
 
 
 def json_request(kind: str, path: str, document: Any, read: Callable[[bytes], Inference] | None = None) -> Request:
@@ -81,9 +91,9 @@ def predict_image(model: str, image: bytes) -> Request:
     return Request("predict", f"/predict/{model}", image, headers, _read_predict)
 
 
-def predict_row(model: str, row: Sequence[float]) -> Request:
-    """A row as the JSON body of `/predict`."""
-    return json_request("predict", f"/predict/{model}", list(row), _read_predict)
+def predict_rows(model: str, rows: Sequence[Any]) -> Request:
+    """A row, or rows, as the JSON body of `/predict`."""
+    return json_request("predict", f"/predict/{model}", rows, _read_predict)
 
 
 def multipart(path: str, image: bytes, **fields: str) -> Request:
@@ -103,12 +113,13 @@ def v2_json(model: str, tensor: Tensor, data: Sequence[Any]) -> Request:
     return json_request("v2", f"/v2/models/{model}/infer", {"inputs": [tensor.describe() | {"data": data}]}, _read_v2)
 
 
-def v2_binary(model: str, tensor: Tensor, version: str = "") -> Request:
-    """A tensor behind v2's JSON (the binary tensor data extension); the response is JSON."""
+def v2_binary(model: str, tensor: Tensor, version: str = "", *, binary_output: bool = False) -> Request:
+    """A tensor behind v2's JSON (the binary tensor data extension); the output is in JSON, or behind it too."""
     sized = tensor.describe() | {"parameters": {"binary_data_size": len(tensor.content)}}
-    head = orjson.dumps({"inputs": [sized]})
+    head = orjson.dumps({"inputs": [sized], **({"parameters": {"binary_data_output": True}} if binary_output else {})})
     path = f"/v2/models/{model}/versions/{version}/infer" if version else f"/v2/models/{model}/infer"
-    return Request("v2", path, head + tensor.content, {"Inference-Header-Content-Length": str(len(head))}, _read_v2)
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    return Request("v2", path, head + tensor.content, headers, _read_v2_binary if binary_output else _read_v2)
 
 
 def grpc_raw(model: str, tensor: Tensor, version: str = "") -> Request:
@@ -132,6 +143,12 @@ def _read_v1(body: bytes) -> Inference:
 def _read_v2(body: bytes) -> Inference:
     reply = orjson.loads(body)
     return Inference(reply["model_version"], _complete(orjson.loads(reply["outputs"][0]["data"][0])))
+
+
+def _read_v2_binary(body: bytes) -> Inference:
+    reply, end = _DECODER.raw_decode(body.decode("latin-1"))  # the outputs follow the JSON, each in its order
+    size_bytes = reply["outputs"][0]["parameters"]["binary_data_size"]
+    return Inference(reply["model_version"], _complete(orjson.loads(body[end + 4 : end + size_bytes])))
 
 
 def _read_grpc(body: bytes) -> Inference:
