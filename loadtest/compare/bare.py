@@ -29,7 +29,7 @@ class Work:
     Attributes:
         model: file.
         runtime: `onnxruntime` or `openvino`.
-        properties: parameters of Triton's OpenVINO backend, as the model's config says.
+        properties: parameters of Triton's OpenVINO backend, from the model's config.
         tensor: name of the input.
         content: .npy file of the input.
         cores: of the machine.

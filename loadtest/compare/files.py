@@ -66,8 +66,8 @@ def _document(run: Run, medians: Medians, titles: Mapping[str, str], reached: Se
     return {
         "baseline_exports": {name: run.materials.exports[name] for name in ("onnx", "openvino")},
         "medians": [
-            {"candidate": candidate, "question": question, "connections": connections, **figures}
-            for (candidate, question, connections), figures in medians.rows.items()
+            {"candidate": candidate, "request": request, "connections": connections, **figures}
+            for (candidate, request, connections), figures in medians.rows.items()
         ],
         "ratios": report.ratios(medians, titles),
         "agreement": {name: {**asdict(item), "share": item.share} for name, item in run.agreements.items()},

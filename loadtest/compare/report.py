@@ -20,7 +20,7 @@ def speed(medians: Medians, titles: Mapping[str, str]) -> Grid:
         *(f"p50 / p95 / p99 ms at {count}" for count in CONNECTIONS),
         *("CPU ms per request", "memory MiB", "generator CPU", "others' CPU", "failures"),
     ]
-    counts = {name: sorted(key[2] for key in medians.rows if key[:2] == (name, "picture")) for name in titles}
+    counts = {name: sorted(key[2] for key in medians.rows if key[:2] == (name, "image")) for name in titles}
     return [headings, *([titles[name], *_speed(medians, name, counts[name])] for name in titles if counts[name])]
 
 
@@ -75,9 +75,9 @@ def further(medians: Medians, titles: Mapping[str, str]) -> Grid:
     """The other requests, at one connection."""
     rows = [["request", "candidate", "p50 ms", "p99 ms", "req/s"]]
     for name, title in titles.items():
-        for question, text in (("large", "12-megapixel JPEG"), ("iris", "iris, one row, v2 JSON")):
-            if (name, question, 1) in medians.rows:
-                figures = (medians.get(name, figure, 1, question) for figure in ("p50_ms", "p99_ms", "requests_per_s"))
+        for request, text in (("large", "12-megapixel JPEG"), ("iris", "iris, one row, v2 JSON")):
+            if (name, request, 1) in medians.rows:
+                figures = (medians.get(name, figure, 1, request) for figure in ("p50_ms", "p99_ms", "requests_per_s"))
                 rows.append([text, title, *(_figure(value, 1) for value in figures)])
     return sorted(rows[1:]) and [rows[0], *sorted(rows[1:], key=lambda row: row[0])]
 

@@ -98,7 +98,7 @@ class Run:
     def _measure(self, server: Server, running: Running, turn: int) -> None:
         """Every request of one turn."""
         image = server.request(self.materials.image, _CONFIDENCE)
-        requests = [("picture", image, connections) for connections in CONNECTIONS]
+        requests = [("image", image, connections) for connections in CONNECTIONS]
         if server.large:
             requests.append(("large", server.request(self.materials.large, _CONFIDENCE), 1))
         if server.profile:
@@ -116,7 +116,7 @@ class Run:
             self._leave_out(name, name, str(exc))
             return
         self.measurements += [
-            Measurement(candidate=name, round=turn, question="picture", **figures) for figures in streams
+            Measurement(candidate=name, round=turn, request="image", **figures) for figures in streams
         ]
 
 

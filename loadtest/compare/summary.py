@@ -16,7 +16,7 @@ class Measurement:
     Attributes:
         candidate: its name; `bare-...` is a loop without a server, and its connections are streams.
         round: from 1.
-        question: `picture`, `large` or `iris`.
+        request: `image`, `large` or `iris`.
         connections: requests in progress at a time.
         requests_per_s: successful responses.
         p50_ms, p95_ms, p99_ms: of these.
@@ -30,7 +30,7 @@ class Measurement:
 
     candidate: str
     round: int
-    question: str
+    request: str
     connections: int
     requests_per_s: float
     p50_ms: float | None
@@ -44,7 +44,7 @@ class Measurement:
     failure: str = ""
 
 
-_IDENTITY = ("candidate", "round", "question", "connections", "failure")
+_IDENTITY = ("candidate", "round", "request", "connections", "failure")
 FIGURES = tuple(item.name for item in fields(Measurement) if item.name not in _IDENTITY)
 
 
@@ -54,15 +54,15 @@ class Medians:
     def __init__(self, measurements: Sequence[Measurement]) -> None:
         groups: dict[tuple[str, str, int], list[Measurement]] = {}
         for item in measurements:
-            groups.setdefault((item.candidate, item.question, item.connections), []).append(item)
+            groups.setdefault((item.candidate, item.request, item.connections), []).append(item)
         self.rows = {
             key: {figure: _median([getattr(item, figure) for item in items]) for figure in FIGURES}
             for key, items in groups.items()
         }
 
-    def get(self, candidate: str, figure: str, connections: int, question: str = "picture") -> float | None:
+    def get(self, candidate: str, figure: str, connections: int, request: str = "image") -> float | None:
         """One figure; None where it was not measured."""
-        return self.rows.get((candidate, question, connections), {}).get(figure)
+        return self.rows.get((candidate, request, connections), {}).get(figure)
 
     @property
     def disturbance(self) -> float:
@@ -73,13 +73,13 @@ class Medians:
         """Requests/s."""
         return self.get(candidate, "requests_per_s", connections)
 
-    def p50(self, candidate: str, question: str = "picture") -> float | None:
+    def p50(self, candidate: str, request: str = "image") -> float | None:
         """Milliseconds at one connection."""
-        return self.get(candidate, "p50_ms", 1, question)
+        return self.get(candidate, "p50_ms", 1, request)
 
     def full(self, candidate: str) -> float | None:
         """Requests/s at full load: at that number of connections, or of streams, where there are most."""
-        rates = [row["requests_per_s"] for key, row in self.rows.items() if key[:2] == (candidate, "picture")]
+        rates = [row["requests_per_s"] for key, row in self.rows.items() if key[:2] == (candidate, "image")]
         return max((rate for rate in rates if rate is not None), default=None)
 
 
@@ -158,9 +158,9 @@ def _targets(medians: Medians, precisions: Mapping[str, float]) -> list[Target]:
     ]  # fmt: skip
 
 
-def beyond(medians: Medians, candidate: str, bare: str, question: str = "picture") -> float | None:
+def beyond(medians: Medians, candidate: str, bare: str, request: str = "image") -> float | None:
     """Milliseconds at one connection minus those of the bare model."""
-    whole, model = medians.p50(candidate, question), medians.p50(bare)
+    whole, model = medians.p50(candidate, request), medians.p50(bare)
     return whole - model if whole is not None and model is not None else None
 
 
@@ -197,5 +197,5 @@ def _at_most(text: str, reached: Mapping[str, float | None], most: float, unit: 
     known = {name: value for name, value in reached.items() if value is not None}
     if not known:
         return Target(text, wanted)
-    words = ", ".join(f"{value:.2f}{unit} ({name})" for name, value in known.items())
-    return Target(text, wanted, words, all(value <= most for value in known.values()))
+    text_of_each = ", ".join(f"{value:.2f}{unit} ({name})" for name, value in known.items())
+    return Target(text, wanted, text_of_each, all(value <= most for value in known.values()))

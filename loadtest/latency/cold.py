@@ -36,8 +36,8 @@ def bursts(samples: Sequence[Sample], began: Sequence[float]) -> list[Burst]:
 
 
 def _burst(samples: Sequence[Sample]) -> Burst:
-    good = sorted((sample for sample in samples if not sample.error), key=lambda sample: sample.ended)
-    times_ms = [sample.seconds * 1000 for sample in good]
-    first_s = good[0].ended - min(sample.started for sample in samples) if good else None
+    successful = sorted((sample for sample in samples if not sample.error), key=lambda sample: sample.ended)
+    times_ms = [sample.seconds * 1000 for sample in successful]
+    first_s = successful[0].ended - min(sample.started for sample in samples) if successful else None
     (steady,) = percentiles(times_ms[FIRST:], (50,))
-    return Burst(len(samples), len(samples) - len(good), first_s, times_ms[:FIRST], steady)
+    return Burst(len(samples), len(samples) - len(successful), first_s, times_ms[:FIRST], steady)

@@ -202,8 +202,8 @@ class ScaleToZero(LoadTestShape):
             self._silent_since = None
             self.began.append(now)
             return self._users, self._users
-        good = (sample.ended for sample in samples if not sample.error and sample.started >= self.began[-1])
-        if now < next(good, self.began[-1] + environment.target.timeout_s) + self._burst_s:
+        successes = (sample.ended for sample in samples if not sample.error and sample.started >= self.began[-1])
+        if now < next(successes, self.began[-1] + environment.target.timeout_s) + self._burst_s:
             return self._users, self._users
         if len(self.began) == self._cycles:
             return None

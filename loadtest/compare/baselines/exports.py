@@ -38,13 +38,7 @@ _ROUNDS, _EACH, _WARM_UP = 5, 8, 4
 
 def main() -> int:
     """Write exports.json; exports of the same weights and image stay."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.compare.baselines.exports")
-    parser.add_argument("--weights", required=True, help="a .pt file, or an official name")
-    parser.add_argument("--allow-unpickling", action="store_true", help="run the code that a .pt file may contain")
-    parser.add_argument("--output", type=Path, required=True, help="folder")
-    parser.add_argument("--picture", type=Path, required=True, help="image that the exports are timed with")
-    parser.add_argument("pictures", nargs="*", type=Path, help="images of the reference detections")
-    options = parser.parse_args()
+    options = _parser().parse_args()
     image = options.picture.read_bytes()
     images = {path.name: path.read_bytes() for path in options.pictures}
     given = Path(options.weights)
@@ -64,6 +58,16 @@ def main() -> int:
     else:
         return 0
     return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.compare.baselines.exports")
+    parser.add_argument("--weights", required=True, help="a .pt file, or an official name")
+    parser.add_argument("--allow-unpickling", action="store_true", help="run the code that a .pt file may contain")
+    parser.add_argument("--output", type=Path, required=True, help="folder")
+    parser.add_argument("--picture", type=Path, required=True, help="image that the exports are timed with")
+    parser.add_argument("pictures", nargs="*", type=Path, help="images of the reference detections")
+    return parser
 
 
 def write(weights: Path, checkpoint: Path, image: bytes, images: Mapping[str, bytes]) -> None:
