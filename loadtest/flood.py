@@ -34,6 +34,7 @@ _RECOVERED = 1.5  # times the median latency before: a response is as fast as it
 _RECOVERY_LIMIT_S = 30.0
 _TIMEOUT_S = 40.0
 _MAX_CONNECTIONS = 1000
+_WIDTH = 150  # of a file
 _OK, _REJECTED, _LATE = "200", "429", "504"
 
 Column = Callable[[str], list[float]]  # values of an attribute of `Flood`
@@ -121,7 +122,7 @@ class Target:
 def main() -> int:
     """Measure, print a table, and write it as JSON."""
     options = _parser().parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     try:
         with (
             httpx.Client(base_url=options.url, headers=api_key.headers(), timeout=60, trust_env=False) as client,
