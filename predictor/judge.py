@@ -10,9 +10,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from predictor.errors import StartError
 from registry import config as configs
 from registry.errors import Incomplete, Refused, StorageError
-from registry.judgement import Terms, Texts, judge_config, judge_texts, judge_version, read_texts
+from registry.judgement.version import Terms, Texts, judge_config, judge_texts, judge_version, read_texts
 from registry.layout import CONFIG, TEXT_BYTES, ModelFolder, read_layout
-from registry.storage import FolderStorage, read
+from registry.storage.reading import FolderStorage, read
 
 _SHOWN = 20  # of files that belong nowhere
 

@@ -8,8 +8,8 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelVersionPolicy
 
-from registry.allowlist import refuse_unlisted
 from registry.errors import Refused
+from registry.judgement.allowlist import refuse_unlisted
 
 MAX_BYTES = 1024 * 1024
 MAX_REASON = 200

@@ -31,8 +31,8 @@ from supervisor.supervisord import main as run_supervisor
 
 from environment import api_key
 from environment.listening import Address, join, listen, within_reach
-from registry.address import read_address
 from registry.errors import Misconfigured
+from registry.storage.address import read_address
 from stack.checks import find_problems
 from stack.variables import find_unknown, judge_profile
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from transformer.errors import DeadlineExceeded, Overloaded
+from transformer.errors import DeadlineExceeded, MemoryFull, QueueFull
 from transformer.observability import metrics
 
 
@@ -95,9 +95,9 @@ class Admission:
         """
         if self._waiting >= self._max_waiting and self._turns.locked():
             metrics.refuse("line full")
-            raise Overloaded(
-                f"{self._max_in_flight} requests are worked at and {self._max_waiting} wait, which is the limit;"
-                " send less at once, or add a replica"
+            raise QueueFull(
+                f"queue full: {self._max_in_flight} requests in progress, {self._max_waiting} queued;"
+                " next: send less at once, or add a replica"
             )
 
     @asynccontextmanager
@@ -153,8 +153,9 @@ class Admission:
         if self._bodies_bytes + size_bytes > self._max_bodies_bytes:
             metrics.refuse("bodies full")
             limit = self._max_bodies_bytes
-            raise Overloaded(
-                f"the bodies of all requests, and answers that are not read yet, are over the limit of {limit} bytes"
+            raise MemoryFull(
+                f"request bodies and unread responses are over the limit of {limit} bytes;"
+                " next: send less at once, or add a replica"
             )
 
 

@@ -43,12 +43,19 @@ def measure_bare(profile: str, image: bytes, seconds: float) -> list[dict[str, A
     return [json.loads(line) | {"others_cpu": others_cpu} for line in done.stdout.splitlines()]
 
 
-def bare_work(profile: str, image: bytes, seconds: float) -> bare.Work:
-    """What the bare model runs, by the configuration that Triton reads."""
-    folder = mirror(profile, FOLDER) / "models" / MODEL
+def bare_work(profile: str, image: bytes, seconds: float, *, cache: Path = FOLDER) -> bare.Work:
+    """What the bare model runs, by the configuration that Triton reads.
+
+    Args:
+        profile: of Nereid.
+        image: encoded; letterboxed into the input tensor.
+        seconds: for each number of streams.
+        cache: folder of the mirrors; gets the input tensor.
+    """
+    folder = mirror(profile, cache) / "models" / MODEL
     config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     metadata = ast.literal_eval(config.parameters["metadata"].string_value)
-    content = FOLDER / "input.npy"
+    content = cache / "input.npy"
     np.save(content, letterbox(image, max(metadata["imgsz"]), metadata["stride"]))
     version = max((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
     properties = {

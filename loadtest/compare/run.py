@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from export.average_precision import mean_average_precision, read_yolo_labels
+from export.proof.average_precision import mean_average_precision, read_yolo_labels
 from loadtest.compare.agreement import Agreement, Detection, agree
 from loadtest.compare.candidates import Running, Server, iris_row, serve, to_detections
 from loadtest.compare.limit import measure_bare

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from predictor.backends.refusal import ModelRefusedError
-from registry.onnx_file import read_versions
+from registry.judgement.onnx_file import read_versions
 
 DEFAULT_FILENAME = "model.onnx"
 # What ONNX Runtime 1.19.2 accepts, tried one by one: it refuses IR 11, ai.onnx 22 and ai.onnx.ml 6. The other domains

@@ -25,9 +25,9 @@ from predictor.sync.view import describe, join_numbers, pin_error, words_of
 from registry import config as configs
 from registry.config import Policy
 from registry.errors import Incomplete, Passing, Refused
-from registry.judgement import judge_config
+from registry.judgement.version import judge_config
 from registry.layout import CONFIG, TEXT_BYTES, ModelFolder
-from registry.storage import read
+from registry.storage.reading import read
 
 log = logging.getLogger("sync")
 

@@ -23,7 +23,7 @@ from predictor.sync.status import Status
 from predictor.sync.synchroniser import Synchroniser
 from predictor.sync.triton import Triton
 from registry.errors import Misconfigured
-from registry.storage import open_storage
+from registry.storage.reading import open_storage
 
 log = logging.getLogger("sync")
 

@@ -9,7 +9,7 @@ from predictor.sync.mirror import Mirror
 from predictor.sync.status import Status
 from predictor.sync.triton import Triton
 from registry.layout import ModelFolder
-from registry.storage import Storage
+from registry.storage.reading import Storage
 
 LONGEST_PAUSE_S = 60.0
 

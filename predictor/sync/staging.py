@@ -10,10 +10,10 @@ from typing import Any
 
 from registry import config as configs
 from registry.errors import Incomplete, Refused
-from registry.judgement import Terms, Texts, complete_version, judge_texts
+from registry.judgement.version import Terms, Texts, complete_version, judge_texts
 from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, TEXT_BYTES, ModelFolder, Object, lacks
 from registry.manifest import Entry
-from registry.storage import Storage, download, read
+from registry.storage.reading import Storage, download, read
 
 _WEIGHTS = (".onnx", ".data", ".bin", ".weights")
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from tritonclient.utils import triton_to_np_dtype
 
 from predictor.sync.triton import TooSlow, Triton
-from registry.answers import check_answer, check_form, read_metadata
 from registry.errors import Refused
 from registry.golden import Arrays, read_golden, split_golden
+from registry.golden_outputs import check_answer, check_form, read_metadata
 
 log = logging.getLogger("sync")
 

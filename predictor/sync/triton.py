@@ -37,7 +37,7 @@ _NO_ROOM = re.compile(
     r"resource temporarily unavailable",
     re.IGNORECASE,
 )
-# Triton writes the reason to its log alone; what is known of it is rejected before, see `registry.triton`.
+# Triton writes the reason to its log alone; what is known of it is rejected before: `registry.judgement.triton_rules`.
 _NOT_POLLED, _POLLED = "failed to poll from model repository", ": why is in Triton's log, at 'Poll failed'"
 # No name of a model has a blank.
 _ENDED = re.compile("stub process", re.IGNORECASE)

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from registry import allowlist
+from registry.judgement import allowlist
 from transformer import SERVER_NAME, __version__, errors
 from transformer import cli as arguments
 from transformer.triton import model
@@ -35,7 +35,7 @@ PURE = {
     "transformer.tasks.tabular",
 }
 # What the comparison with other servers takes of export: which weights it may load, and the figure that it compares.
-MEASURES = {"export.average_precision", "export.checkpoints"}
+MEASURES = {"export.proof.average_precision", "export.sources.trusted_checkpoints"}
 HEAVY = {"torch", "torchvision", "ultralytics"}
 
 
@@ -67,7 +67,13 @@ def test_what_parts_share_imports_none_of_them() -> None:
 def test_pure_modules_import_nothing_that_talks() -> None:
     for name in PURE - {"transformer.tasks"}:
         path = ROOT / f"{name.replace('.', '/')}.py"
-        assert not {n.split(".")[0] for n in imports(path)} & {"asyncio", "fastapi", "tritonclient", "uvicorn"}, path
+        assert not {n.split(".")[0] for n in imports(path)} & {
+            "asyncio",
+            "fastapi",
+            "grpc",
+            "tritonclient",
+            "uvicorn",
+        }, path
 
 
 @pytest.mark.parametrize("part", ["predictor", "transformer"])

@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 
 from predictor.sync.staging import Request, check_arrived, fingerprint
 from registry import config as configs
-from registry.confinement import USUAL, confined
 from registry.errors import Incomplete, Refused
-from registry.judgement import Terms, _complete_version, _judge_texts, read_texts
+from registry.judgement.confinement import USUAL, confined
+from registry.judgement.onnx_file import read_facts
+from registry.judgement.version import Terms, complete_version_here, judge_texts_here, read_texts
 from registry.layout import CONFIG, GOLDEN, MANIFEST, Object, read_layout, refuse_file
-from registry.onnx_file import read_facts
 from tests.fuzz.inputs import examples, mutated
 from tests.fuzz.wire import written
 from tests.support.models import build_identity
@@ -264,10 +264,10 @@ def _judge(good: Path, mutant: Mutated) -> str:
 
 def _judge_version(version: Path, terms: Terms) -> str:
     texts = read_texts(version)
-    for name, entry in (_judge_texts(texts, terms) or {}).items():
+    for name, entry in (judge_texts_here(texts, terms) or {}).items():
         if not (version / name).exists() or (version / name).stat().st_size != entry[1]:
             raise Incomplete(f"waits for {name}")
-    _complete_version(version, texts, terms)
+    complete_version_here(version, texts, terms)
     return "good"
 
 

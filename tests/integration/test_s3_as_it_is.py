@@ -13,10 +13,10 @@ from uuid import uuid4
 import pytest
 
 from export.__main__ import main
-from export.remote.storage import open_storage as open_to_write
-from export.repository import publish
+from export.writer.repository import publish
 from registry.errors import Misconfigured, StorageError
-from registry.storage import open_storage
+from registry.storage.reading import open_storage
+from registry.storage.writing import open_storage as open_to_write
 from tests.support.exported import version
 from tests.support.http_server import Judge, Quiet, run_server, serve
 from tests.support.s3 import S3, start_s3

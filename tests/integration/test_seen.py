@@ -36,8 +36,8 @@ from tests.support.transformer import (
     DIGITS,
     Transformer,
     infer_message,
+    infer_rejection,
     make_key,
-    refusal,
     silent_triton,
     start_transformer,
 )
@@ -109,7 +109,7 @@ def test_names_that_no_model_has_make_no_series(stack: Stack) -> None:
         assert stack.http.get(f"/v2/models/iris/versions/{name}/ready").status_code == 404
         assert stack.http.get(f"/{name}").status_code == 404
         with grpc.insecure_channel(f"127.0.0.1:{stack.grpc_port}") as channel:
-            refusal(channel, infer_message(name, DIGITS))
+            infer_rejection(channel, infer_message(name, DIGITS))
 
     ask("first")
     before = scrape(stack.http)
@@ -356,7 +356,7 @@ def test_no_client_breaks_a_line(stack: Stack, tmp_path: Path, log_format: str) 
             message = service_pb2.ModelInferRequest(model_name=name, model_version=EVIL, id=EVIL)
             message.inputs.add(name=EVIL, datatype="FP32", shape=[1])
             message.parameters[EVIL].string_param = EVIL
-            refusal(transformer.grpc, message)
+            infer_rejection(transformer.grpc, message)
         wait_until(lambda: log.read_text().count("ModelInfer") >= 2, log=log)
         text = log.read_bytes().decode()
     assert not CONTROL.search(text), CONTROL.findall(text)

@@ -12,7 +12,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from export.config import parse, to_text
+from export.writer.config import parse, to_text
 from tests.support.stack import ROOT, Stack, start_stack, wait_until
 from tests.support.versions import seal
 

@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from loadtest.generator.load import Load, Plan
-from tests.support.ports import find_free_ports
+from tests.support.ports import find_free_ports, is_open
 from tests.support.processes import ended
 from tests.support.s3 import S3, FaultyProxy, start_s3
 from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
@@ -154,6 +154,6 @@ def start_synchroniser(folder: Path, **variables: str) -> Iterator[int]:
         command = [sys.executable, "-m", "predictor", "sync"]
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, stdout=output, stderr=output)
     with ended(process, patience_s=PATIENCE_S):
-        wait_until(lambda: "status on http" in log.read_text(), log=log)
+        wait_until(lambda: is_open(port), log=log)
         yield port
     assert "Traceback" not in log.read_text()

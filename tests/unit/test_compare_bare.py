@@ -18,10 +18,7 @@ IMAGE = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
         ('default_model_filename: "model.int8.onnx"', "openvino", "model.int8.onnx"),
     ],
 )
-def test_file_and_properties_are_those_of_the_config(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, backend: str, expected: str
-) -> None:
-    monkeypatch.setattr("loadtest.compare.limit.FOLDER", tmp_path)
+def test_file_and_properties_are_those_of_the_config(tmp_path: Path, more: str, backend: str, expected: str) -> None:
     folder = mirror("any", tmp_path) / "models" / MODEL
     for version in ("9", "10"):
         (folder / version).mkdir(parents=True)
@@ -36,6 +33,6 @@ def test_file_and_properties_are_those_of_the_config(
         parameters {{ key: "NUM_STREAMS" value {{ string_value: "2" }} }}
         """
     )
-    work = bare_work("any", IMAGE, 1.0)
+    work = bare_work("any", IMAGE, 1.0, cache=tmp_path)
     assert Path(work.model) == folder / "10" / expected
     assert (work.runtime, work.tensor, work.properties) == (backend, "image", {"HINT_BF16": "yes"})

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from export.compatibility import check
-from export.detector import read_detector
 from export.errors import ExportError
-from export.ultralytics import Choice, Letterbox, prepare
+from export.graph.compatibility import check
+from export.sources.exported_detector import read_detector
+from export.sources.ultralytics import Choice, Letterbox, prepare
 from tests.support.detectors import CLASSES, build_detector, build_finished, fix_size, pass_over, save
 from transformer.triton.model import describe
 

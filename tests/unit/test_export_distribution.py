@@ -8,11 +8,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
-from export.compatibility import check
-from export.distribution import split, weigh_bins
 from export.errors import ExportError
-from export.graph import constants, fuse
-from export.half import fix_size, halve
+from export.graph.compatibility import check
+from export.graph.dfl import split, weigh_bins
+from export.graph.fp16 import fix_size, halve
+from export.graph.surgery import constants, fuse
 from tests.support.detectors import BINS, CLASSES, build_detector, build_distributed, draw, run, scale
 
 

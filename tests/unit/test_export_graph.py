@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from export.compatibility import check
-from export.graph import free_batch, fuse
+from export.graph.compatibility import check
+from export.graph.surgery import free_batch, fuse
 from tests.support.detectors import CLASSES, build_detector, build_finished, draw, run, scale
 
 

@@ -10,7 +10,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.__main__ import main
 from export.errors import ExportError
-from export.head import check_head, is_finished
+from export.graph.head import check_head, is_finished
 from tests.support.detectors import METADATA
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"

@@ -12,9 +12,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.__main__ import main
 from export.errors import ExportError
-from export.manifest import Interface
-from export.onnx_source import read_onnx, tidy
-from export.ultralytics import Choice, prepare
+from export.sources.onnx_file import read_onnx, tidy
+from export.sources.ultralytics import Choice, prepare
+from export.writer.manifest import Interface
 from tests.support.detectors import build_detector, draw, fix_size, pass_over, run, save, scale
 
 INTERFACES: tuple[Interface, ...] = ("fused", "ultralytics")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from export.__main__ import main
-from export.config import parse
-from export.runtime import Session
+from export.proof.session import Session
+from export.writer.config import parse
 from transformer.tasks import tabular
 from transformer.triton.model import Model, describe
 

@@ -11,10 +11,10 @@ import onnx
 import pytest
 
 from export.__main__ import main
-from export.config import parse
 from export.errors import ExportError
-from export.tensorrt import PLANS, find_builder, read_engine
-from export.versions import read_complete
+from export.sources.tensorrt import PLANS, find_builder, read_engine
+from export.writer.config import parse
+from export.writer.versions import read_complete
 from registry.layout import refuse_file
 from tests.support.detectors import build_distributed, save
 from tests.support.executables import TRTEXEC, put
@@ -134,7 +134,7 @@ def test_gpu_that_is_not_known_or_mixed_is_refused(tools: Path, found: str, word
 
 def test_machine_without_a_builder_is_refused(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tools / "trtexec").unlink()
-    monkeypatch.setattr("export.tensorrt._TRTEXEC", tools / "trtexec")
+    monkeypatch.setattr("export.sources.tensorrt._TRTEXEC", tools / "trtexec")
     with pytest.raises(ExportError, match="got neither trtexec"):
         find_builder()
 

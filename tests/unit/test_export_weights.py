@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from export.__main__ import main
-from export.checkpoint import predict_onnx
 from export.errors import ExportError
-from export.weights_file import check_weights
+from export.sources.ultralytics_checkpoint import predict_onnx
+from export.sources.weights_file import check_weights
 
 
 def write(path: Path, *classes: str) -> Path:

@@ -15,7 +15,7 @@ from predictor.backends.artifact import check_versions, find_artifact
 from predictor.backends.batch import join, split, terminate_strings
 from predictor.backends.onnxruntime.options import FEW_CORES, SPIN_US, compose_run_options, compose_session_options
 from predictor.backends.refusal import ModelRefusedError
-from registry.onnx_file import read_versions
+from registry.judgement.onnx_file import read_versions
 
 
 def write_model(path: Path, *, ir_version: int = 9, opsets: dict[str, int] | None = None) -> Path:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.address import BucketAddress, is_same_place, read_address
-from registry.bucket import Bucket
 from registry.errors import Misconfigured
+from registry.storage.address import BucketAddress, is_same_place, read_address
+from registry.storage.bucket import Bucket
 from stack.serve import visible
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from export.config import describe_detector
-from export.manifest import Interface
-from registry.answers import check_answer
+from export.writer.config import describe_detector
+from export.writer.manifest import Interface
 from registry.errors import Refused
 from registry.golden import read_golden
-from registry.judgement import Terms, complete_version, judge_version, read_texts
+from registry.golden_outputs import check_answer
+from registry.judgement.version import Terms, complete_version, judge_version, read_texts
 from tests.support.models import build_identity
 
 METADATA = {"task": "detect", "imgsz": [64, 64], "stride": 32, "names": {0: "a", 1: "b"}}
@@ -102,6 +102,6 @@ def test_version_serves_a_profile_with_golden_outputs_of_its_own(tmp_path: Path)
 def test_profile_that_a_bucket_names_leads_to_no_other_file(tmp_path: Path) -> None:
     parsed = ModelConfig(name="m")
     parsed.parameters["profile"].string_value = "x/../../secret"
-    from registry.judgement import _find_golden  # noqa: PLC0415 - what is not reached otherwise
+    from registry.judgement.version import _find_golden  # noqa: PLC0415 - what is not reached otherwise
 
     assert _find_golden(tmp_path, parsed, "int8") == tmp_path / "golden.npz"

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from registry.confinement import Defect, Limits, confined
 from registry.errors import Incomplete, Refused
+from registry.judgement.confinement import Defect, Limits, confined
 from tests.support import judged
 from tests.support.stack import PATIENCE_S
 

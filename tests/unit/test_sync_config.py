@@ -7,7 +7,6 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from registry import allowlist
 from registry.config import (
     MAX_BYTES,
     Policy,
@@ -25,6 +24,7 @@ from registry.config import (
     with_policy_cleared,
 )
 from registry.errors import Refused
+from registry.judgement import allowlist
 
 SHIPPED = sorted((Path(__file__).parents[2] / "model_repository").glob("*/config.pbtxt"))
 WHERE = "digits/2/config.pbtxt"

@@ -24,11 +24,11 @@ from predictor.sync.shared import Listed, Shared
 from predictor.sync.staging import Request, fingerprint
 from predictor.sync.status import Status
 from predictor.sync.triton import Triton
-from registry.address import BucketAddress
-from registry.bucket import Bucket
 from registry.errors import StorageError
 from registry.layout import Object, read_layout
-from registry.storage import FolderStorage, _read
+from registry.storage.address import BucketAddress
+from registry.storage.bucket import Bucket
+from registry.storage.reading import FolderStorage, _read
 from tests.support.ports import find_free_ports
 from tests.support.versions import Build, write
 

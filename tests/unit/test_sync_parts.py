@@ -17,13 +17,13 @@ from predictor.sync.mirror import Mirror
 from predictor.sync.plan import choose
 from registry import config as configs
 from registry import layout
-from registry.answers import _compare, _compare_detections
 from registry.config import Policy
 from registry.errors import Passing, Refused, StorageError
 from registry.golden import read_golden
+from registry.golden_outputs import _compare, _compare_detections
+from registry.judgement.onnx_file import MESSAGES_IN, read_facts
 from registry.layout import Object, gather, lacks, limit_models, read_layout, refuse_file
-from registry.onnx_file import MESSAGES_IN, read_facts
-from registry.storage import FolderStorage, read
+from registry.storage.reading import FolderStorage, read
 from registry.warmup import add_warmup
 from tests.support.models import build_identity
 

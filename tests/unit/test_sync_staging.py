@@ -19,7 +19,7 @@ from registry import config as configs
 from registry.errors import Incomplete, Refused
 from registry.golden import read_golden
 from registry.layout import read_layout
-from registry.storage import FolderStorage
+from registry.storage.reading import FolderStorage
 from tests.support.models import build_identity
 
 ONNX = 'backend: "onnxruntime"'

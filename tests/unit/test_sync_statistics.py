@@ -17,7 +17,7 @@ from predictor.sync.shared import Shared
 from predictor.sync.status import Status
 from predictor.sync.synchroniser import Synchroniser
 from predictor.sync.triton import Triton
-from registry.storage import open_storage
+from registry.storage.reading import open_storage
 
 PATIENCE_S = 30.0
 

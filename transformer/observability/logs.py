@@ -22,8 +22,6 @@ def configure(log_format: Format) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("uvicorn", "httpx", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Its warnings quote bytes of a client, who is told the same.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     # A client went away while its answer was being sent: grpcio 1.85 logs a traceback where it does not know yet.
     logging.getLogger("grpc._cython.cygrpc").addFilter(
         lambda record: not str(record.msg).startswith("ExecuteBatchError")

@@ -40,6 +40,7 @@ class Record:
         model: name of the model, as the client says it.
         version: of the model, once it is known.
         status: HTTP's, or the name of gRPC's.
+        code: of the error that the client got, "" without one.
         key: name of the API key that it showed, "" without a good one; None where the server asks for none.
         bytes_in, bytes_out: size of body or message.
         started: by `time.perf_counter()`.
@@ -54,6 +55,7 @@ class Record:
     model: str = ""
     version: str = ""
     status: int | str = ""
+    code: str = ""
     key: str | None = None
     bytes_in: int = 0
     bytes_out: int = 0
@@ -88,7 +90,7 @@ class Record:
 
     def fields(self, ms: float) -> dict[str, Any]:
         """What a log line of JSON says of it."""
-        return {
+        fields = {
             "request_id": self.request_id,
             "protocol": self.protocol,
             "method" if self.protocol == "http" else "rpc": self.method,
@@ -100,7 +102,8 @@ class Record:
             "ms": round(ms, 3),
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
-        } | ({} if self.key is None else {"key": self.key})
+        }
+        return fields | ({"code": self.code} if self.code else {}) | ({} if self.key is None else {"key": self.key})
 
 
 def read_headers(headers: Iterable[tuple[bytes | str, bytes | str]]) -> dict[str, str]:
@@ -148,7 +151,8 @@ def recorded(record: Record, *, quiet: Iterable[int | str] = ()) -> Iterator[Rec
         if log.isEnabledFor(level):
             ms = seconds * 1000
             what = f"gRPC {record.method}" if record.protocol == "grpc" else f"{record.method} {record.path}"
+            code = f" code={record.code}" if record.code else ""
             key = f" key={record.key}" if record.key else ""
             fields = {"fields": record.fields(ms)}
-            log.log(level, "%s %s %s %.1fms%s", record.request_id, what, record.status, ms, key, extra=fields)
+            log.log(level, "%s %s %s %.1fms%s%s", record.request_id, what, record.status, ms, code, key, extra=fields)
         _CURRENT.reset(token)

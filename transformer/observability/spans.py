@@ -91,6 +91,8 @@ class SpanTrace(Trace):
             failed = record.status in _FAILED
         for key in ("request_id", "model", "version", "bytes_in", "bytes_out"):
             span.set_attribute(f"nereid.{key}", getattr(record, key))
+        if record.code:
+            span.set_attribute("nereid.error_code", record.code)
         if record.key:
             span.set_attribute("nereid.key", record.key)
         if failed:

@@ -4,17 +4,17 @@ The limits are for heads, for requests that are sent before others are answered,
 """
 
 import asyncio
-from http import HTTPStatus
 from typing import Any
 
 import httptools
-import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from environment.error_codes import ErrorCode
 from environment.listening import split_target
 from transformer.admission import Admission
 from transformer.observability import metrics
 from transformer.rest.request_head import find_fault
+from transformer.rest.responses import error_body
 
 _MAX_HEAD_BYTES = 2**16  # beyond what came in one piece, 256 KiB at most
 _MOST_BEHIND = 100  # requests behind one that is being answered; each waits for those before it
@@ -131,14 +131,13 @@ class Connection(HttpToolsProtocol):
             else:
                 self._await_head()
         if self._head_bytes > _MAX_HEAD_BYTES:
-            self._refuse(431, f"head: more than the limit of {_MAX_HEAD_BYTES} bytes")
+            self._refuse(ErrorCode.HEAD_TOO_LARGE, f"head: more than the limit of {_MAX_HEAD_BYTES} bytes")
 
     def on_message_begin(self) -> None:
         """The parser's: the first byte of a head."""
         if len(self.pipeline) >= _MOST_BEHIND:
-            self._refuse(
-                429, f"{_MOST_BEHIND} requests wait on this connection, which is the limit; read their answers"
-            )
+            words = f"{_MOST_BEHIND} requests are queued on this connection, which is the limit; read their responses"
+            self._refuse(ErrorCode.OVERLOADED, words)
             raise ConnectionError  # ends the parser
         self._in_message, self._in_head, self._head_bytes = True, True, 0
         super().on_message_begin()
@@ -154,7 +153,7 @@ class Connection(HttpToolsProtocol):
             return  # the parser reads it once more
         version, method = self.parser.get_http_version(), self.parser.get_method()
         if fault := find_fault(version, method, self.url, self.headers):
-            self._refuse(fault.status, fault.message)
+            self._refuse(fault.code, fault.message)
             raise ConnectionError  # ends the parser
         authority, self.url = split_target(self.url)
         if authority is not None:
@@ -203,7 +202,7 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls for bytes that are no HTTP."""
-        self._refuse(400, msg)
+        self._refuse(ErrorCode.MALFORMED_REQUEST, msg)
 
     def _is_answered(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -226,7 +225,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._in_head:
-            self._refuse(408, f"head: not complete within {self._timeout_s:g} s")
+            self._refuse(ErrorCode.HEAD_TIMEOUT, f"head: not complete within {self._timeout_s:g} s")
         else:
             self.transport.close()
 
@@ -261,19 +260,19 @@ class Connection(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, code: ErrorCode, message: str) -> None:
         """Answer what cannot be read, when all that came before it is answered, and close."""
         if self._ends:
             return
         self._ends = True
-        metrics.count_unreadable(status)
+        metrics.count_unreadable(code.http_status)
         unanswered = self._unanswered()
         broken = unanswered[-1] if unanswered and unanswered[-1].more_body else None  # its end will never come
         if not broken or not broken.response_started:
-            body = orjson.dumps({"error": message})
+            body = error_body(code, message)
             fields = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
-            fields += b"retry-after: 1\r\n" if status == HTTPStatus.TOO_MANY_REQUESTS else b""
-            self._last_words = STATUS_LINE[status] + fields + b"\r\n" + body
+            fields += b"retry-after: 1\r\n" if code.is_retryable else b""
+            self._last_words = STATUS_LINE[code.http_status] + fields + b"\r\n" + body
         if self.pipeline and self.pipeline[0][0] is broken:
             self.pipeline.popleft()
             self._cycles.remove(broken)

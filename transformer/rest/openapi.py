@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from environment.error_codes import ErrorCode
+
 _NUMBER = {"type": "number"}
 _INTEGER = {"type": "integer"}
 _STRING = {"type": "string"}
@@ -37,7 +39,12 @@ _ROW = {
     ]
 }
 
-ERROR = _object({"error": _STRING})
+ERROR = _object(
+    {
+        "error": _STRING | {"description": "what was wrong: what, got and expected; the words may change"},
+        "code": {"type": "string", "enum": list(ErrorCode), "description": "what clients decide by: docs/api.md"},
+    }
+)
 SCHEMAS = {
     "Error": ERROR,
     "Detections": _object(

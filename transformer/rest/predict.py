@@ -1,15 +1,13 @@
 """`POST /predict/<model>`: files in, JSON or an annotated picture out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
 from transformer.dataplane.dataplane import DataPlane, ImageResult
-from transformer.dataplane.parameters import NAMES
 from transformer.errors import InvalidRequest
 from transformer.imaging import annotation
 from transformer.imaging.annotation import PictureType
@@ -18,6 +16,8 @@ from transformer.protocol import json_responses as replies
 from transformer.rest import openapi
 from transformer.rest.admitted import arrived
 from transformer.rest.body import read_items
+from transformer.rest.query import query_parameters
+from transformer.rest.responses import write_json
 from transformer.settings import TransformerSettings
 from transformer.triton.infer_options import Asked
 
@@ -79,20 +79,6 @@ async def _answer(request: Request, asked: Asked, body: bytes) -> Response:
     return await write_json(lambda: orjson.Fragment(texts()[0]), little=little)
 
 
-def query_parameters(request: Request) -> dict[str, Any]:
-    """Parameters of a detector in the query, as texts; of `classes` the list of all.
-
-    Raises:
-        InvalidRequest: one is there twice; `classes` may be.
-    """
-    parameters: dict[str, list[str]] = {}
-    for name, value in request.query_params.multi_items():
-        if name in parameters and name != "classes":
-            raise InvalidRequest(f"parameter {name!r}: got it twice, expected once; known are {', '.join(NAMES)}")
-        parameters.setdefault(name, []).append(value)
-    return {name: values if name == "classes" else values[0] for name, values in parameters.items()}
-
-
 def _accepted_picture(accept: str) -> PictureType | None:
     """The picture type that `Accept` prefers over JSON, None for JSON (RFC 9110, 12.5.1).
 
@@ -129,9 +115,3 @@ def _annotate(result: ImageResult, media_type: PictureType) -> bytes:
         class_id, score = top["class_id"], top["confidence"]
         drawn = annotation.draw_class(result.image_hwc, top["class"], class_id=class_id, score=score)
     return annotation.encode(drawn, media_type)
-
-
-async def write_json(reply: Callable[[], Any], *, little: bool) -> Response:
-    """A reply as JSON."""
-    body = await run(lambda: orjson.dumps(reply()), little=little)
-    return Response(body, media_type="application/json")

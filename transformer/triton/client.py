@@ -16,13 +16,14 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from transformer.admission import Deadline
 from transformer.errors import (
     ModelNotFound,
-    NothingServes,
-    NotListed,
+    ModelsNotListed,
+    NoReadyVersion,
     Overloaded,
     PredictorError,
     PredictorTimeout,
     PredictorUnavailable,
     ServingError,
+    VersionNotFound,
 )
 from transformer.observability import metrics
 from transformer.observability.request_record import current
@@ -140,7 +141,7 @@ class Predictor:
         """Names of the models that serve, in alphabetical order: for a Triton that has no synchroniser.
 
         Raises:
-            NotListed: Triton asks for a secret. We have none: the same one loads models, and so runs code.
+            ModelsNotListed: Triton asks for a secret. We have none: the same one loads models, and so runs code.
             ServingError: as Triton answers, see `_ERRORS`.
         """
         request = service_pb2.RepositoryIndexRequest(ready=True)
@@ -172,15 +173,15 @@ class Predictor:
 
         Raises:
             ModelNotFound: no such model or version.
-            NothingServes: no version of it serves.
+            NoReadyVersion: no version of it serves.
         """
         request = service_pb2.ModelMetadataRequest(name=name)
         reply = await self._call(self._stub.ModelMetadata, request, name, timeout_s=_QUICK_TIMEOUT_S)
         served = sorted(reply.versions, key=int)
         if version and version not in served:
-            raise ModelNotFound(f"model {name!r} has no version {version!r}; expected one of {', '.join(served)}")
+            raise VersionNotFound(f"model {name!r} has no version {version!r}; expected one of {', '.join(served)}")
         if not served:
-            raise NothingServes(name)
+            raise NoReadyVersion(name)
         return [version] if version else served
 
     async def infer(
@@ -383,10 +384,10 @@ def translate(exc: grpc.RpcError, name: str) -> ServingError:
     if code is grpc.StatusCode.NOT_FOUND:
         # Triton says NOT_FOUND of a model that it knows as well, while no version of it serves.
         if "no available versions" in details:
-            return NothingServes(name)
+            return NoReadyVersion(name)
         return ModelNotFound(f"model {name!r} is unknown")
     if _RESTRICTED in details:  # the code is UNAVAILABLE
-        return NotListed(f"{subject}: {details}")
+        return ModelsNotListed(f"{subject}: {details}")
     if _TOO_LARGE in details:  # the code is RESOURCE_EXHAUSTED
         return PredictorError(f"{subject}: {details}")
     if "timeout expired" in details:  # in its queue; the code is UNAVAILABLE

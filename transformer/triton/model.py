@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from environment.error_codes import ErrorCode
 from transformer.errors import PredictorError
 
 Task = Literal["detect", "classify", "tabular"]
@@ -15,6 +16,8 @@ TASKS: tuple[Task, ...] = ("detect", "classify", "tabular")
 
 class ModelConfigError(PredictorError):
     """The model is loaded, but its config.pbtxt does not describe a model that can be served here."""
+
+    code = ErrorCode.INVALID_MODEL_CONFIG
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class TensorMetadata:
         return self.shape[1:]
 
 
-# What `parameters.metadata` may say: room is made by it. registry/allowlist.py gives the reasons.
+# What `parameters.metadata` may say: room is made by it. registry/judgement/allowlist.py gives the reasons.
 MAX_SIDE_PX, MAX_CHANNELS, MAX_STRIDE, MAX_LABELS = 8192, 64, 1024, 100_000
 _HIGHEST_CLASS_ID = 10**9 - 1
 # Of a profile that may change boxes.
