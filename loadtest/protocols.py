@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from environment import api_key
+from environment.arguments import Parser
 from loadtest.errors import LoadTestError
 from loadtest.generator.connections import Client
 from loadtest.generator.requests import (
@@ -68,9 +69,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtest.protocols", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = Parser(prog="nereid protocols", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--http", default="localhost:8080", help="host:port (default: %(default)s)")
     parser.add_argument("--grpc", default="localhost:8081", help="host:port (default: %(default)s)")
     parser.add_argument("--model", default="digit-finder", help="a detector (default: %(default)s)")

@@ -22,6 +22,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from environment import api_key
+from environment.arguments import Parser
+from environment.project import in_project
 from loadtest.errors import LoadTestError
 from loadtest.flood import IMAGE, Target
 from loadtest.generator.load import Load
@@ -72,14 +74,14 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="make soak", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="nereid soak", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="of the server (default: %(default)s)")
     parser.add_argument("--repository", required=True, help="served model repository: s3://bucket/prefix or a folder")
     parser.add_argument("--model", default="digit-finder", help="a shipped one for images (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=30, help="(default: %(default)s)")
     parser.add_argument("--connections", type=int, default=4, help="that measure the capacity (default: %(default)s)")
     parser.add_argument("--pid", type=int, help="of make serve (default: found by the port of --url)")
-    parser.add_argument("--output", type=Path, default=Path("output/soak.json"), help="(default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=in_project("output/soak.json"), help="(default: %(default)s)")
     return parser
 
 

@@ -25,6 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from environment import api_key
+from environment.arguments import Parser
+from environment.project import in_project
 from loadtest.errors import LoadTestError
 from loadtest.generator.load import Load, Plan
 from loadtest.generator.responses import Result
@@ -85,7 +87,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.swap", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="nereid swap", description=__doc__.partition("\n")[0])
     parser.add_argument("--http", default="localhost:8080", help="host:port (default: %(default)s)")
     parser.add_argument("--grpc", default="localhost:8081", help="host:port (default: %(default)s)")
     parser.add_argument("--sync", default="http://localhost:8003", help="the synchroniser (default: %(default)s)")
@@ -102,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         "--pause-s", type=float, default=0.01, help="of each connection after a response (default: %(default)s)"
     )
     parser.add_argument("--pid", type=int, help="of make serve (default: found by the port of --http)")
-    parser.add_argument("--output", type=Path, default=Path("output/swap.json"), help="(default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=in_project("output/swap.json"), help="(default: %(default)s)")
     return parser
 
 

@@ -98,11 +98,12 @@ def nereid(profile: str, folder: Path) -> Server:
         "MIRROR": str(mirror(profile, folder)),
         "PROFILE": profile,
         "TRITON_URL": "",
+        "VERBOSE": "1",  # its log is what it prints
     }
     return Server(
         name=f"nereid-{profile}",
         title=f"Nereid, {profile}",
-        command=[sys.executable, "-m", "stack.serve"],
+        command=[sys.executable, "-m", "stack"],
         health="/v2/health/ready",
         request=_request_nereid,
         read=_read_nereid,

@@ -4,7 +4,12 @@ import argparse
 import re
 from pathlib import Path
 
+from environment.arguments import Parser
+from environment.project import in_project
 from loadtest.latency.payloads import KINDS
+
+# Their names as commands of `nereid`.
+COMMANDS = {"run": "loadtest", "cold": "loadtest-cold", "capacity": "capacity", "ui": "loadtest-ui"}
 
 
 def parse() -> argparse.Namespace:
@@ -13,7 +18,7 @@ def parse() -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.latency", description="Latency tests with Locust.")
+    parser = Parser(prog="python -m loadtest.latency", description="Latency tests with Locust.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in {
         "run": "closed loop of users, or open loop at a rate",
@@ -21,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
         "capacity": "the highest rate that keeps p95 under a limit",
         "ui": "Locust's web page",
     }.items():
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, prog=f"nereid {COMMANDS[name]}", help=text, description=text)
         _add_options(command, timeout_s=120 if name == "cold" else 30)
         if name == "cold":
             command.add_argument("--silence-s", type=_seconds, default=60, help="(default: %(default)s)")
@@ -56,7 +61,7 @@ def _add_options(parser: argparse.ArgumentParser, *, timeout_s: float) -> None:
     add("--users", type=_count, default=4, help="of a closed loop (default: %(default)s)")
     add("--fail-ratio", type=_ratio, default=0.01, help="at most (default: %(default)s)")
     add("--timeout-s", type=_positive, default=timeout_s, help="for one request (default: %(default)s)")
-    add("--output", type=Path, default=Path("output/loadtest"), help="(default: %(default)s)")
+    add("--output", type=Path, default=in_project("output/loadtest"), help="(default: %(default)s)")
 
 
 def _number(text: str, *, least: float, most: float, expected: str) -> float:
