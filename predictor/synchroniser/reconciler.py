@@ -280,14 +280,17 @@ class ModelReconciler:
                 return
             self._report(newest, "loading")
             self._deployment.activate(sources, selected, keep=self._ledger.validated.values())
-        except LoadFailed as exc:
-            self._verdicts.postpone_repeated(newest, selected[newest], exc)
-        except VersionRejected as exc:  # of validated versions: a retry would fail as well
-            self._verdicts.reject(newest, selected[newest], str(exc))
         except Exception as exc:
-            if is_transient(exc) or not fresh:
+            # One that serves already would be selected again at once.
+            if not fresh or (is_transient(exc) and not isinstance(exc, LoadFailed)):
                 raise
-            self._verdicts.reject_for_defect(max(fresh), selected[max(fresh)], exc)
+            version, key = max(fresh), selected[max(fresh)]
+            if isinstance(exc, LoadFailed):
+                self._verdicts.postpone_repeated(version, key, exc)
+            elif isinstance(exc, VersionRejected):  # of validated versions: a retry would fail as well
+                self._verdicts.reject(version, key, str(exc))
+            else:
+                self._verdicts.reject_for_defect(version, key, exc)
         else:
             self._note_activation(selected, before.fingerprints)
             self._deployment.clean()
