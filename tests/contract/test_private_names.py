@@ -15,7 +15,6 @@ PUBLIC = {"_exit", "_asdict", "_fields", "_make", "_replace"}
 LEFT = {
     "tests/unit/test_export_precision.py": 1,
     "tests/unit/test_export_tensorrt.py": 1,
-    "tests/unit/test_loadtest_soak.py": 3,
     "tests/unit/test_registry_answers.py": 1,
     "tests/unit/test_registry_config.py": 3,
     "tests/unit/test_registry_layout.py": 1,

@@ -1,4 +1,4 @@
-"""What RFC 9112 has a server refuse in the head of a request, beyond what the parser (llhttp) does."""
+"""What a server must reject in the head of a request by RFC 9112, beyond what the parser (llhttp) rejects."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ _SHOWN = 60
 
 
 class Fault(NamedTuple):
-    """Why a head is refused.
+    """Why a head is rejected.
 
     Attributes:
         code: of the error.
@@ -38,7 +38,7 @@ def find_fault(version: str, method: bytes, target: bytes, headers: Headers) -> 
 def _fault_of_version(version: str) -> Fault | None:
     if version in {"1.0", "1.1"}:
         return None
-    # A request line without a version is malformed; one with a version that is not spoken here is something else.
+    # A request line without a version is malformed; one with an unsupported version is not.
     code = ErrorCode.MALFORMED_REQUEST if version == "0.9" else ErrorCode.UNSUPPORTED_HTTP_VERSION
     return Fault(code, f"request line: got HTTP/{version} or no version, expected HTTP/1.1")
 
@@ -74,7 +74,7 @@ def _fault_of_fields(version: str, headers: Headers) -> Fault | None:
         return _bad("Transfer-Encoding", coding, "none in HTTP/1.0, and none beside Content-Length")
     if coding == b"chunked":
         return None
-    # Where the last one is another, nobody knows where the body ends; else it is a coding that is not known here.
+    # If the last coding is not chunked, the end of the body is unknown; otherwise a coding is unsupported.
     before, _, last = coding.rpartition(b",")
     is_whole = last.strip(b" \t") == b"chunked" and b"chunked" not in before
     code = ErrorCode.UNSUPPORTED_TRANSFER_ENCODING if is_whole else ErrorCode.MALFORMED_REQUEST
