@@ -26,7 +26,7 @@ _METHODS = {
 
 
 class TritonStub:
-    """Answers the RPCs that the synchroniser uses.
+    """Responds to the RPCs that the synchroniser uses.
 
     Attributes:
         loaded: configs of the loaded models, with the folder of each, by name.
@@ -57,12 +57,12 @@ class TritonStub:
         """Return the handler of an RPC."""
         method = details.method.rpartition("/")[2]
         return grpc.unary_unary_rpc_method_handler(
-            lambda request, context: self._answer(method, request, context),
+            lambda request, context: self._respond(method, request, context),
             request_deserializer=_METHODS[method].FromString,
             response_serializer=lambda response: response.SerializeToString(),
         )
 
-    def _answer(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
+    def _respond(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
         model = getattr(request, "model_name", "") or getattr(request, "name", "")
         call = f"{method} {model}".strip()
         self.calls.append(call)

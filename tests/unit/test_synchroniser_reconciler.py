@@ -53,7 +53,7 @@ class FatalStorage(FolderStorage):
 
 @contextmanager
 def stubbed(folder: Path, **settings: Any) -> Iterator[tuple[Reconciled, TritonStub]]:
-    """A model with one version, and a Triton that loads what it is told to."""
+    """A model with one version, and a Triton that loads what is requested."""
     if not (folder / "repository" / "rows" / "1").exists():
         write(folder / "repository", "rows", Build(1))
     stub = TritonStub(folder / "mirror")
