@@ -62,6 +62,12 @@ def test_program_names_the_invalid_setting(environ: dict[str, str], status: int,
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.parametrize("name", ["synchroniser", "sync"])
+def test_synchroniser_has_its_name_and_the_one_before(name: str) -> None:
+    run = run_program(name, PREDICTOR_REPOSITORY="ftp://models")
+    assert (run.returncode, "PREDICTOR_REPOSITORY" in run.stderr) == (2, True), run.stderr
+
+
 def test_missing_library_is_named_with_the_next_step(tmp_path: Path) -> None:
     installation = Installation(tmp_path, tmp_path, "3.11", libpython_dir=None)
     installation.stub.parent.mkdir(parents=True)
