@@ -32,7 +32,8 @@ from export.repository import Version
 from export.runtime import Session
 from export.tensorrt import PLANS, Builder, build, find_capability, read_engine
 from export.weights_file import check_weights
-from transformer.triton.model import Model, ModelConfigError, describe
+from transformer.tasks import describe
+from transformer.triton.model import Model, ModelConfigError
 
 Letterbox = Literal["rectangle", "square"]
 Say = Callable[[str], None]

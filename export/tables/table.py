@@ -18,7 +18,7 @@ from export.tables.estimator import Original, look_at, scales_in_fp32
 from export.tables.nodes import Column, Nodes, inner
 from export.tables.parity import find_missing, find_rows, prove, whole, with_missing
 from export.tables.predictors import predict, sees_fp32
-from transformer.triton.model import describe
+from transformer.tasks import describe
 
 _GOLDEN = 4
 _MOST_INPUTS = 250  # where each column is one: golden.npz holds 256 arrays

@@ -12,7 +12,8 @@ from export.pictures import Picture, draw_pictures
 from export.possible import COMPARED, Candidates
 from export.runtime import Session
 from tests.support.detectors import CLASSES, build_detector
-from transformer.triton.model import Model, describe
+from transformer.tasks import describe
+from transformer.triton.model import Model
 
 METADATA = {
     "task": "detect",

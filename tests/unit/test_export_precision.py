@@ -26,7 +26,8 @@ from export.precision import find_truth, measure
 from export.ultralytics import Choice, prepare
 from export.versions import read_complete
 from tests.support.detectors import SQUARES_PX, build_finder, draw_squares, pass_over, save
-from transformer.triton.model import Model, describe
+from transformer.tasks import describe
+from transformer.triton.model import Model
 
 
 @pytest.fixture

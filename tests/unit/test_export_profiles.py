@@ -12,7 +12,7 @@ from export.manifest import Interface
 from export.profiles import PROFILES, describe_profiles
 from export.repository import publish
 from tests.support.exported import METADATA, version, with_profiles
-from transformer.triton.model import describe
+from transformer.tasks import describe
 
 
 def config(interface: Interface = "fused") -> Any:

@@ -73,14 +73,14 @@ class Arrivals:
             reading.add_done_callback(_forget)
         if deadline is not None:
             deadline.check(_BEFORE)
-        metrics.refuse("slow body")
+        metrics.count_rejected("slow body")
         raise BodyTimeout(f"message: it did not come in time; the limit is {self._timeout_s:g} s")
 
     async def _wait(self, reading: asyncio.Task[Any], limit_s: float) -> None:
         if limit_s <= 0:
             return
         if self._slow >= self._max_slow:
-            metrics.refuse("bodies full")
+            metrics.count_rejected("bodies full")
             raise Overloaded(
                 f"message: {self._slow} others are on their way for longer than {_MOMENT_S:g} s, which is the limit"
             )
