@@ -79,7 +79,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit fmt lock clean
+.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -168,7 +168,7 @@ compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is 
 		$(call option,candidates,CANDIDATES) $(call option,export,EXPORT) $(UNPICKLING)
 
 train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
-	@$(BIN)/python -m export.digit_finder
+	@$(BIN)/python -m export.examples.digit_finder
 
 images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, TAG, PLATFORM, PUSH=1)
 	@$(BIN)/python -m containers.build $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(call option,tag,TAG) \
@@ -223,17 +223,21 @@ e2e-pod: .venv/.test models ## Start the Pod of the manifests with podman and tr
 test-e2e: .venv/.test models # of test-all: without what e2e-pod needs, the tests say so
 	@$(BIN)/pytest tests/e2e
 
-check: .venv/.test ## Lint, format and types; writes nothing
+check: .venv/.test ## Lint, format, types, and the glossary's word list; writes nothing
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/python -m tests.words
 
 audit: .venv/.test ## Known holes of what is pinned (AUDIT=<index with PyPI's JSON API, or folder of OSV records>)
 	@$(BIN)/python -m requirements.audit $(call option,source,AUDIT)
 
-fmt: .venv/.test ## Format, and mend what ruff can mend
+fmt: .venv/.test ## Format, and fix what ruff can fix
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+pages: .venv/.stack ## Write what is generated in docs/: settings, errors
+	@$(BIN)/python -m stack.pages
 
 lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes: requirements/constraints.txt and the other locks
 	@$(COMPILE) requirements/constraints.txt --upgrade --all-extras --overrides requirements/overrides.txt pyproject.toml

@@ -58,7 +58,7 @@ def build_own() -> None:
     try:
         base = os.environ.get("PYTHON_IMAGE") or make_base("buildah")
     except BuildError as exc:
-        raise ClusterError(f"{exc}; next: PYTHON_IMAGE=<an image>, see docs/development.md") from exc
+        raise ClusterError(f"{exc}; next: PYTHON_IMAGE=<an image>, see docs/images.md") from exc
     command = [sys.executable, "-m", "containers.build", "--engine=buildah"]
     done = subprocess.run(
         command, cwd=ROOT, env=_environment() | {"PYTHON_IMAGE": base}, capture_output=True, text=True, check=False

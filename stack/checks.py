@@ -47,7 +47,7 @@ def _describe(prefix: str, error: "ErrorDetails") -> str:
 
 
 def _refuse_repository(address: str) -> Iterator[str]:
-    from registry.storage import open_storage  # noqa: PLC0415 - boto3 takes a while
+    from registry.storage.reading import open_storage  # noqa: PLC0415 - boto3 takes a while
 
     try:
         open_storage(address)

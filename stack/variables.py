@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # Each part reads what begins so: a field of its settings, in capitals.
 PARTS = {"PREDICTOR_": "predictor/settings.py", "TRANSFORMER_": "transformer/settings.py"}
-# Those that export writes; see export/profiles.py.
+# Those that export writes; see export/writer/profiles.py.
 PROFILES = ("fp32", "fast", "int8", "gpu", "tensorrt")
 # Of other programs, which make hands on.
 _FOREIGN = re.compile(

@@ -28,7 +28,7 @@ from transformer.observability import logs
 from transformer.observability.trace_context import Trace
 from transformer.offload import set_threads
 from transformer.rest.app import create_app
-from transformer.rest.http_limits import Connection
+from transformer.rest.http_limits import LimitedHttpProtocol
 from transformer.settings import OpenTelemetrySettings, TransformerSettings
 from transformer.triton.client import TritonClient
 from transformer.triton.synchroniser_client import SynchroniserClient
@@ -158,7 +158,7 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     config = uvicorn.Config(
         create_app(settings, dataplane, admission, keys, hosts=hosts, trace=trace),
         # uvicorn only calls it
-        http=partial(Connection, timeout_s=settings.body_timeout_s, admission=admission),  # type: ignore[arg-type]
+        http=partial(LimitedHttpProtocol, timeout_s=settings.body_timeout_s, admission=admission),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         access_log=False,

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from transformer.errors import DeadlineExceeded, Overloaded
+from transformer.errors import DeadlineExceeded, MemoryFull, QueueFull
 from transformer.observability import metrics
 
 
@@ -102,13 +102,13 @@ class Admission:
         """Reject a request for which the queue has no room.
 
         Raises:
-            Overloaded: the queue is full.
+            QueueFull: it is full.
         """
         if self._waiting >= self._max_waiting and self._request_slots.locked():
             metrics.count_rejected("line full")
-            raise Overloaded(
-                f"queue full: {self._max_in_flight} requests in progress, {self._max_waiting} queued, which is the"
-                " limit; send fewer at once, or add a replica"
+            raise QueueFull(
+                f"queue full: {self._max_in_flight} requests in progress, {self._max_waiting} queued;"
+                " next: send less at once, or add a replica"
             )
 
     @asynccontextmanager
@@ -116,7 +116,7 @@ class Admission:
         """Wait in the queue for a slot, and hold it inside.
 
         Raises:
-            Overloaded: the queue is full.
+            QueueFull: it is full.
             DeadlineExceeded: the deadline passed in the queue.
         """
         self.check()
@@ -150,13 +150,13 @@ class Admission:
         """Reject a body for which there is no room.
 
         Raises:
-            Overloaded: all bodies together would be too large.
+            MemoryFull: all bodies together would be too large.
         """
         if self._bodies_bytes + size_bytes > self._max_bodies_bytes:
             metrics.count_rejected("bodies full")
-            raise Overloaded(
-                f"bodies of all requests and unread responses: over the limit of {self._max_bodies_bytes} bytes;"
-                " send fewer at once, or add a replica"
+            raise MemoryFull(
+                f"request bodies and unread responses are over the limit of {self._max_bodies_bytes} bytes;"
+                " next: send less at once, or add a replica"
             )
 
 
@@ -171,7 +171,7 @@ class Body:
         """Check an announced length.
 
         Raises:
-            Overloaded: there is no room for it.
+            MemoryFull: there is no room for it.
         """
         self._admission.check_room(size_bytes)
 
@@ -179,7 +179,7 @@ class Body:
         """Account for bytes that have arrived.
 
         Raises:
-            Overloaded: there is no room for them.
+            MemoryFull: there is no room for them.
         """
         self._admission.check_room(size_bytes)
         self._admission.account(size_bytes)

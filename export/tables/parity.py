@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.config import TABLE_BATCH
 from export.errors import ExportError
-from export.runtime import Session
+from export.proof.session import Session
 from export.tables.categories import is_missing, plain
 from export.tables.csv_rows import read_rows
 from export.tables.estimator import Original, Rows, SeveralOutputs
 from export.tables.probe_rows import Search, nearby, seek
+from export.writer.config import TABLE_BATCH
 from transformer.errors import ServingError
 from transformer.tasks.tabular import TABULAR
 from transformer.triton.model import Model

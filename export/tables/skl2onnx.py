@@ -9,7 +9,7 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
 from sklearn.base import is_classifier
 
 from export.errors import ExportError, first_line
-from export.runtime import Session
+from export.proof.session import Session
 from export.tables.nodes import OPSETS, Nodes
 
 _TYPES = {"FP64": DoubleTensorType, "FP32": FloatTensorType}

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from ultralytics import YOLO
 
-from export.checkpoints import CheckpointError, admit
+from export.sources.trusted_checkpoints import CheckpointError, admit
 
 Detection = dict[str, Any]  # class, confidence, box: x1, y1, x2, y2 in pixels of the picture
 

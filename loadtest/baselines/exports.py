@@ -20,7 +20,7 @@ import ultralytics
 from ultralytics import YOLO
 from ultralytics.utils.downloads import attempt_download_asset
 
-from export.checkpoints import CheckpointError, admit
+from export.sources.trusted_checkpoints import CheckpointError, admit
 from loadtest.baselines.detector import Detector
 
 CONFIDENCE = 0.25

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from tritonclient.grpc import model_config_pb2
 
-from export.average_precision import mean_average_precision, read_yolo_labels
+from export.proof.average_precision import mean_average_precision, read_yolo_labels
 from loadtest.compare import bare, report
 from loadtest.compare.agreement import Agreement, Detection, agree
 from loadtest.compare.candidates import MODEL, Running, Server, baselines, mirror, nereid, rows, serve, to_detections
@@ -219,7 +219,7 @@ class Run:
 
     def _measure_bare(self, server: Server, turn: int) -> None:
         """The limit of a configuration, from the folder that Triton has just read."""
-        python, work = _bare_work(server.profile, self.materials.picture, self._seconds)
+        python, work = bare_work(server.profile, self.materials.picture, self._seconds)
         began, cpu_s, busy_s = time.perf_counter(), _children_s(), _busy_s()
         done = subprocess.run(
             [python, "-m", "loadtest.compare.bare"],
@@ -237,16 +237,22 @@ class Run:
             self.measurements.append(Measurement(candidate=name, round=turn, question="picture", **figures))
 
 
-def _bare_work(profile: str, picture: bytes, seconds: float) -> tuple[str, bare.Work]:
-    """What the bare model is run with, by the config that Triton reads.
+def bare_work(profile: str, picture: bytes, seconds: float, *, cache: Path = FOLDER) -> tuple[str, bare.Work]:
+    """What the bare model is run with, from the config that Triton reads.
+
+    Args:
+        profile: whose mirror is read.
+        picture: a JPEG, letterboxed into the input tensor.
+        seconds: how long to run.
+        cache: folder of the mirrors; gets the input tensor.
 
     Returns:
         The Python that has its runtime, and the work.
     """
-    folder = mirror(profile, FOLDER) / "models" / MODEL
+    folder = mirror(profile, cache) / "models" / MODEL
     config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     metadata = ast.literal_eval(config.parameters["metadata"].string_value)
-    content = FOLDER / "input.npy"
+    content = cache / "input.npy"
     np.save(content, letterbox(picture, max(metadata["imgsz"]), metadata["stride"]))
     version = max((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
     properties = {

@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,8 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 MANIFESTS = ROOT / "manifests"
 _TIMEOUT_S = 120
+
+Renderer = Callable[[str, frozenset[str]], Mapping[str, Any]]  # mode, components: objects by `<kind>/<name>`
 
 
 def main() -> None:
@@ -87,8 +89,17 @@ def compose() -> dict[str, str]:
     }
 
 
-def objects_of(mode: str) -> Iterator[tuple[str, Node]]:
-    """What a mode consists of, by `<kind>/<name>`, with what the components change."""
+def objects_of(mode: str, render: Renderer | None = None) -> Iterator[tuple[str, Node]]:
+    """The objects of a mode, by `<kind>/<name>`, with what each component changes.
+
+    Args:
+        mode: serverless, standard or plain.
+        render: renders a mode with components; kustomize by default.
+
+    Raises:
+        ChartError: two components change the same value, and the chart would let the other one prevail.
+    """
+    render = render or render_with_kustomize
     components = [each for each in COMPONENTS if mode in each.modes]
     base = render(mode, frozenset())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -104,7 +115,7 @@ def objects_of(mode: str) -> Iterator[tuple[str, Node]]:
 
 
 @cache
-def render(mode: str, on: frozenset[str]) -> Mapping[str, Any]:
+def render_with_kustomize(mode: str, on: frozenset[str]) -> Mapping[str, Any]:
     """What kustomize makes of a mode and components: objects by `<kind>/<name>`, see `keyed`.
 
     Raises:

@@ -324,8 +324,8 @@ def test_refused_version_changes_nothing(page: Callable[..., str], figures: Figu
         for pod in (name_of(each) for each in ready_pods()):
             cluster.wait_for("the refusal", functools.partial(_has_refused, pod, "9"), LISTED_S)
             assert serving(pod) == served
-        assert "refused" in page("At night: a version is refused", 0)
-        page("At night: a version is refused", 1, VERSION="9")
+        assert "refused" in page("At night: a version is rejected", 0)
+        page("At night: a version is rejected", 1, VERSION="9")
         for pod in (name_of(each) for each in ready_pods()):
             cluster.wait_for("its end", lambda pod=pod: "9" not in versions(pod), LISTED_S)  # type: ignore[misc]
 

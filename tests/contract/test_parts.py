@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from registry import allowlist
+from registry.judgement import allowlist
 from transformer import SERVER_NAME, __version__, errors
 from transformer import cli as arguments
 from transformer.triton import model
@@ -23,7 +23,7 @@ PARTS = ("export", "loadtest", "predictor", "registry", "transformer")
 REPOSITORY_USERS = {"export", "predictor"}
 # What export may take from the parts that serve: pure functions, so that a model is verified with what is served.
 PURE = {
-    "predictor.backends.refusal",
+    "predictor.backends.errors",
     "predictor.backends.signature",
     "transformer.errors",
     "transformer.imaging",
@@ -31,7 +31,7 @@ PURE = {
     "transformer.triton.model",
 }
 # What the comparison with other servers takes of export: which weights it may load, and the figure that it compares.
-MEASURES = {"export.average_precision", "export.checkpoints"}
+MEASURES = {"export.proof.average_precision", "export.sources.trusted_checkpoints"}
 HEAVY = {"torch", "torchvision", "ultralytics"}
 
 
@@ -65,7 +65,7 @@ def test_what_parts_share_imports_none_of_them() -> None:
 
 def test_pure_modules_load_nothing_that_talks() -> None:
     modules = ", ".join(sorted(name for name in PURE if name.startswith("transformer.")))
-    talking = {"fastapi", "starlette", "uvicorn", "tritonclient", "prometheus_client", "httpx"}
+    talking = {"fastapi", "starlette", "uvicorn", "grpc", "tritonclient", "prometheus_client", "httpx"}
     script = f"import sys, {modules}; print(*sorted({talking} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not loaded.stdout.split()
@@ -172,10 +172,10 @@ def test_every_grpc_status_of_triton_is_translated(code: grpc.StatusCode) -> Non
 
 # Times that are shown or compared with those of files, and never decide what is served, or until when.
 CALENDAR = {
-    "predictor/sync/arrival.py",
-    "predictor/sync/server.py",
-    "predictor/sync/status.py",
-    "predictor/sync/synchroniser.py",
+    "predictor/synchroniser/uploads.py",
+    "predictor/synchroniser/server.py",
+    "predictor/synchroniser/status.py",
+    "predictor/synchroniser/repository_watch.py",
     "transformer/observability/logs.py",
 }
 

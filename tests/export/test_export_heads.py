@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from export.__main__ import main
-from export.average_precision import Rows
-from export.config import parse
-from export.pictures import draw_pictures
+from export.proof.average_precision import Rows
+from export.proof.drawn_images import draw_pictures
+from export.writer.config import parse
 from tests.reference.detections import compare
 from transformer.tasks import detect
 from transformer.tasks.detect import DETECT
@@ -164,8 +164,8 @@ def test_other_task_is_refused_before_it_is_exported(
         raise AssertionError("loaded")
 
     (RTDETR if "rtdetr" in name else YOLO)(f"{name}.yaml").save(tmp_path / "best.pt")
-    monkeypatch.setattr("export.checkpoint.export_onnx", fail)
-    monkeypatch.setattr("export.ultralytics.export_onnx", fail)
+    monkeypatch.setattr("export.sources.ultralytics_checkpoint.export_onnx", fail)
+    monkeypatch.setattr("export.sources.ultralytics.export_onnx", fail)
     status, _ = export(tmp_path / "r", tmp_path / "best.pt")
     assert status == 1
     assert "served yet" in capsys.readouterr().err

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from export.__main__ import main
-from export.checkpoints import OFFICIAL
-from export.config import parse
-from export.manifest import digest
-from export.versions import read_complete
+from export.sources.trusted_checkpoints import OFFICIAL
+from export.writer.config import parse
+from export.writer.manifest import digest
+from export.writer.versions import read_complete
 from tests.support.stack import ROOT, start_stack
 
 pytestmark = [

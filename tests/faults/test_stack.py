@@ -11,18 +11,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
+from tests.support.ports import is_open
 from tests.support.stack import (
     PORTS,
     ROOT,
     Stack,
     free_ports,
+    is_ready,
     run_program,
     start_stack,
     stop_while_models_load,
     wait_until,
+    wait_until_announced,
 )
 from tests.support.triton import start_triton
 
@@ -40,7 +44,7 @@ def answers(stack: Stack) -> bool:
 
 def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with start_stack(MODELS, tmp_path / "log") as stack:
-        wait_until(lambda: "stop:  Ctrl-C" in log_of(stack), log=stack.log)
+        wait_until_announced(stack.log)
         assert answers(stack)
         stack.part("tritonserver").send_signal(signal.SIGKILL)
         response = stack.http.post("/predict/digits", files={"image": SEVEN})
@@ -90,7 +94,8 @@ def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
     log = tmp_path / "log"
     everything: list[psutil.Process] = []
     try:
-        wait_until(lambda: b"try:" in log.read_bytes(), log=log)
+        with httpx.Client(base_url=f"http://127.0.0.1:{ports['HTTP_PORT']}", trust_env=False) as client:
+            wait_until(lambda: is_ready(client, parent, log), log=log)
         everything = psutil.Process(parent.pid).children(recursive=True)
         assert len(everything) >= 3
     finally:
@@ -207,7 +212,7 @@ def test_refused_model_is_unavailable_and_the_rest_serves(tmp_path: Path) -> Non
     config = repository / "broken" / "config.pbtxt"
     config.write_text(config.read_text().replace('name: "iris"', 'name: "broken"'))
     with start_stack(repository, tmp_path / "log") as stack:
-        wait_until(lambda: "stop:  Ctrl-C" in log_of(stack), log=stack.log)
+        wait_until_announced(stack.log)
         assert answers(stack)
         response = stack.http.post("/predict/broken", json=[1, 2, 3, 4])
         assert (response.status_code, "Retry-After" in response.headers) == (503, False)
@@ -251,7 +256,4 @@ def test_stack_uses_a_triton_that_runs_elsewhere(tmp_path: Path) -> None:
 
 def _transformer_is_back(stack: Stack) -> bool:
     time.sleep(0.1)
-    with socket.socket() as probe:
-        port = stack.http.base_url.port
-        assert port is not None
-        return probe.connect_ex(("127.0.0.1", port)) == 0 and answers(stack)
+    return is_open(stack.http_port) and answers(stack)

@@ -17,6 +17,7 @@ import pytest
 import tritonclient.grpc as triton
 from PIL import Image
 
+from tests.support.series import scrape, value
 from tests.support.stack import ROOT, Stack, wait_until
 from tests.support.tiffs import EXTRA, describe_array, write_tiff
 
@@ -135,7 +136,6 @@ def test_mistake_is_named(
 ) -> None:
     response = stack.http.request(method, path, **request_)
     assert response.status_code == status, response.text
-    assert list(response.json()) == ["error"]
     assert says in response.text.replace('\\"', '"')
 
 
@@ -271,7 +271,6 @@ def test_tensor_that_cannot_be_is_named(stack: Stack, name: str) -> None:
     request, status, says = TENSORS[name]
     response = stack.http.post(IRIS, **request)
     assert response.status_code == status, response.text
-    assert list(response.json()) == ["error"]
     assert says in response.json()["error"]
     assert len(response.content) < 1000
 
@@ -297,7 +296,6 @@ def test_deep_json_is_no_failure_of_ours(stack: Stack, path: str, content: bytes
     # Each was a 500: Python cannot write down lists of a thousand levels.
     response = stack.http.post(path, content=content, headers=JSON)
     assert response.status_code == 400, response.text
-    assert list(response.json()) == ["error"]
 
 
 def test_good_requests_are_answered_between_slow_ones(stack: Stack) -> None:
@@ -424,9 +422,14 @@ def test_long_message_is_cut_and_a_log_line_stays_one_line(stack: Stack) -> None
 def test_client_that_goes_away_is_no_failure_of_ours(stack: Stack) -> None:
     port = stack.http.base_url.port
     assert port is not None
+
+    def counted() -> float:
+        return value(scrape(stack.http), "nereid_requests_total", status="499")
+
+    before = counted()
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"POST /predict/digits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf")
-    wait_until(lambda: "the client went away" in stack.log.read_text(errors="replace"), log=stack.log)
+    wait_until(lambda: counted() == before + 1, log=stack.log)
     assert "Traceback" not in stack.log.read_text(errors="replace")
 
 

@@ -9,12 +9,12 @@ import pytest
 import tritonclient.http
 from onnx import ModelProto
 
-from export.config import parse, to_text
-from export.manifest import Interface
-from export.repository import Version, publish
-from export.ultralytics import Choice, prepare
-from registry.answers import check_answer
+from export.sources.ultralytics import Choice, prepare
+from export.writer.config import parse, to_text
+from export.writer.manifest import Interface
+from export.writer.repository import Version, publish
 from registry.golden import read_golden, split_golden
+from registry.golden_outputs import check_answer
 from tests.support.detectors import build_detector, build_finished, fix_size, pass_over, save
 from tests.support.triton import Triton, start_triton
 

@@ -209,7 +209,7 @@ def test_changed_scanner_is_not_installed(project: Project) -> None:
 
 def test_uv_of_a_mirror_is_not_run(project: Project) -> None:
     (version,) = re.findall(r"^UV_VERSION := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    shutil.copy(ROOT / "requirements/installer.txt", project.folder)
+    shutil.copy(ROOT / "requirements/installer.txt", project.folder / "requirements")
     changed = wheel("uv", code="print('changed')", version=version)
     (project.index / f"uv-{version}-py3-none-any.whl").write_bytes(changed)
     status, errors = project.make(".venv/bin/uv")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import ipv6
-from tests.support.ports import find_free_ports
+from tests.support.ports import find_free_ports, is_open
 from tests.support.processes import ended
-from tests.support.stack import PATIENCE_S, ROOT, free_ports, start_stack, wait_until
+from tests.support.stack import PATIENCE_S, ROOT, free_ports, start_stack, wait_until, wait_until_announced
 
 if reason := ipv6.missing():
     pytest.skip(reason, allow_module_level=True)
@@ -114,7 +114,7 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 
 
 def test_stack_says_where_it_answers(inside: Inside) -> None:
-    wait_until(lambda: "stop:  Ctrl-C" in inside.log.read_text(), log=inside.log)
+    wait_until_announced(inside.log)
     log = inside.log.read_text()
     assert f"ready  {inside.url}/docs" in log
     assert f"gRPC [::1]:{inside.ports['GRPC_PORT']}" in log
@@ -177,10 +177,10 @@ def test_any_address_of_ipv6_serves_both_families_but_for_tritons_http(tmp_path:
     with start_stack(ROOT / "model_repository", tmp_path / "log", variables=variables) as stack:
         both = [stack.http_port, stack.grpc_port, stack.triton_grpc_port, int(stack.sync.rpartition(":")[2])]
         one = [stack.triton_http_port, stack.triton_metrics_port]
-        assert all(ipv6.accepts("::1", port) for port in both + one)
-        assert all(ipv6.accepts("127.0.0.1", port) for port in both)
+        wait_until(lambda: all(is_open(port, "::1") for port in both + one), log=stack.log)
+        assert all(is_open(port) for port in both)
         # libevhtp sets IPV6_V6ONLY.
-        assert not any(ipv6.accepts("127.0.0.1", port, seconds=0.1) for port in one)
+        assert not any(is_open(port) for port in one)
         assert stack.http.get("/v2").is_success
 
 
@@ -188,7 +188,7 @@ def test_any_address_of_ipv6_serves_both_families_but_for_tritons_http(tmp_path:
 @pytest.mark.parametrize(
     ("words", "variable"),
     [
-        (["-m", "predictor", "sync"], "PREDICTOR_SYNC_ADDRESS"),
+        (["-m", "predictor", "synchroniser"], "PREDICTOR_SYNC_ADDRESS"),
         (["-m", "predictor", "triton"], "PREDICTOR_ADDRESS"),
         (["-m", "transformer", "--predictor_host=[::1]:1"], "TRANSFORMER_HOST"),
         (["-m", "stack.serve"], "PREDICTOR_ADDRESS"),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from environment.cpus import cpu_limit
-from export.manifest import digest
-from tests.support.stack import Stack, start_stack, wait_until
+from export.writer.manifest import digest
+from tests.support.stack import Stack, start_stack, wait_until, wait_until_announced
 from tests.support.versions import Build, write
 
 FAST = """
@@ -86,8 +86,10 @@ def test_a_version_brings_its_own_profile(stack: Stack) -> None:
 def test_a_model_without_the_profile_runs_as_ever(stack: Stack) -> None:
     assert config_of(stack, "exported")["backend"] == "onnxruntime"
     assert "profile" not in parameters_of(stack, "exported")
-    wait_until(lambda: "own 1 tabular (fast)" in stack.log.read_text(), log=stack.log)
-    wait_until(lambda: "exported 1 tabular\n" in stack.log.read_text(), log=stack.log)
+    wait_until_announced(stack.log)
+    announced = stack.log.read_text()
+    assert "own 1 tabular (fast)" in announced
+    assert "exported 1 tabular\n" in announced
 
 
 def test_a_plain_upload_takes_the_profile_of_its_model(stack: Stack) -> None:

@@ -17,13 +17,13 @@ import httpx
 import pytest
 
 from export.__main__ import main
-from export.config import parse, to_text
 from export.errors import ExportError
-from export.manifest import digest
-from export.profiles import PROFILES
-from export.remote.layout import edit_config
-from export.remote.storage import LocalFolder, Storage, TooLarge, open_storage
-from export.repository import publish
+from export.publish.listing import edit_config
+from export.writer.config import parse, to_text
+from export.writer.manifest import digest
+from export.writer.profiles import PROFILES
+from export.writer.repository import publish
+from registry.storage.writing import LocalFolder, Storage, TooLarge, open_storage
 from tests.support.exported import FILES, version, with_profiles
 from tests.support.http_server import Play, serve
 from tests.support.ports import find_free_ports
@@ -261,7 +261,7 @@ def test_config_keeps_what_another_writes_meanwhile(storage: Storage, local: Pat
         set_policy(storage, f"latest {{ num_versions: {conflicts} }}")
         return config
 
-    with pytest.raises(ExportError, match=r"tiny/config.pbtxt: somebody else changed it 5 times"):
+    with pytest.raises(ExportError, match=r"tiny/config.pbtxt: another process changed it 5 times"):
         edit_config(storage, "tiny", always)
 
 
@@ -385,7 +385,7 @@ def test_fetch_stops_where_more_comes_than_was_listed(
             return found
 
         monkeypatch.setattr(storage, "walk", listed)
-        monkeypatch.setattr("export.remote.commands.open_storage", lambda _: storage)
+        monkeypatch.setattr("export.publish.fetch.open_storage", lambda _: storage)
         assert run("fetch", storage, "tiny", "--to", str(tmp_path / "target")) == 1
     assert "tiny/1/parity.json: got more than the " in capsys.readouterr().err
     assert not [path for path in (tmp_path / "target").rglob("*") if path.is_file()]
@@ -690,7 +690,7 @@ def test_what_serves_decides_for_versions_rollback_and_prune(
         "2": AVAILABLE,
         "3": REFUSED,
         "4": SERVING,
-        "5": {"state": "staged", "reason": "trying"},
+        "5": {"state": "staged", "reason": "validating"},
     }
     mirror = Mirror(storage, states, states)
     with serve(mirror.play) as server:
@@ -698,7 +698,7 @@ def test_what_serves_decides_for_versions_rollback_and_prune(
         output = capsys.readouterr().out
         for line in (
             "refused: model.onnx: NaN",
-            "staged: trying",
+            "staged: validating",
             "serves tiny 1, tiny 4",
             "tiny/2_old",
             "Triton ready",

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from xgboost import XGBClassifier
 
-from export.remote.serving import connect
+from export.publish.server import connect
 from tests.support.stack import Stack, start_stack
 from tests.support.tables import draw_people, export
 
@@ -199,8 +199,8 @@ def test_what_a_column_does_not_take_is_refused(tables: Stack, path: str, body: 
 def test_publish_sends_a_row_that_the_table_takes(tables: Stack, name: str) -> None:
     with connect(str(tables.http.base_url)) as server:
         assert server is not None
-        response = server.ask(name)
-    assert (response.version, response.failed) == ("1", False), response.says
+        response = server.try_example(name)
+    assert (response.version, response.failed) == ("1", False), response.summary
 
 
 def test_synchroniser_tried_every_model_with_its_golden_input(tables: Stack) -> None:

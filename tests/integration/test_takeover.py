@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.support.confined import REFUSED
 from tests.support.ports import find_free_ports
-from tests.support.stack import ROOT, Stack, start_stack, wait_until
+from tests.support.stack import ROOT, Stack, start_stack, wait_until, wait_until_announced
 from tests.support.transformer import DIGITS, Transformer, start_transformer
 from tests.support.triton import start_triton
 
@@ -88,7 +88,7 @@ def part_of(stack: Stack, *words: str) -> psutil.Process:
 
 def test_each_part_has_the_secrets_that_it_needs(shell: Stack) -> None:
     triton, transformer = shell.part("tritonserver"), shell.part("transformer")
-    synchroniser, watch = part_of(shell, "predictor", "sync"), part_of(shell, "stack.serve", "watch")
+    synchroniser, watch = part_of(shell, "predictor", "synchroniser"), part_of(shell, "stack.serve", "watch")
     secret = secret_of(shell)
     assert synchroniser.environ().items() >= (SYNCHRONISER_S | {"PREDICTOR_SECRET": secret}).items()
     assert transformer.environ().items() >= TRANSFORMER_S.items()
@@ -138,7 +138,7 @@ def test_models_are_listed_without_the_secret(shell: Stack, tmp_path: Path) -> N
             assert reply.status_code == 501
             assert reply.json()["error"].startswith("the predictor does not list its models (request ")
         assert alone.http.get("/v2/models/iris").is_success
-        assert "NotListed: repository: This protocol is restricted" in (tmp_path / "alone.log").read_text()
+        assert "ModelsNotListed: repository: This protocol is restricted" in (tmp_path / "alone.log").read_text()
     # Beside one that does not answer it is not known either.
     (nobody,) = find_free_ports(1)
     variables = {"TRANSFORMER_SYNC_URL": f"http://127.0.0.1:{nobody}"}
@@ -153,7 +153,7 @@ def test_models_are_listed_without_the_secret(shell: Stack, tmp_path: Path) -> N
 def test_stack_before_a_triton_that_lists_nothing_says_so(shell: Stack, tmp_path: Path) -> None:
     variables = {"TRITON_URL": f"127.0.0.1:{shell.triton_grpc_port}"}
     with start_stack(MODELS, tmp_path / "log", variables=variables) as stack:
-        wait_until(lambda: "stop:  Ctrl-C" in stack.log.read_text(), log=stack.log)
+        wait_until_announced(stack.log)
         assert "this Triton lists its models for a secret only" in stack.log.read_text()
 
 

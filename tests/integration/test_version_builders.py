@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from tritonclient import grpc
 
-from export.versions import read_complete
+from export.writer.versions import read_complete
 from loadtest.load import Load, Plan
 from tests.support.stack import PATIENCE_S, ROOT, start_stack
 from tests.support.triton import start_triton

@@ -11,7 +11,7 @@ class _Count(TypedDict):
     seed: int
 
 
-# Arguments of `export.digit_finder.scenes.compose`.
+# Arguments of `export.examples.digit_finder.scenes.compose`.
 SCENES: _Count = {"count": 100, "seed": 77}
 
 # Height and width, in turn: landscape, portrait, sides that are no multiple of the stride.

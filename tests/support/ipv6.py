@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,15 +51,3 @@ def _namespace(script: str) -> Iterator[list[str]]:
             yield ["nsenter", "--target", str(holder.pid), "--net", "--"]
         finally:
             holder.kill()
-
-
-def accepts(host: str, port: int, *, seconds: float = 5.0) -> bool:
-    """Whether something listens there, or soon does."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            with socket.create_connection((host, port), timeout=1):
-                return True
-        except OSError:
-            time.sleep(0.1)
-    return False

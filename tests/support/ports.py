@@ -35,6 +35,15 @@ def find_free_ports(count: int) -> list[int]:
         return ports
 
 
+def is_open(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether something accepts TCP connections there."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 @cache
 def _locks() -> int:
     """A file of which each byte is a port: who has it locked was given it; the end of a process unlocks."""

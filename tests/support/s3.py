@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 import boto3
 from botocore.config import Config
 
-from tests.support.ports import find_free_ports
+from tests.support.ports import find_free_ports, is_open
 from tests.support.stack import PATIENCE_S
 
 BUCKET = "models"
@@ -58,7 +58,7 @@ class S3:
                 stderr=output,
             )
         deadline = time.monotonic() + PATIENCE_S
-        while not _accepts(self._port):
+        while not is_open(self._port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise AssertionError(f"no S3 server:\n{self._log.read_text(errors='replace')[-3000:]}")
@@ -138,11 +138,6 @@ def connect(url: str, **options: Any) -> Any:
         aws_secret_access_key=_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         config=Config(**options),
     )
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @dataclass(frozen=True)

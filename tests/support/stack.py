@@ -15,6 +15,7 @@ from uuid import uuid4
 import httpx
 import psutil
 
+from tests.support.error_codes import event_hooks
 from tests.support.ports import find_free_ports
 from tests.support.processes import ended
 
@@ -69,6 +70,7 @@ def free_ports() -> dict[str, str]:
 def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, str] | None = None) -> Iterator[Stack]:
     """Serve a repository until the block ends."""
     ports = free_ports()
+    url = f"http://127.0.0.1:{ports['HTTP_PORT']}"
     mirror = {"MIRROR": str(log.with_name(f"{log.name}-mirror"))}
     environment = os.environ | {"REPOSITORY": str(repository), **mirror, **ports, **(variables or {})}
     with log.open("wb") as output:
@@ -77,7 +79,7 @@ def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, st
         )
     with (
         ended(process, patience_s=PATIENCE_S),
-        httpx.Client(base_url=f"http://127.0.0.1:{ports['HTTP_PORT']}", trust_env=False, timeout=60) as client,
+        httpx.Client(base_url=url, trust_env=False, timeout=60, event_hooks=event_hooks(url)) as client,
     ):
         wait_until(lambda: is_ready(client, process, log), log=log)
         http, grpc, triton_http, triton_grpc, metrics, sync = (int(ports[name]) for name in PORTS)
@@ -142,6 +144,11 @@ def is_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) 
         return client.get("/v2/health/ready").is_success
     except httpx.TransportError:
         return False
+
+
+def wait_until_announced(log: Path) -> None:
+    """Wait until the stack has printed what it serves and how to stop it: its last lines, once it is ready."""
+    wait_until(lambda: "stop:  Ctrl-C" in log.read_text(errors="replace"), log=log)
 
 
 def wait_until(condition: Callable[[], bool], *, log: Path, seconds: float = PATIENCE_S) -> None:

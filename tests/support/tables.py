@@ -12,8 +12,8 @@ import pandas
 from numpy.typing import NDArray
 
 from export.__main__ import main
-from export.config import parse
-from export.runtime import Session
+from export.proof.session import Session
+from export.writer.config import parse
 from transformer.tasks import describe
 from transformer.tasks.tabular import TABULAR
 from transformer.triton.model import Model

@@ -11,10 +11,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from export.config import describe_detector, describe_table, parse, to_text
-from export.manifest import Interface, Source, digest
-from export.repository import Version, publish
-from export.runtime import Session
+from export.proof.session import Session
+from export.writer.config import describe_detector, describe_table, parse, to_text
+from export.writer.manifest import Interface, Source, digest
+from export.writer.repository import Version, publish
 from loadtest.load import Answer
 
 _MODEL, _CONFIG, _GOLDEN, _MANIFEST = "model.onnx", "config.pbtxt", "golden.npz", "manifest.json"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from export.__main__ import main
-from export.checkpoints import OFFICIAL, CheckpointError, admit
+from export.sources.trusted_checkpoints import OFFICIAL, CheckpointError, admit
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,5 +101,9 @@ def test_only_these_load_checkpoints() -> None:
         path for part in ("export", "loadtest", "predictor", "transformer") for path in (ROOT / part).rglob("*.py")
     ]
     found = {str(path.relative_to(ROOT)) for path in (*paths, *ROOT.glob("*.py")) if loading.search(path.read_text())}
-    asking = {"export/checkpoint.py", "loadtest/baselines/detector.py", "loadtest/baselines/exports.py"}
-    assert found == {*asking, "export/digit_finder/__main__.py"}
+    asking = {
+        "export/sources/ultralytics_checkpoint.py",
+        "loadtest/baselines/detector.py",
+        "loadtest/baselines/exports.py",
+    }
+    assert found == {*asking, "export/examples/digit_finder/__main__.py"}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.compare.__main__ import _bare_work
+from loadtest.compare.__main__ import bare_work
 from loadtest.compare.candidates import MODEL, mirror
 
 ROOT = Path(__file__).parents[2]
@@ -18,10 +18,7 @@ PICTURE = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
         ('default_model_filename: "model.int8.onnx"', "openvino", "model.int8.onnx"),
     ],
 )
-def test_file_and_properties_are_those_of_the_config(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, backend: str, expected: str
-) -> None:
-    monkeypatch.setattr("loadtest.compare.__main__.FOLDER", tmp_path)
+def test_file_and_properties_are_those_of_the_config(tmp_path: Path, more: str, backend: str, expected: str) -> None:
     folder = mirror("any", tmp_path) / "models" / MODEL
     for version in ("9", "10"):
         (folder / version).mkdir(parents=True)
@@ -36,6 +33,6 @@ def test_file_and_properties_are_those_of_the_config(
         parameters {{ key: "NUM_STREAMS" value {{ string_value: "2" }} }}
         """
     )
-    _, work = _bare_work("any", PICTURE, 1.0)
+    _, work = bare_work("any", PICTURE, 1.0, cache=tmp_path)
     assert Path(work.model) == folder / "10" / expected
     assert (work.runtime, work.tensor, work.properties) == (backend, "image", {"HINT_BF16": "yes"})

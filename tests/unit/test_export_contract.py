@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from export.config import describe_classifier, describe_detector, describe_table
 from export.errors import ExportError
-from export.remote.contract import check_same
-from export.remote.serving import connect
+from export.publish.contract import check_same
+from export.publish.server import connect
+from export.writer.config import describe_classifier, describe_detector, describe_table
 
 IRIS = ("sepal length", "sepal width", "petal length", "petal width")
 NAMES = {0: "a", 1: "b"}

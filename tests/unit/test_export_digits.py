@@ -5,10 +5,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from export.compatibility import check
-from export.digits.frame import CELLS, SIDE, describe_graph, frame
-from export.digits.renderings import load_plain, render
-from export.runtime import Session
+from export.examples.digits.frame import CELLS, SIDE, describe_graph, frame
+from export.examples.digits.renderings import load_plain, render
+from export.graph.compatibility import check
+from export.proof.session import Session
 from transformer.tasks.classify import fill
 from transformer.triton.model import Model, TensorMetadata
 

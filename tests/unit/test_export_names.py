@@ -4,7 +4,7 @@ import jsonschema
 import pytest
 
 from export.errors import ExportError
-from export.manifest import check_known_name, check_model_name
+from export.writer.manifest import check_known_name, check_model_name
 from registry.layout import SCHEMA_FILE as SCHEMA
 
 SCHEMA_CONTENT = json.loads(SCHEMA.read_bytes())

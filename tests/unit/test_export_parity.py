@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.config import describe_detector
 from export.errors import ExportError
-from export.graph import fuse
-from export.parity import decode, measure, prove, refer
-from export.pictures import Picture, draw_pictures
-from export.possible import COMPARED, Candidates
-from export.runtime import Session
+from export.graph.fused_interface import fuse
+from export.proof.drawn_images import Picture, draw_pictures
+from export.proof.parity import decode, measure, prove, refer
+from export.proof.plausibility import COMPARED, Candidates
+from export.proof.session import Session
+from export.writer.config import describe_detector
 from tests.support.detectors import CLASSES, build_detector
 from transformer.tasks import describe
 from transformer.triton.model import Model

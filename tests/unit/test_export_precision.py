@@ -16,15 +16,15 @@ import pytest
 from onnx import numpy_helper
 
 from export.__main__ import main
-from export.calibration import ENOUGH, Folder, Sample
-from export.compatibility import check
-from export.detector import read_detector
-from export.distribution import split
 from export.errors import ExportError
-from export.pictures import Picture
-from export.precision import find_truth, measure
-from export.ultralytics import Choice, prepare
-from export.versions import read_complete
+from export.graph.compatibility import check
+from export.graph.dfl import split
+from export.proof.calibration import ENOUGH, Folder, Sample
+from export.proof.drawn_images import Picture
+from export.proof.precision import find_truth, measure
+from export.sources.exported_detector import read_detector
+from export.sources.ultralytics import Choice, prepare
+from export.writer.versions import read_complete
 from tests.support.detectors import SQUARES_PX, build_finder, draw_squares, pass_over, save
 from transformer.tasks import describe
 from transformer.triton.model import Model
@@ -67,7 +67,7 @@ def test_int8_is_calibrated_measured_and_published(
     command = ["ultralytics", "finder", str(finder), "--precision", "bf16", "int8", "--calibration", str(pictures)]
     assert main([*command, "--repository", str(repository)]) == 0
     out = capsys.readouterr().out
-    assert f"warning: --calibration {pictures}: got 12 pictures, expected {ENOUGH} or more" in out
+    assert f"warning: --calibration {pictures}: got 12 images, expected {ENOUGH} or more" in out
     folder = repository / "finder" / "1"
     manifest = read_complete(folder)
     assert manifest is not None
@@ -134,7 +134,7 @@ class Moved:
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     detector = read_detector(save(tmp_path, imgsz="[320, 320]"))
-    from export.ultralytics import _config  # noqa: PLC0415
+    from export.sources.ultralytics import _config  # noqa: PLC0415
 
     return describe(_config("tiny", detector, interface="fused", size_hw=None), version="0")
 

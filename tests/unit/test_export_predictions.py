@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from onnx import ModelProto, helper
 
-from export.config import describe_detector
 from export.errors import ExportError
-from export.graph import fuse
-from export.pictures import draw_pictures
-from export.predictions import IOU, MAX_DETECTIONS, choose_confidence, prove
-from export.runtime import Session
+from export.graph.fused_interface import fuse
+from export.proof.drawn_images import draw_pictures
+from export.proof.predictions import IOU, MAX_DETECTIONS, choose_confidence, prove
+from export.proof.session import Session
+from export.writer.config import describe_detector
 from tests.support.detectors import CLASSES, build_detector, build_model
 from transformer.tasks import describe, detect
 from transformer.tasks.detect import DETECT, Detections

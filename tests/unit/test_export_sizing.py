@@ -11,10 +11,10 @@ from rich.console import Console
 
 from export.__main__ import main
 from export.errors import ExportError
-from export.remote import sizing
-from export.remote.layout import read_models
-from export.remote.sizing import GIB, MIB, Load
-from export.remote.storage import open_storage
+from export.publish import sizing
+from export.publish.listing import read_models
+from export.publish.sizing import GIB, MIB, Load
+from registry.storage.writing import open_storage
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = {"m": 0.001, "Mi": MIB, "Gi": GIB, "": 1}

@@ -33,7 +33,7 @@ from sklearn.preprocessing import (
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from export.__main__ import main
-from export.runtime import Session
+from export.proof.session import Session
 from export.tables import trees
 from tests.support.tables import export, exported, read_served
 
@@ -91,7 +91,7 @@ def test_columns_far_from_zero_are_scaled_as_scikit_learn_does(tmp_path: Path, s
 def test_graph_that_computes_in_fp32_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, estimator: Any
 ) -> None:
-    monkeypatch.setattr("export.tables.table.sees_fp32", lambda _: True)
+    monkeypatch.setattr("export.sources.tabular.sees_fp32", lambda _: True)
     assert export(tmp_path, "sklearn", estimator) == 1
     assert re.search(r"differ from the source by .* on \d+ of \d+ rows", capsys.readouterr().err)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformer.admission import Deadline
 from transformer.dataplane.model_cache import ModelCache
-from transformer.errors import ModelNotFound, NothingServes, PredictorUnavailable, Unserved
+from transformer.errors import ModelNotFound, NoReadyVersion, NoServableVersion, NotReady, PredictorUnavailable
 from transformer.observability import metrics
 from transformer.observability.request_record import current_request
 from transformer.triton.client import TritonClient
@@ -102,7 +102,7 @@ class Catalogue:
 
         Raises:
             PredictorUnavailable: Triton does not respond, or the synchroniser, where there is one.
-            NotListed: there is no synchroniser, and Triton demands a secret.
+            ModelsNotListed: there is no synchroniser, and Triton demands a secret.
         """
         # From Triton only without a synchroniser: its list demands the secret that loads models.
         names = await self._synchroniser.serving()
@@ -117,7 +117,7 @@ class Catalogue:
 
         Raises:
             ModelNotFound: the model or the version is unknown.
-            NothingServes: no version of it serves.
+            NoReadyVersion: no version of it serves.
         """
         async with self._refine_not_found(name, version):
             versions = await self._triton.versions(name, version)
@@ -137,19 +137,19 @@ class Catalogue:
         """
         try:
             yield
-        except (ModelNotFound, NothingServes) as exc:
+        except (ModelNotFound, NoReadyVersion) as exc:
             everything = await self._synchroniser.known()
             known = (everything or {}).get(name)
             if known is not None and (version in known.refused or (known.state == "refused" and not version)):
                 current_request().set_model(name, "")
-                raise Unserved(name, version, known.refused.get(version, known.reason)) from exc
+                raise NoServableVersion(name, version, known.refused.get(version, known.reason)) from exc
             if not await self._synchroniser.ready():
                 waiting_for = await self._synchroniser.waiting_for()
-                raise PredictorUnavailable(f"model {name!r} does not serve yet: waiting for {waiting_for}") from exc
+                raise NotReady(f"model {name!r} does not serve yet: waiting for {waiting_for}") from exc
             if known is not None:
                 current_request().set_model(name, "")
                 if not version:
-                    raise NothingServes(name) from exc
-            elif everything is not None and isinstance(exc, NothingServes):
+                    raise NoReadyVersion(name) from exc
+            elif everything is not None and isinstance(exc, NoReadyVersion):
                 raise ModelNotFound(f"model {name!r} is unknown") from exc
             raise

@@ -12,7 +12,9 @@ from tritonclient.grpc import service_pb2
 
 from transformer.auth import Keys
 from transformer.errors import ServingError
-from transformer.observability.request_record import ID_HEADER, RequestRecord, track_request
+from transformer.grpc.error_status import abort
+from transformer.grpc.receive import UNKNOWN_METHOD
+from transformer.observability.request_record import RequestRecord, track_request
 from transformer.observability.trace_context import StartTrace, Trace
 from transformer.settings import TransformerSettings
 
@@ -62,12 +64,12 @@ def _refuse(handler: Any, details: Any, error: ServingError, trace: StartTrace) 
     async def one(_: Any, context: Any) -> None:
         method = details.method
         # A name that a client made up stands in no series, and not where a line has its fields.
-        name, route = (method.rpartition("/")[2], method) if handler else ("other", "other")
+        is_known = handler not in (None, UNKNOWN_METHOD)
+        name, route = (method.rpartition("/")[2], method) if is_known else ("other", "other")
         record = RequestRecord.from_headers("grpc", name, path=method, headers=details.invocation_metadata, trace=trace)
-        record.route, record.status, record.key = route, error.code.name, shown_key()
+        record.route, record.key = route, shown_key()
         with track_request(record):
-            context.set_trailing_metadata(((ID_HEADER, record.request_id),))
-            await context.abort(error.code, str(error))
+            await abort(context, error)
 
     # With a stream of requests, whatever it has: gRPC would read the one message first.
     streams = handler is not None and handler.response_streaming

@@ -20,14 +20,16 @@ from transformer.admission import Admission, Deadline
 from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import (
     MESSAGE_LENGTH,
+    ClientDisconnected,
     InvalidRequest,
     ModelNotFound,
+    NoServableVersion,
     OutOfMemory,
     PredictorUnavailable,
     ServingError,
-    Unserved,
 )
 from transformer.grpc.drain import Calls
+from transformer.grpc.error_status import abort
 from transformer.grpc.interceptors import shown_key
 from transformer.grpc.message_limits import check_message
 from transformer.grpc.receive import Arrivals
@@ -89,7 +91,7 @@ class Servicer:
     async def ModelReady(self, message: Any, _deadline: Deadline) -> Any:  # noqa: N802
         try:
             await self._dataplane.versions(message.name, message.version)
-        except (ModelNotFound, PredictorUnavailable, Unserved):
+        except (ModelNotFound, PredictorUnavailable, NoServableVersion):
             return service_pb2.ModelReadyResponse(ready=False)
         return service_pb2.ModelReadyResponse(ready=True)
 
@@ -141,7 +143,6 @@ class Servicer:
 
     async def _answer(self, record: RequestRecord, method: Method, context: Any) -> bytes:
         name, request_id, admission = record.method, record.request_id, self._admission
-        # Not the initial ones: once these are sent, no client repeats a call that was refused as UNAVAILABLE.
         context.set_trailing_metadata(((ID_HEADER, request_id),))
         try:
             deadline = admission.deadline(context.time_remaining())
@@ -157,19 +158,15 @@ class Servicer:
                     reply: bytes = (await method(message, deadline)).SerializeToString()
         except (ServingError, MemoryError) as exc:
             error = exc if isinstance(exc, ServingError) else OutOfMemory()
-            record.status = error.code.name
-            log.log(error.log_level, "%s %s %s", request_id, record.status, error.for_log())
-            if error.retry_after_s is not None:
-                context.set_trailing_metadata(((ID_HEADER, request_id), ("retry-after", str(error.retry_after_s))))
-            await context.abort(error.code, error.for_client(request_id))
+            log.log(error.log_level, "%s %s %s", request_id, error.code.grpc_status, error.for_log())
+            await abort(context, error)
         except asyncio.CancelledError:
             metrics.count_rejected("client gone")
-            record.status = grpc.StatusCode.CANCELLED.name
+            record.status, record.code = grpc.StatusCode.CANCELLED.name, ClientDisconnected.code
             raise
         except Exception as exc:  # gRPC would send the client its text
-            record.status = grpc.StatusCode.INTERNAL.name
             log.error("%s INTERNAL unexpected", request_id, exc_info=exc)
-            await context.abort(grpc.StatusCode.INTERNAL, f"internal error (request {request_id})")
+            await abort(context, ServingError())
         record.status, record.bytes_out = grpc.StatusCode.OK.name, len(reply)
         admission.account(len(reply))
         context.add_done_callback(lambda _: admission.account(-record.bytes_out))

@@ -22,8 +22,6 @@ def configure(log_format: Format) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("uvicorn", "httpx", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Its warnings quote bytes of the client, whose response says the same.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     # grpcio 1.85 logs a traceback when a client disconnects while its response is being sent.
     logging.getLogger("grpc._cython.cygrpc").addFilter(
         lambda record: not str(record.msg).startswith("ExecuteBatchError")

@@ -41,6 +41,7 @@ class RequestRecord:
         model: name of the model, as the client gave it.
         version: of the model, once known.
         status: of HTTP, or the name of gRPC's.
+        code: of the error in the response, "" without one.
         key: name of the API key, "" without a valid one; None where authentication is disabled.
         bytes_in, bytes_out: size of body or message.
         started: by `time.perf_counter()`.
@@ -55,6 +56,7 @@ class RequestRecord:
     model: str = ""
     version: str = ""
     status: int | str = ""
+    code: str = ""
     key: str | None = None
     bytes_in: int = 0
     bytes_out: int = 0
@@ -89,7 +91,7 @@ class RequestRecord:
 
     def fields(self, ms: float) -> dict[str, Any]:
         """The fields of its log line in JSON, and the attributes of its span."""
-        return {
+        fields = {
             "request_id": self.request_id,
             "protocol": self.protocol,
             "method" if self.protocol == "http" else "rpc": self.method,
@@ -101,7 +103,8 @@ class RequestRecord:
             "ms": round(ms, 3),
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
-        } | ({} if self.key is None else {"key": self.key})
+        }
+        return fields | ({"code": self.code} if self.code else {}) | ({} if self.key is None else {"key": self.key})
 
 
 def read_headers(headers: Iterable[tuple[bytes | str, bytes | str]]) -> dict[str, str]:
@@ -149,7 +152,8 @@ def track_request(record: RequestRecord, *, quiet: Iterable[int | str] = ()) -> 
         level = logging.DEBUG if record.status in quiet else logging.INFO
         if log.isEnabledFor(level):
             what = f"gRPC {record.method}" if record.protocol == "grpc" else f"{record.method} {record.path}"
+            code = f" code={record.code}" if record.code else ""
             key = f" key={record.key}" if record.key else ""
-            values = record.request_id, what, record.status, seconds * 1000, key
-            log.log(level, "%s %s %s %.1fms%s", *values, extra={"fields": fields})
+            values = record.request_id, what, record.status, seconds * 1000, code, key
+            log.log(level, "%s %s %s %.1fms%s%s", *values, extra={"fields": fields})
         _CURRENT.reset(token)

@@ -91,6 +91,8 @@ class SpanTrace(Trace):
             failed = fields["status"] in _FAILED
         for key in ("request_id", "model", "version", "bytes_in", "bytes_out"):
             span.set_attribute(f"nereid.{key}", fields[key])
+        if fields.get("code"):
+            span.set_attribute("nereid.error_code", fields["code"])
         if fields.get("key"):
             span.set_attribute("nereid.key", fields["key"])
         if failed:

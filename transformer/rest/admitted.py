@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import Request
 
 from transformer.admission import Admission, Deadline
-from transformer.errors import ClientGone, InvalidRequest
+from transformer.errors import ClientDisconnected, InvalidRequest
 from transformer.observability import metrics
 from transformer.rest.body import read_body, unpack
 
@@ -22,7 +22,7 @@ async def arrived(request: Request) -> AsyncIterator[tuple[bytes, Deadline]]:
         Overloaded: too many wait; mostly `LineGuard` tells it before.
         ServingError: of the body, see `read_body`.
         DeadlineExceeded: its time was over before its turn.
-        ClientGone: its client went away, and what was begun was cancelled.
+        ClientDisconnected: its client went away, and what was begun was cancelled.
     """
     deadline = _read_deadline(request)
     admission: Admission = request.app.state.admission
@@ -47,7 +47,7 @@ async def _while_connected(request: Request) -> AsyncIterator[None]:
     """Cancel what is inside when the client closes its connection.
 
     Raises:
-        ClientGone: it did.
+        ClientDisconnected: it did.
     """
     task = asyncio.current_task()
     assert task is not None, "a handler runs in a task"  # noqa: S101
@@ -67,6 +67,6 @@ async def _while_connected(request: Request) -> AsyncIterator[None]:
         if not gone or task.uncancel():
             raise
         metrics.count_rejected("client gone")
-        raise ClientGone("the client went away") from None
+        raise ClientDisconnected("the client went away") from None
     finally:
         watcher.cancel()

@@ -11,7 +11,14 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from transformer.admission import Body, Deadline
-from transformer.errors import BodyTimeout, ClientGone, InvalidRequest, PayloadTooLarge, UnsupportedMedia, excerpt
+from transformer.errors import (
+    BodyTimeout,
+    ClientDisconnected,
+    InvalidRequest,
+    PayloadTooLarge,
+    UnsupportedMedia,
+    excerpt,
+)
 from transformer.observability import metrics
 from transformer.offload import ALWAYS, offload
 from transformer.rest.json_body import read_json
@@ -67,7 +74,7 @@ async def read_body(request: Request, held: Body, deadline: Deadline) -> bytes:
         BodyTimeout: it stopped coming.
         DeadlineExceeded: the request's time was over before it was here.
         Overloaded: all bodies together are too large.
-        ClientGone: its client went away.
+        ClientDisconnected: its client went away.
     """
     settings: TransformerSettings = request.app.state.settings
     max_bytes = settings.max_body_bytes
@@ -93,7 +100,7 @@ async def read_body(request: Request, held: Body, deadline: Deadline) -> bytes:
             chunks.append(chunk)
     except ClientDisconnect as exc:
         metrics.count_rejected("client gone")
-        raise ClientGone(f"body: the client went away after {held.size_bytes} bytes") from exc
+        raise ClientDisconnected(f"body: the client went away after {held.size_bytes} bytes") from exc
     except TimeoutError as exc:
         metrics.count_rejected("slow body")
         limit = f"{settings.body_timeout_s:g} s without more"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from environment.error_codes import ErrorCode
 from transformer.observability.stage_timer import STAGES
 from transformer.tasks import TASKS
 from transformer.tasks import parameters as task_parameters
@@ -37,7 +38,12 @@ def _reply(tasks: Sequence[Task], members: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _IMAGE = {"image": _object({"width": _INTEGER, "height": _INTEGER})}
-ERROR = _object({"error": _STRING})
+ERROR = _object(
+    {
+        "error": _STRING | {"description": "what was wrong: what, got and expected; the words may change"},
+        "code": {"type": "string", "enum": list(ErrorCode), "description": "what clients decide by: docs/api.md"},
+    }
+)
 
 
 def _ref(name: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """`POST /predict/<model>`: files in, JSON or an annotated picture out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,9 @@ from transformer.protocol import json_responses
 from transformer.rest import openapi
 from transformer.rest.admitted import arrived
 from transformer.rest.body import read_items
+from transformer.rest.query import query_parameters
+from transformer.rest.responses import write_json
 from transformer.settings import TransformerSettings
-from transformer.tasks import parameters as task_parameters
 from transformer.tasks import takes_images
 from transformer.triton.infer_options import InferOptions
 
@@ -81,24 +82,6 @@ async def _answer(
     return await write_json(lambda: orjson.Fragment(texts()[0]), cost=cost)
 
 
-def query_parameters(request: Request) -> dict[str, Any]:
-    """Parameters of a task in the query, as texts; a list of those that may be repeated.
-
-    Raises:
-        InvalidRequest: another one is repeated.
-    """
-    known = task_parameters()
-    parameters: dict[str, Any] = {}
-    for name, value in request.query_params.multi_items():
-        if name in known and known[name].repeats:
-            parameters.setdefault(name, []).append(value)
-        elif name in parameters:
-            raise InvalidRequest(f"parameter {name!r}: got it twice, expected once; known are {', '.join(known)}")
-        else:
-            parameters[name] = value
-    return parameters
-
-
 def _accepted_picture(accept: str) -> ImageType | None:
     """The picture type that `Accept` prefers over JSON, None for JSON (RFC 9110, 12.5.1).
 
@@ -128,8 +111,3 @@ def _annotate(result: ImageResult, media_type: ImageType) -> bytes:
     assert result.image_hwc is not None, "kept, because the request accepts an image"  # noqa: S101
     check_size(result.image_hwc, media_type)
     return encode(result.prediction.draw(result.image_hwc, result.model), media_type)
-
-
-async def write_json(response: Callable[[], Any], *, cost: float) -> Response:
-    """A response as JSON; `cost` of making it, in the unit of `offload`."""
-    return Response(await offload(lambda: orjson.dumps(response()), cost=cost), media_type="application/json")

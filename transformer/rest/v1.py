@@ -14,7 +14,8 @@ from transformer.protocol import json_responses
 from transformer.rest import openapi
 from transformer.rest.admitted import arrived
 from transformer.rest.body import read_instances
-from transformer.rest.predict import query_parameters, write_json
+from transformer.rest.query import query_parameters
+from transformer.rest.responses import write_json
 from transformer.tasks import takes_images
 from transformer.triton.infer_options import InferOptions
 

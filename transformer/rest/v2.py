@@ -8,14 +8,14 @@ from fastapi import APIRouter, Request, Response
 from transformer import SERVER_NAME, __version__
 from transformer.admission import Deadline
 from transformer.dataplane.dataplane import DataPlane
-from transformer.errors import PredictorUnavailable
+from transformer.errors import NotReady
 from transformer.offload import TENSOR_BYTE, offload
 from transformer.protocol.v2 import EXTENSIONS, infer
 from transformer.protocol.v2_messages import InferRequest
 from transformer.protocol.v2_raw import read_raw_input
 from transformer.rest import openapi
 from transformer.rest.admitted import arrived
-from transformer.rest.predict import query_parameters
+from transformer.rest.query import query_parameters
 from transformer.rest.v2_codec import HEADER_LENGTH, Document, read_document, read_header_length, write_response
 from transformer.tasks import interface, task_of
 from transformer.triton.model import TensorMetadata
@@ -52,7 +52,7 @@ async def live() -> dict[str, bool]:
 async def ready(request: Request) -> dict[str, bool]:
     """True while Triton is ready and has its first models; 503 else."""
     if not await request.app.state.dataplane.ready():
-        raise PredictorUnavailable("not ready: Triton does not answer, or the first models are on their way")
+        raise NotReady("Triton does not respond, or the first models are being loaded")
     return {"ready": True}
 
 

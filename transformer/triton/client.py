@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from transformer.admission import Deadline
-from transformer.errors import ModelNotFound, NothingServes, PredictorError, PredictorUnavailable
+from transformer.errors import ModelNotFound, NoReadyVersion, PredictorError, PredictorUnavailable, VersionNotFound
 from transformer.observability.request_record import current_request
 from transformer.triton.infer_message import compose, content, encode
 from transformer.triton.infer_options import InferOptions
@@ -86,7 +86,7 @@ class TritonClient:
         """Names of the models that serve, in alphabetical order; for a Triton without a synchroniser.
 
         Raises:
-            NotListed: Triton restricts its list by a secret that also loads models; this server does not have it.
+            ModelsNotListed: Triton restricts its list by a secret that also loads models; this server does not have it.
             ServingError: see `status.translate`.
         """
         request = service_pb2.RepositoryIndexRequest(ready=True)
@@ -104,15 +104,15 @@ class TritonClient:
 
         Raises:
             ModelNotFound: the model or the version is unknown.
-            NothingServes: no version of it serves.
+            NoReadyVersion: no version of it serves.
         """
         request = service_pb2.ModelMetadataRequest(name=name)
         reply = await self._call(self._stub.ModelMetadata, request, name, timeout_s=_QUICK_TIMEOUT_S)
         served = sorted(reply.versions, key=int)
         if version and version not in served:
-            raise ModelNotFound(f"model {name!r} has no version {version!r}; expected one of {', '.join(served)}")
+            raise VersionNotFound(f"model {name!r} has no version {version!r}; expected one of {', '.join(served)}")
         if not served:
-            raise NothingServes(name)
+            raise NoReadyVersion(name)
         return [version] if version else served
 
     async def infer(

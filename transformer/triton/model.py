@@ -7,11 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from environment.error_codes import ErrorCode
 from transformer.errors import PredictorError
 
 
 class ModelConfigError(PredictorError):
     """Triton has loaded the model, but its config.pbtxt does not describe one that this server can serve."""
+
+    code = ErrorCode.INVALID_MODEL_CONFIG
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class TensorMetadata:
         return self.shape[1:]
 
 
-# Limits of `parameters.metadata`, by which memory is reserved; registry/allowlist.py gives the reasons.
+# Limits of `parameters.metadata`, by which memory is reserved; registry/judgement/allowlist.py gives the reasons.
 MAX_SIDE_PX, MAX_CHANNELS, MAX_STRIDE, MAX_LABELS = 8192, 64, 1024, 100_000
 _HIGHEST_CLASS_ID = 10**9 - 1
 # A parameter of profiles that may change boxes.

@@ -7,8 +7,8 @@ import grpc
 
 from transformer.errors import (
     ModelNotFound,
-    NothingServes,
-    NotListed,
+    ModelsNotListed,
+    NoReadyVersion,
     Overloaded,
     PredictorError,
     PredictorTimeout,
@@ -67,9 +67,9 @@ def translate(exc: grpc.RpcError, name: str) -> ServingError:
     subject = f"model {name!r}" if name else "repository"
     if code is grpc.StatusCode.NOT_FOUND:
         # Also of a model that Triton knows, while no version of it serves.
-        return NothingServes(name) if _NO_VERSION in details else ModelNotFound(f"model {name!r} is unknown")
+        return NoReadyVersion(name) if _NO_VERSION in details else ModelNotFound(f"model {name!r} is unknown")
     if _RESTRICTED in details:  # the code is UNAVAILABLE
-        return NotListed(f"{subject}: {details}")
+        return ModelsNotListed(f"{subject}: {details}")
     if _TOO_LARGE in details:  # the code is RESOURCE_EXHAUSTED
         return PredictorError(f"{subject}: {details}")
     if _QUEUED_TOO_LONG in details:  # the code is UNAVAILABLE

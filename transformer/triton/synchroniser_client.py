@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from transformer.errors import ModelNotFound, PredictorUnavailable
+from transformer.errors import PredictorUnavailable, SynchroniserNotFound
 
 _TIMEOUT_S = 2.0
 _MAX_AGE_S = 1.0  # of what is known of models: requests for unknown names must not cost a request each
@@ -109,7 +109,7 @@ class SynchroniserClient:
             PredictorUnavailable: it does not answer.
         """
         if not self._url:
-            raise ModelNotFound("no synchroniser is configured (TRANSFORMER_SYNC_URL)")
+            raise SynchroniserNotFound("no synchroniser is configured (TRANSFORMER_SYNC_URL)")
         return (await self._get_status()).content
 
     async def _get_status(self) -> httpx.Response:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from transformer.admission import Deadline
-from transformer.errors import Overloaded, PredictorTimeout
+from transformer.errors import MemoryFull, PredictorTimeout
 from transformer.observability import metrics
 
 # Calls that nobody waits for any more keep their tensors in memory: both are limited.
@@ -57,11 +57,11 @@ class UncancelledCalls:
 
         Raises:
             PredictorTimeout: no response in time.
-            Overloaded: abandoned calls hold too much memory.
+            MemoryFull: abandoned calls hold too much memory.
         """
         if self.abandoned_bytes > self._max_abandoned_bytes:
             metrics.count_rejected("bodies full")
-            raise Overloaded(
+            raise MemoryFull(
                 f"abandoned requests: Triton still processes {self.abandoned_bytes} bytes of them, over the limit of"
                 f" {self._max_abandoned_bytes}"
             )

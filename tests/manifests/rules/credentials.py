@@ -1,4 +1,4 @@
-"""Who has which credentials: of all the containers of a pod, those that need them."""
+"""Credentials reach those containers of a pod that need them, and no others."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,17 +12,20 @@ from tests.manifests.rendering import Object, Render, title
 _TRITON_S, _S3_READER, _S3_WRITER, _KEYS = "nereid-triton", "nereid-s3", "nereid-s3-writer", "nereid-keys"
 _NEEDS = {TRITON: {_TRITON_S}, SYNCHRONISER: {_TRITON_S, _S3_READER}, TRANSFORMER: {_KEYS}}
 _SKIPPED = "eks.amazonaws.com/skip-containers"
-# Variables of the S3 client that say where and how, not who.
+# Variables of the S3 client that are no credentials: where S3 is, and how it is reached.
 _SETTINGS_OF_S3 = {
     "AWS_CA_BUNDLE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_MAX_ATTEMPTS", "AWS_REGION",
     "AWS_RETRY_MODE", "AWS_STS_REGIONAL_ENDPOINTS", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT",
 }  # fmt: skip
 EXPORT = "export"
-_NEEDS_OF_IMAGE = {EXPORT: {_S3_WRITER}, "seaweedfs": {_S3_WRITER}}  # who writes, and the server that knows the keys
+_NEEDS_OF_IMAGE = {
+    EXPORT: {_S3_WRITER},
+    "seaweedfs": {_S3_WRITER},
+}  # they write, and it verifies keys
 
 
-def secrets_reach_who_needs_them(render: Render) -> Iterator[str]:
-    """The transformer, which decodes what strangers send, has API keys to compare with, and no way to load a model."""
+def secrets_reach_containers_that_need_them(render: Render) -> Iterator[str]:
+    """The transformer decodes images of strangers: it gets API keys to compare with, and nothing that loads a model."""
     for pod in pods_of(render):
         for container in containers_of(pod):
             needed = _needs(container)
@@ -30,25 +33,25 @@ def secrets_reach_who_needs_them(render: Render) -> Iterator[str]:
                 yield f"{container['name']} in {title(pod)}: gets {strange}, needs {sorted(needed)}"
 
 
-def variables_of_credentials_reach_who_asks_s3(render: Render) -> Iterator[str]:
-    """Keys, profiles, roles and where their tokens are."""
+def credentials_reach_containers_that_use_s3(render: Render) -> Iterator[str]:
+    """Variables with keys, profiles, roles and the paths of their tokens."""
     for pod in pods_of(render):
         for container in containers_of(pod):
             named = {name for name in environment_of(container, pod, render) if name.startswith("AWS_")}
-            if (strange := sorted(named - _SETTINGS_OF_S3)) and not _asks_s3(container):
-                yield f"{container['name']} in {title(pod)}: gets {strange}, and asks S3 for nothing"
+            if (strange := sorted(named - _SETTINGS_OF_S3)) and not _uses_s3(container):
+                yield f"{container['name']} in {title(pod)}: gets {strange}, and sends S3 no request"
 
 
-def tokens_reach_who_asks_s3(render: Render) -> Iterator[str]:
-    """Of the service account: those that a manifest mounts, and those that EKS adds for an account with a role."""
+def tokens_reach_containers_that_use_s3(render: Render) -> Iterator[str]:
+    """Tokens of the service account: those that a manifest mounts, and those that EKS adds for a role."""
     pods = pods_of(render)
-    may_have_a_role = {_account(pod) for pod in pods if may_ask_s3(pod)}
+    may_have_a_role = {_account(pod) for pod in pods if may_use_s3(pod)}
     for pod in pods:
-        others = {each["name"] for each in containers_of(pod) if not _asks_s3(each)}
+        others = {each["name"] for each in containers_of(pod) if not _uses_s3(each)}
         for container in containers_of(pod):
             tokens = [volume["name"] for volume in _volumes(container, pod) if _is_token(volume)]
             if tokens and container["name"] in others:
-                yield f"{container['name']} in {title(pod)}: mounts the token {tokens[0]}, and asks S3 for nothing"
+                yield f"{container['name']} in {title(pod)}: mounts the token {tokens[0]}, and sends S3 no request"
         if _account(pod) in may_have_a_role:
             annotations = pod["metadata"].get("annotations", {})
             if annotations.get(MODE) == KNATIVE:
@@ -61,13 +64,13 @@ def _account(pod: Object) -> str:
     return str(pod["spec"].get("serviceAccountName", "default"))
 
 
-def may_ask_s3(pod: Object) -> bool:
-    """Whether something in it asks S3; of the pod of a `model` that is the container which KServe adds."""
+def may_use_s3(pod: Object) -> bool:
+    """Whether a container of the pod uses S3; in the pod of a `model` it is the one that KServe adds."""
     runs = {programs.program_of(each) for each in containers_of(pod)}
-    return any(map(_asks_s3, containers_of(pod))) or (TRITON in runs and SYNCHRONISER not in runs)
+    return any(map(_uses_s3, containers_of(pod))) or (TRITON in runs and SYNCHRONISER not in runs)
 
 
-def _asks_s3(container: Any) -> bool:
+def _uses_s3(container: Any) -> bool:
     return programs.program_of(container) == SYNCHRONISER or _image(container) == EXPORT
 
 
@@ -76,7 +79,7 @@ def _is_token(volume: Any) -> bool:
 
 
 def _needs(container: Any) -> set[str]:
-    """The Secrets that a container is for."""
+    """The Secrets that a container needs."""
     return _NEEDS.get(programs.program_of(container) or "") or _NEEDS_OF_IMAGE.get(_image(container), set())
 
 
@@ -85,7 +88,7 @@ def _image(container: Any) -> str:
 
 
 def _secrets(container: Any, pod: Object) -> set[str]:
-    """Secrets that a container reads, as variables or files."""
+    """Secrets that a container reads, as variables or as files."""
     names = {source["secretRef"]["name"] for source in container.get("envFrom", []) if "secretRef" in source}
     for variable in container.get("env", []):
         if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
@@ -106,7 +109,7 @@ def _secrets_of_volume(volume: Any) -> Iterator[str]:
 
 
 RULES = (
-    secrets_reach_who_needs_them,
-    variables_of_credentials_reach_who_asks_s3,
-    tokens_reach_who_asks_s3,
+    secrets_reach_containers_that_need_them,
+    credentials_reach_containers_that_use_s3,
+    tokens_reach_containers_that_use_s3,
 )

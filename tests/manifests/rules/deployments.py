@@ -1,4 +1,4 @@
-"""What KServe decides for an InferenceService, and manifests without it say themselves: labels, scaling, entrances."""
+"""What manifests without KServe state themselves: labels, scaling, ingress."""
 
 import re
 import sys
@@ -14,20 +14,20 @@ from tests.manifests.rules.selectors import backends_of, matches, selects, targe
 from transformer.settings import TransformerSettings
 
 _DEFAULT_GRACE_S, _DEFAULT_PROGRESS_S = 30, 600
-# How long a connection without a request is kept: by nginx; by what is written in Go and says nothing else, such as
-# Knative's queue, KEDA's interceptor and Traefik; by Envoy.
+# How long an idle connection is kept: by nginx; by Go programs with the default, such as Knative's queue-proxy, KEDA's
+# interceptor and Traefik; by Envoy.
 _NGINX_IDLE_S, _GO_IDLE_S, _ENVOY_IDLE_S = 60, 90, 3600
-# Of ingress-nginx, without annotations.
+# Defaults of ingress-nginx, without annotations.
 _ANNOTATION = "nginx.ingress.kubernetes.io/proxy-"
 _DEFAULT_BODY, _DEFAULT_TIMEOUT_S = "1m", 60
-# An ALB has no limit for a body that goes to pods, and gives up a connection on which nothing is sent.
+# An ALB does not limit the body of a request to pods; its idle timeout ends a connection on which nothing is sent.
 _ALB, _ALB_IDLE = "alb", "alb.ingress.kubernetes.io/load-balancer-attributes"
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _NAMESPACE = "kubernetes.io/metadata.name"
 
 
 def deployments_select_their_own_pods(render: Render) -> Iterator[str]:
-    """The API server refuses one that does not; two that select the same pods would fight for them."""
+    """The API server rejects a Deployment that does not; two that select the same pods would fight for them."""
     deployments = list(render.of_kind("Deployment"))
     for each in deployments:
         for other in deployments:
@@ -37,7 +37,7 @@ def deployments_select_their_own_pods(render: Render) -> Iterator[str]:
 
 
 def deployments_have_one_scaler(render: Render) -> Iterator[str]:
-    """At most, which alone says how many pods there are, between two bounds."""
+    """At most one scaler sets the number of pods, between two bounds."""
     scaled: list[str] = []
     for each in render.of_kind("HorizontalPodAutoscaler", "ScaledObject"):
         target = each["spec"]["scaleTargetRef"]
@@ -46,7 +46,7 @@ def deployments_have_one_scaler(render: Render) -> Iterator[str]:
             yield f"{title(each)}: scales {target['name']}, which is not rendered"
             continue
         if "replicas" in deployment["spec"]:
-            yield f"{title(each)}: {title(deployment)} has replicas; each apply would set back what is scaled"
+            yield f"{title(each)}: {title(deployment)} has replicas; each apply would reset them, expected none"
         if title(deployment) in scaled:
             yield f"{title(each)}: {title(deployment)} is scaled twice"
         scaled.append(title(deployment))
@@ -56,7 +56,7 @@ def deployments_have_one_scaler(render: Render) -> Iterator[str]:
 
 
 def services_lead_to_open_ports_of_one_deployment(render: Render) -> Iterator[str]:
-    """Whichever workload has the pods; of blue and green one alone."""
+    """A Service leads to one workload, whichever kind it is; to either blue or green."""
     for service in render.of_kind("Service"):
         chosen = [pod for pod in pods_of(render) if selects(service, pod)]
         if len(chosen) > 1:
@@ -67,7 +67,7 @@ def services_lead_to_open_ports_of_one_deployment(render: Render) -> Iterator[st
 
 
 def deployments_let_requests_finish(render: Render) -> Iterator[str]:
-    """As `requests_end_before_the_pod_does`, which is of InferenceServices."""
+    """Like `requests_end_before_the_pod_does`, which covers InferenceServices."""
     for each in render.of_kind("Deployment"):
         spec = each["spec"]["template"]["spec"]
         grace = spec.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S)
@@ -77,7 +77,7 @@ def deployments_let_requests_finish(render: Render) -> Iterator[str]:
 
 
 def rollouts_wait_for_slow_starts(render: Render) -> Iterator[str]:
-    """Else they are reported as failed while a pod does what its startupProbe allows."""
+    """Otherwise a rollout is reported as failed while a pod starts within its startupProbe."""
     for each in render.of_kind("Deployment"):
         probes = [one.get("startupProbe", {}) for one in each["spec"]["template"]["spec"]["containers"]]
         slowest_s = max(probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3) for probe in probes)
@@ -85,8 +85,8 @@ def rollouts_wait_for_slow_starts(render: Render) -> Iterator[str]:
             yield f"{title(each)}: progressDeadlineSeconds {given}, its pods may take {slowest_s} s to start"
 
 
-def connections_outlive_those_in_front(render: Render) -> Iterator[str]:
-    """A request over a connection that the transformer has just closed is lost: what is in front closes it first."""
+def connections_outlive_those_of_proxies(render: Render) -> Iterator[str]:
+    """A request on a connection that the transformer is just closing is lost: the proxy must close it first."""
     for ingress in render.of_kind("Ingress"):
         idle_s = _limits(ingress)[1] if ingress["spec"].get("ingressClassName") == _ALB else _NGINX_IDLE_S
         for name, _ in backends_of(ingress):
@@ -97,7 +97,7 @@ def connections_outlive_those_in_front(render: Render) -> Iterator[str]:
         for name, _ in backends_of(route):
             yield from _closed_first(f"{title(route)} by Envoy", _ENVOY_IDLE_S, _of_service(name, render))
     for service in render.of_kind("InferenceService"):
-        # KServe makes an HTTPRoute for each of Standard mode.
+        # KServe makes an HTTPRoute for each InferenceService of Standard mode.
         front = ("Knative's queue", _GO_IDLE_S) if mode_of(service) == KNATIVE else ("Envoy", _ENVOY_IDLE_S)
         for pod in pods_of(render):
             yield from _closed_first(*front, _settings(render, pod["metadata"]["name"]))
@@ -106,19 +106,19 @@ def connections_outlive_those_in_front(render: Render) -> Iterator[str]:
 def _closed_first(front: str, idle_s: float, behind: Iterable[TransformerSettings]) -> Iterator[str]:
     for settings in behind:
         if settings.keep_alive_s <= idle_s:
-            kept = f"keeps connections for {idle_s:g} s without a request"
+            kept = f"keeps idle connections for {idle_s:g} s"
             yield f"{front}: {kept}, the transformer for {settings.keep_alive_s:g} s, expected more"
 
 
-def entrances_take_what_the_transformer_takes(render: Render) -> Iterator[str]:
-    """The transformer refuses what is too large and gives up what takes too long, before an Ingress does."""
+def ingresses_accept_what_the_transformer_accepts(render: Render) -> Iterator[str]:
+    """The transformer rejects a body that is too large, and times out, before an Ingress does."""
     for ingress in render.of_kind("Ingress"):
         body, timeout = _limits(ingress)
         for settings, wait in _behind(ingress, render):
             if _bytes(body) < settings.max_body_bytes:
-                yield f"{title(ingress)}: takes bodies of {body}, the transformer {settings.max_body_bytes} bytes"
+                yield f"{title(ingress)}: accepts bodies of {body}, the transformer of {settings.max_body_bytes} bytes"
             if timeout <= (longest := max(wait, settings.request_timeout_s)):
-                yield f"{title(ingress)}: gives up after {timeout} s, what is behind it after {longest} s"
+                yield f"{title(ingress)}: times out after {timeout} s, its backend after {longest} s"
     for route in render.of_kind("InterceptorRoute"):
         given = route["spec"].get("timeouts", {})
         readiness, header, whole = (
@@ -128,11 +128,11 @@ def entrances_take_what_the_transformer_takes(render: Render) -> Iterator[str]:
             yield f"{title(route)}: timeouts {given}, expected a readiness, and a request as long as both others"
         for settings in _of_service(route["spec"]["target"]["service"], render):
             if header <= settings.request_timeout_s:
-                yield f"{title(route)}: gives up after {header} s, the transformer after {settings.request_timeout_s} s"
+                yield f"{title(route)}: times out after {header} s, the server after {settings.request_timeout_s} s"
 
 
 def _limits(ingress: Object) -> tuple[str, float]:
-    """The largest body, in nginx' notation, and the seconds that an answer may take."""
+    """The largest body, in nginx' notation, and the seconds that a response may take."""
     annotations = ingress["metadata"].get("annotations", {})
     if ingress["spec"].get("ingressClassName") == _ALB:
         idle = re.search(r"idle_timeout\.timeout_seconds=([0-9]+)", annotations.get(_ALB_IDLE, ""))
@@ -141,8 +141,8 @@ def _limits(ingress: Object) -> tuple[str, float]:
     return body, float(annotations.get(f"{_ANNOTATION}read-timeout", _DEFAULT_TIMEOUT_S))
 
 
-def zero_pods_are_woken_by_what_holds_the_request(render: Render) -> Iterator[str]:
-    """By a trigger that is pushed, of a route to these pods; and no entrance goes past the interceptor."""
+def scaling_from_zero_is_triggered_by_the_interceptor(render: Render) -> Iterator[str]:
+    """A scaler that goes to zero has a push trigger of a route to its pods, and no Ingress bypasses the interceptor."""
     for scaled in render.of_kind("ScaledObject"):
         if bounds_of(scaled)[0]:
             continue
@@ -160,14 +160,14 @@ def zero_pods_are_woken_by_what_holds_the_request(render: Render) -> Iterator[st
         for ingress in render.of_kind("Ingress"):
             for service in (render.named("Service", backend) for backend, _ in backends_of(ingress)):
                 if service and any(selects(service, pod) for pod in pods):
-                    yield f"{title(ingress)}: leads to {title(service)} and past the interceptor, which wakes it"
+                    yield f"{title(ingress)}: leads to {title(service)} past the interceptor, which starts its pods"
             if others := set(_hosts(ingress)) - hosts:
                 yield f"{title(ingress)}: hosts {sorted(others)}, which no InterceptorRoute has"
         yield from (f"{title(scaled)}: {fault}" for fault in _closed_to_interceptor(scaled, pods, render))
 
 
 def _closed_to_interceptor(scaled: Object, pods: list[Any], render: Render) -> Iterator[str]:
-    """The interceptor runs where the scaler does."""
+    """The interceptor runs in the namespace of the scaler."""
     for trigger in scaled["spec"]["triggers"]:
         namespace = trigger["metadata"].get("scalerAddress", "").partition(":")[0].split(".")[1:2]
         selectors = [
@@ -179,7 +179,7 @@ def _closed_to_interceptor(scaled: Object, pods: list[Any], render: Render) -> I
             for peer in rule.get("from", [])
         ]
         if not any(each and matches(each, {_NAMESPACE: "".join(namespace)}) for each in selectors):
-            yield f"no NetworkPolicy lets in the interceptor, from the namespace {namespace}"
+            yield f"no NetworkPolicy admits the interceptor, from the namespace {namespace}"
 
 
 def bounds_of(scaler: Object) -> tuple[int, int]:
@@ -198,7 +198,7 @@ def _hosts(route: Object) -> list[str]:
 
 
 def _behind(ingress: Object, render: Render) -> Iterator[tuple[TransformerSettings, float]]:
-    """The settings of what an Ingress leads to, and how long an interceptor between them may wait in seconds."""
+    """The settings of the backend of an Ingress, and how long an interceptor between them waits, in seconds."""
     for name, _ in backends_of(ingress):
         yield from ((settings, 0.0) for settings in _of_service(name, render))
         service = render.named("Service", name)
@@ -225,7 +225,7 @@ def _settings(render: Render, pod_name: str) -> Iterator[TransformerSettings]:
 
 
 def _open_ports(pod: Object, render: Render) -> set[int]:
-    """Where a program of ours listens for others; of other programs, what they declare."""
+    """Ports at which our programs are reachable from other pods; of other programs, those that they declare."""
     found: set[int] = set()
     for container in containers_of(pod):
         if programs.program_of(container):
@@ -246,7 +246,7 @@ def _seconds(duration: str) -> float:
 
 
 def _bytes(size: str) -> int:
-    """The notation of nginx: `96m`; 0 is no limit."""
+    """Nginx' notation, `96m`; 0 is unlimited."""
     number, unit = re.fullmatch(r"([0-9]+)([kmg]?)", size.lower()).groups()  # type: ignore[union-attr]  # a fault
     return int(number) * 1024 ** "_kmg".index(unit or "_") or sys.maxsize
 
@@ -257,7 +257,7 @@ RULES = (
     services_lead_to_open_ports_of_one_deployment,
     deployments_let_requests_finish,
     rollouts_wait_for_slow_starts,
-    connections_outlive_those_in_front,
-    entrances_take_what_the_transformer_takes,
-    zero_pods_are_woken_by_what_holds_the_request,
+    connections_outlive_those_of_proxies,
+    ingresses_accept_what_the_transformer_accepts,
+    scaling_from_zero_is_triggered_by_the_interceptor,
 )

@@ -1,4 +1,4 @@
-"""What KServe and Knative want beyond the schemas, in webhook and controller (KServe 0.20, Knative 1.15 to 1.21)."""
+"""What webhooks and controllers require beyond the schemas (KServe 0.20, Knative 1.15 to 1.21)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +35,7 @@ def the_first_container_is_the_one_kserve_completes(render: Render) -> Iterator[
 
 
 def replicas_are_in_order(render: Render) -> Iterator[str]:
-    """From zero on Knative alone, and an upper bound always."""
+    """MinReplicas 0 on Knative alone; always an upper bound."""
     for where, component, service in _with_service(render):
         lowest, most = component.get("minReplicas", 1), component.get("maxReplicas")
         if most is None or most < max(lowest, 1):
@@ -44,8 +44,8 @@ def replicas_are_in_order(render: Render) -> Iterator[str]:
             yield f"{where}: minReplicas {lowest}, expected 1 or more in Standard mode"
 
 
-def the_mode_is_one_of_kserve(render: Render) -> Iterator[str]:
-    """By its present name: KServe writes that over the older ones, and what syncs from git finds a difference."""
+def deployment_mode_has_its_present_name(render: Render) -> Iterator[str]:
+    """By its present name: KServe replaces the older names with it, and GitOps tools would see a difference."""
     for service in render.of_kind("InferenceService"):
         given = service["metadata"].get("annotations", {}).get(MODE, KNATIVE)
         if given not in {STANDARD, KNATIVE}:
@@ -53,7 +53,7 @@ def the_mode_is_one_of_kserve(render: Render) -> Iterator[str]:
 
 
 def knative_exposes_one_port(render: Render) -> Iterator[str]:
-    """Of all containers together."""
+    """Knative accepts one port in all containers together."""
     for where, component in _components(render, KNATIVE):
         ports = [port for each in component.get("containers", []) for port in each.get("ports", [])]
         numbers = [port["containerPort"] for port in ports]
@@ -66,8 +66,8 @@ def knative_exposes_one_port(render: Render) -> Iterator[str]:
                 yield f"{where}: port {port['containerPort']} is Knative's own"
 
 
-def knative_gets_no_field_that_it_refuses(render: Render) -> Iterator[str]:
-    """Refused, the InferenceService is never ready; a field that Knative does not know is dropped without a word."""
+def knative_gets_no_field_that_it_rejects(render: Render) -> Iterator[str]:
+    """Where Knative rejects a field the InferenceService never becomes ready; an unknown field is dropped silently."""
     for where, component in _components(render, KNATIVE):
         yield from (f"{where}: {field} is dropped" for field in sorted(_NOT_ON_KNATIVE & set(component)))
         for container in component.get("containers", []):
@@ -82,17 +82,17 @@ def knative_gets_no_field_that_it_refuses(render: Render) -> Iterator[str]:
                 )
             elif reserved := _VARIABLES_OF_KNATIVE & {each["name"] for each in container.get("env", [])}:
                 yield f"{where}: {name} sets {', '.join(sorted(reserved))}"
-            # Seen on a cluster: without one the kubelet asks the queue-proxy every 10 s, and a first response waits.
+            # Seen on a cluster: without one the kubelet probes the queue-proxy every 10 s, and a first response waits.
             period = container.get("readinessProbe", {"periodSeconds": 1}).get("periodSeconds", 10)
             if period > _PERIOD_S:
                 yield f"{where}: the readinessProbe of {name} has a period of {period} s, expected {_PERIOD_S} or less"
 
 
 def knative_needs_no_feature_flag(render: Render) -> Iterator[str]:
-    """Beyond those that are on by default; each other one is a cluster's administrator to ask (Knative 1.15)."""
+    """No flag beyond Knative's defaults (1.15): any other takes an administrator of the cluster."""
     for where, component, service in _with_service(render, KNATIVE):
         if MODE not in service["metadata"].get("annotations", {}):
-            continue  # base: an overlay makes it what Knative takes
+            continue  # base: an overlay makes it acceptable to Knative
         spec = pod_of(service, component=component)["spec"]
         yield from (f"{where}: {field} needs a flag" for field in sorted(set(spec) - _WITHOUT_FLAG))
         for volume in spec.get("volumes", []):
@@ -107,8 +107,8 @@ def knative_needs_no_feature_flag(render: Render) -> Iterator[str]:
                     yield f"{where}: {container['name']} mounts {mount['mountPath']}, which is reserved"
 
 
-def knative_answers_in_its_time(render: Render) -> Iterator[str]:
-    """A longer `timeout` is refused by Knative's defaults."""
+def requests_fit_the_timeout_of_knative(render: Render) -> Iterator[str]:
+    """Knative's defaults reject a longer `timeout`."""
     for where, component in _components(render, KNATIVE):
         if component.get("timeout", 0) > _LONGEST_REQUEST_S:
             yield f"{where}: timeout {component['timeout']}, expected at most {_LONGEST_REQUEST_S}"
@@ -128,7 +128,7 @@ def knative_scales_by_requests(render: Render) -> Iterator[str]:
 
 
 def standard_scales_by_resources_or_by_keda(render: Render) -> Iterator[str]:
-    """Each class takes its own fields."""
+    """Each class of autoscaler has its own fields."""
     for where, component, service in _with_service(render, STANDARD):
         chosen, metric = _class_of(service), component.get("scaleMetric")
         metrics = component.get("autoScaling", {}).get("metrics", [])
@@ -148,8 +148,8 @@ def standard_scales_by_resources_or_by_keda(render: Render) -> Iterator[str]:
             yield f"{where}: canaryTrafficPercent is Knative's; Standard mode has spec.canary"
 
 
-def canary_is_one_that_kserve_takes(render: Render) -> Iterator[str]:
-    """KServe 0.20 refuses others: beside a predictor of containers, without a name, scaled by itself."""
+def canary_is_one_that_kserve_accepts(render: Render) -> Iterator[str]:
+    """KServe 0.20 rejects a canary of a predictor with containers, without a name, or with a scaler of its own."""
     for service in render.of_kind("InferenceService"):
         stable, canaries = service["spec"]["predictor"], service["spec"].get("canary", [])
         where = f"{title(service)} canary"
@@ -175,7 +175,7 @@ def _keda_faults(metric: Any) -> Iterator[str]:
         yield "an external metric without query or serverAddress"
     target = external.get("target", {})
     if "value" not in target or target.get("type") != "Value":
-        yield f"target {target}, expected type Value with a value: KServe reads nothing else"
+        yield f"target {target}, expected type Value with a value: KServe ignores other types"
 
 
 def _class_of(service: Object) -> str:
@@ -196,12 +196,12 @@ def _components(render: Render, *modes: str) -> Iterator[tuple[str, Any]]:
 RULES = (
     the_first_container_is_the_one_kserve_completes,
     replicas_are_in_order,
-    the_mode_is_one_of_kserve,
+    deployment_mode_has_its_present_name,
     knative_exposes_one_port,
-    knative_gets_no_field_that_it_refuses,
+    knative_gets_no_field_that_it_rejects,
     knative_needs_no_feature_flag,
-    knative_answers_in_its_time,
+    requests_fit_the_timeout_of_knative,
     knative_scales_by_requests,
     standard_scales_by_resources_or_by_keda,
-    canary_is_one_that_kserve_takes,
+    canary_is_one_that_kserve_accepts,
 )

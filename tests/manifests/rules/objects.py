@@ -8,12 +8,12 @@ from typing import Any
 from tests.manifests.pod import components_of, containers_of, pods_of
 from tests.manifests.rendering import ROOT, Object, Render, title
 
-# What the user makes before the first apply; manifests/README.md says how.
+# What users create before the first apply, as in manifests/README.md.
 MADE_BY_THE_USER = {
     "ConfigMap": {"nereid-ca"},
     "Secret": {"nereid-keys", "nereid-s3", "nereid-s3-writer", "nereid-triton"},
 }
-LOCAL = "overlays/local"  # the one place where a Secret may be written down: it opens nothing but that cluster's MinIO
+LOCAL = "overlays/local"  # the one place with a Secret in plain text: it is valid in that cluster's S3 server alone
 IMAGES_OF_OURS = ("predictor", "transformer")
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -22,24 +22,24 @@ _CLUSTER_WIDE = {
     "ClusterRole", "ClusterRoleBinding", "ClusterServingRuntime", "CustomResourceDefinition", "Namespace",
     "PersistentVolume", "PriorityClass", "StorageClass",
 }  # fmt: skip
-# Of this project's examples: a user's own folder has a registry, an account, a bucket, a host and digests of its own.
+# Placeholders of the examples: a user's folder has its own registry, account, bucket, host and digests.
 PLACEHOLDERS = re.compile(
     r"(registry|nereid-split|proxy)\.example\.com|111122223333|444455556666|777788889999|example-models|sha256:0{60}"
     r"|certificate/0{8}-"
 )
 EXAMPLES = {"overlays/canary/standard", "overlays/eks", "overlays/production", "overlays/site"}
 EXAMPLES_BELOW = "examples/"
-# What comes with the project has these too: an address of nobody for S3 (RFC 5737), and hosts of nobody's.
+# Placeholders in the project's own folders too: S3 addresses for documentation (RFC 5737), and example hosts.
 UNUSABLE = re.compile(r"(?:192\.0\.2|198\.51\.100)\.[0-9]+|(?:vision|git)\.example\.com|s3://models/nereid")
-# Docker's rule for the first word of a name: otherwise it is docker.io's, where anybody may take it.
+# Docker's rule for the first component of a name: any other is on docker.io, where anyone may register it.
 _REGISTRY = re.compile(r"[^/]*[.:][^/]*/|localhost/")
-# In a query of Prometheus, or the name of a Service with its namespace.
+# A namespace in a Prometheus query, or in the DNS name of a Service.
 _NAMESPACE_IN_TEXT = (re.compile(r'namespace="([^"]*)"'), re.compile(r'job="([^"/]*)/'))
 _SECRET_VARIABLE = re.compile(r"SECRET|PASSWORD|TOKEN|ACCESS_KEY")
 
 
 def names_are_legal(render: Render) -> Iterator[str]:
-    """KServe's own rule for an InferenceService, kept by all."""
+    """KServe's rule for names of an InferenceService, applied to all objects."""
     names = [(title(each), each["metadata"]["name"]) for each in render.objects]
     for pod in pods_of(render):
         inner = [*containers_of(pod), *pod["spec"].get("volumes", [])]
@@ -50,14 +50,14 @@ def names_are_legal(render: Render) -> Iterator[str]:
 
 
 def objects_say_their_namespace(render: Render) -> Iterator[str]:
-    """`kubectl apply -k` would put the others wherever the user's context points."""
+    """`kubectl apply -k` would create the others in the namespace of the current context."""
     for each in render.objects:
         if each["kind"] not in _CLUSTER_WIDE and not each["metadata"].get("namespace"):
             yield f"{title(each)}: no namespace"
 
 
 def texts_name_their_own_namespace(render: Render) -> Iterator[str]:
-    """No kustomization reaches into a query or into a host: another namespace there has none of our pods."""
+    """Kustomize does not change the namespace inside a query or a host name; another one has none of our pods."""
     services = "|".join(map(re.escape, sorted(render.names("Service")))) or "(?!)"
     hosts = re.compile(rf"(?<![-.\w])(?:{services})\.([-a-z0-9]+)(?=\.svc|:[0-9])")
     for each in render.objects:
@@ -69,28 +69,28 @@ def texts_name_their_own_namespace(render: Render) -> Iterator[str]:
 
 
 def placeholders_are_replaced(render: Render) -> Iterator[str]:
-    """In a folder that was made of an example, or is a user's own."""
+    """In a folder that was copied from an example, or is a user's own."""
     if render.name in EXAMPLES or render.name.startswith(EXAMPLES_BELOW):
         return
     for each in render.objects:
         for text in dict.fromkeys(_texts(each)):
             found = PLACEHOLDERS.search(text) or (UNUSABLE.search(text) if render.is_foreign else None)
             if found:
-                yield f"{title(each)}: {text!r} has {found[0]}, which is an example, expected your own"
+                yield f"{title(each)}: {text!r} has {found[0]}, a placeholder of the examples; expected your own"
 
 
 def containers_have_an_image(render: Render) -> Iterator[str]:
-    """A patch of one that is not there makes one: a component of one pod over an overlay of two, or of `model`."""
+    """A patch for a missing container creates it: a component for one pod over an overlay with two, or with `model`."""
     for service in render.of_kind("InferenceService"):
         for name, component in components_of(service):
             for each in component.get("containers", []):
                 if not each.get("image"):
                     where = f"{each['name']} of spec.{name} in {title(service)}"
-                    yield f"{where}: no image; a component of yours changes it, and does not fit this overlay"
+                    yield f"{where}: no image; a component changes this container, and does not fit this overlay"
 
 
 def images_name_their_registry(render: Render) -> Iterator[str]:
-    """Ours, in a user's own folder."""
+    """Of our images, in a user's own folder."""
     for pod in pods_of(render) if render.is_foreign else []:
         for container in containers_of(pod):
             image = container.get("image", "")
@@ -100,20 +100,20 @@ def images_name_their_registry(render: Render) -> Iterator[str]:
 
 
 def limits_come_with_their_namespace(render: Render) -> Iterator[str]:
-    """A component that is named behind no-namespace brings some that are the platform's."""
+    """A component that is listed after no-namespace adds limits that belong to the platform."""
     for each in render.of_kind("ResourceQuota", "LimitRange"):
         if not any(render.of_kind("Namespace")):
-            yield f"{title(each)}: without a Namespace; components/no-namespace is the last of the list"
+            yield f"{title(each)}: without a Namespace; expected components/no-namespace last in the list"
 
 
 def references_exist(render: Render) -> Iterator[str]:
-    """In the render, or in the list of what the user makes."""
+    """In the render, or among what users create."""
     made = {kind: names | render.names(kind) for kind, names in MADE_BY_THE_USER.items()}
     made["Secret"] |= render.secrets | _made_by_operators(render)
     for pod in pods_of(render):
         for kind, name in _references(pod):
             if name not in made.get(kind, render.names(kind)):
-                yield f"{title(pod)}: {kind} {name} is neither rendered nor made by the user"
+                yield f"{title(pod)}: {kind} {name} is neither rendered nor among what users create"
     for each in render.of_kind("ExternalSecret"):
         store = each["spec"].get("secretStoreRef", {})
         if store.get("kind", "SecretStore") == "SecretStore" and store.get("name") not in render.names("SecretStore"):
@@ -125,7 +125,7 @@ def references_exist(render: Render) -> Iterator[str]:
 
 
 def secrets_come_by_reference(render: Render) -> Iterator[str]:
-    """No render holds one, but for the local cluster's."""
+    """No render has a Secret in plain text, except that of the local cluster."""
     if render.name == LOCAL:
         return
     for each in render.of_kind("Secret"):
@@ -135,15 +135,15 @@ def secrets_come_by_reference(render: Render) -> Iterator[str]:
         for container in containers_of(pod):
             for variable in container.get("env", []):
                 if _SECRET_VARIABLE.search(variable["name"]) and variable.get("value"):
-                    yield f"{container['name']} in {title(pod)}: {variable['name']} is written down"
+                    yield f"{container['name']} in {title(pod)}: {variable['name']} is in plain text, expected a Secret"
     for each in render.of_kind("ConfigMap"):
         for name in each.get("data", {}):
             if _SECRET_VARIABLE.search(name):
-                yield f"{title(each)}: {name} is written down"
+                yield f"{title(each)}: {name} is in plain text, expected a Secret"
 
 
 def images_have_the_version_of_the_project(render: Render) -> Iterator[str]:
-    """A tag everywhere, the same for the same image; ours equals pyproject.toml's; a digest may stand for it."""
+    """Each image has a tag, the same in all places, ours the version of pyproject.toml; or a digest in its place."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     tags: dict[str, set[str]] = {}
     for pod in pods_of(render):
@@ -163,7 +163,7 @@ def images_have_the_version_of_the_project(render: Render) -> Iterator[str]:
 
 
 def _made_by_operators(render: Render) -> set[str]:
-    """Secrets that something in the cluster makes of an object of its own: External Secrets, Sealed Secrets."""
+    """Secrets that an operator creates from an object of its own: External Secrets, Sealed Secrets."""
     names = [(each["metadata"]["name"], each["spec"].get("target", {})) for each in render.of_kind("ExternalSecret")]
     return {target.get("name", name) for name, target in names} | render.names("SealedSecret")
 
@@ -179,7 +179,7 @@ def _references(pod: Object) -> Iterator[tuple[str, str]]:
     spec = pod["spec"]
     if account := spec.get("serviceAccountName"):
         yield "ServiceAccount", account
-    # Those of imagePullSecrets are the cluster's own business, and no render holds one.
+    # imagePullSecrets are created in the cluster by its administrators.
     for volume in spec.get("volumes", []):
         for source in (volume, *volume.get("projected", {}).get("sources", [])):
             yield from _of_source(source)

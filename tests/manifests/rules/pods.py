@@ -22,31 +22,31 @@ def pods_keep_the_restricted_standard(render: Render) -> Iterator[str]:
 
 
 def namespaces_enforce_the_restricted_standard(render: Render) -> Iterator[str]:
-    """So that nothing else slips in beside."""
+    """So that no other pod in it is less restricted."""
     for namespace in render.of_kind("Namespace"):
         if namespace["metadata"].get("labels", {}).get(_ENFORCE) != "restricted":
             yield f"{title(namespace)}: expected the label {_ENFORCE}: restricted"
 
 
 def roots_are_read_only(render: Render) -> Iterator[str]:
-    """What must be written has a volume."""
+    """Programs write to volumes alone."""
     for pod in pods_of(render):
         for container in containers_of(pod):
             if container.get("securityContext", {}).get("readOnlyRootFilesystem") is not True:
                 yield f"{container['name']} in {title(pod)}: readOnlyRootFilesystem is not true"
 
 
-def pods_bring_no_token(render: Render) -> Iterator[str]:
-    """Nothing asks the API server; IRSA's webhook mounts a token of its own."""
+def pods_mount_no_token(render: Render) -> Iterator[str]:
+    """No program uses the API server; IRSA's webhook mounts a token of its own."""
     for pod in pods_of(render):
         account = render.named("ServiceAccount", pod["spec"].get("serviceAccountName", "")) or {}
         said = pod["spec"].get("automountServiceAccountToken", account.get("automountServiceAccountToken"))
         if said is not False:
-            yield f"{title(pod)}: automountServiceAccountToken is not false, neither here nor in its ServiceAccount"
+            yield f"{title(pod)}: automountServiceAccountToken is not false, here or in its ServiceAccount"
 
 
 def containers_have_requests_and_limits(render: Render) -> Iterator[str]:
-    """For CPU, memory and disk; a request is no more than its limit."""
+    """For CPU, memory and disk; a request is at most its limit."""
     for pod in pods_of(render):
         for container in containers_of(pod):
             where = f"{container['name']} in {title(pod)}"
@@ -61,7 +61,7 @@ def containers_have_requests_and_limits(render: Render) -> Iterator[str]:
 
 
 def empty_dirs_have_a_size(render: Render) -> Iterator[str]:
-    """Each its own, and all within the pod's ephemeral storage."""
+    """Each has a size, and together they fit in the pod's ephemeral storage."""
     for pod in pods_of(render):
         on_disk = Decimal(0)
         for volume in pod["spec"].get("volumes", []):
@@ -79,7 +79,7 @@ def empty_dirs_have_a_size(render: Render) -> Iterator[str]:
 
 
 def pods_go_where_their_images_run(render: Render) -> Iterator[str]:
-    """An image is of one architecture. On Knative a node selector needs a flag; a laptop has one kind of node."""
+    """Images have one architecture. On Knative a node selector needs a flag; the local cluster has one kind of node."""
     for pod in pods_of(render) if render.name != LOCAL else []:
         standard = pod["metadata"].get("annotations", {}).get(MODE) == STANDARD
         ours = "serving.kserve.io/inferenceservice" in pod["metadata"].get("labels", {})
@@ -88,7 +88,7 @@ def pods_go_where_their_images_run(render: Render) -> Iterator[str]:
 
 
 def spread_pods_are_of_one_revision(render: Render) -> Iterator[str]:
-    """Theirs: without the hash of their template those of the revision that goes are counted too."""
+    """Their own revision: without the hash of the pod template, pods of the outgoing revision are counted too."""
     for pod in pods_of(render):
         for each in pod["spec"].get("topologySpreadConstraints", []):
             if not matches(each.get("labelSelector", {}), pod["metadata"].get("labels", {})):
@@ -97,15 +97,15 @@ def spread_pods_are_of_one_revision(render: Render) -> Iterator[str]:
                 yield f"{title(pod)}: spread over {each['topologyKey']} without matchLabelKeys: [pod-template-hash]"
 
 
-def drains_take_pods_that_are_not_ready(render: Render) -> Iterator[str]:
-    """Otherwise two of them, which no budget allows, hold a drain up for as long as S3 is away."""
+def drains_evict_pods_that_are_not_ready(render: Render) -> Iterator[str]:
+    """Otherwise two unready pods block a drain for as long as S3 is unavailable."""
     for each in render.of_kind("PodDisruptionBudget"):
         if each["spec"].get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
             yield f"{title(each)}: unhealthyPodEvictionPolicy is not AlwaysAllow"
 
 
 def quotas_have_room_for_every_pod(render: Render) -> Iterator[str]:
-    """For as many as scaling and a rolling update may make."""
+    """For as many pods as scaling and a rolling update create."""
     wanted: dict[str, Decimal] = {}
     for service in render.of_kind("InferenceService"):
         for name, component in components_of(service):
@@ -124,7 +124,7 @@ def _surge(component: Any) -> int:
 
 
 def _needs(pod: Any) -> dict[str, Decimal]:
-    """What a pod takes of a quota, by the quota's names."""
+    """What a pod uses of a quota, by the quota's names."""
     needs = {"pods": Decimal(1)}
     for container in containers_of(pod):
         for kind, amounts in container.get("resources", {}).items():
@@ -135,7 +135,7 @@ def _needs(pod: Any) -> dict[str, Decimal]:
 
 
 def volumes_are_mounted(render: Render) -> Iterator[str]:
-    """Each by somebody, and each mount has its volume; Knative refuses both otherwise."""
+    """Each volume is mounted, and each mount has its volume; Knative rejects anything else."""
     for pod in pods_of(render):
         there = {volume["name"] for volume in pod["spec"].get("volumes", [])}
         mounted: set[str] = set()
@@ -149,8 +149,8 @@ def volumes_are_mounted(render: Render) -> Iterator[str]:
             yield f"{title(pod)}: volume {name} is {'not mounted' if name in there else 'not there'}"
 
 
-def variables_say_what_an_api_server_adds(render: Render) -> Iterator[str]:
-    """In a list of a resource of KServe's, of which a server-side apply of Argo CD compares the whole."""
+def variables_state_the_defaults_of_the_api_server(render: Render) -> Iterator[str]:
+    """Argo CD's server-side apply compares a KServe resource's list of variables as a whole, defaults included."""
     for pod in pods_of(render):
         for container in containers_of(pod):
             for variable in container.get("env", []):
@@ -163,13 +163,13 @@ RULES = (
     pods_keep_the_restricted_standard,
     namespaces_enforce_the_restricted_standard,
     roots_are_read_only,
-    pods_bring_no_token,
+    pods_mount_no_token,
     containers_have_requests_and_limits,
     empty_dirs_have_a_size,
     pods_go_where_their_images_run,
     spread_pods_are_of_one_revision,
-    drains_take_pods_that_are_not_ready,
+    drains_evict_pods_that_are_not_ready,
     quotas_have_room_for_every_pod,
     volumes_are_mounted,
-    variables_say_what_an_api_server_adds,
+    variables_state_the_defaults_of_the_api_server,
 )

@@ -1,4 +1,4 @@
-"""Arguments, settings, probes: what the programs in the containers will make of them."""
+"""Arguments, settings and probes, as the programs in the containers read them."""
 
 import subprocess
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 _START_S = 300
 
 
-def arguments_are_taken_by_the_program(render: Render) -> Iterator[str]:
-    """The transformer and the predictor parse theirs themselves; Triton's are judged in test_triton.py."""
+def arguments_are_valid(render: Render) -> Iterator[str]:
+    """The parsers of the transformer and the predictor decide; Triton's arguments are tested in test_triton.py."""
     for where, container, variables in _containers(render):
         program = programs.program_of(container)
         if program and (refused := programs.refusal(program, programs.argv_of(container, variables))):
@@ -25,7 +25,7 @@ def arguments_are_taken_by_the_program(render: Render) -> Iterator[str]:
 
 
 def variables_in_arguments_are_defined(render: Render) -> Iterator[str]:
-    """The kubelet leaves `$(NAME)` as it is where nothing defines it."""
+    """The kubelet leaves an undefined `$(NAME)` as it is."""
     for where, container, variables in _containers(render):
         values = [each.get("value", "") for each in container.get("env", [])]
         for text in (*container.get("command", []), *container.get("args", []), *values):
@@ -33,7 +33,7 @@ def variables_in_arguments_are_defined(render: Render) -> Iterator[str]:
 
 
 def shell_scripts_are_well_formed(render: Render) -> Iterator[str]:
-    """What `bash -c` or `sh -c` is given."""
+    """The arguments of `bash -c` and `sh -c`."""
     for where, container, _ in _containers(render):
         hooks = container.get("lifecycle", {}).values()
         handlers = [*(container.get(probe, {}) for probe in _PROBES), *hooks]
@@ -48,8 +48,8 @@ def shell_scripts_are_well_formed(render: Render) -> Iterator[str]:
                     yield f"{where}: {said.strip()}"
 
 
-def settings_exist_and_are_taken(render: Render) -> Iterator[str]:
-    """pydantic-settings ignores a misspelt name without a word."""
+def settings_exist_and_are_valid(render: Render) -> Iterator[str]:
+    """pydantic-settings ignores a misspelt name silently."""
     for where, _, variables in _containers(render):
         yield from (f"{where}: {fault}" for fault in programs.setting_faults(variables))
     for each in render.of_kind("ConfigMap"):
@@ -57,7 +57,7 @@ def settings_exist_and_are_taken(render: Render) -> Iterator[str]:
 
 
 def files_of_settings_are_mounted(render: Render) -> Iterator[str]:
-    """Without its file of keys a transformer ends with status 2."""
+    """Without its file of API keys the transformer exits with status 2."""
     for where, container, variables in _containers(render):
         file = variables.get("TRANSFORMER_API_KEYS_FILE", "")
         mounts = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
@@ -65,8 +65,8 @@ def files_of_settings_are_mounted(render: Render) -> Iterator[str]:
             yield f"{where}: TRANSFORMER_API_KEYS_FILE is {file}, expected it in one of {mounts}"
 
 
-def probes_ask_what_is_served(render: Render) -> Iterator[str]:
-    """The path is a route, and the kubelet reaches the port from outside of the pod."""
+def probes_request_what_is_served(render: Render) -> Iterator[str]:
+    """The path is a route, and the port is open to the kubelet."""
     for where, container, variables in _containers(render):
         if programs.program_of(container) is None or _refused(container, variables):
             continue
@@ -74,19 +74,19 @@ def probes_ask_what_is_served(render: Render) -> Iterator[str]:
         for probe in _PROBES:
             handler = container.get(probe, {})
             asked = handler.get("httpGet") or handler.get("tcpSocket") or handler.get("grpc")
-            # KServe's own default asks the first container for the transformer's port.
+            # KServe's default probe uses the transformer's port on the first container.
             if not asked or (where.startswith("kserve-container") and "httpGet" not in handler):
                 continue
             port = _port(asked["port"], container)
             listener, path = listeners.get(port), asked.get("path")
             if listener is None or not listener.outside:
-                yield f"{where}: its {probe} asks port {asked['port']}, where it does not listen for the kubelet"
+                yield f"{where}: its {probe} uses port {asked['port']}, which is not open to the kubelet"
             elif path and listener.app and not programs.answers(listener.app, path):
-                yield f"{where}: its {probe} asks {path}, which is no route"
+                yield f"{where}: its {probe} requests {path}, expected a route of the program"
 
 
-def what_hangs_is_started_again(render: Render) -> Iterator[str]:
-    """In Standard mode each of the programs; Knative lets only the one with the port have probes."""
+def hanging_programs_are_restarted(render: Render) -> Iterator[str]:
+    """In Standard mode each program has a livenessProbe; Knative allows probes only for the container with the port."""
     for pod in pods_of(render):
         if pod["metadata"].get("annotations", {}).get(MODE) != STANDARD:
             continue
@@ -96,9 +96,9 @@ def what_hangs_is_started_again(render: Render) -> Iterator[str]:
 
 
 def slow_starts_are_not_killed(render: Render) -> Iterator[str]:
-    """No livenessProbe is asked before the program answered once, however busy its node is.
+    """No livenessProbe runs before the program has responded once, however busy its node is.
 
-    Seen on a cluster: on a node with many pods a start took 70 s, and 50 s after it the kubelet ended it for its probe.
+    Seen on a cluster: on a node with many pods a start took 70 s, and the kubelet killed it after 50 s for its probe.
     """
     for pod in pods_of(render):
         for container in containers_of(pod):
@@ -112,7 +112,7 @@ def slow_starts_are_not_killed(render: Render) -> Iterator[str]:
 
 
 def ports_are_listened_on(render: Render) -> Iterator[str]:
-    """A declared port is one of the program's, open to the pod's address."""
+    """The program listens on each declared port, at the pod's address."""
     for where, container, variables in _containers(render):
         if programs.program_of(container) is None or _refused(container, variables):
             continue
@@ -123,7 +123,7 @@ def ports_are_listened_on(render: Render) -> Iterator[str]:
 
 
 def kserve_finds_both_protocols(render: Render) -> Iterator[str]:
-    """In Standard mode its Service has the first port as 80, and its HTTPRoute knows a gRPC port by the name."""
+    """In Standard mode the first port is port 80 of KServe's Service; its HTTPRoute finds gRPC by the port's name."""
     for service in render.of_kind("InferenceService"):
         for name, component in components_of(service) if mode_of(service) == STANDARD else ():
             pod = pod_of(service, name, component)
@@ -141,7 +141,7 @@ def kserve_finds_both_protocols(render: Render) -> Iterator[str]:
 
 
 def containers_find_each_other(render: Render) -> Iterator[str]:
-    """The transformer finds Triton and the synchroniser, Triton the mirror, and who may load knows the secret."""
+    """The transformer has the addresses of Triton and the synchroniser; these two share the mirror and the secret."""
     for pod in pods_of(render):
         found = {
             programs.program_of(each): (each, environment_of(each, pod, render))
@@ -151,7 +151,7 @@ def containers_find_each_other(render: Render) -> Iterator[str]:
             yield from (f"{title(pod)}: {fault}" for fault in _sync_faults(found[TRITON], found[SYNCHRONISER]))
         if TRITON in found and TRANSFORMER in found:
             sync = found.get(SYNCHRONISER)
-            yield from (f"{title(pod)}: {fault}" for fault in _ask_faults(found[TRITON], found[TRANSFORMER], sync))
+            yield from (f"{title(pod)}: {fault}" for fault in _address_faults(found[TRITON], found[TRANSFORMER], sync))
         elif TRANSFORMER in found:
             asked = arguments.parse(programs.argv_of(*found[TRANSFORMER])).predictor_host
             url = urlsplit(found[TRANSFORMER][1].get("TRANSFORMER_SYNC_URL", ""))
@@ -161,7 +161,7 @@ def containers_find_each_other(render: Render) -> Iterator[str]:
 
 
 def secrets_of_a_pod_agree(render: Render) -> Iterator[str]:
-    """Whoever knows Triton's secret has it from the same key."""
+    """Triton's secret comes from the same key in all containers."""
     for pod in pods_of(render):
         keys = {
             (source["name"], source["key"])
@@ -174,7 +174,7 @@ def secrets_of_a_pod_agree(render: Render) -> Iterator[str]:
 
 
 def requests_end_before_the_pod_does(render: Render) -> Iterator[str]:
-    """The transformer gives up before the gateway, and has finished before it is killed."""
+    """The transformer times out before the gateway, and finishes before the pod is killed."""
     for service in render.of_kind("InferenceService"):
         for name, component in components_of(service):
             pod = pod_of(service, name, component)
@@ -186,7 +186,7 @@ def requests_end_before_the_pod_does(render: Render) -> Iterator[str]:
                     continue
                 where = f"{container['name']} in {title(service)}"
                 if (timeout := component.get("timeout", 300)) <= settings.request_timeout_s:
-                    yield f"{where}: gives up after {settings.request_timeout_s} s, the gateway after {timeout} s"
+                    yield f"{where}: times out after {settings.request_timeout_s} s, the gateway after {timeout} s"
                 stops = programs.stop_faults(containers_of(pod), grace_s_of(service, component), settings)
                 yield from (f"{where}: {fault}" for fault in stops)
 
@@ -197,7 +197,7 @@ def _sync_faults(triton: Any, synchroniser: Any) -> Iterator[str]:
     mirror = own.get("PREDICTOR_MIRROR", "")
     expected = [f"{mirror}/models", f"{mirror}/trial"]
     if flags.get("--model-repository") != expected:
-        yield f"Triton reads {flags.get('--model-repository')}, the synchroniser lays out {expected}"
+        yield f"Triton reads {flags.get('--model-repository')}, the synchroniser writes {expected}"
     if flags.get("--grpc-port", ["8001"])[-1] != own.get("PREDICTOR_GRPC_PORT", "8001"):
         yield f"Triton's gRPC port is {flags['--grpc-port']}, the synchroniser's {own.get('PREDICTOR_GRPC_PORT')}"
     cpus = container.get("resources", {}).get("limits", {}).get("cpu")
@@ -205,20 +205,20 @@ def _sync_faults(triton: Any, synchroniser: Any) -> Iterator[str]:
         yield f"PREDICTOR_CPUS is {own.get('PREDICTOR_CPUS')}, Triton's limit {cpus}"
     for flag in ("--http-restricted-api", "--grpc-restricted-protocol"):
         if not any(":nereid=" in value for value in flags.get(flag, [])) or not own.get("PREDICTOR_SECRET"):
-            yield f"{flag}: expected a secret, and the synchroniser to know it"
+            yield f"{flag}: expected a secret that the synchroniser has too"
 
 
-def _ask_faults(triton: Any, transformer: Any, synchroniser: Any) -> Iterator[str]:
+def _address_faults(triton: Any, transformer: Any, synchroniser: Any) -> Iterator[str]:
     flags = programs.flags_of(programs.argv_of(*triton))
     asked = arguments.parse(programs.argv_of(*transformer)).predictor_host
     port = flags.get("--grpc-port", ["8001"])[-1]
     if asked not in {f"127.0.0.1:{port}", f"localhost:{port}"}:
-        yield f"the transformer asks {asked}, Triton's gRPC is on port {port}"
+        yield f"the transformer connects to {asked}, Triton's gRPC is on port {port}"
     if synchroniser:
         url = urlsplit(transformer[1].get("TRANSFORMER_SYNC_URL", ""))
         expected = synchroniser[1].get("PREDICTOR_SYNC_PORT", "8003")
         if url.hostname not in {"127.0.0.1", "localhost"} or str(url.port) != expected:
-            yield f"the transformer asks {url.geturl()!r}, the synchroniser is on port {expected}"
+            yield f"the transformer connects to {url.geturl()!r}, the synchroniser is on port {expected}"
 
 
 def _services_of(program: str, render: Render) -> list[str]:
@@ -260,13 +260,13 @@ def _containers(render: Render) -> Iterator[tuple[str, Any, dict[str, str]]]:
 
 
 RULES = (
-    arguments_are_taken_by_the_program,
+    arguments_are_valid,
     variables_in_arguments_are_defined,
     shell_scripts_are_well_formed,
-    settings_exist_and_are_taken,
+    settings_exist_and_are_valid,
     files_of_settings_are_mounted,
-    probes_ask_what_is_served,
-    what_hangs_is_started_again,
+    probes_request_what_is_served,
+    hanging_programs_are_restarted,
     slow_starts_are_not_killed,
     ports_are_listened_on,
     kserve_finds_both_protocols,

@@ -1,4 +1,4 @@
-"""Labels: what selects pods selects ours, as KServe labels them or as a Deployment of ours does."""
+"""Labels: selectors match our pods, as KServe or our Deployments label them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,8 +9,8 @@ from tests.manifests.pod import KNATIVE, containers_of, mode_of, pods_of
 from tests.manifests.programs import TRANSFORMER
 from tests.manifests.rendering import Object, Render, render, title
 
-BASE = "base"  # whose pods monitoring and jobs are about
-# Overlays let in who asks; base alone answers nobody.
+BASE = "base"  # whose pods monitoring and jobs select
+# Overlays admit clients; base alone admits none.
 LETS_NOBODY_IN = {BASE}
 
 _PATHS = {
@@ -23,7 +23,7 @@ _QUEUE_PROXY = {8012, 8112}
 
 
 def selectors_match_pods(given: Render) -> Iterator[str]:
-    """Of the same render, or of base where it has none."""
+    """Pods of the same render, or of base where it has no pods."""
     pods = _pods(given)
     for each in given.of_kind(*_PATHS):
         selector: Any = each
@@ -34,7 +34,7 @@ def selectors_match_pods(given: Render) -> Iterator[str]:
 
 
 def services_and_their_monitors_match(given: Render) -> Iterator[str]:
-    """A Service selects pods; a ServiceMonitor a Service, or one that KServe makes (labelled like its pods)."""
+    """A Service selects pods; a ServiceMonitor selects a Service, ours or one of KServe's (labelled like its pods)."""
     pods = _pods(given)
     services = list(given.of_kind("Service"))
     for each in services:
@@ -47,7 +47,7 @@ def services_and_their_monitors_match(given: Render) -> Iterator[str]:
 
 
 def monitored_ports_are_open(given: Render) -> Iterator[str]:
-    """A PodMonitor asks a port where some container listens for others."""
+    """A PodMonitor scrapes a port at which a container is reachable from other pods."""
     source = given if _serves(given) else render(BASE)
     listening = {
         listener.port
@@ -73,29 +73,29 @@ def monitored_ports_are_open(given: Render) -> Iterator[str]:
             ]
             asked = set(relabelled or [number or name])
             if not asked <= listening | names:
-                yield f"{title(each)}: asks {sorted(asked)}, expected some of {sorted(listening)}, {sorted(names)}"
+                yield f"{title(each)}: scrapes {sorted(asked)}, expected some of {sorted(listening)}, {sorted(names)}"
 
 
-def services_have_a_name_that_kserve_leaves(given: Render) -> Iterator[str]:
-    """On Knative it makes a Service of the InferenceService's own name, and Knative one for each component."""
+def services_have_a_name_that_kserve_does_not_use(given: Render) -> Iterator[str]:
+    """KServe makes a Service with the name of the InferenceService, and Knative one for each component."""
     for service in given.of_kind("InferenceService"):
         own = service["metadata"]["name"]
         taken = {own, f"{own}-predictor"} if mode_of(service) == KNATIVE else {f"{own}-predictor"}
         for name in sorted(taken & given.names("Service")):
-            yield f"Service/{name}: KServe makes one of this name for {title(service)}"
+            yield f"Service/{name}: KServe makes one with this name for {title(service)}"
 
 
-def routes_have_a_name_that_kserve_leaves(given: Render) -> Iterator[str]:
-    """In Standard mode its Ingress, or its HTTPRoute, is called like the InferenceService, and written over others."""
+def routes_have_a_name_that_kserve_does_not_use(given: Render) -> Iterator[str]:
+    """In Standard mode KServe's Ingress or HTTPRoute has the name of the InferenceService, and overwrites others."""
     for service in given.of_kind("InferenceService"):
         own = service["metadata"]["name"]
         for route in given.of_kind("Ingress", "HTTPRoute"):
             if route["metadata"]["name"] in {own, f"{own}-predictor", f"{own}-transformer"}:
-                yield f"{title(route)}: KServe makes one of this name for {title(service)}"
+                yield f"{title(route)}: KServe makes one with this name for {title(service)}"
 
 
 def routes_lead_to_services(given: Render) -> Iterator[str]:
-    """Of the render, or that KServe makes in Standard mode: port 80, and each further port of the listener."""
+    """Services of the render, or of KServe in Standard mode: port 80, and each further port of the container."""
     ports: set[tuple[str, str | int]] = set()
     for each in given.of_kind("Service"):
         for port in each["spec"]["ports"]:
@@ -111,7 +111,7 @@ def routes_lead_to_services(given: Render) -> Iterator[str]:
 
 
 def backends_of(route: Object) -> list[tuple[str, str | int]]:
-    """Name and port (its name or number) of each Service that a route of any kind leads to."""
+    """Name and port (name or number) of each Service that a route of any kind leads to."""
     spec = route["spec"]
     if route["kind"] == "InterceptorRoute":
         return [(spec["target"]["service"], spec["target"].get("portName") or spec["target"]["port"])]
@@ -123,7 +123,7 @@ def backends_of(route: Object) -> list[tuple[str, str | int]]:
 
 
 def load_balancers_reach_the_pods(given: Render) -> Iterator[str]:
-    """An ALB has addresses and no namespace: a policy names them, for each port that its Ingress leads to."""
+    """An ALB has addresses and no namespace: a policy must name them, for each port that its Ingress leads to."""
     for ingress in given.of_kind("Ingress"):
         for name, asked in backends_of(ingress) if ingress["spec"].get("ingressClassName") == "alb" else []:
             service = given.named("Service", name)
@@ -143,7 +143,7 @@ def _opened_to_addresses(pod: Object, given: Render) -> set[int]:
 
 
 def pods_that_serve_are_isolated(given: Render) -> Iterator[str]:
-    """And those beside them: a policy for what comes in, and one for what goes out."""
+    """They and the pods beside them have policies for ingress and for egress."""
     for pod in pods_of(given) if _serves(given) else []:
         kinds = {
             kind
@@ -155,8 +155,8 @@ def pods_that_serve_are_isolated(given: Render) -> Iterator[str]:
             yield f"{title(pod)}: NetworkPolicies for {sorted(kinds)}, expected Ingress and Egress"
 
 
-def policies_let_in_who_asks(given: Render) -> Iterator[str]:
-    """Where pods are isolated, their exposed ports are open to somebody; on Knative those of the queue-proxy."""
+def policies_admit_clients(given: Render) -> Iterator[str]:
+    """Where pods are isolated, their exposed ports are open to some peer; on Knative those of the queue-proxy."""
     if given.name in LETS_NOBODY_IN:
         return
     for pod, wanted in _exposed(given):
@@ -170,11 +170,11 @@ def policies_let_in_who_asks(given: Render) -> Iterator[str]:
         opened = {port.get("port") for rule in rules for port in rule.get("ports", [])}
         to_all = any(not rule.get("ports") for rule in rules)
         if policies and not to_all and wanted - opened:
-            yield f"{title(pod)}: ports {sorted(wanted - opened)} are closed to everybody"
+            yield f"{title(pod)}: ports {sorted(wanted - opened)} are closed to every peer"
 
 
 def _exposed(given: Render) -> Iterator[tuple[Object, set[int]]]:
-    """Pods with the ports that others reach: those of KServe declare them, Services lead to those of others."""
+    """Pods with the ports that clients use: declared for KServe's pods, the targets of Services for others."""
     for service in given.of_kind("InferenceService"):
         for pod in _pods(given):
             if _labels(pod).get(_OWNER) == service["metadata"]["name"]:
@@ -187,14 +187,14 @@ def _exposed(given: Render) -> Iterator[tuple[Object, set[int]]]:
 
 
 def selects(service: Object, pod: Object) -> bool:
-    """Whether a Service leads to a pod; one that is another's name never does, though labels reach its selector."""
+    """Whether a Service leads to a pod; an ExternalName Service never does, though `labels` adds to its selector."""
     selector = service["spec"].get("selector")
     is_name = service["spec"].get("type") == "ExternalName"
     return bool(selector) and not is_name and matches({"matchLabels": selector}, _labels(pod))
 
 
 def target_ports(service: Object, pod: Object) -> list[int]:
-    """The port of the pod for each of the Service's; 0 where no container has one of that name."""
+    """The pod's port for each port of the Service; 0 where no container has a port of that name."""
     named = {port.get("name"): port["containerPort"] for each in containers_of(pod) for port in each.get("ports", [])}
     given = [port.get("targetPort", port["port"]) for port in service["spec"]["ports"]]
     return [port if isinstance(port, int) else named.get(port, 0) for port in given]
@@ -226,7 +226,7 @@ def _pods(given: Render) -> list[dict[str, Any]]:
 
 
 def _serves(given: Render) -> bool:
-    """Whether a transformer is in it, by an InferenceService or a Deployment."""
+    """Whether the transformer runs in the pod of an InferenceService or a Deployment."""
     return any(programs.program_of(each) == TRANSFORMER for pod in pods_of(given) for each in containers_of(pod))
 
 
@@ -234,10 +234,10 @@ RULES = (
     selectors_match_pods,
     services_and_their_monitors_match,
     monitored_ports_are_open,
-    services_have_a_name_that_kserve_leaves,
-    routes_have_a_name_that_kserve_leaves,
+    services_have_a_name_that_kserve_does_not_use,
+    routes_have_a_name_that_kserve_does_not_use,
     routes_lead_to_services,
     load_balancers_reach_the_pods,
     pods_that_serve_are_isolated,
-    policies_let_in_who_asks,
+    policies_admit_clients,
 )
