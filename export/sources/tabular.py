@@ -14,7 +14,7 @@ from export.graph import compatibility
 from export.proof.session import Session
 from export.tables.estimator import Original, inspect, scales_in_fp32
 from export.tables.nodes import Column, Nodes, inner
-from export.tables.parity import find_missing, find_rows, prove, whole, with_missing
+from export.tables.parity import find_missing, find_rows, verify, whole, with_missing
 from export.tables.predictors import predict, sees_fp32
 from export.writer import config
 from export.writer.manifest import Source
@@ -96,13 +96,13 @@ def _prepare(estimator: Any, table: Table, source: Source) -> Version:
     if missing:
         metadata["missing"] = [features[column] for column in missing]
     try:
-        proof = prove(original, session, describe(described(), version="0"), with_missing(rows, missing))
+        proof = verify(original, session, describe(described(), version="0"), with_missing(rows, missing))
     except ExportError as exc:
         if not missing:
             raise
         # The graph may be right for rows without missing values.
         del metadata["missing"]
-        proof = prove(original, session, describe(described(), version="0"), whole(rows))
+        proof = verify(original, session, describe(described(), version="0"), whole(rows))
         nodes.notes.append(f"missing values will be rejected, because the graph handles them differently: {exc}")
     golden = {name: array[-_GOLDEN:] for name, array in proof.inputs.items()}
     return Version(

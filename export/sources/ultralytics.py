@@ -20,7 +20,7 @@ from export.graph.fused_interface import fuse
 from export.graph.head import count_classes
 from export.proof import parity, predictions
 from export.proof.calibration import Sample
-from export.proof.drawn_images import draw_pictures, draw_stop_sign
+from export.proof.drawn_images import draw_images, draw_stop_sign
 from export.proof.low_precision import Lowering
 from export.proof.parity import Head
 from export.proof.precision import Precision, Track
@@ -115,7 +115,7 @@ def prepare(  # noqa: PLR0913 - what, how, and where steps are shown
         detector = read_detector(path)
         predict = predict_onnx(path, name=path.name) if choice.predict else lambda _: None
         proof = _Proof(Source(path.name, digest(path)), lambda model: Program(_head(detector), predict(model)))
-        return _prove(name, detector, proof=proof, choice=choice, report=report)
+        return _verify(name, detector, proof=proof, choice=choice, report=report)
     check_weights(weights)
     checkpoint = find_checkpoint(weights)
     try:
@@ -129,7 +129,7 @@ def prepare(  # noqa: PLR0913 - what, how, and where steps are shown
                 copy, Path(folder), name=str(checkpoint), imgsz=choice.imgsz, nms_free=choice.nms_free
             )
             proof = _Proof(source, program)
-            return _prove(name, read_detector(onnx_file), proof=proof, choice=choice, report=report)
+            return _verify(name, read_detector(onnx_file), proof=proof, choice=choice, report=report)
     except CheckpointError as exc:
         raise ExportError(str(exc)) from exc
 
@@ -147,23 +147,23 @@ def _head(detector: Detector) -> Head:
     return lambda images: next(iter(detector.source.infer(images).values()))
 
 
-def _prove(name: str, detector: Detector, *, proof: _Proof, choice: Choice, report: Reporter) -> Version:
+def _verify(name: str, detector: Detector, *, proof: _Proof, choice: Choice, report: Reporter) -> Version:
     size_hw = _fixed_size(detector, choice.letterbox)
     plain = _describe(make_config(name, detector, interface="ultralytics", size_hw=size_hw))
     report.say("run the source on the drawn images")
-    program, pictures = proof.program(plain), draw_pictures()
-    references = parity.refer(program.head, plain, pictures=pictures)
+    program, images = proof.program(plain), draw_images()
+    references = parity.run_source(program.head, plain, images=images)
     report.say(f"write the {choice.interface} interface and compare it with the source")
     graph, session = _rewrite(name, detector, choice.interface, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE))
     dims = {output: tensor.shape[1:] for output, tensor in session.outputs.items()}
     described = make_config(name, detector, interface=choice.interface, size_hw=size_hw, dims=dims)
     compatibility.check(graph)
     model = describe(described, version="0")
-    figures = parity.prove(session, model, references=references, source=proof.source.name)
+    figures = parity.verify(session, model, references=references, source=proof.source.name)
     if program.predict is not None:
         report.say("compare it with Ultralytics' predict")
         confidence = choose_confidence(max(float(reference.candidates.scores[0]) for reference in references))
-        found = predictions.prove(session, model, program.predict, pictures=pictures, confidence=confidence)
+        found = predictions.verify(session, model, program.predict, images=images, confidence=confidence)
         figures |= {"compared_with": "Ultralytics' predict", "detections": found}
     golden = _golden(session, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE), interface=choice.interface)
     lowering = Lowering(graph, described, wanted=list(choice.precisions))

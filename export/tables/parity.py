@@ -208,7 +208,7 @@ def _serve(rows: Rows, model: Model) -> Mapping[str, NDArray[Any]]:
         raise ExportError(f"a row of the verification would be rejected: {exc}; {_NEXT}") from exc
 
 
-def prove(original: Original, session: Session, model: Model, rows: Rows) -> Proof:
+def verify(original: Original, session: Session, model: Model, rows: Rows) -> Proof:
     """Compare a graph, run as the transformer runs it, with its estimator; values relative to their spread.
 
     Raises:

@@ -12,7 +12,7 @@ import pytest
 
 from export.__main__ import main
 from export.proof.average_precision import Rows
-from export.proof.drawn_images import draw_pictures
+from export.proof.drawn_images import draw_images
 from export.writer.config import parse
 from tests.reference.detections import compare
 from transformer.tasks import detect
@@ -46,7 +46,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
         for layer in network.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.momentum = 1.0
-        pictures = np.stack([cv2.resize(picture.image_hwc, (320, 320)) for picture in draw_pictures()])
+        pictures = np.stack([cv2.resize(picture.image_hwc, (320, 320)) for picture in draw_images()])
         with torch.no_grad():
             network.train()
             network(torch.from_numpy(pictures.transpose(0, 3, 1, 2)).float() / 255)
@@ -75,7 +75,7 @@ def predict(file: Path, **options: Any) -> list[Rows]:
     from ultralytics import YOLO  # noqa: PLC0415 - as above
 
     yolo = YOLO(file, task="detect")
-    pictures = [np.ascontiguousarray(picture.image_hwc[..., ::-1]) for picture in draw_pictures()]
+    pictures = [np.ascontiguousarray(picture.image_hwc[..., ::-1]) for picture in draw_images()]
     settings: dict[str, Any] = {"imgsz": 320, "rect": False, "conf": 0.01, "verbose": False, **options}
     return [yolo.predict(picture, **settings)[0].boxes.data.tolist() for picture in pictures]
 

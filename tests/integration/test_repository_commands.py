@@ -168,7 +168,7 @@ def test_published_version_is_the_local_one_under_the_next_number(
     publish(local, version(interface="ultralytics"))
     assert run("publish", storage, "tiny", "--from", str(local), "--version", "1") == 0
     assert run("publish", storage, "tiny", "--from", str(local)) == 1
-    assert "tiny: version 1 serves, and its clients would meet something else: inputs: got 1 (images " in (
+    assert "tiny: version 1 serves, and its clients expect something else: inputs: got 1 (images " in (
         capsys.readouterr().err
     )
     assert run("publish", storage, "tiny", "--from", str(local), "--force") == 0

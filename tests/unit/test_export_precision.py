@@ -20,7 +20,7 @@ from export.errors import ExportError
 from export.graph.compatibility import check
 from export.graph.dfl import split
 from export.proof.calibration import ENOUGH, Folder, Sample
-from export.proof.drawn_images import Picture
+from export.proof.drawn_images import NamedImage
 from export.proof.precision import find_truth, measure
 from export.sources.exported_detector import read_detector
 from export.sources.ultralytics import Choice, prepare
@@ -145,7 +145,7 @@ BOXES = [[60, 60, 40, 40], [160, 60, 40, 40], [60, 160, 40, 40]]
 @pytest.mark.parametrize("labels", [True, False])
 def test_precision_that_moves_boxes_is_refused(model: Model, labels: bool) -> None:
     rows = [[cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, 0] for cx, cy, w, h in BOXES]
-    samples = [Sample(Picture("one", np.zeros((320, 320, 3), np.uint8)), rows if labels else None)]
+    samples = [Sample(NamedImage("one", np.zeros((320, 320, 3), np.uint8)), rows if labels else None)]
     truth = find_truth(Moved(BOXES, px=0), model, samples, track=pass_on)
     assert truth.kind == ("labels" if labels else "fp32")
     assert truth.map50_95 == pytest.approx(1.0)
@@ -157,8 +157,8 @@ def test_precision_that_moves_boxes_is_refused(model: Model, labels: bool) -> No
 
 
 def test_pictures_without_anything_to_find_are_refused(model: Model) -> None:
-    samples = [Sample(Picture("one", np.zeros((320, 320, 3), np.uint8)), None)]
-    with pytest.raises(ExportError, match="FP32 finds nothing on 1 pictures"):
+    samples = [Sample(NamedImage("one", np.zeros((320, 320, 3), np.uint8)), None)]
+    with pytest.raises(ExportError, match="FP32 finds nothing on 1 images"):
         find_truth(Moved(np.zeros((0, 4)), px=0), model, samples, track=pass_on)
 
 
@@ -167,7 +167,7 @@ def test_folder_reads_labels_beside_images_and_refuses_what_is_broken(tmp_path: 
     samples = Folder(tmp_path)
     assert len(samples) == 2
     image_hwc, boxes_xyxy, class_ids = draw_squares(0)
-    np.testing.assert_array_equal(samples[0].picture.image_hwc, image_hwc)
+    np.testing.assert_array_equal(samples[0].image.image_hwc, image_hwc)
     assert samples[0].labels is not None
     expected = np.column_stack([boxes_xyxy, class_ids])
     np.testing.assert_allclose(samples[0].labels, expected, atol=1e-3)
@@ -175,5 +175,5 @@ def test_folder_reads_labels_beside_images_and_refuses_what_is_broken(tmp_path: 
     with pytest.raises(ExportError, match=r"1\.txt: got no labels"):
         samples[1]
     (tmp_path / "images" / "val" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(ExportError, match=r"0\.png: got no picture that can be read"):
+    with pytest.raises(ExportError, match=r"0\.png: got no image that can be read"):
         samples[0]

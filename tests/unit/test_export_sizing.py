@@ -84,5 +84,5 @@ def test_repository_is_added_up(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_empty_repository_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="got no version that would serve, expected one; next: make publish"):
+    with pytest.raises(ExportError, match="got no version to serve, expected one; next: make publish"):
         sizing.sizing(Namespace(repository=str(tmp_path), pods=2, poll_s=10.0), Console())

@@ -1,4 +1,4 @@
-"""Train `digits`, convert and prove it."""
+"""Train `digits`, convert and verify it."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -39,7 +39,7 @@ _SEED = 0
 
 
 def prepare(name: str, *, source: Source, track: Track) -> Version:
-    """Train, convert and prove.
+    """Train, convert and verify.
 
     Args:
         name: of the model.
@@ -61,7 +61,7 @@ def prepare(name: str, *, source: Source, track: Track) -> Version:
             "plain": load_plain("held-out", model),
             "rendered": render_split("held-out", model, sides=_HELD_OUT_SIDES, seed=_SEED),
         }
-        parity = _prove(session, classifier, model=model, sets=sets)
+        parity = _verify(session, classifier, model=model, sets=sets)
     golden = sets["plain"][0][:1]
     return Version(
         graph=graph,
@@ -123,7 +123,7 @@ def _keep_output(graph: ModelProto) -> None:
     prune(graph.graph)
 
 
-def _prove(
+def _verify(
     session: Session, classifier: CalibratedClassifierCV, *, model: Model, sets: dict[str, Inputs]
 ) -> dict[str, Any]:
     """Compare with the classifier on held-out digits, in batches and one by one, and count what is read right."""
