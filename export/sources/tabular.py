@@ -48,7 +48,7 @@ def prepare(estimator: Any, table: Table, *, source: Source) -> Version:
     """Bring a fitted estimator into the form that is served, and verify it.
 
     Raises:
-        ExportError: it cannot be written as a graph, the names do not fit, no row tells it apart from a constant, or
+        ExportError: it cannot be written as a graph, the names do not fit, no row distinguishes it from a constant, or
             the graph differs from the estimator.
     """
     try:
@@ -58,7 +58,7 @@ def prepare(estimator: Any, table: Table, *, source: Source) -> Version:
             return _prepare(estimator, table, source)
     except ExportError:
         raise
-    except Exception as exc:  # all of it reads the user's estimator, which may lack, hold or raise anything
+    except Exception as exc:  # the user's estimator may lack, hold or raise anything
         kind = type(estimator).__name__
         raise ExportError(
             f"{kind}: its export failed: {type(exc).__name__}: {first_line(exc)}; next: --traceback shows where"
@@ -71,9 +71,9 @@ def _prepare(estimator: Any, table: Table, source: Source) -> Version:
     features = _feature_names(original, table.features)
     nodes = Nodes("FP32" if sees_fp32(estimator) or scales_in_fp32(estimator) else "FP64")
     tensors = _inputs(original, features, nodes, output=output)
-    said = _write(nodes, original, tensors)
+    written = _write(nodes, original, tensors)
     names = _class_names(estimator, table.classes) if original.is_classifier else {}
-    graph = nodes.model(tensors, (said, output, len(names) or 1))
+    graph = nodes.model(tensors, (written, output, len(names) or 1))
     compatibility.check(graph)
     session = Session(graph, name=table.name)
 
@@ -100,7 +100,7 @@ def _prepare(estimator: Any, table: Table, source: Source) -> Version:
     except ExportError as exc:
         if not missing:
             raise
-        # The graph may be right for rows without missing values.
+        # The graph may be correct for rows without missing values.
         del metadata["missing"]
         proof = verify(original, session, describe(described(), version="0"), whole(rows))
         nodes.notes.append(f"missing values will be rejected, because the graph handles them differently: {exc}")

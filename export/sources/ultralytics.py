@@ -99,15 +99,9 @@ def prepare(  # noqa: PLR0913 - what, how, and where steps are shown
         ExportError: the file, its task or its figures do not permit it.
     """
     report = Reporter(say, track, warn or say)
-    if "int8" in choice.precisions and choice.calibration is None:
-        raise ExportError("--precision int8: got no --calibration, expected a folder of what the model will see")
     path = Path(weights)
-    if path.suffix in {".engine", ".onnx"} and (choice.imgsz is not None or choice.nms_free):
-        option = "--nms-free" if choice.imgsz is None else "--imgsz"
-        raise ExportError(f"{option}: {path.name} fixes its size and its head, expected this only for a .pt file")
+    _check_choice(choice, path)
     if path.suffix == ".engine":
-        if choice.predict:
-            raise ExportError(f"--predict: got {path.name}, and an engine is not compared; expected an ONNX file")
         say(f"read {path.name}")
         return _import_engine(name, path)
     if path.suffix == ".onnx":
@@ -117,21 +111,40 @@ def prepare(  # noqa: PLR0913 - what, how, and where steps are shown
         proof = _Proof(Source(path.name, digest(path)), lambda model: Program(_head(detector), predict(model)))
         return _verify(name, detector, proof=proof, choice=choice, report=report)
     check_weights(weights)
-    checkpoint = find_checkpoint(weights)
     try:
-        with (
-            admit(checkpoint, allowed=choice.unpickling) as copy,
-            tempfile.TemporaryDirectory(prefix="nereid-") as folder,
-        ):
-            say(f"export {checkpoint.name} to ONNX with Ultralytics")
-            source = Source(checkpoint.name, digest(copy))
-            onnx_file, program = export_onnx(
-                copy, Path(folder), name=str(checkpoint), imgsz=choice.imgsz, nms_free=choice.nms_free
-            )
-            proof = _Proof(source, program)
-            return _verify(name, read_detector(onnx_file), proof=proof, choice=choice, report=report)
+        return _export_checkpoint(name, find_checkpoint(weights), choice=choice, report=report)
     except CheckpointError as exc:
         raise ExportError(str(exc)) from exc
+
+
+def _check_choice(choice: Choice, path: Path) -> None:
+    """Reject options that do not fit each other, or the kind of file."""
+    if "int8" in choice.precisions and choice.calibration is None:
+        raise ExportError("--precision int8: got no --calibration, expected a folder of what the model will see")
+    if path.suffix in {".engine", ".onnx"} and (choice.imgsz is not None or choice.nms_free):
+        option = "--nms-free" if choice.imgsz is None else "--imgsz"
+        raise ExportError(f"{option}: {path.name} fixes its size and its head, expected this only for a .pt file")
+    if path.suffix == ".engine" and choice.predict:
+        raise ExportError(f"--predict: got {path.name}, and an engine is not compared; expected an ONNX file")
+
+
+def _export_checkpoint(name: str, checkpoint: Path, *, choice: Choice, report: Reporter) -> Version:
+    """Export an admitted copy of a checkpoint with Ultralytics, and verify it.
+
+    Raises:
+        CheckpointError: it may not be loaded.
+        ExportError: as `prepare`.
+    """
+    with (
+        admit(checkpoint, allowed=choice.unpickling) as copy,
+        tempfile.TemporaryDirectory(prefix="nereid-") as folder,
+    ):
+        report.say(f"export {checkpoint.name} to ONNX with Ultralytics")
+        source = Source(checkpoint.name, digest(copy))
+        onnx_file, program = export_onnx(
+            copy, Path(folder), name=str(checkpoint), imgsz=choice.imgsz, nms_free=choice.nms_free
+        )
+        return _verify(name, read_detector(onnx_file), proof=_Proof(source, program), choice=choice, report=report)
 
 
 @dataclass(frozen=True)

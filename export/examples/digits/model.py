@@ -82,11 +82,11 @@ def _describe(name: str) -> Any:
 
 def _train(model: Model, *, track: Track) -> CalibratedClassifierCV:
     sets = [load_plain("train", model)]
-    copies = track(range(_COPIES), "digits: draw training pictures")
+    copies = track(range(_COPIES), "digits: draw training images")
     sets.extend(render_split("train", model, sides=_TRAIN_SIDES, seed=_SEED + copy) for copy in copies)
     cells = frame(np.concatenate([inputs for inputs, _ in sets]))
     labels = np.concatenate([labels for _, labels in sets])
-    # All pictures of one digit go to the same side, else probabilities would be learnt from what is known by heart.
+    # All images of one digit go to the same fold, else probabilities would be fitted on digits of the training.
     digits = np.tile(np.arange(len(sets[0][1])), len(sets))
     folds = list(GroupKFold(2).split(cells, labels, digits))
     classifier = CalibratedClassifierCV(SVC(C=5), cv=folds, ensemble=False)
@@ -126,7 +126,7 @@ def _keep_output(graph: ModelProto) -> None:
 def _verify(
     session: Session, classifier: CalibratedClassifierCV, *, model: Model, sets: dict[str, Inputs]
 ) -> dict[str, Any]:
-    """Compare with the classifier on held-out digits, in batches and one by one, and count what is read right."""
+    """Compare with the classifier on held-out digits, in batches and one by one, and measure the accuracy."""
     difference, accuracy = 0.0, {}
     for kind, (inputs, labels) in sets.items():
         batched = session.infer(inputs)["probabilities"]
@@ -143,9 +143,9 @@ def _verify(
         raise ExportError(f"probabilities differ from the source: got {difference:.4g}, expected at most {TOLERANCE}")
     if min(accuracy.values()) < MIN_ACCURACY:
         raise ExportError(f"held-out digits: got {accuracy}, expected at least {MIN_ACCURACY}")
-    pictures = sum(len(labels) for _, labels in sets.values())
+    images = sum(len(labels) for _, labels in sets.values())
     tolerance = {"probabilities": TOLERANCE}
-    return {"tolerance": tolerance, "probabilities": difference, **accuracy, "pictures": pictures}
+    return {"tolerance": tolerance, "probabilities": difference, **accuracy, "pictures": images}
 
 
 def _classify(session: Session, image: NDArray[np.uint8], model: Model) -> NDArray[np.float32]:
