@@ -347,7 +347,7 @@ def test_fetch_writes_what_the_manifest_lists_and_nothing_else(
     ],
     ids=["climbs", "absolute", "code", "size", "digest"],
 )
-def test_fetch_refuses_a_version_that_its_manifest_does_not_describe(
+def test_fetch_rejects_a_version_that_its_manifest_does_not_describe(
     storage: Storage,
     local: Path,
     tmp_path: Path,
@@ -717,7 +717,7 @@ def test_what_serves_decides_for_versions_rollback_and_prune(
     assert keys(storage) == held(1, 4, 5)
 
 
-def test_what_s3_answers_is_said_clearly(
+def test_errors_of_s3_are_explained(
     s3: dict[str, str], local: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bucket(s3, monkeypatch)

@@ -86,9 +86,9 @@ def test_wrong_settings_are_reported_before_any_request(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _set(variables, wrong, tmp_path)
-    with pytest.raises(Misconfigured) as refused:
+    with pytest.raises(Misconfigured) as rejected:
         open_storage("s3://models/x")
-    assert expected in str(refused.value)
+    assert expected in str(rejected.value)
     assert main(["versions", "--repository", "s3://models/x"]) == 1
     words = capsys.readouterr().err
     assert expected in words

@@ -71,7 +71,7 @@ def test_decode_reads_both_heads_alike() -> None:
         np.testing.assert_array_equal(decoded.classes, [2])
 
 
-def test_proof_passes_for_the_same_detector_and_compares_every_picture_alone_and_in_a_batch() -> None:
+def test_proof_passes_for_the_same_detector_and_compares_every_image_alone_and_in_a_batch() -> None:
     detector = build_detector()
     session = Session(detector, name="source")
     references = run_source(lambda images: session.infer(images)["output0"], model("ultralytics"), images=draw_images())
@@ -86,7 +86,7 @@ def test_proof_passes_for_the_same_detector_and_compares_every_picture_alone_and
     assert {row["candidates"] for row in parity["pictures"]} == {COMPARED}
 
 
-def test_proof_refuses_an_exported_model_that_says_something_else() -> None:
+def test_proof_rejects_an_exported_model_that_says_something_else() -> None:
     session = Session(build_detector(), name="source")
     references = run_source(lambda images: session.infer(images)["output0"], model("ultralytics"), images=draw_images())
     damaged = fuse(build_detector(), classes=CLASSES, end2end=False)
@@ -117,7 +117,7 @@ def _head(**changes: float) -> NDArray[np.float32]:
         (np.zeros((1, 4 + CLASSES, 7), np.float32), "got 0.0 for everything"),
     ],
 )
-def test_source_with_impossible_outputs_is_refused(head: NDArray[np.float32], message: str) -> None:
+def test_source_with_impossible_outputs_is_rejected(head: NDArray[np.float32], message: str) -> None:
     picture = NamedImage("grey", np.full((32, 32, 3), 127, np.uint8))
     with pytest.raises(ExportError, match=message):
         run_source(lambda _: head, model("ultralytics"), images=[picture])

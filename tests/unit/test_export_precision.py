@@ -43,7 +43,7 @@ def pass_on(items: Iterable[int], _: str) -> Iterable[int]:
 
 
 def write_squares(folder: Path, *, count: int, labels: bool) -> Path:
-    """A data set in YOLO's layout, or a folder of pictures."""
+    """A data set in YOLO's layout, or a folder of images."""
     images = folder / "images" / "val" if labels else folder
     images.mkdir(parents=True)
     for index in range(count):
@@ -103,14 +103,14 @@ def test_int8_is_calibrated_measured_and_published(
     assert quantised.ByteSize() < 0.4 * (folder / "model.onnx").stat().st_size
 
 
-def test_bf16_is_measured_on_what_comes_along_where_no_pictures_are_given(tmp_path: Path, finder: Path) -> None:
+def test_bf16_is_measured_on_what_comes_along_where_no_images_are_given(tmp_path: Path, finder: Path) -> None:
     assert main(["ultralytics", "finder", str(finder), "--precision", "bf16", "--repository", str(tmp_path)]) == 0
     costs = json.loads((tmp_path / "finder" / "1" / "manifest.json").read_bytes())["precisions"]
     assert costs.keys() == {"bf16"}
     assert (costs["bf16"]["truth"], costs["bf16"]["pictures"]) == ("fp32", 6)
 
 
-def test_int8_without_pictures_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_int8_without_images_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(save(tmp_path))
     with pytest.raises(ExportError, match="--precision int8: got no --calibration"):
         prepare("tiny", path, choice=Choice(precisions=["int8"]), say=pass_over)
@@ -143,7 +143,7 @@ BOXES = [[60, 60, 40, 40], [160, 60, 40, 40], [60, 160, 40, 40]]
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_precision_that_moves_boxes_is_refused(model: Model, labels: bool) -> None:
+def test_precision_that_moves_boxes_is_rejected(model: Model, labels: bool) -> None:
     rows = [[cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, 0] for cx, cy, w, h in BOXES]
     samples = [Sample(NamedImage("one", np.zeros((320, 320, 3), np.uint8)), rows if labels else None)]
     truth = find_truth(Moved(BOXES, px=0), model, samples, track=pass_on)
@@ -156,13 +156,13 @@ def test_precision_that_moves_boxes_is_refused(model: Model, labels: bool) -> No
         measure("int8", Moved(BOXES, px=6), model, samples, truth, track=pass_on)
 
 
-def test_pictures_without_anything_to_find_are_refused(model: Model) -> None:
+def test_images_without_anything_to_find_are_rejected(model: Model) -> None:
     samples = [Sample(NamedImage("one", np.zeros((320, 320, 3), np.uint8)), None)]
     with pytest.raises(ExportError, match="FP32 finds nothing on 1 images"):
         find_truth(Moved(np.zeros((0, 4)), px=0), model, samples, track=pass_on)
 
 
-def test_folder_reads_labels_beside_images_and_refuses_what_is_broken(tmp_path: Path) -> None:
+def test_folder_reads_labels_beside_images_and_rejects_what_is_broken(tmp_path: Path) -> None:
     write_squares(tmp_path, count=2, labels=True)
     samples = Folder(tmp_path)
     assert len(samples) == 2

@@ -73,7 +73,7 @@ def one_more(boxes: Any, scores: Any, class_ids: Any) -> Any:
         (lambda boxes, scores, ids: (boxes[:0], scores[:0], ids[:0]), "Ultralytics' predict does not find"),
     ],
 )
-def test_what_one_side_finds_alone_is_refused(served: tuple[Session, Model], change: Any, message: str | None) -> None:
+def test_what_one_side_finds_alone_is_rejected(served: tuple[Session, Model], change: Any, message: str | None) -> None:
     session, model = served
     arguments: Any = {"pictures": PICTURES, "confidence": 0.001}
     if message is not None:
@@ -86,7 +86,7 @@ def test_what_one_side_finds_alone_is_refused(served: tuple[Session, Model], cha
 
 
 def build_pair(scores: tuple[float, float]) -> ModelProto:
-    """Two boxes of one class that overlap by 0.8, whatever the picture, among others far away."""
+    """Two boxes of one class that overlap by 0.8, whatever the image, among others far away."""
     head = np.zeros((4 + CLASSES, 120), np.float32)
     head[:4] = np.array([[200], [200], [2], [2]])
     head[0] += np.arange(120) * 3
@@ -127,6 +127,6 @@ def test_of_two_boxes_that_are_as_good_either_may_stay(theirs: Any, ours: Any, m
         assert verify(here, model, predict, **arguments)["suppressed_on_one_side"] == 2 * len(PICTURES)
 
 
-def test_something_is_compared_however_little_is_known_of_the_pictures() -> None:
+def test_something_is_compared_however_little_is_known_of_the_images() -> None:
     assert choose_confidence(0.9) == 0.001
     assert choose_confidence(0.0005) == pytest.approx(0.00005)

@@ -76,11 +76,11 @@ def test_address_of_a_folder(text: str, path: str) -> None:
         ("file:///srv/%00", "an absolute path of this machine"),
     ],
 )
-def test_what_is_no_address_is_refused_with_the_form_that_is_expected(text: str, expected: str) -> None:
-    with pytest.raises(Misconfigured) as refused:
+def test_what_is_no_address_is_rejected_with_the_form_that_is_expected(text: str, expected: str) -> None:
+    with pytest.raises(Misconfigured) as rejected:
         read_address(text)
-    assert expected in str(refused.value)
-    assert "secret" not in str(refused.value)
+    assert expected in str(rejected.value)
+    assert "secret" not in str(rejected.value)
 
 
 @pytest.mark.parametrize(

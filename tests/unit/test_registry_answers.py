@@ -60,7 +60,7 @@ def test_scores_may_differ_by_what_precision_does_to_logits(
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_thing_that_was_not_there_is_refused_though_all_others_are(backend: str) -> None:
+def test_thing_that_was_not_there_is_rejected_though_all_others_are(backend: str) -> None:
     described = config("ultralytics", backend)
     expected = head([0.35, 0.9, 0.04])  # of what is that weak anything may come
     check_golden_outputs(head([0.35, 0.9, 0.3]), expected, described)

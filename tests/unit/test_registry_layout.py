@@ -155,7 +155,7 @@ def test_model_has_any_name_that_triton_takes(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["a b", "$(reboot)", "a;b", "`a`", "a~b", "-a", "a'b", "a*", "..", "a\nb", "x" * 201, "\N{EURO SIGN}" * 67]
 )
-def test_name_that_means_something_to_a_shell_or_a_path_is_told(name: str) -> None:
+def test_name_that_means_something_to_a_shell_or_a_path_is_reported(name: str) -> None:
     models, ignored = read_layout(listing(f"{name}/config.pbtxt", f"{name}/1/model.onnx"))
     assert not models
     assert ignored.keys() == {f"{name}/"}
