@@ -13,7 +13,8 @@ from export.writer import manifest
 from export.writer.config import to_text
 from registry.config import Policy, parse, read_policy
 from registry.errors import VersionRejected
-from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, Object, find_missing, gather, is_version, read_layout
+from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, Object, find_missing, is_version, read_layout
+from registry.listing import gather
 from registry.storage.writing import TooLarge, WritableStorage
 
 _REQUESTS = 8  # at once

@@ -114,10 +114,10 @@ REFUSED = {
     "my models": "is no model's name: expected letters",
     "unversioned": "no version: expected unversioned/1/model.onnx or the like; ignored: unversioned/model.onnx",
     "latin": "ignored: latin/caf\\udce9.txt",
-    "zeros": "Triton takes none that begins with 0",
+    "zeros": "Triton accepts none that begins with 0",
     "broken": "not an ONNX file",
     "weights_only": "waits for a model file (*.onnx, *.plan, *.xml): it has model.bin",
-    "linked": "a link, which is never followed",
+    "linked": "a link, which is not followed",
     "empty": "no version: expected empty/1/model.onnx",
 }
 
