@@ -39,12 +39,16 @@ def read_golden(path: Path) -> dict[str, NDArray[Any]]:
     except Exception as exc:  # zipfile, zlib, NumPy and its tokenizer raise a dozen classes
         raise VersionRejected(f"{path.name}: cannot be read: {exc}") from exc
     for name, array in content.items():
-        if not isinstance(array, np.ndarray):  # NumPy returns the bytes of an entry that is not an array
-            raise VersionRejected(f"{path.name}: {name!r}: got {len(array)} bytes, expected an array")
-        if array.dtype.kind not in _KINDS or not array.ndim:
-            got = f"{array.dtype}, shape {list(array.shape)}"
-            raise VersionRejected(f"{path.name}: {name!r}: got {got}, expected numbers or bytes with a batch dimension")
+        _check_array(array, f"{path.name}: {name!r}")
     return content
+
+
+def _check_array(array: Any, where: str) -> None:
+    if not isinstance(array, np.ndarray):  # NumPy returns the bytes of an entry that is not an array
+        raise VersionRejected(f"{where}: got {len(array)} bytes, expected an array")
+    if array.dtype.kind not in _KINDS or not array.ndim:
+        got = f"{array.dtype}, shape {list(array.shape)}"
+        raise VersionRejected(f"{where}: got {got}, expected numbers or bytes with a batch dimension")
 
 
 def write_golden(path: Path, arrays: Arrays, *, compressed: bool = False) -> None:

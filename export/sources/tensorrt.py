@@ -159,26 +159,33 @@ def build(model: "ModelProto", builder: Builder) -> bytes:
         onnx_file, plan_file = Path(folder) / "model.onnx", Path(folder) / "model.plan"
         onnx.save(typed, onnx_file)
         arguments = _arguments(builder, onnx_file, plan_file, name=source.name, shapes=shapes)
-        try:
-            subprocess.run(
-                [*builder.command, *arguments],
-                check=True,
-                timeout=_BUILD_TIMEOUT_S,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-            )
-        except subprocess.CalledProcessError as exc:
-            last = "\n".join(exc.stdout.splitlines()[-20:])
-            raise ExportError(
-                f"TensorRT built no plan (exit status {exc.returncode}); its last lines:\n{last}"
-            ) from exc
-        except subprocess.TimeoutExpired as exc:
-            raise ExportError(f"TensorRT built no plan within {_BUILD_TIMEOUT_S} s") from exc
+        _run([*builder.command, *arguments])
         if not plan_file.is_file() or not plan_file.stat().st_size:
             raise ExportError(f"TensorRT built no plan: {builder.command[0]} ended well, but wrote nothing")
         return plan_file.read_bytes()
+
+
+def _run(command: Sequence[str]) -> None:
+    """Run the program that builds a plan.
+
+    Raises:
+        ExportError: it failed, or took too long.
+    """
+    try:
+        subprocess.run(
+            command,
+            check=True,
+            timeout=_BUILD_TIMEOUT_S,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except subprocess.CalledProcessError as exc:
+        last = "\n".join(exc.stdout.splitlines()[-20:])
+        raise ExportError(f"TensorRT built no plan (exit status {exc.returncode}); its last lines:\n{last}") from exc
+    except subprocess.TimeoutExpired as exc:
+        raise ExportError(f"TensorRT built no plan within {_BUILD_TIMEOUT_S} s") from exc
 
 
 def add_plan(folder: Path, builder: Builder) -> Path:

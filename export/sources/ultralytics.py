@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,13 +161,15 @@ def _head(detector: Detector) -> Head:
 
 
 def _verify(name: str, detector: Detector, *, proof: _Proof, choice: Choice, report: Reporter) -> Version:
+    """Write the interface of a detector, compare it with its source, and try its precisions and profiles."""
     size_hw = _fixed_size(detector, choice.letterbox)
+    example_hw = size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE)
     plain = _describe(make_config(name, detector, interface="ultralytics", size_hw=size_hw))
     report.say("run the source on the drawn images")
     program, images = proof.program(plain), draw_images()
     references = parity.run_source(program.head, plain, images=images)
     report.say(f"write the {choice.interface} interface and compare it with the source")
-    graph, session = _rewrite(name, detector, choice.interface, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE))
+    graph, session = _rewrite(name, detector, choice.interface, size_hw=example_hw)
     dims = {output: tensor.shape[1:] for output, tensor in session.outputs.items()}
     described = make_config(name, detector, interface=choice.interface, size_hw=size_hw, dims=dims)
     compatibility.check(graph)
@@ -178,19 +180,8 @@ def _verify(name: str, detector: Detector, *, proof: _Proof, choice: Choice, rep
         confidence = choose_confidence(max(float(reference.candidates.scores[0]) for reference in references))
         found = predictions.verify(session, model, program.predict, images=images, confidence=confidence)
         figures |= {"compared_with": "Ultralytics' predict", "detections": found}
-    golden = _golden(session, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE), interface=choice.interface)
-    lowering = Lowering(graph, described, wanted=list(choice.precisions))
-    costs = lowering.measure(session, choice.calibration, track=report.track)
-    plans = {}
-    if choice.builder:
-        report.say(f"build {choice.builder.filename} with TensorRT")
-        plans[choice.builder.filename] = build(graph, choice.builder)
-    content = hashlib.sha256(graph.SerializeToString()).hexdigest()
-    report.say("try the profiles that run here")
-    profiles, goldens, left_out = lowering.try_profiles(golden, digest=content)
-    for profile, reason in left_out.items():
-        report.warn(f"profile {profile} is left out: {reason}")
-    return Version(
+    golden = _golden(session, size_hw=example_hw, interface=choice.interface)
+    version = Version(
         graph=graph,
         config=described,
         task="detect",
@@ -198,6 +189,25 @@ def _verify(name: str, detector: Detector, *, proof: _Proof, choice: Choice, rep
         source=proof.source,
         parity=figures,
         golden=golden,
+    )
+    return _lower(version, graph, session, choice=choice, report=report)
+
+
+def _lower(version: Version, graph: ModelProto, session: Session, *, choice: Choice, report: Reporter) -> Version:
+    """A version with its precisions, plans and profiles."""
+    lowering = Lowering(graph, version.config, wanted=list(choice.precisions))
+    costs = lowering.measure(session, choice.calibration, track=report.track)
+    plans = {}
+    if choice.builder:
+        report.say(f"build {choice.builder.filename} with TensorRT")
+        plans[choice.builder.filename] = build(graph, choice.builder)
+    content = hashlib.sha256(graph.SerializeToString()).hexdigest()
+    report.say("try the profiles that run here")
+    profiles, goldens, left_out = lowering.try_profiles(version.golden, digest=content)
+    for profile, reason in left_out.items():
+        report.warn(f"profile {profile} is left out: {reason}")
+    return replace(
+        version,
         goldens=goldens,
         profiles=profiles,
         quantised=lowering.quantised,
@@ -246,19 +256,7 @@ def _import_engine(name: str, path: Path) -> Version:
     """
     engine = read_engine(path)
     capability = find_capability()
-    form = read_form(engine.metadata, where=str(path))
-    metadata = {
-        "task": "detect",
-        "imgsz": list(form["imgsz"]),
-        "stride": form["stride"],
-        "channels": 3,
-        "args": {"dynamic": True},
-        "end2end": bool(engine.metadata.get("end2end", False)),
-        "names": form["names"],
-    }
-    described = config.describe_detector(
-        name, interface="ultralytics", size_hw=None, classes=count_classes(form["names"]), metadata=metadata
-    )
+    described = _describe_engine(name, engine.metadata, where=str(path))
     _describe(described)
     return Version(
         graph=None,
@@ -269,6 +267,23 @@ def _import_engine(name: str, path: Path) -> Version:
         parity={"source": path.name, "not_compared": "an engine is its own source"},
         golden={},
         plans={PLANS[capability]: engine.plan},
+    )
+
+
+def _describe_engine(name: str, found: Mapping[str, Any], *, where: str) -> Any:
+    """`ModelConfig` of an engine with this metadata."""
+    form = read_form(found, where=where)
+    metadata = {
+        "task": "detect",
+        "imgsz": list(form["imgsz"]),
+        "stride": form["stride"],
+        "channels": 3,
+        "args": {"dynamic": True},
+        "end2end": bool(found.get("end2end", False)),
+        "names": form["names"],
+    }
+    return config.describe_detector(
+        name, interface="ultralytics", size_hw=None, classes=count_classes(form["names"]), metadata=metadata
     )
 
 

@@ -221,22 +221,13 @@ def verify(original: Original, session: Session, model: Model, rows: Rows) -> Ve
         for start in range(0, len(rows), TABLE_BATCH)
     ]
     exported = TABULAR.postprocess(runs, model).values
-    if not np.isfinite(exported).all():
-        raise ExportError(f"{output}: got NaN or infinite ones: the model is broken; {_NEXT}")
-    if output == "probabilities" and (exported.min() < -TOLERANCE or exported.max() > 1 + TOLERANCE):
-        raise ExportError(f"probabilities: got {exported.min():.4g} to {exported.max():.4g}, expected 0 to 1")
+    _check_values(exported, output)
     size = 1.0 if output == "probabilities" else _sizes(expected)
     rounding = _LAST_BITS * _FP32.eps * np.abs(expected) if output == "values" else 0
     differences = np.maximum(np.abs(exported - expected) - rounding, 0) / size
-    difference = float(differences.max())
-    if not difference <= TOLERANCE:
-        worst = int(differences.max(axis=1).argmax())
-        row = ", ".join(f"{value:.9g}" if isinstance(value, float) else str(value) for value in rows[worst][:8])
-        apart = int((differences > TOLERANCE).any(axis=1).sum())
+    if not differences.max() <= TOLERANCE:
         raise ExportError(
-            f"{output} differ from the source by {difference:.4g} on {apart} of "
-            f"{len(rows)} rows, expected at most {TOLERANCE}: got {_show(exported[worst])}, expected "
-            f"{_show(expected[worst])} for {row}{' ...' if len(rows[worst]) > 8 else ''}"
+            f"{output} differ from the source by {_describe_worst(differences, rows, exported, expected)}"
         )
     classes = {"classes_seen": len(set(expected.argmax(axis=1)))} if output == "probabilities" else {}
     figures = {
@@ -246,6 +237,26 @@ def verify(original: Original, session: Session, model: Model, rows: Rows) -> Ve
         **classes,
     }
     return Verification(figures, inputs)
+
+
+def _check_values(exported: NDArray[Any], output: str) -> None:
+    if not np.isfinite(exported).all():
+        raise ExportError(f"{output}: got NaN or infinite ones: the model is broken; {_NEXT}")
+    if output == "probabilities" and (exported.min() < -TOLERANCE or exported.max() > 1 + TOLERANCE):
+        raise ExportError(f"probabilities: got {exported.min():.4g} to {exported.max():.4g}, expected 0 to 1")
+
+
+def _describe_worst(
+    differences: NDArray[np.float64], rows: Rows, exported: NDArray[Any], expected: NDArray[np.float64]
+) -> str:
+    """The largest difference, on how many rows there is one, and the row that has it."""
+    worst = int(differences.max(axis=1).argmax())
+    row = ", ".join(f"{value:.9g}" if isinstance(value, float) else str(value) for value in rows[worst][:8])
+    apart = int((differences > TOLERANCE).any(axis=1).sum())
+    return (
+        f"{differences.max():.4g} on {apart} of {len(rows)} rows, expected at most {TOLERANCE}: got "
+        f"{_show(exported[worst])}, expected {_show(expected[worst])} for {row}{' ...' if len(rows[worst]) > 8 else ''}"
+    )
 
 
 def _sizes(values: NDArray[np.float64]) -> NDArray[np.float64]:
