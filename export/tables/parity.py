@@ -13,10 +13,11 @@ from export.proof.session import Session
 from export.tables.categories import is_missing, plain
 from export.tables.csv_rows import read_rows
 from export.tables.estimator import Original, Rows, SeveralOutputs
-from export.tables.probe_rows import Search, nearby, seek
+from export.tables.probe_rows import Search, nearby
+from export.tables.probe_rows import find_rows as find_probe_rows
 from export.writer.config import TABLE_BATCH
 from transformer.errors import ServingError
-from transformer.tasks import tabular
+from transformer.tasks.tabular import TABULAR
 from transformer.triton.model import Model
 
 TOLERANCE = 1e-5  # of a probability, or of the spread of a regressor's values (`_sizes`)
@@ -67,7 +68,7 @@ def find_rows(original: Original, path: Path | None, features: Sequence[str], no
 def _made_up(original: Original, notes: list[str]) -> Rows:
     rng = np.random.default_rng(7)
     search = Search(rng)
-    rows = nearby(seek(original.estimator, original.width, search))
+    rows = nearby(find_probe_rows(original.estimator, original.width, search))
     notes += [
         f"{kind}: rows at the thresholds, neighbours or categories of later steps could not be brought back through it "
         f"({why}): the model was not verified with these; {_NEXT}"
@@ -202,7 +203,7 @@ def _serve(rows: Rows, model: Model) -> Mapping[str, NDArray[Any]]:
     table = rows.astype(np.object_)
     table[_find_missing(rows)] = None
     try:
-        return tabular.preprocess([[plain(value) for value in row] for row in table.tolist()], model)
+        return TABULAR.preprocess([[plain(value) for value in row] for row in table.tolist()], model)
     except ServingError as exc:
         raise ExportError(f"a row of the verification would be rejected: {exc}; {_NEXT}") from exc
 
@@ -215,14 +216,11 @@ def prove(original: Original, session: Session, model: Model, rows: Rows) -> Pro
     """
     output, expected = model.outputs[0].name, original.predict(rows)
     inputs = _serve(rows, model)
-    exported = np.concatenate(
-        [
-            tabular.postprocess(
-                session.infer({name: array[start:][:TABLE_BATCH] for name, array in inputs.items()}), model
-            )
-            for start in range(0, len(rows), TABLE_BATCH)
-        ]
-    )
+    runs = [
+        session.infer({name: array[start:][:TABLE_BATCH] for name, array in inputs.items()})
+        for start in range(0, len(rows), TABLE_BATCH)
+    ]
+    exported = TABULAR.postprocess(runs, model).values
     if not np.isfinite(exported).all():
         raise ExportError(f"{output}: got NaN or infinite ones: the model is broken; {_NEXT}")
     if output == "probabilities" and (exported.min() < -TOLERANCE or exported.max() > 1 + TOLERANCE):

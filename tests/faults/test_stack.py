@@ -153,6 +153,9 @@ def test_terminal_shows_what_serves_and_the_logs_are_in_files(logs: Logs, tmp_pa
         wait_until(lambda: "stop:  Ctrl-C" in shown.read_text(), log=shown)
         reply = httpx.post(f"{url}/predict/digits", files={"image": SEVEN}, trust_env=False)
         assert reply.is_success
+        request_id = reply.headers["x-request-id"]
+        requests = logs.folder / "transformer.log"
+        wait_until(lambda: request_id in requests.read_text(), log=requests)
         (transformer,) = [each for each in psutil.Process(process.pid).children() if "transformer" in each.cmdline()]
         transformer.kill()
         wait_until(lambda: "transformer ended unexpectedly and is started again" in shown.read_text(), log=shown)
@@ -161,8 +164,6 @@ def test_terminal_shows_what_serves_and_the_logs_are_in_files(logs: Logs, tmp_pa
     assert len(words.splitlines()) < 45  # 20 of them the last words
     assert "model_lifecycle.cc" not in words
     assert words.rstrip().endswith("stopped")
-    request_id = reply.headers["x-request-id"]
-    assert request_id in (logs.folder / "transformer.log").read_text()
     for log, what in (
         ("triton", "successfully loaded"),
         ("synchroniser", "serves"),
@@ -214,7 +215,7 @@ def test_stack_gives_up_on_a_wrong_setting_that_is_found_late(tmp_path: Path) ->
     said = log.read_text()
     assert "exited: transformer (exit status 2; expected)" in said
     assert said.count(f"error: {keys}") == 1
-    assert "error: transformer cannot run as it is set up; its own words are above" in said
+    assert "error: transformer cannot run as it is set up; its last words are above" in said
 
 
 def find_part(parent: subprocess.Popen[bytes], log: Path) -> psutil.Process:
