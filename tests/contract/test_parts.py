@@ -58,6 +58,12 @@ def test_part_imports_no_other_part(part: str) -> None:
         assert not {name for name in others if not is_within(name, allowed)}, path
 
 
+@pytest.mark.parametrize("folder", [*PARTS, "environment"])
+def test_nothing_that_serves_imports_what_starts_it(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & {"stack", "nereid", "tests"}, path
+
+
 def test_what_parts_share_imports_none_of_them() -> None:
     for path in (ROOT / "environment").glob("*.py"):
         assert not {imported.split(".")[0] for imported in imports(path)} & set(PARTS)
