@@ -41,7 +41,9 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module}
+            # `from transformer import tasks` imports a part of it, not all.
+            whole = node.module in PARTS
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} if whole else {node.module}
     return names
 
 
