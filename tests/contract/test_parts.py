@@ -41,7 +41,9 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module}
+            # `from transformer import tasks` imports a part of it, not all.
+            whole = node.module in PARTS
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} if whole else {node.module}
     return names
 
 
@@ -56,6 +58,12 @@ def test_part_imports_no_other_part(part: str) -> None:
         allowed = {"export": PURE, "loadtest": MEASURES}.get(part, set())
         allowed |= {"registry"} if part in REPOSITORY_USERS else set()
         assert not {name for name in others if not is_within(name, allowed)}, path
+
+
+@pytest.mark.parametrize("folder", [*PARTS, "environment"])
+def test_nothing_that_serves_imports_what_starts_it(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & {"stack", "nereid", "tests"}, path
 
 
 def test_what_parts_share_imports_none_of_them() -> None:
