@@ -585,6 +585,7 @@ class Mirror:
                 "model": {"version": serving[-1], "task": "detect"},
                 "timing_ms": {"total": 1.25},
                 "predictions": [{"class": "it's", "confidence": 0.5}] * int(serving[-1]),
+                "limits_reached": [],
             }
         return 404, {"error": "no such route or model"}
 
