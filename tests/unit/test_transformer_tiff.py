@@ -278,7 +278,7 @@ REFUSED: dict[str, tuple[NDArray[Any], int, dict[int, Any], str]] = {
     "mask": (PLAIN[..., 0], 4, {}, "mask"),
     "camera raw": (DEEP[..., 0], 32803, {}, "camera raw"),
     "DNG": (PLAIN[..., :3], RGB, {50706: [1, 4, 0, 0]}, r"camera raw \(DNG\)"),
-    "a thumbnail first": (PLAIN[..., :3], RGB, {254: 1}, "a thumbnail before the picture"),
+    "a thumbnail first": (PLAIN[..., :3], RGB, {254: 1}, "a thumbnail before the image"),
     "other inks": (PLAIN, CMYK, {332: 2}, "other inks than CMYK"),
     "grey and alpha in planes": (PLANES, GREY, {tiffs.PLANAR: 2, tiffs.EXTRA: 2}, "2 x 16 bits, .*planes"),
     "multiplied grey": (PLAIN[..., :2], GREY, {tiffs.EXTRA: MULTIPLIED}, "2 x 8 bits, .*multiplied by alpha"),
