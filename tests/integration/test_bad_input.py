@@ -95,7 +95,7 @@ def test_every_hard_picture_is_in_the_table(shared: Path) -> None:
         ("POST", "/predict/digits", {"files": {"a": SEVEN, "b": SEVEN}}, 400, "got fields 'a', 'b'"),
         ("POST", "/predict/digits", {"files": {"image": b""}}, 400, "0 bytes"),
         ("POST", "/predict/digits", {"files": [("image", SEVEN), ("image", b"no")]}, 400, "2 bytes"),
-        ("POST", "/predict/digits", {"json": [1, 2]}, 400, "digits is a model for pictures (classify): got rows"),
+        ("POST", "/predict/digits", {"json": [1, 2]}, 400, "digits is a model for images (classify): got rows"),
         ("POST", "/predict/iris", {"files": {"image": SEVEN}}, 400, "iris is a model for rows"),
         ("POST", "/predict/iris", {"content": b"{", "headers": JSON}, 400, "broken JSON"),
         ("POST", "/predict/iris", {"content": b"\xff\xfe", "headers": JSON}, 400, "broken JSON"),
@@ -109,7 +109,7 @@ def test_every_hard_picture_is_in_the_table(shared: Path) -> None:
             400,
             "and 9994 more",
         ),
-        ("POST", "/predict/iris", {"json": [[1, 2, 3, 4]] * 1025}, 413, "got 1025 pictures or rows"),
+        ("POST", "/predict/iris", {"json": [[1, 2, 3, 4]] * 1025}, 413, "got 1025 images or rows"),
         ("POST", "/predict/nothing", {"files": {"image": SEVEN}}, 404, "model 'nothing' is unknown"),
         ("POST", "/predict/..%2f..%2fetc", {"files": {"image": SEVEN}}, 404, "error"),
         ("POST", "/predict/digits?what=1", {"files": {"image": SEVEN}}, 400, "'what' is unknown; expected none"),
@@ -370,8 +370,8 @@ def test_accept_is_weighed(stack: Stack, accept: str, answered: str) -> None:
 @pytest.mark.parametrize(
     ("request_", "says"),
     [
-        ({"files": [("image", SEVEN), ("image", SEVEN)]}, "got 2 pictures, expected one picture"),
-        ({"json": [1, 2, 3, 4]}, "got rows, expected one picture"),
+        ({"files": [("image", SEVEN), ("image", SEVEN)]}, "got 2 images, expected one image"),
+        ({"json": [1, 2, 3, 4]}, "got rows, expected one image"),
     ],
 )
 def test_accept_of_a_picture_wants_one_picture(stack: Stack, request_: dict[str, Any], says: str) -> None:
@@ -408,7 +408,7 @@ def test_many_large_pictures_do_not_fill_the_memory(stack: Stack) -> None:
 
 def test_error_of_one_picture_of_many_names_it(stack: Stack) -> None:
     response = stack.http.post("/predict/digits", files=[("image", SEVEN), ("image", b"no picture")])
-    assert response.json()["error"].startswith("picture 1 of 2: image: 10 bytes")
+    assert response.json()["error"].startswith("image 1 of 2: image: 10 bytes")
 
 
 def test_long_message_is_cut_and_a_log_line_stays_one_line(stack: Stack) -> None:

@@ -118,7 +118,7 @@ def test_protocols_are_measured_side_by_side(stack: Stack) -> None:
     ("arguments", "says"),
     [
         (["--picture", "nowhere.jpg"], "error: --picture nowhere.jpg: No such file or directory"),
-        (["--model", "iris"], "iris is a model for rows (tabular): got pictures"),
+        (["--model", "iris"], "iris is a model for rows (tabular): got images"),
         (["--model", "none"], '404 {"error":"model \'none\' is unknown"}'),
         (["--http", "localhost:1"], "is `make serve` running?"),
         (["--grpc", "localhost:1"], "error: gRPC: UNAVAILABLE"),

@@ -185,7 +185,7 @@ def test_picture_in_json_over_the_limit_is_refused_before_it_is_decoded() -> Non
     large = base64.b64encode(bytes(LIMIT + 3)).decode()
     with pytest.raises(PayloadTooLarge, match=r"^image: 1003 bytes is over the limit of 1000$"):
         instances({"instances": [large]}, pictures=True)
-    with pytest.raises(PayloadTooLarge, match=r"^picture 1 of 2: image: 1003 bytes is over the limit of 1000$"):
+    with pytest.raises(PayloadTooLarge, match=r"^image 1 of 2: image: 1003 bytes is over the limit of 1000$"):
         instances({"instances": [TEXT, large]}, pictures=True)
     exact = base64.b64encode(bytes(LIMIT)).decode()
     assert instances({"instances": [exact]}, pictures=True).images == [bytes(LIMIT)]

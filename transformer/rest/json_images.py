@@ -38,7 +38,7 @@ def _read(instance: Any, index: int, count: int, max_bytes: int) -> bytes:
     try:
         return read_image(text, what=f"instance {index}: image", max_bytes=max_bytes)
     except PayloadTooLarge as exc:
-        raise PayloadTooLarge(f"picture {index} of {count}: {exc}" if count > 1 else str(exc)) from exc
+        raise PayloadTooLarge(f"image {index} of {count}: {exc}" if count > 1 else str(exc)) from exc
 
 
 def _find(instance: Any, what: str) -> str:
