@@ -188,11 +188,12 @@ def iterate_refused(transformer: "httpx.Client") -> Iterator[str]:
 
 def example_body(metadata: Mapping[str, Any]) -> str:
     """Arguments of curl for a request that this model accepts."""
-    task = metadata["parameters"]["task"]
-    if task == "tabular":
-        columns = max(metadata["inputs"][0]["shape"][-1], 1)
+    first = metadata["inputs"][0]
+    if (first["name"], first["datatype"]) != ("image", "BYTES"):
+        columns = max(first["shape"][-1], 1)
         return f"-H 'Content-Type: application/json' -d '{[1.0] * columns}'"
-    return f"-F image=@{in_project('loadtest/pictures') / ('seven.png' if task == 'classify' else 'digits.jpg')}"
+    has_objects = any(output["name"] == "num_detections" for output in metadata["outputs"])
+    return f"-F image=@{in_project('loadtest/pictures') / ('digits.jpg' if has_objects else 'seven.png')}"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from export.proof.drawn_images import Picture
 from export.proof.session import Session
 from transformer.tasks import detect
 from transformer.tasks.detect import DETECT, Detections
+from transformer.tasks.selection import Selection
 from transformer.triton.model import Model
 
 # Picture and lowest score -> what is found, at most `MAX_DETECTIONS` above that score, at `IOU`.
@@ -70,7 +71,7 @@ def prove(
         ExportError: one finds what the other does not.
     """
     figures = []
-    selection = detect.Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
+    selection = Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
     for picture in pictures:
         image, plan = DETECT.preprocess(picture.image_hwc, model)
         outputs = {name: output[0] for name, output in session.infer(image[None]).items()}
