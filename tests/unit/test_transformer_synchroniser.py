@@ -16,7 +16,7 @@ BAD = b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Server:
-    """Answers the same thing after a moment, and counts."""
+    """Sends the same response after a moment, and counts requests."""
 
     def __init__(self, reply: bytes) -> None:
         self.reply = reply
@@ -58,7 +58,7 @@ def test_models_are_requested_once_whatever_the_response(reply: bytes, known: se
     asyncio.run(ask())
 
 
-def test_who_goes_away_takes_nobodys_answer() -> None:
+def test_cancelled_caller_does_not_cancel_the_others() -> None:
     async def ask() -> None:
         server = Server(GOOD)
         async with asked_at(server) as synchroniser:
@@ -73,7 +73,7 @@ def test_who_goes_away_takes_nobodys_answer() -> None:
     asyncio.run(ask())
 
 
-def test_who_failed_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_request_is_repeated_later(monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> None:
         server = Server(BAD)
         async with asked_at(server) as synchroniser:
@@ -85,7 +85,7 @@ def test_who_failed_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> Non
     asyncio.run(ask())
 
 
-def test_without_one_nobody_can_say() -> None:
+def test_models_are_unknown_without_a_synchroniser() -> None:
     async def ask() -> None:
         synchroniser = SynchroniserClient("")
         assert await synchroniser.known() is None
@@ -124,7 +124,7 @@ REFUSED = {"2": {"state": "refused", "reason": "no ONNX file"}, "10": {"state": 
         ({"serving": ["1"], "versions": {"1": {"state": "serving"}}}, KnownModel("serving")),
     ],
 )
-def test_what_is_known_of_a_model(model: dict[str, Any], known: KnownModel) -> None:
+def test_state_of_a_model_is_read(model: dict[str, Any], known: KnownModel) -> None:
     async def ask() -> None:
         async with asked_at(Server(reply_with(**model))) as synchroniser:
             assert await synchroniser.known() == {"rows": known}

@@ -83,7 +83,7 @@ def test_detect_postprocess_selects_alike_in_both_interfaces(
     assert detections.boxes_xyxy.shape == (len(scores), 4)
 
 
-def test_detect_postprocess_gives_corners_in_the_picture() -> None:
+def test_detect_postprocess_gives_corners_in_the_image() -> None:
     plan = fit((128, 64), (64, 64), stride=None)  # half the size, 16 rows of padding above
     detections = DETECT.postprocess(fused_outputs(), FUSED, plan=plan, options=Selection())
     assert detections.boxes_xyxy[0].tolist() == [20, 0, 60, 28]  # (10..30, 10..30) up by 16, twice as large, clipped
@@ -162,7 +162,7 @@ def finished(outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         (FINISHED, finished, {"model_candidates": 30}),
     ],
 )
-def test_rows_that_are_all_wanted_are_told_of_where_the_graph_may_have_left_out_more(
+def test_candidates_that_are_all_wanted_are_reported_where_the_graph_may_have_left_out_more(
     model: Model, write: Any, reached: dict[str, int]
 ) -> None:
     outputs = write(crowd(30, around=1))
