@@ -21,15 +21,15 @@ FIRST = Build(1)
 # A part of the reason for which each spoiled version is rejected.
 REASONS = {
     "corrupt": "model.onnx: sha256 got",
-    "corrupt-sealed": "no ONNX file",
+    "corrupt-sealed": "not an ONNX file",
     "truncated": "model.onnx: got",
-    "truncated-sealed": "no ONNX file",
+    "truncated-sealed": "not an ONNX file",
     "wrong-digest": "model.onnx: sha256 got",
     "broken-manifest": "manifest.json: no JSON",
     "missing-file": "waits for golden.npz, listed in manifest.json",
     "missing-model": "waits for model.onnx, listed in manifest.json",
     "missing-model-sealed": "waits for model.onnx",
-    "empty-model-sealed": "no ONNX file",
+    "empty-model-sealed": "not an ONNX file",
     "other-outputs": "probabilities",
     "nan": "NaN",
     "other-answers": "golden input: output 'probabilities'",

@@ -127,4 +127,4 @@ def test_all_of_a_result_is_of_one_version(before: str, asked: list[int]) -> Non
 
 def test_versions_that_never_stay_give_no_result() -> None:
     with pytest.raises(PredictorUnavailable, match="several versions responded to one request, 5 times"):
-        asyncio.run(infer_in_parts([numbers(20)], model(), Triton("12" * 5).ask))
+        asyncio.run(infer_in_parts([numbers(20)], model(), Triton("12" * 5).infer))
