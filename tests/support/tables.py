@@ -43,7 +43,7 @@ class Served:
     session: Session
     parity: Mapping[str, Any]
 
-    def ask(self, rows: Any) -> NDArray[np.float32]:
+    def infer(self, rows: Any) -> NDArray[np.float32]:
         """Probabilities or values for rows as a client sends them; a data frame's NaN is null."""
         if hasattr(rows, "astype") and hasattr(rows, "columns"):
             rows = rows.astype(object).where(rows.notna(), None).to_numpy().tolist()
