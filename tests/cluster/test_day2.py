@@ -25,8 +25,9 @@ from cluster.kubectl import get, kubectl
 from cluster.layout import NODES, OUTSIDE, ROOT
 from cluster.programs import S3_PORT
 from loadtest.load import Load
-from tests.support import accounts, cluster
-from tests.support.disturbance import (
+from tests.support import cluster, s3_accounts
+from tests.support.pages import blocks_of
+from tests.support.pod_faults import (
     PICTURES,
     Figures,
     began,
@@ -42,7 +43,6 @@ from tests.support.disturbance import (
     timed,
     wait_for_pods,
 )
-from tests.support.pages import blocks_of
 
 PAGE = ROOT / "docs/day-2.md"
 HOST = "nereid-nereid.example.com"
@@ -197,10 +197,10 @@ def commit(overlay: Path, heading: str, number: int = 0, change: Callable[[Any],
 
 def test_keys_of_s3_are_rotated(page: Callable[..., str], tmp_path: Path, figures: Figures) -> None:
     """With an S3 server that refuses a key it does not know."""
-    with accounts.known_keys() as keys:
+    with s3_accounts.known_keys() as keys:
         old, new = keys.make(), keys.make()
         rotate(page, tmp_path, old)
-        with accounts.enforced():
+        with s3_accounts.enforced():
             wait_for_listings()
             before = pods()
             with watched(figures, "rotate the keys of S3"):

@@ -256,7 +256,7 @@ def test_pods_follow_concurrency(quick: str, note: Note) -> None:
     knative.wait_for_zero()
     with load(quick, connections=MANY) as under, knative.PodWatch() as watch:
         began = time.monotonic()
-        knative.wait_until("as many pods are ready", lambda: ready_pods() >= MANY // 2, 300)
+        cluster.wait_for("as many pods are ready", lambda: ready_pods() >= MANY // 2, 300)
         note(f"{MANY} requests under way: {MANY // 2} pods ready", f"after {time.monotonic() - began:.0f} s")
         time.sleep(20)
         most = len(watch.moments)
@@ -270,7 +270,7 @@ def test_pods_follow_concurrency(quick: str, note: Note) -> None:
 def test_versions_out_of_order_while_pods_come_and_go(checkout: Path, quick: str, note: Note) -> None:
     # Each pod polls the bucket on its own: some have the next version when others have not.
     with load(quick, connections=MANY) as under:
-        knative.wait_until("two pods are ready", lambda: ready_pods() >= 2, 300)
+        cluster.wait_for("two pods are ready", lambda: ready_pods() >= 2, 300)
         for _ in range(2):
             publish(checkout)
             time.sleep(5)
@@ -280,7 +280,7 @@ def test_versions_out_of_order_while_pods_come_and_go(checkout: Path, quick: str
         newest = newest_version(checkout)
         began = time.monotonic()
         assert wait_for_answer(under, newest, began)
-        knative.wait_until("every pod has it", lambda: set(served_by_pods()) == {newest}, 180)
+        cluster.wait_for("every pod has it", lambda: set(served_by_pods()) == {newest}, 180)
         time.sleep(3)
         result = under.stop()
     note("versions while pods come and go", f"{counts(result)}; {', '.join(overlaps(result))}")
@@ -340,8 +340,8 @@ def test_revision_that_is_never_ready_leaves_the_old_one(
         assert under.wait_for(lambda answer: not answer.error, seconds=120)
         began = time.monotonic()
         knative.run(checkout, [APPLY])
-        seconds = knative.wait_until("KServe says so", lambda: not latest_is_ready(), 300)
-        knative.wait_until("the pod of it is gone, or its failure is final", has_failed, 300)
+        seconds = cluster.wait_for("KServe says so", lambda: not latest_is_ready(), 300)
+        cluster.wait_for("the pod of it is gone, or its failure is final", has_failed, 300)
         took = time.monotonic() - began
         time.sleep(5)
         result = under.stop()
@@ -539,7 +539,7 @@ def has_failed() -> bool:
 def wait_for_revision() -> None:
     """Return once the newest revision is ready, by Knative's word."""
     time.sleep(5)  # KServe and Knative have to see the change first
-    knative.wait_until("the newest revision", lambda: latest_is_ready() and cluster.is_ready(), 300)
+    cluster.wait_for("the newest revision", lambda: latest_is_ready() and cluster.is_ready(), 300)
 
 
 def wait_for_traffic(percent: int) -> None:
@@ -550,7 +550,7 @@ def wait_for_traffic(percent: int) -> None:
         latest = status["latestCreatedRevisionName"]
         return sum(each.get("percent") or 0 for each in status["traffic"] if each["revisionName"] == latest) == percent
 
-    knative.wait_until(f"{percent} % of the traffic", there, 120)
+    cluster.wait_for(f"{percent} % of the traffic", there, 120)
     time.sleep(3)
 
 

@@ -14,10 +14,10 @@ import pytest
 from tests.manifests.compositions import WITH_KSERVE, WITHOUT, combine
 from tests.manifests.pod import KNATIVE, STANDARD, mode_of, pods_of
 from tests.manifests.rendering import Object, Render, find_folders, render, render_in, title
-from tests.support import objects
+from tests.support import api_server
+from tests.support.api_server import Applied, create_dry, differences, find, kubectl, wait_for
 from tests.support.changes import GONE, changed
 from tests.support.cluster import find_missing
-from tests.support.objects import Applied, create_dry, differences, find, kubectl, wait_for
 
 PRODUCTION = "overlays/production"
 CONTROLLERS = ("kserve/kserve-controller-manager", "knative-serving/controller")
@@ -37,16 +37,16 @@ def applied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """An overlay, applied; gone afterwards."""
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
-    if unknown := objects.unknown_kinds(render(request.param)):
+    if unknown := api_server.unknown_kinds(render(request.param)):
         pytest.skip(f"needs the CRDs of {', '.join(unknown)} in the cluster; next: kubectl apply them")
-    namespace = objects.namespace_of(request.param)
+    namespace = api_server.namespace_of(request.param)
     try:
-        found = objects.prepare(request.param, tmp_path_factory.mktemp("overlay"))
-        objects.try_pods(found)
-        objects.apply_without_pods(found)
+        found = api_server.prepare(request.param, tmp_path_factory.mktemp("overlay"))
+        api_server.try_pods(found)
+        api_server.apply_without_pods(found)
         yield found
     finally:
-        objects.remove(namespace)
+        api_server.remove(namespace)
 
 
 def test_overlay_is_taken_without_a_warning(applied: Applied) -> None:
@@ -76,9 +76,9 @@ def _is_initializer_restricted() -> bool:
 @pytest.mark.parametrize("applied", [*ON_STANDARD, *ON_KNATIVE], indirect=True)
 def test_templates_are_those_assumed(applied: Applied) -> None:
     """Of the Deployment, or of Knative's Service: every field."""
-    modes = {mode_of(service) for service, _, _ in objects.components(applied.render)}
+    modes = {mode_of(service) for service, _, _ in api_server.components(applied.render)}
     assert modes == {KNATIVE if applied.name in ON_KNATIVE else STANDARD}
-    for service, _, pod in objects.components(applied.render):
+    for service, _, pod in api_server.components(applied.render):
         name = pod["metadata"]["name"]
         made = _made("ksvc" if mode_of(service) == KNATIVE else "deployment", name, applied)["spec"]["template"]
         _check_same(applied.templates[name], made, name)
@@ -87,7 +87,7 @@ def test_templates_are_those_assumed(applied: Applied) -> None:
 @pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
 def test_deployments_are_those_assumed(applied: Applied) -> None:
     """How pods are replaced, and how long that may take."""
-    for _, component, pod in objects.components(applied.render):
+    for _, component, pod in api_server.components(applied.render):
         spec = _made("deployment", pod["metadata"]["name"], applied)["spec"]
         default = {"maxSurge": "25%", "maxUnavailable": "25%"}
         rolling = component.get("deploymentStrategy", {}).get("rollingUpdate", default)
@@ -98,7 +98,7 @@ def test_deployments_are_those_assumed(applied: Applied) -> None:
 
 @pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
 def test_scalers_are_those_assumed(applied: Applied) -> None:
-    for _, component, pod in objects.components(applied.render):
+    for _, component, pod in api_server.components(applied.render):
         bounds = (component["minReplicas"], component["maxReplicas"])
         if "autoScaling" in component:
             spec = _made("scaledobject", pod["metadata"]["name"], applied)["spec"]
@@ -117,7 +117,7 @@ def test_scalers_are_those_assumed(applied: Applied) -> None:
 @pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
 def test_services_are_those_assumed(applied: Applied) -> None:
     """The first port of the container that listens becomes 80, each other one stays."""
-    for _, _, pod in objects.components(applied.render):
+    for _, _, pod in api_server.components(applied.render):
         spec = _made("service", pod["metadata"]["name"], applied)["spec"]
         ports = _ports(pod)
         numbers = [80, *(port["containerPort"] for port in ports[1:])]
@@ -130,7 +130,7 @@ def test_services_are_those_assumed(applied: Applied) -> None:
 @pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
 def test_routes_are_those_assumed(applied: Applied) -> None:
     """REST and gRPC's calls of v2, with the service's timeout; made once no pod is missing, and of zero none is."""
-    made = list(objects.components(applied.render))
+    made = list(api_server.components(applied.render))
     for _, _, pod in made:
         reply = kubectl(
             "scale", "deployment", pod["metadata"]["name"], f"--namespace={applied.namespace}", "--replicas=0"
@@ -150,14 +150,14 @@ def test_routes_are_those_assumed(applied: Applied) -> None:
 @pytest.mark.parametrize("applied", ON_KNATIVE, indirect=True)
 def test_revisions_are_those_assumed(applied: Applied) -> None:
     """What Knative makes of its Service: the pod, its queue-proxy, and what scales it."""
-    for service, component, pod in objects.components(applied.render):
+    for service, component, pod in api_server.components(applied.render):
         name = pod["metadata"]["name"]
         made = _made("deployment", f"{name}-00001-deployment", applied)["spec"]
         containers = made["template"]["spec"]["containers"]
         (queue,) = [each for each in containers if each["name"] == "queue-proxy"]
         containers.remove(queue)
-        assumed = objects.revision_pod_of(applied.templates[name], name, applied.namespace)
-        completed = create_dry(objects.deployment_of(assumed)).object["spec"]["template"]
+        assumed = api_server.revision_pod_of(applied.templates[name], name, applied.namespace)
+        completed = create_dry(api_server.deployment_of(assumed)).object["spec"]["template"]
         _check_same(completed, made["template"], f"the revision of {name}")
         assert made["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
         given = service["metadata"]["annotations"]
@@ -201,12 +201,12 @@ def test_quota_of_knative_needs_room_for_a_pod_more(applied: Applied) -> None:
 @pytest.mark.parametrize("applied", ["overlays/serverless"], indirect=True)
 def test_knative_drops_what_its_service_does_not_know(applied: Applied) -> None:
     """Without a word, for KServe sends it as it is: a rule of tests/manifests finds it before."""
-    ((service, component, pod),) = objects.components(applied.render)
+    ((service, component, pod),) = api_server.components(applied.render)
     for path, value in {
         "spec terminationGracePeriodSeconds": 60,
         "spec containers 0 lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
     }.items():
-        sent = objects.knative_service_of(
+        sent = api_server.knative_service_of(
             changed(changed(pod, path, value), "spec serviceAccountName", GONE), component
         )
         # Elsewhere, for the trial of a pod that the webhook makes has no room here.
@@ -241,17 +241,17 @@ def test_what_users_change_is_made_as_assumed(name: str, path: str, value: Any, 
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
     try:
-        found = objects.prepare(name, tmp_path)
+        found = api_server.prepare(name, tmp_path)
         services = [changed(each, path, value) for each in found.render.of_kind("InferenceService")]
         others = [each for each in found.render.objects if each["kind"] != "InferenceService"]
         found.render = Render(name, (*others, *services))
-        objects.try_pods(found)
-        objects.apply_without_pods(found)
+        api_server.try_pods(found)
+        api_server.apply_without_pods(found)
         test_templates_are_those_assumed(found)
         if name in ON_STANDARD:
             test_scalers_are_those_assumed(found)
     finally:
-        objects.remove(objects.namespace_of(name))
+        api_server.remove(api_server.namespace_of(name))
 
 
 @pytest.fixture(scope="module")
@@ -260,11 +260,11 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
     try:
-        found = objects.prepare(PRODUCTION, tmp_path_factory.mktemp("overlay"))
-        ((_, _, pod),) = objects.components(found.render)
+        found = api_server.prepare(PRODUCTION, tmp_path_factory.mktemp("overlay"))
+        ((_, _, pod),) = api_server.components(found.render)
         yield pod
     finally:
-        objects.remove(objects.namespace_of(PRODUCTION))
+        api_server.remove(api_server.namespace_of(PRODUCTION))
 
 
 @pytest.mark.parametrize(
@@ -306,15 +306,15 @@ def test_mode_cannot_be_changed(kind: str, tmp_path: Path) -> None:
     try:
         (tmp_path / "first").mkdir()
         (tmp_path / "second").mkdir()
-        found = objects.prepare(name, tmp_path / "first")
-        objects.apply_without_pods(found)
+        found = api_server.prepare(name, tmp_path / "first")
+        api_server.apply_without_pods(found)
         wait_for("its mode", lambda: find("isvc", "nereid", found.namespace).get("status", {}).get("deploymentMode"))
         other = render_in(f"overlays/{second}", found.namespace, tmp_path / "second")
         reply = kubectl("apply", "--server-side", "--filename=-", sent=other.objects)
         assert not reply.taken
         assert "deploymentMode" in reply.said
     finally:
-        objects.remove(objects.namespace_of(name))
+        api_server.remove(api_server.namespace_of(name))
 
 
 @pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
@@ -322,20 +322,20 @@ def test_components_together_are_taken(names: tuple[str, ...], tmp_path: Path) -
     """All that combine, with a prefix; no pod starts."""
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
-    namespace = objects.namespace_of(f"components-{len(names)}")
+    namespace = api_server.namespace_of(f"components-{len(names)}")
     # The cluster has no operator for secrets.
     rendered = combine(tuple(each for each in names if not each.startswith("external-secrets")), tmp_path, namespace)
-    if unknown := objects.unknown_kinds(rendered):
+    if unknown := api_server.unknown_kinds(rendered):
         pytest.skip(f"needs the CRDs of {', '.join(unknown)} in the cluster; next: kubectl apply them")
     applied = Applied("components", namespace, rendered)
     try:
-        objects.remove(namespace, wait=True)
+        api_server.remove(namespace, wait=True)
         reply = kubectl("apply", "--server-side", "--filename=-", sent=list(rendered.of_kind("Namespace")))
         assert reply.taken, reply.said
-        objects.apply_without_pods(applied)
+        api_server.apply_without_pods(applied)
         assert {way: reply.said for way, reply in applied.replies.items() if reply.said or not reply.taken} == {}
     finally:
-        objects.remove(namespace)
+        api_server.remove(namespace)
 
 
 def _why_not_ready(applied: Applied) -> str:

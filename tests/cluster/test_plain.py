@@ -16,7 +16,7 @@ from cluster.kubectl import get, kubectl
 from cluster.layout import CONTROL, ROOT
 from loadtest.load import Result
 from tests.support import cluster
-from tests.support.disturbance import (
+from tests.support.pod_faults import (
     PICTURES,
     Figures,
     began,

@@ -20,7 +20,8 @@ from cluster.kubectl import get, kubectl
 from cluster.layout import ROOT, ClusterError
 from loadtest.load import Answer, Load
 from tests.support import cluster
-from tests.support.disturbance import (
+from tests.support.pages import read_examples
+from tests.support.pod_faults import (
     PICTURES,
     Figures,
     Watch,
@@ -38,7 +39,6 @@ from tests.support.disturbance import (
     timed,
     wait_for_pods,
 )
-from tests.support.pages import read_examples
 
 EXAMPLES = read_examples()
 REPOSITORY = "s3://models/nereid"

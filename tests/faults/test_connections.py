@@ -11,7 +11,7 @@ from http.client import HTTPResponse
 import psutil
 import pytest
 
-from tests.support.series import scrape, value
+from tests.support.metrics import scrape, value
 from tests.support.stack import wait_until
 from tests.support.transformer import Transformer, start_transformer
 

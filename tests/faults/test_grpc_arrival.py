@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
-from tests.support.series import scrape, value
+from tests.support.metrics import scrape, value
 from tests.support.stack import wait_until
 from tests.support.transformer import (
     DIGITS,

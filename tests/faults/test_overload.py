@@ -21,8 +21,8 @@ import onnx
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from tests.support.metrics import scrape, value
 from tests.support.models import build
-from tests.support.series import scrape, value
 from tests.support.stack import Stack, start_stack, wait_until
 from tests.support.transformer import (
     DIGITS,

@@ -1,4 +1,4 @@
-"""Overlays on a real API server, each in a namespace in which no pod starts, and what controllers make there."""
+"""Overlays on a real API server, each in a namespace where no pod starts, and the objects that controllers create."""
 
 import json
 import subprocess
@@ -17,27 +17,27 @@ from tests.manifests.pod import KNATIVE, components_of, mode_of, pod_of, pods_of
 from tests.manifests.rendering import Object, Render, render, render_in, title
 
 PATIENCE_S = 120.0
-# What the user makes by hand, README.md has it; KServe's webhook reads them where a pod has a storageUri.
+# Secrets that users create (README.md); KServe's webhook reads them for a storageUri.
 SECRETS = {
     "nereid-triton": {"secret": "not-to-be-guessed"},
     "nereid-s3": {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"},
     "nereid-s3-writer": {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"},
     "nereid-keys": {"keys": ""},
 }
-# Of an overlay, what there has to be before a pod of it is admitted.
+# Kinds of an overlay that must exist before its pods are admitted.
 _FOR_PODS = {"ConfigMap", "LimitRange", "ResourceQuota", "Secret", "ServiceAccount", "ServingRuntime"}
-# Of a node or a controller that is just away: the same again is right.
+# Errors while a node or a controller is unavailable: retried.
 _AWAY = ("failed calling webhook", "connection refused", "connection reset", "EOF", "TLS handshake", "being terminated",
          "i/o timeout", "deadline exceeded", "unable to handle the request", "no endpoints available")  # fmt: skip
 
 
 @dataclass
 class Reply:
-    """What kubectl printed.
+    """The result of kubectl.
 
     Attributes:
         text: on stdout.
-        said: on stderr: refusals, and warnings of what was taken.
+        said: on stderr: errors, and warnings about accepted objects.
         taken: whether it succeeded.
     """
 
@@ -47,7 +47,7 @@ class Reply:
 
     @property
     def object(self) -> Any:
-        """What was printed as JSON."""
+        """Its output, from JSON."""
         assert self.taken, self.said
         return json.loads(self.text)
 
@@ -59,10 +59,10 @@ class Applied:
     Attributes:
         name: of the overlay, below manifests/.
         namespace: its own.
-        render: the objects as they were sent.
-        replies: of the API server, by what was sent to it.
+        render: the objects that were sent.
+        replies: of the API server, by mode of the apply.
         pods: the reply for each pod of the overlay, by its title.
-        templates: what is assumed of each pod that KServe has made, completed by the API server; by its name.
+        templates: the assumed pod template of each of KServe's workloads, completed by the API server; by name.
     """
 
     name: str
@@ -74,16 +74,16 @@ class Applied:
 
 
 def namespace_of(name: str) -> str:
-    """The namespace of an overlay; l2 is the level at which objects are made, and no pod."""
+    """The namespace of an overlay; l2 is the level of tests with objects and without pods."""
     return f"l2-{name.removeprefix('overlays/').replace('/', '-')}"
 
 
 def kubectl(*arguments: str, sent: Sequence[Object] = ()) -> Reply:
-    """Run kubectl as the cluster's administrator; again where a node or a webhook is just away.
+    """Run kubectl as the cluster's administrator; retried while a node or a webhook is unavailable.
 
     Args:
-        arguments: of kubectl.
-        sent: objects, for `--filename=-`.
+        arguments: for kubectl.
+        sent: objects for `--filename=-`.
     """
     command = [*machine.enter(OUTSIDE, "net"), str(BUILT / "kubectl"), f"--kubeconfig={KUBECONFIG}", *arguments]
     text = yaml.safe_dump_all([dict(each) for each in sent]) if sent else None
@@ -103,7 +103,7 @@ def find(kind: str, name: str, namespace: str) -> Any:
 
 
 def wait_for(what: str, condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
-    """What a condition returns, once it does."""
+    """Wait until a condition returns something true, and return it."""
     deadline = time.monotonic() + patience_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"{what}: not within {patience_s:.0f} s"
@@ -112,14 +112,14 @@ def wait_for(what: str, condition: Callable[[], Any], patience_s: float = PATIEN
 
 
 def unknown_kinds(rendered: Render) -> list[str]:
-    """The kinds of an overlay that the API server does not have."""
+    """Kinds of an overlay that the API server lacks."""
     reply = kubectl("api-resources", "--no-headers", "--output=wide")
     there = {word for line in reply.text.splitlines() for word in line.split()}
     return sorted({each["kind"] for each in rendered.objects} - there)
 
 
 def prepare(name: str, folder: Path) -> Applied:
-    """Make the namespace of an overlay, and what its pods need.
+    """Create the namespace of an overlay, and the objects that its pods need.
 
     Args:
         name: of the overlay.
@@ -141,7 +141,7 @@ def prepare(name: str, folder: Path) -> Applied:
 
 
 def try_pods(applied: Applied) -> None:
-    """Have the API server judge every pod of an overlay, and complete what is assumed of KServe's; nothing is kept."""
+    """Dry-run every pod of an overlay, and the workloads that KServe is assumed to create; nothing is kept."""
     for pod in pods_of(applied.render):
         applied.pods[title(pod)] = create_dry(pod)
     for service, component, pod in components(applied.render):
@@ -152,7 +152,7 @@ def try_pods(applied: Applied) -> None:
 
 
 def apply_without_pods(applied: Applied) -> None:
-    """Apply an overlay as its page says: first as a trial, then in earnest, where a quota lets no pod start."""
+    """Apply an overlay as documented, first as a dry run; a quota of no pods lets none start."""
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
@@ -168,12 +168,12 @@ def apply_without_pods(applied: Applied) -> None:
 
 
 def create_dry(each: Object) -> Reply:
-    """What the API server makes of an object, which it does not keep."""
+    """Dry-run an object; the API server's reply."""
     return kubectl("create", "--dry-run=server", "--output=json", "--filename=-", sent=[each])
 
 
 def remove(namespace: str, *, wait: bool = False) -> None:
-    """Delete a namespace with all that is in it."""
+    """Delete a namespace with its objects."""
     reply = kubectl(
         "delete", "namespace", namespace, "--ignore-not-found", f"--wait={str(wait).lower()}", "--timeout=180s"
     )
@@ -181,7 +181,7 @@ def remove(namespace: str, *, wait: bool = False) -> None:
 
 
 def components(rendered: Render) -> Iterator[tuple[Object, Any, dict[str, Any]]]:
-    """Each component of an InferenceService that names its mode: the service, the component, the assumed pod."""
+    """Components of InferenceServices with a mode: the service, the component, the assumed pod."""
     runtimes = {each["metadata"]["name"]: each for each in rendered.of_kind("ServingRuntime")}
     for service in rendered.of_kind("InferenceService"):
         if "serving.kserve.io/deploymentMode" in service["metadata"].get("annotations", {}):
@@ -191,7 +191,7 @@ def components(rendered: Render) -> Iterator[tuple[Object, Any, dict[str, Any]]]
 
 
 def deployment_of(pod: Object) -> dict[str, Any]:
-    """A Deployment of such pods."""
+    """A Deployment with this pod template."""
     metadata = {key: pod["metadata"][key] for key in ("name", "namespace")}
     return {
         "apiVersion": "apps/v1",
@@ -205,7 +205,7 @@ def deployment_of(pod: Object) -> dict[str, Any]:
 
 
 def knative_service_of(pod: Object, component: Any) -> dict[str, Any]:
-    """A Service of Knative with such pods, as KServe writes it."""
+    """The Knative Service that KServe writes for this pod."""
     metadata = {key: pod["metadata"][key] for key in ("labels", "annotations")}
     own = {"containerConcurrency": component.get("containerConcurrency", 0)}
     if "timeout" in component:
@@ -219,7 +219,7 @@ def knative_service_of(pod: Object, component: Any) -> dict[str, Any]:
 
 
 def revision_pod_of(template: Any, name: str, namespace: str) -> dict[str, Any]:
-    """The pod that Knative 1.21 makes of the template of a Service, without the queue-proxy.
+    """The pod that Knative 1.21 creates from the template of a Service, without the queue-proxy.
 
     Args:
         template: of the Service.
@@ -232,10 +232,10 @@ def revision_pod_of(template: Any, name: str, namespace: str) -> dict[str, Any]:
     for key in ("containerConcurrency", "responseStartTimeoutSeconds"):
         spec.pop(key, None)
     for each in spec["containers"]:
-        # All containers wait until the queue-proxy has no request left.
+        # All containers wait until the queue-proxy has no request in progress.
         each["lifecycle"] = {"preStop": {"httpGet": {"port": 8022, "path": "/wait-for-drain"}}}
         each["terminationMessagePolicy"] = "FallbackToLogsOnError"
-        # The queue-proxy's, which does it in place of the kubelet.
+        # The queue-proxy probes in place of the kubelet.
         each.pop("readinessProbe", None)
         for port in each.get("ports", []):
             port["name"] = "user-port"
@@ -254,7 +254,7 @@ def revision_pod_of(template: Any, name: str, namespace: str) -> dict[str, Any]:
 
 
 def differences(assumed: Any, made: Any) -> list[str]:
-    """What differs, field by field; items of lists are matched by their names."""
+    """Differences field by field; items of lists are matched by name."""
     expected, got = dict(_flat(assumed)), dict(_flat(made))
     return [
         f"{path}: assumed {expected.get(path, 'nothing')!r}, made {got.get(path, 'nothing')!r}"
