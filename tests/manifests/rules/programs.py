@@ -20,7 +20,7 @@ def arguments_are_valid(render: Render) -> Iterator[str]:
     """The parsers of the transformer and the predictor decide; Triton's arguments are tested in test_triton.py."""
     for where, container, variables in _containers(render):
         program = programs.program_of(container)
-        if program and (refused := programs.refusal(program, programs.argv_of(container, variables))):
+        if program and (refused := programs.argument_error(program, programs.argv_of(container, variables))):
             yield f"{where}: {refused.splitlines()[-1]}"
 
 
@@ -81,7 +81,7 @@ def probes_request_what_is_served(render: Render) -> Iterator[str]:
             listener, path = listeners.get(port), asked.get("path")
             if listener is None or not listener.outside:
                 yield f"{where}: its {probe} uses port {asked['port']}, which is not open to the kubelet"
-            elif path and listener.app and not programs.answers(listener.app, path):
+            elif path and listener.app and not programs.has_route(listener.app, path):
                 yield f"{where}: its {probe} requests {path}, expected a route of the program"
 
 
@@ -130,7 +130,11 @@ def kserve_finds_both_protocols(render: Render) -> Iterator[str]:
             for container in containers_of(pod):
                 ports = container.get("ports", [])
                 argv = programs.argv_of(container, environment_of(container, pod, render))
-                if programs.program_of(container) != TRANSFORMER or programs.refusal(TRANSFORMER, argv) or not ports:
+                if (
+                    programs.program_of(container) != TRANSFORMER
+                    or programs.argument_error(TRANSFORMER, argv)
+                    or not ports
+                ):
                     continue
                 parsed, where = arguments.parse(argv), f"{container['name']} in {title(service)}"
                 if ports[0]["containerPort"] != parsed.http_port:
@@ -241,7 +245,7 @@ def _services_of(program: str, render: Render) -> list[str]:
 
 def _refused(container: Any, variables: dict[str, str]) -> bool:
     program = programs.program_of(container)
-    return bool(program and programs.refusal(program, programs.argv_of(container, variables)))
+    return bool(program and programs.argument_error(program, programs.argv_of(container, variables)))
 
 
 def _is_grpc(name: str) -> bool:
