@@ -1,7 +1,7 @@
-"""Every overlay before a real API server, KServe and Knative: what they take, and what they make of it.
+"""Every overlay on an API server, KServe and Knative: whether they accept it, and the objects that they create.
 
-Each overlay has a namespace of its own, in which a quota of no pods lets nothing start. So nodes may be away, and pods
-of other tests are not in the way.
+Each overlay has its own namespace, where a quota of zero pods lets none start. So the tests need no nodes, and no
+capacity beside the pods of other tests.
 """
 
 import json
@@ -22,7 +22,7 @@ from tests.support.cluster import find_missing
 PRODUCTION = "overlays/production"
 CONTROLLERS = ("kserve/kserve-controller-manager", "knative-serving/controller")
 STORAGE = "clusterstoragecontainer"
-# Of whose pods KServe makes one container more, by its webhook.
+# Overlays to whose pods KServe's webhook adds a container.
 WITH_INITIALIZER = {"overlays/storage-uri", "overlays/canary/storage-uri"}
 ON_KNATIVE = ["overlays/canary/knative", "overlays/canary/knative/pinned", "overlays/serverless", "overlays/site"]
 WITHOUT_KSERVE = ("base", "examples/", "jobs/", "monitoring", "overlays/http-add-on", "overlays/plain")
@@ -34,7 +34,7 @@ _OWN = "serving.knative.dev/"  # labels and annotations that Knative writes for 
 
 @pytest.fixture(scope="module", params=find_folders())
 def applied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applied]:
-    """An overlay, applied; gone afterwards."""
+    """An applied overlay; removed afterwards."""
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
     if unknown := api_server.unknown_kinds(render(request.param)):
@@ -49,14 +49,14 @@ def applied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         api_server.remove(namespace)
 
 
-def test_overlay_is_taken_without_a_warning(applied: Applied) -> None:
+def test_overlay_is_accepted_without_a_warning(applied: Applied) -> None:
     assert {way: reply.said for way, reply in applied.replies.items() if reply.said or not reply.taken} == {}
 
 
 def test_pods_are_admitted(applied: Applied) -> None:
-    """By Pod Security, quota, limits and KServe's webhook, which adds to those with a storageUri alone."""
+    """By Pod Security, quota, limits and KServe's webhook, which changes only pods with a storageUri."""
     if applied.name in WITH_INITIALIZER and not _is_initializer_restricted():
-        # As it comes, without a security context: the namespace refuses it, as README.md says.
+        # By default without a security context: the namespace rejects it (README.md).
         for reply in applied.pods.values():
             assert not reply.taken
             assert "violates PodSecurity" in reply.said
@@ -86,7 +86,7 @@ def test_templates_are_those_assumed(applied: Applied) -> None:
 
 @pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
 def test_deployments_are_those_assumed(applied: Applied) -> None:
-    """How pods are replaced, and how long that may take."""
+    """Strategy and deadlines of Deployments."""
     for _, component, pod in api_server.components(applied.render):
         spec = _made("deployment", pod["metadata"]["name"], applied)["spec"]
         default = {"maxSurge": "25%", "maxUnavailable": "25%"}
@@ -116,7 +116,7 @@ def test_scalers_are_those_assumed(applied: Applied) -> None:
 
 @pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
 def test_services_are_those_assumed(applied: Applied) -> None:
-    """The first port of the container that listens becomes 80, each other one stays."""
+    """The first port of the container becomes 80, the others stay."""
     for _, _, pod in api_server.components(applied.render):
         spec = _made("service", pod["metadata"]["name"], applied)["spec"]
         ports = _ports(pod)
@@ -129,7 +129,7 @@ def test_services_are_those_assumed(applied: Applied) -> None:
 
 @pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
 def test_routes_are_those_assumed(applied: Applied) -> None:
-    """REST and gRPC's calls of v2, with the service's timeout; made once no pod is missing, and of zero none is."""
+    """REST and the gRPC calls of v2, with the service's timeout; KServe waits for the pods, of which there are none."""
     made = list(api_server.components(applied.render))
     for _, _, pod in made:
         reply = kubectl(
@@ -149,7 +149,7 @@ def test_routes_are_those_assumed(applied: Applied) -> None:
 
 @pytest.mark.parametrize("applied", ON_KNATIVE, indirect=True)
 def test_revisions_are_those_assumed(applied: Applied) -> None:
-    """What Knative makes of its Service: the pod, its queue-proxy, and what scales it."""
+    """Revisions of Knative: the pod, its queue-proxy, and its scaler."""
     for service, component, pod in api_server.components(applied.render):
         name = pod["metadata"]["name"]
         made = _made("deployment", f"{name}-00001-deployment", applied)["spec"]
@@ -170,7 +170,7 @@ def test_revisions_are_those_assumed(applied: Applied) -> None:
 
 
 def _check_queue(queue: Any, component: Any) -> None:
-    """It probes in place of the kubelet, and takes the period from the container."""
+    """The queue-proxy probes in place of the kubelet, with the container's period."""
     variables = {each["name"]: each.get("value") for each in queue["env"]}
     assert variables["CONTAINER_CONCURRENCY"] == str(component["containerConcurrency"])
     assert variables["REVISION_TIMEOUT_SECONDS"] == str(component["timeout"])
@@ -181,26 +181,26 @@ def _check_queue(queue: Any, component: Any) -> None:
 
 
 def test_apply_again_changes_nothing(applied: Applied) -> None:
-    """Of what webhooks and controllers have written since: what syncs from git is at rest."""
+    """Fields of webhooks and controllers included: GitOps tools report no difference."""
     reply = kubectl("diff", "--server-side", "--filename=-", sent=applied.render.objects)
     assert reply.taken, f"{reply.said}{reply.text}"
 
 
 @pytest.mark.parametrize("applied", ["base"], indirect=True)
-def test_mode_has_to_be_said(applied: Applied) -> None:
-    """Of base Knative refuses what only Standard mode takes; an overlay makes it one or the other."""
+def test_mode_must_be_set(applied: Applied) -> None:
+    """Knative rejects fields of base that only Standard mode accepts; an overlay sets the mode."""
     assert wait_for("a refusal", lambda: "resourceFieldRef" in _why_not_ready(applied))
 
 
 @pytest.mark.parametrize("applied", ["overlays/serverless"], indirect=True)
-def test_quota_of_knative_needs_room_for_a_pod_more(applied: Applied) -> None:
-    """KServe tries each update of a Knative Service, and Knative then tries a pod: README.md says so."""
+def test_quota_on_knative_needs_room_for_one_more_pod(applied: Applied) -> None:
+    """KServe dry-runs each update of a Knative Service, and Knative then dry-runs a pod (README.md)."""
     assert wait_for("a refusal", lambda: "exceeded quota" in _why_not_ready(applied))
 
 
 @pytest.mark.parametrize("applied", ["overlays/serverless"], indirect=True)
-def test_knative_drops_what_its_service_does_not_know(applied: Applied) -> None:
-    """Without a word, for KServe sends it as it is: a rule of tests/manifests finds it before."""
+def test_knative_drops_unknown_fields(applied: Applied) -> None:
+    """Silently, because KServe sends the field unchanged: a rule of tests/manifests finds it earlier."""
     ((service, component, pod),) = api_server.components(applied.render)
     for path, value in {
         "spec terminationGracePeriodSeconds": 60,
@@ -209,7 +209,7 @@ def test_knative_drops_what_its_service_does_not_know(applied: Applied) -> None:
         sent = api_server.knative_service_of(
             changed(changed(pod, path, value), "spec serviceAccountName", GONE), component
         )
-        # Elsewhere, for the trial of a pod that the webhook makes has no room here.
+        # In another namespace: this one has no room for the webhook's dry run of a pod.
         sent["metadata"] = {**sent["metadata"], "name": "another", "namespace": "default"}
         way = ("--dry-run=server", "--validate=ignore", "--output=json", "--filename=-")
         made = kubectl("create", *way, sent=[sent]).object["spec"]["template"]["spec"]
@@ -236,8 +236,8 @@ def test_knative_drops_what_its_service_does_not_know(applied: Applied) -> None:
         ("overlays/serverless", f"{PREDICTOR} minReplicas", GONE),
     ],
 )
-def test_what_users_change_is_made_as_assumed(name: str, path: str, value: Any, tmp_path: Path) -> None:
-    """What no overlay of ours says, and pod_of has to know for those of users."""
+def test_changes_of_users_have_the_assumed_effect(name: str, path: str, value: Any, tmp_path: Path) -> None:
+    """Fields that no overlay of ours has, for users' overlays."""
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
     try:
@@ -256,7 +256,7 @@ def test_what_users_change_is_made_as_assumed(name: str, path: str, value: Any, 
 
 @pytest.fixture(scope="module")
 def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A pod that production takes, and its namespace, in which pods may start; gone afterwards."""
+    """A pod that production accepts, and its namespace, where pods may start; removed afterwards."""
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
     try:
@@ -280,13 +280,13 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         ("spec serviceAccountName", "nobody", "not found"),
     ],
 )
-def test_production_refuses_pods(production: Object, path: str, value: Any, said: str) -> None:
+def test_production_rejects_pods(production: Object, path: str, value: Any, said: str) -> None:
     reply = create_dry(changed(production, path, value))
     assert not reply.taken
     assert said in reply.said
 
 
-def test_production_gives_limits_to_containers_that_others_add(production: Object) -> None:
+def test_production_sets_limits_of_injected_containers(production: Object) -> None:
     more = {**production["spec"]["containers"][0], "name": "mesh"}
     more.pop("resources")
     made = create_dry(changed(production, "spec containers -", more)).object
@@ -298,7 +298,7 @@ def test_production_gives_limits_to_containers_that_others_add(production: Objec
 
 @pytest.mark.parametrize("kind", ["Standard", "Knative"])
 def test_mode_cannot_be_changed(kind: str, tmp_path: Path) -> None:
-    """As README.md says: delete first."""
+    """Delete first (README.md)."""
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
     first, second = {"Standard": ("standard", "serverless"), "Knative": ("serverless", "standard")}[kind]
@@ -318,12 +318,12 @@ def test_mode_cannot_be_changed(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
-def test_components_together_are_taken(names: tuple[str, ...], tmp_path: Path) -> None:
-    """All that combine, with a prefix; no pod starts."""
+def test_components_together_are_accepted(names: tuple[str, ...], tmp_path: Path) -> None:
+    """All components that combine, with a prefix; no pod starts."""
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
     namespace = api_server.namespace_of(f"components-{len(names)}")
-    # The cluster has no operator for secrets.
+    # The cluster has no operator for Secrets.
     rendered = combine(tuple(each for each in names if not each.startswith("external-secrets")), tmp_path, namespace)
     if unknown := api_server.unknown_kinds(rendered):
         pytest.skip(f"needs the CRDs of {', '.join(unknown)} in the cluster; next: kubectl apply them")
@@ -353,7 +353,7 @@ def _check_same(assumed: Any, made: Any, what: str) -> None:
 
 
 def _clean(template: Any) -> Any:
-    """Without what Knative writes for itself, and what says nothing."""
+    """Without labels and annotations of Knative, and without empty fields."""
     metadata = {}
     for key in ("labels", "annotations"):
         given = template["metadata"].get(key, {})
@@ -371,7 +371,7 @@ def _entrance(service: Object) -> str:
 
 
 def _ports(pod: Object) -> list[Any]:
-    """Those of the container that has some."""
+    """Ports of the container with ports."""
     (ports,) = [each["ports"] for each in pod["spec"]["containers"] if each.get("ports")]
     return list(ports)
 
