@@ -319,10 +319,10 @@ def s3_away() -> Iterator[None]:
 
 def test_rejected_version_changes_nothing(page: Callable[..., str], figures: Figures) -> None:
     served = serving(name_of(ready_pods()[0]))
-    with watched(figures, "a version is refused"):
+    with watched(figures, "a version is rejected"):
         cluster.s3().put_object(Bucket=cluster.BUCKET, Key=f"nereid/{MODEL}/9/model.onnx", Body=b"no model")
         for pod in (name_of(each) for each in ready_pods()):
-            cluster.wait_for("the refusal", functools.partial(_has_refused, pod, "9"), LISTED_S)
+            cluster.wait_for("the rejection", functools.partial(_has_rejected, pod, "9"), LISTED_S)
             assert serving(pod) == served
         assert "refused" in page("At night: a version is refused", 0)
         page("At night: a version is refused", 1, VERSION="9")
@@ -335,7 +335,7 @@ def versions(pod: str) -> Any:
     return status_of(pod)["models"].get(MODEL, {}).get("versions", {})
 
 
-def _has_refused(pod: str, version: str) -> bool:
+def _has_rejected(pod: str, version: str) -> bool:
     return bool(versions(pod).get(version, {}).get("state") == "refused")
 
 

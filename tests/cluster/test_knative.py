@@ -92,9 +92,9 @@ def test_page_leads_from_an_empty_cluster_to_a_detection(checkout: Path, note: N
     done = [line for line in lines if not line.startswith(("make images", "vi "))]
     assert len(lines) - len(done) == 3, lines
     began = time.monotonic()
-    *_, reply = knative.run(checkout, done).strip().splitlines()
+    *_, response = knative.run(checkout, done).strip().splitlines()
     note("the page, from make publish to a detection", f"{time.monotonic() - began:.1f} s")
-    assert classes(reply) == FOUND
+    assert classes(response) == FOUND
     note("pod ready", f"{ready_s():.0f} s after it was created")
 
 
@@ -190,7 +190,7 @@ def test_network_policy_admits_the_gateway_only(url: str, note: Note) -> None:
     assert len(every) >= 7, within
     image = next(each["image"] for each in pod["spec"]["containers"] if each["name"] == "transformer-container")
     refused = dict.fromkeys(every, "refused")
-    assert knative.knock(every) == refused, "from outside of the cluster"
+    assert knative.knock(every) == refused, "from outside the cluster"
     for namespace in ("default", "monitoring"):
         knative.start_stranger(namespace, image)
     seen = {each: knative.knock(every, "stranger", f"--namespace={each}") for each in ("default", "monitoring")}
@@ -239,11 +239,11 @@ def test_cold_start_by_phase(quick: str, note: Note) -> None:
 def test_burst_at_zero_pods_succeeds(quick: str, note: Note) -> None:
     knative.wait_for_zero()
     with knative.PodWatch() as watch:
-        replies = knative.burst(quick, BURST)
-    assert [each.status for each in replies] == [200] * BURST, [each for each in replies if each.status != 200][:3]
-    seconds = sorted(each.seconds for each in replies)
+        responses = knative.burst(quick, BURST)
+    assert [each.status for each in responses] == [200] * BURST, [each for each in responses if each.status != 200][:3]
+    seconds = sorted(each.seconds for each in responses)
     figures = f"first {seconds[0]:.1f} s, median {statistics.median(seconds):.1f}, last {seconds[-1]:.1f}"
-    note(f"burst of {BURST} at zero", f"all answered: {figures}; {len(watch.moments)} pods")
+    note(f"burst of {BURST} at zero", f"all succeeded: {figures}; {len(watch.moments)} pods")
     knative.wait_for_zero()
 
 
@@ -298,7 +298,7 @@ def test_canary_is_split_promoted_and_rolled_back(checkout: Path, url: str, note
     promote, back = lines[split:]
     # One request at a time: each revision has one pod, and the nodes have room for four.
     with load(url, connections=1) as under:
-        assert under.wait_for(lambda answer: not answer.error, seconds=120)
+        assert under.wait_for(lambda each: not each.error, seconds=120)
         knative.run(checkout, lines[:split])
         wait_for_revision()
         shares = {10: share(under, str(now + 1))}
@@ -337,7 +337,7 @@ def test_revision_that_is_never_ready_keeps_the_old_one(
     deadline = {"serving.knative.dev/progress-deadline": "60s"}
     knative.edit_site(checkout, settings, knative.patch({"metadata": {"name": "nereid", "annotations": deadline}}))
     with load(url, connections=1) as under:
-        assert under.wait_for(lambda answer: not answer.error, seconds=120)
+        assert under.wait_for(lambda each: not each.error, seconds=120)
         began = time.monotonic()
         knative.run(checkout, [APPLY])
         seconds = cluster.wait_for("KServe says so", lambda: not latest_is_ready(), 300)
@@ -396,9 +396,9 @@ def remove_all() -> None:
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=400s")
 
 
-def classes(reply: str) -> list[str]:
+def classes(response: str) -> list[str]:
     """Classes in a response of /predict."""
-    return [each["class"] for each in json.loads(reply)["predictions"] if each["confidence"] > 0.9]
+    return [each["class"] for each in json.loads(response)["predictions"] if each["confidence"] > 0.9]
 
 
 def ready_s() -> float:
@@ -471,8 +471,8 @@ def share(under: Load, version: str) -> tuple[float, int]:
     """The share of a version in the responses of the next half minute, and their number."""
     began = time.monotonic()
     time.sleep(30)
-    answers = [each for each in under.result().answers if each.started > began]
-    return sum(each.version == version for each in answers) / len(answers), len(answers)
+    responses = [each for each in under.result().answers if each.started > began]
+    return sum(each.version == version for each in responses) / len(responses), len(responses)
 
 
 def prepare_canary(checkout: Path, now: int) -> None:

@@ -50,19 +50,19 @@ def applied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_overlay_is_accepted_without_a_warning(applied: Applied) -> None:
-    assert {way: reply.said for way, reply in applied.replies.items() if reply.said or not reply.taken} == {}
+    assert {way: result.said for way, result in applied.results.items() if result.said or not result.accepted} == {}
 
 
 def test_pods_are_admitted(applied: Applied) -> None:
     """By Pod Security, quota, limits and KServe's webhook, which changes only pods with a storageUri."""
     if applied.name in WITH_INITIALIZER and not _is_initializer_restricted():
         # By default without a security context: the namespace rejects it (README.md).
-        for reply in applied.pods.values():
-            assert not reply.taken
-            assert "violates PodSecurity" in reply.said
-            assert "storage-initializer" in reply.said
+        for result in applied.pods.values():
+            assert not result.accepted
+            assert "violates PodSecurity" in result.said
+            assert "storage-initializer" in result.said
         return
-    assert {name: reply.said for name, reply in applied.pods.items() if reply.said or not reply.taken} == {}
+    assert {name: result.said for name, result in applied.pods.items() if result.said or not result.accepted} == {}
     more = ["storage-initializer"] if applied.name in WITH_INITIALIZER else []
     for pod in pods_of(applied.render):
         first = [each["name"] for each in applied.pods[title(pod)].object["spec"].get("initContainers", [])]
@@ -132,10 +132,10 @@ def test_routes_are_those_assumed(applied: Applied) -> None:
     """REST and the gRPC calls of v2, with the service's timeout; KServe waits for the pods, of which there are none."""
     made = list(api_server.components(applied.render))
     for _, _, pod in made:
-        reply = kubectl(
+        result = kubectl(
             "scale", "deployment", pod["metadata"]["name"], f"--namespace={applied.namespace}", "--replicas=0"
         )
-        assert reply.taken, reply.said
+        assert result.accepted, result.said
     for service, _, pod in made:
         if pod["metadata"]["labels"]["component"] != _entrance(service) or "canary" in service["spec"]:
             continue
@@ -182,20 +182,20 @@ def _check_queue(queue: Any, component: Any) -> None:
 
 def test_apply_again_changes_nothing(applied: Applied) -> None:
     """Fields of webhooks and controllers included: GitOps tools report no difference."""
-    reply = kubectl("diff", "--server-side", "--filename=-", sent=applied.render.objects)
-    assert reply.taken, f"{reply.said}{reply.text}"
+    result = kubectl("diff", "--server-side", "--filename=-", sent=applied.render.objects)
+    assert result.accepted, f"{result.said}{result.text}"
 
 
 @pytest.mark.parametrize("applied", ["base"], indirect=True)
 def test_mode_must_be_set(applied: Applied) -> None:
     """Knative rejects fields of base that only Standard mode accepts; an overlay sets the mode."""
-    assert wait_for("a refusal", lambda: "resourceFieldRef" in _why_not_ready(applied))
+    assert wait_for("a rejection", lambda: "resourceFieldRef" in _why_not_ready(applied))
 
 
 @pytest.mark.parametrize("applied", ["overlays/serverless"], indirect=True)
 def test_quota_on_knative_needs_room_for_one_more_pod(applied: Applied) -> None:
     """KServe dry-runs each update of a Knative Service, and Knative then dry-runs a pod (README.md)."""
-    assert wait_for("a refusal", lambda: "exceeded quota" in _why_not_ready(applied))
+    assert wait_for("a rejection", lambda: "exceeded quota" in _why_not_ready(applied))
 
 
 @pytest.mark.parametrize("applied", ["overlays/serverless"], indirect=True)
@@ -281,9 +281,9 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ],
 )
 def test_production_rejects_pods(production: Object, path: str, value: Any, said: str) -> None:
-    reply = create_dry(changed(production, path, value))
-    assert not reply.taken
-    assert said in reply.said
+    result = create_dry(changed(production, path, value))
+    assert not result.accepted
+    assert said in result.said
 
 
 def test_production_sets_limits_of_injected_containers(production: Object) -> None:
@@ -310,9 +310,9 @@ def test_mode_cannot_be_changed(kind: str, tmp_path: Path) -> None:
         api_server.apply_without_pods(found)
         wait_for("its mode", lambda: find("isvc", "nereid", found.namespace).get("status", {}).get("deploymentMode"))
         other = render_in(f"overlays/{second}", found.namespace, tmp_path / "second")
-        reply = kubectl("apply", "--server-side", "--filename=-", sent=other.objects)
-        assert not reply.taken
-        assert "deploymentMode" in reply.said
+        result = kubectl("apply", "--server-side", "--filename=-", sent=other.objects)
+        assert not result.accepted
+        assert "deploymentMode" in result.said
     finally:
         api_server.remove(api_server.namespace_of(name))
 
@@ -330,10 +330,10 @@ def test_components_together_are_accepted(names: tuple[str, ...], tmp_path: Path
     applied = Applied("components", namespace, rendered)
     try:
         api_server.remove(namespace, wait=True)
-        reply = kubectl("apply", "--server-side", "--filename=-", sent=list(rendered.of_kind("Namespace")))
-        assert reply.taken, reply.said
+        result = kubectl("apply", "--server-side", "--filename=-", sent=list(rendered.of_kind("Namespace")))
+        assert result.accepted, result.said
         api_server.apply_without_pods(applied)
-        assert {way: reply.said for way, reply in applied.replies.items() if reply.said or not reply.taken} == {}
+        assert {way: result.said for way, result in applied.results.items() if result.said or not result.accepted} == {}
     finally:
         api_server.remove(namespace)
 

@@ -94,7 +94,7 @@ def test_image_gets_a_response_through_the_service(figures: Figures) -> None:
     cluster.wait_for("the route", lambda: "predictions" in predict(URL), 30)
     assert classes(URL) == FOUND
     assert get("hpa", "nereid", NAMESPACE)["spec"]["minReplicas"] == 3
-    figures.add("Service", "curl by a route of the gateway", "answered")
+    figures.add("Service", "curl by a route of the gateway", "200")
 
 
 @pytest.mark.usefixtures("deployment")
@@ -170,7 +170,7 @@ def test_load_balancer_serves_at_its_address(figures: Figures) -> None:
     # kube-proxy adds a new address a moment later.
     cluster.wait_for("the address", lambda: is_open("http://10.240.1.9"), 30)
     assert classes("http://10.240.1.9") == FOUND
-    figures.add("LoadBalancer", "curl at its address", "answered")
+    figures.add("LoadBalancer", "curl at its address", "200")
 
 
 def at_home(documents: list[Any]) -> list[Any]:

@@ -112,8 +112,8 @@ def curl(*options: str) -> str:
 
 
 def classes(url: str = URL) -> list[str]:
-    reply = curl("-F", f"image=@{PICTURES / 'digits.jpg'}", f"{url}/predict/digit-finder?confidence=0.9")
-    return [found["class"] for found in json.loads(reply)["predictions"]]
+    response = curl("-F", f"image=@{PICTURES / 'digits.jpg'}", f"{url}/predict/digit-finder?confidence=0.9")
+    return [found["class"] for found in json.loads(response)["predictions"]]
 
 
 @pytest.mark.usefixtures("service")
@@ -126,7 +126,7 @@ def test_service_is_where_kserve_reports_it() -> None:
 def test_gateway_passes_no_grpc_but_kserves(figures: Figures) -> None:
     with pytest.raises(tritonclient.grpc.InferenceServerException):  # only inference calls have a route
         tritonclient.grpc.InferenceServerClient(GRPC).get_model_repository_index()
-    figures.add("clients", "gRPC of the model repository over the gateway", "refused")
+    figures.add("clients", "gRPC of the model repository over the gateway", "rejected")
 
 
 @pytest.mark.usefixtures("service")
@@ -244,9 +244,11 @@ def test_budget_allows_the_eviction_of_one_of_two_pods(figures: Figures) -> None
     replicas(2)
     first, second = (name_of(each) for each in ready_pods())
     assert evict(first) == ""
-    refusal = evict(second)
-    assert "disruption budget" in refusal, refusal
-    figures.add("budget", "two pods: the first is evicted, the second", refusal.partition("): ")[2] or refusal[-90:])
+    rejection = evict(second)
+    assert "disruption budget" in rejection, rejection
+    figures.add(
+        "budget", "two pods: the first is evicted, the second", rejection.partition("): ")[2] or rejection[-90:]
+    )
     wait_for_pods(2)
 
 
@@ -257,8 +259,8 @@ def test_budget_allows_the_eviction_of_an_unready_pod(figures: Figures) -> None:
     pause(first, "transformer-container", signal.SIGSTOP)
     cluster.wait_for("an unready pod", lambda: len(ready_pods()) == 1, 60)
     cluster.wait_for("its budget", lambda: allowed() == 0, 30)
-    refusal = evict(second)
-    assert "disruption budget" in refusal, refusal
+    rejection = evict(second)
+    assert "disruption budget" in rejection, rejection
     assert evict(first) == ""
     figures.add("budget", "one of two unready: that one", "is evicted, the ready one is not")
     wait_for_pods(2)
@@ -473,7 +475,7 @@ def test_client_example_works_over_the_gateway(name: str, program: str, output: 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == output
-    figures.add("clients", f"{name} over the gateway, as docs/clients.md has it", "answered")
+    figures.add("clients", f"{name} over the gateway, as docs/clients.md shows", "works")
 
 
 @pytest.mark.usefixtures("service")
@@ -492,9 +494,9 @@ def brief(text: str) -> str:
 
 @pytest.mark.usefixtures("service")
 def test_pod_security_rejects_unrestricted_pods(figures: Figures) -> None:
-    with pytest.raises(ClusterError) as refused:
+    with pytest.raises(ClusterError) as rejected:
         kubectl("run", "plain", NAMESPACE, f"--image={IMAGE}")
-    assert 'violates PodSecurity "restricted' in str(refused.value)
+    assert 'violates PodSecurity "restricted' in str(rejected.value)
     figures.add("Pod Security", "a pod without a security context", "forbidden: violates PodSecurity restricted")
 
 
@@ -504,10 +506,10 @@ def test_quota_and_limits_of_production_apply(figures: Figures) -> None:
     files = [f"--filename={folder / each}.yaml" for each in ("resourcequota", "limitrange")]
     kubectl("apply", "--server-side", NAMESPACE, *files)
     try:
-        with pytest.raises(ClusterError) as refused:
+        with pytest.raises(ClusterError) as rejected:
             run_restricted("large", {"requests": {"cpu": "41"}, "limits": {"cpu": "41"}})
-        assert "exceeded quota: nereid, requested: requests.cpu=41" in str(refused.value), refused.value
-        figures.add("quota", "a pod that requests 41 CPUs", str(refused.value).partition("exceeded ")[2])
+        assert "exceeded quota: nereid, requested: requests.cpu=41" in str(rejected.value), rejected.value
+        figures.add("quota", "a pod that requests 41 CPUs", str(rejected.value).partition("exceeded ")[2])
         run_restricted("small", {})
         resources = get_pod("small")["spec"]["containers"][0]["resources"]
         assert resources["requests"] == {"cpu": "100m", "memory": "128Mi"}
@@ -582,8 +584,8 @@ def test_canary_gets_its_share_of_the_requests(figures: Figures) -> None:
             weigh(stable, canary)
             time.sleep(3)
             since = time.monotonic()
-            cluster.wait_for("200 responses", lambda since=since: len(answers(under, since)) >= 200, 120)  # type: ignore[misc]
-            versions = Counter(each.version for each in answers(under, since))
+            cluster.wait_for("200 responses", lambda since=since: len(responses(under, since)) >= 200, 120)  # type: ignore[misc]
+            versions = Counter(each.version for each in responses(under, since))
             figures.add("canary", f"weights {stable} and {canary}: responses by version", dict(versions))
             share = versions["2"] / versions.total()
             assert abs(share - canary / 100) <= (0.07 if canary == 10 else 0), versions
@@ -592,7 +594,7 @@ def test_canary_gets_its_share_of_the_requests(figures: Figures) -> None:
     assert not result.failures, result.failures[:3]
 
 
-def answers(under: Load, since: float) -> list[Answer]:
+def responses(under: Load, since: float) -> list[Answer]:
     """Responses of a load since a moment."""
     return [each for each in under.result().answers if each.started > since]
 

@@ -101,10 +101,10 @@ def test_curl_gets_detections() -> None:
 def test_tritonclient_gets_detections(protocol: str) -> None:
     module: Any = {"http": tritonclient.http, "grpc": tritonclient.grpc}[protocol]
     address = {"http": "127.0.0.1:8080", "grpc": "127.0.0.1:8081"}[protocol]
-    picture = module.InferInput("image", [1], "BYTES")
-    picture.set_data_from_numpy(np.array([(PICTURES / "digits.jpg").read_bytes()], object))
+    image = module.InferInput("image", [1], "BYTES")
+    image.set_data_from_numpy(np.array([(PICTURES / "digits.jpg").read_bytes()], object))
     with module.InferenceServerClient(address) as client:
-        result = client.infer("digit-finder", [picture], parameters={"confidence": 0.9})
+        result = client.infer("digit-finder", [image], parameters={"confidence": 0.9})
     assert result.as_numpy("class_ids").tolist() == [[int(name) for name in FOUND]]
 
 
@@ -112,8 +112,8 @@ def test_tritonclient_gets_detections(protocol: str) -> None:
 @pytest.mark.parametrize("path", ["/v2/repository/index", "/v2/models/iris/stats", "/v2/logging"])
 def test_triton_rejects_restricted_calls(path: str) -> None:
     method = "POST" if path.endswith("index") else "GET"
-    reply = httpx.request(method, f"http://127.0.0.1:8000{path}", trust_env=False)
-    assert reply.status_code == 403, reply.text
+    response = httpx.request(method, f"http://127.0.0.1:8000{path}", trust_env=False)
+    assert response.status_code == 403, response.text
 
 
 def test_swap_under_load_fails_no_request(running: Running, s3: S3, repository: str) -> None:
@@ -145,25 +145,25 @@ def test_containers_are_restricted(running: Running) -> None:
 
 
 def test_stop_under_load_finishes_accepted_requests(running: Running) -> None:
-    pictures = [("image", (PICTURES / "digits.jpg").read_bytes())] * MANY
+    images = [("image", (PICTURES / "digits.jpg").read_bytes())] * MANY
     with load() as under, ThreadPoolExecutor(3) as threads, httpx.Client(trust_env=False, timeout=60) as client:
-        assert under.wait_for(lambda answer: not answer.error, seconds=PATIENCE_S)
+        assert under.wait_for(lambda each: not each.error, seconds=PATIENCE_S)
         began = time.monotonic()
         stopping = threads.submit(running.stop)
         # The gateway removes the pod at the same time; until then requests still arrive. This is one of them.
         time.sleep(max(0.0, transformer_pause_s(running) - 0.5))
-        accepted = [threads.submit(client.post, f"{URL}/predict/digit-finder", files=pictures) for _ in range(2)]
-        for reply in accepted:
-            assert reply.result().status_code == 200, f"{reply.result().text}\n{running.logs()}"
-            assert len(reply.result().json()) == MANY
+        accepted = [threads.submit(client.post, f"{URL}/predict/digit-finder", files=images) for _ in range(2)]
+        for response in accepted:
+            assert response.result().status_code == 200, f"{response.result().text}\n{running.logs()}"
+            assert len(response.result().json()) == MANY
         codes = stopping.result()
         seconds = time.monotonic() - began
         result = under.stop()
     assert codes == dict.fromkeys(running.pod.containers, 0), running.logs()
     assert seconds < running.pod.grace_s
     # Later requests found no listener; no accepted request failed.
-    refused = [failure for failure in result.failures if failure.status not in {"", "UNAVAILABLE"}]
-    assert not refused, refused[:3]
+    failed = [failure for failure in result.failures if failure.status not in {"", "UNAVAILABLE"}]
+    assert not failed, failed[:3]
     assert not get("/v2/health/live")
 
 
@@ -180,7 +180,7 @@ def test_cold_start_with_a_full_bucket(pod: Pod, pytestconfig: pytest.Config) ->
         "transformer listens": lambda: get("/v2/health/live") == 200,
         "models loaded": lambda: get("/ready", SYNC) == 200,
         "transformer ready": lambda: get("/v2/health/ready") == 200,
-        "first answer": responds,
+        "first response": responds,
     }
     table = Table("phase", "seconds since the start", title="Cold start of the pod")
     began = time.monotonic()
@@ -220,8 +220,8 @@ def publish(s3: S3, model: str, repository: str, *options: str) -> None:
 
 def load() -> Load:
     """Load of an image over four connections, all protocols."""
-    picture = str(PICTURES / "digits.jpg")
-    return Load(Plan("127.0.0.1:8080", "127.0.0.1:8081", "digit-finder", picture=picture, pause_s=0.01, timeout_s=30))
+    image = str(PICTURES / "digits.jpg")
+    return Load(Plan("127.0.0.1:8080", "127.0.0.1:8081", "digit-finder", picture=image, pause_s=0.01, timeout_s=30))
 
 
 def get(path: str, base: str = URL) -> int:
@@ -235,8 +235,8 @@ def get(path: str, base: str = URL) -> int:
 def responds() -> bool:
     """Whether an image gets a response."""
     try:
-        picture = {"image": (PICTURES / "digits.jpg").read_bytes()}
-        return httpx.post(f"{URL}/predict/digit-finder", files=picture, trust_env=False, timeout=30).is_success
+        image = {"image": (PICTURES / "digits.jpg").read_bytes()}
+        return httpx.post(f"{URL}/predict/digit-finder", files=image, trust_env=False, timeout=30).is_success
     except httpx.TransportError:
         return False
 

@@ -32,7 +32,7 @@ _WORDS = [
 _EDITS = ["flip", "flip", "word", "word", "put", "cut", "drop", "double"]
 
 
-def _pictures() -> list[bytes]:
+def _images() -> list[bytes]:
     ramp = np.indices((24, 32)).sum(0).astype(np.uint8) * 4
     colour = Image.fromarray(np.dstack([ramp, 255 - ramp, ramp // 2]))
     alpha = Image.merge("RGBA", [*colour.split(), Image.fromarray(ramp)])
@@ -81,7 +81,7 @@ def _tiffs(samples: NDArray[np.uint16]) -> list[bytes]:
     return [write_tiff(tags, parts) for tags, parts in kinds]
 
 
-PICTURES = _pictures()
+IMAGES = _images()
 
 
 def examples(number: int, size: int) -> Callable[[Any], Any]:
@@ -122,7 +122,7 @@ def mutated(draw: st.DrawFn, originals: st.SearchStrategy[bytes], words: Sequenc
 
 def pictures() -> st.SearchStrategy[bytes]:
     """Images of every format, mutated."""
-    return mutated(st.sampled_from(PICTURES))
+    return mutated(st.sampled_from(IMAGES))
 
 
 def form(*parts: bytes) -> bytes:
@@ -133,8 +133,8 @@ def form(*parts: bytes) -> bytes:
 
 def _v1() -> list[bytes]:
     """Bodies of v1 requests: images in each of their forms."""
-    text = base64.b64encode(PICTURES[0]).decode()
-    uri, lines = f"data:image/jpeg;base64,{text}", base64.encodebytes(PICTURES[3]).decode()
+    text = base64.b64encode(IMAGES[0]).decode()
+    uri, lines = f"data:image/jpeg;base64,{text}", base64.encodebytes(IMAGES[3]).decode()
     entries = [text, uri, {"b64": lines}, {"image": {"b64": text}, "key": None}, {"image_bytes": text}]
     documents = [{"instances": [entry]} for entry in entries]
     columns = {"inputs": {"image": [{"b64": text}, {"b64": uri}]}, "parameters": None, "signature_name": None}

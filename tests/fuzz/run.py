@@ -11,14 +11,14 @@ import psutil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.inputs import PICTURES, V1, examples, form, mutated, pictures, v2
+from tests.fuzz.inputs import IMAGES, V1, examples, form, mutated, pictures, v2
 from tests.support.stack import ROOT
 
 _ROUND = 500  # inputs of one seed: hypothesis keeps all of them in memory
-_TELLS_TOO_MUCH = re.compile(rb"Traceback|site-packages|\.py\b|/usr/|/home/|/tmp/|" + re.escape(bytes(ROOT)))
+_INTERNALS = re.compile(rb"Traceback|site-packages|\.py\b|/usr/|/home/|/tmp/|" + re.escape(bytes(ROOT)))
 # Numbers, and quoted parts of an input.
 _VARIES = re.compile(rb"\d+|'[^']*'")
-_GOOD = form(PICTURES[0])
+_GOOD = form(IMAGES[0])
 
 
 class Defect(Exception):
@@ -58,12 +58,12 @@ _MODELS = st.sampled_from(["digits", "digit-finder"])
 
 @st.composite
 def _raw(draw: st.DrawFn) -> Request:
-    return Request("picture", f"/predict/{draw(_MODELS)}", draw(pictures()), {"Content-Type": "image/png"})
+    return Request("image", f"/predict/{draw(_MODELS)}", draw(pictures()), {"Content-Type": "image/png"})
 
 
 @st.composite
 def _multipart(draw: st.DrawFn) -> Request:
-    whole = st.lists(st.sampled_from(PICTURES), min_size=1, max_size=2).map(lambda pictures: form(*pictures))
+    whole = st.lists(st.sampled_from(IMAGES), min_size=1, max_size=2).map(lambda images: form(*images))
     return Request("multipart", "/predict/digits", draw(mutated(whole)), _FORM)
 
 
@@ -76,8 +76,8 @@ _ROW = bytes(16)
 _ASKED = [
     ("iris", *v2("features", "FP32", [1, 4], _ROW)),
     ("iris", *v2("features", "FP32", [1, 4], _ROW, outputs=[{"name": "class_id"}], id="a")),
-    ("digits", *v2("image", "BYTES", [1], len(PICTURES[3]).to_bytes(4, "little") + PICTURES[3])),
-    ("digit-finder", *v2("image", "BYTES", [1, 1], len(PICTURES[0]).to_bytes(4, "little") + PICTURES[0])),
+    ("digits", *v2("image", "BYTES", [1], len(IMAGES[3]).to_bytes(4, "little") + IMAGES[3])),
+    ("digit-finder", *v2("image", "BYTES", [1, 1], len(IMAGES[0]).to_bytes(4, "little") + IMAGES[0])),
 ]
 
 
@@ -139,15 +139,15 @@ def _round(connection: http.client.HTTPConnection, report: Report, *, number: in
     @given(_INPUTS)
     def send(request: Request) -> None:
         started = time.perf_counter()
-        status, answer = _send(connection, request)
+        status, body = _send(connection, request)
         route = report.routes.setdefault(request.kind, Route())
         route.statuses[status] += 1
         if status >= 400:
-            route.reasons.add(_VARIES.sub(b"#", answer)[:60])
+            route.reasons.add(_VARIES.sub(b"#", body)[:60])
         route.slowest_ms = max(route.slowest_ms, (time.perf_counter() - started) * 1000)
         # 503: Triton's queue is full, whatever the request.
-        if status >= 500 or _TELLS_TOO_MUCH.search(answer) or (status != 200 and not answer.startswith(b'{"error":')):
-            raise Defect(f"{request.kind}: {status} {answer[:300]!r} for {request}")
+        if status >= 500 or _INTERNALS.search(body) or (status != 200 and not body.startswith(b'{"error":')):
+            raise Defect(f"{request.kind}: {status} {body[:300]!r} for {request}")
 
     send()
 
@@ -165,6 +165,6 @@ def _send(connection: http.client.HTTPConnection, request: Request, *, again: bo
 
 
 def _send_valid(connection: http.client.HTTPConnection) -> None:
-    status, answer = _send(connection, Request("good", "/predict/digits", _GOOD, _FORM))
+    status, body = _send(connection, Request("good", "/predict/digits", _GOOD, _FORM))
     if status != 200:
-        raise Defect(f"valid request: {status} {answer[:300]!r}")
+        raise Defect(f"valid request: {status} {body[:300]!r}")

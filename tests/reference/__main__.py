@@ -45,11 +45,11 @@ def yolov8n() -> None:
         name: read_yolo_labels(DATA / "coco128" / "labels" / f"{path.stem}.txt", sizes_wh[name])
         for name, path in photos.items()
     }
-    pictures = photos | {name: assets / name for name in ("bus.jpg", "zidane.jpg")}
+    images = photos | {name: assets / name for name in ("bus.jpg", "zidane.jpg")}
     for letterbox in ("rectangle", "square"):
         with admit(weights, allowed=False) as checkpoint:
             model = ultralytics.YOLO(checkpoint)
-        write(f"yolov8n-{letterbox}", model, letterbox, 640, pictures, labels, sizes_wh)
+        write(f"yolov8n-{letterbox}", model, letterbox, 640, images, labels, sizes_wh)
 
 
 def digit_finder() -> None:
@@ -70,7 +70,7 @@ def write(
     model: Any,
     letterbox: str,
     imgsz: int,
-    pictures: Mapping[str, Any],
+    images: Mapping[str, Any],
     labels: Mapping[str, Rows],
     sizes_wh: Mapping[str, tuple[int, int]],
 ) -> None:
@@ -78,10 +78,10 @@ def write(
 
     def predict(**settings: Any) -> Callable[[Any], Rows]:
         fixed = {"rect": letterbox == "rectangle", "imgsz": imgsz, "verbose": False, "device": "cpu"}
-        return lambda picture: rows_of(model.predict(picture, **fixed, **settings)[0])
+        return lambda image: rows_of(model.predict(image, **fixed, **settings)[0])
 
-    found = {key: predict()(picture) for key, picture in track(pictures.items(), f"{name}, confidence 0.25")}
-    low = {key: predict(**MAP_SETTINGS)(pictures[key]) for key in track(labels, f"{name}, mAP")}
+    found = {key: predict()(image) for key, image in track(images.items(), f"{name}, confidence 0.25")}
+    low = {key: predict(**MAP_SETTINGS)(images[key]) for key in track(labels, f"{name}, mAP")}
     map50_95, map50 = mean_average_precision(low, labels, sizes_wh)
     made_by = f"ultralytics {ultralytics.__version__}, torch {torch.__version__}, {letterbox}, imgsz {imgsz}"
     Reference(made_by, map50_95, map50, found).write(name)

@@ -32,23 +32,23 @@ _AWAY = ("failed calling webhook", "connection refused", "connection reset", "EO
 
 
 @dataclass
-class Reply:
+class Result:
     """The result of kubectl.
 
     Attributes:
         text: on stdout.
         said: on stderr: errors, and warnings about accepted objects.
-        taken: whether it succeeded.
+        accepted: whether it succeeded.
     """
 
     text: str
     said: str
-    taken: bool
+    accepted: bool
 
     @property
     def object(self) -> Any:
         """Its output, from JSON."""
-        assert self.taken, self.said
+        assert self.accepted, self.said
         return json.loads(self.text)
 
 
@@ -60,16 +60,16 @@ class Applied:
         name: of the overlay, below manifests/.
         namespace: its own.
         render: the objects that were sent.
-        replies: of the API server, by mode of the apply.
-        pods: the reply for each pod of the overlay, by its title.
+        results: of the API server, by mode of the apply.
+        pods: the result for each pod of the overlay, by its title.
         templates: the assumed pod template of each of KServe's workloads, completed by the API server; by name.
     """
 
     name: str
     namespace: str
     render: Render
-    replies: dict[str, Reply] = field(default_factory=dict)
-    pods: dict[str, Reply] = field(default_factory=dict)
+    results: dict[str, Result] = field(default_factory=dict)
+    pods: dict[str, Result] = field(default_factory=dict)
     templates: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,7 +78,7 @@ def namespace_of(name: str) -> str:
     return f"l2-{name.removeprefix('overlays/').replace('/', '-')}"
 
 
-def kubectl(*arguments: str, sent: Sequence[Object] = ()) -> Reply:
+def kubectl(*arguments: str, sent: Sequence[Object] = ()) -> Result:
     """Run kubectl as the cluster's administrator; retried while a node or a webhook is unavailable.
 
     Args:
@@ -91,15 +91,15 @@ def kubectl(*arguments: str, sent: Sequence[Object] = ()) -> Reply:
     while True:
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if not done.returncode or time.monotonic() > deadline or not any(each in done.stderr for each in _AWAY):
-            return Reply(done.stdout, done.stderr.strip(), done.returncode == 0)
+            return Result(done.stdout, done.stderr.strip(), done.returncode == 0)
         time.sleep(2)
 
 
 def find(kind: str, name: str, namespace: str) -> Any:
     """An object of the cluster, or None."""
-    reply = kubectl("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
-    assert reply.taken, reply.said
-    return json.loads(reply.text) if reply.text else None
+    result = kubectl("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
+    assert result.accepted, result.said
+    return json.loads(result.text) if result.text else None
 
 
 def wait_for(what: str, condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
@@ -113,8 +113,8 @@ def wait_for(what: str, condition: Callable[[], Any], patience_s: float = PATIEN
 
 def unknown_kinds(rendered: Render) -> list[str]:
     """Kinds of an overlay that the API server lacks."""
-    reply = kubectl("api-resources", "--no-headers", "--output=wide")
-    there = {word for line in reply.text.splitlines() for word in line.split()}
+    result = kubectl("api-resources", "--no-headers", "--output=wide")
+    there = {word for line in result.text.splitlines() for word in line.split()}
     return sorted({each["kind"] for each in rendered.objects} - there)
 
 
@@ -135,8 +135,8 @@ def prepare(name: str, folder: Path) -> Applied:
     there = applied.render.names("Secret")
     needed += [_secret(key, values, namespace) for key, values in SECRETS.items() if key not in there]
     for sent in (namespaces, needed):
-        reply = kubectl("apply", "--server-side", "--filename=-", sent=sent)
-        assert reply.taken, reply.said
+        result = kubectl("apply", "--server-side", "--filename=-", sent=sent)
+        assert result.accepted, result.said
     return applied
 
 
@@ -146,9 +146,9 @@ def try_pods(applied: Applied) -> None:
         applied.pods[title(pod)] = create_dry(pod)
     for service, component, pod in components(applied.render):
         assumed = knative_service_of(pod, component) if mode_of(service) == KNATIVE else deployment_of(pod)
-        reply = create_dry(assumed)
-        assert reply.taken, f"{title(pod)}: {reply.said}"
-        applied.templates[pod["metadata"]["name"]] = reply.object["spec"]["template"]
+        result = create_dry(assumed)
+        assert result.accepted, f"{title(pod)}: {result.said}"
+        applied.templates[pod["metadata"]["name"]] = result.object["spec"]["template"]
 
 
 def apply_without_pods(applied: Applied) -> None:
@@ -158,26 +158,26 @@ def apply_without_pods(applied: Applied) -> None:
         "kind": "ResourceQuota",
         "metadata": {"name": "no-pods", "namespace": applied.namespace},
     }
-    reply = kubectl("apply", "--server-side", "--filename=-", sent=[{**quota, "spec": {"hard": {"pods": "0"}}}])
-    assert reply.taken, reply.said
+    result = kubectl("apply", "--server-side", "--filename=-", sent=[{**quota, "spec": {"hard": {"pods": "0"}}}])
+    assert result.accepted, result.said
     wait_for(
         "the quota", lambda: (find("resourcequota", "no-pods", applied.namespace) or {}).get("status", {}).get("hard")
     )
     for way in ("--dry-run=server", "--dry-run=none"):
-        applied.replies[way] = kubectl("apply", "--server-side", way, "--filename=-", sent=applied.render.objects)
+        applied.results[way] = kubectl("apply", "--server-side", way, "--filename=-", sent=applied.render.objects)
 
 
-def create_dry(each: Object) -> Reply:
-    """Dry-run an object; the API server's reply."""
+def create_dry(each: Object) -> Result:
+    """Dry-run an object; the API server's result."""
     return kubectl("create", "--dry-run=server", "--output=json", "--filename=-", sent=[each])
 
 
 def remove(namespace: str, *, wait: bool = False) -> None:
     """Delete a namespace with its objects."""
-    reply = kubectl(
+    result = kubectl(
         "delete", "namespace", namespace, "--ignore-not-found", f"--wait={str(wait).lower()}", "--timeout=180s"
     )
-    assert reply.taken, reply.said
+    assert result.accepted, result.said
 
 
 def components(rendered: Render) -> Iterator[tuple[Object, Any, dict[str, Any]]]:

@@ -242,7 +242,7 @@ def main() -> int:
     return 0
 
 
-def answered(port: int) -> None:
+def get_live(port: int) -> None:
     """Send the first request: the port accepts connections before the server reads them."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request("GET", "/v2/health/live")
@@ -251,7 +251,7 @@ def answered(port: int) -> None:
 
 def attempt_once_it_serves(port: int) -> None:
     """Try the calls in the transformer's process once it serves."""
-    while outcome(lambda: answered(port)) != "done":
+    while outcome(lambda: get_live(port)) != "done":
         time.sleep(0.05)
     print(json.dumps(attempt(REFUSED)), flush=True)
 

@@ -64,10 +64,10 @@ def serve(
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             path = self.path.partition("?")[0]
             requests.append(f"{self.command} {path}")
-            played, refused = play(self.command, path), judge(dict(self.headers))
+            played, rejected = play(self.command, path), judge(dict(self.headers))
             headers: Mapping[str, str] = {}
-            if refused is not None:
-                status, content = refused[0], f"<Error><Code>{refused[1]}</Code><Message/></Error>".encode()
+            if rejected is not None:
+                status, content = rejected[0], f"<Error><Code>{rejected[1]}</Code><Message/></Error>".encode()
             elif played is not None:
                 status, content = played[0], json.dumps(played[1]).encode()
             else:

@@ -94,7 +94,7 @@ def run(checkout: Path, lines: Sequence[str], *, patience_s: float = 900) -> str
     return done.stdout
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     """A response: status (0 without one), seconds, and body or error."""
 
     status: int
@@ -102,20 +102,20 @@ class Reply(NamedTuple):
     text: str
 
 
-def request(url: str, *, timeout_s: float = 300) -> Reply:
+def request(url: str, *, timeout_s: float = 300) -> Response:
     """Send the image."""
     began = time.monotonic()
     try:
-        reply = httpx.post(
+        response = httpx.post(
             f"{url}{PATH}", content=PICTURE.read_bytes(), timeout=timeout_s, trust_env=False,
             headers={"Content-Type": "application/octet-stream"},
         )  # fmt: skip
     except httpx.TransportError as exc:
-        return Reply(0, time.monotonic() - began, repr(exc))
-    return Reply(reply.status_code, time.monotonic() - began, reply.text)
+        return Response(0, time.monotonic() - began, repr(exc))
+    return Response(response.status_code, time.monotonic() - began, response.text)
 
 
-def burst(url: str, count: int) -> list[Reply]:
+def burst(url: str, count: int) -> list[Response]:
     """Send the image so many times at once."""
     with ThreadPoolExecutor(count) as threads:
         return list(threads.map(lambda _: request(url), range(count)))
@@ -180,12 +180,12 @@ def cold_start(url: str) -> dict[str, float]:
     """
     with PodWatch() as watch:
         began = time.time()
-        reply = request(url)
-        answered = time.time()
-        assert reply.status == 200, reply
+        response = request(url)
+        received = time.time()
+        assert response.status == 200, response
         time.sleep(2)  # the kubelet's own readiness may be later
         (name,) = watch.moments
-    moments = {**watch.moments[name], **_of_logs(name), "first response": answered}
+    moments = {**watch.moments[name], **_of_logs(name), "first response": received}
     return {phase: moment - began for phase, moment in sorted(moments.items(), key=lambda each: each[1])}
 
 

@@ -88,14 +88,14 @@ class Figures:
 
 def load(http: str, grpc: str, *, connections: int = CONNECTIONS, pause_s: float = 0.05, **options: Any) -> Load:
     """Load of an image over several connections, by all protocols."""
-    picture = str(PICTURES / "digits.jpg")
-    return Load(Plan(http, grpc, "digit-finder", picture=picture, connections=connections, pause_s=pause_s,
+    image = str(PICTURES / "digits.jpg")
+    return Load(Plan(http, grpc, "digit-finder", picture=image, connections=connections, pause_s=pause_s,
                      timeout_s=30, **options))  # fmt: skip
 
 
 def began(under: Load) -> None:
     """Wait for the first response."""
-    assert under.wait_for(lambda answer: not answer.error, seconds=60), under.result().failures[:3]
+    assert under.wait_for(lambda each: not each.error, seconds=60), under.result().failures[:3]
 
 
 def summary(result: Result) -> str:
@@ -182,7 +182,7 @@ def evict(pod: str) -> str:
     path = f"/api/v1/namespaces/{cluster.NAMESPACE}/pods/{pod}/eviction"
     try:
         kubectl("create", f"--raw={path}", "--filename=-", input=json.dumps(body))
-    except Exception as exc:  # noqa: BLE001 - the refusal is the answer
+    except Exception as exc:  # noqa: BLE001 - the rejection is the result
         return str(exc)
     return ""
 
