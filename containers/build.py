@@ -1,7 +1,7 @@
-"""`make images`: build the container images with docker, podman or buildah, push them, and say by which digests.
+"""`make images`: build the container images with docker, podman or buildah, push them, and print their digests.
 
-Where packages come from is the environment's: PIP_INDEX_URL and UV_DEFAULT_INDEX reach the build, and no image. What
-comes from there is compared with hashes; the base with the digest in the Dockerfile, or in PYTHON_IMAGE.
+The environment sets where packages come from: PIP_INDEX_URL and UV_DEFAULT_INDEX reach the build, and no image. What
+comes from there is compared with hashes; the base image with the digest in the Dockerfile, or in PYTHON_IMAGE.
 """
 
 import argparse
@@ -20,27 +20,15 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from containers.base_image import BuildError, check_base
+
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = "containers/Dockerfile"  # relative to the root of the project
-# In the order in which they are tried.
+# In this order the first that works is taken.
 ENGINES = ("docker", "podman", "buildah")
 _LABEL = "org.opencontainers.image."
 # Build arguments that are taken from the environment where it has them.
 _PASSED = ("PYTHON_IMAGE", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
-DEBIAN_BASE = "localhost/nereid/base:bookworm"
-# What the Dockerfile expects of a base image, and libfribidi0, which it would fetch.
-_BASE_PACKAGES = "python3,python3-venv,ca-certificates,libfribidi0"
-_CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
-_UNNEEDED = (
-    "dev",
-    "usr/share/doc",
-    "usr/share/info",
-    "usr/share/locale",
-    "usr/share/man",
-    "var/cache",
-    "var/lib/apt/lists",
-)
-_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}")
 # As docker words it after a push; podman and buildah write a file.
 _PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")  # 8 of the 128 that a registry takes are for our suffix
@@ -78,10 +66,6 @@ IMAGES = (
 )
 
 
-class BuildError(Exception):
-    """An image cannot be built; the message says why and what to do."""
-
-
 def main() -> int:
     """Build all images and print a table; after a push, what an overlay takes over."""
     options = _parse()
@@ -93,7 +77,7 @@ def main() -> int:
         for image in IMAGES:
             name = f"{options.registry.rstrip('/')}/{image.name}:{options.tag}{image.suffix}"
             if (options.platform or native_platform()) not in image.platforms:
-                print(f"left out: {name}, which there is for {', '.join(image.platforms)} alone", flush=True)
+                print(f"left out: {name}, which exists for {', '.join(image.platforms)} only", flush=True)
                 continue
             print(f"{engine} builds {name}", flush=True)
             began = time.monotonic()
@@ -106,7 +90,7 @@ def main() -> int:
         return 1
     Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(table)
     if digests:
-        print(say_digests(digests))
+        print(describe_digests(digests))
     return 0
 
 
@@ -128,8 +112,8 @@ def native_platform() -> str:
     return _MACHINES.get(platform.machine(), f"linux/{platform.machine()}")
 
 
-def say_digests(digests: Mapping[str, str]) -> str:
-    """What makes an overlay take exactly what was pushed.
+def describe_digests(digests: Mapping[str, str]) -> str:
+    """The lines that pin an overlay to what was pushed.
 
     Args:
         digests: `<registry>/<name>@sha256:<digest>`, by the name of an image in the manifests without `nereid/`.
@@ -147,59 +131,11 @@ def version() -> str:
     return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
-def make_base(engine: str) -> str:
-    """A small Debian of this machine's package archive with this machine's certificates, where no registry is in reach.
-
-    Made once; needs root and debootstrap.
-
-    Args:
-        engine: podman or buildah.
-
-    Returns:
-        Its name, for PYTHON_IMAGE.
-
-    Raises:
-        BuildError: it cannot be made.
-    """
-    if _run([engine, "images", "--quiet", DEBIAN_BASE]).stdout.strip():
-        return DEBIAN_BASE
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder, "tree")
-        _check(
-            [
-                "unshare",
-                "--mount",
-                "debootstrap",
-                "--variant=minbase",
-                f"--include={_BASE_PACKAGES}",
-                "bookworm",
-                str(tree),
-            ]
-        )
-        (tree / _CERTIFICATES).write_bytes(("/" / _CERTIFICATES).read_bytes())
-        excluded = [f"--exclude=./{path}/*" for path in _UNNEEDED]
-        _check(["tar", "-C", str(tree), *excluded, "-cf", f"{folder}/base.tar", "."])
-        Path(folder, "Containerfile").write_text("FROM scratch\nADD base.tar /\n")
-        _check([engine, "build", "--quiet", "--tag", DEBIAN_BASE, "--file", f"{folder}/Containerfile", folder])
-    return DEBIAN_BASE
-
-
-def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def _check(command: list[str]) -> None:
-    done = _run(command)
-    if done.returncode:
-        lines = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
-        raise BuildError(f"{command[0]}: got exit status {done.returncode}, expected 0:\n{lines}")
-
-
 def find_engine() -> str:
-    """The first engine that works here: docker may be installed without its daemon.
+    """Find the first engine that works here: docker may be installed without its daemon.
 
     Raises:
-        BuildError: none does.
+        BuildError: no engine works.
     """
     for engine in ENGINES:
         try:
@@ -207,26 +143,10 @@ def find_engine() -> str:
                 return engine
         except FileNotFoundError:
             continue
-    raise BuildError(f"got none that works of {', '.join(ENGINES)}; next: apt-get install podman, or start docker")
-
-
-def check_base(base: str, *, push: bool) -> None:
-    """Warn where a base image has no digest, since its tag may name another one tomorrow.
-
-    Args:
-        base: PYTHON_IMAGE; empty for that of the Dockerfile, which has one.
-        push: whether others get the images.
-
-    Raises:
-        BuildError: others would get images on a base that nobody can name.
-    """
-    if not base or _DIGEST.search(base):
-        return
-    words = f"PYTHON_IMAGE: got {base}, expected a digest, <name>@sha256:<64 hex digits>"
-    pin = "next: pull it, and take what `<engine> image inspect --format '{{index .RepoDigests 0}}' <name>` prints"
-    if push:
-        raise BuildError(f"{words}, for images that are pushed; {pin}")
-    print(f"warning: {words}; {pin}", file=sys.stderr)
+    raise BuildError(
+        f"engine: got none that works, expected one of {', '.join(ENGINES)}; next: apt-get install podman, or start "
+        "docker"
+    )
 
 
 def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed: bool = False) -> None:
@@ -237,7 +157,7 @@ def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed
         image: which.
         name: with registry and tag.
         of_platform: one of `PLATFORMS`; empty for what the engine builds by itself.
-        pushed: whether others get it.
+        pushed: whether it is pushed to a registry.
 
     Raises:
         BuildError: it failed.
@@ -253,7 +173,7 @@ def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed
     run = subprocess.run([*command, "."], cwd=ROOT, capture_output=True, text=True, check=False)
     if run.returncode:
         lines = "\n".join((run.stdout + run.stderr).splitlines()[-30:])
-        # Whether a program did not start, engines say now and then only.
+        # Not every engine reports that a program could not be started.
         hint = "" if of_platform in {"", native_platform()} else _HINT.format(of_platform, native_platform())
         raise BuildError(
             f"{DOCKERFILE}, target {image.target}: {engine} build got exit status {run.returncode}, expected 0:\n"
@@ -268,7 +188,7 @@ def push(engine: str, name: str) -> str:
         The digest by which the registry has it, `sha256:<64 hex digits>`.
 
     Raises:
-        BuildError: it did not take it, or nobody says the digest.
+        BuildError: the registry rejected it, or the digest is unknown.
     """
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "digest")
@@ -280,14 +200,14 @@ def push(engine: str, name: str) -> str:
         said = f"digest: {written.read_text()}" if option else run.stdout + run.stderr
     if found := _PUSHED.search(said):
         return found[1]
-    raise BuildError(f"{name}: {engine} push says no digest, expected one; it printed:\n{said[-1000:]}")
+    raise BuildError(f"{name}: {engine} push printed no digest, expected one; it printed:\n{said[-1000:]}")
 
 
 def labels(*, pushed: bool) -> dict[str, str]:
-    """Beside those of the Dockerfile, by name; empty is what nobody knows: an archive of the sources has no commit.
+    """Beside those of the Dockerfile, by name; empty if unknown: an archive of the sources has no commit.
 
     Args:
-        pushed: whether others get the image. One that stays here has no commit and no date: with them it would be
+        pushed: whether the image is pushed. One that stays here has no commit and no date: with them it would be
             another image after each commit, and clusters that have it would be given it again.
     """
     found = {"version": version(), "source": source()}
@@ -300,7 +220,7 @@ def labels(*, pushed: bool) -> dict[str, str]:
 
 
 def source() -> str:
-    """Where the sources are, for the images' labels; empty where nobody knows."""
+    """Where the sources are, for the images' labels; empty if unknown."""
     url = _git("remote", "get-url", "origin")
     return url if url.startswith("https://") and "@" not in url else ""
 
@@ -314,7 +234,7 @@ def _git(*arguments: str) -> str:
 
 
 def size(engine: str, name: str) -> str:
-    """As the engine says it, its base included."""
+    """As the engine prints it, with the base image."""
     command = [engine, "images", "--format", "{{.Size}}", name]
     # A line for each name that the image has had.
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]

@@ -13,65 +13,98 @@ from registry.layout import DEFAULT_PROFILE
 
 
 class Settings(BaseSettings):
-    """What `python -m predictor triton` starts, and `python -m predictor sync` keeps up to date.
-
-    Attributes:
-        repository: Folder with one folder for each model, or `s3://bucket/prefix`.
-        mirror: Local folder that the synchroniser fills and Triton reads. Without one Triton reads `repository` itself,
-            a folder then, and loads every model of it at its start.
-        mirror_bytes: Most that the mirror may hold; a version that does not fit is not taken. By default what the disk
-            has: in a pod less than the volume's limit, for a pod that is above it is evicted.
-        address: Where Triton's three ports listen, by IPv4 or IPv6. Loopback, because the wheel's Triton 2.51 is older
-            than the security fixes of 2025.
-        http_port: v2 protocol over HTTP.
-        grpc_port: v2 protocol over gRPC.
-        metrics_port: Prometheus metrics.
-        secret: What a request must show that loads models, maps memory, or changes logging and tracing; empty: anyone
-            may, who reaches the ports.
-        venv: Virtual environment with `predictor/requirements.txt`.
-        shm_size_bytes: Shared memory between the server and one model instance, and the step in which it grows
-            when a request or a batch does not fit.
-        log_verbose: Triton's verbosity; 0 is silent about requests.
-        log_format: Of the synchroniser's log: `json` is one object a line. LOG_FORMAT, the transformer's too.
-        sync_address: Where the synchroniser's status and metrics listen; `::` is both families.
-        sync_port: HTTP port of these.
-        sync_hosts: Names that clients may have for it, beside those of loopback; any other is answered 421.
-        instance: Name of this instance in `/status`, so that clients behind a balancer see which of several says so; by
-            default the host's, which is a pod's own.
-        poll_s: Seconds between two listings of the repository.
-        settle_s: Seconds without a change after which a version without manifest.json is complete.
-        load_timeout_s: Longest that Triton may take to load a version.
-        profile: How models run: the name of a config of theirs, `<model>/<version>/<profile>.pbtxt` or
-            `<model>/configs/<profile>.pbtxt`. A model without it, and `fp32`, run as their config.pbtxt says.
-        cpus: CPUs that Triton may use, for threads and instances that no config sets; by default the CPU limit of this
-            process's own container.
-        plans: Whether TensorRT plans, and ONNX graphs that hold compiled engines, may be loaded. They are code: who
-            can write the repository runs it in Triton.
-        pins: Versions to serve whatever the version policy says, as JSON by model: `{"digits": [3]}`.
-    """
+    """What `python -m predictor triton` starts, and `python -m predictor synchroniser` keeps up to date."""
 
     model_config = SettingsConfigDict(env_prefix="PREDICTOR_", frozen=True, env_ignore_empty=True)
 
-    repository: str = "model_repository"
-    mirror: Path | None = None
-    mirror_bytes: int | None = Field(default=None, gt=0)
-    address: Address = "127.0.0.1"
-    http_port: int = Field(default=8000, ge=1, le=65535)
-    grpc_port: int = Field(default=8001, ge=1, le=65535)
-    metrics_port: int = Field(default=8002, ge=1, le=65535)
-    secret: SecretStr = SecretStr("")
-    venv: Path = Path(".venv-triton")
-    shm_size_bytes: int = Field(default=16 * 1024 * 1024, ge=1024 * 1024)
-    log_verbose: int = Field(default=0, ge=0)
-    log_format: Literal["text", "json"] = Field(default="text", validation_alias="LOG_FORMAT")
-    sync_address: Address = "127.0.0.1"
-    sync_port: int = Field(default=8003, ge=1, le=65535)
-    sync_hosts: HostNames = frozenset()
-    instance: str = Field(default_factory=socket.gethostname)
-    poll_s: float = Field(default=10.0, ge=0.1)
-    settle_s: float = Field(default=10.0, ge=0.0)
-    load_timeout_s: float = Field(default=600.0, gt=0)
-    profile: str = Field(default=DEFAULT_PROFILE, pattern="^[a-z][0-9a-z-]*$")
-    cpus: float = Field(default_factory=cpu_limit, gt=0)
-    pins: dict[str, list[int]] = {}
-    plans: bool = False
+    repository: str = Field(
+        default="model_repository",
+        description="folder with one folder for each model, or `s3://bucket/prefix`; `make serve` sets it from "
+        "`REPOSITORY`",
+    )
+    mirror: Path | None = Field(
+        default=None,
+        description="local folder that the synchroniser fills and Triton reads (`MIRROR`). Unset: Triton reads "
+        "`repository` itself, which is a folder then, and loads every model of it at its start",
+    )
+    mirror_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        description="maximum size of the mirror; a version that does not fit is not taken. Default: what the disk has; "
+        "in a pod set it below the limit of the volume, above which the pod is evicted",
+    )
+    # Loopback, because the wheel's Triton 2.51 is older than the security fixes of 2025.
+    address: Address = Field(
+        default="127.0.0.1",
+        description="address that Triton's three ports listen on, IPv4 or IPv6; see docs/configuration.md#ipv6",
+    )
+    http_port: int = Field(default=8000, ge=1, le=65535, description="Triton's v2 over HTTP (`TRITON_HTTP_PORT`)")
+    grpc_port: int = Field(default=8001, ge=1, le=65535, description="Triton's v2 over gRPC (`TRITON_GRPC_PORT`)")
+    metrics_port: int = Field(default=8002, ge=1, le=65535, description="Triton's metrics (`TRITON_METRICS_PORT`)")
+    secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="secret that a request must show that loads models, maps memory, or changes logging and tracing. "
+        "Unset: every program that reaches the ports may",
+    )
+    venv: Path = Field(
+        default=Path(".venv-triton"),
+        description="virtual environment with `predictor/requirements.txt`: the embedded Triton",
+    )
+    shm_size_bytes: int = Field(
+        default=16 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="shared memory between Triton and one instance of a Python backend, and the step in which it grows "
+        "when a request or a batch does not fit",
+    )
+    log_verbose: int = Field(default=0, ge=0, description="Triton's verbosity; 0 logs no request")
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        validation_alias="LOG_FORMAT",  # the transformer's too
+        description="`text`, or `json`: one object for each line, of transformer and synchroniser",
+    )
+    sync_address: Address = Field(
+        default="127.0.0.1",
+        description="address that the synchroniser's `/status` and `/metrics` listen on; `::` is both families",
+    )
+    sync_port: int = Field(default=8003, ge=1, le=65535, description="HTTP port of these (`SYNC_PORT`)")
+    sync_hosts: HostNames = Field(
+        default=frozenset(),
+        description="names that clients may have for the synchroniser, beside those of loopback; any other `Host` is "
+        "421",
+    )
+    instance: str = Field(
+        default_factory=socket.gethostname,
+        description="name of this instance in `/status`, which shows clients behind a load balancer whose status they "
+        "read. Default: the host's name, in a pod the pod's",
+    )
+    poll_s: float = Field(default=10.0, ge=0.1, description="seconds between two listings of the repository (`POLL_S`)")
+    settle_s: float = Field(
+        default=10.0,
+        ge=0.0,
+        description="seconds without a change after which a version without `manifest.json` is complete (`SETTLE_S`)",
+    )
+    load_timeout_s: float = Field(
+        default=600.0, gt=0, description="maximum time that Triton may take to load a version"
+    )
+    profile: str = Field(
+        default=DEFAULT_PROFILE,
+        pattern="^[a-z][0-9a-z-]*$",
+        description="how models run (`PROFILE`): the name of a config of theirs, `<model>/<version>/<profile>.pbtxt` "
+        "or `<model>/configs/<profile>.pbtxt`. A model without it runs as its `config.pbtxt` says, and so "
+        "does every model under `fp32`; see docs/models.md#profiles",
+    )
+    cpus: float = Field(
+        default_factory=cpu_limit,
+        gt=0,
+        description="CPUs that Triton may use, for threads and instances that no config sets. Default: the CPU limit "
+        "of this process's own container",
+    )
+    pins: dict[str, list[int]] = Field(
+        default={},
+        description='versions to serve whatever the version policy says, as JSON by model: `{"digits": [3]}`',
+    )
+    plans: bool = Field(
+        default=False,
+        description="whether TensorRT plans, and ONNX graphs that hold compiled engines, are loaded. They are code: a "
+        "writer of the repository runs it in Triton",
+    )

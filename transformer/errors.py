@@ -1,29 +1,36 @@
 """Every error that a client can see.
 
-    ServingError              500
-      InvalidRequest          400   tensor name, shape, encoding, parameter
-        InvalidImage          400   bytes are no picture we decode
-      NoMessage             400   a gRPC call without its message
-      UnsupportedMedia        415   format or content encoding not on the list
-      PayloadTooLarge         413   bytes or pixels
-      ModelNotFound           404
-      Unserved                503   no version of the model serves, and none comes by itself
-      NotListed               501   Triton says to nobody without its secret which models it has
-      PredictorError          502   Triton failed
-        PredictorUnavailable  503   no connection, model not ready, queue full; Retry-After
-          NothingServes       503   no version of the model yet
-          VersionsChanging    503   no version stayed for the whole of a request
-        PredictorTimeout      504
-      Overloaded              429   refused at admission; Retry-After
-        OutOfMemory           429   there is none left
-      DeadlineExceeded        504   the request's own time was over
-      BodyTimeout             408   the body stopped coming
-      Unauthenticated         401   no API key
-      Forbidden               403   an API key that is not known
-      Misdirected             421   a Host that is not this server
-      ClientGone              499   nobody reads the answer
+    ServingError                500  internal_error
+      InvalidRequest            400  invalid_request         tensor name, shape, encoding, parameter
+        InvalidImage            400  invalid_image           bytes that are not an image we decode
+        MissingMessage          400  missing_message         a gRPC call without its message
+      UnsupportedMedia          415  unsupported_media       format or content encoding not on the list
+      PayloadTooLarge           413  payload_too_large       bytes, pixels, items
+      ModelNotFound             404  model_not_found
+        VersionNotFound         404  version_not_found
+      ServiceNotFound           404  service_not_found       of grpc.health.v1
+      SynchroniserNotFound      404  synchroniser_not_found  /status without a synchroniser
+      RouteNotFound             404  route_not_found         and methods of gRPC
+      NoServableVersion         503  no_servable_version     every version is rejected: until somebody uploads another
+      ModelsNotListed           501  models_not_listed       Triton lists its models only for its secret
+      PredictorError            502  predictor_failed        Triton failed
+        PredictorUnavailable    503  predictor_unavailable   no connection, or the model is not ready; Retry-After
+          NotReady              503  not_ready               the first models are being loaded
+          NoReadyVersion        503  no_ready_version        no version of the model is loaded yet
+          VersionsChanging      503  versions_changing       no version stayed for the whole of a request
+        PredictorTimeout        504  predictor_timeout
+      Overloaded                429  overloaded              rejected at admission; Retry-After
+        QueueFull               429  queue_full
+        MemoryFull              429  memory_full             bodies and unread responses are over their limit
+        OutOfMemory             429  out_of_memory           MemoryError
+      DeadlineExceeded          504  deadline_exceeded
+      BodyTimeout               408  body_timeout            the body stopped arriving
+      Unauthenticated           401  missing_api_key
+      Forbidden                 403  unknown_api_key
+      MisdirectedRequest        421  misdirected_request     a Host that is not this server
+      ClientDisconnected        499  client_disconnected     nobody reads the response
 
-A message says what, got and expected. What a client sent stands in quotes or behind "got", for there the log cuts it.
+A message says what, got and expected. What a client sent stands in quotes or behind "got", where the log is cut.
 Errors of 500 and above keep their message for the log; the client reads a fixed phrase and the request id.
 """
 
@@ -32,12 +39,13 @@ import re
 import reprlib
 from typing import Any, ClassVar
 
-import grpc
+from environment.error_codes import ErrorCode
 
-MESSAGE_LENGTH = 600  # of what is quoted from a client, in answers and in the log
+MESSAGE_LENGTH = 600  # of what is quoted from a client, in responses and in the log
 # Where what a client sent may begin, in our words and in those of Triton and of libraries.
 _VALUE = re.compile(r"b?['\"]|\b(got|found)\b", re.IGNORECASE)
 _LOG_LENGTH = 10_000  # of what Triton says, tracebacks of its backends among it
+_RETRY_AFTER_S = 1
 
 
 # repr() of what JSON brings can be long, and fails where it is deep.
@@ -54,16 +62,22 @@ class ServingError(Exception):
     """Root of the tree.
 
     Attributes:
-        status: HTTP status.
-        code: gRPC status code.
+        code: what clients and tests decide by; HTTP's and gRPC's statuses belong to it.
         phrase: what a client reads in place of the message; None where the message itself is for the client.
-        retry_after_s: value of `Retry-After`, or None.
     """
 
-    status: ClassVar[int] = 500
-    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    code: ClassVar[ErrorCode] = ErrorCode.INTERNAL_ERROR
     phrase: ClassVar[str | None] = "internal error"
-    retry_after_s: ClassVar[int | None] = None
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        return self.code.http_status
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Value of `Retry-After`, or None."""
+        return _RETRY_AFTER_S if self.code.is_retryable else None
 
     def for_client(self, request_id: str) -> str:
         """What the client reads."""
@@ -73,11 +87,11 @@ class ServingError(Exception):
         return message if len(message) <= MESSAGE_LENGTH else f"{message[:MESSAGE_LENGTH]} ..."
 
     def for_log(self) -> str:
-        """What the log reads: all of a failure of ours; of a client's mistake as much as quotes nothing it sent."""
+        """What the log reads: all of a failure of ours; of a client's mistake only what quotes nothing that it sent."""
         message = f"{type(self).__name__}: {self}"
         if self.phrase is not None:
             return message[:_LOG_LENGTH]
-        # A part of a payload ends nobody knows where: quotes in it, or it is cut.
+        # Where the quoted part of a payload ends is unknown: it may contain quotes, or be cut.
         value = _VALUE.search(message)
         return f"{message[: value.start()]}..." if value else message[:MESSAGE_LENGTH]
 
@@ -88,91 +102,121 @@ class ServingError(Exception):
 
 
 class InvalidRequest(ServingError):
-    """A tensor's name, its shape, an encoding or a parameter is wrong."""
+    """A tensor's name, its shape, an encoding or a parameter is invalid."""
 
-    status = 400
-    code = grpc.StatusCode.INVALID_ARGUMENT
+    code = ErrorCode.INVALID_REQUEST
     phrase = None
 
 
 class InvalidImage(InvalidRequest):
-    """The bytes are no picture that can be decoded."""
+    """The bytes are not an image that can be decoded."""
+
+    code = ErrorCode.INVALID_IMAGE
 
 
-class NoMessage(InvalidRequest):
-    """A gRPC call ended before there was a message; the code is the one that gRPC's list of codes has for it."""
+class MissingMessage(InvalidRequest):
+    """A gRPC call ended before its message."""
 
-    code = grpc.StatusCode.UNIMPLEMENTED
+    code = ErrorCode.MISSING_MESSAGE
 
 
 class UnsupportedMedia(ServingError):
     """The format is not on the list."""
 
-    status = 415
-    code = grpc.StatusCode.INVALID_ARGUMENT
+    code = ErrorCode.UNSUPPORTED_MEDIA
     phrase = None
 
 
 class PayloadTooLarge(ServingError):
-    """Too many bytes or pixels."""
+    """More bytes, pixels, items or values than a limit allows."""
 
-    status = 413
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = ErrorCode.PAYLOAD_TOO_LARGE
     phrase = None
 
 
 class ModelNotFound(ServingError):
-    """No model of that name or version."""
+    """No model has that name."""
 
-    status = 404
-    code = grpc.StatusCode.NOT_FOUND
+    code = ErrorCode.MODEL_NOT_FOUND
     phrase = None
 
 
-class NotListed(ServingError):
-    """There is no synchroniser to ask which models serve, and Triton asks for a secret."""
+class VersionNotFound(ModelNotFound):
+    """The model has no such version, or does not serve it."""
 
-    status = 501
-    code = grpc.StatusCode.UNIMPLEMENTED
+    code = ErrorCode.VERSION_NOT_FOUND
+
+
+class ServiceNotFound(ServingError):
+    """`grpc.health.v1` knows no such service."""
+
+    code = ErrorCode.SERVICE_NOT_FOUND
+    phrase = None
+
+
+class SynchroniserNotFound(ServingError):
+    """`/status` is the synchroniser's, and none is configured."""
+
+    code = ErrorCode.SYNCHRONISER_NOT_FOUND
+    phrase = None
+
+
+class RouteNotFound(ServingError):
+    """No such route, or method of gRPC."""
+
+    code = ErrorCode.ROUTE_NOT_FOUND
+    phrase = None
+
+
+class ModelsNotListed(ServingError):
+    """Triton lists its models only for its secret, and there is no synchroniser that would know them."""
+
+    code = ErrorCode.MODELS_NOT_LISTED
     phrase = "the predictor does not list its models"
 
 
 class PredictorError(ServingError):
     """Triton failed."""
 
-    status = 502
-    code = grpc.StatusCode.INTERNAL
+    code = ErrorCode.PREDICTOR_FAILED
     phrase = "the predictor failed"
 
 
 class PredictorUnavailable(PredictorError):
     """No connection to Triton, or the model is not ready."""
 
-    status = 503
-    code = grpc.StatusCode.UNAVAILABLE
+    code = ErrorCode.PREDICTOR_UNAVAILABLE
     phrase = "the predictor is not available"
-    retry_after_s = 1
 
 
-class NothingServes(PredictorUnavailable):
-    """The model is known, and no version of it serves."""
+class NotReady(PredictorUnavailable):
+    """Triton or the first models are not ready."""
+
+    code = ErrorCode.NOT_READY
+
+
+class NoReadyVersion(PredictorUnavailable):
+    """The model is known, and no version of it is ready."""
+
+    code = ErrorCode.NO_READY_VERSION
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"model {name!r} has no version that serves")
+        super().__init__(f"model {name!r} has no version that is ready")
 
 
 class VersionsChanging(PredictorUnavailable):
     """Swaps follow each other so quickly that no version responds to the whole of a request."""
 
+    code = ErrorCode.VERSIONS_CHANGING
+
     def __init__(self, name: str, tries: int) -> None:
         super().__init__(f"{name}: several versions responded to one request, {tries} times")
 
 
-class Unserved(ServingError):
-    """The repository has the model, and no version of it may serve: until somebody uploads another one."""
+class NoServableVersion(ServingError):
+    """Every version of the model, or the requested one, is rejected: until somebody uploads another one."""
 
-    status = 503
-    code = grpc.StatusCode.FAILED_PRECONDITION  # not UNAVAILABLE, which clients retry
+    code = ErrorCode.NO_SERVABLE_VERSION
     phrase = None
 
     def __init__(self, name: str, version: str, reason: str) -> None:
@@ -181,32 +225,43 @@ class Unserved(ServingError):
 
 
 class PredictorTimeout(PredictorError):
-    """Triton did not answer in time."""
+    """Triton did not respond in time."""
 
-    status = 504
-    code = grpc.StatusCode.DEADLINE_EXCEEDED
-    phrase = "the predictor did not answer in time"
+    code = ErrorCode.PREDICTOR_TIMEOUT
+    phrase = "the predictor did not respond in time"
 
 
 class Overloaded(ServingError):
-    """Refused at admission."""
+    """Rejected at admission."""
 
-    status = 429
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = ErrorCode.OVERLOADED
     phrase = None
-    retry_after_s = 1
 
     @property
     def log_level(self) -> int:
-        """The request's own line says 429, and metrics count why: under a flood a second line is load."""
+        """The request's own line has the code, and metrics count it: under overload a second line is load."""
         return logging.DEBUG
 
 
+class QueueFull(Overloaded):
+    """The queue of waiting requests is full."""
+
+    code = ErrorCode.QUEUE_FULL
+
+
+class MemoryFull(Overloaded):
+    """Request bodies, unread responses or messages in memory are together over their limit."""
+
+    code = ErrorCode.MEMORY_FULL
+
+
 class OutOfMemory(Overloaded):
-    """What becomes of a MemoryError."""
+    """What a MemoryError becomes."""
+
+    code = ErrorCode.OUT_OF_MEMORY
 
     def __init__(self) -> None:
-        super().__init__("there is no memory for it now; send less at once, or give the server more")
+        super().__init__("no memory is left for this request; send less at once, or give the server more")
 
     @property
     def log_level(self) -> int:
@@ -215,48 +270,42 @@ class OutOfMemory(Overloaded):
 
 
 class DeadlineExceeded(ServingError):
-    """The time that the request has was over."""
+    """The request's deadline was exceeded."""
 
-    status = 504
-    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    code = ErrorCode.DEADLINE_EXCEEDED
     phrase = None
 
 
 class BodyTimeout(ServingError):
     """The client stopped sending in the middle of a body or a message."""
 
-    status = 408
-    code = grpc.StatusCode.DEADLINE_EXCEEDED  # not CANCELLED: that is what a client reads of a call it gave up itself
+    code = ErrorCode.BODY_TIMEOUT
     phrase = None
 
 
-class Misdirected(ServingError):
+class MisdirectedRequest(ServingError):
     """The request is for another host."""
 
-    status = 421
-    code = grpc.StatusCode.NOT_FOUND
+    code = ErrorCode.MISDIRECTED_REQUEST
     phrase = None
 
 
-class ClientGone(ServingError):
+class ClientDisconnected(ServingError):
     """The client closed its connection; the status is nginx's, for the log."""
 
-    status = 499
-    code = grpc.StatusCode.CANCELLED
+    code = ErrorCode.CLIENT_DISCONNECTED
     phrase = None
 
 
 class Unauthenticated(ServingError):
-    """No API key where one is asked for."""
+    """No API key where one is required."""
 
-    status = 401
-    code = grpc.StatusCode.UNAUTHENTICATED
+    code = ErrorCode.MISSING_API_KEY
     phrase = None
 
 
 class Forbidden(ServingError):
-    """An API key that is not known."""
+    """An unknown API key."""
 
-    status = 403
-    code = grpc.StatusCode.PERMISSION_DENIED
+    code = ErrorCode.UNKNOWN_API_KEY
     phrase = None

@@ -1,12 +1,12 @@
 """Settings of the transformer, from environment variables `TRANSFORMER_*`."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from environment.cpus import whole_cpus
 from environment.listening import Address, HostNames
 
 
@@ -15,45 +15,93 @@ class TransformerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TRANSFORMER_", frozen=True, env_ignore_empty=True)
 
-    host: Address = Field("127.0.0.1", description="address to listen on; in a container 0.0.0.0, or :: for IPv6 too")
-    hosts: HostNames = Field(
-        frozenset(), description="names that HTTP clients may have for it, beside those of loopback; 421 for any other"
+    host: Address = Field(
+        "127.0.0.1",
+        description="address to listen on: `::1`, `0.0.0.0`, or `::` for every address of both families; see "
+        "docs/configuration.md#ipv6",
     )
-    max_image_bytes: int = Field(20 * 2**20, gt=0, description="largest encoded picture")
-    max_image_pixels: int = Field(50_000_000, gt=0, description="largest width x height, read from the header")
+    hosts: HostNames = Field(
+        frozenset(),
+        description="names that HTTP clients may have for this server (`host.docker.internal`), with commas between, "
+        "beside `localhost`, `*.localhost` and addresses of loopback: for a proxy on this machine that "
+        "passes its own name on. On loopback any other `Host` is 421; on another address only if names are "
+        "given, and addresses stay valid",
+    )
+    max_image_bytes: int = Field(20 * 2**20, gt=0, description="maximum size of an encoded image")
+    max_image_pixels: int = Field(
+        50_000_000, gt=0, description="maximum width x height of an image, read from its header"
+    )
     max_body_bytes: int = Field(
-        96 * 2**20, gt=0, le=2**30, description="largest request body or gRPC message, all pictures together"
+        96 * 2**20,
+        gt=0,
+        le=2**30,
+        description="maximum size of a request body, unpacked, or of a gRPC message: 16 images of 672 x 672 as FP32 "
+        "fit",
     )
     max_bodies_bytes: int = Field(
-        256 * 2**20, gt=0, description="largest sum of the bodies that are in memory; one more is answered 429"
+        256 * 2**20,
+        gt=0,
+        description="maximum sum of the bodies in memory, including what gzip is unpacked to, and of responses that "
+        "clients have not read; beyond it 429",
     )
-    max_items: int = Field(1024, gt=0, description="most pictures or rows in one request")
+    max_items: int = Field(1024, gt=0, description="maximum number of images or rows in one request")
     max_in_flight: int = Field(
-        3 * (os.cpu_count() or 1), gt=0, description="most requests, and most pictures, that are worked at at once"
+        default_factory=lambda: 3 * whole_cpus(),
+        gt=0,
+        description="maximum number of requests, and of images, that are processed concurrently; default: three for "
+        "each CPU of the container",
     )
-    max_waiting: int = Field(32, ge=0, description="most requests in line behind these; one more is answered 429")
+    max_waiting: int = Field(
+        32, ge=0, description="maximum number of requests in the queue behind these; beyond it 429"
+    )
     body_timeout_s: float = Field(
-        10.0, gt=0, description="how long a body may stop coming, a head or a gRPC message take, an answer lie unread"
+        10.0,
+        gt=0,
+        description="maximum time without progress of a body, and for the head of a request; then 408. Also the "
+        "maximum time that a response lies unread, and that a whole gRPC message takes",
     )
     keep_alive_s: float = Field(
         75.0,
         gt=0,
         allow_inf_nan=False,
-        description="how long a connection may be without a request; longer than the balancer in front keeps it",
+        description="how long an HTTP connection may be without a request before the server closes it: longer than the "
+        "load balancer in front keeps it, see docs/operations.md#behind-a-load-balancer. KServe's argument "
+        "`--timeout-keep-alive` overrides it",
     )
-    request_timeout_s: float = Field(30.0, gt=0, description="how long a request may take that names no shorter time")
-    threads: int = Field(os.cpu_count() or 1, gt=0, description="threads that decode pictures and choose boxes")
-    sync_url: str = Field("", description="http://host:port of the synchroniser: says what serves, ready waits for it")
-    api_keys_file: Path | None = Field(None, description="file of API keys, see make key; without one nobody is asked")
+    request_timeout_s: float = Field(
+        30.0, gt=0, description="deadline of a request that names none of its own; then 504"
+    )
+    threads: int = Field(
+        default_factory=whole_cpus,
+        gt=0,
+        description="threads that decode images and post-process results; default: one for each CPU of the container",
+    )
+    sync_url: str = Field(
+        "",
+        description="`http://host:port` of the synchroniser: readiness waits for its first models, it knows which "
+        "serve, and `/status` is passed on from it",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="file of API keys (`make key`), read again when it changes; a key that no valid line of it has is "
+        "rejected, and a file without keys admits no client. Unset: no key is required",
+    )
     keyless: Annotated[frozenset[Literal["health", "metrics", "status", "docs"]], NoDecode] = Field(
-        frozenset({"health", "metrics"}), description="what is open without a key: health, metrics, status, docs"
+        frozenset({"health", "metrics"}),
+        description="what is open without a key: `health` (over gRPC `ServerLive`, `ServerReady` and `grpc.health.v1`; "
+        "whether a model is ready requires one), `metrics`, `status`, `docs` (over gRPC reflection)",
     )
-    docs: bool = Field(True, description="whether /docs and /openapi.json are served")
-    seccomp: bool = Field(True, description="whether the kernel refuses what no request needs: processes, writing, ...")
+    docs: bool = Field(True, description="whether `/docs` and `/openapi.json` are served")
+    seccomp: bool = Field(
+        True,
+        description="whether the kernel denies this process what no request needs: processes, files to write, ports, "
+        "executable memory. On Linux, x86-64 and aarch64; elsewhere, and in a sandbox that takes no "
+        "filter, it is logged and the transformer serves without",
+    )
     log_format: Literal["text", "json"] = Field(
         "text",
         validation_alias="LOG_FORMAT",  # the synchroniser's too
-        description="text, or json: one object a line",
+        description="`text`, or `json`: one object for each line, of transformer and synchroniser",
     )
     shutdown_timeout_s: int = Field(30, ge=0, description="how long accepted requests may take after SIGTERM")
 

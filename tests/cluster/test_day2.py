@@ -24,7 +24,7 @@ from cluster import machine
 from cluster.kubectl import get, kubectl
 from cluster.layout import NODES, OUTSIDE, ROOT
 from cluster.programs import S3_PORT
-from loadtest.load import Load
+from loadtest.generator.load import Load
 from tests.support import cluster, s3_accounts
 from tests.support.pages import blocks_of
 from tests.support.pod_faults import (
@@ -324,8 +324,8 @@ def test_rejected_version_changes_nothing(page: Callable[..., str], figures: Fig
         for pod in (name_of(each) for each in ready_pods()):
             cluster.wait_for("the rejection", functools.partial(_has_rejected, pod, "9"), LISTED_S)
             assert serving(pod) == served
-        assert "refused" in page("At night: a version is refused", 0)
-        page("At night: a version is refused", 1, VERSION="9")
+        assert "refused" in page("At night: a version is rejected", 0)
+        page("At night: a version is rejected", 1, VERSION="9")
         for pod in (name_of(each) for each in ready_pods()):
             cluster.wait_for("its end", lambda pod=pod: "9" not in versions(pod), LISTED_S)  # type: ignore[misc]
 

@@ -18,7 +18,8 @@ import tritonclient.grpc
 
 from cluster.kubectl import get, kubectl
 from cluster.layout import ROOT, ClusterError
-from loadtest.load import Answer, Load
+from loadtest.generator.load import Load
+from loadtest.generator.responses import Response
 from tests.support import cluster
 from tests.support.pages import read_examples
 from tests.support.pod_faults import (
@@ -594,9 +595,9 @@ def test_canary_gets_its_share_of_the_requests(figures: Figures) -> None:
     assert not result.failures, result.failures[:3]
 
 
-def responses(under: Load, since: float) -> list[Answer]:
+def responses(under: Load, since: float) -> list[Response]:
     """Responses of a load since a moment."""
-    return [each for each in under.result().answers if each.started > since]
+    return [each for each in under.result().responses if each.started > since]
 
 
 def weigh(stable: int, canary: int) -> None:

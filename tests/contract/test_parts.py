@@ -11,11 +11,11 @@ import grpc
 import grpc.aio
 import pytest
 
-from registry import allowlist
+from registry.judgement import limits
 from transformer import SERVER_NAME, __version__, errors
 from transformer import cli as arguments
 from transformer.triton import model
-from transformer.triton.client import translate
+from transformer.triton.status import translate
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("export", "loadtest", "predictor", "registry", "transformer")
@@ -23,19 +23,15 @@ PARTS = ("export", "loadtest", "predictor", "registry", "transformer")
 REPOSITORY_USERS = {"export", "predictor"}
 # What export may take from the parts that serve: pure functions, so that a model is verified with what is served.
 PURE = {
-    "predictor.backends.refusal",
+    "predictor.backends.errors",
     "predictor.backends.signature",
-    "transformer.imaging.nms",
     "transformer.errors",
-    "transformer.imaging.letterbox",
-    "transformer.triton.model",
+    "transformer.imaging",
     "transformer.tasks",
-    "transformer.tasks.classify",
-    "transformer.tasks.detect",
-    "transformer.tasks.tabular",
+    "transformer.triton.model",
 }
 # What the comparison with other servers takes of export: which weights it may load, and the figure that it compares.
-MEASURES = {"export.average_precision", "export.checkpoints"}
+MEASURES = {"export.proof.average_precision", "export.sources.trusted_checkpoints"}
 HEAVY = {"torch", "torchvision", "ultralytics"}
 
 
@@ -45,18 +41,29 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module}
-            if node.module == "transformer.tasks":
-                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            # `from transformer import tasks` imports a part of it, not all.
+            whole = node.module in PARTS
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} if whole else {node.module}
     return names
+
+
+def is_within(name: str, modules: set[str]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_part_imports_no_other_part(part: str) -> None:
     for path in (ROOT / part).rglob("*.py"):
         others = {name for name in imports(path) if name.split(".")[0] in PARTS and name.split(".")[0] != part}
-        shared = {name for name in others if part in REPOSITORY_USERS and name.split(".")[0] == "registry"}
-        assert others - shared <= {"export": PURE, "loadtest": MEASURES}.get(part, set()), path
+        allowed = {"export": PURE, "loadtest": MEASURES}.get(part, set())
+        allowed |= {"registry"} if part in REPOSITORY_USERS else set()
+        assert not {name for name in others if not is_within(name, allowed)}, path
+
+
+@pytest.mark.parametrize("folder", [*PARTS, "environment"])
+def test_nothing_that_serves_imports_what_starts_it(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & {"stack", "nereid", "tests"}, path
 
 
 def test_what_parts_share_imports_none_of_them() -> None:
@@ -64,10 +71,22 @@ def test_what_parts_share_imports_none_of_them() -> None:
         assert not {imported.split(".")[0] for imported in imports(path)} & set(PARTS)
 
 
-def test_pure_modules_import_nothing_that_talks() -> None:
-    for name in PURE - {"transformer.tasks"}:
-        path = ROOT / f"{name.replace('.', '/')}.py"
-        assert not {n.split(".")[0] for n in imports(path)} & {"asyncio", "fastapi", "tritonclient", "uvicorn"}, path
+def test_pure_modules_load_nothing_that_talks() -> None:
+    modules = ", ".join(sorted(name for name in PURE if name.startswith("transformer.")))
+    talking = {"fastapi", "starlette", "uvicorn", "grpc", "tritonclient", "prometheus_client", "httpx"}
+    script = f"import sys, {modules}; print(*sorted({talking} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not loaded.stdout.split()
+
+
+def test_no_module_of_the_transformer_imports_itself_by_way_of_others() -> None:
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "transformer").rglob("*.py")
+    }
+    arrows = {name: imports(path) & paths.keys() for name, path in paths.items()}
+    while leaves := {name for name, imported in arrows.items() if not imported & arrows.keys()}:
+        arrows = {name: imported for name, imported in arrows.items() if name not in leaves}
+    assert not arrows
 
 
 @pytest.mark.parametrize("part", ["predictor", "transformer"])
@@ -76,9 +95,9 @@ def test_what_serves_needs_no_torch(part: str) -> None:
         assert not {name.split(".")[0] for name in imports(path)} & HEAVY, path
 
 
-def test_what_room_is_made_by_has_one_bound_in_both_parts() -> None:
+def test_both_parts_have_the_same_limits_of_what_memory_is_allocated_by() -> None:
     for name in ("MAX_SIDE_PX", "MAX_CHANNELS", "MAX_STRIDE", "MAX_LABELS"):
-        assert getattr(model, name) == getattr(allowlist, name), name
+        assert getattr(model, name) == getattr(limits, name), name
 
 
 def test_no_test_file_imports_another() -> None:
@@ -161,10 +180,10 @@ def test_every_grpc_status_of_triton_is_translated(code: grpc.StatusCode) -> Non
 
 # Times that are shown or compared with those of files, and never decide what is served, or until when.
 CALENDAR = {
-    "predictor/sync/arrival.py",
-    "predictor/sync/server.py",
-    "predictor/sync/status.py",
-    "predictor/sync/synchroniser.py",
+    "predictor/synchroniser/uploads.py",
+    "predictor/synchroniser/server.py",
+    "predictor/synchroniser/status.py",
+    "predictor/synchroniser/repository_watch.py",
     "transformer/observability/logs.py",
 }
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from export.average_precision import mean_average_precision, read_yolo_labels
+from export.proof.average_precision import mean_average_precision, read_yolo_labels
 from tests.reference.detections import compare, read_reference
 from tests.support.stack import ROOT, Stack, start_stack
 

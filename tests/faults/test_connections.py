@@ -11,6 +11,8 @@ from http.client import HTTPResponse
 import psutil
 import pytest
 
+from environment.error_codes import ErrorCode
+from tests.support.error_codes import code_in
 from tests.support.metrics import scrape, value
 from tests.support.stack import wait_until
 from tests.support.transformer import Transformer, start_transformer
@@ -19,7 +21,6 @@ LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n"
 PREDICT = b"POST /predict/digits HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
 OPENAPI = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHUNKED = PREDICT + b"Transfer-Encoding: chunked\r\n\r\n"
-NO_HTTP = "Invalid HTTP request received."
 
 
 @pytest.fixture(scope="module")
@@ -74,54 +75,55 @@ def drip(client: socket.socket, piece: bytes) -> bytes:
     raise AssertionError(f"still open after 20 s; got {data[:300]!r}")
 
 
-def status_and_error(data: bytes) -> tuple[int, str]:
+def code_at_end(data: bytes) -> ErrorCode:
+    """The code of the error that a connection ended with."""
     head, _, body = data.partition(b"\r\n\r\n")
     assert b"connection: close" in head.lower()
-    return int(head.split()[1]), json.loads(body)["error"]
+    return code_in(int(head.split()[1]), body)
 
 
 @pytest.mark.parametrize(
-    ("sent", "status", "says"),
+    ("sent", "code"),
     [
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01", 400, NO_HTTP),  # TLS to a port that speaks none
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, NO_HTTP),
-        (b"\0" * 100, 400, NO_HTTP),
-        (b"CONNECT evil:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, "request target: got 'evil:1', expected a path"),
-        (b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, NO_HTTP),
-        (LIVE + b"X-Request-Id: a\0b\r\n\r\n", 400, NO_HTTP),
-        (LIVE + b"no colon\r\n\r\n", 400, NO_HTTP),
-        (PREDICT + b"Content-Length: -1\r\n\r\nx", 400, NO_HTTP),
-        (PREDICT + b"Content-Length: x\r\n\r\nx", 400, NO_HTTP),
-        (PREDICT + b"Content-Length: " + b"9" * 30 + b"\r\n\r\nx", 400, NO_HTTP),
-        (PREDICT + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400, NO_HTTP),
-        (PREDICT + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, NO_HTTP),
-        (CHUNKED + b"ZZ\r\n", 400, NO_HTTP),
-        (CHUNKED + b"f" * 17 + b"\r\n", 400, NO_HTTP),
-        (LIVE + b"X: " + b"x" * 2**20, 431, "head: more than the limit of 65536 bytes"),
-        (LIVE + b"a: b\r\n" * 2**17, 431, "head: more than the limit of 65536 bytes"),
-        (b"GET /" + b"x" * 2**20, 431, "head: more than the limit of 65536 bytes"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01", ErrorCode.MALFORMED_REQUEST),  # TLS to a port that speaks none
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ErrorCode.MALFORMED_REQUEST),
+        (b"\0" * 100, ErrorCode.MALFORMED_REQUEST),
+        (b"CONNECT evil:1 HTTP/1.1\r\nHost: localhost\r\n\r\n", ErrorCode.MALFORMED_REQUEST),
+        (b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n", ErrorCode.MALFORMED_REQUEST),
+        (LIVE + b"X-Request-Id: a\0b\r\n\r\n", ErrorCode.MALFORMED_REQUEST),
+        (LIVE + b"no colon\r\n\r\n", ErrorCode.MALFORMED_REQUEST),
+        (PREDICT + b"Content-Length: -1\r\n\r\nx", ErrorCode.MALFORMED_REQUEST),
+        (PREDICT + b"Content-Length: x\r\n\r\nx", ErrorCode.MALFORMED_REQUEST),
+        (PREDICT + b"Content-Length: " + b"9" * 30 + b"\r\n\r\nx", ErrorCode.MALFORMED_REQUEST),
+        (PREDICT + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nx", ErrorCode.MALFORMED_REQUEST),
+        (PREDICT + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ErrorCode.MALFORMED_REQUEST),
+        (CHUNKED + b"ZZ\r\n", ErrorCode.MALFORMED_REQUEST),
+        (CHUNKED + b"f" * 17 + b"\r\n", ErrorCode.MALFORMED_REQUEST),
+        (LIVE + b"X: " + b"x" * 2**20, ErrorCode.HEAD_TOO_LARGE),
+        (LIVE + b"a: b\r\n" * 2**17, ErrorCode.HEAD_TOO_LARGE),
+        (b"GET /" + b"x" * 2**20, ErrorCode.HEAD_TOO_LARGE),
         # The parser would put such a line together anew with every piece of it.
-        (CHUNKED + b"1\r\nx\r\n0\r\na: " + b"x" * 2**20, 431, "head: more than the limit of 65536 bytes"),
-        (CHUNKED + b"1;extension=" + b"x" * 2**20, 431, "head: more than the limit of 65536 bytes"),
-        (LIVE, 408, "head: not complete within 1 s"),
-        (b"GET", 408, "head: not complete within 1 s"),
-        (PREDICT + b"Content-Length: 9\r\n\r\nhalf", 408, "no more came in time after 4 bytes"),
-        (CHUNKED + b"4\r\nhalf\r\n", 408, "no more came in time after 4 bytes"),
+        (CHUNKED + b"1\r\nx\r\n0\r\na: " + b"x" * 2**20, ErrorCode.HEAD_TOO_LARGE),
+        (CHUNKED + b"1;extension=" + b"x" * 2**20, ErrorCode.HEAD_TOO_LARGE),
+        (LIVE, ErrorCode.HEAD_TIMEOUT),
+        (b"GET", ErrorCode.HEAD_TIMEOUT),
+        (PREDICT + b"Content-Length: 9\r\n\r\nhalf", ErrorCode.BODY_TIMEOUT),
+        (CHUNKED + b"4\r\nhalf\r\n", ErrorCode.BODY_TIMEOUT),
     ],
 )
-def test_what_is_no_request_is_told_counted_and_closed(
-    patient: Transformer, sent: bytes, status: int, says: str
+def test_what_is_not_a_request_is_rejected_counted_and_closed(
+    patient: Transformer, sent: bytes, code: ErrorCode
 ) -> None:
-    before = value(scrape(patient.http), "nereid_requests_total", status=str(status))
+    status = str(code.http_status)
+    before = value(scrape(patient.http), "nereid_requests_total", status=status)
     with connect(patient) as client:
         with suppress(ConnectionResetError, BrokenPipeError):  # answered before the end
             client.sendall(sent)
         answer = read_to_end(client)
         if not answer and len(sent) >= 2**20:
             return  # what it had not read when it closed took the answer along, as TCP does
-        got, error = status_and_error(answer)
-        assert (got, says in error) == (status, True), error
-    assert value(scrape(patient.http), "nereid_requests_total", status=str(status)) == before + 1
+        assert code_at_end(answer) is code
+    assert value(scrape(patient.http), "nereid_requests_total", status=status) == before + 1
 
 
 LINE, FIELD, CODING = b"GET /v2/health/live", b"Host: localhost\r\n", b"Transfer-Encoding: "
@@ -190,7 +192,7 @@ def test_what_rfc_9112_refuses_is_told_and_closed(patient: Transformer, sent: by
                 client.sendall(sent[split:] + BEHIND)
             *good, last = re.split(rb"(?=HTTP/1\.1 )", read_to_end(client))[1:]
             assert [answer.endswith(b'{"live":true}') for answer in good] == [True] * before.count(LIVE)
-            assert status_and_error(last)[0] == status, last
+            assert code_at_end(last).http_status == status, last
 
 
 UPGRADES = [
@@ -225,7 +227,7 @@ def test_requests_that_wish_for_another_protocol_have_their_limits(patient: Tran
         with suppress(ConnectionResetError, BrokenPipeError):
             client.sendall((LIVE + upgrade + b"\r\n") * 2000)
         last = re.split(rb"(?=HTTP/1\.1 )", read_to_end(client))[-1]
-    assert not last.endswith(b"}") or status_and_error(last)[0] == 429
+    assert not last.endswith(b"}") or code_at_end(last) is ErrorCode.OVERLOADED
 
 
 @pytest.mark.parametrize("begin", [b"", b"\r\n", LIVE + b"\r\n", LIVE + b"\r\n\r\n"])
@@ -260,7 +262,7 @@ def test_many_slow_senders_hold_nobody_up(patient: Transformer) -> None:
     for client in clients:
         client.sendall(LIVE)
     assert patient.http.get("/v2/health/live", timeout=10).is_success
-    assert all(status_and_error(read_to_end(client))[0] == 408 for client in clients)
+    assert all(code_at_end(read_to_end(client)) is ErrorCode.HEAD_TIMEOUT for client in clients)
     for client in clients:
         client.close()
     wait_until(lambda: process.num_fds() < before + 20, log=patient.log)
@@ -290,7 +292,7 @@ def test_good_request_before_a_bad_one_is_answered(patient: Transformer) -> None
         response.begin()
         assert json.loads(response.read()) == {"live": True}
         client.sendall(b"nonsense\r\n\r\n")
-        assert status_and_error(read_to_end(client)) == (400, NO_HTTP)
+        assert code_at_end(read_to_end(client)) is ErrorCode.MALFORMED_REQUEST
 
 
 @pytest.mark.parametrize("bad", [b"nonsense\r\n\r\n", CHUNKED + b"ZZ\r\n"])
@@ -299,7 +301,7 @@ def test_what_came_before_a_bad_request_is_answered_first(patient: Transformer, 
         client.sendall((LIVE + b"\r\n") * 3 + bad)
         *good, last = re.split(rb"(?=HTTP/1\.1 )", read_to_end(client))[1:]
         assert [answer.endswith(b'{"live":true}') for answer in good] == [True] * 3
-        assert status_and_error(last) == (400, NO_HTTP)
+        assert code_at_end(last) is ErrorCode.MALFORMED_REQUEST
 
 
 def test_endless_requests_without_waiting_are_told_and_closed(patient: Transformer) -> None:
@@ -311,10 +313,7 @@ def test_endless_requests_without_waiting_are_told_and_closed(patient: Transform
         return  # closed before it had read everything, which takes answers along, as TCP does
     *good, last = re.split(rb"(?=HTTP/1\.1 )", answer)[1:]
     assert {answer.endswith(b'{"live":true}') for answer in good} == {True}
-    assert status_and_error(last) == (
-        429,
-        "100 requests wait on this connection, which is the limit; read their answers",
-    )
+    assert code_at_end(last) is ErrorCode.OVERLOADED
     assert b"retry-after: 1" in last
     assert 100 < len(good) < 20_000
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from export.repository import publish
-from export.versions import latest, read_complete
+from export.writer.repository import publish
+from export.writer.versions import latest, read_complete
 from tests.support.exported import version
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from export.repository import publish
+from export.writer.repository import publish
 from tests.support.exported import version
 noise = np.random.default_rng(0).integers(0, 256, 200_000_000, np.uint8)
 print("ready", flush=True)
@@ -34,7 +34,7 @@ publish(Path(sys.argv[1]), replace(version(), golden={"noise": noise}))
 MANY = """
 import sys
 from pathlib import Path
-from export.repository import publish
+from export.writer.repository import publish
 from tests.support.exported import version
 print("ready", flush=True)
 sys.stdin.readline()

@@ -1,6 +1,7 @@
 """gRPC messages that take their time, or never come; none of it needs a Triton that answers."""
 
 import queue
+import re
 import signal
 import socket
 import struct
@@ -14,6 +15,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 from tritonclient.grpc import service_pb2
 
+from environment.error_codes import ErrorCode
+from tests.support.error_codes import Rejection, rejection_of
 from tests.support.metrics import scrape, value
 from tests.support.stack import wait_until
 from tests.support.transformer import (
@@ -54,9 +57,9 @@ class Upload:
     def end(self) -> None:
         self._messages.put(None)
 
-    def refusal(self) -> tuple[grpc.StatusCode, str]:
+    def rejection(self) -> Rejection:
         assert self.call.exception(LONG_S) is not None
-        return self.call.code(), self.call.details()
+        return rejection_of(self.call)
 
     def trailing(self) -> dict[str, str]:
         return dict(self.call.trailing_metadata())
@@ -70,14 +73,14 @@ def test_message_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
     with start_transformer(NOBODY, tmp_path / "log", variables={"TRANSFORMER_BODY_TIMEOUT_S": "1"}) as transformer:
         for method in (INFER, LIVE, CHECK):
             upload = Upload(transformer.grpc, method, (("x-request-id", "slow"),))
-            words = "message: it did not come in time; the limit is 1 s"
-            assert upload.refusal() == (grpc.StatusCode.DEADLINE_EXCEEDED, words)
+            assert upload.rejection().code is ErrorCode.BODY_TIMEOUT
             assert method == CHECK or upload.trailing()["x-request-id"] == "slow"
         assert refused(transformer, "slow body") == 3
         stream = open_reflection(transformer.grpc)
         assert stream.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert rejection_of(stream).code is ErrorCode.BODY_TIMEOUT
     log = (tmp_path / "log").read_text()
-    assert log.count("gRPC ModelInfer DEADLINE_EXCEEDED") == 1
+    assert len(re.findall(r"gRPC ModelInfer DEADLINE_EXCEEDED \S+ code=body_timeout$", log, re.MULTILINE)) == 1
     assert "Traceback" not in log
 
 
@@ -130,10 +133,8 @@ def test_message_is_not_read_of_who_has_no_key(tmp_path: Path) -> None:
     key = make_key("alice", tmp_path / "keys")
     variables = {"TRANSFORMER_API_KEYS_FILE": str(tmp_path / "keys"), "TRANSFORMER_BODY_TIMEOUT_S": str(2 * LONG_S)}
     with start_transformer(NOBODY, tmp_path / "log", variables=variables) as transformer:
-        code, words = Upload(transformer.grpc, INFER).refusal()
-        assert (code, words[:10]) == (grpc.StatusCode.UNAUTHENTICATED, "no API key")
-        code, _ = Upload(transformer.grpc, INFER, (("x-api-key", "x"),)).refusal()
-        assert code is grpc.StatusCode.PERMISSION_DENIED
+        assert Upload(transformer.grpc, INFER).rejection().code is ErrorCode.MISSING_API_KEY
+        assert Upload(transformer.grpc, INFER, (("x-api-key", "x"),)).rejection().code is ErrorCode.UNKNOWN_API_KEY
         upload = Upload(transformer.grpc, SERVICE + "ServerMetadata", (("x-api-key", key),))
         upload.send(b"")
         assert service_pb2.ServerMetadataResponse.FromString(upload.call.result(LONG_S)).name == "nereid"
@@ -151,8 +152,7 @@ def test_message_is_not_read_that_the_line_has_no_room_for(tmp_path: Path) -> No
         first.end()
         wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, log=tmp_path / "log")
         second = Upload(transformer.grpc, INFER)
-        code, words = second.refusal()
-        assert (code, words[:24]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "1 requests are worked at")
+        assert second.rejection().code is ErrorCode.QUEUE_FULL
         assert second.trailing()["retry-after"] == "1"
         first.call.cancel()
         wait_until(lambda: gauge(transformer, "nereid_in_flight") == 0, log=tmp_path / "log")
@@ -169,7 +169,7 @@ def test_slow_messages_together_are_limited_and_quick_ones_are_not(tmp_path: Pat
         (slow,) = (upload for upload in uploads if not upload.call.done())
         for upload in uploads:
             if upload is not slow:
-                assert upload.refusal()[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+                assert upload.rejection().code is ErrorCode.MEMORY_FULL
         slow.send(b"")
         slow.end()
         assert slow.call.result(LONG_S) is not None
@@ -187,7 +187,7 @@ def test_call_has_one_message(tmp_path: Path) -> None:
         for method in (LIVE, CHECK):
             none = Upload(transformer.grpc, method)
             none.end()
-            assert none.refusal() == (grpc.StatusCode.UNIMPLEMENTED, "message: got none, expected one")
+            assert none.rejection().code is ErrorCode.MISSING_MESSAGE
 
 
 def test_client_that_leaves_in_the_middle_of_its_message_is_counted_as_cancelled(tmp_path: Path) -> None:

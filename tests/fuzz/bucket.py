@@ -28,13 +28,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from predictor.sync.staging import Request, check_arrived, fingerprint
+from predictor.synchroniser.staging import Candidate, check_complete
 from registry import config as configs
-from registry.confinement import USUAL, confined
-from registry.errors import Incomplete, Refused
-from registry.judgement import Terms, complete_version_here, judge_texts_here, read_texts
-from registry.layout import CONFIG, GOLDEN, MANIFEST, Object, read_layout, refuse_file
-from registry.onnx_file import read_facts
+from registry.errors import Incomplete, VersionRejected
+from registry.judgement.confinement import USUAL, confined
+from registry.judgement.onnx_file import read_facts
+from registry.judgement.version import Terms, complete_version_here, judge_texts_here, read_texts
+from registry.layout import CONFIG, GOLDEN, MANIFEST, Object, find_file_problem, read_layout
 from tests.fuzz.inputs import examples, mutated
 from tests.fuzz.wire import written
 from tests.support.models import build_identity
@@ -146,7 +146,7 @@ def fuzz(*, count: int, seed: int, report_progress: Callable[[int], None] = lamb
     Raises:
         Escape: a version is accepted and reaches outside its folder, raises an unforeseen error, or exceeds the
             deadline.
-        Refused: a process exceeded its memory limit.
+        VersionRejected: a process exceeded its memory limit.
     """
     report = Report()
     limits = dataclasses.replace(USUAL, cpu_s=_ROUND * USUAL.cpu_s, wall_s=3600)
@@ -247,7 +247,7 @@ def _judge(good: Path, mutant: Mutated) -> str:
             verdict = "listed" if mutant.kind == "listing" else _judge_version(version, Terms(mutant.profile, 2))
             if mutant.kind == "listing":
                 _judge_listing(mutant.content)
-        except Refused as exc:
+        except VersionRejected as exc:
             verdict = f"refused: {exc}"
         except Incomplete as exc:
             verdict = f"incomplete: {exc}"
@@ -277,13 +277,13 @@ def _judge_listing(content: bytes) -> None:
     models, _ = read_layout(objects)
     for name, model in models.items():
         for number in model.versions:
-            request = Request(name, number, model, None, "fp32", 2)
-            fingerprint(request)
+            candidate = Candidate(name, number, model, None, "fp32", 2)
+            candidate.fingerprint  # noqa: B018 - must not raise
             try:
-                check_arrived(request)
+                check_complete(candidate)
             except Incomplete:
                 continue
-            places = {f"{name}/{number}/{file}" for file in request.files}
+            places = {f"{name}/{number}/{file}" for file in candidate.files}
             if any(os.path.normpath(place) != place or not place.isprintable() for place in places):
                 raise Escape(f"a key became a place of its own: {places}")
 
@@ -304,7 +304,7 @@ def _check_good(version: Path) -> None:
         with suppress(DecodeError):  # Triton rejects it too
             model.ParseFromString(path.read_bytes())
         for location in _locations(model):
-            if refuse_file(location) or not (version / location).is_file():
+            if find_file_problem(location) or not (version / location).is_file():
                 raise Escape(f"accepted, and reads {location!r}")
 
 

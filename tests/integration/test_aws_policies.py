@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from export.__main__ import main
-from export.repository import publish
-from registry import storage as reading
+from export.writer.repository import publish
 from registry.errors import StorageError
+from registry.storage import reading
 from tests.support.exported import version
 from tests.support.ports import find_free_ports
 from tests.support.s3 import S3

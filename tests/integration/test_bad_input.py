@@ -136,7 +136,6 @@ def test_mistake_is_named(
 ) -> None:
     response = stack.http.request(method, path, **request_)
     assert response.status_code == status, response.text
-    assert list(response.json()) == ["error"]
     assert says in response.text.replace('\\"', '"')
 
 
@@ -272,7 +271,6 @@ def test_tensor_that_cannot_be_is_named(stack: Stack, name: str) -> None:
     request, status, says = TENSORS[name]
     response = stack.http.post(IRIS, **request)
     assert response.status_code == status, response.text
-    assert list(response.json()) == ["error"]
     assert says in response.json()["error"]
     assert len(response.content) < 1000
 
@@ -298,7 +296,6 @@ def test_deep_json_is_no_failure_of_ours(stack: Stack, path: str, content: bytes
     # Each was a 500: Python cannot write down lists of a thousand levels.
     response = stack.http.post(path, content=content, headers=JSON)
     assert response.status_code == 400, response.text
-    assert list(response.json()) == ["error"]
 
 
 def test_good_requests_are_answered_between_slow_ones(stack: Stack) -> None:

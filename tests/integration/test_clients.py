@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pages import read_examples
+from tests.support.pages import blocks_of, read_examples
 from tests.support.stack import ROOT, Stack
+from tests.support.terminal import Command, open_terminal, read_commands
 from tests.support.transformer import Transformer, make_key, start_transformer
 
 PAGE = (ROOT / "docs/clients.md").read_text()
@@ -64,17 +65,16 @@ def test_curl_lines_of_the_page_succeed(stack: Stack) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed: apt-get install curl")
-def test_curl_lines_of_the_readme_succeed(stack: Stack, tmp_path: Path) -> None:
-    lines = re.findall(r"^    \$ (curl .+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    picture, row, _ = (
-        subprocess.run(
-            ["sh", "-c", on_ports(re.sub(r"-o \S+", f"-o {tmp_path}/boxes.png", f"{line} --fail"), stack)],
-            cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
-        ).stdout
-        for line in lines
-    )  # fmt: skip
-    assert [found["class"] for found in json.loads(picture)["predictions"]] == ["2"]
-    assert json.loads(row)["predictions"][0]["class"] == "virginica"
+def test_requests_of_the_readme_get_the_responses_that_it_shows(stack: Stack, tmp_path: Path) -> None:
+    (block,) = blocks_of(ROOT / "README.md", "Three requests")
+    ports = {"HTTP_PORT": str(stack.http_port), "GRPC_PORT": str(stack.grpc_port)}
+    assert "/tmp/boxes.png" in block  # noqa: S108 - of the page
+    terminal = open_terminal(tmp_path, ports)
+    for command in read_commands(block):
+        text = command.text.replace("/tmp/boxes.png", f"{tmp_path}/boxes.png")  # noqa: S108
+        printed = terminal.type(Command(f"{text} --silent --show-error --fail", command.output))
+        if "/predict/iris" in text:
+            assert json.loads(printed)["predictions"][0]["class"] == "virginica"
     assert (tmp_path / "boxes.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -15,8 +15,8 @@ import tritonclient.http
 from PIL import Image
 
 from export.__main__ import main as export
-from export.average_precision import mean_average_precision
-from export.digit_finder.scenes import compose, load_split
+from export.examples.digit_finder.scenes import compose, load_split
+from export.proof.average_precision import mean_average_precision
 from tests.reference.detections import compare, read_reference
 from tests.reference.scenes import SCENES, cut_scene
 from tests.support.stack import ROOT, Stack, start_stack

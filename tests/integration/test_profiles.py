@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from environment.cpus import cpu_limit
-from export.manifest import digest
+from export.writer.manifest import digest
 from tests.support.stack import Stack, start_stack, wait_until, wait_until_announced
 from tests.support.versions import Build, write
 

@@ -13,10 +13,10 @@ from uuid import uuid4
 import pytest
 
 from export.__main__ import main
-from export.remote.storage import open_storage as open_to_write
-from export.repository import publish
+from export.writer.repository import publish
 from registry.errors import Misconfigured, StorageError
-from registry.storage import open_storage
+from registry.storage.reading import open_storage
+from registry.storage.writing import open_to_write
 from tests.support.exported import version
 from tests.support.http_server import Judge, Quiet, run_server, serve
 from tests.support.s3 import S3, start_s3
@@ -86,9 +86,9 @@ def test_wrong_settings_are_reported_before_any_request(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _set(variables, wrong, tmp_path)
-    with pytest.raises(Misconfigured) as refused:
+    with pytest.raises(Misconfigured) as rejected:
         open_storage("s3://models/x")
-    assert expected in str(refused.value)
+    assert expected in str(rejected.value)
     assert main(["versions", "--repository", "s3://models/x"]) == 1
     words = capsys.readouterr().err
     assert expected in words
@@ -112,7 +112,12 @@ def test_synchroniser_that_is_set_up_wrongly_ends_with_one_line_and_status_2(
     variables.setenv("PREDICTOR_REPOSITORY", address)
     variables.setenv("PREDICTOR_MIRROR", str(tmp_path / "mirror"))
     done = subprocess.run(
-        [sys.executable, "-m", "predictor", "sync"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "predictor", "synchroniser"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert expected in done.stderr

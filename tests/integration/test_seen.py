@@ -23,9 +23,9 @@ import pytest
 import tritonclient.grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from predictor.command import compose_command
-from predictor.installation import find_installation, link_backends
 from predictor.settings import Settings
+from predictor.triton.command import compose_command
+from predictor.triton.installation import find_installation, link_backends
 from tests.support.collector import Collector, Span, start_collector
 from tests.support.metrics import scrape, value
 from tests.support.ports import find_free_ports
@@ -36,8 +36,8 @@ from tests.support.transformer import (
     DIGITS,
     Transformer,
     infer_message,
+    infer_rejection,
     make_key,
-    refusal,
     silent_triton,
     start_transformer,
 )
@@ -109,7 +109,7 @@ def test_names_that_no_model_has_make_no_series(stack: Stack) -> None:
         assert stack.http.get(f"/v2/models/iris/versions/{name}/ready").status_code == 404
         assert stack.http.get(f"/{name}").status_code == 404
         with grpc.insecure_channel(f"127.0.0.1:{stack.grpc_port}") as channel:
-            refusal(channel, infer_message(name, DIGITS))
+            infer_rejection(channel, infer_message(name, DIGITS))
 
     ask("first")
     before = scrape(stack.http)
@@ -356,7 +356,7 @@ def test_no_client_breaks_a_line(stack: Stack, tmp_path: Path, log_format: str) 
             message = service_pb2.ModelInferRequest(model_name=name, model_version=EVIL, id=EVIL)
             message.inputs.add(name=EVIL, datatype="FP32", shape=[1])
             message.parameters[EVIL].string_param = EVIL
-            refusal(transformer.grpc, message)
+            infer_rejection(transformer.grpc, message)
         wait_until(lambda: log.read_text().count("ModelInfer") >= 2, log=log)
         text = log.read_bytes().decode()
     assert not CONTROL.search(text), CONTROL.findall(text)
@@ -696,7 +696,7 @@ def test_no_exporter_is_loaded_where_none_is_asked_for() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", [["transformer", "--predictor_host=localhost:1"], ["predictor", "sync"]])
+@pytest.mark.parametrize("command", [["transformer", "--predictor_host=localhost:1"], ["predictor", "synchroniser"]])
 def test_format_that_is_none_is_refused(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *command],
@@ -712,5 +712,5 @@ def test_the_synchroniser_logs_json_too(tmp_path: Path) -> None:
     log = tmp_path / "log"
     said = [json.loads(line) for line in log.read_text().splitlines()]
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in said)
-    assert said[0]["logger"] == "sync"
+    assert said[0]["logger"] == "synchroniser"
     assert datetime.fromisoformat(said[0]["time"]).tzinfo is not None

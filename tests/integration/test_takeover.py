@@ -88,7 +88,7 @@ def part_of(stack: Stack, *words: str) -> psutil.Process:
 
 def test_each_part_has_the_secrets_that_it_needs(shell: Stack) -> None:
     triton, transformer = shell.part("tritonserver"), shell.part("transformer")
-    synchroniser, watch = part_of(shell, "predictor", "sync"), part_of(shell, "stack.serve", "watch")
+    synchroniser, watch = part_of(shell, "predictor", "synchroniser"), part_of(shell, "-m", "stack.watch")
     secret = secret_of(shell)
     assert synchroniser.environ().items() >= (SYNCHRONISER_S | {"PREDICTOR_SECRET": secret}).items()
     assert transformer.environ().items() >= TRANSFORMER_S.items()
@@ -138,7 +138,7 @@ def test_models_are_listed_without_the_secret(shell: Stack, tmp_path: Path) -> N
             assert reply.status_code == 501
             assert reply.json()["error"].startswith("the predictor does not list its models (request ")
         assert alone.http.get("/v2/models/iris").is_success
-        assert "NotListed: repository: This protocol is restricted" in (tmp_path / "alone.log").read_text()
+        assert "ModelsNotListed: repository: This protocol is restricted" in (tmp_path / "alone.log").read_text()
     # Beside one that does not answer it is not known either.
     (nobody,) = find_free_ports(1)
     variables = {"TRANSFORMER_SYNC_URL": f"http://127.0.0.1:{nobody}"}

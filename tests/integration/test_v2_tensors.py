@@ -13,6 +13,8 @@ import tritonclient.http
 from onnx import TensorProto
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from environment.error_codes import ErrorCode
+from tests.support.error_codes import code_of
 from tests.support.models import BATCHED, build_identity, write_model
 from tests.support.stack import Stack, start_stack, wait_until_announced
 
@@ -124,7 +126,6 @@ def test_malformed_request_is_refused_as_triton_refuses_it(plain: Stack, name: s
     assert tritons.is_error
     # Triton 2.51 says 500 of what its JSON parser refuses; later ones say 400, as we do.
     assert ours.status_code == {500: 400}.get(tritons.status_code, tritons.status_code), (ours.text, tritons.text)
-    assert list(ours.json()) == ["error"]
     assert len(ours.json()["error"]) > 15
 
 
@@ -220,7 +221,7 @@ def test_model_without_a_task_is_described_and_asked_nothing_else(plain: Stack) 
     tritons = httpx.get(f"http://127.0.0.1:{plain.triton_http_port}/v2/models/pairs").json()
     assert {key: ours[key] for key in tritons} == tritons
     wait_until_announced(plain.log)
-    assert "no model can be asked" in plain.log.read_text(errors="replace")
+    assert "no model here has a task" in plain.log.read_text(errors="replace")
     response = plain.http.post("/predict/pairs", json=[1, 2])
     assert (response.status_code, response.json()["error"]) == (
         400,
@@ -241,9 +242,7 @@ def test_model_without_a_task_is_described_and_asked_nothing_else(plain: Stack) 
 )
 def test_model_that_failed_to_load_is_unavailable(plain: Stack, path: str, body: Any) -> None:
     response = plain.http.post(path, json=body) if body else plain.http.get(path)
-    assert (response.status_code, "Retry-After" in response.headers) == (503, False)  # it does not pass by itself
-    assert "broken" in response.json()["error"]
-    assert list(response.json()) == ["error"]
+    assert code_of(response) is ErrorCode.NO_SERVABLE_VERSION  # no Retry-After: it does not pass by itself
 
 
 def test_model_that_failed_to_load_is_unavailable_over_grpc(plain: Stack) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.average_precision import Rows
+from export.proof.average_precision import Rows
 
 FOLDER = Path(__file__).parent
 

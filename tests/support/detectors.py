@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from export.runtime import Session
+from export.proof.session import Session
 
 CLASSES = 3
 

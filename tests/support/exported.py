@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.utils import triton_to_np_dtype
 
-from export.config import describe_detector
-from export.graph import declare_head, fuse
-from export.manifest import Interface, Source
-from export.profiles import describe_profiles
-from export.repository import Version
+from export.graph.dims import declare_head
+from export.graph.fused_interface import fuse
+from export.writer.config import describe_detector
+from export.writer.manifest import Interface, Source
+from export.writer.profiles import describe_profiles
+from export.writer.repository import Version
 from tests.support.detectors import CLASSES, build_detector
 
 FILES = {"config.pbtxt", "golden.npz", "manifest.json", "model.onnx", "parity.json"}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from markdown_it.token import Token
 from rich.markdown import Markdown
@@ -13,7 +14,9 @@ from rich.markdown import Markdown
 ROOT = Path(__file__).resolve().parents[2]
 # Without those of the virtual environments.
 PAGES = sorted(
-    page for glob in ("*.md", "docs/*.md", "loadtest/**/*.md", "manifests/**/*.md") for page in ROOT.glob(glob)
+    page
+    for glob in ("*.md", "docs/*.md", "cluster/*.md", "loadtest/**/*.md", "manifests/**/*.md")
+    for page in ROOT.glob(glob)
 )
 
 
@@ -50,6 +53,37 @@ def blocks_of(page: Path, heading: str) -> list[str]:
     section = re.split(r"^#+ ", section, maxsplit=1, flags=re.MULTILINE)[0]
     blocks = re.findall(r"(?:^\n)((?:^ {4}.*\n|^\n(?= {4}))+)", section, re.MULTILINE)
     return [textwrap.dedent(block) for block in blocks]
+
+
+class Block(NamedTuple):
+    """What a page shows as code.
+
+    Attributes:
+        page: relative to the project.
+        heading: the nearest one above it.
+        number: which of those below this heading, from 0.
+        language: of a fenced block; "" for an indented one.
+        text: without its indentation.
+    """
+
+    page: str
+    heading: str
+    number: int
+    language: str
+    text: str
+
+
+def all_blocks() -> Iterator[Block]:
+    """The blocks of every page."""
+    for page in PAGES:
+        heading, seen = "", Counter[str]()
+        tokens = Markdown(page.read_text()).parsed
+        for number, token in enumerate(tokens):
+            if token.type == "heading_open":
+                heading = tokens[number + 1].content
+            elif token.type in {"code_block", "fence"}:
+                yield Block(str(page.relative_to(ROOT)), heading, seen[heading], token.info, token.content)
+                seen[heading] += 1
 
 
 def _walk(tokens: list[Token]) -> Iterator[Token]:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import httpx
 import psutil
 
+from tests.support.error_codes import event_hooks
 from tests.support.ports import find_free_ports
 from tests.support.processes import ended
 
@@ -23,6 +24,8 @@ PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRIT
 # Timeout of waits that must succeed: it costs nothing in a passing test, and machines are slow and shared. Tests of a
 # duration have their own limit.
 PATIENCE_S = 120.0
+# What a test reads as the log of a stack is all that its parts print.
+VERBOSE = {"VERBOSE": "1"}
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,16 @@ def free_ports() -> dict[str, str]:
 def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, str] | None = None) -> Iterator[Stack]:
     """Serve a repository until the block ends."""
     ports = free_ports()
+    url = f"http://127.0.0.1:{ports['HTTP_PORT']}"
     mirror = {"MIRROR": str(log.with_name(f"{log.name}-mirror"))}
-    environment = os.environ | {"REPOSITORY": str(repository), **mirror, **ports, **(variables or {})}
+    environment = os.environ | VERBOSE | {"REPOSITORY": str(repository), **mirror, **ports, **(variables or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stack.serve"], cwd=ROOT, env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", "stack"], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
     with (
         ended(process, patience_s=PATIENCE_S),
-        httpx.Client(base_url=f"http://127.0.0.1:{ports['HTTP_PORT']}", trust_env=False, timeout=60) as client,
+        httpx.Client(base_url=url, trust_env=False, timeout=60, event_hooks=event_hooks(url)) as client,
     ):
         wait_until(lambda: is_ready(client, process, log), log=log)
         http, grpc, triton_http, triton_grpc, metrics, sync = (int(ports[name]) for name in PORTS)
@@ -86,7 +90,7 @@ def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, st
 
 
 def run_program(name: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `stack.serve` or `stack.demo` to its end."""
+    """Run `stack` or `stack.demo` to its end."""
     return subprocess.run(
         [sys.executable, "-m", name],
         cwd=ROOT,
@@ -99,14 +103,14 @@ def run_program(name: str, **variables: str) -> subprocess.CompletedProcess[str]
 
 
 def stop_while_models_load(program: str) -> list[psutil.Process]:
-    """Interrupt `stack.serve` or `stack.demo` while Triton loads its models; kill what outlives it by a second.
+    """Interrupt `stack` or `stack.demo` while Triton loads its models; kill what outlives it by a second.
 
     Returns:
         The processes that outlived it.
     """
     mark = uuid4().hex
     mirror = tempfile.TemporaryDirectory()
-    marks = free_ports() | {"LC_MARK": mark, "MIRROR": mirror.name}  # a variable that every part inherits
+    marks = free_ports() | VERBOSE | {"LC_MARK": mark, "MIRROR": mirror.name}  # a variable that every part inherits
 
     def started() -> list[psutil.Process]:
         processes = psutil.process_iter(["name", "environ"])

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import psutil
 
-from loadtest.load import Load, Plan
+from loadtest.generator.load import Load, Plan
 from tests.support.ports import find_free_ports, is_open
 from tests.support.processes import ended
 from tests.support.s3 import S3, FaultyProxy, start_s3
@@ -93,7 +93,7 @@ class Synced:
                 pass
             time.sleep(0.05)
         log = self.stack.log.read_text(errors="replace")
-        lines = [line for line in log.splitlines() if " sync " in line]
+        lines = [line for line in log.splitlines() if " synchroniser " in line]
         raise AssertionError("\n".join(["not in time; log of the synchroniser:", *lines[-25:], str(self.status())]))
 
     def wait_for_listings(self, count: int) -> None:
@@ -151,7 +151,7 @@ def start_synchroniser(folder: Path, **variables: str) -> Iterator[int]:
         "PREDICTOR_SYNC_PORT": str(port),
     }
     with log.open("wb") as output:
-        command = [sys.executable, "-m", "predictor", "sync"]
+        command = [sys.executable, "-m", "predictor", "synchroniser"]
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, stdout=output, stderr=output)
     with ended(process, patience_s=PATIENCE_S):
         wait_until(lambda: is_open(port), log=log)

@@ -15,10 +15,10 @@ from typing import Any
 import grpc
 import httpx
 import psutil
-import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from tests.support.error_codes import Rejection, event_hooks, rejection
 from tests.support.ports import find_free_ports
 from tests.support.stack import ROOT, Stack, wait_until
 
@@ -56,12 +56,13 @@ def start_transformer(
     """
     http_port, grpc_port = find_free_ports(2)
     added = ["--model_name", "finder", "--predictor_host", predictor_host, "--http_port", str(http_port)]
+    url = f"http://127.0.0.1:{http_port}"
     command = [sys.executable, "-m", module, *arguments, f"--grpc_port={grpc_port}", *added]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | (variables or {}), stdout=output, stderr=output)
     try:
         with (
-            httpx.Client(base_url=f"http://127.0.0.1:{http_port}", trust_env=False, timeout=60) as http,
+            httpx.Client(base_url=url, trust_env=False, timeout=60, event_hooks=event_hooks(url)) as http,
             grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
         ):
             wait_until(lambda: is_live(http, process, log), log=log)
@@ -129,11 +130,9 @@ def silent_triton(threads: ThreadPoolExecutor) -> Iterator[int]:
         server.stop(0).wait()
 
 
-def refusal(channel: grpc.Channel, request: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.RpcError) as refused:
-        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
-    assert isinstance(refused.value, grpc.Call)
-    return refused.value.code(), refused.value.details() or ""
+def infer_rejection(channel: grpc.Channel, request: Any) -> Rejection:
+    """The error of ModelInfer."""
+    return rejection(service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer, request, timeout=30)
 
 
 def make_key(name: str, file: Path) -> str:

@@ -11,11 +11,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from export.config import describe_detector, describe_table, parse, to_text
-from export.manifest import Interface, Source, digest
-from export.repository import Version, publish
-from export.runtime import Session
-from loadtest.load import Answer
+from export.proof.session import Session
+from export.writer.config import describe_detector, describe_table, parse, to_text
+from export.writer.manifest import Interface, Source, digest
+from export.writer.repository import Version, publish
+from loadtest.generator.responses import Response
 
 _MODEL, _CONFIG, _GOLDEN, _MANIFEST = "model.onnx", "config.pbtxt", "golden.npz", "manifest.json"
 _SIDE = 32  # pixels of the detectors' input
@@ -65,7 +65,7 @@ class Build:
         scores[self.best] = self.confidence
         return scores
 
-    def fits(self, answer: Answer) -> bool:
+    def fits(self, answer: Response) -> bool:
         """Whether a response is of this build: its output with its own labels."""
         labels = self.names if self.task == "tabular" else (self.names[self.best],)
         return (

@@ -1,8 +1,12 @@
 """`make demo`, as it is run."""
 
+from pathlib import Path
+
 from PIL import Image
 
+from tests.support.pages import blocks_of
 from tests.support.stack import ROOT, run_program, stop_while_models_load
+from tests.support.terminal import open_terminal
 
 
 def test_demo_asks_every_shipped_model_and_draws_a_picture() -> None:
@@ -16,6 +20,12 @@ def test_demo_asks_every_shipped_model_and_draws_a_picture() -> None:
         assert word in done.stdout
     with Image.open(picture) as drawn:
         assert drawn.size == (320, 320)
+
+
+def test_readme_shows_what_the_demo_prints(tmp_path: Path) -> None:
+    (block,) = blocks_of(ROOT / "README.md", "Try it")
+    assert block.startswith("$ make demo\n")
+    open_terminal(tmp_path, {}).run(block)
 
 
 def test_demo_that_fails_says_why() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from export import examples
-from export.examples import EXAMPLES, Example, find_ready
-from export.manifest import list_files
+from export.examples import shipped as examples
+from export.examples.shipped import EXAMPLES, Example, find_ready
+from export.writer.manifest import list_files
 
 (DETECTOR,) = (example for example in EXAMPLES if example.name == "digit-finder")
 

@@ -5,8 +5,9 @@ import onnx
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from export.compatibility import check
-from export.graph import free_batch, fuse
+from export.graph.compatibility import check
+from export.graph.dims import free_batch
+from export.graph.fused_interface import fuse
 from tests.support.detectors import CLASSES, build_detector, build_finished, draw, run, scale
 
 
@@ -84,7 +85,7 @@ def test_scale_moves_into_the_convolution_only_where_one_reads_the_input() -> No
     np.testing.assert_allclose(run(plain, images)["scores"], run(other, images)["scores"], atol=1e-5)
 
 
-def test_freed_batch_gives_what_single_pictures_give() -> None:
+def test_freed_batch_gives_what_single_images_give() -> None:
     model = build_detector(batch=1)
     images = scale(draw(3, 6, 7))
     together = run(free_batch(model), images)["output0"]

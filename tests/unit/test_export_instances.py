@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from export.errors import ExportError
-from export.remote.commands import _is_refused
-from export.remote.entrance import Entrance
-from export.remote.serving import Served, States, merge, wanted_in_a_row
+from export.publish.instances import Endpoint
+from export.publish.server import States, consecutive_connections
+from export.publish.states import is_rejected, merge
+from export.publish.watch import Served
 
 SERVING = {"state": "serving", "reason": None, "since": "then"}
-STAGED = {"state": "staged", "reason": "trying"}
+STAGED = {"state": "staged", "reason": "validating"}
 REFUSED = {"state": "refused", "reason": "NaN"}
 
 
@@ -24,8 +25,8 @@ def test_instances_that_agree_are_one() -> None:
 @pytest.mark.parametrize(
     ("by_instance", "state", "reason", "refused"),
     [
-        ({"a": {2: SERVING}, "b": {2: STAGED}}, "serving", "serving on a; staged: trying on b", False),
-        ({"a": {2: STAGED}, "b": {2: SERVING}}, "serving", "staged: trying on a; serving on b", False),
+        ({"a": {2: SERVING}, "b": {2: STAGED}}, "serving", "serving on a; staged: validating on b", False),
+        ({"a": {2: STAGED}, "b": {2: SERVING}}, "serving", "staged: validating on a; serving on b", False),
         ({"a": {2: REFUSED}, "b": {2: SERVING}}, "serving", "refused: NaN on a; serving on b", True),
         ({"a": {}, "b": {2: SERVING}, "c": {}}, "serving", "not listed yet on a, c; serving on b", False),
     ],
@@ -34,13 +35,13 @@ def test_where_instances_differ_all_are_named(
     by_instance: dict[str, States], state: str, reason: str, refused: bool
 ) -> None:
     found = merge(by_instance)[2]
-    assert (found["state"], found["reason"], _is_refused(found)) == (state, reason, refused)
+    assert (found["state"], found["reason"], is_rejected(found)) == (state, reason, refused)
 
 
 def test_more_instances_need_more_connections() -> None:
-    assert [wanted_in_a_row(count) for count in (0, 1, 2, 50, 1000)] == [8, 8, 16, 400, 512]
+    assert [consecutive_connections(count) for count in (0, 1, 2, 50, 1000)] == [8, 8, 16, 400, 512]
     # Of balancing at random: how often a further one is missed.
-    assert max((1 - 1 / (known + 1)) ** wanted_in_a_row(known) for known in range(1, 64)) < 1 / 250
+    assert max((1 - 1 / (known + 1)) ** consecutive_connections(known) for known in range(1, 64)) < 1 / 250
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_more_instances_need_more_connections() -> None:
         (Served(1.0, 8, [], []), "how many instances these led to is not known, for none names itself"),
         (Served(1.0, 96, [f"p{n:02}" for n in range(12)], []), "12 instances seen over 96 connections in a row (p00, "),
         (Served(1.0, 96, [f"p{n:02}" for n in range(12)], []), "p09 and 2 more)"),
-        (Served(1.0, 8, ["a"], ["10.0.0.3"]), "; no answer from 10.0.0.3"),
+        (Served(1.0, 8, ["a"], ["10.0.0.3"]), "; no response from 10.0.0.3"),
     ],
 )
 def test_last_line_says_what_was_seen(served: Served, says: str) -> None:
@@ -73,28 +74,28 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("names")
 def test_name_with_several_addresses_has_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Entrance("http://one.test").addresses() == [""]
-    assert Entrance("http://nowhere.test").addresses() == [""]
-    entrance = Entrance("http://two.test:8080/prefix")
-    assert entrance.addresses() == ["10.0.0.1", "10.0.0.2", "fd00::1"]
-    assert entrance.leave_out(["10.0.0.1"], ["10.0.0.2", "fd00::1"]) == {"10.0.0.2"}
-    assert entrance.addresses() == ["10.0.0.1", "10.0.0.2"]
+    assert Endpoint("http://one.test").addresses() == [""]
+    assert Endpoint("http://nowhere.test").addresses() == [""]
+    endpoint = Endpoint("http://two.test:8080/prefix")
+    assert endpoint.addresses() == ["10.0.0.1", "10.0.0.2", "fd00::1"]
+    assert endpoint.exclude(["10.0.0.1"], ["10.0.0.2", "fd00::1"]) == {"10.0.0.2"}
+    assert endpoint.addresses() == ["10.0.0.1", "10.0.0.2"]
     # A proxy resolves the name, and may know another one.
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:3128")
-    assert Entrance("http://two.test").addresses() == [""]
-    assert len(Entrance("https://two.test").addresses()) == 3
+    assert Endpoint("http://two.test").addresses() == [""]
+    assert len(Endpoint("https://two.test").addresses()) == 3
     monkeypatch.setenv("NO_PROXY", "two.test")
-    assert len(Entrance("http://two.test").addresses()) == 3
+    assert len(Endpoint("http://two.test").addresses()) == 3
 
 
 @pytest.mark.usefixtures("names")
-def test_nothing_is_left_out_where_nobody_answers() -> None:
-    entrance = Entrance("http://two.test")
-    assert entrance.leave_out([], ["10.0.0.1", "10.0.0.2", "fd00::1"]) == set()
-    assert len(entrance.addresses()) == 3
+def test_nothing_is_excluded_where_no_address_responds() -> None:
+    endpoint = Endpoint("http://two.test")
+    assert endpoint.exclude([], ["10.0.0.1", "10.0.0.2", "fd00::1"]) == set()
+    assert len(endpoint.addresses()) == 3
 
 
 @pytest.mark.parametrize("url", ["two.test", "ftp://two.test", "http://two.test:x"])
-def test_what_is_no_url_is_refused(url: str) -> None:
+def test_what_is_no_urlis_rejected(url: str) -> None:
     with pytest.raises(ExportError, match="expected such as http://localhost:8080"):
-        Entrance(url)
+        Endpoint(url)

@@ -12,9 +12,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.__main__ import main
 from export.errors import ExportError
-from export.manifest import Interface
-from export.onnx_source import read_onnx, tidy
-from export.ultralytics import Choice, prepare
+from export.sources.onnx_file import normalise, read_onnx
+from export.sources.ultralytics import Choice, prepare
+from export.writer.manifest import Interface
 from tests.support.detectors import build_detector, draw, fix_size, pass_over, run, save, scale
 
 INTERFACES: tuple[Interface, ...] = ("fused", "ultralytics")
@@ -69,7 +69,7 @@ def with_constants(model: ModelProto) -> ModelProto:
 
 
 def with_inputs(model: ModelProto) -> ModelProto:
-    """As IR 3 has it: every initialiser is listed as an input too, before the picture."""
+    """As IR 3 has it: every initialiser is listed as an input too, before the image."""
     inputs = [
         helper.make_tensor_value_info(value.name, value.data_type, list(value.dims))
         for value in model.graph.initializer
@@ -133,9 +133,9 @@ def test_form_that_onnx_runtime_takes_is_exported(tmp_path: Path, form: str, int
         np.testing.assert_allclose(got[name], array, rtol=rtol, atol=atol, err_msg=name)
 
 
-def test_tidy_leaves_a_graph_in_order_as_it_is() -> None:
+def test_graph_that_is_normalised_already_stays_as_it_is() -> None:
     model = build_detector()
-    assert tidy(model).graph.SerializeToString() == model.graph.SerializeToString()
+    assert normalise(model).graph.SerializeToString() == model.graph.SerializeToString()
 
 
 def external(folder: Path) -> Path:
@@ -166,7 +166,7 @@ def test_external_data_is_read(tmp_path: Path) -> None:
             lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
             r"weights.bin: got \d+ bytes, exp",
         ),
-        (lambda file: file.unlink(), r"weights.bin: there is no such file, expected \d+ bytes of weights of tiny.onnx"),
+        (lambda file: file.unlink(), r"weights.bin: the file is missing, expected \d+ bytes of weights of tiny.onnx"),
     ],
 )
 def test_external_data_that_is_cut_off_is_one_line(
@@ -200,7 +200,7 @@ def test_external_data_outside_its_folder_is_not_read(tmp_path: Path, location: 
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_file_for_several_pictures_at_a_time_is_refused_from_its_first_dimension(tmp_path: Path, size: int) -> None:
+def test_file_for_several_images_at_a_time_is_rejected_from_its_first_dimension(tmp_path: Path, size: int) -> None:
     model = build_detector()
     for value in (model.graph.input[0], model.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = size
@@ -255,6 +255,6 @@ def test_what_a_fixed_file_fixes_is_fixed_in_graph_and_config(tmp_path: Path, in
     ],
 )
 def test_metadata_that_is_nonsense_is_one_line(tmp_path: Path, changes: dict[str, str | None], message: str) -> None:
-    with pytest.raises(ExportError, match=message) as refused:
+    with pytest.raises(ExportError, match=message) as rejected:
         prepare("tiny", str(save(tmp_path, None, **changes)), choice=Choice(), say=pass_over)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(rejected.value)

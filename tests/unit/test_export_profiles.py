@@ -7,12 +7,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from export.config import describe_detector, parse
-from export.manifest import Interface
-from export.profiles import PROFILES, describe_profiles
-from export.repository import publish
+from export.writer.config import describe_detector, parse
+from export.writer.manifest import Interface
+from export.writer.profiles import PROFILES, describe_profiles
+from export.writer.repository import publish
 from tests.support.exported import METADATA, version, with_profiles
-from transformer.triton.model import describe
+from transformer.tasks import describe
 
 
 def config(interface: Interface = "fused") -> Any:

@@ -5,11 +5,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from export.config import parse, to_text
 from export.errors import ExportError
-from export.manifest import digest
-from export.repository import publish
-from export.versions import latest, read_complete
+from export.writer.config import parse, to_text
+from export.writer.manifest import digest
+from export.writer.repository import publish
+from export.writer.versions import latest, read_complete
 from registry.layout import SCHEMA_FILE as SCHEMA
 from tests.support.detectors import build_detector
 from tests.support.exported import FILES, version

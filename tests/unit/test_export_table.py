@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from export.__main__ import main
-from export.config import parse
-from export.runtime import Session
-from transformer.tasks import tabular
-from transformer.triton.model import Model, describe
+from export.proof.session import Session
+from export.writer.config import parse
+from transformer.tasks import describe
+from transformer.tasks.tabular import TABULAR
+from transformer.triton.model import Model
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +49,7 @@ def test_sklearn_estimator_is_served_as_it_predicts(tmp_path: Path, estimators: 
     else:
         assert not model.names
         expected = estimator.predict(rows).reshape(-1, 1)
-    output = session.infer(tabular.preprocess(rows, model))[model.outputs[0].name]
+    output = session.infer(TABULAR.preprocess(rows, model))[model.outputs[0].name]
     np.testing.assert_allclose(output, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -90,7 +91,7 @@ def test_xgboost_classifier_is_served_as_it_predicts(tmp_path: Path, estimators:
     described, session = served(tmp_path)
     expected = model.predict_proba(scaler.transform(rows.astype(np.float64)) if scaled else rows)
     # The rows it was trained on lie on the thresholds of its trees: one wrong last bit shows here.
-    output = session.infer(tabular.preprocess(rows, described))["probabilities"]
+    output = session.infer(TABULAR.preprocess(rows, described))["probabilities"]
     np.testing.assert_allclose(output, expected, atol=1e-6)
 
 
@@ -123,7 +124,7 @@ def test_xgboost_regressor_is_served_as_it_predicts(tmp_path: Path, estimators: 
         ("of XGBoost", "use `python -m export xgboost`"),
     ],
 )
-def test_estimator_that_cannot_be_served_is_refused(
+def test_estimator_that_cannot_be_served_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any, name: str, message: str
 ) -> None:
     path = tmp_path / "estimator.pkl"
@@ -181,7 +182,7 @@ def test_whatever_fails_is_one_line(
         (["--classes", "a", "b"], "--classes: got 2 names (a, b), expected 3"),
     ],
 )
-def test_names_that_do_not_fit_are_refused(
+def test_names_that_do_not_fit_are_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any, arguments: list[str], message: str
 ) -> None:
     path = tmp_path / "estimator.pkl"
@@ -202,19 +203,19 @@ class Trap:
 
 
 @pytest.mark.parametrize("command", ["sklearn", "xgboost"])
-def test_nothing_is_unpickled_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_nothing_is_unpickled_unpermitted(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     path, mark = tmp_path / "trap.pkl", tmp_path / "mark"
     path.write_bytes(pickle.dumps(Trap(mark)))
     arguments = [command, "made", str(path), "--repository", str(tmp_path / "repository")]
     assert main(arguments) == 1
     assert not mark.exists()
-    assert "unpickling runs whatever code the file holds" in capsys.readouterr().err
+    assert "unpickling runs the code that the file holds" in capsys.readouterr().err
     assert main([*arguments, "--allow-unpickling"]) == 1, "it is no estimator"
     assert mark.exists(), "the trap works"
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", None], ids=["empty", "text", "cut off"])
-def test_file_that_is_no_pickle_is_refused(
+@pytest.mark.parametrize("content", [b"", b"hello", None], ids=["empty", "text", "truncated"])
+def test_file_that_is_no_pickle_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any, content: bytes | None
 ) -> None:
     path = tmp_path / "estimator.pkl"
@@ -228,10 +229,10 @@ def test_file_that_is_no_pickle_is_refused(
     [
         ("model.json", b"{}", "got no XGBoost model"),
         ("model.ubj", b"", "got no XGBoost model"),
-        ("model.json", None, "there is no such file"),
+        ("model.json", None, "the file is missing"),
     ],
 )
-def test_file_that_is_no_xgboost_model_is_refused(
+def test_file_that_is_no_xgboost_model_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
@@ -241,7 +242,7 @@ def test_file_that_is_no_xgboost_model_is_refused(
     assert message in capsys.readouterr().err
 
 
-def test_scaler_that_is_not_understood_is_refused(
+def test_scaler_that_is_not_understood_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any
 ) -> None:
     (tmp_path / "scaler.pkl").write_bytes(estimators.other_scaler())
@@ -257,8 +258,8 @@ def test_scaler_that_is_not_understood_is_refused(
         (["ultralytics", "Bad_Name", "weights.onnx"], "model name: got 'Bad_Name'"),
         (["sklearn", "yolo.onnx", "estimator.pkl"], "model name: got 'yolo.onnx'"),
         (["xgboost", "a/b", "model.json"], "model name: got 'a/b'"),
-        (["ultralytics", "made", "nowhere/weights.pt"], "nowhere/weights.pt: there is no such file"),
-        (["ultralytics", "made", "nowhere/weights.onnx"], "nowhere/weights.onnx: there is no such file"),
+        (["ultralytics", "made", "nowhere/weights.pt"], "nowhere/weights.pt: the file is missing"),
+        (["ultralytics", "made", "nowhere/weights.onnx"], "nowhere/weights.onnx: the file is missing"),
     ],
 )
 def test_wrong_argument_is_named(
@@ -270,10 +271,10 @@ def test_wrong_argument_is_named(
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut off"])
-def test_file_that_is_no_checkpoint_is_refused(
+def test_file_that_is_no_checkpoint_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
     assert main(["ultralytics", "made", str(path), "--repository", str(tmp_path / "repository")]) == 1
-    assert "no PyTorch checkpoint" in capsys.readouterr().err
+    assert "expected a PyTorch checkpoint" in capsys.readouterr().err

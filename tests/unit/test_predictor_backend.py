@@ -13,9 +13,9 @@ from onnx import TensorProto, helper
 
 from predictor.backends.artifact import check_versions, find_artifact
 from predictor.backends.batch import join, split, terminate_strings
+from predictor.backends.errors import ModelRejectedError
 from predictor.backends.onnxruntime.options import FEW_CORES, SPIN_US, compose_run_options, compose_session_options
-from predictor.backends.refusal import ModelRefusedError
-from registry.onnx_file import read_versions
+from registry.judgement.onnx_file import read_versions
 
 
 def write_model(path: Path, *, ir_version: int = 9, opsets: dict[str, int] | None = None) -> Path:
@@ -56,7 +56,7 @@ def test_versions_are_those_the_onnx_package_wrote(
 
 
 @pytest.mark.parametrize(
-    ("ir_version", "opsets", "refused"),
+    ("ir_version", "opsets", "rejected"),
     [
         (10, {"": 21, "ai.onnx.ml": 5}, None),
         (10, {"": 21, "custom": 99}, None),
@@ -65,24 +65,24 @@ def test_versions_are_those_the_onnx_package_wrote(
         (10, {"": 21, "ai.onnx.ml": 6}, "opset 6 of ai.onnx.ml"),
     ],
 )
-def test_versions_beyond_the_oldest_triton_are_refused(
-    tmp_path: Path, ir_version: int, opsets: dict[str, int], refused: str | None
+def test_versions_beyond_the_oldest_triton_are_rejected(
+    tmp_path: Path, ir_version: int, opsets: dict[str, int], rejected: str | None
 ) -> None:
     path = write_model(tmp_path / "m.onnx", ir_version=ir_version, opsets=opsets)
-    if refused is None:
+    if rejected is None:
         check_versions(path)
     else:
-        with pytest.raises(ModelRefusedError, match=refused):
+        with pytest.raises(ModelRejectedError, match=rejected):
             check_versions(path)
 
 
-def test_artifact_may_be_a_folder(tmp_path: Path) -> None:
+def test_model_file_may_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "model.onnx").touch()
     (tmp_path / "model.onnx").touch()
     assert find_artifact(tmp_path, "") == tmp_path / "model.onnx"
     assert find_artifact(tmp_path, "folder") == tmp_path / "folder" / "model.onnx"
-    with pytest.raises(ModelRefusedError, match=r"unable to find .*other\.onnx"):
+    with pytest.raises(ModelRejectedError, match=r"unable to find .*other\.onnx"):
         find_artifact(tmp_path, "other.onnx")
 
 
@@ -91,7 +91,7 @@ def test_batch_of_one_request_is_not_copied() -> None:
     assert join([array]) is array
 
 
-def test_batch_comes_apart_as_views() -> None:
+def test_batch_is_split_into_views() -> None:
     parts = [np.full((rows, 2), rows, np.int64) for rows in (1, 3, 0, 2)]
     joined = join(parts)
     views = split(joined, [1, 3, 0, 2])
@@ -102,7 +102,7 @@ def test_batch_comes_apart_as_views() -> None:
 
 @pytest.mark.parametrize("shape", [(), (2, 4), (4, 4)])
 def test_output_that_does_not_fit_the_batch_is_an_error(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="does not fit a batch of 3"):
+    with pytest.raises(ValueError, match="expected a batch of 3"):
         split(np.zeros(shape), [1, 2])
 
 
@@ -138,9 +138,7 @@ def test_options_pass_on_what_onnxruntime_names_itself() -> None:
 
 
 @pytest.mark.parametrize(("cores", "briefly"), [(2, True), (FEW_CORES, True), (FEW_CORES + 1, False)])
-def test_threads_spin_long_only_where_cores_are_plenty(
-    monkeypatch: pytest.MonkeyPatch, cores: int, briefly: bool
-) -> None:
+def test_threads_spin_long_only_with_many_cores(monkeypatch: pytest.MonkeyPatch, cores: int, briefly: bool) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     options = compose_session_options({})
     for key, value in (("session.intra_op.spin_duration_us", str(SPIN_US)), ("session.inter_op.allow_spinning", "0")):
@@ -160,8 +158,8 @@ def test_threads_spin_long_only_where_cores_are_plenty(
         (parameter("share_session_between_instances", ""), "'share_session_between_instances' must be true or false"),
     ],
 )
-def test_options_that_cannot_be_read_are_refused(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelRefusedError, match=re.escape(message)):
+def test_invalid_options_are_rejected(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelRejectedError, match=re.escape(message)):
         compose_session_options(config)
 
 

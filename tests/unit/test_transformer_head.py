@@ -10,7 +10,7 @@ CODING, LENGTH = b"transfer-encoding", (b"content-length", b"1")
 
 def status(version: str, *headers: tuple[bytes, bytes], method: bytes = b"GET", target: bytes = b"/") -> int:
     fault = find_fault(version, method, target, headers)
-    return 0 if fault is None else fault.status
+    return 0 if fault is None else fault.code.http_status
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from transformer.admission import Deadline
 from transformer.errors import InvalidRequest, PayloadTooLarge
 from transformer.grpc.v2_codec import read_request
 from transformer.grpc.v2_codec import write_response as write_message
-from transformer.protocol.v2 import InferResponse
+from transformer.protocol.v2_messages import InferResponse
 from transformer.rest.v2_codec import Document, read_document, read_header_length, write_response
 from transformer.triton.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
 
@@ -134,8 +134,8 @@ def test_numbers_that_are_not_finite_are_read_from_json() -> None:
         ('{"id": "a"}'.encode("utf-16-le"), "got UTF-16 or UTF-32, expected UTF-8"),
         ('{"id": "a"}'.encode("utf-16-be"), "got UTF-16 or UTF-32, expected UTF-8"),
         ('{"id": "a"}'.encode("utf-32"), "got UTF-16 or UTF-32, expected UTF-8"),
-        ('{"id": "é"}'.encode("latin-1"), "byte 8 is no UTF-8, expected UTF-8"),
-        ('{"id": "é", "a": NaN}'.encode("latin-1"), "byte 8 is no UTF-8, expected UTF-8"),
+        ('{"id": "é"}'.encode("latin-1"), "byte 8 is not UTF-8, expected UTF-8"),
+        ('{"id": "é", "a": NaN}'.encode("latin-1"), "byte 8 is not UTF-8, expected UTF-8"),
         (b'{"inputs": [NaN', "broken JSON: Expecting"),
         (b'{"inputs": [NaN, "\\ud800"]}', "broken JSON: .*surrogates not allowed"),
         (b'{"inputs": [NaN, ' + b"[" * 5000 + b"]" * 5000 + b"]}", "broken JSON: "),

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import pytest
 
 from containers import build
-from export.profiles import PROFILES
+from export.writer.profiles import PROFILES
 from predictor.settings import Settings
 from registry.layout import DEFAULT_PROFILE
 from stack import variables

@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 from typing import Any
 
-import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from transformer.dataplane.dataplane import DataPlane
+from transformer.errors import ServiceNotFound
+from transformer.grpc.error_status import abort
 
 SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -34,7 +35,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     async def Check(self, message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: N802
         if message.service not in self._services:
             known = ", ".join(map(repr, self._services))
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"service {message.service[:60]!r}: expected one of {known}")
+            await abort(context, ServiceNotFound(f"service: got {message.service[:60]!r}, expected one of {known}"))
         return _STATUS(status=await self._status())
 
     async def Watch(self, message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: N802

@@ -14,8 +14,9 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from transformer.admission import Deadline
-from transformer.errors import BodyTimeout, InvalidRequest, NoMessage, Overloaded, ServingError
+from transformer.errors import BodyTimeout, InvalidRequest, MemoryFull, MissingMessage, RouteNotFound, ServingError
 from transformer.grpc.drain import Calls
+from transformer.grpc.error_status import abort
 from transformer.observability import metrics
 
 _MOMENT_S = 1.0  # 125 MB at 1 Gbit/s
@@ -39,14 +40,14 @@ class Arrivals:
             deadline: of the call, where it has one.
 
         Raises:
-            NoMessage: the call has none.
+            MissingMessage: the call has none.
             ServingError: see `next`.
         """
         message = await self.next(context, deadline)
         if message is grpc.aio.EOF:
             # It is the same of a client that went away, and the cancellation that says so comes after it.
             await asyncio.sleep(_GONE_S)
-            raise NoMessage("message: got none, expected one")
+            raise MissingMessage("message: got none, expected one")
         return message
 
     async def next(self, context: Any, deadline: Deadline | None = None) -> Any:
@@ -56,7 +57,7 @@ class Arrivals:
             InvalidRequest: it is none of the method.
             BodyTimeout: it did not come in time.
             DeadlineExceeded: the call's time was over before it was here.
-            Overloaded: it takes its time, as many others do.
+            MemoryFull: it takes longer than a moment, as the most that may do so.
         """
         limit_s = self._timeout_s if deadline is None else max(min(self._timeout_s, deadline.remaining_s), 0)
         # As a task of its own it is never cancelled: what gRPC receives for one that was is lost to memory.
@@ -68,22 +69,20 @@ class Arrivals:
             if reading.done():
                 return reading.result()
         except DecodeError as exc:
-            raise InvalidRequest("message: its bytes are no message of this method") from exc
+            raise InvalidRequest("message: its bytes are not a message of this method") from exc
         finally:
             reading.add_done_callback(_forget)
         if deadline is not None:
             deadline.check(_BEFORE)
-        metrics.refuse("slow body")
-        raise BodyTimeout(f"message: it did not come in time; the limit is {self._timeout_s:g} s")
+        metrics.count_rejected("slow body")
+        raise BodyTimeout(f"message: it did not arrive within the limit of {self._timeout_s:g} s")
 
     async def _wait(self, reading: asyncio.Task[Any], limit_s: float) -> None:
         if limit_s <= 0:
             return
         if self._slow >= self._max_slow:
-            metrics.refuse("bodies full")
-            raise Overloaded(
-                f"message: {self._slow} others are on their way for longer than {_MOMENT_S:g} s, which is the limit"
-            )
+            metrics.count_rejected("bodies full")
+            raise MemoryFull(f"message: {self._slow} others take over {_MOMENT_S:g} s to arrive, which is the limit")
         self._slow += 1
         try:
             await asyncio.wait((reading,), timeout=limit_s)
@@ -97,6 +96,13 @@ def _forget(reading: asyncio.Task[Any]) -> None:
         reading.exception()
 
 
+async def _reject_method(_: Any, context: Any) -> None:
+    await abort(context, RouteNotFound("no such method; expected one of those that reflection lists"))
+
+
+UNKNOWN_METHOD: Any = grpc.stream_unary_rpc_method_handler(_reject_method)
+
+
 class ArrivalInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]  # grpc has no types of its own
     """Has the messages of health and reflection waited for like those of the service, which does so itself."""
 
@@ -107,7 +113,9 @@ class ArrivalInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unuse
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """grpc.aio.ServerInterceptor."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.stream_unary:
+        if handler is None:
+            return UNKNOWN_METHOD
+        if handler.stream_unary:
             return handler
         make = (
             grpc.stream_stream_rpc_method_handler
@@ -125,7 +133,7 @@ class ArrivalInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unuse
             try:
                 message = await self._arrivals.one(context)
             except ServingError as exc:
-                await context.abort(exc.code, str(exc))
+                await abort(context, exc)
             return await method(message, context)
 
         return behaviour
@@ -140,6 +148,6 @@ class ArrivalInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unuse
                 async for reply in handler.stream_stream(messages(context), context):
                     yield reply
             except ServingError as exc:
-                await context.abort(exc.code, str(exc))
+                await abort(context, exc)
 
         return behaviour

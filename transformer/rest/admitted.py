@@ -6,9 +6,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import Request
 
-from transformer.admission import Deadline
-from transformer.dataplane.dataplane import DataPlane
-from transformer.errors import ClientGone, InvalidRequest
+from transformer.admission import Admission, Deadline
+from transformer.errors import ClientDisconnected, InvalidRequest
 from transformer.observability import metrics
 from transformer.rest.body import read_body, unpack
 
@@ -23,24 +22,24 @@ async def arrived(request: Request) -> AsyncIterator[tuple[bytes, Deadline]]:
         Overloaded: too many wait; mostly `LineGuard` tells it before.
         ServingError: of the body, see `read_body`.
         DeadlineExceeded: its time was over before its turn.
-        ClientGone: its client went away, and what was begun was cancelled.
+        ClientDisconnected: its client went away, and what was begun was cancelled.
     """
     deadline = _read_deadline(request)
-    dataplane: DataPlane = request.app.state.dataplane
-    with dataplane.admission.body() as held:
+    admission: Admission = request.app.state.admission
+    with admission.body() as held:
         body = await read_body(request, held, deadline)
-        async with _while_connected(request), dataplane.admission.turn(deadline):
+        async with _while_connected(request), admission.request_slot(deadline):
             yield await unpack(request, body, held), deadline
 
 
 def _read_deadline(request: Request) -> Deadline:
-    dataplane: DataPlane = request.app.state.dataplane
+    admission: Admission = request.app.state.admission
     text = request.headers.get(TIMEOUT_HEADER)
     if text is None:
-        return dataplane.deadline(None)
+        return admission.deadline(None)
     if not text.isdecimal() or not text.isascii() or not int(text[:10]):
         raise InvalidRequest(f"X-Request-Timeout-Ms: got {text[:60]!r}, expected a whole number of milliseconds over 0")
-    return dataplane.deadline(int(text[:10]) / 1000)
+    return admission.deadline(int(text[:10]) / 1000)
 
 
 @asynccontextmanager
@@ -48,7 +47,7 @@ async def _while_connected(request: Request) -> AsyncIterator[None]:
     """Cancel what is inside when the client closes its connection.
 
     Raises:
-        ClientGone: it did.
+        ClientDisconnected: it did.
     """
     task = asyncio.current_task()
     assert task is not None, "a handler runs in a task"  # noqa: S101
@@ -67,7 +66,7 @@ async def _while_connected(request: Request) -> AsyncIterator[None]:
     except asyncio.CancelledError:
         if not gone or task.uncancel():
             raise
-        metrics.refuse("client gone")
-        raise ClientGone("the client went away") from None
+        metrics.count_rejected("client gone")
+        raise ClientDisconnected("the client went away") from None
     finally:
         watcher.cancel()

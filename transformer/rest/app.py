@@ -4,45 +4,47 @@ import asyncio
 import logging
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from environment.error_codes import ErrorCode
 from environment.listening import HostGuard, Hosts
 from transformer import __version__
+from transformer.admission import Admission
 from transformer.auth import Keys
 from transformer.dataplane.dataplane import DataPlane
-from transformer.errors import MESSAGE_LENGTH, BodyTimeout, Misdirected, OutOfMemory, ServingError, Unauthenticated
-from transformer.observability.request_record import ID_HEADER, Record, current, recorded
-from transformer.observability.trace_context import Begin, Trace
+from transformer.errors import MESSAGE_LENGTH, MisdirectedRequest, ServingError
+from transformer.observability.request_record import ID_HEADER, RequestRecord, track_request
+from transformer.observability.trace_context import StartTrace, Trace
 from transformer.rest import openapi, predict, v1, v2
 from transformer.rest.middleware import FindRoute, KeyGuard, LineGuard, SecurityHeaders, TrailingSlash, route_of
+from transformer.rest.responses import QUIET_PATHS, add_error_handlers, reject, write_error
 from transformer.settings import TransformerSettings
 
 log = logging.getLogger("transformer")
 
-_QUIET_PATHS = ("/v2/health/", "/metrics", "/status")
 _DESCRIPTION = "A picture goes in, detections come out: preprocessing and post-processing in front of NVIDIA Triton."
 
 
-def create_app(
+def create_app(  # noqa: PLR0913 - one argument for each part
     settings: TransformerSettings,
     dataplane: DataPlane,
+    admission: Admission,
     keys: Keys | None = None,
     *,
     hosts: Hosts | None = None,
-    trace: Begin = Trace,
+    trace: StartTrace = Trace,
 ) -> FastAPI:
     """The application over a data plane.
 
     Args:
         settings: of the operator.
         dataplane: answers.
+        admission: limits requests.
         keys: a client must show one of these; None where none must.
         hosts: that it is; None where it is every host.
         trace: makes the trace of a request.
@@ -55,24 +57,22 @@ def create_app(
         app = FastAPIOffline(**described, redoc_url=None, redirect_slashes=False)
     else:
         app = FastAPI(**described, openapi_url=None, redirect_slashes=False)
-    app.state.settings, app.state.dataplane = settings, dataplane
+    app.state.settings, app.state.dataplane, app.state.admission = settings, dataplane, admission
     app.include_router(predict.router)
     app.include_router(v1.router)
     app.include_router(v2.router)
     app.add_api_route("/status", _status, summary="The model repository: versions, what serves, what was refused")
     app.add_api_route("/metrics", _metrics, methods=["GET", "HEAD"], include_in_schema=False)
-    app.add_exception_handler(ServingError, _serving_error)
-    app.add_exception_handler(MemoryError, _memory_error)
-    app.add_exception_handler(HTTPException, _http_error)
+    add_error_handlers(app)
     routes = [route for router in (predict.router, v1.router, v2.router, app) for route in router.routes]
     queued = [route for route in routes if isinstance(route, APIRoute) and route.methods == {"POST"}]
     others = [route for route in routes if route not in queued and hasattr(route, "path_regex")]
     # The last one stands first.
-    app.add_middleware(LineGuard, dataplane=dataplane, queued=[route.path_format for route in queued], answer=_refuse)
+    app.add_middleware(LineGuard, admission=admission, queued=[route.path_format for route in queued], answer=reject)
     if keys is not None:
-        app.add_middleware(KeyGuard, keys=keys, settings=settings, answer=_refuse)
+        app.add_middleware(KeyGuard, keys=keys, settings=settings, answer=reject)
     if hosts is not None and hosts.are_known:
-        app.add_middleware(HostGuard, hosts=hosts, answer=lambda scope, why: _refuse(scope, Misdirected(why)))
+        app.add_middleware(HostGuard, hosts=hosts, answer=lambda scope, why: reject(scope, MisdirectedRequest(why)))
     app.add_middleware(FindRoute, routes=[*queued, *others])
     app.add_middleware(TrailingSlash)
     app.add_middleware(RequestLog, trace=trace)
@@ -84,7 +84,7 @@ def create_app(
 class RequestLog:
     """Gives each request an id, returns it, counts the request and writes its line."""
 
-    def __init__(self, app: ASGIApp, *, trace: Begin) -> None:
+    def __init__(self, app: ASGIApp, *, trace: StartTrace) -> None:
         self._app = app
         self._trace = trace
 
@@ -94,18 +94,18 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         # Probes and scrapes come every few seconds and say nothing while all is well.
-        quiet = scope["path"].startswith(_QUIET_PATHS)
-        record = Record.begin(
+        quiet = scope["path"].startswith(QUIET_PATHS)
+        record = RequestRecord.from_headers(
             "http",
             scope["method"],
             path=scope["raw_path"].decode("ascii", "replace"),
             headers=scope["headers"],
             trace=Trace if quiet else self._trace,
         )
-        with recorded(record, quiet=(200, 503) if quiet else ()):
+        with track_request(record, quiet=(200, 503) if quiet else ()):
             await self._answer(record, scope, receive, send)
 
-    async def _answer(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, record: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
         record.status = 500
 
@@ -128,55 +128,18 @@ class RequestLog:
             log.error("%s cancelled: the time to finish accepted requests is over", record.request_id)
             if begun:
                 raise
-            unavailable = _error(503, f"the server stops (request {record.request_id})", {"Retry-After": "1"})
-            await unavailable(scope, receive, counted_send)
+            message = f"the server shuts down (request {record.request_id})"
+            stopped = write_error(ErrorCode.SHUTTING_DOWN, message, {"Retry-After": "1"})
+            await stopped(scope, receive, counted_send)
         except Exception as exc:  # uvicorn would answer in words of its own
             log.error("%s unexpected", record.request_id, exc_info=exc)
             if begun:
                 raise
-            await _error(500, f"internal error (request {record.request_id})")(scope, receive, counted_send)
+            failed = write_error(ErrorCode.INTERNAL_ERROR, ServingError().for_client(record.request_id))
+            await failed(scope, receive, counted_send)
         finally:
             record.route = route_of(scope)
             record.model = scope.get("path_params", {}).get("model", "")[:MESSAGE_LENGTH]
-
-
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps({"error": message}), status, headers, media_type="application/json")
-
-
-# Handlers of errors are coroutines: others would run in a thread.
-async def _serving_error(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, ServingError)  # noqa: S101  # registered for this class
-    return _refuse(request.scope, exc)
-
-
-async def _memory_error(request: Request, _: Exception) -> Response:
-    return _refuse(request.scope, OutOfMemory())
-
-
-def _refuse(scope: Scope, exc: ServingError) -> Response:
-    headers = {} if exc.retry_after_s is None else {"Retry-After": str(exc.retry_after_s)}
-    if isinstance(exc, Unauthenticated):
-        headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(exc, BodyTimeout):
-        headers["Connection"] = "close"  # else the next request would stand behind the rest of the body
-    request_id = current().request_id
-    message = exc.for_client(request_id)
-    # A probe that asks while Triton is away says so with its status.
-    quiet = scope["path"].startswith(_QUIET_PATHS)
-    level = logging.DEBUG if quiet else exc.log_level
-    if log.isEnabledFor(level):
-        log.log(level, "%s %d %s", request_id, exc.status, exc.for_log())
-    return _error(exc.status, message, headers)
-
-
-async def _http_error(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, HTTPException)  # noqa: S101  # registered for this class
-    known = {
-        404: f"no route {request.url.path[:200]}; see /docs",
-        405: f"{request.method} is not allowed here; see /docs",
-    }
-    return _error(exc.status_code, known.get(exc.status_code, str(exc.detail)), dict(exc.headers or {}))
 
 
 async def _status(request: Request) -> Response:

@@ -11,15 +11,15 @@ from transformer.errors import InvalidRequest, PayloadTooLarge
 # A million numbers parse in some 50 ms; a list or an object costs as much as several.
 _MAX_VALUES = 2**20
 _LIST_WEIGHT = 8
-_MOST_DIGITS = 20  # of 64 bits
+_MAX_DIGITS = 20  # of 64 bits
 
 
 def read_json(body: bytes) -> Any:
     """Parse JSON, in UTF-8; NaN and Infinity, which Python writes and Triton takes, are numbers.
 
     Raises:
-        InvalidRequest: it is none.
-        PayloadTooLarge: it has too many values; parsing holds the interpreter, and so every other request.
+        InvalidRequest: it is not JSON.
+        PayloadTooLarge: it has too many values: parsing blocks the interpreter, and so every other request.
     """
     values = body.count(b",") + body.count(b"[") * _LIST_WEIGHT + body.count(b"{") * _LIST_WEIGHT
     if values > _MAX_VALUES:
@@ -38,7 +38,7 @@ def _read_not_finite(text: bytes) -> Any:
         decoded = text.decode()
         document = json.loads(decoded, parse_int=_whole)
         if "\\u" in decoded:
-            json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is not text
     except (ValueError, RecursionError) as exc:
         raise InvalidRequest(f"body: {_why(text, exc)}") from exc
     return document
@@ -46,7 +46,7 @@ def _read_not_finite(text: bytes) -> Any:
 
 def _whole(digits: str) -> int | float:
     """As orjson: a number that does not fit 64 bits is a float."""
-    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 
 def _why(body: bytes, exc: Exception) -> str:
@@ -56,5 +56,5 @@ def _why(body: bytes, exc: Exception) -> str:
     try:
         body.decode()
     except UnicodeDecodeError as broken:
-        return f"broken JSON: byte {broken.start} is no UTF-8, expected UTF-8"
+        return f"broken JSON: byte {broken.start} is not UTF-8, expected UTF-8"
     return f"broken JSON: {exc}"

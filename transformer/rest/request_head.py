@@ -1,9 +1,9 @@
-"""What RFC 9112 has a server refuse in the head of a request, beyond what the parser (llhttp) does."""
+"""What a server must reject in the head of a request by RFC 9112, beyond what the parser (llhttp) rejects."""
 
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import NamedTuple
 
+from environment.error_codes import ErrorCode
 from environment.listening import read_name, split_target
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -12,14 +12,14 @@ _SHOWN = 60
 
 
 class Fault(NamedTuple):
-    """Why a head is refused.
+    """Why a head is rejected.
 
     Attributes:
-        status: of the answer.
+        code: of the error.
         message: what, got and expected.
     """
 
-    status: HTTPStatus
+    code: ErrorCode
     message: str
 
 
@@ -38,9 +38,9 @@ def find_fault(version: str, method: bytes, target: bytes, headers: Headers) -> 
 def _fault_of_version(version: str) -> Fault | None:
     if version in {"1.0", "1.1"}:
         return None
-    # A request line without a version is malformed; one with a version that is not spoken here is something else.
-    status = HTTPStatus.BAD_REQUEST if version == "0.9" else HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
-    return Fault(status, f"request line: got HTTP/{version} or no version, expected HTTP/1.1")
+    # A request line without a version is malformed; one with an unsupported version is not.
+    code = ErrorCode.MALFORMED_REQUEST if version == "0.9" else ErrorCode.UNSUPPORTED_HTTP_VERSION
+    return Fault(code, f"request line: got HTTP/{version} or no version, expected HTTP/1.1")
 
 
 def _fault_of_target(method: bytes, target: bytes) -> Fault | None:
@@ -64,7 +64,7 @@ def _fault_of_fields(version: str, headers: Headers) -> Fault | None:
         elif name == b"content-length":
             lengths += 1
     if len(hosts) > 1 or (not hosts and version != "1.0"):
-        return Fault(HTTPStatus.BAD_REQUEST, f"Host: got {len(hosts)} of it, expected one")
+        return Fault(ErrorCode.MALFORMED_REQUEST, f"Host: got {len(hosts)} of it, expected one")
     if hosts and read_name(hosts[0].strip(b" \t").decode("latin-1")) is None:
         return _bad("Host", hosts[0], "<name or address>[:<port>]")
     if not codings:
@@ -74,12 +74,12 @@ def _fault_of_fields(version: str, headers: Headers) -> Fault | None:
         return _bad("Transfer-Encoding", coding, "none in HTTP/1.0, and none beside Content-Length")
     if coding == b"chunked":
         return None
-    # Where the last one is another, nobody knows where the body ends; else it is a coding that is not known here.
+    # If the last coding is not chunked, the end of the body is unknown; otherwise a coding is unsupported.
     before, _, last = coding.rpartition(b",")
     is_whole = last.strip(b" \t") == b"chunked" and b"chunked" not in before
-    status = HTTPStatus.NOT_IMPLEMENTED if is_whole else HTTPStatus.BAD_REQUEST
-    return _bad("Transfer-Encoding", coding, "chunked alone", status)
+    code = ErrorCode.UNSUPPORTED_TRANSFER_ENCODING if is_whole else ErrorCode.MALFORMED_REQUEST
+    return _bad("Transfer-Encoding", coding, "chunked alone", code)
 
 
-def _bad(what: str, got: bytes, expected: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> Fault:
-    return Fault(status, f"{what}: got {got.decode('latin-1')[:_SHOWN]!r}, expected {expected}")
+def _bad(what: str, got: bytes, expected: str, code: ErrorCode = ErrorCode.MALFORMED_REQUEST) -> Fault:
+    return Fault(code, f"{what}: got {got.decode('latin-1')[:_SHOWN]!r}, expected {expected}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from transformer.errors import ModelNotFound, PredictorUnavailable
+from transformer.errors import PredictorUnavailable, SynchroniserNotFound
 
 _TIMEOUT_S = 2.0
 _MAX_AGE_S = 1.0  # of what is known of models: requests for unknown names must not cost a request each
@@ -32,8 +32,8 @@ class Known:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-class Synchroniser:
-    """Asked over HTTP; there may be none."""
+class SynchroniserClient:
+    """The synchroniser over HTTP, where there is one."""
 
     def __init__(self, url: str) -> None:
         """Prepare to ask `http://host:port`; empty where Triton has its models from elsewhere."""
@@ -109,7 +109,7 @@ class Synchroniser:
             PredictorUnavailable: it does not answer.
         """
         if not self._url:
-            raise ModelNotFound("no synchroniser is configured (TRANSFORMER_SYNC_URL)")
+            raise SynchroniserNotFound("no synchroniser is configured (TRANSFORMER_SYNC_URL)")
         return (await self._get_status()).content
 
     async def _get_status(self) -> httpx.Response:

@@ -1,0 +1,123 @@
+"""`publish`, `fetch`, `versions`, `rollback`, `unpin`, `prune` and `sizing`: a repository on S3 or in a folder."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from environment.project import in_project
+from export.commands.running import add_management
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def add_publish(commands: Any) -> None:
+    """Add the parser of `publish`."""
+    parser = commands.add_parser(
+        "publish", help="upload a version as the next one of a repository that is served, and wait until it serves"
+    )
+    parser.add_argument("model", help="name in both repositories")
+    parser.add_argument(
+        "--from", dest="source", type=Path, default=in_project("model_repository"), help="local (default: %(default)s)"
+    )
+    parser.add_argument("--version", help="of the local repository (default: the newest)")
+    parser.add_argument("--wait", metavar="URL", help="of the transformer: wait until it serves the version")
+    parser.add_argument("--timeout", type=float, default=120, metavar="S", help="of --wait (default: %(default)s)")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="publish again what is there already, or what clients of the model do not expect",
+    )
+    add_management(parser, _publish)
+
+
+def _publish(args: Namespace, console: "Console") -> None:
+    from export.publish.publishing import publish  # noqa: PLC0415 - see the package
+
+    publish(args, console)
+
+
+def add_fetch(commands: Any) -> None:
+    """Add the parser of `fetch`."""
+    parser = commands.add_parser("fetch", help="copy a version of a repository to a local one")
+    parser.add_argument("model", help="name in the repository")
+    parser.add_argument("--version", help="number (default: the newest complete one)")
+    parser.add_argument("--to", type=Path, required=True, help="local repository; this version there is replaced")
+    add_management(parser, _fetch)
+
+
+def _fetch(args: Namespace, console: "Console") -> None:
+    from export.publish.fetch import fetch  # noqa: PLC0415 - see the package
+
+    fetch(args, console)
+
+
+def add_versions(commands: Any) -> None:
+    """Add the parser of `versions`."""
+    parser = commands.add_parser("versions", help="what a repository holds, and what of it serves")
+    parser.add_argument("model", nargs="?", help="only this one")
+    parser.add_argument("--url", help="of the transformer, to show what serves")
+    add_management(parser, _versions, has_default=True)
+
+
+def _versions(args: Namespace, console: "Console") -> None:
+    from export.publish.version_table import versions  # noqa: PLC0415 - see the package
+
+    versions(args, console)
+
+
+def add_rollback(commands: Any) -> None:
+    """Add the parser of `rollback`."""
+    parser = commands.add_parser("rollback", help="pin the version before the one that serves")
+    parser.add_argument("model", help="name in the repository")
+    parser.add_argument("--url", help="of the transformer, to know what serves (default: what the policy selects)")
+    add_management(parser, _rollback)
+
+
+def _rollback(args: Namespace, console: "Console") -> None:
+    from export.publish.pins import rollback  # noqa: PLC0415 - see the package
+
+    rollback(args, console)
+
+
+def add_unpin(commands: Any) -> None:
+    """Add the parser of `unpin`."""
+    parser = commands.add_parser("unpin", help="let the newest version serve again")
+    parser.add_argument("model", help="name in the repository")
+    add_management(parser, _unpin)
+
+
+def _unpin(args: Namespace, console: "Console") -> None:
+    from export.publish.pins import unpin  # noqa: PLC0415 - see the package
+
+    unpin(args, console)
+
+
+def add_prune(commands: Any) -> None:
+    """Add the parser of `prune`."""
+    parser = commands.add_parser("prune", help="delete old versions that no policy selects")
+    parser.add_argument("model", help="name in the repository")
+    parser.add_argument("--keep", type=int, default=3, help="how many of the newest stay (default: %(default)s)")
+    parser.add_argument("--url", help="of the transformer, so that no version that serves is deleted")
+    parser.add_argument("--yes", action="store_true", help="delete without a prompt")
+    add_management(parser, _prune)
+
+
+def _prune(args: Namespace, console: "Console") -> None:
+    from export.publish.pruning import prune  # noqa: PLC0415 - see the package
+
+    prune(args, console)
+
+
+def add_sizing(commands: Any) -> None:
+    """Add the parser of `sizing`."""
+    parser = commands.add_parser("sizing", help="memory, disks, quota and S3's requests of the pods that serve it")
+    parser.add_argument("--pods", type=int, default=2, help="(default: %(default)s)")
+    parser.add_argument("--poll-s", type=float, default=10.0, help="seconds between listings (default: %(default)s)")
+    add_management(parser, _sizing, has_default=True)
+
+
+def _sizing(args: Namespace, console: "Console") -> None:
+    from export.publish.sizing import sizing  # noqa: PLC0415 - see the package
+
+    sizing(args, console)

@@ -1,0 +1,137 @@
+"""`ultralytics`: a YOLO detector; `weights`: whether its weights can be exported."""
+
+from argparse import ArgumentParser, Namespace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.commands.running import Row, add_export, write
+from export.commands.unpickling import WARNING, add_unpickling
+from export.writer.manifest import check_model_name
+
+if TYPE_CHECKING:
+    from export.progress import Steps
+    from export.proof.calibration import Folder
+    from export.sources.tensorrt import Builder
+
+
+def add_ultralytics(commands: Any) -> None:
+    """Add the parser of `ultralytics`."""
+    parser = commands.add_parser(
+        "ultralytics",
+        help="a YOLO detector: .pt weights, or the ONNX file or engine that Ultralytics exports from them",
+        description="A .pt file needs torch and ultralytics, and is a pickle; without --allow-unpickling only official "
+        f"ones are loaded, known by their digests. {WARNING} An ONNX file is neither.",
+    )
+    parser.add_argument("model", help="name in the repository")
+    parser.add_argument("weights", help="a .pt file, an official name such as yolov8n.pt, or an .onnx or .engine file")
+    add_unpickling(parser)
+    _add_form(parser)
+    _add_precisions(parser)
+    add_export(parser, _run)
+
+
+def _add_form(parser: ArgumentParser) -> None:
+    """What the exported graph takes and returns."""
+    parser.add_argument(
+        "--interface",
+        choices=("fused", "ultralytics"),
+        default="fused",
+        help="fused: pixels in, boxes with their best class out; ultralytics: as Ultralytics' own client expects it "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--letterbox",
+        choices=("rectangle", "square"),
+        help="rectangle: height and width stay free, least work on a CPU; square: they are fixed, images batch "
+        "(default: rectangle, where the file leaves them free)",
+    )
+    parser.add_argument("--imgsz", type=int, help="input size of the export (.pt only; default: as trained)")
+    parser.add_argument(
+        "--nms-free",
+        action="store_true",
+        help="of YOLO26 and YOLOv10, which have two heads, the one that needs no NMS (.pt only; default: the other, as "
+        "Ultralytics exports; an ONNX file says itself which it has)",
+    )
+    parser.add_argument(
+        "--predict",
+        action="store_true",
+        help="compare an ONNX file with Ultralytics' own predict, which needs torch and ultralytics; a .pt always is",
+    )
+
+
+def _add_precisions(parser: ArgumentParser) -> None:
+    """How the graph runs."""
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=("fp32", "bf16", "int8"),
+        default=["fp32"],
+        help="fp32 is always included; bf16: measure what the profile fast costs; int8: write model.int8.onnx and its "
+        "profile, and measure it (default: fp32)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="images of what the model will see, 100 or more, or a data set with images/ and labels/: int8 is "
+        "calibrated with them, precisions are measured on them",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "tensorrt"),
+        default="onnx",
+        help="tensorrt: a plan for this machine's GPU beside model.onnx (default: %(default)s)",
+    )
+
+
+def add_weights(commands: Any) -> None:
+    """Add the parser of `weights`."""
+    parser = commands.add_parser("weights", help="reject weights that cannot be exported, before torch is installed")
+    parser.add_argument("weights", help="as `ultralytics` takes them")
+    parser.set_defaults(command=_check_weights, interrupted="", repository="")
+
+
+def _run(args: Namespace, steps: "Steps") -> list[Row]:
+    check_model_name(args.model)
+    from export.sources.ultralytics import Choice, prepare  # noqa: PLC0415 - see the package
+
+    choice = Choice(
+        args.interface,
+        args.letterbox,
+        args.imgsz,
+        args.precision,
+        _find_calibration(args, steps),
+        _find_builder(args),
+        unpickling=args.allow_unpickling,
+        nms_free=args.nms_free,
+        predict=args.predict,
+    )
+    made = partial(prepare, args.model, args.weights, choice=choice, say=steps.say, track=steps.track, warn=steps.warn)
+    return [write(args.repository, made)]
+
+
+def _find_calibration(args: Namespace, steps: "Steps") -> "Folder | None":
+    from export.proof.calibration import ENOUGH, Folder  # noqa: PLC0415 - see the package
+
+    if args.calibration is None:
+        return None
+    images = Folder(args.calibration)
+    if len(images) < ENOUGH:
+        steps.warn(f"--calibration {args.calibration}: got {len(images)} images, expected {ENOUGH} or more")
+    return images
+
+
+def _find_builder(args: Namespace) -> "Builder | None":
+    if args.format != "tensorrt":
+        return None
+    from export.sources.tensorrt import find_builder  # noqa: PLC0415 - see the package
+
+    return find_builder()
+
+
+def _check_weights(args: Namespace) -> None:
+    from export.sources.weights_file import check_weights  # noqa: PLC0415 - see the package
+
+    if Path(args.weights).suffix not in {".onnx", ".engine"}:
+        check_weights(args.weights)

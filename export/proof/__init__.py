@@ -1,0 +1,1 @@
+"""Verifies an exported model: parity with its source, mean average precision in each precision."""

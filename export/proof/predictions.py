@@ -1,0 +1,156 @@
+"""Compares served detections with those of the source program: boxes in the image, after its preprocessing and NMS."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.errors import ExportError
+from export.proof.drawn_images import NamedImage
+from export.proof.session import Session
+from transformer.tasks import detect
+from transformer.tasks.detect import DETECT, Detections
+from transformer.triton.model import Model
+
+# Image and lowest score -> detections, at most `MAX_DETECTIONS` above that score, at `IOU`.
+Predict = Callable[[NamedImage, float], Detections]
+
+IOU, MAX_DETECTIONS = 0.7, 300
+TOLERANCE_BOXES_PX = 1.0  # of the input: more in pixels of a larger image
+TOLERANCE_SCORES = 0.001
+_COMPARED = 100  # of each image: the last ones may be dropped on one side
+_CONFIDENCE = 0.001
+_VERGE = 0.01  # of IoU: there a last bit decides which of two boxes NMS drops
+
+Box = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Figures:
+    boxes_px: float
+    scores: float
+    found: int
+    suppressed: int
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """One side, the other, the served candidates before NMS, and the tolerance of boxes, in pixels of the image."""
+
+    one: Detections
+    other: Detections
+    candidates: Callable[[], Detections]
+    limit_px: float
+
+
+def choose_confidence(best_score: float) -> float:
+    """A score that some detection reaches, even where a detector knows nothing of the drawn images."""
+    return min(_CONFIDENCE, best_score / 10)
+
+
+def verify(
+    session: Session, model: Model, predict: Predict, *, images: Sequence[NamedImage], confidence: float
+) -> Mapping[str, Any]:
+    """Compare served detections with predictions of the source program, in both directions.
+
+    Args:
+        session: the exported model.
+        model: how it is served.
+        predict: the source program.
+        images: the drawn ones.
+        confidence: lowest score.
+
+    Returns:
+        For parity.json.
+
+    Raises:
+        ExportError: one has a detection that the other has not.
+    """
+    figures: list[_Figures] = []
+    selection = detect.Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
+    for image in images:
+        figures += _compare(session, model, predict, image, selection)
+    return {
+        "confidence": confidence,
+        "iou": IOU,
+        "found": sum(figure.found for figure in figures[::2]),
+        "boxes_px": max(figure.boxes_px for figure in figures),
+        "scores": max(figure.scores for figure in figures),
+        "suppressed_on_one_side": sum(figure.suppressed for figure in figures),
+    }
+
+
+def _compare(
+    session: Session, model: Model, predict: Predict, image: NamedImage, selection: detect.Selection
+) -> Iterator[_Figures]:
+    """The figures of one image: first of the predictions among the served detections, then the other way round."""
+    pixels, plan = DETECT.preprocess(image.image_hwc, model)
+    outputs = {name: output[0] for name, output in session.infer(pixels[None]).items()}
+    served = DETECT.postprocess(outputs, model, plan=plan, options=selection)
+    predicted = predict(image, selection.confidence)
+    scale = max(1.0, plan.image_wh[0] / plan.resized_wh[0])
+    # Before NMS: with iou=1 no box suppresses another.
+    unsuppressed = replace(selection, iou=1.0, max_detections=detect.MAX_NMS_CANDIDATES)
+    candidates = cache(partial(DETECT.postprocess, outputs, model, plan=plan, options=unsuppressed))
+    for one, other, what in (
+        (predicted, served, "Ultralytics' predict finds, what would be served does not have"),
+        (served, predicted, "would be served, Ultralytics' predict does not find"),
+    ):
+        comparison = _Comparison(one, other, candidates, scale * TOLERANCE_BOXES_PX)
+        yield _find(comparison, confidence=selection.confidence, what=what)
+
+
+def _find(comparison: _Comparison, *, confidence: float, what: str) -> _Figures:
+    """Look up the best detections of one side among all of the other."""
+    one, other, limit_px = comparison.one, comparison.other, comparison.limit_px
+    # Detections near the lowest score may be on one side alone.
+    count = int((one.scores[:_COMPARED] > 1.1 * confidence).sum())
+    boxes_px, scores, suppressed = 0.0, 0.0, 0
+    for box, score, class_id in zip(one.boxes_xyxy[:count], one.scores, one.class_ids, strict=False):
+        same = other.class_ids == class_id
+        distances = np.abs(other.boxes_xyxy[same] - box).max(axis=1, initial=0)
+        apart = np.abs(other.scores[same] - score)
+        near = (distances <= limit_px) & (apart <= TOLERANCE_SCORES)
+        if near.any():
+            nearest = distances[near].argmin()
+            boxes_px = max(boxes_px, float(distances[near][nearest]))
+            scores = max(scores, float(apart[near][nearest]))
+        elif _is_suppressed(box, score, class_id, comparison):
+            suppressed += 1
+        else:
+            place = ", ".join(f"{value:.1f}" for value in box)
+            raise ExportError(
+                f"detections: class {class_id}, score {score:.4f} at x1, y1, x2, y2 = {place}: {what}; expected the "
+                f"same on both sides, within {limit_px:.2g} px and a score of {TOLERANCE_SCORES}"
+            )
+    return _Figures(boxes_px, scores, count, suppressed)
+
+
+def _is_suppressed(box: Box, score: np.float32, class_id: np.int64, comparison: _Comparison) -> bool:
+    """Whether NMS suppressed a box on the other side for an equally good one, and both are served before NMS.
+
+    Where two scores are alike, or their overlap is at the threshold of NMS, a last bit decides which of the boxes is
+    suppressed, and then which others are. The box that stayed is looked up on this side as well.
+    """
+    candidates, other = comparison.candidates(), comparison.other
+
+    def is_served(box: Box, score: np.float32) -> bool:
+        same = (candidates.class_ids == class_id) & (np.abs(candidates.scores - score) <= TOLERANCE_SCORES)
+        distances = np.abs(candidates.boxes_xyxy[same] - box).max(axis=1, initial=0)
+        return bool((distances <= comparison.limit_px).any())
+
+    rivals = (other.class_ids == class_id) & (other.scores >= score - TOLERANCE_SCORES)
+    rivals[rivals] = _overlaps(box, other.boxes_xyxy[rivals]) > IOU - _VERGE
+    return is_served(box, score) and any(map(is_served, other.boxes_xyxy[rivals], other.scores[rivals]))
+
+
+def _overlaps(box: Box, boxes: Box) -> Box:
+    """IoU of a box with each of others."""
+    corners = np.concatenate([np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])], axis=1)
+    common = np.clip(corners[:, 2:] - corners[:, :2], 0, None).prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - common
+    overlaps: Box = common / np.maximum(areas, 1e-9)
+    return overlaps

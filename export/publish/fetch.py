@@ -1,0 +1,116 @@
+"""The command `fetch`: one version of a repository that is served, whole, into a local one."""
+
+import shutil
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from export.errors import ExportError
+from export.publish.listing import Version, read_model
+from export.writer import manifest
+from export.writer.manifest import check_known_name
+from export.writer.versions import judge, read_complete
+from registry.layout import MANIFEST
+from registry.storage.folder_lock import lock_folder
+from registry.storage.writing import Content, WritableStorage, open_to_write
+
+Count = Callable[[int], None]
+
+
+def fetch(args: Namespace, console: Console) -> None:
+    """Copy a version from a repository to a local one."""
+    model = check_known_name(args.model)
+    storage = open_to_write(args.repository)
+    found = read_model(storage, model)
+    wanted = [number for number in found.complete if args.version in {None, "", str(number)}]
+    if not wanted:
+        got = ", ".join(map(str, found.complete)) or "none"
+        where = f"{storage.address}: {model} {args.version or ''}".rstrip()
+        raise ExportError(f"{where}: got complete versions {got}, expected it among them; next: make versions")
+    version = found.versions[wanted[-1]]
+    total = sum(item.size for item in version.files.values())
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"{model} {version.number}", total=total)
+        folder = copy_version(storage, model, version, args.to, count=partial(progress.advance, task))
+    console.print(f"{model} {version.number} from {storage.address} is in {folder}", soft_wrap=True)
+
+
+def copy_version(storage: WritableStorage, model: str, version: Version, target: Path, *, count: Count) -> Path:
+    """Copy a version, and return its folder.
+
+    The writers of a bucket choose its keys. Only the files that the manifest lists are written, whose names the
+    schema permits: one segment, with a suffix that no program runs. A version that is not whole leaves nothing behind.
+
+    Args:
+        storage: the repository.
+        model: name of the model.
+        version: complete.
+        target: a local repository; a version of this number there is replaced.
+        count: takes the bytes of each block that was copied.
+
+    Raises:
+        ExportError: there is no manifest that fits the schema, or the files are not those that it lists.
+    """
+    prefix = f"{model}/{version.number}"
+    where = f"{storage.address}/{prefix}"
+    content, listed = _read_manifest(storage, prefix)
+    with _replacing(target, target / prefix) as hidden:
+        for name, entry in listed["files"].items():
+            _copy(storage, f"{prefix}/{name}", hidden / name, size_bytes=entry["size_bytes"], count=count)
+        (hidden / MANIFEST).write_bytes(content.data)
+        count(len(content.data))
+        if read_complete(hidden) is None:
+            raise ExportError(f"{where}: what came does not fit its {MANIFEST}; next: publish it again")
+        judge(hidden, where=where)
+    return target / prefix
+
+
+def _read_manifest(storage: WritableStorage, prefix: str) -> tuple[Content, Mapping[str, Any]]:
+    content = storage.get(f"{prefix}/{MANIFEST}")
+    listed = manifest.read(content.data) if content else None
+    if content is None or listed is None:
+        raise ExportError(
+            f"{storage.address}/{prefix}: got no {MANIFEST} that fits the schema, expected one; next: publish it again"
+        )
+    return content, listed
+
+
+@contextmanager
+def _replacing(repository: Path, folder: Path) -> Iterator[Path]:
+    """A hidden folder that takes the place of another when the block ends without an error; removed otherwise."""
+    for place in (folder, folder.parent):
+        if place.is_symlink():
+            raise ExportError(f"{place}: got a link, expected a folder: links in a repository are unused")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    hidden = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    replaced = hidden.with_name(f"{hidden.name}.replaced")
+    hidden.mkdir()
+    try:
+        yield hidden
+        with lock_folder(repository):
+            if folder.exists():
+                folder.rename(replaced)
+            hidden.rename(folder)
+    finally:
+        for leftover in (hidden, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _copy(storage: WritableStorage, key: str, path: Path, *, size_bytes: int, count: Count) -> None:
+    """Write an object's content, and no more of it than the manifest lists."""
+    left = size_bytes
+    with path.open("xb") as file:
+        for block in storage.blocks(key):
+            left -= len(block)
+            if left < 0:
+                raise ExportError(f"{storage.address}/{key}: got more than the {size_bytes} bytes of its {MANIFEST}")
+            file.write(block)
+            count(len(block))

@@ -1,0 +1,1 @@
+"""What models are exported from: ONNX files, Ultralytics checkpoints, TensorRT engines, fitted estimators."""

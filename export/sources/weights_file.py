@@ -1,0 +1,102 @@
+"""What a .pt file holds, by its name and the names in its pickle, before torch is installed or loaded.
+
+Nothing is unpickled: only the opcodes of the pickle are read.
+"""
+
+import pickletools
+import re
+import zipfile
+import zlib
+from pathlib import Path
+
+from export.errors import ExportError
+from export.graph.head import check_head, check_task
+
+_OFFICIAL = re.compile(r"^yolo[\w-]*\.pt$")
+_TASKS_BY_NAME = {
+    "seg": "segment",
+    "pose": "pose",
+    "obb": "obb",
+    "cls": "classify",
+    "sem": "semantic",
+    "depth": "depth",
+}
+_TASKS_BY_CLASS = {
+    "SegmentationModel": "segment",
+    "YOLOESegModel": "segment",
+    "PoseModel": "pose",
+    "OBBModel": "obb",
+    "ClassificationModel": "classify",
+    "SemanticSegmentationModel": "semantic",
+    "DepthModel": "depth",
+}
+_RTDETR = {"RTDETRDetectionModel", "RTDETRDecoder"}
+_YOLOV5 = re.compile(r"^models\.(yolo|common|experimental)$")
+_LARGEST_PICKLE_BYTES = 64 * 2**20  # YOLOv8x has less than 1 MiB
+
+
+def check_weights(weights: str) -> None:
+    """Reject weights that cannot be exported as a detector, as far as names show it.
+
+    Args:
+        weights: a `.pt` file, or an official name.
+
+    Raises:
+        ExportError: they are neither, or RT-DETR, of another task or of YOLOv5's own repository.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        _check_name(weights)
+        if path.name != weights or not _OFFICIAL.match(weights):
+            raise ExportError(f"{path}: the file is missing, and its name is not an official one such as yolov8n.pt")
+        return
+    for module, name in sorted(_read_classes(path)):
+        if name in _RTDETR:
+            check_head({"task": "detect", "head": "RTDETRDecoder"}, where=weights)
+        if module.startswith("ultralytics.") and name in _TASKS_BY_CLASS:
+            check_task(_TASKS_BY_CLASS[name], where=weights)
+        if _YOLOV5.match(module):
+            raise ExportError(
+                f"{weights}: got a checkpoint of YOLOv5's own repository ({module}.{name}), whose anchors are not read "
+                "here, expected one of Ultralytics; next: yolov5nu.pt, or train again with the package ultralytics"
+            )
+
+
+def _check_name(weights: str) -> None:
+    """Check an official name, whose file is downloaded only after torch is installed."""
+    stem = Path(weights).stem
+    if stem.startswith("rtdetr"):
+        check_head({"task": "detect", "head": "RTDETRDecoder"}, where=weights)
+    for suffix in stem.split("-")[1:]:
+        check_task(_TASKS_BY_NAME.get(suffix, "detect"), where=weights)
+
+
+def _read_classes(path: Path) -> set[tuple[str, str]]:
+    """Module and name of each class and function in a checkpoint's pickle."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickled = next(entry for entry in archive.infolist() if entry.filename.endswith("data.pkl"))
+            if pickled.file_size > _LARGEST_PICKLE_BYTES:
+                raise ValueError(f"a pickle of {pickled.file_size} bytes")
+            content = archive.read(pickled)
+        return set(_iterate_classes(content))
+    # All that zipfile, zlib and pickletools raise for another file; RuntimeError for an encrypted member.
+    except (zipfile.BadZipFile, zlib.error, StopIteration, ValueError, RuntimeError, IndexError, EOFError) as exc:
+        size = path.stat().st_size
+        raise ExportError(
+            f"{path}: got {size} bytes, expected a PyTorch checkpoint: is the file truncated, or of another kind?"
+        ) from exc
+
+
+def _iterate_classes(content: bytes) -> list[tuple[str, str]]:
+    found = []
+    texts: list[str] = []  # STACK_GLOBAL takes the last two, where they are not from the memo
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name == "GLOBAL":
+            module, _, name = str(argument).partition(" ")
+            found.append((module, name))
+        elif opcode.name == "STACK_GLOBAL" and len(texts) >= 2:
+            found.append((texts[-2], texts[-1]))
+        elif isinstance(argument, str):
+            texts = [*texts[-1:], argument]
+    return found

@@ -1,0 +1,138 @@
+"""Compares the outputs of a version for its golden input with those of its export."""
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.errors import VersionRejected
+from registry.golden import Arrays
+
+# Another ONNX Runtime, or a GPU in half precision, differs a little.
+_RELATIVE, _ABSOLUTE = 0.02, 0.02
+_BOXES_PX, _SCORES = 4.0, 0.05
+# In bf16, FP16 and int8 the noise is in the logits: YOLOv8n in bf16 returns 0.58 instead of 0.35, while 0.9 stays 0.9.
+_LOGITS = 1.5
+_COMPARED = 50  # candidates of a detector, the best ones: the order of others is chance
+_MEANINGFUL = 0.05  # below this score a candidate may be any other
+_COMPARED_AT_ONCE = 2**20  # numbers
+_HEAD, _FINISHED_COLUMNS = "output0", 6  # of a detector with the interface `ultralytics`
+_LONGEST_METADATA = 2**16  # bytes that are parsed: valid metadata may hold a hundred thousand names
+
+
+def check_golden_outputs(outputs: Arrays, expected: Arrays, config: Any) -> None:
+    """Compare outputs with the expected ones: a detector's confident candidates as detections, else number by number.
+
+    Args:
+        outputs: by tensor name, with their batch dimension.
+        expected: likewise.
+        config: `ModelConfig` of the run.
+
+    Raises:
+        VersionRejected: they differ by more than hardware and precision explain.
+    """
+    check_form(outputs, config)
+    for name, want in expected.items():
+        got = outputs.get(name)
+        if got is None or got.shape != want.shape:
+            shape = "nothing" if got is None else list(got.shape)
+            raise VersionRejected(f"golden input: output {name!r}: got {shape}, expected {list(want.shape)}")
+    if {"boxes", "scores", "classes"} <= expected.keys():
+        _compare_detections(outputs, expected, is_exact=_is_exact(config))
+    elif expected.keys() == {_HEAD} and read_metadata(config).get("task") == "detect" and expected[_HEAD].ndim == 3:
+        _compare_detections(_decode(outputs[_HEAD]), _decode(expected[_HEAD]), is_exact=_is_exact(config))
+    else:
+        _compare(outputs, expected)
+
+
+def read_metadata(config: Any) -> Mapping[str, Any]:
+    """`parameters.metadata` of a checked config; empty where it is not a dict, or too long."""
+    text = config.parameters["metadata"].string_value if "metadata" in config.parameters else ""
+    if len(text) > _LONGEST_METADATA:
+        return {}
+    try:
+        metadata = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def check_form(outputs: Arrays, config: Any) -> None:
+    """Check that outputs are finite numbers in the dims that the config declares."""
+    for tensor in config.output:
+        array = outputs.get(tensor.name)
+        if array is None:
+            raise VersionRejected(f"output {tensor.name!r}: got nothing, expected {list(tensor.dims)}")
+        dims = array.shape[1:] if config.max_batch_size else array.shape
+        if len(dims) != len(tensor.dims) or any(
+            want not in {-1, got} for got, want in zip(dims, tensor.dims, strict=True)
+        ):
+            raise VersionRejected(f"output {tensor.name!r}: got dims {list(dims)}, expected {list(tensor.dims)}")
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            count = int(np.count_nonzero(~np.isfinite(array)))
+            raise VersionRejected(f"output {tensor.name!r}: got {count} of {array.size} numbers NaN or infinite")
+
+
+def _compare(outputs: Arrays, expected: Arrays) -> None:
+    for name, want in expected.items():
+        got = outputs[name]
+        if not np.issubdtype(want.dtype, np.number):
+            if not np.array_equal(got, want):
+                raise VersionRejected(f"golden input: output {name!r} differs from that of the export")
+            continue
+        for start in range(0, want.size, _COMPARED_AT_ONCE):
+            some, sought = (array.reshape(-1)[start : start + _COMPARED_AT_ONCE] for array in (got, want))
+            excess = np.abs(some.astype(np.float64) - sought) - (_ABSOLUTE + _RELATIVE * np.abs(sought))
+            if not excess.max() <= 0:
+                at = np.unravel_index(start + int(excess.argmax()), want.shape)
+                raise VersionRejected(
+                    f"golden input: output {name!r}{[int(i) for i in at]}: got {got[at]:.6g}, expected {want[at]:.6g}"
+                )
+
+
+def _decode(head: NDArray[Any]) -> Arrays:
+    """Boxes, scores and classes of a bare head: `(batch, N, 6)`, or `(batch, 4 + classes, N)`.
+
+    In less than FP32 a box of a low score may be anywhere, so these are compared as detections, not number by number.
+    """
+    if head.shape[2] == _FINISHED_COLUMNS:
+        return {"boxes": head[..., :4], "scores": head[..., 4], "classes": head[..., 5].astype(np.int64)}
+    boxes, scores = head[:, :4].transpose(0, 2, 1), head[:, 4:]
+    return {"boxes": boxes, "scores": scores.max(axis=1), "classes": scores.argmax(axis=1)}
+
+
+def _compare_detections(outputs: Arrays, expected: Arrays, *, is_exact: bool) -> None:
+    """Look up each of the best candidates; their order may differ where scores are close."""
+    for boxes, scores, classes, got_boxes, got_scores, got_classes in zip(
+        *(arrays[name] for arrays in (expected, outputs) for name in ("boxes", "scores", "classes")), strict=True
+    ):
+        for index in [i for i in np.argsort(-scores)[:_COMPARED] if scores[i] >= _MEANINGFUL]:
+            near = np.abs(got_boxes - boxes[index]).max(axis=1) <= _BOXES_PX
+            near &= np.abs(_rise(got_scores, scores[index], is_exact=is_exact)) <= 1
+            if not (near & (got_classes == classes[index])).any():
+                box = ", ".join(f"{value:.1f}" for value in boxes[index])
+                raise VersionRejected(
+                    f"golden input: got nothing like class {classes[index]}, score {scores[index]:.3f} at {box}"
+                )
+        high = got_scores[_rise(got_scores, scores.max(initial=0), is_exact=is_exact) >= 1]
+        if high.size:
+            raise VersionRejected(
+                f"golden input: got a score of {high.max():.3f}, expected at most {scores.max(initial=0):.3f}"
+            )
+
+
+def _rise(got: NDArray[Any], score: float, *, is_exact: bool) -> NDArray[Any]:
+    """By how much scores are above another one, in units of the tolerance: between -1 and 1 they agree."""
+    rise: NDArray[Any] = (got - score) / _SCORES
+    if is_exact:
+        return rise
+    logits, logit = (np.log(value / (1 - value)) for value in (np.clip(it, 1e-6, 1 - 1e-6) for it in (got, score)))
+    by_logits = (logits - logit) / _LOGITS
+    return np.where(np.abs(by_logits) < np.abs(rise), by_logits, rise)
+
+
+def _is_exact(config: Any) -> bool:
+    """Whether a config runs a model in its own precision."""
+    return bool(config.backend == "onnxruntime" and not config.optimization.HasField("execution_accelerators"))

@@ -1,0 +1,1 @@
+"""Checks of versions from a repository that others write to, in processes with limits."""

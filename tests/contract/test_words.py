@@ -1,0 +1,43 @@
+"""The word list of `make check` finds what it is there for, and nothing else."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.words.__main__ import ROOT, Finding, find, judge_code, judge_pages
+
+GLOSSARY = ROOT / "tests/words/glossary.txt"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("The picture is refused.", ["picture", "refused"]),
+        ("def test_what_is_asked_of_nobody() -> None:", ["asked", "nobody"]),
+        ("class ImageAsked:", ["asked"]),
+        ("16 requests are worked at, 32 are held against it", ["worked at", "held against"]),
+        ("--pictures PICTURES loadtest/pictures/digits.jpg docs/pictures.md", []),
+        ("The response is rejected; masking; a task at hand; askance", []),
+        ("an answer section of DNS  # codespell:ignore answer", []),
+    ],
+)
+def test_words_of_the_glossary_are_found(tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "text.py").write_text(text + "\n")
+    assert [each.word for each in find(str(tmp_path))] == words
+
+
+def test_page_may_have_none_and_code_no_more_than_before() -> None:
+    findings = [Finding("a.md", 3, "asked", "requested"), Finding("a.py", 1, "asked", "requested")]
+    assert list(judge_pages(findings)) == ["a.md:3: asked; expected requested"]
+    assert list(judge_code(findings, {"asked": 1})) == []
+    (problem,) = judge_code(findings, {})
+    assert problem.startswith("asked: 1 times in the code, at most 0; expected requested")
+
+
+def test_glossary_of_contributing_names_what_the_list_replaces() -> None:
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Glossary")[2].partition("\n## ")[0]
+    words = [line.partition("->")[0] for line in GLOSSARY.read_text().splitlines()]
+    assert len(words) > 30
+    # Of each word some form: answered and answers are those of answer.
+    assert not [word for word in words if not re.search(rf"\b{word[:3]}", section)]

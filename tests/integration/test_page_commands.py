@@ -1,0 +1,109 @@
+"""Commands of the pages that need no cluster, typed as they stand by a user in a checkout of their own."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from xgboost import XGBClassifier
+
+from tests.manifests.rendering import needs_kubectl
+from tests.support.pages import ROOT, blocks_of
+from tests.support.ports import find_free_ports
+from tests.support.stack import free_ports
+from tests.support.terminal import Terminal, open_terminal
+
+LIFECYCLE = ROOT / "docs/model-lifecycle.md"
+ROWS = load_wine(as_frame=True)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    return open_terminal(tmp_path, free_ports(), POLL_S="0.5", SETTLE_S="0.5")
+
+
+@pytest.fixture
+def bucket(terminal: Terminal) -> Iterator[None]:
+    """`nereid s3` in a terminal of its own, and in the others the line that it prints."""
+    terminal.environ["S3_PORT"] = str(find_free_ports(1)[0])
+    start, _ = blocks_of(LIFECYCLE, "Model lifecycle")
+    assert start.startswith("$ nereid s3\n")
+    with terminal.leave_running("nereid s3", until="export AWS_ENDPOINT_URL=") as log:
+        (line,) = re.findall(r"^export AWS_.*$", log.read_text(), re.MULTILINE)
+        terminal.run(f"$ {line}")
+        yield
+
+
+@pytest.mark.usefixtures("bucket")
+def test_life_of_a_model_is_as_the_page_shows_it(terminal: Terminal) -> None:
+    _, published = blocks_of(LIFECYCLE, "Model lifecycle")
+    first, second, *_ = re.split(r"^(?=\$ )", published, flags=re.MULTILINE)[1:]
+    rest = published.removeprefix(first)
+    assert second in rest
+    terminal.run(first)
+    command = "nereid serve --repository s3://models/demo"
+    assert f"`{command}`" in LIFECYCLE.read_text()
+    with terminal.leave_running(command, until="Ctrl-C"):
+        terminal.run(rest)
+
+
+def commands(page: str, heading: str, *beginnings: str) -> str:
+    """The lines of the blocks below a heading that begin so, as they are typed."""
+    lines = [line for block in blocks_of(ROOT / page, heading) for line in block.splitlines()]
+    wanted = [line for line in lines if line.startswith(beginnings)]
+    assert len(wanted) >= len(beginnings), lines
+    return "".join(f"$ {line}\n" for line in wanted)
+
+
+def test_models_of_other_sources_are_exported(terminal: Terminal) -> None:
+    """An ONNX file of Ultralytics, a pipeline and a booster: names of the pages, files of this test."""
+    shutil.copy(ROOT / "export/weights/digit-finder.onnx", terminal.folder / "best.onnx")
+    features, classes = ROWS.data, ROWS.target
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(features, classes)
+    joblib.dump(pipeline, terminal.folder / "pipeline.joblib")
+    XGBClassifier(n_estimators=5).fit(features.to_numpy(), classes).save_model(terminal.folder / "model.json")
+    np.savetxt(
+        terminal.folder / "some.csv", features, delimiter=",", header=",".join(features.columns), comments="", fmt="%g"
+    )
+    exported = ("nereid export my-detector best.onnx", "nereid export churn pipeline.joblib")
+    terminal.run(commands("docs/models.md", "Add a model", *exported))
+    terminal.run(commands("docs/tables.md", "The rows of the verification", exported[1]))
+    terminal.run(commands("docs/first-hour.md", "A model of your own", exported[0]))
+    parity = json.loads((terminal.folder / "model_repository/churn/2/parity.json").read_text())
+    assert parity["rows_from"] == "some.csv"
+    assert (terminal.folder / "model_repository/my-detector/2/manifest.json").is_file()
+
+
+def test_booster_with_rows_of_ones_own_is_exported(terminal: Terminal) -> None:
+    features = ROWS.data.to_numpy()
+    XGBClassifier(n_estimators=5).fit(features, ROWS.target).save_model(terminal.folder / "model.json")
+    header = ",".join(f"f{number}" for number in range(features.shape[1]))
+    np.savetxt(terminal.folder / "some.csv", features, delimiter=",", header=header, comments="", fmt="%g")
+    terminal.run(commands("docs/models.md", "Add a model", "nereid export risk model.json"))
+
+
+def test_sizing_of_a_repository_is_printed(terminal: Terminal) -> None:
+    terminal.replaced = {"s3://models/nereid": "model_repository"}
+    printed = terminal.run(commands("docs/sizing.md", "Sizing", "make sizing"))
+    assert "15" in printed
+
+
+@needs_kubectl
+def test_images_of_a_site_are_listed(terminal: Terminal) -> None:
+    printed = terminal.run(
+        commands(
+            "docs/images.md",
+            "A site without a way out",
+            "make images-list -s",
+            "make images-list OVERLAY=overlays/standard -s  ",
+        )
+    )
+    assert "nvcr.io/nvidia/tritonserver" in printed

@@ -1,0 +1,1 @@
+"""The glossary of CONTRIBUTING.md against the tree."""
