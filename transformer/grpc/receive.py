@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from transformer.admission import Deadline
 from transformer.errors import BodyTimeout, InvalidRequest, MemoryFull, MissingMessage, RouteNotFound, ServingError
-from transformer.grpc.drain import Calls
+from transformer.grpc.drain import InFlightCalls
 from transformer.grpc.error_status import abort
 from transformer.observability import metrics
 
@@ -106,7 +106,7 @@ UNKNOWN_METHOD: Any = grpc.stream_unary_rpc_method_handler(_reject_method)
 class ArrivalInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]  # grpc has no types of its own
     """Has the messages of health and reflection waited for like those of the service, which does so itself."""
 
-    def __init__(self, arrivals: Arrivals, calls: Calls) -> None:
+    def __init__(self, arrivals: Arrivals, calls: InFlightCalls) -> None:
         self._arrivals = arrivals
         self._calls = calls
 

@@ -12,7 +12,7 @@ from transformer.auth import Keys
 from transformer.cli import Tls
 from transformer.dataplane.dataplane import DataPlane
 from transformer.grpc import health
-from transformer.grpc.drain import Calls
+from transformer.grpc.drain import InFlightCalls
 from transformer.grpc.interceptors import KeyInterceptor
 from transformer.grpc.receive import ArrivalInterceptor, Arrivals
 from transformer.grpc.servicer import SERVICE, Servicer
@@ -31,7 +31,7 @@ class GrpcServer:
     def __init__(
         self, dataplane: DataPlane, settings: TransformerSettings, keys: Keys | None = None, *, trace: Begin = Trace
     ) -> None:
-        self._calls = Calls()
+        self._calls = InFlightCalls()
         self._health = health.HealthServicer(dataplane, SERVICE)
         max_message_bytes = settings.max_body_bytes + _ENVELOPE_BYTES
         arrivals = Arrivals(
@@ -81,7 +81,7 @@ class GrpcServer:
     async def stop(self, grace_s: float) -> None:
         """Accept no more, and finish within the grace period what was accepted."""
         self._health.stop()
-        calls = asyncio.create_task(self._calls.end())
+        calls = asyncio.create_task(self._calls.drain())
         await asyncio.wait(
             [asyncio.create_task(self._server.stop(grace_s)), calls], return_when=asyncio.FIRST_COMPLETED
         )

@@ -28,7 +28,7 @@ from transformer.errors import (
     PredictorUnavailable,
     ServingError,
 )
-from transformer.grpc.drain import Calls
+from transformer.grpc.drain import InFlightCalls
 from transformer.grpc.error_status import abort
 from transformer.grpc.interceptors import shown_key
 from transformer.grpc.message_limits import check_message
@@ -53,7 +53,7 @@ Method = Callable[[Any, Deadline], Awaitable[Any]]
 class Servicer:
     """The methods of the service over a data plane; a request message in, a reply message out."""
 
-    def __init__(self, dataplane: DataPlane, arrivals: Arrivals, calls: Calls, *, trace: Begin = Trace) -> None:
+    def __init__(self, dataplane: DataPlane, arrivals: Arrivals, calls: InFlightCalls, *, trace: Begin = Trace) -> None:
         self._dataplane = dataplane
         self._arrivals = arrivals
         self._calls = calls
