@@ -26,7 +26,7 @@ class InFlightCalls:
             self._is_idle.set()
 
     async def drain(self) -> None:
-        """Return when no call has been in progress for a moment: all responses are sent, and no call is about to start."""
+        """Return when no call has been in progress for a moment: all responses are sent, none is about to start."""
         while True:
             await asyncio.sleep(_SETTLED_S)
             if not self._count:
