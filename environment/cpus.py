@@ -1,22 +1,28 @@
 """How many CPUs this process may use: in a container its limit, not the cores of the node."""
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_CGROUPS = Path("/sys/fs/cgroup")
-_MEMBERSHIP = Path("/proc/self/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
 
 
-def cpu_limit(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> float:
-    """Return the smallest of the cores that the scheduler allows and the quotas of the cgroups around this process.
+def cpu_limit(cgroups: Path | None = None, membership: Path | None = None) -> float:
+    """Return the CPU limit of this process: the smallest of its CPU affinity and the quotas of its cgroups.
 
     Args:
-        cgroups: Where cgroups are mounted, of version 1 or 2.
-        membership: `/proc/self/cgroup`.
+        cgroups: Mount point of the cgroups, version 1 or 2; by default `CGROUPS`.
+        membership: Cgroups of the process; by default `MEMBERSHIP`.
     """
     allowed = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(os.cpu_count() or 1)
-    return min([allowed, *_iterate_quotas(cgroups, membership)])
+    return min([allowed, *_iterate_quotas(cgroups or CGROUPS, membership or MEMBERSHIP)])
+
+
+def whole_cpus() -> int:
+    """Return `cpu_limit` rounded up, as Kubernetes passes `limits.cpu` on in a variable; at least 1."""
+    return math.ceil(cpu_limit())
 
 
 def _iterate_quotas(cgroups: Path, membership: Path) -> Iterator[float]:
@@ -36,7 +42,7 @@ def _iterate_quotas(cgroups: Path, membership: Path) -> Iterator[float]:
 
 
 def _iterate_parents(mount: Path, path: str) -> Iterator[Path]:
-    """The cgroup and those around it, as far as this container sees them."""
+    """Yield the cgroup and its parents, as far as this container sees them."""
     folder = mount / path.strip("/")
     yield folder
     while folder != mount:
@@ -45,10 +51,10 @@ def _iterate_parents(mount: Path, path: str) -> Iterator[Path]:
 
 
 def _read_quota(*files: Path) -> Iterator[float]:
-    """CPUs, where there is a quota: microseconds of all threads in a period of microseconds."""
+    """Yield the quota in CPUs, if there is one: microseconds of all threads in a period of microseconds."""
     try:
         quota, period = " ".join(file.read_text() for file in files).split()
-        if int(quota) > 0:  # version 1 writes -1 for none
+        if int(quota) > 0:  # version 1 writes -1 for no quota
             yield int(quota) / int(period)
-    except (OSError, ValueError):  # no such cgroup; version 2 writes max for none
+    except (OSError, ValueError):  # missing cgroup; version 2 writes max for no quota
         return

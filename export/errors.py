@@ -1,16 +1,16 @@
-"""What a user can have done wrong, in one class."""
+"""Errors that a user can correct, in one class."""
 
 from registry.errors import RepositoryError
 
 
 class ExportError(Exception):
-    """The message says what, got, expected and what to do next. What exports has then written nothing."""
+    """The message says what, got, expected and what to do next. The command has written nothing then."""
 
 
-# What a command ends with in one line: its own errors, and those of a repository.
+# Errors that end a command with one line: its own, and those of a repository.
 FAILURES = (ExportError, RepositoryError)
 
 
 def first_line(exc: Exception) -> str:
-    """What somebody else's error says, in one line; its kind where it says nothing."""
+    """The message of another package's error, in one line; its class where it has none."""
     return (str(exc).strip() or type(exc).__name__).splitlines()[0][:300]

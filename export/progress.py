@@ -1,4 +1,4 @@
-"""What export tells while it works."""
+"""The progress that export shows while it works."""
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -44,7 +44,7 @@ class Steps:
         yield from self._progress.track(items, description=step)
 
     def warn(self, message: str) -> None:
-        """Say what may be wrong, above the steps."""
+        """Print what may be wrong, above the steps."""
         self._progress.console.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
 
     def _finish(self) -> None:

@@ -252,8 +252,8 @@ def weigh(parent: psutil.Process) -> dict[str, int]:
             continue
         if "transformer" in command:
             part = "transformer"
-        elif "sync" in command:
-            part = "sync"
+        elif "synchroniser" in command:
+            part = "synchroniser"
         elif process.name() == "tritonserver":
             part = "tritonserver"
         elif process.name() == "triton_python_backend_stub":

@@ -1,1 +1,1 @@
-"""The Triton tier: a real `tritonserver` without containers, and the backend that serves ONNX models in it."""
+"""The Triton tier: the embedded `tritonserver` with its backends, and the synchroniser of its models."""

@@ -9,52 +9,28 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from predictor.command import compose_command
 from predictor.errors import StartError, WrongSetting
-from predictor.installation import find_installation, link_backends
-from predictor.libpython import fetch_libpython
-from predictor.preflight import check_libraries, check_ports, check_repository, find_missing_library
-from predictor.privacy import close_to_others
 from predictor.settings import Settings
+from predictor.triton.command import compose_command
+from predictor.triton.installation import find_installation, link_backends
+from predictor.triton.libpython import fetch_libpython
+from predictor.triton.preflight import check_libraries, check_ports, check_repository, find_missing_library
+from predictor.triton.privacy import close_to_others
+
+Command = Callable[[Settings, argparse.Namespace], None]
 
 
 def main() -> None:
     """Run the subcommand that the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m predictor", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser(
-        "triton",
-        help="start the embedded Triton on the model repository, in the foreground",
-        description="Start the embedded Triton in the foreground. Its settings are environment variables: "
-        + ", ".join(_variable(name) for name in Settings.model_fields),
-    )
-    commands.add_parser(
-        "sync",
-        help="mirror a model repository on S3, or a folder, and have Triton serve what is new and good",
-        description="List PREDICTOR_REPOSITORY every PREDICTOR_POLL_S seconds, bring what is new into PREDICTOR_MIRROR "
-        "and have Triton load it. /status and /metrics are on PREDICTOR_SYNC_PORT.",
-    )
-    judge = commands.add_parser(
-        "judge",
-        help="say whether a model repository holds anything that must not be loaded, before a Triton reads it itself",
-        description="What the synchroniser refuses is refused: status 1. PREDICTOR_PROFILE and PREDICTOR_PLANS count.",
-    )
-    judge.add_argument("folder", type=Path, metavar="FOLDER", help="the model repository")
-    commands.add_parser("install", help="complete the environment of the embedded Triton (PREDICTOR_VENV)")
-    arguments = parser.parse_args()
-    run: dict[str, Callable[[Settings], None]] = {
-        "triton": start_triton,
-        "sync": synchronise,
-        "install": complete_installation,
-        "judge": lambda settings: judge_folder(arguments.folder, settings),
-    }
+    arguments = _build_parser().parse_args()
+    run: Command = arguments.run
     try:
-        run[arguments.command](Settings())
+        run(Settings(), arguments)
     except ValidationError as exc:
         first = exc.errors()[0]
         name = _variable(str(first["loc"][0]))
         print(f"error: {name}={first['input']}: {first['msg']}", file=sys.stderr)
-        sys.exit(2)  # as argparse for a wrong argument: to start it again is of no use
+        sys.exit(2)  # as argparse for an invalid argument: restarting will not help
     except SettingsError as exc:  # invalid JSON
         print(f"error: {exc}: {exc.__cause__}", file=sys.stderr)
         sys.exit(2)
@@ -65,14 +41,45 @@ def main() -> None:
         sys.exit(f"error: {exc}")
 
 
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m predictor", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    triton = commands.add_parser(
+        "triton",
+        help="start the embedded Triton on the model repository, in the foreground",
+        description="Start the embedded Triton in the foreground. Its settings are environment variables: "
+        + ", ".join(_variable(name) for name in Settings.model_fields),
+    )
+    triton.set_defaults(run=start_triton)
+    synchroniser = commands.add_parser(
+        "synchroniser",
+        aliases=["sync"],  # its first name, which manifests of users may have
+        help="mirror a model repository on S3, or a folder, and have Triton serve each valid version",
+        description="List PREDICTOR_REPOSITORY every PREDICTOR_POLL_S seconds, download new versions into "
+        "PREDICTOR_MIRROR and have Triton load them. /status and /metrics are on PREDICTOR_SYNC_PORT.",
+    )
+    synchroniser.set_defaults(run=synchronise)
+    judge = commands.add_parser(
+        "judge",
+        help="report what a model repository holds that must not be loaded, before a Triton reads it itself",
+        description="Apply the rules of the synchroniser: exit status 1 where it would reject anything. "
+        "PREDICTOR_PROFILE and PREDICTOR_PLANS apply.",
+    )
+    judge.add_argument("folder", type=Path, metavar="FOLDER", help="the model repository")
+    judge.set_defaults(run=judge_folder)
+    install = commands.add_parser("install", help="complete the environment of the embedded Triton (PREDICTOR_VENV)")
+    install.set_defaults(run=complete_installation)
+    return parser
+
+
 def _variable(name: str) -> str:
     """The environment variable of a setting."""
     name = name.upper()
     return name if name == "LOG_FORMAT" else f"PREDICTOR_{name}"
 
 
-def start_triton(settings: Settings) -> None:
-    """Replace this process by `tritonserver`, so that signals meant for it need nobody to pass them on.
+def start_triton(settings: Settings, _: argparse.Namespace) -> None:
+    """Replace this process by `tritonserver`, so that signals reach it directly.
 
     Raises:
         StartError: it cannot start.
@@ -84,30 +91,31 @@ def start_triton(settings: Settings) -> None:
     check_libraries(installation, env)
     link_backends(installation)
     if open_why := close_to_others():
-        words = "other users of this machine can read what models are asked"
-        print(f"warning: {words} ({open_why}); next: not on a machine that you share", file=sys.stderr, flush=True)
-    os.execve(argv[0], argv, env)  # noqa: S606 - no shell is wanted
+        warning = f"other users of this machine can read the inputs of requests ({open_why})"
+        print(f"warning: {warning}; next: serve on a machine that you do not share", file=sys.stderr, flush=True)
+    os.execve(argv[0], argv, env)  # noqa: S606 - needs no shell
 
 
-def synchronise(settings: Settings) -> None:
+def synchronise(settings: Settings, _: argparse.Namespace) -> None:
     """Run the synchroniser until SIGTERM or Ctrl-C.
 
     Raises:
         StartError: it cannot start.
     """
-    from predictor.sync.server import serve  # noqa: PLC0415 - boto3 and FastAPI take a while
+    from predictor.synchroniser.server import serve  # noqa: PLC0415 - boto3 and FastAPI take a while
 
     serve(settings)
 
 
-def judge_folder(folder: Path, settings: Settings) -> None:
-    """Print what may be loaded from a folder and what must not be; ends with status 1 where anything must not.
+def judge_folder(settings: Settings, arguments: argparse.Namespace) -> None:
+    """Print a verdict for each version of a folder; exit status 1 where any must not be loaded.
 
     Raises:
         StartError: it cannot be read, or holds no version.
     """
     from predictor.judge import judge_repository, report  # noqa: PLC0415 - boto3 takes a while
 
+    folder: Path = arguments.folder
     counts = report(judge_repository(folder, profile=settings.profile, plans=settings.plans))
     if counts[False]:
         raise StartError(f"{folder}: {counts[False]} of {sum(counts.values())} refused; no Triton should read it")
@@ -115,18 +123,18 @@ def judge_folder(folder: Path, settings: Settings) -> None:
         raise StartError(f"{folder}: got no version, expected <model>/<version>/model.onnx")
 
 
-def complete_installation(settings: Settings) -> None:
-    """Fetch what pip could not put into the environment; does nothing where nothing is missing.
+def complete_installation(settings: Settings, _: argparse.Namespace) -> None:
+    """Fetch the libraries that pip cannot install into the environment; does nothing where none is missing.
 
     Raises:
         StartError: something is still missing.
     """
     installation = find_installation(settings.venv)
-    _, env = compose_command(settings, installation, environ=os.environ)
+    env = compose_command(settings, installation, environ=os.environ)[1]
     if "libpython" in (find_missing_library(installation, env) or ""):
         print(f"fetched {fetch_libpython(installation)}")
     installation = find_installation(settings.venv)
-    _, env = compose_command(settings, installation, environ=os.environ)
+    env = compose_command(settings, installation, environ=os.environ)[1]
     check_libraries(installation, env)
 
 

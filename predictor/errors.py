@@ -1,9 +1,9 @@
-"""Why Triton or the synchroniser could not be started, in words for the user."""
+"""Why Triton or the synchroniser could not start; the messages are for users."""
 
 
 class StartError(Exception):
-    """Something the user can put right: the message says what, and the next step."""
+    """A failure that the user can fix: the message names it, and the next step."""
 
 
 class WrongSetting(StartError):
-    """A setting is wrong: another start would fail as well."""
+    """A setting is invalid: restarting will not help."""

@@ -1,4 +1,4 @@
-"""Judges a model repository that Triton reads by itself, where no synchroniser stands between them."""
+"""Judges a model repository that Triton reads directly, without a synchroniser."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -9,21 +9,21 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from predictor.errors import StartError
 from registry import config as configs
-from registry.errors import Incomplete, Refused, StorageError
+from registry.errors import Incomplete, StorageError, VersionRejected
 from registry.judgement.version import Terms, Texts, judge_config, judge_texts, judge_version, read_texts
 from registry.layout import CONFIG, TEXT_BYTES, ModelFolder, read_layout
 from registry.storage.reading import FolderStorage, read
 
-_SHOWN = 20  # of files that belong nowhere
+_MAX_SHOWN = 20  # files that belong to no model
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of a part of the repository.
+    """The verdict on a part of the repository.
 
     Attributes:
-        path: of the part, below the repository: a version, a config, a file that belongs nowhere.
-        reason: why it must not serve; None where it may.
+        path: of a version, a config, or a file that belongs to no model; relative to the repository.
+        reason: why the part must not serve; None where it may.
     """
 
     path: str
@@ -31,18 +31,18 @@ class Verdict:
 
 
 def judge_repository(root: Path, *, profile: str, plans: bool) -> Iterator[Verdict]:
-    """Judge all that Triton would read.
+    """Judge everything that Triton would read.
 
     Args:
         root: the folder.
-        profile: of the settings; `--model-config-name` of a Triton that reads the folder.
+        profile: `--model-config-name` of the Triton that reads the folder.
         plans: whether TensorRT plans may be loaded.
 
     Yields:
-        A verdict for each version, and for each other part that must not be there.
+        A verdict for each version, and for each invalid part.
 
     Raises:
-        StartError: it is no folder, or cannot be read.
+        StartError: the folder is missing, or cannot be read.
     """
     storage = FolderStorage(root, hidden=True)
     try:
@@ -52,16 +52,16 @@ def judge_repository(root: Path, *, profile: str, plans: bool) -> Iterator[Verdi
     hidden = {item.key for item in objects if any(part.startswith(".") for part in item.key.split("/")[:-1])}
     models, ignored = read_layout(item for item in objects if item.key not in hidden)
     strange = ignored | dict.fromkeys(hidden, "in a hidden folder, which Triton reads: expected none")
-    for key, reason in sorted(strange.items())[:_SHOWN]:
+    for key, reason in sorted(strange.items())[:_MAX_SHOWN]:
         yield Verdict(key, reason)
-    if len(strange) > _SHOWN:
-        yield Verdict("...", f"{len(strange) - _SHOWN} more files that belong nowhere")
+    if len(strange) > _MAX_SHOWN:
+        yield Verdict("...", f"{len(strange) - _MAX_SHOWN} more files that belong to no model")
     for name, model in sorted(models.items()):
         yield from _judge_model(root, storage, name, model, Terms(profile, plans=plans))
 
 
 def _judge_model(root: Path, storage: FolderStorage, name: str, model: ModelFolder, terms: Terms) -> Iterator[Verdict]:
-    """The configs that Triton may be started with, then the versions."""
+    """Judge the configs that Triton may read, then the versions."""
     read_by_triton = {CONFIG, f"configs/{terms.profile}.pbtxt"}
     judged = {}
     for path, item in sorted(model.shared.items()):
@@ -71,7 +71,7 @@ def _judge_model(root: Path, storage: FolderStorage, name: str, model: ModelFold
                 if path in read_by_triton:
                     configs.check_formats(configs.resolve(ModelConfig.FromString(config)), plans=terms.plans)
                     judged[path] = config
-            except (Refused, StorageError, OSError) as exc:
+            except (VersionRejected, StorageError, OSError) as exc:
                 yield Verdict(f"{name}/{path}", str(exc))
     own = judged.get(f"configs/{terms.profile}.pbtxt") or judged.get(CONFIG, b"")
     for version in sorted(model.versions):
@@ -84,10 +84,10 @@ def _judge_version(folder: Path, own: bytes, terms: Terms) -> str | None:
         texts = Texts(texts.own, model=own, files=texts.files)
         _check_digests(folder, texts, terms)
         judge_version(folder, texts, terms)
-        # Triton may take what it finds where the model's config leaves that open, or a profile's is asked for.
+        # Triton may load any file that it finds where the config, or that of another profile, does not name one.
         if not terms.plans and (found := sorted(path.name for path in folder.glob("*.plan"))):
-            raise Refused(f"{found[0]}: a plan is code, expected none, or PREDICTOR_PLANS=true")
-    except (Refused, Incomplete, OSError) as exc:
+            raise VersionRejected(f"{found[0]}: a plan is code, expected none, or PREDICTOR_PLANS=true")
+    except (VersionRejected, Incomplete, OSError) as exc:
         return str(exc)
     return None
 
@@ -100,11 +100,13 @@ def _check_digests(folder: Path, texts: Texts, terms: Terms) -> None:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != entry.sha256:
-            raise Refused(f"{name}: sha256 got {digest[:12]}..., expected {entry.sha256[:12]}... by manifest.json")
+            raise VersionRejected(
+                f"{name}: sha256 got {digest[:12]}..., expected {entry.sha256[:12]}... by manifest.json"
+            )
 
 
 def report(verdicts: Iterator[Verdict]) -> Mapping[bool, int]:
-    """Print each verdict as it comes; how many are good, and how many are not."""
+    """Print each verdict, and return the number of valid and of invalid parts."""
     counts = {True: 0, False: 0}
     for verdict in verdicts:
         good = verdict.reason is None

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelVersionPolicy
 
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from registry.judgement.allowlist import refuse_unlisted
 
 MAX_BYTES = 1024 * 1024
@@ -54,19 +54,21 @@ def parse(text: bytes, *, where: str) -> ModelConfig:
         where: Names it in messages.
 
     Raises:
-        Refused: it is none.
+        VersionRejected: it is none.
     """
     if len(text) > MAX_BYTES:
-        raise Refused(f"{where}: got {len(text)} bytes, expected at most {MAX_BYTES}")
+        raise VersionRejected(f"{where}: got {len(text)} bytes, expected at most {MAX_BYTES}")
     if text.startswith(_MARK):
-        raise Refused(f"{where}: begins with a byte-order mark, which Triton does not read: expected UTF-8 without one")
+        raise VersionRejected(
+            f"{where}: begins with a byte-order mark, which Triton does not read: expected UTF-8 without one"
+        )
     try:
         return text_format.Parse(text.decode("utf-8"), ModelConfig())
     except text_format.ParseError as exc:
         reason = str(exc).split(" : ", 1)[-1][:MAX_REASON]  # which may quote a whole line
-        raise Refused(f"{where}: line {exc.GetLine()}, column {exc.GetColumn()}: {reason}") from None
+        raise VersionRejected(f"{where}: line {exc.GetLine()}, column {exc.GetColumn()}: {reason}") from None
     except ValueError as exc:  # not UTF-8; a number that no enum can have
-        raise Refused(f"{where}: {exc}") from None
+        raise VersionRejected(f"{where}: {exc}") from None
 
 
 def check(config: ModelConfig, *, where: str) -> None:
@@ -77,20 +79,20 @@ def check(config: ModelConfig, *, where: str) -> None:
         where: Names it in messages.
 
     Raises:
-        Refused: a field or a value that is not on the list.
+        VersionRejected: a field or a value that is not on the list.
     """
     try:
         refuse_unlisted(config)
         read_policy(config)
-    except Refused as exc:
-        raise Refused(f"{where}: {exc}") from None
+    except VersionRejected as exc:
+        raise VersionRejected(f"{where}: {exc}") from None
 
 
 def read_policy(config: ModelConfig | None) -> Policy:
     """Return the version policy as Triton understands it; `latest` 1 where there is none.
 
     Raises:
-        Refused: `specific` names no version, or one below 1.
+        VersionRejected: `specific` names no version, or one below 1.
     """
     if config is None or not config.HasField("version_policy"):
         return Policy(latest=1, specific=None)
@@ -100,7 +102,9 @@ def read_policy(config: ModelConfig | None) -> Policy:
     if choice == "specific":
         versions = frozenset(config.version_policy.specific.versions)
         if not versions or min(versions) < 1:
-            raise Refused(f"version_policy.specific.versions: got {sorted(versions)[:3]}, expected numbers from 1 on")
+            raise VersionRejected(
+                f"version_policy.specific.versions: got {sorted(versions)[:3]}, expected numbers from 1 on"
+            )
         return Policy(latest=None, specific=versions)
     return Policy(latest=None, specific=None)
 
@@ -148,11 +152,13 @@ def check_formats(config: ModelConfig, *, plans: bool) -> None:
         plans: Whether TensorRT's plans may be loaded: they are code.
 
     Raises:
-        Refused: ONNX would be read from a file that ends otherwise, or a plan from one that ends so, or at all.
+        VersionRejected: ONNX would be read from a file that ends otherwise, or a plan from one that ends so, or at all.
     """
     backend = backend_of(config)
     if backend == "tensorrt" and not plans:
-        raise Refused("backend tensorrt: a plan is code; expected onnxruntime or openvino, or PREDICTOR_PLANS=true")
+        raise VersionRejected(
+            "backend tensorrt: a plan is code; expected onnxruntime or openvino, or PREDICTOR_PLANS=true"
+        )
     suffixes = _SUFFIXES[backend]
     names = {"default_model_filename": config.default_model_filename} | {
         f"cc_model_filenames['{capability}']": name for capability, name in config.cc_model_filenames.items()
@@ -160,7 +166,7 @@ def check_formats(config: ModelConfig, *, plans: bool) -> None:
     for where, name in names.items():
         if not name.endswith(suffixes):
             expected = " or ".join(suffixes)
-            raise Refused(f"{where}: got {name!r}, expected a file that ends in {expected}: {backend} reads it")
+            raise VersionRejected(f"{where}: got {name!r}, expected a file that ends in {expected}: {backend} reads it")
 
 
 def builds_engines(config: ModelConfig) -> bool:

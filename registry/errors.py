@@ -1,11 +1,11 @@
-"""Why a version is not taken, or a repository not read.
+"""Why a version does not serve, or a repository cannot be read.
 
 RepositoryError
-  Refused        it never will be: remembered until it changes
-  Incomplete     something of it is still to come
-  Passing        it may the next time: tried again, with growing pauses
-    StorageError the repository cannot be read or written now
-  Misconfigured  the repository cannot be reached as it is set up: no second try helps
+  VersionRejected  the version will never serve: remembered until it changes
+  Incomplete       a file of the version is still missing
+  TransientError   the next attempt may succeed: retried, with growing pauses
+    StorageError   the repository cannot be read or written now
+  Misconfigured    the address or a setting is invalid: a retry does not help
 """
 
 _LONGEST = 600
@@ -14,7 +14,8 @@ _LONGEST = 600
 class RepositoryError(Exception):
     """Root of the tree; the message says what, got and expected.
 
-    It may quote what somebody wrote into the bucket: nothing of it can end a line of the log, or steer a terminal.
+    The text may quote the content of the bucket: control characters are escaped, so that it cannot forge a line of the
+    log or control a terminal.
     """
 
     def __str__(self) -> str:
@@ -22,15 +23,15 @@ class RepositoryError(Exception):
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
-class Refused(RepositoryError):
+class VersionRejected(RepositoryError):
     """A version that must not serve; the message says why."""
 
 
 class Incomplete(RepositoryError):
-    """A version that waits for something; the message says what for.
+    """A version that waits for a file; the message names it.
 
     Attributes:
-        patient: it will come, however long that takes; else a version that does not change for a while is refused.
+        patient: wait without limit; otherwise a version that does not change for a while is rejected.
     """
 
     def __init__(self, message: str, *, patient: bool = False) -> None:
@@ -38,11 +39,11 @@ class Incomplete(RepositoryError):
         self.patient = patient
 
 
-class Passing(RepositoryError):
-    """What failed for a reason that may pass: disk, network, memory."""
+class TransientError(RepositoryError):
+    """A failure that may not happen again: disk, network, memory."""
 
 
-class StorageError(Passing):
+class StorageError(TransientError):
     """The repository cannot be read or written now."""
 
 

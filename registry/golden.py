@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.errors import Refused
+from registry.errors import VersionRejected
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -22,28 +22,28 @@ def read_golden(path: Path) -> dict[str, NDArray[Any]]:
     """Arrays by tensor name, each with its batch dimension.
 
     Raises:
-        Refused: it is none, or unpacks to more than memory should hold.
+        VersionRejected: it is none, or unpacks to more than memory should hold.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
         if len(entries) > MAX_ARRAYS or len({entry.filename for entry in entries}) < len(entries):
-            raise Refused(f"{path.name}: got {len(entries)} arrays, expected at most {MAX_ARRAYS}, each once")
+            raise VersionRejected(f"{path.name}: got {len(entries)} arrays, expected at most {MAX_ARRAYS}, each once")
         size = sum(entry.file_size for entry in entries)
         if size > _LARGEST_BYTES:
-            raise Refused(f"{path.name}: got {size} bytes unpacked, expected at most {_LARGEST_BYTES}")
+            raise VersionRejected(f"{path.name}: got {size} bytes unpacked, expected at most {_LARGEST_BYTES}")
         with np.load(path, allow_pickle=False) as arrays:
             content = dict(arrays)
-    except (Refused, MemoryError):
+    except (VersionRejected, MemoryError):
         raise
     except Exception as exc:  # zipfile, zlib, NumPy and its tokenizer raise a dozen kinds
-        raise Refused(f"{path.name}: cannot be read: {exc}") from exc
+        raise VersionRejected(f"{path.name}: cannot be read: {exc}") from exc
     for name, array in content.items():
         if not isinstance(array, np.ndarray):  # NumPy returns the bytes of what is no array
-            raise Refused(f"{path.name}: {name!r}: got {len(array)} bytes, expected an array")
+            raise VersionRejected(f"{path.name}: {name!r}: got {len(array)} bytes, expected an array")
         if array.dtype.kind not in _KINDS or not array.ndim:
             got = f"{array.dtype}, shape {list(array.shape)}"
-            raise Refused(f"{path.name}: {name!r}: got {got}, expected numbers or bytes with a batch dimension")
+            raise VersionRejected(f"{path.name}: {name!r}: got {got}, expected numbers or bytes with a batch dimension")
     return content
 
 
@@ -61,14 +61,14 @@ def split_golden(arrays: Arrays, config: Any) -> tuple[Arrays, Arrays]:
     """Inputs and expected outputs, as the config names them.
 
     Raises:
-        Refused: either is missing.
+        VersionRejected: either is missing.
     """
     inputs = {tensor.name: arrays[tensor.name] for tensor in config.input if tensor.name in arrays}
     outputs = {name: array for name, array in arrays.items() if name not in inputs}
     if not inputs or not outputs:
-        raise Refused(f"golden.npz: got {sorted(arrays)}, expected the model's inputs and outputs")
+        raise VersionRejected(f"golden.npz: got {sorted(arrays)}, expected the model's inputs and outputs")
     if empty := [name for name, array in inputs.items() if not len(array)]:
-        raise Refused(f"golden.npz: {empty[0]!r}: got no item, expected one or more")
+        raise VersionRejected(f"golden.npz: {empty[0]!r}: got no item, expected one or more")
     if config.max_batch_size and (long := [name for name, array in inputs.items() if len(array) > MAX_ROWS]):
-        raise Refused(f"golden.npz: {long[0]!r}: got {len(inputs[long[0]])} items, expected at most {MAX_ROWS}")
+        raise VersionRejected(f"golden.npz: {long[0]!r}: got {len(inputs[long[0]])} items, expected at most {MAX_ROWS}")
     return inputs, outputs

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from registry.golden import Arrays
 
 # Another ONNX Runtime, or a GPU in half precision, differs a little.
@@ -31,14 +31,14 @@ def check_answer(outputs: Arrays, expected: Arrays, config: Any) -> None:
         config: `ModelConfig` that the outputs came under.
 
     Raises:
-        Refused: they differ by more than hardware and precision explain.
+        VersionRejected: they differ by more than hardware and precision explain.
     """
     check_form(outputs, config)
     for name, want in expected.items():
         got = outputs.get(name)
         if got is None or got.shape != want.shape:
             shape = "nothing" if got is None else list(got.shape)
-            raise Refused(f"golden input: output {name!r}: got {shape}, expected {list(want.shape)}")
+            raise VersionRejected(f"golden input: output {name!r}: got {shape}, expected {list(want.shape)}")
     if {"boxes", "scores", "classes"} <= expected.keys():
         _compare_detections(outputs, expected, is_exact=_is_exact(config))
     elif expected.keys() == {_HEAD} and read_metadata(config).get("task") == "detect" and expected[_HEAD].ndim == 3:
@@ -64,15 +64,15 @@ def check_form(outputs: Arrays, config: Any) -> None:
     for tensor in config.output:
         array = outputs.get(tensor.name)
         if array is None:
-            raise Refused(f"output {tensor.name!r}: got nothing, expected {list(tensor.dims)}")
+            raise VersionRejected(f"output {tensor.name!r}: got nothing, expected {list(tensor.dims)}")
         dims = array.shape[1:] if config.max_batch_size else array.shape
         if len(dims) != len(tensor.dims) or any(
             want not in {-1, got} for got, want in zip(dims, tensor.dims, strict=True)
         ):
-            raise Refused(f"output {tensor.name!r}: got dims {list(dims)}, expected {list(tensor.dims)}")
+            raise VersionRejected(f"output {tensor.name!r}: got dims {list(dims)}, expected {list(tensor.dims)}")
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             count = int(np.count_nonzero(~np.isfinite(array)))
-            raise Refused(f"output {tensor.name!r}: got {count} of {array.size} numbers NaN or infinite")
+            raise VersionRejected(f"output {tensor.name!r}: got {count} of {array.size} numbers NaN or infinite")
 
 
 def _compare(outputs: Arrays, expected: Arrays) -> None:
@@ -80,14 +80,14 @@ def _compare(outputs: Arrays, expected: Arrays) -> None:
         got = outputs[name]
         if not np.issubdtype(want.dtype, np.number):
             if not np.array_equal(got, want):
-                raise Refused(f"golden input: output {name!r} is not what it was at the export")
+                raise VersionRejected(f"golden input: output {name!r} is not what it was at the export")
             continue
         for start in range(0, want.size, _COMPARED_AT_ONCE):
             some, sought = (array.reshape(-1)[start : start + _COMPARED_AT_ONCE] for array in (got, want))
             excess = np.abs(some.astype(np.float64) - sought) - (_ABSOLUTE + _RELATIVE * np.abs(sought))
             if not excess.max() <= 0:
                 at = np.unravel_index(start + int(excess.argmax()), want.shape)
-                raise Refused(
+                raise VersionRejected(
                     f"golden input: output {name!r}{[int(i) for i in at]}: got {got[at]:.6g}, expected {want[at]:.6g}"
                 )
 
@@ -113,12 +113,12 @@ def _compare_detections(outputs: Arrays, expected: Arrays, *, is_exact: bool) ->
             near &= np.abs(_rise(got_scores, scores[index], is_exact=is_exact)) <= 1
             if not (near & (got_classes == classes[index])).any():
                 box = ", ".join(f"{value:.1f}" for value in boxes[index])
-                raise Refused(
+                raise VersionRejected(
                     f"golden input: got nothing like class {classes[index]}, score {scores[index]:.3f} at {box}"
                 )
         high = got_scores[_rise(got_scores, scores.max(initial=0), is_exact=is_exact) >= 1]
         if high.size:
-            raise Refused(
+            raise VersionRejected(
                 f"golden input: got a score of {high.max():.3f}, expected at most {scores.max(initial=0):.3f}"
             )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from registry.layout import SCHEMA, refuse_file
 
 _VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -25,18 +25,18 @@ def read_content(data: bytes, *, where: str) -> dict[str, Any]:
     """All that a manifest.json says.
 
     Raises:
-        Refused: it does not fit its schema.
+        VersionRejected: it does not fit its schema.
     """
     try:
         content: dict[str, Any] = json.loads(data)
     except (ValueError, RecursionError) as exc:
-        raise Refused(f"{where}: no JSON: {exc}") from exc
+        raise VersionRejected(f"{where}: no JSON: {exc}") from exc
     if error := next(_VALIDATOR.iter_errors(content), None):
         place = "/".join(str(part) for part in error.absolute_path)
-        raise Refused(f"{where}: {place or 'content'}: {error.message:.200}")
+        raise VersionRejected(f"{where}: {place or 'content'}: {error.message:.200}")
     for name in content["files"]:
         if reason := refuse_file(name):  # a line's end, which $ of a pattern passes over
-            raise Refused(f"{where}: {reason}")
+            raise VersionRejected(f"{where}: {reason}")
     return content
 
 
@@ -44,7 +44,7 @@ def read_manifest(data: bytes, *, where: str) -> Mapping[str, Entry]:
     """Files of a version by name, the manifest itself left out.
 
     Raises:
-        Refused: it does not fit its schema.
+        VersionRejected: it does not fit its schema.
     """
     files = read_content(data, where=where)["files"]
     return {name: Entry(entry["sha256"], entry["size_bytes"]) for name, entry in files.items()}

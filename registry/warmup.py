@@ -19,7 +19,7 @@ def add_warmup(config: Any, golden: Arrays, folder: Path) -> None:
         folder: the model's; Triton's files go into its `warmup/`.
 
     Raises:
-        Refused: they are not the model's.
+        VersionRejected: they are not the model's.
     """
     if config.model_warmup or not config.max_batch_size:
         return

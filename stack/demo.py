@@ -98,7 +98,7 @@ def stack(console: Console, spare: Path) -> Iterator[str]:
             )
             for name, part, words in (
                 ("Triton", "triton", ["predictor", "triton"]),
-                ("synchroniser", "sync", ["predictor", "sync"]),
+                ("synchroniser", "synchroniser", ["predictor", "synchroniser"]),
                 ("transformer", "transformer", ["transformer", *transformer]),
             )
         }  # fmt: skip

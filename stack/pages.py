@@ -36,8 +36,8 @@ def render(page: str) -> str:
 
 
 def write_tree(error: type[ServingError], depth: int = 0) -> Iterator[str]:
-    """A line for an error and for each below it: name, HTTP status, gRPC status."""
-    yield f"    {'  ' * depth + error.__name__:<26}{error.status}  {error.code.name}"
+    """A line for an error and for each below it: name, HTTP status, code."""
+    yield f"    {'  ' * depth + error.__name__:<26}{error.code.http_status}  {error.code}"
     for below in error.__subclasses__():
         if below.__module__ == error.__module__:
             yield from write_tree(below, depth + 1)

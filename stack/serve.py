@@ -61,7 +61,7 @@ _COMMON = (
 _NETWORK = "(HTTPS?|NO|ALL)_PROXY|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE"
 _SEES = {
     "triton": "PREDICTOR_[A-Z_]+|(OMP|KMP|OV|ORT)_[A-Z_]+",
-    "sync": f"PREDICTOR_[A-Z_]+|AWS_[A-Z_0-9]+|BOTO_CONFIG|{_NETWORK}",
+    "synchroniser": f"PREDICTOR_[A-Z_]+|AWS_[A-Z_0-9]+|BOTO_CONFIG|{_NETWORK}",
     "transformer": f"TRANSFORMER_[A-Z_]+|OTEL_[A-Z_]+|(OMP|OPENBLAS)_[A-Z_]+|{_NETWORK}",
     "announce": "",  # and its own settings
     "watch": "STATE_DIR",
@@ -280,7 +280,7 @@ def visible(part: str, environ: Mapping[str, str]) -> dict[str, str]:
     """What a part gets of the environment.
 
     Args:
-        part: triton, sync, transformer, announce or watch.
+        part: triton, synchroniser, transformer, announce or watch.
         environ: that of the shell, and environment().
     """
     own = StackSettings.model_fields if part == "announce" else ()

@@ -1,12 +1,12 @@
 """Settings of the transformer, from environment variables `TRANSFORMER_*`."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from environment.cpus import whole_cpus
 from environment.listening import Address, HostNames
 
 
@@ -46,7 +46,7 @@ class TransformerSettings(BaseSettings):
     )
     max_items: int = Field(1024, gt=0, description="maximum number of images or rows in one request")
     max_in_flight: int = Field(
-        3 * (os.cpu_count() or 1),
+        default_factory=lambda: 3 * whole_cpus(),
         gt=0,
         description="maximum number of requests, and of images, that are processed concurrently; default: three for "
         "each CPU of the container",
@@ -72,7 +72,7 @@ class TransformerSettings(BaseSettings):
         30.0, gt=0, description="deadline of a request that names none of its own; then 504"
     )
     threads: int = Field(
-        os.cpu_count() or 1,
+        default_factory=whole_cpus,
         gt=0,
         description="threads that decode images and post-process results; default: one for each CPU of the container",
     )

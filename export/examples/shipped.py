@@ -100,7 +100,7 @@ EXAMPLES = (
         "digit-finder",
         (
             _EXPORT / "weights" / "digit-finder.onnx",
-            *(_EXPORT / "graph" / part for part in ("dfl.py", "surgery.py", "int8.py")),
+            *(_EXPORT / "graph" / part for part in ("dfl.py", "dims.py", "fused_interface.py", "int8.py")),
             _EXPORT / "writer" / "profiles.py",
             _EXAMPLES / "digit_finder" / "scenes.py",
         ),

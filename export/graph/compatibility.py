@@ -1,4 +1,4 @@
-"""What the oldest Triton that is supported can load: 24.10, with ONNX Runtime 1.19."""
+"""What the oldest supported Triton can load: 24.10, with ONNX Runtime 1.19."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,22 +7,22 @@ import onnx
 from google.protobuf.json_format import MessageToDict
 
 from export.errors import ExportError, first_line
-from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.errors import ModelRejectedError
 from predictor.backends.signature import Tensor, check_inputs, check_outputs
 
 Tensors = Mapping[str, Tensor]
 
-# Tried on ONNX Runtime 1.19.2: it refuses one more of the first two ("is till opset 21", "max supported IR version:
-# 10"); of ai.onnx.ml it took 5, its table of versions promises 4.
+# Tried on ONNX Runtime 1.19.2: it rejects the next version of the first two ("is till opset 21", "max supported IR
+# version: 10"); it accepted 5 of ai.onnx.ml, while its table of versions lists 4.
 MAX_IR_VERSION = 10
 MAX_OPSETS = {"": 21, "ai.onnx.ml": 4}
 
 
 def check(model: onnx.ModelProto) -> None:
-    """Refuse a model that ONNX Runtime 1.19 does not load.
+    """Reject a model that ONNX Runtime 1.19 does not load.
 
     Raises:
-        ExportError: IR version or an opset is too new, an operator is no standard one, or the graph is not sound.
+        ExportError: IR version or an opset is too new, an operator is not standard, or the graph is invalid.
     """
     if model.ir_version > MAX_IR_VERSION:
         raise ExportError(
@@ -35,7 +35,7 @@ def check(model: onnx.ModelProto) -> None:
         limit = MAX_OPSETS.get(domain)
         if limit is None:
             if any(node.domain == domain for node in model.graph.node):
-                raise ExportError(f"operators: got some of {name}, which a stock ONNX Runtime may not have")
+                raise ExportError(f"operators: got some of {name}, which a stock ONNX Runtime may lack")
         elif opset.version > limit:
             raise ExportError(
                 f"opset of {name}: got {opset.version}, expected at most {limit} (Triton 24.10, ONNX Runtime 1.19): "
@@ -44,14 +44,14 @@ def check(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
-        raise ExportError(f"the graph is not sound: {first_line(exc)}") from exc
+        raise ExportError(f"the graph is invalid: {first_line(exc)}") from exc
 
 
 def check_dims(model: onnx.ModelProto, config: Any) -> None:
-    """Refuse a config that Triton would not load with this graph: it compares what the two declare.
+    """Reject a config that Triton would not load with this graph: Triton compares what the two declare.
 
     An output's dims must be the graph's, every free one included; an input's may be narrower. How much a runtime infers
-    beyond what the graph declares depends on its version, so that this is asked for, besides `check_loads`.
+    beyond what the graph declares depends on its version, so this is checked besides `check_loads`.
 
     Raises:
         ExportError: a tensor is missing, or its dims differ.
@@ -74,12 +74,12 @@ def check_dims(model: onnx.ModelProto, config: Any) -> None:
 
 
 def check_loads(inputs: Tensors, outputs: Tensors, config: Any) -> None:
-    """Refuse a config that Triton would not load with a graph, by the rules of the embedded backends and of NVIDIA's.
+    """Reject a config that Triton would not load with a graph, by the rules of the embedded backends and of NVIDIA's.
 
     An output's dims must be the graph's, every free one included; an input's may be narrower.
 
     Args:
-        inputs: of the graph, as the runtime that loaded it says them.
+        inputs: of the graph, as the runtime that loaded it reports them.
         outputs: likewise.
         config: `ModelConfig`.
 
@@ -90,5 +90,5 @@ def check_loads(inputs: Tensors, outputs: Tensors, config: Any) -> None:
     try:
         check_inputs(described, inputs, overridable={})
         check_outputs(described, outputs)
-    except ModelRefusedError as exc:
+    except ModelRejectedError as exc:
         raise ExportError(f"{config.name}: Triton would not load it: {exc}") from exc

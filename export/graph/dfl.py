@@ -1,6 +1,7 @@
-"""Which part of a detector may run in low precision: all up to its last convolutions.
+"""The decoding of boxes by distribution focal loss (DFL), and where in a detector it begins.
 
-What follows them decodes boxes: coordinates of hundreds of pixels, which eight bits of mantissa round to two pixels.
+All nodes up to the last convolutions may run in low precision. The decoding of boxes after them may not: it computes
+coordinates of hundreds of pixels, which eight bits of mantissa round to two pixels.
 """
 
 from collections.abc import Iterable
@@ -8,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from export.graph.surgery import constants, opset_of, prune
+from export.graph.nodes import constants, opset_of, prune
 
 _PREFIX = "bins/"
 
@@ -17,9 +18,9 @@ def weigh_bins(model: ModelProto) -> ModelProto:
     """Decode the boxes of a head with distribution focal loss (YOLOv8 and later) without a convolution.
 
     Such a head takes the mean of `n` bins by a 1x1 convolution whose weights are 0 to n - 1. OpenVINO's CPU plugin
-    keeps FP32 from the outputs back to the last convolution, so this one would have all of the decoding in bf16. A Mul
-    and a ReduceSum give the same numbers. They and the Softmax before them go along the last axis: along the second a
-    Softmax takes ONNX Runtime ten times as long, a tenth of all of YOLOv8n.
+    keeps FP32 from the outputs back to the last convolution, so that with this one all of the decoding would run in
+    bf16. A Mul and a ReduceSum compute the same numbers. They and the Softmax before them run along the last axis:
+    along the second a Softmax takes ONNX Runtime ten times as long, a tenth of the whole time of YOLOv8n.
     """
     weighed = ModelProto()
     weighed.CopyFrom(model)
@@ -44,13 +45,13 @@ def weigh_bins(model: ModelProto) -> ModelProto:
 
 
 def _is_by_bin(node: NodeProto, opset: int) -> bool:
-    """A Softmax along the second axis alone, which before opset 13 took all axes behind it too."""
+    """Whether a node is a Softmax along the second axis alone, which before opset 13 included all axes after it."""
     along_second = any(attribute.name == "axis" and attribute.i == 1 for attribute in node.attribute)
     return opset >= 13 and node.op_type == "Softmax" and along_second
 
 
 def _weigh(node: NodeProto, source: str, *, softmax: bool, opset: int) -> list[NodeProto]:
-    """What gives the output of a convolution of `(batch, bins, sides, N)` with its bins."""
+    """Nodes that compute the output of a convolution of `(batch, bins, sides, N)` with its bins."""
     name = f"{_PREFIX}{node.output[0]}"
     nodes = [helper.make_node("Transpose", [source], [f"{name}/last"], perm=[0, 2, 3, 1])]
     if softmax:
@@ -68,7 +69,7 @@ def _weigh(node: NodeProto, source: str, *, softmax: bool, opset: int) -> list[N
 
 
 def split(graph: GraphProto) -> tuple[list[NodeProto], list[NodeProto], list[NodeProto]]:
-    """The nodes of a detector: before its last convolutions, these, and what decodes after them."""
+    """The nodes of a detector in three parts: before its last convolutions, these, and the decoding after them."""
     before = _ancestors(graph, (node for node in graph.node if node.op_type == "Conv"))
     body, last, decoding = [], [], []
     for node in graph.node:

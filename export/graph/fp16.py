@@ -1,7 +1,10 @@
 """FP16 by the types of the graph itself, with the onnx package alone.
 
-TensorRT keeps to the types of a strongly typed network, so the decoding of boxes stays in FP32 without a list of its
-layers, and what ONNX Runtime says of this graph on a CPU is what it means on a GPU.
+TensorRT keeps the types of a strongly typed network, so the decoding of boxes stays in FP32 without a list of its
+layers, and the outputs of ONNX Runtime on a CPU are those to expect on a GPU.
+
+`onnxruntime.transformers.float16` (1.31) was tried in its place: where a value leaves FP16 for several nodes, it writes
+one Cast for each under the same name, which the checker of onnx rejects for YOLOv8n.
 """
 
 import ast
@@ -12,24 +15,24 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
 from export.graph.dfl import split
-from export.graph.surgery import constants, prune
+from export.graph.nodes import constants, prune
 
-_PREFIX = "half/"
+_PREFIX = "half/"  # a name in graphs: `sources.onnx_file` renames tensors of a file that begin so
 _STAYS_FP32 = {"Resize": (1, 2)}  # inputs: region and scales
 
 
-def halve(model: ModelProto) -> ModelProto:
+def to_fp16(model: ModelProto) -> ModelProto:
     """Run all up to the last convolutions, these included, in FP16; inputs and outputs stay as they are.
 
     Args:
         model: a detector of either interface.
 
     Raises:
-        ExportError: the graph has something before its last convolutions that has no FP16.
+        ExportError: an operator before its last convolutions has no FP16.
     """
-    halved = ModelProto()
-    halved.CopyFrom(model)
-    graph = halved.graph
+    converted = ModelProto()
+    converted.CopyFrom(model)
+    graph = converted.graph
     known = constants(graph)
     body, last, decoding = split(graph)
     inside = [*body, *last]
@@ -52,14 +55,14 @@ def halve(model: ModelProto) -> ModelProto:
     graph.node.extend(nodes)
     prune(graph)
     try:
-        onnx.checker.check_model(halved, full_check=True)
+        onnx.checker.check_model(converted, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
         raise ExportError(f"FP16: the graph cannot be run in it: {exc}") from exc
-    return halved
+    return converted
 
 
 def fix_size(model: ModelProto) -> ModelProto:
-    """Fix height and width of the input to what the model was trained for; the batch stays free."""
+    """Fix height and width of the input to those of the training; the batch stays free."""
     fixed = ModelProto()
     fixed.CopyFrom(model)
     source = fixed.graph.input[0]
@@ -73,7 +76,7 @@ def fix_size(model: ModelProto) -> ModelProto:
 
 
 def _enter(inside: list[NodeProto], source: onnx.ValueInfoProto) -> list[NodeProto]:
-    """Turn pixels into FP16 at once: TensorRT transposes no UINT8, so before that too."""
+    """Cast pixels to FP16 before all other nodes, the Transpose included: TensorRT transposes no UINT8."""
     entered = f"{_PREFIX}{source.name}"
     for node in inside:
         node.input[:] = [entered if name == source.name else name for name in node.input]
@@ -83,7 +86,7 @@ def _enter(inside: list[NodeProto], source: onnx.ValueInfoProto) -> list[NodePro
 
 
 def _floats(model: ModelProto, nodes: list[NodeProto]) -> set[str]:
-    """Outputs of nodes that are FP32 in a model."""
+    """Outputs of nodes that are FP32."""
     inferred = onnx.shape_inference.infer_shapes(model)
     types = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
     return {name for node in nodes for name in node.output if types.get(name) == TensorProto.FLOAT}

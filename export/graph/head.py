@@ -1,10 +1,10 @@
-"""What the head of a YOLO file gives, by its metadata and by what comes out of it, together.
+"""The layout of a YOLO head's output, by the metadata of its file and the shape of its output together.
 
     plain      (4 + classes, N)  centre, width, height in input pixels, a score for each class: needs NMS
-    finished   (N, 6)            corners in input pixels, score, class: needs none
+    finished   (N, 6)            corners in input pixels, score, class: needs no NMS
 
-RT-DETR gives (300, 6) or (300, 4 + classes) too, as fractions of a stretched picture; YOLOv5's own repository gives
-(25200, 5 + classes). Neither is read here, and neither may pass for one of the two.
+RT-DETR returns (300, 6) or (300, 4 + classes) too, as fractions of a stretched image; YOLOv5's own repository returns
+(25200, 5 + classes). Neither is supported, and neither may be mistaken for one of the two.
 """
 
 import re
@@ -29,7 +29,7 @@ _NEXT = "next: a YOLO detector that Ultralytics 8.4 or newer exports, or a curre
 
 
 def check_task(task: str, *, where: str) -> None:
-    """Refuse what is no detector.
+    """Reject other tasks than detection.
 
     Raises:
         ExportError: the task is another one.
@@ -39,14 +39,14 @@ def check_task(task: str, *, where: str) -> None:
 
 
 def check_head(metadata: Mapping[str, Any], *, where: str) -> None:
-    """Refuse by name what is not served.
+    """Reject heads that are not served, by their names.
 
     Args:
-        metadata: of a file that Ultralytics exported: task, and head, description and args where it says them.
+        metadata: of a file that Ultralytics exported: task, and head, description and args where it has them.
         where: names the file in messages.
 
     Raises:
-        ExportError: the task or the head is another one, or not known, or NMS is inside.
+        ExportError: the task or the head is another one or unknown, or the graph includes NMS.
     """
     check_task(str(metadata["task"]), where=where)
     head = None if metadata.get("head") is None else str(metadata["head"])
@@ -55,22 +55,25 @@ def check_head(metadata: Mapping[str, Any], *, where: str) -> None:
         got = repr(head) if head else f"the description {metadata['description']!r:.80}"
         raise ExportError(
             f"{where}: head: got {got}, expected one of {_served()}: RT-DETR is not served yet, its boxes are "
-            "fractions of a picture that is stretched; next: a YOLO detector"
+            "fractions of a stretched image; next: a YOLO detector"
         )
     if head in _TASKS:
         raise ExportError(
-            f"{where}: head: got {head!r}, that of the task {_TASKS[head]!r}, while task says 'detect'; expected one "
+            f"{where}: head: got {head!r}, that of the task {_TASKS[head]!r}, while task is 'detect'; expected one "
             f"of {_served()}"
         )
     if head is not None and head not in _SERVED:
-        raise ExportError(f"{where}: head: got {head!r:.80}, which is not known, expected one of {_served()}")
+        raise ExportError(f"{where}: head: got {head!r:.80}, which is unknown, expected one of {_served()}")
     arguments = metadata.get("args")
     if isinstance(arguments, Mapping) and arguments.get("nms"):
-        raise ExportError(f"{where}: it has NMS inside, with fixed thresholds: export it again without nms=True")
+        raise ExportError(
+            f"{where}: got a graph with NMS inside, whose thresholds are fixed, expected one without; next: export it "
+            "again without nms=True"
+        )
 
 
 def count_classes(names: Collection[int]) -> int:
-    """How many classes a head has whose last one is the last that is named: between two names there may be others."""
+    """Number of classes of a head: up to the last name; classes between two names may have none."""
     return max(names) + 1
 
 
@@ -78,12 +81,12 @@ def is_finished(shape: tuple[int, ...], metadata: Mapping[str, Any], *, where: s
     """Whether a head needs no NMS.
 
     Args:
-        shape: `(rows, columns)` that it gives, without the batch.
-        metadata: of its file, which `check_head` took; names, and head and end2end where it says them.
+        shape: `(rows, columns)` of its output, without the batch.
+        metadata: of its file, accepted by `check_head`; names, and head and end2end where it has them.
         where: names the file in messages.
 
     Raises:
-        ExportError: shape and metadata contradict each other, or fit more than one layout.
+        ExportError: shape and metadata contradict each other, or fit several layouts.
     """
     rows, columns = shape
     classes = count_classes(metadata["names"])
@@ -93,7 +96,7 @@ def is_finished(shape: tuple[int, ...], metadata: Mapping[str, Any], *, where: s
     facts = f"output {shape}, {known}, head {metadata.get('head')!r}, end2end {end2end!r}"
     if "head" not in metadata and plain and columns == 4 + classes and not (finished and end2end):
         raise ExportError(
-            f"{where}: got {facts}: its rows and columns both are 4 + {classes}, so that it may be a YOLO head or "
+            f"{where}: got {facts}: its rows and its columns are 4 + {classes}: it may be a YOLO head or "
             f"RT-DETR's; expected head in its metadata; {_NEXT}"
         )
     if end2end is not None:
@@ -112,9 +115,9 @@ def _guess(rows: int, columns: int, classes: int, *, names: int) -> str:
     if columns == 4 + classes and rows == 300:
         return ": it looks like RT-DETR, which is not served yet"
     if columns == 4 + classes:
-        return ": it looks like a head that was transposed"
+        return ": it looks like a transposed head"
     if columns == 5 + classes:
-        return ": it looks like YOLOv5's own repository, whose anchors are not read here"
+        return ": it looks like YOLOv5's own repository, whose anchors are not supported"
     if rows == 4 + names:
         return f": its names go beyond the {names} classes that it has"
     if rows > 4 + classes:

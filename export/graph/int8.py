@@ -1,6 +1,6 @@
-"""int8: a detector with its convolutions quantised, in QDQ form, by ONNX Runtime's own tool.
+"""int8: quantises the convolutions of a detector, in QDQ form, by ONNX Runtime's own tool.
 
-NNCF, OpenVINO's tool, needs more and heavier packages, and its result is OpenVINO's; QDQ is standard ONNX, which
+NNCF, OpenVINO's tool, needs more and heavier packages, and OpenVINO alone reads its result; QDQ is standard ONNX, which
 TensorRT and ONNX Runtime read as well.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from export.graph.dfl import split
 
-# What a quantised tensor passes unchanged, so that it need not leave int8 between two convolutions.
+# Convolutions, and operators that a quantised tensor passes unchanged: it stays int8 between two convolutions.
 _OPERATORS = ["Conv", "Concat", "Add", "MaxPool", "Resize", "Split", "Slice"]
 
 
@@ -26,13 +26,13 @@ def quantise(model: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
     Activations are symmetric, since zero points cost OpenVINO more than int8 saves, weights by channel. The output of a
     convolution is not quantised before its activation function, so that the two stay one operation.
 
-    The result is right on every CPU: unsigned activations, because OpenVINO (2026.4) rounds signed ones to whole
-    numbers in front of a Concat where the CPU has no AMX; weights of 7 bits, because the sum of two products with 8
+    The result is correct on every CPU: unsigned activations, because OpenVINO (2026.4) rounds signed ones to whole
+    numbers before a Concat where the CPU has no AMX; weights of 7 bits, because the sum of two products with 8 bits
     overflows where it has no VNNI.
 
     Args:
         model: a detector.
-        inputs: what it sees, with batch dimension.
+        inputs: samples of its input, with batch dimension.
     """
     from onnxruntime.quantization import (  # noqa: PLC0415 - a second that others need not wait for
         CalibrationDataReader,
@@ -48,7 +48,7 @@ def quantise(model: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
     _, last, decoding = split(named.graph)
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Gives the inputs, one after the other."""
+        """The inputs, one after the other."""
 
         def __init__(self) -> None:
             self._inputs: Iterator[NDArray[Any]] = iter(inputs)
@@ -85,7 +85,7 @@ def quantise(model: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The tool advises to rewrite the graph first, which an exported one has behind it."""
+    """Silence the tool's advice to rewrite the graph first: an exported graph already is."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -17,7 +17,7 @@ from export.proof.drawn_images import draw_pictures
 from export.proof.precision import LIMITS, Precision, Track, find_truth, measure
 from export.proof.session import LowPrecisionSession, Session
 from export.writer.profiles import INT8, ONNX, describe_profiles
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from registry.golden import Arrays, split_golden
 from registry.golden_outputs import check_answer
 from transformer.tasks import detect
@@ -99,7 +99,7 @@ class Lowering:
                 continue
             try:
                 answers = self._try(filename, profiles[name], golden)
-            except (ExportError, Refused) as exc:
+            except (ExportError, VersionRejected) as exc:
                 if precision in self._wanted:
                     raise ExportError(f"profile {name}: {exc}") from exc
                 left_out[name] = str(exc)

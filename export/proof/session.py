@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from export.errors import ExportError, first_line
-from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.errors import ModelRejectedError
 from predictor.backends.signature import Tensor, read_tensors
 
 # Its exceptions share no class but Exception.
@@ -54,7 +54,7 @@ class Session:
             )
         except UnicodeDecodeError as exc:
             raise ExportError(f"{name}: a tensor's name is no UTF-8 ({exc})") from exc
-        except ModelRefusedError as exc:
+        except ModelRejectedError as exc:
             raise ExportError(f"{name}: {exc}") from exc
         except (EncodeError, ValueError) as exc:
             raise ExportError(f"{name}: got more than 2 GB of weights ({first_line(exc)}), expected less") from exc

@@ -12,7 +12,7 @@ from export.errors import ExportError
 from export.writer import manifest
 from export.writer.config import to_text
 from registry.config import Policy, parse, read_policy
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, Object, gather, is_version, lacks, read_layout
 from registry.storage.writing import Storage, TooLarge
 
@@ -191,7 +191,7 @@ def _read_model(
         policy = read_policy(config)
     except (BrokenConfig, TooLarge) as exc:
         error = str(exc)
-    except Refused as exc:
+    except VersionRejected as exc:
         error = f"{key}: {exc}"
     read = {}
     for number in sorted(versions.keys() | foreign.keys()):
@@ -212,5 +212,5 @@ def _read_manifest(storage: Storage, key: str) -> Mapping[str, Any] | None:
 def _parse(data: bytes, key: str) -> Any:
     try:
         return parse(data, where=key)
-    except Refused as exc:
+    except VersionRejected as exc:
         raise BrokenConfig(f"{exc}; next: correct it") from exc

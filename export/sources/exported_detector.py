@@ -1,4 +1,4 @@
-"""An ONNX file that Ultralytics exported: what it says of itself, and what it gives."""
+"""Reads an ONNX file that Ultralytics exported: its metadata, its tensors, and the shape of its output."""
 
 import ast
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from onnx import ModelProto, TensorProto
 
 from export.errors import ExportError
 from export.graph.head import check_head, count_classes, is_finished
-from export.graph.surgery import opset_of
+from export.graph.nodes import opset_of
 from export.proof.session import Session
-from export.sources.onnx_file import read_onnx, tidy
+from export.sources.onnx_file import normalise, read_onnx
 from transformer.triton.model import MAX_SIDE_PX, MAX_STRIDE, class_id
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
-_OLDEST_OPSET = 10  # TopK and Slice take what they are to do as inputs
+_OLDEST_OPSET = 10  # since then TopK and Slice take their parameters as inputs
 _LITERALS = ("names", "imgsz", "stride", "args", "channels", "end2end")
 _EXPECTED = "one input (batch, 3, height, width) and one output of three dimensions, in FP32 or FP16"
 
@@ -29,9 +29,9 @@ class Detector:
 
     Attributes:
         graph: input `images` FP32 `(batch, 3, height, width)`, output `output0` FP32.
-        source: the file itself, as it was found.
+        source: the file itself, unchanged.
         names: index -> class; indices may have gaps.
-        imgsz_hw: height and width it was trained for.
+        imgsz_hw: height and width of its training.
         stride: its largest.
         fixed_hw: height and width of the input where the file fixes them, else None.
         fixed_batch: whether the file takes a batch of one only.
@@ -49,22 +49,22 @@ class Detector:
 
     @property
     def classes(self) -> int:
-        """How many its head has."""
+        """Number of classes of its head."""
         return count_classes(self.names)
 
 
 def read_form(metadata: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """What a file that Ultralytics exported says of its tensors.
+    """The metadata of a file that Ultralytics exported that describe its tensors.
 
     Args:
-        metadata: names, imgsz, stride, and channels where it says them.
+        metadata: names, imgsz, stride, and channels where it has them.
         where: names the file in messages.
 
     Returns:
         names: index -> class; indices may have gaps. imgsz: height and width. stride.
 
     Raises:
-        ExportError: one is not what it must be.
+        ExportError: one of them is invalid.
     """
     if metadata.get("channels", 3) != 3:
         raise ExportError(f"{where}: channels: got {metadata['channels']!r:.80}, expected 3 (RGB)")
@@ -76,17 +76,17 @@ def read_form(metadata: Mapping[str, Any], *, where: str) -> dict[str, Any]:
 
 
 def read_detector(path: Path) -> Detector:
-    """Load a detector and its metadata, and ask it once.
+    """Load a detector and its metadata, and run it once.
 
     Raises:
-        ExportError: the file is no ONNX file, or none that Ultralytics exported, or no detector that can be served.
+        ExportError: the file is not an ONNX file that Ultralytics exported, or not a detector that can be served.
     """
     model = read_onnx(path)
     metadata = _metadata(model, path)
     check_head(metadata, where=str(path))
     batch, _, *size = _check_tensors(model, path)
     imgsz_hw = metadata["imgsz"]
-    # A free side beside a fixed one is fixed as it was trained: pictures have one size then.
+    # A free side beside a fixed one becomes that of the training: all images have one size then.
     fixed_hw = _fill(size, imgsz_hw) if any(size) else None
     source = Session(path, name=str(path))
     if opset_of(model) < _OLDEST_OPSET:
@@ -98,9 +98,9 @@ def read_detector(path: Path) -> Detector:
     outputs = source.infer(np.full((1, 3, height, width), 0.5, np.float32))
     head = outputs[model.graph.output[0].name]
     if head.ndim != 3 or len(head) != 1 or not head.size:
-        raise ExportError(f"{path}: output: got {head.shape} of a picture of {height}x{width}, expected (1, rows, N)")
+        raise ExportError(f"{path}: output: got {head.shape} for an image of {height}x{width}, expected (1, rows, N)")
     return Detector(
-        graph=tidy(model),
+        graph=normalise(model),
         source=source,
         names=metadata["names"],
         imgsz_hw=imgsz_hw,
@@ -117,11 +117,11 @@ def _fill(size: list[int], imgsz_hw: tuple[int, int]) -> tuple[int, int]:
 
 
 def _metadata(model: ModelProto, path: Path) -> dict[str, Any]:
-    """What the file says: head, description and task as texts, numbers and names as what they are."""
+    """Metadata of the file: head, description and task as texts, numbers and names as Python values."""
     texts = {entry.key: entry.value for entry in model.metadata_props}
     missing = [key for key in ("task", "names", "imgsz", "stride") if key not in texts]
     if missing:
-        hint = ": YOLOv5's own repository writes so, whose anchors are not read" if set(texts) >= {"names"} else ""
+        hint = ", like YOLOv5's own repository, which is not supported" if set(texts) >= {"names"} else ""
         raise ExportError(
             f"{path}: got no {', '.join(missing)} in its metadata{hint}; expected an ONNX file that Ultralytics "
             "exported (yolo export format=onnx dynamic=True opset=17)"
@@ -181,7 +181,7 @@ def _check_tensors(model: ModelProto, path: Path) -> list[int]:
         raise ExportError(f"{path}: channels: got {got}, expected (batch, 3, height, width), RGB")
     if batch > 1:
         raise ExportError(
-            f"{path}: batch: got a file for {batch} pictures at a time ({got}), expected a free batch or 1: export it "
+            f"{path}: batch: got a file for {batch} images at a time ({got}), expected a free batch or 1: export it "
             f"again without batch={batch}, or with dynamic=True"
         )
     return _dims(tensors[0])

@@ -1,4 +1,4 @@
-"""ONNX files as people have them, brought into the one form that graph surgery takes; with the onnx package alone."""
+"""Reads ONNX files, and normalises them into the form that `export.graph` takes; with the onnx package alone."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
@@ -11,9 +11,9 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
 from export.errors import ExportError, first_line
-from export.graph.surgery import captured
+from export.graph.nodes import captured
 
-# Names that surgery and the interfaces give: what the file calls so is renamed.
+# Names that `export.graph` and the interfaces give: a tensor of the file with such a name is renamed.
 _INPUT, _OUTPUT = "images", "output0"
 _TAKEN = frozenset({_INPUT, _OUTPUT, "image", "boxes", "scores", "classes"})
 _TAKEN_PREFIXES = ("fused/", "bins/", "half/", "source/")
@@ -23,15 +23,15 @@ def read_onnx(path: Path) -> ModelProto:
     """Load an ONNX file, with its external data.
 
     Raises:
-        ExportError: there is none, it is something else, or not all of it is there.
+        ExportError: the file is missing, not an ONNX file, or incomplete.
     """
     try:
         model = onnx.load(path, load_external_data=False)
     except FileNotFoundError as exc:
-        raise ExportError(f"{path}: there is no such file") from exc
+        raise ExportError(f"{path}: the file is missing") from exc
     except (DecodeError, OSError, onnx.checker.ValidationError) as exc:
         reason = first_line(exc)
-        raise ExportError(f"{path}: got no complete ONNX file ({reason}): is it cut off, or something else?") from exc
+        raise ExportError(f"{path}: got no complete ONNX file ({reason}): is it truncated, or no ONNX?") from exc
     if not model.graph.node:
         raise ExportError(f"{path}: got no ONNX file ({path.stat().st_size} bytes without a graph)")
     _check_external(model, path)
@@ -42,40 +42,40 @@ def read_onnx(path: Path) -> ModelProto:
     return model
 
 
-def tidy(model: ModelProto) -> ModelProto:
-    """Bring a detector that ONNX Runtime loads into the form that surgery knows.
+def normalise(model: ModelProto) -> ModelProto:
+    """Normalise a detector that ONNX Runtime loads.
 
     Args:
         model: one input and one output, each FP32 or FP16.
 
     Returns:
-        The same with its nodes in the order in which they run, constants as initialisers, an input `images` and an
-        output `output0` in FP32, and no tensor of a name that surgery gives.
+        The same with sorted nodes, constants as initialisers, an input `images` and an output `output0` in FP32, and no
+        tensor with a name that `export.graph` gives.
     """
-    tidied = ModelProto()
-    tidied.CopyFrom(model)
-    graph = tidied.graph
+    normalised = ModelProto()
+    normalised.CopyFrom(model)
+    graph = normalised.graph
     known = {initializer.name for initializer in graph.initializer}  # IR 3 lists them as inputs too
     for value in [value for value in graph.input if value.name in known]:
         graph.input.remove(value)
     for value in (*graph.input, *graph.output):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_value < 0:  # how some tools write a free one
+            if dim.dim_value < 0:  # some tools write a free dim like that
                 dim.ClearField("dim_value")
     _hoist_constants(graph)
     _rename(graph, _choose_names(graph))
-    _take_floats(graph)
+    _convert_floats(graph)
     _sort(graph)
-    return tidied
+    return normalised
 
 
 def _check_external(model: ModelProto, path: Path) -> None:
-    """Each file that holds weights is there, as far as they reach."""
+    """Check that each file of external weights is there, and as long as the weights need."""
     ends: dict[str, int] = {}
     for tensor in filter(uses_external_data, _tensors(model.graph)):
         try:
             info = ExternalDataInfo(tensor)
-        except ValueError as exc:  # no numbers
+        except ValueError as exc:  # an offset or a length is not a number
             raise ExportError(f"{path}: external data of {tensor.name!r:.80}: {first_line(exc)}") from exc
         length = info.length or prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         ends[info.location] = max(ends.get(info.location, 0), (info.offset or 0) + length)
@@ -85,16 +85,16 @@ def _check_external(model: ModelProto, path: Path) -> None:
         file = path.parent / location
         size = file.stat().st_size if file.is_file() else None
         if size is None:
-            raise ExportError(f"{file}: there is no such file, expected {end} bytes of weights of {path.name} in it")
+            raise ExportError(f"{file}: the file is missing, expected {end} bytes of weights of {path.name} in it")
         if size < end:
             raise ExportError(
-                f"{file}: got {size} bytes, expected {end}, the weights of {path.name}: it is cut off; next: copy it "
+                f"{file}: got {size} bytes, expected {end}, the weights of {path.name}: it is truncated; next: copy it "
                 "again, together with the ONNX file"
             )
 
 
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """All that a graph holds, in whatever node."""
+    """All tensors of a graph, those inside its nodes included."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -110,7 +110,7 @@ def _inner(attribute: onnx.AttributeProto) -> Iterable[GraphProto]:
 
 
 def _hoist_constants(graph: GraphProto) -> None:
-    """Constant nodes to initialisers, so that a weight is found in one place."""
+    """Turn Constant nodes into initialisers, so that weights are found in one place."""
     kept: list[NodeProto] = []
     for node in graph.node:
         value = _constant(node)
@@ -132,13 +132,13 @@ def _constant(node: NodeProto) -> TensorProto | None:
         value.CopyFrom(attribute.t)
         return value
     datatype = {"value_float": np.float32, "value_int": np.int64}.get(attribute.name.removesuffix("s"))
-    if datatype is None:  # texts, or a sparse tensor
+    if datatype is None:  # strings, or a sparse tensor
         return None
     return numpy_helper.from_array(np.asarray(helper.get_attribute_value(attribute), datatype))
 
 
 def _choose_names(graph: GraphProto) -> dict[str, str]:
-    """New names for what is called as surgery calls something, and for what the interfaces call otherwise."""
+    """New names for tensors with a name that `export.graph` gives, and for the input and the output."""
     used = set(_names(graph))
     names: dict[str, str] = {}
     for name in sorted(used):
@@ -167,7 +167,7 @@ def _names(graph: GraphProto) -> Iterator[str]:
 
 
 def _named(graph: GraphProto) -> Iterator[ValueInfoProto | TensorProto]:
-    """All but nodes that has a name in a graph itself."""
+    """All that has a name in a graph itself, except nodes."""
     yield from (*graph.input, *graph.output, *graph.value_info)
     yield from graph.initializer
     yield from (tensor.values for tensor in graph.sparse_initializer)
@@ -184,8 +184,8 @@ def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
                 _rename(inner, names)
 
 
-def _take_floats(graph: GraphProto) -> None:
-    """FP32 outside where the file has FP16."""
+def _convert_floats(graph: GraphProto) -> None:
+    """Turn FP16 input and output into FP32."""
     source, target = graph.input[0], graph.output[0]
     if _make_float(source):
         graph.node.append(helper.make_node("Cast", [_INPUT], [source.name], to=TensorProto.FLOAT16))
@@ -203,7 +203,7 @@ def _make_float(value: ValueInfoProto) -> bool:
 
 
 def _sort(graph: GraphProto) -> None:
-    """Each node after those whose outputs it takes, which ONNX Runtime does not ask for; others stay in their order."""
+    """Put each node after those whose outputs it takes, which ONNX Runtime does not require; else the order stays."""
     for node in graph.node:
         for attribute in node.attribute:
             for inner in _inner(attribute):

@@ -17,7 +17,7 @@ def prepare(estimator: Any, named: Table, *, source: Source) -> Version:
     """Bring a scikit-learn classifier, regressor or pipeline into the form that is served, and verify it.
 
     Raises:
-        ExportError: it is something else, is not fitted, has no probabilities, or cannot be written or verified.
+        ExportError: it is of another kind, not fitted, without probabilities, or cannot be written or verified.
     """
     _check_estimator(estimator)
     return tabular.prepare(estimator, named, source=source)

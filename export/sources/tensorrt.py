@@ -1,10 +1,10 @@
 """TensorRT: a plan for the GPU of this machine, and the engines that Ultralytics writes.
 
 A plan fits one GPU architecture and one version of TensorRT: build it where it will serve, in the image that serves.
-There this module, and the command `python -m export tensorrt`, need Python 3.11 (Triton 24.11 has 3.12), its standard
-library and the onnx package, nothing else.
+There this module, and the command `python -m export tensorrt`, need only Python 3.11 (Triton 24.11 has 3.12), its
+standard library and the onnx package.
 
-The file is named by compute capability; the profile `tensorrt` asks for it by `cc_model_filenames`.
+The file is named by compute capability; the profile `tensorrt` refers to it by `cc_model_filenames`.
 """
 
 import importlib.util
@@ -42,7 +42,7 @@ _BUILD_TIMEOUT_S = 3600
 _QUERY_TIMEOUT_S = 60
 _LONGEST_HEADER = 1 << 24
 
-# In a process of its own: what goes wrong in CUDA ends the process.
+# In a process of its own: an error in CUDA ends the process.
 _PYTHON = """
 import sys
 import tensorrt as trt
@@ -67,7 +67,7 @@ with open(target, "wb") as file:
 
 @dataclass(frozen=True)
 class Builder:
-    """What builds plans here, and for what.
+    """The program that builds plans on this machine, and the GPU that they fit.
 
     Attributes:
         command: `trtexec`, or Python with TensorRT's package.
@@ -79,7 +79,7 @@ class Builder:
 
     @property
     def filename(self) -> str:
-        """Of the plan."""
+        """Name of the plan's file."""
         return PLANS[self.capability]
 
 
@@ -97,10 +97,10 @@ class Engine:
 
 
 def find_builder() -> Builder:
-    """What this machine can build plans with.
+    """The program that builds plans on this machine.
 
     Raises:
-        ExportError: it has no GPU, one that is not known here, or nothing to build with.
+        ExportError: it has no GPU, an unknown one, or no program.
     """
     capability = find_capability()
     trtexec = shutil.which("trtexec") or (str(_TRTEXEC) if os.access(_TRTEXEC, os.X_OK) else None)
@@ -118,7 +118,7 @@ def find_capability() -> str:
     """Compute capability of this machine's GPU, such as `9.0`.
 
     Raises:
-        ExportError: there is no GPU, or one that is not known here.
+        ExportError: there is no GPU, or an unknown one.
     """
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
@@ -145,19 +145,19 @@ def build(model: "ModelProto", builder: Builder) -> bytes:
         builder: from `find_builder`.
 
     Raises:
-        ExportError: TensorRT does not take it.
+        ExportError: TensorRT rejects it.
     """
-    import onnx  # noqa: PLC0415 - `find_builder` must be able to refuse without it
+    import onnx  # noqa: PLC0415 - `find_builder` rejects without it
 
-    from export.graph.fp16 import fix_size, halve  # noqa: PLC0415
+    from export.graph.fp16 import fix_size, to_fp16  # noqa: PLC0415
 
-    halved = fix_size(halve(model))
-    source = halved.graph.input[0]
+    typed = fix_size(to_fp16(model))
+    source = typed.graph.input[0]
     dims = [dim.dim_value for dim in source.type.tensor_type.shape.dim][1:]
     shapes = ["x".join(map(str, [batch, *dims])) for batch in BATCHES]
     with tempfile.TemporaryDirectory(prefix="nereid-") as folder:
         onnx_file, plan_file = Path(folder) / "model.onnx", Path(folder) / "model.plan"
-        onnx.save(halved, onnx_file)
+        onnx.save(typed, onnx_file)
         arguments = _arguments(builder, onnx_file, plan_file, name=source.name, shapes=shapes)
         try:
             subprocess.run(
@@ -172,7 +172,7 @@ def build(model: "ModelProto", builder: Builder) -> bytes:
         except subprocess.CalledProcessError as exc:
             last = "\n".join(exc.stdout.splitlines()[-20:])
             raise ExportError(
-                f"TensorRT built no plan (exit status {exc.returncode}); its last words:\n{last}"
+                f"TensorRT built no plan (exit status {exc.returncode}); its last lines:\n{last}"
             ) from exc
         except subprocess.TimeoutExpired as exc:
             raise ExportError(f"TensorRT built no plan within {_BUILD_TIMEOUT_S} s") from exc
@@ -182,14 +182,14 @@ def build(model: "ModelProto", builder: Builder) -> bytes:
 
 
 def add_plan(folder: Path, builder: Builder) -> Path:
-    """Publish a version again under the next number, with a plan for this machine; the new folder.
+    """Write a version once more under the next number, with a plan for this machine, and return the new folder.
 
     Args:
         folder: of a version in a local repository.
         builder: from `find_builder`.
 
     Raises:
-        ExportError: the version is not complete, or has no profile for TensorRT; TensorRT does not take it.
+        ExportError: the version is not complete, has no profile for TensorRT, or TensorRT rejects it.
     """
     import onnx  # noqa: PLC0415 - as above
 
@@ -219,15 +219,15 @@ def add_plan(folder: Path, builder: Builder) -> Path:
 
 
 def read_engine(path: Path) -> Engine:
-    """Take an Ultralytics `.engine` apart: a length (4 bytes, little-endian), so much JSON, the plan.
+    """Read an Ultralytics `.engine`: a length (4 bytes, little-endian), JSON of this length, the plan.
 
     Raises:
-        ExportError: it is something else, or was exported in a way that cannot be served.
+        ExportError: it is of another kind, or was exported in a way that cannot be served.
     """
     try:
         content = path.read_bytes()
     except FileNotFoundError as exc:
-        raise ExportError(f"{path}: there is no such file") from exc
+        raise ExportError(f"{path}: the file is missing") from exc
     length = int.from_bytes(content[:4], "little")
     try:
         if length > min(_LONGEST_HEADER, len(content) - 4):

@@ -1,7 +1,7 @@
-"""Which checkpoints (.pt) may be loaded. They are pickles: loading one runs whatever code it holds.
+"""Which checkpoints (.pt) may be loaded. They are pickles: loading one runs the code that it holds.
 
-Ultralytics' own are known by their digests; any other needs the user's word. What was judged is what is loaded: a copy
-that nobody else can write.
+Ultralytics' own are known by their digests; any other needs the user's permission. The bytes that were checked are
+those that are loaded: a copy that no other user can write.
 """
 
 import hashlib
@@ -29,31 +29,31 @@ class CheckpointError(Exception):
 def admit(path: Path, *, allowed: bool) -> Iterator[Path]:
     """A copy of a checkpoint that may be loaded, until the block ends.
 
-    Ultralytics, where it is imported only now, installs nothing that a checkpoint asks for, and of one that is official
-    builds the classes of networks alone.
+    Where ultralytics is imported after this, it installs nothing that a checkpoint requires, and of an official one it
+    builds only the classes of networks.
 
     Args:
         path: of the checkpoint.
-        allowed: whether the user wants it loaded whatever it holds.
+        allowed: whether the user permits to load it, whatever code it holds.
 
     Raises:
-        CheckpointError: it is not official, and the user did not allow it.
+        CheckpointError: it is not official, and the user did not permit it.
         OSError: it cannot be read.
     """
-    # The folder is the user's alone (0700), under a name that nobody can guess.
+    # Only the user can read the folder (0700), and its name cannot be guessed.
     with tempfile.TemporaryDirectory(prefix="nereid-checkpoint-") as folder:
         copy = Path(folder) / "checkpoint.pt"
         digest = _copy(path, copy)
         official = digest in OFFICIAL.values()
         if not official and not allowed:
-            raise CheckpointError(_refusal(path, digest))
+            raise CheckpointError(_describe_rejection(path, digest))
         os.environ["YOLO_AUTOINSTALL"] = "false"
         os.environ["ULTRALYTICS_SAFE_LOAD"] = "true" if official else "false"
         yield copy
 
 
 def _copy(path: Path, copy: Path) -> str:
-    """Copy a file; the SHA-256 of the bytes that were copied."""
+    """Copy a file, and return the SHA-256 of the bytes that were copied."""
     digest = hashlib.sha256()
     with path.open("rb") as source, copy.open("xb") as target:
         while chunk := source.read(_CHUNK_BYTES):
@@ -62,10 +62,10 @@ def _copy(path: Path, copy: Path) -> str:
     return digest.hexdigest()
 
 
-def _refusal(path: Path, digest: str) -> str:
+def _describe_rejection(path: Path, digest: str) -> str:
     known = OFFICIAL.get(path.name)
     expected = f"that of the official {path.name}, {known}" if known else "one of the official checkpoints"
     return (
-        f"{path}: got SHA-256 {digest}, expected {expected}: unpickling runs whatever code the file holds: pass "
+        f"{path}: got SHA-256 {digest}, expected {expected}: unpickling runs the code that the file holds: pass "
         "--allow-unpickling (make: ALLOW_UNPICKLING=1) if you trust where it comes from"
     )

@@ -1,4 +1,4 @@
-"""A detector of Ultralytics to a proven version."""
+"""Turns a detector of Ultralytics into a verified version."""
 
 import hashlib
 import tempfile
@@ -15,8 +15,9 @@ from onnx import ModelProto
 from export.errors import ExportError, first_line
 from export.graph import compatibility
 from export.graph.dfl import weigh_bins
+from export.graph.dims import declare_head, fix_outputs, free_batch
+from export.graph.fused_interface import fuse
 from export.graph.head import count_classes
-from export.graph.surgery import declare_head, fix_outputs, free_batch, fuse
 from export.proof import parity, predictions
 from export.proof.calibration import Sample
 from export.proof.drawn_images import draw_pictures, draw_stop_sign
@@ -45,7 +46,7 @@ _GOLDEN_SIDE = 128
 
 @dataclass(frozen=True)
 class Reporter:
-    """What shows each step, each step that goes through many pictures, and what is left out."""
+    """Shows steps, progress through many images, and warnings."""
 
     say: Say
     track: Track
@@ -54,17 +55,16 @@ class Reporter:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a user may choose.
+    """The options of a user.
 
     Attributes:
-        interface: see design, section 2.
+        interface: tensors of the graph, see `export.writer.config.describe_detector`.
         letterbox: `rectangle` leaves height and width free, `square` fixes them; None takes what the file allows.
         imgsz: input size of a checkpoint's export; None for what it was trained with.
         precisions: besides FP32.
-        calibration: pictures for int8 and to measure precisions on; None for those that come along, which cannot
-            calibrate.
+        calibration: images for int8 and to measure precisions on; None for the drawn ones, which cannot calibrate.
         builder: of a TensorRT plan, where one is wanted.
-        unpickling: whether a checkpoint that is not official may be loaded, which runs whatever code it holds.
+        unpickling: whether a checkpoint that is not official may be loaded, which runs the code that it holds.
         nms_free: of a checkpoint with two heads, the one that needs no NMS; an ONNX file has one.
         predict: whether an ONNX file is compared with Ultralytics' own predict, as a checkpoint always is.
     """
@@ -83,19 +83,19 @@ class Choice:
 def prepare(  # noqa: PLR0913 - what, how, and where steps are shown
     name: str, weights: str, *, choice: Choice, say: Say, track: Track = lambda items, _: items, warn: Say | None = None
 ) -> Version:
-    """Bring a detector into the form that is served, and prove it.
+    """Bring a detector into the form that is served, and verify it.
 
     Args:
         name: of the model.
         weights: a `.pt` file, an official name, or an ONNX file that Ultralytics exported; what is loaded of a `.pt`
-            file is what was admitted, and what the manifest names.
+            file is the admitted copy, which the manifest names.
         choice: what the user chose.
         say: takes each step.
-        track: takes each step that goes through many pictures.
-        warn: takes what is left out; None: shown as a step.
+        track: takes each step that goes through many images.
+        warn: takes warnings; None: shown as a step.
 
     Raises:
-        ExportError: the file, its task or its figures do not allow it.
+        ExportError: the file, its task or its figures do not permit it.
     """
     report = Reporter(say, track, warn or say)
     if "int8" in choice.precisions and choice.calibration is None:
@@ -103,7 +103,7 @@ def prepare(  # noqa: PLR0913 - what, how, and where steps are shown
     path = Path(weights)
     if path.suffix in {".engine", ".onnx"} and (choice.imgsz is not None or choice.nms_free):
         option = "--nms-free" if choice.imgsz is None else "--imgsz"
-        raise ExportError(f"{option}: {path.name} has its size and its head already, expected it only with a .pt file")
+        raise ExportError(f"{option}: {path.name} fixes its size and its head, expected this only for a .pt file")
     if path.suffix == ".engine":
         if choice.predict:
             raise ExportError(f"--predict: got {path.name}, and an engine is not compared; expected an ONNX file")
@@ -135,7 +135,7 @@ def prepare(  # noqa: PLR0913 - what, how, and where steps are shown
 
 @dataclass(frozen=True)
 class _Proof:
-    """What an export is compared with: a file, and what runs it as a model is served."""
+    """What an export is compared with: a file, and a function that runs it as a model is served."""
 
     source: Source
     program: Callable[[Model], Program]
@@ -149,7 +149,7 @@ def _head(detector: Detector) -> Head:
 def _prove(name: str, detector: Detector, *, proof: _Proof, choice: Choice, report: Reporter) -> Version:
     size_hw = _fixed_size(detector, choice.letterbox)
     plain = _describe(_config(name, detector, interface="ultralytics", size_hw=size_hw))
-    report.say("run the source on the fixed pictures")
+    report.say("run the source on the drawn images")
     program, pictures = proof.program(plain), draw_pictures()
     references = parity.refer(program.head, plain, pictures=pictures)
     report.say(f"write the {choice.interface} interface and compare it with the source")
@@ -195,12 +195,12 @@ def _prove(name: str, detector: Detector, *, proof: _Proof, choice: Choice, repo
 def _rewrite(
     name: str, detector: Detector, interface: Interface, *, size_hw: tuple[int, int]
 ) -> tuple[ModelProto, Session]:
-    """The graph of an interface, with all declared that is fixed, and loaded; `size_hw` is any that it takes."""
+    """The graph of an interface with all fixed dims declared, and its session; `size_hw` is a size that it takes."""
     try:
         graph = free_batch(detector.graph) if detector.fixed_batch else detector.graph
         rewrite = fuse if interface == "fused" else declare_head
         graph = rewrite(weigh_bins(graph), classes=detector.classes, end2end=detector.end2end)
-    # ONNX Runtime loads the file, but what a graph may hold is wider than what surgery knows.
+    # ONNX Runtime loads more graphs than these operations know.
     except (KeyError, IndexError, ValueError, TypeError, StopIteration, RuntimeError, DecodeError) as exc:
         reason = f"{type(exc).__name__}: {first_line(exc)}"
         raise ExportError(
@@ -216,8 +216,8 @@ def _find_shapes(session: Session, detector: Detector, *, size_hw: tuple[int, in
     image = session.inputs[session.input]
     if min(image.shape[1:]) < 0 and not detector.end2end:
         return {output: tensor.shape for output, tensor in session.outputs.items()}
-    # A picture of one size has so many candidates, and a head that needs no NMS so many whatever the size: runtimes
-    # differ in how much of that they see.
+    # An image of one size has a fixed number of candidates, and a head that needs no NMS has it for all sizes: runtimes
+    # differ in how much of that they infer.
     is_fused = image.datatype == "TYPE_UINT8"
     shape = (1, *size_hw, 3) if is_fused else (1, 3, *size_hw)
     outputs = session.infer(np.zeros(shape, np.uint8 if is_fused else np.float32))
@@ -225,10 +225,10 @@ def _find_shapes(session: Session, detector: Detector, *, size_hw: tuple[int, in
 
 
 def _import_engine(name: str, path: Path) -> Version:
-    """A version of an engine as it is: what it says is not compared with anything.
+    """A version of an engine as it is: its outputs are not compared with anything.
 
     Raises:
-        ExportError: it is none that can be served, or there is no GPU here, whose kind names the file.
+        ExportError: it cannot be served, or there is no GPU here, whose compute capability names the file.
     """
     engine = read_engine(path)
     capability = find_capability()
@@ -290,10 +290,10 @@ def _config(
 
 
 def _describe(described: Any) -> Model:
-    """As the transformer reads it.
+    """The model as the transformer reads it.
 
     Raises:
-        ExportError: it refuses the names: one is no text that JSON takes, or there are too many.
+        ExportError: it rejects the names: one is invalid in JSON, or there are too many.
     """
     try:
         return describe(described, version="0")

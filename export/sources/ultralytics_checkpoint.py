@@ -1,6 +1,6 @@
-"""Ultralytics weights (.pt): torch and ultralytics are needed here, and only here.
+"""Loads, exports and runs Ultralytics checkpoints (.pt): only this module needs torch and ultralytics.
 
-`checkpoints.admit` says which of them may be loaded.
+Which checkpoints may be loaded is decided by `trusted_checkpoints.admit`.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ _DOWNLOADS = "https://github.com/ultralytics/assets/releases"
 
 
 def find_checkpoint(weights: str) -> Path:
-    """A local file, or an official name to be downloaded; `weights_file.check_weights` took it.
+    """A local file, or an official name that is downloaded; `weights_file.check_weights` has accepted it.
 
     Raises:
         ExportError: the download failed.
@@ -39,11 +39,11 @@ def find_checkpoint(weights: str) -> Path:
 
 @dataclass(frozen=True)
 class Program:
-    """A checkpoint as Ultralytics runs it, to prove an export with.
+    """A checkpoint as Ultralytics runs it, to compare an export with.
 
     Attributes:
-        head: the network: what it gives before NMS.
-        predict: all of it: a picture in, detections out; None where that is not at hand.
+        head: the network: its output before NMS.
+        predict: the whole program: an image in, detections out; None without Ultralytics.
     """
 
     head: Head
@@ -55,20 +55,20 @@ def export_onnx(
 ) -> tuple[Path, Callable[[Model], Program]]:
     """Let Ultralytics export a checkpoint to ONNX, with free batch, height and width.
 
-    Loading a .pt file unpickles it, which runs whatever code it holds: only what was admitted comes here.
+    Loading a .pt file unpickles it, which runs the code that it holds: only admitted copies come here.
 
     Args:
         checkpoint: weights of a detector.
         folder: for scratch and the ONNX file.
-        name: what the user called it.
+        name: of the weights, as the user gave it.
         imgsz: input size, or None for what it was trained with.
         nms_free: whether the head that needs no NMS is wanted, of a checkpoint that has both.
 
     Returns:
-        The ONNX file, and what makes a program of the checkpoint that takes pictures as a model is served.
+        The ONNX file, and a function that makes a program of the checkpoint, with the preprocessing of a model.
 
     Raises:
-        ExportError: torch is missing, or it is no checkpoint of Ultralytics, or of another task, or has no such head.
+        ExportError: torch is missing, or the file is not a checkpoint of Ultralytics, or has another task or head.
     """
     _need_torch(name)
     yolo = _load(checkpoint, name)
@@ -77,7 +77,7 @@ def export_onnx(
     if nms_free and getattr(head, "one2one_cv2", None) is None:
         raise ExportError(
             f"{name}: --nms-free: got a checkpoint with one head, which needs NMS, expected YOLO26 or YOLOv10; next: "
-            "leave --nms-free out (make: NMS_FREE)"
+            "omit --nms-free (make: NMS_FREE)"
         )
     copy = folder / "model.pt"  # Ultralytics writes beside the weights
     shutil.copyfile(checkpoint, copy)
@@ -85,7 +85,7 @@ def export_onnx(
     options = {"format": "onnx", "dynamic": True, "simplify": True, "opset": OPSET, "device": "cpu", **size}
     try:
         exported = _load(copy, name).export(**options, nms=_nms(nms_free))
-    except Exception as exc:  # as wide as what torch and a network's own code raise
+    except Exception as exc:  # torch and a network's own code may raise anything
         raise ExportError(f"{name}: Ultralytics does not export it: {first_line(exc)}") from exc
     return Path(exported), lambda model: Program(_head(yolo, nms_free), _predict(_load(copy, name), model, nms_free))
 
@@ -95,10 +95,10 @@ def predict_onnx(file: Path, *, name: str) -> Callable[[Model], Predict]:
 
     Args:
         file: an ONNX file that Ultralytics exported.
-        name: what the user called it.
+        name: of the weights, as the user gave it.
 
     Returns:
-        What makes a program of the file that takes pictures as a model is served.
+        A function that makes `predict` of the file, with the preprocessing of a model.
 
     Raises:
         ExportError: torch or ultralytics is missing.
@@ -117,7 +117,7 @@ def _need_torch(name: str, *, what: str = "a .pt file") -> None:
         install, instead = (
             ("", "pass an ONNX file that Ultralytics exported")
             if what == "a .pt file"
-            else (" PREDICT=1", f"leave {what} out")
+            else (" PREDICT=1", f"omit {what}")
         )
         raise ExportError(
             f"{name}: {what} needs torch and ultralytics, which are not installed: "
@@ -131,7 +131,7 @@ def _load(checkpoint: Path, name: str, *, task: str | None = None) -> Any:
 
     try:
         return YOLO(checkpoint, task=task)
-    # What unpickling raises is as wide as what a pickle may do.
+    # Unpickling may raise anything that the code of a pickle raises.
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, EOFError, ImportError, OSError) as exc:
         raise ExportError(f"{name}: got no checkpoint of Ultralytics ({first_line(exc)})") from exc
 
@@ -156,10 +156,10 @@ def _predict(yolo: Any, model: Model, nms_free: bool) -> Predict:
     width, height = model.input_wh or (0, 0)
     is_free = min(model.input.dims) < 0
 
-    def run(picture: Picture, confidence: float) -> Detections:
+    def run(image: Picture, confidence: float) -> Detections:
         try:
             (result,) = yolo.predict(
-                np.ascontiguousarray(picture.image_hwc[..., ::-1]),  # it takes BGR
+                np.ascontiguousarray(image.image_hwc[..., ::-1]),  # it takes BGR
                 imgsz=[height, width],
                 rect=is_free,
                 conf=confidence,
@@ -169,8 +169,8 @@ def _predict(yolo: Any, model: Model, nms_free: bool) -> Predict:
                 device="cpu",
                 verbose=False,
             )
-        except Exception as exc:  # as wide as what torch, ONNX Runtime and a network's own code raise
-            raise ExportError(f"Ultralytics' predict fails on picture {picture.name}: {first_line(exc)}") from exc
+        except Exception as exc:  # torch, ONNX Runtime and a network's own code may raise anything
+            raise ExportError(f"Ultralytics' predict fails on image {image.name}: {first_line(exc)}") from exc
         found = result.boxes
         return Detections(found.xyxy.numpy(), found.conf.numpy(), found.cls.numpy().astype(np.int64))
 
@@ -178,14 +178,14 @@ def _predict(yolo: Any, model: Model, nms_free: bool) -> Predict:
 
 
 def _download(name: str) -> Path:
-    """By ultralytics, which keeps it in its weights folder or the working directory."""
+    """Download by ultralytics, which keeps the file in its weights folder or the working directory."""
     _need_torch(name)
     _quieten()
     try:
         socket.create_connection(("github.com", 443), timeout=5).close()
     except OSError as exc:
         raise ExportError(
-            f"{name}: there is no such file here, and it cannot be downloaded ({exc}): get {name} from {_DOWNLOADS} on "
+            f"{name}: the file is missing, and it cannot be downloaded ({exc}): download {name} from {_DOWNLOADS} on "
             f"a machine with a network, and pass its path: WEIGHTS=/path/to/{name}"
         ) from exc
     from ultralytics.utils.downloads import attempt_download_asset  # noqa: PLC0415 - only where a .pt is exported
@@ -195,7 +195,7 @@ def _download(name: str) -> Path:
     except (OSError, RuntimeError) as exc:
         raise ExportError(f"{name}: the download failed ({exc}): get it from {_DOWNLOADS} and pass its path") from exc
     if not path.is_file():
-        raise ExportError(f"{name}: Ultralytics has no such file ({_DOWNLOADS}): pass the path of yours")
+        raise ExportError(f"{name}: Ultralytics offers no such file ({_DOWNLOADS}); next: pass the path of a file")
     return path
 
 

@@ -1,6 +1,6 @@
-"""What a .pt file holds, known before torch is installed or loaded: from its name, and from names in its pickle.
+"""What a .pt file holds, by its name and the names in its pickle, before torch is installed or loaded.
 
-Nothing is unpickled: the pickle's opcodes are read as they are.
+Nothing is unpickled: only the opcodes of the pickle are read.
 """
 
 import pickletools
@@ -32,23 +32,23 @@ _TASKS_BY_CLASS = {
 }
 _RTDETR = {"RTDETRDetectionModel", "RTDETRDecoder"}
 _YOLOV5 = re.compile(r"^models\.(yolo|common|experimental)$")
-_LARGEST_PICKLE_BYTES = 64 * 2**20  # that of YOLOv8x has less than one
+_LARGEST_PICKLE_BYTES = 64 * 2**20  # YOLOv8x has less than 1 MiB
 
 
 def check_weights(weights: str) -> None:
-    """Refuse weights that cannot become a detector here, as far as that shows from outside.
+    """Reject weights that cannot be exported as a detector, as far as names show it.
 
     Args:
         weights: a `.pt` file, or an official name.
 
     Raises:
-        ExportError: it is neither, or holds RT-DETR, another task or a YOLOv5 of its own repository.
+        ExportError: they are neither, or RT-DETR, of another task or of YOLOv5's own repository.
     """
     path = Path(weights)
     if not path.is_file():
         _check_name(weights)
         if path.name != weights or not _OFFICIAL.match(weights):
-            raise ExportError(f"{path}: there is no such file, and it is no official name such as yolov8n.pt")
+            raise ExportError(f"{path}: the file is missing, and its name is not an official one such as yolov8n.pt")
         return
     for module, name in sorted(_read_classes(path)):
         if name in _RTDETR:
@@ -63,7 +63,7 @@ def check_weights(weights: str) -> None:
 
 
 def _check_name(weights: str) -> None:
-    """By the name alone, since it is downloaded only after torch was installed."""
+    """Check an official name, whose file is downloaded only after torch is installed."""
     stem = Path(weights).stem
     if stem.startswith("rtdetr"):
         check_head({"task": "detect", "head": "RTDETRDecoder"}, where=weights)
@@ -72,7 +72,7 @@ def _check_name(weights: str) -> None:
 
 
 def _read_classes(path: Path) -> set[tuple[str, str]]:
-    """Module and name of all that a checkpoint's pickle refers to."""
+    """Module and name of each class and function in a checkpoint's pickle."""
     try:
         with zipfile.ZipFile(path) as archive:
             pickled = next(entry for entry in archive.infolist() if entry.filename.endswith("data.pkl"))
@@ -80,17 +80,17 @@ def _read_classes(path: Path) -> set[tuple[str, str]]:
                 raise ValueError(f"a pickle of {pickled.file_size} bytes")
             content = archive.read(pickled)
         return set(_iterate_classes(content))
-    # What zipfile, zlib and pickletools raise of what is no checkpoint; of a member that is encrypted, RuntimeError.
+    # All that zipfile, zlib and pickletools raise for another file; RuntimeError for an encrypted member.
     except (zipfile.BadZipFile, zlib.error, StopIteration, ValueError, RuntimeError, IndexError, EOFError) as exc:
         size = path.stat().st_size
         raise ExportError(
-            f"{path}: got {size} bytes that are no PyTorch checkpoint: cut off, or something else?"
+            f"{path}: got {size} bytes, expected a PyTorch checkpoint: is the file truncated, or of another kind?"
         ) from exc
 
 
 def _iterate_classes(content: bytes) -> list[tuple[str, str]]:
     found = []
-    texts: list[str] = []  # the last two are what STACK_GLOBAL takes, where they are not from the memo
+    texts: list[str] = []  # STACK_GLOBAL takes the last two, where they are not from the memo
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name == "GLOBAL":
             module, _, name = str(argument).partition(" ")

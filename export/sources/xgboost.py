@@ -16,7 +16,7 @@ def read(path: Path, *, scaler: Path | None, allowed: bool) -> Any:
     """An XGBoost model, or a pipeline that ends in one, from XGBoost's own file or from pickles.
 
     Raises:
-        ExportError: a file is something else, or a pickle without the user's permission.
+        ExportError: a file is of another kind, or a pickle without the user's permission.
     """
     model = unpickle(path, allowed=allowed) if path.suffix in SUFFIXES else _load_native(path)
     last = model.steps[-1][1] if isinstance(model, Pipeline) else model
@@ -50,7 +50,7 @@ def scaled(model: xgboost.XGBModel, scaler: StandardScaler) -> Pipeline:
 def _load_native(path: Path) -> xgboost.XGBModel:
     """XGBoost's own JSON or UBJSON."""
     if not path.is_file():
-        raise ExportError(f"{path}: there is no such file")
+        raise ExportError(f"{path}: the file is missing")
     try:
         return as_model(xgboost.Booster(model_file=path))
     except (xgboost.core.XGBoostError, ValueError, TypeError, KeyError) as exc:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from export.errors import ExportError
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from registry.layout import SCHEMA, is_exported_name, refuse_model_name
 
 Interface = Literal["fused", "ultralytics"]
@@ -107,5 +107,5 @@ def read(data: bytes) -> dict[str, Any] | None:
 
     try:
         return read_content(data, where="manifest.json")
-    except Refused:
+    except VersionRejected:
         return None

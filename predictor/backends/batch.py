@@ -1,4 +1,4 @@
-"""Requests to one array and back, without copying where there is nothing to join."""
+"""Joins the inputs of requests into a batch, and splits its outputs; a single request is not copied."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 
 def join(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Stack the same input of several requests.
+    """Join the same input of several requests.
 
     Args:
-        arrays: At least one; each `(N_i, ...)`, alike but for `N_i`.
+        arrays: At least one, each `(N_i, ...)`; only `N_i` may differ.
 
     Returns:
-        `(sum N_i, ...)`; the very array where there is one, so that a batch of one request is not copied.
+        `(sum N_i, ...)`; a single array itself, not a copy.
     """
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
@@ -31,20 +31,20 @@ def split(array: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
         A view for each request.
 
     Raises:
-        ValueError: the model did not return one row for each row that went in.
+        ValueError: the output does not have one row for each input row.
     """
     if array.ndim == 0 or len(array) != sum(sizes):
-        raise ValueError(f"an output of shape {list(array.shape)} does not fit a batch of {sum(sizes)}")
+        raise ValueError(f"output: got shape {list(array.shape)}, expected a batch of {sum(sizes)}")
     edges = np.cumsum([0, *sizes])
     return [array[start:stop] for start, stop in pairwise(edges)]
 
 
 def terminate_strings(strings: NDArray[Any]) -> NDArray[np.bytes_]:
-    """Return a BYTES tensor as ONNX Runtime can take it.
+    """Convert a BYTES tensor to the form that ONNX Runtime reads correctly.
 
-    Of an array of objects it would take the `str` of each `bytes`, its quotes included; and it reads fixed-width bytes
-    up to the first NUL, past the end of an element that fills its width (seen in 1.31). As with the C++ backend, an
-    element ends at a NUL of its own.
+    From an array of objects it would take the `str` of each `bytes`, quotes included. Fixed-width bytes it reads up to
+    the first NUL, beyond the end of an element that fills its width (seen in 1.31). As in the C++ backend, an element
+    ends at its first NUL.
 
     Args:
         strings: Elements are `bytes`.

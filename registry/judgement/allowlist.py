@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from registry.layout import LABELS, NAME
 
 MAX_ENTRIES = 8192  # of a list or a map: a table with an input for each column has thousands
@@ -224,7 +224,7 @@ def refuse_unlisted(config: ModelConfig) -> None:
     """Accept a config that can do no harm in the server that loads it.
 
     Raises:
-        Refused: at the first field or value that is not on the list; the message begins with its path.
+        VersionRejected: at the first field or value that is not on the list; the message begins with its path.
     """
     _check(config, _MODEL, "")
     _check_sums(config)
@@ -233,13 +233,13 @@ def refuse_unlisted(config: ModelConfig) -> None:
 def _check(value: Any, allowed: _Allowed, path: str) -> None:
     """Walk a message, a map, a repeated field or a single value."""
     if isinstance(value, MutableSequence | Mapping) and len(value) > MAX_ENTRIES:
-        raise Refused(f"{path}: got {len(value)} entries, expected at most {MAX_ENTRIES}")
+        raise VersionRejected(f"{path}: got {len(value)} entries, expected at most {MAX_ENTRIES}")
     if isinstance(value, MutableSequence):
         for index, element in enumerate(value):
             _check(element, allowed, f"{path}[{index}]")
     elif isinstance(allowed, _Rule):
         if not allowed.holds(value):
-            raise Refused(f"{path}: got {_shorten(value)}, expected {allowed.expected}")
+            raise VersionRejected(f"{path}: got {_shorten(value)}, expected {allowed.expected}")
     elif isinstance(value, Mapping):
         for key in sorted(value):
             at = f"{path}[{_shorten(key)}]"
@@ -256,7 +256,7 @@ def _look_up(allowed: _Map | _Table, key: Any, path: str) -> _Allowed:
         _check(key, allowed.key, f"the key of {path}")
         return allowed.value
     if key not in allowed:
-        raise Refused(f"{path}: is not accepted, expected only {', '.join(sorted(allowed)) or 'nothing'}")
+        raise VersionRejected(f"{path}: is not accepted, expected only {', '.join(sorted(allowed)) or 'nothing'}")
     return allowed[key]
 
 
@@ -265,15 +265,15 @@ def _check_sums(config: ModelConfig) -> None:
     batching = config.dynamic_batching
     delay = batching.max_queue_delay_microseconds
     if delay and (batching.HasField("default_queue_policy") or batching.priority_queue_policy):
-        raise Refused(
+        raise VersionRejected(
             f"dynamic_batching.max_queue_delay_microseconds: got {delay}, expected 0 beside a queue policy: "
             "Triton's count of waiting requests leaks otherwise (issue 8870 of triton-inference-server/server)"
         )
     instances = sum(max(group.count, 1) * max(len(group.gpus), 1) for group in config.instance_group)
     if instances > MAX_INSTANCES:
-        raise Refused(f"instance_group: got {instances} instances, expected at most {MAX_INSTANCES}")
+        raise VersionRejected(f"instance_group: got {instances} instances, expected at most {MAX_INSTANCES}")
     if config.instance_group and all(group.passive for group in config.instance_group):
-        raise Refused(
+        raise VersionRejected(
             "instance_group: got passive in all of them, expected one that is not: Triton ends with the first request"
         )
     threads = 1
@@ -281,7 +281,9 @@ def _check_sums(config: ModelConfig) -> None:
         if name in config.parameters:
             threads = max(threads, int(config.parameters[name].string_value or 1))
     if max(instances, 1) * threads > MAX_THREADS:
-        raise Refused(f"instance_group: got {instances} instances of {threads} threads, expected {MAX_THREADS} in all")
+        raise VersionRejected(
+            f"instance_group: got {instances} instances of {threads} threads, expected {MAX_THREADS} in all"
+        )
     _check_warmup(config)
     _check_tensors(config)
     _check_metadata(config)
@@ -290,14 +292,14 @@ def _check_sums(config: ModelConfig) -> None:
 def _check_warmup(config: ModelConfig) -> None:
     runs = sum(max(sample.count, 1) for sample in config.model_warmup)
     if runs > MAX_WARMUP_RUNS:
-        raise Refused(f"model_warmup: got {runs} runs, expected at most {MAX_WARMUP_RUNS}")
+        raise VersionRejected(f"model_warmup: got {runs} runs, expected at most {MAX_WARMUP_RUNS}")
     elements = sum(
         _multiply((max(sample.count, 1), max(sample.batch_size, 1), *tensor.dims), most=MAX_WARMUP_ELEMENTS)
         for sample in config.model_warmup
         for tensor in sample.inputs.values()
     )
     if elements > MAX_WARMUP_ELEMENTS:
-        raise Refused(f"model_warmup: got more than {MAX_WARMUP_ELEMENTS} elements in all runs, expected fewer")
+        raise VersionRejected(f"model_warmup: got more than {MAX_WARMUP_ELEMENTS} elements in all runs, expected fewer")
 
 
 def _check_tensors(config: ModelConfig) -> None:
@@ -305,14 +307,16 @@ def _check_tensors(config: ModelConfig) -> None:
         for index, tensor in enumerate(tensors):
             for name, dims in (("dims", tensor.dims), ("reshape.shape", tensor.reshape.shape)):
                 if len(dims) > MAX_TENSOR_DIMS:
-                    raise Refused(f"{where}[{index}].{name}: got {len(dims)}, expected at most {MAX_TENSOR_DIMS}")
+                    raise VersionRejected(
+                        f"{where}[{index}].{name}: got {len(dims)}, expected at most {MAX_TENSOR_DIMS}"
+                    )
                 if _multiply(map(abs, dims), most=MAX_ELEMENTS) > MAX_ELEMENTS:
-                    raise Refused(
+                    raise VersionRejected(
                         f"{where}[{index}].{name}: got {_shorten(list(dims))}, expected at most {MAX_ELEMENTS} elements"
                     )
             batch = _multiply((config.max_batch_size, *map(abs, tensor.dims)), most=MAX_BATCH_ELEMENTS)
             if config.backend == "openvino" and batch > MAX_BATCH_ELEMENTS:
-                raise Refused(
+                raise VersionRejected(
                     f"max_batch_size: got {config.max_batch_size} of {where} {_shorten(tensor.name)}, expected at most "
                     f"{MAX_BATCH_ELEMENTS} elements in a batch of openvino"
                 )
@@ -328,32 +332,34 @@ def _check_metadata(config: ModelConfig) -> None:
     except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested deeply
         metadata = None
     if not isinstance(metadata, dict):
-        raise Refused(f"parameters.metadata: got {_shorten(text)}, expected a Python dict")
+        raise VersionRejected(f"parameters.metadata: got {_shorten(text)}, expected a Python dict")
     given = {key: value for key, value in metadata.items() if value is not None}
     imgsz = given.get("imgsz", 1)
     sides = _read_numbers("imgsz", imgsz if isinstance(imgsz, list | tuple) else [imgsz, imgsz], MAX_SIDE_PX)
     channels = _read_numbers("channels", [given.get("channels", 1)], MAX_CHANNELS)
     _read_numbers("stride", [given.get("stride", 1)], MAX_STRIDE)
     if _multiply((*sides, *channels), most=MAX_ELEMENTS) > MAX_ELEMENTS:
-        raise Refused(f"parameters.metadata: imgsz: got {_shorten(imgsz)}, expected at most {MAX_ELEMENTS} elements")
+        raise VersionRejected(
+            f"parameters.metadata: imgsz: got {_shorten(imgsz)}, expected at most {MAX_ELEMENTS} elements"
+        )
     categories = given.get("categories", {})
     if not isinstance(categories, dict) or not all(isinstance(own, list | tuple) for own in categories.values()):
-        raise Refused(f"parameters.metadata: categories: got {_shorten(categories)}, expected a dict of lists")
+        raise VersionRejected(f"parameters.metadata: categories: got {_shorten(categories)}, expected a dict of lists")
     texts = [value for own in categories.values() for value in own if not isinstance(value, int | float)]
     if sum(map(len, categories.values())) > MAX_LABELS:
-        raise Refused(f"parameters.metadata: categories: got too many, expected at most {MAX_LABELS} in all")
+        raise VersionRejected(f"parameters.metadata: categories: got too many, expected at most {MAX_LABELS} in all")
     given |= {"categories": [*categories, *texts]}
     for key in ("names", "features", "missing", "categories"):
         words = given.get(key, ())
         words = list(words.values()) if isinstance(words, dict) else words
         if not isinstance(words, list | tuple):
-            raise Refused(f"parameters.metadata: {key}: got {_shorten(words)}, expected a dict or a list")
+            raise VersionRejected(f"parameters.metadata: {key}: got {_shorten(words)}, expected a dict or a list")
         if len(words) > MAX_LABELS:
-            raise Refused(f"parameters.metadata: {key}: got {len(words)}, expected at most {MAX_LABELS}")
+            raise VersionRejected(f"parameters.metadata: {key}: got {len(words)}, expected at most {MAX_LABELS}")
         for word in words:
             if not isinstance(word, str) or len(word) > MAX_LABEL:
                 expected = f"texts of at most {MAX_LABEL} characters"
-                raise Refused(f"parameters.metadata: {key}: got {_shorten(word)}, expected {expected}")
+                raise VersionRejected(f"parameters.metadata: {key}: got {_shorten(word)}, expected {expected}")
 
 
 def _read_numbers(key: str, numbers: Iterable[Any], most: int) -> list[int]:
@@ -361,7 +367,7 @@ def _read_numbers(key: str, numbers: Iterable[Any], most: int) -> list[int]:
     for number in numbers:
         is_whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
         if not is_whole or not 1 <= number <= most:
-            raise Refused(
+            raise VersionRejected(
                 f"parameters.metadata: {key}: got {_shorten(number)}, expected a whole number from 1 to {most}"
             )
         read.append(int(number))

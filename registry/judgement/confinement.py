@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from registry.errors import Incomplete, Refused
+from registry.errors import Incomplete, VersionRejected
 
 _LARGEST_REPLY = 16 * 2**20
 _BLOCK_BYTES = 2**16
@@ -122,7 +122,8 @@ def confined(function: Callable[..., Any], *args: Any, limits: Limits = USUAL) -
         limits: of the process.
 
     Raises:
-        Refused, Incomplete: the function said so; Refused also where it needs more than the limits, or crashes.
+        VersionRejected, Incomplete: the function raised it.
+        VersionRejected: the process exceeded the limits, or crashed.
         OSError: it could not read or write, or not be started; TimeoutError, which is one: it hung, or was ended from
             outside.
         Defect: it failed otherwise.
@@ -133,7 +134,7 @@ def confined(function: Callable[..., Any], *args: Any, limits: Limits = USUAL) -
         data = _exchange(request, limits) or _exchange(request, limits)
     reply, _, status = data.rpartition(b"\n=")
     if len(data) >= _LARGEST_REPLY:
-        raise Refused(f"got an answer of {len(data)} bytes or more from what judges it, expected less")
+        raise VersionRejected(f"got an answer of {len(data)} bytes or more from what judges it, expected less")
     if not status.strip():
         raise TimeoutError(errno.ETIMEDOUT, "what starts the process that judges has ended, twice")
     if int(status):
@@ -171,18 +172,18 @@ def _explain(status: int, limits: Limits) -> Exception:
     if status > 0:
         return Defect(f"the process that judges ended with status {status}")
     if -status == signal.SIGXCPU:
-        return Refused(f"got more than {limits.cpu_s} s of CPU to judge it, expected less")
+        return VersionRejected(f"got more than {limits.cpu_s} s of CPU to judge it, expected less")
     if -status == signal.SIGALRM:
         return TimeoutError(errno.ETIMEDOUT, f"judging it was ended after {limits.wall_s:g} s")
     if -status in _FROM_OUTSIDE:
         return TimeoutError(errno.ETIMEDOUT, f"judging it was ended from outside (signal {-status})")
-    return Refused(f"the process that judged it crashed (signal {-status})")
+    return VersionRejected(f"the process that judged it crashed (signal {-status})")
 
 
 def _read_reply(reply: dict[str, Any]) -> Any:
     match reply:
         case {"refused": reason}:
-            raise Refused(reason)
+            raise VersionRejected(reason)
         case {"incomplete": reason, "patient": patient}:
             raise Incomplete(reason, patient=patient)
         case {"failed": number, "reason": reason}:

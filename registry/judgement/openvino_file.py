@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from registry.errors import Refused
+from registry.errors import VersionRejected
 
 _DEEPEST = 200  # nested elements: each body of a loop takes a few
 
@@ -17,7 +17,7 @@ def check_openvino(path: Path) -> None:
     """Accept a graph as OpenVINO writes it.
 
     Raises:
-        Refused: it is no such XML, or defines entities, which OpenVINO never writes.
+        VersionRejected: it is no such XML, or defines entities, which OpenVINO never writes.
     """
     depth = 0
     parser = expat.ParserCreate()
@@ -25,17 +25,17 @@ def check_openvino(path: Path) -> None:
     def begin(name: str, _: Any) -> None:
         nonlocal depth
         if depth == 0 and name != "net":
-            raise Refused(f"{path.name}: got XML of {name!r:.80}, expected OpenVINO's, which is of 'net'")
+            raise VersionRejected(f"{path.name}: got XML of {name!r:.80}, expected OpenVINO's, which is of 'net'")
         depth += 1
         if depth > _DEEPEST:
-            raise Refused(f"{path.name}: got elements in one another more than {_DEEPEST} deep, expected fewer")
+            raise VersionRejected(f"{path.name}: got elements in one another more than {_DEEPEST} deep, expected fewer")
 
     def end(_: str) -> None:
         nonlocal depth
         depth -= 1
 
     def refuse_type(*_: Any) -> None:
-        raise Refused(f"{path.name}: got a document type, expected XML without one")
+        raise VersionRejected(f"{path.name}: got a document type, expected XML without one")
 
     parser.StartElementHandler, parser.EndElementHandler = begin, end
     parser.StartDoctypeDeclHandler = refuse_type
@@ -43,4 +43,4 @@ def check_openvino(path: Path) -> None:
         with path.open("rb") as file:
             parser.ParseFile(file)
     except expat.ExpatError as exc:
-        raise Refused(f"{path.name}: no XML: {exc}") from exc
+        raise VersionRejected(f"{path.name}: no XML: {exc}") from exc

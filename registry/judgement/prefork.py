@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from registry.errors import Incomplete, Refused
+from registry.errors import Incomplete, VersionRejected
 
 _REASON = 2000
 _MIB = 2**20
@@ -78,7 +78,7 @@ def _confine(cpu_s: int, wall_s: float, memory_bytes: int) -> None:
 def _call(function: Callable[..., Any], args: tuple[Any, ...], memory_bytes: int) -> dict[str, Any]:
     try:
         return {"result": function(*args)}
-    except Refused as exc:
+    except VersionRejected as exc:
         return {"refused": str(exc)}
     except Incomplete as exc:
         return {"incomplete": str(exc), "patient": exc.patient}

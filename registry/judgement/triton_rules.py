@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelQueuePolicy
 
-from registry.errors import Refused
+from registry.errors import VersionRejected
 
 # Platforms of the backends whose pairs Triton knows.
 _PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
@@ -21,14 +21,14 @@ def refuse_as_triton(config: ModelConfig) -> None:
         config: As Triton reads it, its name aside.
 
     Raises:
-        Refused: Triton would not.
+        VersionRejected: Triton would not.
     """
     platform = _PLATFORMS.get(config.backend)
     if platform and config.platform not in {"", platform}:
-        raise Refused(f"unexpected 'platform' and 'backend' pair, got: {config.platform}, {config.backend}")
+        raise VersionRejected(f"unexpected 'platform' and 'backend' pair, got: {config.platform}, {config.backend}")
     if config.HasField("dynamic_batching"):
         for reason in _iterate_batching(config):
-            raise Refused(f"dynamic_batching: {reason}")
+            raise VersionRejected(f"dynamic_batching: {reason}")
 
 
 def _iterate_batching(config: ModelConfig) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from registry import config as configs
-from registry.errors import Incomplete, Refused
+from registry.errors import Incomplete, VersionRejected
 from registry.golden import Arrays, read_golden, split_golden, write_golden
 from registry.judgement.confinement import confined
 from registry.judgement.onnx_file import read_facts
@@ -73,7 +73,7 @@ def judge_config(text: bytes, *, where: str) -> bytes:
     """Read and judge one config.pbtxt; the `ModelConfig`, serialised.
 
     Raises:
-        Refused: see `config.parse`, `config.check`.
+        VersionRejected: see `config.parse`, `config.check`.
         OSError, Defect: see `confined`; so it is below.
     """
     encoded: str = confined(_judge_config, text, where)
@@ -84,7 +84,7 @@ def judge_texts(texts: Texts, terms: Terms) -> Mapping[str, Entry] | None:
     """Judge what is read before the files are; what manifest.json lists, None where there is none.
 
     Raises:
-        Refused: a text is not what it must be.
+        VersionRejected: a text is not what it must be.
     """
     entries: dict[str, list[Any]] | None = confined(judge_texts_here, texts, terms)
     return None if entries is None else {name: Entry(*entry) for name, entry in entries.items()}
@@ -99,7 +99,7 @@ def complete_version(version: Path, texts: Texts, terms: Terms) -> None:
         terms: how it serves.
 
     Raises:
-        Refused: a file is not what it must be.
+        VersionRejected: a file is not what it must be.
         Incomplete: a file is missing.
     """
     confined(complete_version_here, version, texts, terms)
@@ -109,7 +109,7 @@ def judge_version(version: Path, texts: Texts, terms: Terms) -> None:
     """Judge texts and files of a version as they lie in a folder, and write nothing.
 
     Raises:
-        Refused, Incomplete: as above.
+        VersionRejected, Incomplete: as above.
     """
     confined(_judge_version, version, texts, terms)
 
@@ -118,7 +118,7 @@ def read_texts(version: Path) -> Texts:
     """The texts of a version in a local folder.
 
     Raises:
-        Refused: one is too large, or a name is no file of a version.
+        VersionRejected: one is too large, or a name is no file of a version.
         OSError: it cannot be read.
     """
     own = {}
@@ -127,13 +127,13 @@ def read_texts(version: Path) -> Texts:
     paths = [path for path in paths if path not in folders]
     for path in (*paths, *(part for folder in folders for part in sorted(folder.iterdir()))):
         if reason := refuse_file(path.name):
-            raise Refused(reason)
+            raise VersionRejected(reason)
         if path.is_symlink() or not path.is_file():
-            raise Refused(f"{path.name}: got a link or a folder, expected a file")
+            raise VersionRejected(f"{path.name}: got a link or a folder, expected a file")
         if path.parent == version and (path.name == MANIFEST or path.suffix == ".pbtxt"):
             size = path.stat().st_size
             if size > TEXT_BYTES:
-                raise Refused(f"{path.name}: got {size} bytes, expected at most {TEXT_BYTES}")
+                raise VersionRejected(f"{path.name}: got {size} bytes, expected at most {TEXT_BYTES}")
             own[path.name] = path.read_bytes()
     return Texts(own, files=frozenset(path.name for path in paths))
 
@@ -184,7 +184,9 @@ def complete_version_here(version: Path, texts: Texts, terms: Terms) -> None:
         configs.name_engines(config, terms.engines)
     text = configs.compose(config, versions=[int(version.name)])
     if len(text) > configs.MAX_BYTES:  # signs of control take more room when they are written
-        raise Refused(f"{CONFIG}: got {len(text)} bytes when it is composed, expected at most {configs.MAX_BYTES}")
+        raise VersionRejected(
+            f"{CONFIG}: got {len(text)} bytes when it is composed, expected at most {configs.MAX_BYTES}"
+        )
     (version.parent / CONFIG).write_bytes(text)
     # The config it serves with stays with it.
     (version / CONFIG).write_bytes(text)
@@ -235,7 +237,7 @@ def _judge_files(version: Path, config: ModelConfig, *, plans: bool) -> None:
     named = [config.default_model_filename, *sorted(config.cc_model_filenames.values())]
     if folders := [name for name in named if (version / name).is_dir()]:
         if configs.backend_of(config) != "onnxruntime":
-            raise Refused(f"{folders[0]}: got a folder, expected a file: onnxruntime alone reads a folder")
+            raise VersionRejected(f"{folders[0]}: got a folder, expected a file: onnxruntime alone reads a folder")
         named = [f"{name}/{_IN_FOLDER}" if name in folders else name for name in named]
     if not any((version / name).exists() for name in named):
         raise Incomplete(f"waits for {' or '.join(named)}")
@@ -245,14 +247,14 @@ def _judge_files(version: Path, config: ModelConfig, *, plans: bool) -> None:
         try:
             facts = read_facts(path)
         except (ValueError, IndexError, KeyError, RecursionError) as exc:
-            raise Refused(f"{path.name}: no ONNX file: {exc or type(exc).__name__}") from exc
+            raise VersionRejected(f"{path.name}: no ONNX file: {exc or type(exc).__name__}") from exc
         if facts.engines and not plans:
-            raise Refused(
+            raise VersionRejected(
                 f"{path.name}: got {facts.engines} nodes EPContext, which hold compiled engines, expected none: they "
                 "are code; PREDICTOR_PLANS=true allows them"
             )
         for name in sorted(facts.external):
             if refuse_file(name):
-                raise Refused(f"{path.name}: external data {name!r:.80}: expected a file beside it")
+                raise VersionRejected(f"{path.name}: external data {name!r:.80}: expected a file beside it")
             if not (path.parent / name).exists():
                 raise Incomplete(f"waits for {name}, external data of {path.name}")

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from registry.errors import Refused, StorageError
+from registry.errors import StorageError, VersionRejected
 from registry.layout import Object
 from registry.storage.address import read_address
 from registry.storage.bucket import Bucket
@@ -95,10 +95,10 @@ def read(storage: Storage, source: Object, *, limit: int) -> bytes:
 
     Raises:
         StorageError: see `Storage.open`.
-        Refused: it is larger than `limit`.
+        VersionRejected: it is larger than `limit`.
     """
     if source.size > limit:
-        raise Refused(f"{source.key}: got {source.size} bytes, expected at most {limit}")
+        raise VersionRejected(f"{source.key}: got {source.size} bytes, expected at most {limit}")
     with storage.open(source) as stream:
         blocks = iter(lambda: _read(stream, source), b"")
         return b"".join(blocks)

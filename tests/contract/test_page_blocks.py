@@ -10,7 +10,9 @@ import subprocess
 
 import pytest
 
-from tests.support.pages import ROOT, Block, all_blocks
+from tests.manifests.rendering import needs_kubectl
+from tests.support.kubectl_arguments import read_arguments
+from tests.support.pages import PAGES, ROOT, Block, all_blocks
 from tests.support.terminal import read_commands
 
 HOUR = "tests/integration/test_first_hour.py"
@@ -204,6 +206,34 @@ def test_make_takes_every_command_of_the_pages(line: str) -> None:
         ["bash", "-c", script], cwd=ROOT, env=own | variables, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def kubectl_commands() -> list[str]:
+    """Commands of kubectl in a line of a block or in the text, but for those that a shell has to complete."""
+    lines = [line for block in SEEN if is_shell(block) for line in script_of(block).splitlines()]
+    inline = [
+        each
+        for page in PAGES
+        if page.name != "runbooks.md"
+        for each in re.findall(r"`(kubectl [^`]+)`", page.read_text())
+    ]
+    found = (each.partition("  #")[0].removesuffix(" &").removesuffix(" || true").strip() for each in [*lines, *inline])
+    whole = {
+        each for each in found if each.startswith("kubectl ") and not re.search(r"[$|>\\]|<\(|\.\.\.|'[^']*$", each)
+    }
+    filled = {re.sub(r"<[a-z-]+>", "example", each) for each in whole}
+    # A word or two is a name in a sentence; what reads files or a schema first has no files here.
+    return sorted(
+        each
+        for each in filled
+        if len(each.split()) > 3 and not re.search(r" (?:apply|diff|delete -k|kustomize|create|drain|cp|patch) ?", each)
+    )
+
+
+@needs_kubectl
+@pytest.mark.parametrize("command", kubectl_commands())
+def test_kubectl_takes_every_command_of_the_pages(command: str) -> None:
+    assert not (problem := read_arguments(command)), problem
 
 
 def test_contributing_names_tests_that_exist() -> None:

@@ -23,7 +23,7 @@ PARTS = ("export", "loadtest", "predictor", "registry", "transformer")
 REPOSITORY_USERS = {"export", "predictor"}
 # What export may take from the parts that serve: pure functions, so that a model is verified with what is served.
 PURE = {
-    "predictor.backends.refusal",
+    "predictor.backends.errors",
     "predictor.backends.signature",
     "transformer.imaging.nms",
     "transformer.errors",
@@ -167,10 +167,10 @@ def test_every_grpc_status_of_triton_is_translated(code: grpc.StatusCode) -> Non
 
 # Times that are shown or compared with those of files, and never decide what is served, or until when.
 CALENDAR = {
-    "predictor/sync/arrival.py",
-    "predictor/sync/server.py",
-    "predictor/sync/status.py",
-    "predictor/sync/synchroniser.py",
+    "predictor/synchroniser/uploads.py",
+    "predictor/synchroniser/server.py",
+    "predictor/synchroniser/status.py",
+    "predictor/synchroniser/repository_watch.py",
     "transformer/observability/logs.py",
 }
 

@@ -12,16 +12,15 @@ import yaml
 
 from tests.manifests.__main__ import judge
 from tests.manifests.rendering import needs_kubectl, render, render_foreign
+from tests.support.kubectl_arguments import NOWHERE, PATIENCE_S, read_arguments
 from tests.support.pages import ROOT, anchors_of
 
 PAGE = ROOT / "docs" / "runbooks.md"
 MONITORING = ROOT / "manifests" / "monitoring"
-NOWHERE = "http://127.0.0.1:1"  # nobody listens: a program that tries has read its arguments
 EXAMPLES = {"<n>": "4", "<url>": NOWHERE, "<repository>": "s3://bucket/models", "localhost:8003": "127.0.0.1:1"}
 OFTEN_RETRIED = ("--retry 5", "--retry 0")
 CURL_REFUSED = 7
 RELEASE = "kube-prometheus-stack"
-PATIENCE_S = 60
 
 
 def read_rule() -> dict[str, Any]:
@@ -78,20 +77,7 @@ def test_a_section_says_whether_it_can_wait(name: str) -> None:
 def test_kubectl_takes_a_command(command: str) -> None:
     parts = [shlex.split(part) for part in re.split(r" \| (?=grep)", command)]
     assert [part[0] for part in parts[1:]] in ([], ["grep"]), command
-    program, arguments = parts[0][0], parts[0][1:]
-    # Behind `--` is another program's.
-    own = arguments.index("--") if "--" in arguments else len(arguments)
-    arguments[own:own] = [f"--server={NOWHERE}", "--request-timeout=2s"]
-    done = subprocess.run(
-        [program, *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=without_cluster()
-    )
-    assert "refused" in done.stderr, done.stderr
-    assert not re.search("unknown|invalid|error: (you|there|expected|required)", done.stderr.lower()), done.stderr
-
-
-def without_cluster() -> dict[str, str]:
-    """Variables of kubectl without anybody's configuration."""
-    return {"PATH": "/usr/bin:/usr/local/bin:/bin", "KUBECONFIG": "/dev/null", "HOME": "/nonexistent"}
+    assert not (problem := read_arguments(shlex.join(parts[0]))), problem
 
 
 @pytest.mark.parametrize("command", [each for each in commands() if each.startswith("make ")])

@@ -114,14 +114,14 @@ def test_killed_while_it_downloads_it_starts_over(synced: Synced) -> None:
     with synced.load("broken-off") as load:
         synced.s3.upload(folder, f"{PREFIX}/broken-off/2")
         synced.wait_for(lambda: "downloading, " in (synced.version("broken-off", 2).get("reason") or ""))
-        synced.part("sync").kill()
+        synced.part("synchroniser").kill()
         synced.proxy.pass_all()
         synced.wait_for_serving("broken-off", 2)
         assert not load.stop().failures
     assert not list((synced.mirror / "staged").glob("broken-off/*"))
 
 
-@pytest.mark.parametrize("victim", ["sync", "tritonserver"])
+@pytest.mark.parametrize("victim", ["synchroniser", "tritonserver"])
 def test_killed_between_rename_and_load_the_new_version_serves(synced: Synced, victim: str) -> None:
     (before,) = synced.status()["models"]["rows"]["serving"]
     number = int(before) + 1
@@ -162,7 +162,7 @@ def test_triton_killed_while_a_version_is_tried_takes_it_the_next_time(synced: S
 def test_triton_serves_again_while_s3_and_the_synchroniser_are_away(synced: Synced) -> None:
     (before,) = synced.status()["models"]["rows"]["serving"]
     synced.proxy.refuse()
-    sync = synced.part("sync")
+    sync = synced.part("synchroniser")
     sync.suspend()
     try:
         synced.part("tritonserver").kill()
@@ -176,7 +176,7 @@ def test_triton_serves_again_while_s3_and_the_synchroniser_are_away(synced: Sync
 def test_transformer_that_starts_anew_is_ready_while_s3_is_away(synced: Synced) -> None:
     synced.proxy.refuse()
     try:
-        for word in ("sync", "transformer"):
+        for word in ("synchroniser", "transformer"):
             synced.part(word).kill()
         synced.wait_for(lambda: synced.stack.http.get("/v2/health/ready").is_success)
         assert synced.stack.http.post("/predict/rows", json=[1.0] * 4).is_success
@@ -192,7 +192,7 @@ def test_refusal_outlives_a_restart(synced: Synced) -> None:
     (folder / "model.onnx").write_bytes(b"no model")
     synced.s3.upload(folder, f"{PREFIX}/refused/2")
     synced.wait_for_state("refused", 2, "refused")
-    synced.part("sync").kill()
+    synced.part("synchroniser").kill()
     synced.wait_for_serving("refused", 1)
     synced.wait_for_state("refused", 2, "refused")
     synced.wait_for_listings(2)

@@ -179,5 +179,5 @@ def test_version_that_never_answers_holds_up_no_other(tmp_path: Path) -> None:
 
         assert known()["serving"] == ["1"]
         wait_until(lambda: known()["versions"]["2"]["state"] == "refused", log=stack.log)
-        assert "3 times while it was tried" in known()["versions"]["2"]["reason"]
+        assert "3 times during its trial" in known()["versions"]["2"]["reason"]
         assert known()["serving"] == ["1"]

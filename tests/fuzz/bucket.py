@@ -28,9 +28,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from predictor.sync.staging import Request, check_arrived, fingerprint
+from predictor.synchroniser.staging import Candidate, check_complete
 from registry import config as configs
-from registry.errors import Incomplete, Refused
+from registry.errors import Incomplete, VersionRejected
 from registry.judgement.confinement import USUAL, confined
 from registry.judgement.onnx_file import read_facts
 from registry.judgement.version import Terms, complete_version_here, judge_texts_here, read_texts
@@ -146,7 +146,7 @@ def fuzz(*, count: int, seed: int, tell: Callable[[int], None] = lambda _: None)
     Raises:
         Escape: one is judged good and reaches outside of its version, or is judged by an error that nobody foresaw, or
             takes longer than its deadline.
-        Refused: a process needed more memory than it may.
+        VersionRejected: a process needed more memory than it may.
     """
     report = Report()
     limits = dataclasses.replace(USUAL, cpu_s=_ROUND * USUAL.cpu_s, wall_s=3600)
@@ -247,7 +247,7 @@ def _judge(good: Path, mutant: Mutated) -> str:
             verdict = "listed" if mutant.kind == "listing" else _judge_version(version, Terms(mutant.profile, 2))
             if mutant.kind == "listing":
                 _judge_listing(mutant.content)
-        except Refused as exc:
+        except VersionRejected as exc:
             verdict = f"refused: {exc}"
         except Incomplete as exc:
             verdict = f"incomplete: {exc}"
@@ -277,13 +277,13 @@ def _judge_listing(content: bytes) -> None:
     models, _ = read_layout(objects)
     for name, model in models.items():
         for number in model.versions:
-            request = Request(name, number, model, None, "fp32", 2)
-            fingerprint(request)
+            candidate = Candidate(name, number, model, None, "fp32", 2)
+            candidate.fingerprint  # noqa: B018 - must not raise
             try:
-                check_arrived(request)
+                check_complete(candidate)
             except Incomplete:
                 continue
-            places = {f"{name}/{number}/{file}" for file in request.files}
+            places = {f"{name}/{number}/{file}" for file in candidate.files}
             if any(os.path.normpath(place) != place or not place.isprintable() for place in places):
                 raise Escape(f"a key became a place of its own: {places}")
 

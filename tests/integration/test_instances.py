@@ -154,7 +154,7 @@ def test_one_that_never_takes_it_is_named(pair: Pair) -> None:
 
 
 def test_one_that_does_not_answer_is_no_success(pair: Pair) -> None:
-    sync = pair.b.part("sync")
+    sync = pair.b.part("synchroniser")
     sync.suspend()
     try:
         done = pair.run("publish", "iris", "--force", "--wait", pair.url, "--timeout", "20")

@@ -188,7 +188,7 @@ def test_any_address_of_ipv6_serves_both_families_but_for_tritons_http(tmp_path:
 @pytest.mark.parametrize(
     ("words", "variable"),
     [
-        (["-m", "predictor", "sync"], "PREDICTOR_SYNC_ADDRESS"),
+        (["-m", "predictor", "synchroniser"], "PREDICTOR_SYNC_ADDRESS"),
         (["-m", "predictor", "triton"], "PREDICTOR_ADDRESS"),
         (["-m", "transformer", "--predictor_host=[::1]:1"], "TRANSFORMER_HOST"),
         (["-m", "stack.serve"], "PREDICTOR_ADDRESS"),

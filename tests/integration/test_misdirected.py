@@ -146,7 +146,7 @@ def test_server_for_others_that_names_its_hosts_takes_no_other(tmp_path: Path) -
     ("command", "name"),
     [
         (["transformer", "--predictor_host=localhost:1"], "TRANSFORMER_HOSTS"),
-        (["predictor", "sync"], "PREDICTOR_SYNC_HOSTS"),
+        (["predictor", "synchroniser"], "PREDICTOR_SYNC_HOSTS"),
     ],
 )
 def test_setting_that_names_no_hosts_is_told_at_the_start(command: list[str], name: str) -> None:

@@ -70,7 +70,7 @@ def test_memory_of_the_embedded_triton_is_not_for_other_users(tmp_path: Path, us
 def test_what_is_closed_still_ends_with_its_parent(rights: list[str]) -> None:
     """The kernel forgets it where rights change."""
     script = (
-        "import ctypes; from predictor.privacy import close_to_others; why = close_to_others(); "
+        "import ctypes; from predictor.triton.privacy import close_to_others; why = close_to_others(); "
         "signal = ctypes.c_int(0); ctypes.CDLL(None).prctl(2, ctypes.byref(signal)); print([why, signal.value])"
     )
     command = ["setpriv", "--pdeathsig", "TERM", *(rights if os.geteuid() == 0 else []), sys.executable, "-c", script]

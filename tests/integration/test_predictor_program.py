@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from predictor.errors import StartError
-from predictor.installation import Installation
-from predictor.libpython import fetch_libpython
-from predictor.preflight import check_libraries
+from predictor.triton.installation import Installation
+from predictor.triton.libpython import fetch_libpython
+from predictor.triton.preflight import check_libraries
 from tests.support.models import write_model
 from tests.support.ports import find_free_ports
 from tests.support.stack import PATIENCE_S, wait_until
@@ -50,7 +50,7 @@ def test_program_lists_its_commands() -> None:
 @pytest.mark.parametrize(
     ("environ", "status", "message"),
     [
-        ({"PREDICTOR_REPOSITORY": "/absent"}, 1, "error: the model repository /absent is no folder"),
+        ({"PREDICTOR_REPOSITORY": "/absent"}, 1, "error: the model repository /absent is not a folder"),
         ({"PREDICTOR_HTTP_PORT": "web"}, 2, "error: PREDICTOR_HTTP_PORT=web: Input should be a valid integer"),
         ({"PREDICTOR_GRPC_PORT": "70000"}, 2, "error: PREDICTOR_GRPC_PORT=70000: Input should be less than"),
     ],

@@ -21,8 +21,8 @@ from tritonclient import grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from predictor.sync.triton import Triton
-from registry.errors import Refused
+from predictor.synchroniser.triton_client import TritonClient
+from registry.errors import VersionRejected
 from tests.support.models import BATCHED, FLOAT_IO, Dim, build, build_identity, tensor, write_model
 from tests.support.openvino_ir import write_sum
 from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
@@ -343,7 +343,7 @@ def test_equal_bytes_under_two_numbers_serve(stack: Stack) -> None:
 def test_made_up_input_that_fails_refuses_nothing_and_is_shown(stack: Stack) -> None:
     known = status(stack)["simple_string"]
     assert (known["state"], known["serving"]) == ("serving", ["1"])
-    assert known["versions"]["1"]["reason"].startswith("not proven, for an input that was made up: ")
+    assert known["versions"]["1"]["reason"].startswith("not verified, a generated input failed: ")
     assert status(stack)["simple"]["versions"]["1"]["reason"] is None
 
 
@@ -373,12 +373,11 @@ def test_who_loads_is_pointed_to_where_triton_says_why(tmp_path: Path, monkeypat
     (tmp_path / "models").mkdir()
     monkeypatch.setenv("PREDICTOR_MIRROR", str(tmp_path))
     with start_triton(tmp_path, tmp_path / "log") as running:
-        server = Triton(f"127.0.0.1:{running.grpc_port}", secret="", load_timeout_s=PATIENCE_S)
-        with pytest.raises(Refused) as refused:
+        server = TritonClient(f"127.0.0.1:{running.grpc_port}", secret="", load_timeout_s=PATIENCE_S)
+        with pytest.raises(VersionRejected) as refused:
             server.load("preferred")
-    assert str(refused.value) == (
-        "failed to load 'preferred', failed to poll from model repository: why is in Triton's log, at 'Poll failed'"
-    )
+    reason = "failed to load 'preferred', failed to poll from model repository"
+    assert str(refused.value) == f"{reason}: the reason is in Triton's log, at 'Poll failed'"
     (line,) = [line for line in (tmp_path / "log").read_text().splitlines() if "Poll failed" in line]
     assert REFUSED["preferred"].partition(",")[0] in line
 
@@ -444,7 +443,7 @@ def test_cases(stack: Stack) -> None:
     assert {name: (known[name]["state"], known[name]["error"]) for name in names} == dict.fromkeys(
         names, ("serving", None)
     )
-    assert "not proven" in known["simple-string"]["versions"]["1"]["reason"]
+    assert "not verified" in known["simple-string"]["versions"]["1"]["reason"]
     first, second = "Func/PartitionedCall/input/_0:0", "input1"
     total = "Func/PartitionedCall/output/_2:0"
     row = np.arange(16, dtype=np.int32).reshape(4, 4)

@@ -690,7 +690,7 @@ def test_what_serves_decides_for_versions_rollback_and_prune(
         "2": AVAILABLE,
         "3": REFUSED,
         "4": SERVING,
-        "5": {"state": "staged", "reason": "trying"},
+        "5": {"state": "staged", "reason": "validating"},
     }
     mirror = Mirror(storage, states, states)
     with serve(mirror.play) as server:
@@ -698,7 +698,7 @@ def test_what_serves_decides_for_versions_rollback_and_prune(
         output = capsys.readouterr().out
         for line in (
             "refused: model.onnx: NaN",
-            "staged: trying",
+            "staged: validating",
             "serves tiny 1, tiny 4",
             "tiny/2_old",
             "Triton ready",

@@ -112,7 +112,12 @@ def test_synchroniser_that_is_set_up_wrongly_ends_with_one_line_and_status_2(
     variables.setenv("PREDICTOR_REPOSITORY", address)
     variables.setenv("PREDICTOR_MIRROR", str(tmp_path / "mirror"))
     done = subprocess.run(
-        [sys.executable, "-m", "predictor", "sync"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "predictor", "synchroniser"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert expected in done.stderr

@@ -23,9 +23,9 @@ import pytest
 import tritonclient.grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from predictor.command import compose_command
-from predictor.installation import find_installation, link_backends
 from predictor.settings import Settings
+from predictor.triton.command import compose_command
+from predictor.triton.installation import find_installation, link_backends
 from tests.support.collector import Collector, Span, start_collector
 from tests.support.ports import find_free_ports
 from tests.support.processes import ended
@@ -696,7 +696,7 @@ def test_no_exporter_is_loaded_where_none_is_asked_for() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", [["transformer", "--predictor_host=localhost:1"], ["predictor", "sync"]])
+@pytest.mark.parametrize("command", [["transformer", "--predictor_host=localhost:1"], ["predictor", "synchroniser"]])
 def test_format_that_is_none_is_refused(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *command],
@@ -712,5 +712,5 @@ def test_the_synchroniser_logs_json_too(tmp_path: Path) -> None:
     log = tmp_path / "log"
     said = [json.loads(line) for line in log.read_text().splitlines()]
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in said)
-    assert said[0]["logger"] == "sync"
+    assert said[0]["logger"] == "synchroniser"
     assert datetime.fromisoformat(said[0]["time"]).tzinfo is not None

@@ -89,7 +89,7 @@ def test_model_that_is_asked_too_much_goes_on_serving(short: Stack) -> None:
         asking = [threads.submit(ask_on, timeout_us) for timeout_us in (None, AT_ONCE_US) * 4]
         try:
             wait_until(
-                lambda: f"{MODEL}: cannot be examined" in log() or "loaded anew" in log(),
+                lambda: f"{MODEL}: cannot be examined" in log() or "loaded again" in log(),
                 log=short.log,
             )
         finally:
@@ -98,5 +98,5 @@ def test_model_that_is_asked_too_much_goes_on_serving(short: Stack) -> None:
     assert "" in told
     assert all(any(words in text for words in QUEUE) for text in told if text), told
     assert not ask(None)
-    assert "loaded anew" not in log()
+    assert "loaded again" not in log()
     assert log().count(f"successfully loaded '{MODEL}'") == 1

@@ -13,9 +13,10 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from predictor.command import PROOF_NAME, compose_command
-from predictor.installation import Installation, find_installation
+from predictor.contract import ACCESS_HEADER
 from predictor.settings import Settings
+from predictor.triton.command import compose_command
+from predictor.triton.installation import Installation, find_installation
 from tests.manifests import programs
 from tests.manifests.environment import SECRET, environment_of
 from tests.manifests.pod import containers_of, pods_of
@@ -96,7 +97,7 @@ def test_flags_are_those_of_the_laptop_but_for_the_named(rendered: Render, insta
         for name in (set(flags) | set(composed)) - set(DIFFERENCES):
             assert flags.get(name) == composed.get(name), name
         restricted = flags["--http-restricted-api"][0]
-        assert restricted.endswith(f":{PROOF_NAME}={SECRET}")
+        assert restricted.endswith(f":{ACCESS_HEADER}={SECRET}")
 
 
 def distinct() -> list[tuple[str, ...]]:
@@ -150,7 +151,7 @@ def test_command_line_serves_and_keeps_its_interfaces_closed(tmp_path: Path, ins
 
             wait_until(is_live, log=log)
             assert client.post(f"{url}/repository/index", json={}).status_code == 403
-            assert client.post(f"{url}/repository/index", json={}, headers={PROOF_NAME: SECRET}).json() == []
+            assert client.post(f"{url}/repository/index", json={}, headers={ACCESS_HEADER: SECRET}).json() == []
 
 
 def test_command_line_ends_before_the_mirror_is_there(tmp_path: Path, installation: Installation) -> None:

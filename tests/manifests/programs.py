@@ -17,8 +17,8 @@ from pydantic_settings import BaseSettings
 from starlette.routing import Match
 
 from predictor.settings import Settings as PredictorSettings
-from predictor.sync.server import create_app as create_synchroniser
-from predictor.sync.status import Status
+from predictor.synchroniser.server import create_app as create_synchroniser
+from predictor.synchroniser.status import Status
 from tests.manifests.environment import expand
 from tests.manifests.rendering import ROOT
 from transformer import cli as arguments
@@ -52,7 +52,7 @@ def program_of(container: Any) -> str | None:
     image = container.get("image", "").split("@")[0].rpartition("/")[2].split(":")[0]
     if TRITON in words:
         return TRITON
-    if image == "predictor" and "sync" in words:
+    if image == "predictor" and {"synchroniser", "sync"} & set(words):
         return SYNCHRONISER
     return TRANSFORMER if image == "transformer" else None
 

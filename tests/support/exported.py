@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.utils import triton_to_np_dtype
 
-from export.graph.surgery import declare_head, fuse
+from export.graph.dims import declare_head
+from export.graph.fused_interface import fuse
 from export.writer.config import describe_detector
 from export.writer.manifest import Interface, Source
 from export.writer.profiles import describe_profiles

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from registry.errors import Incomplete, Refused
+from registry.errors import Incomplete, VersionRejected
 
 
 def answer(value: Any) -> Any:
@@ -51,7 +51,7 @@ def recurse() -> Any:
 
 
 def refuse() -> None:
-    raise Refused("no")
+    raise VersionRejected("no")
 
 
 def wait() -> None:

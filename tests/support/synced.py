@@ -93,7 +93,7 @@ class Synced:
                 pass
             time.sleep(0.05)
         log = self.stack.log.read_text(errors="replace")
-        lines = [line for line in log.splitlines() if " sync " in line]
+        lines = [line for line in log.splitlines() if " synchroniser " in line]
         raise AssertionError("\n".join(["not in time; the synchroniser says:", *lines[-25:], str(self.status())]))
 
     def wait_for_listings(self, count: int) -> None:
@@ -151,7 +151,7 @@ def start_synchroniser(folder: Path, **variables: str) -> Iterator[int]:
         "PREDICTOR_SYNC_PORT": str(port),
     }
     with log.open("wb") as output:
-        command = [sys.executable, "-m", "predictor", "sync"]
+        command = [sys.executable, "-m", "predictor", "synchroniser"]
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, stdout=output, stderr=output)
     with ended(process, patience_s=PATIENCE_S):
         wait_until(lambda: is_open(port), log=log)

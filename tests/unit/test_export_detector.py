@@ -56,7 +56,7 @@ def _old() -> ModelProto:
         (None, {"task": None, "names": None}, "got no task, names in its metadata"),
         (None, {"names": "{0: 'a'"}, "names in its metadata: got"),
         (None, {"names": "[]"}, "names in its metadata: got"),
-        (None, {"args": "{'nms': True}"}, "it has NMS inside"),
+        (None, {"args": "{'nms': True}"}, "got a graph with NMS inside"),
         (None, {"channels": "1"}, "channels: got"),
         (_bytes(build_detector()), {}, "images UINT8 .* expected .* in FP32 or FP16"),
         (fix_size(build_detector(), height=10**6), {}, "sides of at most 8192"),
@@ -73,7 +73,7 @@ def test_unfit_file_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "0 bytes"), (b"hello, world", "no complete ONNX"), (None, "no such file")]
+    ("content", "message"), [(b"", "0 bytes"), (b"hello, world", "no complete ONNX"), (None, "the file is missing")]
 )
 def test_something_else_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "some.onnx"

@@ -11,8 +11,9 @@ from onnx import ModelProto, TensorProto, helper
 from export.errors import ExportError
 from export.graph.compatibility import check
 from export.graph.dfl import split, weigh_bins
-from export.graph.fp16 import fix_size, halve
-from export.graph.surgery import constants, fuse
+from export.graph.fp16 import fix_size, to_fp16
+from export.graph.fused_interface import fuse
+from export.graph.nodes import constants
 from tests.support.detectors import BINS, CLASSES, build_detector, build_distributed, draw, run, scale
 
 
@@ -74,19 +75,19 @@ def test_half_runs_the_convolutions_in_fp16_and_decodes_in_fp32(interface: str) 
         model = fuse(model, classes=CLASSES, end2end=False)
     else:
         images = scale(images)
-    halved = halve(model)
+    converted = to_fp16(model)
     types = {
         value.name: value.type.tensor_type.elem_type
-        for value in onnx.shape_inference.infer_shapes(halved).graph.value_info
+        for value in onnx.shape_inference.infer_shapes(converted).graph.value_info
     }
     assert {types[name] for name in ("mixed", "features", "map")} == {TensorProto.FLOAT16}
-    (softmax,) = [node for node in halved.graph.node if node.op_type == "Softmax"]
+    (softmax,) = [node for node in converted.graph.node if node.op_type == "Softmax"]
     assert {types[name] for name in (softmax.output[0], "distances", "sides_px")} == {TensorProto.FLOAT}
-    assert [value.SerializeToString() for value in (*halved.graph.input, *halved.graph.output)] == [
+    assert [value.SerializeToString() for value in (*converted.graph.input, *converted.graph.output)] == [
         value.SerializeToString() for value in (*model.graph.input, *model.graph.output)
     ]
     for name, expected in run(model, images).items():
-        got = run(halved, images)[name]
+        got = run(converted, images)[name]
         if name in {"output0", "scores"}:
             np.testing.assert_allclose(got, expected, atol=0.1)
             assert (got != expected).any()  # it was FP16
@@ -99,7 +100,7 @@ def test_half_of_a_graph_that_has_none_is_refused() -> None:
     model.graph.node.insert(4, helper.make_node("Add", ["features", "zeros"], ["sum"]))
     model.graph.node[5].input[0] = "sum"
     with pytest.raises(ExportError, match="FP16: the graph cannot be run in it"):
-        halve(model)
+        to_fp16(model)
 
 
 @pytest.mark.parametrize(("interface", "dims"), [("fused", [0, 64, 96, 3]), ("ultralytics", [0, 3, 64, 96])])

@@ -6,7 +6,8 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 from export.graph.compatibility import check
-from export.graph.surgery import free_batch, fuse
+from export.graph.dims import free_batch
+from export.graph.fused_interface import fuse
 from tests.support.detectors import CLASSES, build_detector, build_finished, draw, run, scale
 
 

@@ -85,7 +85,7 @@ def test_heads_of_detectors_are_taken(head: str | None) -> None:
         ({"task": "detect", "description": "Ultralytics rtdetr-l model"}, "RT-DETR is not served yet"),
         ({"task": "detect", "head": "Segment26"}, "that of the task 'segment'"),
         ({"task": "detect", "head": "OBB"}, "that of the task 'obb'"),
-        ({"task": "detect", "head": "Detect3000"}, "'Detect3000', which is not known, expected one of Detect"),
+        ({"task": "detect", "head": "Detect3000"}, "'Detect3000', which is unknown, expected one of Detect"),
         ({"task": "depth", "head": "Depth"}, "task: got 'depth'"),
         ({"task": "detect", "head": "Detect", "args": {"nms": True}}, "NMS inside"),
     ],

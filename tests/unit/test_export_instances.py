@@ -12,7 +12,7 @@ from export.publish.states import is_rejected, merge
 from export.publish.watch import Served
 
 SERVING = {"state": "serving", "reason": None, "since": "then"}
-STAGED = {"state": "staged", "reason": "trying"}
+STAGED = {"state": "staged", "reason": "validating"}
 REFUSED = {"state": "refused", "reason": "NaN"}
 
 
@@ -25,8 +25,8 @@ def test_instances_that_agree_are_one() -> None:
 @pytest.mark.parametrize(
     ("by_instance", "state", "reason", "refused"),
     [
-        ({"a": {2: SERVING}, "b": {2: STAGED}}, "serving", "serving on a; staged: trying on b", False),
-        ({"a": {2: STAGED}, "b": {2: SERVING}}, "serving", "staged: trying on a; serving on b", False),
+        ({"a": {2: SERVING}, "b": {2: STAGED}}, "serving", "serving on a; staged: validating on b", False),
+        ({"a": {2: STAGED}, "b": {2: SERVING}}, "serving", "staged: validating on a; serving on b", False),
         ({"a": {2: REFUSED}, "b": {2: SERVING}}, "serving", "refused: NaN on a; serving on b", True),
         ({"a": {}, "b": {2: SERVING}, "c": {}}, "serving", "not listed yet on a, c; serving on b", False),
     ],

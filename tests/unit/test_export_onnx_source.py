@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.__main__ import main
 from export.errors import ExportError
-from export.sources.onnx_file import read_onnx, tidy
+from export.sources.onnx_file import normalise, read_onnx
 from export.sources.ultralytics import Choice, prepare
 from export.writer.manifest import Interface
 from tests.support.detectors import build_detector, draw, fix_size, pass_over, run, save, scale
@@ -133,9 +133,9 @@ def test_form_that_onnx_runtime_takes_is_exported(tmp_path: Path, form: str, int
         np.testing.assert_allclose(got[name], array, rtol=rtol, atol=atol, err_msg=name)
 
 
-def test_tidy_leaves_a_graph_in_order_as_it_is() -> None:
+def test_graph_that_is_normalised_already_stays_as_it_is() -> None:
     model = build_detector()
-    assert tidy(model).graph.SerializeToString() == model.graph.SerializeToString()
+    assert normalise(model).graph.SerializeToString() == model.graph.SerializeToString()
 
 
 def external(folder: Path) -> Path:
@@ -166,7 +166,7 @@ def test_external_data_is_read(tmp_path: Path) -> None:
             lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
             r"weights.bin: got \d+ bytes, exp",
         ),
-        (lambda file: file.unlink(), r"weights.bin: there is no such file, expected \d+ bytes of weights of tiny.onnx"),
+        (lambda file: file.unlink(), r"weights.bin: the file is missing, expected \d+ bytes of weights of tiny.onnx"),
     ],
 )
 def test_external_data_that_is_cut_off_is_one_line(

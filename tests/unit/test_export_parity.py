@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from export.errors import ExportError
-from export.graph.surgery import fuse
+from export.graph.fused_interface import fuse
 from export.proof.drawn_images import Picture, draw_pictures
 from export.proof.parity import decode, measure, prove, refer
 from export.proof.plausibility import COMPARED, Candidates

@@ -66,7 +66,7 @@ def test_int8_is_calibrated_measured_and_published(
     command = ["ultralytics", "finder", str(finder), "--precision", "bf16", "int8", "--calibration", str(pictures)]
     assert main([*command, "--repository", str(repository)]) == 0
     out = capsys.readouterr().out
-    assert f"warning: --calibration {pictures}: got 12 pictures, expected {ENOUGH} or more" in out
+    assert f"warning: --calibration {pictures}: got 12 images, expected {ENOUGH} or more" in out
     folder = repository / "finder" / "1"
     manifest = read_complete(folder)
     assert manifest is not None

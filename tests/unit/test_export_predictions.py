@@ -10,7 +10,7 @@ import pytest
 from onnx import ModelProto, helper
 
 from export.errors import ExportError
-from export.graph.surgery import fuse
+from export.graph.fused_interface import fuse
 from export.proof.drawn_images import draw_pictures
 from export.proof.predictions import IOU, MAX_DETECTIONS, choose_confidence, prove
 from export.proof.session import Session

@@ -208,12 +208,12 @@ def test_nothing_is_unpickled_unasked(tmp_path: Path, capsys: pytest.CaptureFixt
     arguments = [command, "made", str(path), "--repository", str(tmp_path / "repository")]
     assert main(arguments) == 1
     assert not mark.exists()
-    assert "unpickling runs whatever code the file holds" in capsys.readouterr().err
+    assert "unpickling runs the code that the file holds" in capsys.readouterr().err
     assert main([*arguments, "--allow-unpickling"]) == 1, "it is no estimator"
     assert mark.exists(), "the trap works"
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", None], ids=["empty", "text", "cut off"])
+@pytest.mark.parametrize("content", [b"", b"hello", None], ids=["empty", "text", "truncated"])
 def test_file_that_is_no_pickle_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any, content: bytes | None
 ) -> None:
@@ -228,7 +228,7 @@ def test_file_that_is_no_pickle_is_refused(
     [
         ("model.json", b"{}", "got no XGBoost model"),
         ("model.ubj", b"", "got no XGBoost model"),
-        ("model.json", None, "there is no such file"),
+        ("model.json", None, "the file is missing"),
     ],
 )
 def test_file_that_is_no_xgboost_model_is_refused(
@@ -257,8 +257,8 @@ def test_scaler_that_is_not_understood_is_refused(
         (["ultralytics", "Bad_Name", "weights.onnx"], "model name: got 'Bad_Name'"),
         (["sklearn", "yolo.onnx", "estimator.pkl"], "model name: got 'yolo.onnx'"),
         (["xgboost", "a/b", "model.json"], "model name: got 'a/b'"),
-        (["ultralytics", "made", "nowhere/weights.pt"], "nowhere/weights.pt: there is no such file"),
-        (["ultralytics", "made", "nowhere/weights.onnx"], "nowhere/weights.onnx: there is no such file"),
+        (["ultralytics", "made", "nowhere/weights.pt"], "nowhere/weights.pt: the file is missing"),
+        (["ultralytics", "made", "nowhere/weights.onnx"], "nowhere/weights.onnx: the file is missing"),
     ],
 )
 def test_wrong_argument_is_named(
@@ -276,4 +276,4 @@ def test_file_that_is_no_checkpoint_is_refused(
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
     assert main(["ultralytics", "made", str(path), "--repository", str(tmp_path / "repository")]) == 1
-    assert "no PyTorch checkpoint" in capsys.readouterr().err
+    assert "expected a PyTorch checkpoint" in capsys.readouterr().err

@@ -96,7 +96,7 @@ def test_export_with_a_plan_is_one_version(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("act", "message"),
-    [("echo no such layer; exit 3", "(exit status 3); its last words:\nno such layer\n"), (":", "but wrote nothing\n")],
+    [("echo no such layer; exit 3", "(exit status 3); its last lines:\nno such layer\n"), (":", "but wrote nothing\n")],
 )
 def test_failed_build_publishes_nothing(
     tmp_path: Path, tools: Path, capsys: pytest.CaptureFixture[str], act: str, message: str
@@ -193,11 +193,11 @@ def test_engine_of_ultralytics_is_served_without_its_header(tmp_path: Path) -> N
     [
         ({"task": "segment"}, "task: got 'segment'"),
         ({"args": {"dynamic": False}}, "expected dynamic=True"),
-        ({"args": {"dynamic": True, "nms": True}}, "it has NMS inside"),
+        ({"args": {"dynamic": True, "nms": True}}, "got a graph with NMS inside"),
         ({"args": {"dynamic": True, "half": True}}, "half: got tensors in FP16"),
         ({"plan": b""}, "got no plan behind its metadata"),
         ({"args": "dynamic"}, "expected dynamic=True"),
-        ({"head": ["Detect"]}, "which is not known, expected one of Detect"),
+        ({"head": ["Detect"]}, "which is unknown, expected one of Detect"),
     ],
 )
 def test_engine_that_cannot_be_served_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -60,8 +60,8 @@ def test_checkpoint_is_told_by_its_classes(tmp_path: Path, classes: list[str], m
         ("yolov8m-pose.pt", "task: got 'pose'"),
         ("yolov8n-cls.pt", "task: got 'classify'"),
         ("yolo26n-depth.pt", "task: got 'depth'"),
-        ("best.pt", "no such file, and it is no official name"),
-        ("weights/yolov8n.pt", "no such file, and it is no official name"),
+        ("best.pt", "the file is missing, and its name is not an official one"),
+        ("weights/yolov8n.pt", "the file is missing, and its name is not an official one"),
         ("yolov8n.pt", None),
         ("yolov8s-worldv2.pt", None),
     ],
@@ -77,7 +77,7 @@ def test_official_name_is_told_before_it_is_downloaded(
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", pickle.dumps({})])
 def test_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "best.pt").write_bytes(content)
-    with pytest.raises(ExportError, match="no PyTorch checkpoint"):
+    with pytest.raises(ExportError, match="expected a PyTorch checkpoint"):
         check_weights(str(tmp_path / "best.pt"))
 
 
@@ -105,16 +105,14 @@ def test_options_of_a_checkpoint_are_refused_for_other_files(
 ) -> None:
     command = ["ultralytics", "m", str(tmp_path / name), *option, "--repository", str(tmp_path / "r")]
     assert main(command) == 1
-    assert f"{option[0]}: {name} has its size and its head already" in capsys.readouterr().err
+    assert f"{option[0]}: {name} fixes its size and its head" in capsys.readouterr().err
 
 
 def test_predict_needs_ultralytics_and_an_onnx_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(
-        ExportError, match=r"f\.onnx: --predict needs torch and ultralytics.*PREDICT=1.*leave --predict out"
-    ):
+    with pytest.raises(ExportError, match=r"f\.onnx: --predict needs torch and ultralytics.*PREDICT=1.*omit --predict"):
         predict_onnx(tmp_path / "f.onnx", name="f.onnx")
     command = ["ultralytics", "m", str(tmp_path / "f.engine"), "--predict", "--repository", str(tmp_path / "r")]
     assert main(command) == 1
@@ -130,4 +128,4 @@ def test_checkpoint_whose_pickle_does_not_unpack_is_refused(tmp_path: Path, caps
     content[start : start + 8] = b"\xff" * 8
     path.write_bytes(content)
     assert main(["ultralytics", "m", str(path), "--repository", str(tmp_path / "r")]) == 1
-    assert "that are no PyTorch checkpoint: cut off, or something else?" in capsys.readouterr().err
+    assert "expected a PyTorch checkpoint: is the file truncated, or of another kind?" in capsys.readouterr().err

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from predictor.command import PROJECT, compose_command
 from predictor.errors import StartError
-from predictor.installation import Installation, find_installation, link_backends
-from predictor.preflight import check_ports, check_repository
 from predictor.settings import Settings
+from predictor.triton.command import PROJECT, compose_command
+from predictor.triton.installation import Installation, find_installation, link_backends
+from predictor.triton.preflight import check_ports, check_repository
 from tests.support.ports import find_free_ports
 
 
@@ -134,5 +134,5 @@ def test_taken_port_is_named_with_its_variable(name: str) -> None:
 
 
 def test_same_port_twice_is_named() -> None:
-    with pytest.raises(StartError, match="port 40001 is asked for twice, by PREDICTOR_HTTP_PORT and PREDICTOR_GRPC"):
+    with pytest.raises(StartError, match="port 40001 is set twice, by PREDICTOR_HTTP_PORT and PREDICTOR_GRPC"):
         check_ports(Settings(http_port=40001, grpc_port=40001, metrics_port=40003))

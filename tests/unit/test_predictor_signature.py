@@ -5,14 +5,14 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.errors import ModelRejectedError
 from predictor.backends.signature import (
     Tensor,
     check_inputs,
     check_outputs,
     complete_config,
     read_tensors,
-    refuse_unsupported,
+    reject_unsupported,
 )
 from tests.support.models import build_identity, build_optional, build_scalar, build_sequence_output
 
@@ -30,7 +30,7 @@ def compose(max_batch_size: int, inputs: list[dict[str, Any]], outputs: list[dic
 def check(onnx_file: bytes, config: dict[str, Any]) -> None:
     """Check a config as the backend does when it loads a model."""
     session = ort.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
-    refuse_unsupported(config)
+    reject_unsupported(config)
     overridable = read_tensors(session.get_overridable_initializers())
     check_inputs(config, read_tensors(session.get_inputs()), overridable=overridable)
     check_outputs(config, read_tensors(session.get_outputs()))
@@ -81,7 +81,7 @@ def test_config_that_fits_is_accepted(onnx_file: bytes, config: dict[str, Any]) 
     ],
 )
 def test_config_that_does_not_fit_is_refused(onnx_file: bytes, config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ModelRefusedError, match=message):
+    with pytest.raises(ModelRejectedError, match=message):
         check(onnx_file, config)
 
 
@@ -122,5 +122,5 @@ def test_silent_config_is_completed(
 
 
 def test_batching_config_of_a_model_that_cannot_batch_is_refused() -> None:
-    with pytest.raises(ModelRefusedError, match="max_batch_size is 8"):
+    with pytest.raises(ModelRejectedError, match="max_batch_size is 8"):
         complete_config(compose(8, [], []), FP32_PAIRS, FP32_FIXED)

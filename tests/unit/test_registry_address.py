@@ -116,4 +116,4 @@ def test_s3_is_reached_by_ipv6(monkeypatch: pytest.MonkeyPatch, variables: dict[
     bucket = Bucket(BucketAddress("models", ""), connect_s=1, read_s=1, attempts=1, together=1)
     assert bucket.ask("its server", lambda client: client.meta.endpoint_url) == url
     # What the local stack passes on to the synchroniser.
-    assert visible("sync", os.environ).items() >= variables.items()
+    assert visible("synchroniser", os.environ).items() >= variables.items()

@@ -9,7 +9,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from export.writer.config import describe_detector
 from export.writer.manifest import Interface
-from registry.errors import Refused
+from registry.errors import VersionRejected
 from registry.golden import read_golden
 from registry.golden_outputs import check_answer
 from registry.judgement.version import Terms, complete_version, judge_version, read_texts
@@ -55,7 +55,7 @@ def test_scores_may_differ_by_what_precision_does_to_logits(
         if fits:
             check_answer(head(got, moved_px=moved_px), head([0.35, 0.9]), described)
         else:
-            with pytest.raises(Refused, match="golden input"):
+            with pytest.raises(VersionRejected, match="golden input"):
                 check_answer(head(got, moved_px=moved_px), head([0.35, 0.9]), described)
 
 
@@ -64,13 +64,13 @@ def test_thing_that_was_not_there_is_refused_though_all_others_are(backend: str)
     described = config("ultralytics", backend)
     expected = head([0.35, 0.9, 0.04])  # of what is that weak anything may come
     check_answer(head([0.35, 0.9, 0.3]), expected, described)
-    with pytest.raises(Refused, match=r"got a score of 0\.999, expected at most 0\.900"):
+    with pytest.raises(VersionRejected, match=r"got a score of 0\.999, expected at most 0\.900"):
         check_answer(head([0.35, 0.9, 0.999]), expected, described)
 
 
 def test_head_of_what_is_no_detector_is_compared_number_by_number() -> None:
     described = config("ultralytics", "onnxruntime", task="classify")
-    with pytest.raises(Refused, match="output 'output0'"):
+    with pytest.raises(VersionRejected, match="output 'output0'"):
         check_answer(head([0.9], moved_px=2), head([0.9]), described)
 
 
@@ -95,7 +95,7 @@ def test_version_serves_a_profile_with_golden_outputs_of_its_own(tmp_path: Path)
         complete_version(folder, texts, Terms(profile))
         assert read_golden(folder / "golden.npz")["y"].tolist() == [[expected] * 2], profile
     np.savez(folder / "golden.int8.npz", x=one)
-    with pytest.raises(Refused, match="expected the model's inputs and outputs"):
+    with pytest.raises(VersionRejected, match="expected the model's inputs and outputs"):
         judge_version(folder, texts, Terms())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from registry.errors import Incomplete, Refused
+from registry.errors import Incomplete, VersionRejected
 from registry.judgement.confinement import Defect, Limits, confined
 from tests.support import judged
 from tests.support.stack import PATIENCE_S
@@ -32,13 +32,13 @@ def test_result_comes_from_another_process() -> None:
 @pytest.mark.parametrize(
     ("function", "error", "says"),
     [
-        (judged.spin, Refused, "got more than 1 s of CPU to judge it"),
-        (judged.grow, Refused, "got more than 64 MiB of memory to judge it"),
-        (judged.crash, Refused, "crashed (signal 11)"),
+        (judged.spin, VersionRejected, "got more than 1 s of CPU to judge it"),
+        (judged.grow, VersionRejected, "got more than 64 MiB of memory to judge it"),
+        (judged.crash, VersionRejected, "crashed (signal 11)"),
         (judged.vanish, Defect, "ended with status 3"),
         (judged.be_killed, TimeoutError, "ended from outside (signal 9)"),
         (judged.recurse, Defect, "RecursionError"),
-        (judged.refuse, Refused, "no"),
+        (judged.refuse, VersionRejected, "no"),
         (judged.wait, Incomplete, "not yet"),
         (judged.fill_disk, OSError, "No space left on device"),
     ],

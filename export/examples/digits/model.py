@@ -15,7 +15,7 @@ from export.errors import ExportError
 from export.examples.digits.frame import FEATURES, SIDE, describe_graph, frame
 from export.examples.digits.renderings import Inputs, load_plain, render_split
 from export.graph import compatibility
-from export.graph.surgery import prune
+from export.graph.nodes import prune
 from export.proof.session import Session
 from export.tables.nodes import OPSETS
 from export.tables.skl2onnx import convert

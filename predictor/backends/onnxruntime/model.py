@@ -1,6 +1,6 @@
 """The `onnxruntime` backend of the embedded Triton: what its Python backend loads for `backend: "onnxruntime"`.
 
-In the cluster the same repository is served by NVIDIA's C++ backend, so this one decides as that does. Triton starts
+In the cluster NVIDIA's C++ backend serves the same repository, so this one makes the same decisions. Triton starts
 one process for each instance of a model; each holds one session.
 """
 
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from predictor.backends.artifact import check_versions, find_artifact
 from predictor.backends.batch import join, split, terminate_strings
 from predictor.backends.onnxruntime.options import compose_run_options, compose_session_options, select_providers
-from predictor.backends.pulse import Guard
 from predictor.backends.signature import (
     check_inputs,
     check_outputs,
     complete_config,
     read_dims,
     read_tensors,
-    refuse_unsupported,
+    reject_unsupported,
 )
+from predictor.backends.stall_watchdog import Watchdog
 
 
 class TritonPythonModel:
@@ -33,31 +33,31 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(model_config: Any) -> Any:
-        """Complete a config that leaves out inputs or outputs; touch no other.
+        """Complete a config without inputs or outputs; leave any other unchanged.
 
         Args:
-            model_config: `triton.ModelConfig`. Its dictionary is changed in place, because its `add_input` knows no
-                `reshape`, which a tensor without dimensions beside the batch needs.
+            model_config: `triton.ModelConfig`. Its dictionary is changed in place, because its `add_input` does not
+                support `reshape`, which a tensor of the batch dimension alone needs.
         """
         config = model_config.as_dict()
         if not (config["input"] and config["output"]):
-            refuse_unsupported(config)
+            reject_unsupported(config)
             session = _create_session(config, Path(triton.get_model_dir()))
             complete_config(config, read_tensors(session.get_inputs()), read_tensors(session.get_outputs()))
         return model_config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the model and check it against its config.
+        """Load the model and compare it with its config.
 
         Args:
-            args: Of Triton: `model_config` is JSON.
+            args: By Triton; `model_config` is JSON.
 
         Raises:
-            ModelRefusedError: the C++ backend would refuse it too.
-            Exception: one of ONNX Runtime's, with its text.
+            ModelRejectedError: the C++ backend would reject it too.
+            Exception: by ONNX Runtime, with its message.
         """
         config = json.loads(args["model_config"])
-        refuse_unsupported(config)
+        reject_unsupported(config)
         self._session = _create_session(config, Path(triton.get_model_dir()))
         self._run_options = compose_run_options(config)
         overridable = read_tensors(self._session.get_overridable_initializers())
@@ -67,14 +67,14 @@ class TritonPythonModel:
         check_outputs(config, read_tensors(self._session.get_outputs()))
         self._output_dims = {io["name"]: read_dims(io) for io in config["output"]}
         self._batches = config["max_batch_size"] > 0
-        self._guard = Guard()
+        self._watchdog = Watchdog()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer requests that Triton put together, in their order.
+        """Infer for the requests of a batch, and return their responses in order.
 
-        An exception, ONNX Runtime's or ours, fails each of them with its text: Triton sees to that.
+        An exception, by ONNX Runtime or this backend, fails all of them: Triton returns its message.
         """
-        with self._guard.answering():
+        with self._watchdog.responding():
             if self._batches:
                 return self._run(requests)
             return [self._run([request])[0] for request in requests]
@@ -84,7 +84,7 @@ class TritonPythonModel:
         wanted = [name for name in self._output_dims if any(name in r.requested_output_names() for r in requests)]
         outputs = dict(zip(wanted, self._session.run(wanted, feeds, self._run_options), strict=True))
         if not self._batches:
-            # A scalar has the dims of the config, which are all 1.
+            # A scalar gets the dims of the config, which are all 1.
             rows = {
                 name: [out.reshape(self._output_dims[name]) if out.ndim == 0 else out] for name, out in outputs.items()
             }

@@ -1,4 +1,4 @@
-"""`config.pbtxt` to the options of an ONNX Runtime session, by the rules of the C++ backend (r24.10)."""
+"""Converts `config.pbtxt` to the options of an ONNX Runtime session, by the rules of the C++ backend (r24.10)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import onnxruntime
 
 from environment.cpus import cpu_limit
-from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.errors import ModelRejectedError
 
-# Threads of ONNX Runtime spin while they wait for work. From picture to boxes, YOLOv8n 480x640 on 2 cores took 46 ms
-# without, 41 with 20 us, 40 with 60 us, which spans the gap between two layers, and no less with 200; beside a busy
-# process 67, 76, 81 and 95 ms. With cores to spare the default does no harm.
+# Threads of ONNX Runtime spin while they wait for work. From image to boxes, YOLOv8n 480x640 on 2 cores took 46 ms
+# without spinning, 41 with 20 us, 40 with 60 us, which spans the gap between two layers, and no less with 200; beside a
+# busy process 67, 76, 81 and 95 ms. With more cores the default is harmless.
 FEW_CORES = 4
 SPIN_US = 50
 
@@ -29,13 +29,13 @@ _BOOLEANS = {"true": True, "on": True, "1": True, "false": False, "off": False, 
 
 
 def compose_session_options(config: Mapping[str, Any]) -> onnxruntime.SessionOptions:
-    """Return the options that the parameters and the optimization of a model ask for.
+    """Return the options of a session, from the parameters and the optimization of a model.
 
     Args:
         config: ModelConfig as JSON.
 
     Raises:
-        ModelRefusedError: a value is not one the C++ backend takes.
+        ModelRejectedError: the C++ backend rejects a value.
     """
     options = onnxruntime.SessionOptions()
     parameters = _read_parameters(config)
@@ -43,7 +43,7 @@ def compose_session_options(config: Mapping[str, Any]) -> onnxruntime.SessionOpt
     options.graph_optimization_level = _GRAPH_LEVELS.get(level, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
     mode = _parse_int(parameters, "execution_mode")
     if mode not in _EXECUTION_MODES:
-        raise ModelRefusedError(f"execution_mode must be 0 or 1, got {mode}")
+        raise ModelRejectedError(f"execution_mode must be 0 or 1, got {mode}")
     options.execution_mode = _EXECUTION_MODES[mode]
     if (threads := _parse_int(parameters, "intra_op_thread_count")) > 0:
         options.intra_op_num_threads = threads
@@ -51,7 +51,7 @@ def compose_session_options(config: Mapping[str, Any]) -> onnxruntime.SessionOpt
         options.inter_op_num_threads = threads
     options.enable_cpu_mem_arena = _parse_bool(parameters, "enable_mem_arena", default=True)
     options.enable_mem_pattern = _parse_bool(parameters, "enable_mem_pattern", default=True)
-    # Read for its spelling alone: each instance is a process of its own here and has nothing to share.
+    # Only validated: each instance is a process of its own here, and shares no session.
     _parse_bool(parameters, "share_session_between_instances", default=False)
     if _DEVICE_ALLOCATOR in parameters:
         options.add_session_config_entry(_DEVICE_ALLOCATOR, parameters[_DEVICE_ALLOCATOR])
@@ -75,18 +75,18 @@ def compose_run_options(config: Mapping[str, Any]) -> onnxruntime.RunOptions:
 def select_providers(config: Mapping[str, Any]) -> list[str]:
     """Return ONNX Runtime's execution providers for the CPU accelerators of a model, the best first.
 
-    `gpu_execution_accelerator` is for instances on a GPU alone.
+    `gpu_execution_accelerator` is for instances on a GPU only.
 
     Raises:
-        ModelRefusedError: an accelerator is unknown, or this ONNX Runtime was built without it.
+        ModelRejectedError: an accelerator is unknown, or this ONNX Runtime was built without it.
     """
     accelerators = config.get("optimization", {}).get("execution_accelerators", {})
     providers = []
     for accelerator in accelerators.get("cpu_execution_accelerator", []):
         if accelerator["name"] != "openvino":
-            raise ModelRefusedError(f"unknown Execution Accelerator '{accelerator['name']}' is requested")
+            raise ModelRejectedError(f"unknown Execution Accelerator '{accelerator['name']}' is requested")
         if "OpenVINOExecutionProvider" not in onnxruntime.get_available_providers():
-            raise ModelRefusedError(
+            raise ModelRejectedError(
                 "Execution Accelerator 'openvino' is requested, and the ONNX Runtime of the embedded Triton is built "
                 "without OpenVINO; remove the accelerator, or serve this model from NVIDIA's image"
             )
@@ -103,7 +103,7 @@ def _parse_int(parameters: Mapping[str, str], name: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ModelRefusedError(f"parameter '{name}' must be a whole number, got '{text}'") from None
+        raise ModelRejectedError(f"parameter '{name}' must be a whole number, got '{text}'") from None
 
 
 def _parse_bool(parameters: Mapping[str, str], name: str, *, default: bool) -> bool:
@@ -111,4 +111,4 @@ def _parse_bool(parameters: Mapping[str, str], name: str, *, default: bool) -> b
     try:
         return _BOOLEANS[text.lower()]
     except KeyError:
-        raise ModelRefusedError(f"parameter '{name}' must be true or false, got '{text}'") from None
+        raise ModelRejectedError(f"parameter '{name}' must be true or false, got '{text}'") from None

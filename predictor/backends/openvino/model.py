@@ -1,7 +1,7 @@
 """The `openvino` backend of the embedded Triton: what its Python backend loads for `backend: "openvino"`.
 
-In the cluster the same repository is served by the C++ backend of NVIDIA's image, so this one decides as that does
-(triton-inference-server/openvino_backend). Triton starts one process for each instance of a model.
+In the cluster the C++ backend of NVIDIA's image (triton-inference-server/openvino_backend) serves the same repository,
+so this one makes the same decisions. Triton starts one process for each instance of a model.
 """
 
 import json
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from predictor.backends.artifact import as_stored, find_artifact
 from predictor.backends.batch import join, split
+from predictor.backends.errors import ModelRejectedError
 from predictor.backends.openvino.options import compose_properties, is_set, read_device
 from predictor.backends.openvino.tensors import complete_config, configure
-from predictor.backends.pulse import Guard
-from predictor.backends.refusal import ModelRefusedError
-from predictor.backends.signature import refuse_unsupported
+from predictor.backends.signature import reject_unsupported
+from predictor.backends.stall_watchdog import Watchdog
 
 
 class TritonPythonModel:
@@ -28,29 +28,29 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(model_config: Any) -> Any:
-        """Complete a config that leaves out inputs or outputs; touch no other.
+        """Complete a config without inputs or outputs; leave any other unchanged.
 
         Args:
             model_config: `triton.ModelConfig`. Its dictionary is changed in place.
         """
         config = model_config.as_dict()
         if not (config["input"] and config["output"]):
-            refuse_unsupported(config)
+            reject_unsupported(config)
             complete_config(config, _read_model(config, Path(triton.get_model_dir())))
         return model_config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the model and check it against its config.
+        """Load the model and compare it with its config.
 
         Args:
-            args: Of Triton: `model_config` is JSON.
+            args: By Triton; `model_config` is JSON.
 
         Raises:
-            ModelRefusedError: the C++ backend would refuse it too.
-            Exception: one of OpenVINO's, with its text.
+            ModelRejectedError: the C++ backend would reject it too.
+            Exception: by OpenVINO, with its message.
         """
         config = json.loads(args["model_config"])
-        refuse_unsupported(config)
+        reject_unsupported(config)
         properties = compose_properties(config)
         model = _read_model(config, Path(triton.get_model_dir()))
         model = configure(model, config, reshapes=is_set(config, "RESHAPE_IO_LAYERS"))
@@ -58,14 +58,14 @@ class TritonPythonModel:
         self._pads = is_set(config, "ENABLE_BATCH_PADDING")
         self._request = _compile(model, read_device(config), properties).create_infer_request()
         self._outputs = [io["name"] for io in config["output"]]
-        self._guard = Guard()
+        self._watchdog = Watchdog()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer requests that Triton put together, in their order.
+        """Infer for the requests of a batch, and return their responses in order.
 
-        An exception, OpenVINO's or ours, fails each of them with its text: Triton sees to that.
+        An exception, by OpenVINO or this backend, fails all of them: Triton returns its message.
         """
-        with self._guard.answering():
+        with self._watchdog.responding():
             if self._batch_size:
                 return self._run(requests)
             return [self._run([request])[0] for request in requests]
@@ -79,15 +79,15 @@ class TritonPythonModel:
         rows = sum(sizes)
         if self._batch_size and rows != self._batch_size:
             if not self._pads:
-                return [_refuse(self._explain_batch(size)) for size in sizes]
+                return [_reject(self._explain_batch(size)) for size in sizes]
             feeds = {name: _pad(array, self._batch_size - rows) for name, array in feeds.items()}
         for name, array in feeds.items():
             try:
-                # The very memory of the request: it lives until the response is made.
+                # The memory of the request itself: it lives until the response is made.
                 self._request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(array), shared_memory=True))
-            except RuntimeError as exc:  # of a dimension that the config leaves free and the graph does not
-                reason = str(exc).strip().rpartition("\n")[2]  # before it: places in OpenVINO's sources
-                return [_refuse(f"input {name!r}: {reason}") for _ in requests]
+            except RuntimeError as exc:  # a dimension that is variable in the config and fixed in the graph
+                reason = str(exc).strip().rpartition("\n")[2]  # after source locations of OpenVINO
+                return [_reject(f"input {name!r}: {reason}") for _ in requests]
         self._request.infer()
         outputs: dict[str, NDArray[Any]] = {name: self._request.get_tensor(name).data for name in self._outputs}
         if self._batch_size:
@@ -108,8 +108,8 @@ class TritonPythonModel:
         )
 
 
-def _refuse(reason: str) -> Any:
-    """The response to a request that does not fit the model: an exception would be Triton's own failure to clients."""
+def _reject(reason: str) -> Any:
+    """Return an error response for a request that does not fit the model: an exception would be a server error."""
     return triton.InferenceResponse(error=triton.TritonError(reason, triton.TritonError.INVALID_ARG))
 
 
@@ -123,12 +123,12 @@ def _read_model(config: Mapping[str, Any], version_dir: Path) -> Any:
     try:
         return openvino.Core().read_model(as_stored(path))
     except RuntimeError as exc:
-        raise ModelRefusedError(f"'{path}' cannot be read: {exc}") from exc
+        raise ModelRejectedError(f"'{path}' cannot be read: {exc}") from exc
 
 
 def _compile(model: Any, device: str, properties: Mapping[str, Any]) -> Any:
     core = openvino.Core()
-    # One process would pin the threads of its streams to cores of their own; ours would all take the same ones.
+    # A single process would pin its streams to different cores; several processes would all pin to the same ones.
     core.set_property("CPU", {"ENABLE_CPU_PINNING": False})
     try:
         if device != "CPU":
@@ -138,6 +138,7 @@ def _compile(model: Any, device: str, properties: Mapping[str, Any]) -> Any:
     except RuntimeError as exc:
         if device == "CPU":
             raise
-        raise ModelRefusedError(
-            f"TARGET_DEVICE: got {device}, here are {', '.join(core.available_devices)}: {' '.join(str(exc).split())}"
+        raise ModelRejectedError(
+            f"TARGET_DEVICE: got {device}, expected one of {', '.join(core.available_devices)}: "
+            f"{' '.join(str(exc).split())}"
         ) from exc

@@ -1,31 +1,31 @@
-"""`config.pbtxt` to the properties of a compiled model, by the rules of the C++ backend."""
+"""Converts `config.pbtxt` to the properties of a compiled model, by the rules of the C++ backend."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.errors import ModelRejectedError
 
 Properties = dict[str, Any]
 
 _HINTS = ("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT")
-_STREAMS = {"auto": -1, "numa": -2}  # as OpenVINO counts
+_STREAMS = {"auto": -1, "numa": -2}  # OpenVINO's values
 
 
 def compose_properties(config: Mapping[str, Any]) -> Properties:
-    """Return what the parameters of a model ask for, for one of its instances.
+    """Return the properties of one instance of a model, from its parameters.
 
     The C++ backend compiles a model once, with NUM_STREAMS streams that share INFERENCE_NUM_THREADS threads among its
-    instances. Here each instance is a process of its own: one stream, with its share of the threads.
+    instances. Here each instance is a process of its own, with one stream and its share of the threads.
 
     Args:
         config: ModelConfig as JSON.
 
     Raises:
-        ModelRefusedError: a value is not one the C++ backend takes, or only that backend can do it.
+        ModelRejectedError: the C++ backend rejects a value, or only that backend supports the parameter.
     """
     parameters = {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
     if parameters.get("CPU_EXTENSION_PATH"):
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             "CPU_EXTENSION_PATH: not supported by the embedded backend; serve this model from NVIDIA's image"
         )
     properties: Properties = {}
@@ -43,26 +43,26 @@ def compose_properties(config: Mapping[str, Any]) -> Properties:
 
 
 def read_device(config: Mapping[str, Any]) -> str:
-    """Return the device that a model names, in capitals as the C++ backend has it; CPU where it names none."""
+    """Return the model's device in capitals, as in the C++ backend; the default is CPU."""
     text: str = config.get("parameters", {}).get("TARGET_DEVICE", {}).get("string_value", "")
     return text.upper() or "CPU"
 
 
 def is_set(config: Mapping[str, Any], name: str) -> bool:
-    """Whether a parameter is YES, in any case; anything else is no, as in the C++ backend."""
+    """Whether a parameter is YES, in upper or lower case; other values count as NO, as in the C++ backend."""
     text: str = config.get("parameters", {}).get(name, {}).get("string_value", "")
     return text.lower() == "yes"
 
 
 def _read_count(name: str, text: str) -> Properties:
     if not text.isdecimal():
-        raise ModelRefusedError(f"parameter '{name}' must be a non-negative number, got '{text}'")
+        raise ModelRejectedError(f"parameter '{name}' must be a non-negative number, got '{text}'")
     return {name: int(text)}
 
 
 def _read_bf16(name: str, text: str) -> Properties:
     if text != "yes":
-        raise ModelRefusedError(f"parameter '{name}' must be YES, got '{text}'")
+        raise ModelRejectedError(f"parameter '{name}' must be YES, got '{text}'")
     return {"INFERENCE_PRECISION_HINT": "bf16"}
 
 
@@ -70,13 +70,13 @@ def _read_streams(name: str, text: str) -> Properties:
     if text in _STREAMS:
         return {name: _STREAMS[text]}
     if not text.isdecimal():
-        raise ModelRefusedError(f"parameter '{name}' must be AUTO, NUMA or a number, got '{text}'")
+        raise ModelRejectedError(f"parameter '{name}' must be AUTO, NUMA or a number, got '{text}'")
     return {name: int(text)}
 
 
 def _read_hint(name: str, text: str) -> Properties:
     if text.upper() not in _HINTS:
-        raise ModelRefusedError(f"parameter '{name}' must be one of {', '.join(_HINTS)}, got '{text}'")
+        raise ModelRejectedError(f"parameter '{name}' must be one of {', '.join(_HINTS)}, got '{text}'")
     return {name: text.upper()}
 
 

@@ -1,8 +1,8 @@
 """Compares the tensors of an OpenVINO model with those of its `config.pbtxt`.
 
 Accepts, converts and completes what the C++ backend does (triton-inference-server/openvino_backend: `ValidateInputs`,
-`ValidateOutputs`, `CompareDimsSupported`, `AutoCompleteConfig`); the words are ours. "Config" is Triton's ModelConfig
-as JSON.
+`ValidateOutputs`, `CompareDimsSupported`, `AutoCompleteConfig`); the messages are ours. "Config" is Triton's
+ModelConfig as JSON.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ import openvino
 from openvino import layout_helpers
 from openvino.preprocess import PrePostProcessor
 
-from predictor.backends.refusal import ModelRefusedError
+from predictor.backends.errors import ModelRejectedError
 from predictor.backends.signature import DEFAULT_MAX_BATCH_SIZE, read_dims
 
 _TYPES = {
@@ -32,19 +32,19 @@ _DATATYPES = {element.get_type_name(): datatype for datatype, element in _TYPES.
 
 
 def configure(model: Any, config: Mapping[str, Any], *, reshapes: bool) -> Any:
-    """Return the model with the datatypes of its config, and the batch size that it always runs.
+    """Return the model with the datatypes of its config, and a fixed batch size.
 
     Args:
-        model: `openvino.Model`, which is changed.
+        model: `openvino.Model`; it is changed.
         config: ModelConfig.
-        reshapes: Whether inputs take the dims of the config, whatever they were.
+        reshapes: Whether inputs get the dims of the config, in place of their own.
 
     Raises:
-        ModelRefusedError: a name, a datatype or dims do not fit.
+        ModelRejectedError: a name, a datatype or dims do not fit.
     """
     inputs = {tensor.get_any_name(): tensor for tensor in model.inputs}
     if len(inputs) != len(config["input"]):
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"the configuration has {len(config['input'])} inputs, the model takes {len(inputs)}: {', '.join(inputs)}"
         )
     before = PrePostProcessor(model)
@@ -72,9 +72,9 @@ def configure(model: Any, config: Mapping[str, Any], *, reshapes: bool) -> Any:
 
 
 def complete_config(config: dict[str, Any], model: Any) -> None:
-    """Fill in `max_batch_size`, `dynamic_batching`, inputs and outputs, in place, where the config leaves them out.
+    """Fill in missing `max_batch_size`, `dynamic_batching`, inputs and outputs, in place.
 
-    A model batches where the layouts of all its tensors name a batch dimension.
+    A model supports batches if the layouts of all its tensors have a batch dimension.
     """
     tensors = [*model.inputs, *model.outputs]
     if all(layout_helpers.has_batch(layout_helpers.get_layout(tensor)) for tensor in tensors):
@@ -87,7 +87,7 @@ def complete_config(config: dict[str, Any], model: Any) -> None:
 
 
 def _describe(tensor: Any, *, batched: bool) -> dict[str, Any]:
-    # The C++ backend writes all dims as free where one is, and then rejects that itself.
+    # The C++ backend writes all dims as variable where one is, and then rejects its own config.
     dims = _to_list(list(tensor.get_partial_shape()))
     return {
         "name": tensor.get_any_name(),
@@ -98,20 +98,20 @@ def _describe(tensor: Any, *, batched: bool) -> dict[str, Any]:
 
 def _find(tensors: Mapping[str, Any], name: str) -> Any:
     if name not in tensors:
-        raise ModelRefusedError(f"the model has no tensor '{name}', it has: {', '.join(tensors)}")
+        raise ModelRejectedError(f"the model has no tensor '{name}', it has: {', '.join(tensors)}")
     return tensors[name]
 
 
 def _read_type(io: Mapping[str, Any]) -> Any:
     if io["data_type"] not in _TYPES:
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"tensor '{io['name']}': datatype {io['data_type']} is not supported by OpenVINO in Triton"
         )
     return _TYPES[io["data_type"]]
 
 
 def _compare(config: Mapping[str, Any], io: Mapping[str, Any], shape: Any, *, exact: bool) -> None:
-    """Refuse dims that the model does not have; the first of a batch is not compared with an input's."""
+    """Reject dims that differ from the model's; the batch dimension of an input is not compared."""
     batch = config["max_batch_size"]
     dims = read_dims(io)
     if batch:
@@ -121,7 +121,7 @@ def _compare(config: Mapping[str, Any], io: Mapping[str, Any], shape: Any, *, ex
     if batch and not exact:
         checked = [(theirs, ours) for theirs, ours in checked[1:] if ours != -1]
     if len(model_dims) != len(dims) or not all(_fits(theirs, ours) for theirs, ours in checked):
-        raise ModelRefusedError(
+        raise ModelRejectedError(
             f"tensor '{io['name']}': the model has shape {_to_list(model_dims)}, the configuration makes it {dims}"
         )
 
@@ -138,8 +138,8 @@ def _to_list(dims: Sequence[Any]) -> list[int]:
 
 
 def _run(step: Callable[[], Any]) -> Any:
-    """Run a step of OpenVINO's; its error comes on one line."""
+    """Call OpenVINO, and put the message of its error on one line."""
     try:
         return step()
     except RuntimeError as exc:
-        raise ModelRefusedError(f"OpenVINO: {' '.join(str(exc).split())}") from exc
+        raise ModelRejectedError(f"OpenVINO: {' '.join(str(exc).split())}") from exc

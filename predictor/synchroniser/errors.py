@@ -1,0 +1,54 @@
+"""Failures of Triton, and which failures are transient."""
+
+import errno
+
+from registry.errors import TransientError
+
+# Failures of disks, networks, and of a machine without memory or descriptors. Any other errno is a defect of this
+# program: a path that is missing, exists already, or is too long.
+_TRANSIENT = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE,
+    errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ENODEV, errno.ENXIO,
+    errno.ETIMEDOUT, errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ENETDOWN,
+    errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOBUFS, errno.ENOLCK, errno.EREMOTEIO,
+}  # fmt: skip
+_LONGEST_PAUSE_S = 60.0
+
+
+class TritonError(TransientError):
+    """Triton is unavailable, does not respond in time, or is out of memory."""
+
+
+class TritonDied(TritonError):
+    """Triton, or its process that ran the model, ended or did not respond; the model may be the cause."""
+
+
+class ModelProcessDied(TritonDied):
+    """Triton's process that ran the model ended or is unhealthy; Triton itself runs."""
+
+
+class TritonTimeout(TritonError):
+    """A load, or a request of a validation, exceeded its deadline: another attempt may block as long."""
+
+
+class LoadFailed(TransientError):
+    """A version passed its validation, and does not load under the model's name."""
+
+
+def is_transient(exc: Exception) -> bool:
+    """Whether a retry may succeed; otherwise the failure is a defect of this program."""
+    if isinstance(exc, OSError):
+        return exc.errno in _TRANSIENT or isinstance(exc, TimeoutError | ConnectionError | BlockingIOError)
+    return isinstance(exc, TransientError | MemoryError)
+
+
+def describe(exc: Exception) -> str:
+    """Return the text of a failure for `/status`, without paths of this machine."""
+    if isinstance(exc, OSError):
+        return (exc.strerror or str(exc)).lower()
+    return str(exc) or type(exc).__name__
+
+
+def pause_after(failures: int, *, poll_s: float) -> float:
+    """Return the seconds before the next attempt: the interval of listings, doubled with each failure, to a minute."""
+    return float(min(max(poll_s, 1.0) * 2 ** min(failures - 1, 16), _LONGEST_PAUSE_S))

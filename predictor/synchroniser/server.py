@@ -1,0 +1,145 @@
+"""The synchroniser as a process: its loop in a thread, and `/status`, `/ready` and `/metrics` over HTTP."""
+
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from environment.listening import HostGuard, Hosts, join, listen, within_reach
+from predictor.errors import StartError, WrongSetting
+from predictor.settings import Settings
+from predictor.synchroniser.loop import Synchroniser
+from predictor.synchroniser.mirror import Mirror
+from predictor.synchroniser.status import Status
+from predictor.synchroniser.triton_client import TritonClient
+from registry.errors import Misconfigured
+from registry.storage.reading import open_storage
+
+log = logging.getLogger("synchroniser")
+
+_STOP_S = 5.0
+_DEFAULT_MIRROR = Path(".cache/mirror")
+
+
+def serve(settings: Settings) -> None:
+    """Synchronise until SIGTERM or Ctrl-C.
+
+    Raises:
+        StartError: the repository's URL is invalid, or the mirror or the port is unavailable.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if settings.log_format == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
+    for noisy in ("uvicorn", "botocore", "boto3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        storage = open_storage(settings.repository)
+    except Misconfigured as exc:
+        raise WrongSetting(f"{exc} (PREDICTOR_REPOSITORY; make: REPOSITORY=)") from exc
+    listener = _listen(settings)
+    mirror = Mirror(settings.mirror or _DEFAULT_MIRROR, limit_bytes=settings.mirror_bytes)
+    status = Status(storage.url, settings.instance)
+    triton = TritonClient(
+        join(within_reach(settings.address), settings.grpc_port),
+        secret=settings.secret.get_secret_value(),
+        load_timeout_s=settings.load_timeout_s,
+    )
+    synchroniser = Synchroniser(settings, storage=storage, triton=triton, mirror=mirror, status=status)
+    hosts = Hosts(listener.getsockname()[0], settings.sync_hosts, setting="PREDICTOR_SYNC_HOSTS")
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(status, hosts),
+            # uvicorn's other parser accepts requests that RFC 9112 forbids.
+            http="h11",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=2,
+        )
+    )
+    failed = threading.Event()
+    worker = threading.Thread(target=_run, args=(synchroniser, server, failed), name="synchroniser", daemon=True)
+    worker.start()
+    log.info("%s to %s; status on http://%s", storage.url, mirror.root, join(*listener.getsockname()[:2]))
+    try:
+        server.run(sockets=[listener])
+    finally:
+        synchroniser.stop()
+        worker.join(_STOP_S)
+        mirror.records.close()
+        logging.shutdown()
+        sys.stdout.flush()
+        # A download or a load may take minutes more; its result takes effect in its last step only.
+        os._exit(1 if failed.is_set() else 0)
+
+
+def create_app(status: Status, hosts: Hosts | None = None) -> FastAPI:
+    """Create the HTTP application, which is read-only; with `hosts` it rejects requests for other host names."""
+    app = FastAPI(title="nereid synchroniser", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/status")
+    def get_status() -> JSONResponse:
+        return JSONResponse(status.as_json())
+
+    @app.get("/ready")
+    def get_ready() -> JSONResponse:
+        content = status.as_json()
+        waiting_for = content["waiting_for"]
+        return JSONResponse({"ready": status.ready, "waiting_for": waiting_for}, 200 if status.ready else 503)
+
+    @app.get("/metrics")
+    def get_metrics() -> Response:
+        return Response(generate_latest(status.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    if hosts is not None and hosts.are_known:
+        app.add_middleware(HostGuard, hosts=hosts, answer=lambda _, why: JSONResponse({"error": why}, 421))
+    return app
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, with the fields of the transformer's log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """logging.Formatter."""
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def _run(synchroniser: Synchroniser, server: uvicorn.Server, failed: threading.Event) -> None:
+    """Run the loop; a defect that ends it ends the process, which its manager starts again."""
+    try:
+        synchroniser.run()
+    except Exception:
+        failed.set()
+        log.exception("the synchroniser ended")
+        raise
+    finally:
+        server.should_exit = True
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        return listen(settings.sync_address, settings.sync_port)
+    except OSError as exc:
+        raise StartError(
+            f"port {settings.sync_port} on {settings.sync_address}: {exc.strerror}; choose another with "
+            "PREDICTOR_SYNC_PORT (make: SYNC_PORT=)"
+        ) from exc

@@ -1,0 +1,174 @@
+"""Staging: downloads a version into a model folder of its own, and checks it."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from registry import config as configs
+from registry.errors import Incomplete, VersionRejected
+from registry.judgement.version import Terms, Texts, complete_version, judge_texts
+from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, TEXT_BYTES, ModelFolder, Object, lacks
+from registry.manifest import Entry
+from registry.storage.reading import Storage, download, read
+
+_WEIGHTS = (".onnx", ".data", ".bin", ".weights")
+
+Reserve = Callable[[int], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version of the repository that may serve.
+
+    Attributes:
+        model: name of the model.
+        version: its number.
+        folder: the model as listed.
+        config: `ModelConfig` of the model's own config.pbtxt; None where that is missing.
+        profile, cpus, plans: from the settings.
+    """
+
+    model: str
+    version: int
+    folder: ModelFolder
+    config: ModelConfig | None
+    profile: str
+    cpus: float
+    plans: bool = False
+
+    @property
+    def files(self) -> Mapping[str, Object]:
+        """Files of the version, by name."""
+        return self.folder.versions[self.version]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash that changes whenever files, labels, profile, number or CPU limit of the version change.
+
+        The version policy does not count.
+        """
+        shared = {path: item for path, item in self.folder.shared.items() if not _is_config(path)}
+        if CONFIG not in self.files and (profile := self.folder.shared.get(_shared_profile(self))):
+            shared[profile.key] = profile
+        lines = [
+            f"{path}\0{item.etag}\0{item.size}"
+            for path, item in sorted([*shared.items(), *((f"./{name}", item) for name, item in self.files.items())])
+        ]
+        lines.append(f"{self.version}\0{self.profile}\0{self.cpus:g}\0{self.plans}")
+        digest = hashlib.sha256("\n".join(lines).encode())
+        if CONFIG not in self.files and self.config is not None:
+            digest.update(configs.with_policy_cleared(self.config))
+        return digest.hexdigest()
+
+
+def check_complete(candidate: Candidate) -> None:
+    """Check by the names in the listing alone that no file is missing.
+
+    Raises:
+        Incomplete: a file is missing.
+    """
+    if MANIFEST not in candidate.files and (missing := lacks(candidate.files)):
+        # A version that export writes gets a manifest, however long its upload takes.
+        raise Incomplete(f"waits for {missing}", patient=bool(EXPORTED & candidate.files.keys()))
+
+
+def stage(
+    storage: Storage, candidate: Candidate, target: Path, *, reserve: Reserve, count: Callable[[int], None]
+) -> None:
+    """Download a version and check it.
+
+    Args:
+        storage: of the repository.
+        candidate: the version.
+        target: the model folder to make, with this version alone; removed if staging fails.
+        reserve: reserves disk space for a number of bytes.
+        count: called with the number of bytes of each downloaded block.
+
+    Raises:
+        Incomplete: a file is missing.
+        VersionRejected: the version must not serve.
+        TransientError, OSError: the version could not be downloaded now.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        _stage(storage, candidate, target, reserve, count)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def find_golden(folder: Path, version: int) -> Path | None:
+    """Return golden.npz of a version in a model folder, if there is one."""
+    path = folder / str(version) / GOLDEN
+    return path if path.exists() else None
+
+
+def read_config(folder: Path, version: int) -> ModelConfig:
+    """Read the config that a version in a model folder serves with."""
+    return configs.parse((folder / str(version) / CONFIG).read_bytes(), where=CONFIG)
+
+
+def _stage(
+    storage: Storage, candidate: Candidate, target: Path, reserve: Reserve, count: Callable[[int], None]
+) -> None:
+    texts = _read_texts(storage, candidate)
+    terms = Terms(candidate.profile, candidate.cpus, candidate.plans)
+    entries = judge_texts(texts, terms)
+    _check_listed(candidate, entries)
+    files = {name: candidate.files[name] for name in entries} if entries is not None else dict(candidate.files)
+    shared = {path: item for path, item in candidate.folder.shared.items() if not _is_config(path)}
+    with reserve(sum(item.size for item in (*files.values(), *shared.values()))):
+        version = target / str(candidate.version)
+        for name in files:
+            (version / name).parent.mkdir(parents=True, exist_ok=True)
+        digests = {name: download(storage, item, version / name, count=count) for name, item in files.items()}
+        for name, entry in (entries or {}).items():
+            if digests[name] != entry.sha256:
+                got, want = digests[name][:12], entry.sha256[:12]
+                raise VersionRejected(f"{name}: sha256 got {got}..., expected {want}... by {MANIFEST}")
+        complete_version(version, texts, replace(terms, engines=_engines_prefix(candidate, digests)))
+        for path, item in shared.items():
+            (target / path).parent.mkdir(exist_ok=True)
+            download(storage, item, target / path, count=count)
+
+
+def _engines_prefix(candidate: Candidate, digests: Mapping[str, str]) -> str:
+    """Return the file prefix of compiled engines: it differs between models, and changes with the weights."""
+    lines = [f"{name}\0{digest}" for name, digest in sorted(digests.items()) if name.endswith(_WEIGHTS)]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return f"{candidate.model}-{digest[:16]}"
+
+
+def _is_config(path: str) -> bool:
+    """Whether a file of the model is merged into the one config that Triton reads."""
+    return path == CONFIG or path.startswith("configs/")
+
+
+def _shared_profile(candidate: Candidate) -> str:
+    return f"configs/{candidate.profile}.pbtxt"
+
+
+def _read_texts(storage: Storage, candidate: Candidate) -> Texts:
+    """Download the configs and the manifest, unparsed."""
+    names = candidate.files.keys() & {MANIFEST, CONFIG, f"{candidate.profile}.pbtxt"}
+    own = {name: read(storage, candidate.files[name], limit=TEXT_BYTES) for name in sorted(names)}
+    item = None if CONFIG in own else candidate.folder.shared.get(_shared_profile(candidate))
+    shared = None if item is None else read(storage, item, limit=TEXT_BYTES)
+    model = b"" if candidate.config is None else candidate.config.SerializeToString()
+    return Texts(own, shared, model, frozenset(candidate.files))
+
+
+def _check_listed(candidate: Candidate, entries: Mapping[str, Entry] | None) -> None:
+    """Check that the files in manifest.json are listed with their sizes."""
+    for name, entry in (entries or {}).items():
+        item = candidate.files.get(name)
+        if item is None:
+            raise Incomplete(f"waits for {name}, listed in {MANIFEST}")
+        if item.size != entry.size:
+            raise Incomplete(f"{name}: got {item.size} bytes, expected {entry.size} by {MANIFEST}")

@@ -1,0 +1,81 @@
+"""Verdicts on versions that do not serve: rejected, or postponed; each in the ledger, the metrics and the log."""
+
+import logging
+from collections.abc import Callable
+
+from predictor.synchroniser.errors import describe, pause_after
+from predictor.synchroniser.ledger import MAX_ATTEMPTS, VersionLedger
+from predictor.synchroniser.metrics import Metrics
+from predictor.synchroniser.retries import Retries
+
+log = logging.getLogger("synchroniser")
+
+
+class Verdicts:
+    """The verdicts on the versions of one model."""
+
+    def __init__(  # noqa: PLR0913 - where a verdict is written
+        self,
+        model: str,
+        ledger: VersionLedger,
+        *,
+        retries: Retries,
+        metrics: Metrics,
+        poll_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """Write to a ledger.
+
+        Args:
+            model: its name.
+            ledger: of the model.
+            retries: of the model.
+            metrics: of the synchroniser.
+            poll_s: interval of listings, with which pauses begin.
+            clock: monotonic time.
+        """
+        self._model, self._ledger, self._retries, self._metrics = model, ledger, retries, metrics
+        self._poll_s, self._clock = poll_s, clock
+
+    def reject(self, version: int, key: str, reason: str) -> None:
+        """Reject a version until it changes."""
+        self._reject(version, key, reason, is_defect=False)
+
+    def reject_for_defect(self, version: int, key: str, exc: Exception) -> None:
+        """Reject a version that fails in an unforeseen way: endless attempts would keep out the others.
+
+        The defect may be this process's own: the next process tries the version again.
+        """
+        log.error("%s: version %d cannot be judged", self._model, version, exc_info=exc)
+        self._reject(version, key, f"it cannot be judged: {type(exc).__name__}: {exc}", is_defect=True)
+
+    def postpone_repeated(self, version: int, key: str, exc: Exception) -> None:
+        """Postpone a version after `MAX_ATTEMPTS` transient failures, so that the next one takes its place.
+
+        Raises:
+            Exception: `exc`, after fewer failures.
+        """
+        failures = self._ledger.count_failure(key)
+        if failures < MAX_ATTEMPTS:
+            raise exc
+        self._postpone(version, key, exc, failures=failures, pause_s=pause_after(failures, poll_s=self._poll_s))
+
+    def postpone(self, version: int, key: str, exc: Exception, *, pause_s: float) -> None:
+        """Postpone a version after its first failure."""
+        self._postpone(version, key, exc, failures=self._ledger.count_failure(key), pause_s=pause_s)
+
+    def _reject(self, version: int, key: str, reason: str, *, is_defect: bool) -> None:
+        self._ledger.reject(key, reason, is_defect=is_defect)
+        self._metrics.refusals.labels(self._model).inc()
+        # "refused" is the name of the state in /status, for which runbooks search the log.
+        log.warning("%s: version %d is refused: %s", self._model, version, reason)
+
+    def _postpone(self, version: int, key: str, exc: Exception, *, failures: int, pause_s: float) -> None:
+        pause_s *= 1 + len(self._ledger.postponed)  # older versions get an attempt before it gets another one
+        self._ledger.postpone(key, describe(exc), until=self._clock() + pause_s)
+        self._retries.restart()
+        self._metrics.failures.labels(self._model).inc()
+        log.warning(
+            "%s: version %d failed (%d): %s; others serve meanwhile, tried again in %.0f s",
+            self._model, version, failures, describe(exc), pause_s,
+        )  # fmt: skip
