@@ -217,7 +217,7 @@ def test_grpc_takes_what_http_takes_and_no_more(channel: grpc.Channel) -> None:
     many = [DIGITS + bytes(15 * 2**20)] * 4  # 60 MiB, each below the limit of a picture
     assert infer_rejection(channel, infer_message("none", *many)).code is ErrorCode.MODEL_NOT_FOUND
     # gRPC's own rejection, which has no code.
-    code, status, words = infer_rejection(channel, infer_message("digits", *many, *many))
+    code, status, words, _ = infer_rejection(channel, infer_message("digits", *many, *many))
     assert (code, status, "larger than max" in words) == (None, grpc.StatusCode.RESOURCE_EXHAUSTED, True)
     with pytest.raises(grpc.RpcError) as refused:
         service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(
