@@ -50,7 +50,7 @@ def test_read_parts_gives_names_and_bytes_in_order() -> None:
         (b"[NaN", "application/json", "broken JSON"),
     ],
 )
-def test_read_items_refuses(body: bytes, content_type: str, says: str) -> None:
+def test_read_items_rejects(body: bytes, content_type: str, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         items(body, content_type)
 
@@ -76,7 +76,7 @@ def test_read_items_takes_rows_one_or_many(body: bytes, rows: list[object], many
     assert (read.rows, read.many, read.images) == (rows, many, [])
 
 
-def test_read_items_takes_pictures() -> None:
+def test_read_items_takes_images() -> None:
     assert items(b"jpeg", "image/jpeg").images == [b"jpeg"]
     two = items(form(("image", b"1"), ("image", b"2")), FORM)
     assert (two.images, two.many) == ([b"1", b"2"], True)
@@ -84,12 +84,12 @@ def test_read_items_takes_pictures() -> None:
 
 
 @pytest.mark.parametrize("name", ["file", "files", "images[]", "upload", "picture"])
-def test_files_of_a_form_are_pictures_where_all_have_one_name(name: str) -> None:
+def test_files_of_a_form_are_images_if_all_have_one_name(name: str) -> None:
     assert items(form((name, b"1"), (name, b"2")), FORM).images == [b"1", b"2"]
     assert items(form((name, b"1"), ("image", b"2")), FORM).images == [b"2"]
 
 
-def test_fields_of_a_form_are_parameters_where_they_are_named_so() -> None:
+def test_fields_of_a_form_are_parameters_if_named_so() -> None:
     field = b'--XX\r\nContent-Disposition: form-data; name="%s"\r\n\r\n0.5\r\n'
     read = items(field % b"iou" + field % b"user" + form(("file", b"1")), FORM)
     assert (read.images, read.parameters) == ([b"1"], {"iou": "0.5"})
@@ -112,7 +112,7 @@ PICTURES = [
 
 
 @pytest.mark.parametrize("picture", PICTURES)
-def test_picture_is_found_under_every_key(picture: object) -> None:
+def test_image_is_found_under_every_key(picture: object) -> None:
     expected = Items(images=[b"jpeg"], many=True)
     for member in ("instances", "inputs"):
         assert instances({member: [picture]}, pictures=True) == expected
@@ -120,7 +120,7 @@ def test_picture_is_found_under_every_key(picture: object) -> None:
     assert items(orjson.dumps([picture, TEXT]), JSON, pictures=True).images == [b"jpeg", b"jpeg"]
 
 
-def test_read_instances_takes_pictures_rows_and_parameters() -> None:
+def test_read_instances_takes_images_rows_and_parameters() -> None:
     read = instances({"instances": [{"image": {"b64": TEXT}}], "parameters": {"iou": 0.5, "classes": None}})
     assert (read.images, read.parameters) == ([b"jpeg"], {"iou": 0.5})
     assert instances({"instances": [[1, 2], {"a": 1}], "parameters": None}).rows == [[1, 2], {"a": 1}]
@@ -170,18 +170,18 @@ EXPECTED = '{"image": {"b64": "<base64 of the file>"}}'
         ({"instances": [{"x": {"b64": TEXT}, "y": {"b64": TEXT}}]}, True, "got a picture under each of ['x', 'y']"),
     ],
 )  # fmt: skip
-def test_read_instances_refuses(document: object, pictures: bool, says: str) -> None:
+def test_read_instances_rejects(document: object, pictures: bool, says: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         instances(document, pictures=pictures)
     assert says in str(refused.value)
 
 
-def test_form_to_v1_is_refused() -> None:
+def test_form_to_v1_is_rejected() -> None:
     with pytest.raises(UnsupportedMedia, match="got 'multipart/form-data', expected application/json or image"):
         read_instances(form(("image", b"1")), FORM, pictures=True, max_bytes=LIMIT)
 
 
-def test_picture_in_json_over_the_limit_is_refused_before_it_is_decoded() -> None:
+def test_image_in_json_over_the_limit_is_rejected_before_it_is_decoded() -> None:
     large = base64.b64encode(bytes(LIMIT + 3)).decode()
     with pytest.raises(PayloadTooLarge, match=r"^image: 1003 bytes is over the limit of 1000$"):
         instances({"instances": [large]}, pictures=True)
@@ -196,18 +196,18 @@ def test_read_parts_stops_at_the_limit() -> None:
         read_parts(form(("image", b"1"), ("image", b"2"), ("image", b"3")), FORM, max_parts=2)
 
 
-def test_read_parts_refuses_a_boundary_of_absurd_length() -> None:
+def test_read_parts_rejects_a_boundary_of_absurd_length() -> None:
     with pytest.raises(InvalidRequest, match="multipart/form-data"):
         read_parts(b"x", f"multipart/form-data; boundary={'y' * 300}", max_parts=2)
 
 
 @pytest.mark.parametrize("body", [b"[[],[]" + b",[]" * 200_000 + b"]", b"[" + b"1," * 2**20 + b"1]", b"[" * 200_000])
-def test_read_items_refuses_json_that_would_take_seconds(body: bytes) -> None:
+def test_read_items_rejects_json_that_would_take_seconds(body: bytes) -> None:
     with pytest.raises(PayloadTooLarge, match="values is over the limit of 1048576"):
         items(body, JSON)
 
 
-def test_boundary_that_is_everywhere_is_refused() -> None:
+def test_boundary_that_is_everywhere_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="Unexpected bytes after boundary"):
         read_parts(form(("image", b"\r\n--XX-x" * 2_000_000)), FORM, max_parts=3)
 
@@ -243,6 +243,6 @@ def _gzip(data: bytes) -> bytes:
         (b"", InvalidRequest, "broken gzip: 0 bytes end before its end"),
     ],
 )
-def test_unpack_refuses(packed: bytes, error: type[ServingError], says: str) -> None:
+def test_unpack_rejects(packed: bytes, error: type[ServingError], says: str) -> None:
     with pytest.raises(error, match=says):
         b"".join(_unpack(packed, max_bytes=2**20))
