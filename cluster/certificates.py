@@ -19,7 +19,7 @@ _LIFETIME = datetime.timedelta(days=365)
 
 
 class Authority(NamedTuple):
-    """What signs.
+    """A certificate authority.
 
     Attributes:
         name: its files are `<name>.crt` and `<name>.key`.
@@ -31,7 +31,7 @@ class Authority(NamedTuple):
 
 
 def make_all() -> None:
-    """Write what the programs of the cluster need into FOLDER, unless it is there."""
+    """Write the certificates and kubeconfigs of the cluster into FOLDER, unless they exist."""
     if KUBECONFIG.exists():
         return
     FOLDER.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -54,14 +54,14 @@ def make_all() -> None:
 
 
 def api_names() -> list[str]:
-    """What clients may call the API server."""
+    """Names and addresses by which clients reach the API server."""
     service = "kubernetes.default"
     names = ["kubernetes", service, f"{service}.svc", f"{service}.svc.{DOMAIN}", CONTROL.name]
     return [*names, str(API_SERVICE), str(CONTROL.address), "127.0.0.1"]
 
 
 def make_authority(name: str) -> Authority:
-    """A certificate authority of our own, for a year."""
+    """Make a certificate authority that is valid for a year."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"nereid-cluster {name}")])
     usage = x509.KeyUsage(
@@ -83,10 +83,10 @@ def sign(authority: Authority, name: str, *, user: str = "", organization: str =
     """Write `<name>.crt` and `<name>.key` for a client and, where it has names, a server.
 
     Args:
-        authority: which signs.
+        authority: signs the certificate.
         name: of the files.
-        user: the user that a client is, where it is not `name`.
-        organization: the group that a client is in.
+        user: of the client; by default `name`.
+        organization: the client's group.
         names: host names and addresses of a server.
     """
     key = ec.generate_private_key(ec.SECP256R1())
@@ -106,7 +106,7 @@ def sign(authority: Authority, name: str, *, user: str = "", organization: str =
 
 
 def load_authority(name: str) -> Authority:
-    """One that was made before."""
+    """Read an authority that exists."""
     key = serialization.load_pem_private_key((FOLDER / f"{name}.key").read_bytes(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise TypeError(f"{name}.key: got {type(key).__name__}, expected a key of an elliptic curve")

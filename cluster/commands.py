@@ -41,10 +41,10 @@ _PACKAGES = {
     "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
 }  # fmt: skip
 _IMAGES = "images"  # Nereid's, in --without
-# Where the programs of a node expect folders that a machine may not have; removed again where nothing is in them.
+# Folders that the programs of a node expect, and a machine may not have; removed afterwards where they are empty.
 _MOUNT_POINTS = ("/var/lib/kubelet", "/var/lib/cni", "/var/lib/containerd", "/etc/cni")
 
-# Of a client: the hosts and the DNS that it knows, in mounts of its own.
+# Gives a client the hosts file and the DNS of the cluster, in a mount namespace of its own.
 _NAMES = """
 for each in hosts resolv.conf; do mount --bind "$0/$each" "$(readlink -f "/etc/$each")" || exit; done
 exec "$@"
@@ -55,23 +55,23 @@ def main() -> int:
     """Run the command that was given."""
     parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    up = commands.add_parser("up", help="start the cluster, or what of it is not there")
+    up = commands.add_parser("up", help="start the cluster, or what is missing of it")
     up.add_argument("--without", nargs="*", default=[], metavar="COMPONENT", help="components to leave out")
     up.set_defaults(run=lambda options: start(set(options.without)))
-    commands.add_parser("status", help="what runs").set_defaults(run=lambda _: show())
-    commands.add_parser("missing", help="what this machine lacks").set_defaults(run=lambda _: show_missing())
-    commands.add_parser("down", help="end it; nothing is left but built programs").set_defaults(run=lambda _: end())
-    inside = commands.add_parser("exec", help="run a command where the clients of the cluster are")
+    commands.add_parser("status", help="show what runs").set_defaults(run=lambda _: show())
+    commands.add_parser("missing", help="show what this machine lacks").set_defaults(run=lambda _: show_missing())
+    commands.add_parser("down", help="end the cluster; only built programs stay").set_defaults(run=lambda _: end())
+    inside = commands.add_parser("exec", help="run a command in the clients' network")
     inside.add_argument("words", nargs=argparse.REMAINDER, metavar="command")
     inside.set_defaults(run=lambda options: execute(options.words))
     for name, function in (("power-off", machine.stop), ("power-on", start_machine)):
-        one = commands.add_parser(name, help="a node, as its switch would")
+        one = commands.add_parser(name, help="switch a node off or on")
         one.add_argument("node", choices=[each.name for each in NODES])
         one.set_defaults(run=lambda options, function=function: function(_node(options.node)))
     options = parser.parse_args()
-    # Where root's shell has them not, as after `su`.
+    # Not in root's PATH after `su`.
     os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    # Also where a shell that started this in the background has it ignored.
+    # A shell that starts this in the background has it ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         options.run(options)
@@ -80,20 +80,20 @@ def main() -> int:
         return 1
     except OSError as exc:
         short = exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
-        remedy = "free what is short" if short else "make cluster-missing"
+        remedy = "free some" if short else "make cluster-missing"
         print(f"error: {exc.filename or STATE}: {exc.strerror}; next: {remedy}, make cluster-down", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; next: make cluster goes on where this ended, make cluster-down removes it", file=sys.stderr)
+        print("interrupted; next: make cluster continues, make cluster-down removes it", file=sys.stderr)
         return 130
     return 0
 
 
 def start(without: set[str]) -> None:
-    """Start what is not there of the cluster, and show what runs.
+    """Start what is missing of the cluster, and show what runs.
 
     Raises:
-        ClusterError: this machine lacks something, or a part does not start.
+        ClusterError: the machine lacks a requirement, or a program does not start.
     """
     check_machine()
     names = [*(each.name for each in components.COMPONENTS), _IMAGES]
@@ -101,7 +101,7 @@ def start(without: set[str]) -> None:
         known = ", ".join(names)
         raise ClusterError(f"--without: got {', '.join(sorted(unknown))}, expected some of {known}")
     STATE.mkdir(parents=True, exist_ok=True)
-    MARK.touch()  # before all else: what is interrupted now is still ours to remove
+    MARK.touch()  # first: an interrupted start may then be removed
     with _only_one(), _steps() as step:
         if named := os.environ.get("CLUSTER_BIN"):
             GIVEN_LINK.unlink(missing_ok=True)
@@ -140,17 +140,17 @@ def start_machine(host: Host) -> None:
 
 
 def check_machine() -> None:
-    """Check that this machine can have the cluster.
+    """Check that this machine meets the requirements.
 
     Raises:
-        ClusterError: it cannot; the message says why and what to do.
+        ClusterError: it does not; the message has the next step.
     """
     if os.geteuid() != 0:
         raise ClusterError("got a user, expected root: namespaces, mounts and iptables; next: sudo make cluster")
     lacking = sorted({package for name, package in _PACKAGES.items() if not _is_there(name)})
     if lacking:
         command = f"apt-get install --no-install-recommends {' '.join(lacking)}"
-        raise ClusterError(f"got no {', '.join(lacking)}, expected these packages of Debian; next: {command}")
+        raise ClusterError(f"got no {', '.join(lacking)}, expected these Debian packages; next: {command}")
     named = os.environ.get("CLUSTER_BIN", "")
     if named and not Path(named).is_dir():
         raise ClusterError(
@@ -166,10 +166,10 @@ def check_machine() -> None:
 
 
 def _check_state() -> None:
-    """Check that the folder of the cluster is one, or may become one.
+    """Check that the folder is a cluster's, empty or new.
 
     Raises:
-        ClusterError: it holds something else.
+        ClusterError: it has other content.
     """
     others = [each.name for each in STATE.iterdir() if each != BUILT] if STATE.is_dir() else []
     if others and not MARK.exists():
@@ -177,10 +177,10 @@ def _check_state() -> None:
 
 
 def end() -> None:
-    """End all machines and remove what they wrote. Built programs stay, and images in buildah's store.
+    """End all machines and remove their files. Built programs and images in buildah's store stay.
 
     Raises:
-        ClusterError: something of it does not go.
+        ClusterError: a process or a mount cannot be removed.
     """
     if os.geteuid() != 0:
         raise ClusterError("got a user, expected root; next: sudo make cluster-down")
@@ -201,11 +201,11 @@ def end() -> None:
             with suppress(OSError):
                 Path(each).rmdir()
     kept = f"; built programs stay in {BUILT}, images in buildah's store" if BUILT.exists() else ""
-    print(f"nothing runs of the cluster, and nothing is mounted{kept}")
+    print(f"the cluster is removed: no process, no mount{kept}")
 
 
 def show() -> None:
-    """Print what runs: machines, nodes, components, and what was left out."""
+    """Print machines, nodes and components, and what was left out."""
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     table = Table("machine", "address", "programs", "not running", title="Machines")
     for host in HOSTS:
@@ -226,33 +226,33 @@ def show() -> None:
 
 
 def show_missing() -> None:
-    """Print what is wanted, and what of it is not there.
+    """Print the requirements, and which are missing.
 
     Raises:
-        ClusterError: something without which there is no cluster.
+        ClusterError: a requirement without which no cluster starts.
     """
-    table = Table("component", "is in", "lacks", title="What is wanted")
+    table = Table("component", "files from", "missing", title="Requirements")
     for each in components.COMPONENTS:
         table.add_row(each.name, components.origin(each), "\n".join(components.missing(each)) or "-")
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
     console.print(table)
     for module in builds.missing({name for each in components.wanted(set()) for name in each.programs}):
-        console.print(f"to be built, once: {', '.join(module.packages)}")
+        console.print(f"builds once: {', '.join(module.packages)}")
     check_machine()
 
 
 def execute(words: list[str]) -> None:
-    """Become a command where the clients of the cluster are: its network, its DNS, kubectl's configuration."""
+    """Replace this process by a command in the clients' network, with the cluster's DNS and kubectl's configuration."""
     words = (words[1:] if words[:1] == ["--"] else words) or [os.environ.get("SHELL", "bash")]
     environment = client_environment()
-    # Not the mounts of that machine: its /proc knows no process of another one, and what switches them looks there.
+    # Not in its mount namespace: power-off and power-on need the processes of all machines in /proc.
     command = [*machine.enter(OUTSIDE, "net"), "unshare", "--mount", "sh", "-c", _NAMES, str(OUTSIDE.folder), *words]
     os.execvpe(command[0], command, environment)  # noqa: S606 - the command is the user's
 
 
 def client_environment() -> dict[str, str]:
-    """The variables of a client: kubectl's configuration, its S3 server and keys."""
-    # A proxy is outside, where nothing leads to.
+    """Variables of a client: kubectl's configuration, the S3 server and its keys."""
+    # The cluster's network has no route to a proxy.
     here = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     return {
         **here,
@@ -291,7 +291,7 @@ def _only_one() -> Iterator[TextIO]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ClusterError(
-                f"{STATE}: got another make cluster or cluster-down at work on it; next: wait for it, or end it"
+                f"{STATE}: in use by another make cluster or cluster-down; next: wait for it, or end it"
             ) from None
         yield lock
 

@@ -1,4 +1,4 @@
-"""What is installed in the cluster: components of our own, and those of other projects from their own manifests."""
+"""Components of the cluster: our own, and those of other projects from their manifests."""
 
 import base64
 import hashlib
@@ -29,7 +29,7 @@ from cluster.programs import PAUSE_IMAGE
 
 _OWN = ROOT / "cluster/components"
 _INJECT = "cert-manager.io/inject-ca-from"
-# An image of a program, as its project or this cluster names it, to the program. The first that fits.
+# Patterns for the image of a program, as its project or this cluster names it; the first match counts.
 _PROGRAMS = (
     (r"kserve-controller(?=[:@])", "kserve-manager"),
     (r"knative\.dev/serving/cmd/(\w+)", r"knative-\1"),
@@ -42,15 +42,15 @@ _PROGRAMS = (
     (r"http-add-on-(\w+)", r"http-add-on-\1"),
     (r"nereid-cluster/([\w-]+)", r"\1"),
 )
-# What the user provides, and where its project has it: names of files of a release, but for a program.
+# Files that the user provides, and their origin: files of a release, and programs.
 SOURCES = {
     "gateway-api.yaml": "Gateway API 1.5.1, standard-install.yaml",
     "kserve.yaml": "KServe 0.20.0, kserve.yaml",
-    "kserve-storage-container.yaml": "KServe 0.20.0, its ClusterStorageContainer, of kserve-cluster-resources.yaml",
+    "kserve-storage-container.yaml": "KServe 0.20.0, its ClusterStorageContainer, from kserve-cluster-resources.yaml",
     "knative-crds.yaml": "Knative Serving 1.21.1, serving-crds.yaml",
     "knative-core.yaml": "Knative Serving 1.21.1, serving-core.yaml",
     "kourier.yaml": "net-kourier 1.21.1, kourier.yaml",
-    "kourier": "net-kourier 1.21.1, cmd/kourier built of its sources",
+    "kourier": "net-kourier 1.21.1, cmd/kourier, built from source",
     "envoy-gateway.yaml": "Envoy Gateway 1.8.0, install.yaml",
     "keda.yaml": "KEDA 2.21.0, keda-2.21.0.yaml",
     "http-add-on.yaml": "KEDA HTTP add-on 0.15.0, keda-add-ons-http-0.15.0.yaml",
@@ -62,15 +62,15 @@ _WORKLOADS = ("Deployment", "DaemonSet", "StatefulSet", "Job")
 
 
 class Component(NamedTuple):
-    """Something that is installed.
+    """Part of the cluster, installed from manifests and images.
 
     Attributes:
-        name: also that of the option that leaves it out.
-        manifests: files, in their order; of `cluster/components`, else of the folder that the user provides.
+        name: also its name in `--without`.
+        manifests: files in order; in `cluster/components`, else in the user's folder.
         programs: that it needs as images.
-        ready: Deployments that have to be available, as `namespace/name`.
-        adjust: changes the objects, one after the other; returns None for one that is left out.
-        secret: `namespace/name/service` of the Secret with its webhooks' certificate, where cert-manager would make it.
+        ready: Deployments that have to become available, as `namespace/name`.
+        adjust: changes each object; None leaves it out.
+        secret: `namespace/name/service` of the Secret with the webhooks' certificate, in place of cert-manager's.
     """
 
     name: str
@@ -84,21 +84,21 @@ class Component(NamedTuple):
 def _adjust_kserve(each: Any) -> Any:
     if each["kind"] == "Deployment":
         pod = each["spec"]["template"]["spec"]
-        # A proxy in front of the metrics of the controller, which nobody reads here.
+        # The proxy in front of the controller's metrics, which nothing scrapes here.
         pod["containers"] = [one for one in pod["containers"] if one["name"] != "kube-rbac-proxy"]
         for one in pod["containers"]:
             one["resources"]["limits"] = {"memory": "512Mi"}
             one["readinessProbe"]["initialDelaySeconds"] = 1
     if each["kind"] == "ConfigMap" and each["metadata"]["name"] == "inferenceservice-config":
         ingress = json.loads(each["data"]["ingress"])
-        # As manifests/kind has it: Gateway API for Standard mode, and no virtual services of Istio for Knative's.
+        # As in manifests/kind: Gateway API for Standard mode, and no Istio virtual services for Knative.
         ingress |= {"enableGatewayApi": True, "disableIstioVirtualHost": True}
         each["data"]["ingress"] = json.dumps(ingress)
     return each
 
 
 def _lighten(each: Any) -> Any:
-    """Request less of a node that has two cores, and do not scale what serves one machine."""
+    """Lower the requests for nodes with two cores, and remove autoscalers."""
     if each["kind"] in _WORKLOADS:
         for one in each["spec"]["template"]["spec"]["containers"]:
             one["resources"] = _SMALL
@@ -121,7 +121,7 @@ def _adjust_kourier(each: Any) -> Any:
         for one in each["spec"]["template"]["spec"]["containers"]:
             if one["name"] == "kourier-gateway":
                 one["command"] = ["/envoy"]
-                one.pop("lifecycle", None)  # needs a shell, which the image of the program alone has not
+                one.pop("lifecycle", None)  # needs a shell, which the image does not have
     return _lighten(each)
 
 
@@ -150,10 +150,10 @@ def _adjust_gateway(each: Any) -> Any:
     return each
 
 
-# Programs are in the root of their images, and Envoy Gateway starts them by their names alone.
+# Programs are in the root of their images, and Envoy Gateway starts them by name.
 _PATH = {"name": "PATH", "value": "/"}
-# The Envoy that Envoy Gateway starts. On the first node, which all that clients send comes by: like a balancer in front
-# of the cluster it is not to go away with a node that a test drains or switches off.
+# The Envoy that Envoy Gateway starts. On the first node, through which all traffic of clients enters: like a load
+# balancer in front of the cluster, it must survive a node that a test drains or switches off.
 _PROXY = {
     "envoyDeployment": {
         "name": "gateway",
@@ -164,10 +164,10 @@ _PROXY = {
             "value": {"spec": {"template": {"spec": {"containers": [{"name": "shutdown-manager", "env": [_PATH]}]}}}},
         },
     },
-    # Local, the default, is for balancers that find out which nodes have a pod.
+    # Local, the default, is for load balancers that probe which nodes have a pod.
     "envoyService": {"externalTrafficPolicy": "Cluster"},
 }
-# Kinds that another one brings.
+# Components whose kinds a component needs.
 _NEEDS = {
     "kourier": ("knative",),
     "http-add-on": ("keda",),
@@ -207,7 +207,7 @@ COMPONENTS = (
         tuple(f"keda/keda-add-ons-http-{each}" for each in ("operator", "interceptor", "scaler")),
         _adjust_http_add_on,
     ),
-    # It looks once, at its start, for the kinds that the others bring.
+    # It discovers the kinds of the other components once, when it starts.
     Component(
         "kserve",
         ("kserve.yaml", "kserve-storage-container.yaml"),
@@ -227,7 +227,7 @@ COMPONENTS = (
 
 
 def wanted(without: Collection[str]) -> list[Component]:
-    """What is installed: what has its files, is not to be left out, and needs nothing that is not installed."""
+    """Components to install: those with all files and all needed components, except those left out."""
     chosen: list[Component] = []
     for each in COMPONENTS:
         names = {one.name for one in chosen}
@@ -237,7 +237,7 @@ def wanted(without: Collection[str]) -> list[Component]:
 
 
 def missing(component: Component) -> list[str]:
-    """The files of CLUSTER_BIN that a component lacks, and what each is; what is built is not among them."""
+    """Missing files of CLUSTER_BIN, each with its origin; programs that are built do not count."""
     manifests = [path for path in map(_manifest, component.manifests) if not path.exists()]
     given = [program(each) for each in component.programs if not builds.is_wanted(each)]
     files = manifests + [path for path in given if not path.exists()]
@@ -245,13 +245,13 @@ def missing(component: Component) -> list[str]:
 
 
 def origin(component: Component) -> str:
-    """Where the files of a component come from."""
+    """The folder with the files of a component."""
     own = all((_OWN / each).exists() for each in component.manifests)
     return "cluster/components" if own else "CLUSTER_BIN"
 
 
 def state(component: Component) -> str:
-    """What is to be said of a component that may be installed."""
+    """State of a component, for the table of `status`."""
     if lacking := missing(component):
         return "left out: CLUSTER_BIN has no " + ", no ".join(lacking)
     if not _note(component).exists():
@@ -262,12 +262,12 @@ def state(component: Component) -> str:
 
 
 def grant_programs() -> None:
-    """Allow the programs of the nodes what they read from the API server."""
+    """Grant the programs of the nodes read access to the API server."""
     apply(_load(_OWN / "programs.yaml"))
 
 
 def install(component: Component) -> None:
-    """Put its images into the nodes and apply its objects, where they are not there as they should be.
+    """Load the images of a component into the nodes and apply its objects, where they changed.
 
     Raises:
         ClusterError: it cannot be installed.
@@ -297,10 +297,10 @@ def install(component: Component) -> None:
 
 
 def wait(component: Component, patience_s: float = 180.0) -> None:
-    """Return once it is available.
+    """Return once a component is available.
 
     Raises:
-        ClusterError: it is not in time.
+        ClusterError: it is not available in time.
     """
     for each in component.ready:
         namespace, _, name = each.partition("/")
@@ -308,17 +308,17 @@ def wait(component: Component, patience_s: float = 180.0) -> None:
 
 
 def make_image(name: str) -> None:
-    """Put the image of a program into the nodes."""
+    """Load the image of a program into the nodes."""
     images.of_program(image_of(name), program(name))
 
 
 def image_of(name: str) -> str:
-    """What the cluster calls the image of a program."""
+    """The name of a program's image in the cluster."""
     return PAUSE_IMAGE if name == "pause" else f"docker.io/nereid-cluster/{name}:1"
 
 
 def program(name: str) -> Path:
-    """The file of a program: the user's own, else what was built, else what a package has."""
+    """The file of a program: the user's, else the built one, else a package's."""
     given = GIVEN / "bin" / name
     if given.exists():
         return given
@@ -347,7 +347,7 @@ def _is_available(namespace: str, name: str) -> bool:
 
 
 def _note(component: Component) -> Path:
-    """The digest of what was applied."""
+    """The file with the digest of what was applied."""
     return STATE / "installed" / component.name
 
 
@@ -359,7 +359,7 @@ def _is_installed(namespace: str, name: str) -> bool:
 
 
 def _certify(documents: list[Any], secret: str) -> Iterable[Any]:
-    """Do what cert-manager does: a certificate for the webhooks, and its authority where they are declared."""
+    """Sign a certificate for the webhooks and declare its authority to them, as cert-manager does."""
     namespace, name, service = secret.split("/")
     file = f"{namespace}-{service}"
     if not (certificates.FOLDER / f"{file}.crt").exists():
@@ -386,10 +386,10 @@ def _certify(documents: list[Any], secret: str) -> Iterable[Any]:
 
 
 def rename_images(each: Any) -> None:
-    """Have a workload use the images that were made here; nothing can be pulled.
+    """Replace the images of a workload by those of the cluster; nothing can be pulled.
 
     Raises:
-        ClusterError: none was made for an image.
+        ClusterError: an image belongs to no known program.
     """
     if each["kind"] in _WORKLOADS:
         pod = each["spec"]["template"]["spec"]
@@ -398,7 +398,7 @@ def rename_images(each: Any) -> None:
             container["imagePullPolicy"] = "Never"
     if (each["kind"], each["metadata"]["name"]) == ("ConfigMap", "config-deployment"):
         each["data"]["queue-sidecar-image"] = image_of("knative-queue")
-        # No registry answers for a digest.
+        # No registry resolves a digest.
         each["data"]["registries-skipping-tag-resolving"] = (
             "kind.local,ko.local,dev.local,docker.io,index.docker.io,nvcr.io,registry.example.com"
         )
@@ -408,4 +408,4 @@ def _renamed(image: str) -> str:
     for pattern, replacement in _PROGRAMS:
         if match := re.search(pattern, image):
             return image_of(match.expand(replacement))
-    raise ClusterError(f"image {image}: got no program for it, expected one of cluster/components.py")
+    raise ClusterError(f"image {image}: unknown program; expected one of cluster/components.py")

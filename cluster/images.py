@@ -1,4 +1,4 @@
-"""Images without a registry: made by buildah, put into the containerd of each node."""
+"""Images without a registry: built by buildah, imported into the containerd of each node."""
 
 import json
 import os
@@ -21,7 +21,7 @@ _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def of_program(name: str, program: Path, *, user: str = "65532:65532") -> None:
-    """Put an image into the nodes that has a program, what it is linked with, certificates and nothing else.
+    """Load an image into the nodes with a program, its shared libraries, CA certificates and nothing else.
 
     Args:
         name: of the image, with its tag.
@@ -44,16 +44,16 @@ def of_program(name: str, program: Path, *, user: str = "65532:65532") -> None:
 
 
 def libraries_of(program: Path) -> list[Path]:
-    """The shared libraries that a program is linked with; none where it is static."""
+    """The shared libraries of a program; empty where it is static."""
     done = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False)
     return [Path(each) for each in re.findall(r"(?:=> |^\s*)(/\S+) \(", done.stdout, re.MULTILINE)]
 
 
 def build_own() -> None:
-    """Build Nereid's images and put them into the nodes, under the names that the manifests have.
+    """Build Nereid's images and load them into the nodes, under their names in the manifests.
 
     Raises:
-        ClusterError: one cannot be built or imported.
+        ClusterError: an image cannot be built or imported.
     """
     try:
         base = os.environ.get("PYTHON_IMAGE") or make_base("buildah")
@@ -70,26 +70,26 @@ def build_own() -> None:
 
 
 def own_images() -> dict[str, list[str]]:
-    """Our images as buildah has them, and what the manifests call them."""
+    """Our images by their names in buildah, with their names in the manifests."""
     component = yaml.safe_load((ROOT / "manifests/components/images/kustomization.yaml").read_text())
     names = {each["name"]: f"{each['name']}:{each['newTag']}" for each in component["images"]}
     embedded = f"{names['nereid/predictor']}-embedded"
     ours = [name for key, name in names.items() if key.startswith("nereid/")]
     return {each: [each, f"registry.example.com/{each}"] for each in ours} | {
-        # In place of NVIDIA's image, which has to be pulled.
+        # In place of NVIDIA's image, which would have to be pulled.
         embedded: [embedded, names["nvcr.io/nvidia/tritonserver"]]
     }
 
 
 def put(name: str, *aliases: str) -> None:
-    """Put an image that buildah has into the nodes, unless they have it.
+    """Load an image of buildah into the nodes that lack it.
 
     Args:
-        name: what buildah calls it.
-        aliases: what the cluster calls it, where that differs.
+        name: in buildah.
+        aliases: in the cluster, where they differ.
 
     Raises:
-        ClusterError: a node does not take it.
+        ClusterError: a node rejects it.
     """
     identity = buildah("images", "--format={{.ID}}", name).strip()
     first, *others = [_full(each) for each in aliases or (name,)]
@@ -115,12 +115,12 @@ def _import(node: Host, archive: Path, name: str, aliases: list[str]) -> None:
 
 
 def _has(node: Host, name: str) -> bool:
-    """Whether a node still has an image: a kubelet whose disk is nearly full removes those that no container has."""
+    """Whether a node still has an image: a kubelet with a nearly full disk removes unused images."""
     return name in machine.run(node, ["ctr", "--namespace=k8s.io", "images", "list", "--quiet"]).split()
 
 
 def _notes(node: Host) -> dict[str, str]:
-    """Which images a node has: buildah's ids of them."""
+    """The images of a node, by buildah's ids."""
     try:
         return dict(json.loads((node.folder / "images.json").read_text()))
     except FileNotFoundError:
@@ -142,11 +142,11 @@ def buildah(*arguments: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Builds as root without namespaces of their own: inside another container or a small virtual machine are none."""
+    """Builds as root without namespaces of their own, which a container or a small virtual machine may not have."""
     return {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 
 
 def _full(name: str) -> str:
-    """With the registry that containerd gives a name without one."""
+    """With the registry that containerd adds to a name without one."""
     first, _, rest = name.partition("/")
     return name if rest and ("." in first or ":" in first or first == "localhost") else f"docker.io/{name}"

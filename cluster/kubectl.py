@@ -1,4 +1,4 @@
-"""kubectl, from outside of the cluster, as its administrator."""
+"""kubectl as the cluster's administrator, from outside the cluster."""
 
 import os
 import subprocess
@@ -16,10 +16,10 @@ def kubectl(*arguments: str, input: str | None = None) -> str:  # noqa: A002 - s
     """Run kubectl and return what it prints.
 
     Raises:
-        ClusterError: it failed; the message has its words.
+        ClusterError: it failed; the message has its output.
     """
     command = [*machine.enter(OUTSIDE, "net"), str(BUILT / "kubectl"), f"--kubeconfig={KUBECONFIG}", *arguments]
-    # A proxy is outside, where nothing leads to.
+    # The cluster's network has no route to a proxy.
     environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     environment["KUBECACHEDIR"] = str(STATE / "kubectl")
     done = subprocess.run(command, env=environment, input=input, capture_output=True, text=True, check=False)
@@ -29,12 +29,12 @@ def kubectl(*arguments: str, input: str | None = None) -> str:  # noqa: A002 - s
 
 
 def get(*arguments: str) -> Any:
-    """What `kubectl get` prints, as objects."""
+    """Objects of `kubectl get`."""
     return yaml.load(kubectl("get", *arguments, "--output=yaml"), yaml.CSafeLoader)
 
 
 def apply(documents: Iterable[Any], *, patience_s: float = 60.0) -> None:
-    """Apply objects by server-side apply; again while a webhook or a kind that was just installed is not there yet.
+    """Apply objects server-side; retry while a webhook or a kind that was just installed is missing.
 
     Raises:
         ClusterError: they are not accepted in time.
@@ -56,7 +56,7 @@ def wait_for(what: str, condition: Callable[[], bool], patience_s: float) -> Non
     """Return once a condition holds.
 
     Raises:
-        ClusterError: it does not in time.
+        ClusterError: it does not hold in time.
     """
     deadline = time.monotonic() + patience_s
     while True:

@@ -1,4 +1,4 @@
-"""Where the cluster keeps what it writes, and the addresses in it."""
+"""Paths and addresses of the cluster."""
 
 import os
 from ipaddress import IPv4Address
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-# Short, for the path of a socket has 107 bytes at most, and outside the checkout, for images are gigabytes.
+# Short, because the path of a socket has 107 bytes at most; outside the checkout, because images are gigabytes.
 STATE = Path(os.environ.get("CLUSTER_STATE") or "/var/lib/nereid-cluster").absolute()
-# In it once it is a cluster's: what is removed is never somebody else's folder.
+# Marks the folder as a cluster's: nothing else is ever removed.
 MARK = STATE / ".nereid-cluster"
-# Programs that were built from cluster/modules; kept between clusters.
+# Programs built from cluster/modules; kept between clusters.
 BUILT = STATE / "bin"
-# To the folder with what the user provides, as it was named when the cluster was started.
+# Link to the user's folder (CLUSTER_BIN) of the start.
 GIVEN_LINK = STATE / "given"
 # Manifests and programs of other projects, in its folders `manifests` and `bin`: cluster/README.md lists them.
 GIVEN = Path(os.environ.get("CLUSTER_BIN") or GIVEN_LINK).absolute()
@@ -22,7 +22,7 @@ PODS_CIDR = "10.244.0.0/16"
 SERVICES_CIDR = "10.96.0.0/16"
 API_SERVICE = IPv4Address("10.96.0.1")
 DNS_SERVICE = IPv4Address("10.96.0.10")
-# Of the Services of type LoadBalancer: clients reach them by way of node-1.
+# Services of type LoadBalancer: clients reach them through node-1.
 GATEWAYS_CIDR = "10.240.1.0/24"
 KNATIVE_GATEWAY = IPv4Address("10.240.1.1")
 GATEWAY = IPv4Address("10.240.1.2")
@@ -37,7 +37,7 @@ class Host(NamedTuple):
     Attributes:
         name: also its host name, and that of its node.
         address: on the bridge between the machines.
-        pods: the addresses of its pods; empty where it has none.
+        pods: network of its pods; empty where it has none.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Host(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """What it writes."""
+        """The folder with its files."""
         return STATE / self.name
 
 
-# What is no part of the cluster: the clients, S3, DNS, and the bridge that all machines are connected to.
+# Outside the cluster: the clients, S3, DNS, and the bridge that connects all machines.
 OUTSIDE = Host("outside", IPv4Address("10.240.0.1"))
 NODES = (
     Host("node-1", IPv4Address("10.240.0.11"), "10.244.1.0/24"),
@@ -63,4 +63,4 @@ KUBECONFIG = STATE / "admin.kubeconfig"
 
 
 class ClusterError(Exception):
-    """The cluster cannot be had or changed as requested; the message says why and what to do."""
+    """The cluster cannot be started or changed; the message has the reason and the next step."""

@@ -31,7 +31,7 @@ def start(host: Host, programs: str) -> None:
 
     Args:
         host: which one.
-        programs: the sections of supervisord's configuration that say what runs on it.
+        programs: sections of supervisord's configuration.
 
     Raises:
         ClusterError: it cannot be started.
@@ -39,7 +39,7 @@ def start(host: Host, programs: str) -> None:
     if find(host):
         if (host.folder / "connected").exists():
             return
-        stop(host)  # what a start that was interrupted left
+        stop(host)  # left by an interrupted start
     _forget(host)
     host.folder.mkdir(parents=True, exist_ok=True)
     (host.folder / "log").mkdir(exist_ok=True)
@@ -59,7 +59,7 @@ def start(host: Host, programs: str) -> None:
         connect(host)
         (host.folder / "connected").touch()  # machine.sh waits for it
         _wait_for(host, parent, (host.folder / "supervisor.sock").exists)
-    except BaseException:  # whatever it is, Ctrl-C too: half a machine is not left
+    except BaseException:  # Ctrl-C too: no partial machine stays
         parent.kill()
         parent.wait()
         _forget(host)
@@ -82,7 +82,7 @@ def _forget(host: Host) -> None:
 
 
 def find(host: Host) -> int:
-    """The process id of a machine's first process as this machine sees it; 0 where it does not run."""
+    """The process id of a machine's first process, on this machine; 0 where it does not run."""
     try:
         pid, _, started = (host.folder / "pid").read_text().partition(" ")
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def find(host: Host) -> int:
 
 
 def stop(host: Host) -> None:
-    """End a machine as a power cut does, and remove its control groups; what it wrote to its disk stays."""
+    """End a machine like a power cut, and remove its control groups; the files on its disk stay."""
     if pid := find(host):
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + _PATIENCE_S
@@ -104,11 +104,11 @@ def stop(host: Host) -> None:
 
 
 def enter(host: Host, *namespaces: str) -> list[str]:
-    """The command that runs another one in namespaces of a machine.
+    """Prefix that runs a command in namespaces of a machine.
 
     Args:
         host: which one.
-        namespaces: of `nsenter`: net, mount, pid, uts, ipc; all of them where none is named.
+        namespaces: options of `nsenter`: net, mount, pid, uts, ipc; all by default.
 
     Raises:
         ClusterError: the machine does not run.
@@ -140,7 +140,7 @@ def supervisor(host: Host) -> Any:
 
 
 def programs_of(host: Host) -> list[dict[str, Any]]:
-    """What supervisord says of each program of a machine; empty where it does not run."""
+    """Supervisord's state of each program of a machine; empty where the machine does not run."""
     if not find(host):
         return []
     with suppress(OSError, Fault):
@@ -149,14 +149,14 @@ def programs_of(host: Host) -> list[dict[str, Any]]:
 
 
 def connect(host: Host) -> None:
-    """Connect a machine to the bridge between the machines, with its address and the ways to the pods of the others."""
+    """Connect a machine to the bridge, with its address and the routes to the pods of the others."""
     inside = enter(host, "net")
     if host == OUTSIDE:
         _ip(inside, f"link add {_BRIDGE} type bridge")
         device = _BRIDGE
     else:
         outside = enter(OUTSIDE, "net")
-        # The other end may be left of an earlier life of the machine.
+        # The other end may be left from an earlier run of the machine.
         subprocess.run([*outside, "ip", "link", "del", host.name], capture_output=True, check=False)
         _ip(outside, f"link add {host.name} type veth peer name machines netns {find(host)}")
         _ip(outside, f"link set {host.name} master {_BRIDGE} up")
@@ -168,12 +168,12 @@ def connect(host: Host) -> None:
         if node != host:
             _ip(inside, f"route replace {node.pods} via {node.address}")
     if host == OUTSIDE:
-        # As a load balancer in front of the cluster would send them.
+        # Like a load balancer in front of the cluster.
         _ip(inside, f"route replace {GATEWAYS_CIDR} via {CONTROL.address}")
 
 
 def is_mounted(folder: str) -> bool:
-    """Whether any process has a mount at a folder; where the folder is removed, the kernel removes that too."""
+    """Whether any process has a mount at a folder; the kernel removes the mount with the folder."""
     for file in Path("/proc").glob("[0-9]*/mountinfo"):
         with suppress(OSError):  # it has ended, or is a zombie
             if any(line.split()[4] == folder for line in file.read_text().splitlines()):
@@ -196,7 +196,7 @@ def _child_of(pid: int) -> int:
 
 
 def _started(pid: int) -> str:
-    """When a process began, in ticks since the boot; empty where there is none, or a zombie."""
+    """Start of a process, in ticks since the boot; empty where it has ended or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -205,7 +205,7 @@ def _started(pid: int) -> str:
 
 
 def _hierarchies() -> list[Path]:
-    """That of cgroup v2; else those of v1, one for each controller, and `unified`, where runc makes groups too."""
+    """The hierarchy of cgroup v2; else those of v1, one for each controller, and `unified`, which runc uses too."""
     if _is_v2():
         return [_CGROUPS]
     return [each for each in _CGROUPS.iterdir() if each.is_dir() and not each.is_symlink()]
@@ -216,7 +216,7 @@ def _is_v2() -> bool:
 
 
 def cgroup_of(host: Host) -> str:
-    """The control group that all pods of a machine are in: its name is that of the cluster's folder."""
+    """The control group of all pods of a machine, named after the cluster's folder."""
     return f"/{'-'.join(STATE.parts[1:])}/{host.name}"
 
 
@@ -226,12 +226,12 @@ def _make_cgroups(host: Host) -> None:
         for name in cgroup_of(host).strip("/").split("/"):
             parent, group = group, group / name
             if _is_v2():
-                # The kubelet finds the controllers in its group only where every group above hands them on.
+                # A group has the controllers that each group above it delegates.
                 there = (parent / "cgroup.controllers").read_text().split()
                 wanted = [f"+{each}" for each in ("cpu", "cpuset", "memory", "pids", "hugetlb", "io") if each in there]
                 (parent / "cgroup.subtree_control").write_text(" ".join(wanted))
             group.mkdir(exist_ok=True)
-            for file in ("cpuset.cpus", "cpuset.mems"):  # empty at first, and then no process may enter
+            for file in ("cpuset.cpus", "cpuset.mems"):  # empty at first: no process may enter until it is set
                 if (group / file).exists() and not (group / file).read_text().strip():
                     (group / file).write_text((parent / file).read_text())
 
@@ -242,7 +242,7 @@ def _remove_cgroups(host: Host) -> None:
         top = hierarchy / cgroup_of(host).strip("/")
         groups = sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True) if top.exists() else []
         for group in [*groups, top] if top.exists() else []:
-            while True:  # the processes in it were killed, and may take a moment to end
+            while True:  # killed processes take a moment to end
                 try:
                     group.rmdir()
                     break
@@ -251,7 +251,7 @@ def _remove_cgroups(host: Host) -> None:
                         words = f"{group} cannot be removed: processes of it do not end"
                         raise ClusterError(f"{words}; next: make cluster-down again") from None
                     time.sleep(0.05)
-        with suppress(OSError):  # the last machine removes what all share
+        with suppress(OSError):  # shared: the last machine removes it
             top.parent.rmdir()
 
 

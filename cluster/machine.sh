@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The first process of a machine of the cluster: it arranges its mounts, waits for its network and becomes supervisord.
-# machine.py starts it in namespaces of its own.
+# The first process of a machine: sets up its mounts, waits for its network and becomes supervisord. machine.py starts it
+# in new namespaces.
 set -euo pipefail
 name=$1 folder=$2 state=$3 python=$4
 
 hostname "$name"
-# Before /run is another one: they may be links into it.
+# Before /run is mounted over: they may be links into it.
 hosts=$(readlink -f /etc/hosts) names=$(readlink -f /etc/resolv.conf)
-# Folders that the programs of a node expect at fixed places, each machine's own.
+# Folders that the programs of a node expect at fixed paths; each machine has its own.
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/netns
 own() {
@@ -21,7 +21,7 @@ mkdir -p "$(dirname "$names")"
 [[ -e $names ]] || touch "$names"
 mount --bind "$folder/hosts" "$hosts"
 mount --bind "$folder/resolv.conf" "$names"
-# The kubelet sets these for the whole machine, and would leave them so: it finds them as it wants them.
+# The kubelet sets these for the whole host, and they would stay: it finds its values in place.
 mkdir /run/sysctl
 while read -r key value; do
     echo "$value" >"/run/sysctl/${key//\//.}"
@@ -34,7 +34,7 @@ kernel/panic_on_oops 1
 kernel/keys/root_maxkeys 1000000
 kernel/keys/root_maxbytes 25000000
 END
-# Volumes that the kubelet mounts are to be seen in containers.
+# Mounts of the kubelet propagate into containers.
 mount --make-rshared /
 
 until [[ -e $folder/connected ]]; do sleep 0.02; done

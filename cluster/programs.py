@@ -24,17 +24,17 @@ from cluster.layout import (
 )
 from cluster.machine import cgroup_of
 
-# The same as in the images' names: containerd gives a name without a registry that of Docker's.
+# With the registry that containerd adds to a name without one.
 PAUSE_IMAGE = "docker.io/nereid-cluster/pause:1"
 S3_PORT = 9000
 _CNI_PLUGINS = "/usr/lib/cni"
 
 
 def sections(host: Host) -> str:
-    """The programs of a machine; writes the files that they read.
+    """Write the files that the programs of a machine read.
 
     Returns:
-        Sections of supervisord's configuration.
+        The programs, as sections of supervisord's configuration.
     """
     if host == OUTSIDE:
         return _outside()
@@ -42,7 +42,7 @@ def sections(host: Host) -> str:
 
 
 def _outside() -> str:
-    # Servers that a cluster finds around it: S3 and the DNS that clients use.
+    # Servers outside the cluster: S3, and the DNS of its clients.
     s3 = [sys.executable, "-m", "moto.server", "-H", str(OUTSIDE.address), "-p", str(S3_PORT)]
     dns = [BUILT / "coredns", "-conf", OUTSIDE.folder / "Corefile"]
     return _section(OUTSIDE, "s3", s3) + _section(OUTSIDE, "dns", dns)
@@ -81,7 +81,7 @@ def _control_plane() -> str:
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged=true",
-        # Webhooks and APIs of others by the addresses of their pods.
+        # Reach webhooks and aggregated APIs by the addresses of their pods.
         "--enable-aggregator-routing=true",
     ]
     manager = [
@@ -148,7 +148,7 @@ def _kubelet(host: Host) -> dict[str, Any]:
         "nodeStatusUpdateFrequency": "5s",
         "volumePluginDir": "/var/lib/kubelet/plugins-exec",
         "serializeImagePulls": False,
-        # How full the machine's disk is nothing here can repair. A node that tried would first remove every image that
+        # The machine's disk is not the node's to clean up: with a full one it would first remove every image that
         # no container has at that moment, and there is no registry to pull it from again.
         "evictionHard": {"memory.available": "200Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
         "imageGCHighThresholdPercent": 100,
@@ -156,7 +156,7 @@ def _kubelet(host: Host) -> dict[str, Any]:
 
 
 def _proxy(host: Host) -> dict[str, Any]:
-    # The limits of conntrack are those of the whole machine: left as they are.
+    # The limits of conntrack are those of the whole machine: unchanged.
     untouched = {"maxPerCore": 0, "min": 0, "tcpCloseWaitTimeout": "0s", "tcpEstablishedTimeout": "0s"}
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -177,7 +177,7 @@ def _cni(host: Host) -> dict[str, Any]:
 
 
 def write_name_files() -> None:
-    """/etc/hosts and /etc/resolv.conf of the machines, and the names that the DNS outside of the cluster knows."""
+    """Write /etc/hosts and /etc/resolv.conf of the machines, and the zone of the DNS outside the cluster."""
     hosts = "127.0.0.1 localhost\n" + "".join(f"{each.address} {each.name}\n" for each in (OUTSIDE, *NODES))
     for host in (OUTSIDE, *NODES):
         _write(host.folder / "hosts", hosts)
@@ -211,10 +211,10 @@ version = 2
 [plugins."io.containerd.internal.v1.opt"]
   path = "/var/lib/containerd/opt"
 [plugins."io.containerd.grpc.v1.cri"]
-  # Its profile would stay in the kernel.
+  # An AppArmor profile would stay in the kernel.
   disable_apparmor = true
   sandbox_image = "{pause}"
-  # Root of a small virtual machine or of a container may be without CAP_SYS_RESOURCE, which a lower score takes.
+  # A lower score needs CAP_SYS_RESOURCE, which root in a small virtual machine or a container may lack.
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{plugins}"

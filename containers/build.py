@@ -1,7 +1,7 @@
-"""`make images`: build the container images with docker, podman or buildah, push them, and say by which digests.
+"""`make images`: build the container images with docker, podman or buildah, push them, and print their digests.
 
-Where packages come from is the environment's: PIP_INDEX_URL and UV_DEFAULT_INDEX reach the build, and no image. What
-comes from there is compared with hashes; the base with the digest in the Dockerfile, or in PYTHON_IMAGE.
+The environment sets where packages come from: PIP_INDEX_URL and UV_DEFAULT_INDEX reach the build, and no image. What
+comes from there is compared with hashes; the base image with the digest in the Dockerfile, or in PYTHON_IMAGE.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = "containers/Dockerfile"  # relative to the root of the project
-# In the order in which they are tried.
+# In this order the first that works is taken.
 ENGINES = ("docker", "podman", "buildah")
 _LABEL = "org.opencontainers.image."
 # Build arguments that are taken from the environment where it has them.
@@ -93,7 +93,7 @@ def main() -> int:
         for image in IMAGES:
             name = f"{options.registry.rstrip('/')}/{image.name}:{options.tag}{image.suffix}"
             if (options.platform or native_platform()) not in image.platforms:
-                print(f"left out: {name}, which there is for {', '.join(image.platforms)} alone", flush=True)
+                print(f"left out: {name}, which exists for {', '.join(image.platforms)} only", flush=True)
                 continue
             print(f"{engine} builds {name}", flush=True)
             began = time.monotonic()
@@ -106,7 +106,7 @@ def main() -> int:
         return 1
     Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(table)
     if digests:
-        print(say_digests(digests))
+        print(describe_digests(digests))
     return 0
 
 
@@ -128,8 +128,8 @@ def native_platform() -> str:
     return _MACHINES.get(platform.machine(), f"linux/{platform.machine()}")
 
 
-def say_digests(digests: Mapping[str, str]) -> str:
-    """What makes an overlay take exactly what was pushed.
+def describe_digests(digests: Mapping[str, str]) -> str:
+    """The lines that pin an overlay to what was pushed.
 
     Args:
         digests: `<registry>/<name>@sha256:<digest>`, by the name of an image in the manifests without `nereid/`.
@@ -196,10 +196,10 @@ def _check(command: list[str]) -> None:
 
 
 def find_engine() -> str:
-    """The first engine that works here: docker may be installed without its daemon.
+    """Find the first engine that works here: docker may be installed without its daemon.
 
     Raises:
-        BuildError: none does.
+        BuildError: no engine works.
     """
     for engine in ENGINES:
         try:
@@ -207,7 +207,10 @@ def find_engine() -> str:
                 return engine
         except FileNotFoundError:
             continue
-    raise BuildError(f"got none that works of {', '.join(ENGINES)}; next: apt-get install podman, or start docker")
+    raise BuildError(
+        f"engine: got none that works, expected one of {', '.join(ENGINES)}; next: apt-get install podman, or start "
+        "docker"
+    )
 
 
 def check_base(base: str, *, push: bool) -> None:
@@ -215,10 +218,10 @@ def check_base(base: str, *, push: bool) -> None:
 
     Args:
         base: PYTHON_IMAGE; empty for that of the Dockerfile, which has one.
-        push: whether others get the images.
+        push: whether the images are pushed.
 
     Raises:
-        BuildError: others would get images on a base that nobody can name.
+        BuildError: images that are pushed need a base with a digest.
     """
     if not base or _DIGEST.search(base):
         return
@@ -237,7 +240,7 @@ def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed
         image: which.
         name: with registry and tag.
         of_platform: one of `PLATFORMS`; empty for what the engine builds by itself.
-        pushed: whether others get it.
+        pushed: whether it is pushed to a registry.
 
     Raises:
         BuildError: it failed.
@@ -253,7 +256,7 @@ def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed
     run = subprocess.run([*command, "."], cwd=ROOT, capture_output=True, text=True, check=False)
     if run.returncode:
         lines = "\n".join((run.stdout + run.stderr).splitlines()[-30:])
-        # Whether a program did not start, engines say now and then only.
+        # Not every engine reports that a program could not be started.
         hint = "" if of_platform in {"", native_platform()} else _HINT.format(of_platform, native_platform())
         raise BuildError(
             f"{DOCKERFILE}, target {image.target}: {engine} build got exit status {run.returncode}, expected 0:\n"
@@ -268,7 +271,7 @@ def push(engine: str, name: str) -> str:
         The digest by which the registry has it, `sha256:<64 hex digits>`.
 
     Raises:
-        BuildError: it did not take it, or nobody says the digest.
+        BuildError: the registry rejected it, or the digest is unknown.
     """
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "digest")
@@ -280,14 +283,14 @@ def push(engine: str, name: str) -> str:
         said = f"digest: {written.read_text()}" if option else run.stdout + run.stderr
     if found := _PUSHED.search(said):
         return found[1]
-    raise BuildError(f"{name}: {engine} push says no digest, expected one; it printed:\n{said[-1000:]}")
+    raise BuildError(f"{name}: {engine} push printed no digest, expected one; it printed:\n{said[-1000:]}")
 
 
 def labels(*, pushed: bool) -> dict[str, str]:
-    """Beside those of the Dockerfile, by name; empty is what nobody knows: an archive of the sources has no commit.
+    """Beside those of the Dockerfile, by name; empty if unknown: an archive of the sources has no commit.
 
     Args:
-        pushed: whether others get the image. One that stays here has no commit and no date: with them it would be
+        pushed: whether the image is pushed. One that stays here has no commit and no date: with them it would be
             another image after each commit, and clusters that have it would be given it again.
     """
     found = {"version": version(), "source": source()}
@@ -300,7 +303,7 @@ def labels(*, pushed: bool) -> dict[str, str]:
 
 
 def source() -> str:
-    """Where the sources are, for the images' labels; empty where nobody knows."""
+    """Where the sources are, for the images' labels; empty if unknown."""
     url = _git("remote", "get-url", "origin")
     return url if url.startswith("https://") and "@" not in url else ""
 
@@ -314,7 +317,7 @@ def _git(*arguments: str) -> str:
 
 
 def size(engine: str, name: str) -> str:
-    """As the engine says it, its base included."""
+    """As the engine prints it, with the base image."""
     command = [engine, "images", "--format", "{{.Size}}", name]
     # A line for each name that the image has had.
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]

@@ -1,4 +1,4 @@
-"""What a client shows to a server that has API keys: NEREID_API_KEY, in a header of HTTP or in metadata of gRPC.
+"""The API key that a client sends to a server: NEREID_API_KEY, in a header of HTTP or in metadata of gRPC.
 
 `export`, `loadtest` and `stack` share this module; it imports none of them. The key is read from the environment alone,
 because every user of a machine can read the arguments of its processes. Child processes inherit it.
@@ -10,20 +10,20 @@ from http import HTTPStatus
 
 VARIABLE = "NEREID_API_KEY"
 NEXT = f"next: {VARIABLE}=<one of the server's keys>"
-_REFUSED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-_REFUSED_BY_GRPC = {"UNAUTHENTICATED", "PERMISSION_DENIED"}
-_SHOWN = 200  # characters of what a server says
+_REJECTED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+_REJECTED_BY_GRPC = {"UNAUTHENTICATED", "PERMISSION_DENIED"}
+_SHOWN = 200  # characters of a server's message
 
 
 class AccessError(Exception):
-    """A server does not let this client in, or the key is none; the message says which and what to do."""
+    """A server rejects this client, or the key is invalid; the message says which and what to do."""
 
 
 def headers() -> dict[str, str]:
-    """What shows the key, in lower case as gRPC wants it; nothing where there is no key.
+    """The headers with the key, names in lower case as gRPC requires; empty without a key.
 
     Raises:
-        AccessError: it cannot be a key. The message does not have it.
+        AccessError: it is no valid key. The message does not contain it.
     """
     key = os.environ.get(VARIABLE, "")
     if not (key.isascii() and key.isprintable() and " " not in key):
@@ -38,13 +38,13 @@ def metadata() -> tuple[tuple[str, str], ...]:
     """The same for a call of gRPC.
 
     Raises:
-        AccessError: it cannot be a key.
+        AccessError: it is no valid key.
     """
     return tuple(headers().items())
 
 
 def check(where: str, status: int | str, text: str) -> None:
-    """Pass where a response is about something else than the key.
+    """Return if a response is about something other than the key.
 
     Args:
         where: the server, for the message.
@@ -52,16 +52,16 @@ def check(where: str, status: int | str, text: str) -> None:
         text: the body, or gRPC's details.
 
     Raises:
-        AccessError: the server wants a key, or another one.
+        AccessError: the server requires a key, or another one.
     """
-    if status in _REFUSED or status in _REFUSED_BY_GRPC:
+    if status in _REJECTED or status in _REJECTED_BY_GRPC:
         raise AccessError(f"{where}: {status} {_words(text)}; {NEXT}")
 
 
 def _words(text: str) -> str:
-    """What the server says, on one line."""
+    """The message of the server, on one line."""
     try:
-        said = json.loads(text)["error"]
+        message = json.loads(text)["error"]
     except (ValueError, LookupError, TypeError):
-        said = text
-    return " ".join(str(said).split())[:_SHOWN]
+        message = text
+    return " ".join(str(message).split())[:_SHOWN]

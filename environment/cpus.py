@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: in a container its limit, not the cores of the node."""
+"""How many CPUs this process may use: in a container the container's limit, not the cores of the node."""
 
 import math
 import os

@@ -1,9 +1,8 @@
-"""Where a server listens, by IPv4 or IPv6, and which hosts it answers to.
+"""Where a server listens, by IPv4 or IPv6, and the hosts whose requests it accepts.
 
-The latter is what keeps out a web page that had its own name lead to loopback (DNS rebinding).
-
-To its browser the server there is then a part of the page's site, and no rule about other origins holds. What such a
-page cannot choose is the Host that is sent: it is the page's name. `transformer`, `predictor`, `stack/s3.py` and
+The latter keeps out a web page whose own name resolves to loopback (DNS rebinding): to the browser the server there is
+then a part of the page's site, and no rule about other origins applies. What such a page cannot choose is the Host of
+a request: it is the page's name. `transformer`, `predictor`, `stack/s3.py` and
 `loadtest` share this module; it imports none of them.
 """
 
@@ -34,7 +33,7 @@ _SETTING = re.compile(r"[a-z0-9_.-]+|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
 # Nearly every request names the same host; few, for a client may send long ones.
 @lru_cache(maxsize=16)
 def read_name(host: str) -> str | None:
-    """The name in a Host, or in a URL's authority: lower case, without port and root dot; None where it is none."""
+    """The name in a Host, or in a URL's authority: lower case, without port and root dot; None if it is invalid."""
     match = _HOST.fullmatch(host)
     if match is None:
         return None
@@ -74,15 +73,15 @@ def join(host: str, port: int) -> str:
 
 
 def listen(host: str, port: int, *, backlog: int | None = None) -> socket.socket:
-    """A socket that listens; on `::` for both families.
+    """Open a socket that listens; on `::` for both families.
 
     Args:
         host: an address, without brackets, or a name.
-        port: 0: any that is free.
+        port: 0: any free one.
         backlog: connections that wait to be accepted.
 
     Raises:
-        OSError: it cannot be had; `strerror` says why.
+        OSError: not possible; `strerror` has the reason.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0] if host else socket.AF_INET
@@ -106,7 +105,7 @@ def has_ipv6() -> bool:
 
 
 def within_reach(address: str) -> str:
-    """Where a client of the same machine finds what listens on an address: on that of loopback where it is any."""
+    """The address by which a client of the same machine reaches a server: loopback for a server on any address."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(address, address)  # noqa: S104
 
 
@@ -115,19 +114,19 @@ Address = Annotated[str, BeforeValidator(lambda value: value.strip("[]") if isin
 
 
 class Hosts:
-    """The hosts that a server is.
+    """The hosts whose requests a server accepts.
 
-    On loopback they are the names of loopback. Elsewhere, where others may have any name for it, every host is; but
-    with `names` these, those of loopback, and addresses, which no page can have lead elsewhere.
+    On loopback the names of loopback. Elsewhere, where clients may know the server by any name, every host; with
+    `names` only these, those of loopback, and addresses, which no page can resolve to another server.
     """
 
     def __init__(self, address: str, names: Collection[str] = (), *, setting: str = "") -> None:
-        """Those of a server that listens.
+        """The hosts of a server.
 
         Args:
-            address: of its socket, as `getsockname` has it.
-            names: beside them.
-            setting: that has the names, for who reads a refusal; empty where there is none.
+            address: of its socket, as `getsockname` returns it.
+            names: of the server, beside those of loopback.
+            setting: that holds the names, for the error message; empty if there is none.
         """
         self._is_local = is_local(address)
         self._names = frozenset(names)
@@ -135,11 +134,11 @@ class Hosts:
 
     @property
     def are_known(self) -> bool:
-        """Whether there is a host to refuse."""
+        """Whether any host is rejected."""
         return self._is_local or bool(self._names)
 
     def refuse(self, hosts: Iterable[str]) -> str:
-        """Why a request with these Hosts is not for this server; "" where it is, and where it has none (HTTP/1.0)."""
+        """Why a request with these Hosts is rejected; empty if it is accepted, as it is without a Host (HTTP/1.0)."""
         foreign = next((host for host in hosts if not self._accept(host)), None)
         if foreign is None:
             return ""
@@ -156,7 +155,7 @@ class Hosts:
 
 @lru_cache(maxsize=16)
 def is_local(name: str) -> bool:
-    """Whether a name, as `read_name` has it, is one of loopback (RFC 6761, 6.3) or an address of it."""
+    """Whether a name, as `read_name` returns it, is one of loopback (RFC 6761, 6.3) or an address of it."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     address = _read_address(name.strip("[]"))
@@ -174,15 +173,15 @@ def _read_address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 class HostGuard:
-    """Refuses what is meant for another host, before anything else is looked at."""
+    """Rejects requests for another host, before anything else of them is read."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts, *, answer: Callable[[Scope, str], ASGIApp]) -> None:
         """Guard an application.
 
         Args:
             app: behind it.
-            hosts: that the server is.
-            answer: writes the refusal, 421.
+            hosts: of the server.
+            answer: writes the response, 421.
         """
         self._app = app
         self._hosts = hosts

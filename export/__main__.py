@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from environment.arguments import Parser, program
 from export.commands.examples import add_examples
 from export.commands.repository import (
     add_fetch,
@@ -60,8 +61,8 @@ def _describe(error: BaseException, args: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m export",
+    parser = Parser(
+        prog=program("export"),
         description="Bring a model into the model repository. It is verified against its source first; a new export "
         "takes the next version number, and nothing is ever overwritten. Then publish it to a repository that is "
         "served, on S3 or in a folder, and manage its versions there.",

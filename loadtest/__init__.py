@@ -1,1 +1,1 @@
-"""Latency and throughput of a running stack, measured by a stranger who knows only HTTP and gRPC."""
+"""Latency and throughput of a running stack, measured from outside: over HTTP and gRPC."""

@@ -105,6 +105,6 @@ class Settings(BaseSettings):
     )
     plans: bool = Field(
         default=False,
-        description="whether TensorRT plans, and ONNX graphs that hold compiled engines, are loaded. They are code: "
-        "who can write the repository runs it in Triton",
+        description="whether TensorRT plans, and ONNX graphs that hold compiled engines, are loaded. They are code: a "
+        "writer of the repository runs it in Triton",
     )

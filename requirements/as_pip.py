@@ -1,4 +1,4 @@
-"""Run uv with what `pip config` says of the index: `python requirements/as_pip.py uv pip install ...`.
+"""Run uv with the index, proxy and certificates of `pip config`: `python requirements/as_pip.py uv pip install ...`.
 
 uv does not read pip's files, which name the mirror or the proxy where pip installs through one. What is set for
 uv itself counts more. Nothing of it comes into a lock: uv is set to write no address.

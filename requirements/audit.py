@@ -1,4 +1,4 @@
-"""`make audit`: hold the locks against known holes, from a source of advisories that is within reach.
+"""`make audit`: compare the locks with known vulnerabilities, from a source of advisories that is within reach.
 
 AUDIT names it: an index with PyPI's JSON API (its address), or a folder of OSV records (OSV's dump of PyPI, or a
 checkout of pypa/advisory-database). A mirror may have that API with no advisory in it, and a folder may be old: neither
@@ -32,7 +32,7 @@ LOCKS = (
     "tests/manifests/scan-requirements.txt",
 )
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
-# Whoever knows advisories knows this one, of 2021.
+# Every complete source has this advisory, of 2021.
 _KNOWN = ("urllib3", "1.26.4", "CVE-2021-33503")
 _MAX_AGE = timedelta(days=30)
 _AT_ONCE, _TIMEOUT_S = 8, 30.0
@@ -43,7 +43,7 @@ _NEXT = (
 
 
 class AuditError(Exception):
-    """There is no answer; the message says why and what to do."""
+    """The source cannot be read, or is incomplete; the message says why and what to do."""
 
 
 class Pin(NamedTuple):
@@ -54,11 +54,11 @@ class Pin(NamedTuple):
 
 
 class Hole(NamedTuple):
-    """What is known of a version.
+    """A known vulnerability of a version.
 
     Attributes:
         names: of the advisory: its own id, then what others call it.
-        fixed: versions without it; empty where there is none.
+        fixed: versions without it; empty if there is none yet.
     """
 
     names: tuple[str, ...]
@@ -66,7 +66,7 @@ class Hole(NamedTuple):
 
 
 def main() -> int:
-    """Print the holes; 0 where there is none, 1 where there are, 2 where the source cannot say."""
+    """Print the vulnerabilities; 0 without any, 1 with some, 2 if the source is unknown, incomplete or old."""
     parser = argparse.ArgumentParser(prog="make audit", description=__doc__.partition("\n")[0])
     parser.add_argument("--source", default=os.environ.get("AUDIT", ""), help="(default: the variable AUDIT)")
     source = parser.parse_args().source
@@ -76,19 +76,23 @@ def main() -> int:
         if not source:
             raise AuditError("got no source of advisories, expected one")
         if source.startswith(("http://", "https://")):
-            holes, age = ask_index(source.rstrip("/"), locks), timedelta(0)
+            holes, age = request_index(source.rstrip("/"), locks), timedelta(0)
         else:
             holes, age = read_folder(Path(source), locks)
     except AuditError as exc:
         print(f"error: AUDIT: {exc}; {_NEXT}", file=sys.stderr)
         return 2
     if holes:
-        table = Table("package", "version", "known as", "fixed in", "lock", title="Known holes of what is pinned")
+        table = Table(
+            "package", "version", "advisories", "fixed in", "lock", title="Known vulnerabilities of what is pinned"
+        )
         for pin, found in sorted(holes.items()):
             for hole in found:
                 table.add_row(*pin, "\n".join(hole.names), ", ".join(hole.fixed) or "-", "\n".join(locks[pin]))
         console.print(table)
-    print(f"{len(locks)} versions in {len(LOCKS)} locks: {len(holes)} with known holes, as {source} knows them")
+    print(
+        f"{len(locks)} versions in {len(LOCKS)} locks: {len(holes)} with known vulnerabilities, according to {source}"
+    )
     if age > _MAX_AGE:
         words = f"got a newest record of {age.days} days ago, expected one of the last {_MAX_AGE.days}"
         print(f"error: AUDIT: {source}: {words}: what is newer is not known; {_NEXT}", file=sys.stderr)
@@ -105,23 +109,23 @@ def read_locks() -> dict[Pin, list[str]]:
     return pins
 
 
-def ask_index(url: str, pins: Iterable[Pin]) -> dict[Pin, list[Hole]]:
-    """Ask an index with PyPI's JSON API for each version.
+def request_index(url: str, pins: Iterable[Pin]) -> dict[Pin, list[Hole]]:
+    """Request each version from an index with PyPI's JSON API.
 
     Raises:
-        AuditError: it cannot be reached, does not know a version, or knows no advisories.
+        AuditError: it cannot be reached, lacks a version, or has no advisories.
     """
     known = Pin(*_KNOWN[:2])
     with httpx.Client(base_url=url, timeout=_TIMEOUT_S, follow_redirects=True) as client:
-        if not any(_KNOWN[2] in hole.names for hole in _ask(client, known)):
+        if not any(_KNOWN[2] in hole.names for hole in _request(client, known)):
             raise AuditError(f"{url}: got no advisory of {known.name} {known.version}, which has {_KNOWN[2]}")
-        asked = list(pins)
+        listed = list(pins)
         with ThreadPoolExecutor(_AT_ONCE) as threads:
-            answers = threads.map(lambda pin: _ask(client, pin), asked)
-            return {pin: holes for pin, holes in zip(asked, answers, strict=True) if holes}
+            found = threads.map(lambda pin: _request(client, pin), listed)
+            return {pin: holes for pin, holes in zip(listed, found, strict=True) if holes}
 
 
-def _ask(client: httpx.Client, pin: Pin) -> list[Hole]:
+def _request(client: httpx.Client, pin: Pin) -> list[Hole]:
     path = f"/pypi/{pin.name}/{pin.version}/json"
     try:
         reply = client.get(path)
@@ -142,10 +146,10 @@ def read_folder(folder: Path, pins: Iterable[Pin]) -> tuple[dict[Pin, list[Hole]
     """Read OSV records, JSON or YAML.
 
     Returns:
-        The holes by pin, and the age of the newest record.
+        The vulnerabilities by pin, and the age of the newest record.
 
     Raises:
-        AuditError: it is no such folder, or lacks a record that all of them have.
+        AuditError: the folder has no such records, or lacks one that every complete source has.
     """
     versions: dict[str, list[Pin]] = {}
     known = Pin(*_KNOWN[:2])

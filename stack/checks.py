@@ -3,6 +3,9 @@
 Once they run, a part that ends at once is tried again for half a minute before it is given up.
 """
 
+import errno
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +13,83 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsError
 
+from environment.listening import join, listen
 from predictor.settings import Settings
 from registry.errors import Misconfigured
+from stack.settings import StackError, StackSettings
+from stack.variables import find_unknown, judge_profile
 from transformer.settings import OpenTelemetrySettings, TransformerSettings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+
+def check(settings: StackSettings) -> None:
+    """Find what would fail later.
+
+    Raises:
+        StackError: a port that is in use, a missing repository, a Triton URL of another kind, an unknown variable.
+    """
+    if problem := next(find_unknown(os.environ), ""):
+        raise StackError(problem)
+    if settings.triton_url:
+        if settings.triton_url.startswith(("http://", "https://")) or ":" not in settings.predictor_host:
+            raise StackError(f"TRITON_URL: got {settings.triton_url}, expected host:port of Triton's gRPC (8001)")
+    else:
+        check_repository(settings)
+    check_ports(settings)
+
+
+def check_repository(settings: StackSettings) -> None:
+    """Find what is wrong with the repository, the profile and the mirror.
+
+    Raises:
+        StackError: the repository is no folder, has no such profile, or its mirror belongs to another stack.
+    """
+    if settings.folder is not None and not settings.folder.is_dir():
+        raise StackError(
+            f"REPOSITORY: {settings.folder} is no folder; expected one, or s3://bucket/prefix; next: make models, "
+            "or make export MODEL=... WEIGHTS=... REPOSITORY=..."
+        )
+    if problem := judge_profile(settings.profile, settings.folder):
+        raise StackError(problem)
+    if is_locked(settings.mirror_folder / "lock"):
+        raise StackError(
+            f"MIRROR: {settings.mirror_folder} belongs to another stack that runs; next: stop it, or MIRROR=<a folder>"
+        )
+
+
+def check_ports(settings: StackSettings) -> None:
+    """Listen on each port for a moment.
+
+    Raises:
+        StackError: that is not possible, or two ports are the same.
+    """
+    for variable, (address, port) in settings.ports.items():
+        twins = [other for other, (_, its) in settings.ports.items() if its == port and other != variable]
+        if twins:
+            raise StackError(f"{variable}: port {port} is also {twins[0]}; expected another one for each")
+        try:
+            listen(address, port).close()
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise StackError(f"{variable}: {join(address, port)} cannot be listened on: {exc.strerror}") from exc
+            raise StackError(
+                f"{variable}: port {port} is taken ({exc.strerror}); next: stop what listens there"
+                f" (ss -ltnp 'sport = :{port}'), or {variable}=<another port>"
+            ) from exc
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock on a file, which need not exist."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def find_problems(*, with_triton: bool) -> Iterator[str]:

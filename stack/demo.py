@@ -1,4 +1,4 @@
-"""`make demo`: start the stack, ask each shipped model over HTTP, show the answers, stop everything."""
+"""`make demo`: start the stack, send each shipped model a request over HTTP, show the responses, stop everything."""
 
 import contextlib
 import os
@@ -19,10 +19,14 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from environment import api_key
-from stack.serve import StackSettings, environment, is_locked, keep, visible
+from environment.arguments import Parser
+from environment.project import ROOT, in_project, shown
+from stack.checks import is_locked
+from stack.parts import compose_environment, paths_from_root, visible
+from stack.settings import StackSettings
+from stack.supervise import keep
 from stack.variables import find_unknown, judge_profile
 
-ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "loadtest" / "pictures"
 OUTPUT = ROOT / "output"
 LOG = OUTPUT / "demo.log"
@@ -36,7 +40,8 @@ class DemoError(Exception):
 
 
 def main() -> int:
-    """Run the demo; 0 when every model answered."""
+    """Run the demo; 0 if every model returned predictions."""
+    Parser(prog="nereid demo", description="Serve the shipped models, send each a request, and stop.").parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     OUTPUT.mkdir(exist_ok=True)
     try:
@@ -45,7 +50,7 @@ def main() -> int:
             stack(console, Path(spare)) as url,
             httpx.Client(base_url=url, headers=api_key.headers(), trust_env=False, timeout=30) as client,
         ):
-            show(console, ask_all(client))
+            show(console, send_all(client))
             annotate(console, client)
         console.print("stopped: the transformer, the synchroniser, Triton")
     except (DemoError, api_key.AccessError, httpx.HTTPError) as exc:
@@ -58,17 +63,20 @@ def main() -> int:
 
 @contextlib.contextmanager
 def stack(console: Console, spare: Path) -> Iterator[str]:
-    """The three parts of `make serve` on free ports; the URL once they are ready. Stopped at the end, whatever happens.
+    """Start the three parts of `make serve` on free ports; they are stopped at the end of the block.
 
     Args:
-        console: where to say so.
-        spare: an empty folder, for the mirror where that of `make serve` is in use: what it holds was tried already.
+        console: where progress is shown.
+        spare: an empty folder, for the mirror if that of `make serve` is in use.
 
-    Without the process manager: nothing need be started again here, and it takes seconds to start and stop.
+    Yields:
+        The URL of the transformer, once all are ready.
+
+    Without the process manager: no part need be started again here, and it takes seconds to start and stop.
     """
     http_port, grpc_port, triton_http, triton_grpc, triton_metrics, sync_port = free_ports(6)
     settings = StackSettings(
-        repository="model_repository",
+        repository=str(in_project("model_repository")),
         mirror=None,
         http_port=http_port,
         grpc_port=grpc_port,
@@ -83,7 +91,7 @@ def stack(console: Console, spare: Path) -> Iterator[str]:
     if is_locked(settings.mirror_folder / "lock"):
         settings = settings.model_copy(update={"mirror": spare})
     keep(settings)
-    environ = os.environ | environment(settings, state=str(OUTPUT))
+    environ = os.environ | compose_environment(settings, state=str(OUTPUT)) | paths_from_root(os.environ)
     transformer = [
         f"--http_port={http_port}",
         f"--grpc_port={grpc_port}",
@@ -110,17 +118,17 @@ def stack(console: Console, spare: Path) -> Iterator[str]:
         yield url
     finally:
         with console.status("stopping ..."):
-            for part in parts.values():  # no request runs any more, so none waits for another
+            for part in parts.values():  # no request is in progress, so the order does not matter
                 part.terminate()
             for name in reversed(parts):
                 wait_until_ended(name, parts[name])
 
 
 def wait_until_ended(name: str, part: subprocess.Popen[bytes]) -> None:
-    """Wait for a part that has been signalled to end.
+    """Wait until a part has ended that was sent SIGTERM.
 
     Raises:
-        DemoError: it did not end by itself.
+        DemoError: it did not end in time.
     """
     try:
         part.wait(STOP_S)
@@ -134,7 +142,7 @@ def wait_until_ended(name: str, part: subprocess.Popen[bytes]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on now."""
+    """Ports that are free now."""
     with contextlib.ExitStack() as probes:
         sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
         for probe in sockets:
@@ -147,7 +155,7 @@ def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> 
 
     Raises:
         DemoError: a part ended, or they were not ready in time.
-        AccessError: they want a key, or another one.
+        AccessError: they require a key, or another one.
     """
     started = time.monotonic()
     while time.monotonic() - started < START_S:
@@ -163,10 +171,10 @@ def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> 
     raise DemoError(f"the stack was not ready within {START_S} s:\n{tail(LOG)}")
 
 
-def ask_all(client: httpx.Client) -> list[tuple[str, dict[str, Any]]]:
-    """What was asked, and the JSON that came back."""
-    answers = []
-    # The first request of a model pays for what later ones find ready: asked twice, shown once.
+def send_all(client: httpx.Client) -> list[tuple[str, dict[str, Any]]]:
+    """What was sent, and the JSON of the response."""
+    responses = []
+    # The first request to a model is slower, for it allocates what later ones use: sent twice, shown once.
     for model, name in (
         ("digit-finder", "digits.jpg"),
         ("digit-finder", "digits-on-paper.jpg"),
@@ -174,18 +182,18 @@ def ask_all(client: httpx.Client) -> list[tuple[str, dict[str, Any]]]:
     ):
         files = {"image": (PICTURES / name).read_bytes()}
         client.post(f"/predict/{model}", files=files)
-        answers.append((name, answer(client.post(f"/predict/{model}", files=files))))
+        responses.append((name, read(client.post(f"/predict/{model}", files=files))))
     row = {"sepal length (cm)": 6.3, "sepal width (cm)": 3.3, "petal length (cm)": 6.0, "petal width (cm)": 2.5}
     client.post("/predict/iris", json=row)
-    answers.append(("a row: 6.3, 3.3, 6.0, 2.5", answer(client.post("/predict/iris", json=row))))
-    return answers
+    responses.append(("a row: 6.3, 3.3, 6.0, 2.5", read(client.post("/predict/iris", json=row))))
+    return responses
 
 
-def answer(response: httpx.Response) -> dict[str, Any]:
-    """The JSON of a good answer.
+def read(response: httpx.Response) -> dict[str, Any]:
+    """The JSON of a response.
 
     Raises:
-        DemoError: the answer was an error.
+        DemoError: the response is an error.
     """
     api_key.check(str(response.url), response.status_code, response.text)
     if response.is_error:
@@ -194,11 +202,13 @@ def answer(response: httpx.Response) -> dict[str, Any]:
     return reply
 
 
-def show(console: Console, answers: list[tuple[str, dict[str, Any]]]) -> None:
+def show(console: Console, responses: list[tuple[str, dict[str, Any]]]) -> None:
     """A table of every prediction, and one of the milliseconds."""
-    table = Table("asked", "model", "label", "confidence", Column("box x1, y1 - x2, y2", no_wrap=True), title="Answers")
-    times = Table("asked", *_STAGES, title="Milliseconds in each stage")
-    for asked, reply in answers:
+    table = Table(
+        "request", "model", "label", "confidence", Column("box x1, y1 - x2, y2", no_wrap=True), title="Responses"
+    )
+    times = Table("request", *_STAGES, title="Milliseconds in each stage")
+    for request, reply in responses:
         model = f"{reply['model']['name']} {reply['model']['version']}"
         predictions = reply["predictions"] if reply["model"]["task"] == "detect" else reply["predictions"][:1]
         for index, prediction in enumerate(predictions):
@@ -206,18 +216,18 @@ def show(console: Console, answers: list[tuple[str, dict[str, Any]]]) -> None:
             corners = f"{box['x1']:.0f}, {box['y1']:.0f} - {box['x2']:.0f}, {box['y2']:.0f}" if box else ""
             confidence = f"{prediction['confidence']:.3f}"
             table.add_row(
-                asked if not index else "", model if not index else "", prediction["class"], confidence, corners
+                request if not index else "", model if not index else "", prediction["class"], confidence, corners
             )
         if not predictions:
-            table.add_row(asked, model, "nothing found", "", "")
+            table.add_row(request, model, "nothing found", "", "")
         table.add_section()
-        times.add_row(asked, *(f"{reply['timing_ms'][stage]:.1f}" for stage in _STAGES))
+        times.add_row(request, *(f"{reply['timing_ms'][stage]:.1f}" for stage in _STAGES))
     console.print(table)
     console.print(times)
 
 
 def annotate(console: Console, client: httpx.Client) -> None:
-    """Ask for the picture with the boxes drawn, and keep it."""
+    """Request the image with the boxes drawn, and write it to a file."""
     response = client.post(
         "/predict/digit-finder",
         files={"image": (PICTURES / "digits.jpg").read_bytes()},
@@ -227,12 +237,7 @@ def annotate(console: Console, client: httpx.Client) -> None:
         raise DemoError(f"{response.url}: {response.status_code} {response.text}")
     path = OUTPUT / "digits-annotated.png"
     path.write_bytes(response.content)
-    console.print(f"annotated picture: [bold]{shown(path)}[/]")
-
-
-def shown(path: Path) -> Path:
-    """A path as the user would type it."""
-    return path.relative_to(ROOT)
+    console.print(f"annotated image: [bold]{shown(path)}[/]")
 
 
 def tail(path: Path, lines: int = 15) -> str:

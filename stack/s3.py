@@ -16,19 +16,20 @@ import httpx
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
+from environment.arguments import Parser
 from environment.listening import is_local, read_name
 
 HOST = "127.0.0.1"
 BUCKET = "models"
-_REFUSED = "<Error><Code>AccessDenied</Code><Message>{}</Message></Error>"
+_REJECTED = "<Error><Code>AccessDenied</Code><Message>{}</Message></Error>"
 _VERSIONED = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 
 
 class LocalPrograms:
-    """Lets programs of this machine in, and no web page: moto itself answers any Origin, and checks no key.
+    """Accepts requests of programs of this machine and rejects those of web pages; moto accepts any Origin and key.
 
-    A page names its Origin; one that has its own name lead to loopback (DNS rebinding) names that as the Host. moto's
-    own interface, which shows and resets everything, is for nobody.
+    A page sends its Origin; a page whose own name resolves to loopback (DNS rebinding) sends that name as the Host.
+    moto's own interface, which shows and resets everything, is closed.
     """
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
@@ -36,26 +37,31 @@ class LocalPrograms:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """A WSGI application."""
-        if reason := self._refuse(environ):
+        if reason := self._find_reason(environ):
             start_response("403 Forbidden", [("Content-Type", "application/xml")])
-            return [_REFUSED.format(reason).encode()]
+            return [_REJECTED.format(reason).encode()]
         return self._app(environ, start_response)
 
-    def _refuse(self, environ: dict[str, Any]) -> str:
+    def _find_reason(self, environ: dict[str, Any]) -> str:
         if "HTTP_ORIGIN" in environ:
             return "a request of a web page: got an Origin, expected none"
         # Clients may put the bucket in front of the name.
         if not is_local(read_name(environ.get("HTTP_HOST", "")) or ""):
             return f"Host: expected localhost or {HOST}"
         if environ.get("PATH_INFO", "").startswith("/moto-api"):
-            return "moto-api: not for use"
+            return "moto-api: closed here"
         return ""
 
 
 def main() -> int:
-    """Serve until Ctrl-C or SIGTERM; 1 when the port is not to be had."""
+    """Serve until Ctrl-C or SIGTERM; 1 if the port is taken."""
+    parser = Parser(prog="nereid s3", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--s3-port", default=os.environ.get("S3_PORT") or "9000", metavar="PORT", help="(default: 9000)"
+    )
+    given = parser.parse_args().s3_port
     try:
-        port = int(os.environ.get("S3_PORT") or 9000)
+        port = int(given)
         socket.create_server((HOST, port)).close()
     except (ValueError, OverflowError) as exc:
         print(f"error: S3_PORT: {exc}; expected 1 to 65535", file=sys.stderr)
@@ -78,7 +84,7 @@ def main() -> int:
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
         client.put(f"/{BUCKET}").raise_for_status()
         client.put(f"/{BUCKET}", params={"versioning": ""}, content=_VERSIONED).raise_for_status()
-    print(f"S3 with a bucket {BUCKET} is there; it lives in memory: its contents are lost at the end (Ctrl-C)")
+    print(f"S3 with the bucket {BUCKET} is ready; it is in memory: its contents are lost at the end (Ctrl-C)")
     print("in another terminal:")
     # moto takes any key.
     print(f"export AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1")
@@ -86,7 +92,7 @@ def main() -> int:
     signal.sigwait(signals)
     server.shutdown()
     thread.join()
-    print("stopped; its contents are gone")
+    print("stopped; its contents are lost")
     return 0
 
 

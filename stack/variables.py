@@ -1,7 +1,7 @@
-"""The variables of make: a name that is none, and a value that cannot be, are reported before anything is done.
+"""The variables of make: unknown names and invalid values are reported before anything is done.
 
-make itself takes whatever it is given, and what nothing reads changes nothing. The standard library alone, for there is
-no environment yet. `stack/serve.py` checks with it what the parts read of the shell.
+make itself accepts any variable, and one that nothing reads changes nothing. The standard library alone, because there
+is no environment yet. `stack/checks.py` checks with it which variables the parts read from the shell.
 """
 
 import ast
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PARTS = {"PREDICTOR_": "predictor/settings.py", "TRANSFORMER_": "transformer/settings.py"}
 # Those that export writes; see export/writer/profiles.py.
 PROFILES = ("fp32", "fast", "int8", "gpu", "tensorrt")
-# Of other programs, which make hands on.
+# Of other programs, which make passes on.
 _FOREIGN = re.compile(
     "(AWS|OTEL|PIP|UV|LC|LD|BOTO|OMP|OPENBLAS|MALLOC|GRPC|KUBE|E2E|PYTHON|XDG)[A-Z0-9_]*|(HTTPS?|NO|ALL)_PROXY|"
     "(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|PATH|HOME|SHELL|TMPDIR|LANG|TZ|TERM|COLUMNS|"
@@ -31,7 +31,7 @@ Judge = Callable[[str], str]
 
 
 def main(given: Iterable[str]) -> int:
-    """Print what is wrong with the variables of a command line, each as NAME=value; nothing where nothing is."""
+    """Print the first problem of the variables of a command line, each NAME=value; 1 if there is one."""
     known = known_names()
     variables = dict(word.split("=", 1) for word in given)
     for name in sorted(variables):
@@ -46,7 +46,7 @@ def main(given: Iterable[str]) -> int:
 
 
 def known_names() -> set[str]:
-    """What the Makefile speaks of, and what the parts read."""
+    """The names in the Makefile, and the variables that the parts read."""
     names = set(_NAME.findall((ROOT / "Makefile").read_text(encoding="utf-8")))
     return names.union(*(settings_names(prefix) for prefix in PARTS))
 
@@ -54,14 +54,14 @@ def known_names() -> set[str]:
 def settings_names(prefix: str) -> set[str]:
     """Names of the variables that a part reads, with their prefix."""
     tree = ast.parse((ROOT / PARTS[prefix]).read_text(encoding="utf-8"))
-    # A file may have those of others too: model_config names the prefix.
+    # A file may have settings of others too: model_config has the prefix.
     classes = (node for node in tree.body if isinstance(node, ast.ClassDef) and repr(prefix) in ast.dump(node))
     fields = (node for each in classes for node in each.body if isinstance(node, ast.AnnAssign))
     return {prefix + field.target.id.upper() for field in fields if isinstance(field.target, ast.Name)}
 
 
 def judge_name(name: str, known: Collection[str]) -> str:
-    """Why a name is none; empty where it is one."""
+    """Why a name is unknown; empty if it is known."""
     if name in known or _FOREIGN.fullmatch(name):
         return ""
     nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_CLOSE)
@@ -69,7 +69,7 @@ def judge_name(name: str, known: Collection[str]) -> str:
 
 
 def find_unknown(environ: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with names of the shell that begin as those of a part."""
+    """Unknown names among the variables of the shell that begin with the prefix of a part."""
     for prefix in PARTS:
         known = settings_names(prefix)
         names = (name for name in sorted(environ) if name.startswith(prefix))
@@ -78,11 +78,11 @@ def find_unknown(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def judge_profile(profile: str, folder: Path | None) -> str:
-    """Why nothing runs under a profile; empty where something may: a repository can have profiles of its own.
+    """Why no model has a profile; empty if one may have it: a repository can have profiles of its own.
 
     Args:
         profile: the name.
-        folder: the repository; None or no folder: what it has is not known.
+        folder: the repository; None, or a folder that does not exist: its profiles are unknown.
     """
     if profile in PROFILES:
         return ""
@@ -100,7 +100,7 @@ def judge_profile(profile: str, folder: Path | None) -> str:
 
 
 def judge_value(name: str, value: str) -> str:
-    """Why a variable cannot have a value; empty where it can, or nothing is known about it."""
+    """Why a value is invalid for a variable; empty if it is valid, or the variable takes any."""
     judge = _VALUES.get(name)
     expected = judge(value) if judge and value else ""
     return f"{name}: got {value!r}, expected {expected}" if expected else ""
@@ -158,7 +158,7 @@ _VALUES: Mapping[str, Judge] = {
         ),
         _number(),
     ),
-    **dict.fromkeys(("FORCE", "YES", "ALLOW_UNPICKLING", "PUSH", "NMS_FREE", "PREDICT"), _flag),
+    **dict.fromkeys(("FORCE", "YES", "ALLOW_UNPICKLING", "PUSH", "NMS_FREE", "PREDICT", "VERBOSE"), _flag),
     "POLL_S": _number(0.1),
     "FAIL_RATIO": _number(0, 1),
     "TAG": _tag,

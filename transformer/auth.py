@@ -4,7 +4,6 @@ A line of the file is a name and the SHA-256 of a key, as `make key NAME=<who>` 
 too many to try, so that a slow hash would only slow the server. The file is read again when it changes.
 """
 
-import argparse
 import hashlib
 import hmac
 import logging
@@ -16,6 +15,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from environment.arguments import Parser
+from environment.project import in_project
 from transformer.errors import Forbidden, Unauthenticated
 from transformer.observability import metrics
 
@@ -160,9 +161,15 @@ def make(name: str, path: Path) -> str:
 
 def main() -> int:
     """Make a key from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m transformer.auth", description="Make an API key, shown once.")
+    parser = Parser(prog="nereid key", description="Make an API key, shown once.")
     parser.add_argument("name", help="whose key it is")
-    parser.add_argument("file", type=Path, help="file of TRANSFORMER_API_KEYS_FILE; the key's digest is added to it")
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        default=in_project("keys.txt"),
+        help="file of TRANSFORMER_API_KEYS_FILE; the key's digest is added to it (default: %(default)s)",
+    )
     options = parser.parse_args()
     try:
         key = make(options.name, options.file)

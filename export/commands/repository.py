@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from environment.project import in_project
 from export.commands.running import add_management
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def add_publish(commands: Any) -> None:
     )
     parser.add_argument("model", help="name in both repositories")
     parser.add_argument(
-        "--from", dest="source", type=Path, default=Path("model_repository"), help="local (default: %(default)s)"
+        "--from", dest="source", type=Path, default=in_project("model_repository"), help="local (default: %(default)s)"
     )
     parser.add_argument("--version", help="of the local repository (default: the newest)")
     parser.add_argument("--wait", metavar="URL", help="of the transformer: wait until it serves the version")
@@ -56,7 +57,7 @@ def add_versions(commands: Any) -> None:
     parser = commands.add_parser("versions", help="what a repository holds, and what of it serves")
     parser.add_argument("model", nargs="?", help="only this one")
     parser.add_argument("--url", help="of the transformer, to show what serves")
-    add_management(parser, _versions)
+    add_management(parser, _versions, has_default=True)
 
 
 def _versions(args: Namespace, console: "Console") -> None:
@@ -113,7 +114,7 @@ def add_sizing(commands: Any) -> None:
     parser = commands.add_parser("sizing", help="memory, disks, quota and S3's requests of the pods that serve it")
     parser.add_argument("--pods", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--poll-s", type=float, default=10.0, help="seconds between listings (default: %(default)s)")
-    add_management(parser, _sizing)
+    add_management(parser, _sizing, has_default=True)
 
 
 def _sizing(args: Namespace, console: "Console") -> None:

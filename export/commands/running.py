@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from environment.project import in_project
 from export.writer.versions import costs, difference
 
 if TYPE_CHECKING:
@@ -41,14 +42,28 @@ Manage = Callable[[Namespace, "Console"], None]
 def add_export(parser: ArgumentParser, run: Run) -> None:
     """Let a parser end with a function that writes versions into a local repository."""
     parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="model repository (default: %(default)s)"
+        "--repository",
+        type=Path,
+        default=in_project("model_repository"),
+        help="model repository (default: %(default)s)",
     )
     parser.set_defaults(command=partial(_export, run), interrupted="; nothing was written")
 
 
-def add_management(parser: ArgumentParser, run: Manage) -> None:
-    """Let a parser end with a function that manages a repository on S3 or in a folder."""
-    parser.add_argument("--repository", required=True, help="s3://<bucket>/<prefix>, or a folder")
+def add_management(parser: ArgumentParser, run: Manage, *, has_default: bool = False) -> None:
+    """Let a parser end with a function that manages a repository on S3 or in a folder.
+
+    Args:
+        parser: of a command.
+        run: that function.
+        has_default: whether it may be that of the project: for a function that only reads.
+    """
+    parser.add_argument(
+        "--repository",
+        required=not has_default,
+        default=str(in_project("model_repository")) if has_default else None,
+        help="s3://<bucket>/<prefix>, or a folder" + (" (default: %(default)s)" if has_default else ""),
+    )
     parser.set_defaults(command=lambda args: run(args, _console()), interrupted="")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from export.errors import ExportError, first_line
 from export.graph import compatibility
 from export.proof.session import Session
-from export.tables.estimator import Original, look_at, scales_in_fp32
+from export.tables.estimator import Original, inspect, scales_in_fp32
 from export.tables.nodes import Column, Nodes, inner
 from export.tables.parity import find_missing, find_rows, prove, whole, with_missing
 from export.tables.predictors import predict, sees_fp32
@@ -66,7 +66,7 @@ def prepare(estimator: Any, table: Table, *, source: Source) -> Version:
 
 
 def _prepare(estimator: Any, table: Table, source: Source) -> Version:
-    original = look_at(estimator)
+    original = inspect(estimator)
     output = "probabilities" if original.is_classifier else "values"
     features = _feature_names(original, table.features)
     nodes = Nodes("FP32" if sees_fp32(estimator) or scales_in_fp32(estimator) else "FP64")
@@ -87,7 +87,7 @@ def _prepare(estimator: Any, table: Table, source: Source) -> Version:
         return config.describe_table(table.name, inputs=tensors, output=(output, len(names) or 1), metadata=metadata)
 
     rows = find_rows(original, table.rows, features, nodes.notes)
-    if original.is_classifier and (others := original.decides_otherwise(whole(rows))):
+    if original.is_classifier and (others := original.count_other_classes(whole(rows))):
         nodes.notes.append(
             f"on {others} of {len(whole(rows))} rows `predict` of the estimator returns another class than that of its "
             "highest probability, which is the one that is served"

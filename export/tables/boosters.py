@@ -33,12 +33,12 @@ _INSTEAD = {
 
 @dataclass(frozen=True)
 class Booster:
-    """What the graph needs of a model.
+    """The facts of a model that its graph needs.
 
     Attributes:
         learner: as XGBoost writes it.
         missing: number that stands for a missing value beside NaN; NaN for none.
-        rounds: how many of the rounds count.
+        rounds: number of rounds that count.
         is_classifier: whether `predict_proba` of the model is exported, whatever its objective.
     """
 
@@ -49,7 +49,7 @@ class Booster:
 
     @property
     def objective(self) -> str:
-        """Name of what it was trained for."""
+        """Name of the objective of its training."""
         return str(self.learner["objective"]["name"])
 
     @property
@@ -60,7 +60,7 @@ class Booster:
 
 
 def is_xgboost(estimator: Any) -> bool:
-    """Whether it is one of XGBoost's, a model or a Booster."""
+    """Whether it is a model or a Booster of XGBoost."""
     return type(estimator).__module__.split(".")[0] == "xgboost"
 
 
@@ -87,7 +87,7 @@ def of_wrapper(model: xgboost.XGBModel) -> Booster:
     try:
         booster = model.get_booster()
     except NotFittedError as exc:
-        raise ExportError(f"{type(model).__name__}: it is not fitted: call fit before you save it") from exc
+        raise ExportError(f"{type(model).__name__}: it is not fitted; next: call fit before you save it") from exc
     learner = json.loads(booster.save_raw("json"))["learner"]
     _check_objective(learner["objective"]["name"])
     best = learner.get("attributes", {}).get("best_iteration")
@@ -132,16 +132,16 @@ def add_booster(nodes: Nodes, booster: Booster, frame: Frame) -> str:
                 "are exported, as XGBoost's scikit-learn interface predicts with them"
             )
         summed = add_trees(nodes, rows, trees, width=width, base=base, mode="BRANCH_LT", number="FP32")
-    said = nodes.cast(nodes.add(link, summed) if link else summed, nodes.number)  # Softmax is over the last axis
+    output = nodes.cast(nodes.add(link, summed) if link else summed, nodes.number)  # Softmax is over the last axis
     if not booster.is_classifier or booster.objective == "multi:softprob":
-        return said
+        return output
     if len(base) > 1:
         raise ExportError("XGBClassifier: got several labels for each row, expected one class")
-    return nodes.both(said)
+    return nodes.both(output)
 
 
 def _read_rows(nodes: Nodes, booster: Booster, frame: Frame) -> str:
-    """FP32 as XGBoost reads them, missing values as NaN, names of categories as their codes."""
+    """Rows in FP32 as XGBoost reads them, missing values as NaN, names of categories as their codes."""
     names = booster.categories
     columns: list[Column] = []
     for place, column in enumerate(frame):
@@ -150,7 +150,7 @@ def _read_rows(nodes: Nodes, booster: Booster, frame: Frame) -> str:
             columns.append(column)
             continue
         if column.origin is None:
-            raise ExportError("XGBoost: got categories behind other steps, expected them in columns of the table")
+            raise ExportError("XGBoost: got categories after other steps, expected them in columns of the table")
         nodes.only[column.origin] = known
         codes = nodes.constant([*range(len(known)), np.nan])
         coded = nodes.add("Gather", codes, find_index(nodes, column, known, "XGBoost"), axis=0)
@@ -165,7 +165,7 @@ def _read_rows(nodes: Nodes, booster: Booster, frame: Frame) -> str:
 
 
 def trees_of(booster: Booster, *, outputs: int | None = None) -> list[Tree]:
-    """Its trees, as far as they count."""
+    """Its trees, up to the last round that counts."""
     outputs = len(_base(booster, "")) if outputs is None else outputs
     gradient_booster, model = booster.learner["gradient_booster"], _model(booster.learner)
     last = int(model["iteration_indptr"][booster.rounds]) if "iteration_indptr" in model else len(model["trees"])
@@ -214,5 +214,7 @@ def _names(entry: Mapping[str, Any]) -> list[Any]:
         return list(entry["values"])
     data = bytes(value % 256 for value in entry["values"])
     if not data.isascii():
-        raise ExportError("XGBoost: got names of categories beyond ASCII: it writes them cut off, expected ASCII")
+        raise ExportError(
+            "XGBoost: got names of categories beyond ASCII, which XGBoost writes truncated; expected ASCII"
+        )
     return [data[start:end].decode() for start, end in pairwise(offsets)]

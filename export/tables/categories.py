@@ -14,14 +14,14 @@ _PROBES = 256  # that are encoded at once: dense ones may have thousands of outp
 
 
 def is_missing(value: Any) -> bool:
-    """Whether it is what scikit-learn and pandas write for no value."""
+    """Whether it is what scikit-learn and pandas write for a missing value."""
     if isinstance(value, float | np.floating):
         return bool(np.isnan(value))
     return value is None or (not isinstance(value, str | int | np.integer) and str(value) == "<NA>")
 
 
 def encode(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-    """Categories in the codes of the encoder itself, which encodes each of them once, and one that is unknown to it."""
+    """Categories in the codes of the encoder itself, which encodes each of them once, and an unknown one."""
     names = [list(categories) for categories in step.categories_]
     kind = type(step).__name__
     strict = getattr(step, "handle_unknown", "") == "error"
@@ -30,8 +30,8 @@ def encode(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
         if strict:
             if column.origin is None:
                 raise ExportError(
-                    f"{kind}: got handle_unknown='error' behind other steps, expected it on columns of the table: "
-                    "it is not known which values are errors"
+                    f"{kind}: got handle_unknown='error' after other steps, expected it on columns of the table: "
+                    "which values are errors is unknown"
                 )
             nodes.only[column.origin] = [plain(name) for name in names[place] if not is_missing(name)]
         first, last = _span(step, names, place)
@@ -52,17 +52,17 @@ def _one_hot(nodes: Nodes, table: NDArray[np.float64], index: str, width: int) -
     """Compares the index of the output that is 1 with every index: a lookup table would be square in the categories."""
     hit = nodes.add("Gather", nodes.constant(table), index, axis=0)
     flags = nodes.cast(nodes.add("Equal", hit, nodes.constant(as_rows(np.arange(width)))), nodes.number)
-    # A value that is an error of the encoder gives NaN.
+    # A value that is an error of the encoder becomes NaN.
     return nodes.add("Add", flags, nodes.add("Mul", hit, nodes.constant(0))) if np.isnan(table).any() else flags
 
 
 def _codes(step: Any, names: Sequence[Sequence[Any]], place: int, *, span: slice, strict: bool) -> NDArray[np.float64]:
-    """The code of each category of a column, and in the last row that of a value which is none of them.
+    """The code of each category of a column, and in the last row that of an unknown value.
 
     Returns:
         `(categories + 1, outputs)`; of a OneHotEncoder the only output that is 1, `(categories + 1, 1)`, -1 for none.
     """
-    probes = [*names[place], *([] if strict else [_strange(names[place])])]
+    probes = [*names[place], *([] if strict else [_unknown(names[place])])]
     rows = np.empty((len(probes), len(names)), np.object_)
     rows[:] = [own[0] for own in names]
     rows[:, place] = probes
@@ -93,15 +93,15 @@ def _span(step: Any, names: Sequence[Any], place: int) -> tuple[int, int]:
     return first, first + widths[place]
 
 
-def _strange(names: Sequence[Any]) -> Any:
-    """A value that is none of the categories."""
+def _unknown(names: Sequence[Any]) -> Any:
+    """A value that is not among the categories."""
     if any(isinstance(name, str) for name in names):
         return "?".join(["", *(name for name in names if isinstance(name, str))])
     return float(max((float(name) for name in names if not is_missing(name)), default=0)) + 1
 
 
 def find_index(nodes: Nodes, column: Column, names: Sequence[Any], kind: str) -> str:
-    """Index of the category of each value, INT64 `(batch,)`; one past the last for a value that is none of them."""
+    """Index of the category of each value, INT64 `(batch,)`; one past the last for an unknown value."""
     tensor = nodes.join([column])
     if column.text:
         codes: dict[str, int] = {}
@@ -129,6 +129,6 @@ def find_index(nodes: Nodes, column: Column, names: Sequence[Any], kind: str) ->
 
 
 def plain(value: Any) -> Any:
-    """A category as JSON and Python literals have it."""
+    """A category as a value of JSON and of Python literals."""
     value = value.item() if isinstance(value, np.generic) else value
     return float(value) if isinstance(value, bool) else value

@@ -1,4 +1,4 @@
-"""Reads the rows that a user gives to verify a model with: a CSV file as spreadsheets and pandas write it."""
+"""Reads rows to verify a model with, given by the user: a CSV file as spreadsheets and pandas write it."""
 
 import csv
 import math
@@ -26,7 +26,7 @@ def read_rows(path: Path, *, features: Sequence[str], text: frozenset[int]) -> R
         text: columns of strings.
 
     Raises:
-        ExportError: it is not a CSV file of such rows, or lacks a column.
+        ExportError: it is not a CSV file of such rows, or a column is missing.
     """
     try:
         content = path.read_text(encoding="utf-8-sig")

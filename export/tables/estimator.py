@@ -1,4 +1,4 @@
-"""The estimator to be exported: what it takes, and its own predictions for rows in the form that it was fitted on."""
+"""The estimator to export: the table that it takes, and its predictions for rows in the form of its training."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from export.tables.preprocessing import chosen_indices
 Rows = NDArray[Any]
 
 _SUM = 1e-3  # how far from 1 the probabilities of one row may sum up
-_CLEAR = 1e-6  # between the two highest probabilities: below it is chance which of them is the class
+_CLEAR = 1e-6  # between the two highest probabilities: below it, chance decides which of them is the class
 
 
 class SeveralOutputs(ExportError):
@@ -27,15 +27,15 @@ class SeveralOutputs(ExportError):
 
 @dataclass(frozen=True)
 class Original:
-    """The estimator, and what it takes.
+    """The estimator, and the table that it takes.
 
     Attributes:
         estimator: fitted.
         width: columns.
         names: of the columns where it was fitted on a data frame, else None.
         text: columns of strings.
-        categories: columns that a data frame must hold as categories, and these.
-        dtype: of the numbers that it is given.
+        categories: names of the categories of the columns that a data frame must hold as such.
+        dtype: of the numbers in its rows.
     """
 
     estimator: Any
@@ -64,28 +64,32 @@ class Original:
         method = self.estimator.predict_proba if self.is_classifier else self.estimator.predict
         try:
             with np.errstate(all="ignore"):
-                said = method(self._form(rows))
-        except Exception as exc:  # it is the user's code, and that of every library it was made with
-            raise ExportError(f"{kind}: it fails on a row of the verification: {first_line(exc)}") from exc
+                predicted = method(self._form(rows))
+        except Exception as exc:  # the code of the user, and of each library that the estimator was made with
+            raise ExportError(f"{kind}: fails on a row of the verification: {first_line(exc)}") from exc
         width = len(self.estimator.classes_) if self.is_classifier else 1
         shape = (len(rows), width)
-        if not isinstance(said, np.ndarray) or said.shape not in {shape, shape[:1]} or said.dtype.kind not in "biuf":
-            got = f"{len(said)} arrays" if isinstance(said, list) else str(np.shape(said))
+        if (
+            not isinstance(predicted, np.ndarray)
+            or predicted.shape not in {shape, shape[:1]}
+            or predicted.dtype.kind not in "biuf"
+        ):
+            got = f"{len(predicted)} arrays" if isinstance(predicted, list) else str(np.shape(predicted))
             raise SeveralOutputs(f"{kind}: got {got}, expected {shape}: several outputs for each row are not served")
-        if self.is_classifier and len(said) and not np.abs(said.sum(axis=1) - 1).max() < _SUM:
+        if self.is_classifier and len(predicted) and not np.abs(predicted.sum(axis=1) - 1).max() < _SUM:
             raise SeveralOutputs(f"{kind}: got probabilities that do not sum to 1, expected one class for each row")
-        return said.reshape(len(rows), width).astype(np.float64)
+        return predicted.reshape(len(rows), width).astype(np.float64)
 
-    def decides_otherwise(self, rows: Rows) -> int:
+    def count_other_classes(self, rows: Rows) -> int:
         """Number of rows whose predicted class is not the one of the highest probability."""
-        said = np.sort(probabilities := self.predict(rows), axis=1)
-        is_clear = said[:, -1] - said[:, -2] > _CLEAR
+        sorted_rows = np.sort(probabilities := self.predict(rows), axis=1)
+        is_clear = sorted_rows[:, -1] - sorted_rows[:, -2] > _CLEAR
         predicted = np.asarray(self.estimator.predict(self._form(rows))).reshape(len(rows))
         most = np.asarray(self.estimator.classes_)[probabilities.argmax(axis=1)]
         return int((is_clear & (predicted != most)).sum())
 
     def takes(self, rows: Rows) -> bool:
-        """Whether it predicts for these rows without an error."""
+        """Whether it predicts these rows without an error."""
         try:
             self.predict(rows)
         except SeveralOutputs:
@@ -100,13 +104,15 @@ class Original:
         try:
             import pandas  # noqa: PLC0415 - where a model was fitted on a data frame alone
         except ImportError as exc:
-            raise ExportError("it was fitted on a data frame: pandas is not installed here") from exc
+            raise ExportError(
+                "got an estimator that was fitted on a data frame, and no pandas; next: install pandas"
+            ) from exc
 
         columns = {}
         for index, name in enumerate(self.names or range(self.width)):
             values = rows[:, index]
             if index in self.categories:
-                # pandas wants a missing value as None, not as a category.
+                # pandas takes a missing value as None, not as a category.
                 known = [None if is_missing(value) else value for value in values]
                 columns[name] = pandas.Categorical(known, categories=list(self.categories[index]))
             else:
@@ -114,25 +120,25 @@ class Original:
         return pandas.DataFrame(columns)
 
 
-def look_at(estimator: Any) -> Original:
-    """Read what an estimator takes.
+def inspect(estimator: Any) -> Original:
+    """Read which table an estimator takes.
 
     Raises:
-        ExportError: it does not take a table, or is not fitted.
+        ExportError: it takes no table, or is not fitted.
     """
     kind = type(estimator).__name__
     try:
         check_is_fitted(estimator)
     except NotFittedError as exc:
-        raise ExportError(f"{kind}: it is not fitted: call fit before you save it") from exc
+        raise ExportError(f"{kind}: it is not fitted; next: call fit before you save it") from exc
     first = estimator
     if hasattr(estimator, "steps"):  # the first step of a pipeline may be None
         first = next(step for _, step in estimator.steps if step is not None and not isinstance(step, str))
     width = getattr(first, "n_features_in_", None)
     if not isinstance(width, int | np.integer):
         raise ExportError(
-            f"{kind}: {type(first).__name__} does not say how many columns it takes (n_features_in_), as those do that "
-            "take texts or pictures, or are code of your own: expected steps of scikit-learn that take a table"
+            f"{kind}: {type(first).__name__} has no number of columns (n_features_in_), as steps that take texts or "
+            "images, or code of your own; expected steps of scikit-learn that take a table"
         )
     kinds = str(getattr(getattr(estimator, "_label_binarizer", None), "y_type_", ""))
     if getattr(estimator, "multilabel_", False) or kinds.startswith("multilabel"):
@@ -153,14 +159,14 @@ def look_at(estimator: Any) -> Original:
 
 
 def scales_in_fp32(estimator: Any) -> bool:
-    """Whether its first step is a scaler that remembers FP32, so that rows in FP32 stay so."""
+    """Whether its first step is a scaler that remembers FP32: rows in FP32 stay so."""
     steps = getattr(estimator, "steps", None)
     mean = getattr(steps[0][1], "mean_", None) if steps else None
     return mean is not None and mean.dtype == np.float32
 
 
 def text_columns(step: Any, columns: Sequence[int]) -> set[int]:
-    """Which columns a fitted step takes strings in."""
+    """The columns in which a fitted step takes strings."""
     inner = next((getattr(step, name) for name in _WRAPPED if getattr(step, name, None) is not None), None)
     if inner is not None:
         return text_columns(inner, columns)
@@ -180,7 +186,7 @@ _WRAPPED = ("best_estimator_", "regressor_", "_preprocessor")
 
 
 def _first_found(steps: Iterable[Any], columns: Sequence[int]) -> set[int]:
-    """Columns of strings of a pipeline: only imputers hand columns on to the next step, others make new ones."""
+    """Columns of strings of a pipeline: only imputers pass columns on to the next step, others make new ones."""
     for step in steps:
         found = text_columns(step, columns)
         if found or not hasattr(step, "statistics_"):
@@ -189,7 +195,7 @@ def _first_found(steps: Iterable[Any], columns: Sequence[int]) -> set[int]:
 
 
 def _parts(step: Any, columns: Sequence[int]) -> list[tuple[Any, list[int]]]:
-    """What each part of a ColumnTransformer or a FeatureUnion sees."""
+    """The parts of a ColumnTransformer or a FeatureUnion, and the columns of each."""
     if hasattr(step, "transformers_"):
         names = list(getattr(step, "feature_names_in_", ()))
         chosen = [(part, chosen_indices(own, len(columns), names)) for _, part, own in step.transformers_]

@@ -21,7 +21,7 @@ class Column:
         tensor: that holds it.
         index: its position there.
         text: whether it holds strings; numbers are FP64, or FP32 where the graph takes FP32.
-        origin: the column of the client's rows whose very values it holds (missing ones may be filled), or None.
+        origin: the column of the client's rows whose values it holds (missing ones may be filled), or None.
     """
 
     tensor: str
@@ -93,7 +93,7 @@ class Nodes:
         )
 
     def merge(self, model: ModelProto, tensor: str) -> list[str]:
-        """Take over a graph of one input; names of its outputs."""
+        """Include a graph of one input, and return the names of its outputs."""
         prefixed = compose.add_prefix(model, f"{self._name('part')}/").graph
         source = prefixed.input[0].name
         for node in prefixed.node:
@@ -103,7 +103,7 @@ class Nodes:
         return [output.name for output in prefixed.output]
 
     def frame(self, tensor: str, width: int, *, text: bool = False, first: int | None = None) -> list[Column]:
-        """The columns of a tensor; those of the client's rows from `first` on."""
+        """The columns of a tensor; with `first`, they are those of the client's rows from there on."""
         self._widths[tensor] = width
         return [
             Column(tensor, index, text=text, origin=None if first is None else first + index) for index in range(width)

@@ -13,7 +13,8 @@ from export.proof.session import Session
 from export.tables.categories import is_missing, plain
 from export.tables.csv_rows import read_rows
 from export.tables.estimator import Original, Rows, SeveralOutputs
-from export.tables.probe_rows import Search, nearby, seek
+from export.tables.probe_rows import Search, nearby
+from export.tables.probe_rows import find_rows as find_probe_rows
 from export.writer.config import TABLE_BATCH
 from transformer.errors import ServingError
 from transformer.tasks import tabular
@@ -67,7 +68,7 @@ def find_rows(original: Original, path: Path | None, features: Sequence[str], no
 def _made_up(original: Original, notes: list[str]) -> Rows:
     rng = np.random.default_rng(7)
     search = Search(rng)
-    rows = nearby(seek(original.estimator, original.width, search))
+    rows = nearby(find_probe_rows(original.estimator, original.width, search))
     notes += [
         f"{kind}: rows at the thresholds, neighbours or categories of later steps could not be brought back through it "
         f"({why}): the model was not verified with these; {_NEXT}"

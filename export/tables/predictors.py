@@ -24,13 +24,13 @@ from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 from export.errors import ExportError
 from export.tables import boosters, support_vectors
 from export.tables.nodes import Column, Frame, Nodes, as_rows
-from export.tables.preprocessing import refuse_text, transform, transform_all
+from export.tables.preprocessing import reject_text, transform, transform_all
 from export.tables.skl2onnx import convert_part
 from export.tables.trees import add_trees, of_histogram, of_sklearn
 
 
 def predict(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    """The output of a fitted estimator for columns.
+    """Name of the output of a fitted estimator for columns.
 
     Raises:
         ExportError: it cannot be written as a graph.
@@ -44,7 +44,7 @@ def predict(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 
 
 def sees_fp32(estimator: Any) -> bool:
-    """Whether an estimator itself rounds its rows to FP32 before anything else."""
+    """Whether an estimator rounds its rows to FP32 before all else."""
     if hasattr(estimator, "best_estimator_"):
         return sees_fp32(estimator.best_estimator_)
     if isinstance(estimator, Pipeline):
@@ -61,8 +61,8 @@ def _searched(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 
 
 def _forest(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    """scikit-learn's trees see their rows in FP32, and compare with FP64."""
-    refuse_text(frame, estimator)
+    """scikit-learn's trees take their rows in FP32, and compare in FP64."""
+    reject_text(frame, estimator)
     members = list(getattr(estimator, "estimators_", [estimator]))
     outputs = len(estimator.classes_) if is_classifier(estimator) else 1
     trees = [of_sklearn(member, outputs=outputs, share=1 / len(members)) for member in members]
@@ -82,7 +82,7 @@ def _histogram(nodes: Nodes, estimator: Any, frame: Frame) -> str:
         )
         columns += rest
         known = {place: frozenset(range(len(names))) for place, names in enumerate(encoder.categories_)}
-    refuse_text(columns, estimator)
+    reject_text(columns, estimator)
     outputs = estimator.n_trees_per_iteration_
     trees = [
         of_histogram(member, known, output=output, outputs=outputs)
@@ -107,7 +107,7 @@ def _add_up(nodes: Nodes, parts: Iterable[str]) -> str:
 
 def _discriminate(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     """A linear discriminant analysis; of two classes skl2onnx doubles the scores."""
-    refuse_text(frame, estimator)
+    reject_text(frame, estimator)
     scores = _score(nodes, estimator, frame)
     return (
         nodes.add("Softmax", scores, axis=1)
@@ -139,9 +139,9 @@ def _stack(nodes: Nodes, estimator: Any, frame: Frame) -> str:
                 f"{type(estimator).__name__}: got stack_method {method} of {type(member).__name__}, expected "
                 "predict_proba of each"
             )
-        said = predict(nodes, member, frame)
+        output = predict(nodes, member, frame)
         width = len(member.classes_) if is_classifier(estimator) else 1
-        part = nodes.frame(said, width)
+        part = nodes.frame(output, width)
         columns += part[1:] if width == 2 else part
     if estimator.passthrough:
         columns += frame
@@ -149,14 +149,14 @@ def _stack(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 
 
 def _bag(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    """The mean of members that see some of the columns each."""
+    """The mean of members that take some of the columns each."""
     if is_classifier(estimator) and not all(hasattr(member, "predict_proba") for member in estimator.estimators_):
         raise ExportError(f"{type(estimator).__name__}: got members without predict_proba, expected it of each")
     outputs = []
     for member, places in zip(estimator.estimators_, estimator.estimators_features_, strict=True):
         output = predict(nodes, member, [frame[place] for place in places])
         if is_classifier(estimator) and len(member.classes_) < len(estimator.classes_):
-            # A member that did not see all classes; its own are indices of the classes of the ensemble.
+            # A member without all classes; its own are indices of the classes of the ensemble.
             seen = np.eye(len(estimator.classes_))[np.asarray(member.classes_, np.int64)]
             output = nodes.add("MatMul", output, nodes.constant(seen))
         outputs.append(output)
@@ -193,7 +193,7 @@ def _decide(nodes: Nodes, estimator: Any, frame: Frame, *, binary: bool) -> str:
         return _decide(nodes, estimator.steps[-1][1], columns, binary=binary)
     weights = getattr(estimator, "coef_", None) if not isinstance(estimator, _MACHINES) else None
     if isinstance(estimator, _MACHINES) and binary:
-        refuse_text(frame, estimator)
+        reject_text(frame, estimator)
         return support_vectors.decide(nodes, estimator, nodes.join(frame))
     if hasattr(estimator, "decision_function"):
         if not isinstance(weights, np.ndarray):
@@ -201,10 +201,10 @@ def _decide(nodes: Nodes, estimator: Any, frame: Frame, *, binary: bool) -> str:
                 f"CalibratedClassifierCV: got {type(estimator).__name__}, expected a linear model or one "
                 "without a decision_function"
             )
-        refuse_text(frame, estimator)
+        reject_text(frame, estimator)
         return _score(nodes, estimator, frame)
-    said = predict(nodes, estimator, frame)
-    return nodes.add("Gather", said, nodes.constant([1], np.int64), axis=1) if binary else said
+    output = predict(nodes, estimator, frame)
+    return nodes.add("Gather", output, nodes.constant([1], np.int64), axis=1) if binary else output
 
 
 def _curve(nodes: Nodes, curve: Any, score: str) -> str:
@@ -233,7 +233,7 @@ def _shares(nodes: Nodes, curves: str) -> str:
 
 def _machine(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     """A support vector machine of two classes or of values; of more classes skl2onnx writes it."""
-    refuse_text(frame, estimator)
+    reject_text(frame, estimator)
     if not is_classifier(estimator):
         return support_vectors.decide(nodes, estimator, nodes.join(frame))
     if len(estimator.classes_) > 2:
@@ -243,30 +243,30 @@ def _machine(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 
 
 def _as_part(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    refuse_text(frame, estimator)
+    reject_text(frame, estimator)
     (tensor,), _ = convert_part(nodes, estimator, nodes.join(frame), width=len(frame))
     return tensor
 
 
-def _refuse_threshold(_nodes: Nodes, estimator: Any, _frame: Frame) -> str:
+def _reject_threshold(_nodes: Nodes, estimator: Any, _frame: Frame) -> str:
     raise ExportError(
-        f"{type(estimator).__name__}: got a threshold of its own, but what is served is the class of the highest "
-        "probability; next: export its estimator_, and let the client compare the probabilities with the threshold"
+        f"{type(estimator).__name__}: got a threshold of its own, while the class of the highest probability is "
+        "served; next: export its estimator_, and let the client compare the probabilities with the threshold"
     )
 
 
 def _transformed(nodes: Nodes, estimator: Any, frame: Frame) -> str:
     """The output of a regressor, transformed back into the units of its target."""
-    said = nodes.frame(predict(nodes, estimator.regressor_, frame), 1)
+    output = nodes.frame(predict(nodes, estimator.regressor_, frame), 1)
     back = estimator.transformer_
     if isinstance(back, FunctionTransformer):
         turned = FunctionTransformer(back.inverse_func, kw_args=back.inv_kw_args)
-        return nodes.join(transform(nodes, turned, said))
+        return nodes.join(transform(nodes, turned, output))
     if not isinstance(back, StandardScaler):
         raise ExportError(
             f"TransformedTargetRegressor: got {type(back).__name__}, expected a function or StandardScaler"
         )
-    tensor = nodes.join(said)
+    tensor = nodes.join(output)
     for operator, value in (("Mul", back.scale_), ("Add", back.mean_)):
         tensor = tensor if value is None else nodes.add(operator, tensor, nodes.constant(as_rows(value)))
     return tensor
@@ -278,8 +278,8 @@ _WRITERS: Mapping[type, Callable[[Nodes, Any, Frame], str]] = {
     LinearDiscriminantAnalysis: _discriminate,
     FrozenEstimator: lambda nodes, frozen, frame: predict(nodes, frozen.estimator, frame),
     Pipeline: _chain,
-    FixedThresholdClassifier: _refuse_threshold,
-    TunedThresholdClassifierCV: _refuse_threshold,
+    FixedThresholdClassifier: _reject_threshold,
+    TunedThresholdClassifierCV: _reject_threshold,
     GridSearchCV: _searched,
     RandomizedSearchCV: _searched,
     CalibratedClassifierCV: _calibrate,

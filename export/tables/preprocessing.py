@@ -1,4 +1,4 @@
-"""Transformers of scikit-learn as nodes, with the order of operations and the precision of its own code."""
+"""Transformers of scikit-learn as nodes, with the order of operations and the precision of scikit-learn's code."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from export.tables.skl2onnx import convert_part
 
 
 def transform(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-    """The columns that a fitted transformer makes of some.
+    """The columns that a fitted transformer makes of others.
 
     Raises:
         ExportError: it cannot be written as a graph.
@@ -32,21 +32,21 @@ def transform(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
         return write(nodes, step, frame)
     if isinstance(step, SelectorMixin):
         return [frame[index] for index in step.get_support(indices=True)]
-    refuse_text(frame, step)
+    reject_text(frame, step)
     (tensor, *_), width = convert_part(nodes, step, nodes.join(frame), width=len(frame))
     return nodes.frame(tensor, width)
 
 
 def transform_all(nodes: Nodes, steps: Sequence[tuple[str, Any]], frame: Frame) -> list[Column]:
-    """The columns that the steps of a pipeline make of some, one step after the other."""
+    """The columns that the steps of a pipeline make of others, one step after the other."""
     columns = list(frame)
     for _, step in steps:
         columns = transform(nodes, step, columns)
     return columns
 
 
-def refuse_text(frame: Frame, step: Any) -> None:
-    """Reject strings where a step takes numbers.
+def reject_text(frame: Frame, step: Any) -> None:
+    """Reject columns of strings for a step that takes numbers.
 
     Raises:
         ExportError: a column holds strings.
@@ -59,10 +59,10 @@ def refuse_text(frame: Frame, step: Any) -> None:
 
 
 def _arithmetic(*steps: tuple[str, str]) -> Callable[[Nodes, Any, Frame], list[Column]]:
-    """A writer of operators, each with a fitted attribute as its operand; an attribute that is None is left out."""
+    """A writer of operators with a fitted attribute as operand each; an attribute that is None is skipped."""
 
     def write(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-        refuse_text(frame, step)
+        reject_text(frame, step)
         tensor = nodes.join(frame)
         for operator, attribute in steps:
             value = getattr(step, attribute)
@@ -82,14 +82,14 @@ def _min_max(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
 
 
 def _binarize(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-    refuse_text(frame, step)
+    reject_text(frame, step)
     above = nodes.add("Greater", nodes.join(frame), nodes.constant(step.threshold))
     return nodes.frame(nodes.cast(above, nodes.number), len(frame))
 
 
 def _power(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     """Box-Cox and Yeo-Johnson; the latter is the former of 1 + x above zero, and mirrored below."""
-    refuse_text(frame, step)
+    reject_text(frame, step)
     tensor, powers = nodes.join(frame), np.asarray(step.lambdas_)
     if step.method == "box-cox":
         powered = _box_cox(nodes, tensor, powers)
@@ -114,7 +114,7 @@ def _box_cox(nodes: Nodes, tensor: str, powers: Any) -> str:
 
 def _polynomial(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     """Products of as many factors as the highest degree; a product of fewer is padded with 1."""
-    refuse_text(frame, step)
+    reject_text(frame, step)
     tensor = nodes.join(frame)
     one = nodes.add("Add", nodes.add("Mul", _gather(nodes, tensor, [0]), nodes.constant(0)), nodes.constant(1))
     extended = nodes.add("Concat", tensor, one, axis=1)
@@ -165,8 +165,8 @@ def _find_missing(nodes: Nodes, tensor: str, value: Any) -> str:
 
 
 def _bin(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
-    """The bin of a value: how many inner edges it has reached."""
-    refuse_text(frame, step)
+    """The bin of a value: the number of inner edges that it has reached."""
+    reject_text(frame, step)
     parts = []
     for column, edges in zip(frame, step.bin_edges_, strict=True):
         reached = nodes.add("GreaterOrEqual", nodes.join([column]), nodes.constant(as_rows(edges[1:-1])))
@@ -231,7 +231,7 @@ def _union(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
 def _function(nodes: Nodes, step: Any, frame: Frame) -> list[Column]:
     if step.func is None:
         return list(frame)
-    refuse_text(frame, step)
+    reject_text(frame, step)
     operators = _FUNCTIONS.get(step.func)
     if operators is None or step.kw_args:
         name = getattr(step.func, "__name__", "a function")

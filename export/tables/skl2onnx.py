@@ -31,7 +31,7 @@ def convert_part(nodes: Nodes, estimator: Any, tensor: str, *, width: int) -> tu
             continue
         outputs = nodes.merge(model, nodes.cast(tensor, number))
         last = model.graph.output[-1].type.tensor_type
-        # What follows takes the graph's own numbers.
+        # Later nodes take the graph's own numbers.
         outputs[-1] = nodes.cast(outputs[-1], nodes.number)
         return outputs[-1:], last.shape.dim[-1].dim_value
     assert error is not None  # noqa: S101 - the loop ends by return, or with one
@@ -58,7 +58,7 @@ def convert(estimator: Any, *, number: str, width: int) -> ModelProto:
             )
     except Exception as exc:  # it runs the estimator's own code and hundreds of converters, which raise anything
         reason = first_line(exc)
-        if "shape calculator" in reason or "converter" in reason:  # its message for a class that it does not know
+        if "shape calculator" in reason or "converter" in reason:  # its message for a class without a converter
             reason = f"it has no converter for {kind} or a part of it"
         raise ExportError(f"{kind}: skl2onnx does not convert it: {reason}") from exc
     return model

@@ -1,4 +1,4 @@
-"""Support vector machines in FP64, with probabilities as libsvm iterates to them, which stops within half a percent."""
+"""Support vector machines in FP64, with libsvm's iteration for probabilities, which stops within half a percent."""
 
 from typing import Any
 

@@ -15,18 +15,18 @@ _MOST_CATEGORIES = 2**24  # XGBoost takes a larger code for missing: FP32 holds 
 
 @dataclass(frozen=True)
 class Split:
-    """Which categories of a column go where.
+    """Which categories of a column go to which child.
 
     Attributes:
         column: holds codes.
-        left, right: codes that go there.
-        strange_is_missing: whether any other code is a missing value; else it goes left.
+        left, right: codes that go to this child.
+        unknown_is_missing: whether any other code is a missing value; else it goes left.
     """
 
     column: int
     left: frozenset[int]
     right: frozenset[int]
-    strange_is_missing: bool
+    unknown_is_missing: bool
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Tree:
 
     Attributes:
         left, right: children of each node; -1 of a leaf.
-        column: that a node looks at.
+        column: that a node compares.
         threshold: at most, or below, which a row goes left.
         missing_left: whether a missing value goes left.
         values: `(nodes, outputs)`, what a leaf adds to each output.
@@ -65,40 +65,20 @@ def add_trees(  # noqa: PLR0913 - one argument for each fact
         mode: `BRANCH_LEQ` where a value equal to the threshold goes left, else `BRANCH_LT`.
         number: `FP64` or `FP32`: type of the comparisons and of the sum.
     """
-    rows = nodes.cast(rows, number)
     dtype = np.float64 if number == "FP64" else np.float32
-    rows, places = _look_up(nodes, rows, trees, width=width, dtype=dtype)
+    rows, places = _look_up(nodes, nodes.cast(rows, number), trees, width=width, dtype=dtype)
     outputs = trees[0].values.shape[1]
     of_node: dict[str, list[Any]] = {key: [] for key in _OF_NODE}
     of_target: dict[str, list[Any]] = {key: [] for key in _OF_TARGET}
-    for number_of_tree, tree in enumerate(trees):
-        for index in range(len(tree.left)):
-            leaf = tree.left[index] < 0
-            split = tree.categories.get(index)
-            column = places[split] if split else int(tree.column[index])
-            entry = (
-                number_of_tree,
-                index,
-                0 if leaf else column,
-                "LEAF" if leaf else mode,
-                0.0 if leaf else 0.5 if split else tree.threshold[index],
-                0 if leaf else int(tree.left[index]),
-                0 if leaf else int(tree.right[index]),
-                int(not leaf and bool(tree.missing_left[index])),
-            )
-            for key, value in zip(_OF_NODE, entry, strict=True):
-                of_node[key].append(value)
-            if leaf:
-                for target, value in enumerate(tree.values[index]):
-                    for key, part in zip(_OF_TARGET, (number_of_tree, index, target, value), strict=True):
-                        of_target[key].append(part)
-    suffix = "_as_tensor" if number == "FP64" else ""
+    for index, tree in enumerate(trees):
+        _list_nodes(tree, places, of_node, of_target, index=index, mode=mode)
     numbers = {
         "nodes_values": of_node.pop("nodes_values"),
         "target_weights": of_target.pop("target_weights"),
         "base_values": np.broadcast_to(np.asarray(base, dtype), outputs),
     }
     arrays = {key: np.asarray(values, dtype) for key, values in numbers.items()}
+    suffix = "_as_tensor" if number == "FP64" else ""
     large = {
         f"{key}{suffix}": numpy_helper.from_array(array, key) if suffix else array.tolist()
         for key, array in arrays.items()
@@ -106,6 +86,36 @@ def add_trees(  # noqa: PLR0913 - one argument for each fact
     return nodes.add(
         "TreeEnsembleRegressor", rows, domain="ai.onnx.ml", n_targets=outputs, **of_node, **of_target, **large
     )
+
+
+def _list_nodes(  # noqa: PLR0913 - one argument for each fact
+    tree: Tree,
+    places: Mapping[Split, int],
+    of_node: Mapping[str, list[Any]],
+    of_target: Mapping[str, list[Any]],
+    *,
+    index: int,
+    mode: str,
+) -> None:
+    """Append the nodes of a tree, number `index` of all, to the attributes of the operator."""
+    for node in range(len(tree.left)):
+        leaf = tree.left[node] < 0
+        split = tree.categories.get(node)
+        entry = (
+            index,
+            node,
+            0 if leaf else places[split] if split else int(tree.column[node]),
+            "LEAF" if leaf else mode,
+            0.0 if leaf else 0.5 if split else tree.threshold[node],
+            0 if leaf else int(tree.left[node]),
+            0 if leaf else int(tree.right[node]),
+            int(not leaf and bool(tree.missing_left[node])),
+        )
+        for key, value in zip(_OF_NODE, entry, strict=True):
+            of_node[key].append(value)
+        for target, value in enumerate(tree.values[node] if leaf else ()):
+            for key, part in zip(_OF_TARGET, (index, node, target, value), strict=True):
+                of_target[key].append(part)
 
 
 _OF_NODE = (
@@ -122,40 +132,51 @@ _OF_TARGET = ("target_treeids", "target_nodeids", "target_ids", "target_weights"
 
 
 def _look_up(nodes: Nodes, rows: str, trees: Sequence[Tree], *, width: int, dtype: Any) -> tuple[str, dict[Split, int]]:
-    """A column more for each split by category: 0 of a code that goes left, 1 right, NaN of a missing one.
+    """Add a column for each split by category: 0 for a code that goes left, 1 right, NaN for a missing one.
 
     ONNX has no test for a set before ai.onnx.ml 5, which the oldest Triton does not run.
     """
     splits = list(dict.fromkeys(split for tree in trees for split in tree.categories.values()))
-    places, parts, at = {}, [rows], width
+    places: dict[Split, int] = {}
+    parts, at = [rows], width
     for column in dict.fromkeys(split.column for split in splits):
         own = [split for split in splits if split.column == column]
-        size = max(max(split.left | split.right, default=0) for split in own) + 1
-        table = np.zeros((size + 2, len(own)), dtype)
-        for place, split in enumerate(own):
-            if split.strange_is_missing:
-                table[:, place] = np.nan
-            table[list(split.left), place] = 0
-            table[list(split.right), place] = 1
-            places[split] = at + place
+        table = _side_of_code(own, dtype)
+        places |= {split: at + place for place, split in enumerate(own)}
         at += len(own)
-        # A larger code has row `size`; a value that is not a code, the last one.
-        table[-1] = np.nan
-        value = nodes.add("Gather", rows, nodes.constant([column], np.int64), axis=1)
-        is_code = nodes.add(
-            "And",
-            nodes.add("GreaterOrEqual", value, nodes.constant(0, dtype)),
-            nodes.add("Less", value, nodes.constant(_MOST_CATEGORIES, dtype)),
-        )
-        code = nodes.add("Min", value, nodes.constant(size, dtype))
-        code = nodes.add("Where", is_code, code, nodes.constant(size + 1, dtype))
-        flat = nodes.add("Reshape", nodes.add("Cast", code, to=7), nodes.constant([-1], np.int64))
-        parts.append(nodes.add("Gather", nodes.constant(table, dtype), flat, axis=0))
+        row = _row_of_code(nodes, rows, column, size=len(table) - 2, dtype=dtype)
+        parts.append(nodes.add("Gather", nodes.constant(table, dtype), row, axis=0))
     return (nodes.add("Concat", *parts, axis=1) if splits else rows), places
 
 
+def _side_of_code(splits: Sequence[Split], dtype: Any) -> NDArray[Any]:
+    """`(codes + 2, splits)`: where each code goes, in the last but one row a larger code, in the last a missing one."""
+    size = max(max(split.left | split.right, default=0) for split in splits) + 1
+    table = np.zeros((size + 2, len(splits)), dtype)
+    for place, split in enumerate(splits):
+        if split.unknown_is_missing:
+            table[:, place] = np.nan
+        table[list(split.left), place] = 0
+        table[list(split.right), place] = 1
+    table[-1] = np.nan
+    return table
+
+
+def _row_of_code(nodes: Nodes, rows: str, column: int, *, size: int, dtype: Any) -> str:
+    """Row of `_side_of_code` for the code in a column: `size` for a larger one, `size + 1` for another value."""
+    value = nodes.add("Gather", rows, nodes.constant([column], np.int64), axis=1)
+    is_code = nodes.add(
+        "And",
+        nodes.add("GreaterOrEqual", value, nodes.constant(0, dtype)),
+        nodes.add("Less", value, nodes.constant(_MOST_CATEGORIES, dtype)),
+    )
+    code = nodes.add("Min", value, nodes.constant(size, dtype))
+    code = nodes.add("Where", is_code, code, nodes.constant(size + 1, dtype))
+    return nodes.add("Reshape", nodes.add("Cast", code, to=7), nodes.constant([-1], np.int64))
+
+
 def of_sklearn(estimator: Any, *, outputs: int, share: float) -> Tree:
-    """A fitted tree of scikit-learn; what its leaves hold, divided by their sum for a classifier, times `share`."""
+    """A fitted tree of scikit-learn; values of its leaves, divided by their sum for a classifier, times `share`."""
     tree = estimator.tree_
     values = tree.value[:, 0, :].astype(np.float64)
     if outputs > 1 or hasattr(estimator, "classes_"):
@@ -188,7 +209,7 @@ def of_histogram(predictor: Any, known: Mapping[int, frozenset[int]], *, output:
         column = int(node["feature_idx"][index])
         words = predictor.raw_left_cat_bitsets[node["bitset_idx"][index]]
         left = frozenset(code for code in range(32 * len(words)) if int(words[code // 32]) >> (code % 32) & 1)
-        categories[int(index)] = Split(column, left, known[column] - left, strange_is_missing=True)
+        categories[int(index)] = Split(column, left, known[column] - left, unknown_is_missing=True)
     return Tree(
         left=np.where(leaf, -1, node["left"].astype(np.int64)),
         right=np.where(leaf, -1, node["right"].astype(np.int64)),
@@ -225,7 +246,7 @@ def of_xgboost(tree: Mapping[str, Any], *, weight: float, output: int, outputs: 
     for node, start, count in segments:
         column = int(tree["split_indices"][node])
         right = frozenset(int(code) for code in tree["categories"][start : start + count])
-        categories[int(node)] = Split(column, frozenset(), right, strange_is_missing=False)
+        categories[int(node)] = Split(column, frozenset(), right, unknown_is_missing=False)
     return Tree(
         left=left,
         right=np.where(leaf, -1, np.asarray(tree["right_children"], np.int64)),

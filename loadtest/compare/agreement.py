@@ -1,4 +1,4 @@
-"""How far a candidate's detections are from those of Ultralytics with PyTorch."""
+"""How far the detections of a candidate are from those of Ultralytics with PyTorch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ _IOU = 0.9
 
 @dataclass(frozen=True)
 class Detection:
-    """One box, in pixels of the picture."""
+    """One box, in pixels of the image."""
 
     label: str
     confidence: float
@@ -17,7 +17,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of all pictures together.
+    """Of all images together.
 
     Attributes:
         expected, found: detections of Ultralytics, and of the candidate.
@@ -34,12 +34,12 @@ class Agreement:
 
     @property
     def share(self) -> float:
-        """Of the detections on either side, those that have a partner on the other."""
+        """The share of the detections of both sides that are matched."""
         return 2 * self.matched / (self.expected + self.found) if self.expected + self.found else 1.0
 
 
 def agree(found: Mapping[str, Sequence[Detection]], expected: Mapping[str, Sequence[Detection]]) -> Agreement:
-    """Compare the detections of the same pictures; a picture that was not asked about has found nothing."""
+    """Compare the detections of the same images; an image that is missing in `found` has no detections."""
     pairs = [pair for name, rows in expected.items() for pair in _match(found.get(name, ()), rows)]
     return Agreement(
         expected=sum(map(len, expected.values())),
@@ -54,7 +54,7 @@ def agree(found: Mapping[str, Sequence[Detection]], expected: Mapping[str, Seque
 
 
 def _match(found: Sequence[Detection], expected: Sequence[Detection]) -> list[tuple[Detection, Detection]]:
-    """Pairs, each detection in one at most; each expected one takes the nearest that is left."""
+    """Pairs, each detection in at most one; each expected one takes the nearest that is left."""
     left = list(found)
     pairs = []
     for theirs in expected:

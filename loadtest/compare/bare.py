@@ -1,7 +1,7 @@
-"""The bare model in a loop, without a server: the limit of what any server of it can reach.
+"""The bare model in a loop, without a server: the limit for every server of it.
 
-A program of its own, run by the Python whose runtime serves: numpy and that runtime are all it imports. It takes JSON
-on standard input (`Work`) and prints one JSON object for each way of using the cores.
+A program of its own, run by the Python whose runtime serves: it imports only numpy and that runtime. It reads JSON
+(`Work`) from standard input and prints one JSON object for each number of streams.
 """
 
 import json
@@ -24,16 +24,16 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Work:
-    """What is run.
+    """What the program runs.
 
     Attributes:
         model: file.
         runtime: `onnxruntime` or `openvino`.
-        properties: parameters of Triton's OpenVINO backend, as the model's config says.
+        properties: parameters of Triton's OpenVINO backend, from the model's config.
         tensor: name of the input.
         content: .npy file of the input.
-        cores: how many there are.
-        seconds: for each way.
+        cores: of the machine.
+        seconds: for each number of streams.
     """
 
     model: str
@@ -86,7 +86,7 @@ def onnxruntime(work: Work, content: NDArray[Any], streams: int) -> Sequence[Run
 
 
 def openvino(work: Work, content: NDArray[Any], streams: int) -> Sequence[Run]:
-    """A request of its own for each stream."""
+    """An inference request for each stream."""
     import openvino  # noqa: PLC0415
 
     core = openvino.Core()
@@ -101,7 +101,7 @@ def openvino(work: Work, content: NDArray[Any], streams: int) -> Sequence[Run]:
 
 
 def loop(runs: Sequence[Run], seconds: float) -> tuple[list[float], float]:
-    """Run each in a thread of its own, again and again.
+    """Run each in a thread of its own until the time is over.
 
     Returns:
         Seconds of each run, and of all together.

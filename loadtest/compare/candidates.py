@@ -1,37 +1,35 @@
-"""Who is compared: how each is started, asked and understood."""
+"""The servers that are compared: how each is started, the requests that it takes, and how its responses are read."""
 
-import base64
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from loadtest.compare.agreement import Detection
-from loadtest.compare.generator import Question, form
-from loadtest.compare.processes import Group, answers, find_free_ports, start
+from loadtest.compare.processes import Group, find_free_ports, responds, start
+from loadtest.generator.requests import Request, multipart, row_tensor, v1_image, v2_json
 
 MODEL = "detector"
 _PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT", "SYNC_PORT")
 _PORT = "{port}"
+_ROW = [6.3, 3.3, 6.0, 2.5]
 
 
 @dataclass(frozen=True)
 class Server:
-    """A candidate that answers over HTTP.
+    """A candidate, over HTTP.
 
     Attributes:
         name: short.
         title: for people.
         command: `_PORT` stands for a free port.
         variables: of its environment.
-        health: path that answers once it is ready.
-        ask: the question about a picture at a confidence.
-        read: detections of an answer.
-        large: asked about the large picture too.
+        health: path that responds once it is ready.
+        request: for an encoded image and a confidence.
+        read: detections of a response.
+        large: gets the large image too.
         profile: of Nereid; empty for a baseline.
     """
 
@@ -39,7 +37,7 @@ class Server:
     title: str
     command: Sequence[str]
     health: str
-    ask: Callable[[bytes, float], Question]
+    request: Callable[[bytes, float], Request]
     read: Callable[[Any], list[Detection]]
     variables: Mapping[str, str] = field(default_factory=dict)
     large: bool = False
@@ -65,17 +63,17 @@ def serve(server: Server, log: Path) -> Iterator[Running]:
     port = int(ports["HTTP_PORT"])
     command = [word.replace(_PORT, str(port)) for word in server.command]
     with start(command, log, variables={**ports, **server.variables}) as group:
-        group.wait_until(lambda: answers(f"http://127.0.0.1:{port}{server.health}"))
+        group.wait_until(lambda: responds(f"http://127.0.0.1:{port}{server.health}"))
         yield Running(port, group)
 
 
 def baselines(weights: str, exports: Mapping[str, Any], *, unpickling: bool = False) -> list[Server]:
-    """What is used in Nereid's place.
+    """What is used instead of Nereid.
 
     Args:
         weights: the .pt file.
         exports: exports.json.
-        unpickling: whether weights that are not official are loaded too.
+        unpickling: whether unofficial weights are loaded too.
     """
     allowed = ["--allow-unpickling"] if unpickling else []
     onnx, openvino = exports["onnx"]["path"], exports["openvino"]["path"]
@@ -100,13 +98,14 @@ def nereid(profile: str, folder: Path) -> Server:
         "MIRROR": str(mirror(profile, folder)),
         "PROFILE": profile,
         "TRITON_URL": "",
+        "VERBOSE": "1",  # its log is what it prints
     }
     return Server(
         name=f"nereid-{profile}",
         title=f"Nereid, {profile}",
-        command=[sys.executable, "-m", "stack.serve"],
+        command=[sys.executable, "-m", "stack"],
         health="/v2/health/ready",
-        ask=_ask_nereid,
+        request=_request_nereid,
         read=_read_nereid,
         variables=variables,
         large=True,
@@ -119,14 +118,13 @@ def mirror(profile: str, folder: Path) -> Path:
     return folder / f"mirror-{profile}"
 
 
-def rows(count: int = 1) -> Question:
-    """The table model of the repository, v2 JSON."""
-    tensor = {"name": "features", "datatype": "FP32", "shape": [count, 4], "data": [6.3, 3.3, 6.0, 2.5] * count}
-    return Question("/v2/models/iris/infer", "application/json", json.dumps({"inputs": [tensor]}).encode())
+def iris_row() -> Request:
+    """A row for the table model of the repository, v2 JSON."""
+    return v2_json("iris", row_tensor(_ROW), _ROW)
 
 
 def to_detections(objects: Sequence[Mapping[str, Any]]) -> list[Detection]:
-    """What the baselines answer, and exports.json holds."""
+    """Detections as the baselines return them, and exports.json holds them."""
     return [Detection(item["class"], item["confidence"], tuple(item["box"])) for item in objects]
 
 
@@ -136,42 +134,40 @@ def _baseline(name: str, title: str, module: str, weights: str, *options: str, l
         name=name,
         title=title,
         command=[
-            *(sys.executable, "-m", f"loadtest.baselines.{module}"),
+            *(sys.executable, "-m", f"loadtest.compare.baselines.{module}"),
             *("--port", _PORT, "--weights", weights, *options),
         ],
         health="/v2/health/ready" if v1 else "/health",
-        ask=_ask_v1 if v1 else partial(_ask_form, "/predict"),
+        request=_request_v1 if v1 else _request_form,
         read=_read_v1 if v1 else _read_form,
         variables={"YOLO_AUTOINSTALL": "false"},
         large=large,
     )
 
 
-def _ask_form(path: str, picture: bytes, confidence: float) -> Question:
-    return form(path, picture, confidence=str(confidence))
+def _request_form(image: bytes, confidence: float) -> Request:
+    return multipart("/predict", image, confidence=str(confidence))
 
 
-def _read_form(reply: Any) -> list[Detection]:
-    return to_detections(reply["detections"])
+def _read_form(document: Any) -> list[Detection]:
+    return to_detections(document["detections"])
 
 
-def _ask_v1(picture: bytes, confidence: float) -> Question:
-    instance = {"image": {"b64": base64.b64encode(picture).decode()}}
-    body = {"instances": [instance], "parameters": {"confidence": confidence}}
-    return Question(f"/v1/models/{MODEL}:predict", "application/json", json.dumps(body).encode())
+def _request_v1(image: bytes, confidence: float) -> Request:
+    return v1_image(MODEL, image, parameters={"confidence": confidence})
 
 
-def _read_v1(reply: Any) -> list[Detection]:
-    return to_detections(reply["predictions"][0])
+def _read_v1(document: Any) -> list[Detection]:
+    return to_detections(document["predictions"][0])
 
 
-def _ask_nereid(picture: bytes, confidence: float) -> Question:
-    return form(f"/predict/{MODEL}?confidence={confidence}", picture)
+def _request_nereid(image: bytes, confidence: float) -> Request:
+    return multipart(f"/predict/{MODEL}?confidence={confidence}", image)
 
 
-def _read_nereid(reply: Any) -> list[Detection]:
+def _read_nereid(document: Any) -> list[Detection]:
     return [
         Detection(item["class"], item["confidence"], (box["x1"], box["y1"], box["x2"], box["y2"]))
-        for item in reply["predictions"]
+        for item in document["predictions"]
         for box in (item["box"],)
     ]

@@ -1,4 +1,4 @@
-"""A candidate as a group of processes: started for its turn, weighed, stopped whatever happens."""
+"""A candidate as a group of processes: started for its turn, measured, stopped whatever happens."""
 
 import contextlib
 import os
@@ -7,12 +7,11 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +32,7 @@ def find_free_ports(count: int) -> list[int]:
 
 
 class Group:
-    """A process and all that it started."""
+    """A process and all processes that it started."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._leader = psutil.Process(process.pid)
@@ -46,7 +45,7 @@ class Group:
         return []
 
     def cpu_s(self) -> float:
-        """User and system time of all members."""
+        """User and system time of all processes."""
         total = 0.0
         for member in self._members():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -55,7 +54,7 @@ class Group:
         return total
 
     def pss_mib(self) -> float:
-        """Resident memory; a page that several members share counts once."""
+        """Resident memory; a page that several processes share counts once."""
         total = 0
         for member in self._members():
             with contextlib.suppress(psutil.Error):
@@ -81,7 +80,7 @@ class Group:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     def stop(self) -> None:
-        """End it in order, then whatever is left."""
+        """End it with SIGTERM, then kill what is left."""
         members = self._members()
         self._process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -92,13 +91,13 @@ class Group:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        psutil.wait_procs(members, timeout=_KILLED_S)  # else the next candidate's turn begins beside their end
+        psutil.wait_procs(members, timeout=_KILLED_S)  # their end is no part of the next turn
 
 
 @contextmanager
 def start(command: Sequence[str], log: Path, *, variables: Mapping[str, str] | None = None) -> Iterator[Group]:
     """Run a program in a session of its own until the block ends."""
-    # So that this program killed with -9 leaves nothing behind. Only Linux has it.
+    # Nothing is left behind where this program is killed with -9. Only Linux has setpriv.
     setpriv = [path, "--pdeathsig", "TERM", "--"] if (path := shutil.which("setpriv")) else []
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -108,7 +107,7 @@ def start(command: Sequence[str], log: Path, *, variables: Mapping[str, str] | N
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,  # Ctrl-C is for us
+            start_new_session=True,  # Ctrl-C is for this program
         )
     group = Group(process, log)
     try:
@@ -117,11 +116,9 @@ def start(command: Sequence[str], log: Path, *, variables: Mapping[str, str] | N
         group.stop()
 
 
-def answers(url: str) -> bool:
-    """Whether a GET gets a good answer."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def responds(url: str) -> bool:
+    """Whether a GET succeeds."""
     try:
-        with opener.open(url, timeout=5):
-            return True
-    except (OSError, urllib.error.URLError):
+        return httpx.get(url, timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
         return False

@@ -1,4 +1,4 @@
-"""The run for the eye: tables for the terminal, Markdown for docs/benchmarks.md, a chart."""
+"""A run as text and image: tables for the terminal, Markdown for docs/benchmarks.md, a chart."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,48 +15,37 @@ Grid = Sequence[Sequence[str]]  # the first row is the headings
 
 def speed(medians: Medians, titles: Mapping[str, str]) -> Grid:
     """A row for each candidate."""
-    rows = [
-        [
-            "candidate",
-            *(f"req/s at {count}" for count in CONNECTIONS),
-            *(f"p50 / p95 / p99 ms at {count}" for count in CONNECTIONS),
-            "CPU ms per request",
-            "memory MiB",
-            "generator CPU",
-            "others' CPU",
-            "failures",
-        ]
+    headings = [
+        *("candidate", *(f"req/s at {count}" for count in CONNECTIONS)),
+        *(f"p50 / p95 / p99 ms at {count}" for count in CONNECTIONS),
+        *("CPU ms per request", "memory MiB", "generator CPU", "others' CPU", "failures"),
     ]
-    for name, title in titles.items():
-        counts = sorted(key[2] for key in medians.rows if key[:2] == (name, "picture"))
-        if not counts:
-            continue
-        most = counts[-1]
-        busy = 4 if 4 in counts else most
-        cpu_s = medians.get(name, "cpu_s_per_request", busy)
-        failures = sum(row["failures"] or 0 for key, row in medians.rows.items() if key[0] == name)
-        rows.append(
-            [
-                title,
-                *(
-                    [_figure(medians.rate(name, count), 1) for count in CONNECTIONS]
-                    if not name.startswith("bare-")
-                    else [_figure(medians.rate(name, 1), 1), f"{_figure(medians.full(name), 1)} (limit)", ""]
-                ),
-                *(
-                    " / ".join(_figure(medians.get(name, f"p{percent}_ms", count), 1) for percent in (50, 95, 99))
-                    if count in counts
-                    else ""
-                    for count in CONNECTIONS
-                ),
-                _figure(cpu_s * 1000 if cpu_s is not None else None, 1),
-                _figure(medians.get(name, "pss_mib", most), 0),
-                _figure(medians.get(name, "generator_cpu", busy), 3),
-                _figure(medians.get(name, "others_cpu", busy), 2),
-                str(int(failures)),
-            ]
-        )
-    return rows
+    counts = {name: sorted(key[2] for key in medians.rows if key[:2] == (name, "image")) for name in titles}
+    return [headings, *([titles[name], *_speed(medians, name, counts[name])] for name in titles if counts[name])]
+
+
+def _speed(medians: Medians, name: str, counts: Sequence[int]) -> Sequence[str]:
+    """Cells of a candidate; CPU is that at 4 connections, or at the most where that was not measured."""
+    busy = 4 if 4 in counts else counts[-1]
+    if name.startswith("bare-"):
+        rates = [_figure(medians.rate(name, 1), 1), f"{_figure(medians.full(name), 1)} (limit)", ""]
+    else:
+        rates = [_figure(medians.rate(name, count), 1) for count in CONNECTIONS]
+    percentiles = [
+        " / ".join(_figure(medians.get(name, f"p{percent}_ms", count), 1) for percent in (50, 95, 99))
+        if count in counts
+        else ""
+        for count in CONNECTIONS
+    ]
+    cpu_s = medians.get(name, "cpu_s_per_request", busy)
+    return [
+        *(*rates, *percentiles),
+        _figure(cpu_s * 1000 if cpu_s is not None else None, 1),
+        _figure(medians.get(name, "pss_mib", counts[-1]), 0),
+        _figure(medians.get(name, "generator_cpu", busy), 3),
+        _figure(medians.get(name, "others_cpu", busy), 2),
+        str(int(sum(row["failures"] or 0 for key, row in medians.rows.items() if key[0] == name))),
+    ]
 
 
 def ratios(medians: Medians, titles: Mapping[str, str]) -> Grid:
@@ -83,18 +72,18 @@ def ratios(medians: Medians, titles: Mapping[str, str]) -> Grid:
 
 
 def further(medians: Medians, titles: Mapping[str, str]) -> Grid:
-    """The other questions, at one connection."""
-    rows = [["question", "candidate", "p50 ms", "p99 ms", "req/s"]]
+    """The other requests, at one connection."""
+    rows = [["request", "candidate", "p50 ms", "p99 ms", "req/s"]]
     for name, title in titles.items():
-        for question, words in (("large", "12-megapixel JPEG"), ("iris", "iris, one row, v2 JSON")):
-            if (name, question, 1) in medians.rows:
-                figures = (medians.get(name, figure, 1, question) for figure in ("p50_ms", "p99_ms", "requests_per_s"))
-                rows.append([words, title, *(_figure(value, 1) for value in figures)])
+        for request, text in (("large", "12-megapixel JPEG"), ("iris", "iris, one row, v2 JSON")):
+            if (name, request, 1) in medians.rows:
+                figures = (medians.get(name, figure, 1, request) for figure in ("p50_ms", "p99_ms", "requests_per_s"))
+                rows.append([text, title, *(_figure(value, 1) for value in figures)])
     return sorted(rows[1:]) and [rows[0], *sorted(rows[1:], key=lambda row: row[0])]
 
 
 def agreements(found: Mapping[str, Agreement], precisions: Mapping[str, float], titles: Mapping[str, str]) -> Grid:
-    """Detections beside Ultralytics' with PyTorch."""
+    """Detections beside those of Ultralytics with PyTorch."""
     rows = [["candidate", "detections", "matched", "largest score difference", "largest box difference", "mAP50-95"]]
     for name, agreement in found.items():
         rows.append(

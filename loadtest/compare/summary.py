@@ -1,4 +1,4 @@
-"""What the measurements of a run come to: medians, ratios of medians, the targets."""
+"""Arithmetic on the measurements of a run: medians, ratios of medians, the targets."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,31 +6,31 @@ from dataclasses import dataclass, fields, replace
 
 CONNECTIONS = (1, 4, 8)
 DEFAULT = "nereid-fp32"
-QUIET = 0.1  # cores; beyond, who spins while it waits loses more than who does not, and ratios say little
+QUIET = 0.1  # cores; above it, a server whose threads spin while they wait loses more than one whose threads sleep
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One candidate, one question, one number of connections, once.
+    """One candidate, one kind of request, one number of connections, once.
 
     Attributes:
         candidate: its name; `bare-...` is a loop without a server, and its connections are streams.
         round: from 1.
-        question: `picture`, `large` or `iris`.
-        connections: requests under way at a time.
-        requests_per_s: good answers.
+        request: `image`, `large` or `iris`.
+        connections: requests in progress at a time.
+        requests_per_s: successful responses.
         p50_ms, p95_ms, p99_ms: of these.
         cpu_s_per_request: of all its processes.
         pss_mib: resident memory of all its processes, shared pages once.
         generator_cpu: cores that the generator took.
-        others_cpu: cores that neither of them took: another process, or the machine's host.
-        failures: requests without a good answer.
+        others_cpu: cores that others took: another process, or the host of the machine.
+        failures: requests that failed.
         failure: the first of them.
     """
 
     candidate: str
     round: int
-    question: str
+    request: str
     connections: int
     requests_per_s: float
     p50_ms: float | None
@@ -44,7 +44,7 @@ class Measurement:
     failure: str = ""
 
 
-_IDENTITY = ("candidate", "round", "question", "connections", "failure")
+_IDENTITY = ("candidate", "round", "request", "connections", "failure")
 FIGURES = tuple(item.name for item in fields(Measurement) if item.name not in _IDENTITY)
 
 
@@ -54,43 +54,43 @@ class Medians:
     def __init__(self, measurements: Sequence[Measurement]) -> None:
         groups: dict[tuple[str, str, int], list[Measurement]] = {}
         for item in measurements:
-            groups.setdefault((item.candidate, item.question, item.connections), []).append(item)
+            groups.setdefault((item.candidate, item.request, item.connections), []).append(item)
         self.rows = {
             key: {figure: _median([getattr(item, figure) for item in items]) for figure in FIGURES}
             for key, items in groups.items()
         }
 
-    def get(self, candidate: str, figure: str, connections: int, question: str = "picture") -> float | None:
+    def get(self, candidate: str, figure: str, connections: int, request: str = "image") -> float | None:
         """One figure; None where it was not measured."""
-        return self.rows.get((candidate, question, connections), {}).get(figure)
+        return self.rows.get((candidate, request, connections), {}).get(figure)
 
     @property
     def disturbance(self) -> float:
-        """Cores that someone else took: the median over what was measured."""
+        """Cores that others took: the median over all measurements."""
         return _median([row["others_cpu"] for row in self.rows.values()]) or 0.0
 
     def rate(self, candidate: str, connections: int) -> float | None:
         """Requests/s."""
         return self.get(candidate, "requests_per_s", connections)
 
-    def p50(self, candidate: str, question: str = "picture") -> float | None:
+    def p50(self, candidate: str, request: str = "image") -> float | None:
         """Milliseconds at one connection."""
-        return self.get(candidate, "p50_ms", 1, question)
+        return self.get(candidate, "p50_ms", 1, request)
 
     def full(self, candidate: str) -> float | None:
         """Requests/s at full load: at that number of connections, or of streams, where there are most."""
-        rates = [row["requests_per_s"] for key, row in self.rows.items() if key[:2] == (candidate, "picture")]
+        rates = [row["requests_per_s"] for key, row in self.rows.items() if key[:2] == (candidate, "image")]
         return max((rate for rate in rates if rate is not None), default=None)
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be reached.
+    """A figure to reach.
 
     Attributes:
-        text: what of what.
-        wanted: in words.
-        reached: in words.
+        text: which figure.
+        wanted: as text.
+        reached: as text.
         met: None where this run does not measure it, or was disturbed.
     """
 
@@ -111,7 +111,7 @@ def limit_of(candidate: str) -> str:
 
 
 def targets(medians: Medians, precisions: Mapping[str, float]) -> list[Target]:
-    """Each target, as this run has it; none is met or missed in a run that was disturbed."""
+    """Each target in this run; a run that was disturbed decides none."""
     every = _targets(medians, precisions)
     return every if medians.disturbance <= QUIET else [replace(target, met=None) for target in every]
 
@@ -158,14 +158,14 @@ def _targets(medians: Medians, precisions: Mapping[str, float]) -> list[Target]:
     ]  # fmt: skip
 
 
-def beyond(medians: Medians, candidate: str, bare: str, question: str = "picture") -> float | None:
-    """Milliseconds at one connection beyond the bare model's."""
-    whole, model = medians.p50(candidate, question), medians.p50(bare)
+def beyond(medians: Medians, candidate: str, bare: str, request: str = "image") -> float | None:
+    """Milliseconds at one connection minus those of the bare model."""
+    whole, model = medians.p50(candidate, request), medians.p50(bare)
     return whole - model if whole is not None and model is not None else None
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    """None where one is missing: a round without an answer has no latency, and must not look better than it was."""
+    """None where one is missing: a round without a response has no latency, and must not look better than it was."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known and len(known) == len(values) else None
 
@@ -192,10 +192,10 @@ def _at_least(text: str, name: str, reached: float | None, least: float) -> Targ
 
 
 def _at_most(text: str, reached: Mapping[str, float | None], most: float, unit: str) -> Target:
-    """Met where every configuration that was measured meets it."""
+    """Met where every measured configuration meets it."""
     wanted = f"at most {most:g}{unit}"
     known = {name: value for name, value in reached.items() if value is not None}
     if not known:
         return Target(text, wanted)
-    words = ", ".join(f"{value:.2f}{unit} ({name})" for name, value in known.items())
-    return Target(text, wanted, words, all(value <= most for value in known.values()))
+    text_of_each = ", ".join(f"{value:.2f}{unit} ({name})" for name, value in known.items())
+    return Target(text, wanted, text_of_each, all(value <= most for value in known.values()))

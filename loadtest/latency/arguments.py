@@ -4,24 +4,29 @@ import argparse
 import re
 from pathlib import Path
 
-from loadtest.latency.questions import KINDS
+from environment.arguments import Parser
+from environment.project import in_project
+from loadtest.latency.payloads import KINDS
+
+# Their names as commands of `nereid`.
+COMMANDS = {"run": "loadtest", "cold": "loadtest-cold", "capacity": "capacity", "ui": "loadtest-ui"}
 
 
 def parse() -> argparse.Namespace:
-    """What the command line says; the process ends with status 2 where it is wrong."""
+    """The parsed command line; the process ends with status 2 where it is invalid."""
     return _parser().parse_args()
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.latency", description="Latency tests with Locust.")
+    parser = Parser(prog="python -m loadtest.latency", description="Latency tests with Locust.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, words in {
+    for name, text in {
         "run": "closed loop of users, or open loop at a rate",
-        "cold": "silence, burst, silence, burst: what the first answers take",
+        "cold": "silence, burst, silence, burst: latency of the first responses",
         "capacity": "the highest rate that keeps p95 under a limit",
         "ui": "Locust's web page",
     }.items():
-        command = commands.add_parser(name, help=words, description=words)
+        command = commands.add_parser(name, prog=f"nereid {COMMANDS[name]}", help=text, description=text)
         _add_options(command, timeout_s=120 if name == "cold" else 30)
         if name == "cold":
             command.add_argument("--silence-s", type=_seconds, default=60, help="(default: %(default)s)")
@@ -38,9 +43,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_thresholds(parser: argparse.ArgumentParser, *, of_steps: bool) -> None:
     add = parser.add_argument
-    add("--rate", type=_rate, help="requests/s: an open loop; of capacity, what replicas are counted for")
+    add("--rate", type=_rate, help="requests/s: an open loop; of capacity, the rate to count replicas for")
     add("--connections", type=_count, default=128, help="of an open loop, at most (default: %(default)s)")
-    add("--warm-up-s", type=_seconds, default=3 if of_steps else 5, help="does not count (default: %(default)s)")
+    add("--warm-up-s", type=_seconds, default=3 if of_steps else 5, help="not measured (default: %(default)s)")
     add("--duration-s", type=_positive, default=10 if of_steps else 30, help="measured (default: %(default)s)")
     add("--p95-ms", type=_positive, required=of_steps, help="at most")
 
@@ -50,22 +55,22 @@ def _add_options(parser: argparse.ArgumentParser, *, timeout_s: float) -> None:
     add("--url", type=_url, default="http://localhost:8080", help="of the server (default: %(default)s)")
     add("--grpc", default="localhost:8081", help="host:port of its gRPC (default: %(default)s)")
     add("--triton-metrics-url", type=_url, default="http://localhost:8002/metrics", help="(default: %(default)s)")
-    add("--model", default="", help="name (default: the first that the server names)")
+    add("--model", default="", help="name (default: the first that the server lists)")
     add("--weights", type=_weights, help=f"mix, as in 'predict=4 v2=2'; kinds: {', '.join(KINDS)}")
-    add("--pictures", type=Path, help="folder (default: several sizes, made from the shipped ones)")
+    add("--pictures", type=Path, help="folder with images (default: several sizes, made from the shipped ones)")
     add("--users", type=_count, default=4, help="of a closed loop (default: %(default)s)")
     add("--fail-ratio", type=_ratio, default=0.01, help="at most (default: %(default)s)")
     add("--timeout-s", type=_positive, default=timeout_s, help="for one request (default: %(default)s)")
-    add("--output", type=Path, default=Path("output/loadtest"), help="(default: %(default)s)")
+    add("--output", type=Path, default=in_project("output/loadtest"), help="(default: %(default)s)")
 
 
-def _number(text: str, *, least: float, most: float, words: str) -> float:
+def _number(text: str, *, least: float, most: float, expected: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not least <= value <= most:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected {words}")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
     return value
 
 
@@ -76,20 +81,20 @@ def _url(text: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    return _number(text, least=0, most=86400, words="seconds from 0 to 86400")
+    return _number(text, least=0, most=86400, expected="seconds from 0 to 86400")
 
 
 def _positive(text: str) -> float:
-    return _number(text, least=0.001, most=1e6, words="a number from 0.001")
+    return _number(text, least=0.001, most=1e6, expected="a number from 0.001")
 
 
 def _rate(text: str) -> float:
-    # Beyond the most, it is this generator that would be measured.
-    return _number(text, least=0.01, most=10_000, words="requests/s from 0.01 to 10000")
+    # Above the maximum, the generator itself would be measured.
+    return _number(text, least=0.01, most=10_000, expected="requests/s from 0.01 to 10000")
 
 
 def _ratio(text: str) -> float:
-    return _number(text, least=0, most=1, words="a number from 0 to 1")
+    return _number(text, least=0, most=1, expected="a number from 0 to 1")
 
 
 def _count(text: str) -> int:

@@ -1,23 +1,23 @@
-"""The highest rate that a server takes, and what follows from it for an autoscaler. Pure arithmetic."""
+"""The highest rate that a server sustains, and what follows from it for an autoscaler. Pure arithmetic."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_NEAR = 1.08  # bisection ends where the rate that failed is at most so many times the one that held
-_RPS_SHARE = 0.75  # of the capacity is the target: the rest carries what comes until a new replica is ready
+_NEAR = 1.08  # bisection ends where the rate that failed is at most this factor above the one that held
+_RPS_SHARE = 0.75  # of the capacity is the target: the rest serves requests that arrive until a new replica is ready
 _BURST = 2
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one rate gave.
+    """The result of one rate.
 
     Attributes:
-        rate: asked for, requests/s.
-        answered_per_second: reached.
+        rate: of the open loop, requests/s.
+        answered_per_second: responses/s.
         mean_ms, p95_ms: latencies.
-        missed: why it does not hold; empty where it does.
+        missed: thresholds that it missed; empty where it holds.
     """
 
     rate: float
@@ -29,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What to write in an InferenceService.
+    """Fields of an InferenceService.
 
     Attributes:
         concurrency_target: `scaleTarget` with `scaleMetric: concurrency`.
@@ -45,7 +45,7 @@ class Scaling:
 def find(measure: Callable[[float], Step], start: float, *, lowest: float) -> Step | None:
     """The step with the highest rate that holds: doubling (halving where the first fails), then bisection.
 
-    A step that fails is tried once more: one pause of the machine must not decide.
+    A step that fails is repeated once: one pause of the machine must not decide.
 
     Returns:
         None where no rate from `lowest` on holds.
@@ -74,13 +74,13 @@ def find(measure: Callable[[float], Step], start: float, *, lowest: float) -> St
 def scaling(knee: Step) -> Scaling:
     """Targets for an autoscaler from the highest rate that holds.
 
-    Little's law (J. D. C. Little, 1961): rate times mean latency is how many requests are under way.
+    Little's law (J. D. C. Little, 1961): rate times mean latency is how many requests are in progress.
     """
-    under_way = knee.answered_per_second * knee.mean_ms / 1000
-    target = max(1, math.floor(under_way))
+    in_progress = knee.answered_per_second * knee.mean_ms / 1000
+    target = max(1, math.floor(in_progress))
     return Scaling(target, max(1, math.floor(knee.answered_per_second * _RPS_SHARE)), max(2, _BURST * target))
 
 
 def replicas(rate: float, scaling: Scaling) -> int:
-    """How many replicas an autoscaler with the rps target keeps for a rate."""
+    """Replicas that an autoscaler with the rps target keeps for a rate."""
     return max(1, math.ceil(rate / scaling.rps_target))

@@ -1,4 +1,4 @@
-"""The first answers after silence, in numbers. Pure arithmetic."""
+"""The first responses after silence, in numbers. Pure arithmetic."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ FIRST = 10
 
 @dataclass(frozen=True)
 class Burst:
-    """What a burst saw.
+    """What the requests of a burst got.
 
     Attributes:
         requests, failures: of it.
-        first_answer_s: from its first request to its first good answer; None where none came.
-        first_ms: latencies of its first good answers, in their order.
-        steady_p50_ms: median of the good answers after those; NaN where there are none.
+        first_answer_s: from its first request to its first successful response; None where none came.
+        first_ms: latencies of its first successful responses, in their order.
+        steady_p50_ms: median of the successful responses after those; NaN where there are none.
     """
 
     requests: int
@@ -27,7 +27,7 @@ class Burst:
 
 
 def bursts(samples: Sequence[Sample], began: Sequence[float]) -> list[Burst]:
-    """Samples, by the bursts that began at these moments."""
+    """Samples of each of the bursts that began at these moments."""
     ends = [*began[1:], float("inf")]
     return [
         _burst([sample for sample in samples if since <= sample.started < until])
@@ -36,8 +36,8 @@ def bursts(samples: Sequence[Sample], began: Sequence[float]) -> list[Burst]:
 
 
 def _burst(samples: Sequence[Sample]) -> Burst:
-    good = sorted((sample for sample in samples if not sample.error), key=lambda sample: sample.ended)
-    times_ms = [sample.seconds * 1000 for sample in good]
-    first_s = good[0].ended - min(sample.started for sample in samples) if good else None
+    successful = sorted((sample for sample in samples if not sample.error), key=lambda sample: sample.ended)
+    times_ms = [sample.seconds * 1000 for sample in successful]
+    first_s = successful[0].ended - min(sample.started for sample in samples) if successful else None
     (steady,) = percentiles(times_ms[FIRST:], (50,))
-    return Burst(len(samples), len(samples) - len(good), first_s, times_ms[:FIRST], steady)
+    return Burst(len(samples), len(samples) - len(successful), first_s, times_ms[:FIRST], steady)

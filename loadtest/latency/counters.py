@@ -1,4 +1,4 @@
-"""What the servers count themselves over the same interval, from their Prometheus metrics."""
+"""Counters of the servers over the same interval, from their Prometheus metrics."""
 
 import math
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ Counters = Mapping[str, float]
 
 
 def scrape(url: str, model: str) -> Counters | str:
-    """Triton's counters of a model, all versions together; or why there are none."""
+    """Triton's counters of a model, all versions together; or the reason why there are none."""
     try:
         families = _read(url)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
@@ -34,14 +34,14 @@ def scrape(url: str, model: str) -> Counters | str:
     counters: dict[str, float] = {}
     for family in families:
         for sample in family.samples:
-            name = sample.name.removesuffix("_total")  # which the parser adds to counters that lack it
+            name = sample.name.removesuffix("_total")  # the parser adds it to counters that lack it
             if name in wanted and sample.labels.get("model") == model:
                 counters[name] = counters.get(name, 0) + sample.value
-    return counters or f"{url}: says nothing of {model}"
+    return counters or f"{url}: no counters of {model}"
 
 
 def resident_mib(url: str) -> float:
-    """Memory of the transformer, by its own metrics; NaN where it does not say."""
+    """Memory of the transformer, by its own metrics; NaN where they lack it."""
     with suppress(httpx.HTTPError, httpx.InvalidURL, ValueError):
         for family in _read(f"{url}/metrics", api_key.headers()):
             if family.name == _RESIDENT:
@@ -55,7 +55,7 @@ def _read(url: str, headers: Mapping[str, str] | None = None) -> list[Metric]:
 
 
 def difference(before: Counters | str, after: Counters | str) -> dict[str, float] | str:
-    """What a request took in each part of Triton on average, or why that is not known.
+    """Mean time of a request in each part of Triton, or the reason why that is unknown.
 
     Returns:
         Milliseconds by part; beside them `requests`, and `batch`: items in each run of the model.
@@ -68,6 +68,6 @@ def difference(before: Counters | str, after: Counters | str) -> dict[str, float
 
     requests = grown(_REQUESTS)
     if requests <= 0:
-        return "no request reached it in this interval, or it was started anew"
+        return "no request reached Triton in this interval, or it was restarted"
     parts = {part: grown(name) / requests / 1000 for part, name in _PARTS.items()}
     return {"requests": requests, "batch": grown(_INFERENCES) / max(grown(_RUNS), 1), **parts}

@@ -1,4 +1,4 @@
-"""One run of Locust: warm-up, then what counts."""
+"""One run of Locust: a warm-up, then the window that is measured."""
 
 import math
 import time
@@ -13,7 +13,7 @@ from locust.html import get_html_report
 from locust.stats import PERCENTILES_TO_REPORT, StatsCSVFileWriter, stats_history
 
 from loadtest.latency import counters
-from loadtest.latency.questions import Target
+from loadtest.latency.payloads import Target
 from loadtest.latency.samples import Sample, Window
 from loadtest.latency.users import LoadEnvironment, ScaleToZero
 
@@ -22,15 +22,15 @@ _LEAD_S = 0.05
 
 @dataclass(frozen=True)
 class Plan:
-    """How to ask.
+    """The load of a run.
 
     Attributes:
-        target: what.
-        weights: of the kinds of `questions.KINDS`.
+        target: where requests go.
+        weights: of the kinds of `payloads.KINDS`.
         users: of a closed loop.
         rate: of an open loop, requests/s; None: a closed loop.
         connections: of an open loop, all kinds together, at most.
-        warm_up_s, duration_s: what does not count, and what does.
+        warm_up_s, duration_s: before the window, and of the window.
         metrics_url: Triton's.
     """
 
@@ -46,14 +46,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a run gave.
+    """The result of a run.
 
     Attributes:
-        samples: all of them, warm-up too.
-        window: what counts.
+        samples: all requests, also of the warm-up.
+        window: that is measured.
         triton: see `counters.difference`.
         cpu_share: of the whole machine that this process took in the window, from 0 to 1.
-        resident_mib: of the transformer when the window began and when it ended; NaN where that is not known.
+        resident_mib: of the transformer at the begin and the end of the window; NaN where that is unknown.
         began: when each burst of a shape began.
     """
 
@@ -66,7 +66,7 @@ class Measurement:
 
 
 def measure(plan: Plan, folder: Path | None = None) -> Measurement:
-    """Warm up, measure, and wait for what is under way; Locust's report and CSV go to the folder."""
+    """Warm up, measure, and wait for requests in progress; Locust's report and CSV go to the folder."""
     environment = LoadEnvironment(plan.target, plan.weights, rate=plan.rate, connections=plan.connections)
     users = plan.users if plan.rate is None else len(plan.weights)
     runner = environment.create_local_runner()
@@ -74,7 +74,7 @@ def measure(plan: Plan, folder: Path | None = None) -> Measurement:
     window = environment.window
     runner.start(users, spawn_rate=users)
     gevent.sleep(max(0, window.since - _LEAD_S - time.monotonic()))
-    environment.stats.reset_all()  # Locust's clock begins here; it hears of nothing before the window
+    environment.stats.reset_all()  # Locust's clock begins here; it gets no request from before the window
     gevent.sleep(max(0, window.since - time.monotonic()))
     resident_mib = counters.resident_mib(plan.target.url)
     before, cpu_s = counters.scrape(plan.metrics_url, plan.target.model), _cpu_s()
@@ -97,7 +97,7 @@ def measure(plan: Plan, folder: Path | None = None) -> Measurement:
 
 
 def follow(plan: Plan, shape: ScaleToZero, folder: Path) -> Measurement:
-    """Let a shape decide how many users there are, until its end; everything counts."""
+    """Run with as many users as a shape decides, until its end; everything is measured."""
     environment = LoadEnvironment(plan.target, plan.weights, shape=shape)
     runner = environment.create_local_runner()
     before, cpu_s, since = counters.scrape(plan.metrics_url, plan.target.model), _cpu_s(), time.monotonic()
@@ -120,7 +120,7 @@ def _cpu_s() -> float:
 
 @contextmanager
 def _kept(environment: LoadEnvironment, folder: Path | None) -> Iterator[None]:
-    """Locust's own records of what counts: CSV, and its report."""
+    """Write Locust's own files of the measured requests: CSV, and its report."""
     if folder is None:
         yield
         return
@@ -128,7 +128,7 @@ def _kept(environment: LoadEnvironment, folder: Path | None) -> Iterator[None]:
     greenlets = [gevent.spawn(writer), gevent.spawn(stats_history, environment.runner)]
     try:
         yield
-        # It writes once a second, and a last time now.
+        # It writes once per second, and a last time now.
         gevent.sleep(1.1)
     finally:
         gevent.killall(greenlets)

@@ -1,10 +1,8 @@
-"""A measurement for the eye and for other programs: tables, a chart, JSON."""
+"""A measurement as tables, a chart, and JSON."""
 
 import json
 import math
-import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,9 +14,12 @@ import matplotlib as mpl
 import psutil
 from rich.table import Table
 
+from loadtest import conditions
+from loadtest.latency import capacity
+from loadtest.latency.capacity import Step
 from loadtest.latency.cold import FIRST, Burst
 from loadtest.latency.measurement import Measurement, Plan
-from loadtest.latency.samples import OUTSIDE, STAGES, Sample, Window, most_under_way, percentiles, split, summarize
+from loadtest.latency.samples import OUTSIDE, STAGES, Sample, Window, max_in_progress, percentiles, split, summarize
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -29,26 +30,12 @@ _ERRORS_SHOWN = 5
 _POINTS = 60  # of a chart, at most
 
 
-def conditions() -> dict[str, Any]:
-    """When, where and how this run is made."""
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
-    except OSError:  # no git
-        commit = ""
+def _conditions() -> dict[str, Any]:
+    """Date, commit, machine and command of this run."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": commit,
-        "machine": f"{psutil.cpu_count()} cores, {cpu}",
+        "commit": conditions.commit(),
+        "machine": f"{psutil.cpu_count()} cores, {conditions.cpu_name()}",
         "command": shlex.join(["python", "-m", "loadtest.latency", *sys.argv[1:]]),
     }
 
@@ -60,9 +47,9 @@ def by_kind(samples: Sequence[Sample], kinds: Sequence[str]) -> dict[str, list[S
 
 
 def latency_table(plan: Plan, measured: Measurement) -> Table:
-    """What the client saw."""
-    loop = f"{plan.users} users" if plan.rate is None else f"{plan.rate:g} requests/s asked for"
-    table = Table("asked by", title=f"{plan.target.model}, {loop}, {measured.window.seconds:.0f} s, latencies in ms")
+    """Latencies of the client."""
+    loop = f"{plan.users} users" if plan.rate is None else f"open loop of {plan.rate:g} requests/s"
+    table = Table("kind", title=f"{plan.target.model}, {loop}, {measured.window.seconds:.0f} s, latencies in ms")
     for heading in ("requests", "failures", "requests/s", "p50", "p95", "p99", "max"):
         table.add_column(heading, justify="right")
     for kind, samples in by_kind(measured.samples, list(plan.weights)).items():
@@ -73,9 +60,9 @@ def latency_table(plan: Plan, measured: Measurement) -> Table:
 
 
 def split_table(plan: Plan, measured: Measurement) -> Table:
-    """What the server says of itself."""
+    """The split that the server reports."""
     headings = (*STAGES, "total", OUTSIDE)
-    table = Table("asked by", title="The server's own split of good answers, ms, p50 / p95")
+    table = Table("kind", title="The server's split of successful responses, ms, p50 / p95")
     for heading in headings:
         table.add_column(heading, justify="right")
     for kind, samples in by_kind(measured.samples, list(plan.weights)).items():
@@ -86,7 +73,7 @@ def split_table(plan: Plan, measured: Measurement) -> Table:
 
 
 def triton_line(measured: Measurement) -> str:
-    """What Triton's counters say."""
+    """Triton's counters."""
     if isinstance(measured.triton, str):
         return f"Triton's metrics are absent: {measured.triton}"
     parts = dict(measured.triton)
@@ -96,38 +83,38 @@ def triton_line(measured: Measurement) -> str:
 
 
 def memory_lines(measured: Measurement) -> list[str]:
-    """What the transformer's own metrics say; nothing where they were not asked."""
+    """Memory by the transformer's own metrics; empty where it is unknown."""
     before, after = measured.resident_mib
     if math.isnan(before) or math.isnan(after):
         return []
-    return [f"transformer: {before:.1f} MiB resident when the window began, {after:.1f} when it ended"]
+    return [f"transformer: {before:.1f} MiB resident at the begin of the window, {after:.1f} at its end"]
 
 
 def generator_lines(measured: Measurement) -> list[str]:
-    """What the generator itself took."""
+    """CPU share of the generator."""
     cores = psutil.cpu_count() or 1
-    under_way = f"at most {_under_way(measured)} requests under way"
-    line = f"generator: {measured.cpu_share:.0%} of the machine's {cores} cores; {under_way}"
+    in_progress = f"at most {_max_in_progress(measured)} requests in progress"
+    line = f"generator: {measured.cpu_share:.0%} of the machine's {cores} cores; {in_progress}"
     if measured.cpu_share <= _HEAVY:
         return [line]
-    words = "above a third: it slows what it measures; next: run it on another machine"
-    return [line, f"warning: generator: {measured.cpu_share:.0%} of the machine is {words}"]
+    reason = "above a third: it slows what it measures; next: run it on another machine"
+    return [line, f"warning: generator: {measured.cpu_share:.0%} of the machine is {reason}"]
 
 
 def error_lines(samples: Sequence[Sample], window: Window) -> list[str]:
-    """The commonest errors."""
+    """The most frequent errors."""
     counts: dict[tuple[str, str], int] = {}
     for sample in samples:
         if sample.error and window.holds(sample.started):
             counts[sample.kind, sample.error] = counts.get((sample.kind, sample.error), 0) + 1
-    commonest = sorted(counts.items(), key=lambda item: -item[1])[:_ERRORS_SHOWN]
-    return [f"failed {count} times: {kind}: {error}" for (kind, error), count in commonest]
+    most_frequent = sorted(counts.items(), key=lambda item: -item[1])[:_ERRORS_SHOWN]
+    return [f"failed {count} times: {kind}: {error}" for (kind, error), count in most_frequent]
 
 
 def burst_table(bursts: Sequence[Burst]) -> Table:
-    """The first answers after each silence."""
+    """The first responses after each silence."""
     table = Table("burst", title="After silence")
-    for heading in ("requests", "failures", "first answer, s", f"first {FIRST} answers, ms", "p50 after them, ms"):
+    for heading in ("requests", "failures", "first response, s", f"first {FIRST} responses, ms", "p50 after them, ms"):
         table.add_column(heading, justify="right")
     for number, burst in enumerate(bursts, 1):
         first = "none came" if burst.first_answer_s is None else f"{burst.first_answer_s:.3f}"
@@ -136,13 +123,29 @@ def burst_table(bursts: Sequence[Burst]) -> Table:
     return table
 
 
+def capacity_lines(knee: Step, p95_ms: float, rate: float | None) -> list[str]:
+    """The capacity of a replica, what it means for an InferenceService, and the replicas for a rate."""
+    scaling = capacity.scaling(knee)
+    hard_limit = f"containerConcurrency: {scaling.container_concurrency}"
+    lines = [
+        f"capacity of one replica: {knee.rate:.1f} requests/s (p95 {knee.p95_ms:.1f} ms, at most {p95_ms:g} ms; "
+        f"mean {knee.mean_ms:.1f} ms)",
+        "in the InferenceService, one of the two:",
+        f"  scaleMetric: concurrency   scaleTarget: {scaling.concurrency_target}   {hard_limit}",
+        f"  scaleMetric: rps           scaleTarget: {scaling.rps_target}   {hard_limit}",
+    ]
+    if rate:
+        lines.append(f"replicas for {rate:g} requests/s: {capacity.replicas(rate, scaling)}")
+    return lines
+
+
 def write_result(
     path: Path, plan: Plan, measured: Measurement, missed: Sequence[str], bursts: Sequence[Burst] = ()
 ) -> None:
-    """Everything that was printed, for programs."""
+    """Write every figure as JSON."""
     parts = by_kind(measured.samples, list(plan.weights))
     document = {
-        **conditions(),
+        **_conditions(),
         "model": plan.target.model,
         "task": plan.target.task,
         "weights": dict(plan.weights),
@@ -154,7 +157,7 @@ def write_result(
         "triton": measured.triton,
         "cpu_share": measured.cpu_share,
         "resident_mib": measured.resident_mib,
-        "under_way": _under_way(measured),
+        "under_way": _max_in_progress(measured),
         "missed": list(missed),
         **({"bursts": [asdict(burst) for burst in bursts]} if bursts else {}),
     }
@@ -163,28 +166,15 @@ def write_result(
 
 def draw(path: Path, plan: Plan, measured: Measurement) -> None:
     """Percentiles and throughput over time."""
-    window = measured.window
-    step_s = max(1.0, window.seconds / _POINTS)
-    edges = [window.since + index * step_s for index in range(max(1, round(window.seconds / step_s)))]
-    columns: dict[str, list[float]] = {"p50": [], "p95": [], "p99": []}
-    good, failed = [], []
-    for since in edges:
-        ended = [sample for sample in measured.samples if since <= sample.ended < since + step_s]
-        for name, value in zip(
-            columns, percentiles([sample.seconds * 1000 for sample in ended], (50, 95, 99)), strict=True
-        ):
-            columns[name].append(value)
-        failed.append(sum(bool(sample.error) for sample in ended) / step_s)
-        good.append(len(ended) / step_s - failed[-1])
-    seconds = [since - window.since + step_s / 2 for since in edges]
+    seconds, columns = _over_time(measured)
     figure, (latency, throughput) = plt.subplots(2, sharex=True, figsize=(9, 6), layout="constrained")
-    for name, values in columns.items():
-        latency.plot(seconds, values, marker=".", label=name)
+    for name in ("p50", "p95", "p99"):
+        latency.plot(seconds, columns[name], marker=".", label=name)
     latency.set(title=f"{plan.target.model}: {', '.join(plan.weights)}", ylabel="latency, ms")
-    throughput.plot(seconds, good, marker=".", label="good answers")
-    throughput.plot(seconds, failed, marker=".", color="red", label="failures")
+    throughput.plot(seconds, columns["successful"], marker=".", label="successful")
+    throughput.plot(seconds, columns["failed"], marker=".", color="red", label="failed")
     if plan.rate is not None:
-        throughput.axhline(plan.rate, linestyle=":", color="grey", label="asked for")
+        throughput.axhline(plan.rate, linestyle=":", color="grey", label="rate")
     throughput.set(ylabel="requests/s", xlabel="s")
     for axes in (latency, throughput):
         axes.set_ylim(bottom=0)
@@ -194,8 +184,24 @@ def draw(path: Path, plan: Plan, measured: Measurement) -> None:
     plt.close(figure)
 
 
-def _under_way(measured: Measurement) -> int:
-    return most_under_way([sample for sample in measured.samples if measured.window.holds(sample.started)])
+def _over_time(measured: Measurement) -> tuple[Sequence[float], Mapping[str, list[float]]]:
+    """Seconds since the begin of the window, and there: percentiles in ms, successful and failed responses/s."""
+    window = measured.window
+    step_s = max(1.0, window.seconds / _POINTS)
+    edges = [window.since + index * step_s for index in range(max(1, round(window.seconds / step_s)))]
+    columns: dict[str, list[float]] = {"p50": [], "p95": [], "p99": [], "successful": [], "failed": []}
+    for since in edges:
+        ended = [sample for sample in measured.samples if since <= sample.ended < since + step_s]
+        failed = sum(bool(sample.error) for sample in ended)
+        times_ms = percentiles([sample.seconds * 1000 for sample in ended], (50, 95, 99))
+        row = (*times_ms, (len(ended) - failed) / step_s, failed / step_s)
+        for column, value in zip(columns.values(), row, strict=True):
+            column.append(value)
+    return [since - window.since + step_s / 2 for since in edges], columns
+
+
+def _max_in_progress(measured: Measurement) -> int:
+    return max_in_progress([sample for sample in measured.samples if measured.window.holds(sample.started)])
 
 
 def _ms(value: float) -> str:
@@ -203,7 +209,7 @@ def _ms(value: float) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The same without NaN, which is no JSON."""
+    """The same value with None for NaN, which JSON lacks."""
     if isinstance(value, Mapping):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

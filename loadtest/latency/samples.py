@@ -1,4 +1,4 @@
-"""What was measured, and the arithmetic on it. Nothing here talks, and nothing imports Locust."""
+"""The measured requests, and the arithmetic on them. Nothing here opens a connection or imports Locust."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 STAGES = ("queue", "decode", "preprocess", "infer", "postprocess")
-OUTSIDE = "outside"  # of the server's stages: transport, parsing, waiting for the event loop
+OUTSIDE = "outside"  # the stages of the server: transport, parsing, waiting for the event loop
 REACHED = 0.95
 
 
@@ -16,11 +16,11 @@ class Sample(NamedTuple):
     """One request.
 
     Attributes:
-        kind: one of `questions.KINDS`.
-        started: `time.monotonic()`: when it was sent; in an open loop when it should have been.
-        seconds: from then until the answer was read.
-        error: what went wrong; empty for a good answer.
-        timing_ms: the server's own split; empty where the answer carries none.
+        kind: one of `payloads.KINDS`.
+        started: `time.monotonic()`: when it was sent; in an open loop when it was due.
+        seconds: from then until the response was read.
+        error: what went wrong; empty for a successful response.
+        timing_ms: the split that the server reports; empty where the response has none.
     """
 
     kind: str
@@ -31,24 +31,24 @@ class Sample(NamedTuple):
 
     @property
     def ended(self) -> float:
-        """When the answer was read."""
+        """When the response was read."""
         return self.started + self.seconds
 
 
 @dataclass(frozen=True)
 class Window:
-    """A span of `time.monotonic()` that counts; what is asked before it is warm-up."""
+    """A span of `time.monotonic()` that counts; requests that start before it are warm-up."""
 
     since: float = 0.0
     until: float = math.inf
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Length of the span."""
         return self.until - self.since
 
     def holds(self, moment: float) -> bool:
-        """Whether a moment is in it."""
+        """Whether a moment is in the span."""
         return self.since <= moment < self.until
 
 
@@ -59,8 +59,8 @@ class Figures:
     Attributes:
         requests: that started in the window.
         failures: of them.
-        answered: answers that were read in the window, good or not, whenever their request started.
-        answered_per_second: the same in each second.
+        answered: responses that were read in the window, successful or not, whenever their request started.
+        answered_per_second: the same per second.
         p50, p95, p99, longest, mean: of those that started in the window.
     """
 
@@ -82,12 +82,12 @@ class Figures:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a run is held against; None where nothing is.
+    """Thresholds of a run; None where there is none.
 
     Attributes:
         p95_ms: at most.
         fail_ratio: at most.
-        rate: requests in each second, of which `REACHED` must be answered.
+        rate: requests per second; a share of `reached` of them must get a response.
     """
 
     p95_ms: float | None = None
@@ -116,7 +116,7 @@ def summarize(samples: Sequence[Sample], window: Window) -> Figures:
 
 
 def percentiles(values: "np.typing.ArrayLike", percents: Sequence[float]) -> list[float]:
-    """Values that so many percent do not exceed; NaN of nothing."""
+    """Values that these percentages of all values do not exceed; NaN where there are no values."""
     array = np.asarray(values, float)
     if not array.size:
         return [math.nan] * len(percents)
@@ -124,10 +124,10 @@ def percentiles(values: "np.typing.ArrayLike", percents: Sequence[float]) -> lis
 
 
 def split(samples: Sequence[Sample], window: Window) -> dict[str, tuple[float, float]]:
-    """Median and p95 in ms of each of the server's stages, of their total, and of what lies outside them.
+    """Median and p95 in ms of each stage of the server, of their total, and of the time outside them.
 
     Returns:
-        By stage; empty where no good answer of the window says.
+        By stage; empty where no successful response of the window has a split.
     """
     timed = [sample for sample in samples if sample.timing_ms and not sample.error and window.holds(sample.started)]
     if not timed:
@@ -137,15 +137,15 @@ def split(samples: Sequence[Sample], window: Window) -> dict[str, tuple[float, f
     return {stage: (p50, p95) for stage, values in columns.items() for p50, p95 in [percentiles(values, (50, 95))]}
 
 
-def most_under_way(samples: Sequence[Sample]) -> int:
-    """How many requests were under way at the same moment, at most."""
-    # At the same moment an end comes before a begin.
+def max_in_progress(samples: Sequence[Sample]) -> int:
+    """The largest number of requests that were in progress at the same moment."""
+    # At the same moment an end comes before a start.
     moments = sorted([(sample.started, 1) for sample in samples] + [(sample.ended, -1) for sample in samples])
     return int(np.cumsum([step for _, step in moments]).max(initial=0))
 
 
 def find_missed(figures: Figures, expected: Expected) -> list[str]:
-    """A line for each threshold that was missed: what, got, expected."""
+    """A line for each missed threshold: what, got, expected."""
     if not figures.requests:
         return ["requests: got none, expected at least one; next: a longer DURATION_S"]
     lines = []

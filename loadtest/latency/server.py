@@ -1,4 +1,4 @@
-"""What a server says of its models, asked over HTTP like any stranger would."""
+"""The models of a server, by its own metadata over HTTP and gRPC."""
 
 from typing import Any
 
@@ -8,33 +8,18 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from environment import api_key
-from loadtest.latency.questions import BATCH_ROWS, KINDS, TABLE, Target
+from loadtest.errors import LoadTestError, WrongArgument
+from loadtest.latency.payloads import BATCH_ROWS, KINDS, TABLE_TASKS, Target
 
 _ROWS = 8 * BATCH_ROWS
 
 
-class LoadTestError(Exception):
-    """Nothing can be measured; the message says what and what to do.
-
-    Attributes:
-        status: of the process.
-    """
-
-    status = 1
-
-
-class WrongArgument(LoadTestError):
-    """What was asked for cannot be."""
-
-    status = 2
-
-
 def describe(url: str, grpc: str, *, model: str, timeout_s: float) -> Target:
-    """A model to ask, still without pictures; the server's first one where none is named.
+    """A model as the target of requests, still without images; the server's first one where none is named.
 
     Raises:
-        LoadTestError: nobody answers, or there is no such model (WrongArgument).
-        AccessError: it wants a key, or another one.
+        LoadTestError: the server does not respond, or the model is unknown (WrongArgument).
+        AccessError: the server requires a key, or another one.
     """
     with httpx.Client(base_url=url, headers=api_key.headers(), timeout=timeout_s, trust_env=False) as client:
         try:
@@ -46,30 +31,30 @@ def describe(url: str, grpc: str, *, model: str, timeout_s: float) -> Target:
             metadata = _get(client, f"/v2/models/{model or names[0]}")
             task, tensor = metadata["parameters"]["task"], metadata["inputs"][0]
         except (ValueError, LookupError, TypeError) as exc:
-            raise LoadTestError(f"{url}: answers, but not as Nereid does ({exc!r}); next: another URL") from exc
+            raise LoadTestError(f"{url}: responds, but not as Nereid does ({exc!r}); next: another URL") from exc
     if not any(task in kind.tasks for kind in KINDS.values()):
         raise WrongArgument(f"MODEL: {metadata['name']} has task {task!r}, expected detect, classify or tabular")
-    # Any numbers do, but the same ones each time.
-    columns = max(tensor["shape"][-1], 1) if task in TABLE else 0
+    # Any numbers will do, as long as they are always the same.
+    columns = max(tensor["shape"][-1], 1) if task in TABLE_TASKS else 0
     rows = np.random.default_rng(0).uniform(0, 8, (_ROWS, columns)).astype(np.float32)
     return Target(url, grpc, metadata["name"], task, tensor["name"], (), rows, timeout_s)
 
 
 def check_grpc(target: Target) -> None:
-    """Find out now what would otherwise be failures.
+    """Verify gRPC before the run: otherwise every request of it would fail.
 
     Raises:
-        LoadTestError: nobody answers there, or not for this model.
-        AccessError: it wants a key, or another one.
+        LoadTestError: no response, or the model is unknown.
+        AccessError: the server requires a key, or another one.
     """
     address = target.grpc
     with tritonclient.grpc.InferenceServerClient(address) as client:
         try:
             client.get_model_metadata(target.model, headers=api_key.headers(), client_timeout=target.timeout_s)
         except InferenceServerException as exc:
-            words = str(exc.message()).partition("\n")[0]
-            api_key.check(f"gRPC {address}", str(exc.status()).removeprefix("StatusCode."), words)
-            raise LoadTestError(f"gRPC {address}: {words}; next: GRPC=<host:port>, or WEIGHTS without grpc") from exc
+            text = str(exc.message()).partition("\n")[0]
+            api_key.check(f"gRPC {address}", str(exc.status()).removeprefix("StatusCode."), text)
+            raise LoadTestError(f"gRPC {address}: {text}; next: GRPC=<host:port>, or WEIGHTS without grpc") from exc
 
 
 def _get(client: httpx.Client, path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Locust's users, one class for each way to ask, in a closed or an open loop."""
+"""Locust's users, one class for each kind of request, in a closed or an open loop."""
 
 import itertools
 import time
@@ -12,20 +12,20 @@ from locust import LoadTestShape, User, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from loadtest.latency.questions import FAILURES, KINDS, Connection, Target
+from loadtest.latency.payloads import FAILURES, KINDS, Connection, RequestError, Target, read_timing
 from loadtest.latency.samples import Sample, Window
 
-_AFTER_FAILURE_S = 0.05  # else a server that is away would be asked in a tight loop
-_BREATH = 50  # arrivals after which others may run, where the schedule is behind
+_AFTER_FAILURE_S = 0.05  # otherwise a server that is away would get requests in a tight loop
+_YIELD_EVERY = 50  # arrivals, where the schedule is late: other greenlets must run
 
 
 class LoadEnvironment(Environment):
-    """Locust's environment, and what the users need.
+    """Locust's environment, and what the users share.
 
     Attributes:
-        target: what is asked.
-        window: what counts.
-        arrivals: in an open loop, requests/s of each class, its phase from 0 to 1, its connections at most.
+        target: where requests go.
+        window: that is measured.
+        arrivals: in an open loop, requests/s of each kind, its phase from 0 to 1, its largest number of connections.
         started: when the users begin.
         samples: all requests, in the order of their ends.
         numbers: one for each user.
@@ -51,23 +51,16 @@ class LoadEnvironment(Environment):
         self.started = 0.0
         self.samples: list[Sample] = []
         self.numbers = itertools.count()
-        self.questions = {kind: KINDS[kind].questions(target) for kind in weights}
-        # Shares of the rate, of the time between two arrivals, so that the classes don't arrive together, and of the
-        # connections.
-        total = sum(weights.values())
-        self.arrivals = {
-            kind: (rate * weight / total, index / len(weights), max(1, connections * weight // total))
-            for index, (kind, weight) in enumerate(weights.items())
-            if rate is not None
-        }
+        self.requests = {kind: KINDS[kind].encode(target) for kind in weights}
+        self.arrivals = {} if rate is None else _split_rate(weights, rate, connections)
 
     def begin(self, warm_up_s: float, duration_s: float) -> None:
-        """The users begin now; without this, there is no warm-up and no end."""
+        """Begin now; without this, there is no warm-up and no end."""
         self.started = time.monotonic()
         self.window = Window(self.started + warm_up_s, self.started + warm_up_s + duration_s)
 
     def record(self, sample: Sample) -> None:
-        """Keep a sample; Locust hears of those that count only."""
+        """Keep a sample; Locust gets only those that are measured."""
         self.samples.append(sample)
         if self.window.holds(sample.started):
             self.events.request.fire(
@@ -80,11 +73,11 @@ class LoadEnvironment(Environment):
             )
 
 
-class Asker(User):
-    """A user who asks in one way.
+class KindUser(User):
+    """A user that sends one kind of request.
 
     Attributes:
-        kind: of `questions.KINDS`.
+        kind: of `payloads.KINDS`.
     """
 
     abstract = True
@@ -92,38 +85,41 @@ class Asker(User):
     environment: LoadEnvironment
 
     def on_start(self) -> None:
-        """Begin at another question than the user before."""
-        questions = self.environment.questions[self.kind]
-        begin = next(self.environment.numbers) % len(questions)
-        self._questions = itertools.islice(itertools.cycle(questions), begin, None)
+        """Begin with another request than the user before."""
+        requests = self.environment.requests[self.kind]
+        begin = next(self.environment.numbers) % len(requests)
+        self._requests = itertools.islice(itertools.cycle(requests), begin, None)
         self._idle: list[Connection] = []
         self._due: deque[float] = deque()
         self._workers = Group()
 
     def on_stop(self) -> None:
-        """Close what is open."""
+        """Close all connections."""
         while self._idle:
             self._idle.pop().close()
 
     @task
     def work(self) -> None:
-        """Ask once; in an open loop, ask on schedule until its end."""
+        """Send one request; in an open loop, send on schedule until its end."""
         if self.kind in self.environment.arrivals:
             self._arrive()
-        elif self._ask(time.monotonic()).error:
+        elif self._send(time.monotonic()).error:
             gevent.sleep(_AFTER_FAILURE_S)
 
-    def _ask(self, started: float) -> Sample:
+    def _send(self, started: float) -> Sample:
         timing: Mapping[str, float] = {}
         error = ""
         kind = KINDS[self.kind]
         connection = self._idle.pop() if self._idle else kind.connect(self.environment.target)
         try:
-            timing = kind.read(connection.ask(next(self._questions)))
+            request = next(self._requests)
+            timing = read_timing(request, connection.send(request))
+        except RequestError as exc:
+            error = str(exc)
         except FAILURES as exc:
             error = f"{type(exc).__name__}: {exc}"
         finally:
-            # The last one used is the next: as few connections as the load needs are kept warm.
+            # The connection used last is used next: only as many as the load needs are kept busy.
             self._idle.append(connection)
         sample = Sample(self.kind, started, time.monotonic() - started, error, timing)
         self.environment.record(sample)
@@ -132,8 +128,8 @@ class Asker(User):
     def _arrive(self) -> Never:
         """Requests at a constant rate, whatever becomes of them.
 
-        One that finds no free connection waits in the client; its latency counts from when it was due, so that a
-        stall of the server is seen by all who would have come in it (G. Tene's "coordinated omission").
+        A request that finds no free connection waits in the client. Its latency counts from when it was due, so that
+        a stall of the server delays all requests that were due in it (G. Tene, "coordinated omission").
         """
         environment = self.environment
         rate, offset, connections = environment.arrivals[self.kind]
@@ -143,34 +139,45 @@ class Asker(User):
                 break
             if (pause := due - time.monotonic()) > 0:
                 gevent.sleep(pause)
-            elif number % _BREATH == 0:
+            elif number % _YIELD_EVERY == 0:
                 gevent.sleep(0)
             self._due.append(due)
             if len(self._workers) < connections:
                 self._workers.spawn(self._serve)
         gevent.sleep(max(0, environment.window.until - time.monotonic()))
-        unsent = list(self._due)
-        self._due.clear()
-        for due in unsent:
-            words = f"not sent: all {connections} connections were busy until the end"
-            environment.record(Sample(self.kind, due, time.monotonic() - due, words))
+        self._fail_unsent(f"not sent: all {connections} connections were busy until the end")
         self._workers.join(timeout=environment.target.timeout_s)
         raise StopUser
 
+    def _fail_unsent(self, error: str) -> None:
+        unsent = list(self._due)
+        self._due.clear()
+        for due in unsent:
+            self.environment.record(Sample(self.kind, due, time.monotonic() - due, error))
+
     def _serve(self) -> None:
         while self._due:
-            self._ask(self._due.popleft())
+            self._send(self._due.popleft())
+
+
+def _split_rate(weights: Mapping[str, int], rate: float, connections: int) -> dict[str, tuple[float, float, int]]:
+    """Share of the rate, of the time between two arrivals (kinds must not arrive together), and of the connections."""
+    total = sum(weights.values())
+    return {
+        kind: (rate * weight / total, index / len(weights), max(1, connections * weight // total))
+        for index, (kind, weight) in enumerate(weights.items())
+    }
 
 
 def _user_class(kind: str, weight: int, *, one: bool) -> type[User]:
     attributes: dict[str, Any] = {"kind": kind, "weight": weight, "fixed_count": int(one), "abstract": False}
-    return type(f"{kind.capitalize()}User", (Asker,), attributes)
+    return type(f"{kind.capitalize()}User", (KindUser,), attributes)
 
 
 class ScaleToZero(LoadTestShape):
     """Silence, burst, silence, burst, ...
 
-    Silence lasts from the last answer, a burst until some time after its first good answer.
+    Silence begins with the last response; a burst ends some time after its first successful response.
 
     Attributes:
         began: when each burst began.
@@ -183,7 +190,7 @@ class ScaleToZero(LoadTestShape):
         self.began: list[float] = []
 
     def tick(self) -> tuple[int, float] | None:
-        """How many users there should be now; None at the end."""
+        """Users that there should be now; None at the end."""
         assert self.runner is not None  # noqa: S101
         environment = self.runner.environment
         assert isinstance(environment, LoadEnvironment)  # noqa: S101
@@ -195,8 +202,8 @@ class ScaleToZero(LoadTestShape):
             self._silent_since = None
             self.began.append(now)
             return self._users, self._users
-        good = (sample.ended for sample in samples if not sample.error and sample.started >= self.began[-1])
-        if now < next(good, self.began[-1] + environment.target.timeout_s) + self._burst_s:
+        successes = (sample.ended for sample in samples if not sample.error and sample.started >= self.began[-1])
+        if now < next(successes, self.began[-1] + environment.target.timeout_s) + self._burst_s:
             return self._users, self._users
         if len(self.began) == self._cycles:
             return None

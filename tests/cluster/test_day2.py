@@ -24,7 +24,7 @@ from cluster import machine
 from cluster.kubectl import get, kubectl
 from cluster.layout import NODES, OUTSIDE, ROOT
 from cluster.programs import S3_PORT
-from loadtest.load import Load
+from loadtest.generator.load import Load
 from tests.support import accounts, cluster
 from tests.support.disturbance import (
     PICTURES,

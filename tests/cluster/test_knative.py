@@ -23,7 +23,8 @@ from rich.table import Table
 
 from cluster.kubectl import get, kubectl
 from cluster.layout import ROOT, ClusterError
-from loadtest.load import Load, Plan, Result
+from loadtest.generator.load import Load, Plan
+from loadtest.generator.responses import Result
 from tests.support import cluster, knative
 from tests.support.cluster import NAMESPACE
 from tests.support.pages import read_examples
@@ -285,7 +286,7 @@ def test_versions_out_of_order_while_pods_come_and_go(checkout: Path, quick: str
         result = under.stop()
     note("versions while pods come and go", f"{counts(result)}; {', '.join(overlaps(result))}")
     assert not result.failures, result.failures[:3]
-    assert result.answers[-1].version == newest
+    assert result.responses[-1].version == newest
     knative.wait_for_zero()
 
 
@@ -452,17 +453,17 @@ def wait_for_answer(under: Load, version: str, since: float) -> object:
 def counts(result: Result) -> str:
     """How many requests, failures, and how long they took."""
     times = f"p50 {result.percentile(50):.2f} s, p95 {result.percentile(95):.2f} s, most {result.percentile(100):.1f} s"
-    return f"{len(result.answers)} requests, {len(result.failures)} failed, {times}"
+    return f"{len(result.responses)} requests, {len(result.failures)} failed, {times}"
 
 
 def overlaps(result: Result) -> list[str]:
     """For each new version how long the one before still answered requests that were sent after its first answer."""
     first: dict[str, float] = {}
-    for each in result.answers:
+    for each in result.responses:
         first.setdefault(each.version, each.ended)
     found = []
     for version, moment in list(first.items())[1:]:
-        late = [each.started - moment for each in result.answers if int(each.version) < int(version)]
+        late = [each.started - moment for each in result.responses if int(each.version) < int(version)]
         found.append(f"version {version} beside older ones for {max(0.0, *late):.1f} s")
     return found
 
@@ -471,7 +472,7 @@ def share(under: Load, version: str) -> tuple[float, int]:
     """The part of the good answers of the next half minute that a version gave, and of how many."""
     began = time.monotonic()
     time.sleep(30)
-    answers = [each for each in under.result().answers if each.started > began]
+    answers = [each for each in under.result().responses if each.started > began]
     return sum(each.version == version for each in answers) / len(answers), len(answers)
 
 

@@ -14,7 +14,7 @@ import pytest
 from cluster.kubectl import apply as apply_objects
 from cluster.kubectl import get, kubectl
 from cluster.layout import CONTROL, ROOT
-from loadtest.load import Result
+from loadtest.generator.responses import Result
 from tests.support import cluster
 from tests.support.disturbance import (
     PICTURES,
@@ -211,7 +211,7 @@ def test_blue_and_green_are_switched_under_load(figures: Figures) -> None:
         figures.add("blue and green", "first answer of blue after the way back", back.ended - since)
         time.sleep(5)
         result = under.stop()
-    last = result.answers[-20:]
+    last = result.responses[-20:]
     assert {each.version for each in last} == {"1"}
     report(figures, "blue and green, two switches", result)
 

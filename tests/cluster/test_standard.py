@@ -18,7 +18,8 @@ import tritonclient.grpc
 
 from cluster.kubectl import get, kubectl
 from cluster.layout import ROOT, ClusterError
-from loadtest.load import Answer, Load
+from loadtest.generator.load import Load
+from loadtest.generator.responses import Response
 from tests.support import cluster
 from tests.support.disturbance import (
     PICTURES,
@@ -594,9 +595,9 @@ def test_canary_gets_its_part_of_the_requests(figures: Figures) -> None:
     assert not result.failures, result.failures[:3]
 
 
-def answers(under: Load, since: float) -> list[Answer]:
+def answers(under: Load, since: float) -> list[Response]:
     """Of a load, from a moment on."""
-    return [each for each in under.result().answers if each.started > since]
+    return [each for each in under.result().responses if each.started > since]
 
 
 def weigh(stable: int, canary: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.manifests.__main__ import judge
-from tests.manifests.rendering import needs_kubectl, render, render_foreign
+from tests.manifests.rendering import needs_kubectl, read_documents, render, render_foreign
 from tests.support.kubectl_arguments import NOWHERE, PATIENCE_S, read_arguments
 from tests.support.pages import ROOT, anchors_of
 
@@ -25,8 +25,8 @@ RELEASE = "kube-prometheus-stack"
 
 def read_rule() -> dict[str, Any]:
     """The PrometheusRule."""
-    content: dict[str, Any] = yaml.safe_load((MONITORING / "prometheusrule.yaml").read_text())
-    return content
+    (content,) = read_documents((MONITORING / "prometheusrule.yaml").read_text())
+    return dict(content)
 
 
 ALERTS = {rule["alert"]: rule for group in read_rule()["spec"]["groups"] for rule in group["rules"] if "alert" in rule}

@@ -20,7 +20,7 @@ import tritonclient.http
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.load import Load, Plan
+from loadtest.generator.load import Load, Plan
 from tests.support.machine import find_missing
 from tests.support.pod import Pod, convert, render
 from tests.support.podman import Running, build_images, play
@@ -125,7 +125,7 @@ def test_swap_under_load_fails_no_request(running: Running, s3: S3, repository: 
         result = under.stop()
     assert not result.failures, result.failures[:3]
     assert (result.versions, result.stale) == (["1", "2"], [])
-    assert len(result.answers) > 20
+    assert len(result.responses) > 20
 
 
 def test_containers_are_restricted(running: Running) -> None:

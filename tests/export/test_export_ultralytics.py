@@ -94,10 +94,10 @@ def test_checkpoint_of_something_else_is_refused(tmp_path: Path, capsys: pytest.
 # In a process of its own: what a checkpoint may do is chosen before ultralytics is imported.
 ENTRANCES = {
     "export": ["export", "ultralytics", "made", "{}", "--repository", "repository"],
-    "exports": ["loadtest.baselines.exports", "--weights", "{}", "--output", "output", "--picture", "{}"],
-    "fastapi": ["loadtest.baselines.fastapi", "--port", "1", "--weights", "{}"],
-    "kserve": ["loadtest.baselines.kserve", "--port", "1", "--weights", "{}"],
-    "litserve": ["loadtest.baselines.litserve", "--port", "1", "--weights", "{}"],
+    "exports": ["loadtest.compare.baselines.exports", "--weights", "{}", "--output", "output", "--picture", "{}"],
+    "fastapi": ["loadtest.compare.baselines.fastapi", "--port", "1", "--weights", "{}"],
+    "kserve": ["loadtest.compare.baselines.kserve", "--port", "1", "--weights", "{}"],
+    "litserve": ["loadtest.compare.baselines.litserve", "--port", "1", "--weights", "{}"],
 }
 
 

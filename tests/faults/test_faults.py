@@ -27,7 +27,8 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from loadtest.load import Answer, Load, Plan, Result
+from loadtest.generator.load import Load, Plan
+from loadtest.generator.responses import Response, Result
 from tests.support.ports import find_free_ports
 from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
 from tests.support.transformer import DIGITS, gauge, start_transformer, suspended
@@ -113,7 +114,7 @@ def wait_for_good(load: Load, since: float) -> None:
     wanted = {(number, kind) for number in range(load.plan.connections) for kind in load.plan.kinds}
 
     def seen() -> set[tuple[int, str]]:
-        return {(a.connection, a.kind) for a in load.result().answers if a.started >= since and not a.error}
+        return {(a.connection, a.kind) for a in load.result().responses if a.started >= since and not a.error}
 
     deadline = time.monotonic() + PATIENCE_S
     while missing := wanted - seen():
@@ -121,12 +122,12 @@ def wait_for_good(load: Load, since: float) -> None:
         time.sleep(0.1)
 
 
-def judge(name: str, result: Result, *, since: float, allowed: set[str], figures: str = "") -> list[Answer]:
+def judge(name: str, result: Result, *, since: float, allowed: set[str], figures: str = "") -> list[Response]:
     """Print what was seen; fail where a client saw anything but these statuses."""
     failures = result.failures
     recovered_s = max((answer.ended for answer in failures), default=since) - since
     statuses = Counter(f"{answer.kind} {answer.status or answer.error.partition(':')[0]}" for answer in failures)
-    print(f"\n{name}: {len(failures)} of {len(result.answers)} failed, the last {recovered_s:.2f} s after; {figures}")
+    print(f"\n{name}: {len(failures)} of {len(result.responses)} failed, the last {recovered_s:.2f} s after; {figures}")
     print(dict(statuses))
     strange = [answer for answer in failures if answer.status not in allowed]
     assert not strange, strange[:3]

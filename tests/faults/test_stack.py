@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,12 @@ import pytest
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import code_of
 from tests.support.ports import is_open
+from tests.support.processes import ended
 from tests.support.stack import (
+    PATIENCE_S,
     PORTS,
     ROOT,
+    VERBOSE,
     Stack,
     free_ports,
     is_ready,
@@ -34,6 +39,22 @@ from tests.support.triton import start_triton
 
 SEVEN = (ROOT / "loadtest" / "pictures" / "seven.png").read_bytes()
 MODELS = ROOT / "model_repository"
+
+
+@dataclass(frozen=True)
+class Logs:
+    """A stack of its own ports, and the folder that its parts log to."""
+
+    variables: dict[str, str]
+    folder: Path
+
+
+@pytest.fixture
+def logs() -> Iterator[Logs]:
+    ports = free_ports()
+    folder = ROOT / "output" / f"serve-{ports['HTTP_PORT']}"
+    yield Logs(ports, folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def log_of(stack: Stack) -> str:
@@ -85,13 +106,13 @@ def test_what_a_killed_triton_leaves_behind_is_ended(tmp_path: Path) -> None:
         wait_until(lambda: answers(stack), log=stack.log)
 
 
-@pytest.mark.parametrize("word", ["stack.serve", "make"])
+@pytest.mark.parametrize("word", ["stack", "make"])
 def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
     ports = free_ports()
     variables = [f"{name}={port}" for name, port in ports.items()]
-    command = [sys.executable, "-m", "stack.serve"] if word == "stack.serve" else ["make", "serve", *variables]
+    command = [sys.executable, "-m", "stack"] if word == "stack" else ["make", "serve", *variables]
     with (tmp_path / "log").open("wb") as output:
-        parent = subprocess.Popen(command, cwd=ROOT, env=os.environ | ports, stdout=output, stderr=output)
+        parent = subprocess.Popen(command, cwd=ROOT, env=os.environ | ports | VERBOSE, stdout=output, stderr=output)
     log = tmp_path / "log"
     everything: list[psutil.Process] = []
     try:
@@ -109,14 +130,48 @@ def test_killing_the_parent_ends_every_part(tmp_path: Path, word: str) -> None:
 
 
 def test_stop_while_the_models_load_leaves_nothing_behind() -> None:
-    assert not stop_while_models_load("stack.serve")
+    assert not stop_while_models_load("stack")
 
 
-def test_stack_gives_up_on_a_part_that_dies_at_once() -> None:
-    done = run_program("stack.serve", **free_ports(), PREDICTOR_VENV="/none")
+def test_stack_gives_up_on_a_part_that_dies_at_once(logs: Logs) -> None:
+    done = run_program("stack", **logs.variables, PREDICTOR_VENV="/none")
     assert done.returncode == 1
-    assert "error: /none" in done.stdout
+    assert f"the last lines of {logs.folder.relative_to(ROOT)}/triton.log:\n  error: /none is missing" in done.stderr
     assert "error: triton died again and again within seconds of its start" in done.stderr
+    assert "error: /none is missing" in (logs.folder / "triton.log").read_text()
+
+
+def test_terminal_shows_what_serves_and_the_logs_are_in_files(logs: Logs, tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    with shown.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stack"], cwd=ROOT,
+            env=os.environ | logs.variables | {"MIRROR": str(tmp_path / "mirror"), "REPOSITORY": str(MODELS)},
+            stdout=output, stderr=output,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{logs.variables['HTTP_PORT']}"
+    with ended(process, patience_s=PATIENCE_S):
+        wait_until(lambda: "stop:  Ctrl-C" in shown.read_text(), log=shown)
+        reply = httpx.post(f"{url}/predict/digits", files={"image": SEVEN}, trust_env=False)
+        assert reply.is_success
+        request_id = reply.headers["x-request-id"]
+        requests = logs.folder / "transformer.log"
+        wait_until(lambda: request_id in requests.read_text(), log=requests)
+        (transformer,) = [each for each in psutil.Process(process.pid).children() if "transformer" in each.cmdline()]
+        transformer.kill()
+        wait_until(lambda: "transformer ended unexpectedly and is started again" in shown.read_text(), log=shown)
+    words = shown.read_text()
+    assert str(logs.folder.relative_to(ROOT)) in words
+    assert len(words.splitlines()) < 45  # 20 of them the last words
+    assert "model_lifecycle.cc" not in words
+    assert words.rstrip().endswith("stopped")
+    for log, what in (
+        ("triton", "successfully loaded"),
+        ("synchroniser", "serves"),
+        ("supervisor", "exited: transformer"),
+    ):
+        assert what in (logs.folder / f"{log}.log").read_text()
+        assert (logs.folder / f"{log}.log").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(
@@ -133,7 +188,7 @@ def test_stack_gives_up_on_a_part_that_dies_at_once() -> None:
     ],
 )
 def test_wrong_setting_of_a_part_is_found_before_any_is_started(variables: dict[str, str], says: str) -> None:
-    done = run_program("stack.serve", **free_ports(), **variables)
+    done = run_program("stack", **free_ports(), **variables)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
     assert says in done.stderr
 
@@ -143,10 +198,10 @@ def test_stack_gives_up_on_a_wrong_setting_that_is_found_late(tmp_path: Path) ->
     keys = tmp_path / "keys"
     subprocess.run([sys.executable, "-m", "transformer.auth", "alice", keys], cwd=ROOT, check=True, capture_output=True)
     environment = os.environ | free_ports()
-    environment |= {"TRANSFORMER_API_KEYS_FILE": str(keys), "MIRROR": str(tmp_path / "mirror")}
+    environment |= VERBOSE | {"TRANSFORMER_API_KEYS_FILE": str(keys), "MIRROR": str(tmp_path / "mirror")}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stack.serve"], cwd=ROOT, env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", "stack"], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
     try:
         # Longer than supervisor's startsecs: to it the part has started well.
@@ -161,7 +216,7 @@ def test_stack_gives_up_on_a_wrong_setting_that_is_found_late(tmp_path: Path) ->
     said = log.read_text()
     assert "exited: transformer (exit status 2; expected)" in said
     assert said.count(f"error: {keys}") == 1
-    assert "error: transformer cannot run as it is set up; its own words are above" in said
+    assert "error: transformer cannot run as it is set up; its last words are above" in said
 
 
 def find_part(parent: subprocess.Popen[bytes], log: Path) -> psutil.Process:
@@ -182,7 +237,7 @@ def find_part(parent: subprocess.Popen[bytes], log: Path) -> psutil.Process:
 def test_taken_port_is_named(variable: str) -> None:
     ports = free_ports()
     with socket.create_server(("127.0.0.1", int(ports[variable]))):
-        done = run_program("stack.serve", **ports)
+        done = run_program("stack", **ports)
     assert done.returncode == 1
     assert f"error: {variable}: port {ports[variable]} is taken" in done.stderr
 
@@ -198,7 +253,7 @@ def test_taken_port_is_named(variable: str) -> None:
     ],
 )
 def test_wrong_variable_is_named(variables: dict[str, str], says: str) -> None:
-    done = run_program("stack.serve", **variables)
+    done = run_program("stack", **variables)
     assert done.returncode != 0
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -240,7 +295,7 @@ def test_swapped_model_is_asked_anew_and_not_blamed_on_the_client(tmp_path: Path
 
 def test_mirror_belongs_to_one_stack(tmp_path: Path) -> None:
     with start_stack(MODELS, tmp_path / "log"):
-        done = run_program("stack.serve", MIRROR=str(tmp_path / "log-mirror"), **free_ports())
+        done = run_program("stack", MIRROR=str(tmp_path / "log-mirror"), **free_ports())
     assert done.returncode == 1
     assert "belongs to another stack that runs; next: stop it, or MIRROR=" in done.stderr
 

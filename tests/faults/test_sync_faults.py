@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.support.s3 import FaultyProxy, start_s3
-from tests.support.stack import PATIENCE_S, ROOT, free_ports, start_stack
+from tests.support.stack import PATIENCE_S, ROOT, VERBOSE, free_ports, start_stack
 from tests.support.synced import PREFIX, REPOSITORY, Synced, start_synced, variables_for
 from tests.support.versions import Build, write
 
@@ -206,10 +206,10 @@ def test_waits_for_s3_and_says_so(tmp_path: Path) -> None:
         proxy.refuse()
         ports = free_ports()
         environment = os.environ | variables_for(s3, proxy) | ports
-        environment |= {"REPOSITORY": REPOSITORY, "MIRROR": str(tmp_path / "mirror")}
+        environment |= VERBOSE | {"REPOSITORY": REPOSITORY, "MIRROR": str(tmp_path / "mirror")}
         with (tmp_path / "log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "stack.serve"], cwd=ROOT, env=environment, stdout=log, stderr=log
+                [sys.executable, "-m", "stack"], cwd=ROOT, env=environment, stdout=log, stderr=log
             )
         url = f"http://127.0.0.1:{ports['HTTP_PORT']}"
         try:

@@ -230,12 +230,12 @@ def test_stack_with_keys_says_that_it_is_ready(tmp_path: Path) -> None:
     ) as stack:
         wait_until_announced(stack.log)
         log = stack.log.read_text()
-        assert "what serves is shown to who has an API key; next: NEREID_API_KEY=" in log
+        assert "the models are listed for clients with an API key; next: NEREID_API_KEY=" in log
         # One for the list of models, one for what a slow start waits for; before, 14 a second for ever.
         assert len(re.findall(r" GET \S+ 401 ", log)) <= 2, log
         url = f"http://127.0.0.1:{stack.http_port}"
         commands = {
-            "announce": ["stack.serve", "announce"],
+            "announce": ["-m", "stack.announce"],
             "versions": ["-m", "export", "versions", "--repository", "model_repository", "--url", url],
         }
         shown = {"NEREID_API_KEY": key, "HTTP_PORT": str(stack.http_port)}
@@ -250,7 +250,7 @@ def test_stack_with_keys_says_that_it_is_ready(tmp_path: Path) -> None:
         }  # fmt: skip
     for word in (" detect", 'curl -H "X-API-Key: $NEREID_API_KEY" -F image='):
         assert word in said["announce", True].stdout
-    assert "shown to who has an API key" in said["announce", False].stdout
+    assert "listed for clients with an API key" in said["announce", False].stdout
     assert said["versions", True].returncode == 0, said["versions", True].stderr
     assert "serving" in said["versions", True].stdout
     assert said["versions", False].returncode == 1

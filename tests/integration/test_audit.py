@@ -58,7 +58,7 @@ CANARY = {"urllib3/1.26.4": [{"id": "PYSEC-2021-108", "aliases": ["CVE-2021-3350
 
 def test_folder_without_a_hole_passes(tmp_path: Path) -> None:
     status, said = audit(write(tmp_path, record(*KNOWN)))
-    assert (status, said.count("0 with known holes")) == (0, 1), said
+    assert (status, said.count("0 with known vulnerabilities")) == (0, 1), said
 
 
 def test_hole_is_shown_once_with_its_names_and_fails(tmp_path: Path) -> None:

@@ -19,6 +19,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+COPIED = (
+    "Makefile",
+    "predictor/settings.py",
+    "requirements/as_pip.py",
+    "requirements/editable.py",
+    "stack/variables.py",
+    "transformer/settings.py",
+)
 EXTRAS = ("export", "loadtest", "otel", "stack", "synchroniser", "test", "transformer")
 
 
@@ -76,15 +84,17 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder, self.index = folder / "project", folder / "index"
         self._home = folder / "home"
-        for made in (self.folder / "predictor", self.index, self._home):
+        for made in (self.folder, self.index, self._home):
             made.mkdir(parents=True)
-        for name in ("Makefile", "stack/variables.py", "requirements/as_pip.py"):
+        for name in COPIED:
             (self.folder / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, self.folder / name)
         extras = "".join(f"{name} = []\n" for name in EXTRAS if name != "stack")
         self.write(
             "pyproject.toml",
+            '[build-system]\nrequires = []\nbackend-path = ["requirements"]\nbuild-backend = "editable"\n'
             '[project]\nname = "small"\nversion = "0"\nrequires-python = ">=3.11"\ndependencies = []\n'
+            '[project.scripts]\nsmall = "here:main"\n'
             f'[project.optional-dependencies]\nstack = ["first"]\n{extras}',
         )
         for name in (
@@ -148,6 +158,29 @@ def test_what_the_lock_names_is_installed(project: Project) -> None:
     assert status == 0, errors
     assert project.has("first")
     assert project.has("second")
+
+
+def test_command_of_the_project_works_from_another_folder(project: Project, tmp_path: Path) -> None:
+    project.with_uv()
+    project.write("requirements/constraints.txt", lock(**GOOD))
+    project.write("here.py", "import first\ndef main(): print('ran', first.__name__)\n")
+    project.offer(**GOOD)
+    assert project.make(".venv/.stack")[0] == 0
+    done = subprocess.run(
+        [project.folder / ".venv/bin/small"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "ran first\n"
+    assert not project.has("here"), "it is in its own folder alone"
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_nothing_is_built_that_could_be_installed_elsewhere(tmp_path: Path, kind: str) -> None:
+    command = [str(ROOT / ".venv/bin/uv"), "build", "--offline", f"--{kind}", "--out-dir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if "error: nereid: " in line]
+    assert line.endswith("next: uv pip install --editable .")
+    assert not [path for path in tmp_path.iterdir() if path.suffix in {".whl", ".gz"}]
 
 
 @pytest.mark.parametrize("changed", ["first", "second"])

@@ -12,7 +12,15 @@ import pytest
 from tests.support import ipv6
 from tests.support.ports import find_free_ports, is_open
 from tests.support.processes import ended
-from tests.support.stack import PATIENCE_S, ROOT, free_ports, start_stack, wait_until, wait_until_announced
+from tests.support.stack import (
+    PATIENCE_S,
+    ROOT,
+    VERBOSE,
+    free_ports,
+    start_stack,
+    wait_until,
+    wait_until_announced,
+)
 
 if reason := ipv6.missing():
     pytest.skip(reason, allow_module_level=True)
@@ -104,8 +112,8 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
                     *("-m", "export", "publish", model, "--repository", "s3://models/demo", "--version", version)
                 )
             process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "stack.serve"], cwd=ROOT,
-                env=os.environ | variables | stack | ports | dict.fromkeys(ADDRESSES, "::1"),
+                [*prefix, sys.executable, "-m", "stack"], cwd=ROOT,
+                env=os.environ | VERBOSE | variables | stack | ports | dict.fromkeys(ADDRESSES, "::1"),
                 stdout=output, stderr=output,
             )  # fmt: skip
             with ended(process, patience_s=PATIENCE_S):
@@ -191,7 +199,7 @@ def test_any_address_of_ipv6_serves_both_families_but_for_tritons_http(tmp_path:
         (["-m", "predictor", "synchroniser"], "PREDICTOR_SYNC_ADDRESS"),
         (["-m", "predictor", "triton"], "PREDICTOR_ADDRESS"),
         (["-m", "transformer", "--predictor_host=[::1]:1"], "TRANSFORMER_HOST"),
-        (["-m", "stack.serve"], "PREDICTOR_ADDRESS"),
+        (["-m", "stack"], "PREDICTOR_ADDRESS"),
     ],
 )
 def test_machine_without_ipv6_is_said(tmp_path: Path, words: list[str], variable: str) -> None:

@@ -17,7 +17,7 @@ import tritonclient.grpc as triton
 import yaml
 from tritonclient.utils import InferenceServerException
 
-from tests.manifests.rendering import needs_kubectl, render
+from tests.manifests.rendering import needs_kubectl, read_documents, render
 from tests.support.ports import find_free_ports
 from tests.support.promql import FOREIGN, TARGET, Exposed, kept, made, recorded, selectors
 from tests.support.stack import ROOT, Stack, start_stack, wait_until
@@ -28,7 +28,7 @@ ALERT_TESTS = sorted((ROOT / "tests" / "manifests").glob("alerts*.yaml"))
 PROMTOOL_PATIENCE_S = 900.0  # days of evaluations, on machines that do much else
 RULES = [
     rule
-    for group in yaml.safe_load((FOLDER / "prometheusrule.yaml").read_text())["spec"]["groups"]
+    for group in next(read_documents((FOLDER / "prometheusrule.yaml").read_text()))["spec"]["groups"]
     for rule in group["rules"]
 ]
 ALERTS = [rule for rule in RULES if "alert" in rule]
@@ -235,7 +235,7 @@ def test_each_alert_is_seen_to_fire_and_not_to() -> None:
 
 def load_alert_tests() -> list[dict[str, Any]]:
     """Cases of `promtool test rules`."""
-    return [case for file in ALERT_TESTS for case in yaml.safe_load(file.read_text())["tests"]]
+    return [case for file in ALERT_TESTS for case in next(read_documents(file.read_text()))["tests"]]
 
 
 def run(*command: str, folder: Path) -> None:

@@ -13,7 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from stack.serve import StackSettings, keep
+from stack.settings import StackSettings
+from stack.supervise import keep
 from tests.support.models import build_identity, write_model
 from tests.support.stack import ROOT, start_stack
 from tests.support.triton import start_triton

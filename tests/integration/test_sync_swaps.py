@@ -11,7 +11,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from environment.error_codes import ErrorCode
-from loadtest.load import Result
+from loadtest.generator.responses import Result
 from tests.support.error_codes import code_of
 from tests.support.models import BATCHED, FLOAT_IO, build_identity
 from tests.support.stack import PATIENCE_S, ROOT
@@ -61,8 +61,8 @@ def check_answers(result: Result, builds: dict[int, Build]) -> None:
     """No request failed or got a replaced version, and each answer is that of the version it names, with its labels."""
     assert not result.failures, result.failures[:3]
     assert not result.stale, result.stale[:3]
-    assert len(result.answers) > 100
-    for answer in result.answers:
+    assert len(result.responses) > 100
+    for answer in result.responses:
         assert builds[int(answer.version)].fits(answer), answer
 
 
@@ -231,7 +231,7 @@ def test_other_labels_under_a_number_that_serves_are_refused(synced: Synced) -> 
         known = synced.wait_for(lambda: found if (found := synced.version("labels", 4))["reason"] else None)
         synced.wait_for(lambda: "immutable" in (synced.version("labels", 4)["reason"] or ""))
         assert known["state"] == "serving"
-        synced.wait_for(lambda: len(load.result().answers) > 200)
+        synced.wait_for(lambda: len(load.result().responses) > 200)
         check_answers(load.stop(), {4: Build(34)})
 
 

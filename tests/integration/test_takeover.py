@@ -90,7 +90,7 @@ def part_of(stack: Stack, *words: str) -> psutil.Process:
 
 def test_each_part_has_the_secrets_that_it_needs(shell: Stack) -> None:
     triton, transformer = shell.part("tritonserver"), shell.part("transformer")
-    synchroniser, watch = part_of(shell, "predictor", "synchroniser"), part_of(shell, "stack.serve", "watch")
+    synchroniser, watch = part_of(shell, "predictor", "synchroniser"), part_of(shell, "-m", "stack.watch")
     secret = secret_of(shell)
     assert synchroniser.environ().items() >= (SYNCHRONISER_S | {"PREDICTOR_SECRET": secret}).items()
     assert transformer.environ().items() >= TRANSFORMER_S.items()

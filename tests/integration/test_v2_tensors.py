@@ -221,7 +221,7 @@ def test_model_without_a_task_is_described_and_asked_nothing_else(plain: Stack) 
     tritons = httpx.get(f"http://127.0.0.1:{plain.triton_http_port}/v2/models/pairs").json()
     assert {key: ours[key] for key in tritons} == tritons
     wait_until_announced(plain.log)
-    assert "no model can be asked" in plain.log.read_text(errors="replace")
+    assert "no model here has a task" in plain.log.read_text(errors="replace")
     response = plain.http.post("/predict/pairs", json=[1, 2])
     assert (response.status_code, response.json()["error"]) == (
         400,

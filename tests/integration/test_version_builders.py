@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tritonclient import grpc
 
 from export.writer.versions import read_complete
-from loadtest.load import Load, Plan
+from loadtest.generator.load import Load, Plan
 from tests.support.stack import PATIENCE_S, ROOT, start_stack
 from tests.support.triton import start_triton
 from tests.support.versions import SPOILS, Build, external_data, strip, write
@@ -137,9 +137,9 @@ def test_answers_of_a_build_fit_it_and_no_other(tmp_path: Path) -> None:
                 result = load.stop()
             assert not result.failures
             assert result.versions == ["1"]
-            assert {answer.kind for answer in result.answers} == {"predict", "v2", "grpc"}
+            assert {answer.kind for answer in result.responses} == {"predict", "v2", "grpc"}
             for other in builds.values():
-                assert {other.fits(answer) for answer in result.answers} == {other is build}
+                assert {other.fits(answer) for answer in result.responses} == {other is build}
 
 
 def test_load_tells_failures_and_ends_with_a_server_that_hangs(tmp_path: Path) -> None:

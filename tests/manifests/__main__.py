@@ -1,11 +1,11 @@
-"""Render and judge every folder of the manifests, or one of a user's: `python -m tests.manifests` (`make manifests`).
+"""Render and check every folder of the manifests, or folders of a user: `python -m tests.manifests` (`make manifests`).
 
-Prints a table, and below it what is wrong; exits with 1 then.
+Prints a table, and the faults below it; exits with 1 where there are any.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,12 @@ from tests.manifests.rules.objects import containers_have_an_image
 from tests.manifests.schemas import CRDS, CRDS_MISSING, KUBERNETES, find_faults
 
 
-def main() -> None:
-    """Print the table."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table; exit with 1 and the faults where there are any."""
     parser = argparse.ArgumentParser(prog="make manifests", description=__doc__.partition("\n")[0])
-    parser.add_argument("--overlay", type=Path, action="append", default=[], help="a folder of yours, anywhere")
-    parser.add_argument("--secrets", default="", help="names of Secrets that you make, beyond those of the manual")
-    options = parser.parse_args()
+    parser.add_argument("--overlay", type=Path, action="append", default=[], help="a folder of your own, anywhere")
+    parser.add_argument("--secrets", default="", help="names of Secrets that you create, beyond those of the manual")
+    options = parser.parse_args(arguments)
     if not has_kubectl():
         sys.exit(f"error: {KUBECTL_MISSING}")
     for folder in options.overlay:
@@ -69,15 +69,15 @@ def main() -> None:
 
 
 def judge(rendered: Render) -> Iterator[str]:
-    """What is wrong: against the schemas first, and where those are kept, against the rules."""
+    """Faults against the schemas; where there are none, against the rules."""
     found = [f"{title(each)}: {fault}" for each in rendered.objects for fault in find_faults(each)]
-    found = found or list(containers_have_an_image(rendered))  # of which many others follow
-    # Rules read the fields that the schemas promise.
+    found = found or list(containers_have_an_image(rendered))  # the cause of many others
+    # Rules read fields that the schemas require.
     yield from found or (f"{rule.__name__.replace('_', ' ')}: {fault}" for rule in RULES for fault in rule(rendered))
 
 
 def notes(rendered: Render) -> Iterator[str]:
-    """How it is served, scaled and split; otherwise which kinds there are."""
+    """Mode, scaling and split of what serves; for other folders the kinds of their objects."""
     services = list(rendered.of_kind("InferenceService"))
     for service in services:
         for name, component in components_of(service):

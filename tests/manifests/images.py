@@ -7,7 +7,7 @@ those of others, and `base` is what ours are built on. KServe's, Knative's and o
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ _OURS = {f"nereid/{image.name}" for image in IMAGES if not image.suffix}
 _BASE = re.compile(r"^ARG PYTHON_IMAGE=(\S+)$", re.MULTILINE)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the lines."""
     parser = argparse.ArgumentParser(prog="make images-list", description=__doc__.partition("\n")[0])
     parser.add_argument("--overlay", type=Path, help="a folder of yours (default: all of manifests/)")
-    overlay = parser.parse_args().overlay
+    overlay = parser.parse_args(arguments).overlay
     if not has_kubectl():
         sys.exit(f"error: {KUBECTL_MISSING}")
     try:

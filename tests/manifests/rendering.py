@@ -55,18 +55,26 @@ class Render:
         return next((each for each in self.of_kind(kind) if each["metadata"]["name"] == name), None)
 
 
-def find_folders(root: Path = MANIFESTS) -> list[str]:
+def read_documents(text: str) -> Iterator[Any]:
+    """The documents of YAML that are not empty; by libyaml, where PyYAML has it: ten times as fast."""
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    yield from filter(None, yaml.load_all(text, Loader=loader))
+
+
+@cache
+def find_folders(root: Path = MANIFESTS) -> tuple[str, ...]:
     """Every folder that `kubectl apply -k` takes, as a name below `root`.
 
     Components are no such folders, nor is a folder that the one around it takes: it is judged with the whole.
     """
-    found = {path.parent: yaml.safe_load(path.read_text()) for path in root.rglob("kustomization.yaml")}
+    found = {path.parent: next(read_documents(path.read_text())) for path in root.rglob("kustomization.yaml")}
     inner = {(folder / name).resolve() for folder, of in found.items() for name in of.get("resources", [])}
-    return sorted(
+    names = (
         str(folder.relative_to(root))
         for folder, of in found.items()
         if of.get("kind") != "Component" and not (folder.parent in found and folder.resolve() in inner)
     )
+    return tuple(sorted(names))
 
 
 def has_kubectl() -> bool:
@@ -144,7 +152,7 @@ def _run(folder: Path) -> tuple[Object, ...]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     if done.returncode:
         raise RenderError(done.stderr.strip().removeprefix("error: "))
-    return tuple(each for each in yaml.safe_load_all(done.stdout) if each)
+    return tuple(read_documents(done.stdout))
 
 
 def title(each: Object) -> str:

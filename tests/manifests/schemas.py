@@ -20,7 +20,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.protocols import Validator
 from referencing import Registry, Resource
@@ -28,7 +27,7 @@ from referencing import Registry, Resource
 from tests.manifests.gateway import GRPC_ROUTE, HTTP_ROUTE
 from tests.manifests.interceptor import INTERCEPTOR_ROUTE
 from tests.manifests.operators import APPLICATION_SET, EXTERNAL_SECRET, SECRET_STORE
-from tests.manifests.rendering import ROOT, Object
+from tests.manifests.rendering import ROOT, Object, read_documents
 
 # The oldest that KServe's last releases run on: what it knows, newer ones know.
 KUBERNETES = "1.32"
@@ -49,7 +48,6 @@ _OURS = {
     ("external-secrets.io/v1", "SecretStore"): SECRET_STORE,
     ("argoproj.io/v1alpha1", "ApplicationSet"): APPLICATION_SET,
 }
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST_FAULT = 12
 _TIMEOUT_S = 60
 _TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -146,9 +144,8 @@ def _crd(api_version: str, kind: str, crds: Path) -> dict[str, Any]:
     path = crds / f"{group}_{kind.lower()}s.yaml"
     if not path.is_file():
         raise LookupError(f"{api_version} {kind}: no {path.name} in {crds}")
-    # PyYAML's loader in Python takes 10 s for the 2 MB of an InferenceService.
-    spec = yaml.load(path.read_text(), Loader=_LOADER)["spec"]  # noqa: S506 - a safe one
-    found = next((each for each in spec["versions"] if each["name"] == version), None)
+    (definition,) = read_documents(path.read_text())
+    found = next((each for each in definition["spec"]["versions"] if each["name"] == version), None)
     if found is None:
         raise LookupError(f"{api_version} {kind}: no such version in {path}")
     schema: dict[str, Any] = close(found["schema"]["openAPIV3Schema"])

@@ -18,7 +18,7 @@ import yaml
 from manifests.chart.__main__ import compose, composition, pack
 from manifests.chart.values import COMPONENTS, MODES, VALUES, Slot, Text
 from tests.manifests.__main__ import judge
-from tests.manifests.rendering import MANIFESTS, Render, needs_kubectl, render_foreign, title
+from tests.manifests.rendering import MANIFESTS, Render, needs_kubectl, read_documents, render_foreign, title
 
 needs_helm = pytest.mark.skipif(
     shutil.which("helm") is None,
@@ -63,7 +63,7 @@ def template(chart: Path, values: Mapping[str, Any], folder: Path, release: str 
     """What the chart renders to."""
     done = helm("template", release, str(chart), "--namespace", NAMESPACE, values=values, folder=folder)
     assert done.returncode == 0, done.stderr
-    return Render("chart", tuple(each for each in yaml.safe_load_all(done.stdout) if each))
+    return Render("chart", tuple(read_documents(done.stdout)))
 
 
 def faults(rendered: Render) -> list[str]:

@@ -1,7 +1,6 @@
 """`make images-list` names what is rendered, and nothing that an example made up."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,8 @@ from tests.manifests.rendering import MANIFESTS, ROOT, RenderError, needs_kubect
 
 
 @needs_kubectl
-def test_list_has_every_image_with_the_tags_of_the_one_place(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["images"])
-    images.main()
+def test_list_has_every_image_with_the_tags_of_the_one_place(capsys: pytest.CaptureFixture[str]) -> None:
+    images.main([])
     lines = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
     component = yaml.safe_load((MANIFESTS / "components/images/kustomization.yaml").read_text())
     tags = {f"{each['name']}:{each['newTag']}" for each in component["images"]}

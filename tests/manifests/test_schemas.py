@@ -138,7 +138,7 @@ def test_folders_are_found_but_no_components_and_no_parts(tmp_path: Path) -> Non
     (tmp_path / "overlays" / "a" / "part").mkdir()
     (tmp_path / "overlays" / "a" / "part" / "kustomization.yaml").write_text("resources: [../../../base]\n")
     (tmp_path / "overlays" / "a" / "kustomization.yaml").write_text("resources: [part]\n")
-    assert find_folders(tmp_path) == ["base", "overlays/a"]
+    assert find_folders(tmp_path) == ("base", "overlays/a")
 
 
 @needs_kubectl

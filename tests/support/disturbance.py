@@ -19,7 +19,8 @@ from rich.table import Table
 from cluster import machine
 from cluster.kubectl import get, kubectl
 from cluster.layout import BUILT, KUBECONFIG, OUTSIDE, ROOT
-from loadtest.load import Load, Plan, Result
+from loadtest.generator.load import Load, Plan
+from loadtest.generator.responses import Result
 from tests.support import cluster
 
 PICTURES = ROOT / "loadtest" / "pictures"
@@ -100,8 +101,8 @@ def began(under: Load) -> None:
 
 def summary(result: Result) -> str:
     """Of a load: how many answers, how many failed, how long the longest took."""
-    longest = max((each.seconds for each in result.answers), default=0.0)
-    return f"{len(result.answers)} requests, {len(result.failures)} failed, longest {longest:.1f} s"
+    longest = max((each.seconds for each in result.responses), default=0.0)
+    return f"{len(result.responses)} requests, {len(result.failures)} failed, longest {longest:.1f} s"
 
 
 def outage(result: Result) -> str:

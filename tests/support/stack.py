@@ -24,6 +24,8 @@ PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRIT
 # How long to wait for what must come: it costs nothing where all is well, and machines are slow, and shared. Where a
 # test is about the time itself it has a limit of its own.
 PATIENCE_S = 120.0
+# What a test reads as the log of a stack is all that its parts print.
+VERBOSE = {"VERBOSE": "1"}
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, st
     ports = free_ports()
     url = f"http://127.0.0.1:{ports['HTTP_PORT']}"
     mirror = {"MIRROR": str(log.with_name(f"{log.name}-mirror"))}
-    environment = os.environ | {"REPOSITORY": str(repository), **mirror, **ports, **(variables or {})}
+    environment = os.environ | VERBOSE | {"REPOSITORY": str(repository), **mirror, **ports, **(variables or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stack.serve"], cwd=ROOT, env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", "stack"], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
     with (
         ended(process, patience_s=PATIENCE_S),
@@ -88,7 +90,7 @@ def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, st
 
 
 def run_program(name: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `stack.serve` or `stack.demo` to its end."""
+    """Run `stack` or `stack.demo` to its end."""
     return subprocess.run(
         [sys.executable, "-m", name],
         cwd=ROOT,
@@ -101,14 +103,14 @@ def run_program(name: str, **variables: str) -> subprocess.CompletedProcess[str]
 
 
 def stop_while_models_load(program: str) -> list[psutil.Process]:
-    """Interrupt `stack.serve` or `stack.demo` while Triton loads its models; what outlives it by a second is killed.
+    """Interrupt `stack` or `stack.demo` while Triton loads its models; what outlives it by a second is killed.
 
     Returns:
         What outlived it.
     """
     mark = uuid4().hex
     mirror = tempfile.TemporaryDirectory()
-    marks = free_ports() | {"LC_MARK": mark, "MIRROR": mirror.name}  # one of those that every part may see
+    marks = free_ports() | VERBOSE | {"LC_MARK": mark, "MIRROR": mirror.name}  # one of those that every part may see
 
     def started() -> list[psutil.Process]:
         processes = psutil.process_iter(["name", "environ"])

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import psutil
 
-from loadtest.load import Load, Plan
+from loadtest.generator.load import Load, Plan
 from tests.support.ports import find_free_ports, is_open
 from tests.support.processes import ended
 from tests.support.s3 import S3, FaultyProxy, start_s3

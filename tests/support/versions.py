@@ -15,7 +15,7 @@ from export.proof.session import Session
 from export.writer.config import describe_detector, describe_table, parse, to_text
 from export.writer.manifest import Interface, Source, digest
 from export.writer.repository import Version, publish
-from loadtest.load import Answer
+from loadtest.generator.responses import Response
 
 _MODEL, _CONFIG, _GOLDEN, _MANIFEST = "model.onnx", "config.pbtxt", "golden.npz", "manifest.json"
 _SIDE = 32  # pixels of the detectors' input
@@ -65,7 +65,7 @@ class Build:
         scores[self.best] = self.confidence
         return scores
 
-    def fits(self, answer: Answer) -> bool:
+    def fits(self, answer: Response) -> bool:
         """Whether this build alone gave the answer: its output under its own labels."""
         labels = self.names if self.task == "tabular" else (self.names[self.best],)
         return (

@@ -10,52 +10,57 @@ import psutil
 import pytest
 
 from loadtest.compare.candidates import Server, nereid, serve
-from loadtest.compare.generator import LoadError, Question, ask, drive, form
+from loadtest.compare.measurement import drive, infer, speed
 from loadtest.compare.preparation import FOLDER
 from loadtest.compare.processes import CandidateError, start
+from loadtest.errors import LoadTestError
+from loadtest.generator.requests import Request, multipart
 from tests.support.ports import find_free_ports
 from tests.support.stack import ROOT, Stack
 
-PICTURE = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
-QUESTION = form("/predict/digit-finder", PICTURE)
+IMAGE = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
+REQUEST = multipart("/predict/digit-finder", IMAGE)
 
 
-def test_generator_counts_answers(stack: Stack) -> None:
-    reply, size_bytes = ask(stack.http_port, QUESTION)
-    assert reply["predictions"]
-    load = drive(stack.http_port, QUESTION, connections=3, seconds=1.0, at_least=size_bytes // 2)
-    assert not load.failures
-    assert len(load.latencies_s) > 3
-    assert load.answered == len(load.latencies_s) + 3  # each connection's last answer came after the time was over
-    assert load.per_second == len(load.latencies_s) / load.span_s
-    percentiles = [value for value in load.percentiles_ms().values() if value is not None]
-    assert len(percentiles) == 3
+def test_speed_counts_what_ended_in_time(stack: Stack) -> None:
+    document, size_bytes = infer(stack.http_port, REQUEST)
+    assert document["predictions"]
+    assert size_bytes > 100
+    outcome = drive(stack.http_port, REQUEST, connections=3, seconds=1.0)
+    assert not outcome.result.failures
+    counted = outcome.result.ended_before(outcome.began + 1.0).successes
+    assert len(counted) > 3
+    assert len(outcome.result.successes) == len(counted) + 3  # the last response of each connection came too late
+    figures = speed(outcome, 1.0)
+    assert figures["requests_per_s"] == pytest.approx(len(counted) / (counted[-1].ended - outcome.began), rel=0.05)
+    percentiles = [figures[name] or 0.0 for name in ("p50_ms", "p95_ms", "p99_ms")]
+    assert percentiles[0] > 0
     assert percentiles == sorted(percentiles)
 
 
 @pytest.mark.parametrize(
-    ("question", "at_least", "words"),
+    ("request_", "error"),
     [
-        (form("/predict/nothing", PICTURE), 1, "404"),
-        (QUESTION, 10**6, "expected at least 1000000"),
+        (multipart("/predict/nothing", IMAGE), "404"),
+        (REQUEST._replace(min_bytes=10**6), "expected at least 1000000"),
     ],
 )
-def test_generator_counts_what_is_no_answer(stack: Stack, question: Question, at_least: int, words: str) -> None:
-    load = drive(stack.http_port, question, connections=2, seconds=0.3, at_least=at_least)
-    assert len(load.failures) >= 2
-    assert all(words in failure for failure in load.failures)
-    assert (load.latencies_s, load.per_second, load.percentiles_ms()["p50_ms"]) == ([], 0.0, None)
+def test_failures_are_counted_and_have_no_speed(stack: Stack, request_: Request, error: str) -> None:
+    outcome = drive(stack.http_port, request_, connections=2, seconds=0.3)
+    assert len(outcome.result.failures) >= 2
+    assert all(error in response.error for response in outcome.result.failures)
+    assert speed(outcome, 0.3) == {"requests_per_s": 0.0, "p50_ms": None, "p95_ms": None, "p99_ms": None}
 
 
-def test_generator_says_that_nothing_listens() -> None:
+def test_candidate_that_does_not_listen_is_an_error() -> None:
     (port,) = find_free_ports(1)
-    with pytest.raises(LoadError, match="ConnectionRefusedError"):
-        drive(port, QUESTION, connections=1, seconds=0.1, at_least=1)
+    with pytest.raises(LoadTestError, match="ConnectionRefusedError"):
+        drive(port, REQUEST, connections=1, seconds=0.1)
 
 
-def test_candidate_that_does_not_start_says_its_last_words(tmp_path: Path) -> None:
+def test_candidate_that_does_not_start_shows_the_end_of_its_log(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; sys.exit('no such weights')"]
-    server = Server("broken", "Broken", command, "/", lambda *_: QUESTION, lambda _: [])
+    server = Server("broken", "Broken", command, "/", lambda *_: REQUEST, lambda _: [])
     with pytest.raises(CandidateError, match="status 1\nno such weights"), serve(server, tmp_path / "log"):
         pass
 

@@ -103,7 +103,7 @@ def test_only_these_load_checkpoints() -> None:
     found = {str(path.relative_to(ROOT)) for path in (*paths, *ROOT.glob("*.py")) if loading.search(path.read_text())}
     asking = {
         "export/sources/ultralytics_checkpoint.py",
-        "loadtest/baselines/detector.py",
-        "loadtest/baselines/exports.py",
+        "loadtest/compare/baselines/detector.py",
+        "loadtest/compare/baselines/exports.py",
     }
     assert found == {*asking, "export/examples/digit_finder/__main__.py"}

@@ -43,7 +43,7 @@ def test_unknown_image_is_an_error() -> None:
         "metadata": {"name": "one"},
         "spec": {"template": {"spec": {"containers": [{"image": "a/b:1"}]}}},
     }
-    with pytest.raises(ClusterError, match="image a/b:1: got no program for it"):
+    with pytest.raises(ClusterError, match="image a/b:1: unknown program"):
         components.rename_images(job)
 
 

@@ -1,14 +1,14 @@
-"""The bare model that is compared with is the one that is served."""
+"""The bare model is the one that is served."""
 
 from pathlib import Path
 
 import pytest
 
-from loadtest.compare.__main__ import bare_work
 from loadtest.compare.candidates import MODEL, mirror
+from loadtest.compare.limit import bare_work
 
 ROOT = Path(__file__).parents[2]
-PICTURE = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
+IMAGE = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,6 @@ def test_file_and_properties_are_those_of_the_config(tmp_path: Path, more: str, 
         parameters {{ key: "NUM_STREAMS" value {{ string_value: "2" }} }}
         """
     )
-    _, work = bare_work("any", PICTURE, 1.0, cache=tmp_path)
+    work = bare_work("any", IMAGE, 1.0, cache=tmp_path)
     assert Path(work.model) == folder / "10" / expected
     assert (work.runtime, work.tensor, work.properties) == (backend, "image", {"HINT_BF16": "yes"})

@@ -19,11 +19,11 @@ def measurement(
     p50: float | None = 50.0,
     p99: float = 60.0,
     turn: int = 1,
-    question: str = "picture",
+    request: str = "image",
     connections: int = 4,
     others: float = 0.0,
 ) -> Measurement:
-    return Measurement(candidate, turn, question, connections, rate, p50, p50, p99, 0.1, 100.0, 0.01, others)
+    return Measurement(candidate, turn, request, connections, rate, p50, p50, p99, 0.1, 100.0, 0.01, others)
 
 
 def met(measurements: list[Measurement], precisions: dict[str, float]) -> dict[str, bool | None]:
@@ -37,16 +37,16 @@ def test_median_is_that_of_the_rounds() -> None:
     assert medians.p50(DEFAULT) is None
 
 
-def test_median_is_none_where_a_round_had_no_answer() -> None:
+def test_median_is_none_where_a_round_had_no_response() -> None:
     medians = Medians([measurement(DEFAULT, 10), measurement(DEFAULT, 0.0, p50=None, turn=2)])
     assert medians.get(DEFAULT, "p50_ms", 4) is None
     assert medians.rate(DEFAULT, 4) == 5
 
 
-def test_full_load_is_the_best_of_the_picture() -> None:
+def test_full_load_is_the_best_of_the_image() -> None:
     rates = [(1, 20.0), (4, 40.0), (8, 38.0)]
     measurements = [measurement(DEFAULT, rate, connections=count) for count, rate in rates]
-    assert Medians([*measurements, measurement(DEFAULT, 900, question="iris")]).full(DEFAULT) == 40
+    assert Medians([*measurements, measurement(DEFAULT, 900, request="iris")]).full(DEFAULT) == 40
     assert Medians([]).full(DEFAULT) is None
 
 
@@ -70,9 +70,9 @@ def test_targets_that_are_reached_and_missed() -> None:
         *(measurement("fastapi-onnx", 35, connections=count, p50=25) for count in (1, 4)),
         measurement("fastapi-pytorch", 21),
         measurement(LIMIT, 50, connections=1, p50=20),
-        measurement(DEFAULT, connections=1, p50=60, question="large"),
-        measurement("fastapi-onnx", connections=1, p50=100, question="large"),
-        measurement(DEFAULT, connections=1, p50=3.1, question="iris"),
+        measurement(DEFAULT, connections=1, p50=60, request="large"),
+        measurement("fastapi-onnx", connections=1, p50=100, request="large"),
+        measurement(DEFAULT, connections=1, p50=3.1, request="iris"),
     ]
     assert list(met(measurements, {DEFAULT: 0.46}).values()) == [
         False,  # 40 / 35 = 1.14
@@ -135,17 +135,17 @@ def test_iou() -> None:
     assert iou((0, 0, 10, 10), (10, 0, 20, 10)) == 0
 
 
-def test_bare_model_gets_the_rectangle_of_the_picture(picture: bytes) -> None:
-    assert letterbox(picture, 640, 32).shape == (1, 640, 480, 3)
+def test_bare_model_gets_the_rectangle_of_the_image(image: bytes) -> None:
+    assert letterbox(image, 640, 32).shape == (1, 640, 480, 3)
 
 
 @pytest.fixture
-def picture() -> bytes:
+def image() -> bytes:
     output = io.BytesIO()
     Image.new("RGB", (810, 1080)).save(output, "JPEG")
     return output.getvalue()
 
 
-def test_large_picture_has_twelve_megapixels(picture: bytes) -> None:
-    with Image.open(io.BytesIO(enlarge(picture))) as large:
+def test_large_image_has_twelve_megapixels(image: bytes) -> None:
+    with Image.open(io.BytesIO(enlarge(image))) as large:
         assert large.size == (3000, 4000)

@@ -34,7 +34,7 @@ def test_digest_of_a_push_is_the_registrys(engine: Path) -> None:
 
 def test_push_without_a_digest_is_an_error(engine: Path) -> None:
     program(engine, "docker", "echo Pushed")
-    with pytest.raises(BuildError, match="docker push says no digest, expected one; it printed:\nPushed"):
+    with pytest.raises(BuildError, match="docker push printed no digest, expected one; it printed:\nPushed"):
         build.push("docker", NAME)
     program(engine, "podman", "echo unauthorized >&2; exit 125")
     with pytest.raises(BuildError, match="podman push got exit status 125, expected 0:\nunauthorized"):
@@ -76,7 +76,7 @@ def test_what_is_for_one_kind_of_machine_alone_is_left_out(
     monkeypatch.setattr(sys, "argv", ["containers/build.py", "--engine=podman", "--tag=t", f"--platform={ARM64}"])
     assert build.main() == 0
     said = capsys.readouterr().out
-    assert f"left out: nereid/predictor:t-embedded, which there is for {AMD64} alone" in said
+    assert f"left out: nereid/predictor:t-embedded, which exists for {AMD64} only" in said
     built = [line.split()[-1] for line in said.splitlines() if line.startswith("podman builds")]
     assert built == ["nereid/transformer:t", "nereid/predictor:t"]
 
@@ -92,7 +92,7 @@ def test_tag_that_no_registry_takes_is_refused(
 
 
 def test_what_is_printed_after_a_push_is_what_kustomize_reads() -> None:
-    said = build.say_digests({"transformer": f"registry.test:5000/nereid/transformer@{DIGEST}"})
+    said = build.describe_digests({"transformer": f"registry.test:5000/nereid/transformer@{DIGEST}"})
     assert f"  kustomize edit set image nereid/transformer=registry.test:5000/nereid/transformer@{DIGEST}\n" in said
     assert yaml.safe_load(said.partition("kustomization.yaml:\n")[2]) == {
         "images": [{"name": "nereid/transformer", "newName": "registry.test:5000/nereid/transformer", "digest": DIGEST}]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from loadtest.latency import capacity, counters, pictures
+from loadtest.latency import capacity, counters, images
 from loadtest.latency.capacity import Step
 from loadtest.latency.cold import FIRST, bursts
 from loadtest.latency.samples import (
@@ -17,7 +17,7 @@ from loadtest.latency.samples import (
     Sample,
     Window,
     find_missed,
-    most_under_way,
+    max_in_progress,
     percentiles,
     split,
     summarize,
@@ -38,7 +38,7 @@ def test_figures_of_nothing() -> None:
     assert math.isnan(figures.p95)
     assert math.isnan(figures.longest)
     assert split([], Window(0, 10)) == {}
-    assert most_under_way([]) == 0
+    assert max_in_progress([]) == 0
 
 
 def test_warm_up_counts_for_no_latency() -> None:
@@ -46,7 +46,7 @@ def test_warm_up_counts_for_no_latency() -> None:
     figures = summarize(samples, Window(10, 20))
     assert figures.requests == 10
     assert figures.longest == pytest.approx(100)
-    # The answer that came in the window was earned in it, whenever it was asked for.
+    # A response that was read in the window counts for its throughput, whenever its request started.
     assert figures.answered == 11
     assert figures.answered_per_second == pytest.approx(1.1)
 
@@ -59,7 +59,7 @@ def test_percentiles_are_of_all_requests_and_never_below_a_sample() -> None:
     assert percentiles([7], (50, 99)) == [7, 7]
 
 
-def test_split_is_that_of_good_answers_that_say_it() -> None:
+def test_split_is_that_of_successful_responses_that_have_one() -> None:
     samples = [
         sample(1, 0.030, timing=TIMING),
         sample(2, 0.034, timing=TIMING),
@@ -72,9 +72,9 @@ def test_split_is_that_of_good_answers_that_say_it() -> None:
     assert list(stages) == ["queue", "decode", "preprocess", "infer", "postprocess", "total", "outside"]
 
 
-def test_most_under_way() -> None:
-    assert most_under_way([sample(0, 1), sample(1, 1), sample(2, 1)]) == 1
-    assert most_under_way([sample(0, 3), sample(1, 1), sample(1.5, 3), sample(5, 1)]) == 3
+def test_max_in_progress() -> None:
+    assert max_in_progress([sample(0, 1), sample(1, 1), sample(2, 1)]) == 1
+    assert max_in_progress([sample(0, 3), sample(1, 1), sample(1.5, 3), sample(5, 1)]) == 3
 
 
 MISSED = [
@@ -90,7 +90,7 @@ MISSED = [
 
 
 @pytest.mark.parametrize(("expected", "lines"), MISSED)
-def test_what_is_missed_is_said(expected: Expected, lines: list[str]) -> None:
+def test_missed_thresholds_are_reported(expected: Expected, lines: list[str]) -> None:
     samples = [sample(n, (n + 1) / 1000, "503" if n == 99 else "") for n in range(100)]
     assert find_missed(summarize(samples, Window(0, 100)), expected) == lines
 
@@ -99,12 +99,12 @@ def test_no_request_is_a_miss() -> None:
     assert "got none" in find_missed(summarize([], Window(0, 1)), Expected())[0]
 
 
-def server(limit: float, asked: list[float], *, flaky: bool = False) -> Callable[[float], Step]:
-    """A server that holds to a rate; a flaky one fails each rate the first time."""
+def server(limit: float, rates: list[float], *, flaky: bool = False) -> Callable[[float], Step]:
+    """A server that sustains a rate; a flaky one fails each rate the first time."""
 
     def measure(rate: float) -> Step:
-        first = rate not in asked
-        asked.append(rate)
+        first = rate not in rates
+        rates.append(rate)
         return Step(rate, rate, 20.0, 40.0, ("p95",) if rate > limit or (flaky and first) else ())
 
     return measure
@@ -113,17 +113,17 @@ def server(limit: float, asked: list[float], *, flaky: bool = False) -> Callable
 @pytest.mark.parametrize("limit", [0.3, 3, 10, 47, 1000])
 @pytest.mark.parametrize("flaky", [False, True])
 def test_capacity_is_near_the_limit(limit: float, flaky: bool) -> None:
-    asked: list[float] = []
-    knee = capacity.find(server(limit, asked, flaky=flaky), 10, lowest=0.1)
+    rates: list[float] = []
+    knee = capacity.find(server(limit, rates, flaky=flaky), 10, lowest=0.1)
     assert knee is not None
     assert limit / 1.08 <= knee.rate <= limit
-    assert len(asked) < 30
+    assert len(rates) < 30
 
 
 def test_capacity_of_a_server_that_holds_nothing() -> None:
-    asked: list[float] = []
-    assert capacity.find(server(0, asked), 10, lowest=1) is None
-    assert asked == [10, 10, 5, 5, 2.5, 2.5, 1.25, 1.25]
+    rates: list[float] = []
+    assert capacity.find(server(0, rates), 10, lowest=1) is None
+    assert rates == [10, 10, 5, 5, 2.5, 2.5, 1.25, 1.25]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_bursts() -> None:
     silent = [sample(300, 60, "timeout")]
     cold = bursts([*first, *second, *silent], [99.5, 199, 299])
     assert [(burst.requests, burst.failures) for burst in cold] == [(13, 0), (2, 1), (1, 1)]
-    # The one that waited longest is not the first that answered.
+    # The request that waited longest does not get the first response.
     assert [burst.first_answer_s for burst in cold] == [2.0, 1.5, None]
     assert (len(cold[0].first_ms), cold[0].steady_p50_ms) == (FIRST, 1000)
     assert (cold[1].first_ms, math.isnan(cold[1].steady_p50_ms)) == ([500], True)
@@ -171,10 +171,10 @@ def test_counters_are_means_of_what_grew() -> None:
     assert counters.difference(before, "gone") == "gone"
 
 
-def test_pictures_are_the_same_each_time(tmp_path: Path) -> None:
-    made = pictures.read(pictures.make(tmp_path / "one"))
-    assert made == pictures.read(pictures.make(tmp_path / "two"))
+def test_images_are_always_the_same(tmp_path: Path) -> None:
+    made = images.read(images.make(tmp_path / "one"))
+    assert made == images.read(images.make(tmp_path / "two"))
     sizes = {cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR).shape[1::-1] for file in made}  # type: ignore[union-attr]
-    assert sizes == set(pictures.SIZES)
+    assert sizes == set(images.SIZES)
     assert max(width * height for width, height in sizes) == 12_000_000
     assert sorted(path.suffix for path in (tmp_path / "one").iterdir()) == [".jpg"] * len(sizes)

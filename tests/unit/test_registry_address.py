@@ -8,7 +8,7 @@ import pytest
 from registry.errors import Misconfigured
 from registry.storage.address import BucketAddress, is_same_place, read_address
 from registry.storage.bucket import Bucket
-from stack.serve import visible
+from stack.parts import visible
 
 
 @pytest.mark.parametrize(

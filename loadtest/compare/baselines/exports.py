@@ -1,7 +1,7 @@
-"""`python -m loadtest.baselines.exports`: Ultralytics' exports of one .pt file, the fastest of each format chosen.
+"""`python -m loadtest.compare.baselines.exports`: Ultralytics' exports of one .pt file, the fastest of each format.
 
 Each format is exported in every way that its documentation offers without changing the network; each is timed in turn,
-as the baselines call it. What Ultralytics finds with the .pt file itself is written beside them.
+as the baselines call it. The detections of Ultralytics with the .pt file itself are written beside them.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from ultralytics import YOLO
 from ultralytics.utils.downloads import attempt_download_asset
 
 from export.sources.trusted_checkpoints import CheckpointError, admit
-from loadtest.baselines.detector import Detector
+from loadtest.compare.baselines.detector import Detector
 
 CONFIDENCE = 0.25
 WAYS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -37,16 +37,10 @@ _ROUNDS, _EACH, _WARM_UP = 5, 8, 4
 
 
 def main() -> int:
-    """Write exports.json; what is there for the same weights and picture stays."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.baselines.exports")
-    parser.add_argument("--weights", required=True, help="a .pt file, or an official name")
-    parser.add_argument("--allow-unpickling", action="store_true", help="run the code that a .pt file may hold")
-    parser.add_argument("--output", type=Path, required=True, help="folder")
-    parser.add_argument("--picture", type=Path, required=True, help="what the exports are timed with")
-    parser.add_argument("pictures", nargs="*", type=Path, help="what the reference is made of")
-    options = parser.parse_args()
-    picture = options.picture.read_bytes()
-    pictures = {path.name: path.read_bytes() for path in options.pictures}
+    """Write exports.json; exports of the same weights and image stay."""
+    options = _parser().parse_args()
+    image = options.picture.read_bytes()
+    images = {path.name: path.read_bytes() for path in options.pictures}
     given = Path(options.weights)
     given = given.resolve() if given.exists() else given
     options.output.mkdir(parents=True, exist_ok=True)
@@ -54,10 +48,10 @@ def main() -> int:
     try:
         weights = Path(attempt_download_asset(given, retry=1)).resolve()
         with admit(weights, allowed=options.allow_unpickling) as checkpoint:
-            write(weights, checkpoint, picture, pictures)
+            write(weights, checkpoint, image, images)
     except CheckpointError as exc:
         print(f"error: {exc}", file=sys.stderr)
-    # What unpickling raises is as wide as what a pickle may do.
+    # Unpickling may raise anything that the code of a pickle raises.
     except (RuntimeError, TypeError, ValueError, KeyError, AttributeError, EOFError, ImportError, OSError) as exc:
         reason = str(exc).partition("\n")[0] or type(exc).__name__
         print(f"error: {options.weights}: {reason}", file=sys.stderr)
@@ -66,35 +60,45 @@ def main() -> int:
     return 1
 
 
-def write(weights: Path, checkpoint: Path, picture: bytes, pictures: Mapping[str, bytes]) -> None:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadtest.compare.baselines.exports")
+    parser.add_argument("--weights", required=True, help="a .pt file, or an official name")
+    parser.add_argument("--allow-unpickling", action="store_true", help="run the code that a .pt file may contain")
+    parser.add_argument("--output", type=Path, required=True, help="folder")
+    parser.add_argument("--picture", type=Path, required=True, help="image that the exports are timed with")
+    parser.add_argument("pictures", nargs="*", type=Path, help="images of the reference detections")
+    return parser
+
+
+def write(weights: Path, checkpoint: Path, image: bytes, images: Mapping[str, bytes]) -> None:
     """Write exports.json, in the current folder.
 
     Args:
-        weights: what the user named, for the file.
-        checkpoint: a copy of it that was admitted.
-        picture: what the exports are timed with, encoded.
-        pictures: what the reference is made of, encoded, by name.
+        weights: as the user named them, for the file.
+        checkpoint: an admitted copy of them.
+        image: that the exports are timed with, encoded.
+        images: of the reference detections, encoded, by name.
     """
     model = YOLO(checkpoint, task="detect")
     digest = hashlib.sha256(ultralytics.__version__.encode())
-    for content in (checkpoint.read_bytes(), picture, *pictures.values()):
+    for content in (checkpoint.read_bytes(), image, *images.values()):
         digest.update(hashlib.sha256(content).digest())
     written = Path("exports.json")
     if written.exists() and json.loads(written.read_bytes())["key"] == digest.hexdigest():
         return
-    chosen = {name: choose(name, checkpoint, picture) for name in WAYS}
+    chosen = {name: choose(name, checkpoint, image) for name in WAYS}
     detector = Detector(str(checkpoint), allowed=True)  # it was admitted
     result = {
         "key": digest.hexdigest(),
         "weights": str(weights),
         "names": {str(index): name for index, name in model.names.items()},
-        "reference": {name: detector.detect(content, CONFIDENCE) for name, content in pictures.items()},
+        "reference": {name: detector.detect(content, CONFIDENCE) for name, content in images.items()},
         **chosen,
     }
     written.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def choose(name: str, weights: Path, picture: bytes) -> dict[str, Any]:
+def choose(name: str, weights: Path, image: bytes) -> dict[str, Any]:
     """Export one format in every way.
 
     Returns:
@@ -107,7 +111,7 @@ def choose(name: str, weights: Path, picture: bytes) -> dict[str, Any]:
         for way, detector in detectors.items():
             for index in range(_WARM_UP + _EACH):
                 started = time.perf_counter()
-                detector.detect(picture, CONFIDENCE)
+                detector.detect(image, CONFIDENCE)
                 if index >= _WARM_UP:
                     times[way].append((time.perf_counter() - started) * 1000)
     median_ms = {way: statistics.median(each) for way, each in times.items()}

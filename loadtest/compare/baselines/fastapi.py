@@ -1,6 +1,6 @@
 """FastAPI and Ultralytics: a plain `def` endpoint, which FastAPI runs in its thread pool.
 
-The package this module is named after is found first: imports here are absolute.
+The module has the name of the package that it imports: imports are absolute, so that the package is found.
 """
 
 from typing import Annotated
@@ -8,7 +8,7 @@ from typing import Annotated
 import uvicorn
 from fastapi import FastAPI, Form, HTTPException, UploadFile
 
-from loadtest.baselines.detector import Detection, Detector, check, parser
+from loadtest.compare.baselines.detector import Detection, Detector, check, parser
 
 
 def create_app(detector: Detector) -> FastAPI:

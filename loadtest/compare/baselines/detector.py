@@ -1,4 +1,4 @@
-"""Ultralytics, as each baseline calls it: an encoded picture in, detections out."""
+"""Ultralytics, as each baseline calls it: an encoded image in, detections out."""
 
 import argparse
 import sys
@@ -12,14 +12,14 @@ from ultralytics import YOLO
 
 from export.sources.trusted_checkpoints import CheckpointError, admit
 
-Detection = dict[str, Any]  # class, confidence, box: x1, y1, x2, y2 in pixels of the picture
+Detection = dict[str, Any]  # class, confidence, box: x1, y1, x2, y2 in pixels of the image
 
 
 class Detector:
     """A model for any number of threads.
 
-    Ultralytics' guide to threads asks that no two of them share a model at a time: whoever detects takes one, and the
-    others wait. Pictures are decoded meanwhile.
+    Ultralytics' guide to threads requires that no two threads share a model at a time: a thread that detects takes a
+    model, and the others wait. Images are decoded meanwhile.
     """
 
     def __init__(self, weights: str, *, allowed: bool = False, instances: int = 1) -> None:
@@ -27,12 +27,12 @@ class Detector:
 
         Args:
             weights: an ONNX file or an OpenVINO folder that Ultralytics exported; anything else is a checkpoint.
-            allowed: whether a checkpoint that is not official is loaded too, which runs whatever code it holds.
+            allowed: whether an unofficial checkpoint is loaded too, which runs the code that it contains.
             instances: models that run at a time.
 
         Raises:
-            CheckpointError: it is not official, and not allowed.
-            OSError: there is no such file.
+            CheckpointError: it is unofficial, and not allowed.
+            OSError: the file is missing.
         """
         self._models: SimpleQueue[Any] = SimpleQueue()
         if _is_export(Path(weights)):
@@ -46,17 +46,17 @@ class Detector:
             self._models.put(YOLO(weights, task="detect"))
 
     def detect(self, encoded: bytes, confidence: float) -> list[Detection]:
-        """Detections of one picture, best first.
+        """Detections in one image, best first.
 
         Raises:
-            ValueError: it is no picture that OpenCV decodes.
+            ValueError: OpenCV does not decode it.
         """
-        picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise ValueError("image: expected a picture, got bytes that OpenCV does not decode")
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError("image: got bytes that OpenCV does not decode, expected an encoded image")
         model = self._models.get()
         try:
-            result = model.predict(picture, conf=confidence, device="cpu", verbose=False)[0]
+            result = model.predict(image, conf=confidence, device="cpu", verbose=False)[0]
         finally:
             self._models.put(model)
         return [
@@ -66,14 +66,14 @@ class Detector:
 
 
 def _is_export(path: Path) -> bool:
-    """Whether it is a graph, which Ultralytics loads without unpickling; a name with two suffixes may be either."""
+    """Whether it is a graph, which Ultralytics loads without unpickling; two suffixes may be those of a checkpoint."""
     if path.is_dir():
         return path.name.endswith("_openvino_model") and not path.suffixes
     return path.suffixes == [".onnx"] and path.is_file()
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """End the program where the weights must not be loaded, before a server starts that would do it."""
+    """End the program where the weights must not be loaded, before a server starts."""
     path = Path(arguments.weights)
     try:
         if not _is_export(path):
@@ -85,8 +85,8 @@ def check(arguments: argparse.Namespace) -> None:
 
 def parser(module: str) -> argparse.ArgumentParser:
     """The arguments of every baseline."""
-    options = argparse.ArgumentParser(prog=f"python -m loadtest.baselines.{module}")
+    options = argparse.ArgumentParser(prog=f"python -m loadtest.compare.baselines.{module}")
     options.add_argument("--port", type=int, required=True, help="on loopback")
     options.add_argument("--weights", required=True, help="a .pt file, or an ONNX or OpenVINO export of it")
-    options.add_argument("--allow-unpickling", action="store_true", help="run the code that a .pt file may hold")
+    options.add_argument("--allow-unpickling", action="store_true", help="run the code that a .pt file may contain")
     return options

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import HTTPException, Request
 from litserve import LitAPI, LitServer
 
-from loadtest.baselines.detector import Detection, Detector, check, parser
+from loadtest.compare.baselines.detector import Detection, Detector, check, parser
 
 
 class DetectorAPI(LitAPI):  # type: ignore[misc]
@@ -19,12 +19,12 @@ class DetectorAPI(LitAPI):  # type: ignore[misc]
         self._detector = Detector(self._weights, allowed=self._allowed)
 
     def decode_request(self, request: Request) -> tuple[bytes, float]:
-        form: Any = request  # LitServe hands the form itself over
+        form: Any = request  # LitServe passes the form itself
         return form["image"].file.read(), float(form.get("confidence", 0.25))
 
-    def predict(self, asked: tuple[bytes, float]) -> list[Detection]:
+    def predict(self, request: tuple[bytes, float]) -> list[Detection]:
         try:
-            return self._detector.detect(*asked)
+            return self._detector.detect(*request)
         except ValueError as exc:
             raise HTTPException(400, str(exc)) from exc
 

@@ -1,4 +1,4 @@
-"""Pictures of several sizes, made from the shipped ones; the same each time, and too large to be kept in git."""
+"""Images of several sizes, made from the shipped ones; always the same, and too large to be kept in git."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ _MADE = Path(__file__).parents[2] / ".cache" / "loadtest-pictures"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
 _QUALITY = 90
 
-# Width x height, and the size of a tile: one scene after the other fills the picture.
+# Width x height, and the size of a tile: the scenes in turn fill the image.
 SIZES = {
     (320, 320): 320,
     (640, 480): 320,
@@ -24,7 +24,7 @@ SIZES = {
 
 
 def make(folder: Path = _MADE) -> Path:
-    """The folder with the set; made where it is not there yet."""
+    """The folder with the set; missing images are made."""
     for (width, height), tile in SIZES.items():
         path = folder / f"{width}x{height}.jpg"
         if path.exists():
@@ -41,10 +41,10 @@ def make(folder: Path = _MADE) -> Path:
 
 
 def read(folder: Path) -> list[bytes]:
-    """The pictures of a folder, encoded, in the order of their names; none where it has none.
+    """The images of a folder, encoded, in the order of their names; empty where it has none.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the folder cannot be read.
     """
     return [path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES]
 

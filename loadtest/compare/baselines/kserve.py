@@ -8,7 +8,7 @@ from typing import Any
 from kserve import Model, ModelServer, model_server
 from kserve.errors import InvalidInput
 
-from loadtest.baselines.detector import Detector, check, parser
+from loadtest.compare.baselines.detector import Detector, check, parser
 
 
 class Predictor(Model):  # type: ignore[misc]
@@ -27,8 +27,8 @@ class Predictor(Model):  # type: ignore[misc]
     def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:  # noqa: ARG002
         try:
             confidence = float(payload.get("parameters", {}).get("confidence", 0.25))
-            pictures = [base64.b64decode(instance["image"]["b64"]) for instance in payload["instances"]]
-            return {"predictions": [self._detector.detect(picture, confidence) for picture in pictures]}
+            images = [base64.b64decode(instance["image"]["b64"]) for instance in payload["instances"]]
+            return {"predictions": [self._detector.detect(image, confidence) for image in images]}
         except (AttributeError, LookupError, TypeError, ValueError, binascii.Error) as exc:
             raise InvalidInput(f"{type(exc).__name__}: {exc}") from exc
 

@@ -1,1 +1,0 @@
-"""`make flood`: more requests than a running server can answer, and what becomes of them."""

@@ -1,0 +1,160 @@
+"""Closed and open loops of requests."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+
+import uvloop
+
+from loadtest.generator.connections import Client
+from loadtest.generator.requests import Request
+from loadtest.generator.responses import Response, Result
+
+_AFTER_FAILURE_S = 0.05  # otherwise a server that is away would get requests in a tight loop
+_SUCCESS = {"200", "OK"}
+_SHOWN_BYTES = 300  # of an error
+
+Record = Callable[[Response], None]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Where requests go, and when.
+
+    Attributes:
+        http, grpc: host:port.
+        connections: of each protocol. Closed loop: so many requests are in progress at a time. Open loop: at most.
+        rate: open loop: requests that begin each second, whatever becomes of earlier ones; None: closed loop.
+        pause_s: closed loop: of each connection after a response.
+        timeout_s: for one request.
+        limit_s: no request begins after this.
+    """
+
+    http: str
+    grpc: str
+    _: KW_ONLY
+    connections: int = 4
+    rate: float | None = None
+    pause_s: float = 0.0
+    timeout_s: float = 10.0
+    limit_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a schedule.
+
+    Attributes:
+        result: every response.
+        began: `time.monotonic()`.
+        seconds: until the last response.
+        cpu_s: of this process.
+    """
+
+    result: Result
+    began: float
+    seconds: float
+    cpu_s: float
+
+
+def measure(requests: Sequence[Request], schedule: Schedule) -> Outcome:
+    """Send requests from this process, and wait for the last response."""
+    responses: list[Response] = []
+    began, cpu_s = time.monotonic(), time.process_time()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(generate(requests, schedule, responses.append))
+    return Outcome(Result(responses), began, time.monotonic() - began, time.process_time() - cpu_s)
+
+
+async def generate(
+    requests: Sequence[Request], schedule: Schedule, record: Record, stopped: asyncio.Event | None = None
+) -> None:
+    """Send requests until the schedule ends or `stopped` is set, and wait for the last response."""
+    stopped = stopped or asyncio.Event()
+    clients: list[Client] = []
+    try:
+        if schedule.rate is None:
+            await _closed_loop(requests, schedule, record, stopped, clients)
+        else:
+            await _open_loop(requests, schedule, record, stopped, clients)
+    finally:
+        for client in clients:
+            await client.close()
+
+
+async def _closed_loop(
+    requests: Sequence[Request], schedule: Schedule, record: Record, stopped: asyncio.Event, clients: list[Client]
+) -> None:
+    timer = asyncio.get_running_loop().call_later(schedule.limit_s, stopped.set)
+
+    async def repeat(number: int) -> None:
+        # Connections begin at different requests, so that all kinds are in progress at any moment.
+        for request in itertools.islice(itertools.cycle(requests), number % len(requests), None):
+            response = await _exchange(clients[number], number, request, time.monotonic())
+            record(response)
+            if pause_s := max(schedule.pause_s, _AFTER_FAILURE_S) if response.error else schedule.pause_s:
+                await asyncio.sleep(pause_s)
+            if stopped.is_set():
+                return
+
+    clients += [_client(schedule) for _ in range(schedule.connections)]
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(schedule.connections):
+            tasks.create_task(repeat(number))
+    timer.cancel()
+
+
+async def _open_loop(
+    requests: Sequence[Request], schedule: Schedule, record: Record, stopped: asyncio.Event, clients: list[Client]
+) -> None:
+    idle: list[int] = []
+
+    async def serve(number: int, request: Request, due: float) -> None:
+        record(await _exchange(clients[number], number, request, due))
+        idle.append(number)  # the last one used is the next: as few connections as possible are kept busy
+
+    rate = schedule.rate or 0.0
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        for index, request in zip(range(int(rate * schedule.limit_s)), itertools.cycle(requests)):
+            due = began + index / rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if stopped.is_set():
+                return
+            if not idle and len(clients) == schedule.connections:
+                error = f"not sent: all {schedule.connections} connections were busy"
+                record(Response(-1, request.kind, due, time.monotonic() - due, "", error))
+                continue
+            if not idle:
+                clients.append(_client(schedule))
+            number = idle.pop() if idle else len(clients) - 1
+            tasks.create_task(serve(number, request, due))
+
+
+def _client(schedule: Schedule) -> Client:
+    return Client(schedule.http, schedule.grpc, schedule.timeout_s)
+
+
+async def _exchange(client: Client, number: int, request: Request, started: float) -> Response:
+    inference = None
+    try:
+        status, body = await client.send(request)
+        error = "" if status in _SUCCESS else f"{status} {body[:_SHOWN_BYTES].decode(errors='replace')}"
+        if not error and len(body) < request.min_bytes:
+            error = f"got {len(body)} bytes, expected at least {request.min_bytes}"
+        if not error and request.read:
+            inference = request.read(body)
+    except (OSError, ValueError, LookupError) as exc:
+        status, error = "", f"{type(exc).__name__}: {exc}"
+    seconds = time.monotonic() - started
+    if inference is None:
+        return Response(number, request.kind, started, seconds, status, error)
+    predictions = inference.document["predictions"]
+    top = predictions[0] if predictions else {}
+    labels = top.get("probabilities") or [prediction.get("class", "") for prediction in predictions]
+    return Response(
+        number, request.kind, started, seconds, status, "",
+        inference.version, top.get("class", ""), top.get("confidence", 0.0), tuple(labels),
+    )  # fmt: skip

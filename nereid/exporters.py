@@ -1,0 +1,118 @@
+"""`nereid export MODEL FILE`: the exporter for a file, and what that exporter needs.
+
+A detector's .pt, .onnx or .engine, an estimator that is a pickle, or a file of XGBoost. A word that names an exporter
+goes first where the file's name does not say it: `nereid export xgboost MODEL FILE`.
+"""
+
+import contextlib
+import runpy
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nereid.needs import NeedsError, provide
+
+BY_SUFFIX = {
+    ".pt": "ultralytics",
+    ".onnx": "ultralytics",
+    ".engine": "ultralytics",
+    ".json": "xgboost",
+    ".ubj": "xgboost",
+}
+PICKLES = (".joblib", ".pkl", ".pickle", ".sav")
+EXPORTERS = ("ultralytics", "sklearn", "xgboost", "examples", "tensorrt")
+_USAGE = "nereid export MODEL FILE [options]"
+_ULTRALYTICS = ".venv/.ultralytics"
+_HELP = f"""usage: {_USAGE}
+
+Add a model to the model repository. It is compared with its source first; nothing there is ever overwritten.
+The exporter is chosen by FILE:
+
+  .pt .onnx .engine                           a YOLO detector (ultralytics)
+  {" ".join(PICKLES):<42}  a scikit-learn classifier, regressor or pipeline (sklearn)
+  .json .ubj, or a pickle that names xgboost  an XGBoost model (xgboost)
+
+`nereid export EXPORTER MODEL FILE` names the exporter. `nereid export examples` makes the models that come with the
+project, `nereid export tensorrt FOLDER` adds a plan for this machine's GPU. Options of each exporter:
+"""
+
+
+def main() -> int:
+    """Choose the exporter and run it."""
+    words = sys.argv[1:]
+    if words in (["-h"], ["--help"], []):
+        return _print_help()
+    try:
+        exporter = choose(words)
+        if exporter not in words[:1]:
+            words = [exporter, *words]
+        prepare(words)
+    except NeedsError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except ValueError as exc:
+        print(f"usage: {_USAGE}\nnereid export: error: {exc}", file=sys.stderr)
+        return 2
+    sys.argv[:] = ["nereid export", *words]
+    runpy.run_module("export", run_name="__main__")
+    return 0
+
+
+def choose(words: Sequence[str]) -> str:
+    """The exporter for a command line.
+
+    Args:
+        words: `[exporter] MODEL FILE [options]`.
+
+    Raises:
+        ValueError: they name no file, or one that no exporter reads.
+    """
+    if words[0] in EXPORTERS:
+        return words[0]
+    if len(words) < 2 or words[0].startswith("-") or words[1].startswith("-"):
+        raise ValueError(f"got {' '.join(words)}, expected MODEL and FILE before the options")
+    file = Path(words[1])
+    suffix = file.suffix.lower()
+    if suffix in PICKLES:
+        return "xgboost" if _names_xgboost(file) else "sklearn"
+    if suffix not in BY_SUFFIX:
+        known = " ".join([*BY_SUFFIX, *PICKLES])
+        raise ValueError(f"FILE: got {words[1]}, expected one of {known}; next: nereid export EXPORTER MODEL FILE")
+    return BY_SUFFIX[suffix]
+
+
+def prepare(words: Sequence[str]) -> None:
+    """Have make install torch and ultralytics for a .pt, several GB, unless the file is rejected before.
+
+    Raises:
+        NeedsError: they cannot be installed, or the file is rejected.
+    """
+    is_pt = words[0] == "ultralytics" and len(words) > 2 and Path(words[2]).suffix not in {".onnx", ".engine"}
+    if not is_pt and "--predict" not in words:
+        return
+    if is_pt and subprocess.run([sys.executable, "-m", "export", "weights", words[2]], check=False).returncode:
+        raise NeedsError(f"{words[2]}: nothing was installed and nothing exported")
+    provide([_ULTRALYTICS], words)
+
+
+def _names_xgboost(file: Path) -> bool:
+    """Whether a pickle names the package; nothing of it is run."""
+    try:
+        return b"xgboost" in file.read_bytes()
+    except OSError:
+        return False  # the exporter says so
+
+
+def _print_help() -> int:
+    print(_HELP, flush=True)
+    for exporter in ("ultralytics", "sklearn", "xgboost"):
+        sys.argv[:] = ["nereid export", exporter, "--help"]
+        with contextlib.suppress(SystemExit):
+            runpy.run_module("export", run_name="__main__")
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

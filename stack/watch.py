@@ -1,0 +1,72 @@
+"""Stops the stack if a part cannot be kept alive, shows its last words, and ends what a dead part left behind.
+
+An event listener of stack/supervisord.conf: standard output is for supervisor's protocol, standard error for the user.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+from supervisor import childutils
+
+from environment.project import shown
+from stack.logs import log_of, read_last_words
+from stack.orphans import find_orphans, sweep
+
+GIVEN_UP = "given-up"
+_ORPHAN_S = 10  # without a Triton its stubs end within one, except for those that wait for a lock that it held
+
+
+def main() -> None:
+    """Handle events until supervisor ends."""
+    if caller := os.environ.get("CALLER_FOLDER"):
+        os.chdir(caller)  # paths are shown as the user would type them
+    given_up = Path(os.environ["STATE_DIR"]) / GIVEN_UP
+    logs = Path(os.environ["LOG_FOLDER"]) if os.environ.get("LOG_FOLDER") else None
+    while True:
+        headers, payload = childutils.listener.wait(sys.stdin, sys.stdout)
+        handle(headers["eventname"], childutils.get_headers(payload), given_up=given_up, logs=logs)
+        childutils.listener.ok(sys.stdout)
+        sweep(find_orphans(psutil.Process(os.getppid())), patience_s=_ORPHAN_S)
+
+
+def handle(name: str, event: Mapping[str, str], *, given_up: Path, logs: Path | None) -> None:
+    """Handle the end of a part.
+
+    Args:
+        name: PROCESS_STATE_FATAL, _EXITED or _BACKOFF; see supervisord.conf.
+        event: `processname`, and what else supervisor says.
+        given_up: file to write the reason to if the stack must stop.
+        logs: folder of the logs; None if they are in the terminal.
+    """
+    part = event["processname"]
+    if part == "announce":
+        return
+    if name == "PROCESS_STATE_FATAL":  # its last words were shown at its first quick death
+        stop(f"{part} died again and again within seconds of its start", given_up)
+    elif name == "PROCESS_STATE_EXITED" and event["expected"] == "1":
+        if logs is not None:
+            show_last_words(part, logs, what=f"{part} ended")
+        # On a busy machine that may be no quick death, and would be tried again for ever.
+        stop(f"{part} cannot run as it is set up", given_up)
+    elif logs is not None and event.get("tries", "1") == "1":
+        show_last_words(part, logs, what=f"{part} ended unexpectedly and is started again")
+
+
+def stop(reason: str, given_up: Path) -> None:
+    """Leave the reason to the supervisor, and stop it."""
+    given_up.write_text(reason)
+    os.kill(os.getppid(), signal.SIGTERM)
+
+
+def show_last_words(part: str, folder: Path, *, what: str) -> None:
+    """Print the end of a part's log."""
+    words = [f"{what}; the last lines of {shown(log_of(part, folder))}:", *read_last_words(part, folder)]
+    print(*words, sep="\n  ", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
