@@ -19,17 +19,19 @@ from pydantic import ValidationError
 from environment.listening import Hosts, join
 from environment.listening import listen as open_listener
 from transformer import cli as arguments
+from transformer.admission import Admission
 from transformer.auth import Keys, KeysError
 from transformer.confinement import confine, refuse_rings
 from transformer.dataplane.dataplane import DataPlane
 from transformer.grpc.server import GrpcServer
 from transformer.observability import logs
 from transformer.observability.trace_context import Trace
+from transformer.offload import set_threads
 from transformer.rest.app import create_app
 from transformer.rest.http_limits import LimitedHttpProtocol
 from transformer.settings import OpenTelemetrySettings, TransformerSettings
-from transformer.triton.client import Predictor
-from transformer.triton.synchroniser_client import Synchroniser
+from transformer.triton.client import TritonClient
+from transformer.triton.synchroniser_client import SynchroniserClient
 
 if TYPE_CHECKING:
     from transformer.observability.spans import Spans
@@ -139,18 +141,24 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
         check_tls(args.tls)
     listener = listen(settings.host, args.http_port)
     hosts = Hosts(listener.getsockname()[0], settings.hosts, setting="TRANSFORMER_HOSTS")
-    predictor = Predictor(args.predictor_host)
-    dataplane = DataPlane(predictor, Synchroniser(settings.sync_url), settings)
+    set_threads(settings.threads)
+    admission = Admission(
+        max_in_flight=settings.max_in_flight,
+        max_waiting=settings.max_waiting,
+        max_bodies_bytes=settings.max_bodies_bytes,
+        max_timeout_s=settings.request_timeout_s,
+    )
+    dataplane = DataPlane(TritonClient(args.predictor_host), SynchroniserClient(settings.sync_url), settings)
     spans = open_spans(OpenTelemetrySettings())
     trace = spans.begin if spans else Trace
-    grpc_server = GrpcServer(dataplane, settings, keys, trace=trace)
+    grpc_server = GrpcServer(dataplane, admission, settings, keys, trace=trace)
     # gRPC says no more than "failed".
     listen(settings.host, args.grpc_port).close()
     grpc_server.listen(settings.host, args.grpc_port, args.tls)
     config = uvicorn.Config(
-        create_app(settings, dataplane, keys, hosts=hosts, trace=trace),
+        create_app(settings, dataplane, admission, keys, hosts=hosts, trace=trace),
         # uvicorn only calls it
-        http=partial(LimitedHttpProtocol, timeout_s=settings.body_timeout_s, admission=dataplane.admission),  # type: ignore[arg-type]
+        http=partial(LimitedHttpProtocol, timeout_s=settings.body_timeout_s, admission=admission),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         access_log=False,

@@ -1,11 +1,11 @@
-"""Who may begin, and until when: overload is told at once, and nothing is done for nobody.
+"""Admission control and deadlines: excess load is rejected immediately, and work that is too late is not begun.
 
 The way of a request:
 
-    a request arrives -> Admission.check     the line is full: 429, before the body is read
-    its body comes    -> Admission.body      all bodies together are too large: 429
-    its body is here  -> Admission.turn      waits in the line, first come, first served
-    it has its turn   -> decode, infer       each step asks Deadline.check first
+    it arrives             Admission.check          the queue is full: 429, before the body is read
+    its body arrives       Admission.body           all bodies together are too large: 429
+    its body is complete   Admission.request_slot   waits in the queue, first come, first served
+    it has a slot          decode, infer            each step begins with Deadline.check
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from transformer.observability import metrics
 
 @dataclass(frozen=True)
 class Deadline:
-    """When an answer is of no use any more.
+    """When a response is of no use any more.
 
     Attributes:
         at_s: by `time.monotonic()`.
-        timeout_s: how long there was.
+        timeout_s: the time from the arrival of the request.
     """
 
     at_s: float
@@ -32,33 +32,39 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout_s: float) -> "Deadline":
-        """So long from now."""
+        """This long from now."""
         return cls(time.monotonic() + timeout_s, timeout_s)
 
     def sooner(self, timeout_s: float) -> "Deadline":
-        """The earlier of this one, and of so long from when this one began."""
+        """The earlier one of this deadline and of `timeout_s` from the arrival of the request."""
         return self if timeout_s >= self.timeout_s else Deadline(self.at_s - self.timeout_s + timeout_s, timeout_s)
 
     @property
     def remaining_s(self) -> float:
-        """What is left; below zero when it is over."""
+        """Time left; below zero when the deadline has passed."""
         return self.at_s - time.monotonic()
 
     def check(self, before: str) -> None:
-        """Go on only in time.
+        """Continue only in time.
+
+        Args:
+            before: what has not happened yet, for the message.
 
         Raises:
-            DeadlineExceeded: it is over.
+            DeadlineExceeded: the deadline has passed.
         """
         if self.remaining_s <= 0:
             raise self._exceeded(before)
 
     @asynccontextmanager
     async def limit(self, before: str) -> AsyncIterator[None]:
-        """Cancel what is inside when the time is over.
+        """Cancel what runs inside at the deadline.
+
+        Args:
+            before: what has not happened then, for the message.
 
         Raises:
-            DeadlineExceeded: it was.
+            DeadlineExceeded: the deadline has passed.
         """
         try:
             async with asyncio.timeout(max(self.remaining_s, 0)) as limit:
@@ -69,50 +75,55 @@ class Deadline:
             raise self._exceeded(before) from None
 
     def _exceeded(self, before: str) -> DeadlineExceeded:
-        metrics.refuse("deadline")
-        return DeadlineExceeded(f"the request's time, {self.timeout_s:g} s, was over before {before}")
+        metrics.count_rejected("deadline")
+        return DeadlineExceeded(f"deadline of {self.timeout_s:g} s exceeded before {before}")
 
 
 class Admission:
-    """So many requests are worked at, so many wait in line; one more is refused."""
+    """Limits concurrent and queued requests, and the bytes of their bodies; raises Overloaded beyond them."""
 
-    def __init__(self, *, max_in_flight: int, max_waiting: int, max_bodies_bytes: int) -> None:
-        self._turns = asyncio.Semaphore(max_in_flight)
+    def __init__(self, *, max_in_flight: int, max_waiting: int, max_bodies_bytes: int, max_timeout_s: float) -> None:
+        self._request_slots = asyncio.Semaphore(max_in_flight)
         self._max_in_flight = max_in_flight
         self._max_waiting = max_waiting
         self._max_bodies_bytes = max_bodies_bytes
+        self._max_timeout_s = max_timeout_s
         self._in_flight = 0
         self._waiting = 0
         self._bodies_bytes = 0
         metrics.IN_FLIGHT.set_function(lambda: self._in_flight)
         metrics.WAITING.set_function(lambda: self._waiting)
 
+    def deadline(self, timeout_s: float | None) -> Deadline:
+        """Deadline of a request that has just arrived: the client's, or the longest that is allowed."""
+        return Deadline.after(self._max_timeout_s if timeout_s is None else min(timeout_s, self._max_timeout_s))
+
     def check(self) -> None:
-        """Refuse what the line has no room for.
+        """Reject a request for which the queue has no room.
 
         Raises:
-            Overloaded: it is full.
+            QueueFull: it is full.
         """
-        if self._waiting >= self._max_waiting and self._turns.locked():
-            metrics.refuse("line full")
+        if self._waiting >= self._max_waiting and self._request_slots.locked():
+            metrics.count_rejected("line full")
             raise QueueFull(
                 f"queue full: {self._max_in_flight} requests in progress, {self._max_waiting} queued;"
                 " next: send less at once, or add a replica"
             )
 
     @asynccontextmanager
-    async def turn(self, deadline: Deadline) -> AsyncIterator[None]:
-        """Wait for a turn, and have it inside.
+    async def request_slot(self, deadline: Deadline) -> AsyncIterator[None]:
+        """Wait in the queue for a slot, and hold it inside.
 
         Raises:
-            Overloaded: the line is full.
-            DeadlineExceeded: the time was over in the line.
+            QueueFull: it is full.
+            DeadlineExceeded: the deadline passed in the queue.
         """
         self.check()
         self._waiting += 1
         try:
-            async with deadline.limit("its turn in the line"):
-                await self._turns.acquire()
+            async with deadline.limit("it left the queue"):
+                await self._request_slots.acquire()
         finally:
             self._waiting -= 1
         self._in_flight += 1
@@ -120,7 +131,7 @@ class Admission:
             yield
         finally:
             self._in_flight -= 1
-            self._turns.release()
+            self._request_slots.release()
 
     @contextmanager
     def body(self) -> Iterator["Body"]:
@@ -132,29 +143,19 @@ class Admission:
             self.account(-body.size_bytes)
 
     def account(self, more_bytes: int) -> None:
-        """So many bytes more, or less, are held: of bodies, and of answers that clients have not read yet."""
+        """Add to, or subtract from, the bytes of bodies and of responses that clients have not read yet."""
         self._bodies_bytes += more_bytes
 
-    def take(self, size_bytes: int) -> None:
-        """Account for more bytes of a body.
-
-        Raises:
-            Overloaded: all bodies together are too large.
-        """
-        self.check_room(size_bytes)
-        self.account(size_bytes)
-
     def check_room(self, size_bytes: int) -> None:
-        """Refuse a body that there is no room for.
+        """Reject a body for which there is no room.
 
         Raises:
-            Overloaded: with it all bodies together are too large.
+            MemoryFull: all bodies together would be too large.
         """
         if self._bodies_bytes + size_bytes > self._max_bodies_bytes:
-            metrics.refuse("bodies full")
-            limit = self._max_bodies_bytes
+            metrics.count_rejected("bodies full")
             raise MemoryFull(
-                f"request bodies and unread responses are over the limit of {limit} bytes;"
+                f"request bodies and unread responses are over the limit of {self._max_bodies_bytes} bytes;"
                 " next: send less at once, or add a replica"
             )
 
@@ -167,18 +168,19 @@ class Body:
         self.size_bytes = 0
 
     def check(self, size_bytes: int) -> None:
-        """So many bytes are announced.
+        """Check an announced length.
 
         Raises:
-            Overloaded: there is no room for them.
+            MemoryFull: there is no room for it.
         """
         self._admission.check_room(size_bytes)
 
     def grow(self, size_bytes: int) -> None:
-        """More of it came.
+        """Account for bytes that have arrived.
 
         Raises:
-            Overloaded: there is no room for it.
+            MemoryFull: there is no room for them.
         """
-        self._admission.take(size_bytes)
+        self._admission.check_room(size_bytes)
+        self._admission.account(size_bytes)
         self.size_bytes += size_bytes

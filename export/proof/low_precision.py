@@ -20,8 +20,8 @@ from export.writer.profiles import INT8, ONNX, describe_profiles
 from registry.errors import VersionRejected
 from registry.golden import Arrays, split_golden
 from registry.golden_outputs import check_answer
-from transformer.tasks import detect
-from transformer.triton.model import describe
+from transformer.tasks import describe
+from transformer.tasks.detect import DETECT
 
 # Profile that runs in OpenVINO -> its file, and the precision that asks for it.
 _PROFILES: Mapping[str, tuple[str, Precision]] = {"fast": (ONNX, "bf16"), "int8": (INT8, "int8")}
@@ -69,7 +69,7 @@ class Lowering:
             if precision == "int8":
                 # A generator: what is calibrated with need not fit into memory.
                 inputs = (
-                    detect.preprocess(samples[index].picture.image_hwc, model)[0][None]
+                    DETECT.preprocess(samples[index].picture.image_hwc, model)[0][None]
                     for index in track(range(len(samples)), "calibrate int8")
                 )
                 self._graphs[INT8] = quantise(self._graphs[ONNX], inputs)

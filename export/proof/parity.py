@@ -11,7 +11,7 @@ from export.errors import ExportError
 from export.proof.drawn_images import Picture
 from export.proof.plausibility import COMPARED, Candidates, Floats, check, check_places, check_sizes
 from export.proof.session import Session
-from transformer.tasks import detect
+from transformer.tasks.detect import DETECT
 from transformer.triton.model import Model
 
 # FP32 `(1, 3, height, width)` in 0 to 1 -> the head, with its batch dimension
@@ -69,7 +69,7 @@ def refer(source: Head, model: Model, *, pictures: Sequence[Picture]) -> list[Re
     """
     references = []
     for picture in pictures:
-        images, _ = detect.preprocess(picture.image_hwc, model)
+        images, _ = DETECT.preprocess(picture.image_hwc, model)
         candidates = decode({"output0": source(images[None])[0]}, end2end=model.end2end)
         where = f"the source, picture {picture.name}"
         check(candidates, images.shape[1:], classes=model.classes, where=where)
@@ -93,7 +93,7 @@ def prove(session: Session, model: Model, *, references: Sequence[Reference], so
     """
     rows = []
     for reference in references:
-        image, plan = detect.preprocess(reference.picture.image_hwc, model)
+        image, plan = DETECT.preprocess(reference.picture.image_hwc, model)
         # Mirrored, the second of the batch says something else than the first: rows that are mixed up show.
         batch = session.infer(np.stack([image, _mirror(image, model)]))
         for label, outputs in (("alone", session.infer(image[None])), ("in a batch", batch)):

@@ -11,6 +11,7 @@ from export.errors import ExportError
 from export.proof.average_precision import Rows, mean_average_precision
 from export.proof.calibration import Sample
 from transformer.tasks import detect
+from transformer.tasks.detect import DETECT
 from transformer.triton.model import Model
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -109,8 +110,8 @@ def measure(  # noqa: PLR0913 - one argument for each fact
 
 
 def _detect(run: Runs, model: Model, image_hwc: NDArray[np.uint8]) -> Rows:
-    model_input, plan = detect.preprocess(image_hwc, model)
+    model_input, plan = DETECT.preprocess(image_hwc, model)
     outputs = {name: output[0] for name, output in run.infer(model_input[None]).items()}
-    found = detect.postprocess(outputs, model, plan=plan, selection=_EVERYTHING)
+    found = DETECT.postprocess(outputs, model, plan=plan, options=_EVERYTHING)
     rows = np.column_stack([found.boxes_xyxy, found.scores, found.class_ids])
     return [[float(value) for value in row] for row in rows]

@@ -12,7 +12,7 @@ from export.errors import ExportError
 from export.proof.drawn_images import Picture
 from export.proof.session import Session
 from transformer.tasks import detect
-from transformer.tasks.detect import Detections
+from transformer.tasks.detect import DETECT, Detections
 from transformer.triton.model import Model
 
 # Picture and lowest score -> what is found, at most `MAX_DETECTIONS` above that score, at `IOU`.
@@ -72,19 +72,19 @@ def prove(
     figures = []
     selection = detect.Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
     for picture in pictures:
-        image, plan = detect.preprocess(picture.image_hwc, model)
+        image, plan = DETECT.preprocess(picture.image_hwc, model)
         outputs = {name: output[0] for name, output in session.infer(image[None]).items()}
-        served = detect.postprocess(outputs, model, plan=plan, selection=selection)
+        served = DETECT.postprocess(outputs, model, plan=plan, options=selection)
         predicted = predict(picture, confidence)
         scale = max(1.0, plan.image_wh[0] / plan.resized_wh[0])
         # Before NMS: with iou=1 no box goes for another.
         everything = cache(
             partial(
-                detect.postprocess,
+                DETECT.postprocess,
                 outputs,
                 model,
                 plan=plan,
-                selection=replace(selection, iou=1.0, max_detections=detect.MAX_NMS_CANDIDATES),
+                options=replace(selection, iou=1.0, max_detections=detect.MAX_NMS_CANDIDATES),
             )
         )
         for one, other, what in (

@@ -10,7 +10,6 @@ from tritonclient.grpc.model_config_pb2 import DataType
 
 from export.errors import ExportError
 
-_PICTURES = {"detect", "classify"}
 _SHOWN = 5
 
 
@@ -38,17 +37,17 @@ def _differences(now: Any, new: Any) -> Iterator[str]:
     if task != after.get("task"):
         yield f"task: got {after.get('task')}, expected {task}"
         return
-    # The transformer adapts pictures to any input, and detections from any output.
-    has_pictures = task in _PICTURES
+    # The transformer adapts images to any input, and results from any output; `imgsz` is what every task on images has.
+    has_images = "imgsz" in before
     # Rows may come as either of them, whichever the model takes.
-    same = {"FP64": "FP32"} if task == "tabular" else {}
-    taken = [_tensors(each.input, dims=not has_pictures, same=same) for each in (now, new)]
+    same = {} if has_images else {"FP64": "FP32"}
+    taken = [_tensors(each.input, dims=not has_images, same=same) for each in (now, new)]
     pairs = [
         ("features", _names(before.get("features")), _names(after.get("features"))),
         ("classes", _names(before.get("names")), _names(after.get("names"))),
         ("inputs", taken[0], taken[1]),
     ]
-    if not has_pictures:
+    if not has_images:
         pairs.append(("outputs", _tensors(now.output, dims=True), _tensors(new.output, dims=True)))
     for what, expected, got in pairs:
         if expected != got:

@@ -199,12 +199,13 @@ def consecutive_connections(instances: int) -> int:
 
 def _example(described: Mapping[str, Any]) -> dict[str, Any] | None:
     """Body of a request for a model, as httpx takes it; None where the model has no task."""
-    task = described.get("parameters", {}).get("task")
-    if not task:
+    if not described.get("parameters", {}).get("task"):
         return None
-    if task == "tabular":
+    if (described["inputs"][0]["name"], described["inputs"][0]["datatype"]) != ("image", "BYTES"):
         return {"json": _row(described)}
-    image = _IMAGES / ("seven.png" if task == "classify" else "digits.jpg")
+    # An image of one digit, or of many for a model that finds objects.
+    has_objects = any(output["name"] == "num_detections" for output in described["outputs"])
+    image = _IMAGES / ("digits.jpg" if has_objects else "seven.png")
     return {"files": {"image": image.read_bytes()}}
 
 
@@ -231,5 +232,9 @@ def _summary(response: Mapping[str, Any]) -> str:
     if not predictions:
         return "nothing found"
     best = predictions[0]
-    label = f"{best['class']} {best['confidence']:.3f}" if "class" in best else f"{best['value']:.4g}"
-    return f"{len(predictions)} detections, the best {label}" if response["model"]["task"] == "detect" else label
+    label = " ".join(
+        f"{best[key]:.4g}" if key == "value" else str(best[key]) for key in ("class", "value") if key in best
+    )
+    if "confidence" in best:
+        label += f" {best['confidence']:.3f}"
+    return f"{len(predictions)} detections, the best {label}" if "limits_reached" in response else label

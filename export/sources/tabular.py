@@ -19,7 +19,7 @@ from export.tables.predictors import predict, sees_fp32
 from export.writer import config
 from export.writer.manifest import Source
 from export.writer.repository import Version
-from transformer.triton.model import describe
+from transformer.tasks import describe
 
 _GOLDEN = 4
 _MOST_INPUTS = 250  # where each column is one: golden.npz holds 256 arrays

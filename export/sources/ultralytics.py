@@ -35,7 +35,8 @@ from export.writer import config
 from export.writer.manifest import Interface, Source, digest
 from export.writer.profiles import describe_engine
 from export.writer.repository import Version
-from transformer.triton.model import Model, ModelConfigError, describe
+from transformer.tasks import describe
+from transformer.triton.model import Model, ModelConfigError
 
 Letterbox = Literal["rectangle", "square"]
 Say = Callable[[str], None]

@@ -17,7 +17,7 @@ from export.tables.probe_rows import Search, nearby
 from export.tables.probe_rows import find_rows as find_probe_rows
 from export.writer.config import TABLE_BATCH
 from transformer.errors import ServingError
-from transformer.tasks import tabular
+from transformer.tasks.tabular import TABULAR
 from transformer.triton.model import Model
 
 TOLERANCE = 1e-5  # of a probability, or of the spread of a regressor's values (`_sizes`)
@@ -203,7 +203,7 @@ def _serve(rows: Rows, model: Model) -> Mapping[str, NDArray[Any]]:
     table = rows.astype(np.object_)
     table[_find_missing(rows)] = None
     try:
-        return tabular.preprocess([[plain(value) for value in row] for row in table.tolist()], model)
+        return TABULAR.preprocess([[plain(value) for value in row] for row in table.tolist()], model)
     except ServingError as exc:
         raise ExportError(f"a row of the verification would be rejected: {exc}; {_NEXT}") from exc
 
@@ -216,14 +216,11 @@ def prove(original: Original, session: Session, model: Model, rows: Rows) -> Pro
     """
     output, expected = model.outputs[0].name, original.predict(rows)
     inputs = _serve(rows, model)
-    exported = np.concatenate(
-        [
-            tabular.postprocess(
-                session.infer({name: array[start:][:TABLE_BATCH] for name, array in inputs.items()}), model
-            )
-            for start in range(0, len(rows), TABLE_BATCH)
-        ]
-    )
+    runs = [
+        session.infer({name: array[start:][:TABLE_BATCH] for name, array in inputs.items()})
+        for start in range(0, len(rows), TABLE_BATCH)
+    ]
+    exported = TABULAR.postprocess(runs, model).values
     if not np.isfinite(exported).all():
         raise ExportError(f"{output}: got NaN or infinite ones: the model is broken; {_NEXT}")
     if output == "probabilities" and (exported.min() < -TOLERANCE or exported.max() > 1 + TOLERANCE):

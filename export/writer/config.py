@@ -52,14 +52,14 @@ def describe_detector(  # noqa: PLR0913 - one argument for each fact
         outputs = [("output0", "TYPE_FP32", (-1, 6) if metadata.get("end2end") else (4 + classes, -1))]
     if dims is not None:
         outputs = [(output, datatype, dims[output]) for output, datatype, _ in outputs]
-    return _config(name, image, outputs=outputs, max_batch_size=DETECTOR_BATCH, metadata=metadata)
+    return describe_model(name, image, outputs=outputs, max_batch_size=DETECTOR_BATCH, metadata=metadata)
 
 
 def describe_classifier(name: str, *, size_hw: tuple[int, int], channels: int, metadata: Mapping[str, Any]) -> Any:
     """`ModelConfig` of a picture classifier; `metadata["names"]` says the classes."""
     image: Tensor = ("image", "TYPE_UINT8", (*size_hw, channels))
     output: Tensor = ("probabilities", "TYPE_FP32", (len(metadata["names"]),))
-    return _config(name, image, outputs=[output], max_batch_size=CLASSIFIER_BATCH, metadata=metadata)
+    return describe_model(name, image, outputs=[output], max_batch_size=CLASSIFIER_BATCH, metadata=metadata)
 
 
 def describe_table(
@@ -78,7 +78,7 @@ def describe_table(
         for tensor, (datatype, width) in inputs.items()
     ]
     result: Tensor = (output[0], "TYPE_FP32", (output[1],))
-    return _config(name, *tensors, outputs=[result], max_batch_size=TABLE_BATCH, metadata=metadata)
+    return describe_model(name, *tensors, outputs=[result], max_batch_size=TABLE_BATCH, metadata=metadata)
 
 
 def to_text(config: Any) -> str:
@@ -137,9 +137,18 @@ def batch_requests(config: Any) -> None:
     policy.default_timeout_microseconds = _LONGEST_WAIT_US
 
 
-def _config(
+def describe_model(
     name: str, *inputs: Tensor, outputs: Sequence[Tensor], max_batch_size: int, metadata: Mapping[str, Any]
 ) -> Any:
+    """`ModelConfig` of a model of any task.
+
+    Args:
+        name: of the model.
+        inputs: of the graph.
+        outputs: of the graph.
+        max_batch_size: items in one request to Triton.
+        metadata: `task`, and what the task reads: `imgsz`, `names`, `Task.facts`.
+    """
     config = model_config_pb2.ModelConfig(name=name, backend="onnxruntime", max_batch_size=max_batch_size)
     for tensors, (tensor, datatype, dims) in [
         *((config.input, source) for source in inputs),

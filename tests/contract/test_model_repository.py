@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2
 from export.graph import compatibility
 from export.sources.onnx_file import read_onnx
 from tests.support.tolerances import BOX_PX, SCORE
-from transformer.triton.model import describe
+from transformer.tasks import describe
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "model_repository"

@@ -13,8 +13,7 @@ from tests.reference.detections import compare
 from tests.support.described import FUSED
 from tests.support.stack import Stack, start_stack
 from transformer.imaging.letterbox import fit
-from transformer.tasks import detect
-from transformer.tasks.detect import Selection
+from transformer.tasks.detect import DETECT, Selection
 from transformer.triton.model import TensorMetadata
 
 pytestmark = [
@@ -101,7 +100,7 @@ def test_the_choice_is_ultralytics_own_on_heads_of_any_numbers(seed: int, classe
     (expected,) = non_max_suppression(torch.from_numpy(head[None]), classes=classes, **settings)
     selection = Selection(0.25, settings["iou_thres"], 500, None if classes is None else frozenset(classes))
     plan = fit((64, 64), (64, 64), stride=None)
-    found = detect.postprocess({"output0": head}, BARE, plan=plan, selection=selection)
+    found = DETECT.postprocess({"output0": head}, BARE, plan=plan, options=selection)
     np.testing.assert_array_equal(found.scores, expected[:, 4].numpy())
     np.testing.assert_array_equal(found.class_ids, expected[:, 5].numpy())
     np.testing.assert_allclose(found.boxes_xyxy, expected[:, :4].clamp(0, 64).numpy(), atol=1e-5)

@@ -16,6 +16,7 @@ from export.proof.drawn_images import draw_pictures
 from export.writer.config import parse
 from tests.reference.detections import compare
 from transformer.tasks import detect
+from transformer.tasks.detect import DETECT
 
 pytestmark = [
     # Ultralytics 8.4 uses the exporter of torch that still makes height and width free.
@@ -140,7 +141,7 @@ def test_wrong_scaling_that_the_file_alone_does_not_show_is_found_by_predict(
     copy = tmp_path / "copy.pt"
     copy.write_bytes(build("yolov8n").read_bytes())
     file = YOLO(copy).export(format="onnx", opset=17, imgsz=320)
-    choose = detect.postprocess
+    choose = DETECT.postprocess
 
     def shifted(*args: Any, **options: Any) -> Any:
         found = choose(*args, **options)

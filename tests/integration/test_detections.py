@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from export.__main__ import main as export
 from tests.support.detectors import CLASSES, build_finder, draw_squares, save
 from tests.support.stack import Stack, start_stack
 from tests.support.versions import seal
-from transformer.imaging.annotation import draw_detections
-from transformer.tasks.detect import Detections
+from transformer.imaging.drawing import Label, draw_boxes
 
 NAMES: dict[str, dict[int, str]] = {
     "twice": {0: "helmet", 1: "helmet", 2: "vest"},
@@ -153,18 +152,22 @@ def ask_triton(library: Any, port: int, model: str, count: int = 1, **parameters
 @pytest.mark.parametrize("model", ["scripts", "shaped", "odd"])
 def test_names_are_drawn(stack: Stack, model: str) -> None:
     answer = predict(stack, model)["predictions"]
-    found = Detections(
-        np.array([list(row["box"].values()) for row in answer], np.float32),
-        np.array([row["confidence"] for row in answer], np.float32),
-        np.array([row["class_id"] for row in answer]),
-    )
+    boxes = np.array([list(row["box"].values()) for row in answer], np.float32)
+
+    def draw(names: Sequence[str]) -> Any:
+        labels = [
+            Label(name, class_id=row["class_id"], score=row["confidence"])
+            for name, row in zip(names, answer, strict=True)
+        ]
+        return draw_boxes(IMAGE, boxes, labels)
+
     headers = {"Content-Type": "image/png", "Accept": "image/png"}
     reply = stack.http.post(f"/predict/{model}", content=PICTURE, headers=headers).raise_for_status()
     drawn = np.asarray(Image.open(io.BytesIO(reply.content)))
-    # That these names reach the drawing; whether it writes them right: tests/unit/test_transformer_annotation.py.
-    expected = draw_detections(IMAGE, found, names=[row["class"] for row in answer])
+    # That these names reach the drawing; whether it writes them right: tests/unit/test_transformer_drawing.py.
+    expected = draw([row["class"] for row in answer])
     np.testing.assert_array_equal(drawn, expected)
-    marks = draw_detections(IMAGE, found, names=["????"] * len(answer))
+    marks = draw(["????"] * len(answer))
     assert not np.array_equal(drawn, marks)
     assert "X-Limits-Reached" not in reply.headers
 

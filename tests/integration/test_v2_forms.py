@@ -221,7 +221,7 @@ def test_request_of_more_items_than_triton_takes_is_several(small: Stack, librar
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_request_of_more_items_than_the_limit_is_refused(small: Stack, library: Any) -> None:
     assert infer(small, library, "pairs", np.zeros((1024, 2), np.float32)).as_numpy("y").shape == (1024, 2)
-    with pytest.raises(InferenceServerException, match="got 1025 pictures or rows in one request, expected 1 to 1024"):
+    with pytest.raises(InferenceServerException, match="got 1025 images or rows in one request, expected 1 to 1024"):
         infer(small, library, "pairs", np.zeros((1025, 2), np.float32))
 
 

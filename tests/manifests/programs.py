@@ -192,7 +192,7 @@ def _is_loopback(address: str) -> bool:
 
 @cache
 def _transformer() -> FastAPI:
-    return create_transformer(TransformerSettings(), None)  # type: ignore[arg-type]  # only its routes are asked
+    return create_transformer(TransformerSettings(), None, None)  # type: ignore[arg-type]  # only its routes are looked up
 
 
 @cache

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from export.__main__ import main
 from export.proof.session import Session
 from export.writer.config import parse
-from transformer.tasks import tabular
-from transformer.triton.model import Model, describe
+from transformer.tasks import describe
+from transformer.tasks.tabular import TABULAR
+from transformer.triton.model import Model
 
 
 def draw_people(rng: np.random.Generator, count: int) -> pandas.DataFrame:
@@ -46,7 +47,7 @@ class Served:
         """Probabilities or values for rows as a client sends them; a data frame's NaN is null."""
         if hasattr(rows, "astype") and hasattr(rows, "columns"):
             rows = rows.astype(object).where(rows.notna(), None).to_numpy().tolist()
-        return tabular.postprocess(self.session.infer(tabular.preprocess(rows, self.model)), self.model)
+        return TABULAR.postprocess([self.session.infer(TABULAR.preprocess(rows, self.model))], self.model).values
 
 
 def read_served(repository: Path, name: str = "made") -> Served:

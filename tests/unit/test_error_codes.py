@@ -11,8 +11,8 @@ import pytest
 from environment.error_codes import GRPC_KEY, ErrorCode, read_code
 from transformer.errors import Overloaded, ServingError
 from transformer.rest.responses import error_body
-from transformer.triton.client import TensorRefused
 from transformer.triton.model import ModelConfigError
+from transformer.triton.status import TensorRejected
 
 # Those of a connection or of a route, which are not raised.
 WITHOUT_CLASS = {
@@ -36,8 +36,8 @@ def test_every_class_has_a_code_of_its_own() -> None:
     classes = list(tree(ServingError))
     assert ModelConfigError in classes
     # To a client a failure of the predictor like any other.
-    assert [each for each in classes if "code" not in vars(each)] == [TensorRefused]
-    codes = [each.code for each in classes if each is not TensorRefused]
+    assert [each for each in classes if "code" not in vars(each)] == [TensorRejected]
+    codes = [each.code for each in classes if each is not TensorRejected]
     assert len(set(codes)) == len(codes)
     assert set(codes) | WITHOUT_CLASS == set(ErrorCode)
     assert not set(codes) & WITHOUT_CLASS

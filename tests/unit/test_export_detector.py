@@ -13,7 +13,7 @@ from export.graph.compatibility import check
 from export.sources.exported_detector import read_detector
 from export.sources.ultralytics import Choice, Letterbox, prepare
 from tests.support.detectors import CLASSES, build_detector, build_finished, fix_size, pass_over, save
-from transformer.triton.model import describe
+from transformer.tasks import describe
 
 ROOT = Path(__file__).parents[2]
 BROKEN = ROOT.parent / "shared" / "data" / "weights" / "broken-int8-yolov8n.onnx"

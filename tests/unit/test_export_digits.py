@@ -9,7 +9,7 @@ from export.examples.digits.frame import CELLS, SIDE, describe_graph, frame
 from export.examples.digits.renderings import load_plain, render
 from export.graph.compatibility import check
 from export.proof.session import Session
-from transformer.tasks import classify
+from transformer.tasks.classify import fill
 from transformer.triton.model import Model, TensorMetadata
 
 MODEL = Model(
@@ -82,4 +82,4 @@ def test_rendering_is_a_picture_of_the_size_that_was_asked_for(sides: tuple[int,
     assert image.shape[2] == 3
     assert sides[0] / 2 < max(image.shape[:2]) < 2.5 * sides[1]
     assert int(image.max()) - int(image.min()) >= 40
-    assert classify.preprocess(image, MODEL).shape == (SIDE, SIDE, 1)
+    assert fill(image, MODEL).shape == (SIDE, SIDE, 1)

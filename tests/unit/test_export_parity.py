@@ -12,7 +12,8 @@ from export.proof.plausibility import COMPARED, Candidates
 from export.proof.session import Session
 from export.writer.config import describe_detector
 from tests.support.detectors import CLASSES, build_detector
-from transformer.triton.model import Model, describe
+from transformer.tasks import describe
+from transformer.triton.model import Model
 
 METADATA = {
     "task": "detect",

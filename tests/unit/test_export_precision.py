@@ -26,7 +26,8 @@ from export.sources.exported_detector import read_detector
 from export.sources.ultralytics import Choice, prepare
 from export.writer.versions import read_complete
 from tests.support.detectors import SQUARES_PX, build_finder, draw_squares, pass_over, save
-from transformer.triton.model import Model, describe
+from transformer.tasks import describe
+from transformer.triton.model import Model
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from export.proof.predictions import IOU, MAX_DETECTIONS, choose_confidence, pro
 from export.proof.session import Session
 from export.writer.config import describe_detector
 from tests.support.detectors import CLASSES, build_detector, build_model
-from transformer.tasks import detect
-from transformer.tasks.detect import Detections
-from transformer.triton.model import Model, describe
+from transformer.tasks import describe, detect
+from transformer.tasks.detect import DETECT, Detections
+from transformer.triton.model import Model
 
 PICTURES = draw_pictures()[:2]
 METADATA = {
@@ -41,10 +41,10 @@ def predict_by(session: Session, model: Model, change: Any) -> Any:
     """A source program that finds the same, and changes it."""
 
     def run(picture: Any, confidence: float) -> Detections:
-        image, plan = detect.preprocess(picture.image_hwc, model)
+        image, plan = DETECT.preprocess(picture.image_hwc, model)
         outputs = {name: output[0] for name, output in session.infer(image[None]).items()}
         selection = detect.Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
-        found = detect.postprocess(outputs, model, plan=plan, selection=selection)
+        found = DETECT.postprocess(outputs, model, plan=plan, options=selection)
         boxes, scores, class_ids = (np.array(part) for part in (found.boxes_xyxy, found.scores, found.class_ids))
         return Detections(*change(boxes, scores, class_ids))
 

@@ -12,7 +12,7 @@ from export.writer.manifest import Interface
 from export.writer.profiles import PROFILES, describe_profiles
 from export.writer.repository import publish
 from tests.support.exported import METADATA, version, with_profiles
-from transformer.triton.model import describe
+from transformer.tasks import describe
 
 
 def config(interface: Interface = "fused") -> Any:

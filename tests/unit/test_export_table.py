@@ -11,8 +11,9 @@ import pytest
 from export.__main__ import main
 from export.proof.session import Session
 from export.writer.config import parse
-from transformer.tasks import tabular
-from transformer.triton.model import Model, describe
+from transformer.tasks import describe
+from transformer.tasks.tabular import TABULAR
+from transformer.triton.model import Model
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +49,7 @@ def test_sklearn_estimator_is_served_as_it_predicts(tmp_path: Path, estimators: 
     else:
         assert not model.names
         expected = estimator.predict(rows).reshape(-1, 1)
-    output = session.infer(tabular.preprocess(rows, model))[model.outputs[0].name]
+    output = session.infer(TABULAR.preprocess(rows, model))[model.outputs[0].name]
     np.testing.assert_allclose(output, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -90,7 +91,7 @@ def test_xgboost_classifier_is_served_as_it_predicts(tmp_path: Path, estimators:
     described, session = served(tmp_path)
     expected = model.predict_proba(scaler.transform(rows.astype(np.float64)) if scaled else rows)
     # The rows it was trained on lie on the thresholds of its trees: one wrong last bit shows here.
-    output = session.infer(tabular.preprocess(rows, described))["probabilities"]
+    output = session.infer(TABULAR.preprocess(rows, described))["probabilities"]
     np.testing.assert_allclose(output, expected, atol=1e-6)
 
 

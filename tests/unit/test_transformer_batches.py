@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2
 
 from tests.support.described import TABLE
+from transformer.dataplane.batches import check_size, count_items, cut, infer_in_parts, join
 from transformer.errors import InvalidRequest, PayloadTooLarge, PredictorUnavailable
-from transformer.triton.batches import check_size, count_items, cut, infer_in_parts, join
-from transformer.triton.model import Model, describe
+from transformer.tasks import describe
+from transformer.triton.model import Model
 from transformer.triton.tensors import Tensor, check, from_array, from_elements, to_array, to_elements
 
 

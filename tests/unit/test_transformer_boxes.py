@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from transformer.imaging.nms import cxcywh_to_xyxy, suppress
+from transformer.imaging.nms import cxcywh_to_xyxy, nms
 
 BOX = [0.0, 0.0, 10.0, 10.0]
 SHIFTED = [1.0, 0.0, 11.0, 10.0]  # IoU with BOX: 90 / 110
@@ -35,7 +35,7 @@ def test_suppress_keeps_the_best_of_each_class(
     limit: int,
     kept: list[int],
 ) -> None:
-    result = suppress(
+    result = nms(
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(scores, np.float32),
         class_ids=np.array(class_ids, np.int64),
@@ -56,7 +56,7 @@ def test_suppress_agrees_with_its_definition_on_random_boxes() -> None:
         rivals = [k for k in kept if class_ids[k] == class_ids[index] and _iou(boxes[k], boxes[index]) > 0.5]
         if not rivals:
             kept.append(int(index))
-    assert suppress(boxes, scores, class_ids=class_ids, iou=0.5, max_detections=300).tolist() == kept
+    assert nms(boxes, scores, class_ids=class_ids, iou=0.5, max_detections=300).tolist() == kept
 
 
 def test_cxcywh_to_xyxy_turns_centre_and_size_to_corners() -> None:

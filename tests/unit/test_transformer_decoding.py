@@ -153,7 +153,7 @@ def test_jpeg_is_reduced_as_far_as_is_enough(
         sizes.append(size_wh)
         return turned(enough_wh, orientation)
 
-    picture = decode(data, **LIMITS, enough=enough)
+    picture = decode(data, **LIMITS, smallest_wh=enough)
     assert sizes == [picture.size_wh] == [turned((60, 40), orientation)]
     width, height = turned(reduced_wh, orientation)
     assert picture.image_hwc.shape == (height, width, 3)
@@ -168,6 +168,6 @@ def test_jpeg_is_reduced_as_far_as_is_enough(
 @pytest.mark.parametrize("format_name", ["PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_other_formats_are_decoded_whole(format_name: str, orientation: int) -> None:
-    picture = decode(encoded(format_name, orientation=orientation), **LIMITS, enough=lambda _: (1, 1))
+    picture = decode(encoded(format_name, orientation=orientation), **LIMITS, smallest_wh=lambda _: (1, 1))
     assert picture.is_whole
     assert picture.size_wh == ((40, 60) if orientation == 6 else (60, 40))

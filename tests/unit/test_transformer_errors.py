@@ -8,13 +8,13 @@ import orjson
 import pytest
 
 from tests.support.described import DETECTOR, TABLE
-from transformer.dataplane.parameters import read_selection
 from transformer.errors import InvalidRequest, PredictorError, ServingError
 from transformer.imaging.decoding import decode
 from transformer.rest.body import read_instances, read_items
 from transformer.rest.multipart import read_parts
 from transformer.rest.v2_codec import read_document, read_header_length
-from transformer.tasks import tabular
+from transformer.tasks.detect import DETECT
+from transformer.tasks.tabular import TABULAR
 from transformer.triton.tensors import Tensor, check, check_form
 
 SENT = "5301425"  # text or number, in every request below
@@ -40,17 +40,17 @@ def refused(message: str) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     ("ask", "is_told"),
     [
-        (lambda: tabular.preprocess([[1, [NUMBER, 3.5]]], TABLE), True),
-        (lambda: tabular.preprocess([[1, NUMBER * 10**40]], TABLE), True),
-        (lambda: tabular.preprocess([[1, SENT]], TABLE), True),
-        (lambda: tabular.preprocess([[1, {SENT: 1}]], TABLE), True),
-        (lambda: tabular.preprocess([{SENT: 1}], TABLE), True),
-        (lambda: tabular.preprocess(np.array([[1, float(f"{SENT}e40")]]), TABLE), True),
-        (lambda: read_selection({"confidence": NUMBER}, DETECTOR), True),
-        (lambda: read_selection({"max_detections": -NUMBER}, DETECTOR), True),
-        (lambda: read_selection({"classes": SENT}, DETECTOR), True),
-        (lambda: read_selection({"classes": [[NUMBER]]}, DETECTOR), True),
-        (lambda: read_selection({SENT: 1}, DETECTOR), True),
+        (lambda: TABULAR.preprocess([[1, [NUMBER, 3.5]]], TABLE), True),
+        (lambda: TABULAR.preprocess([[1, NUMBER * 10**40]], TABLE), True),
+        (lambda: TABULAR.preprocess([[1, SENT]], TABLE), True),
+        (lambda: TABULAR.preprocess([[1, {SENT: 1}]], TABLE), True),
+        (lambda: TABULAR.preprocess([{SENT: 1}], TABLE), True),
+        (lambda: TABULAR.preprocess(np.array([[1, float(f"{SENT}e40")]]), TABLE), True),
+        (lambda: DETECT.read_options({"confidence": NUMBER}, DETECTOR), True),
+        (lambda: DETECT.read_options({"max_detections": -NUMBER}, DETECTOR), True),
+        (lambda: DETECT.read_options({"classes": SENT}, DETECTOR), True),
+        (lambda: DETECT.read_options({"classes": [[NUMBER]]}, DETECTOR), True),
+        (lambda: DETECT.read_options({SENT: 1}, DETECTOR), True),
         (lambda: read_v2(shape=[-NUMBER]), True),
         (lambda: read_v2(shape=[float(f"{SENT}.5")]), True),
         (lambda: read_v2(name=SENT, shape="x"), True),

@@ -5,7 +5,7 @@ import io
 import logging
 import threading
 
-from transformer.observability.logs import Gathering
+from transformer.observability.logs import BatchingHandler
 
 
 class Writes(io.StringIO):
@@ -33,7 +33,7 @@ def line(text: str, level: int = logging.INFO) -> logging.LogRecord:
 
 def test_lines_of_one_moment_are_written_together() -> None:
     writes = Writes()
-    handler = Gathering(writes)
+    handler = BatchingHandler(writes)
 
     async def log() -> None:
         for text in ("a", "b"):
@@ -50,7 +50,7 @@ def test_lines_of_one_moment_are_written_together() -> None:
 
 def test_warning_is_written_at_once_behind_what_came_before() -> None:
     writes = Writes()
-    handler = Gathering(writes)
+    handler = BatchingHandler(writes)
 
     async def log() -> None:
         handler.handle(line("a"))
@@ -62,7 +62,7 @@ def test_warning_is_written_at_once_behind_what_came_before() -> None:
 
 def test_line_where_no_loop_runs_is_written_at_once() -> None:
     writes = Writes()
-    handler = Gathering(writes)
+    handler = BatchingHandler(writes)
     thread = threading.Thread(target=handler.handle, args=(line("a"),))
     thread.start()
     thread.join()
@@ -72,7 +72,7 @@ def test_line_where_no_loop_runs_is_written_at_once() -> None:
 
 def test_what_waits_is_written_at_the_end() -> None:
     writes = Writes()
-    handler = Gathering(writes)
+    handler = BatchingHandler(writes)
 
     async def log() -> None:
         handler.handle(line("a"))
@@ -84,7 +84,7 @@ def test_what_waits_is_written_at_the_end() -> None:
 
 
 def test_log_that_nobody_reads_fails_nothing() -> None:
-    handler = Gathering(Closed())
+    handler = BatchingHandler(Closed())
 
     async def log() -> None:
         handler.handle(line("a"))

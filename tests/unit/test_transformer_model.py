@@ -6,7 +6,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from transformer.triton.model import ModelConfigError, TensorMetadata, describe
+from transformer.tasks import describe
+from transformer.triton.model import ModelConfigError, TensorMetadata
 
 DETECTOR = """
 name: "finder"

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from tests.support.described import DETECTOR
-from transformer.dataplane.parameters import read_selection
 from transformer.errors import InvalidRequest
-from transformer.tasks.detect import Selection
+from transformer.tasks.detect import DETECT, Selection
+from transformer.tasks.tabular import TABULAR
+from transformer.tasks.task import NoOptions
 from transformer.triton.model import Model, TensorMetadata
 
 TABLE = Model(
@@ -36,13 +37,13 @@ TABLE = Model(
         ({"classes": []}, Selection(class_ids=frozenset())),
     ],
 )
-def test_read_selection_accepts(parameters: dict[str, Any], selection: Selection) -> None:
-    assert read_selection(parameters, DETECTOR) == selection
+def test_options_of_a_detector_accepts(parameters: dict[str, Any], selection: Selection) -> None:
+    assert DETECT.read_options(parameters, DETECTOR) == selection
 
 
 def ids(names: dict[int, str], classes: Any) -> list[int]:
     model = replace(DETECTOR, names=names)
-    selection = read_selection({"classes": classes}, model)
+    selection = DETECT.read_options({"classes": classes}, model)
     assert selection.class_ids is not None
     return sorted(selection.class_ids)
 
@@ -116,20 +117,20 @@ def test_what_is_neither_name_nor_index_is_refused(classes: Any) -> None:
         ({"classes": {"a": 1}}, "has no class"),
     ],
 )
-def test_read_selection_refuses(parameters: dict[str, Any], says: str) -> None:
+def test_options_of_a_detector_refuses(parameters: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
-        read_selection(parameters, DETECTOR)
+        DETECT.read_options(parameters, DETECTOR)
 
 
-def test_read_selection_of_a_table_takes_none() -> None:
-    assert read_selection({}, TABLE) == Selection()
+def test_table_has_no_parameters() -> None:
+    assert TABULAR.read_options({}, TABLE) == NoOptions()
     with pytest.raises(InvalidRequest, match="expected none, iris is a model for tabular"):
-        read_selection({"confidence": "0.5"}, TABLE)
+        TABULAR.read_options({"confidence": "0.5"}, TABLE)
 
 
-def test_read_selection_refuses_endless_classes() -> None:
+def test_options_of_a_detector_refuses_endless_classes() -> None:
     for classes in ([0] * 10_001, "0," * 10_000, ["0,0"] * 5001):
         with pytest.raises(InvalidRequest, match=r"got 100\d\d, expected at most 10000"):
-            read_selection({"classes": classes}, DETECTOR)
+            DETECT.read_options({"classes": classes}, DETECTOR)
     with pytest.raises(InvalidRequest, match="got 300000 characters, expected at most 262144"):
-        read_selection({"classes": ["x" * 1000] * 300}, DETECTOR)
+        DETECT.read_options({"classes": ["x" * 1000] * 300}, DETECTOR)

@@ -25,19 +25,21 @@ from tests.fuzz.inputs import mutated, pictures
 from tests.support.described import CLASSIFIER, DETECTOR, FUSED, TABLE
 from tests.support.multipart import FORM, form
 from transformer.admission import Deadline
-from transformer.dataplane.parameters import read_selection
 from transformer.errors import InvalidRequest, ServingError, excerpt
 from transformer.grpc.message_limits import check_message
 from transformer.grpc.v2_codec import read_request
 from transformer.grpc.v2_codec import write_response as write_message
 from transformer.imaging.decoding import decode
 from transformer.imaging.letterbox import fit, letterbox, unletterbox
-from transformer.imaging.nms import cxcywh_to_xyxy, suppress
-from transformer.protocol.v2 import InferResponse
+from transformer.imaging.nms import cxcywh_to_xyxy, nms
+from transformer.protocol.v2_messages import InferResponse
 from transformer.rest.body import _unpack, read_instances, read_items
 from transformer.rest.multipart import read_parts
 from transformer.rest.v2_codec import Document, read_document, read_header_length, write_response
-from transformer.tasks import classify, detect, tabular
+from transformer.tasks import detect
+from transformer.tasks.classify import fill
+from transformer.tasks.detect import DETECT
+from transformer.tasks.tabular import TABULAR
 from transformer.triton.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
 
 JSON = st.recursive(
@@ -45,6 +47,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=12,
 )
+
 SIDES = st.integers(1, 9000)
 SIZES = st.tuples(SIDES, SIDES)
 # Of models: multiples of every stride.
@@ -77,7 +80,7 @@ def passes(check_: Callable[[], None]) -> bool:
 def test_decode_gives_a_picture_or_says_why_not(data: bytes, enough_wh: tuple[int, int] | None) -> None:
     picture = answered(
         lambda: decode(
-            data, max_bytes=2**20, max_pixels=2**20, enough=(lambda _: enough_wh or (1, 1)) if enough_wh else None
+            data, max_bytes=2**20, max_pixels=2**20, smallest_wh=(lambda _: enough_wh or (1, 1)) if enough_wh else None
         )
     )
     if picture is not None:
@@ -174,7 +177,7 @@ def candidates(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32
 @given(candidates(), st.sampled_from([0.30001, 0.50001, 0.70001]), st.integers(1, 12))
 def test_suppress_is_what_it_is_told_to_be(found: Any, iou: float, most: int) -> None:
     boxes, scores, class_ids = found
-    result = suppress(boxes, scores, class_ids=class_ids, iou=iou, max_detections=most)
+    result = nms(boxes, scores, class_ids=class_ids, iou=iou, max_detections=most)
     assert result.tolist() == plain_suppress(boxes, scores, class_ids, iou)[:most]
 
 
@@ -186,7 +189,7 @@ def test_detector_of_any_outputs_gives_boxes_in_the_picture(count: int, data: st
         "classes": data.draw(arrays.arrays(np.int32, count, elements=st.integers(0, 1))),
     }
     plan = fit((100, 50), (64, 64), stride=32)
-    found = detect.postprocess(outputs, FUSED, plan=plan, selection=detect.Selection())
+    found = DETECT.postprocess(outputs, FUSED, plan=plan, options=detect.Selection())
     assert len(found.boxes_xyxy) == len(found.scores) == len(found.class_ids) <= min(count, 300)
     assert (np.diff(found.scores) <= 0).all()
     assert (found.scores > 0.25).all()
@@ -195,12 +198,12 @@ def test_detector_of_any_outputs_gives_boxes_in_the_picture(count: int, data: st
 
 @given(st.tuples(st.integers(1, 200), st.integers(1, 200), st.just(3)), st.integers(0, 255))
 def test_classifier_sees_one_colour_as_one_colour(shape: tuple[int, int, int], value: int) -> None:
-    assert (classify.preprocess(np.full(shape, value, np.uint8), CLASSIFIER) == value).all()
+    assert (fill(np.full(shape, value, np.uint8), CLASSIFIER) == value).all()
 
 
 @given(st.lists(JSON, max_size=4))
 def test_rows_of_anything_are_numbers_or_refused(rows: list[Any]) -> None:
-    table = answered(lambda: tabular.preprocess(rows, TABLE))
+    table = answered(lambda: TABULAR.preprocess(rows, TABLE))
     if table is not None:
         assert table["features"].shape == (len(rows), 2)
         assert np.isfinite(table["features"]).all()
@@ -209,7 +212,7 @@ def test_rows_of_anything_are_numbers_or_refused(rows: list[Any]) -> None:
 @given(arrays.arrays(st.sampled_from([np.float32, np.float64]), SHAPES))
 def test_tables_of_anything_are_finite_or_refused(rows: NDArray[Any]) -> None:
     if rows.ndim:
-        table = answered(lambda: tabular.preprocess(rows, TABLE))
+        table = answered(lambda: TABULAR.preprocess(rows, TABLE))
         if table is not None:
             assert np.isfinite(table["features"]).all()
             assert table["features"].shape == rows.shape
@@ -384,7 +387,7 @@ def test_broken_gzip_is_unpacked_or_refused(data: bytes) -> None:
 
 @given(st.dictionaries(st.sampled_from(["confidence", "iou", "max_detections", "classes", "other"]), JSON))
 def test_any_parameters_are_a_selection_or_refused(parameters: dict[str, Any]) -> None:
-    selection = answered(lambda: read_selection(parameters, DETECTOR))
+    selection = answered(lambda: DETECT.read_options(parameters, DETECTOR))
     if selection is not None:
         assert 0 <= selection.confidence <= 1
         assert 0 <= selection.iou <= 1
@@ -396,9 +399,9 @@ def test_any_parameters_are_a_selection_or_refused(parameters: dict[str, Any]) -
 def test_deep_parameters_are_refused(name: str) -> None:
     deep = orjson.loads(b"[" * 1000 + b"]" * 1000)
     with pytest.raises(InvalidRequest, match="parameter"):
-        read_selection({name: deep}, DETECTOR)
+        DETECT.read_options({name: deep}, DETECTOR)
     with pytest.raises(InvalidRequest, match=r"column 1: got \[\[\["):
-        tabular.preprocess([[1, deep]], TABLE)
+        TABULAR.preprocess([[1, deep]], TABLE)
 
 
 @given(JSON)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from transformer.triton import synchroniser_client as module
-from transformer.triton.synchroniser_client import Known, Synchroniser
+from transformer.triton.synchroniser_client import Known, SynchroniserClient
 
 GOOD = b'HTTP/1.1 200 OK\r\nContent-Length: 23\r\nConnection: close\r\n\r\n{"models": {"iris":{}}}'
 BAD = b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -31,9 +31,9 @@ class Server:
 
 
 @asynccontextmanager
-async def asked_at(server: Server) -> AsyncIterator[Synchroniser]:
+async def asked_at(server: Server) -> AsyncIterator[SynchroniserClient]:
     async with await asyncio.start_server(server.answer, "127.0.0.1", 0) as listener:
-        synchroniser = Synchroniser(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+        synchroniser = SynchroniserClient(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
         try:
             yield synchroniser
         finally:
@@ -87,7 +87,7 @@ def test_who_failed_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_without_one_nobody_can_say() -> None:
     async def ask() -> None:
-        synchroniser = Synchroniser("")
+        synchroniser = SynchroniserClient("")
         assert await synchroniser.known() is None
         await synchroniser.close()
 

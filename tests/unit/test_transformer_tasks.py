@@ -1,6 +1,7 @@
 """Each task's preprocess and postprocess."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,13 @@ from numpy.typing import NDArray
 from tests.support.described import CLASSIFIER, FUSED, TABLE
 from transformer.errors import InvalidRequest, PredictorError
 from transformer.imaging.letterbox import fit
-from transformer.tasks import classify, detect, tabular
-from transformer.tasks.detect import Selection
+from transformer.offload import INLINE_COST
+from transformer.tasks import detect
+from transformer.tasks.classify import CLASSIFY, fill
+from transformer.tasks.columns import Rows
+from transformer.tasks.detect import DETECT, Selection
+from transformer.tasks.tabular import TABULAR
+from transformer.tasks.task import NoOptions
 from transformer.triton.model import Model, TensorMetadata
 
 BARE = replace(FUSED, inputs=(TensorMetadata("images", "FP32", (-1, 3, -1, -1)),))
@@ -34,12 +40,12 @@ def bare_outputs() -> dict[str, NDArray[Any]]:
 
 
 def test_detect_preprocess_takes_the_smallest_rectangle_where_dims_are_free() -> None:
-    tensor, plan = detect.preprocess(np.zeros((40, 80, 3), np.uint8), FUSED)
+    tensor, plan = DETECT.preprocess(np.zeros((40, 80, 3), np.uint8), FUSED)
     assert (tensor.shape, tensor.dtype, plan.input_wh) == ((32, 64, 3), np.dtype("uint8"), (64, 32))
 
 
 def test_detect_preprocess_takes_the_square_where_dims_are_fixed() -> None:
-    tensor, _ = detect.preprocess(
+    tensor, _ = DETECT.preprocess(
         np.zeros((40, 80, 3), np.uint8), replace(FUSED, inputs=(TensorMetadata("image", "UINT8", (-1, 64, 64, 3)),))
     )
     assert tensor.shape == (64, 64, 3)
@@ -48,7 +54,7 @@ def test_detect_preprocess_takes_the_square_where_dims_are_fixed() -> None:
 def test_detect_preprocess_for_ultralytics_is_planes_from_zero_to_one() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[..., 0] = 255
-    tensor, _ = detect.preprocess(image, BARE)
+    tensor, _ = DETECT.preprocess(image, BARE)
     assert (tensor.shape, tensor.dtype) == ((3, 64, 64), np.dtype("float32"))
     assert tensor.flags.c_contiguous
     assert tensor[0].min() == 1
@@ -71,22 +77,22 @@ def test_detect_preprocess_for_ultralytics_is_planes_from_zero_to_one() -> None:
 def test_detect_postprocess_selects_alike_in_both_interfaces(
     model: Model, outputs: dict[str, NDArray[Any]], selection: Selection, scores: list[float]
 ) -> None:
-    detections = detect.postprocess(outputs, model, plan=PLAN, selection=selection)
+    detections = DETECT.postprocess(outputs, model, plan=PLAN, options=selection)
     np.testing.assert_allclose(detections.scores, scores)
     assert detections.boxes_xyxy.shape == (len(scores), 4)
 
 
 def test_detect_postprocess_gives_corners_in_the_picture() -> None:
     plan = fit((128, 64), (64, 64), stride=None)  # half the size, 16 rows of padding above
-    detections = detect.postprocess(fused_outputs(), FUSED, plan=plan, selection=Selection())
+    detections = DETECT.postprocess(fused_outputs(), FUSED, plan=plan, options=Selection())
     assert detections.boxes_xyxy[0].tolist() == [20, 0, 60, 28]  # (10..30, 10..30) up by 16, twice as large, clipped
     assert detections.class_ids.tolist() == [0, 1]
 
 
 def test_detect_postprocess_without_nms_keeps_what_the_head_chose() -> None:
     head = np.array([[10, 10, 30, 30, 0.8, 1], [11, 10, 31, 30, 0.9, 1], [0, 0, 5, 5, 0.1, 0]], np.float32)
-    detections = detect.postprocess(
-        {"output0": head}, replace(BARE, end2end=True), plan=PLAN, selection=Selection(iou=0.1)
+    detections = DETECT.postprocess(
+        {"output0": head}, replace(BARE, end2end=True), plan=PLAN, options=Selection(iou=0.1)
     )
     np.testing.assert_allclose(detections.scores, [0.9, 0.8])
     assert detections.boxes_xyxy[0].tolist() == [11, 10, 31, 30]
@@ -114,7 +120,7 @@ def crowd(objects: int, around: int) -> dict[str, NDArray[Any]]:
 
 def choose(outputs: dict[str, NDArray[Any]], model: Model, **selection: Any) -> detect.Detections:
     plan = fit((400, 400), (400, 400), stride=None)
-    return detect.postprocess(outputs, model, plan=plan, selection=Selection(**selection))
+    return DETECT.postprocess(outputs, model, plan=plan, options=Selection(**selection))
 
 
 def test_a_crowd_loses_no_object_however_many_candidates_each_has() -> None:
@@ -185,12 +191,12 @@ def test_nothing_found_reaches_no_limit() -> None:
 
 def test_detect_postprocess_names_outputs_it_does_not_know() -> None:
     with pytest.raises(PredictorError, match=r"got outputs \{'logits': \(3,\)\}, expected boxes"):
-        detect.postprocess({"logits": np.zeros(3)}, FUSED, plan=PLAN, selection=Selection())
+        DETECT.postprocess({"logits": np.zeros(3)}, FUSED, plan=PLAN, options=Selection())
 
 
 @pytest.mark.parametrize("size_hw", [(16, 16), (8, 8), (200, 100), (1, 1), (1, 5000), (20000, 2), (333, 1024)])
 def test_classify_preprocess_brings_any_size_to_the_models(size_hw: tuple[int, int]) -> None:
-    tensor = classify.preprocess(np.full((*size_hw, 3), 77, np.uint8), CLASSIFIER)
+    tensor = fill(np.full((*size_hw, 3), 77, np.uint8), CLASSIFIER)
     assert (tensor.shape, tensor.dtype) == ((16, 16, 1), np.dtype("uint8"))
     assert (tensor == 77).all()
 
@@ -198,21 +204,22 @@ def test_classify_preprocess_brings_any_size_to_the_models(size_hw: tuple[int, i
 def test_classify_preprocess_keeps_proportions_by_repeating_the_edge() -> None:
     image = np.zeros((16, 8, 3), np.uint8)
     image[:, 4:] = 255
-    tensor = classify.preprocess(image, CLASSIFIER)[..., 0]
+    tensor = fill(image, CLASSIFIER)[..., 0]
     assert (tensor[:, :8] == 0).all()
     assert (tensor[:, 8:] == 255).all()
 
 
 def test_classify_preprocess_keeps_colour_where_the_model_wants_it() -> None:
     model = replace(CLASSIFIER, channels=3)
-    assert classify.preprocess(np.full((5, 9, 3), (1, 2, 3), np.uint8), model)[3, 3].tolist() == [1, 2, 3]
+    assert fill(np.full((5, 9, 3), (1, 2, 3), np.uint8), model)[3, 3].tolist() == [1, 2, 3]
 
 
 def test_classify_postprocess_wants_a_probability_for_each_name() -> None:
     outputs = {"probabilities": np.array([0.25, 0.75], np.float32)}
-    assert classify.postprocess(outputs, CLASSIFIER).tolist() == [0.25, 0.75]
+    read = partial(CLASSIFY.postprocess, outputs, plan=None, options=NoOptions())
+    assert read(CLASSIFIER).probabilities.tolist() == [0.25, 0.75]
     with pytest.raises(PredictorError, match=r"got probabilities \(2,\), expected \(3,\)"):
-        classify.postprocess(outputs, replace(CLASSIFIER, names={0: "a", 1: "b", 2: "c"}))
+        read(replace(CLASSIFIER, names={0: "a", 1: "b", 2: "c"}))
 
 
 @pytest.mark.parametrize(
@@ -224,7 +231,7 @@ def test_classify_postprocess_wants_a_probability_for_each_name() -> None:
     ],
 )
 def test_tabular_preprocess_takes_lists_and_objects(rows: list[Any]) -> None:
-    table = tabular.preprocess(rows, TABLE)["features"]
+    table = TABULAR.preprocess(rows, TABLE)["features"]
     assert table.dtype == np.float32
     assert table.tolist() == [[1, 2.5], [3, 4]]
 
@@ -249,25 +256,25 @@ def test_tabular_preprocess_takes_lists_and_objects(rows: list[Any]) -> None:
 )
 def test_tabular_preprocess_names_what_is_wrong(rows: list[Any], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
-        tabular.preprocess(rows, TABLE)
+        TABULAR.preprocess(rows, TABLE)
 
 
 def test_tabular_preprocess_of_a_model_without_names_takes_lists_only() -> None:
     model = replace(TABLE, features=())
-    assert tabular.preprocess([[1, 2]], model)["features"].shape == (1, 2)
+    assert TABULAR.preprocess([[1, 2]], model)["features"].shape == (1, 2)
     with pytest.raises(InvalidRequest, match="does not name its columns"):
-        tabular.preprocess([{"a": 1, "b": 2}], model)
+        TABULAR.preprocess([{"a": 1, "b": 2}], model)
 
 
 def test_names_in_a_message_are_few_and_short() -> None:
     row = dict.fromkeys((f"{index}{'x' * 1000}" for index in range(9999)), 1)
     with pytest.raises(InvalidRequest, match=r"missing \['length', 'width'\], unknown .* and 9994 more, exp") as caught:
-        tabular.preprocess([row], TABLE)
+        TABULAR.preprocess([row], TABLE)
     assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize(
-    ("rows", "is_little"),
+    ("rows", "is_inline"),
     [
         ([[1, 2]] * 100, True),
         ([{"length": 1, "width": 2}] * 100, True),
@@ -279,8 +286,8 @@ def test_names_in_a_message_are_few_and_short() -> None:
         (np.zeros((1024, 1024)), False),
     ],
 )
-def test_tabular_work_is_little_by_the_number_of_values(rows: tabular.Rows, is_little: bool) -> None:
-    assert tabular.is_little(rows) == is_little
+def test_rows_cost_by_the_number_of_their_values(rows: Rows, is_inline: bool) -> None:
+    assert (TABULAR.cost(rows) <= INLINE_COST) == is_inline
 
 
 MIXED = replace(
@@ -309,9 +316,9 @@ MIXED = replace(
     ],
     ids=["lists", "objects", "columns"],
 )
-def test_each_column_of_a_table_with_strings_is_an_input(rows: tabular.Rows) -> None:
-    assert tabular.count(rows) == 2
-    arrays = tabular.preprocess(rows, MIXED)
+def test_each_column_of_a_table_with_strings_is_an_input(rows: Rows) -> None:
+    assert TABULAR.count(rows) == 2
+    arrays = TABULAR.preprocess(rows, MIXED)
     assert {name: array.dtype.kind for name, array in arrays.items()} == {"age": "f", "city": "O", "floor": "f"}
     assert {array.shape for array in arrays.values()} == {(2, 1)}
     np.testing.assert_array_equal(arrays["age"], [[1.5], [np.nan]])
@@ -333,12 +340,12 @@ def test_each_column_of_a_table_with_strings_is_an_input(rows: tabular.Rows) -> 
 )
 def test_value_that_a_column_does_not_hold_is_named(row: list[Any], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
-        tabular.preprocess([row], MIXED)
+        TABULAR.preprocess([row], MIXED)
 
 
 def test_numbers_beside_each_other_are_not_the_columns_of_a_table_with_strings() -> None:
     with pytest.raises(InvalidRequest, match=r"got shape \[1, 3\]"):
-        tabular.preprocess(np.zeros((1, 3)), MIXED)
+        TABULAR.preprocess(np.zeros((1, 3)), MIXED)
 
 
 HOLED = replace(
@@ -350,13 +357,13 @@ HOLED = replace(
 
 
 def test_missing_values_and_categories_of_an_array() -> None:
-    table = tabular.preprocess(np.array([[1, np.nan], [2, 0.1]], np.float64), HOLED)["features"]
+    table = TABULAR.preprocess(np.array([[1, np.nan], [2, 0.1]], np.float64), HOLED)["features"]
     assert table.dtype == np.float64
     assert np.isnan(table[0, 1])
     assert table[1].tolist() == [2, 0.1]
     with pytest.raises(InvalidRequest, match=r"row 1, column 0 \(length\): got 3.0, expected one of \[1, 2\]"):
-        tabular.preprocess(np.array([[1, 1], [3.0, 1]]), HOLED)
+        TABULAR.preprocess(np.array([[1, 1], [3.0, 1]]), HOLED)
     with pytest.raises(InvalidRequest, match=r"row 0, column 0 .*got nan, .* takes no missing value there"):
-        tabular.preprocess(np.array([[np.nan, 1]]), HOLED)
+        TABULAR.preprocess(np.array([[np.nan, 1]]), HOLED)
     with pytest.raises(InvalidRequest, match="row 0, column 1: got inf, expected an FP32 number, or null"):
-        tabular.preprocess(np.array([[1, np.inf]]), HOLED)
+        TABULAR.preprocess(np.array([[1, np.inf]]), HOLED)

@@ -12,7 +12,7 @@ from transformer.admission import Deadline
 from transformer.errors import InvalidRequest, PayloadTooLarge
 from transformer.grpc.v2_codec import read_request
 from transformer.grpc.v2_codec import write_response as write_message
-from transformer.protocol.v2 import InferResponse
+from transformer.protocol.v2_messages import InferResponse
 from transformer.rest.v2_codec import Document, read_document, read_header_length, write_response
 from transformer.triton.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
 

@@ -6,7 +6,7 @@ import grpc
 
 from environment.error_codes import GRPC_KEY
 from transformer.errors import ServingError
-from transformer.observability.request_record import ID_HEADER, current
+from transformer.observability.request_record import ID_HEADER, current_request
 
 
 async def abort(context: Any, error: ServingError) -> None:
@@ -15,7 +15,7 @@ async def abort(context: Any, error: ServingError) -> None:
     Raises:
         grpc.aio.AbortError: always.
     """
-    record = current()
+    record = current_request()
     record.status, record.code = error.code.grpc_status, error.code
     # Not the initial metadata: once that is sent, no client repeats a call that was rejected as UNAVAILABLE.
     metadata = [(ID_HEADER, record.request_id)] if record.request_id else []

@@ -14,8 +14,8 @@ from transformer.auth import Keys
 from transformer.errors import ServingError
 from transformer.grpc.error_status import abort
 from transformer.grpc.receive import UNKNOWN_METHOD
-from transformer.observability.request_record import Record, recorded
-from transformer.observability.trace_context import Begin, Trace
+from transformer.observability.request_record import RequestRecord, track_request
+from transformer.observability.trace_context import StartTrace, Trace
 from transformer.settings import TransformerSettings
 
 _SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -37,7 +37,7 @@ def shown_key() -> str | None:
 class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]  # grpc has no types of its own
     """Lets in who shows a key, as metadata `authorization` or `x-api-key`."""
 
-    def __init__(self, keys: Keys, settings: TransformerSettings, *, trace: Begin = Trace) -> None:
+    def __init__(self, keys: Keys, settings: TransformerSettings, *, trace: StartTrace = Trace) -> None:
         self._keys = keys
         self._trace = trace
         self._open = tuple(method for word in settings.keyless for method in _METHODS.get(word, ()))
@@ -58,7 +58,7 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ig
         return any(method.startswith(known[:-1]) if known.endswith("*") else method == known for known in self._open)
 
 
-def _refuse(handler: Any, details: Any, error: ServingError, trace: Begin) -> Any:
+def _refuse(handler: Any, details: Any, error: ServingError, trace: StartTrace) -> Any:
     """A handler that only says why, before a message is read; also of a method that there is not."""
 
     async def one(_: Any, context: Any) -> None:
@@ -66,9 +66,9 @@ def _refuse(handler: Any, details: Any, error: ServingError, trace: Begin) -> An
         # A name that a client made up stands in no series, and not where a line has its fields.
         is_known = handler not in (None, UNKNOWN_METHOD)
         name, route = (method.rpartition("/")[2], method) if is_known else ("other", "other")
-        record = Record.begin("grpc", name, path=method, headers=details.invocation_metadata, trace=trace)
+        record = RequestRecord.from_headers("grpc", name, path=method, headers=details.invocation_metadata, trace=trace)
         record.route, record.key = route, shown_key()
-        with recorded(record):
+        with track_request(record):
             await abort(context, error)
 
     # With a stream of requests, whatever it has: gRPC would read the one message first.

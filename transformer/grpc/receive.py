@@ -74,14 +74,14 @@ class Arrivals:
             reading.add_done_callback(_forget)
         if deadline is not None:
             deadline.check(_BEFORE)
-        metrics.refuse("slow body")
+        metrics.count_rejected("slow body")
         raise BodyTimeout(f"message: it did not arrive within the limit of {self._timeout_s:g} s")
 
     async def _wait(self, reading: asyncio.Task[Any], limit_s: float) -> None:
         if limit_s <= 0:
             return
         if self._slow >= self._max_slow:
-            metrics.refuse("bodies full")
+            metrics.count_rejected("bodies full")
             raise MemoryFull(f"message: {self._slow} others take over {_MOMENT_S:g} s to arrive, which is the limit")
         self._slow += 1
         try:

@@ -8,6 +8,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from environment.listening import join
+from transformer.admission import Admission
 from transformer.auth import Keys
 from transformer.cli import Tls
 from transformer.dataplane.dataplane import DataPlane
@@ -16,7 +17,7 @@ from transformer.grpc.drain import InFlightCalls
 from transformer.grpc.interceptors import KeyInterceptor
 from transformer.grpc.receive import ArrivalInterceptor, Arrivals
 from transformer.grpc.servicer import SERVICE, Servicer
-from transformer.observability.trace_context import Begin, Trace
+from transformer.observability.trace_context import StartTrace, Trace
 from transformer.settings import TransformerSettings
 
 _ENVELOPE_BYTES = 2**20  # names, shapes and parameters around the pictures
@@ -29,7 +30,13 @@ class GrpcServer:
     """KServe's v2 service, `grpc.health.v1` and reflection on one port."""
 
     def __init__(
-        self, dataplane: DataPlane, settings: TransformerSettings, keys: Keys | None = None, *, trace: Begin = Trace
+        self,
+        dataplane: DataPlane,
+        admission: Admission,
+        settings: TransformerSettings,
+        keys: Keys | None = None,
+        *,
+        trace: StartTrace = Trace,
     ) -> None:
         self._calls = InFlightCalls()
         self._health = health.HealthServicer(dataplane, SERVICE)
@@ -57,7 +64,8 @@ class GrpcServer:
                 ("grpc.max_connection_age_grace_ms", 300_000),
             ),
         )
-        self._server.add_generic_rpc_handlers((Servicer(dataplane, arrivals, self._calls, trace=trace).handlers(),))
+        servicer = Servicer(dataplane, admission, arrivals, self._calls, trace=trace)
+        self._server.add_generic_rpc_handlers((servicer.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE, reflection.SERVICE_NAME), self._server)
 

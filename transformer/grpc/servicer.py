@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from transformer import SERVER_NAME, __version__
-from transformer.admission import Deadline
+from transformer.admission import Admission, Deadline
 from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import (
     MESSAGE_LENGTH,
@@ -35,10 +35,11 @@ from transformer.grpc.message_limits import check_message
 from transformer.grpc.receive import Arrivals
 from transformer.grpc.v2_codec import read_request, write_response
 from transformer.observability import metrics
-from transformer.observability.request_record import ID_HEADER, Record, recorded
-from transformer.observability.trace_context import Begin, Trace
-from transformer.offload import LITTLE_ANSWER_BYTES, LITTLE_JSON_BYTES, run
-from transformer.protocol.v2 import EXTENSIONS, infer, interface
+from transformer.observability.request_record import ID_HEADER, RequestRecord, track_request
+from transformer.observability.trace_context import StartTrace, Trace
+from transformer.offload import TENSOR_BYTE, offload
+from transformer.protocol.v2 import EXTENSIONS, infer
+from transformer.tasks import interface
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -53,8 +54,17 @@ Method = Callable[[Any, Deadline], Awaitable[Any]]
 class Servicer:
     """The methods of the service over a data plane; a request message in, a reply message out."""
 
-    def __init__(self, dataplane: DataPlane, arrivals: Arrivals, calls: InFlightCalls, *, trace: Begin = Trace) -> None:
+    def __init__(
+        self,
+        dataplane: DataPlane,
+        admission: Admission,
+        arrivals: Arrivals,
+        calls: InFlightCalls,
+        *,
+        trace: StartTrace = Trace,
+    ) -> None:
         self._dataplane = dataplane
+        self._admission = admission
         self._arrivals = arrivals
         self._calls = calls
         self._trace = trace
@@ -108,17 +118,17 @@ class Servicer:
         if message.raw_input_contents:
             # Nothing is converted: not worth a thread.
             return write_response(await infer(self._dataplane, read_request(message, deadline)), message)
-        request = await run(lambda: read_request(message, deadline), little=message.ByteSize() <= LITTLE_JSON_BYTES)
+        request = await offload(lambda: read_request(message, deadline), cost=message.ByteSize())
         response = await infer(self._dataplane, request)
-        little = sum(len(output.data) for output in response.outputs) <= LITTLE_ANSWER_BYTES
-        return await run(lambda: write_response(response, message), little=little)
+        cost = sum(len(output.data) for output in response.outputs) * TENSOR_BYTE
+        return await offload(lambda: write_response(response, message), cost=cost)
 
     def _answered(self, name: str, method: Method) -> Any:
         """A method with what every request gets: an id that is returned, our errors as gRPC's, a metric, a log line."""
 
         async def behaviour(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             self._calls.add(context)
-            record = Record.begin(
+            record = RequestRecord.from_headers(
                 "grpc",
                 name,
                 path=f"/{SERVICE}/{name}",
@@ -126,25 +136,24 @@ class Servicer:
                 trace=Trace if name in _QUIET else self._trace,
             )
             record.route, record.status, record.key = record.path, grpc.StatusCode.UNKNOWN.name, shown_key()
-            with recorded(record, quiet=(grpc.StatusCode.OK.name,) if name in _QUIET else ()):
+            with track_request(record, quiet=(grpc.StatusCode.OK.name,) if name in _QUIET else ()):
                 return await self._answer(record, method, context)
 
         return behaviour
 
-    async def _answer(self, record: Record, method: Method, context: Any) -> bytes:
-        name, request_id, admission = record.method, record.request_id, self._dataplane.admission
+    async def _answer(self, record: RequestRecord, method: Method, context: Any) -> bytes:
+        name, request_id, admission = record.method, record.request_id, self._admission
         context.set_trailing_metadata(((ID_HEADER, request_id),))
         try:
-            deadline = self._dataplane.deadline(context.time_remaining())
+            deadline = admission.deadline(context.time_remaining())
             with admission.body() as held:
                 if name == _INFER:
                     admission.check()
                 data = await self._arrivals.one(context, deadline)
                 record.bytes_in = len(data)
                 held.grow(len(data))
-                async with admission.turn(deadline) if name == _INFER else nullcontext():
-                    little = len(data) <= LITTLE_JSON_BYTES
-                    message = await run(lambda: _read(data, f"{name}Request"), little=little)
+                async with admission.request_slot(deadline) if name == _INFER else nullcontext():
+                    message = await offload(lambda: _read(data, f"{name}Request"), cost=len(data))
                     record.model = (getattr(message, "model_name", "") or getattr(message, "name", ""))[:MESSAGE_LENGTH]
                     reply: bytes = (await method(message, deadline)).SerializeToString()
         except (ServingError, MemoryError) as exc:
@@ -152,7 +161,7 @@ class Servicer:
             log.log(error.log_level, "%s %s %s", request_id, error.code.grpc_status, error.for_log())
             await abort(context, error)
         except asyncio.CancelledError:
-            metrics.refuse("client gone")
+            metrics.count_rejected("client gone")
             record.status, record.code = grpc.StatusCode.CANCELLED.name, ClientDisconnected.code
             raise
         except Exception as exc:  # gRPC would send the client its text

@@ -8,7 +8,7 @@ from tritonclient.grpc import service_pb2
 
 from transformer.admission import Deadline
 from transformer.errors import InvalidRequest, excerpt
-from transformer.protocol.v2 import CLASS_COUNTS, InferRequest, InferResponse
+from transformer.protocol.v2_messages import CLASS_COUNTS, InferRequest, InferResponse
 from transformer.triton.tensors import DTYPES, Tensor, check_form, from_elements, to_array, to_elements
 
 # Field of InferTensorContents for each datatype. FP16 and BF16 have none: they come raw.

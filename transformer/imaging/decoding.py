@@ -143,7 +143,7 @@ def _refusal(data: bytes, name: str | None, error: Exception) -> InvalidImage | 
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded picture.
 
     Attributes:
@@ -161,16 +161,20 @@ class Picture:
 
 
 def decode(
-    data: bytes, *, max_bytes: int, max_pixels: int, enough: Callable[[tuple[int, int]], tuple[int, int]] | None = None
-) -> Picture:
+    data: bytes,
+    *,
+    max_bytes: int,
+    max_pixels: int,
+    smallest_wh: Callable[[tuple[int, int]], tuple[int, int] | None] | None = None,
+) -> DecodedImage:
     """Decode a picture, upright, alpha dropped, first frame.
 
     Args:
         data: the encoded picture.
         max_bytes: limit of `len(data)`.
         max_pixels: limit of width x height, checked before decoding.
-        enough: of an upright size, the size below which it must not be reduced, both `(width, height)`; None: the whole
-            picture. A JPEG is reduced to a half, a quarter or an eighth while it is decoded, in half the time for
+        smallest_wh: of an upright size, the size below which it must not be reduced, both `(width, height)`; None: the
+            whole image. A JPEG is reduced to a half, a quarter or an eighth while it is decoded, in half the time for
             12 megapixels; its pixels are not quite those that reducing the whole picture gives.
 
     Raises:
@@ -186,12 +190,12 @@ def decode(
         raise PayloadTooLarge(f"image: {width}x{height} pixels is over the limit of {max_pixels}")
     if header.format != "JPEG":
         image = _decode_whole(data, header)
-        return Picture(image, (image.shape[1], image.shape[0]))
+        return DecodedImage(image, (image.shape[1], image.shape[0]))
     sideways, upright = header.orientation in _SIDEWAYS, _UPRIGHT.get(header.orientation)
     size_wh = (height, width) if sideways else (width, height)
-    smallest_wh = enough(size_wh) if enough else size_wh
-    image = decode_jpeg(data, smallest_wh[::-1] if sideways else smallest_wh)
-    return Picture(np.ascontiguousarray(upright(image), np.uint8) if upright else image, size_wh)
+    enough_wh = (smallest_wh(size_wh) if smallest_wh else None) or size_wh
+    image = decode_jpeg(data, enough_wh[::-1] if sideways else enough_wh)
+    return DecodedImage(np.ascontiguousarray(upright(image), np.uint8) if upright else image, size_wh)
 
 
 def _decode_whole(data: bytes, header: Header) -> ImageArray:

@@ -14,7 +14,7 @@ def cxcywh_to_xyxy(boxes_cxcywh: Floats) -> Floats:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def suppress(
+def nms(
     boxes_xyxy: Floats, scores: Floats, *, class_ids: NDArray[np.int64], iou: float, max_detections: int
 ) -> NDArray[np.int64]:
     """Non-maximum suppression within each class.

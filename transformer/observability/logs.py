@@ -1,4 +1,4 @@
-"""Log lines, as text or as JSON: one line for a record, which nothing that it quotes can end or colour."""
+"""Log lines, as text or as JSON: one line for each record, which nothing that it quotes can break or colour."""
 
 import asyncio
 import json
@@ -8,21 +8,21 @@ from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-from transformer.observability.request_record import current
+from transformer.observability.request_record import current_request
 
 Format = Literal["text", "json"]
 
-_MOMENT_S = 0.02
+_BATCH_S = 0.02
 
 
 def configure(log_format: Format) -> None:
-    """Set the root logger up; once, before anything is logged."""
-    handler = Gathering()
+    """Configure the root logger; call once, before anything is logged."""
+    handler = BatchingHandler()
     handler.setFormatter(Json() if log_format == "json" else Text("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("uvicorn", "httpx", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # A client went away while its answer was being sent: grpcio 1.85 logs a traceback where it does not know yet.
+    # grpcio 1.85 logs a traceback when a client disconnects while its response is being sent.
     logging.getLogger("grpc._cython.cygrpc").addFilter(
         lambda record: not str(record.msg).startswith("ExecuteBatchError")
     )
@@ -30,10 +30,10 @@ def configure(log_format: Format) -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
-class Gathering(logging.StreamHandler[TextIO]):
-    """Writes what one moment brings at once: each write wakes whoever reads, which under a flood costs as much as we.
+class BatchingHandler(logging.StreamHandler[TextIO]):
+    """Batches log lines for 20 ms: under overload a write for each line, which wakes the reader, doubles CPU use.
 
-    A warning is written when it comes, with all before it; so is what comes where no event loop runs.
+    A warning is written immediately, with all lines before it; so is every line while no event loop runs.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -50,7 +50,7 @@ class Gathering(logging.StreamHandler[TextIO]):
                 self.flush()
             elif not self._waits:
                 self._waits = self._flush_later()
-        except Exception:  # noqa: BLE001  # what logging says: a line that fails fails nothing else
+        except Exception:  # noqa: BLE001  # as logging asks: a failing line must fail nothing else
             self.handleError(record)
 
     def flush(self) -> None:
@@ -58,13 +58,13 @@ class Gathering(logging.StreamHandler[TextIO]):
         with self.lock or nullcontext():
             text, self._lines, self._waits = "".join(self._lines), [], False
             if text and self.stream:
-                with suppress(OSError, ValueError):  # nobody reads any more
+                with suppress(OSError, ValueError):  # the reader is gone
                     self.stream.write(text)
                     self.stream.flush()
 
     def _flush_later(self) -> bool:
         try:
-            asyncio.get_running_loop().call_later(_MOMENT_S, self.flush)
+            asyncio.get_running_loop().call_later(_BATCH_S, self.flush)
         except RuntimeError:
             self.flush()
             return False
@@ -96,7 +96,7 @@ class Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        request = current()
+        request = current_request()
         if request.request_id:
             entry["request_id"] = request.request_id
         entry |= getattr(record, "fields", {})

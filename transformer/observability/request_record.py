@@ -1,4 +1,4 @@
-"""What is known of a request while it is answered: its log line, its metrics and its trace are made of it."""
+"""What is known of a request in progress: the source of its log line, its metrics and its trace."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from transformer.errors import MESSAGE_LENGTH
 from transformer.observability import metrics
-from transformer.observability.trace_context import Begin, Trace
+from transformer.observability.trace_context import StartTrace, Trace
 
 log = logging.getLogger("transformer")
 
@@ -21,27 +21,28 @@ ID_HEADER = "x-request-id"
 _HEADERS: Mapping[bytes | str, str] = {
     key: name for name in (ID_HEADER, "traceparent", "tracestate") for key in (name, name.encode())
 }
-# No space: a log line has fields. No quote and no backslash: Triton (2.51) writes ids into its trace file as they are.
+# No space, which separates the fields of a log line; no quote and no backslash, which Triton (2.51) does not escape in
+# its trace file.
 _ID = re.compile(r"[!#-\[\]-~]+")
 _ID_LENGTH = 128
 
 
 @dataclass
-class Record:
-    """A request.
+class RequestRecord:
+    """A request in progress.
 
     Attributes:
-        protocol: what carried it.
-        method: HTTP's, or the name of the RPC.
-        path: as it was sent: percent-encoded, without the query.
+        protocol: HTTP or gRPC.
+        method: of HTTP, or the name of the RPC.
+        path: as sent: percent-encoded, without the query.
         request_id: the client's, or a new one.
-        trace: where it belongs.
-        route: the pattern that the path fits.
-        model: name of the model, as the client says it.
-        version: of the model, once it is known.
-        status: HTTP's, or the name of gRPC's.
-        code: of the error that the client got, "" without one.
-        key: name of the API key that it showed, "" without a good one; None where the server asks for none.
+        trace: that the request belongs to.
+        route: the pattern that matches the path.
+        model: name of the model, as the client gave it.
+        version: of the model, once known.
+        status: of HTTP, or the name of gRPC's.
+        code: of the error in the response, "" without one.
+        key: name of the API key, "" without a valid one; None where authentication is disabled.
         bytes_in, bytes_out: size of body or message.
         started: by `time.perf_counter()`.
     """
@@ -62,34 +63,34 @@ class Record:
     started: float = field(default_factory=time.perf_counter)
 
     @classmethod
-    def begin(
+    def from_headers(
         cls,
         protocol: Literal["http", "grpc"],
         method: str,
         *,
         path: str,
         headers: Iterable[tuple[bytes | str, bytes | str]],
-        trace: Begin = Trace,
-    ) -> "Record":
-        """A request that has just come.
+        trace: StartTrace = Trace,
+    ) -> "RequestRecord":
+        """A request that has just arrived.
 
         Args:
-            protocol: what carried it.
-            method: HTTP's, or the name of the RPC.
-            path: as it was sent.
+            protocol: HTTP or gRPC.
+            method: of HTTP, or the name of the RPC.
+            path: as sent.
             headers: names in lower case.
-            trace: makes its trace of those that tell where it belongs.
+            trace: starts its trace from the headers of the trace context.
         """
         fields = read_headers(headers)
         return cls(protocol, method, path[:MESSAGE_LENGTH], read_request_id(fields), trace(fields))
 
-    def found(self, model: str, version: str) -> None:
-        """The model is one there is, and this version of it is asked, or has answered."""
-        metrics.MODELS.add(model)
+    def set_model(self, model: str, version: str) -> None:
+        """Note a model that exists, and the version that is to respond or has responded."""
+        metrics.KNOWN_MODELS.add(model)
         self.model, self.version = model, version
 
     def fields(self, ms: float) -> dict[str, Any]:
-        """What a log line of JSON says of it."""
+        """The fields of its log line in JSON, and the attributes of its span."""
         fields = {
             "request_id": self.request_id,
             "protocol": self.protocol,
@@ -107,7 +108,7 @@ class Record:
 
 
 def read_headers(headers: Iterable[tuple[bytes | str, bytes | str]]) -> dict[str, str]:
-    """Those that tell where a request belongs; what came several times, with commas between (RFC 9110, 5.3)."""
+    """Request id and trace context; a repeated header is joined by commas (RFC 9110, 5.3)."""
     found: dict[str, str] = {}
     for key, value in headers:
         if name := _HEADERS.get(key):
@@ -117,26 +118,26 @@ def read_headers(headers: Iterable[tuple[bytes | str, bytes | str]]) -> dict[str
 
 
 def read_request_id(headers: Mapping[str, str]) -> str:
-    """The id that the client gave, or a new one where it gave none that can go everywhere."""
+    """The client's id, or a new one where it gave none that fits logs, traces and headers."""
     given = headers.get(ID_HEADER, "")[:_ID_LENGTH]
     return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
 
-_CURRENT: ContextVar[Record | None] = ContextVar("record", default=None)
+_CURRENT: ContextVar[RequestRecord | None] = ContextVar("request", default=None)
 
 
-def current() -> Record:
-    """The request that is answered here; a blank one outside of any."""
-    return _CURRENT.get() or Record("http", "", "", "", Trace({}))
+def current_request() -> RequestRecord:
+    """The request in progress here; a blank one outside of any."""
+    return _CURRENT.get() or RequestRecord("http", "", "", "", Trace({}))
 
 
 @contextmanager
-def recorded(record: Record, *, quiet: Iterable[int | str] = ()) -> Iterator[Record]:
-    """Inside is the request answered; behind it is counted, and its line written.
+def track_request(record: RequestRecord, *, quiet: Iterable[int | str] = ()) -> Iterator[RequestRecord]:
+    """Make a request the current one inside; then count it, end its trace and log it.
 
     Args:
         record: of the request.
-        quiet: statuses that are not worth a line.
+        quiet: statuses that are logged at DEBUG only.
     """
     token = _CURRENT.set(record)
     try:
@@ -146,13 +147,13 @@ def recorded(record: Record, *, quiet: Iterable[int | str] = ()) -> Iterator[Rec
         metrics.count_request(record.route, record.model, record.version, record.status, seconds)
         if record.key is not None:
             metrics.count_request_by_key(record.key, record.model, record.status)
-        record.trace.end(record)
+        fields = record.fields(seconds * 1000)
+        record.trace.end(fields)
         level = logging.DEBUG if record.status in quiet else logging.INFO
         if log.isEnabledFor(level):
-            ms = seconds * 1000
             what = f"gRPC {record.method}" if record.protocol == "grpc" else f"{record.method} {record.path}"
             code = f" code={record.code}" if record.code else ""
             key = f" key={record.key}" if record.key else ""
-            fields = {"fields": record.fields(ms)}
-            log.log(level, "%s %s %s %.1fms%s%s", record.request_id, what, record.status, ms, code, key, extra=fields)
+            values = record.request_id, what, record.status, seconds * 1000, code, key
+            log.log(level, "%s %s %s %.1fms%s%s", *values, extra={"fields": fields})
         _CURRENT.reset(token)

@@ -1,12 +1,13 @@
 """Spans of requests, sent to an OpenTelemetry collector by OTLP over HTTP.
 
-Imported only where one is configured. Everything is set by OpenTelemetry's own variables
+Imported only where a collector is configured. Everything is set by OpenTelemetry's own variables
 (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables), which the SDK reads itself.
 """
 
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -17,7 +18,6 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, set_span_i
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from transformer import __version__
-from transformer.observability.request_record import Record
 from transformer.observability.trace_context import Metadata, Trace
 
 _SERVICE = "nereid-transformer"
@@ -38,11 +38,11 @@ class Spans:
         self._tracer = self._provider.get_tracer("nereid", __version__)
 
     def begin(self, headers: Mapping[str, str]) -> Trace:
-        """The trace of a request that has just come."""
+        """The trace of a request that has just arrived."""
         return SpanTrace(self._tracer, headers)
 
     def close(self) -> None:
-        """Send what is left, as far as a collector takes it soon."""
+        """Send the remaining spans, as far as a collector takes them in time."""
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
@@ -52,7 +52,7 @@ class SpanTrace(Trace):
     """A span of a request: below the client's, above those of its stages."""
 
     def __init__(self, tracer: Tracer, headers: Mapping[str, str]) -> None:
-        # Broken headers are left out, and the client's span is the parent.
+        # Invalid headers are dropped; the client's span is the parent.
         parent = _W3C.extract(dict(Trace(headers).metadata), Context())
         self._tracer = tracer
         self._span = tracer.start_span("request", parent, SpanKind.SERVER)
@@ -68,33 +68,33 @@ class SpanTrace(Trace):
         try:
             yield _metadata(set_span_in_context(span, Context()))
         except BaseException as exc:
-            # Its name alone: what it says quotes a client.
+            # The type only: the message quotes the client.
             span.set_status(Status(StatusCode.ERROR, type(exc).__name__))
             raise
         finally:
             span.end()
 
-    def end(self, record: Record) -> None:
-        """End the request's span, and say what became of it."""
+    def end(self, fields: Mapping[str, Any]) -> None:
+        """End the request's span with its attributes and status."""
         span = self._span
-        if record.protocol == "http":
-            span.update_name(f"{record.method} {record.route}")
-            span.set_attribute("http.request.method", record.method)
-            span.set_attribute("http.response.status_code", record.status)
-            span.set_attribute("http.route", record.route)
-            failed = int(record.status) >= 500
+        if fields["protocol"] == "http":
+            span.update_name(f"{fields['method']} {fields['route']}")
+            span.set_attribute("http.request.method", fields["method"])
+            span.set_attribute("http.response.status_code", fields["status"])
+            span.set_attribute("http.route", fields["route"])
+            failed = int(fields["status"]) >= 500
         else:
-            span.update_name(record.route.lstrip("/"))
+            span.update_name(fields["route"].lstrip("/"))
             span.set_attribute("rpc.system", "grpc")
-            span.set_attribute("rpc.method", record.route.lstrip("/"))
-            span.set_attribute("rpc.response.status_code", record.status)
-            failed = record.status in _FAILED
+            span.set_attribute("rpc.method", fields["route"].lstrip("/"))
+            span.set_attribute("rpc.response.status_code", fields["status"])
+            failed = fields["status"] in _FAILED
         for key in ("request_id", "model", "version", "bytes_in", "bytes_out"):
-            span.set_attribute(f"nereid.{key}", getattr(record, key))
-        if record.code:
-            span.set_attribute("nereid.error_code", record.code)
-        if record.key:
-            span.set_attribute("nereid.key", record.key)
+            span.set_attribute(f"nereid.{key}", fields[key])
+        if fields.get("code"):
+            span.set_attribute("nereid.error_code", fields["code"])
+        if fields.get("key"):
+            span.set_attribute("nereid.key", fields["key"])
         if failed:
             span.set_status(StatusCode.ERROR)
         span.end()

@@ -1,4 +1,4 @@
-"""Where the time of an item goes."""
+"""Times the stages of an item, and makes each a span of the request's trace."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
-from transformer.observability.request_record import current
 from transformer.observability.trace_context import Trace
 
 Stage = Literal["queue", "decode", "preprocess", "infer", "postprocess"]
@@ -14,24 +13,28 @@ STAGES: tuple[Stage, ...] = ("queue", "decode", "preprocess", "infer", "postproc
 
 
 @dataclass
-class Stages:
-    """Where the time of an item went, in milliseconds.
+class StageTimer:
+    """Where the time of an item went.
 
-    `queue` is the wait for admission and for a thread, `infer` the round trip to Triton. A stage is a span of the
-    request's trace; that of `infer` is the predictor's, which passes it on.
+    `queue` is the wait for a slot and for a thread, `infer` the round trip to Triton.
+
+    Attributes:
+        trace: of the request; the span of `infer` is made by the Triton client, which passes it on.
+        ms: milliseconds by stage.
+        started: when the item was accepted, by `time.perf_counter()`.
     """
 
+    trace: Trace
     ms: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     started: float = field(default_factory=time.perf_counter)
-    trace: Trace = field(default_factory=lambda: current().trace)  # here: a thread has no current request
 
     def add(self, stage: Stage, since: float) -> None:
-        """Count the time since then as spent in a stage."""
+        """Add the time since then to a stage."""
         self.ms[stage] += (time.perf_counter() - since) * 1000
 
     @contextmanager
     def time(self, stage: Stage) -> Iterator[None]:
-        """Count the time inside as spent in a stage."""
+        """Add the time spent inside to a stage."""
         since = time.perf_counter()
         with nullcontext() if stage == "infer" else self.trace.span(stage):
             yield

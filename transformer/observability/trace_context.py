@@ -1,15 +1,12 @@
-"""Where a request belongs in a trace: W3C trace context (https://www.w3.org/TR/trace-context), passed on as it came.
+"""Where a request belongs in a trace: W3C trace context (https://www.w3.org/TR/trace-context), passed on unchanged.
 
-`spans.py` adds spans of our own where OpenTelemetry is configured.
+`spans.py` adds spans of this server where OpenTelemetry is configured.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from transformer.observability.request_record import Record
+from typing import Any
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -21,15 +18,15 @@ _STATE = re.compile(r"[ -~]{1,512}")
 
 
 class Trace:
-    """A request's place in a trace that others keep.
+    """A request's place in a trace that other servers record.
 
     Attributes:
-        metadata: what the next server is told; empty where the request belongs nowhere.
+        metadata: what the next server receives; empty where the request belongs to no trace.
         trace_id: 32 hex digits, or "".
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        """Read `traceparent` and `tracestate`; broken ones count as absent."""
+        """Read `traceparent` and `tracestate`; invalid ones count as absent."""
         parent = _PARENT.fullmatch(headers.get("traceparent", ""))
         state = _STATE.fullmatch(headers.get("tracestate", ""))
         self.trace_id = parent["trace_id"] if parent else ""
@@ -39,11 +36,11 @@ class Trace:
 
     @contextmanager
     def span(self, name: str) -> Iterator[Metadata]:  # noqa: ARG002
-        """What is done inside is a part of the request; yields what the next server is told of it."""
+        """A part of the request; yields the metadata that the next server receives."""
         yield self.metadata
 
-    def end(self, record: "Record") -> None:
-        """The request is answered."""
+    def end(self, fields: Mapping[str, Any]) -> None:
+        """End the request, of which `fields` is what `RequestRecord.fields` says."""
 
 
-Begin = Callable[[Mapping[str, str]], Trace]
+StartTrace = Callable[[Mapping[str, str]], Trace]

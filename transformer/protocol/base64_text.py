@@ -9,28 +9,28 @@ _AT_THE_ENDS = b" \t\r\n"
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
 _SCHEME = b"data:"
 _LONGEST_HEAD = 200  # of a data URI: media type and its parameters
-# What base64 has of signs that a URI may escape. Not urllib's: it makes an object of each.
+# Characters of base64 that a URI may escape. Not urllib's unquote: it makes an object of each.
 _ESCAPED = {b"%2B": b"+", b"%2b": b"+", b"%2F": b"/", b"%2f": b"/", b"%3D": b"=", b"%3d": b"="}
 _MEDIA_TYPES = (b"image/", b"application/octet-stream")
 
 
-def read_picture(text: str | bytes, *, what: str, max_bytes: int) -> bytes:
-    """The file that base64 holds.
+def read_image(text: str | bytes, *, what: str, max_bytes: int) -> bytes:
+    """The image file that base64 holds.
 
     Args:
         text: base64 (RFC 4648, either alphabet, with or without padding, in lines or not), or a data URI of an image.
-        what: it is of the request, for the message.
-        max_bytes: of the file; nothing longer is decoded.
+        what: names it in the message.
+        max_bytes: of the file; a longer one is not decoded.
 
     Raises:
-        InvalidRequest: it is neither.
+        InvalidRequest: it is neither base64 nor such a data URI.
         PayloadTooLarge: the file is longer.
     """
     if len(text) <= (max_bytes + 2) // 3 * 4:
         try:
             return binascii.a2b_base64(text, strict_mode=True)
         except ValueError:
-            pass  # not the plain form, which needs no copy
+            pass  # not the plain form, the only one that needs no copy
     plain = _to_plain(text.encode() if isinstance(text, str) else text, what)
     size_bytes = len(plain) // 4 * 3 - plain[-2:].count(b"=")
     if size_bytes > max_bytes:
@@ -44,7 +44,7 @@ def read_picture(text: str | bytes, *, what: str, max_bytes: int) -> bytes:
 
 
 def _to_plain(text: bytes, what: str) -> bytes:
-    """The standard alphabet with padding and nothing else, where it is base64 at all."""
+    """The standard alphabet with padding, if it is base64 at all."""
     plain = _without_head(text.strip(_AT_THE_ENDS), what).translate(None, _LINE_ENDS)
     # A text that mixes both alphabets is invalid.
     if b"+" not in plain and b"/" not in plain:
@@ -54,7 +54,7 @@ def _to_plain(text: bytes, what: str) -> bytes:
 
 
 def _without_head(text: bytes, what: str) -> bytes:
-    """What a data URI (RFC 2397) holds; the text itself where it is none."""
+    """The content of a data URI (RFC 2397); other text unchanged."""
     if text[: len(_SCHEME)].lower() != _SCHEME:
         return text
     head, comma, _ = text[:_LONGEST_HEAD].partition(b",")

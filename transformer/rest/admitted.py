@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import Request
 
-from transformer.admission import Deadline
-from transformer.dataplane.dataplane import DataPlane
+from transformer.admission import Admission, Deadline
 from transformer.errors import ClientDisconnected, InvalidRequest
 from transformer.observability import metrics
 from transformer.rest.body import read_body, unpack
@@ -26,21 +25,21 @@ async def arrived(request: Request) -> AsyncIterator[tuple[bytes, Deadline]]:
         ClientDisconnected: its client went away, and what was begun was cancelled.
     """
     deadline = _read_deadline(request)
-    dataplane: DataPlane = request.app.state.dataplane
-    with dataplane.admission.body() as held:
+    admission: Admission = request.app.state.admission
+    with admission.body() as held:
         body = await read_body(request, held, deadline)
-        async with _while_connected(request), dataplane.admission.turn(deadline):
+        async with _while_connected(request), admission.request_slot(deadline):
             yield await unpack(request, body, held), deadline
 
 
 def _read_deadline(request: Request) -> Deadline:
-    dataplane: DataPlane = request.app.state.dataplane
+    admission: Admission = request.app.state.admission
     text = request.headers.get(TIMEOUT_HEADER)
     if text is None:
-        return dataplane.deadline(None)
+        return admission.deadline(None)
     if not text.isdecimal() or not text.isascii() or not int(text[:10]):
         raise InvalidRequest(f"X-Request-Timeout-Ms: got {text[:60]!r}, expected a whole number of milliseconds over 0")
-    return dataplane.deadline(int(text[:10]) / 1000)
+    return admission.deadline(int(text[:10]) / 1000)
 
 
 @asynccontextmanager
@@ -67,7 +66,7 @@ async def _while_connected(request: Request) -> AsyncIterator[None]:
     except asyncio.CancelledError:
         if not gone or task.uncancel():
             raise
-        metrics.refuse("client gone")
+        metrics.count_rejected("client gone")
         raise ClientDisconnected("the client went away") from None
     finally:
         watcher.cancel()

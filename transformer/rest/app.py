@@ -14,11 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from environment.error_codes import ErrorCode
 from environment.listening import HostGuard, Hosts
 from transformer import __version__
+from transformer.admission import Admission
 from transformer.auth import Keys
 from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import MESSAGE_LENGTH, MisdirectedRequest, ServingError
-from transformer.observability.request_record import ID_HEADER, Record, recorded
-from transformer.observability.trace_context import Begin, Trace
+from transformer.observability.request_record import ID_HEADER, RequestRecord, track_request
+from transformer.observability.trace_context import StartTrace, Trace
 from transformer.rest import openapi, predict, v1, v2
 from transformer.rest.middleware import FindRoute, KeyGuard, LineGuard, SecurityHeaders, TrailingSlash, route_of
 from transformer.rest.responses import QUIET_PATHS, add_error_handlers, reject, write_error
@@ -29,19 +30,21 @@ log = logging.getLogger("transformer")
 _DESCRIPTION = "A picture goes in, detections come out: preprocessing and post-processing in front of NVIDIA Triton."
 
 
-def create_app(
+def create_app(  # noqa: PLR0913 - one argument for each part
     settings: TransformerSettings,
     dataplane: DataPlane,
+    admission: Admission,
     keys: Keys | None = None,
     *,
     hosts: Hosts | None = None,
-    trace: Begin = Trace,
+    trace: StartTrace = Trace,
 ) -> FastAPI:
     """The application over a data plane.
 
     Args:
         settings: of the operator.
         dataplane: answers.
+        admission: limits requests.
         keys: a client must show one of these; None where none must.
         hosts: that it is; None where it is every host.
         trace: makes the trace of a request.
@@ -54,7 +57,7 @@ def create_app(
         app = FastAPIOffline(**described, redoc_url=None, redirect_slashes=False)
     else:
         app = FastAPI(**described, openapi_url=None, redirect_slashes=False)
-    app.state.settings, app.state.dataplane = settings, dataplane
+    app.state.settings, app.state.dataplane, app.state.admission = settings, dataplane, admission
     app.include_router(predict.router)
     app.include_router(v1.router)
     app.include_router(v2.router)
@@ -65,7 +68,7 @@ def create_app(
     queued = [route for route in routes if isinstance(route, APIRoute) and route.methods == {"POST"}]
     others = [route for route in routes if route not in queued and hasattr(route, "path_regex")]
     # The last one stands first.
-    app.add_middleware(LineGuard, dataplane=dataplane, queued=[route.path_format for route in queued], answer=reject)
+    app.add_middleware(LineGuard, admission=admission, queued=[route.path_format for route in queued], answer=reject)
     if keys is not None:
         app.add_middleware(KeyGuard, keys=keys, settings=settings, answer=reject)
     if hosts is not None and hosts.are_known:
@@ -81,7 +84,7 @@ def create_app(
 class RequestLog:
     """Gives each request an id, returns it, counts the request and writes its line."""
 
-    def __init__(self, app: ASGIApp, *, trace: Begin) -> None:
+    def __init__(self, app: ASGIApp, *, trace: StartTrace) -> None:
         self._app = app
         self._trace = trace
 
@@ -92,17 +95,17 @@ class RequestLog:
             return
         # Probes and scrapes come every few seconds and say nothing while all is well.
         quiet = scope["path"].startswith(QUIET_PATHS)
-        record = Record.begin(
+        record = RequestRecord.from_headers(
             "http",
             scope["method"],
             path=scope["raw_path"].decode("ascii", "replace"),
             headers=scope["headers"],
             trace=Trace if quiet else self._trace,
         )
-        with recorded(record, quiet=(200, 503) if quiet else ()):
+        with track_request(record, quiet=(200, 503) if quiet else ()):
             await self._answer(record, scope, receive, send)
 
-    async def _answer(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, record: RequestRecord, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
         record.status = 500
 

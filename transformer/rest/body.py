@@ -11,7 +11,6 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from transformer.admission import Body, Deadline
-from transformer.dataplane.parameters import NAMES
 from transformer.errors import (
     BodyTimeout,
     ClientDisconnected,
@@ -21,11 +20,12 @@ from transformer.errors import (
     excerpt,
 )
 from transformer.observability import metrics
-from transformer.offload import run
+from transformer.offload import ALWAYS, offload
 from transformer.rest.json_body import read_json
 from transformer.rest.json_images import FORM, is_picture, read_pictures
 from transformer.rest.multipart import Part, read_parts
 from transformer.settings import TransformerSettings
+from transformer.tasks import parameters as task_parameters
 
 _PIECE_BYTES, _UNPACKED_BYTES = 2**16, 2**20
 _MOST_MEMBERS = 1000  # of gzip: an empty one has 20 bytes, and takes as long as a full one
@@ -99,10 +99,10 @@ async def read_body(request: Request, held: Body, deadline: Deadline) -> bytes:
             held.grow(len(chunk))
             chunks.append(chunk)
     except ClientDisconnect as exc:
-        metrics.refuse("client gone")
+        metrics.count_rejected("client gone")
         raise ClientDisconnected(f"body: the client went away after {held.size_bytes} bytes") from exc
     except TimeoutError as exc:
-        metrics.refuse("slow body")
+        metrics.count_rejected("slow body")
         limit = f"{settings.body_timeout_s:g} s without more"
         raise BodyTimeout(f"body: no more came in time after {held.size_bytes} bytes; the limit is {limit}") from exc
 
@@ -125,7 +125,7 @@ async def unpack(request: Request, body: bytes, held: Body) -> bytes:
         return body
     pieces = _unpack(body, encoding, max_bytes=request.app.state.settings.max_body_bytes)
     unpacked: list[bytes] = []
-    while piece := await run(lambda: next(pieces, b""), little=False):
+    while piece := await offload(lambda: next(pieces, b""), cost=ALWAYS):
         held.grow(len(piece))
         unpacked.append(piece)
     return b"".join(unpacked)
@@ -273,7 +273,8 @@ def _read_form(parts: list[Part]) -> Items:
         got = ", ".join(sorted({repr(part.name) for part in parts})) or "none"
         raise InvalidRequest(f"multipart/form-data: got fields {got}, expected one or more files named 'image'")
     images = [part.data for part in parts if part.name == wanted]
-    parameters = {part.name: part.data.decode("utf-8", "replace") for part in parts if part.name in NAMES}
+    known = task_parameters()
+    parameters = {part.name: part.data.decode("utf-8", "replace") for part in parts if part.name in known}
     return Items(images=images, many=len(images) > 1, parameters=parameters)
 
 

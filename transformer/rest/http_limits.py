@@ -6,8 +6,8 @@ holds both versions: after an upgrade compare the overridden methods, then raise
 The limits are for the time and size of heads, for requests that are sent before others got their response, and for
 clients that do not read responses (SECURITY.md). Granian 2.8.9, tried in its place, has one timeout for heads and idle
 connections alike, so that 10 s and 75 s cannot be had; it takes 5000 pipelined requests, 3000 whose responses nothing
-reads, two `Host`, bare line feeds and repeated `Content-Length`, and rejects without a body. Both need
-as much CPU for a request (165 and 175 µs).
+reads, two `Host`, bare line feeds and repeated `Content-Length`, and rejects without a body. Both
+need as much CPU for a request (165 and 175 µs).
 """
 
 import asyncio

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformer.errors import InvalidRequest, PayloadTooLarge, excerpt
-from transformer.protocol.base64_text import read_picture
+from transformer.protocol.base64_text import read_image
 
 FORM = '{"image": {"b64": "<base64 of the file>"}}'
 # Members that hold base64 itself; any member may hold `{"b64": ...}`.
@@ -36,7 +36,7 @@ def read_pictures(instances: Sequence[Any], *, max_bytes: int) -> list[bytes]:
 def _read(instance: Any, index: int, count: int, max_bytes: int) -> bytes:
     text = _find(instance, f"instance {index}")
     try:
-        return read_picture(text, what=f"instance {index}: image", max_bytes=max_bytes)
+        return read_image(text, what=f"instance {index}: image", max_bytes=max_bytes)
     except PayloadTooLarge as exc:
         raise PayloadTooLarge(f"picture {index} of {count}: {exc}" if count > 1 else str(exc)) from exc
 

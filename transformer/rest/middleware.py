@@ -7,10 +7,10 @@ from fastapi import Response
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from transformer.admission import Admission
 from transformer.auth import Keys
-from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import Overloaded, ServingError
-from transformer.observability.request_record import current
+from transformer.observability.request_record import current_request
 from transformer.settings import TransformerSettings
 
 # The page of /docs has its script inline; nothing comes from elsewhere, and nobody frames it.
@@ -127,7 +127,7 @@ class KeyGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
         if scope["type"] == "http":
-            record = current()
+            record = current_request()
             record.key = ""
             try:
                 if not self._is_open(scope["path"]):
@@ -151,7 +151,7 @@ class LineGuard:
     def __init__(
         self,
         app: ASGIApp,
-        dataplane: DataPlane,
+        admission: Admission,
         queued: Collection[str],
         *,
         answer: Callable[[Scope, ServingError], Response],
@@ -160,12 +160,12 @@ class LineGuard:
 
         Args:
             app: behind it.
-            dataplane: has the queue.
+            admission: has the queue.
             queued: the routes that wait in it, as patterns.
             answer: writes an error.
         """
         self._app = app
-        self._dataplane = dataplane
+        self._admission = admission
         self._queued = frozenset(queued)
         self._answer = answer
 
@@ -173,7 +173,7 @@ class LineGuard:
         """ASGI 3."""
         if scope["type"] == "http" and scope["method"] == "POST" and route_of(scope) in self._queued:
             try:
-                self._dataplane.admission.check()
+                self._admission.check()
             except Overloaded as exc:
                 await self._answer(scope, exc)(scope, receive, send)
                 return

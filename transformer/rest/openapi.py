@@ -1,17 +1,19 @@
 """What OpenAPI says of bodies and replies; a test holds real replies against it."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from environment.error_codes import ErrorCode
-
-_NUMBER = {"type": "number"}
-_INTEGER = {"type": "integer"}
-_STRING = {"type": "string"}
-
-
-def _object(properties: dict[str, Any], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    required = [name for name in properties if name not in optional]
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+from transformer.observability.stage_timer import STAGES
+from transformer.tasks import TASKS
+from transformer.tasks import parameters as task_parameters
+from transformer.tasks.schemas import INTEGER as _INTEGER
+from transformer.tasks.schemas import NUMBER as _NUMBER
+from transformer.tasks.schemas import STRING as _STRING
+from transformer.tasks.schemas import UUID as _UUID
+from transformer.tasks.schemas import array_of as _array
+from transformer.tasks.schemas import object_of as _object
+from transformer.tasks.task import ImageTask, RowsTask, Task
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -19,67 +21,45 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return schema | {"type": [schema["type"], "null"]}
 
 
-def _array(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
+_IMAGE_TASKS = [task for task in TASKS.values() if isinstance(task, ImageTask)]
+_ROWS_TASKS = [task for task in TASKS.values() if isinstance(task, RowsTask)]
 
 
-_FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
-_CLASS = {"class": _STRING, "class_id": _INTEGER, "confidence": _FRACTION}
-_COMMON = {
-    "inference_id": {"type": "string", "format": "uuid"},
-    "time": {"type": "number", "description": "seconds"},
-    "model": _object({"name": _STRING, "version": _STRING, "task": {"enum": ["detect", "classify", "tabular"]}}),
-    "timing_ms": _object(dict.fromkeys(("queue", "decode", "preprocess", "infer", "postprocess", "total"), _NUMBER)),
-}
+def _reply(tasks: Sequence[Task], members: Mapping[str, Any]) -> dict[str, Any]:
+    """The members that every response to a model of these tasks has, and further ones."""
+    stages = (*STAGES, "total")
+    common = {
+        "inference_id": _UUID,
+        "time": {"type": "number", "description": "seconds"},
+        "model": _object({"name": _STRING, "version": _STRING, "task": {"enum": [task.name for task in tasks]}}),
+        "timing_ms": _object(dict.fromkeys(stages, _NUMBER)),
+    }
+    return _object(common | dict(members))
+
+
 _IMAGE = {"image": _object({"width": _INTEGER, "height": _INTEGER})}
-_ROW = {
-    "oneOf": [
-        _object(_CLASS | {"probabilities": {"type": "object", "additionalProperties": _FRACTION}}),
-        _object({"value": _NUMBER}),
-    ]
-}
-
 ERROR = _object(
     {
         "error": _STRING | {"description": "what was wrong: what, got and expected; the words may change"},
         "code": {"type": "string", "enum": list(ErrorCode), "description": "what clients decide by: docs/api.md"},
     }
 )
-SCHEMAS = {
-    "Error": ERROR,
-    "Detections": _object(
-        _COMMON
-        | _IMAGE
-        | {
-            "limits_reached": {
-                "type": "object",
-                "description": "where something may be missing: which limit left it out, and how many it lets pass",
-                "properties": dict.fromkeys(("max_detections", "nms_candidates", "model_candidates"), _INTEGER),
-                "additionalProperties": False,
-            },
-            "predictions": _array(
-                _object(
-                    {"x": _NUMBER, "y": _NUMBER, "width": _NUMBER, "height": _NUMBER}
-                    | _CLASS
-                    | {"detection_id": {"type": "string", "format": "uuid"}}
-                    | {"box": _object({"x1": _NUMBER, "y1": _NUMBER, "x2": _NUMBER, "y2": _NUMBER})}
-                )
-            ),
-        }
-    ),
-    "Classification": _object(
-        _COMMON | _IMAGE | {"predictions": _array(_object(_CLASS)), "top": _STRING, "confidence": _FRACTION}
-    ),
-    "Table": _object(_COMMON | {"predictions": _array(_ROW)}),
-    "Row": _ROW,
-}
 
 
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-_IMAGE_REPLY = {"oneOf": [_ref("Detections"), _ref("Classification")]}
+SCHEMAS = {
+    "Error": ERROR,
+    **{task.schema_name: _reply([task], _IMAGE | dict(task.schema)) for task in _IMAGE_TASKS},
+    **{task.schema_name: dict(task.schema) for task in _ROWS_TASKS},
+}
+_ROW = {"anyOf": [_ref(task.schema_name) for task in _ROWS_TASKS]}
+SCHEMAS["Table"] = _reply(_ROWS_TASKS, {"predictions": _array(_ROW)})
+
+
+_IMAGE_REPLY = {"oneOf": [_ref(task.schema_name) for task in _IMAGE_TASKS]}
 _BINARY = {"type": "string", "format": "binary"}
 _CELL = {"type": ["number", "string", "null"], "description": "a string or null where the model's column takes it"}
 _CELLS: dict[str, Any] = {"oneOf": [_array(_CELL), {"type": "object", "additionalProperties": _CELL}]}
@@ -120,15 +100,12 @@ _LIMITS_REACHED = {
     "description": "with an annotated picture: a JSON list that holds `limits_reached`; absent where none was reached",
     "schema": _STRING,
 }
-_SELECTION = [
-    _query("confidence", _FRACTION | {"default": 0.25}, "scores must be above this"),
-    _query("iou", _FRACTION | {"default": 0.7}, "overlap above which the weaker box of a class goes"),
-    _query("max_detections", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 300}, "at most so many"),
-    _query("classes", _STRING, "a name, or names and indices separated by commas; what is a name is no index"),
+_TASK_PARAMETERS = [
+    _query(name, dict(parameter.schema), parameter.description) for name, parameter in task_parameters().items()
 ]
 
 PREDICT: dict[str, Any] = {
-    "parameters": _SELECTION,
+    "parameters": _TASK_PARAMETERS,
     "requestBody": {
         "required": True,
         "content": {
@@ -164,7 +141,7 @@ PREDICT: dict[str, Any] = {
 }
 
 V1_PREDICT: dict[str, Any] = {
-    "parameters": _SELECTION,
+    "parameters": _TASK_PARAMETERS,
     "requestBody": {
         "required": True,
         "content": {
@@ -200,7 +177,7 @@ V1_PREDICT: dict[str, Any] = {
         "One prediction for each instance.",
         {
             "application/json": {
-                "schema": _object({"predictions": _array({"oneOf": [_IMAGE_REPLY, _ref("Row")]})}),
+                "schema": _object({"predictions": _array({"oneOf": [_IMAGE_REPLY, _ROW]})}),
             }
         },
     ),
@@ -208,6 +185,7 @@ V1_PREDICT: dict[str, Any] = {
 
 _METADATA = _array(_object({"name": _STRING, "datatype": _STRING, "shape": _array(_INTEGER)}))
 _ANYTHING = {"type": "object"}
+_TASK_METADATA = {name: schema for task in TASKS.values() for name, schema in task.metadata_schema.items()}
 _HEADER_LENGTH = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
@@ -245,16 +223,14 @@ MODEL = _json_reply(
             "outputs": _METADATA,
             "parameters": _object(
                 {
-                    "task": {"enum": ["detect", "classify", "tabular", None]},
+                    "task": {"enum": [*TASKS, None]},
                     "names": _array(_STRING),
                     "class_ids": _array(_INTEGER),
                     "model_inputs": _METADATA,
                     "model_outputs": _METADATA,
-                    "features": _array(_STRING),
-                    "missing": _array(_STRING),
-                    "categories": {"type": "object", "additionalProperties": _array({"type": ["string", "number"]})},
+                    **_TASK_METADATA,
                 },
-                optional=("features", "missing", "categories"),
+                optional=tuple(_TASK_METADATA),
             ),
         }
     ),
@@ -288,7 +264,7 @@ _REQUEST = _object(
     optional=("outputs", "parameters", "id"),
 )
 V2_INFER: dict[str, Any] = {
-    "parameters": [*_SELECTION, _HEADER_LENGTH],
+    "parameters": [*_TASK_PARAMETERS, _HEADER_LENGTH],
     "requestBody": {
         "required": True,
         "content": {

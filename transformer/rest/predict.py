@@ -1,27 +1,29 @@
 """`POST /predict/<model>`: files in, JSON or an annotated picture out."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from transformer.dataplane.dataplane import DataPlane, ImageResult
+from transformer.admission import Deadline
+from transformer.dataplane.dataplane import DataPlane
+from transformer.dataplane.results import ImageResult
 from transformer.errors import InvalidRequest
-from transformer.imaging import annotation
-from transformer.imaging.annotation import PictureType
-from transformer.offload import FEW_PREDICTIONS, LITTLE_JSON_BYTES, LITTLE_PICTURE_BYTES, run
-from transformer.protocol import json_responses as replies
+from transformer.imaging.encoding import ImageType, check_size, encode
+from transformer.offload import ALWAYS, MULTIPART_BYTE, offload
+from transformer.protocol import json_responses
 from transformer.rest import openapi
 from transformer.rest.admitted import arrived
 from transformer.rest.body import read_items
 from transformer.rest.query import query_parameters
 from transformer.rest.responses import write_json
 from transformer.settings import TransformerSettings
-from transformer.triton.infer_options import Asked
+from transformer.tasks import takes_images
+from transformer.triton.infer_options import InferOptions
 
-_ANSWERS: Mapping[str, PictureType | None] = {
+_ANSWERS: Mapping[str, ImageType | None] = {
     "application/json": None,
     "*/*": None,
     "image/jpeg": "image/jpeg",
@@ -40,46 +42,47 @@ async def predict(model: str, request: Request) -> Response:
     """Pictures as multipart files named `image` or as a raw body, or rows as JSON."""
     parameters = query_parameters(request)
     async with arrived(request) as (body, deadline):
-        return await _answer(request, Asked(model, deadline, parameters=parameters), body)
+        return await _answer(request, model, parameters, body, deadline)
 
 
-async def _answer(request: Request, asked: Asked, body: bytes) -> Response:
+async def _answer(
+    request: Request, name: str, parameters: Mapping[str, Any], body: bytes, deadline: Deadline
+) -> Response:
     settings: TransformerSettings = request.app.state.settings
-    content_type = request.headers.get("content-type", "")
     dataplane: DataPlane = request.app.state.dataplane
+    model = await dataplane.model(name, deadline=deadline)
+    content_type = request.headers.get("content-type", "")
     is_json = "json" in content_type.lower()
     read = partial(
         read_items,
         body,
         content_type,
         max_items=settings.max_items,
-        # The model decides what JSON holds; anything else is a picture.
-        pictures=is_json and (await dataplane.model(asked.model, deadline=asked.deadline)).takes_pictures,
+        # The model decides what JSON holds; anything else is an image.
+        pictures=is_json and takes_images(model),
         max_bytes=settings.max_image_bytes,
     )
-    items = await run(read, little=len(body) <= (LITTLE_JSON_BYTES if is_json else LITTLE_PICTURE_BYTES))
-    asked = replace(asked, parameters={**asked.parameters, **items.parameters})
-    picture_type = _accepted_picture(request.headers.get("accept", ""))
-    if picture_type and len(items.images) != 1:
-        got = f"{len(items.images)} pictures" if items.images else "rows"
-        raise InvalidRequest(f"Accept: {picture_type}: got {got}, expected one picture")
+    items = await offload(read, cost=len(body) * (1 if is_json else MULTIPART_BYTE))
+    options = InferOptions(deadline, parameters={**parameters, **items.parameters})
+    image_type = _accepted_picture(request.headers.get("accept", ""))
+    if image_type and len(items.images) != 1:
+        got = f"{len(items.images)} images" if items.images else "rows"
+        raise InvalidRequest(f"Accept: {image_type}: got {got}, expected one image")
     if items.rows:
-        rows = await dataplane.infer_rows(asked, items.rows)
-        return await write_json(lambda: replies.table_reply(rows), little=rows.values.size <= FEW_PREDICTIONS)
-    keep = picture_type is not None
-    results = await dataplane.infer_images(asked, items.images, keep_images=keep)
-    if picture_type:
-        picture = await run(lambda: _annotate(results[0], picture_type), little=False)
-        reached = replies.limits_reached(results)
-        return Response(picture, headers={LIMITS_REACHED: reached} if reached else None, media_type=picture_type)
-    little = sum(result.count for result in results) <= FEW_PREDICTIONS
-    texts = partial(replies.image_texts, results, asked.deadline)
+        rows = await dataplane.infer_rows(model, options, items.rows)
+        return await write_json(lambda: json_responses.rows_object(rows), cost=json_responses.cost([rows]))
+    results = await dataplane.infer_images(model, options, items.images, keep_images=image_type is not None)
+    if image_type:
+        image = await offload(lambda: _annotate(results[0], image_type), cost=ALWAYS)
+        reached = json_responses.limits_reached(results)
+        return Response(image, headers={LIMITS_REACHED: reached} if reached else None, media_type=image_type)
+    texts, cost = partial(json_responses.image_texts, results, deadline), json_responses.cost(results)
     if items.many:
-        return await write_json(lambda: [orjson.Fragment(text) for text in texts()], little=little)
-    return await write_json(lambda: orjson.Fragment(texts()[0]), little=little)
+        return await write_json(lambda: [orjson.Fragment(text) for text in texts()], cost=cost)
+    return await write_json(lambda: orjson.Fragment(texts()[0]), cost=cost)
 
 
-def _accepted_picture(accept: str) -> PictureType | None:
+def _accepted_picture(accept: str) -> ImageType | None:
     """The picture type that `Accept` prefers over JSON, None for JSON (RFC 9110, 12.5.1).
 
     Raises:
@@ -87,7 +90,7 @@ def _accepted_picture(accept: str) -> PictureType | None:
     """
     if len(accept) > _MOST_ACCEPTED:
         raise InvalidRequest(f"Accept: got {len(accept)} characters, expected at most {_MOST_ACCEPTED}")
-    choices: list[tuple[float, PictureType | None]] = []
+    choices: list[tuple[float, ImageType | None]] = []
     for entry in accept.lower().split(","):
         media_type, *parameters = (part.strip() for part in entry.split(";"))
         quality = next((value for key, _, value in (p.partition("=") for p in parameters) if key.strip() == "q"), "1")
@@ -104,14 +107,7 @@ def _quality(text: str) -> float:
         return 1.0
 
 
-def _annotate(result: ImageResult, media_type: PictureType) -> bytes:
-    assert result.image_hwc is not None, "kept, for it was asked for"  # noqa: S101
-    annotation.check_size(result.image_hwc, media_type)
-    if result.detections is not None:
-        names = replies.names(result.detections, result.model)
-        drawn = annotation.draw_detections(result.image_hwc, result.detections, names=names)
-    else:
-        top = replies.image_reply(result)["predictions"][0]
-        class_id, score = top["class_id"], top["confidence"]
-        drawn = annotation.draw_class(result.image_hwc, top["class"], class_id=class_id, score=score)
-    return annotation.encode(drawn, media_type)
+def _annotate(result: ImageResult, media_type: ImageType) -> bytes:
+    assert result.image_hwc is not None, "kept, because the request accepts an image"  # noqa: S101
+    check_size(result.image_hwc, media_type)
+    return encode(result.prediction.draw(result.image_hwc, result.model), media_type)

@@ -4,19 +4,23 @@ from typing import Any
 
 from fastapi import Request
 
-from transformer.dataplane.parameters import NAMES
 from transformer.errors import InvalidRequest
+from transformer.tasks import parameters as task_parameters
 
 
 def query_parameters(request: Request) -> dict[str, Any]:
-    """Parameters of a detector in the query, as texts; `classes` as the list of all that were given.
+    """Parameters of a task in the query, as texts; a list of all values of those that may be repeated.
 
     Raises:
-        InvalidRequest: another parameter than `classes` is repeated.
+        InvalidRequest: another parameter is repeated.
     """
-    parameters: dict[str, list[str]] = {}
+    known = task_parameters()
+    parameters: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
-        if name in parameters and name != "classes":
-            raise InvalidRequest(f"parameter {name!r}: got it twice, expected once; known are {', '.join(NAMES)}")
-        parameters.setdefault(name, []).append(value)
-    return {name: values if name == "classes" else values[0] for name, values in parameters.items()}
+        if name in known and known[name].repeats:
+            parameters.setdefault(name, []).append(value)
+        elif name in parameters:
+            raise InvalidRequest(f"parameter {name!r}: got it twice, expected once; known are {', '.join(known)}")
+        else:
+            parameters[name] = value
+    return parameters

@@ -11,18 +11,17 @@ from starlette.types import Scope
 
 from environment.error_codes import ErrorCode
 from transformer.errors import BodyTimeout, OutOfMemory, ServingError, Unauthenticated
-from transformer.observability.request_record import current
-from transformer.offload import run
+from transformer.observability.request_record import current_request
+from transformer.offload import offload
 
 log = logging.getLogger("transformer")
 
 QUIET_PATHS = ("/v2/health/", "/metrics", "/status")  # probes and scrapes come every few seconds
 
 
-async def write_json(reply: Callable[[], Any], *, little: bool) -> Response:
-    """A result as JSON."""
-    body = await run(lambda: orjson.dumps(reply()), little=little)
-    return Response(body, media_type="application/json")
+async def write_json(result: Callable[[], Any], *, cost: float) -> Response:
+    """A result as JSON; `cost` of making it, in the unit of `offload`."""
+    return Response(await offload(lambda: orjson.dumps(result()), cost=cost), media_type="application/json")
 
 
 def error_body(code: ErrorCode, message: str) -> bytes:
@@ -32,7 +31,7 @@ def error_body(code: ErrorCode, message: str) -> bytes:
 
 def write_error(code: ErrorCode, message: str, headers: dict[str, str] | None = None) -> Response:
     """An error as JSON; the record of the request notes its code."""
-    current().code = code
+    current_request().code = code
     return Response(error_body(code, message), code.http_status, headers, media_type="application/json")
 
 
@@ -43,7 +42,7 @@ def reject(scope: Scope, exc: ServingError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(exc, BodyTimeout):
         headers["Connection"] = "close"  # else the next request would stand behind the rest of the body
-    request_id = current().request_id
+    request_id = current_request().request_id
     # The status says it all to a probe that comes while Triton is away.
     level = logging.DEBUG if scope["path"].startswith(QUIET_PATHS) else exc.log_level
     if log.isEnabledFor(level):

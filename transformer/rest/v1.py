@@ -9,14 +9,15 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from transformer.admission import Deadline
 from transformer.dataplane.dataplane import DataPlane
-from transformer.offload import FEW_PREDICTIONS, LITTLE_JSON_BYTES, run
-from transformer.protocol import json_responses as replies
+from transformer.offload import offload
+from transformer.protocol import json_responses
 from transformer.rest import openapi
 from transformer.rest.admitted import arrived
 from transformer.rest.body import read_instances
 from transformer.rest.query import query_parameters
 from transformer.rest.responses import write_json
-from transformer.triton.infer_options import Asked
+from transformer.tasks import takes_images
+from transformer.triton.infer_options import InferOptions
 
 
 class ModelName(Convertor[str]):
@@ -61,26 +62,26 @@ async def predict(model: str, request: Request) -> Response:
         return await _answer(model, request, body, deadline)
 
 
-async def _answer(model: str, request: Request, body: bytes, deadline: Deadline) -> Response:
+async def _answer(name: str, request: Request, body: bytes, deadline: Deadline) -> Response:
     dataplane: DataPlane = request.app.state.dataplane
-    described = await dataplane.model(model, deadline=deadline)
+    model = await dataplane.model(name, deadline=deadline)
     read = partial(
         read_instances,
         body,
         request.headers.get("content-type", ""),
-        pictures=described.takes_pictures,
+        pictures=takes_images(model),
         max_bytes=request.app.state.settings.max_image_bytes,
     )
-    items = await run(read, little=len(body) <= LITTLE_JSON_BYTES)
-    asked = Asked(model, deadline, parameters=query_parameters(request) | dict(items.parameters))
+    items = await offload(read, cost=len(body))
+    options = InferOptions(deadline, parameters=query_parameters(request) | dict(items.parameters))
     if items.rows:
-        table = await dataplane.infer_rows(asked, items.rows)
-        little = table.values.size <= FEW_PREDICTIONS
-        return await write_json(lambda: {"predictions": replies.row_predictions(table)}, little=little)
-    results = await dataplane.infer_images(asked, items.images)
-    little = sum(result.count for result in results) <= FEW_PREDICTIONS
+        rows = await dataplane.infer_rows(model, options, items.rows)
+        return await write_json(
+            lambda: {"predictions": rows.prediction.to_json(rows.model)}, cost=json_responses.cost([rows])
+        )
+    results = await dataplane.infer_images(model, options, items.images)
 
-    def reply() -> dict[str, Any]:
-        return {"predictions": [orjson.Fragment(text) for text in replies.image_texts(results, deadline)]}
+    def response() -> dict[str, Any]:
+        return {"predictions": [orjson.Fragment(text) for text in json_responses.image_texts(results, deadline)]}
 
-    return await write_json(reply, little=little)
+    return await write_json(response, cost=json_responses.cost(results))

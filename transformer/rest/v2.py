@@ -9,13 +9,16 @@ from transformer import SERVER_NAME, __version__
 from transformer.admission import Deadline
 from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import NotReady
-from transformer.offload import LITTLE_ANSWER_BYTES, LITTLE_JSON_BYTES, run
-from transformer.protocol.v2 import EXTENSIONS, InferRequest, infer, interface, read_raw_input
+from transformer.offload import TENSOR_BYTE, offload
+from transformer.protocol.v2 import EXTENSIONS, infer
+from transformer.protocol.v2_messages import InferRequest
+from transformer.protocol.v2_raw import read_raw_input
 from transformer.rest import openapi
 from transformer.rest.admitted import arrived
 from transformer.rest.query import query_parameters
 from transformer.rest.v2_codec import HEADER_LENGTH, Document, read_document, read_header_length, write_response
-from transformer.triton.model import Model, TensorMetadata
+from transformer.tasks import interface, task_of
+from transformer.triton.model import TensorMetadata
 
 router = APIRouter(tags=["v2"])
 
@@ -71,6 +74,7 @@ async def model_metadata(model: str, request: Request) -> dict[str, Any]:
     dataplane: DataPlane = request.app.state.dataplane
     described = await dataplane.model(model, _version(request))
     inputs, outputs = interface(described)
+    task = task_of(described)
     return {
         "name": described.name,
         "versions": await dataplane.versions(model, _version(request)),
@@ -83,7 +87,7 @@ async def model_metadata(model: str, request: Request) -> dict[str, Any]:
             "class_ids": list(described.names),
             "model_inputs": _tensors(described.inputs),
             "model_outputs": _tensors(described.outputs),
-            **(_columns(described) if described.task == "tabular" else {}),
+            **(task.metadata(described) if task else {}),
         },
     }
 
@@ -114,11 +118,11 @@ async def _answer(model: str, request: Request, body: bytes, deadline: Deadline)
     header_length = read_header_length(request.headers.get(HEADER_LENGTH), body)
     if header_length or HEADER_LENGTH not in request.headers:
         # Behind the header lie tensors, which are taken as they are.
-        little = (header_length or len(body)) <= LITTLE_JSON_BYTES
-        document = await run(lambda: read_document(body, header_length), little=little)
+        document = await offload(lambda: read_document(body, header_length), cost=header_length or len(body))
     else:
         # Triton's "raw binary request": no JSON at all.
-        document = Document(inputs=[await read_raw_input(dataplane, model, version, body, deadline)], binary=True)
+        described = await dataplane.model(model, version, deadline)
+        document = Document(inputs=[read_raw_input(described, body)], binary=True)
     asked = InferRequest(
         model,
         document.inputs,
@@ -130,8 +134,8 @@ async def _answer(model: str, request: Request, body: bytes, deadline: Deadline)
         query=query_parameters(request),
     )
     response = await infer(dataplane, asked)
-    little = sum(len(output.data) for output in response.outputs) <= LITTLE_ANSWER_BYTES
-    content, length = await run(lambda: write_response(response, document), little=little)
+    cost = sum(len(output.data) for output in response.outputs) * TENSOR_BYTE
+    content, length = await offload(lambda: write_response(response, document), cost=cost)
     if length is None:
         return Response(content, media_type="application/json")
     return Response(content, headers={HEADER_LENGTH: str(length)}, media_type="application/octet-stream")
@@ -144,17 +148,6 @@ def _version(request: Request) -> str:
 
 def _tensors(tensors: Sequence[TensorMetadata]) -> list[dict[str, Any]]:
     return [{"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape} for tensor in tensors]
-
-
-def _columns(model: Model) -> dict[str, Any]:
-    """What the columns of a table are called, which may have no value, and which take certain values only."""
-    return {
-        "features": list(model.features),
-        "missing": [name for name in model.features if name in model.missing],
-        "categories": {
-            name: sorted(model.categories[name], key=str) for name in model.features if name in model.categories
-        },
-    }
 
 
 def _plain(message: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import orjson
 from numpy.typing import NDArray
 
 from transformer.errors import InvalidRequest, excerpt
-from transformer.protocol.v2 import CLASS_COUNTS, InferResponse
+from transformer.protocol.v2_messages import CLASS_COUNTS, InferResponse
 from transformer.rest.json_body import read_json
 from transformer.triton.tensors import DTYPES, Content, Tensor, check_form, from_elements, to_array, to_elements
 

@@ -1,104 +1,150 @@
 """Tables: rows in, a class or a value for each row out."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transformer.errors import InvalidRequest, PredictorError, excerpt
-from transformer.offload import FEW_VALUES, LITTLE_ARRAY
-from transformer.triton.model import Model
-from transformer.triton.tensors import DTYPES
+from transformer.errors import PredictorError
+from transformer.offload import ARRAY_VALUE, CELL
+from transformer.tasks.classify import describe_probabilities, write_probabilities
+from transformer.tasks.columns import Rows, count_rows, is_split, to_inputs
+from transformer.tasks.labels import class_name, round_score
+from transformer.tasks.schemas import CLASS, FRACTION, NUMBER, STRING, array_of, object_of
+from transformer.tasks.task import Array, RowsPrediction, RowsTask, Schema, Write, largest_difference, register
+from transformer.triton.model import Model, ModelConfigError, TensorMetadata
 
-Array = NDArray[Any]
-Rows = Sequence[Any] | Array | Mapping[str, Array]
-
-_FP32_MAX = float(np.finfo(np.float32).max)
-_NAMES_SHOWN = 5
+_ROW_JSON_BYTES, _PROBABILITY_JSON_BYTES = 100, 80
 
 
 @dataclass(frozen=True)
-class _Column:
-    """What a column holds.
+class Table(RowsPrediction):
+    """What a model says of rows.
 
     Attributes:
-        name: as the model names it; its number where the model names none.
-        text: strings, else numbers.
-        missing: whether a row may have no value there.
-        only: the values that it may have, where others are errors.
+        values: `(rows, classes)` probabilities of a classifier, `(rows, 1)` values of a regressor.
     """
 
-    name: str
-    text: bool
-    missing: bool
-    only: frozenset[Any] | None
+    values: NDArray[np.float32]
 
     @property
-    def expected(self) -> str:
-        """What a value must be, in words."""
-        if self.only is not None:
-            kind = f"one of {_few(sorted(self.only, key=str))}"
+    def json_bytes(self) -> int:
+        """By the number of rows and classes."""
+        return len(self.values) * _ROW_JSON_BYTES + self.values.size * _PROBABILITY_JSON_BYTES
+
+    def to_json(self, model: Model) -> list[dict[str, Any]]:
+        """Class and probabilities by name, or by index where names repeat; the value of a regressor."""
+        if not model.names:
+            return [{"value": float(value)} for (value,) in self.values]
+        keys = [class_name(model, class_id) for class_id in range(self.values.shape[1])]
+        if len(set(keys)) < len(keys):  # two classes of one name would be one key
+            keys = [str(class_id) for class_id in range(len(keys))]
+        return [
+            {
+                "class": class_name(model, int(best)),
+                "class_id": int(best),
+                "confidence": round_score(row[best]),
+                "probabilities": {keys[class_id]: round_score(p) for class_id, p in enumerate(row)},
+            }
+            for row, best in zip(self.values, self.values.argmax(axis=1), strict=True)
+        ]
+
+    def to_tensors(self, model: Model) -> Mapping[str, Write]:
+        """Probabilities and the best class of each row, or the values of a regressor."""
+        return write_probabilities(self.values) if model.names else {"values": lambda: self.values[:, 0]}
+
+    def compare(self, expected: "Table") -> Mapping[str, float]:
+        """The largest difference of a probability or value."""
+        return {"values": largest_difference(self.values, expected.values)}
+
+
+class Tabular(RowsTask):
+    """Rows to classes or values."""
+
+    name = "tabular"
+    schema_name = "Row"
+    schema: ClassVar[Schema] = {
+        "oneOf": [
+            object_of(CLASS | {"probabilities": {"type": "object", "additionalProperties": FRACTION}}),
+            object_of({"value": NUMBER}),
+        ]
+    }
+    metadata_schema: ClassVar[Schema] = {
+        "features": array_of(STRING),
+        "missing": array_of(STRING),
+        "categories": {"type": "object", "additionalProperties": array_of({"type": ["string", "number"]})},
+    }
+    tolerances: ClassVar[Mapping[str, float]] = {"values": 1e-4}
+    figure = "accuracy, or the coefficient of determination of a regressor"
+
+    def check(self, model: Model) -> None:
+        """One input of numbers; or one for each feature, of its name, so that there may be strings."""
+        names = [tensor.name for tensor in model.inputs]
+        texts = any(tensor.datatype == "BYTES" for tensor in model.inputs)
+        if not model.inputs or not model.outputs or not all(tensor.shape for tensor in model.inputs):
+            fits = False
+        elif names == list(model.features) and is_split(model):
+            fits = all(tensor.dims == (1,) for tensor in model.inputs)
         else:
-            kind = "a string" if self.text else "an FP32 number"
-        return f"{kind}, or null" if self.missing else kind
+            fits = len(names) == 1 and not texts
+        if not fits:
+            raise ModelConfigError(
+                f"{model.name}: got {len(names)} inputs and {len(model.outputs)} outputs, expected one input, or of a "
+                "table one [1] for each feature, under its name"
+            )
+
+    def inputs(self, model: Model) -> Sequence[TensorMetadata]:
+        """The model's own; of columns without their second dimension."""
+        if not is_split(model):
+            return model.inputs
+        return [TensorMetadata(tensor.name, tensor.datatype, (-1,)) for tensor in model.inputs]
+
+    def outputs(self, model: Model) -> Sequence[TensorMetadata]:
+        """JSON; probabilities and class, or values."""
+        values = [TensorMetadata("values", "FP32", (-1,))]
+        return [
+            TensorMetadata(self.json_output, "BYTES", (-1,)),
+            *(describe_probabilities(model) if model.names else values),
+        ]
+
+    def metadata(self, model: Model) -> dict[str, Any]:
+        """Names of the columns, which may have no value, and which take certain values only."""
+        return {
+            "features": list(model.features),
+            "missing": [name for name in model.features if name in model.missing],
+            "categories": {
+                name: sorted(model.categories[name], key=str) for name in model.features if name in model.categories
+            },
+        }
+
+    def is_split(self, model: Model) -> bool:
+        """Whether there are strings among its columns."""
+        return is_split(model)
+
+    def count(self, rows: Rows) -> int:
+        """Number of rows."""
+        return count_rows(rows)
+
+    def cost(self, rows: Rows) -> float:
+        """By the number of values: NumPy checks those of an array, Python the others one by one."""
+        if isinstance(rows, np.ndarray):
+            return rows.size * ARRAY_VALUE
+        if isinstance(rows, Mapping):
+            return sum(array.size for array in rows.values()) * CELL
+        return (len(rows) + sum(len(row) for row in rows if isinstance(row, list | dict))) * CELL
+
+    def preprocess(self, rows: Rows, model: Model) -> dict[str, Array]:
+        """As `columns.to_inputs`."""
+        return to_inputs(rows, model)
+
+    def postprocess(self, outputs: Sequence[Mapping[str, Array]], model: Model) -> Table:
+        """Probabilities or values from the model's first output."""
+        return Table(np.concatenate([_read(run, model) for run in outputs]))
 
 
-def is_little(rows: Rows) -> bool:
-    """Whether `preprocess` has little work, whatever the model takes."""
-    if isinstance(rows, np.ndarray):
-        return rows.size <= LITTLE_ARRAY
-    if isinstance(rows, Mapping):
-        return sum(array.size for array in rows.values()) <= FEW_VALUES
-    return len(rows) + sum(len(row) for row in rows if isinstance(row, list | dict)) <= FEW_VALUES
-
-
-def count(rows: Rows) -> int:
-    """How many rows there are."""
-    return len(next(iter(rows.values()), ())) if isinstance(rows, Mapping) else len(rows)
-
-
-def preprocess(rows: Rows, model: Model) -> dict[str, Array]:
-    """Rows as lists (in the model's order), as objects (by name) or as arrays to the model's inputs.
-
-    Args:
-        rows: one or many; each `[5.1, null, "Berlin"]` or `{"length": 5.1, ...}`; or numbers `(rows, features)`; or
-            `(rows, 1)` of each input of a table with strings, by name, in the model's order, strings as objects.
-        model: says how many columns there are, their names, and what they hold.
-
-    Returns:
-        Arrays by the name of the input, `(rows, columns)`: numbers as the model takes them, a missing one as NaN;
-        strings as objects, a missing one as "".
-
-    Raises:
-        InvalidRequest: a row is empty, too short or too long, has unknown names, or a value that its column does not
-            hold.
-    """
-    if not count(rows):
-        raise InvalidRequest("rows: got none, expected at least one")
-    columns = _columns(model)
-    if isinstance(rows, Mapping):
-        return {name: _array(array, [column]) for (name, array), column in zip(rows.items(), columns, strict=True)}
-    if isinstance(rows, np.ndarray):
-        return {model.input.name: _table(rows, columns, model)}
-    values = [_values(row, columns, model, index=index) for index, row in enumerate(rows)]
-    if not is_split(model):
-        return {model.input.name: np.array(values, DTYPES[model.input.datatype])}
-    arrays = {}
-    for place, tensor in enumerate(model.inputs):
-        dtype = np.object_ if columns[place].text else DTYPES[tensor.datatype]
-        arrays[tensor.name] = np.array([[row[place]] for row in values], dtype)
-    return arrays
-
-
-def postprocess(outputs: Mapping[str, NDArray[Any]], model: Model) -> NDArray[np.float32]:
-    """Probabilities `(rows, classes)` of a classifier, values `(rows, 1)` of a regressor.
-
-    Raises:
-        PredictorError: the output has another shape.
-    """
+def _read(outputs: Mapping[str, Array], model: Model) -> NDArray[np.float32]:
     output = outputs[model.outputs[0].name].astype(np.float32, copy=False)
     columns = model.classes or 1
     if output.ndim != 2 or output.shape[1] != columns:
@@ -106,123 +152,4 @@ def postprocess(outputs: Mapping[str, NDArray[Any]], model: Model) -> NDArray[np
     return output
 
 
-def is_split(model: Model) -> bool:
-    """Whether each column is an input of its own, for there are strings among them."""
-    return len(model.inputs) > 1 or model.input.datatype == "BYTES"
-
-
-def _width(model: Model) -> int:
-    """How many columns there are; below 1 where any number will do."""
-    return len(model.inputs) if is_split(model) else model.input.dims[-1]
-
-
-def _columns(model: Model) -> list[_Column]:
-    names = model.features or [str(column) for column in range(max(_width(model), 0))]
-    texts = [tensor.datatype == "BYTES" for tensor in model.inputs] if is_split(model) else [False] * len(names)
-    return [
-        _Column(name, text=text, missing=name in model.missing, only=model.categories.get(name))
-        for name, text in zip(names, texts, strict=True)
-    ]
-
-
-def _table(rows: Array, columns: Sequence[_Column], model: Model) -> Array:
-    width = _width(model)
-    if rows.ndim != 2 or is_split(model):
-        raise InvalidRequest(f"rows: got shape {list(rows.shape)}, expected [-1, {width}]: {', '.join(model.features)}")
-    if width > 0 and rows.shape[1] != width:
-        raise _wrong_width(0, rows.shape[1], model)
-    return _array(rows, columns).astype(DTYPES[model.input.datatype], copy=False)
-
-
-def _array(rows: Array, columns: Sequence[_Column]) -> Array:
-    """Reject values that a column does not take; `rows` is `(rows, columns)`."""
-    if rows.dtype == np.object_:
-        (column,) = columns
-        for index, value in enumerate(rows[:, 0]):
-            _check(value, column, index=index, place=column.name)
-        return rows
-    # Also false for what is no number.
-    fits = np.abs(rows) <= _FP32_MAX
-    for place, column in enumerate(columns[: rows.shape[1]]):
-        values = rows[:, place]
-        if column.only is not None:
-            fits[:, place] &= np.isin(values, list(column.only))
-        if column.missing:
-            fits[:, place] |= np.isnan(values)
-    if not fits.all():
-        index, place = np.argwhere(~fits)[0]
-        column = columns[place] if place < len(columns) else _ANY
-        _refuse(
-            rows[index, place].item(), column, index=int(index), place=int(place) if len(columns) > 1 else column.name
-        )
-    return rows
-
-
-def _wrong_width(index: int, got: int, model: Model) -> InvalidRequest:
-    expected = f"{_width(model)}: {', '.join(model.features)}"
-    return InvalidRequest(f"row {index}: got {got} values, expected {expected}")
-
-
-def _values(row: Any, columns: Sequence[_Column], model: Model, *, index: int) -> list[Any]:
-    """A row in the model's order; a missing number is NaN, a missing string ""."""
-    if isinstance(row, Mapping):
-        values = _by_name(row, model, index=index)
-    elif isinstance(row, Sequence) and not isinstance(row, str):
-        values = list(row)
-    else:
-        raise InvalidRequest(f"row {index}: got {type(row).__name__}, expected a list or an object of numbers")
-    width = _width(model)
-    if width > 0 and len(values) != width:
-        raise _wrong_width(index, len(values), model)
-    known = columns if len(columns) == len(values) else [_ANY] * len(values)
-    return [
-        _check(value, column, index=index, place=place)
-        for place, (value, column) in enumerate(zip(values, known, strict=True))
-    ]
-
-
-def _by_name(row: Mapping[Any, Any], model: Model, *, index: int) -> list[Any]:
-    if not model.features:
-        raise InvalidRequest(f"row {index}: got an object, but {model.name} does not name its columns: expected a list")
-    known = set(model.features)
-    missing = [name for name in model.features if name not in row]
-    if missing or len(row) > len(known):
-        unknown = [name for name in row if name not in known]
-        raise InvalidRequest(
-            f"row {index}: missing {_few(missing)}, unknown {_few(unknown)}, expected exactly {list(model.features)}"
-        )
-    return [row[name] for name in model.features]
-
-
-def _check(value: Any, column: _Column, *, index: int, place: int | str) -> float | str:
-    """The value of a cell as number or string; an error where the column does not take it."""
-    if column.missing and (_is_missing(value) or (column.text and value == "")):
-        return "" if column.text else math.nan
-    if column.text:
-        # ONNX Runtime's strings end at a NUL.
-        fits = isinstance(value, str) and "\0" not in value
-    else:
-        # JSON's integers have no limit, and FP32 has: what does not fit is no number here.
-        fits = not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= _FP32_MAX
-    if not fits or (column.only is not None and value not in column.only):
-        _refuse(value, column, index=index, place=place)
-    return value if isinstance(value, str) else float(value)
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _refuse(value: Any, column: _Column, *, index: int, place: int | str) -> NoReturn:
-    named = f" ({column.name[:60]})" if column.text or column.only is not None else ""
-    why = "; this model takes no missing value there" if _is_missing(value) else ""
-    raise InvalidRequest(f"row {index}, column {place}{named}: got {excerpt(value)}, expected {column.expected}{why}")
-
-
-def _few(names: Sequence[Any]) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - _NAMES_SHOWN
-    return excerpt(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-_ANY = _Column("", text=False, missing=False, only=None)
+TABULAR = register(Tabular())

@@ -1,4 +1,4 @@
-"""What a request says beside its items."""
+"""Inference options: everything in a request except its model and its payload."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,18 +8,16 @@ from transformer.admission import Deadline
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a request says beside its items.
+class InferOptions:
+    """Options of one request.
 
     Attributes:
-        model: its name.
-        version: a certain one, or "" for what serves.
-        parameters: of the task, see `parameters.py`; of Triton where the items are a model's own tensors.
-        scheduling: what Triton's scheduler is told: `priority`, and `timeout` in microseconds.
-        deadline: when the answer is of no use any more.
+        deadline: when the response is of no use any more.
+        version: the requested version of the model, or "" for the one that serves.
+        parameters: of the task; of Triton where the payload is the model's own tensors.
+        scheduling: for Triton's scheduler: `priority`, and `timeout` in microseconds.
     """
 
-    model: str
     deadline: Deadline
     version: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)

@@ -1,28 +1,25 @@
-"""What a model is, read from the one place that says it: Triton's `ModelConfig`."""
+"""The description of a model, read from Triton's `ModelConfig`."""
 
 import ast
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from environment.error_codes import ErrorCode
 from transformer.errors import PredictorError
 
-Task = Literal["detect", "classify", "tabular"]
-TASKS: tuple[Task, ...] = ("detect", "classify", "tabular")
-
 
 class ModelConfigError(PredictorError):
-    """The model is loaded, but its config.pbtxt does not describe a model that can be served here."""
+    """Triton has loaded the model, but its config.pbtxt does not describe one that this server can serve."""
 
     code = ErrorCode.INVALID_MODEL_CONFIG
 
 
 @dataclass(frozen=True)
 class TensorMetadata:
-    """What an input or output is.
+    """An input or output.
 
     Attributes:
         name: as in config.pbtxt.
@@ -40,10 +37,10 @@ class TensorMetadata:
         return self.shape[1:]
 
 
-# What `parameters.metadata` may say: room is made by it. registry/judgement/allowlist.py gives the reasons.
+# Limits of `parameters.metadata`, by which memory is reserved; registry/judgement/allowlist.py gives the reasons.
 MAX_SIDE_PX, MAX_CHANNELS, MAX_STRIDE, MAX_LABELS = 8192, 64, 1024, 100_000
 _HIGHEST_CLASS_ID = 10**9 - 1
-# Of a profile that may change boxes.
+# A parameter of profiles that may change boxes.
 _REDUCES = "reduces_pictures"
 
 
@@ -53,29 +50,30 @@ class Model:
 
     Attributes:
         name, version: as in the repository.
-        task: what it does; None where config.pbtxt does not say: then only its tensors can be sent.
-        inputs, outputs: in the order of config.pbtxt; one input where there is a task, but for a table with strings,
-            which has one for each column.
-        max_batch_size: how many items one request to Triton may hold; 1 where Triton does not batch.
+        task: name of its task; None where config.pbtxt names none: then it takes its own tensors only.
+        inputs, outputs: in the order of config.pbtxt; with a task one input, except for a table with strings, which
+            has one for each column.
+        max_batch_size: items in one request to Triton; 1 where Triton does not batch.
         is_batched: whether the first dimension counts items.
-        cuts_batches: whether a request of more items than Triton takes may be made several.
-        names: class name by index, in the order of the indices, which may have gaps; a name may be there twice. Empty
+        cuts_batches: whether a request of more items than Triton takes may be divided.
+        names: class name by index, in the order of the indices, which may have gaps; a name may occur twice. Empty
             for a regressor.
-        input_wh: picture size it was trained for, `(width, height)`; None for tables.
-        channels: of a picture.
+        input_wh: image size that it was trained for, `(width, height)`; None for tables.
+        channels: of an image.
         stride: of a detector.
         end2end: a detector whose head needs no NMS.
-        all_candidates: a detector whose graph leaves out none of its head's candidates, however many they are.
+        all_candidates: a detector whose graph returns all candidates of its head, however many they are.
         features: names of a table's columns.
         missing: those of them that may have no value.
-        categories: values that a column may have, where any other is an error.
-        platform: what runs it, in Triton's words.
-        reduces_pictures: a detector that may be given less than all pixels of a large picture.
+        categories: values that a column may have, where others are errors.
+        platform: backend that runs it, in Triton's words.
+        reduces_images: whether a large image may be reduced while it is decoded, which changes results a little.
+        facts: entries of `parameters.metadata` that only its task reads, see `Task.facts`.
     """
 
     name: str
     version: str
-    task: Task | None
+    task: str | None
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
     max_batch_size: int
@@ -89,63 +87,55 @@ class Model:
     missing: frozenset[str] = frozenset()
     categories: Mapping[str, frozenset[str | float]] = field(default_factory=dict)
     platform: str = ""
-    reduces_pictures: bool = False
+    reduces_images: bool = False
     is_batched: bool = False
     cuts_batches: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def input(self) -> TensorMetadata:
-        """The only input of a model with a task, or the first of a table with strings."""
+        """The only input of a model with a task, or the first one of a table with strings."""
         return self.inputs[0]
 
     @property
-    def takes_pictures(self) -> bool:
-        """Whether its task is one of pictures."""
-        return self.task in {"detect", "classify"}
-
-    @property
     def classes(self) -> int:
-        """How many classes there are, those between two names included; 0 where none is named."""
+        """Number of classes, those in gaps between names included; 0 where none is named."""
         return max(self.names, default=-1) + 1
 
     @cached_property
     def ids_by_name(self) -> Mapping[str, frozenset[int]]:
-        """Indices of the classes of each name, as `fold_name` makes names alike."""
+        """Indices of the classes of each name, as `fold_name` makes it."""
         ids: dict[str, set[int]] = {}
         for class_id, name in self.names.items():
             ids.setdefault(fold_name(name), set()).add(class_id)
         return {name: frozenset(of_name) for name, of_name in ids.items()}
 
     def takes_the_same_as(self, other: "Model") -> bool:
-        """Whether what was made for the other version is what this one takes and gives, whatever its labels are."""
+        """Whether tensors made for the other version fit this one; labels may differ."""
         return replace(other, version=self.version, names=self.names) == self
 
 
 def fold_name(name: str) -> str:
-    """A name in the form that is compared: however its accents are encoded, and without white space around it."""
+    """A name in the form that is compared: composed accents, no white space around it."""
     return unicodedata.normalize("NFC", name).strip()
 
 
-def describe(config: Any, *, version: str) -> Model:
-    """Read a model's description.
+def read_model(config: Any, metadata: Mapping[str, Any], *, version: str, facts: Sequence[str] = ()) -> Model:
+    """Read a model's description; `tasks.describe` also checks it against its task.
 
     Args:
         config: `inference.ModelConfig`, the protobuf, as Triton returns it or as config.pbtxt parses to.
-        version: the version that the description belongs to.
+        metadata: from `read_metadata`.
+        version: that the description belongs to.
+        facts: further keys of `metadata` that are kept.
 
     Raises:
-        ModelConfigError: `parameters.metadata` says something impossible.
+        ModelConfigError: a value in `parameters.metadata` is invalid.
     """
-    metadata = {key: value for key, value in _metadata(config).items() if value is not None}
-    task = metadata.get("task")
-    if metadata:
-        if task not in TASKS:
-            raise ModelConfigError(f"{config.name}: task in parameters.metadata: got {task!r}, expected one of {TASKS}")
-        _check_tensors(config, metadata)
-    model = Model(
+    return Model(
         name=config.name,
         version=version,
-        task=task,
+        task=metadata.get("task"),
         inputs=tuple(_tensor(config, proto) for proto in config.input),
         outputs=tuple(_tensor(config, proto) for proto in config.output),
         max_batch_size=max(config.max_batch_size, 1),
@@ -159,15 +149,11 @@ def describe(config: Any, *, version: str) -> Model:
         missing=frozenset(_features(config, metadata, "missing")),
         categories=_categories(config, metadata),
         platform=config.platform or config.backend,
-        reduces_pictures=task == "detect"
-        and _REDUCES in config.parameters
-        and config.parameters[_REDUCES].string_value == "true",
+        reduces_images=_REDUCES in config.parameters and config.parameters[_REDUCES].string_value == "true",
         is_batched=config.max_batch_size > 0,
         cuts_batches=_cuts_batches(config),
+        facts={key: metadata[key] for key in facts if key in metadata},
     )
-    if task in {"detect", "classify"} and model.input_wh is None:
-        raise ModelConfigError(f"{config.name}: imgsz is missing in parameters.metadata")
-    return model
 
 
 def _cuts_batches(config: Any) -> bool:
@@ -176,37 +162,22 @@ def _cuts_batches(config: Any) -> bool:
     return config.max_batch_size > 0 and not apart and not any(proto.is_shape_tensor for proto in config.input)
 
 
-def _metadata(config: Any) -> dict[str, Any]:
-    """What `parameters.metadata` says; empty where there is none."""
+def read_metadata(config: Any) -> dict[str, Any]:
+    """`parameters.metadata`, without entries that are None; empty where there is none.
+
+    Raises:
+        ModelConfigError: it is not a Python dict.
+    """
     if "metadata" not in config.parameters:
         return {}
     text = config.parameters["metadata"].string_value
     try:
         metadata = ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested deeply
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: deep nesting
         metadata = None
     if not isinstance(metadata, dict) or not metadata:
         raise ModelConfigError(f"{config.name}: parameters.metadata: got {text[:80]!r}, expected a Python dict")
-    return metadata
-
-
-def _check_tensors(config: Any, metadata: Mapping[str, Any]) -> None:
-    """One input; of a table also one for each feature, of its name, so that there may be strings."""
-    names = [proto.name for proto in config.input]
-    columns = metadata["task"] == "tabular" and names == list(metadata.get("features", ()))
-    widths = [_shape(config, proto)[1:] for proto in config.input]
-    texts = any(_tensor(config, proto).datatype == "BYTES" for proto in config.input)
-    if not config.output or not all(_shape(config, proto) for proto in config.input):
-        fits = False
-    elif columns and (len(names) > 1 or texts):
-        fits = all(width == (1,) for width in widths)
-    else:
-        fits = len(names) == 1 and not (texts and metadata["task"] == "tabular")
-    if not fits:
-        raise ModelConfigError(
-            f"{config.name}: got {len(names)} inputs and {len(config.output)} outputs, expected one input, or of a "
-            "table one [1] for each feature, under its name"
-        )
+    return {key: value for key, value in metadata.items() if value is not None}
 
 
 def _features(config: Any, metadata: Mapping[str, Any], key: str) -> list[str]:

@@ -32,8 +32,8 @@ class Known:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-class Synchroniser:
-    """Asked over HTTP; there may be none."""
+class SynchroniserClient:
+    """The synchroniser over HTTP, where there is one."""
 
     def __init__(self, url: str) -> None:
         """Prepare to ask `http://host:port`; empty where Triton has its models from elsewhere."""

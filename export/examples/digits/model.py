@@ -22,8 +22,10 @@ from export.tables.skl2onnx import convert
 from export.writer import config
 from export.writer.manifest import Source
 from export.writer.repository import Version
-from transformer.tasks import classify
-from transformer.triton.model import Model, describe
+from transformer.tasks import describe
+from transformer.tasks.classify import CLASSIFY
+from transformer.tasks.task import NoOptions
+from transformer.triton.model import Model
 
 Track = Callable[[Iterable[int], str], Iterable[int]]
 
@@ -148,4 +150,4 @@ def _prove(
 
 def _classify(session: Session, image: NDArray[np.uint8], model: Model) -> NDArray[np.float32]:
     outputs = {name: output[0] for name, output in session.infer(image[None]).items()}
-    return classify.postprocess(outputs, model)
+    return CLASSIFY.postprocess(outputs, model, plan=None, options=NoOptions()).probabilities

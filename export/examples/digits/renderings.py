@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.examples.digit_finder.scenes import Split, load_split
-from transformer.tasks import classify
+from transformer.tasks.classify import fill
 from transformer.triton.model import Model
 
 Image = NDArray[np.uint8]
@@ -73,4 +73,4 @@ def _margins(opacity: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
 
 
 def _through(pictures: list[Image], model: Model) -> Image:
-    return np.stack([classify.preprocess(picture, model) for picture in pictures])
+    return np.stack([fill(picture, model) for picture in pictures])

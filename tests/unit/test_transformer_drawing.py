@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import features
 
 from transformer.errors import PayloadTooLarge
 from transformer.imaging import lettering
-from transformer.imaging.annotation import PictureType, check_size, draw_class, draw_detections, encode
+from transformer.imaging.drawing import Label, draw_boxes, draw_label
+from transformer.imaging.encoding import ImageType, check_size, encode
 from transformer.imaging.letterbox import Image
-from transformer.tasks.detect import Detections
 
-LONGEST: dict[PictureType, int] = {"image/jpeg": 65_500, "image/png": 1_000_000}
+LONGEST: dict[ImageType, int] = {"image/jpeg": 65_500, "image/png": 1_000_000}
 # One side is anything, so that the other is short.
 SIDES = st.one_of(st.integers(1, 300), st.integers(1, 70_000), st.sampled_from([65_500, 65_501, 1_000_000, 1_000_001]))
 SHAPES = st.tuples(SIDES, st.integers(1, 3)).flatmap(lambda sides: st.permutations(sides).map(tuple))
@@ -23,11 +24,14 @@ def blank(shape_hw: tuple[int, int]) -> Image:
     return np.zeros((*shape_hw, 3), np.uint8)
 
 
-def detections_in(shape_hw: tuple[int, int]) -> Detections:
-    """The whole picture, a corner of it, and nothing."""
+def labels(*names: str) -> list[Label]:
+    return [Label(name, class_id=class_id, score=0.9) for class_id, name in enumerate(names)]
+
+
+def boxes_in(shape_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """The whole image, a corner of it, and nothing."""
     height, width = shape_hw
-    boxes = np.array([[0, 0, width, height], [width - 1, height - 1, width, height], [0, 0, 0, 0]], np.float32)
-    return Detections(boxes, np.ones(3, np.float32), np.arange(3, dtype=np.int32))
+    return np.array([[0, 0, width, height], [width - 1, height - 1, width, height], [0, 0, 0, 0]], np.float32)
 
 
 @settings(max_examples=30, deadline=None)
@@ -38,11 +42,11 @@ def detections_in(shape_hw: tuple[int, int]) -> Detections:
 @example((1, 23_000_000))  # a 700th of it is more than OpenCV draws
 def test_any_shape_is_drawn_on(shape_hw: tuple[int, int]) -> None:
     image = blank(shape_hw)
-    drawn = draw_detections(image, detections_in(shape_hw), names=["a", "安全帽", "ü" * 1000])
+    drawn = draw_boxes(image, boxes_in(shape_hw), labels("a", "安全帽", "ü" * 1000))
     assert drawn.shape == image.shape
     assert drawn.any()
     assert not image.any()
-    assert draw_class(image, "a", class_id=0, score=0.5).any()
+    assert draw_label(image, Label("a", class_id=0, score=0.5)).any()
 
 
 # With the system's libfribidi or without it: Latin, Cyrillic, Greek, Georgian, and the Far East.
@@ -63,7 +67,7 @@ MISSING = ["🚗", "안전모🚗", "तமி", "বাংলা", "安全帽 �
 
 
 def tab(name: str, *, class_id: int = 7) -> Image:
-    return draw_class(np.zeros((200, 400, 3), np.uint8), name, class_id=class_id, score=0.5)
+    return draw_label(np.zeros((200, 400, 3), np.uint8), Label(name, class_id=class_id, score=0.5))
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -115,11 +119,9 @@ def test_a_name_becomes_one_short_line(name: str, line: str) -> None:
 
 def test_the_weakest_lies_below_and_every_name_is_its_own() -> None:
     boxes = np.array([[100, 100, 180, 180], [100, 100, 180, 180]], np.float32)
-    found = Detections(boxes, np.array([0.9, 0.3], np.float32), np.array([0, 1]))
     image = np.zeros((300, 300, 3), np.uint8)
-    both = draw_detections(image, found, names=["strong name", "x"])
-    first = Detections(boxes[:1], found.scores[:1], found.class_ids[:1])
-    alone = draw_detections(image, first, names=["strong name"])
+    both = draw_boxes(image, boxes, labels("strong name", "x"))
+    alone = draw_boxes(image, boxes[:1], labels("strong name"))
     above = slice(70, 98)
     np.testing.assert_array_equal(both[above, 100:160], alone[above, 100:160])
 
@@ -130,7 +132,7 @@ def test_the_weakest_lies_below_and_every_name_is_its_own() -> None:
 @example((65_501, 1), "image/jpeg")
 @example((1, 1_000_000), "image/png")
 @example((1_000_001, 1), "image/png")
-def test_any_shape_is_encoded_or_refused(shape_hw: tuple[int, int], media_type: PictureType) -> None:
+def test_any_shape_is_encoded_or_refused(shape_hw: tuple[int, int], media_type: ImageType) -> None:
     image = blank(shape_hw)
     if max(shape_hw) <= LONGEST[media_type]:
         check_size(image, media_type)
@@ -145,11 +147,11 @@ def test_any_shape_is_encoded_or_refused(shape_hw: tuple[int, int], media_type: 
 @pytest.mark.parametrize(
     ("width", "media_type", "says"),
     [
-        (70_000, "image/jpeg", "70000x1 is over JPEG's 65500 a side; ask for image/png or application/json"),
-        (2_000_000, "image/jpeg", "2000000x1 is over JPEG's 65500 a side; ask for application/json"),
-        (2_000_000, "image/png", "2000000x1 is over PNG's 1000000 a side; ask for application/json"),
+        (70_000, "image/jpeg", "70000x1 is over JPEG's 65500 a side; request image/png or application/json"),
+        (2_000_000, "image/jpeg", "2000000x1 is over JPEG's 65500 a side; request application/json"),
+        (2_000_000, "image/png", "2000000x1 is over PNG's 1000000 a side; request application/json"),
     ],
 )
-def test_refusal_names_a_format_that_is_long_enough(width: int, media_type: PictureType, says: str) -> None:
+def test_refusal_names_a_format_that_is_long_enough(width: int, media_type: ImageType, says: str) -> None:
     with pytest.raises(PayloadTooLarge, match=f"^Accept: {media_type}: {says}$"):
         check_size(blank((1, width)), media_type)

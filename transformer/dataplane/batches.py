@@ -1,4 +1,4 @@
-"""A request of more items than Triton takes at once: cut along the batch dimension, and the outputs put together."""
+"""A request of more items than Triton takes at once: divided along the batch dimension, and the outputs joined."""
 
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -6,51 +6,50 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
+from transformer.dataplane.swap import SWAP_TRIES
 from transformer.errors import InvalidRequest, PayloadTooLarge, VersionsChanging
-from transformer.offload import run
+from transformer.offload import ALWAYS, offload
 from transformer.triton.client import MAX_RESPONSE_BYTES
 from transformer.triton.model import Model
 from transformer.triton.tensors import Tensor, item_size, spans
 
 Infer = Callable[[Sequence[Tensor]], Awaitable[tuple[list[Tensor], str]]]
 
-SWAP_TRIES = 5  # of a request that swaps of versions fall into
-
 
 def count_items(inputs: Sequence[Tensor], model: Model) -> int:
-    """How many items a request has where it has to be cut, else 0: Triton judges what cannot be cut."""
+    """Number of items of a request that has to be divided, else 0: Triton checks what cannot be divided."""
     counts = {tensor.shape[0] if tensor.shape else 0 for tensor in inputs}
     (count, *others) = counts or {0}
     return count if model.cuts_batches and not others and count > model.max_batch_size else 0
 
 
 async def infer_in_parts(inputs: Sequence[Tensor], model: Model, infer: Infer) -> tuple[list[Tensor], str]:
-    """The outputs of a request that has to be cut, and the version that gave all of them.
+    """The outputs of a request that has to be divided, and the version that responded.
 
-    The parts are sent one after the other: the requests of others come in between, and one part is copied at a time.
+    The parts are sent one after the other: other requests come in between, and one part is copied at a time.
 
     Args:
-        inputs: checked; `count_items` says that they have to be cut.
-        model: says how many items a part has.
+        inputs: checked, and `count_items` is not 0.
+        model: for the number of items of a part.
         infer: sends one part to Triton.
 
     Raises:
         ServingError: of `infer`, `check_size` and `join`.
-        VersionsChanging: each time a swap came in between.
+        VersionsChanging: swaps followed each other too quickly.
     """
     count = inputs[0].shape[0]
-    little = not any(tensor.datatype == "BYTES" for tensor in inputs)
+    cost = ALWAYS if any(tensor.datatype == "BYTES" for tensor in inputs) else 0
     for _ in range(SWAP_TRIES):
         parts = cut(inputs, model.max_batch_size)
         results: list[list[Tensor]] = []
         versions: set[str] = set()
-        while len(versions) < 2 and (part := await run(partial(next, parts, None), little=little)):
+        while len(versions) < 2 and (part := await offload(partial(next, parts, None), cost=cost)):
             outputs, version = await infer(part)
             results.append(outputs)
             versions.add(version)
             check_size(results, count)
         if len(versions) == 1:
-            return await run(partial(join, results, count, model), little=False), min(versions)
+            return await offload(partial(join, results, count, model), cost=ALWAYS), min(versions)
     raise VersionsChanging(model.name, SWAP_TRIES)
 
 
@@ -58,7 +57,7 @@ def cut(inputs: Sequence[Tensor], size: int) -> Iterator[list[Tensor]]:
     """Parts of at most `size` items, as views of the request's bytes.
 
     Args:
-        inputs: checked, of as many items each.
+        inputs: checked, of the same number of items.
         size: of a part.
     """
     yield from map(list, zip(*(_cut(tensor, size) for tensor in inputs), strict=True))
@@ -81,10 +80,10 @@ def _cut(tensor: Tensor, size: int) -> Iterator[Tensor]:
 
 
 def check_size(results: Sequence[Sequence[Tensor]], count: int) -> None:
-    """Go on only while the results are no larger together than Triton's response to one request may be.
+    """Limit the results together to what Triton's response to one request may be.
 
     Raises:
-        PayloadTooLarge: they are.
+        PayloadTooLarge: they are larger.
     """
     size_bytes = sum(len(output.data) for outputs in results for output in outputs)
     if size_bytes > MAX_RESPONSE_BYTES:
@@ -94,7 +93,7 @@ def check_size(results: Sequence[Sequence[Tensor]], count: int) -> None:
 
 
 def join(results: Sequence[Sequence[Tensor]], count: int, model: Model) -> list[Tensor]:
-    """Concatenate the results of the parts, which have their outputs in the same order.
+    """Concatenate the results of the parts, whose outputs are in the same order.
 
     Raises:
         InvalidRequest: outputs of the parts do not fit each other: such a model takes no more items than Triton does.

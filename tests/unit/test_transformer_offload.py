@@ -1,0 +1,65 @@
+"""Leaving the event loop."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from transformer.offload import ALWAYS, INLINE_COST, offload, set_threads
+
+
+@pytest.mark.parametrize(
+    ("cost", "is_inline"), [(0, True), (INLINE_COST, True), (INLINE_COST + 1, False), (ALWAYS, False)]
+)
+def test_only_work_that_costs_more_than_a_thread_leaves_the_event_loop(cost: float, *, is_inline: bool) -> None:
+    thread = asyncio.run(offload(threading.get_ident, cost=cost))
+    assert (thread == threading.get_ident()) == is_inline
+
+
+@pytest.mark.parametrize("cost", [0, ALWAYS])
+def test_error_is_raised(cost: float) -> None:
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(offload(lambda: 1 / 0, cost=cost))
+
+
+def cancelled_while(is_running: bool) -> list[str]:
+    """What ran of two functions for one thread, when the offload of one of them was cancelled."""
+    ran: list[str] = []
+    started, may_end = threading.Event(), threading.Event()
+
+    def first() -> None:
+        started.set()
+        may_end.wait(20)
+        ran.append("first")
+
+    def second() -> None:
+        ran.append("second")
+
+    async def start(function: Callable[[], None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(offload(function, cost=ALWAYS))
+        await asyncio.sleep(0.05)
+        return task
+
+    async def main() -> None:
+        set_threads(1)
+        tasks = [await start(first), await start(second)]
+        assert started.wait(20)
+        cancelled = tasks[0 if is_running else 1]
+        cancelled.cancel()
+        await asyncio.sleep(0.05)
+        assert not cancelled.done()  # the thread, or its turn, has not ended
+        may_end.set()
+        await asyncio.wait(tasks)
+        assert cancelled.cancelled()
+
+    asyncio.run(main())
+    return ran
+
+
+def test_cancellation_waits_for_a_function_that_runs() -> None:
+    assert cancelled_while(is_running=True) == ["first", "second"]
+
+
+def test_cancelled_function_that_waits_for_a_thread_does_not_run() -> None:
+    assert cancelled_while(is_running=False) == ["first"]

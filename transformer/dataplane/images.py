@@ -1,0 +1,110 @@
+"""One image of a request: decoded, preprocessed, inferred, postprocessed."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from transformer.imaging.decoding import DecodedImage, decode
+from transformer.observability.request_record import current_request
+from transformer.observability.stage_timer import StageTimer
+from transformer.offload import ALWAYS, offload
+from transformer.settings import TransformerSettings
+from transformer.tasks import image_task
+from transformer.tasks.task import ImagePrediction
+from transformer.triton.client import TritonClient
+from transformer.triton.infer_options import InferOptions
+from transformer.triton.model import Model
+
+T = TypeVar("T")
+
+Outputs = Mapping[str, NDArray[Any]]
+
+
+class TaskOptions:
+    """The task's options of a request; class names in them are those of the version that responds."""
+
+    def __init__(self, parameters: Mapping[str, Any], model: Model) -> None:
+        """Check the parameters.
+
+        Raises:
+            InvalidRequest: see `Task.read_options`.
+        """
+        self._parameters = parameters
+        self._model = model
+        self._options = image_task(model).read_options(parameters, model)
+
+    def of(self, model: Model) -> Any:
+        """For a version: read again where it is not the one that they were checked for."""
+        if model is self._model:
+            return self._options
+        return image_task(model).read_options(self._parameters, model)
+
+
+@dataclass
+class ImageInference:
+    """An image on its way through the model; `infer` may be repeated.
+
+    Attributes:
+        data: encoded.
+        settings: limits of an image.
+        keep_image: whether every pixel is needed afterwards.
+        decoded: once it is.
+        stages: where the time goes.
+    """
+
+    data: bytes
+    settings: TransformerSettings
+    keep_image: bool
+    decoded: DecodedImage | None = None
+    stages: StageTimer = field(default_factory=lambda: StageTimer(current_request().trace))
+
+    async def infer(
+        self, triton: TritonClient, options: InferOptions, model: Model
+    ) -> tuple[tuple[Outputs, Any], set[str]]:
+        """Outputs without batch dimension with the plan of preprocessing, and the version that responded."""
+        self.decoded, tensor, plan = await self._in_thread(partial(self._prepare, model))
+        with self.stages.time("infer"):
+            options.deadline.check("the model was called")
+            outputs, responded = await triton.infer(model, options, {model.input.name: tensor[None]})
+        return ({name: output[0] for name, output in outputs.items()}, plan), {responded}
+
+    async def postprocess(self, model: Model, inferred: tuple[Outputs, Any], options: TaskOptions) -> ImagePrediction:
+        """Read the outputs of the version that responded."""
+        return await self._in_thread(partial(self._postprocess, model, inferred, options))
+
+    def _prepare(self, model: Model) -> tuple[DecodedImage, NDArray[Any], Any]:
+        """Image, model input without batch dimension, plan."""
+        task = image_task(model)
+        decoded = self.decoded
+        if decoded is None or not decoded.is_whole:
+            with self.stages.time("decode"):
+                decoded = decode(
+                    self.data,
+                    max_bytes=self.settings.max_image_bytes,
+                    max_pixels=self.settings.max_image_pixels,
+                    smallest_wh=None if self.keep_image else lambda size_wh: task.smallest_wh(size_wh, model),
+                )
+        with self.stages.time("preprocess"):
+            return decoded, *task.preprocess(decoded.image_hwc, model, size_wh=decoded.size_wh)
+
+    def _postprocess(self, model: Model, inferred: tuple[Outputs, Any], options: TaskOptions) -> ImagePrediction:
+        outputs, plan = inferred
+        with self.stages.time("postprocess"):
+            prediction: ImagePrediction = image_task(model).postprocess(
+                outputs, model, plan=plan, options=options.of(model)
+            )
+            return prediction
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        """Array work: OpenCV and libjpeg release the interpreter lock."""
+        queued = time.perf_counter()
+
+        def run() -> T:
+            self.stages.add("queue", queued)
+            return function()
+
+        return await offload(run, cost=ALWAYS)

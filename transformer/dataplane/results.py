@@ -1,0 +1,46 @@
+"""Results of requests: what a model predicts, with the version that responded and where the time went."""
+
+from dataclasses import dataclass
+
+from transformer.imaging.letterbox import Image
+from transformer.observability.stage_timer import StageTimer
+from transformer.tasks.task import ImagePrediction, RowsPrediction
+from transformer.triton.model import Model
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """The result for one image.
+
+    Attributes:
+        model: the version that responded.
+        prediction: by its task.
+        image_wh: size of the image, upright.
+        image_hwc: the image itself, RGB, where the caller keeps it.
+        stages: where the time went.
+        total_ms: all of it.
+    """
+
+    model: Model
+    prediction: ImagePrediction
+    image_wh: tuple[int, int]
+    image_hwc: Image | None
+    stages: StageTimer
+    total_ms: float
+
+
+@dataclass(frozen=True)
+class RowsResult:
+    """The result for all rows of a request.
+
+    Attributes:
+        model: the version that responded.
+        prediction: by its task.
+        stages: where the time went.
+        total_ms: all of it.
+    """
+
+    model: Model
+    prediction: RowsPrediction
+    stages: StageTimer
+    total_ms: float

@@ -1,0 +1,102 @@
+"""Draw boxes and labels on an image."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import cv2
+import numpy as np
+
+from transformer.imaging import lettering
+from transformer.imaging.letterbox import Image
+from transformer.imaging.nms import Floats
+
+# Twelve hues that stay apart on light and dark images (RGB).
+COLOURS = (
+    (230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48), (145, 30, 180), (0, 128, 128),
+    (240, 50, 230), (128, 128, 0), (170, 110, 40), (128, 0, 0), (0, 0, 128), (90, 90, 90),
+)  # fmt: skip
+_WHITE = np.array((255, 255, 255), np.uint16)
+_SMALLEST_PX, _LARGEST_PX = 13, 120  # height of letters
+_CACHED_TEXTS = 128  # of one image: scores and names repeat
+_MARGIN_PX = 2
+
+
+@dataclass(frozen=True)
+class Label:
+    """The text beside an object.
+
+    Attributes:
+        name: of its class; where no font has all of its letters, `class_id` is drawn.
+        class_id: chooses the colour too.
+        score: in 0 to 1.
+    """
+
+    name: str
+    class_id: int
+    score: float
+
+    @property
+    def colour(self) -> tuple[int, ...]:
+        """RGB, the same for all objects of a class."""
+        return COLOURS[self.class_id % len(COLOURS)]
+
+
+def draw_boxes(image_hwc: Image, boxes_xyxy: Floats, labels: Sequence[Label]) -> Image:
+    """A copy of the image with a box and a label for each object.
+
+    Args:
+        image_hwc: RGB, `(height, width, 3)`.
+        boxes_xyxy: `(N, 4)`, pixels of `image_hwc`, best first.
+        labels: one for each box.
+    """
+    drawn = image_hwc.copy()
+    thickness = line_thickness(drawn)
+    draw = _lettering(drawn)
+    # The weakest first, so that the strongest lies on top.
+    for box, label in reversed(list(zip(boxes_xyxy, labels, strict=True))):
+        x1, y1, x2, y2 = (int(value) for value in box.round())
+        cv2.rectangle(drawn, (x1, y1), (x2, y2), label.colour, thickness, cv2.LINE_AA)
+        _write(drawn, [draw(text) for text in _texts(label)], at_xy=(x1, y1), colour=label.colour)
+    return drawn
+
+
+def draw_label(image_hwc: Image, label: Label) -> Image:
+    """A copy of the image with a label in its upper left corner, enlarged where it is too small to read."""
+    height, width = image_hwc.shape[:2]
+    factor = max(min(-(-200 // min(height, width)), 2000 // max(height, width)), 1)
+    drawn = np.ascontiguousarray(image_hwc.repeat(factor, axis=0).repeat(factor, axis=1))
+    draw = _lettering(drawn)
+    _write(drawn, [draw(text) for text in _texts(label)], at_xy=(0, 0), colour=COLOURS[2])
+    return drawn
+
+
+def line_thickness(image_hwc: Image) -> int:
+    """In proportion to the image, but no more than its shorter side: OpenCV draws no line over 32767."""
+    height, width = image_hwc.shape[:2]
+    thickness: int = max(min(round((height + width) / 700), height, width), 1)
+    return thickness
+
+
+def _texts(label: Label) -> tuple[str, str]:
+    """Name, or index where the name cannot be drawn, and score."""
+    line = lettering.tidy(label.name)
+    return line if lettering.is_drawable(line) else f"class {label.class_id}", f"{label.score:.2f}"
+
+
+def _lettering(image_hwc: Image) -> Callable[[str], lettering.Mask]:
+    """Draws a text in a size that fits the image."""
+    size_px = min(max(12 * line_thickness(image_hwc), _SMALLEST_PX), _LARGEST_PX)
+    return lru_cache(maxsize=_CACHED_TEXTS)(partial(lettering.draw, size_px=size_px))
+
+
+def _write(drawn: Image, texts: Sequence[lettering.Mask], *, at_xy: tuple[int, int], colour: tuple[int, ...]) -> None:
+    """Write texts on a filled tab above `at_xy`, or below where there is no room; `drawn` is changed."""
+    height = texts[0].shape[0]
+    space = np.zeros((height, height // 4), np.uint8)
+    line = np.pad(np.hstack([texts[0], space, *texts[1:]]), _MARGIN_PX)[..., None].astype(np.uint16)
+    tab = (line * _WHITE + (255 - line) * np.array(colour, np.uint16)) // 255
+    x = max(min(at_xy[0], drawn.shape[1] - tab.shape[1]), 0)
+    y = at_xy[1] - tab.shape[0] if at_xy[1] >= tab.shape[0] else at_xy[1]
+    place = drawn[y : y + tab.shape[0], x : x + tab.shape[1]]
+    place[:] = tab[: place.shape[0], : place.shape[1]]
