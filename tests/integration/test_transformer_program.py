@@ -76,7 +76,7 @@ def test_sigterm_finishes_what_was_accepted(stack: Stack, tmp_path: Path) -> Non
         assert stream.code() is not None
         assert seen == [SERVING, NOT_SERVING]
     log = (tmp_path / "log").read_text()
-    assert "option --workers changes nothing here" in log
+    assert "option --workers has no effect" in log
     assert "Traceback" not in log
 
 
@@ -148,7 +148,7 @@ def test_port_that_is_taken_is_named(option: str) -> None:
             cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert f"error: 127.0.0.1:{taken} cannot be listened on: " in done.stderr
+    assert f"error: 127.0.0.1:{taken} is unavailable: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
