@@ -14,7 +14,7 @@ import yaml
 
 from cluster import machine
 from cluster.layout import NODES, ROOT, STATE, ClusterError, Host
-from containers.build import BuildError, make_base
+from containers.base_image import BuildError, make_base
 
 _ARCHIVES = STATE / "images"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")

@@ -20,6 +20,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from containers.base_image import BuildError, check_base
+
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = "containers/Dockerfile"  # relative to the root of the project
 # In this order the first that works is taken.
@@ -27,20 +29,6 @@ ENGINES = ("docker", "podman", "buildah")
 _LABEL = "org.opencontainers.image."
 # Build arguments that are taken from the environment where it has them.
 _PASSED = ("PYTHON_IMAGE", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
-DEBIAN_BASE = "localhost/nereid/base:bookworm"
-# What the Dockerfile expects of a base image, and libfribidi0, which it would fetch.
-_BASE_PACKAGES = "python3,python3-venv,ca-certificates,libfribidi0"
-_CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
-_UNNEEDED = (
-    "dev",
-    "usr/share/doc",
-    "usr/share/info",
-    "usr/share/locale",
-    "usr/share/man",
-    "var/cache",
-    "var/lib/apt/lists",
-)
-_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}")
 # As docker words it after a push; podman and buildah write a file.
 _PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")  # 8 of the 128 that a registry takes are for our suffix
@@ -76,10 +64,6 @@ IMAGES = (
     Image("predictor", "embedded", "-embedded", "the embedded Triton, for tests", (AMD64,)),
     Image("export", "export", "", "the jobs that publish", (AMD64,)),
 )
-
-
-class BuildError(Exception):
-    """An image cannot be built; the message says why and what to do."""
 
 
 def main() -> int:
@@ -147,54 +131,6 @@ def version() -> str:
     return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
-def make_base(engine: str) -> str:
-    """A small Debian of this machine's package archive with this machine's certificates, where no registry is in reach.
-
-    Made once; needs root and debootstrap.
-
-    Args:
-        engine: podman or buildah.
-
-    Returns:
-        Its name, for PYTHON_IMAGE.
-
-    Raises:
-        BuildError: it cannot be made.
-    """
-    if _run([engine, "images", "--quiet", DEBIAN_BASE]).stdout.strip():
-        return DEBIAN_BASE
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder, "tree")
-        _check(
-            [
-                "unshare",
-                "--mount",
-                "debootstrap",
-                "--variant=minbase",
-                f"--include={_BASE_PACKAGES}",
-                "bookworm",
-                str(tree),
-            ]
-        )
-        (tree / _CERTIFICATES).write_bytes(("/" / _CERTIFICATES).read_bytes())
-        excluded = [f"--exclude=./{path}/*" for path in _UNNEEDED]
-        _check(["tar", "-C", str(tree), *excluded, "-cf", f"{folder}/base.tar", "."])
-        Path(folder, "Containerfile").write_text("FROM scratch\nADD base.tar /\n")
-        _check([engine, "build", "--quiet", "--tag", DEBIAN_BASE, "--file", f"{folder}/Containerfile", folder])
-    return DEBIAN_BASE
-
-
-def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def _check(command: list[str]) -> None:
-    done = _run(command)
-    if done.returncode:
-        lines = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
-        raise BuildError(f"{command[0]}: got exit status {done.returncode}, expected 0:\n{lines}")
-
-
 def find_engine() -> str:
     """Find the first engine that works here: docker may be installed without its daemon.
 
@@ -211,25 +147,6 @@ def find_engine() -> str:
         f"engine: got none that works, expected one of {', '.join(ENGINES)}; next: apt-get install podman, or start "
         "docker"
     )
-
-
-def check_base(base: str, *, push: bool) -> None:
-    """Warn where a base image has no digest, since its tag may name another one tomorrow.
-
-    Args:
-        base: PYTHON_IMAGE; empty for that of the Dockerfile, which has one.
-        push: whether the images are pushed.
-
-    Raises:
-        BuildError: images that are pushed need a base with a digest.
-    """
-    if not base or _DIGEST.search(base):
-        return
-    words = f"PYTHON_IMAGE: got {base}, expected a digest, <name>@sha256:<64 hex digits>"
-    pin = "next: pull it, and take what `<engine> image inspect --format '{{index .RepoDigests 0}}' <name>` prints"
-    if push:
-        raise BuildError(f"{words}, for images that are pushed; {pin}")
-    print(f"warning: {words}; {pin}", file=sys.stderr)
 
 
 def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed: bool = False) -> None:

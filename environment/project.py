@@ -5,7 +5,8 @@ A path that a user gives is relative to where the user stands; a default, such a
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+# Not resolved: the folders of a checkout may be links.
+ROOT = Path(__file__).absolute().parents[1]
 
 
 def in_project(name: str) -> Path:

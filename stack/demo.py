@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 from rich.console import Console
@@ -74,54 +74,59 @@ def stack(console: Console, spare: Path) -> Iterator[str]:
 
     Without the process manager: no part need be started again here, and it takes seconds to start and stop.
     """
-    http_port, grpc_port, triton_http, triton_grpc, triton_metrics, sync_port = free_ports(6)
-    settings = StackSettings(
-        repository=str(in_project("model_repository")),
-        mirror=None,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        triton_http_port=triton_http,
-        triton_grpc_port=triton_grpc,
-        triton_metrics_port=triton_metrics,
-        sync_port=sync_port,
-        triton_url="",  # whatever make was called with
-    )
-    if problem := next(find_unknown(os.environ), "") or judge_profile(settings.profile, settings.folder):
-        raise DemoError(problem)
-    if is_locked(settings.mirror_folder / "lock"):
-        settings = settings.model_copy(update={"mirror": spare})
+    settings = choose_settings(spare)
     keep(settings)
-    environ = os.environ | compose_environment(settings, state=str(OUTPUT)) | paths_from_root(os.environ)
-    transformer = [
-        f"--http_port={http_port}",
-        f"--grpc_port={grpc_port}",
-        f"--predictor_host={settings.predictor_host}",
-    ]
     with LOG.open("wb") as log:
-        parts = {
-            name: subprocess.Popen(
-                [*shlex.split(environ["DIE_WITH_PARENT"]), sys.executable, "-m", *words],
-                cwd=ROOT, env=visible(part, environ), stdout=log, stderr=log,
-                start_new_session=True,  # Ctrl-C is for us
-            )
-            for name, part, words in (
-                ("Triton", "triton", ["predictor", "triton"]),
-                ("synchroniser", "synchroniser", ["predictor", "synchroniser"]),
-                ("transformer", "transformer", ["transformer", *transformer]),
-            )
-        }  # fmt: skip
+        parts = start_parts(settings, log)
     try:
-        url = settings.url
         with console.status("starting Triton, the synchroniser and the transformer ..."):
-            seconds = wait_until_ready(parts, url)
-        console.print(f"the stack is ready after {seconds:.1f} s at {url} (log: {shown(LOG)})")
-        yield url
+            seconds = wait_until_ready(parts, settings.url)
+        console.print(f"the stack is ready after {seconds:.1f} s at {settings.url} (log: {shown(LOG)})")
+        yield settings.url
     finally:
         with console.status("stopping ..."):
             for part in parts.values():  # no request is in progress, so the order does not matter
                 part.terminate()
             for name in reversed(parts):
                 wait_until_ended(name, parts[name])
+
+
+def choose_settings(spare: Path) -> StackSettings:
+    """The shipped models, on ports that are free.
+
+    Args:
+        spare: as for `stack`.
+
+    Raises:
+        DemoError: a variable of the shell is unknown or invalid.
+    """
+    names = ("http_port", "grpc_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port", "sync_port")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    # Whatever the variables of make are.
+    own = {"repository": str(in_project("model_repository")), "mirror": None, "triton_url": ""}
+    settings = StackSettings.model_validate(ports | own)
+    if problem := next(find_unknown(os.environ), "") or judge_profile(settings.profile, settings.folder):
+        raise DemoError(problem)
+    return settings.model_copy(update={"mirror": spare}) if is_locked(settings.mirror_folder / "lock") else settings
+
+
+def start_parts(settings: StackSettings, log: BinaryIO) -> dict[str, subprocess.Popen[bytes]]:
+    """Start the three parts, which print to the log; by what the user calls them."""
+    environ = os.environ | compose_environment(settings, state=str(OUTPUT)) | paths_from_root(os.environ)
+    ports = [f"--http_port={settings.http_port}", f"--grpc_port={settings.grpc_port}"]
+    programs = {
+        "Triton": ("triton", "predictor", "triton"),
+        "synchroniser": ("synchroniser", "predictor", "synchroniser"),
+        "transformer": ("transformer", "transformer", *ports, f"--predictor_host={settings.predictor_host}"),
+    }
+    return {
+        name: subprocess.Popen(
+            [*shlex.split(environ["DIE_WITH_PARENT"]), sys.executable, "-m", *words],
+            cwd=ROOT, env=visible(part, environ), stdout=log, stderr=log,
+            start_new_session=True,  # Ctrl-C is for this process
+        )
+        for name, (part, *words) in programs.items()
+    }  # fmt: skip
 
 
 def wait_until_ended(name: str, part: subprocess.Popen[bytes]) -> None:

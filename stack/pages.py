@@ -14,12 +14,17 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from predictor.settings import Settings as PredictorSettings
+from stack.settings import StackSettings
 from transformer.errors import ServingError
 from transformer.settings import TransformerSettings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = (DOCS / "configuration.md", DOCS / "architecture.md")
-PARTS: Mapping[str, type[BaseSettings]] = {"transformer": TransformerSettings, "predictor": PredictorSettings}
+PARTS: Mapping[str, type[BaseSettings]] = {
+    "stack": StackSettings,
+    "transformer": TransformerSettings,
+    "predictor": PredictorSettings,
+}
 _GENERATED = re.compile(r"(<!-- (settings|errors) of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COMPUTED = "default:"  # in a description: it says what the default depends on
 _LINK = re.compile(r"docs/(?P<page>[a-z-]+)\.md(?P<anchor>#[a-z0-9-]+)?")
@@ -44,11 +49,12 @@ def write_tree(error: type[ServingError], depth: int = 0) -> Iterator[str]:
 
 
 def write_table(settings: type[BaseSettings]) -> Iterator[str]:
-    """The lines of a part's table, in the order of its fields."""
+    """The lines of a part's table, in the order of its fields; those of other parts, which it reads too, have none."""
     yield "| variable | default | is |"
     yield "|---|---|---|"
     for name, field in settings.model_fields.items():
-        description = field.description or ""
+        if not (description := field.description or ""):
+            continue
         default = "" if _COMPUTED in description.lower() else _show(field)
         yield f"| `{variable(settings, name)}` | {f'`{default}`' if default else ''} | {_link(description)} |"
 
@@ -56,7 +62,7 @@ def write_table(settings: type[BaseSettings]) -> Iterator[str]:
 def variable(settings: type[BaseSettings], name: str) -> str:
     """The environment variable that sets a field."""
     alias = settings.model_fields[name].validation_alias
-    return str(alias or f"{settings.model_config['env_prefix']}{name.upper()}")
+    return str(alias or f"{settings.model_config.get('env_prefix', '')}{name.upper()}")
 
 
 def _show(field: FieldInfo) -> str:

@@ -8,7 +8,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
@@ -55,13 +56,8 @@ class LocalPrograms:
 
 def main() -> int:
     """Serve until Ctrl-C or SIGTERM; 1 if the port is taken."""
-    parser = Parser(prog="nereid s3", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--s3-port", default=os.environ.get("S3_PORT") or "9000", metavar="PORT", help="(default: 9000)"
-    )
-    given = parser.parse_args().s3_port
     try:
-        port = int(given)
+        port = read_port()
         socket.create_server((HOST, port)).close()
     except (ValueError, OverflowError) as exc:
         print(f"error: S3_PORT: {exc}; expected 1 to 65535", file=sys.stderr)
@@ -75,6 +71,33 @@ def main() -> int:
         return 1
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # in every thread: sigwait() below has them
+    with serving(port) as url:
+        print(f"S3 with the bucket {BUCKET} is ready; it is in memory: its contents are lost at the end (Ctrl-C)")
+        print("in another terminal:")
+        # moto takes any key.
+        print(f"export AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1")
+        print(f"make publish MODEL=digits REPOSITORY=s3://{BUCKET}/demo", flush=True)
+        signal.sigwait(signals)
+    print("stopped; its contents are lost")
+    return 0
+
+
+def read_port() -> int:
+    """The port of the option, or of S3_PORT.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    parser = Parser(prog="nereid s3", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--s3-port", default=os.environ.get("S3_PORT") or "9000", metavar="PORT", help="(default: 9000)"
+    )
+    return int(parser.parse_args().s3_port)
+
+
+@contextmanager
+def serving(port: int) -> Iterator[str]:
+    """Serve until the block ends, with a bucket that keeps versions; the URL."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request, and servers poll
     app = LocalPrograms(DomainDispatcherApplication(create_backend_app))
     server = make_server(HOST, port, app, threaded=True, request_handler=MotoRequestHandler)
@@ -84,16 +107,11 @@ def main() -> int:
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
         client.put(f"/{BUCKET}").raise_for_status()
         client.put(f"/{BUCKET}", params={"versioning": ""}, content=_VERSIONED).raise_for_status()
-    print(f"S3 with the bucket {BUCKET} is ready; it is in memory: its contents are lost at the end (Ctrl-C)")
-    print("in another terminal:")
-    # moto takes any key.
-    print(f"export AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_REGION=us-east-1")
-    print(f"make publish MODEL=digits REPOSITORY=s3://{BUCKET}/demo", flush=True)
-    signal.sigwait(signals)
-    server.shutdown()
-    thread.join()
-    print("stopped; its contents are lost")
-    return 0
+    try:
+        yield url
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 if __name__ == "__main__":

@@ -35,7 +35,6 @@ def quantise(model: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
         inputs: samples of its input, with batch dimension.
     """
     from onnxruntime.quantization import (  # noqa: PLC0415 - a second that others need not wait for
-        CalibrationDataReader,
         CalibrationMethod,
         QuantFormat,
         QuantType,
@@ -47,22 +46,12 @@ def quantise(model: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
         node.name = node.name or f"node/{index}"
     _, last, decoding = split(named.graph)
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """The inputs, one after the other."""
-
-        def __init__(self) -> None:
-            self._inputs: Iterator[NDArray[Any]] = iter(inputs)
-
-        def get_next(self) -> dict[str, NDArray[Any]] | None:
-            batch = next(self._inputs, None)
-            return None if batch is None else {named.graph.input[0].name: batch}
-
     with tempfile.TemporaryDirectory(prefix="nereid-") as folder, _quiet():
         target = Path(folder) / "model.onnx"
         quantize_static(
             named,
             target,
-            Reader(),
+            _reader(named.graph.input[0].name, inputs),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_OPERATORS,
             nodes_to_exclude=[node.name for node in (*last, *decoding)],
@@ -81,6 +70,23 @@ def quantise(model: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
         quantised = onnx.load(target)
     del quantised.graph.value_info[:]
     return quantised
+
+
+def _reader(name: str, inputs: Iterable[NDArray[Any]]) -> Any:
+    """The inputs, one after the other, as the tool reads them."""
+    from onnxruntime.quantization import CalibrationDataReader  # noqa: PLC0415 - as above
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """Iterates over the inputs."""
+
+        def __init__(self) -> None:
+            self._inputs: Iterator[NDArray[Any]] = iter(inputs)
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            batch = next(self._inputs, None)
+            return None if batch is None else {name: batch}
+
+    return Reader()
 
 
 @contextmanager

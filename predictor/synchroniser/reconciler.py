@@ -8,17 +8,17 @@ from concurrent.futures import Future
 from functools import partial
 
 from predictor.settings import Settings
-from predictor.synchroniser.deployment import Deployment, find_incompatible
-from predictor.synchroniser.errors import LoadFailed, is_transient
+from predictor.synchroniser.activation import Activator
+from predictor.synchroniser.deployment import Deployment
 from predictor.synchroniser.examination import Examination
 from predictor.synchroniser.isolation import Isolation
-from predictor.synchroniser.ledger import MAX_ATTEMPTS, Activation, VersionLedger
+from predictor.synchroniser.ledger import MAX_ATTEMPTS, VersionLedger
 from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.retries import Retries
 from predictor.synchroniser.selection import select_versions
 from predictor.synchroniser.source import ModelSource
 from predictor.synchroniser.staging import Candidate
-from predictor.synchroniser.status import Status, now
+from predictor.synchroniser.status import Status
 from predictor.synchroniser.trial import CandidateTrial
 from predictor.synchroniser.triton_client import TritonClient
 from predictor.synchroniser.uploads import ModelListing, Uploads
@@ -81,6 +81,14 @@ class ModelReconciler:
             ledger=self._ledger,
             verdicts=self._verdicts,
             isolation=isolation,
+        )
+        self._activator = Activator(
+            name,
+            self._deployment,
+            ledger=self._ledger,
+            verdicts=self._verdicts,
+            uploads=self._uploads,
+            clock=clock,
         )
         isolation.suspect(name, self._ledger.crashed)
         self._in_progress: dict[int, str] = {}
@@ -228,12 +236,8 @@ class ModelReconciler:
         for version, candidate in candidates.items():
             key = fingerprints[version]
             if self._ledger.rejection(key) is None and key not in self.serving.values():
-                try:
+                with self._verdicts.recorded(version, key):
                     self._uploads.check(candidate, listing)
-                except Incomplete as exc:
-                    self._ledger.set_incomplete(key, str(exc))
-                except VersionRejected as exc:
-                    self._verdicts.reject(version, key, str(exc))
 
     def _advance(
         self, selected: Mapping[int, str], candidates: Mapping[int, Candidate], listing: ModelListing
@@ -250,46 +254,24 @@ class ModelReconciler:
         self._activate(selected)
 
     def _try(self, candidate: Candidate, listing: ModelListing) -> None:
-        version, key = candidate.version, candidate.fingerprint
-        try:
-            self._trial.run(
-                candidate,
-                report=partial(self._report, version),
-                is_outdated=lambda: self.listing is not None and self.listing.folder != listing.folder,
-            )
-        except Incomplete as exc:
+        """Run the trial of a candidate."""
+        with self._verdicts.recorded(candidate.version, candidate.fingerprint):
             try:
+                self._trial.run(
+                    candidate,
+                    report=partial(self._report, candidate.version),
+                    is_outdated=lambda: self.listing is not None and self.listing.folder != listing.folder,
+                )
+            except Incomplete as exc:
                 self._uploads.wait(candidate, listing, exc)
-            except VersionRejected as rejected:
-                self._verdicts.reject(version, key, str(rejected))
-            else:
-                self._ledger.set_incomplete(key, str(exc))
+                raise
 
     def _activate(self, selected: Mapping[int, str]) -> None:
-        """Have validated versions serve together."""
-        before = self._deployment.current
-        newest = max(selected)
-        fresh = [version for version, key in selected.items() if key != before.fingerprints.get(version)]
-        try:
-            sources = {
-                version: self._ledger.validated[key] if version in fresh else before.folder
-                for version, key in selected.items()
-            }
-            if incompatible := find_incompatible(sources):
-                self._note_incompatible(incompatible, selected)
-                return
-            self._report(newest, "loading")
-            self._deployment.activate(sources, selected, keep=self._ledger.validated.values())
-        except LoadFailed as exc:
-            self._verdicts.postpone_repeated(newest, selected[newest], exc)
-        except VersionRejected as exc:  # of validated versions: a retry would fail as well
-            self._verdicts.reject(newest, selected[newest], str(exc))
-        except Exception as exc:
-            if is_transient(exc) or not fresh:
-                raise
-            self._verdicts.reject_for_defect(max(fresh), selected[max(fresh)], exc)
-        else:
-            self._note_activation(selected, before.fingerprints)
+        self._report(max(selected), "loading")
+        if self._activator.run(selected):
+            self._retries.succeed()
+            self._in_progress.clear()
+            self._show()
             self._deployment.clean()
 
     def _finish(self, error: str | None) -> None:
@@ -327,29 +309,6 @@ class ModelReconciler:
         self._ledger.clear()
         self._uploads.clear()
         self._retries.error = None
-
-    def _note_incompatible(self, versions: list[int], selected: Mapping[int, str]) -> None:
-        newest = max(selected)
-        for version in versions:
-            self._ledger.set_incompatible(selected[version], selected[newest])
-            reason = "its labels or tensors differ"
-            log.warning("%s: version %d cannot serve beside %d: %s", self.name, version, newest, reason)
-
-    def _note_activation(self, selected: Mapping[int, str], before: Mapping[int, str]) -> None:
-        self._retries.succeed()
-        activations: dict[str, Activation | None] = dict.fromkeys(selected.values())
-        for version, key in sorted(selected.items()):
-            if before.get(version) != key:
-                seconds = self._clock() - self._uploads.first_seen(version)
-                activations[key] = Activation(now(), seconds)
-                self._status.metrics.seconds.labels(self.name).observe(seconds)
-                log.info("%s: version %d serves, %.1f s after it was listed first", self.name, version, seconds)
-        self._ledger.activate(activations)
-        self._uploads.forget_changes()
-        self._in_progress.clear()
-        self._show()
-        if retired := before.keys() - selected.keys():
-            log.info("%s: version %s is retired", self.name, join_numbers(retired))
 
     # State
 

@@ -52,7 +52,7 @@ class CandidateTrial:
         self._deployment, self._ledger, self._verdicts, self._isolation = deployment, ledger, verdicts, isolation
 
     def run(self, candidate: Candidate, *, report: Report, is_outdated: Callable[[], bool]) -> None:
-        """Run the trial of a candidate, and write its result to the ledger.
+        """Run the trial of a candidate, and write to the ledger that it passed, or failed for another reason.
 
         Args:
             candidate: the version.
@@ -61,6 +61,7 @@ class CandidateTrial:
 
         Raises:
             Incomplete: a file is missing.
+            VersionRejected: it must not serve.
             TransientError, OSError: a retry is due.
         """
         model, version, key = candidate.model, candidate.version, candidate.fingerprint
@@ -86,10 +87,8 @@ class CandidateTrial:
                 return
             report("validating")
             unverified = self._validate(candidate, folder)
-        except Incomplete:
+        except (Incomplete, VersionRejected):
             raise
-        except VersionRejected as exc:
-            self._verdicts.reject(version, key, str(exc))
         except (TritonDied, TritonTimeout) as exc:
             deaths = self._ledger.count_death(key)
             if deaths >= MAX_ATTEMPTS:

@@ -1,12 +1,14 @@
-"""Verdicts on versions that do not serve: rejected, or postponed; each in the ledger, the metrics and the log."""
+"""Verdicts on versions that do not serve: incomplete, rejected, or postponed; in ledger, metrics and log."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from predictor.synchroniser.errors import describe, pause_after
 from predictor.synchroniser.ledger import MAX_ATTEMPTS, VersionLedger
 from predictor.synchroniser.metrics import Metrics
 from predictor.synchroniser.retries import Retries
+from registry.errors import Incomplete, VersionRejected
 
 log = logging.getLogger("synchroniser")
 
@@ -36,6 +38,16 @@ class Verdicts:
         """
         self._model, self._ledger, self._retries, self._metrics = model, ledger, retries, metrics
         self._poll_s, self._clock = poll_s, clock
+
+    @contextmanager
+    def recorded(self, version: int, key: str) -> Iterator[None]:
+        """Record the verdict that a block raises: that a version is incomplete, or rejected."""
+        try:
+            yield
+        except Incomplete as exc:
+            self._ledger.set_incomplete(key, str(exc))
+        except VersionRejected as exc:
+            self.reject(version, key, str(exc))
 
     def reject(self, version: int, key: str, reason: str) -> None:
         """Reject a version until it changes."""

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from containers.build import DOCKERFILE, IMAGES, ROOT, BuildError, check_base
+from containers.base_image import BuildError, check_base
+from containers.build import DOCKERFILE, IMAGES, ROOT
 
 TEXT = (ROOT / DOCKERFILE).read_text()
 STAGES = {stage.split(" AS ", 1)[1].split()[0]: stage for stage in TEXT.split("\nFROM ")[1:]}

@@ -142,7 +142,8 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
 }
 SEEN = list(all_blocks())
 SHELL = re.compile(
-    r"^(?:\$ )?(?:make|curl|kubectl|git|helm|aws|\.venv/bin/|for|export|apt-get|openssl|awk|sed|READY=|NOW=)", re.M
+    r"^(?:\$ )?(?:make|nereid|curl|kubectl|git|helm|aws|\.venv/bin/|for|export|apt-get|openssl|awk|sed|READY=|NOW=)",
+    re.M,
 )
 
 

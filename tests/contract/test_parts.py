@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from registry.judgement import allowlist
+from registry.judgement import limits
 from transformer import SERVER_NAME, __version__, errors
 from transformer import cli as arguments
 from transformer.triton import model
@@ -41,7 +41,9 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module}
+            # `from transformer import tasks` imports a part of it, not all.
+            whole = node.module in PARTS
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} if whole else {node.module}
     return names
 
 
@@ -56,6 +58,12 @@ def test_part_imports_no_other_part(part: str) -> None:
         allowed = {"export": PURE, "loadtest": MEASURES}.get(part, set())
         allowed |= {"registry"} if part in REPOSITORY_USERS else set()
         assert not {name for name in others if not is_within(name, allowed)}, path
+
+
+@pytest.mark.parametrize("folder", [*PARTS, "environment"])
+def test_nothing_that_serves_imports_what_starts_it(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & {"stack", "nereid", "tests"}, path
 
 
 def test_what_parts_share_imports_none_of_them() -> None:
@@ -87,9 +95,9 @@ def test_what_serves_needs_no_torch(part: str) -> None:
         assert not {name.split(".")[0] for name in imports(path)} & HEAVY, path
 
 
-def test_what_room_is_made_by_has_one_bound_in_both_parts() -> None:
+def test_both_parts_have_the_same_limits_of_what_memory_is_allocated_by() -> None:
     for name in ("MAX_SIDE_PX", "MAX_CHANNELS", "MAX_STRIDE", "MAX_LABELS"):
-        assert getattr(model, name) == getattr(allowlist, name), name
+        assert getattr(model, name) == getattr(limits, name), name
 
 
 def test_no_test_file_imports_another() -> None:
@@ -175,7 +183,6 @@ CALENDAR = {
     "predictor/synchroniser/uploads.py",
     "predictor/synchroniser/status.py",
     "predictor/synchroniser/repository_watch.py",
-    "transformer/observability/logs.py",
 }
 
 

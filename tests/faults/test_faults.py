@@ -1,7 +1,7 @@
 """What breaks while requests come over four connections, HTTP and gRPC in turn: who notices, and what health says.
 
-Each test prints a line of figures (`pytest -rP`). A full disk is in test_sync_faults.py; parts that cannot be kept
-alive are in test_stack.py.
+Each test prints a line of figures (`pytest -rP`). A full disk is in test_synchroniser_faults.py; parts that cannot be
+kept alive are in test_stack.py.
 """
 
 import re

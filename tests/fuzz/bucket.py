@@ -34,7 +34,7 @@ from registry.errors import Incomplete, VersionRejected
 from registry.judgement.confinement import USUAL, confined
 from registry.judgement.onnx_file import read_facts
 from registry.judgement.version import Terms, complete_version_here, judge_texts_here, read_texts
-from registry.layout import CONFIG, GOLDEN, MANIFEST, Object, read_layout, refuse_file
+from registry.layout import CONFIG, GOLDEN, MANIFEST, Object, find_file_problem, read_layout
 from tests.fuzz.inputs import examples, mutated
 from tests.fuzz.wire import written
 from tests.support.models import build_identity
@@ -304,7 +304,7 @@ def _check_good(version: Path) -> None:
         with suppress(DecodeError):  # Triton refuses it too
             model.ParseFromString(path.read_bytes())
         for location in _locations(model):
-            if refuse_file(location) or not (version / location).is_file():
+            if find_file_problem(location) or not (version / location).is_file():
                 raise Escape(f"it is good, and reads {location!r}")
 
 

@@ -23,10 +23,10 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
 
 @pytest.fixture(scope="module")
 def serving(terminal: Terminal) -> Iterator[Path]:
-    """The first terminal, in which `make serve` runs; before it, what the page does until then."""
+    """The first terminal, in which `nereid serve` runs; before it, what the page does until then."""
     terminal.run(blocks_of(PAGE, OWN)[0])
     terminal.run(blocks_of(PAGE, PUBLISHED)[0])
-    command = "make serve REPOSITORY=~/models"
+    command = "nereid serve --repository ~/models"
     assert f"`{command}`" in PAGE.read_text()
     with terminal.leave_running(command, until="Ctrl-C") as log:
         yield log

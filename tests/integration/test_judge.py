@@ -1,4 +1,4 @@
-"""`python -m predictor judge`: what the synchroniser refuses, a Triton that reads a folder itself is not given."""
+"""`python -m predictor judge` applies the synchroniser's rules to a folder that Triton reads directly."""
 
 import os
 import subprocess
@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "python-file": (python_model, "code/1/model.py", "is no file of a version"),
     "hidden": (hidden_model, ".code/1/model.py", "in a hidden folder, which Triton reads"),
     "library": (library, "rows/libtriton_rows.so", "expected config.pbtxt, labels"),
-    "linked-model": (linked_model, "other/", "a link, which is never followed"),
+    "linked-model": (linked_model, "other/", "a link, which is not followed"),
     "linked-file": (linked_file, "rows/1/model.onnx", "a link: expected the file itself"),
     "config": (config_of_the_model, "rows/config.pbtxt", "model_operations: is not accepted"),
     "digest": (other_bytes, "rows/1", "model.onnx: sha256 got "),
@@ -98,7 +98,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_must_not_be_loaded_is_named(tmp_path: Path, name: str) -> None:
+def test_parts_that_must_not_be_loaded_are_named(tmp_path: Path, name: str) -> None:
     write(tmp_path, "rows", Build(1))
     assert judge(tmp_path) == {"rows/1": None}
     spoil, path, reason = WRONG[name]
@@ -107,12 +107,12 @@ def test_what_must_not_be_loaded_is_named(tmp_path: Path, name: str) -> None:
     assert reason in (verdicts[path] or "it is good")
 
 
-def test_plans_are_for_those_who_allow_them(tmp_path: Path) -> None:
+def test_plans_are_valid_where_the_setting_allows_them(tmp_path: Path) -> None:
     plan(tmp_path)
     assert judge(tmp_path, plans=True) == {"plan/1": None}
 
 
-def test_config_of_a_profile_that_is_not_asked_for_is_read_by_nobody(tmp_path: Path) -> None:
+def test_config_of_an_unselected_profile_is_not_judged(tmp_path: Path) -> None:
     write(tmp_path, "rows", Build(1))
     (tmp_path / "rows" / "configs").mkdir()
     (tmp_path / "rows" / "configs" / "tensorrt.pbtxt").write_text('backend: "tensorrt"')
@@ -120,7 +120,7 @@ def test_config_of_a_profile_that_is_not_asked_for_is_read_by_nobody(tmp_path: P
     assert "a plan is code" in (judge(tmp_path, profile="tensorrt")["rows/configs/tensorrt.pbtxt"] or "")
 
 
-def test_command_says_it_with_its_status(tmp_path: Path) -> None:
+def test_command_exits_with_the_verdict(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     write(repository, "rows", Build(1))
 

@@ -32,11 +32,11 @@ def terminal(tmp_path: Path) -> Terminal:
 
 @pytest.fixture
 def bucket(terminal: Terminal) -> Iterator[None]:
-    """`make s3` in a terminal of its own, and in the others the line that it prints."""
+    """`nereid s3` in a terminal of its own, and in the others the line that it prints."""
     terminal.environ["S3_PORT"] = str(find_free_ports(1)[0])
     start, _ = blocks_of(LIFECYCLE, "Model lifecycle")
-    assert start.startswith("$ make s3\n")
-    with terminal.leave_running("make s3", until="export AWS_ENDPOINT_URL=") as log:
+    assert start.startswith("$ nereid s3\n")
+    with terminal.leave_running("nereid s3", until="export AWS_ENDPOINT_URL=") as log:
         (line,) = re.findall(r"^export AWS_.*$", log.read_text(), re.MULTILINE)
         terminal.run(f"$ {line}")
         yield
@@ -49,7 +49,7 @@ def test_life_of_a_model_is_as_the_page_shows_it(terminal: Terminal) -> None:
     rest = published.removeprefix(first)
     assert second in rest
     terminal.run(first)
-    command = "make serve REPOSITORY=s3://models/demo"
+    command = "nereid serve --repository s3://models/demo"
     assert f"`{command}`" in LIFECYCLE.read_text()
     with terminal.leave_running(command, until="Ctrl-C"):
         terminal.run(rest)
@@ -73,14 +73,10 @@ def test_models_of_other_sources_are_exported(terminal: Terminal) -> None:
     np.savetxt(
         terminal.folder / "some.csv", features, delimiter=",", header=",".join(features.columns), comments="", fmt="%g"
     )
-    terminal.run(
-        commands(
-            "docs/models.md", "Add a model",
-            ".venv/bin/python -m export ultralytics", ".venv/bin/python -m export sklearn",
-        )
-    )  # fmt: skip
-    terminal.run(commands("docs/tables.md", "The rows of the verification", ".venv/bin/python -m export sklearn"))
-    terminal.run(commands("docs/first-hour.md", "A model of your own", ".venv/bin/python -m export ultralytics"))
+    exported = ("nereid export my-detector best.onnx", "nereid export churn pipeline.joblib")
+    terminal.run(commands("docs/models.md", "Add a model", *exported))
+    terminal.run(commands("docs/tables.md", "The rows of the verification", exported[1]))
+    terminal.run(commands("docs/first-hour.md", "A model of your own", exported[0]))
     parity = json.loads((terminal.folder / "model_repository/churn/2/parity.json").read_text())
     assert parity["rows_from"] == "some.csv"
     assert (terminal.folder / "model_repository/my-detector/2/manifest.json").is_file()
@@ -91,7 +87,7 @@ def test_booster_with_rows_of_ones_own_is_exported(terminal: Terminal) -> None:
     XGBClassifier(n_estimators=5).fit(features, ROWS.target).save_model(terminal.folder / "model.json")
     header = ",".join(f"f{number}" for number in range(features.shape[1]))
     np.savetxt(terminal.folder / "some.csv", features, delimiter=",", header=header, comments="", fmt="%g")
-    terminal.run(commands("docs/models.md", "Add a model", ".venv/bin/python -m export xgboost"))
+    terminal.run(commands("docs/models.md", "Add a model", "nereid export risk model.json"))
 
 
 def test_sizing_of_a_repository_is_printed(terminal: Terminal) -> None:

@@ -1,4 +1,4 @@
-"""`python -m predictor` as a user runs it: help, refusals, and what dies with what."""
+"""`python -m predictor` as a user runs it: help, errors, and which processes end together."""
 
 import hashlib
 import os
@@ -55,14 +55,20 @@ def test_program_lists_its_commands() -> None:
         ({"PREDICTOR_GRPC_PORT": "70000"}, 2, "error: PREDICTOR_GRPC_PORT=70000: Input should be less than"),
     ],
 )
-def test_program_says_what_is_wrong(environ: dict[str, str], status: int, message: str) -> None:
+def test_program_names_the_invalid_setting(environ: dict[str, str], status: int, message: str) -> None:
     run = run_program("triton", **environ)
     assert run.returncode == status
     assert run.stderr.startswith(message)
     assert "Traceback" not in run.stderr
 
 
-def test_missing_library_is_named_with_the_remedy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["synchroniser", "sync"])
+def test_synchroniser_has_its_name_and_the_one_before(name: str) -> None:
+    run = run_program(name, PREDICTOR_REPOSITORY="ftp://models")
+    assert (run.returncode, "PREDICTOR_REPOSITORY" in run.stderr) == (2, True), run.stderr
+
+
+def test_missing_library_is_named_with_the_next_step(tmp_path: Path) -> None:
     installation = Installation(tmp_path, tmp_path, "3.11", libpython_dir=None)
     installation.stub.parent.mkdir(parents=True)
     installation.stub.write_text(
@@ -87,7 +93,7 @@ def test_no_process_outlives_the_server(tmp_path: Path, stop: signal.Signals) ->
         wait_until_gone(repository)
 
 
-def test_server_dies_with_the_parent_that_asked_for_it(tmp_path: Path) -> None:
+def test_server_ends_with_its_parent(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     write_model(repository, "identity")
     ports = dict(zip(("HTTP", "GRPC", "METRICS"), map(str, find_free_ports(3)), strict=True))
@@ -105,7 +111,7 @@ def test_server_dies_with_the_parent_that_asked_for_it(tmp_path: Path) -> None:
 
 
 def is_live(port: str) -> bool:
-    """Whether Triton answers."""
+    """Whether Triton responds."""
     try:
         return httpx.get(f"http://127.0.0.1:{port}/v2/health/live").is_success
     except httpx.TransportError:
@@ -164,7 +170,7 @@ def test_libpython_is_fetched_without_root_or_package_lists(tmp_path: Path, monk
     assert list(fetched.parent.iterdir()) == [fetched]
 
 
-# An archive that nobody signed, and an apt that takes it.
+# An archive without a signature, and an apt that accepts it.
 APT_CONF = """
 Dir::Etc::sourcelist "{folder}/sources.list";
 Dir::Etc::sourceparts "-";
@@ -180,7 +186,7 @@ Acquire::AllowInsecureRepositories "true";
 @needs_dpkg
 @pytest.mark.skipif(not shutil.which("apt-get"), reason="needs apt-get, which no machine but Debian's has")
 @pytest.mark.parametrize("options", ["", "[allow-insecure=yes]"])
-def test_libpython_of_an_unsigned_archive_is_refused(
+def test_libpython_of_an_unsigned_archive_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str
 ) -> None:
     for folder in ("state/lists/partial", "cache/archives/partial", "archive", "downloads", "venv/lib"):
@@ -201,7 +207,7 @@ def test_libpython_of_an_unsigned_archive_is_refused(
     assert not list((tmp_path / "venv" / "lib").iterdir())
 
 
-def test_libpython_out_of_reach_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_libpython_names_the_package_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     apt_get = tmp_path / "apt-get"
     apt_get.write_text("#!/bin/sh\nexit 100\n")
     apt_get.chmod(0o755)

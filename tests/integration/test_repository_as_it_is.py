@@ -116,10 +116,10 @@ REFUSED = {
     "my models": "is no model's name: expected letters",
     "unversioned": "no version: expected unversioned/1/model.onnx or the like; ignored: unversioned/model.onnx",
     "latin": "ignored: latin/caf\\udce9.txt",
-    "zeros": "Triton takes none that begins with 0",
-    "broken": "no ONNX file",
+    "zeros": "Triton accepts none that begins with 0",
+    "broken": "not an ONNX file",
     "weights_only": "waits for a model file (*.onnx, *.plan, *.xml): it has model.bin",
-    "linked": "a link, which is never followed",
+    "linked": "a link, which is not followed",
     "empty": "no version: expected empty/1/model.onnx",
 }
 
@@ -423,7 +423,7 @@ def test_refused_version_of_a_model_that_serves(stack: Stack) -> None:
     assert stack.http.get("/v2/models/half/ready").is_success
     reply = stack.http.get("/v2/models/half/versions/2/ready")
     assert code_of(reply) is ErrorCode.NO_SERVABLE_VERSION
-    assert "version '2' does not serve: see /status; model.onnx: no ONNX file" in reply.json()["error"]
+    assert "version '2' does not serve: see /status; model.onnx: not an ONNX file" in reply.json()["error"]
     assert code_of(stack.http.get("/v2/models/half/versions/3/ready")) is ErrorCode.VERSION_NOT_FOUND
 
 

@@ -17,7 +17,7 @@ def build_detector(*, opset: int = 17, batch: int | str = "batch", sigmoid: bool
     """One convolution; each pixel is an anchor: `(batch, 4 + CLASSES, height * width)`."""
     rng = np.random.default_rng(0)
     weight, bias = rng.normal(size=(4 + CLASSES, 3, 3, 3)), rng.normal(size=4 + CLASSES)
-    # Boxes that can be: of some pixels, somewhere in the picture.
+    # Boxes that can be: of some pixels, somewhere in the image.
     weight[:4] /= 8
     bias[:4] += 12, 12, 8, 8
     constants: dict[str, NDArray[Any]] = {
@@ -39,7 +39,7 @@ def build_detector(*, opset: int = 17, batch: int | str = "batch", sigmoid: bool
 
 
 def build_finished(*, rows: int = 5) -> ModelProto:
-    """A head that needs no NMS: `(batch, rows, 6)`, unsorted, corners that follow from the picture's mean."""
+    """A head that needs no NMS: `(batch, rows, 6)`, unsorted, corners that follow from the image's mean."""
     table = np.random.default_rng(1).uniform(0, 1, (1, rows, 6)).astype(np.float32)
     table[..., 2:4] += 5
     table[..., 5] = np.arange(rows) % CLASSES
@@ -197,7 +197,7 @@ def build_finder() -> ModelProto:
 
 
 def draw_squares(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
-    """A picture for the finder: RGB, boxes xyxy in pixels, classes."""
+    """An image for the finder: RGB, boxes xyxy in pixels, classes."""
     rng = np.random.default_rng(seed)
     side = SQUARES_PX // _CELL_PX
     image = rng.integers(0, 40, (SQUARES_PX, SQUARES_PX, 3), np.uint8)

@@ -28,7 +28,7 @@ REPOSITORY = f"s3://models/{PREFIX}"
 
 @dataclass
 class Synced:
-    """What runs, and what was uploaded to it.
+    """A running stack, its bucket, and the folders of its versions.
 
     Attributes:
         s3: the server, past the proxy.
@@ -45,26 +45,26 @@ class Synced:
     folder: Path
 
     def status(self) -> dict[str, Any]:
-        """The synchroniser's, by way of the transformer."""
+        """Return /status of the synchroniser, by way of the transformer."""
         status: dict[str, Any] = self.stack.http.get("/status").raise_for_status().json()
         return status
 
     def version(self, model: str, number: int) -> dict[str, Any]:
-        """What is known of a version; empty while nothing is."""
+        """Return the status of a version; empty while it is unknown."""
         found: dict[str, Any] = self.status()["models"].get(model, {"versions": {}})["versions"].get(str(number), {})
         return found
 
     def build(self, model: str, number: int, build: Build, *, padding_bytes: int = 0) -> Path:
-        """A good version's folder."""
+        """Write a valid version, and return its folder."""
         # Apart from others: export gives the number after the highest.
         return write(self.folder / f"{model}-{number}", model, build, number=number, padding_bytes=padding_bytes)
 
     def upload(self, model: str, number: int, build: Build) -> None:
-        """Upload a good version, the manifest last."""
+        """Upload a valid version, the manifest last."""
         self.s3.upload(self.build(model, number, build), f"{PREFIX}/{model}/{number}")
 
     def serve(self, model: str, number: int, build: Build) -> None:
-        """Have a version of a model of the test's own serve; no test needs what another one left."""
+        """Have a version serve, of a model that belongs to one test."""
         folder = self.build(model, number, build)
         self.s3.put(f"{PREFIX}/{model}/config.pbtxt", folder.parent / "config.pbtxt")
         self.s3.upload(folder, f"{PREFIX}/{model}/{number}")
@@ -78,7 +78,7 @@ class Synced:
         return known
 
     def wait_for_serving(self, model: str, *numbers: int) -> None:
-        """Wait until just these versions serve."""
+        """Wait until exactly these versions serve."""
         wanted = [str(number) for number in numbers]
         self.wait_for(lambda: self.status()["models"].get(model, {}).get("serving") == wanted)
 
@@ -115,7 +115,7 @@ class Synced:
         return self.stack.part(word)
 
     def load(self, model: str, *, picture: Path | None = None) -> Load:
-        """A row, or a picture, over four connections."""
+        """Return a load of rows, or of an image, over four connections."""
         http, grpc = (f"localhost:{port}" for port in (self.stack.http_port, self.stack.grpc_port))
         row = () if picture else [1.0] * 4
         return Load(Plan(http, grpc, model, row=row, picture=str(picture or ""), pause_s=0.01))

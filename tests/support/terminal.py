@@ -22,7 +22,7 @@ from typing import Any
 from tests.support.processes import ended
 from tests.support.stack import PATIENCE_S, ROOT
 
-_NOT_LINKED = {".git", ".cache", "output", "model_repository", "shared"}
+_NOT_COPIED = {"output", "shared"}
 # What make would install or make first, and the tests have already.
 _THERE = (".venv/.stack", ".venv/.s3", ".venv/.loadtest", ".venv-triton/.installed", "models", "models-fp32")
 # The longest first: what stands in for a figure is no figure.
@@ -131,13 +131,22 @@ def open_terminal(folder: Path, ports: Mapping[str, str], **variables: str) -> T
     for each in (checkout, home, programs):
         each.mkdir()
     for each in ROOT.iterdir():
-        if each.name not in _NOT_LINKED:
+        if each.name.startswith(".venv"):
             (checkout / each.name).symlink_to(each)
-    shutil.copytree(ROOT / "model_repository", checkout / "model_repository")
+        elif each.is_file():
+            shutil.copy2(each, checkout)
+        elif each.name not in _NOT_COPIED and not each.name.startswith("."):
+            # Whole, for a program finds the project's folder through every link; with what Python has compiled.
+            shutil.copytree(each, checkout / each.name, symlinks=True)
     make = shutil.which("make")
     assert make is not None
     (programs / "make").write_text(f'#!/bin/sh\nexec {make} {" ".join(f"-o {each}" for each in _THERE)} "$@"\n')
-    (programs / "make").chmod(0o755)
+    # As `. .venv/bin/activate` gives it, for this checkout.
+    (programs / "nereid").write_text(
+        f'#!/bin/sh\nPYTHONPATH={checkout} exec {checkout}/.venv/bin/python -m nereid "$@"\n'
+    )
+    for each in programs.iterdir():
+        each.chmod(0o755)
     kept = {name: os.environ[name] for name in ("LANG", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
     own = {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}", "PYTHON": sys.executable, "COLUMNS": "120"}
     shown = {"localhost:8080": ports.get("HTTP_PORT"), "localhost:8081": ports.get("GRPC_PORT")}

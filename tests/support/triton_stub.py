@@ -1,4 +1,4 @@
-"""A Triton at the wire: it loads folders of a mirror, and infers what their golden outputs are."""
+"""A Triton at the wire: it loads folders of a mirror, and returns their golden outputs, or zeros without any."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,13 +26,13 @@ _METHODS = {
 
 
 class TritonStub:
-    """Answers the RPCs that the synchroniser uses.
+    """Responds to the RPCs that the synchroniser uses.
 
     Attributes:
         loaded: configs of the loaded models, with the folder of each, by name.
         calls: names of RPCs and models, in their order, such as `RepositoryModelLoad rows`.
         failures: status and details by such a name, or by an RPC's alone: fails it.
-        wrong: versions that return other outputs than their golden ones.
+        wrong: versions that return other outputs than their golden ones, or NaN without golden ones.
         failed_requests: by model, for the statistics.
     """
 
@@ -57,12 +57,12 @@ class TritonStub:
         """Return the handler of an RPC."""
         method = details.method.rpartition("/")[2]
         return grpc.unary_unary_rpc_method_handler(
-            lambda request, context: self._answer(method, request, context),
+            lambda request, context: self._respond(method, request, context),
             request_deserializer=_METHODS[method].FromString,
             response_serializer=lambda response: response.SerializeToString(),
         )
 
-    def _answer(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
+    def _respond(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
         model = getattr(request, "model_name", "") or getattr(request, "name", "")
         call = f"{method} {model}".strip()
         self.calls.append(call)
@@ -97,11 +97,15 @@ class TritonStub:
     def _ModelInfer(self, request: Any) -> Any:  # noqa: N802
         config, folder = self.loaded[request.model_name]
         version = int(request.model_version or max(self.versions(request.model_name)))
-        golden = read_golden(folder / str(version) / "golden.npz")
+        path = folder / str(version) / "golden.npz"
+        golden = read_golden(path) if path.exists() else {}
+        rows = request.inputs[0].shape[0]
         response = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=str(version))
         for tensor in config.output:
-            array = np.ascontiguousarray(golden[tensor.name]) + (7 if version in self.wrong else 0)
-            array = array.astype(golden[tensor.name].dtype)
+            default = np.zeros((rows, *tensor.dims), np.float32)
+            array = golden.get(tensor.name, default)[:rows]
+            if version in self.wrong:
+                array = (array + (7 if golden else np.nan)).astype(array.dtype)
             response.outputs.add(name=tensor.name, datatype=np_to_triton_dtype(array.dtype), shape=array.shape)
             response.raw_output_contents.append(array.tobytes())
         return response

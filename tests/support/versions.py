@@ -150,7 +150,7 @@ def _table(build: Build) -> tuple[ModelProto, dict[str, NDArray[Any]]]:
 
 
 def _detector(build: Build) -> tuple[ModelProto, dict[str, NDArray[Any]]]:
-    """One box in the middle of every picture. Compress hides from shape inference how many there are."""
+    """One box in the middle of every image. Compress hides from shape inference how many there are."""
     rng = np.random.default_rng(0)
     constants: dict[str, NDArray[Any]] = {
         "flat": np.array([-1, 1, 1], np.int64),

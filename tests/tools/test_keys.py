@@ -158,6 +158,6 @@ def test_demo_with_keys(tmp_path: Path, given: bool) -> None:
         "stack.demo", TRANSFORMER_API_KEYS_FILE=str(tmp_path / "keys.txt"), NEREID_API_KEY=key if given else ""
     )
     assert done.returncode == int(not given), done.stdout
-    assert ("Answers" in done.stdout) is given
+    assert ("Responses" in done.stdout) is given
     assert bool(re.search(r"error: http\S+: 401 no API key; .*" + re.escape(NEXT), done.stdout)) is not given
     assert key not in done.stdout + done.stderr

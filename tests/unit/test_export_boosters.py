@@ -69,7 +69,7 @@ def test_class_of_the_model_says_what_is_answered(tmp_path: Path, model: Any) ->
     check(exported(tmp_path, "xgboost", model), model, ASKED)
 
 
-def test_several_labels_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_labels_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = xgboost.XGBClassifier(**SMALL).fit(ROWS, np.column_stack([LABELS, 1 - LABELS]))
     assert export(tmp_path, "xgboost", model) == 1
     assert "XGBClassifier: got several labels for each row, expected one class" in capsys.readouterr().err
@@ -156,14 +156,14 @@ def test_early_stopping_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (xgboost.XGBRegressor(objective="reg:quantileerror", quantile_alpha=[0.1, 0.5], **SMALL), "several outputs"),
     ],
 )
-def test_model_without_one_answer_is_refused(
+def test_model_without_one_output_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], model: Any, message: str
 ) -> None:
     assert export(tmp_path, "xgboost", model.fit(ROWS, LABELS)) == 1
     assert message in capsys.readouterr().err
 
 
-def test_softmax_is_told_from_softprob(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_softmax_is_distinguished_from_softprob(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = LABELS + (ROWS[:, 0] > 1)
     booster = xgboost.train({"objective": "multi:softmax", "num_class": 3}, xgboost.DMatrix(ROWS, labels), 3)
     booster.save_model(tmp_path / "model.json")
@@ -172,7 +172,7 @@ def test_softmax_is_told_from_softprob(tmp_path: Path, capsys: pytest.CaptureFix
     assert "fit it with multi:softprob" in said
 
 
-def test_names_of_categories_beyond_ascii_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_categories_beyond_ascii_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frame = pandas.DataFrame({"city": pandas.Categorical(RNG.choice(["Köln", "Ulm"], 300)), "size": ROWS[:, 0]})
     model = xgboost.XGBClassifier(enable_categorical=True, **SMALL).fit(frame, LABELS)
     assert export(tmp_path, "xgboost", model) == 1

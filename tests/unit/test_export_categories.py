@@ -138,7 +138,7 @@ def test_columns_by_name_of_numbers_alone_are_one_input(tmp_path: Path) -> None:
     np.testing.assert_allclose(served.ask(numbers), estimator.predict_proba(numbers), atol=1e-6)
 
 
-def test_encoder_behind_other_steps_is_refused_where_strange_values_are_errors(
+def test_encoder_behind_other_steps_is_rejected_where_strange_values_are_errors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     estimator = make_pipeline(BINS, OneHotEncoder(), LogisticRegression()).fit(NUMBERS, ODD)

@@ -1,4 +1,4 @@
-"""The frame in which `digits` sees a picture: NumPy and ONNX are one arithmetic, and each picture is for itself."""
+"""The frame in which `digits` sees an image: NumPy and ONNX are one arithmetic, and each image is for itself."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_graph_gives_what_numpy_gives(session: Session, name: str) -> None:
     np.testing.assert_allclose(cells, frame(image), atol=1e-5)
 
 
-def test_batch_gives_what_its_pictures_give(session: Session) -> None:
+def test_batch_gives_what_its_images_give(session: Session) -> None:
     batch = np.stack(list(pictures().values()))
     alone = [session.infer(image[None])["cells"][0] for image in batch]
     np.testing.assert_array_equal(session.infer(batch)["cells"], np.stack(alone))
@@ -74,7 +74,7 @@ def test_frame_is_blind_to_polarity_contrast_and_place() -> None:
 
 
 @pytest.mark.parametrize("sides", [(8, 9), (300, 400)])
-def test_rendering_is_a_picture_of_the_size_that_was_asked_for(sides: tuple[int, int]) -> None:
+def test_rendering_is_an_image_of_the_requested_size(sides: tuple[int, int]) -> None:
     ink = np.zeros((8, 8))
     ink[1:7, 2:6] = 16
     image = render(ink, np.random.default_rng(0), sides=sides)

@@ -69,7 +69,7 @@ def with_constants(model: ModelProto) -> ModelProto:
 
 
 def with_inputs(model: ModelProto) -> ModelProto:
-    """As IR 3 has it: every initialiser is listed as an input too, before the picture."""
+    """As IR 3 has it: every initialiser is listed as an input too, before the image."""
     inputs = [
         helper.make_tensor_value_info(value.name, value.data_type, list(value.dims))
         for value in model.graph.initializer
@@ -200,7 +200,7 @@ def test_external_data_outside_its_folder_is_not_read(tmp_path: Path, location: 
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_file_for_several_pictures_at_a_time_is_refused_from_its_first_dimension(tmp_path: Path, size: int) -> None:
+def test_file_for_several_images_at_a_time_is_rejected_from_its_first_dimension(tmp_path: Path, size: int) -> None:
     model = build_detector()
     for value in (model.graph.input[0], model.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = size
@@ -255,6 +255,6 @@ def test_what_a_fixed_file_fixes_is_fixed_in_graph_and_config(tmp_path: Path, in
     ],
 )
 def test_metadata_that_is_nonsense_is_one_line(tmp_path: Path, changes: dict[str, str | None], message: str) -> None:
-    with pytest.raises(ExportError, match=message) as refused:
+    with pytest.raises(ExportError, match=message) as rejected:
         prepare("tiny", str(save(tmp_path, None, **changes)), choice=Choice(), say=pass_over)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(rejected.value)

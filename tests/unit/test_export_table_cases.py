@@ -105,7 +105,7 @@ def test_rounds_behind_the_best_are_said(tmp_path: Path, capsys: pytest.CaptureF
         ("sk-pipe.joblib", "made by scikit-learn 1.2.2, here is"),
     ],
 )
-def test_what_is_refused_says_why_in_one_line(
+def test_what_is_rejected_says_why_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     assert run(tmp_path, name) == 1

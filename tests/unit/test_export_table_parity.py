@@ -88,7 +88,7 @@ def test_columns_far_from_zero_are_scaled_as_scikit_learn_does(tmp_path: Path, s
     ],
     ids=["1e6", "seconds", "regressor", "forest"],
 )
-def test_graph_that_computes_in_fp32_is_refused(
+def test_graph_that_computes_in_fp32_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, estimator: Any
 ) -> None:
     monkeypatch.setattr("export.sources.tabular.sees_fp32", lambda _: True)
@@ -96,7 +96,7 @@ def test_graph_that_computes_in_fp32_is_refused(
     assert re.search(r"differ from the source by .* on \d+ of \d+ rows", capsys.readouterr().err)
 
 
-def test_tree_whose_threshold_is_one_bit_off_is_refused(
+def test_tree_whose_threshold_is_one_bit_off_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     move_thresholds(monkeypatch, "of_sklearn", lambda values: np.nextafter(values.astype(np.float32), np.float32(9e9)))

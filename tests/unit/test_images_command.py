@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from containers import build
-from containers.build import AMD64, ARM64, IMAGES, BuildError
+from containers.base_image import BuildError
+from containers.build import AMD64, ARM64, IMAGES
 
 DIGEST = "sha256:" + "ab" * 32
 NAME = "registry.test/nereid/transformer:1"

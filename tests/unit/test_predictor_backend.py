@@ -56,7 +56,7 @@ def test_versions_are_those_the_onnx_package_wrote(
 
 
 @pytest.mark.parametrize(
-    ("ir_version", "opsets", "refused"),
+    ("ir_version", "opsets", "rejected"),
     [
         (10, {"": 21, "ai.onnx.ml": 5}, None),
         (10, {"": 21, "custom": 99}, None),
@@ -65,18 +65,18 @@ def test_versions_are_those_the_onnx_package_wrote(
         (10, {"": 21, "ai.onnx.ml": 6}, "opset 6 of ai.onnx.ml"),
     ],
 )
-def test_versions_beyond_the_oldest_triton_are_refused(
-    tmp_path: Path, ir_version: int, opsets: dict[str, int], refused: str | None
+def test_versions_beyond_the_oldest_triton_are_rejected(
+    tmp_path: Path, ir_version: int, opsets: dict[str, int], rejected: str | None
 ) -> None:
     path = write_model(tmp_path / "m.onnx", ir_version=ir_version, opsets=opsets)
-    if refused is None:
+    if rejected is None:
         check_versions(path)
     else:
-        with pytest.raises(ModelRejectedError, match=refused):
+        with pytest.raises(ModelRejectedError, match=rejected):
             check_versions(path)
 
 
-def test_artifact_may_be_a_folder(tmp_path: Path) -> None:
+def test_model_file_may_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "model.onnx").touch()
     (tmp_path / "model.onnx").touch()
@@ -91,7 +91,7 @@ def test_batch_of_one_request_is_not_copied() -> None:
     assert join([array]) is array
 
 
-def test_batch_comes_apart_as_views() -> None:
+def test_batch_is_split_into_views() -> None:
     parts = [np.full((rows, 2), rows, np.int64) for rows in (1, 3, 0, 2)]
     joined = join(parts)
     views = split(joined, [1, 3, 0, 2])
@@ -138,9 +138,7 @@ def test_options_pass_on_what_onnxruntime_names_itself() -> None:
 
 
 @pytest.mark.parametrize(("cores", "briefly"), [(2, True), (FEW_CORES, True), (FEW_CORES + 1, False)])
-def test_threads_spin_long_only_where_cores_are_plenty(
-    monkeypatch: pytest.MonkeyPatch, cores: int, briefly: bool
-) -> None:
+def test_threads_spin_long_only_with_many_cores(monkeypatch: pytest.MonkeyPatch, cores: int, briefly: bool) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     options = compose_session_options({})
     for key, value in (("session.intra_op.spin_duration_us", str(SPIN_US)), ("session.inter_op.allow_spinning", "0")):
@@ -160,7 +158,7 @@ def test_threads_spin_long_only_where_cores_are_plenty(
         (parameter("share_session_between_instances", ""), "'share_session_between_instances' must be true or false"),
     ],
 )
-def test_options_that_cannot_be_read_are_refused(config: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_rejected(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelRejectedError, match=re.escape(message)):
         compose_session_options(config)
 

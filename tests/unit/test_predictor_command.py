@@ -1,4 +1,4 @@
-"""Settings to argv and environment, and what is said when Triton cannot start."""
+"""Triton's command line and environment from the settings, and errors when it cannot start."""
 
 import platform
 import socket
@@ -83,7 +83,7 @@ def test_settings_read_the_environment_and_are_frozen(monkeypatch: pytest.Monkey
         settings.http_port = 1  # type: ignore[misc]
 
 
-def test_links_are_made_once_and_put_right(installation: Installation) -> None:
+def test_links_are_made_once_and_corrected(installation: Installation) -> None:
     stub_link = installation.backends / "python" / "triton_python_backend_stub"
     stub_link.symlink_to("/nowhere")
     link_backends(installation)
@@ -100,7 +100,7 @@ def test_missing_environment_names_the_target(tmp_path: Path) -> None:
         find_installation(tmp_path / "absent")
 
 
-def test_environment_without_the_wheel_is_told_apart(tmp_path: Path) -> None:
+def test_environment_without_the_wheel_is_named(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     with pytest.raises(StartError, match="has no nvidia-pytriton"):
@@ -108,7 +108,7 @@ def test_environment_without_the_wheel_is_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("system", "machine"), [("darwin", "arm64"), ("linux", "aarch64")])
-def test_other_platforms_are_pointed_at_triton_url(
+def test_other_platforms_are_referred_to_triton_url(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, machine: str
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
@@ -123,7 +123,7 @@ def test_missing_repository_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["http_port", "grpc_port", "metrics_port"])
-def test_taken_port_is_named_with_its_variable(name: str) -> None:
+def test_port_in_use_is_named_with_its_variable(name: str) -> None:
     names = ("http_port", "grpc_port", "metrics_port")
     ports = dict(zip(names, find_free_ports(len(names)), strict=True))
     with (

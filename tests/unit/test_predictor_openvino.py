@@ -1,4 +1,4 @@
-"""config.pbtxt to OpenVINO's properties, where each instance is a process of its own."""
+"""OpenVINO's properties from config.pbtxt, where each instance is a process of its own."""
 
 from typing import Any
 

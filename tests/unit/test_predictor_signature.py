@@ -1,4 +1,4 @@
-"""The tensors of real ONNX Runtime sessions against configs: what is accepted, refused, completed."""
+"""Configs compared with the tensors of real ONNX Runtime sessions: accepted, rejected, completed."""
 
 from typing import Any
 
@@ -80,7 +80,7 @@ def test_config_that_fits_is_accepted(onnx_file: bytes, config: dict[str, Any]) 
         (build_sequence_output(), compose(8, [X], [Y]), r"'y' is a seq\(tensor\(float\)\)"),
     ],
 )
-def test_config_that_does_not_fit_is_refused(onnx_file: bytes, config: dict[str, Any], message: str) -> None:
+def test_config_that_does_not_fit_is_rejected(onnx_file: bytes, config: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelRejectedError, match=message):
         check(onnx_file, config)
 
@@ -114,13 +114,13 @@ FP32_FIXED = {"t": Tensor("TYPE_FP32", (1, 2))}
         ),
     ],
 )
-def test_silent_config_is_completed(
+def test_empty_config_is_completed(
     config: dict[str, Any], tensors: dict[str, Tensor], expected: dict[str, Any]
 ) -> None:
     complete_config(config, tensors, tensors)
     assert config == expected
 
 
-def test_batching_config_of_a_model_that_cannot_batch_is_refused() -> None:
+def test_batching_config_of_a_model_without_batches_is_rejected() -> None:
     with pytest.raises(ModelRejectedError, match="max_batch_size is 8"):
         complete_config(compose(8, [], []), FP32_PAIRS, FP32_FIXED)

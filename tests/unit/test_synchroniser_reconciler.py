@@ -53,7 +53,7 @@ class FatalStorage(FolderStorage):
 
 @contextmanager
 def stubbed(folder: Path, **settings: Any) -> Iterator[tuple[Reconciled, TritonStub]]:
-    """A model with one version, and a Triton that loads what it is told to."""
+    """A model with one version, and a Triton that loads what is requested."""
     if not (folder / "repository" / "rows" / "1").exists():
         write(folder / "repository", "rows", Build(1))
     stub = TritonStub(folder / "mirror")
@@ -211,6 +211,25 @@ def test_valid_version_that_does_not_load_leaves_the_one_before(tmp_path: Path) 
         model.clock.passed_s += 60
         model.reconcile()
         assert model.serving == ("2",)
+
+
+def test_version_that_does_not_load_beside_the_one_that_serves_is_postponed_with_growing_pauses(tmp_path: Path) -> None:
+    with stubbed(tmp_path) as (model, stub):
+        write(model.repository, "rows", Build(1), number=2)
+        model.list_and_reconcile()
+        (model.repository / "rows" / "config.pbtxt").write_text(ALL)
+        stub.failures["RepositoryModelLoad rows"] = (grpc.StatusCode.INVALID_ARGUMENT, "no")
+        model.list()
+        for _ in range(3):
+            model.reconcile()
+            model.clock.passed_s += 60
+        assert (model.serving, model.states()["1"][0]) == (("2",), "available")
+        assert "version 1, 2 is valid, and does not load: no; tried again later" in (model.states()["1"][1] or "")
+        count = stub.calls.count("RepositoryModelLoad rows")
+        del stub.failures["RepositoryModelLoad rows"]
+        model.reconcile()
+        assert stub.calls.count("RepositoryModelLoad rows") == count + 1
+        assert model.serving == ("1", "2")
 
 
 def test_unforeseen_failure_rejects_the_version(tmp_path: Path) -> None:

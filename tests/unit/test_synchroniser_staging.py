@@ -54,7 +54,7 @@ def staged(
 
 
 def with_location(location: str, *, where: str) -> bytes:
-    """A model with a tensor whose content is said to be in a file."""
+    """A model with a tensor whose content is in a file of this name."""
     tensor = onnx.TensorProto(name="w", data_type=1, dims=[2], data_location=onnx.TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value=location)
     model = onnx.load_from_string(build_identity())
@@ -77,7 +77,7 @@ def test_external_data_is_a_file_of_the_version(tmp_path: Path, where: str, loca
 
 
 @pytest.mark.parametrize("where", ["weights", "function", "training"])
-def test_external_data_beside_the_model_is_taken(tmp_path: Path, where: str) -> None:
+def test_external_data_beside_the_model_is_accepted(tmp_path: Path, where: str) -> None:
     model = with_location("model.data", where=where)
     folder = staged(tmp_path, ONNX, model_onnx=model, model_data=bytes(8))
     assert {"model.onnx", "model.data"} < {path.name for path in folder.iterdir()}
@@ -110,7 +110,7 @@ def test_model_that_is_a_folder_has_its_weights_in_it(tmp_path: Path) -> None:
         staged(tmp_path / "ov", 'backend: "openvino" default_model_filename: "model.onnx"', named=model)
 
 
-def test_onnx_under_the_name_of_a_plan_is_refused(tmp_path: Path) -> None:
+def test_onnx_under_the_name_of_a_plan_is_rejected(tmp_path: Path) -> None:
     config = 'backend: "onnxruntime" default_model_filename: "model.plan"'
     with pytest.raises(VersionRejected, match=r"got 'model.plan', expected a file that ends in \.onnx"):
         staged(tmp_path, config, model_plan=with_location("/etc/passwd", where="weights"))
@@ -120,18 +120,18 @@ def test_plan_of_one_kind_of_gpu_is_enough(tmp_path: Path) -> None:
     assert (staged(tmp_path, PLANS, plans=True, model_cc90_plan=b"plan") / "model.cc90.plan").exists()
 
 
-def test_version_without_any_file_that_its_config_names_is_waited_for(tmp_path: Path) -> None:
+def test_version_without_the_file_of_its_config_is_incomplete(tmp_path: Path) -> None:
     with pytest.raises(Incomplete, match=r"waits for model\.plan or model\.cc90\.plan"):
         staged(tmp_path, PLANS, plans=True, model_onnx=build_identity())
 
 
-def test_plan_is_refused_where_no_setting_allows_it(tmp_path: Path) -> None:
+def test_plan_is_rejected_where_no_setting_allows_it(tmp_path: Path) -> None:
     with pytest.raises(VersionRejected, match="a plan is code"):
         staged(tmp_path, PLANS, model_cc90_plan=b"plan")
 
 
 def with_engine(*, inside: str) -> bytes:
-    """A model one of whose nodes holds an engine."""
+    """A model with a node that holds an engine."""
     model = onnx.load_from_string(build_identity())
     engine = onnx.helper.make_node("EPContext", ["x"], ["e"], domain="com.microsoft", ep_cache_context=b"engine")
     if inside == "graph":
@@ -145,14 +145,14 @@ def with_engine(*, inside: str) -> bytes:
 
 
 @pytest.mark.parametrize("inside", ["graph", "function", "branch"])
-def test_graph_that_holds_an_engine_is_refused_where_no_setting_allows_plans(tmp_path: Path, inside: str) -> None:
+def test_graph_with_an_engine_is_rejected_where_no_setting_allows_plans(tmp_path: Path, inside: str) -> None:
     model = with_engine(inside=inside)
     with pytest.raises(VersionRejected, match="EPContext, which hold compiled engines"):
         staged(tmp_path / "refused", ONNX, model_onnx=model)
     assert staged(tmp_path / "allowed", ONNX, plans=True, model_onnx=model).exists()
 
 
-def test_config_that_grows_when_it_is_composed_is_refused(tmp_path: Path) -> None:
+def test_config_that_grows_too_large_when_composed_is_rejected(tmp_path: Path) -> None:
     text = "\t" * 700_000  # which is written as two signs each
     metadata = f'parameters {{ key: "metadata" value {{ string_value: "{{}} #{text}" }} }}'
     with pytest.raises(
@@ -187,9 +187,7 @@ BATCHED = f"""{ONNX} max_batch_size: 8 input {{ name: "x" data_type: TYPE_FP32 d
     ],
     ids=["twice", "many", "rows", "none", "large"],
 )
-def test_golden_that_would_take_long_is_refused_before_anybody_is_asked(
-    tmp_path: Path, golden: bytes, says: str
-) -> None:
+def test_golden_that_would_take_long_is_rejected_before_any_request(tmp_path: Path, golden: bytes, says: str) -> None:
     with pytest.raises(VersionRejected, match=says):
         staged(tmp_path, BATCHED, model_onnx=build_identity(), golden_npz=golden)
 
@@ -215,7 +213,7 @@ def test_profile_is_judged_as_it_serves(tmp_path: Path) -> None:
         staged(tmp_path, ONNX, profile="fast", model_onnx=build_identity(), **files)  # type: ignore[arg-type]
 
 
-def test_engines_are_kept_under_another_name_whenever_weights_are_others(tmp_path: Path) -> None:
+def test_name_of_engines_changes_with_the_weights(tmp_path: Path) -> None:
     options = 'parameters { key: "trt_engine_cache_enable" value: "1" }'
     text = f"""{ONNX} optimization {{ execution_accelerators {{
         gpu_execution_accelerator {{ name: "tensorrt" {options} }} }} }}"""

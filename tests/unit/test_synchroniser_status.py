@@ -1,4 +1,4 @@
-"""What /status shows: everything, as long as that is little, and how much more there is."""
+"""The content of /status: complete while it is short, and otherwise with counts of what is left out."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ def test_thousands_of_folders_and_versions_stay_short() -> None:
     assert counts == 512 + 5000
 
 
-def test_versions_that_serve_or_are_tried_are_shown_however_many_are_newer() -> None:
+def test_versions_that_serve_or_are_validated_are_shown_beside_many_newer_ones() -> None:
     status = Status("s3://models")
     status.set_model("rows", of_versions(1000, serving=("1", "3"), staged="2"))
     shown = status.as_json()["models"]["rows"]
@@ -74,7 +74,7 @@ def test_highest_version_that_serves_is_a_metric() -> None:
     assert read(status, "nereid_sync_serving_version") == {}
 
 
-def test_newest_refused_version_of_each_model_is_named() -> None:
+def test_newest_rejected_version_of_each_model_is_a_metric() -> None:
     status = Status("s3://models")
     status.set_model("rows", of_versions(1000))
     status.set_model("digits", of_versions(9, serving=("9",)))

@@ -1,4 +1,4 @@
-"""Uploading is deploying: good versions serve without a failed request, bad ones never, whatever arrives and how."""
+"""Uploads are deployments: valid versions serve without a failed request, and invalid ones never serve."""
 
 import time
 from collections.abc import Iterator
@@ -20,18 +20,18 @@ from tests.support.versions import ODD_KEYS, SPOILS, Build, external_data, seal
 
 FIRST = Build(1)
 
-# A part of the reason for which each spoiled version is refused.
+# A part of the reason for which each spoiled version is rejected.
 REASONS = {
     "corrupt": "model.onnx: sha256 got",
-    "corrupt-sealed": "no ONNX file",
+    "corrupt-sealed": "not an ONNX file",
     "truncated": "model.onnx: got",
-    "truncated-sealed": "no ONNX file",
+    "truncated-sealed": "not an ONNX file",
     "wrong-digest": "model.onnx: sha256 got",
     "broken-manifest": "manifest.json: no JSON",
     "missing-file": "waits for golden.npz, listed in manifest.json",
     "missing-model": "waits for model.onnx, listed in manifest.json",
     "missing-model-sealed": "waits for model.onnx",
-    "empty-model-sealed": "no ONNX file",
+    "empty-model-sealed": "not an ONNX file",
     "other-outputs": "probabilities",
     "nan": "NaN",
     "other-answers": "golden input: output 'probabilities'",
@@ -57,8 +57,8 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
         yield running
 
 
-def check_answers(result: Result, builds: dict[int, Build]) -> None:
-    """No request failed or got a replaced version, and each answer is that of the version it names, with its labels."""
+def check_responses(result: Result, builds: dict[int, Build]) -> None:
+    """No request failed or got a retired version; each response is that of the version it names, with its labels."""
     assert not result.failures, result.failures[:3]
     assert not result.stale, result.stale[:3]
     assert len(result.responses) > 100
@@ -66,7 +66,7 @@ def check_answers(result: Result, builds: dict[int, Build]) -> None:
         assert builds[int(answer.version)].fits(answer), answer
 
 
-def test_good_versions_follow_each_other_without_a_failed_request(synced: Synced) -> None:
+def test_valid_versions_replace_each_other_without_a_failed_request(synced: Synced) -> None:
     builds = {1: FIRST} | {number: Build(number, classes=2 + number % 3) for number in range(2, 7)}
     with synced.load("rows") as load:
         for number in range(2, 7):
@@ -74,7 +74,7 @@ def test_good_versions_follow_each_other_without_a_failed_request(synced: Synced
             synced.wait_for_serving("rows", number)
             assert load.wait_for_version(str(number), seconds=PATIENCE_S)
         result = load.stop()
-    check_answers(result, builds)
+    check_responses(result, builds)
     assert result.versions == ["1", "2", "3", "4", "5", "6"]
     known = synced.version("rows", 6)
     assert known["seconds_to_serve"] > 0
@@ -92,7 +92,7 @@ def test_interface_may_change_with_a_version(synced: Synced) -> None:
         synced.upload("finder", 2, pictures[2])
         synced.wait_for_serving("finder", 2)
         assert load.wait_for_version("2", seconds=PATIENCE_S)
-        check_answers(load.stop(), pictures)
+        check_responses(load.stop(), pictures)
     synced.s3.delete(f"{PREFIX}/finder/")
     synced.wait_for(lambda: "finder" not in synced.status()["models"])
     synced.wait_for(lambda: synced.stack.http.get("/v2/models/finder").status_code == 404)
@@ -131,7 +131,7 @@ def test_smaller_batch_fails_no_request(synced: Synced) -> None:
     assert (refused.status_code, "pairs takes 'x' FP32 [-1, 2]" in refused.json()["error"]) == (400, True), refused.text
 
 
-def test_bad_versions_never_serve(synced: Synced) -> None:
+def test_invalid_versions_never_serve(synced: Synced) -> None:
     assert REASONS.keys() | HARMLESS == SPOILS.keys()
     (before,) = synced.status()["models"]["rows"]["serving"]
     numbers = {name: 100 + index for index, name in enumerate(REASONS)}
@@ -154,7 +154,7 @@ def test_bad_versions_never_serve(synced: Synced) -> None:
         assert synced.metric("nereid_sync_refusals_total", model="rows") == len(numbers)
         assert load.stop().versions == [before]
         assert not load.result().failures
-    # A good one afterwards is taken; so is a refused one once it is mended.
+    # A valid version afterwards serves; so does a rejected one once it is fixed.
     synced.upload("rows", 200, Build(200))
     synced.wait_for_serving("rows", 200)
     folder = synced.build("rows", 201, Build(201))
@@ -184,7 +184,7 @@ def test_plain_upload_deploys_and_delete_rolls_back(synced: Synced) -> None:
     synced.wait_for_serving("plain", 1)
 
 
-def test_pin_of_the_model_holds_until_it_is_taken_away(synced: Synced) -> None:
+def test_pin_of_the_model_holds_until_it_is_removed(synced: Synced) -> None:
     synced.serve("pinned", 1, Build(32))
     synced.serve("pinned", 3, Build(33))
     key = f"{PREFIX}/pinned/config.pbtxt"
@@ -224,7 +224,7 @@ def test_several_versions_serve_together_where_their_labels_agree(synced: Synced
     synced.wait_for(lambda: "pair" not in synced.status()["models"])
 
 
-def test_other_labels_under_a_number_that_serves_are_refused(synced: Synced) -> None:
+def test_other_labels_under_a_number_that_serves_are_rejected(synced: Synced) -> None:
     synced.serve("labels", 4, Build(34))
     with synced.load("labels") as load:
         synced.s3.upload(synced.build("again", 4, Build(45)), f"{PREFIX}/labels/4")
@@ -232,11 +232,11 @@ def test_other_labels_under_a_number_that_serves_are_refused(synced: Synced) -> 
         synced.wait_for(lambda: "immutable" in (synced.version("labels", 4)["reason"] or ""))
         assert known["state"] == "serving"
         synced.wait_for(lambda: len(load.result().responses) > 200)
-        check_answers(load.stop(), {4: Build(34)})
+        check_responses(load.stop(), {4: Build(34)})
 
 
 @pytest.mark.parametrize("has_manifest", [False, True])
-def test_files_that_arrive_one_by_one_serve_when_all_are_there(synced: Synced, has_manifest: bool) -> None:
+def test_files_uploaded_one_by_one_serve_once_complete(synced: Synced, has_manifest: bool) -> None:
     number = 50 + has_manifest
     folder = synced.build("slow", number, Build(number))
     external_data(folder)
@@ -258,7 +258,7 @@ def strip_all_but(folder: Path, *names: str) -> None:
             path.unlink()
 
 
-def test_external_data_that_comes_late_is_taken(synced: Synced) -> None:
+def test_late_external_data_completes_the_version(synced: Synced) -> None:
     folder = synced.build("late", 1, Build(60))
     external_data(folder)
     synced.s3.put(f"{PREFIX}/late/config.pbtxt", folder / "config.pbtxt")
@@ -277,11 +277,11 @@ def test_newest_of_quick_uploads_serves(synced: Synced) -> None:
     assert synced.status()["models"]["quick"]["serving"] == ["9"]
 
 
-def test_odd_keys_are_told_once_and_left_alone(synced: Synced) -> None:
+def test_odd_keys_are_reported_once_and_ignored(synced: Synced) -> None:
     before = synced.status()["models"]["rows"]["serving"]
     for pattern in ODD_KEYS:
         synced.s3.put(f"{PREFIX}/{pattern.format(model='rows')}", b"x")
-    synced.wait_for(lambda: len(synced.status()["ignored"]) >= len(ODD_KEYS) - 1)  # hidden ones are not told
+    synced.wait_for(lambda: len(synced.status()["ignored"]) >= len(ODD_KEYS) - 1)  # hidden ones are not reported
     synced.wait_for_listings(3)
     lines = [line for line in synced.stack.log.read_text(errors="replace").splitlines() if "ignored: " in line]
     assert len(lines) == len({line.partition("ignored: ")[2] for line in lines})
@@ -297,7 +297,7 @@ def test_odd_keys_are_told_once_and_left_alone(synced: Synced) -> None:
 def test_empty_listing_removes_nothing(synced: Synced) -> None:
     synced.wait_for_listings(2)  # what was deleted before is listed no longer
     names = set(synced.status()["models"])
-    synced.proxy.refuse()  # a listing in the middle of the deletions would be of fewer models, not of none
+    synced.proxy.refuse()  # a listing during the deletions would have fewer models, not none
     synced.s3.delete(f"{PREFIX}/")
     synced.proxy.pass_all()
     synced.wait_for(lambda: "empty" in (synced.status()["listing"]["error"] or ""))
@@ -305,7 +305,7 @@ def test_empty_listing_removes_nothing(synced: Synced) -> None:
     assert synced.stack.http.post("/predict/rows", json=[1.0] * 4).is_success
 
 
-def test_triton_lets_only_its_own_parts_load_models(synced: Synced) -> None:
+def test_triton_loads_models_for_the_synchroniser_only(synced: Synced) -> None:
     with triton.InferenceServerClient(f"localhost:{synced.stack.triton_grpc_port}") as client:
         for call in (
             client.get_model_repository_index,
@@ -325,31 +325,31 @@ def test_triton_lets_only_its_own_parts_load_models(synced: Synced) -> None:
     assert httpx.get(f"{url}/v2/models/rows/config").is_success
 
 
-def test_no_secret_is_told(synced: Synced) -> None:
+def test_no_secret_is_shown(synced: Synced) -> None:
     arguments = synced.part("tritonserver").cmdline()
     secrets = {argument.rpartition("=")[2] for argument in arguments if "restricted" in argument}
     assert [len(secret) for secret in secrets] == [64]
-    told = synced.stack.log.read_text(errors="replace") + str(synced.status())
-    told += httpx.get(f"{synced.stack.sync}/metrics").text
+    shown = synced.stack.log.read_text(errors="replace") + str(synced.status())
+    shown += httpx.get(f"{synced.stack.sync}/metrics").text
     for secret in (*secrets, "secret-of-the-tests"):
-        assert secret not in told
+        assert secret not in shown
 
 
-def test_candidates_are_nobodys_models(synced: Synced) -> None:
+def test_clients_cannot_reach_candidates(synced: Synced) -> None:
     assert synced.stack.http.get("/v2/models/candidate~rows").status_code == 404
     assert not any("candidate" in name for name in synced.stack.http.get("/v2/models").json()["models"])
     assert np.isfinite(synced.metric("nereid_sync_last_listing_timestamp_seconds"))
 
 
 def test_equal_bytes_are_as_many_versions_as_they_have_numbers(synced: Synced) -> None:
-    """Of one model and of another, again under an older number, and back to what a number had before."""
+    """Equal files of two models, under two numbers, and under a number that had other files meanwhile."""
     folder, other = synced.build("same", 1, Build(71)), synced.build("same", 2, Build(72))
     config = (folder / "config.pbtxt").read_bytes() + b"\nversion_policy { all { } }\n"
 
     def put(model: str, number: int, source: Path) -> None:
         synced.s3.put(f"{PREFIX}/{model}/{number}/model.onnx", source / "model.onnx")
 
-    def answers(model: str, number: int) -> str:
+    def response_of(model: str, number: int) -> str:
         row = {"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1.0] * 4}]}
         url = f"/v2/models/{model}/versions/{number}/infer"
         reply = synced.stack.http.post(url, json=row | {"outputs": [{"name": "probabilities"}]}).raise_for_status()
@@ -362,25 +362,25 @@ def test_equal_bytes_are_as_many_versions_as_they_have_numbers(synced: Synced) -
             put(model, number, folder)
     synced.wait_for_serving("same", 1, 2)
     synced.wait_for_serving("twin", 1, 2)
-    first = answers("same", 1)
-    assert {answers(model, number) for model in ("same", "twin") for number in (1, 2)} == {first}
+    first = response_of("same", 1)
+    assert {response_of(model, number) for model in ("same", "twin") for number in (1, 2)} == {first}
     # Other content under the same number, which the other one keeps; then back.
     put("same", 2, other)
-    synced.wait_for(lambda: answers("same", 2) != first)
-    assert answers("same", 1) == answers("twin", 2) == first
+    synced.wait_for(lambda: response_of("same", 2) != first)
+    assert response_of("same", 1) == response_of("twin", 2) == first
     put("same", 2, folder)
-    synced.wait_for(lambda: answers("same", 2) == first)
+    synced.wait_for(lambda: response_of("same", 2) == first)
     put("same", 3, other)
     synced.wait_for_serving("same", 1, 2, 3)
     put("same", 4, folder)
     synced.wait_for_serving("same", 1, 2, 3, 4)
-    assert (answers("same", 3) != first, answers("same", 4)) == (True, first)
+    assert (response_of("same", 3) != first, response_of("same", 4)) == (True, first)
     # Deleted, and uploaded again.
     synced.s3.delete(f"{PREFIX}/same/1/")
     synced.wait_for_serving("same", 2, 3, 4)
     put("same", 1, folder)
     synced.wait_for_serving("same", 1, 2, 3, 4)
-    assert answers("same", 1) == first
+    assert response_of("same", 1) == first
     # One file twice in a version.
     synced.s3.put(f"{PREFIX}/twin/3/copy.onnx", folder / "model.onnx")
     put("twin", 3, folder)

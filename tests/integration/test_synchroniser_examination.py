@@ -18,8 +18,8 @@ from tests.support.versions import seal
 
 MODEL = "digit-finder"
 VERSION = ROOT / "model_repository" / MODEL / "1"
-AT_ONCE_US = 1  # nothing comes out of a queue so soon
-# What a full queue, and a late request in it, are told.
+AT_ONCE_US = 1  # no request leaves a queue so soon
+# Errors of a full queue, and of a request whose time in it is over.
 QUEUE = ("Exceeds maximum queue size", "Request timeout expired")
 
 
@@ -38,55 +38,55 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
-def asker(stack: Stack) -> Callable[[int | None], str]:
-    """Ask Triton itself with a time for its queue, in microseconds; what it says of a failure."""
+def inferrer(stack: Stack) -> Callable[[int | None], str]:
+    """A function that infers with a queue timeout in microseconds, and returns the error; empty without one."""
     with np.load(VERSION / "golden.npz") as arrays:
         image = arrays["image"]
     tensor = InferInput("image", list(image.shape), "UINT8")
     tensor.set_data_from_numpy(image)
     client = InferenceServerClient(f"127.0.0.1:{stack.triton_grpc_port}")
 
-    def ask(timeout_us: int | None) -> str:
+    def infer(timeout_us: int | None) -> str:
         try:
             client.infer(MODEL, [tensor], timeout=timeout_us)
         except InferenceServerException as exc:
             return str(exc.message())
         return ""
 
-    return ask
+    return infer
 
 
-def answered(stack: Stack) -> float:
-    """How many requests the model has answered well."""
+def count_successes(stack: Stack) -> float:
+    """How many requests the model has served."""
     text = httpx.get(f"http://127.0.0.1:{stack.triton_metrics_port}/metrics", trust_env=False).text
     wanted = f'nv_inference_request_success{{model="{MODEL}"'
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(wanted))
 
 
-def test_client_whose_requests_fail_has_the_model_examined_now_and_then(short: Stack) -> None:
-    ask, before = asker(short), answered(short)
+def test_failing_requests_have_the_model_examined_with_pauses(short: Stack) -> None:
+    infer, before = inferrer(short), count_successes(short)
     until = time.monotonic() + 8
     while time.monotonic() < until:
-        assert QUEUE[1] in ask(AT_ONCE_US)
+        assert QUEUE[1] in infer(AT_ONCE_US)
         time.sleep(0.1)
-    wait_until(lambda: answered(short) > before, log=short.log)
-    assert answered(short) - before == 1
+    wait_until(lambda: count_successes(short) > before, log=short.log)
+    assert count_successes(short) - before == 1
 
 
-def test_model_that_is_asked_too_much_goes_on_serving(short: Stack) -> None:
-    ask, enough = asker(short), Event()
+def test_overloaded_model_goes_on_serving(short: Stack) -> None:
+    infer, enough = inferrer(short), Event()
 
-    def ask_on(timeout_us: int | None) -> set[str]:
-        told = set()
+    def infer_on(timeout_us: int | None) -> set[str]:
+        errors = set()
         while not enough.is_set():
-            told.add(ask(timeout_us))
-        return told
+            errors.add(infer(timeout_us))
+        return errors
 
     def log() -> str:
         return short.log.read_text(errors="replace")
 
     with ThreadPoolExecutor(8) as threads:
-        asking = [threads.submit(ask_on, timeout_us) for timeout_us in (None, AT_ONCE_US) * 4]
+        running = [threads.submit(infer_on, timeout_us) for timeout_us in (None, AT_ONCE_US) * 4]
         try:
             wait_until(
                 lambda: f"{MODEL}: cannot be examined" in log() or "loaded again" in log(),
@@ -94,9 +94,9 @@ def test_model_that_is_asked_too_much_goes_on_serving(short: Stack) -> None:
             )
         finally:
             enough.set()
-        told = set[str]().union(*(thread.result() for thread in asking))
-    assert "" in told
-    assert all(any(words in text for words in QUEUE) for text in told if text), told
-    assert not ask(None)
+        errors = set[str]().union(*(thread.result() for thread in running))
+    assert "" in errors
+    assert all(any(words in text for words in QUEUE) for text in errors if text), errors
+    assert not infer(None)
     assert "loaded again" not in log()
     assert log().count(f"successfully loaded '{MODEL}'") == 1

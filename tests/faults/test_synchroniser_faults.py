@@ -1,4 +1,4 @@
-"""What breaks on the way to a swap: S3, the synchroniser, Triton, the disk. What serves goes on serving."""
+"""Failures during a swap, of S3, the synchroniser, Triton and the disk: what serves goes on serving."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ FAULTS: dict[str, Callable[[FaultyProxy], None]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_s3_may_fail_and_come_back(synced: Synced, fault: str) -> None:
+def test_failing_s3_recovers(synced: Synced, fault: str) -> None:
     (before,) = synced.status()["models"]["rows"]["serving"]
     number = int(before) + 1
     with synced.load("rows") as load:
@@ -56,7 +56,7 @@ def test_s3_may_fail_and_come_back(synced: Synced, fault: str) -> None:
         assert not load.stop().failures
 
 
-def test_s3_may_hang(synced: Synced) -> None:
+def test_hanging_s3_recovers(synced: Synced) -> None:
     (before,) = synced.status()["models"]["rows"]["serving"]
     with synced.load("rows") as load:
         synced.proxy.hang()
@@ -74,7 +74,7 @@ def longest_pause_s(synced: Synced) -> float:
     return max((later - earlier for earlier, later in pairwise(moments)), default=0)
 
 
-def test_pauses_grow_while_s3_is_away(synced: Synced) -> None:
+def test_pauses_grow_while_s3_is_unavailable(synced: Synced) -> None:
     synced.proxy.clear()
     synced.proxy.status(500)
     synced.wait_for(lambda: synced.metric("nereid_sync_listings_total", result="failed") > 0)
@@ -83,7 +83,7 @@ def test_pauses_grow_while_s3_is_away(synced: Synced) -> None:
     synced.wait_for(lambda: synced.status()["listing"]["ok"])
 
 
-def test_slow_download_holds_up_no_other_model(synced: Synced) -> None:
+def test_slow_download_blocks_no_other_model(synced: Synced) -> None:
     folder = synced.build("large", 1, Build(70), padding_bytes=8 * MB)
     synced.proxy.slow(MB, only="large/1/model.onnx")
     synced.s3.upload(folder, f"{PREFIX}/large/1")
@@ -95,7 +95,7 @@ def test_slow_download_holds_up_no_other_model(synced: Synced) -> None:
     synced.wait_for_serving("large", 1)
 
 
-def test_download_that_breaks_off_is_tried_again(synced: Synced) -> None:
+def test_broken_download_is_retried(synced: Synced) -> None:
     folder = synced.build("cut", 1, Build(72), padding_bytes=2 * MB)
     synced.proxy.reset(MB, only="cut/1/model.onnx")
     synced.s3.upload(folder, f"{PREFIX}/cut/1")
@@ -107,7 +107,7 @@ def test_download_that_breaks_off_is_tried_again(synced: Synced) -> None:
     assert synced.status()["models"]["cut"]["error"] is None
 
 
-def test_killed_while_it_downloads_it_starts_over(synced: Synced) -> None:
+def test_synchroniser_killed_during_a_download_downloads_again(synced: Synced) -> None:
     synced.serve("broken-off", 1, Build(75))
     folder = synced.build("broken-off", 2, Build(73), padding_bytes=8 * MB)
     synced.proxy.slow(MB, only="broken-off/2/model.onnx")
@@ -122,7 +122,7 @@ def test_killed_while_it_downloads_it_starts_over(synced: Synced) -> None:
 
 
 @pytest.mark.parametrize("victim", ["synchroniser", "tritonserver"])
-def test_killed_between_rename_and_load_the_new_version_serves(synced: Synced, victim: str) -> None:
+def test_new_version_serves_after_a_kill_between_rename_and_load(synced: Synced, victim: str) -> None:
     (before,) = synced.status()["models"]["rows"]["serving"]
     number = int(before) + 1
     link = synced.mirror / "models" / "rows"
@@ -135,16 +135,16 @@ def test_killed_between_rename_and_load_the_new_version_serves(synced: Synced, v
         time.sleep(0.001)
     process.kill()
     synced.wait_for_serving("rows", number)
-    reply = synced.wait_for(lambda: ask(synced, str(number)))
+    reply = synced.wait_for(lambda: infer(synced, str(number)))
     assert reply["predictions"][0]["class"] == Build(number).names[Build(number).best]
 
 
-def ask(synced: Synced, version: str) -> dict[str, object] | None:
+def infer(synced: Synced, version: str) -> dict[str, object] | None:
     reply = synced.stack.http.post("/predict/rows", json=[1.0] * 4)
     return reply.json() if reply.is_success and reply.json()["model"]["version"] == version else None
 
 
-def test_triton_killed_while_a_version_is_tried_takes_it_the_next_time(synced: Synced) -> None:
+def test_version_serves_after_triton_was_killed_during_its_trial(synced: Synced) -> None:
     (before,) = synced.status()["models"]["rows"]["serving"]
     number = int(before) + 1
     candidate = synced.mirror / "trial" / "candidate~rows"
@@ -159,21 +159,21 @@ def test_triton_killed_while_a_version_is_tried_takes_it_the_next_time(synced: S
     synced.wait_for_serving("rows", number)
 
 
-def test_triton_serves_again_while_s3_and_the_synchroniser_are_away(synced: Synced) -> None:
+def test_triton_serves_again_without_s3_and_synchroniser(synced: Synced) -> None:
     (before,) = synced.status()["models"]["rows"]["serving"]
     synced.proxy.refuse()
     sync = synced.part("synchroniser")
     sync.suspend()
     try:
         synced.part("tritonserver").kill()
-        synced.wait_for(lambda: ask(synced, before))
+        synced.wait_for(lambda: infer(synced, before))
     finally:
         sync.resume()
         synced.proxy.pass_all()
     synced.wait_for(lambda: synced.status()["listing"]["ok"])
 
 
-def test_transformer_that_starts_anew_is_ready_while_s3_is_away(synced: Synced) -> None:
+def test_restarted_transformer_is_ready_without_s3(synced: Synced) -> None:
     synced.proxy.refuse()
     try:
         for word in ("synchroniser", "transformer"):
@@ -186,7 +186,7 @@ def test_transformer_that_starts_anew_is_ready_while_s3_is_away(synced: Synced) 
     synced.wait_for(lambda: synced.status()["listing"]["ok"])
 
 
-def test_refusal_outlives_a_restart(synced: Synced) -> None:
+def test_rejection_outlives_a_restart(synced: Synced) -> None:
     synced.serve("refused", 1, Build(76))
     folder = synced.build("refused", 2, Build(74))
     (folder / "model.onnx").write_bytes(b"no model")
@@ -199,7 +199,7 @@ def test_refusal_outlives_a_restart(synced: Synced) -> None:
     assert synced.stack.log.read_text(errors="replace").count("refused: version 2 is refused") == 1
 
 
-def test_waits_for_s3_and_says_so(tmp_path: Path) -> None:
+def test_start_without_s3_waits_for_it(tmp_path: Path) -> None:
     with start_s3(tmp_path / "s3.log") as s3, FaultyProxy(s3.url) as proxy:
         source = write(tmp_path / "first", "rows", FIRST, number=1)
         s3.upload(source, f"{PREFIX}/rows/1")
@@ -241,7 +241,7 @@ def test_waits_for_s3_and_says_so(tmp_path: Path) -> None:
             wait(lambda: stack.http.post("/predict/rows", json=[1.0] * 4).status_code == 404)
 
 
-def test_model_of_the_mirror_that_does_not_load_holds_up_no_other_while_the_repository_is_away(tmp_path: Path) -> None:
+def test_mirrored_model_that_does_not_load_blocks_no_other_without_the_repository(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     for number, model in enumerate(("rows", "spoiled"), 1):
         write(repository, model, Build(number), number=1)
@@ -288,7 +288,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-def test_full_disk_is_told_and_taken_once_there_is_room(small_disk: Path, tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_the_version_serves_once_there_is_space(small_disk: Path, tmp_path: Path) -> None:
     mirror = small_disk / "mirror"
     with start_synced(tmp_path, {"rows": FIRST}, MIRROR=str(mirror)) as synced, synced.load("rows") as load:
         filler = small_disk / "filler"

@@ -1,4 +1,4 @@
-"""A newest version that fails in a way that nobody planned for: the one before serves, and a fresh pod is ready."""
+"""A newest version that fails in an unforeseen way: the one before serves, and a new pod becomes ready."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def encrypted_golden(folder: Path) -> None:
 
 
 def golden_of(change: Callable[[Any], Any]) -> Callable[[Path], None]:
-    """Arrays of another kind under the right names."""
+    """Golden arrays of another kind under the right names."""
 
     def spoil(folder: Path) -> None:
         path = folder / "golden.npz"
@@ -97,7 +97,7 @@ UNFORESEEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that starts with all of them in its repository, and nothing in its mirror."""
+    """A stack that starts with all of these versions in its repository, and an empty mirror."""
     folder = tmp_path_factory.mktemp("unforeseen")
     repository = folder / "repository"
     for name, (spoil, _, _) in UNFORESEEN.items():
@@ -127,11 +127,11 @@ def test_version_before_serves_and_the_reason_is_reported(fresh: Stack, name: st
     assert reported
 
 
-def test_file_of_a_model_is_in_no_version_s_way(fresh: Stack) -> None:
+def test_file_in_a_model_s_folder_blocks_no_version(fresh: Stack) -> None:
     assert fresh.http.get("/status").raise_for_status().json()["models"]["warm"]["serving"] == ["1"]
 
 
-def test_what_may_pass_is_tried_again(fresh: Stack) -> None:
+def test_transient_failure_is_retried(fresh: Stack) -> None:
     def tried() -> int:
         return fresh.log.read_text(errors="replace").count("huge: version 2 failed ")
 
@@ -143,7 +143,7 @@ def test_what_may_pass_is_tried_again(fresh: Stack) -> None:
 
 
 def endless() -> bytes:
-    """A model that never answers."""
+    """A model that never responds."""
     true = onnx.helper.make_node("Constant", [], ["true"], value=onnx.numpy_helper.from_array(np.array(True)))
     body = onnx.helper.make_graph(
         [
@@ -165,7 +165,7 @@ def endless() -> bytes:
     return build([true, loop], [tensor("x")], [tensor("y")])
 
 
-def test_version_that_never_answers_holds_up_no_other(tmp_path: Path) -> None:
+def test_version_that_never_responds_blocks_no_other(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     for number, content in ((1, build_identity()), (2, endless())):
         (repository / "loop" / str(number)).mkdir(parents=True)

@@ -1,0 +1,80 @@
+"""The base of the images: one with a digest, or a small Debian that is made here where no registry is in reach."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+DEBIAN_BASE = "localhost/nereid/base:bookworm"
+# What the Dockerfile expects of a base image, and libfribidi0, which it would fetch.
+_BASE_PACKAGES = "python3,python3-venv,ca-certificates,libfribidi0"
+_CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
+_UNNEEDED = (
+    *("dev", "usr/share/doc", "usr/share/info", "usr/share/locale", "usr/share/man"),
+    *("var/cache", "var/lib/apt/lists"),
+)
+_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}")
+
+
+class BuildError(Exception):
+    """An image cannot be built; the message says why and what to do."""
+
+
+def check_base(base: str, *, push: bool) -> None:
+    """Warn where a base image has no digest, since its tag may name another one tomorrow.
+
+    Args:
+        base: PYTHON_IMAGE; empty for that of the Dockerfile, which has one.
+        push: whether the images are pushed.
+
+    Raises:
+        BuildError: images that are pushed need a base with a digest.
+    """
+    if not base or _DIGEST.search(base):
+        return
+    words = f"PYTHON_IMAGE: got {base}, expected a digest, <name>@sha256:<64 hex digits>"
+    pin = "next: pull it, and take what `<engine> image inspect --format '{{index .RepoDigests 0}}' <name>` prints"
+    if push:
+        raise BuildError(f"{words}, for images that are pushed; {pin}")
+    print(f"warning: {words}; {pin}", file=sys.stderr)
+
+
+def make_base(engine: str) -> str:
+    """A small Debian of this machine's package archive with this machine's certificates, where no registry is in reach.
+
+    Made once; needs root and debootstrap.
+
+    Args:
+        engine: podman or buildah.
+
+    Returns:
+        Its name, for PYTHON_IMAGE.
+
+    Raises:
+        BuildError: it cannot be made.
+    """
+    if run([engine, "images", "--quiet", DEBIAN_BASE]).stdout.strip():
+        return DEBIAN_BASE
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder, "tree")
+        bootstrap = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={_BASE_PACKAGES}"]
+        _check([*bootstrap, "bookworm", str(tree)])
+        (tree / _CERTIFICATES).write_bytes(("/" / _CERTIFICATES).read_bytes())
+        excluded = [f"--exclude=./{path}/*" for path in _UNNEEDED]
+        _check(["tar", "-C", str(tree), *excluded, "-cf", f"{folder}/base.tar", "."])
+        Path(folder, "Containerfile").write_text("FROM scratch\nADD base.tar /\n")
+        _check([engine, "build", "--quiet", "--tag", DEBIAN_BASE, "--file", f"{folder}/Containerfile", folder])
+    return DEBIAN_BASE
+
+
+def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    """Run a command, and keep what it prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _check(command: list[str]) -> None:
+    done = run(command)
+    if done.returncode:
+        lines = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
+        raise BuildError(f"{command[0]}: got exit status {done.returncode}, expected 0:\n{lines}")
