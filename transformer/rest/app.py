@@ -16,6 +16,7 @@ from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import MisdirectedRequest
 from transformer.observability.trace_context import StartTrace, Trace
 from transformer.rest import openapi, predict, v1, v2
+from transformer.rest.documents import ERRORS
 from transformer.rest.middleware import (
     AdmissionMiddleware,
     ApiKeyMiddleware,
@@ -49,7 +50,12 @@ def create_app(  # noqa: PLR0913 - one argument for each part
         hosts: names of this server, any other is rejected; None: every name is one of it.
         trace: starts the trace of a request.
     """
-    described: dict[str, Any] = {"title": "Nereid", "description": _DESCRIPTION, "version": __version__}
+    described: dict[str, Any] = {
+        "title": "Nereid",
+        "description": _DESCRIPTION,
+        "version": __version__,
+        "responses": ERRORS,
+    }
     # FastAPI's own spans would lack gRPC, and its records of failures quote what a client sent.
     described["telemetry"] = {"tracing": False, "metrics": False, "logs": False}
     if settings.docs:
@@ -93,7 +99,9 @@ async def _metrics(request: Request) -> Response:
 def _openapi(app: FastAPI) -> dict[str, Any]:
     if not app.openapi_schema:
         schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schema.setdefault("components", {})["schemas"] = openapi.SCHEMAS
+        schema["components"]["schemas"] |= openapi.SCHEMAS
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schema["components"]["schemas"].pop(unused, None)
         for path in schema["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)  # validation is ours, see errors.py

@@ -14,6 +14,7 @@ from transformer.protocol import json_responses
 from transformer.rest import openapi
 from transformer.rest.admitted import admitted
 from transformer.rest.body import read_instances
+from transformer.rest.documents import Alive, ModelReady, Models
 from transformer.rest.query import query_parameters
 from transformer.rest.responses import write_json
 from transformer.tasks import takes_images
@@ -36,23 +37,23 @@ register_url_convertor("model_name", ModelName())
 router = APIRouter(tags=["v1"])
 
 
-@router.get("/", summary="Liveness", openapi_extra=openapi.HEALTH)
-async def alive() -> dict[str, str]:
+@router.get("/", summary="Liveness")
+async def alive() -> Alive:
     """What KServe's v1 clients take for liveness."""
-    return {"status": "alive"}
+    return Alive()
 
 
-@router.get("/v1/models", summary="Models that are ready", openapi_extra=openapi.MODELS)
-async def models(request: Request) -> dict[str, list[str]]:
+@router.get("/v1/models", summary="Models that are ready")
+async def models(request: Request) -> Models:
     """Names, in alphabetical order."""
-    return {"models": await request.app.state.dataplane.models()}
+    return Models(models=await request.app.state.dataplane.models())
 
 
-@router.get("/v1/models/{model:model_name}", summary="Readiness of a model", openapi_extra=openapi.READY)
-async def model_ready(model: str, request: Request) -> dict[str, Any]:
+@router.get("/v1/models/{model:model_name}", summary="Readiness of a model")
+async def model_ready(model: str, request: Request) -> ModelReady:
     """True if a version is ready; 404 for an unknown model, 503 if none of its versions is ready."""
     await request.app.state.dataplane.versions(model)
-    return {"name": model, "ready": True}
+    return ModelReady(name=model)
 
 
 @router.post("/v1/models/{model:model_name}:predict", summary="Infer", openapi_extra=openapi.V1_PREDICT)
