@@ -1,1 +1,1 @@
-"""What a model repository is and what may be in it: one judgement for what serves, publishes and fetches."""
+"""What a model repository is, and what is valid in it: shared by the synchroniser and by export."""

@@ -1,4 +1,4 @@
-"""config.pbtxt of the repository: read, judged, and composed into the one that Triton gets."""
+"""config.pbtxt of the repository: parsed, checked, and composed into the one that Triton gets."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelVersionPolicy
 
 from registry.errors import VersionRejected
-from registry.judgement.allowlist import refuse_unlisted
+from registry.judgement.allowlist import reject_unlisted
 
 MAX_BYTES = 1024 * 1024
 MAX_REASON = 200
@@ -25,7 +25,7 @@ _MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Policy:
-    """Which versions a model asks for: the newest `latest`, or those in `specific`; all where both are None."""
+    """Which versions a model selects: the newest `latest`, or those in `specific`; all where both are None."""
 
     latest: int | None
     specific: frozenset[int] | None
@@ -35,15 +35,15 @@ class Policy:
             return f"specific {', '.join(map(str, sorted(self.specific)))}"
         return "all" if self.latest is None else f"latest {self.latest}"
 
-    def ask(self, available: Collection[int]) -> list[int]:
-        """Return those of the available versions that the policy names, ascending."""
+    def match(self, available: Collection[int]) -> list[int]:
+        """Return the available versions that the policy selects, ascending."""
         if self.specific is not None:
             return sorted(self.specific.intersection(available))
         return sorted(available)[-self.latest :] if self.latest else sorted(available)
 
     def select(self, available: Collection[int]) -> list[int]:
-        """Return those that it names and that may serve together, ascending: the newest, where they are too many."""
-        return self.ask(available)[-MAX_TOGETHER:]
+        """Return the selected versions that may serve together, ascending: the newest, where they are too many."""
+        return self.match(available)[-MAX_TOGETHER:]
 
 
 def parse(text: bytes, *, where: str) -> ModelConfig:
@@ -54,7 +54,7 @@ def parse(text: bytes, *, where: str) -> ModelConfig:
         where: Names it in messages.
 
     Raises:
-        VersionRejected: it is none.
+        VersionRejected: it is invalid.
     """
     if len(text) > MAX_BYTES:
         raise VersionRejected(f"{where}: got {len(text)} bytes, expected at most {MAX_BYTES}")
@@ -82,7 +82,7 @@ def check(config: ModelConfig, *, where: str) -> None:
         VersionRejected: a field or a value that is not on the list.
     """
     try:
-        refuse_unlisted(config)
+        reject_unlisted(config)
         read_policy(config)
     except VersionRejected as exc:
         raise VersionRejected(f"{where}: {exc}") from None
@@ -197,7 +197,7 @@ def contract(config: ModelConfig) -> bytes:
 
 
 def meaning(config: ModelConfig) -> bytes:
-    """Return what of `contract` a reply depends on; how many items Triton takes at once is none of it."""
+    """Return the part of `contract` that a response depends on: all except how many items Triton takes at once."""
     kept = ModelConfig.FromString(contract(config))
     kept.ClearField("max_batch_size")
     return _serialise(kept)

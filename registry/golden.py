@@ -15,14 +15,14 @@ Arrays = Mapping[str, NDArray[Any]]
 MAX_ARRAYS = 256  # inputs and outputs of one model
 MAX_ROWS = 256  # each batch of them is one request of the trial
 _KINDS = "biufS"  # of NumPy: what Triton has a datatype for
-_LARGEST_BYTES = 64 * 2**20  # unpacked: three pictures of 1280 x 1280 in FP32, and what a detector answers to them
+_LARGEST_BYTES = 64 * 2**20  # unpacked: three images of 1280 x 1280 in FP32, and a detector's outputs for them
 
 
 def read_golden(path: Path) -> dict[str, NDArray[Any]]:
     """Arrays by tensor name, each with its batch dimension.
 
     Raises:
-        VersionRejected: it is none, or unpacks to more than memory should hold.
+        VersionRejected: it is invalid, or larger unpacked than the limit.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -36,19 +36,23 @@ def read_golden(path: Path) -> dict[str, NDArray[Any]]:
             content = dict(arrays)
     except (VersionRejected, MemoryError):
         raise
-    except Exception as exc:  # zipfile, zlib, NumPy and its tokenizer raise a dozen kinds
+    except Exception as exc:  # zipfile, zlib, NumPy and its tokenizer raise a dozen classes
         raise VersionRejected(f"{path.name}: cannot be read: {exc}") from exc
     for name, array in content.items():
-        if not isinstance(array, np.ndarray):  # NumPy returns the bytes of what is no array
-            raise VersionRejected(f"{path.name}: {name!r}: got {len(array)} bytes, expected an array")
-        if array.dtype.kind not in _KINDS or not array.ndim:
-            got = f"{array.dtype}, shape {list(array.shape)}"
-            raise VersionRejected(f"{path.name}: {name!r}: got {got}, expected numbers or bytes with a batch dimension")
+        _check_array(array, f"{path.name}: {name!r}")
     return content
 
 
+def _check_array(array: Any, where: str) -> None:
+    if not isinstance(array, np.ndarray):  # NumPy returns the bytes of an entry that is not an array
+        raise VersionRejected(f"{where}: got {len(array)} bytes, expected an array")
+    if array.dtype.kind not in _KINDS or not array.ndim:
+        got = f"{array.dtype}, shape {list(array.shape)}"
+        raise VersionRejected(f"{where}: got {got}, expected numbers or bytes with a batch dimension")
+
+
 def write_golden(path: Path, arrays: Arrays, *, compressed: bool = False) -> None:
-    """Write what `read_golden` reads, in the place of what was there."""
+    """Write a file that `read_golden` reads, in place of the old one."""
     new = path.with_suffix(".new")
     with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():

@@ -1,4 +1,4 @@
-"""Whether the outputs of a version for its golden input are those that it gave when it was exported."""
+"""Compares the outputs of a version for its golden input with those of its export."""
 
 import ast
 from collections.abc import Mapping
@@ -13,22 +13,22 @@ from registry.golden import Arrays
 # Another ONNX Runtime, or a GPU in half precision, differs a little.
 _RELATIVE, _ABSOLUTE = 0.02, 0.02
 _BOXES_PX, _SCORES = 4.0, 0.05
-# In bf16, FP16 and int8 the noise is in the logits: YOLOv8n in bf16 gives 0.58 for 0.35, while 0.9 stays what it is.
+# In bf16, FP16 and int8 the noise is in the logits: YOLOv8n in bf16 returns 0.58 instead of 0.35, while 0.9 stays 0.9.
 _LOGITS = 1.5
-_COMPARED = 50  # candidates of a detector, the best ones: further down their order is chance
+_COMPARED = 50  # candidates of a detector, the best ones: the order of others is chance
 _MEANINGFUL = 0.05  # below this score a candidate may be any other
 _COMPARED_AT_ONCE = 2**20  # numbers
 _HEAD, _FINISHED_COLUMNS = "output0", 6  # of a detector with the interface `ultralytics`
-_LONGEST_METADATA = 2**16  # bytes that are read here: it was judged, and may hold a hundred thousand names
+_LONGEST_METADATA = 2**16  # bytes that are parsed: valid metadata may hold a hundred thousand names
 
 
-def check_answer(outputs: Arrays, expected: Arrays, config: Any) -> None:
+def check_golden_outputs(outputs: Arrays, expected: Arrays, config: Any) -> None:
     """Compare outputs with the expected ones: a detector's confident candidates as detections, else number by number.
 
     Args:
         outputs: by tensor name, with their batch dimension.
         expected: likewise.
-        config: `ModelConfig` that the outputs came under.
+        config: `ModelConfig` of the run.
 
     Raises:
         VersionRejected: they differ by more than hardware and precision explain.
@@ -48,7 +48,7 @@ def check_answer(outputs: Arrays, expected: Arrays, config: Any) -> None:
 
 
 def read_metadata(config: Any) -> Mapping[str, Any]:
-    """What `parameters.metadata` of a config that was judged says; nothing where it is no dict, or a long one."""
+    """`parameters.metadata` of a checked config; empty where it is not a dict, or too long."""
     text = config.parameters["metadata"].string_value if "metadata" in config.parameters else ""
     if len(text) > _LONGEST_METADATA:
         return {}
@@ -60,7 +60,7 @@ def read_metadata(config: Any) -> Mapping[str, Any]:
 
 
 def check_form(outputs: Arrays, config: Any) -> None:
-    """Finite numbers in the dims that the config declares."""
+    """Check that outputs are finite numbers in the dims that the config declares."""
     for tensor in config.output:
         array = outputs.get(tensor.name)
         if array is None:
@@ -80,7 +80,7 @@ def _compare(outputs: Arrays, expected: Arrays) -> None:
         got = outputs[name]
         if not np.issubdtype(want.dtype, np.number):
             if not np.array_equal(got, want):
-                raise VersionRejected(f"golden input: output {name!r} is not what it was at the export")
+                raise VersionRejected(f"golden input: output {name!r} differs from that of the export")
             continue
         for start in range(0, want.size, _COMPARED_AT_ONCE):
             some, sought = (array.reshape(-1)[start : start + _COMPARED_AT_ONCE] for array in (got, want))
@@ -95,7 +95,7 @@ def _compare(outputs: Arrays, expected: Arrays) -> None:
 def _decode(head: NDArray[Any]) -> Arrays:
     """Boxes, scores and classes of a bare head: `(batch, N, 6)`, or `(batch, 4 + classes, N)`.
 
-    A box of which the model is not sure may be anywhere in less than FP32; of all others, too few numbers count.
+    In less than FP32 a box of a low score may be anywhere, so these are compared as detections, not number by number.
     """
     if head.shape[2] == _FINISHED_COLUMNS:
         return {"boxes": head[..., :4], "scores": head[..., 4], "classes": head[..., 5].astype(np.int64)}

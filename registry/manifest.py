@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 
 from registry.errors import VersionRejected
-from registry.layout import SCHEMA, refuse_file
+from registry.layout import SCHEMA, find_file_problem
 
 _VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
@@ -22,7 +22,7 @@ class Entry:
 
 
 def read_content(data: bytes, *, where: str) -> dict[str, Any]:
-    """All that a manifest.json says.
+    """Content of a manifest.json.
 
     Raises:
         VersionRejected: it does not fit its schema.
@@ -35,7 +35,7 @@ def read_content(data: bytes, *, where: str) -> dict[str, Any]:
         place = "/".join(str(part) for part in error.absolute_path)
         raise VersionRejected(f"{where}: {place or 'content'}: {error.message:.200}")
     for name in content["files"]:
-        if reason := refuse_file(name):  # a line's end, which $ of a pattern passes over
+        if reason := find_file_problem(name):  # a newline at the end, which $ of a pattern permits
             raise VersionRejected(f"{where}: {reason}")
     return content
 

@@ -13,8 +13,8 @@ _MOST_STREAMS = 4  # each holds its own copy of what it works on
 def fill_threads(config: ModelConfig | None, *, cpus: float) -> Any:
     """Return a copy of a config in which instances and threads are set; what it sets stays.
 
-    OpenVINO gets streams of few threads: YOLOv8n in bf16 on two cores answers 117 times a second in two streams of one
-    thread, 94 times in one stream of two.
+    OpenVINO gets streams of few threads: YOLOv8n in bf16 on two cores serves 117 requests a second in two streams of
+    one thread, 94 in one stream of two.
 
     Args:
         config: Of a version; None where it has none.

@@ -1,4 +1,4 @@
-"""The golden input as Triton's warm-up: a version answers its first request as fast as the next ones."""
+"""The golden input as Triton's warm-up: a version serves its first request as fast as the next ones."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def add_warmup(config: Any, golden: Arrays, folder: Path) -> None:
     sample = config.model_warmup.add(name="golden", batch_size=rows)
     for index, tensor in enumerate(config.input):
         array = inputs[tensor.name][:rows]
-        file = f"golden~{index}"  # no legal name of a file in the repository: none has it
+        file = f"golden~{index}"  # not legal for a file of the repository, so no file has it
         (folder / _FOLDER / file).write_bytes(np.ascontiguousarray(array).tobytes())
         entry = sample.inputs[tensor.name]
         entry.data_type, entry.input_data_file = tensor.data_type, file

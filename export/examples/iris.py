@@ -19,7 +19,7 @@ from export.writer.repository import Version
 
 
 def prepare(name: str, *, source: Source) -> Version:
-    """Train on R. A. Fisher's 150 flowers (a fifth held out), convert and prove."""
+    """Train on R. A. Fisher's 150 flowers (a fifth held out), convert and verify."""
     iris = load_iris()
     rows, held_out, labels, held_out_labels = train_test_split(
         iris.data.astype(np.float32), iris.target, test_size=0.2, stratify=iris.target, random_state=0

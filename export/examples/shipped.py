@@ -1,4 +1,4 @@
-"""The three models that come with the repository."""
+"""The three models that come with the project, and which of them are ready."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from export.progress import Steps
     from export.writer.repository import Version
 
-# Nothing here imports scikit-learn or onnx before a model is made: where all is there, the answer takes no second.
+# Nothing here imports scikit-learn or onnx before a model is made: where all are ready, that takes less than a second.
 
 _EXAMPLES = Path(__file__).parent
 _EXPORT = _EXAMPLES.parent
@@ -23,7 +23,7 @@ PRECISIONS = ("fp32", "bf16", "int8")
 
 @dataclass(frozen=True)
 class Example:
-    """A model that comes along.
+    """A model that comes with the project.
 
     Attributes:
         name: of the model.
@@ -58,16 +58,16 @@ def _digit_finder(example: Example, steps: "Steps", precisions: Collection[str])
 
     from export.examples.digit_finder.scenes import compose  # noqa: PLC0415
     from export.proof.calibration import ENOUGH, Sample  # noqa: PLC0415
-    from export.proof.drawn_images import Picture  # noqa: PLC0415
+    from export.proof.drawn_images import NamedImage  # noqa: PLC0415
     from export.proof.precision import LIMITS  # noqa: PLC0415
     from export.sources.ultralytics import Choice, prepare  # noqa: PLC0415
 
     weights = example.sources[0]
     if not weights.is_file():
-        raise ExportError(f"{weights}: there is no such file: `make train-digit-finder` makes it")
+        raise ExportError(f"{weights}: the file is missing; next: make train-digit-finder")
     wanted = [precision for precision in LIMITS if precision in precisions]
     scenes = [
-        Sample(Picture(str(index), scene.image_hwc), np.column_stack([scene.boxes_xyxy, scene.class_ids]).tolist())
+        Sample(NamedImage(str(index), scene.image_hwc), np.column_stack([scene.boxes_xyxy, scene.class_ids]).tolist())
         for index, scene in enumerate(compose("train", count=ENOUGH if wanted else 0, seed=_CALIBRATION_SEED))
     ]
     version = prepare(

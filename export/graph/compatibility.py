@@ -29,6 +29,14 @@ def check(model: onnx.ModelProto) -> None:
             f"IR version: got {model.ir_version}, expected at most {MAX_IR_VERSION} (Triton 24.10, ONNX Runtime 1.19): "
             "export it again with an older onnx"
         )
+    _check_opsets(model)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
+        raise ExportError(f"the graph is invalid: {first_line(exc)}") from exc
+
+
+def _check_opsets(model: onnx.ModelProto) -> None:
     for opset in model.opset_import:
         domain = "" if opset.domain == "ai.onnx" else opset.domain
         name = domain or "ai.onnx"
@@ -41,10 +49,6 @@ def check(model: onnx.ModelProto) -> None:
                 f"opset of {name}: got {opset.version}, expected at most {limit} (Triton 24.10, ONNX Runtime 1.19): "
                 "export it again for an older one (Ultralytics: opset=17)"
             )
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
-        raise ExportError(f"the graph is invalid: {first_line(exc)}") from exc
 
 
 def check_dims(model: onnx.ModelProto, config: Any) -> None:

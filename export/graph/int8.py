@@ -19,6 +19,13 @@ from export.graph.dfl import split
 # Convolutions, and operators that a quantised tensor passes unchanged: it stays int8 between two convolutions.
 _OPERATORS = ["Conv", "Concat", "Add", "MaxPool", "Resize", "Split", "Slice"]
 
+_OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    "OpTypesToExcludeOutputQuantization": ["Conv"],
+}
+
 
 def quantise(model: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.ModelProto:
     """Quantise all up to the last convolutions, which stay as they are: their outputs are the boxes and scores.
@@ -35,34 +42,21 @@ def quantise(model: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
         inputs: samples of its input, with batch dimension.
     """
     from onnxruntime.quantization import (  # noqa: PLC0415 - a second that others need not wait for
-        CalibrationDataReader,
         CalibrationMethod,
         QuantFormat,
         QuantType,
         quantize_static,
     )
 
-    named = onnx.shape_inference.infer_shapes(model)
-    for index, node in enumerate(named.graph.node):
-        node.name = node.name or f"node/{index}"
+    named = _name_nodes(onnx.shape_inference.infer_shapes(model))
     _, last, decoding = split(named.graph)
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """The inputs, one after the other."""
-
-        def __init__(self) -> None:
-            self._inputs: Iterator[NDArray[Any]] = iter(inputs)
-
-        def get_next(self) -> dict[str, NDArray[Any]] | None:
-            batch = next(self._inputs, None)
-            return None if batch is None else {named.graph.input[0].name: batch}
 
     with tempfile.TemporaryDirectory(prefix="nereid-") as folder, _quiet():
         target = Path(folder) / "model.onnx"
         quantize_static(
             named,
             target,
-            Reader(),
+            _reader(named.graph.input[0].name, inputs),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_OPERATORS,
             nodes_to_exclude=[node.name for node in (*last, *decoding)],
@@ -71,16 +65,35 @@ def quantise(model: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-                "OpTypesToExcludeOutputQuantization": ["Conv"],
-            },
+            extra_options=_OPTIONS,
         )
         quantised = onnx.load(target)
     del quantised.graph.value_info[:]
     return quantised
+
+
+def _name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give every node a name, in place: the tool excludes nodes by their names."""
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"node/{index}"
+    return model
+
+
+def _reader(name: str, inputs: Iterable[NDArray[Any]]) -> Any:
+    """The inputs, one after the other, as the tool reads them."""
+    from onnxruntime.quantization import CalibrationDataReader  # noqa: PLC0415 - as above
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """Iterates over the inputs."""
+
+        def __init__(self) -> None:
+            self._inputs: Iterator[NDArray[Any]] = iter(inputs)
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            batch = next(self._inputs, None)
+            return None if batch is None else {name: batch}
+
+    return Reader()
 
 
 @contextmanager

@@ -16,9 +16,9 @@ def mean_average_precision(
     """mAP50-95 and mAP50.
 
     Args:
-        detections: by picture: x1, y1, x2, y2, score, class id.
-        labels: by picture: x1, y1, x2, y2, class id, in pixels.
-        sizes_wh: of each picture.
+        detections: by image: x1, y1, x2, y2, score, class id.
+        labels: by image: x1, y1, x2, y2, class id, in pixels.
+        sizes_wh: of each image.
     """
     from pycocotools.coco import COCO  # noqa: PLC0415 - only where a precision is measured
     from pycocotools.cocoeval import COCOeval  # noqa: PLC0415
@@ -53,7 +53,7 @@ def mean_average_precision(
 
 
 def read_yolo_labels(path: Path, size_wh: tuple[int, int]) -> list[list[float]]:
-    """Labels of one picture, `class cx cy w h` as fractions, as x1, y1, x2, y2, class id in pixels."""
+    """Labels of one image, `class cx cy w h` as fractions, as x1, y1, x2, y2, class id in pixels."""
     rows: list[list[float]] = []
     for line in path.read_text().splitlines() if path.exists() else []:
         class_id, cx, cy, w, h = (float(value) for value in line.split())

@@ -1,6 +1,6 @@
-"""The fixed pictures on which a detector is proven, made in code.
+"""Draws the images on which a detector is verified.
 
-Composed scenes with handwritten digits, and two things of the COCO classes that a few strokes show well enough: on the
+Composed scenes with handwritten digits, and two objects of the COCO classes that a few strokes show well enough: on the
 stop sign and the clock, YOLOv8n's best score is above 0.85.
 """
 
@@ -19,24 +19,24 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture with a name for reports; RGB, `(height, width, 3)`."""
+class NamedImage:
+    """An image with a name for reports; RGB, `(height, width, 3)`."""
 
     name: str
     image_hwc: Image
 
 
-def draw_pictures() -> list[Picture]:
-    """Six pictures of different sizes: square, wide, high, larger and smaller than a model's input."""
+def draw_images() -> list[NamedImage]:
+    """Six images of different sizes: square, wide, high, larger and smaller than a model's input."""
     scenes = [scene.image_hwc for scene in compose("held-out", count=5, seed=7)]
     collage = np.concatenate([np.concatenate(scenes[1:3], axis=0), np.concatenate(scenes[3:5], axis=0)], axis=1)
     return [
-        Picture("stop-sign", draw_stop_sign((480, 640))),
-        Picture("clock", _draw_clock((810, 540))),
-        Picture("scene", scenes[0]),
-        Picture("collage-high", _resize(collage, (1080, 810))),
-        Picture("collage-wide", _resize(collage[:360], (387, 689))),
-        Picture("noise-small", np.random.default_rng(7).integers(0, 256, (97, 133, 3), np.uint8)),
+        NamedImage("stop-sign", draw_stop_sign((480, 640))),
+        NamedImage("clock", _draw_clock((810, 540))),
+        NamedImage("scene", scenes[0]),
+        NamedImage("collage-high", _resize(collage, (1080, 810))),
+        NamedImage("collage-wide", _resize(collage[:360], (387, 689))),
+        NamedImage("noise-small", np.random.default_rng(7).integers(0, 256, (97, 133, 3), np.uint8)),
     ]
 
 

@@ -1,6 +1,6 @@
-"""A detector in less than FP32: the int8 graph, what each precision costs, and what the profiles answer.
+"""A detector in less than FP32: the int8 graph, the cost of each precision, and the outputs of the profiles.
 
-Each profile that runs here is tried as the synchroniser tries it, before it is part of a version.
+Each profile that runs here is tried as the synchroniser tries it, before it becomes part of a version.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,22 +13,22 @@ from export.errors import ExportError
 from export.graph import compatibility
 from export.graph.int8 import quantise
 from export.proof.calibration import Sample
-from export.proof.drawn_images import draw_pictures
+from export.proof.drawn_images import draw_images
 from export.proof.precision import LIMITS, Precision, Track, find_truth, measure
 from export.proof.session import LowPrecisionSession, Session
 from export.writer.profiles import INT8, ONNX, describe_profiles
 from registry.errors import VersionRejected
 from registry.golden import Arrays, split_golden
-from registry.golden_outputs import check_answer
+from registry.golden_outputs import check_golden_outputs
 from transformer.tasks import describe
 from transformer.tasks.detect import DETECT
 
-# Profile that runs in OpenVINO -> its file, and the precision that asks for it.
+# Profile that runs in OpenVINO -> its file, and the precision that selects it.
 _PROFILES: Mapping[str, tuple[str, Precision]] = {"fast": (ONNX, "bf16"), "int8": (INT8, "int8")}
 
 
 class Lowering:
-    """Makes and tries what a detector is in less than FP32."""
+    """Makes and tries a detector in less than FP32."""
 
     def __init__(self, graph: ModelProto, config: Any, *, wanted: Sequence[Precision]) -> None:
         """Load nothing yet.
@@ -36,7 +36,7 @@ class Lowering:
         Args:
             graph: model.onnx.
             config: its `ModelConfig`.
-            wanted: precisions that the user asked for.
+            wanted: precisions that the user selected.
         """
         self._graphs = {ONNX: graph}
         self._config = config
@@ -53,8 +53,8 @@ class Lowering:
 
         Args:
             session: the graph in FP32.
-            calibration: pictures; None for those that come along, which cannot calibrate.
-            track: given each step that goes through them.
+            calibration: images; None for the drawn ones, which cannot calibrate.
+            track: takes each step that goes through them.
 
         Raises:
             ExportError: one costs too much.
@@ -62,14 +62,14 @@ class Lowering:
         if not self._wanted:
             return {}
         model = describe(self._config, version="0")
-        samples = calibration or [Sample(picture, None) for picture in draw_pictures()]
+        samples = calibration or [Sample(image, None) for image in draw_images()]
         truth = find_truth(session, model, samples, track=track)
         costs: dict[str, Any] = {}
         for precision in self._wanted:
             if precision == "int8":
-                # A generator: what is calibrated with need not fit into memory.
+                # A generator: the samples need not fit into memory.
                 inputs = (
-                    DETECT.preprocess(samples[index].picture.image_hwc, model)[0][None]
+                    DETECT.preprocess(samples[index].image.image_hwc, model)[0][None]
                     for index in track(range(len(samples)), "calibrate int8")
                 )
                 self._graphs[INT8] = quantise(self._graphs[ONNX], inputs)
@@ -79,17 +79,17 @@ class Lowering:
         return costs
 
     def try_profiles(self, golden: Arrays, *, digest: str) -> tuple[dict[str, Any], dict[str, Arrays], dict[str, str]]:
-        """Describe all profiles, and ask those that run in OpenVINO for the golden answers.
+        """Describe all profiles, and run those of OpenVINO with the golden input.
 
         Args:
             golden: of FP32.
             digest: of model.onnx, hexadecimal.
 
         Returns:
-            Configs by profile; golden answers of those that have their own; what is left out, and why.
+            Configs by profile; golden outputs of those that have their own; why others are left out.
 
         Raises:
-            ExportError: one that was asked for does not load, or does not answer.
+            ExportError: one that the user selected does not load, or has other outputs than FP32.
         """
         profiles = describe_profiles(self._config, digest=digest, int8=self.quantised is not None)
         goldens: dict[str, Arrays] = {}
@@ -98,7 +98,7 @@ class Lowering:
             if filename not in self._graphs:
                 continue
             try:
-                answers = self._try(filename, profiles[name], golden)
+                outputs = self._try(filename, profiles[name], golden)
             except (ExportError, VersionRejected) as exc:
                 if precision in self._wanted:
                     raise ExportError(f"profile {name}: {exc}") from exc
@@ -106,18 +106,18 @@ class Lowering:
                 del profiles[name]
                 continue
             if filename != ONNX:
-                goldens[name] = answers
+                goldens[name] = outputs
         return profiles, goldens, left_out
 
     def _try(self, filename: str, config: Any, golden: Arrays) -> dict[str, NDArray[Any]]:
-        """What a profile answers; of model.onnx it must be what FP32 does, another file's own is what it must be."""
+        """Golden input and outputs of a profile: for model.onnx those of FP32, another file has its own."""
         session = self._load(filename)
         compatibility.check_loads(session.inputs, session.outputs, config)
         inputs, expected = split_golden(golden, config)
         (image,) = inputs.values()
-        answers = session.infer(image)
-        check_answer(session.infer(image), expected if filename == ONNX else answers, config)
-        return {**inputs, **answers}
+        outputs = session.infer(image)
+        check_golden_outputs(session.infer(image), expected if filename == ONNX else outputs, config)
+        return {**inputs, **outputs}
 
     def _load(self, filename: str) -> LowPrecisionSession:
         if filename not in self._sessions:

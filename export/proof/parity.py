@@ -1,4 +1,4 @@
-"""Proof that an exported detector says what its source says, on fixed pictures, through the served preprocessing."""
+"""Compares an exported detector with its source, on drawn images, with the preprocessing that is served."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import ExportError
-from export.proof.drawn_images import Picture
+from export.proof.drawn_images import NamedImage
 from export.proof.plausibility import COMPARED, Candidates, Floats, check, check_places, check_sizes
 from export.proof.session import Session
 from transformer.tasks.detect import DETECT
@@ -24,20 +24,20 @@ _MEANINGFUL = 0.01  # below this score the class of a box is chance
 
 @dataclass(frozen=True)
 class Reference:
-    """What the source says of a picture.
+    """The source's candidates for an image.
 
     Attributes:
-        picture: the picture.
+        image: the image.
         candidates: the best `COMPARED`.
     """
 
-    picture: Picture
+    image: NamedImage
     candidates: Candidates
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two detectors are apart on a picture: the largest distance of boxes and scores, the number of classes."""
+    """The largest difference of boxes and of scores of two detectors on an image, and the number of other classes."""
 
     boxes_px: float
     scores: float
@@ -45,7 +45,7 @@ class Difference:
 
 
 def decode(outputs: Mapping[str, NDArray[Any]], *, end2end: bool) -> Candidates:
-    """Candidates of one picture from outputs without batch dimension, of either interface."""
+    """Candidates of one image from outputs without batch dimension, of either interface."""
     if "boxes" in outputs:
         return Candidates(outputs["boxes"], outputs["scores"], outputs["classes"].astype(np.int64))
     head = outputs["output0"]
@@ -56,25 +56,25 @@ def decode(outputs: Mapping[str, NDArray[Any]], *, end2end: bool) -> Candidates:
     return Candidates(head[:4].T, head[4:].max(axis=0), head[4:].argmax(axis=0))
 
 
-def refer(source: Head, model: Model, *, pictures: Sequence[Picture]) -> list[Reference]:
-    """Run the source on the pictures.
+def run_source(source: Head, model: Model, *, images: Sequence[NamedImage]) -> list[Reference]:
+    """Run the source on images.
 
     Args:
-        source: what is exported from.
+        source: the detector that is exported.
         model: the `ultralytics` interface of the model, whose preprocessing is the one that is served.
-        pictures: the fixed ones.
+        images: the drawn ones.
 
     Raises:
         ExportError: its scores or boxes are impossible.
     """
     references = []
-    for picture in pictures:
-        images, _ = DETECT.preprocess(picture.image_hwc, model)
-        candidates = decode({"output0": source(images[None])[0]}, end2end=model.end2end)
-        where = f"the source, picture {picture.name}"
-        check(candidates, images.shape[1:], classes=model.classes, where=where)
-        check_places(candidates, images.shape[1:], where=where)
-        references.append(Reference(picture, candidates.best(COMPARED)))
+    for image in images:
+        pixels, _ = DETECT.preprocess(image.image_hwc, model)
+        candidates = decode({"output0": source(pixels[None])[0]}, end2end=model.end2end)
+        where = f"the source, image {image.name}"
+        check(candidates, pixels.shape[1:], classes=model.classes, where=where)
+        check_places(candidates, pixels.shape[1:], where=where)
+        references.append(Reference(image, candidates.best(COMPARED)))
     highest = [float(reference.candidates.scores[0]) for reference in references]
     if max(highest) == min(float(reference.candidates.scores[-1]) for reference in references):
         raise ExportError(f"scores of the source: got {highest[0]} for everything, expected a detector")
@@ -82,23 +82,23 @@ def refer(source: Head, model: Model, *, pictures: Sequence[Picture]) -> list[Re
     return references
 
 
-def prove(session: Session, model: Model, *, references: Sequence[Reference], source: str) -> dict[str, Any]:
-    """Compare an exported detector with its source, picture by picture and in batches.
+def verify(session: Session, model: Model, *, references: Sequence[Reference], source: str) -> dict[str, Any]:
+    """Compare an exported detector with its source, image by image and in batches.
 
     Returns:
         Content of parity.json.
 
     Raises:
-        ExportError: it is further away than the tolerance, or a batch says something else than its pictures.
+        ExportError: they differ by more than the tolerance, or a batch differs from its single images.
     """
     rows = []
     for reference in references:
-        image, plan = DETECT.preprocess(reference.picture.image_hwc, model)
-        # Mirrored, the second of the batch says something else than the first: rows that are mixed up show.
+        image, plan = DETECT.preprocess(reference.image.image_hwc, model)
+        # The second of the batch is mirrored and has other outputs than the first, which shows rows that are mixed up.
         batch = session.infer(np.stack([image, _mirror(image, model)]))
         for label, outputs in (("alone", session.infer(image[None])), ("in a batch", batch)):
             candidates = decode({name: output[0] for name, output in outputs.items()}, end2end=model.end2end)
-            where = f"picture {reference.picture.name}, {label}"
+            where = f"image {reference.image.name}, {label}"
             check(candidates, (plan.input_wh[1], plan.input_wh[0]), classes=model.classes, where=where)
             difference = measure(reference.candidates, candidates)
             _check_close(difference, where=where)
@@ -145,9 +145,9 @@ def _mirror(image: NDArray[Any], model: Model) -> NDArray[Any]:
 
 
 def _row(reference: Reference, difference: Difference, *, input_wh: tuple[int, int], batch: bool) -> dict[str, Any]:
-    height, width = reference.picture.image_hwc.shape[:2]
+    height, width = reference.image.image_hwc.shape[:2]
     return {
-        "name": reference.picture.name,
+        "name": reference.image.name,
         "width": width,
         "height": height,
         "input": [input_wh[1], input_wh[0]],

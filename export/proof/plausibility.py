@@ -1,4 +1,4 @@
-"""What no detector can say: a head that is read by the wrong contract shows itself in its boxes and scores."""
+"""Checks that candidates of a detector are possible: boxes and scores show a head that is read by the wrong layout."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from export.errors import ExportError
 
 Floats = NDArray[np.float32]
 
-COMPARED = 100  # the best so many of each picture, however low their scores: there is always something to compare
+COMPARED = 100  # the best ones of each image, even of low scores: there is always something to compare
 _ROUNDING = 1e-6  # ONNX Runtime's Sigmoid may end one last bit above 1
-_SURE = 0.25  # what has this score is no chance
-_ODD_SURE, _ODD = 0.1, 0.5  # shares that may be odd: of what it is sure of, and of the best
+_SURE = 0.25  # a score that is not chance
+_ODD_SURE, _ODD = 0.1, 0.5  # shares that may be odd: of candidates above `_SURE`, and of the best
 _MOST, _ALL, _MANY = 0.8, 0.97, 1 / 3  # shares of all candidates
-_OVERHANG = 0.05  # of the longer side: at the edges boxes reach beyond the picture by some pixels
-_NEXT = "is the head another one than its metadata says?"
+_OVERHANG = 0.05  # of the longer side: at the edges boxes reach beyond the image by some pixels
+_NEXT = "does the metadata describe another head?"
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What a detector says before NMS.
+    """Outputs of a detector before NMS.
 
     Attributes:
         boxes: `(N, 4)` cxcywh in model pixels.
@@ -40,7 +40,7 @@ class Candidates:
 
 
 def check(candidates: Candidates, size_hw: Sequence[int], *, classes: int, where: str) -> None:
-    """Refuse what cannot be, of one picture.
+    """Reject impossible candidates of one image.
 
     Args:
         candidates: all of them.
@@ -49,7 +49,7 @@ def check(candidates: Candidates, size_hw: Sequence[int], *, classes: int, where
         where: for messages.
 
     Raises:
-        ExportError: a score is no probability, a class has no name, or boxes are inside out or far away.
+        ExportError: a score is not a probability, a class has no name, or boxes are inverted or far away.
     """
     _check_scores(candidates.scores, candidates.boxes, where)
     known = candidates.classes[(candidates.classes >= 0) & (candidates.classes < classes)]
@@ -80,7 +80,7 @@ def check(candidates: Candidates, size_hw: Sequence[int], *, classes: int, where
 
 
 def check_places(candidates: Candidates, size_hw: Sequence[int], *, where: str) -> None:
-    """Refuse boxes whose numbers come in another order: in their right order, all but a few lie in the picture.
+    """Reject boxes whose numbers are in another order: in the right order, nearly all lie in the image.
 
     Args:
         candidates: all of them.
@@ -88,14 +88,14 @@ def check_places(candidates: Candidates, size_hw: Sequence[int], *, where: str) 
         where: for messages.
 
     Raises:
-        ExportError: they are corners, or sizes come first, or x and y change places.
+        ExportError: they are corners, or sizes come first, or x and y are exchanged.
     """
     height, width = size_hw
     centres, sizes = candidates.boxes[:, :2], candidates.boxes[:, 2:]
     larger = float(np.all(sizes > centres, axis=1).mean())
     beyond = np.maximum(-(centres - sizes / 2), centres + sizes / 2 - (width, height))
     overhang = float(np.any(beyond > _OVERHANG * max(size_hw), axis=1).mean())
-    # Of boxes that fill the picture the first holds as well, and not the second.
+    # Boxes that fill the image fulfil the first condition as well, and not the second.
     if len(centres) >= COMPARED and larger > 2 * _MANY and overhang > _MANY:
         raise ExportError(
             f"boxes: got the third number above the first and the fourth above the second in {larger:.0%} of "
@@ -109,15 +109,15 @@ def check_places(candidates: Candidates, size_hw: Sequence[int], *, where: str) 
     if inside < _MOST < _ALL < exchanged:
         raise ExportError(
             f"boxes: got {inside:.0%} of all centres inside the input of {height}x{width} pixels, and {exchanged:.0%} "
-            f"where x and y change places, expected nearly all inside ({where}): {_NEXT}"
+            f"where x and y are exchanged, expected nearly all inside ({where}): {_NEXT}"
         )
 
 
 def check_sizes(best: Sequence[Candidates]) -> None:
-    """Refuse boxes that are below one pixel on every picture.
+    """Reject boxes that are smaller than one pixel on every image.
 
     Args:
-        best: of each picture.
+        best: of each image.
 
     Raises:
         ExportError: they are.
@@ -125,8 +125,8 @@ def check_sizes(best: Sequence[Candidates]) -> None:
     largest = max(float(candidates.boxes[:, 2:].max()) for candidates in best)
     if largest < 1:
         raise ExportError(
-            f"boxes: got none larger than {largest:.4g} px on {len(best)} pictures, expected pixels of the input: "
-            f"are they fractions of the picture, as RT-DETR's? {_NEXT}"
+            f"boxes: got none larger than {largest:.4g} px on {len(best)} images, expected pixels of the input: "
+            f"are they fractions of the image, as RT-DETR's? {_NEXT}"
         )
 
 
@@ -137,5 +137,5 @@ def _check_scores(scores: Floats, boxes: Floats, where: str) -> None:
     if low < 0 or high > 1 + _ROUNDING:
         raise ExportError(
             f"scores: got {low:.4g} to {high:.4g}, expected 0 to 1 ({where}): "
-            "the model is broken, or gives logits; a bad calibration of an int8 export does this"
+            "the model is broken, or returns logits; a bad calibration of an int8 export has this effect"
         )

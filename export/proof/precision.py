@@ -1,4 +1,4 @@
-"""What less than FP32 costs a detector: mean average precision beside that of FP32, on the same pictures."""
+"""The cost of less than FP32 for a detector: mean average precision beside that of FP32, on the same images."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ Track = Callable[[Iterable[int], str], Iterable[int]]
 LIMITS: Mapping[Precision, float] = {"bf16": 0.005, "int8": 0.02}
 
 _EVERYTHING = detect.Selection(confidence=0.001)
-# What FP32 finds with at least this is the truth where there are no labels. Of what it is less sure of, a last bit
-# decides which of two boxes of the same thing NMS keeps.
+# Detections of FP32 with at least this score are the truth where there are no labels. Below it, a last bit decides
+# which of two boxes of the same object NMS keeps.
 _SURE = 0.5
 
 
@@ -34,12 +34,12 @@ class Runs(Protocol):
 
 @dataclass(frozen=True)
 class Truth:
-    """What counts as right, and how well FP32 does.
+    """What counts as correct, and the figure of FP32.
 
     Attributes:
-        kind: `labels`, or `fp32` for what FP32 finds itself.
-        labels: by picture: x1, y1, x2, y2, class id, in pixels.
-        sizes_wh: of each picture.
+        kind: `labels`, or `fp32` for the detections of FP32.
+        labels: by image: x1, y1, x2, y2, class id, in pixels.
+        sizes_wh: of each image.
         map50_95: of FP32.
     """
 
@@ -50,27 +50,27 @@ class Truth:
 
 
 def find_truth(fp32: Runs, model: Model, samples: Sequence[Sample], *, track: Track) -> Truth:
-    """Run FP32 on the pictures.
+    """Run FP32 on the images.
 
     Raises:
-        ExportError: there is nothing to be right about.
+        ExportError: there are no labels, and FP32 detects nothing.
     """
     found, labels, sizes_wh = {}, {}, {}
     for index in track(range(len(samples)), "measure fp32"):
         sample = samples[index]
-        image_hwc = sample.picture.image_hwc
+        image_hwc = sample.image.image_hwc
         rows = _detect(fp32, model, image_hwc)
-        found[sample.picture.name] = rows
-        sizes_wh[sample.picture.name] = image_hwc.shape[1], image_hwc.shape[0]
+        found[sample.image.name] = rows
+        sizes_wh[sample.image.name] = image_hwc.shape[1], image_hwc.shape[0]
         if sample.labels is not None:
-            labels[sample.picture.name] = sample.labels
+            labels[sample.image.name] = sample.labels
     kind: Literal["labels", "fp32"] = "labels" if any(labels.values()) else "fp32"
     if kind == "fp32":
         labels = {name: [[*row[:4], row[5]] for row in rows if row[4] >= _SURE] for name, rows in found.items()}
     if not any(labels.values()):
         raise ExportError(
-            f"precision: FP32 finds nothing on {len(samples)} pictures, expected something to compare; next: "
-            "--calibration with pictures of what the model knows"
+            f"precision: FP32 finds nothing on {len(samples)} images, expected something to compare; next: "
+            "--calibration with images of what the model knows"
         )
     return Truth(kind, labels, sizes_wh, mean_average_precision(found, labels, sizes_wh)[0])
 
@@ -78,18 +78,18 @@ def find_truth(fp32: Runs, model: Model, samples: Sequence[Sample], *, track: Tr
 def measure(  # noqa: PLR0913 - one argument for each fact
     precision: Precision, run: Runs, model: Model, samples: Sequence[Sample], truth: Truth, *, track: Track
 ) -> dict[str, Any]:
-    """Run a precision on the pictures.
+    """Run a precision on the images.
 
     Returns:
-        What the manifest says of it.
+        Its entry of the manifest.
 
     Raises:
         ExportError: it costs more than its limit.
     """
     found = {}
     for index in track(range(len(samples)), f"measure {precision}"):
-        picture = samples[index].picture
-        found[picture.name] = _detect(run, model, picture.image_hwc)
+        image = samples[index].image
+        found[image.name] = _detect(run, model, image.image_hwc)
     map50_95, _ = mean_average_precision(found, truth.labels, truth.sizes_wh)
     change = map50_95 - truth.map50_95
     limit = LIMITS[precision]
@@ -97,8 +97,8 @@ def measure(  # noqa: PLR0913 - one argument for each fact
         source = "the labels" if truth.kind == "labels" else "what FP32 finds"
         raise ExportError(
             f"{precision}: mAP50-95 against {source}: got {map50_95:.4f}, expected at most {limit} below FP32's "
-            f"{truth.map50_95:.4f} ({len(samples)} pictures); next: more pictures of what the model will see in "
-            f"--calibration, or leave --precision {precision} out"
+            f"{truth.map50_95:.4f} ({len(samples)} images); next: more images of what the model will see in "
+            f"--calibration, or omit --precision {precision}"
         )
     return {
         "map50_95": round(map50_95, 4),

@@ -1,6 +1,6 @@
-"""Comparison with what the source program finds itself: boxes in the picture, after its own preprocessing and NMS."""
+"""Compares served detections with those of the source program: boxes in the image, after its preprocessing and NMS."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import ExportError
-from export.proof.drawn_images import Picture
+from export.proof.drawn_images import NamedImage
 from export.proof.session import Session
 from transformer.tasks import detect
 from transformer.tasks.detect import DETECT, Detections
 from transformer.triton.model import Model
 
-# Picture and lowest score -> what is found, at most `MAX_DETECTIONS` above that score, at `IOU`.
-Predict = Callable[[Picture, float], Detections]
+# Image and lowest score -> detections, at most `MAX_DETECTIONS` above that score, at `IOU`.
+Predict = Callable[[NamedImage, float], Detections]
 
 IOU, MAX_DETECTIONS = 0.7, 300
-TOLERANCE_BOXES_PX = 1.0  # of the input: a picture that is larger has more
+TOLERANCE_BOXES_PX = 1.0  # of the input: more in pixels of a larger image
 TOLERANCE_SCORES = 0.001
-_COMPARED = 100  # of each picture: the last ones may be cut off on one side
+_COMPARED = 100  # of each image: the last ones may be dropped on one side
 _CONFIDENCE = 0.001
-_VERGE = 0.01  # of IoU: which of two boxes goes is decided by a last bit there
+_VERGE = 0.01  # of IoU: there a last bit decides which of two boxes NMS drops
 
 Box = NDArray[np.float32]
 
@@ -38,7 +38,7 @@ class _Figures:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """One side, the other, what is served before NMS, and how far boxes may be apart, in pixels of the picture."""
+    """One side, the other, the served candidates before NMS, and the tolerance of boxes, in pixels of the image."""
 
     one: Detections
     other: Detections
@@ -47,52 +47,32 @@ class _Comparison:
 
 
 def choose_confidence(best_score: float) -> float:
-    """A score that something reaches, however little a detector knows of the fixed pictures."""
+    """A score that some detection reaches, even where a detector knows nothing of the drawn images."""
     return min(_CONFIDENCE, best_score / 10)
 
 
-def prove(
-    session: Session, model: Model, predict: Predict, *, pictures: Sequence[Picture], confidence: float
+def verify(
+    session: Session, model: Model, predict: Predict, *, images: Sequence[NamedImage], confidence: float
 ) -> Mapping[str, Any]:
-    """Compare what would be served with what the source program predicts, in both directions.
+    """Compare served detections with predictions of the source program, in both directions.
 
     Args:
         session: the exported model.
-        model: says how it is served.
+        model: how it is served.
         predict: the source program.
-        pictures: the fixed ones.
+        images: the drawn ones.
         confidence: lowest score.
 
     Returns:
         For parity.json.
 
     Raises:
-        ExportError: one finds what the other does not.
+        ExportError: one has a detection that the other has not.
     """
-    figures = []
+    figures: list[_Figures] = []
     selection = detect.Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
-    for picture in pictures:
-        image, plan = DETECT.preprocess(picture.image_hwc, model)
-        outputs = {name: output[0] for name, output in session.infer(image[None]).items()}
-        served = DETECT.postprocess(outputs, model, plan=plan, options=selection)
-        predicted = predict(picture, confidence)
-        scale = max(1.0, plan.image_wh[0] / plan.resized_wh[0])
-        # Before NMS: with iou=1 no box goes for another.
-        everything = cache(
-            partial(
-                DETECT.postprocess,
-                outputs,
-                model,
-                plan=plan,
-                options=replace(selection, iou=1.0, max_detections=detect.MAX_NMS_CANDIDATES),
-            )
-        )
-        for one, other, what in (
-            (predicted, served, "Ultralytics' predict finds, what would be served does not have"),
-            (served, predicted, "would be served, Ultralytics' predict does not find"),
-        ):
-            comparison = _Comparison(one, other, everything, scale * TOLERANCE_BOXES_PX)
-            figures.append(_find(comparison, confidence=confidence, what=what))
+    for image in images:
+        figures += _compare(session, model, predict, image, selection)
     return {
         "confidence": confidence,
         "iou": IOU,
@@ -103,10 +83,30 @@ def prove(
     }
 
 
+def _compare(
+    session: Session, model: Model, predict: Predict, image: NamedImage, selection: detect.Selection
+) -> Iterator[_Figures]:
+    """The figures of one image: first of the predictions among the served detections, then the other way round."""
+    pixels, plan = DETECT.preprocess(image.image_hwc, model)
+    outputs = {name: output[0] for name, output in session.infer(pixels[None]).items()}
+    served = DETECT.postprocess(outputs, model, plan=plan, options=selection)
+    predicted = predict(image, selection.confidence)
+    scale = max(1.0, plan.image_wh[0] / plan.resized_wh[0])
+    # Before NMS: with iou=1 no box suppresses another.
+    unsuppressed = replace(selection, iou=1.0, max_detections=detect.MAX_NMS_CANDIDATES)
+    candidates = cache(partial(DETECT.postprocess, outputs, model, plan=plan, options=unsuppressed))
+    for one, other, what in (
+        (predicted, served, "Ultralytics' predict finds, what would be served does not have"),
+        (served, predicted, "would be served, Ultralytics' predict does not find"),
+    ):
+        comparison = _Comparison(one, other, candidates, scale * TOLERANCE_BOXES_PX)
+        yield _find(comparison, confidence=selection.confidence, what=what)
+
+
 def _find(comparison: _Comparison, *, confidence: float, what: str) -> _Figures:
-    """Look up the best of one side among all of the other."""
+    """Look up the best detections of one side among all of the other."""
     one, other, limit_px = comparison.one, comparison.other, comparison.limit_px
-    # What is near the lowest score may be on one side alone.
+    # Detections near the lowest score may be on one side alone.
     count = int((one.scores[:_COMPARED] > 1.1 * confidence).sum())
     boxes_px, scores, suppressed = 0.0, 0.0, 0
     for box, score, class_id in zip(one.boxes_xyxy[:count], one.scores, one.class_ids, strict=False):
@@ -130,10 +130,10 @@ def _find(comparison: _Comparison, *, confidence: float, what: str) -> _Figures:
 
 
 def _is_suppressed(box: Box, score: np.float32, class_id: np.int64, comparison: _Comparison) -> bool:
-    """Whether NMS left a box out on the other side for one that is as good, both of which are served before NMS.
+    """Whether NMS suppressed a box on the other side for an equally good one, and both are served before NMS.
 
-    Which of two goes is decided by a last bit where their scores are alike or their overlap is just what NMS allows,
-    and then which others go. The one that stayed is looked up on this side in its turn.
+    Where two scores are alike, or their overlap is at the threshold of NMS, a last bit decides which of the boxes is
+    suppressed, and then which others are. The box that stayed is looked up on this side as well.
     """
     candidates, other = comparison.candidates(), comparison.other
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO, as export runs models."""
+"""Runs models in ONNX Runtime and in OpenVINO."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,12 +40,12 @@ class Session:
         """Load a model; `name` stands for it in messages.
 
         Raises:
-            ExportError: ONNX Runtime refuses it.
+            ExportError: ONNX Runtime rejects it.
         """
         self._name = name
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 2
-        options.log_severity_level = 4  # what matters comes as an exception
+        options.log_severity_level = 4  # errors are raised as exceptions
         try:
             content = str(model) if isinstance(model, Path) else model.SerializeToString()
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -53,7 +53,7 @@ class Session:
                 read_tensors(nodes) for nodes in (self._session.get_inputs(), self._session.get_outputs())
             )
         except UnicodeDecodeError as exc:
-            raise ExportError(f"{name}: a tensor's name is no UTF-8 ({exc})") from exc
+            raise ExportError(f"{name}: a tensor's name is not UTF-8 ({exc})") from exc
         except ModelRejectedError as exc:
             raise ExportError(f"{name}: {exc}") from exc
         except (EncodeError, ValueError) as exc:
@@ -94,12 +94,12 @@ class LowPrecisionSession:
         """Load a model; `name` stands for it in messages.
 
         Raises:
-            ExportError: OpenVINO is not installed, or refuses the model.
+            ExportError: OpenVINO is not installed, or rejects the model.
         """
         try:
             import openvino  # noqa: PLC0415 - only where a precision is measured
         except ImportError as exc:
-            raise ExportError(f"{name}: bf16 and int8 are proven in OpenVINO, which is not installed") from exc
+            raise ExportError(f"{name}: bf16 and int8 are verified in OpenVINO, which is not installed") from exc
 
         self._name = name
         core = openvino.Core()
@@ -119,18 +119,18 @@ class LowPrecisionSession:
             ExportError: the run failed.
         """
         try:
-            answers = self._model(batch)
+            outputs = self._model(batch)
         except RuntimeError as exc:
             reason = _last_line(exc)
             raise ExportError(f"{self._name}: OpenVINO failed on an input of {batch.shape}: {reason}") from exc
-        # A tensor may have several names, of nodes that were one after the other.
+        # A tensor may have several names, of nodes that OpenVINO has merged.
         return {
-            name: value.copy() for output, value in answers.items() for name in output.names if name in self.outputs
+            name: value.copy() for output, value in outputs.items() for name in output.names if name in self.outputs
         }
 
 
 def _tensor(tensor: Any) -> Tensor:
-    """Of an `openvino.Model`, by the names of datatypes that are Triton's but for their letters."""
+    """A tensor of an `openvino.Model`, with Triton's datatype."""
     kind = tensor.get_element_type().get_type_name()
     datatype = {"f32": "TYPE_FP32", "f16": "TYPE_FP16", "u8": "TYPE_UINT8", "i32": "TYPE_INT32", "i64": "TYPE_INT64"}
     shape = (dim.get_length() if dim.is_static else -1 for dim in tensor.get_partial_shape())
@@ -138,5 +138,5 @@ def _tensor(tensor: Any) -> Tensor:
 
 
 def _last_line(exc: Exception) -> str:
-    """OpenVINO says first where, and last what."""
+    """The last line of an error of OpenVINO says what is wrong; those before it say where."""
     return (str(exc).strip() or type(exc).__name__).splitlines()[-1][:300]

@@ -1,4 +1,4 @@
-"""A model repository on S3, or in a folder that others read: publish, look, pin, prune.
+"""Manages a model repository on S3 or in a folder: publish, list, pin, prune.
 
-The server that mirrors it is known by what it answers over HTTP alone.
+The server that mirrors it is known only by its responses over HTTP.
 """

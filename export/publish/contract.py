@@ -26,8 +26,8 @@ def check_same(now: Any, new: Any, *, serves: int) -> None:
     """
     if changes := list(_differences(now, new)):
         raise ExportError(
-            f"{now.name}: version {serves} serves, and its clients would meet something else: {'; '.join(changes)}; "
-            "next: another MODEL name, or FORCE=1 where that is meant"
+            f"{now.name}: version {serves} serves, and its clients expect something else: {'; '.join(changes)}; "
+            "next: another MODEL name, or FORCE=1 where that is intended"
         )
 
 
@@ -39,7 +39,7 @@ def _differences(now: Any, new: Any) -> Iterator[str]:
         return
     # The transformer adapts images to any input, and results from any output; `imgsz` is what every task on images has.
     has_images = "imgsz" in before
-    # Rows may come as either of them, whichever the model takes.
+    # The transformer converts rows to either of them.
     same = {} if has_images else {"FP64": "FP32"}
     taken = [_tensors(each.input, dims=not has_images, same=same) for each in (now, new)]
     pairs = [
@@ -66,7 +66,7 @@ def _read_metadata(config: Any) -> Mapping[str, Any]:
 
 
 def _names(these: Any) -> list[str]:
-    """In the order of their indices."""
+    """Names in the order of their indices."""
     if isinstance(these, dict):
         these = [these[index] for index in sorted(these, key=lambda index: (str(type(index)), index))]
     return [str(name) for name in these] if isinstance(these, list | tuple) else []
@@ -79,7 +79,7 @@ def _tensors(tensors: Any, *, dims: bool, same: Mapping[str, str] = MappingProxy
 
 
 def _words(these: list[str], others: list[str]) -> str:
-    """How many, and some of them from the first one on that differs."""
+    """How many there are, and some of them, from the first one that differs."""
     first = next((index for index, pair in enumerate(zip_longest(these, others)) if pair[0] != pair[1]), 0)
     shown = these[first : first + _SHOWN] or these[:_SHOWN]
     return f"{len(these)} ({', '.join(shown)}{', ...' if len(shown) < len(these) else ''})"

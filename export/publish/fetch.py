@@ -19,7 +19,7 @@ from export.writer.manifest import check_known_name
 from export.writer.versions import judge, read_complete
 from registry.layout import MANIFEST
 from registry.storage.folder_lock import lock_folder
-from registry.storage.writing import Content, Storage, open_storage
+from registry.storage.writing import Content, WritableStorage, open_to_write
 
 Count = Callable[[int], None]
 
@@ -27,7 +27,7 @@ Count = Callable[[int], None]
 def fetch(args: Namespace, console: Console) -> None:
     """Copy a version from a repository to a local one."""
     model = check_known_name(args.model)
-    storage = open_storage(args.repository)
+    storage = open_to_write(args.repository)
     found = read_model(storage, model)
     wanted = [number for number in found.complete if args.version in {None, "", str(number)}]
     if not wanted:
@@ -43,7 +43,7 @@ def fetch(args: Namespace, console: Console) -> None:
     console.print(f"{model} {version.number} from {storage.address} is in {folder}", soft_wrap=True)
 
 
-def copy_version(storage: Storage, model: str, version: Version, target: Path, *, count: Count) -> Path:
+def copy_version(storage: WritableStorage, model: str, version: Version, target: Path, *, count: Count) -> Path:
     """Copy a version, and return its folder.
 
     The writers of a bucket choose its keys. Only the files that the manifest lists are written, whose names the
@@ -73,7 +73,7 @@ def copy_version(storage: Storage, model: str, version: Version, target: Path, *
     return target / prefix
 
 
-def _read_manifest(storage: Storage, prefix: str) -> tuple[Content, Mapping[str, Any]]:
+def _read_manifest(storage: WritableStorage, prefix: str) -> tuple[Content, Mapping[str, Any]]:
     content = storage.get(f"{prefix}/{MANIFEST}")
     listed = manifest.read(content.data) if content else None
     if content is None or listed is None:
@@ -104,7 +104,7 @@ def _replacing(repository: Path, folder: Path) -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _copy(storage: Storage, key: str, path: Path, *, size_bytes: int, count: Count) -> None:
+def _copy(storage: WritableStorage, key: str, path: Path, *, size_bytes: int, count: Count) -> None:
     """Write an object's content, and no more of it than the manifest lists."""
     left = size_bytes
     with path.open("xb") as file:

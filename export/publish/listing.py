@@ -13,8 +13,9 @@ from export.writer import manifest
 from export.writer.config import to_text
 from registry.config import Policy, parse, read_policy
 from registry.errors import VersionRejected
-from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, Object, gather, is_version, lacks, read_layout
-from registry.storage.writing import Storage, TooLarge
+from registry.layout import CONFIG, MANIFEST, MODEL_SUFFIXES, Object, find_missing, is_version, read_layout
+from registry.listing import gather
+from registry.storage.writing import TooLarge, WritableStorage
 
 _REQUESTS = 8  # at once
 _TRIES = 5
@@ -47,7 +48,7 @@ class Version:
                 name in self.files and self.files[name].size == listed["size_bytes"]
                 for name, listed in self.manifest["files"].items()
             )
-        return MANIFEST not in self.files and bool(self.files) and lacks(self.files) is None
+        return MANIFEST not in self.files and bool(self.files) and find_missing(self.files) is None
 
     @property
     def model_file(self) -> str | None:
@@ -104,7 +105,7 @@ class Model:
         return set(self.policy.select(self.complete))
 
 
-def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
+def read_models(storage: WritableStorage, model: str | None = None) -> dict[str, Model]:
     """The models of a repository by name, or one of them; folders that are not a model's have an error."""
     objects = gather(storage.walk(f"{model}/" if model else ""), known=()).objects
     folders, ignored = read_layout(objects)
@@ -124,12 +125,12 @@ def read_models(storage: Storage, model: str | None = None) -> dict[str, Model]:
     }
 
 
-def read_model(storage: Storage, name: str) -> Model:
+def read_model(storage: WritableStorage, name: str) -> Model:
     """One model; without versions where the repository does not have it."""
     return read_models(storage, name).get(name) or _read_model(storage, name, {}, {})
 
 
-def read_known_model(storage: Storage, name: str) -> Model:
+def read_known_model(storage: WritableStorage, name: str) -> Model:
     """One model that the repository has.
 
     Raises:
@@ -142,7 +143,7 @@ def read_known_model(storage: Storage, name: str) -> Model:
 
 
 def edit_config(
-    storage: Storage, model: str, change: Callable[[Any | None], Any | None], *, name: str = CONFIG
+    storage: WritableStorage, model: str, change: Callable[[Any | None], Any | None], *, name: str = CONFIG
 ) -> bool:
     """Change a config of a model without losing what another process writes into it meanwhile.
 
@@ -169,7 +170,7 @@ def edit_config(
     raise ExportError(f"{key}: another process changed it {_TRIES} times while it was written; next: try again")
 
 
-def read_own_config(storage: Storage, model: str, number: int) -> Any | None:
+def read_own_config(storage: WritableStorage, model: str, number: int) -> Any | None:
     """The config of a version, or None where it has none.
 
     Raises:
@@ -181,7 +182,10 @@ def read_own_config(storage: Storage, model: str, number: int) -> Any | None:
 
 
 def _read_model(
-    storage: Storage, name: str, versions: Mapping[int, Mapping[str, Object]], foreign: Mapping[int, Collection[str]]
+    storage: WritableStorage,
+    name: str,
+    versions: Mapping[int, Mapping[str, Object]],
+    foreign: Mapping[int, Collection[str]],
 ) -> Model:
     key = f"{name}/{CONFIG}"
     config, policy, error = ModelConfig(), read_policy(None), None
@@ -201,7 +205,7 @@ def _read_model(
     return Model(config, policy, error, read)
 
 
-def _read_manifest(storage: Storage, key: str) -> Mapping[str, Any] | None:
+def _read_manifest(storage: WritableStorage, key: str) -> Mapping[str, Any] | None:
     try:
         content = storage.get(key)
     except TooLarge:

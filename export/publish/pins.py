@@ -11,13 +11,13 @@ from export.publish.server import States, connect_all
 from export.publish.states import is_rejected, read_states
 from export.writer.manifest import check_known_name
 from registry.layout import CONFIG
-from registry.storage.writing import open_storage
+from registry.storage.writing import open_to_write
 
 
 def rollback(args: Namespace, console: Console) -> None:
     """Pin the version before the one that serves."""
     model = check_known_name(args.model)
-    storage = open_storage(args.repository)
+    storage = open_to_write(args.repository)
     found = read_known_model(storage, model)
     with connect_all(args.url) as servers:
         states = read_states(servers, model)
@@ -60,7 +60,7 @@ def _find_before(model: str, serving: int, found: Model, states: States) -> int:
 def unpin(args: Namespace, console: Console) -> None:
     """Remove the pin from a model's policy."""
     model = check_known_name(args.model)
-    storage = open_storage(args.repository)
+    storage = open_to_write(args.repository)
     found = read_known_model(storage, model)
 
     def free(present: Any | None) -> Any | None:

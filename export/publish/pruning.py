@@ -15,7 +15,7 @@ from export.publish.states import read_states
 from export.publish.version_table import describe_version
 from export.writer.manifest import check_known_name
 from registry.layout import MANIFEST
-from registry.storage.writing import Storage, open_storage
+from registry.storage.writing import WritableStorage, open_to_write
 
 _LEFTOVER = timedelta(hours=1)  # longer than an upload takes
 
@@ -25,7 +25,7 @@ def prune(args: Namespace, console: Console) -> None:
     model = check_known_name(args.model)
     if args.keep < 1:
         raise ExportError(f"KEEP: got {args.keep}, expected 1 or more")
-    storage = open_storage(args.repository)
+    storage = open_to_write(args.repository)
     found = read_known_model(storage, model)
     if found.error:
         raise ExportError(f"which versions the policy selects is not known: {found.error}")
@@ -49,7 +49,7 @@ def prune(args: Namespace, console: Console) -> None:
 def _find_superfluous(found: Model, states: States, *, keep: int) -> list[Version]:
     """Complete versions that nothing needs, and what failed uploads have left behind."""
     stay = {number for number, state in states.items() if state["state"] in {"serving", "staged"}}
-    stay |= {*found.policy.ask(found.complete), *(found.policy.specific or ()), *found.complete[-keep:]}
+    stay |= {*found.policy.match(found.complete), *(found.policy.specific or ()), *found.complete[-keep:]}
     newest = max(found.complete, default=0)
     limit = datetime.now(UTC) - _LEFTOVER
     return [
@@ -72,7 +72,7 @@ def _confirm(prompt: str) -> bool:
     return input(prompt).strip().lower() in {"y", "yes"}
 
 
-def _delete(storage: Storage, version: Version) -> None:
+def _delete(storage: WritableStorage, version: Version) -> None:
     """The manifest first: what is left is no complete version to any reader."""
     keys = [item.key for item in version.files.values()]
     for key in (*sorted(keys, key=lambda key: not key.endswith(f"/{MANIFEST}")), *version.foreign):

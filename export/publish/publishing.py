@@ -20,14 +20,14 @@ from export.writer.config import parse
 from export.writer.manifest import check_model_name
 from registry.layout import CONFIG
 from registry.storage.address import is_same_place
-from registry.storage.writing import Storage, open_storage
+from registry.storage.writing import WritableStorage, open_to_write
 
 
 def publish(args: Namespace, console: Console) -> None:
     """Upload a version of a local repository; with servers, wait until it serves there."""
     model = check_model_name(args.model)
     source = upload.find_source(args.source, model, args.version)
-    storage = open_storage(args.repository)
+    storage = open_to_write(args.repository)
     with connect_all(args.wait) as servers:
         earlier = [server.try_example(model) for server in servers]
         before = read_model(storage, model)
@@ -84,7 +84,7 @@ def _show_responses(
         console.print("[yellow]warning:[/] this request does not suit the model: see the table", soft_wrap=True)
 
 
-def _check_contract(storage: Storage, before: Model, source: upload.Source, *, states: States) -> None:
+def _check_contract(storage: WritableStorage, before: Model, source: upload.Source, *, states: States) -> None:
     """Compare the version with the newest one that serves and that the repository has."""
     serving = {number for number, state in states.items() if state["state"] == "serving"} or before.wanted
     found = sorted(serving & before.versions.keys())
@@ -94,7 +94,7 @@ def _check_contract(storage: Storage, before: Model, source: upload.Source, *, s
         check_same(now, parse((source.folder / CONFIG).read_text(encoding="utf-8")), serves=number)
 
 
-def _upload(storage: Storage, source: upload.Source, before: Model, console: Console) -> int:
+def _upload(storage: WritableStorage, source: upload.Source, before: Model, console: Console) -> int:
     model = source.manifest["model"]
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console) as progress:
@@ -110,7 +110,7 @@ def _upload(storage: Storage, source: upload.Source, before: Model, console: Con
     return number
 
 
-def _warn_of_other_repository(server: Server, storage: Storage, console: Console) -> None:
+def _warn_of_other_repository(server: Server, storage: WritableStorage, console: Console) -> None:
     with suppress(*FAILURES):  # unreachable, which the wait reports, or an address of another kind
         mirrored = str((server.status() or {"repository": storage.address}).get("repository"))
         if not is_same_place(mirrored, storage.address):

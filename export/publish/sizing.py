@@ -11,7 +11,7 @@ from rich.table import Table
 from export.errors import ExportError
 from export.publish.listing import Model, Version, read_models
 from registry.layout import MODEL_SUFFIXES, Object
-from registry.storage.writing import open_storage
+from registry.storage.writing import open_to_write
 
 MIB, GIB = 2**20, 2**30
 # Of a pod of manifests/base; a test compares them with it.
@@ -30,7 +30,7 @@ _SURGE = 1  # a pod more during a rolling update
 
 @dataclass(frozen=True)
 class Load:
-    """What is to be served.
+    """What the pods serve.
 
     Attributes:
         served: bytes of the files, and of the largest model file, of each version that serves.
@@ -46,7 +46,7 @@ class Load:
 
     @property
     def mirror(self) -> int:
-        """Bytes in one pod's mirror while as many versions are swapped as are at once, the largest."""
+        """Bytes in one pod's mirror while the largest versions are swapped, as many as at once."""
         sizes = sorted((files for files, _ in self.served), reverse=True)
         return sum(sizes) + sum(sizes[:_TOGETHER])
 
@@ -69,12 +69,12 @@ def sizing(args: Namespace, console: Console) -> None:
     """Print what the pods need, and what does not fit.
 
     Raises:
-        ExportError: nothing in the repository would serve.
+        ExportError: the repository has no version to serve.
     """
-    storage = open_storage(args.repository)
+    storage = open_to_write(args.repository)
     load = measure(read_models(storage), pods=args.pods, poll_s=args.poll_s)
     if not load.served:
-        raise ExportError(f"{storage.address}: got no version that would serve, expected one; next: make publish")
+        raise ExportError(f"{storage.address}: got no version to serve, expected one; next: make publish")
     models = f"{len(load.served)} version{'s' if len(load.served) > 1 else ''}"
     table = Table("", "one pod", f"{load.pods} pods", f"quota ({load.pods} + {_SURGE})", title=f"{models} that serve")
     for row in rows(load):
@@ -104,7 +104,7 @@ def _weights(files: Mapping[str, Object]) -> int:
 
 
 def rows(load: Load) -> Iterator[tuple[str, ...]]:
-    """What is needed, for one pod, for all, and with the one more of an update."""
+    """What is needed: for one pod, for all, and for one more during an update."""
     for name, of in (("requests", REQUESTS), ("limits", LIMITS)):
         for resource, amount in of.items():
             show = _cores if resource == "cpu" else _gib
@@ -117,7 +117,7 @@ def rows(load: Load) -> Iterator[tuple[str, ...]]:
 
 
 def problems(load: Load) -> Iterator[str]:
-    """What the limits of manifests/base do not permit."""
+    """What exceeds the limits of manifests/base."""
     if load.triton > TRITON_BYTES:
         yield (
             f"Triton's memory: got {_mib(load.triton)}, expected at most {_mib(TRITON_BYTES)}; next: raise "

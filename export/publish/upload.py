@@ -18,7 +18,7 @@ from export.writer.manifest import read
 from export.writer.profiles import PROFILES
 from export.writer.versions import judge, numbers, read_complete
 from registry.layout import CONFIG, MANIFEST
-from registry.storage.writing import Sent, Storage
+from registry.storage.writing import Sent, WritableStorage
 
 Warn = Callable[[str], None]
 
@@ -94,7 +94,7 @@ def find_same(model: Model, source: Source) -> int | None:
     return newest.number if same else None
 
 
-def upload(storage: Storage, source: Source, *, above: int, sent: Sent, warn: Warn) -> int:
+def upload(storage: WritableStorage, source: Source, *, above: int, sent: Sent, warn: Warn) -> int:
     """Write a version under the first free number above another, and return its number.
 
     Args:
@@ -137,7 +137,7 @@ class _Upload:
         stop: set where it is to end.
     """
 
-    storage: Storage
+    storage: WritableStorage
     source: Source
     sent: Sent
     warn: Warn
@@ -205,7 +205,7 @@ class _Upload:
         return "what was uploaded is removed"
 
 
-def update_config(storage: Storage, source: Source, before: Model) -> str:
+def update_config(storage: WritableStorage, source: Source, before: Model) -> str:
     """Bring the model's own config.pbtxt up to date, which a stock Triton reads; returns in words what became of it.
 
     Args:
@@ -232,7 +232,7 @@ def update_config(storage: Storage, source: Source, before: Model) -> str:
     return f"{name} {'is that of the new version' if written else 'is up to date'}"
 
 
-def _update_profiles(storage: Storage, source: Source, before: Model) -> None:
+def _update_profiles(storage: WritableStorage, source: Source, before: Model) -> None:
     """Write the profiles of the version, for a stock Triton's `--model-config-name`, and remove older ones."""
     model = source.manifest["model"]
     for profile in sorted(PROFILES):

@@ -18,7 +18,7 @@ from export.publish.states import describe_listing, describe_state, states_of, s
 from export.writer.manifest import check_known_name
 from export.writer.versions import difference
 from registry.errors import printable
-from registry.storage.writing import Storage, open_storage
+from registry.storage.writing import WritableStorage, open_to_write
 
 _REQUESTS = 8  # at once
 
@@ -26,7 +26,7 @@ _REQUESTS = 8  # at once
 def versions(args: Namespace, console: Console) -> None:
     """Print what a repository holds and, with a server, what serves."""
     only = check_known_name(args.model) if args.model else None
-    storage = open_storage(args.repository)
+    storage = open_to_write(args.repository)
     models = read_models(storage, only)
     if not models:
         where = f"{storage.address}/{only or ''}"
@@ -57,7 +57,7 @@ def describe_version(version: Version) -> tuple[str, str, str]:
 
 
 def _rows(
-    storage: Storage,
+    storage: WritableStorage,
     models: Mapping[str, Model],
     states: Mapping[str, States] | None,
     status: Mapping[str, Any] | None,
@@ -83,7 +83,7 @@ def _state_of_files(model: Model, version: Version) -> str:
     return "wanted" if version.number in model.wanted else "-"
 
 
-def _difference(storage: Storage, model: str, version: Version) -> str:
+def _difference(storage: WritableStorage, model: str, version: Version) -> str:
     content = storage.get(f"{model}/{version.number}/parity.json") if "parity.json" in version.files else None
     try:
         return difference(json.loads(content.data)) if content else "-"

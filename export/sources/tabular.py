@@ -1,7 +1,7 @@
 """Exports a fitted estimator: its graph, its config, and the verification against the estimator."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from export.graph import compatibility
 from export.proof.session import Session
 from export.tables.estimator import Original, inspect, scales_in_fp32
 from export.tables.nodes import Column, Nodes, inner
-from export.tables.parity import find_missing, find_rows, prove, whole, with_missing
+from export.tables.parity import Verification, find_missing, find_rows, verify, whole, with_missing
 from export.tables.predictors import predict, sees_fp32
 from export.writer import config
 from export.writer.manifest import Source
@@ -48,7 +48,7 @@ def prepare(estimator: Any, table: Table, *, source: Source) -> Version:
     """Bring a fitted estimator into the form that is served, and verify it.
 
     Raises:
-        ExportError: it cannot be written as a graph, the names do not fit, no row tells it apart from a constant, or
+        ExportError: it cannot be written as a graph, the names do not fit, no row distinguishes it from a constant, or
             the graph differs from the estimator.
     """
     try:
@@ -58,7 +58,7 @@ def prepare(estimator: Any, table: Table, *, source: Source) -> Version:
             return _prepare(estimator, table, source)
     except ExportError:
         raise
-    except Exception as exc:  # all of it reads the user's estimator, which may lack, hold or raise anything
+    except Exception as exc:  # the user's estimator may lack, hold or raise anything
         kind = type(estimator).__name__
         raise ExportError(
             f"{kind}: its export failed: {type(exc).__name__}: {first_line(exc)}; next: --traceback shows where"
@@ -71,21 +71,52 @@ def _prepare(estimator: Any, table: Table, source: Source) -> Version:
     features = _feature_names(original, table.features)
     nodes = Nodes("FP32" if sees_fp32(estimator) or scales_in_fp32(estimator) else "FP64")
     tensors = _inputs(original, features, nodes, output=output)
-    said = _write(nodes, original, tensors)
+    written = _write(nodes, original, tensors)
     names = _class_names(estimator, table.classes) if original.is_classifier else {}
-    graph = nodes.model(tensors, (said, output, len(names) or 1))
+    graph = nodes.model(tensors, (written, output, len(names) or 1))
     compatibility.check(graph)
     session = Session(graph, name=table.name)
 
-    metadata: dict[str, Any] = {"task": "tabular", "features": features}
-    if names:
-        metadata["names"] = names
-    if nodes.only:
-        metadata["categories"] = {features[column]: values for column, values in sorted(nodes.only.items())}
-
-    def described() -> Any:
+    def described(missing: Sequence[str]) -> Any:
+        metadata = _metadata(features, names, nodes, missing)
         return config.describe_table(table.name, inputs=tensors, output=(output, len(names) or 1), metadata=metadata)
 
+    verification, model_config = _verify(original, session, table, features, nodes, described)
+    golden = {name: array[-_GOLDEN:] for name, array in verification.inputs.items()}
+    return Version(
+        graph=graph,
+        config=model_config,
+        task="tabular",
+        interface=None,
+        source=source,
+        parity={
+            "source": source.name,
+            **verification.figures,
+            "rows_from": table.rows.name if table.rows else "what the estimator remembers",
+            **({"notes": nodes.notes} if nodes.notes else {}),
+        },
+        golden={**_as_bytes(golden), **session.infer(golden)},
+    )
+
+
+def _metadata(
+    features: Sequence[str], names: Mapping[int, str], nodes: Nodes, missing: Sequence[str]
+) -> dict[str, Any]:
+    """Metadata of the config; `missing`: columns that may lack a value."""
+    categories = {features[column]: values for column, values in sorted(nodes.only.items())}
+    optional = {"names": names, "categories": categories, "missing": missing}
+    return {"task": "tabular", "features": features} | {key: value for key, value in optional.items() if value}
+
+
+def _verify(  # noqa: PLR0913, PLR0917 - one argument for each fact
+    original: Original,
+    session: Session,
+    table: Table,
+    features: Sequence[str],
+    nodes: Nodes,
+    described: Callable[[Sequence[str]], Any],
+) -> tuple[Verification, Any]:
+    """Verify the graph with rows, with missing values where estimator and graph take them; and its `ModelConfig`."""
     rows = find_rows(original, table.rows, features, nodes.notes)
     if original.is_classifier and (others := original.count_other_classes(whole(rows))):
         nodes.notes.append(
@@ -93,32 +124,17 @@ def _prepare(estimator: Any, table: Table, source: Source) -> Version:
             "highest probability, which is the one that is served"
         )
     missing = sorted(find_missing(original, rows)) if table.missing else []
-    if missing:
-        metadata["missing"] = [features[column] for column in missing]
+    found = described([features[column] for column in missing])
     try:
-        proof = prove(original, session, describe(described(), version="0"), with_missing(rows, missing))
+        return verify(original, session, describe(found, version="0"), with_missing(rows, missing)), found
     except ExportError as exc:
         if not missing:
             raise
-        # The graph may be right for rows without missing values.
-        del metadata["missing"]
-        proof = prove(original, session, describe(described(), version="0"), whole(rows))
+        # The graph may be correct for rows without missing values.
+        found = described([])
+        verification = verify(original, session, describe(found, version="0"), whole(rows))
         nodes.notes.append(f"missing values will be rejected, because the graph handles them differently: {exc}")
-    golden = {name: array[-_GOLDEN:] for name, array in proof.inputs.items()}
-    return Version(
-        graph=graph,
-        config=described(),
-        task="tabular",
-        interface=None,
-        source=source,
-        parity={
-            "source": source.name,
-            **proof.figures,
-            "rows_from": table.rows.name if table.rows else "what the estimator remembers",
-            **({"notes": nodes.notes} if nodes.notes else {}),
-        },
-        golden={**_as_bytes(golden), **session.infer(golden)},
-    )
+        return verification, found
 
 
 def _as_bytes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -37,7 +37,7 @@ PLANS = {
 }
 
 _ONNX, _PROFILE = "model.onnx", "tensorrt.pbtxt"
-_TRTEXEC = Path("/usr/src/tensorrt/bin/trtexec")  # in NVIDIA's images, not on PATH
+TRTEXEC = Path("/usr/src/tensorrt/bin/trtexec")  # in NVIDIA's images, not on PATH
 _BUILD_TIMEOUT_S = 3600
 _QUERY_TIMEOUT_S = 60
 _LONGEST_HEADER = 1 << 24
@@ -103,13 +103,13 @@ def find_builder() -> Builder:
         ExportError: it has no GPU, an unknown one, or no program.
     """
     capability = find_capability()
-    trtexec = shutil.which("trtexec") or (str(_TRTEXEC) if os.access(_TRTEXEC, os.X_OK) else None)
+    trtexec = shutil.which("trtexec") or (str(TRTEXEC) if os.access(TRTEXEC, os.X_OK) else None)
     if trtexec is not None:
         return Builder([trtexec], capability)
     if importlib.util.find_spec("tensorrt") is not None:
         return Builder([sys.executable, "-c", _PYTHON], capability)
     raise ExportError(
-        f"TensorRT: got neither trtexec (on PATH, or {_TRTEXEC}) nor Python's package tensorrt, expected one of them; "
+        f"TensorRT: got neither trtexec (on PATH, or {TRTEXEC}) nor Python's package tensorrt, expected one of them; "
         "next: run this in the Triton image that serves"
     )
 
@@ -159,26 +159,33 @@ def build(model: "ModelProto", builder: Builder) -> bytes:
         onnx_file, plan_file = Path(folder) / "model.onnx", Path(folder) / "model.plan"
         onnx.save(typed, onnx_file)
         arguments = _arguments(builder, onnx_file, plan_file, name=source.name, shapes=shapes)
-        try:
-            subprocess.run(
-                [*builder.command, *arguments],
-                check=True,
-                timeout=_BUILD_TIMEOUT_S,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-            )
-        except subprocess.CalledProcessError as exc:
-            last = "\n".join(exc.stdout.splitlines()[-20:])
-            raise ExportError(
-                f"TensorRT built no plan (exit status {exc.returncode}); its last lines:\n{last}"
-            ) from exc
-        except subprocess.TimeoutExpired as exc:
-            raise ExportError(f"TensorRT built no plan within {_BUILD_TIMEOUT_S} s") from exc
+        _run([*builder.command, *arguments])
         if not plan_file.is_file() or not plan_file.stat().st_size:
             raise ExportError(f"TensorRT built no plan: {builder.command[0]} ended well, but wrote nothing")
         return plan_file.read_bytes()
+
+
+def _run(command: Sequence[str]) -> None:
+    """Run the program that builds a plan.
+
+    Raises:
+        ExportError: it failed, or took too long.
+    """
+    try:
+        subprocess.run(
+            command,
+            check=True,
+            timeout=_BUILD_TIMEOUT_S,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except subprocess.CalledProcessError as exc:
+        last = "\n".join(exc.stdout.splitlines()[-20:])
+        raise ExportError(f"TensorRT built no plan (exit status {exc.returncode}); its last lines:\n{last}") from exc
+    except subprocess.TimeoutExpired as exc:
+        raise ExportError(f"TensorRT built no plan within {_BUILD_TIMEOUT_S} s") from exc
 
 
 def add_plan(folder: Path, builder: Builder) -> Path:

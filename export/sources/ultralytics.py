@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,26 +17,25 @@ from export.graph import compatibility
 from export.graph.dfl import weigh_bins
 from export.graph.dims import declare_head, fix_outputs, free_batch
 from export.graph.fused_interface import fuse
-from export.graph.head import count_classes
 from export.proof import parity, predictions
 from export.proof.calibration import Sample
-from export.proof.drawn_images import draw_pictures, draw_stop_sign
+from export.proof.drawn_images import draw_images, draw_stop_sign
 from export.proof.low_precision import Lowering
 from export.proof.parity import Head
 from export.proof.precision import Precision, Track
 from export.proof.predictions import choose_confidence
 from export.proof.session import Session
-from export.sources.exported_detector import Detector, read_detector, read_form
-from export.sources.tensorrt import PLANS, Builder, build, find_capability, read_engine
+from export.sources.exported_detector import Detector, read_detector, read_model
+from export.sources.tensorrt import Builder, build
 from export.sources.trusted_checkpoints import CheckpointError, admit
 from export.sources.ultralytics_checkpoint import Program, export_onnx, find_checkpoint, predict_onnx
+from export.sources.ultralytics_engine import import_engine
 from export.sources.weights_file import check_weights
 from export.writer import config
 from export.writer.manifest import Interface, Source, digest
-from export.writer.profiles import describe_engine
 from export.writer.repository import Version
 from transformer.tasks import describe
-from transformer.triton.model import Model, ModelConfigError
+from transformer.triton.model import Model
 
 Letterbox = Literal["rectangle", "square"]
 Say = Callable[[str], None]
@@ -99,39 +98,52 @@ def prepare(  # noqa: PLR0913 - what, how, and where steps are shown
         ExportError: the file, its task or its figures do not permit it.
     """
     report = Reporter(say, track, warn or say)
-    if "int8" in choice.precisions and choice.calibration is None:
-        raise ExportError("--precision int8: got no --calibration, expected a folder of what the model will see")
     path = Path(weights)
-    if path.suffix in {".engine", ".onnx"} and (choice.imgsz is not None or choice.nms_free):
-        option = "--nms-free" if choice.imgsz is None else "--imgsz"
-        raise ExportError(f"{option}: {path.name} fixes its size and its head, expected this only for a .pt file")
+    _check_choice(choice, path)
     if path.suffix == ".engine":
-        if choice.predict:
-            raise ExportError(f"--predict: got {path.name}, and an engine is not compared; expected an ONNX file")
         say(f"read {path.name}")
-        return _import_engine(name, path)
+        return import_engine(name, path)
     if path.suffix == ".onnx":
         say(f"read {path.name}")
         detector = read_detector(path)
         predict = predict_onnx(path, name=path.name) if choice.predict else lambda _: None
         proof = _Proof(Source(path.name, digest(path)), lambda model: Program(_head(detector), predict(model)))
-        return _prove(name, detector, proof=proof, choice=choice, report=report)
+        return _verify(name, detector, proof=proof, choice=choice, report=report)
     check_weights(weights)
-    checkpoint = find_checkpoint(weights)
     try:
-        with (
-            admit(checkpoint, allowed=choice.unpickling) as copy,
-            tempfile.TemporaryDirectory(prefix="nereid-") as folder,
-        ):
-            say(f"export {checkpoint.name} to ONNX with Ultralytics")
-            source = Source(checkpoint.name, digest(copy))
-            onnx_file, program = export_onnx(
-                copy, Path(folder), name=str(checkpoint), imgsz=choice.imgsz, nms_free=choice.nms_free
-            )
-            proof = _Proof(source, program)
-            return _prove(name, read_detector(onnx_file), proof=proof, choice=choice, report=report)
+        return _export_checkpoint(name, find_checkpoint(weights), choice=choice, report=report)
     except CheckpointError as exc:
         raise ExportError(str(exc)) from exc
+
+
+def _check_choice(choice: Choice, path: Path) -> None:
+    """Reject options that do not fit each other, or the kind of file."""
+    if "int8" in choice.precisions and choice.calibration is None:
+        raise ExportError("--precision int8: got no --calibration, expected a folder of what the model will see")
+    if path.suffix in {".engine", ".onnx"} and (choice.imgsz is not None or choice.nms_free):
+        option = "--nms-free" if choice.imgsz is None else "--imgsz"
+        raise ExportError(f"{option}: {path.name} fixes its size and its head, expected this only for a .pt file")
+    if path.suffix == ".engine" and choice.predict:
+        raise ExportError(f"--predict: got {path.name}, and an engine is not compared; expected an ONNX file")
+
+
+def _export_checkpoint(name: str, checkpoint: Path, *, choice: Choice, report: Reporter) -> Version:
+    """Export an admitted copy of a checkpoint with Ultralytics, and verify it.
+
+    Raises:
+        CheckpointError: it may not be loaded.
+        ExportError: as `prepare`.
+    """
+    with (
+        admit(checkpoint, allowed=choice.unpickling) as copy,
+        tempfile.TemporaryDirectory(prefix="nereid-") as folder,
+    ):
+        report.say(f"export {checkpoint.name} to ONNX with Ultralytics")
+        source = Source(checkpoint.name, digest(copy))
+        onnx_file, program = export_onnx(
+            copy, Path(folder), name=str(checkpoint), imgsz=choice.imgsz, nms_free=choice.nms_free
+        )
+        return _verify(name, read_detector(onnx_file), proof=_Proof(source, program), choice=choice, report=report)
 
 
 @dataclass(frozen=True)
@@ -147,37 +159,28 @@ def _head(detector: Detector) -> Head:
     return lambda images: next(iter(detector.source.infer(images).values()))
 
 
-def _prove(name: str, detector: Detector, *, proof: _Proof, choice: Choice, report: Reporter) -> Version:
+def _verify(name: str, detector: Detector, *, proof: _Proof, choice: Choice, report: Reporter) -> Version:
+    """Write the interface of a detector, compare it with its source, and try its precisions and profiles."""
     size_hw = _fixed_size(detector, choice.letterbox)
-    plain = _describe(_config(name, detector, interface="ultralytics", size_hw=size_hw))
+    example_hw = size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE)
+    plain = read_model(make_config(name, detector, interface="ultralytics", size_hw=size_hw))
     report.say("run the source on the drawn images")
-    program, pictures = proof.program(plain), draw_pictures()
-    references = parity.refer(program.head, plain, pictures=pictures)
+    program, images = proof.program(plain), draw_images()
+    references = parity.run_source(program.head, plain, images=images)
     report.say(f"write the {choice.interface} interface and compare it with the source")
-    graph, session = _rewrite(name, detector, choice.interface, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE))
+    graph, session = _rewrite(name, detector, choice.interface, size_hw=example_hw)
     dims = {output: tensor.shape[1:] for output, tensor in session.outputs.items()}
-    described = _config(name, detector, interface=choice.interface, size_hw=size_hw, dims=dims)
+    described = make_config(name, detector, interface=choice.interface, size_hw=size_hw, dims=dims)
     compatibility.check(graph)
     model = describe(described, version="0")
-    figures = parity.prove(session, model, references=references, source=proof.source.name)
+    figures = parity.verify(session, model, references=references, source=proof.source.name)
     if program.predict is not None:
         report.say("compare it with Ultralytics' predict")
         confidence = choose_confidence(max(float(reference.candidates.scores[0]) for reference in references))
-        found = predictions.prove(session, model, program.predict, pictures=pictures, confidence=confidence)
+        found = predictions.verify(session, model, program.predict, images=images, confidence=confidence)
         figures |= {"compared_with": "Ultralytics' predict", "detections": found}
-    golden = _golden(session, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE), interface=choice.interface)
-    lowering = Lowering(graph, described, wanted=list(choice.precisions))
-    costs = lowering.measure(session, choice.calibration, track=report.track)
-    plans = {}
-    if choice.builder:
-        report.say(f"build {choice.builder.filename} with TensorRT")
-        plans[choice.builder.filename] = build(graph, choice.builder)
-    content = hashlib.sha256(graph.SerializeToString()).hexdigest()
-    report.say("try the profiles that run here")
-    profiles, goldens, left_out = lowering.try_profiles(golden, digest=content)
-    for profile, reason in left_out.items():
-        report.warn(f"profile {profile} is left out: {reason}")
-    return Version(
+    golden = _golden(session, size_hw=example_hw, interface=choice.interface)
+    version = Version(
         graph=graph,
         config=described,
         task="detect",
@@ -185,6 +188,25 @@ def _prove(name: str, detector: Detector, *, proof: _Proof, choice: Choice, repo
         source=proof.source,
         parity=figures,
         golden=golden,
+    )
+    return _lower(version, graph, session, choice=choice, report=report)
+
+
+def _lower(version: Version, graph: ModelProto, session: Session, *, choice: Choice, report: Reporter) -> Version:
+    """A version with its precisions, plans and profiles."""
+    lowering = Lowering(graph, version.config, wanted=list(choice.precisions))
+    costs = lowering.measure(session, choice.calibration, track=report.track)
+    plans = {}
+    if choice.builder:
+        report.say(f"build {choice.builder.filename} with TensorRT")
+        plans[choice.builder.filename] = build(graph, choice.builder)
+    content = hashlib.sha256(graph.SerializeToString()).hexdigest()
+    report.say("try the profiles that run here")
+    profiles, goldens, left_out = lowering.try_profiles(version.golden, digest=content)
+    for profile, reason in left_out.items():
+        report.warn(f"profile {profile} is left out: {reason}")
+    return replace(
+        version,
         goldens=goldens,
         profiles=profiles,
         quantised=lowering.quantised,
@@ -225,40 +247,6 @@ def _find_shapes(session: Session, detector: Detector, *, size_hw: tuple[int, in
     return {output: array.shape for output, array in outputs.items()}
 
 
-def _import_engine(name: str, path: Path) -> Version:
-    """A version of an engine as it is: its outputs are not compared with anything.
-
-    Raises:
-        ExportError: it cannot be served, or there is no GPU here, whose compute capability names the file.
-    """
-    engine = read_engine(path)
-    capability = find_capability()
-    form = read_form(engine.metadata, where=str(path))
-    metadata = {
-        "task": "detect",
-        "imgsz": list(form["imgsz"]),
-        "stride": form["stride"],
-        "channels": 3,
-        "args": {"dynamic": True},
-        "end2end": bool(engine.metadata.get("end2end", False)),
-        "names": form["names"],
-    }
-    described = config.describe_detector(
-        name, interface="ultralytics", size_hw=None, classes=count_classes(form["names"]), metadata=metadata
-    )
-    _describe(described)
-    return Version(
-        graph=None,
-        config=describe_engine(described, capability=capability),
-        task="detect",
-        interface="ultralytics",
-        source=Source(path.name, digest(path)),
-        parity={"source": path.name, "not_compared": "an engine is its own source"},
-        golden={},
-        plans={PLANS[capability]: engine.plan},
-    )
-
-
 def _fixed_size(detector: Detector, letterbox: Letterbox | None) -> tuple[int, int] | None:
     if letterbox == "rectangle" and detector.fixed_hw:
         raise ExportError(
@@ -268,7 +256,7 @@ def _fixed_size(detector: Detector, letterbox: Letterbox | None) -> tuple[int, i
     return detector.imgsz_hw if letterbox == "square" and not detector.fixed_hw else detector.fixed_hw
 
 
-def _config(
+def make_config(
     name: str,
     detector: Detector,
     *,
@@ -288,18 +276,6 @@ def _config(
     return config.describe_detector(
         name, interface=interface, size_hw=size_hw, classes=detector.classes, metadata=metadata, dims=dims
     )
-
-
-def _describe(described: Any) -> Model:
-    """The model as the transformer reads it.
-
-    Raises:
-        ExportError: it rejects the names: one is invalid in JSON, or there are too many.
-    """
-    try:
-        return describe(described, version="0")
-    except ModelConfigError as exc:
-        raise ExportError(str(exc)) from exc
 
 
 def _golden(session: Session, *, size_hw: tuple[int, int], interface: Interface) -> dict[str, NDArray[Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from export.errors import ExportError, first_line
 from export.graph.head import check_head
-from export.proof.drawn_images import Picture
+from export.proof.drawn_images import NamedImage
 from export.proof.parity import Head
 from export.proof.plausibility import Floats
 from export.proof.predictions import IOU, MAX_DETECTIONS, Predict
@@ -156,7 +156,7 @@ def _predict(yolo: Any, model: Model, nms_free: bool) -> Predict:
     width, height = model.input_wh or (0, 0)
     is_free = min(model.input.dims) < 0
 
-    def run(image: Picture, confidence: float) -> Detections:
+    def run(image: NamedImage, confidence: float) -> Detections:
         try:
             (result,) = yolo.predict(
                 np.ascontiguousarray(image.image_hwc[..., ::-1]),  # it takes BGR

@@ -214,7 +214,5 @@ def _names(entry: Mapping[str, Any]) -> list[Any]:
         return list(entry["values"])
     data = bytes(value % 256 for value in entry["values"])
     if not data.isascii():
-        raise ExportError(
-            "XGBoost: got names of categories beyond ASCII, which XGBoost writes truncated; expected ASCII"
-        )
+        raise ExportError("XGBoost: got names of categories beyond ASCII, which it truncates; expected ASCII")
     return [data[start:end].decode() for start, end in pairwise(offsets)]

@@ -28,17 +28,7 @@ def read_rows(path: Path, *, features: Sequence[str], text: frozenset[int]) -> R
     Raises:
         ExportError: it is not a CSV file of such rows, or a column is missing.
     """
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ExportError(f"--rows {path}: cannot be read: {exc}") from exc
-    first = content.partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=first.count)
-    try:
-        lines = [line for line in csv.reader(content.splitlines(), delimiter=delimiter) if any(map(str.strip, line))]
-    except csv.Error as exc:
-        raise ExportError(f"--rows {path}: is not CSV: {exc}") from exc
-    lines = [[cell.strip() for cell in line] for line in lines[: _MOST + 1]]
+    lines, delimiter = _read_lines(path)
     if not lines:
         raise ExportError(f"--rows {path}: got no rows, expected some with the columns {', '.join(features)}")
     places, body = _places(lines, features=features, path=path)
@@ -52,6 +42,20 @@ def read_rows(path: Path, *, features: Sequence[str], text: frozenset[int]) -> R
             where = f"--rows {path}: row {index}, column {features[column]!r}"
             table[index, column] = _read_cell(line[place], delimiter, text=column in text, where=where)
     return table if text else table.astype(np.float64)
+
+
+def _read_lines(path: Path) -> tuple[list[list[str]], str]:
+    """Cells of each line that is not empty, and the delimiter."""
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ExportError(f"--rows {path}: cannot be read: {exc}") from exc
+    delimiter = max(_DELIMITERS, key=content.partition("\n")[0].count)
+    try:
+        lines = [line for line in csv.reader(content.splitlines(), delimiter=delimiter) if any(map(str.strip, line))]
+    except csv.Error as exc:
+        raise ExportError(f"--rows {path}: is not CSV: {exc}") from exc
+    return [[cell.strip() for cell in line] for line in lines[: _MOST + 1]], delimiter
 
 
 def _places(

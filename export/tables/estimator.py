@@ -104,9 +104,7 @@ class Original:
         try:
             import pandas  # noqa: PLC0415 - where a model was fitted on a data frame alone
         except ImportError as exc:
-            raise ExportError(
-                "got an estimator that was fitted on a data frame, and no pandas; next: install pandas"
-            ) from exc
+            raise ExportError("it was fitted on a data frame, which needs pandas; next: install pandas") from exc
 
         columns = {}
         for index, name in enumerate(self.names or range(self.width)):

@@ -24,22 +24,22 @@ TOLERANCE = 1e-5  # of a probability, or of the spread of a regressor's values (
 _LAST_BITS = 4  # units in the last place of FP32, the type of outputs, that rounding alone may change in a large value
 
 _FP32 = np.finfo(np.float32)
-_PAIRS, _HALVINGS = 32, 24  # nearer to a border, FP64 cannot tell the distances of two neighbours of KNN apart
+_PAIRS, _HALVINGS = 32, 24  # nearer to a border, FP64 cannot distinguish the distances of two neighbours of KNN
 _ALONE = 300  # rows that are tried one by one
 _STRETCHES = (1.0, 10.0, 0.1, 100.0, 1e3, 1e-2, 1e4, 1e-3, 1e6)
-_VARIED = 0.01  # of a probability: more than a constant output varies
+_VARIED = 0.01  # of a probability: more than rounding varies a constant
 _EMPTY = 256  # rows with missing values, or two for each column where that is more
 _MOST_EMPTY = 2000
 _NEXT = "next: --rows FILE.csv with some hundred rows of your own data"
 
 
 @dataclass(frozen=True)
-class Proof:
+class Verification:
     """Result of a verification.
 
     Attributes:
-        figures: how far the graph is from its estimator, for parity.json.
-        inputs: of the last rows, as the model takes them.
+        figures: the difference of the graph from its estimator, for parity.json.
+        inputs: the rows as the model takes them.
     """
 
     figures: Mapping[str, Any]
@@ -47,30 +47,30 @@ class Proof:
 
 
 def find_rows(original: Original, path: Path | None, features: Sequence[str], notes: list[str]) -> Rows:
-    """Rows for which the estimator's outputs are finite: of a CSV file, or made from what it remembers.
+    """Rows for which the estimator's outputs are finite: from a CSV file, or made from what it remembers.
 
     Args:
         original: the estimator.
         path: of the file, None to make rows.
         features: names of the columns.
-        notes: warnings for the user are added.
+        notes: warnings for the user are appended.
 
     Raises:
-        ExportError: there are none, or a constant would have the same outputs.
+        ExportError: there are no rows, or a constant would have the same outputs.
     """
-    rows = _made_up(original, notes) if path is None else read_rows(path, features=features, text=original.text)
+    rows = _make_rows(original, notes) if path is None else read_rows(path, features=features, text=original.text)
     if path is not None:
         rows = rows[_is_finite(original.predict(rows))]
-    _check_telling(original, original.predict(rows), path=path, notes=notes)
+    _check_varied(original, original.predict(rows), path=path, notes=notes)
     return rows
 
 
-def _made_up(original: Original, notes: list[str]) -> Rows:
+def _make_rows(original: Original, notes: list[str]) -> Rows:
     rng = np.random.default_rng(7)
     search = Search(rng)
     rows = nearby(find_probe_rows(original.estimator, original.width, search))
     notes += [
-        f"{kind}: rows at the thresholds, neighbours or categories of later steps could not be brought back through it "
+        f"{kind}: rows at the thresholds, neighbours or categories of later steps have no inverse through it "
         f"({why}): the model was not verified with these; {_NEXT}"
         for kind, why in search.lost.items()
     ]
@@ -84,7 +84,7 @@ def _made_up(original: Original, notes: list[str]) -> Rows:
             taken = [index for index in chosen if original.takes(rows[index : index + 1])]
             rows = rows[taken] if taken else rows
         rows = rows[_is_finite(original.predict(rows))]
-        return _told_apart(original, rows, rng)
+        return _add_borders(original, rows, rng)
     except SeveralOutputs:
         raise
     except ExportError as exc:
@@ -99,12 +99,12 @@ def _with_names(original: Original, rows: Rows) -> Rows:
     return named if original.text else named.astype(np.float64)
 
 
-def _is_finite(said: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows have outputs that FP32 can hold."""
-    return np.asarray((np.abs(said) < _FP32.max).all(axis=1))
+def _is_finite(outputs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows have outputs within the range of FP32."""
+    return np.asarray((np.abs(outputs) < _FP32.max).all(axis=1))
 
 
-def _told_apart(original: Original, rows: Rows, rng: np.random.Generator) -> Rows:
+def _add_borders(original: Original, rows: Rows, rng: np.random.Generator) -> Rows:
     """The rows, more distant ones where all get the same class, and rows at the border between two classes."""
     if rows.dtype == np.object_ or not original.is_classifier or not len(rows):
         return rows
@@ -124,20 +124,20 @@ def _told_apart(original: Original, rows: Rows, rng: np.random.Generator) -> Row
     here, there, wanted = rows[one[differ]], rows[other[differ]], best[one[differ]]
     for _ in range(_HALVINGS if len(differ) else 0):
         middle = (here + there) / 2
-        if not original.takes(middle):  # between two categories there is none
+        if not original.takes(middle):  # there is no middle of two categories
             return rows
         same = (original.predict(middle).argmax(axis=1) == wanted)[:, None]
         here, there = np.where(same, middle, here), np.where(same, there, middle)
     return np.vstack([rows, here, there])
 
 
-def _check_telling(original: Original, expected: NDArray[np.float64], *, path: Path | None, notes: list[str]) -> None:
+def _check_varied(original: Original, expected: NDArray[np.float64], *, path: Path | None, notes: list[str]) -> None:
     """Reject rows for which a constant would have the same outputs.
 
     Raises:
         ExportError: it would.
     """
-    subject = f"--rows {path}" if path else "the rows that were made up"
+    subject = f"--rows {path}" if path else "the generated rows"
     if original.is_classifier:
         best = set(expected.argmax(axis=1))
         if len(best) < 2:
@@ -199,7 +199,7 @@ def with_missing(rows: Rows, columns: Sequence[int]) -> Rows:
 
 
 def _serve(rows: Rows, model: Model) -> Mapping[str, NDArray[Any]]:
-    """Rows through the transformer's preprocessing, as if they came as JSON."""
+    """Rows after the transformer's preprocessing, as JSON brings them."""
     table = rows.astype(np.object_)
     table[_find_missing(rows)] = None
     try:
@@ -208,7 +208,7 @@ def _serve(rows: Rows, model: Model) -> Mapping[str, NDArray[Any]]:
         raise ExportError(f"a row of the verification would be rejected: {exc}; {_NEXT}") from exc
 
 
-def prove(original: Original, session: Session, model: Model, rows: Rows) -> Proof:
+def verify(original: Original, session: Session, model: Model, rows: Rows) -> Verification:
     """Compare a graph, run as the transformer runs it, with its estimator; values relative to their spread.
 
     Raises:
@@ -221,22 +221,13 @@ def prove(original: Original, session: Session, model: Model, rows: Rows) -> Pro
         for start in range(0, len(rows), TABLE_BATCH)
     ]
     exported = TABULAR.postprocess(runs, model).values
-    if not np.isfinite(exported).all():
-        raise ExportError(f"{output}: got NaN or infinite ones: the model is broken; {_NEXT}")
-    if output == "probabilities" and (exported.min() < -TOLERANCE or exported.max() > 1 + TOLERANCE):
-        raise ExportError(f"probabilities: got {exported.min():.4g} to {exported.max():.4g}, expected 0 to 1")
+    _check_values(exported, output)
     size = 1.0 if output == "probabilities" else _sizes(expected)
     rounding = _LAST_BITS * _FP32.eps * np.abs(expected) if output == "values" else 0
     differences = np.maximum(np.abs(exported - expected) - rounding, 0) / size
-    difference = float(differences.max())
-    if not difference <= TOLERANCE:
-        worst = int(differences.max(axis=1).argmax())
-        row = ", ".join(f"{value:.9g}" if isinstance(value, float) else str(value) for value in rows[worst][:8])
-        apart = int((differences > TOLERANCE).any(axis=1).sum())
+    if not differences.max() <= TOLERANCE:
         raise ExportError(
-            f"{output} differ from the source by {difference:.4g} on {apart} of "
-            f"{len(rows)} rows, expected at most {TOLERANCE}: got {_show(exported[worst])}, expected "
-            f"{_show(expected[worst])} for {row}{' ...' if len(rows[worst]) > 8 else ''}"
+            f"{output} differ from the source by {_describe_worst(differences, rows, exported, expected)}"
         )
     classes = {"classes_seen": len(set(expected.argmax(axis=1)))} if output == "probabilities" else {}
     figures = {
@@ -245,7 +236,27 @@ def prove(original: Original, session: Session, model: Model, rows: Rows) -> Pro
         "rows": len(exported),
         **classes,
     }
-    return Proof(figures, inputs)
+    return Verification(figures, inputs)
+
+
+def _check_values(exported: NDArray[Any], output: str) -> None:
+    if not np.isfinite(exported).all():
+        raise ExportError(f"{output}: got NaN or infinite ones: the model is broken; {_NEXT}")
+    if output == "probabilities" and (exported.min() < -TOLERANCE or exported.max() > 1 + TOLERANCE):
+        raise ExportError(f"probabilities: got {exported.min():.4g} to {exported.max():.4g}, expected 0 to 1")
+
+
+def _describe_worst(
+    differences: NDArray[np.float64], rows: Rows, exported: NDArray[Any], expected: NDArray[np.float64]
+) -> str:
+    """The largest difference, on how many rows there is one, and the row that has it."""
+    worst = int(differences.max(axis=1).argmax())
+    row = ", ".join(f"{value:.9g}" if isinstance(value, float) else str(value) for value in rows[worst][:8])
+    apart = int((differences > TOLERANCE).any(axis=1).sum())
+    return (
+        f"{differences.max():.4g} on {apart} of {len(rows)} rows, expected at most {TOLERANCE}: got "
+        f"{_show(exported[worst])}, expected {_show(expected[worst])} for {row}{' ...' if len(rows[worst]) > 8 else ''}"
+    )
 
 
 def _sizes(values: NDArray[np.float64]) -> NDArray[np.float64]:

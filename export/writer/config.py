@@ -1,4 +1,4 @@
-"""config.pbtxt, through Triton's own protobuf."""
+"""config.pbtxt of exported models, by Triton's own protobuf."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,7 +35,7 @@ def describe_detector(  # noqa: PLR0913 - one argument for each fact
         classes: how many.
         metadata: for the transformer and for Ultralytics' client.
         dims: of outputs, as the graph has them, without the batch dimension: Triton wants a dim to be fixed where the
-            graph fixes it, and free where it does not. None: free wherever the interface leaves it so.
+            graph fixes it, and free otherwise. None: free where the interface leaves it free.
     """
     height, width = size_hw or (-1, -1)
     if interface == "fused":
@@ -56,7 +56,7 @@ def describe_detector(  # noqa: PLR0913 - one argument for each fact
 
 
 def describe_classifier(name: str, *, size_hw: tuple[int, int], channels: int, metadata: Mapping[str, Any]) -> Any:
-    """`ModelConfig` of a picture classifier; `metadata["names"]` says the classes."""
+    """`ModelConfig` of an image classifier; `metadata["names"]` are the classes."""
     image: Tensor = ("image", "TYPE_UINT8", (*size_hw, channels))
     output: Tensor = ("probabilities", "TYPE_FP32", (len(metadata["names"]),))
     return describe_model(name, image, outputs=[output], max_batch_size=CLASSIFIER_BATCH, metadata=metadata)
@@ -91,16 +91,16 @@ def parse(text: str) -> Any:
     """`ModelConfig` of a config.pbtxt.
 
     Raises:
-        google.protobuf.text_format.ParseError: it is none.
+        google.protobuf.text_format.ParseError: it is invalid.
     """
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
 def follow(newest: Any, present: Any | None) -> Any | None:
-    """What a model's config.pbtxt becomes when a version is added; None where it stays.
+    """The config.pbtxt of a model after a version is added; None where it stays.
 
-    It is that of the newest version, under the version policy already there. A policy of `specific` pins a version
-    whose tensors may be others than the new one's: then the file stays.
+    It is that of the newest version, with the version policy of the present one. A policy of `specific` pins a version
+    whose tensors may differ from the new one's: then the file stays.
 
     Args:
         newest: `ModelConfig` of the version.
@@ -115,7 +115,7 @@ def follow(newest: Any, present: Any | None) -> Any | None:
 
 
 def under_policy(config: Any, present: Any) -> Any:
-    """A config with the version policy of another one, where that has any."""
+    """A config with the version policy of another one, where it has one."""
     composed = type(config)()
     composed.CopyFrom(config)
     if present.HasField("version_policy"):
@@ -127,13 +127,13 @@ _LONGEST_WAIT_US = 3600 * 1_000_000
 
 
 def batch_requests(config: Any) -> None:
-    """Let Triton make batches of requests, and drop those whose `timeout` is over while they wait for it.
+    """Let Triton make batches of requests, and drop those whose `timeout` ends in its queue.
 
     A `max_queue_delay_microseconds` above 0 beside that leaks (issue 8870 of triton-inference-server/server).
     """
     policy = config.dynamic_batching.default_queue_policy
     policy.allow_timeout_override = True
-    # That of a request counts where it is less than this one.
+    # The timeout of a request counts where it is shorter than this one.
     policy.default_timeout_microseconds = _LONGEST_WAIT_US
 
 
@@ -158,6 +158,6 @@ def describe_model(
     # Triton's default on CPU is two instances.
     config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
     batch_requests(config)
-    # No thread counts: how many cores there are, the machine that serves knows.
+    # No thread counts: they depend on the machine that serves.
     config.parameters["metadata"].string_value = repr(dict(metadata))
     return config

@@ -1,4 +1,4 @@
-"""manifest.json: what a version holds, and which names are legal. The schema file is the authority for both."""
+"""manifest.json of an exported version, and legal names of models; the schema file defines both."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from export.errors import ExportError
 from registry.errors import VersionRejected
-from registry.layout import SCHEMA, is_exported_name, refuse_model_name
+from registry.layout import SCHEMA, find_name_problem, is_exported_name
 
 Interface = Literal["fused", "ultralytics"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a model is made from.
+    """The file that a model is made from.
 
     Attributes:
         name: file name, without its folder.
@@ -39,10 +39,10 @@ def digest(*paths: Path) -> str:
 
 
 def check_model_name(name: str) -> str:
-    """Return the name, of a model that is made, when it is legal in S3, Triton, Kubernetes and a URL alike.
+    """Return the name of a new model, where it is legal in S3, Triton, Kubernetes and a URL alike.
 
     Raises:
-        ExportError: it is not.
+        ExportError: it is not legal.
     """
     if not is_exported_name(name):
         pattern = SCHEMA["$defs"]["model_name"]["pattern"]
@@ -54,12 +54,12 @@ def check_model_name(name: str) -> str:
 
 
 def check_known_name(name: str) -> str:
-    """Return the name, of a model that a repository may have, when Triton takes it.
+    """Return the name of a model that a repository may have, where Triton accepts it.
 
     Raises:
-        ExportError: it does not.
+        ExportError: it is not legal.
     """
-    if reason := refuse_model_name(name):
+    if reason := find_name_problem(name):
         raise ExportError(f"model name: {reason}")
     return name
 
@@ -97,12 +97,12 @@ def describe(  # noqa: PLR0913 - one argument for each fact
 
 
 def list_files(folder: Path) -> dict[str, Any]:
-    """What the manifest says of every other file of a version."""
+    """Entries of the manifest for all files of a folder."""
     return {path.name: {"sha256": digest(path), "size_bytes": path.stat().st_size} for path in sorted(folder.iterdir())}
 
 
 def read(data: bytes) -> dict[str, Any] | None:
-    """Content of a manifest.json that fits the schema, or None."""
+    """Content of a manifest.json, or None where it does not fit the schema."""
     from registry.manifest import read_content  # noqa: PLC0415 - as above
 
     try:

@@ -38,7 +38,7 @@ def describe_profiles(config: Any, *, digest: str, int8: bool) -> dict[str, Any]
 
 
 def _copy(config: Any, *, backend: str) -> Any:
-    """Without what says how it runs."""
+    """A copy without the fields that say how it runs."""
     profile = type(config)()
     profile.CopyFrom(config)
     profile.backend = backend
@@ -48,16 +48,16 @@ def _copy(config: Any, *, backend: str) -> Any:
 
 
 def _openvino(config: Any, filename: str) -> Any:
-    """Triton's C++ OpenVINO backend fixes the batch to `max_batch_size`, so only 1 serves a single picture well."""
+    """Triton's C++ OpenVINO backend fixes the batch to `max_batch_size`, so only 1 serves a single image well."""
     profile = _copy(config, backend="openvino")
     profile.default_model_filename = filename
     profile.max_batch_size = 1
     batch_requests(profile)
-    # How many instances and threads is left to the machine that serves.
+    # Instances and threads depend on the machine that serves.
     group = profile.instance_group.add()
     group.kind = group.KIND_CPU
     profile.parameters["HINT_BF16"].string_value = "YES"
-    # Boxes change by more than that anyway: of a large JPEG the transformer decodes no more than it needs.
+    # Less precision moves boxes more than this: the transformer decodes a large JPEG at the size that it needs.
     profile.parameters["reduces_pictures"].string_value = "true"
     return profile
 
@@ -66,7 +66,7 @@ def _gpu(config: Any, *, digest: str) -> Any:
     """TensorRT inside ONNX Runtime.
 
     ONNX Runtime finds an engine in its cache by the names in a graph, not by its weights: without a prefix of its own,
-    a new version would be answered by the engine of the one before.
+    a new version would be served by the engine of the version before.
     """
     profile = _on_gpu(config, backend="onnxruntime")
     accelerator = profile.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
@@ -94,7 +94,7 @@ def _tensorrt(config: Any) -> Any:
 
 
 def _on_gpu(config: Any, *, backend: str) -> Any:
-    """Pictures of one size, which batch, and a warm-up of every batch that TensorRT is told of."""
+    """A profile for images of one size, which batch, with a warm-up of every batch that TensorRT builds for."""
     profile = _copy(config, backend=backend)
     metadata = ast.literal_eval(profile.parameters["metadata"].string_value)
     height, width = metadata["imgsz"]
@@ -116,9 +116,9 @@ def _on_gpu(config: Any, *, backend: str) -> Any:
 
 
 def _shapes(profile: Any, batch: int) -> str:
-    """Of the input, and of what it becomes, since ONNX Runtime asks for those of the tensor where TensorRT takes over.
+    """Shapes of the input, and of the tensors after it: ONNX Runtime needs that of the tensor where TensorRT begins.
 
-    TensorRT transposes no UINT8, so that is not the picture itself.
+    TensorRT transposes no UINT8, so that is not the image itself.
     """
     source = profile.input[0]
     if source.name != "image":

@@ -1,4 +1,4 @@
-"""Put a proven version into a local model repository: whole or not at all."""
+"""Writes a verified version into a local model repository: whole or not at all."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -25,15 +25,15 @@ from registry.storage.folder_lock import lock_folder
 
 @dataclass(frozen=True)
 class Version:
-    """A version that is proven and may be published.
+    """A version that is verified and may be published.
 
     Attributes:
-        graph: model.onnx; None of what is a plan only.
+        graph: model.onnx; None for a plan without one.
         config: `ModelConfig`; names the model.
         task, interface, source: see manifest.schema.json.
         parity: how far the exported model is from its source.
-        golden: one small input and the outputs it must give, by tensor name, with a batch dimension of one; empty of
-            what cannot run here.
+        golden: one small input and the outputs it must give, by tensor name, with a batch dimension of one; empty
+            where it cannot run here.
         goldens: the same with the outputs of a profile, by its name, where they differ.
         profiles: other configs to run it with, by name.
         quantised: model.int8.onnx, of a detector that has one.
@@ -76,7 +76,7 @@ def publish(repository: Path, version: Version) -> Path:
         first = not (model / "config.pbtxt").exists()
         try:
             _write_files(staging, version)
-            if first:  # so that Triton never sees a version without it
+            if first:  # Triton never sees a version without it
                 _write_configs(model, version)
             folder = move_in(staging, partial(_describe, version, staging))
         except BaseException:  # Ctrl-C too
@@ -122,7 +122,7 @@ def _write_files(staging: Path, version: Version) -> None:
 
 
 def _write_configs(model: Path, version: Version) -> None:
-    """Bring the configs that a stock Triton reads up to date: the profiles first, where config.pbtxt says how."""
+    """Bring the configs that a stock Triton reads up to date, the profiles first."""
     path = model / "config.pbtxt"
     present = parse(path.read_text(encoding="utf-8")) if path.exists() else None
     if present is not None and present.version_policy.HasField("specific"):
@@ -144,7 +144,7 @@ def _replace(model: Path, path: Path, config: Any) -> None:
 
 
 def _remove_profiles(model: Path, *, keep: Collection[str]) -> None:
-    """Those that the newest version has not; what a user put beside them stays."""
+    """Remove profiles that the newest version does not have; files of a user beside them stay."""
     for name in PROFILES - set(keep):
         (model / "configs" / f"{name}.pbtxt").unlink(missing_ok=True)
     with suppress(OSError):  # not empty, or not there

@@ -1,8 +1,8 @@
-"""How a version comes into a local model repository: whole or not at all, with the standard library alone.
+"""Moves a version into a local model repository: whole or not at all, with the standard library alone.
 
 Triton may read the repository at any moment. A version is written into a hidden folder inside the model's own, which
-Triton passes over, and renamed into place. One export writes at a time (a lock on the repository folder), so numbers
-do not collide, and a hidden folder that the next one finds is what an interrupted one left.
+Triton ignores, and renamed into place. One export writes at a time (a lock on the repository folder), so numbers do not
+collide, and a hidden folder that the next one finds is left from an interrupted one.
 """
 
 import errno
@@ -22,14 +22,14 @@ _STAGING = ".export"
 
 
 def stage(model: Path) -> Path:
-    """An empty folder to write a version of a model into."""
+    """Make an empty folder to write a version of a model into."""
     staging = model / _STAGING
     staging.mkdir()
     return staging
 
 
 def move_in(staging: Path, describe: Callable[[int], Mapping[str, Any]]) -> Path:
-    """Manifest last, then the rename that makes the version exist; its folder.
+    """Write the manifest, rename the folder to the next free number, and return it.
 
     Args:
         staging: has all other files.
@@ -41,7 +41,7 @@ def move_in(staging: Path, describe: Callable[[int], Mapping[str, Any]]) -> Path
         (staging / "manifest.json").write_text(content, encoding="utf-8")
         try:
             staging.rename(model / str(number))
-        except OSError as exc:  # a folder that someone else made in this moment
+        except OSError as exc:  # another process has just made a folder of this number
             if exc.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
             (staging / "manifest.json").unlink()
@@ -51,7 +51,7 @@ def move_in(staging: Path, describe: Callable[[int], Mapping[str, Any]]) -> Path
 
 
 def sweep(repository: Path) -> None:
-    """Remove what an interrupted export left."""
+    """Remove what an interrupted export has left."""
     for staging in repository.glob(f"*/{_STAGING}"):
         shutil.rmtree(staging)
         (staging.parent / HIDDEN_CONFIG).unlink(missing_ok=True)

@@ -34,7 +34,7 @@ def latest(model: Path) -> Path | None:
 
 
 def read_complete(folder: Path) -> Mapping[str, Any] | None:
-    """The manifest of a version whose files are all there, byte for byte, or None."""
+    """The manifest of a version, or None where one of its files is missing or has other bytes."""
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         listed = manifest["files"].items()
@@ -45,16 +45,16 @@ def read_complete(folder: Path) -> Mapping[str, Any] | None:
 
 
 def judge(folder: Path, *, where: str) -> None:
-    """Hold a version against what the synchroniser accepts; a cluster may allow plans or not.
+    """Check a version as the synchroniser does; a cluster may permit TensorRT plans or not.
 
     Args:
         folder: of the version.
         where: names it in messages.
 
     Raises:
-        ExportError: it would be refused.
+        ExportError: the synchroniser would reject it.
     """
-    # Half a second that other commands need not pay, and more than the Python of NVIDIA's image has.
+    # Half a second, which other commands save; and the Python of NVIDIA's image lacks these packages.
     from registry.judgement.confinement import Defect  # noqa: PLC0415
     from registry.judgement.version import Terms, judge_version, read_texts  # noqa: PLC0415
 
@@ -65,7 +65,7 @@ def judge(folder: Path, *, where: str) -> None:
 
 
 def difference(parity: Mapping[str, Any]) -> str:
-    """How far a version is from its source, as tables show it; `parity` is the content of parity.json."""
+    """The difference of a version from its source, as tables show it; `parity` is the content of parity.json."""
     return ", ".join(
         f"{figure} {parity[figure]}" if "acc" in figure else f"{figure} {parity[figure]:.2g}"
         for figure in _FIGURES
@@ -74,7 +74,7 @@ def difference(parity: Mapping[str, Any]) -> str:
 
 
 def costs(manifest: Mapping[str, Any]) -> str:
-    """What FP32 and each precision of a version find, a line for each, as tables show it."""
+    """mAP50-95 of FP32 and of each precision of a version, a line for each, as tables show it."""
     found: dict[str, float] = {}
     for precision, cost in manifest.get("precisions", {}).items():
         found |= {"fp32": cost["fp32"], precision: cost["map50_95"]}

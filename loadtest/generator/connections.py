@@ -8,7 +8,7 @@ import grpc.aio
 import httptools
 
 from environment import api_key
-from loadtest.generator.requests import GRPC_CHANNEL, Request
+from loadtest.generator.requests import GRPC_CHANNEL, MODEL_INFER, Request
 
 Reply = tuple[str, bytes]  # status as in `Response`, body or error text
 
@@ -32,6 +32,7 @@ class Client:
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in self._key.items())
         self._connection: HttpConnection | None = None
         self._channel: grpc.aio.Channel | None = None
+        self._infer: Any = None
 
     async def send(self, request: Request) -> Reply:
         """The response to a request.
@@ -66,9 +67,9 @@ class Client:
     async def _call(self, request: Request) -> Reply:
         if self._channel is None:
             self._channel = grpc.aio.insecure_channel(self._grpc, options=GRPC_CHANNEL)
-        call: Any = self._channel.unary_unary(request.path)
+            self._infer = self._channel.unary_unary(MODEL_INFER)  # bytes in, bytes out
         try:
-            return "OK", await call(request.body, timeout=self._timeout_s, metadata=tuple(self._key.items()))
+            return "OK", await self._infer(request.body, timeout=self._timeout_s, metadata=tuple(self._key.items()))
         except grpc.aio.AioRpcError as exc:
             return exc.code().name, (exc.details() or "").encode()
 

@@ -18,7 +18,7 @@ GRPC_CHANNEL = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
-_MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 _JSON: Mapping[str, str] = {"Content-Type": "application/json"}
 _DECODER = json.JSONDecoder()
 
@@ -127,7 +127,7 @@ def grpc_raw(model: str, tensor: Tensor, version: str = "") -> Request:
     message = service_pb2.ModelInferRequest(model_name=model, model_version=version)
     message.inputs.add(**tensor.describe())
     message.raw_input_contents.append(tensor.content)
-    return Request("grpc", _MODEL_INFER, message.SerializeToString(), read=_read_grpc, is_grpc=True)
+    return Request("grpc", MODEL_INFER, message.SerializeToString(), read=_read_grpc, is_grpc=True)
 
 
 def _read_predict(body: bytes) -> Inference:

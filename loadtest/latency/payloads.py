@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from environment import api_key
 from loadtest.generator.requests import (
     GRPC_CHANNEL,
+    MODEL_INFER,
     Request,
     Tensor,
     grpc_raw,
@@ -109,12 +110,13 @@ class GrpcConnection:
     def __init__(self, target: Target) -> None:
         self._timeout_s = target.timeout_s
         self._channel = grpc.insecure_channel(target.grpc, GRPC_CHANNEL)
+        self._infer: Any = self._channel.unary_unary(MODEL_INFER)  # bytes in, bytes out
+        self._key = api_key.metadata()
 
     def send(self, request: Request) -> bytes:
         """The message of a successful response."""
-        call: Any = self._channel.unary_unary(request.path)
         try:
-            return bytes(call(request.body, timeout=self._timeout_s, metadata=api_key.metadata()))
+            return bytes(self._infer(request.body, timeout=self._timeout_s, metadata=self._key))
         except grpc.RpcError as exc:
             raise RequestError(f"{exc.code().name} {exc.details()}") from exc
 

@@ -11,15 +11,8 @@ from predictor.synchroniser.errors import pause_after
 from predictor.synchroniser.status import Status, now
 from predictor.synchroniser.uploads import ModelListing
 from registry.errors import StorageError, printable
-from registry.layout import (
-    MAX_FOLDER_OBJECTS,
-    MAX_MODELS,
-    Listing,
-    ModelFolder,
-    gather,
-    limit_models,
-    read_layout,
-)
+from registry.layout import ModelFolder, read_layout
+from registry.listing import MAX_FOLDER_OBJECTS, MAX_MODELS, Listing, gather, limit_models
 from registry.storage.reading import Storage
 
 log = logging.getLogger("synchroniser")

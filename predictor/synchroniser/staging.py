@@ -13,7 +13,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from registry import config as configs
 from registry.errors import Incomplete, VersionRejected
 from registry.judgement.version import Terms, Texts, complete_version, judge_texts
-from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, TEXT_BYTES, ModelFolder, Object, lacks
+from registry.layout import CONFIG, EXPORTED, GOLDEN, MANIFEST, TEXT_BYTES, ModelFolder, Object, find_missing
 from registry.manifest import Entry
 from registry.storage.reading import Storage, download, read
 
@@ -73,7 +73,7 @@ def check_complete(candidate: Candidate) -> None:
     Raises:
         Incomplete: a file is missing.
     """
-    if MANIFEST not in candidate.files and (missing := lacks(candidate.files)):
+    if MANIFEST not in candidate.files and (missing := find_missing(candidate.files)):
         # A version that export writes gets a manifest, however long its upload takes.
         raise Incomplete(f"waits for {missing}", patient=bool(EXPORTED & candidate.files.keys()))
 

@@ -21,7 +21,7 @@ from predictor.synchroniser.errors import TritonTimeout
 from predictor.synchroniser.triton_client import TritonClient
 from registry.errors import VersionRejected
 from registry.golden import Arrays, read_golden, split_golden
-from registry.golden_outputs import check_answer, check_form, read_metadata
+from registry.golden_outputs import check_form, check_golden_outputs, read_metadata
 
 log = logging.getLogger("synchroniser")
 
@@ -98,7 +98,7 @@ def _validate_golden(infer: Infer, golden: Path, config: Any) -> None:
             part, want = (
                 {name: array[start : start + size] for name, array in arrays.items()} for arrays in (inputs, expected)
             )
-        check_answer(infer(part), want, config)
+        check_golden_outputs(infer(part), want, config)
 
 
 def _infer_generated(infer: Infer, config: Any) -> Arrays:

@@ -1,1 +1,1 @@
-"""The judgement of a version from a repository that others write to, in processes with limits."""
+"""Checks of versions from a repository that others write to, in processes with limits."""

@@ -1,7 +1,7 @@
-"""Runs a function that reads a stranger's bytes in a process of its own, which may not take long, nor much memory.
+"""Runs a function that parses untrusted bytes in a process of its own, with limits of time and memory.
 
-Parsers are quadratic, recursive or wrong for some input that nobody has thought of yet. There it ends a process that
-holds nothing, instead of every update. What comes back is JSON: the process is not trusted with more.
+Parsers are quadratic, recursive or wrong for some input that is not known yet. It ends a process that holds nothing,
+instead of the synchroniser. The result is JSON: the process is not trusted with more.
 """
 
 import atexit
@@ -21,22 +21,22 @@ from typing import Any
 
 from registry.errors import Incomplete, VersionRejected
 
-_LARGEST_REPLY = 16 * 2**20
+_LARGEST_RESPONSE = 16 * 2**20
 _BLOCK_BYTES = 2**16
-_GRACE_S = 30.0  # beyond the time that the process has
-# Two at once, so that they and their caller fit into the memory of its container.
+_GRACE_S = 30.0  # beyond the time limit of the process
+# At most two, so that they and the synchroniser fit into the memory of its container.
 _AT_ONCE = threading.BoundedSemaphore(2)
 _FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one judgement may take.
+    """Limits of one check.
 
     Attributes:
         cpu_s: seconds of CPU: the same on a busy machine. The largest of our own models takes 0.1.
         wall_s: seconds; a disk may hang.
-        memory_bytes: beyond what the process has when it begins.
+        memory_bytes: beyond the memory of the process at its start.
     """
 
     cpu_s: int = 20
@@ -48,11 +48,11 @@ USUAL = Limits()
 
 
 class Defect(Exception):
-    """Nobody foresaw how the function failed; the message has the traceback."""
+    """The function failed in an unexpected way; the message has the traceback."""
 
 
 class _Starter:
-    """The process of `registry.judgement.prefork`, started when it is needed, and again where it has ended."""
+    """The process of `registry.judgement.prefork`, started when it is needed, and again after it has ended."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class _Starter:
         """A process that waits for a request, at the other end of this socket.
 
         Raises:
-            OSError: none can be started now.
+            OSError: the process cannot be started.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -95,13 +95,13 @@ class _Starter:
             self._process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
 
     def kill(self) -> None:
-        """End it where it does not answer."""
+        """End it where it does not respond."""
         with self._lock:
             if self._process is not None:
                 self._process.kill()
 
     def stop(self) -> None:
-        """End it; what it has started ends by itself."""
+        """End it; its children end by themselves."""
         if self._channel is not None:
             self._channel.close()
         if self._process is not None:
@@ -114,10 +114,10 @@ atexit.register(_STARTER.stop)
 
 
 def confined(function: Callable[..., Any], *args: Any, limits: Limits = USUAL) -> Any:
-    """Call a function in a process of its own, and return what it returned.
+    """Call a function in a process of its own, and return its result.
 
     Args:
-        function: of a module; returns what JSON has.
+        function: of a module; its result is JSON.
         args: its arguments, which can be pickled.
         limits: of the process.
 
@@ -130,23 +130,23 @@ def confined(function: Callable[..., Any], *args: Any, limits: Limits = USUAL) -
     """
     request = pickle.dumps((limits.cpu_s, limits.wall_s, limits.memory_bytes, function, args))
     with _AT_ONCE:
-        # Where what starts it has just ended, nothing comes.
+        # Nothing comes where the starter has just ended.
         data = _exchange(request, limits) or _exchange(request, limits)
-    reply, _, status = data.rpartition(b"\n=")
-    if len(data) >= _LARGEST_REPLY:
-        raise VersionRejected(f"got an answer of {len(data)} bytes or more from what judges it, expected less")
+    response, _, status = data.rpartition(b"\n=")
+    if len(data) >= _LARGEST_RESPONSE:
+        raise VersionRejected(f"got a result of {len(data)} bytes or more from its check, expected less")
     if not status.strip():
-        raise TimeoutError(errno.ETIMEDOUT, "what starts the process that judges has ended, twice")
+        raise TimeoutError(errno.ETIMEDOUT, "the starter of the checking process has ended, twice")
     if int(status):
         raise _explain(int(status), limits)
     try:
-        return _read_reply(json.loads(reply))
+        return _read_response(json.loads(response))
     except (ValueError, KeyError) as exc:
-        raise Defect(f"got no answer from what judges it: {exc}") from exc
+        raise Defect(f"got no result from its check: {exc}") from exc
 
 
 def _exchange(request: bytes, limits: Limits) -> bytes:
-    """What comes for a request: the reply, where there is one, and the status; nothing where the starter ended.
+    """Response to a request, if there is one, and the status; empty where the starter ended.
 
     Raises:
         OSError: there is no starter; TimeoutError: nothing came, although the process should have ended.
@@ -155,10 +155,10 @@ def _exchange(request: bytes, limits: Limits) -> bytes:
         peer.settimeout(limits.wall_s + _GRACE_S)
         data = b""
         try:
-            with suppress(BrokenPipeError):  # it has ended; how, it says below
+            with suppress(BrokenPipeError):  # it has ended; its status follows
                 peer.sendall(request)
                 peer.shutdown(socket.SHUT_WR)
-            while len(data) < _LARGEST_REPLY and (block := peer.recv(_BLOCK_BYTES)):
+            while len(data) < _LARGEST_RESPONSE and (block := peer.recv(_BLOCK_BYTES)):
                 data += block
         except ConnectionError:
             return data
@@ -170,19 +170,19 @@ def _exchange(request: bytes, limits: Limits) -> bytes:
 
 def _explain(status: int, limits: Limits) -> Exception:
     if status > 0:
-        return Defect(f"the process that judges ended with status {status}")
+        return Defect(f"the checking process ended with status {status}")
     if -status == signal.SIGXCPU:
-        return VersionRejected(f"got more than {limits.cpu_s} s of CPU to judge it, expected less")
+        return VersionRejected(f"got more than {limits.cpu_s} s of CPU for its check, expected less")
     if -status == signal.SIGALRM:
-        return TimeoutError(errno.ETIMEDOUT, f"judging it was ended after {limits.wall_s:g} s")
+        return TimeoutError(errno.ETIMEDOUT, f"its check was ended after {limits.wall_s:g} s")
     if -status in _FROM_OUTSIDE:
-        return TimeoutError(errno.ETIMEDOUT, f"judging it was ended from outside (signal {-status})")
-    return VersionRejected(f"the process that judged it crashed (signal {-status})")
+        return TimeoutError(errno.ETIMEDOUT, f"its check was ended from outside (signal {-status})")
+    return VersionRejected(f"the process that checked it crashed (signal {-status})")
 
 
-def _read_reply(reply: dict[str, Any]) -> Any:
-    match reply:
-        case {"refused": reason}:
+def _read_response(response: dict[str, Any]) -> Any:
+    match response:
+        case {"rejected": reason}:
             raise VersionRejected(reason)
         case {"incomplete": reason, "patient": patient}:
             raise Incomplete(reason, patient=patient)
@@ -190,4 +190,4 @@ def _read_reply(reply: dict[str, Any]) -> Any:
             raise OSError(number, reason)
         case {"defect": reason}:
             raise Defect(reason)
-    return reply["result"]
+    return response["result"]

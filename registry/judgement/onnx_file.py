@@ -1,4 +1,8 @@
-"""ONNX files, read where the package `onnx` would parse every weight: versions, and which other files they read."""
+"""Reads the versions and the references of ONNX files without their weights.
+
+The package `onnx` parses every weight: 1.5 s and 763 MB of memory for a file of 400 MB, in place of 0.4 ms and 20 MB,
+while a check may take 320 MiB; and the synchroniser's image would need it.
+"""
 
 import mmap
 import re
@@ -22,14 +26,14 @@ MESSAGES_IN: Mapping[str, Mapping[int, str]] = {
 }
 _ENTRY = _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _NODE_TYPE = 4
-_ENGINE = "EPContext"  # a node of ONNX Runtime's that holds, or names, what an execution provider compiled
-# ONNX Runtime's protobuf takes five bytes, and drops what is above 32 bits: it would read another field than we.
+_ENGINE = "EPContext"  # a node of ONNX Runtime that holds, or names, code that an execution provider compiled
+# ONNX Runtime's protobuf takes five bytes, and drops what is above 32 bits: it would read another field than this code.
 _LARGEST_KEY = 2**32 - 1
-# All fields of ModelProto (IR 13), with their wire types. A file of anything else is none: OpenVINO reads its own XML
-# from one that ends in .onnx.
+# All fields of ModelProto (IR 13), with their wire types. A file with other fields is rejected: OpenVINO reads its own
+# XML from a file that ends in .onnx.
 _MODEL = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 _SPAN = 2  # wire type
-# Numbers and short texts of an attribute, one after the other: trees have millions. Not endless: re keeps each.
+# Numbers and short texts of an attribute, one after the other: trees have millions. With an upper bound: re keeps each.
 _SHORT = b"|".join(b"\\x%02x.{%d}" % (size, size) for size in range(64))
 _RUNS = re.compile(
     rb"(?:\x3d.{4}){1,10000}|(?:\x40[\x80-\xff]{0,9}[\x00-\x7f]){1,10000}|(?:\x4a(?:%s)){1,10000}" % _SHORT, re.DOTALL
@@ -41,7 +45,7 @@ _LONGEST_VARINT = 10  # of 64 bits, seven in each byte
 
 @dataclass(frozen=True)
 class Facts:
-    """What an ONNX file refers to.
+    """The references of an ONNX file.
 
     Attributes:
         external: files that hold its weights, relative to it.
@@ -53,10 +57,7 @@ class Facts:
 
 
 def read_versions(path: Path) -> tuple[int, dict[str, int]]:
-    """Return the IR version and the opset version of each domain of an ONNX file, without reading its graph.
-
-    The package `onnx` could do this, and would parse every weight.
-    """
+    """Return the IR version and the opset version of each domain of an ONNX file, without reading its graph."""
     ir_version = 0
     opsets: dict[str, int] = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -71,10 +72,10 @@ def read_versions(path: Path) -> tuple[int, dict[str, int]]:
 
 
 def read_facts(path: Path) -> Facts:
-    """Return what an ONNX file refers to, wherever in it a tensor or a node is.
+    """Return the references of an ONNX file, of tensors and nodes at any depth.
 
     Raises:
-        ValueError, IndexError, KeyError, RecursionError: it is no ONNX file.
+        ValueError, IndexError, KeyError, RecursionError: it is not an ONNX file.
     """
     external, engines = set(), 0
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -89,7 +90,7 @@ def read_facts(path: Path) -> Facts:
 
 
 def _iterate_texts(data: mmap.mmap, span: range, message: str) -> Iterator[tuple[str, str]]:
-    """Yield the location of each tensor that is elsewhere, and the type of each node, with the message that has it."""
+    """Yield the location of each external tensor, and the type of each node, with the name of their message."""
     if message == "external_data":
         entry = dict(_iterate_fields(data, span, spans=_ENTRY))
         if _read_string(data, entry.get(_ENTRY_KEY)) == "location":
@@ -123,12 +124,12 @@ def _iterate_fields(
     Args:
         data: The file.
         span: Of the message.
-        spans: Fields that are spans of bytes; others would skip one of another type, and take the one before it.
-        known: All fields that there are, with their wire types; None: any.
-        runs: What is skipped at once.
+        spans: Fields that are spans of bytes; other readers skip one of another type, and take the one before it.
+        known: All fields that exist, with their wire types; None: any.
+        runs: Fields that are skipped at once.
 
     Raises:
-        ValueError, IndexError, KeyError: it is no message, or not such a one.
+        ValueError, IndexError, KeyError: it is not a valid message.
     """
     at = span.start
     while at < span.stop:
@@ -141,19 +142,22 @@ def _iterate_fields(
             raise ValueError(f"a field's key of {key}")
         if (number in spans and wire_type != _SPAN) or (known is not None and known.get(number) != wire_type):
             raise ValueError(f"field {number} of wire type {wire_type}, which ONNX does not have")
-        value: int | range | None = None
-        if wire_type == 0:
-            value, at = _read_varint(data, at)
-        elif wire_type == _SPAN:
-            size, at = _read_varint(data, at)
-            if size > span.stop - at:
-                raise ValueError(f"a field of {size} bytes where {span.stop - at} are left")
-            value, at = range(at, at + size), at + size
-        else:
-            at += {1: 8, 5: 4}[wire_type]
+        value, at = _read_value(data, at, span.stop, wire_type)
         yield number, value
     if at != span.stop:
         raise ValueError(f"a field that ends {at - span.stop} bytes behind its message")
+
+
+def _read_value(data: mmap.mmap, at: int, stop: int, wire_type: int) -> tuple[int | range | None, int]:
+    """An integer, or the span of bytes, or None for a number of fixed length; and the position after it."""
+    if wire_type == 0:
+        return _read_varint(data, at)
+    if wire_type == _SPAN:
+        size, at = _read_varint(data, at)
+        if size > stop - at:
+            raise ValueError(f"a field of {size} bytes where {stop - at} are left")
+        return range(at, at + size), at + size
+    return None, at + {1: 8, 5: 4}[wire_type]
 
 
 def _read_varint(data: mmap.mmap, at: int) -> tuple[int, int]:

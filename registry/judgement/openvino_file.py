@@ -1,7 +1,7 @@
-"""OpenVINO's own files: `model.xml`, which names operators, beside `model.bin` with their weights.
+"""Checks OpenVINO's own files: `model.xml`, which names operators, beside `model.bin` with their weights.
 
-OpenVINO reads nothing but these two: the second has the name of the first, and weights are places in it, which OpenVINO
-holds against its size.
+OpenVINO reads only these two: the second has the name of the first, and weights are offsets in it, which OpenVINO
+compares with its size.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ def check_openvino(path: Path) -> None:
     """Accept a graph as OpenVINO writes it.
 
     Raises:
-        VersionRejected: it is no such XML, or defines entities, which OpenVINO never writes.
+        VersionRejected: it is another XML, or defines entities, which OpenVINO never writes.
     """
     depth = 0
     parser = expat.ParserCreate()
@@ -28,19 +28,19 @@ def check_openvino(path: Path) -> None:
             raise VersionRejected(f"{path.name}: got XML of {name!r:.80}, expected OpenVINO's, which is of 'net'")
         depth += 1
         if depth > _DEEPEST:
-            raise VersionRejected(f"{path.name}: got elements in one another more than {_DEEPEST} deep, expected fewer")
+            raise VersionRejected(f"{path.name}: got elements nested more than {_DEEPEST} deep, expected fewer")
 
     def end(_: str) -> None:
         nonlocal depth
         depth -= 1
 
-    def refuse_type(*_: Any) -> None:
+    def reject_type(*_: Any) -> None:
         raise VersionRejected(f"{path.name}: got a document type, expected XML without one")
 
     parser.StartElementHandler, parser.EndElementHandler = begin, end
-    parser.StartDoctypeDeclHandler = refuse_type
+    parser.StartDoctypeDeclHandler = reject_type
     try:
         with path.open("rb") as file:
             parser.ParseFile(file)
     except expat.ExpatError as exc:
-        raise VersionRejected(f"{path.name}: no XML: {exc}") from exc
+        raise VersionRejected(f"{path.name}: not XML: {exc}") from exc

@@ -1,7 +1,7 @@
-"""Starts processes with limits: a small one that has the imports waits here, and forks for each judgement.
+"""Starts processes with limits: a small process with the imports waits here, and forks for each check.
 
-A Python that starts takes half a second, a fork 5 ms. The parent sends the end of a socket for each; behind it a guard
-waits for the process and writes how it ended. Nothing of it is a file: a temporary folder may vanish.
+A Python takes half a second to start, a fork 5 ms. The parent sends one end of a socket for each; at the other end a
+guard waits for the process and writes its status. No file is used: a temporary folder may vanish.
 """
 
 import json
@@ -30,7 +30,7 @@ def main(descriptor: int) -> None:
         descriptor: of a socket, over which one byte and one descriptor come for each process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the socket
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a guard
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for a guard
     with socket.socket(fileno=descriptor) as channel:
         while True:
             data, descriptors, *_ = socket.recv_fds(channel, 1, 1)
@@ -43,7 +43,7 @@ def main(descriptor: int) -> None:
 
 
 def _guard(peer: socket.socket) -> int:
-    """Fork once more, wait for the process, and write its status behind what it wrote."""
+    """Fork once more, wait for the process, and write its status after its response."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
@@ -59,14 +59,14 @@ def _work(peer: socket.socket) -> int:
     with peer.makefile("rb") as file:
         cpu_s, wall_s, memory_bytes, function, args = pickle.load(file)  # noqa: S301 - of our parent
     _confine(cpu_s, wall_s, memory_bytes)
-    reply = _call(function, args, memory_bytes)
-    peer.sendall(json.dumps(reply).encode())
+    response = _call(function, args, memory_bytes)
+    peer.sendall(json.dumps(response).encode())
     return 0
 
 
 def _confine(cpu_s: int, wall_s: float, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The second limit kills where the signal of the first is not seen.
+    # The second limit kills where the signal of the first is ignored.
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     signal.setitimer(signal.ITIMER_REAL, wall_s)  # SIGALRM ends it, whatever it does
     with suppress(OSError):  # not Linux: no limit of memory
@@ -79,18 +79,18 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], memory_bytes: int
     try:
         return {"result": function(*args)}
     except VersionRejected as exc:
-        return {"refused": str(exc)}
+        return {"rejected": str(exc)}
     except Incomplete as exc:
         return {"incomplete": str(exc), "patient": exc.patient}
     except MemoryError:
-        return {"refused": f"got more than {memory_bytes // _MIB} MiB of memory to judge it, expected less"}
+        return {"rejected": f"got more than {memory_bytes // _MIB} MiB of memory for its check, expected less"}
     except OSError as exc:
         return {"failed": exc.errno or 0, "reason": exc.strerror or str(exc)}
-    except Exception as exc:  # noqa: BLE001 - the caller says what it makes of it
+    except Exception as exc:  # noqa: BLE001 - the caller decides
         return {"defect": f"{type(exc).__name__}: {exc}"[:_REASON] + "\n" + traceback.format_exc(limit=-8)[-_REASON:]}
 
 
 if __name__ == "__main__":
-    import registry.judgement.version  # noqa: F401 - what is called in the forks
+    import registry.judgement.version  # noqa: F401 - its functions are called in the forks
 
     main(int(sys.argv[1]))

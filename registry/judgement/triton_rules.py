@@ -1,7 +1,7 @@
-"""What Triton rejects in a config before any backend sees it, with its reason: Triton writes that to its log alone.
+"""Rejects what Triton rejects in a config before any backend reads it, with the reason, which Triton only logs.
 
 The words are those of `ValidateModelConfig` of triton-inference-server/core r24.10; to the client that loads the model
-Triton says "failed to poll from model repository".
+Triton returns "failed to poll from model repository".
 """
 
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from registry.errors import VersionRejected
 _PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 
 
-def refuse_as_triton(config: ModelConfig) -> None:
-    """Accept a config that Triton takes up.
+def reject_as_triton(config: ModelConfig) -> None:
+    """Accept a config that Triton accepts.
 
     Args:
-        config: As Triton reads it, its name aside.
+        config: As Triton reads it, except its name.
 
     Raises:
-        VersionRejected: Triton would not.
+        VersionRejected: Triton would reject it.
     """
     platform = _PLATFORMS.get(config.backend)
     if platform and config.platform not in {"", platform}:
@@ -32,7 +32,7 @@ def refuse_as_triton(config: ModelConfig) -> None:
 
 
 def _iterate_batching(config: ModelConfig) -> Iterator[str]:
-    """Yield what is wrong with the dynamic batching of a config, in Triton's order."""
+    """Yield the problems of the dynamic batching of a config, in Triton's order."""
     batching, most = config.dynamic_batching, config.max_batch_size
     for size in batching.preferred_batch_size:
         if size <= 0:

@@ -10,7 +10,7 @@ from registry.errors import Misconfigured
 
 EXPECTED = "s3://bucket/prefix, s3://http://host:port/bucket/prefix, file:///folder or a folder"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(?=//)|(file):(?=/)", re.IGNORECASE)
-# As Triton has it; its own expression takes no host without a port, and no address of IPv6.
+# Like Triton's expression, which takes no host without a port, and no IPv6 address.
 _ENDPOINT = re.compile(r"(?:(https?)://)?((?:[^/@]*@)?(?:\[[0-9a-f:.]+\]|[^/:]+)(?::[0-9]*)?)(?:/+|$)", re.IGNORECASE)
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # botocore's own rule, without ARNs
 _PORTS = {"http": 80, "https": 443}
@@ -36,10 +36,10 @@ class BucketAddress:
 
 
 def read_address(text: str) -> BucketAddress | Path:
-    """What an address means; slashes in a row count as one, and one at the end as none.
+    """Parse an address; consecutive slashes count as one, and one at the end is ignored.
 
     Raises:
-        Misconfigured: neither S3 nor a folder.
+        Misconfigured: it is neither S3 nor a folder.
     """
     match = _SCHEME.match(text)
     scheme = (match[1] or match[2] or "").lower() if match else ""
@@ -59,7 +59,7 @@ def is_same_place(first: str, second: str) -> bool:
     """Whether two addresses may mean one repository: servers are compared where both name one.
 
     Raises:
-        Misconfigured: one of them is no address.
+        Misconfigured: one of them is not an address.
     """
     one, other = read_address(first), read_address(second)
     if isinstance(one, BucketAddress) and isinstance(other, BucketAddress):

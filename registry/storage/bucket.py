@@ -1,8 +1,7 @@
-"""A bucket on S3, or on a server that has S3's API: its client, its credentials, its errors in words.
+"""A bucket on S3, or on a server with S3's API: its client, its credentials, its errors in words.
 
 boto3 is AWS's own client: it knows every source of credentials (variables, profiles, IRSA, instance roles) and lists
-whatever keys there are. obstore was tried: one key such as `a//b` fails its whole listing, and in a folder it follows
-links out of it.
+all keys. obstore was tried: one key such as `a//b` fails its whole listing, and in a folder it follows links out of it.
 """
 
 import os
@@ -44,7 +43,7 @@ class Bucket:
     """A client that is made when it is needed, and again when the credentials have changed.
 
     Attributes:
-        address: which bucket, and what of it.
+        address: bucket and prefix.
     """
 
     def __init__(
@@ -53,11 +52,11 @@ class Bucket:
         """Nothing is sent yet.
 
         Args:
-            address: which bucket, and what of it.
+            address: bucket and prefix.
             connect_s: longest that a connection may take.
-            read_s: longest that a read of a response may take, not the whole of it.
-            attempts: how often a request is sent.
-            together: how many requests may be under way.
+            read_s: longest that a read of a response may take, not the whole response.
+            attempts: how often a request is sent at most.
+            together: how many requests may be in progress.
         """
         self.address = address
         self._attempts = attempts
@@ -75,25 +74,25 @@ class Bucket:
         self._made: tuple[Any, Any] | None = None  # the client, and the keys that it has
 
     def check(self) -> None:
-        """Read what says how S3 is reached: variables, profiles, certificates.
+        """Read the configuration of S3: variables, profiles, certificates.
 
         Raises:
-            Misconfigured: something of it is wrong; that does not pass.
+            Misconfigured: it is invalid.
         """
         with suppress(StorageError):  # credentials may still come
             self._client()
 
-    def ask(self, what: str, work: Callable[[Any], T]) -> T:
-        """Run something with boto3's client; a second time where there are other credentials by now.
+    def call(self, what: str, work: Callable[[Any], T]) -> T:
+        """Call a function with boto3's client; a second time where the credentials have changed since.
 
         Args:
-            what: it is about, for messages.
+            what: the key or address, for messages.
             work: client -> result; may be called twice.
 
         Raises:
             StorageError: S3 rejected it, or could not be reached.
         """
-        with self.clearly(what):
+        with self.translating(what):
             client = self._client()
             try:
                 return work(client)
@@ -106,17 +105,17 @@ class Bucket:
                 return work(renewed)
 
     @contextmanager
-    def clearly(self, what: str) -> Iterator[None]:
-        """Report boto3's errors in words that a user can act on; never its text where that has headers in it.
+    def translating(self, what: str) -> Iterator[None]:
+        """Translate boto3's errors into words that a user can act on; never its text where that contains headers.
 
         Raises:
-            StorageError: in place of whatever boto3 raises.
+            StorageError: in place of any error of boto3.
         """
         try:
             yield
         except FAULTS as exc:
             raise StorageError(f"{what}: {self._access.explain(exc)}") from exc
-        except Misconfigured as exc:  # since it was checked: what is wrong now may be corrected
+        except Misconfigured as exc:  # it was valid at the start: it may be corrected again
             raise StorageError(str(exc)) from exc
 
     def _client(self) -> Any:
@@ -126,7 +125,7 @@ class Bucket:
             return self._made[0]
 
     def _renew(self, client: Any) -> Any | None:
-        """A new client where another thread has made one or the keys have changed; else None."""
+        """A new client where another thread has made one, or the keys have changed; else None."""
         with self._lock:
             if self._made is None or self._made[0] is not client:
                 return self._made and self._made[0]
@@ -140,8 +139,8 @@ class Bucket:
         """A client, and the keys that it was made with.
 
         Raises:
-            Misconfigured: its configuration is wrong.
-            StorageError: credentials are looked for, and it fails.
+            Misconfigured: its configuration is invalid.
+            StorageError: the search for credentials failed.
         """
         where = f"{self.address}"
         try:
@@ -164,10 +163,10 @@ class Bucket:
         except exceptions.BotoCoreError as exc:
             raise Misconfigured(f"{where}: {exc}{_NEXT}") from exc
         except ValueError as exc:
-            raise Misconfigured(f"{where}: {self._refuse_endpoint() or exc}{_NEXT}") from exc
-        except (AttributeError, TypeError) as exc:  # of botocore, where a profile has a word instead of a section
+            raise Misconfigured(f"{where}: {self._find_endpoint_problem() or exc}{_NEXT}") from exc
+        except (AttributeError, TypeError) as exc:  # botocore, where a profile has a word instead of a section
             raise Misconfigured(f"{where}: a profile is not as botocore expects it ({exc}){_NEXT}") from exc
-        except OSError as exc:  # a token's file is not there yet
+        except OSError as exc:  # the file of a token does not exist yet
             raise StorageError(f"{where}: {exc.filename}: {exc.strerror}; next: look at {CREDENTIALS}") from exc
 
     def _endpoint_url(self) -> str | None:
@@ -180,8 +179,8 @@ class Bucket:
             )
         return own
 
-    def _refuse_endpoint(self) -> str:
-        """What is wrong with the server's URL, where there is one."""
+    def _find_endpoint_problem(self) -> str:
+        """What is wrong with the server's URL; empty without one."""
         name = next((name for name in _ENDPOINTS if os.environ.get(name)), "")
         if self.address.endpoint or not name:
             return ""
@@ -195,10 +194,11 @@ class Bucket:
 
 
 def _check_server(core: Any, endpoint: str) -> None:
-    """What boto3 would find with the first request only, and report as a fault of the network.
+    """Check what boto3 checks with the first request only, and reports as an error of the network.
 
     Raises:
-        Misconfigured: the URL, the certificates or the proxy.
+        Misconfigured: the URL, the certificates or the proxy is invalid.
+        ValueError: the URL is invalid.
     """
     parts = urlsplit(endpoint)
     if parts.scheme not in {"http", "https"} or endpoint != endpoint.strip():

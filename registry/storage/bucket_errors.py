@@ -38,13 +38,13 @@ class Access:
     attempts: int
 
     def explain(self, error: Exception) -> str:
-        """What is wrong, and what to do next."""
+        """What is wrong, and the next step."""
         server = self.endpoint
         match error:
             case exceptions.ClientError():
-                words = self._explain_answer(error)
+                words = self._explain_response(error)
             case exceptions.ReadTimeoutError():
-                words = f"{server} did not answer in {self.read_s:g} s, {self.attempts} times; next: try again later"
+                words = f"{server} did not respond in {self.read_s:g} s, {self.attempts} times; next: try again later"
             case exceptions.SSLError():
                 words = f"{server} is not trusted: {error.kwargs.get('error')}; next: AWS_CA_BUNDLE=<certificates>"
             case exceptions.ProxyConnectionError():
@@ -64,7 +64,7 @@ class Access:
                 words = str(error) or type(error).__name__
         return words
 
-    def _explain_answer(self, error: exceptions.ClientError) -> str:
+    def _explain_response(self, error: exceptions.ClientError) -> str:
         code, status = code_of(error), status_of(error)
         said = error.response.get("Error", {}).get("Message", "")
         if code == "NoSuchBucket":
@@ -91,10 +91,10 @@ class Access:
 
 
 def code_of(error: exceptions.ClientError) -> str:
-    """S3's word for an error."""
+    """S3's code of an error."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def status_of(error: exceptions.ClientError) -> int:
-    """HTTP's number."""
+    """HTTP status of an error."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -1,4 +1,4 @@
-"""The objects of a model repository, on S3 or in a folder alike: one reader for what serves and for what publishes."""
+"""Reads the objects of a model repository, on S3 or in a folder alike: for the synchroniser and for export."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ _DEEPEST = 4  # folders in one another that are looked into
 
 
 class Storage(Protocol):
-    """What a reader needs of a repository.
+    """A repository to read.
 
     Attributes:
         url: its address.
@@ -33,7 +33,7 @@ class Storage(Protocol):
         """Every file whose key begins with `under`, a folder with its slash; all of them or an error.
 
         Raises:
-            StorageError: the storage does not answer, or refuses.
+            StorageError: the storage does not respond, or rejects the request.
         """
 
     def open(self, source: Object) -> Any:
@@ -48,12 +48,12 @@ def open_storage(url: str) -> Storage:
     """The storage that an address means.
 
     Raises:
-        Misconfigured: it means none, or, with what else is set, a server that cannot be reached.
+        Misconfigured: the address is invalid, or the settings of S3 are.
     """
     address = read_address(url)
     if isinstance(address, Path):
         return FolderStorage(address)
-    # The synchroniser has pauses of its own, so few attempts.
+    # Few attempts: the synchroniser itself tries again, with pauses.
     bucket = Bucket(address, connect_s=5, read_s=15, attempts=2, together=16)
     bucket.check()
     return S3Storage(bucket)
@@ -66,7 +66,7 @@ def download(storage: Storage, source: Object, target: Path, *, count: Callable[
         storage: where it is.
         source: as it was listed.
         target: does not exist yet.
-        count: told of every block's bytes.
+        count: takes the bytes of every block.
 
     Returns:
         SHA-256, hexadecimal.
@@ -125,7 +125,7 @@ class S3Storage:
         prefix, last = self._prefix + under, ""
         start: dict[str, str] = {}
         while True:
-            page = self._bucket.ask(self.url, partial(self._list, prefix, start))
+            page = self._bucket.call(self.url, partial(self._list, prefix, start))
             keys = []
             for entry in page.get("Contents", ()):
                 keys.append(entry["Key"])
@@ -147,19 +147,19 @@ class S3Storage:
     def open(self, source: Object) -> Iterator[Any]:
         """The object, if it is still the one that was listed."""
         place = {"Bucket": self._bucket.address.bucket, "Key": self._prefix + source.key}
-        reply = self._bucket.ask(source.key, lambda client: client.get_object(**place, IfMatch=source.etag))
-        with closing(reply["Body"]) as body:
+        response = self._bucket.call(source.key, lambda client: client.get_object(**place, IfMatch=source.etag))
+        with closing(response["Body"]) as body:
             # A server may ignore the condition.
-            if reply["ETag"].strip('"') != source.etag.strip('"'):
+            if response["ETag"].strip('"') != source.etag.strip('"'):
                 raise StorageError(f"{source.key} changed while it was read")
             yield body
 
 
 class FolderStorage:
-    """A folder; links in it are told, and never followed."""
+    """A folder; links in it are reported, and never followed."""
 
     def __init__(self, root: Path, *, hidden: bool = False) -> None:
-        """Read a folder; `hidden`: with its hidden folders, which no synchroniser takes, and Triton reads."""
+        """Read a folder; `hidden`: with hidden folders, which the synchroniser ignores, and a stock Triton reads."""
         self.url = str(root)
         self._root = root
         self._hidden = hidden

@@ -1,7 +1,7 @@
-"""The objects of a model repository, on S3 or in a local folder alike.
+"""Writes the objects of a model repository, on S3 or in a folder alike.
 
-Two publishers may work at once, so what is written under a name is written on a condition: that nothing has the name,
-or that its content is still the one that was read.
+Two publishers may write at once, so a key is written on a condition: that it is free, or that its content is still the
+one that was read.
 """
 
 import os
@@ -29,9 +29,9 @@ READ_TIMEOUT_S = 30
 _ATTEMPTS = 3
 _CONNECTIONS = 32
 _BLOCK_BYTES = 1 << 20
-_NOT_MET = {404, 409, 412}  # of a condition; 409: another write to this name is under way
+_NOT_MET = {404, 409, 412}  # the condition failed; 409: another write to this key is in progress
 
-# Told how many bytes more are sent; less, where some are sent again. What it raises ends the upload.
+# Takes the bytes of each block that was sent; negative where some are sent again. An exception ends the upload.
 Sent = Callable[[int], None]
 
 
@@ -48,46 +48,46 @@ class Content:
 
 
 class TooLarge(RepositoryError):
-    """A config or manifest that no reader takes."""
+    """A config or manifest that is larger than any reader accepts."""
 
 
-class Storage(Protocol):
-    """A repository.
+class WritableStorage(Protocol):
+    """A repository to read and write.
 
     Attributes:
-        address: as a user writes it, and as the server that mirrors it does.
+        address: as users and synchronisers write it.
     """
 
     address: str
 
     def walk(self, under: str = "") -> Iterator[Object]:
-        """See `registry.storage.reading`; nothing where there is no such folder."""
+        """See `registry.storage.reading.Storage`; nothing where the folder is missing."""
 
     def get(self, key: str) -> Content | None:
-        """Content of a text, or None where there is none.
+        """Content of a text, or None where it is missing.
 
         Raises:
-            TooLarge: nothing that it could be is so large.
+            TooLarge: no config or manifest is so large.
         """
 
     def blocks(self, key: str) -> Iterator[bytes]:
-        """Content, a piece at a time.
+        """Content, block by block.
 
         Raises:
-            StorageError: there is none.
+            StorageError: it is missing.
         """
 
     def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
-        """Write where the content still has this etag, where it is None where there is none; False: it was not so."""
+        """Write where the content still has this etag (None: where it is missing); False where the condition failed."""
 
     def keeps_conditions(self, key: str) -> bool:
-        """Whether conditions of `put` are honoured; tried with a text that was just written under a new key."""
+        """Whether the storage honours conditions of `put`; tried with a text that was just written under a new key."""
 
     def upload(self, key: str, path: Path, sent: Sent) -> None:
-        """Write the content of a file, whatever was there."""
+        """Write the content of a file, without a condition."""
 
     def delete(self, key: str) -> None:
-        """Remove it, if it is there."""
+        """Remove it, where it exists."""
 
 
 def _read_text(file: Any, where: str) -> bytes:
@@ -97,7 +97,7 @@ def _read_text(file: Any, where: str) -> bytes:
     return data
 
 
-def open_storage(address: str) -> Storage:
+def open_to_write(address: str) -> WritableStorage:
     """The repository at an address; no request is sent yet.
 
     Raises:
@@ -105,16 +105,16 @@ def open_storage(address: str) -> Storage:
     """
     place = read_address(address)
     if isinstance(place, Path):
-        return LocalFolder(place.resolve())
+        return WritableFolder(place.resolve())
     bucket = Bucket(
         place, connect_s=CONNECT_TIMEOUT_S, read_s=READ_TIMEOUT_S, attempts=_ATTEMPTS, together=_CONNECTIONS
     )
     bucket.check()
-    return S3(bucket)
+    return WritableS3(bucket)
 
 
-class S3(S3Storage):
-    """A bucket, or a part of one, to be written too."""
+class WritableS3(S3Storage):
+    """A bucket, or a part of one, to read and write."""
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__(bucket)
@@ -125,14 +125,14 @@ class S3(S3Storage):
         found = self._get(key)
         if found is None:
             return None
-        with self._bucket.clearly(self.address):
+        with self._bucket.translating(self.address):
             return Content(_read_text(found["Body"], f"{self.address}/{key}"), found["ETag"])
 
     def blocks(self, key: str) -> Iterator[bytes]:
         found = self._get(key)
         if found is None:
             raise StorageError(f"{self.address}/{key}: got nothing, expected a file; next: try again")
-        with self._bucket.clearly(self.address):
+        with self._bucket.translating(self.address):
             yield from found["Body"].iter_chunks(_BLOCK_BYTES)
 
     def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
@@ -157,10 +157,10 @@ class S3(S3Storage):
                 options = TransferConfig(max_concurrency=4)
                 client.upload_fileobj(file, place["Bucket"], place["Key"], Callback=sent, Config=options)
 
-        self._bucket.ask(self.address, send)
+        self._bucket.call(self.address, send)
 
     def delete(self, key: str) -> None:
-        self._bucket.ask(self.address, lambda client: client.delete_object(**self._place(key)))
+        self._bucket.call(self.address, lambda client: client.delete_object(**self._place(key)))
 
     def _place(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket.address.bucket, "Key": self._prefix + key}
@@ -174,10 +174,10 @@ class S3(S3Storage):
                     raise
                 return None
 
-        return self._bucket.ask(self.address, read)
+        return self._bucket.call(self.address, read)
 
     def _put(self, key: str, data: bytes, mark: str, condition: dict[str, str]) -> bool:
-        """Write, and leave a mark on it; False: the condition was not met."""
+        """Write with a mark; False where the condition failed."""
 
         def write(client: Any) -> bool:
             try:
@@ -188,7 +188,7 @@ class S3(S3Storage):
                 return False
             return True
 
-        return self._bucket.ask(self.address, write)
+        return self._bucket.call(self.address, write)
 
     def _head(self, key: str) -> Any | None:
         def look(client: Any) -> Any | None:
@@ -199,22 +199,22 @@ class S3(S3Storage):
                     raise
                 return None
 
-        return self._bucket.ask(self.address, look)
+        return self._bucket.call(self.address, look)
 
     def _writer(self, key: str) -> str | None:
         writer: str | None = (self._head(key) or {"Metadata": {}})["Metadata"].get("writer")
         return writer
 
 
-class LocalFolder(FolderStorage):
-    """A folder. Links in it are not followed, so that nothing outside is read or written."""
+class WritableFolder(FolderStorage):
+    """A folder to read and write. Links in it are not followed, so that nothing outside is read or written."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.address = self.url
 
     def walk(self, under: str = "") -> Iterator[Object]:
-        """As the synchroniser, but for a folder that the first version makes."""
+        """Every file, as the synchroniser sees it; nothing before the first version makes the folder."""
         return super().walk(under) if self._root.is_dir() else iter(())
 
     def get(self, key: str) -> Content | None:
@@ -276,10 +276,10 @@ class LocalFolder(FolderStorage):
                     folder.rmdir()
 
     def _path(self, key: str) -> Path:
-        """Place of a key.
+        """Path of a key.
 
         Raises:
-            StorageError: a link is on the way.
+            StorageError: the path has a link.
         """
         path = self._root / key
         for place in (path, *path.parents):
@@ -292,7 +292,7 @@ class LocalFolder(FolderStorage):
 
 @contextmanager
 def _hidden(path: Path) -> Iterator[Path]:
-    """A name beside a file for what is not complete yet."""
+    """A hidden name beside a file, for content that is not complete yet."""
     hidden = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         yield hidden

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from registry.judgement import allowlist
+from registry.judgement import limits
 from transformer import SERVER_NAME, __version__, errors
 from transformer import cli as arguments
 from transformer.triton import model
@@ -95,9 +95,15 @@ def test_what_serves_needs_no_torch(part: str) -> None:
         assert not {name.split(".")[0] for name in imports(path)} & HEAVY, path
 
 
-def test_what_room_is_made_by_has_one_bound_in_both_parts() -> None:
+def test_both_parts_have_the_same_limits_of_what_memory_is_allocated_by() -> None:
     for name in ("MAX_SIDE_PX", "MAX_CHANNELS", "MAX_STRIDE", "MAX_LABELS"):
-        assert getattr(model, name) == getattr(allowlist, name), name
+        assert getattr(model, name) == getattr(limits, name), name
+
+
+@pytest.mark.parametrize("part", ["environment", "export", "predictor", "transformer"])
+def test_only_the_registry_talks_to_s3(part: str) -> None:
+    for path in (ROOT / part).rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & {"boto3", "botocore"}, path
 
 
 def test_no_test_file_imports_another() -> None:
@@ -181,10 +187,8 @@ def test_every_grpc_status_of_triton_is_translated(code: grpc.StatusCode) -> Non
 # Times that are shown or compared with those of files, and never decide what is served, or until when.
 CALENDAR = {
     "predictor/synchroniser/uploads.py",
-    "predictor/synchroniser/server.py",
     "predictor/synchroniser/status.py",
     "predictor/synchroniser/repository_watch.py",
-    "transformer/observability/logs.py",
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from export.__main__ import main
 from export.proof.average_precision import Rows
-from export.proof.drawn_images import draw_pictures
+from export.proof.drawn_images import draw_images
 from export.writer.config import parse
 from tests.reference.detections import compare
 from transformer.tasks import detect
@@ -33,7 +33,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     folder = tmp_path_factory.mktemp("heads")
 
     def make(name: str) -> Path:
-        """A checkpoint with outputs worth comparing: its normalisation fits the pictures, its scores spread."""
+        """A checkpoint with outputs worth comparing: its normalisation fits the images, its scores spread."""
         import torch  # noqa: PLC0415 - only in the environment of `make test-export`
         from ultralytics import YOLO  # noqa: PLC0415
 
@@ -46,7 +46,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
         for layer in network.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.momentum = 1.0
-        pictures = np.stack([cv2.resize(picture.image_hwc, (320, 320)) for picture in draw_pictures()])
+        pictures = np.stack([cv2.resize(picture.image_hwc, (320, 320)) for picture in draw_images()])
         with torch.no_grad():
             network.train()
             network(torch.from_numpy(pictures.transpose(0, 3, 1, 2)).float() / 255)
@@ -71,11 +71,11 @@ def export(tmp_path: Path, weights: Path, *options: str) -> tuple[int, Path]:
 
 
 def predict(file: Path, **options: Any) -> list[Rows]:
-    """What Ultralytics finds in the fixed pictures: corners, score and class of each."""
+    """What Ultralytics finds in the fixed images: corners, score and class of each."""
     from ultralytics import YOLO  # noqa: PLC0415 - as above
 
     yolo = YOLO(file, task="detect")
-    pictures = [np.ascontiguousarray(picture.image_hwc[..., ::-1]) for picture in draw_pictures()]
+    pictures = [np.ascontiguousarray(picture.image_hwc[..., ::-1]) for picture in draw_images()]
     settings: dict[str, Any] = {"imgsz": 320, "rect": False, "conf": 0.01, "verbose": False, **options}
     return [yolo.predict(picture, **settings)[0].boxes.data.tolist() for picture in pictures]
 
@@ -109,7 +109,7 @@ def test_either_head_is_exported_and_finds_what_predict_finds(
             assert compare(found, wanted, box_px=0.5, score=1e-3) == []
 
 
-def test_head_that_a_checkpoint_lacks_is_refused(
+def test_head_that_a_checkpoint_lacks_is_rejected(
     tmp_path: Path, build: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, _ = export(tmp_path, build("yolov8n"), "--nms-free")
@@ -155,7 +155,7 @@ def test_wrong_scaling_that_the_file_alone_does_not_show_is_found_by_predict(
 
 
 @pytest.mark.parametrize("name", ["yolo26n-seg", "yolo26n-pose", "yolo26n-obb", "yolo26n-cls", "rtdetr-l"])
-def test_other_task_is_refused_before_it_is_exported(
+def test_other_task_is_rejected_before_it_is_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ultralytics import RTDETR, YOLO  # noqa: PLC0415 - as above

@@ -29,7 +29,7 @@ needs_weights = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ../shared
 
 @needs_weights
 @pytest.mark.parametrize("interface", ["fused", "ultralytics"])
-def test_official_checkpoint_is_exported_and_proven(tmp_path: Path, interface: str) -> None:
+def test_official_checkpoint_is_exported_and_verified(tmp_path: Path, interface: str) -> None:
     arguments = ["ultralytics", "yolov8n", str(WEIGHTS / "yolov8n.pt"), "--interface", interface]
     assert main([*arguments, "--repository", str(tmp_path)]) == 0
     folder = tmp_path / "yolov8n" / "1"
@@ -45,7 +45,7 @@ def test_official_checkpoint_is_exported_and_proven(tmp_path: Path, interface: s
     assert parity["detections"]["found"] > 50
     assert parity["detections"]["boxes_px"] < 0.05
     assert parity["detections"]["scores"] < 1e-4
-    # The pictures show what it knows: the comparison is of detections, not of noise.
+    # The images show what it knows: the comparison is of detections, not of noise.
     assert max(row["best_score"] for row in parity["pictures"]) > 0.85
     config: Any = parse((folder / "config.pbtxt").read_text(encoding="utf-8"))
     assert "79: 'toothbrush'" in config.parameters["metadata"].string_value
@@ -74,13 +74,13 @@ def test_precisions_of_an_official_checkpoint_cost_little_on_photos(tmp_path: Pa
 
 @needs_weights
 @pytest.mark.parametrize("name", ["yolov8n-seg.pt", "yolo11n-seg.pt"])
-def test_checkpoint_of_another_task_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_checkpoint_of_another_task_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert main(["ultralytics", "seg", str(WEIGHTS / name), "--repository", str(tmp_path)]) == 1
     assert "task: got 'segment', expected 'detect'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_checkpoint_of_something_else_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoint_of_something_else_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import torch  # noqa: PLC0415 - only in the environment of `make test-export`
 
     torch.save({"no": "model"}, tmp_path / "weights.pt")
@@ -106,7 +106,7 @@ CASES = [*((entrance, "best.pt") for entrance in ENTRANCES), *(("fastapi", name)
 
 
 @pytest.mark.parametrize(("entrance", "name"), CASES)
-def test_nothing_is_unpickled_unasked(tmp_path: Path, entrance: str, name: str) -> None:
+def test_nothing_is_unpickled_unpermitted(tmp_path: Path, entrance: str, name: str) -> None:
     run, path = run_trap(tmp_path, entrance, name)
     assert run.returncode == 1, run.stderr
     assert f"got SHA-256 {digest(path)}" in run.stderr

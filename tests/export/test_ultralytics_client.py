@@ -42,7 +42,7 @@ def yolo(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that describes some labelled pictures."""
+    """The file that describes some labelled images."""
     folder = tmp_path_factory.mktemp("labelled")
     for kind, suffix in (("images", "jpg"), ("labels", "txt")):
         (folder / kind).mkdir()
@@ -64,7 +64,7 @@ def test_val_with_its_default_batch_is_that_of_the_file(
         # No batch is named: it is 16, twice what Triton takes at once.
         return model.val(data=str(labelled), plots=False, project=str(tmp_path), workers=0)
 
-    # Of a file for ONNX Runtime it makes the same pictures; those for torch are of another rectangle.
+    # Of a file for ONNX Runtime it makes the same images; those for torch are of another rectangle.
     expected = validate(YOLO(published / "yolov8n" / "1" / "model.onnx", task="detect")).results_dict
     assert expected["metrics/mAP50-95(B)"] > 0.3
     for url in urls(yolo):

@@ -14,7 +14,7 @@ from export.writer.config import parse, to_text
 from export.writer.manifest import Interface
 from export.writer.repository import Version, publish
 from registry.golden import read_golden, split_golden
-from registry.golden_outputs import check_answer
+from registry.golden_outputs import check_golden_outputs
 from tests.support.detectors import build_detector, build_finished, fix_size, pass_over, save
 from tests.support.triton import Triton, start_triton
 
@@ -73,7 +73,7 @@ def test_it_is_loaded_and_gives_its_golden_outputs(triton: Triton, repository: P
         answer = client.infer(name, [asked])
     got = {output: answer.as_numpy(output) for output in expected}
     if name.endswith("-fast"):  # in BF16 where the CPU has it
-        check_answer(got, expected, config)
+        check_golden_outputs(got, expected, config)
         return
     for output, array in expected.items():
         np.testing.assert_allclose(got[output], array, rtol=1e-4, atol=1e-4, err_msg=output)

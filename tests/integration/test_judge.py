@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "python-file": (python_model, "code/1/model.py", "is no file of a version"),
     "hidden": (hidden_model, ".code/1/model.py", "in a hidden folder, which Triton reads"),
     "library": (library, "rows/libtriton_rows.so", "expected config.pbtxt, labels"),
-    "linked-model": (linked_model, "other/", "a link, which is never followed"),
+    "linked-model": (linked_model, "other/", "a link, which is not followed"),
     "linked-file": (linked_file, "rows/1/model.onnx", "a link: expected the file itself"),
     "config": (config_of_the_model, "rows/config.pbtxt", "model_operations: is not accepted"),
     "digest": (other_bytes, "rows/1", "model.onnx: sha256 got "),

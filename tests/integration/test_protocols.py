@@ -248,7 +248,7 @@ def references(stack: Stack) -> Mapping[str, Any]:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", CASES)
-def test_every_protocol_gives_the_same_answer(
+def test_every_protocol_gives_the_same_result(
     stack: Stack, references: Mapping[str, Any], name: str, protocol: str
 ) -> None:
     case, expected = CASES[name], references[name]

@@ -23,7 +23,8 @@ from export.writer.config import parse, to_text
 from export.writer.manifest import digest
 from export.writer.profiles import PROFILES
 from export.writer.repository import publish
-from registry.storage.writing import LocalFolder, Storage, TooLarge, open_storage
+from registry.storage.writing import TooLarge, WritableFolder, open_to_write
+from registry.storage.writing import WritableStorage as Storage
 from tests.support.exported import FILES, version, with_profiles
 from tests.support.http_server import Play, serve
 from tests.support.ports import find_free_ports
@@ -96,7 +97,7 @@ def test_make_s3_is_for_programs_of_this_machine(
 def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     """An empty repository."""
     if request.param == "folder":
-        return open_storage(str(tmp_path / "published"))
+        return open_to_write(str(tmp_path / "published"))
     return bucket(request.getfixturevalue("s3"), monkeypatch)
 
 
@@ -105,7 +106,7 @@ def bucket(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Sto
         monkeypatch.delenv(name)
     for name, value in (dict(variables) | {"AWS_SECRET_ACCESS_KEY": SECRET}).items():
         monkeypatch.setenv(name, value)
-    return open_storage(f"s3://models/{uuid4().hex}")
+    return open_to_write(f"s3://models/{uuid4().hex}")
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ def test_published_version_is_the_local_one_under_the_next_number(
     publish(local, version(interface="ultralytics"))
     assert run("publish", storage, "tiny", "--from", str(local), "--version", "1") == 0
     assert run("publish", storage, "tiny", "--from", str(local)) == 1
-    assert "tiny: version 1 serves, and its clients would meet something else: inputs: got 1 (images " in (
+    assert "tiny: version 1 serves, and its clients expect something else: inputs: got 1 (images " in (
         capsys.readouterr().err
     )
     assert run("publish", storage, "tiny", "--from", str(local), "--force") == 0
@@ -346,7 +347,7 @@ def test_fetch_writes_what_the_manifest_lists_and_nothing_else(
     ],
     ids=["climbs", "absolute", "code", "size", "digest"],
 )
-def test_fetch_refuses_a_version_that_its_manifest_does_not_describe(
+def test_fetch_rejects_a_version_that_its_manifest_does_not_describe(
     storage: Storage,
     local: Path,
     tmp_path: Path,
@@ -385,7 +386,7 @@ def test_fetch_stops_where_more_comes_than_was_listed(
             return found
 
         monkeypatch.setattr(storage, "walk", listed)
-        monkeypatch.setattr("export.publish.fetch.open_storage", lambda _: storage)
+        monkeypatch.setattr("export.publish.fetch.open_to_write", lambda _: storage)
         assert run("fetch", storage, "tiny", "--to", str(tmp_path / "target")) == 1
     assert "tiny/1/parity.json: got more than the " in capsys.readouterr().err
     assert not [path for path in (tmp_path / "target").rglob("*") if path.is_file()]
@@ -400,7 +401,12 @@ def test_fetch_stops_where_more_comes_than_was_listed(
     ],
 )
 def test_versions_reads_a_config_as_the_synchroniser_does(
-    config: bytes, said: str, wanted: list[str], storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
+    config: bytes,
+    said: str,
+    wanted: list[str],
+    storage: Storage,
+    local: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     publish_again(storage, local, 2)
     content = storage.get("tiny/config.pbtxt")
@@ -506,7 +512,7 @@ def test_prune_keeps_the_newest_and_what_the_policy_asks_for(
 
 
 def test_prune_takes_old_leftovers(tmp_path: Path, local: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    storage = LocalFolder(tmp_path / "published")
+    storage = WritableFolder(tmp_path / "published")
     publish_again(storage, local, 4)
     for number in (1, 2):
         storage.delete(f"tiny/{number}/manifest.json")
@@ -711,7 +717,7 @@ def test_what_serves_decides_for_versions_rollback_and_prune(
     assert keys(storage) == held(1, 4, 5)
 
 
-def test_what_s3_answers_is_said_clearly(
+def test_errors_of_s3_are_explained(
     s3: dict[str, str], local: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bucket(s3, monkeypatch)
@@ -812,7 +818,7 @@ def test_links_in_a_folder_lead_nowhere(tmp_path: Path, local: Path, capsys: pyt
     (tmp_path / "outside").mkdir()
     (tmp_path / "published").mkdir()
     (tmp_path / "published" / "tiny").symlink_to(tmp_path / "outside")
-    storage = open_storage(f"file://{tmp_path}/published")
+    storage = open_to_write(f"file://{tmp_path}/published")
     assert run("publish", storage, "tiny", "--from", str(local)) == 1
     assert "published/tiny: got a link" in capsys.readouterr().err
     assert not list((tmp_path / "outside").iterdir())

@@ -16,7 +16,7 @@ from export.__main__ import main
 from export.writer.repository import publish
 from registry.errors import Misconfigured, StorageError
 from registry.storage.reading import open_storage
-from registry.storage.writing import open_storage as open_to_write
+from registry.storage.writing import open_to_write
 from tests.support.exported import version
 from tests.support.http_server import Judge, Quiet, run_server, serve
 from tests.support.s3 import S3, start_s3
@@ -86,9 +86,9 @@ def test_wrong_settings_are_reported_before_any_request(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     _set(variables, wrong, tmp_path)
-    with pytest.raises(Misconfigured) as refused:
+    with pytest.raises(Misconfigured) as rejected:
         open_storage("s3://models/x")
-    assert expected in str(refused.value)
+    assert expected in str(rejected.value)
     assert main(["versions", "--repository", "s3://models/x"]) == 1
     words = capsys.readouterr().err
     assert expected in words

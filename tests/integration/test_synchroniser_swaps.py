@@ -10,7 +10,9 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from environment.error_codes import ErrorCode
 from loadtest.generator.responses import Result
+from tests.support.error_codes import code_of
 from tests.support.models import BATCHED, FLOAT_IO, build_identity
 from tests.support.stack import PATIENCE_S, ROOT
 from tests.support.synced import PREFIX, SETTLE_S, Synced, start_synced
@@ -21,15 +23,15 @@ FIRST = Build(1)
 # A part of the reason for which each spoiled version is rejected.
 REASONS = {
     "corrupt": "model.onnx: sha256 got",
-    "corrupt-sealed": "no ONNX file",
+    "corrupt-sealed": "not an ONNX file",
     "truncated": "model.onnx: got",
-    "truncated-sealed": "no ONNX file",
+    "truncated-sealed": "not an ONNX file",
     "wrong-digest": "model.onnx: sha256 got",
     "broken-manifest": "manifest.json: no JSON",
     "missing-file": "waits for golden.npz, listed in manifest.json",
     "missing-model": "waits for model.onnx, listed in manifest.json",
     "missing-model-sealed": "waits for model.onnx",
-    "empty-model-sealed": "no ONNX file",
+    "empty-model-sealed": "not an ONNX file",
     "other-outputs": "probabilities",
     "nan": "NaN",
     "other-answers": "golden input: output 'probabilities'",
@@ -215,7 +217,7 @@ def test_several_versions_serve_together_where_their_labels_agree(synced: Synced
     synced.upload("pair", 4, Build(44))
     synced.wait_for_serving("pair", 4)
     reply = synced.stack.http.post("/v2/models/pair/versions/3/infer", json=row)
-    assert (reply.status_code, reply.json()["error"]) == (404, "model 'pair' has no version '3'; expected one of 4")
+    assert code_of(reply) is ErrorCode.VERSION_NOT_FOUND
     known = synced.version("pair", 3)
     assert (known["state"], "labels" in known["reason"]) == ("available", True)
     synced.s3.delete(f"{PREFIX}/pair/")

@@ -43,7 +43,7 @@ ESTIMATORS = {
     "far": make_pipeline(MinMaxScaler(), LogisticRegression(C=1e4)).fit(FAR, FAR[:, 0] > FAR[:, 1]),
     "holes": HistGradientBoostingClassifier(max_iter=10).fit(HOLES, np.nan_to_num(HOLES[:, 0]) > 0),
     "boosted": XGBClassifier(n_estimators=5, n_jobs=1).fit(HOLES, np.nan_to_num(HOLES[:, 0]) > 0),
-    # A column may have the name that pictures have elsewhere.
+    # A column may have the name that images have elsewhere.
     "labels": make_pipeline(OneHotEncoder(), LogisticRegression()).fit(CITIES, CITIES.image == "Oslo"),
 }
 ROWS: dict[str, Any] = {"far": FAR[:40], "holes": HOLES[:40], "boosted": HOLES[:40]}
@@ -130,7 +130,7 @@ def test_strings_in_every_protocol(tables: Stack) -> None:
         np.testing.assert_allclose(got, expected, atol=2e-6, err_msg=way)
 
 
-def test_column_named_image_is_no_picture(tables: Stack) -> None:
+def test_column_named_image_is_no_image(tables: Stack) -> None:
     cities = ["Köln", "Roma"]
     expected = ESTIMATORS["labels"].predict_proba(pandas.DataFrame({"image": cities}))
     named = [{"image": city} for city in cities]
@@ -189,7 +189,7 @@ SEX = {"name": "sex", "datatype": "BYTES", "shape": [1], "data": ["f"]}
         ),
     ],
 )  # fmt: skip
-def test_what_a_column_does_not_take_is_refused(tables: Stack, path: str, body: Any, says: str) -> None:
+def test_what_a_column_does_not_take_is_rejected(tables: Stack, path: str, body: Any, says: str) -> None:
     reply = tables.http.post(path, json={"inputs": body} if path.startswith("/v2") else body)
     assert reply.status_code == 400, reply.text
     assert says in reply.json()["error"]

@@ -20,7 +20,7 @@ from tests.support.versions import SPOILS, Build, external_data, strip, write
 BUILD = Build(7)
 GOOD = {"good": lambda _: None, "external-data": external_data, "stripped": strip}
 
-# Spoils that Triton refuses, with a part of its reason; where it has read no config it lists the model without one.
+# Spoils that Triton rejects, with a part of its reason; where it has read no config it lists the model without one.
 REFUSED = {
     "broken-config": "",
     "corrupt": "Protobuf parsing failed",
@@ -86,7 +86,7 @@ def test_every_spoil_is_expected_to_do_something() -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_triton_refuses(client: grpc.InferenceServerClient, name: str) -> None:
+def test_triton_rejects(client: grpc.InferenceServerClient, name: str) -> None:
     (entry,) = [model for model in client.get_model_repository_index().models if model.name == name]
     assert entry.state == ("UNAVAILABLE" if REFUSED[name] else "")
     assert REFUSED[name] in entry.reason
@@ -116,7 +116,7 @@ def test_number_and_size_can_be_chosen(tmp_path: Path) -> None:
         write(tmp_path, "tiny", Build(3), number=3)
 
 
-def test_answers_of_a_build_fit_it_and_no_other(tmp_path: Path) -> None:
+def test_outputs_of_a_build_fit_it_and_no_other(tmp_path: Path) -> None:
     builds = {
         "rows": Build(1),
         "more-rows": Build(2, classes=5, features=6),

@@ -49,10 +49,10 @@ def test_other_checkpoint_needs_the_users_word(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
     path.write_bytes(b"made by somebody")
     digest = hashlib.sha256(b"made by somebody").hexdigest()
-    with pytest.raises(CheckpointError) as refused, admit(path, allowed=False):
+    with pytest.raises(CheckpointError) as rejected, admit(path, allowed=False):
         pass
-    assert f"{path}: got SHA-256 {digest}, expected one of the official checkpoints" in str(refused.value)
-    assert "pass --allow-unpickling (make: ALLOW_UNPICKLING=1) if you trust where it comes from" in str(refused.value)
+    assert f"{path}: got SHA-256 {digest}, expected one of the official checkpoints" in str(rejected.value)
+    assert "pass --allow-unpickling (make: ALLOW_UNPICKLING=1) if you trust where it comes from" in str(rejected.value)
     with admit(path, allowed=True) as copy:
         assert copy.read_bytes() == b"made by somebody"
 
@@ -60,9 +60,9 @@ def test_other_checkpoint_needs_the_users_word(tmp_path: Path) -> None:
 def test_official_name_is_no_word_for_the_content(tmp_path: Path) -> None:
     path = tmp_path / "yolov8n.pt"
     path.write_bytes(b"what a mirror has under that name")
-    with pytest.raises(CheckpointError) as refused, admit(path, allowed=False):
+    with pytest.raises(CheckpointError) as rejected, admit(path, allowed=False):
         pass
-    assert f"expected that of the official yolov8n.pt, {OFFICIAL['yolov8n.pt']}" in str(refused.value)
+    assert f"expected that of the official yolov8n.pt, {OFFICIAL['yolov8n.pt']}" in str(rejected.value)
 
 
 def test_what_was_judged_is_what_is_loaded(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_what_was_judged_is_what_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["best.pt", "yolov8n.pt", "best.PT", "best.pth", "best"])
-def test_nothing_is_unpickled_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_nothing_is_unpickled_unpermitted(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     path, mark = tmp_path / name, tmp_path / "mark"
     path.write_bytes(checkpoint(Trap(mark)))
     assert main(["ultralytics", "made", str(path), "--repository", str(tmp_path / "repository")]) == 1

@@ -37,7 +37,7 @@ def _classifier(channels: int = 1) -> Any:
         (_table(IRIS), _table(list(IRIS), ["a", "b"])),
         (_table(IRIS), _table(IRIS, datatype="FP64")),  # rows may come as either
         (_detector(), _detector(size_hw=(64, 64))),
-        (_classifier(), _classifier(3)),  # the transformer makes a picture fit
+        (_classifier(), _classifier(3)),  # the transformer makes an image fit
     ],
 )
 def test_same_to_its_clients(now: Any, new: Any) -> None:
@@ -60,10 +60,10 @@ def test_same_to_its_clients(now: Any, new: Any) -> None:
         (_detector(), _classifier(), "task: got classify, expected detect"),
     ],
 )
-def test_change_for_its_clients_is_refused(now: Any, new: Any, expected: str) -> None:
-    with pytest.raises(ExportError, match=r"t: version 7 serves, .*FORCE=1") as refused:
+def test_change_for_its_clients_is_rejected(now: Any, new: Any, expected: str) -> None:
+    with pytest.raises(ExportError, match=r"t: version 7 serves, .*FORCE=1") as rejected:
         check_same(now, new, serves=7)
-    assert re.search(expected, str(refused.value)), str(refused.value)
+    assert re.search(expected, str(rejected.value)), str(rejected.value)
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "127.0.0.1:8080", "ftp://localhost", "//localhost"])

@@ -1,4 +1,4 @@
-"""What the metadata of an Ultralytics ONNX file decides, and what is refused, with tiny files of that shape."""
+"""What the metadata of an Ultralytics ONNX file decides, and what is rejected, with tiny files of that shape."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +65,7 @@ def _old() -> ModelProto:
         (_channels_last(), {}, r"channels: got x FLOAT \(batch, h, w, 3\).*expected \(batch, 3, height, width\)"),
     ],
 )
-def test_unfit_file_is_refused(
+def test_unfit_file_is_rejected(
     tmp_path: Path, model: ModelProto | None, changes: dict[str, str | None], message: str
 ) -> None:
     with pytest.raises(ExportError, match=message):
@@ -75,7 +75,7 @@ def test_unfit_file_is_refused(
 @pytest.mark.parametrize(
     ("content", "message"), [(b"", "0 bytes"), (b"hello, world", "no complete ONNX"), (None, "the file is missing")]
 )
-def test_something_else_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_something_else_is_rejected(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "some.onnx"
     if content is not None:
         path.write_bytes(content)
@@ -83,7 +83,7 @@ def test_something_else_is_refused(tmp_path: Path, content: bytes | None, messag
         read_detector(path)
 
 
-def test_cut_off_file_is_refused(tmp_path: Path) -> None:
+def test_cut_off_file_is_rejected(tmp_path: Path) -> None:
     path = save(tmp_path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ExportError, match="no complete ONNX file"):
@@ -110,7 +110,7 @@ def test_letterbox_decides_the_dims(
     assert len(said) == 4, said
 
 
-def test_rectangle_of_a_fixed_file_is_refused(tmp_path: Path) -> None:
+def test_rectangle_of_a_fixed_file_is_rejected(tmp_path: Path) -> None:
     model = build_detector(batch=1)
     for dim, value in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], (64, 96), strict=True):
         dim.dim_value = value
@@ -137,7 +137,7 @@ def test_golden_input_gives_the_golden_outputs_of_either_head(tmp_path: Path) ->
     ("change", "message"),
     [({"opset": 22}, "opset of ai.onnx: got 22, expected at most 21"), ({"ir": 11}, "IR version: got 11")],
 )
-def test_model_that_is_too_new_for_the_oldest_triton_is_refused(
+def test_model_that_is_too_new_for_the_oldest_triton_is_rejected(
     tmp_path: Path, change: dict[str, int], message: str
 ) -> None:
     model = build_detector(opset=change.get("opset", 17))
@@ -150,7 +150,7 @@ def test_model_that_is_too_new_for_the_oldest_triton_is_refused(
 
 @pytest.mark.skipif(not BROKEN.exists(), reason="needs ../shared/data/weights/broken-int8-yolov8n.onnx")
 @pytest.mark.parametrize("interface", ["fused", "ultralytics"])
-def test_badly_calibrated_int8_export_is_refused_for_its_scores(interface: Any) -> None:
+def test_badly_calibrated_int8_export_is_rejected_for_its_scores(interface: Any) -> None:
     with pytest.raises(ExportError, match=r"scores: got 0 to 1\.661, expected 0 to 1"):
         prepare("broken", str(BROKEN), choice=Choice(interface=interface), say=pass_over)
 

@@ -1,4 +1,4 @@
-"""The frame in which `digits` sees a picture: NumPy and ONNX are one arithmetic, and each picture is for itself."""
+"""The frame in which `digits` sees an image: NumPy and ONNX are one arithmetic, and each image is for itself."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def session() -> Session:
     return Session(model, name="frame")
 
 
-def pictures() -> dict[str, NDArray[np.uint8]]:
+def images() -> dict[str, NDArray[np.uint8]]:
     ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (SIDE, 1))
     dot = np.zeros((SIDE, SIDE), np.uint8)
     dot[20, 9] = 255
@@ -46,17 +46,17 @@ def pictures() -> dict[str, NDArray[np.uint8]]:
     return {name: plane[..., None] for name, plane in planes.items()}
 
 
-@pytest.mark.parametrize("name", pictures())
+@pytest.mark.parametrize("name", images())
 def test_graph_gives_what_numpy_gives(session: Session, name: str) -> None:
-    image = pictures()[name][None]
+    image = images()[name][None]
     cells = session.infer(image)["cells"]
     assert cells.shape == (1, CELLS * CELLS)
     assert np.isfinite(cells).all()
     np.testing.assert_allclose(cells, frame(image), atol=1e-5)
 
 
-def test_batch_gives_what_its_pictures_give(session: Session) -> None:
-    batch = np.stack(list(pictures().values()))
+def test_batch_gives_what_its_images_give(session: Session) -> None:
+    batch = np.stack(list(images().values()))
     alone = [session.infer(image[None])["cells"][0] for image in batch]
     np.testing.assert_array_equal(session.infer(batch)["cells"], np.stack(alone))
 
@@ -74,7 +74,7 @@ def test_frame_is_blind_to_polarity_contrast_and_place() -> None:
 
 
 @pytest.mark.parametrize("sides", [(8, 9), (300, 400)])
-def test_rendering_is_a_picture_of_the_size_that_was_asked_for(sides: tuple[int, int]) -> None:
+def test_rendering_is_an_image_of_the_requested_size(sides: tuple[int, int]) -> None:
     ink = np.zeros((8, 8))
     ink[1:7, 2:6] = 16
     image = render(ink, np.random.default_rng(0), sides=sides)

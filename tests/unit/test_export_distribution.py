@@ -93,7 +93,7 @@ def test_half_runs_the_convolutions_in_fp16_and_decodes_in_fp32(interface: str) 
             assert (got != expected).any()  # it was FP16
 
 
-def test_half_of_a_graph_that_has_none_is_refused() -> None:
+def test_half_of_a_graph_that_has_none_is_rejected() -> None:
     model = build_distributed()
     model.graph.node.insert(2, helper.make_node("ConstantOfShape", ["shape"], ["zeros"]))
     model.graph.node.insert(2, helper.make_node("Shape", ["features"], ["shape"]))

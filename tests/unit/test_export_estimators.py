@@ -74,11 +74,11 @@ class Centre(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
 def test_estimators_are_served_as_they_predict(tmp_path: Path, name: str) -> None:
     estimator = FITTED[name]()
     np.testing.assert_allclose(
-        exported(tmp_path, "sklearn", estimator).ask(ROWS), estimator.predict_proba(ROWS), atol=1e-6
+        exported(tmp_path, "sklearn", estimator).infer(ROWS), estimator.predict_proba(ROWS), atol=1e-6
     )
 
 
-def test_step_of_the_users_own_is_refused_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_step_of_the_users_own_is_rejected_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(tmp_path, "sklearn", make_pipeline(Centre(), LOGISTIC).fit(ROWS, LABELS)) == 1
     said = capsys.readouterr().err
     assert "Pipeline: Centre does not say how many columns it takes" in said
@@ -88,7 +88,7 @@ def test_step_of_the_users_own_is_refused_by_its_name(tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     "chosen", [FixedThresholdClassifier(LOGISTIC, threshold=0.9), TunedThresholdClassifierCV(LOGISTIC)]
 )
-def test_threshold_of_the_estimators_own_is_refused(
+def test_threshold_of_the_estimators_own_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: Any
 ) -> None:
     assert export(tmp_path, "sklearn", make_pipeline(StandardScaler(), chosen).fit(ROWS, LABELS > 0)) == 1

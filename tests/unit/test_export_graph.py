@@ -85,7 +85,7 @@ def test_scale_moves_into_the_convolution_only_where_one_reads_the_input() -> No
     np.testing.assert_allclose(run(plain, images)["scores"], run(other, images)["scores"], atol=1e-5)
 
 
-def test_freed_batch_gives_what_single_pictures_give() -> None:
+def test_freed_batch_gives_what_single_images_give() -> None:
     model = build_detector(batch=1)
     images = scale(draw(3, 6, 7))
     together = run(free_batch(model), images)["output0"]

@@ -43,7 +43,7 @@ def facts(classes: int, **said: Any) -> dict[str, Any]:
         ((300, 6), {"names": {0: "a", 2: "c"}, "end2end": True}, True),
     ],
 )
-def test_layout_is_told_by_shape_and_metadata(shape: tuple[int, int], metadata: dict[str, Any], finished: bool) -> None:
+def test_shape_and_metadata_decide_the_layout(shape: tuple[int, int], metadata: dict[str, Any], finished: bool) -> None:
     assert is_finished(shape, metadata, where="f.onnx") is finished
 
 
@@ -64,13 +64,13 @@ def test_layout_is_told_by_shape_and_metadata(shape: tuple[int, int], metadata: 
         ((116, 8400), facts(80, head="Detect", end2end=False), "contradict each other"),
     ],
 )
-def test_contradictions_are_refused_with_what_was_seen(
+def test_contradictions_are_rejected_with_what_was_seen(
     shape: tuple[int, int], metadata: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ExportError, match=message) as refused:
+    with pytest.raises(ExportError, match=message) as rejected:
         is_finished(shape, metadata, where="f.onnx")
-    assert "f.onnx" in str(refused.value)
-    assert "next:" in str(refused.value)
+    assert "f.onnx" in str(rejected.value)
+    assert "next:" in str(rejected.value)
 
 
 @pytest.mark.parametrize("head", ["Detect", "v10Detect", "WorldDetect", "YOLOEDetect", None])
@@ -90,13 +90,13 @@ def test_heads_of_detectors_are_taken(head: str | None) -> None:
         ({"task": "detect", "head": "Detect", "args": {"nms": True}}, "NMS inside"),
     ],
 )
-def test_other_heads_are_refused_by_name(metadata: dict[str, Any], message: str) -> None:
+def test_other_heads_are_rejected_by_name(metadata: dict[str, Any], message: str) -> None:
     with pytest.raises(ExportError, match=message):
         check_head(metadata, where="f.onnx")
 
 
 def build_constant(rows: np.ndarray[Any, Any], *, size_hw: Any = ("height", "width"), **metadata: str) -> ModelProto:
-    """A file that gives one head, whatever the picture."""
+    """A file that gives one head, whatever the image."""
     constants = {"head": rows[None].astype(np.float32), "shape": np.array([-1, 1, 1]), "eps": np.float32(0)}
     nodes = [
         helper.make_node("ReduceMean", ["images"], ["m"], axes=[1, 2, 3], keepdims=0),
@@ -121,11 +121,11 @@ SIZE_HW = (320, 640)
 
 
 def draw_head(kind: str) -> np.ndarray[Any, Any]:
-    """A head of three classes with small boxes all over the picture, written by one contract or another."""
+    """A head of three classes with small boxes all over the image, written by one contract or another."""
     rng = np.random.default_rng(0)
     x, y = (axis.ravel() for axis in np.meshgrid(np.arange(4, 640, 8), np.arange(4, 320, 8)))
     plain = np.stack([x, y, *rng.uniform(8, 90, (2, x.size)), *rng.uniform(0, 0.9, (3, x.size))])
-    if kind == "full":  # as of a detector of pages: each place sees the one that fills the picture
+    if kind == "full":  # as of a detector of pages: each place sees the one that fills the image
         plain[:4] = np.array([[320], [160], [600], [290]]) + rng.uniform(-5, 5, (4, x.size))
     elif kind == "normalised":
         plain[:4] /= 640
@@ -156,7 +156,7 @@ def draw_head(kind: str) -> np.ndarray[Any, Any]:
         ("far", "no part within 640 px"),
     ],
 )
-def test_plain_head_of_another_contract_is_refused(
+def test_plain_head_of_another_contract_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, message: str | None, interface: str
 ) -> None:
     onnx.save(build_constant(draw_head(kind), size_hw=SIZE_HW), tmp_path / "f.onnx")
@@ -179,7 +179,7 @@ def test_plain_head_of_another_contract_is_refused(
         ("unknown", "classes: got 0 to 7, expected whole numbers from 0 to 2"),
     ],
 )
-def test_finished_head_of_another_contract_is_refused(
+def test_finished_head_of_another_contract_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, message: str | None
 ) -> None:
     rng = np.random.default_rng(0)
@@ -202,7 +202,9 @@ def test_finished_head_of_another_contract_is_refused(
 
 
 @pytest.mark.parametrize(("classes", "rows"), [(2, 300), (296, 300), (80, 300)])
-def test_rtdetr_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: int, rows: int) -> None:
+def test_rtdetr_is_rejected_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: int, rows: int
+) -> None:
     head = np.random.default_rng(0).uniform(0, 1, (rows, 4 + classes))
     names = repr({number: f"c{number}" for number in range(classes)})
     onnx.save(build_constant(head, head="RTDETRDecoder", end2end="False", names=names), tmp_path / "f.onnx")
@@ -212,7 +214,7 @@ def test_rtdetr_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="needs ../shared/cases")
 @pytest.mark.parametrize("name", ["detr2.onnx", "detr296.onnx"])
-def test_case_of_rtdetr_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_case_of_rtdetr_is_rejected_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     path = CASES / "rtdetr-two-classes" / name
     assert main(["ultralytics", "f", str(path), "--repository", str(tmp_path)]) == 1
     assert "head: got 'RTDETRDecoder'" in capsys.readouterr().err

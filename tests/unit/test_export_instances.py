@@ -1,4 +1,4 @@
-"""Several instances of a server: what is made of what each says, and over which addresses they are asked."""
+"""Several instances of a server: how their states are merged, and which addresses are queried."""
 
 import socket
 from typing import Any
@@ -89,7 +89,7 @@ def test_name_with_several_addresses_has_each(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("names")
-def test_nothing_is_left_out_where_nobody_answers() -> None:
+def test_nothing_is_excluded_where_no_address_responds() -> None:
     endpoint = Endpoint("http://two.test")
     assert endpoint.exclude([], ["10.0.0.1", "10.0.0.2", "fd00::1"]) == set()
     assert len(endpoint.addresses()) == 3

@@ -34,7 +34,7 @@ def test_legal_model_name_is_taken(name: str) -> None:
         "%2e",
     ],
 )
-def test_illegal_model_name_is_refused(name: str) -> None:
+def test_illegal_model_name_is_rejected(name: str) -> None:
     with pytest.raises(ExportError, match="model name: got"):
         check_model_name(name)
 
@@ -65,7 +65,7 @@ def test_name_that_a_repository_may_have_is_known(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "a\n", "%2e%2e/x"])
-def test_name_that_no_repository_has_is_refused(name: str) -> None:
+def test_name_that_no_repository_has_is_rejected(name: str) -> None:
     with pytest.raises(ExportError, match=r"model name: .*expected letters"):
         check_known_name(name)
 

@@ -69,14 +69,14 @@ def with_constants(model: ModelProto) -> ModelProto:
 
 
 def with_inputs(model: ModelProto) -> ModelProto:
-    """As IR 3 has it: every initialiser is listed as an input too, before the picture."""
+    """As IR 3 has it: every initialiser is listed as an input too, before the image."""
     inputs = [
         helper.make_tensor_value_info(value.name, value.data_type, list(value.dims))
         for value in model.graph.initializer
     ]
-    picture = model.graph.input[0]
+    image = model.graph.input[0]
     kept = onnx.ValueInfoProto()
-    kept.CopyFrom(picture)
+    kept.CopyFrom(image)
     del model.graph.input[:]
     model.graph.input.extend([*inputs, kept])
     return model
@@ -118,9 +118,9 @@ def test_form_that_onnx_runtime_takes_is_exported(tmp_path: Path, form: str, int
     images = draw(1, 64, 96)
     # What ONNX Runtime makes of the file itself.
     file = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (picture,) = (given for given in file.get_inputs() if given.shape[1:2] == [3])
-    taken = scale(images).astype(np.float16 if picture.type == "tensor(float16)" else np.float32)
-    (head,) = file.run(None, {picture.name: taken})
+    (image,) = (given for given in file.get_inputs() if given.shape[1:2] == [3])
+    taken = scale(images).astype(np.float16 if image.type == "tensor(float16)" else np.float32)
+    (head,) = file.run(None, {image.name: taken})
     expected = {"output0": head}
     if interface == "fused":
         boxes, scores = head[:, :4].transpose(0, 2, 1), head[:, 4:]
@@ -200,7 +200,7 @@ def test_external_data_outside_its_folder_is_not_read(tmp_path: Path, location: 
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_file_for_several_pictures_at_a_time_is_refused_from_its_first_dimension(tmp_path: Path, size: int) -> None:
+def test_file_for_several_images_at_a_time_is_rejected_from_its_first_dimension(tmp_path: Path, size: int) -> None:
     model = build_detector()
     for value in (model.graph.input[0], model.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = size
@@ -255,6 +255,6 @@ def test_what_a_fixed_file_fixes_is_fixed_in_graph_and_config(tmp_path: Path, in
     ],
 )
 def test_metadata_that_is_nonsense_is_one_line(tmp_path: Path, changes: dict[str, str | None], message: str) -> None:
-    with pytest.raises(ExportError, match=message) as refused:
+    with pytest.raises(ExportError, match=message) as rejected:
         prepare("tiny", str(save(tmp_path, None, **changes)), choice=Choice(), say=pass_over)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(rejected.value)

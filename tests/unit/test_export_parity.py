@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.graph.fused_interface import fuse
-from export.proof.drawn_images import Picture, draw_pictures
-from export.proof.parity import decode, measure, prove, refer
+from export.proof.drawn_images import NamedImage, draw_images
+from export.proof.parity import decode, measure, run_source, verify
 from export.proof.plausibility import COMPARED, Candidates
 from export.proof.session import Session
 from export.writer.config import describe_detector
@@ -71,31 +71,31 @@ def test_decode_reads_both_heads_alike() -> None:
         np.testing.assert_array_equal(decoded.classes, [2])
 
 
-def test_proof_passes_for_the_same_detector_and_compares_every_picture_alone_and_in_a_batch() -> None:
+def test_proof_passes_for_the_same_detector_and_compares_every_image_alone_and_in_a_batch() -> None:
     detector = build_detector()
     session = Session(detector, name="source")
-    references = refer(lambda images: session.infer(images)["output0"], model("ultralytics"), pictures=draw_pictures())
+    references = run_source(lambda images: session.infer(images)["output0"], model("ultralytics"), images=draw_images())
     fused = Session(fuse(detector, classes=CLASSES, end2end=False), name="fused")
-    parity = prove(fused, model("fused"), references=references, source="tiny.onnx")
+    parity = verify(fused, model("fused"), references=references, source="tiny.onnx")
     assert parity["boxes_px"] < 1e-3
     assert parity["scores"] < 1e-5
     assert parity["classes"] == 0
     assert [(row["name"], row["batch"]) for row in parity["pictures"]] == [
-        (picture.name, batch) for picture in draw_pictures() for batch in (1, 2)
+        (image.name, batch) for image in draw_images() for batch in (1, 2)
     ]
     assert {row["candidates"] for row in parity["pictures"]} == {COMPARED}
 
 
-def test_proof_refuses_an_exported_model_that_says_something_else() -> None:
+def test_proof_rejects_an_exported_model_that_says_something_else() -> None:
     session = Session(build_detector(), name="source")
-    references = refer(lambda images: session.infer(images)["output0"], model("ultralytics"), pictures=draw_pictures())
+    references = run_source(lambda images: session.infer(images)["output0"], model("ultralytics"), images=draw_images())
     damaged = fuse(build_detector(), classes=CLASSES, end2end=False)
     (bias,) = (initializer for initializer in damaged.graph.initializer if initializer.name == "bias")
     values = np.frombuffer(bias.raw_data, np.float32).copy()
     values[0] += 2
     bias.raw_data = values.tobytes()
     with pytest.raises(ExportError, match=r"boxes differ from the source: got 2 px"):
-        prove(Session(damaged, name="damaged"), model("fused"), references=references, source="tiny.onnx")
+        verify(Session(damaged, name="damaged"), model("fused"), references=references, source="tiny.onnx")
 
 
 def _head(**changes: float) -> NDArray[np.float32]:
@@ -117,7 +117,7 @@ def _head(**changes: float) -> NDArray[np.float32]:
         (np.zeros((1, 4 + CLASSES, 7), np.float32), "got 0.0 for everything"),
     ],
 )
-def test_source_with_impossible_outputs_is_refused(head: NDArray[np.float32], message: str) -> None:
-    picture = Picture("grey", np.full((32, 32, 3), 127, np.uint8))
+def test_source_with_impossible_outputs_is_rejected(head: NDArray[np.float32], message: str) -> None:
+    image = NamedImage("grey", np.full((32, 32, 3), 127, np.uint8))
     with pytest.raises(ExportError, match=message):
-        refer(lambda _: head, model("ultralytics"), pictures=[picture])
+        run_source(lambda _: head, model("ultralytics"), images=[image])

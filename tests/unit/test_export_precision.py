@@ -1,4 +1,4 @@
-"""int8 and the gate of precisions on a small detector, with pictures whose boxes are known.
+"""int8 and the gate of precisions on a small detector, with images whose boxes are known.
 
 What they cost the detectors that people have is gated at each export: `make models`, tests/integration/test_examples.py
 and tests/export.
@@ -20,7 +20,7 @@ from export.errors import ExportError
 from export.graph.compatibility import check
 from export.graph.dfl import split
 from export.proof.calibration import ENOUGH, Folder, Sample
-from export.proof.drawn_images import Picture
+from export.proof.drawn_images import NamedImage
 from export.proof.precision import find_truth, measure
 from export.sources.exported_detector import read_detector
 from export.sources.ultralytics import Choice, prepare
@@ -43,7 +43,7 @@ def pass_on(items: Iterable[int], _: str) -> Iterable[int]:
 
 
 def write_squares(folder: Path, *, count: int, labels: bool) -> Path:
-    """A data set in YOLO's layout, or a folder of pictures."""
+    """A data set in YOLO's layout, or a folder of images."""
     images = folder / "images" / "val" if labels else folder
     images.mkdir(parents=True)
     for index in range(count):
@@ -62,12 +62,12 @@ def write_squares(folder: Path, *, count: int, labels: bool) -> Path:
 def test_int8_is_calibrated_measured_and_published(
     tmp_path: Path, finder: Path, capsys: pytest.CaptureFixture[str], labels: bool
 ) -> None:
-    pictures = write_squares(tmp_path / "pictures", count=12, labels=labels)
+    images = write_squares(tmp_path / "squares", count=12, labels=labels)
     repository = tmp_path / "repository"
-    command = ["ultralytics", "finder", str(finder), "--precision", "bf16", "int8", "--calibration", str(pictures)]
+    command = ["ultralytics", "finder", str(finder), "--precision", "bf16", "int8", "--calibration", str(images)]
     assert main([*command, "--repository", str(repository)]) == 0
     out = capsys.readouterr().out
-    assert f"warning: --calibration {pictures}: got 12 images, expected {ENOUGH} or more" in out
+    assert f"warning: --calibration {images}: got 12 images, expected {ENOUGH} or more" in out
     folder = repository / "finder" / "1"
     manifest = read_complete(folder)
     assert manifest is not None
@@ -103,20 +103,20 @@ def test_int8_is_calibrated_measured_and_published(
     assert quantised.ByteSize() < 0.4 * (folder / "model.onnx").stat().st_size
 
 
-def test_bf16_is_measured_on_what_comes_along_where_no_pictures_are_given(tmp_path: Path, finder: Path) -> None:
+def test_bf16_is_measured_on_what_comes_along_where_no_images_are_given(tmp_path: Path, finder: Path) -> None:
     assert main(["ultralytics", "finder", str(finder), "--precision", "bf16", "--repository", str(tmp_path)]) == 0
     costs = json.loads((tmp_path / "finder" / "1" / "manifest.json").read_bytes())["precisions"]
     assert costs.keys() == {"bf16"}
     assert (costs["bf16"]["truth"], costs["bf16"]["pictures"]) == ("fp32", 6)
 
 
-def test_int8_without_pictures_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_int8_without_images_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(save(tmp_path))
     with pytest.raises(ExportError, match="--precision int8: got no --calibration"):
         prepare("tiny", path, choice=Choice(precisions=["int8"]), say=pass_over)
     command = ["ultralytics", "tiny", path, "--precision", "int8", "--calibration", str(tmp_path)]
     assert main([*command, "--repository", str(tmp_path / "repository")]) == 1
-    assert f"--calibration {tmp_path}: got no picture, expected {ENOUGH} or more" in capsys.readouterr().err
+    assert f"--calibration {tmp_path}: got no image, expected {ENOUGH} or more" in capsys.readouterr().err
 
 
 class Moved:
@@ -134,18 +134,18 @@ class Moved:
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     detector = read_detector(save(tmp_path, imgsz="[320, 320]"))
-    from export.sources.ultralytics import _config  # noqa: PLC0415
+    from export.sources.ultralytics import make_config  # noqa: PLC0415
 
-    return describe(_config("tiny", detector, interface="fused", size_hw=None), version="0")
+    return describe(make_config("tiny", detector, interface="fused", size_hw=None), version="0")
 
 
 BOXES = [[60, 60, 40, 40], [160, 60, 40, 40], [60, 160, 40, 40]]
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_precision_that_moves_boxes_is_refused(model: Model, labels: bool) -> None:
+def test_precision_that_moves_boxes_is_rejected(model: Model, labels: bool) -> None:
     rows = [[cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, 0] for cx, cy, w, h in BOXES]
-    samples = [Sample(Picture("one", np.zeros((320, 320, 3), np.uint8)), rows if labels else None)]
+    samples = [Sample(NamedImage("one", np.zeros((320, 320, 3), np.uint8)), rows if labels else None)]
     truth = find_truth(Moved(BOXES, px=0), model, samples, track=pass_on)
     assert truth.kind == ("labels" if labels else "fp32")
     assert truth.map50_95 == pytest.approx(1.0)
@@ -156,24 +156,24 @@ def test_precision_that_moves_boxes_is_refused(model: Model, labels: bool) -> No
         measure("int8", Moved(BOXES, px=6), model, samples, truth, track=pass_on)
 
 
-def test_pictures_without_anything_to_find_are_refused(model: Model) -> None:
-    samples = [Sample(Picture("one", np.zeros((320, 320, 3), np.uint8)), None)]
-    with pytest.raises(ExportError, match="FP32 finds nothing on 1 pictures"):
+def test_images_without_anything_to_find_are_rejected(model: Model) -> None:
+    samples = [Sample(NamedImage("one", np.zeros((320, 320, 3), np.uint8)), None)]
+    with pytest.raises(ExportError, match="FP32 finds nothing on 1 images"):
         find_truth(Moved(np.zeros((0, 4)), px=0), model, samples, track=pass_on)
 
 
-def test_folder_reads_labels_beside_images_and_refuses_what_is_broken(tmp_path: Path) -> None:
+def test_folder_reads_labels_beside_images_and_rejects_what_is_broken(tmp_path: Path) -> None:
     write_squares(tmp_path, count=2, labels=True)
     samples = Folder(tmp_path)
     assert len(samples) == 2
     image_hwc, boxes_xyxy, class_ids = draw_squares(0)
-    np.testing.assert_array_equal(samples[0].picture.image_hwc, image_hwc)
+    np.testing.assert_array_equal(samples[0].image.image_hwc, image_hwc)
     assert samples[0].labels is not None
     expected = np.column_stack([boxes_xyxy, class_ids])
     np.testing.assert_allclose(samples[0].labels, expected, atol=1e-3)
     (tmp_path / "labels" / "val" / "1.txt").write_text("0 0.5\n")
     with pytest.raises(ExportError, match=r"1\.txt: got no labels"):
         samples[1]
-    (tmp_path / "images" / "val" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(ExportError, match=r"0\.png: got no picture that can be read"):
+    (tmp_path / "images" / "val" / "0.png").write_bytes(b"no image")
+    with pytest.raises(ExportError, match=r"0\.png: got no image that can be read"):
         samples[0]

@@ -11,8 +11,8 @@ from onnx import ModelProto, helper
 
 from export.errors import ExportError
 from export.graph.fused_interface import fuse
-from export.proof.drawn_images import draw_pictures
-from export.proof.predictions import IOU, MAX_DETECTIONS, choose_confidence, prove
+from export.proof.drawn_images import draw_images
+from export.proof.predictions import IOU, MAX_DETECTIONS, choose_confidence, verify
 from export.proof.session import Session
 from export.writer.config import describe_detector
 from tests.support.detectors import CLASSES, build_detector, build_model
@@ -20,7 +20,7 @@ from transformer.tasks import describe, detect
 from transformer.tasks.detect import DETECT, Detections
 from transformer.triton.model import Model
 
-PICTURES = draw_pictures()[:2]
+IMAGES = draw_images()[:2]
 METADATA = {
     "task": "detect",
     "imgsz": [64, 64],
@@ -40,9 +40,9 @@ def served() -> tuple[Session, Model]:
 def predict_by(session: Session, model: Model, change: Any) -> Any:
     """A source program that finds the same, and changes it."""
 
-    def run(picture: Any, confidence: float) -> Detections:
-        image, plan = DETECT.preprocess(picture.image_hwc, model)
-        outputs = {name: output[0] for name, output in session.infer(image[None]).items()}
+    def run(image: Any, confidence: float) -> Detections:
+        pixels, plan = DETECT.preprocess(image.image_hwc, model)
+        outputs = {name: output[0] for name, output in session.infer(pixels[None]).items()}
         selection = detect.Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
         found = DETECT.postprocess(outputs, model, plan=plan, options=selection)
         boxes, scores, class_ids = (np.array(part) for part in (found.boxes_xyxy, found.scores, found.class_ids))
@@ -73,20 +73,20 @@ def one_more(boxes: Any, scores: Any, class_ids: Any) -> Any:
         (lambda boxes, scores, ids: (boxes[:0], scores[:0], ids[:0]), "Ultralytics' predict does not find"),
     ],
 )
-def test_what_one_side_finds_alone_is_refused(served: tuple[Session, Model], change: Any, message: str | None) -> None:
+def test_what_one_side_finds_alone_is_rejected(served: tuple[Session, Model], change: Any, message: str | None) -> None:
     session, model = served
-    arguments: Any = {"pictures": PICTURES, "confidence": 0.001}
+    arguments: Any = {"images": IMAGES, "confidence": 0.001}
     if message is not None:
         with pytest.raises(ExportError, match=message):
-            prove(session, model, predict_by(session, model, change), **arguments)
+            verify(session, model, predict_by(session, model, change), **arguments)
         return
-    figures = prove(session, model, predict_by(session, model, change), **arguments)
+    figures = verify(session, model, predict_by(session, model, change), **arguments)
     assert (figures["boxes_px"], figures["scores"], figures["suppressed_on_one_side"]) == (0, 0, 0)
     assert figures["found"] > 0
 
 
 def build_pair(scores: tuple[float, float]) -> ModelProto:
-    """Two boxes of one class that overlap by 0.8, whatever the picture, among others far away."""
+    """Two boxes of one class that overlap by 0.8, whatever the image, among others far away."""
     head = np.zeros((4 + CLASSES, 120), np.float32)
     head[:4] = np.array([[200], [200], [2], [2]])
     head[0] += np.arange(120) * 3
@@ -118,15 +118,15 @@ def test_of_two_boxes_that_are_as_good_either_may_stay(theirs: Any, ours: Any, m
     there, here = (
         Session(fuse(build_pair(scores), classes=CLASSES, end2end=False), name="tiny") for scores in (theirs, ours)
     )
-    arguments: Any = {"pictures": PICTURES, "confidence": 0.001}
+    arguments: Any = {"images": IMAGES, "confidence": 0.001}
     predict = predict_by(there, model, lambda *found: found)
     if message is not None:
         with pytest.raises(ExportError, match=message):
-            prove(here, model, predict, **arguments)
+            verify(here, model, predict, **arguments)
     else:
-        assert prove(here, model, predict, **arguments)["suppressed_on_one_side"] == 2 * len(PICTURES)
+        assert verify(here, model, predict, **arguments)["suppressed_on_one_side"] == 2 * len(IMAGES)
 
 
-def test_something_is_compared_however_little_is_known_of_the_pictures() -> None:
+def test_something_is_compared_however_little_is_known_of_the_images() -> None:
     assert choose_confidence(0.9) == 0.001
     assert choose_confidence(0.0005) == pytest.approx(0.00005)

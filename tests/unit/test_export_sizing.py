@@ -14,7 +14,7 @@ from export.errors import ExportError
 from export.publish import sizing
 from export.publish.listing import read_models
 from export.publish.sizing import GIB, MIB, Load
-from registry.storage.writing import open_storage
+from registry.storage.writing import open_to_write
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = {"m": 0.001, "Mi": MIB, "Gi": GIB, "": 1}
@@ -73,7 +73,7 @@ def test_repository_is_added_up(tmp_path: Path, capsys: pytest.CaptureFixture[st
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(bytes(3 * MIB))
         (folder / "model.int8.onnx").write_bytes(bytes(MIB))
-    models = read_models(open_storage(str(tmp_path)))
+    models = read_models(open_to_write(str(tmp_path)))
     load = sizing.measure(models, pods=3, poll_s=10)
     assert load.served == ((4 * MIB, 3 * MIB),)  # the newest alone, all of its files in the mirror
     assert load.objects >= 4
@@ -84,5 +84,5 @@ def test_repository_is_added_up(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_empty_repository_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="got no version that would serve, expected one; next: make publish"):
+    with pytest.raises(ExportError, match="got no version to serve, expected one; next: make publish"):
         sizing.sizing(Namespace(repository=str(tmp_path), pods=2, poll_s=10.0), Console())

@@ -124,7 +124,7 @@ def test_xgboost_regressor_is_served_as_it_predicts(tmp_path: Path, estimators: 
         ("of XGBoost", "use `python -m export xgboost`"),
     ],
 )
-def test_estimator_that_cannot_be_served_is_refused(
+def test_estimator_that_cannot_be_served_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any, name: str, message: str
 ) -> None:
     path = tmp_path / "estimator.pkl"
@@ -182,7 +182,7 @@ def test_whatever_fails_is_one_line(
         (["--classes", "a", "b"], "--classes: got 2 names (a, b), expected 3"),
     ],
 )
-def test_names_that_do_not_fit_are_refused(
+def test_names_that_do_not_fit_are_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any, arguments: list[str], message: str
 ) -> None:
     path = tmp_path / "estimator.pkl"
@@ -203,7 +203,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("command", ["sklearn", "xgboost"])
-def test_nothing_is_unpickled_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_nothing_is_unpickled_unpermitted(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     path, mark = tmp_path / "trap.pkl", tmp_path / "mark"
     path.write_bytes(pickle.dumps(Trap(mark)))
     arguments = [command, "made", str(path), "--repository", str(tmp_path / "repository")]
@@ -215,7 +215,7 @@ def test_nothing_is_unpickled_unasked(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", None], ids=["empty", "text", "truncated"])
-def test_file_that_is_no_pickle_is_refused(
+def test_file_that_is_no_pickle_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any, content: bytes | None
 ) -> None:
     path = tmp_path / "estimator.pkl"
@@ -232,7 +232,7 @@ def test_file_that_is_no_pickle_is_refused(
         ("model.json", None, "the file is missing"),
     ],
 )
-def test_file_that_is_no_xgboost_model_is_refused(
+def test_file_that_is_no_xgboost_model_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
@@ -242,7 +242,7 @@ def test_file_that_is_no_xgboost_model_is_refused(
     assert message in capsys.readouterr().err
 
 
-def test_scaler_that_is_not_understood_is_refused(
+def test_scaler_that_is_not_understood_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any
 ) -> None:
     (tmp_path / "scaler.pkl").write_bytes(estimators.other_scaler())
@@ -271,7 +271,7 @@ def test_wrong_argument_is_named(
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut off"])
-def test_file_that_is_no_checkpoint_is_refused(
+def test_file_that_is_no_checkpoint_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
     path = tmp_path / "weights.pt"

@@ -15,7 +15,7 @@ from export.errors import ExportError
 from export.sources.tensorrt import PLANS, find_builder, read_engine
 from export.writer.config import parse
 from export.writer.versions import read_complete
-from registry.layout import refuse_file
+from registry.layout import find_file_problem
 from tests.support.detectors import build_distributed, save
 from tests.support.executables import TRTEXEC, put
 
@@ -70,10 +70,10 @@ def test_version_with_a_plan_is_the_next_one_with_all_files_of_the_other(tmp_pat
 
 
 @pytest.mark.usefixtures("tools")
-def test_trtexec_is_asked_for_the_batches_of_the_profile_in_fp16_by_type(tmp_path: Path) -> None:
+def test_trtexec_is_requested_for_the_batches_of_the_profile_in_fp16_by_type(tmp_path: Path) -> None:
     export(tmp_path, "--format", "tensorrt")
-    asked = (tmp_path / "log").read_text().splitlines()
-    assert asked[2:] == [
+    arguments = (tmp_path / "log").read_text().splitlines()
+    assert arguments[2:] == [
         "--stronglyTyped",
         "--minShapes=image:1x64x96x3",
         "--optShapes=image:4x64x96x3",
@@ -111,7 +111,7 @@ def test_failed_build_publishes_nothing(
     assert sorted(path.name for path in model.iterdir()) == ["1", "config.pbtxt", "configs"]
 
 
-def test_machine_without_a_gpu_is_refused_before_anything_is_read(
+def test_machine_without_a_gpu_is_rejected_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -126,21 +126,21 @@ def test_machine_without_a_gpu_is_refused_before_anything_is_read(
 
 
 @pytest.mark.parametrize(("found", "words"), [("6.1", "6.1"), ("9.0\n8.6", "9.0, 8.6"), ("", "none")])
-def test_gpu_that_is_not_known_or_mixed_is_refused(tools: Path, found: str, words: str) -> None:
+def test_gpu_that_is_not_known_or_mixed_is_rejected(tools: Path, found: str, words: str) -> None:
     put(tools, "nvidia-smi", f"#!/bin/sh\necho '{found}'\n")
     with pytest.raises(ExportError, match=f"got GPUs of compute capability {words}, expected one kind"):
         find_builder()
 
 
-def test_machine_without_a_builder_is_refused(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_without_a_builder_is_rejected(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tools / "trtexec").unlink()
-    monkeypatch.setattr("export.sources.tensorrt._TRTEXEC", tools / "trtexec")
+    monkeypatch.setattr("export.sources.tensorrt.TRTEXEC", tools / "trtexec")
     with pytest.raises(ExportError, match="got neither trtexec"):
         find_builder()
 
 
 @pytest.mark.usefixtures("tools")
-def test_version_that_is_not_complete_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_that_is_not_complete_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = export(tmp_path)
     (model / "1" / "model.onnx").write_bytes(b"changed")
     assert main(["tensorrt", str(model / "1")]) == 1
@@ -148,7 +148,7 @@ def test_version_that_is_not_complete_is_refused(tmp_path: Path, capsys: pytest.
 
 
 def test_names_of_plans_are_legal() -> None:
-    assert not [name for name in PLANS.values() if refuse_file(name)]
+    assert not [name for name in PLANS.values() if find_file_problem(name)]
     assert len(set(PLANS.values())) == len(PLANS)
 
 
@@ -200,7 +200,7 @@ def test_engine_of_ultralytics_is_served_without_its_header(tmp_path: Path) -> N
         ({"head": ["Detect"]}, "which is unknown, expected one of Detect"),
     ],
 )
-def test_engine_that_cannot_be_served_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_engine_that_cannot_be_served_is_rejected(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ExportError, match=message):
         read_engine(write_engine(tmp_path / "best.engine", **changes))
 

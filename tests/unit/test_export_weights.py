@@ -42,7 +42,7 @@ def write(path: Path, *classes: str) -> Path:
         (["models.yolo:Model"], "YOLOv5's own repository"),
     ],
 )
-def test_checkpoint_is_told_by_its_classes(tmp_path: Path, classes: list[str], message: str | None) -> None:
+def test_checkpoint_is_reported_by_its_classes(tmp_path: Path, classes: list[str], message: str | None) -> None:
     path = str(write(tmp_path / "best.pt", *classes))
     if message is None:
         check_weights(path)
@@ -66,7 +66,7 @@ def test_checkpoint_is_told_by_its_classes(tmp_path: Path, classes: list[str], m
         ("yolov8s-worldv2.pt", None),
     ],
 )
-def test_official_name_is_told_before_it_is_downloaded(
+def test_official_name_is_reported_before_it_is_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, message: str | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -75,7 +75,7 @@ def test_official_name_is_told_before_it_is_downloaded(
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", pickle.dumps({})])
-def test_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_something_else_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "best.pt").write_bytes(content)
     with pytest.raises(ExportError, match="expected a PyTorch checkpoint"):
         check_weights(str(tmp_path / "best.pt"))
@@ -100,7 +100,7 @@ def test_nothing_is_run_and_torch_is_not_imported(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("name", "option"), [("f.onnx", ["--nms-free"]), ("f.engine", ["--nms-free"]), ("f.onnx", ["--imgsz", "640"])]
 )
-def test_options_of_a_checkpoint_are_refused_for_other_files(
+def test_options_of_a_checkpoint_are_rejected_for_other_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, option: list[str]
 ) -> None:
     command = ["ultralytics", "m", str(tmp_path / name), *option, "--repository", str(tmp_path / "r")]
@@ -119,7 +119,7 @@ def test_predict_needs_ultralytics_and_an_onnx_file(
     assert "--predict: got f.engine, and an engine is not compared" in capsys.readouterr().err
 
 
-def test_checkpoint_whose_pickle_does_not_unpack_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pickle_that_does_not_unpack_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "best.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"a pickle that is long enough to be compressed" * 9)

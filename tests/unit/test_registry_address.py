@@ -76,11 +76,11 @@ def test_address_of_a_folder(text: str, path: str) -> None:
         ("file:///srv/%00", "an absolute path of this machine"),
     ],
 )
-def test_what_is_no_address_is_refused_with_the_form_that_is_expected(text: str, expected: str) -> None:
-    with pytest.raises(Misconfigured) as refused:
+def test_what_is_no_address_is_rejected_with_the_form_that_is_expected(text: str, expected: str) -> None:
+    with pytest.raises(Misconfigured) as rejected:
         read_address(text)
-    assert expected in str(refused.value)
-    assert "secret" not in str(refused.value)
+    assert expected in str(rejected.value)
+    assert "secret" not in str(rejected.value)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,6 @@ def test_s3_is_reached_by_ipv6(monkeypatch: pytest.MonkeyPatch, variables: dict[
     for name, value in (keys | variables).items():
         monkeypatch.setenv(name, value)
     bucket = Bucket(BucketAddress("models", ""), connect_s=1, read_s=1, attempts=1, together=1)
-    assert bucket.ask("its server", lambda client: client.meta.endpoint_url) == url
+    assert bucket.call("its server", lambda client: client.meta.endpoint_url) == url
     # What the local stack passes on to the synchroniser.
     assert visible("synchroniser", os.environ).items() >= variables.items()

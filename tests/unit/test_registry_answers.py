@@ -11,7 +11,7 @@ from export.writer.config import describe_detector
 from export.writer.manifest import Interface
 from registry.errors import VersionRejected
 from registry.golden import read_golden
-from registry.golden_outputs import check_answer
+from registry.golden_outputs import check_golden_outputs
 from registry.judgement.version import Terms, complete_version, judge_version, read_texts
 from tests.support.models import build_identity
 
@@ -53,25 +53,25 @@ def test_scores_may_differ_by_what_precision_does_to_logits(
     for backend, fits in (("onnxruntime", exact), ("openvino", lower), ("tensorrt", lower)):
         described = config("ultralytics", backend)
         if fits:
-            check_answer(head(got, moved_px=moved_px), head([0.35, 0.9]), described)
+            check_golden_outputs(head(got, moved_px=moved_px), head([0.35, 0.9]), described)
         else:
             with pytest.raises(VersionRejected, match="golden input"):
-                check_answer(head(got, moved_px=moved_px), head([0.35, 0.9]), described)
+                check_golden_outputs(head(got, moved_px=moved_px), head([0.35, 0.9]), described)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_thing_that_was_not_there_is_refused_though_all_others_are(backend: str) -> None:
+def test_thing_that_was_not_there_is_rejected_though_all_others_are(backend: str) -> None:
     described = config("ultralytics", backend)
     expected = head([0.35, 0.9, 0.04])  # of what is that weak anything may come
-    check_answer(head([0.35, 0.9, 0.3]), expected, described)
+    check_golden_outputs(head([0.35, 0.9, 0.3]), expected, described)
     with pytest.raises(VersionRejected, match=r"got a score of 0\.999, expected at most 0\.900"):
-        check_answer(head([0.35, 0.9, 0.999]), expected, described)
+        check_golden_outputs(head([0.35, 0.9, 0.999]), expected, described)
 
 
 def test_head_of_what_is_no_detector_is_compared_number_by_number() -> None:
     described = config("ultralytics", "onnxruntime", task="classify")
     with pytest.raises(VersionRejected, match="output 'output0'"):
-        check_answer(head([0.9], moved_px=2), head([0.9]), described)
+        check_golden_outputs(head([0.9], moved_px=2), head([0.9]), described)
 
 
 def test_version_serves_a_profile_with_golden_outputs_of_its_own(tmp_path: Path) -> None:
@@ -102,6 +102,6 @@ def test_version_serves_a_profile_with_golden_outputs_of_its_own(tmp_path: Path)
 def test_profile_that_a_bucket_names_leads_to_no_other_file(tmp_path: Path) -> None:
     parsed = ModelConfig(name="m")
     parsed.parameters["profile"].string_value = "x/../../secret"
-    from registry.judgement.version import _find_golden  # noqa: PLC0415 - what is not reached otherwise
+    from registry.judgement.version import find_golden  # noqa: PLC0415 - what is not reached otherwise
 
-    assert _find_golden(tmp_path, parsed, "int8") == tmp_path / "golden.npz"
+    assert find_golden(tmp_path, parsed, "int8") == tmp_path / "golden.npz"

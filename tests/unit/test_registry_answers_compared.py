@@ -11,8 +11,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from registry import config as configs
 from registry.errors import VersionRejected
 from registry.golden import read_golden
-from registry.golden_outputs import check_answer
-from registry.layout import refuse_file
+from registry.golden_outputs import check_golden_outputs
+from registry.layout import find_file_problem
 from registry.warmup import add_warmup
 
 
@@ -40,10 +40,10 @@ GOLDEN = [(10.0, 0.9, 1), (50.0, 0.6, 2), (90.0, 0.01, 3)]
 )
 def test_detections_are_found_again_whatever_their_order(got: list[tuple[float, float, int]], fits: bool) -> None:
     if fits:
-        check_answer(detections(got), detections(GOLDEN), ModelConfig(backend="onnxruntime"))
+        check_golden_outputs(detections(got), detections(GOLDEN), ModelConfig(backend="onnxruntime"))
         return
     with pytest.raises(VersionRejected, match="golden input"):
-        check_answer(detections(got), detections(GOLDEN), ModelConfig(backend="onnxruntime"))
+        check_golden_outputs(detections(got), detections(GOLDEN), ModelConfig(backend="onnxruntime"))
 
 
 @pytest.mark.parametrize(("difference", "fits"), [(0.0, True), (0.01, True), (0.1, False), (np.nan, False)])
@@ -51,10 +51,10 @@ def test_numbers_may_differ_a_little(difference: float, fits: bool) -> None:
     want = {"y": np.array([[0.5, 0.25]], np.float32)}
     got = {"y": want["y"] + np.float32(difference)}
     if fits:
-        check_answer(got, want, ModelConfig())
+        check_golden_outputs(got, want, ModelConfig())
         return
     with pytest.raises(VersionRejected, match=r"output 'y'\[0, [01]\]"):
-        check_answer(got, want, ModelConfig())
+        check_golden_outputs(got, want, ModelConfig())
 
 
 def test_golden_input_becomes_the_warm_up(tmp_path: Path) -> None:
@@ -69,4 +69,6 @@ def test_golden_input_becomes_the_warm_up(tmp_path: Path) -> None:
     (sample,) = config.model_warmup
     assert (sample.batch_size, list(sample.inputs["x"].dims)) == (3, [2])
     assert (tmp_path / "warmup" / sample.inputs["x"].input_data_file).read_bytes() == x.tobytes()
-    assert "is no file" in str(refuse_file(sample.inputs["x"].input_data_file)), "no file of a bucket can be in its way"
+    assert "is no file" in str(find_file_problem(sample.inputs["x"].input_data_file)), (
+        "no file of a bucket can be in its way"
+    )

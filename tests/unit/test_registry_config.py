@@ -1,4 +1,4 @@
-"""config.pbtxt of the repository: what is accepted, what is refused and why, and what Triton gets."""
+"""config.pbtxt of the repository: what is accepted, what is rejected and why, and what Triton gets."""
 
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from registry.config import (
 )
 from registry.errors import VersionRejected
 from registry.judgement import allowlist
+from registry.judgement.rules import MapRule, Rule
 
 SHIPPED = sorted((Path(__file__).parents[2] / "model_repository").glob("*/config.pbtxt"))
 WHERE = "digits/2/config.pbtxt"
@@ -115,10 +116,10 @@ def read(text: str) -> Any:
 
 
 def judge(text: str) -> str:
-    """Return why a config is refused, without where."""
-    with pytest.raises(VersionRejected) as refused:
+    """Return why a config is rejected, without where."""
+    with pytest.raises(VersionRejected) as rejected:
         check(read(text), where=WHERE)
-    where, reason = str(refused.value).split(": ", 1)
+    where, reason = str(rejected.value).split(": ", 1)
     assert where == WHERE
     return reason
 
@@ -141,7 +142,7 @@ def test_the_empty_config_is_accepted() -> None:
 
 
 def test_every_name_on_the_list_is_a_field_of_the_kind_it_says() -> None:
-    compare(allowlist._MODEL, ModelConfig.DESCRIPTOR)
+    compare(allowlist.MODEL, ModelConfig.DESCRIPTOR)
 
 
 def compare(allowed: Any, descriptor: Descriptor) -> None:
@@ -150,12 +151,12 @@ def compare(allowed: Any, descriptor: Descriptor) -> None:
         field = descriptor.fields_by_name[name]
         kind: Descriptor | None = field.message_type
         if kind is not None and kind.GetOptions().map_entry:
-            values = [inner.value] if isinstance(inner, allowlist._Map) else list(inner.values())
+            values = [inner.value] if isinstance(inner, MapRule) else list(inner.values())
             kind = kind.fields_by_name["value"].message_type
         else:
             values = [inner]
         for value in values:
-            assert isinstance(value, allowlist._Rule) == (kind is None), name
+            assert isinstance(value, Rule) == (kind is None), name
             if kind is not None:
                 compare(value, kind)
 
@@ -202,7 +203,7 @@ NOT_LISTED = [
 
 
 @pytest.mark.parametrize(("path", "text"), NOT_LISTED)
-def test_field_that_is_not_listed_is_refused(path: str, text: str) -> None:
+def test_field_that_is_not_listed_is_rejected(path: str, text: str) -> None:
     reason = judge(text)
     assert reason.startswith(f"{path}: is not accepted, expected only ")
 
@@ -339,7 +340,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("beginning", "text"), WRONG, ids=[beginning for beginning, _ in WRONG])
-def test_value_that_is_not_listed_is_refused(beginning: str, text: str) -> None:
+def test_value_that_is_not_listed_is_rejected(beginning: str, text: str) -> None:
     reason = judge(text)
     assert reason.startswith(f"{beginning}, expected ")
     assert len(reason) < 500
@@ -348,7 +349,7 @@ def test_value_that_is_not_listed_is_refused(beginning: str, text: str) -> None:
 @pytest.mark.parametrize(
     "policy", ["default_queue_policy {}", "default_queue_policy { max_queue_size: 1 }", "priority_queue_policy {}"]
 )
-def test_queue_delay_beside_a_queue_policy_is_refused(policy: str) -> None:
+def test_queue_delay_beside_a_queue_policy_is_rejected(policy: str) -> None:
     reason = judge(f"dynamic_batching {{ max_queue_delay_microseconds: 100 {policy} }}")
     assert reason.startswith("dynamic_batching.max_queue_delay_microseconds: got 100, expected 0 ")
     assert "8870" in reason
@@ -382,11 +383,11 @@ def test_long_value_is_shortened() -> None:
         (b"x" * MAX_BYTES, "line 1, column 1: "),
     ],
 )
-def test_text_that_is_no_config_is_refused(text: bytes, reason: str) -> None:
-    with pytest.raises(VersionRejected) as refused:
+def test_text_that_is_no_config_is_rejected(text: bytes, reason: str) -> None:
+    with pytest.raises(VersionRejected) as rejected:
         parse(text, where=WHERE)
-    assert str(refused.value).startswith(f"{WHERE}: {reason}")
-    assert len(str(refused.value)) < 500
+    assert str(rejected.value).startswith(f"{WHERE}: {reason}")
+    assert len(str(rejected.value)) < 500
 
 
 def test_metadata_of_none_and_of_whole_numbers_is_accepted() -> None:
@@ -426,7 +427,7 @@ def test_policies_are_equal_by_value() -> None:
 
 
 @pytest.mark.parametrize("text", ["specific {}", "specific { versions: 0 }", "specific { versions: [1, -1] }"])
-def test_policy_without_versions_is_refused(text: str) -> None:
+def test_policy_without_versions_is_rejected(text: str) -> None:
     with pytest.raises(VersionRejected, match=r"version_policy\.specific\.versions"):
         read_policy(read(f"version_policy {{ {text} }}"))
 
@@ -589,7 +590,7 @@ def test_fingerprint_is_of_all_but_name_and_policy() -> None:
         ('default_model_filename: "model.plan" cc_model_filenames { key: "9.0" value: "a.onnx" }', "in .plan"),
     ],
 )
-def test_file_in_the_format_of_another_backend_is_refused(text: str, says: str) -> None:
+def test_file_in_the_format_of_another_backend_is_rejected(text: str, says: str) -> None:
     config = parse(text.encode(), where="config.pbtxt")
     check(config, where="config.pbtxt")
     with pytest.raises(VersionRejected, match=says):
@@ -615,7 +616,7 @@ def test_file_in_the_format_of_its_backend_is_accepted(text: str) -> None:
     "text",
     ['backend: "tensorrt"', 'platform: "tensorrt_plan"', 'default_model_filename: "model.plan"'],
 )
-def test_plan_is_refused_where_no_setting_allows_plans(text: str) -> None:
+def test_plan_is_rejected_where_no_setting_allows_plans(text: str) -> None:
     with pytest.raises(
         VersionRejected, match="a plan is code; expected onnxruntime or openvino, or PREDICTOR_PLANS=true"
     ):

@@ -32,8 +32,8 @@ def test_result_comes_from_another_process() -> None:
 @pytest.mark.parametrize(
     ("function", "error", "says"),
     [
-        (judged.spin, VersionRejected, "got more than 1 s of CPU to judge it"),
-        (judged.grow, VersionRejected, "got more than 64 MiB of memory to judge it"),
+        (judged.spin, VersionRejected, "got more than 1 s of CPU for its check"),
+        (judged.grow, VersionRejected, "got more than 64 MiB of memory for its check"),
         (judged.crash, VersionRejected, "crashed (signal 11)"),
         (judged.vanish, Defect, "ended with status 3"),
         (judged.be_killed, TimeoutError, "ended from outside (signal 9)"),

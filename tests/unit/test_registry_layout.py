@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from registry import layout
+from registry import listing as listings
 from registry.errors import StorageError, VersionRejected
-from registry.layout import Object, gather, lacks, limit_models, read_layout
+from registry.layout import Object, find_missing, read_layout
+from registry.listing import gather, limit_models
 from registry.storage.reading import FolderStorage, read
 
 NOW = datetime.now(UTC)
@@ -41,16 +43,16 @@ def test_listing_of_too_much_is_cut_to_the_newest(monkeypatch: pytest.MonkeyPatc
 
 
 def test_models_that_are_known_stay_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "MAX_MODELS", 2)
+    monkeypatch.setattr(listings, "MAX_MODELS", 2)
     models, _ = read_layout(listing("a/1/model.onnx", "b/1/model.onnx", "z/1/model.onnx"))
     assert limit_models(models, {"z"}) == {"b": "got 3 models, expected at most 2"}
     assert limit_models(models, {"a", "b"}) == {"z": "got 3 models, expected at most 2"}
 
 
 def test_listing_keeps_what_is_no_folder_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "MAX_FOLDER_OBJECTS", 3)
+    monkeypatch.setattr(listings, "MAX_FOLDER_OBJECTS", 3)
     monkeypatch.setattr(layout, "_STRANGE_SHOWN", 2)
-    monkeypatch.setattr(layout, "MAX_MODELS", 2)
+    monkeypatch.setattr(listings, "MAX_MODELS", 2)
     junk = [f"junk/{number}" for number in range(5)]
     nowhere = ["a b/1", "a b/2", "$/1", "root.txt", "(/1"]
     others = [f"m{number}/1/model.onnx" for number in range(6)]
@@ -63,7 +65,7 @@ def test_listing_keeps_what_is_no_folder_s_fault(monkeypatch: pytest.MonkeyPatch
 
 
 def test_listing_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "MAX_KEPT_OBJECTS", 5)
+    monkeypatch.setattr(listings, "MAX_KEPT_OBJECTS", 5)
     many = [f"{name}/{number}/model.onnx" for name, most in (("a", 2), ("b", 3), ("c", 2)) for number in range(most)]
     found = gather(listing(*many), known=set())
     assert ([item.key[0] for item in found.objects], found.overfull) == (["a", "a", "c", "c"], {"b"})
@@ -71,7 +73,7 @@ def test_listing_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_listing_without_end_is_left_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "MAX_OBJECTS", 3)
+    monkeypatch.setattr(listings, "MAX_OBJECTS", 3)
     found = gather(listing("a/1/x.onnx", "b/1/x.onnx", "b/2/x.onnx", "z/1/x.onnx"), known={"a", "z"})
     assert ([item.key[0] for item in found.objects], found.overfull) == (["a", "b", "b"], {"z"})
 
@@ -136,7 +138,7 @@ def test_layout_takes_what_triton_reads_and_no_more() -> None:
         "a b/",
         "b",
     }
-    assert "Triton takes none that begins with 0" in ignored["a/01/model.onnx"]
+    assert "Triton accepts none that begins with 0" in ignored["a/01/model.onnx"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_model_has_any_name_that_triton_takes(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["a b", "$(reboot)", "a;b", "`a`", "a~b", "-a", "a'b", "a*", "..", "a\nb", "x" * 201, "\N{EURO SIGN}" * 67]
 )
-def test_name_that_means_something_to_a_shell_or_a_path_is_told(name: str) -> None:
+def test_name_that_means_something_to_a_shell_or_a_path_is_reported(name: str) -> None:
     models, ignored = read_layout(listing(f"{name}/config.pbtxt", f"{name}/1/model.onnx"))
     assert not models
     assert ignored.keys() == {f"{name}/"}
@@ -182,7 +184,7 @@ def test_folder_without_a_version_is_a_model_s_too() -> None:
     ],
 )
 def test_what_a_version_without_a_manifest_waits_for(names: set[str], waits_for: str | None) -> None:
-    assert lacks(names) == waits_for
+    assert find_missing(names) == waits_for
 
 
 def test_folder_is_listed_without_following_links(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_every_place_of_a_tensor_is_walked() -> None:
     assert dict(MESSAGES_IN) == expected | {"tensor": {13: "external_data"}}
 
 
-def test_field_that_onnx_runtime_reads_under_another_number_is_refused(tmp_path: Path) -> None:
+def test_field_that_onnx_runtime_reads_under_another_number_is_rejected(tmp_path: Path) -> None:
     model = onnx.load_from_string(build_identity())
     graph = model.graph.SerializeToString()
     assert len(graph) < 128
@@ -142,7 +142,7 @@ def test_numbers_of_an_attribute_are_skipped(tmp_path: Path) -> None:
     ],
     ids=["key", "number", "length", "past the file", "past its message"],
 )
-def test_broken_numbers_of_an_onnx_file_are_told_at_once(tmp_path: Path, data: bytes, says: str) -> None:
+def test_broken_numbers_of_an_onnx_file_are_reported_at_once(tmp_path: Path, data: bytes, says: str) -> None:
     (tmp_path / "model.onnx").write_bytes(data)
     with pytest.raises(ValueError, match=says):
         read_facts(tmp_path / "model.onnx")

@@ -48,5 +48,5 @@ def test_failure_of_network_or_credentials_is_transient(tmp_path: Path, fault: E
     with pytest.raises(StorageError, match=r"rows/2/model\.onnx"):
         read(BrokenStorage(tmp_path, fault), source, limit=10)
     bucket = Bucket(BucketAddress("models"), connect_s=1, read_s=1, attempts=1, together=1)
-    with pytest.raises(StorageError, match="s3://models"), bucket.clearly("s3://models"):
+    with pytest.raises(StorageError, match="s3://models"), bucket.translating("s3://models"):
         raise fault

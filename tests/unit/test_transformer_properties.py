@@ -326,9 +326,9 @@ CONTENT_TYPES = st.sampled_from(["application/json", "image/png", "multipart/for
 @given(JSON.map(orjson.dumps) | st.binary(max_size=60), CONTENT_TYPES)
 def test_any_body_is_read_or_refused(body: bytes, content_type: str) -> None:
     for takes in (True, False):
-        items = answered(partial(read_items, body, content_type, max_items=8, pictures=takes, max_bytes=99))
+        items = answered(partial(read_items, body, content_type, max_items=8, images=takes, max_bytes=99))
         assert items is None or bool(items.images) != bool(items.rows)
-        answered(partial(read_instances, body, content_type, pictures=takes, max_bytes=99))
+        answered(partial(read_instances, body, content_type, images=takes, max_bytes=99))
 
 
 @given(st.lists(st.tuples(st.text("abc ", max_size=5), st.binary(max_size=60)), min_size=1, max_size=4))
@@ -345,7 +345,7 @@ def test_broken_parts_are_read_or_refused(body: bytes, content_type: str) -> Non
 
 def instance(text: str) -> bytes:
     body = orjson.dumps({"instances": [{"image": {"b64": text}}]})
-    (image,) = read_instances(body, "application/json", pictures=True, max_bytes=2**20).images
+    (image,) = read_instances(body, "application/json", images=True, max_bytes=2**20).images
     return image
 
 

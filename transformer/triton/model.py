@@ -37,7 +37,7 @@ class TensorMetadata:
         return self.shape[1:]
 
 
-# Limits of `parameters.metadata`, by which memory is reserved; registry/judgement/allowlist.py gives the reasons.
+# Limits of `parameters.metadata`, by which memory is reserved; registry/judgement/limits.py gives the reasons.
 MAX_SIDE_PX, MAX_CHANNELS, MAX_STRIDE, MAX_LABELS = 8192, 64, 1024, 100_000
 _HIGHEST_CLASS_ID = 10**9 - 1
 # A parameter of profiles that may change boxes.

@@ -7,6 +7,7 @@ import argparse
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import onnx
@@ -19,7 +20,23 @@ WEIGHTS = Path(__file__).parents[2] / "weights" / "digit-finder.onnx"
 
 
 def main() -> None:
-    """Compose the scenes, train, export and put the ONNX file where the product looks for it."""
+    """Compose the scenes, train, export, and write the ONNX file where the product reads it."""
+    args = _parse()
+    # Ultralytics installs nothing, and of the network that it has just trained it loads nothing but its classes.
+    os.environ |= {"YOLO_AUTOINSTALL": "false", "ULTRALYTICS_SAFE_LOAD": "true"}
+    trained = _train(args, _write_data(args))
+    # Opset 21 is the newest that ONNX Runtime 1.19 (Triton 24.10) knows; older ones know 17 too.
+    onnx_file = trained.export(format="onnx", imgsz=SCENE_SIZE, dynamic=True, opset=17, simplify=True)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    graph = onnx.load(onnx_file)
+    for entry in graph.metadata_props:
+        if entry.key == "description":  # Ultralytics writes the path of the data here
+            entry.value = "digit-finder: YOLOv8n trained on composed scenes of handwritten digits"
+    onnx.save(graph, args.output)
+    print(f"wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)")
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m export.examples.digit_finder", description=__doc__.splitlines()[0])
     parser.add_argument("--train-scenes", type=int, default=3000, help="scenes to train on (default: %(default)s)")
     parser.add_argument("--held-out-scenes", type=int, default=500, help="scenes to test on (default: %(default)s)")
@@ -27,25 +44,28 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the scenes and of the training (default: %(default)s)")
     parser.add_argument("--work", type=Path, default=Path(".cache/digit-finder"), help="scratch folder")
     parser.add_argument("--output", type=Path, default=WEIGHTS, help="ONNX file to write (default: %(default)s)")
-    args = parser.parse_args()
+    return parser.parse_args()
 
-    # It installs nothing by itself, and what it loads again, the network that it trained, is no more than that.
-    os.environ |= {"YOLO_AUTOINSTALL": "false", "ULTRALYTICS_SAFE_LOAD": "true"}
-    from ultralytics import YOLO  # noqa: PLC0415  # here, so that --help needs no torch
 
+def _write_data(args: argparse.Namespace) -> Path:
+    """Write the scenes of both splits, and return the description of the data set for Ultralytics."""
     _write_scenes(args.work, "train", count=args.train_scenes, seed=args.seed)
     _write_scenes(args.work, "held-out", count=args.held_out_scenes, seed=args.seed)
-    data = args.work / "data.yaml"
-    data.write_text(
-        yaml.safe_dump(
-            {
-                "path": str(args.work.resolve()),
-                "train": "train/images",
-                "val": "held-out/images",
-                "names": {digit: str(digit) for digit in range(10)},
-            }
-        )
-    )
+    data: Path = args.work / "data.yaml"
+    described = {
+        "path": str(args.work.resolve()),
+        "train": "train/images",
+        "val": "held-out/images",
+        "names": {digit: str(digit) for digit in range(10)},
+    }
+    data.write_text(yaml.safe_dump(described))
+    return data
+
+
+def _train(args: argparse.Namespace, data: Path) -> Any:
+    """The trained network, with its figures on the held-out scenes printed."""
+    from ultralytics import YOLO  # noqa: PLC0415  # here, so that --help needs no torch
+
     model = YOLO("yolov8n.yaml")
     model.train(
         data=str(data),
@@ -53,7 +73,7 @@ def main() -> None:
         epochs=args.epochs,
         batch=16,
         seed=args.seed,
-        fliplr=0.0,  # a mirrored 2 is no 2
+        fliplr=0.0,  # a mirrored 2 is not a 2
         cos_lr=True,
         close_mosaic=max(1, args.epochs // 4),
         val=False,  # once, at the end
@@ -67,19 +87,11 @@ def main() -> None:
     trained = YOLO(args.work / "run" / "weights" / "last.pt")
     figures = trained.val(data=str(data), imgsz=SCENE_SIZE, plots=False, project=str(args.work.resolve()), name="val")
     print(f"held-out scenes: mAP50 {figures.box.map50:.4f}, mAP50-95 {figures.box.map:.4f}")
-    # Opset 21 is the newest that ONNX Runtime 1.19 (Triton 24.10) knows; 17 is within reach of older ones too.
-    onnx_file = trained.export(format="onnx", imgsz=SCENE_SIZE, dynamic=True, opset=17, simplify=True)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    graph = onnx.load(onnx_file)
-    for entry in graph.metadata_props:
-        if entry.key == "description":  # Ultralytics writes the path of the data here
-            entry.value = "digit-finder: YOLOv8n trained on composed scenes of handwritten digits"
-    onnx.save(graph, args.output)
-    print(f"wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB)")
+    return trained
 
 
 def _write_scenes(work: Path, split: Split, *, count: int, seed: int) -> None:
-    """Pictures and YOLO-format labels (class cx cy w h, as fractions) for Ultralytics' trainer."""
+    """Write images and YOLO-format labels (class cx cy w h, as fractions) for Ultralytics' trainer."""
     shutil.rmtree(work / split, ignore_errors=True)
     images, labels = work / split / "images", work / split / "labels"
     images.mkdir(parents=True)

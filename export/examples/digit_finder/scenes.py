@@ -1,4 +1,4 @@
-"""Compose pictures of handwritten digits, with the box of every digit known.
+"""Composes images of handwritten digits, with the box of every digit.
 
 The digits are scikit-learn's `load_digits`: 1797 real handwritten digits of 8x8 pixels, collected by E. Alpaydin and
 C. Kaynak (UCI, "Optical Recognition of Handwritten Digits", CC BY 4.0). One fifth of them is held out; a held-out scene
@@ -24,7 +24,7 @@ _MIN_CONTRAST = 60.0
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is in it.
+    """An image and its digits.
 
     Attributes:
         image_hwc: RGB, `(SCENE_SIZE, SCENE_SIZE, 3)`.
@@ -43,7 +43,7 @@ def load_split(split: Split) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     Returns:
         Ink `(N, 8, 8)` in 0 (paper) to 16 (full ink), and the digits `(N,)`.
     """
-    # scikit-learn takes seconds to import, and what exports a detector of pictures given by the user needs none.
+    # scikit-learn takes seconds to import, which an export with images of the user saves.
     from sklearn.datasets import load_digits  # noqa: PLC0415
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 

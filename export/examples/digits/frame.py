@@ -1,6 +1,6 @@
-"""The frame in which the classifier sees a digit: the same arithmetic in NumPy, for training, and in ONNX, for serving.
+"""The frame in which the classifier gets a digit: the same arithmetic in NumPy, for training, and in ONNX, for serving.
 
-Parity proves the two equal. All of it is per picture, so a batch gives what its pictures give.
+Parity verifies that the two are equal. Each image is computed by itself, so a batch has the outputs of its images.
 """
 
 import numpy as np
@@ -9,13 +9,13 @@ from onnx import GraphProto, numpy_helper, parser
 
 Floats = NDArray[np.float32]
 
-SIDE = 32  # of the picture
+SIDE = 32  # of the image
 CELLS = 12  # of the frame
 FEATURES = CELLS * CELLS
 
-_INK = np.float32(0.3)  # what is paler is paper, noise or blur
+_INK = np.float32(0.3)  # paler pixels are paper, noise or blur
 _REACH = np.float32(2.3)  # half the frame's side, in standard deviations of the ink
-_NARROWEST = np.float32(0.35)  # of the other side: a 1 is not to fill the frame's width
+_NARROWEST = np.float32(0.35)  # of the other side: a 1 must not fill the frame's width
 
 _GRAPH = f"""
 frame (uint8[batch, {SIDE}, {SIDE}, 1] image) => (float[batch, {FEATURES}] cells) {{

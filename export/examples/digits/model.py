@@ -1,4 +1,4 @@
-"""Train `digits`, convert and prove it."""
+"""Train `digits`, convert and verify it."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -39,7 +39,7 @@ _SEED = 0
 
 
 def prepare(name: str, *, source: Source, track: Track) -> Version:
-    """Train, convert and prove.
+    """Train, convert and verify.
 
     Args:
         name: of the model.
@@ -61,7 +61,7 @@ def prepare(name: str, *, source: Source, track: Track) -> Version:
             "plain": load_plain("held-out", model),
             "rendered": render_split("held-out", model, sides=_HELD_OUT_SIDES, seed=_SEED),
         }
-        parity = _prove(session, classifier, model=model, sets=sets)
+        parity = _verify(session, classifier, model=model, sets=sets)
     golden = sets["plain"][0][:1]
     return Version(
         graph=graph,
@@ -82,11 +82,11 @@ def _describe(name: str) -> Any:
 
 def _train(model: Model, *, track: Track) -> CalibratedClassifierCV:
     sets = [load_plain("train", model)]
-    copies = track(range(_COPIES), "digits: draw training pictures")
+    copies = track(range(_COPIES), "digits: draw training images")
     sets.extend(render_split("train", model, sides=_TRAIN_SIDES, seed=_SEED + copy) for copy in copies)
     cells = frame(np.concatenate([inputs for inputs, _ in sets]))
     labels = np.concatenate([labels for _, labels in sets])
-    # All pictures of one digit go to the same side, else probabilities would be learnt from what is known by heart.
+    # All images of one digit go to the same fold, else probabilities would be fitted on digits of the training.
     digits = np.tile(np.arange(len(sets[0][1])), len(sets))
     folds = list(GroupKFold(2).split(cells, labels, digits))
     classifier = CalibratedClassifierCV(SVC(C=5), cv=folds, ensemble=False)
@@ -123,10 +123,10 @@ def _keep_output(graph: ModelProto) -> None:
     prune(graph.graph)
 
 
-def _prove(
+def _verify(
     session: Session, classifier: CalibratedClassifierCV, *, model: Model, sets: dict[str, Inputs]
 ) -> dict[str, Any]:
-    """Compare with the classifier on held-out digits, in batches and one by one, and count what is read right."""
+    """Compare with the classifier on held-out digits, in batches and one by one, and measure the accuracy."""
     difference, accuracy = 0.0, {}
     for kind, (inputs, labels) in sets.items():
         batched = session.infer(inputs)["probabilities"]
@@ -143,9 +143,9 @@ def _prove(
         raise ExportError(f"probabilities differ from the source: got {difference:.4g}, expected at most {TOLERANCE}")
     if min(accuracy.values()) < MIN_ACCURACY:
         raise ExportError(f"held-out digits: got {accuracy}, expected at least {MIN_ACCURACY}")
-    pictures = sum(len(labels) for _, labels in sets.values())
+    images = sum(len(labels) for _, labels in sets.values())
     tolerance = {"probabilities": TOLERANCE}
-    return {"tolerance": tolerance, "probabilities": difference, **accuracy, "pictures": pictures}
+    return {"tolerance": tolerance, "probabilities": difference, **accuracy, "pictures": images}
 
 
 def _classify(session: Session, image: NDArray[np.uint8], model: Model) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Pictures of one digit each, of any size, as people take and cut them out."""
+"""Images of one digit each, of any size, as users take and crop them."""
 
 import cv2
 import numpy as np
@@ -17,8 +17,8 @@ _INK_EDGE = 0.2  # a pixel with less ink is outside the digit
 def load_plain(split: Split, model: Model) -> Inputs:
     """The digits as they are, 8x8 pixels, light on dark: inputs `(N, side, side, 1)` and labels `(N,)`."""
     inks, labels = load_split(split)
-    pictures = [np.repeat(np.round(ink * (255 / 16)).astype(np.uint8)[..., None], 3, axis=2) for ink in inks]
-    return _through(pictures, model), labels
+    images = [np.repeat(np.round(ink * (255 / 16)).astype(np.uint8)[..., None], 3, axis=2) for ink in inks]
+    return _preprocess(images, model), labels
 
 
 def render_split(split: Split, model: Model, *, sides: tuple[int, int], seed: int) -> Inputs:
@@ -28,11 +28,11 @@ def render_split(split: Split, model: Model, *, sides: tuple[int, int], seed: in
         split: which digits.
         model: the classifier, whose preprocessing is the one that is served.
         sides: the digits are this many pixels high, from and to.
-        seed: the same gives the same pictures.
+        seed: the same seed gives the same images.
     """
     inks, labels = load_split(split)
     rng = np.random.default_rng([seed, 0 if split == "train" else 1])
-    return _through([render(ink, rng, sides=sides) for ink in inks], model), labels
+    return _preprocess([render(ink, rng, sides=sides) for ink in inks], model), labels
 
 
 def render(ink: NDArray[np.float64], rng: np.random.Generator, *, sides: tuple[int, int]) -> Image:
@@ -72,5 +72,5 @@ def _margins(opacity: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
     return np.pad(opacity, ((top, bottom), (left, right)))
 
 
-def _through(pictures: list[Image], model: Model) -> Image:
-    return np.stack([fill(picture, model) for picture in pictures])
+def _preprocess(images: list[Image], model: Model) -> Image:
+    return np.stack([fill(image, model) for image in images])
