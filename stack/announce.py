@@ -54,7 +54,8 @@ def announce(settings: StackSettings) -> None:
         while True:
             with suppress(httpx.HTTPError):
                 transformer.get("/v2/health/ready").raise_for_status()
-                wait_until_loaded(transformer)
+                if waiting_for != _HIDDEN:
+                    wait_until_loaded(transformer)
                 console.print(*describe_stack(settings, transformer), sep="\n", soft_wrap=True)
                 return
             # A server with API keys would log each request without one.
@@ -82,7 +83,7 @@ def print_waiting(console: "Console", settings: StackSettings, transformer: "htt
     if waiting_for != before:
         console.print(f"not ready yet, waiting for {escape(waiting_for)}", soft_wrap=True)
         with suppress(httpx.HTTPError):
-            for line in iterate_refused(transformer):
+            for line in iterate_refused(transformer) if waiting_for != _HIDDEN else ():
                 console.print(f"  [red]{escape(line)}[/]", soft_wrap=True)
     return waiting_for
 
