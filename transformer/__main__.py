@@ -40,15 +40,15 @@ log = logging.getLogger("transformer")
 
 _INTERVAL_S = 0.1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEPT_BYTES = 8 * 2**20  # a picture of 2.8 megapixels: memory of smaller ones is used again
+_KEPT_BYTES = 8 * 2**20  # an image of 2.8 megapixels: memory of smaller ones is reused
 
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C; requests that were accepted are finished.
 
     Returns:
-        0 after a stop that was asked for; 2 where an argument, a setting or a file that one names is wrong, so that to
-        start it again is of no use; 1 else.
+        0 after SIGTERM or Ctrl-C; 2 for an invalid argument, setting or file, where restarting will not help; 1 for any
+        other failure.
     """
     args = arguments.parse(sys.argv[1:])
     try:
@@ -60,17 +60,17 @@ def main() -> int:
             print(f"error: {name}: got {error['input']!r}, expected: {error['msg']}", file=sys.stderr)
         return 2
     logs.configure(settings.log_format)
-    give_memory_back()
+    release_memory()
     for option in args.ignored:
-        log.warning("option --%s changes nothing here", option)
-    # Requests are the unit of parallelism: OpenCV's own threads would only fight for the same cores.
+        log.warning("option --%s has no effect", option)
+    # Requests run in parallel: OpenCV's own threads would compete for the same cores.
     cv2.setNumThreads(1)
-    # A broken picture is the client's error, and answered as such.
+    # A broken image is the client's error.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    # uvicorn raises the signal that stopped it once more when all is done: a stop that was asked for is no failure.
+    # uvicorn raises the signal again after its shutdown, which is not a failure.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: sys.exit(0))
-    if settings.seccomp:  # before there is a loop
+    if settings.seccomp:  # before the event loop exists
         refuse_rings()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -80,10 +80,10 @@ def main() -> int:
         return 1 if isinstance(exc, PortError) else 2
 
 
-def give_memory_back() -> None:
-    """Have glibc return the memory of large pictures at once: by itself it keeps up to 64 MiB for each thread.
+def release_memory() -> None:
+    """Have glibc return the memory of large images at once: by default it keeps up to 64 MiB for each thread.
 
-    Its thresholds grow with what is freed, up to 32 MiB, unless they are set (mallopt(3)).
+    Its thresholds grow with freed blocks, up to 32 MiB, unless they are set (mallopt(3)).
     """
     with suppress(AttributeError):  # another C library
         for threshold in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
@@ -91,15 +91,15 @@ def give_memory_back() -> None:
 
 
 class PortError(Exception):
-    """A port cannot be listened on; the message says which."""
+    """A port is unavailable; the message says which."""
 
 
 class TlsError(Exception):
-    """Certificate or key cannot be used; the message says which."""
+    """Certificate or key is invalid; the message says which."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn, and gRPC beside it: they start and stop together."""
+    """uvicorn and the gRPC server, which start and stop together."""
 
     def __init__(self, config: uvicorn.Config, grpc_server: GrpcServer, *, grace_s: float) -> None:
         super().__init__(config)
@@ -107,14 +107,14 @@ class Server(uvicorn.Server):
         self._grace_s = grace_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept requests."""
+        """Start both servers."""
         await self._grpc_server.start()
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more; finish what was accepted."""
+        """Accept no more requests; finish those in progress."""
         grpc_stop = asyncio.create_task(self._grpc_server.stop(self._grace_s))
-        # One that was accepted a moment ago is no connection of uvicorn's yet, and would never learn of the stop.
+        # A socket that was accepted a moment ago is not yet a connection of uvicorn, and would miss the shutdown.
         asyncio.get_running_loop().call_later(_INTERVAL_S, self._stop_connections)
         await super().shutdown(sockets)
         while not grpc_stop.done():
@@ -128,14 +128,14 @@ class Server(uvicorn.Server):
 
 
 async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int:
-    """Serve both protocols over one data plane until a signal; the exit status.
+    """Serve both protocols over one data plane until a signal; returns the exit status.
 
     Raises:
-        PortError: a port cannot be listened on.
-        KeysError: the file of API keys cannot be used.
-        TlsError: certificate or key cannot.
+        PortError: a port is unavailable.
+        KeysError: the file of API keys is invalid.
+        TlsError: certificate or key is invalid.
     """
-    # Here and not by uvicorn, to say in one line what is wrong.
+    # Not by uvicorn, for an error of one line.
     keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
     if args.tls:
         check_tls(args.tls)
@@ -152,7 +152,7 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     spans = open_spans(OpenTelemetrySettings())
     trace = spans.begin if spans else Trace
     grpc_server = GrpcServer(dataplane, admission, settings, keys, trace=trace)
-    # gRPC says no more than "failed".
+    # gRPC's own error says no more than "failed".
     listen(settings.host, args.grpc_port).close()
     grpc_server.listen(settings.host, args.grpc_port, args.tls)
     config = uvicorn.Config(
@@ -164,7 +164,7 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
-        # An argument is written for this one container, a setting for all that an environment reaches.
+        # The argument is for this container, the setting for all that share an environment.
         timeout_keep_alive=args.keep_alive_s or settings.keep_alive_s,  # type: ignore[arg-type]  # uvicorn only waits
         ssl_certfile=args.tls.cert_file if args.tls else None,
         ssl_keyfile=args.tls.key_file if args.tls else None,
@@ -185,14 +185,14 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
 
 
 def open_spans(settings: OpenTelemetrySettings) -> "Spans | None":
-    """Where spans go; None where OpenTelemetry's variables name no collector, or one that cannot be used."""
+    """The exporter of spans; None if OpenTelemetry's variables name no collector, or an unusable one."""
     if not settings.is_on:
         return None
     if settings.protocol != "http/protobuf":
         log.error("no spans: OTEL_EXPORTER_OTLP_PROTOCOL: got %r, expected http/protobuf", settings.protocol)
         return None
     try:
-        from transformer.observability.spans import Spans  # noqa: PLC0415  # who exports none need not have it, nor wait for it
+        from transformer.observability.spans import Spans  # noqa: PLC0415  # optional, and slow to import
     except ImportError as exc:
         log.error("no spans: %s; OTEL_EXPORTER_OTLP_ENDPOINT needs the extra otel of pyproject.toml", exc)
         return None
@@ -200,10 +200,10 @@ def open_spans(settings: OpenTelemetrySettings) -> "Spans | None":
 
 
 def check_tls(tls: arguments.Tls) -> None:
-    """Look whether both servers can show it: neither says what is wrong.
+    """Check certificate and key: the servers' own errors do not say what is wrong.
 
     Raises:
-        TlsError: a file is missing, or no such thing, or they do not belong together.
+        TlsError: a file is missing or invalid, or they do not belong together.
     """
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert_file, tls.key_file)
@@ -213,17 +213,17 @@ def check_tls(tls: arguments.Tls) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """A listening socket.
 
     Raises:
-        PortError: it cannot be had.
+        PortError: the port is unavailable.
     """
     try:
         listener = open_listener(host, port, backlog=2048)
     except OSError as exc:
-        raise PortError(f"{join(host, port)} cannot be listened on: {exc.strerror}") from exc
-    # Connections inherit it. asyncio sets it only on sockets it made itself, and without it an answer on a connection
-    # that is kept waits 40 ms for the client's delayed acknowledgement.
+        raise PortError(f"{join(host, port)} is unavailable: {exc.strerror}; next: free it, or use another") from exc
+    # Connections inherit it; asyncio sets it only on sockets that it made itself. Without it a response on a connection
+    # that stays open waits 40 ms for the client's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

@@ -1,7 +1,7 @@
-"""API keys: who may ask, where TRANSFORMER_API_KEYS_FILE names a file.
+"""API keys, required from clients where TRANSFORMER_API_KEYS_FILE names a file.
 
-A line of it is a name and the SHA-256 of a key, as `make key NAME=<who>` writes them. A key has 256 random bits, so
-nobody can try all of them, and a slow hash would only slow the server. The file is read again when it changes.
+A line of the file is a name and the SHA-256 of a key, as `make key NAME=<who>` writes them. A key has 256 random bits:
+too many to try, so that a slow hash would only slow the server. The file is read again when it changes.
 """
 
 import hashlib
@@ -25,21 +25,21 @@ log = logging.getLogger("transformer")
 _LINE = re.compile(r"(?P<name>[0-9a-zA-Z._-]{1,64}) sha256:(?P<digest>[0-9a-f]{64})")
 _PREFIX = "nereid_"  # what scanners for leaked secrets look for
 _MAX_AGE_S = 1.0
-_LONGEST = 1024
+_MAX_KEY_LENGTH = 1024
 
 
 class KeysError(Exception):
-    """The file cannot be used; the message says why."""
+    """The file of API keys cannot be used; the message says why."""
 
 
 class Keys:
-    """The keys of a file."""
+    """The API keys of a file."""
 
     def __init__(self, path: Path) -> None:
-        """Read them.
+        """Read the file.
 
         Raises:
-            KeysError: the file cannot be read, has no key, or a line is none.
+            KeysError: the file cannot be read, has no key, or an invalid line.
         """
         self._path = path
         self._state = _state_of(path)
@@ -52,34 +52,34 @@ class Keys:
         metrics.expect_keys(self._names.values())
 
     def check(self, headers: Mapping[str, str]) -> str:
-        """The name of the key that a request shows; it is counted, and so is a request that is refused.
+        """The name of the API key of a request; the request is counted under it, or as rejected.
 
         Args:
-            headers: of HTTP, or metadata of gRPC, with names in lower case.
+            headers: HTTP headers or gRPC metadata, with names in lower case.
 
         Raises:
-            Unauthenticated: it shows none.
-            Forbidden: it shows another one.
+            Unauthenticated: the request has no key.
+            Forbidden: the key is unknown.
         """
         key = _find_key(headers)
         if not key:
             metrics.count_key("", "no key")
             raise Unauthenticated("no API key; expected Authorization: Bearer <key>, or X-API-Key: <key>")
         self._refresh()
-        digest = hashlib.sha256(key[:_LONGEST].encode()).hexdigest()
-        # All of them, always: the time tells nothing about any.
+        digest = hashlib.sha256(key[:_MAX_KEY_LENGTH].encode()).hexdigest()
+        # Compare with all of them: the time must reveal nothing about any.
         found = [name for known, name in self._names.items() if hmac.compare_digest(known, digest)]
         if not found:
             metrics.count_key("", "unknown key")
-            raise Forbidden("the API key is not known here")
+            raise Forbidden("unknown API key; expected one of this server's keys")
         metrics.count_key(found[0], "accepted")
         return found[0]
 
     def _refresh(self) -> None:
-        """Read the file again where it has changed.
+        """Read the file again if it has changed.
 
-        A key that was removed is revoked: one that is in no good line is refused, also where another line is
-        broken or the file cannot be read.
+        A key that was removed is revoked: a key that is in no valid line is rejected, also if another line is
+        invalid or the file cannot be read.
         """
         if time.monotonic() - self._looked_at < _MAX_AGE_S:
             return
@@ -92,12 +92,12 @@ class Keys:
             self._names, broken = _read(self._path)
         except KeysError as exc:
             self._names, broken = {}, [str(exc)]
-            self._state = ()  # it may be there in a moment, and unchanged
+            self._state = ()  # the file may come back unchanged
         for words in broken:
             log.error("API keys: %s", words)
         metrics.expect_keys(self._names.values())
         if not self._names:
-            log.error("%s has no key any more: nobody is let in", self._path)
+            log.error("%s has no API key any more: every request that needs one is rejected", self._path)
 
 
 def _find_key(headers: Mapping[str, str]) -> str:
@@ -106,9 +106,9 @@ def _find_key(headers: Mapping[str, str]) -> str:
 
 
 def _state_of(path: Path) -> tuple[int, ...]:
-    """Another one whenever the file is another, or was written; empty where there is none.
+    """Changes whenever the file is replaced or written; empty if it is missing.
 
-    The time alone is not enough: a copy keeps that of its source, and two writes may come within one tick of it.
+    The modification time is not enough: a copy keeps that of its source, and two writes may share one tick.
     """
     try:
         facts = path.stat()
@@ -118,7 +118,7 @@ def _state_of(path: Path) -> tuple[int, ...]:
 
 
 def _read(path: Path) -> tuple[dict[str, str], list[str]]:
-    """Names by digest, and what is wrong with other lines.
+    """Names by digest, and a message for each invalid line.
 
     Raises:
         KeysError: the file cannot be read.
@@ -133,7 +133,7 @@ def _read(path: Path) -> tuple[dict[str, str], list[str]]:
             continue
         match = _LINE.fullmatch(line.strip())
         if match is None:
-            # Not the line itself: it may be a key that somebody put there.
+            # Not the line itself: it may be a key.
             broken.append(f"{path}, line {number}: expected '<name> sha256:<64 hex digits>', as make key writes it")
         else:
             names[match["digest"]] = match["name"]
@@ -141,17 +141,17 @@ def _read(path: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def make(name: str, path: Path) -> str:
-    """Make a key, add its digest to the file, and return it: it is nowhere else.
+    """Make a key, add its digest to the file, and return the key, which is stored nowhere.
 
     Raises:
-        KeysError: the name is none, or the file cannot be written.
+        KeysError: the name is invalid, or the file cannot be written.
     """
     key = _PREFIX + secrets.token_urlsafe(32)
     line = f"{name} sha256:{hashlib.sha256(key.encode()).hexdigest()}"
     if not _LINE.fullmatch(line):
         raise KeysError(f"NAME: got {name!r}, expected letters, digits, dots, hyphens and underscores, at most 64")
     try:
-        # Its owner's alone, where it is new; a file that exists keeps its mode.
+        # A new file is for its owner alone; an existing one keeps its mode.
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
             file.write(line + "\n")
     except OSError as exc:
@@ -162,13 +162,13 @@ def make(name: str, path: Path) -> str:
 def main() -> int:
     """Make a key from the command line."""
     parser = Parser(prog="nereid key", description="Make an API key, shown once.")
-    parser.add_argument("name", help="of its owner")
+    parser.add_argument("name", help="whose key it is")
     parser.add_argument(
         "file",
         type=Path,
         nargs="?",
         default=in_project("keys.txt"),
-        help="TRANSFORMER_API_KEYS_FILE; the key's digest is added there (default: %(default)s)",
+        help="file of TRANSFORMER_API_KEYS_FILE; the key's digest is added to it (default: %(default)s)",
     )
     options = parser.parse_args()
     try:
@@ -177,7 +177,7 @@ def main() -> int:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     print(key)
-    print(f"shown once; its digest is in {options.file}, removing that line takes it back", file=sys.stderr)
+    print(f"shown once; its digest is in {options.file}: to revoke the key, remove that line", file=sys.stderr)
     return 0
 
 

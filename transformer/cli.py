@@ -1,4 +1,4 @@
-"""The arguments that KServe's controller passes to a transformer container, by its names.
+"""Command line: the arguments that KServe's controller passes to a transformer container, under its names.
 
 KServe's SDK has a parser for them, but it cannot be imported here: its protobufs and Triton's both register
 `inference.ServerLiveRequest`, and protobuf takes a name once (kserve 0.21, tritonclient 2.73). A contract test compares
@@ -24,14 +24,14 @@ _ACCEPTED = (
 )  # fmt: skip
 
 _TRITON_GRPC_PORT = 8001
-# Several Tritons, as gRPC names them: it goes round them.
+# Several Tritons, as gRPC names them: requests go to each in turn.
 _SEVERAL = re.compile(r"(ipv4:|ipv6:)[0-9a-fA-F.:,\[\]%]+:[0-9]+|dns:///?[^,/]+:[0-9]+")
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[^/\[\]]+\]|[^/:\[\]]+)(?::(?P<port>[^:]+))?")
 
 
 @dataclass(frozen=True)
 class Tls:
-    """What both servers show, PEM."""
+    """Certificate and key of both servers, PEM."""
 
     cert_file: Path
     key_file: Path
@@ -39,14 +39,14 @@ class Tls:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What argv says.
+    """The command line, read.
 
     Attributes:
-        tls: where clients speak TLS.
+        tls: certificate and key where clients speak TLS.
         http_port, grpc_port: to listen on.
         predictor_host: `host:port` of Triton's gRPC.
-        keep_alive_s: how long an HTTP connection may be without a request; None where argv does not say.
-        ignored: options that were given and change nothing.
+        keep_alive_s: how long an HTTP connection may be without a request; None: `TRANSFORMER_KEEP_ALIVE_S`.
+        ignored: options that were given and have no effect.
     """
 
     http_port: int
@@ -58,12 +58,12 @@ class Arguments:
 
 
 def parse(argv: list[str]) -> Arguments:
-    """Read argv; exits with status 2 and a message for a mistake."""
+    """Read argv; exits with status 2 and a message where it is invalid."""
     parser = argparse.ArgumentParser(
         prog="python -m transformer",
-        description="Pictures in, detections out: the HTTP and gRPC server in front of Triton. Limits and timeouts are "
-        "environment variables TRANSFORMER_*, see docs/configuration.md.",
-        epilog="The other options of KServe's SDK are accepted and ignored.",
+        description="HTTP and gRPC server in front of Triton: preprocesses images and rows, post-processes the model's "
+        "outputs. Limits and timeouts are environment variables TRANSFORMER_*: docs/configuration.md.",
+        epilog="Other options of KServe's SDK are accepted and ignored.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -71,23 +71,25 @@ def parse(argv: list[str]) -> Arguments:
         required=True,
         type=_host_and_port,
         metavar="HOST[:PORT]",
-        help=f"Triton's gRPC port; {_TRITON_GRPC_PORT} where none is named, as in what KServe's controller passes",
+        help=f"Triton's gRPC; port {_TRITON_GRPC_PORT} if it has none, as KServe's controller passes it",
     )
     parser.add_argument("--http_port", type=_port, default=8080, help="v1, v2 and /predict (default: %(default)s)")
     parser.add_argument("--grpc_port", type=_port, default=8081, help="v2 over gRPC (default: %(default)s)")
     parser.add_argument("--ssl_certfile", type=Path, metavar="FILE", help="PEM certificates: both ports speak TLS")
-    parser.add_argument("--ssl_keyfile", type=Path, metavar="FILE", help="PEM key of the first of them")
+    parser.add_argument("--ssl_keyfile", type=Path, metavar="FILE", help="PEM key of the first certificate")
     parser.add_argument(
         "--timeout-keep-alive",
         dest="keep_alive_s",
         type=_seconds,
         metavar="SECONDS",
-        help="how long an HTTP connection may be without a request (default: TRANSFORMER_KEEP_ALIVE_S)",
+        help="idle time after which an HTTP connection is closed (default: TRANSFORMER_KEEP_ALIVE_S)",
     )
     parser.add_argument(
-        "--model_name", default="model", help="name of the InferenceService; models have their own names"
+        "--model_name",
+        default="model",
+        help="name of the InferenceService; has no effect: models have their own names",
     )
-    parser.add_argument("--workers", type=int, default=1, help="1: replicas scale, processes of a replica do not")
+    parser.add_argument("--workers", type=int, default=1, help="has no effect: one process, scaled by replicas")
     for option in _ACCEPTED:
         parser.add_argument(option, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(
@@ -99,7 +101,7 @@ def parse(argv: list[str]) -> Arguments:
     keep_alive_s = options.pop("keep_alive_s")
     cert_file, key_file = options.pop("ssl_certfile"), options.pop("ssl_keyfile")
     if bool(cert_file) != bool(key_file):
-        parser.error("--ssl_certfile and --ssl_keyfile: got one, expected both or none")
+        parser.error("--ssl_certfile and --ssl_keyfile: got one, expected both or neither")
     if options["workers"] == 1:
         options.pop("workers")
     tls = Tls(cert_file, key_file) if cert_file else None

@@ -1,19 +1,21 @@
 """The synchroniser as a process: its loop in a thread, and `/status`, `/ready` and `/metrics` over HTTP."""
 
-import json
 import logging
 import os
 import socket
 import sys
 import threading
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 
+from environment.error_codes import ErrorCode
+from environment.json_log import JsonFormatter
 from environment.listening import HostGuard, Hosts, join, listen, within_reach
 from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
@@ -103,24 +105,21 @@ def create_app(status: Status, hosts: Hosts | None = None) -> FastAPI:
         return Response(generate_latest(status.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     if hosts is not None and hosts.are_known:
-        app.add_middleware(HostGuard, hosts=hosts, answer=lambda _, why: JSONResponse({"error": why}, 421))
+        misdirected = ErrorCode.MISDIRECTED_REQUEST
+        app.add_middleware(HostGuard, hosts=hosts, answer=lambda _, why: _error(misdirected, why))
+
+    @app.exception_handler(HTTPException)
+    def reject(request: Request, exc: HTTPException) -> JSONResponse:
+        path = request.url.path[:200]
+        if exc.status_code == ErrorCode.METHOD_NOT_ALLOWED.http_status:
+            return _error(ErrorCode.METHOD_NOT_ALLOWED, f"{request.method} {path}: expected GET", exc.headers)
+        return _error(ErrorCode.ROUTE_NOT_FOUND, f"no route {path}; expected /status, /ready or /metrics")
+
     return app
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with the fields of the transformer's log."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """logging.Formatter."""
-        entry = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
+def _error(code: ErrorCode, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": message, "code": code}, code.http_status, headers)
 
 
 def _run(synchroniser: Synchroniser, server: uvicorn.Server, failed: threading.Event) -> None:

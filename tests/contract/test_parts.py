@@ -187,10 +187,8 @@ def test_every_grpc_status_of_triton_is_translated(code: grpc.StatusCode) -> Non
 # Times that are shown or compared with those of files, and never decide what is served, or until when.
 CALENDAR = {
     "predictor/synchroniser/uploads.py",
-    "predictor/synchroniser/server.py",
     "predictor/synchroniser/status.py",
     "predictor/synchroniser/repository_watch.py",
-    "transformer/observability/logs.py",
 }
 
 

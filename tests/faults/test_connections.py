@@ -13,7 +13,7 @@ import pytest
 
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import code_in
-from tests.support.series import scrape, value
+from tests.support.metrics import scrape, value
 from tests.support.stack import wait_until
 from tests.support.transformer import Transformer, start_transformer
 
@@ -182,7 +182,7 @@ BEHIND = LIVE + b"Connection: close\r\n\r\n"
         (LINE + b" HTTP/1.1\r" + FIELD + b"\r\n", 400),
     ],
 )  # fmt: skip
-def test_what_rfc_9112_refuses_is_told_and_closed(patient: Transformer, sent: bytes, status: int) -> None:
+def test_what_rfc_9112_forbids_is_rejected_and_closed(patient: Transformer, sent: bytes, status: int) -> None:
     # In one piece and in two, and behind a good request: nothing behind it is answered.
     for before, split in ((b"", 0), (b"", len(sent) - 1), (LIVE + b"\r\n", 0)):
         with connect(patient) as client:
@@ -203,7 +203,7 @@ UPGRADES = [
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
 @pytest.mark.parametrize("pieces", [1, 2, 40])
-def test_body_behind_a_wish_for_another_protocol_is_a_body(patient: Transformer, upgrade: bytes, pieces: int) -> None:
+def test_body_after_an_upgrade_header_is_a_body(patient: Transformer, upgrade: bytes, pieces: int) -> None:
     # Java's client asks for HTTP/2 like that; the parser by itself reads the body as the next request.
     inner = LIVE + b"X-Request-Id: inner\r\n\r\n"
     for framing, body in (
@@ -222,7 +222,7 @@ def test_body_behind_a_wish_for_another_protocol_is_a_body(patient: Transformer,
 
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
-def test_requests_that_wish_for_another_protocol_have_their_limits(patient: Transformer, upgrade: bytes) -> None:
+def test_requests_with_an_upgrade_header_have_the_same_limits(patient: Transformer, upgrade: bytes) -> None:
     with connect(patient) as client:
         with suppress(ConnectionResetError, BrokenPipeError):
             client.sendall((LIVE + upgrade + b"\r\n") * 2000)
@@ -249,13 +249,13 @@ def test_connection_without_a_request_is_closed(patient: Transformer, begin: byt
     ],
     ids=["head", "chunks", "trailers", "body", "refused"],
 )
-def test_slow_sender_is_told_and_closed(patient: Transformer, begin: bytes, piece: bytes, status: int) -> None:
+def test_slow_sender_gets_an_error_and_is_closed(patient: Transformer, begin: bytes, piece: bytes, status: int) -> None:
     with connect(patient) as client:
         client.sendall(begin)
         assert drip(client, piece).split()[1] == b"%d" % status
 
 
-def test_many_slow_senders_hold_nobody_up(patient: Transformer) -> None:
+def test_many_slow_senders_delay_no_other_client(patient: Transformer) -> None:
     process = psutil.Process(patient.process.pid)
     before = process.num_fds()
     clients = [connect(patient) for _ in range(200)]
@@ -279,13 +279,13 @@ def test_endless_trailers_are_not_kept(patient: Transformer) -> None:
     assert process.memory_info().rss - before < 30 * 2**20  # of 50 MB that were sent
 
 
-def test_one_request_after_the_other_without_waiting(patient: Transformer) -> None:
+def test_pipelined_requests_get_their_responses(patient: Transformer) -> None:
     with connect(patient) as client:
         client.sendall((LIVE + b"\r\n") * 20 + LIVE + b"Connection: close\r\n\r\n")
         assert read_to_end(client).count(b'{"live":true}') == 21
 
 
-def test_good_request_before_a_bad_one_is_answered(patient: Transformer) -> None:
+def test_good_request_before_a_bad_one_gets_its_response(patient: Transformer) -> None:
     with connect(patient) as client:
         client.sendall(LIVE + b"\r\n")
         response = HTTPResponse(client)
@@ -296,7 +296,7 @@ def test_good_request_before_a_bad_one_is_answered(patient: Transformer) -> None
 
 
 @pytest.mark.parametrize("bad", [b"nonsense\r\n\r\n", CHUNKED + b"ZZ\r\n"])
-def test_what_came_before_a_bad_request_is_answered_first(patient: Transformer, bad: bytes) -> None:
+def test_responses_to_earlier_requests_precede_the_error(patient: Transformer, bad: bytes) -> None:
     with connect(patient) as client:
         client.sendall((LIVE + b"\r\n") * 3 + bad)
         *good, last = re.split(rb"(?=HTTP/1\.1 )", read_to_end(client))[1:]
@@ -304,7 +304,7 @@ def test_what_came_before_a_bad_request_is_answered_first(patient: Transformer, 
         assert code_at_end(last) is ErrorCode.MALFORMED_REQUEST
 
 
-def test_endless_requests_without_waiting_are_told_and_closed(patient: Transformer) -> None:
+def test_endless_pipelined_requests_are_rejected_and_closed(patient: Transformer) -> None:
     with connect(patient) as client:
         with suppress(ConnectionResetError, BrokenPipeError):
             client.sendall((LIVE + b"\r\n") * 20_000)
@@ -319,7 +319,7 @@ def test_endless_requests_without_waiting_are_told_and_closed(patient: Transform
 
 
 @pytest.mark.parametrize("fields", [b"", b"Host: localhost\r\n"])
-def test_old_clients_are_answered_and_closed(patient: Transformer, fields: bytes) -> None:
+def test_clients_of_http_1_0_get_a_response_and_are_closed(patient: Transformer, fields: bytes) -> None:
     with connect(patient) as client:
         client.sendall(b"GET /v2/health/live HTTP/1.0\r\n%s\r\n" % fields)
         assert read_to_end(client).endswith(b'{"live":true}')
@@ -334,7 +334,7 @@ def test_nothing_speaks_websockets(patient: Transformer) -> None:
         assert response.status == 200  # the header is not heeded
 
 
-def test_answers_that_nobody_reads_are_not_kept(patient: Transformer) -> None:
+def test_unread_responses_are_not_kept(patient: Transformer) -> None:
     process = psutil.Process(patient.process.pid)
     before = process.num_fds()
     clients = [connect(patient) for _ in range(5)]
@@ -349,7 +349,7 @@ def test_answers_that_nobody_reads_are_not_kept(patient: Transformer) -> None:
         client.close()
 
 
-def test_end_of_an_answer_that_nobody_reads_is_not_kept(patient: Transformer) -> None:
+def test_unread_end_of_a_response_is_not_kept(patient: Transformer) -> None:
     # What does not fit into the system's buffers is little for some of them: less than asyncio calls much.
     process = psutil.Process(patient.process.pid)
     before = process.num_fds()

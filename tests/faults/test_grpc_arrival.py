@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2
 
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import Rejection, rejection_of
-from tests.support.series import scrape, value
+from tests.support.metrics import scrape, value
 from tests.support.stack import wait_until
 from tests.support.transformer import (
     DIGITS,
@@ -69,7 +69,7 @@ def refused(transformer: Transformer, reason: str) -> float:
     return gauge(transformer, f'nereid_refused_total{{reason="{reason}"}}')
 
 
-def test_message_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
+def test_message_that_does_not_arrive_times_out(tmp_path: Path) -> None:
     with start_transformer(NOBODY, tmp_path / "log", variables={"TRANSFORMER_BODY_TIMEOUT_S": "1"}) as transformer:
         for method in (INFER, LIVE, CHECK):
             upload = Upload(transformer.grpc, method, (("x-request-id", "slow"),))
@@ -84,7 +84,7 @@ def test_message_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
     assert "Traceback" not in log
 
 
-def test_half_a_message_is_not_waited_for(tmp_path: Path) -> None:
+def test_half_a_message_times_out(tmp_path: Path) -> None:
     with (
         start_transformer(NOBODY, tmp_path / "log", variables={"TRANSFORMER_BODY_TIMEOUT_S": "1"}) as transformer,
         socket.create_connection(("127.0.0.1", transformer.grpc_port), timeout=LONG_S) as client,
@@ -129,7 +129,7 @@ def read_frame(answer: Any) -> tuple[int, int, int]:
     return kind, flags, stream
 
 
-def test_message_is_not_read_of_who_has_no_key(tmp_path: Path) -> None:
+def test_message_without_an_api_key_is_not_read(tmp_path: Path) -> None:
     key = make_key("alice", tmp_path / "keys")
     variables = {"TRANSFORMER_API_KEYS_FILE": str(tmp_path / "keys"), "TRANSFORMER_BODY_TIMEOUT_S": str(2 * LONG_S)}
     with start_transformer(NOBODY, tmp_path / "log", variables=variables) as transformer:
@@ -140,7 +140,7 @@ def test_message_is_not_read_of_who_has_no_key(tmp_path: Path) -> None:
         assert service_pb2.ServerMetadataResponse.FromString(upload.call.result(LONG_S)).name == "nereid"
 
 
-def test_message_is_not_read_that_the_line_has_no_room_for(tmp_path: Path) -> None:
+def test_message_beyond_a_full_queue_is_not_read(tmp_path: Path) -> None:
     narrow = {"TRANSFORMER_MAX_IN_FLIGHT": "1", "TRANSFORMER_MAX_WAITING": "0"}
     with (
         ThreadPoolExecutor(4) as threads,
@@ -158,7 +158,7 @@ def test_message_is_not_read_that_the_line_has_no_room_for(tmp_path: Path) -> No
         wait_until(lambda: gauge(transformer, "nereid_in_flight") == 0, log=tmp_path / "log")
 
 
-def test_slow_messages_together_are_limited_and_quick_ones_are_not(tmp_path: Path) -> None:
+def test_concurrent_slow_messages_are_limited_and_quick_ones_are_not(tmp_path: Path) -> None:
     variables = {"TRANSFORMER_MAX_BODIES_BYTES": "1000000", "TRANSFORMER_BODY_TIMEOUT_S": str(2 * LONG_S)}
     with start_transformer(NOBODY, tmp_path / "log", variables=variables) as transformer:
         uploads = [Upload(transformer.grpc, method) for method in (LIVE, LIVE, CHECK)]
@@ -190,7 +190,7 @@ def test_call_has_one_message(tmp_path: Path) -> None:
             assert none.rejection().code is ErrorCode.MISSING_MESSAGE
 
 
-def test_client_that_leaves_in_the_middle_of_its_message_is_counted_as_cancelled(tmp_path: Path) -> None:
+def test_client_that_disconnects_within_its_message_is_counted_as_cancelled(tmp_path: Path) -> None:
     log = tmp_path / "log"
     variables = {"TRANSFORMER_BODY_TIMEOUT_S": str(2 * LONG_S)}
     with start_transformer(NOBODY, log, variables=variables) as transformer:
@@ -201,7 +201,7 @@ def test_client_that_leaves_in_the_middle_of_its_message_is_counted_as_cancelled
         wait_until(lambda: value(scrape(transformer.http), "nereid_requests_total", status="CANCELLED") == 1, log=log)
 
 
-def test_call_whose_message_is_on_its_way_is_waited_for_at_the_end(tmp_path: Path) -> None:
+def test_shutdown_waits_for_a_message_that_is_arriving(tmp_path: Path) -> None:
     log = tmp_path / "log"
     variables = {"TRANSFORMER_BODY_TIMEOUT_S": str(2 * LONG_S), "TRANSFORMER_SHUTDOWN_TIMEOUT_S": str(int(LONG_S))}
     with start_transformer(NOBODY, log, variables=variables) as transformer:

@@ -144,7 +144,7 @@ def test_requests_are_lost_where_the_balancer_keeps_connections_longer(tmp_path:
     assert counts["lost"] > _CONNECTIONS
 
 
-def test_no_request_is_lost_over_open_connections_when_the_server_stops(tmp_path: Path) -> None:
+def test_no_request_is_lost_over_open_connections_at_shutdown(tmp_path: Path) -> None:
     with start(tmp_path) as transformer:
 
         async def send_until_it_ends(balancer: Balancer) -> None:

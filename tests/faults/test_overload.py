@@ -23,8 +23,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import code_in, code_of
+from tests.support.metrics import scrape, value
 from tests.support.models import build
-from tests.support.series import scrape, value
 from tests.support.stack import Stack, start_stack, wait_until
 from tests.support.transformer import (
     DIGITS,
@@ -73,7 +73,7 @@ def ask_much(transformer: Transformer) -> httpx.Response:
     return transformer.http.post("/predict/digit-finder", files=[("image", DIGITS)] * MANY)
 
 
-def test_what_the_line_has_no_room_for_is_refused_before_its_body_is_read(stack: Stack, tmp_path: Path) -> None:
+def test_request_beyond_a_full_queue_is_rejected_before_its_body_is_read(stack: Stack, tmp_path: Path) -> None:
     patient = narrow(stack, tmp_path, TRANSFORMER_REQUEST_TIMEOUT_S="120")
     with patient as transformer, ThreadPoolExecutor(3) as threads, suspended(stack) as triton:
         answers = [threads.submit(ask_much, transformer) for _ in range(3)]
@@ -104,7 +104,7 @@ QUESTIONS = {
 }
 
 
-def test_every_question_is_refused_and_counted_where_it_belongs(stack: Stack, tmp_path: Path) -> None:
+def test_every_inference_route_rejects_and_counts_under_its_pattern(stack: Stack, tmp_path: Path) -> None:
     file, log = tmp_path / "keys", tmp_path / "log"
     mine = {"X-API-Key": make_key("alice", file)}
     keys = {"TRANSFORMER_API_KEYS_FILE": str(file), "TRANSFORMER_REQUEST_TIMEOUT_S": "120"}
@@ -135,7 +135,7 @@ def test_every_question_is_refused_and_counted_where_it_belongs(stack: Stack, tm
         assert re.search(rf"{re.escape(route)} POST {path} 429 [\d.]+ms code=queue_full key=alice$", text, re.MULTILINE)
 
 
-def test_request_in_a_hurry_leaves_the_line_in_time(stack: Stack, tmp_path: Path) -> None:
+def test_request_leaves_the_queue_at_its_deadline(stack: Stack, tmp_path: Path) -> None:
     with narrow(stack, tmp_path) as transformer, ThreadPoolExecutor(2) as threads:
         slow = threads.submit(ask_much, transformer)
         wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, log=tmp_path / "log")
@@ -151,7 +151,7 @@ def test_request_in_a_hurry_leaves_the_line_in_time(stack: Stack, tmp_path: Path
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "soon", "1.5", "", "²"])
-def test_time_that_is_none_is_refused(stack: Stack, given: str) -> None:
+def test_invalid_timeout_is_rejected(stack: Stack, given: str) -> None:
     response = stack.http.post("/predict/iris", json=[1, 2, 3, 4], headers=[(b"X-Request-Timeout-Ms", given.encode())])
     assert code_of(response) is ErrorCode.INVALID_REQUEST
     assert "expected a whole number of milliseconds over 0" in response.json()["error"]
@@ -167,7 +167,7 @@ def test_scheduler_s_timeout_ends_the_request(stack: Stack, tmp_path: Path) -> N
         }
 
 
-def test_pictures_of_a_large_request_let_others_in_between(stack: Stack, tmp_path: Path) -> None:
+def test_images_of_a_large_request_do_not_starve_others(stack: Stack, tmp_path: Path) -> None:
     with narrow(stack, tmp_path, TRANSFORMER_MAX_IN_FLIGHT="2") as transformer, ThreadPoolExecutor(1) as threads:
         large = threads.submit(ask_much, transformer)
         wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, log=tmp_path / "log")
@@ -177,7 +177,7 @@ def test_pictures_of_a_large_request_let_others_in_between(stack: Stack, tmp_pat
         assert large.result().status_code == 200
 
 
-def test_client_that_leaves_costs_nothing_more(stack: Stack, tmp_path: Path) -> None:
+def test_request_is_cancelled_when_its_client_disconnects(stack: Stack, tmp_path: Path) -> None:
     with narrow(stack, tmp_path) as transformer:
         before = gauge(transformer, 'nereid_items_total{model="digit-finder",version="1"}')
         with pytest.raises(httpx.ReadTimeout):
@@ -194,7 +194,7 @@ def test_client_that_leaves_costs_nothing_more(stack: Stack, tmp_path: Path) -> 
         assert value(scrape(transformer.http), "nereid_requests_total", status="499") == 1
 
 
-def test_body_that_stops_coming_ends_the_connection(stack: Stack, tmp_path: Path) -> None:
+def test_body_that_stops_arriving_ends_the_connection(stack: Stack, tmp_path: Path) -> None:
     with (
         narrow(stack, tmp_path) as transformer,
         socket.create_connection(("127.0.0.1", transformer.http_port), timeout=20) as client,
@@ -229,7 +229,7 @@ def test_bodies_together_are_limited(stack: Stack, tmp_path: Path) -> None:
         assert ask().status_code == 400
 
 
-def test_what_becomes_of_gzip_counts_as_a_body(stack: Stack, tmp_path: Path) -> None:
+def test_decompressed_body_counts_as_a_body(stack: Stack, tmp_path: Path) -> None:
     with narrow(stack, tmp_path, TRANSFORMER_MAX_BODIES_BYTES="1000000") as transformer:
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
         for size, code in [(10_000_000, ErrorCode.MEMORY_FULL), (900_000, ErrorCode.INVALID_REQUEST)] * 2:
@@ -238,7 +238,7 @@ def test_what_becomes_of_gzip_counts_as_a_body(stack: Stack, tmp_path: Path) -> 
             assert code_of(response) is code
 
 
-def test_answers_that_are_not_read_count_as_bodies(stack: Stack, tmp_path: Path) -> None:
+def test_unread_responses_count_as_bodies(stack: Stack, tmp_path: Path) -> None:
     def ask() -> int:
         return transformer.http.post("/predict/iris", json=[5.1, 3.5, 1.4, 0.2]).status_code
 
@@ -262,7 +262,7 @@ def test_answers_that_are_not_read_count_as_bodies(stack: Stack, tmp_path: Path)
         wait_until(lambda: ask() == 200, log=log)
 
 
-def test_sigterm_waits_for_an_answer_that_is_being_read(stack: Stack, tmp_path: Path) -> None:
+def test_sigterm_waits_for_a_response_that_is_being_read(stack: Stack, tmp_path: Path) -> None:
     with narrow(stack, tmp_path) as transformer, unread(transformer) as answer:
         log = tmp_path / "log"
         wait_until(lambda: value(scrape(transformer.http), "nereid_requests_total", status="OK") == 1, log=log)
@@ -290,7 +290,7 @@ def unread(transformer: Transformer) -> Iterator[Any]:
         yield answer
 
 
-def test_what_is_late_leaves_the_queue_of_triton(stack: Stack, tmp_path: Path) -> None:
+def test_request_past_its_deadline_leaves_the_queue_of_triton(stack: Stack, tmp_path: Path) -> None:
     def count(what: str) -> float:
         metrics = httpx.get(f"http://127.0.0.1:{stack.triton_metrics_port}/metrics", trust_env=False).text
         lines = [line for line in metrics.splitlines() if line.startswith(what) and 'model="digit-finder"' in line]
@@ -319,7 +319,7 @@ def test_what_is_late_leaves_the_queue_of_triton(stack: Stack, tmp_path: Path) -
         assert count(done) - before[1] < 48
 
 
-def test_triton_outlives_many_clients_in_a_hurry(stack: Stack) -> None:
+def test_triton_outlives_many_short_deadlines(stack: Stack) -> None:
     triton = stack.part("tritonserver")
 
     def ask(number: int) -> int:
@@ -335,7 +335,7 @@ def test_triton_outlives_many_clients_in_a_hurry(stack: Stack) -> None:
     assert stack.part("tritonserver").pid == triton.pid
 
 
-def test_answer_that_a_model_makes_up_of_any_size_is_not_kept(tmp_path: Path) -> None:
+def test_response_of_a_model_has_a_maximum_size(tmp_path: Path) -> None:
     size = onnx.helper.make_tensor_value_info("size", onnx.TensorProto.INT64, [1])
     wide = onnx.helper.make_tensor_value_info("wide", onnx.TensorProto.FLOAT, ["n"])
     node = onnx.helper.make_node("ConstantOfShape", ["size"], ["wide"])

@@ -65,7 +65,7 @@ QUESTIONS = [
 
 
 @pytest.mark.parametrize(("method", "path"), QUESTIONS)
-def test_nothing_is_told_without_a_key(
+def test_nothing_is_served_without_a_key(
     guarded: Transformer, keys: tuple[Path, str, str], method: str, path: str
 ) -> None:
     without = guarded.http.request(method, path)
@@ -83,7 +83,7 @@ def test_probes_and_scrapes_need_no_key(guarded: Transformer, path: str) -> None
     assert guarded.http.get(path).status_code == 200
 
 
-def test_body_is_not_read_of_who_has_no_key(guarded: Transformer) -> None:
+def test_body_without_an_api_key_is_not_read(guarded: Transformer) -> None:
     def never() -> Iterator[bytes]:
         yield b"x"
         time.sleep(5)
@@ -95,7 +95,7 @@ def test_body_is_not_read_of_who_has_no_key(guarded: Transformer) -> None:
     assert time.monotonic() - started < 60
 
 
-def test_grpc_asks_for_the_same_keys(guarded: Transformer, keys: tuple[Path, str, str]) -> None:
+def test_grpc_requires_the_same_keys(guarded: Transformer, keys: tuple[Path, str, str]) -> None:
     stub = service_pb2_grpc.GRPCInferenceServiceStub(guarded.grpc)
     question = infer_message("digit-finder", DIGITS)
     cases = [
@@ -180,7 +180,7 @@ def test_what_needs_a_key_over_http_needs_one_over_grpc(
         assert "other.Service" not in transformer.http.get("/metrics", headers={"X-API-Key": keys[1]}).text
 
 
-def test_key_that_is_taken_back_is_refused_without_a_restart(stack: Stack, tmp_path: Path) -> None:
+def test_revoked_key_is_rejected_without_a_restart(stack: Stack, tmp_path: Path) -> None:
     file = tmp_path / "keys.txt"
     first, second = make_key("first", file), make_key("second", file)
     assert not any(key in file.read_text() for key in (first, second))
@@ -267,7 +267,7 @@ def test_stack_with_keys_says_that_it_is_ready(tmp_path: Path) -> None:
         (None, "No such file"),
     ],
 )
-def test_file_of_keys_that_is_none_is_told_at_the_start(tmp_path: Path, text: str | None, says: str) -> None:
+def test_invalid_file_of_keys_is_reported_at_the_start(tmp_path: Path, text: str | None, says: str) -> None:
     file = tmp_path / "keys.txt"
     if text is not None:
         file.write_text(text)
@@ -332,7 +332,7 @@ def test_both_ports_speak_tls(stack: Stack, certificate: tuple[Path, Path], tmp_
         assert process.wait(60) == 0
 
 
-def test_certificate_that_is_none_is_told_at_the_start(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+def test_invalid_certificate_is_reported_at_the_start(certificate: tuple[Path, Path], tmp_path: Path) -> None:
     cert, key = certificate
     (tmp_path / "empty.pem").touch()
     for pair in ((cert, tmp_path / "none.pem"), (tmp_path / "empty.pem", key), (key, cert)):
@@ -343,7 +343,7 @@ def test_certificate_that_is_none_is_told_at_the_start(certificate: tuple[Path, 
     assert "got one, expected both or none" in run_transformer(f"--ssl_certfile={cert}").stderr
 
 
-def test_browsers_are_told_to_be_careful(stack: Stack) -> None:
+def test_responses_have_security_headers(stack: Stack) -> None:
     for path in ("/docs", "/v2/models", "/nowhere", "/metrics"):
         headers = stack.http.get(path, headers={"Origin": "https://evil.example"}).headers
         assert headers["X-Content-Type-Options"] == "nosniff"

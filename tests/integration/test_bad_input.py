@@ -17,7 +17,7 @@ import pytest
 import tritonclient.grpc as triton
 from PIL import Image
 
-from tests.support.series import scrape, value
+from tests.support.metrics import scrape, value
 from tests.support.stack import ROOT, Stack, wait_until
 from tests.support.tiffs import EXTRA, describe_array, write_tiff
 
@@ -71,7 +71,7 @@ def _goes_on(stack: Stack) -> Any:
 
 @pytest.mark.parametrize("model", ["digit-finder", "digits"])
 @pytest.mark.parametrize("name", HARD)
-def test_hard_picture_gets_an_answer_or_the_reason(stack: Stack, shared: Path, model: str, name: str) -> None:
+def test_hard_image_gets_a_result_or_the_reason(stack: Stack, shared: Path, model: str, name: str) -> None:
     status, says = HARD[name]
     response = stack.http.post(f"/predict/{model}", files={"image": (shared / "hard" / name).read_bytes()})
     assert response.status_code == status, response.text
@@ -81,7 +81,7 @@ def test_hard_picture_gets_an_answer_or_the_reason(stack: Stack, shared: Path, m
         assert says in response.json()["error"]
 
 
-def test_every_hard_picture_is_in_the_table(shared: Path) -> None:
+def test_every_hard_image_is_in_the_table(shared: Path) -> None:
     assert {path.name for path in (shared / "hard").iterdir()} - {"README.md"} == set(HARD)
 
 
@@ -95,7 +95,7 @@ def test_every_hard_picture_is_in_the_table(shared: Path) -> None:
         ("POST", "/predict/digits", {"files": {"a": SEVEN, "b": SEVEN}}, 400, "got fields 'a', 'b'"),
         ("POST", "/predict/digits", {"files": {"image": b""}}, 400, "0 bytes"),
         ("POST", "/predict/digits", {"files": [("image", SEVEN), ("image", b"no")]}, 400, "2 bytes"),
-        ("POST", "/predict/digits", {"json": [1, 2]}, 400, "digits is a model for pictures (classify): got rows"),
+        ("POST", "/predict/digits", {"json": [1, 2]}, 400, "digits is a model for images (classify): got rows"),
         ("POST", "/predict/iris", {"files": {"image": SEVEN}}, 400, "iris is a model for rows"),
         ("POST", "/predict/iris", {"content": b"{", "headers": JSON}, 400, "broken JSON"),
         ("POST", "/predict/iris", {"content": b"\xff\xfe", "headers": JSON}, 400, "broken JSON"),
@@ -109,7 +109,7 @@ def test_every_hard_picture_is_in_the_table(shared: Path) -> None:
             400,
             "and 9994 more",
         ),
-        ("POST", "/predict/iris", {"json": [[1, 2, 3, 4]] * 1025}, 413, "got 1025 pictures or rows"),
+        ("POST", "/predict/iris", {"json": [[1, 2, 3, 4]] * 1025}, 413, "got 1025 images or rows"),
         ("POST", "/predict/nothing", {"files": {"image": SEVEN}}, 404, "model 'nothing' is unknown"),
         ("POST", "/predict/..%2f..%2fetc", {"files": {"image": SEVEN}}, 404, "error"),
         ("POST", "/predict/digits?what=1", {"files": {"image": SEVEN}}, 400, "'what' is unknown; expected none"),
@@ -140,7 +140,7 @@ def test_mistake_is_named(
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "gzip, deflate"])
-def test_other_compression_is_refused(stack: Stack, encoding: str) -> None:
+def test_unsupported_compression_is_rejected(stack: Stack, encoding: str) -> None:
     response = stack.http.post("/predict/digits", content=SEVEN, headers=JPEG | {"Content-Encoding": encoding})
     assert (response.status_code, "Content-Encoding" in response.json()["error"]) == (415, True)
 
@@ -152,31 +152,31 @@ def test_other_compression_is_refused(stack: Stack, encoding: str) -> None:
         (gzip.compress(SEVEN, mtime=0)[:-9], 400, "broken gzip"),
         (gzip.compress(SEVEN, mtime=0)[:-9] + bytes(9), 400, "broken gzip"),
         (gzip.compress(SEVEN, mtime=0) + b"more", 400, "broken gzip"),
-        (gzip.compress(bytes(96 * 2**20 + 1), mtime=0), 413, "unpacked it is more than the limit of 100663296 bytes"),
+        (gzip.compress(bytes(96 * 2**20 + 1), mtime=0), 413, "decompressed it is over the limit of 100663296 bytes"),
     ],
 )
-def test_broken_gzip_and_bombs_are_refused(stack: Stack, body: bytes, status: int, says: str) -> None:
+def test_broken_gzip_and_bombs_are_rejected(stack: Stack, body: bytes, status: int, says: str) -> None:
     response = stack.http.post("/predict/digits", content=body, headers=JPEG | {"Content-Encoding": "gzip"})
     assert (response.status_code, says in response.json()["error"]) == (status, True), response.text
 
 
-def test_picture_over_the_byte_limit_is_refused(stack: Stack) -> None:
+def test_image_over_the_byte_limit_is_rejected(stack: Stack) -> None:
     response = stack.http.post("/predict/digits", content=SEVEN + bytes(20 * 2**20), headers=JPEG)
     assert response.status_code == 413
     assert response.json()["error"].endswith("is over the limit of 20971520")
 
 
-def test_body_over_the_limit_is_refused_also_without_a_length(stack: Stack) -> None:
+def test_body_over_the_limit_is_rejected_also_without_a_length(stack: Stack) -> None:
     def chunks() -> Any:
         for _ in range(100):
             yield bytes(2**20)
 
     response = stack.http.post("/predict/digits", content=chunks(), headers=JPEG)
     assert response.status_code == 413
-    assert "more than the limit of 100663296 bytes" in response.json()["error"]
+    assert "over the limit of 100663296 bytes" in response.json()["error"]
 
 
-def test_picture_over_the_pixel_limit_is_refused_before_decoding(stack: Stack) -> None:
+def test_image_over_the_pixel_limit_is_rejected_before_decoding(stack: Stack) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((5001, 10_000), np.uint8)).save(buffer, "PNG")
     response = stack.http.post("/predict/digits", files={"image": buffer.getvalue()})
@@ -186,7 +186,7 @@ def test_picture_over_the_pixel_limit_is_refused_before_decoding(stack: Stack) -
     )
 
 
-def test_kind_of_picture_that_is_not_read_is_named_over_every_interface(stack: Stack) -> None:
+def test_unsupported_kind_of_image_is_named_over_every_interface(stack: Stack) -> None:
     bands = np.zeros((4, 4, 5), np.uint16)
     picture = write_tiff(describe_array(bands, 1) | {EXTRA: [0] * 4}, [bands.tobytes()])
     says, text = "got a TIFF of 5 x 16 bits", base64.b64encode(picture).decode()
@@ -245,7 +245,7 @@ TENSORS: dict[str, tuple[dict[str, Any], int, str]] = {
     "too many dimensions": (v2(shape=[1] * 65), 400, "got 65 dimensions"),
     "binary size that lies": (v2_binary(fp32(1, 2), size=2**40), 400, "but 8 bytes are left"),
     "negative binary size": (v2_binary(fp32(1), size=-4), 400, "expected a number of bytes"),
-    "more bytes than are told": (v2_binary(fp32(1, 2, 3, 4, 5)), 400, "4 bytes behind the last tensor"),
+    "more bytes than are told": (v2_binary(fp32(1, 2, 3, 4, 5)), 400, "4 bytes after the last tensor"),
     "fewer bytes than the shape": (v2_binary(fp32(1, 2), size=8), 400, "got 2 elements"),
     "JSON length over the body": (v2_binary(b"", length="99999"), 400, "expected a number from 0 to"),
     "JSON length within the JSON": (v2_binary(fp32(1, 2, 3, 4), length="7"), 400, "broken JSON"),
@@ -253,7 +253,7 @@ TENSORS: dict[str, tuple[dict[str, Any], int, str]] = {
     "name twice": ({"json": {"inputs": [v2()["json"]["inputs"][0]] * 2}}, 400, "expected each name once"),
     "name of 1 MB": (v2(name="n" * 2**20), 400, "a name of 1048576 characters, expected at most 255"),
     "key of 1 MB": ({"json": {"k" * 2**20: 1}}, 400, "inputs: got none"),
-    "text for a number": (v2(data=["x" * 2**20, 0, 0, 0]), 400, "nothing but numbers"),
+    "text for a number": (v2(data=["x" * 2**20, 0, 0, 0]), 400, "only numbers"),
     "deep JSON": ({"content": b"[" * 100_000}, 400, "broken JSON"),
     "deep parameter": ({"content": b'{"inputs": [], "parameters": {"priority": %s}}' % DEEP}, 400, "[[["),
     "row without dimensions": (v2(shape=[], data=[1]), 400, "shape: got [], expected [-1, 4]"),
@@ -267,7 +267,7 @@ TENSORS: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_tensor_that_cannot_be_is_named(stack: Stack, name: str) -> None:
+def test_invalid_tensor_is_named(stack: Stack, name: str) -> None:
     request, status, says = TENSORS[name]
     response = stack.http.post(IRIS, **request)
     assert response.status_code == status, response.text
@@ -292,13 +292,13 @@ def test_tensor_that_cannot_be_is_named(stack: Stack, name: str) -> None:
         ("/predict/iris", b"[1, 2, 3, %s]" % DEEP),
     ],
 )
-def test_deep_json_is_no_failure_of_ours(stack: Stack, path: str, content: bytes) -> None:
+def test_deep_json_is_a_client_error(stack: Stack, path: str, content: bytes) -> None:
     # Each was a 500: Python cannot write down lists of a thousand levels.
     response = stack.http.post(path, content=content, headers=JSON)
     assert response.status_code == 400, response.text
 
 
-def test_good_requests_are_answered_between_slow_ones(stack: Stack) -> None:
+def test_good_requests_get_a_response_between_slow_ones(stack: Stack) -> None:
     with ExitStack() as clients:
         for _ in range(50):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", stack.http_port)))
@@ -307,7 +307,7 @@ def test_good_requests_are_answered_between_slow_ones(stack: Stack) -> None:
             assert stack.http.post("/predict/digits", files={"image": SEVEN}, timeout=20).json()["top"] == "7"
 
 
-def test_memory_is_given_back(stack: Stack) -> None:
+def test_memory_is_released(stack: Stack) -> None:
     process = stack.part("transformer")
     buffer = io.BytesIO()
     Image.effect_noise((2600, 2000), 50).save(buffer, "JPEG")
@@ -335,7 +335,7 @@ def test_memory_is_given_back(stack: Stack) -> None:
     assert any(left_by_a_flood() < limit for _ in range(6))
 
 
-def test_memory_of_a_large_picture_is_given_back(stack: Stack) -> None:
+def test_memory_of_a_large_image_is_released(stack: Stack) -> None:
     def ask(size_wh: tuple[int, int]) -> int:
         buffer = io.BytesIO()
         Image.new("RGB", size_wh).save(buffer, "TIFF", compression="tiff_lzw")
@@ -362,7 +362,7 @@ def test_memory_of_a_large_picture_is_given_back(stack: Stack) -> None:
         ("image/jpeg;q=0", "application/json"),
     ],
 )
-def test_accept_is_weighed(stack: Stack, accept: str, answered: str) -> None:
+def test_accept_honours_quality_values(stack: Stack, accept: str, answered: str) -> None:
     response = stack.http.post("/predict/digits", files={"image": SEVEN}, headers={"Accept": accept})
     assert (response.status_code, response.headers["content-type"]) == (200, answered)
 
@@ -370,18 +370,18 @@ def test_accept_is_weighed(stack: Stack, accept: str, answered: str) -> None:
 @pytest.mark.parametrize(
     ("request_", "says"),
     [
-        ({"files": [("image", SEVEN), ("image", SEVEN)]}, "got 2 pictures, expected one picture"),
-        ({"json": [1, 2, 3, 4]}, "got rows, expected one picture"),
+        ({"files": [("image", SEVEN), ("image", SEVEN)]}, "got 2 images, expected one image"),
+        ({"json": [1, 2, 3, 4]}, "got rows, expected one image"),
     ],
 )
-def test_accept_of_a_picture_wants_one_picture(stack: Stack, request_: dict[str, Any], says: str) -> None:
+def test_accept_of_an_image_requires_one_image(stack: Stack, request_: dict[str, Any], says: str) -> None:
     response = stack.http.post("/predict/digits", headers={"Accept": "image/png"}, **request_)
     assert (response.status_code, says in response.json()["error"]) == (400, True)
 
 
 @pytest.mark.parametrize("size_wh", [(1, 1), (1, 1999), (1, 65535), (30_000, 3), (7000, 7000), (1_040_000, 1)])
 @pytest.mark.parametrize("model", ["digits", "digit-finder"])
-def test_odd_shapes_are_answered_and_drawn(stack: Stack, model: str, size_wh: tuple[int, int]) -> None:
+def test_odd_shapes_get_a_result_and_are_drawn(stack: Stack, model: str, size_wh: tuple[int, int]) -> None:
     buffer = io.BytesIO()
     longest_sides = {"application/json": math.inf, "image/png": 1_000_000, "image/jpeg": 65_500}
     # No PNG is longer.
@@ -391,7 +391,7 @@ def test_odd_shapes_are_answered_and_drawn(stack: Stack, model: str, size_wh: tu
         assert response.status_code == (413 if max(size_wh) > longest_side else 200), response.text[:300]
 
 
-def test_many_large_pictures_do_not_fill_the_memory(stack: Stack) -> None:
+def test_many_large_images_do_not_fill_the_memory(stack: Stack) -> None:
     buffer = io.BytesIO()
     Image.new("1", (7000, 7000)).save(buffer, "PNG")  # 6 kB, 147 MB decoded
     response = stack.http.post("/predict/digits", files=[("image", buffer.getvalue())] * 24, timeout=120)
@@ -406,9 +406,9 @@ def test_many_large_pictures_do_not_fill_the_memory(stack: Stack) -> None:
     assert peak < 450 * max(os.cpu_count() or 1, 2) * 2
 
 
-def test_error_of_one_picture_of_many_names_it(stack: Stack) -> None:
+def test_error_of_one_image_of_many_names_it(stack: Stack) -> None:
     response = stack.http.post("/predict/digits", files=[("image", SEVEN), ("image", b"no picture")])
-    assert response.json()["error"].startswith("picture 1 of 2: image: 10 bytes")
+    assert response.json()["error"].startswith("image 1 of 2: image: 10 bytes")
 
 
 def test_long_message_is_cut_and_a_log_line_stays_one_line(stack: Stack) -> None:
@@ -419,7 +419,7 @@ def test_long_message_is_cut_and_a_log_line_stays_one_line(stack: Stack) -> None
     assert not [line for line in stack.log.read_text(errors="replace").splitlines() if line.startswith("INJECTED")]
 
 
-def test_client_that_goes_away_is_no_failure_of_ours(stack: Stack) -> None:
+def test_client_that_disconnects_is_not_an_error_of_the_server(stack: Stack) -> None:
     port = stack.http.base_url.port
     assert port is not None
 
@@ -434,7 +434,7 @@ def test_client_that_goes_away_is_no_failure_of_ours(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/metrics"])
-def test_probes_may_ask_by_head(stack: Stack, path: str) -> None:
+def test_probes_may_use_head(stack: Stack, path: str) -> None:
     assert stack.http.head(path).status_code == 200
 
 

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
-from tests.support.series import Series, by_labels, scrape
+from tests.support.metrics import Series, by_labels, scrape
 from tests.support.stack import Stack, wait_until
 from tests.support.transformer import (
     DIGITS,
@@ -78,7 +78,7 @@ def call(transformer: Transformer, key: str, model: str = "iris", size: int = 0)
     return code
 
 
-def test_refused_requests_are_counted_under_their_route(guarded: Transformer, key: str) -> None:
+def test_rejected_requests_are_counted_under_their_route(guarded: Transformer, key: str) -> None:
     before = scrape(guarded.http)
     expected: Counter[tuple[str, ...]] = Counter()
 
@@ -118,7 +118,7 @@ def test_refused_requests_are_counted_under_their_route(guarded: Transformer, ke
     assert grown(before, scrape(guarded.http), REQUESTS, "route", "status") == expected
 
 
-def test_requests_that_find_no_room_are_counted_under_their_route(tmp_path: Path, key: str) -> None:
+def test_requests_beyond_a_full_queue_are_counted_under_their_route(tmp_path: Path, key: str) -> None:
     variables = {
         "TRANSFORMER_API_KEYS_FILE": str(tmp_path / "keys"),
         "TRANSFORMER_MAX_IN_FLIGHT": "1",
@@ -190,6 +190,6 @@ def test_names_that_clients_make_up_are_no_series_of_a_key(guarded: Transformer,
     assert by_labels(after, BY_KEY, "key", "model").keys() == {("alice", ""), ("", "")}
 
 
-def test_without_keys_nobody_is_counted(stack: Stack) -> None:
+def test_without_keys_no_caller_is_counted(stack: Stack) -> None:
     stack.http.post("/predict/iris", json=[FLOWER]).raise_for_status()
     assert not by_labels(scrape(stack.http), BY_KEY, "key")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from environment.error_codes import ErrorCode
+from tests.support.error_codes import code_in
 from tests.support.stack import PATIENCE_S, ROOT
 from tests.support.synced import start_synchroniser
 from tests.support.transformer import Transformer, make_key, start_transformer
@@ -64,6 +66,7 @@ def test_nothing_is_told_to_another_host(local: Transformer, method: str, path: 
     status, body = ask(local.http_port, f"{method} {path} HTTP/1.1\r\nHost: evil.example:8080\r\n".encode())
     assert status == 421
     if method != "HEAD":
+        assert code_in(status, body) is ErrorCode.MISDIRECTED_REQUEST
         error = json.loads(body)["error"]
         assert error.startswith("Host: got 'evil.example:8080', expected one of 127.0.0.1, [::1], localhost")
         assert error.endswith("next: TRANSFORMER_HOSTS=<names of this server>")
@@ -106,8 +109,16 @@ def test_a_body_is_not_read_of_who_is_refused(local: Transformer) -> None:
 @pytest.mark.parametrize("path", ["/status", "/ready", "/metrics", "/nowhere"])
 def test_synchroniser_tells_nothing_to_another_host(synchroniser: int, path: str) -> None:
     status, body = ask(synchroniser, f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n".encode())
-    assert status == 421
+    assert code_in(status, body) is ErrorCode.MISDIRECTED_REQUEST
     assert json.loads(body)["error"].endswith("next: PREDICTOR_SYNC_HOSTS=<names of this server>")
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [("GET /nowhere", ErrorCode.ROUTE_NOT_FOUND), ("POST /status", ErrorCode.METHOD_NOT_ALLOWED)],
+)
+def test_errors_of_the_synchroniser_have_a_code(synchroniser: int, line: str, code: ErrorCode) -> None:
+    assert code_in(*ask(synchroniser, f"{line} HTTP/1.1\r\nHost: localhost\r\n".encode())) is code
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_every_operation_is_described(operations: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_answers_are_those_of_the_description(stack: Stack, operations: list[Any], mode: GenerationMode) -> None:
+def test_responses_are_those_of_the_description(stack: Stack, operations: list[Any], mode: GenerationMode) -> None:
     statuses: set[int] = set()
     for operation in operations:
         asks = operation.method.upper() == "POST"

@@ -105,12 +105,12 @@ NO_PICTURE = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [None]
         (V1, {"json": {"instances": [{"x": 1}]}}, 'expected one as {"image": {"b64": "<base64'),
         (V1, {"json": {"image": {"b64": "AA=="}}}, 'expected {"instances": [{"image": {"b64"'),
         (V1, {"json": {"instances": ["data:text/plain;base64,AA=="]}}, "data:image/...;base64,"),
-        ("/v1/models/iris:predict", {"json": {"instances": [{"b64": "AA=="}]}}, "got pictures"),
+        ("/v1/models/iris:predict", {"json": {"instances": [{"b64": "AA=="}]}}, "got images"),
         ("/predict/digits", {"json": [1, 2]}, 'in JSON {"image": {"b64": "<base64>"}}'),
-        ("/predict/digits", {"json": 5}, 'a picture ({"image": {"b64"'),
+        ("/predict/digits", {"json": 5}, 'an image ({"image": {"b64"'),
         ("/predict/digits", {"files": {"a": b"1", "b": b"2"}}, "one or more files named 'image'"),
-        ("/predict/iris", {"json": {"image": {"b64": "AA=="}}}, "got pictures"),
-        ("/v2/models/digits/infer", {"json": {"inputs": [NO_PICTURE]}}, "data: got null, expected a picture"),
+        ("/predict/iris", {"json": {"image": {"b64": "AA=="}}}, "got images"),
+        ("/v2/models/digits/infer", {"json": {"inputs": [NO_PICTURE]}}, "data: got null, expected"),
     ],
 )  # fmt: skip
 def test_expected_form_is_named(stack: Stack, path: str, request_: dict[str, Any], says: str) -> None:

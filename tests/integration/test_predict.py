@@ -92,7 +92,9 @@ def test_mean_average_precision_is_that_of_ultralytics(stack: Stack) -> None:
     assert map50 >= 0.95
 
 
-def test_answers_fit_the_openapi_document(stack: Stack, validators: dict[str, jsonschema.Draft202012Validator]) -> None:
+def test_responses_fit_the_openapi_document(
+    stack: Stack, validators: dict[str, jsonschema.Draft202012Validator]
+) -> None:
     validators["Detections"].validate(ok(stack.http.post("/predict/digit-finder", files={"image": DIGITS})))
     validators["Classification"].validate(ok(stack.http.post("/predict/digits", files={"image": SEVEN})))
     validators["Table"].validate(ok(stack.http.post("/predict/iris", json=VIRGINICA)))
@@ -108,7 +110,7 @@ def test_answers_fit_the_openapi_document(stack: Stack, validators: dict[str, js
     validators["Error"].validate(stack.http.post("/predict/none", files={"image": SEVEN}).json())
 
 
-def test_picture_arrives_the_same_by_every_way(stack: Stack) -> None:
+def test_image_is_the_same_over_every_form(stack: Stack) -> None:
     text = base64.b64encode(DIGITS).decode()
     replies = [
         ok(stack.http.post("/predict/digit-finder", files={"image": DIGITS})),
@@ -141,7 +143,7 @@ def test_parameters_choose_among_the_detections(stack: Stack) -> None:
     assert {prediction["class"] for prediction in reply["predictions"]} <= {"4", "7"}
 
 
-def test_boxes_are_in_the_upright_picture(stack: Stack) -> None:
+def test_boxes_are_in_the_upright_image(stack: Stack) -> None:
     upright = Image.open(io.BytesIO(DIGITS)).crop((0, 0, 320, 300))
     turned = upright.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
@@ -157,7 +159,7 @@ def test_boxes_are_in_the_upright_picture(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(("accept", "format_name"), [("image/jpeg", "JPEG"), ("image/png", "PNG")])
-def test_annotated_picture_comes_back_where_asked(stack: Stack, accept: str, format_name: str) -> None:
+def test_annotated_image_is_returned_if_accepted(stack: Stack, accept: str, format_name: str) -> None:
     response = stack.http.post("/predict/digit-finder", files={"image": DIGITS}, headers={"Accept": accept})
     assert response.headers["content-type"] == accept
     drawn = Image.open(io.BytesIO(response.content))
@@ -209,7 +211,7 @@ def test_rows_get_a_class_each(stack: Stack, body: Any, count: int) -> None:
         assert found["probabilities"] == pytest.approx(expected["probabilities"], rel=0, abs=SCORE)
 
 
-def test_transformer_answers_as_triton_does(stack: Stack) -> None:
+def test_transformer_responds_as_triton_does(stack: Stack) -> None:
     rows = np.random.default_rng(0).uniform(0, 8, (50, 4)).astype(np.float32)
     tensor = tritonclient.http.InferInput("features", list(rows.shape), "FP32")
     tensor.set_data_from_numpy(rows)
@@ -221,7 +223,7 @@ def test_transformer_answers_as_triton_does(stack: Stack) -> None:
     np.testing.assert_allclose(found, probabilities, atol=SCORE)
 
 
-def test_health_metrics_and_docs_answer(stack: Stack) -> None:
+def test_health_metrics_and_docs_respond(stack: Stack) -> None:
     assert ok(stack.http.get("/v2/health/live")) == {"live": True}
     assert ok(stack.http.get("/v2/health/ready")) == {"ready": True}
     ok(stack.http.post("/predict/iris", json=VIRGINICA))

@@ -72,20 +72,20 @@ CASES = {
     "table": Case("iris", [VIRGINICA]),
     "table many": Case("iris", [VIRGINICA, SETOSA, VIRGINICA]),
     "no picture": Case("digit-finder", [b"no picture"], status=400, says="10 bytes that begin with b'no pictu'"),
-    "one of many": Case("digits", [SEVEN, b"no"], status=400, says="picture 1 of 2: image: 2 bytes"),
+    "one of many": Case("digits", [SEVEN, b"no"], status=400, says="image 1 of 2: image: 2 bytes"),
     "cut off": Case("digits", [DIGITS[:-500]], status=400, says="ends before its last row"),
     "heic": Case("digits", [b"\0\0\0\x18ftypheic" + bytes(40)], status=415, says="got HEIC"),
     "too many pixels": Case("digits", [blank_png((10_000, 5001))], status=413, says="10000x5001 pixels is over"),
     "too many bytes": Case("digits", [SEVEN + bytes(20 * 2**20)], status=413, says="bytes is over the limit"),
     "too many": Case("digits", [b"x"] * 1025, status=413, says="1024", same_words=False),
-    "too many rows": Case("iris", [SETOSA] * 1025, status=413, says="got 1025 pictures or rows"),
+    "too many rows": Case("iris", [SETOSA] * 1025, status=413, says="got 1025 images or rows"),
     "unknown model": Case("none", [SEVEN], status=404, says="model 'none' is unknown"),
     "unknown parameter": Case("digit-finder", [SEVEN], {"conf": 1}, 400, "'conf' is unknown; expected one of"),
     "parameter of another task": Case("digits", [SEVEN], {"iou": 0.5}, 400, "'iou' is unknown; expected none"),
     "parameter of a table": Case("iris", [SETOSA], {"confidence": 0.5}, 400, "unknown; expected none"),
     "out of range": Case("digit-finder", [SEVEN], {"iou": 1.5}, 400, "expected a number from 0 to 1", same_words=False),
     "unknown class": Case("digit-finder", [SEVEN], {"classes": "cat"}, 400, "has no class 'cat'"),
-    "picture for a table": Case("iris", [SEVEN], status=400, says="iris is a model for rows (tabular): got pictures"),
+    "picture for a table": Case("iris", [SEVEN], status=400, says="iris is a model for rows (tabular): got images"),
     "rows for pictures": Case("digits", [SETOSA], status=400, says="digits", same_words=False),
     "short row": Case("iris", [SETOSA[:3]], status=400, says="row 0: got 3 values, expected 4: sepal length"),
 }  # fmt: skip
@@ -248,7 +248,7 @@ def references(stack: Stack) -> Mapping[str, Any]:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("name", CASES)
-def test_every_protocol_gives_the_same_answer(
+def test_every_protocol_gives_the_same_result(
     stack: Stack, references: Mapping[str, Any], name: str, protocol: str
 ) -> None:
     case, expected = CASES[name], references[name]

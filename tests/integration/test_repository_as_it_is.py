@@ -21,8 +21,10 @@ from tritonclient import grpc as triton
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from environment.error_codes import ErrorCode
 from predictor.synchroniser.triton_client import TritonClient
 from registry.errors import VersionRejected
+from tests.support.error_codes import code_of, rejection
 from tests.support.models import BATCHED, FLOAT_IO, Dim, build, build_identity, tensor, write_model
 from tests.support.openvino_ir import write_sum
 from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
@@ -395,17 +397,13 @@ def test_client_of_a_refused_model_learns_it_and_does_not_wait(stack: Stack, nam
         stack.http.get(f"/v1/models/{name}"),
     ]
     for reply in replies:
-        assert (reply.status_code, "Retry-After" in reply.headers) == (503, False), (reply.url, reply.text)
-        assert f"model '{name}': no version of it serves: see /status" in reply.json()["error"]
+        assert code_of(reply) is ErrorCode.NO_SERVABLE_VERSION, reply.url
     assert REFUSED[name] in replies[0].json()["error"] or name == "weights_only"
     with grpc.insecure_channel(f"127.0.0.1:{stack.grpc_port}") as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         assert not stub.ModelReady(service_pb2.ModelReadyRequest(name=name)).ready
-        with pytest.raises(grpc.RpcError) as refused:
-            stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=name))
-        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert "no version of it serves: see /status" in (refused.value.details() or "")
-        assert "retry-after" not in [item.key for item in refused.value.trailing_metadata() or ()]
+        rejected = rejection(stub.ModelMetadata, service_pb2.ModelMetadataRequest(name=name))
+        assert (rejected.code, rejected.retry_after) == (ErrorCode.NO_SERVABLE_VERSION, None)
 
 
 def test_unknown_model_is_unknown_and_one_that_comes_is_waited_for(stack: Stack) -> None:
@@ -414,7 +412,7 @@ def test_unknown_model_is_unknown_and_one_that_comes_is_waited_for(stack: Stack)
         infer(stack, "strange", x=np.zeros((1, 2), np.float32))
     assert status(stack)["coming"]["state"] == "loading"
     reply = stack.http.get("/v2/models/coming/ready")
-    assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+    assert code_of(reply) in {ErrorCode.NOT_READY, ErrorCode.NO_READY_VERSION}
     with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
         infer(stack, "coming", x=np.zeros((1, 2), np.float32))
 
@@ -424,9 +422,9 @@ def test_refused_version_of_a_model_that_serves(stack: Stack) -> None:
     assert (status(stack)["half"]["state"], status(stack)["half"]["serving"]) == ("serving", ["1"])
     assert stack.http.get("/v2/models/half/ready").is_success
     reply = stack.http.get("/v2/models/half/versions/2/ready")
-    assert (reply.status_code, "Retry-After" in reply.headers) == (503, False)
+    assert code_of(reply) is ErrorCode.NO_SERVABLE_VERSION
     assert "version '2' does not serve: see /status; model.onnx: not an ONNX file" in reply.json()["error"]
-    assert stack.http.get("/v2/models/half/versions/3/ready").status_code == 404
+    assert code_of(stack.http.get("/v2/models/half/versions/3/ready")) is ErrorCode.VERSION_NOT_FOUND
 
 
 def test_metric_counts_them(stack: Stack) -> None:

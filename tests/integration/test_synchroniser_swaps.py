@@ -10,7 +10,9 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from environment.error_codes import ErrorCode
 from loadtest.generator.responses import Result
+from tests.support.error_codes import code_of
 from tests.support.models import BATCHED, FLOAT_IO, build_identity
 from tests.support.stack import PATIENCE_S, ROOT
 from tests.support.synced import PREFIX, SETTLE_S, Synced, start_synced
@@ -215,7 +217,7 @@ def test_several_versions_serve_together_where_their_labels_agree(synced: Synced
     synced.upload("pair", 4, Build(44))
     synced.wait_for_serving("pair", 4)
     reply = synced.stack.http.post("/v2/models/pair/versions/3/infer", json=row)
-    assert (reply.status_code, reply.json()["error"]) == (404, "model 'pair' has no version '3'; expected one of 4")
+    assert code_of(reply) is ErrorCode.VERSION_NOT_FOUND
     known = synced.version("pair", 3)
     assert (known["state"], "labels" in known["reason"]) == ("available", True)
     synced.s3.delete(f"{PREFIX}/pair/")

@@ -11,7 +11,9 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from environment.error_codes import ErrorCode
 from tests.support.confined import REFUSED
+from tests.support.error_codes import code_of
 from tests.support.ports import find_free_ports
 from tests.support.stack import ROOT, Stack, start_stack, wait_until, wait_until_announced
 from tests.support.transformer import DIGITS, Transformer, start_transformer
@@ -134,9 +136,7 @@ def test_models_are_listed_without_the_secret(shell: Stack, tmp_path: Path) -> N
     # Beside no synchroniser: that of a Triton which asks for the secret nobody can say.
     with start_transformer(triton, tmp_path / "alone.log") as alone:
         for path in ("/v1/models", "/v2/models"):
-            reply = alone.http.get(path)
-            assert reply.status_code == 501
-            assert reply.json()["error"].startswith("the predictor does not list its models (request ")
+            assert code_of(alone.http.get(path)) is ErrorCode.MODELS_NOT_LISTED
         assert alone.http.get("/v2/models/iris").is_success
         assert "ModelsNotListed: repository: This protocol is restricted" in (tmp_path / "alone.log").read_text()
     # Beside one that does not answer it is not known either.

@@ -76,7 +76,7 @@ def test_sigterm_finishes_what_was_accepted(stack: Stack, tmp_path: Path) -> Non
         assert stream.code() is not None
         assert seen == [SERVING, NOT_SERVING]
     log = (tmp_path / "log").read_text()
-    assert "option --workers changes nothing here" in log
+    assert "option --workers has no effect" in log
     assert "Traceback" not in log
 
 
@@ -121,7 +121,7 @@ def test_predictor_that_is_late_is_a_timeout_and_one_that_is_away_is_unavailable
         assert health_of(transformer.grpc).Check(health_pb2.HealthCheckRequest()).status == NOT_SERVING
 
 
-def test_what_cannot_be_finished_is_told_so(tmp_path: Path) -> None:
+def test_request_that_cannot_be_finished_gets_an_error(tmp_path: Path) -> None:
     short = {"TRANSFORMER_SHUTDOWN_TIMEOUT_S": "1"}
     with (
         ThreadPoolExecutor(4) as threads,
@@ -148,7 +148,7 @@ def test_port_that_is_taken_is_named(option: str) -> None:
             cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert f"error: 127.0.0.1:{taken} cannot be listened on: " in done.stderr
+    assert f"error: 127.0.0.1:{taken} is unavailable: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -217,7 +217,7 @@ def test_grpc_takes_what_http_takes_and_no_more(channel: grpc.Channel) -> None:
     many = [DIGITS + bytes(15 * 2**20)] * 4  # 60 MiB, each below the limit of a picture
     assert infer_rejection(channel, infer_message("none", *many)).code is ErrorCode.MODEL_NOT_FOUND
     # gRPC's own rejection, which has no code.
-    code, status, words = infer_rejection(channel, infer_message("digits", *many, *many))
+    code, status, words, _ = infer_rejection(channel, infer_message("digits", *many, *many))
     assert (code, status, "larger than max" in words) == (None, grpc.StatusCode.RESOURCE_EXHAUSTED, True)
     with pytest.raises(grpc.RpcError) as refused:
         service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(
@@ -234,7 +234,7 @@ def test_grpc_takes_what_http_takes_and_no_more(channel: grpc.Channel) -> None:
         REFLECTION,
     ],
 )
-def test_health_and_reflection_say_what_is_no_message(channel: grpc.Channel, method: str) -> None:
+def test_health_and_reflection_reject_invalid_messages(channel: grpc.Channel, method: str) -> None:
     call: Any = channel.stream_stream(f"/{method}")
     with pytest.raises(grpc.RpcError) as raised:
         next(call(iter([b"\xff\xff"]), timeout=20))
@@ -252,7 +252,7 @@ def test_health_and_reflection_say_what_is_no_message(channel: grpc.Channel, met
         (b"\x0a\x90\x4e" + b"x" * 10_000, ErrorCode.MODEL_NOT_FOUND),
     ],
 )
-def test_hostile_message_is_refused_at_once(stack: Stack, channel: grpc.Channel, data: bytes, code: ErrorCode) -> None:
+def test_hostile_message_is_rejected_at_once(stack: Stack, channel: grpc.Channel, data: bytes, code: ErrorCode) -> None:
     call: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
     started = time.monotonic()
     with pytest.raises(grpc.RpcError) as refused:
@@ -267,12 +267,12 @@ def test_hostile_message_is_refused_at_once(stack: Stack, channel: grpc.Channel,
 
 
 @pytest.mark.parametrize("path", ["/v1/models/{}", "/v2/models/{}", "/v2/models/{}/ready", "/v2/models/{}/config"])
-def test_name_that_no_model_can_have_is_unknown(stack: Stack, path: str) -> None:
+def test_overlong_model_name_is_unknown(stack: Stack, path: str) -> None:
     assert code_of(stack.http.get(path.format("x" * 20_000))) is ErrorCode.MODEL_NOT_FOUND
 
 
 @pytest.mark.parametrize("library", [tritonclient.http, tritonclient.grpc])
-def test_client_may_speak_to_the_scheduler(stack: Stack, library: Any) -> None:
+def test_priority_and_timeout_reach_the_scheduler(stack: Stack, library: Any) -> None:
     port = stack.http_port if library is tritonclient.http else stack.grpc_port
     picture = library.InferInput("image", [1], "BYTES")
     picture.set_data_from_numpy(np.array([DIGITS], object))
@@ -284,7 +284,7 @@ def test_client_may_speak_to_the_scheduler(stack: Stack, library: Any) -> None:
             assert result.as_numpy("class_id").shape == (1,)
 
 
-def test_scheduler_is_told_whole_numbers(stack: Stack) -> None:
+def test_parameters_of_the_scheduler_are_whole_numbers(stack: Stack) -> None:
     rows = {"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
     for value in ("soon", -1, 0.5, True):
         body = {"inputs": [rows], "parameters": {"timeout": value}}

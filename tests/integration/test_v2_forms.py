@@ -292,7 +292,7 @@ def test_options_of_one_of_nvidias_clients_are_understood(small: Stack, library:
 def test_shared_memory_of_an_output_is_refused_in_words(small: Stack, library: Any) -> None:
     output = library.InferRequestedOutput("y")
     output.set_shared_memory("region", 8)
-    with pytest.raises(InferenceServerException, match="shared memory is not served here"):
+    with pytest.raises(InferenceServerException, match="shared memory is not supported"):
         infer(small, library, "pairs", np.array([[1, 2]], np.float32), outputs=[output])
 
 

@@ -277,4 +277,4 @@ def test_shared_memory_is_refused(plain: Stack) -> None:
     request.inputs[0].parameters["shared_memory_region"].string_param = "r"
     with grpc.insecure_channel(f"127.0.0.1:{plain.grpc_port}") as channel, pytest.raises(grpc.RpcError) as refused:
         service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
-    assert "shared memory is not served" in str(refused.value)
+    assert "shared memory is not supported" in str(refused.value)

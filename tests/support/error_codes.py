@@ -12,11 +12,12 @@ from environment.error_codes import GRPC_KEY, ErrorCode
 
 
 class Rejection(NamedTuple):
-    """An error of gRPC."""
+    """An error of gRPC; its own have no code."""
 
     code: ErrorCode | None
     status: grpc.StatusCode
     words: str
+    retry_after: str | None
 
 
 def code_of(response: httpx.Response) -> ErrorCode:
@@ -41,11 +42,12 @@ def event_hooks(base_url: str) -> dict[str, list[Callable[..., Any]]]:
 
 
 def rejection_of(call: Any) -> Rejection:
-    """The error that a call of gRPC ended with; gRPC's own have no code."""
-    given = dict(call.trailing_metadata() or ()).get(GRPC_KEY)
-    code = None if given is None else ErrorCode(given)
+    """The error that a call of gRPC ended with."""
+    trailing = dict(call.trailing_metadata() or ())
+    code = ErrorCode(trailing[GRPC_KEY]) if GRPC_KEY in trailing else None
     assert code is None or code.grpc_status == call.code().name
-    return Rejection(code, call.code(), call.details() or "")
+    assert code is None or code.is_retryable == ("retry-after" in trailing)
+    return Rejection(code, call.code(), call.details() or "", trailing.get("retry-after"))
 
 
 def rejection(method: Callable[..., Any], *arguments: Any, **options: Any) -> Rejection:

@@ -112,7 +112,7 @@ def test_tool_with_the_key_does_its_work(guarded: Guarded, tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize(("key", "says"), [("", "401 no API key; "), ("nereid_wrong", "403 the API key is not known")])
+@pytest.mark.parametrize(("key", "says"), [("", "401 no API key; "), ("nereid_wrong", "403 unknown API key")])
 def test_tool_without_it_says_so_in_one_line(guarded: Guarded, tmp_path: Path, name: str, key: str, says: str) -> None:
     done = guarded.run(name, tmp_path, key)
     assert done.returncode == 1, done.stdout
@@ -126,7 +126,7 @@ def test_tool_without_it_says_so_in_one_line(guarded: Guarded, tmp_path: Path, n
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_what_can_be_no_key_is_refused_and_not_shown(guarded: Guarded, tmp_path: Path, name: str) -> None:
+def test_invalid_key_is_rejected_and_not_shown(guarded: Guarded, tmp_path: Path, name: str) -> None:
     key = "two wörds"
     done = guarded.run(name, tmp_path, key)
     assert done.returncode == 1, done.stdout

@@ -20,7 +20,7 @@ def test_without_a_key_nothing_is_shown(monkeypatch: pytest.MonkeyPatch, key: st
 
 
 @pytest.mark.parametrize("key", ["two words", "schlüssel", "x\r\nHost: y", "\t", "x\x7f"])
-def test_what_can_be_no_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_invalid_key_is_rejected_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv(api_key.VARIABLE, key)
     with pytest.raises(api_key.AccessError, match=r"^NEREID_API_KEY: got something else \(not shown\)") as refused:
         api_key.headers()
@@ -36,12 +36,12 @@ def test_what_can_be_no_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyP
         ("PERMISSION_DENIED", "", "http://x: PERMISSION_DENIED "),
     ],
 )
-def test_refusal_names_the_next_step(status: int | str, text: str, says: str) -> None:
+def test_rejection_names_the_next_step(status: int | str, text: str, says: str) -> None:
     with pytest.raises(api_key.AccessError) as refused:
         api_key.check("http://x", status, text)
     assert str(refused.value).startswith(says)
 
 
 @pytest.mark.parametrize("status", [200, 404, 429, 503, "OK", "UNAVAILABLE"])
-def test_any_other_answer_passes(status: int | str) -> None:
+def test_any_other_response_passes(status: int | str) -> None:
     api_key.check("http://x", status, "")

@@ -73,12 +73,12 @@ def test_server_on_another_address_is_every_host_unless_its_names_are_given() ->
 
 
 @pytest.mark.parametrize("host", NONE)
-def test_what_is_no_host_has_no_name(host: str) -> None:
+def test_invalid_host_has_no_name(host: str) -> None:
     assert read_name(host) is None
 
 
 @pytest.mark.parametrize("host", LOCAL + FOREIGN)
-def test_what_is_a_host_has_one(host: str) -> None:
+def test_host_has_a_name(host: str) -> None:
     assert read_name(host) is not None
 
 
@@ -167,7 +167,7 @@ def test_address_of_another_machine_cannot_be_listened_on(host: str) -> None:
     assert "while attempting" not in str(refused.value)
 
 
-def test_name_that_is_none_cannot_be_listened_on() -> None:
+def test_invalid_name_cannot_be_listened_on() -> None:
     with pytest.raises(OSError, match=r"Name or service not known|Temporary failure in name resolution"):
         listening.listen("nowhere.invalid", 0)
 

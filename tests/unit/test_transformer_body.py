@@ -16,12 +16,12 @@ LIMIT = 1000  # bytes of a picture
 JSON = "application/json"
 
 
-def items(body: bytes, content_type: str, *, pictures: bool = False) -> Items:
-    return read_items(body, content_type, max_items=1024, pictures=pictures, max_bytes=LIMIT)
+def items(body: bytes, content_type: str, *, images: bool = False) -> Items:
+    return read_items(body, content_type, max_items=1024, images=images, max_bytes=LIMIT)
 
 
-def instances(document: object, *, pictures: bool = False) -> Items:
-    return read_instances(orjson.dumps(document), JSON, pictures=pictures, max_bytes=LIMIT)
+def instances(document: object, *, images: bool = False) -> Items:
+    return read_instances(orjson.dumps(document), JSON, images=images, max_bytes=LIMIT)
 
 
 def test_read_parts_gives_names_and_bytes_in_order() -> None:
@@ -46,11 +46,11 @@ def test_read_parts_gives_names_and_bytes_in_order() -> None:
         (b"{", "application/json", "broken JSON"),
         (b"[]", "application/json", "expected a row"),
         (b"5", "application/json", "expected a row"),
-        (b"NaN", "application/json", "expected a row .*, a picture \\(.*b64"),
+        (b"NaN", "application/json", "expected a row .*, an image \\(.*b64"),
         (b"[NaN", "application/json", "broken JSON"),
     ],
 )
-def test_read_items_refuses(body: bytes, content_type: str, says: str) -> None:
+def test_read_items_rejects(body: bytes, content_type: str, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         items(body, content_type)
 
@@ -76,7 +76,7 @@ def test_read_items_takes_rows_one_or_many(body: bytes, rows: list[object], many
     assert (read.rows, read.many, read.images) == (rows, many, [])
 
 
-def test_read_items_takes_pictures() -> None:
+def test_read_items_takes_images() -> None:
     assert items(b"jpeg", "image/jpeg").images == [b"jpeg"]
     two = items(form(("image", b"1"), ("image", b"2")), FORM)
     assert (two.images, two.many) == ([b"1", b"2"], True)
@@ -84,12 +84,12 @@ def test_read_items_takes_pictures() -> None:
 
 
 @pytest.mark.parametrize("name", ["file", "files", "images[]", "upload", "picture"])
-def test_files_of_a_form_are_pictures_where_all_have_one_name(name: str) -> None:
+def test_files_of_a_form_are_images_if_all_have_one_name(name: str) -> None:
     assert items(form((name, b"1"), (name, b"2")), FORM).images == [b"1", b"2"]
     assert items(form((name, b"1"), ("image", b"2")), FORM).images == [b"2"]
 
 
-def test_fields_of_a_form_are_parameters_where_they_are_named_so() -> None:
+def test_fields_of_a_form_are_parameters_if_named_so() -> None:
     field = b'--XX\r\nContent-Disposition: form-data; name="%s"\r\n\r\n0.5\r\n'
     read = items(field % b"iou" + field % b"user" + form(("file", b"1")), FORM)
     assert (read.images, read.parameters) == ([b"1"], {"iou": "0.5"})
@@ -112,15 +112,15 @@ PICTURES = [
 
 
 @pytest.mark.parametrize("picture", PICTURES)
-def test_picture_is_found_under_every_key(picture: object) -> None:
+def test_image_is_found_under_every_key(picture: object) -> None:
     expected = Items(images=[b"jpeg"], many=True)
     for member in ("instances", "inputs"):
-        assert instances({member: [picture]}, pictures=True) == expected
-    assert items(orjson.dumps(picture), JSON, pictures=True).images == [b"jpeg"]
-    assert items(orjson.dumps([picture, TEXT]), JSON, pictures=True).images == [b"jpeg", b"jpeg"]
+        assert instances({member: [picture]}, images=True) == expected
+    assert items(orjson.dumps(picture), JSON, images=True).images == [b"jpeg"]
+    assert items(orjson.dumps([picture, TEXT]), JSON, images=True).images == [b"jpeg", b"jpeg"]
 
 
-def test_read_instances_takes_pictures_rows_and_parameters() -> None:
+def test_read_instances_takes_images_rows_and_parameters() -> None:
     read = instances({"instances": [{"image": {"b64": TEXT}}], "parameters": {"iou": 0.5, "classes": None}})
     assert (read.images, read.parameters) == ([b"jpeg"], {"iou": 0.5})
     assert instances({"instances": [[1, 2], {"a": 1}], "parameters": None}).rows == [[1, 2], {"a": 1}]
@@ -128,8 +128,8 @@ def test_read_instances_takes_pictures_rows_and_parameters() -> None:
     assert instances({"instances": [[1]], "inputs": None, "signature_name": None, "id": None}).rows == [[1]]
     assert instances({"instances": [{"image": 1.5, "b64": "x"}]}).rows == [{"image": 1.5, "b64": "x"}]
     for content_type in ("image/jpeg", "application/octet-stream"):
-        assert read_instances(b"\xff\xd8", content_type, pictures=True, max_bytes=9).images == [b"\xff\xd8"]
-    read = read_instances(b' {"instances": [[1]]}', "application/octet-stream", pictures=True, max_bytes=9)
+        assert read_instances(b"\xff\xd8", content_type, images=True, max_bytes=9).images == [b"\xff\xd8"]
+    read = read_instances(b' {"instances": [[1]]}', "application/octet-stream", images=True, max_bytes=9)
     assert read.rows == [[1]]
 
 
@@ -137,16 +137,16 @@ def test_columns_become_instances() -> None:
     rows = [{"a": 1, "b": 3}, {"a": 2, "b": 4}]
     assert instances({"inputs": {"a": [1, 2], "b": [3, 4]}}).rows == rows
     assert instances({"inputs": {"a": 1, "b": 3}}).rows == rows[:1]
-    assert instances({"inputs": TEXT}, pictures=True).images == [b"jpeg"]
+    assert instances({"inputs": TEXT}, images=True).images == [b"jpeg"]
     for column in ({"b64": TEXT}, [{"b64": TEXT}], TEXT):
-        assert instances({"inputs": {"image_bytes": column}}, pictures=True).images == [b"jpeg"]
+        assert instances({"inputs": {"image_bytes": column}}, images=True).images == [b"jpeg"]
 
 
 EXPECTED = '{"image": {"b64": "<base64 of the file>"}}'
 
 
 @pytest.mark.parametrize(
-    ("document", "pictures", "says"),
+    ("document", "images", "says"),
     [
         ([], False, EXPECTED),
         ({}, False, EXPECTED),
@@ -161,34 +161,34 @@ EXPECTED = '{"image": {"b64": "<base64 of the file>"}}'
         ({"instances": [[1]], "signature_name": "other"}, False, "signature_name: got 'other'"),
         ({"instances": [[1]], "parameter": {}}, False, "got ['parameter'] beside"),
         ({"instances": [[1]], "parameters": []}, False, "parameters: got list"),
-        ({"instances": [{"image": {"b64": "AA=="}}, [1]]}, False, "pictures and rows together"),
-        ({"instances": [{"image": {"b64": "AA=="}}, [1]]}, True, f"got [1], expected a picture as {EXPECTED}"),
+        ({"instances": [{"image": {"b64": "AA=="}}, [1]]}, False, "images and rows together"),
+        ({"instances": [{"image": {"b64": "AA=="}}, [1]]}, True, f"got [1], expected an image as {EXPECTED}"),
         ({"instances": [{"image": {"b64": "A"}}]}, True, "instance 0: image: broken base64"),
-        ({"instances": [{"image": {"b64": 5}}]}, False, f"got no picture under ['image'], expected one as {EXPECTED}"),
-        ({"instances": [{"x": 5}]}, True, f"got no picture under ['x'], expected one as {EXPECTED}"),
-        ({"instances": [{"x": TEXT, "y": TEXT}]}, True, "got a picture under each of ['x', 'y']"),
-        ({"instances": [{"x": {"b64": TEXT}, "y": {"b64": TEXT}}]}, True, "got a picture under each of ['x', 'y']"),
+        ({"instances": [{"image": {"b64": 5}}]}, False, f"got no image under ['image'], expected one as {EXPECTED}"),
+        ({"instances": [{"x": 5}]}, True, f"got no image under ['x'], expected one as {EXPECTED}"),
+        ({"instances": [{"x": TEXT, "y": TEXT}]}, True, "got an image under each of ['x', 'y']"),
+        ({"instances": [{"x": {"b64": TEXT}, "y": {"b64": TEXT}}]}, True, "got an image under each of ['x', 'y']"),
     ],
 )  # fmt: skip
-def test_read_instances_refuses(document: object, pictures: bool, says: str) -> None:
+def test_read_instances_rejects(document: object, images: bool, says: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        instances(document, pictures=pictures)
+        instances(document, images=images)
     assert says in str(refused.value)
 
 
-def test_form_to_v1_is_refused() -> None:
+def test_form_to_v1_is_rejected() -> None:
     with pytest.raises(UnsupportedMedia, match="got 'multipart/form-data', expected application/json or image"):
-        read_instances(form(("image", b"1")), FORM, pictures=True, max_bytes=LIMIT)
+        read_instances(form(("image", b"1")), FORM, images=True, max_bytes=LIMIT)
 
 
-def test_picture_in_json_over_the_limit_is_refused_before_it_is_decoded() -> None:
+def test_image_in_json_over_the_limit_is_rejected_before_it_is_decoded() -> None:
     large = base64.b64encode(bytes(LIMIT + 3)).decode()
     with pytest.raises(PayloadTooLarge, match=r"^image: 1003 bytes is over the limit of 1000$"):
-        instances({"instances": [large]}, pictures=True)
-    with pytest.raises(PayloadTooLarge, match=r"^picture 1 of 2: image: 1003 bytes is over the limit of 1000$"):
-        instances({"instances": [TEXT, large]}, pictures=True)
+        instances({"instances": [large]}, images=True)
+    with pytest.raises(PayloadTooLarge, match=r"^image 1 of 2: image: 1003 bytes is over the limit of 1000$"):
+        instances({"instances": [TEXT, large]}, images=True)
     exact = base64.b64encode(bytes(LIMIT)).decode()
-    assert instances({"instances": [exact]}, pictures=True).images == [bytes(LIMIT)]
+    assert instances({"instances": [exact]}, images=True).images == [bytes(LIMIT)]
 
 
 def test_read_parts_stops_at_the_limit() -> None:
@@ -196,18 +196,18 @@ def test_read_parts_stops_at_the_limit() -> None:
         read_parts(form(("image", b"1"), ("image", b"2"), ("image", b"3")), FORM, max_parts=2)
 
 
-def test_read_parts_refuses_a_boundary_of_absurd_length() -> None:
+def test_read_parts_rejects_a_boundary_of_absurd_length() -> None:
     with pytest.raises(InvalidRequest, match="multipart/form-data"):
         read_parts(b"x", f"multipart/form-data; boundary={'y' * 300}", max_parts=2)
 
 
 @pytest.mark.parametrize("body", [b"[[],[]" + b",[]" * 200_000 + b"]", b"[" + b"1," * 2**20 + b"1]", b"[" * 200_000])
-def test_read_items_refuses_json_that_would_take_seconds(body: bytes) -> None:
+def test_read_items_rejects_json_that_would_take_seconds(body: bytes) -> None:
     with pytest.raises(PayloadTooLarge, match="values is over the limit of 1048576"):
         items(body, JSON)
 
 
-def test_boundary_that_is_everywhere_is_refused() -> None:
+def test_boundary_that_is_everywhere_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="Unexpected bytes after boundary"):
         read_parts(form(("image", b"\r\n--XX-x" * 2_000_000)), FORM, max_parts=3)
 
@@ -216,7 +216,7 @@ def test_unpack_gives_what_deflate_gives() -> None:
     assert b"".join(_unpack(zlib.compress(b"some"), "deflate", max_bytes=2**20)) == b"some"
     with pytest.raises(InvalidRequest, match=r"broken deflate: .*incorrect header"):
         b"".join(_unpack(gzip.compress(b"some"), "deflate", max_bytes=2**20))
-    with pytest.raises(PayloadTooLarge, match="unpacked it is more than the limit of 9 bytes"):
+    with pytest.raises(PayloadTooLarge, match="decompressed it is over the limit of 9 bytes"):
         b"".join(_unpack(zlib.compress(bytes(10)), "deflate", max_bytes=9))
 
 
@@ -233,8 +233,8 @@ def _gzip(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("packed", "error", "says"),
     [
-        (_gzip(bytes(2**20 + 1)), PayloadTooLarge, "unpacked it is more than the limit of 1048576 bytes"),
-        (_gzip(bytes(2**19)) * 3, PayloadTooLarge, "unpacked it is more than the limit of 1048576 bytes"),
+        (_gzip(bytes(2**20 + 1)), PayloadTooLarge, "decompressed it is over the limit of 1048576 bytes"),
+        (_gzip(bytes(2**19)) * 3, PayloadTooLarge, "decompressed it is over the limit of 1048576 bytes"),
         (_gzip(b"") * 1001, PayloadTooLarge, "gzip of more than the limit of 1000 members"),
         (_gzip(b"some")[:-9], InvalidRequest, "broken gzip: 15 bytes end before its end"),
         (_gzip(b"some") + b"more", InvalidRequest, "broken gzip: .*incorrect header"),
@@ -243,6 +243,6 @@ def _gzip(data: bytes) -> bytes:
         (b"", InvalidRequest, "broken gzip: 0 bytes end before its end"),
     ],
 )
-def test_unpack_refuses(packed: bytes, error: type[ServingError], says: str) -> None:
+def test_unpack_rejects(packed: bytes, error: type[ServingError], says: str) -> None:
     with pytest.raises(error, match=says):
         b"".join(_unpack(packed, max_bytes=2**20))

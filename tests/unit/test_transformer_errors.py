@@ -19,7 +19,7 @@ from transformer.triton.tensors import Tensor, check, check_form
 
 SENT = "5301425"  # text or number, in every request below
 NUMBER = int(SENT)
-INSTANCES: dict[str, Any] = {"pictures": True, "max_bytes": 99}
+INSTANCES: dict[str, Any] = {"images": True, "max_bytes": 99}
 LIMITS = INSTANCES | {"max_items": 9}
 
 

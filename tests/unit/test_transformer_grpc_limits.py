@@ -44,7 +44,7 @@ def test_ordinary_messages_pass() -> None:
         (request(int_contents=[1] * 4_194_304), "more than 4194304 bytes of typed numbers"),
     ],
 )
-def test_messages_of_many_parts_are_refused_before_they_are_read(data: bytes, says: str) -> None:
+def test_messages_of_many_fields_are_rejected_before_they_are_parsed(data: bytes, says: str) -> None:
     with pytest.raises(PayloadTooLarge, match=says):
         check_message(data, REQUEST.DESCRIPTOR)
 
@@ -60,6 +60,6 @@ def test_messages_of_many_parts_are_refused_before_they_are_read(data: bytes, sa
         b"\x0d12",
     ],
 )
-def test_broken_messages_are_refused(data: bytes) -> None:
+def test_broken_messages_are_rejected(data: bytes) -> None:
     with pytest.raises(InvalidRequest, match="message: "):
         check_message(data, REQUEST.DESCRIPTOR)

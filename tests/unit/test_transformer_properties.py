@@ -36,9 +36,9 @@ from transformer.protocol.v2_messages import InferResponse
 from transformer.rest.body import _unpack, read_instances, read_items
 from transformer.rest.multipart import read_parts
 from transformer.rest.v2_codec import Document, read_document, read_header_length, write_response
-from transformer.tasks import detect
 from transformer.tasks.classify import fill
 from transformer.tasks.detect import DETECT
+from transformer.tasks.selection import Selection
 from transformer.tasks.tabular import TABULAR
 from transformer.triton.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
 
@@ -189,7 +189,7 @@ def test_detector_of_any_outputs_gives_boxes_in_the_picture(count: int, data: st
         "classes": data.draw(arrays.arrays(np.int32, count, elements=st.integers(0, 1))),
     }
     plan = fit((100, 50), (64, 64), stride=32)
-    found = DETECT.postprocess(outputs, FUSED, plan=plan, options=detect.Selection())
+    found = DETECT.postprocess(outputs, FUSED, plan=plan, options=Selection())
     assert len(found.boxes_xyxy) == len(found.scores) == len(found.class_ids) <= min(count, 300)
     assert (np.diff(found.scores) <= 0).all()
     assert (found.scores > 0.25).all()
@@ -326,9 +326,9 @@ CONTENT_TYPES = st.sampled_from(["application/json", "image/png", "multipart/for
 @given(JSON.map(orjson.dumps) | st.binary(max_size=60), CONTENT_TYPES)
 def test_any_body_is_read_or_refused(body: bytes, content_type: str) -> None:
     for takes in (True, False):
-        items = answered(partial(read_items, body, content_type, max_items=8, pictures=takes, max_bytes=99))
+        items = answered(partial(read_items, body, content_type, max_items=8, images=takes, max_bytes=99))
         assert items is None or bool(items.images) != bool(items.rows)
-        answered(partial(read_instances, body, content_type, pictures=takes, max_bytes=99))
+        answered(partial(read_instances, body, content_type, images=takes, max_bytes=99))
 
 
 @given(st.lists(st.tuples(st.text("abc ", max_size=5), st.binary(max_size=60)), min_size=1, max_size=4))
@@ -345,7 +345,7 @@ def test_broken_parts_are_read_or_refused(body: bytes, content_type: str) -> Non
 
 def instance(text: str) -> bytes:
     body = orjson.dumps({"instances": [{"image": {"b64": text}}]})
-    (image,) = read_instances(body, "application/json", pictures=True, max_bytes=2**20).images
+    (image,) = read_instances(body, "application/json", images=True, max_bytes=2**20).images
     return image
 
 

@@ -1,6 +1,6 @@
-"""`grpc.health.v1`: what load balancers, Kubernetes and gRPC clients ask.
+"""`grpc.health.v1`, for load balancers, Kubernetes and gRPC clients.
 
-Not the servicer of grpcio-health-checking (1.81): when one of its watchers leaves, the others hear nothing any more.
+Not the servicer of grpcio-health-checking (1.81): when one of its watchers leaves, the others get no updates any more.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _STATUS = health_pb2.HealthCheckResponse
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):
-    """The readiness of the server, under its own name ("") and that of the services it has."""
+    """Readiness of the server, as service "" and under the names of its services."""
 
     def __init__(self, dataplane: DataPlane, *services: str) -> None:
         self._dataplane = dataplane
@@ -29,7 +29,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Not ready any more; watchers are told and let go."""
+        """Report not ready, and end the streams of watchers."""
         self._stopping.set()
 
     async def Check(self, message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: N802
@@ -39,12 +39,12 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         return _STATUS(status=await self._status())
 
     async def Watch(self, message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: N802
-        told = None
+        reported = None
         while True:
             stopping = self._stopping.is_set()
             status = await self._status() if message.service in self._services else _STATUS.SERVICE_UNKNOWN
-            if status != told:
-                told = status
+            if status != reported:
+                reported = status
                 await context.write(_STATUS(status=status))
             if stopping:
                 return

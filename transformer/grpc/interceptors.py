@@ -1,4 +1,4 @@
-"""What stands before every gRPC method: API keys."""
+"""Interceptors of every gRPC method: API keys."""
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -19,7 +19,7 @@ from transformer.observability.trace_context import StartTrace, Trace
 from transformer.settings import TransformerSettings
 
 _SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-# By the words of TRANSFORMER_KEYLESS, what is open over HTTP too; whether a model serves is open for none of them.
+# By the values of TRANSFORMER_KEYLESS, as over HTTP; readiness of a model always requires a key.
 _METHODS = {
     "health": (f"/{_SERVICE}/ServerLive", f"/{_SERVICE}/ServerReady", f"/{health.SERVICE_NAME}/*"),
     "docs": (f"/{reflection.SERVICE_NAME}/*",),
@@ -30,12 +30,12 @@ _KEY: ContextVar[str | None] = ContextVar("key", default=None)
 
 
 def shown_key() -> str | None:
-    """The name of the key of the call at hand; "" where it needs none, None where no call needs one."""
+    """The name of the API key of the current call; "" if the call needs none, None if no call needs one."""
     return _KEY.get()
 
 
-class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]  # grpc has no types of its own
-    """Lets in who shows a key, as metadata `authorization` or `x-api-key`."""
+class ApiKeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]  # grpc has no types of its own
+    """Rejects calls without a valid API key in their metadata, `authorization` or `x-api-key`."""
 
     def __init__(self, keys: Keys, settings: TransformerSettings, *, trace: StartTrace = Trace) -> None:
         self._keys = keys
@@ -51,19 +51,19 @@ class KeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ig
         try:
             _KEY.set(self._keys.check(metadata))
         except ServingError as exc:
-            return _refuse(await continuation(handler_call_details), handler_call_details, exc, self._trace)
+            return _rejecting_handler(await continuation(handler_call_details), handler_call_details, exc, self._trace)
         return await continuation(handler_call_details)
 
     def _is_open(self, method: str) -> bool:
         return any(method.startswith(known[:-1]) if known.endswith("*") else method == known for known in self._open)
 
 
-def _refuse(handler: Any, details: Any, error: ServingError, trace: StartTrace) -> Any:
-    """A handler that only says why, before a message is read; also of a method that there is not."""
+def _rejecting_handler(handler: Any, details: Any, error: ServingError, trace: StartTrace) -> Any:
+    """A handler that aborts with the error before a message is read; for unknown methods too."""
 
     async def one(_: Any, context: Any) -> None:
         method = details.method
-        # A name that a client made up stands in no series, and not where a line has its fields.
+        # A method name that a client made up is kept out of metrics and log fields.
         is_known = handler not in (None, UNKNOWN_METHOD)
         name, route = (method.rpartition("/")[2], method) if is_known else ("other", "other")
         record = RequestRecord.from_headers("grpc", name, path=method, headers=details.invocation_metadata, trace=trace)
@@ -71,7 +71,7 @@ def _refuse(handler: Any, details: Any, error: ServingError, trace: StartTrace) 
         with track_request(record):
             await abort(context, error)
 
-    # With a stream of requests, whatever it has: gRPC would read the one message first.
+    # Always with a stream of requests: gRPC would read the message of a unary call first.
     streams = handler is not None and handler.response_streaming
     make = grpc.stream_stream_rpc_method_handler if streams else grpc.stream_unary_rpc_method_handler
     return make(one)

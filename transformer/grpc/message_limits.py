@@ -1,7 +1,7 @@
-"""How much a message holds, found before protobuf makes objects of it.
+"""Limits on the number of fields and values of a message, checked before protobuf makes objects of them.
 
-Two bytes can become an object of half a kilobyte: without a limit a message of 65 MB becomes more than a machine has,
-and while protobuf reads, nothing else runs.
+Two bytes can become an object of 500 bytes: without a limit a message of 65 MB needs more memory than a machine has,
+and while protobuf parses, nothing else runs. protobuf has no such limit (SECURITY.md), so its wire format is read here.
 
 https://protobuf.dev/programming-guides/encoding: a field is a tag (number << 3 | wire type), and then a varint, four or
 eight bytes, or a length and so many bytes.
@@ -17,25 +17,25 @@ _MAX_FIELDS = 20_000
 _MAX_NUMBERS_BYTES = 2**22  # a million FP32, as many numbers as JSON may have
 
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
-_LONGEST_VARINT = 10
+_MAX_VARINT_BYTES = 10
 
 
 def check_message(data: bytes, descriptor: Descriptor) -> None:
-    """Refuse a message of too many fields or numbers.
+    """Reject a message of too many fields or numbers.
 
     Args:
-        data: the message as it came.
+        data: the serialized message.
         descriptor: of its type.
 
     Raises:
         PayloadTooLarge: it holds too many; the contents of raw tensors count as one field each.
-        InvalidRequest: it is no message.
+        InvalidRequest: it is not a message.
     """
     _Walk(data).fields(0, len(data), descriptor)
 
 
 class _Walk:
-    """Goes over a message field by field, and counts."""
+    """Walks over a message field by field, and counts."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -76,7 +76,7 @@ class _Walk:
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
         value = 0
-        for index in range(min(_LONGEST_VARINT, end - at)):
+        for index in range(min(_MAX_VARINT_BYTES, end - at)):
             byte = self._data[at + index]
             value |= (byte & 0x7F) << (7 * index)
             if byte < 0x80:

@@ -1,8 +1,10 @@
-"""Messages on their way: waited for in time, and few at once.
+"""Patches how grpcio receives messages: with a timeout, and few at once that take long.
 
-gRPC keeps what has come of a message where nobody sees how much it is, up to the largest message for every one that is
-waited for. So none is waited for longer than a moment, but for so few that all of them together may be as large as all
-bodies; what came in that moment is no more than the network brings in it.
+gRPC buffers what has arrived of a message where a server cannot see its size, up to the largest message for every call
+whose message it waits for, and it waits without end (SECURITY.md). So unary methods are registered as streams of one
+message, which is the same on the wire, and the message is read here: within a moment for every call, in which the
+network brings no more than that, and longer only for so many calls that all of their messages fit the limit of all
+bodies. A test holds the version of grpcio.
 """
 
 import asyncio
@@ -15,52 +17,52 @@ from google.protobuf.message import DecodeError
 
 from transformer.admission import Deadline
 from transformer.errors import BodyTimeout, InvalidRequest, MemoryFull, MissingMessage, RouteNotFound, ServingError
-from transformer.grpc.drain import Calls
+from transformer.grpc.drain import InFlightCalls
 from transformer.grpc.error_status import abort
 from transformer.observability import metrics
 
 _MOMENT_S = 1.0  # 125 MB at 1 Gbit/s
-_GONE_S = 0.05
-_BEFORE = "its message was here"
+_CANCELLATION_S = 0.05
+_BEFORE = "its message had arrived"
 
 
-class Arrivals:
-    """Waits for messages."""
+class MessageReceiver:
+    """Receives messages."""
 
     def __init__(self, *, timeout_s: float, max_message_bytes: int, max_bodies_bytes: int) -> None:
         self._timeout_s = timeout_s
         self._max_slow = max(1, max_bodies_bytes // max_message_bytes)
         self._slow = 0
 
-    async def one(self, context: Any, deadline: Deadline | None = None) -> Any:
-        """The message of a call that has one.
+    async def receive_one(self, context: Any, deadline: Deadline | None = None) -> Any:
+        """The message of a unary call.
 
         Args:
-            context: of the call, as gRPC gives it to a method with a stream of requests.
-            deadline: of the call, where it has one.
+            context: of the call, as gRPC passes it to a method with a stream of requests.
+            deadline: of the call, if it has one.
 
         Raises:
-            MissingMessage: the call has none.
-            ServingError: see `next`.
+            MissingMessage: the call has no message.
+            ServingError: see `receive`.
         """
-        message = await self.next(context, deadline)
+        message = await self.receive(context, deadline)
         if message is grpc.aio.EOF:
-            # It is the same of a client that went away, and the cancellation that says so comes after it.
-            await asyncio.sleep(_GONE_S)
+            # A client that disconnects looks the same; the cancellation that tells them apart comes a moment later.
+            await asyncio.sleep(_CANCELLATION_S)
             raise MissingMessage("message: got none, expected one")
         return message
 
-    async def next(self, context: Any, deadline: Deadline | None = None) -> Any:
+    async def receive(self, context: Any, deadline: Deadline | None = None) -> Any:
         """The next message of a call, or `grpc.aio.EOF`.
 
         Raises:
-            InvalidRequest: it is none of the method.
-            BodyTimeout: it did not come in time.
-            DeadlineExceeded: the call's time was over before it was here.
-            MemoryFull: it takes longer than a moment, as the most that may do so.
+            InvalidRequest: it is not a message of the method.
+            BodyTimeout: it did not arrive in time.
+            DeadlineExceeded: the call's deadline was exceeded before it had arrived.
+            MemoryFull: it takes longer than a moment, like as many others as may.
         """
         limit_s = self._timeout_s if deadline is None else max(min(self._timeout_s, deadline.remaining_s), 0)
-        # As a task of its own it is never cancelled: what gRPC receives for one that was is lost to memory.
+        # A task of its own is never cancelled: what gRPC receives for a cancelled one is lost to memory.
         reading = asyncio.create_task(context.read(), name="rpc_task: read")
         try:
             await asyncio.wait((reading,), timeout=min(_MOMENT_S, limit_s))
@@ -71,7 +73,7 @@ class Arrivals:
         except DecodeError as exc:
             raise InvalidRequest("message: its bytes are not a message of this method") from exc
         finally:
-            reading.add_done_callback(_forget)
+            reading.add_done_callback(_retrieve_exception)
         if deadline is not None:
             deadline.check(_BEFORE)
         metrics.count_rejected("slow body")
@@ -90,8 +92,8 @@ class Arrivals:
             self._slow -= 1
 
 
-def _forget(reading: asyncio.Task[Any]) -> None:
-    """Whoever wanted its error has it."""
+def _retrieve_exception(reading: asyncio.Task[Any]) -> None:
+    """Or asyncio would log it as never retrieved."""
     if not reading.cancelled():
         reading.exception()
 
@@ -103,11 +105,11 @@ async def _reject_method(_: Any, context: Any) -> None:
 UNKNOWN_METHOD: Any = grpc.stream_unary_rpc_method_handler(_reject_method)
 
 
-class ArrivalInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]  # grpc has no types of its own
-    """Has the messages of health and reflection waited for like those of the service, which does so itself."""
+class ReceiveInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]  # grpc has no types of its own
+    """Receives the messages of health and reflection like this; the inference service does so itself."""
 
-    def __init__(self, arrivals: Arrivals, calls: Calls) -> None:
-        self._arrivals = arrivals
+    def __init__(self, receiver: MessageReceiver, calls: InFlightCalls) -> None:
+        self._receiver = receiver
         self._calls = calls
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
@@ -131,7 +133,7 @@ class ArrivalInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unuse
         async def behaviour(_: Any, context: Any) -> Any:
             self._calls.add(context)
             try:
-                message = await self._arrivals.one(context)
+                message = await self._receiver.receive_one(context)
             except ServingError as exc:
                 await abort(context, exc)
             return await method(message, context)
@@ -140,13 +142,13 @@ class ArrivalInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unuse
 
     def _stream(self, handler: Any) -> Any:
         async def messages(context: Any) -> AsyncIterator[Any]:
-            while (message := await self._arrivals.next(context)) is not grpc.aio.EOF:
+            while (message := await self._receiver.receive(context)) is not grpc.aio.EOF:
                 yield message
 
         async def behaviour(_: Any, context: Any) -> AsyncIterator[Any]:
             try:
-                async for reply in handler.stream_stream(messages(context), context):
-                    yield reply
+                async for response in handler.stream_stream(messages(context), context):
+                    yield response
             except ServingError as exc:
                 await abort(context, exc)
 

@@ -13,15 +13,15 @@ from transformer.auth import Keys
 from transformer.cli import Tls
 from transformer.dataplane.dataplane import DataPlane
 from transformer.grpc import health
-from transformer.grpc.drain import Calls
-from transformer.grpc.interceptors import KeyInterceptor
-from transformer.grpc.receive import ArrivalInterceptor, Arrivals
+from transformer.grpc.drain import InFlightCalls
+from transformer.grpc.interceptors import ApiKeyInterceptor
+from transformer.grpc.receive import MessageReceiver, ReceiveInterceptor
 from transformer.grpc.servicer import SERVICE, Servicer
 from transformer.observability.trace_context import StartTrace, Trace
 from transformer.settings import TransformerSettings
 
-_ENVELOPE_BYTES = 2**20  # names, shapes and parameters around the pictures
-# The tasks of a call, as grpcio 1.85 names them, outlive the server that cancelled it by a moment.
+_ENVELOPE_BYTES = 2**20  # names, shapes and parameters around the images
+# The tasks of a cancelled call, as grpcio 1.85 names them, outlive the server by a moment.
 _TASKS_OF_CALLS = ("rpc_task", "HandleExceptions[")
 _MOMENT_S = 1.0
 
@@ -38,42 +38,42 @@ class GrpcServer:
         *,
         trace: StartTrace = Trace,
     ) -> None:
-        self._calls = Calls()
+        self._calls = InFlightCalls()
         self._health = health.HealthServicer(dataplane, SERVICE)
         max_message_bytes = settings.max_body_bytes + _ENVELOPE_BYTES
-        arrivals = Arrivals(
+        receiver = MessageReceiver(
             timeout_s=settings.body_timeout_s,
             max_message_bytes=max_message_bytes,
             max_bodies_bytes=settings.max_bodies_bytes,
         )
-        guards = () if keys is None else (KeyInterceptor(keys, settings, trace=trace),)
+        key_interceptors = () if keys is None else (ApiKeyInterceptor(keys, settings, trace=trace),)
         self._server = grpc.aio.server(
-            interceptors=(*guards, ArrivalInterceptor(arrivals, self._calls)),
+            interceptors=(*key_interceptors, ReceiveInterceptor(receiver, self._calls)),
             options=(
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),
-                # The default lets two servers share a port, and a client meets either.
+                # By default two servers may share a port, and a client reaches either.
                 ("grpc.so_reuseport", 0),
-                # A client that vanished is found within 80 s; one that pings every 10 s or slower is welcome.
+                # A client that vanished is detected within 80 s; pings every 10 s or less often are allowed.
                 ("grpc.keepalive_time_ms", 60_000),
                 ("grpc.keepalive_timeout_ms", 20_000),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                # Or a client that never reads its answers would keep them in memory for ever.
+                # Bounds how long a client that reads no responses keeps them in memory.
                 ("grpc.max_connection_age_ms", 1_800_000),
                 ("grpc.max_connection_age_grace_ms", 300_000),
             ),
         )
-        servicer = Servicer(dataplane, admission, arrivals, self._calls, trace=trace)
+        servicer = Servicer(dataplane, admission, receiver, self._calls, trace=trace)
         self._server.add_generic_rpc_handlers((servicer.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE, reflection.SERVICE_NAME), self._server)
 
     def listen(self, host: str, port: int, tls: Tls | None = None) -> None:
-        """Take the port.
+        """Bind the port.
 
         Raises:
-            RuntimeError: it cannot be had.
+            RuntimeError: the port is unavailable.
         """
         address = join(host, port)
         if tls is None:
@@ -87,15 +87,15 @@ class GrpcServer:
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Accept no more, and finish within the grace period what was accepted."""
+        """Accept no more calls, and finish those in progress within the grace period."""
         self._health.stop()
-        calls = asyncio.create_task(self._calls.end())
+        calls = asyncio.create_task(self._calls.drain())
         await asyncio.wait(
             [asyncio.create_task(self._server.stop(grace_s)), calls], return_when=asyncio.FIRST_COMPLETED
         )
         calls.cancel()
-        # What is left are streams of reflection that clients keep open: they would take all of the grace period.
+        # Streams of reflection that clients keep open would take all of the grace period.
         await self._server.stop(0)
-        # Those that the end of the event loop finds are logged as failures, each with a traceback.
+        # Tasks that are left when the event loop ends are logged as failures, each with a traceback.
         if left := [task for task in asyncio.all_tasks() if task.get_name().startswith(_TASKS_OF_CALLS)]:
             await asyncio.wait(left, timeout=_MOMENT_S)

@@ -1,7 +1,7 @@
 """`inference.GRPCInferenceService`: the v2 protocol, and Triton's ModelConfig.
 
-Only what is served has a handler: the service's other methods, which load and unload models or map memory among them,
-are answered UNIMPLEMENTED by gRPC itself.
+Only supported methods have a handler: the service's others, which load and unload models or map memory, are
+UNIMPLEMENTED.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ from transformer.errors import (
     PredictorUnavailable,
     ServingError,
 )
-from transformer.grpc.drain import Calls
+from transformer.grpc.drain import InFlightCalls
 from transformer.grpc.error_status import abort
 from transformer.grpc.interceptors import shown_key
 from transformer.grpc.message_limits import check_message
-from transformer.grpc.receive import Arrivals
+from transformer.grpc.receive import MessageReceiver
 from transformer.grpc.v2_codec import read_request, write_response
 from transformer.observability import metrics
 from transformer.observability.request_record import ID_HEADER, RequestRecord, track_request
@@ -52,32 +52,32 @@ Method = Callable[[Any, Deadline], Awaitable[Any]]
 
 
 class Servicer:
-    """The methods of the service over a data plane; a request message in, a reply message out."""
+    """The methods of the service over a data plane; a request message in, a response message out."""
 
     def __init__(
         self,
         dataplane: DataPlane,
         admission: Admission,
-        arrivals: Arrivals,
-        calls: Calls,
+        receiver: MessageReceiver,
+        calls: InFlightCalls,
         *,
         trace: StartTrace = Trace,
     ) -> None:
         self._dataplane = dataplane
         self._admission = admission
-        self._arrivals = arrivals
+        self._receiver = receiver
         self._calls = calls
         self._trace = trace
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """What a `grpc.aio.Server` takes."""
+        """For `grpc.aio.Server.add_generic_rpc_handlers`."""
         methods = {name: getattr(self, name) for name in vars(type(self)) if name[0].isupper()}
         return grpc.method_handlers_generic_handler(
             SERVICE,
-            # Messages come and go as bytes: `_read` has limits and words for what is wrong that gRPC has not. A stream
-            # of one is on the wire what a single message is, for which gRPC itself would wait, and that without end.
+            # Messages are passed as bytes: `_read` has limits and error messages that gRPC lacks. Why unary methods are
+            # registered as streams of one message, says receive.py.
             {
-                name: grpc.stream_unary_rpc_method_handler(self._answered(name, method))
+                name: grpc.stream_unary_rpc_method_handler(self._tracked(name, method))
                 for name, method in methods.items()
             },
         )
@@ -123,8 +123,8 @@ class Servicer:
         cost = sum(len(output.data) for output in response.outputs) * TENSOR_BYTE
         return await offload(lambda: write_response(response, message), cost=cost)
 
-    def _answered(self, name: str, method: Method) -> Any:
-        """A method with what every request gets: an id that is returned, our errors as gRPC's, a metric, a log line."""
+    def _tracked(self, name: str, method: Method) -> Any:
+        """A method with request id, errors, metrics, trace and log line."""
 
         async def behaviour(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             self._calls.add(context)
@@ -137,11 +137,11 @@ class Servicer:
             )
             record.route, record.status, record.key = record.path, grpc.StatusCode.UNKNOWN.name, shown_key()
             with track_request(record, quiet=(grpc.StatusCode.OK.name,) if name in _QUIET else ()):
-                return await self._answer(record, method, context)
+                return await self._respond(record, method, context)
 
         return behaviour
 
-    async def _answer(self, record: RequestRecord, method: Method, context: Any) -> bytes:
+    async def _respond(self, record: RequestRecord, method: Method, context: Any) -> bytes:
         name, request_id, admission = record.method, record.request_id, self._admission
         context.set_trailing_metadata(((ID_HEADER, request_id),))
         try:
@@ -149,13 +149,13 @@ class Servicer:
             with admission.body() as held:
                 if name == _INFER:
                     admission.check()
-                data = await self._arrivals.one(context, deadline)
+                data = await self._receiver.receive_one(context, deadline)
                 record.bytes_in = len(data)
                 held.grow(len(data))
                 async with admission.request_slot(deadline) if name == _INFER else nullcontext():
                     message = await offload(lambda: _read(data, f"{name}Request"), cost=len(data))
                     record.model = (getattr(message, "model_name", "") or getattr(message, "name", ""))[:MESSAGE_LENGTH]
-                    reply: bytes = (await method(message, deadline)).SerializeToString()
+                    response: bytes = (await method(message, deadline)).SerializeToString()
         except (ServingError, MemoryError) as exc:
             error = exc if isinstance(exc, ServingError) else OutOfMemory()
             log.log(error.log_level, "%s %s %s", request_id, error.code.grpc_status, error.for_log())
@@ -164,20 +164,20 @@ class Servicer:
             metrics.count_rejected("client gone")
             record.status, record.code = grpc.StatusCode.CANCELLED.name, ClientDisconnected.code
             raise
-        except Exception as exc:  # gRPC would send the client its text
+        except Exception as exc:  # gRPC would send its text to the client
             log.error("%s INTERNAL unexpected", request_id, exc_info=exc)
             await abort(context, ServingError())
-        record.status, record.bytes_out = grpc.StatusCode.OK.name, len(reply)
-        admission.account(len(reply))
+        record.status, record.bytes_out = grpc.StatusCode.OK.name, len(response)
+        admission.account(len(response))
         context.add_done_callback(lambda _: admission.account(-record.bytes_out))
-        return reply
+        return response
 
 
 def _read(data: bytes, type_name: str) -> Any:
     """A message of the service.
 
     Raises:
-        InvalidRequest: it is none.
+        InvalidRequest: it is not a message of this type.
         PayloadTooLarge: it holds too many fields.
     """
     message_type = getattr(service_pb2, type_name)
@@ -185,4 +185,4 @@ def _read(data: bytes, type_name: str) -> Any:
     try:
         return message_type.FromString(data)
     except DecodeError as exc:
-        raise InvalidRequest(f"message: {len(data)} bytes that are no {type_name}: text that is no UTF-8?") from exc
+        raise InvalidRequest(f"message: {len(data)} bytes are not a {type_name}; expected strings in UTF-8") from exc

@@ -1,4 +1,4 @@
-"""v2 requests and answers over gRPC: raw contents, and typed ones."""
+"""v2 requests and responses over gRPC, with raw or typed contents."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from transformer.errors import InvalidRequest, excerpt
 from transformer.protocol.v2_messages import CLASS_COUNTS, InferRequest, InferResponse
 from transformer.triton.tensors import DTYPES, Tensor, check_form, from_elements, to_array, to_elements
 
-# Field of InferTensorContents for each datatype. FP16 and BF16 have none: they come raw.
+# Field of InferTensorContents for each datatype. FP16 and BF16 have none: they are raw.
 _FIELDS: Mapping[str, str] = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -30,7 +30,7 @@ _CLASSES = "classification"
 
 
 def read_request(message: Any, deadline: Deadline) -> InferRequest:
-    """Take a `ModelInferRequest` apart.
+    """Parse a `ModelInferRequest`.
 
     Raises:
         InvalidRequest: contents are missing, doubled, or do not fit their datatype.
@@ -42,7 +42,7 @@ def read_request(message: Any, deadline: Deadline) -> InferRequest:
         )
     for entry in (*message.inputs, *message.outputs):
         if any(key.startswith("shared_memory_") for key in entry.parameters):
-            raise InvalidRequest(f"{entry.name[:60]!r}: shared memory is not served here; expected contents")
+            raise InvalidRequest(f"{entry.name[:60]!r}: shared memory is not supported; expected contents")
     return InferRequest(
         message.model_name,
         [_read_raw(entry, raw[index]) if raw else _read_typed(entry) for index, entry in enumerate(message.inputs)],
@@ -57,23 +57,23 @@ def read_request(message: Any, deadline: Deadline) -> InferRequest:
 def write_response(response: InferResponse, message: Any) -> Any:
     """A `ModelInferResponse`: raw, or typed where the request was and every output has such a form."""
     typed = not message.raw_input_contents and all(tensor.datatype in _FIELDS for tensor in response.outputs)
-    reply = service_pb2.ModelInferResponse(model_name=response.model, model_version=response.version, id=message.id)
+    result = service_pb2.ModelInferResponse(model_name=response.model, model_version=response.version, id=message.id)
     for name, value in response.parameters.items():
-        reply.parameters[name].string_param = value
+        result.parameters[name].string_param = value
     for tensor in response.outputs:
-        output = reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        output = result.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if not typed:
-            reply.raw_output_contents.append(tensor.data)
+            result.raw_output_contents.append(tensor.data)
         elif tensor.datatype == "BYTES":
             output.contents.bytes_contents.extend(to_elements(tensor))
         else:
             getattr(output.contents, _FIELDS[tensor.datatype]).extend(to_array(tensor).reshape(-1).tolist())
-    return reply
+    return result
 
 
 def _read_raw(entry: Any, data: bytes) -> Tensor:
     if entry.HasField("contents"):
-        raise InvalidRequest(f"input {entry.name[:60]!r}: got contents beside raw_input_contents, expected one of them")
+        raise InvalidRequest(f"input {entry.name[:60]!r}: got contents and raw_input_contents, expected one of them")
     return Tensor(entry.name, entry.datatype, tuple(entry.shape), data)
 
 
@@ -97,7 +97,7 @@ def _read_typed(entry: Any) -> Tensor:
 
 
 def _read_classes(output: Any) -> tuple[str, int]:
-    """Name of an output, and how many best classes of it are wanted; Triton ignores any other member."""
+    """Name of an output, and the requested number of its best classes; Triton ignores any other member."""
     count = _value(output.parameters[_CLASSES])
     if not isinstance(count, int) or isinstance(count, bool) or not count or count not in CLASS_COUNTS:
         got = f"{output.name[:60]!r}: classification: got {excerpt(count)}"

@@ -1,13 +1,13 @@
 """Log lines, as text or as JSON: one line for each record, which nothing that it quotes can break or colour."""
 
 import asyncio
-import json
 import logging
 import traceback
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from environment.json_log import JsonFormatter
 from transformer.observability.request_record import current_request
 
 Format = Literal["text", "json"]
@@ -85,26 +85,14 @@ class Text(logging.Formatter):
         return "\n".join(f"  {printable(line)}" for line in lines)
 
 
-class Json(logging.Formatter):
-    """For programs; ASCII alone, whatever is quoted."""
+class Json(JsonFormatter):
+    """For programs; with the request that is being processed."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """logging.Formatter."""
-        entry: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
+    def context(self) -> Mapping[str, Any]:
+        """JsonFormatter."""
         request = current_request()
-        if request.request_id:
-            entry["request_id"] = request.request_id
-        entry |= getattr(record, "fields", {})
-        if request.trace.trace_id:
-            entry["trace_id"] = request.trace.trace_id
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
+        members = {"request_id": request.request_id, "trace_id": request.trace.trace_id}
+        return {name: value for name, value in members.items() if value}
 
 
 def printable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A request before it is worked at: read in time, and given up with its client."""
+"""Reads and admits a request; cancels it when its client disconnects."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,14 +15,14 @@ TIMEOUT_HEADER = "x-request-timeout-ms"
 
 
 @asynccontextmanager
-async def arrived(request: Request) -> AsyncIterator[tuple[bytes, Deadline]]:
-    """The body, and until when there must be an answer; inside it is the request's turn.
+async def admitted(request: Request) -> AsyncIterator[tuple[bytes, Deadline]]:
+    """Body and deadline of a request, which holds a request slot inside.
 
     Raises:
-        Overloaded: too many wait; mostly `LineGuard` tells it before.
+        Overloaded: the queue is full; mostly `AdmissionMiddleware` has rejected it before.
         ServingError: of the body, see `read_body`.
-        DeadlineExceeded: its time was over before its turn.
-        ClientDisconnected: its client went away, and what was begun was cancelled.
+        DeadlineExceeded: while queued.
+        ClientDisconnected: what was in progress is cancelled.
     """
     deadline = _read_deadline(request)
     admission: Admission = request.app.state.admission
@@ -47,26 +47,26 @@ async def _while_connected(request: Request) -> AsyncIterator[None]:
     """Cancel what is inside when the client closes its connection.
 
     Raises:
-        ClientDisconnected: it did.
+        ClientDisconnected: the client did.
     """
     task = asyncio.current_task()
     assert task is not None, "a handler runs in a task"  # noqa: S101
-    gone = False
+    disconnected = False
 
     async def watch() -> None:
-        nonlocal gone
+        nonlocal disconnected
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        gone = True
+        disconnected = True
         task.cancel()
 
     watcher = asyncio.create_task(watch())
     try:
         yield
     except asyncio.CancelledError:
-        if not gone or task.uncancel():
+        if not disconnected or task.uncancel():
             raise
         metrics.count_rejected("client gone")
-        raise ClientDisconnected("the client went away") from None
+        raise ClientDisconnected("the client disconnected") from None
     finally:
         watcher.cancel()

@@ -1,4 +1,4 @@
-"""Request bodies: read within the limit, and taken apart by their content type."""
+"""Request bodies: read within their limits, and parsed by their content type."""
 
 import asyncio
 import codecs
@@ -22,19 +22,19 @@ from transformer.errors import (
 from transformer.observability import metrics
 from transformer.offload import ALWAYS, offload
 from transformer.rest.json_body import read_json
-from transformer.rest.json_images import FORM, is_picture, read_pictures
+from transformer.rest.json_images import FORM, is_image, read_images
 from transformer.rest.multipart import Part, read_parts
 from transformer.settings import TransformerSettings
 from transformer.tasks import parameters as task_parameters
 
 _PIECE_BYTES, _UNPACKED_BYTES = 2**16, 2**20
-_MOST_MEMBERS = 1000  # of gzip: an empty one has 20 bytes, and takes as long as a full one
+_MAX_MEMBERS = 1000  # of gzip: an empty one has 20 bytes, and takes as long as a full one
 
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's numbers; HTTP's deflate is zlib's own form
 _ENCODINGS = ("identity", *_WINDOWS)
 _EXPECTED = "image/*, multipart/form-data or application/json"
 
-_BINARY = "application/octet-stream"  # some clients send any body so
+_BINARY = "application/octet-stream"  # what some clients send for any body
 _JSON = (b"{", b"[", codecs.BOM_UTF8)
 
 _ITEMS = {"instances", "inputs"}  # KServe and TensorFlow Serving have both
@@ -45,13 +45,13 @@ _V1 = f'{{"instances": [{FORM}]}}'
 
 @dataclass(frozen=True)
 class Items:
-    """What a client asks about: pictures or rows, never both.
+    """The items of a request: images or rows, never both.
 
     Attributes:
-        images: encoded pictures.
+        images: encoded.
         rows: of a table.
         many: whether the client sent a list, and so expects one.
-        parameters: that came with the items.
+        parameters: sent with the items.
     """
 
     images: list[bytes] = field(default_factory=list)
@@ -61,20 +61,20 @@ class Items:
 
 
 async def read_body(request: Request, held: Body, deadline: Deadline) -> bytes:
-    """The whole body, as it came.
+    """The whole body, still compressed.
 
     Args:
         request: whose body.
-        held: accounts for it.
+        held: accounts for the body.
         deadline: of the request.
 
     Raises:
-        PayloadTooLarge: it is, or says that it is, longer than the limit; no more than that is read.
-        UnsupportedMedia: it is compressed otherwise than by gzip or deflate.
-        BodyTimeout: it stopped coming.
-        DeadlineExceeded: the request's time was over before it was here.
-        Overloaded: all bodies together are too large.
-        ClientDisconnected: its client went away.
+        PayloadTooLarge: the body, or its Content-Length, is over the limit; no more than the limit is read.
+        UnsupportedMedia: its compression is neither gzip nor deflate.
+        BodyTimeout: it stopped arriving.
+        DeadlineExceeded: before all of it had arrived.
+        MemoryFull: all bodies together are over their limit.
+        ClientDisconnected: before all of it had arrived.
     """
     settings: TransformerSettings = request.app.state.settings
     max_bytes = settings.max_body_bytes
@@ -95,30 +95,30 @@ async def read_body(request: Request, held: Body, deadline: Deadline) -> bytes:
             if chunk is None:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
             if held.size_bytes + len(chunk) > max_bytes:
-                raise PayloadTooLarge(f"body: more than the limit of {max_bytes} bytes")
+                raise PayloadTooLarge(f"body: over the limit of {max_bytes} bytes")
             held.grow(len(chunk))
             chunks.append(chunk)
     except ClientDisconnect as exc:
         metrics.count_rejected("client gone")
-        raise ClientDisconnected(f"body: the client went away after {held.size_bytes} bytes") from exc
+        raise ClientDisconnected(f"body: the client disconnected after {held.size_bytes} bytes") from exc
     except TimeoutError as exc:
         metrics.count_rejected("slow body")
-        limit = f"{settings.body_timeout_s:g} s without more"
-        raise BodyTimeout(f"body: no more came in time after {held.size_bytes} bytes; the limit is {limit}") from exc
+        limit = f"{settings.body_timeout_s:g} s"
+        raise BodyTimeout(f"body: got {held.size_bytes} bytes, and then none for the limit of {limit}") from exc
 
 
 async def unpack(request: Request, body: bytes, held: Body) -> bytes:
-    """The body without its compression.
+    """The decompressed body.
 
     Args:
         request: whose body.
-        body: as it came.
-        held: accounts for what it becomes.
+        body: as `read_body` returns it.
+        held: accounts for the decompressed bytes.
 
     Raises:
-        PayloadTooLarge: it becomes longer than the limit; hardly more than that is unpacked.
-        InvalidRequest: it is broken.
-        Overloaded: all bodies together become too large.
+        PayloadTooLarge: decompressed it is over the limit; hardly more than the limit is decompressed.
+        InvalidRequest: it is corrupt.
+        MemoryFull: all bodies together are over their limit.
     """
     encoding = _encoding(request)
     if encoding == "identity":
@@ -139,7 +139,7 @@ def _unpack(body: bytes, encoding: str = "gzip", *, max_bytes: int) -> Iterator[
     """The decompressed body, of several gzip members too, in pieces of at most a megabyte."""
     rest, size_bytes = memoryview(body), 0
     try:
-        for _ in range(_MOST_MEMBERS):
+        for _ in range(_MAX_MEMBERS):
             member = zlib.decompressobj(wbits=_WINDOWS[encoding])
             while not member.eof:
                 piece = rest[:_PIECE_BYTES]
@@ -149,30 +149,30 @@ def _unpack(body: bytes, encoding: str = "gzip", *, max_bytes: int) -> Iterator[
                 rest = rest[len(piece) - len(member.unconsumed_tail) - len(member.unused_data) :]
                 size_bytes += len(unpacked)
                 if size_bytes > max_bytes:
-                    raise PayloadTooLarge(f"body: unpacked it is more than the limit of {max_bytes} bytes")
+                    raise PayloadTooLarge(f"body: decompressed it is over the limit of {max_bytes} bytes")
                 if unpacked:
                     yield unpacked
             if not rest:
                 return
     except zlib.error as exc:
         raise InvalidRequest(f"body: broken {encoding}: {exc}") from exc
-    raise PayloadTooLarge(f"body: {encoding} of more than the limit of {_MOST_MEMBERS} members")
+    raise PayloadTooLarge(f"body: {encoding} of more than the limit of {_MAX_MEMBERS} members")
 
 
-def read_items(body: bytes, content_type: str, *, max_items: int, pictures: bool, max_bytes: int) -> Items:
-    """Pictures or rows of `/predict`.
+def read_items(body: bytes, content_type: str, *, max_items: int, images: bool, max_bytes: int) -> Items:
+    """Images or rows of `/predict`.
 
     Args:
         body: of the request.
-        content_type: says what it is.
-        max_items: most pictures of a form.
-        pictures: whether the model takes them; else JSON holds rows.
-        max_bytes: of a picture in JSON.
+        content_type: of the body.
+        max_items: maximum number of images in a form.
+        images: whether the model takes images; otherwise JSON holds rows.
+        max_bytes: maximum size of an image in JSON.
 
     Raises:
         InvalidRequest: the body is empty or not what its content type says.
         UnsupportedMedia: another content type.
-        PayloadTooLarge: too many pictures, or a picture in JSON is over its limit.
+        PayloadTooLarge: too many images, or an image in JSON is over its limit.
     """
     media_type = _media_type(content_type)
     if not body:
@@ -185,25 +185,25 @@ def read_items(body: bytes, content_type: str, *, max_items: int, pictures: bool
         document = read_json(body)
         many = isinstance(document, list)
         instances = document if many else [document]
-        if _hold_pictures(instances, expected=pictures):
-            return Items(images=read_pictures(instances, max_bytes=max_bytes), many=many)
+        if _hold_images(instances, expected=images):
+            return Items(images=read_images(instances, max_bytes=max_bytes), many=many)
         return _read_rows(document)
     raise UnsupportedMedia(f"Content-Type: got {media_type[:60] or 'none'!r}, expected {_EXPECTED}")
 
 
-def read_instances(body: bytes, content_type: str, *, pictures: bool, max_bytes: int) -> Items:
-    """What v1 asks about: `{"instances": [...], "parameters": {...}}`, or one encoded picture as the body.
+def read_instances(body: bytes, content_type: str, *, images: bool, max_bytes: int) -> Items:
+    """Items of v1: `{"instances": [...], "parameters": {...}}`, or one encoded image as the body.
 
     Args:
         body: of the request.
-        content_type: `image/*` of a picture; anything else is JSON, but binary that does not look like it.
-        pictures: whether the model takes them, else rows.
-        max_bytes: of a picture in JSON.
+        content_type: `image/*` for an image; any other is JSON, except binary that does not look like it.
+        images: whether the model takes images; otherwise rows.
+        max_bytes: maximum size of an image in JSON.
 
     Raises:
         InvalidRequest: the body is neither.
         UnsupportedMedia: it is a form.
-        PayloadTooLarge: a picture is over its limit.
+        PayloadTooLarge: an image is over its limit.
     """
     media_type = _media_type(content_type)
     if media_type.startswith("image/") or (media_type == _BINARY and not body.lstrip().startswith(_JSON)):
@@ -215,16 +215,15 @@ def read_instances(body: bytes, content_type: str, *, pictures: bool, max_bytes:
         {name: value for name, value in document.items() if value is not None} if isinstance(document, dict) else {}
     )
     if not _ITEMS & document.keys():
-        raise InvalidRequest(f"body: expected {_V1}, one entry for each picture or row")
+        raise InvalidRequest(f"body: expected {_V1}, one entry for each image or row")
     parameters = _read_members(document)
     instances = _read_columns(document["inputs"]) if "inputs" in document else document["instances"]
     if not isinstance(instances, list):
         raise InvalidRequest(f"instances: got {type(instances).__name__}, expected a list: {_V1}")
     if not instances:
         raise InvalidRequest("instances: got none, expected at least one")
-    if _hold_pictures(instances, expected=pictures):
-        images = read_pictures(instances, max_bytes=max_bytes)
-        return Items(images=images, many=True, parameters=parameters)
+    if _hold_images(instances, expected=images):
+        return Items(images=read_images(instances, max_bytes=max_bytes), many=True, parameters=parameters)
     return Items(rows=instances, many=True, parameters=parameters)
 
 
@@ -245,28 +244,28 @@ def _read_members(document: dict[str, Any]) -> Mapping[str, Any]:
 
 
 def _read_columns(inputs: Any) -> Any:
-    """Instances as `inputs` has them: a list as of `instances`, a text, or TensorFlow Serving's columns by name."""
+    """Instances from `inputs`: a list like `instances`, a string, or TensorFlow Serving's columns by name."""
     if not isinstance(inputs, dict):
         return [inputs] if isinstance(inputs, str) else inputs
     columns = {name: column if isinstance(column, list) else [column] for name, column in inputs.items()}
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
-        raise InvalidRequest(f"inputs: got columns of {sorted(lengths)[:5]} entries, expected as many in each")
+        raise InvalidRequest(f"inputs: got columns of {sorted(lengths)[:5]} entries, expected the same number in each")
     return [dict(zip(columns, entries, strict=True)) for entries in zip(*columns.values(), strict=True)]
 
 
-def _hold_pictures(instances: list[Any], *, expected: bool) -> bool:
-    """Whether they are pictures: an object or a string if the model takes pictures, else what can be nothing else."""
+def _hold_images(instances: list[Any], *, expected: bool) -> bool:
+    """Whether instances are images: for a model of images any object or string, otherwise only what cannot be a row."""
     if expected:
         return any(isinstance(instance, dict | str) for instance in instances)
-    pictures = [is_picture(instance) for instance in instances]
-    if any(pictures) and not all(pictures):
-        raise InvalidRequest("instances: got pictures and rows together, expected one kind")
-    return any(pictures)
+    images = [is_image(instance) for instance in instances]
+    if any(images) and not all(images):
+        raise InvalidRequest("instances: got images and rows together, expected one kind")
+    return any(images)
 
 
 def _read_form(parts: list[Part]) -> Items:
-    """Pictures: the fields named `image`, or the files where all have one name; parameters: the fields named so."""
+    """Images: the fields named `image`, or all files if they share one name; parameters: the fields named like one."""
     files = {part.name for part in parts if part.is_file}
     wanted = "image" if any(part.name == "image" for part in parts) else min(files) if len(files) == 1 else None
     if wanted is None:
@@ -289,4 +288,4 @@ def _read_rows(document: Any) -> Items:
     if isinstance(document, list) and document:
         many = isinstance(document[0], list | dict)
         return Items(rows=document if many else [document], many=many)
-    raise InvalidRequest(f'body: expected a row ([5.1, ...] or {{"name": 5.1, ...}}), a picture ({FORM}), or a list')
+    raise InvalidRequest(f'body: expected a row ([5.1, ...] or {{"name": 5.1, ...}}), an image ({FORM}), or a list')

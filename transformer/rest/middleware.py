@@ -1,9 +1,8 @@
-"""What stands before every route: the headers that browsers keep to, API keys, and the line of requests."""
+"""ASGI middleware: security headers, route lookup, API-key authentication, admission control."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
-from fastapi import Response
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -11,9 +10,10 @@ from transformer.admission import Admission
 from transformer.auth import Keys
 from transformer.errors import Overloaded, ServingError
 from transformer.observability.request_record import current_request
+from transformer.rest.responses import reject
 from transformer.settings import TransformerSettings
 
-# The page of /docs has its script inline; nothing comes from elsewhere, and nobody frames it.
+# The page of /docs has its script inline; nothing is loaded from elsewhere, and no page may frame it.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -24,7 +24,7 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-# By the words of TRANSFORMER_KEYLESS.
+# By the values of TRANSFORMER_KEYLESS.
 _PATHS = {
     "health": ("/", "/v2/health/*"),  # "/" is what KServe's v1 clients take for liveness
     "metrics": ("/metrics",),
@@ -34,12 +34,12 @@ _PATHS = {
 
 
 def route_of(scope: Scope) -> str:
-    """The pattern of the route that a request was found to fit; "other" where it fits none."""
+    """The pattern of the route of a request; "other" for an unknown route."""
     return getattr(scope.get("route"), "path_format", "other")
 
 
-class SecurityHeaders:
-    """Adds them to every answer."""
+class SecurityHeadersMiddleware:
+    """Adds the security headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -55,29 +55,33 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-class TrailingSlash:
-    """Treats a path with a slash at its end as the one without, to which KServe's server would redirect."""
+class TrailingSlashMiddleware:
+    """Removes a slash at the end of a path; KServe's server would redirect instead."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
-        # Only a slash that was sent as such: %2F belongs to a name.
+        # Only a literal slash: %2F belongs to a name.
         if scope["type"] == "http" and len(scope["path"]) > 1 and scope["raw_path"].endswith(b"/"):
             scope["path"], scope["raw_path"] = scope["path"][:-1], scope["raw_path"][:-1]
         await self._app(scope, receive, send)
 
 
-class FindRoute:
-    """Notes, like Starlette, which route a path fits: before the guards, for what they refuse is counted under it."""
+class RouteMiddleware:
+    """Finds the route of a request like Starlette does, but before the middleware that may reject the request.
+
+    So rejected requests are counted under their route, and the queue is checked without FastAPI: a 429 takes 33 µs, and
+    65 to 124 µs where a route class checks it behind FastAPI's own routing.
+    """
 
     def __init__(self, app: ASGIApp, routes: Iterable[Any]) -> None:
-        """Stand before an application.
+        """Wrap an application.
 
         Args:
-            app: behind it.
-            routes: all that it has, those first that are asked most: they have a `path_regex`.
+            app: to wrap.
+            routes: of the application, those with most requests first; each has a `path_regex`.
         """
         self._app = app
         self._routes = tuple((route, getattr(route, "methods", None)) for route in routes)
@@ -100,29 +104,20 @@ class FindRoute:
                 return
 
 
-class KeyGuard:
-    """Lets in who shows a key; answers before the body is read."""
+class ApiKeyMiddleware:
+    """Rejects requests without a valid API key before their body is read."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        keys: Keys,
-        settings: TransformerSettings,
-        *,
-        answer: Callable[[Scope, ServingError], Response],
-    ) -> None:
-        """Guard an application.
+    def __init__(self, app: ASGIApp, keys: Keys, settings: TransformerSettings) -> None:
+        """Wrap an application.
 
         Args:
-            app: behind it.
-            keys: of those who may.
-            settings: say what is open without a key.
-            answer: writes an error.
+            app: to wrap.
+            keys: one of which is required.
+            settings: name the routes that need none.
         """
         self._app = app
         self._keys = keys
         self._open = tuple(path for word in settings.keyless for path in _PATHS[word])
-        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
@@ -133,7 +128,7 @@ class KeyGuard:
                 if not self._is_open(scope["path"]):
                     record.key = self._keys.check(Headers(scope=scope))
             except ServingError as exc:
-                await self._answer(scope, exc)(scope, receive, send)
+                await reject(scope, exc)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -141,33 +136,20 @@ class KeyGuard:
         return any(path.startswith(known[:-1]) if known.endswith("*") else path == known for known in self._open)
 
 
-class LineGuard:
-    """Refuses requests that the queue has no room for, before anything is done for them.
+class AdmissionMiddleware:
+    """Rejects inference requests beyond a full queue before their body is read; needs `RouteMiddleware` around it."""
 
-    FastAPI's way to a handler costs more than the refusal, and there are the more of them the less time there is.
-    `FindRoute` stands before it.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        admission: Admission,
-        queued: Collection[str],
-        *,
-        answer: Callable[[Scope, ServingError], Response],
-    ) -> None:
-        """Guard an application.
+    def __init__(self, app: ASGIApp, admission: Admission, queued: Collection[str]) -> None:
+        """Wrap an application.
 
         Args:
-            app: behind it.
+            app: to wrap.
             admission: has the queue.
-            queued: the routes that wait in it, as patterns.
-            answer: writes an error.
+            queued: patterns of the routes whose requests are queued.
         """
         self._app = app
         self._admission = admission
         self._queued = frozenset(queued)
-        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
@@ -175,6 +157,6 @@ class LineGuard:
             try:
                 self._admission.check()
             except Overloaded as exc:
-                await self._answer(scope, exc)(scope, receive, send)
+                await reject(scope, exc)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -1,9 +1,8 @@
-"""What OpenAPI says of bodies and replies; a test holds real replies against it."""
+"""OpenAPI of bodies that are binary, or read and written without FastAPI; a test compares real responses with it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from environment.error_codes import ErrorCode
 from transformer.observability.stage_timer import STAGES
 from transformer.tasks import TASKS
 from transformer.tasks import parameters as task_parameters
@@ -25,7 +24,7 @@ _IMAGE_TASKS = [task for task in TASKS.values() if isinstance(task, ImageTask)]
 _ROWS_TASKS = [task for task in TASKS.values() if isinstance(task, RowsTask)]
 
 
-def _reply(tasks: Sequence[Task], members: Mapping[str, Any]) -> dict[str, Any]:
+def _result(tasks: Sequence[Task], members: Mapping[str, Any]) -> dict[str, Any]:
     """The members that every response to a model of these tasks has, and further ones."""
     stages = (*STAGES, "total")
     common = {
@@ -38,12 +37,6 @@ def _reply(tasks: Sequence[Task], members: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _IMAGE = {"image": _object({"width": _INTEGER, "height": _INTEGER})}
-ERROR = _object(
-    {
-        "error": _STRING | {"description": "what was wrong: what, got and expected; the words may change"},
-        "code": {"type": "string", "enum": list(ErrorCode), "description": "what clients decide by: docs/api.md"},
-    }
-)
 
 
 def _ref(name: str) -> dict[str, str]:
@@ -51,45 +44,36 @@ def _ref(name: str) -> dict[str, str]:
 
 
 SCHEMAS = {
-    "Error": ERROR,
-    **{task.schema_name: _reply([task], _IMAGE | dict(task.schema)) for task in _IMAGE_TASKS},
+    **{task.schema_name: _result([task], _IMAGE | dict(task.schema)) for task in _IMAGE_TASKS},
     **{task.schema_name: dict(task.schema) for task in _ROWS_TASKS},
 }
 _ROW = {"anyOf": [_ref(task.schema_name) for task in _ROWS_TASKS]}
-SCHEMAS["Table"] = _reply(_ROWS_TASKS, {"predictions": _array(_ROW)})
+SCHEMAS["Table"] = _result(_ROWS_TASKS, {"predictions": _array(_ROW)})
 
 
-_IMAGE_REPLY = {"oneOf": [_ref(task.schema_name) for task in _IMAGE_TASKS]}
+_IMAGE_RESULT = {"oneOf": [_ref(task.schema_name) for task in _IMAGE_TASKS]}
 _BINARY = {"type": "string", "format": "binary"}
-_CELL = {"type": ["number", "string", "null"], "description": "a string or null where the model's column takes it"}
+_CELL = {"type": ["number", "string", "null"], "description": "a string or null if the model's column takes it"}
 _CELLS: dict[str, Any] = {"oneOf": [_array(_CELL), {"type": "object", "additionalProperties": _CELL}]}
 _BASE64 = {
     "type": "string",
     "description": "base64 of a file (RFC 4648, MIME lines, URL alphabet), or a data URI of an image",
 }
-_PICTURE = {
+_IMAGE_INSTANCE = {
     "anyOf": [
         _BASE64,
         {
             "type": "object",
-            "description": "one member holds the picture, whatever its name; others are not looked at",
+            "description": "one member holds the image, whatever its name; others are ignored",
             "properties": {"image": {"anyOf": [_object({"b64": _BASE64}), _BASE64]}, "b64": _BASE64},
         },
     ]
 }
-_INSTANCE = {"anyOf": [_PICTURE, _CELLS]}
-_ERRORS = {
-    "4XX": "what was wrong: what, got, expected",
-    "5XX": "the predictor does not list its models (501), failed (502), is away (503, Retry-After) or late (504)",
-}
+_INSTANCE = {"anyOf": [_IMAGE_INSTANCE, _CELLS]}
 
 
 def _responses(description: str, content: dict[str, Any], **more: Any) -> dict[str, Any]:
-    errors = {
-        status: {"description": text, "content": {"application/json": {"schema": _ref("Error")}}}
-        for status, text in _ERRORS.items()
-    }
-    return {"200": {"description": description, "content": content} | more} | errors
+    return {"200": {"description": description, "content": content} | more}
 
 
 def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
@@ -97,7 +81,7 @@ def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any
 
 
 _LIMITS_REACHED = {
-    "description": "with an annotated picture: a JSON list that holds `limits_reached`; absent where none was reached",
+    "description": "with an annotated image: a JSON list that holds `limits_reached`; absent if none was reached",
     "schema": _STRING,
 }
 _TASK_PARAMETERS = [
@@ -112,7 +96,7 @@ PREDICT: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "description": "or files of another name, where all have one; parameters may be fields",
+                    "description": "or files of another name, if all have the same; parameters may be fields",
                     "properties": {"image": _array(_BINARY)},
                     "required": ["image"],
                 }
@@ -122,7 +106,7 @@ PREDICT: dict[str, Any] = {
             "application/json": {
                 "schema": {"anyOf": [_INSTANCE, _array(_INSTANCE)]},
                 "examples": {
-                    "a picture": {"value": {"image": {"b64": "<base64>"}}},
+                    "an image": {"value": {"image": {"b64": "<base64>"}}},
                     "one row": {"value": [5.1, 3.5, 1.4, 0.2]},
                     "rows": {"value": [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]},
                 },
@@ -130,9 +114,9 @@ PREDICT: dict[str, Any] = {
         },
     },
     "responses": _responses(
-        "One object for one picture, a list for many, one object for rows; the annotated picture where `Accept` asks.",
+        "One object for an image, a list for several, one object for rows; the annotated image if `Accept` prefers it.",
         {
-            "application/json": {"schema": {"oneOf": [_IMAGE_REPLY, _array(_IMAGE_REPLY), _ref("Table")]}},
+            "application/json": {"schema": {"oneOf": [_IMAGE_RESULT, _array(_IMAGE_RESULT), _ref("Table")]}},
             "image/jpeg": {"schema": _BINARY},
             "image/png": {"schema": _BINARY},
         },
@@ -164,8 +148,8 @@ V1_PREDICT: dict[str, Any] = {
                     "additionalProperties": False,
                 },
                 "examples": {
-                    "a picture": {"value": {"instances": [{"image": {"b64": "<base64>"}}]}},
-                    "a picture of TensorFlow Serving": {
+                    "an image": {"value": {"instances": [{"image": {"b64": "<base64>"}}]}},
+                    "an image of TensorFlow Serving": {
                         "value": {"instances": [{"image_bytes": {"b64": "<base64>"}, "key": "1"}]}
                     },
                     "rows": {"value": {"instances": [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]}},
@@ -177,15 +161,13 @@ V1_PREDICT: dict[str, Any] = {
         "One prediction for each instance.",
         {
             "application/json": {
-                "schema": _object({"predictions": _array({"oneOf": [_IMAGE_REPLY, _ROW]})}),
+                "schema": _object({"predictions": _array({"oneOf": [_IMAGE_RESULT, _ROW]})}),
             }
         },
     ),
 }
 
-_METADATA = _array(_object({"name": _STRING, "datatype": _STRING, "shape": _array(_INTEGER)}))
 _ANYTHING = {"type": "object"}
-_TASK_METADATA = {name: schema for task in TASKS.values() for name, schema in task.metadata_schema.items()}
 _HEADER_LENGTH = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
@@ -195,46 +177,13 @@ _HEADER_LENGTH = {
 }
 
 
-def _json_reply(description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"responses": _responses(description, {"application/json": {"schema": schema}})}
-
-
 def versioned(operation: dict[str, Any]) -> dict[str, Any]:
     """The same operation under a path that names the version."""
     version = {"name": "version", "in": "path", "required": True, "schema": _STRING}
     return operation | {"parameters": [*operation.get("parameters", []), version]}
 
 
-HEALTH = _json_reply("Yes.", _ANYTHING)
-SERVER = _json_reply(
-    "Metadata of the server.", _object({"name": _STRING, "version": _STRING, "extensions": _array(_STRING)})
-)
-MODELS = _json_reply("Names of the models.", _object({"models": _array(_STRING)}))
-READY = _json_reply("It serves.", _object({"name": _STRING, "ready": {"const": True}}))
-CONFIG = _json_reply("Triton's ModelConfig.", _ANYTHING)
-MODEL = _json_reply(
-    "Metadata of the model.",
-    _object(
-        {
-            "name": _STRING,
-            "versions": _array(_STRING),
-            "platform": _STRING,
-            "inputs": _METADATA,
-            "outputs": _METADATA,
-            "parameters": _object(
-                {
-                    "task": {"enum": [*TASKS, None]},
-                    "names": _array(_STRING),
-                    "class_ids": _array(_INTEGER),
-                    "model_inputs": _METADATA,
-                    "model_outputs": _METADATA,
-                    **_TASK_METADATA,
-                },
-                optional=tuple(_TASK_METADATA),
-            ),
-        }
-    ),
-)
+CONFIG: dict[str, Any] = {"responses": _responses("Triton's ModelConfig.", {"application/json": {"schema": _ANYTHING}})}
 
 _TENSOR = {
     "name": _STRING,
@@ -247,7 +196,7 @@ _PARAMETERS = _or_null(_ANYTHING)
 _INPUT = _TENSOR | {
     "data": {
         "type": ["array", "string", "null"],
-        "description": "flat or nested; base64 strings for pictures",
+        "description": "flat or nested; base64 strings for images",
         "items": {},
     },
     "parameters": _PARAMETERS,
@@ -271,7 +220,7 @@ V2_INFER: dict[str, Any] = {
             "application/json": {
                 "schema": _REQUEST,
                 "examples": {
-                    "a picture": {
+                    "an image": {
                         "value": {
                             "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["<base64>"]}],
                             "parameters": {"confidence": 0.5},
@@ -290,7 +239,7 @@ V2_INFER: dict[str, Any] = {
         },
     },
     "responses": _responses(
-        "The outputs that were asked for, or all.",
+        "The requested outputs, or all.",
         {"application/json": {"schema": _ref("InferResponse")}, "application/octet-stream": {"schema": _BINARY}},
     ),
 }
@@ -300,9 +249,7 @@ SCHEMAS["InferResponse"] = _object(
         "model_version": _STRING,
         "outputs": _array(_object(_TENSOR, optional=("data", "parameters"))),
         "id": _STRING,
-        "parameters": _object(
-            {"limits_reached": _STRING | {"description": "a JSON list, one object for each picture"}}
-        ),
+        "parameters": _object({"limits_reached": _STRING | {"description": "a JSON list, one object for each image"}}),
     },
     optional=("id", "parameters"),
 )

@@ -1,4 +1,4 @@
-"""`POST /predict/<model>`: files in, JSON or an annotated picture out."""
+"""`POST /predict/<model>`: files in, JSON or an annotated image out."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,7 +15,7 @@ from transformer.imaging.encoding import ImageType, check_size, encode
 from transformer.offload import ALWAYS, MULTIPART_BYTE, offload
 from transformer.protocol import json_responses
 from transformer.rest import openapi
-from transformer.rest.admitted import arrived
+from transformer.rest.admitted import admitted
 from transformer.rest.body import read_items
 from transformer.rest.query import query_parameters
 from transformer.rest.responses import write_json
@@ -23,29 +23,29 @@ from transformer.settings import TransformerSettings
 from transformer.tasks import takes_images
 from transformer.triton.infer_options import InferOptions
 
-_ANSWERS: Mapping[str, ImageType | None] = {
+_MEDIA_TYPES: Mapping[str, ImageType | None] = {
     "application/json": None,
     "*/*": None,
     "image/jpeg": "image/jpeg",
     "image/png": "image/png",
     "image/*": "image/jpeg",
 }
-LIMITS_REACHED = "X-Limits-Reached"  # of an annotated picture, whose body cannot hold it
-_MOST_ACCEPTED = 512  # characters; a browser's are some 150
-_NEVER = ("0", "0.0", "0.00", "0.000")
+LIMITS_REACHED = "X-Limits-Reached"  # of an annotated image, whose body cannot hold it
+_MAX_ACCEPT_LENGTH = 512  # characters; a browser's are some 150
+_NOT_ACCEPTED = ("0", "0.0", "0.00", "0.000")
 
 router = APIRouter()
 
 
-@router.post("/predict/{model}", tags=["predict"], summary="Ask a model", openapi_extra=openapi.PREDICT)
+@router.post("/predict/{model}", tags=["predict"], summary="Infer", openapi_extra=openapi.PREDICT)
 async def predict(model: str, request: Request) -> Response:
-    """Pictures as multipart files named `image` or as a raw body, or rows as JSON."""
+    """Images as multipart files named `image` or as a raw body, or rows as JSON."""
     parameters = query_parameters(request)
-    async with arrived(request) as (body, deadline):
-        return await _answer(request, model, parameters, body, deadline)
+    async with admitted(request) as (body, deadline):
+        return await _infer(request, model, parameters, body, deadline)
 
 
-async def _answer(
+async def _infer(
     request: Request, name: str, parameters: Mapping[str, Any], body: bytes, deadline: Deadline
 ) -> Response:
     settings: TransformerSettings = request.app.state.settings
@@ -59,12 +59,12 @@ async def _answer(
         content_type,
         max_items=settings.max_items,
         # The model decides what JSON holds; anything else is an image.
-        pictures=is_json and takes_images(model),
+        images=is_json and takes_images(model),
         max_bytes=settings.max_image_bytes,
     )
     items = await offload(read, cost=len(body) * (1 if is_json else MULTIPART_BYTE))
     options = InferOptions(deadline, parameters={**parameters, **items.parameters})
-    image_type = _accepted_picture(request.headers.get("accept", ""))
+    image_type = _accepted_image(request.headers.get("accept", ""))
     if image_type and len(items.images) != 1:
         got = f"{len(items.images)} images" if items.images else "rows"
         raise InvalidRequest(f"Accept: {image_type}: got {got}, expected one image")
@@ -82,20 +82,20 @@ async def _answer(
     return await write_json(lambda: orjson.Fragment(texts()[0]), cost=cost)
 
 
-def _accepted_picture(accept: str) -> ImageType | None:
-    """The picture type that `Accept` prefers over JSON, None for JSON (RFC 9110, 12.5.1).
+def _accepted_image(accept: str) -> ImageType | None:
+    """The image type that `Accept` prefers over JSON, None for JSON (RFC 9110, 12.5.1).
 
     Raises:
         InvalidRequest: the header is too long.
     """
-    if len(accept) > _MOST_ACCEPTED:
-        raise InvalidRequest(f"Accept: got {len(accept)} characters, expected at most {_MOST_ACCEPTED}")
+    if len(accept) > _MAX_ACCEPT_LENGTH:
+        raise InvalidRequest(f"Accept: got {len(accept)} characters, expected at most {_MAX_ACCEPT_LENGTH}")
     choices: list[tuple[float, ImageType | None]] = []
     for entry in accept.lower().split(","):
         media_type, *parameters = (part.strip() for part in entry.split(";"))
         quality = next((value for key, _, value in (p.partition("=") for p in parameters) if key.strip() == "q"), "1")
-        if media_type in _ANSWERS and quality.strip() not in _NEVER:
-            choices.append((_quality(quality), _ANSWERS[media_type]))
+        if media_type in _MEDIA_TYPES and quality.strip() not in _NOT_ACCEPTED:
+            choices.append((_quality(quality), _MEDIA_TYPES[media_type]))
     # max() takes the first of equals: the order of the header decides.
     return max(choices, key=lambda choice: choice[0], default=(1.0, None))[1]
 

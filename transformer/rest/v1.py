@@ -12,8 +12,9 @@ from transformer.dataplane.dataplane import DataPlane
 from transformer.offload import offload
 from transformer.protocol import json_responses
 from transformer.rest import openapi
-from transformer.rest.admitted import arrived
+from transformer.rest.admitted import admitted
 from transformer.rest.body import read_instances
+from transformer.rest.documents import Alive, ModelReady, Models
 from transformer.rest.query import query_parameters
 from transformer.rest.responses import write_json
 from transformer.tasks import takes_images
@@ -21,7 +22,7 @@ from transformer.triton.infer_options import InferOptions
 
 
 class ModelName(Convertor[str]):
-    """A name in a path, without the verb behind it: `:predict` belongs to the route."""
+    """A name in a path, without the verb after it: `:predict` belongs to the route."""
 
     regex = "[^/:]+"
 
@@ -36,40 +37,40 @@ register_url_convertor("model_name", ModelName())
 router = APIRouter(tags=["v1"])
 
 
-@router.get("/", summary="The process answers", openapi_extra=openapi.HEALTH)
-async def alive() -> dict[str, str]:
+@router.get("/", summary="Liveness")
+async def alive() -> Alive:
     """What KServe's v1 clients take for liveness."""
-    return {"status": "alive"}
+    return Alive()
 
 
-@router.get("/v1/models", summary="Models that serve", openapi_extra=openapi.MODELS)
-async def models(request: Request) -> dict[str, list[str]]:
+@router.get("/v1/models", summary="Models that are ready")
+async def models(request: Request) -> Models:
     """Names, in alphabetical order."""
-    return {"models": await request.app.state.dataplane.models()}
+    return Models(models=await request.app.state.dataplane.models())
 
 
-@router.get("/v1/models/{model:model_name}", summary="Whether a model serves", openapi_extra=openapi.READY)
-async def model_ready(model: str, request: Request) -> dict[str, Any]:
-    """True where a version serves; 404 for an unknown model, 503 where none of its versions serves."""
+@router.get("/v1/models/{model:model_name}", summary="Readiness of a model")
+async def model_ready(model: str, request: Request) -> ModelReady:
+    """True if a version is ready; 404 for an unknown model, 503 if none of its versions is ready."""
     await request.app.state.dataplane.versions(model)
-    return {"name": model, "ready": True}
+    return ModelReady(name=model)
 
 
-@router.post("/v1/models/{model:model_name}:predict", summary="Ask a model", openapi_extra=openapi.V1_PREDICT)
+@router.post("/v1/models/{model:model_name}:predict", summary="Infer", openapi_extra=openapi.V1_PREDICT)
 async def predict(model: str, request: Request) -> Response:
-    """`{"instances": [...]}`, or a picture as the body, in; `{"predictions": [...]}` out, one for each instance."""
-    async with arrived(request) as (body, deadline):
-        return await _answer(model, request, body, deadline)
+    """`{"instances": [...]}`, or an image as the body, in; `{"predictions": [...]}` out, one for each instance."""
+    async with admitted(request) as (body, deadline):
+        return await _infer(model, request, body, deadline)
 
 
-async def _answer(name: str, request: Request, body: bytes, deadline: Deadline) -> Response:
+async def _infer(name: str, request: Request, body: bytes, deadline: Deadline) -> Response:
     dataplane: DataPlane = request.app.state.dataplane
     model = await dataplane.model(name, deadline=deadline)
     read = partial(
         read_instances,
         body,
         request.headers.get("content-type", ""),
-        pictures=takes_images(model),
+        images=takes_images(model),
         max_bytes=request.app.state.settings.max_image_bytes,
     )
     items = await offload(read, cost=len(body))

@@ -1,6 +1,6 @@
 """Open Inference Protocol (v2) over HTTP."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -14,24 +14,26 @@ from transformer.protocol.v2 import EXTENSIONS, infer
 from transformer.protocol.v2_messages import InferRequest
 from transformer.protocol.v2_raw import read_raw_input
 from transformer.rest import openapi
-from transformer.rest.admitted import arrived
+from transformer.rest.admitted import admitted
+from transformer.rest.documents import Live, ModelMetadata, ModelParameters, ModelReady, Models, Ready, Server, Tensor
 from transformer.rest.query import query_parameters
 from transformer.rest.v2_codec import HEADER_LENGTH, Document, read_document, read_header_length, write_response
 from transformer.tasks import interface, task_of
-from transformer.triton.model import TensorMetadata
 
 router = APIRouter(tags=["v2"])
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
-def _of_model(method: str, path: str, *, summary: str, operation: dict[str, Any]) -> Callable[[Handler], Handler]:
+def _of_model(
+    method: str, path: str, *, summary: str, operation: dict[str, Any] | None = None
+) -> Callable[[Handler], Handler]:
     """A route of a model, and the same of one of its versions."""
 
     def register(handler: Handler) -> Handler:
         routes = {
-            "/v2/models/{model}": operation,
-            "/v2/models/{model}/versions/{version}": openapi.versioned(operation),
+            "/v2/models/{model}": operation or {},
+            "/v2/models/{model}/versions/{version}": openapi.versioned(operation or {}),
         }
         for start, described in routes.items():
             router.add_api_route(start + path, handler, methods=[method], summary=summary, openapi_extra=described)
@@ -41,89 +43,89 @@ def _of_model(method: str, path: str, *, summary: str, operation: dict[str, Any]
 
 
 @router.head("/v2/health/live", include_in_schema=False)
-@router.get("/v2/health/live", summary="The process answers", openapi_extra=openapi.HEALTH)
-async def live() -> dict[str, bool]:
-    """True while the process can answer at all."""
-    return {"live": True}
+@router.get("/v2/health/live", summary="Liveness")
+async def live() -> Live:
+    """True while the process responds."""
+    return Live()
 
 
 @router.head("/v2/health/ready", include_in_schema=False)
-@router.get("/v2/health/ready", summary="Requests can be answered", openapi_extra=openapi.HEALTH)
-async def ready(request: Request) -> dict[str, bool]:
-    """True while Triton is ready and has its first models; 503 else."""
+@router.get("/v2/health/ready", summary="Readiness")
+async def ready(request: Request) -> Ready:
+    """True while Triton is ready and has loaded its first models; 503 otherwise."""
     if not await request.app.state.dataplane.ready():
         raise NotReady("Triton does not respond, or the first models are being loaded")
-    return {"ready": True}
+    return Ready()
 
 
-@router.get("/v2", summary="What this server is", openapi_extra=openapi.SERVER)
-async def server_metadata() -> dict[str, Any]:
-    """Name, version and the extensions of the protocol that are served."""
-    return {"name": SERVER_NAME, "version": __version__, "extensions": list(EXTENSIONS)}
+@router.get("/v2", summary="Metadata of the server")
+async def server_metadata() -> Server:
+    """Name, version, and the supported extensions of the protocol."""
+    return Server(name=SERVER_NAME, version=__version__, extensions=list(EXTENSIONS))
 
 
-@router.get("/v2/models", summary="Models that serve", openapi_extra=openapi.MODELS)
-async def models(request: Request) -> dict[str, list[str]]:
+@router.get("/v2/models", summary="Models that are ready")
+async def models(request: Request) -> Models:
     """Names, in alphabetical order."""
-    return {"models": await request.app.state.dataplane.models()}
+    return Models(models=await request.app.state.dataplane.models())
 
 
-@_of_model("GET", "", summary="What a model takes and gives", operation=openapi.MODEL)
-async def model_metadata(model: str, request: Request) -> dict[str, Any]:
-    """Versions that serve, platform, the tensors that `infer` takes and gives; those of the model itself beside."""
+@_of_model("GET", "", summary="Metadata of a model")
+async def model_metadata(model: str, request: Request) -> ModelMetadata:
+    """Versions that are ready, platform, inputs and outputs of `infer`; the model's own tensors in `parameters`."""
     dataplane: DataPlane = request.app.state.dataplane
     described = await dataplane.model(model, _version(request))
     inputs, outputs = interface(described)
     task = task_of(described)
-    return {
-        "name": described.name,
-        "versions": await dataplane.versions(model, _version(request)),
-        "platform": described.platform,
-        "inputs": _tensors(inputs),
-        "outputs": _tensors(outputs),
-        "parameters": {
-            "task": described.task,
-            "names": list(described.names.values()),
-            "class_ids": list(described.names),
-            "model_inputs": _tensors(described.inputs),
-            "model_outputs": _tensors(described.outputs),
+    return ModelMetadata(
+        name=described.name,
+        versions=await dataplane.versions(model, _version(request)),
+        platform=described.platform,
+        inputs=[*map(Tensor.of, inputs)],
+        outputs=[*map(Tensor.of, outputs)],
+        parameters=ModelParameters(
+            task=described.task,
+            names=list(described.names.values()),
+            class_ids=list(described.names),
+            model_inputs=[*map(Tensor.of, described.inputs)],
+            model_outputs=[*map(Tensor.of, described.outputs)],
             **(task.metadata(described) if task else {}),
-        },
-    }
+        ),
+    )
 
 
-@_of_model("GET", "/ready", summary="Whether a model serves", operation=openapi.READY)
-async def model_ready(model: str, request: Request) -> dict[str, Any]:
-    """True where it serves; 404 for an unknown model or version, 503 where none of its versions serves."""
+@_of_model("GET", "/ready", summary="Readiness of a model")
+async def model_ready(model: str, request: Request) -> ModelReady:
+    """True if it is ready; 404 for an unknown model or version, 503 if none of its versions is ready."""
     await request.app.state.dataplane.versions(model, _version(request))
-    return {"name": model, "ready": True}
+    return ModelReady(name=model)
 
 
 @_of_model("GET", "/config", summary="The model's config.pbtxt", operation=openapi.CONFIG)
 async def model_config(model: str, request: Request) -> dict[str, Any]:
-    """Triton's model configuration extension: what clients read that preprocess by themselves."""
+    """Triton's model configuration extension, for clients that preprocess by themselves."""
     return _plain(await request.app.state.dataplane.config(model, _version(request)))
 
 
-@_of_model("POST", "/infer", summary="Ask a model", operation=openapi.V2_INFER)
+@_of_model("POST", "/infer", summary="Infer", operation=openapi.V2_INFER)
 async def model_infer(model: str, request: Request) -> Response:
-    """Pictures as a BYTES tensor `image`, rows as FP32 or FP64, or the model's own tensors."""
-    async with arrived(request) as (body, deadline):
-        return await _answer(model, request, body, deadline)
+    """Images as a BYTES tensor `image`, rows as FP32 or FP64, or the model's own tensors."""
+    async with admitted(request) as (body, deadline):
+        return await _infer(model, request, body, deadline)
 
 
-async def _answer(model: str, request: Request, body: bytes, deadline: Deadline) -> Response:
+async def _infer(model: str, request: Request, body: bytes, deadline: Deadline) -> Response:
     dataplane: DataPlane = request.app.state.dataplane
     version = _version(request)
     header_length = read_header_length(request.headers.get(HEADER_LENGTH), body)
     if header_length or HEADER_LENGTH not in request.headers:
-        # Behind the header lie tensors, which are taken as they are.
+        # Tensors follow the header; they are not converted.
         document = await offload(lambda: read_document(body, header_length), cost=header_length or len(body))
     else:
         # Triton's "raw binary request": no JSON at all.
         described = await dataplane.model(model, version, deadline)
         document = Document(inputs=[read_raw_input(described, body)], binary=True)
-    asked = InferRequest(
+    infer_request = InferRequest(
         model,
         document.inputs,
         deadline,
@@ -133,7 +135,7 @@ async def _answer(model: str, request: Request, body: bytes, deadline: Deadline)
         parameters=document.parameters,
         query=query_parameters(request),
     )
-    response = await infer(dataplane, asked)
+    response = await infer(dataplane, infer_request)
     cost = sum(len(output.data) for output in response.outputs) * TENSOR_BYTE
     content, length = await offload(lambda: write_response(response, document), cost=cost)
     if length is None:
@@ -142,16 +144,12 @@ async def _answer(model: str, request: Request, body: bytes, deadline: Deadline)
 
 
 def _version(request: Request) -> str:
-    """Of the path; as an argument of a route that has none FastAPI would read it from the query."""
+    """The version in the path; as an argument of a route without one, FastAPI would read it from the query."""
     return str(request.path_params.get("version", ""))
 
 
-def _tensors(tensors: Sequence[TensorMetadata]) -> list[dict[str, Any]]:
-    return [{"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape} for tensor in tensors]
-
-
 def _plain(message: Any) -> dict[str, Any]:
-    """A protobuf message as Triton writes it: `json_format` has whole numbers of 64 bits as strings."""
+    """A protobuf message as Triton writes it: `json_format` writes 64-bit integers as strings."""
     return {
         field.name: _plain_field(field, getattr(message, field.name))
         for field in message.DESCRIPTOR.fields

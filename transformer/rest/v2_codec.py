@@ -1,4 +1,4 @@
-"""v2 requests and answers over HTTP: JSON, with the binary tensor data extension.
+"""v2 requests and responses over HTTP: JSON, with the binary tensor data extension.
 
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md: a tensor with
 `binary_data_size` has its bytes behind the JSON, in the order of the tensors; `Inference-Header-Content-Length` says
@@ -28,10 +28,10 @@ class Document:
     Attributes:
         id: of the request, or "".
         inputs: its tensors.
-        outputs: names of the outputs that are wanted, and whether each comes as binary data; None: as the rest.
-        classes: of outputs that are wanted as so many best classes: Triton's classification extension.
-        parameters: of the request, without those that speak of the encoding.
-        binary: whether outputs come as binary data where nothing else is said.
+        outputs: names of the requested outputs, and whether each is binary data; None: like the others.
+        classes: number of best classes by output: Triton's classification extension.
+        parameters: of the request, without those about the encoding.
+        binary: whether outputs are binary data by default.
     """
 
     id: str = ""
@@ -43,10 +43,10 @@ class Document:
 
 
 def read_header_length(value: str | None, body: bytes) -> int:
-    """How long the JSON is; the whole body where the header is absent.
+    """Length of the JSON; of the whole body if the header is absent.
 
     Raises:
-        InvalidRequest: it is no length within the body.
+        InvalidRequest: the header is not a length within the body.
     """
     if value is None:
         return len(body)
@@ -56,10 +56,10 @@ def read_header_length(value: str | None, body: bytes) -> int:
 
 
 def read_document(body: bytes, header_length: int) -> Document:
-    """Take a request apart; a member that is null is absent.
+    """Parse a request; a member that is null counts as absent.
 
     Raises:
-        InvalidRequest: it is not what the protocol says.
+        InvalidRequest: it violates the protocol.
         PayloadTooLarge: the JSON has too many values.
     """
     document = read_json(body[:header_length])
@@ -86,10 +86,10 @@ def read_document(body: bytes, header_length: int) -> Document:
 
 
 def write_response(response: InferResponse, document: Document) -> tuple[bytes, int | None]:
-    """The body of an answer, and the length of the JSON in it; None where all of it is JSON.
+    """The body of a response, and the length of the JSON in it; None if all of it is JSON.
 
     Raises:
-        InvalidRequest: a tensor that has no form in JSON was asked for as JSON.
+        InvalidRequest: a requested tensor cannot be written as JSON.
     """
     outputs, blobs = [], []
     for tensor in response.outputs:
@@ -111,7 +111,7 @@ def write_response(response: InferResponse, document: Document) -> tuple[bytes, 
 
 
 class _Blobs:
-    """The binary data behind the JSON, taken off from its beginning."""
+    """The binary data after the JSON, consumed from its beginning."""
 
     def __init__(self, body: bytes, start: int) -> None:
         self._body = body
@@ -127,7 +127,7 @@ class _Blobs:
     def close(self) -> None:
         left = len(self._body) - self._at
         if left:
-            raise InvalidRequest(f"body: {left} bytes behind the last tensor; expected none")
+            raise InvalidRequest(f"body: {left} bytes after the last tensor; expected none")
 
 
 def _read_input(entry: Any, index: int, blobs: _Blobs) -> Tensor:
@@ -166,11 +166,11 @@ def _read_output(entry: Any, index: int) -> tuple[str, bool | None, int]:
 
 def _check_no_shared_memory(parameters: Mapping[str, Any], what: str, expected: str) -> None:
     if any(key.startswith("shared_memory_") for key in parameters):
-        raise InvalidRequest(f"{what}: shared memory is not served here; expected {expected}")
+        raise InvalidRequest(f"{what}: shared memory is not supported; expected {expected}")
 
 
 def _get_data(entry: Any, datatype: str, what: str) -> list[Any]:
-    """The elements; a single string is a list of one, as for MLServer."""
+    """The elements; a single string counts as a list of one, as in MLServer."""
     if datatype == "BYTES" and isinstance(entry["data"], str):
         return [entry["data"]]
     return list(_get(entry, "data", list, what))
@@ -183,22 +183,22 @@ def _from_json(name: str, datatype: str, shape: Sequence[int], data: list[Any]) 
         elements = list(_flatten(data))
         others = [element for element in elements if not isinstance(element, str | None)]
         if others:
-            raise InvalidRequest(f"{what}: got {excerpt(others[0])}, expected strings for BYTES; base64 for a picture")
+            raise InvalidRequest(f"{what}: got {excerpt(others[0])}, expected strings for BYTES; base64 for an image")
         texts = from_elements(name, [(element or "").encode() for element in elements], shape=shape, from_text=True)
         return replace(texts, has_null=None in elements)
     if datatype not in DTYPES:
-        raise InvalidRequest(f"{what}: {datatype} has no form in JSON; expected binary data")
+        raise InvalidRequest(f"{what}: {datatype} cannot be JSON; expected binary data")
     dtype = DTYPES[datatype]
     values = list(_flatten(data))
-    # Whether the model takes missing values is checked once it is known; an integer cannot be missing.
+    # Whether the model takes missing values is checked later; an integer cannot be missing.
     has_null = dtype.kind == "f" and None in values
     if has_null:
         missing = [value is None for value in values]
         values = [0.0 if value is None else value for value in values]
-    # Before NumPy sees them: it would take "1" and true for numbers, and needs the longest string's room for each.
+    # Before NumPy converts them: it accepts "1" and true as numbers, and gives each the size of the longest string.
     if not set(map(type, values)) <= _TYPES[dtype.kind]:
         other = next(value for value in values if type(value) not in _TYPES[dtype.kind])
-        raise InvalidRequest(f"{what}: got {excerpt(other)}, expected nothing but {_WORDS[dtype.kind]} for {datatype}")
+        raise InvalidRequest(f"{what}: got {excerpt(other)}, expected only {_WORDS[dtype.kind]} for {datatype}")
     try:
         array = _convert(values, dtype)
     except OverflowError as exc:
@@ -213,7 +213,7 @@ _WORDS = {"b": "true and false", "i": "whole numbers", "u": "whole numbers", "f"
 
 
 def _convert(values: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Numbers as an array; OverflowError where one does not fit (NumPy alone makes infinity of a large float)."""
+    """Numbers as an array; OverflowError if one does not fit (NumPy converts a large float to infinity)."""
     if dtype.kind != "f":
         return np.array(values, dtype)
     with np.errstate(over="ignore"):
@@ -225,21 +225,19 @@ def _convert(values: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _to_json(tensor: Tensor) -> Any:
-    """Elements in row-major order; what is not finite becomes null, for JSON has no word for it."""
+    """Elements in row-major order; NaN and infinity become null, because JSON lacks them."""
     if tensor.datatype == "BYTES":
         try:
             return [element.decode() for element in to_elements(tensor)]
         except UnicodeDecodeError as exc:
-            raise InvalidRequest(
-                f"output {tensor.name!r} holds bytes that are no text; expected binary_data for it"
-            ) from exc
+            raise InvalidRequest(f"output {tensor.name!r} is not text; expected binary_data for it") from exc
     if tensor.datatype not in DTYPES:
-        raise InvalidRequest(f"output {tensor.name!r}: {tensor.datatype} has no form in JSON; expected binary_data")
+        raise InvalidRequest(f"output {tensor.name!r}: {tensor.datatype} cannot be JSON; expected binary_data")
     return to_array(tensor).reshape(-1)
 
 
 def _flatten(data: list[Any]) -> Iterator[Any]:
-    """The leaves of nested lists, however deep they are."""
+    """The leaves of nested lists of any depth."""
     levels = [iter(data)]
     while levels:
         for entry in levels[-1]:

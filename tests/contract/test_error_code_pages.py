@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from environment.error_codes import GRPC_KEY, ErrorCode
-from transformer.rest import openapi
+from transformer.rest.documents import Error
 
 API = (Path(__file__).parents[2] / "docs/api.md").read_text()
 ROW = re.compile(r"\| `(?P<code>\w+)` \| (?P<http>\d+) \| (?P<grpc>\w+|-) \| (?P<meaning>[^|]+) \| (?P<next>[^|]+) \|")
@@ -22,4 +22,4 @@ def test_documentation_has_every_code_once_in_their_order() -> None:
 
 
 def test_openapi_has_every_code() -> None:
-    assert openapi.SCHEMAS["Error"]["properties"]["code"]["enum"] == list(ErrorCode)
+    assert Error.model_json_schema()["properties"]["code"]["enum"] == list(ErrorCode)
