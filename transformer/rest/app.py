@@ -100,7 +100,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if not app.openapi_schema:
         schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schema["components"]["schemas"] |= openapi.SCHEMAS
-        for unused in ("HTTPValidationError", "ValidationError"):
+        for unused in ("HTTPValidationError", "ValidationError", "ErrorCode"):
             schema["components"]["schemas"].pop(unused, None)
         for path in schema["paths"].values():
             for operation in path.values():
