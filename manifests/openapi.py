@@ -1,7 +1,7 @@
-"""Makes base/openapi.json: which lists kustomize merges, and by which key, when a patch holds a part of an object.
+"""Writes base/openapi.json: merge keys of lists, by which kustomize merges a patch of a part of an object.
 
-Without it a patch of one container replaces all of them: kustomize knows Kubernetes' own kinds alone. A file that is
-named replaces what it knows, so those kinds are in it as well; base hands it to every overlay over it.
+Without it a patch of one container replaces all of them: kustomize knows Kubernetes' own kinds only. The file replaces
+its built-in schema, so those kinds are in it too; overlays inherit it from base.
 
     python manifests/openapi.py > manifests/base/openapi.json
 """
@@ -23,7 +23,7 @@ Schema = Mapping[str, Any]
 
 
 def compose() -> dict[str, Any]:
-    """The whole file."""
+    """The content of the file."""
     definitions = _kubernetes()
     kept = _find_merging(definitions)
     pruned = {name: _prune(definitions[name], kept) for name in sorted(kept)}
@@ -38,7 +38,7 @@ def _kubernetes() -> dict[str, Schema]:
 
 
 def _find_merging(definitions: Mapping[str, Schema]) -> set[str]:
-    """Definitions that merge a list, and those that refer to them; no lists of objects, and no other schemas."""
+    """Definitions with merged lists, and those that refer to them; no lists of objects, and no other schemas."""
     kept = {name for name, schema in definitions.items() if any(_MERGED[0] in each for each in _walk(schema))}
     while True:
         leading = {name for name, schema in definitions.items() if any(_target(each) in kept for each in _walk(schema))}
@@ -55,13 +55,13 @@ def _walk(schema: Any) -> Iterator[Schema]:
 
 
 def _target(schema: Schema) -> str:
-    """Name of the definition that is referred to; empty where none is."""
+    """Name of the referenced definition; empty without one."""
     reference = schema.get("$ref")  # JSONSchemaProps has a property of this name
     return reference.rpartition("/")[2] if isinstance(reference, str) else ""
 
 
 def _prune(schema: Schema, kept: set[str]) -> dict[str, Any]:
-    """The parts of a schema that say how it is merged, or refer to such; empty where there are none."""
+    """Parts of a schema with merge keys, or with references to them; empty without any."""
     pruned: dict[str, Any] = {name: schema[name] for name in (*_MERGED, _KIND) if name in schema}
     if _target(schema) in kept:
         pruned["$ref"] = _HERE + _target(schema)
@@ -76,7 +76,7 @@ def _prune(schema: Schema, kept: set[str]) -> dict[str, Any]:
 
 
 def _kserve(pod: Mapping[str, Any]) -> dict[str, Any]:
-    """A component is a PodSpec with fields of its own, of which a model is a container."""
+    """A component: a PodSpec with additional fields, of which `model` is a container."""
     component = {"type": "object", "properties": {**pod, "model": {"$ref": _HERE + _CONTAINER}}}
     return {
         "io.kserve.v1beta1.InferenceService": _describe(

@@ -19,6 +19,13 @@ from export.graph.dfl import split
 # Convolutions, and operators that a quantised tensor passes unchanged: it stays int8 between two convolutions.
 _OPERATORS = ["Conv", "Concat", "Add", "MaxPool", "Resize", "Split", "Slice"]
 
+_OPTIONS = {
+    "ActivationSymmetric": True,
+    "WeightSymmetric": True,
+    "QuantizeBias": False,
+    "OpTypesToExcludeOutputQuantization": ["Conv"],
+}
+
 
 def quantise(model: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.ModelProto:
     """Quantise all up to the last convolutions, which stay as they are: their outputs are the boxes and scores.
@@ -41,9 +48,7 @@ def quantise(model: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
         quantize_static,
     )
 
-    named = onnx.shape_inference.infer_shapes(model)
-    for index, node in enumerate(named.graph.node):
-        node.name = node.name or f"node/{index}"
+    named = _name_nodes(onnx.shape_inference.infer_shapes(model))
     _, last, decoding = split(named.graph)
 
     with tempfile.TemporaryDirectory(prefix="nereid-") as folder, _quiet():
@@ -60,16 +65,18 @@ def quantise(model: onnx.ModelProto, inputs: Iterable[NDArray[Any]]) -> onnx.Mod
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-                "OpTypesToExcludeOutputQuantization": ["Conv"],
-            },
+            extra_options=_OPTIONS,
         )
         quantised = onnx.load(target)
     del quantised.graph.value_info[:]
     return quantised
+
+
+def _name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give every node a name, in place: the tool excludes nodes by their names."""
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"node/{index}"
+    return model
 
 
 def _reader(name: str, inputs: Iterable[NDArray[Any]]) -> Any:

@@ -15,7 +15,8 @@ from export.graph.head import check_head, count_classes, is_finished
 from export.graph.nodes import opset_of
 from export.proof.session import Session
 from export.sources.onnx_file import normalise, read_onnx
-from transformer.triton.model import MAX_SIDE_PX, MAX_STRIDE, class_id
+from transformer.tasks import describe
+from transformer.triton.model import MAX_SIDE_PX, MAX_STRIDE, Model, ModelConfigError, class_id
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 _OLDEST_OPSET = 10  # since then TopK and Slice take their parameters as inputs
@@ -109,6 +110,18 @@ def read_detector(path: Path) -> Detector:
         fixed_batch=batch == 1,
         end2end=is_finished((head.shape[1], head.shape[2]), metadata, where=str(path)),
     )
+
+
+def read_model(described: Any) -> Model:
+    """The model as the transformer reads it.
+
+    Raises:
+        ExportError: it rejects the names: one is invalid in JSON, or there are too many.
+    """
+    try:
+        return describe(described, version="0")
+    except ModelConfigError as exc:
+        raise ExportError(str(exc)) from exc
 
 
 def _fill(size: list[int], imgsz_hw: tuple[int, int]) -> tuple[int, int]:

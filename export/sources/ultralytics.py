@@ -17,7 +17,6 @@ from export.graph import compatibility
 from export.graph.dfl import weigh_bins
 from export.graph.dims import declare_head, fix_outputs, free_batch
 from export.graph.fused_interface import fuse
-from export.graph.head import count_classes
 from export.proof import parity, predictions
 from export.proof.calibration import Sample
 from export.proof.drawn_images import draw_images, draw_stop_sign
@@ -26,17 +25,17 @@ from export.proof.parity import Head
 from export.proof.precision import Precision, Track
 from export.proof.predictions import choose_confidence
 from export.proof.session import Session
-from export.sources.exported_detector import Detector, read_detector, read_form
-from export.sources.tensorrt import PLANS, Builder, build, find_capability, read_engine
+from export.sources.exported_detector import Detector, read_detector, read_model
+from export.sources.tensorrt import Builder, build
 from export.sources.trusted_checkpoints import CheckpointError, admit
 from export.sources.ultralytics_checkpoint import Program, export_onnx, find_checkpoint, predict_onnx
+from export.sources.ultralytics_engine import import_engine
 from export.sources.weights_file import check_weights
 from export.writer import config
 from export.writer.manifest import Interface, Source, digest
-from export.writer.profiles import describe_engine
 from export.writer.repository import Version
 from transformer.tasks import describe
-from transformer.triton.model import Model, ModelConfigError
+from transformer.triton.model import Model
 
 Letterbox = Literal["rectangle", "square"]
 Say = Callable[[str], None]
@@ -103,7 +102,7 @@ def prepare(  # noqa: PLR0913 - what, how, and where steps are shown
     _check_choice(choice, path)
     if path.suffix == ".engine":
         say(f"read {path.name}")
-        return _import_engine(name, path)
+        return import_engine(name, path)
     if path.suffix == ".onnx":
         say(f"read {path.name}")
         detector = read_detector(path)
@@ -164,7 +163,7 @@ def _verify(name: str, detector: Detector, *, proof: _Proof, choice: Choice, rep
     """Write the interface of a detector, compare it with its source, and try its precisions and profiles."""
     size_hw = _fixed_size(detector, choice.letterbox)
     example_hw = size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE)
-    plain = _describe(make_config(name, detector, interface="ultralytics", size_hw=size_hw))
+    plain = read_model(make_config(name, detector, interface="ultralytics", size_hw=size_hw))
     report.say("run the source on the drawn images")
     program, images = proof.program(plain), draw_images()
     references = parity.run_source(program.head, plain, images=images)
@@ -248,45 +247,6 @@ def _find_shapes(session: Session, detector: Detector, *, size_hw: tuple[int, in
     return {output: array.shape for output, array in outputs.items()}
 
 
-def _import_engine(name: str, path: Path) -> Version:
-    """A version of an engine as it is: its outputs are not compared with anything.
-
-    Raises:
-        ExportError: it cannot be served, or there is no GPU here, whose compute capability names the file.
-    """
-    engine = read_engine(path)
-    capability = find_capability()
-    described = _describe_engine(name, engine.metadata, where=str(path))
-    _describe(described)
-    return Version(
-        graph=None,
-        config=describe_engine(described, capability=capability),
-        task="detect",
-        interface="ultralytics",
-        source=Source(path.name, digest(path)),
-        parity={"source": path.name, "not_compared": "an engine is its own source"},
-        golden={},
-        plans={PLANS[capability]: engine.plan},
-    )
-
-
-def _describe_engine(name: str, found: Mapping[str, Any], *, where: str) -> Any:
-    """`ModelConfig` of an engine with this metadata."""
-    form = read_form(found, where=where)
-    metadata = {
-        "task": "detect",
-        "imgsz": list(form["imgsz"]),
-        "stride": form["stride"],
-        "channels": 3,
-        "args": {"dynamic": True},
-        "end2end": bool(found.get("end2end", False)),
-        "names": form["names"],
-    }
-    return config.describe_detector(
-        name, interface="ultralytics", size_hw=None, classes=count_classes(form["names"]), metadata=metadata
-    )
-
-
 def _fixed_size(detector: Detector, letterbox: Letterbox | None) -> tuple[int, int] | None:
     if letterbox == "rectangle" and detector.fixed_hw:
         raise ExportError(
@@ -316,18 +276,6 @@ def make_config(
     return config.describe_detector(
         name, interface=interface, size_hw=size_hw, classes=detector.classes, metadata=metadata, dims=dims
     )
-
-
-def _describe(described: Any) -> Model:
-    """The model as the transformer reads it.
-
-    Raises:
-        ExportError: it rejects the names: one is invalid in JSON, or there are too many.
-    """
-    try:
-        return describe(described, version="0")
-    except ModelConfigError as exc:
-        raise ExportError(str(exc)) from exc
 
 
 def _golden(session: Session, *, size_hw: tuple[int, int], interface: Interface) -> dict[str, NDArray[Any]]:

@@ -61,11 +61,15 @@ class Outcome:
 
 def measure(requests: Sequence[Request], schedule: Schedule) -> Outcome:
     """Send requests from this process, and wait for the last response."""
-    responses: list[Response] = []
-    began, cpu_s = time.monotonic(), time.process_time()
+
+    async def run() -> Outcome:
+        responses: list[Response] = []
+        began, cpu_s = time.monotonic(), time.process_time()
+        await generate(requests, schedule, responses.append)
+        return Outcome(Result(responses), began, time.monotonic() - began, time.process_time() - cpu_s)
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(generate(requests, schedule, responses.append))
-    return Outcome(Result(responses), began, time.monotonic() - began, time.process_time() - cpu_s)
+        return runner.run(run())
 
 
 async def generate(
@@ -87,7 +91,7 @@ async def generate(
 async def _closed_loop(
     requests: Sequence[Request], schedule: Schedule, record: Record, stopped: asyncio.Event, clients: list[Client]
 ) -> None:
-    timer = asyncio.get_running_loop().call_later(schedule.limit_s, stopped.set)
+    end = time.monotonic() + schedule.limit_s
 
     async def repeat(number: int) -> None:
         # Connections begin at different requests, so that all kinds are in progress at any moment.
@@ -96,14 +100,13 @@ async def _closed_loop(
             record(response)
             if pause_s := max(schedule.pause_s, _AFTER_FAILURE_S) if response.error else schedule.pause_s:
                 await asyncio.sleep(pause_s)
-            if stopped.is_set():
+            if stopped.is_set() or response.ended >= end:
                 return
 
     clients += [_client(schedule) for _ in range(schedule.connections)]
     async with asyncio.TaskGroup() as tasks:
         for number in range(schedule.connections):
             tasks.create_task(repeat(number))
-    timer.cancel()
 
 
 async def _open_loop(

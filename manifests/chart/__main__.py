@@ -1,7 +1,7 @@
 """Make a Helm chart of the manifests: `python -m manifests.chart <folder for it>` (`make chart`; needs kubectl).
 
-Nothing of an object is written here: kustomize renders each mode with and without each component, and what differs
-stands in a guard. Where two components change the same, the last one prevails; that kustomize agrees is judged.
+No object is written by hand: kustomize renders each mode with and without each component, and differences get a guard.
+Where two components change the same value, the last one prevails, which is compared with kustomize's result.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
         path = folder / f"{chart['name']}-{chart['version']}.tgz"
         unfinished = path.with_suffix(".part")
         unfinished.write_bytes(pack(chart["name"], files))
-        unfinished.rename(path)  # who finds the archive finds the whole
+        unfinished.rename(path)  # atomic: the archive is complete or missing
     except ChartError as exc:
         sys.exit(f"error: {exc}")
     except OSError as exc:
@@ -61,7 +61,7 @@ def compose() -> dict[str, str]:
     """The files of the chart, by their paths in it.
 
     Raises:
-        ChartError: kubectl is missing, refuses a composition, or the components are not independent.
+        ChartError: kubectl is missing or rejects a composition, or components depend on their order.
     """
     files = {f"templates/{name}": (HERE / name).read_text() for name in ("_helpers.tpl", "checks.tpl", "NOTES.txt")}
     used: dict[str, tuple[str, str] | None] = {}
@@ -70,7 +70,7 @@ def compose() -> dict[str, str]:
         writer = Writer(mode)
         for title, node in objects_of(mode):
             if title.startswith("Namespace/"):
-                # A platform's too must have them.
+                # A platform's namespace needs them too.
                 labels = dict(dict(node.inside().children())["metadata"].children())["labels"]
                 writer.define("namespace", labels, title)
             else:
@@ -78,7 +78,7 @@ def compose() -> dict[str, str]:
         used |= writer.used
         defines += writer.defines
     if unused := [each.value for each in VALUES if each.value not in used]:
-        raise ChartError(f"{', '.join(unused)}: has no place in the manifests; next: manifests/chart/values.py")
+        raise ChartError(f"{', '.join(unused)}: without a place in the manifests; next: manifests/chart/values.py")
     table = {each.value: {"modes": [*each.modes], "needs": [*each.needs]} for each in COMPONENTS if each.comment}
     components = f'{{{{- define "nereid.components" -}}}}\n{json.dumps(table)}\n{{{{- end -}}}}'
     files["templates/_manifests.tpl"] = "\n\n".join([components, *defines, ""])
@@ -116,10 +116,10 @@ def objects_of(mode: str, render: Renderer | None = None) -> Iterator[tuple[str,
 
 @cache
 def render_with_kustomize(mode: str, on: frozenset[str]) -> Mapping[str, Any]:
-    """What kustomize makes of a mode and components: objects by `<kind>/<name>`, see `keyed`.
+    """Render a mode with components by kustomize: objects by `<kind>/<name>`, see `keyed`.
 
     Raises:
-        ChartError: kubectl is missing, or refuses it.
+        ChartError: kubectl is missing or rejects it.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder).resolve()
@@ -151,7 +151,7 @@ def composition(mode: str, on: frozenset[str], folder: Path) -> dict[str, Any]:
     """
     names = [each.folder for each in COMPONENTS if each.value in on or (mode == "plain" and each.value == "service")]
     if mode == "plain":
-        # Copies the pod: after all that changes it, and before what takes away what is left.
+        # It copies the pod: after all components that change it, before the one that removes the rest.
         last = len(names) - ("no-namespace" in names)
         names.insert(last, "deployment")
     overlay = MANIFESTS / "overlays" / ("serverless" if mode == "serverless" else "standard")
@@ -160,7 +160,7 @@ def composition(mode: str, on: frozenset[str], folder: Path) -> dict[str, Any]:
         "kind": "Kustomization",
         "resources": [os.path.relpath(overlay, folder)],
         "components": [os.path.relpath(MANIFESTS / "components" / name, folder) for name in names],
-        # Helm would delete the settings that the pods of before still name.
+        # Helm would delete settings that existing pods still use.
         "configMapGenerator": [
             {
                 "name": "nereid-settings",
@@ -238,7 +238,7 @@ def _tree(used: Mapping[str, tuple[str, str] | None]) -> dict[str, Any]:
     for each in VALUES:
         *groups, name = each.value.split(".")
         if groups == ["settings"]:
-            continue  # of a map that is a value itself
+            continue  # entries of a map that is itself a value
         at = tree
         for group in groups:
             at = at.setdefault(group, components.pop(group, {}) if at is tree else {})
@@ -250,7 +250,7 @@ def _tree(used: Mapping[str, tuple[str, str] | None]) -> dict[str, Any]:
                 "tag": ("", image[1], TEXT),
                 "digest": ("", None, {"type": ["string", "null"], "pattern": "^sha256:[0-9a-f]{64}$"}),
             }
-    comment = "Off where quota and limits of the namespace are a platform's."
+    comment = "Off where a platform sets quota and limits of the namespace."
     tree["production"]["quota"] = {"enabled": (comment, True, {"type": "boolean"}), **tree["production"]["quota"]}
     return tree | components
 
@@ -268,7 +268,7 @@ def _values(tree: Mapping[str, Any], pad: str) -> Iterator[str]:
 
 def _schema(tree: Mapping[str, Any]) -> dict[str, Any]:
     properties = {name: _schema(inner) if isinstance(inner, dict) else inner[2] for name, inner in tree.items()}
-    # Helm hands it to each chart that another one includes.
+    # Helm passes it to each subchart.
     inherited = {"global": {"type": "object"}} if "mode" in tree else {}
     given = [name for name, inner in tree.items() if isinstance(inner, dict) or inner[1] is not None]
     return {"type": "object", "additionalProperties": False, "required": given, "properties": properties | inherited}

@@ -1,4 +1,4 @@
-{{- /* What a schema cannot say: values that do not fit each other. */ -}}
+{{- /* Checks beyond the schema: values that contradict each other. */ -}}
 {{- $mode := .Values.mode -}}
 {{- $on := include "nereid.on" . | fromJson -}}
 {{- $min := include "nereid.slot" (list . (printf "%s.replicas.min" $mode) .Values.replicas.min) | int -}}

@@ -1,4 +1,4 @@
-"""Renders of the same objects beside each other: what all have, and what comes or goes with a component."""
+"""Compares renders of the same objects: common fields, and fields that a component adds or removes."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 ABSENT: Final = object()
-# What tells things of a list apart: where a volume is mounted, the name of a container or a variable, the domain of a
-# spread, the type of a metric.
+# Keys of items in lists: mount path of a volume, name of a container or variable, topology of a spread, type of a
+# metric.
 _IDENTITIES = ("mountPath", "name", "topologyKey", "type")
 
 
 class Named(dict[str, Any]):
-    """A list of maps by what tells them apart: its order is of no account, and a component changes one of them."""
+    """A list of maps by their keys: without an order, so that a component can change a single item."""
 
 
 def keyed(node: Any) -> Any:
-    """The same, with `Named` in place of lists of maps; a list of scalars is one value."""
+    """Replace lists of maps by `Named`; a list of scalars stays one value."""
     if isinstance(node, dict):
         return {key: keyed(value) for key, value in node.items()}
     if isinstance(node, list) and all(isinstance(each, dict) for each in node):
@@ -27,7 +27,7 @@ def keyed(node: Any) -> Any:
 
 @dataclass(frozen=True)
 class Change:
-    """What a component does to a place: `ABSENT` is a value as well."""
+    """The change of a value by a component; `ABSENT` is a value too."""
 
     component: str
     before: Any
@@ -39,15 +39,15 @@ class Node:
     """A place in an object.
 
     Attributes:
-        base: what is there without components.
-        changes: of the components that touch it, in their order: the last one that is on prevails.
+        base: the value without components.
+        changes: by components, in order: the last enabled one prevails.
     """
 
     base: Any
     changes: tuple[Change, ...] = ()
 
     def guard(self) -> str | None:
-        """The condition under which it is there, as Helm writes it; empty: always, None: never."""
+        """The condition under which the value exists, in Helm's syntax; empty: always, None: never."""
         now = None if self.base is ABSENT else ""
         for each in self.changes:
             flag = f"$on.{each.component}"
@@ -58,7 +58,7 @@ class Node:
         return now
 
     def inside(self) -> "Node":
-        """The place where it is there: what a single component brings is no change any more."""
+        """The node where the value exists: an addition by a single component is its base."""
         adding = [each for each in self.changes if each.before is ABSENT]
         rest = tuple(each for each in self.changes if each.after is not ABSENT)
         if self.base is ABSENT and len(adding) == 1:
@@ -66,7 +66,7 @@ class Node:
         return Node(self.base, rest)
 
     def alternatives(self) -> list[tuple[str, Any]]:
-        """Values by component, the one that prevails first; the last is that of no component."""
+        """Values by component, in order of precedence; the last without components."""
         found = [(each.component, each.after) for each in reversed(self.changes) if each.after is not ABSENT]
         found += [] if self.base is ABSENT else [("", self.base)]
         if all(_same(value, found[0][1]) for _, value in found):
@@ -74,12 +74,12 @@ class Node:
         return [*found[:-1], ("", found[-1][1])]
 
     def is_map(self) -> bool:
-        """Whether every alternative is one, or every one a list of named things."""
+        """Whether all alternatives are maps, or all are lists of named items."""
         values = [value for _, value in self.alternatives()]
         return isinstance(values[0], dict) and all(type(each) is type(values[0]) for each in values)
 
     def children(self) -> "Iterator[tuple[str, Node]]":
-        """Of a map, by key: first what tells it apart, then as kustomize has them."""
+        """Children of a map by key: first the key of the item, then in kustomize's order."""
         keys = dict.fromkeys(key for _, value in reversed(self.alternatives()) for key in value)
         first = [key for key in _IDENTITIES if key in keys]
         for key in dict.fromkeys([*first, *keys]):
@@ -87,7 +87,7 @@ class Node:
             yield key, Node(_get(self.base, key), tuple(each for each in changes if not _same(each.before, each.after)))
 
     def at(self, on: Collection[str]) -> Any:
-        """What the template makes of it with these components: an object, `keyed`, or `ABSENT`."""
+        """The template's result with these components: an object, `keyed`, or `ABSENT`."""
         there = self.base is not ABSENT
         for each in self.changes:
             if each.component in on and ABSENT in (each.before, each.after):
@@ -102,7 +102,7 @@ class Node:
 
 
 def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
-    """Where two differ, as paths with both values."""
+    """Differences of two objects, as paths with both values."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in dict.fromkeys([*one, *other]):
             yield from differences(_get(one, key), _get(other, key), f"{path}/{key}")

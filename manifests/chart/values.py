@@ -1,4 +1,4 @@
-"""What a user of the chart may set, and where it goes: in place of a text of the manifests, or over what they say."""
+"""Values of the chart and their places: they replace a text of the manifests, or are merged over their fields."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ MAP: Schema = {"type": ["object", "null"]}
 STRINGS: Schema = {"type": ["object", "null"], "additionalProperties": {"type": "string"}}
 LIST: Schema = {"type": ["array", "null"], "items": {"type": "object"}}
 _CIDR: Schema = {"type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$"}
-# Never empty: a rule without addresses would let out to all.
+# Never empty: a rule without addresses would allow all.
 CIDRS: Schema = {"type": ["array", "null"], "minItems": 1, "items": _CIDR}
 NAME: Schema = {"type": ["string", "null"], "pattern": "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", "maxLength": 253}
 URL: Schema = {"type": ["string", "null"], "pattern": "^https?://[^/]"}
 ARN: Schema = {"type": ["string", "null"], "pattern": "^arn:"}
-# Of libraries: boto3's, OpenTelemetry's, and what both do with a proxy.
+# Variables of libraries: boto3's, OpenTelemetry's, and those of proxies.
 _FOREIGN = "^((AWS|OTEL)_[A-Z0-9_]+|(HTTPS?|NO)_PROXY)$"
 SETTINGS: Schema = {
     "type": ["object", "null"],
@@ -43,10 +43,10 @@ class Component:
 
     Attributes:
         value: whose `enabled` it is.
-        comment: what it brings; empty: the helpers know when it is on.
-        needs: others that it brings with it.
-        after: others that it changes where they are on.
-        modes: where it has a place.
+        comment: its effect; empty: the helpers decide when it is enabled.
+        needs: components that it includes.
+        after: components that it changes where they are enabled.
+        modes: in which it is available.
     """
 
     value: str
@@ -63,16 +63,16 @@ class Component:
 
 @dataclass(frozen=True)
 class Text:
-    """A value in place of a text or a number of the manifests, wherever that is all that a field holds.
+    """A value that replaces a text or a number of the manifests, in every field with exactly this content.
 
     Attributes:
         value: its path in values.yaml.
-        comment: what it is.
-        found: what stands in the manifests; of an image, without its tag.
-        kind: `default`: what stands there is the default; `required`: it is an example; `optional`: it is one, and
-            without a value the field goes; `each`: required, a list, each entry makes an item like it; `image`.
-        schema: of JSON schema.
-        within: the object, `<kind>/<name>`, where the same text means something else in others.
+        comment: for values.yaml.
+        found: the text in the manifests; of an image, without its tag.
+        kind: `default`: the text is the default; `required`: it is an example; `optional`: it is an example, and
+            without a value the field is removed; `each`: a required list, with an item for each entry; `image`.
+        schema: JSON schema.
+        within: the only object to change, `<kind>/<name>`, where the text has other meanings elsewhere.
     """
 
     value: str
@@ -85,13 +85,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Slot:
-    """A value over what the manifests say in some places: maps are merged, lists too, by the names of their items.
+    """A value that is merged over fields of the manifests: maps, and lists by the names of their items.
 
     Attributes:
         value: its path in values.yaml.
-        comment: what it is.
-        schema: of JSON schema.
-        places: `<kind>/<name>/<fields>`, items of lists by their names; nothing need be there.
+        comment: for values.yaml.
+        schema: JSON schema.
+        places: `<kind>/<name>/<fields>`, items of lists by name; the field may be missing.
     """
 
     value: str
@@ -100,24 +100,24 @@ class Slot:
     places: tuple[str, ...]
 
 
-# In the order of a kustomization: what changes the pod, then the ways in.
+# In the order of a kustomization: components that change the pod, then routes to it.
 COMPONENTS = (
-    Component("production", "2 to 8 pods over zones and nodes, a quota, limits for containers that others add."),
+    Component("production", "2 to 8 pods over zones and nodes, a quota, default limits for injected containers."),
     Component("gpu", "A GPU for each pod, and a volume for engines."),
     Component("keda", "Scaling by Triton's queues.", modes=("standard",)),
-    Component("aws", "A role of the account in place of a Secret with S3's keys.", modes=MODES),
+    Component("aws", "A role of the service account in place of a Secret with S3 keys.", modes=MODES),
     Component("keys", "API keys for clients.", modes=MODES),
-    Component("caBundle", "Certificate authorities of yours, for S3 and the collector.", modes=MODES),
-    Component("proxy", "S3 through a proxy for HTTP.", modes=MODES),
+    Component("caBundle", "Your certificate authorities, for S3 and the collector.", modes=MODES),
+    Component("proxy", "S3 through an HTTP proxy.", modes=MODES),
     Component("otlp", "Spans to a collector in the cluster.", modes=MODES),
-    Component("service", "A Service before the pods, REST at 80, gRPC at 8081; plain always has it."),
-    Component("ipv6", "Listens by IPv6 too: for pods without an address of IPv4.", modes=MODES),
-    Component("headless", "A name for all ready pods, for gRPC clients that go round them."),
+    Component("service", "A Service for the pods, REST at 80, gRPC at 8081; mode plain always has it."),
+    Component("ipv6", "Listens on IPv6 too, for pods without an IPv4 address.", modes=MODES),
+    Component("headless", "A headless Service, for gRPC clients that balance over the pods."),
     Component("ingress", "An Ingress for REST, and the Service that it needs.", needs=("service",)),
-    Component("alb", "What AWS' load balancer controller wants of an Ingress.", needs=("service", "ingress")),
-    Component("albGrpc", "gRPC by the same load balancer.", needs=("service", "ingress", "alb")),
+    Component("alb", "Annotations of the Ingress for AWS' load balancer controller.", needs=("service", "ingress")),
+    Component("albGrpc", "gRPC through the same load balancer.", needs=("service", "ingress", "alb")),
     Component("httpRoute", "HTTPRoute and GRPCRoute, and the Service that they need.", needs=("service",)),
-    Component("outside", "Addresses that may come in, for NodePort and LoadBalancer.", needs=("service",)),
+    Component("outside", "Addresses of clients, for NodePort and LoadBalancer.", needs=("service",)),
     Component("noNamespace", "", after=("production",)),
 )
 
@@ -139,9 +139,9 @@ def _of_container(value: str, name: str, image: str) -> tuple[Text | Slot, ...]:
     )
     follows = "Over the manifests': {limits: {memory: 8Gi}}. A request that is its limit there (GPUs) follows it."
     return (
-        Text(f"{value}.image", "With your registry; a digest stands for the tag.", image, "image"),
+        Text(f"{value}.image", "With your registry; a digest replaces the tag.", image, "image"),
         Slot(f"{value}.resources", follows, MAP, resources),
-        Slot(f"{value}.env", "More variables; one of the same name is changed.", LIST, variables),
+        Slot(f"{value}.env", "More variables; one with the same name is replaced.", LIST, variables),
     )
 
 
@@ -156,57 +156,73 @@ def _notes_of(value: str, comment: str, *places: str) -> Slot:
 VALUES: tuple[Text | Slot, ...] = (
     Slot(
         "settings",
-        "Of the synchroniser and the transformer, over manifests/base/settings.env. Required: PREDICTOR_REPOSITORY.\n"
-        'Texts: {PREDICTOR_REPOSITORY: "s3://<bucket>/<prefix>", AWS_REGION: <its region>, PREDICTOR_POLL_S: "5"}.',
+        "Settings of synchroniser and transformer, over manifests/base/settings.env. Required: PREDICTOR_REPOSITORY.\n"
+        'Strings: {PREDICTOR_REPOSITORY: "s3://<bucket>/<prefix>", AWS_REGION: <its region>, PREDICTOR_POLL_S: "5"}.',
         SETTINGS,
         ("ConfigMap/nereid-settings/data",),
     ),
     Text("settings.PREDICTOR_REPOSITORY", "s3://<bucket>/<prefix> of yours", "s3://models/nereid", "required"),
-    Text("s3.addresses", "A list of the CIDRs of S3: a network policy knows no names.", _NOBODY, "each", CIDRS, _S3),
-    Text("s3.port", "Where S3 listens.", 443, schema=PORT),
+    Text("s3.addresses", "A list of the CIDRs of S3: network policies have no names.", _NOBODY, "each", CIDRS, _S3),
+    Text("s3.port", "The port of S3.", 443, schema=PORT),
     Text("s3.secret", "Your Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", "nereid-s3", schema=NAME),
     *_of_container("triton", "kserve-container", "nvcr.io/nvidia/tritonserver"),
-    Text("triton.secret", "Yours: `secret` is shared by Triton and the synchroniser.", "nereid-triton", schema=NAME),
+    Text(
+        "triton.secret",
+        "Your Secret; its `secret` is shared by Triton and the synchroniser.",
+        "nereid-triton",
+        schema=NAME,
+    ),
     *_of_container("synchroniser", "synchroniser", "nereid/predictor"),
     *_of_container("transformer", "transformer-container", "nereid/transformer"),
-    Slot("replicas.min", "Pods at least.", NUMBER, (f"{_SERVED}/minReplicas", f"{_SCALER}/minReplicas")),
-    Slot("replicas.max", "Pods at most.", POSITIVE, (f"{_SERVED}/maxReplicas", f"{_SCALER}/maxReplicas")),
+    Slot("replicas.min", "Minimum of pods.", NUMBER, (f"{_SERVED}/minReplicas", f"{_SCALER}/minReplicas")),
+    Slot("replicas.max", "Maximum of pods.", POSITIVE, (f"{_SERVED}/maxReplicas", f"{_SCALER}/maxReplicas")),
     Slot(
         "replicas.target",
-        "Of CPU in percent; in serverless requests at once.",
+        "Percent of CPU; in mode serverless concurrent requests.",
         POSITIVE,
         (f"{_SERVED}/scaleTarget", _CPU),
     ),
-    _of_pod("nodeSelector", "Knative wants its feature flag for this and the next four.", STRINGS),
-    _of_pod("tolerations", "Beside the manifests'.", LIST),
-    _of_pod("affinity", "As Kubernetes has it.", MAP),
+    _of_pod("nodeSelector", "On Knative this and the next four need a feature flag.", STRINGS),
+    _of_pod("tolerations", "Added to those of the manifests.", LIST),
+    _of_pod("affinity", "Affinity of the pods.", MAP),
     _of_pod("imagePullSecrets", "Such as [{name: registry}].", LIST),
-    _of_pod("priorityClassName", "The name of a class of yours.", STRING),
-    _notes_of("pod.annotations", "Beside the manifests'.", _SERVED, f"{_DEPLOYED}/metadata"),
-    _notes_of("pod.labels", "Beside the manifests'.", _SERVED, f"{_DEPLOYED}/metadata"),
-    _notes_of("inferenceService.annotations", "What KServe and Knative read.", "InferenceService/nereid/metadata"),
-    _notes_of("serviceAccount.annotations", "Of the pods' account.", "ServiceAccount/nereid/metadata"),
-    Slot("networkPolicy.ingress", "More rules: who else may come in.", LIST, ("NetworkPolicy/nereid/spec/ingress",)),
-    Slot("networkPolicy.egress", "More rules: where else it may go.", LIST, (f"{_S3}/spec/egress",)),
+    _of_pod("priorityClassName", "The name of your PriorityClass.", STRING),
+    _notes_of("pod.annotations", "Added to those of the manifests.", _SERVED, f"{_DEPLOYED}/metadata"),
+    _notes_of("pod.labels", "Added to those of the manifests.", _SERVED, f"{_DEPLOYED}/metadata"),
+    _notes_of(
+        "inferenceService.annotations", "Annotations for KServe and Knative.", "InferenceService/nereid/metadata"
+    ),
+    _notes_of(
+        "serviceAccount.annotations", "Annotations of the pods' service account.", "ServiceAccount/nereid/metadata"
+    ),
+    Slot("networkPolicy.ingress", "More rules for ingress.", LIST, ("NetworkPolicy/nereid/spec/ingress",)),
+    Slot("networkPolicy.egress", "More rules for egress.", LIST, (f"{_S3}/spec/egress",)),
     Text("networkPolicy.prometheus", "The namespace of Prometheus.", "monitoring", schema=NAME),
-    Text("host", "The name that clients use, of Ingress and routes.", "vision.example.com", "required", NAME),
-    Slot("production.quota.hard", "Room for the pods at most.", MAP, ("ResourceQuota/nereid/spec/hard",)),
+    Text("host", "The host name of Ingress and routes.", "vision.example.com", "required", NAME),
+    Slot(
+        "production.quota.hard",
+        "The quota, with room for the maximum of pods.",
+        MAP,
+        ("ResourceQuota/nereid/spec/hard",),
+    ),
     Slot("gpu.volume", "Over the claim: {storageClassName: efs}.", MAP, ("PersistentVolumeClaim/nereid-engines/spec",)),
-    Text("keda.prometheus", "As KEDA reaches it.", "http://prometheus-operated.monitoring.svc:9090", schema=URL),
-    Text("aws.roleArn", "It may read the bucket; empty with EKS Pod Identity.", _ROLE, "optional", ARN),
-    Text("keys.secret", "Your Secret with the lines of `make key`, as its entry `keys`.", "nereid-keys", schema=NAME),
+    Text(
+        "keda.prometheus", "URL of Prometheus, for KEDA.", "http://prometheus-operated.monitoring.svc:9090", schema=URL
+    ),
+    Text("aws.roleArn", "A role that may read the bucket; empty with EKS Pod Identity.", _ROLE, "optional", ARN),
+    Text("keys.secret", "Your Secret with the lines of `make key` under `keys`.", "nereid-keys", schema=NAME),
     Text("caBundle.configMap", "Your ConfigMap with ca.crt.", "nereid-ca", schema=NAME),
     Text("proxy.url", "The URL of the proxy.", "http://proxy.example.com:3128", "required", URL),
     Text("proxy.addresses", "A list of the CIDRs of the proxy.", "192.0.2.10/32", "each", CIDRS),
-    Text("proxy.port", "As in its URL.", 3128, schema=PORT),
+    Text("proxy.port", "The port in its URL.", 3128, schema=PORT),
     Text("otlp.endpoint", "http/protobuf.", "http://otel-collector.observability.svc:4318", schema=URL),
-    Text("otlp.namespace", "Of the collector.", "observability", schema=NAME),
-    Text("otlp.name", "Its pods' label app.kubernetes.io/name.", "opentelemetry-collector"),
-    Text("otlp.port", "As in the endpoint.", 4318, schema=PORT),
-    _notes_of("service.annotations", "Those of your cloud.", "Service/nereid/metadata"),
+    Text("otlp.namespace", "Namespace of the collector.", "observability", schema=NAME),
+    Text("otlp.name", "Label app.kubernetes.io/name of its pods.", "opentelemetry-collector"),
+    Text("otlp.port", "The port in the endpoint.", 4318, schema=PORT),
+    _notes_of("service.annotations", "Annotations for your cloud.", "Service/nereid/metadata"),
     Slot("service.spec", "Over its spec: {type: LoadBalancer}.", MAP, ("Service/nereid/spec",)),
     _notes_of("ingress.annotations", "Over ingress-nginx's.", "Ingress/nereid-http/metadata"),
-    Slot("ingress.className", "Nothing: the default.", STRING, ("Ingress/nereid-http/spec/ingressClassName",)),
+    Slot("ingress.className", "Empty: the default class.", STRING, ("Ingress/nereid-http/spec/ingressClassName",)),
     Slot("ingress.tls", "Such as [{secretName: tls, hosts: [<host>]}].", LIST, ("Ingress/nereid-http/spec/tls",)),
     Text("alb.certificateArn", "The certificate of the host.", _CERTIFICATE, "required", ARN),
     Text("alb.addresses", "A list of the CIDRs of the ALB's subnets.", "198.51.100.0/24", "each", CIDRS),
@@ -215,7 +231,7 @@ VALUES: tuple[Text | Slot, ...] = (
     Text("httpRoute.gateway.namespace", "Its namespace.", "kserve", schema=NAME),
 )
 
-# Fields that say the same as a value: where it says nothing, they are as the manifests have them.
+# Fields that copy a value; without it they keep the text of the manifests.
 COPIES: Mapping[str, str] = {
     f"{_SERVED}/containerConcurrency": "settings.TRANSFORMER_MAX_IN_FLIGHT",
     f"{_SERVED}/containers/synchroniser/env/PREDICTOR_CPUS/value": "triton.resources.limits.cpu",

@@ -1,4 +1,4 @@
-"""Objects as Helm's templates: a guard around what a component brings, an expression where a value goes."""
+"""Writes objects as Helm templates: guards around the fields of components, expressions for values."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ import yaml
 from manifests.chart.tree import ABSENT, Named, Node
 from manifests.chart.values import COPIES, STRING, VALUES, Slot, Text
 
-# What kustomize puts where the release's own go.
+# Placeholders in kustomize's output for names of the release.
 NAMESPACE = "zz-namespace"
 PREFIX = "zz-prefix-"
 SERVICE = "zz-service"
@@ -25,11 +25,11 @@ _ON = '{{- $on := include "nereid.on" . | fromJson -}}'
 
 
 class ChartError(Exception):
-    """The manifests cannot be made a chart; the message says where, and what to do."""
+    """The manifests cannot be converted; the message has the place and the next step."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Programs as they are written, line by line."""
+    """Dumps multi-line strings as blocks."""
 
 
 def _lines(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -43,8 +43,8 @@ class Writer:
     """The templates of a mode.
 
     Attributes:
-        defines: of the slots, each with what the manifests say there.
-        used: the paths of values that have a place here; of images with repository and tag.
+        defines: templates of the slots, with the content of the manifests.
+        used: paths of values with a place in this mode; of images with repository and tag.
     """
 
     def __init__(self, mode: str) -> None:
@@ -56,7 +56,7 @@ class Writer:
         self._texts = [each for each in VALUES if isinstance(each, Text)]
 
     def file(self, title: str, node: Node) -> str:
-        """The template of an object, called `<kind>/<name>`."""
+        """The template of an object with the title `<kind>/<name>`."""
         self._title = title
         guard = node.guard()
         here = f'eq .Values.mode "{self.mode}"'
@@ -69,7 +69,7 @@ class Writer:
         return "\n".join([_HEAD, _ON, *_block(f"if {condition}", lines, ""), ""])
 
     def define(self, name: str, node: Node, place: str) -> None:
-        """A template of `v: <what is there>`, for the helpers."""
+        """Define a template of `v: <content>`, for the helpers."""
         lines = self._plain("v:", node, place, "") if node.guard() is not None else ["v:"]
         head = f'{{{{- define "nereid.{self.mode}.{name}" -}}}}'
         self.defines.append("\n".join([head, _ON, *lines, "{{- end -}}"]))
@@ -85,7 +85,7 @@ class Writer:
         value = f"{{{{- . | nindent {len(pad) + 2} }}}}" if is_nested else f"{{{{ .{text} }}}}"
         source = f'with include "nereid.slot" (list . "{self.mode}.{slot.value}" {_path(slot.value)})'
         lines = _block(source, [f"{pad}{head} {value}"], pad)
-        # What a component takes away, no value brings back.
+        # A value does not restore a field that a component removes.
         guard = node.guard() if node.base is not ABSENT else ""
         return _block(f"if {guard}", lines, pad) if guard else lines
 
@@ -111,7 +111,7 @@ class Writer:
             lines += self._entry("-" if is_list else f"{key}:", child, f"{place}/{key}", deeper)
         if head == "-":
             if lines[0].lstrip().startswith("{{"):
-                raise ChartError(f"{place}: its first field comes and goes; expected one that is always there")
+                raise ChartError(f"{place}: its first field is conditional; expected one that always exists")
             lines[0] = f"{pad}- {lines[0].lstrip()}"
         else:
             yield f"{pad}{head}"
@@ -165,7 +165,7 @@ class Writer:
 
 
 def _path(value: str) -> str:
-    """Of a value that may be in nothing: `((.Values.a).b).c`."""
+    """Nil-safe path of a value: `((.Values.a).b).c`."""
     first, *names = value.split(".")
     path = f".Values.{first}"
     for name in names:
@@ -180,7 +180,7 @@ def _block(head: str, lines: Iterable[str], pad: str) -> Iterator[str]:
 
 
 def _scalars(value: Any) -> Iterator[Any]:
-    """Of maps in it, not of lists: those have items of their own."""
+    """Scalars in nested maps, without those of lists, whose items are separate."""
     if isinstance(value, dict) and not isinstance(value, Named):
         for each in value.values():
             yield from _scalars(each)
@@ -206,7 +206,7 @@ def _expression(text: Text) -> str:
 def _scalar(value: Any, pad: str) -> str:
     dumped = yaml.dump([value], Dumper=_Dumper, width=10_000, sort_keys=False).removeprefix("- ").rstrip("\n")
     if "{{" in dumped:
-        raise ChartError(f"{dumped}: has {{{{, which Helm would read; expected it nowhere in the manifests")
+        raise ChartError(f"{dumped}: has {{{{, which Helm would read; expected none in the manifests")
     for found, expression in _EXPRESSIONS.items():
         dumped = dumped.replace(found, expression)
     return dumped.replace("\n", f"\n{pad}")

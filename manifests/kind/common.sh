@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What up, test and down share. Every command names its cluster: whatever the current context is, it is left alone.
+# Shared by up, test and down. Every command has an explicit context, independent of the current one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -20,9 +20,9 @@ fail() {
     exit 1
 }
 
-# need <program> <where it is to be had>
+# need <program> <where to install it from>
 need() {
-    command -v "$1" >/dev/null || fail "$1 is absent; next: $2"
+    command -v "$1" >/dev/null || fail "$1 is missing; next: $2"
 }
 
 need_all() {
@@ -30,7 +30,7 @@ need_all() {
     need kind "https://kind.sigs.k8s.io/docs/user/quick-start (0.30 or later)"
     need kubectl "https://kubernetes.io/docs/tasks/install-tools"
     need helm "https://helm.sh/docs/intro/install"
-    docker info >/dev/null 2>&1 || fail "docker does not answer; next: start it, or join its group"
+    docker info >/dev/null 2>&1 || fail "docker does not respond; next: start it, or join its group"
 }
 
 has_cluster() {

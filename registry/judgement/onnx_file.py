@@ -142,19 +142,22 @@ def _iterate_fields(
             raise ValueError(f"a field's key of {key}")
         if (number in spans and wire_type != _SPAN) or (known is not None and known.get(number) != wire_type):
             raise ValueError(f"field {number} of wire type {wire_type}, which ONNX does not have")
-        value: int | range | None = None
-        if wire_type == 0:
-            value, at = _read_varint(data, at)
-        elif wire_type == _SPAN:
-            size, at = _read_varint(data, at)
-            if size > span.stop - at:
-                raise ValueError(f"a field of {size} bytes where {span.stop - at} are left")
-            value, at = range(at, at + size), at + size
-        else:
-            at += {1: 8, 5: 4}[wire_type]
+        value, at = _read_value(data, at, span.stop, wire_type)
         yield number, value
     if at != span.stop:
         raise ValueError(f"a field that ends {at - span.stop} bytes behind its message")
+
+
+def _read_value(data: mmap.mmap, at: int, stop: int, wire_type: int) -> tuple[int | range | None, int]:
+    """An integer, or the span of bytes, or None for a number of fixed length; and the position after it."""
+    if wire_type == 0:
+        return _read_varint(data, at)
+    if wire_type == _SPAN:
+        size, at = _read_varint(data, at)
+        if size > stop - at:
+            raise ValueError(f"a field of {size} bytes where {stop - at} are left")
+        return range(at, at + size), at + size
+    return None, at + {1: 8, 5: 4}[wire_type]
 
 
 def _read_varint(data: mmap.mmap, at: int) -> tuple[int, int]:

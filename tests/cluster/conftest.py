@@ -1,4 +1,4 @@
-"""What every test on the cluster starts from: a bucket and a namespace of its own, and what is kept where one fails."""
+"""Fixtures of all tests on the cluster: a bucket and a namespace for each file, and artefacts of failures."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ ARTEFACTS = ROOT / "output" / "cluster"
 
 @pytest.fixture(scope="module")
 def fresh() -> Iterator[None]:
-    """An empty bucket, and the namespace with its secrets; gone afterwards."""
+    """An empty bucket, and the namespace with its Secrets; removed afterwards."""
     if missing := cluster.find_missing():
         pytest.skip(missing)
     cluster.make_bucket()
@@ -25,7 +25,7 @@ def fresh() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Keep what a file's tests leave in the cluster, before its namespace goes."""
+    """Keep artefacts of a failed file before its namespace is removed."""
     if (nextitem is None or nextitem.path != item.path) and not cluster.find_missing():
         _keep(ARTEFACTS / item.path.stem)
 
@@ -33,19 +33,19 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def _keep(folder: Path) -> None:
     try:
         cluster.keep_artefacts(folder)
-    except ClusterError as exc:  # the test's own failure is the one to be seen
+    except ClusterError as exc:  # the failure of the test is the one to report
         (folder / "incomplete.txt").write_text(str(exc))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say where it lies."""
+    """Print the folder of the artefacts."""
     if ARTEFACTS.exists():
         terminalreporter.write_line(f"events, objects and logs of this run: {ARTEFACTS}")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Keep events, objects and logs of a test that fails, while they are there."""
+    """Keep events, objects and logs of a failed test while they exist."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.when == "call" and report.failed:

@@ -1,4 +1,4 @@
-"""The Helm chart on the real cluster: what an install, a changed setting, a rollback and an uninstall make of it.
+"""The Helm chart on the cluster: install, changed setting, rollback and uninstall.
 
 The tests are steps of one run, in this order.
 """
@@ -19,13 +19,13 @@ from tests.support import cluster
 from tests.support.cluster import wait_for
 
 PICTURE = ROOT / "loadtest/pictures/digits.jpg"
-# As cluster/overlays/standard: this cluster's S3 server, and requests that its nodes can grant.
+# Like cluster/overlays/standard: this cluster's S3 server, and requests that fit its nodes.
 VALUES: dict[str, Any] = {
     "settings": {"AWS_ENDPOINT_URL": cluster.S3_URL, "AWS_REGION": "us-east-1"},
     "s3": {"addresses": [f"{OUTSIDE.address}/32"], "port": 9000},
     "triton": {"resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}},
     "synchroniser": {
-        "image": {"repository": "docker.io/nereid/predictor"},  # as the nodes call what was loaded into them
+        "image": {"repository": "docker.io/nereid/predictor"},  # the names of the loaded images on the nodes
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
     },
     "transformer": {
@@ -37,7 +37,7 @@ VALUES: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The archive, and a cluster that has a namespace with the secrets, and a model in the bucket."""
+    """The archive; the cluster has the namespace with its Secrets, and a model in the bucket."""
     if shutil.which("helm") is None:
         pytest.skip("helm is missing; next: https://helm.sh/docs/intro/install/")
     if missing := cluster.find_missing("envoy-gateway-system/envoy-gateway"):
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def helm(*words: str) -> str:
-    """Run helm in the namespace; what it prints."""
+    """Run helm in the namespace; returns its output."""
     command = ["helm", f"--kubeconfig={KUBECONFIG}", f"--namespace={cluster.NAMESPACE}", *words]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -60,7 +60,7 @@ def helm(*words: str) -> str:
 
 
 def release(verb: str, folder: Path, **settings: str) -> str:
-    """Install or upgrade the release, with settings over those of this cluster."""
+    """Install or upgrade the release, with more settings."""
     repository = {"PREDICTOR_REPOSITORY": f"s3://{cluster.BUCKET}/nereid"}
     values = VALUES | {"settings": VALUES["settings"] | repository | settings}
     (folder / "values.yaml").write_text(json.dumps(values))
@@ -74,7 +74,7 @@ def settings() -> set[str]:
 
 
 def used() -> str:
-    """The one that the InferenceService names."""
+    """The ConfigMap that the InferenceService uses."""
     service = get("isvc", "nereid", f"--namespace={cluster.NAMESPACE}")
     sources = service["spec"]["predictor"]["containers"][1]["envFrom"]
     return str(sources[0]["configMapRef"]["name"])
@@ -93,7 +93,7 @@ def test_install_serves(folder: Path) -> None:
     wait_for("a detection", detects, 60)
 
 
-def test_changed_setting_leaves_the_one_of_before_and_a_rollback_takes_it_again(folder: Path) -> None:
+def test_changed_setting_keeps_the_old_configmap_and_a_rollback_uses_it(folder: Path) -> None:
     before = used()
     release("upgrade", folder, PREDICTOR_POLL_S="5")
     after = used()
@@ -104,7 +104,7 @@ def test_changed_setting_leaves_the_one_of_before_and_a_rollback_takes_it_again(
     assert {before, after} <= settings()
 
 
-def test_uninstall_leaves_the_settings_and_an_install_takes_them_again(folder: Path) -> None:
+def test_uninstall_keeps_the_settings_and_an_install_uses_them(folder: Path) -> None:
     before = used()
     helm("uninstall", "nereid")
     assert not cluster.exists("isvc", "nereid", cluster.NAMESPACE)

@@ -1,4 +1,4 @@
-"""docs/day-2.md on the real cluster: its commands as they are written there, and what requests see of them.
+"""docs/day-2.md on the cluster: its commands as documented, and their effect on requests.
 
 The tests are steps of one run, in this order: `python -m cluster exec -- pytest tests/cluster/test_day2.py`.
 """
@@ -25,8 +25,9 @@ from cluster.kubectl import get, kubectl
 from cluster.layout import NODES, OUTSIDE, ROOT
 from cluster.programs import S3_PORT
 from loadtest.generator.load import Load
-from tests.support import accounts, cluster
-from tests.support.disturbance import (
+from tests.support import cluster, s3_accounts
+from tests.support.pages import blocks_of
+from tests.support.pod_faults import (
     PICTURES,
     Figures,
     began,
@@ -42,7 +43,6 @@ from tests.support.disturbance import (
     timed,
     wait_for_pods,
 )
-from tests.support.pages import blocks_of
 
 PAGE = ROOT / "docs/day-2.md"
 HOST = "nereid-nereid.example.com"
@@ -64,7 +64,7 @@ def figures(pytestconfig: pytest.Config) -> Iterator[Figures]:
 
 @pytest.fixture(scope="module")
 def overlay(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An overlay of a user: `standard` with this cluster's S3 server and two pods, one on each node if it has room."""
+    """A user's overlay: `standard` with this cluster's S3 server and two pods, one on each node if there is room."""
     folder = tmp_path_factory.mktemp("overlay")
     shared = ROOT / "cluster/overlays"
     for each in ("requests.yaml", "addresses.yaml"):
@@ -92,7 +92,7 @@ _TWO = [
 
 @pytest.fixture(scope="module")
 def page(fresh: None, overlay: Path) -> Callable[..., str]:  # noqa: ARG001 - the namespace has to be there
-    """Two pods; runs a block of commands of the page, found by its heading and its place below it."""
+    """Two pods; a function that runs a block of commands of the page, by heading and index."""
     environment = {**os.environ, "OVERLAY": str(overlay), "REPOSITORY": REPOSITORY, "URL": URL, "MODEL": MODEL}
 
     def run(heading: str, number: int = 0, **variables: str) -> str:
@@ -112,7 +112,7 @@ def page(fresh: None, overlay: Path) -> Callable[..., str]:  # noqa: ARG001 - th
 
 
 def classes(*options: str) -> list[str]:
-    """What is found on a picture."""
+    """Classes that are detected in the image."""
     run = subprocess.run(
         ["curl", "-sS", "-m", "60", *options, "-F", f"image=@{PICTURES / 'digits.jpg'}",
          f"{URL}/predict/{MODEL}?confidence=0.9"],
@@ -122,7 +122,7 @@ def classes(*options: str) -> list[str]:
 
 
 def pods() -> set[str]:
-    """Names of all pods that are there."""
+    """Names of all existing pods."""
     return {name_of(each) for each in cluster.pods()}
 
 
@@ -135,18 +135,18 @@ def status_of(pod: str) -> Any:
 
 
 def wait_for_new(before: set[str]) -> float:
-    """Seconds until none of these pods is there, and two others are ready."""
+    """Wait until none of these pods exists and two others are ready; returns the seconds."""
     return cluster.wait_for("new pods", lambda: not before & pods() and len(ready_pods()) == 2, START_S)
 
 
 def light_load() -> Load:
-    """Of one connection: the pods share two cores with all that happens to them here."""
+    """Load over one connection: the pods share two cores with the control plane."""
     return load(HOST, GRPC, connections=1, pause_s=0.2)
 
 
 @contextmanager
 def watched(figures: Figures, step: str) -> Iterator[Load]:
-    """A load under which no request may fail."""
+    """Load under which no request may fail."""
     with light_load() as under, timed() as seconds:
         began(under)
         yield under
@@ -166,7 +166,7 @@ def test_rollout_restart_is_undone(figures: Figures) -> None:
     cluster.wait_for("the pods of before alone", lambda: pods() == before, 120)
     template = get("deployment", "nereid-predictor", NAMESPACE)["spec"]["template"]
     assert "kubectl.kubernetes.io/restartedAt" not in template["metadata"]["annotations"]
-    figures.add("kubectl rollout restart", "15 s later", "the same pods, the annotation is gone")
+    figures.add("kubectl rollout restart", "15 s later", "the same pods, the annotation is removed")
 
 
 def test_annotation_restarts_the_pods(page: Callable[..., str], figures: Figures) -> None:
@@ -185,7 +185,7 @@ def test_commit_restarts_the_pods(overlay: Path, figures: Figures) -> None:
 
 
 def commit(overlay: Path, heading: str, number: int = 0, change: Callable[[Any], None] = lambda _: None) -> None:
-    """Put lines of the page into the overlay, beside its own patches, and apply it as a GitOps tool does."""
+    """Add lines of the page to the overlay's patches, and apply it like a GitOps tool."""
     file = overlay / "kustomization.yaml"
     kustomization, lines = (yaml.safe_load(each) for each in (file.read_text(), blocks_of(PAGE, heading)[number]))
     change(lines)
@@ -196,11 +196,11 @@ def commit(overlay: Path, heading: str, number: int = 0, change: Callable[[Any],
 
 
 def test_keys_of_s3_are_rotated(page: Callable[..., str], tmp_path: Path, figures: Figures) -> None:
-    """With an S3 server that refuses a key it does not know."""
-    with accounts.known_keys() as keys:
+    """With an S3 server that rejects unknown keys."""
+    with s3_accounts.known_keys() as keys:
         old, new = keys.make(), keys.make()
         rotate(page, tmp_path, old)
-        with accounts.enforced():
+        with s3_accounts.enforced():
             wait_for_listings()
             before = pods()
             with watched(figures, "rotate the keys of S3"):
@@ -211,7 +211,7 @@ def test_keys_of_s3_are_rotated(page: Callable[..., str], tmp_path: Path, figure
 
 
 def rotate(page: Callable[..., str], folder: Path, keys: Mapping[str, str]) -> None:
-    """As the page has it, with keys in a file."""
+    """Rotate as on the page, with the keys in a file."""
     file = folder / "s3.env"
     file.write_text("".join(f"{key}={value}\n" for key, value in keys.items()))
     page("Rotate the keys of S3", FILE=str(file))
@@ -220,7 +220,7 @@ def rotate(page: Callable[..., str], folder: Path, keys: Mapping[str, str]) -> N
 
 
 def wait_for_listings() -> None:
-    """Until each pod has listed the repository once more."""
+    """Wait until each pod has listed the repository once more."""
     for pod in (name_of(each) for each in ready_pods()):
         since = status_of(pod)["listing"]["at"] or ""
         cluster.wait_for(f"a listing of {pod}", functools.partial(_listed_after, pod, since), LISTED_S)
@@ -232,7 +232,7 @@ def _listed_after(pod: str, moment: str) -> bool:
 
 
 def test_secret_of_triton_is_rotated(page: Callable[..., str], figures: Figures) -> None:
-    """A Triton that starts again between the change and its pod's end has another secret than its synchroniser."""
+    """A Triton that restarts between the change and its pod's end has another secret than its synchroniser."""
     pod, other = (name_of(each) for each in ready_pods())
     secret = json.dumps({"stringData": {"secret": "another"}})
     kubectl("patch", "secret", "nereid-triton", NAMESPACE, f"--patch={secret}")
@@ -245,7 +245,7 @@ def test_secret_of_triton_is_rotated(page: Callable[..., str], figures: Figures)
     time.sleep(20)
     assert (serving(pod), status_of(pod)["triton"]["ok"]) == (["1"], False)
     assert classes() == ["2", "7", "0"]
-    figures.add("Triton's secret, only Triton has the new one", "that pod", "serves version 1 on, takes no other")
+    figures.add("Triton's secret, only Triton has the new one", "that pod", "keeps serving version 1, loads no other")
     gone = pods()
     with watched(figures, "rotate Triton's secret"):
         page("Rotate Triton's secret")
@@ -256,8 +256,8 @@ def test_secret_of_triton_is_rotated(page: Callable[..., str], figures: Figures)
 
 
 @pytest.mark.usefixtures("page")
-def test_secret_of_triton_gets_another_name(overlay: Path, figures: Figures) -> None:
-    """What a pod names stays what it is: a Triton that starts again before its pod goes has its synchroniser's."""
+def test_secret_of_triton_is_rotated_under_another_name(overlay: Path, figures: Figures) -> None:
+    """The old Secret stays: a Triton that restarts before its pod ends has the secret of its synchroniser."""
     kubectl("create", "secret", "generic", "nereid-triton-2", NAMESPACE, "--from-literal=secret=a-third")
     before = pods()
     with watched(figures, "Triton's secret by another name"):
@@ -271,7 +271,7 @@ def test_secret_of_triton_gets_another_name(overlay: Path, figures: Figures) -> 
 
 
 def serving(pod: str) -> list[str]:
-    """Versions of the model that a pod serves."""
+    """Versions that a pod serves."""
     return list(status_of(pod)["models"].get(MODEL, {}).get("serving", []))
 
 
@@ -299,7 +299,7 @@ def test_outage_of_s3(page: Callable[..., str], figures: Figures) -> None:
 
 
 def is_waiting(pod: str) -> bool:
-    """Whether the status of a pod says that it waits for its repository."""
+    """Whether a pod's status is waiting for its repository."""
     try:
         return "the repository" in str(status_of(pod)["waiting_for"])
     except AssertionError:
@@ -308,7 +308,7 @@ def is_waiting(pod: str) -> bool:
 
 @contextmanager
 def s3_away() -> Iterator[None]:
-    """Connections to S3 are refused."""
+    """Refuse connections to S3 while the block runs."""
     rule = ["INPUT", *f"-p tcp --dport {S3_PORT} -j REJECT --reject-with tcp-reset".split()]
     machine.run(OUTSIDE, ["iptables", "-I", *rule])
     try:
@@ -317,12 +317,12 @@ def s3_away() -> Iterator[None]:
         machine.run(OUTSIDE, ["iptables", "-D", *rule])
 
 
-def test_refused_version_changes_nothing(page: Callable[..., str], figures: Figures) -> None:
+def test_rejected_version_changes_nothing(page: Callable[..., str], figures: Figures) -> None:
     served = serving(name_of(ready_pods()[0]))
-    with watched(figures, "a version is refused"):
+    with watched(figures, "a version is rejected"):
         cluster.s3().put_object(Bucket=cluster.BUCKET, Key=f"nereid/{MODEL}/9/model.onnx", Body=b"no model")
         for pod in (name_of(each) for each in ready_pods()):
-            cluster.wait_for("the refusal", functools.partial(_has_refused, pod, "9"), LISTED_S)
+            cluster.wait_for("the rejection", functools.partial(_has_rejected, pod, "9"), LISTED_S)
             assert serving(pod) == served
         assert "refused" in page("At night: a version is rejected", 0)
         page("At night: a version is rejected", 1, VERSION="9")
@@ -331,11 +331,11 @@ def test_refused_version_changes_nothing(page: Callable[..., str], figures: Figu
 
 
 def versions(pod: str) -> Any:
-    """Of the model, as a pod knows them."""
+    """Versions of the model in a pod's status."""
     return status_of(pod)["models"].get(MODEL, {}).get("versions", {})
 
 
-def _has_refused(pod: str, version: str) -> bool:
+def _has_rejected(pod: str, version: str) -> bool:
     return bool(versions(pod).get(version, {}).get("state") == "refused")
 
 
@@ -353,29 +353,27 @@ def _takes_for_mistake(pod: str) -> bool:
 
 
 def empty() -> str:
-    """Delete all that is listed; the moment before."""
+    """Delete all objects; returns the time before."""
     client, since = cluster.s3(), datetime.now(UTC).isoformat(timespec="seconds")
     keys = [{"Key": each["Key"]} for each in client.list_objects_v2(Bucket=cluster.BUCKET)["Contents"]]
     client.delete_objects(Bucket=cluster.BUCKET, Delete={"Objects": keys})
     return since
 
 
-def test_publishing_into_an_emptied_bucket_takes_the_other_models_away(
-    page: Callable[..., str], figures: Figures
-) -> None:
+def test_publishing_into_an_emptied_bucket_unloads_the_other_models(page: Callable[..., str], figures: Figures) -> None:
     since = empty()
     cluster.make("publish", MODEL="iris", REPOSITORY=REPOSITORY)
     gone = cluster.wait_for(
         "the end of the other model", lambda: not any(serving(name_of(e)) for e in ready_pods()), LISTED_S
     )
-    figures.add("publish into an emptied bucket", "the model that is not there yet is gone after", gone)
+    figures.add("publish into an emptied bucket", "the missing model is unloaded after", gone)
     page("From the versions of the bucket", SINCE=since)
     back = cluster.wait_for("the model", lambda: all(serving(name_of(each)) for each in ready_pods()), LISTED_S)
-    figures.add("publish into an emptied bucket", "restored, it serves again after", back)
+    figures.add("publish into an emptied bucket", "restored, it serves after", back)
 
 
 def test_models_are_restored_from_the_mirror_of_a_pod(page: Callable[..., str], figures: Figures) -> None:
-    """Into another bucket, which the pods are then led to."""
+    """Into another bucket, to which the pods are moved afterwards."""
     empty()
     cluster.s3().create_bucket(Bucket="restored")
     before = pods()
@@ -421,17 +419,17 @@ def test_image_is_upgraded_and_rolled_back(page: Callable[..., str], overlay: Pa
 
 
 def with_images(overlay: Path, tag: str) -> None:
-    """Commit another tag."""
+    """Commit another image tag."""
     commit(overlay, "Upgrade and roll back", 0, lambda lines: lines["images"][0].update(newTag=tag))
 
 
 def image_of(pod: Mapping[str, Any]) -> str:
-    """Of the transformer."""
+    """The transformer's image."""
     return next(str(each["image"]) for each in pod["spec"]["containers"] if each["name"] == "transformer-container")
 
 
 @pytest.mark.usefixtures("page")
-def test_percentages_of_surge_and_budget_are_taken(overlay: Path, figures: Figures) -> None:
+def test_percentages_of_surge_and_budget_are_accepted(overlay: Path, figures: Figures) -> None:
     before = pods()
     commit(overlay, "Fifty pods")
     cluster.wait_for("the strategy", lambda: strategy()["maxSurge"] == "10%", 30)
@@ -439,16 +437,18 @@ def test_percentages_of_surge_and_budget_are_taken(overlay: Path, figures: Figur
     assert get("pdb", "nereid", NAMESPACE)["spec"]["maxUnavailable"] == "10%"
     cluster.wait_for("the budget", lambda: get("pdb", "nereid", NAMESPACE)["status"]["disruptionsAllowed"] == 1, 60)
     assert pods() == before
-    figures.add("10% of surge, 10% of the budget", "taken by KServe; of two pods one may go", "no pod restarts")
+    figures.add(
+        "10% of surge, 10% of the budget", "accepted by KServe; one of two pods may be evicted", "no pod restarts"
+    )
 
 
 def strategy() -> Any:
-    """Of KServe's Deployment."""
+    """The strategy of KServe's Deployment."""
     return get("deployment", "nereid-predictor", NAMESPACE)["spec"]["strategy"]["rollingUpdate"]
 
 
 @pytest.mark.usefixtures("page")
-def test_hung_triton_is_started_again(figures: Figures) -> None:
+def test_hanging_triton_is_restarted(figures: Figures) -> None:
     pod = name_of(ready_pods()[0])
     before = restarts(pod)["kserve-container"]
     with light_load() as under, timed() as seconds:
@@ -457,7 +457,7 @@ def test_hung_triton_is_started_again(figures: Figures) -> None:
         cluster.wait_for("an unready pod", lambda: len(ready_pods()) == 1, 60)
         figures.add("a Triton that hangs, 2 pods", "its pod is not ready after", seconds())
         cluster.wait_for("its restart", lambda: restarts(pod)["kserve-container"] > before, 300)
-        figures.add("a Triton that hangs, 2 pods", "started again after", seconds())
+        figures.add("a Triton that hangs, 2 pods", "restarted after", seconds())
         wait_for_pods(2, START_S)
         figures.add("a Triton that hangs, 2 pods", "ready again after", seconds())
         result = under.stop()
@@ -482,18 +482,18 @@ def test_api_keys_are_rotated_without_a_restart(
     with timed() as seconds:
         second = key_of(page("Rotate API keys", 0, NEW="alice-2", KEYS=str(keys)))
         cluster.wait_for("the second key", lambda: accepted(second), 180)
-        figures.add("API keys", "an added key is good, in both pods, after", seconds())
+        figures.add("API keys", "an added key is accepted by both pods after", seconds())
     assert accepted(first)
     with timed() as seconds:
         page("Rotate API keys", 1, OLD="alice-1", KEYS=str(keys))
         cluster.wait_for("the end of the first key", lambda: not accepted(first, every=False), 180)
-        figures.add("API keys", "a removed key is refused, by both pods, after", seconds())
+        figures.add("API keys", "a removed key is rejected by both pods after", seconds())
     assert accepted(second)
     assert pods() == started
 
 
 def key_of(text: str) -> str:
-    """The key that was printed."""
+    """The printed key."""
     return re.search(r"nereid_[\w-]{43}", text)[0]  # type: ignore[index]
 
 

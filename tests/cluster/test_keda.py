@@ -1,4 +1,4 @@
-"""Pods by Triton's queues: overlays/keda, with KEDA, Prometheus and the gateway of Standard mode.
+"""Scaling by Triton's queues: overlays/keda, with KEDA, Prometheus and the gateway of Standard mode.
 
 The tests are steps of one run, in this order.
 """
@@ -29,7 +29,7 @@ def applied() -> Iterator[None]:
     kubectl("delete", "namespace", cluster.NAMESPACE, "--wait=false")
 
 
-def test_kserve_has_keda_scale_on_both_queries() -> None:
+def test_kserve_configures_keda_with_both_queries() -> None:
     wait_for("the InferenceService", cluster.is_ready)
     scaled = get("scaledobject", "nereid-predictor", f"--namespace={cluster.NAMESPACE}")
     queries = [each["metadata"]["query"] for each in scaled["spec"]["triggers"]]
@@ -43,7 +43,7 @@ def test_queue_is_seen_by_the_autoscaler() -> None:
     wait_for("KEDA's metric", lambda: current() is not None, 120)
 
 
-def test_queue_makes_more_pods_and_no_request_fails() -> None:
+def test_queue_scales_up_and_no_request_fails() -> None:
     enough = threading.Event()
     url = f"{cluster.url()}/predict/digit-finder"
     with ThreadPoolExecutor(CLIENTS) as threads:
@@ -53,13 +53,13 @@ def test_queue_makes_more_pods_and_no_request_fails() -> None:
         finally:
             enough.set()
         codes = [code for run in runs for code in run.result()]
-    # A pod that is full says so (429), and when to come again.
+    # A full pod responds with 429 and Retry-After.
     assert set(codes) <= {200, 429}
     assert codes.count(200) > 20
 
 
 def request_until(enough: threading.Event, url: str) -> list[int]:
-    """The codes of requests, one after the other."""
+    """Statuses of requests in sequence until a condition holds."""
     codes: list[int] = []
     while not enough.wait(0.01 if codes[-1:] == [200] else 0.2):
         codes.append(status_code(url))
@@ -73,7 +73,7 @@ def status_code(url: str) -> int:
 
 
 def current() -> object:
-    """The HPA's reading of the first query; None before there is one."""
+    """The HPA's value of the first query; None before the first one."""
     (hpa,) = get("hpa", f"--namespace={cluster.NAMESPACE}")["items"]
     readings = hpa.get("status", {}).get("currentMetrics") or []
     return readings[0].get("external", {}).get("current") if readings else None

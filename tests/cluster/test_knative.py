@@ -1,7 +1,7 @@
-"""The serverless overlay on a real KServe and Knative: `make e2e-cluster`, or this file by `python -m cluster exec`.
+"""The serverless overlay on KServe and Knative: `make e2e-cluster`, or this file by `python -m cluster exec`.
 
-The tests are steps of one run, in this order. All traffic goes by Knative's gateway, as that of a user outside of the
-cluster. What they measure is shown at the end, and kept in output/cluster/knative.txt.
+The tests are steps of one run, in this order. All traffic goes through Knative's gateway, as from outside the
+cluster. Figures are printed at the end, and kept in output/cluster/knative.txt.
 """
 
 import json
@@ -30,12 +30,12 @@ from tests.support.cluster import NAMESPACE
 from tests.support.pages import read_examples
 
 REPOSITORY = f"s3://{cluster.BUCKET}/nereid"
-FOUND = ["2", "7", "0"]  # on the picture
+FOUND = ["2", "7", "0"]  # in the image
 KEPT = ROOT / "output" / "cluster" / "knative.txt"
 COLD_STARTS = 3
 BURST = 20
-MANY = 4  # requests under way at once: two pods take so many
-REST = "predict=1 v1=1 v2=1"  # Knative's gateway leads to no gRPC
+MANY = 4  # concurrent requests: the capacity of two pods
+REST = "predict=1 v1=1 v2=1"  # Knative's gateway has no route for gRPC
 APPLY = "kubectl apply -k manifests/overlays/site"
 TRANSFORMER = ("--namespace=nereid", "--container=transformer-container")
 
@@ -44,7 +44,7 @@ Note = Callable[[str, str], None]
 
 @pytest.fixture(scope="module")
 def note(pytestconfig: pytest.Config) -> Iterator[Note]:
-    """Takes figures; each is shown at once, all of them at the end."""
+    """A function that records figures; each is printed at once, all of them at the end."""
     table = Table("seen", "figure", title="Knative", min_width=100)
 
     def add(what: str, figure: str) -> None:
@@ -60,7 +60,7 @@ def note(pytestconfig: pytest.Config) -> Iterator[Note]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The project as a user has it, an empty bucket, and a cluster without the namespace."""
+    """A user's checkout, an empty bucket, and a cluster without the namespace."""
     if missing := cluster.find_missing("knative-serving/activator", "kserve/kserve-controller-manager"):
         pytest.skip(missing)
     remove_all()
@@ -71,7 +71,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def url(checkout: Path) -> str:
-    """Where KServe says that it is served; the first test has applied it."""
+    """The URL that KServe reports; the first test has applied the overlay."""
     if not cluster.exists("isvc", "nereid"):
         pytest.skip("needs the first test of this file")
     assert checkout.exists()
@@ -80,7 +80,7 @@ def url(checkout: Path) -> str:
 
 @pytest.fixture(scope="module")
 def quick(checkout: Path, url: str) -> str:
-    """The same with zero pods after a minute, not six: window and retention, which no start depends on."""
+    """The service with zero pods after a minute, not six: window and retention, which do not affect a start."""
     knative.edit_site(checkout, {}, knative.patch({"metadata": {"name": "nereid", "annotations": knative.QUICK}}))
     knative.run(checkout, [APPLY])
     wait_for_revision()
@@ -89,14 +89,14 @@ def quick(checkout: Path, url: str) -> str:
 
 def test_page_leads_from_an_empty_cluster_to_a_detection(checkout: Path, note: Note) -> None:
     lines = knative.commands_of("From an empty cluster to a detection")
-    # The images are in the nodes; the edits are those of the checkout.
+    # The images are on the nodes; the checkout has the edits.
     done = [line for line in lines if not line.startswith(("make images", "vi "))]
     assert len(lines) - len(done) == 3, lines
     began = time.monotonic()
-    *_, reply = knative.run(checkout, done).strip().splitlines()
+    *_, response = knative.run(checkout, done).strip().splitlines()
     note("the page, from make publish to a detection", f"{time.monotonic() - began:.1f} s")
-    assert classes(reply) == FOUND
-    note("pod ready", f"{ready_s():.0f} s after it was made")
+    assert classes(response) == FOUND
+    note("pod ready", f"{ready_s():.0f} s after it was created")
 
 
 def test_pod_is_as_the_manual_says(url: str) -> None:
@@ -111,7 +111,7 @@ def test_pod_is_as_the_manual_says(url: str) -> None:
         assert each["lifecycle"] == {
             "preStop": {"httpGet": {"path": "/wait-for-drain", "port": 8022, "scheme": "HTTP"}}
         }, name
-        # The readiness of the transformer became the queue's, every second.
+        # The queue-proxy has the transformer's readiness probe, every second.
         assert "readinessProbe" not in each, name
         assert each["securityContext"]["readOnlyRootFilesystem"], name
         assert each["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
@@ -131,7 +131,7 @@ def test_pod_is_as_the_manual_says(url: str) -> None:
 
 
 def test_knative_has_no_flag_beyond_its_defaults(url: str) -> None:
-    # What the manual says that the overlay needs; what this cluster itself needs is its images and its gateway.
+    # The requirements of the overlay in the manual; the cluster itself needs its images and its gateway.
     assert url
     for name in ("config-features", "config-defaults", "config-autoscaler"):
         data = get("configmap", name, "--namespace=knative-serving").get("data", {})
@@ -149,7 +149,7 @@ def test_swap_and_rollback_through_the_gateway(checkout: Path, url: str, note: N
         began = time.monotonic()
         knative.run(checkout, [f"make rollback MODEL=digit-finder REPOSITORY={REPOSITORY} URL={url}"])
         assert wait_for_answer(under, "1", began)
-        note("make rollback, until version 1 answers", f"{time.monotonic() - began:.1f} s")
+        note("make rollback, until version 1 serves", f"{time.monotonic() - began:.1f} s")
         result = under.stop()
     note("requests during both", f"{counts(result)}; load average {os.getloadavg()[0]:.0f}")
     assert not result.failures, result.failures[:3]
@@ -158,12 +158,12 @@ def test_swap_and_rollback_through_the_gateway(checkout: Path, url: str, note: N
     knative.run(checkout, [f"make unpin MODEL=digit-finder REPOSITORY={REPOSITORY}"])
 
 
-# REST, which is what Knative's gateway leads to.
+# REST, for which Knative's gateway has a route.
 CLIENTS = ["tritonclient.http", "tritonclient.http.aio", "kserve.InferenceRESTClient", "supervision"]
 
 
 @pytest.mark.parametrize(("name", "program", "output"), [each for each in read_examples() if each[0] in CLIENTS])
-def test_client_of_the_manual_is_answered(checkout: Path, url: str, name: str, program: str, output: str) -> None:
+def test_client_of_the_manual_gets_a_response(checkout: Path, url: str, name: str, program: str, output: str) -> None:
     if "digits" not in model_names(url):
         knative.run(checkout, [f"make publish MODEL=digits REPOSITORY={REPOSITORY} WAIT={url}"])
     done = subprocess.run(
@@ -174,16 +174,16 @@ def test_client_of_the_manual_is_answered(checkout: Path, url: str, name: str, p
     assert done.stdout == output, name
 
 
-def test_loadtest_is_answered(checkout: Path, url: str, note: Note) -> None:
+def test_loadtest_succeeds(checkout: Path, url: str, note: Note) -> None:
     text = knative.run(checkout, [f'make loadtest URL={url} MODEL=digit-finder RATE=4 DURATION_S=20 WEIGHTS="{REST}"'])
     note("make loadtest RATE=4 DURATION_S=20", last_figures(text))
 
 
-def test_network_policy_lets_in_the_gateway_alone(url: str, note: Note) -> None:
+def test_network_policy_admits_the_gateway_only(url: str, note: Note) -> None:
     assert knative.request(url).status == 200
     (pod, *_) = knative.running_pods()
     address = pod["status"]["podIP"]
-    # All that listen: within the pod they can be reached.
+    # All ports with a listener: they are reachable within the pod.
     ports = (8002, 8003, 8012, 8022, 8080, 8081, 8112, 9090, 9091)
     every = [f"{address}:{port}" for port in ports]
     within = knative.knock(every, pod["metadata"]["name"], *TRANSFORMER)
@@ -191,7 +191,7 @@ def test_network_policy_lets_in_the_gateway_alone(url: str, note: Note) -> None:
     assert len(every) >= 7, within
     image = next(each["image"] for each in pod["spec"]["containers"] if each["name"] == "transformer-container")
     refused = dict.fromkeys(every, "refused")
-    assert knative.knock(every) == refused, "from outside of the cluster"
+    assert knative.knock(every) == refused, "from outside the cluster"
     for namespace in ("default", "monitoring"):
         knative.start_stranger(namespace, image)
     seen = {each: knative.knock(every, "stranger", f"--namespace={each}") for each in ("default", "monitoring")}
@@ -204,11 +204,11 @@ def test_network_policy_lets_in_the_gateway_alone(url: str, note: Note) -> None:
         "network policy, in",
         f"{len(every)} open ports refused from outside and from another namespace, 3 open to monitoring",
     )
-    if not cluster.exists("deployment", "prometheus", "monitoring"):  # the cluster's own Prometheus is in it
+    if not cluster.exists("deployment", "prometheus", "monitoring"):  # the namespace of the cluster's Prometheus
         kubectl("delete", "namespace", "monitoring", "--wait=false")
 
 
-def test_network_policy_lets_out_to_dns_and_s3_alone(url: str, note: Note) -> None:
+def test_network_policy_allows_egress_to_dns_and_s3_only(url: str, note: Note) -> None:
     assert knative.request(url).status == 200
     (pod, *_) = knative.running_pods()
     gateway = get("service", "kourier-internal", "--namespace=kourier-system")["spec"]["clusterIP"]
@@ -237,18 +237,18 @@ def test_cold_start_by_phase(quick: str, note: Note) -> None:
         note(f"cold start: {phase}", f"{statistics.median(values):.1f} s (of {each})")
 
 
-def test_burst_at_zero_is_answered(quick: str, note: Note) -> None:
+def test_burst_at_zero_pods_succeeds(quick: str, note: Note) -> None:
     knative.wait_for_zero()
     with knative.PodWatch() as watch:
-        replies = knative.burst(quick, BURST)
-    assert [each.status for each in replies] == [200] * BURST, [each for each in replies if each.status != 200][:3]
-    seconds = sorted(each.seconds for each in replies)
+        responses = knative.burst(quick, BURST)
+    assert [each.status for each in responses] == [200] * BURST, [each for each in responses if each.status != 200][:3]
+    seconds = sorted(each.seconds for each in responses)
     figures = f"first {seconds[0]:.1f} s, median {statistics.median(seconds):.1f}, last {seconds[-1]:.1f}"
-    note(f"burst of {BURST} at zero", f"all answered: {figures}; {len(watch.moments)} pods")
+    note(f"burst of {BURST} at zero", f"all succeeded: {figures}; {len(watch.moments)} pods")
     knative.wait_for_zero()
 
 
-def test_loadtest_cold_is_answered(checkout: Path, quick: str, note: Note) -> None:
+def test_loadtest_cold_succeeds(checkout: Path, quick: str, note: Note) -> None:
     text = knative.run(checkout, [f"make loadtest-cold URL={quick} WEIGHTS=predict SILENCE_S=75 CYCLES=2"])
     note("make loadtest-cold SILENCE_S=75 CYCLES=2", last_figures(text))
 
@@ -257,7 +257,7 @@ def test_pods_follow_concurrency(quick: str, note: Note) -> None:
     knative.wait_for_zero()
     with load(quick, connections=MANY) as under, knative.PodWatch() as watch:
         began = time.monotonic()
-        knative.wait_until("as many pods are ready", lambda: ready_pods() >= MANY // 2, 300)
+        cluster.wait_for("as many pods are ready", lambda: ready_pods() >= MANY // 2, 300)
         note(f"{MANY} requests under way: {MANY // 2} pods ready", f"after {time.monotonic() - began:.0f} s")
         time.sleep(20)
         most = len(watch.moments)
@@ -269,9 +269,9 @@ def test_pods_follow_concurrency(quick: str, note: Note) -> None:
 
 
 def test_versions_out_of_order_while_pods_come_and_go(checkout: Path, quick: str, note: Note) -> None:
-    # Each pod polls the bucket on its own: some have the next version when others have not.
+    # Each pod polls the bucket by itself: some have the next version earlier than others.
     with load(quick, connections=MANY) as under:
-        knative.wait_until("two pods are ready", lambda: ready_pods() >= 2, 300)
+        cluster.wait_for("two pods are ready", lambda: ready_pods() >= 2, 300)
         for _ in range(2):
             publish(checkout)
             time.sleep(5)
@@ -281,7 +281,7 @@ def test_versions_out_of_order_while_pods_come_and_go(checkout: Path, quick: str
         newest = newest_version(checkout)
         began = time.monotonic()
         assert wait_for_answer(under, newest, began)
-        knative.wait_until("every pod has it", lambda: set(served_by_pods()) == {newest}, 180)
+        cluster.wait_for("every pod has it", lambda: set(served_by_pods()) == {newest}, 180)
         time.sleep(3)
         result = under.stop()
     note("versions while pods come and go", f"{counts(result)}; {', '.join(overlaps(result))}")
@@ -297,9 +297,9 @@ def test_canary_is_split_promoted_and_rolled_back(checkout: Path, url: str, note
     lines = knative.commands_of("A canary")
     split = next(number for number, line in enumerate(lines) if line.startswith("kubectl -n nereid patch"))
     promote, back = lines[split:]
-    # One request at a time: each revision has one pod, and the nodes have room for no more than four.
+    # One request at a time: each revision has one pod, and the nodes have room for four.
     with load(url, connections=1) as under:
-        assert under.wait_for(lambda answer: not answer.error, seconds=120)
+        assert under.wait_for(lambda each: not each.error, seconds=120)
         knative.run(checkout, lines[:split])
         wait_for_revision()
         shares = {10: share(under, str(now + 1))}
@@ -316,7 +316,7 @@ def test_canary_is_split_promoted_and_rolled_back(checkout: Path, url: str, note
     assert (shares[100][0], shares[0][0]) == (1, 0)
     tags = {each.get("tag") for each in get("ksvc", "nereid-predictor", "-n", NAMESPACE)["status"]["traffic"]}
     assert {"latest", "prev"} <= tags
-    # As the manual says: after a rollback the one before is pinned in the bucket, then one's own overlay again.
+    # As in the manual: a rollback pins the previous version in the bucket, then the user's overlay is applied.
     knative.run(checkout, [f"make rollback MODEL=digit-finder REPOSITORY={REPOSITORY}", APPLY])
     wait_for_revision()
     assert json.loads(knative.request(url).text)["model"]["version"] == str(now)
@@ -329,7 +329,7 @@ def test_canary_is_split_promoted_and_rolled_back(checkout: Path, url: str, note
         ("a value that is none", {"PREDICTOR_POLL_S": "often"}),
     ],
 )
-def test_revision_that_is_never_ready_leaves_the_old_one(
+def test_revision_that_is_never_ready_keeps_the_old_one(
     checkout: Path, url: str, note: Note, what: str, settings: dict[str, str]
 ) -> None:
     site = checkout / "manifests/overlays/site/kustomization.yaml"
@@ -338,11 +338,11 @@ def test_revision_that_is_never_ready_leaves_the_old_one(
     deadline = {"serving.knative.dev/progress-deadline": "60s"}
     knative.edit_site(checkout, settings, knative.patch({"metadata": {"name": "nereid", "annotations": deadline}}))
     with load(url, connections=1) as under:
-        assert under.wait_for(lambda answer: not answer.error, seconds=120)
+        assert under.wait_for(lambda each: not each.error, seconds=120)
         began = time.monotonic()
         knative.run(checkout, [APPLY])
-        seconds = knative.wait_until("KServe says so", lambda: not latest_is_ready(), 300)
-        knative.wait_until("the pod of it is gone, or its failure is final", has_failed, 300)
+        seconds = cluster.wait_for("KServe says so", lambda: not latest_is_ready(), 300)
+        cluster.wait_for("the pod of it is gone, or its failure is final", has_failed, 300)
         took = time.monotonic() - began
         time.sleep(5)
         result = under.stop()
@@ -390,20 +390,20 @@ def show(config: pytest.Config, what: Table | str) -> None:
 
 
 def remove_all() -> None:
-    """The namespace, and what is in it: its pods first, for Kubernetes looks again after half their grace of 300 s."""
+    """Remove the namespace, its pods first: Kubernetes would check them only after half their grace period of 300 s."""
     if cluster.exists("isvc", "nereid"):
         kubectl("delete", "isvc", "nereid", f"--namespace={NAMESPACE}", "--wait=false")
         knative.wait_for_zero()
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=400s")
 
 
-def classes(reply: str) -> list[str]:
-    """What a response of /predict found with certainty."""
-    return [each["class"] for each in json.loads(reply)["predictions"] if each["confidence"] > 0.9]
+def classes(response: str) -> list[str]:
+    """Classes in a response of /predict."""
+    return [each["class"] for each in json.loads(response)["predictions"] if each["confidence"] > 0.9]
 
 
 def ready_s() -> float:
-    """Seconds from the making of the first pod until it was ready, by its own conditions."""
+    """Seconds from the creation of the first pod until it was ready, by its conditions."""
     (pod, *_) = knative.running_pods()
     ready = next(each for each in pod["status"]["conditions"] if each["type"] == "Ready")
     first, last = (
@@ -414,19 +414,19 @@ def ready_s() -> float:
 
 
 def model_names(url: str) -> list[str]:
-    """The models that are served, by v1."""
+    """The served models, by v1."""
     return list(httpx.get(f"{url}/v1/models", timeout=120, trust_env=False).json()["models"])
 
 
 def publish(checkout: Path, *options: str) -> None:
-    """Upload the model once more, as the next version."""
+    """Publish the model again, as the next version."""
     knative.run(
         checkout, [f"make publish MODEL=digit-finder REPOSITORY={REPOSITORY} FORCE=1 TIMEOUT_S=600 {' '.join(options)}"]
     )
 
 
 def newest_version(checkout: Path) -> str:
-    """Of digit-finder in the bucket."""
+    """The newest version of digit-finder in the bucket."""
     assert checkout
     pages = cluster.s3().get_paginator("list_objects_v2").paginate(Bucket=cluster.BUCKET, Prefix="nereid/digit-finder/")
     keys = [each["Key"] for page in pages for each in page["Contents"]]
@@ -435,7 +435,7 @@ def newest_version(checkout: Path) -> str:
 
 @contextmanager
 def load(url: str, *, connections: int) -> Iterator[Load]:
-    """The picture over so many connections to the gateway, REST alone."""
+    """Load of the image over so many connections to the gateway, REST only."""
     host = url.removeprefix("http://")
     plan = Plan(
         f"{host}:80", "", "digit-finder", picture=str(knative.PICTURE), kinds=("predict", "v2"),
@@ -446,18 +446,18 @@ def load(url: str, *, connections: int) -> Iterator[Load]:
 
 
 def wait_for_answer(under: Load, version: str, since: float) -> object:
-    """A good answer of a version to a request that was sent later; None where there is none in time."""
+    """A response of a version to a later request; None without one in time."""
     return under.wait_for(lambda each: each.version == version and each.started > since and not each.error, seconds=180)
 
 
 def counts(result: Result) -> str:
-    """How many requests, failures, and how long they took."""
+    """Number of requests and failures, and their durations."""
     times = f"p50 {result.percentile(50):.2f} s, p95 {result.percentile(95):.2f} s, most {result.percentile(100):.1f} s"
     return f"{len(result.responses)} requests, {len(result.failures)} failed, {times}"
 
 
 def overlaps(result: Result) -> list[str]:
-    """For each new version how long the one before still answered requests that were sent after its first answer."""
+    """For each new version, how long older ones still responded to requests that were sent after its first response."""
     first: dict[str, float] = {}
     for each in result.responses:
         first.setdefault(each.version, each.ended)
@@ -469,15 +469,15 @@ def overlaps(result: Result) -> list[str]:
 
 
 def share(under: Load, version: str) -> tuple[float, int]:
-    """The part of the good answers of the next half minute that a version gave, and of how many."""
+    """The share of a version in the responses of the next half minute, and their number."""
     began = time.monotonic()
     time.sleep(30)
-    answers = [each for each in under.result().responses if each.started > began]
-    return sum(each.version == version for each in answers) / len(answers), len(answers)
+    responses = [each for each in under.result().responses if each.started > began]
+    return sum(each.version == version for each in responses) / len(responses), len(responses)
 
 
 def prepare_canary(checkout: Path, now: int) -> None:
-    """Write what the manual has users write into both canaries: their site, and the versions."""
+    """Write the manual's edits into both canaries: the site, and the versions."""
     for folder, version in (("pinned", now), ("", now + 1)):
         file = checkout / "manifests/overlays/canary/knative" / folder / "kustomization.yaml"
         text = file.read_text().replace("../serverless", "../site")
@@ -485,12 +485,12 @@ def prepare_canary(checkout: Path, now: int) -> None:
 
 
 def pod_ids() -> set[str]:
-    """Of those that do not end."""
+    """UIDs of pods that are not terminating."""
     return {each["metadata"]["uid"] for each in knative.running_pods()}
 
 
 def restarts() -> list[str]:
-    """Containers that were started more than once."""
+    """Containers with restarts."""
     return [
         f"{pod['metadata']['name']} {each['name']}: {each.get('lastState')}"
         for pod in cluster.pods()
@@ -509,21 +509,21 @@ def ready_pods() -> int:
 
 
 def served_by_pods() -> list[str]:
-    """The version of digit-finder that each pod's synchroniser has."""
+    """The version of digit-finder in each pod's status."""
     found = []
     for pod in knative.running_pods():
         code = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8003/status', timeout=5).read().decode())"
         try:
             text = kubectl("exec", pod["metadata"]["name"], *TRANSFORMER, "--", "python3", "-c", code)
         except ClusterError:
-            found.append("none")  # it starts, or has just ended
+            found.append("none")  # the pod starts, or has just ended
             continue
         found += json.loads(text)["models"].get("digit-finder", {}).get("serving") or ["none"]
     return found
 
 
 def latest_is_ready() -> bool:
-    """Whether Knative says that the newest revision is; also while it has not seen the newest change."""
+    """Whether Knative reports the newest revision as ready; it may not have seen the newest change yet."""
     service = get("ksvc", "nereid-predictor", f"--namespace={NAMESPACE}")
     for each in (get("isvc", "nereid", f"--namespace={NAMESPACE}"), service):
         if each["metadata"]["generation"] != each.get("status", {}).get("observedGeneration"):
@@ -533,29 +533,29 @@ def latest_is_ready() -> bool:
 
 
 def has_failed() -> bool:
-    """Whether Knative has given the newest revision up."""
+    """Whether the newest revision has failed finally."""
     return knative.conditions_of("ksvc", "nereid-predictor").get("ConfigurationsReady", {}).get("status") == "False"
 
 
 def wait_for_revision() -> None:
-    """Return once the newest revision is ready, by Knative's word."""
-    time.sleep(5)  # KServe and Knative have to see the change first
-    knative.wait_until("the newest revision", lambda: latest_is_ready() and cluster.is_ready(), 300)
+    """Wait until Knative reports the newest revision as ready."""
+    time.sleep(5)  # until KServe and Knative have seen the change
+    cluster.wait_for("the newest revision", lambda: latest_is_ready() and cluster.is_ready(), 300)
 
 
 def wait_for_traffic(percent: int) -> None:
-    """Return once Knative's route has it, and a moment for the gateway."""
+    """Wait until Knative's route has the share, and a moment for the gateway."""
 
     def there() -> bool:
         status = get("ksvc", "nereid-predictor", f"--namespace={NAMESPACE}")["status"]
         latest = status["latestCreatedRevisionName"]
         return sum(each.get("percent") or 0 for each in status["traffic"] if each["revisionName"] == latest) == percent
 
-    knative.wait_until(f"{percent} % of the traffic", there, 120)
+    cluster.wait_for(f"{percent} % of the traffic", there, 120)
     time.sleep(3)
 
 
 def last_figures(text: str) -> str:
-    """The table of a load test, in one line."""
+    """The figures of a load test, in one line."""
     lines = [" ".join(re.findall(r"[^\s│┃|]+", line)) for line in text.splitlines()]
     return "; ".join(line for line in lines if re.search(r"\d", line))[:600]

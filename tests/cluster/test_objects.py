@@ -1,7 +1,7 @@
-"""Every overlay before a real API server, KServe and Knative: what they take, and what they make of it.
+"""Every overlay on an API server, KServe and Knative: whether they accept it, and the objects that they create.
 
-Each overlay has a namespace of its own, in which a quota of no pods lets nothing start. So nodes may be away, and pods
-of other tests are not in the way.
+Each overlay has its own namespace, where a quota of zero pods lets none start. So the tests need no nodes, and no
+capacity beside the pods of other tests.
 """
 
 import json
@@ -14,15 +14,15 @@ import pytest
 from tests.manifests.compositions import WITH_KSERVE, WITHOUT, combine
 from tests.manifests.pod import KNATIVE, STANDARD, mode_of, pods_of
 from tests.manifests.rendering import Object, Render, find_folders, render, render_in, title
-from tests.support import objects
+from tests.support import api_server
+from tests.support.api_server import Applied, create_dry, differences, find, kubectl, wait_for
 from tests.support.changes import GONE, changed
 from tests.support.cluster import find_missing
-from tests.support.objects import Applied, create_dry, differences, find, kubectl, wait_for
 
 PRODUCTION = "overlays/production"
 CONTROLLERS = ("kserve/kserve-controller-manager", "knative-serving/controller")
 STORAGE = "clusterstoragecontainer"
-# Of whose pods KServe makes one container more, by its webhook.
+# Overlays to whose pods KServe's webhook adds a container.
 WITH_INITIALIZER = {"overlays/storage-uri", "overlays/canary/storage-uri"}
 ON_KNATIVE = ["overlays/canary/knative", "overlays/canary/knative/pinned", "overlays/serverless", "overlays/site"]
 WITHOUT_KSERVE = ("base", "examples/", "jobs/", "monitoring", "overlays/http-add-on", "overlays/plain")
@@ -34,35 +34,35 @@ _OWN = "serving.knative.dev/"  # labels and annotations that Knative writes for 
 
 @pytest.fixture(scope="module", params=find_folders())
 def applied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applied]:
-    """An overlay, applied; gone afterwards."""
+    """An applied overlay; removed afterwards."""
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
-    if unknown := objects.unknown_kinds(render(request.param)):
+    if unknown := api_server.unknown_kinds(render(request.param)):
         pytest.skip(f"needs the CRDs of {', '.join(unknown)} in the cluster; next: kubectl apply them")
-    namespace = objects.namespace_of(request.param)
+    namespace = api_server.namespace_of(request.param)
     try:
-        found = objects.prepare(request.param, tmp_path_factory.mktemp("overlay"))
-        objects.try_pods(found)
-        objects.apply_without_pods(found)
+        found = api_server.prepare(request.param, tmp_path_factory.mktemp("overlay"))
+        api_server.try_pods(found)
+        api_server.apply_without_pods(found)
         yield found
     finally:
-        objects.remove(namespace)
+        api_server.remove(namespace)
 
 
-def test_overlay_is_taken_without_a_warning(applied: Applied) -> None:
-    assert {way: reply.said for way, reply in applied.replies.items() if reply.said or not reply.taken} == {}
+def test_overlay_is_accepted_without_a_warning(applied: Applied) -> None:
+    assert {way: result.said for way, result in applied.results.items() if result.said or not result.accepted} == {}
 
 
 def test_pods_are_admitted(applied: Applied) -> None:
-    """By Pod Security, quota, limits and KServe's webhook, which adds to those with a storageUri alone."""
+    """By Pod Security, quota, limits and KServe's webhook, which changes only pods with a storageUri."""
     if applied.name in WITH_INITIALIZER and not _is_initializer_restricted():
-        # As it comes, without a security context: the namespace refuses it, as README.md says.
-        for reply in applied.pods.values():
-            assert not reply.taken
-            assert "violates PodSecurity" in reply.said
-            assert "storage-initializer" in reply.said
+        # By default without a security context: the namespace rejects it (README.md).
+        for result in applied.pods.values():
+            assert not result.accepted
+            assert "violates PodSecurity" in result.said
+            assert "storage-initializer" in result.said
         return
-    assert {name: reply.said for name, reply in applied.pods.items() if reply.said or not reply.taken} == {}
+    assert {name: result.said for name, result in applied.pods.items() if result.said or not result.accepted} == {}
     more = ["storage-initializer"] if applied.name in WITH_INITIALIZER else []
     for pod in pods_of(applied.render):
         first = [each["name"] for each in applied.pods[title(pod)].object["spec"].get("initContainers", [])]
@@ -76,9 +76,9 @@ def _is_initializer_restricted() -> bool:
 @pytest.mark.parametrize("applied", [*ON_STANDARD, *ON_KNATIVE], indirect=True)
 def test_templates_are_those_assumed(applied: Applied) -> None:
     """Of the Deployment, or of Knative's Service: every field."""
-    modes = {mode_of(service) for service, _, _ in objects.components(applied.render)}
+    modes = {mode_of(service) for service, _, _ in api_server.components(applied.render)}
     assert modes == {KNATIVE if applied.name in ON_KNATIVE else STANDARD}
-    for service, _, pod in objects.components(applied.render):
+    for service, _, pod in api_server.components(applied.render):
         name = pod["metadata"]["name"]
         made = _made("ksvc" if mode_of(service) == KNATIVE else "deployment", name, applied)["spec"]["template"]
         _check_same(applied.templates[name], made, name)
@@ -86,8 +86,8 @@ def test_templates_are_those_assumed(applied: Applied) -> None:
 
 @pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
 def test_deployments_are_those_assumed(applied: Applied) -> None:
-    """How pods are replaced, and how long that may take."""
-    for _, component, pod in objects.components(applied.render):
+    """Strategy and deadlines of Deployments."""
+    for _, component, pod in api_server.components(applied.render):
         spec = _made("deployment", pod["metadata"]["name"], applied)["spec"]
         default = {"maxSurge": "25%", "maxUnavailable": "25%"}
         rolling = component.get("deploymentStrategy", {}).get("rollingUpdate", default)
@@ -98,7 +98,7 @@ def test_deployments_are_those_assumed(applied: Applied) -> None:
 
 @pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
 def test_scalers_are_those_assumed(applied: Applied) -> None:
-    for _, component, pod in objects.components(applied.render):
+    for _, component, pod in api_server.components(applied.render):
         bounds = (component["minReplicas"], component["maxReplicas"])
         if "autoScaling" in component:
             spec = _made("scaledobject", pod["metadata"]["name"], applied)["spec"]
@@ -116,8 +116,8 @@ def test_scalers_are_those_assumed(applied: Applied) -> None:
 
 @pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
 def test_services_are_those_assumed(applied: Applied) -> None:
-    """The first port of the container that listens becomes 80, each other one stays."""
-    for _, _, pod in objects.components(applied.render):
+    """The first port of the container becomes 80, the others stay."""
+    for _, _, pod in api_server.components(applied.render):
         spec = _made("service", pod["metadata"]["name"], applied)["spec"]
         ports = _ports(pod)
         numbers = [80, *(port["containerPort"] for port in ports[1:])]
@@ -129,13 +129,13 @@ def test_services_are_those_assumed(applied: Applied) -> None:
 
 @pytest.mark.parametrize("applied", ON_STANDARD, indirect=True)
 def test_routes_are_those_assumed(applied: Applied) -> None:
-    """REST and gRPC's calls of v2, with the service's timeout; made once no pod is missing, and of zero none is."""
-    made = list(objects.components(applied.render))
+    """REST and the gRPC calls of v2, with the service's timeout; KServe waits for the pods, of which there are none."""
+    made = list(api_server.components(applied.render))
     for _, _, pod in made:
-        reply = kubectl(
+        result = kubectl(
             "scale", "deployment", pod["metadata"]["name"], f"--namespace={applied.namespace}", "--replicas=0"
         )
-        assert reply.taken, reply.said
+        assert result.accepted, result.said
     for service, _, pod in made:
         if pod["metadata"]["labels"]["component"] != _entrance(service) or "canary" in service["spec"]:
             continue
@@ -149,15 +149,15 @@ def test_routes_are_those_assumed(applied: Applied) -> None:
 
 @pytest.mark.parametrize("applied", ON_KNATIVE, indirect=True)
 def test_revisions_are_those_assumed(applied: Applied) -> None:
-    """What Knative makes of its Service: the pod, its queue-proxy, and what scales it."""
-    for service, component, pod in objects.components(applied.render):
+    """Revisions of Knative: the pod, its queue-proxy, and its scaler."""
+    for service, component, pod in api_server.components(applied.render):
         name = pod["metadata"]["name"]
         made = _made("deployment", f"{name}-00001-deployment", applied)["spec"]
         containers = made["template"]["spec"]["containers"]
         (queue,) = [each for each in containers if each["name"] == "queue-proxy"]
         containers.remove(queue)
-        assumed = objects.revision_pod_of(applied.templates[name], name, applied.namespace)
-        completed = create_dry(objects.deployment_of(assumed)).object["spec"]["template"]
+        assumed = api_server.revision_pod_of(applied.templates[name], name, applied.namespace)
+        completed = create_dry(api_server.deployment_of(assumed)).object["spec"]["template"]
         _check_same(completed, made["template"], f"the revision of {name}")
         assert made["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
         given = service["metadata"]["annotations"]
@@ -170,7 +170,7 @@ def test_revisions_are_those_assumed(applied: Applied) -> None:
 
 
 def _check_queue(queue: Any, component: Any) -> None:
-    """It probes in place of the kubelet, and takes the period from the container."""
+    """The queue-proxy probes in place of the kubelet, with the container's period."""
     variables = {each["name"]: each.get("value") for each in queue["env"]}
     assert variables["CONTAINER_CONCURRENCY"] == str(component["containerConcurrency"])
     assert variables["REVISION_TIMEOUT_SECONDS"] == str(component["timeout"])
@@ -181,35 +181,35 @@ def _check_queue(queue: Any, component: Any) -> None:
 
 
 def test_apply_again_changes_nothing(applied: Applied) -> None:
-    """Of what webhooks and controllers have written since: what syncs from git is at rest."""
-    reply = kubectl("diff", "--server-side", "--filename=-", sent=applied.render.objects)
-    assert reply.taken, f"{reply.said}{reply.text}"
+    """Fields of webhooks and controllers included: GitOps tools report no difference."""
+    result = kubectl("diff", "--server-side", "--filename=-", sent=applied.render.objects)
+    assert result.accepted, f"{result.said}{result.text}"
 
 
 @pytest.mark.parametrize("applied", ["base"], indirect=True)
-def test_mode_has_to_be_said(applied: Applied) -> None:
-    """Of base Knative refuses what only Standard mode takes; an overlay makes it one or the other."""
-    assert wait_for("a refusal", lambda: "resourceFieldRef" in _why_not_ready(applied))
+def test_mode_must_be_set(applied: Applied) -> None:
+    """Knative rejects fields of base that only Standard mode accepts; an overlay sets the mode."""
+    assert wait_for("a rejection", lambda: "resourceFieldRef" in _why_not_ready(applied))
 
 
 @pytest.mark.parametrize("applied", ["overlays/serverless"], indirect=True)
-def test_quota_of_knative_needs_room_for_a_pod_more(applied: Applied) -> None:
-    """KServe tries each update of a Knative Service, and Knative then tries a pod: README.md says so."""
-    assert wait_for("a refusal", lambda: "exceeded quota" in _why_not_ready(applied))
+def test_quota_on_knative_needs_room_for_one_more_pod(applied: Applied) -> None:
+    """KServe dry-runs each update of a Knative Service, and Knative then dry-runs a pod (README.md)."""
+    assert wait_for("a rejection", lambda: "exceeded quota" in _why_not_ready(applied))
 
 
 @pytest.mark.parametrize("applied", ["overlays/serverless"], indirect=True)
-def test_knative_drops_what_its_service_does_not_know(applied: Applied) -> None:
-    """Without a word, for KServe sends it as it is: a rule of tests/manifests finds it before."""
-    ((service, component, pod),) = objects.components(applied.render)
+def test_knative_drops_unknown_fields(applied: Applied) -> None:
+    """Silently, because KServe sends the field unchanged: a rule of tests/manifests finds it earlier."""
+    ((service, component, pod),) = api_server.components(applied.render)
     for path, value in {
         "spec terminationGracePeriodSeconds": 60,
         "spec containers 0 lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
     }.items():
-        sent = objects.knative_service_of(
+        sent = api_server.knative_service_of(
             changed(changed(pod, path, value), "spec serviceAccountName", GONE), component
         )
-        # Elsewhere, for the trial of a pod that the webhook makes has no room here.
+        # In another namespace: this one has no room for the webhook's dry run of a pod.
         sent["metadata"] = {**sent["metadata"], "name": "another", "namespace": "default"}
         way = ("--dry-run=server", "--validate=ignore", "--output=json", "--filename=-")
         made = kubectl("create", *way, sent=[sent]).object["spec"]["template"]["spec"]
@@ -236,35 +236,35 @@ def test_knative_drops_what_its_service_does_not_know(applied: Applied) -> None:
         ("overlays/serverless", f"{PREDICTOR} minReplicas", GONE),
     ],
 )
-def test_what_users_change_is_made_as_assumed(name: str, path: str, value: Any, tmp_path: Path) -> None:
-    """What no overlay of ours says, and pod_of has to know for those of users."""
+def test_changes_of_users_have_the_assumed_effect(name: str, path: str, value: Any, tmp_path: Path) -> None:
+    """Fields that no overlay of ours has, for users' overlays."""
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
     try:
-        found = objects.prepare(name, tmp_path)
+        found = api_server.prepare(name, tmp_path)
         services = [changed(each, path, value) for each in found.render.of_kind("InferenceService")]
         others = [each for each in found.render.objects if each["kind"] != "InferenceService"]
         found.render = Render(name, (*others, *services))
-        objects.try_pods(found)
-        objects.apply_without_pods(found)
+        api_server.try_pods(found)
+        api_server.apply_without_pods(found)
         test_templates_are_those_assumed(found)
         if name in ON_STANDARD:
             test_scalers_are_those_assumed(found)
     finally:
-        objects.remove(objects.namespace_of(name))
+        api_server.remove(api_server.namespace_of(name))
 
 
 @pytest.fixture(scope="module")
 def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A pod that production takes, and its namespace, in which pods may start; gone afterwards."""
+    """A pod that production accepts, and its namespace, where pods may start; removed afterwards."""
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
     try:
-        found = objects.prepare(PRODUCTION, tmp_path_factory.mktemp("overlay"))
-        ((_, _, pod),) = objects.components(found.render)
+        found = api_server.prepare(PRODUCTION, tmp_path_factory.mktemp("overlay"))
+        ((_, _, pod),) = api_server.components(found.render)
         yield pod
     finally:
-        objects.remove(objects.namespace_of(PRODUCTION))
+        api_server.remove(api_server.namespace_of(PRODUCTION))
 
 
 @pytest.mark.parametrize(
@@ -280,13 +280,13 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         ("spec serviceAccountName", "nobody", "not found"),
     ],
 )
-def test_production_refuses_pods(production: Object, path: str, value: Any, said: str) -> None:
-    reply = create_dry(changed(production, path, value))
-    assert not reply.taken
-    assert said in reply.said
+def test_production_rejects_pods(production: Object, path: str, value: Any, said: str) -> None:
+    result = create_dry(changed(production, path, value))
+    assert not result.accepted
+    assert said in result.said
 
 
-def test_production_gives_limits_to_containers_that_others_add(production: Object) -> None:
+def test_production_sets_limits_of_injected_containers(production: Object) -> None:
     more = {**production["spec"]["containers"][0], "name": "mesh"}
     more.pop("resources")
     made = create_dry(changed(production, "spec containers -", more)).object
@@ -298,7 +298,7 @@ def test_production_gives_limits_to_containers_that_others_add(production: Objec
 
 @pytest.mark.parametrize("kind", ["Standard", "Knative"])
 def test_mode_cannot_be_changed(kind: str, tmp_path: Path) -> None:
-    """As README.md says: delete first."""
+    """Delete first (README.md)."""
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
     first, second = {"Standard": ("standard", "serverless"), "Knative": ("serverless", "standard")}[kind]
@@ -306,36 +306,36 @@ def test_mode_cannot_be_changed(kind: str, tmp_path: Path) -> None:
     try:
         (tmp_path / "first").mkdir()
         (tmp_path / "second").mkdir()
-        found = objects.prepare(name, tmp_path / "first")
-        objects.apply_without_pods(found)
+        found = api_server.prepare(name, tmp_path / "first")
+        api_server.apply_without_pods(found)
         wait_for("its mode", lambda: find("isvc", "nereid", found.namespace).get("status", {}).get("deploymentMode"))
         other = render_in(f"overlays/{second}", found.namespace, tmp_path / "second")
-        reply = kubectl("apply", "--server-side", "--filename=-", sent=other.objects)
-        assert not reply.taken
-        assert "deploymentMode" in reply.said
+        result = kubectl("apply", "--server-side", "--filename=-", sent=other.objects)
+        assert not result.accepted
+        assert "deploymentMode" in result.said
     finally:
-        objects.remove(objects.namespace_of(name))
+        api_server.remove(api_server.namespace_of(name))
 
 
 @pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
-def test_components_together_are_taken(names: tuple[str, ...], tmp_path: Path) -> None:
-    """All that combine, with a prefix; no pod starts."""
+def test_components_together_are_accepted(names: tuple[str, ...], tmp_path: Path) -> None:
+    """All components that combine, with a prefix; no pod starts."""
     if missing := find_missing(*CONTROLLERS):
         pytest.skip(missing)
-    namespace = objects.namespace_of(f"components-{len(names)}")
-    # The cluster has no operator for secrets.
+    namespace = api_server.namespace_of(f"components-{len(names)}")
+    # The cluster has no operator for Secrets.
     rendered = combine(tuple(each for each in names if not each.startswith("external-secrets")), tmp_path, namespace)
-    if unknown := objects.unknown_kinds(rendered):
+    if unknown := api_server.unknown_kinds(rendered):
         pytest.skip(f"needs the CRDs of {', '.join(unknown)} in the cluster; next: kubectl apply them")
     applied = Applied("components", namespace, rendered)
     try:
-        objects.remove(namespace, wait=True)
-        reply = kubectl("apply", "--server-side", "--filename=-", sent=list(rendered.of_kind("Namespace")))
-        assert reply.taken, reply.said
-        objects.apply_without_pods(applied)
-        assert {way: reply.said for way, reply in applied.replies.items() if reply.said or not reply.taken} == {}
+        api_server.remove(namespace, wait=True)
+        result = kubectl("apply", "--server-side", "--filename=-", sent=list(rendered.of_kind("Namespace")))
+        assert result.accepted, result.said
+        api_server.apply_without_pods(applied)
+        assert {way: result.said for way, result in applied.results.items() if result.said or not result.accepted} == {}
     finally:
-        objects.remove(namespace)
+        api_server.remove(namespace)
 
 
 def _why_not_ready(applied: Applied) -> str:
@@ -353,7 +353,7 @@ def _check_same(assumed: Any, made: Any, what: str) -> None:
 
 
 def _clean(template: Any) -> Any:
-    """Without what Knative writes for itself, and what says nothing."""
+    """Without labels and annotations of Knative, and without empty fields."""
     metadata = {}
     for key in ("labels", "annotations"):
         given = template["metadata"].get(key, {})
@@ -371,7 +371,7 @@ def _entrance(service: Object) -> str:
 
 
 def _ports(pod: Object) -> list[Any]:
-    """Those of the container that has some."""
+    """Ports of the container with ports."""
     (ports,) = [each["ports"] for each in pod["spec"]["containers"] if each.get("ports")]
     return list(ports)
 

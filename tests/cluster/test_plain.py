@@ -1,4 +1,4 @@
-"""The overlays without KServe on the real cluster: three pods, a rolling update, and blue and green.
+"""The overlays without KServe on the cluster: three pods, a rolling update, and blue/green.
 
 The tests are steps of one run, in this order: `python -m cluster exec -- pytest tests/cluster/test_plain.py`.
 """
@@ -16,7 +16,7 @@ from cluster.kubectl import get, kubectl
 from cluster.layout import CONTROL, ROOT
 from loadtest.generator.responses import Result
 from tests.support import cluster
-from tests.support.disturbance import (
+from tests.support.pod_faults import (
     PICTURES,
     Figures,
     began,
@@ -32,9 +32,9 @@ from tests.support.disturbance import (
 REPOSITORY = "s3://models/nereid"
 OVERLAYS = ROOT / "manifests" / "overlays" / "plain"
 NAMESPACE = f"--namespace={cluster.NAMESPACE}"
-FOUND = ["2", "7", "0"]  # on digits.jpg, at a confidence of 0.9
+FOUND = ["2", "7", "0"]  # in digits.jpg, at a confidence of 0.9
 START_S = 300.0
-# As an Ingress would have it, for a cluster with a Gateway and no controller of Ingresses.
+# In place of an Ingress, for a cluster with a Gateway and no Ingress controller.
 ROUTE = {
     "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
     "metadata": {"name": "vision", "namespace": cluster.NAMESPACE},
@@ -70,7 +70,7 @@ def deployment(fresh: None, figures: Figures) -> None:  # noqa: ARG001 - the nam
 
 
 def classes(url: str) -> list[str]:
-    """What is found on the picture."""
+    """Classes that are detected in the image."""
     return [found["class"] for found in predict(url)["predictions"]]
 
 
@@ -90,11 +90,11 @@ def predict(url: str) -> Any:
 
 
 @pytest.mark.usefixtures("deployment")
-def test_picture_is_answered_through_the_service(figures: Figures) -> None:
+def test_image_gets_a_response_through_the_service(figures: Figures) -> None:
     cluster.wait_for("the route", lambda: "predictions" in predict(URL), 30)
     assert classes(URL) == FOUND
     assert get("hpa", "nereid", NAMESPACE)["spec"]["minReplicas"] == 3
-    figures.add("Service", "curl by a route of the gateway", "answered")
+    figures.add("Service", "curl by a route of the gateway", "200")
 
 
 @pytest.mark.usefixtures("deployment")
@@ -106,33 +106,33 @@ def test_rolling_update_under_load_fails_no_request(figures: Figures) -> None:
         kubectl("rollout", "status", "deployment/nereid", NAMESPACE, "--timeout=300s")
         figures.add("rolling update", "rolled out after", seconds())
         cluster.wait_for("the old pods' end", lambda: not before & {name_of(each) for each in cluster.pods()}, 120)
-        figures.add("rolling update", "the old pods have gone after", seconds())
+        figures.add("rolling update", "the old pods are removed after", seconds())
         time.sleep(3)
         result = under.stop()
     report(figures, "rolling update, 3 pods", result)
 
 
 def report(figures: Figures, step: str, result: Result) -> None:
-    """Of a load under which nothing may fail."""
+    """The figures of a load under which no request may fail."""
     figures.add(step, "under load", summary(result))
     assert not result.failures, (outage(result), result.failures[:3])
 
 
 @pytest.mark.usefixtures("deployment")
 def test_pods_follow_the_load(figures: Figures) -> None:
-    """With a lower target than the manifest's 70 %, which pods do not reach on cores that others use too."""
+    """With a target below the manifest's 70 %, which pods do not reach on shared cores."""
     wait_for_pods(3, START_S)
     cluster.apply("plain", with_low_target)
     with load(HOST, f"{HOST}:80", kinds=("predict", "v2"), connections=6, pause_s=0.0) as under, timed() as seconds:
         began(under)
         cluster.wait_for("a fourth pod", lambda: len(cluster.pods()) > 3, 180)
-        figures.add("HPA", "a fourth pod is made after", seconds())
+        figures.add("HPA", "a fourth pod is created after", seconds())
         result = under.stop()
     report(figures, "HPA, up", result)
 
 
 def with_low_target(documents: list[Any]) -> list[Any]:
-    """More pods at 15 % of what they request."""
+    """A target of 15 % of the requests."""
     for each in documents:
         if each["kind"] == "HorizontalPodAutoscaler":
             each["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] = 15
@@ -140,7 +140,7 @@ def with_low_target(documents: list[Any]) -> list[Any]:
 
 
 @pytest.mark.usefixtures("deployment")
-def test_node_port_answers_at_every_node(figures: Figures) -> None:
+def test_node_port_serves_at_every_node(figures: Figures) -> None:
     cluster.apply(OVERLAYS / "nodeport", at_home)
     kubectl("rollout", "status", "deployment/nereid", NAMESPACE, "--timeout=300s")
     for address in ("10.240.0.11", "10.240.0.12"):
@@ -153,10 +153,10 @@ def test_node_port_answers_at_every_node(figures: Figures) -> None:
 
 
 @pytest.mark.usefixtures("deployment")
-def test_load_balancer_answers_at_its_address(figures: Figures) -> None:
+def test_load_balancer_serves_at_its_address(figures: Figures) -> None:
     def with_address(documents: list[Any]) -> list[Any]:
-        for each in cluster.at_home(documents):  # with three pods: only a node that has one answers (`Local`)
-            if each["kind"] == "Service":  # what a cloud's controller would do
+        for each in cluster.at_home(documents):  # with three pods: only nodes with a pod respond (`Local`)
+            if each["kind"] == "Service":  # in place of a cloud's controller
                 each["spec"]["externalIPs"] = ["10.240.1.9"]
         return documents
 
@@ -167,14 +167,14 @@ def test_load_balancer_answers_at_its_address(figures: Figures) -> None:
         lambda: CONTROL.name in {each["spec"]["nodeName"] for each in ready_pods()},
         180,
     )
-    # kube-proxy learns of a new address a moment later.
+    # kube-proxy adds a new address a moment later.
     cluster.wait_for("the address", lambda: is_open("http://10.240.1.9"), 30)
     assert classes("http://10.240.1.9") == FOUND
-    figures.add("LoadBalancer", "curl at its address", "answered")
+    figures.add("LoadBalancer", "curl at its address", "200")
 
 
 def at_home(documents: list[Any]) -> list[Any]:
-    """Of a Deployment one pod each is enough: two cores have room for two colours."""
+    """One pod for each Deployment: two cores have room for two colours."""
     for each in cluster.at_home(documents):
         if each["kind"] == "HorizontalPodAutoscaler":
             each["spec"] |= {"minReplicas": 1, "maxReplicas": 1}
@@ -188,7 +188,7 @@ def test_blue_and_green_are_switched_under_load(figures: Figures) -> None:
     everything = cluster.render(OVERLAYS / "blue-green")
     cluster.make(
         "publish", MODEL="digit-finder", REPOSITORY=REPOSITORY, FORCE="1"
-    )  # version 2, which blue does not take
+    )  # version 2, which blue does not load
     with timed() as seconds:
         cluster.apply(OVERLAYS / "blue-green", at_home)
         for color in ("blue", "green"):
@@ -202,13 +202,13 @@ def test_blue_and_green_are_switched_under_load(figures: Figures) -> None:
         since = time.monotonic()
         first = under.wait_for(lambda one: one.version == "2", seconds=60)
         assert first
-        figures.add("blue and green", "first answer of green after the switch", first.ended - since)
+        figures.add("blue and green", "first response of green after the switch", first.ended - since)
         time.sleep(5)
         switch("blue")
         since = time.monotonic()
         back = under.wait_for(lambda one: one.version == "1" and one.started > since, seconds=60)
         assert back
-        figures.add("blue and green", "first answer of blue after the way back", back.ended - since)
+        figures.add("blue and green", "first response of blue after the switch back", back.ended - since)
         time.sleep(5)
         result = under.stop()
     last = result.responses[-20:]
@@ -217,6 +217,6 @@ def test_blue_and_green_are_switched_under_load(figures: Figures) -> None:
 
 
 def switch(color: str) -> None:
-    """As manifests/README.md has it."""
+    """Switch the colour as in manifests/README.md."""
     patch = json.dumps({"spec": {"selector": {"color": color}}})
     kubectl("patch", "service", "nereid", NAMESPACE, "--patch", patch)

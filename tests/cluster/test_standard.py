@@ -1,4 +1,4 @@
-"""Standard mode on the real cluster: from an empty cluster to a detection, and all that happens to its pods.
+"""Standard mode on the cluster: from an empty cluster to a detection, and faults of its pods.
 
 The tests are steps of one run, in this order: `python -m cluster exec -- pytest tests/cluster/test_standard.py`.
 """
@@ -21,7 +21,8 @@ from cluster.layout import ROOT, ClusterError
 from loadtest.generator.load import Load
 from loadtest.generator.responses import Response
 from tests.support import cluster
-from tests.support.disturbance import (
+from tests.support.pages import read_examples
+from tests.support.pod_faults import (
     PICTURES,
     Figures,
     Watch,
@@ -39,14 +40,13 @@ from tests.support.disturbance import (
     timed,
     wait_for_pods,
 )
-from tests.support.pages import read_examples
 
 EXAMPLES = read_examples()
 REPOSITORY = "s3://models/nereid"
 HOST = "nereid-nereid.example.com"
 URL = f"http://{HOST}"
 GRPC = f"{HOST}:80"
-FOUND = ["2", "7", "0"]  # on digits.jpg, at a confidence of 0.9
+FOUND = ["2", "7", "0"]  # in digits.jpg, at a confidence of 0.9
 CONTAINERS = ("kserve-container", "synchroniser", "transformer-container")
 START_S = 300.0
 NAMESPACE = f"--namespace={cluster.NAMESPACE}"
@@ -75,7 +75,7 @@ def service(fresh: None, figures: Figures) -> None:  # noqa: ARG001 - the namesp
 
 
 def spread(documents: list[Any]) -> list[Any]:
-    """A pod on each node where there is room, as `production` has it."""
+    """Spread pods over the nodes if there is room, as in `production`."""
     constraint = {
         "topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": {"serving.kserve.io/inferenceservice": "nereid"}},
@@ -88,21 +88,21 @@ def spread(documents: list[Any]) -> list[Any]:
 
 
 def replicas(number: int) -> None:
-    """So many pods, whatever the load."""
+    """Set a fixed number of pods."""
     patch_service({"minReplicas": number, "maxReplicas": number})
     time.sleep(2)
     wait_for_pods(number, START_S)
 
 
 def one_on_each_node() -> None:
-    """Two pods: the second one is made while the first one's node is the fuller one."""
+    """Two pods: the second one is created while the first one's node is the fuller one."""
     replicas(1)
     replicas(2)
     assert sorted(each["spec"]["nodeName"] for each in ready_pods()) == ["node-1", "node-2"]
 
 
 def patch_service(predictor: dict[str, Any]) -> None:
-    """Change what the InferenceService says of its predictor."""
+    """Patch the predictor of the InferenceService."""
     body = json.dumps({"spec": {"predictor": predictor}})
     kubectl("patch", "isvc", "nereid", NAMESPACE, "--type=merge", f"--patch={body}")
 
@@ -113,8 +113,8 @@ def curl(*options: str) -> str:
 
 
 def classes(url: str = URL) -> list[str]:
-    reply = curl("-F", f"image=@{PICTURES / 'digits.jpg'}", f"{url}/predict/digit-finder?confidence=0.9")
-    return [found["class"] for found in json.loads(reply)["predictions"]]
+    response = curl("-F", f"image=@{PICTURES / 'digits.jpg'}", f"{url}/predict/digit-finder?confidence=0.9")
+    return [found["class"] for found in json.loads(response)["predictions"]]
 
 
 @pytest.mark.usefixtures("service")
@@ -125,9 +125,9 @@ def test_service_is_where_kserve_reports_it() -> None:
 
 @pytest.mark.usefixtures("service")
 def test_gateway_passes_no_grpc_but_kserves(figures: Figures) -> None:
-    with pytest.raises(tritonclient.grpc.InferenceServerException):  # only infer and its likes have a route
+    with pytest.raises(tritonclient.grpc.InferenceServerException):  # only inference calls have a route
         tritonclient.grpc.InferenceServerClient(GRPC).get_model_repository_index()
-    figures.add("clients", "gRPC of the model repository over the gateway", "refused")
+    figures.add("clients", "gRPC of the model repository over the gateway", "rejected")
 
 
 @pytest.mark.usefixtures("service")
@@ -151,14 +151,14 @@ def test_swap_and_rollback_under_load_fail_no_request(figures: Figures) -> None:
         with timed() as seconds:
             cluster.make("publish", MODEL="digit-finder", REPOSITORY=REPOSITORY, FORCE="1", WAIT=URL)
             assert under.wait_for_version("2", seconds=120)
-            figures.add("swap, 2 pods", "first answer of version 2 after", seconds())
+            figures.add("swap, 2 pods", "first response of version 2 after", seconds())
         time.sleep(15)  # the other pod lists S3 every 10 s
         with timed() as seconds:
             since = time.monotonic()
             cluster.make("rollback", MODEL="digit-finder", REPOSITORY=REPOSITORY, URL=URL)
             back = under.wait_for(lambda one: one.version == "1" and one.started > since, seconds=120)
             assert back
-            figures.add("rollback, 2 pods", "first answer of version 1 after", seconds())
+            figures.add("rollback, 2 pods", "first response of version 1 after", seconds())
         time.sleep(15)
         result = under.stop()
     figures.add("swap and rollback", "under load", summary(result))
@@ -187,24 +187,24 @@ def test_rolling_update_under_load_fails_no_request(figures: Figures) -> None:
 
 
 def show_end(watch: Watch, pod: str, figures: Figures, step: str) -> None:
-    """The containers of a pod that was stopped: in order, and none of them killed."""
+    """Verify a stopped pod: its containers ended in order, and none was killed."""
     ends = watch.ends(pod)
     assert set(ends) == set(CONTAINERS), ends
     stopped = next(each["metadata"]["deletionTimestamp"] for each in watch.states()
                    if each["metadata"]["name"] == pod and "deletionTimestamp" in each["metadata"])  # fmt: skip
-    # The timestamp is that of the end of the grace period.
+    # The timestamp is the end of the grace period.
     after = {name: seconds_between(stopped, one["finishedAt"]) + 90 for name, one in ends.items()}
     text = ", ".join(f"{name} {after[name]:.0f} s ({one['exitCode']})" for name, one in ends.items())
     figures.add(step, f"{pod} ended", text)
     assert {one["exitCode"] for one in ends.values()} == {0}, ends
     assert after["transformer-container"] >= 5, after  # its preStop
-    # It goes once the transformer has closed its connection, a moment before that ends; timestamps have no fractions.
+    # It ends once the transformer has closed its connection, a moment before that ends; timestamps are in seconds.
     assert after["kserve-container"] >= after["transformer-container"] - 2, after
     assert max(after.values()) < 60, after
 
 
 def keep_replicas(documents: list[Any]) -> list[Any]:
-    """So many as `replicas(2)` left."""
+    """As many pods as `replicas(2)` left."""
     for each in documents:
         if each["kind"] == "InferenceService":
             each["spec"]["predictor"] |= {"minReplicas": 2, "maxReplicas": 2}
@@ -212,7 +212,7 @@ def keep_replicas(documents: list[Any]) -> list[Any]:
 
 
 def with_setting(documents: list[Any], key: str, value: str) -> list[Any]:
-    """A changed setting, under another name of its ConfigMap, as kustomize gives it."""
+    """A changed setting with another name of its ConfigMap, as by kustomize."""
     text = json.dumps(documents)
     for each in documents:
         if each["kind"] == "ConfigMap":
@@ -241,37 +241,39 @@ def test_node_drain_under_load_fails_no_request(figures: Figures) -> None:
 
 
 @pytest.mark.usefixtures("service")
-def test_budget_lets_one_of_two_pods_go_and_the_other_stays(figures: Figures) -> None:
+def test_budget_allows_the_eviction_of_one_of_two_pods(figures: Figures) -> None:
     replicas(2)
     first, second = (name_of(each) for each in ready_pods())
     assert evict(first) == ""
-    refusal = evict(second)
-    assert "disruption budget" in refusal, refusal
-    figures.add("budget", "two pods: the first is evicted, the second", refusal.partition("): ")[2] or refusal[-90:])
+    rejection = evict(second)
+    assert "disruption budget" in rejection, rejection
+    figures.add(
+        "budget", "two pods: the first is evicted, the second", rejection.partition("): ")[2] or rejection[-90:]
+    )
     wait_for_pods(2)
 
 
 @pytest.mark.usefixtures("service")
-def test_budget_lets_an_unready_pod_go(figures: Figures) -> None:
-    """One of two is unready, so no disruption is allowed: the unready one goes, the ready one stays."""
+def test_budget_allows_the_eviction_of_an_unready_pod(figures: Figures) -> None:
+    """One of two is unready, so no disruption is allowed: the unready pod may be evicted, the ready one not."""
     first, second = (name_of(each) for each in ready_pods())
     pause(first, "transformer-container", signal.SIGSTOP)
     cluster.wait_for("an unready pod", lambda: len(ready_pods()) == 1, 60)
     cluster.wait_for("its budget", lambda: allowed() == 0, 30)
-    refusal = evict(second)
-    assert "disruption budget" in refusal, refusal
+    rejection = evict(second)
+    assert "disruption budget" in rejection, rejection
     assert evict(first) == ""
     figures.add("budget", "one of two unready: that one", "is evicted, the ready one is not")
     wait_for_pods(2)
 
 
 def allowed() -> int:
-    """Evictions that the budget allows now."""
+    """Disruptions that the budget allows now."""
     return int(get("pdb", "nereid", NAMESPACE)["status"]["disruptionsAllowed"])
 
 
 @pytest.mark.usefixtures("service")
-def test_budget_lets_a_single_pod_go(figures: Figures) -> None:
+def test_budget_allows_the_eviction_of_a_single_pod(figures: Figures) -> None:
     replicas(1)
     (pod,) = (name_of(each) for each in ready_pods())
     with load(HOST, GRPC) as under, timed() as seconds:
@@ -291,8 +293,8 @@ def test_budget_lets_a_single_pod_go(figures: Figures) -> None:
 def test_pods_follow_the_load_up_and_down(figures: Figures) -> None:
     """By metrics-server and KServe's HPA.
 
-    Its target is lower than the manifest's 70 %, which pods do not reach on cores that others use too. It waits 300 s
-    before it takes a pod away: KServe sets back a `behavior` of the HPA whenever it looks at the service.
+    Its target is below the manifest's 70 %, which pods do not reach on shared cores. It waits 300 s before it removes
+    a pod: KServe resets a `behavior` of the HPA at each reconciliation.
     """
     replicas(1)
     patch_service({"minReplicas": 1, "maxReplicas": 3, "scaleTarget": 25})
@@ -300,14 +302,14 @@ def test_pods_follow_the_load_up_and_down(figures: Figures) -> None:
         began(under)
         with timed() as seconds:
             cluster.wait_for("a second pod", lambda: len(cluster.pods()) > 1, 180)
-            figures.add("HPA", "a second pod is made after", seconds())
+            figures.add("HPA", "a second pod is created after", seconds())
             cluster.wait_for("a second ready pod", lambda: len(ready_pods()) > 1, 180)
             figures.add("HPA", "a second pod is ready after", seconds())
         time.sleep(10)
         result = under.stop()
     figures.add("HPA, up", "under load", summary(result))
     assert not result.failures, (outage(result), result.failures[:3])
-    # A little load goes on: pods that go fail no request.
+    # Under a light load: terminating pods fail no request.
     with load(HOST, GRPC, connections=1, pause_s=2.0) as under, timed() as seconds:
         began(under)
         cluster.wait_for("one pod", lambda: len(cluster.pods()) == 1, 480)
@@ -317,13 +319,13 @@ def test_pods_follow_the_load_up_and_down(figures: Figures) -> None:
     assert not result.failures, (outage(result), result.failures[:3])
 
 
-# So many processes beside the first one that it is the largest when memory ends: it is what the kernel kills.
+# Many processes beside the first one, which is the largest when memory runs out: the kernel kills it.
 _EAT = "for i in $(seq 200); do (x=$(head -c 12000000 /dev/zero | tr '\\0' x); sleep 20) & done; wait"
 
 
 @pytest.mark.usefixtures("service")
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_container_without_memory_is_started_again(container: str, figures: Figures) -> None:
+def test_container_without_memory_is_restarted(container: str, figures: Figures) -> None:
     replicas(2)
     pod = name_of(ready_pods()[0])
     before = restarts(pod)
@@ -331,7 +333,7 @@ def test_container_without_memory_is_started_again(container: str, figures: Figu
         began(under)
         in_pod(pod, container, "bash", "-c", _EAT)
         cluster.wait_for(f"restart of {container}", lambda: restarts(pod)[container] > before[container], 120)
-        figures.add(f"OOM of {container}", "started again after", seconds())
+        figures.add(f"OOM of {container}", "restarted after", seconds())
         wait_for_pods(2)
         figures.add(f"OOM of {container}", "its pod is ready after", seconds())
         time.sleep(3)
@@ -349,7 +351,7 @@ def test_container_without_memory_is_started_again(container: str, figures: Figu
 
 
 def get_pod(name: str) -> Any:
-    """A pod as it is."""
+    """A pod of the cluster."""
     return get("pod", name, NAMESPACE)
 
 
@@ -358,7 +360,7 @@ def get_pod(name: str) -> Any:
     ("volume", "container", "file"),
     [("triton-scratch", "kserve-container", "/tmp/full"), ("synchroniser-scratch", "synchroniser", "/tmp/full")],  # noqa: S108
 )
-def test_full_volume_costs_the_pod(volume: str, container: str, file: str, figures: Figures) -> None:
+def test_full_volume_evicts_the_pod(volume: str, container: str, file: str, figures: Figures) -> None:
     replicas(2)
     pod = name_of(ready_pods()[0])
     limit = next(each["emptyDir"]["sizeLimit"] for each in get_pod(pod)["spec"]["volumes"] if each["name"] == volume)
@@ -407,7 +409,7 @@ def test_network_policy_is_enforced(namespace: str, labels: str, expected: list[
         run = visit("python", "-c", _OPEN, pod["status"]["podIP"], *_PORTS)
         assert run.returncode == 0, run.stderr
         assert run.stdout.split() == expected
-        if "8081" in expected:  # by Service, REST and gRPC
+        if "8081" in expected:  # through the Service, REST and gRPC
             run = visit("python", "-c", _ASK_BY_GRPC)
             assert run.stdout.split() == ["True"], run.stderr
             run = visit("python", "-c", _OPEN, "nereid-predictor.nereid", "80", "8081")
@@ -422,7 +424,7 @@ print(tritonclient.grpc.InferenceServerClient("nereid-predictor.nereid:8081").is
 
 
 @pytest.mark.usefixtures("service")
-def test_pod_reaches_s3_and_dns_alone(figures: Figures) -> None:
+def test_pod_reaches_s3_and_dns_only(figures: Figures) -> None:
     (pod, *_) = ready_pods()
     with visitor("nereid-stranger", "", "python", "-m", "http.server", "8080") as visit:
         address = visit("hostname", "-i").stdout.strip()
@@ -439,7 +441,7 @@ def test_pod_reaches_s3_and_dns_alone(figures: Figures) -> None:
 @contextmanager
 def visitor(namespace: str, labels: str, *command: str) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """A pod in another namespace; runs commands in it."""
-    # Where the cluster has Prometheus, there is a `monitoring` that stays.
+    # With Prometheus the cluster has a namespace `monitoring`, which is kept.
     is_ours = not kubectl("get", "namespace", namespace, "--ignore-not-found", "--output=name")
     if is_ours:
         kubectl("create", "namespace", namespace)
@@ -449,18 +451,18 @@ def visitor(namespace: str, labels: str, *command: str) -> Iterator[Callable[...
         kubectl("run", "visitor", f"--namespace={namespace}", f"--image={IMAGE}",
                 "--image-pull-policy=Never", "--command", "--", *(command or ("sleep", "600")))  # fmt: skip
         kubectl("wait", "pod/visitor", f"--namespace={namespace}", "--for=condition=Ready", "--timeout=120s")
-        time.sleep(3)  # the firewalls of the nodes learn of it
+        time.sleep(3)  # until the nodes' firewalls have it
         yield lambda *words: in_pod("visitor", "visitor", *words, namespace=namespace)
     finally:
         kubectl("delete", "pod", "visitor", f"--namespace={namespace}", "--grace-period=1", "--wait=false")
         if is_ours:
             kubectl("delete", "namespace", namespace, "--wait=false")
-        cluster.wait_for("the visitor's end", lambda: not cluster.exists("pod", "visitor", namespace), 120)
+        cluster.wait_for("the end of the visitor", lambda: not cluster.exists("pod", "visitor", namespace), 120)
 
 
 @pytest.fixture(scope="module")
 def models(service: None) -> None:  # noqa: ARG001 - they are served by it
-    """The other two models that the pages of the clients ask; of one pod, for WAIT asks one."""
+    """The other two models of the client examples; with one pod, because WAIT checks one."""
     replicas(1)
     for model in ("digits", "iris"):
         cluster.make("publish", MODEL=model, REPOSITORY=REPOSITORY, WAIT=URL)
@@ -468,15 +470,13 @@ def models(service: None) -> None:  # noqa: ARG001 - they are served by it
 
 @pytest.mark.usefixtures("models")
 @pytest.mark.parametrize(("name", "program", "output"), EXAMPLES, ids=[name for name, _, _ in EXAMPLES])
-def test_client_of_the_field_is_answered_over_the_gateway(
-    name: str, program: str, output: str, figures: Figures
-) -> None:
+def test_client_example_works_over_the_gateway(name: str, program: str, output: str, figures: Figures) -> None:
     program = program.replace("localhost:8080", HOST).replace("localhost:8081", GRPC)
     command = [sys.executable, "-W", "ignore", "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == output
-    figures.add("clients", f"{name} over the gateway, as docs/clients.md has it", "answered")
+    figures.add("clients", f"{name} over the gateway, as docs/clients.md shows", "works")
 
 
 @pytest.mark.usefixtures("service")
@@ -489,28 +489,28 @@ def test_loadtest_of_the_makefile_runs_over_the_gateway(figures: Figures) -> Non
 
 
 def brief(text: str) -> str:
-    """The end of what a command printed."""
+    """The end of a command's output."""
     return " | ".join(line.strip() for line in text.splitlines() if line.strip())[-300:]
 
 
 @pytest.mark.usefixtures("service")
-def test_pod_security_refuses_what_is_not_restricted(figures: Figures) -> None:
-    with pytest.raises(ClusterError) as refused:
+def test_pod_security_rejects_unrestricted_pods(figures: Figures) -> None:
+    with pytest.raises(ClusterError) as rejected:
         kubectl("run", "plain", NAMESPACE, f"--image={IMAGE}")
-    assert 'violates PodSecurity "restricted' in str(refused.value)
+    assert 'violates PodSecurity "restricted' in str(rejected.value)
     figures.add("Pod Security", "a pod without a security context", "forbidden: violates PodSecurity restricted")
 
 
 @pytest.mark.usefixtures("service")
-def test_quota_and_limits_of_production_bite(figures: Figures) -> None:
+def test_quota_and_limits_of_production_apply(figures: Figures) -> None:
     folder = ROOT / "manifests/overlays/production"
     files = [f"--filename={folder / each}.yaml" for each in ("resourcequota", "limitrange")]
     kubectl("apply", "--server-side", NAMESPACE, *files)
     try:
-        with pytest.raises(ClusterError) as refused:
+        with pytest.raises(ClusterError) as rejected:
             run_restricted("large", {"requests": {"cpu": "41"}, "limits": {"cpu": "41"}})
-        assert "exceeded quota: nereid, requested: requests.cpu=41" in str(refused.value), refused.value
-        figures.add("quota", "a pod that requests 41 CPUs", str(refused.value).partition("exceeded ")[2])
+        assert "exceeded quota: nereid, requested: requests.cpu=41" in str(rejected.value), rejected.value
+        figures.add("quota", "a pod that requests 41 CPUs", str(rejected.value).partition("exceeded ")[2])
         run_restricted("small", {})
         resources = get_pod("small")["spec"]["containers"][0]["resources"]
         assert resources["requests"] == {"cpu": "100m", "memory": "128Mi"}
@@ -525,7 +525,7 @@ def test_quota_and_limits_of_production_bite(figures: Figures) -> None:
 
 
 def run_restricted(name: str, resources: dict[str, Any]) -> None:
-    """A pod that Pod Security takes, with these resources."""
+    """A pod that Pod Security admits, with these resources."""
     context = {"runAsNonRoot": True, "runAsUser": 10001, "allowPrivilegeEscalation": False,
                "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}  # fmt: skip
     container = {"name": name, "image": IMAGE, "imagePullPolicy": "Never", "command": ["sleep", "600"],
@@ -535,13 +535,13 @@ def run_restricted(name: str, resources: dict[str, Any]) -> None:
 
 
 def used(what: str) -> int:
-    """Of the quota."""
+    """The used amount of the quota."""
     status = get("resourcequota", "nereid", NAMESPACE).get("status", {})
     return int(status.get("used", {}).get(what, 0))
 
 
 @pytest.mark.usefixtures("service")
-def test_node_that_goes_away_and_returns(figures: Figures) -> None:
+def test_node_failure_and_return(figures: Figures) -> None:
     one_on_each_node()
     with load(HOST, GRPC) as under:
         began(under)
@@ -565,12 +565,12 @@ def test_node_that_goes_away_and_returns(figures: Figures) -> None:
 
 
 def switch(command: str) -> None:
-    """Of the second node, as a user switches it."""
+    """Switch the second node off or on."""
     subprocess.run([sys.executable, "-m", "cluster", command, "node-2"], cwd=ROOT, check=True)
 
 
 @pytest.mark.usefixtures("service")
-def test_canary_gets_its_part_of_the_requests(figures: Figures) -> None:
+def test_canary_gets_its_share_of_the_requests(figures: Figures) -> None:
     kubectl("delete", "isvc", "nereid", NAMESPACE, "--wait=true")
     cluster.wait_for("no pods", lambda: not cluster.pods(), 120)
     with timed() as seconds:
@@ -585,9 +585,9 @@ def test_canary_gets_its_part_of_the_requests(figures: Figures) -> None:
             weigh(stable, canary)
             time.sleep(3)
             since = time.monotonic()
-            cluster.wait_for("200 answers", lambda since=since: len(answers(under, since)) >= 200, 120)  # type: ignore[misc]
-            versions = Counter(each.version for each in answers(under, since))
-            figures.add("canary", f"weights {stable} and {canary}: answers by version", dict(versions))
+            cluster.wait_for("200 responses", lambda since=since: len(responses(under, since)) >= 200, 120)  # type: ignore[misc]
+            versions = Counter(each.version for each in responses(under, since))
+            figures.add("canary", f"weights {stable} and {canary}: responses by version", dict(versions))
             share = versions["2"] / versions.total()
             assert abs(share - canary / 100) <= (0.07 if canary == 10 else 0), versions
         result = under.stop()
@@ -595,13 +595,13 @@ def test_canary_gets_its_part_of_the_requests(figures: Figures) -> None:
     assert not result.failures, result.failures[:3]
 
 
-def answers(under: Load, since: float) -> list[Response]:
-    """Of a load, from a moment on."""
+def responses(under: Load, since: float) -> list[Response]:
+    """Responses of a load since a moment."""
     return [each for each in under.result().responses if each.started > since]
 
 
 def weigh(stable: int, canary: int) -> None:
-    """Change the weights of the route, as a user does who promotes or rolls back."""
+    """Change the weights of the route, like a user who promotes or rolls back."""
     patch = [{"op": "replace", "path": f"/spec/rules/0/backendRefs/{index}/weight", "value": weight}
              for index, weight in enumerate((stable, canary))]  # fmt: skip
     kubectl("patch", "httproute", "nereid-split", NAMESPACE, "--type=json",

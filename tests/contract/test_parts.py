@@ -100,6 +100,12 @@ def test_both_parts_have_the_same_limits_of_what_memory_is_allocated_by() -> Non
         assert getattr(model, name) == getattr(limits, name), name
 
 
+@pytest.mark.parametrize("part", ["environment", "export", "predictor", "transformer"])
+def test_only_the_registry_talks_to_s3(part: str) -> None:
+    for path in (ROOT / part).rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & {"boto3", "botocore"}, path
+
+
 def test_no_test_file_imports_another() -> None:
     for path in (ROOT / "tests").rglob("*.py"):
         assert not {name for name in imports(path) if name.startswith("tests.") and ".test_" in name}, path

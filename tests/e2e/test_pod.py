@@ -1,6 +1,6 @@
-"""The pod of the manifests, run by podman: started empty, filled, asked, swapped, stopped; then started once more.
+"""The pod of the manifests, run by podman: started with an empty bucket, served, swapped, stopped, and started again.
 
-The tests are steps of one run, in this order; pod.py says what differs from a cluster.
+The tests are steps of one run, in this order; tests/support/pod.py lists the differences from a cluster.
 """
 
 import json
@@ -32,11 +32,11 @@ URL = "http://127.0.0.1:8080"
 SYNC = "http://127.0.0.1:8003"
 MODELS = ("digit-finder", "digits", "iris")
 PICTURES = ROOT / "loadtest" / "pictures"
-FOUND = ["2", "7", "0"]  # on digits.jpg, at a confidence of 0.9
+FOUND = ["2", "7", "0"]  # in digits.jpg, at a confidence of 0.9
 USER = "10001"
 START_S = 120.0
-EMPTY_S = 15.0  # longer than the synchroniser waits between two listings
-MANY = 48  # pictures in one request, so that it is under way for a while
+EMPTY_S = 15.0  # longer than the interval between two listings
+MANY = 48  # images in one request, so that it takes a while
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_pod_is_not_ready_while_the_bucket_is_empty(running: Running) -> None:
         assert get(readiness(running)) == 503
         time.sleep(0.5)
     assert "s3://" in httpx.get(f"{SYNC}/ready", trust_env=False).json()["waiting_for"]
-    # Triton itself is up, and says so, as the manifest's exec probe asks it.
+    # Triton itself is ready, by the manifest's exec probe.
     assert httpx.get("http://127.0.0.1:8000/v2/health/live", trust_env=False).status_code == 200
 
 
@@ -88,7 +88,7 @@ def test_first_publish_makes_it_ready(running: Running, s3: S3, repository: str)
 
 
 @pytest.mark.usefixtures("running")
-def test_picture_is_answered_by_curl() -> None:
+def test_curl_gets_detections() -> None:
     command = ["curl", "-sS", "--noproxy", "*", "-F", f"image=@{PICTURES / 'digits.jpg'}"]
     run = subprocess.run(
         [*command, f"{URL}/predict/digit-finder?confidence=0.9"], capture_output=True, check=True, timeout=60
@@ -98,22 +98,22 @@ def test_picture_is_answered_by_curl() -> None:
 
 @pytest.mark.usefixtures("running")
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_picture_is_answered_to_tritonclient(protocol: str) -> None:
+def test_tritonclient_gets_detections(protocol: str) -> None:
     module: Any = {"http": tritonclient.http, "grpc": tritonclient.grpc}[protocol]
     address = {"http": "127.0.0.1:8080", "grpc": "127.0.0.1:8081"}[protocol]
-    picture = module.InferInput("image", [1], "BYTES")
-    picture.set_data_from_numpy(np.array([(PICTURES / "digits.jpg").read_bytes()], object))
+    image = module.InferInput("image", [1], "BYTES")
+    image.set_data_from_numpy(np.array([(PICTURES / "digits.jpg").read_bytes()], object))
     with module.InferenceServerClient(address) as client:
-        result = client.infer("digit-finder", [picture], parameters={"confidence": 0.9})
+        result = client.infer("digit-finder", [image], parameters={"confidence": 0.9})
     assert result.as_numpy("class_ids").tolist() == [[int(name) for name in FOUND]]
 
 
 @pytest.mark.usefixtures("running")
 @pytest.mark.parametrize("path", ["/v2/repository/index", "/v2/models/iris/stats", "/v2/logging"])
-def test_triton_refuses_what_is_restricted(path: str) -> None:
+def test_triton_rejects_restricted_calls(path: str) -> None:
     method = "POST" if path.endswith("index") else "GET"
-    reply = httpx.request(method, f"http://127.0.0.1:8000{path}", trust_env=False)
-    assert reply.status_code == 403, reply.text
+    response = httpx.request(method, f"http://127.0.0.1:8000{path}", trust_env=False)
+    assert response.status_code == 403, response.text
 
 
 def test_swap_under_load_fails_no_request(running: Running, s3: S3, repository: str) -> None:
@@ -144,26 +144,26 @@ def test_containers_are_restricted(running: Running) -> None:
         assert mounts == wanted, name
 
 
-def test_stop_under_load_answers_what_was_accepted(running: Running) -> None:
-    pictures = [("image", (PICTURES / "digits.jpg").read_bytes())] * MANY
+def test_stop_under_load_finishes_accepted_requests(running: Running) -> None:
+    images = [("image", (PICTURES / "digits.jpg").read_bytes())] * MANY
     with load() as under, ThreadPoolExecutor(3) as threads, httpx.Client(trust_env=False, timeout=60) as client:
-        assert under.wait_for(lambda answer: not answer.error, seconds=PATIENCE_S)
+        assert under.wait_for(lambda each: not each.error, seconds=PATIENCE_S)
         began = time.monotonic()
         stopping = threads.submit(running.stop)
-        # The gateway is told at the same time; until it knows, requests still come. This is one of them.
+        # The gateway removes the pod at the same time; until then requests still arrive. This is one of them.
         time.sleep(max(0.0, transformer_pause_s(running) - 0.5))
-        accepted = [threads.submit(client.post, f"{URL}/predict/digit-finder", files=pictures) for _ in range(2)]
-        for reply in accepted:
-            assert reply.result().status_code == 200, f"{reply.result().text}\n{running.logs()}"
-            assert len(reply.result().json()) == MANY
+        accepted = [threads.submit(client.post, f"{URL}/predict/digit-finder", files=images) for _ in range(2)]
+        for response in accepted:
+            assert response.result().status_code == 200, f"{response.result().text}\n{running.logs()}"
+            assert len(response.result().json()) == MANY
         codes = stopping.result()
         seconds = time.monotonic() - began
         result = under.stop()
     assert codes == dict.fromkeys(running.pod.containers, 0), running.logs()
     assert seconds < running.pod.grace_s
-    # Whoever came too late found no listener; nobody was accepted and then failed.
-    refused = [failure for failure in result.failures if failure.status not in {"", "UNAVAILABLE"}]
-    assert not refused, refused[:3]
+    # Later requests found no listener; no accepted request failed.
+    failed = [failure for failure in result.failures if failure.status not in {"", "UNAVAILABLE"}]
+    assert not failed, failed[:3]
     assert not get("/v2/health/live")
 
 
@@ -174,13 +174,13 @@ def test_nothing_was_written_outside_the_volumes(running: Running) -> None:
 
 @pytest.mark.usefixtures("running")
 def test_cold_start_with_a_full_bucket(pod: Pod, pytestconfig: pytest.Config) -> None:
-    # The first pod's volumes go with it: this one starts from the bucket alone.
+    # The volumes of the first pod are removed with it: this one starts from the bucket.
     phases: dict[str, Callable[[], bool]] = {
         "Triton listens": lambda: get("/v2/health/live", "http://127.0.0.1:8000") == 200,
         "transformer listens": lambda: get("/v2/health/live") == 200,
         "models loaded": lambda: get("/ready", SYNC) == 200,
         "transformer ready": lambda: get("/v2/health/ready") == 200,
-        "first answer": asked,
+        "first response": responds,
     }
     table = Table("phase", "seconds since the start", title="Cold start of the pod")
     began = time.monotonic()
@@ -192,20 +192,20 @@ def test_cold_start_with_a_full_bucket(pod: Pod, pytestconfig: pytest.Config) ->
                 table.add_row(phase, f"{time.monotonic() - began:.1f}")
                 del phases[phase]
             time.sleep(0.02)
-        # Also when nobody asks.
+        # Without a request too.
         assert again.stop() == dict.fromkeys(pod.containers, 0)
     show(pytestconfig, table)
 
 
 def show(config: pytest.Config, what: Table | str) -> None:
-    """Print past pytest's capture: it is what a user runs this for."""
+    """Print past pytest's capture: the table is a purpose of the run."""
     capture: Any = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         Console(width=110, highlight=False).print("", what, sep="\n")
 
 
 def publish(s3: S3, model: str, repository: str, *options: str) -> None:
-    """As `make publish` does."""
+    """Publish a version like `make publish`."""
     command = [str(ROOT / ".venv/bin/python"), "-m", "export", "publish", model, "--repository", repository, *options]
     run = subprocess.run(
         [*command, "--from", "model_repository", "--wait", URL, "--timeout", str(START_S)],
@@ -219,48 +219,48 @@ def publish(s3: S3, model: str, repository: str, *options: str) -> None:
 
 
 def load() -> Load:
-    """A picture over four connections, all protocols."""
-    picture = str(PICTURES / "digits.jpg")
-    return Load(Plan("127.0.0.1:8080", "127.0.0.1:8081", "digit-finder", picture=picture, pause_s=0.01, timeout_s=30))
+    """Load of an image over four connections, all protocols."""
+    image = str(PICTURES / "digits.jpg")
+    return Load(Plan("127.0.0.1:8080", "127.0.0.1:8081", "digit-finder", picture=image, pause_s=0.01, timeout_s=30))
 
 
 def get(path: str, base: str = URL) -> int:
-    """The status of an answer; 0 where there is none."""
+    """The status of a response; 0 without one."""
     try:
         return httpx.get(f"{base}{path}", trust_env=False, timeout=10).status_code
     except httpx.TransportError:
         return 0
 
 
-def asked() -> bool:
-    """Whether a picture is answered."""
+def responds() -> bool:
+    """Whether an image gets a response."""
     try:
-        picture = {"image": (PICTURES / "digits.jpg").read_bytes()}
-        return httpx.post(f"{URL}/predict/digit-finder", files=picture, trust_env=False, timeout=30).is_success
+        image = {"image": (PICTURES / "digits.jpg").read_bytes()}
+        return httpx.post(f"{URL}/predict/digit-finder", files=image, trust_env=False, timeout=30).is_success
     except httpx.TransportError:
         return False
 
 
 def readiness(running: Running) -> str:
-    """The path that the kubelet would ask."""
+    """The path of the readiness probe."""
     probe = running.pod.containers["transformer-container"]["readinessProbe"]["httpGet"]
     assert probe["port"] == 8080
     return str(probe["path"])
 
 
 def transformer_pause_s(running: Running) -> float:
-    """What its preStop waits."""
+    """The seconds of its preStop."""
     before = running.pod.containers["transformer-container"].get("lifecycle", {}).get("preStop")
     return float(before["exec"]["command"][-1]) if before else 0.0
 
 
 def bytes_of(quantity: str) -> int:
-    """Of Kubernetes' notation."""
+    """Bytes of Kubernetes' notation."""
     return int(quantity[:-2]) * {"Mi": 2**20, "Gi": 2**30}[quantity[-2:]]
 
 
 def wait_for(condition: Callable[[], bool], running: Running) -> None:
-    """Return once it holds; fail with the pod's logs when it does not in time."""
+    """Wait until a condition holds; fail with the pod's logs when it does not in time."""
     deadline = time.monotonic() + START_S
     while not condition():
         assert time.monotonic() < deadline, running.logs()

@@ -13,7 +13,7 @@ import pytest
 
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import code_in
-from tests.support.series import scrape, value
+from tests.support.metrics import scrape, value
 from tests.support.stack import wait_until
 from tests.support.transformer import Transformer, start_transformer
 

@@ -29,11 +29,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from loadtest.generator.load import Load, Plan
 from loadtest.generator.responses import Response, Result
+from tests.support.health_watch import LIVE, READY, Watch
 from tests.support.ports import find_free_ports
 from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
 from tests.support.transformer import DIGITS, gauge, start_transformer, suspended
 from tests.support.triton import start_triton
-from tests.support.watch import LIVE, READY, Watch
 
 SEVEN = ROOT / "loadtest" / "pictures" / "seven.png"
 MODELS = ROOT / "model_repository"
@@ -137,9 +137,9 @@ def judge(name: str, result: Result, *, since: float, allowed: set[str], figures
 def check_alive(watch: Watch, since: float) -> None:
     """The transformer said all the time that it lives."""
     for probe in LIVE:
-        told = watch.told(probe, since=since)
-        assert len(told) > 2
-        assert all(answer.yes for answer in told), probe
+        responses = watch.responses(probe, since=since)
+        assert len(responses) > 2
+        assert all(each.healthy for each in responses), probe
 
 
 def test_triton_killed(faulty: Faulty) -> None:
@@ -289,7 +289,7 @@ def test_model_unloaded_by_hand_is_loaded_again(faulty: Faulty) -> None:
             stub.RepositoryModelUnload(unload, metadata=[faulty.secret], timeout=PATIENCE_S)
         assert load.wait_for(lambda answer: bool(answer.error), seconds=PATIENCE_S)
         wait_for_good(load, time.monotonic())
-        assert all(told.yes for probe in READY for told in watch.told(probe, since=since))
+        assert all(each.healthy for probe in READY for each in watch.responses(probe, since=since))
         assert not other.stop().failures
         assert judge("model unloaded", load.stop(), since=since, allowed={"503", "UNAVAILABLE"})
 
@@ -303,7 +303,7 @@ def test_model_whose_folder_goes_is_unknown_and_comes_back(faulty: Faulty, tmp_p
         back = time.monotonic()
         shutil.move(tmp_path / "iris", faulty.repository / "iris")
         wait_for_good(load, back)
-        assert all(told.yes for probe in READY for told in watch.told(probe, since=since))
+        assert all(each.healthy for probe in READY for each in watch.responses(probe, since=since))
         assert not other.stop().failures
         gone = {"404", "NOT_FOUND", "503", "UNAVAILABLE"}
         assert judge("folder removed", load.stop(), since=back, allowed=gone)
@@ -472,7 +472,7 @@ def test_clock_that_jumps(stack: Stack, tmp_path: Path, jump_s: int) -> None:
             wait_until(lambda: abs(date_of(transformer.http) - before) > 80_000, log=log)
             moved = time.monotonic()
             wait_for_good(load, moved)
-            assert all(told.yes for probe in (*READY, *LIVE) for told in watch.told(probe, since=moved))
+            assert all(each.healthy for probe in (*READY, *LIVE) for each in watch.responses(probe, since=moved))
             # gRPC reads the clock twice while a call begins: a jump that falls between ends that call.
             failures = judge("clock", load.stop(), since=jumped, allowed=LATE, figures=f"{jump_s:+d} s")
             assert not [answer for answer in failures if answer.started >= moved]
@@ -486,14 +486,16 @@ def date_of(http: httpx.Client) -> float:
 def test_sigterm_to_the_transformer(faulty: Faulty) -> None:
     with faulty.load() as load, faulty.watch() as watch:
         watch.wait_for(True, since=time.monotonic(), seconds=PATIENCE_S)
-        told, begun = time.monotonic(), faulty.stack.log.stat().st_size
+        terminated, begun = time.monotonic(), faulty.stack.log.stat().st_size
         transformer = faulty.stack.part("transformer")
         transformer.terminate()
-        gone_s = watch.wait_for(None, since=told, seconds=PATIENCE_S)
-        ready_s = watch.wait_for(True, since=told + gone_s, seconds=PATIENCE_S) + gone_s
+        gone_s = watch.wait_for(None, since=terminated, seconds=PATIENCE_S)
+        ready_s = watch.wait_for(True, since=terminated + gone_s, seconds=PATIENCE_S) + gone_s
         wait_for_good(load, time.monotonic())
         result = load.stop()
-    judge("SIGTERM to the transformer", result, since=told, allowed=STOPPED, figures=f"ready {ready_s:.2f} s after")
+    judge(
+        "SIGTERM to the transformer", result, since=terminated, allowed=STOPPED, figures=f"ready {ready_s:.2f} s after"
+    )
     log = faulty.stack.log.read_text(errors="replace")
     assert "exited: transformer (exit status 0; not expected)" in log
     check_ends(result)
@@ -521,13 +523,13 @@ def test_sigterm_to_the_stack(tmp_path: Path) -> None:
             accepted = threads.submit(stack.http.post, "/predict/digit-finder", files=[("image", DIGITS)] * 24)
             wait_until(lambda: gauge(stack, "nereid_in_flight") >= 1, log=stack.log)
             time.sleep(0.3)
-            told = time.monotonic()
+            terminated = time.monotonic()
             stack.process.send_signal(signal.SIGTERM)
             assert accepted.result().status_code == 200
             assert stack.process.wait(PATIENCE_S) == 0
-            ended_s = time.monotonic() - told
+            ended_s = time.monotonic() - terminated
             result = load.stop()
-    judge("SIGTERM to the stack", result, since=told, allowed=STOPPED, figures=f"ended {ended_s:.2f} s after")
+    judge("SIGTERM to the stack", result, since=terminated, allowed=STOPPED, figures=f"ended {ended_s:.2f} s after")
     check_ends(result)
     log = (tmp_path / "log").read_text(errors="replace")
     check_accepted(log)

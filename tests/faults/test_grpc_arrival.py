@@ -17,7 +17,7 @@ from tritonclient.grpc import service_pb2
 
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import Rejection, rejection_of
-from tests.support.series import scrape, value
+from tests.support.metrics import scrape, value
 from tests.support.stack import wait_until
 from tests.support.transformer import (
     DIGITS,

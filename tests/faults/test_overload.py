@@ -23,8 +23,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import code_in, code_of
+from tests.support.metrics import scrape, value
 from tests.support.models import build
-from tests.support.series import scrape, value
 from tests.support.stack import Stack, start_stack, wait_until
 from tests.support.transformer import (
     DIGITS,

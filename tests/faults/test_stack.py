@@ -151,7 +151,7 @@ def test_terminal_shows_what_serves_and_the_logs_are_in_files(logs: Logs, tmp_pa
         )  # fmt: skip
     url = f"http://127.0.0.1:{logs.variables['HTTP_PORT']}"
     with ended(process, patience_s=PATIENCE_S):
-        wait_until(lambda: "stop:  Ctrl-C" in shown.read_text(), log=shown)
+        wait_until_announced(shown)
         reply = httpx.post(f"{url}/predict/digits", files={"image": SEVEN}, trust_env=False)
         assert reply.is_success
         request_id = reply.headers["x-request-id"]

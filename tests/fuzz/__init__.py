@@ -1,1 +1,1 @@
-"""Broken inputs, and a run that sends many of them to a server (`make fuzz`)."""
+"""Invalid inputs, and a run that sends many of them to a server (`make fuzz`)."""

@@ -1,4 +1,4 @@
-"""Broken inputs by the hundred thousand: sent to the stack (make fuzz), or put into the bucket (make fuzz-bucket)."""
+"""Invalid inputs by the hundred thousand: sent to the stack (make fuzz), or put into the bucket (make fuzz-bucket)."""
 
 import argparse
 import shutil
@@ -20,25 +20,25 @@ _MIB = 2**20
 
 
 def main() -> int:
-    """Send or judge them; 1 where one did what none may do."""
+    """Send or validate inputs; 1 where one shows a defect."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("where", nargs="?", choices=["front", "bucket"], default="front", help="(%(default)s)")
-    parser.add_argument("--count", type=int, default=100_000, help="how many inputs (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="other inputs for another number (%(default)s)")
+    parser.add_argument("--count", type=int, default=100_000, help="number of inputs (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the inputs (%(default)s)")
     parser.add_argument("--models", type=int, default=60, help="models of a fresh stack (bucket only, %(default)s)")
     args = parser.parse_args()
     return fuzz_bucket(args) if args.where == "bucket" else fuzz_front(args)
 
 
 def fuzz_bucket(args: argparse.Namespace) -> int:
-    """Judge mutated versions, then start a stack whose models have one as their newest version."""
+    """Validate mutated versions, then start a stack whose models have one as their newest version."""
     console = Console()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     try:
         with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
             task = progress.add_task("mutated versions", total=args.count)
             report = bucket.fuzz(
-                count=args.count, seed=args.seed, tell=lambda done: progress.update(task, completed=done)
+                count=args.count, seed=args.seed, report_progress=lambda done: progress.update(task, completed=done)
             )
     except (bucket.Escape, RepositoryError) as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -62,7 +62,7 @@ def fuzz_bucket(args: argparse.Namespace) -> int:
 
 
 def fuzz_front(args: argparse.Namespace) -> int:
-    """Send broken requests; 1 where one was answered as none may be, or the log has a traceback."""
+    """Send invalid requests; 1 where a response shows a defect, or the log has a traceback."""
     console = Console()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +79,7 @@ def fuzz_front(args: argparse.Namespace) -> int:
                     pid=pid,
                     count=args.count,
                     seed=args.seed,
-                    tell=lambda done: progress.update(task, completed=done),
+                    report_progress=lambda done: progress.update(task, completed=done),
                 )
             except Defect as exc:
                 progress.stop()

@@ -1,4 +1,4 @@
-"""Judges mutated versions, as writers of the bucket may make them up."""
+"""Validates mutated versions, as an attacker with write access to the bucket may upload them."""
 
 import dataclasses
 import io
@@ -40,9 +40,9 @@ from tests.fuzz.wire import written
 from tests.support.models import build_identity
 from tests.support.versions import Build, seal, write
 
-_ROUND = 500  # inputs of one process, and of one seed: hypothesis remembers what it has tried
+_ROUND = 500  # inputs of one process, and of one seed: hypothesis keeps all of them in memory
 _NAME = "rows"
-_FOLDERS = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a disk takes longer than the judgement
+_FOLDERS = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a disk takes longer than the validation
 _OUTSIDE = "../secret.data"
 _VARIES = re.compile(r"\d+|'[^']*'")
 _TEXT_WORDS = [
@@ -101,12 +101,12 @@ _BINARY_WORDS = [
 
 
 class Escape(Exception):
-    """What no writer of the bucket may reach, with the smallest input that shows it."""
+    """A version that escapes its validation, with the smallest input that shows it."""
 
 
 @dataclass
 class Kind:
-    """What became of one kind of input; reasons are the beginnings of messages, without what varies."""
+    """Verdicts on one kind of input; reasons are beginnings of messages, without numbers and quotes."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     slowest_ms: float = 0.0
@@ -115,7 +115,7 @@ class Kind:
 
 @dataclass
 class Report:
-    """What a run has seen; memory is the largest of its processes."""
+    """Results of a run; memory is that of its largest process."""
 
     kinds: dict[str, Kind] = field(default_factory=dict)
     memory_bytes: int = 0
@@ -123,7 +123,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Mutated:
-    """A file of a version in the place of the good one."""
+    """A file that replaces the valid one of a version."""
 
     kind: str
     name: str
@@ -131,22 +131,22 @@ class Mutated:
 
     @property
     def profile(self) -> str:
-        """Under which the version is judged."""
+        """The profile of the validation."""
         return "fast" if self.kind == "profile" else "fp32"
 
 
-def fuzz(*, count: int, seed: int, tell: Callable[[int], None] = lambda _: None) -> Report:
-    """Judge mutated versions, in processes with the limits of memory that a judgement has.
+def fuzz(*, count: int, seed: int, report_progress: Callable[[int], None] = lambda _: None) -> Report:
+    """Validate mutated versions, in processes with the memory limit of a validation.
 
     Args:
-        count: how many.
-        seed: the same inputs for the same number.
-        tell: takes how many are done.
+        count: number of inputs.
+        seed: of the inputs.
+        report_progress: called with the number of finished inputs.
 
     Raises:
-        Escape: one is judged good and reaches outside of its version, or is judged by an error that nobody foresaw, or
-            takes longer than its deadline.
-        VersionRejected: a process needed more memory than it may.
+        Escape: a version is accepted and reaches outside its folder, raises an unforeseen error, or exceeds the
+            deadline.
+        VersionRejected: a process exceeded its memory limit.
     """
     report = Report()
     limits = dataclasses.replace(USUAL, cpu_s=_ROUND * USUAL.cpu_s, wall_s=3600)
@@ -162,7 +162,7 @@ def fuzz(*, count: int, seed: int, tell: Callable[[int], None] = lambda _: None)
                 pool.shutdown(cancel_futures=True)
                 raise Escape(done["escape"])
             _add(report, done)
-            tell(min(number * _ROUND, count))
+            report_progress(min(number * _ROUND, count))
     return report
 
 
@@ -176,12 +176,12 @@ def _add(report: Report, done: dict[str, Any]) -> None:
 
 
 def spoil(repository: Path, *, count: int, seed: int) -> list[str]:
-    """Write models of which version 1 is good and version 2 is mutated; their names.
+    """Write models with a valid version 1 and a mutated version 2; returns their names.
 
     Args:
         repository: a folder.
-        count: how many models.
-        seed: the same for the same number.
+        count: number of models.
+        seed: of the mutations.
     """
     mutants: list[Mutated] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -204,7 +204,7 @@ def spoil(repository: Path, *, count: int, seed: int) -> list[str]:
 
 
 def _round(number: int, size: int) -> dict[str, Any]:
-    """In a process: judge so many of a seed."""
+    """In a process of its own: validate so many inputs of a seed."""
     report = Report()
     with tempfile.TemporaryDirectory(dir=_FOLDERS) as folder:
         good = write(Path(folder), _NAME, Build(1))
@@ -221,7 +221,7 @@ def _round(number: int, size: int) -> dict[str, Any]:
 
         try:
             judge()
-        except Exception as exc:  # noqa: BLE001 - whatever it is, it is what is looked for
+        except Exception as exc:  # noqa: BLE001 - any error is a finding
             return {"escape": f"seed {number}: {type(exc).__name__}: {exc}; {exc.__notes__[:2]!r:.2000}"}
     return {
         "kinds": {name: vars(kind) | {"reasons": sorted(kind.reasons)} for name, kind in report.kinds.items()},
@@ -230,7 +230,7 @@ def _round(number: int, size: int) -> dict[str, Any]:
 
 
 def _judge(good: Path, mutant: Mutated) -> str:
-    """The verdict of the whole judgement, and the reason.
+    """The verdict of the whole validation, with its reason.
 
     Raises:
         Escape: see `fuzz`.
@@ -289,23 +289,23 @@ def _judge_listing(content: bytes) -> None:
 
 
 def _check_good(version: Path) -> None:
-    """Hold what was accepted against onnx's own reader, which shares nothing with ours.
+    """Compare an accepted version with onnx's own reader, which shares no code with ours.
 
     Raises:
-        Escape: it reaches outside of the version, or is another backend's.
+        Escape: it reaches outside the version, or runs in another backend.
     """
     config = configs.parse((version.parent / CONFIG).read_bytes(), where=CONFIG)
     if config.backend not in {"onnxruntime", "openvino"} and config.platform != "onnxruntime_onnx":
-        raise Escape(f"it is good, and runs in {config.backend or config.platform}")
+        raise Escape(f"accepted, and runs in {config.backend or config.platform}")
     if not config.default_model_filename.endswith((".onnx", ".xml")) or "/" in config.default_model_filename:
-        raise Escape(f"it is good, and reads {config.default_model_filename}")
+        raise Escape(f"accepted, and reads {config.default_model_filename}")
     for path in version.glob("*.onnx"):
         model = onnx.ModelProto()
-        with suppress(DecodeError):  # Triton refuses it too
+        with suppress(DecodeError):  # Triton rejects it too
             model.ParseFromString(path.read_bytes())
         for location in _locations(model):
             if find_file_problem(location) or not (version / location).is_file():
-                raise Escape(f"it is good, and reads {location!r}")
+                raise Escape(f"accepted, and reads {location!r}")
 
 
 def _locations(message: Any) -> Iterator[str]:
@@ -318,10 +318,10 @@ def _locations(message: Any) -> Iterator[str]:
 
 
 def _check_unread(path: Path, verdict: str) -> None:
-    """Where ONNX Runtime sees the file outside, the judgement has seen it.
+    """Where ONNX Runtime reads the file outside, the validation must have found it.
 
     Raises:
-        Escape: it has not.
+        Escape: it did not.
     """
     try:
         found = read_facts(path).external
@@ -333,7 +333,7 @@ def _check_unread(path: Path, verdict: str) -> None:
     except Exception as exc:  # noqa: BLE001 - it has many
         seen = str(exc)
     if ("secret" in seen or "xternal" in seen or not seen) and _OUTSIDE not in found:
-        raise Escape(f"ONNX Runtime read {_OUTSIDE}: {seen[:200]!r}; the judgement: {verdict}")
+        raise Escape(f"ONNX Runtime read {_OUTSIDE}: {seen[:200]!r}; the validation: {verdict}")
 
 
 def _files(folder: Path) -> set[str]:
@@ -342,7 +342,7 @@ def _files(folder: Path) -> set[str]:
 
 @contextmanager
 def _deadline() -> Iterator[None]:
-    """Of CPU, for one judgement."""
+    """A deadline of CPU time for one validation."""
 
     def end(*_: object) -> None:
         raise Escape(f"more than {USUAL.cpu_s} s of CPU")
@@ -383,7 +383,7 @@ def _inputs(good: Path) -> st.SearchStrategy[Mutated]:
 
 
 def _archive(array: bytes) -> bytes:
-    """A golden.npz whose archive is right, around an array that is not."""
+    """A golden.npz with a valid archive and an invalid array."""
     bundle = io.BytesIO()
     with zipfile.ZipFile(bundle, "w") as archive:
         archive.writestr("features.npy", array)
@@ -401,7 +401,7 @@ _ARRAYS = [_array(np.ones((4, 4), np.float32)), _array(np.array([b"ab", b"c"])),
 
 
 def _with_data(location: str) -> Any:
-    """A model whose weights are in a file beside it."""
+    """A model with its weights in a file beside it."""
     model = onnx.load_from_string(build_identity())
     tensor = onnx.TensorProto(name="w", data_type=1, dims=[2], data_location=onnx.TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value=location)

@@ -1,4 +1,4 @@
-"""Inputs that are almost right: what a client sends, with a few bytes changed, cut, doubled or put in."""
+"""Almost valid inputs: requests with a few bytes changed, removed, repeated or inserted."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ from tests.support import tiffs
 from tests.support.tiffs import describe_array, write_tiff
 
 BOUNDARY = b"XX"
-# What breaks parsers: the ends of the ranges of lengths, signs and markers.
+# Values that break parsers: limits of the ranges of lengths, signs and markers.
 _EDGES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1]
 _WORDS = [
     *(struct.pack(form, value) for value in _EDGES for form in ("<I", ">I")),
@@ -28,11 +28,11 @@ _WORDS = [
 ]
 
 
-# Most edits keep the length, and so what comes behind them is reached.
+# Most edits keep the length, so that the parser reaches what follows.
 _EDITS = ["flip", "flip", "word", "word", "put", "cut", "drop", "double"]
 
 
-def _pictures() -> list[bytes]:
+def _images() -> list[bytes]:
     ramp = np.indices((24, 32)).sum(0).astype(np.uint8) * 4
     colour = Image.fromarray(np.dstack([ramp, 255 - ramp, ramp // 2]))
     alpha = Image.merge("RGBA", [*colour.split(), Image.fromarray(ramp)])
@@ -69,7 +69,7 @@ def _pictures() -> list[bytes]:
 
 
 def _tiffs(samples: NDArray[np.uint16]) -> list[bytes]:
-    """Kinds that Pillow does not write: planes of 16 bits, grey with alpha, CMYK, a negative of 10 bits."""
+    """Kinds that Pillow does not write: planes of 16 bits, grey with alpha, CMYK, 10 bits with white as zero."""
     (grey, rgb, cmyk), planes = (samples[..., :count] for count in (1, 3, 4)), np.moveaxis(samples[..., :3], -1, 0)
     negative = np.packbits(grey[..., None] >> np.arange(6, 16)[::-1] & 1)  # 24 x 32 x 10
     kinds: list[tuple[dict[int, Any], list[bytes]]] = [
@@ -81,11 +81,11 @@ def _tiffs(samples: NDArray[np.uint16]) -> list[bytes]:
     return [write_tiff(tags, parts) for tags, parts in kinds]
 
 
-PICTURES = _pictures()
+IMAGES = _images()
 
 
 def examples(number: int, size: int) -> Callable[[Any], Any]:
-    """Decorate a property: it is tried with so many inputs of a seed, and the smallest that fails is named."""
+    """Decorate a property: run it with so many inputs of a seed, and report the smallest that fails."""
     chosen = settings(
         max_examples=size,
         database=None,
@@ -99,7 +99,7 @@ def examples(number: int, size: int) -> Callable[[Any], Any]:
 
 @st.composite
 def mutated(draw: st.DrawFn, originals: st.SearchStrategy[bytes], words: Sequence[bytes] = _WORDS) -> bytes:
-    """One of these with one to three edits, some of them to these words; most near its beginning, where headers are."""
+    """One of the originals with one to three edits, some with these words; most near the beginning, in the headers."""
     data = draw(originals)
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, min(len(data), 128)) | st.integers(0, len(data)))
@@ -121,8 +121,8 @@ def mutated(draw: st.DrawFn, originals: st.SearchStrategy[bytes], words: Sequenc
 
 
 def pictures() -> st.SearchStrategy[bytes]:
-    """Pictures of every format, broken."""
-    return mutated(st.sampled_from(PICTURES))
+    """Images of every format, mutated."""
+    return mutated(st.sampled_from(IMAGES))
 
 
 def form(*parts: bytes) -> bytes:
@@ -132,9 +132,9 @@ def form(*parts: bytes) -> bytes:
 
 
 def _v1() -> list[bytes]:
-    """Bodies of v1 requests: pictures in each of their forms."""
-    text = base64.b64encode(PICTURES[0]).decode()
-    uri, lines = f"data:image/jpeg;base64,{text}", base64.encodebytes(PICTURES[3]).decode()
+    """Bodies of v1 requests: images in each of their forms."""
+    text = base64.b64encode(IMAGES[0]).decode()
+    uri, lines = f"data:image/jpeg;base64,{text}", base64.encodebytes(IMAGES[3]).decode()
     entries = [text, uri, {"b64": lines}, {"image": {"b64": text}, "key": None}, {"image_bytes": text}]
     documents = [{"instances": [entry]} for entry in entries]
     columns = {"inputs": {"image": [{"b64": text}, {"b64": uri}]}, "parameters": None, "signature_name": None}
@@ -145,6 +145,6 @@ V1 = _v1()
 
 
 def v2(name: str, datatype: str, shape: list[int], blob: bytes, **more: Any) -> tuple[bytes, bytes]:
-    """The JSON of a v2 request, and the binary data behind it."""
+    """The JSON of a v2 request, with its binary data."""
     entry = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": len(blob)}}
     return json.dumps({"inputs": [entry], **more}).encode(), blob

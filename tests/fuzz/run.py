@@ -1,4 +1,4 @@
-"""Sends broken inputs to a running server, and judges each answer."""
+"""Sends invalid inputs to a running server, and verifies each response."""
 
 import http.client
 import re
@@ -11,23 +11,23 @@ import psutil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.inputs import PICTURES, V1, examples, form, mutated, pictures, v2
+from tests.fuzz.inputs import IMAGES, V1, examples, form, mutated, pictures, v2
 from tests.support.stack import ROOT
 
-_ROUND = 500  # inputs of one seed: hypothesis remembers what it has tried
-_TELLS_TOO_MUCH = re.compile(rb"Traceback|site-packages|\.py\b|/usr/|/home/|/tmp/|" + re.escape(bytes(ROOT)))
-# Numbers, and what is quoted of an input.
+_ROUND = 500  # inputs of one seed: hypothesis keeps all of them in memory
+_INTERNALS = re.compile(rb"Traceback|site-packages|\.py\b|/usr/|/home/|/tmp/|" + re.escape(bytes(ROOT)))
+# Numbers, and quoted parts of an input.
 _VARIES = re.compile(rb"\d+|'[^']*'")
-_GOOD = form(PICTURES[0])
+_GOOD = form(IMAGES[0])
 
 
 class Defect(Exception):
-    """An answer that nothing a client sends may have."""
+    """A response that no request may cause."""
 
 
 @dataclass
 class Route:
-    """What was answered on one of them; reasons are the beginnings of errors, without what varies."""
+    """Responses of a route; reasons are beginnings of errors, without numbers and quotes."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     slowest_ms: float = 0.0
@@ -36,14 +36,14 @@ class Route:
 
 @dataclass
 class Report:
-    """What a run has seen; memory is that of the server, after a warm-up and after each round."""
+    """Results of a run; memory is that of the server, after a warm-up and after each round."""
 
     routes: dict[str, Route] = field(default_factory=dict)
     memory_bytes: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """One request."""
 
     kind: str
@@ -57,32 +57,32 @@ _MODELS = st.sampled_from(["digits", "digit-finder"])
 
 
 @st.composite
-def _raw(draw: st.DrawFn) -> Asked:
-    return Asked("picture", f"/predict/{draw(_MODELS)}", draw(pictures()), {"Content-Type": "image/png"})
+def _raw(draw: st.DrawFn) -> Request:
+    return Request("image", f"/predict/{draw(_MODELS)}", draw(pictures()), {"Content-Type": "image/png"})
 
 
 @st.composite
-def _multipart(draw: st.DrawFn) -> Asked:
-    whole = st.lists(st.sampled_from(PICTURES), min_size=1, max_size=2).map(lambda pictures: form(*pictures))
-    return Asked("multipart", "/predict/digits", draw(mutated(whole)), _FORM)
+def _multipart(draw: st.DrawFn) -> Request:
+    whole = st.lists(st.sampled_from(IMAGES), min_size=1, max_size=2).map(lambda images: form(*images))
+    return Request("multipart", "/predict/digits", draw(mutated(whole)), _FORM)
 
 
 @st.composite
-def _v1(draw: st.DrawFn) -> Asked:
-    return Asked("v1", f"/v1/models/{draw(_MODELS)}:predict", draw(mutated(st.sampled_from(V1))), {})
+def _v1(draw: st.DrawFn) -> Request:
+    return Request("v1", f"/v1/models/{draw(_MODELS)}:predict", draw(mutated(st.sampled_from(V1))), {})
 
 
 _ROW = bytes(16)
 _ASKED = [
     ("iris", *v2("features", "FP32", [1, 4], _ROW)),
     ("iris", *v2("features", "FP32", [1, 4], _ROW, outputs=[{"name": "class_id"}], id="a")),
-    ("digits", *v2("image", "BYTES", [1], len(PICTURES[3]).to_bytes(4, "little") + PICTURES[3])),
-    ("digit-finder", *v2("image", "BYTES", [1, 1], len(PICTURES[0]).to_bytes(4, "little") + PICTURES[0])),
+    ("digits", *v2("image", "BYTES", [1], len(IMAGES[3]).to_bytes(4, "little") + IMAGES[3])),
+    ("digit-finder", *v2("image", "BYTES", [1, 1], len(IMAGES[0]).to_bytes(4, "little") + IMAGES[0])),
 ]
 
 
 @st.composite
-def _v2(draw: st.DrawFn) -> Asked:
+def _v2(draw: st.DrawFn) -> Request:
     model, head, blob = draw(st.sampled_from(_ASKED))
     broken = draw(st.sampled_from(["head", "blob", "length"]))
     if broken == "head":
@@ -91,7 +91,7 @@ def _v2(draw: st.DrawFn) -> Asked:
         blob = draw(mutated(st.just(blob)))
     length = draw(st.integers(-1, len(head) + len(blob) + 1)) if broken == "length" else len(head)
     headers = {"Inference-Header-Content-Length": str(length)}
-    return Asked("v2 binary", f"/v2/models/{model}/infer", head + blob, headers)
+    return Request("v2 binary", f"/v2/models/{model}/infer", head + blob, headers)
 
 
 _INPUTS = st.one_of(_raw(), _multipart(), _v1(), _v2())
@@ -104,21 +104,21 @@ def fuzz(
     count: int,
     seed: int,
     warm_up: int = 4 * _ROUND,
-    tell: Callable[[int], None] = lambda _: None,
+    report_progress: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """Send broken inputs.
+    """Send invalid inputs.
 
     Args:
         port: of the server, on loopback.
         pid: its process, for its memory.
-        count: how many inputs, after the warm-up.
-        seed: the same inputs for the same number.
-        warm_up: inputs that are sent before and not counted: memory grows with the first of every kind.
-        tell: is told how many are done.
+        count: number of inputs after the warm-up.
+        seed: of the inputs.
+        warm_up: inputs that are sent first and not counted: memory grows with the first of every kind.
+        report_progress: called with the number of finished inputs.
 
     Raises:
-        Defect: an answer of 500 or more, or one that is no JSON error, or tells of the inside; a good request that is
-            not answered. With the smallest input that shows it.
+        Defect: a response of 500 or more, one that is not a JSON error, or one with internals; a valid request that
+            fails. With the smallest input that shows it.
     """
     process = psutil.Process(pid)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -127,9 +127,9 @@ def fuzz(
         if first == 0:
             report = Report(memory_bytes=[process.memory_info().rss])
         _round(connection, report, number=seed * 1_000_003 + first + warm_up, size=min(_ROUND, count - first))
-        _ask_good(connection)
+        _send_valid(connection)
         report.memory_bytes.append(process.memory_info().rss)
-        tell(max(first + _ROUND, 0))
+        report_progress(max(first + _ROUND, 0))
     connection.close()
     return report
 
@@ -137,34 +137,34 @@ def fuzz(
 def _round(connection: http.client.HTTPConnection, report: Report, *, number: int, size: int) -> None:
     @examples(number, size)
     @given(_INPUTS)
-    def ask(asked: Asked) -> None:
+    def send(request: Request) -> None:
         started = time.perf_counter()
-        status, answer = _send(connection, asked)
-        route = report.routes.setdefault(asked.kind, Route())
+        status, body = _send(connection, request)
+        route = report.routes.setdefault(request.kind, Route())
         route.statuses[status] += 1
         if status >= 400:
-            route.reasons.add(_VARIES.sub(b"#", answer)[:60])
+            route.reasons.add(_VARIES.sub(b"#", body)[:60])
         route.slowest_ms = max(route.slowest_ms, (time.perf_counter() - started) * 1000)
-        # 503: Triton's queue, never what a client sent.
-        if status >= 500 or _TELLS_TOO_MUCH.search(answer) or (status != 200 and not answer.startswith(b'{"error":')):
-            raise Defect(f"{asked.kind}: {status} {answer[:300]!r} for {asked}")
+        # 503: Triton's queue is full, whatever the request.
+        if status >= 500 or _INTERNALS.search(body) or (status != 200 and not body.startswith(b'{"error":')):
+            raise Defect(f"{request.kind}: {status} {body[:300]!r} for {request}")
 
-    ask()
+    send()
 
 
-def _send(connection: http.client.HTTPConnection, asked: Asked, *, again: bool = False) -> tuple[int, bytes]:
+def _send(connection: http.client.HTTPConnection, request: Request, *, again: bool = False) -> tuple[int, bytes]:
     try:
-        connection.request("POST", asked.path, asked.body, dict(asked.headers))
+        connection.request("POST", request.path, request.body, dict(request.headers))
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException) as exc:
         connection.close()
-        if not again:  # it closes what nobody used for 5 s, and hypothesis may take so long
-            return _send(connection, asked, again=True)
-        raise Defect(f"{asked.kind}: no answer ({exc!r}) for {asked}") from exc
+        if not again:  # the server closes idle connections after 5 s, and hypothesis may take longer
+            return _send(connection, request, again=True)
+        raise Defect(f"{request.kind}: no response ({exc!r}) for {request}") from exc
 
 
-def _ask_good(connection: http.client.HTTPConnection) -> None:
-    status, answer = _send(connection, Asked("good", "/predict/digits", _GOOD, _FORM))
+def _send_valid(connection: http.client.HTTPConnection) -> None:
+    status, body = _send(connection, Request("good", "/predict/digits", _GOOD, _FORM))
     if status != 200:
-        raise Defect(f"good request: {status} {answer[:300]!r}")
+        raise Defect(f"valid request: {status} {body[:300]!r}")

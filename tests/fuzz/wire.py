@@ -1,4 +1,4 @@
-"""Protobuf messages in every way that their bytes may be written, and in some that only some readers take."""
+"""Protobuf messages in every valid encoding, and in some that only some readers accept."""
 
 from typing import Any
 
@@ -22,14 +22,14 @@ def _number(value: int, *, width: int = 0, above: int = 0) -> bytes:
 
 @st.composite
 def written(draw: st.DrawFn, message: Any) -> bytes:
-    """The bytes of a message, strangely written."""
+    """The bytes of a message, in an unusual encoding."""
     parts = []
     for field, value in message.ListFields():
         values = list(value) if field.is_repeated else [value]
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             bodies = [draw(written(each)) for each in values]
             if not field.is_repeated and len(bodies[0]) > 2 and draw(st.integers(0, 7)) == 0:
-                bodies.append(b"")  # two of what is one are merged
+                bodies.append(b"")  # a repeated singular field is merged
             parts += [_key(draw, field.number, 2) + _length(draw, body) + body for body in bodies]
         elif field.type in _BYTES:
             bodies = [each.encode() if isinstance(each, str) else each for each in values]
@@ -40,7 +40,7 @@ def written(draw: st.DrawFn, message: Any) -> bytes:
             raise AssertionError(field.full_name)
     if draw(st.integers(0, 9)) == 0:
         parts.insert(draw(st.integers(0, len(parts))), draw(st.sampled_from(_STRANGE)))
-    if draw(st.integers(0, 9)) == 0:  # a field that there is, of a type that it has not: readers pass over it
+    if draw(st.integers(0, 9)) == 0:  # a known field with another wire type: readers skip it
         number, (wire_type, body) = draw(st.integers(1, 26)), draw(st.sampled_from(_OF_ANOTHER_TYPE))
         parts.insert(draw(st.integers(0, len(parts))), _number(number << 3 | wire_type) + body)
     if draw(st.booleans()):
@@ -48,7 +48,7 @@ def written(draw: st.DrawFn, message: Any) -> bytes:
     return b"".join(parts)
 
 
-# Fields that nobody knows: of every wire type, the groups that are no longer written among them.
+# Unknown fields of every wire type, deprecated groups included.
 _STRANGE = [
     _number(999 << 3) + b"\x01",
     _number(999 << 3 | 1) + bytes(8),

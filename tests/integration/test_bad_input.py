@@ -17,7 +17,7 @@ import pytest
 import tritonclient.grpc as triton
 from PIL import Image
 
-from tests.support.series import scrape, value
+from tests.support.metrics import scrape, value
 from tests.support.stack import ROOT, Stack, wait_until
 from tests.support.tiffs import EXTRA, describe_array, write_tiff
 

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
-from tests.support.series import Series, by_labels, scrape
+from tests.support.metrics import Series, by_labels, scrape
 from tests.support.stack import Stack, wait_until
 from tests.support.transformer import (
     DIGITS,

@@ -118,8 +118,8 @@ def test_protocols_are_measured_side_by_side(stack: Stack) -> None:
     ("arguments", "says"),
     [
         (["--picture", "nowhere.jpg"], "error: --picture nowhere.jpg: No such file or directory"),
-        (["--model", "iris"], "iris is a model for rows (tabular): got pictures"),
-        (["--model", "none"], '"code":"model_not_found"}'),
+        (["--model", "iris"], '"code":"invalid_request"'),
+        (["--model", "none"], '"code":"model_not_found"'),
         (["--http", "localhost:1"], "is `make serve` running?"),
         (["--grpc", "localhost:1"], "error: gRPC: UNAVAILABLE"),
         (["--requests", "1"], "got '1', expected a number from 2"),

@@ -79,20 +79,20 @@ def test_versions_are_pinned() -> None:
 
 @pytest.mark.parametrize("absent", ["docker", "kind", "kubectl", "helm"])
 @pytest.mark.parametrize("script", ["up", "test"])
-def test_what_is_absent_is_named_with_the_next_step(script: str, absent: str, tmp_path: Path) -> None:
+def test_missing_program_is_an_error_with_the_next_step(script: str, absent: str, tmp_path: Path) -> None:
     done = run(script, make_programs(tmp_path, absent))
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {absent} is absent; next: https://")
+    assert done.stderr.startswith(f"error: {absent} is missing; next: https://")
 
 
-def test_no_cluster_is_said(tmp_path: Path) -> None:
+def test_missing_cluster_is_an_error(tmp_path: Path) -> None:
     path = make_programs(tmp_path)
     put(Path(path), "kind", "#!/bin/sh\n")
     done = run("test", path)
-    assert (done.returncode, done.stderr) == (1, "error: there is no cluster nereid; next: make kind-up\n")
+    assert (done.returncode, done.stderr) == (1, "error: cluster nereid is missing; next: make kind-up\n")
 
 
-def test_the_questions_to_the_cluster_find_a_good_stack_good(tmp_path: Path) -> None:
+def test_script_passes_on_a_healthy_stack(tmp_path: Path) -> None:
     with start_s3(tmp_path / "s3.log") as s3:
         s3.upload(ROOT / "model_repository" / "digit-finder", "nereid/digit-finder")
         # The gateway of a cluster passes the host on to a server that takes every one.

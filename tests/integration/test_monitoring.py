@@ -42,8 +42,8 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 # What only Kubernetes, a GPU or a failure fills.
 OF_KUBERNETES = re.compile("kube_deployment_|nereid:(replicas|workload):")
 SILENT = {
-    "Memory, of its limit", "CPU", "From made to ready", "GPU", "Loads, refusals and failures",
-    "Replicas", "Replicas missing", "Pods that do not start", "Restarts", "Held back at the limit of CPU",
+    "Memory, of its limit", "CPU", "From creation to ready", "GPU", "Loads, rejections and failures",
+    "Replicas", "Replicas missing", "Pods that do not start", "Restarts", "Throttled at the limit of CPU",
 }  # fmt: skip
 SILENT_RECORDS = {"nereid:failed:rate5m", "nereid:model:lost"} | {
     name for name, expr in RECORDED.items() if OF_KUBERNETES.search(expr)

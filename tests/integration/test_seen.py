@@ -29,9 +29,9 @@ from predictor.triton.command import compose_command
 from predictor.triton.installation import find_installation, link_backends
 from tests.support.collector import Collector, Span, start_collector
 from tests.support.error_codes import code_of
+from tests.support.metrics import scrape, value
 from tests.support.ports import find_free_ports
 from tests.support.processes import ended
-from tests.support.series import scrape, value
 from tests.support.stack import ROOT, Stack, wait_until
 from tests.support.synced import start_synchroniser
 from tests.support.transformer import (

@@ -1,1 +1,1 @@
-"""What proves the manifests without a cluster: renders, schemas, rules, a scanner."""
+"""Verifies the manifests without a cluster: renders, schemas, rules, a scanner."""

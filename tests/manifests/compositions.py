@@ -1,4 +1,4 @@
-"""Components of ours together, as a user's overlay names them."""
+"""Compositions of components, as in a user's overlay."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,12 @@ from tests.manifests.rendering import MANIFESTS, Render, render_over, with_compo
 COMPONENTS = MANIFESTS / "components"
 
 OF_THE_POD = ("gpu", "production", "aws", "keys", "corporate", "ipv6")
-# KServe's scaler has no place in a Deployment, and each entrance has its own.
+# KServe's scaler does not apply to a Deployment; components for ingress exclude each other.
 _SECRETS = ("external-secrets", "external-secrets/s3")
 WITH_KSERVE = (*OF_THE_POD, *_SECRETS, "keda", "service", "ingress", "alb", "alb-grpc", "http-route")
 WITHOUT = (*OF_THE_POD, *_SECRETS, "deployment", "service", "headless", "ingress", "http-route")
 _CA = {"configMapGenerator": [{"name": "nereid-ca", "literals": ["ca.crt=x"]}]}
-# The quota of production is one for CPU.
+# The quota of production is for CPU pods.
 _ROOM = """
 - op: add
   path: /spec/hard
@@ -22,12 +22,12 @@ _ROOM = """
 
 
 def combine(names: tuple[str, ...], folder: Path, namespace: str = "vision") -> Render:
-    """overlays/standard with these, for a namespace and a prefix of its own.
+    """Render overlays/standard with components, namespace and prefix.
 
     Args:
-        names: of the components, in this order.
-        folder: for the kustomization; made where it is not there.
-        namespace: for all of them.
+        names: of the components, in order.
+        folder: for the kustomization; created where it is missing.
+        namespace: of all objects.
 
     Raises:
         RenderError: see `rendering.render`.

@@ -1,4 +1,4 @@
-"""What the kubelet would put into the environment of a container."""
+"""Environment of a container, as the kubelet sets it."""
 
 import math
 import re
@@ -18,13 +18,13 @@ _UNITS = {unit: Decimal(1024) ** power for power, unit in enumerate(("Ki", "Mi",
 
 
 def quantity(value: str | float) -> Decimal:
-    """Kubernetes' notation of amounts: `500m`, `4Gi`, `2`."""
+    """A number of Kubernetes' quantities: `500m`, `4Gi`, `2`."""
     number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(value)).groups()  # type: ignore[union-attr]  # a fault
     return Decimal(number) * _UNITS[unit]
 
 
 def environment_of(container: Any, pod: Object, render: Render) -> dict[str, str]:
-    """The variables by name; every value of a Secret is SECRET, and what only a cluster knows is empty."""
+    """Variables by name; values of Secrets are SECRET, and values of a running cluster are empty."""
     variables: dict[str, str] = {}
     for source in container.get("envFrom", []):
         if "configMapRef" in source:
@@ -37,12 +37,12 @@ def environment_of(container: Any, pod: Object, render: Render) -> dict[str, str
 
 
 def expand(text: str, variables: dict[str, str]) -> str:
-    """`$(NAME)` as the kubelet replaces it: an unknown name stays as it is."""
+    """Replace `$(NAME)` like the kubelet: an unknown name stays."""
     return _REFERENCE.sub(lambda found: variables.get(found[1], found[0]), text)
 
 
 def unknown_names(text: str, variables: dict[str, str]) -> list[str]:
-    """The `$(NAME)` that nothing defines."""
+    """Names in `$(NAME)` without a definition."""
     return [name for name in _REFERENCE.findall(text) if name not in variables]
 
 

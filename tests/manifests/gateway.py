@@ -1,4 +1,4 @@
-"""Schemas of ours for routes of the Gateway API: the fields that the manifests use. No package has the whole."""
+"""Schemas for routes of the Gateway API: the fields that the manifests use. No package has the complete ones."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ _PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 
 
 def fields(*required: str, **properties: Any) -> dict[str, Any]:
-    """An object of these properties and no others."""
+    """Schema of an object with these properties only."""
     return {
         "type": "object",
         "properties": properties,
@@ -18,7 +18,7 @@ def fields(*required: str, **properties: Any) -> dict[str, Any]:
 
 
 def list_of(items: Any) -> dict[str, Any]:
-    """A list as the Gateway API has them: never empty, never long."""
+    """Schema of a list of the Gateway API: not empty, at most 16 items."""
     return {"type": "array", "minItems": 1, "maxItems": 16, "items": items}
 
 

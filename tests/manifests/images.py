@@ -1,7 +1,7 @@
-"""Which images a cluster needs: `python -m tests.manifests.images` (`make images-list`).
+"""Images that a cluster needs: `python -m tests.manifests.images` (`make images-list`).
 
-A line for each: its name, where it comes from, which folders have it. `built` are those of `make images`, `pulled`
-those of others, and `base` is what ours are built on. KServe's, Knative's and other installations' are not among them.
+A line for each image: name, origin, folders. `built`: by `make images`; `pulled`: of other projects; `base`: the base
+image of ours. Images of KServe, Knative and other installations are not listed.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _BASE = re.compile(r"^ARG PYTHON_IMAGE=(\S+)$", re.MULTILINE)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the lines."""
     parser = argparse.ArgumentParser(prog="make images-list", description=__doc__.partition("\n")[0])
-    parser.add_argument("--overlay", type=Path, help="a folder of yours (default: all of manifests/)")
+    parser.add_argument("--overlay", type=Path, help="a folder of your own (default: all of manifests/)")
     overlay = parser.parse_args(arguments).overlay
     if not has_kubectl():
         sys.exit(f"error: {KUBECTL_MISSING}")
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def of_all() -> dict[str, list[str]]:
-    """Images of all folders of manifests/, but for those that an example gives a registry or a digest of nobody's.
+    """Images of all folders of manifests/, without those with a placeholder as registry or digest.
 
     Raises:
         RenderError: see `render`.
@@ -55,7 +55,7 @@ def of_overlay(folder: Path) -> dict[str, list[str]]:
     """Images of one folder that `kubectl apply -k` takes.
 
     Raises:
-        RenderError: see `render`; also where there is no such folder.
+        RenderError: see `render`; also for a missing folder.
     """
     place = next((path for path in (folder, MANIFESTS / folder) if (path / "kustomization.yaml").is_file()), None)
     if place is None:
@@ -66,7 +66,7 @@ def of_overlay(folder: Path) -> dict[str, list[str]]:
 
 
 def images_in(value: Any) -> Iterator[str]:
-    """The image of every container in what is rendered."""
+    """Images of all containers of a render."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if key in {"containers", "initContainers"} and isinstance(inner, Iterable):
@@ -79,13 +79,13 @@ def images_in(value: Any) -> Iterator[str]:
 
 
 def origin(name: str) -> str:
-    """`built` or `pulled`: whether `make images` makes it, whatever registry it was given."""
+    """`built` or `pulled`: whether `make images` builds the image, whatever its registry."""
     path = re.sub(r"(@sha256:[0-9a-f]+|:[^:/]+)$", "", name)
     return "built" if any(path == ours or path.endswith(f"/{ours}") for ours in _OURS) else "pulled"
 
 
 def bases() -> set[str]:
-    """What our images are built on."""
+    """Base images of ours."""
     return set(_BASE.findall((ROOT / DOCKERFILE).read_text()))
 
 

@@ -1,4 +1,4 @@
-"""A schema of ours for InterceptorRoutes of KEDA's HTTP add-on 0.15: the fields that the manifests use."""
+"""Schema of InterceptorRoutes of KEDA's HTTP add-on 0.15: the fields that the manifests use."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ INTERCEPTOR_ROUTE = fields(
     spec=fields(
         "scalingMetric",
         "target",
-        # Its CRD has both in the language of its validations: exactly one of the two, at least one of the two.
+        # Validation rules of the CRD: exactly one of the two, at least one of the two.
         target={**_TARGET, "oneOf": [{"required": ["port"]}, {"required": ["portName"]}]},
         scalingMetric={**_METRIC, "minProperties": 1},
         rules=list_of(_RULE),

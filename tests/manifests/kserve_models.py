@@ -1,7 +1,7 @@
 """KServe's Python models as JSON Schemas on stdout: `python -m tests.manifests.kserve_models`.
 
-The models (and those of the Kubernetes client that they hold) are generated from KServe's types, but take any key. What
-they do not say is which fields are required; the CRDs do.
+The models (and those of the Kubernetes client in them) are generated from KServe's types, but accept any key. They do
+not have the required fields; the CRDs do.
 """
 
 import json
@@ -45,11 +45,11 @@ def main() -> None:
 def _define(name: str, definitions: dict[str, Any]) -> None:
     model = getattr(kserve.models, name, None) or getattr(kubernetes.client.models, name, None)
     if model is None:
-        definitions[name] = {}  # Knative's status and the like
+        definitions[name] = {}  # Knative's status and similar types
         return
     definitions[name] = {"type": "object", "additionalProperties": False, "properties": {}}
     for attribute, type_name in model.openapi_types.items():
-        # A number is a quantity too, which the generated type does not say.
+        # A number is a quantity too, contrary to the generated type.
         has_quantities = name.endswith("ResourceRequirements") and attribute in {"limits", "requests"}
         of_type = _of_type("dict(str, ResourceQuantity)" if has_quantities else type_name, definitions)
         definitions[name]["properties"][model.attribute_map[attribute]] = of_type

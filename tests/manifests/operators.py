@@ -1,4 +1,4 @@
-"""Schemas of ours for External Secrets 1 and Argo CD 3: the fields that the manifests use. No package has the whole."""
+"""Schemas for External Secrets 1 and Argo CD 3: the fields that the manifests use. No package has the complete ones."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ EXTERNAL_SECRET = _kind(
             data=list_of(fields("secretKey", "remoteRef", secretKey=_NAME, remoteRef=_REMOTE)),
             dataFrom=list_of(fields("extract", extract=_REMOTE)),
         ),
-        # Its CRD takes one with neither, which makes an empty Secret.
+        # The CRD accepts one with neither, which makes an empty Secret.
         "anyOf": [{"required": ["data"]}, {"required": ["dataFrom"]}],
     },
 )
@@ -73,7 +73,7 @@ _APPLICATION = fields(
     "destination",
     project=_NAME,
     source=fields("repoURL", "targetRevision", "path", repoURL=_NAME, targetRevision=_NAME, path=_NAME),
-    # By address or by the name that the cluster has in Argo CD, never by both.
+    # By address or by the cluster's name in Argo CD, never by both.
     destination={
         **fields("namespace", namespace=_NAME, name=_NAME, server=_NAME),
         "oneOf": [{"required": ["name"]}, {"required": ["server"]}],

@@ -1,4 +1,4 @@
-"""The pods that a cluster makes of what is rendered; tests/cluster/test_objects.py compares them with a real one's."""
+"""Pods that a cluster creates from a render; tests/cluster/test_objects.py compares them with real ones."""
 
 import math
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ MODE = "serving.kserve.io/deploymentMode"
 STANDARD, KNATIVE = "Standard", "Knative"
 COMPONENTS = ("predictor", "transformer", "explainer")
 
-# What KServe says to Knative of a component's scaling, as annotations of the pod.
+# Annotations of the pod by which KServe passes a component's scaling to Knative.
 _SCALING = "autoscaling.knative.dev/"
 _SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
-_TIMEOUT_S, _GRACE_S = 300, 30  # where nothing is said: of Knative, of Kubernetes
+_TIMEOUT_S, _GRACE_S = 300, 30  # defaults of Knative and Kubernetes
 _FIRST = "kserve-container"
 _LISTENERS = (_FIRST, "transformer-container")
-# What a component says beside the fields of a PodSpec.
+# Fields of a component that are not in a PodSpec.
 _EXTENSION = {
     "annotations", "autoScaling", "batcher", "canaryTrafficPercent", "containerConcurrency", "deploymentStrategy",
     "labels", "logger", "maxReplicas", "minReplicas", "model", "name", "scaleMetric", "scaleMetricType", "scaleTarget",
@@ -38,10 +38,10 @@ def mode_of(service: Object) -> str:
 
 
 def components_of(service: Object) -> Iterator[tuple[str, Any]]:
-    """Each component that an InferenceService has, with its name.
+    """Components of an InferenceService, with their names.
 
-    A canary of Standard mode is a predictor too: the stable one, and its own fields over that. It is scaled by itself,
-    and updated like a Deployment that says nothing.
+    A canary of Standard mode is a predictor too: the stable one with the canary's fields over it. It is scaled by
+    itself, and updated with the defaults of a Deployment.
     """
     spec = service["spec"]
     canaries = [_canary_of(spec["predictor"], each) for each in spec.get("canary", [])]
@@ -52,14 +52,14 @@ def components_of(service: Object) -> Iterator[tuple[str, Any]]:
 
 
 def grace_s_of(service: Object, component: Any) -> int:
-    """Seconds between SIGTERM and SIGKILL; Knative lets nobody say them, and takes those that a request may take."""
+    """Seconds between SIGTERM and SIGKILL; Knative does not allow setting them, and uses the request's timeout."""
     if mode_of(service) == KNATIVE:
         return int(component.get("timeout", _TIMEOUT_S))
     return int(component.get("terminationGracePeriodSeconds", _GRACE_S))
 
 
 def _beside(canaries: list[Any], stable: Any) -> Any:
-    """The stable predictor, whose least number of pods is less those of its canaries."""
+    """The stable predictor; its minimum of pods is reduced by those of the canaries."""
     if not canaries or "minReplicas" not in stable:
         return stable
     return {**stable, "minReplicas": max(1, stable["minReplicas"] - sum(each["minReplicas"] for each in canaries))}
@@ -74,14 +74,14 @@ def _canary_of(stable: Any, canary: Any) -> Any:
 
 
 def _over(stable: Any, canary: Any) -> Any:
-    """Maps are merged, anything else is replaced, lists as a whole; what is empty says nothing."""
+    """Merge maps; replace other values, lists as a whole; empty values are ignored."""
     if not isinstance(stable, dict) or not isinstance(canary, dict):
         return canary or stable
     return {**stable, **{key: _over(stable.get(key), value) for key, value in canary.items()}}
 
 
 def pods_of(render: Render) -> list[dict[str, Any]]:
-    """The pods of everything that is rendered, as manifests of kind Pod."""
+    """Pods of all workloads of a render, as manifests of kind Pod."""
     runtimes = {each["metadata"]["name"]: each for each in render.of_kind("ServingRuntime", "ClusterServingRuntime")}
     pods = [
         pod_of(service, name, component, runtimes.get(component.get("model", {}).get("runtime")))
@@ -102,13 +102,13 @@ def pod_of(
 ) -> dict[str, Any]:
     """The Pod that KServe 0.20 makes for a component of an InferenceService.
 
-    On Knative that is the template of its Service. Without what comes later: Knative's queue-proxy and what moves into
-    it, the storage initializer of a `model` with a storageUri, and IRSA's token.
+    On Knative this is the template of its Service. Without later additions: Knative's queue-proxy and the fields that
+    move into it, the storage initializer of a `model` with a storageUri, and IRSA's token.
 
     Args:
         service: the InferenceService.
-        name: which component.
-        component: its spec, where it is not `spec.<name>`.
+        name: of the component.
+        component: its spec, by default `spec.<name>`.
         runtime: the ServingRuntime of a component with a `model`.
     """
     component = component or service["spec"][name]
@@ -139,7 +139,7 @@ def pod_of(
 
 
 def _scaling_of(component: Any) -> dict[str, str]:
-    """What KServe says itself; Knative's own annotations of the InferenceService stay beside it."""
+    """KServe's annotations for scaling; Knative annotations of the InferenceService stay beside them."""
     given = {
         "min-scale": component.get("minReplicas", 1),
         "max-scale": component.get("maxReplicas") or None,
@@ -198,5 +198,5 @@ def _pod(metadata: dict[str, Any], namespace: str | None, spec: Any) -> dict[str
 
 
 def containers_of(pod: Object) -> list[Any]:
-    """All containers of a pod, those that run first at the front."""
+    """All containers of a pod, init containers first."""
     return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]

@@ -19,7 +19,7 @@ _SYSCTLS = {
 
 
 def violations(pod: Object) -> Iterator[str]:
-    """What the admission of a namespace that enforces `restricted` would refuse."""
+    """Violations for which a namespace that enforces `restricted` rejects a pod."""
     spec = pod["spec"]
     own = spec.get("securityContext", {})
     for field in ("hostNetwork", "hostPID", "hostIPC"):

@@ -1,4 +1,4 @@
-"""What runs in a container: which of the programs, with which arguments, listening where."""
+"""Programs in containers: their arguments, settings and ports."""
 
 import contextlib
 import io
@@ -29,7 +29,7 @@ TRITON, SYNCHRONISER, TRANSFORMER = "tritonserver", "synchroniser", "transformer
 SETTINGS: dict[str, type[BaseSettings]] = {"PREDICTOR_": PredictorSettings, "TRANSFORMER_": TransformerSettings}
 
 _TIMEOUT_S = 60
-_TRITON_EXIT_S = 30  # its own default, which it says at its start
+_TRITON_EXIT_S = 30  # its default, which it logs at its start
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Listener:
     """A port of a program.
 
     Attributes:
-        app: what answers HTTP there; None: it speaks something else, or is not ours.
-        outside: whether the pod's address reaches it, not its loopback alone.
+        app: the HTTP application; None: another protocol, or not ours.
+        outside: whether it listens on the pod's address, not on loopback only.
     """
 
     port: int
@@ -47,7 +47,7 @@ class Listener:
 
 
 def program_of(container: Any) -> str | None:
-    """Which of the programs a container runs; None for any other."""
+    """The program of ours that a container runs; None for any other."""
     words = words_of(container, {})
     image = container.get("image", "").split("@")[0].rpartition("/")[2].split(":")[0]
     if TRITON in words:
@@ -58,12 +58,12 @@ def program_of(container: Any) -> str | None:
 
 
 def words_of(container: Any, variables: dict[str, str]) -> list[str]:
-    """The whole command line, as the kubelet gives it to the container."""
+    """The complete command line, as the kubelet passes it to the container."""
     return [expand(str(word), variables) for word in (*container.get("command", []), *container.get("args", []))]
 
 
 def argv_of(container: Any, variables: dict[str, str]) -> list[str]:
-    """The arguments of the program itself: after `tritonserver`, `python -m predictor`, `python -m transformer`."""
+    """The arguments of the program, after `tritonserver`, `python -m predictor` or `python -m transformer`."""
     words = words_of(container, variables)
     for name in (TRITON, "predictor", "transformer"):
         if name in words:
@@ -80,21 +80,21 @@ def flags_of(argv: list[str]) -> dict[str, list[str]]:
     return flags
 
 
-def refusal(program: str, argv: list[str]) -> str:
-    """What a program says of its arguments; empty: it takes them. Triton's are judged in test_triton.py."""
+def argument_error(program: str, argv: list[str]) -> str:
+    """A program's error about its arguments; empty where they are valid. Triton's are tested in test_triton.py."""
     if program == TRANSFORMER:
         said = io.StringIO()
         with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
             arguments.parse(argv)
         return said.getvalue().strip()
     if program == SYNCHRONISER:
-        return _ask_predictor(tuple(argv))
+        return _predictor_error(tuple(argv))
     return ""
 
 
 @cache
-def _ask_predictor(argv: tuple[str, ...]) -> str:
-    # It reads its arguments, then its settings: one that is impossible stops it there.
+def _predictor_error(argv: tuple[str, ...]) -> str:
+    # It reads its arguments, then its settings: an invalid one stops it before it starts anything.
     done = subprocess.run(
         [sys.executable, "-m", "predictor", *argv],
         cwd=ROOT,
@@ -108,17 +108,17 @@ def _ask_predictor(argv: tuple[str, ...]) -> str:
 
 
 def settings_of(prefix: str, variables: Mapping[str, str]) -> BaseSettings:
-    """The settings that a program reads from these variables.
+    """Settings of a program from these variables.
 
     Raises:
-        ValidationError: a value is refused.
+        ValidationError: a value is invalid.
     """
     with mock.patch.dict(os.environ, dict(variables), clear=True):
         return SETTINGS[prefix]()
 
 
 def transformer_settings(variables: Mapping[str, str]) -> TransformerSettings | None:
-    """Those of the transformer; None where it refuses one, which another rule says."""
+    """Settings of the transformer; None where one is invalid, which another rule reports."""
     try:
         settings = settings_of("TRANSFORMER_", variables)
     except ValidationError:
@@ -128,9 +128,9 @@ def transformer_settings(variables: Mapping[str, str]) -> TransformerSettings | 
 
 
 def stop_faults(containers: Sequence[Any], grace_s: int, settings: TransformerSettings) -> Iterator[str]:
-    """A pod that the kubelet kills before it has done what a stop may take: preStop, the requests, then Triton."""
+    """Faults of a grace period that is shorter than preStop, the requests and Triton together."""
     before_s = max((_sleep_s(each) for each in containers if program_of(each) == TRANSFORMER), default=0)
-    # One without a preStop does not wait for the transformer.
+    # Without a preStop Triton does not wait for the transformer.
     waits = any("preStop" in each.get("lifecycle", {}) for each in containers if program_of(each) == TRITON)
     after_s = _TRITON_EXIT_S if waits else 0
     if grace_s <= before_s + settings.shutdown_timeout_s + after_s:
@@ -145,7 +145,7 @@ def _sleep_s(container: Any) -> float:
 
 
 def setting_faults(variables: Mapping[str, str]) -> Iterator[str]:
-    """Variables that no program reads, and values that it refuses."""
+    """Variables that no program reads, and invalid values."""
     for prefix, settings in SETTINGS.items():
         own = {name: value for name, value in variables.items() if name.startswith(prefix)}
         known = {field.validation_alias or f"{prefix}{name.upper()}" for name, field in settings.model_fields.items()}
@@ -158,7 +158,7 @@ def setting_faults(variables: Mapping[str, str]) -> Iterator[str]:
 
 
 def listeners_of(container: Any, variables: dict[str, str]) -> list[Listener]:
-    """Where a container listens, by its arguments and settings."""
+    """Ports of a container, by its arguments and settings."""
     argv, program = argv_of(container, variables), program_of(container)
     if program == TRANSFORMER:
         parsed = arguments.parse(argv)
@@ -180,7 +180,7 @@ def listeners_of(container: Any, variables: dict[str, str]) -> list[Listener]:
     return []
 
 
-def answers(app: FastAPI, path: str) -> bool:
+def has_route(app: FastAPI, path: str) -> bool:
     """Whether the application has a route for `GET path`."""
     scope = {"type": "http", "method": "GET", "path": path.partition("?")[0], "root_path": "", "headers": []}
     return any(route.matches(scope)[0] is Match.FULL for route in app.routes)
@@ -192,7 +192,7 @@ def _is_loopback(address: str) -> bool:
 
 @cache
 def _transformer() -> FastAPI:
-    return create_transformer(TransformerSettings(), None, None)  # type: ignore[arg-type]  # only its routes are looked up
+    return create_transformer(TransformerSettings(), None, None)  # type: ignore[arg-type]  # only for its routes
 
 
 @cache

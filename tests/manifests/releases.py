@@ -1,4 +1,4 @@
-"""A release of these manifests, as a user's overlay in another repository names it."""
+"""A release of these manifests as a git repository, for overlays in other repositories."""
 
 import shutil
 import subprocess
@@ -15,10 +15,10 @@ needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is missi
 
 
 def make_release(folder: Path) -> str:
-    """The address of a repository that has the manifests of this working tree under the tag of the pages.
+    """Create a repository with the manifests of this working tree under the tag of the pages; returns its address.
 
     Args:
-        folder: an empty one, for it.
+        folder: an empty one, for the repository.
     """
     folder.mkdir(exist_ok=True)
     shutil.copytree(MANIFESTS, folder / "manifests")
@@ -28,6 +28,6 @@ def make_release(folder: Path) -> str:
 
 
 def _git(*words: str, folder: Path) -> None:
-    """Run git there, as somebody."""
+    """Run git there, with a placeholder identity."""
     who = ("-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "commit.gpgsign=false")
     subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, timeout=60)

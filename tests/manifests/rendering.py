@@ -1,4 +1,4 @@
-"""The manifests as `kubectl apply -k` would send them."""
+"""Renders the manifests like `kubectl apply -k`."""
 
 import os
 import shutil
@@ -23,18 +23,18 @@ Object = Mapping[str, Any]
 
 
 class RenderError(Exception):
-    """A folder cannot be rendered; the message says why."""
+    """A folder cannot be rendered; the message has kubectl's error."""
 
 
 @dataclass(frozen=True)
 class Render:
-    """What a folder renders to.
+    """The rendered objects of a folder.
 
     Attributes:
-        name: the folder, below manifests/; of a user's own, as it was given.
+        name: of the folder below manifests/; of a user's folder, its path.
         objects: in the order of kustomize.
-        is_foreign: whether it is a user's own, anywhere.
-        secrets: that the user makes, beyond those that the manual names.
+        is_foreign: whether it is a user's own folder.
+        secrets: that the user creates, beyond those of the manual.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Render:
         return (each for each in self.objects if each["kind"] in kinds)
 
     def names(self, kind: str) -> set[str]:
-        """What the objects of a kind are called."""
+        """Names of the objects of a kind."""
         return {each["metadata"]["name"] for each in self.of_kind(kind)}
 
     def named(self, kind: str, name: str) -> Object | None:
@@ -63,9 +63,9 @@ def read_documents(text: str) -> Iterator[Any]:
 
 @cache
 def find_folders(root: Path = MANIFESTS) -> tuple[str, ...]:
-    """Every folder that `kubectl apply -k` takes, as a name below `root`.
+    """Folders for `kubectl apply -k`, as names below `root`.
 
-    Components are no such folders, nor is a folder that the one around it takes: it is judged with the whole.
+    Without components, and without folders that their parent folder includes.
     """
     found = {path.parent: next(read_documents(path.read_text())) for path in root.rglob("kustomization.yaml")}
     inner = {(folder / name).resolve() for folder, of in found.items() for name in of.get("resources", [])}
@@ -78,7 +78,7 @@ def find_folders(root: Path = MANIFESTS) -> tuple[str, ...]:
 
 
 def has_kubectl() -> bool:
-    """Whether anything can be rendered here."""
+    """Whether kubectl is installed."""
     return shutil.which("kubectl") is not None
 
 
@@ -87,10 +87,10 @@ needs_kubectl = pytest.mark.skipif(not has_kubectl(), reason=KUBECTL_MISSING)
 
 @cache
 def render(name: str, root: Path = MANIFESTS) -> Render:
-    """Render a folder, once for each process.
+    """Render a folder; cached.
 
     Raises:
-        RenderError: kubectl is missing, or refuses the folder.
+        RenderError: kubectl is missing, or rejects the folder.
     """
     return Render(name, _run(root / name))
 
@@ -99,8 +99,8 @@ def render_foreign(folder: Path, secrets: Iterable[str] = ()) -> Render:
     """Render a user's own folder, wherever it is.
 
     Args:
-        folder: has a kustomization.
-        secrets: names of Secrets that are there before the first apply.
+        folder: with a kustomization.
+        secrets: names of Secrets that exist before the first apply.
 
     Raises:
         RenderError: see `render`.
@@ -109,12 +109,12 @@ def render_foreign(folder: Path, secrets: Iterable[str] = ()) -> Render:
 
 
 def render_over(name: str, kustomization: Mapping[str, Any], folder: Path) -> Render:
-    """Render a kustomization of a user's own over a folder of ours.
+    """Render a user's kustomization over a folder of ours.
 
     Args:
-        name: of ours.
+        name: of our folder.
         kustomization: its fields beside `resources`.
-        folder: an empty one, for it.
+        folder: an empty one, for the kustomization.
 
     Raises:
         RenderError: see `render`.
@@ -126,10 +126,10 @@ def render_over(name: str, kustomization: Mapping[str, Any], folder: Path) -> Re
 
 
 def render_in(name: str, namespace: str, folder: Path) -> Render:
-    """Render a folder of ours for another namespace, as a user's own overlay does.
+    """Render a folder of ours for another namespace, like a user's overlay.
 
     Args:
-        name: of ours.
+        name: of our folder.
         namespace: instead of `nereid`.
         folder: an empty one, for the overlay.
 
@@ -140,7 +140,7 @@ def render_in(name: str, namespace: str, folder: Path) -> Render:
 
 
 def with_components(folder: Path, *names: str) -> dict[str, Any]:
-    """What a kustomization in a folder says to include components of ours, in this order."""
+    """Fields of a kustomization in a folder that include components of ours, in order."""
     here = folder.resolve()
     return {"components": [os.path.relpath(MANIFESTS / "components" / name, here) for name in names]}
 

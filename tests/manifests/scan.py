@@ -1,7 +1,7 @@
-"""Scan what is rendered with checkov: `python -m tests.manifests.scan` (`make manifests-scan`).
+"""Scan the rendered pods with checkov: `python -m tests.manifests.scan` (`make manifests-scan`).
 
-An InferenceService is nothing to a scanner, so it gets the Pod that KServe makes of it. What it finds is a fault,
-unless scan-exceptions.yaml has it with a reason; an exception that nothing needs any more is a fault too.
+A scanner ignores InferenceServices, so it gets the Pods that KServe creates. Each finding is a fault, unless it is in
+scan-exceptions.yaml with a reason; an unused exception is a fault too.
 """
 
 import json
@@ -24,11 +24,11 @@ EXCEPTIONS = Path(__file__).with_name("scan-exceptions.yaml")
 CHECKOV = ROOT / ".venv-scan" / "bin" / "checkov"
 _TIMEOUT_S = 300
 
-Finding = tuple[str, str]  # the check and the pod or object, as `Kind.namespace.name`
+Finding = tuple[str, str]  # check, and pod or object as `Kind.namespace.name`
 
 
 def main() -> None:
-    """Print a table, and below it what is wrong; exit with 1 then."""
+    """Print a table, and the faults below it; exit with 1 where there are any."""
     if not has_kubectl():
         sys.exit(f"error: {KUBECTL_MISSING}")
     if not CHECKOV.is_file():
@@ -41,7 +41,7 @@ def main() -> None:
     table = Table("check", "pods", "folders", "reason", title=f"checkov: {passed} passed, {len(found)} findings")
     rows: dict[tuple[str, str], list[set[str]]] = {}
     for finding, (_, folders) in sorted(found.items()):
-        reason = _reason(finding, exceptions) or "none: a fault"
+        reason = _reason(finding, exceptions) or "missing: a fault"
         rows.setdefault((finding[0], reason), []).append(folders)
     for (check, reason), pods in rows.items():
         table.add_row(check, str(len(pods)), str(len(set().union(*pods))), reason)
@@ -54,26 +54,26 @@ def main() -> None:
 
 
 def judge(found: dict[Finding, tuple[str, set[str]]], exceptions: dict[Finding, str]) -> list[str]:
-    """What was found without a reason, and reasons for what was not found."""
+    """Findings without a reason, and unused reasons."""
     return [
         f"{check} {of} in {', '.join(sorted(folders))}: {name}"
         for (check, of), (name, folders) in sorted(found.items())
         if not _reason((check, of), exceptions)
     ] + [
-        f"{EXCEPTIONS.name}: {check} {of} is not found any more; next: remove it"
+        f"{EXCEPTIONS.name}: {check} {of} is no longer found; next: remove it"
         for check, of in sorted(exceptions)
         if not any(_reason(finding, {(check, of): "listed"}) for finding in found)
     ]
 
 
 def _reason(finding: Finding, exceptions: dict[Finding, str]) -> str | None:
-    """The reason for a finding; a listed object may be a pattern."""
+    """The reason for a finding; listed objects may be patterns."""
     fitting = (why for (check, of), why in exceptions.items() if check == finding[0] and fnmatchcase(finding[1], of))
     return next(fitting, None)
 
 
 def scan(renders: Iterable[Render]) -> tuple[int, dict[Finding, tuple[str, set[str]]]]:
-    """How many checks passed, and for each finding its name and the folders that have it."""
+    """Number of passed checks, and for each finding its name and folders."""
     with tempfile.TemporaryDirectory() as folder:
         for rendered in renders:
             objects = [dict(each) for each in rendered.objects if each["kind"] != "InferenceService"]
@@ -100,7 +100,7 @@ def scan(renders: Iterable[Render]) -> tuple[int, dict[Finding, tuple[str, set[s
 
 
 def read_exceptions() -> dict[Finding, str]:
-    """The reasons, by finding."""
+    """Reasons by finding."""
     listed = yaml.safe_load(EXCEPTIONS.read_text()) or []
     return {(each["check"], of): each["reason"] for each in listed for of in each["of"]}
 

@@ -1,10 +1,10 @@
-"""Objects against the schemas of their kinds, strictly: a field that the schema does not know is a fault.
+"""Validates objects against the strict schemas of their kinds: an unknown field is a fault.
 
 | kinds | schema |
 |---|---|
 | Kubernetes' own | the package kubernetes-validate |
-| KServe | its CRDs in ../shared/data/crds, where they are; and always its Python models, see kserve_models.py |
-| Knative, KEDA, the Prometheus operator | the models of cloudcoil, which are generated from the CRDs |
+| KServe | its CRDs in ../shared/data/crds, where present, and its Python models, see kserve_models.py |
+| Knative, KEDA, the Prometheus operator | the models of cloudcoil, generated from the CRDs |
 | HTTPRoute, GRPCRoute of the Gateway API | of ours, see gateway.py |
 | InterceptorRoute of KEDA's HTTP add-on | one of ours, see interceptor.py |
 | External Secrets', Argo CD's | of ours, see operators.py |
@@ -29,10 +29,10 @@ from tests.manifests.interceptor import INTERCEPTOR_ROUTE
 from tests.manifests.operators import APPLICATION_SET, EXTERNAL_SECRET, SECRET_STORE
 from tests.manifests.rendering import ROOT, Object, read_documents
 
-# The oldest that KServe's last releases run on: what it knows, newer ones know.
+# The oldest version that KServe's last releases support; newer ones have all of its fields.
 KUBERNETES = "1.32"
 CRDS = ROOT.parent / "shared" / "data" / "crds"
-CRDS_MISSING = "KServe's CRDs (../shared/data/crds) are not here: its Python models alone judge its kinds"
+CRDS_MISSING = "KServe's CRDs (../shared/data/crds) are missing: only its Python models validate its kinds"
 
 _KSERVE = "serving.kserve.io/"
 _MODELS = {
@@ -65,18 +65,18 @@ _METADATA = {
 
 
 def find_faults(each: Object, crds: Path = CRDS) -> list[str]:
-    """What is wrong with an object: `path.of.the.field: what`."""
+    """Faults of an object: `path.of.the.field: fault`."""
     try:
         validators = _validators(each["apiVersion"], each["kind"], crds)
     except LookupError as exc:
         return [str(exc)]
     faults = [_say(error) for validator in validators for error in validator.iter_errors(each)]
-    # Two schemas may find the same.
+    # Two schemas may report the same fault.
     return [*_nulls(each), *dict.fromkeys(faults)]
 
 
 def _say(error: ValidationError) -> str:
-    # Of an anyOf the branch that came furthest says what is meant.
+    # Of an anyOf, the branch with the deepest error is the intended one.
     for _ in range(_DEEPEST_FAULT):
         if not error.context:
             break
@@ -85,7 +85,7 @@ def _say(error: ValidationError) -> str:
 
 
 def _nulls(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[str]:
-    """Keys without a value: the schemas allow them, and the API server drops them without a word."""
+    """Keys without a value: schemas allow them, and the API server drops them silently."""
     if node is None:
         yield f"{_dotted(path)}: has no value"
     elif isinstance(node, dict):
@@ -102,7 +102,7 @@ def _dotted(path: Any) -> str:
 
 @cache
 def _validators(api_version: str, kind: str, crds: Path) -> list[Validator]:
-    """Raises: LookupError: nobody knows the kind."""
+    """Raises: LookupError: the kind is unknown."""
     if api_version.startswith(_KSERVE):
         by_model = _kserve_models().get(f"{api_version} {kind}")
         schemas = [_crd(api_version, kind, crds)] if crds.is_dir() else []
@@ -149,13 +149,13 @@ def _crd(api_version: str, kind: str, crds: Path) -> dict[str, Any]:
     if found is None:
         raise LookupError(f"{api_version} {kind}: no such version in {path}")
     schema: dict[str, Any] = close(found["schema"]["openAPIV3Schema"])
-    # The API server knows what is in there, and a CRD never says.
+    # Checked by the API server; a CRD never has its fields.
     schema["properties"]["metadata"] = _METADATA
     return schema
 
 
 def close(schema: Any) -> Any:
-    """A structural schema, or one of pydantic, in which every object refuses what it does not name; no nulls."""
+    """A structural schema, or one of pydantic, in which objects reject unknown fields and nulls."""
     if isinstance(schema, list):
         return [close(each) for each in schema]
     if not isinstance(schema, dict):
@@ -170,7 +170,7 @@ def close(schema: Any) -> Any:
     names_fields = schema.get("properties") and "additionalProperties" not in schema
     if names_fields and not schema.get("x-kubernetes-preserve-unknown-fields"):
         closed["additionalProperties"] = False
-    # Pydantic's way to say optional; with one branch left, a fault inside is told as it is.
+    # Pydantic's optional type; with one branch left, a fault inside is reported directly.
     branches = [each for each in closed.get("anyOf", []) if each != {"type": "null"}]
     if len(branches) == 1 and len(branches) < len(closed["anyOf"]):
         return {key: value for key, value in closed.items() if key != "anyOf"} | branches[0]
@@ -179,7 +179,7 @@ def close(schema: Any) -> Any:
 
 @cache
 def _kserve_models() -> dict[str, dict[str, Any]]:
-    """In a process of its own: the SDK's protobufs and Triton's cannot be loaded together."""
+    """Schemas of KServe's models; from another process, because the SDK's protobufs conflict with Triton's."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.manifests.kserve_models"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
     schemas: dict[str, dict[str, Any]] = json.loads(done.stdout)

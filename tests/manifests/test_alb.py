@@ -1,4 +1,4 @@
-"""components/alb: times that fit each other, and what the pages say of them."""
+"""components/alb: consistent timeouts, and their documentation."""
 
 import json
 import re
@@ -32,13 +32,13 @@ KNOWN = {
 
 
 def annotations(rendered: Render, kind: str) -> dict[str, str]:
-    """Of the one object of this kind that has any of the controller's."""
+    """Annotations of the controller, from the one object of this kind that has any."""
     (found,) = (each for each in rendered.of_kind(kind) if PREFIX in str(each["metadata"].get("annotations")))
     return {name.removeprefix(PREFIX): value for name, value in found["metadata"]["annotations"].items()}
 
 
 def times() -> dict[str, float]:
-    """Seconds, by what they are of."""
+    """Timeouts in seconds, by name."""
     rendered = render(EKS)
     (pod,) = pods_of(rendered)
     by_name = {each["name"]: each for each in containers_of(pod)}

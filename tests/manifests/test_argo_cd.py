@@ -1,4 +1,4 @@
-"""manifests/examples/argo-cd: the ApplicationSet, and each cluster that it names, as a repository of a user's own."""
+"""manifests/examples/argo-cd: the ApplicationSet and its clusters, in a user's repository."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ from tests.support.changes import changed
 pytestmark = [needs_kubectl, needs_git]
 
 EXAMPLE = MANIFESTS / "examples" / "argo-cd"
-# Whatever a user of the example replaces, and by what, here.
+# Placeholders of the example, with their replacements.
 OWN = {
     "111122223333": "121212121212",
     "444455556666": "343434343434",
@@ -50,7 +50,7 @@ def read_set() -> dict[str, Any]:
 
 
 def expand(applications: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The Applications that Argo CD makes of it: of its templates only `{{.name}}`, of which none may be missing."""
+    """The Applications of an ApplicationSet, whose only template is `{{.name}}`."""
     for element in applications["spec"]["generators"][0]["list"]["elements"]:
         text = yaml.safe_dump(applications["spec"]["template"])
         for name, value in element.items():
@@ -64,7 +64,7 @@ CLUSTERS = [each["spec"]["destination"]["name"] for each in expand(read_set())]
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example in a copy of the manifests, with a user's own values."""
+    """The example in a copy of the manifests, with a user's values."""
     copy = tmp_path_factory.mktemp("nereid") / "manifests"
     shutil.copytree(MANIFESTS, copy)
     folder = copy / EXAMPLE.relative_to(MANIFESTS)
@@ -87,7 +87,7 @@ def test_there_is_an_application_for_each_folder() -> None:
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)
-def test_cluster_is_right_in_a_repository_of_ones_own(cluster: str, repository: Path) -> None:
+def test_cluster_is_valid_in_a_users_repository(cluster: str, repository: Path) -> None:
     (application,) = (each for each in expand(read_set()) if each["spec"]["destination"]["name"] == cluster)
     rendered = render_foreign(repository / application["spec"]["source"]["path"])
     assert list(judge(rendered)) == []
@@ -105,22 +105,22 @@ def test_cluster_is_the_same_over_a_release(repository: Path, tmp_path: Path) ->
     assert render_foreign(folder / name).objects == render_foreign(repository / name).objects
 
 
-def test_clusters_differ_in_what_is_theirs() -> None:
+def test_clusters_differ_in_their_own_values_only() -> None:
     rendered = [render(f"examples/argo-cd/clusters/{cluster}") for cluster in CLUSTERS]
     for value in (_bucket, _host, _role, _store, _image, _address):
         assert len({value(each) for each in rendered}) == len(CLUSTERS), value.__name__
 
 
-def test_examples_that_are_left_are_found() -> None:
+def test_remaining_placeholders_are_found() -> None:
     found = "\n".join(fault for name in ("", *PATHS) for fault in judge(render_foreign(EXAMPLE / name)))
     for example in OWN:
-        # Behind an account in one text, which is named in its place.
+        # Follows an account in the same text, which is reported instead.
         hidden = example.startswith(("sha256:", "certificate/"))
         assert objects.PLACEHOLDERS.search(f"{example}-") if hidden else f"has {example.strip('.')}" in found, example
 
 
 def read_patches() -> list[dict[str, Any]]:
-    """What docs/gitops.md has below `patches:`, in its order."""
+    """Patches of docs/gitops.md, in order."""
     blocks = re.findall(r"(?:^    .*\n|^\n)+", (ROOT / "docs" / "gitops.md").read_text(), re.MULTILINE)
     return [yaml.safe_load(textwrap.dedent(each)) for each in blocks if each.strip("\n").startswith("    patches:")]
 
@@ -132,7 +132,7 @@ def test_canary_is_promoted_by_the_commit_of_the_page(tmp_path: Path) -> None:
     assert service["spec"]["predictor"]["canaryTrafficPercent"] == 100
 
 
-def test_settings_of_before_survive_a_sync() -> None:
+def test_previous_settings_survive_a_sync() -> None:
     for cluster in CLUSTERS:
         (settings,) = render(f"examples/argo-cd/clusters/{cluster}").of_kind("ConfigMap")
         notes = settings["metadata"]["annotations"]
@@ -152,7 +152,7 @@ def test_settings_of_before_survive_a_sync() -> None:
         ("spec generators", []),
     ],
 )
-def test_wrong_application_set_is_found(path: str, value: Any) -> None:
+def test_invalid_application_set_is_found(path: str, value: Any) -> None:
     assert find_faults(read_set()) == []
     assert find_faults(changed(read_set(), path, value))
 
@@ -167,7 +167,7 @@ def test_wrong_application_set_is_found(path: str, value: Any) -> None:
         ("nereid", "spec provider aws service", "Secrets"),
     ],
 )
-def test_wrong_external_secret_is_found(name: str, path: str, value: Any) -> None:
+def test_invalid_external_secret_is_found(name: str, path: str, value: Any) -> None:
     rendered = render(f"examples/argo-cd/clusters/{CLUSTERS[0]}")
     (right,) = (each for each in rendered.of_kind("ExternalSecret", "SecretStore") if title(each).endswith(f"/{name}"))
     assert find_faults(right) == []

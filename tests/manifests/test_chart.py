@@ -1,4 +1,4 @@
-"""The Helm chart: the same objects as kustomize makes of the same components."""
+"""The Helm chart: its objects equal those of kustomize with the same components."""
 
 import json
 import re
@@ -22,16 +22,16 @@ from tests.manifests.rendering import MANIFESTS, Render, needs_kubectl, read_doc
 
 needs_helm = pytest.mark.skipif(
     shutil.which("helm") is None,
-    reason="helm is missing, which renders the chart; next: https://helm.sh/docs/intro/install/",
+    reason="helm, which renders the chart, is missing; next: https://helm.sh/docs/intro/install/",
 )
 pytestmark = [needs_kubectl, needs_helm]
 
 _TIMEOUT_S = 120
-# They change the same pod, and some of them the same lists in it.
+# Components that change the same pod, some the same lists.
 OF_THE_POD = ("production", "gpu", "keda", "aws", "keys", "caBundle", "alb")
 NAMESPACE = "vision"
 REGISTRY = "registry.acme.example"
-# What production's quota has to be with GPUs.
+# The quota of production for GPUs.
 ROOM = {"requests.cpu": "50", "requests.memory": "140Gi", "limits.memory": "150Gi"}
 
 
@@ -43,7 +43,7 @@ def chart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-# Images that nobody but you has, by their values.
+# Images that users build, by their values.
 OURS = {
     each.value: str(each.found)
     for each in VALUES
@@ -60,19 +60,19 @@ def helm(*words: str, values: Mapping[str, Any], folder: Path) -> subprocess.Com
 
 
 def template(chart: Path, values: Mapping[str, Any], folder: Path, release: str = "nereid") -> Render:
-    """What the chart renders to."""
+    """The render of the chart."""
     done = helm("template", release, str(chart), "--namespace", NAMESPACE, values=values, folder=folder)
     assert done.returncode == 0, done.stderr
     return Render("chart", tuple(read_documents(done.stdout)))
 
 
 def faults(rendered: Render) -> list[str]:
-    """What the rules find, but that limits come without a Namespace: that is the release's."""
+    """Faults, without limits that come without a Namespace: the release brings it."""
     return [each for each in judge(rendered) if not each.startswith("limits come with their namespace: ")]
 
 
 def kustomize(mode: str, on: Iterable[str], folder: Path, **more: Any) -> Render:
-    """What kustomize makes of the same, with more fields of a kustomization; patches are added to those of examples."""
+    """The render of kustomize with the same components, and more fields of a kustomization."""
     folder = (folder / "kustomize").resolve()
     folder.mkdir()
     room = [{"target": {"kind": "ResourceQuota"}, "patch": _merged("ResourceQuota", {"spec": {"hard": ROOM}})}]
@@ -93,14 +93,14 @@ def _merged(kind: str, patch: Mapping[str, Any]) -> str:
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
-    """`a.b` and a value as values.yaml has it."""
+    """A value at `a.b`, nested as in values.yaml."""
     for name in reversed(path.split(".")):
         value = {name: value}
     return dict(value)
 
 
 def together(*values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values over values."""
+    """Merge values."""
     found: dict[str, Any] = {}
     for each in values:
         for key, value in each.items():
@@ -110,7 +110,7 @@ def together(*values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def examples() -> dict[str, Any]:
-    """What must be given, as the manifests have it."""
+    """Required values, with the placeholders of the manifests."""
     texts = (each for each in VALUES if isinstance(each, Text) and each.kind in {"required", "optional", "each"})
     images = (nested(f"{name}.repository", f"{REGISTRY}/{each}") for name, each in OURS.items())
     return together(
@@ -119,7 +119,7 @@ def examples() -> dict[str, Any]:
 
 
 def turned_on(mode: str, on: Iterable[str]) -> dict[str, Any]:
-    """The values of a mode with components."""
+    """Values of a mode with components."""
     values = together(examples(), {"mode": mode})
     for name in on:
         switch = nested("production.quota.enabled", False) if name == "noNamespace" else {name: {"enabled": True}}
@@ -128,12 +128,12 @@ def turned_on(mode: str, on: Iterable[str]) -> dict[str, Any]:
 
 
 def closed(on: Iterable[str]) -> set[str]:
-    """With what they need, which kustomize wants to be listed."""
+    """Components with those that they need, which kustomize lists explicitly."""
     return {name for each in COMPONENTS if each.value in set(on) for name in (each.value, *each.needs)}
 
 
 def comparable(rendered: Render) -> dict[str, Any]:
-    """Objects by their titles without the namespace; lists of maps in one order, the settings without their hash."""
+    """Objects by title without the namespace; lists of maps sorted, the name of the settings without its hash."""
     settings = re.compile(r"nereid-settings-[0-9a-z]{10}(?=\")")
     texts = (settings.sub("nereid-settings", json.dumps(each)) for each in rendered.objects)
     objects = [json.loads(text) for text in texts]
@@ -149,7 +149,7 @@ def _ordered(node: Any) -> Any:
 
 
 def of(mode: str) -> list[str]:
-    """The components that a mode has a place for."""
+    """Components of a mode."""
     return [each.value for each in COMPONENTS if mode in each.modes]
 
 
@@ -179,7 +179,7 @@ def test_names_follow_the_release(mode: str, chart: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_rules_are_kept(mode: str, chart: Path, tmp_path: Path) -> None:
+def test_chart_keeps_the_rules(mode: str, chart: Path, tmp_path: Path) -> None:
     rendered = template(chart, turned_on(mode, [name for name in of(mode) if name != "noNamespace"]), tmp_path)
     assert [fault for fault in faults(rendered) if "a placeholder of the examples" not in fault] == []
 
@@ -202,7 +202,7 @@ def test_each_text_is_replaced(mode: str, chart: Path, tmp_path: Path) -> None:
 
 
 def _texts_of(name: str, given: Mapping[str, Any]) -> Iterator[tuple[Text, Any]]:
-    """Those that an object may have, with what they become."""
+    """Texts of an object, with their replacements."""
     for text in VALUES:
         if isinstance(text, Text) and text.value in given and text.within in {"", name}:
             new = given[text.value]
@@ -211,7 +211,7 @@ def _texts_of(name: str, given: Mapping[str, Any]) -> Iterator[tuple[Text, Any]]
 
 def _replaced(node: Any, by: Mapping[str | int, str | int]) -> Any:
     if isinstance(node, dict):
-        # A policy is called as the Secret is: objects keep their names.
+        # A policy has the name of a Secret: names of objects are kept.
         kept = {"metadata": {"name": node["metadata"]["name"]}} if "kind" in node and "metadata" in node else {}
         return together({key: _replaced(value, by) for key, value in node.items()}, kept)
     if isinstance(node, list):
@@ -251,7 +251,7 @@ NOTED = {"acme.example/team": "vision"}
 TLS = [{"secretName": "tls", "hosts": ["vision.example.com"]}]
 HTTP = {"name": "http", "nodePort": 30080}
 SETTINGS = {"TRANSFORMER_MAX_IN_FLIGHT": "8", "PREDICTOR_PINS": '{"digit-finder": 1}'}
-# By the path of the value; every slot is here.
+# By the path of the value; every slot is listed.
 SLOTS: Mapping[str, Any] = {
     "settings": {"PREDICTOR_REPOSITORY": "s3://acme-models/nereid", **SETTINGS},
     "triton.resources": MEMORY,
@@ -281,8 +281,8 @@ SLOTS: Mapping[str, Any] = {
 
 
 def patches_of(mode: str) -> list[dict[str, Any]]:
-    """The same as a user of kustomize writes it."""
-    # A request that is its limit in the manifests: memory in production, the transformer's CPU with a GPU.
+    """The same change as a patch of kustomize."""
+    # Requests that equal their limits in the manifests: memory in production, the transformer's CPU with a GPU.
     triton, transformer = ({"cpu": "3"}, {}) if mode == "serverless" else ({"cpu": "3", "memory": "8Gi"}, {"cpu": "2"})
     containers = [
         {"name": "kserve-container", "resources": {**MEMORY, "requests": triton}, "env": [VARIABLE]},
@@ -293,10 +293,10 @@ def patches_of(mode: str) -> list[dict[str, Any]]:
             "env": [VARIABLE],
         },
     ]
-    if mode == "serverless":  # where the limits are copied
+    if mode == "serverless":  # copies of the limits
         containers[1]["env"] = [*containers[1]["env"], {"name": "PREDICTOR_CPUS", "value": "3"}]
         containers[2]["env"] = [VARIABLE, {"name": "TRANSFORMER_THREADS", "value": "2"}]
-    # Kubernetes has no name for a toleration: a list of kustomize's replaces that of the component.
+    # Tolerations have no merge key: kustomize replaces the list of the component.
     ours = [] if mode == "serverless" else [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     pod = {**POD, "tolerations": [*ours, *POD["tolerations"]], "containers": containers}
     replicas = {"minReplicas": 5, "maxReplicas": 9}
@@ -326,7 +326,7 @@ def patches_of(mode: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_each_slot_is_over_the_manifests(mode: str, chart: Path, tmp_path: Path) -> None:
+def test_each_slot_is_merged_like_a_patch(mode: str, chart: Path, tmp_path: Path) -> None:
     assert set(SLOTS) == {each.value for each in VALUES if isinstance(each, Slot)}
     on = [name for name in ("production", "gpu", "service", "ingress") if name in of(mode)]
     values = together(turned_on(mode, on), *(nested(*each) for each in SLOTS.items()))
@@ -334,7 +334,7 @@ def test_each_slot_is_over_the_manifests(mode: str, chart: Path, tmp_path: Path)
     assert comparable(rendered) == comparable(kustomize(mode, on, tmp_path, patches=patches_of(mode)))
 
 
-def test_what_a_component_takes_away_no_value_brings_back(chart: Path, tmp_path: Path) -> None:
+def test_value_does_not_restore_what_a_component_removes(chart: Path, tmp_path: Path) -> None:
     values = together(turned_on("standard", ["keda"]), nested("replicas.target", 55))
     rendered = template(chart, values, tmp_path)
     assert comparable(rendered) == comparable(kustomize("standard", ["keda"], tmp_path))
@@ -383,14 +383,18 @@ def test_more_than_one_address(value: str, policy: str, field: str, chart: Path,
         ({"outside": {"enabled": True, "addresses": None}}, "outside.addresses", "got nothing, expected a list of the"),
         ({"s3": {"addresses": []}}, "s3/addresses", "minItems: got 0, want 1"),
         ({"s3": {"addresses": ["s3.example.com"]}}, "s3/addresses/0", "does not match pattern"),
-        ({"ingress": {"enabled": True}, "host": None}, "host", "got nothing, expected the name that clients use"),
+        (
+            {"ingress": {"enabled": True}, "host": None},
+            "host",
+            "got nothing, expected the host name of Ingress and routes",
+        ),
         ({"mode": "plain", "keda": {"enabled": True}}, "keda.enabled", "got mode plain, expected standard"),
         ({"mode": "serverless", "gpu": {"enabled": True}}, "gpu.enabled", "got mode serverless, expected standard or"),
         ({"mode": "serverless", "ingress": {"enabled": True}}, "ingress.enabled", "expected standard or plain"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
-def test_wrong_values_are_refused(
+def test_invalid_values_are_rejected(
     values: Mapping[str, Any], named: str, reason: str, chart: Path, tmp_path: Path
 ) -> None:
     done = helm("template", "nereid", str(chart), values=together(examples(), values), folder=tmp_path)
@@ -407,7 +411,7 @@ def test_memory_of_production_is_requested_in_full(memory: str, chart: Path, tmp
 
 
 @pytest.mark.parametrize(("on", "replicas"), [(("production", "gpu"), 8), (("production",), 20)], ids=["gpu", "pods"])
-def test_quota_is_raised_to_what_a_refusal_says(
+def test_quota_is_raised_to_the_figures_of_the_error(
     on: tuple[str, ...], replicas: int, chart: Path, tmp_path: Path
 ) -> None:
     manifests = nested(
@@ -434,14 +438,14 @@ def test_every_setting_of_the_manifests_may_be_set(mode: str, chart: Path, tmp_p
     assert same["data"] == settings["data"]
 
 
-def test_release_with_a_name_that_is_too_long_is_refused(chart: Path, tmp_path: Path) -> None:
+def test_release_with_a_long_name_is_rejected(chart: Path, tmp_path: Path) -> None:
     done = helm("template", "a" * 44, str(chart), values=examples(), folder=tmp_path)
     assert done.returncode != 0
     assert "expected 43 characters at most" in done.stderr
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_helm_finds_nothing_to_say(mode: str, chart: Path, tmp_path: Path) -> None:
+def test_helm_lint_has_no_findings(mode: str, chart: Path, tmp_path: Path) -> None:
     with tarfile.open(chart) as archive:
         archive.extractall(tmp_path, filter="data")
     done = helm("lint", "--strict", str(tmp_path / "nereid"), values=turned_on(mode, of(mode)), folder=tmp_path)
@@ -449,7 +453,7 @@ def test_helm_finds_nothing_to_say(mode: str, chart: Path, tmp_path: Path) -> No
     assert (done.returncode, found) == (0, []), done.stdout
 
 
-def test_changed_setting_is_a_new_configmap_and_the_old_one_stays(chart: Path, tmp_path: Path) -> None:
+def test_changed_setting_makes_a_new_configmap_and_keeps_the_old_one(chart: Path, tmp_path: Path) -> None:
     names = set()
     for seconds in ("10", "5", "10"):
         rendered = template(chart, together(examples(), nested("settings.PREDICTOR_POLL_S", seconds)), tmp_path)
@@ -469,7 +473,7 @@ def test_changed_setting_is_a_new_configmap_and_the_old_one_stays(chart: Path, t
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_notes_say_what_the_namespace_must_be(mode: str, chart: Path, tmp_path: Path) -> None:
+def test_notes_have_the_labels_of_the_namespace(mode: str, chart: Path, tmp_path: Path) -> None:
     on = of(mode)
     notes = notes_of(chart, turned_on(mode, on), tmp_path)
     (namespace,) = kustomize(mode, [name for name in on if name != "noNamespace"], tmp_path).of_kind("Namespace")
@@ -487,13 +491,15 @@ def test_notes_say_what_the_namespace_must_be(mode: str, chart: Path, tmp_path: 
     ],
     ids=["", "keys", "ca"],
 )
-def test_notes_say_what_the_user_makes(on: tuple[str, ...], wanted: set[str], chart: Path, tmp_path: Path) -> None:
+def test_notes_have_the_secrets_that_the_user_creates(
+    on: tuple[str, ...], wanted: set[str], chart: Path, tmp_path: Path
+) -> None:
     notes = notes_of(chart, turned_on("standard", on), tmp_path)
     assert set(re.findall(r"create ((?:secret generic|configmap) \S+)", notes)) == wanted
 
 
 def notes_of(chart: Path, values: Mapping[str, Any], folder: Path) -> str:
-    """What an install prints, for which Helm wants a cluster: here as an object."""
+    """The notes of an install, which needs a cluster; here rendered as an object."""
     with tarfile.open(chart) as archive:
         archive.extractall(folder, filter="data")
     templates = folder / "nereid" / "templates"
@@ -507,7 +513,7 @@ def notes_of(chart: Path, values: Mapping[str, Any], folder: Path) -> str:
     return str(notes_seen["text"])
 
 
-def test_values_of_the_manual_are_right(chart: Path, tmp_path: Path) -> None:
+def test_values_of_the_manual_are_valid(chart: Path, tmp_path: Path) -> None:
     manual = (MANIFESTS / "README.md").read_text()
     written = re.search(r"^    mode: standard\n(?:^    .*\n)+", manual, re.M)
     assert written

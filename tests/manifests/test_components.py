@@ -1,4 +1,4 @@
-"""manifests/components: what overlays combine, in any order that makes sense."""
+"""manifests/components: their combinations, in every valid order."""
 
 import json
 import re
@@ -26,18 +26,18 @@ from tests.manifests.rules import objects
 
 pytestmark = needs_kubectl
 
-# Included by base, by another one of them, or only of use in one.
+# Included by base or by another component, or only of use in one.
 INNER = {"images", "s3", "deployment/pod"}
 
 
 def find_components() -> list[str]:
-    """The names of all of them."""
+    """Names of all components."""
     found = COMPONENTS.rglob("kustomization.yaml")
     return sorted(str(path.parent.relative_to(COMPONENTS)) for path in found)
 
 
 def in_order(rendered: Render) -> dict[str, Any]:
-    """Its objects, with lists of named things by their names: no program looks at their order."""
+    """Objects of a render, with named lists sorted: their order has no effect."""
     return {title(each): _sorted(each) for each in rendered.objects}
 
 
@@ -57,7 +57,7 @@ def test_each_is_a_component_with_a_use() -> None:
 
 
 @pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
-def test_all_together_are_right_and_follow_prefix_and_namespace(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_all_components_together_are_valid_with_prefix_and_namespace(names: tuple[str, ...], tmp_path: Path) -> None:
     rendered = combine(names, tmp_path)
     of_examples = objects.placeholders_are_replaced.__name__.replace("_", " ")
     assert [fault for fault in judge(rendered) if not fault.startswith(of_examples)] == []
@@ -69,7 +69,7 @@ def test_all_together_are_right_and_follow_prefix_and_namespace(names: tuple[str
 
 
 @pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
-def test_their_order_is_of_no_account(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_order_has_no_effect(names: tuple[str, ...], tmp_path: Path) -> None:
     after = {"deployment": OF_THE_POD, "alb": ["ingress"], "alb-grpc": ["alb"]}
     backwards = [name for name in reversed(names) if name not in after]
     for name in (each for each in after if each in names):
@@ -79,7 +79,7 @@ def test_their_order_is_of_no_account(names: tuple[str, ...], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("names", list(permutations(("aws", "keys", "ca-bundle"))), ids="-".join)
-def test_secrets_and_files_are_there_in_every_order(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_secrets_and_files_exist_in_every_order(names: tuple[str, ...], tmp_path: Path) -> None:
     (pod,) = pods_of(combine(names, tmp_path))
     by_name = {each["name"]: each for each in containers_of(pod)}
     assert [next(iter(each)) for each in by_name["synchroniser"]["envFrom"]] == ["configMapRef"]
@@ -90,7 +90,7 @@ def test_secrets_and_files_are_there_in_every_order(names: tuple[str, ...], tmp_
 
 
 @pytest.mark.parametrize("late", ["keys", "aws", "gpu", "production", "ca-bundle", "keda"])
-def test_what_comes_after_the_pod_is_copied_is_refused(late: str, tmp_path: Path) -> None:
+def test_component_after_the_copy_of_the_pod_is_rejected(late: str, tmp_path: Path) -> None:
     with pytest.raises(RenderError, match="no matches for Id InferenceService"):
         combine(("deployment", late), tmp_path)
 
@@ -101,7 +101,7 @@ def test_alb_needs_an_ingress_before_it(name: str, tmp_path: Path) -> None:
         combine(("service", name, "ingress"), tmp_path)
 
 
-def test_namespace_of_a_platform_is_left_to_it(tmp_path: Path) -> None:
+def test_namespace_of_a_platform_is_not_rendered(tmp_path: Path) -> None:
     mine = combine(("production", "service"), tmp_path / "mine")
     without = combine(("production", "service", "no-namespace"), tmp_path / "without")
     kinds = [each["kind"] for each in mine.objects], [each["kind"] for each in without.objects]
@@ -109,7 +109,7 @@ def test_namespace_of_a_platform_is_left_to_it(tmp_path: Path) -> None:
     assert len(kinds[0]) == len(kinds[1]) + 3
 
 
-def test_clients_outside_may_come_in(tmp_path: Path) -> None:
+def test_clients_outside_are_admitted(tmp_path: Path) -> None:
     policies = combine(("outside",), tmp_path).of_kind("NetworkPolicy")
     (policy,) = (each for each in policies if each["metadata"]["name"] == "acme-nereid-outside")
     assert any("ipBlock" in peer for rule in policy["spec"]["ingress"] for peer in rule["from"])
@@ -118,7 +118,7 @@ def test_clients_outside_may_come_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("component", "setting", "port"), [("otlp", "OTEL_EXPORTER_OTLP_ENDPOINT", 4318), ("proxy", "HTTPS_PROXY", 3128)]
 )
-def test_what_a_setting_names_can_be_reached(component: str, setting: str, port: int, tmp_path: Path) -> None:
+def test_addresses_of_settings_are_reachable(component: str, setting: str, port: int, tmp_path: Path) -> None:
     rendered = combine((component,), tmp_path)
     (settings,) = (each for each in rendered.of_kind("ConfigMap") if "settings" in each["metadata"]["name"])
     assert str(port) in settings["data"][setting]
@@ -132,7 +132,7 @@ def _reached(rendered: Render) -> set[int]:
 
 
 def test_setting_of_a_component_is_changed_by_the_patch_of_the_manual(tmp_path: Path) -> None:
-    """Not by a literal: kustomize has generated it before the component comes."""
+    """Not by a literal: kustomize generates it before the component is applied."""
     (patch,) = re.findall(r"patch: '(.*HTTPS_PROXY.*)'", (MANIFESTS / "README.md").read_text())
     mine = {"name": "nereid-settings", "behavior": "merge", "literals": ["HTTPS_PROXY=http://mine:1"]}
     target = {"kind": "ConfigMap", "name": "nereid-settings"}
@@ -153,14 +153,14 @@ def test_setting_of_a_component_is_changed_by_the_patch_of_the_manual(tmp_path: 
     ],
 )
 def test_component_of_one_pod_does_not_fit_two(name: str, strange: list[str], tmp_path: Path) -> None:
-    """What is named is the cause of all other faults."""
+    """The reported fault is the cause of all others."""
     rendered = render_over(name, {"namespace": "nereid", **with_components(tmp_path, "keys")}, tmp_path)
     faults = list(judge(rendered))
     assert [fault.split()[0] for fault in faults] == strange
     assert all("no image; a component changes this container" in fault for fault in faults)
 
 
-def test_what_a_component_needs_is_said(tmp_path: Path) -> None:
+def test_missing_requirement_of_a_component_is_reported(tmp_path: Path) -> None:
     (tmp_path / "late").mkdir()
     names = ("no-namespace", "production")
     late = render_over("overlays/standard", with_components(tmp_path / "late", *names), tmp_path / "late")

@@ -1,4 +1,4 @@
-"""manifests/components/deployment: the pod of an InferenceService as a Deployment's, without KServe."""
+"""manifests/components/deployment: the pod of an InferenceService in a Deployment, without KServe."""
 
 import json
 import re
@@ -41,12 +41,12 @@ def _without_kserve(pod: Object) -> tuple[Any, Mapping[str, str]]:
 
 
 def _named(spec: Any, settings: str) -> Any:
-    """The spec, reading another ConfigMap."""
+    """The spec with another ConfigMap."""
     return json.loads(re.sub(r"nereid-settings[-a-z0-9]*", settings, json.dumps(spec)))
 
 
 def _as_deployment(name: str, folder: Path) -> Render:
-    """An overlay of ours with the component over it."""
+    """An overlay of ours with the component."""
     return render_over(name, {"namespace": "nereid", **with_components(folder, "deployment", "service")}, folder)
 
 
@@ -92,7 +92,7 @@ def test_every_overlay_of_one_pod_can_be_a_deployment(name: str, tmp_path: Path)
     assert deployment["spec"]["strategy"] == service["spec"]["predictor"]["deploymentStrategy"]
 
 
-def test_two_pods_and_knative_s_cannot(tmp_path: Path) -> None:
+def test_overlays_with_two_pods_or_knative_cannot(tmp_path: Path) -> None:
     for name in ("separate", "serverless"):
         (tmp_path / name).mkdir()
     found = list(judge(_as_deployment("overlays/separate-transformer", tmp_path / "separate")))
@@ -118,7 +118,7 @@ def test_scale_is_standard_s_from_three_pods_on() -> None:
         ("overlays/plain/loadbalancer", "LoadBalancer", False),
     ],
 )
-def test_entrance_of_each_variant(name: str, type_: str, has_ingress: bool) -> None:
+def test_ingress_of_each_variant(name: str, type_: str, has_ingress: bool) -> None:
     (service,) = render(name).of_kind("Service")
     assert service["spec"]["type"] == type_
     assert any(render(name).of_kind("Ingress")) == has_ingress
@@ -127,7 +127,7 @@ def test_entrance_of_each_variant(name: str, type_: str, has_ingress: bool) -> N
     assert any("ipBlock" in peer for peer in peers) != has_ingress
 
 
-def test_scaling_by_keda_is_not_lost_without_a_word(tmp_path: Path) -> None:
+def test_scaling_by_keda_is_not_lost_silently(tmp_path: Path) -> None:
     with pytest.raises(RenderError, match="autoscalerClass"):
         _as_deployment("overlays/keda", tmp_path)
 

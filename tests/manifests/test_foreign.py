@@ -1,4 +1,4 @@
-"""A user's own overlay, in another repository: that of the manual, over a release of this one."""
+"""A user's overlay in another repository: that of the manual, over a release of this one."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ from tests.manifests.rendering import MANIFESTS, ROOT, Render, needs_kubectl, re
 
 pytestmark = [needs_kubectl, needs_git]
 
-# As manifests/components/s3/addresses.yaml.
+# Like manifests/components/s3/addresses.yaml.
 ADDRESSES = """
 - op: replace
   path: /spec/egress
@@ -27,13 +27,13 @@ ADDRESSES = """
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of this working tree."""
+    """A release of this working tree."""
     return make_release(tmp_path_factory.mktemp("nereid"))
 
 
 @pytest.fixture
 def overlay(release: str, tmp_path: Path) -> Path:
-    """The overlay of the manual, with the files that it names."""
+    """The overlay of the manual, with its files."""
     manual = (MANIFESTS / "README.md").read_text()
     written = re.search(
         rf"(?:^    .*\n)*^ +- {NEREID}//manifests/overlays/standard(?:.*\n)(?:^    .*\n)*", manual, re.M
@@ -46,7 +46,7 @@ def overlay(release: str, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_overlay_of_the_manual_is_right(overlay: Path) -> None:
+def test_overlay_of_the_manual_is_valid(overlay: Path) -> None:
     rendered = render_foreign(overlay)
     assert list(judge(rendered)) == []
     assert {each["metadata"].get("namespace", "vision") for each in rendered.objects} == {"vision"}
@@ -55,7 +55,7 @@ def test_overlay_of_the_manual_is_right(overlay: Path) -> None:
 
 
 def faults_without(overlay: Path, key: str) -> list[str]:
-    """What is wrong without one of its fields."""
+    """Faults of the overlay without one of its fields."""
     path = overlay / "kustomization.yaml"
     written = yaml.safe_load(path.read_text())
     written.pop(key)
@@ -63,14 +63,14 @@ def faults_without(overlay: Path, key: str) -> list[str]:
     return list(judge(render_foreign(overlay)))
 
 
-def test_addresses_and_hosts_of_nobody_are_found(overlay: Path) -> None:
+def test_placeholders_of_addresses_and_hosts_are_found(overlay: Path) -> None:
     found = "\n".join(faults_without(overlay, "patches"))
     assert "192.0.2.0" in found
     assert "vision.example.com" in found
 
 
-def test_images_and_buckets_that_are_not_the_user_s_are_found(overlay: Path) -> None:
-    """docker.io/nereid is a name that anybody may take, and s3://models/nereid nobody's bucket."""
+def test_placeholders_of_images_and_buckets_are_found(overlay: Path) -> None:
+    """Anyone may register docker.io/nereid, and s3://models/nereid is a placeholder."""
     images = faults_without(overlay, "images")
     assert sum("is docker.io's, expected your registry" in fault for fault in images) == 2
     assert any("s3://models/nereid" in fault for fault in faults_without(overlay, "configMapGenerator"))
@@ -104,7 +104,7 @@ spec:
 """
 
 
-def test_command_judges_a_folder_anywhere(overlay: Path) -> None:
+def test_command_validates_any_folder(overlay: Path) -> None:
     command = [sys.executable, "-m", "tests.manifests", "--overlay", str(overlay)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")

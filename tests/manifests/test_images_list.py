@@ -1,4 +1,4 @@
-"""`make images-list` names what is rendered, and nothing that an example made up."""
+"""`make images-list` has the rendered images, without placeholders of examples."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Kustomizations that users write over ours: patches of a part, prefixes, namespaces, labels."""
+"""Users' kustomizations over ours: partial patches, prefixes, namespaces, labels."""
 
 import json
 import shutil
@@ -39,8 +39,8 @@ NAMES_FIT = (
     *deployments.RULES,
     *selectors.RULES,
 )
-# Both of its InferenceServices come of one base, the second one by a suffix: with another one kustomize cannot
-# distinguish the objects of the two, and says so; so does a patch, which belongs into a folder stable/ or canary/.
+# Both of its InferenceServices come from one base, the second one with a suffix: with another suffix kustomize cannot
+# distinguish their objects, and fails; so does a patch, which belongs into the folder stable/ or canary/.
 NO_SUFFIX = "overlays/canary/standard"
 
 
@@ -99,7 +99,7 @@ def test_hosts_follow_a_prefix(tmp_path: Path) -> None:
 
 
 def _patch(service: Object, container: str) -> str:
-    """As manifests/README.md has it: what a patch names comes first, and KServe completes the first container."""
+    """A patch as in manifests/README.md: patched containers come first, and KServe completes the first one."""
     component = "transformer" if "transformer" in service["spec"] else "predictor"
     first = [] if container == FIRST else [{"name": FIRST}]
     env = [{"name": "LOG_FORMAT", "value": "json"}]
@@ -114,7 +114,7 @@ def _patch(service: Object, container: str) -> str:
 
 
 def _without(rendered: Render, name: str) -> list[Object]:
-    """The objects, without a variable of this name; kustomize puts what a patch names in front of its list."""
+    """The objects without this variable; kustomize moves patched items to the front of their list."""
     found: list[Object] = json.loads(json.dumps(rendered.objects))
     for each in found:
         spec = each.get("spec", {})
@@ -143,7 +143,7 @@ def test_patch_of_one_variable_leaves_everything_else(name: str, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["", "pinned"])
 def test_canary_over_a_users_site_has_its_registry_and_bucket(name: str, tmp_path: Path) -> None:
-    # As the manual has users write it: ../../site in place of ../../serverless.
+    # As in the manual: ../../site in place of ../../serverless.
     folder = "overlays/canary/knative/" + name
     shutil.copytree(MANIFESTS, tmp_path / "manifests")
     file = tmp_path / "manifests" / folder / "kustomization.yaml"
@@ -155,9 +155,9 @@ def test_canary_over_a_users_site_has_its_registry_and_bucket(name: str, tmp_pat
     assert settings["PREDICTOR_PINS"] == f'{{"digit-finder":[{1 if name else 2}]}}'
 
 
-def test_case_of_a_user_keeps_the_other_containers(tmp_path: Path) -> None:
+def test_patch_of_a_user_keeps_the_other_containers(tmp_path: Path) -> None:
     if not CASE.is_file():
-        pytest.skip("../shared/cases is absent: the same patch is made above")
+        pytest.skip("../shared/cases is missing: the same patch is tested above")
     patches = yaml.safe_load(CASE.read_text())["patches"]
     rendered = render_over("overlays/site", {"patches": patches}, tmp_path)
     (pod,) = pods_of(rendered)
@@ -165,7 +165,7 @@ def test_case_of_a_user_keeps_the_other_containers(tmp_path: Path) -> None:
     assert containers.keys() == {FIRST, "synchroniser", "transformer-container"}
     assert all(each["image"] for each in containers.values())
     assert {"TRANSFORMER_HOST", "LOG_FORMAT"} <= {each["name"] for each in containers["transformer-container"]["env"]}
-    # It names a container that is not the first one: make manifests says of such an overlay what KServe would do.
+    # It patches a container that is not the first one: make manifests reports what KServe would do.
     (fault,) = kserve.the_first_container_is_the_one_kserve_completes(rendered)
     assert "expected kserve-container first" in fault
 

@@ -1,4 +1,4 @@
-"""What the overlays of ours keep, beyond what a user's have to."""
+"""Rules for our overlays, beyond those for users' overlays."""
 
 import pytest
 
@@ -18,8 +18,8 @@ ON_JOBS = {
 }
 
 
-def test_objects_say_what_they_belong_to(rendered: Render) -> None:
-    """Next, where an overlay brings objects of its own: `labels` in its kustomization.yaml, as in overlays/gpu."""
+def test_objects_have_labels(rendered: Render) -> None:
+    """Next, for an overlay with objects of its own: `labels` in its kustomization.yaml, as in overlays/gpu."""
     labels = {title(each): each["metadata"].get("labels", {}) for each in rendered.objects}
     assert [
         f"{name} has no app.kubernetes.io/{label}"
@@ -32,7 +32,7 @@ def test_objects_say_what_they_belong_to(rendered: Render) -> None:
 
 @pytest.mark.parametrize("name", ["base", *(name for name in find_folders() if name.startswith("overlays/"))])
 def test_settings_of_an_old_revision_stay(name: str) -> None:
-    """Argo CD and Flux delete what is no longer rendered, and its ConfigMap is what an old revision starts with."""
+    """Argo CD and Flux prune what is no longer rendered, and an old revision starts with its ConfigMap."""
     configmaps = render(name).of_kind("ConfigMap")
     kept = [each for each in configmaps if each["metadata"]["name"].startswith("nereid-settings-")]
     assert kept
@@ -40,21 +40,21 @@ def test_settings_of_an_old_revision_stay(name: str) -> None:
 
 
 def test_policies_have_no_empty_list(rendered: Render) -> None:
-    """The API server keeps none, so each server-side apply is a change. Without one nothing comes through either."""
+    """The API server drops empty lists, so each server-side apply would be a change; a missing list denies all too."""
     specs = {title(each): each["spec"] for each in rendered.of_kind("NetworkPolicy")}
     assert [name for name, spec in specs.items() if [] in (spec.get("ingress"), spec.get("egress"))] == []
 
 
 @pytest.mark.parametrize("name", ["jobs/build-tensorrt", "jobs/publish", "overlays/local"])
 def test_job_runs_again_in_each_sync(name: str) -> None:
-    """Nothing in a job can be changed: Argo CD has to delete the one before."""
+    """A job is immutable: Argo CD has to delete the previous one."""
     (job,) = render(name).of_kind("Job")
     assert ON_JOBS.items() <= job["metadata"]["annotations"].items()
 
 
 @pytest.mark.parametrize("kind", ["cpu", "memory"])
-def test_triton_of_production_has_what_it_may_take(kind: str) -> None:
-    """Who takes more than was requested is evicted first where a node is short of it."""
+def test_triton_of_production_requests_its_limit(kind: str) -> None:
+    """Pods that use more than requested are evicted first."""
     (service,) = render("overlays/production").of_kind("InferenceService")
     resources = service["spec"]["predictor"]["containers"][0]["resources"]
     assert resources["requests"][kind] == resources["limits"][kind]
@@ -62,7 +62,7 @@ def test_triton_of_production_has_what_it_may_take(kind: str) -> None:
 
 @needs_kubectl
 def test_targets_of_keda_can_be_exceeded() -> None:
-    """A transformer lets so many requests to Triton, and at least one of them is in the model, not in the queue."""
+    """A transformer limits its requests to Triton, of which at least one is in the model, not in the queue."""
     rendered = render("overlays/keda")
     (settings,) = rendered.of_kind("ConfigMap")
     waiting = int(settings["data"]["TRANSFORMER_MAX_IN_FLIGHT"]) - 1

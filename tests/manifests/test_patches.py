@@ -1,4 +1,4 @@
-"""Patches of ours: what they change is named, not counted, or it is tested that the count still fits."""
+"""Our patches: they select items by name, or test an item before they use its index."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +25,7 @@ def json_patches() -> dict[str, list[Any]]:
 
 
 def counted_without_a_test(patch: list[Any]) -> Iterator[str]:
-    """Operations on an item by its index before a `test` has looked at it, unless the patch itself put it there."""
+    """Operations on an item by index without a preceding `test`, unless the patch added the item."""
     known: set[str] = set()
     for each in patch:
         target, op = _items(each["path"]), each["op"]
@@ -42,7 +42,7 @@ def counted_without_a_test(patch: list[Any]) -> Iterator[str]:
 
 
 def _items(path: str) -> list[str]:
-    """Its beginnings that end in an index: of `/a/0/b/1/c` these are `/a/0` and `/a/0/b/1`."""
+    """Prefixes of a path that end in an index: of `/a/0/b/1/c` these are `/a/0` and `/a/0/b/1`."""
     parts = path.split("/")
     return ["/".join(parts[: index + 1]) for index, part in enumerate(parts) if part.isdecimal()]
 
@@ -51,11 +51,11 @@ PATCHES = json_patches()
 
 
 @pytest.mark.parametrize("where", PATCHES)
-def test_patch_by_index_looks_first(where: str) -> None:
+def test_patch_by_index_tests_first(where: str) -> None:
     assert list(counted_without_a_test(PATCHES[where])) == []
 
 
-def test_patch_by_index_that_does_not_look_is_found() -> None:
+def test_patch_by_index_without_a_test_is_found() -> None:
     patch = PATCHES["overlays/separate-transformer/move.yaml"]
     looks = [index for index, each in enumerate(patch) if each["op"] == "test"]
     assert looks

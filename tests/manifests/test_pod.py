@@ -1,4 +1,4 @@
-"""What KServe makes of an InferenceService, as a real one was seen to do it (tests/cluster/test_objects.py)."""
+"""Pods of an InferenceService, as observed with KServe (tests/cluster/test_objects.py)."""
 
 from typing import Any
 
@@ -54,14 +54,14 @@ def with_canary(canary: Any) -> dict[str, Any]:
     }
 
 
-def test_pod_of_knative_says_how_it_scales_and_has_no_label_of_a_deployment() -> None:
+def test_pod_of_knative_has_annotations_for_scaling_and_no_label_of_a_deployment() -> None:
     pod = pod_of(SERVICE)
     assert KNATIVE_POD.items() <= pod["metadata"]["annotations"].items()
     assert "app" not in pod["metadata"]["labels"]
     assert pod["spec"]["containers"][0]["env"] == [{"name": "INFERENCE_SERVICE_NAME", "value": "nereid"}]
 
 
-def test_pod_of_knative_without_an_upper_bound_says_none() -> None:
+def test_pod_of_knative_without_an_upper_bound_has_no_annotation_for_it() -> None:
     pod = pod_of(changed(SERVICE, "spec predictor maxReplicas", GONE))
     assert "autoscaling.knative.dev/max-scale" not in pod["metadata"]["annotations"]
 
@@ -127,7 +127,7 @@ def test_canary_inherits_its_pod_and_neither_its_scaling_nor_its_strategy() -> N
     assert pod["metadata"]["annotations"][source] == "s3://models/releases/2"
 
 
-def test_canary_says_how_many_pods_it_has_and_no_more_of_what_is_empty() -> None:
+def test_canary_has_its_number_of_pods_and_no_empty_fields() -> None:
     _, (_, canary) = components_of(with_canary(changed(CANARY, "predictor minReplicas", 1)))
     assert (canary["minReplicas"], canary["maxReplicas"]) == (1, 1)
     assert canary["model"] == {"runtime": "nereid-triton", "name": "one", "storageUri": "s3://models/releases/2"}

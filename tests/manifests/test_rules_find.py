@@ -1,4 +1,4 @@
-"""Every rule finds the fault that it is for: a right overlay is broken, one field at a time."""
+"""Every rule finds its fault: a valid overlay is broken, one field at a time."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ OF_KSERVE = {"matchLabels": {"serving.kserve.io/inferenceservice": "nereid"}}
 
 
 def variable(name: str, value: str) -> dict[str, str]:
-    """Behind the others: the last one counts."""
+    """A variable after the others: the last one counts."""
     return {"name": name, "value": value}
 
 
@@ -80,7 +80,7 @@ def another(kind: str, **spec: Any) -> dict[str, Any]:
     return {"kind": kind, "metadata": {"name": "another"}, "spec": spec}
 
 
-# The rule, a right overlay, where it is broken, and by what: see tests/support/changes.py.
+# Rule, valid overlay, path and value of the fault: see tests/support/changes.py.
 FAULTS: list[tuple[Rule, str, str, Any]] = [
     (objects.names_are_legal, SERVERLESS, f"{SERVICE} metadata name", "1nereid"),
     (objects.names_are_legal, SERVERLESS, f"{SYNC} name", "Sync"),
@@ -354,7 +354,7 @@ def test_rule_finds_the_fault(rule: Rule, name: str, path: str, value: Any) -> N
         pytest.skip(KUBECTL_MISSING)
     right = {title(each): each for each in render(name).objects}
     first, *rest = path.split()
-    # Of a kind the last object is what is changed.
+    # A kind stands for its last object.
     chosen = next((title_ for title_ in reversed(right) if title_.startswith(f"{first}/")), first)
     assert list(rule(Render(name, tuple(right.values())))) == []
     assert list(rule(Render(name, tuple(changed(right, " ".join([chosen, *rest]), value).values()))))
@@ -374,7 +374,7 @@ def test_every_rule_has_a_fault_to_find() -> None:
         {"initContainers": [{"name": "a"}]},
     ],
 )
-def test_restricted_standard_refuses(change: dict[str, Any]) -> None:
+def test_restricted_standard_rejects(change: dict[str, Any]) -> None:
     right = {
         "allowPrivilegeEscalation": False,
         "runAsNonRoot": True,

@@ -1,4 +1,4 @@
-"""The exceptions of the scanner; that it finds anything is seen where it is installed (make manifests-scan)."""
+"""Exceptions of the scanner; the scanner itself is tested where it is installed (make manifests-scan)."""
 
 import pytest
 

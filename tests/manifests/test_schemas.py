@@ -69,7 +69,7 @@ def test_manifests_fit_their_schemas(rendered: Render) -> None:
     assert {title(each): found for each in rendered.objects if (found := find_faults(each))} == {}
 
 
-def test_crds_of_kserve_are_here() -> None:
+def test_crds_of_kserve_are_used() -> None:
     if not CRDS.is_dir():
         pytest.skip(CRDS_MISSING)
     assert find_faults(SERVICE) == []
@@ -81,7 +81,7 @@ def test_crds_of_kserve_are_here() -> None:
 
 
 @pytest.mark.parametrize("each", [SERVICE, MONITOR, SCALED, KNATIVE, ROUTE, INTERCEPTED, BUDGET], ids=title)
-def test_right_object_has_no_fault(each: dict[str, Any]) -> None:
+def test_valid_object_has_no_fault(each: dict[str, Any]) -> None:
     assert find_faults(each, NO_CRDS) == []
 
 
@@ -112,7 +112,7 @@ def test_right_object_has_no_fault(each: dict[str, Any]) -> None:
         (BUDGET, "apiVersion", "policy/v9", "no schema"),
     ],
 )
-def test_wrong_object_is_found(each: dict[str, Any], path: str, value: Any, said: str) -> None:
+def test_invalid_object_is_found(each: dict[str, Any], path: str, value: Any, said: str) -> None:
     faults = find_faults(changed(each, path, value), NO_CRDS)
     assert faults
     assert any(said in fault for fault in faults), faults
@@ -123,14 +123,14 @@ def test_closed_schema_keeps_what_is_open() -> None:
     assert "additionalProperties" not in close(opened)
     assert close({"properties": {"a": {}}, "additionalProperties": {"type": "string"}})["additionalProperties"]
     assert close({"x-kubernetes-int-or-string": True})["anyOf"] == [{"type": "integer"}, {"type": "string"}]
-    # A field may be called like a keyword.
+    # A field may have the name of a keyword.
     assert close({"properties": {"properties": {"type": "string"}, "default": {"type": "string"}}}) == {
         "properties": {"properties": {"type": "string"}, "default": {"type": "string"}},
         "additionalProperties": False,
     }
 
 
-def test_folders_are_found_but_no_components_and_no_parts(tmp_path: Path) -> None:
+def test_folders_are_found_without_components_and_parts(tmp_path: Path) -> None:
     for name, kind in {"base": "Kustomization", "overlays/a": "Kustomization", "images": "Component"}.items():
         folder = tmp_path / name
         folder.mkdir(parents=True)

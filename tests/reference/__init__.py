@@ -1,1 +1,1 @@
-"""What Ultralytics itself finds, computed once and committed, so that comparing needs no torch."""
+"""Detections of Ultralytics, computed once and committed, so that a comparison needs no torch."""

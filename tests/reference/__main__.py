@@ -1,7 +1,7 @@
 """Compute the references again: `python -m tests.reference`, with torch and ultralytics (`make reference`).
 
-yolov8n on the pictures of `../shared/data/coco128` and the two that come with ultralytics; digit-finder on held-out
-scenes. For each, the smallest rectangle and the square.
+yolov8n on the images of `../shared/data/coco128` and the two of ultralytics; digit-finder on held-out scenes. For each,
+the smallest rectangle and the square.
 """
 
 import argparse
@@ -28,7 +28,7 @@ MAP_SETTINGS = {"conf": 0.001, "iou": 0.7, "max_det": 300}
 
 
 def main() -> None:
-    """Write what was asked for."""
+    """Write the references."""
     parser = argparse.ArgumentParser(prog="python -m tests.reference", description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=["yolov8n", "digit-finder"])
     for model in parser.parse_args().models:
@@ -45,15 +45,15 @@ def yolov8n() -> None:
         name: read_yolo_labels(DATA / "coco128" / "labels" / f"{path.stem}.txt", sizes_wh[name])
         for name, path in photos.items()
     }
-    pictures = photos | {name: assets / name for name in ("bus.jpg", "zidane.jpg")}
+    images = photos | {name: assets / name for name in ("bus.jpg", "zidane.jpg")}
     for letterbox in ("rectangle", "square"):
         with admit(weights, allowed=False) as checkpoint:
             model = ultralytics.YOLO(checkpoint)
-        write(f"yolov8n-{letterbox}", model, letterbox, 640, pictures, labels, sizes_wh)
+        write(f"yolov8n-{letterbox}", model, letterbox, 640, images, labels, sizes_wh)
 
 
 def digit_finder() -> None:
-    """Ten classes on composed scenes, the committed ONNX file run by Ultralytics; cut to several shapes."""
+    """Ten classes on composed scenes in several shapes, with the committed ONNX file run by Ultralytics."""
     scenes = {f"{index:03}": scene for index, scene in enumerate(compose("held-out", **SCENES))}
     whole = {name: cv2.cvtColor(scene.image_hwc, cv2.COLOR_RGB2BGR) for name, scene in scenes.items()}
     cut = {f"cut-{name}": cut_scene(image, int(name)) for name, image in whole.items()}
@@ -70,18 +70,18 @@ def write(
     model: Any,
     letterbox: str,
     imgsz: int,
-    pictures: Mapping[str, Any],
+    images: Mapping[str, Any],
     labels: Mapping[str, Rows],
     sizes_wh: Mapping[str, tuple[int, int]],
 ) -> None:
-    """One reference file."""
+    """Write a reference file."""
 
     def predict(**settings: Any) -> Callable[[Any], Rows]:
         fixed = {"rect": letterbox == "rectangle", "imgsz": imgsz, "verbose": False, "device": "cpu"}
-        return lambda picture: rows_of(model.predict(picture, **fixed, **settings)[0])
+        return lambda image: rows_of(model.predict(image, **fixed, **settings)[0])
 
-    found = {key: predict()(picture) for key, picture in track(pictures.items(), f"{name}, confidence 0.25")}
-    low = {key: predict(**MAP_SETTINGS)(pictures[key]) for key in track(labels, f"{name}, mAP")}
+    found = {key: predict()(image) for key, image in track(images.items(), f"{name}, confidence 0.25")}
+    low = {key: predict(**MAP_SETTINGS)(images[key]) for key in track(labels, f"{name}, mAP")}
     map50_95, map50 = mean_average_precision(low, labels, sizes_wh)
     made_by = f"ultralytics {ultralytics.__version__}, torch {torch.__version__}, {letterbox}, imgsz {imgsz}"
     Reference(made_by, map50_95, map50, found).write(name)
@@ -89,7 +89,7 @@ def write(
 
 
 def rows_of(result: Any) -> list[list[float]]:
-    """Ultralytics' boxes as plain numbers."""
+    """Ultralytics' boxes as rows of numbers."""
     return [[round(float(value), 4) for value in row] for row in result.boxes.data.tolist()]
 
 

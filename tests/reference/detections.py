@@ -1,4 +1,4 @@
-"""Detections of many pictures: their file, and the comparison with it."""
+"""Reference detections: their file, and the comparison with it."""
 
 import gzip
 import json
@@ -16,12 +16,12 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Reference:
-    """What Ultralytics found.
+    """Detections of Ultralytics.
 
     Attributes:
         made_by: program, versions and settings.
         map50_95, map50: on the labels, best class for each box, confidence 0.001.
-        detections: by picture name, confidence 0.25.
+        detections: by image name, confidence 0.25.
     """
 
     made_by: str
@@ -41,9 +41,9 @@ def read_reference(name: str) -> Reference:
 
 
 def compare(found: Rows, expected: Rows, *, box_px: float, score: float) -> list[str]:
-    """Every difference between two lists of detections, in words.
+    """Differences between two lists of detections, as sentences.
 
-    Each expected detection takes the nearest one of its class that is left.
+    Each expected detection is compared with the nearest unmatched one of its class.
     """
     left = [list(row) for row in found]
     differences = []

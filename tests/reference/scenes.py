@@ -1,4 +1,4 @@
-"""The scenes that digit-finder is compared on."""
+"""Scenes for the comparison of digit-finder."""
 
 from typing import Any, TypedDict
 
@@ -14,11 +14,11 @@ class _Count(TypedDict):
 # Arguments of `export.examples.digit_finder.scenes.compose`.
 SCENES: _Count = {"count": 100, "seed": 77}
 
-# Height and width, in turn: landscape, portrait, sides that are no multiple of the stride.
+# Heights and widths in turn: landscape, portrait, sides that are not a multiple of the stride.
 _SHAPES_HW = ((213, 320), (320, 190), (301, 299))
 
 
 def cut_scene(image_hwc: NDArray[Any], index: int) -> NDArray[np.uint8]:
-    """The upper left part of a scene; digits may be cut through."""
+    """The upper left part of a scene; it may cut digits."""
     height, width = _SHAPES_HW[index % len(_SHAPES_HW)]
     return np.ascontiguousarray(image_hwc[:height, :width], np.uint8)

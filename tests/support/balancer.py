@@ -1,4 +1,4 @@
-"""A balancer of connections, as a Service of Kubernetes is one: in turn to each port behind it."""
+"""A load balancer of connections like a Kubernetes Service: round robin over its ports."""
 
 import itertools
 import socket
@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def balance(ports: Sequence[int], *, address: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
-    """Pass connections on to these ports of loopback, each in its turn; the port that it listens on."""
+    """Forward connections to these ports on loopback, round robin; yields the port that it listens on."""
     targets = itertools.cycle(ports)
 
     class Handler(BaseRequestHandler):
@@ -37,7 +37,7 @@ def balance(ports: Sequence[int], *, address: str = "127.0.0.1", port: int = 0) 
 
 
 def _pass_on(source: Any, target: Any) -> None:
-    """Until the source has no more to say."""
+    """Forward until the source ends."""
     with suppress(OSError):
         while data := source.recv(1 << 16):
             target.sendall(data)

@@ -1,4 +1,4 @@
-"""Objects with one thing changed, for tests that must see it found."""
+"""Copies of objects with one change, for tests of what finds faults."""
 
 import copy
 from collections.abc import Callable
@@ -8,12 +8,12 @@ GONE = object()
 
 
 def changed(each: Any, path: str, value: Any) -> Any:
-    """A copy in which the field at a path is another.
+    """A copy with another value at a path.
 
     Args:
         each: nested dicts and lists.
-        path: keys, and of lists indices or names of their items, separated by spaces; `-` at the end appends.
-        value: the new one; GONE: none; a function: what it makes of the old one.
+        path: keys, and for lists indices or names of items, separated by spaces; `-` at the end appends.
+        value: the new value; GONE removes it; a function maps the old value to the new one.
     """
     copied = copy.deepcopy(each)
     *parents, last = path.split()
@@ -40,7 +40,7 @@ def _key(part: str, node: Any) -> Any:
 
 
 def replaced(old: str, new: str) -> Callable[[list[str]], list[str]]:
-    """Texts in which one word is another; it must be there."""
+    """A function that replaces a word in texts; the word must occur."""
 
     def replace(texts: list[str]) -> list[str]:
         assert any(old in text for text in texts), old

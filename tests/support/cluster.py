@@ -1,4 +1,4 @@
-"""The real cluster of `make cluster`, for tests: what is applied to it, published for it, and what it did."""
+"""The cluster of `make cluster` in tests: applies overlays, publishes models, waits, keeps artefacts."""
 
 import functools
 import json
@@ -25,10 +25,10 @@ _OVERLAYS = ROOT / "cluster" / "overlays"
 
 
 def find_missing(*deployments: str) -> str:
-    """Why a test cannot run; empty where it can.
+    """Reason to skip a test; empty where it can run.
 
     Args:
-        deployments: that have to be in the cluster, as `namespace/name`.
+        deployments: required in the cluster, as `namespace/name`.
     """
     if not machine.find(CONTROL):
         return "needs the cluster; next: make cluster"
@@ -40,25 +40,25 @@ def find_missing(*deployments: str) -> str:
 
 
 def exists(kind: str, name: str, namespace: str = NAMESPACE) -> bool:
-    """Whether there is an object."""
+    """Whether an object exists."""
     return bool(kubectl("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=name"))
 
 
 def render(overlay: Path | str) -> str:
-    """A folder of `cluster/overlays`, or any other, as YAML."""
+    """Render a folder of `cluster/overlays`, or any other path, as YAML."""
     folder = _OVERLAYS / overlay
     command = ["kubectl", "kustomize", "--load-restrictor=LoadRestrictionsNone", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def apply(overlay: Path | str, change: Callable[[list[Any]], list[Any]] = lambda each: each) -> None:
-    """Apply an overlay as `kubectl apply --server-side` does, changed on its way where a test wants that."""
+    """Apply an overlay by `kubectl apply --server-side`, after `change`."""
     documents = [each for each in yaml.safe_load_all(render(overlay)) if each]
     kubectl("apply", "--server-side", "--filename=-", input=yaml.safe_dump_all(change(documents)))
 
 
 def at_home(documents: list[Any]) -> list[Any]:
-    """Objects of any overlay with this cluster's S3 server, and requests that its nodes grant."""
+    """Objects of any overlay with this cluster's S3 server, and requests that fit its nodes."""
     settings = {"PREDICTOR_REPOSITORY": f"s3://{BUCKET}/nereid", "AWS_ENDPOINT_URL": S3_URL, "AWS_REGION": "us-east-1"}
     small = yaml.safe_load((_OVERLAYS / "requests.yaml").read_text())["spec"]["predictor"]["containers"]
     resources = {each["name"]: each["resources"] for each in small}
@@ -78,7 +78,7 @@ def at_home(documents: list[Any]) -> list[Any]:
 
 
 def make_namespace() -> None:
-    """The namespace of the manifests, new, with the secrets that the manual has users make."""
+    """Create the namespace of the manifests again, with the Secrets that users create."""
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", "--timeout=180s")
     kubectl("apply", "--server-side", f"--filename={ROOT / 'manifests/base/namespace.yaml'}")
     secrets = {"nereid-triton": {"secret": "not-to-be-guessed"}, "nereid-s3": KEYS}
@@ -88,7 +88,7 @@ def make_namespace() -> None:
 
 
 def deploy(overlay: Path | str) -> None:
-    """From nothing: a bucket with a model, the namespace with its secrets, and an overlay in it."""
+    """Create a bucket with a model and the namespace with its Secrets, and apply an overlay."""
     make_bucket()
     make_namespace()
     make("publish", MODEL="digit-finder", REPOSITORY=f"s3://{BUCKET}/nereid")
@@ -96,14 +96,14 @@ def deploy(overlay: Path | str) -> None:
 
 
 def s3() -> Any:
-    """boto3's client of the S3 server outside of the cluster."""
+    """boto3's client of the S3 server outside the cluster."""
     config = Config(proxies={}, retries={"max_attempts": 2})
     return boto3.client("s3", endpoint_url=S3_URL, config=config, region_name="us-east-1",
                         aws_access_key_id="cluster", aws_secret_access_key="cluster")  # noqa: S106  # fmt: skip
 
 
 def make_bucket() -> None:
-    """An empty, versioned bucket."""
+    """Create an empty, versioned bucket."""
     client = s3()
     if BUCKET in [each["Name"] for each in client.list_buckets()["Buckets"]]:
         pages = client.get_paginator("list_object_versions").paginate(Bucket=BUCKET)
@@ -116,7 +116,7 @@ def make_bucket() -> None:
 
 
 def make(target: str, **variables: str) -> str:
-    """`make <target>` as a user outside of the cluster calls it; what it prints.
+    """Run `make <target>` as a user outside the cluster; returns its output.
 
     Raises:
         AssertionError: it failed.
@@ -135,7 +135,11 @@ def make(target: str, **variables: str) -> str:
 
 
 def wait_for(what: str, condition: Callable[[], object], patience_s: float = 180.0) -> float:
-    """Seconds until a condition holds; what Kubernetes said last where it does not in time."""
+    """Wait for a condition; returns the seconds.
+
+    Raises:
+        AssertionError: it does not hold in time; with the last events.
+    """
     began = time.monotonic()
     while not condition():
         if time.monotonic() > began + patience_s:
@@ -148,29 +152,29 @@ def wait_for(what: str, condition: Callable[[], object], patience_s: float = 180
 
 
 def is_ready(name: str = "nereid") -> bool:
-    """Whether KServe calls an InferenceService ready."""
+    """Whether KServe reports an InferenceService as ready."""
     conditions = get("isvc", name, f"--namespace={NAMESPACE}").get("status", {}).get("conditions", [])
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def url(name: str = "nereid") -> str:
-    """Where an InferenceService is served, by KServe's word."""
+    """The URL that KServe reports for an InferenceService."""
     return str(get("isvc", name, f"--namespace={NAMESPACE}")["status"]["url"])
 
 
 def pods(selector: str = "app.kubernetes.io/part-of=nereid") -> list[Mapping[str, Any]]:
-    """The pods of ours that are there, also those that end."""
+    """Our pods, terminating ones included."""
     return list(get("pods", f"--namespace={NAMESPACE}", f"--selector={selector}")["items"])
 
 
 def status(base: str) -> Any:
-    """What `/status` says, by curl."""
+    """The content of `/status`, by curl."""
     run = subprocess.run(["curl", "-sS", "-m", "10", f"{base}/status"], capture_output=True, text=True, check=True)
     return json.loads(run.stdout)
 
 
 def keep_artefacts(folder: Path) -> None:
-    """Write what a cluster knows into a folder: events, objects, logs of every container of ours."""
+    """Write events, objects and the logs of our containers into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     kinds = "pods,services,deployments,replicasets,hpa,pdb,networkpolicies,configmaps,inferenceservices"
     if kubectl("get", "crd", "revisions.serving.knative.dev", "--ignore-not-found", "--output=name"):

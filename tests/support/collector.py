@@ -16,11 +16,11 @@ from tests.support.http_server import Quiet, run_server
 
 @dataclass(frozen=True)
 class Span:
-    """What came.
+    """A received span.
 
     Attributes:
-        service: that sent it.
-        trace_id, span_id, parent_id: hexadecimal; the last is "" of a root.
+        service: the sender.
+        trace_id, span_id, parent_id: hexadecimal; the last is "" for a root.
         kind: SPAN_KIND_SERVER and so on, or its number.
         status: STATUS_CODE_ERROR, or "".
         start_ns, end_ns: since 1970.
@@ -40,11 +40,11 @@ class Span:
 
 @dataclass
 class Collector:
-    """Where spans are sent to.
+    """A running collector.
 
     Attributes:
-        url: what OTEL_EXPORTER_OTLP_ENDPOINT is set to.
-        spans: all that came.
+        url: for OTEL_EXPORTER_OTLP_ENDPOINT.
+        spans: all received spans.
         tokens: values of the header X-Token.
     """
 
@@ -77,7 +77,7 @@ def start_collector() -> Iterator[Collector]:
 
 
 def _as_json(body: bytes) -> Any:
-    """OTLP's JSON has ids in hexadecimal, where protobuf's own has base64."""
+    """OTLP/JSON from protobuf: ids in hexadecimal, where protobuf's JSON has base64."""
     request = ExportTraceServiceRequest.FromString(body)
     sent = MessageToDict(request)
     for resource, resource_pb in zip(sent["resourceSpans"], request.resource_spans, strict=True):

@@ -1,7 +1,7 @@
-"""What a process may do that has confined itself: `python -m tests.support.confined` tries it all, and says so as JSON.
+"""System calls of a confined process: `python -m tests.support.confined` tries them and prints the outcomes as JSON.
 
-Raw system calls, because a client that has taken over a process goes through no library. With arguments it is the
-transformer, which takes them, and one more thread in it.
+Raw system calls, because an attacker who controls a process uses no library. With arguments it runs the transformer
+with them, and tries the calls in another thread of it.
 """
 
 import ctypes
@@ -37,18 +37,18 @@ _X32 = 0x40000000
 
 
 def find_libseccomp() -> Any:
-    """The library that knows every call's number on every machine."""
+    """libseccomp, which has the numbers of all calls on all architectures."""
     name = find_library("seccomp")
     if name is None:
-        pytest.skip("libseccomp is absent, which knows the numbers of calls (apt-get install libseccomp2)")
+        pytest.skip("libseccomp, which has the numbers of calls, is missing; next: apt-get install libseccomp2")
     return ctypes.CDLL(name)
 
 
 def call(x86_64: int, aarch64: int, *arguments: Any) -> int:
-    """A system call.
+    """Make a system call.
 
     Raises:
-        OSError: what the kernel says.
+        OSError: the kernel rejects it.
     """
     words = [each if isinstance(each, bytes) else ctypes.c_long(each) for each in arguments]
     done: int = _LIBC.syscall(ctypes.c_long(x86_64 if _X86 else aarch64), *words)
@@ -58,25 +58,25 @@ def call(x86_64: int, aarch64: int, *arguments: Any) -> int:
 
 
 def child(x86_64: int, aarch64: int, *arguments: int) -> None:
-    """A call that returns twice where it is let through."""
+    """A call that returns twice where it is allowed."""
     if call(x86_64, aarch64, *arguments) == 0:
         os._exit(0)
 
 
 def listening() -> None:
-    """Another socket than the one that may listen."""
+    """Listen on a socket other than the allowed one."""
     with socket.socket() as other:
         other.listen()
 
 
 def bound() -> None:
-    """A port of its own."""
+    """Bind a port."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
 
 
 def executable() -> None:
-    """Memory that was written and may then be run."""
+    """Make written memory executable."""
     address = call(9, 222, 0, _PAGE, 3, _ANONYMOUS_PRIVATE, -1, 0)
     call(10, 226, address, _PAGE, 5)
 
@@ -93,7 +93,7 @@ def connected() -> None:
 
 
 def accepted() -> None:
-    """The one socket that was bound before listens, and answers."""
+    """Listen on the socket that was bound before, and accept a connection."""
     _SOCKET.listen()
     connected()
     assert _SOCKET.accept()[0].recv(1) == b"x"
@@ -104,7 +104,7 @@ def resolved() -> None:
 
 
 def loaded() -> None:
-    """An extension that Python has not loaded yet."""
+    """Import an extension that Python has not loaded yet."""
     assert "_lsprof" not in sys.modules
     importlib.import_module("_lsprof")
 
@@ -211,7 +211,7 @@ PROBES = [*REFUSED, *ALLOWED]
 
 
 def outcome(probe: Callable[[], Any]) -> str:
-    """`done`, or what the kernel said."""
+    """`done`, or the name of the error."""
     try:
         probe()
     except OSError as exc:
@@ -220,12 +220,12 @@ def outcome(probe: Callable[[], Any]) -> str:
 
 
 def attempt(probes: Mapping[str, Callable[[], Any]]) -> dict[str, str]:
-    """Try them one after the other."""
+    """Try the probes in order; outcomes by name."""
     return {name: outcome(probe) for name, probe in probes.items()}
 
 
 def main() -> int:
-    """Confine this process, or have the transformer do so; try from a thread that was there before."""
+    """Confine this process, or run the transformer, which does; try the calls in a thread that is older."""
     _EXISTING.touch()
     signal.signal(signal.SIGUSR1, lambda *_: None)
     if len(sys.argv) > 1:
@@ -242,16 +242,16 @@ def main() -> int:
     return 0
 
 
-def answered(port: int) -> None:
-    """The first request: the port listens before, and nobody reads what it takes."""
+def get_live(port: int) -> None:
+    """Send the first request: the port accepts connections before the server reads them."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.request("GET", "/v2/health/live")
     connection.getresponse().read()
 
 
 def attempt_once_it_serves(port: int) -> None:
-    """What the transformer's process may do."""
-    while outcome(lambda: answered(port)) != "done":
+    """Try the calls in the transformer's process once it serves."""
+    while outcome(lambda: get_live(port)) != "done":
         time.sleep(0.05)
     print(json.dumps(attempt(REFUSED)), flush=True)
 

@@ -1,4 +1,4 @@
-"""Models as the transformer describes them to itself."""
+"""Descriptions of models, as the transformer has them."""
 
 from transformer.triton.model import Model, TensorMetadata
 

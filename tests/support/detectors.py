@@ -1,4 +1,4 @@
-"""Tiny hand-made detectors, built in the test that needs them."""
+"""Tiny detectors as ONNX models, built in tests."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ CLASSES = 3
 
 
 def build_detector(*, opset: int = 17, batch: int | str = "batch", sigmoid: bool = True) -> ModelProto:
-    """One convolution; each pixel is an anchor: `(batch, 4 + CLASSES, height * width)`."""
+    """A detector of one convolution; each pixel is an anchor: `(batch, 4 + CLASSES, height * width)`."""
     rng = np.random.default_rng(0)
     weight, bias = rng.normal(size=(4 + CLASSES, 3, 3, 3)), rng.normal(size=4 + CLASSES)
-    # Boxes that can be: of some pixels, somewhere in the image.
+    # Valid boxes: some pixels large, inside the image.
     weight[:4] /= 8
     bias[:4] += 12, 12, 8, 8
     constants: dict[str, NDArray[Any]] = {
@@ -31,7 +31,7 @@ def build_detector(*, opset: int = 17, batch: int | str = "batch", sigmoid: bool
         helper.make_node("Reshape", ["map", "flat"], ["head"]),
         helper.make_node("Split", ["head", "parts"], ["box", "logits"], axis=1),
         helper.make_node("Sigmoid", ["logits"], ["probability"]),
-        # An operator between Sigmoid and Concat hides the end that the surgery knows.
+        # An operator between Sigmoid and Concat hides the pattern that graph surgery recognises.
         helper.make_node("Identity", ["probability"], ["hidden"]),
         helper.make_node("Concat", ["box", "probability" if sigmoid else "hidden"], ["output0"], axis=1),
     ]
@@ -39,7 +39,7 @@ def build_detector(*, opset: int = 17, batch: int | str = "batch", sigmoid: bool
 
 
 def build_finished(*, rows: int = 5) -> ModelProto:
-    """A head that needs no NMS: `(batch, rows, 6)`, unsorted, corners that follow from the image's mean."""
+    """A head without NMS: `(batch, rows, 6)`, unsorted, corners derived from the image's mean."""
     table = np.random.default_rng(1).uniform(0, 1, (1, rows, 6)).astype(np.float32)
     table[..., 2:4] += 5
     table[..., 5] = np.arange(rows) % CLASSES
@@ -68,7 +68,7 @@ def build_model(
 
 
 def fix_size(model: ModelProto, *, height: int | None = None, width: int | None = None) -> ModelProto:
-    """The same with sides of its input fixed."""
+    """The model with fixed sides of its input."""
     dims = model.graph.input[0].type.tensor_type.shape.dim
     for dim, size in ((dims[2], height), (dims[3], width)):
         if size is not None:
@@ -92,7 +92,7 @@ BINS = 16
 
 
 def build_distributed(*, opset: int = 17, bins: NDArray[np.float32] | None = None) -> ModelProto:
-    """Two convolutions, then a distribution over bins for each side of a box, as YOLOv8 decodes it."""
+    """Two convolutions, then a distribution over bins for each side of a box, decoded as in YOLOv8."""
     rng = np.random.default_rng(0)
     weights = np.arange(BINS, dtype=np.float32) if bins is None else bins
     shapes: dict[str, list[int]] = {
@@ -138,7 +138,7 @@ METADATA = {
 
 
 def pass_over(step: str) -> None:
-    """Progress is for people."""
+    """A progress callback that ignores its steps."""
 
 
 def save(folder: Path, model: ModelProto | None = None, **changes: str | None) -> Path:
@@ -150,14 +150,14 @@ def save(folder: Path, model: ModelProto | None = None, **changes: str | None) -
     return folder / "tiny.onnx"
 
 
-SQUARES_PX = 64  # a side of the pictures that the finder of squares knows
+SQUARES_PX = 64  # side of the finder's images
 _CELL_PX = 16
 
 
 def build_finder() -> ModelProto:
-    """A detector that is right: of red, green and blue squares that fill a cell of a 4x4 grid, and of stop signs.
+    """A correct detector for red, green and blue squares that fill a cell of a 4x4 grid, and for stop signs.
 
-    Two convolutions: how much more of its own colour than of the others a cell has, several times over, and the
+    Two convolutions: by how much a cell has more of one colour than of the others, at several gains, and the
     logits. Each cell is an anchor whose box is the cell.
     """
     side, copies = SQUARES_PX // _CELL_PX, 4

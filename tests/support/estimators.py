@@ -1,4 +1,4 @@
-"""Fitted estimators. To import this takes seconds (scikit-learn, XGBoost): tests take it by a fixture."""
+"""Fitted estimators. The import takes seconds (scikit-learn, XGBoost): tests import it in a fixture."""
 
 import pickle
 from typing import Any
@@ -23,16 +23,15 @@ IRIS = load_iris()
 NAMED = np.array(["setosa", "versicolor", "virginica"])[IRIS.target]
 DIABETES = load_diabetes()
 BOTH = (IRIS.target > 0).astype(int)
-BOTH_SEXES = (DIABETES.data[:, 1] > 0).astype(int)
 
 
 def classifier(estimator: Any, labels: Any = IRIS.target) -> Any:
-    """Fitted to iris."""
+    """A classifier, fitted to iris."""
     return estimator.fit(IRIS.data, labels)
 
 
 def regressor(estimator: Any) -> Any:
-    """Fitted to diabetes."""
+    """A regressor, fitted to diabetes."""
     return estimator.fit(DIABETES.data, DIABETES.target)
 
 
@@ -58,7 +57,7 @@ BAD = {
     "two labels": lambda: classifier(OneVsRestClassifier(LogisticRegression()), np.stack([BOTH, 1 - BOTH], axis=1)),
     "two forests": lambda: classifier(RandomForestClassifier(2), np.stack([BOTH, 1 - BOTH], axis=1)),
     "text": lambda: make_pipeline(CountVectorizer(), LogisticRegression()).fit(["a fine day", "no"], [0, 1]),
-    # Of whole numbers many points are equally far, and which of them count is chance.
+    # With whole numbers many points are equally far, and the choice among them is arbitrary.
     "ties": lambda: KNeighborsClassifier().fit(np.round(IRIS.data), IRIS.target),
     "constant": lambda: DecisionTreeClassifier(min_samples_split=1000).fit(IRIS.data, 1 - BOTH),
     "one value": lambda: regressor(DecisionTreeRegressor(min_samples_split=1000)),
@@ -68,15 +67,15 @@ BAD = {
 
 
 def small_forest(labels: Any, rows: Any) -> Any:
-    """Of XGBoost, ten trees."""
+    """An XGBoost classifier with ten trees."""
     return XGBClassifier(n_estimators=10, n_jobs=1, random_state=0).fit(rows, labels)
 
 
 def small_regressor() -> Any:
-    """Of XGBoost, ten trees, on diabetes."""
+    """An XGBoost regressor with ten trees, fitted to diabetes."""
     return XGBRegressor(n_estimators=10, n_jobs=1, random_state=0).fit(DIABETES.data, DIABETES.target)
 
 
 def other_scaler() -> bytes:
-    """A pickled scaler that --scaler does not take; a pipeline may have it."""
+    """A pickled scaler that --scaler rejects; a pipeline may have it."""
     return pickle.dumps(MinMaxScaler().fit(DIABETES.data))

@@ -1,8 +1,8 @@
-"""Programs that stand in for others on PATH."""
+"""Executables that replace others on PATH."""
 
 from pathlib import Path
 
-# Writes what it was asked, and keeps the ONNX file it was given.
+# Logs its arguments, and keeps its ONNX file.
 TRTEXEC = """#!/bin/sh
 for argument; do
     echo "$argument" >> {log}

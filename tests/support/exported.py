@@ -1,4 +1,4 @@
-"""A version of a tiny detector, as export would publish it."""
+"""A version of a tiny detector, as export writes it."""
 
 from dataclasses import replace
 from typing import Any
@@ -34,7 +34,7 @@ def version(name: str = "tiny", *, interface: Interface = "fused") -> Version:
 
 
 def blank(tensor: Any) -> NDArray[Any]:
-    """A tensor of a config, of one item."""
+    """A tensor of a config, without the batch dimension."""
     datatype = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[tensor.data_type].name
     shape = [1, *(dim if dim > 0 else 32 for dim in tensor.dims)]
     return np.zeros(shape, triton_to_np_dtype(datatype.removeprefix("TYPE_")))

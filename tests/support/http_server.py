@@ -16,7 +16,7 @@ Judge = Callable[[Mapping[str, str]], tuple[int, str] | None]
 
 
 class Quiet:
-    """A handler of requests that logs nothing, in front of another one."""
+    """Mixin of a request handler that logs nothing."""
 
     def log_message(self, *_: object) -> None:
         pass
@@ -24,7 +24,7 @@ class Quiet:
 
 @contextmanager
 def run_server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Serve on a free port of loopback until the block ends; its URL."""
+    """Serve on a free port of loopback until the block ends; yields the URL."""
     with ThreadingHTTPServer(("127.0.0.1", find_free_ports(1)[0]), handler) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -37,7 +37,7 @@ def run_server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that `serve` has started: its URL, and the requests it had, in their order."""
+    """A server of `serve`: its URL, and its requests in order."""
 
     url: str
     requests: list[str]
@@ -47,12 +47,12 @@ class Server:
 def serve(
     play: Play, *, upstream: str = "", hidden: Collection[str] = (), judge: Judge = lambda _: None
 ) -> Iterator[Server]:
-    """Respond with what `play` gives for method and path; where it gives None, with the response of another server.
+    """Respond with the result of `play` for method and path; where it is None, with the response of another server.
 
     Args:
         play: method and path -> status and content of a JSON response, or None.
         upstream: URL of the other server.
-        hidden: fields of a request that the other server does not see, in lower case.
+        hidden: header fields that are not forwarded, in lower case.
         judge: fields of a request -> status and S3's code of an error, or None.
     """
     requests: list[str] = []
@@ -64,10 +64,10 @@ def serve(
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             path = self.path.partition("?")[0]
             requests.append(f"{self.command} {path}")
-            played, refused = play(self.command, path), judge(dict(self.headers))
+            played, rejected = play(self.command, path), judge(dict(self.headers))
             headers: Mapping[str, str] = {}
-            if refused is not None:
-                status, content = refused[0], f"<Error><Code>{refused[1]}</Code><Message/></Error>".encode()
+            if rejected is not None:
+                status, content = rejected[0], f"<Error><Code>{rejected[1]}</Code><Message/></Error>".encode()
             elif played is not None:
                 status, content = played[0], json.dumps(played[1]).encode()
             else:

@@ -1,4 +1,4 @@
-"""A network that has IPv6 alone, where this user may make one: a namespace whose loopback has no 127.0.0.1."""
+"""Network namespaces with IPv6 only, or without IPv6, where this user may create them."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ _WITHOUT_IPV6 = "ip link set lo up && ip -6 address del ::1/128 dev lo && echo u
 
 
 def missing() -> str:
-    """Why nothing can be tried here; empty where it can."""
+    """Reason to skip; empty where IPv6 works."""
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError as exc:
@@ -21,13 +21,13 @@ def missing() -> str:
 
 
 def may_isolate() -> bool:
-    """Whether this user may make a namespace."""
+    """Whether this user may create a network namespace."""
     return os.geteuid() == 0 and all(map(shutil.which, ("unshare", "nsenter", "ip")))
 
 
 @contextmanager
 def only_ipv6() -> Iterator[list[str]]:
-    """What to put before a command so that it runs where there is no IPv4; nothing where that is not allowed."""
+    """Command prefix for a namespace without IPv4; empty where namespaces are not allowed."""
     if not may_isolate():
         yield []
         return
@@ -37,7 +37,7 @@ def only_ipv6() -> Iterator[list[str]]:
 
 @contextmanager
 def without_ipv6() -> Iterator[list[str]]:
-    """The same where loopback has no IPv6; needs root."""
+    """Command prefix for a namespace without IPv6; needs root."""
     with _namespace(_WITHOUT_IPV6) as prefix:
         yield prefix
 

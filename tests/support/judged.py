@@ -1,4 +1,4 @@
-"""What a judgement meets at worst, as functions that can be called by name in a process of their own."""
+"""Worst cases of a validation, as functions that a confined process can call by name."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ def answer(value: Any) -> Any:
 
 
 def starter() -> int:
-    """Of this process's guard the parent: what all of them are forked from."""
+    """The parent of this process's guard, from which all confined processes are forked."""
     guard = Path(f"/proc/{os.getppid()}/stat").read_text()
     return int(guard.rpartition(")")[2].split()[1])
 

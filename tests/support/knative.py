@@ -1,4 +1,4 @@
-"""The serverless overlay on the cluster: what a user applies, when pods did what, what can be reached from where."""
+"""The serverless overlay on the cluster: a user's checkout, requests, phases of pods, reachability."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import yaml
 
 from cluster.kubectl import get, kubectl
 from cluster.layout import ROOT
-from tests.support.cluster import KEYS, NAMESPACE, S3_URL, pods
+from tests.support.cluster import KEYS, NAMESPACE, S3_URL, pods, wait_for
 
 PAGE = ROOT / "manifests" / "README.md"
 PICTURE = ROOT / "loadtest" / "pictures" / "digits.jpg"
@@ -25,7 +25,7 @@ QUICK = {
     "autoscaling.knative.dev/window": "10s",
     "autoscaling.knative.dev/scale-to-zero-pod-retention-period": "0s",
 }
-# Of a user: kubectl and its configuration come with `python -m cluster exec`.
+# A user's commands: `python -m cluster exec` provides kubectl and its configuration.
 _NOT_COPIED = {"manifests", "cluster", "output", "shared", ".git"}
 _LINES = {
     "Triton listens": ("kserve-container", "Started HTTPService"),
@@ -34,7 +34,7 @@ _LINES = {
 
 
 def make_checkout(folder: Path) -> Path:
-    """The project as a user has it who wrote what is theirs into `overlays/site` and `s3/addresses.yaml`.
+    """The project with a user's settings in `overlays/site` and `s3/addresses.yaml`.
 
     Args:
         folder: an empty one; everything but the manifests is linked into it.
@@ -52,7 +52,7 @@ def make_checkout(folder: Path) -> Path:
 
 
 def edit_site(checkout: Path, settings: Mapping[str, str], *patches: Any) -> None:
-    """Write settings and patches into `overlays/site`; a setting that is there is replaced."""
+    """Write settings and patches into `overlays/site`; existing settings are replaced."""
     file = checkout / "manifests/overlays/site/kustomization.yaml"
     site = yaml.safe_load(file.read_text())
     known = dict(each.split("=", 1) for each in site["configMapGenerator"][0]["literals"])
@@ -62,7 +62,7 @@ def edit_site(checkout: Path, settings: Mapping[str, str], *patches: Any) -> Non
 
 
 def patch(content: Mapping[str, Any]) -> Any:
-    """A strategic-merge patch of the InferenceService, as a kustomization has it."""
+    """A strategic-merge patch of the InferenceService, as an entry of a kustomization."""
     head = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService"}
     return {"target": {"kind": "InferenceService", "name": "nereid"}, "patch": yaml.safe_dump({**head, **content})}
 
@@ -81,7 +81,7 @@ def commands_of(heading: str) -> list[str]:
 
 
 def run(checkout: Path, lines: Sequence[str], *, patience_s: float = 900) -> str:
-    """Run commands as a user in the folder of the project; what they print.
+    """Run commands in the folder of the project; returns their output.
 
     Raises:
         AssertionError: one of them failed.
@@ -94,35 +94,35 @@ def run(checkout: Path, lines: Sequence[str], *, patience_s: float = 900) -> str
     return done.stdout
 
 
-class Reply(NamedTuple):
-    """Of one request: its status (0 where none came), seconds, and body or what went wrong."""
+class Response(NamedTuple):
+    """A response: status (0 without one), seconds, and body or error."""
 
     status: int
     seconds: float
     text: str
 
 
-def request(url: str, *, timeout_s: float = 300) -> Reply:
-    """Send the picture."""
+def request(url: str, *, timeout_s: float = 300) -> Response:
+    """Send the image."""
     began = time.monotonic()
     try:
-        reply = httpx.post(
+        response = httpx.post(
             f"{url}{PATH}", content=PICTURE.read_bytes(), timeout=timeout_s, trust_env=False,
             headers={"Content-Type": "application/octet-stream"},
         )  # fmt: skip
     except httpx.TransportError as exc:
-        return Reply(0, time.monotonic() - began, repr(exc))
-    return Reply(reply.status_code, time.monotonic() - began, reply.text)
+        return Response(0, time.monotonic() - began, repr(exc))
+    return Response(response.status_code, time.monotonic() - began, response.text)
 
 
-def burst(url: str, count: int) -> list[Reply]:
-    """Send the picture so many times at once."""
+def burst(url: str, count: int) -> list[Response]:
+    """Send the image so many times at once."""
     with ThreadPoolExecutor(count) as threads:
         return list(threads.map(lambda _: request(url), range(count)))
 
 
 class PodWatch:
-    """When the pods of the namespace came to what, while the block runs, seen from the client to some milliseconds.
+    """Times of the phases of the namespace's pods while the block runs, seen by the client, to some milliseconds.
 
     Attributes:
         moments: by pod and by phase, seconds since 1970.
@@ -173,24 +173,24 @@ class PodWatch:
 
 
 def cold_start(url: str) -> dict[str, float]:
-    """Send a request to zero pods: seconds from it until each phase of the pod that answers it.
+    """Send a request to zero pods; returns the seconds until each phase of the pod that responds.
 
     Raises:
-        AssertionError: it is not answered.
+        AssertionError: the request failed.
     """
     with PodWatch() as watch:
         began = time.time()
-        reply = request(url)
-        answered = time.time()
-        assert reply.status == 200, reply
+        response = request(url)
+        received = time.time()
+        assert response.status == 200, response
         time.sleep(2)  # the kubelet's own readiness may be later
         (name,) = watch.moments
-    moments = {**watch.moments[name], **_of_logs(name), "first response": answered}
+    moments = {**watch.moments[name], **_of_logs(name), "first response": received}
     return {phase: moment - began for phase, moment in sorted(moments.items(), key=lambda each: each[1])}
 
 
 def _of_logs(pod: str) -> dict[str, float]:
-    """When containers said what, seconds since 1970."""
+    """Times of certain log lines of the containers, seconds since 1970."""
     moments = {}
     for phase, (container, words) in _LINES.items():
         log = kubectl("logs", pod, f"--namespace={NAMESPACE}", f"--container={container}", "--timestamps")
@@ -205,30 +205,17 @@ def _seconds(stamp: str) -> float:
 
 
 def wait_for_zero(patience_s: float = 600) -> float:
-    """Seconds until no pod of ours is there, also none that ends."""
-    return wait_until("zero pods", lambda: not pods(), patience_s)
-
-
-def wait_until(what: str, condition: Callable[[], object], patience_s: float) -> float:
-    """Seconds until a condition holds.
-
-    Raises:
-        AssertionError: it does not in time.
-    """
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() < began + patience_s, f"{what}: not within {patience_s:.0f} s"
-        time.sleep(0.5)
-    return time.monotonic() - began
+    """Wait until none of our pods exists, terminating ones included; returns the seconds."""
+    return wait_for("zero pods", lambda: not pods(), patience_s)
 
 
 def running_pods() -> list[Mapping[str, Any]]:
-    """Those that do not end."""
+    """Our pods that are not terminating."""
     return [each for each in pods() if "deletionTimestamp" not in each["metadata"]]
 
 
 def conditions_of(kind: str, name: str) -> dict[str, Mapping[str, Any]]:
-    """An object's conditions by their types."""
+    """The conditions of an object by type."""
     found = get(kind, name, f"--namespace={NAMESPACE}").get("status", {}).get("conditions", [])
     return {each["type"]: each for each in found}
 
@@ -248,11 +235,11 @@ print(json.dumps(found))
 
 
 def knock(addresses: Sequence[str], *where: str) -> dict[str, str]:
-    """Who can be reached: open, or refused; a rule and a port without a listener look alike.
+    """Try TCP connections: open, or refused; a network policy and a closed port look alike.
 
     Args:
         addresses: of TCP, `host:port`.
-        where: arguments of `kubectl exec` that name a container with Python in it; from here where there are none.
+        where: arguments of `kubectl exec` for a container with Python; by default from this process.
     """
     words = ["-c", _KNOCK, *addresses]
     if where:
@@ -263,7 +250,7 @@ def knock(addresses: Sequence[str], *where: str) -> dict[str, str]:
 
 
 def start_stranger(namespace: str, image: str) -> None:
-    """A pod that does nothing, in another namespace."""
+    """Start an idle pod in another namespace."""
     head = f"--namespace={namespace}"
     if not kubectl("get", "namespace", namespace, "--ignore-not-found", "--output=name"):
         kubectl("create", "namespace", namespace)

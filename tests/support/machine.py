@@ -1,4 +1,4 @@
-"""What the pod needs of this machine: root, podman and its parts, and ports, for it shares the host's network."""
+"""Requirements of the pod on this machine: root, podman and its programs, and free ports of the host's network."""
 
 import os
 import shutil
@@ -6,14 +6,14 @@ import socket
 import sys
 from collections.abc import Sequence
 
-# Program, and Debian's package of it.
+# Program: its Debian package.
 _PROGRAMS = {
     "podman": "podman",
     "runc": "runc",
     "catatonit": "catatonit",
     "curl": "curl",
 }
-# Makes the base image; not needed where PYTHON_IMAGE names one.
+# Builds the base image; not needed with PYTHON_IMAGE.
 _BASE = {"debootstrap": "debootstrap"}
 _SYSTEM_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:/usr/libexec/podman"
 PORTS = {
@@ -27,19 +27,19 @@ PORTS = {
 
 
 def find_missing() -> list[str]:
-    """A sentence for each thing that is missing; empty where the pod can run."""
-    missing = [] if os.geteuid() == 0 else ["root: podman without it is not tried here; next: sudo make e2e-pod"]
+    """A sentence for each missing requirement; empty where the pod can run."""
+    missing = [] if os.geteuid() == 0 else ["root: rootless podman is not supported here; next: sudo make e2e-pod"]
     programs = _PROGRAMS if os.environ.get("PYTHON_IMAGE") else _PROGRAMS | _BASE
     packages = [package for program, package in programs.items() if not shutil.which(program, path=_SYSTEM_PATH)]
     if packages:
         missing.append(f"{', '.join(packages)}; next: apt-get install --no-install-recommends {' '.join(packages)}")
     if not shutil.which("kubectl"):
-        missing.append("kubectl: it renders the manifests; next: install it as Kubernetes' documentation says")
+        missing.append("kubectl, which renders the manifests; next: https://kubernetes.io/docs/tasks/tools/")
     return missing + find_taken_ports(list(PORTS))
 
 
 def find_taken_ports(ports: Sequence[int]) -> list[str]:
-    """A sentence for each port that something listens on."""
+    """A sentence for each port in use."""
     taken = []
     for port in ports:
         try:

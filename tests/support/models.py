@@ -1,4 +1,4 @@
-"""Small ONNX models for the embedded Triton, built in the test that needs them."""
+"""Small ONNX models for the embedded Triton, built in tests."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ BATCHED = CPU + 'backend: "onnxruntime"\nmax_batch_size: 8\n'
 
 
 def tensor(name: str, shape: Sequence[Dim] | None = ("n", 2), datatype: int = TensorProto.FLOAT) -> ValueInfoProto:
-    """Declare an input or output; a name or None in its shape is free."""
+    """Declare an input or output; a name or None in its shape is a dynamic dimension."""
     return helper.make_tensor_value_info(name, datatype, shape)
 
 
@@ -61,7 +61,7 @@ def build_identity(
 
 
 def build_optional(*batch: str) -> bytes:
-    """Return `y = x * factor`, where a request may give the factor, or it is 3."""
+    """Return `y = x * factor`; the factor is an optional input, 3 by default."""
     return build(
         [helper.make_node("Mul", ["x", "factor"], ["y"])],
         [tensor("x", [*batch, 2]), tensor("factor", [1])],
@@ -71,7 +71,7 @@ def build_optional(*batch: str) -> bytes:
 
 
 def build_scalar(shape: list[str]) -> bytes:
-    """Return `y = -x` and `size`, how many dimensions `x` has."""
+    """Return `y = -x` and `size`, the number of dimensions of `x`."""
     return build(
         [
             helper.make_node("Neg", ["x"], ["y"]),

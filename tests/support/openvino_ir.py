@@ -1,4 +1,4 @@
-"""A small graph in OpenVINO's own format."""
+"""A small graph in OpenVINO's IR format."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ _LAYOUT = """<rt_info><attribute name="layout" version="0" layout="[N,H]"/></rt_
 
 
 def build_sum(*, layouts: bool = True) -> str:
-    """`total = left + right`, INT32 of one row of four; `layouts`: it says that the first dimension is the batch's."""
+    """`total = left + right`, INT32, one row of four; with `layouts` it marks the first dimension as the batch."""
     layout = _LAYOUT if layouts else ""
 
     def parameter(number: int, name: str) -> str:
@@ -34,7 +34,7 @@ def build_sum(*, layouts: bool = True) -> str:
 
 
 def write_sum(version: Path, *, layouts: bool = True) -> None:
-    """Write it into a version's folder: two files, the second of which is empty, for it has no weights."""
+    """Write the graph into a version's folder: model.xml, and an empty model.bin, as it has no weights."""
     version.mkdir(parents=True)
     (version / "model.xml").write_text(build_sum(layouts=layouts))
     (version / "model.bin").write_bytes(b"")

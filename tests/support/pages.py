@@ -12,7 +12,7 @@ from markdown_it.token import Token
 from rich.markdown import Markdown
 
 ROOT = Path(__file__).resolve().parents[2]
-# Not those of the environments.
+# Without those of the virtual environments.
 PAGES = sorted(
     page
     for glob in ("*.md", "docs/*.md", "cluster/*.md", "loadtest/**/*.md", "manifests/**/*.md")
@@ -21,18 +21,18 @@ PAGES = sorted(
 
 
 def read_all() -> str:
-    """All pages, one after the other."""
+    """The text of all pages."""
     return "\n".join(page.read_text() for page in PAGES)
 
 
 def links_of(page: Path) -> set[str]:
-    """Where its links lead, as they are written."""
+    """The targets of a page's links, as written."""
     tokens = _walk(Markdown(page.read_text()).parsed)
     return {str(token.attrs["href"]) for token in tokens if token.type == "link_open"}
 
 
 def anchors_of(page: Path) -> set[str]:
-    """What a link may name after `#`: headings by GitHub's rule, their letters, digits, hyphens and underscores."""
+    """Anchors of a page: its headings by GitHub's rule, their letters, digits, hyphens and underscores."""
     anchors: Counter[str] = Counter()
     for opening, heading in pairwise(Markdown(page.read_text()).parsed):
         if opening.type == "heading_open":
@@ -42,7 +42,7 @@ def anchors_of(page: Path) -> set[str]:
 
 
 def read_examples() -> list[tuple[str, str, str]]:
-    """The clients of docs/clients.md: heading, program, what it prints."""
+    """The examples of docs/clients.md: heading, program, expected output."""
     pattern = r"^## ([\w.]+)\n\n(?:(?!```)[^\n#][^\n]*\n\n)?```python\n(.*?)```\n\n```text\n(.*?)```"
     return re.findall(pattern, (ROOT / "docs/clients.md").read_text(), re.MULTILINE | re.DOTALL)
 

@@ -1,14 +1,14 @@
-"""From the rendered manifests to the Pod that KServe would make, as `podman kube play` takes it.
+"""Converts rendered manifests to the Pod that KServe would create, for `podman kube play`.
 
-What differs from a cluster's:
+Differences from a cluster:
 - Triton is the embedded one, from the image `<synchroniser's>-embedded`; its arguments are the manifest's.
-- The pod is in the host's network: no ports are declared. Loopback between the containers is the same, an address of
-  their own they have not.
-- podman 4.3 ignores, and nothing here replaces: startupProbe, fsGroup (volumes belong to the user of their container
+- The pod is in the host's network: no ports are declared. The containers share loopback, and have no address of their
+  own.
+- Ignored by podman 4.3, without a replacement: startupProbe, fsGroup (volumes belong to the user of their container
   anyway), sizeLimit and medium of an emptyDir (/dev/shm is on disk), limits of ephemeral storage, the service account.
-- podman 4.3 ignores, and the tests do in its place: readinessProbe (asked over HTTP) and preStop (run before SIGTERM).
-- livenessProbe is dropped, for podman runs it with systemd's timers.
-- Filled in here, where podman 4.3 does less than the kubelet: `$(NAME)` in arguments, when NAME comes from a Secret;
+- Ignored by podman 4.3, done by the tests: readinessProbe (requested over HTTP) and preStop (run before SIGTERM).
+- livenessProbe is dropped: podman runs it with systemd's timers.
+- Completed here, where podman 4.3 does less than the kubelet: `$(NAME)` in arguments, when NAME comes from a Secret;
   resourceFieldRef of another container.
 """
 
@@ -30,21 +30,21 @@ from tests.manifests.pod import pod_of
 Object = dict[str, Any]
 Secrets = Mapping[str, Mapping[str, str]]
 
-# Names of podman's volumes and secrets are the machine's, not the pod's.
+# Names of podman's volumes and secrets are global to the machine.
 _OWN = "nereid-e2e-"
 _LEFT_OUT = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "ports")
 
 
 @dataclass(frozen=True)
 class Pod:
-    """What is played.
+    """A pod for podman.
 
     Attributes:
         name: of the pod.
         documents: the Pod and its ConfigMaps.
-        secrets: by the name that podman knows them by, what podman keeps of each.
-        containers: of the manifest, by name, probes and lifecycle too.
-        grace_s: for a stop.
+        secrets: content of each, by its name in podman.
+        containers: of the manifest by name, with probes and lifecycle.
+        grace_s: grace period of a stop.
     """
 
     name: str
@@ -55,24 +55,24 @@ class Pod:
 
     @property
     def yaml(self) -> str:
-        """For `podman kube play -`."""
+        """The input of `podman kube play -`."""
         return yaml.safe_dump_all(self.documents, sort_keys=False)
 
 
 def render(overlay: Path) -> list[Object]:
-    """What `kubectl apply -k` would send."""
+    """The objects of `kubectl apply -k`."""
     run = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return [found for found in yaml.safe_load_all(run.stdout) if found]
 
 
 def convert(objects: list[Object], *, settings: Mapping[str, str], secrets: Secrets) -> Pod:
-    """The Pod of the one InferenceService.
+    """Convert the InferenceService of a render.
 
     Args:
         objects: rendered.
-        settings: that this machine needs, in place of or beside those in the ConfigMap.
-        secrets: what a user creates by hand: by name, its keys and values.
+        settings: for this machine, over those of the ConfigMap.
+        secrets: that a user creates: keys and values by name.
     """
     (service,) = (found for found in objects if found["kind"] == "InferenceService")
     predictor = pod_of(service)["spec"]
@@ -119,7 +119,7 @@ def _convert_container(container: Object, siblings: Mapping[str, Object], secret
 
 
 def _references(container: Object) -> Iterator[Object]:
-    """Whatever names a Secret."""
+    """References to Secrets."""
     for source in container.get("envFrom", []):
         if "secretRef" in source:
             yield source["secretRef"]
@@ -129,7 +129,7 @@ def _references(container: Object) -> Iterator[Object]:
 
 
 def _value(entry: Object, container: Object, siblings: Mapping[str, Object], secrets: Secrets) -> str:
-    """Of a variable, as the kubelet computes it."""
+    """The value of a variable, as the kubelet computes it."""
     source = entry.get("valueFrom", {})
     if reference := source.get("secretKeyRef"):
         return secrets[reference["name"]][reference["key"]]
@@ -137,7 +137,7 @@ def _value(entry: Object, container: Object, siblings: Mapping[str, Object], sec
         kind, resource = field["resource"].split(".")
         assert resource == "cpu", f"{field['resource']}: only CPUs are converted"
         of = siblings[field["containerName"]] if "containerName" in field else container
-        # Rounded up to whole ones.
+        # Rounded up to whole CPUs.
         return str(math.ceil(_cpus(of["resources"][kind][resource])))
     return str(entry["value"])
 
@@ -156,5 +156,5 @@ def _expand(argument: str, values: Mapping[str, str]) -> str:
 
 
 def _encode(keys: Mapping[str, str]) -> str:
-    """As podman 4.3 keeps a Kubernetes Secret."""
+    """A Kubernetes Secret in the format of podman 4.3."""
     return json.dumps({key: base64.b64encode(value.encode()).decode() for key, value in keys.items()})

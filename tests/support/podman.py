@@ -1,4 +1,4 @@
-"""podman for the tests: images, and a pod that is started and stopped as a kubelet does."""
+"""podman in tests: images, and a pod that is started and stopped like by a kubelet."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.support.stack import ROOT
 _TIMEOUT_S = 600.0
 
 _ENVIRONMENT = os.environ | {"CONTAINERS_CONF": str(ROOT / "tests" / "support" / "containers.conf")}
-# Builds as root without namespaces of their own: inside another container or a small virtual machine there are none.
+# Builds as root without namespaces of their own, which a container or a small virtual machine may not have.
 BUILD_ENVIRONMENT = {**_ENVIRONMENT, "BUILDAH_ISOLATION": "chroot"}
 
 
@@ -36,7 +36,7 @@ def podman(*arguments: str, input: str | None = None, check: bool = True) -> str
 
 
 def build_images() -> str:
-    """Build what changed, as `make images` does; what that prints."""
+    """Build the images like `make images`; returns its output."""
     base = os.environ.get("PYTHON_IMAGE") or make_base("podman")
     run = subprocess.run(
         [ROOT / ".venv/bin/python", "-m", "containers.build", "--engine", "podman"],
@@ -51,31 +51,31 @@ def build_images() -> str:
 
 
 class Running:
-    """A pod that was started; its containers are named as in the manifest."""
+    """A running pod; its containers have their names in the manifest."""
 
     def __init__(self, pod: Pod) -> None:
         self.pod = pod
 
     def inspect(self, container: str) -> dict[str, Any]:
-        """All that podman knows of it."""
+        """The result of `podman inspect`."""
         (found,) = json.loads(podman("inspect", self._name(container)))
         return dict(found)
 
     def read(self, container: str, path: str) -> str:
-        """A file, as the container sees it."""
+        """Read a file of a container."""
         return podman("exec", self._name(container), "cat", path)
 
     def written(self, container: str) -> list[str]:
-        """What differs from the image, but for the places where podman mounts something."""
+        """Paths that differ from the image, except those where podman mounts something."""
         mounts = [PurePosixPath(mount["Destination"]) for mount in self.inspect(container)["Mounts"]]
-        # podman lays /etc/hosts and the like over the image.
+        # podman mounts /etc/hosts and similar files.
         mounts += [PurePosixPath("/etc") / name for name in ("hosts", "hostname", "resolv.conf")]
         allowed = {str(path) for mount in mounts for path in (mount, *mount.parents)}
         lines = podman("diff", self._name(container)).splitlines()
         return [line for line in lines if line.partition(" ")[2] not in allowed]
 
     def logs(self) -> str:
-        """The end of what each prints."""
+        """The end of each container's log."""
         ends = [
             subprocess.run(
                 ["podman", "logs", "--tail", "25", self._name(name)],
@@ -90,7 +90,7 @@ class Running:
         return "\n".join(f"--- {name}\n{end}" for name, end in zip(self.pod.containers, ends, strict=True))
 
     def stop(self) -> dict[str, int]:
-        """Stop as a kubelet does, each container at the same time: preStop, SIGTERM, SIGKILL after the grace period.
+        """Stop like a kubelet, all containers at once: preStop, SIGTERM, SIGKILL after the grace period.
 
         Returns:
             The exit status of each; 137 after SIGKILL.
@@ -111,7 +111,7 @@ class Running:
 
 @contextmanager
 def play(pod: Pod) -> Iterator[Running]:
-    """Start the pod; nothing of it is left when the block ends."""
+    """Start the pod, and remove it when the block ends."""
     remove(pod)
     try:
         for name, content in pod.secrets.items():
@@ -123,7 +123,7 @@ def play(pod: Pod) -> Iterator[Running]:
 
 
 def remove(pod: Pod) -> None:
-    """Remove the pod, its volumes and its secrets, whatever there is of them."""
+    """Remove the pod, its volumes and its secrets, where they exist."""
     podman("pod", "rm", "--force", "--time", "0", pod.name, check=False)
     volumes = [volume["name"] for volume in pod.documents[-1]["spec"]["volumes"]]
     for kind, names in (("volume", volumes), ("secret", list(pod.secrets))):

@@ -9,15 +9,15 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
-# Below those that Linux gives to clients (net.ipv4.ip_local_port_range, from 32768): of those, a connection of another
-# test can take one before the server under test binds it.
+# Below Linux' range for clients (net.ipv4.ip_local_port_range, from 32768), of which a connection of another test could
+# use a port before the server under test binds it.
 _PORTS = range(12_000, 32_768)
 _TRIES = 2_000
 _given: set[int] = set()
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on, and that no other process that runs these tests is given."""
+    """Return ports that nothing listens on, each given to one process of these tests only."""
     with ExitStack() as probes:
         ports: list[int] = []
         for port in random.sample(_PORTS, _TRIES):
@@ -46,6 +46,6 @@ def is_open(port: int, host: str = "127.0.0.1") -> bool:
 
 @cache
 def _locks() -> int:
-    """A file of which each byte is a port: who has it locked was given it; the end of a process unlocks."""
+    """A file with a byte for each port: its holder locks it, and the end of the process unlocks."""
     path = Path(tempfile.gettempdir()) / f"nereid-tests-ports-{os.getuid()}"
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

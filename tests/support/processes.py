@@ -1,4 +1,4 @@
-"""Processes of a test that end with it."""
+"""Processes that end with their test."""
 
 import subprocess
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def ended(process: subprocess.Popen[bytes], *, patience_s: float) -> Iterator[None]:
-    """Terminate the process at the end of the block; kill it and fail where it takes longer than the patience."""
+    """Terminate the process at the end of the block; kill it and fail where it takes longer than `patience_s`."""
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What the parts expose, and what PromQL asks for."""
+"""Metrics that the parts expose, and metrics that PromQL expressions read."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import promql_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-# Each pod has these: the operator gives them to what it scrapes, kube-state-metrics and cAdvisor to what they count.
+# Labels of each pod: added by the operator to scraped series, by kube-state-metrics and cAdvisor to theirs.
 TARGET = frozenset({"namespace", "pod", "container", "job", "instance"})
-# Exposed by others. Their names: kube-state-metrics' docs/metrics/workload/*-metrics.md, cAdvisor's
-# docs/storage/prometheus.md, Triton's docs/user_guide/metrics.md (these only where a GPU is).
+# Exposed by other programs; names from kube-state-metrics' docs/metrics/workload/*-metrics.md, cAdvisor's
+# docs/storage/prometheus.md, Triton's docs/user_guide/metrics.md (these only with a GPU).
 FOREIGN = {
     "up": set[str](),
     "kube_deployment_created": {"deployment"},
@@ -42,12 +42,12 @@ FOREIGN = {
 
 @dataclass(frozen=True)
 class Selector:
-    """Where an expression reads a metric.
+    """A metric that an expression reads.
 
     Attributes:
         name: of the metric.
-        matched: labels that it is filtered by.
-        equal: those that must have one value, with it.
+        matched: labels in its matchers.
+        equal: labels that must have one value, with it.
     """
 
     name: str
@@ -56,15 +56,15 @@ class Selector:
 
 
 class Exposed:
-    """Names, labels and values of what `/metrics` says."""
+    """Names, labels and values in `/metrics`."""
 
     def __init__(self, *texts: str) -> None:
-        # Before the first sample there is only a name.
+        # Before the first sample only the name is exposed.
         self.labels = {name: set[str]() for text in texts for name in re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)}
         self.values: dict[tuple[str, str], set[str]] = {}
         for family in (family for text in texts for family in text_string_to_metric_families(text)):
             for sample in family.samples:
-                # The parser calls every counter so; Triton does not.
+                # The parser removes the suffix of counters; Triton has none.
                 bare = sample.name.removesuffix("_total")
                 name = bare if bare in self.labels else sample.name
                 self.labels.setdefault(name, set()).update(sample.labels)
@@ -73,7 +73,7 @@ class Exposed:
 
 
 def selectors(expression: str) -> list[Selector]:
-    """Every metric that an expression reads."""
+    """All metrics that an expression reads."""
     found = []
     for node in _nodes(promql_parser.parse(expression)):
         if isinstance(node, promql_parser.VectorSelector):
@@ -84,23 +84,23 @@ def selectors(expression: str) -> list[Selector]:
 
 
 def kept(expression: str) -> set[str]:
-    """Every label that an expression keeps by name."""
+    """All labels that an expression keeps by name."""
     nodes = _nodes(promql_parser.parse(expression))
     modifiers = [node.modifier for node in nodes if isinstance(node, promql_parser.AggregateExpr)]
     return {label for modifier in modifiers if modifier is not None for label in modifier.labels}
 
 
 def made(expression: str) -> set[str]:
-    """Every label that an expression makes of others."""
+    """All labels that an expression creates."""
     calls = [node for node in _nodes(promql_parser.parse(expression)) if isinstance(node, promql_parser.Call)]
     return {call.args[1].val for call in calls if call.func.name == "label_replace"}
 
 
 def recorded(rules: Mapping[str, str]) -> dict[str, set[str]]:
-    """The labels of recorded series, by their names; a rule may read what one before it recorded.
+    """Labels of recorded series by name; a rule may read an earlier one's series.
 
     Args:
-        rules: expressions by what they record, in their order.
+        rules: expressions by the series that they record, in order.
     """
     known: dict[str, set[str]] = {}
     for name, expression in rules.items():

@@ -1,4 +1,4 @@
-"""A real S3 server (moto's) on loopback, and a proxy before it that can be made to fail."""
+"""An S3 server (moto) on loopback, and a proxy in front of it that injects faults."""
 
 import asyncio
 import os
@@ -46,11 +46,11 @@ class S3:
         self.client = connect(self.url)
 
     def environment(self, url: str = "") -> dict[str, str]:
-        """The variables for processes that are to use it, or a proxy before it; what a user's own files say is off."""
+        """Variables for clients of the server, or of a proxy in front; configuration files of the user are ignored."""
         return _CREDENTIALS | {"AWS_ENDPOINT_URL": url or self.url}
 
     def start(self) -> None:
-        """Start it with an empty, versioned bucket: moto forgets everything when it ends."""
+        """Start it with an empty, versioned bucket: moto keeps everything in memory."""
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._port)],
@@ -78,7 +78,7 @@ class S3:
         )
 
     def upload(self, folder: Path, prefix: str, *, pause_s: float = 0.0) -> None:
-        """Upload a folder's files, manifest.json last.
+        """Upload the files of a folder, manifest.json last.
 
         Args:
             folder: a version, or a whole model.
@@ -99,12 +99,12 @@ class S3:
             self.client.delete_object(Bucket=BUCKET, Key=key)
 
     def keys(self, prefix: str = "") -> list[str]:
-        """Keys that are there now."""
+        """The present keys."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
 
-# Empty or absent files in place of a user's own: a profile there would win.
+# Empty or missing files in place of the user's: a profile in them would take precedence.
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests",
@@ -142,7 +142,7 @@ def connect(url: str, **options: Any) -> Any:
 
 @dataclass(frozen=True)
 class Request:
-    """What came to the proxy.
+    """A request to the proxy.
 
     Attributes:
         path, query: without percent encoding.
@@ -157,13 +157,13 @@ class Request:
 
 @dataclass(frozen=True)
 class _Fault:
-    """How requests fare whose path or query holds `only`; all else passes.
+    """A fault of requests with `only` in path or query; all others pass.
 
     Attributes:
-        status: is answered at once.
-        hangs: nothing is answered, nothing more is passed on.
-        bytes_per_s: of the answer, for each connection.
-        reset_after_bytes: of the answer; then the connection is reset.
+        status: sent as the response at once.
+        hangs: no response, and nothing more is forwarded.
+        bytes_per_s: rate of the response, for each connection.
+        reset_after_bytes: length of the response after which the connection is reset.
     """
 
     only: str = ""
@@ -174,7 +174,7 @@ class _Fault:
 
 
 class FaultyProxy:
-    """An HTTP proxy before a server, in a thread; a request for each connection. It passes everything at first."""
+    """An HTTP proxy in a thread, with one request for each connection. At first it forwards everything."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -206,27 +206,27 @@ class FaultyProxy:
         self.requests.clear()
 
     def pass_all(self) -> None:
-        """Pass everything from now on; answers under way, too, except those that hang."""
+        """Forward everything from now on, also responses in progress, except those that hang."""
         self._set(_Fault())
 
     def status(self, status: int, *, only: str = "") -> None:
-        """Answer with this status and an error as S3 words it."""
+        """Respond with this status and an S3 error."""
         self._set(_Fault(only, status=status))
 
     def hang(self, *, only: str = "") -> None:
-        """Accept, and never answer; what is under way stops where it is."""
+        """Accept and never respond; responses in progress stop."""
         self._set(_Fault(only, hangs=True))
 
     def slow(self, bytes_per_s: int, *, only: str = "") -> None:
-        """Pass answers so slowly, each connection for itself."""
+        """Limit the rate of responses, for each connection."""
         self._set(_Fault(only, bytes_per_s=bytes_per_s))
 
     def reset(self, after_bytes: int, *, only: str = "") -> None:
-        """Reset each connection after so many bytes of its answer."""
+        """Reset each connection after so many bytes of its response."""
         self._set(_Fault(only, reset_after_bytes=after_bytes))
 
     def refuse(self) -> None:
-        """Refuse connections and reset those that are open, as when the server's process has ended."""
+        """Refuse connections and reset open ones, as if the server's process had ended."""
         self._call(self._close())
 
     def _set(self, fault: _Fault) -> None:
@@ -296,7 +296,7 @@ class FaultyProxy:
             upstream.close()
 
     async def _return(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass an answer on as the fault of the moment says."""
+        """Forward a response under the present fault."""
         sent = 0
         while True:
             fault = self._of(request)
@@ -335,13 +335,13 @@ async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, st
     )
     await writer.drain()
     writer.write_eof()
-    # Closed with a body unread, the connection would be reset before the client has read the answer.
+    # Closed with an unread body, the connection would be reset before the client has read the response.
     with suppress(TimeoutError):
         await asyncio.wait_for(reader.read(), 2)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close at once with RST, not FIN, which would look like an answer without a length that has ended."""
+    """Close with RST, not FIN, which would look like the end of a response without a length."""
     connection = writer.get_extra_info("socket")
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -21,8 +21,8 @@ from tests.support.processes import ended
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT", "SYNC_PORT")
-# How long to wait for what must come: it costs nothing where all is well, and machines are slow, and shared. Where a
-# test is about the time itself it has a limit of its own.
+# Timeout of waits that must succeed: it costs nothing in a passing test, and machines are slow and shared. Tests of a
+# duration have their own limit.
 PATIENCE_S = 120.0
 # What a test reads as the log of a stack is all that its parts print.
 VERBOSE = {"VERBOSE": "1"}
@@ -40,7 +40,7 @@ class Stack:
         triton_metrics_port: of its metrics.
         sync: URL of the synchroniser.
         process: supervisor, the parent of every part.
-        log: what all of them print.
+        log: output of all parts.
     """
 
     http: httpx.Client
@@ -54,9 +54,9 @@ class Stack:
     log: Path
 
     def part(self, word: str) -> psutil.Process:
-        """The process that has this word in its command line."""
+        """The process with this word in its command line."""
         for child in psutil.Process(self.process.pid).children():
-            # Orphans of a Triton that was killed are here too; what was started leads a group of its own.
+            # Orphans of a killed Triton are children too; a part leads its own process group.
             with suppress(psutil.NoSuchProcess, ProcessLookupError):
                 if os.getpgid(child.pid) == child.pid and any(word in argument for argument in child.cmdline()):
                     return child
@@ -64,7 +64,7 @@ class Stack:
 
 
 def free_ports() -> dict[str, str]:
-    """The stack's variables for its ports, all of them free."""
+    """Variables with free ports for a stack."""
     return {name: str(port) for name, port in zip(PORTS, find_free_ports(len(PORTS)), strict=True)}
 
 
@@ -103,14 +103,14 @@ def run_program(name: str, **variables: str) -> subprocess.CompletedProcess[str]
 
 
 def stop_while_models_load(program: str) -> list[psutil.Process]:
-    """Interrupt `stack` or `stack.demo` while Triton loads its models; what outlives it by a second is killed.
+    """Interrupt `stack` or `stack.demo` while Triton loads its models; kill what outlives it by a second.
 
     Returns:
-        What outlived it.
+        The processes that outlived it.
     """
     mark = uuid4().hex
     mirror = tempfile.TemporaryDirectory()
-    marks = free_ports() | VERBOSE | {"LC_MARK": mark, "MIRROR": mirror.name}  # one of those that every part may see
+    marks = free_ports() | VERBOSE | {"LC_MARK": mark, "MIRROR": mirror.name}  # a variable that every part inherits
 
     def started() -> list[psutil.Process]:
         processes = psutil.process_iter(["name", "environ"])
@@ -127,11 +127,11 @@ def stop_while_models_load(program: str) -> list[psutil.Process]:
     while not any(process.info["name"] == "triton_python_backend_stub" for process in started()):
         assert time.monotonic() < deadline, f"{program} loaded no model within {PATIENCE_S} s"
         time.sleep(0.05)
-    # The first of the models' processes is there. About now they were left behind most often, before that was mended.
+    # The first model's process runs. At about this time such processes were left behind most often.
     time.sleep(1.2)
     parent.send_signal(signal.SIGINT)
     parent.wait(PATIENCE_S)
-    # Without a parent they end by themselves, though some after seconds only.
+    # Without a parent they end by themselves, some only after seconds.
     _, alive = psutil.wait_procs(started(), timeout=1)
     for process in alive:
         process.kill()
@@ -140,7 +140,7 @@ def stop_while_models_load(program: str) -> list[psutil.Process]:
 
 
 def is_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> bool:
-    """Whether the transformer says that it is ready."""
+    """Whether the transformer reports that it is ready."""
     assert process.poll() is None, log.read_text(errors="replace")[-3000:]
     try:
         return client.get("/v2/health/ready").is_success
@@ -154,7 +154,7 @@ def wait_until_announced(log: Path) -> None:
 
 
 def wait_until(condition: Callable[[], bool], *, log: Path, seconds: float = PATIENCE_S) -> None:
-    """Return once the condition holds; fail with the log when it does not in time."""
+    """Wait until a condition holds; fail with the log when it does not in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

@@ -1,4 +1,4 @@
-"""A stack that serves a bucket, for the tests of the synchroniser: short intervals, a proxy in between, load on it."""
+"""A stack that serves a bucket, for tests of the synchroniser: short intervals, a proxy for S3, and load."""
 
 import os
 import subprocess
@@ -28,11 +28,11 @@ REPOSITORY = f"s3://models/{PREFIX}"
 
 @dataclass
 class Synced:
-    """A running stack, its bucket, and the folders of its versions.
+    """A running stack with its bucket.
 
     Attributes:
-        s3: the server, past the proxy.
-        proxy: between it and the synchroniser.
+        s3: the server, without the proxy.
+        proxy: between server and synchroniser.
         stack: serves the bucket.
         mirror: of the synchroniser.
         folder: where versions are built.
@@ -45,18 +45,18 @@ class Synced:
     folder: Path
 
     def status(self) -> dict[str, Any]:
-        """Return /status of the synchroniser, by way of the transformer."""
+        """The synchroniser's /status, through the transformer."""
         status: dict[str, Any] = self.stack.http.get("/status").raise_for_status().json()
         return status
 
     def version(self, model: str, number: int) -> dict[str, Any]:
-        """Return the status of a version; empty while it is unknown."""
+        """The status of a version; empty while it is unknown."""
         found: dict[str, Any] = self.status()["models"].get(model, {"versions": {}})["versions"].get(str(number), {})
         return found
 
     def build(self, model: str, number: int, build: Build, *, padding_bytes: int = 0) -> Path:
-        """Write a valid version, and return its folder."""
-        # Apart from others: export gives the number after the highest.
+        """Build a valid version; its folder."""
+        # In a folder of its own: export uses the number after the highest.
         return write(self.folder / f"{model}-{number}", model, build, number=number, padding_bytes=padding_bytes)
 
     def upload(self, model: str, number: int, build: Build) -> None:
@@ -64,7 +64,7 @@ class Synced:
         self.s3.upload(self.build(model, number, build), f"{PREFIX}/{model}/{number}")
 
     def serve(self, model: str, number: int, build: Build) -> None:
-        """Have a version serve, of a model that belongs to one test."""
+        """Upload a version of the test's own model, and wait until it serves."""
         folder = self.build(model, number, build)
         self.s3.put(f"{PREFIX}/{model}/config.pbtxt", folder.parent / "config.pbtxt")
         self.s3.upload(folder, f"{PREFIX}/{model}/{number}")
@@ -83,7 +83,7 @@ class Synced:
         self.wait_for(lambda: self.status()["models"].get(model, {}).get("serving") == wanted)
 
     def wait_for(self, condition: Any, *, seconds: float = PATIENCE_S) -> Any:
-        """Wait until something is true, and return it."""
+        """Wait until a condition returns something true, and return it."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
@@ -94,15 +94,15 @@ class Synced:
             time.sleep(0.05)
         log = self.stack.log.read_text(errors="replace")
         lines = [line for line in log.splitlines() if " synchroniser " in line]
-        raise AssertionError("\n".join(["not in time; the synchroniser says:", *lines[-25:], str(self.status())]))
+        raise AssertionError("\n".join(["not in time; log of the synchroniser:", *lines[-25:], str(self.status())]))
 
     def wait_for_listings(self, count: int) -> None:
-        """Wait until the repository was listed so many times more."""
+        """Wait for so many more listings of the repository."""
         until = self.metric("nereid_sync_listings_total", result="ok") + count
         self.wait_for(lambda: self.metric("nereid_sync_listings_total", result="ok") >= until)
 
     def metric(self, name: str, **labels: str) -> float:
-        """Value of one of the synchroniser's metrics; 0 where there is none."""
+        """Value of a metric of the synchroniser; 0 where it is missing."""
         pairs = [f'{key}="{value}"' for key, value in sorted(labels.items())]
         wanted = f"{name}{{{','.join(pairs)}}}" if pairs else name
         for line in httpx.get(f"{self.stack.sync}/metrics", trust_env=False).text.splitlines():
@@ -111,11 +111,11 @@ class Synced:
         return 0.0
 
     def part(self, word: str) -> psutil.Process:
-        """A process of the stack whose command line has this word."""
+        """A process of the stack, by a word in its command line."""
         return self.stack.part(word)
 
     def load(self, model: str, *, picture: Path | None = None) -> Load:
-        """Return a load of rows, or of an image, over four connections."""
+        """Load with a row or an image over four connections."""
         http, grpc = (f"localhost:{port}" for port in (self.stack.http_port, self.stack.grpc_port))
         row = () if picture else [1.0] * 4
         return Load(Plan(http, grpc, model, row=row, picture=str(picture or ""), pause_s=0.01))
@@ -135,13 +135,13 @@ def start_synced(folder: Path, builds: Mapping[str, Build], **variables: str) ->
 
 
 def variables_for(s3: S3, proxy: FaultyProxy) -> dict[str, str]:
-    """The environment of a stack on this server."""
+    """Environment variables for a stack on this server."""
     return s3.environment(proxy.url) | {"POLL_S": str(POLL_S), "SETTLE_S": str(SETTLE_S)}
 
 
 @contextmanager
 def start_synchroniser(folder: Path, **variables: str) -> Iterator[int]:
-    """The synchroniser alone, of an empty repository; its port. Its log is in the folder."""
+    """Run the synchroniser alone on an empty repository; yields its port. The log is in the folder."""
     (port,) = find_free_ports(1)
     log = folder / "log"
     (folder / "models").mkdir()

@@ -1,4 +1,4 @@
-"""Estimators through the command line of export, in this process, and predictions of the exported version."""
+"""Exports estimators by the command line, in this process, and predicts with the exported version."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from transformer.triton.model import Model
 
 
 def draw_people(rng: np.random.Generator, count: int) -> pandas.DataFrame:
-    """Two columns of numbers, and two of strings."""
+    """Rows with two columns of numbers and two of strings."""
     return pandas.DataFrame({
         "age": rng.integers(18, 90, count) / 1.0,
         "income (EUR)": rng.normal(5e4, 1e4, count),
@@ -31,7 +31,7 @@ def draw_people(rng: np.random.Generator, count: int) -> pandas.DataFrame:
 
 @dataclass(frozen=True)
 class Served:
-    """A version, as the transformer describes it and ONNX Runtime runs it.
+    """A version, with the transformer's description and an ONNX Runtime session.
 
     Attributes:
         model: its description.
@@ -43,7 +43,7 @@ class Served:
     session: Session
     parity: Mapping[str, Any]
 
-    def ask(self, rows: Any) -> NDArray[np.float32]:
+    def infer(self, rows: Any) -> NDArray[np.float32]:
         """Probabilities or values for rows as a client sends them; a data frame's NaN is null."""
         if hasattr(rows, "astype") and hasattr(rows, "columns"):
             rows = rows.astype(object).where(rows.notna(), None).to_numpy().tolist()
@@ -51,7 +51,7 @@ class Served:
 
 
 def read_served(repository: Path, name: str = "made") -> Served:
-    """The first version of a model."""
+    """Read version 1 of a model."""
     folder = repository / name / "1"
     config = parse((folder / "config.pbtxt").read_text(encoding="utf-8"))
     parity = json.loads((folder / "parity.json").read_bytes())
@@ -66,6 +66,6 @@ def export(folder: Path, part: str, estimator: Any, more: Sequence[str] = (), *,
 
 
 def exported(folder: Path, part: str, estimator: Any, more: Sequence[str] = ()) -> Served:
-    """The version that comes out."""
+    """Export an estimator; the version."""
     assert export(folder, part, estimator, more) == 0
     return read_served(folder / "repository")

@@ -1,4 +1,4 @@
-"""TIFF files of any tags, written by the letter of TIFF 6.0: what no encoder at hand makes, and what is broken."""
+"""TIFF files with any tags, written by TIFF 6.0: valid ones that no available encoder writes, and invalid ones."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ TILES, TILE_BYTES, EXTRA, FORMAT = 324, 325, 338, 339
 
 
 def write_tiff(tags: Mapping[int, int | Sequence[int]], parts: Sequence[bytes], *, order: str = "<") -> bytes:
-    """A TIFF of one picture: its tags, and then its pixels.
+    """A TIFF with one image: its tags, then its pixels.
 
     Args:
         tags: numbers, written as LONG above 65535 and as SHORT below; offsets and lengths of the strips, or of the
-            tiles where their width is among the tags, are added where they are not there.
+            tiles where their width is among the tags, are added where they are missing.
         parts: strips or tiles.
         order: of bytes, `<` or `>`.
     """
@@ -44,7 +44,7 @@ def _write_tags(tags: Mapping[int, int | Sequence[int]], long: set[int], order: 
 
 
 def describe_array(samples: NDArray[Any], photometric: int) -> dict[int, Any]:
-    """The tags of a picture of `(height, width)` or `(height, width, samples)`, of its own bits."""
+    """Tags of an image of `(height, width)` or `(height, width, samples)`, with the bits of its dtype."""
     height, width, count = (*samples.shape, 1)[:3]
     bits = [samples.dtype.itemsize * 8] * count
     return {WIDTH: width, HEIGHT: height, BITS: bits, COMPRESSION: 1, PHOTOMETRIC: photometric, SAMPLES: count}

@@ -1,13 +1,13 @@
-"""How far apart two right answers to the same question may lie.
+"""How far two correct results for the same input may differ.
 
-What may differ: the order in which floats are added up. Triton batches what arrives together, and a batch of another
-size has other kernels; so has a CPU with other instructions (AVX2, AVX-512, bf16, AMX) or another number of threads.
+The order of float additions may differ. Triton batches concurrent requests, and a batch of another size uses other
+kernels; so does a CPU with other instructions (AVX2, AVX-512, bf16, AMX) or another number of threads.
 FP32 has 24 bits: of a coordinate of 300 pixels the last one is 3e-5, and a detector adds up thousands of products for
-each. Seen with digit-finder: 6e-5 pixels and 9e-7 of a score, between one picture and two in a batch, and between
+each. Seen with digit-finder: 6e-5 pixels and 9e-7 of a score, between one image and two in a batch, and between
 AVX-512 and AVX2 (QEMU's Haswell). The JSON rounds boxes to 0.001 pixels and scores to 0.000001: two of them may differ
 by a step more.
 
-What may not: how many objects there are, their classes, and anything that one program computes twice from one tensor.
+The number of objects, their classes, and results that one program computes twice from one tensor must be equal.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ SCORE = 1e-4
 
 
 def same_detections(found: Any, expected: Any) -> bool:
-    """Whether two lists of rows `x1, y1, x2, y2, score, class` show the same objects in the same order."""
+    """Whether two lists of rows `x1, y1, x2, y2, score, class` are the same objects in the same order."""
     a, b = (np.asarray(rows, np.float64).reshape(-1, 6) for rows in (found, expected))
     return a.shape == b.shape and bool(
         (np.abs(a[:, :4] - b[:, :4]) <= BOX_PX).all()
@@ -31,7 +31,7 @@ def same_detections(found: Any, expected: Any) -> bool:
 
 
 def close(numbers: Mapping[str, float]) -> dict[str, Any]:
-    """What is equal to the numbers of an answer, by their place in it: `/predictions/0/box/x1`."""
+    """An object that equals a response whose numbers are close, by their path in it: `/predictions/0/box/x1`."""
     return {
         path: pytest.approx(value, rel=0, abs=BOX_PX if "/box/" in path else SCORE) for path, value in numbers.items()
     }

@@ -1,4 +1,4 @@
-"""The transformer as a process, and what is asked of it over the wire."""
+"""The transformer as a process, and requests to it."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ DIGITS = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
 
 @dataclass(frozen=True)
 class Transformer:
-    """A process that answers."""
+    """A running transformer."""
 
     http: httpx.Client
     grpc: grpc.Channel
@@ -45,14 +45,14 @@ def start_transformer(
     variables: Mapping[str, str] | None = None,
     module: str = "transformer",
 ) -> Iterator[Transformer]:
-    """Start it as KServe's controller does; its own arguments come first, what it adds after them.
+    """Start the transformer like KServe's controller: its own arguments first, then those that the controller adds.
 
     Args:
         predictor_host: `host:port` of Triton's gRPC.
-        log: file for what it prints.
+        log: file for its output.
         arguments: of its command line.
         variables: of its environment.
-        module: what is run: the transformer, or something that runs it.
+        module: the transformer, or a module that runs it.
     """
     http_port, grpc_port = find_free_ports(2)
     added = ["--model_name", "finder", "--predictor_host", predictor_host, "--http_port", str(http_port)]
@@ -67,7 +67,7 @@ def start_transformer(
         ):
             wait_until(lambda: is_live(http, process, log), log=log)
             yield Transformer(http, channel, http_port, grpc_port, process, log)
-            time.sleep(0.1)  # its last lines are written together
+            time.sleep(0.1)  # it writes log lines in batches
     finally:
         process.kill()
         process.wait()
@@ -76,7 +76,7 @@ def start_transformer(
 def is_live(http: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> bool:
     assert process.poll() is None, log.read_text(errors="replace")
     try:
-        return http.get("/v2/health/live").status_code in {200, 401}  # 401 where probes need a key too
+        return http.get("/v2/health/live").status_code in {200, 401}  # 401 where probes need an API key too
     except httpx.TransportError:
         return False
 
@@ -92,7 +92,7 @@ REFLECTION = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 
 def open_reflection(channel: grpc.Channel) -> Any:
-    """A stream of reflection that is answered once and then held."""
+    """A reflection stream that gets one response and is then held open."""
     held = threading.Event()
 
     def requests() -> Iterator[Any]:
@@ -107,7 +107,7 @@ def open_reflection(channel: grpc.Channel) -> Any:
 
 
 class Silent(grpc.GenericRpcHandler):
-    """Takes every call and says nothing."""
+    """Accepts every call and never responds."""
 
     def __init__(self) -> None:
         self.end = threading.Event()
@@ -118,7 +118,7 @@ class Silent(grpc.GenericRpcHandler):
 
 @contextmanager
 def silent_triton(threads: ThreadPoolExecutor) -> Iterator[int]:
-    """A Triton that hangs, on the port."""
+    """A Triton that hangs; yields its port."""
     handler = Silent()
     server = grpc.server(threads, handlers=[handler])
     port = server.add_insecure_port("127.0.0.1:0")
@@ -142,7 +142,7 @@ def make_key(name: str, file: Path) -> str:
 
 @contextmanager
 def suspended(stack: Stack) -> Iterator[psutil.Process]:
-    """A Triton that does nothing until it is resumed."""
+    """Suspend Triton while the block runs."""
     triton = stack.part("tritonserver")
     triton.suspend()
     try:
@@ -152,13 +152,13 @@ def suspended(stack: Stack) -> Iterator[psutil.Process]:
 
 
 def gauge(server: Transformer | Stack, line: str) -> float:
-    """A metric's value; 0 where it has none yet."""
+    """A metric's value; 0 where it has no sample yet."""
     lines = server.http.get("/metrics").text.splitlines()
     return next((float(found.rpartition(" ")[2]) for found in lines if found.startswith(line + " ")), 0.0)
 
 
 def call_raw(channel: grpc.Channel, method: str, message: bytes, key: str = "") -> grpc.StatusCode:
-    """Call a method of any kind with bytes; the code, OK as soon as there is a reply."""
+    """Call any method with bytes; returns the code, OK after the first response."""
     call: Any = channel.stream_stream(method)
     stream = call(iter([message]), metadata=[("x-api-key", key)] if key else None, timeout=30)
     with suppress(grpc.RpcError):

@@ -1,4 +1,4 @@
-"""The real embedded Triton on free ports, for tests that need one."""
+"""The embedded Triton on free ports."""
 
 import os
 import subprocess
@@ -20,11 +20,11 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Triton:
-    """A server that answers.
+    """A running server.
 
     Attributes:
         process: `tritonserver` itself.
-        log: What it prints.
+        log: its output.
     """
 
     http_port: int
@@ -38,13 +38,13 @@ class Triton:
 def start_triton(
     repository: Path, log: Path, *, ports: Sequence[int] = (), prefix: Sequence[str] = ()
 ) -> Iterator[Triton]:
-    """Serve a repository until the block ends; every model of it is loaded, or has failed to, when the block begins.
+    """Serve a repository until the block ends; when it begins, every model is loaded or has failed to load.
 
     Args:
         repository: of models.
-        log: what it prints.
+        log: file for its output.
         ports: HTTP, gRPC and metrics; free ones by default.
-        prefix: what starts it, such as `setpriv` with its options.
+        prefix: command that starts it, such as `setpriv` with its options.
     """
     http_port, grpc_port, metrics_port = ports or find_free_ports(3)
     env = os.environ | {
@@ -63,7 +63,7 @@ def start_triton(
 
 
 def _wait_until_live(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Return when the HTTP port answers: Triton opens it once the models are loaded."""
+    """Wait until the HTTP port responds: Triton opens it once the models are loaded."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:
@@ -73,4 +73,4 @@ def _wait_until_live(process: subprocess.Popen[bytes], port: int, log: Path) -> 
             pass
         assert process.poll() is None, log.read_text()
         time.sleep(0.05)
-    raise AssertionError(f"Triton did not answer in {PATIENCE_S} s:\n{log.read_text()}")
+    raise AssertionError(f"Triton did not respond within {PATIENCE_S} s:\n{log.read_text()}")

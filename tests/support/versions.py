@@ -1,4 +1,4 @@
-"""Versions of models as folders to upload: good ones whose answers say which build gave them, and spoiled ones."""
+"""Versions of models as folders: valid ones, whose outputs identify their build, and spoiled ones."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,17 +24,17 @@ _BOX_CXCYWH = (16.0, 16.0, 8.0, 8.0)
 
 @dataclass(frozen=True)
 class Build:
-    """A tiny model that gives the same answer whatever it is asked, and another one than any other build.
+    """A tiny model with a constant output, different for each build.
 
-    The names of its classes carry the number, and so do which class is best and how confident it is: the labels of one
-    build for the output of another show.
+    The number is in the names of the classes, and determines the best class and its confidence: labels of one build on
+    outputs of another are detected.
 
     Attributes:
         number: of the build.
-        task: rows or pictures.
+        task: rows or images.
         interface: of a detector.
-        classes: how many.
-        features: how many columns a row has.
+        classes: number of classes.
+        features: columns of a row.
     """
 
     number: int
@@ -45,28 +45,28 @@ class Build:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the classes."""
+        """Names of the classes."""
         return tuple(f"build-{self.number}-{index}" for index in range(self.classes))
 
     @property
     def best(self) -> int:
-        """Index of the class in the answer."""
+        """Index of the class in the output."""
         return self.number % self.classes
 
     @property
     def confidence(self) -> float:
-        """Of that class."""
+        """Confidence of that class."""
         return 0.55 + self.number % 400 / 1000
 
     @property
     def scores(self) -> NDArray[np.float32]:
-        """Of every class; they sum to 1."""
+        """Scores of all classes; they sum to 1."""
         scores = np.full(self.classes, (1 - self.confidence) / max(self.classes - 1, 1), np.float32)
         scores[self.best] = self.confidence
         return scores
 
     def fits(self, answer: Response) -> bool:
-        """Whether this build alone gave the answer: its output under its own labels."""
+        """Whether a response is of this build: its output with its own labels."""
         labels = self.names if self.task == "tabular" else (self.names[self.best],)
         return (
             (answer.labels, answer.top) == (labels, self.names[self.best])
@@ -78,11 +78,11 @@ def write(repository: Path, name: str, build: Build, *, number: int | None = Non
     """Write a build as export writes a version.
 
     Args:
-        repository: local; made where it is missing.
+        repository: local; created where it is missing.
         name: of the model.
-        build: what to write.
-        number: of the version; the next one where None.
-        padding_bytes: noise in the model file, so that a download takes a while.
+        build: to write.
+        number: of the version; by default the next one.
+        padding_bytes: noise in the model file, for a slow download.
 
     Returns:
         The version's folder.
@@ -104,7 +104,7 @@ def write(repository: Path, name: str, build: Build, *, number: int | None = Non
     if number is None:
         return publish(repository, version)
     folder = repository / name / str(number)
-    before = folder.with_name(str(number - 1))  # publish() takes the number after the highest
+    before = folder.with_name(str(number - 1))  # publish() uses the number after the highest
     made = not before.exists()
     before.mkdir(parents=True, exist_ok=True)
     try:
@@ -138,7 +138,7 @@ def _describe_detector(name: str, build: Build) -> Any:
 
 
 def _table(build: Build) -> tuple[ModelProto, dict[str, NDArray[Any]]]:
-    """`features` times nothing plus the scores: every row gets them."""
+    """`features` times zero plus the scores, for every row."""
     rows = np.random.default_rng(0).normal(size=(4, build.features)).astype(np.float32)
     graph = _model(
         [helper.make_node("Gemm", ["features", "weights", "scores"], ["probabilities"])],
@@ -150,7 +150,7 @@ def _table(build: Build) -> tuple[ModelProto, dict[str, NDArray[Any]]]:
 
 
 def _detector(build: Build) -> tuple[ModelProto, dict[str, NDArray[Any]]]:
-    """One box in the middle of every image. Compress hides from shape inference how many there are."""
+    """One box in the middle of every image. Compress hides the number of boxes from shape inference."""
     rng = np.random.default_rng(0)
     constants: dict[str, NDArray[Any]] = {
         "flat": np.array([-1, 1, 1], np.int64),
@@ -222,11 +222,11 @@ def _model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-# What can be wrong with a version ------------------------------------------------------------------------------------
+# Faults of versions ------------------------------------------------------------------------------------
 
 
 def seal(folder: Path) -> None:
-    """Have the manifest fit the files that are there, whatever they hold."""
+    """Make the manifest match the present files."""
     path = folder / _MANIFEST
     manifest = json.loads(path.read_bytes())
     manifest["files"] = {
@@ -238,31 +238,31 @@ def seal(folder: Path) -> None:
 
 
 def corrupt(folder: Path) -> None:
-    """Other bytes, as many; the digest does not fit."""
+    """Other bytes of the same length; the digest does not match."""
     path = folder / _MODEL
     path.write_bytes(bytes(byte ^ 0xA5 for byte in path.read_bytes()))
 
 
 def corrupt_sealed(folder: Path) -> None:
-    """Other bytes, and the digest fits them."""
+    """Other bytes, with their digest."""
     corrupt(folder)
     seal(folder)
 
 
 def truncated(folder: Path) -> None:
-    """Half of the file; neither size nor digest fit."""
+    """Half of the file; size and digest do not match."""
     path = folder / _MODEL
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def truncated_sealed(folder: Path) -> None:
-    """Half of the file, and the digest fits it."""
+    """Half of the file, with its digest."""
     truncated(folder)
     seal(folder)
 
 
 def wrong_digest(folder: Path) -> None:
-    """A manifest that names another model file's digest; the file is good."""
+    """A manifest with the digest of another model file; the file is valid."""
     path = folder / _MANIFEST
     manifest = json.loads(path.read_bytes())
     manifest["files"][_MODEL]["sha256"] = "0" * 64
@@ -270,7 +270,7 @@ def wrong_digest(folder: Path) -> None:
 
 
 def broken_manifest(folder: Path) -> None:
-    """A manifest that is no JSON."""
+    """A manifest that is not JSON."""
     (folder / _MANIFEST).write_text("{", encoding="utf-8")
 
 
@@ -281,29 +281,29 @@ def other_number(folder: Path) -> None:
 
 
 def missing_file(folder: Path) -> None:
-    """No golden.npz, which the manifest names."""
+    """golden.npz is missing, and in the manifest."""
     (folder / _GOLDEN).unlink()
 
 
 def missing_model(folder: Path) -> None:
-    """No model.onnx, which the manifest names."""
+    """model.onnx is missing, and in the manifest."""
     (folder / _MODEL).unlink()
 
 
 def missing_model_sealed(folder: Path) -> None:
-    """No model.onnx, and the manifest names none."""
+    """model.onnx is missing, and not in the manifest."""
     missing_model(folder)
     seal(folder)
 
 
 def empty_model_sealed(folder: Path) -> None:
-    """A model.onnx of 0 bytes, and the digest fits it."""
+    """A model.onnx of 0 bytes, with its digest."""
     (folder / _MODEL).write_bytes(b"")
     seal(folder)
 
 
 def other_outputs(folder: Path) -> None:
-    """config.pbtxt promises one class more than the graph gives."""
+    """config.pbtxt has one class more than the graph."""
 
     def change(config: Any) -> None:
         config.output[-1].dims[0] += 1
@@ -312,33 +312,33 @@ def other_outputs(folder: Path) -> None:
 
 
 def nan(folder: Path) -> None:
-    """Answers NaN."""
+    """Outputs NaN."""
     _edit_scores(folder, lambda scores: scores * np.float32("nan"))
 
 
 def other_answers(folder: Path) -> None:
-    """Answers something else than golden.npz says."""
+    """Outputs differ from golden.npz."""
     _edit_scores(folder, lambda scores: np.roll(scores, 1))
 
 
 def slightly_other_answers(folder: Path) -> None:
-    """Answers 0.05 beside what golden.npz says; the best class is the same."""
+    """Outputs differ by 0.05 from golden.npz; the best class is the same."""
     _edit_scores(folder, lambda scores: scores - np.float32(0.05))
 
 
 def broken_config(folder: Path) -> None:
-    """config.pbtxt is no config."""
+    """config.pbtxt is invalid."""
     (folder / _CONFIG).write_text('name: "tiny"\nmax_batch_size: { {\n', encoding="utf-8")
     seal(folder)
 
 
 def other_name(folder: Path) -> None:
-    """config.pbtxt names another model."""
+    """config.pbtxt has the name of another model."""
     _edit_config(folder, lambda config: setattr(config, "name", "another"))
 
 
 def new_opset(folder: Path) -> None:
-    """Written for an opset that the oldest supported Triton lacks."""
+    """Uses an opset that the oldest supported Triton lacks."""
 
     def change(model: ModelProto) -> None:
         model.opset_import[0].version = 23
@@ -347,18 +347,18 @@ def new_opset(folder: Path) -> None:
 
 
 def pickled_golden(folder: Path) -> None:
-    """golden.npz holds a pickle, which runs code in whoever trusts it."""
+    """golden.npz has a pickle, which would run code."""
     np.savez(folder / _GOLDEN, features=np.array([_Mischief()], object), allow_pickle=True)
     seal(folder)
 
 
 def op_library(folder: Path) -> None:
-    """config.pbtxt has Triton load a shared library."""
+    """config.pbtxt makes Triton load a shared library."""
     _edit_config(folder, lambda config: config.model_operations.op_library_filename.append("/tmp/evil.so"))  # noqa: S108
 
 
 def execution_environment(folder: Path) -> None:
-    """config.pbtxt has Triton unpack and run another Python."""
+    """config.pbtxt makes Triton unpack and run another Python."""
 
     def change(config: Any) -> None:
         config.parameters["EXECUTION_ENV_PATH"].string_value = "/tmp/evil.tar.gz"  # noqa: S108
@@ -367,24 +367,24 @@ def execution_environment(folder: Path) -> None:
 
 
 def python_model(folder: Path) -> None:
-    """A model.py, and the backend that runs it."""
+    """A model.py, with the backend that runs it."""
     _add_python(folder)
     _edit_config(folder, lambda config: setattr(config, "backend", "python"))
 
 
 def python_beside(folder: Path) -> None:
-    """A model.py beside a good model: nothing runs it while the config names another backend."""
+    """A model.py beside a valid model: nothing runs it, as the config has another backend."""
     _add_python(folder)
     seal(folder)
 
 
 def file_outside(folder: Path) -> None:
-    """config.pbtxt names a model file outside of the folder."""
+    """config.pbtxt has a model file outside the folder."""
     _edit_config(folder, lambda config: setattr(config, "default_model_filename", "../../../outside.onnx"))
 
 
 def external_data_outside(folder: Path) -> None:
-    """The graph's weights are read from a file outside of the folder."""
+    """The graph reads its weights from a file outside the folder."""
     external_data(folder)
 
     def change(model: ModelProto) -> None:
@@ -397,7 +397,7 @@ def external_data_outside(folder: Path) -> None:
 
 
 def missing_external_data(folder: Path) -> None:
-    """The graph names `model.data`; neither folder nor manifest has it."""
+    """The graph reads `model.data`, which is missing in folder and manifest."""
     external_data(folder)
     (folder / "model.data").unlink()
     seal(folder)
@@ -434,15 +434,15 @@ SPOILS: dict[str, Callable[[Path], None]] = {
         missing_external_data,
     )
 }
-"""What spoils the folder of a good table version, by name."""
+"""Functions that spoil the folder of a valid table version, by name."""
 
-# Keys that belong to no model of a repository, each with why; `{model}` is the name of a good one beside them. They
-# hold whatever bytes a test puts there.
+# Keys that belong to no model of a repository, each with the reason; `{model}` is the name of a valid model. Tests
+# choose their content.
 ODD_KEYS = {
     "{model}/0/model.onnx": "versions begin at 1",
     "{model}/01/model.onnx": "a leading zero",
-    "{model}/2_old/model.onnx": "no number",
-    "{model}/-1/model.onnx": "no number",
+    "{model}/2_old/model.onnx": "not a number",
+    "{model}/-1/model.onnx": "not a number",
     "{model}/٣/model.onnx": "a digit, not of ASCII",
     "{model}/99999999999999999999/model.onnx": "more than Triton's 64 bits",
     "{model}/../escaped/config.pbtxt": "climbs",
@@ -453,31 +453,31 @@ ODD_KEYS = {
     "{model}/7/..\\escaped": "climbs elsewhere",
     "{model}/7/\x1b[2J": "clears the terminal that shows the log (moto takes no line break)",
     "{model}/7/.hidden": "hidden",
-    "{model}/notes.md": "nothing that is taken",
-    "{model}/libevil.so": "nothing that is taken",
+    "{model}/notes.md": "not a file of a model",
+    "{model}/libevil.so": "not a file of a model",
     "a b/1/model.onnx": "two words to a shell",
     "$(reboot)/1/model.onnx": "a command to a shell",
-    "a~b/1/model.onnx": "a name of ours",
+    "a~b/1/model.onnx": "a reserved name",
     "loose.txt": "belongs to no model",
 }
 
 
 def external_data(folder: Path) -> None:
-    """Move the weights into `model.data`; the version stays good."""
+    """Move the weights into `model.data`; the version stays valid."""
     model = onnx.load(folder / _MODEL)
     onnx.save(model, folder / _MODEL, save_as_external_data=True, location="model.data", size_threshold=0)
     seal(folder)
 
 
 def strip(folder: Path) -> None:
-    """Leave model.onnx alone: what somebody uploads who knows nothing of the rest; the version stays good."""
+    """Keep only model.onnx, like a plain upload; the version stays valid."""
     for path in folder.iterdir():
         if path.name != _MODEL:
             path.unlink()
 
 
 class _Mischief:
-    """Unpickled, it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("unpickled"),)
@@ -487,7 +487,7 @@ def _add_python(folder: Path) -> None:
     (folder / "model.py").write_text(_PYTHON, encoding="utf-8")
 
 
-# It says who it is by an answer no build gives.
+# Its output differs from that of every build.
 _PYTHON = """
 import numpy as np
 import triton_python_backend_utils as pb

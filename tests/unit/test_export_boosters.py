@@ -23,12 +23,12 @@ BY_CODE = (np.isin(CODES[:, 0], [1, 3, 7, 11]) ^ (CODES[:, 1] > 0.5)).astype(int
 AMOUNTS = np.abs(ROWS @ [1, 2, 3, 4.0]) + 0.1
 SMALL: dict[str, Any] = {"n_estimators": 8, "max_depth": 3, "n_jobs": 1}
 # Rows to predict: those of the training and others.
-ASKED = np.vstack([ROWS, np.random.default_rng(4).normal(size=(200, 4))])
+MORE_ROWS = np.vstack([ROWS, np.random.default_rng(4).normal(size=(200, 4))])
 
 
 def check(served: Served, model: Any, rows: Any) -> None:
     expected = model.predict_proba(rows) if served.model.names else model.predict(rows).reshape(-1, 1)
-    np.testing.assert_allclose(served.ask(rows), expected, rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(served.infer(rows), expected, rtol=2e-6, atol=2e-6)
     assert np.ptp(expected) > 0
 
 
@@ -48,12 +48,12 @@ def check(served: Served, model: Any, rows: Any) -> None:
 @pytest.mark.parametrize("labels", [LABELS, LABELS + (ROWS[:, 0] > 1)], ids=["2 classes", "3 classes"])
 def test_classifier(tmp_path: Path, model: Any, labels: Any) -> None:
     model.fit(ROWS, labels)
-    check(exported(tmp_path, "xgboost", model), model, ASKED)
+    check(exported(tmp_path, "xgboost", model), model, MORE_ROWS)
 
 
 def test_base_score_of_two_classes(tmp_path: Path) -> None:
     model = xgboost.XGBClassifier(base_score=0.9, **SMALL).fit(ROWS, LABELS)
-    check(exported(tmp_path, "xgboost", model), model, ASKED)
+    check(exported(tmp_path, "xgboost", model), model, MORE_ROWS)
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_base_score_of_two_classes(tmp_path: Path) -> None:
     ],
     ids=["classifier", "regressor"],
 )
-def test_class_of_the_model_says_what_is_answered(tmp_path: Path, model: Any) -> None:
+def test_class_of_the_model_decides_the_output(tmp_path: Path, model: Any) -> None:
     model.fit(ROWS, LABELS)
-    check(exported(tmp_path, "xgboost", model), model, ASKED)
+    check(exported(tmp_path, "xgboost", model), model, MORE_ROWS)
 
 
 def test_several_labels_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,12 +92,12 @@ def test_regressor(tmp_path: Path, objective: str, suffix: str) -> None:
     else:
         model.save_model(path)
     assert main(["xgboost", "made", str(path), "--allow-unpickling", "--repository", str(tmp_path)]) == 0
-    check(read_served(tmp_path), model, ASKED)
+    check(read_served(tmp_path), model, MORE_ROWS)
 
 
 def test_ranker(tmp_path: Path) -> None:
     model = xgboost.XGBRanker(**SMALL).fit(ROWS, LABELS, group=[150, 150])
-    check(exported(tmp_path, "xgboost", model), model, ASKED)
+    check(exported(tmp_path, "xgboost", model), model, MORE_ROWS)
 
 
 @pytest.mark.parametrize("missing", [np.nan, -999.0])
@@ -108,7 +108,7 @@ def test_missing_values(tmp_path: Path, missing: float) -> None:
     assert served.model.missing == set(served.model.features)
     check(served, model, rows)
     nulls = [[None if np.isnan(value) else value for value in row] for row in HOLES]
-    np.testing.assert_allclose(served.ask(nulls), model.predict_proba(HOLES), atol=2e-6)
+    np.testing.assert_allclose(served.infer(nulls), model.predict_proba(HOLES), atol=2e-6)
 
 
 @pytest.mark.parametrize("onehot", [1, 100], ids=["sets", "one against the rest"])
@@ -145,7 +145,7 @@ def test_early_stopping_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert best < total
     assert main(["xgboost", "made", str(tmp_path / "model.json"), "--repository", str(tmp_path)]) == 0
     assert f"got {total} rounds of trees, the best is number {best}" in " ".join(capsys.readouterr().out.split())
-    check(read_served(tmp_path), model, ASKED)
+    check(read_served(tmp_path), model, MORE_ROWS)
 
 
 @pytest.mark.parametrize(

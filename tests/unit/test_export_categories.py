@@ -76,7 +76,7 @@ def test_strings_of_a_data_frame(tmp_path: Path, name: str) -> None:
     }  # fmt: skip
     strange = FRAME.assign(city=np.where(np.arange(400) % 3, FRAME.city, "Zürich"))
     for frame in (FRAME, strange):
-        np.testing.assert_allclose(served.ask(frame), estimator.predict_proba(frame), atol=1e-6)
+        np.testing.assert_allclose(served.infer(frame), estimator.predict_proba(frame), atol=1e-6)
 
 
 @pytest.mark.parametrize("strategy", ["most_frequent", "constant"])
@@ -86,7 +86,7 @@ def test_missing_strings_and_numbers_are_what_the_imputer_makes_of_them(tmp_path
     estimator.fit(HOLES, LABELS)
     served = exported(tmp_path, "sklearn", estimator)
     assert served.model.missing == {"age", "income (EUR)", "city", "sex"}
-    np.testing.assert_allclose(served.ask(HOLES), estimator.predict_proba(HOLES), atol=1e-6)
+    np.testing.assert_allclose(served.infer(HOLES), estimator.predict_proba(HOLES), atol=1e-6)
 
 
 def test_missing_value_is_a_category_where_it_was_one(tmp_path: Path) -> None:
@@ -95,11 +95,11 @@ def test_missing_value_is_a_category_where_it_was_one(tmp_path: Path) -> None:
     served = exported(tmp_path, "sklearn", estimator)
     assert served.model.categories == {"city": {"Köln", "Oslo", "Roma"}, "sex": {"f", "m"}}
     assert served.model.missing == {"age", "income (EUR)", "city"}
-    np.testing.assert_allclose(served.ask(HOLES), estimator.predict_proba(HOLES), atol=1e-6)
+    np.testing.assert_allclose(served.infer(HOLES), estimator.predict_proba(HOLES), atol=1e-6)
     with pytest.raises(InvalidRequest, match=r"column 3 \(sex\): got None, expected .*; this model takes no missing"):
-        served.ask([[30, 5e4, "Oslo", None]])
+        served.infer([[30, 5e4, "Oslo", None]])
     with pytest.raises(InvalidRequest, match=r"column 2 \(city\): got 'Ulm', expected one of .*'Roma'\], or null"):
-        served.ask([[30, 5e4, "Ulm", "f"]])
+        served.infer([[30, 5e4, "Ulm", "f"]])
 
 
 @pytest.mark.parametrize("categories", ["from_dtype", ["city", "sex"]])
@@ -107,7 +107,7 @@ def test_histogram_with_categories_of_its_own(tmp_path: Path, categories: Any) -
     frame = HOLES.astype({"city": "category", "sex": "category"})
     estimator = HistGradientBoostingClassifier(max_iter=20, categorical_features=categories).fit(frame, LABELS)
     served = exported(tmp_path, "sklearn", estimator)
-    np.testing.assert_allclose(served.ask(HOLES), estimator.predict_proba(frame), atol=1e-6)
+    np.testing.assert_allclose(served.infer(HOLES), estimator.predict_proba(frame), atol=1e-6)
 
 
 @pytest.mark.parametrize("encoder", [OneHotEncoder(), OrdinalEncoder()], ids=lambda encoder: type(encoder).__name__)
@@ -116,17 +116,17 @@ def test_numbers_that_are_categories_take_no_others(tmp_path: Path, encoder: Any
     estimator = make_pipeline(chosen, RandomForestClassifier(10, random_state=0)).fit(NUMBERS, ODD)
     served = exported(tmp_path, "sklearn", estimator)
     assert served.model.categories == {"f2": {0, 1, 2, 3, 4}}
-    np.testing.assert_allclose(served.ask(NUMBERS), estimator.predict_proba(NUMBERS), atol=1e-6)
+    np.testing.assert_allclose(served.infer(NUMBERS), estimator.predict_proba(NUMBERS), atol=1e-6)
     for wrong in (99, 1.5, None):
         with pytest.raises(InvalidRequest, match=r"column 2 \(f2\): got .*, expected one of \[0.0, .*, 4.0\]"):
-            served.ask([[0, 0, wrong]])
+            served.infer([[0, 0, wrong]])
 
 
 def test_histogram_with_codes_takes_strange_ones_as_scikit_learn_does(tmp_path: Path) -> None:
     estimator = HistGradientBoostingClassifier(max_iter=20, categorical_features=[2]).fit(NUMBERS, ODD)
     served = exported(tmp_path, "sklearn", estimator)
     rows = np.vstack([NUMBERS, [[0.3, 0, code] for code in (7, 250, -1, np.nan, 1.5)]])
-    np.testing.assert_allclose(served.ask(rows), estimator.predict_proba(rows), atol=1e-6)
+    np.testing.assert_allclose(served.infer(rows), estimator.predict_proba(rows), atol=1e-6)
 
 
 def test_columns_by_name_of_numbers_alone_are_one_input(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_columns_by_name_of_numbers_alone_are_one_input(tmp_path: Path) -> None:
     estimator = make_pipeline(chosen, LogisticRegression()).fit(numbers, LABELS)
     served = exported(tmp_path, "sklearn", estimator)
     assert [tensor.name for tensor in served.model.inputs] == ["features"]
-    np.testing.assert_allclose(served.ask(numbers), estimator.predict_proba(numbers), atol=1e-6)
+    np.testing.assert_allclose(served.infer(numbers), estimator.predict_proba(numbers), atol=1e-6)
 
 
 def test_encoder_behind_other_steps_is_rejected_where_strange_values_are_errors(
@@ -151,5 +151,5 @@ def test_target_comes_back_in_its_own_units(tmp_path: Path, functions: dict[str,
     rows = NUMBERS[:, :2]
     estimator = TransformedTargetRegressor(Ridge(), **functions).fit(rows, np.exp(rows[:, 0]))
     np.testing.assert_allclose(
-        exported(tmp_path, "sklearn", estimator).ask(rows)[:, 0], estimator.predict(rows), rtol=1e-6, atol=1e-6
+        exported(tmp_path, "sklearn", estimator).infer(rows)[:, 0], estimator.predict(rows), rtol=1e-6, atol=1e-6
     )

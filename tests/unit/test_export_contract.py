@@ -37,7 +37,7 @@ def _classifier(channels: int = 1) -> Any:
         (_table(IRIS), _table(list(IRIS), ["a", "b"])),
         (_table(IRIS), _table(IRIS, datatype="FP64")),  # rows may come as either
         (_detector(), _detector(size_hw=(64, 64))),
-        (_classifier(), _classifier(3)),  # the transformer makes a picture fit
+        (_classifier(), _classifier(3)),  # the transformer makes an image fit
     ],
 )
 def test_same_to_its_clients(now: Any, new: Any) -> None:

@@ -32,7 +32,7 @@ def session() -> Session:
     return Session(model, name="frame")
 
 
-def pictures() -> dict[str, NDArray[np.uint8]]:
+def images() -> dict[str, NDArray[np.uint8]]:
     ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (SIDE, 1))
     dot = np.zeros((SIDE, SIDE), np.uint8)
     dot[20, 9] = 255
@@ -46,9 +46,9 @@ def pictures() -> dict[str, NDArray[np.uint8]]:
     return {name: plane[..., None] for name, plane in planes.items()}
 
 
-@pytest.mark.parametrize("name", pictures())
+@pytest.mark.parametrize("name", images())
 def test_graph_gives_what_numpy_gives(session: Session, name: str) -> None:
-    image = pictures()[name][None]
+    image = images()[name][None]
     cells = session.infer(image)["cells"]
     assert cells.shape == (1, CELLS * CELLS)
     assert np.isfinite(cells).all()
@@ -56,7 +56,7 @@ def test_graph_gives_what_numpy_gives(session: Session, name: str) -> None:
 
 
 def test_batch_gives_what_its_images_give(session: Session) -> None:
-    batch = np.stack(list(pictures().values()))
+    batch = np.stack(list(images().values()))
     alone = [session.infer(image[None])["cells"][0] for image in batch]
     np.testing.assert_array_equal(session.infer(batch)["cells"], np.stack(alone))
 

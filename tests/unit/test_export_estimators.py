@@ -74,7 +74,7 @@ class Centre(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
 def test_estimators_are_served_as_they_predict(tmp_path: Path, name: str) -> None:
     estimator = FITTED[name]()
     np.testing.assert_allclose(
-        exported(tmp_path, "sklearn", estimator).ask(ROWS), estimator.predict_proba(ROWS), atol=1e-6
+        exported(tmp_path, "sklearn", estimator).infer(ROWS), estimator.predict_proba(ROWS), atol=1e-6
     )
 
 

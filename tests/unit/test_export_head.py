@@ -125,7 +125,7 @@ def draw_head(kind: str) -> np.ndarray[Any, Any]:
     rng = np.random.default_rng(0)
     x, y = (axis.ravel() for axis in np.meshgrid(np.arange(4, 640, 8), np.arange(4, 320, 8)))
     plain = np.stack([x, y, *rng.uniform(8, 90, (2, x.size)), *rng.uniform(0, 0.9, (3, x.size))])
-    if kind == "full":  # as of a detector of pages: each place sees the one that fills the picture
+    if kind == "full":  # as of a detector of pages: each place sees the one that fills the image
         plain[:4] = np.array([[320], [160], [600], [290]]) + rng.uniform(-5, 5, (4, x.size))
     elif kind == "normalised":
         plain[:4] /= 640

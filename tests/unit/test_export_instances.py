@@ -1,4 +1,4 @@
-"""Several instances of a server: what is made of what each says, and over which addresses they are asked."""
+"""Several instances of a server: how their states are merged, and which addresses are queried."""
 
 import socket
 from typing import Any

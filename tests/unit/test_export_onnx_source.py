@@ -74,9 +74,9 @@ def with_inputs(model: ModelProto) -> ModelProto:
         helper.make_tensor_value_info(value.name, value.data_type, list(value.dims))
         for value in model.graph.initializer
     ]
-    picture = model.graph.input[0]
+    image = model.graph.input[0]
     kept = onnx.ValueInfoProto()
-    kept.CopyFrom(picture)
+    kept.CopyFrom(image)
     del model.graph.input[:]
     model.graph.input.extend([*inputs, kept])
     return model
@@ -118,9 +118,9 @@ def test_form_that_onnx_runtime_takes_is_exported(tmp_path: Path, form: str, int
     images = draw(1, 64, 96)
     # What ONNX Runtime makes of the file itself.
     file = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (picture,) = (given for given in file.get_inputs() if given.shape[1:2] == [3])
-    taken = scale(images).astype(np.float16 if picture.type == "tensor(float16)" else np.float32)
-    (head,) = file.run(None, {picture.name: taken})
+    (image,) = (given for given in file.get_inputs() if given.shape[1:2] == [3])
+    taken = scale(images).astype(np.float16 if image.type == "tensor(float16)" else np.float32)
+    (head,) = file.run(None, {image.name: taken})
     expected = {"output0": head}
     if interface == "fused":
         boxes, scores = head[:, :4].transpose(0, 2, 1), head[:, 4:]

@@ -81,7 +81,7 @@ def test_proof_passes_for_the_same_detector_and_compares_every_image_alone_and_i
     assert parity["scores"] < 1e-5
     assert parity["classes"] == 0
     assert [(row["name"], row["batch"]) for row in parity["pictures"]] == [
-        (picture.name, batch) for picture in draw_images() for batch in (1, 2)
+        (image.name, batch) for image in draw_images() for batch in (1, 2)
     ]
     assert {row["candidates"] for row in parity["pictures"]} == {COMPARED}
 
@@ -118,6 +118,6 @@ def _head(**changes: float) -> NDArray[np.float32]:
     ],
 )
 def test_source_with_impossible_outputs_is_rejected(head: NDArray[np.float32], message: str) -> None:
-    picture = NamedImage("grey", np.full((32, 32, 3), 127, np.uint8))
+    image = NamedImage("grey", np.full((32, 32, 3), 127, np.uint8))
     with pytest.raises(ExportError, match=message):
-        run_source(lambda _: head, model("ultralytics"), images=[picture])
+        run_source(lambda _: head, model("ultralytics"), images=[image])

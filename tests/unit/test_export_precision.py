@@ -1,4 +1,4 @@
-"""int8 and the gate of precisions on a small detector, with pictures whose boxes are known.
+"""int8 and the gate of precisions on a small detector, with images whose boxes are known.
 
 What they cost the detectors that people have is gated at each export: `make models`, tests/integration/test_examples.py
 and tests/export.
@@ -62,12 +62,12 @@ def write_squares(folder: Path, *, count: int, labels: bool) -> Path:
 def test_int8_is_calibrated_measured_and_published(
     tmp_path: Path, finder: Path, capsys: pytest.CaptureFixture[str], labels: bool
 ) -> None:
-    pictures = write_squares(tmp_path / "pictures", count=12, labels=labels)
+    images = write_squares(tmp_path / "squares", count=12, labels=labels)
     repository = tmp_path / "repository"
-    command = ["ultralytics", "finder", str(finder), "--precision", "bf16", "int8", "--calibration", str(pictures)]
+    command = ["ultralytics", "finder", str(finder), "--precision", "bf16", "int8", "--calibration", str(images)]
     assert main([*command, "--repository", str(repository)]) == 0
     out = capsys.readouterr().out
-    assert f"warning: --calibration {pictures}: got 12 images, expected {ENOUGH} or more" in out
+    assert f"warning: --calibration {images}: got 12 images, expected {ENOUGH} or more" in out
     folder = repository / "finder" / "1"
     manifest = read_complete(folder)
     assert manifest is not None
@@ -116,7 +116,7 @@ def test_int8_without_images_is_rejected(tmp_path: Path, capsys: pytest.CaptureF
         prepare("tiny", path, choice=Choice(precisions=["int8"]), say=pass_over)
     command = ["ultralytics", "tiny", path, "--precision", "int8", "--calibration", str(tmp_path)]
     assert main([*command, "--repository", str(tmp_path / "repository")]) == 1
-    assert f"--calibration {tmp_path}: got no picture, expected {ENOUGH} or more" in capsys.readouterr().err
+    assert f"--calibration {tmp_path}: got no image, expected {ENOUGH} or more" in capsys.readouterr().err
 
 
 class Moved:
@@ -174,6 +174,6 @@ def test_folder_reads_labels_beside_images_and_rejects_what_is_broken(tmp_path: 
     (tmp_path / "labels" / "val" / "1.txt").write_text("0 0.5\n")
     with pytest.raises(ExportError, match=r"1\.txt: got no labels"):
         samples[1]
-    (tmp_path / "images" / "val" / "0.png").write_bytes(b"no picture")
+    (tmp_path / "images" / "val" / "0.png").write_bytes(b"no image")
     with pytest.raises(ExportError, match=r"0\.png: got no image that can be read"):
         samples[0]

@@ -20,7 +20,7 @@ from transformer.tasks import describe, detect
 from transformer.tasks.detect import DETECT, Detections
 from transformer.triton.model import Model
 
-PICTURES = draw_images()[:2]
+IMAGES = draw_images()[:2]
 METADATA = {
     "task": "detect",
     "imgsz": [64, 64],
@@ -40,9 +40,9 @@ def served() -> tuple[Session, Model]:
 def predict_by(session: Session, model: Model, change: Any) -> Any:
     """A source program that finds the same, and changes it."""
 
-    def run(picture: Any, confidence: float) -> Detections:
-        image, plan = DETECT.preprocess(picture.image_hwc, model)
-        outputs = {name: output[0] for name, output in session.infer(image[None]).items()}
+    def run(image: Any, confidence: float) -> Detections:
+        pixels, plan = DETECT.preprocess(image.image_hwc, model)
+        outputs = {name: output[0] for name, output in session.infer(pixels[None]).items()}
         selection = detect.Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
         found = DETECT.postprocess(outputs, model, plan=plan, options=selection)
         boxes, scores, class_ids = (np.array(part) for part in (found.boxes_xyxy, found.scores, found.class_ids))
@@ -75,7 +75,7 @@ def one_more(boxes: Any, scores: Any, class_ids: Any) -> Any:
 )
 def test_what_one_side_finds_alone_is_rejected(served: tuple[Session, Model], change: Any, message: str | None) -> None:
     session, model = served
-    arguments: Any = {"pictures": PICTURES, "confidence": 0.001}
+    arguments: Any = {"images": IMAGES, "confidence": 0.001}
     if message is not None:
         with pytest.raises(ExportError, match=message):
             verify(session, model, predict_by(session, model, change), **arguments)
@@ -118,13 +118,13 @@ def test_of_two_boxes_that_are_as_good_either_may_stay(theirs: Any, ours: Any, m
     there, here = (
         Session(fuse(build_pair(scores), classes=CLASSES, end2end=False), name="tiny") for scores in (theirs, ours)
     )
-    arguments: Any = {"pictures": PICTURES, "confidence": 0.001}
+    arguments: Any = {"images": IMAGES, "confidence": 0.001}
     predict = predict_by(there, model, lambda *found: found)
     if message is not None:
         with pytest.raises(ExportError, match=message):
             verify(here, model, predict, **arguments)
     else:
-        assert verify(here, model, predict, **arguments)["suppressed_on_one_side"] == 2 * len(PICTURES)
+        assert verify(here, model, predict, **arguments)["suppressed_on_one_side"] == 2 * len(IMAGES)
 
 
 def test_something_is_compared_however_little_is_known_of_the_images() -> None:

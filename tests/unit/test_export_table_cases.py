@@ -62,7 +62,7 @@ def test_scikit_learn_says_the_same(tmp_path: Path, name: str, rows: Any) -> Non
     estimator = joblib.load(CASES / name)
     rows = rows(estimator) if callable(rows) else rows
     expected = estimator.predict_proba(rows)
-    np.testing.assert_allclose(read_served(tmp_path).ask(rows), expected, atol=1e-6)
+    np.testing.assert_allclose(read_served(tmp_path).infer(rows), expected, atol=1e-6)
     assert len(set(expected.argmax(axis=1))) > 1
 
 
@@ -83,7 +83,7 @@ def test_xgboost_says_the_same(tmp_path: Path, name: str, rows: Any, types: Sequ
     booster = joblib.load(path) if path.suffix == ".joblib" else xgboost.Booster(model_file=path)
     served = read_served(tmp_path)
     expected = booster.predict(xgboost.DMatrix(rows, feature_types=types, enable_categorical=True))
-    np.testing.assert_allclose(served.ask(rows)[:, -1], expected, rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(served.infer(rows)[:, -1], expected, rtol=2e-6, atol=2e-6)
 
 
 def test_rounds_behind_the_best_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +95,7 @@ def test_rounds_behind_the_best_are_said(tmp_path: Path, capsys: pytest.CaptureF
     assert f"got {rounds} rounds of trees, the best is number {best}" in said
     rows = np.random.default_rng(1).normal(size=(200, 6))
     expected = booster.predict(xgboost.DMatrix(rows), iteration_range=(0, best))
-    np.testing.assert_allclose(read_served(tmp_path).ask(rows)[:, 1], expected, atol=2e-6)
+    np.testing.assert_allclose(read_served(tmp_path).infer(rows)[:, 1], expected, atol=2e-6)
 
 
 @pytest.mark.parametrize(

@@ -65,14 +65,14 @@ def test_scaled_trees_say_what_scikit_learn_says_of_the_rows_on_their_thresholds
     estimator = make_pipeline(scaler(), model).fit(WINE.data, WINE.target)
     served = exported(tmp_path, "sklearn", estimator)
     assert served.model.input.datatype == "FP64"
-    np.testing.assert_allclose(served.ask(WINE.data), estimator.predict_proba(WINE.data), atol=1e-6)
+    np.testing.assert_allclose(served.infer(WINE.data), estimator.predict_proba(WINE.data), atol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [FAR, SECONDS], ids=["1e6", "seconds"])
 @pytest.mark.parametrize("scaler", [StandardScaler, MinMaxScaler, RobustScaler])
 def test_columns_far_from_zero_are_scaled_as_scikit_learn_does(tmp_path: Path, scaler: Any, rows: Any) -> None:
     estimator = make_pipeline(scaler(), LogisticRegression(C=1e4, max_iter=10_000)).fit(rows, split(rows))
-    said = exported(tmp_path, "sklearn", estimator).ask(rows)
+    said = exported(tmp_path, "sklearn", estimator).infer(rows)
     expected = estimator.predict_proba(rows)
     np.testing.assert_allclose(said, expected, atol=1e-6)
     assert set(expected.argmax(axis=1)) == {0, 1}
@@ -211,7 +211,7 @@ def test_rows_of_a_csv_file_verify_a_model(tmp_path: Path, text: str, encoding: 
     served = exported(tmp_path, "sklearn", PLAIN, write(tmp_path, text, encoding=encoding))
     assert served.parity["rows"] == 2
     assert served.parity["rows_from"] == "rows.csv"
-    np.testing.assert_allclose(served.ask(TABLE), PLAIN.predict_proba(TABLE), atol=1e-6)
+    np.testing.assert_allclose(served.infer(TABLE), PLAIN.predict_proba(TABLE), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -313,5 +313,5 @@ def test_few_rows_of_huge_values_do_not_hide_what_the_others_differ_by(
 @pytest.mark.parametrize("labels", [WINE.target, WINE.target > 0], ids=["three", "two"])
 def test_discriminants_are_served_as_they_predict(tmp_path: Path, labels: Any, solver: str) -> None:
     estimator = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver=solver)).fit(WINE.data, labels)
-    said = exported(tmp_path, "sklearn", estimator).ask(WINE.data)
+    said = exported(tmp_path, "sklearn", estimator).infer(WINE.data)
     np.testing.assert_allclose(said, estimator.predict_proba(WINE.data), atol=1e-6)

@@ -72,8 +72,8 @@ def test_version_with_a_plan_is_the_next_one_with_all_files_of_the_other(tmp_pat
 @pytest.mark.usefixtures("tools")
 def test_trtexec_is_requested_for_the_batches_of_the_profile_in_fp16_by_type(tmp_path: Path) -> None:
     export(tmp_path, "--format", "tensorrt")
-    asked = (tmp_path / "log").read_text().splitlines()
-    assert asked[2:] == [
+    arguments = (tmp_path / "log").read_text().splitlines()
+    assert arguments[2:] == [
         "--stronglyTyped",
         "--minShapes=image:1x64x96x3",
         "--optShapes=image:4x64x96x3",

@@ -20,8 +20,8 @@ def arguments_are_valid(render: Render) -> Iterator[str]:
     """The parsers of the transformer and the predictor decide; Triton's arguments are tested in test_triton.py."""
     for where, container, variables in _containers(render):
         program = programs.program_of(container)
-        if program and (refused := programs.refusal(program, programs.argv_of(container, variables))):
-            yield f"{where}: {refused.splitlines()[-1]}"
+        if program and (error := programs.argument_error(program, programs.argv_of(container, variables))):
+            yield f"{where}: {error.splitlines()[-1]}"
 
 
 def variables_in_arguments_are_defined(render: Render) -> Iterator[str]:
@@ -73,15 +73,15 @@ def probes_request_what_is_served(render: Render) -> Iterator[str]:
         listeners = {each.port: each for each in programs.listeners_of(container, variables)}
         for probe in _PROBES:
             handler = container.get(probe, {})
-            asked = handler.get("httpGet") or handler.get("tcpSocket") or handler.get("grpc")
+            action = handler.get("httpGet") or handler.get("tcpSocket") or handler.get("grpc")
             # KServe's default probe uses the transformer's port on the first container.
-            if not asked or (where.startswith("kserve-container") and "httpGet" not in handler):
+            if not action or (where.startswith("kserve-container") and "httpGet" not in handler):
                 continue
-            port = _port(asked["port"], container)
-            listener, path = listeners.get(port), asked.get("path")
+            port = _port(action["port"], container)
+            listener, path = listeners.get(port), action.get("path")
             if listener is None or not listener.outside:
-                yield f"{where}: its {probe} uses port {asked['port']}, which is not open to the kubelet"
-            elif path and listener.app and not programs.answers(listener.app, path):
+                yield f"{where}: its {probe} uses port {action['port']}, which is not open to the kubelet"
+            elif path and listener.app and not programs.has_route(listener.app, path):
                 yield f"{where}: its {probe} requests {path}, expected a route of the program"
 
 
@@ -130,7 +130,11 @@ def kserve_finds_both_protocols(render: Render) -> Iterator[str]:
             for container in containers_of(pod):
                 ports = container.get("ports", [])
                 argv = programs.argv_of(container, environment_of(container, pod, render))
-                if programs.program_of(container) != TRANSFORMER or programs.refusal(TRANSFORMER, argv) or not ports:
+                if (
+                    programs.program_of(container) != TRANSFORMER
+                    or programs.argument_error(TRANSFORMER, argv)
+                    or not ports
+                ):
                     continue
                 parsed, where = arguments.parse(argv), f"{container['name']} in {title(service)}"
                 if ports[0]["containerPort"] != parsed.http_port:
@@ -153,11 +157,11 @@ def containers_find_each_other(render: Render) -> Iterator[str]:
             sync = found.get(SYNCHRONISER)
             yield from (f"{title(pod)}: {fault}" for fault in _address_faults(found[TRITON], found[TRANSFORMER], sync))
         elif TRANSFORMER in found:
-            asked = arguments.parse(programs.argv_of(*found[TRANSFORMER])).predictor_host
+            host = arguments.parse(programs.argv_of(*found[TRANSFORMER])).predictor_host
             url = urlsplit(found[TRANSFORMER][1].get("TRANSFORMER_SYNC_URL", ""))
-            for address, program in ((asked, TRITON), (url.netloc, SYNCHRONISER)):
+            for address, program in ((host, TRITON), (url.netloc, SYNCHRONISER)):
                 if address not in (there := _services_of(program, render)):
-                    yield f"{title(pod)}: the transformer asks {address or 'nobody'}, expected the {program}, {there}"
+                    yield f"{title(pod)}: the transformer has {address or 'nothing'}, expected the {program}, {there}"
 
 
 def secrets_of_a_pod_agree(render: Render) -> Iterator[str]:
@@ -210,10 +214,10 @@ def _sync_faults(triton: Any, synchroniser: Any) -> Iterator[str]:
 
 def _address_faults(triton: Any, transformer: Any, synchroniser: Any) -> Iterator[str]:
     flags = programs.flags_of(programs.argv_of(*triton))
-    asked = arguments.parse(programs.argv_of(*transformer)).predictor_host
+    host = arguments.parse(programs.argv_of(*transformer)).predictor_host
     port = flags.get("--grpc-port", ["8001"])[-1]
-    if asked not in {f"127.0.0.1:{port}", f"localhost:{port}"}:
-        yield f"the transformer connects to {asked}, Triton's gRPC is on port {port}"
+    if host not in {f"127.0.0.1:{port}", f"localhost:{port}"}:
+        yield f"the transformer connects to {host}, Triton's gRPC is on port {port}"
     if synchroniser:
         url = urlsplit(transformer[1].get("TRANSFORMER_SYNC_URL", ""))
         expected = synchroniser[1].get("PREDICTOR_SYNC_PORT", "8003")
@@ -241,7 +245,7 @@ def _services_of(program: str, render: Render) -> list[str]:
 
 def _refused(container: Any, variables: dict[str, str]) -> bool:
     program = programs.program_of(container)
-    return bool(program and programs.refusal(program, programs.argv_of(container, variables)))
+    return bool(program and programs.argument_error(program, programs.argv_of(container, variables)))
 
 
 def _is_grpc(name: str) -> bool:

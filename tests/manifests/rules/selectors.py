@@ -71,9 +71,9 @@ def monitored_ports_are_open(given: Render) -> Iterator[str]:
                 for one in endpoint.get("relabelings", [])
                 if one.get("targetLabel") == "__address__"
             ]
-            asked = set(relabelled or [number or name])
-            if not asked <= listening | names:
-                yield f"{title(each)}: scrapes {sorted(asked)}, expected some of {sorted(listening)}, {sorted(names)}"
+            scraped = set(relabelled or [number or name])
+            if not scraped <= listening | names:
+                yield f"{title(each)}: scrapes {sorted(scraped)}, expected some of {sorted(listening)}, {sorted(names)}"
 
 
 def services_have_a_name_that_kserve_does_not_use(given: Render) -> Iterator[str]:
@@ -105,9 +105,9 @@ def routes_lead_to_services(given: Render) -> Iterator[str]:
             numbers = [port["containerPort"] for each in containers_of(pod) for port in each.get("ports", [])]
             ports |= {(pod["metadata"]["name"], port) for port in (80, *numbers[1:])}
     for route in given.of_kind("HTTPRoute", "GRPCRoute", "Ingress", "InterceptorRoute"):
-        for name, asked in backends_of(route):
-            if (name, asked) not in ports:
-                yield f"{title(route)}: {name}:{asked}, expected one of {sorted(ports, key=str)}"
+        for name, port in backends_of(route):
+            if (name, port) not in ports:
+                yield f"{title(route)}: {name}:{port}, expected one of {sorted(ports, key=str)}"
 
 
 def backends_of(route: Object) -> list[tuple[str, str | int]]:
@@ -125,12 +125,12 @@ def backends_of(route: Object) -> list[tuple[str, str | int]]:
 def load_balancers_reach_the_pods(given: Render) -> Iterator[str]:
     """An ALB has addresses and no namespace: a policy must name them, for each port that its Ingress leads to."""
     for ingress in given.of_kind("Ingress"):
-        for name, asked in backends_of(ingress) if ingress["spec"].get("ingressClassName") == "alb" else []:
+        for name, port in backends_of(ingress) if ingress["spec"].get("ingressClassName") == "alb" else []:
             service = given.named("Service", name)
             for pod in pods_of(given) if service else []:
                 if not (service and selects(service, pod)):
                     continue
-                chosen = [each for each in service["spec"]["ports"] if asked in (each.get("name"), each["port"])]
+                chosen = [each for each in service["spec"]["ports"] if port in (each.get("name"), each["port"])]
                 wanted = set(target_ports({"spec": {**service["spec"], "ports": chosen}}, pod))
                 if closed := sorted(wanted - _opened_to_addresses(pod, given)):
                     yield f"{title(ingress)}: ports {closed} of {title(pod)} are open to no ipBlock, expected the ALB's"

@@ -1,4 +1,4 @@
-"""Overlays on a real API server, each in a namespace in which no pod starts, and what controllers make there."""
+"""Overlays on a real API server, each in a namespace where no pod starts, and the objects that controllers create."""
 
 import json
 import subprocess
@@ -17,38 +17,38 @@ from tests.manifests.pod import KNATIVE, components_of, mode_of, pod_of, pods_of
 from tests.manifests.rendering import Object, Render, render, render_in, title
 
 PATIENCE_S = 120.0
-# What the user makes by hand, README.md has it; KServe's webhook reads them where a pod has a storageUri.
+# Secrets that users create (README.md); KServe's webhook reads them for a storageUri.
 SECRETS = {
     "nereid-triton": {"secret": "not-to-be-guessed"},
     "nereid-s3": {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"},
     "nereid-s3-writer": {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"},
     "nereid-keys": {"keys": ""},
 }
-# Of an overlay, what there has to be before a pod of it is admitted.
+# Kinds of an overlay that must exist before its pods are admitted.
 _FOR_PODS = {"ConfigMap", "LimitRange", "ResourceQuota", "Secret", "ServiceAccount", "ServingRuntime"}
-# Of a node or a controller that is just away: the same again is right.
+# Errors while a node or a controller is unavailable: retried.
 _AWAY = ("failed calling webhook", "connection refused", "connection reset", "EOF", "TLS handshake", "being terminated",
          "i/o timeout", "deadline exceeded", "unable to handle the request", "no endpoints available")  # fmt: skip
 
 
 @dataclass
-class Reply:
-    """What kubectl printed.
+class Result:
+    """The result of kubectl.
 
     Attributes:
         text: on stdout.
-        said: on stderr: refusals, and warnings of what was taken.
-        taken: whether it succeeded.
+        said: on stderr: errors, and warnings about accepted objects.
+        accepted: whether it succeeded.
     """
 
     text: str
     said: str
-    taken: bool
+    accepted: bool
 
     @property
     def object(self) -> Any:
-        """What was printed as JSON."""
-        assert self.taken, self.said
+        """Its output, from JSON."""
+        assert self.accepted, self.said
         return json.loads(self.text)
 
 
@@ -59,31 +59,31 @@ class Applied:
     Attributes:
         name: of the overlay, below manifests/.
         namespace: its own.
-        render: the objects as they were sent.
-        replies: of the API server, by what was sent to it.
-        pods: the reply for each pod of the overlay, by its title.
-        templates: what is assumed of each pod that KServe has made, completed by the API server; by its name.
+        render: the objects that were sent.
+        results: of the API server, by mode of the apply.
+        pods: the result for each pod of the overlay, by its title.
+        templates: the assumed pod template of each of KServe's workloads, completed by the API server; by name.
     """
 
     name: str
     namespace: str
     render: Render
-    replies: dict[str, Reply] = field(default_factory=dict)
-    pods: dict[str, Reply] = field(default_factory=dict)
+    results: dict[str, Result] = field(default_factory=dict)
+    pods: dict[str, Result] = field(default_factory=dict)
     templates: dict[str, Any] = field(default_factory=dict)
 
 
 def namespace_of(name: str) -> str:
-    """The namespace of an overlay; l2 is the level at which objects are made, and no pod."""
+    """The namespace of an overlay; l2 is the level of tests with objects and without pods."""
     return f"l2-{name.removeprefix('overlays/').replace('/', '-')}"
 
 
-def kubectl(*arguments: str, sent: Sequence[Object] = ()) -> Reply:
-    """Run kubectl as the cluster's administrator; again where a node or a webhook is just away.
+def kubectl(*arguments: str, sent: Sequence[Object] = ()) -> Result:
+    """Run kubectl as the cluster's administrator; retried while a node or a webhook is unavailable.
 
     Args:
-        arguments: of kubectl.
-        sent: objects, for `--filename=-`.
+        arguments: for kubectl.
+        sent: objects for `--filename=-`.
     """
     command = [*machine.enter(OUTSIDE, "net"), str(BUILT / "kubectl"), f"--kubeconfig={KUBECONFIG}", *arguments]
     text = yaml.safe_dump_all([dict(each) for each in sent]) if sent else None
@@ -91,19 +91,19 @@ def kubectl(*arguments: str, sent: Sequence[Object] = ()) -> Reply:
     while True:
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if not done.returncode or time.monotonic() > deadline or not any(each in done.stderr for each in _AWAY):
-            return Reply(done.stdout, done.stderr.strip(), done.returncode == 0)
+            return Result(done.stdout, done.stderr.strip(), done.returncode == 0)
         time.sleep(2)
 
 
 def find(kind: str, name: str, namespace: str) -> Any:
     """An object of the cluster, or None."""
-    reply = kubectl("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
-    assert reply.taken, reply.said
-    return json.loads(reply.text) if reply.text else None
+    result = kubectl("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
+    assert result.accepted, result.said
+    return json.loads(result.text) if result.text else None
 
 
 def wait_for(what: str, condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
-    """What a condition returns, once it does."""
+    """Wait until a condition returns something true, and return it."""
     deadline = time.monotonic() + patience_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"{what}: not within {patience_s:.0f} s"
@@ -112,14 +112,14 @@ def wait_for(what: str, condition: Callable[[], Any], patience_s: float = PATIEN
 
 
 def unknown_kinds(rendered: Render) -> list[str]:
-    """The kinds of an overlay that the API server does not have."""
-    reply = kubectl("api-resources", "--no-headers", "--output=wide")
-    there = {word for line in reply.text.splitlines() for word in line.split()}
+    """Kinds of an overlay that the API server lacks."""
+    result = kubectl("api-resources", "--no-headers", "--output=wide")
+    there = {word for line in result.text.splitlines() for word in line.split()}
     return sorted({each["kind"] for each in rendered.objects} - there)
 
 
 def prepare(name: str, folder: Path) -> Applied:
-    """Make the namespace of an overlay, and what its pods need.
+    """Create the namespace of an overlay, and the objects that its pods need.
 
     Args:
         name: of the overlay.
@@ -135,53 +135,53 @@ def prepare(name: str, folder: Path) -> Applied:
     there = applied.render.names("Secret")
     needed += [_secret(key, values, namespace) for key, values in SECRETS.items() if key not in there]
     for sent in (namespaces, needed):
-        reply = kubectl("apply", "--server-side", "--filename=-", sent=sent)
-        assert reply.taken, reply.said
+        result = kubectl("apply", "--server-side", "--filename=-", sent=sent)
+        assert result.accepted, result.said
     return applied
 
 
 def try_pods(applied: Applied) -> None:
-    """Have the API server judge every pod of an overlay, and complete what is assumed of KServe's; nothing is kept."""
+    """Dry-run every pod of an overlay, and the workloads that KServe is assumed to create; nothing is kept."""
     for pod in pods_of(applied.render):
         applied.pods[title(pod)] = create_dry(pod)
     for service, component, pod in components(applied.render):
         assumed = knative_service_of(pod, component) if mode_of(service) == KNATIVE else deployment_of(pod)
-        reply = create_dry(assumed)
-        assert reply.taken, f"{title(pod)}: {reply.said}"
-        applied.templates[pod["metadata"]["name"]] = reply.object["spec"]["template"]
+        result = create_dry(assumed)
+        assert result.accepted, f"{title(pod)}: {result.said}"
+        applied.templates[pod["metadata"]["name"]] = result.object["spec"]["template"]
 
 
 def apply_without_pods(applied: Applied) -> None:
-    """Apply an overlay as its page says: first as a trial, then in earnest, where a quota lets no pod start."""
+    """Apply an overlay as documented, first as a dry run; a quota of no pods lets none start."""
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
         "metadata": {"name": "no-pods", "namespace": applied.namespace},
     }
-    reply = kubectl("apply", "--server-side", "--filename=-", sent=[{**quota, "spec": {"hard": {"pods": "0"}}}])
-    assert reply.taken, reply.said
+    result = kubectl("apply", "--server-side", "--filename=-", sent=[{**quota, "spec": {"hard": {"pods": "0"}}}])
+    assert result.accepted, result.said
     wait_for(
         "the quota", lambda: (find("resourcequota", "no-pods", applied.namespace) or {}).get("status", {}).get("hard")
     )
     for way in ("--dry-run=server", "--dry-run=none"):
-        applied.replies[way] = kubectl("apply", "--server-side", way, "--filename=-", sent=applied.render.objects)
+        applied.results[way] = kubectl("apply", "--server-side", way, "--filename=-", sent=applied.render.objects)
 
 
-def create_dry(each: Object) -> Reply:
-    """What the API server makes of an object, which it does not keep."""
+def create_dry(each: Object) -> Result:
+    """Dry-run an object; the API server's result."""
     return kubectl("create", "--dry-run=server", "--output=json", "--filename=-", sent=[each])
 
 
 def remove(namespace: str, *, wait: bool = False) -> None:
-    """Delete a namespace with all that is in it."""
-    reply = kubectl(
+    """Delete a namespace with its objects."""
+    result = kubectl(
         "delete", "namespace", namespace, "--ignore-not-found", f"--wait={str(wait).lower()}", "--timeout=180s"
     )
-    assert reply.taken, reply.said
+    assert result.accepted, result.said
 
 
 def components(rendered: Render) -> Iterator[tuple[Object, Any, dict[str, Any]]]:
-    """Each component of an InferenceService that names its mode: the service, the component, the assumed pod."""
+    """Components of InferenceServices with a mode: the service, the component, the assumed pod."""
     runtimes = {each["metadata"]["name"]: each for each in rendered.of_kind("ServingRuntime")}
     for service in rendered.of_kind("InferenceService"):
         if "serving.kserve.io/deploymentMode" in service["metadata"].get("annotations", {}):
@@ -191,7 +191,7 @@ def components(rendered: Render) -> Iterator[tuple[Object, Any, dict[str, Any]]]
 
 
 def deployment_of(pod: Object) -> dict[str, Any]:
-    """A Deployment of such pods."""
+    """A Deployment with this pod template."""
     metadata = {key: pod["metadata"][key] for key in ("name", "namespace")}
     return {
         "apiVersion": "apps/v1",
@@ -205,7 +205,7 @@ def deployment_of(pod: Object) -> dict[str, Any]:
 
 
 def knative_service_of(pod: Object, component: Any) -> dict[str, Any]:
-    """A Service of Knative with such pods, as KServe writes it."""
+    """The Knative Service that KServe writes for this pod."""
     metadata = {key: pod["metadata"][key] for key in ("labels", "annotations")}
     own = {"containerConcurrency": component.get("containerConcurrency", 0)}
     if "timeout" in component:
@@ -219,7 +219,7 @@ def knative_service_of(pod: Object, component: Any) -> dict[str, Any]:
 
 
 def revision_pod_of(template: Any, name: str, namespace: str) -> dict[str, Any]:
-    """The pod that Knative 1.21 makes of the template of a Service, without the queue-proxy.
+    """The pod that Knative 1.21 creates from the template of a Service, without the queue-proxy.
 
     Args:
         template: of the Service.
@@ -232,10 +232,10 @@ def revision_pod_of(template: Any, name: str, namespace: str) -> dict[str, Any]:
     for key in ("containerConcurrency", "responseStartTimeoutSeconds"):
         spec.pop(key, None)
     for each in spec["containers"]:
-        # All containers wait until the queue-proxy has no request left.
+        # All containers wait until the queue-proxy has no request in progress.
         each["lifecycle"] = {"preStop": {"httpGet": {"port": 8022, "path": "/wait-for-drain"}}}
         each["terminationMessagePolicy"] = "FallbackToLogsOnError"
-        # The queue-proxy's, which does it in place of the kubelet.
+        # The queue-proxy probes in place of the kubelet.
         each.pop("readinessProbe", None)
         for port in each.get("ports", []):
             port["name"] = "user-port"
@@ -254,7 +254,7 @@ def revision_pod_of(template: Any, name: str, namespace: str) -> dict[str, Any]:
 
 
 def differences(assumed: Any, made: Any) -> list[str]:
-    """What differs, field by field; items of lists are matched by their names."""
+    """Differences field by field; items of lists are matched by name."""
     expected, got = dict(_flat(assumed)), dict(_flat(made))
     return [
         f"{path}: assumed {expected.get(path, 'nothing')!r}, made {got.get(path, 'nothing')!r}"

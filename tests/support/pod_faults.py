@@ -1,4 +1,4 @@
-"""What happens to pods of the real cluster, and what requests see of it, measured."""
+"""Faults of pods on the cluster, and their effect on requests, measured."""
 
 import json
 import os
@@ -24,12 +24,12 @@ from loadtest.generator.responses import Result
 from tests.support import cluster
 
 PICTURES = ROOT / "loadtest" / "pictures"
-# Two connections leave the pods a part of two cores that they share with the control plane.
+# Two connections leave the pods some of the two cores that they share with the control plane.
 CONNECTIONS = 2
 
 
 class Watch:
-    """Every state of the pods that Kubernetes reports while the block runs; pods that are gone too."""
+    """Records every state of the pods that Kubernetes reports while the block runs, deleted pods included."""
 
     def __enter__(self) -> Self:
         self._file = tempfile.TemporaryFile()
@@ -44,21 +44,21 @@ class Watch:
         self._file.close()
 
     def states(self) -> list[dict[str, Any]]:
-        """Pods as they were, in their order."""
+        """All recorded states, in order."""
         self._file.seek(0)
         text, at, found = self._file.read().decode(), 0, []
         decoder = json.JSONDecoder()
         while at < len(text.rstrip()):
             try:
                 one, at = decoder.raw_decode(text, at)
-            except json.JSONDecodeError:  # the last one is being written
+            except json.JSONDecodeError:  # incomplete: still being written
                 break
             found.append(one)
             at += len(text[at:]) - len(text[at:].lstrip())
         return found
 
     def ends(self, pod: str) -> dict[str, Mapping[str, Any]]:
-        """How each container of a pod ended last: exitCode, reason, finishedAt."""
+        """The last termination of each container of a pod: exitCode, reason, finishedAt."""
         found = {}
         for state in self.states():
             if state["metadata"]["name"] != pod:
@@ -71,7 +71,7 @@ class Watch:
 
 
 class Figures:
-    """What was seen, for the table at the end of a run."""
+    """Measured figures, for the table at the end of a run."""
 
     def __init__(self, title: str) -> None:
         self._table = Table("step", "seen", "figure", title=title)
@@ -81,32 +81,32 @@ class Figures:
         self._table.add_row(step, seen, f"{figure:.1f} s" if isinstance(figure, float) else str(figure))
 
     def show(self, config: pytest.Config) -> None:
-        """Print past pytest's capture: it is what a user runs this for."""
+        """Print past pytest's capture: the table is a purpose of the run."""
         capture: Any = config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled():
             Console(width=130, highlight=False).print("", self._table, sep="\n")
 
 
 def load(http: str, grpc: str, *, connections: int = CONNECTIONS, pause_s: float = 0.05, **options: Any) -> Load:
-    """A picture over several connections, by all protocols."""
-    picture = str(PICTURES / "digits.jpg")
-    return Load(Plan(http, grpc, "digit-finder", picture=picture, connections=connections, pause_s=pause_s,
+    """Load of an image over several connections, by all protocols."""
+    image = str(PICTURES / "digits.jpg")
+    return Load(Plan(http, grpc, "digit-finder", picture=image, connections=connections, pause_s=pause_s,
                      timeout_s=30, **options))  # fmt: skip
 
 
 def began(under: Load) -> None:
-    """Return once the load is answered."""
-    assert under.wait_for(lambda answer: not answer.error, seconds=60), under.result().failures[:3]
+    """Wait for the first response."""
+    assert under.wait_for(lambda each: not each.error, seconds=60), under.result().failures[:3]
 
 
 def summary(result: Result) -> str:
-    """Of a load: how many answers, how many failed, how long the longest took."""
+    """Number of responses and failures of a load, and its longest response."""
     longest = max((each.seconds for each in result.responses), default=0.0)
     return f"{len(result.responses)} requests, {len(result.failures)} failed, longest {longest:.1f} s"
 
 
 def outage(result: Result) -> str:
-    """From the first failed request to the end of the last one, and what they said."""
+    """Time from the first failed request to the end of the last one, with their errors."""
     if not result.failures:
         return "none"
     first, last = min(each.started for each in result.failures), max(each.ended for each in result.failures)
@@ -115,7 +115,7 @@ def outage(result: Result) -> str:
 
 
 def ready_pods(selector: str = "app.kubernetes.io/part-of=nereid") -> list[Mapping[str, Any]]:
-    """Pods that get requests: ready, and not ending."""
+    """Pods that get requests: ready, not terminating."""
     return [each for each in cluster.pods(selector) if is_ready(each)]
 
 
@@ -131,7 +131,7 @@ def name_of(pod: Mapping[str, Any]) -> str:
 
 
 def wait_for_pods(number: int, patience_s: float = 240.0) -> float:
-    """Seconds until so many pods are ready, and no other is there."""
+    """Wait until exactly so many pods exist and are ready; returns the seconds."""
 
     def settled() -> bool:
         return len(ready_pods()) == number == len([each for each in cluster.pods() if not has_ended(each)])
@@ -140,21 +140,21 @@ def wait_for_pods(number: int, patience_s: float = 240.0) -> float:
 
 
 def has_ended(pod: Mapping[str, Any]) -> bool:
-    """Whether nothing of a pod runs any more, though it is listed."""
+    """Whether all containers of a listed pod have ended."""
     return pod["status"].get("phase") in {"Failed", "Succeeded"}
 
 
 def in_pod(
     pod: str, container: str, *command: str, namespace: str = cluster.NAMESPACE
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a container; a failed one too is an answer."""
+    """Run a command in a container; it may fail."""
     words = [*machine.enter(OUTSIDE, "net"), str(BUILT / "kubectl"), f"--kubeconfig={KUBECONFIG}", "exec", pod]
     options = [f"--namespace={namespace}", f"--container={container}", "--"]
     return subprocess.run([*words, *options, *command], capture_output=True, text=True, check=False, timeout=120)
 
 
 def pause(pod: str, container: str, which: signal.Signals) -> None:
-    """Send a signal to the first process of a container, from its node: inside, nothing may stop it."""
+    """Send a signal to the first process of a container from its node: it ignores SIGSTOP from inside."""
     status = get("pod", pod, f"--namespace={cluster.NAMESPACE}")
     uid = status["metadata"]["uid"]
     identity = next(each["containerID"] for each in status["status"]["containerStatuses"] if each["name"] == container)
@@ -167,29 +167,29 @@ def pause(pod: str, container: str, which: signal.Signals) -> None:
 
 
 def seconds_between(earlier: str, later: str) -> float:
-    """Of Kubernetes' timestamps, which have no fractions."""
+    """Seconds between two timestamps of Kubernetes, which have no fractions."""
     return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
 
 
 def restarts(pod: str) -> dict[str, int]:
-    """How often each container of a pod was started again."""
+    """Restart count of each container of a pod."""
     status = get("pod", pod, f"--namespace={cluster.NAMESPACE}")["status"]
     return {each["name"]: each["restartCount"] for each in status["containerStatuses"]}
 
 
 def evict(pod: str) -> str:
-    """Ask for a pod's eviction as a drain does; what the API server answers, empty where it agrees."""
+    """Request a pod's eviction like a drain; returns the API server's reason to reject it, or ""."""
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": cluster.NAMESPACE}}
     path = f"/api/v1/namespaces/{cluster.NAMESPACE}/pods/{pod}/eviction"
     try:
         kubectl("create", f"--raw={path}", "--filename=-", input=json.dumps(body))
-    except Exception as exc:  # noqa: BLE001 - the refusal is the answer
+    except Exception as exc:  # noqa: BLE001 - the rejection is the result
         return str(exc)
     return ""
 
 
 @contextmanager
 def timed() -> Iterator[Callable[[], float]]:
-    """Seconds since the block began."""
+    """Yields a function that returns the seconds since the block began."""
     start = time.monotonic()
     yield lambda: time.monotonic() - start

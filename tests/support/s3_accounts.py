@@ -1,4 +1,4 @@
-"""Keys that the cluster's S3 server (moto) knows, and the refusal of all others while a block runs."""
+"""Access keys of the cluster's S3 server (moto), and rejection of all other keys while a block runs."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _READER = "reader"
 
 
 class Keys:
-    """Keys of a user that may list and read, nothing else."""
+    """Access keys of a user with list and read permissions only."""
 
     def __init__(self) -> None:
         self._client = boto3.client(
@@ -29,12 +29,12 @@ class Keys:
         self._client.put_user_policy(UserName=_READER, PolicyName="read", PolicyDocument=json.dumps(_MAY_READ))
 
     def make(self) -> dict[str, str]:
-        """Another pair of keys, as variables of the environment."""
+        """Create another pair of keys; its environment variables."""
         key = self._client.create_access_key(UserName=_READER)["AccessKey"]
         return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
 
     def delete(self, keys: dict[str, str]) -> None:
-        """Have the server know these no more."""
+        """Delete a pair of keys from the server."""
         _count("inf")
         self._client.delete_access_key(UserName=_READER, AccessKeyId=keys["AWS_ACCESS_KEY_ID"])
         _count("0")
@@ -49,7 +49,7 @@ class Keys:
 
 @contextmanager
 def known_keys() -> Iterator[Keys]:
-    """Keys; `enforced` has the server refuse all others."""
+    """Keys of a new user; inside `enforced` the server rejects all others."""
     keys = Keys()
     try:
         yield keys
@@ -59,7 +59,7 @@ def known_keys() -> Iterator[Keys]:
 
 @contextmanager
 def enforced() -> Iterator[None]:
-    """Every request is refused that shows no known key, or may not do what it does."""
+    """While the block runs the server rejects requests with unknown keys or without permission."""
     _count("0")
     try:
         yield
@@ -68,5 +68,5 @@ def enforced() -> Iterator[None]:
 
 
 def _count(number: str) -> None:
-    """How many requests moto takes before it looks at their keys."""
+    """Set how many requests moto accepts before it verifies keys."""
     httpx.post(f"{S3_URL}/moto-api/reset-auth", content=number, trust_env=False).raise_for_status()

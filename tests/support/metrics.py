@@ -1,4 +1,4 @@
-"""What a server's /metrics says, as samples."""
+"""Samples of a server's /metrics."""
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families

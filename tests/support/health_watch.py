@@ -1,4 +1,4 @@
-"""What a server says of its health while something happens to it, written down with the time."""
+"""Records a server's health over HTTP and gRPC, with times, while a test disturbs it."""
 
 import http.client
 import threading
@@ -16,24 +16,24 @@ _PAUSE_S = 0.1
 _TIMEOUT_S = 10.0
 
 
-class Told(NamedTuple):
-    """One answer.
+class Response(NamedTuple):
+    """A response to a probe.
 
     Attributes:
-        probe: which question; one of `READY` or `LIVE`.
-        asked_at: `time.monotonic()`.
-        answered_at: likewise.
-        yes: what it was; None where there was none.
+        probe: one of `READY` or `LIVE`.
+        sent_at: `time.monotonic()`.
+        received_at: likewise.
+        healthy: the result; None without a response.
     """
 
     probe: str
-    asked_at: float
-    answered_at: float
-    yes: bool | None
+    sent_at: float
+    received_at: float
+    healthy: bool | None
 
 
 class Watch:
-    """Asks over HTTP and gRPC until the block ends, each question by itself."""
+    """Sends each probe over HTTP and gRPC until the block ends, in a thread of its own."""
 
     def __init__(self, http_port: int, grpc_port: int) -> None:
         self._http_port = http_port
@@ -51,9 +51,11 @@ class Watch:
             "ServerLive": lambda: stub.ServerLive(service_pb2.ServerLiveRequest(), **timeout).live,
             "health": lambda: health.Check(health_pb2.HealthCheckRequest(), **timeout).status == serving,
         }
-        self._told: list[Told] = []
+        self._responses: list[Response] = []
         self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(name,), daemon=True) for name in self._probes]
+        self._threads = [
+            threading.Thread(target=self._probe_until_stopped, args=(name,), daemon=True) for name in self._probes
+        ]
 
     def __enter__(self) -> "Watch":
         for thread in self._threads:
@@ -66,23 +68,26 @@ class Watch:
             thread.join(2 * _TIMEOUT_S)
         self._channel.close()
 
-    def told(self, probe: str, *, since: float) -> list[Told]:
-        """Answers to a question that was asked after this moment, in their order."""
-        return [told for told in list(self._told) if told.probe == probe and told.asked_at >= since]
+    def responses(self, probe: str, *, since: float) -> list[Response]:
+        """Responses to a probe that was sent after this moment, in order."""
+        return [each for each in list(self._responses) if each.probe == probe and each.sent_at >= since]
 
-    def wait_for(self, yes: bool | None, *, since: float, seconds: float) -> float:
-        """Wait until every probe of readiness says so.
+    def wait_for(self, healthy: bool | None, *, since: float, seconds: float) -> float:
+        """Wait until every readiness probe has this result.
 
         Returns:
             How many seconds after `since` the last of them did.
         """
         deadline = time.monotonic() + seconds
         while True:
-            first = [next((t for t in self.told(probe, since=since) if t.yes is yes), None) for probe in READY]
+            first = [
+                next((each for each in self.responses(probe, since=since) if each.healthy is healthy), None)
+                for probe in READY
+            ]
             if all(first):
-                return max(told.answered_at for told in first if told) - since
-            missing = [probe for probe, told in zip(READY, first, strict=True) if told is None]
-            assert time.monotonic() < deadline, f"{missing} did not say {yes} within {seconds} s"
+                return max(each.received_at for each in first if each) - since
+            missing = [probe for probe, each in zip(READY, first, strict=True) if each is None]
+            assert time.monotonic() < deadline, f"{missing} did not report {healthy} within {seconds} s"
             time.sleep(0.02)
 
     def _get(self, path: str) -> bool:
@@ -93,12 +98,12 @@ class Watch:
         finally:
             connection.close()
 
-    def _ask(self, name: str) -> None:
+    def _probe_until_stopped(self, name: str) -> None:
         while not self._stopped.wait(_PAUSE_S):
-            asked_at = time.monotonic()
-            yes: bool | None
+            sent_at = time.monotonic()
+            healthy: bool | None
             try:
-                yes = self._probes[name]()
+                healthy = self._probes[name]()
             except (OSError, http.client.HTTPException, grpc.RpcError):
-                yes = None
-            self._told.append(Told(name, asked_at, time.monotonic(), yes))
+                healthy = None
+            self._responses.append(Response(name, sent_at, time.monotonic(), healthy))
