@@ -46,7 +46,7 @@ def test_read_parts_gives_names_and_bytes_in_order() -> None:
         (b"{", "application/json", "broken JSON"),
         (b"[]", "application/json", "expected a row"),
         (b"5", "application/json", "expected a row"),
-        (b"NaN", "application/json", "expected a row .*, a picture \\(.*b64"),
+        (b"NaN", "application/json", "expected a row .*, an image \\(.*b64"),
         (b"[NaN", "application/json", "broken JSON"),
     ],
 )
