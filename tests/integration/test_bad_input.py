@@ -95,8 +95,8 @@ def test_every_hard_image_is_in_the_table(shared: Path) -> None:
         ("POST", "/predict/digits", {"files": {"a": SEVEN, "b": SEVEN}}, 400, "got fields 'a', 'b'"),
         ("POST", "/predict/digits", {"files": {"image": b""}}, 400, "0 bytes"),
         ("POST", "/predict/digits", {"files": [("image", SEVEN), ("image", b"no")]}, 400, "2 bytes"),
-        ("POST", "/predict/digits", {"json": [1, 2]}, 400, "digits is a model for images (classify): got rows"),
-        ("POST", "/predict/iris", {"files": {"image": SEVEN}}, 400, "iris is a model for rows"),
+        ("POST", "/predict/digits", {"json": [1, 2]}, 400, "digits is a model for classify: got rows"),
+        ("POST", "/predict/iris", {"files": {"image": SEVEN}}, 400, "iris is a model for tabular"),
         ("POST", "/predict/iris", {"content": b"{", "headers": JSON}, 400, "broken JSON"),
         ("POST", "/predict/iris", {"content": b"\xff\xfe", "headers": JSON}, 400, "broken JSON"),
         ("POST", "/predict/iris", {"json": [1, 2]}, 400, "got 2 values, expected 4: sepal length"),
@@ -370,8 +370,8 @@ def test_accept_honours_quality_values(stack: Stack, accept: str, answered: str)
 @pytest.mark.parametrize(
     ("request_", "says"),
     [
-        ({"files": [("image", SEVEN), ("image", SEVEN)]}, "got 2 pictures, expected one picture"),
-        ({"json": [1, 2, 3, 4]}, "got rows, expected one picture"),
+        ({"files": [("image", SEVEN), ("image", SEVEN)]}, "got 2 images, expected one image"),
+        ({"json": [1, 2, 3, 4]}, "got rows, expected one image"),
     ],
 )
 def test_accept_of_an_image_requires_one_image(stack: Stack, request_: dict[str, Any], says: str) -> None:
