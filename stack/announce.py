@@ -54,7 +54,8 @@ def announce(settings: StackSettings) -> None:
         while True:
             with suppress(httpx.HTTPError):
                 transformer.get("/v2/health/ready").raise_for_status()
-                wait_until_loaded(transformer)
+                if waiting_for != _HIDDEN:
+                    wait_until_loaded(transformer)
                 console.print(*describe_stack(settings, transformer), sep="\n", soft_wrap=True)
                 return
             # A server with API keys would log each request without one.
@@ -82,7 +83,7 @@ def print_waiting(console: "Console", settings: StackSettings, transformer: "htt
     if waiting_for != before:
         console.print(f"not ready yet, waiting for {escape(waiting_for)}", soft_wrap=True)
         with suppress(httpx.HTTPError):
-            for line in iterate_refused(transformer):
+            for line in iterate_refused(transformer) if waiting_for != _HIDDEN else ():
                 console.print(f"  [red]{escape(line)}[/]", soft_wrap=True)
     return waiting_for
 
@@ -188,11 +189,12 @@ def iterate_refused(transformer: "httpx.Client") -> Iterator[str]:
 
 def example_body(metadata: Mapping[str, Any]) -> str:
     """Arguments of curl for a request that this model accepts."""
-    task = metadata["parameters"]["task"]
-    if task == "tabular":
-        columns = max(metadata["inputs"][0]["shape"][-1], 1)
+    first = metadata["inputs"][0]
+    if (first["name"], first["datatype"]) != ("image", "BYTES"):
+        columns = max(first["shape"][-1], 1)
         return f"-H 'Content-Type: application/json' -d '{[1.0] * columns}'"
-    return f"-F image=@{in_project('loadtest/pictures') / ('seven.png' if task == 'classify' else 'digits.jpg')}"
+    has_objects = any(output["name"] == "num_detections" for output in metadata["outputs"])
+    return f"-F image=@{in_project('loadtest/pictures') / ('digits.jpg' if has_objects else 'seven.png')}"
 
 
 if __name__ == "__main__":

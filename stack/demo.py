@@ -215,7 +215,7 @@ def show(console: Console, responses: list[tuple[str, dict[str, Any]]]) -> None:
     times = Table("request", *_STAGES, title="Milliseconds in each stage")
     for request, reply in responses:
         model = f"{reply['model']['name']} {reply['model']['version']}"
-        predictions = reply["predictions"] if reply["model"]["task"] == "detect" else reply["predictions"][:1]
+        predictions = reply["predictions"] if "limits_reached" in reply else reply["predictions"][:1]
         for index, prediction in enumerate(predictions):
             box = prediction.get("box")
             corners = f"{box['x1']:.0f}, {box['y1']:.0f} - {box['x2']:.0f}, {box['y2']:.0f}" if box else ""

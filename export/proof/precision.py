@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from export.errors import ExportError
 from export.proof.average_precision import Rows, mean_average_precision
 from export.proof.calibration import Sample
-from transformer.tasks import detect
 from transformer.tasks.detect import DETECT
+from transformer.tasks.selection import Selection
 from transformer.triton.model import Model
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -19,7 +19,7 @@ Track = Callable[[Iterable[int], str], Iterable[int]]
 
 LIMITS: Mapping[Precision, float] = {"bf16": 0.005, "int8": 0.02}
 
-_EVERYTHING = detect.Selection(confidence=0.001)
+_EVERYTHING = Selection(confidence=0.001)
 # Detections of FP32 with at least this score are the truth where there are no labels. Below it, a last bit decides
 # which of two boxes of the same object NMS keeps.
 _SURE = 0.5

@@ -13,6 +13,7 @@ from export.proof.drawn_images import NamedImage
 from export.proof.session import Session
 from transformer.tasks import detect
 from transformer.tasks.detect import DETECT, Detections
+from transformer.tasks.selection import Selection
 from transformer.triton.model import Model
 
 # Image and lowest score -> detections, at most `MAX_DETECTIONS` above that score, at `IOU`.
@@ -70,7 +71,7 @@ def verify(
         ExportError: one has a detection that the other has not.
     """
     figures: list[_Figures] = []
-    selection = detect.Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
+    selection = Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
     for image in images:
         figures += _compare(session, model, predict, image, selection)
     return {
@@ -84,7 +85,7 @@ def verify(
 
 
 def _compare(
-    session: Session, model: Model, predict: Predict, image: NamedImage, selection: detect.Selection
+    session: Session, model: Model, predict: Predict, image: NamedImage, selection: Selection
 ) -> Iterator[_Figures]:
     """The figures of one image: first of the predictions among the served detections, then the other way round."""
     pixels, plan = DETECT.preprocess(image.image_hwc, model)

@@ -13,7 +13,7 @@ from export.proof.session import Session
 from export.proof.task_parity import verify_images, verify_rows
 from export.writer.manifest import Source
 from export.writer.repository import Version
-from transformer import tasks
+from transformer.tasks import describe, takes_images
 
 
 def prepare(
@@ -33,8 +33,8 @@ def prepare(
     """
     compatibility.check(graph)
     session = Session(graph, name=config.name)
-    model = tasks.describe(config, version="0")
-    if tasks.takes_images(model):
+    model = describe(config, version="0")
+    if takes_images(model):
         parity, golden = verify_images(session, model, predict, images=items)
     else:
         parity, golden = verify_rows(session, model, predict, rows=items)

@@ -7,9 +7,11 @@ does, and those are still read by bash, and by make: that the syntax is right, a
 import os
 import re
 import subprocess
+import sys
 
 import pytest
 
+from nereid.commands import COMMANDS as NEREID
 from tests.manifests.rendering import needs_kubectl
 from tests.support.kubectl_arguments import read_arguments
 from tests.support.pages import PAGES, ROOT, Block, all_blocks
@@ -207,6 +209,27 @@ def test_make_takes_every_command_of_the_pages(line: str) -> None:
         ["bash", "-c", script], cwd=ROOT, env=own | variables, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def nereid_options() -> dict[str, set[str]]:
+    """The commands of `nereid` that the pages name, and the options that they give them."""
+    found: dict[str, set[str]] = {}
+    lines = [line for block in SEEN for line in block.text.splitlines()]
+    inline = [each for page in PAGES for each in re.findall(r"`([^`]+)`", page.read_text())]
+    for each in [*lines, *inline]:
+        if match := re.match(r"(?:\$ )?nereid ([a-z0-9-]+)(.*)", each.replace("\n", " ")):
+            found.setdefault(match[1], set()).update(re.findall(r"(?<= )--[a-z0-9-]+|(?<=\[)--[a-z0-9-]+", match[2]))
+    return found
+
+
+@pytest.mark.parametrize(("command", "options"), sorted(nereid_options().items()))
+def test_nereid_takes_every_command_of_the_pages(command: str, options: set[str]) -> None:
+    assert command in {*NEREID, "--help"}
+    if options:
+        done = subprocess.run(
+            [sys.executable, "-m", "nereid", command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert options <= set(re.findall(r"--[a-z0-9-]+", done.stdout))
 
 
 def kubectl_commands() -> list[str]:

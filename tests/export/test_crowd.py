@@ -13,7 +13,8 @@ from tests.reference.detections import compare
 from tests.support.described import FUSED
 from tests.support.stack import Stack, start_stack
 from transformer.imaging.letterbox import fit
-from transformer.tasks.detect import DETECT, Selection
+from transformer.tasks.detect import DETECT
+from transformer.tasks.selection import Selection
 from transformer.triton.model import TensorMetadata
 
 pytestmark = [

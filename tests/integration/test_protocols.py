@@ -85,7 +85,7 @@ CASES = {
     "parameter of a table": Case("iris", [SETOSA], {"confidence": 0.5}, 400, "unknown; expected none"),
     "out of range": Case("digit-finder", [SEVEN], {"iou": 1.5}, 400, "expected a number from 0 to 1", same_words=False),
     "unknown class": Case("digit-finder", [SEVEN], {"classes": "cat"}, 400, "has no class 'cat'"),
-    "picture for a table": Case("iris", [SEVEN], status=400, says="iris is a model for tabular: got images"),
+    "picture for a table": Case("iris", [SEVEN], status=400, says="iris is a model for rows (tabular): got images"),
     "rows for pictures": Case("digits", [SETOSA], status=400, says="digits", same_words=False),
     "short row": Case("iris", [SETOSA[:3]], status=400, says="row 0: got 3 values, expected 4: sepal length"),
 }  # fmt: skip

@@ -16,8 +16,9 @@ from export.proof.predictions import IOU, MAX_DETECTIONS, choose_confidence, ver
 from export.proof.session import Session
 from export.writer.config import describe_detector
 from tests.support.detectors import CLASSES, build_detector, build_model
-from transformer.tasks import describe, detect
+from transformer.tasks import describe
 from transformer.tasks.detect import DETECT, Detections
+from transformer.tasks.selection import Selection
 from transformer.triton.model import Model
 
 IMAGES = draw_images()[:2]
@@ -43,7 +44,7 @@ def predict_by(session: Session, model: Model, change: Any) -> Any:
     def run(image: Any, confidence: float) -> Detections:
         pixels, plan = DETECT.preprocess(image.image_hwc, model)
         outputs = {name: output[0] for name, output in session.infer(pixels[None]).items()}
-        selection = detect.Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
+        selection = Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
         found = DETECT.postprocess(outputs, model, plan=plan, options=selection)
         boxes, scores, class_ids = (np.array(part) for part in (found.boxes_xyxy, found.scores, found.class_ids))
         return Detections(*change(boxes, scores, class_ids))

@@ -77,7 +77,7 @@ def test_items_that_belong_together_are_not_cut() -> None:
         [[numbers(2)], [from_array("x", np.array(1, np.float32))]],
     ],
 )
-def test_results_that_do_not_fit_each_other_are_refused(results: list[list[Tensor]]) -> None:
+def test_results_of_parts_that_do_not_fit_each_other_are_rejected(results: list[list[Tensor]]) -> None:
     with pytest.raises(InvalidRequest, match=r"batch of 3: got outputs 'x' of .*; expected at most \d+ items"):
         join(results, 3, TABLE)
 
@@ -94,37 +94,37 @@ def test_results_are_no_larger_together_than_one_may_be() -> None:
 
 
 class Triton:
-    """Gives back what it takes, as one version after the other."""
+    """Returns its inputs, as one version after the other."""
 
     def __init__(self, versions: Iterable[str]) -> None:
         self.versions = iter(versions)
-        self.asked: list[int] = []
+        self.sizes: list[int] = []
         self.at_once = 0
 
-    async def ask(self, part: Sequence[Tensor]) -> tuple[list[Tensor], str]:
+    async def infer(self, part: Sequence[Tensor]) -> tuple[list[Tensor], str]:
         assert not self.at_once
         self.at_once += 1
         await asyncio.sleep(0)
         self.at_once -= 1
-        self.asked.append(part[0].shape[0])
+        self.sizes.append(part[0].shape[0])
         return list(part), next(self.versions)
 
 
 def test_parts_are_sent_one_after_the_other() -> None:
     triton = Triton("777")
-    (output,), version = asyncio.run(infer_in_parts([numbers(20)], model(), triton.ask))
+    (output,), version = asyncio.run(infer_in_parts([numbers(20)], model(), triton.infer))
     np.testing.assert_array_equal(to_array(output), to_array(numbers(20)))
-    assert (version, triton.asked) == ("7", [8, 8, 4])
+    assert (version, triton.sizes) == ("7", [8, 8, 4])
 
 
 @pytest.mark.parametrize(("before", "asked"), [("12", [8, 8]), ("112", [8, 8, 4])], ids=["early", "at the last part"])
 def test_all_of_a_result_is_of_one_version(before: str, asked: list[int]) -> None:
     triton = Triton(before + "222")  # a swap falls into it: it begins again
-    (output,), version = asyncio.run(infer_in_parts([numbers(20)], model(), triton.ask))
+    (output,), version = asyncio.run(infer_in_parts([numbers(20)], model(), triton.infer))
     np.testing.assert_array_equal(to_array(output), to_array(numbers(20)))
-    assert (version, triton.asked) == ("2", [*asked, 8, 8, 4])
+    assert (version, triton.sizes) == ("2", [*asked, 8, 8, 4])
 
 
 def test_versions_that_never_stay_give_no_result() -> None:
     with pytest.raises(PredictorUnavailable, match="several versions responded to one request, 5 times"):
-        asyncio.run(infer_in_parts([numbers(20)], model(), Triton("12" * 5).ask))
+        asyncio.run(infer_in_parts([numbers(20)], model(), Triton("12" * 5).infer))

@@ -1,4 +1,4 @@
-"""Small files that would take much memory or time: refused at once, or decoded within the limits."""
+"""Small files that would take much memory or time: rejected at once, or decoded within the limits."""
 
 import io
 import struct
@@ -70,7 +70,7 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize("format_name", CLAIMS)
-def test_file_that_claims_to_be_huge_is_refused(format_name: str) -> None:
+def test_file_that_claims_to_be_huge_is_rejected(format_name: str) -> None:
     with pytest.raises(ServingError) as refused:
         decode(CLAIMS[format_name], max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
     # libwebp and libavif see that the parts of the file differ before they say how large it is.
@@ -90,7 +90,7 @@ def test_file_that_claims_to_be_huge_is_refused(format_name: str) -> None:
         ("AVIF", {"speed": 10}),
     ],
 )
-def test_truly_compressed_bomb_is_refused_above_the_limit_and_decoded_below(
+def test_truly_compressed_bomb_is_rejected_above_the_limit_and_decoded_below(
     format_name: str, options: dict[str, Any]
 ) -> None:
     data = encoded(format_name, size_wh=(4000, 3000), **options)
@@ -165,7 +165,7 @@ GIF_HEAD, GIF_FRAME = GIF[: GIF.index(b",\0\0\0\0")], GIF[GIF.index(b",\0\0\0\0"
     ],
     ids=["JPEG APP5", "JPEG comments", "JPEG filling", "PNG unknown", "PNG texts", "GIF comments", "GIF nothing"],
 )
-def test_header_of_millions_of_parts_is_refused(make: Callable[[], bytes]) -> None:
+def test_header_of_millions_of_parts_is_rejected(make: Callable[[], bytes]) -> None:
     # Each took 2 to 7 s of the interpreter, and so of everybody.
     with pytest.raises(InvalidImage, match="a header that takes more than 10000 reads"):
         decode(make(), max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
@@ -178,7 +178,7 @@ def progressive(scans: int, *, between: bytes = b"") -> bytes:
     return data[:-2] + (between + last) * (scans - data.count(b"\xff\xda")) + data[-2:]
 
 
-def test_jpeg_of_many_scans_is_refused() -> None:
+def test_jpeg_of_many_scans_is_rejected() -> None:
     assert decode(progressive(50), max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS).size_wh == (16, 16)
     for bomb in (
         progressive(51),
@@ -202,7 +202,7 @@ def test_what_follows_a_jpeg_may_look_like_scans() -> None:
 @pytest.mark.parametrize(
     "tail", [b"PK\x03\x04" + bytes(100), b"<script>alert(1)</script>", b"%PDF-1.7", b"#!/bin/sh\n"]
 )
-def test_polyglot_is_the_picture_that_it_begins_with(format_name: str, tail: bytes) -> None:
+def test_polyglot_is_the_image_that_it_begins_with(format_name: str, tail: bytes) -> None:
     # Nothing but pixels leaves the decoder, so what else the file might be does not matter.
     data = encoded(format_name) + tail
     assert decode(data, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS).size_wh == (16, 16)
@@ -210,6 +210,6 @@ def test_polyglot_is_the_picture_that_it_begins_with(format_name: str, tail: byt
 
 @pytest.mark.parametrize("head", [b"PK\x03\x04", b"<script>", b"%PDF-1.7\n", b"GIF89a", b"BM", b"II*\0", b"RIFF"])
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF", "GIF"])
-def test_picture_behind_something_else_is_none(head: bytes, format_name: str) -> None:
+def test_image_behind_something_else_is_not_an_image(head: bytes, format_name: str) -> None:
     with pytest.raises(ServingError):
         decode(head + encoded(format_name), max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)

@@ -45,7 +45,7 @@ def test_suppress_keeps_the_best_of_each_class(
     assert result.tolist() == kept
 
 
-def test_suppress_agrees_with_its_definition_on_random_boxes() -> None:
+def test_nms_agrees_with_its_definition_on_random_boxes() -> None:
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 100, (200, 2))
     boxes = np.hstack([corners, corners + rng.uniform(5, 60, (200, 2))]).astype(np.float32)

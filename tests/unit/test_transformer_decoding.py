@@ -1,4 +1,4 @@
-"""Encoded bytes to RGB, and what is refused."""
+"""Encoded bytes to RGB, and what is rejected."""
 
 import io
 import subprocess
@@ -64,7 +64,7 @@ def test_decode_of_grey_repeats_the_plane(mode: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_decode_turns_the_picture_upright_as_exif_says(format_name: str, orientation: int) -> None:
+def test_decode_turns_the_image_upright_as_exif_says(format_name: str, orientation: int) -> None:
     data = encoded(format_name, orientation=orientation, quality=100)
     with Image.open(io.BytesIO(data)) as stored:
         upright = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
@@ -86,7 +86,7 @@ def test_decode_turns_the_picture_upright_as_exif_says(format_name: str, orienta
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", UnsupportedMedia, "got SVG"),
     ],
 )
-def test_decode_refuses_what_is_no_whole_picture(data: bytes, error: type[ServingError], says: str) -> None:
+def test_decode_rejects_broken_images(data: bytes, error: type[ServingError], says: str) -> None:
     with pytest.raises(error, match=says):
         decode(data, **LIMITS)
 
@@ -105,7 +105,7 @@ def test_decode_of_sixteen_bits_keeps_the_high_byte() -> None:
     assert (decode(buffer.getvalue(), **LIMITS).image_hwc[..., 0] == np.arange(256).reshape(16, 16)).all()
 
 
-def test_read_header_of_a_huge_picture_decodes_nothing(tmp_path: Path) -> None:
+def test_read_header_of_a_huge_image_decodes_nothing(tmp_path: Path) -> None:
     # Limits come after the header: it must cost nothing, whatever the header promises.
     buffer = io.BytesIO()
     Image.fromarray(PICTURE).save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""Drawing on pictures of any shape, and sending them back."""
+"""Drawing on images of any shape, and sending them back."""
 
 import cv2
 import numpy as np
@@ -132,7 +132,7 @@ def test_the_weakest_lies_below_and_every_name_is_its_own() -> None:
 @example((65_501, 1), "image/jpeg")
 @example((1, 1_000_000), "image/png")
 @example((1_000_001, 1), "image/png")
-def test_any_shape_is_encoded_or_refused(shape_hw: tuple[int, int], media_type: ImageType) -> None:
+def test_any_shape_is_encoded_or_rejected(shape_hw: tuple[int, int], media_type: ImageType) -> None:
     image = blank(shape_hw)
     if max(shape_hw) <= LONGEST[media_type]:
         check_size(image, media_type)
@@ -152,6 +152,6 @@ def test_any_shape_is_encoded_or_refused(shape_hw: tuple[int, int], media_type: 
         (2_000_000, "image/png", "2000000x1 is over PNG's 1000000 a side; request application/json"),
     ],
 )
-def test_refusal_names_a_format_that_is_long_enough(width: int, media_type: ImageType, says: str) -> None:
+def test_rejection_names_a_format_that_allows_the_side(width: int, media_type: ImageType, says: str) -> None:
     with pytest.raises(PayloadTooLarge, match=f"^Accept: {media_type}: {says}$"):
         check_size(blank((1, width)), media_type)

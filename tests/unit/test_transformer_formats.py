@@ -102,7 +102,7 @@ def test_palette_of_every_depth(bits: int) -> None:
     ("name", "mode"),
     [("JPEG", "RGB"), *((name, mode) for name in ("PNG", "WEBP", "TIFF", "AVIF") for mode in COLOUR)],
 )
-def test_picture_is_turned_as_exif_says(name: str, mode: str, orientation: int) -> None:
+def test_image_is_turned_as_exif_says(name: str, mode: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert_alike(encoded(MODES[mode], name, exif=exif, **(EXACT if name == "WEBP" else {})), tolerance=0)
@@ -135,7 +135,7 @@ def test_background_that_is_no_colour_of_a_gif_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
-def test_picture_that_is_hidden_from_an_animation_counts(mode: str) -> None:
+def test_image_that_is_hidden_from_an_animation_counts(mode: str) -> None:
     # It is what every reader of PNG sees that knows no animation, libpng first of all.
     frames = [Image.new("RGB", (32, 16), colour).convert(mode) for colour in ("red", "lime", "blue")]
     data = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=True)
@@ -171,14 +171,14 @@ def test_bmp_of_other_bits_is_scaled_to_255(bits: int, masks: tuple[int, ...]) -
 
 
 @pytest.mark.parametrize(("bits", "masks"), [(16, (0xF00, 0xF0, 0xF)), (64, ())])
-def test_bmp_of_a_rare_kind_is_refused(bits: int, masks: tuple[int, ...]) -> None:
+def test_bmp_of_a_rare_kind_is_rejected(bits: int, masks: tuple[int, ...]) -> None:
     with pytest.raises(UnsupportedMedia, match=r"a BMP of a kind that is not read .*convert it"):
         decoded(bmp(bits, np.zeros((4, 4), f"<u{bits // 8}"), *masks))
 
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP", "BMP", "GIF", "AVIF"])
 @pytest.mark.parametrize("mode", ["RGB", "P", "1"])
-def test_part_of_a_file_is_never_a_picture(name: str, mode: str) -> None:
+def test_part_of_a_file_is_never_a_image(name: str, mode: str) -> None:
     data = encoded(MODES[mode], name)
     whole = decoded(data)
     for size in range(len(data) - 1, 1, -max(1, len(data) // 60)):
@@ -189,7 +189,7 @@ def test_part_of_a_file_is_never_a_picture(name: str, mode: str) -> None:
         np.testing.assert_array_equal(part, whole)  # what lacked was padding
 
 
-def test_more_pictures_behind_a_jpeg_are_left_alone() -> None:
+def test_more_images_behind_a_jpeg_are_left_alone() -> None:
     frames = [Image.new("RGB", (32, 16), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
     assert read_header(data).format == "JPEG"
@@ -201,20 +201,20 @@ LONGEST = {"WEBP": 16_383, "JPEG": 65_500, "AVIF": 32_768}
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_thin_pictures_are_decoded(name: str) -> None:
+def test_thin_images_are_decoded(name: str) -> None:
     longest = LONGEST.get(name, 65_535)
     for size_wh in ((1, 1), (1, 8000), (8000, 1), (longest, 1), (1, longest)):
         assert_alike(encoded(Image.new("RGB", size_wh, (200, 30, 60)), name), tolerance=0)
 
 
 @pytest.mark.parametrize("make", [lambda: np.zeros((4, 4), np.float32), lambda: np.zeros((4, 4), np.int32)])
-def test_thirty_two_bits_are_refused(make: Callable[[], NDArray[Any]]) -> None:
+def test_thirty_two_bits_are_rejected(make: Callable[[], NDArray[Any]]) -> None:
     with pytest.raises(UnsupportedMedia, match="got a TIFF of 32 bits for each value, expected 8 or 16"):
         decoded(encoded(Image.fromarray(make()), "TIFF"))
 
 
 @pytest.mark.parametrize("name", ["JPEG2000", "ICO", "PPM", "PCX", "DDS", "SGI", "ICNS", "PDF", "EPS", "QOI"])
-def test_other_formats_are_refused_and_the_list_is_named(name: str) -> None:
+def test_other_formats_are_rejected_and_the_list_is_named(name: str) -> None:
     data = encoded(RGB.resize((64, 64)), name)
     with pytest.raises(UnsupportedMedia, match="expected one of JPEG, PNG, WEBP, BMP, TIFF, GIF, AVIF"):
         decoded(data)

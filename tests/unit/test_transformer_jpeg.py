@@ -1,4 +1,4 @@
-"""JPEG: kinds that are refused by their names, and damage that is never filled with grey."""
+"""JPEG: kinds that are rejected by their names, and damage that is never filled with grey."""
 
 import io
 import re
@@ -89,21 +89,21 @@ def test_what_every_viewer_passes_over_changes_nothing(data: bytes, original: by
     ],
     ids=["sequential", "progressive", "stray bytes", "stray bytes between scans", "no parameters", "restarts"],
 )
-def test_part_of_a_jpeg_is_never_a_picture(data: bytes) -> None:
+def test_part_of_a_jpeg_is_never_a_image(data: bytes) -> None:
     # libjpeg takes what it has of a progressive one, and simplejpeg gave it out when the cut was within a table.
     for size in range(len(data) - 1, 2, -7):
         with pytest.raises(InvalidImage):
             decoded(data[:size])
 
 
-def test_damage_in_the_middle_is_refused() -> None:
+def test_damage_in_the_middle_is_rejected() -> None:
     middle = (SCAN + len(PLAIN)) // 2
     for data in (PLAIN[:middle] + PLAIN[-2:], PLAIN[:middle] + b"\xff\xd3" + PLAIN[middle:]):
         with pytest.raises(InvalidImage, match=r"ends before its last row|broken JPEG"):
             decoded(data)
 
 
-def test_a_million_segments_behind_the_first_row_are_refused() -> None:
+def test_a_million_segments_behind_the_first_row_are_rejected() -> None:
     scans = b"\xff\xda" * 60
     with pytest.raises(InvalidImage, match="more than 10000 segments"):
         decoded(PLAIN[:-2] + b"\xff\xfe\0\2" * 1_000_000 + scans + PLAIN[-2:])

@@ -21,7 +21,7 @@ from transformer.imaging.letterbox import PADDING_GREY, fit, letterbox, unletter
         ((500, 333), (640, 640), None, (640, 426), (0, 107), (640, 640)),
     ],
 )
-def test_fit_places_a_picture(
+def test_fit_places_a_image(
     image_wh: tuple[int, int],
     target_wh: tuple[int, int],
     stride: int | None,
@@ -33,7 +33,7 @@ def test_fit_places_a_picture(
     assert (plan.resized_wh, plan.pad_xy, plan.input_wh) == (resized_wh, pad_xy, input_wh)
 
 
-def test_letterbox_pads_with_grey_around_the_picture() -> None:
+def test_letterbox_pads_with_grey_around_the_image() -> None:
     image = np.full((30, 64, 3), 255, np.uint8)
     boxed = letterbox(image, fit((64, 30), (64, 64), stride=None))
     assert boxed.shape == (64, 64, 3)
@@ -42,7 +42,7 @@ def test_letterbox_pads_with_grey_around_the_picture() -> None:
     assert (boxed[47:] == PADDING_GREY).all()
 
 
-def test_letterbox_of_a_fitting_picture_is_the_picture() -> None:
+def test_letterbox_of_a_fitting_image_is_the_image() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     assert letterbox(image, fit((64, 64), (64, 64), stride=32)) is image
 
@@ -57,7 +57,7 @@ def test_unletterbox_undoes_the_placement(image_wh: tuple[int, int], stride: int
     np.testing.assert_allclose(unletterbox(inside, plan), original, atol=1e-3)
 
 
-def test_unletterbox_clips_to_the_picture() -> None:
+def test_unletterbox_clips_to_the_image() -> None:
     plan = fit((100, 50), (640, 640), stride=None)
     boxes = unletterbox(np.array([[-50, -50, 9999, 9999]], np.float32), plan)
     assert boxes.tolist() == [[0, 0, 100, 50]]

@@ -21,7 +21,7 @@ class Writes(io.StringIO):
 
 
 class Closed(io.StringIO):
-    """As a pipe that nobody reads any more."""
+    """Like a pipe without a reader."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError(text)
@@ -31,7 +31,7 @@ def line(text: str, level: int = logging.INFO) -> logging.LogRecord:
     return logging.LogRecord("transformer", level, __file__, 1, text, (), None)
 
 
-def test_lines_of_one_moment_are_written_together() -> None:
+def test_lines_of_one_batch_are_written_together() -> None:
     writes = Writes()
     handler = BatchingHandler(writes)
 
@@ -70,7 +70,7 @@ def test_line_where_no_loop_runs_is_written_at_once() -> None:
     assert writes.texts == ["a\n", "b\n"]
 
 
-def test_what_waits_is_written_at_the_end() -> None:
+def test_batched_lines_are_written_at_the_end() -> None:
     writes = Writes()
     handler = BatchingHandler(writes)
 
@@ -83,7 +83,7 @@ def test_what_waits_is_written_at_the_end() -> None:
     assert writes.texts == ["a\n"]
 
 
-def test_log_that_nobody_reads_fails_nothing() -> None:
+def test_log_without_a_reader_fails_nothing() -> None:
     handler = BatchingHandler(Closed())
 
     async def log() -> None:

@@ -93,12 +93,12 @@ def test_describe_without_batching_takes_the_first_dimension_as_the_batch() -> N
         (r"{'task': 'detect', 'imgsz': 640, 'names': {0: '\\ud800'}}", r"got 0: '\\ud800', expected a text by number"),
     ],
 )
-def test_describe_refuses_a_config_that_does_not_describe(metadata: str, says: str) -> None:
+def test_describe_rejects_a_config_that_does_not_describe(metadata: str, says: str) -> None:
     with pytest.raises(ModelConfigError, match=says):
         describe(config(metadata), version="1")
 
 
-def test_describe_refuses_two_inputs() -> None:
+def test_describe_rejects_two_inputs() -> None:
     text = DETECTOR + 'input { name: "more" data_type: TYPE_FP32 dims: [ 1 ] }'
     with pytest.raises(ModelConfigError, match="got 2 inputs and 2 outputs"):
         describe(config(text=text), version="1")
@@ -137,6 +137,6 @@ def test_table_with_strings_has_an_input_for_each_column() -> None:
         (f"{{{COLUMNS}, 'categories': ['city']}}", MIXED, "categories in parameters.metadata"),
     ],
 )
-def test_table_that_does_not_fit_its_columns_is_refused(metadata: str, text: str, says: str) -> None:
+def test_table_that_does_not_fit_its_columns_is_rejected(metadata: str, text: str, says: str) -> None:
     with pytest.raises(ModelConfigError, match=says):
         describe(config(metadata, text), version="1")

@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.described import DETECTOR
 from transformer.errors import InvalidRequest
-from transformer.tasks.detect import DETECT, Selection
+from transformer.tasks.detect import DETECT
+from transformer.tasks.selection import Selection
 from transformer.tasks.tabular import TABULAR
 from transformer.tasks.task import NoOptions
 from transformer.triton.model import Model, TensorMetadata
@@ -90,7 +91,7 @@ def test_classes_are_found_by_any_name_and_index(names: dict[int, str], classes:
 
 
 @pytest.mark.parametrize("classes", ["٣", "2", "-1", 2, -1, 10**30, True, 1.0, None, "hat,", ["hat", None]])
-def test_what_is_neither_name_nor_index_is_refused(classes: Any) -> None:
+def test_value_that_is_neither_name_nor_index_is_rejected(classes: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"has no class .*; expected names or indices of {0: 'hat', 1: 'vest'}"):
         ids({0: "hat", 1: "vest"}, classes)
 
@@ -117,7 +118,7 @@ def test_what_is_neither_name_nor_index_is_refused(classes: Any) -> None:
         ({"classes": {"a": 1}}, "has no class"),
     ],
 )
-def test_options_of_a_detector_refuses(parameters: dict[str, Any], says: str) -> None:
+def test_options_of_a_detector_rejects(parameters: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         DETECT.read_options(parameters, DETECTOR)
 
@@ -128,7 +129,7 @@ def test_table_has_no_parameters() -> None:
         TABULAR.read_options({"confidence": "0.5"}, TABLE)
 
 
-def test_options_of_a_detector_refuses_endless_classes() -> None:
+def test_options_of_a_detector_rejects_endless_classes() -> None:
     for classes in ([0] * 10_001, "0," * 10_000, ["0,0"] * 5001):
         with pytest.raises(InvalidRequest, match=r"got 100\d\d, expected at most 10000"):
             DETECT.read_options({"classes": classes}, DETECTOR)

@@ -36,9 +36,9 @@ from transformer.protocol.v2_messages import InferResponse
 from transformer.rest.body import _unpack, read_instances, read_items
 from transformer.rest.multipart import read_parts
 from transformer.rest.v2_codec import Document, read_document, read_header_length, write_response
-from transformer.tasks import detect
 from transformer.tasks.classify import fill
 from transformer.tasks.detect import DETECT
+from transformer.tasks.selection import Selection
 from transformer.tasks.tabular import TABULAR
 from transformer.triton.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
 
@@ -189,7 +189,7 @@ def test_detector_of_any_outputs_gives_boxes_in_the_picture(count: int, data: st
         "classes": data.draw(arrays.arrays(np.int32, count, elements=st.integers(0, 1))),
     }
     plan = fit((100, 50), (64, 64), stride=32)
-    found = DETECT.postprocess(outputs, FUSED, plan=plan, options=detect.Selection())
+    found = DETECT.postprocess(outputs, FUSED, plan=plan, options=Selection())
     assert len(found.boxes_xyxy) == len(found.scores) == len(found.class_ids) <= min(count, 300)
     assert (np.diff(found.scores) <= 0).all()
     assert (found.scores > 0.25).all()

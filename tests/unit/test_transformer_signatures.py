@@ -1,4 +1,4 @@
-"""Formats that are not read are refused by their names, as far as they begin like one."""
+"""Formats that are not read are rejected by their names, as far as they begin like one."""
 
 import base64
 import io

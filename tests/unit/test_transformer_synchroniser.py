@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from transformer.triton import synchroniser_client as module
-from transformer.triton.synchroniser_client import Known, SynchroniserClient
+from transformer.triton.synchroniser_client import KnownModel, SynchroniserClient
 
 GOOD = b'HTTP/1.1 200 OK\r\nContent-Length: 23\r\nConnection: close\r\n\r\n{"models": {"iris":{}}}'
 BAD = b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Server:
-    """Answers the same thing after a moment, and counts."""
+    """Sends the same response after a moment, and counts requests."""
 
     def __init__(self, reply: bytes) -> None:
         self.reply = reply
@@ -58,7 +58,7 @@ def test_models_are_requested_once_whatever_the_response(reply: bytes, known: se
     asyncio.run(ask())
 
 
-def test_who_goes_away_takes_nobodys_answer() -> None:
+def test_cancelled_caller_does_not_cancel_the_others() -> None:
     async def ask() -> None:
         server = Server(GOOD)
         async with asked_at(server) as synchroniser:
@@ -66,14 +66,14 @@ def test_who_goes_away_takes_nobodys_answer() -> None:
             second = asyncio.create_task(synchroniser.known())
             await asyncio.sleep(0.05)
             first.cancel()
-            assert await second == {"iris": Known("loading")}
+            assert await second == {"iris": KnownModel("loading")}
             assert first.cancelled()
         assert server.asked == 1
 
     asyncio.run(ask())
 
 
-def test_who_failed_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_request_is_repeated_later(monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> None:
         server = Server(BAD)
         async with asked_at(server) as synchroniser:
@@ -85,7 +85,7 @@ def test_who_failed_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> Non
     asyncio.run(ask())
 
 
-def test_without_one_nobody_can_say() -> None:
+def test_models_are_unknown_without_a_synchroniser() -> None:
     async def ask() -> None:
         synchroniser = SynchroniserClient("")
         assert await synchroniser.known() is None
@@ -107,24 +107,24 @@ REFUSED = {"2": {"state": "refused", "reason": "no ONNX file"}, "10": {"state": 
     [
         (
             {"state": "refused", "versions": REFUSED},
-            Known("refused", "too large", {"2": "no ONNX file", "10": "too large"}),
+            KnownModel("refused", "too large", {"2": "no ONNX file", "10": "too large"}),
         ),
         (
             {"state": "refused", "error": "config.pbtxt: line 1", "versions": {}},
-            Known("refused", "config.pbtxt: line 1"),
+            KnownModel("refused", "config.pbtxt: line 1"),
         ),
-        ({"state": "loading", "error": None, "versions": {"1": {"state": "staged"}}}, Known("loading")),
+        ({"state": "loading", "error": None, "versions": {"1": {"state": "staged"}}}, KnownModel("loading")),
         # The words of a library are for the operator.
         (
             {"state": "refused", "error": "it cannot be judged: KeyError: '/srv/x'"},
-            Known("refused", "it cannot be judged"),
+            KnownModel("refused", "it cannot be judged"),
         ),
-        ({"state": "refused", "error": "x" * 300}, Known("refused", "x" * 200 + " ...")),
+        ({"state": "refused", "error": "x" * 300}, KnownModel("refused", "x" * 200 + " ...")),
         # Of an older synchroniser.
-        ({"serving": ["1"], "versions": {"1": {"state": "serving"}}}, Known("serving")),
+        ({"serving": ["1"], "versions": {"1": {"state": "serving"}}}, KnownModel("serving")),
     ],
 )
-def test_what_is_known_of_a_model(model: dict[str, Any], known: Known) -> None:
+def test_state_of_a_model_is_read(model: dict[str, Any], known: KnownModel) -> None:
     async def ask() -> None:
         async with asked_at(Server(reply_with(**model))) as synchroniser:
             assert await synchroniser.known() == {"rows": known}

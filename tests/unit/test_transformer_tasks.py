@@ -15,7 +15,8 @@ from transformer.offload import INLINE_COST
 from transformer.tasks import detect
 from transformer.tasks.classify import CLASSIFY, fill
 from transformer.tasks.columns import Rows
-from transformer.tasks.detect import DETECT, Selection
+from transformer.tasks.detect import DETECT
+from transformer.tasks.selection import Selection
 from transformer.tasks.tabular import TABULAR
 from transformer.tasks.task import NoOptions
 from transformer.triton.model import Model, TensorMetadata
@@ -82,7 +83,7 @@ def test_detect_postprocess_selects_alike_in_both_interfaces(
     assert detections.boxes_xyxy.shape == (len(scores), 4)
 
 
-def test_detect_postprocess_gives_corners_in_the_picture() -> None:
+def test_detect_postprocess_gives_corners_in_the_image() -> None:
     plan = fit((128, 64), (64, 64), stride=None)  # half the size, 16 rows of padding above
     detections = DETECT.postprocess(fused_outputs(), FUSED, plan=plan, options=Selection())
     assert detections.boxes_xyxy[0].tolist() == [20, 0, 60, 28]  # (10..30, 10..30) up by 16, twice as large, clipped
@@ -161,7 +162,7 @@ def finished(outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         (FINISHED, finished, {"model_candidates": 30}),
     ],
 )
-def test_rows_that_are_all_wanted_are_told_of_where_the_graph_may_have_left_out_more(
+def test_candidates_that_are_all_wanted_are_reported_where_the_graph_may_have_left_out_more(
     model: Model, write: Any, reached: dict[str, int]
 ) -> None:
     outputs = write(crowd(30, around=1))

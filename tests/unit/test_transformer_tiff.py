@@ -1,4 +1,4 @@
-"""Kinds of TIFF: read as the samples say that were written into them, or refused in words that name the kind.
+"""Kinds of TIFF: read as the samples say that were written into them, or rejected in words that name the kind.
 
 The files are written by the letter of TIFF 6.0, so that no library has a part on both sides. Where the letter leaves
 something open (CMYK without a profile, colours multiplied by alpha, old palettes), what is right is our own choice: of
@@ -278,7 +278,7 @@ REFUSED: dict[str, tuple[NDArray[Any], int, dict[int, Any], str]] = {
     "mask": (PLAIN[..., 0], 4, {}, "mask"),
     "camera raw": (DEEP[..., 0], 32803, {}, "camera raw"),
     "DNG": (PLAIN[..., :3], RGB, {50706: [1, 4, 0, 0]}, r"camera raw \(DNG\)"),
-    "a thumbnail first": (PLAIN[..., :3], RGB, {254: 1}, "a thumbnail before the picture"),
+    "a thumbnail first": (PLAIN[..., :3], RGB, {254: 1}, "a thumbnail before the image"),
     "other inks": (PLAIN, CMYK, {332: 2}, "other inks than CMYK"),
     "grey and alpha in planes": (PLANES, GREY, {tiffs.PLANAR: 2, tiffs.EXTRA: 2}, "2 x 16 bits, .*planes"),
     "multiplied grey": (PLAIN[..., :2], GREY, {tiffs.EXTRA: MULTIPLIED}, "2 x 8 bits, .*multiplied by alpha"),
@@ -308,7 +308,7 @@ def test_kind_that_is_not_read_is_named(name: str) -> None:
         decoded(write_tiff(describe_array(samples, photometric) | tags, [samples.tobytes()]))
 
 
-def test_tiles_of_grey_with_alpha_are_refused() -> None:
+def test_tiles_of_grey_with_alpha_are_rejected() -> None:
     samples = DEEP[..., :2]
     tags = describe_array(samples, GREY) | {tiffs.EXTRA: ALPHA}
     with pytest.raises(UnsupportedMedia, match=r"2 x 16 bits, .*tiles"):
@@ -323,7 +323,7 @@ def big_endian_bigtiff() -> bytes:
     return b"MM\0+" + struct.pack(">HHQ", 8, 0, 24) + bytes(8) + directory + bytes(8)
 
 
-def test_big_endian_bigtiff_is_refused() -> None:
+def test_big_endian_bigtiff_is_rejected() -> None:
     with pytest.raises(UnsupportedMedia, match="big-endian BigTIFF"):
         decoded(big_endian_bigtiff())
 
@@ -345,14 +345,14 @@ BROKEN: dict[str, tuple[dict[int, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_part_that_is_not_there_is_refused(name: str) -> None:
+def test_part_that_is_not_there_is_rejected(name: str) -> None:
     tags, says = BROKEN[name]
     np.testing.assert_array_equal(decoded(write_tiff(BASE, STRIPS)), grey(PLAIN[..., 0]))
     with pytest.raises(InvalidImage, match=says):
         decoded(write_tiff(BASE | tags, STRIPS))
 
 
-def test_kind_that_the_tags_leave_open_is_refused() -> None:
+def test_kind_that_the_tags_leave_open_is_rejected() -> None:
     with pytest.raises(InvalidImage, match="a TIFF without PHOTOMETRIC"):
         decoded(write_tiff({tag: value for tag, value in BASE.items() if tag != tiffs.PHOTOMETRIC}, STRIPS))
     # Two readers might take one width each.
@@ -361,7 +361,7 @@ def test_kind_that_the_tags_leave_open_is_refused() -> None:
         decoded(twice)
 
 
-def test_what_takes_long_or_much_is_refused() -> None:
+def test_what_takes_long_or_much_is_rejected() -> None:
     tile = {tiffs.TILE_WIDTH: 60_000, tiffs.TILE_HEIGHT: 60_000}
     with pytest.raises(PayloadTooLarge, match="tiles of 60000x60000 pixels"):
         decoded(write_tiff(describe_array(PLAIN[..., 0], GREY) | tile, STRIPS))
@@ -373,7 +373,7 @@ def test_what_takes_long_or_much_is_refused() -> None:
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize(("photometric", "count", "extra", "layout"), READ)
-def test_part_of_a_file_is_never_a_picture(
+def test_part_of_a_file_is_never_a_image(
     photometric: int, count: int, extra: list[int], layout: str, bits: int
 ) -> None:
     data, _ = kind_of(photometric, count, extra, layout, bits, "<")
@@ -397,7 +397,7 @@ def test_case_is_as_opencv_reads_it(cases: Path, name: str) -> None:
     np.testing.assert_array_equal(decoded(data), opencv)
 
 
-def test_case_of_twelve_bits_is_the_picture_that_others_hold_too(cases: Path) -> None:
+def test_case_of_twelve_bits_is_the_image_that_others_hold_too(cases: Path) -> None:
     image = decoded((cases / "gray12-packed.tif").read_bytes())
     assert round(float(image.mean()), 1) == 112.1
     np.testing.assert_array_equal(image, decoded((cases / "gray-alpha16.tif").read_bytes()))
@@ -407,6 +407,6 @@ def test_case_of_twelve_bits_is_the_picture_that_others_hold_too(cases: Path) ->
     ("name", "says"),
     [("ms16-5band.tif", "TIFF of 5 x 16 bits"), ("rgb-float.tif", "TIFF of 3 x 32 bits.*floating-point")],
 )
-def test_case_is_refused_by_its_kind(cases: Path, name: str, says: str) -> None:
+def test_case_is_rejected_by_its_kind(cases: Path, name: str, says: str) -> None:
     with pytest.raises(UnsupportedMedia, match=says):
         decoded((cases / name).read_bytes())

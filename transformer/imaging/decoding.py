@@ -27,7 +27,7 @@ from transformer.imaging.tiff import Tiff, decode_tiff, read_tiff
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 _BY_PILLOW = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")  # whose headers it reads
 
-# Of a header; Pillow reads each in Python, and 20 MB hold millions. A picture has some hundreds.
+# Of a header; Pillow reads each in Python, and 20 MB hold millions. An image has some hundreds.
 _MOST_READS = 10_000
 _OF_24_BITS = bytes((24, 0, 0, 0, 0, 0))  # of a BMP: bits, compression; OpenCV makes these in half the time
 _OTHER_BMP = re.compile("Unsupported BMP (pixel depth|bitfields layout|compression)")  # of Pillow
@@ -38,7 +38,7 @@ Image.MAX_IMAGE_PIXELS = None
 # Image generators keep their prompts in PNG text chunks of more than Pillow's 1 MiB.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
-# EXIF orientation -> what brings the picture upright (Exif 2.32, tag 0x0112).
+# EXIF orientation -> what brings the image upright (Exif 2.32, tag 0x0112).
 _UPRIGHT: dict[int, Callable[[ImageArray], Any]] = {
     2: lambda image: cv2.flip(image, 1),
     3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
@@ -69,7 +69,7 @@ _BROKEN = (
 
 
 class _Head(io.BytesIO):
-    """The bytes of a picture, for who reads its header in so many parts as a header has."""
+    """The bytes of an image, for parsers that read a header in many small parts."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -89,7 +89,7 @@ class Header:
     Attributes:
         format: Pillow's name.
         size_wh: as stored, before it is turned.
-        orientation: EXIF 1 to 8 of a JPEG; 1 for the others, which their decoders turn.
+        orientation: EXIF 1 to 8 of a JPEG; 1 for the others, whose decoders apply it.
         tiff: the kind of a TIFF.
     """
 
@@ -103,19 +103,19 @@ def read_header(data: bytes) -> Header:
     """Format, size and orientation without decoding a pixel.
 
     Raises:
-        InvalidImage: empty, broken, or no picture.
+        InvalidImage: empty, broken, or of an unknown format.
         UnsupportedMedia: a format, or a kind of one, that is not on the list.
         PayloadTooLarge: a TIFF of huge tiles.
     """
     if not data:
-        raise InvalidImage("image: got 0 bytes, expected an encoded picture")
+        raise InvalidImage("image: got 0 bytes, expected an encoded image")
     name = name_format(data)
     if name == "TIFF":
         tiff = read_tiff(data)
         return Header(name, tiff.size_wh, tiff=tiff)
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(_Head(data), formats=_BY_PILLOW) as image:
-            # MPO is a JPEG with more pictures behind the first.
+            # MPO is a JPEG with more images behind the first.
             header = Header("JPEG" if image.format == "MPO" else str(image.format), image.size)
             if header.format == "JPEG":
                 # The other decoders apply the orientation themselves. And a PNG's getexif() would decode all of it.
@@ -124,13 +124,13 @@ def read_header(data: bytes) -> Header:
     except _BROKEN as exc:
         if name == "JPEG":
             check_jpeg(data)
-        raise _refusal(data, name, exc) from exc
+        raise _rejection(data, name, exc) from exc
     if header.format == "JPEG":
         check_jpeg(data)
     return header
 
 
-def _refusal(data: bytes, name: str | None, error: Exception) -> InvalidImage | UnsupportedMedia:
+def _rejection(data: bytes, name: str | None, error: Exception) -> InvalidImage | UnsupportedMedia:
     """The error for a file of a format that is not read, with the name of the format."""
     expected = f"expected one of {', '.join(FORMATS)}"
     if name is None:
@@ -144,11 +144,11 @@ def _refusal(data: bytes, name: str | None, error: Exception) -> InvalidImage | 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A decoded picture.
+    """A decoded image.
 
     Attributes:
-        image_hwc: RGB `(height, width, 3)`, upright; smaller than the picture where that was enough.
-        size_wh: of the picture itself, upright.
+        image_hwc: RGB `(height, width, 3)`, upright; smaller than the image where it was reduced.
+        size_wh: of the image itself, upright.
     """
 
     image_hwc: ImageArray
@@ -156,7 +156,7 @@ class DecodedImage:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every pixel of the picture is there."""
+        """Whether it was not reduced."""
         return self.image_hwc.shape[1::-1] == self.size_wh
 
 
@@ -167,18 +167,18 @@ def decode(
     max_pixels: int,
     smallest_wh: Callable[[tuple[int, int]], tuple[int, int] | None] | None = None,
 ) -> DecodedImage:
-    """Decode a picture, upright, alpha dropped, first frame.
+    """Decode an image, upright, alpha dropped, first frame.
 
     Args:
-        data: the encoded picture.
+        data: the encoded image.
         max_bytes: limit of `len(data)`.
         max_pixels: limit of width x height, checked before decoding.
         smallest_wh: of an upright size, the size below which it must not be reduced, both `(width, height)`; None: the
             whole image. A JPEG is reduced to a half, a quarter or an eighth while it is decoded, in half the time for
-            12 megapixels; its pixels are not quite those that reducing the whole picture gives.
+            12 megapixels; its pixels are not quite those of the whole image, reduced.
 
     Raises:
-        InvalidImage: no picture, or a broken one.
+        InvalidImage: broken, or of an unknown format.
         UnsupportedMedia: a format that is not on the list.
         PayloadTooLarge: over a limit.
     """
@@ -200,7 +200,7 @@ def decode(
 
 def _decode_whole(data: bytes, header: Header) -> ImageArray:
     name, (width, height) = header.format, header.size_wh
-    # Without memory for it NumPy says so; decoders would call the picture broken.
+    # NumPy raises MemoryError; decoders would report a broken image.
     np.empty((height, width, 3), np.uint8)
     try:
         if header.tiff:
@@ -210,7 +210,7 @@ def _decode_whole(data: bytes, header: Header) -> ImageArray:
         seen = {"PNG": _still, "GIF": _with_background}.get(name)
         return _decode_by_opencv(seen(data) if seen else data)
     except (*_BROKEN, cv2.error) as exc:
-        raise _refusal(data, name, exc) from exc
+        raise _rejection(data, name, exc) from exc
 
 
 def _decode_by_pillow(data: bytes) -> ImageArray:
@@ -223,7 +223,7 @@ def _decode_by_pillow(data: bytes) -> ImageArray:
 def _decode_by_opencv(data: bytes) -> ImageArray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
-        raise OSError("OpenCV makes no picture of it")
+        raise OSError("OpenCV does not decode it")
     return np.asarray(image, np.uint8)
 
 
@@ -235,7 +235,7 @@ def _with_background(data: bytes) -> bytes:
 
 
 def _still(data: bytes) -> bytes:
-    """A PNG without its animation, whose first frame need not be the picture that other readers of PNG see.
+    """A PNG without its animation, whose first frame need not be the image that other decoders return.
 
     OpenCV reserves the length that a chunk claims, up to 4 GiB, before it reads the chunk.
     """

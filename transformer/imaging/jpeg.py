@@ -28,7 +28,7 @@ _HARMLESS = re.compile("extraneous bytes|Invalid SOS parameters|Inconsistent pro
 
 
 def check_jpeg(data: bytes) -> None:
-    """Refuse a JPEG of a kind that is not read, by its header.
+    """Reject a JPEG of an unsupported kind, by its header.
 
     Raises:
         UnsupportedMedia: lossless, hierarchical, JPEG-LS, of other than 8 bits, of other than 1, 3 or 4 colours.
@@ -58,7 +58,7 @@ def decode_jpeg(data: bytes, smallest_wh: tuple[int, int]) -> ImageArray:
         return _decode(data, smallest_wh)
     except ValueError as exc:
         warning = str(exc)
-    # libjpeg only warns of a picture that is damaged or ends early, and fills what it lacks with grey: not something to
+    # libjpeg only warns of an image that is damaged or ends early, and fills what it lacks with grey: not something to
     # detect in. Pillow ignores every warning, and rejects what ends early or cannot be continued.
     if _HARMLESS.search(warning):
         try:
@@ -70,7 +70,7 @@ def decode_jpeg(data: bytes, smallest_wh: tuple[int, int]) -> ImageArray:
         except (OSError, SyntaxError, ValueError) as exc:
             warning = str(exc)
     if "premature end" in warning.lower():
-        raise InvalidImage("image: the JPEG ends before its last row; got a part, expected a whole picture")
+        raise InvalidImage("image: the JPEG ends before its last row; got a part, expected a whole image")
     raise InvalidImage(f"image: broken JPEG: {warning}")
 
 
@@ -81,7 +81,7 @@ def _decode(data: bytes, smallest_wh: tuple[int, int]) -> ImageArray:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Number of each marker before the end of the picture, and where it ends; segments are skipped by their length."""
+    """Number of each marker before the end of the image, and where it ends; segments are skipped by their length."""
     found, count = _MARKER.search(data, 2), 0
     while found and (kind := found[1][0]) != _EOI:
         end, count = found.end(), count + 1
@@ -94,7 +94,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _check_scans(data: bytes) -> None:
     """A progressive JPEG goes over all its pixels with each scan."""
-    # Data behind the picture may hold such two bytes too: counted exactly only where there are many.
+    # Data behind the image may hold such two bytes too: counted exactly only where there are many.
     if data.count(bytes((0xFF, _SOS))) <= _MOST_SCANS:
         return
     scans = (kind for kind, _ in _segments(data) if kind == _SOS)

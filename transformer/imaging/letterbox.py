@@ -1,4 +1,4 @@
-"""Fit a picture into a model's input and map boxes back: pure functions on arrays.
+"""Fit an image into a model's input and map boxes back: pure functions on arrays.
 
 The arithmetic is that of Ultralytics 8.4 (`data.augment.LetterBox`, `utils.ops.scale_boxes`), to the rounding, because
 a shift by one pixel moves every score.
@@ -17,11 +17,11 @@ PADDING_GREY = 114
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How a picture lies in the model's input; all sizes are `(width, height)` in pixels.
+    """How an image lies in the model's input; all sizes are `(width, height)` in pixels.
 
     Attributes:
-        image_wh: size of the original picture.
-        resized_wh: size of the scaled picture inside the input.
+        image_wh: size of the original image.
+        resized_wh: size of the scaled image inside the input.
         pad_xy: left and top padding.
         input_wh: size of the model's input.
     """
@@ -33,10 +33,10 @@ class Letterbox:
 
 
 def fit(image_wh: tuple[int, int], target_wh: tuple[int, int], *, stride: int | None) -> Letterbox:
-    """Plan the largest placement of a picture inside `target_wh` that keeps its proportions, centred.
+    """Plan the largest placement of an image inside `target_wh` that keeps its proportions, centred.
 
     Args:
-        image_wh: size of the picture.
+        image_wh: size of the image.
         target_wh: size the model was trained for.
         stride: pad only to the next multiple of this (smallest rectangle), or None to pad to `target_wh`.
     """
@@ -56,14 +56,14 @@ def fit(image_wh: tuple[int, int], target_wh: tuple[int, int], *, stride: int | 
 
 
 def letterbox(image_hwc: Image, plan: Letterbox) -> Image:
-    """Scale and pad a picture as planned.
+    """Scale and pad an image as planned.
 
     Args:
-        image_hwc: the picture, or what it was reduced to while it was decoded.
-        plan: made for the size of the picture itself.
+        image_hwc: the image, or what it was reduced to while it was decoded.
+        plan: made for the size of the image itself.
 
     Returns:
-        `(input height, input width, channels)`, grey where the picture is not; the picture itself where the plan
+        `(input height, input width, channels)`, grey where the image is not; the image itself where the plan
         changes nothing.
     """
     resized = image_hwc
@@ -80,14 +80,14 @@ def letterbox(image_hwc: Image, plan: Letterbox) -> Image:
 
 
 def unletterbox(boxes_xyxy: NDArray[np.float32], plan: Letterbox) -> NDArray[np.float32]:
-    """Map boxes from model pixels back to pixels of the original picture.
+    """Map boxes from model pixels back to pixels of the original image.
 
     Args:
         boxes_xyxy: `(N, 4)`, model pixels; N may be 0.
-        plan: what `fit` returned for this picture.
+        plan: what `fit` returned for this image.
 
     Returns:
-        `(N, 4)`, original pixels, clipped to the picture.
+        `(N, 4)`, original pixels, clipped to the image.
     """
     scale = np.array(plan.resized_wh, np.float32) / np.array(plan.image_wh, np.float32)
     pad = np.array(plan.pad_xy, np.float32)

@@ -1,7 +1,7 @@
 """TIFF: only the kinds of it whose pixels were verified.
 
-The tags of the first picture say which of some thousand kinds it is, before anything is decoded. Neither Pillow nor
-OpenCV refuses all that it would make wrong colours of, so a kind is read where it is on the lists below; what is on
+The tags of the first image say which of some thousand kinds it is, before anything is decoded. Neither Pillow nor
+OpenCV rejects all that it would decode to wrong colours, so a kind is read where it is on the lists below; what is on
 them was compared with other decoders, see docs/pictures.md.
 """
 
@@ -116,7 +116,7 @@ _EXPECTED = "8 or 16 unsigned bits of grey, a palette, RGB(A), YCbCr or CMYK"
 
 @dataclass(frozen=True)
 class Tiff:
-    """What the tags say of the first picture.
+    """The first image, by its tags.
 
     Attributes:
         size_wh: as stored, before it is turned.
@@ -136,7 +136,7 @@ class Tiff:
 
 
 def read_tiff(data: bytes) -> Tiff:
-    """Size and kind of the first picture, without decoding a pixel.
+    """Size and kind of the first image, without decoding a pixel.
 
     Raises:
         InvalidImage: broken, or cut off.
@@ -185,7 +185,7 @@ def _decode_by_opencv(file: io.BytesIO, tiff: Tiff) -> ImageArray:
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if tiff.bits < 16 else 0)
     image = cv2.imdecode(np.frombuffer(file.getbuffer(), np.uint8), flags)
     if image is None:
-        raise OSError("OpenCV makes no picture of it")
+        raise OSError("OpenCV does not decode it")
     bgr = image.astype("<u2", copy=False).view(np.uint8)[..., 1::2] if image.dtype == np.uint16 else image
     return np.ascontiguousarray(255 - bgr[..., ::-1] if tiff.white_is_0 else bgr[..., ::-1], np.uint8)
 
@@ -219,7 +219,7 @@ def _one(tags: dict[int, NDArray[Any]], tag: int, default: int | None = None) ->
 
 
 def _find_unusual(data: bytes, tags: dict[int, NDArray[Any]], kind: _Kind) -> list[str]:
-    """What keeps a picture of a known kind from being read."""
+    """Why an image of a known kind cannot be read."""
     compression, predictor = _one(tags, _Tag.COMPRESSION, 1), _one(tags, _Tag.PREDICTOR, 1)
     forms = {*tags.get(_Tag.FORMAT, _ONE).tolist()} - {1}
     across, down = (
@@ -237,7 +237,7 @@ def _find_unusual(data: bytes, tags: dict[int, NDArray[Any]], kind: _Kind) -> li
         f"chroma {across} x {down}": (across, down) not in _SUBSAMPLED,
         "bits in reverse": _one(tags, _Tag.FILL_ORDER, 1) != 1 and kind not in _IN_REVERSE,
         "other inks than CMYK": _one(tags, _Tag.INKS, 1) != 1,
-        "a thumbnail before the picture": bool(_one(tags, _Tag.SUBFILE, 0) & 1),
+        "a thumbnail before the image": bool(_one(tags, _Tag.SUBFILE, 0) & 1),
         "camera raw (DNG)": _Tag.DNG in tags,
         "big-endian BigTIFF": data.startswith(b"MM\0+"),
     }
@@ -261,7 +261,7 @@ def _describe(tags: dict[int, NDArray[Any]], kind: _Kind, unusual: list[str]) ->
 
 
 def _read_tags(data: bytes) -> dict[int, NDArray[Any]]:
-    """Of the first picture, those that are known and have whole numbers."""
+    """Of the first image, those that are known and have whole numbers."""
     order, big = _BEGINS[data[:4]]
     head, entry, size = ("Q", "HHQ8s", 8) if big else ("H", "HHI4s", 4)
     (first,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)

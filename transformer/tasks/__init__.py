@@ -75,10 +75,10 @@ def rows_task(model: Model) -> RowsTask:
 
 def _wrong_item(model: Model, *, got: str) -> InvalidRequest:
     if model.task is None:
-        return InvalidRequest(f"{model.name} is a model without a task in its config: got {got}, expected its tensors")
-    files = 'images: image files, or in JSON {"image": {"b64": "<base64>"}}'
-    expected = files if takes_images(model) else "rows"
-    return InvalidRequest(f"{model.name} is a model for {model.task}: got {got}, expected {expected}")
+        return InvalidRequest(f"{model.name} is a model without a task in its config: it takes its tensors: got {got}")
+    expected = "images" if takes_images(model) else "rows"
+    example = '; expected image files, or in JSON {"image": {"b64": "<base64>"}}' if expected == "images" else ""
+    return InvalidRequest(f"{model.name} is a model for {expected} ({model.task}): got {got}{example}")
 
 
 def interface(model: Model) -> tuple[Sequence[TensorMetadata], Sequence[TensorMetadata]]:

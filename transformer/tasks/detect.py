@@ -19,64 +19,16 @@ from transformer.imaging.drawing import Label, draw_boxes
 from transformer.imaging.letterbox import Image, Letterbox, fit, letterbox, unletterbox
 from transformer.imaging.nms import Floats, cxcywh_to_xyxy, nms
 from transformer.tasks.labels import class_name, round_score
-from transformer.tasks.parameter_values import read_classes, read_count, read_fraction
-from transformer.tasks.schemas import CLASS, FRACTION, INTEGER, NUMBER, STRING, UUID, array_of, object_of
-from transformer.tasks.task import Array, ImagePrediction, ImageTask, Parameter, Schema, Write, register
+from transformer.tasks.schemas import CLASS, INTEGER, NUMBER, UUID, array_of, object_of
+from transformer.tasks.selection import SELECTION_PARAMETERS, Selection
+from transformer.tasks.task import Array, ImagePrediction, ImageTask, Schema, Write, register
 from transformer.triton.model import Model, TensorMetadata
 
 Ids = NDArray[np.int64]
 
 MAX_NMS_CANDIDATES = 30_000  # Ultralytics' `max_nms`: limits the time of NMS
-MAX_DETECTIONS_LIMIT = 1000  # NMS takes time by candidates times detections
 _NO_CLASS = -1  # pads class_ids; 0 is a class
 _DETECTION_JSON_BYTES = 330
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which detections a client wants.
-
-    Attributes:
-        confidence: scores must be above this.
-        iou: overlap of two boxes of one class above which the weaker one is suppressed.
-        max_detections: number of detections, the best ones.
-        class_ids: only these classes; None for all.
-    """
-
-    confidence: float = 0.25
-    iou: float = 0.7
-    max_detections: int = 300
-    class_ids: frozenset[int] | None = None
-
-
-SELECTION_PARAMETERS = (
-    Parameter(
-        "confidence",
-        lambda value, _: read_fraction("confidence", value),
-        FRACTION | {"default": Selection.confidence},
-        "scores must be above this",
-    ),
-    Parameter(
-        "iou",
-        lambda value, _: read_fraction("iou", value),
-        FRACTION | {"default": Selection.iou},
-        "overlap above which the weaker box of a class is suppressed",
-    ),
-    Parameter(
-        "max_detections",
-        lambda value, _: read_count("max_detections", value, most=MAX_DETECTIONS_LIMIT),
-        INTEGER | {"minimum": 1, "maximum": MAX_DETECTIONS_LIMIT, "default": Selection.max_detections},
-        "the best detections, at most this many",
-    ),
-    Parameter(
-        "classes",
-        read_classes,
-        STRING,
-        "a name, or names and indices separated by commas; what is a name is no index",
-        option="class_ids",
-        repeats=True,
-    ),
-)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _ROW_JSON_BYTES, _PROBABILITY_JSON_BYTES = 100, 80
 
 @dataclass(frozen=True)
 class Table(RowsPrediction):
-    """What a model says of rows.
+    """Classes or values of rows.
 
     Attributes:
         values: `(rows, classes)` probabilities of a classifier, `(rows, 1)` values of a regressor.

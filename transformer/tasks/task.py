@@ -58,7 +58,7 @@ class NoOptions:
 
 
 class Prediction(ABC):
-    """What a model says of an image, or of all rows of a request."""
+    """What a model predicts of an image, or of all rows of a request."""
 
     @property
     @abstractmethod
@@ -74,7 +74,7 @@ class Prediction(ABC):
 
 
 class ImagePrediction(Prediction):
-    """What a model says of one image.
+    """What a model predicts of one image.
 
     Attributes:
         limits_reached: limits that left something out, and how many objects each lets pass.
@@ -102,7 +102,7 @@ class ImagePrediction(Prediction):
 
 
 class RowsPrediction(Prediction):
-    """What a model says of all rows of a request."""
+    """What a model predicts of all rows of a request."""
 
     @abstractmethod
     def to_json(self, model: Model) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The process that keeps Triton's models up to date: its status, and whether the first ones are there."""
+"""The client of the synchroniser, which keeps Triton's models up to date."""
 
 import asyncio
 import time
@@ -11,20 +11,20 @@ import httpx
 from transformer.errors import PredictorUnavailable, SynchroniserNotFound
 
 _TIMEOUT_S = 2.0
-_MAX_AGE_S = 1.0  # of what is known of models: requests for unknown names must not cost a request each
+_MAX_AGE_S = 1.0  # of the list of models: requests for unknown names must not cost a request each
 _LONGEST_REASON = 200
-# Behind these follow the words of a library, for the operator.
+# A library's message follows these, for the operator.
 _FAULTS = ("it cannot be judged", "a fault of the synchroniser")
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the repository has of a model.
+class KnownModel:
+    """A model of the repository.
 
     Attributes:
-        state: `serving`, `loading`, or `refused` where no version of it serves and none comes by itself.
-        reason: why it is refused.
-        refused: why a version is refused, by its number.
+        state: `serving`, `loading`, or `refused` where every version is rejected.
+        reason: why it is rejected.
+        refused: why versions are rejected, by number.
     """
 
     state: str
@@ -36,24 +36,24 @@ class SynchroniserClient:
     """The synchroniser over HTTP, where there is one."""
 
     def __init__(self, url: str) -> None:
-        """Prepare to ask `http://host:port`; empty where Triton has its models from elsewhere."""
+        """Prepare requests to `http://host:port`; empty where Triton has its models from elsewhere."""
         self._url = url
         self._ready = not url
-        self._known: Mapping[str, Known] | None = None
-        self._asked_at = -_MAX_AGE_S
-        self._asking: asyncio.Task[None] | None = None
+        self._known: Mapping[str, KnownModel] | None = None
+        self._fetched_at = -_MAX_AGE_S
+        self._fetching: asyncio.Task[None] | None = None
         self._client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, trust_env=False)
 
     async def close(self) -> None:
         """Close its connections."""
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._fetching is not None:
+            self._fetching.cancel()
         await self._client.aclose()
 
     async def ready(self) -> bool:
-        """Whether every model of the first listing serves or was refused, and one of them serves.
+        """Whether every model of the first listing serves or was rejected, and one of them serves.
 
-        Once it is so it stays so: a later bad upload, or the end of the synchroniser, takes nothing away that serves.
+        Once ready it stays ready: a later bad upload, or the end of the synchroniser, stops no model that serves.
         """
         if not self._ready:
             try:
@@ -63,50 +63,50 @@ class SynchroniserClient:
         return self._ready
 
     async def waiting_for(self) -> str:
-        """What keeps it from being ready."""
+        """What readiness waits for."""
         try:
             waiting_for: str = (await self._client.get("/ready")).json()["waiting_for"] or "nothing"
         except httpx.HTTPError:
             return f"the synchroniser at {self._url}"
         return waiting_for
 
-    async def known(self) -> Mapping[str, Known] | None:
-        """What the repository has, by model; None where nobody can say."""
+    async def known(self) -> Mapping[str, KnownModel] | None:
+        """Models of the repository, by name; None where they are unknown."""
         if not self._url:
             return None
-        if self._asking is None and time.monotonic() - self._asked_at > _MAX_AGE_S:
-            self._asking = asyncio.create_task(self._ask())
-        if self._asking is not None:
+        if self._fetching is None and time.monotonic() - self._fetched_at > _MAX_AGE_S:
+            self._fetching = asyncio.create_task(self._fetch())
+        if self._fetching is not None:
             # Others wait for it as well.
-            await asyncio.shield(self._asking)
+            await asyncio.shield(self._fetching)
         return self._known
 
     async def serving(self) -> list[str] | None:
-        """Names of the models of which a version serves, in alphabetical order; None where there is no synchroniser.
+        """Names of the models that serve, in alphabetical order; None where there is no synchroniser.
 
         Raises:
-            PredictorUnavailable: it does not answer.
+            PredictorUnavailable: it does not respond.
         """
         if not self._url:
             return None
         models = (await self._get_status()).json()["models"]
         return sorted(name for name, model in models.items() if model["serving"])
 
-    async def _ask(self) -> None:
+    async def _fetch(self) -> None:
         try:
             models = (await self._get_status()).json()["models"]
             self._known = {name: _read(model) for name, model in models.items()}
         except PredictorUnavailable:
             self._known = None
         finally:
-            self._asked_at, self._asking = time.monotonic(), None
+            self._fetched_at, self._fetching = time.monotonic(), None
 
     async def status(self) -> bytes:
-        """Its own `/status`, JSON.
+        """Its `/status`, JSON.
 
         Raises:
             ModelNotFound: there is no synchroniser.
-            PredictorUnavailable: it does not answer.
+            PredictorUnavailable: it does not respond.
         """
         if not self._url:
             raise SynchroniserNotFound("no synchroniser is configured (TRANSFORMER_SYNC_URL)")
@@ -119,7 +119,7 @@ class SynchroniserClient:
             raise PredictorUnavailable(f"the synchroniser at {self._url}: {exc or type(exc).__name__}") from exc
 
 
-def _read(model: Mapping[str, Any]) -> Known:
+def _read(model: Mapping[str, Any]) -> KnownModel:
     """A model of /status; one of an older synchroniser has no state."""
     refused = {
         number: _shorten(version.get("reason"))
@@ -128,11 +128,11 @@ def _read(model: Mapping[str, Any]) -> Known:
     }
     newest = max(refused, key=int, default="")
     state = model.get("state") or ("serving" if model.get("serving") else "loading")
-    return Known(state, _shorten(model.get("error")) or refused.get(newest, ""), refused)
+    return KnownModel(state, _shorten(model.get("error")) or refused.get(newest, ""), refused)
 
 
 def _shorten(reason: str | None) -> str:
-    """A reason as clients may read it."""
+    """A reason for clients."""
     text = reason or ""
     for fault in _FAULTS:
         if text.startswith(fault):

@@ -44,14 +44,14 @@ Content = bytes | memoryview
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a request or of an answer.
+    """A tensor of a request or of a response.
 
     Attributes:
         name: as the protocol carries it.
         datatype: `BYTES`, `BF16` or one of `DTYPES`.
         shape: with the batch dimension.
         data: as on the wire; part of a larger buffer where it is a view.
-        from_text: a BYTES tensor whose elements were JSON strings; a picture in one is base64.
+        from_text: a BYTES tensor whose elements were JSON strings; an image in one is base64.
         has_null: some elements were null in JSON: they are NaN here, or empty.
     """
 
@@ -74,10 +74,10 @@ def item_size(datatype: str) -> int:
 
 
 def check(tensor: Tensor) -> None:
-    """Hold a client's tensor against itself.
+    """Check that a client's tensor is consistent.
 
     Raises:
-        InvalidRequest: as `check_form`, or more or fewer bytes than datatype and shape ask for.
+        InvalidRequest: as `check_form`, or more or fewer bytes than datatype and shape need.
     """
     check_form(tensor.name, tensor.datatype, tensor.shape)
     count = math.prod(tensor.shape)
@@ -95,10 +95,10 @@ def check(tensor: Tensor) -> None:
 
 
 def check_form(name: str, datatype: str, shape: Sequence[int]) -> None:
-    """Refuse a datatype or a shape that no data can have.
+    """Reject a datatype or a shape that no data can have.
 
     Raises:
-        InvalidRequest: it is such a one.
+        InvalidRequest: either of them is invalid.
     """
     if datatype not in DTYPES and datatype not in {"BYTES", "BF16"}:
         known = ", ".join((*DTYPES, "BF16", "BYTES"))

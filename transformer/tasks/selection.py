@@ -1,0 +1,56 @@
+"""Which of the objects in an image a client wants: parameters of every task that finds objects."""
+
+from dataclasses import dataclass
+
+from transformer.tasks.parameter_values import read_classes, read_count, read_fraction
+from transformer.tasks.schemas import FRACTION, INTEGER, STRING
+from transformer.tasks.task import Parameter
+
+MAX_DETECTIONS_LIMIT = 1000  # NMS takes time by candidates times detections
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which detections a client wants.
+
+    Attributes:
+        confidence: scores must be above this.
+        iou: overlap of two boxes of one class above which the weaker one is suppressed.
+        max_detections: number of detections, the best ones.
+        class_ids: only these classes; None for all.
+    """
+
+    confidence: float = 0.25
+    iou: float = 0.7
+    max_detections: int = 300
+    class_ids: frozenset[int] | None = None
+
+
+SELECTION_PARAMETERS = (
+    Parameter(
+        "confidence",
+        lambda value, _: read_fraction("confidence", value),
+        FRACTION | {"default": Selection.confidence},
+        "scores must be above this",
+    ),
+    Parameter(
+        "iou",
+        lambda value, _: read_fraction("iou", value),
+        FRACTION | {"default": Selection.iou},
+        "overlap above which the weaker box of a class is suppressed",
+    ),
+    Parameter(
+        "max_detections",
+        lambda value, _: read_count("max_detections", value, most=MAX_DETECTIONS_LIMIT),
+        INTEGER | {"minimum": 1, "maximum": MAX_DETECTIONS_LIMIT, "default": Selection.max_detections},
+        "the best detections, at most this many",
+    ),
+    Parameter(
+        "classes",
+        read_classes,
+        STRING,
+        "a name, or names and indices separated by commas; what is a name is no index",
+        option="class_ids",
+        repeats=True,
+    ),
+)
