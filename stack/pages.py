@@ -49,7 +49,10 @@ def write_tree(error: type[ServingError], depth: int = 0) -> Iterator[str]:
 
 
 def write_table(settings: type[BaseSettings]) -> Iterator[str]:
-    """The lines of a part's table, in the order of its fields; those of other parts, which it reads too, have none."""
+    """The lines of a part's table, in the order of its fields.
+
+    A field without a description belongs to another part and has no line here.
+    """
     yield "| variable | default | is |"
     yield "|---|---|---|"
     for name, field in settings.model_fields.items():
