@@ -107,7 +107,7 @@ class StackSettings(BaseSettings):
     def mirror_folder(self) -> Path:
         """Where the models of this repository are mirrored to.
 
-        One folder per repository and profile, because the mirror holds configs that are already merged with the profile.
+        One folder per repository and profile: the mirror holds configs that are already merged with the profile.
         """
         if self.mirror is not None:
             return self.mirror

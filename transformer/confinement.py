@@ -1,7 +1,7 @@
 """Seccomp filter: system calls that the process may make once it serves.
 
-An image that exploits its decoder runs code in this process. With the filter, that code can start no process, inspect no
-other one, open no port, no file to write and no socket but TCP and UDP, and make no memory executable.
+An image that exploits its decoder runs code in this process. With the filter, that code can start no process,
+inspect no other one, open no port, no file to write and no socket but TCP and UDP, and make no memory executable.
 """
 
 import ctypes
