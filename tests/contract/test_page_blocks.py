@@ -92,7 +92,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "What it shows": [OTHERS],
         "Secrets": [AWS],
     },
-    "docs/images.md": {
+    "docs/container-images.md": {
         "Container images": [REGISTRY],
         "After a push": [REGISTRY],
         "A site without a way out": [COMMANDS, OTHERS, OVERLAYS],

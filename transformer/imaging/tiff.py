@@ -2,7 +2,7 @@
 
 The tags of the first image say which of some thousand kinds it is, before anything is decoded. Neither Pillow nor
 OpenCV rejects all that it would decode to wrong colours, so a kind is read where it is on the lists below; what is on
-them was compared with other decoders, see docs/pictures.md.
+them was compared with other decoders, see docs/image-formats.md.
 """
 
 import io
