@@ -1,7 +1,7 @@
 """Which checkpoints (.pt) may be loaded. They are pickles: loading one runs the code that it holds.
 
-Ultralytics' own are known by their digests; any other needs the user's permission. The bytes that were checked are
-those that are loaded: a copy that no other user can write.
+A few of Ultralytics' own are known by their digests; one whose digest is not on this list needs the user's permission,
+official or not. The bytes that were checked are those that are loaded: a copy that no other user can write.
 """
 
 import hashlib

@@ -80,7 +80,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     "docs/first-hour.md": {
         "What you need": [INSTALLS],
         "A model of your own": [HOUR, COMMANDS],
-        "Publish it": [HOUR, HOUR],
+        "Publish it": [HOUR, HOUR, HOUR],
         "The next version, and back": [HOUR, HOUR],
         "Upgrade": [INSTALLS],
         "Uninstall": [INSTALLS],
