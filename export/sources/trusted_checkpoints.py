@@ -64,7 +64,7 @@ def _copy(path: Path, copy: Path) -> str:
 
 def _describe_rejection(path: Path, digest: str) -> str:
     known = OFFICIAL.get(path.name)
-    expected = f"that of the official {path.name}, {known}" if known else "one of the official checkpoints"
+    expected = f"that of the official {path.name}, {known}" if known else f"one of the {len(OFFICIAL)} on our list"
     return (
         f"{path}: got SHA-256 {digest}, expected {expected}: unpickling runs the code that the file holds: pass "
         "--allow-unpickling (make: ALLOW_UNPICKLING=1) if you trust where it comes from"
