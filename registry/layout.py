@@ -23,7 +23,7 @@ MODEL_SUFFIXES = (".onnx", ".plan", ".xml")
 TEXT_BYTES = 2**20  # of a config.pbtxt or manifest.json
 MAX_VERSIONS = 1000  # of a model; prune keeps far fewer
 MAX_FILES = 1000  # of a version, or of a model beside its versions; weights of the largest models are in hundreds
-_UNKNOWN_SHOWN = 1000  # keys outside the layout; further ones are counted
+MAX_UNKNOWN_SHOWN = 1000  # keys outside the layout; further ones are counted
 _LARGEST_VERSION = 2**63 - 1  # Triton's
 _DIGITS = len(str(_LARGEST_VERSION))
 _VERSION = re.compile("[1-9][0-9]*")
@@ -101,7 +101,7 @@ def read_layout(objects: Iterable[Object]) -> tuple[dict[str, ModelFolder], dict
             continue
         model = models.setdefault(name, ModelFolder())
         # The last part is empty where the key is the marker of a folder.
-        if rest[-1] and (reason := _place(item, rest, model)) and len(ignored) < _UNKNOWN_SHOWN:
+        if rest[-1] and (reason := _place(item, rest, model)) and len(ignored) < MAX_UNKNOWN_SHOWN:
             ignored[item.key] = reason
     for name, model in models.items():
         ignored |= _limit(name, model)

@@ -11,7 +11,7 @@ MAX_MODELS = 512
 MAX_FOLDER_OBJECTS = 20_000  # of a model, in all
 MAX_KEPT_OBJECTS = 200_000  # of all models: 80 MB of memory, twice while one listing takes the place of another
 MAX_OBJECTS = 2_000_000  # at each listing: S3 takes minutes for them; further ones are not listed
-_UNKNOWN_SHOWN = 1000  # folders outside the layout; further ones are counted
+MAX_UNKNOWN_SHOWN = 1000  # folders outside the layout; further ones are counted
 
 
 @dataclass
@@ -84,7 +84,7 @@ class _Gathering:
     def _report(self, item: Object, name: str, *, is_model: bool) -> None:
         """Keep one object of a folder outside the layout, which is enough to report it, and count further ones."""
         reported = self.listing.beyond if is_model else self._unknown
-        if name not in reported and len(reported) < _UNKNOWN_SHOWN:
+        if name not in reported and len(reported) < MAX_UNKNOWN_SHOWN:
             reported.add(name)
             self.listing.objects += [] if is_model else [item]
         elif name not in reported:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from environment import api_key
+from environment.error_codes import ErrorCode, read_code
 from environment.listening import join, within_reach
 from environment.project import in_project, shown
 from stack.logs import log_of
@@ -25,8 +26,7 @@ _PATIENCE_S = 10
 _POLL_S = 0.2
 _KEY_NEXT = "next: NEREID_API_KEY=<one of make key> make serve"
 _HIDDEN = f"a model (/status says which to a client with an API key; {_KEY_NEXT})"
-_KEY_WANTED = {401, 403}
-_NOT_LISTED = 501
+_KEY_REQUIRED = {ErrorCode.MISSING_API_KEY, ErrorCode.UNKNOWN_API_KEY}
 _LOCAL = {"127.0.0.1", "0.0.0.0", "::"}  # noqa: S104 - what localhost leads to
 
 
@@ -101,7 +101,7 @@ def find_waiting_for(settings: StackSettings, transformer: "httpx.Client") -> st
 
     try:
         reply = transformer.get("/status")
-        if reply.status_code in _KEY_WANTED:
+        if read_code(reply.text) in _KEY_REQUIRED:
             return _HIDDEN
         status = reply.raise_for_status().json()
     except httpx.HTTPError:
@@ -135,10 +135,10 @@ def describe_models(settings: StackSettings, transformer: "httpx.Client", url: s
     from rich.markup import escape  # noqa: PLC0415 - see above
 
     listed = transformer.get("/v2/models")
-    if listed.status_code in _KEY_WANTED:
+    if (code := read_code(listed.text)) in _KEY_REQUIRED:
         line = f"  the models are listed for clients with an API key; {_KEY_NEXT}"
         return [line], f"try:   curl -H 'X-API-Key: <key>' {url}/v2/models"
-    if listed.status_code == _NOT_LISTED:
+    if code is ErrorCode.MODELS_NOT_LISTED:
         line = "  the models are not listed: this Triton lists its models for a secret only"
         return [line], f"try:   curl {url}/v2/models/<model>"
     lines, example = [], ""

@@ -571,13 +571,21 @@ class Mirror:
                 "ignored": {"tiny/2_old/model.onnx": "no version number"},
             }
         if path == "/v2/models/tiny" and serving:
-            return 200, {"versions": serving, "inputs": [], "parameters": {"task": "detect"}}
+            inputs = [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
+            outputs = [{"name": "num_detections", "datatype": "INT32", "shape": [-1]}]
+            return 200, {
+                "versions": serving,
+                "inputs": inputs,
+                "outputs": outputs,
+                "parameters": {"task": "detect"},
+            }
         if path == "/predict/tiny" and serving:
             assert method == "POST"
             return 200, {
                 "model": {"version": serving[-1], "task": "detect"},
                 "timing_ms": {"total": 1.25},
                 "predictions": [{"class": "it's", "confidence": 0.5}] * int(serving[-1]),
+                "limits_reached": [],
             }
         return 404, {"error": "no such route or model"}
 

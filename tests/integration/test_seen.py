@@ -23,10 +23,12 @@ import pytest
 import tritonclient.grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from environment.error_codes import ErrorCode
 from predictor.settings import Settings
 from predictor.triton.command import compose_command
 from predictor.triton.installation import find_installation, link_backends
 from tests.support.collector import Collector, Span, start_collector
+from tests.support.error_codes import code_of
 from tests.support.metrics import scrape, value
 from tests.support.ports import find_free_ports
 from tests.support.processes import ended
@@ -633,11 +635,13 @@ def test_a_failure_of_ours_is_one_in_the_trace(tmp_path: Path) -> None:
         variables = opentelemetry(collector, LOG_FORMAT="json")
         with start_transformer(f"127.0.0.1:{nobody}", tmp_path / "log", variables=variables) as transformer:
             response = transformer.http.post("/predict/digit-finder", files={"image": DIGITS})
-            assert response.status_code == 503
+            code = code_of(response)
+            assert code is ErrorCode.PREDICTOR_UNAVAILABLE
             (span,) = wait_for(collector, transformer.log, lambda spans: len(spans) == 1)
+            assert span.attributes["nereid.error_code"] == code
             assert (span.service, span.status) == ("nereid-transformer", "STATUS_CODE_ERROR")
             line = line_of(transformer, response.headers["X-Request-Id"])
-            assert line["trace_id"] == span.trace_id
+            assert (line["trace_id"], line["code"]) == (span.trace_id, code)
             # What is left is sent at the end.
             transformer.http.get("/v1/models")
             transformer.process.send_signal(signal.SIGTERM)

@@ -143,7 +143,7 @@ def test_encoder_behind_other_steps_is_rejected_where_strange_values_are_errors(
 ) -> None:
     estimator = make_pipeline(BINS, OneHotEncoder(), LogisticRegression()).fit(NUMBERS, ODD)
     assert export(tmp_path, "sklearn", estimator) == 1
-    assert "OneHotEncoder: got handle_unknown='error' behind other steps" in capsys.readouterr().err
+    assert "OneHotEncoder: got handle_unknown='error' after other steps" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("functions", [{"func": np.log1p, "inverse_func": np.expm1}, {"transformer": StandardScaler()}])

@@ -81,7 +81,7 @@ def test_estimators_are_served_as_they_predict(tmp_path: Path, name: str) -> Non
 def test_step_of_the_users_own_is_rejected_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(tmp_path, "sklearn", make_pipeline(Centre(), LOGISTIC).fit(ROWS, LABELS)) == 1
     said = capsys.readouterr().err
-    assert "Pipeline: Centre does not say how many columns it takes" in said
+    assert "Pipeline: Centre has no number of columns" in said
     assert said.count("\n") == 1
 
 

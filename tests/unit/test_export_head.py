@@ -151,8 +151,8 @@ def draw_head(kind: str) -> np.ndarray[Any, Any]:
         ("normalised", "boxes: got none larger than"),
         ("corners", "as corners"),
         ("sizes-first", "or sizes before centres"),
-        ("exchanged", "where x and y change places"),
-        ("logits", "gives logits"),
+        ("exchanged", "where x and y are exchanged"),
+        ("logits", "returns logits"),
         ("far", "no part within 640 px"),
     ],
 )

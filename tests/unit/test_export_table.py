@@ -117,7 +117,7 @@ def test_xgboost_regressor_is_served_as_it_predicts(tmp_path: Path, estimators: 
         ("two outputs", "several outputs for each row are not served"),
         ("two labels", "OneVsRestClassifier: got several labels for each row, expected one class"),
         ("two forests", "several outputs for each row are not served"),
-        ("text", "CountVectorizer does not say how many columns it takes"),
+        ("text", "CountVectorizer has no number of columns"),
         ("ties", "probabilities differ from the source by"),
         ("constant", "the estimator predicts one class only (0) of 2: that verifies nothing; next: --rows FILE.csv"),
         ("one value", "the estimator predicts one value only: that verifies nothing; next: --rows FILE.csv"),

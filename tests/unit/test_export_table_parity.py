@@ -157,7 +157,7 @@ def wrong_inverse(_rows: Any) -> Any:
         (PolynomialFeatures(), r"PolynomialFeatures: rows at the .* \(it has no inverse\)"),
         (FunctionTransformer(np.sqrt), r"FunctionTransformer: .* \(most values do not come back through its inverse\)"),
         (FunctionTransformer(np.abs, wrong_inverse, check_inverse=False), r"\(its inverse fails: 'f3'\)"),
-        (SimpleImputer(add_indicator=True), r"SimpleImputer: .* \(it adds or leaves out columns\)"),
+        (SimpleImputer(add_indicator=True), r"SimpleImputer: .* \(it adds or drops columns\)"),
     ],
     ids=["none", "another function", "fails", "more columns"],
 )
@@ -223,7 +223,7 @@ def test_rows_of_a_csv_file_verify_a_model(tmp_path: Path, text: str, encoding: 
         ("a,b\n1,x\n", "row 0, column 'b': got 'x', expected a number"),
         ("a,b\n1,2\n1\n", "row 1: got 1 cells, expected 2"),
         ("a,b\n0.5,10\n0.6,10\n", "the estimator predicts one class only (0) of 2: that verifies nothing"),
-        ("a,b\n0.5,\n3.5,40.5\n", "it fails on a row of the verification: Input X contains NaN."),
+        ("a,b\n0.5,\n3.5,40.5\n", "fails on a row of the verification: Input X contains NaN."),
     ],
 )
 def test_rows_that_verify_nothing_are_rejected(

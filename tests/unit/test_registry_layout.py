@@ -51,7 +51,7 @@ def test_models_that_are_known_stay_where_there_are_too_many(monkeypatch: pytest
 
 def test_listing_keeps_what_is_no_folder_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listings, "MAX_FOLDER_OBJECTS", 3)
-    monkeypatch.setattr(layout, "_STRANGE_SHOWN", 2)
+    monkeypatch.setattr(listings, "MAX_UNKNOWN_SHOWN", 2)
     monkeypatch.setattr(listings, "MAX_MODELS", 2)
     junk = [f"junk/{number}" for number in range(5)]
     nowhere = ["a b/1", "a b/2", "$/1", "root.txt", "(/1"]

@@ -70,11 +70,20 @@ def create_app(  # noqa: PLR0913 - one argument for each part
     app.add_api_route("/status", _status, summary="Model repository: versions that serve, that were rejected, and why")
     app.add_api_route("/metrics", _metrics, methods=["GET", "HEAD"], include_in_schema=False)
     add_error_handlers(app)
+    _add_middleware(app, settings, keys=keys, hosts=hosts, trace=trace)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
+
+
+def _add_middleware(
+    app: FastAPI, settings: TransformerSettings, *, keys: Keys | None, hosts: Hosts | None, trace: StartTrace
+) -> None:
+    """Wrap the application; what is added last is outermost."""
     routes = [route for router in (predict.router, v1.router, v2.router, app) for route in router.routes]
     queued = [route for route in routes if isinstance(route, APIRoute) and route.methods == {"POST"}]
     others = [route for route in routes if route not in queued and hasattr(route, "path_regex")]
-    # The last one is the outermost.
-    app.add_middleware(AdmissionMiddleware, admission=admission, queued=[route.path_format for route in queued])
+    patterns = [route.path_format for route in queued]
+    app.add_middleware(AdmissionMiddleware, admission=app.state.admission, queued=patterns)
     if keys is not None:
         app.add_middleware(ApiKeyMiddleware, keys=keys, settings=settings)
     if hosts is not None and hosts.are_known:
@@ -83,8 +92,6 @@ def create_app(  # noqa: PLR0913 - one argument for each part
     app.add_middleware(TrailingSlashMiddleware)
     app.add_middleware(RequestLogMiddleware, trace=trace)
     app.add_middleware(SecurityHeadersMiddleware)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-    return app
 
 
 async def _status(request: Request) -> Response:
@@ -100,7 +107,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if not app.openapi_schema:
         schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schema["components"]["schemas"] |= openapi.SCHEMAS
-        for unused in ("HTTPValidationError", "ValidationError"):
+        for unused in ("HTTPValidationError", "ValidationError", "ErrorCode"):
             schema["components"]["schemas"].pop(unused, None)
         for path in schema["paths"].values():
             for operation in path.values():

@@ -77,25 +77,17 @@ async def read_body(request: Request, held: Body, deadline: Deadline) -> bytes:
         ClientDisconnected: before all of it had arrived.
     """
     settings: TransformerSettings = request.app.state.settings
-    max_bytes = settings.max_body_bytes
-    encoding = _encoding(request)
-    if encoding not in _ENCODINGS:
-        raise UnsupportedMedia(f"Content-Encoding: got {encoding[:60]!r}, expected gzip, deflate or none")
-    length = request.headers.get("content-length", "0")
-    if length.isdecimal():
-        if int(length) > max_bytes:
-            raise PayloadTooLarge(f"body: {length} bytes is over the limit of {max_bytes}; send fewer items at once")
-        held.check(int(length))
+    _check_headers(request, held)
     chunks: list[bytes] = []
     stream = request.stream()
     try:
         while True:
-            async with deadline.limit("its body was here"), asyncio.timeout(settings.body_timeout_s):
+            async with deadline.limit("its body had arrived"), asyncio.timeout(settings.body_timeout_s):
                 chunk = await anext(stream, None)
             if chunk is None:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            if held.size_bytes + len(chunk) > max_bytes:
-                raise PayloadTooLarge(f"body: over the limit of {max_bytes} bytes")
+            if held.size_bytes + len(chunk) > settings.max_body_bytes:
+                raise PayloadTooLarge(f"body: over the limit of {settings.max_body_bytes} bytes")
             held.grow(len(chunk))
             chunks.append(chunk)
     except ClientDisconnect as exc:
@@ -105,6 +97,18 @@ async def read_body(request: Request, held: Body, deadline: Deadline) -> bytes:
         metrics.count_rejected("slow body")
         limit = f"{settings.body_timeout_s:g} s"
         raise BodyTimeout(f"body: got {held.size_bytes} bytes, and then none for the limit of {limit}") from exc
+
+
+def _check_headers(request: Request, held: Body) -> None:
+    """Reject a body by its headers, before any of it is read."""
+    encoding, length = _encoding(request), request.headers.get("content-length", "0")
+    if encoding not in _ENCODINGS:
+        raise UnsupportedMedia(f"Content-Encoding: got {encoding[:60]!r}, expected gzip, deflate or none")
+    max_bytes = request.app.state.settings.max_body_bytes
+    if length.isdecimal():
+        if int(length) > max_bytes:
+            raise PayloadTooLarge(f"body: {length} bytes is over the limit of {max_bytes}; send fewer items at once")
+        held.check(int(length))
 
 
 async def unpack(request: Request, body: bytes, held: Body) -> bytes:
