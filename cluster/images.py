@@ -14,7 +14,7 @@ import yaml
 
 from cluster import machine
 from cluster.layout import NODES, ROOT, STATE, ClusterError, Host
-from containers.base_image import BuildError, make_base
+from containers.base_stand_in import BuildError, make_base
 
 _ARCHIVES = STATE / "images"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -58,7 +58,7 @@ def build_own() -> None:
     try:
         base = os.environ.get("PYTHON_IMAGE") or make_base("buildah")
     except BuildError as exc:
-        raise ClusterError(f"{exc}; next: PYTHON_IMAGE=<an image>, see docs/images.md") from exc
+        raise ClusterError(f"{exc}; next: PYTHON_IMAGE=<an image>, see docs/container-images.md") from exc
     command = [sys.executable, "-m", "containers.build", "--engine=buildah"]
     done = subprocess.run(
         command, cwd=ROOT, env=_environment() | {"PYTHON_IMAGE": base}, capture_output=True, text=True, check=False

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from containers.base_image import BuildError, check_base
+from containers.base_stand_in import BuildError, check_base
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = "containers/Dockerfile"  # relative to the root of the project

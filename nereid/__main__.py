@@ -1,5 +1,6 @@
 """`nereid <command>`: find the command, install what it needs, and run the part's own program in this process."""
 
+import os
 import runpy
 import sys
 
@@ -7,6 +8,19 @@ from nereid.commands import COMMANDS
 
 
 def main() -> int:
+    """Run the command that the arguments name; 1 if the reader of the output is gone (`| head`)."""
+    try:
+        try:
+            return dispatch()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it ends: https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def dispatch() -> int:
     """Run the command that the arguments name; 2 if it is unknown."""
     name, words = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in {"-h", "--help", "help"}:

@@ -113,7 +113,7 @@ def judge_folder(settings: Settings, arguments: argparse.Namespace) -> None:
     Raises:
         StartError: it cannot be read, or holds no version.
     """
-    from predictor.judge import judge_repository, report  # noqa: PLC0415 - boto3 takes a while
+    from predictor.repository_judgement import judge_repository, report  # noqa: PLC0415 - boto3 takes a while
 
     folder: Path = arguments.folder
     counts = report(judge_repository(folder, profile=settings.profile, plans=settings.plans))

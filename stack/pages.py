@@ -4,8 +4,9 @@ It stands between `<!-- settings of <part> -->` or `<!-- errors of transformer -
 page is written by hand.
 """
 
+import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from environment.error_codes import ErrorCode
 from predictor.settings import Settings as PredictorSettings
 from stack.settings import StackSettings
 from transformer.errors import ServingError
@@ -25,6 +27,7 @@ PARTS: Mapping[str, type[BaseSettings]] = {
     "transformer": TransformerSettings,
     "predictor": PredictorSettings,
 }
+_DEFINE_ERRORS = ("transformer.rest.app", "transformer.grpc.server")  # and what these import
 _GENERATED = re.compile(r"(<!-- (settings|errors) of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COMPUTED = "default:"  # in a description: it says what the default depends on
 _LINK = re.compile(r"docs/(?P<page>[a-z-]+)\.md(?P<anchor>#[a-z0-9-]+)?")
@@ -34,22 +37,45 @@ def render(page: str) -> str:
     """The text of a page with its generated parts as the code is now."""
 
     def generate(match: re.Match[str]) -> str:
-        lines = write_table(PARTS[match[3]]) if match[2] == "settings" else ["", *write_tree(ServingError), ""]
+        lines = write_table(PARTS[match[3]]) if match[2] == "settings" else ["", *write_errors(), ""]
         return match[1] + "\n".join(lines) + "\n" + match[4]
 
     return _GENERATED.sub(generate, page)
 
 
-def write_tree(error: type[ServingError], depth: int = 0) -> Iterator[str]:
-    """A line for an error and for each below it: name, HTTP status, code."""
-    yield f"    {'  ' * depth + error.__name__:<26}{error.code.http_status}  {error.code}"
+def write_errors() -> Iterator[str]:
+    """A line for every error and code of the transformer: name, HTTP status, code."""
+    for module in _DEFINE_ERRORS:
+        importlib.import_module(module)
+    tree = list(walk_tree(ServingError))
+    for error, depth in tree:
+        yield _write_error("  " * depth + error.__name__, error.code)
+    yield from ("", *(_write_error("(no class)", code) for code in without_class(error for error, _ in tree)))
+
+
+def walk_tree(error: type[ServingError], depth: int = 0) -> Iterator[tuple[type[ServingError], int]]:
+    """An error, and each below it that the transformer defines, with its depth."""
+    yield error, depth
     for below in error.__subclasses__():
-        if below.__module__ == error.__module__:
-            yield from write_tree(below, depth + 1)
+        if below.__module__.startswith("transformer."):
+            yield from walk_tree(below, depth + 1)
+
+
+def without_class(errors: Iterable[type[ServingError]]) -> list[ErrorCode]:
+    """The codes that no error has: those of a connection or a route, before there is a request."""
+    codes = {error.code for error in errors}
+    return [code for code in ErrorCode if code not in codes]
+
+
+def _write_error(name: str, code: ErrorCode) -> str:
+    return f"    {name:<26}{code.http_status}  {code}"
 
 
 def write_table(settings: type[BaseSettings]) -> Iterator[str]:
-    """The lines of a part's table, in the order of its fields; those of other parts, which it reads too, have none."""
+    """The lines of a part's table, in the order of its fields.
+
+    A field without a description belongs to another part and has no line here.
+    """
     yield "| variable | default | is |"
     yield "|---|---|---|"
     for name, field in settings.model_fields.items():

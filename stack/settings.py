@@ -87,7 +87,7 @@ class StackSettings(BaseSettings):
 
     @property
     def folder(self) -> Path | None:
-        """The repository, if it is a folder of this machine.
+        """The repository, if it is a folder of this machine; None for a bucket.
 
         Raises:
             StackError: the address is invalid.
@@ -105,7 +105,10 @@ class StackSettings(BaseSettings):
 
     @property
     def mirror_folder(self) -> Path:
-        """Where the models of this repository are mirrored to: one folder for each profile, which it holds composed."""
+        """Where the models of this repository are mirrored to.
+
+        One folder per repository and profile: the mirror holds configs that are already merged with the profile.
+        """
         if self.mirror is not None:
             return self.mirror
         place = str(self.folder.absolute()).removeprefix(f"{ROOT}/") if self.folder else self.repository

@@ -131,7 +131,7 @@ def _words(*words: str, several: bool = False) -> Judge:
 
 
 def _tag(value: str) -> str:
-    """Of an image; docs/images.md. containers/build.py adds a suffix to it."""
+    """Of an image; docs/container-images.md. containers/build.py adds a suffix to it."""
     good = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}", value)
     return "" if good else "letters, digits, _ . -, at most 120, none of . - in front"
 

@@ -21,7 +21,6 @@ from environment.listening import listen as open_listener
 from transformer import cli as arguments
 from transformer.admission import Admission
 from transformer.auth import Keys, KeysError
-from transformer.confinement import confine, refuse_rings
 from transformer.dataplane.dataplane import DataPlane
 from transformer.grpc.server import GrpcServer
 from transformer.observability import logs
@@ -29,6 +28,7 @@ from transformer.observability.trace_context import Trace
 from transformer.offload import set_threads
 from transformer.rest.app import create_app
 from transformer.rest.http_limits import LimitedHttpProtocol
+from transformer.seccomp import confine, refuse_rings
 from transformer.settings import OpenTelemetrySettings, TransformerSettings
 from transformer.triton.client import TritonClient
 from transformer.triton.synchroniser_client import SynchroniserClient

@@ -11,7 +11,7 @@
       ServiceNotFound           404  service_not_found       of grpc.health.v1
       SynchroniserNotFound      404  synchroniser_not_found  /status without a synchroniser
       RouteNotFound             404  route_not_found         and methods of gRPC
-      NoServableVersion         503  no_servable_version     every version is rejected: until somebody uploads another
+      NoServableVersion         503  no_servable_version     every version is rejected, until another is uploaded
       ModelsNotListed           501  models_not_listed       Triton lists its models only for its secret
       PredictorError            502  predictor_failed        Triton failed
         PredictorUnavailable    503  predictor_unavailable   no connection, or the model is not ready; Retry-After
@@ -19,6 +19,8 @@
           NoReadyVersion        503  no_ready_version        no version of the model is loaded yet
           VersionsChanging      503  versions_changing       no version stayed for the whole of a request
         PredictorTimeout        504  predictor_timeout
+        ModelConfigError        502  invalid_model_config    transformer/triton/model.py
+        TensorRejected          502  predictor_failed        transformer/triton/status.py
       Overloaded                429  overloaded              rejected at admission; Retry-After
         QueueFull               429  queue_full
         MemoryFull              429  memory_full             bodies and unread responses are over their limit
@@ -31,7 +33,9 @@
       ClientDisconnected        499  client_disconnected     nobody reads the response
 
 A message says what, got and expected. What a client sent stands in quotes or behind "got", where the log is cut.
-Errors of 500 and above keep their message for the log; the client reads a fixed phrase and the request id.
+Errors of 500 and above keep their message for the log; the client reads a fixed phrase and the request id. Exceptions
+are NoServableVersion and DeadlineExceeded: the client can act on their message, and reads it. Codes of a connection or
+a route (`malformed_request`, `method_not_allowed`, `shutting_down` and such) have no class: `rest` writes them.
 """
 
 import logging

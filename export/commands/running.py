@@ -69,10 +69,10 @@ def add_management(parser: ArgumentParser, run: Manage, *, has_default: bool = F
 
 def write(repository: Path, prepare: "Callable[[], Version]") -> Row:
     """Prepare a version, and write it into a local repository."""
-    from export.writer.repository import publish  # noqa: PLC0415 - see the package
+    from export.writer.repository import write_version  # noqa: PLC0415 - see the package
 
     began = time.monotonic()
-    folder = publish(repository, prepare())
+    folder = write_version(repository, prepare())
     return Row(folder, time.monotonic() - began)
 
 

@@ -11,7 +11,7 @@ from export.errors import ExportError
 from export.proof.average_precision import Rows, mean_average_precision
 from export.proof.calibration import Sample
 from transformer.tasks.detect import DETECT
-from transformer.tasks.selection import Selection
+from transformer.tasks.detection_options import Selection
 from transformer.triton.model import Model
 
 Precision = Literal["fp32", "bf16", "int8"]

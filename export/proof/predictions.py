@@ -13,7 +13,7 @@ from export.proof.drawn_images import NamedImage
 from export.proof.session import Session
 from transformer.tasks import detect
 from transformer.tasks.detect import DETECT, Detections
-from transformer.tasks.selection import Selection
+from transformer.tasks.detection_options import Selection
 from transformer.triton.model import Model
 
 # Image and lowest score -> detections, at most `MAX_DETECTIONS` above that score, at `IOU`.

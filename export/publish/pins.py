@@ -7,7 +7,7 @@ from rich.console import Console
 
 from export.errors import ExportError
 from export.publish.listing import Model, edit_config, read_known_model, read_own_config
-from export.publish.server import States, connect_all
+from export.publish.server_client import States, connect_all
 from export.publish.states import is_rejected, read_states
 from export.writer.manifest import check_known_name
 from registry.layout import CONFIG

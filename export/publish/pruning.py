@@ -10,7 +10,7 @@ from rich.table import Table
 
 from export.errors import ExportError
 from export.publish.listing import Model, Version, read_known_model
-from export.publish.server import States, connect_all
+from export.publish.server_client import States, connect_all
 from export.publish.states import read_states
 from export.publish.version_table import describe_version
 from export.writer.manifest import check_known_name

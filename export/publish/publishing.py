@@ -11,9 +11,9 @@ from rich.table import Table
 
 from export.errors import FAILURES, ExportError
 from export.publish import upload
-from export.publish.contract import check_same
+from export.publish.interface_changes import check_same
 from export.publish.listing import Model, read_model, read_own_config
-from export.publish.server import ExampleResponse, Server, States, connect_all
+from export.publish.server_client import ExampleResponse, Server, States, connect_all
 from export.publish.states import read_states
 from export.publish.watch import Watch
 from export.writer.config import parse

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from export.publish.server import Server, States, Statuses
+from export.publish.server_client import Server, States, Statuses
 
 # Where instances differ, the first of these counts.
 _RANK = ("serving", "staged", "refused", "available", "incomplete")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from export.errors import ExportError
 from export.publish.listing import Model, Version, read_models
-from export.publish.server import States, Statuses, connect_all
+from export.publish.server_client import States, Statuses, connect_all
 from export.publish.states import describe_listing, describe_state, states_of, survey
 from export.writer.manifest import check_known_name
 from export.writer.versions import difference

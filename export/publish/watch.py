@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from export.errors import ExportError
-from export.publish.server import Server, consecutive_connections, instance
+from export.publish.server_client import Server, consecutive_connections, instance
 from export.publish.states import describe_listing, describe_state, list_names, listing_of
 
 _POLL_S = 0.5

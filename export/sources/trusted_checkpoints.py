@@ -1,7 +1,7 @@
 """Which checkpoints (.pt) may be loaded. They are pickles: loading one runs the code that it holds.
 
-Ultralytics' own are known by their digests; any other needs the user's permission. The bytes that were checked are
-those that are loaded: a copy that no other user can write.
+A few of Ultralytics' own are known by their digests; one whose digest is not on this list needs the user's permission,
+official or not. The bytes that were checked are those that are loaded: a copy that no other user can write.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ def _copy(path: Path, copy: Path) -> str:
 
 def _describe_rejection(path: Path, digest: str) -> str:
     known = OFFICIAL.get(path.name)
-    expected = f"that of the official {path.name}, {known}" if known else "one of the official checkpoints"
+    expected = f"that of the official {path.name}, {known}" if known else f"one of the {len(OFFICIAL)} on our list"
     return (
         f"{path}: got SHA-256 {digest}, expected {expected}: unpickling runs the code that the file holds: pass "
         "--allow-unpickling (make: ALLOW_UNPICKLING=1) if you trust where it comes from"

@@ -200,6 +200,6 @@ def _download(name: str) -> Path:
 
 
 def _quieten() -> None:
-    """Ultralytics reads these when it is imported: no chatter, no packages installed behind the user's back."""
+    """Set the environment variables that Ultralytics reads at import: no messages, no installation of packages."""
     os.environ.setdefault("YOLO_VERBOSE", "false")
     os.environ["YOLO_AUTOINSTALL"] = "false"

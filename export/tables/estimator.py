@@ -157,7 +157,7 @@ def inspect(estimator: Any) -> Original:
 
 
 def scales_in_fp32(estimator: Any) -> bool:
-    """Whether its first step is a scaler that remembers FP32: rows in FP32 stay so."""
+    """Whether the first step was fitted on FP32 (`mean_` is FP32), so FP32 rows are not widened to FP64."""
     steps = getattr(estimator, "steps", None)
     mean = getattr(steps[0][1], "mean_", None) if steps else None
     return mean is not None and mean.dtype == np.float32

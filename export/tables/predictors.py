@@ -61,7 +61,10 @@ def _searched(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 
 
 def _forest(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    """scikit-learn's trees take their rows in FP32, and compare in FP64."""
+    """Add the trees of a forest, or one tree; return the name of the summed output, in the graph's number type.
+
+    Rows are cast to FP32 first and thresholds compared in FP64, as scikit-learn does.
+    """
     reject_text(frame, estimator)
     members = list(getattr(estimator, "estimators_", [estimator]))
     outputs = len(estimator.classes_) if is_classifier(estimator) else 1
@@ -72,7 +75,10 @@ def _forest(nodes: Nodes, estimator: Any, frame: Frame) -> str:
 
 
 def _histogram(nodes: Nodes, estimator: Any, frame: Frame) -> str:
-    """HistGradientBoosting compares in FP64."""
+    """Add the trees of a HistGradientBoosting estimator; return the name of its output.
+
+    Rows keep their precision: scikit-learn compares them with the thresholds in FP64.
+    """
     columns, known = list(frame), {}
     if estimator._preprocessor is not None:
         _, encoder, chosen = estimator._preprocessor.transformers_[0]

@@ -37,7 +37,7 @@ def compared_trees(estimator: Any) -> list[trees.Tree] | None:
 
 
 def rows_of_trees(splits: Sequence[trees.Tree], width: int, rng: np.random.Generator) -> Rows:
-    """Rows that reach a split, and lie on it, just below and just above, as FP32 has it."""
+    """For each chosen split, test rows that reach it: at the threshold, one FP32 step below, one above."""
     inner = [(tree, int(node)) for tree in splits for node in np.flatnonzero(tree.left >= 0)]
     found: dict[int, list[float]] = {}
     for tree, node in inner:

@@ -55,7 +55,7 @@ class Version:
     precisions: Mapping[str, Any] = field(default_factory=dict)
 
 
-def publish(repository: Path, version: Version) -> Path:
+def write_version(repository: Path, version: Version) -> Path:
     """Write a version under the next number and bring the model's config.pbtxt up to date.
 
     Returns:

@@ -55,7 +55,7 @@ def judge(folder: Path, *, where: str) -> None:
         ExportError: the synchroniser would reject it.
     """
     # Half a second, which other commands save; and the Python of NVIDIA's image lacks these packages.
-    from registry.judgement.confinement import Defect  # noqa: PLC0415
+    from registry.judgement.sandbox_process import Defect  # noqa: PLC0415
     from registry.judgement.version import Terms, judge_version, read_texts  # noqa: PLC0415
 
     try:

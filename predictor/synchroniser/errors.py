@@ -12,7 +12,6 @@ _TRANSIENT = {
     errno.ETIMEDOUT, errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ENETDOWN,
     errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOBUFS, errno.ENOLCK, errno.EREMOTEIO,
 }  # fmt: skip
-_LONGEST_PAUSE_S = 60.0
 
 
 class TritonError(TransientError):
@@ -47,8 +46,3 @@ def describe(exc: Exception) -> str:
     if isinstance(exc, OSError):
         return (exc.strerror or str(exc)).lower()
     return str(exc) or type(exc).__name__
-
-
-def pause_after(failures: int, *, poll_s: float) -> float:
-    """Return the seconds before the next attempt: the interval of listings, doubled with each failure, to a minute."""
-    return float(min(max(poll_s, 1.0) * 2 ** min(failures - 1, 16), _LONGEST_PAUSE_S))

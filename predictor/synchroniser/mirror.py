@@ -19,11 +19,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from predictor.contract import CANDIDATE_PREFIX, models_folder, trial_folder
 from predictor.errors import StartError
 from predictor.synchroniser.disk_space import DiskSpace
 from predictor.synchroniser.files import hard_link, replace_file, replace_link
 from predictor.synchroniser.records import Records
+from predictor.triton_conventions import CANDIDATE_PREFIX, models_folder, trial_folder
 
 log = logging.getLogger("synchroniser")
 

@@ -15,7 +15,6 @@ from predictor.synchroniser.isolation import Isolation
 from predictor.synchroniser.ledger import MAX_ATTEMPTS, VersionLedger
 from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.retries import Retries
-from predictor.synchroniser.selection import select_versions
 from predictor.synchroniser.source import ModelSource
 from predictor.synchroniser.staging import Candidate
 from predictor.synchroniser.status import Status
@@ -23,6 +22,7 @@ from predictor.synchroniser.trial import CandidateTrial
 from predictor.synchroniser.triton_client import TritonClient
 from predictor.synchroniser.uploads import ModelListing, Uploads
 from predictor.synchroniser.verdicts import Verdicts
+from predictor.synchroniser.version_choice import select_versions
 from predictor.synchroniser.view import ModelState, explain_policy, join_numbers, view_model
 from registry.errors import Incomplete, TransientError, VersionRejected
 from registry.layout import ModelFolder

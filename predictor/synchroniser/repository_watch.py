@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from predictor.synchroniser.errors import pause_after
+from predictor.synchroniser.retries import pause_after
 from predictor.synchroniser.status import Status, now
 from predictor.synchroniser.uploads import ModelListing
 from registry.errors import StorageError, printable

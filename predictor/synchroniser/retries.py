@@ -1,14 +1,20 @@
-"""When a model is reconciled again after a failure."""
+"""When a model is reconciled again after a failure; `verdicts.py` has when a version is tried again."""
 
 import logging
 from collections.abc import Callable
 
-from predictor.synchroniser.errors import describe, is_transient, pause_after
+from predictor.synchroniser.errors import describe, is_transient
 from predictor.synchroniser.metrics import Metrics
 
 log = logging.getLogger("synchroniser")
 
 _DEFECT_PAUSE_S = 60.0
+_LONGEST_PAUSE_S = 60.0
+
+
+def pause_after(failures: int, *, poll_s: float) -> float:
+    """Return the seconds before the next attempt: the interval of listings, doubled with each failure, to a minute."""
+    return float(min(max(poll_s, 1.0) * 2 ** min(failures - 1, 16), _LONGEST_PAUSE_S))
 
 
 class Retries:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from predictor.settings import Settings
 from predictor.synchroniser.deployment import Deployment
-from predictor.synchroniser.errors import TritonDied, TritonTimeout, is_transient, pause_after
+from predictor.synchroniser.errors import TritonDied, TritonTimeout, is_transient
 from predictor.synchroniser.isolation import Isolation
 from predictor.synchroniser.ledger import MAX_ATTEMPTS, VersionLedger
 from predictor.synchroniser.mirror import Mirror
+from predictor.synchroniser.retries import pause_after
 from predictor.synchroniser.staging import Candidate, find_golden, read_config, stage
 from predictor.synchroniser.triton_client import TritonClient
 from predictor.synchroniser.validation import validate

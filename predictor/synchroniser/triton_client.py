@@ -13,8 +13,8 @@ import tritonclient.grpc as client
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from predictor.contract import ACCESS_HEADER, CANDIDATE_PREFIX
 from predictor.synchroniser.errors import ModelProcessDied, TritonDied, TritonError, TritonTimeout
+from predictor.triton_conventions import ACCESS_HEADER, CANDIDATE_PREFIX
 from registry.errors import VersionRejected
 from registry.golden import Arrays
 

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 
-from predictor.contract import CANDIDATE_PREFIX
 from predictor.synchroniser.errors import TritonError
 from predictor.synchroniser.reconciler import ModelReconciler
 from predictor.synchroniser.status import Status
 from predictor.synchroniser.triton_client import TritonClient
+from predictor.triton_conventions import CANDIDATE_PREFIX
 
 log = logging.getLogger("synchroniser")
 

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from predictor.synchroniser.errors import describe, pause_after
+from predictor.synchroniser.errors import describe
 from predictor.synchroniser.ledger import MAX_ATTEMPTS, VersionLedger
 from predictor.synchroniser.metrics import Metrics
-from predictor.synchroniser.retries import Retries
+from predictor.synchroniser.retries import Retries, pause_after
 from registry.errors import Incomplete, VersionRejected
 
 log = logging.getLogger("synchroniser")

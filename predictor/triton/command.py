@@ -4,9 +4,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from predictor.contract import ACCESS_HEADER, models_folder, trial_folder
 from predictor.settings import Settings
 from predictor.triton.installation import Installation
+from predictor.triton_conventions import ACCESS_HEADER, models_folder, trial_folder
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Clients of these protocols could run code in the server or read its memory. inference, health, metadata and

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from environment.listening import listen
-from predictor.contract import models_folder, trial_folder
 from predictor.errors import StartError
 from predictor.settings import Settings
 from predictor.triton.installation import Installation
+from predictor.triton_conventions import models_folder, trial_folder
 
 # The dynamic loader's exit status when a program cannot be started.
 _LOADER_FAILED = 127

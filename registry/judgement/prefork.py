@@ -43,7 +43,7 @@ def main(descriptor: int) -> None:
 
 
 def _guard(peer: socket.socket) -> int:
-    """Fork once more, wait for the process, and write its status after its response."""
+    """Runs in the child: fork the worker, wait, append its exit status to the response."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:

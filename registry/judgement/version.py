@@ -1,6 +1,6 @@
 """Checks a version: its texts before its files are fetched, and its files in a folder.
 
-All functions that parse them run in a process of their own, see `confinement`; the public functions call them there.
+All functions that parse them run in a process of their own, see `sandbox_process`; public functions call them there.
 """
 
 import base64
@@ -14,9 +14,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from registry import config as configs
 from registry.errors import Incomplete, VersionRejected
 from registry.golden import Arrays, read_golden, split_golden, write_golden
-from registry.judgement.confinement import confined
 from registry.judgement.onnx_file import read_facts
 from registry.judgement.openvino_file import check_openvino
+from registry.judgement.sandbox_process import confined
 from registry.judgement.triton_rules import reject_as_triton
 from registry.layout import (
     CONFIG,

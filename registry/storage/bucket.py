@@ -194,7 +194,7 @@ class Bucket:
 
 
 def _check_server(core: Any, endpoint: str) -> None:
-    """Check what boto3 checks with the first request only, and reports as an error of the network.
+    """Check URL, certificates and proxy now; boto3 would fail only at the first request, as a network error.
 
     Raises:
         Misconfigured: the URL, the certificates or the proxy is invalid.

@@ -64,10 +64,10 @@ class WritableStorage(Protocol):
         """See `registry.storage.reading.Storage`; nothing where the folder is missing."""
 
     def get(self, key: str) -> Content | None:
-        """Content of a text, or None where it is missing.
+        """Content of a small text file (config or manifest), or None where it is missing.
 
         Raises:
-            TooLarge: no config or manifest is so large.
+            TooLarge: the text is larger than a config or manifest may be.
         """
 
     def blocks(self, key: str) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from containers.base_image import BuildError, check_base
+from containers.base_stand_in import BuildError, check_base
 from containers.build import DOCKERFILE, IMAGES, ROOT
 
 TEXT = (ROOT / DOCKERFILE).read_text()

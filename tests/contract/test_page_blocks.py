@@ -80,7 +80,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     "docs/first-hour.md": {
         "What you need": [INSTALLS],
         "A model of your own": [HOUR, COMMANDS],
-        "Publish it": [HOUR, HOUR],
+        "Publish it": [HOUR, HOUR, HOUR],
         "The next version, and back": [HOUR, HOUR],
         "Upgrade": [INSTALLS],
         "Uninstall": [INSTALLS],
@@ -92,7 +92,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "What it shows": [OTHERS],
         "Secrets": [AWS],
     },
-    "docs/images.md": {
+    "docs/container-images.md": {
         "Container images": [REGISTRY],
         "After a push": [REGISTRY],
         "A site without a way out": [COMMANDS, OTHERS, OVERLAYS],

@@ -61,7 +61,7 @@ def test_pages_that_the_code_names_exist() -> None:
     paths = [*ROOT.glob("*.py"), ROOT / "Makefile", *(path for part in PARTS for path in (ROOT / part).rglob("*"))]
     sources = (path.read_text() for path in paths if path.suffix in SOURCES or path.name == "Makefile")
     named = {name for source in sources for name in re.findall(r"\bdocs/[a-z-]+\.md\b", source)}
-    assert {"docs/configuration.md", "docs/pictures.md"} <= named
+    assert {"docs/configuration.md", "docs/image-formats.md"} <= named
     assert all((ROOT / name).is_file() for name in named), named
 
 

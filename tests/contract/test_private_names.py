@@ -14,7 +14,7 @@ PUBLIC = {"_exit", "_asdict", "_fields", "_make", "_replace"}
 # What is left, with how often. The list only shrinks.
 LEFT = {
     "tests/unit/test_transformer_body.py": 1,
-    "tests/unit/test_transformer_confinement.py": 2,
+    "tests/unit/test_transformer_seccomp.py": 2,
     "tests/unit/test_transformer_drawing.py": 1,
     "tests/unit/test_transformer_properties.py": 1,
     "tests/unit/test_transformer_synchroniser.py": 2,

@@ -17,7 +17,7 @@ GLOSSARY = ROOT / "tests/words/glossary.txt"
         ("def test_what_is_asked_of_nobody() -> None:", ["asked", "nobody"]),
         ("class ImageAsked:", ["asked"]),
         ("16 requests are worked at, 32 are held against it", ["worked at", "held against"]),
-        ("--pictures PICTURES loadtest/pictures/digits.jpg docs/pictures.md", []),
+        ("--pictures PICTURES loadtest/pictures/digits.jpg docs/image-formats.md", []),
         ("The response is rejected; masking; a task at hand; askance", []),
         ("an answer section of DNS  # codespell:ignore answer", []),
     ],

@@ -14,7 +14,7 @@ from tests.support.described import FUSED
 from tests.support.stack import Stack, start_stack
 from transformer.imaging.letterbox import fit
 from transformer.tasks.detect import DETECT
-from transformer.tasks.selection import Selection
+from transformer.tasks.detection_options import Selection
 from transformer.triton.model import TensorMetadata
 
 pytestmark = [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from export.writer.repository import publish
+from export.writer.repository import write_version
 from export.writer.versions import latest, read_complete
 from tests.support.exported import version
 
@@ -24,22 +24,22 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from export.writer.repository import publish
+from export.writer.repository import write_version
 from tests.support.exported import version
 noise = np.random.default_rng(0).integers(0, 256, 200_000_000, np.uint8)
 print("ready", flush=True)
-publish(Path(sys.argv[1]), replace(version(), golden={"noise": noise}))
+write_version(Path(sys.argv[1]), replace(version(), golden={"noise": noise}))
 """
 
 MANY = """
 import sys
 from pathlib import Path
-from export.writer.repository import publish
+from export.writer.repository import write_version
 from tests.support.exported import version
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(5):
-    print(publish(Path(sys.argv[1]), version()).name, flush=True)
+    print(write_version(Path(sys.argv[1]), version()).name, flush=True)
 """
 
 
@@ -72,14 +72,14 @@ def wait_for(path: Path) -> None:
 @pytest.mark.parametrize("before", [0, 1])
 def test_killed_export_leaves_no_version_and_the_next_cleans_up(tmp_path: Path, before: int) -> None:
     for _ in range(before):
-        publish(tmp_path, version())
+        write_version(tmp_path, version())
     with start(SLOW, tmp_path) as process:
         wait_for(tmp_path / "tiny" / ".export" / "golden.new")
         process.send_signal(signal.SIGKILL)
         assert process.wait(timeout=60) == -signal.SIGKILL
     assert (tmp_path / "tiny" / ".export" / "model.onnx").exists(), "it was killed in the middle"
     assert latest(tmp_path / "tiny") == (tmp_path / "tiny" / "1" if before else None)
-    folder = publish(tmp_path, version("other"))
+    folder = write_version(tmp_path, version("other"))
     assert folder == tmp_path / "other" / "1"
     assert (tmp_path / "tiny").exists() == bool(before)
     assert not list(tmp_path.glob("*/.*"))

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from predictor.synchroniser.staging import Candidate, check_complete
 from registry import config as configs
 from registry.errors import Incomplete, VersionRejected
-from registry.judgement.confinement import USUAL, confined
 from registry.judgement.onnx_file import read_facts
+from registry.judgement.sandbox_process import USUAL, confined
 from registry.judgement.version import Terms, complete_version_here, judge_texts_here, read_texts
 from registry.layout import CONFIG, GOLDEN, MANIFEST, Object, find_file_problem, read_layout
 from tests.fuzz.inputs import examples, mutated

@@ -22,7 +22,7 @@ from export.errors import ExportError
 from export.sources.task_graph import prepare
 from export.writer.config import describe_model
 from export.writer.manifest import Source
-from export.writer.repository import Version, publish
+from export.writer.repository import Version, write_version
 from tests.support.semantic_task import SEMANTIC, Segmentation
 from tests.support.transformer import Transformer, start_transformer
 from tests.support.triton import start_triton
@@ -90,7 +90,7 @@ def export(graph: onnx.ModelProto) -> Version:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transformer]:
     folder = tmp_path_factory.mktemp("added")
-    publish(folder / "repository", export(build_graph()))
+    write_version(folder / "repository", export(build_graph()))
     with (
         start_triton(folder / "repository", folder / "triton.log") as triton,
         start_transformer(
@@ -209,7 +209,7 @@ def test_graph_that_differs_from_its_source_is_not_exported() -> None:
 
 
 def test_export_writes_parity_and_golden_tensors(tmp_path: Path) -> None:
-    folder = publish(tmp_path, export(build_graph()))
+    folder = write_version(tmp_path, export(build_graph()))
     assert '"pixels_apart": 0.0' in (folder / "parity.json").read_text()
     assert (folder / "golden.npz").exists()
 

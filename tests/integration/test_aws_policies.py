@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from export.__main__ import main
-from export.writer.repository import publish
+from export.writer.repository import write_version
 from registry.errors import StorageError
 from registry.storage import reading
 from tests.support.exported import version
@@ -106,7 +106,7 @@ def _wait_for(url: str) -> None:
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository as export leaves it, with one version."""
     folder = tmp_path_factory.mktemp("local")
-    publish(folder, version())
+    write_version(folder, version())
     return folder
 
 

@@ -23,7 +23,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_committed_config_is_what_export_writes(written: Path, name: str) -> None:
-    for config in ("config.pbtxt", "configs/fast.pbtxt", "configs/int8.pbtxt", "configs/gpu.pbtxt"):
+    for config in ("config.pbtxt", "configs/fast.pbtxt", "configs/gpu.pbtxt", "configs/tensorrt.pbtxt"):
         expected = written / name / config
         assert expected.exists() == (config == "config.pbtxt" or name == "digit-finder")
         assert not expected.exists() or (COMMITTED / name / config).read_bytes() == expected.read_bytes()

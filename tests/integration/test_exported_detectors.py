@@ -12,7 +12,7 @@ from onnx import ModelProto
 from export.sources.ultralytics import Choice, prepare
 from export.writer.config import parse, to_text
 from export.writer.manifest import Interface
-from export.writer.repository import Version, publish
+from export.writer.repository import Version, write_version
 from registry.golden import read_golden, split_golden
 from registry.golden_outputs import check_golden_outputs
 from tests.support.detectors import build_detector, build_finished, fix_size, pass_over, save
@@ -36,7 +36,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = str(save(folder, build()))
         for interface in INTERFACES:
             version = prepare(f"{name}-{interface}", path, choice=Choice(interface=interface), say=pass_over)
-            publish(folder / "repository", version)
+            write_version(folder / "repository", version)
             publish_profile(folder / "repository", version, "fast")
     return folder / "repository"
 

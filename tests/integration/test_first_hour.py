@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.pages import ROOT, blocks_of
 from tests.support.stack import PATIENCE_S, free_ports, wait_until
-from tests.support.terminal import Terminal, open_terminal
+from tests.support.terminal import Terminal, open_terminal, read_commands
 
 PAGE = ROOT / "docs/first-hour.md"
 OWN = "A model of your own"
@@ -26,15 +26,14 @@ def serving(terminal: Terminal) -> Iterator[Path]:
     """The first terminal, in which `nereid serve` runs; before it, what the page does until then."""
     terminal.run(blocks_of(PAGE, OWN)[0])
     terminal.run(blocks_of(PAGE, PUBLISHED)[0])
-    command = "nereid serve --repository ~/models"
-    assert f"`{command}`" in PAGE.read_text()
-    with terminal.leave_running(command, until="Ctrl-C") as log:
+    (command,) = read_commands(blocks_of(PAGE, PUBLISHED)[1])
+    with terminal.leave_running(command.text, until="Ctrl-C") as log:
         yield log
 
 
 @pytest.mark.usefixtures("serving")
 def test_published_model_of_ones_own_responds(terminal: Terminal) -> None:
-    terminal.run(blocks_of(PAGE, PUBLISHED)[1])
+    terminal.run(blocks_of(PAGE, PUBLISHED)[2])
 
 
 def test_next_version_serves_and_the_one_before_comes_back(terminal: Terminal, serving: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from predictor.judge import judge_repository
+from predictor.repository_judgement import judge_repository
 from tests.support.models import build_identity
 from tests.support.versions import Build, seal, write
 

@@ -100,7 +100,7 @@ def test_sizing_of_a_repository_is_printed(terminal: Terminal) -> None:
 def test_images_of_a_site_are_listed(terminal: Terminal) -> None:
     printed = terminal.run(
         commands(
-            "docs/images.md",
+            "docs/container-images.md",
             "A site without a way out",
             "make images-list -s",
             "make images-list OVERLAY=overlays/standard -s  ",

@@ -22,7 +22,7 @@ from export.publish.listing import edit_config
 from export.writer.config import parse, to_text
 from export.writer.manifest import digest
 from export.writer.profiles import PROFILES
-from export.writer.repository import publish
+from export.writer.repository import write_version
 from registry.storage.writing import TooLarge, WritableFolder, open_to_write
 from registry.storage.writing import WritableStorage as Storage
 from tests.support.exported import FILES, version, with_profiles
@@ -112,7 +112,7 @@ def bucket(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Sto
 @pytest.fixture
 def local(tmp_path: Path) -> Path:
     """A repository as export leaves it, with one version."""
-    publish(tmp_path / "local", version())
+    write_version(tmp_path / "local", version())
     return tmp_path / "local"
 
 
@@ -165,7 +165,7 @@ def publish_again(storage: Storage, local: Path, times: int = 1) -> None:
 def test_published_version_is_the_local_one_under_the_next_number(
     storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    publish(local, version(interface="ultralytics"))
+    write_version(local, version(interface="ultralytics"))
     assert run("publish", storage, "tiny", "--from", str(local), "--version", "1") == 0
     assert run("publish", storage, "tiny", "--from", str(local)) == 1
     assert "tiny: version 1 serves, and its clients expect something else: inputs: got 1 (images " in (
@@ -208,7 +208,7 @@ def test_publishers_at_once_take_numbers_of_their_own(storage: Storage, local: P
 
 def test_interrupted_publish_leaves_nothing(storage: Storage, local: Path) -> None:
     publish_again(storage, local)
-    folder = publish(local, version())
+    folder = write_version(local, version())
     os.truncate(folder / "parity.json", size := 1_500_000_000)
     manifest = json.loads((folder / "manifest.json").read_bytes())
     manifest["files"]["parity.json"] = {"sha256": digest(folder / "parity.json"), "size_bytes": size}
@@ -271,12 +271,12 @@ def test_publish_follows_the_policy_and_leaves_pins_and_plain_copies(
 ) -> None:
     publish_again(storage, local)
     set_policy(storage, "latest { num_versions: 2 }")
-    publish(local, version(interface="ultralytics"))
+    write_version(local, version(interface="ultralytics"))
     publish_again(storage, local)
     assert policy(storage).latest.num_versions == 2
     assert parse(read(storage, "tiny/config.pbtxt").decode()).input[0].name == "images"
     set_policy(storage, "specific { versions: 1 }")
-    publish(local, version())
+    write_version(local, version())
     pinned = read(storage, "tiny/config.pbtxt")
     publish_again(storage, local)
     assert read(storage, "tiny/config.pbtxt") == pinned
@@ -292,14 +292,14 @@ def test_publish_follows_the_policy_and_leaves_pins_and_plain_copies(
 
 def test_publish_brings_the_profiles_of_the_model_up_to_date(storage: Storage, tmp_path: Path, local: Path) -> None:
     detectors = tmp_path / "detectors"
-    folder = publish(detectors, with_profiles(int8=True))
+    folder = write_version(detectors, with_profiles(int8=True))
     assert run("publish", storage, "tiny", "--from", str(detectors)) == 0
     own = {f"tiny/configs/{name}.pbtxt" for name in PROFILES}
     assert own <= keys(storage)
     assert read(storage, "tiny/configs/int8.pbtxt") == (folder / "int8.pbtxt").read_bytes()
     set_policy(storage, "latest { num_versions: 2 }")
     storage.put("tiny/configs/mine.pbtxt", b"", etag=None)
-    publish(detectors, with_profiles(int8=False, digest="1" * 64))
+    write_version(detectors, with_profiles(int8=False, digest="1" * 64))
     assert run("publish", storage, "tiny", "--from", str(detectors)) == 0
     assert keys(storage) & (own | {"tiny/configs/mine.pbtxt"}) == own - {"tiny/configs/int8.pbtxt"} | {
         "tiny/configs/mine.pbtxt"
@@ -766,7 +766,7 @@ CODE = b'backend: "python"\n'
 def test_version_that_no_synchroniser_takes_is_not_published(
     storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = publish(local, version())
+    folder = write_version(local, version())
     (folder / "config.pbtxt").write_bytes(CODE)
     seal(folder)
     assert run("publish", storage, "tiny", "--from", str(local)) == 1
@@ -807,7 +807,7 @@ def test_text_that_is_too_large_is_not_read(
 def test_only_complete_versions_are_published(
     storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    publish(local, version())
+    write_version(local, version())
     (local / "tiny/2/model.onnx").write_bytes(b"broken")
     for arguments, expected in (
         (("tiny", "--version", "2"), "tiny/2: not complete"),

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from export.__main__ import main
-from export.writer.repository import publish
+from export.writer.repository import write_version
 from registry.errors import Misconfigured, StorageError
 from registry.storage.reading import open_storage
 from registry.storage.writing import open_to_write
@@ -45,7 +45,7 @@ def variables(s3: S3, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.fixture
 def local(tmp_path: Path) -> Path:
     """A repository as export leaves it."""
-    publish(tmp_path / "local", version())
+    write_version(tmp_path / "local", version())
     return tmp_path / "local"
 
 

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from xgboost import XGBClassifier
 
-from export.publish.server import connect
+from export.publish.server_client import connect
 from tests.support.stack import Stack, start_stack
 from tests.support.tables import draw_people, export
 

@@ -13,10 +13,10 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from predictor.contract import ACCESS_HEADER
 from predictor.settings import Settings
 from predictor.triton.command import compose_command
 from predictor.triton.installation import Installation, find_installation
+from predictor.triton_conventions import ACCESS_HEADER
 from tests.manifests import programs
 from tests.manifests.environment import SECRET, environment_of
 from tests.manifests.pod import containers_of, pods_of

@@ -24,7 +24,7 @@ def fragments() -> list[Block]:
 
 
 def test_fragments_are_found() -> None:
-    assert {each.page for each in fragments()} >= {"docs/day-2.md", "docs/releases.md", "docs/images.md"}
+    assert {each.page for each in fragments()} >= {"docs/day-2.md", "docs/releases.md", "docs/container-images.md"}
 
 
 @needs_kubectl

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from transformer.__main__ import main as run_transformer
-from transformer.confinement import confine, refuse_rings
+from transformer.seccomp import confine, refuse_rings
 
 _X86 = platform.machine() == "x86_64"
 _LIBC = ctypes.CDLL(None, use_errno=True)

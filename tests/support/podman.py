@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
-from containers.base_image import make_base
+from containers.base_stand_in import make_base
 from tests.support.pod import Pod
 from tests.support.stack import ROOT
 

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from export.proof.session import Session
 from export.writer.config import describe_detector, describe_table, parse, to_text
 from export.writer.manifest import Interface, Source, digest
-from export.writer.repository import Version, publish
+from export.writer.repository import Version, write_version
 from loadtest.generator.responses import Response
 
 _MODEL, _CONFIG, _GOLDEN, _MANIFEST = "model.onnx", "config.pbtxt", "golden.npz", "manifest.json"
@@ -102,13 +102,13 @@ def write(repository: Path, name: str, build: Build, *, number: int | None = Non
         golden={**golden, **Session(graph, name=name).infer(*golden.values())},
     )
     if number is None:
-        return publish(repository, version)
+        return write_version(repository, version)
     folder = repository / name / str(number)
-    before = folder.with_name(str(number - 1))  # publish() uses the number after the highest
+    before = folder.with_name(str(number - 1))  # write_version() uses the number after the highest
     made = not before.exists()
     before.mkdir(parents=True, exist_ok=True)
     try:
-        written = publish(repository, version)
+        written = write_version(repository, version)
     finally:
         if made:
             before.rmdir()

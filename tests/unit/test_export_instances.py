@@ -7,7 +7,7 @@ import pytest
 
 from export.errors import ExportError
 from export.publish.instances import Endpoint
-from export.publish.server import States, consecutive_connections
+from export.publish.server_client import States, consecutive_connections
 from export.publish.states import is_rejected, merge
 from export.publish.watch import Served
 

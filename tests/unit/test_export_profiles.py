@@ -10,7 +10,7 @@ import pytest
 from export.writer.config import describe_detector, parse
 from export.writer.manifest import Interface
 from export.writer.profiles import PROFILES, describe_profiles
-from export.writer.repository import publish
+from export.writer.repository import write_version
 from tests.support.exported import METADATA, version, with_profiles
 from transformer.tasks import describe
 
@@ -85,33 +85,33 @@ def test_another_model_has_another_engine_in_the_cache() -> None:
 
 
 def test_profiles_travel_with_the_version_and_the_models_own_follow(tmp_path: Path) -> None:
-    folder = publish(tmp_path, with_profiles(int8=True))
+    folder = write_version(tmp_path, with_profiles(int8=True))
     assert {path.stem for path in folder.glob("*.pbtxt")} == {"config", *PROFILES}
     assert (folder / "model.int8.onnx").is_file()
     own = tmp_path / "tiny" / "configs"
     for name in PROFILES:
         assert (own / f"{name}.pbtxt").read_bytes() == (folder / f"{name}.pbtxt").read_bytes()
-    publish(tmp_path, with_profiles(int8=False))
+    write_version(tmp_path, with_profiles(int8=False))
     assert {path.stem for path in own.iterdir()} == PROFILES - {"int8"}
     (own / "mine.pbtxt").write_text("")
-    publish(tmp_path, version())
+    write_version(tmp_path, version())
     assert {path.stem for path in own.iterdir()} == {"mine"}
     assert not list((tmp_path / "tiny").glob(".*"))
 
 
 def test_profiles_of_the_model_keep_its_version_policy_and_those_of_a_pinned_one_stay(tmp_path: Path) -> None:
-    publish(tmp_path, with_profiles(int8=False))
+    write_version(tmp_path, with_profiles(int8=False))
     path, fast = tmp_path / "tiny" / "config.pbtxt", tmp_path / "tiny" / "configs" / "fast.pbtxt"
     before = path.read_text(encoding="utf-8")
     path.write_text(before + "version_policy { latest { num_versions: 3 } }\n")
-    publish(tmp_path, with_profiles(int8=False))
+    write_version(tmp_path, with_profiles(int8=False))
     assert parse(fast.read_text(encoding="utf-8")).version_policy.latest.num_versions == 3
     path.write_text(before + "version_policy { specific { versions: 1 } }\n")
-    publish(tmp_path, with_profiles(int8=True))
+    write_version(tmp_path, with_profiles(int8=True))
     assert not fast.with_name("int8.pbtxt").exists()
 
 
 def test_failure_in_the_first_version_leaves_no_profile(tmp_path: Path) -> None:
     with pytest.raises(jsonschema.ValidationError, match="'fp32' is a required property"):
-        publish(tmp_path, replace(with_profiles(int8=True), precisions={"int8": {"map50_95": 0.5}}))
+        write_version(tmp_path, replace(with_profiles(int8=True), precisions={"int8": {"map50_95": 0.5}}))
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from containers import build
-from containers.base_image import BuildError
+from containers.base_stand_in import BuildError
 from containers.build import AMD64, ARM64, IMAGES
 
 DIGEST = "sha256:" + "ab" * 32

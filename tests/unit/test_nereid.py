@@ -1,5 +1,6 @@
 """The command `nereid`: the list of commands, which exporter a file gets, what a command needs."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,6 +44,17 @@ def test_unknown_command_is_reported_in_one_line(word: str, says: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: unknown command: {word}; {says}\n"
+
+
+@pytest.mark.parametrize("words", [("--help",), ("export", "--help"), ("versions", "--help")])
+def test_reader_that_is_gone_is_no_traceback(words: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "nereid", *words]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.stderr == ""
+    assert done.returncode in {0, 1}  # argparse ignores it
 
 
 def test_every_command_is_a_program() -> None:

@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from predictor.synchroniser.errors import TritonTimeout, describe, is_transient, pause_after
+from predictor.synchroniser.errors import TritonTimeout, describe, is_transient
+from predictor.synchroniser.retries import pause_after
 from registry.errors import StorageError, VersionRejected
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.support.described import DETECTOR
 from transformer.errors import InvalidRequest
 from transformer.tasks.detect import DETECT
-from transformer.tasks.selection import Selection
+from transformer.tasks.detection_options import Selection
 from transformer.tasks.tabular import TABULAR
 from transformer.tasks.task import NoOptions
 from transformer.triton.model import Model, TensorMetadata

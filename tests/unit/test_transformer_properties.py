@@ -38,7 +38,7 @@ from transformer.rest.multipart import read_parts
 from transformer.rest.v2_codec import Document, read_document, read_header_length, write_response
 from transformer.tasks.classify import fill
 from transformer.tasks.detect import DETECT
-from transformer.tasks.selection import Selection
+from transformer.tasks.detection_options import Selection
 from transformer.tasks.tabular import TABULAR
 from transformer.triton.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
 

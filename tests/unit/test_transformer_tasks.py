@@ -16,7 +16,7 @@ from transformer.tasks import detect
 from transformer.tasks.classify import CLASSIFY, fill
 from transformer.tasks.columns import Rows
 from transformer.tasks.detect import DETECT
-from transformer.tasks.selection import Selection
+from transformer.tasks.detection_options import Selection
 from transformer.tasks.tabular import TABULAR
 from transformer.tasks.task import NoOptions
 from transformer.triton.model import Model, TensorMetadata

@@ -2,7 +2,7 @@
 
 The files are written by the letter of TIFF 6.0, so that no library has a part on both sides. Where the letter leaves
 something open (CMYK without a profile, colours multiplied by alpha, old palettes), what is right is our own choice: of
-that docs/pictures.md says what other decoders do.
+that docs/image-formats.md says what other decoders do.
 """
 
 import io
@@ -67,7 +67,7 @@ def laid_out(samples: NDArray[Any], layout: str, tags: dict[int, Any]) -> tuple[
 
 
 def expected(samples: NDArray[Any], photometric: int, extra: list[int]) -> NDArray[np.int64]:
-    """RGB by the rules of docs/pictures.md."""
+    """RGB by the rules of docs/image-formats.md."""
     high = (samples >> 8 if samples.dtype.itemsize == 2 else samples).astype(np.int64)
     if photometric == CMYK:
         return np.rint((255 - high[..., :3]) * (255 - high[..., 3:4]) / 255).astype(np.int64)

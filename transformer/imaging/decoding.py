@@ -2,7 +2,7 @@
 
 Headers are read first (format, size, orientation), so that limits hold before a pixel is decoded. JPEG goes to
 libjpeg-turbo through simplejpeg; AVIF, TIFF and BMP, of whose rarer kinds OpenCV makes wrong colours, to Pillow;
-everything else to OpenCV, whose pixels Ultralytics sees as well. What is read and how is in docs/pictures.md.
+everything else to OpenCV, whose pixels Ultralytics sees as well. What is read and how is in docs/image-formats.md.
 """
 
 import io
@@ -19,9 +19,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from transformer.errors import InvalidImage, PayloadTooLarge, UnsupportedMedia
+from transformer.imaging.format_names import name_format
 from transformer.imaging.jpeg import check_jpeg, decode_jpeg
 from transformer.imaging.letterbox import Image as ImageArray
-from transformer.imaging.signatures import name_format
 from transformer.imaging.tiff import Tiff, decode_tiff, read_tiff
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")

@@ -2,7 +2,7 @@
 
 The tags of the first image say which of some thousand kinds it is, before anything is decoded. Neither Pillow nor
 OpenCV rejects all that it would decode to wrong colours, so a kind is read where it is on the lists below; what is on
-them was compared with other decoders, see docs/pictures.md.
+them was compared with other decoders, see docs/image-formats.md.
 """
 
 import io
@@ -316,7 +316,10 @@ def _check_parts(data: bytes, tags: dict[int, NDArray[Any]], size_wh: tuple[int,
 
 
 def _read_palette(values: NDArray[Any], bits: int) -> ImageArray:
-    """Of 16 bits; where all are below 256, of 8, as old programs wrote them."""
+    """The palette, RGB `(2**bits, 3)`.
+
+    Entries have 16 bits; if all are below 256, they are taken as 8-bit values, as old programs wrote them.
+    """
     if values.size != 3 * 2**bits:
         raise ValueError
     return (values >> 8 if values.max() > 255 else values).astype(np.uint8).reshape(3, -1).T

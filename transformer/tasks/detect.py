@@ -18,9 +18,9 @@ from transformer.errors import PredictorError
 from transformer.imaging.drawing import Label, draw_boxes
 from transformer.imaging.letterbox import Image, Letterbox, fit, letterbox, unletterbox
 from transformer.imaging.nms import Floats, cxcywh_to_xyxy, nms
+from transformer.tasks.detection_options import SELECTION_PARAMETERS, Selection
 from transformer.tasks.labels import class_name, round_score
 from transformer.tasks.schemas import CLASS, INTEGER, NUMBER, UUID, array_of, object_of
-from transformer.tasks.selection import SELECTION_PARAMETERS, Selection
 from transformer.tasks.task import Array, ImagePrediction, ImageTask, Schema, Write, register
 from transformer.triton.model import Model, TensorMetadata
 

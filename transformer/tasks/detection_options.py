@@ -1,4 +1,4 @@
-"""Which of the objects in an image a client wants: parameters of every task that finds objects."""
+"""Options of a request that choose among the objects in an image: parameters of every task that finds objects."""
 
 from dataclasses import dataclass
 

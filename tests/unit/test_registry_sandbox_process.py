@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from registry.errors import Incomplete, VersionRejected
-from registry.judgement.confinement import Defect, Limits, confined
+from registry.judgement.sandbox_process import Defect, Limits, confined
 from tests.support import judged
 from tests.support.stack import PATIENCE_S
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from export.errors import ExportError
-from export.publish.contract import check_same
-from export.publish.server import connect
+from export.publish.interface_changes import check_same
+from export.publish.server_client import connect
 from export.writer.config import describe_classifier, describe_detector, describe_table
 
 IRIS = ("sepal length", "sepal width", "petal length", "petal width")

@@ -1,7 +1,7 @@
 """Runs a function that parses untrusted bytes in a process of its own, with limits of time and memory.
 
-Parsers are quadratic, recursive or wrong for some input that is not known yet. It ends a process that holds nothing,
-instead of the synchroniser. The result is JSON: the process is not trusted with more.
+Parsers are quadratic, recursive or wrong for some input that is not known yet. Such input can then crash only a process
+without secrets or state. It may return only JSON.
 """
 
 import atexit

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.confined import PROBES, REFUSED, find_libseccomp
-from transformer.confinement import _ALLOWED, _RULES
+from transformer.seccomp import _ALLOWED, _RULES
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,7 +1,7 @@
-"""What this process may ask of the kernel once it serves: to answer requests, and nothing else.
+"""Seccomp filter: system calls that the process may make once it serves.
 
-A picture that breaks its decoder runs code in here. With the filter that starts no process, looks into no other one,
-opens no port, no file to write, no socket but TCP's and UDP's, and makes no memory executable.
+An image that exploits its decoder runs code in this process. With the filter, that code can start no process,
+inspect no other one, open no port, no file to write and no socket but TCP and UDP, and make no memory executable.
 """
 
 import ctypes

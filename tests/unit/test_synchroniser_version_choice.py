@@ -2,7 +2,7 @@
 
 import pytest
 
-from predictor.synchroniser.selection import select_versions
+from predictor.synchroniser.version_choice import select_versions
 from registry.config import Policy
 
 LATEST = Policy(latest=1, specific=None)

@@ -1,4 +1,4 @@
-"""Names the format of a file by its first bytes, for the error when it is not one that is read."""
+"""Names the format of a file by its first bytes, for the error when it is not one of `decoding.FORMATS`."""
 
 import re
 
