@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # The parts start while this waits: httpx and rich are imported once they have.
+_IMAGE = {"name": "image", "datatype": "BYTES", "shape": [-1]}
 _PATIENCE_S = 10
 _POLL_S = 0.2
 _KEY_NEXT = "next: NEREID_API_KEY=<one of make key> make serve"
@@ -190,7 +191,8 @@ def iterate_refused(transformer: "httpx.Client") -> Iterator[str]:
 def example_body(metadata: Mapping[str, Any]) -> str:
     """Arguments of curl for a request that this model accepts."""
     first = metadata["inputs"][0]
-    if (first["name"], first["datatype"]) != ("image", "BYTES"):
+    # A table may have one column of texts that is called image.
+    if first != _IMAGE or "features" in metadata["parameters"]:
         columns = max(first["shape"][-1], 1)
         return f"-H 'Content-Type: application/json' -d '{[1.0] * columns}'"
     has_objects = any(output["name"] == "num_detections" for output in metadata["outputs"])

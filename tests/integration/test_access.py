@@ -340,7 +340,7 @@ def test_invalid_certificate_is_reported_at_the_start(certificate: tuple[Path, P
         assert program.returncode == 2
         assert "expected a certificate and its key, PEM" in program.stderr
         assert "Traceback" not in program.stderr
-    assert "got one, expected both or none" in run_transformer(f"--ssl_certfile={cert}").stderr
+    assert "got one, expected both or neither" in run_transformer(f"--ssl_certfile={cert}").stderr
 
 
 def test_responses_have_security_headers(stack: Stack) -> None:

@@ -134,7 +134,7 @@ def test_name_with_several_addresses_is_asked_at_each(pair: Pair, tmp_path: Path
         done = pair.publish("--wait", f"http://{NAME}:{port}", prefix=prefix)
     last = done.stdout.splitlines()[-1]
     assert "2 instances seen over 16 connections in a row (pod-a, pod-b); " in last
-    assert last.endswith("; no answer from 127.0.0.4")
+    assert last.endswith("; no response from 127.0.0.4")
 
 
 def test_several_urls_are_waited_for(pair: Pair) -> None:
@@ -148,7 +148,7 @@ def test_several_urls_are_waited_for(pair: Pair) -> None:
 def test_one_that_never_takes_it_is_named(pair: Pair) -> None:
     done = pair.run("publish", "iris", "--force", "--wait", pair.url, "--timeout", "20")
     assert done.returncode == 1
-    assert "does not serve after 20 s, expected it to; the last that is known: not listed yet; listed " in done.stderr
+    assert "does not serve after 20 s, expected it to; last seen: not listed yet; listed " in done.stderr
     assert " at pod-b; next: make versions URL=..." in done.stderr
     pair.give()
 

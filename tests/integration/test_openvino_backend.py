@@ -99,7 +99,11 @@ REFUSED: dict[str, tuple[bytes | None, str, list[str]]] = {
     "extension": (None, BASE + FLOAT_IO + parameter("CPU_EXTENSION_PATH", "/x.so"), ["CPU_EXTENSION_PATH"]),
     "input-dims": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO.replace("[ 2 ]", "[ 3 ]"), ["'x'", "[1, 3]"]),
     "rank": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO.replace("[ 2 ]", "[ 1, 2 ]"), ["'x'", "[1, 1, 2]"]),
-    "no-device": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO + parameter("TARGET_DEVICE", "npu"), ["got NPU, here"]),
+    "no-device": (
+        None,
+        BASE + "max_batch_size: 1\n" + FLOAT_IO + parameter("TARGET_DEVICE", "npu"),
+        ["got NPU, "],
+    ),
     "inputs": (None, BASE + "max_batch_size: 1\n" + FLOAT_IO + EXTRA_INPUT, ["2 inputs", "the model takes 1"]),
     "fp64": (
         build_identity(datatype=TensorProto.DOUBLE),

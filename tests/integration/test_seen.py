@@ -312,7 +312,8 @@ def test_whose_key_was_used_is_seen(stack: Stack, tmp_path: Path, log_format: st
                 line = line_of(transformer, request_id)
                 assert (line["key"], line["status"]) == (whose, status), request_id
             else:
-                words = rf" {request_id} \S+ \S+ {status} [0-9.]+ms{f' key={whose}' if whose else ''}$"
+                end = f" key={whose}" if whose else r" code=\w+"
+                words = rf" {request_id} \S+ \S+ {status} [0-9.]+ms{end}$"
                 pattern = re.compile(words, re.MULTILINE)
                 wait_until(lambda: bool(pattern.search(transformer.log.read_text())), log=transformer.log)  # noqa: B023
         assert not any(key in transformer.log.read_text() for key in (*keys.values(), "nereid_wrong"))
