@@ -712,9 +712,9 @@ def test_format_that_is_none_is_refused(command: list[str]) -> None:
 
 
 def test_the_synchroniser_logs_json_too(tmp_path: Path) -> None:
-    with start_synchroniser(tmp_path, LOG_FORMAT="json"):
-        pass
     log = tmp_path / "log"
+    with start_synchroniser(tmp_path, LOG_FORMAT="json"):
+        wait_until(lambda: "\n" in log.read_text(), log=log)
     said = [json.loads(line) for line in log.read_text().splitlines()]
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in said)
     assert said[0]["logger"] == "synchroniser"
