@@ -6,15 +6,14 @@ Each model is reconciled in a thread of a pool, so that a large download blocks 
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from threading import Event
 
 from predictor.settings import Settings
-from predictor.synchroniser.isolation import Isolation
 from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.readiness import explain_wait
 from predictor.synchroniser.reconciler import ModelReconciler
 from predictor.synchroniser.repository_watch import RepositoryListing, RepositoryWatch
+from predictor.synchroniser.services import Services
 from predictor.synchroniser.status import ModelStatus, Status
 from predictor.synchroniser.triton_client import TritonClient
 from predictor.synchroniser.triton_watch import TritonWatch
@@ -39,16 +38,7 @@ class Synchroniser:
         self._triton_watch = TritonWatch(triton, status)
         self._repository_watch = RepositoryWatch(storage, status, poll_s=settings.poll_s)
         self._first: set[str] | None = None  # models of the first listing
-        self._create = partial(
-            ModelReconciler,
-            settings=settings,
-            storage=storage,
-            mirror=mirror,
-            triton=triton,
-            status=status,
-            isolation=Isolation(),
-            stopped=self._stopped,
-        )
+        self._services = Services(settings, storage, mirror, triton, status, stopped=self._stopped)
 
     def stop(self) -> None:
         """Make `run` return soon."""
@@ -58,7 +48,7 @@ class Synchroniser:
     def run(self) -> None:
         """Run until `stop`."""
         for name in self._mirror.names():
-            self._models[name] = self._create(name)
+            self._models[name] = ModelReconciler(name, self._services)
             log.info("%s: the mirror holds version %s", name, ", ".join(map(str, self._models[name].serving)))
         pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="model")
         try:
@@ -87,7 +77,7 @@ class Synchroniser:
     def _update_models(self, listing: RepositoryListing) -> None:
         for name in (self._models.keys() | listing.folders.keys()) - listing.overfull:
             if name not in self._models:
-                self._models[name] = self._create(name)
+                self._models[name] = ModelReconciler(name, self._services)
                 self._status.set_model(name, ModelStatus())
             self._models[name].listing = listing.model(name)
         if not self._first:
