@@ -52,7 +52,7 @@ class ModelReconciler:
         self._uploads = Uploads(services.settings.settle_s)
         self._verdicts = Verdicts(name, services, self._ledger, self._retries)
         self._trial = CandidateTrial(services, self._deployment, self._ledger, self._verdicts)
-        services.isolation.suspect(name, self._ledger.crashed)
+        services.isolation.suspect(name, self._ledger.crashes)
         self._in_progress: dict[int, str] = {}
         self._is_running = False
         self._blocked: str | None = None  # why no version can be checked
@@ -197,7 +197,7 @@ class ModelReconciler:
         self._ledger.begin_listing(set(fingerprints.values()), serving=self.serving.values())
         for version, candidate in candidates.items():
             key = fingerprints[version]
-            if self._ledger.rejection(key) is None and key not in self.serving.values():
+            if self._ledger.rejected.get(key) is None and key not in self.serving.values():
                 with self._verdicts.recorded(version, key):
                     self._uploads.check(candidate, listing)
 
@@ -270,9 +270,9 @@ class ModelReconciler:
     def _finish(self, error: str | None) -> None:
         """Remove what only the way to here needed: nothing is left to do."""
         self._retries.succeed(error)
-        self._ledger.drop_validated()
+        self._ledger.validated.clear()
         self._deployment.clean()
-        self._services.isolation.clear(self.name, self._ledger.crashed)
+        self._services.isolation.clear(self.name, self._ledger.crashes)
 
     def _reload(self) -> None:
         """Load the generation of before: this process, or Triton, has started again."""
@@ -298,7 +298,7 @@ class ModelReconciler:
             self._deployment.discard()
             log.info("%s: removed from the repository, and unloaded", self.name)
         self._deployment.clean()
-        self._services.isolation.clear(self.name, self._ledger.crashed)
+        self._services.isolation.clear(self.name, self._ledger.crashes)
         self._ledger.clear()
         self._uploads.clear()
         self._retries.error = None
@@ -322,7 +322,7 @@ class ModelReconciler:
             self._services.status.set_model(self.name, None)
             return
         if not self.is_loaded:
-            self._ledger.deactivate()
+            self._ledger.activations.clear()
         state = ModelState(
             fingerprints=self._uploads.fingerprints,
             serving=self.serving if self.is_loaded else {},

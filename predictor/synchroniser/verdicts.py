@@ -27,7 +27,7 @@ class Verdicts:
         try:
             yield
         except Incomplete as exc:
-            self._ledger.set_incomplete(key, str(exc))
+            self._ledger.incomplete[key] = str(exc)
         except VersionRejected as exc:
             self.reject(version, key, str(exc))
 
@@ -62,7 +62,7 @@ class Verdicts:
         """Leave out versions that cannot serve beside the newest of the selected ones."""
         newest = max(selected)
         for version in versions:
-            self._ledger.set_incompatible(selected[version], selected[newest])
+            self._ledger.incompatible[selected[version]] = selected[newest]
             reason = "its labels or tensors differ"
             log.warning("%s: version %d cannot serve beside %d: %s", self._model, version, newest, reason)
 
