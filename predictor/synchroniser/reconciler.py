@@ -7,7 +7,6 @@ from functools import partial
 
 from predictor.synchroniser.deployment import Deployment, find_incompatible
 from predictor.synchroniser.errors import LoadFailed, is_transient
-from predictor.synchroniser.examination import Examination
 from predictor.synchroniser.ledger import MAX_ATTEMPTS, Activation, VersionLedger
 from predictor.synchroniser.retries import Retries
 from predictor.synchroniser.services import Services
@@ -44,8 +43,7 @@ class ModelReconciler:
         self.task: Future[None] | None = None
         self._services, self._triton, self._clock = services, services.triton, services.clock
         metrics, poll_s = services.status.metrics, services.settings.poll_s
-        self._deployment = Deployment(name, mirror=services.mirror, triton=services.triton, metrics=metrics)
-        self._examination = Examination(name, self._deployment, self._clock)
+        self._deployment = Deployment(name, services)
         self._ledger = VersionLedger(name, services.mirror.records)
         self._retries = Retries(name, metrics=metrics, poll_s=poll_s, clock=self._clock)
         self._source = ModelSource(name, services.settings, services.storage)
@@ -124,11 +122,11 @@ class ModelReconciler:
             return self._retries.is_due
         if (postponed_until := self._ledger.next_attempt) is not None and self._clock() >= postponed_until:
             return True
-        return bool(self.serving) and (self._examination.is_due or not self.is_loaded)
+        return bool(self.serving) and (self._deployment.is_examination_due or not self.is_loaded)
 
     def suspect(self) -> None:
         """Have the model examined: requests to it have failed."""
-        self._examination.is_suspect = True
+        self._deployment.is_suspect = True
 
     def mark_lost(self) -> None:
         """Record that Triton no longer has the versions that serve."""
@@ -141,8 +139,8 @@ class ModelReconciler:
         if self.listing is not None:
             self._handled = self.listing.folder
         try:
-            if self.serving and self._examination.is_due:
-                self._examination.run()
+            if self.serving and self._deployment.is_examination_due:
+                self._deployment.examine()
             if self.serving and not self.is_loaded:
                 self._reload()
             if self.listing is not None and not self._services.stopped.is_set() and self._reconcile_once(self.listing):
