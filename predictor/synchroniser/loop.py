@@ -8,16 +8,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
-from predictor.settings import Settings
-from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.readiness import explain_wait
 from predictor.synchroniser.reconciler import ModelReconciler
 from predictor.synchroniser.repository_watch import RepositoryListing, RepositoryWatch
 from predictor.synchroniser.services import Services
-from predictor.synchroniser.status import ModelStatus, Status
-from predictor.synchroniser.triton_client import TritonClient
+from predictor.synchroniser.status import ModelStatus
 from predictor.synchroniser.triton_watch import TritonWatch
-from registry.storage.reading import Storage
 
 log = logging.getLogger("synchroniser")
 
@@ -28,17 +24,14 @@ _WORKERS = 4  # each may need memory for one version more
 class Synchroniser:
     """Has Triton serve what the repository holds."""
 
-    def __init__(
-        self, settings: Settings, *, storage: Storage, triton: TritonClient, mirror: Mirror, status: Status
-    ) -> None:  # fmt: skip
+    def __init__(self, services: Services) -> None:
         """Prepare the loop; `run` begins it."""
-        self._triton, self._mirror, self._status = triton, mirror, status
+        self._services, self._triton, self._status = services, services.triton, services.status
         self._models: dict[str, ModelReconciler] = {}
-        self._wake, self._stopped = Event(), Event()
-        self._triton_watch = TritonWatch(triton, status)
-        self._repository_watch = RepositoryWatch(storage, status, poll_s=settings.poll_s)
+        self._wake, self._stopped = Event(), services.stopped
+        self._triton_watch = TritonWatch(self._triton, self._status)
+        self._repository_watch = RepositoryWatch(services.storage, self._status, poll_s=services.settings.poll_s)
         self._first: set[str] | None = None  # models of the first listing
-        self._services = Services(settings, storage, mirror, triton, status, stopped=self._stopped)
 
     def stop(self) -> None:
         """Make `run` return soon."""
@@ -47,7 +40,7 @@ class Synchroniser:
 
     def run(self) -> None:
         """Run until `stop`."""
-        for name in self._mirror.names():
+        for name in self._services.mirror.names():
             self._models[name] = ModelReconciler(name, self._services)
             log.info("%s: the mirror holds version %s", name, ", ".join(map(str, self._models[name].serving)))
         pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="model")
