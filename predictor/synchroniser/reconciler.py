@@ -144,7 +144,7 @@ class ModelReconciler:
             if self.serving and not self.is_loaded:
                 self._reload()
             if self.listing is not None and not self._services.stopped.is_set() and self._reconcile_once(self.listing):
-                self._retries.schedule()
+                self._retries.due_at = self._clock()  # the next step
             self._retries.has_defect = False
         except Exception as exc:  # noqa: BLE001 - a defect must not stop the other models
             self._retries.fail(exc)

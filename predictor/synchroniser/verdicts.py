@@ -88,7 +88,7 @@ class Verdicts:
     def _postpone(self, version: int, key: str, exc: Exception, *, failures: int, pause_s: float) -> None:
         pause_s *= 1 + len(self._ledger.postponed)  # older versions get an attempt before it gets another one
         self._ledger.postpone(key, describe(exc), until=self._clock() + pause_s)
-        self._retries.restart()
+        self._retries.failures = 0  # another version takes the place of the failing one
         self._metrics.failures.labels(self._model).inc()
         log.warning(
             "%s: version %d failed (%d): %s; others serve meanwhile, tried again in %.0f s",

@@ -24,10 +24,6 @@ from registry.storage.bucket_errors import code_of, status_of
 from registry.storage.folder_lock import lock_folder
 from registry.storage.reading import FolderStorage, S3Storage
 
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 30
-_ATTEMPTS = 3
-_CONNECTIONS = 32
 _BLOCK_BYTES = 1 << 20
 _NOT_MET = {404, 409, 412}  # the condition failed; 409: another write to this key is in progress
 
@@ -238,9 +234,7 @@ def open_to_write(address: str) -> WritableStorage:
     place = read_address(address)
     if isinstance(place, Path):
         return WritableFolder(place.resolve())
-    bucket = Bucket(
-        place, connect_s=CONNECT_TIMEOUT_S, read_s=READ_TIMEOUT_S, attempts=_ATTEMPTS, together=_CONNECTIONS
-    )
+    bucket = Bucket(place, connect_s=5, read_s=30, attempts=3, together=32)
     bucket.check()
     return WritableS3(bucket)
 
