@@ -6,36 +6,24 @@ import traceback
 from collections.abc import Sequence
 
 from environment.arguments import Parser, program
-from export.commands.examples import add_examples
-from export.commands.repository import (
-    add_fetch,
-    add_prune,
-    add_publish,
-    add_rollback,
-    add_sizing,
-    add_unpin,
-    add_versions,
-)
-from export.commands.table import add_sklearn, add_xgboost
-from export.commands.tensorrt import add_tensorrt
-from export.commands.ultralytics import add_ultralytics, add_weights
+from export.commands import examples, repository, table, tensorrt, ultralytics
 from export.errors import FAILURES
 
 # In the order of --help.
 _COMMANDS = (
-    add_ultralytics,
-    add_sklearn,
-    add_xgboost,
-    add_examples,
-    add_weights,
-    add_tensorrt,
-    add_publish,
-    add_fetch,
-    add_versions,
-    add_rollback,
-    add_unpin,
-    add_prune,
-    add_sizing,
+    ultralytics.add_ultralytics,
+    table.add_sklearn,
+    table.add_xgboost,
+    examples.add_examples,
+    ultralytics.add_weights,
+    tensorrt.add_tensorrt,
+    repository.add_publish,
+    repository.add_fetch,
+    repository.add_versions,
+    repository.add_rollback,
+    repository.add_unpin,
+    repository.add_prune,
+    repository.add_sizing,
 )
 
 

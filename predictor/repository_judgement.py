@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -16,18 +15,7 @@ from registry.storage.reading import FolderStorage, read
 
 _MAX_SHOWN = 20  # files that belong to no model
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """The verdict on a part of the repository.
-
-    Attributes:
-        path: of a version, a config, or a file that belongs to no model; relative to the repository.
-        reason: why the part must not serve; None where it may.
-    """
-
-    path: str
-    reason: str | None = None
+Verdict = tuple[str, str | None]  # path in the repository; why it must not serve, or None where it may
 
 
 def judge_repository(root: Path, *, profile: str, plans: bool) -> Iterator[Verdict]:
@@ -39,7 +27,7 @@ def judge_repository(root: Path, *, profile: str, plans: bool) -> Iterator[Verdi
         plans: whether TensorRT plans may be loaded.
 
     Yields:
-        A verdict for each version, and for each invalid part.
+        A verdict for each version, and for each invalid config and each file that belongs to no model.
 
     Raises:
         StartError: the folder is missing, or cannot be read.
@@ -52,10 +40,9 @@ def judge_repository(root: Path, *, profile: str, plans: bool) -> Iterator[Verdi
     hidden = {item.key for item in objects if any(part.startswith(".") for part in item.key.split("/")[:-1])}
     models, ignored = read_layout(item for item in objects if item.key not in hidden)
     strange = ignored | dict.fromkeys(hidden, "in a hidden folder, which Triton reads: expected none")
-    for key, reason in sorted(strange.items())[:_MAX_SHOWN]:
-        yield Verdict(key, reason)
+    yield from sorted(strange.items())[:_MAX_SHOWN]
     if len(strange) > _MAX_SHOWN:
-        yield Verdict("...", f"{len(strange) - _MAX_SHOWN} more files that belong to no model")
+        yield "...", f"{len(strange) - _MAX_SHOWN} more files that belong to no model"
     for name, model in sorted(models.items()):
         yield from _judge_model(root, storage, name, model, Terms(profile, plans=plans))
 
@@ -72,10 +59,10 @@ def _judge_model(root: Path, storage: FolderStorage, name: str, model: ModelFold
                     configs.check_formats(configs.resolve(ModelConfig.FromString(config)), plans=terms.plans)
                     judged[path] = config
             except (VersionRejected, StorageError, OSError) as exc:
-                yield Verdict(f"{name}/{path}", str(exc))
+                yield f"{name}/{path}", str(exc)
     own = judged.get(f"configs/{terms.profile}.pbtxt") or judged.get(CONFIG, b"")
     for version in sorted(model.versions):
-        yield Verdict(f"{name}/{version}", _judge_version(root / name / str(version), own, terms))
+        yield f"{name}/{version}", _judge_version(root / name / str(version), own, terms)
 
 
 def _judge_version(folder: Path, own: bytes, terms: Terms) -> str | None:
@@ -108,8 +95,8 @@ def _check_digests(folder: Path, texts: Texts, terms: Terms) -> None:
 def report(verdicts: Iterator[Verdict]) -> Mapping[bool, int]:
     """Print each verdict, and return the number of valid and of invalid parts."""
     counts = {True: 0, False: 0}
-    for verdict in verdicts:
-        good = verdict.reason is None
+    for path, reason in verdicts:
+        good = reason is None
         counts[good] += 1
-        print(f"{'good   ' if good else 'refused'} {verdict.path!r:.200}{'' if good else f': {verdict.reason}'}")
+        print(f"{'good   ' if good else 'refused'} {path!r:.200}{'' if good else f': {reason}'}")
     return counts

@@ -1,6 +1,7 @@
 """config.pbtxt of the repository: parsed, checked, and composed into the one that Triton gets."""
 
 from collections.abc import Collection
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def resolve(config: ModelConfig | None, files: Collection[str] = (), *, plans: b
         files: Names of those in the version's folder.
         plans: Whether TensorRT's plans may be loaded; one beside another model is passed over where not.
     """
-    resolved = ModelConfig() if config is None else _copy(config)
+    resolved = ModelConfig() if config is None else deepcopy(config)
     filename = resolved.default_model_filename
     if not resolved.backend:
         present = [backend for backend, name in _DEFAULTS.items() if name in files]
@@ -205,7 +206,7 @@ def meaning(config: ModelConfig) -> bytes:
 
 def with_policy_cleared(config: ModelConfig) -> bytes:
     """Return all that the config says but for the model's name and which versions serve."""
-    rest = _copy(config)
+    rest = deepcopy(config)
     rest.ClearField("name")
     rest.ClearField("version_policy")
     return _serialise(rest)
@@ -234,7 +235,7 @@ def merge_variant(variant: ModelConfig, own: ModelConfig | None) -> ModelConfig:
         variant: Checked. Its tensors and batch size hold where it has any; its metadata where the version has none.
         own: As of `compose`.
     """
-    composed = _copy(variant)
+    composed = deepcopy(variant)
     if own is not None:
         for field in ("input", "output"):
             if not getattr(composed, field):
@@ -242,12 +243,6 @@ def merge_variant(variant: ModelConfig, own: ModelConfig | None) -> ModelConfig:
         composed.max_batch_size = composed.max_batch_size or own.max_batch_size
         _copy_metadata(own, composed)
     return composed
-
-
-def _copy(config: ModelConfig) -> ModelConfig:
-    copy = ModelConfig()
-    copy.CopyFrom(config)
-    return copy
 
 
 def _copy_metadata(source: ModelConfig, target: ModelConfig) -> None:

@@ -19,7 +19,7 @@ _COMPARED = 50  # candidates of a detector, the best ones: the order of others i
 _MEANINGFUL = 0.05  # below this score a candidate may be any other
 _COMPARED_AT_ONCE = 2**20  # numbers
 _HEAD, _FINISHED_COLUMNS = "output0", 6  # of a detector with the interface `ultralytics`
-_LONGEST_METADATA = 2**16  # bytes that are parsed: valid metadata may hold a hundred thousand names
+_LONGEST_METADATA = 2**16  # characters that are parsed here: valid metadata may hold a hundred thousand names
 
 
 def check_golden_outputs(outputs: Arrays, expected: Arrays, config: Any) -> None:
@@ -47,14 +47,14 @@ def check_golden_outputs(outputs: Arrays, expected: Arrays, config: Any) -> None
         _compare(outputs, expected)
 
 
-def read_metadata(config: Any) -> Mapping[str, Any]:
-    """`parameters.metadata` of a checked config; empty where it is not a dict, or too long."""
+def read_metadata(config: Any, *, longest: int = _LONGEST_METADATA) -> Mapping[str, Any]:
+    """`parameters.metadata`; empty where it is not a dict, or has more than `longest` characters."""
     text = config.parameters["metadata"].string_value if "metadata" in config.parameters else ""
-    if len(text) > _LONGEST_METADATA:
+    if len(text) > longest:
         return {}
     try:
         metadata = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested deeply
         return {}
     return metadata if isinstance(metadata, dict) else {}
 

@@ -3,6 +3,7 @@
 The runtimes' own default is as many threads as the node has cores, in a container that may use two of them.
 """
 
+from copy import deepcopy
 from typing import Any
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
@@ -20,9 +21,7 @@ def fill_threads(config: ModelConfig | None, *, cpus: float) -> Any:
         config: Of a version; None where it has none.
         cpus: How many Triton may use.
     """
-    filled = ModelConfig()
-    if config is not None:
-        filled.CopyFrom(config)
+    filled = ModelConfig() if config is None else deepcopy(config)
     if any(group.kind == ModelInstanceGroup.KIND_GPU for group in filled.instance_group):
         return filled
     if "TARGET_DEVICE" in filled.parameters and filled.parameters["TARGET_DEVICE"].string_value.upper() != "CPU":

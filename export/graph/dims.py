@@ -1,6 +1,7 @@
 """Dims of a detector's input and outputs: which are free, and which are fixed."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 
 import numpy as np
 from onnx import ModelProto
@@ -16,8 +17,7 @@ def free_batch(model: ModelProto) -> ModelProto:
     The first dimension of input and output becomes free, and so does that of every Reshape to a constant shape that
     begins with 1. Whether that is right is verified by parity, which compares a batch with its single images.
     """
-    freed = ModelProto()
-    freed.CopyFrom(model)
+    freed = deepcopy(model)
     graph = freed.graph
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -38,8 +38,7 @@ def declare_head(model: ModelProto, *, classes: int, end2end: bool) -> ModelProt
     Ultralytics leaves all of them free in a dynamic file and fixes all of them in another, while Triton requires the
     dims of the config to be exactly those that the graph declares.
     """
-    declared = ModelProto()
-    declared.CopyFrom(model)
+    declared = deepcopy(model)
     _, rows, columns = declared.graph.output[0].type.tensor_type.shape.dim
     if end2end:
         rows.dim_param, columns.dim_value = "candidates", 6
@@ -58,8 +57,7 @@ def fix_outputs(model: ModelProto, shapes: Mapping[str, Sequence[int]]) -> Model
         model: whose outputs have as many dims.
         shapes: by output, with the batch dimension, which stays as it is; -1 where a dim is free.
     """
-    fixed = ModelProto()
-    fixed.CopyFrom(model)
+    fixed = deepcopy(model)
     for output in fixed.graph.output:
         for dim, size in list(zip(output.type.tensor_type.shape.dim, shapes[output.name], strict=True))[1:]:
             if size >= 0:

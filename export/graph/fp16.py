@@ -8,6 +8,7 @@ one Cast for each under the same name, which the checker of onnx rejects for YOL
 """
 
 import ast
+from copy import deepcopy
 
 import numpy as np
 import onnx
@@ -30,8 +31,7 @@ def to_fp16(model: ModelProto) -> ModelProto:
     Raises:
         ExportError: an operator before its last convolutions has no FP16.
     """
-    converted = ModelProto()
-    converted.CopyFrom(model)
+    converted = deepcopy(model)
     graph = converted.graph
     known = constants(graph)
     body, last, decoding = split(graph)
@@ -63,8 +63,7 @@ def to_fp16(model: ModelProto) -> ModelProto:
 
 def fix_size(model: ModelProto) -> ModelProto:
     """Fix height and width of the input to those of the training; the batch stays free."""
-    fixed = ModelProto()
-    fixed.CopyFrom(model)
+    fixed = deepcopy(model)
     source = fixed.graph.input[0]
     dims = source.type.tensor_type.shape.dim
     places = dims[1:3] if source.name == "image" else dims[2:4]

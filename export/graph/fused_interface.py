@@ -1,5 +1,7 @@
 """The `fused` interface of a detector: pixels in, boxes with their best class out."""
 
+from copy import deepcopy
+
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
@@ -21,8 +23,7 @@ def fuse(model: ModelProto, *, classes: int, end2end: bool) -> ModelProto:
         Input `image` UINT8 `(batch, height, width, 3)`; outputs, all N candidates in the order of the head: `boxes`
         FP32 `(batch, N, 4)` cxcywh in model pixels, `scores` FP32 `(batch, N)`, `classes` INT32 `(batch, N)`.
     """
-    fused = ModelProto()
-    fused.CopyFrom(model)
+    fused = deepcopy(model)
     graph = fused.graph
     _take_pixels(graph)
     if end2end:

@@ -2,11 +2,10 @@
 
 import shutil
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from rich.console import Console
@@ -14,12 +13,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from export.errors import ExportError
 from export.publish.listing import Version, read_model
-from export.writer import manifest
 from export.writer.manifest import check_known_name
 from export.writer.versions import judge, read_complete
 from registry.layout import MANIFEST
 from registry.storage.folder_lock import lock_folder
-from registry.storage.writing import Content, WritableStorage, open_to_write
+from registry.storage.reading import download
+from registry.storage.writing import WritableStorage, open_to_write
 
 Count = Callable[[int], None]
 
@@ -32,7 +31,7 @@ def fetch(args: Namespace, console: Console) -> None:
     wanted = [number for number in found.complete if args.version in {None, "", str(number)}]
     if not wanted:
         got = ", ".join(map(str, found.complete)) or "none"
-        where = f"{storage.address}: {model} {args.version or ''}".rstrip()
+        where = f"{storage.url}: {model} {args.version or ''}".rstrip()
         raise ExportError(f"{where}: got complete versions {got}, expected it among them; next: make versions")
     version = found.versions[wanted[-1]]
     total = sum(item.size for item in version.files.values())
@@ -40,7 +39,7 @@ def fetch(args: Namespace, console: Console) -> None:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(f"{model} {version.number}", total=total)
         folder = copy_version(storage, model, version, args.to, count=partial(progress.advance, task))
-    console.print(f"{model} {version.number} from {storage.address} is in {folder}", soft_wrap=True)
+    console.print(f"{model} {version.number} from {storage.url} is in {folder}", soft_wrap=True)
 
 
 def copy_version(storage: WritableStorage, model: str, version: Version, target: Path, *, count: Count) -> Path:
@@ -60,27 +59,16 @@ def copy_version(storage: WritableStorage, model: str, version: Version, target:
         ExportError: there is no manifest that fits the schema, or the files are not those that it lists.
     """
     prefix = f"{model}/{version.number}"
-    where = f"{storage.address}/{prefix}"
-    content, listed = _read_manifest(storage, prefix)
+    where = f"{storage.url}/{prefix}"
+    if version.manifest is None:
+        raise ExportError(f"{where}: got no {MANIFEST} that fits the schema, expected one; next: publish it again")
     with _replacing(target, target / prefix) as hidden:
-        for name, entry in listed["files"].items():
-            _copy(storage, f"{prefix}/{name}", hidden / name, size_bytes=entry["size_bytes"], count=count)
-        (hidden / MANIFEST).write_bytes(content.data)
-        count(len(content.data))
+        for name in (*version.manifest["files"], MANIFEST):
+            download(storage, version.files[name], hidden / name, count=count)
         if read_complete(hidden) is None:
             raise ExportError(f"{where}: what came does not fit its {MANIFEST}; next: publish it again")
         judge(hidden, where=where)
     return target / prefix
-
-
-def _read_manifest(storage: WritableStorage, prefix: str) -> tuple[Content, Mapping[str, Any]]:
-    content = storage.get(f"{prefix}/{MANIFEST}")
-    listed = manifest.read(content.data) if content else None
-    if content is None or listed is None:
-        raise ExportError(
-            f"{storage.address}/{prefix}: got no {MANIFEST} that fits the schema, expected one; next: publish it again"
-        )
-    return content, listed
 
 
 @contextmanager
@@ -102,15 +90,3 @@ def _replacing(repository: Path, folder: Path) -> Iterator[Path]:
     finally:
         for leftover in (hidden, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _copy(storage: WritableStorage, key: str, path: Path, *, size_bytes: int, count: Count) -> None:
-    """Write an object's content, and no more of it than the manifest lists."""
-    left = size_bytes
-    with path.open("xb") as file:
-        for block in storage.blocks(key):
-            left -= len(block)
-            if left < 0:
-                raise ExportError(f"{storage.address}/{key}: got more than the {size_bytes} bytes of its {MANIFEST}")
-            file.write(block)
-            count(len(block))

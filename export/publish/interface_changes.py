@@ -1,6 +1,5 @@
 """Compares a new version with what clients of the model rely on: its task, names and tensors."""
 
-import ast
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from types import MappingProxyType
@@ -9,6 +8,8 @@ from typing import Any
 from tritonclient.grpc.model_config_pb2 import DataType
 
 from export.errors import ExportError
+from registry.config import MAX_BYTES
+from registry.golden_outputs import read_metadata
 
 _SHOWN = 5
 
@@ -32,7 +33,7 @@ def check_same(now: Any, new: Any, *, serves: int) -> None:
 
 
 def _differences(now: Any, new: Any) -> Iterator[str]:
-    before, after = _read_metadata(now), _read_metadata(new)
+    before, after = (read_metadata(config, longest=MAX_BYTES) for config in (now, new))
     task = before.get("task")
     if task != after.get("task"):
         yield f"task: got {after.get('task')}, expected {task}"
@@ -52,17 +53,6 @@ def _differences(now: Any, new: Any) -> Iterator[str]:
     for what, expected, got in pairs:
         if expected != got:
             yield f"{what}: got {_words(got, expected)}, expected {_words(expected, got)}"
-
-
-def _read_metadata(config: Any) -> Mapping[str, Any]:
-    """Content of `parameters.metadata`; empty where it is invalid, which the check of a version rejects."""
-    if "metadata" not in config.parameters:
-        return {}
-    try:
-        metadata = ast.literal_eval(config.parameters["metadata"].string_value)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested deeply
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
 
 
 def _names(these: Any) -> list[str]:

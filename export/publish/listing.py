@@ -138,7 +138,7 @@ def read_known_model(storage: WritableStorage, name: str) -> Model:
     """
     found = read_model(storage, name)
     if not found.versions:
-        raise ExportError(f"{storage.address}/{name}: got no version, expected a model; next: make versions")
+        raise ExportError(f"{storage.url}/{name}: got no version, expected a model; next: make versions")
     return found
 
 

@@ -33,10 +33,10 @@ def rollback(args: Namespace, console: Console) -> None:
         return config
 
     edit_config(storage, model, pin)
-    console.print(f"{model}: version {number} is pinned in {storage.address}/{model}/{CONFIG}", soft_wrap=True)
+    console.print(f"{model}: version {number} is pinned in {storage.url}/{model}/{CONFIG}", soft_wrap=True)
     if states is None:
         console.print(f"no server was queried (URL=...); {serving} is what the policy selected until now")
-    console.print(f"undo: make unpin MODEL={model} REPOSITORY={storage.address}", soft_wrap=True)
+    console.print(f"undo: make unpin MODEL={model} REPOSITORY={storage.url}", soft_wrap=True)
 
 
 def _find_serving(model: str, found: Model, states: States | None) -> int:

@@ -43,7 +43,7 @@ def prune(args: Namespace, console: Console) -> None:
         return
     for version in superfluous:
         _delete(storage, version)
-        console.print(f"deleted {storage.address}/{model}/{version.number}", soft_wrap=True)
+        console.print(f"deleted {storage.url}/{model}/{version.number}", soft_wrap=True)
 
 
 def _find_superfluous(found: Model, states: States, *, keep: int) -> list[Version]:

@@ -37,7 +37,7 @@ def publish(args: Namespace, console: Console) -> None:
         number = same or _upload(storage, source, before, console)
         watches = [Watch(server, model, number, uploaded=not same) for server in servers]
         if same:
-            console.print(f"{model}: there already as version {same} in {storage.address}", soft_wrap=True)
+            console.print(f"{model}: there already as version {same} in {storage.url}", soft_wrap=True)
         else:
             console.print(upload.update_config(storage, source, before), soft_wrap=True)
         # The wait for each server begins now: one after the other would add up.
@@ -106,12 +106,12 @@ def _upload(storage: WritableStorage, source: upload.Source, before: Model, cons
             sent=lambda size: progress.advance(task, size),
             warn=lambda words: console.print(f"[yellow]warning:[/] {escape(words)}", soft_wrap=True),
         )
-    console.print(f"{source.folder} is published as {storage.address}/{model}/{number}", soft_wrap=True)
+    console.print(f"{source.folder} is published as {storage.url}/{model}/{number}", soft_wrap=True)
     return number
 
 
 def _warn_of_other_repository(server: Server, storage: WritableStorage, console: Console) -> None:
     with suppress(*FAILURES):  # unreachable, which the wait reports, or an address of another kind
-        mirrored = str((server.status() or {"repository": storage.address}).get("repository"))
-        if not is_same_place(mirrored, storage.address):
+        mirrored = str((server.status() or {"repository": storage.url}).get("repository"))
+        if not is_same_place(mirrored, storage.url):
             console.print(f"[yellow]warning:[/] {server.url} mirrors {escape(mirrored)}, not this", soft_wrap=True)

@@ -74,7 +74,7 @@ def sizing(args: Namespace, console: Console) -> None:
     storage = open_to_write(args.repository)
     load = measure(read_models(storage), pods=args.pods, poll_s=args.poll_s)
     if not load.served:
-        raise ExportError(f"{storage.address}: got no version to serve, expected one; next: make publish")
+        raise ExportError(f"{storage.url}: got no version to serve, expected one; next: make publish")
     models = f"{len(load.served)} version{'s' if len(load.served) > 1 else ''}"
     table = Table("", "one pod", f"{load.pods} pods", f"quota ({load.pods} + {_SURGE})", title=f"{models} that serve")
     for row in rows(load):

@@ -170,7 +170,7 @@ class _Upload:
     def _check_conditions(self, folder: str) -> None:
         if not self.storage.keeps_conditions(f"{folder}/{CONFIG}"):
             self.warn(
-                f"{self.storage.address}: this server ignores conditional writes (If-None-Match): two publishers at "
+                f"{self.storage.url}: this server ignores conditional writes (If-None-Match): two publishers at "
                 "once may take one number, and both may fail; next: one publisher at a time, or a server that keeps "
                 "them"
             )

@@ -29,7 +29,7 @@ def versions(args: Namespace, console: Console) -> None:
     storage = open_to_write(args.repository)
     models = read_models(storage, only)
     if not models:
-        where = f"{storage.address}/{only or ''}"
+        where = f"{storage.url}/{only or ''}"
         raise ExportError(f"{where}: got no version, expected <model>/<version>/model.onnx; next: make publish")
     with connect_all(args.url) as servers:
         statuses = survey(servers)

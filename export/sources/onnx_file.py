@@ -1,6 +1,7 @@
 """Reads ONNX files, and normalises them into the form that `export.graph` takes; with the onnx package alone."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from math import prod
 from pathlib import Path
 
@@ -52,8 +53,7 @@ def normalise(model: ModelProto) -> ModelProto:
         The same with sorted nodes, constants as initialisers, an input `images` and an output `output0` in FP32, and no
         tensor with a name that `export.graph` gives.
     """
-    normalised = ModelProto()
-    normalised.CopyFrom(model)
+    normalised = deepcopy(model)
     graph = normalised.graph
     known = {initializer.name for initializer in graph.initializer}  # IR 3 lists them as inputs too
     for value in [value for value in graph.input if value.name in known]:

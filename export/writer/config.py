@@ -1,6 +1,7 @@
 """config.pbtxt of exported models, by Triton's own protobuf."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from google.protobuf import text_format
@@ -116,8 +117,7 @@ def follow(newest: Any, present: Any | None) -> Any | None:
 
 def under_policy(config: Any, present: Any) -> Any:
     """A config with the version policy of another one, where it has one."""
-    composed = type(config)()
-    composed.CopyFrom(config)
+    composed = deepcopy(config)
     if present.HasField("version_policy"):
         composed.version_policy.CopyFrom(present.version_policy)
     return composed

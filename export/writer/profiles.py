@@ -10,6 +10,7 @@ The synchroniser takes `<version>/<profile>.pbtxt`, a stock Triton `<model>/conf
 """
 
 import ast
+from copy import deepcopy
 from typing import Any
 
 from export.sources.tensorrt import BATCHES, PLANS
@@ -39,8 +40,7 @@ def describe_profiles(config: Any, *, digest: str, int8: bool) -> dict[str, Any]
 
 def _copy(config: Any, *, backend: str) -> Any:
     """A copy without the fields that say how it runs."""
-    profile = type(config)()
-    profile.CopyFrom(config)
+    profile = deepcopy(config)
     profile.backend = backend
     for field in ("instance_group", "dynamic_batching"):
         profile.ClearField(field)

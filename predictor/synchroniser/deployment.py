@@ -1,21 +1,26 @@
 """What serves of a model: a generation of the mirror, loaded by Triton under the model's name."""
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from predictor.synchroniser.errors import LoadFailed, TritonError
-from predictor.synchroniser.metrics import Metrics
-from predictor.synchroniser.mirror import Generation, Mirror
+from predictor.synchroniser.errors import LoadFailed, ModelProcessDied, TritonError
+from predictor.synchroniser.mirror import Generation
+from predictor.synchroniser.services import Services
 from predictor.synchroniser.staging import find_golden, read_config
-from predictor.synchroniser.triton_client import TritonClient
 from predictor.synchroniser.validation import validate
 from predictor.synchroniser.view import join_numbers
 from registry import config as configs
 from registry.errors import VersionRejected
 
+log = logging.getLogger("synchroniser")
+
 _QUEUE_S = 5.0
 _UNLOAD_S = 30.0  # of a candidate, which may never finish its last request
+# Between examinations: requests of some clients fail all the time, and each examination costs a response. The requests
+# to a model whose process is dead fail for so much longer.
+_EXAMINATION_PAUSE_S = 10.0
 _NOTHING = Generation(Path())
 
 
@@ -25,12 +30,15 @@ class Deployment:
     Attributes:
         metrics: of the synchroniser.
         is_loaded: whether Triton has loaded the current generation.
+        is_suspect: whether requests to the model have failed since the last examination.
     """
 
-    def __init__(self, model: str, *, mirror: Mirror, triton: TritonClient, metrics: Metrics) -> None:
+    def __init__(self, model: str, services: Services) -> None:
         """Begin with the generation that the mirror has of the model, not loaded."""
-        self._model, self._mirror, self._triton, self.metrics = model, mirror, triton, metrics
-        self.is_loaded = False
+        self._model, self._mirror, self._triton = model, services.mirror, services.triton
+        self.metrics, self._clock = services.status.metrics, services.clock
+        self.is_loaded = self.is_suspect = False
+        self._examine_from = 0.0
 
     @property
     def current(self) -> Generation:
@@ -111,7 +119,37 @@ class Deployment:
                 self._triton.unload(name, limit_s=_UNLOAD_S)
             self._mirror.withdraw(self._model)
 
-    def validate(self) -> None:
+    @property
+    def is_examination_due(self) -> bool:
+        """Whether the model is suspect, and the last examination long enough ago."""
+        return self.is_loaded and self.is_suspect and self._clock() >= self._examine_from
+
+    def examine(self) -> None:
+        """Find out whether Triton's process of the model is dead, and unload the model then.
+
+        Triton (24.10) keeps reporting such a model as ready. Most failed requests have other causes: invalid inputs, or
+        an exceeded deadline.
+
+        Raises:
+            TritonError: the model could not be unloaded.
+        """
+        self.is_suspect = False
+        try:
+            self._validate()
+        except ModelProcessDied as exc:
+            log.warning("%s: %s; it is loaded again", self._model, exc)
+            self.unload()  # otherwise Triton sees no change, and does nothing
+        except TritonError as exc:
+            # A full queue says nothing about the process. The loop notices where Triton is down or lost the model.
+            self.is_suspect = True
+            pause_s = _EXAMINATION_PAUSE_S
+            log.info("%s: cannot be examined: %s; tried again in %.0f s", self._model, exc, pause_s)
+        except VersionRejected as exc:
+            log.warning("%s: serves, and its outputs are invalid: %s", self._model, exc)
+        finally:
+            self._examine_from = self._clock() + _EXAMINATION_PAUSE_S
+
+    def _validate(self) -> None:
         """Validate the versions that serve.
 
         Raises:

@@ -41,71 +41,49 @@ class VersionLedger:
     """The ledger of one model; it keeps nothing of versions that were removed.
 
     Rejections, missing verifications and crashes survive a restart of the process.
+
+    Attributes:
+        rejected: why each rejected version is.
+        unverified: why no output verified a version that passed its validation.
+        crashes: how many processes before this one ended during the trial of a version.
+        incomplete: what a version waits for, until the next listing.
+        postponed: versions that are skipped for a while.
+        incompatible: versions that cannot serve beside a newer one, with that one.
+        validated: staged folders of the versions that passed their validation and do not serve yet.
+        activations: of the versions that serve and that this process activated.
     """
 
     def __init__(self, model: str, records: Records) -> None:
         """Read what the process before has recorded."""
         self._model, self._records = model, records
-        self._rejected = records.read_rejected(model)
+        self.rejected = records.read_rejected(model)
         self._defects: set[str] = set()  # rejected because of a defect here: the next process tries them again
-        self._unverified = records.read_unverified(model)
-        self._crashes = records.read_crashes(model)
+        self.unverified = records.read_unverified(model)
+        self.crashes = records.read_crashes(model)
         self._skipped: set[str] = set()  # for their crashes, once by this process
-        self._incomplete: dict[str, str] = {}
+        self.incomplete: dict[str, str] = {}
         self._deaths: dict[str, int] = {}
         self._failures: dict[str, int] = {}
-        self._postponed: dict[str, Postponement] = {}
-        self._incompatible: dict[str, str] = {}
-        self._validated: dict[str, Path] = {}
-        self._activations: dict[str, Activation] = {}
+        self.postponed: dict[str, Postponement] = {}
+        self.incompatible: dict[str, str] = {}
+        self.validated: dict[str, Path] = {}
+        self.activations: dict[str, Activation] = {}
 
     # Reading
 
     @property
     def unusable(self) -> set[str]:
         """Versions that are rejected, incomplete or postponed."""
-        return {*self._rejected, *self._incomplete, *self._postponed}
-
-    @property
-    def incompatible(self) -> Mapping[str, str]:
-        """Versions that cannot serve beside a newer one, with that one."""
-        return self._incompatible
-
-    @property
-    def validated(self) -> Mapping[str, Path]:
-        """Staged folders of the versions that passed their validation and do not serve yet."""
-        return self._validated
-
-    @property
-    def crashed(self) -> Collection[str]:
-        """Versions during whose trial a process before this one ended."""
-        return self._crashes.keys()
-
-    @property
-    def postponed(self) -> Collection[str]:
-        """Versions that are skipped for a while."""
-        return self._postponed.keys()
+        return {*self.rejected, *self.incomplete, *self.postponed}
 
     @property
     def next_attempt(self) -> float | None:
         """Monotonic time when the first postponement ends; None without any."""
-        return min((each.until for each in self._postponed.values()), default=None)
-
-    def rejection(self, key: str) -> str | None:
-        """Return why a version is rejected."""
-        return self._rejected.get(key)
-
-    def incompleteness(self, key: str) -> str | None:
-        """Return what a version waits for."""
-        return self._incomplete.get(key)
-
-    def unverified(self, key: str) -> str | None:
-        """Return why no output verified a version that passed its validation."""
-        return self._unverified.get(key)
+        return min((each.until for each in self.postponed.values()), default=None)
 
     def postponement(self, key: str) -> str | None:
         """Return why a version is skipped for a while."""
-        return f"{self._postponed[key].reason}; tried again later" if key in self._postponed else None
+        return f"{self.postponed[key].reason}; tried again later" if key in self.postponed else None
 
     def postponements(self, fingerprints: Mapping[int, str]) -> str | None:
         """Return why versions are skipped for a while, newest first; None where none is."""
@@ -116,52 +94,32 @@ class VersionLedger:
         ]
         return "; ".join(reasons) or None
 
-    def activation(self, key: str) -> Activation | None:
-        """Return when a version began to serve; None where an earlier process activated it."""
-        return self._activations.get(key)
-
     # Writing
 
     def reject(self, key: str, reason: str, *, is_defect: bool = False) -> None:
         """Reject a version; with `is_defect` this process alone does."""
         if is_defect:
             self._defects.add(key)
-        self._rejected[key] = reason
+        self.rejected[key] = reason
         self._write_rejected()
-
-    def set_incomplete(self, key: str, reason: str) -> None:
-        """Wait for files of a version, until the next listing."""
-        self._incomplete[key] = reason
 
     def set_validated(self, key: str, folder: Path, *, unverified: str | None) -> None:
         """Record a passed validation, and why it verified no output, if so."""
-        self._validated[key] = folder
-        before = self._unverified.pop(key, None)
+        self.validated[key] = folder
+        before = self.unverified.pop(key, None)
         if unverified:
-            self._unverified[key] = unverified
+            self.unverified[key] = unverified
         if unverified != before:
-            self._records.write_unverified(self._model, self._unverified)
-
-    def drop_validated(self) -> None:
-        """Forget the staged folders: they were removed."""
-        self._validated.clear()
-
-    def set_incompatible(self, key: str, newest: str) -> None:
-        """Record that a version cannot serve beside a newer one."""
-        self._incompatible[key] = newest
+            self._records.write_unverified(self._model, self.unverified)
 
     def activate(self, activations: Mapping[str, Activation | None]) -> None:
         """Record the versions that serve from now on; None for one that served before."""
-        self._activations = {
-            key: known for key, new in activations.items() if (known := new or self._activations.get(key))
+        self.activations = {
+            key: known for key, new in activations.items() if (known := new or self.activations.get(key))
         }
         for key in activations:
             self._failures.pop(key, None)
-        self._validated.clear()
-
-    def deactivate(self) -> None:
-        """Record that no version serves now."""
-        self._activations.clear()
+        self.validated.clear()
 
     def count_death(self, key: str) -> int:
         """Count a death or timeout of Triton during the trial of a version, and return the total."""
@@ -175,15 +133,15 @@ class VersionLedger:
 
     def postpone(self, key: str, reason: str, *, until: float) -> None:
         """Skip a version until a monotonic time."""
-        self._postponed[key] = Postponement(until, reason)
+        self.postponed[key] = Postponement(until, reason)
 
     def end_postponements(self, now_s: float) -> None:
         """End the postponements that last no longer than a monotonic time."""
-        self._postponed = {key: each for key, each in self._postponed.items() if now_s < each.until}
+        self.postponed = {key: each for key, each in self.postponed.items() if now_s < each.until}
 
     def skip_crashing(self, key: str) -> bool:
         """Whether the trials of a version ended processes so often that it is skipped; true once per process."""
-        if self._crashes.get(key, 0) < MAX_ATTEMPTS or key in self._skipped:
+        if self.crashes.get(key, 0) < MAX_ATTEMPTS or key in self._skipped:
             return False
         self._skipped.add(key)
         return True
@@ -191,38 +149,38 @@ class VersionLedger:
     @contextmanager
     def trial(self, key: str) -> Iterator[None]:
         """Record the trial of a version, so that the next process counts a crash of this one."""
-        self._records.write_crashes(self._model, self._crashes, running=key)
+        self._records.write_crashes(self._model, self.crashes, running=key)
         try:
             yield
         finally:
-            self._crashes.pop(key, None)
-            self._records.write_crashes(self._model, self._crashes)
+            self.crashes.pop(key, None)
+            self._records.write_crashes(self._model, self.crashes)
 
     def begin_listing(self, listed: Collection[str], *, serving: Collection[str]) -> None:
         """Forget versions that neither are listed nor serve; none is incomplete until it is checked again."""
-        if self._rejected.keys() - listed:
-            self._rejected = {key: reason for key, reason in self._rejected.items() if key in listed}
+        if self.rejected.keys() - listed:
+            self.rejected = {key: reason for key, reason in self.rejected.items() if key in listed}
             self._write_rejected()
         kept = {*listed, *serving}
-        if self._unverified.keys() - kept:
-            self._unverified = {key: reason for key, reason in self._unverified.items() if key in kept}
-            self._records.write_unverified(self._model, self._unverified)
+        if self.unverified.keys() - kept:
+            self.unverified = {key: reason for key, reason in self.unverified.items() if key in kept}
+            self._records.write_unverified(self._model, self.unverified)
         memories: tuple[dict[str, Any], ...] = (
-            self._crashes, self._deaths, self._failures, self._postponed, self._incompatible, self._validated
+            self.crashes, self._deaths, self._failures, self.postponed, self.incompatible, self.validated
         )  # fmt: skip
         for memory in memories:
             for key in memory.keys() - listed:
                 del memory[key]
         self._defects.intersection_update(listed)
-        self._incomplete.clear()
+        self.incomplete.clear()
 
     def clear(self) -> None:
         """Forget all versions: the model was removed."""
         self.begin_listing((), serving=())
-        self._activations.clear()
+        self.activations.clear()
         self._skipped.clear()
         self._records.write_crashes(self._model, {})
 
     def _write_rejected(self) -> None:
-        lasting = {key: reason for key, reason in self._rejected.items() if key not in self._defects}
+        lasting = {key: reason for key, reason in self.rejected.items() if key not in self._defects}
         self._records.write_rejected(self._model, lasting)

@@ -6,19 +6,14 @@ Each model is reconciled in a thread of a pool, so that a large download blocks 
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from threading import Event
 
-from predictor.settings import Settings
-from predictor.synchroniser.isolation import Isolation
-from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.readiness import explain_wait
 from predictor.synchroniser.reconciler import ModelReconciler
 from predictor.synchroniser.repository_watch import RepositoryListing, RepositoryWatch
-from predictor.synchroniser.status import ModelStatus, Status
-from predictor.synchroniser.triton_client import TritonClient
+from predictor.synchroniser.services import Services
+from predictor.synchroniser.status import ModelStatus
 from predictor.synchroniser.triton_watch import TritonWatch
-from registry.storage.reading import Storage
 
 log = logging.getLogger("synchroniser")
 
@@ -29,26 +24,14 @@ _WORKERS = 4  # each may need memory for one version more
 class Synchroniser:
     """Has Triton serve what the repository holds."""
 
-    def __init__(
-        self, settings: Settings, *, storage: Storage, triton: TritonClient, mirror: Mirror, status: Status
-    ) -> None:  # fmt: skip
+    def __init__(self, services: Services) -> None:
         """Prepare the loop; `run` begins it."""
-        self._triton, self._mirror, self._status = triton, mirror, status
+        self._services, self._triton, self._status = services, services.triton, services.status
         self._models: dict[str, ModelReconciler] = {}
-        self._wake, self._stopped = Event(), Event()
-        self._triton_watch = TritonWatch(triton, status)
-        self._repository_watch = RepositoryWatch(storage, status, poll_s=settings.poll_s)
+        self._wake, self._stopped = Event(), services.stopped
+        self._triton_watch = TritonWatch(self._triton, self._status)
+        self._repository_watch = RepositoryWatch(services.storage, self._status, poll_s=services.settings.poll_s)
         self._first: set[str] | None = None  # models of the first listing
-        self._create = partial(
-            ModelReconciler,
-            settings=settings,
-            storage=storage,
-            mirror=mirror,
-            triton=triton,
-            status=status,
-            isolation=Isolation(),
-            stopped=self._stopped,
-        )
 
     def stop(self) -> None:
         """Make `run` return soon."""
@@ -57,8 +40,8 @@ class Synchroniser:
 
     def run(self) -> None:
         """Run until `stop`."""
-        for name in self._mirror.names():
-            self._models[name] = self._create(name)
+        for name in self._services.mirror.names():
+            self._models[name] = ModelReconciler(name, self._services)
             log.info("%s: the mirror holds version %s", name, ", ".join(map(str, self._models[name].serving)))
         pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="model")
         try:
@@ -87,7 +70,7 @@ class Synchroniser:
     def _update_models(self, listing: RepositoryListing) -> None:
         for name in (self._models.keys() | listing.folders.keys()) - listing.overfull:
             if name not in self._models:
-                self._models[name] = self._create(name)
+                self._models[name] = ModelReconciler(name, self._services)
                 self._status.set_model(name, ModelStatus())
             self._models[name].listing = listing.model(name)
         if not self._first:

@@ -1,32 +1,25 @@
 """The reconciler of one model: compares what the repository wants with what serves, and takes the next step."""
 
 import logging
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
 
-from predictor.settings import Settings
-from predictor.synchroniser.activation import Activator
-from predictor.synchroniser.deployment import Deployment
-from predictor.synchroniser.examination import Examination
-from predictor.synchroniser.isolation import Isolation
-from predictor.synchroniser.ledger import MAX_ATTEMPTS, VersionLedger
-from predictor.synchroniser.mirror import Mirror
+from predictor.synchroniser.deployment import Deployment, find_incompatible
+from predictor.synchroniser.errors import LoadFailed, is_transient
+from predictor.synchroniser.ledger import MAX_ATTEMPTS, Activation, VersionLedger
 from predictor.synchroniser.retries import Retries
+from predictor.synchroniser.services import Services
 from predictor.synchroniser.source import ModelSource
 from predictor.synchroniser.staging import Candidate
-from predictor.synchroniser.status import Status
+from predictor.synchroniser.status import now
 from predictor.synchroniser.trial import CandidateTrial
-from predictor.synchroniser.triton_client import TritonClient
 from predictor.synchroniser.uploads import ModelListing, Uploads
 from predictor.synchroniser.verdicts import Verdicts
 from predictor.synchroniser.version_choice import select_versions
 from predictor.synchroniser.view import ModelState, explain_policy, join_numbers, view_model
 from registry.errors import Incomplete, TransientError, VersionRejected
 from registry.layout import ModelFolder
-from registry.storage.reading import Storage
 
 log = logging.getLogger("synchroniser")
 
@@ -43,58 +36,25 @@ class ModelReconciler:
         task: the call of `reconcile` that is in progress.
     """
 
-    def __init__(  # noqa: PLR0913 - the services that a model is reconciled with
-        self,
-        name: str,
-        settings: Settings,
-        *,
-        storage: Storage,
-        mirror: Mirror,
-        triton: TritonClient,
-        status: Status,
-        isolation: Isolation,
-        stopped: threading.Event,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, name: str, services: Services) -> None:
         """Begin before the first listing; the mirror may hold a generation from before."""
         self.name = name
         self.listing: ModelListing | None = None
         self.task: Future[None] | None = None
-        self._settings, self._triton, self._status = settings, triton, status
-        self._isolation, self._stopped, self._clock = isolation, stopped, clock
-        metrics, poll_s = status.metrics, settings.poll_s
-        self._deployment = Deployment(name, mirror=mirror, triton=triton, metrics=metrics)
-        self._examination = Examination(name, self._deployment, clock)
-        self._ledger = VersionLedger(name, mirror.records)
-        self._retries = Retries(name, metrics=metrics, poll_s=poll_s, clock=clock)
-        self._source = ModelSource(name, settings, storage)
-        self._uploads = Uploads(settings.settle_s)
-        self._verdicts = Verdicts(
-            name, self._ledger, retries=self._retries, metrics=metrics, poll_s=poll_s, clock=clock
-        )  # fmt: skip
-        self._trial = CandidateTrial(
-            settings,
-            storage=storage,
-            mirror=mirror,
-            triton=triton,
-            deployment=self._deployment,
-            ledger=self._ledger,
-            verdicts=self._verdicts,
-            isolation=isolation,
-        )
-        self._activator = Activator(
-            name,
-            self._deployment,
-            ledger=self._ledger,
-            verdicts=self._verdicts,
-            uploads=self._uploads,
-            clock=clock,
-        )
-        isolation.suspect(name, self._ledger.crashed)
+        self._services, self._triton, self._clock = services, services.triton, services.clock
+        metrics, poll_s = services.status.metrics, services.settings.poll_s
+        self._deployment = Deployment(name, services)
+        self._ledger = VersionLedger(name, services.mirror.records)
+        self._retries = Retries(name, metrics=metrics, poll_s=poll_s, clock=self._clock)
+        self._source = ModelSource(name, services.settings, services.storage)
+        self._uploads = Uploads(services.settings.settle_s)
+        self._verdicts = Verdicts(name, services, self._ledger, self._retries)
+        self._trial = CandidateTrial(services, self._deployment, self._ledger, self._verdicts)
+        services.isolation.suspect(name, self._ledger.crashes)
         self._in_progress: dict[int, str] = {}
         self._is_running = False
         self._blocked: str | None = None  # why no version can be checked
-        self._began = clock()
+        self._began = self._clock()
         self._handled: ModelFolder | None = None
 
     # For the loop
@@ -132,7 +92,7 @@ class ModelReconciler:
         if self.task is not None:
             return False
         if self.settles_at is not None:  # an upload may go on forever
-            return elapsed_s > MAX_ATTEMPTS * self._settings.settle_s + _SETTLING_S
+            return elapsed_s > MAX_ATTEMPTS * self._services.settings.settle_s + _SETTLING_S
         return self._retries.failures >= MAX_ATTEMPTS or (
             self._retries.due_at is None and bool(self._ledger.postponed)
         )  # fmt: skip
@@ -162,11 +122,11 @@ class ModelReconciler:
             return self._retries.is_due
         if (postponed_until := self._ledger.next_attempt) is not None and self._clock() >= postponed_until:
             return True
-        return bool(self.serving) and (self._examination.is_due or not self.is_loaded)
+        return bool(self.serving) and (self._deployment.is_examination_due or not self.is_loaded)
 
     def suspect(self) -> None:
         """Have the model examined: requests to it have failed."""
-        self._examination.is_suspect = True
+        self._deployment.is_suspect = True
 
     def mark_lost(self) -> None:
         """Record that Triton no longer has the versions that serve."""
@@ -179,12 +139,12 @@ class ModelReconciler:
         if self.listing is not None:
             self._handled = self.listing.folder
         try:
-            if self.serving and self._examination.is_due:
-                self._examination.run()
+            if self.serving and self._deployment.is_examination_due:
+                self._deployment.examine()
             if self.serving and not self.is_loaded:
                 self._reload()
-            if self.listing is not None and not self._stopped.is_set() and self._reconcile_once(self.listing):
-                self._retries.schedule()
+            if self.listing is not None and not self._services.stopped.is_set() and self._reconcile_once(self.listing):
+                self._retries.due_at = self._clock()  # the next step
             self._retries.has_defect = False
         except Exception as exc:  # noqa: BLE001 - a defect must not stop the other models
             self._retries.fail(exc)
@@ -235,7 +195,7 @@ class ModelReconciler:
         self._ledger.begin_listing(set(fingerprints.values()), serving=self.serving.values())
         for version, candidate in candidates.items():
             key = fingerprints[version]
-            if self._ledger.rejection(key) is None and key not in self.serving.values():
+            if self._ledger.rejected.get(key) is None and key not in self.serving.values():
                 with self._verdicts.recorded(version, key):
                     self._uploads.check(candidate, listing)
 
@@ -243,7 +203,7 @@ class ModelReconciler:
         self, selected: Mapping[int, str], candidates: Mapping[int, Candidate], listing: ModelListing
     ) -> None:  # fmt: skip
         """Run the trial of the newest version without one, or activate the versions."""
-        self._triton.wait_until_up(self._stopped)
+        self._triton.wait_until_up(self._services.stopped)
         validated = {version: key for version, key in selected.items() if key in self._ledger.validated}
         if validated and not self.serving:  # the trials of the others may take long
             selected = validated
@@ -267,24 +227,55 @@ class ModelReconciler:
                 raise
 
     def _activate(self, selected: Mapping[int, str]) -> None:
+        """Have versions that serve or are validated serve together, or write to the ledger why that failed."""
         self._report(max(selected), "loading")
-        if self._activator.run(selected):
-            self._retries.succeed()
-            self._in_progress.clear()
-            self._show()
-            self._deployment.clean()
+        before = self._deployment.current
+        fresh = [version for version, key in selected.items() if key != before.fingerprints.get(version)]
+        try:
+            sources = {
+                version: self._ledger.validated[key] if version in fresh else before.folder
+                for version, key in selected.items()
+            }
+            if incompatible := find_incompatible(sources):
+                self._verdicts.set_incompatible(incompatible, selected)
+                return
+            self._deployment.activate(sources, selected, keep=self._ledger.validated.values())
+        except Exception as exc:
+            # A version that serves already would be selected again at once.
+            if not fresh or (is_transient(exc) and not isinstance(exc, LoadFailed)):
+                raise
+            self._verdicts.end_activation(max(fresh), selected[max(fresh)], exc)
+            return
+        self._record_activation(selected, before.fingerprints)
+        self._retries.succeed()
+        self._in_progress.clear()
+        self._show()
+        self._deployment.clean()
+
+    def _record_activation(self, selected: Mapping[int, str], before: Mapping[int, str]) -> None:
+        activations: dict[str, Activation | None] = dict.fromkeys(selected.values())
+        for version, key in sorted(selected.items()):
+            if before.get(version) != key:
+                seconds = self._clock() - self._uploads.first_seen(version)
+                activations[key] = Activation(now(), seconds)
+                self._deployment.metrics.seconds.labels(self.name).observe(seconds)
+                log.info("%s: version %d serves, %.1f s after it was listed first", self.name, version, seconds)
+        self._ledger.activate(activations)
+        self._uploads.forget_changes()
+        if retired := before.keys() - selected.keys():
+            log.info("%s: version %s is retired", self.name, join_numbers(retired))
 
     def _finish(self, error: str | None) -> None:
         """Remove what only the way to here needed: nothing is left to do."""
         self._retries.succeed(error)
-        self._ledger.drop_validated()
+        self._ledger.validated.clear()
         self._deployment.clean()
-        self._isolation.clear(self.name, self._ledger.crashed)
+        self._services.isolation.clear(self.name, self._ledger.crashes)
 
     def _reload(self) -> None:
         """Load the generation of before: this process, or Triton, has started again."""
         versions = join_numbers(self.serving)
-        self._triton.wait_until_up(self._stopped)
+        self._triton.wait_until_up(self._services.stopped)
         try:
             self._deployment.load()
         except VersionRejected as exc:  # perhaps by another version of Triton
@@ -300,12 +291,12 @@ class ModelReconciler:
     def _remove(self) -> None:
         """Unload a model that the repository no longer has, and forget its versions."""
         if self.serving:
-            self._triton.wait_until_up(self._stopped)
+            self._triton.wait_until_up(self._services.stopped)
             self._deployment.unload()
             self._deployment.discard()
             log.info("%s: removed from the repository, and unloaded", self.name)
         self._deployment.clean()
-        self._isolation.clear(self.name, self._ledger.crashed)
+        self._services.isolation.clear(self.name, self._ledger.crashes)
         self._ledger.clear()
         self._uploads.clear()
         self._retries.error = None
@@ -326,10 +317,10 @@ class ModelReconciler:
         """Update `/status`."""
         folder = self.listing.folder if self.listing is not None else None
         if folder is None and not self.serving:
-            self._status.set_model(self.name, None)
+            self._services.status.set_model(self.name, None)
             return
         if not self.is_loaded:
-            self._ledger.deactivate()
+            self._ledger.activations.clear()
         state = ModelState(
             fingerprints=self._uploads.fingerprints,
             serving=self.serving if self.is_loaded else {},
@@ -341,4 +332,4 @@ class ModelReconciler:
             may_change=self._is_running or not self._is_idle,
             has_defect=self._retries.has_defect,
         )
-        self._status.set_model(self.name, view_model(self._ledger, state))
+        self._services.status.set_model(self.name, view_model(self._ledger, state))

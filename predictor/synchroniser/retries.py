@@ -47,14 +47,6 @@ class Retries:
         """Whether the time of the next attempt has come."""
         return self.due_at is not None and self._clock() >= self.due_at
 
-    def schedule(self) -> None:
-        """Have the next attempt made at once."""
-        self.due_at = self._clock()
-
-    def restart(self) -> None:
-        """Count failures from zero: another version takes the place of the failing one."""
-        self.failures = 0
-
     def succeed(self, error: str | None = None) -> None:
         """Record a success, and what is wrong all the same."""
         self.failures, self.error = 0, error

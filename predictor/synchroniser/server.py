@@ -21,6 +21,7 @@ from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
 from predictor.synchroniser.loop import Synchroniser
 from predictor.synchroniser.mirror import Mirror
+from predictor.synchroniser.services import Services
 from predictor.synchroniser.status import Status
 from predictor.synchroniser.triton_client import TritonClient
 from registry.errors import Misconfigured
@@ -56,7 +57,7 @@ def serve(settings: Settings) -> None:
         secret=settings.secret.get_secret_value(),
         load_timeout_s=settings.load_timeout_s,
     )
-    synchroniser = Synchroniser(settings, storage=storage, triton=triton, mirror=mirror, status=status)
+    synchroniser = Synchroniser(Services(settings, storage, mirror, triton, status))
     hosts = Hosts(listener.getsockname()[0], settings.sync_hosts, setting="PREDICTOR_SYNC_HOSTS")
     server = uvicorn.Server(
         uvicorn.Config(

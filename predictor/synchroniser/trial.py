@@ -5,20 +5,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from predictor.settings import Settings
 from predictor.synchroniser.deployment import Deployment
 from predictor.synchroniser.errors import TritonDied, TritonTimeout, is_transient
-from predictor.synchroniser.isolation import Isolation
 from predictor.synchroniser.ledger import MAX_ATTEMPTS, VersionLedger
-from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.retries import pause_after
+from predictor.synchroniser.services import Services
 from predictor.synchroniser.staging import Candidate, find_golden, read_config, stage
-from predictor.synchroniser.triton_client import TritonClient
 from predictor.synchroniser.validation import validate
 from predictor.synchroniser.verdicts import Verdicts
 from registry import config as configs
 from registry.errors import Incomplete, TransientError, VersionRejected
-from registry.storage.reading import Storage
 
 log = logging.getLogger("synchroniser")
 
@@ -35,22 +31,10 @@ class CandidateTrial:
         failures: how many trials found no valid version.
     """
 
-    def __init__(  # noqa: PLR0913 - the services that a trial uses
-        self,
-        settings: Settings,
-        *,
-        storage: Storage,
-        mirror: Mirror,
-        triton: TritonClient,
-        deployment: Deployment,
-        ledger: VersionLedger,
-        verdicts: Verdicts,
-        isolation: Isolation,
-    ) -> None:
+    def __init__(self, services: Services, deployment: Deployment, ledger: VersionLedger, verdicts: Verdicts) -> None:
         """Prepare trials beside a deployment."""
         self.failures = 0
-        self._settings, self._storage, self._mirror, self._triton = settings, storage, mirror, triton
-        self._deployment, self._ledger, self._verdicts, self._isolation = deployment, ledger, verdicts, isolation
+        self._services, self._deployment, self._ledger, self._verdicts = services, deployment, ledger, verdicts
 
     def run(self, candidate: Candidate, *, report: Report, is_outdated: Callable[[], bool]) -> None:
         """Run the trial of a candidate, and write to the ledger that it passed, or failed for another reason.
@@ -67,16 +51,16 @@ class CandidateTrial:
         """
         model, version, key = candidate.model, candidate.version, candidate.fingerprint
         if self._ledger.skip_crashing(key):
-            self._isolation.clear(model, [key])
+            self._services.isolation.clear(model, [key])
             reason = f"this process ended {MAX_ATTEMPTS} times during its trial"
             self._verdicts.postpone(version, key, TransientError(reason), pause_s=_CRASH_PAUSE_S)
             return
-        with self._isolation.trial():
+        with self._services.isolation.trial():
             try:
                 with self._ledger.trial(key):
                     self._judge(candidate, report, is_outdated)
             finally:
-                self._isolation.clear(model, [key])
+                self._services.isolation.clear(model, [key])
                 self.failures += key not in self._ledger.validated
 
     def _judge(self, candidate: Candidate, report: Report, is_outdated: Callable[[], bool]) -> None:
@@ -95,7 +79,7 @@ class CandidateTrial:
             if deaths >= MAX_ATTEMPTS:
                 self._verdicts.reject(version, key, f"{exc}, {MAX_ATTEMPTS} times during its trial")
             elif isinstance(exc, TritonTimeout):  # the other versions need not wait for it again
-                pause_s = pause_after(deaths, poll_s=self._settings.poll_s)
+                pause_s = pause_after(deaths, poll_s=self._services.settings.poll_s)
                 self._verdicts.postpone(version, key, exc, pause_s=pause_s)
             else:
                 raise
@@ -109,7 +93,8 @@ class CandidateTrial:
             log.info("%s: version %d is valid%s", candidate.model, version, f", {unverified}" if unverified else "")
 
     def _stage(self, candidate: Candidate, report: Report) -> Path:
-        folder = self._mirror.staging_folder(candidate.model, candidate.version, candidate.fingerprint)
+        storage, mirror = self._services.storage, self._services.mirror
+        folder = mirror.staging_folder(candidate.model, candidate.version, candidate.fingerprint)
         total = sum(item.size for item in candidate.files.values())
         done = 0
 
@@ -120,7 +105,7 @@ class CandidateTrial:
             report(f"downloading, {done / 1e6:.1f} of {total / 1e6:.1f} MB")
 
         report("downloading")
-        stage(self._storage, candidate, folder, reserve=partial(self._mirror.space.reserve, folder), count=count)
+        stage(storage, candidate, folder, reserve=partial(mirror.space.reserve, folder), count=count)
         return folder
 
     def _check_labels(self, candidate: Candidate, folder: Path) -> None:
@@ -142,8 +127,8 @@ class CandidateTrial:
     def _validate(self, candidate: Candidate, folder: Path) -> str | None:
         """Validate a staged candidate under a name of its own; returns why no output verified it, if so."""
         with self._deployment.candidate(folder) as name:
-            limit_s = self._settings.load_timeout_s
+            limit_s = self._services.settings.load_timeout_s
             if not configs.builds_engines(read_config(folder, candidate.version)):
                 limit_s = min(_VALIDATION_S, limit_s)
             golden = find_golden(folder, candidate.version)
-            return validate(self._triton, name, golden=golden, limit_s=limit_s)
+            return validate(self._services.triton, name, golden=golden, limit_s=limit_s)

@@ -1,13 +1,13 @@
 """Verdicts on versions that do not serve: incomplete, rejected, or postponed; in ledger, metrics and log."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
-from predictor.synchroniser.errors import describe
+from predictor.synchroniser.errors import LoadFailed, describe
 from predictor.synchroniser.ledger import MAX_ATTEMPTS, VersionLedger
-from predictor.synchroniser.metrics import Metrics
 from predictor.synchroniser.retries import Retries, pause_after
+from predictor.synchroniser.services import Services
 from registry.errors import Incomplete, VersionRejected
 
 log = logging.getLogger("synchroniser")
@@ -16,28 +16,10 @@ log = logging.getLogger("synchroniser")
 class Verdicts:
     """The verdicts on the versions of one model."""
 
-    def __init__(  # noqa: PLR0913 - where a verdict is written
-        self,
-        model: str,
-        ledger: VersionLedger,
-        *,
-        retries: Retries,
-        metrics: Metrics,
-        poll_s: float,
-        clock: Callable[[], float],
-    ) -> None:
-        """Write to a ledger.
-
-        Args:
-            model: its name.
-            ledger: of the model.
-            retries: of the model.
-            metrics: of the synchroniser.
-            poll_s: interval of listings, with which pauses begin.
-            clock: monotonic time.
-        """
-        self._model, self._ledger, self._retries, self._metrics = model, ledger, retries, metrics
-        self._poll_s, self._clock = poll_s, clock
+    def __init__(self, model: str, services: Services, ledger: VersionLedger, retries: Retries) -> None:
+        """Write to the ledger of a model; its retries begin again where a version is postponed."""
+        self._model, self._ledger, self._retries = model, ledger, retries
+        self._metrics, self._poll_s, self._clock = services.status.metrics, services.settings.poll_s, services.clock
 
     @contextmanager
     def recorded(self, version: int, key: str) -> Iterator[None]:
@@ -45,7 +27,7 @@ class Verdicts:
         try:
             yield
         except Incomplete as exc:
-            self._ledger.set_incomplete(key, str(exc))
+            self._ledger.incomplete[key] = str(exc)
         except VersionRejected as exc:
             self.reject(version, key, str(exc))
 
@@ -76,6 +58,27 @@ class Verdicts:
         """Postpone a version after its first failure."""
         self._postpone(version, key, exc, failures=self._ledger.count_failure(key), pause_s=pause_s)
 
+    def set_incompatible(self, versions: Collection[int], selected: Mapping[int, str]) -> None:
+        """Leave out versions that cannot serve beside the newest of the selected ones."""
+        newest = max(selected)
+        for version in versions:
+            self._ledger.incompatible[selected[version]] = selected[newest]
+            reason = "its labels or tensors differ"
+            log.warning("%s: version %d cannot serve beside %d: %s", self._model, version, newest, reason)
+
+    def end_activation(self, version: int, key: str, exc: Exception) -> None:
+        """Postpone a version that is valid and does not load, or reject it where a retry would fail as well.
+
+        Raises:
+            Exception: `exc`, see `postpone_repeated`.
+        """
+        if isinstance(exc, LoadFailed):
+            self.postpone_repeated(version, key, exc)
+        elif isinstance(exc, VersionRejected):
+            self.reject(version, key, str(exc))
+        else:
+            self.reject_for_defect(version, key, exc)
+
     def _reject(self, version: int, key: str, reason: str, *, is_defect: bool) -> None:
         self._ledger.reject(key, reason, is_defect=is_defect)
         self._metrics.refusals.labels(self._model).inc()
@@ -85,7 +88,7 @@ class Verdicts:
     def _postpone(self, version: int, key: str, exc: Exception, *, failures: int, pause_s: float) -> None:
         pause_s *= 1 + len(self._ledger.postponed)  # older versions get an attempt before it gets another one
         self._ledger.postpone(key, describe(exc), until=self._clock() + pause_s)
-        self._retries.restart()
+        self._retries.failures = 0  # another version takes the place of the failing one
         self._metrics.failures.labels(self._model).inc()
         log.warning(
             "%s: version %d failed (%d): %s; others serve meanwhile, tried again in %.0f s",

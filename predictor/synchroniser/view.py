@@ -60,9 +60,9 @@ def view_version(version: int, ledger: VersionLedger, state: ModelState) -> Vers
     key = state.fingerprints.get(version, "")
     if version in state.serving:
         return _view_serving(version, ledger, state)
-    if (reason := ledger.rejection(key)) is not None:
+    if (reason := ledger.rejected.get(key)) is not None:
         return VersionStatus("refused", reason)
-    if (reason := ledger.incompleteness(key)) is not None:
+    if (reason := ledger.incomplete.get(key)) is not None:
         return VersionStatus("incomplete", reason)
     if version in state.in_progress:
         return VersionStatus("staged", state.in_progress[version])
@@ -72,13 +72,13 @@ def view_version(version: int, ledger: VersionLedger, state: ModelState) -> Vers
 
 def _view_serving(version: int, ledger: VersionLedger, state: ModelState) -> VersionStatus:
     key, served = state.fingerprints.get(version, ""), state.serving[version]
-    reason = ledger.unverified(served)
+    reason = ledger.unverified.get(served)
     if not key and state.is_listed:
         reason = "removed from the repository; serves until another version is valid"
     elif key and key != served:
-        pending = ledger.rejection(key) or ledger.incompleteness(key) or ledger.postponement(key) or "in progress"
+        pending = ledger.rejected.get(key) or ledger.incomplete.get(key) or ledger.postponement(key) or "in progress"
         reason = f"changed in the repository, serves unchanged: {pending}"
-    activation = ledger.activation(served)
+    activation = ledger.activations.get(served)
     if activation is None:
         return VersionStatus("serving", reason)
     return VersionStatus("serving", reason, activation.since, round(activation.seconds, 1))

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 from boto3.s3.transfer import TransferConfig
@@ -24,10 +24,6 @@ from registry.storage.bucket_errors import code_of, status_of
 from registry.storage.folder_lock import lock_folder
 from registry.storage.reading import FolderStorage, S3Storage
 
-CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 30
-_ATTEMPTS = 3
-_CONNECTIONS = 32
 _BLOCK_BYTES = 1 << 20
 _NOT_MET = {404, 409, 412}  # the condition failed; 409: another write to this key is in progress
 
@@ -51,45 +47,6 @@ class TooLarge(RepositoryError):
     """A config or manifest that is larger than any reader accepts."""
 
 
-class WritableStorage(Protocol):
-    """A repository to read and write.
-
-    Attributes:
-        address: as users and synchronisers write it.
-    """
-
-    address: str
-
-    def walk(self, under: str = "") -> Iterator[Object]:
-        """See `registry.storage.reading.Storage`; nothing where the folder is missing."""
-
-    def get(self, key: str) -> Content | None:
-        """Content of a small text file (config or manifest), or None where it is missing.
-
-        Raises:
-            TooLarge: the text is larger than a config or manifest may be.
-        """
-
-    def blocks(self, key: str) -> Iterator[bytes]:
-        """Content, block by block.
-
-        Raises:
-            StorageError: it is missing.
-        """
-
-    def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
-        """Write where the content still has this etag (None: where it is missing); False where the condition failed."""
-
-    def keeps_conditions(self, key: str) -> bool:
-        """Whether the storage honours conditions of `put`; tried with a text that was just written under a new key."""
-
-    def upload(self, key: str, path: Path, sent: Sent) -> None:
-        """Write the content of a file, without a condition."""
-
-    def delete(self, key: str) -> None:
-        """Remove it, where it exists."""
-
-
 def _read_text(file: Any, where: str) -> bytes:
     data: bytes = file.read(TEXT_BYTES + 1)
     if len(data) > TEXT_BYTES:
@@ -97,45 +54,27 @@ def _read_text(file: Any, where: str) -> bytes:
     return data
 
 
-def open_to_write(address: str) -> WritableStorage:
-    """The repository at an address; no request is sent yet.
-
-    Raises:
-        Misconfigured: neither S3 nor a folder, or a setting of S3 is wrong (a variable, a profile, a certificate).
-    """
-    place = read_address(address)
-    if isinstance(place, Path):
-        return WritableFolder(place.resolve())
-    bucket = Bucket(
-        place, connect_s=CONNECT_TIMEOUT_S, read_s=READ_TIMEOUT_S, attempts=_ATTEMPTS, together=_CONNECTIONS
-    )
-    bucket.check()
-    return WritableS3(bucket)
-
-
 class WritableS3(S3Storage):
     """A bucket, or a part of one, to read and write."""
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__(bucket)
-        self.address = self.url
         self._ignores_conditions = False
 
     def get(self, key: str) -> Content | None:
+        """Content of a small text file (config or manifest), or None where it is missing.
+
+        Raises:
+            TooLarge: the text is larger than a config or manifest may be.
+        """
         found = self._get(key)
         if found is None:
             return None
-        with self._bucket.translating(self.address):
-            return Content(_read_text(found["Body"], f"{self.address}/{key}"), found["ETag"])
-
-    def blocks(self, key: str) -> Iterator[bytes]:
-        found = self._get(key)
-        if found is None:
-            raise StorageError(f"{self.address}/{key}: got nothing, expected a file; next: try again")
-        with self._bucket.translating(self.address):
-            yield from found["Body"].iter_chunks(_BLOCK_BYTES)
+        with self._bucket.translating(self.url):
+            return Content(_read_text(found["Body"], f"{self.url}/{key}"), found["ETag"])
 
     def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
+        """Write where the content still has this etag (None: where it is missing); False where the condition failed."""
         if self._ignores_conditions and (self._head(key) or {}).get("ETag") != etag:
             return False
         mark = uuid4().hex
@@ -145,22 +84,26 @@ class WritableS3(S3Storage):
         return not self._ignores_conditions or self._writer(key) == mark
 
     def keeps_conditions(self, key: str) -> bool:
+        """Whether the storage honours conditions of `put`; tried with a text that was just written under a new key."""
         content, mark = self.get(key), self._writer(key)
         if content is not None and mark is not None:
             self._ignores_conditions = self._put(key, content.data, mark, {"IfNoneMatch": "*"})
         return not self._ignores_conditions
 
     def upload(self, key: str, path: Path, sent: Sent) -> None:
+        """Write the content of a file, without a condition."""
+
         def send(client: Any) -> None:
             with path.open("rb") as file:
                 place = self._place(key)
                 options = TransferConfig(max_concurrency=4)
                 client.upload_fileobj(file, place["Bucket"], place["Key"], Callback=sent, Config=options)
 
-        self._bucket.call(self.address, send)
+        self._bucket.call(self.url, send)
 
     def delete(self, key: str) -> None:
-        self._bucket.call(self.address, lambda client: client.delete_object(**self._place(key)))
+        """Remove it, where it exists."""
+        self._bucket.call(self.url, lambda client: client.delete_object(**self._place(key)))
 
     def _place(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket.address.bucket, "Key": self._prefix + key}
@@ -174,7 +117,7 @@ class WritableS3(S3Storage):
                     raise
                 return None
 
-        return self._bucket.call(self.address, read)
+        return self._bucket.call(self.url, read)
 
     def _put(self, key: str, data: bytes, mark: str, condition: dict[str, str]) -> bool:
         """Write with a mark; False where the condition failed."""
@@ -188,7 +131,7 @@ class WritableS3(S3Storage):
                 return False
             return True
 
-        return self._bucket.call(self.address, write)
+        return self._bucket.call(self.url, write)
 
     def _head(self, key: str) -> Any | None:
         def look(client: Any) -> Any | None:
@@ -199,7 +142,7 @@ class WritableS3(S3Storage):
                     raise
                 return None
 
-        return self._bucket.call(self.address, look)
+        return self._bucket.call(self.url, look)
 
     def _writer(self, key: str) -> str | None:
         writer: str | None = (self._head(key) or {"Metadata": {}})["Metadata"].get("writer")
@@ -209,29 +152,18 @@ class WritableS3(S3Storage):
 class WritableFolder(FolderStorage):
     """A folder to read and write. Links in it are not followed, so that nothing outside is read or written."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.address = self.url
-
     def walk(self, under: str = "") -> Iterator[Object]:
         """Every file, as the synchroniser sees it; nothing before the first version makes the folder."""
         return super().walk(under) if self._root.is_dir() else iter(())
 
     def get(self, key: str) -> Content | None:
+        """See `WritableS3`, like the other methods."""
         try:
             with self._path(key).open("rb") as file:
-                data = _read_text(file, f"{self.address}/{key}")
+                data = _read_text(file, f"{self.url}/{key}")
         except (FileNotFoundError, NotADirectoryError):
             return None
         return Content(data, sha256(data).hexdigest())
-
-    def blocks(self, key: str) -> Iterator[bytes]:
-        try:
-            with self._path(key).open("rb") as file:
-                while block := file.read(_BLOCK_BYTES):
-                    yield block
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            raise StorageError(f"{self.address}/{key}: got nothing, expected a file; next: try again") from exc
 
     def put(self, key: str, data: bytes, *, etag: str | None) -> bool:
         path = self._path(key)
@@ -288,6 +220,23 @@ class WritableFolder(FolderStorage):
             if place.is_symlink():
                 raise StorageError(f"{place}: got a link, expected a file or folder: links in a repository are unused")
         return path
+
+
+WritableStorage = WritableS3 | WritableFolder
+
+
+def open_to_write(address: str) -> WritableStorage:
+    """The repository at an address; no request is sent yet.
+
+    Raises:
+        Misconfigured: neither S3 nor a folder, or a setting of S3 is wrong (a variable, a profile, a certificate).
+    """
+    place = read_address(address)
+    if isinstance(place, Path):
+        return WritableFolder(place.resolve())
+    bucket = Bucket(place, connect_s=5, read_s=30, attempts=3, together=32)
+    bucket.check()
+    return WritableS3(bucket)
 
 
 @contextmanager

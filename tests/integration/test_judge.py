@@ -16,7 +16,7 @@ PYTHON_MODEL = "class TritonPythonModel:\n    pass\n"
 
 
 def judge(folder: Path, *, profile: str = "fp32", plans: bool = False) -> dict[str, str | None]:
-    return {verdict.path: verdict.reason for verdict in judge_repository(folder, profile=profile, plans=plans)}
+    return dict(judge_repository(folder, profile=profile, plans=plans))
 
 
 def python_model(repository: Path) -> None:

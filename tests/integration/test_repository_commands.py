@@ -117,12 +117,12 @@ def local(tmp_path: Path) -> Path:
 
 
 def run(command: str, storage: Storage, *arguments: str) -> int:
-    return main([command, "--repository", storage.address, *arguments])
+    return main([command, "--repository", storage.url, *arguments])
 
 
 def start(command: str, storage: Storage, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "export", command, "--repository", storage.address, *arguments],
+        [sys.executable, "-m", "export", command, "--repository", storage.url, *arguments],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -189,7 +189,7 @@ def test_number_is_claimed_first_and_the_manifest_comes_last(
     with serve(lambda *_: None, upstream=s3["AWS_ENDPOINT_URL"]) as proxy:
         storage = bucket(s3 | {"AWS_ENDPOINT_URL": proxy.url}, monkeypatch)
         publish_again(storage, local)
-        prefix = f"PUT /{storage.address.removeprefix('s3://')}/tiny/"
+        prefix = f"PUT /{storage.url.removeprefix('s3://')}/tiny/"
         put = [request.removeprefix(prefix) for request in proxy.requests if request.startswith("PUT")]
     assert put[:2] == ["1/config.pbtxt"] * 2  # the second one tests whether the server keeps conditions
     assert set(put[2:-2]) == {f"1/{name}" for name in FILES - {"config.pbtxt", "manifest.json"}}
@@ -236,7 +236,7 @@ def test_failed_publish_leaves_nothing(
         storage = bucket(s3 | {"AWS_ENDPOINT_URL": proxy.url}, monkeypatch)
         assert run("publish", storage, "tiny", "--from", str(local)) == 1
         assert keys(storage) == set()
-    assert f"error: {storage.address}: {proxy.url} failed 3 times (500" in (error := capsys.readouterr().err)
+    assert f"error: {storage.url}: {proxy.url} failed 3 times (500" in (error := capsys.readouterr().err)
     assert "what was uploaded is removed" in error
 
 
@@ -368,7 +368,7 @@ def test_fetch_rejects_a_version_that_its_manifest_does_not_describe(
     assert not [path for path in target.rglob("*") if path.is_file()]
 
 
-def test_fetch_stops_where_more_comes_than_was_listed(
+def test_fetch_stops_where_a_file_changes_after_it_was_listed(
     s3: dict[str, str], local: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_again(bucket(s3, monkeypatch), local)
@@ -388,7 +388,7 @@ def test_fetch_stops_where_more_comes_than_was_listed(
         monkeypatch.setattr(storage, "walk", listed)
         monkeypatch.setattr("export.publish.fetch.open_to_write", lambda _: storage)
         assert run("fetch", storage, "tiny", "--to", str(tmp_path / "target")) == 1
-    assert "tiny/1/parity.json: got more than the " in capsys.readouterr().err
+    assert f"tiny/1/parity.json: {proxy.url} returned 412" in capsys.readouterr().err
     assert not [path for path in (tmp_path / "target").rglob("*") if path.is_file()]
 
 
@@ -496,7 +496,7 @@ def test_prune_keeps_the_newest_and_what_the_policy_asks_for(
     for answer, code, left in (("n", 0, held(1, 2, 3, 4, 5)), ("y", 0, held(2, 4, 5))):
         os.write(ours, f"{answer}\n".encode())
         process = subprocess.run(
-            [sys.executable, "-m", "export", "prune", "--repository", storage.address, *arguments],
+            [sys.executable, "-m", "export", "prune", "--repository", storage.url, *arguments],
             cwd=ROOT,
             stdin=theirs,
             capture_output=True,

@@ -166,7 +166,7 @@ def test_publishers_on_such_a_server_do_not_both_get_the_number(s3: S3, variable
     with serve(lambda *_: None, upstream=s3.url, hidden=CONDITIONS) as server:
         variables.setenv("AWS_ENDPOINT_URL", server.url)
         first = open_to_write(f"s3://models/{uuid4().hex}")
-        second = open_to_write(first.address)
+        second = open_to_write(first.url)
         assert first.put("tiny/1/config.pbtxt", b"first", etag=None)
         assert second.put("tiny/1/config.pbtxt", b"second", etag=None)  # so it is there
         assert not first.keeps_conditions("tiny/1/config.pbtxt")

@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from predictor.settings import Settings
-from predictor.synchroniser.isolation import Isolation
 from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.reconciler import ModelReconciler
+from predictor.synchroniser.services import Services
 from predictor.synchroniser.status import Status
 from predictor.synchroniser.triton_client import TritonClient
 from predictor.synchroniser.uploads import ModelListing
@@ -102,17 +101,15 @@ def reconciled(folder: Path, *, triton: str, storage: Storage | None = None, **s
     status, clock = Status(str(repository)), Clock()
     client = TritonClient(triton, secret="", load_timeout_s=5)
     client.up.set()
-    reconciler = ModelReconciler(
-        MODEL,
+    services = Services(
         Settings(repository=str(repository), mirror=folder / "mirror", **{"poll_s": 0.1, **settings}),
         storage=storage or FolderStorage(repository),
         mirror=mirror,
         triton=client,
         status=status,
-        isolation=Isolation(),
-        stopped=Event(),
         clock=clock,
     )
+    reconciler = ModelReconciler(MODEL, services)
     try:
         yield Reconciled(repository, reconciler, status, clock)
     finally:

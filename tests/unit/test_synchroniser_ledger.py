@@ -16,9 +16,9 @@ def test_rejection_outlives_the_process_and_a_defect_does_not(tmp_path: Path) ->
     ledger = ledger_of(tmp_path)
     ledger.reject("a", "wrong outputs")
     ledger.reject("b", "KeyError", is_defect=True)
-    assert (ledger.unusable, ledger.rejection("b")) == ({"a", "b"}, "KeyError")
+    assert (ledger.unusable, ledger.rejected.get("b")) == ({"a", "b"}, "KeyError")
     again = ledger_of(tmp_path)
-    assert (again.unusable, again.rejection("a"), again.rejection("b")) == ({"a"}, "wrong outputs", None)
+    assert (again.unusable, again.rejected.get("a"), again.rejected.get("b")) == ({"a"}, "wrong outputs", None)
 
 
 def test_listing_forgets_versions_that_are_neither_listed_nor_serve(tmp_path: Path) -> None:
@@ -26,29 +26,29 @@ def test_listing_forgets_versions_that_are_neither_listed_nor_serve(tmp_path: Pa
     for key in ("listed", "gone"):
         ledger.reject(key, "no")
         ledger.postpone(key, "disk full", until=100)
-        ledger.set_incompatible(key, "newest")
+        ledger.incompatible[key] = "newest"
         ledger.set_validated(key, tmp_path / key, unverified="no golden input")
     ledger.set_validated("serves", tmp_path / "serves", unverified="no golden input")
     ledger.begin_listing({"listed"}, serving={"serves"})
     for each in (ledger, ledger_of(tmp_path)):
-        assert (each.rejection("listed"), each.rejection("gone")) == ("no", None)
-        assert [each.unverified(key) for key in ("listed", "serves", "gone")] == ["no golden input"] * 2 + [None]
+        assert (each.rejected.get("listed"), each.rejected.get("gone")) == ("no", None)
+        assert [each.unverified.get(key) for key in ("listed", "serves", "gone")] == ["no golden input"] * 2 + [None]
     assert (set(ledger.postponed), set(ledger.incompatible), set(ledger.validated)) == ({"listed"},) * 3
 
 
 def test_version_is_incomplete_until_the_next_listing(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path)
-    ledger.set_incomplete("a", "waits for model.onnx")
-    assert (ledger.unusable, ledger.incompleteness("a")) == ({"a"}, "waits for model.onnx")
+    ledger.incomplete["a"] = "waits for model.onnx"
+    assert (ledger.unusable, ledger.incomplete.get("a")) == ({"a"}, "waits for model.onnx")
     ledger.begin_listing({"a"}, serving=())
-    assert (ledger.unusable, ledger.incompleteness("a")) == (set(), None)
+    assert (ledger.unusable, ledger.incomplete.get("a")) == (set(), None)
 
 
 def test_verified_version_is_no_longer_unverified(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path)
     ledger.set_validated("a", tmp_path, unverified="no golden input")
     ledger.set_validated("a", tmp_path, unverified=None)
-    assert (ledger.unverified("a"), ledger_of(tmp_path).unverified("a")) == (None, None)
+    assert (ledger.unverified.get("a"), ledger_of(tmp_path).unverified.get("a")) == (None, None)
 
 
 def test_postponement_ends_at_its_time(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_version_whose_trials_ended_processes_is_skipped_once_by_each(tmp_path: 
     unfinished = ExitStack()
     for number in range(MAX_ATTEMPTS):
         ledger = ledger_of(tmp_path)
-        assert (set(ledger.crashed), ledger.skip_crashing("a")) == ({"a"} if number else set(), False)
+        assert (set(ledger.crashes), ledger.skip_crashing("a")) == ({"a"} if number else set(), False)
         unfinished.enter_context(ledger.trial("a"))  # and the process ends
     for _ in range(2):
         ledger = ledger_of(tmp_path)
@@ -89,20 +89,20 @@ def test_version_whose_trials_ended_processes_is_skipped_once_by_each(tmp_path: 
 def test_trial_that_ends_is_no_crash(tmp_path: Path) -> None:
     with ledger_of(tmp_path).trial("a"):
         pass
-    assert set(ledger_of(tmp_path).crashed) == set()
+    assert set(ledger_of(tmp_path).crashes) == set()
 
 
 def test_activation_is_known_until_the_version_no_longer_serves(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path)
     ledger.set_validated("a", tmp_path, unverified=None)
     ledger.activate({"a": Activation("noon", 1.5)})
-    assert (ledger.activation("a"), ledger.validated) == (Activation("noon", 1.5), {})
+    assert (ledger.activations.get("a"), ledger.validated) == (Activation("noon", 1.5), {})
     ledger.activate({"a": None, "b": Activation("one", 2)})
-    assert (ledger.activation("a"), ledger.activation("b")) == (Activation("noon", 1.5), Activation("one", 2))
+    assert (ledger.activations.get("a"), ledger.activations.get("b")) == (Activation("noon", 1.5), Activation("one", 2))
     ledger.activate({"b": None})
-    assert ledger.activation("a") is None
-    ledger.deactivate()
-    assert ledger.activation("b") is None
+    assert ledger.activations.get("a") is None
+    ledger.activations.clear()
+    assert ledger.activations.get("b") is None
 
 
 def test_nothing_is_known_of_a_removed_model(tmp_path: Path) -> None:
@@ -113,5 +113,5 @@ def test_nothing_is_known_of_a_removed_model(tmp_path: Path) -> None:
     unfinished.enter_context(ledger.trial("c"))
     ledger.clear()
     for each in (ledger, ledger_of(tmp_path)):
-        assert not {*each.unusable, *each.crashed, *each.validated}
-        assert each.unverified("b") is None
+        assert not {*each.unusable, *each.crashes, *each.validated}
+        assert each.unverified.get("b") is None

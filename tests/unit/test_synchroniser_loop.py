@@ -15,6 +15,7 @@ import pytest
 from predictor.settings import Settings
 from predictor.synchroniser.loop import Synchroniser
 from predictor.synchroniser.mirror import Mirror
+from predictor.synchroniser.services import Services
 from predictor.synchroniser.status import Status
 from predictor.synchroniser.triton_client import TritonClient
 from registry.storage.reading import open_storage
@@ -65,13 +66,14 @@ def synchronised(folder: Path) -> Iterator[Running]:
         ThreadPoolExecutor(1) as thread,
     ):
         status = Status("here")
-        synchroniser = Synchroniser(
+        services = Services(
             Settings(repository=str(repository), poll_s=0.2),
             storage=open_storage(str(repository)),
             triton=TritonClient(url, secret="", load_timeout_s=5),
             mirror=mirror,
             status=status,
         )
+        synchroniser = Synchroniser(services)
         running = thread.submit(synchroniser.run)
         try:
             yield Running(repository, stub, status)

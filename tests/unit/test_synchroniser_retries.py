@@ -38,9 +38,6 @@ def test_retry_is_due_at_its_time() -> None:
     assert not retries.is_due
     clock.now_s += 10
     assert retries.is_due
-    retries.due_at = None
-    retries.schedule()
-    assert retries.is_due
 
 
 def test_defect_is_tried_again_after_a_minute() -> None:
@@ -48,5 +45,3 @@ def test_defect_is_tried_again_after_a_minute() -> None:
     retries = Retries("rows", metrics=Metrics(), poll_s=1, clock=clock)
     retries.fail(KeyError("x"))
     assert (retries.has_defect, retries.due_at) == (True, 160)
-    retries.restart()
-    assert retries.failures == 0

@@ -30,14 +30,14 @@ REMOVED = ModelState(serving={1: "a"})
     [
         (lambda _: None, LISTED, VersionStatus("available")),
         (lambda known: known.reject("a", "no"), LISTED, VersionStatus("refused", "no")),
-        (lambda known: known.set_incomplete("a", "waits"), LISTED, VersionStatus("incomplete", "waits")),
+        (lambda known: known.incomplete.update(a="waits"), LISTED, VersionStatus("incomplete", "waits")),
         (
             lambda known: known.postpone("a", "disk full", until=9),
             LISTED,
             VersionStatus("available", "disk full; tried again later"),
         ),
         (
-            lambda known: known.set_incompatible("a", "b"),
+            lambda known: known.incompatible.update(a="b"),
             LISTED,
             VersionStatus("available", "its labels or tensors differ from those of the newer version"),
         ),

@@ -1,0 +1,38 @@
+"""What the reconcilers of all models share."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from predictor.settings import Settings
+from predictor.synchroniser.isolation import Isolation
+from predictor.synchroniser.mirror import Mirror
+from predictor.synchroniser.status import Status
+from predictor.synchroniser.triton_client import TritonClient
+from registry.storage.reading import Storage
+
+
+@dataclass(frozen=True)
+class Services:
+    """The services of one synchroniser.
+
+    Attributes:
+        settings: of the synchroniser.
+        storage: of the repository.
+        mirror: of the repository, on this disk.
+        triton: that serves the mirror.
+        status: of the synchroniser, with its metrics.
+        isolation: of trials.
+        stopped: set where the synchroniser ends.
+        clock: monotonic time.
+    """
+
+    settings: Settings
+    storage: Storage
+    mirror: Mirror
+    triton: TritonClient
+    status: Status
+    isolation: Isolation = field(default_factory=Isolation)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    clock: Callable[[], float] = time.monotonic
