@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from environment.listening import Hosts, join
 from environment.listening import listen as open_listener
+from environment.variables import describe_invalid
 from transformer import cli as arguments
 from transformer.admission import Admission
 from transformer.auth import Keys, KeysError
@@ -54,10 +55,8 @@ def main() -> int:
     try:
         settings = TransformerSettings()
     except ValidationError as exc:
-        for error in exc.errors():
-            name = "_".join(str(part) for part in error["loc"]).upper()
-            name = name if name == "LOG_FORMAT" else f"TRANSFORMER_{name}"
-            print(f"error: {name}: got {error['input']!r}, expected: {error['msg']}", file=sys.stderr)
+        for problem in describe_invalid(TransformerSettings, exc):
+            print(f"error: {problem}", file=sys.stderr)
         return 2
     logs.configure(settings.log_format)
     release_memory()
