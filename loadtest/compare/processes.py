@@ -4,11 +4,10 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -22,13 +21,6 @@ _KILLED_S = 5.0
 
 class CandidateError(Exception):
     """A candidate cannot be measured; the message says why."""
-
-
-def find_free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on now."""
-    with ExitStack() as probes:
-        sockets = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in sockets]
 
 
 class Group:
