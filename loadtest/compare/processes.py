@@ -62,14 +62,10 @@ class Group:
         deadline = time.monotonic() + _START_S
         while not ready():
             if self._process.poll() is not None:
-                raise CandidateError(f"it ended with status {self._process.returncode}\n{self.tail()}")
+                raise CandidateError(f"it ended with status {self._process.returncode}\n{tail(self._log)}")
             if time.monotonic() > deadline:
-                raise CandidateError(f"it was not ready within {_START_S:.0f} s\n{self.tail()}")
+                raise CandidateError(f"it was not ready within {_START_S:.0f} s\n{tail(self._log)}")
             time.sleep(0.1)
-
-    def tail(self, lines: int = 12) -> str:
-        """The last lines of its log."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     def stop(self) -> None:
         """End it with SIGTERM, then kill what is left."""
@@ -106,6 +102,11 @@ def start(command: Sequence[str], log: Path, *, variables: Mapping[str, str] | N
         yield group
     finally:
         group.stop()
+
+
+def tail(log: Path, lines: int = 12) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def responds(url: str) -> bool:
