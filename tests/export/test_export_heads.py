@@ -15,7 +15,6 @@ from export.proof.average_precision import Rows
 from export.proof.drawn_images import draw_images
 from export.writer.config import parse
 from tests.reference.detections import compare
-from transformer.tasks import detect
 from transformer.tasks.detect import DETECT
 
 pytestmark = [
@@ -147,7 +146,7 @@ def test_wrong_scaling_that_the_file_alone_does_not_show_is_found_by_predict(
         found = choose(*args, **options)
         return replace(found, boxes_xyxy=found.boxes_xyxy + np.float32(20))
 
-    monkeypatch.setattr(detect, "postprocess", shifted)
+    monkeypatch.setattr(DETECT, "postprocess", shifted)
     command = ["ultralytics", "m", str(file), "--repository", str(tmp_path / "r")]
     assert main(command) == 0  # both sides share what is served after the head
     assert main([*command, "--predict"]) == 1

@@ -106,7 +106,7 @@ def test_request_without_a_response_in_time_fails(server: tuple[str, type[Handle
     handler.stalled_until = time.monotonic() + 1.5
     (response,) = send(address, "/predict", connections=1, timeout_s=0.3, limit_s=0.1).result.responses
     assert response.error == "TimeoutError: no response within 0.3 s"
-    assert 0.3 <= response.seconds < 1
+    assert 0.25 <= response.seconds < 1  # the loop's timers are a clock tick early or late
 
 
 def test_open_loop_sends_at_its_rate_and_a_stall_delays_all_requests_that_were_due(
