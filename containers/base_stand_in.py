@@ -59,12 +59,12 @@ def make_base(engine: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "tree")
         bootstrap = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={_BASE_PACKAGES}"]
-        _check([*bootstrap, "bookworm", str(tree)])
+        check([*bootstrap, "bookworm", str(tree)])
         (tree / _CERTIFICATES).write_bytes(("/" / _CERTIFICATES).read_bytes())
         excluded = [f"--exclude=./{path}/*" for path in _UNNEEDED]
-        _check(["tar", "-C", str(tree), *excluded, "-cf", f"{folder}/base.tar", "."])
+        check(["tar", "-C", str(tree), *excluded, "-cf", f"{folder}/base.tar", "."])
         Path(folder, "Containerfile").write_text("FROM scratch\nADD base.tar /\n")
-        _check([engine, "build", "--quiet", "--tag", DEBIAN_BASE, "--file", f"{folder}/Containerfile", folder])
+        check([engine, "build", "--quiet", "--tag", DEBIAN_BASE, "--file", f"{folder}/Containerfile", folder])
     return DEBIAN_BASE
 
 
@@ -73,8 +73,21 @@ def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def _check(command: list[str]) -> None:
+def check(command: list[str], what: str = "", *, lines: int = 10, hint: str = "") -> str:
+    """Run a command, and return all that it prints.
+
+    Args:
+        command: program and arguments.
+        what: the command does, for the error message; empty: its program.
+        lines: of what it printed, at the end of the error message.
+        hint: added to the error message.
+
+    Raises:
+        BuildError: it failed.
+    """
     done = run(command)
+    said = done.stdout + done.stderr
     if done.returncode:
-        lines = "\n".join((done.stdout + done.stderr).splitlines()[-10:])
-        raise BuildError(f"{command[0]}: got exit status {done.returncode}, expected 0:\n{lines}")
+        last = "\n".join(said.splitlines()[-lines:])
+        raise BuildError(f"{what or command[0]} got exit status {done.returncode}, expected 0:\n{last}{hint}")
+    return said

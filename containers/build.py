@@ -20,7 +20,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from containers.base_stand_in import BuildError, check_base
+from containers.base_stand_in import BuildError, check, check_base
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = "containers/Dockerfile"  # relative to the root of the project
@@ -163,22 +163,16 @@ def build(engine: str, image: Image, name: str, of_platform: str = "", *, pushed
         BuildError: it failed.
     """
     arguments = [key for key in _PASSED if key in os.environ]
-    command = [engine, "build", "--file", DOCKERFILE, "--target", image.target, "--tag", name]
+    command = [engine, "build", "--file", str(ROOT / DOCKERFILE), "--target", image.target, "--tag", name]
     command += ["--platform", of_platform] if of_platform else []
     command += ["--layers"] if engine == "buildah" else []
     for key in arguments:
         command += ["--build-arg", key]  # its value from the environment: addresses may hold passwords
     for label, value in labels(pushed=pushed).items():
         command += ["--label", f"{label}={value}"]
-    run = subprocess.run([*command, "."], cwd=ROOT, capture_output=True, text=True, check=False)
-    if run.returncode:
-        lines = "\n".join((run.stdout + run.stderr).splitlines()[-30:])
-        # Not every engine reports that a program could not be started.
-        hint = "" if of_platform in {"", native_platform()} else _HINT.format(of_platform, native_platform())
-        raise BuildError(
-            f"{DOCKERFILE}, target {image.target}: {engine} build got exit status {run.returncode}, expected 0:\n"
-            f"{lines}{hint}"
-        )
+    # Not every engine reports that a program could not be started.
+    hint = "" if of_platform in {"", native_platform()} else _HINT.format(of_platform, native_platform())
+    check([*command, str(ROOT)], f"{DOCKERFILE}, target {image.target}: {engine} build", lines=30, hint=hint)
 
 
 def push(engine: str, name: str) -> str:
@@ -193,11 +187,8 @@ def push(engine: str, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "digest")
         option = [] if engine == "docker" else ["--digestfile", str(written)]
-        run = subprocess.run([engine, "push", *option, name], capture_output=True, text=True, check=False)
-        if run.returncode:
-            words = "\n".join((run.stdout + run.stderr).splitlines()[-5:])
-            raise BuildError(f"{name}: {engine} push got exit status {run.returncode}, expected 0:\n{words}")
-        said = f"digest: {written.read_text()}" if option else run.stdout + run.stderr
+        said = check([engine, "push", *option, name], f"{name}: {engine} push", lines=5)
+        said = f"digest: {written.read_text()}" if option else said
     if found := _PUSHED.search(said):
         return found[1]
     raise BuildError(f"{name}: {engine} push printed no digest, expected one; it printed:\n{said[-1000:]}")

@@ -2,7 +2,7 @@
 
 The latter keeps out a web page whose own name resolves to loopback (DNS rebinding): to the browser the server there is
 then a part of the page's site, and no rule about other origins applies. What such a page cannot choose is the Host of
-a request: it is the page's name. `transformer`, `predictor`, `stack/s3.py` and
+a request: it is the page's name. `transformer`, `predictor`, `stack` and
 `loadtest` share this module; it imports none of them.
 """
 
@@ -10,6 +10,7 @@ import errno
 import re
 import socket
 from collections.abc import Callable, Collection, Iterable
+from contextlib import ExitStack
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any
@@ -93,6 +94,13 @@ def listen(host: str, port: int, *, backlog: int | None = None) -> socket.socket
         if ":" in host and not has_ipv6():
             reason = f"{reason}: this machine has no IPv6, expected a kernel with it; next: 0.0.0.0, or 127.0.0.1"
         raise OSError(exc.errno or errno.EADDRNOTAVAIL, reason) from exc
+
+
+def find_free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now."""
+    with ExitStack() as probes:
+        sockets = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in sockets]
 
 
 def has_ipv6() -> bool:

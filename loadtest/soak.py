@@ -16,7 +16,6 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -30,6 +29,7 @@ from loadtest.generator.load import Load
 from loadtest.generator.responses import Response, Result
 from loadtest.parts import count_files, find_parent, memory_kib
 from loadtest.repository import Uploads, shipped_versions
+from registry.errors import RepositoryError
 
 _SHARE = 0.8
 MEASURE_S = 10.0
@@ -63,7 +63,7 @@ def main() -> int:
     except api_key.AccessError as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
-    except (LoadTestError, httpx.HTTPError, OSError, psutil.Error, BotoCoreError, ClientError) as exc:
+    except (LoadTestError, httpx.HTTPError, OSError, psutil.Error, RepositoryError) as exc:
         console.print(f"error: {options.url}: {exc}; next: make serve REPOSITORY={options.repository}", soft_wrap=True)
         return 1
     summary = summarize(result, samples, rate)

@@ -20,7 +20,6 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
-from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +31,7 @@ from loadtest.generator.load import Load, Plan
 from loadtest.generator.responses import Result
 from loadtest.parts import find_parent, memory_kib
 from loadtest.repository import Uploads, shipped_versions
+from registry.errors import RepositoryError
 
 _ROOT = Path(__file__).parents[1]
 _TASKS = {"detect": "digits.jpg", "classify": "seven.png"}
@@ -70,7 +70,7 @@ def main() -> int:
     try:
         with Load(_plan(options)) as load:
             measure(options, load, swaps, console)
-    except (api_key.AccessError, LoadTestError, OSError, BotoCoreError, ClientError) as exc:
+    except (api_key.AccessError, LoadTestError, OSError, RepositoryError) as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from environment.variables import describe_invalid, variable
 from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
 from predictor.triton.command import compose_command
@@ -27,9 +28,7 @@ def main() -> None:
     try:
         run(Settings(), arguments)
     except ValidationError as exc:
-        first = exc.errors()[0]
-        name = _variable(str(first["loc"][0]))
-        print(f"error: {name}={first['input']}: {first['msg']}", file=sys.stderr)
+        print(f"error: {next(describe_invalid(Settings, exc))}", file=sys.stderr)
         sys.exit(2)  # as argparse for an invalid argument: restarting will not help
     except SettingsError as exc:  # invalid JSON
         print(f"error: {exc}: {exc.__cause__}", file=sys.stderr)
@@ -48,7 +47,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "triton",
         help="start the embedded Triton on the model repository, in the foreground",
         description="Start the embedded Triton in the foreground. Its settings are environment variables: "
-        + ", ".join(_variable(name) for name in Settings.model_fields),
+        + ", ".join(variable(Settings, name) for name in Settings.model_fields),
     )
     triton.set_defaults(run=start_triton)
     synchroniser = commands.add_parser(
@@ -70,12 +69,6 @@ def _build_parser() -> argparse.ArgumentParser:
     install = commands.add_parser("install", help="complete the environment of the embedded Triton (PREDICTOR_VENV)")
     install.set_defaults(run=complete_installation)
     return parser
-
-
-def _variable(name: str) -> str:
-    """The environment variable of a setting."""
-    name = name.upper()
-    return name if name == "LOG_FORMAT" else f"PREDICTOR_{name}"
 
 
 def start_triton(settings: Settings, _: argparse.Namespace) -> None:

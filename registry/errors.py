@@ -8,6 +8,8 @@ RepositoryError
   Misconfigured    the address or a setting is invalid: a retry does not help
 """
 
+from environment.log_lines import printable
+
 _LONGEST = 600
 
 
@@ -49,10 +51,3 @@ class StorageError(TransientError):
 
 class Misconfigured(RepositoryError):
     """An address, a variable or a profile is wrong; the message says which."""
-
-
-def printable(text: str) -> str:
-    """The text with escapes in place of what ends a line, moves a cursor, reverses writing or is no UTF-8."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -8,20 +8,17 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsError
 
 from environment.listening import join, listen
+from environment.variables import describe_invalid
 from predictor.settings import Settings
 from registry.errors import Misconfigured
 from stack.settings import StackError, StackSettings
 from stack.variables import find_unknown, judge_profile
 from transformer.settings import OpenTelemetrySettings, TransformerSettings
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 
 def check(settings: StackSettings) -> None:
@@ -107,17 +104,12 @@ def find_problems(*, with_triton: bool) -> Iterator[str]:
             yield f"{kind.model_config['env_prefix']!s}...: {exc}: {exc.__cause__}"
             continue
         except ValidationError as exc:
-            yield from (_describe(str(kind.model_config["env_prefix"]), error) for error in exc.errors())
+            yield from describe_invalid(kind, exc)
             continue
         if isinstance(settings, Settings):
             yield from _refuse_repository(settings.repository)
         if isinstance(settings, TransformerSettings) and settings.api_keys_file is not None:
             yield from _refuse_keys(settings.api_keys_file)
-
-
-def _describe(prefix: str, error: "ErrorDetails") -> str:
-    name = "_".join(str(part) for part in error["loc"]).upper()
-    return f"{name if name == 'LOG_FORMAT' else prefix + name}: got {error['input']!r}, expected: {error['msg']}"
 
 
 def _refuse_repository(address: str) -> Iterator[str]:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from rich.table import Column, Table
 
 from environment import api_key
 from environment.arguments import Parser
+from environment.listening import find_free_ports
 from environment.project import ROOT, in_project, shown
 from stack.checks import is_locked
 from stack.parts import compose_environment, paths_from_root, visible
@@ -101,7 +101,7 @@ def choose_settings(spare: Path) -> StackSettings:
         DemoError: a variable of the shell is unknown or invalid.
     """
     names = ("http_port", "grpc_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port", "sync_port")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    ports = dict(zip(names, find_free_ports(len(names)), strict=True))
     # Whatever the variables of make are.
     own = {"repository": str(in_project("model_repository")), "mirror": None, "triton_url": ""}
     settings = StackSettings.model_validate(ports | own)
@@ -144,15 +144,6 @@ def wait_until_ended(name: str, part: subprocess.Popen[bytes]) -> None:
         # A Triton that is stopped while it loads leaves its stubs, in its process group.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(part.pid, signal.SIGKILL)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now."""
-    with contextlib.ExitStack() as probes:
-        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in sockets]
 
 
 def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> float:

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from environment.error_codes import ErrorCode
+from environment.variables import variable
 from predictor.settings import Settings as PredictorSettings
 from stack.settings import StackSettings
 from transformer.errors import ServingError
@@ -83,12 +84,6 @@ def write_table(settings: type[BaseSettings]) -> Iterator[str]:
             continue
         default = "" if _COMPUTED in description.lower() else _show(field)
         yield f"| `{variable(settings, name)}` | {f'`{default}`' if default else ''} | {_link(description)} |"
-
-
-def variable(settings: type[BaseSettings], name: str) -> str:
-    """The environment variable that sets a field."""
-    alias = settings.model_fields[name].validation_alias
-    return str(alias or f"{settings.model_config.get('env_prefix', '')}{name.upper()}")
 
 
 def _show(field: FieldInfo) -> str:

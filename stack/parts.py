@@ -11,6 +11,7 @@ from typing import get_args
 
 from environment.listening import join, within_reach
 from environment.project import from_root
+from environment.variables import variable
 from predictor.settings import Settings
 from stack.settings import StackSettings
 from transformer.settings import TransformerSettings
@@ -77,7 +78,7 @@ def _iterate_path_variables() -> Iterator[str]:
     for kind in (Settings, TransformerSettings):
         for name, field in kind.model_fields.items():
             if Path in {field.annotation, *get_args(field.annotation)}:
-                yield f"{kind.model_config['env_prefix']}{name}".upper()
+                yield variable(kind, name)
 
 
 def visible(part: str, environ: Mapping[str, str]) -> dict[str, str]:

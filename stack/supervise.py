@@ -13,10 +13,9 @@ from supervisor.supervisord import main as run_supervisor
 
 from environment.project import ROOT
 from stack import logs
-from stack.orphans import sweep
 from stack.parts import compose_environment, hide
 from stack.settings import StackSettings
-from stack.watch import GIVEN_UP
+from stack.watch import GIVEN_UP, sweep
 
 _OURS = 0o077  # whatever the parts write is for this user alone
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # <linux/prctl.h>

@@ -4,9 +4,11 @@ An event listener of stack/supervisord.conf: standard output is for supervisor's
 """
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,10 +16,12 @@ from supervisor import childutils
 
 from environment.project import shown
 from stack.logs import log_of, read_last_words
-from stack.orphans import find_orphans, sweep
 
 GIVEN_UP = "given-up"
 _ORPHAN_S = 10  # without a Triton its stubs end within one, except for those that wait for a lock that it held
+_KILLED_S = 5
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # shm_open(3)
+_REGION = re.compile(r"triton_\w+_shm_region_[\w-]+")  # an argument of a stub
 
 
 def main() -> None:
@@ -66,6 +70,29 @@ def show_last_words(part: str, folder: Path, *, what: str) -> None:
     """Print the end of a part's log."""
     words = [f"{what}; the last lines of {shown(log_of(part, folder))}:", *read_last_words(part, folder)]
     print(*words, sep="\n  ", file=sys.stderr, flush=True)
+
+
+def find_orphans(supervisor: psutil.Process) -> list[psutil.Process]:
+    """What dead parts left: the kernel gave it to the supervisor, but it leads no group of its own, as parts do."""
+    orphans = []
+    for process in supervisor.children():
+        with suppress(ProcessLookupError):
+            if os.getpgid(process.pid) not in {process.pid, os.getpgid(supervisor.pid)}:
+                orphans.append(process)
+    return orphans
+
+
+def sweep(processes: list[psutil.Process], *, patience_s: float) -> None:
+    """Wait until processes have ended, and kill what has not; a killed stub of Triton's leaves its shared memory."""
+    _, left = psutil.wait_procs(processes, timeout=patience_s)
+    regions = []
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            regions += [_SHARED_MEMORY / word for word in process.cmdline() if _REGION.fullmatch(word)]
+            process.kill()
+    psutil.wait_procs(left, timeout=_KILLED_S)  # at the end we are their parent: what nobody waits for stays a zombie
+    for region in regions:
+        region.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

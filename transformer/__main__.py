@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from environment.listening import Hosts, join
 from environment.listening import listen as open_listener
+from environment.variables import describe_invalid
 from transformer import cli as arguments
 from transformer.admission import Admission
 from transformer.auth import Keys, KeysError
@@ -29,6 +30,7 @@ from transformer.offload import set_threads
 from transformer.rest.app import create_app
 from transformer.rest.http_limits import LimitedHttpProtocol
 from transformer.seccomp import confine, refuse_rings
+from transformer.services import Services
 from transformer.settings import OpenTelemetrySettings, TransformerSettings
 from transformer.triton.client import TritonClient
 from transformer.triton.synchroniser_client import SynchroniserClient
@@ -54,10 +56,8 @@ def main() -> int:
     try:
         settings = TransformerSettings()
     except ValidationError as exc:
-        for error in exc.errors():
-            name = "_".join(str(part) for part in error["loc"]).upper()
-            name = name if name == "LOG_FORMAT" else f"TRANSFORMER_{name}"
-            print(f"error: {name}: got {error['input']!r}, expected: {error['msg']}", file=sys.stderr)
+        for problem in describe_invalid(TransformerSettings, exc):
+            print(f"error: {problem}", file=sys.stderr)
         return 2
     logs.configure(settings.log_format)
     release_memory()
@@ -150,13 +150,13 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     )
     dataplane = DataPlane(TritonClient(args.predictor_host), SynchroniserClient(settings.sync_url), settings)
     spans = open_spans(OpenTelemetrySettings())
-    trace = spans.begin if spans else Trace
-    grpc_server = GrpcServer(dataplane, admission, settings, keys, trace=trace)
+    services = Services(settings, dataplane, admission, keys, trace=spans.begin if spans else Trace)
+    grpc_server = GrpcServer(services)
     # gRPC's own error says no more than "failed".
     listen(settings.host, args.grpc_port).close()
     grpc_server.listen(settings.host, args.grpc_port, args.tls)
     config = uvicorn.Config(
-        create_app(settings, dataplane, admission, keys, hosts=hosts, trace=trace),
+        create_app(services, hosts=hosts),
         # uvicorn only calls it
         http=partial(LimitedHttpProtocol, timeout_s=settings.body_timeout_s, admission=admission),  # type: ignore[arg-type]
         ws="none",

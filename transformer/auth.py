@@ -12,7 +12,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from environment.arguments import Parser
@@ -98,6 +98,11 @@ class Keys:
         metrics.expect_keys(self._names.values())
         if not self._names:
             log.error("%s has no API key any more: every request that needs one is rejected", self._path)
+
+
+def is_keyless(name: str, patterns: Collection[str]) -> bool:
+    """Whether a path or a method needs no key: a pattern is its whole name, or how it begins, and an asterisk."""
+    return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
 
 
 def _find_key(headers: Mapping[str, str]) -> str:

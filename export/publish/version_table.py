@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from environment.log_lines import printable
 from export.errors import ExportError
 from export.publish.listing import Model, Version, read_models
 from export.publish.server_client import States, Statuses, connect_all
 from export.publish.states import describe_listing, describe_state, states_of, survey
 from export.writer.manifest import check_known_name
 from export.writer.versions import difference
-from registry.errors import printable
 from registry.storage.writing import WritableStorage, open_to_write
 
 _REQUESTS = 8  # at once

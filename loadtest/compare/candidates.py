@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from environment.listening import find_free_ports
 from loadtest.compare.agreement import Detection
-from loadtest.compare.processes import Group, find_free_ports, responds, start
+from loadtest.compare.processes import Group, responds, start
 from loadtest.generator.requests import Request, multipart, row_tensor, v1_image, v2_json
 
 MODEL = "detector"

@@ -4,11 +4,10 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -22,13 +21,6 @@ _KILLED_S = 5.0
 
 class CandidateError(Exception):
     """A candidate cannot be measured; the message says why."""
-
-
-def find_free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on now."""
-    with ExitStack() as probes:
-        sockets = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in sockets]
 
 
 class Group:
@@ -70,14 +62,10 @@ class Group:
         deadline = time.monotonic() + _START_S
         while not ready():
             if self._process.poll() is not None:
-                raise CandidateError(f"it ended with status {self._process.returncode}\n{self.tail()}")
+                raise CandidateError(f"it ended with status {self._process.returncode}\n{tail(self._log)}")
             if time.monotonic() > deadline:
-                raise CandidateError(f"it was not ready within {_START_S:.0f} s\n{self.tail()}")
+                raise CandidateError(f"it was not ready within {_START_S:.0f} s\n{tail(self._log)}")
             time.sleep(0.1)
-
-    def tail(self, lines: int = 12) -> str:
-        """The last lines of its log."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     def stop(self) -> None:
         """End it with SIGTERM, then kill what is left."""
@@ -114,6 +102,11 @@ def start(command: Sequence[str], log: Path, *, variables: Mapping[str, str] | N
         yield group
     finally:
         group.stop()
+
+
+def tail(log: Path, lines: int = 12) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def responds(url: str) -> bool:

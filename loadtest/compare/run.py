@@ -1,7 +1,6 @@
 """A run of all candidates, turn by turn."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -12,7 +11,7 @@ from loadtest.compare.candidates import Running, Server, iris_row, serve, to_det
 from loadtest.compare.limit import measure_bare
 from loadtest.compare.measurement import infer, measure_candidate
 from loadtest.compare.preparation import FOLDER, Materials
-from loadtest.compare.processes import CandidateError
+from loadtest.compare.processes import CandidateError, tail
 from loadtest.compare.summary import CONNECTIONS, Measurement, limit_of
 from loadtest.errors import LoadTestError
 
@@ -62,7 +61,7 @@ class Run:
                 else:
                     self._check(server, running)
         except (CandidateError, LoadTestError) as exc:
-            reason = str(exc) if isinstance(exc, CandidateError) else f"{exc}\n{_tail(log)}"
+            reason = str(exc) if isinstance(exc, CandidateError) else f"{exc}\n{tail(log)}"
             self._leave_out(server.name, server.title, reason)
             return
         if server.profile and turn:
@@ -118,7 +117,3 @@ class Run:
         self.measurements += [
             Measurement(candidate=name, round=turn, request="image", **figures) for figures in streams
         ]
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-12:])

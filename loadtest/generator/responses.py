@@ -1,6 +1,5 @@
 """What became of requests."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,25 +58,6 @@ class Result:
     def successes(self) -> list[Response]:
         """The successful responses."""
         return [response for response in self.responses if not response.error]
-
-    @cached_property
-    def versions(self) -> list[str]:
-        """Versions that responded, in the order of their first responses."""
-        return list(dict.fromkeys(response.version for response in self.successes))
-
-    @cached_property
-    def stale(self) -> list[Response]:
-        """Successful responses of a version that had been replaced when the request was sent.
-
-        A version is replaced with the first response of the next one. A request that was in progress during a swap
-        may be read late: the order in which responses end says nothing.
-        """
-        first_read: dict[str, float] = {}
-        for response in self.successes:
-            first_read.setdefault(response.version, response.ended)
-        moments = list(first_read.items())
-        replaced = {version: ended for (version, _), (_, ended) in itertools.pairwise(moments)}
-        return [each for each in self.successes if each.started > replaced.get(each.version, float("inf"))]
 
     @property
     def per_second(self) -> float:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from functools import partial
 from pathlib import Path
 
 from environment.arguments import Parser
@@ -80,21 +81,11 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _seconds(text: str) -> float:
-    return _number(text, least=0, most=86400, expected="seconds from 0 to 86400")
-
-
-def _positive(text: str) -> float:
-    return _number(text, least=0.001, most=1e6, expected="a number from 0.001")
-
-
-def _rate(text: str) -> float:
-    # Above the maximum, the generator itself would be measured.
-    return _number(text, least=0.01, most=10_000, expected="requests/s from 0.01 to 10000")
-
-
-def _ratio(text: str) -> float:
-    return _number(text, least=0, most=1, expected="a number from 0 to 1")
+_seconds = partial(_number, least=0, most=86400, expected="seconds from 0 to 86400")
+_positive = partial(_number, least=0.001, most=1e6, expected="a number from 0.001")
+# Above the maximum, the generator itself would be measured.
+_rate = partial(_number, least=0.01, most=10_000, expected="requests/s from 0.01 to 10000")
+_ratio = partial(_number, least=0, most=1, expected="a number from 0 to 1")
 
 
 def _count(text: str) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -87,13 +87,12 @@ class Expected:
     Attributes:
         p95_ms: at most.
         fail_ratio: at most.
-        rate: requests per second; a share of `reached` of them must get a response.
+        rate: requests per second; a share of `REACHED` of them must get a response.
     """
 
     p95_ms: float | None = None
     fail_ratio: float | None = None
     rate: float | None = None
-    reached: float = field(default=REACHED)
 
 
 def summarize(samples: Sequence[Sample], window: Window) -> Figures:
@@ -149,11 +148,11 @@ def find_missed(figures: Figures, expected: Expected) -> list[str]:
     if not figures.requests:
         return ["requests: got none, expected at least one; next: a longer DURATION_S"]
     lines = []
-    if expected.rate is not None and figures.answered_per_second < expected.reached * expected.rate:
+    if expected.rate is not None and figures.answered_per_second < REACHED * expected.rate:
         got = figures.answered_per_second
         lines.append(
             f"rate: the run does not count: got {got:.1f} requests/s ({got / expected.rate:.0%}), "
-            f"expected at least {expected.reached:.0%} of {expected.rate:g}"
+            f"expected at least {REACHED:.0%} of {expected.rate:g}"
         )
     if expected.fail_ratio is not None and figures.fail_ratio > expected.fail_ratio:
         lines.append(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from environment.variables import variable
 from predictor.settings import Settings
 from transformer.settings import OpenTelemetrySettings, TransformerSettings
 
@@ -27,9 +28,9 @@ _FOREIGN = "^((AWS|OTEL)_[A-Z0-9_]+|(HTTPS?|NO)_PROXY)$"
 SETTINGS: Schema = {
     "type": ["object", "null"],
     "properties": {
-        str(field.validation_alias or f"{each.model_config['env_prefix']}{name.upper()}"): {"type": "string"}
+        variable(each, name): {"type": "string"}
         for each in (Settings, TransformerSettings, OpenTelemetrySettings)
-        for name, field in each.model_fields.items()
+        for name in each.model_fields
     },
     "patternProperties": {_FOREIGN: {"type": "string"}},
     "additionalProperties": False,

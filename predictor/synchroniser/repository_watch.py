@@ -7,10 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from environment.log_lines import printable
 from predictor.synchroniser.retries import pause_after
 from predictor.synchroniser.status import Status, now
 from predictor.synchroniser.uploads import ModelListing
-from registry.errors import StorageError, printable
+from registry.errors import StorageError
 from registry.layout import ModelFolder, read_layout
 from registry.listing import MAX_FOLDER_OBJECTS, MAX_MODELS, Listing, gather, limit_models
 from registry.storage.reading import Storage

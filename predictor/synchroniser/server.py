@@ -15,8 +15,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from environment.error_codes import ErrorCode
-from environment.json_log import JsonFormatter
 from environment.listening import HostGuard, Hosts, join, listen, within_reach
+from environment.log_lines import JsonFormatter
 from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
 from predictor.synchroniser.loop import Synchroniser

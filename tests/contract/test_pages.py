@@ -6,9 +6,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from environment.variables import variable
 from stack.pages import PAGES as GENERATED
 from stack.pages import PARTS as SETTINGS
-from stack.pages import render, variable
+from stack.pages import render
 from tests.support.pages import PAGES, ROOT, anchors_of, links_of, read_all
 
 CONFIGURATION = ROOT / "docs/configuration.md"

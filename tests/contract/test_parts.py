@@ -19,8 +19,8 @@ from transformer.triton.status import translate
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("export", "loadtest", "predictor", "registry", "transformer")
-# What judges a model repository, for those that write and those that read one.
-REPOSITORY_USERS = {"export", "predictor"}
+# What judges, reads and writes a model repository, for those that do any of it.
+REPOSITORY_USERS = {"export", "loadtest", "predictor"}
 # What export may take from the parts that serve: pure functions, so that a model is verified with what is served.
 PURE = {
     "predictor.backends.errors",
@@ -100,7 +100,7 @@ def test_both_parts_have_the_same_limits_of_what_memory_is_allocated_by() -> Non
         assert getattr(model, name) == getattr(limits, name), name
 
 
-@pytest.mark.parametrize("part", ["environment", "export", "predictor", "transformer"])
+@pytest.mark.parametrize("part", ["environment", "export", "loadtest", "predictor", "transformer"])
 def test_only_the_registry_talks_to_s3(part: str) -> None:
     for path in (ROOT / part).rglob("*.py"):
         assert not {name.split(".")[0] for name in imports(path)} & {"boto3", "botocore"}, path

@@ -24,6 +24,7 @@ from loadtest.generator.load import Load, Plan
 from tests.support.machine import find_missing
 from tests.support.pod import Pod, convert, render
 from tests.support.podman import Running, build_images, play
+from tests.support.responded import stale, versions
 from tests.support.s3 import S3, start_s3
 from tests.support.stack import PATIENCE_S, ROOT
 
@@ -124,7 +125,7 @@ def test_swap_under_load_fails_no_request(running: Running, s3: S3, repository: 
         time.sleep(2)  # the old one is unloaded
         result = under.stop()
     assert not result.failures, result.failures[:3]
-    assert (result.versions, result.stale) == (["1", "2"], [])
+    assert (versions(result), stale(result)) == (["1", "2"], [])
     assert len(result.responses) > 20
 
 

@@ -51,8 +51,12 @@ def test_program_lists_its_commands() -> None:
     ("environ", "status", "message"),
     [
         ({"PREDICTOR_REPOSITORY": "/absent"}, 1, "error: the model repository /absent is not a folder"),
-        ({"PREDICTOR_HTTP_PORT": "web"}, 2, "error: PREDICTOR_HTTP_PORT=web: Input should be a valid integer"),
-        ({"PREDICTOR_GRPC_PORT": "70000"}, 2, "error: PREDICTOR_GRPC_PORT=70000: Input should be less than"),
+        ({"PREDICTOR_HTTP_PORT": "web"}, 2, "error: PREDICTOR_HTTP_PORT: got 'web', expected: Input should be a valid"),
+        (
+            {"PREDICTOR_GRPC_PORT": "70000"},
+            2,
+            "error: PREDICTOR_GRPC_PORT: got '70000', expected: Input should be less than",
+        ),
     ],
 )
 def test_program_names_the_invalid_setting(environ: dict[str, str], status: int, message: str) -> None:

@@ -14,6 +14,7 @@ from environment.error_codes import ErrorCode
 from loadtest.generator.responses import Result
 from tests.support.error_codes import code_of
 from tests.support.models import BATCHED, FLOAT_IO, build_identity
+from tests.support.responded import stale, versions
 from tests.support.stack import PATIENCE_S, ROOT
 from tests.support.synced import PREFIX, SETTLE_S, Synced, start_synced
 from tests.support.versions import ODD_KEYS, SPOILS, Build, external_data, seal
@@ -60,7 +61,7 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
 def check_responses(result: Result, builds: dict[int, Build]) -> None:
     """No request failed or got a retired version; each response is that of the version it names, with its labels."""
     assert not result.failures, result.failures[:3]
-    assert not result.stale, result.stale[:3]
+    assert not stale(result), stale(result)[:3]
     assert len(result.responses) > 100
     for answer in result.responses:
         assert builds[int(answer.version)].fits(answer), answer
@@ -75,7 +76,7 @@ def test_valid_versions_replace_each_other_without_a_failed_request(synced: Sync
             assert load.wait_for_version(str(number), seconds=PATIENCE_S)
         result = load.stop()
     check_responses(result, builds)
-    assert result.versions == ["1", "2", "3", "4", "5", "6"]
+    assert versions(result) == ["1", "2", "3", "4", "5", "6"]
     known = synced.version("rows", 6)
     assert known["seconds_to_serve"] > 0
     # Of 2 to 5 nothing is left here.
@@ -152,7 +153,7 @@ def test_invalid_versions_never_serve(synced: Synced) -> None:
         synced.wait_for_listings(3)
         assert work_so_far(synced) == work
         assert synced.metric("nereid_sync_refusals_total", model="rows") == len(numbers)
-        assert load.stop().versions == [before]
+        assert versions(load.stop()) == [before]
         assert not load.result().failures
     # A valid version afterwards serves; so does a rejected one once it is fixed.
     synced.upload("rows", 200, Build(200))

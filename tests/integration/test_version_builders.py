@@ -13,6 +13,7 @@ from tritonclient import grpc
 
 from export.writer.versions import read_complete
 from loadtest.generator.load import Load, Plan
+from tests.support.responded import versions
 from tests.support.stack import PATIENCE_S, ROOT, start_stack
 from tests.support.triton import start_triton
 from tests.support.versions import SPOILS, Build, external_data, strip, write
@@ -136,7 +137,7 @@ def test_outputs_of_a_build_fit_it_and_no_other(tmp_path: Path) -> None:
                 )
                 result = load.stop()
             assert not result.failures
-            assert result.versions == ["1"]
+            assert versions(result) == ["1"]
             assert {answer.kind for answer in result.responses} == {"predict", "v2", "grpc"}
             for other in builds.values():
                 assert {other.fits(answer) for answer in result.responses} == {other is build}

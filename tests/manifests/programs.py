@@ -23,6 +23,7 @@ from tests.manifests.environment import expand
 from tests.manifests.rendering import ROOT
 from transformer import cli as arguments
 from transformer.rest.app import create_app as create_transformer
+from transformer.services import Services
 from transformer.settings import TransformerSettings
 
 TRITON, SYNCHRONISER, TRANSFORMER = "tritonserver", "synchroniser", "transformer"
@@ -192,7 +193,7 @@ def _is_loopback(address: str) -> bool:
 
 @cache
 def _transformer() -> FastAPI:
-    return create_transformer(TransformerSettings(), None, None)  # type: ignore[arg-type]  # only for its routes
+    return create_transformer(Services(TransformerSettings(), None, None))  # type: ignore[arg-type]  # only for its routes
 
 
 @cache

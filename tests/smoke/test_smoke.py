@@ -14,6 +14,7 @@ import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
 from loadtest.generator.load import Load, Plan
+from tests.support.responded import versions
 from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack
 from tests.support.tolerances import same_detections
 from tests.support.versions import Build, write
@@ -102,6 +103,6 @@ def test_version_that_is_added_replaces_the_one_before(served: Stack, repository
         write(repository, "rows", SECOND)
         assert load.wait_for_version("2", seconds=PATIENCE_S)
         result = load.stop()
-    assert (result.failures, result.versions) == ([], ["1", "2"])
+    assert (result.failures, versions(result)) == ([], ["1", "2"])
     assert all({"1": FIRST, "2": SECOND}[answer.version].fits(answer) for answer in result.responses)
     assert served.http.get("/status").json()["models"]["rows"]["serving"] == ["2"]

@@ -89,7 +89,6 @@ class Semantic(ImageTask[Letterbox, Regions, Segmentation]):
     }
     metadata_schema: ClassVar[Schema] = {"ignored": array_of(INTEGER)}
     tolerances: ClassVar[Mapping[str, float]] = {"pixels_apart": 0.001}
-    figure = "mean intersection over union"
 
     def outputs(self, model: Model) -> Sequence[TensorMetadata]:
         return [

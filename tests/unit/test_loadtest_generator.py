@@ -12,6 +12,7 @@ from loadtest.generator.loops import Outcome, Schedule, measure
 from loadtest.generator.requests import Request, multipart
 from loadtest.generator.responses import Response, Result
 from tests.support.http_server import Quiet, run_server
+from tests.support.responded import stale, versions
 
 REPLY = {"model": {"version": "7"}, "predictions": [{"class": "b", "confidence": 0.5}, {"class": "a"}]}
 
@@ -137,7 +138,7 @@ def test_load_reads_what_responses_say_and_ends_with_its_parent(server: tuple[st
         assert (first.kind, first.top, first.confidence, first.labels) == ("predict", "b", 0.5, ("b", "a"))
         assert not load.wait_for(lambda response: bool(response.error), seconds=0.3)
         result = load.stop()
-    assert result.versions == ["7"]
+    assert versions(result) == ["7"]
     assert load.process.returncode == 0
 
 
@@ -156,15 +157,15 @@ def test_response_of_a_replaced_version_is_stale_where_its_request_started_after
     spans = [("1", 0.0, 1.0), ("2", 1.0, 2.0), ("1", 0.5, 2.5), ("2", 3.0, 3.5), ("3", 4.0, 4.5), ("2", 4.6, 4.8)]
     responses = [Response(0, "v2", started, ended - started, "200", "", name) for name, started, ended in spans]
     result = Result(responses)
-    assert result.versions == ["1", "2", "3"]
-    assert result.stale == [responses[-1]]
+    assert versions(result) == ["1", "2", "3"]
+    assert stale(result) == [responses[-1]]
 
 
 def test_result_in_numbers() -> None:
     responses = [Response(0, "v2", float(at), 0.5, "200", "", "1" if at < 5 else "2") for at in range(10)]
     responses[3] = responses[3]._replace(error="503", version="", seconds=2.0)
     result = Result(responses)
-    assert result.versions == ["1", "2"]
+    assert versions(result) == ["1", "2"]
     assert (result.failures, len(result.successes)) == ([responses[3]], 9)
     assert (result.percentile(50), result.percentile(99.9)) == (0.5, 2.0)
     assert [response.started for response in result.between(2, 5).responses] == [2.0, 3.0, 4.0]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformer.observability.logs import Json, Text, printable
+from environment.log_lines import printable
+from transformer.observability.logs import Json, Text
 from transformer.observability.request_record import read_headers, read_request_id
 from transformer.observability.trace_context import Trace
 

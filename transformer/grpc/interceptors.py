@@ -10,7 +10,7 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from tritonclient.grpc import service_pb2
 
-from transformer.auth import Keys
+from transformer.auth import Keys, is_keyless
 from transformer.errors import ServingError
 from transformer.grpc.error_status import abort
 from transformer.grpc.receive import UNKNOWN_METHOD
@@ -45,7 +45,7 @@ class ApiKeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """grpc.aio.ServerInterceptor."""
         _KEY.set("")
-        if self._is_open(handler_call_details.method):
+        if is_keyless(handler_call_details.method, self._open):
             return await continuation(handler_call_details)
         metadata = {key: value for key, value in handler_call_details.invocation_metadata if isinstance(value, str)}
         try:
@@ -53,9 +53,6 @@ class ApiKeyInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused
         except ServingError as exc:
             return _rejecting_handler(await continuation(handler_call_details), handler_call_details, exc, self._trace)
         return await continuation(handler_call_details)
-
-    def _is_open(self, method: str) -> bool:
-        return any(method.startswith(known[:-1]) if known.endswith("*") else method == known for known in self._open)
 
 
 def _rejecting_handler(handler: Any, details: Any, error: ServingError, trace: StartTrace) -> Any:

@@ -8,17 +8,13 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from environment.listening import join
-from transformer.admission import Admission
-from transformer.auth import Keys
 from transformer.cli import Tls
-from transformer.dataplane.dataplane import DataPlane
 from transformer.grpc import health
 from transformer.grpc.drain import InFlightCalls
 from transformer.grpc.interceptors import ApiKeyInterceptor
 from transformer.grpc.receive import MessageReceiver, ReceiveInterceptor
 from transformer.grpc.servicer import SERVICE, Servicer
-from transformer.observability.trace_context import StartTrace, Trace
-from transformer.settings import TransformerSettings
+from transformer.services import Services
 
 _ENVELOPE_BYTES = 2**20  # names, shapes and parameters around the images
 # The tasks of a cancelled call, as grpcio 1.85 names them, outlive the server by a moment.
@@ -29,24 +25,17 @@ _MOMENT_S = 1.0
 class GrpcServer:
     """KServe's v2 service, `grpc.health.v1` and reflection on one port."""
 
-    def __init__(
-        self,
-        dataplane: DataPlane,
-        admission: Admission,
-        settings: TransformerSettings,
-        keys: Keys | None = None,
-        *,
-        trace: StartTrace = Trace,
-    ) -> None:
+    def __init__(self, services: Services) -> None:
+        settings, keys = services.settings, services.keys
         self._calls = InFlightCalls()
-        self._health = health.HealthServicer(dataplane, SERVICE)
+        self._health = health.HealthServicer(services.dataplane, SERVICE)
         max_message_bytes = settings.max_body_bytes + _ENVELOPE_BYTES
         receiver = MessageReceiver(
             timeout_s=settings.body_timeout_s,
             max_message_bytes=max_message_bytes,
             max_bodies_bytes=settings.max_bodies_bytes,
         )
-        key_interceptors = () if keys is None else (ApiKeyInterceptor(keys, settings, trace=trace),)
+        key_interceptors = () if keys is None else (ApiKeyInterceptor(keys, settings, trace=services.trace),)
         self._server = grpc.aio.server(
             interceptors=(*key_interceptors, ReceiveInterceptor(receiver, self._calls)),
             options=(
@@ -64,7 +53,7 @@ class GrpcServer:
                 ("grpc.max_connection_age_grace_ms", 300_000),
             ),
         )
-        servicer = Servicer(dataplane, admission, receiver, self._calls, trace=trace)
+        servicer = Servicer(services, receiver, self._calls)
         self._server.add_generic_rpc_handlers((servicer.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE, reflection.SERVICE_NAME), self._server)

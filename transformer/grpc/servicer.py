@@ -16,8 +16,7 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from transformer import SERVER_NAME, __version__
-from transformer.admission import Admission, Deadline
-from transformer.dataplane.dataplane import DataPlane
+from transformer.admission import Deadline
 from transformer.errors import (
     MESSAGE_LENGTH,
     ClientDisconnected,
@@ -36,9 +35,10 @@ from transformer.grpc.receive import MessageReceiver
 from transformer.grpc.v2_codec import read_request, write_response
 from transformer.observability import metrics
 from transformer.observability.request_record import ID_HEADER, RequestRecord, track_request
-from transformer.observability.trace_context import StartTrace, Trace
+from transformer.observability.trace_context import Trace
 from transformer.offload import TENSOR_BYTE, offload
 from transformer.protocol.v2 import EXTENSIONS, infer
+from transformer.services import Services
 from transformer.tasks import interface
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -54,20 +54,12 @@ Method = Callable[[Any, Deadline], Awaitable[Any]]
 class Servicer:
     """The methods of the service over a data plane; a request message in, a response message out."""
 
-    def __init__(
-        self,
-        dataplane: DataPlane,
-        admission: Admission,
-        receiver: MessageReceiver,
-        calls: InFlightCalls,
-        *,
-        trace: StartTrace = Trace,
-    ) -> None:
-        self._dataplane = dataplane
-        self._admission = admission
+    def __init__(self, services: Services, receiver: MessageReceiver, calls: InFlightCalls) -> None:
+        self._dataplane = services.dataplane
+        self._admission = services.admission
+        self._trace = services.trace
         self._receiver = receiver
         self._calls = calls
-        self._trace = trace
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """For `grpc.aio.Server.add_generic_rpc_handlers`."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from typing import Any, Literal, TextIO
 
-from environment.json_log import JsonFormatter
+from environment.log_lines import JsonFormatter, printable
 from transformer.observability.request_record import current_request
 
 Format = Literal["text", "json"]
@@ -93,10 +93,3 @@ class Json(JsonFormatter):
         request = current_request()
         members = {"request_id": request.request_id, "trace_id": request.trace.trace_id}
         return {name: value for name, value in members.items() if value}
-
-
-def printable(text: str) -> str:
-    """The text with escapes in place of what ends a line, moves a cursor or turns writing around."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

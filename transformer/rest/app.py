@@ -10,11 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from environment.listening import HostGuard, Hosts
 from transformer import __version__
-from transformer.admission import Admission
-from transformer.auth import Keys
-from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import MisdirectedRequest
-from transformer.observability.trace_context import StartTrace, Trace
 from transformer.rest import openapi, predict, v1, v2
 from transformer.rest.documents import ERRORS
 from transformer.rest.middleware import (
@@ -26,29 +22,17 @@ from transformer.rest.middleware import (
 )
 from transformer.rest.request_log import RequestLogMiddleware
 from transformer.rest.responses import add_error_handlers, reject
-from transformer.settings import TransformerSettings
+from transformer.services import Services
 
 _DESCRIPTION = "Images and rows in, predictions out: preprocessing and post-processing in front of NVIDIA Triton."
 
 
-def create_app(  # noqa: PLR0913 - one argument for each part
-    settings: TransformerSettings,
-    dataplane: DataPlane,
-    admission: Admission,
-    keys: Keys | None = None,
-    *,
-    hosts: Hosts | None = None,
-    trace: StartTrace = Trace,
-) -> FastAPI:
+def create_app(services: Services, *, hosts: Hosts | None = None) -> FastAPI:
     """The application over a data plane.
 
     Args:
-        settings: of the operator.
-        dataplane: infers.
-        admission: limits concurrent requests.
-        keys: API keys, one of which is required; None: no key is.
+        services: of this process.
         hosts: names of this server, any other is rejected; None: every name is one of it.
-        trace: starts the trace of a request.
     """
     described: dict[str, Any] = {
         "title": "Nereid",
@@ -58,39 +42,38 @@ def create_app(  # noqa: PLR0913 - one argument for each part
     }
     # FastAPI's own spans would lack gRPC, and its records of failures quote what a client sent.
     described["telemetry"] = {"tracing": False, "metrics": False, "logs": False}
-    if settings.docs:
+    if services.settings.docs:
         # FastAPI, with the files of /docs from this server: no content delivery network is needed.
         app = FastAPIOffline(**described, redoc_url=None, redirect_slashes=False)
     else:
         app = FastAPI(**described, openapi_url=None, redirect_slashes=False)
-    app.state.settings, app.state.dataplane, app.state.admission = settings, dataplane, admission
+    app.state.settings, app.state.dataplane = services.settings, services.dataplane
+    app.state.admission = services.admission
     app.include_router(predict.router)
     app.include_router(v1.router)
     app.include_router(v2.router)
     app.add_api_route("/status", _status, summary="Model repository: versions that serve, that were rejected, and why")
     app.add_api_route("/metrics", _metrics, methods=["GET", "HEAD"], include_in_schema=False)
     add_error_handlers(app)
-    _add_middleware(app, settings, keys=keys, hosts=hosts, trace=trace)
+    _add_middleware(app, services, hosts)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 
 
-def _add_middleware(
-    app: FastAPI, settings: TransformerSettings, *, keys: Keys | None, hosts: Hosts | None, trace: StartTrace
-) -> None:
+def _add_middleware(app: FastAPI, services: Services, hosts: Hosts | None) -> None:
     """Wrap the application; what is added last is outermost."""
     routes = [route for router in (predict.router, v1.router, v2.router, app) for route in router.routes]
     queued = [route for route in routes if isinstance(route, APIRoute) and route.methods == {"POST"}]
     others = [route for route in routes if route not in queued and hasattr(route, "path_regex")]
     patterns = [route.path_format for route in queued]
-    app.add_middleware(AdmissionMiddleware, admission=app.state.admission, queued=patterns)
-    if keys is not None:
-        app.add_middleware(ApiKeyMiddleware, keys=keys, settings=settings)
+    app.add_middleware(AdmissionMiddleware, admission=services.admission, queued=patterns)
+    if services.keys is not None:
+        app.add_middleware(ApiKeyMiddleware, keys=services.keys, settings=services.settings)
     if hosts is not None and hosts.are_known:
         app.add_middleware(HostGuard, hosts=hosts, answer=lambda scope, why: reject(scope, MisdirectedRequest(why)))
     app.add_middleware(RouteMiddleware, routes=[*queued, *others])
     app.add_middleware(TrailingSlashMiddleware)
-    app.add_middleware(RequestLogMiddleware, trace=trace)
+    app.add_middleware(RequestLogMiddleware, trace=services.trace)
     app.add_middleware(SecurityHeadersMiddleware)
 
 

@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from transformer.admission import Admission
-from transformer.auth import Keys
+from transformer.auth import Keys, is_keyless
 from transformer.errors import Overloaded, ServingError
 from transformer.observability.request_record import current_request
 from transformer.rest.responses import reject
@@ -125,15 +125,12 @@ class ApiKeyMiddleware:
             record = current_request()
             record.key = ""
             try:
-                if not self._is_open(scope["path"]):
+                if not is_keyless(scope["path"], self._open):
                     record.key = self._keys.check(Headers(scope=scope))
             except ServingError as exc:
                 await reject(scope, exc)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-    def _is_open(self, path: str) -> bool:
-        return any(path.startswith(known[:-1]) if known.endswith("*") else path == known for known in self._open)
 
 
 class AdmissionMiddleware:

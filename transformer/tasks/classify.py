@@ -81,7 +81,6 @@ class Classify(ImageTask[None, NoOptions, Classification]):
     schema_name = "Classification"
     schema: ClassVar[Schema] = {"predictions": array_of(object_of(CLASS)), "top": STRING, "confidence": FRACTION}
     tolerances: ClassVar[Mapping[str, float]] = {"probabilities": 1e-3}
-    figure = "accuracy"
 
     def outputs(self, model: Model) -> Sequence[TensorMetadata]:
         """JSON, probabilities, best class."""

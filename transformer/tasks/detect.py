@@ -149,7 +149,6 @@ class Detect(ImageTask[Letterbox, Selection, Detections]):
         },
     }
     tolerances: ClassVar[Mapping[str, float]] = {"boxes_px": 1.0, "scores": 1e-3}
-    figure = "mean average precision"
 
     def outputs(self, model: Model) -> Sequence[TensorMetadata]:  # noqa: ARG002
         """JSON, and the detections padded to the image with most of them."""

@@ -77,7 +77,6 @@ class Tabular(RowsTask):
         "categories": {"type": "object", "additionalProperties": array_of({"type": ["string", "number"]})},
     }
     tolerances: ClassVar[Mapping[str, float]] = {"values": 1e-4}
-    figure = "accuracy, or the coefficient of determination of a regressor"
 
     def check(self, model: Model) -> None:
         """One input of numbers; or one for each feature, of its name, so that there may be strings."""

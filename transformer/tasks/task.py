@@ -126,7 +126,6 @@ class Task(ABC):
         schema: of `to_json`: properties by name for images, the schema of one object for rows.
         metadata_schema: properties of `metadata` by name.
         tolerances: by the figures of `Prediction.compare`: what is larger fails an export.
-        figure: what `export` measures on data with known results.
     """
 
     name: ClassVar[str]
@@ -138,7 +137,6 @@ class Task(ABC):
     schema: ClassVar[Schema]
     metadata_schema: ClassVar[Schema] = _NOTHING
     tolerances: ClassVar[Mapping[str, float]]
-    figure: ClassVar[str]
 
     @abstractmethod
     def check(self, model: Model) -> None:

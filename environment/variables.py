@@ -1,0 +1,20 @@
+"""The environment variables of a program's settings: their names, and what is wrong with their values."""
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+
+def variable(settings: type[BaseSettings], name: str) -> str:
+    """The environment variable that sets a field."""
+    alias = settings.model_fields[name].validation_alias
+    return str(alias or f"{settings.model_config.get('env_prefix', '')}{name.upper()}")
+
+
+def describe_invalid(settings: type[BaseSettings], error: ValidationError) -> Iterator[str]:
+    """What is wrong with each variable: what was got, and what is expected."""
+    for problem in error.errors():
+        field = str(problem["loc"][0])  # or the field's alias, which is the variable
+        name = variable(settings, field) if field in settings.model_fields else field
+        yield f"{name}: got {problem['input']!r}, expected: {problem['msg']}"
