@@ -64,8 +64,8 @@ def measure(requests: Sequence[Request], schedule: Schedule) -> Outcome:
 
     async def run() -> Outcome:
         responses: list[Response] = []
-        began, cpu_s = time.monotonic(), time.process_time()
-        await generate(requests, schedule, responses.append)
+        cpu_s = time.process_time()
+        began = await generate(requests, schedule, responses.append)
         return Outcome(Result(responses), began, time.monotonic() - began, time.process_time() - cpu_s)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -74,24 +74,33 @@ def measure(requests: Sequence[Request], schedule: Schedule) -> Outcome:
 
 async def generate(
     requests: Sequence[Request], schedule: Schedule, record: Record, stopped: asyncio.Event | None = None
-) -> None:
-    """Send requests until the schedule ends or `stopped` is set, and wait for the last response."""
+) -> float:
+    """Send requests until the schedule ends or `stopped` is set, and wait for the last response.
+
+    Returns:
+        When the schedule began, of `time.monotonic()`.
+    """
     stopped = stopped or asyncio.Event()
     clients: list[Client] = []
+    began = time.monotonic()
+    loop = _closed_loop if schedule.rate is None else _open_loop
     try:
-        if schedule.rate is None:
-            await _closed_loop(requests, schedule, record, stopped, clients)
-        else:
-            await _open_loop(requests, schedule, record, stopped, clients)
+        await loop(requests, schedule, began, record, stopped, clients)
     finally:
         for client in clients:
             await client.close()
+    return began
 
 
 async def _closed_loop(
-    requests: Sequence[Request], schedule: Schedule, record: Record, stopped: asyncio.Event, clients: list[Client]
+    requests: Sequence[Request],
+    schedule: Schedule,
+    began: float,
+    record: Record,
+    stopped: asyncio.Event,
+    clients: list[Client],
 ) -> None:
-    end = time.monotonic() + schedule.limit_s
+    end = began + schedule.limit_s
 
     async def repeat(number: int) -> None:
         # Connections begin at different requests, so that all kinds are in progress at any moment.
@@ -110,7 +119,12 @@ async def _closed_loop(
 
 
 async def _open_loop(
-    requests: Sequence[Request], schedule: Schedule, record: Record, stopped: asyncio.Event, clients: list[Client]
+    requests: Sequence[Request],
+    schedule: Schedule,
+    began: float,
+    record: Record,
+    stopped: asyncio.Event,
+    clients: list[Client],
 ) -> None:
     idle: list[int] = []
 
@@ -119,7 +133,6 @@ async def _open_loop(
         idle.append(number)  # the last one used is the next: as few connections as possible are kept busy
 
     rate = schedule.rate or 0.0
-    began = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         for index, request in zip(range(int(rate * schedule.limit_s)), itertools.cycle(requests)):
             due = began + index / rate

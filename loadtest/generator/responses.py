@@ -72,8 +72,8 @@ class Result:
         return Result([response for response in self.responses if since <= response.started < until])
 
     def ended_before(self, moment: float) -> "Result":
-        """Responses that were read until this moment of `time.monotonic()`."""
-        return Result([response for response in self.responses if response.ended <= moment])
+        """Responses that were read before this moment of `time.monotonic()`."""
+        return Result([response for response in self.responses if response.ended < moment])
 
     def percentile(self, percent: float) -> float:
         """Seconds that this percentage of all requests took at most, failed ones included; NaN where there are none."""

@@ -167,9 +167,14 @@ def test_who_called_which_model_is_counted(guarded: Transformer, stack: Stack, t
         ("", "iris", "403"): 4,
     }
     assert grown(before, after, BY_KEY, "key", "model", "status") == counted
-    lines = [json.loads(line) for line in guarded.log.read_text().splitlines()]
-    logged = Counter((line["key"], line["model"], str(line["status"])) for line in lines if line.get("model"))
-    assert logged == counted
+
+    def logged() -> Counter[tuple[str, str, str]]:
+        lines = [json.loads(line) for line in guarded.log.read_text().splitlines()]
+        return Counter((line["key"], line["model"], str(line["status"])) for line in lines if line.get("model"))
+
+    # A client may have its response before the line is written.
+    wait_until(lambda: logged().total() >= sum(counted.values()), log=guarded.log)
+    assert logged() == counted
 
 
 def test_names_that_clients_make_up_are_no_series_of_a_key(guarded: Transformer, key: str) -> None:
