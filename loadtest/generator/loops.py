@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 import uvloop
 
@@ -80,77 +80,69 @@ async def generate(
     Returns:
         When the schedule began, of `time.monotonic()`.
     """
-    stopped = stopped or asyncio.Event()
-    clients: list[Client] = []
-    began = time.monotonic()
-    loop = _closed_loop if schedule.rate is None else _open_loop
+    loop = _Loop(requests, schedule, record, stopped or asyncio.Event(), time.monotonic())
     try:
-        await loop(requests, schedule, began, record, stopped, clients)
+        await (loop.closed() if schedule.rate is None else loop.open())
     finally:
-        for client in clients:
+        for client in loop.clients:
             await client.close()
-    return began
+    return loop.began
 
 
-async def _closed_loop(
-    requests: Sequence[Request],
-    schedule: Schedule,
-    began: float,
-    record: Record,
-    stopped: asyncio.Event,
-    clients: list[Client],
-) -> None:
-    end = began + schedule.limit_s
+@dataclass(frozen=True)
+class _Loop:
+    requests: Sequence[Request]
+    schedule: Schedule
+    record: Record
+    stopped: asyncio.Event
+    began: float
+    clients: list[Client] = field(default_factory=list)
 
-    async def repeat(number: int) -> None:
-        # Connections begin at different requests, so that all kinds are in progress at any moment.
-        for request in itertools.islice(itertools.cycle(requests), number % len(requests), None):
-            response = await _exchange(clients[number], number, request, time.monotonic())
-            record(response)
-            if pause_s := max(schedule.pause_s, _AFTER_FAILURE_S) if response.error else schedule.pause_s:
-                await asyncio.sleep(pause_s)
-            if stopped.is_set() or response.ended >= end:
-                return
+    async def closed(self) -> None:
+        end = self.began + self.schedule.limit_s
 
-    clients += [_client(schedule) for _ in range(schedule.connections)]
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(schedule.connections):
-            tasks.create_task(repeat(number))
+        async def repeat(number: int) -> None:
+            # Connections begin at different requests, so that all kinds are in progress at any moment.
+            for request in itertools.islice(itertools.cycle(self.requests), number % len(self.requests), None):
+                response = await _exchange(self.clients[number], number, request, time.monotonic())
+                self.record(response)
+                pause_s = self.schedule.pause_s
+                if pause_s := max(pause_s, _AFTER_FAILURE_S) if response.error else pause_s:
+                    await asyncio.sleep(pause_s)
+                if self.stopped.is_set() or response.ended >= end:
+                    return
 
+        for _ in range(self.schedule.connections):
+            self._connect()
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(self.schedule.connections):
+                tasks.create_task(repeat(number))
 
-async def _open_loop(
-    requests: Sequence[Request],
-    schedule: Schedule,
-    began: float,
-    record: Record,
-    stopped: asyncio.Event,
-    clients: list[Client],
-) -> None:
-    idle: list[int] = []
+    async def open(self) -> None:
+        idle: list[int] = []
 
-    async def serve(number: int, request: Request, due: float) -> None:
-        record(await _exchange(clients[number], number, request, due))
-        idle.append(number)  # the last one used is the next: as few connections as possible are kept busy
+        async def serve(number: int, request: Request, due: float) -> None:
+            self.record(await _exchange(self.clients[number], number, request, due))
+            idle.append(number)  # the last one used is the next: as few connections as possible are kept busy
 
-    rate = schedule.rate or 0.0
-    async with asyncio.TaskGroup() as tasks:
-        for index, request in zip(range(int(rate * schedule.limit_s)), itertools.cycle(requests)):
-            due = began + index / rate
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            if stopped.is_set():
-                return
-            if not idle and len(clients) == schedule.connections:
-                error = f"not sent: all {schedule.connections} connections were busy"
-                record(Response(-1, request.kind, due, time.monotonic() - due, "", error))
-                continue
-            if not idle:
-                clients.append(_client(schedule))
-            number = idle.pop() if idle else len(clients) - 1
-            tasks.create_task(serve(number, request, due))
+        rate = self.schedule.rate or 0.0
+        async with asyncio.TaskGroup() as tasks:
+            for index, request in zip(range(int(rate * self.schedule.limit_s)), itertools.cycle(self.requests)):
+                due = self.began + index / rate
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                if self.stopped.is_set():
+                    return
+                if not idle and len(self.clients) == self.schedule.connections:
+                    error = f"not sent: all {self.schedule.connections} connections were busy"
+                    self.record(Response(-1, request.kind, due, time.monotonic() - due, "", error))
+                    continue
+                if not idle:
+                    self._connect()
+                number = idle.pop() if idle else len(self.clients) - 1
+                tasks.create_task(serve(number, request, due))
 
-
-def _client(schedule: Schedule) -> Client:
-    return Client(schedule.http, schedule.grpc, schedule.timeout_s)
+    def _connect(self) -> None:
+        self.clients.append(Client(self.schedule.http, self.schedule.grpc, self.schedule.timeout_s))
 
 
 async def _exchange(client: Client, number: int, request: Request, started: float) -> Response:
