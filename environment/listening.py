@@ -145,7 +145,7 @@ class Hosts:
         """Whether any host is rejected."""
         return self._is_local or bool(self._names)
 
-    def refuse(self, hosts: Iterable[str]) -> str:
+    def find_rejection(self, hosts: Iterable[str]) -> str:
         """Why a request with these Hosts is rejected; empty if it is accepted, as it is without a Host (HTTP/1.0)."""
         foreign = next((host for host in hosts if not self._accept(host)), None)
         if foreign is None:
@@ -183,17 +183,17 @@ def _read_address(text: str) -> IPv4Address | IPv6Address | None:
 class HostGuard:
     """Rejects requests for another host, before anything else of them is read."""
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, *, answer: Callable[[Scope, str], ASGIApp]) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, *, respond: Callable[[Scope, str], ASGIApp]) -> None:
         """Guard an application.
 
         Args:
             app: behind it.
             hosts: of the server.
-            answer: writes the response, 421.
+            respond: writes the response, 421.
         """
         self._app = app
         self._hosts = hosts
-        self._answer = answer
+        self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
@@ -205,7 +205,7 @@ class HostGuard:
             else:
                 given = [authority]
                 scope = {**scope, "raw_path": path, "path": unquote(path.decode("latin-1"))}
-            if reason := self._hosts.refuse(value.decode("latin-1") for value in given):
-                await self._answer(scope, reason)(scope, receive, send)
+            if reason := self._hosts.find_rejection(value.decode("latin-1") for value in given):
+                await self._respond(scope, reason)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

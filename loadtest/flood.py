@@ -48,21 +48,21 @@ class Flood:
 
     Attributes:
         factor: times the capacity before it.
-        answered: successful responses per second, while requests kept coming.
+        successes: successful responses per second, while requests kept coming.
         share: of the mean of the capacities before and after it.
-        answered_p99_ms, refused_p99_ms: latencies; NaN where there were none.
-        refused, late, failed: shares of the requests: 429, 504, and every other failure.
+        successes_p99_ms, rejected_p99_ms: latencies; NaN where there were none.
+        rejected, late, failed: shares of the requests: 429, 504, and every other failure.
         memory_mib: resident, at its end.
         back_s: until one connection gets its responses as fast as before.
         generator: share of one core.
     """
 
     factor: float
-    answered: float
+    successes: float
     share: float
-    answered_p99_ms: float
-    refused_p99_ms: float
-    refused: float
+    successes_p99_ms: float
+    rejected_p99_ms: float
+    rejected: float
     late: float
     failed: float
     memory_mib: float
@@ -111,7 +111,7 @@ class Target:
     def plan(self, seconds: float, *, rate: float | None = None, connections: int = _MAX_CONNECTIONS) -> Plan:
         """Requests to `/predict` whose responses are not parsed, so that the generator takes little of the cores."""
         return Plan(
-            self._client.base_url.netloc.decode(), "", self._model, picture=str(self._image), kinds=("predict",),
+            self._client.base_url.netloc.decode(), "", self._model, image_path=str(self._image), kinds=("predict",),
             is_parsed=False, rate=rate, connections=connections, timeout_s=_TIMEOUT_S, limit_s=seconds,
         )  # fmt: skip
 
@@ -172,7 +172,7 @@ def run(target: Target, options: argparse.Namespace, progress: Progress) -> tupl
         flooded = flood(target, factor, capacities[-1], alone_ms=alone_ms, seconds=options.seconds)
         progress.update(task, advance=1, refresh=True)
         capacities.append(target.capacity(options.connections, options.seconds))
-        floods.append(replace(flooded, share=flooded.answered / statistics.mean(capacities[-2:])))
+        floods.append(replace(flooded, share=flooded.successes / statistics.mean(capacities[-2:])))
     progress.update(task, advance=1, refresh=True)
     summary = (
         f"capacity {statistics.median(capacities):.1f} requests/s ({min(capacities):.1f} to {max(capacities):.1f}) over"
@@ -193,11 +193,11 @@ def flood(target: Target, factor: float, capacity: float, *, alone_ms: float, se
     during = outcome.result.ended_before(outcome.began + seconds).successes
     return Flood(
         factor=factor,
-        answered=len(during) / seconds,
+        successes=len(during) / seconds,
         share=math.nan,  # until the capacity after it is known
-        answered_p99_ms=_p99(latencies_ms[statuses == _OK]),
-        refused_p99_ms=_p99(latencies_ms[statuses == _REJECTED]),
-        refused=float(np.mean(statuses == _REJECTED)),
+        successes_p99_ms=_p99(latencies_ms[statuses == _OK]),
+        rejected_p99_ms=_p99(latencies_ms[statuses == _REJECTED]),
+        rejected=float(np.mean(statuses == _REJECTED)),
         late=float(np.mean(statuses == _LATE)),
         failed=float(np.mean(~np.isin(statuses, (_OK, _REJECTED, _LATE)))),
         memory_mib=memory_mib,
@@ -226,13 +226,13 @@ def draw(floods: list[Flood]) -> Table:
     """A row for each factor: medians, and the maximum of what should be zero."""
     columns: Mapping[str, Callable[[Column], str]] = {
         "times the capacity": lambda of: f"{of('factor')[0]:g}",
-        "successful/s": lambda of: f"{statistics.median(of('answered')):.1f}",
+        "successful/s": lambda of: f"{statistics.median(of('successes')):.1f}",
         "of the capacity": lambda of: (
             f"{statistics.median(of('share')):.0%} ({min(of('share')):.0%} to {max(of('share')):.0%})"
         ),
-        "p99 of successful, ms": lambda of: f"{statistics.median(of('answered_p99_ms')):.0f}",
-        "429": lambda of: f"{statistics.median(of('refused')):.0%}",
-        "p99 of 429, ms": lambda of: f"{statistics.median(of('refused_p99_ms')):.0f}",
+        "p99 of successful, ms": lambda of: f"{statistics.median(of('successes_p99_ms')):.0f}",
+        "429": lambda of: f"{statistics.median(of('rejected')):.0%}",
+        "p99 of 429, ms": lambda of: f"{statistics.median(of('rejected_p99_ms')):.0f}",
         "504": lambda of: f"{max(of('late')):.1%}",
         "failed": lambda of: f"{max(of('failed')):.1%}",
         "MiB": lambda of: f"{max(of('memory_mib')):.0f}",

@@ -117,17 +117,17 @@ def _plan(options: argparse.Namespace) -> Plan:
     """
     try:
         url = f"http://{options.http}/v2/models/{options.model}"
-        reply = httpx.get(url, headers=api_key.headers(), timeout=30, trust_env=False)
+        response = httpx.get(url, headers=api_key.headers(), timeout=30, trust_env=False)
     except httpx.HTTPError as exc:
         raise LoadTestError(f"--http {options.http}: {exc}; next: make serve REPOSITORY={options.repository}") from exc
-    api_key.check(options.http, reply.status_code, reply.text)
-    if reply.is_error:
-        raise LoadTestError(f"--model {options.model}: {reply.text}")
-    described = reply.json()
+    api_key.check(options.http, response.status_code, response.text)
+    if response.is_error:
+        raise LoadTestError(f"--model {options.model}: {response.text}")
+    described = response.json()
     task = described["parameters"]["task"]
     row = [1.0] * described["inputs"][0]["shape"][-1] if task == "tabular" else []
-    picture = "" if row else str(_ROOT / "loadtest" / "pictures" / _TASKS[task])
-    return Plan(options.http, options.grpc, options.model, row=row, picture=picture, pause_s=options.pause_s)
+    image_path = "" if row else str(_ROOT / "loadtest" / "pictures" / _TASKS[task])
+    return Plan(options.http, options.grpc, options.model, row=row, image_path=image_path, pause_s=options.pause_s)
 
 
 def measure(options: argparse.Namespace, load: Load, swaps: list[Swap], console: Console) -> None:

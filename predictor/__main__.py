@@ -111,7 +111,7 @@ def judge_folder(settings: Settings, arguments: argparse.Namespace) -> None:
     folder: Path = arguments.folder
     counts = report(judge_repository(folder, profile=settings.profile, plans=settings.plans))
     if counts[False]:
-        raise StartError(f"{folder}: {counts[False]} of {sum(counts.values())} refused; no Triton should read it")
+        raise StartError(f"{folder}: {counts[False]} of {sum(counts.values())} rejected; no Triton should read it")
     if not counts[True]:
         raise StartError(f"{folder}: got no version, expected <model>/<version>/model.onnx")
 

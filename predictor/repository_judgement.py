@@ -98,5 +98,5 @@ def report(verdicts: Iterator[Verdict]) -> Mapping[bool, int]:
     for path, reason in verdicts:
         good = reason is None
         counts[good] += 1
-        print(f"{'good   ' if good else 'refused'} {path!r:.200}{'' if good else f': {reason}'}")
+        print(f"{'good    ' if good else 'rejected'} {path!r:.200}{'' if good else f': {reason}'}")
     return counts

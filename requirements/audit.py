@@ -128,18 +128,18 @@ def request_index(url: str, pins: Iterable[Pin]) -> dict[Pin, list[Hole]]:
 def _request(client: httpx.Client, pin: Pin) -> list[Hole]:
     path = f"/pypi/{pin.name}/{pin.version}/json"
     try:
-        reply = client.get(path)
+        response = client.get(path)
     except httpx.HTTPError as exc:
         raise AuditError(f"{client.base_url}: {exc}") from exc
     try:
-        records = reply.raise_for_status().json()["vulnerabilities"]
+        records = response.raise_for_status().json()["vulnerabilities"]
         return [
             Hole((record["id"], *record["aliases"]), tuple(record["fixed_in"]))
             for record in records
             if not record.get("withdrawn")
         ]
     except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as exc:
-        raise AuditError(f"{client.base_url}: got {reply.status_code} for {path}, expected advisories") from exc
+        raise AuditError(f"{client.base_url}: got {response.status_code} for {path}, expected advisories") from exc
 
 
 def read_folder(folder: Path, pins: Iterable[Pin]) -> tuple[dict[Pin, list[Hole]], timedelta]:

@@ -69,8 +69,8 @@ def wait_until_loaded(transformer: "httpx.Client") -> None:
     """Wait for models that are still loading, so that the list has them: a stack is ready before /status says so."""
     until = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until:
-        reply = transformer.get("/status")
-        if reply.is_error or not any(model["state"] == "loading" for model in reply.json()["models"].values()):
+        response = transformer.get("/status")
+        if response.is_error or not any(model["state"] == "loading" for model in response.json()["models"].values()):
             return  # not known to this client, or none
         time.sleep(_POLL_S)
 
@@ -84,7 +84,7 @@ def print_waiting(console: "Console", settings: StackSettings, transformer: "htt
     if waiting_for != before:
         console.print(f"not ready yet, waiting for {escape(waiting_for)}", soft_wrap=True)
         with suppress(httpx.HTTPError):
-            for line in iterate_refused(transformer) if waiting_for != _HIDDEN else ():
+            for line in iterate_rejected(transformer) if waiting_for != _HIDDEN else ():
                 console.print(f"  [red]{escape(line)}[/]", soft_wrap=True)
     return waiting_for
 
@@ -101,10 +101,10 @@ def find_waiting_for(settings: StackSettings, transformer: "httpx.Client") -> st
     import httpx  # noqa: PLC0415 - see above
 
     try:
-        reply = transformer.get("/status")
-        if read_code(reply.text) in _KEY_REQUIRED:
+        response = transformer.get("/status")
+        if read_code(response.text) in _KEY_REQUIRED:
             return _HIDDEN
-        status = reply.raise_for_status().json()
+        status = response.raise_for_status().json()
     except httpx.HTTPError:
         return f"Triton at {settings.predictor_host}" if settings.triton_url else "the parts to start"
     error = status["listing"]["error"]
@@ -144,9 +144,9 @@ def describe_models(settings: StackSettings, transformer: "httpx.Client", url: s
         return [line], f"try:   curl {url}/v2/models/<model>"
     lines, example = [], ""
     for model in listed.raise_for_status().json()["models"]:
-        reply = transformer.get(f"/v2/models/{model}")
-        metadata = reply.json()
-        if reply.is_error:
+        response = transformer.get(f"/v2/models/{model}")
+        metadata = response.json()
+        if response.is_error:
             lines.append(f"  [red]{model}[/] {escape(metadata['error'])}")
             continue
         lines.append(describe_model(metadata, transformer))
@@ -154,7 +154,7 @@ def describe_models(settings: StackSettings, transformer: "httpx.Client", url: s
             key = '-H "X-API-Key: $NEREID_API_KEY" ' if settings.nereid_api_key else ""
             example = f"curl {key}{example_body(metadata)} {url}/predict/{model}"
     if not settings.triton_url:
-        lines += [f"  [red]{escape(line)}[/]" for line in iterate_refused(transformer)]
+        lines += [f"  [red]{escape(line)}[/]" for line in iterate_rejected(transformer)]
     return lines, f"try:   {escape(example)}" if example else "try:   no model here has a task; docs/api.md: v2"
 
 
@@ -174,7 +174,7 @@ def describe_logs(settings: StackSettings) -> str:
     return f"tail -f {shown(log_of('transformer', folder))}  (each request{others}; --verbose: all of it here)"
 
 
-def iterate_refused(transformer: "httpx.Client") -> Iterator[str]:
+def iterate_rejected(transformer: "httpx.Client") -> Iterator[str]:
     """A line for each version or model that should serve and does not.
 
     Raises:

@@ -107,12 +107,12 @@ def find_problems(*, with_triton: bool) -> Iterator[str]:
             yield from describe_invalid(kind, exc)
             continue
         if isinstance(settings, Settings):
-            yield from _refuse_repository(settings.repository)
+            yield from _check_repository(settings.repository)
         if isinstance(settings, TransformerSettings) and settings.api_keys_file is not None:
-            yield from _refuse_keys(settings.api_keys_file)
+            yield from _check_keys(settings.api_keys_file)
 
 
-def _refuse_repository(address: str) -> Iterator[str]:
+def _check_repository(address: str) -> Iterator[str]:
     from registry.storage.reading import open_storage  # noqa: PLC0415 - boto3 takes a while
 
     try:
@@ -121,7 +121,7 @@ def _refuse_repository(address: str) -> Iterator[str]:
         yield str(exc)
 
 
-def _refuse_keys(path: Path) -> Iterator[str]:
+def _check_keys(path: Path) -> Iterator[str]:
     from transformer.auth import Keys, KeysError  # noqa: PLC0415 - only where there are any
 
     try:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from environment import api_key
 from environment.arguments import Parser
 from environment.listening import join, within_reach
-from stack.announce import accepts, describe_models, find_waiting_for, iterate_refused
+from stack.announce import accepts, describe_models, find_waiting_for, iterate_rejected
 from stack.settings import StackSettings
 
 
@@ -30,7 +30,7 @@ def main() -> int:
             lines, _ = describe_models(settings, transformer, settings.url)
         except httpx.HTTPError:
             lines = [f"not ready, waiting for {escape(find_waiting_for(settings, transformer))}"]
-            lines += [f"  [red]{escape(line)}[/]" for line in iterate_refused(transformer)]
+            lines += [f"  [red]{escape(line)}[/]" for line in iterate_rejected(transformer)]
             console.print(*lines, sep="\n", soft_wrap=True)
             return 1
     console.print(*lines, sep="\n", soft_wrap=True)

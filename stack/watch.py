@@ -90,7 +90,7 @@ def sweep(processes: list[psutil.Process], *, patience_s: float) -> None:
         with suppress(psutil.NoSuchProcess):
             regions += [_SHARED_MEMORY / word for word in process.cmdline() if _REGION.fullmatch(word)]
             process.kill()
-    psutil.wait_procs(left, timeout=_KILLED_S)  # at the end we are their parent: what nobody waits for stays a zombie
+    psutil.wait_procs(left, timeout=_KILLED_S)  # their parent is this process: a child without a wait stays a zombie
     for region in regions:
         region.unlink(missing_ok=True)
 

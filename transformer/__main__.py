@@ -29,7 +29,7 @@ from transformer.observability.trace_context import Trace
 from transformer.offload import set_threads
 from transformer.rest.app import create_app
 from transformer.rest.http_limits import LimitedHttpProtocol
-from transformer.seccomp import confine, refuse_rings
+from transformer.seccomp import block_rings, confine
 from transformer.services import Services
 from transformer.settings import OpenTelemetrySettings, TransformerSettings
 from transformer.triton.client import TritonClient
@@ -71,7 +71,7 @@ def main() -> int:
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: sys.exit(0))
     if settings.seccomp:  # before the event loop exists
-        refuse_rings()
+        block_rings()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(serve(args, settings))

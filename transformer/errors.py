@@ -30,7 +30,7 @@
       Unauthenticated           401  missing_api_key
       Forbidden                 403  unknown_api_key
       MisdirectedRequest        421  misdirected_request     a Host that is not this server
-      ClientDisconnected        499  client_disconnected     nobody reads the response
+      ClientDisconnected        499  client_disconnected     the client does not read the response
 
 A message says what, got and expected. What a client sent stands in quotes or behind "got", where the log is cut.
 Errors of 500 and above keep their message for the log; the client reads a fixed phrase and the request id. Exceptions
@@ -218,7 +218,7 @@ class VersionsChanging(PredictorUnavailable):
 
 
 class NoServableVersion(ServingError):
-    """Every version of the model, or the requested one, is rejected: until somebody uploads another one."""
+    """Every version of the model, or the requested one, is rejected, until another one is uploaded."""
 
     code = ErrorCode.NO_SERVABLE_VERSION
     phrase = None

@@ -50,7 +50,7 @@ _RULES = [
     _Rule("clone", (56, 220), 0, _CLONE_THREAD, [_CLONE_THREAD]),  # a thread, no process
     _Rule("open", (2, None), 1, _WRITES, [0]),
     _Rule("openat", (257, 56), 2, _WRITES, [0]),
-    _Rule("mmap", (9, 222), 2, _WRITE | _EXECUTE, [0, _WRITE, _EXECUTE]),  # a library, which nobody here can write
+    _Rule("mmap", (9, 222), 2, _WRITE | _EXECUTE, [0, _WRITE, _EXECUTE]),  # a library: a file it cannot write
     _Rule("mprotect", (10, 226), 2, _EXECUTE, [0]),
     _Rule("socket", (41, 198), 0, _INT, [2, 10]),  # IPv4 and IPv6: not Docker's socket, nor the kernel's own
     _Rule("fcntl", (72, 25), 1, _INT, [0, 1, 2, 3, 4, 1030]),  # duplicates, flags
@@ -68,7 +68,7 @@ _FIRST_OF_THE_NEW, _IO_URING_SETUP = 424, 425
 _PR_SET_NO_NEW_PRIVS, _SET_MODE_FILTER, _ALL_THREADS = 38, 1, 1
 
 
-def refuse_rings() -> None:
+def block_rings() -> None:
     """Have libuv do without io_uring, as in most containers: what is written into a ring no filter sees."""
     with suppress(OSError):  # confine() says so
         _install(
@@ -77,7 +77,7 @@ def refuse_rings() -> None:
 
 
 def confine(listener: int) -> None:
-    """Install the filter, for every thread and for ever; what it refuses fails with EPERM and ends nothing.
+    """Install the filter, for every thread and for ever; a blocked call fails with EPERM and ends nothing.
 
     Where the kernel takes no filter the log says so, and the server serves as ever.
 

@@ -10,7 +10,7 @@ import httptools
 from environment import api_key
 from loadtest.generator.requests import GRPC_CHANNEL, MODEL_INFER, Request
 
-Reply = tuple[str, bytes]  # status as in `Response`, body or error text
+StatusAndBody = tuple[str, bytes]  # status as in `Response`, body or error text
 
 
 class Client:
@@ -34,7 +34,7 @@ class Client:
         self._channel: grpc.aio.Channel | None = None
         self._infer: Any = None
 
-    async def send(self, request: Request) -> Reply:
+    async def send(self, request: Request) -> StatusAndBody:
         """The response to a request.
 
         Raises:
@@ -50,7 +50,7 @@ class Client:
         if self._channel is not None:
             await self._channel.close()
 
-    async def _post(self, request: Request) -> Reply:
+    async def _post(self, request: Request) -> StatusAndBody:
         if self._connection is None or self._connection.is_closed:
             address = urlsplit(f"//{self._http}")
             async with asyncio.timeout(self._timeout_s):
@@ -64,7 +64,7 @@ class Client:
         )
         return await self._connection.exchange(head.encode(), request.body, self._timeout_s)
 
-    async def _call(self, request: Request) -> Reply:
+    async def _call(self, request: Request) -> StatusAndBody:
         if self._channel is None:
             self._channel = grpc.aio.insecure_channel(self._grpc, options=GRPC_CHANNEL)
             self._infer = self._channel.unary_unary(MODEL_INFER)  # bytes in, bytes out
@@ -83,19 +83,19 @@ class HttpConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._transport: Any = None
         self._body = bytearray()
-        self._reply: asyncio.Future[Reply] | None = None
+        self._response: asyncio.Future[StatusAndBody] | None = None
         self._has_begun = False
 
-    async def exchange(self, head: bytes, body: bytes, timeout_s: float) -> Reply:
+    async def exchange(self, head: bytes, body: bytes, timeout_s: float) -> StatusAndBody:
         """Send one request and return its response; a connection without a response in time is closed."""
         loop = asyncio.get_running_loop()
         self._body, self._has_begun = bytearray(), False
-        reply: asyncio.Future[Reply] = loop.create_future()
-        self._reply = reply
+        response: asyncio.Future[StatusAndBody] = loop.create_future()
+        self._response = response
         timer = loop.call_later(timeout_s, self._fail, TimeoutError(f"no response within {timeout_s:g} s"))
         self._transport.writelines((head, body))
         try:
-            return await reply
+            return await response
         finally:
             timer.cancel()
 
@@ -129,14 +129,14 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Of the parser."""
-        reply, self._reply = self._reply, None
+        response, self._response = self._response, None
         if not self._parser.should_keep_alive():
             self.close()
-        if reply is not None and not reply.done():
-            reply.set_result((str(self._parser.get_status_code()), bytes(self._body)))
+        if response is not None and not response.done():
+            response.set_result((str(self._parser.get_status_code()), bytes(self._body)))
 
     def _fail(self, exc: Exception) -> None:
-        reply, self._reply = self._reply, None
+        response, self._response = self._response, None
         self.close()
-        if reply is not None and not reply.done():
-            reply.set_exception(exc)
+        if response is not None and not response.done():
+            response.set_exception(exc)

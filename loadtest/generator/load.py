@@ -27,7 +27,7 @@ class Plan(Schedule):
     Attributes:
         model: name.
         row: of a table model; empty for an image.
-        picture: absolute path of an image.
+        image_path: absolute; empty for a row.
         version: to infer with; empty: the server's choice. Only v2 and gRPC can name one.
         kinds: in turn, on each connection.
         is_parsed: responses are parsed; otherwise they have no version, class and labels.
@@ -36,7 +36,7 @@ class Plan(Schedule):
     model: str
     _: KW_ONLY
     row: Sequence[float] = ()
-    picture: str = ""
+    image_path: str = ""
     version: str = ""
     kinds: Sequence[str] = KINDS
     is_parsed: bool = True
@@ -47,8 +47,8 @@ class Plan(Schedule):
         Raises:
             OSError: the image cannot be read.
         """
-        if self.picture:
-            image = Path(self.picture).read_bytes()
+        if self.image_path:
+            image = Path(self.image_path).read_bytes()
             tensor, predict = requests.image_tensor(image), requests.predict_image(self.model, image)
         else:
             tensor, predict = requests.row_tensor(self.row), requests.predict_rows(self.model, self.row)

@@ -141,19 +141,19 @@ def _read_v1(body: bytes) -> Inference:
 
 
 def _read_v2(body: bytes) -> Inference:
-    reply = orjson.loads(body)
-    return Inference(reply["model_version"], _complete(orjson.loads(reply["outputs"][0]["data"][0])))
+    response = orjson.loads(body)
+    return Inference(response["model_version"], _complete(orjson.loads(response["outputs"][0]["data"][0])))
 
 
 def _read_v2_binary(body: bytes) -> Inference:
-    reply, end = _DECODER.raw_decode(body.decode("latin-1"))  # the outputs follow the JSON, each in its order
-    size_bytes = reply["outputs"][0]["parameters"]["binary_data_size"]
-    return Inference(reply["model_version"], _complete(orjson.loads(body[end + 4 : end + size_bytes])))
+    response, end = _DECODER.raw_decode(body.decode("latin-1"))  # the outputs follow the JSON, each in its order
+    size_bytes = response["outputs"][0]["parameters"]["binary_data_size"]
+    return Inference(response["model_version"], _complete(orjson.loads(body[end + 4 : end + size_bytes])))
 
 
 def _read_grpc(body: bytes) -> Inference:
-    reply = service_pb2.ModelInferResponse.FromString(body)
-    return Inference(reply.model_version, _complete(orjson.loads(reply.raw_output_contents[0][4:])))
+    response = service_pb2.ModelInferResponse.FromString(body)
+    return Inference(response.model_version, _complete(orjson.loads(response.raw_output_contents[0][4:])))
 
 
 def _complete(element: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,13 +15,13 @@ class Step:
 
     Attributes:
         rate: of the open loop, requests/s.
-        answered_per_second: responses/s.
+        responses_per_second: responses/s.
         mean_ms, p95_ms: latencies.
         missed: thresholds that it missed; empty where it holds.
     """
 
     rate: float
-    answered_per_second: float
+    responses_per_second: float
     mean_ms: float
     p95_ms: float
     missed: tuple[str, ...]
@@ -76,9 +76,9 @@ def scaling(knee: Step) -> Scaling:
 
     Little's law (J. D. C. Little, 1961): rate times mean latency is how many requests are in progress.
     """
-    in_progress = knee.answered_per_second * knee.mean_ms / 1000
+    in_progress = knee.responses_per_second * knee.mean_ms / 1000
     target = max(1, math.floor(in_progress))
-    return Scaling(target, max(1, math.floor(knee.answered_per_second * _RPS_SHARE)), max(2, _BURST * target))
+    return Scaling(target, max(1, math.floor(knee.responses_per_second * _RPS_SHARE)), max(2, _BURST * target))
 
 
 def replicas(rate: float, scaling: Scaling) -> int:

@@ -14,14 +14,14 @@ class Burst:
 
     Attributes:
         requests, failures: of it.
-        first_answer_s: from its first request to its first successful response; None where none came.
+        first_response_s: from its first request to its first successful response; None where none came.
         first_ms: latencies of its first successful responses, in their order.
         steady_p50_ms: median of the successful responses after those; NaN where there are none.
     """
 
     requests: int
     failures: int
-    first_answer_s: float | None
+    first_response_s: float | None
     first_ms: Sequence[float]
     steady_p50_ms: float
 

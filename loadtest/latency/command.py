@@ -86,7 +86,7 @@ def _cold(options: argparse.Namespace, console: Console) -> int:
     missed = [
         f"burst {number}: got no successful response within {options.timeout_s:g} s, expected one"
         for number, burst in enumerate(found, 1)
-        if burst.first_answer_s is None
+        if burst.first_response_s is None
     ]
     missed += find_missed(summarize(measured.samples, measured.window), Expected(None, options.fail_ratio))
     report.draw(folder / "latency.png", plan, measured)
@@ -115,9 +115,9 @@ def _capacity(options: argparse.Namespace, console: Console) -> int:
     figures = summarize(alone.samples, alone.window)
     if missed := find_missed(figures, dataclasses.replace(expected, p95_ms=None)):
         raise LoadTestError("; ".join([*missed, *report.error_lines(alone.samples, alone.window)]))
-    console.print(f"closed loop: {figures.answered_per_second:.1f} requests/s, p95 {figures.p95:.1f} ms")
+    console.print(f"closed loop: {figures.responses_per_second:.1f} requests/s, p95 {figures.p95:.1f} ms")
     lowest = _FEWEST / plan.duration_s
-    start = max(lowest, figures.answered_per_second * _FIRST_RATE_SHARE)
+    start = max(lowest, figures.responses_per_second * _FIRST_RATE_SHARE)
     knee = capacity.find(lambda rate: _step(plan, rate, expected, console), start, lowest=lowest)
     if knee is None:
         limits = f"p95 under {options.p95_ms:g} ms and failures under {options.fail_ratio:.2%}"
@@ -134,12 +134,12 @@ def _step(plan: Plan, rate: float, expected: Expected, console: Console) -> capa
     figures = summarize(measured.samples, measured.window)
     missed = find_missed(figures, dataclasses.replace(expected, rate=rate))
     console.print(
-        f"{rate:8.2f} requests/s: reached {figures.answered_per_second:.2f}, p95 {figures.p95:.1f} ms, "
+        f"{rate:8.2f} requests/s: reached {figures.responses_per_second:.2f}, p95 {figures.p95:.1f} ms, "
         f"failures {figures.fail_ratio:.1%}, generator {measured.cpu_share:.0%}: "
         + ("; ".join(missed) if missed else "holds"),
         markup=False,
     )
-    return capacity.Step(rate, figures.answered_per_second, figures.mean, figures.p95, tuple(missed))
+    return capacity.Step(rate, figures.responses_per_second, figures.mean, figures.p95, tuple(missed))
 
 
 def _ui(options: argparse.Namespace, console: Console) -> int:
@@ -168,7 +168,7 @@ def _ui(options: argparse.Namespace, console: Console) -> int:
 
 def _reject_foreign() -> Response | None:
     """Reject a web page that leads its own name here (DNS rebinding): the page of Locust starts load."""
-    reason = Hosts("127.0.0.1").refuse([request.headers.get("Host", "")])
+    reason = Hosts("127.0.0.1").find_rejection([request.headers.get("Host", "")])
     return Response(reason, 421, mimetype="text/plain") if reason else None
 
 

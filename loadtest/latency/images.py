@@ -8,7 +8,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 _SHIPPED = Path(__file__).parents[1] / "pictures"
-_MADE = Path(__file__).parents[2] / ".cache" / "loadtest-pictures"
+_MADE = Path(__file__).parents[2] / ".cache" / "loadtest-images"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
 _QUALITY = 90
 

@@ -55,7 +55,7 @@ def latency_table(plan: Plan, measured: Measurement) -> Table:
     for kind, samples in by_kind(measured.samples, list(plan.weights)).items():
         figures = summarize(samples, measured.window)
         times = [_ms(value) for value in (figures.p50, figures.p95, figures.p99, figures.longest)]
-        table.add_row(kind, str(figures.requests), str(figures.failures), f"{figures.answered_per_second:.1f}", *times)
+        table.add_row(kind, str(figures.requests), str(figures.failures), f"{figures.responses_per_second:.1f}", *times)
     return table
 
 
@@ -117,7 +117,7 @@ def burst_table(bursts: Sequence[Burst]) -> Table:
     for heading in ("requests", "failures", "first response, s", f"first {FIRST} responses, ms", "p50 after them, ms"):
         table.add_column(heading, justify="right")
     for number, burst in enumerate(bursts, 1):
-        first = "none came" if burst.first_answer_s is None else f"{burst.first_answer_s:.3f}"
+        first = "none came" if burst.first_response_s is None else f"{burst.first_response_s:.3f}"
         times = " ".join(_ms(value) for value in burst.first_ms) or "–"
         table.add_row(str(number), str(burst.requests), str(burst.failures), first, times, _ms(burst.steady_p50_ms))
     return table

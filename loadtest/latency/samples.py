@@ -59,15 +59,15 @@ class Figures:
     Attributes:
         requests: that started in the window.
         failures: of them.
-        answered: responses that were read in the window, successful or not, whenever their request started.
-        answered_per_second: the same per second.
+        responses: responses that were read in the window, successful or not, whenever their request started.
+        responses_per_second: the same per second.
         p50, p95, p99, longest, mean: of those that started in the window.
     """
 
     requests: int
     failures: int
-    answered: int
-    answered_per_second: float
+    responses: int
+    responses_per_second: float
     p50: float
     p95: float
     p99: float
@@ -98,14 +98,14 @@ class Expected:
 def summarize(samples: Sequence[Sample], window: Window) -> Figures:
     """Samples of a window in numbers."""
     started = [sample for sample in samples if window.holds(sample.started)]
-    answered = sum(window.holds(sample.ended) for sample in samples)
+    responses = sum(window.holds(sample.ended) for sample in samples)
     times_ms = np.array([sample.seconds * 1000 for sample in started])
     p50, p95, p99 = percentiles(times_ms, (50, 95, 99))
     return Figures(
         requests=len(started),
         failures=sum(bool(sample.error) for sample in started),
-        answered=answered,
-        answered_per_second=answered / window.seconds,
+        responses=responses,
+        responses_per_second=responses / window.seconds,
         p50=p50,
         p95=p95,
         p99=p99,
@@ -148,8 +148,8 @@ def find_missed(figures: Figures, expected: Expected) -> list[str]:
     if not figures.requests:
         return ["requests: got none, expected at least one; next: a longer DURATION_S"]
     lines = []
-    if expected.rate is not None and figures.answered_per_second < REACHED * expected.rate:
-        got = figures.answered_per_second
+    if expected.rate is not None and figures.responses_per_second < REACHED * expected.rate:
+        got = figures.responses_per_second
         lines.append(
             f"rate: the run does not count: got {got:.1f} requests/s ({got / expected.rate:.0%}), "
             f"expected at least {REACHED:.0%} of {expected.rate:g}"

@@ -59,10 +59,10 @@ def check_grpc(target: Target) -> None:
 
 def _get(client: httpx.Client, path: str) -> Any:
     try:
-        reply = client.get(path)
+        response = client.get(path)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise LoadTestError(f"{client.base_url}: {exc}; next: make serve, or URL=<where it runs>") from exc
-    api_key.check(str(client.base_url).rstrip("/"), reply.status_code, reply.text)
-    if reply.is_error:
-        raise LoadTestError(f"{reply.url}: {reply.status_code} {reply.text[:300]}")
-    return reply.json()
+    api_key.check(str(client.base_url).rstrip("/"), response.status_code, response.text)
+    if response.is_error:
+        raise LoadTestError(f"{response.url}: {response.status_code} {response.text[:300]}")
+    return response.json()

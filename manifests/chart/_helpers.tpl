@@ -20,7 +20,7 @@
 {{- $on | toJson -}}
 {{- end -}}
 
-{{- /* An image with its registry, its tag or its digest: without one anybody could register it. Of (list path value). */ -}}
+{{- /* An image with its registry, its tag or its digest: without one, any person could register it. Of (list path value). */ -}}
 {{- define "nereid.image" -}}
 {{- $image := index . 1 -}}
 {{- $repository := $image.repository | default "nothing" -}}

@@ -129,7 +129,7 @@ _CPU = f"{_SCALER}/metrics/Resource/resource/target/averageUtilization"
 _PODS = (_SERVED, f"{_DEPLOYED}/spec")
 _S3 = "NetworkPolicy/nereid-s3"
 _OUTSIDE = "NetworkPolicy/nereid-outside"
-_NOBODY = "192.0.2.0/24"
+_TEST_NET = "192.0.2.0/24"
 _ROLE = "arn:aws:iam::111122223333:role/nereid-models-read"
 _CERTIFICATE = "arn:aws:acm:eu-central-1:111122223333:certificate/00000000-0000-0000-0000-000000000000"
 
@@ -163,7 +163,7 @@ VALUES: tuple[Text | Slot, ...] = (
         ("ConfigMap/nereid-settings/data",),
     ),
     Text("settings.PREDICTOR_REPOSITORY", "s3://<bucket>/<prefix> of yours", "s3://models/nereid", "required"),
-    Text("s3.addresses", "A list of the CIDRs of S3: network policies have no names.", _NOBODY, "each", CIDRS, _S3),
+    Text("s3.addresses", "A list of the CIDRs of S3: network policies have no names.", _TEST_NET, "each", CIDRS, _S3),
     Text("s3.port", "The port of S3.", 443, schema=PORT),
     Text("s3.secret", "Your Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.", "nereid-s3", schema=NAME),
     *_of_container("triton", "kserve-container", "nvcr.io/nvidia/tritonserver"),
@@ -227,7 +227,7 @@ VALUES: tuple[Text | Slot, ...] = (
     Slot("ingress.tls", "Such as [{secretName: tls, hosts: [<host>]}].", LIST, ("Ingress/nereid-http/spec/tls",)),
     Text("alb.certificateArn", "The certificate of the host.", _CERTIFICATE, "required", ARN),
     Text("alb.addresses", "A list of the CIDRs of the ALB's subnets.", "198.51.100.0/24", "each", CIDRS),
-    Text("outside.addresses", "A list of the CIDRs of clients.", _NOBODY, "each", CIDRS, _OUTSIDE),
+    Text("outside.addresses", "A list of the CIDRs of clients.", _TEST_NET, "each", CIDRS, _OUTSIDE),
     Text("httpRoute.gateway.name", "Your Gateway.", "kserve-ingress-gateway", schema=NAME),
     Text("httpRoute.gateway.namespace", "Its namespace.", "kserve", schema=NAME),
 )

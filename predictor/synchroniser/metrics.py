@@ -15,7 +15,7 @@ class Metrics:
         options: dict[str, Any] = {"registry": self.registry}
         self.versions = Gauge("nereid_sync_versions", "Versions in the repository", ["model", "state"], **options)
         self.serving = Gauge("nereid_sync_serving_version", "Highest version that serves", ["model"], **options)
-        self.refused = Gauge(
+        self.rejected = Gauge(
             "nereid_sync_refused_version", "1 for the newest rejected version", ["model", "version"], **options
         )
         self.models = Gauge("nereid_sync_models", "Folders of the repository", ["state"], **options)
@@ -28,7 +28,7 @@ class Metrics:
         self.listings = Counter("nereid_sync_listings_total", "Listings", ["result"], **options)
         self.triton = Gauge("nereid_sync_triton_up", "1 while Triton responds", **options)
         self.loads = Counter("nereid_sync_loads_total", "Loads of a model", ["model", "result"], **options)
-        self.refusals = Counter("nereid_sync_refusals_total", "Rejected versions", ["model"], **options)
+        self.rejections = Counter("nereid_sync_refusals_total", "Rejected versions", ["model"], **options)
         self.failures = Counter(
             "nereid_sync_failures_total", "Transient failures, which are retried", ["model"], **options
         )

@@ -49,5 +49,5 @@ def explain_wait(
         return f"models: {', '.join(sorted(pending))}"
     if not any_serves:
         # A rollout to a repository that is wrong as a whole would replace good pods by pods that serve nothing.
-        return f"a model that serves; refused: {', '.join(sorted(models)) or 'none'}"
+        return f"a model that serves; rejected: {', '.join(sorted(models)) or 'none'}"
     return None

@@ -73,7 +73,7 @@ class Records:
             _write(self._crashes / f"{model}.json", {**counts, **({_RUNNING: running} if running else {})})
 
     def close(self) -> None:
-        """Clear what is running: a process that is asked to stop is no crash."""
+        """Clear what is running: a process that gets a signal to stop is no crash."""
         for path in self._crashes.glob("*.json"):
             content = _read(path)
             if content.pop(_RUNNING, None):

@@ -107,7 +107,7 @@ def create_app(status: Status, hosts: Hosts | None = None) -> FastAPI:
 
     if hosts is not None and hosts.are_known:
         misdirected = ErrorCode.MISDIRECTED_REQUEST
-        app.add_middleware(HostGuard, hosts=hosts, answer=lambda _, why: _error(misdirected, why))
+        app.add_middleware(HostGuard, hosts=hosts, respond=lambda _, why: _error(misdirected, why))
 
     @app.exception_handler(HTTPException)
     def reject(request: Request, exc: HTTPException) -> JSONResponse:

@@ -73,7 +73,7 @@ class Status:
         self._models: dict[str, ModelStatus] = {}
         self._folders: dict[str, ModelStatus] = {}
         self._more_folders = 0
-        self._refused: dict[str, int] = {}  # newest rejected version of each model, which labels its metric
+        self._rejected: dict[str, int] = {}  # newest rejected version of each model, which labels its metric
         self._content: dict[str, Any] = {
             "repository": repository,
             "instance": instance,
@@ -138,7 +138,7 @@ class Status:
                 self._models[name] = self._with_times(model, self._models.get(name))
         self._count_models()
         self._count_versions(name, model)
-        self._show_refused(name, model)
+        self._show_rejected(name, model)
 
     def model(self, name: str) -> ModelStatus:
         """Return the status of a model, empty where it is unknown."""
@@ -209,18 +209,18 @@ class Status:
             with suppress(KeyError):
                 self.metrics.serving.remove(name)
 
-    def _show_refused(self, name: str, model: ModelStatus | None) -> None:
+    def _show_rejected(self, name: str, model: ModelStatus | None) -> None:
         """Keep one series for each model: the number of models bounds that of the series."""
         versions = model.versions.items() if model else ()
         newest = max((int(number) for number, version in versions if version.state == "refused"), default=None)
         with self._lock:
-            before = self._refused.pop(name, None)
+            before = self._rejected.pop(name, None)
             if newest is not None:
-                self._refused[name] = newest
+                self._rejected[name] = newest
             if before not in {None, newest}:
-                self.metrics.refused.remove(name, str(before))
+                self.metrics.rejected.remove(name, str(before))
             if newest is not None:
-                self.metrics.refused.labels(name, str(newest)).set(1)
+                self.metrics.rejected.labels(name, str(newest)).set(1)
 
 
 def _choose_shown(model: ModelStatus, *, limit: int) -> dict[str, VersionStatus]:

@@ -79,13 +79,13 @@ class TritonClient:
             TritonError: Triton does not respond.
         """
         try:
-            reply = self._client.get_model_repository_index(headers=self._headers, client_timeout=_TIMEOUT_S)
+            response = self._client.get_model_repository_index(headers=self._headers, client_timeout=_TIMEOUT_S)
         except InferenceServerException as exc:
             self.up.clear()
             raise TritonError(f"Triton at {self.url}: {exc.message()}") from exc
         self.up.set()
         models: dict[str, dict[str, str]] = {}
-        for entry in reply.models:
+        for entry in response.models:
             models.setdefault(entry.name, {})[entry.version] = entry.state
         return models
 
@@ -106,11 +106,11 @@ class TritonClient:
             TritonError: Triton does not respond.
         """
         try:
-            reply = self._client.get_inference_statistics(headers=self._headers, client_timeout=_TIMEOUT_S)
+            response = self._client.get_inference_statistics(headers=self._headers, client_timeout=_TIMEOUT_S)
         except InferenceServerException as exc:
             raise TritonError(f"Triton at {self.url}: {exc.message()}") from exc
         counts: dict[str, int] = {}
-        for entry in reply.model_stats:
+        for entry in response.model_stats:
             counts[entry.name] = counts.get(entry.name, 0) + entry.inference_stats.fail.count
         return counts
 
@@ -194,13 +194,13 @@ class TritonClient:
             if exc.status() == _LATE and "Deadline Exceeded" in (exc.message() or ""):
                 raise TritonTimeout(f"Triton: no response within {limit_s:.0f} s") from exc
             raise _translate(exc) from exc
-        reply = result.get_response()
-        for output, content in zip(reply.outputs, reply.raw_output_contents, strict=False):
+        response = result.get_response()
+        for output, content in zip(response.outputs, response.raw_output_contents, strict=False):
             if output.datatype == "BYTES" and len(content) > _MAX_TEXT_BYTES:
                 raise VersionRejected(
                     f"output {output.name!r}: got {len(content)} bytes, expected at most {_MAX_TEXT_BYTES}"
                 )
-        return {output.name: result.as_numpy(output.name) for output in reply.outputs}
+        return {output.name: result.as_numpy(output.name) for output in response.outputs}
 
 
 def _translate(exc: InferenceServerException) -> VersionRejected | TritonError:

@@ -438,7 +438,7 @@ def load(url: str, *, connections: int) -> Iterator[Load]:
     """Load of the image over so many connections to the gateway, REST only."""
     host = url.removeprefix("http://")
     plan = Plan(
-        f"{host}:80", "", "digit-finder", picture=str(knative.PICTURE), kinds=("predict", "v2"),
+        f"{host}:80", "", "digit-finder", image_path=str(knative.PICTURE), kinds=("predict", "v2"),
         connections=connections, pause_s=0.02, timeout_s=120,
     )  # fmt: skip
     with Load(plan) as under:

@@ -222,7 +222,7 @@ def publish(s3: S3, model: str, repository: str, *options: str) -> None:
 def load() -> Load:
     """Load of an image over four connections, all protocols."""
     image = str(PICTURES / "digits.jpg")
-    return Load(Plan("127.0.0.1:8080", "127.0.0.1:8081", "digit-finder", picture=image, pause_s=0.01, timeout_s=30))
+    return Load(Plan("127.0.0.1:8080", "127.0.0.1:8081", "digit-finder", image_path=image, pause_s=0.01, timeout_s=30))
 
 
 def get(path: str, base: str = URL) -> int:

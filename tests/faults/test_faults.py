@@ -264,7 +264,7 @@ def test_triton_started_after_the_transformer(tmp_path: Path) -> None:
     url = f"127.0.0.1:{ports[1]}"
     with start_transformer(url, tmp_path / "log") as transformer:
         plan = Plan(
-            f"127.0.0.1:{transformer.http_port}", f"127.0.0.1:{transformer.grpc_port}", "digits", picture=str(SEVEN),
+            f"127.0.0.1:{transformer.http_port}", f"127.0.0.1:{transformer.grpc_port}", "digits", image_path=str(SEVEN),
             pause_s=0.02,
         )  # fmt: skip
         with Load(plan) as load, Watch(transformer.http_port, transformer.grpc_port) as watch:
@@ -281,7 +281,7 @@ def test_triton_started_after_the_transformer(tmp_path: Path) -> None:
 
 
 def test_model_unloaded_by_hand_is_loaded_again(faulty: Faulty) -> None:
-    with faulty.load("iris", picture="", row=[1.0] * 4) as load, faulty.load() as other, faulty.watch() as watch:
+    with faulty.load("iris", image_path="", row=[1.0] * 4) as load, faulty.load() as other, faulty.watch() as watch:
         with grpc.insecure_channel(f"127.0.0.1:{faulty.stack.triton_grpc_port}") as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             unload = service_pb2.RepositoryModelUnloadRequest(model_name="iris")
@@ -295,7 +295,7 @@ def test_model_unloaded_by_hand_is_loaded_again(faulty: Faulty) -> None:
 
 
 def test_model_whose_folder_goes_is_unknown_and_comes_back(faulty: Faulty, tmp_path: Path) -> None:
-    with faulty.load("iris", picture="", row=[1.0] * 4) as load, faulty.load() as other, faulty.watch() as watch:
+    with faulty.load("iris", image_path="", row=[1.0] * 4) as load, faulty.load() as other, faulty.watch() as watch:
         since = time.monotonic()
         shutil.move(faulty.repository / "iris", tmp_path / "iris")
         assert load.wait_for(lambda answer: answer.status == "404", seconds=PATIENCE_S)
@@ -463,7 +463,7 @@ def test_clock_that_jumps(stack: Stack, tmp_path: Path, jump_s: int) -> None:
     }
     with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", log, variables=faked) as transformer:
         http, grpc_url = f"127.0.0.1:{transformer.http_port}", f"127.0.0.1:{transformer.grpc_port}"
-        plan = Plan(http, grpc_url, "digits", picture=str(SEVEN), pause_s=0.02)
+        plan = Plan(http, grpc_url, "digits", image_path=str(SEVEN), pause_s=0.02)
         with Load(plan) as load, Watch(transformer.http_port, transformer.grpc_port) as watch:
             wait_for_good(load, time.monotonic())
             before = date_of(transformer.http)

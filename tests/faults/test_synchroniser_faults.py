@@ -196,7 +196,7 @@ def test_rejection_outlives_a_restart(synced: Synced) -> None:
     synced.wait_for_serving("refused", 1)
     synced.wait_for_state("refused", 2, "refused")
     synced.wait_for_listings(2)
-    assert synced.stack.log.read_text(errors="replace").count("refused: version 2 is refused") == 1
+    assert synced.stack.log.read_text(errors="replace").count("refused: version 2 is rejected") == 1
 
 
 def test_start_without_s3_waits_for_it(tmp_path: Path) -> None:

@@ -129,9 +129,9 @@ def test_command_exits_with_the_verdict(tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
 
     good = run()
-    assert (good.returncode, good.stdout, good.stderr) == (0, "good    'rows/1'\n", "")
+    assert (good.returncode, good.stdout, good.stderr) == (0, "good     'rows/1'\n", "")
     python_model(repository)
     bad = run()
     assert bad.returncode == 1
-    assert "refused 'code/config.pbtxt': config.pbtxt: backend: got 'python'" in bad.stdout
+    assert "rejected 'code/config.pbtxt': config.pbtxt: backend: got 'python'" in bad.stdout
     assert "no Triton should read it" in bad.stderr

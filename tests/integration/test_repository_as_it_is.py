@@ -331,7 +331,7 @@ def test_model_that_is_a_folder_serves_with_its_weights_beside_it(stack: Stack, 
         [sys.executable, "-m", "predictor", "judge", str(write_in_folder(tmp_path))],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (judged.returncode, judged.stdout) == (0, "good    'in_folder/1'\n"), judged.stderr
+    assert (judged.returncode, judged.stdout) == (0, "good     'in_folder/1'\n"), judged.stderr
 
 
 def test_equal_bytes_under_two_numbers_serve(stack: Stack) -> None:

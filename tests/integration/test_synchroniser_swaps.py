@@ -88,7 +88,7 @@ def test_valid_versions_replace_each_other_without_a_failed_request(synced: Sync
 def test_interface_may_change_with_a_version(synced: Synced) -> None:
     pictures = {1: Build(1, task="detect"), 2: Build(2, task="detect", interface="ultralytics", classes=5)}
     synced.serve("finder", 1, pictures[1])
-    with synced.load("finder", picture=ROOT / "loadtest" / "pictures" / "digits.jpg") as load:
+    with synced.load("finder", image=ROOT / "loadtest" / "pictures" / "digits.jpg") as load:
         assert load.wait_for_version("1", seconds=PATIENCE_S)
         synced.upload("finder", 2, pictures[2])
         synced.wait_for_serving("finder", 2)
@@ -146,7 +146,7 @@ def test_invalid_versions_never_serve(synced: Synced) -> None:
             assert REASONS[name] in known["reason"], (name, known)
         log = synced.stack.log.read_text(errors="replace")
         for number in numbers.values():
-            assert log.count(f"rows: version {number} is refused") == 1
+            assert log.count(f"rows: version {number} is rejected") == 1
         assert synced.metric("nereid_sync_versions", model="rows", state="refused") == len(numbers)
         # Nothing is tried again.
         work = work_so_far(synced)
@@ -248,7 +248,7 @@ def test_files_uploaded_one_by_one_serve_once_complete(synced: Synced, has_manif
     synced.s3.upload(folder, f"{PREFIX}/slow/{number}", pause_s=SETTLE_S * 1.25 if has_manifest else SETTLE_S / 2)
     synced.wait_for_serving("slow", number)
     log = synced.stack.log.read_text(errors="replace")
-    assert f"slow: version {number} is refused" not in log
+    assert f"slow: version {number} is rejected" not in log
     reply = synced.stack.http.post("/predict/slow", json=[1.0] * 4).json()
     assert reply["predictions"][0]["class"] == Build(number).names[Build(number).best]
 

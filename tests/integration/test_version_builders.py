@@ -131,7 +131,7 @@ def test_outputs_of_a_build_fit_it_and_no_other(tmp_path: Path) -> None:
             row = [1.0] * build.features if build.task == "tabular" else []
             picture = "" if row else str(ROOT / "loadtest" / "pictures" / "digits.jpg")
             addresses = (f"127.0.0.1:{stack.http_port}", f"127.0.0.1:{stack.grpc_port}")
-            with Load(Plan(*addresses, name, row=row, picture=picture)) as load:
+            with Load(Plan(*addresses, name, row=row, image_path=picture)) as load:
                 assert load.wait_for(
                     lambda answer: answer.connection == 3 and answer.kind == "grpc", seconds=PATIENCE_S
                 )

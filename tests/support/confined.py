@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from transformer.__main__ import main as run_transformer
-from transformer.seccomp import confine, refuse_rings
+from transformer.seccomp import block_rings, confine
 
 _X86 = platform.machine() == "x86_64"
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -235,7 +235,7 @@ def main() -> int:
     start = threading.Event()
     thread = threading.Thread(target=lambda: (start.wait(), print(json.dumps(attempt(REFUSED | ALLOWED)))))
     thread.start()
-    refuse_rings()
+    block_rings()
     confine(_SOCKET.fileno())
     start.set()
     thread.join()

@@ -90,7 +90,7 @@ class Figures:
 def load(http: str, grpc: str, *, connections: int = CONNECTIONS, pause_s: float = 0.05, **options: Any) -> Load:
     """Load of an image over several connections, by all protocols."""
     image = str(PICTURES / "digits.jpg")
-    return Load(Plan(http, grpc, "digit-finder", picture=image, connections=connections, pause_s=pause_s,
+    return Load(Plan(http, grpc, "digit-finder", image_path=image, connections=connections, pause_s=pause_s,
                      timeout_s=30, **options))  # fmt: skip
 
 

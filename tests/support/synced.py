@@ -114,11 +114,11 @@ class Synced:
         """A process of the stack, by a word in its command line."""
         return self.stack.part(word)
 
-    def load(self, model: str, *, picture: Path | None = None) -> Load:
+    def load(self, model: str, *, image: Path | None = None) -> Load:
         """Load with a row or an image over four connections."""
         http, grpc = (f"localhost:{port}" for port in (self.stack.http_port, self.stack.grpc_port))
-        row = () if picture else [1.0] * 4
-        return Load(Plan(http, grpc, model, row=row, picture=str(picture or ""), pause_s=0.01))
+        row = () if image else [1.0] * 4
+        return Load(Plan(http, grpc, model, row=row, image_path=str(image or ""), pause_s=0.01))
 
 
 @contextmanager

@@ -283,7 +283,7 @@ def test_bursts_after_silence_are_reported(stack: Stack, tmp_path: Path) -> None
     assert len(run.result["bursts"]) == 2
     for burst in run.result["bursts"]:
         assert burst["failures"] == 0
-        assert burst["first_answer_s"] > 0
+        assert burst["first_response_s"] > 0
         assert len(burst["first_ms"]) == 10
         assert burst["steady_p50_ms"] > 0
     assert "After silence" in run.text

@@ -42,23 +42,23 @@ def test_server_on_loopback_is_the_names_of_loopback_alone(address: str, family:
     with listener(address, family) as sock:
         hosts = Hosts(sock.getsockname()[0], setting="SOME_HOSTS")
     assert hosts.are_known
-    assert [host for host in LOCAL if hosts.refuse([host])] == []
-    assert [host for host in FOREIGN + NONE if not hosts.refuse([host])] == []
-    assert hosts.refuse([]) == ""  # HTTP/1.0
-    assert hosts.refuse(["localhost", "evil.example"])
-    assert hosts.refuse(["evil.example"]) == (
+    assert [host for host in LOCAL if hosts.find_rejection([host])] == []
+    assert [host for host in FOREIGN + NONE if not hosts.find_rejection([host])] == []
+    assert hosts.find_rejection([]) == ""  # HTTP/1.0
+    assert hosts.find_rejection(["localhost", "evil.example"])
+    assert hosts.find_rejection(["evil.example"]) == (
         "Host: got 'evil.example', expected one of 127.0.0.1, [::1], localhost; next: SOME_HOSTS=<names of this server>"
     )
-    assert len(hosts.refuse(["x" * 60_000])) < 300
+    assert len(hosts.find_rejection(["x" * 60_000])) < 300
 
 
 def test_names_of_the_setting_are_hosts_too() -> None:
     with listener("127.0.0.1") as sock:
         hosts = Hosts(sock.getsockname()[0], {"nereid.test", "10.0.0.1", "[fd00::1]"}, setting="SOME_HOSTS")
     good = ["nereid.test", "NEREID.test.:443", "10.0.0.1:80", "[fd00::1]", *LOCAL]
-    assert [host for host in good if hosts.refuse([host])] == []
+    assert [host for host in good if hosts.find_rejection([host])] == []
     for host in ("a.nereid.test", "nereid.test.evil", "10.0.0.2", "[fd00::2]"):
-        assert hosts.refuse([host]), host
+        assert hosts.find_rejection([host]), host
 
 
 def test_server_on_another_address_is_every_host_unless_its_names_are_given() -> None:
@@ -67,9 +67,9 @@ def test_server_on_another_address_is_every_host_unless_its_names_are_given() ->
         hosts = Hosts(sock.getsockname()[0], {"nereid.test"}, setting="SOME_HOSTS")
     assert hosts.are_known
     for host in ("nereid.test", "localhost:8080", "10.1.2.3:8080", "[fd00::1]:8080"):
-        assert not hosts.refuse([host]), host
+        assert not hosts.find_rejection([host]), host
     for host in ("evil.example", "127.0.0.1.nip.io", "10.1", ""):
-        assert hosts.refuse([host]), host
+        assert hosts.find_rejection([host]), host
 
 
 @pytest.mark.parametrize("host", NONE)

@@ -34,7 +34,7 @@ def sample(
 
 def test_figures_of_nothing() -> None:
     figures = summarize([], Window(0, 10))
-    assert (figures.requests, figures.failures, figures.answered_per_second, figures.fail_ratio) == (0, 0, 0, 0)
+    assert (figures.requests, figures.failures, figures.responses_per_second, figures.fail_ratio) == (0, 0, 0, 0)
     assert math.isnan(figures.p95)
     assert math.isnan(figures.longest)
     assert split([], Window(0, 10)) == {}
@@ -47,8 +47,8 @@ def test_warm_up_counts_for_no_latency() -> None:
     assert figures.requests == 10
     assert figures.longest == pytest.approx(100)
     # A response that was read in the window counts for its throughput, whenever its request started.
-    assert figures.answered == 11
-    assert figures.answered_per_second == pytest.approx(1.1)
+    assert figures.responses == 11
+    assert figures.responses_per_second == pytest.approx(1.1)
 
 
 def test_percentiles_are_of_all_requests_and_never_below_a_sample() -> None:
@@ -148,10 +148,10 @@ def test_bursts() -> None:
     cold = bursts([*first, *second, *silent], [99.5, 199, 299])
     assert [(burst.requests, burst.failures) for burst in cold] == [(13, 0), (2, 1), (1, 1)]
     # The request that waited longest does not get the first response.
-    assert [burst.first_answer_s for burst in cold] == [2.0, 1.5, None]
+    assert [burst.first_response_s for burst in cold] == [2.0, 1.5, None]
     assert (len(cold[0].first_ms), cold[0].steady_p50_ms) == (FIRST, 1000)
     assert (cold[1].first_ms, math.isnan(cold[1].steady_p50_ms)) == ([500], True)
-    assert bursts([], [1.0])[0].first_answer_s is None
+    assert bursts([], [1.0])[0].first_response_s is None
 
 
 def test_counters_are_means_of_what_grew() -> None:

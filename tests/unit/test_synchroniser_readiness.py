@@ -34,7 +34,7 @@ URL = "s3://models"
         # A model that fails repeatedly blocks no other, and is waited for where none serves.
         ({"a": SERVES, "b": FAILING}, {"a", "b"}, False, None),
         ({"b": FAILING}, {"b"}, False, "models: b"),
-        ({"a": REJECTED, "b": REJECTED}, {"a", "b"}, False, "a model that serves; refused: a, b"),
+        ({"a": REJECTED, "b": REJECTED}, {"a", "b"}, False, "a model that serves; rejected: a, b"),
         # The repository is unavailable: the mirror's models serve.
         ({"a": SERVES}, None, True, None),
         ({"a": SERVES, "b": PENDING}, None, True, "models: b"),

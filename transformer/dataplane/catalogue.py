@@ -140,9 +140,9 @@ class Catalogue:
         except (ModelNotFound, NoReadyVersion) as exc:
             everything = await self._synchroniser.known()
             known = (everything or {}).get(name)
-            if known is not None and (version in known.refused or (known.state == "refused" and not version)):
+            if known is not None and (version in known.rejected or (known.state == "refused" and not version)):
                 current_request().set_model(name, "")
-                raise NoServableVersion(name, version, known.refused.get(version, known.reason)) from exc
+                raise NoServableVersion(name, version, known.rejected.get(version, known.reason)) from exc
             if not await self._synchroniser.ready():
                 waiting_for = await self._synchroniser.waiting_for()
                 raise NotReady(f"model {name!r} does not serve yet: waiting for {waiting_for}") from exc

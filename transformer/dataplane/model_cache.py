@@ -51,7 +51,7 @@ class ModelCache:
         key = name, version
         if key not in self._fetching:
             self._fetching[key] = asyncio.create_task(self._fetch(name, version))
-            # asyncio logs the error of a task whose result nobody reads, with a traceback.
+            # asyncio logs the error of a task whose result is never read, with a traceback.
             self._fetching[key].add_done_callback(lambda task: task.cancelled() or task.exception())
         # Shielded: the client that came first may disconnect while others wait.
         return await asyncio.shield(self._fetching[key])

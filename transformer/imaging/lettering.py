@@ -80,7 +80,7 @@ def _firago_has(letter: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _far_east_has(letter: str) -> bool:
-    """Whether OpenCV's font has a letter: it draws a question mark for others, without shaping, from left to right."""
+    """Whether OpenCV's font has a letter: it draws `?` for others, without shaping, from left to right."""
     if unicodedata.bidirectional(letter) in _RIGHT_TO_LEFT or unicodedata.category(letter)[0] == "M":
         return False
     drawn, missing = (_draw_far_east(text, _SAMPLE_PX, above=_SAMPLE_PX, below=8) for text in (letter, "?"))

@@ -50,7 +50,7 @@ class BatchingHandler(logging.StreamHandler[TextIO]):
                 self.flush()
             elif not self._waits:
                 self._waits = self._flush_later()
-        except Exception:  # noqa: BLE001  # as logging asks: a failing line must fail nothing else
+        except Exception:  # noqa: BLE001  # as logging requires: a failing line must fail nothing else
             self.handleError(record)
 
     def flush(self) -> None:

@@ -24,7 +24,7 @@ IMAGE_PIXELS = Histogram("nereid_image_pixels", "Width x height of an image", ["
 DETECTIONS = Histogram("nereid_detections", "Detections in an image", ["model"], buckets=_BUCKETS_COUNT)
 IN_FLIGHT = Gauge("nereid_in_flight", "Requests in progress")
 WAITING = Gauge("nereid_waiting", "Requests in the queue")
-REFUSED = Counter("nereid_refused_total", "Requests that were rejected or abandoned, by reason", ["reason"])
+REJECTED = Counter("nereid_refused_total", "Requests that were rejected or abandoned, by reason", ["reason"])
 KEY_REQUESTS = Counter(
     "nereid_key_requests_total",
     "Requests that need an API key, by its name and result",
@@ -48,7 +48,7 @@ BUILD.info(
 
 Reason = Literal["line full", "bodies full", "deadline", "slow body", "client gone"]
 for _reason in get_args(Reason):
-    REFUSED.labels(_reason)  # a rate needs the zero before the first
+    REJECTED.labels(_reason)  # a rate needs the zero before the first
 
 KeyResult = Literal["accepted", "no key", "unknown key"]
 
@@ -58,7 +58,7 @@ KNOWN_MODELS: set[str] = set()
 
 def count_rejected(reason: Reason) -> None:
     """Count a request that was rejected or abandoned."""
-    REFUSED.labels(reason).inc()
+    REJECTED.labels(reason).inc()
 
 
 def count_key(name: str, result: KeyResult) -> None:

@@ -70,7 +70,7 @@ def _add_middleware(app: FastAPI, services: Services, hosts: Hosts | None) -> No
     if services.keys is not None:
         app.add_middleware(ApiKeyMiddleware, keys=services.keys, settings=services.settings)
     if hosts is not None and hosts.are_known:
-        app.add_middleware(HostGuard, hosts=hosts, answer=lambda scope, why: reject(scope, MisdirectedRequest(why)))
+        app.add_middleware(HostGuard, hosts=hosts, respond=lambda scope, why: reject(scope, MisdirectedRequest(why)))
     app.add_middleware(RouteMiddleware, routes=[*queued, *others])
     app.add_middleware(TrailingSlashMiddleware)
     app.add_middleware(RequestLogMiddleware, trace=services.trace)

@@ -77,10 +77,10 @@ class TritonClient:
     async def ready(self) -> bool:
         """Whether Triton responds within a second, and says that it is ready."""
         try:
-            reply = await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=_READY_TIMEOUT_S)
+            response = await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=_READY_TIMEOUT_S)
         except grpc.aio.AioRpcError:
             return False
-        return bool(reply.ready)
+        return bool(response.ready)
 
     async def models(self) -> list[str]:
         """Names of the models that serve, in alphabetical order; for a Triton without a synchroniser.
@@ -90,14 +90,14 @@ class TritonClient:
             ServingError: see `status.translate`.
         """
         request = service_pb2.RepositoryIndexRequest(ready=True)
-        reply = await self._call(self._stub.RepositoryIndex, request, "", timeout_s=_QUICK_TIMEOUT_S)
-        return sorted({model.name for model in reply.models if not model.name.startswith(_CANDIDATE)})
+        response = await self._call(self._stub.RepositoryIndex, request, "", timeout_s=_QUICK_TIMEOUT_S)
+        return sorted({model.name for model in response.models if not model.name.startswith(_CANDIDATE)})
 
     async def config(self, name: str, version: str = "") -> Any:
         """Triton's `inference.ModelConfig` of a model."""
         request = service_pb2.ModelConfigRequest(name=name, version=version)
-        reply = await self._call(self._stub.ModelConfig, request, name, timeout_s=_QUICK_TIMEOUT_S)
-        return reply.config
+        response = await self._call(self._stub.ModelConfig, request, name, timeout_s=_QUICK_TIMEOUT_S)
+        return response.config
 
     async def versions(self, name: str, version: str = "") -> list[str]:
         """Versions of a model that serve, oldest first; or only the requested one.
@@ -107,8 +107,8 @@ class TritonClient:
             NoReadyVersion: no version of it serves.
         """
         request = service_pb2.ModelMetadataRequest(name=name)
-        reply = await self._call(self._stub.ModelMetadata, request, name, timeout_s=_QUICK_TIMEOUT_S)
-        served = sorted(reply.versions, key=int)
+        response = await self._call(self._stub.ModelMetadata, request, name, timeout_s=_QUICK_TIMEOUT_S)
+        served = sorted(response.versions, key=int)
         if version and version not in served:
             raise VersionNotFound(f"model {name!r} has no version {version!r}; expected one of {', '.join(served)}")
         if not served:
@@ -189,9 +189,9 @@ class TritonClient:
             call = partial(self._call_infer, request, contents, deadline, metadata=metadata)
             try:
                 if await self._is_cancellable(deadline):
-                    reply = await call(more_s=0)
+                    response = await call(more_s=0)
                 else:
-                    reply = await self._uncancelled.run(
+                    response = await self._uncancelled.run(
                         partial(call, more_s=HANGING_S),
                         name=request.model_name,
                         deadline=deadline,
@@ -204,8 +204,8 @@ class TritonClient:
                 raise
         return [
             Tensor(output.name, output.datatype, tuple(output.shape), data)
-            for output, data in zip(reply.outputs, reply.raw_output_contents, strict=True)
-        ], reply.model_version
+            for output, data in zip(response.outputs, response.raw_output_contents, strict=True)
+        ], response.model_version
 
     async def _call_infer(
         self, request: Any, contents: Sequence[Content], deadline: Deadline, *, metadata: Any, more_s: float
@@ -221,10 +221,10 @@ class TritonClient:
         if self._survives_cancellation is None:
             timeout_s = min(_READY_TIMEOUT_S, deadline.remaining_s)
             try:
-                reply = await self._stub.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=timeout_s)
+                response = await self._stub.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=timeout_s)
             except grpc.aio.AioRpcError:
                 return False
-            version = tuple(int(number) for number in re.findall(r"\d+", reply.version)[:2])
+            version = tuple(int(number) for number in re.findall(r"\d+", response.version)[:2])
             self._survives_cancellation = survives_cancellation(version)
         return self._survives_cancellation
 

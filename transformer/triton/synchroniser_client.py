@@ -24,12 +24,12 @@ class KnownModel:
     Attributes:
         state: `serving`, `loading`, or `refused` where every version is rejected.
         reason: why it is rejected.
-        refused: why versions are rejected, by number.
+        rejected: why versions are rejected, by number.
     """
 
     state: str
     reason: str = ""
-    refused: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, str] = field(default_factory=dict)
 
 
 class SynchroniserClient:
@@ -121,14 +121,14 @@ class SynchroniserClient:
 
 def _read(model: Mapping[str, Any]) -> KnownModel:
     """A model of /status; one of an older synchroniser has no state."""
-    refused = {
+    rejected = {
         number: _shorten(version.get("reason"))
         for number, version in model.get("versions", {}).items()
         if version.get("state") == "refused"
     }
-    newest = max(refused, key=int, default="")
+    newest = max(rejected, key=int, default="")
     state = model.get("state") or ("serving" if model.get("serving") else "loading")
-    return KnownModel(state, _shorten(model.get("error")) or refused.get(newest, ""), refused)
+    return KnownModel(state, _shorten(model.get("error")) or rejected.get(newest, ""), rejected)
 
 
 def _shorten(reason: str | None) -> str:

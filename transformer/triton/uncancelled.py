@@ -1,4 +1,4 @@
-"""A workaround for Triton before 25.04, which may die of a call that is cancelled while it is being answered.
+"""A workaround for Triton before 25.04, which may die of a call that is cancelled while Triton processes it.
 
 Issues 7368 and 8034 of triton-inference-server/server; seen of 2.51 after some 1500 such calls; fixed by its pull
 request 8078. Delete this module when the oldest supported Triton is 2.57.
@@ -13,7 +13,7 @@ from transformer.admission import Deadline
 from transformer.errors import MemoryFull, PredictorTimeout
 from transformer.observability import metrics
 
-# Calls that nobody waits for any more keep their tensors in memory: both are limited.
+# Abandoned calls keep their tensors in memory: both are limited.
 MAX_CALLS = 64
 MAX_ABANDONED_BYTES = 2**28
 HANGING_S = 60.0  # behind its deadline an abandoned call may take this long; more is a Triton that hangs
@@ -30,7 +30,7 @@ class UncancelledCalls:
     """Calls that end when Triton responds, however long the caller waits.
 
     Attributes:
-        abandoned_bytes: tensors of calls that nobody waits for any more.
+        abandoned_bytes: tensors of calls whose caller no longer waits.
     """
 
     def __init__(self, *, max_calls: int = MAX_CALLS, max_abandoned_bytes: int = MAX_ABANDONED_BYTES) -> None:
@@ -87,4 +87,4 @@ class UncancelledCalls:
         self._triton_call_slots.release()
         self._calls.discard(task)
         if not task.cancelled():
-            task.exception()  # else asyncio logs an error that nobody waited for
+            task.exception()  # else asyncio logs an error that was never retrieved
