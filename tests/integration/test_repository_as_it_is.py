@@ -484,7 +484,7 @@ def test_where_every_model_is_refused_nothing_is_ready(tmp_path: Path) -> None:
     """Else a rollout to such a repository would replace pods that serve by pods that do not."""
     models, log = tmp_path / "models", tmp_path / "log"
     write_model(models, "broken", onnx_file=b"no graph")
-    waiting = "not ready yet, waiting for a model that serves; refused: broken"
+    waiting = "not ready yet, waiting for a model that serves; rejected: broken"
 
     def publish() -> None:
         wait_until(lambda: log.is_file() and waiting in log.read_text(errors="replace"), log=log)
