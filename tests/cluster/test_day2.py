@@ -28,7 +28,7 @@ from loadtest.generator.load import Load
 from tests.support import cluster, s3_accounts
 from tests.support.pages import blocks_of
 from tests.support.pod_faults import (
-    PICTURES,
+    IMAGES,
     Figures,
     began,
     evict,
@@ -114,7 +114,7 @@ def page(fresh: None, overlay: Path) -> Callable[..., str]:  # noqa: ARG001 - th
 def classes(*options: str) -> list[str]:
     """Classes that are detected in the image."""
     run = subprocess.run(
-        ["curl", "-sS", "-m", "60", *options, "-F", f"image=@{PICTURES / 'digits.jpg'}",
+        ["curl", "-sS", "-m", "60", *options, "-F", f"image=@{IMAGES / 'digits.jpg'}",
          f"{URL}/predict/{MODEL}?confidence=0.9"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from cluster.layout import CONTROL, ROOT
 from loadtest.generator.responses import Result
 from tests.support import cluster
 from tests.support.pod_faults import (
-    PICTURES,
+    IMAGES,
     Figures,
     began,
     load,
@@ -82,7 +82,7 @@ def is_open(url: str) -> bool:
 
 
 def predict(url: str) -> Any:
-    command = ["curl", "-sS", "-m", "60", "-F", f"image=@{PICTURES / 'digits.jpg'}"]
+    command = ["curl", "-sS", "-m", "60", "-F", f"image=@{IMAGES / 'digits.jpg'}"]
     run = subprocess.run(
         [*command, f"{url}/predict/digit-finder?confidence=0.9"], capture_output=True, text=True, check=True
     )

@@ -23,7 +23,7 @@ from loadtest.generator.responses import Response
 from tests.support import cluster
 from tests.support.pages import read_examples
 from tests.support.pod_faults import (
-    PICTURES,
+    IMAGES,
     Figures,
     Watch,
     began,
@@ -113,7 +113,7 @@ def curl(*options: str) -> str:
 
 
 def classes(url: str = URL) -> list[str]:
-    response = curl("-F", f"image=@{PICTURES / 'digits.jpg'}", f"{url}/predict/digit-finder?confidence=0.9")
+    response = curl("-F", f"image=@{IMAGES / 'digits.jpg'}", f"{url}/predict/digit-finder?confidence=0.9")
     return [found["class"] for found in json.loads(response)["predictions"]]
 
 

@@ -1,4 +1,4 @@
-"""What is installed is held against hashes: the locks have them, and no command installs without."""
+"""Every installed package is verified: the locks have hashes, and no command installs without them."""
 
 import re
 import tomllib

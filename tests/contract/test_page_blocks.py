@@ -36,7 +36,7 @@ BY_HAND = "was typed on the cluster; the tests there take the same steps by thei
 OUTSIDE = "needs the internet"
 OTHERS = "is of another program, which is not here"
 
-# By page, then heading: for each block below it who runs it, or why nobody can.
+# By page, then heading: for each block below it which test runs it, or why none can.
 BLOCKS: dict[str, dict[str, list[str]]] = {
     "README.md": {
         "Nereid": [DRAWING],
@@ -150,7 +150,7 @@ SHELL = re.compile(
 
 
 def verdict_of(block: Block) -> str:
-    """Who runs a block, or why nobody does."""
+    """Which test runs a block, or why none does."""
     return BLOCKS[block.page][block.heading][block.number]
 
 

@@ -37,7 +37,7 @@ def test_links_are_found() -> None:
 
 
 def test_load_tests_of_a_gateway_leave_grpc_out() -> None:
-    # $URL of Knative's gateway leads to REST alone, and without WEIGHTS gRPC is asked at localhost.
+    # $URL of Knative's gateway leads to REST alone, and without WEIGHTS gRPC requests go to localhost.
     commands = re.findall(r"`(make (?:loadtest|loadtest-cold) URL=[^`]+)`", (ROOT / "manifests/README.md").read_text())
     assert len(commands) >= 3
     for each in commands:

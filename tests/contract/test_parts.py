@@ -1,4 +1,4 @@
-"""The parts keep to their own places: who imports whom, which arguments and settings exist."""
+"""The parts keep to their own places: which part imports which, which arguments and settings exist."""
 
 import ast
 import re
@@ -170,7 +170,7 @@ def test_transformer_takes_the_host_as_the_controller_passes_it(given: str, read
         ["--predictor_host", "t:1", "--timeout-keep-alive", "long"],
     ],
 )
-def test_transformer_refuses_wrong_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_transformer_rejects_wrong_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         arguments.parse(argv)
     assert stopped.value.code == 2

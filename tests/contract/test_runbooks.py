@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "runbooks.md"
 MONITORING = ROOT / "manifests" / "monitoring"
 EXAMPLES = {"<n>": "4", "<url>": NOWHERE, "<repository>": "s3://bucket/models", "localhost:8003": "127.0.0.1:1"}
 OFTEN_RETRIED = ("--retry 5", "--retry 0")
-CURL_REFUSED = 7
+CURL_FAILED_TO_CONNECT = 7
 RELEASE = "kube-prometheus-stack"
 
 
@@ -46,7 +46,7 @@ def commands() -> list[str]:
 
 
 def fill(text: str) -> str:
-    """A command as somebody would run it."""
+    """A command as a user would run it."""
     for placeholder, example in EXAMPLES.items():
         text = text.replace(placeholder, example)
     return re.sub(r"<[a-z-]+>|\{\{ \$labels\.\w+ \}\}", "example", text).replace(*OFTEN_RETRIED)
@@ -96,7 +96,7 @@ def test_make_has_a_target_and_its_variables(command: str) -> None:
 @pytest.mark.parametrize("command", [each for each in commands() if each.startswith("curl ")])
 def test_curl_takes_a_command(command: str) -> None:
     done = subprocess.run(shlex.split(command), capture_output=True, check=False, timeout=PATIENCE_S)
-    assert done.returncode == CURL_REFUSED, done.stderr
+    assert done.returncode == CURL_FAILED_TO_CONNECT, done.stderr
 
 
 def test_commands_are_found() -> None:

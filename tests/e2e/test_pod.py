@@ -32,7 +32,7 @@ OVERLAY = Path(os.environ.get("E2E_OVERLAY") or ROOT / "manifests" / "overlays" 
 URL = "http://127.0.0.1:8080"
 SYNC = "http://127.0.0.1:8003"
 MODELS = ("digit-finder", "digits", "iris")
-PICTURES = ROOT / "loadtest" / "pictures"
+IMAGES = ROOT / "loadtest" / "pictures"
 FOUND = ["2", "7", "0"]  # in digits.jpg, at a confidence of 0.9
 USER = "10001"
 START_S = 120.0
@@ -90,7 +90,7 @@ def test_first_publish_makes_it_ready(running: Running, s3: S3, repository: str)
 
 @pytest.mark.usefixtures("running")
 def test_curl_gets_detections() -> None:
-    command = ["curl", "-sS", "--noproxy", "*", "-F", f"image=@{PICTURES / 'digits.jpg'}"]
+    command = ["curl", "-sS", "--noproxy", "*", "-F", f"image=@{IMAGES / 'digits.jpg'}"]
     run = subprocess.run(
         [*command, f"{URL}/predict/digit-finder?confidence=0.9"], capture_output=True, check=True, timeout=60
     )
@@ -103,7 +103,7 @@ def test_tritonclient_gets_detections(protocol: str) -> None:
     module: Any = {"http": tritonclient.http, "grpc": tritonclient.grpc}[protocol]
     address = {"http": "127.0.0.1:8080", "grpc": "127.0.0.1:8081"}[protocol]
     image = module.InferInput("image", [1], "BYTES")
-    image.set_data_from_numpy(np.array([(PICTURES / "digits.jpg").read_bytes()], object))
+    image.set_data_from_numpy(np.array([(IMAGES / "digits.jpg").read_bytes()], object))
     with module.InferenceServerClient(address) as client:
         result = client.infer("digit-finder", [image], parameters={"confidence": 0.9})
     assert result.as_numpy("class_ids").tolist() == [[int(name) for name in FOUND]]
@@ -146,7 +146,7 @@ def test_containers_are_restricted(running: Running) -> None:
 
 
 def test_stop_under_load_finishes_accepted_requests(running: Running) -> None:
-    images = [("image", (PICTURES / "digits.jpg").read_bytes())] * MANY
+    images = [("image", (IMAGES / "digits.jpg").read_bytes())] * MANY
     with load() as under, ThreadPoolExecutor(3) as threads, httpx.Client(trust_env=False, timeout=60) as client:
         assert under.wait_for(lambda each: not each.error, seconds=PATIENCE_S)
         began = time.monotonic()
@@ -221,7 +221,7 @@ def publish(s3: S3, model: str, repository: str, *options: str) -> None:
 
 def load() -> Load:
     """Load of an image over four connections, all protocols."""
-    image = str(PICTURES / "digits.jpg")
+    image = str(IMAGES / "digits.jpg")
     return Load(Plan("127.0.0.1:8080", "127.0.0.1:8081", "digit-finder", image_path=image, pause_s=0.01, timeout_s=30))
 
 
@@ -236,7 +236,7 @@ def get(path: str, base: str = URL) -> int:
 def responds() -> bool:
     """Whether an image gets a response."""
     try:
-        image = {"image": (PICTURES / "digits.jpg").read_bytes()}
+        image = {"image": (IMAGES / "digits.jpg").read_bytes()}
         return httpx.post(f"{URL}/predict/digit-finder", files=image, trust_env=False, timeout=30).is_success
     except httpx.TransportError:
         return False

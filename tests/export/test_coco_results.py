@@ -37,7 +37,7 @@ def coco(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
         yield running
 
 
-def pictures(shared: Path) -> dict[str, Path]:
+def images(shared: Path) -> dict[str, Path]:
     """The 128 photos, and the two that come with ultralytics."""
     found = importlib.util.find_spec("ultralytics")
     assert found is not None
@@ -47,8 +47,8 @@ def pictures(shared: Path) -> dict[str, Path]:
     return photos | {name: assets / name for name in ("bus.jpg", "zidane.jpg")}
 
 
-def ask(client: httpx.Client, model: str, picture: Path, **query: str) -> list[list[float]]:
-    response = client.post(f"/predict/{model}", params=query, files={"image": picture.read_bytes()})
+def ask(client: httpx.Client, model: str, image: Path, **query: str) -> list[list[float]]:
+    response = client.post(f"/predict/{model}", params=query, files={"image": image.read_bytes()})
     assert response.status_code == 200, response.text
     predictions: list[dict[str, Any]] = response.json()["predictions"]
     return [[*p["box"].values(), p["confidence"], p["class_id"]] for p in predictions]
@@ -59,7 +59,7 @@ def test_detections_are_those_of_ultralytics(coco: Stack, shared: Path, model: s
     expected = read_reference(f"yolov8n-{letterbox}").detections
     differences = {
         name: compare(ask(coco.http, model, path), expected[name], box_px=1, score=0.005)
-        for name, path in pictures(shared).items()
+        for name, path in images(shared).items()
     }
     assert len(differences) == 130
     assert not {name: words for name, words in differences.items() if words}
@@ -67,7 +67,7 @@ def test_detections_are_those_of_ultralytics(coco: Stack, shared: Path, model: s
 
 @pytest.mark.parametrize(("model", "letterbox"), CONFIGURATIONS)
 def test_mean_average_precision_is_that_of_ultralytics(coco: Stack, shared: Path, model: str, letterbox: str) -> None:
-    photos = {name: path for name, path in pictures(shared).items() if name not in ("bus.jpg", "zidane.jpg")}
+    photos = {name: path for name, path in images(shared).items() if name not in ("bus.jpg", "zidane.jpg")}
     sizes_wh = {}
     for name, path in photos.items():
         with Image.open(path) as image:
@@ -93,7 +93,7 @@ def test_ultralytics_client_works_unmodified(
         "transformer http": coco.http_port,
         "transformer grpc": coco.grpc_port,
     }[f"{server} {scheme}"]
-    bus = pictures(shared)["bus.jpg"]
+    bus = images(shared)["bus.jpg"]
     script = (
         "import sys, json\n"
         "from ultralytics import YOLO\n"

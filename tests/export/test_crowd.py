@@ -70,8 +70,8 @@ def test_a_crowd_is_what_ultralytics_finds(
 ) -> None:
     expected = yolo.predict(CROWD, verbose=False, **settings)[0].boxes.data.tolist()
     headers = {"Content-Type": "image/png"}
-    reply = stack.http.post(f"/predict/{model}", params=query, content=CROWD.read_bytes(), headers=headers)
-    answer = reply.raise_for_status().json()
+    response = stack.http.post(f"/predict/{model}", params=query, content=CROWD.read_bytes(), headers=headers)
+    answer = response.raise_for_status().json()
     found = [[*row["box"].values(), row["confidence"], row["class_id"]] for row in answer["predictions"]]
     assert found
     assert compare(found, expected, box_px=0.05, score=1e-4) == []

@@ -45,10 +45,10 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
         for layer in network.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.momentum = 1.0
-        pictures = np.stack([cv2.resize(picture.image_hwc, (320, 320)) for picture in draw_images()])
+        images = np.stack([cv2.resize(image.image_hwc, (320, 320)) for image in draw_images()])
         with torch.no_grad():
             network.train()
-            network(torch.from_numpy(pictures.transpose(0, 3, 1, 2)).float() / 255)
+            network(torch.from_numpy(images.transpose(0, 3, 1, 2)).float() / 255)
             network.eval()
             head = network.model[-1]
             for attribute in ("cv3", "one2one_cv3", "cv2", "one2one_cv2"):
@@ -74,9 +74,9 @@ def predict(file: Path, **options: Any) -> list[Rows]:
     from ultralytics import YOLO  # noqa: PLC0415 - as above
 
     yolo = YOLO(file, task="detect")
-    pictures = [np.ascontiguousarray(picture.image_hwc[..., ::-1]) for picture in draw_images()]
+    images = [np.ascontiguousarray(image.image_hwc[..., ::-1]) for image in draw_images()]
     settings: dict[str, Any] = {"imgsz": 320, "rect": False, "conf": 0.01, "verbose": False, **options}
-    return [yolo.predict(picture, **settings)[0].boxes.data.tolist() for picture in pictures]
+    return [yolo.predict(image, **settings)[0].boxes.data.tolist() for image in images]
 
 
 @pytest.mark.parametrize("interface", ["fused", "ultralytics"])

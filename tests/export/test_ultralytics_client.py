@@ -72,10 +72,10 @@ def test_val_with_its_default_batch_is_that_of_the_file(
 
 
 def test_predict_of_a_batch_finds_what_the_weights_find(yolo: Stack, labelled: Path) -> None:
-    pictures = [str(path) for path in sorted((labelled.parent / "images").iterdir())]
+    images = [str(path) for path in sorted((labelled.parent / "images").iterdir())]
 
     def predict(model: Any) -> list[int]:
-        return [len(result.boxes) for result in model.predict(pictures, batch=16, rect=False, verbose=False)]
+        return [len(result.boxes) for result in model.predict(images, batch=16, rect=False, verbose=False)]
 
     expected = predict(YOLO(WEIGHTS))
     assert sum(expected) > 50

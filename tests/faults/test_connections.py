@@ -119,10 +119,10 @@ def test_what_is_not_a_request_is_rejected_counted_and_closed(
     with connect(patient) as client:
         with suppress(ConnectionResetError, BrokenPipeError):  # answered before the end
             client.sendall(sent)
-        answer = read_to_end(client)
-        if not answer and len(sent) >= 2**20:
+        response = read_to_end(client)
+        if not response and len(sent) >= 2**20:
             return  # what it had not read when it closed took the answer along, as TCP does
-        assert code_at_end(answer) is code
+        assert code_at_end(response) is code
     assert value(scrape(patient.http), "nereid_requests_total", status=status) == before + 1
 
 
@@ -191,7 +191,7 @@ def test_what_rfc_9112_forbids_is_rejected_and_closed(patient: Transformer, sent
                 time.sleep(0.01 if split else 0)
                 client.sendall(sent[split:] + BEHIND)
             *good, last = re.split(rb"(?=HTTP/1\.1 )", read_to_end(client))[1:]
-            assert [answer.endswith(b'{"live":true}') for answer in good] == [True] * before.count(LIVE)
+            assert [response.endswith(b'{"live":true}') for response in good] == [True] * before.count(LIVE)
             assert code_at_end(last).http_status == status, last
 
 
@@ -217,7 +217,7 @@ def test_body_after_an_upgrade_header_is_a_body(patient: Transformer, upgrade: b
                 client.sendall(whole[start : start + size])
                 time.sleep(0.01)
             answers = re.split(rb"(?=HTTP/1\.1 )", read_to_end(client))[1:]
-        assert [answer.split()[1] for answer in answers] == [b"405", b"405", b"200"]
+        assert [response.split()[1] for response in answers] == [b"405", b"405", b"200"]
         assert b"inner" not in b"".join(answers)
 
 
@@ -234,8 +234,8 @@ def test_requests_with_an_upgrade_header_have_the_same_limits(patient: Transform
 def test_connection_without_a_request_is_closed(patient: Transformer, begin: bytes) -> None:
     with connect(patient) as client:
         client.sendall(begin)
-        answer = drip(client, b"\r\n") if begin else read_to_end(client)
-        assert answer.count(b"HTTP/1.1") == answer.count(b"HTTP/1.1 200") == begin.count(b"GET")
+        response = drip(client, b"\r\n") if begin else read_to_end(client)
+        assert response.count(b"HTTP/1.1") == response.count(b"HTTP/1.1 200") == begin.count(b"GET")
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_responses_to_earlier_requests_precede_the_error(patient: Transformer, b
     with connect(patient) as client:
         client.sendall((LIVE + b"\r\n") * 3 + bad)
         *good, last = re.split(rb"(?=HTTP/1\.1 )", read_to_end(client))[1:]
-        assert [answer.endswith(b'{"live":true}') for answer in good] == [True] * 3
+        assert [response.endswith(b'{"live":true}') for response in good] == [True] * 3
         assert code_at_end(last) is ErrorCode.MALFORMED_REQUEST
 
 
@@ -308,11 +308,11 @@ def test_endless_pipelined_requests_are_rejected_and_closed(patient: Transformer
     with connect(patient) as client:
         with suppress(ConnectionResetError, BrokenPipeError):
             client.sendall((LIVE + b"\r\n") * 20_000)
-        answer = read_to_end(client)
-    if not answer.endswith(b"}"):
+        response = read_to_end(client)
+    if not response.endswith(b"}"):
         return  # closed before it had read everything, which takes answers along, as TCP does
-    *good, last = re.split(rb"(?=HTTP/1\.1 )", answer)[1:]
-    assert {answer.endswith(b'{"live":true}') for answer in good} == {True}
+    *good, last = re.split(rb"(?=HTTP/1\.1 )", response)[1:]
+    assert {response.endswith(b'{"live":true}') for response in good} == {True}
     assert code_at_end(last) is ErrorCode.OVERLOADED
     assert b"retry-after: 1" in last
     assert 100 < len(good) < 20_000

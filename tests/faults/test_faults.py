@@ -59,7 +59,7 @@ class Faulty:
         http, grpc_url = (f"127.0.0.1:{port}" for port in (self.stack.http_port, self.stack.grpc_port))
         plan = {"picture": str(SEVEN), "pause_s": 0.02} | changes
         with Load(Plan(http, grpc_url, model, **plan)) as load:  # type: ignore[arg-type]
-            assert load.wait_for(lambda answer: not answer.error, seconds=PATIENCE_S)
+            assert load.wait_for(lambda response: not response.error, seconds=PATIENCE_S)
             yield load
 
     def watch(self) -> Watch:
@@ -125,11 +125,13 @@ def wait_for_good(load: Load, since: float) -> None:
 def judge(name: str, result: Result, *, since: float, allowed: set[str], figures: str = "") -> list[Response]:
     """Print what was seen; fail where a client saw anything but these statuses."""
     failures = result.failures
-    recovered_s = max((answer.ended for answer in failures), default=since) - since
-    statuses = Counter(f"{answer.kind} {answer.status or answer.error.partition(':')[0]}" for answer in failures)
+    recovered_s = max((response.ended for response in failures), default=since) - since
+    statuses = Counter(
+        f"{response.kind} {response.status or response.error.partition(':')[0]}" for response in failures
+    )
     print(f"\n{name}: {len(failures)} of {len(result.responses)} failed, the last {recovered_s:.2f} s after; {figures}")
     print(dict(statuses))
-    strange = [answer for answer in failures if answer.status not in allowed]
+    strange = [response for response in failures if response.status not in allowed]
     assert not strange, strange[:3]
     return failures
 
@@ -173,7 +175,7 @@ def test_triton_hung_and_back(faulty: Faulty) -> None:
         with suspended(faulty.stack), ThreadPoolExecutor(32) as threads:
             noticed_s = watch.wait_for(False, since=hung, seconds=PATIENCE_S)
             more = [threads.submit(ask, faulty.stack.http) for _ in range(32)]
-            seen = Counter(answer.result().status_code for answer in more)
+            seen = Counter(response.result().status_code for response in more)
             leave(faulty.stack, 3)
             time.sleep(2 * TIMEOUT_S)
             assert gauge(faulty.stack, "nereid_waiting") <= 8
@@ -193,10 +195,10 @@ def test_triton_hung_and_back(faulty: Faulty) -> None:
         allowed |= AWAY | {"502", "INTERNAL"}
     failures = judge("Triton hung", result, since=back, allowed=allowed, figures=figures)
     check_ends(result)
-    late = [answer for answer in failures if answer.status in LATE]
-    assert {answer.kind for answer in late} == {"predict", "v2", "grpc"}
+    late = [response for response in failures if response.status in LATE]
+    assert {response.kind for response in late} == {"predict", "v2", "grpc"}
     print(f"late ones took {min(a.seconds for a in late):.2f} to {max(a.seconds for a in late):.2f} s")
-    assert max(answer.seconds for answer in late) < 2 * TIMEOUT_S
+    assert max(response.seconds for response in late) < 2 * TIMEOUT_S
 
 
 def leave(stack: Stack, count: int) -> None:
@@ -270,7 +272,7 @@ def test_triton_started_after_the_transformer(tmp_path: Path) -> None:
         with Load(plan) as load, Watch(transformer.http_port, transformer.grpc_port) as watch:
             began = time.monotonic()
             watch.wait_for(False, since=began, seconds=PATIENCE_S)
-            assert load.wait_for(lambda answer: bool(answer.error), seconds=PATIENCE_S)
+            assert load.wait_for(lambda response: bool(response.error), seconds=PATIENCE_S)
             with start_triton(MODELS, tmp_path / "triton.log", ports=ports):
                 there = time.monotonic()
                 ready_s = watch.wait_for(True, since=there, seconds=PATIENCE_S)
@@ -287,7 +289,7 @@ def test_model_unloaded_by_hand_is_loaded_again(faulty: Faulty) -> None:
             unload = service_pb2.RepositoryModelUnloadRequest(model_name="iris")
             since = time.monotonic()
             stub.RepositoryModelUnload(unload, metadata=[faulty.secret], timeout=PATIENCE_S)
-        assert load.wait_for(lambda answer: bool(answer.error), seconds=PATIENCE_S)
+        assert load.wait_for(lambda response: bool(response.error), seconds=PATIENCE_S)
         wait_for_good(load, time.monotonic())
         assert all(each.healthy for probe in READY for each in watch.responses(probe, since=since))
         assert not other.stop().failures
@@ -298,8 +300,8 @@ def test_model_whose_folder_goes_is_unknown_and_comes_back(faulty: Faulty, tmp_p
     with faulty.load("iris", image_path="", row=[1.0] * 4) as load, faulty.load() as other, faulty.watch() as watch:
         since = time.monotonic()
         shutil.move(faulty.repository / "iris", tmp_path / "iris")
-        assert load.wait_for(lambda answer: answer.status == "404", seconds=PATIENCE_S)
-        assert load.wait_for(lambda answer: answer.status == "NOT_FOUND", seconds=PATIENCE_S)
+        assert load.wait_for(lambda response: response.status == "404", seconds=PATIENCE_S)
+        assert load.wait_for(lambda response: response.status == "NOT_FOUND", seconds=PATIENCE_S)
         back = time.monotonic()
         shutil.move(tmp_path / "iris", faulty.repository / "iris")
         wait_for_good(load, back)
@@ -330,12 +332,12 @@ def test_stub_that_stood_still_ends_itself(tmp_path: Path) -> None:
         process = psutil.Process(triton.process.pid)
         stub = find_stub(process, "digit-finder")
         # Seconds of work, in which it is stopped for longer than Triton waits.
-        answer = asked.ModelInfer.future(large, timeout=PATIENCE_S)
+        response = asked.ModelInfer.future(large, timeout=PATIENCE_S)
         before_s = sum(stub.cpu_times()[:2])
         wait_until(lambda: sum(stub.cpu_times()[:2]) - before_s > 0.5, log=triton.log)
         stub.suspend()
         with pytest.raises(grpc.RpcError, match="not healthy"):
-            answer.result()
+            response.result()
         stub.resume()
         # Its late answer would have ended Triton, or been that of the next request.
         wait_until(lambda: not stub.is_running() or stub.status() == psutil.STATUS_ZOMBIE, log=triton.log)
@@ -362,7 +364,7 @@ def test_stub_killed(faulty: Faulty) -> None:
         stub = find_stub(faulty.stack.part("tritonserver"))
         since = time.monotonic()
         stub.kill()
-        assert load.wait_for(lambda answer: bool(answer.error), seconds=PATIENCE_S)
+        assert load.wait_for(lambda response: bool(response.error), seconds=PATIENCE_S)
         wait_for_good(load, time.monotonic())
         check_alive(watch, since)
         allowed = AWAY | LATE | {"502", "INTERNAL"}
@@ -475,7 +477,7 @@ def test_clock_that_jumps(stack: Stack, tmp_path: Path, jump_s: int) -> None:
             assert all(each.healthy for probe in (*READY, *LIVE) for each in watch.responses(probe, since=moved))
             # gRPC reads the clock twice while a call begins: a jump that falls between ends that call.
             failures = judge("clock", load.stop(), since=jumped, allowed=LATE, figures=f"{jump_s:+d} s")
-            assert not [answer for answer in failures if answer.started >= moved]
+            assert not [response for response in failures if response.started >= moved]
 
 
 def date_of(http: httpx.Client) -> float:
@@ -504,9 +506,9 @@ def test_sigterm_to_the_transformer(faulty: Faulty) -> None:
 
 def check_ends(result: Result) -> None:
     """Whoever was not answered was not let in, or lost a connection that was idle to the server."""
-    cut = [answer for answer in result.failures if not answer.status]
+    cut = [response for response in result.failures if not response.status]
     refused = ("ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected", "BrokenPipeError")
-    assert all(answer.error.startswith(refused) for answer in cut), cut[:3]
+    assert all(response.error.startswith(refused) for response in cut), cut[:3]
 
 
 def check_accepted(log: str) -> None:

@@ -92,8 +92,8 @@ def test_half_a_message_times_out(tmp_path: Path) -> None:
         client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0))
         client.sendall(frame(HEADERS, END_HEADERS, 1, head(INFER)))
         client.sendall(frame(DATA, 0, 1, b"\0" + struct.pack(">I", 60_000_000) + bytes(10_000)))
-        with client.makefile("rb") as answer:
-            while (HEADERS, 1) not in ((kind, stream) for kind, flags, stream in [read_frame(answer)]):
+        with client.makefile("rb") as response:
+            while (HEADERS, 1) not in ((kind, stream) for kind, flags, stream in [read_frame(response)]):
                 pass
         assert refused(transformer, "slow body") == 1
     assert "gRPC ModelInfer DEADLINE_EXCEEDED" in (tmp_path / "log").read_text()
@@ -120,12 +120,12 @@ def head(path: str) -> bytes:
     )
 
 
-def read_frame(answer: Any) -> tuple[int, int, int]:
+def read_frame(response: Any) -> tuple[int, int, int]:
     """Kind, flags and stream of the next one."""
-    header = answer.read(9)
+    header = response.read(9)
     assert len(header) == 9, "the connection ended"
     kind, flags, stream = struct.unpack(">BBI", header[3:])
-    answer.read(int.from_bytes(header[:3]))
+    response.read(int.from_bytes(header[:3]))
     return kind, flags, stream
 
 

@@ -91,7 +91,7 @@ def test_request_beyond_a_full_queue_is_rejected_before_its_body_is_read(stack: 
         # Who looks after it gets in.
         assert transformer.http.get("/v2/health/live").is_success
         triton.resume()
-        assert [answer.result().status_code for answer in answers] == [200] * 3
+        assert [response.result().status_code for response in answers] == [200] * 3
         assert gauge(transformer, 'nereid_refused_total{reason="line full"}') == 2
         assert (gauge(transformer, "nereid_waiting"), gauge(transformer, "nereid_in_flight")) == (0, 0)
 
@@ -127,7 +127,7 @@ def test_every_inference_route_rejects_and_counts_under_its_pattern(stack: Stack
                 counted = f'nereid_requests_total{{model="digit-finder",route="{route}",status="429",version=""}}'
                 wait_until(lambda line=counted: gauge(transformer, line) == 1, log=log)  # type: ignore[misc]
             assert code_of(ask("/v2/models/digit-finder/other")) is ErrorCode.ROUTE_NOT_FOUND
-        assert [answer.result().status_code for answer in answers] == [200] * 3
+        assert [response.result().status_code for response in answers] == [200] * 3
         assert gauge(transformer, 'nereid_refused_total{reason="line full"}') == len(QUESTIONS)
     text = log.read_text()
     assert "Traceback" not in text
@@ -253,9 +253,9 @@ def test_unread_responses_count_as_bodies(stack: Stack, tmp_path: Path) -> None:
                 time.sleep(0.5)
             wait_until(lambda: ask() == 429, log=log)
         wait_until(lambda: ask() == 200, log=log)
-        with unread(transformer) as answer:
+        with unread(transformer) as response:
             wait_until(lambda: ask() == 429, log=log)
-            assert next(answer).outputs[0].shape == [1024]
+            assert next(response).outputs[0].shape == [1024]
             wait_until(lambda: ask() == 200, log=log)
         with unread(transformer):
             wait_until(lambda: ask() == 429, log=log)
@@ -263,13 +263,13 @@ def test_unread_responses_count_as_bodies(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_sigterm_waits_for_a_response_that_is_being_read(stack: Stack, tmp_path: Path) -> None:
-    with narrow(stack, tmp_path) as transformer, unread(transformer) as answer:
+    with narrow(stack, tmp_path) as transformer, unread(transformer) as response:
         log = tmp_path / "log"
         wait_until(lambda: value(scrape(transformer.http), "nereid_requests_total", status="OK") == 1, log=log)
         transformer.process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             transformer.process.wait(4)
-        assert next(answer).outputs[0].shape == [1024]
+        assert next(response).outputs[0].shape == [1024]
         assert transformer.process.wait(60) == 0
 
 
@@ -286,8 +286,8 @@ def unread(transformer: Transformer) -> Iterator[Any]:
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,
             response_deserializer=service_pb2.ModelInferResponse.FromString,
         )
-        answer = infer(iter([message]))  # dropped, it would be cancelled
-        yield answer
+        response = infer(iter([message]))  # dropped, it would be cancelled
+        yield response
 
 
 def test_request_past_its_deadline_leaves_the_queue_of_triton(stack: Stack, tmp_path: Path) -> None:
@@ -350,10 +350,10 @@ def test_response_of_a_model_has_a_maximum_size(tmp_path: Path) -> None:
 
         def ask(count: int) -> httpx.Response:
             tensor = {"name": "size", "datatype": "INT64", "shape": [1], "data": [count]}
-            reply: httpx.Response = stack.http.post("/v2/models/wide/infer", json={"inputs": [tensor]})
-            return reply
+            response: httpx.Response = stack.http.post("/v2/models/wide/infer", json={"inputs": [tensor]})
+            return response
 
         assert ask(2).json()["outputs"][0]["data"] == [0.0, 0.0]
-        reply = ask(2**26 + 1)
-        assert (code_of(reply), ask(2).status_code) == (ErrorCode.PREDICTOR_FAILED, 200)
+        response = ask(2**26 + 1)
+        assert (code_of(response), ask(2).status_code) == (ErrorCode.PREDICTOR_FAILED, 200)
         assert "Received message larger than max" in (tmp_path / "log").read_text()

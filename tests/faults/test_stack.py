@@ -152,9 +152,9 @@ def test_terminal_shows_what_serves_and_the_logs_are_in_files(logs: Logs, tmp_pa
     url = f"http://127.0.0.1:{logs.variables['HTTP_PORT']}"
     with ended(process, patience_s=PATIENCE_S):
         wait_until_announced(shown)
-        reply = httpx.post(f"{url}/predict/digits", files={"image": SEVEN}, trust_env=False)
-        assert reply.is_success
-        request_id = reply.headers["x-request-id"]
+        response = httpx.post(f"{url}/predict/digits", files={"image": SEVEN}, trust_env=False)
+        assert response.is_success
+        request_id = response.headers["x-request-id"]
         requests = logs.folder / "transformer.log"
         wait_until(lambda: request_id in requests.read_text(), log=requests)
         (transformer,) = [each for each in psutil.Process(process.pid).children() if "transformer" in each.cmdline()]

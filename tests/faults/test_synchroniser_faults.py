@@ -29,7 +29,7 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
 
 
 FAULTS: dict[str, Callable[[FaultyProxy], None]] = {
-    "refuse": FaultyProxy.refuse,
+    "refuse": FaultyProxy.close_port,
     "500": lambda proxy: proxy.status(500),
     "403": lambda proxy: proxy.status(403),
     "503": lambda proxy: proxy.status(503),
@@ -135,13 +135,13 @@ def test_new_version_serves_after_a_kill_between_rename_and_load(synced: Synced,
         time.sleep(0.001)
     process.kill()
     synced.wait_for_serving("rows", number)
-    reply = synced.wait_for(lambda: infer(synced, str(number)))
-    assert reply["predictions"][0]["class"] == Build(number).names[Build(number).best]
+    response = synced.wait_for(lambda: infer(synced, str(number)))
+    assert response["predictions"][0]["class"] == Build(number).names[Build(number).best]
 
 
 def infer(synced: Synced, version: str) -> dict[str, object] | None:
-    reply = synced.stack.http.post("/predict/rows", json=[1.0] * 4)
-    return reply.json() if reply.is_success and reply.json()["model"]["version"] == version else None
+    response = synced.stack.http.post("/predict/rows", json=[1.0] * 4)
+    return response.json() if response.is_success and response.json()["model"]["version"] == version else None
 
 
 def test_version_serves_after_triton_was_killed_during_its_trial(synced: Synced) -> None:
@@ -161,7 +161,7 @@ def test_version_serves_after_triton_was_killed_during_its_trial(synced: Synced)
 
 def test_triton_serves_again_without_s3_and_synchroniser(synced: Synced) -> None:
     (before,) = synced.status()["models"]["rows"]["serving"]
-    synced.proxy.refuse()
+    synced.proxy.close_port()
     sync = synced.part("synchroniser")
     sync.suspend()
     try:
@@ -174,7 +174,7 @@ def test_triton_serves_again_without_s3_and_synchroniser(synced: Synced) -> None
 
 
 def test_restarted_transformer_is_ready_without_s3(synced: Synced) -> None:
-    synced.proxy.refuse()
+    synced.proxy.close_port()
     try:
         for word in ("synchroniser", "transformer"):
             synced.part(word).kill()
@@ -203,7 +203,7 @@ def test_start_without_s3_waits_for_it(tmp_path: Path) -> None:
     with start_s3(tmp_path / "s3.log") as s3, FaultyProxy(s3.url) as proxy:
         source = write(tmp_path / "first", "rows", FIRST, number=1)
         s3.upload(source, f"{PREFIX}/rows/1")
-        proxy.refuse()
+        proxy.close_port()
         ports = free_ports()
         environment = os.environ | variables_for(s3, proxy) | ports
         environment |= VERBOSE | {"REPOSITORY": REPOSITORY, "MIRROR": str(tmp_path / "mirror")}
@@ -217,8 +217,8 @@ def test_start_without_s3_waits_for_it(tmp_path: Path) -> None:
                 wait(lambda: client.get("/status").json()["listing"]["failing_since"])
                 assert client.get("/v2/health/live").is_success
                 assert client.get("/v2/health/ready").status_code == 503
-                reply = client.post("/predict/rows", json=[1.0] * 4)
-                assert reply.status_code == 503
+                response = client.post("/predict/rows", json=[1.0] * 4)
+                assert response.status_code == 503
                 assert client.get("/status").json()["waiting_for"] == f"the repository {REPOSITORY}"
                 proxy.pass_all()
                 wait(lambda: client.get("/v2/health/ready").is_success)
@@ -227,7 +227,7 @@ def test_start_without_s3_waits_for_it(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
             process.wait(PATIENCE_S)
         # From the mirror, with S3 away again.
-        proxy.refuse()
+        proxy.close_port()
         variables = variables_for(s3, proxy) | {"MIRROR": str(tmp_path / "mirror")}
         with start_stack(REPOSITORY, tmp_path / "second", variables=variables) as stack:
             assert stack.http.post("/predict/rows", json=[1.0] * 4).json()["model"]["version"] == "1"

@@ -119,8 +119,8 @@ def test_version_before_serves_and_the_reason_is_reported(fresh: Stack, name: st
         return fresh.http.get("/status").raise_for_status().json()["models"][name]
 
     wait_until(lambda: known()["serving"] == ["1"], log=fresh.log)
-    reply = fresh.http.post(f"/predict/{name}", json=[1.0] * 4).raise_for_status().json()
-    assert reply["predictions"][0]["class"] == Build(1).names[Build(1).best]
+    response = fresh.http.post(f"/predict/{name}", json=[1.0] * 4).raise_for_status().json()
+    assert response["predictions"][0]["class"] == Build(1).names[Build(1).best]
     wait_until(lambda: known()["versions"]["2"]["state"] == state, log=fresh.log)
     reported = known()["versions"]["2"]["reason"]
     assert reason in reported

@@ -120,7 +120,7 @@ def mutated(draw: st.DrawFn, originals: st.SearchStrategy[bytes], words: Sequenc
     return data
 
 
-def pictures() -> st.SearchStrategy[bytes]:
+def images() -> st.SearchStrategy[bytes]:
     """Images of every format, mutated."""
     return mutated(st.sampled_from(IMAGES))
 

@@ -11,7 +11,7 @@ import psutil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.inputs import IMAGES, V1, examples, form, mutated, pictures, v2
+from tests.fuzz.inputs import IMAGES, V1, examples, form, images, mutated, v2
 from tests.support.stack import ROOT
 
 _ROUND = 500  # inputs of one seed: hypothesis keeps all of them in memory
@@ -58,7 +58,7 @@ _MODELS = st.sampled_from(["digits", "digit-finder"])
 
 @st.composite
 def _raw(draw: st.DrawFn) -> Request:
-    return Request("image", f"/predict/{draw(_MODELS)}", draw(pictures()), {"Content-Type": "image/png"})
+    return Request("image", f"/predict/{draw(_MODELS)}", draw(images()), {"Content-Type": "image/png"})
 
 
 @st.composite
@@ -73,7 +73,7 @@ def _v1(draw: st.DrawFn) -> Request:
 
 
 _ROW = bytes(16)
-_ASKED = [
+_INFERENCE_BODIES = [
     ("iris", *v2("features", "FP32", [1, 4], _ROW)),
     ("iris", *v2("features", "FP32", [1, 4], _ROW, outputs=[{"name": "class_id"}], id="a")),
     ("digits", *v2("image", "BYTES", [1], len(IMAGES[3]).to_bytes(4, "little") + IMAGES[3])),
@@ -83,7 +83,7 @@ _ASKED = [
 
 @st.composite
 def _v2(draw: st.DrawFn) -> Request:
-    model, head, blob = draw(st.sampled_from(_ASKED))
+    model, head, blob = draw(st.sampled_from(_INFERENCE_BODIES))
     broken = draw(st.sampled_from(["head", "blob", "length"]))
     if broken == "head":
         head = draw(mutated(st.just(head)))

@@ -115,22 +115,22 @@ def ok(response: httpx.Response) -> Any:
     return response.json()
 
 
-def shares(reply: Any) -> dict[str, float]:
-    return {region["class"]: round(region["pixel_ratio"], 1) for region in reply["predictions"]}
+def shares(response: Any) -> dict[str, float]:
+    return {region["class"]: round(region["pixel_ratio"], 1) for region in response["predictions"]}
 
 
 EXPECTED = {name: round(ratio, 1) for name, ratio in RATIOS.items()}
 
 
 def test_predict_serves_it(server: Transformer) -> None:
-    reply = ok(server.http.post("/predict/regions", files={"image": png(IMAGE)}))
-    assert (shares(reply), reply["mask_size"], reply["model"]["task"]) == (EXPECTED, [64, 96], "semantic")
+    response = ok(server.http.post("/predict/regions", files={"image": png(IMAGE)}))
+    assert (shares(response), response["mask_size"], response["model"]["task"]) == (EXPECTED, [64, 96], "semantic")
 
 
 def test_v1_serves_it(server: Transformer) -> None:
     headers = {"Content-Type": "image/png"}
-    reply = ok(server.http.post("/v1/models/regions:predict", content=png(IMAGE), headers=headers))
-    assert [shares(each) for each in reply["predictions"]] == [EXPECTED]
+    response = ok(server.http.post("/v1/models/regions:predict", content=png(IMAGE), headers=headers))
+    assert [shares(each) for each in response["predictions"]] == [EXPECTED]
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,8 @@ def test_v2_serves_it_over_both_transports(server: Transformer, library: Any, fo
 def test_v2_serves_it_in_json(server: Transformer) -> None:
     data = [base64.b64encode(png(IMAGE)).decode()]
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": data}
-    reply = ok(server.http.post("/v2/models/regions/infer", json={"inputs": [tensor]}))
-    outputs = {output["name"]: output for output in reply["outputs"]}
+    response = ok(server.http.post("/v2/models/regions/infer", json={"inputs": [tensor]}))
+    outputs = {output["name"]: output for output in response["outputs"]}
     assert shares(json.loads(outputs["predictions"]["data"][0])) == EXPECTED
     assert outputs["class_map"]["shape"] == [1, 64, 96]
 
@@ -178,8 +178,8 @@ def test_its_parameters_are_those_of_a_request_in_every_place(server: Transforme
 
 def test_it_is_drawn(server: Transformer) -> None:
     headers = {"Content-Type": "image/png", "Accept": "image/png"}
-    reply = server.http.post("/predict/regions", content=png(IMAGE), headers=headers).raise_for_status()
-    drawn = np.asarray(Image.open(io.BytesIO(reply.content)))
+    response = server.http.post("/predict/regions", content=png(IMAGE), headers=headers).raise_for_status()
+    drawn = np.asarray(Image.open(io.BytesIO(response.content)))
     assert drawn.shape == IMAGE.shape
     assert len({tuple(drawn[10, 10]), tuple(drawn[10, 80]), tuple(drawn[60, 10])}) == 3
 
@@ -187,8 +187,8 @@ def test_it_is_drawn(server: Transformer) -> None:
 def test_it_is_described(server: Transformer) -> None:
     document = ok(server.http.get("/openapi.json"))
     schema = {"$ref": "#/components/schemas/Segmentation", **document}
-    reply = ok(server.http.post("/predict/regions", files={"image": png(IMAGE)}))
-    jsonschema.Draft202012Validator(schema).validate(reply)
+    response = ok(server.http.post("/predict/regions", files={"image": png(IMAGE)}))
+    jsonschema.Draft202012Validator(schema).validate(response)
     operation = document["paths"]["/predict/{model}"]["post"]
     assert {"min_ratio", "classes", "confidence"} <= {each["name"] for each in operation["parameters"]}
     metadata = ok(server.http.get("/v2/models/regions"))

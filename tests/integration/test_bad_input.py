@@ -64,8 +64,8 @@ HARD: dict[str, tuple[int, Any]] = {
 def _goes_on(stack: Stack) -> Any:
     """After every test here the next good request is answered by the same processes."""
     yield
-    reply = stack.http.post("/predict/digits", files={"image": SEVEN})
-    assert reply.json()["top"] == "7"
+    response = stack.http.post("/predict/digits", files={"image": SEVEN})
+    assert response.json()["top"] == "7"
     assert not re.search("exited: (triton|transformer)", stack.log.read_text(errors="replace"))
 
 
@@ -188,12 +188,12 @@ def test_image_over_the_pixel_limit_is_rejected_before_decoding(stack: Stack) ->
 
 def test_unsupported_kind_of_image_is_named_over_every_interface(stack: Stack) -> None:
     bands = np.zeros((4, 4, 5), np.uint16)
-    picture = write_tiff(describe_array(bands, 1) | {EXTRA: [0] * 4}, [bands.tobytes()])
-    says, text = "got a TIFF of 5 x 16 bits", base64.b64encode(picture).decode()
+    image = write_tiff(describe_array(bands, 1) | {EXTRA: [0] * 4}, [bands.tobytes()])
+    says, text = "got a TIFF of 5 x 16 bits", base64.b64encode(image).decode()
     tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [text]}
     for path, request in (
-        ("/predict/digits", {"files": {"image": picture}}),
-        ("/predict/digits", {"content": picture, "headers": {"Content-Type": "image/tiff"}}),
+        ("/predict/digits", {"files": {"image": image}}),
+        ("/predict/digits", {"content": image, "headers": {"Content-Type": "image/tiff"}}),
         ("/v1/models/digits:predict", {"json": {"instances": [{"image": {"b64": text}}]}}),
         ("/v2/models/digits/infer", {"json": {"inputs": [tensor]}}),
     ):
@@ -201,7 +201,7 @@ def test_unsupported_kind_of_image_is_named_over_every_interface(stack: Stack) -
         assert response.status_code == 415, path
         assert says in response.json()["error"]
     asked = triton.InferInput("image", [1], "BYTES")
-    asked.set_data_from_numpy(np.array([picture], object))
+    asked.set_data_from_numpy(np.array([image], object))
     with (
         triton.InferenceServerClient(f"localhost:{stack.grpc_port}") as client,
         pytest.raises(triton.InferenceServerException, match=says) as refused,

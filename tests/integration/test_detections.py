@@ -75,10 +75,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def predict(stack: Stack, model: str, **query: Any) -> dict[str, Any]:
-    reply = stack.http.post(
+    response = stack.http.post(
         f"/predict/{model}", params=query, content=PICTURE, headers={"Content-Type": "image/png"}
     ).raise_for_status()
-    answer: dict[str, Any] = reply.json()
+    answer: dict[str, Any] = response.json()
     return answer
 
 
@@ -162,14 +162,14 @@ def test_names_are_drawn(stack: Stack, model: str) -> None:
         return draw_boxes(IMAGE, boxes, labels)
 
     headers = {"Content-Type": "image/png", "Accept": "image/png"}
-    reply = stack.http.post(f"/predict/{model}", content=PICTURE, headers=headers).raise_for_status()
-    drawn = np.asarray(Image.open(io.BytesIO(reply.content)))
+    response = stack.http.post(f"/predict/{model}", content=PICTURE, headers=headers).raise_for_status()
+    drawn = np.asarray(Image.open(io.BytesIO(response.content)))
     # That these names reach the drawing; whether it writes them right: tests/unit/test_transformer_drawing.py.
     expected = draw([row["class"] for row in answer])
     np.testing.assert_array_equal(drawn, expected)
     marks = draw(["????"] * len(answer))
     assert not np.array_equal(drawn, marks)
-    assert "X-Limits-Reached" not in reply.headers
+    assert "X-Limits-Reached" not in response.headers
 
 
 def test_limits_are_reported_by_every_protocol(stack: Stack) -> None:
@@ -183,8 +183,8 @@ def test_limits_are_reported_by_every_protocol(stack: Stack) -> None:
     assert json.loads(drawn.headers["X-Limits-Reached"]) == [reached]
     text = base64.b64encode(PICTURE).decode()
     v1 = {"instances": [{"image": {"b64": text}}] * 2, "parameters": {"max_detections": 2}}
-    replies = stack.http.post("/v1/models/twice:predict", json=v1).raise_for_status().json()["predictions"]
-    assert [reply["limits_reached"] for reply in replies] == [reached, reached]
+    responses = stack.http.post("/v1/models/twice:predict", json=v1).raise_for_status().json()["predictions"]
+    assert [response["limits_reached"] for response in responses] == [reached, reached]
     tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [text, text]}
     v2: dict[str, Any] = {"inputs": [tensor], "outputs": [{"name": "scores"}], "parameters": {"max_detections": 2}}
     answer = stack.http.post("/v2/models/twice/infer", json=v2).raise_for_status().json()

@@ -70,8 +70,8 @@ def test_it_is_loaded_and_gives_its_golden_outputs(triton: Triton, repository: P
     asked = tritonclient.http.InferInput(tensor, list(image.shape), datatype)
     asked.set_data_from_numpy(image)
     with tritonclient.http.InferenceServerClient(url) as client:
-        answer = client.infer(name, [asked])
-    got = {output: answer.as_numpy(output) for output in expected}
+        response = client.infer(name, [asked])
+    got = {output: response.as_numpy(output) for output in expected}
     if name.endswith("-fast"):  # in BF16 where the CPU has it
         check_golden_outputs(got, expected, config)
         return

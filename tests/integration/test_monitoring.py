@@ -76,12 +76,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     key = make_key("alice", folder / "keys")
     variables = {"TRANSFORMER_API_KEYS_FILE": str(folder / "keys"), "NEREID_API_KEY": key}
     with start_stack(repository, folder / "log", variables=variables) as running:
-        picture = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
-        assert (
-            running.http.post("/predict/digit-finder", files={"image": picture}).status_code == HTTPStatus.UNAUTHORIZED
-        )
+        image = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
+        assert running.http.post("/predict/digit-finder", files={"image": image}).status_code == HTTPStatus.UNAUTHORIZED
         running.http.headers["X-API-Key"] = key
-        running.http.post("/predict/digit-finder", files={"image": picture}).raise_for_status()
+        running.http.post("/predict/digit-finder", files={"image": image}).raise_for_status()
         row = {"name": "row", "shape": [1, 4], "datatype": "FP32", "data": [6.3, 3.3, 6.0, 2.5]}
         for path, body in (
             ("/v1/models/iris:predict", {"instances": [row["data"]]}),
@@ -91,7 +89,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             running.http.post(path, json=body)  # whatever it answers, it is counted
         with triton.InferenceServerClient(f"127.0.0.1:{running.grpc_port}") as client:
             tensor = triton.InferInput("image", [1], "BYTES")
-            tensor.set_data_from_numpy(np.array([picture], dtype=np.object_))
+            tensor.set_data_from_numpy(np.array([image], dtype=np.object_))
             client.infer("digit-finder", [tensor], headers={"x-api-key": key})
         yield running
 
@@ -268,11 +266,11 @@ def test_prometheus_scrapes_the_pod_and_computes_the_rules(stack: Stack, tmp_pat
         )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", trust_env=False) as client:
-            picture = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
+            image = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
 
             def computed() -> bool:
                 # A rate needs requests while Prometheus looks.
-                stack.http.post("/predict/digit-finder", files={"image": picture}).raise_for_status()
+                stack.http.post("/predict/digit-finder", files={"image": image}).raise_for_status()
                 stack.http.post("/predict/digit-finder", headers={"X-API-Key": "another"})
                 ask_for_refused(stack)
                 time.sleep(0.2)
@@ -350,12 +348,12 @@ def check_refused_is_no_error(client: httpx.Client) -> None:
 def query(client: httpx.Client, expression: str) -> list[dict[str, Any]]:
     """Series that an expression gives now; none while Prometheus starts."""
     try:
-        reply = client.get("/query", params={"query": expression})
+        response = client.get("/query", params={"query": expression})
     except httpx.TransportError:
         return []
-    if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
         return []
-    result: list[dict[str, Any]] = reply.raise_for_status().json()["data"]["result"]
+    result: list[dict[str, Any]] = response.raise_for_status().json()["data"]["result"]
     return result
 
 

@@ -176,9 +176,9 @@ def test_datatypes_pass_unchanged_through_a_batch(client: grpc.InferenceServerCl
     swapped = {name: array[:, ::-1].copy() for name, array in arrays.items()}
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda inputs: infer(client, "echo", inputs), [arrays, swapped, arrays, swapped]))
-    for answer, inputs in zip(answers, [arrays, swapped, arrays, swapped], strict=True):
+    for response, inputs in zip(answers, [arrays, swapped, arrays, swapped], strict=True):
         for name, array in inputs.items():
-            returned = answer[f"{name}-out"]
+            returned = response[f"{name}-out"]
             assert returned.dtype == array.dtype
             np.testing.assert_array_equal(returned, array)
 
@@ -188,8 +188,8 @@ def test_requests_that_triton_put_together_run_as_one(client: grpc.InferenceServ
     rows = [pair(1, 10), pair(2, 20), np.array([[3, 30], [4, 40]], np.float32)]
     with ThreadPoolExecutor(3) as pool:
         answers = list(pool.map(lambda row: infer(client, "sum", {"x": row})["y"], rows))
-    for answer, row in zip(answers, rows, strict=True):
-        np.testing.assert_array_equal(answer, row + pair(10, 100))
+    for response, row in zip(answers, rows, strict=True):
+        np.testing.assert_array_equal(response, row + pair(10, 100))
     after = client.get_inference_statistics("sum").model_stats[0]
     assert after.execution_count - before.execution_count == 1
     assert after.inference_count - before.inference_count == 4
@@ -205,7 +205,8 @@ def test_failed_run_fails_each_request_of_its_batch_and_no_other(client: grpc.In
     with ThreadPoolExecutor(4) as pool:
         failed = list(pool.map(pick, [0, 1, 7, 1]))
         assert all(
-            "StatusCode.INTERNAL" in answer and "indices element out of data bounds" in answer for answer in failed
+            "StatusCode.INTERNAL" in response and "indices element out of data bounds" in response
+            for response in failed
         )
         assert list(pool.map(pick, [0, 1, 1, 0])) == ["10.0", "20.0", "20.0", "10.0"]
 
@@ -263,17 +264,17 @@ def test_model_answers_with_its_input(client: grpc.InferenceServerClient, model:
 
 
 def test_scalar_is_one_element_on_the_wire(client: grpc.InferenceServerClient) -> None:
-    answer = infer(client, "scalar", {"x": np.array([5], np.float32)})
-    np.testing.assert_array_equal(answer["y"], np.array([-5], np.float32))
-    np.testing.assert_array_equal(answer["size"], [0])
+    response = infer(client, "scalar", {"x": np.array([5], np.float32)})
+    np.testing.assert_array_equal(response["y"], np.array([-5], np.float32))
+    np.testing.assert_array_equal(response["size"], [0])
 
 
 @pytest.mark.parametrize(("extra", "expected"), [({}, [3, 6]), ({"factor": np.array([10], np.float32)}, [10, 20])])
 def test_initializer_may_be_given_as_an_optional_input(
     client: grpc.InferenceServerClient, extra: dict[str, NDArray[np.float32]], expected: list[int]
 ) -> None:
-    answer = infer(client, "optional", {"x": np.array([1, 2], np.float32), **extra})
-    np.testing.assert_array_equal(answer["y"], expected)
+    response = infer(client, "optional", {"x": np.array([1, 2], np.float32), **extra})
+    np.testing.assert_array_equal(response["y"], expected)
 
 
 def test_missing_input_beside_an_optional_one_is_named(client: grpc.InferenceServerClient) -> None:
@@ -285,10 +286,10 @@ def test_missing_input_beside_an_optional_one_is_named(client: grpc.InferenceSer
 @pytest.mark.parametrize("outputs", [["y"], ["positive"], ["positive", "y"]])
 def test_only_the_outputs_asked_for_come_back(client: grpc.InferenceServerClient, outputs: list[str]) -> None:
     x = np.array([0, 4, 5], np.float32)
-    answer = infer(client, "two-outputs", {"x": x}, outputs=outputs)
-    assert sorted(answer) == sorted(outputs)
+    response = infer(client, "two-outputs", {"x": x}, outputs=outputs)
+    assert sorted(response) == sorted(outputs)
     if "positive" in outputs:
-        np.testing.assert_array_equal(answer["positive"], [[1, 2]])
+        np.testing.assert_array_equal(response["positive"], [[1, 2]])
 
 
 def test_output_may_be_empty(client: grpc.InferenceServerClient) -> None:

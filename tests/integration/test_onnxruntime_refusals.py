@@ -36,7 +36,7 @@ EXTRA_INPUT = BATCHED + FLOAT_IO + 'input { name: "z" data_type: TYPE_FP32 dims:
 OPTIONAL_INPUT = BATCHED + FLOAT_IO + 'input { name: "factor" data_type: TYPE_FP32 dims: [ 1 ] optional: true }'
 
 # name: (ONNX file or None for y = x, config, what the reason must hold)
-REFUSED: dict[str, tuple[bytes | None, str, list[str]]] = {
+REJECTED: dict[str, tuple[bytes | None, str, list[str]]] = {
     "corrupt": (b"not a model", BATCHED + FLOAT_IO, ["Protobuf parsing failed"]),
     "corrupt-auto": (b"not a model", CPU, ["Protobuf parsing failed"]),
     "missing": (None, BATCHED + FLOAT_IO + 'default_model_filename: "absent.onnx"', ["unable to find", "absent.onnx"]),
@@ -68,7 +68,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.InferenceS
     folder = tmp_path_factory.mktemp("refusals")
     repository = folder / "repository"
     write_model(repository, "good")
-    for name, (onnx_file, config, _) in REFUSED.items():
+    for name, (onnx_file, config, _) in REJECTED.items():
         write_model(repository, name, onnx_file=onnx_file, config=config)
     with (
         start_triton(repository, folder / "log") as triton,
@@ -77,11 +77,11 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.InferenceS
         yield made
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED))
+@pytest.mark.parametrize("name", sorted(REJECTED))
 def test_bad_model_is_refused_with_the_reason(client: grpc.InferenceServerClient, name: str) -> None:
     (entry,) = [model for model in client.get_model_repository_index().models if model.name == name]
     assert entry.state == "UNAVAILABLE"
-    for part in REFUSED[name][2]:
+    for part in REJECTED[name][2]:
         assert part in entry.reason
     with pytest.raises(InferenceServerException) as caught:
         client.get_model_metadata(name)

@@ -89,7 +89,7 @@ SERVED: dict[str, tuple[bytes | None, str]] = {
     ),
 }
 # the same, and what the reason must hold
-REFUSED: dict[str, tuple[bytes | None, str, list[str]]] = {
+REJECTED: dict[str, tuple[bytes | None, str, list[str]]] = {
     "corrupt": (b"not a model", BASE + FLOAT_IO, ["model.onnx", "cannot be read"]),
     "missing": (None, CPU + 'backend: "openvino"\n' + FLOAT_IO, ["unable to find", "model.xml"]),
     "threads": (None, BASE + FLOAT_IO + parameter("INFERENCE_NUM_THREADS", "many"), ["'many'"]),
@@ -117,7 +117,7 @@ REFUSED: dict[str, tuple[bytes | None, str, list[str]]] = {
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.InferenceServerClient]:
     """Serve all models of this module from one repository."""
     folder = tmp_path_factory.mktemp("openvino")
-    models = {**SERVED, **{name: (file, config) for name, (file, config, _) in REFUSED.items()}}
+    models = {**SERVED, **{name: (file, config) for name, (file, config, _) in REJECTED.items()}}
     for name, (file, config) in models.items():
         write_model(folder / "repository", name, onnx_file=file, config=config)
     with (
@@ -216,10 +216,10 @@ def test_bf16_rounds(client: grpc.InferenceServerClient) -> None:
     assert not np.allclose(got, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 def test_refused_and_the_rest_serves(client: grpc.InferenceServerClient, name: str) -> None:
     index = client.get_model_repository_index().models
     reason = next(entry.reason for entry in index if entry.name == name)
-    for words in REFUSED[name][2]:
+    for words in REJECTED[name][2]:
         assert words in reason
     assert not client.is_model_ready(name)

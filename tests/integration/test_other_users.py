@@ -62,8 +62,8 @@ def test_memory_of_the_embedded_triton_is_not_for_other_users(tmp_path: Path, us
         assert is_ours_alone(memory)
         assert not any((Path("/dev/shm") / region).exists() for region in regions)  # noqa: S108  # everybody's
         inputs = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
-        reply = httpx.post(f"http://127.0.0.1:{triton.http_port}/v2/models/same/infer", json=inputs)
-        assert reply.json()["outputs"][0]["data"] == [1, 2]
+        response = httpx.post(f"http://127.0.0.1:{triton.http_port}/v2/models/same/infer", json=inputs)
+        assert response.json()["outputs"][0]["data"] == [1, 2]
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv, of util-linux")

@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.stack import ROOT, Stack
 
-PICTURES = ROOT / "loadtest" / "pictures"
-FILES = {"digits": (PICTURES / "seven.png").read_bytes(), "digit-finder": (PICTURES / "digits.jpg").read_bytes()}
+IMAGES = ROOT / "loadtest" / "pictures"
+FILES = {"digits": (IMAGES / "seven.png").read_bytes(), "digit-finder": (IMAGES / "digits.jpg").read_bytes()}
 VIRGINICA, SETOSA = [6.3, 3.3, 6.0, 2.5], [5.1, 3.5, 1.4, 0.2]
 IRIS_NAMES = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")
 
@@ -19,8 +19,8 @@ def ok(response: httpx.Response) -> Any:
     return response.json()
 
 
-def found(reply: dict[str, Any]) -> list[tuple[Any, ...]]:
-    return [(entry["class"], entry["confidence"], entry.get("box")) for entry in reply["predictions"]]
+def found(response: dict[str, Any]) -> list[tuple[Any, ...]]:
+    return [(entry["class"], entry["confidence"], entry.get("box")) for entry in response["predictions"]]
 
 
 def forms(data: bytes) -> dict[str, Any]:
@@ -50,11 +50,11 @@ def test_picture_in_json_is_the_file(stack: Stack, model: str, form: str) -> Non
     assert expected
     instance = forms(FILES[model])[form]
     for member in ("instances", "inputs"):
-        (reply,) = ok(stack.http.post(f"/v1/models/{model}:predict", json={member: [instance]}))["predictions"]
-        assert found(reply) == expected
+        (response,) = ok(stack.http.post(f"/v1/models/{model}:predict", json={member: [instance]}))["predictions"]
+        assert found(response) == expected
     assert found(ok(stack.http.post(f"/predict/{model}", json=instance))) == expected
     two = ok(stack.http.post(f"/predict/{model}", json=[instance, instance]))
-    assert [found(reply) for reply in two] == [expected, expected]
+    assert [found(response) for response in two] == [expected, expected]
 
 
 @pytest.mark.parametrize("form", ["data URI", "lines of 76", "alphabet of URLs", "without padding", "string"])
@@ -68,22 +68,22 @@ def test_picture_in_a_v2_string_is_the_file(stack: Stack, form: str) -> None:
             "outputs": [{"name": "class_id", "parameters": parameters}],
             "parameters": parameters,
         }
-        reply = ok(stack.http.post("/v2/models/digits/infer", json=body))
-        assert reply["outputs"] == [{"name": "class_id", "datatype": "INT32", "shape": [1], "data": [7]}]
+        response = ok(stack.http.post("/v2/models/digits/infer", json=body))
+        assert response["outputs"] == [{"name": "class_id", "datatype": "INT32", "shape": [1], "data": [7]}]
 
 
 def test_sixteen_pictures_are_answered_in_their_order(stack: Stack) -> None:
     texts = [base64.b64encode(FILES[model]).decode() for model in ("digits", "digit-finder")] * 8
-    replies = ok(stack.http.post("/v1/models/digits:predict", json={"instances": texts}))["predictions"]
+    responses = ok(stack.http.post("/v1/models/digits:predict", json={"instances": texts}))["predictions"]
     seven, other = (found(ok(stack.http.post("/predict/digits", files={"image": FILES[model]}))) for model in FILES)
-    assert [found(reply) for reply in replies] == [seven, other] * 8
+    assert [found(response) for response in responses] == [seven, other] * 8
 
 
 @pytest.mark.parametrize("name", ["file", "files", "images", "images[]", "upload", "picture"])
 def test_file_of_a_form_is_a_picture_under_any_name(stack: Stack, name: str) -> None:
     expected = found(ok(stack.http.post("/predict/digits", files={"image": FILES["digits"]})))
-    reply = ok(stack.http.post("/predict/digits", files={name: FILES["digits"]}, data={"user": "me"}))
-    assert found(reply) == expected
+    response = ok(stack.http.post("/predict/digits", files={name: FILES["digits"]}, data={"user": "me"}))
+    assert found(response) == expected
 
 
 def test_fields_of_a_form_are_the_parameters_of_that_name(stack: Stack) -> None:
@@ -132,8 +132,8 @@ def test_codec_of_mlserver_names_rows_as_it_likes(stack: Stack) -> None:
     codec = {"content_type": "np", "headers": None}
     body = {"id": None, "inputs": [tensor | {"parameters": codec}], "parameters": codec, "outputs": None}
     named = {"inputs": [tensor | {"name": "features"}]}
-    expected, reply = (ok(stack.http.post("/v2/models/iris/infer", json=json)) for json in (named, body))
-    assert reply == expected
+    expected, response = (ok(stack.http.post("/v2/models/iris/infer", json=json)) for json in (named, body))
+    assert response == expected
     without = {"inputs": [tensor]}
     assert stack.http.post("/v2/models/iris/infer", json=without).status_code == 400
 
@@ -141,12 +141,12 @@ def test_codec_of_mlserver_names_rows_as_it_likes(stack: Stack) -> None:
 def test_best_classes_of_rows_are_those_of_triton(stack: Stack) -> None:
     tensor = {"name": "features", "datatype": "FP32", "shape": [2, 4], "data": [VIRGINICA, SETOSA]}
     outputs = [{"name": "probabilities", "parameters": {"classification": 2}}]
-    replies = [
+    responses = [
         ok(httpx.post(f"http://127.0.0.1:{port}/v2/models/iris/infer", json={"inputs": [tensor], "outputs": outputs}))
         for port in (stack.http_port, stack.triton_http_port)
     ]
-    assert replies[0] == replies[1]
-    assert [text.split(":")[1] for text in replies[0]["outputs"][0]["data"]] == ["2", "1", "0", "1"]
+    assert responses[0] == responses[1]
+    assert [text.split(":")[1] for text in responses[0]["outputs"][0]["data"]] == ["2", "1", "0", "1"]
 
 
 def test_best_classes_of_pictures_are_in_the_result_already(stack: Stack) -> None:

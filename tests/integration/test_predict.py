@@ -22,9 +22,9 @@ from tests.reference.scenes import SCENES, cut_scene
 from tests.support.stack import ROOT, Stack, start_stack
 from tests.support.tolerances import SCORE, same_detections
 
-PICTURES = ROOT / "loadtest" / "pictures"
-DIGITS = (PICTURES / "digits.jpg").read_bytes()
-SEVEN = (PICTURES / "seven.png").read_bytes()
+IMAGES = ROOT / "loadtest" / "pictures"
+DIGITS = (IMAGES / "digits.jpg").read_bytes()
+SEVEN = (IMAGES / "seven.png").read_bytes()
 VIRGINICA = [6.3, 3.3, 6.0, 2.5]
 FOUR_WAYS = [(interface, letterbox) for interface in ("fused", "ultralytics") for letterbox in ("rectangle", "square")]
 IRIS_NAMES = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")
@@ -35,10 +35,10 @@ def ok(response: httpx.Response) -> Any:
     return response.json()
 
 
-def rows_of(reply: dict[str, Any]) -> list[list[float]]:
+def rows_of(response: dict[str, Any]) -> list[list[float]]:
     return [
         [p["box"]["x1"], p["box"]["y1"], p["box"]["x2"], p["box"]["y2"], p["confidence"], p["class_id"]]
-        for p in reply["predictions"]
+        for p in response["predictions"]
     ]
 
 
@@ -67,13 +67,13 @@ def four_ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.mark.parametrize(("interface", "letterbox"), FOUR_WAYS)
 def test_detections_are_those_of_ultralytics(four_ways: Stack, interface: str, letterbox: str) -> None:
     expected = read_reference(f"digit-finder-{letterbox}")
-    pictures = {f"cut-{name}": cut_scene(image, int(name)) for name, image in scenes().items()}
+    images = {f"cut-{name}": cut_scene(image, int(name)) for name, image in scenes().items()}
     differences = {}
-    for name, image in pictures.items():
-        reply = ok(four_ways.http.post(f"/predict/df-{interface}-{letterbox}", files={"image": png(image)}))
-        differences[name] = compare(rows_of(reply), expected.detections[name], box_px=1, score=0.005)
+    for name, image in images.items():
+        response = ok(four_ways.http.post(f"/predict/df-{interface}-{letterbox}", files={"image": png(image)}))
+        differences[name] = compare(rows_of(response), expected.detections[name], box_px=1, score=0.005)
     assert not {name: words for name, words in differences.items() if words}
-    assert sum(len(expected.detections[name]) for name in pictures) > 250
+    assert sum(len(expected.detections[name]) for name in images) > 250
 
 
 def test_mean_average_precision_is_that_of_ultralytics(stack: Stack) -> None:
@@ -99,8 +99,8 @@ def test_responses_fit_the_openapi_document(
     validators["Classification"].validate(ok(stack.http.post("/predict/digits", files={"image": SEVEN})))
     validators["Table"].validate(ok(stack.http.post("/predict/iris", json=VIRGINICA)))
     two = ok(stack.http.post("/predict/digit-finder", files=[("image", DIGITS), ("image", SEVEN)]))
-    for reply in two:
-        validators["Detections"].validate(reply)
+    for response in two:
+        validators["Detections"].validate(response)
     for row in ok(stack.http.post("/v1/models/iris:predict", json={"instances": [VIRGINICA] * 2}))["predictions"]:
         validators["Row"].validate(row)
     tensor = {"name": "features", "datatype": "FP64", "shape": [2, 4], "data": [VIRGINICA, VIRGINICA]}
@@ -112,7 +112,7 @@ def test_responses_fit_the_openapi_document(
 
 def test_image_is_the_same_over_every_form(stack: Stack) -> None:
     text = base64.b64encode(DIGITS).decode()
-    replies = [
+    responses = [
         ok(stack.http.post("/predict/digit-finder", files={"image": DIGITS})),
         ok(stack.http.post("/predict/digit-finder", content=DIGITS, headers={"Content-Type": "image/jpeg"})),
         *ok(stack.http.post("/predict/digit-finder", files=[("image", DIGITS), ("image", DIGITS)])),
@@ -120,16 +120,16 @@ def test_image_is_the_same_over_every_form(stack: Stack) -> None:
             "predictions"
         ],
     ]
-    assert len(replies) == 6
-    assert len(rows_of(replies[0])) >= 5
-    assert all(same_detections(rows_of(reply), rows_of(replies[0])) for reply in replies)
-    assert len({reply["inference_id"] for reply in replies}) == 6
+    assert len(responses) == 6
+    assert len(rows_of(responses[0])) >= 5
+    assert all(same_detections(rows_of(response), rows_of(responses[0])) for response in responses)
+    assert len({response["inference_id"] for response in responses}) == 6
 
 
 def test_parameters_choose_among_the_detections(stack: Stack) -> None:
     def classes(**query: str) -> list[str]:
-        reply = ok(stack.http.post("/predict/digit-finder", params=query, files={"image": DIGITS}))
-        return [prediction["class"] for prediction in reply["predictions"]]
+        response = ok(stack.http.post("/predict/digit-finder", params=query, files={"image": DIGITS}))
+        return [prediction["class"] for prediction in response["predictions"]]
 
     everything = classes()
     assert classes(max_detections="2") == everything[:2]
@@ -139,8 +139,8 @@ def test_parameters_choose_among_the_detections(stack: Stack) -> None:
     assert len(classes(confidence="0.001")) > len(everything)
     text = base64.b64encode(DIGITS).decode()
     body = {"instances": [{"image": {"b64": text}}], "parameters": {"max_detections": 2, "classes": ["7", 4]}}
-    (reply,) = ok(stack.http.post("/v1/models/digit-finder:predict", json=body))["predictions"]
-    assert {prediction["class"] for prediction in reply["predictions"]} <= {"4", "7"}
+    (response,) = ok(stack.http.post("/v1/models/digit-finder:predict", json=body))["predictions"]
+    assert {prediction["class"] for prediction in response["predictions"]} <= {"4", "7"}
 
 
 def test_boxes_are_in_the_upright_image(stack: Stack) -> None:
@@ -178,9 +178,9 @@ def test_digit_is_read_at_any_size_and_polarity(stack: Stack) -> None:
         page = np.pad(ink if index % 2 else 255 - ink, 1, mode="edge").astype(np.uint8)
         size = (8, 23, 64, 200)[index % 4]
         image = cv2.resize(page, (size, size), interpolation=cv2.INTER_CUBIC)
-        reply = ok(stack.http.post("/predict/digits", files={"image": png(image)}))
-        right += reply["top"] == str(labels[index])
-        assert len(reply["predictions"]) == 5
+        response = ok(stack.http.post("/predict/digits", files={"image": png(image)}))
+        right += response["top"] == str(labels[index])
+        assert len(response["predictions"]) == 5
     assert right >= 38
 
 

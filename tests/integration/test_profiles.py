@@ -70,8 +70,8 @@ def parameters_of(stack: Stack, model: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("model", "number"), [("own", 1), ("exported", 2), ("plain", 3)])
 def test_every_model_answers(stack: Stack, model: str, number: int) -> None:
-    reply = stack.http.post(f"/predict/{model}", json=[[1.0] * 4] * 3).raise_for_status().json()
-    assert [row["class"] for row in reply["predictions"]] == [f"build-{number}-{number % 3}"] * 3
+    response = stack.http.post(f"/predict/{model}", json=[[1.0] * 4] * 3).raise_for_status().json()
+    assert [row["class"] for row in response["predictions"]] == [f"build-{number}-{number % 3}"] * 3
 
 
 def test_a_version_brings_its_own_profile(stack: Stack) -> None:

@@ -21,10 +21,10 @@ from tritonclient.utils import InferenceServerException
 from tests.support.stack import ROOT, Stack
 from tests.support.tolerances import close
 
-PICTURES = ROOT / "loadtest" / "pictures"
-DIGITS = (PICTURES / "digits.jpg").read_bytes()
-PAPER = (PICTURES / "digits-on-paper.jpg").read_bytes()
-SEVEN = (PICTURES / "seven.png").read_bytes()
+IMAGES = ROOT / "loadtest" / "pictures"
+DIGITS = (IMAGES / "digits.jpg").read_bytes()
+PAPER = (IMAGES / "digits-on-paper.jpg").read_bytes()
+SEVEN = (IMAGES / "seven.png").read_bytes()
 VIRGINICA, SETOSA = [6.3, 3.3, 6.0, 2.5], [5.1, 3.5, 1.4, 0.2]
 
 # gRPC's code for each status of the tree in transformer/errors.py.
@@ -106,13 +106,13 @@ def ask_predict(stack: Stack, case: Case) -> Any:
     if case.is_table:
         return http_json(stack.http.post(url, params=dict(case.parameters), json=list(case.items)))["predictions"]
     files = [("image", item) for item in case.items]
-    reply = http_json(stack.http.post(url, params=dict(case.parameters), files=files))
-    return reply if len(files) > 1 else [reply]
+    response = http_json(stack.http.post(url, params=dict(case.parameters), files=files))
+    return response if len(files) > 1 else [response]
 
 
 def v1_document(case: Case) -> Any:
-    pictures = [{"image": {"b64": base64.b64encode(item).decode()}} for item in case.items if not case.is_table]
-    return {"instances": pictures or case.items, "parameters": case.parameters}
+    images = [{"image": {"b64": base64.b64encode(item).decode()}} for item in case.items if not case.is_table]
+    return {"instances": images or case.items, "parameters": case.parameters}
 
 
 def ask_v1(stack: Stack, case: Case) -> Any:
@@ -135,9 +135,9 @@ def v2_document(case: Case) -> Any:
 
 
 def ask_v2(stack: Stack, case: Case, *, path: str = "") -> Any:
-    reply = http_json(stack.http.post(f"/v2/models/{case.model}{path}/infer", json=v2_document(case)))
-    assert (reply["model_name"], reply["id"]) == (case.model, "the-id")
-    outputs = {output["name"]: output for output in reply["outputs"]}
+    response = http_json(stack.http.post(f"/v2/models/{case.model}{path}/infer", json=v2_document(case)))
+    assert (response["model_name"], response["id"]) == (case.model, "the-id")
+    outputs = {output["name"]: output for output in response["outputs"]}
     arrays = {
         name: np.array(output["data"], object if output["datatype"] == "BYTES" else None).reshape(output["shape"])
         for name, output in outputs.items()
@@ -186,12 +186,12 @@ def ask_grpc_typed(stack: Stack, case: Case) -> Any:
         request.parameters[name].string_param = str(value)
     with grpc.insecure_channel(f"127.0.0.1:{stack.grpc_port}") as channel:
         try:
-            reply = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
+            response = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
         except grpc.RpcError as exc:
             raise Refused(exc.code().name, exc.details()) from exc
-    assert (reply.id, len(reply.raw_output_contents)) == ("the-id", 0)
+    assert (response.id, len(response.raw_output_contents)) == ("the-id", 0)
     arrays = {}
-    for output in reply.outputs:
+    for output in response.outputs:
         field = {"BYTES": "bytes", "INT32": "int", "FP32": "fp32"}[output.datatype] + "_contents"
         dtype = object if output.datatype == "BYTES" else None
         arrays[output.name] = np.array(getattr(output.contents, field), dtype).reshape(list(output.shape))
@@ -202,17 +202,17 @@ def read_tensors(tensor: Callable[[str], Any], case: Case) -> Any:
     """The JSON of each item, and that the numeric tensors say the same."""
     texts = tensor("detections" if case.model == "digit-finder" else "predictions")
     assert texts.shape == (len(case.items),)
-    replies = [json.loads(text) for text in texts]
+    responses = [json.loads(text) for text in texts]
     if case.model != "digit-finder":
-        best = [reply if case.is_table else reply["predictions"][0] for reply in replies]
+        best = [response if case.is_table else response["predictions"][0] for response in responses]
         assert tensor("class_id").tolist() == [prediction["class_id"] for prediction in best]
         assert tensor("probabilities").max(axis=1) == pytest.approx([p["confidence"] for p in best], abs=1e-5)
-        return replies
-    assert tensor("num_detections").tolist() == [len(reply["predictions"]) for reply in replies]
+        return responses
+    assert tensor("num_detections").tolist() == [len(response["predictions"]) for response in responses]
     longest = max(tensor("num_detections"))
-    assert tensor("boxes").shape == (len(replies), longest, 4)
-    for index, reply in enumerate(replies):
-        found, count = reply["predictions"], len(reply["predictions"])
+    assert tensor("boxes").shape == (len(responses), longest, 4)
+    for index, response in enumerate(responses):
+        found, count = response["predictions"], len(response["predictions"])
         np.testing.assert_allclose(
             tensor("boxes")[index, :count], np.reshape([list(p["box"].values()) for p in found], (-1, 4)), atol=1e-3
         )
@@ -220,7 +220,7 @@ def read_tensors(tensor: Callable[[str], Any], case: Case) -> Any:
         assert tensor("class_ids")[index].tolist() == [p["class_id"] for p in found] + [-1] * (longest - count)
         assert not tensor("boxes")[index, count:].any()
         assert not tensor("scores")[index, count:].any()
-    return replies
+    return responses
 
 
 PROTOCOLS = {
@@ -275,9 +275,9 @@ def test_every_good_case_finds_something(references: Mapping[str, Any]) -> None:
     assert counts["detect many"] > counts["detect"] > counts["detect few"] > counts["detect nothing"]
 
 
-def split(answer: Any) -> tuple[dict[str, Any], dict[str, float]]:
+def split(response: Any) -> tuple[dict[str, Any], dict[str, float]]:
     """What must be equal to the letter, and what may differ by rounding."""
-    leaves = dict(flatten(answer))
+    leaves = dict(flatten(response))
     numbers = {path: leaf for path, leaf in leaves.items() if isinstance(leaf, float)}
     return {path: leaf for path, leaf in leaves.items() if path not in numbers}, numbers
 

@@ -106,7 +106,7 @@ ensemble_scheduling { step [ { model_name: "simple" model_version: -1 } ] }
 PREFERRED = BATCHED + FLOAT_IO + "dynamic_batching { preferred_batch_size: [ 16 ] }\n"
 
 # Name: a part of its reason.
-REFUSED = {
+REJECTED = {
     "yolo": "trt_engine_cache_path",
     "marked": "begins with a byte-order mark",
     "marked_without_version": "begins with a byte-order mark",
@@ -309,9 +309,9 @@ def test_nvidia_s_simple_models_add_and_subtract(stack: Stack, model: str, dtype
 def test_nvidia_s_classifiers_serve(
     stack: Stack, model: str, given: str, dims: tuple[int, ...], gives: str, classes: int
 ) -> None:
-    answer = infer(stack, model, **{given: np.full(dims, 2, np.float32)}).as_numpy(gives)
-    assert answer.shape == (classes,)
-    assert np.array_equal(answer, 2 * np.arange(classes, dtype=np.float32))
+    response = infer(stack, model, **{given: np.full(dims, 2, np.float32)}).as_numpy(gives)
+    assert response.shape == (classes,)
+    assert np.array_equal(response, 2 * np.arange(classes, dtype=np.float32))
     config = stack.http.get(f"/v2/models/{model}/config").raise_for_status().json()
     assert config["output"][0]["label_filename"] == f"{model.removesuffix('_onnx')}_labels.txt"
 
@@ -338,8 +338,8 @@ def test_equal_bytes_under_two_numbers_serve(stack: Stack) -> None:
     wait_until(lambda: status(stack)["equal"]["serving"] == ["1", "2"], log=stack.log)
     x = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
     for version in ("1", "2"):
-        reply = stack.http.post(f"/v2/models/equal/versions/{version}/infer", json=x).raise_for_status().json()
-        assert (reply["model_version"], reply["outputs"][0]["data"]) == (version, [1, 2])
+        response = stack.http.post(f"/v2/models/equal/versions/{version}/infer", json=x).raise_for_status().json()
+        assert (response["model_version"], response["outputs"][0]["data"]) == (version, [1, 2])
 
 
 def test_made_up_input_that_fails_refuses_nothing_and_is_shown(stack: Stack) -> None:
@@ -359,11 +359,11 @@ def test_openvino_s_own_format_serves_without_a_config(stack: Stack) -> None:
     assert infer(stack, "ov_größe", left=half, right=half).as_numpy("total").tolist() == [[2.0] * 4]
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 def test_what_does_not_serve_is_shown(stack: Stack, name: str) -> None:
     wait_until(lambda: status(stack)[name]["state"] == "refused", log=stack.log)
     known = status(stack)[name]
-    assert REFUSED[name] in " ".join([known["error"] or "", *(v["reason"] or "" for v in known["versions"].values())])
+    assert REJECTED[name] in " ".join([known["error"] or "", *(v["reason"] or "" for v in known["versions"].values())])
     assert known["serving"] == []
     assert known["since"]
     assert all(version["since"] for version in known["versions"].values())
@@ -381,13 +381,13 @@ def test_who_loads_is_pointed_to_where_triton_says_why(tmp_path: Path, monkeypat
     reason = "failed to load 'preferred', failed to poll from model repository"
     assert str(refused.value) == f"{reason}: the reason is in Triton's log, at 'Poll failed'"
     (line,) = [line for line in (tmp_path / "log").read_text().splitlines() if "Poll failed" in line]
-    assert REFUSED["preferred"].partition(",")[0] in line
+    assert REJECTED["preferred"].partition(",")[0] in line
 
 
-@pytest.mark.parametrize("name", [name for name in REFUSED if name != "my models"])
+@pytest.mark.parametrize("name", [name for name in REJECTED if name != "my models"])
 def test_client_of_a_refused_model_learns_it_and_does_not_wait(stack: Stack, name: str) -> None:
     wait_until(lambda: status(stack)[name]["state"] == "refused", log=stack.log)
-    replies = [
+    responses = [
         stack.http.post(f"/predict/{name}", json=[1.0]),
         stack.http.post(f"/v1/models/{name}:predict", json={"instances": [[1.0]]}),
         stack.http.post(f"/v2/models/{name}/infer", json={"inputs": []}),
@@ -396,9 +396,9 @@ def test_client_of_a_refused_model_learns_it_and_does_not_wait(stack: Stack, nam
         stack.http.get(f"/v2/models/{name}/config"),
         stack.http.get(f"/v1/models/{name}"),
     ]
-    for reply in replies:
-        assert code_of(reply) is ErrorCode.NO_SERVABLE_VERSION, reply.url
-    assert REFUSED[name] in replies[0].json()["error"] or name == "weights_only"
+    for response in responses:
+        assert code_of(response) is ErrorCode.NO_SERVABLE_VERSION, response.url
+    assert REJECTED[name] in responses[0].json()["error"] or name == "weights_only"
     with grpc.insecure_channel(f"127.0.0.1:{stack.grpc_port}") as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         assert not stub.ModelReady(service_pb2.ModelReadyRequest(name=name)).ready
@@ -411,8 +411,8 @@ def test_unknown_model_is_unknown_and_one_that_comes_is_waited_for(stack: Stack)
     with pytest.raises(InferenceServerException, match="NOT_FOUND"):
         infer(stack, "strange", x=np.zeros((1, 2), np.float32))
     assert status(stack)["coming"]["state"] == "loading"
-    reply = stack.http.get("/v2/models/coming/ready")
-    assert code_of(reply) in {ErrorCode.NOT_READY, ErrorCode.NO_READY_VERSION}
+    response = stack.http.get("/v2/models/coming/ready")
+    assert code_of(response) in {ErrorCode.NOT_READY, ErrorCode.NO_READY_VERSION}
     with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
         infer(stack, "coming", x=np.zeros((1, 2), np.float32))
 
@@ -421,9 +421,9 @@ def test_refused_version_of_a_model_that_serves(stack: Stack) -> None:
     wait_until(lambda: status(stack)["half"]["versions"]["2"]["state"] == "refused", log=stack.log)
     assert (status(stack)["half"]["state"], status(stack)["half"]["serving"]) == ("serving", ["1"])
     assert stack.http.get("/v2/models/half/ready").is_success
-    reply = stack.http.get("/v2/models/half/versions/2/ready")
-    assert code_of(reply) is ErrorCode.NO_SERVABLE_VERSION
-    assert "version '2' does not serve: see /status; model.onnx: not an ONNX file" in reply.json()["error"]
+    response = stack.http.get("/v2/models/half/versions/2/ready")
+    assert code_of(response) is ErrorCode.NO_SERVABLE_VERSION
+    assert "version '2' does not serve: see /status; model.onnx: not an ONNX file" in response.json()["error"]
     assert code_of(stack.http.get("/v2/models/half/versions/3/ready")) is ErrorCode.VERSION_NOT_FOUND
 
 
@@ -448,8 +448,8 @@ def test_cases(stack: Stack) -> None:
     for model in ("dynamic_batch_1", "explicit_batch4"):
         assert np.array_equal(infer(stack, model, **{first: row, second: row}).as_numpy(total), row * 2)
     half = np.full((1, 4), 1.5, np.float32)
-    answer = infer(stack, "fp32_config_int32_model", **{first: half, second: half}).as_numpy(total)
-    assert (answer.dtype, answer.tolist()) == (np.float32, [[2.0] * 4])
+    response = infer(stack, "fp32_config_int32_model", **{first: half, second: half}).as_numpy(total)
+    assert (response.dtype, response.tolist()) == (np.float32, [[2.0] * 4])
 
 
 def test_thousands_of_refused_folders_are_shown_and_counted(tmp_path: Path) -> None:

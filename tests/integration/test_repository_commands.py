@@ -493,8 +493,8 @@ def test_prune_keeps_the_newest_and_what_the_policy_asks_for(
     assert run("prune", storage, *arguments) == 1
     assert "YES=1" in capsys.readouterr().err
     ours, theirs = pty.openpty()
-    for answer, code, left in (("n", 0, held(1, 2, 3, 4, 5)), ("y", 0, held(2, 4, 5))):
-        os.write(ours, f"{answer}\n".encode())
+    for response, code, left in (("n", 0, held(1, 2, 3, 4, 5)), ("y", 0, held(2, 4, 5))):
+        os.write(ours, f"{response}\n".encode())
         process = subprocess.run(
             [sys.executable, "-m", "export", "prune", "--repository", storage.url, *arguments],
             cwd=ROOT,
@@ -537,7 +537,7 @@ def test_prune_deletes_the_manifest_first(s3: dict[str, str], local: Path, monke
 State = dict[str, str | None]
 SERVING: State = {"state": "serving", "reason": None}
 AVAILABLE: State = {"state": "available", "reason": None}
-REFUSED: State = {"state": "refused", "reason": "model.onnx: NaN"}
+REJECTED: State = {"state": "refused", "reason": "model.onnx: NaN"}
 
 
 @dataclass
@@ -623,7 +623,7 @@ def test_publish_of_a_first_version_has_no_before(
 @pytest.mark.parametrize(
     ("after", "policy", "expected"),
     [
-        ({"1": SERVING, "2": REFUSED}, "latest 1", "refused: model.onnx: NaN"),
+        ({"1": SERVING, "2": REJECTED}, "latest 1", "refused: model.onnx: NaN"),
         ({"1": SERVING, "2": AVAILABLE}, "specific 1", "the policy is specific 1, expected latest; next: make unpin"),
         ({"1": SERVING, "2": AVAILABLE}, "specific 1 (setting)", "next: change that setting of the server"),
     ],
@@ -644,11 +644,11 @@ def test_publish_fails_with_the_reason_of_the_server(
 
 def _with_answers(mirror: Mirror, statuses: Mapping[str, int]) -> Play:
     def play(method: str, path: str) -> tuple[int, Any] | None:
-        reply = mirror.play(method, path)
-        if path == "/predict/tiny" and reply[0] == 200:
-            status = statuses[str(reply[1]["model"]["version"])]
-            return (status, {"error": "got 13 columns, expected 4"}) if status != 200 else reply
-        return reply
+        response = mirror.play(method, path)
+        if path == "/predict/tiny" and response[0] == 200:
+            status = statuses[str(response[1]["model"]["version"])]
+            return (status, {"error": "got 13 columns, expected 4"}) if status != 200 else response
+        return response
 
     return play
 
@@ -679,7 +679,7 @@ def test_publish_succeeds_only_where_its_own_request_does(
 
 def test_publish_does_not_take_what_is_said_of_an_earlier_version_of_that_number(storage: Storage, local: Path) -> None:
     publish_again(storage, local)
-    assert publish_and_wait(Mirror(storage, {"2": REFUSED}, {"2": SERVING}), local) == 0
+    assert publish_and_wait(Mirror(storage, {"2": REJECTED}, {"2": SERVING}), local) == 0
 
 
 def test_publish_gives_up_with_the_last_state(
@@ -702,7 +702,7 @@ def test_what_serves_decides_for_versions_rollback_and_prune(
     states: dict[str, State] = {
         "1": SERVING,
         "2": AVAILABLE,
-        "3": REFUSED,
+        "3": REJECTED,
         "4": SERVING,
         "5": {"state": "staged", "reason": "validating"},
     }

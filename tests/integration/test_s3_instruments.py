@@ -67,7 +67,7 @@ def test_proxy_answers_as_s3_words_errors(proxy: FaultyProxy, client: Any, statu
 
 
 def test_proxy_refuses_connections_and_comes_back_on_its_port(proxy: FaultyProxy, client: Any) -> None:
-    proxy.refuse()
+    proxy.close_port()
     with pytest.raises(BotoCoreError, match="Could not connect"):
         read(client)
     assert proxy.requests == []
@@ -85,7 +85,7 @@ def test_proxy_hangs(proxy: FaultyProxy, client: Any) -> None:
 
 
 def test_answer_under_way_hangs_and_is_cut_by_refusal(proxy: FaultyProxy, client: Any) -> None:
-    for fault in (proxy.hang, proxy.refuse):
+    for fault in (proxy.hang, proxy.close_port):
         proxy.slow(20_000)
         body = client.get_object(Bucket=BUCKET, Key=KEY)["Body"]
         assert body.read(1000) == CONTENT[:1000]

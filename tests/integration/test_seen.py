@@ -133,18 +133,18 @@ def test_names_that_no_model_has_make_no_series(stack: Stack) -> None:
 
 def test_pictures_are_measured(stack: Stack) -> None:
     before = scrape(stack.http)
-    reply = stack.http.post("/predict/digit-finder", files={"image": DIGITS}).json()
+    response = stack.http.post("/predict/digit-finder", files={"image": DIGITS}).json()
     stack.http.post("/predict/digits", files={"image": DIGITS}).raise_for_status()
     after = scrape(stack.http)
 
     def grown(name: str, model: str) -> float:
         return value(after, name, model=model) - value(before, name, model=model)
 
-    pixels = reply["image"]["width"] * reply["image"]["height"]
+    pixels = response["image"]["width"] * response["image"]["height"]
     for model in ("digit-finder", "digits"):
         assert (grown("nereid_image_pixels_count", model), grown("nereid_image_pixels_sum", model)) == (1, pixels)
     assert grown("nereid_detections_count", "digit-finder") == 1
-    assert grown("nereid_detections_sum", "digit-finder") == len(reply["predictions"]) > 0
+    assert grown("nereid_detections_sum", "digit-finder") == len(response["predictions"]) > 0
     assert grown("nereid_detections_count", "digits") == 0
     for stage in ("queue", "decode", "preprocess", "infer", "postprocess"):
         count = "nereid_stage_seconds_count"
@@ -214,7 +214,7 @@ def test_a_request_is_one_line_of_json(in_json: Transformer) -> None:
 def test_a_call_is_one_line_of_json(in_json: Transformer) -> None:
     method = service_pb2_grpc.GRPCInferenceServiceStub(in_json.grpc).ModelInfer
     message = infer_message("digits", DIGITS)
-    reply = method(message, metadata=[("x-request-id", "over-grpc"), ("traceparent", TRACEPARENT)])
+    response = method(message, metadata=[("x-request-id", "over-grpc"), ("traceparent", TRACEPARENT)])
     line = line_of(in_json, "over-grpc")
     wanted = {
         "protocol": "grpc",
@@ -222,10 +222,10 @@ def test_a_call_is_one_line_of_json(in_json: Transformer) -> None:
         "route": "/inference.GRPCInferenceService/ModelInfer",
         "path": "/inference.GRPCInferenceService/ModelInfer",
         "model": "digits",
-        "version": reply.model_version,
+        "version": response.model_version,
         "status": "OK",
         "bytes_in": message.ByteSize(),
-        "bytes_out": reply.ByteSize(),
+        "bytes_out": response.ByteSize(),
         "trace_id": TRACE_ID,
     }
     assert {key: line[key] for key in wanted} == wanted

@@ -35,8 +35,8 @@ REASONS = {
     "empty-model-sealed": "not an ONNX file",
     "other-outputs": "probabilities",
     "nan": "NaN",
-    "other-answers": "golden input: output 'probabilities'",
-    "slightly-other-answers": "golden input: output 'probabilities'",
+    "different-scores": "golden input: output 'probabilities'",
+    "slightly-different-scores": "golden input: output 'probabilities'",
     "broken-config": "config.pbtxt",
     "new-opset": "opset",
     "pickled-golden": "golden.npz: cannot be read",
@@ -63,8 +63,8 @@ def check_responses(result: Result, builds: dict[int, Build]) -> None:
     assert not result.failures, result.failures[:3]
     assert not stale(result), stale(result)[:3]
     assert len(result.responses) > 100
-    for answer in result.responses:
-        assert builds[int(answer.version)].fits(answer), answer
+    for response in result.responses:
+        assert builds[int(response.version)].fits(response), response
 
 
 def test_valid_versions_replace_each_other_without_a_failed_request(synced: Synced) -> None:
@@ -86,14 +86,14 @@ def test_valid_versions_replace_each_other_without_a_failed_request(synced: Sync
 
 
 def test_interface_may_change_with_a_version(synced: Synced) -> None:
-    pictures = {1: Build(1, task="detect"), 2: Build(2, task="detect", interface="ultralytics", classes=5)}
-    synced.serve("finder", 1, pictures[1])
+    images = {1: Build(1, task="detect"), 2: Build(2, task="detect", interface="ultralytics", classes=5)}
+    synced.serve("finder", 1, images[1])
     with synced.load("finder", image=ROOT / "loadtest" / "pictures" / "digits.jpg") as load:
         assert load.wait_for_version("1", seconds=PATIENCE_S)
-        synced.upload("finder", 2, pictures[2])
+        synced.upload("finder", 2, images[2])
         synced.wait_for_serving("finder", 2)
         assert load.wait_for_version("2", seconds=PATIENCE_S)
-        check_responses(load.stop(), pictures)
+        check_responses(load.stop(), images)
     synced.s3.delete(f"{PREFIX}/finder/")
     synced.wait_for(lambda: "finder" not in synced.status()["models"])
     synced.wait_for(lambda: synced.stack.http.get("/v2/models/finder").status_code == 404)
@@ -102,14 +102,14 @@ def test_interface_may_change_with_a_version(synced: Synced) -> None:
 
 def test_smaller_batch_fails_no_request(synced: Synced) -> None:
     def served() -> int:
-        reply = synced.stack.http.get("/v2/models/pairs/config")
-        return int(reply.json()["max_batch_size"]) if reply.is_success else 0
+        response = synced.stack.http.get("/v2/models/pairs/config")
+        return int(response.json()["max_batch_size"]) if response.is_success else 0
 
     def check(count: int) -> None:
         tensor = {"name": "x", "datatype": "FP32", "shape": [count, 2], "data": list(range(2 * count))}
-        reply = synced.stack.http.post("/v2/models/pairs/infer", json={"inputs": [tensor]})
-        assert reply.is_success, (count, reply.text, served())
-        assert reply.json()["outputs"][0]["data"] == tensor["data"]
+        response = synced.stack.http.post("/v2/models/pairs/infer", json={"inputs": [tensor]})
+        assert response.is_success, (count, response.text, served())
+        assert response.json()["outputs"][0]["data"] == tensor["data"]
 
     folders = {version: synced.build("pairs", version, Build(version)) for version in (1, 2)}
     for version, size in ((1, 8), (2, 4), (2, 2)):  # how many items Triton takes may change under a number too
@@ -179,8 +179,8 @@ def test_plain_upload_deploys_and_delete_rolls_back(synced: Synced) -> None:
     other = synced.build("plain", 2, Build(31, classes=3))
     synced.s3.put(f"{PREFIX}/plain/2/model.onnx", other / "model.onnx")
     synced.wait_for_serving("plain", 2)
-    reply = synced.stack.http.post("/predict/plain", json=[1.0] * 4).json()
-    assert (reply["model"]["version"], reply["predictions"][0]["class"]) == ("2", f"build-31-{31 % 3}")
+    response = synced.stack.http.post("/predict/plain", json=[1.0] * 4).json()
+    assert (response["model"]["version"], response["predictions"][0]["class"]) == ("2", f"build-31-{31 % 3}")
     synced.s3.delete(f"{PREFIX}/plain/2/")
     synced.wait_for_serving("plain", 1)
 
@@ -217,8 +217,8 @@ def test_several_versions_serve_together_where_their_labels_agree(synced: Synced
         assert synced.stack.http.post(f"/v2/models/pair/versions/{version}/infer", json=row).is_success
     synced.upload("pair", 4, Build(44))
     synced.wait_for_serving("pair", 4)
-    reply = synced.stack.http.post("/v2/models/pair/versions/3/infer", json=row)
-    assert code_of(reply) is ErrorCode.VERSION_NOT_FOUND
+    response = synced.stack.http.post("/v2/models/pair/versions/3/infer", json=row)
+    assert code_of(response) is ErrorCode.VERSION_NOT_FOUND
     known = synced.version("pair", 3)
     assert (known["state"], "labels" in known["reason"]) == ("available", True)
     synced.s3.delete(f"{PREFIX}/pair/")
@@ -249,8 +249,8 @@ def test_files_uploaded_one_by_one_serve_once_complete(synced: Synced, has_manif
     synced.wait_for_serving("slow", number)
     log = synced.stack.log.read_text(errors="replace")
     assert f"slow: version {number} is rejected" not in log
-    reply = synced.stack.http.post("/predict/slow", json=[1.0] * 4).json()
-    assert reply["predictions"][0]["class"] == Build(number).names[Build(number).best]
+    response = synced.stack.http.post("/predict/slow", json=[1.0] * 4).json()
+    assert response["predictions"][0]["class"] == Build(number).names[Build(number).best]
 
 
 def strip_all_but(folder: Path, *names: str) -> None:
@@ -298,7 +298,7 @@ def test_odd_keys_are_reported_once_and_ignored(synced: Synced) -> None:
 def test_empty_listing_removes_nothing(synced: Synced) -> None:
     synced.wait_for_listings(2)  # what was deleted before is listed no longer
     names = set(synced.status()["models"])
-    synced.proxy.refuse()  # a listing during the deletions would have fewer models, not none
+    synced.proxy.close_port()  # a listing during the deletions would have fewer models, not none
     synced.s3.delete(f"{PREFIX}/")
     synced.proxy.pass_all()
     synced.wait_for(lambda: "empty" in (synced.status()["listing"]["error"] or ""))
@@ -353,8 +353,8 @@ def test_equal_bytes_are_as_many_versions_as_they_have_numbers(synced: Synced) -
     def response_of(model: str, number: int) -> str:
         row = {"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1.0] * 4}]}
         url = f"/v2/models/{model}/versions/{number}/infer"
-        reply = synced.stack.http.post(url, json=row | {"outputs": [{"name": "probabilities"}]}).raise_for_status()
-        values: list[float] = reply.json()["outputs"][0]["data"]
+        response = synced.stack.http.post(url, json=row | {"outputs": [{"name": "probabilities"}]}).raise_for_status()
+        values: list[float] = response.json()["outputs"][0]["data"]
         return str(np.round(values, 4).tolist())
 
     for model in ("same", "twin"):

@@ -67,9 +67,9 @@ def nulls(rows: Any) -> list[list[Any]]:
     return kept
 
 
-def probabilities(reply: Any) -> NDArray[Any]:
-    assert reply.is_success, reply.text
-    return np.array([list(row["probabilities"].values()) for row in reply.json()["predictions"]])
+def probabilities(response: Any) -> NDArray[Any]:
+    assert response.is_success, response.text
+    return np.array([list(row["probabilities"].values()) for row in response.json()["predictions"]])
 
 
 def ask(library: Any, port: int, name: str, tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
@@ -96,8 +96,8 @@ def test_numbers_and_missing_ones_in_every_protocol(tables: Stack, name: str) ->
         "gRPC": ask(tritonclient.grpc, tables.grpc_port, name, {"features": rows}),
     }
     tensor = {"name": "features", "datatype": "FP64", "shape": list(rows.shape), "data": nulls(rows)}
-    reply = tables.http.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]})
-    said["v2"] = np.reshape(reply.json()["outputs"][1]["data"], expected.shape)
+    response = tables.http.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]})
+    said["v2"] = np.reshape(response.json()["outputs"][1]["data"], expected.shape)
     for way, got in said.items():
         np.testing.assert_allclose(got, expected, atol=2e-6, err_msg=way)
 
@@ -116,13 +116,13 @@ def test_strings_in_every_protocol(tables: Stack) -> None:
          "data": [row[name] for row in named]}
         for name in PEOPLE.columns
     ]  # fmt: skip
-    reply = tables.http.post("/v2/models/people/infer", json={"inputs": inputs})
-    assert reply.is_success, reply.text
+    response = tables.http.post("/v2/models/people/infer", json={"inputs": inputs})
+    assert response.is_success, response.text
     said = {
         "v1": probabilities(tables.http.post("/v1/models/people:predict", json={"instances": nulls(PEOPLE)})),
         "v1 by name": probabilities(tables.http.post("/v1/models/people:predict", json={"instances": named})),
         "/predict": probabilities(tables.http.post("/predict/people", json=named)),
-        "v2": np.reshape(reply.json()["outputs"][1]["data"], expected.shape),
+        "v2": np.reshape(response.json()["outputs"][1]["data"], expected.shape),
         "binary": ask(tritonclient.http, tables.http_port, "people", columns(PEOPLE)),
         "gRPC": ask(tritonclient.grpc, tables.grpc_port, "people", columns(PEOPLE)),
     }
@@ -135,12 +135,12 @@ def test_column_named_image_is_no_image(tables: Stack) -> None:
     expected = ESTIMATORS["labels"].predict_proba(pandas.DataFrame({"image": cities}))
     named = [{"image": city} for city in cities]
     tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": cities}
-    reply = tables.http.post("/v2/models/labels/infer", json={"inputs": [tensor]})
-    assert reply.is_success, reply.text
+    response = tables.http.post("/v2/models/labels/infer", json={"inputs": [tensor]})
+    assert response.is_success, response.text
     said = {
         "v1": probabilities(tables.http.post("/v1/models/labels:predict", json={"instances": named})),
         "/predict": probabilities(tables.http.post("/predict/labels", json=named)),
-        "v2": np.reshape(reply.json()["outputs"][1]["data"], expected.shape),
+        "v2": np.reshape(response.json()["outputs"][1]["data"], expected.shape),
         "gRPC": ask(tritonclient.grpc, tables.grpc_port, "labels", {"image": np.array(cities, object)}),
     }
     for way, got in said.items():
@@ -190,9 +190,9 @@ SEX = {"name": "sex", "datatype": "BYTES", "shape": [1], "data": ["f"]}
     ],
 )  # fmt: skip
 def test_what_a_column_does_not_take_is_rejected(tables: Stack, path: str, body: Any, says: str) -> None:
-    reply = tables.http.post(path, json={"inputs": body} if path.startswith("/v2") else body)
-    assert reply.status_code == 400, reply.text
-    assert says in reply.json()["error"]
+    response = tables.http.post(path, json={"inputs": body} if path.startswith("/v2") else body)
+    assert response.status_code == 400, response.text
+    assert says in response.json()["error"]
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

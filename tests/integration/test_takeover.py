@@ -12,7 +12,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from environment.error_codes import ErrorCode
-from tests.support.confined import REFUSED
+from tests.support.confined import REJECTED
 from tests.support.error_codes import code_of
 from tests.support.ports import find_free_ports
 from tests.support.stack import ROOT, Stack, start_stack, wait_until, wait_until_announced
@@ -188,7 +188,7 @@ def test_kernel_refuses_the_transformer_s_process_what_no_request_needs(shell: S
     with start_transformer(triton, log, variables=variables, module="tests.support.confined") as server:
         wait_until(lambda: '"a call that no kernel has"' in log.read_text(), log=log)
         found = json.loads(next(line for line in log.read_text().splitlines() if line.startswith("{")))
-        assert found.keys() == REFUSED.keys()
+        assert found.keys() == REJECTED.keys()
         assert {name: said for name, said in found.items() if said not in {"EPERM", "ENOSYS"}} == {}
         assert server.http.post("/predict/digit-finder", files={"image": DIGITS}).is_success
         assert filters_of(server) == {2}  # one of them is about rings alone

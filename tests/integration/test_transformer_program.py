@@ -88,7 +88,7 @@ def health_of(channel: grpc.Channel) -> Any:
 def watch(channel: grpc.Channel) -> list[int]:
     """Every status until the server ends the stream."""
     stream = health_of(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
-    return [reply.status for reply in stream]
+    return [response.status for response in stream]
 
 
 def test_predictor_that_is_late_is_a_timeout_and_one_that_is_away_is_unavailable(stack: Stack, tmp_path: Path) -> None:
@@ -274,12 +274,12 @@ def test_overlong_model_name_is_unknown(stack: Stack, path: str) -> None:
 @pytest.mark.parametrize("library", [tritonclient.http, tritonclient.grpc])
 def test_priority_and_timeout_reach_the_scheduler(stack: Stack, library: Any) -> None:
     port = stack.http_port if library is tritonclient.http else stack.grpc_port
-    picture = library.InferInput("image", [1], "BYTES")
-    picture.set_data_from_numpy(np.array([DIGITS], object))
+    image = library.InferInput("image", [1], "BYTES")
+    image.set_data_from_numpy(np.array([DIGITS], object))
     rows = library.InferInput("features", [1, 4], "FP32")
     rows.set_data_from_numpy(np.ones((1, 4), np.float32))
     with library.InferenceServerClient(f"127.0.0.1:{port}") as client:
-        for model, tensor in (("digits", picture), ("iris", rows)):
+        for model, tensor in (("digits", image), ("iris", rows)):
             result = client.infer(model, [tensor], priority=1, timeout=10_000_000)
             assert result.as_numpy("class_id").shape == (1,)
 
@@ -347,14 +347,14 @@ def test_every_route_returns_errors_alike(stack: Stack, method: str, path: str, 
 
 
 def test_metadata_tells_what_the_server_takes_and_gives(stack: Stack) -> None:
-    reply = stack.http.get("/v2/models/digit-finder").json()
-    (served,) = reply["versions"]
-    assert stack.http.get(f"/v2/models/digit-finder/versions/{served}").json() == reply
-    assert reply["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
+    response = stack.http.get("/v2/models/digit-finder").json()
+    (served,) = response["versions"]
+    assert stack.http.get(f"/v2/models/digit-finder/versions/{served}").json() == response
+    assert response["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
     tritons = httpx.get(f"http://127.0.0.1:{stack.triton_http_port}/v2/models/digit-finder").json()
-    assert reply["parameters"]["model_inputs"] == tritons["inputs"]
-    assert reply["parameters"]["model_outputs"] == tritons["outputs"]
-    assert reply["platform"] == tritons["platform"]
+    assert response["parameters"]["model_inputs"] == tritons["inputs"]
+    assert response["parameters"]["model_outputs"] == tritons["outputs"]
+    assert response["platform"] == tritons["platform"]
     for model in stack.http.get("/v2/models").json()["models"]:
         config = stack.http.get(f"/v2/models/{model}/config").json()
         assert config == httpx.get(f"http://127.0.0.1:{stack.triton_http_port}/v2/models/{model}/config").json()

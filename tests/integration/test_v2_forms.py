@@ -239,9 +239,9 @@ def test_what_is_no_batch_is_not_cut(small: Stack) -> None:
 def test_batch_that_a_backend_does_not_run_is_the_clients_input(small: Stack) -> None:
     for count in (1, 6):  # of six the first four are run
         entry = given(shape=[count, 2], data=[0] * 2 * count)
-        reply = small.http.post("/v2/models/fours/infer", content=document(entry))
+        response = small.http.post("/v2/models/fours/infer", content=document(entry))
         got = f"expected a batch of 4, got {count % 4}: the openvino backend runs max_batch_size only"
-        assert (reply.status_code, got in reply.json()["error"]) == (400, True), reply.text
+        assert (response.status_code, got in response.json()["error"]) == (400, True), response.text
     entry = given(shape=[8, 2], data=list(range(16)))
     (output,) = small.http.post("/v2/models/fours/infer", content=document(entry)).raise_for_status().json()["outputs"]
     assert output["data"] == list(range(16))
@@ -302,8 +302,8 @@ def test_unknown_parameter_of_an_output_is_not_looked_at_over_grpc(small: Stack)
     request.outputs.add(name="y").parameters["content_type"].string_param = "np"
     for port in (small.grpc_port, small.triton_grpc_port):
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            reply = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
-        assert reply.raw_output_contents == [bytes(8)]
+            response = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
+        assert response.raw_output_contents == [bytes(8)]
 
 
 @pytest.mark.parametrize(

@@ -197,13 +197,13 @@ def test_own_tensors_go_to_triton_and_back(plain: Stack, library: Any, model: st
 
 def test_own_tensors_go_as_json_too(plain: Stack) -> None:
     for data in ([1, 2.5, 3, 4], [[1, 2.5], [3, 4]]):
-        reply = plain.http.post("/v2/models/pairs/infer", json={"inputs": [tensor(shape=[2, 2], data=data)]}).json()
-        assert reply["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [2, 2], "data": [1, 2.5, 3, 4]}]
+        response = plain.http.post("/v2/models/pairs/infer", json={"inputs": [tensor(shape=[2, 2], data=data)]}).json()
+        assert response["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [2, 2], "data": [1, 2.5, 3, 4]}]
     texts = tensor(datatype="BYTES", data=["é", "z"])
-    reply = plain.http.post("/v2/models/texts/infer", json={"inputs": [texts]}).json()
-    assert reply["outputs"][0]["data"] == ["é", "z"]
-    reply = plain.http.post("/v2/models/half/infer", json={"inputs": [tensor(datatype="FP16")]}).json()
-    assert reply["outputs"][0]["data"] == [1, 2]
+    response = plain.http.post("/v2/models/texts/infer", json={"inputs": [texts]}).json()
+    assert response["outputs"][0]["data"] == ["é", "z"]
+    response = plain.http.post("/v2/models/half/infer", json={"inputs": [tensor(datatype="FP16")]}).json()
+    assert response["outputs"][0]["data"] == [1, 2]
 
 
 def test_body_of_nothing_but_the_input_is_understood(plain: Stack) -> None:

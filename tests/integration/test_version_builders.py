@@ -22,7 +22,7 @@ BUILD = Build(7)
 GOOD = {"good": lambda _: None, "external-data": external_data, "stripped": strip}
 
 # Spoils that Triton rejects, with a part of its reason; where it has read no config it lists the model without one.
-REFUSED = {
+REJECTED = {
     "broken-config": "",
     "corrupt": "Protobuf parsing failed",
     "corrupt-sealed": "Protobuf parsing failed",
@@ -40,11 +40,11 @@ REFUSED = {
     "truncated": "Protobuf parsing failed",
     "truncated-sealed": "Protobuf parsing failed",
 }
-# Spoils that it serves, with the first row of their answers: only manifest.json or golden.npz give them away.
+# Spoils that it serves, with the first row of their outputs: only manifest.json or golden.npz reveal them.
 SERVED: dict[str, Any] = {
     "nan": [np.nan] * 3,
-    "other-answers": np.roll(BUILD.scores, 1),
-    "slightly-other-answers": BUILD.scores - np.float32(0.05),
+    "different-scores": np.roll(BUILD.scores, 1),
+    "slightly-different-scores": BUILD.scores - np.float32(0.05),
     "python-model": [0.125] * 3,  # it ran
     **dict.fromkeys(
         ("broken-manifest", "missing-file", "other-number", "pickled-golden", "python-beside", "wrong-digest"),
@@ -83,14 +83,14 @@ def ask(client: grpc.InferenceServerClient, name: str) -> NDArray[np.float32]:
 
 
 def test_every_spoil_is_expected_to_do_something() -> None:
-    assert SPOILS.keys() == REFUSED.keys() | SERVED.keys()
+    assert SPOILS.keys() == REJECTED.keys() | SERVED.keys()
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 def test_triton_rejects(client: grpc.InferenceServerClient, name: str) -> None:
     (entry,) = [model for model in client.get_model_repository_index().models if model.name == name]
-    assert entry.state == ("UNAVAILABLE" if REFUSED[name] else "")
-    assert REFUSED[name] in entry.reason
+    assert entry.state == ("UNAVAILABLE" if REJECTED[name] else "")
+    assert REJECTED[name] in entry.reason
 
 
 @pytest.mark.parametrize("name", SERVED)
@@ -129,18 +129,18 @@ def test_outputs_of_a_build_fit_it_and_no_other(tmp_path: Path) -> None:
     with start_stack(tmp_path / "repository", tmp_path / "log") as stack:
         for name, build in builds.items():
             row = [1.0] * build.features if build.task == "tabular" else []
-            picture = "" if row else str(ROOT / "loadtest" / "pictures" / "digits.jpg")
+            image = "" if row else str(ROOT / "loadtest" / "pictures" / "digits.jpg")
             addresses = (f"127.0.0.1:{stack.http_port}", f"127.0.0.1:{stack.grpc_port}")
-            with Load(Plan(*addresses, name, row=row, image_path=picture)) as load:
+            with Load(Plan(*addresses, name, row=row, image_path=image)) as load:
                 assert load.wait_for(
-                    lambda answer: answer.connection == 3 and answer.kind == "grpc", seconds=PATIENCE_S
+                    lambda response: response.connection == 3 and response.kind == "grpc", seconds=PATIENCE_S
                 )
                 result = load.stop()
             assert not result.failures
             assert versions(result) == ["1"]
-            assert {answer.kind for answer in result.responses} == {"predict", "v2", "grpc"}
+            assert {response.kind for response in result.responses} == {"predict", "v2", "grpc"}
             for other in builds.values():
-                assert {other.fits(answer) for answer in result.responses} == {other is build}
+                assert {other.fits(response) for response in result.responses} == {other is build}
 
 
 def test_load_tells_failures_and_ends_with_a_server_that_hangs(tmp_path: Path) -> None:
@@ -153,10 +153,10 @@ def test_load_tells_failures_and_ends_with_a_server_that_hangs(tmp_path: Path) -
             suspended = time.monotonic()
             transformer.suspend()
             try:
-                assert load.wait_for(lambda answer: bool(answer.error), seconds=PATIENCE_S)
+                assert load.wait_for(lambda response: bool(response.error), seconds=PATIENCE_S)
                 result = load.stop()
             finally:
                 transformer.resume()
-    assert {"", "DEADLINE_EXCEEDED"} >= {answer.status for answer in result.failures}
+    assert {"", "DEADLINE_EXCEEDED"} >= {response.status for response in result.failures}
     assert result.failures[0].seconds < 10
     assert result.between(0, suspended - 3).failures == []

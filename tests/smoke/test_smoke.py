@@ -40,46 +40,48 @@ def served(repository: Path) -> Iterator[Stack]:
         yield running
 
 
-def rows_of(reply: dict[str, Any]) -> list[list[float]]:
-    return [[*p["box"].values(), p["confidence"], p["class_id"]] for p in reply["predictions"]]
+def rows_of(response: dict[str, Any]) -> list[list[float]]:
+    return [[*p["box"].values(), p["confidence"], p["class_id"]] for p in response["predictions"]]
 
 
-def ask_triton_client(library: Any, port: int, picture: bytes) -> dict[str, Any]:
+def ask_triton_client(library: Any, port: int, image: bytes) -> dict[str, Any]:
     tensor = library.InferInput("image", [1], "BYTES")
-    tensor.set_data_from_numpy(np.array([picture], object))
+    tensor.set_data_from_numpy(np.array([image], object))
     with library.InferenceServerClient(f"127.0.0.1:{port}") as client:
         (text,) = client.infer("digit-finder", [tensor]).as_numpy("detections")
-    reply: dict[str, Any] = json.loads(text)
-    return reply
+    response: dict[str, Any] = json.loads(text)
+    return response
 
 
-def ask_v2(stack: Stack, picture: bytes) -> dict[str, Any]:
-    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(picture).decode()]}
-    reply = stack.http.post("/v2/models/digit-finder/infer", json={"inputs": [tensor]}).raise_for_status().json()
-    (text,) = next(output for output in reply["outputs"] if output["name"] == "detections")["data"]
+def ask_v2(stack: Stack, image: bytes) -> dict[str, Any]:
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(image).decode()]}
+    response = stack.http.post("/v2/models/digit-finder/infer", json={"inputs": [tensor]}).raise_for_status().json()
+    (text,) = next(output for output in response["outputs"] if output["name"] == "detections")["data"]
     found: dict[str, Any] = json.loads(text)
     return found
 
 
-def test_picture_has_one_answer_over_every_protocol(served: Stack) -> None:
-    picture = PICTURE.read_bytes()
-    expected = served.http.post("/predict/digit-finder", files={"image": picture}).raise_for_status().json()
+def test_image_has_the_same_response_over_every_protocol(served: Stack) -> None:
+    image = PICTURE.read_bytes()
+    expected = served.http.post("/predict/digit-finder", files={"image": image}).raise_for_status().json()
     confident = [found["class"] for found in expected["predictions"] if found["confidence"] > 0.9]
     assert confident == ["2", "7", "0"], "what is drawn there"
     jpeg = {"Content-Type": "image/jpeg"}
-    v1 = {"instances": [{"image": {"b64": base64.b64encode(picture).decode()}}]}
-    replies = {
-        "raw body": served.http.post("/predict/digit-finder", content=picture, headers=jpeg).raise_for_status().json(),
+    v1 = {"instances": [{"image": {"b64": base64.b64encode(image).decode()}}]}
+    responses = {
+        "raw body": served.http.post("/predict/digit-finder", content=image, headers=jpeg).raise_for_status().json(),
         "v1": served.http.post("/v1/models/digit-finder:predict", json=v1).raise_for_status().json()["predictions"][0],
-        "v2": ask_v2(served, picture),
-        "v2 binary": ask_triton_client(tritonclient.http, served.http_port, picture),
-        "gRPC": ask_triton_client(tritonclient.grpc, served.grpc_port, picture),
+        "v2": ask_v2(served, image),
+        "v2 binary": ask_triton_client(tritonclient.http, served.http_port, image),
+        "gRPC": ask_triton_client(tritonclient.grpc, served.grpc_port, image),
     }
-    different = {name for name, reply in replies.items() if not same_detections(rows_of(reply), rows_of(expected))}
+    different = {
+        name for name, response in responses.items() if not same_detections(rows_of(response), rows_of(expected))
+    }
     assert not different
 
 
-def test_row_gets_its_class(served: Stack) -> None:
+def test_row_is_classified(served: Stack) -> None:
     (prediction,) = served.http.post("/predict/iris", json=VIRGINICA).raise_for_status().json()["predictions"]
     assert prediction["class"] == "virginica"
     tensor = {"name": "features", "datatype": "FP32", "shape": [1, 4], "data": VIRGINICA}
@@ -88,7 +90,7 @@ def test_row_gets_its_class(served: Stack) -> None:
     assert class_ids == [prediction["class_id"]]
 
 
-def test_bad_picture_is_named(served: Stack) -> None:
+def test_error_of_a_broken_image_names_it(served: Stack) -> None:
     response = served.http.post("/predict/digit-finder", files={"image": b"no picture"})
     assert (response.status_code, "10 bytes that begin with b'no pictu'" in response.json()["error"]) == (400, True)
     with pytest.raises(InferenceServerException, match="10 bytes that begin with") as refused:
@@ -96,7 +98,7 @@ def test_bad_picture_is_named(served: Stack) -> None:
     assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
-def test_version_that_is_added_replaces_the_one_before(served: Stack, repository: Path) -> None:
+def test_new_version_replaces_the_previous_one(served: Stack, repository: Path) -> None:
     http, grpc = (f"localhost:{port}" for port in (served.http_port, served.grpc_port))
     with Load(Plan(http, grpc, "rows", row=[1.0] * 4, pause_s=0.01)) as load:
         assert load.wait_for_version("1", seconds=PATIENCE_S)
@@ -104,5 +106,5 @@ def test_version_that_is_added_replaces_the_one_before(served: Stack, repository
         assert load.wait_for_version("2", seconds=PATIENCE_S)
         result = load.stop()
     assert (result.failures, versions(result)) == ([], ["1", "2"])
-    assert all({"1": FIRST, "2": SECOND}[answer.version].fits(answer) for answer in result.responses)
+    assert all({"1": FIRST, "2": SECOND}[response.version].fits(response) for response in result.responses)
     assert served.http.get("/status").json()["models"]["rows"]["serving"] == ["2"]

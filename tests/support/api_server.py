@@ -20,8 +20,8 @@ PATIENCE_S = 120.0
 # Secrets that users create (README.md); KServe's webhook reads them for a storageUri.
 SECRETS = {
     "nereid-triton": {"secret": "not-to-be-guessed"},
-    "nereid-s3": {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"},
-    "nereid-s3-writer": {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"},
+    "nereid-s3": {"AWS_ACCESS_KEY_ID": "unused", "AWS_SECRET_ACCESS_KEY": "nothing"},
+    "nereid-s3-writer": {"AWS_ACCESS_KEY_ID": "unused", "AWS_SECRET_ACCESS_KEY": "nothing"},
     "nereid-keys": {"keys": ""},
 }
 # Kinds of an overlay that must exist before its pods are admitted.

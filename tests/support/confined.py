@@ -116,7 +116,7 @@ _FILE = Path(tempfile.gettempdir(), f"confined-{_ITSELF}")
 _NAME = str(_FILE).encode()
 _EXISTING = Path(tempfile.gettempdir(), f"existing-{_ITSELF}")
 
-REFUSED: dict[str, Callable[[], Any]] = {
+REJECTED: dict[str, Callable[[], Any]] = {
     "fork": lambda: child(57, 220, *(() if _X86 else (17, 0, 0, 0, 0))),
     "vfork": lambda: child(58, 220, *(() if _X86 else (17, 0, 0, 0, 0))),
     "clone of a process": lambda: child(56, 220, 17, 0, 0, 0, 0),
@@ -189,7 +189,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "a call that no kernel has": lambda: call(9999, 9999),
 }
 if _X86:
-    REFUSED |= {
+    REJECTED |= {
         "x32": lambda: call(_X32 | 520, 0, b"/bin/true", 0, 0),  # execve's number there
         "open as of old": lambda: call(2, 0, _NAME, os.O_WRONLY | os.O_CREAT, 0o600),
         "creat": lambda: call(85, 0, _NAME, 0o600),
@@ -207,7 +207,7 @@ ALLOWED: dict[str, Callable[[], Any]] = {
     "a pair of sockets": socket.socketpair,
     "the clock": os.times,
 }
-PROBES = [*REFUSED, *ALLOWED]
+PROBES = [*REJECTED, *ALLOWED]
 
 
 def outcome(probe: Callable[[], Any]) -> str:
@@ -233,7 +233,7 @@ def main() -> int:
         threading.Thread(target=attempt_once_it_serves, args=(port,), daemon=True).start()
         return run_transformer()
     start = threading.Event()
-    thread = threading.Thread(target=lambda: (start.wait(), print(json.dumps(attempt(REFUSED | ALLOWED)))))
+    thread = threading.Thread(target=lambda: (start.wait(), print(json.dumps(attempt(REJECTED | ALLOWED)))))
     thread.start()
     block_rings()
     confine(_SOCKET.fileno())
@@ -253,7 +253,7 @@ def attempt_once_it_serves(port: int) -> None:
     """Try the calls in the transformer's process once it serves."""
     while outcome(lambda: get_live(port)) != "done":
         time.sleep(0.05)
-    print(json.dumps(attempt(REFUSED)), flush=True)
+    print(json.dumps(attempt(REJECTED)), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 from registry.errors import Incomplete, VersionRejected
 
 
-def answer(value: Any) -> Any:
+def echo(value: Any) -> Any:
     return {"got": value, "process": os.getpid()}
 
 
@@ -50,7 +50,7 @@ def recurse() -> Any:
     return recurse()
 
 
-def refuse() -> None:
+def reject() -> None:
     raise VersionRejected("no")
 
 

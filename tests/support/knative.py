@@ -235,7 +235,7 @@ print(json.dumps(found))
 
 
 def knock(addresses: Sequence[str], *where: str) -> dict[str, str]:
-    """Try TCP connections: open, or refused; a network policy and a closed port look alike.
+    """Try TCP connections: open or not; a network policy and a closed port look alike.
 
     Args:
         addresses: of TCP, `host:port`.

@@ -21,7 +21,7 @@ def read_arguments(command: str) -> str:
     done = subprocess.run(
         [program, *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=without_cluster()
     )
-    tried = "connection refused" in done.stderr or "was refused" in done.stderr
+    tried = "connection refused" in done.stderr or "was refused" in done.stderr  # codespell:ignore refused
     invalid = re.search("unknown|invalid|error: (you|there|expected|required)", done.stderr.lower())
     return "" if tried and not invalid else done.stderr or done.stdout
 

@@ -23,7 +23,7 @@ from loadtest.generator.load import Load, Plan
 from loadtest.generator.responses import Result
 from tests.support import cluster
 
-PICTURES = ROOT / "loadtest" / "pictures"
+IMAGES = ROOT / "loadtest" / "pictures"
 # Two connections leave the pods some of the two cores that they share with the control plane.
 CONNECTIONS = 2
 
@@ -89,7 +89,7 @@ class Figures:
 
 def load(http: str, grpc: str, *, connections: int = CONNECTIONS, pause_s: float = 0.05, **options: Any) -> Load:
     """Load of an image over several connections, by all protocols."""
-    image = str(PICTURES / "digits.jpg")
+    image = str(IMAGES / "digits.jpg")
     return Load(Plan(http, grpc, "digit-finder", image_path=image, connections=connections, pause_s=pause_s,
                      timeout_s=30, **options))  # fmt: skip
 

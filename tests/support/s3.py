@@ -225,8 +225,8 @@ class FaultyProxy:
         """Reset each connection after so many bytes of its response."""
         self._set(_Fault(only, reset_after_bytes=after_bytes))
 
-    def refuse(self) -> None:
-        """Refuse connections and reset open ones, as if the server's process had ended."""
+    def close_port(self) -> None:
+        """Accept no connections and reset open ones, as if the server's process had ended."""
         self._call(self._close())
 
     def _set(self, fault: _Fault) -> None:
@@ -253,7 +253,7 @@ class FaultyProxy:
         assert task is not None
         self._tasks.add(task)
         try:
-            await self._answer(reader, writer)
+            await self._respond(reader, writer)
         except asyncio.CancelledError:  # by _close()
             _reset(writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -262,7 +262,7 @@ class FaultyProxy:
             self._tasks.discard(task)
             writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
         path, _, query = target.partition("?")
@@ -272,7 +272,7 @@ class FaultyProxy:
         if fault.hangs:
             await reader.read()  # until the client gives up
         elif fault.status:
-            await _refuse(reader, writer, fault.status, method)
+            await _send_error(reader, writer, fault.status, method)
         else:
             await self._pass(request, head, reader, writer)
 
@@ -325,8 +325,8 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             await writer.drain()
 
 
-async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: int, method: str) -> None:
-    code = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}.get(status, "Refused")
+async def _send_error(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: int, method: str) -> None:
+    code = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}.get(status, "Unknown")
     phrase = HTTPStatus(status).phrase
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{phrase}</Message></Error>'
     writer.write(

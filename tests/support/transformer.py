@@ -81,10 +81,10 @@ def is_live(http: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> 
         return False
 
 
-def infer_message(model: str, *pictures: bytes) -> Any:
+def infer_message(model: str, *images: bytes) -> Any:
     request = service_pb2.ModelInferRequest(model_name=model)
-    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[len(pictures)])
-    tensor.contents.bytes_contents.extend(pictures)
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[len(images)])
+    tensor.contents.bytes_contents.extend(images)
     return request
 
 

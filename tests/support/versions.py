@@ -65,12 +65,12 @@ class Build:
         scores[self.best] = self.confidence
         return scores
 
-    def fits(self, answer: Response) -> bool:
+    def fits(self, response: Response) -> bool:
         """Whether a response is of this build: its output with its own labels."""
         labels = self.names if self.task == "tabular" else (self.names[self.best],)
         return (
-            (answer.labels, answer.top) == (labels, self.names[self.best])
-            and abs(answer.confidence - self.confidence) < 1e-4
+            (response.labels, response.top) == (labels, self.names[self.best])
+            and abs(response.confidence - self.confidence) < 1e-4
         )  # fmt: skip
 
 
@@ -316,12 +316,12 @@ def nan(folder: Path) -> None:
     _edit_scores(folder, lambda scores: scores * np.float32("nan"))
 
 
-def other_answers(folder: Path) -> None:
+def different_scores(folder: Path) -> None:
     """Outputs differ from golden.npz."""
     _edit_scores(folder, lambda scores: np.roll(scores, 1))
 
 
-def slightly_other_answers(folder: Path) -> None:
+def slightly_different_scores(folder: Path) -> None:
     """Outputs differ by 0.05 from golden.npz; the best class is the same."""
     _edit_scores(folder, lambda scores: scores - np.float32(0.05))
 
@@ -419,8 +419,8 @@ SPOILS: dict[str, Callable[[Path], None]] = {
         empty_model_sealed,
         other_outputs,
         nan,
-        other_answers,
-        slightly_other_answers,
+        different_scores,
+        slightly_different_scores,
         broken_config,
         other_name,
         new_opset,
@@ -496,8 +496,8 @@ import triton_python_backend_utils as pb
 class TritonPythonModel:
     def execute(self, requests):
         rows = [pb.get_input_tensor_by_name(request, "features").as_numpy() for request in requests]
-        answers = [np.full((len(row), 3), 0.125, np.float32) for row in rows]
-        return [pb.InferenceResponse([pb.Tensor("probabilities", answer)]) for answer in answers]
+        scores = [np.full((len(row), 3), 0.125, np.float32) for row in rows]
+        return [pb.InferenceResponse([pb.Tensor("probabilities", each)]) for each in scores]
 """
 
 

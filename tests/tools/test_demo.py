@@ -10,15 +10,15 @@ from tests.support.terminal import open_terminal
 
 
 def test_demo_asks_every_shipped_model_and_draws_a_picture() -> None:
-    picture = ROOT / "output" / "digits-annotated.png"
-    picture.unlink(missing_ok=True)
+    image = ROOT / "output" / "digits-annotated.png"
+    image.unlink(missing_ok=True)
     done = run_program(
         "stack.demo", REPOSITORY="elsewhere", TRITON_URL="nowhere:1"
     )  # make's variables are not for the demo
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("digit-finder", "seven.png", "virginica", "postprocess", "output/digits-annotated.png"):
         assert word in done.stdout
-    with Image.open(picture) as drawn:
+    with Image.open(image) as drawn:
         assert drawn.size == (320, 320)
 
 

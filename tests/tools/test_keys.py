@@ -17,8 +17,8 @@ from tests.support.ports import find_free_ports
 from tests.support.stack import PATIENCE_S, ROOT, Stack, run_program, start_stack
 from tests.support.transformer import make_key
 
-PICTURES = str(ROOT / "loadtest" / "pictures")
-SHORT = ("--pictures", PICTURES, "--duration-s", "0.5", "--warm-up-s", "0.1")
+IMAGES = str(ROOT / "loadtest" / "pictures")
+SHORT = ("--pictures", IMAGES, "--duration-s", "0.5", "--warm-up-s", "0.1")
 COMMANDS = (
     "run", "run rows", "cold", "capacity", "flood", "soak", "swap", "protocols", "versions", "rollback", "prune",
     "publish",

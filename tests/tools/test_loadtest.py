@@ -150,8 +150,8 @@ def test_missed_threshold_is_reported(stack: Stack, tmp_path: Path) -> None:
 def test_failures_are_counted_and_shown(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "broken.jpg").write_bytes(b"no image")
-    pictures = ("--pictures", tmp_path / "pictures", "--warm-up-s", 0, "--duration-s", 0.5)
-    run = latency("run", tmp_path / "output", *addresses(stack), "--model", "digits", *pictures)
+    images = ("--pictures", tmp_path / "pictures", "--warm-up-s", 0, "--duration-s", 0.5)
+    run = latency("run", tmp_path / "output", *addresses(stack), "--model", "digits", *images)
     assert run.status == 1
     figures = run.result["latency"]
     assert all(part["failures"] == part["requests"] > 0 for part in figures.values())

@@ -22,9 +22,9 @@ def test_without_a_key_nothing_is_shown(monkeypatch: pytest.MonkeyPatch, key: st
 @pytest.mark.parametrize("key", ["two words", "schlüssel", "x\r\nHost: y", "\t", "x\x7f"])
 def test_invalid_key_is_rejected_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv(api_key.VARIABLE, key)
-    with pytest.raises(api_key.AccessError, match=r"^NEREID_API_KEY: got something else \(not shown\)") as refused:
+    with pytest.raises(api_key.AccessError, match=r"^NEREID_API_KEY: got something else \(not shown\)") as raised:
         api_key.headers()
-    assert key not in str(refused.value)
+    assert key not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ def test_invalid_key_is_rejected_and_not_shown(monkeypatch: pytest.MonkeyPatch, 
     ],
 )
 def test_rejection_names_the_next_step(status: int | str, text: str, says: str) -> None:
-    with pytest.raises(api_key.AccessError) as refused:
+    with pytest.raises(api_key.AccessError) as raised:
         api_key.check("http://x", status, text)
-    assert str(refused.value).startswith(says)
+    assert str(raised.value).startswith(says)
 
 
 @pytest.mark.parametrize("status", [200, 404, 429, 503, "OK", "UNAVAILABLE"])

@@ -1,11 +1,11 @@
-"""`make audit`: which versions an advisory is about, and which are asked for."""
+"""`make audit`: which versions an advisory is about, and which packages it requests advisories for."""
 
 import pytest
 
 from requirements.audit import LOCKS, is_affected, read_locks
 
 
-def test_every_lock_is_held_against_advisories() -> None:
+def test_every_lock_is_compared_with_advisories() -> None:
     pins = read_locks()
     assert {lock for locks in pins.values() for lock in locks} == set(LOCKS)
     (numpy,) = {pin.version for pin, locks in pins.items() if pin.name == "numpy" and LOCKS[1] in locks}

@@ -56,7 +56,7 @@ def test_last_component_prevails(on: set[str], expected: Mapping[str, int]) -> N
     assert Node({"x": 1}, changes).at(on) == expected
 
 
-def test_items_of_a_list_are_told_apart_by_their_names() -> None:
+def test_items_of_a_list_are_distinguished_by_their_names() -> None:
     base = keyed([{"name": "a", "image": "one"}, {"name": "b"}])
     after = keyed([{"name": "b"}, {"name": "a", "image": "two"}, {"name": "c"}])
     lines = Writer("standard").file(
@@ -78,7 +78,7 @@ def test_items_of_a_list_are_told_apart_by_their_names() -> None:
     ]
 
 
-def test_items_without_names_are_told_apart_by_all_they_have() -> None:
+def test_items_without_names_are_distinguished_by_their_whole_content() -> None:
     two = keyed([{"port": 1}, {"port": 2}])
     assert len(two) == 2
     assert list(differences(two, keyed([{"port": 2}, {"port": 1}]))) == []
@@ -96,7 +96,7 @@ def test_components_whose_order_matters_are_rejected() -> None:
         list(chart.objects_of("standard", render))
 
 
-def test_text_that_helm_would_read_is_refused() -> None:
+def test_text_that_helm_would_read_is_rejected() -> None:
     with pytest.raises(ChartError, match="Helm would read"):
         Writer("standard").file("Kind/name", Node({"text": "{{ .Values.x }}"}))
 

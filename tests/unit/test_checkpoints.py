@@ -1,4 +1,4 @@
-"""Which checkpoints may be loaded: no torch is needed to refuse one."""
+"""Which checkpoints may be loaded: no torch is needed to reject one."""
 
 import hashlib
 import io
@@ -47,14 +47,14 @@ def test_official_checkpoint_is_known_by_its_content_whatever_its_name(shared: P
 
 def test_other_checkpoint_needs_the_users_word(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
-    path.write_bytes(b"made by somebody")
-    digest = hashlib.sha256(b"made by somebody").hexdigest()
+    path.write_bytes(b"made by a user")
+    digest = hashlib.sha256(b"made by a user").hexdigest()
     with pytest.raises(CheckpointError) as rejected, admit(path, allowed=False):
         pass
     assert f"{path}: got SHA-256 {digest}, expected one of the {len(OFFICIAL)} on our list" in str(rejected.value)
     assert "pass --allow-unpickling (make: ALLOW_UNPICKLING=1) if you trust where it comes from" in str(rejected.value)
     with admit(path, allowed=True) as copy:
-        assert copy.read_bytes() == b"made by somebody"
+        assert copy.read_bytes() == b"made by a user"
 
 
 def test_official_name_is_no_word_for_the_content(tmp_path: Path) -> None:
@@ -95,15 +95,15 @@ def test_make_passes_the_users_word_on(target: str) -> None:
 
 
 def test_only_these_load_checkpoints() -> None:
-    """Each of them asks `admit`, or loads what it has just trained."""
+    """Each of them calls `admit`, or loads the checkpoint that it has just trained."""
     loading = re.compile(r"\bYOLO\(|\btorch\.load\(|\btorch\.jit\.load\(")
     paths = [
         path for part in ("export", "loadtest", "predictor", "transformer") for path in (ROOT / part).rglob("*.py")
     ]
     found = {str(path.relative_to(ROOT)) for path in (*paths, *ROOT.glob("*.py")) if loading.search(path.read_text())}
-    asking = {
+    admitting = {
         "export/sources/ultralytics_checkpoint.py",
         "loadtest/compare/baselines/detector.py",
         "loadtest/compare/baselines/exports.py",
     }
-    assert found == {*asking, "export/examples/digit_finder/__main__.py"}
+    assert found == {*admitting, "export/examples/digit_finder/__main__.py"}

@@ -49,7 +49,7 @@ def test_code_is_a_word_with_a_status_of_each_protocol(code: ErrorCode) -> None:
     assert ErrorCode(str(code)) is code
     assert code.http_status == 499 or code.http_status in set(HTTPStatus)
     assert not code.grpc_status or grpc.StatusCode[code.grpc_status] is not grpc.StatusCode.OK
-    # A client of gRPC retries UNAVAILABLE by itself; over HTTP it is told so.
+    # A client of gRPC retries UNAVAILABLE by itself; over HTTP the body says that it may.
     assert code.is_retryable or code.grpc_status != "UNAVAILABLE"
     assert orjson.loads(error_body(code, "what")) == {"error": "what", "code": str(code)}
 

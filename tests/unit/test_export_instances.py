@@ -13,7 +13,7 @@ from export.publish.watch import Served
 
 SERVING = {"state": "serving", "reason": None, "since": "then"}
 STAGED = {"state": "staged", "reason": "validating"}
-REFUSED = {"state": "refused", "reason": "NaN"}
+REJECTED = {"state": "refused", "reason": "NaN"}
 
 
 def test_instances_that_agree_are_one() -> None:
@@ -23,19 +23,19 @@ def test_instances_that_agree_are_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("by_instance", "state", "reason", "refused"),
+    ("by_instance", "state", "reason", "rejected"),
     [
         ({"a": {2: SERVING}, "b": {2: STAGED}}, "serving", "serving on a; staged: validating on b", False),
         ({"a": {2: STAGED}, "b": {2: SERVING}}, "serving", "staged: validating on a; serving on b", False),
-        ({"a": {2: REFUSED}, "b": {2: SERVING}}, "serving", "refused: NaN on a; serving on b", True),
+        ({"a": {2: REJECTED}, "b": {2: SERVING}}, "serving", "refused: NaN on a; serving on b", True),
         ({"a": {}, "b": {2: SERVING}, "c": {}}, "serving", "not listed yet on a, c; serving on b", False),
     ],
 )
 def test_where_instances_differ_all_are_named(
-    by_instance: dict[str, States], state: str, reason: str, refused: bool
+    by_instance: dict[str, States], state: str, reason: str, rejected: bool
 ) -> None:
     found = merge(by_instance)[2]
-    assert (found["state"], found["reason"], is_rejected(found)) == (state, reason, refused)
+    assert (found["state"], found["reason"], is_rejected(found)) == (state, reason, rejected)
 
 
 def test_more_instances_need_more_connections() -> None:
@@ -96,6 +96,6 @@ def test_nothing_is_excluded_where_no_address_responds() -> None:
 
 
 @pytest.mark.parametrize("url", ["two.test", "ftp://two.test", "http://two.test:x"])
-def test_what_is_no_urlis_rejected(url: str) -> None:
+def test_invalid_url_is_rejected(url: str) -> None:
     with pytest.raises(ExportError, match="expected such as http://localhost:8080"):
         Endpoint(url)

@@ -1,4 +1,4 @@
-"""Which hosts a server answers to."""
+"""Which hosts a server accepts."""
 
 import socket
 
@@ -162,9 +162,9 @@ def test_server_is_reached_where_it_listens(host: str, reached: set[str]) -> Non
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
 def test_address_of_another_machine_cannot_be_listened_on(host: str) -> None:
-    with pytest.raises(OSError, match="Cannot assign requested address") as refused:
+    with pytest.raises(OSError, match="Cannot assign requested address") as raised:
         listening.listen(host, 0)
-    assert "while attempting" not in str(refused.value)
+    assert "while attempting" not in str(raised.value)
 
 
 def test_invalid_name_cannot_be_listened_on() -> None:

@@ -83,7 +83,7 @@ def test_what_is_for_one_kind_of_machine_alone_is_left_out(
 
 
 @pytest.mark.parametrize("tag", ["-a", ".a", "a b", "a/b", "a:b", "", "x" * 121])
-def test_tag_that_no_registry_takes_is_refused(
+def test_tag_that_no_registry_accepts_is_rejected(
     tag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["containers/build.py", f"--tag={tag}"])

@@ -14,7 +14,7 @@ from loadtest.generator.responses import Response, Result
 from tests.support.http_server import Quiet, run_server
 from tests.support.responded import stale, versions
 
-REPLY = {"model": {"version": "7"}, "predictions": [{"class": "b", "confidence": 0.5}, {"class": "a"}]}
+RESPONSE = {"model": {"version": "7"}, "predictions": [{"class": "b", "confidence": 0.5}, {"class": "a"}]}
 
 
 class Handler(Quiet, BaseHTTPRequestHandler):
@@ -35,7 +35,7 @@ class Handler(Quiet, BaseHTTPRequestHandler):
         if way == "hang-up":
             self.close_connection = True
             return
-        body = json.dumps(REPLY).encode()
+        body = json.dumps(RESPONSE).encode()
         self.send_response({"unavailable": 503}.get(way, 200))
         self.send_header("Content-Length", str(len(body)))
         if way == "close":

@@ -23,7 +23,7 @@ LIMITS = Limits(cpu_s=1, wall_s=60, memory_bytes=64 * 2**20)
 
 def test_result_comes_from_another_process() -> None:
     before = resource.getrlimit(resource.RLIMIT_CPU)
-    result = confined(judged.answer, [1, "a"])
+    result = confined(judged.echo, [1, "a"])
     assert result["got"] == [1, "a"]
     assert result["process"] != os.getpid()
     assert resource.getrlimit(resource.RLIMIT_CPU) == before
@@ -38,7 +38,7 @@ def test_result_comes_from_another_process() -> None:
         (judged.vanish, Defect, "ended with status 3"),
         (judged.be_killed, TimeoutError, "ended from outside (signal 9)"),
         (judged.recurse, Defect, "RecursionError"),
-        (judged.refuse, VersionRejected, "no"),
+        (judged.reject, VersionRejected, "no"),
         (judged.wait, Incomplete, "not yet"),
         (judged.fill_disk, OSError, "No space left on device"),
     ],
@@ -48,7 +48,7 @@ def test_judgement_that_fails_says_how(function: Callable[[], Any], error: type[
     with pytest.raises(error) as caught:
         confined(function, limits=LIMITS)
     assert says in str(caught.value)
-    assert confined(judged.answer, 1)["got"] == 1, "the next one is judged"
+    assert confined(judged.echo, 1)["got"] == 1, "the next one is judged"
 
 
 def test_judgement_that_hangs_is_ended() -> None:
@@ -63,11 +63,11 @@ def test_starter_that_ends_is_started_again() -> None:
 
 
 def test_many_at_once_leave_nothing_behind() -> None:
-    confined(judged.answer, 0)
+    confined(judged.echo, 0)
     process = psutil.Process()
     before = left_by(process)
     with ThreadPoolExecutor(8) as threads:
-        assert [result["got"] for result in threads.map(partial(confined, judged.answer), range(200))] == [*range(200)]
+        assert [result["got"] for result in threads.map(partial(confined, judged.echo), range(200))] == [*range(200)]
     deadline = time.monotonic() + PATIENCE_S
     while any(now > then for now, then in zip(left_by(process), before, strict=True)):
         assert time.monotonic() < deadline
@@ -84,4 +84,4 @@ def test_folder_that_vanishes_is_not_needed(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(gone)
     monkeypatch.setenv("TMPDIR", str(gone))
     gone.rmdir()
-    assert confined(judged.answer, 1)["got"] == 1
+    assert confined(judged.echo, 1)["got"] == 1

@@ -175,7 +175,7 @@ def test_model_whose_process_is_dead_is_loaded_again(tmp_path: Path) -> None:
         assert model.serving == ("1",)
 
 
-def test_model_that_answers_an_examination_is_not_loaded_again(tmp_path: Path) -> None:
+def test_model_that_passes_an_examination_is_not_loaded_again(tmp_path: Path) -> None:
     with stubbed(tmp_path) as (model, stub):
         model.list_and_reconcile()
         model.reconciler.suspect()

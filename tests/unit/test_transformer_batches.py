@@ -87,10 +87,10 @@ def test_results_are_no_larger_together_than_one_may_be() -> None:
         def __len__(self) -> int:
             return 2**27
 
-    answer = [Tensor("y", "UINT8", (1,), Large())]
-    check_size([answer, answer], 9)
+    response = [Tensor("y", "UINT8", (1,), Large())]
+    check_size([response, response], 9)
     with pytest.raises(PayloadTooLarge, match="the result of 9 items is over the limit of 268435456 bytes"):
-        check_size([answer, answer, [numbers(1)]], 9)
+        check_size([response, response, [numbers(1)]], 9)
 
 
 class Triton:
@@ -117,12 +117,12 @@ def test_parts_are_sent_one_after_the_other() -> None:
     assert (version, triton.sizes) == ("7", [8, 8, 4])
 
 
-@pytest.mark.parametrize(("before", "asked"), [("12", [8, 8]), ("112", [8, 8, 4])], ids=["early", "at the last part"])
-def test_all_of_a_result_is_of_one_version(before: str, asked: list[int]) -> None:
+@pytest.mark.parametrize(("before", "sizes"), [("12", [8, 8]), ("112", [8, 8, 4])], ids=["early", "at the last part"])
+def test_all_of_a_result_is_of_one_version(before: str, sizes: list[int]) -> None:
     triton = Triton(before + "222")  # a swap falls into it: it begins again
     (output,), version = asyncio.run(infer_in_parts([numbers(20)], model(), triton.infer))
     np.testing.assert_array_equal(to_array(output), to_array(numbers(20)))
-    assert (version, triton.sizes) == ("2", [*asked, 8, 8, 4])
+    assert (version, triton.sizes) == ("2", [*sizes, 8, 8, 4])
 
 
 def test_versions_that_never_stay_give_no_result() -> None:

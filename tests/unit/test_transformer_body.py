@@ -12,7 +12,7 @@ from transformer.errors import InvalidRequest, PayloadTooLarge, ServingError, Un
 from transformer.rest.body import Items, _unpack, read_instances, read_items
 from transformer.rest.multipart import read_parts
 
-LIMIT = 1000  # bytes of a picture
+LIMIT = 1000  # bytes of an image
 JSON = "application/json"
 
 
@@ -83,7 +83,7 @@ def test_read_items_takes_images() -> None:
     assert not items(form(("image", b"1")), FORM).many
 
 
-@pytest.mark.parametrize("name", ["file", "files", "images[]", "upload", "picture"])
+@pytest.mark.parametrize("name", ["file", "files", "images[]", "upload", "picture"])  # codespell:ignore picture
 def test_files_of_a_form_are_images_if_all_have_one_name(name: str) -> None:
     assert items(form((name, b"1"), (name, b"2")), FORM).images == [b"1", b"2"]
     assert items(form((name, b"1"), ("image", b"2")), FORM).images == [b"2"]
@@ -96,8 +96,8 @@ def test_fields_of_a_form_are_parameters_if_named_so() -> None:
 
 
 TEXT = base64.b64encode(b"jpeg").decode()
-# Forms of one picture, as instances of v1 and as JSON of /predict.
-PICTURES = [
+# Forms of one image, as instances of v1 and as JSON of /predict.
+IMAGES = [
     TEXT,
     {"b64": TEXT},
     {"image": {"b64": TEXT}},
@@ -111,13 +111,13 @@ PICTURES = [
 ]
 
 
-@pytest.mark.parametrize("picture", PICTURES)
-def test_image_is_found_under_every_key(picture: object) -> None:
+@pytest.mark.parametrize("image", IMAGES)
+def test_image_is_found_under_every_key(image: object) -> None:
     expected = Items(images=[b"jpeg"], many=True)
     for member in ("instances", "inputs"):
-        assert instances({member: [picture]}, images=True) == expected
-    assert items(orjson.dumps(picture), JSON, images=True).images == [b"jpeg"]
-    assert items(orjson.dumps([picture, TEXT]), JSON, images=True).images == [b"jpeg", b"jpeg"]
+        assert instances({member: [image]}, images=True) == expected
+    assert items(orjson.dumps(image), JSON, images=True).images == [b"jpeg"]
+    assert items(orjson.dumps([image, TEXT]), JSON, images=True).images == [b"jpeg", b"jpeg"]
 
 
 def test_read_instances_takes_images_rows_and_parameters() -> None:
@@ -171,9 +171,9 @@ EXPECTED = '{"image": {"b64": "<base64 of the file>"}}'
     ],
 )  # fmt: skip
 def test_read_instances_rejects(document: object, images: bool, says: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
+    with pytest.raises(InvalidRequest) as raised:
         instances(document, images=images)
-    assert says in str(refused.value)
+    assert says in str(raised.value)
 
 
 def test_form_to_v1_is_rejected() -> None:

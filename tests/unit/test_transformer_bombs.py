@@ -71,11 +71,11 @@ CLAIMS = {
 
 @pytest.mark.parametrize("format_name", CLAIMS)
 def test_file_that_claims_to_be_huge_is_rejected(format_name: str) -> None:
-    with pytest.raises(ServingError) as refused:
+    with pytest.raises(ServingError) as raised:
         decode(CLAIMS[format_name], max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
     # libwebp and libavif see that the parts of the file differ before they say how large it is.
     expected = PayloadTooLarge if format_name not in {"WEBP", "AVIF"} else (PayloadTooLarge, InvalidImage)
-    assert isinstance(refused.value, expected)
+    assert isinstance(raised.value, expected)
 
 
 @pytest.mark.parametrize(
@@ -191,11 +191,11 @@ def test_jpeg_of_many_scans_is_rejected() -> None:
 
 
 def test_what_follows_a_jpeg_may_look_like_scans() -> None:
-    video = b"\xff\xda" * 1000  # phones put one behind the picture
+    video = b"\xff\xda" * 1000  # phones put one behind the image
     assert decode(progressive(10) + video, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS).size_wh == (16, 16)
     comment = b"\xff\xfe" + (2 + len(video)).to_bytes(2) + video
-    picture = encoded("JPEG")
-    assert decode(picture[:2] + comment + picture[2:], max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS).is_whole
+    image = encoded("JPEG")
+    assert decode(image[:2] + comment + image[2:], max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS).is_whole
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])

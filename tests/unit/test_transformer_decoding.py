@@ -75,7 +75,7 @@ def test_decode_turns_the_image_upright_as_exif_says(format_name: str, orientati
     ("data", "error", "says"),
     [
         (b"", InvalidImage, "0 bytes"),
-        (b"hello, I am no picture", InvalidImage, "22 bytes that begin with b'hello, I'"),
+        (b"hello, I am no image", InvalidImage, "22 bytes that begin with b'hello, I'"),
         (encoded("JPEG")[:-200], InvalidImage, "ends before its last row"),
         (encoded("PNG")[:-60], InvalidImage, "broken PNG"),
         (encoded("PNG")[:40], InvalidImage, "PNG"),
@@ -153,21 +153,21 @@ def test_jpeg_is_reduced_as_far_as_is_enough(
         sizes.append(size_wh)
         return turned(enough_wh, orientation)
 
-    picture = decode(data, **LIMITS, smallest_wh=enough)
-    assert sizes == [picture.size_wh] == [turned((60, 40), orientation)]
+    image = decode(data, **LIMITS, smallest_wh=enough)
+    assert sizes == [image.size_wh] == [turned((60, 40), orientation)]
     width, height = turned(reduced_wh, orientation)
-    assert picture.image_hwc.shape == (height, width, 3)
-    assert picture.is_whole == (reduced_wh == (60, 40))
+    assert image.image_hwc.shape == (height, width, 3)
+    assert image.is_whole == (reduced_wh == (60, 40))
     whole = decode(data, **LIMITS).image_hwc
     for row, column in ((0.2, 0.2), (0.2, 0.8), (0.8, 0.2), (0.8, 0.8)):
         expected = whole[int(row * len(whole)), int(column * len(whole[0]))]
-        got = picture.image_hwc[int(row * height), int(column * width)]
+        got = image.image_hwc[int(row * height), int(column * width)]
         np.testing.assert_allclose(got.astype(int), expected.astype(int), atol=12)
 
 
 @pytest.mark.parametrize("format_name", ["PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_other_formats_are_decoded_whole(format_name: str, orientation: int) -> None:
-    picture = decode(encoded(format_name, orientation=orientation), **LIMITS, smallest_wh=lambda _: (1, 1))
-    assert picture.is_whole
-    assert picture.size_wh == ((40, 60) if orientation == 6 else (60, 40))
+    image = decode(encoded(format_name, orientation=orientation), **LIMITS, smallest_wh=lambda _: (1, 1))
+    assert image.is_whole
+    assert image.size_wh == ((40, 60) if orientation == 6 else (60, 40))

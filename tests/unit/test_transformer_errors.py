@@ -28,17 +28,17 @@ def read_v2(**changes: Any) -> Any:
     return read_document(body, len(body))
 
 
-def refused(message: str) -> Callable[[], Any]:
+def fail_with(message: str) -> Callable[[], Any]:
     """In the words of Triton or of a library."""
 
-    def refuse() -> None:
+    def fail() -> None:
         raise InvalidRequest(message)
 
-    return refuse
+    return fail
 
 
 @pytest.mark.parametrize(
-    ("ask", "is_told"),
+    ("send", "is_quoted"),
     [
         (lambda: TABULAR.preprocess([[1, [NUMBER, 3.5]]], TABLE), True),
         (lambda: TABULAR.preprocess([[1, NUMBER * 10**40]], TABLE), True),
@@ -68,17 +68,17 @@ def refused(message: str) -> Callable[[], Any]:
         (lambda: read_instances(orjson.dumps({"instances": [{"image": {"b64": f"{SENT}!"}}]}), "", **INSTANCES), False),
         (lambda: read_parts(SENT.encode(), SENT, max_parts=9), False),
         (lambda: decode(SENT.encode(), max_bytes=99, max_pixels=99), True),
-        (refused(f"index: 1 Got: {SENT} Expected: 4"), True),
-        (refused(f"Found invalid character {SENT} in header at 3"), True),
+        (fail_with(f"index: 1 Got: {SENT} Expected: 4"), True),
+        (fail_with(f"Found invalid character {SENT} in header at 3"), True),
     ],
 )
-def test_log_quotes_nothing_of_what_was_sent(ask: Callable[[], Any], is_told: bool) -> None:
+def test_log_quotes_nothing_of_what_was_sent(send: Callable[[], Any], is_quoted: bool) -> None:
     with pytest.raises(ServingError) as caught:
-        ask()
+        send()
     error = caught.value
     assert error.status < 500
     client, log = (text.replace(".", "") for text in (error.for_client("id"), error.for_log()))  # 5.301425e+46
-    assert (SENT in client) == is_told
+    assert (SENT in client) == is_quoted
     assert SENT not in log
     assert error.for_log().startswith(type(error).__name__)
 

@@ -17,10 +17,10 @@ from transformer.imaging.decoding import FORMATS, decode
 BASE64 = "base64 instead of the file that it encodes"
 
 
-def refusal(data: bytes) -> ServingError:
-    with pytest.raises(ServingError) as refused:
+def error_of(data: bytes) -> ServingError:
+    with pytest.raises(ServingError) as raised:
         decode(data, max_bytes=2**24, max_pixels=2**24)
-    return refused.value
+    return raised.value
 
 
 def container(brand: bytes, *others: bytes) -> bytes:
@@ -90,7 +90,7 @@ def container(brand: bytes, *others: bytes) -> bytes:
     ],
 )
 def test_format_is_named(data: bytes, name: str) -> None:
-    error = refusal(data)
+    error = error_of(data)
     assert isinstance(error, UnsupportedMedia)
     assert str(error) == f"image: got {name}, expected one of {', '.join(FORMATS)}; convert it"
 
@@ -126,7 +126,7 @@ def by_opencv(suffix: str, dtype: type[np.generic] = np.uint8) -> bytes:
     ],
 )
 def test_file_of_an_encoder_is_named(write: Callable[[], bytes], name: str) -> None:
-    assert f"image: got {name}, expected one of" in str(refusal(write()))
+    assert f"image: got {name}, expected one of" in str(error_of(write()))
 
 
 @pytest.mark.parametrize(
@@ -143,14 +143,14 @@ def test_file_of_an_encoder_is_named(write: Callable[[], bytes], name: str) -> N
     ],
 )
 def test_broken_file_of_a_format_that_is_read_is_no_other_format(data: bytes, name: str) -> None:
-    error = refusal(data)
+    error = error_of(data)
     assert isinstance(error, InvalidImage)
     assert str(error) == f"image: {len(data)} bytes of a broken {name}, expected a whole one"
 
 
 @pytest.mark.parametrize("data", [b"hello", b"\0" * 500, b"RIFF", b"<" * 2000, b"<!----" * 400])
 def test_what_is_like_nothing_is_quoted(data: bytes) -> None:
-    error = refusal(data)
+    error = error_of(data)
     assert isinstance(error, InvalidImage)
     assert f"{len(data)} bytes that begin with" in str(error)
 
@@ -160,4 +160,4 @@ def test_case_is_named(shared: Path, case: str, name: str) -> None:
     path = shared.parent / "cases" / "containers" / case
     if not path.is_file():
         pytest.skip("../shared/cases/containers is absent: files that are no part of the project")
-    assert f"got {name}, expected one of JPEG" in str(refusal(path.read_bytes()))
+    assert f"got {name}, expected one of JPEG" in str(error_of(path.read_bytes()))

@@ -24,9 +24,9 @@ def test_ordinary_messages_pass() -> None:
         b"",
         request(),
         request(fp32_contents=[0.5] * 1_000_000),
-        request(bytes_contents=[b"picture" * 1000] * 1024),
+        request(bytes_contents=[b"content" * 1000] * 1024),
         bytes(REQUEST(raw_input_contents=[bytes(50_000_000)]).SerializeToString()),
-        b"\x92\x3f\x03abc",  # a field that nobody knows
+        b"\x92\x3f\x03abc",  # a field that no message has
     ):
         check_message(data, REQUEST.DESCRIPTOR)
         REQUEST.FromString(data)

@@ -1,4 +1,4 @@
-"""What is refused in the head of a request; whole requests are in tests/faults/test_connections.py."""
+"""Faults of the head of a request; whole requests are in tests/faults/test_connections.py."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What holds for any input: decoders answer or refuse, arrays are what their definition says."""
+"""Properties of any input: decoders return a result or reject it, arrays are as their definition says."""
 
 import base64
 import gzip
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.grpc import service_pb2
 
-from tests.fuzz.inputs import mutated, pictures
+from tests.fuzz.inputs import images, mutated
 from tests.support.described import CLASSIFIER, DETECTOR, FUSED, TABLE
 from tests.support.multipart import FORM, form
 from transformer.admission import Deadline
@@ -55,8 +55,8 @@ TARGETS = st.tuples(st.integers(1, 20), st.integers(1, 20)).map(lambda tiles: (t
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 
 
-def answered(function: Callable[[], Any]) -> Any:
-    """What it returns; nothing where it refuses, as it may."""
+def result_of(function: Callable[[], Any]) -> Any:
+    """What the function returns; None where it rejects its input with a 4xx status."""
     error: ServingError
     try:
         return function()
@@ -68,30 +68,30 @@ def answered(function: Callable[[], Any]) -> Any:
 
 
 def passes(check_: Callable[[], None]) -> bool:
-    """Whether it refuses nothing."""
-    return answered(lambda: (check_(), True)) is not None  # type: ignore[func-returns-value]
+    """Whether the check rejects nothing."""
+    return result_of(lambda: (check_(), True)) is not None  # type: ignore[func-returns-value]
 
 
-# Pictures
+# Images
 
 
 @settings(max_examples=300)
-@given(pictures(), st.sampled_from([None, (1, 1), (20, 20)]))
-def test_decode_gives_a_picture_or_says_why_not(data: bytes, enough_wh: tuple[int, int] | None) -> None:
-    picture = answered(
+@given(images(), st.sampled_from([None, (1, 1), (20, 20)]))
+def test_decode_returns_an_image_or_rejects_the_bytes(data: bytes, enough_wh: tuple[int, int] | None) -> None:
+    decoded = result_of(
         lambda: decode(
             data, max_bytes=2**20, max_pixels=2**20, smallest_wh=(lambda _: enough_wh or (1, 1)) if enough_wh else None
         )
     )
-    if picture is not None:
-        image = picture.image_hwc
+    if decoded is not None:
+        image = decoded.image_hwc
         assert (image.ndim, image.shape[2], image.dtype, image.flags.c_contiguous) == (3, 3, np.uint8, True)
-        assert 0 < picture.size_wh[0] * picture.size_wh[1] <= 2**20
-        assert picture.is_whole or enough_wh
+        assert 0 < decoded.size_wh[0] * decoded.size_wh[1] <= 2**20
+        assert decoded.is_whole or enough_wh
 
 
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3))))
-def test_lossless_pictures_survive(image_hwc: NDArray[np.uint8]) -> None:
+def test_lossless_images_are_decoded_unchanged(image_hwc: NDArray[np.uint8]) -> None:
     for name, options in (("PNG", {}), ("BMP", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
         buffer = io.BytesIO()
         Image.fromarray(image_hwc).save(buffer, name, **options)
@@ -102,7 +102,7 @@ def test_lossless_pictures_survive(image_hwc: NDArray[np.uint8]) -> None:
 
 
 @given(SIZES, TARGETS, st.sampled_from([None, 8, 32, 64]))
-def test_letterbox_holds_the_whole_picture(
+def test_letterbox_contains_the_whole_image(
     image_wh: tuple[int, int], target_wh: tuple[int, int], stride: int | None
 ) -> None:
     plan = fit(image_wh, target_wh, stride=stride)
@@ -131,7 +131,7 @@ FLOATS = st.floats(-1e4, 1e4, width=32)
 
 
 @given(arrays.arrays(np.float32, st.tuples(st.integers(0, 9), st.just(4)), elements=FLOATS), SIZES)
-def test_boxes_end_inside_the_picture(boxes: NDArray[np.float32], image_wh: tuple[int, int]) -> None:
+def test_boxes_end_inside_the_image(boxes: NDArray[np.float32], image_wh: tuple[int, int]) -> None:
     plan = fit(image_wh, (640, 640), stride=32)
     result = unletterbox(boxes, plan)
     assert result.shape == boxes.shape
@@ -147,7 +147,7 @@ def test_corners_are_half_a_size_from_the_centre(boxes: NDArray[np.float32]) -> 
 
 
 def plain_suppress(boxes: NDArray[Any], scores: NDArray[Any], class_ids: NDArray[Any], iou: float) -> list[int]:
-    """Non-maximum suppression as it is told: best first, and whoever overlaps a better one of its class goes."""
+    """Non-maximum suppression: best first; a box that overlaps a better one of its class is dropped."""
     kept: list[int] = []
     for index in np.argsort(-scores, kind="stable"):
         x1, y1, x2, y2 = (int(value) for value in boxes[index])
@@ -175,14 +175,14 @@ def candidates(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.float32
 
 # Halfway between what overlaps of such boxes can be, so that no rounding decides.
 @given(candidates(), st.sampled_from([0.30001, 0.50001, 0.70001]), st.integers(1, 12))
-def test_suppress_is_what_it_is_told_to_be(found: Any, iou: float, most: int) -> None:
+def test_nms_agrees_with_its_definition(found: Any, iou: float, most: int) -> None:
     boxes, scores, class_ids = found
     result = nms(boxes, scores, class_ids=class_ids, iou=iou, max_detections=most)
     assert result.tolist() == plain_suppress(boxes, scores, class_ids, iou)[:most]
 
 
 @given(st.integers(0, 20), st.data())
-def test_detector_of_any_outputs_gives_boxes_in_the_picture(count: int, data: st.DataObject) -> None:
+def test_any_outputs_of_a_detector_give_boxes_inside_the_image(count: int, data: st.DataObject) -> None:
     outputs: dict[str, NDArray[Any]] = {
         "boxes": data.draw(arrays.arrays(np.float32, (count, 4), elements=FLOATS)),
         "scores": data.draw(arrays.arrays(np.float32, count, elements=st.floats(0, 1, width=32))),
@@ -197,22 +197,22 @@ def test_detector_of_any_outputs_gives_boxes_in_the_picture(count: int, data: st
 
 
 @given(st.tuples(st.integers(1, 200), st.integers(1, 200), st.just(3)), st.integers(0, 255))
-def test_classifier_sees_one_colour_as_one_colour(shape: tuple[int, int, int], value: int) -> None:
+def test_image_of_one_colour_keeps_it_for_a_classifier(shape: tuple[int, int, int], value: int) -> None:
     assert (fill(np.full(shape, value, np.uint8), CLASSIFIER) == value).all()
 
 
 @given(st.lists(JSON, max_size=4))
-def test_rows_of_anything_are_numbers_or_refused(rows: list[Any]) -> None:
-    table = answered(lambda: TABULAR.preprocess(rows, TABLE))
+def test_any_rows_are_read_as_numbers_or_rejected(rows: list[Any]) -> None:
+    table = result_of(lambda: TABULAR.preprocess(rows, TABLE))
     if table is not None:
         assert table["features"].shape == (len(rows), 2)
         assert np.isfinite(table["features"]).all()
 
 
 @given(arrays.arrays(st.sampled_from([np.float32, np.float64]), SHAPES))
-def test_tables_of_anything_are_finite_or_refused(rows: NDArray[Any]) -> None:
+def test_any_table_is_finite_or_rejected(rows: NDArray[Any]) -> None:
     if rows.ndim:
-        table = answered(lambda: TABULAR.preprocess(rows, TABLE))
+        table = result_of(lambda: TABULAR.preprocess(rows, TABLE))
         if table is not None:
             assert np.isfinite(table["features"]).all()
             assert table["features"].shape == rows.shape
@@ -237,8 +237,8 @@ def test_numbers_survive_every_wire(array: NDArray[Any]) -> None:
     message = service_pb2.ModelInferRequest(raw_input_contents=[tensor.data])
     message.inputs.add(name="x", datatype=tensor.datatype, shape=tensor.shape)
     assert read_request(message, Deadline.after(1)).inputs == [tensor]
-    reply = write_message(response, message)
-    assert list(reply.raw_output_contents) == [tensor.data]
+    written = write_message(response, message)
+    assert list(written.raw_output_contents) == [tensor.data]
 
 
 @given(st.sampled_from(sorted(set(DTYPES) - {"FP16"})).flatmap(lambda name: arrays.arrays(DTYPES[name], SHAPES)))
@@ -260,7 +260,7 @@ def test_finite_numbers_survive_json_and_typed_contents(array: NDArray[Any]) -> 
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6))
-def test_elements_survive(elements: list[bytes]) -> None:
+def test_bytes_elements_are_read_as_they_were_written(elements: list[bytes]) -> None:
     tensor = from_elements("x", elements)
     check(tensor)
     assert to_elements(tensor) == elements
@@ -271,7 +271,7 @@ def test_elements_survive(elements: list[bytes]) -> None:
     st.lists(st.integers(-2, 4) | st.sampled_from([2**31, 2**62, 2**63, 2**64, -(2**63)]), max_size=5),
     st.binary(max_size=64),
 )
-def test_tensor_that_passes_is_what_it_says(datatype: str, shape: list[int], data: bytes) -> None:
+def test_tensor_that_passes_the_check_has_its_datatype_and_shape(datatype: str, shape: list[int], data: bytes) -> None:
     tensor = Tensor("x", datatype, tuple(shape), data)
     if passes(lambda: check(tensor)):
         assert math.prod(shape) >= 0
@@ -285,9 +285,9 @@ def test_tensor_that_passes_is_what_it_says(datatype: str, shape: list[int], dat
 
 
 @given(JSON, st.binary(max_size=20), st.none() | st.text(max_size=6) | st.integers(-5, 400).map(str))
-def test_any_document_is_read_or_refused(document: Any, blob: bytes, length: str | None) -> None:
+def test_any_document_is_read_or_rejected(document: Any, blob: bytes, length: str | None) -> None:
     body = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS) + blob
-    answered(lambda: read_document(body, read_header_length(length, body)))
+    result_of(lambda: read_document(body, read_header_length(length, body)))
 
 
 ENTRIES = st.fixed_dictionaries(
@@ -309,9 +309,9 @@ ENTRIES = st.fixed_dictionaries(
     ),
     st.binary(max_size=40),
 )
-def test_documents_that_are_almost_right_are_read_or_refused(document: Any, blob: bytes) -> None:
+def test_almost_valid_documents_are_read_or_rejected(document: Any, blob: bytes) -> None:
     text = orjson.dumps(document)
-    read = answered(lambda: read_document(text + blob, len(text)))
+    read = result_of(lambda: read_document(text + blob, len(text)))
     if read is not None:
         for tensor in read.inputs:
             passes(partial(check, tensor))
@@ -324,23 +324,23 @@ CONTENT_TYPES = st.sampled_from(["application/json", "image/png", "multipart/for
 
 
 @given(JSON.map(orjson.dumps) | st.binary(max_size=60), CONTENT_TYPES)
-def test_any_body_is_read_or_refused(body: bytes, content_type: str) -> None:
+def test_any_body_is_read_or_rejected(body: bytes, content_type: str) -> None:
     for takes in (True, False):
-        items = answered(partial(read_items, body, content_type, max_items=8, images=takes, max_bytes=99))
+        items = result_of(partial(read_items, body, content_type, max_items=8, images=takes, max_bytes=99))
         assert items is None or bool(items.images) != bool(items.rows)
-        answered(partial(read_instances, body, content_type, images=takes, max_bytes=99))
+        result_of(partial(read_instances, body, content_type, images=takes, max_bytes=99))
 
 
 @given(st.lists(st.tuples(st.text("abc ", max_size=5), st.binary(max_size=60)), min_size=1, max_size=4))
-def test_parts_survive(parts: list[tuple[str, bytes]]) -> None:
+def test_parts_of_a_form_are_read_as_they_were_written(parts: list[tuple[str, bytes]]) -> None:
     if not any(b"--XX" in data for _, data in parts):
         assert read_parts(form(*parts), FORM, max_parts=4) == [(*part, True) for part in parts]
 
 
 @given(mutated(st.sampled_from([form(("image", b"1")), form(("image", bytes(99)), ("b", b"--XX"))])), CONTENT_TYPES)
-def test_broken_parts_are_read_or_refused(body: bytes, content_type: str) -> None:
+def test_broken_forms_are_read_or_rejected(body: bytes, content_type: str) -> None:
     for header in (FORM, content_type):
-        answered(partial(read_parts, body, header, max_parts=3))
+        result_of(partial(read_parts, body, header, max_parts=3))
 
 
 def instance(text: str) -> bytes:
@@ -350,7 +350,7 @@ def instance(text: str) -> bytes:
 
 
 @given(st.binary(min_size=1, max_size=200))
-def test_base64_survives_in_every_form_and_anything_else_is_refused(data: bytes) -> None:
+def test_base64_is_read_in_every_form_and_invalid_base64_is_rejected(data: bytes) -> None:
     text, lines = base64.b64encode(data).decode(), base64.encodebytes(data).decode()
     in_url = base64.urlsafe_b64encode(data).decode()
     forms = (text, lines, lines.replace("\n", "\r\n"), in_url, text.rstrip("="), in_url.rstrip("="), f" {text}\n")
@@ -374,20 +374,20 @@ def test_gzip_is_unpacked_to_the_limit(members: list[bytes], limit: int) -> None
     if len(whole) <= limit:
         assert b"".join(_unpack(packed, max_bytes=limit)) == whole
     else:
-        assert answered(lambda: b"".join(_unpack(packed, max_bytes=limit))) is None
+        assert result_of(lambda: b"".join(_unpack(packed, max_bytes=limit))) is None
 
 
 @given(mutated(st.binary(max_size=60).map(gzip.compress)))
-def test_broken_gzip_is_unpacked_or_refused(data: bytes) -> None:
-    answered(lambda: _unpack(data, max_bytes=1000))
+def test_broken_gzip_is_unpacked_or_rejected(data: bytes) -> None:
+    result_of(lambda: _unpack(data, max_bytes=1000))
 
 
 # Parameters, messages
 
 
 @given(st.dictionaries(st.sampled_from(["confidence", "iou", "max_detections", "classes", "other"]), JSON))
-def test_any_parameters_are_a_selection_or_refused(parameters: dict[str, Any]) -> None:
-    selection = answered(lambda: DETECT.read_options(parameters, DETECTOR))
+def test_any_parameters_are_read_or_rejected(parameters: dict[str, Any]) -> None:
+    selection = result_of(lambda: DETECT.read_options(parameters, DETECTOR))
     if selection is not None:
         assert 0 <= selection.confidence <= 1
         assert 0 <= selection.iou <= 1
@@ -396,7 +396,7 @@ def test_any_parameters_are_a_selection_or_refused(parameters: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("name", ["confidence", "iou", "max_detections", "classes"])
-def test_deep_parameters_are_refused(name: str) -> None:
+def test_deeply_nested_parameters_are_rejected(name: str) -> None:
     deep = orjson.loads(b"[" * 1000 + b"]" * 1000)
     with pytest.raises(InvalidRequest, match="parameter"):
         DETECT.read_options({name: deep}, DETECTOR)
@@ -424,21 +424,21 @@ def test_excerpt_is_short(value: Any) -> None:
         )
     )
 )
-def test_what_protobuf_takes_is_checked_and_read_or_refused(data: bytes) -> None:
+def test_message_that_protobuf_parses_is_read_or_rejected(data: bytes) -> None:
     passed = passes(lambda: check_message(data, service_pb2.ModelInferRequest.DESCRIPTOR))
     try:
         message = service_pb2.ModelInferRequest.FromString(data)
     except DecodeError:
         return
     if passed:
-        request = answered(lambda: read_request(message, Deadline.after(1)))
+        request = result_of(lambda: read_request(message, Deadline.after(1)))
         for tensor in request.inputs if request else ():
             passes(partial(check, tensor))
 
 
 @given(st.text(max_size=60) | st.text("AQg=-_+/\r\n ", max_size=12))
-def test_text_that_is_no_base64_is_refused(text: str) -> None:
-    image = answered(lambda: instance(text))
+def test_text_is_valid_base64_or_rejected(text: str) -> None:
+    image = result_of(lambda: instance(text))
     if image is not None:
         alphabet = text.strip().replace("-", "+").replace("_", "/").replace("\r", "").replace("\n", "").rstrip("=")
         assert base64.b64encode(image).decode().rstrip("=")[:-1] == alphabet[:-1]

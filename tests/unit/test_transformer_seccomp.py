@@ -1,4 +1,4 @@
-"""The filter of system calls: its numbers are the kernel's; what it refuses, seen in a process of its own."""
+"""The filter of system calls: its numbers are the kernel's, and which calls it blocks, in a process of its own."""
 
 import ctypes
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.confined import PROBES, REFUSED, find_libseccomp
+from tests.support.confined import PROBES, REJECTED, find_libseccomp
 from transformer.seccomp import _ALLOWED, _RULES
 
 ROOT = Path(__file__).parents[2]
@@ -45,8 +45,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_call_is_refused_or_not(seen: dict[str, str], name: str) -> None:
-    if name not in REFUSED:
+def test_system_call_is_blocked_or_allowed(seen: dict[str, str], name: str) -> None:
+    if name not in REJECTED:
         assert seen[name] == "done"
     else:
         assert seen[name] in {"EPERM", "ENOSYS"}

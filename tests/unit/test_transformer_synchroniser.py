@@ -18,21 +18,21 @@ BAD = b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 class Server:
     """Sends the same response after a moment, and counts requests."""
 
-    def __init__(self, reply: bytes) -> None:
-        self.reply = reply
-        self.asked = 0
+    def __init__(self, response: bytes) -> None:
+        self.response = response
+        self.requests = 0
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        self.asked += 1
+        self.requests += 1
         await asyncio.sleep(0.2)
-        writer.write(self.reply)
+        writer.write(self.response)
         writer.close()
 
 
 @asynccontextmanager
-async def asked_at(server: Server) -> AsyncIterator[SynchroniserClient]:
-    async with await asyncio.start_server(server.answer, "127.0.0.1", 0) as listener:
+async def client_of(server: Server) -> AsyncIterator[SynchroniserClient]:
+    async with await asyncio.start_server(server.respond, "127.0.0.1", 0) as listener:
         synchroniser = SynchroniserClient(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
         try:
             yield synchroniser
@@ -45,68 +45,68 @@ def _names_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_AGE_S", 30.0)  # on a busy machine too
 
 
-@pytest.mark.parametrize(("reply", "known"), [(GOOD, {"iris"}), (BAD, None)])
-def test_models_are_requested_once_whatever_the_response(reply: bytes, known: set[str] | None) -> None:
-    async def ask() -> None:
-        server = Server(reply)
-        async with asked_at(server) as synchroniser:
+@pytest.mark.parametrize(("response", "known"), [(GOOD, {"iris"}), (BAD, None)])
+def test_models_are_requested_once_whatever_the_response(response: bytes, known: set[str] | None) -> None:
+    async def run() -> None:
+        server = Server(response)
+        async with client_of(server) as synchroniser:
             for _ in range(2):
-                answers = await asyncio.gather(*(synchroniser.known() for _ in range(5)))
-                assert [None if answer is None else set(answer) for answer in answers] == [known] * 5
-        assert server.asked == 1
+                results = await asyncio.gather(*(synchroniser.known() for _ in range(5)))
+                assert [None if respond is None else set(respond) for respond in results] == [known] * 5
+        assert server.requests == 1
 
-    asyncio.run(ask())
+    asyncio.run(run())
 
 
 def test_cancelled_caller_does_not_cancel_the_others() -> None:
-    async def ask() -> None:
+    async def run() -> None:
         server = Server(GOOD)
-        async with asked_at(server) as synchroniser:
+        async with client_of(server) as synchroniser:
             first = asyncio.create_task(synchroniser.known())
             second = asyncio.create_task(synchroniser.known())
             await asyncio.sleep(0.05)
             first.cancel()
             assert await second == {"iris": KnownModel("loading")}
             assert first.cancelled()
-        assert server.asked == 1
+        assert server.requests == 1
 
-    asyncio.run(ask())
+    asyncio.run(run())
 
 
 def test_failed_request_is_repeated_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def ask() -> None:
+    async def run() -> None:
         server = Server(BAD)
-        async with asked_at(server) as synchroniser:
+        async with client_of(server) as synchroniser:
             assert await synchroniser.known() is None
-            server.reply = GOOD
+            server.response = GOOD
             monkeypatch.setattr(module, "_MAX_AGE_S", 0.0)
             assert set(await synchroniser.known() or ()) == {"iris"}
 
-    asyncio.run(ask())
+    asyncio.run(run())
 
 
 def test_models_are_unknown_without_a_synchroniser() -> None:
-    async def ask() -> None:
+    async def run() -> None:
         synchroniser = SynchroniserClient("")
         assert await synchroniser.known() is None
         await synchroniser.close()
 
-    asyncio.run(ask())
+    asyncio.run(run())
 
 
-def reply_with(**model: Any) -> bytes:
+def status_with(**model: Any) -> bytes:
     body = json.dumps({"models": {"rows": model}}).encode()
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
 
 
-REFUSED = {"2": {"state": "refused", "reason": "no ONNX file"}, "10": {"state": "refused", "reason": "too large"}}
+REJECTED = {"2": {"state": "refused", "reason": "no ONNX file"}, "10": {"state": "refused", "reason": "too large"}}
 
 
 @pytest.mark.parametrize(
     ("model", "known"),
     [
         (
-            {"state": "refused", "versions": REFUSED},
+            {"state": "refused", "versions": REJECTED},
             KnownModel("refused", "too large", {"2": "no ONNX file", "10": "too large"}),
         ),
         (
@@ -125,8 +125,8 @@ REFUSED = {"2": {"state": "refused", "reason": "no ONNX file"}, "10": {"state": 
     ],
 )
 def test_state_of_a_model_is_read(model: dict[str, Any], known: KnownModel) -> None:
-    async def ask() -> None:
-        async with asked_at(Server(reply_with(**model))) as synchroniser:
+    async def run() -> None:
+        async with client_of(Server(status_with(**model))) as synchroniser:
             assert await synchroniser.known() == {"rows": known}
 
-    asyncio.run(ask())
+    asyncio.run(run())

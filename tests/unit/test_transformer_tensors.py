@@ -16,7 +16,7 @@ from transformer.protocol.v2_messages import InferResponse
 from transformer.rest.v2_codec import Document, read_document, read_header_length, write_response
 from transformer.triton.tensors import DTYPES, Tensor, check, from_array, from_elements, to_array, to_elements
 
-ELEMENTS = [b"", b"\x00\xff", b"picture" * 100]
+ELEMENTS = [b"", b"\x00\xff", b"element" * 100]
 
 
 @pytest.mark.parametrize("datatype", DTYPES)
@@ -66,7 +66,7 @@ def test_elements_lie_as_tritonclient_lays_them() -> None:
         (Tensor("x", "BYTES", (1,), b"\xff\xff\xff\xff"), "ends at byte 4294967299, but there are 4"),
     ],
 )
-def test_check_refuses_what_does_not_fit(tensor: Tensor, says: str) -> None:
+def test_check_rejects_a_tensor_whose_data_do_not_fit(tensor: Tensor, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         check(tensor)
 
@@ -116,7 +116,7 @@ def test_numbers_are_read_from_json(datatype: str, data: list[Any], expected: li
         ("BF16", [1], "BF16 cannot be JSON; expected binary data"),
     ],
 )
-def test_json_that_does_not_fit_is_refused(datatype: str, data: list[Any], says: str) -> None:
+def test_json_data_that_do_not_fit_the_datatype_are_rejected(datatype: str, data: list[Any], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         read({"name": "x", "datatype": datatype, "shape": [1], "data": data})
 
@@ -159,7 +159,7 @@ def test_long_integers_beside_nan_are_as_without_it() -> None:
     assert parameters["a"] == [2**64 - 1, -(2**63), float("inf")]
 
 
-def test_deep_json_is_read_or_refused() -> None:
+def test_deeply_nested_json_is_read_or_rejected() -> None:
     for depth in (900, 1100, 100_000):
         data = b"[" * depth + b'"x"' + b"]" * depth
         body = b'{"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": %s}]}' % data
@@ -171,7 +171,7 @@ def test_deep_json_is_read_or_refused() -> None:
                 read_document(body, len(body))
 
 
-def test_document_keeps_what_was_asked() -> None:
+def test_document_keeps_outputs_and_parameters_of_the_request() -> None:
     document = read(
         id="me",
         outputs=[{"name": "a"}, {"name": "b", "parameters": {"binary_data": False}}],
@@ -214,13 +214,13 @@ def test_null_is_absent_of_an_output_and_beside_binary_data() -> None:
 
 
 @pytest.mark.parametrize("key", ["name", "datatype", "shape"])
-def test_null_is_refused_where_a_member_must_be(key: str) -> None:
+def test_null_is_rejected_for_a_required_member(key: str) -> None:
     tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1]} | {key: None}
     with pytest.raises(InvalidRequest, match=f"{key}: got null, expected a"):
         read(tensor)
 
 
-def test_what_else_is_said_of_an_output_is_not_looked_at() -> None:
+def test_unknown_members_of_an_output_are_ignored() -> None:
     parameters = {"content_type": "np", "what": {"ever": [1]}, "binary_data": True, "classification": 0}
     document = read(
         outputs=[{"name": "a", "parameters": parameters}, {"name": "b", "parameters": {"classification": 3}}]
@@ -239,7 +239,7 @@ def test_what_else_is_said_of_an_output_is_not_looked_at() -> None:
         ({"binary_data": "x"}, "binary_data: got a string, expected a boolean"),
     ],
 )
-def test_output_that_cannot_be_given_is_refused(parameters: dict[str, Any], says: str) -> None:
+def test_output_that_cannot_be_returned_is_rejected(parameters: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         read(outputs=[{"name": "a", "parameters": parameters}])
 
@@ -262,7 +262,7 @@ RESPONSE = InferResponse(
 )
 
 
-def test_response_is_json_where_nothing_else_is_asked() -> None:
+def test_response_is_json_by_default() -> None:
     body, length = write_response(RESPONSE, Document(id="me"))
     assert length is None
     assert json.loads(body) == {
@@ -276,7 +276,7 @@ def test_response_is_json_where_nothing_else_is_asked() -> None:
     }
 
 
-def test_response_has_binary_data_where_asked() -> None:
+def test_response_has_binary_data_where_the_request_has_binary_data_output() -> None:
     body, length = write_response(RESPONSE, Document(outputs={"a": None, "b": False}, binary=True))
     assert length is not None
     head = json.loads(body[:length])
@@ -300,15 +300,15 @@ def test_response_without_a_form_in_json_needs_binary_data(tensor: Tensor) -> No
     assert body[length:] == tensor.data
 
 
-def test_typed_contents_are_answered_typed_and_raw_ones_raw() -> None:
+def test_response_has_typed_or_raw_contents_as_the_request_has() -> None:
     request = service_pb2.ModelInferRequest(model_name="m", id="me")
     request.inputs.add(name="x", datatype="INT8", shape=[2]).contents.int_contents.extend([-128, 127])
-    asked = read_request(request, Deadline.after(1))
-    assert to_array(asked.inputs[0]).tolist() == [-128, 127]
-    reply = write_message(RESPONSE, request)
-    assert reply.id == "me"
-    assert reply.outputs[0].contents.fp32_contents[0] == 1.5
-    assert list(reply.outputs[1].contents.bytes_contents) == ["é".encode()]
+    document = read_request(request, Deadline.after(1))
+    assert to_array(document.inputs[0]).tolist() == [-128, 127]
+    response = write_message(RESPONSE, request)
+    assert response.id == "me"
+    assert response.outputs[0].contents.fp32_contents[0] == 1.5
+    assert list(response.outputs[1].contents.bytes_contents) == ["é".encode()]
     request.raw_input_contents.append(b"12")
     assert list(write_message(RESPONSE, request).raw_output_contents) == [tensor.data for tensor in RESPONSE.outputs]
 
@@ -322,7 +322,7 @@ def test_typed_contents_are_answered_typed_and_raw_ones_raw() -> None:
         ("WORDS", {"bytes_contents": [b"1"]}, "datatype: got 'WORDS'"),
     ],
 )
-def test_typed_contents_that_do_not_fit_are_refused(datatype: str, contents: Any, says: str) -> None:
+def test_typed_contents_that_do_not_fit_are_rejected(datatype: str, contents: Any, says: str) -> None:
     request = service_pb2.ModelInferRequest(model_name="m")
     entry = request.inputs.add(name="x", datatype=datatype, shape=[1])
     for field, values in contents.items():
@@ -340,5 +340,5 @@ def test_classes_of_an_output_over_grpc(count: int) -> None:
         read_request(request, Deadline.after(1))
     output.parameters["classification"].int64_param = 2
     output.parameters["what"].string_param = "ever"
-    asked = read_request(request, Deadline.after(1))
-    assert (asked.outputs, asked.classes) == (["y"], {"y": 2})
+    document = read_request(request, Deadline.after(1))
+    assert (document.outputs, document.classes) == (["y"], {"y": 2})

@@ -261,7 +261,7 @@ def test_first_page_counts_and_not_what_hangs_from_it() -> None:
 
 FLOAT = DEEP.astype(np.float32) / 65535
 PLANES = DEEP[..., :2]
-REFUSED: dict[str, tuple[NDArray[Any], int, dict[int, Any], str]] = {
+REJECTED: dict[str, tuple[NDArray[Any], int, dict[int, Any], str]] = {
     "five bands": (np.dstack([DEEP, DEEP[..., 0]]), GREY, {tiffs.EXTRA: [0] * 4}, "5 x 16 bits, .*grey"),
     "bands without a word": (DEEP[..., :3], GREY, {}, "3 x 16 bits"),
     "floating point": (FLOAT[..., :3], RGB, {tiffs.FORMAT: [3] * 3}, "3 x 32 bits, .*floating-point"),
@@ -301,9 +301,9 @@ REFUSED: dict[str, tuple[NDArray[Any], int, dict[int, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 def test_kind_that_is_not_read_is_named(name: str) -> None:
-    samples, photometric, tags, says = REFUSED[name]
+    samples, photometric, tags, says = REJECTED[name]
     with pytest.raises(UnsupportedMedia, match=f"image: got a TIFF of .*{says}.* is not read: convert it to 8-bit RGB"):
         decoded(write_tiff(describe_array(samples, photometric) | tags, [samples.tobytes()]))
 
@@ -386,7 +386,7 @@ def test_part_of_a_file_is_never_a_image(
 def cases(shared: Path) -> Path:
     folder = shared.parent / "cases" / "tiff"
     if not folder.is_dir():
-        pytest.skip("../shared/cases/tiff is absent: pictures that are no part of the project")
+        pytest.skip("../shared/cases/tiff is absent: images that are no part of the project")
     return folder
 
 

@@ -46,8 +46,8 @@ class Triton:
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
         async def metadata(_: bytes, __: Any) -> bytes:
-            reply: bytes = service_pb2.ServerMetadataResponse(version=self._version).SerializeToString()
-            return reply
+            response: bytes = service_pb2.ServerMetadataResponse(version=self._version).SerializeToString()
+            return response
 
         async def infer(_: bytes, __: Any) -> bytes:
             self.started += 1
@@ -57,8 +57,8 @@ class Triton:
                 self.cancelled += 1
                 raise
             self.responded += 1
-            reply: bytes = service_pb2.ModelInferResponse(model_version="1").SerializeToString()
-            return reply
+            response: bytes = service_pb2.ModelInferResponse(model_version="1").SerializeToString()
+            return response
 
         return grpc.unary_unary_rpc_method_handler(infer if details.method.endswith("ModelInfer") else metadata)
 

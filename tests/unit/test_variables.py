@@ -52,7 +52,7 @@ def _make(*arguments: str, environ: Mapping[str, str] = MappingProxyType({})) ->
         ("VERSION=latest", "VERSION: got 'latest', expected a whole number, 1 or more"),
     ],
 )
-def test_make_refuses_in_one_line(given: str, says: str) -> None:
+def test_make_rejects_a_wrong_variable_in_one_line(given: str, says: str) -> None:
     done = _make(given)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

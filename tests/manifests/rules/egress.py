@@ -24,7 +24,7 @@ _POD_IDENTITY = ip_network("169.254.170.23/32")  # the name in manifests/README.
 _NARROWEST = {4: 13, 6: 32}
 _PORTS_OF_TRITON_S_POD = {8001, 8003}
 # Settings with the address of a service beside S3, and its port where they have none.
-_ASKED = {"OTEL_EXPORTER_OTLP_ENDPOINT": 4318, "HTTPS_PROXY": 3128}
+_ADDRESS_SETTINGS = {"OTEL_EXPORTER_OTLP_ENDPOINT": 4318, "HTTPS_PROXY": 3128}
 
 
 def egress_is_limited_to_peers_and_ports(render: Render) -> Iterator[str]:
@@ -67,7 +67,7 @@ def _ports_by_setting(pod: Object, render: Render) -> dict[str, int]:
     return {
         name: urlsplit(each[name]).port or default
         for each in variables
-        for name, default in _ASKED.items()
+        for name, default in _ADDRESS_SETTINGS.items()
         if each.get(name)
     }
 

@@ -68,7 +68,7 @@ def files_of_settings_are_mounted(render: Render) -> Iterator[str]:
 def probes_request_what_is_served(render: Render) -> Iterator[str]:
     """The path is a route, and the port is open to the kubelet."""
     for where, container, variables in _containers(render):
-        if programs.program_of(container) is None or _refused(container, variables):
+        if programs.program_of(container) is None or _has_wrong_arguments(container, variables):
             continue
         listeners = {each.port: each for each in programs.listeners_of(container, variables)}
         for probe in _PROBES:
@@ -114,7 +114,7 @@ def slow_starts_are_not_killed(render: Render) -> Iterator[str]:
 def ports_are_listened_on(render: Render) -> Iterator[str]:
     """The program listens on each declared port, at the pod's address."""
     for where, container, variables in _containers(render):
-        if programs.program_of(container) is None or _refused(container, variables):
+        if programs.program_of(container) is None or _has_wrong_arguments(container, variables):
             continue
         open_ports = {each.port for each in programs.listeners_of(container, variables) if each.outside}
         for port in container.get("ports", []):
@@ -243,7 +243,7 @@ def _services_of(program: str, render: Render) -> list[str]:
     ]
 
 
-def _refused(container: Any, variables: dict[str, str]) -> bool:
+def _has_wrong_arguments(container: Any, variables: dict[str, str]) -> bool:
     program = programs.program_of(container)
     return bool(program and programs.argument_error(program, programs.argv_of(container, variables)))
 

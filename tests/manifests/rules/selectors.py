@@ -11,7 +11,7 @@ from tests.manifests.rendering import Object, Render, render, title
 
 BASE = "base"  # whose pods monitoring and jobs select
 # Overlays admit clients; base alone admits none.
-LETS_NOBODY_IN = {BASE}
+ADMITS_NO_CLIENT = {BASE}
 
 _PATHS = {
     "NetworkPolicy": ("spec", "podSelector"),
@@ -157,7 +157,7 @@ def pods_that_serve_are_isolated(given: Render) -> Iterator[str]:
 
 def policies_admit_clients(given: Render) -> Iterator[str]:
     """Where pods are isolated, their exposed ports are open to some peer; on Knative those of the queue-proxy."""
-    if given.name in LETS_NOBODY_IN:
+    if given.name in ADMITS_NO_CLIENT:
         return
     for pod, wanted in _exposed(given):
         policies = [
