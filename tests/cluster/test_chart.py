@@ -18,7 +18,7 @@ from manifests.chart.__main__ import compose, pack
 from tests.support import cluster
 from tests.support.cluster import wait_for
 
-PICTURE = ROOT / "loadtest/pictures/digits.jpg"
+IMAGE = ROOT / "loadtest/pictures/digits.jpg"
 # Like cluster/overlays/standard: this cluster's S3 server, and requests that fit its nodes.
 VALUES: dict[str, Any] = {
     "settings": {"AWS_ENDPOINT_URL": cluster.S3_URL, "AWS_REGION": "us-east-1"},
@@ -84,7 +84,7 @@ def test_install_serves(folder: Path) -> None:
     notes = release("install", folder)
     assert "pod-security.kubernetes.io/enforce=restricted" in notes
     wait_for("the InferenceService", cluster.is_ready, 600)
-    command = ["curl", "-sS", "-m", "60", "-F", f"image=@{PICTURE}", f"{cluster.url()}/predict/digit-finder"]
+    command = ["curl", "-sS", "-m", "60", "-F", f"image=@{IMAGE}", f"{cluster.url()}/predict/digit-finder"]
 
     def detects() -> bool:
         run = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -308,7 +308,7 @@ def is_waiting(pod: str) -> bool:
 
 @contextmanager
 def s3_away() -> Iterator[None]:
-    """Refuse connections to S3 while the block runs."""
+    """Reject connections to S3 while the block runs."""
     rule = ["INPUT", *f"-p tcp --dport {S3_PORT} -j REJECT --reject-with tcp-reset".split()]
     machine.run(OUTSIDE, ["iptables", "-I", *rule])
     try:

@@ -20,7 +20,7 @@ from tests.support import cluster
 from tests.support.cluster import wait_for
 
 URL = "http://nereid.scaled.example.com:8080"
-PICTURE = ROOT / "loadtest/pictures/digits.jpg"
+IMAGE = ROOT / "loadtest/pictures/digits.jpg"
 STARTS = 3
 BURST = 20
 
@@ -87,13 +87,13 @@ def request_until(end: float) -> list[int]:
 
 def detect() -> dict[str, list[dict[str, str]]]:
     """Send an image by curl."""
-    command = ["curl", "-sS", "-m", "120", "-F", f"image=@{PICTURE}", f"{URL}/predict/digit-finder?confidence=0.9"]
+    command = ["curl", "-sS", "-m", "120", "-F", f"image=@{IMAGE}", f"{URL}/predict/digit-finder?confidence=0.9"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(json.loads(run.stdout))
 
 
 def status_code() -> int:
-    command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "120", "-F", f"image=@{PICTURE}"]
+    command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "120", "-F", f"image=@{IMAGE}"]
     run = subprocess.run([*command, f"{URL}/predict/digit-finder"], capture_output=True, text=True, check=False)
     return int(run.stdout or 0)
 

@@ -15,7 +15,7 @@ from cluster.layout import ROOT
 from tests.support import cluster
 from tests.support.cluster import wait_for
 
-PICTURE = ROOT / "loadtest/pictures/digits.jpg"
+IMAGE = ROOT / "loadtest/pictures/digits.jpg"
 CLIENTS = 12
 
 
@@ -67,7 +67,7 @@ def request_until(enough: threading.Event, url: str) -> list[int]:
 
 
 def status_code(url: str) -> int:
-    command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "60", "-F", f"image=@{PICTURE}"]
+    command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "60", "-F", f"image=@{IMAGE}"]
     run = subprocess.run([*command, url], capture_output=True, text=True, check=False)
     return int(run.stdout or 0)
 

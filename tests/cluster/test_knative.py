@@ -148,7 +148,7 @@ def test_swap_and_rollback_through_the_gateway(checkout: Path, url: str, note: N
         assert under.wait_for_version("2", seconds=60)
         began = time.monotonic()
         knative.run(checkout, [f"make rollback MODEL=digit-finder REPOSITORY={REPOSITORY} URL={url}"])
-        assert wait_for_answer(under, "1", began)
+        assert wait_for_success(under, "1", began)
         note("make rollback, until version 1 serves", f"{time.monotonic() - began:.1f} s")
         result = under.stop()
     note("requests during both", f"{counts(result)}; load average {os.getloadavg()[0]:.0f}")
@@ -190,19 +190,19 @@ def test_network_policy_admits_the_gateway_only(url: str, note: Note) -> None:
     every = [each for each, state in within.items() if state == "open"]
     assert len(every) >= 7, within
     image = next(each["image"] for each in pod["spec"]["containers"] if each["name"] == "transformer-container")
-    refused = dict.fromkeys(every, "refused")
-    assert knative.knock(every) == refused, "from outside the cluster"
+    rejected = dict.fromkeys(every, "refused")
+    assert knative.knock(every) == rejected, "from outside the cluster"
     for namespace in ("default", "monitoring"):
         knative.start_stranger(namespace, image)
     seen = {each: knative.knock(every, "stranger", f"--namespace={each}") for each in ("default", "monitoring")}
-    assert seen["default"] == refused
+    assert seen["default"] == rejected
     scraped = {f"{address}:{port}": "open" for port in (8080, 8002, 8003)}
-    assert seen["monitoring"] == refused | scraped
+    assert seen["monitoring"] == rejected | scraped
     for namespace in ("default", "monitoring"):
         kubectl("delete", "pod", "stranger", f"--namespace={namespace}", "--now")
     note(
         "network policy, in",
-        f"{len(every)} open ports refused from outside and from another namespace, 3 open to monitoring",
+        f"{len(every)} open ports closed to outside and to another namespace, 3 open to monitoring",
     )
     if not cluster.exists("deployment", "prometheus", "monitoring"):  # the namespace of the cluster's Prometheus
         kubectl("delete", "namespace", "monitoring", "--wait=false")
@@ -221,7 +221,7 @@ def test_network_policy_allows_egress_to_dns_and_s3_only(url: str, note: Note) -
         "10.240.0.1:53": "refused",
     }
     assert knative.knock([*wanted], pod["metadata"]["name"], *TRANSFORMER) == wanted
-    note("network policy, out", "DNS and S3 open; API server, gateway, metadata, other ports of S3's machine refused")
+    note("network policy, out", "DNS and S3 open; API server, gateway, metadata, other ports of S3's machine closed")
 
 
 def test_cold_start_by_phase(quick: str, note: Note) -> None:
@@ -258,7 +258,7 @@ def test_pods_follow_concurrency(quick: str, note: Note) -> None:
     with load(quick, connections=MANY) as under, knative.PodWatch() as watch:
         began = time.monotonic()
         cluster.wait_for("as many pods are ready", lambda: ready_pods() >= MANY // 2, 300)
-        note(f"{MANY} requests under way: {MANY // 2} pods ready", f"after {time.monotonic() - began:.0f} s")
+        note(f"{MANY} requests in progress: {MANY // 2} pods ready", f"after {time.monotonic() - began:.0f} s")
         time.sleep(20)
         most = len(watch.moments)
         result = under.stop()
@@ -280,7 +280,7 @@ def test_versions_out_of_order_while_pods_come_and_go(checkout: Path, quick: str
             time.sleep(15)
         newest = newest_version(checkout)
         began = time.monotonic()
-        assert wait_for_answer(under, newest, began)
+        assert wait_for_success(under, newest, began)
         cluster.wait_for("every pod has it", lambda: set(served_by_pods()) == {newest}, 180)
         time.sleep(3)
         result = under.stop()
@@ -326,7 +326,7 @@ def test_canary_is_split_promoted_and_rolled_back(checkout: Path, url: str, note
     ("what", "settings"),
     [
         ("a bucket that is not there", {"PREDICTOR_REPOSITORY": "s3://nowhere/nereid"}),
-        ("a value that is none", {"PREDICTOR_POLL_S": "often"}),
+        ("an invalid value", {"PREDICTOR_POLL_S": "often"}),
     ],
 )
 def test_revision_that_is_never_ready_keeps_the_old_one(
@@ -438,14 +438,14 @@ def load(url: str, *, connections: int) -> Iterator[Load]:
     """Load of the image over so many connections to the gateway, REST only."""
     host = url.removeprefix("http://")
     plan = Plan(
-        f"{host}:80", "", "digit-finder", image_path=str(knative.PICTURE), kinds=("predict", "v2"),
+        f"{host}:80", "", "digit-finder", image_path=str(knative.IMAGE), kinds=("predict", "v2"),
         connections=connections, pause_s=0.02, timeout_s=120,
     )  # fmt: skip
     with Load(plan) as under:
         yield under
 
 
-def wait_for_answer(under: Load, version: str, since: float) -> object:
+def wait_for_success(under: Load, version: str, since: float) -> object:
     """A response of a version to a later request; None without one in time."""
     return under.wait_for(lambda each: each.version == version and each.started > since and not each.error, seconds=180)
 

@@ -277,7 +277,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         ("spec containers 0 resources requests cpu", "41", "must be less than or equal to cpu limit"),
         ("spec containers 0 resources", {"limits": {"cpu": "61", "memory": "4Gi"}}, "exceeded quota"),
         ("spec containers 0 resources", {"limits": {"cpu": "2", "memory": "129Gi"}}, "exceeded quota"),
-        ("spec serviceAccountName", "nobody", "not found"),
+        ("spec serviceAccountName", "absent", "not found"),
     ],
 )
 def test_production_rejects_pods(production: Object, path: str, value: Any, said: str) -> None:

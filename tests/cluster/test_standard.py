@@ -410,14 +410,14 @@ def test_network_policy_is_enforced(namespace: str, labels: str, expected: list[
         assert run.returncode == 0, run.stderr
         assert run.stdout.split() == expected
         if "8081" in expected:  # through the Service, REST and gRPC
-            run = visit("python", "-c", _ASK_BY_GRPC)
+            run = visit("python", "-c", _CALL_GRPC)
             assert run.stdout.split() == ["True"], run.stderr
             run = visit("python", "-c", _OPEN, "nereid-predictor.nereid", "80", "8081")
             assert run.stdout.split() == ["80", "8081"], run.stderr
     figures.add("network policy", f"from {namespace}, ports of the pod", ", ".join(expected) or "none")
 
 
-_ASK_BY_GRPC = """
+_CALL_GRPC = """
 import tritonclient.grpc
 print(tritonclient.grpc.InferenceServerClient("nereid-predictor.nereid:8081").is_model_ready("digit-finder"))
 """

@@ -47,7 +47,7 @@ def images(shared: Path) -> dict[str, Path]:
     return photos | {name: assets / name for name in ("bus.jpg", "zidane.jpg")}
 
 
-def ask(client: httpx.Client, model: str, image: Path, **query: str) -> list[list[float]]:
+def send(client: httpx.Client, model: str, image: Path, **query: str) -> list[list[float]]:
     response = client.post(f"/predict/{model}", params=query, files={"image": image.read_bytes()})
     assert response.status_code == 200, response.text
     predictions: list[dict[str, Any]] = response.json()["predictions"]
@@ -58,7 +58,7 @@ def ask(client: httpx.Client, model: str, image: Path, **query: str) -> list[lis
 def test_detections_are_those_of_ultralytics(coco: Stack, shared: Path, model: str, letterbox: str) -> None:
     expected = read_reference(f"yolov8n-{letterbox}").detections
     differences = {
-        name: compare(ask(coco.http, model, path), expected[name], box_px=1, score=0.005)
+        name: compare(send(coco.http, model, path), expected[name], box_px=1, score=0.005)
         for name, path in images(shared).items()
     }
     assert len(differences) == 130
@@ -76,7 +76,7 @@ def test_mean_average_precision_is_that_of_ultralytics(coco: Stack, shared: Path
         name: read_yolo_labels(shared / "coco128" / "labels" / f"{path.stem}.txt", sizes_wh[name])
         for name, path in photos.items()
     }
-    found = {name: ask(coco.http, model, path, confidence="0.001") for name, path in photos.items()}
+    found = {name: send(coco.http, model, path, confidence="0.001") for name, path in photos.items()}
     map50_95, _ = mean_average_precision(found, labels, sizes_wh)
     print(f"{model}: mAP50-95 {map50_95:.4f}")
     assert map50_95 == pytest.approx(read_reference(f"yolov8n-{letterbox}").map50_95, abs=0.003)

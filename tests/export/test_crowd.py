@@ -71,11 +71,11 @@ def test_a_crowd_is_what_ultralytics_finds(
     expected = yolo.predict(CROWD, verbose=False, **settings)[0].boxes.data.tolist()
     headers = {"Content-Type": "image/png"}
     response = stack.http.post(f"/predict/{model}", params=query, content=CROWD.read_bytes(), headers=headers)
-    answer = response.raise_for_status().json()
-    found = [[*row["box"].values(), row["confidence"], row["class_id"]] for row in answer["predictions"]]
+    document = response.raise_for_status().json()
+    found = [[*row["box"].values(), row["confidence"], row["class_id"]] for row in document["predictions"]]
     assert found
     assert compare(found, expected, box_px=0.05, score=1e-4) == []
-    assert answer["limits_reached"] == reached
+    assert document["limits_reached"] == reached
     if not query:
         assert len(found) == 199
 

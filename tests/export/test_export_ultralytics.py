@@ -101,7 +101,7 @@ ENTRANCES = {
 }
 
 
-# A name does not say what a file is; each program asks in the same way, so one shows it for all.
+# A name does not say what a file is; each program decides in the same way, so one test shows it for all.
 CASES = [*((entrance, "best.pt") for entrance in ENTRANCES), *(("fastapi", name) for name in ("best.pt.onnx", "best"))]
 
 

@@ -15,7 +15,7 @@ from tests.support.stack import Stack, start_stack
 
 COCO = SHARED / "coco128"
 WEIGHTS = SHARED / "weights" / "yolov8n.pt"
-_PICTURES = 20  # a batch of 16, and a rest
+_IMAGES = 20  # a batch of 16, and a rest
 
 pytestmark = [
     pytest.mark.skipif(not COCO.is_dir(), reason="needs ../shared/data"),
@@ -46,7 +46,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("labelled")
     for kind, suffix in (("images", "jpg"), ("labels", "txt")):
         (folder / kind).mkdir()
-        for path in sorted((COCO / "images").glob("*.jpg"))[:_PICTURES]:
+        for path in sorted((COCO / "images").glob("*.jpg"))[:_IMAGES]:
             shutil.copyfile(COCO / kind / f"{path.stem}.{suffix}", folder / kind / f"{path.stem}.{suffix}")
     described = {"path": str(folder), "train": "images", "val": "images", "names": dict(YOLO(WEIGHTS).names)}
     (folder / "data.yaml").write_text(yaml.safe_dump(described))

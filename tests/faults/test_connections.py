@@ -36,7 +36,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transformer]:
 
 @pytest.fixture(autouse=True)
 def _goes_on(patient: Transformer) -> Iterator[None]:
-    """After every test here the next request is answered."""
+    """After every test here the next request gets its response."""
     yield
     assert patient.http.get("/v2/health/live").is_success
 
@@ -102,7 +102,7 @@ def code_at_end(data: bytes) -> ErrorCode:
         (LIVE + b"X: " + b"x" * 2**20, ErrorCode.HEAD_TOO_LARGE),
         (LIVE + b"a: b\r\n" * 2**17, ErrorCode.HEAD_TOO_LARGE),
         (b"GET /" + b"x" * 2**20, ErrorCode.HEAD_TOO_LARGE),
-        # The parser would put such a line together anew with every piece of it.
+        # The parser would assemble such a line again with every piece of it.
         (CHUNKED + b"1\r\nx\r\n0\r\na: " + b"x" * 2**20, ErrorCode.HEAD_TOO_LARGE),
         (CHUNKED + b"1;extension=" + b"x" * 2**20, ErrorCode.HEAD_TOO_LARGE),
         (LIVE, ErrorCode.HEAD_TIMEOUT),
@@ -117,11 +117,11 @@ def test_what_is_not_a_request_is_rejected_counted_and_closed(
     status = str(code.http_status)
     before = value(scrape(patient.http), "nereid_requests_total", status=status)
     with connect(patient) as client:
-        with suppress(ConnectionResetError, BrokenPipeError):  # answered before the end
+        with suppress(ConnectionResetError, BrokenPipeError):  # the response comes before the end
             client.sendall(sent)
         response = read_to_end(client)
         if not response and len(sent) >= 2**20:
-            return  # what it had not read when it closed took the answer along, as TCP does
+            return  # the server closed with unread bytes: TCP then drops the response
         assert code_at_end(response) is code
     assert value(scrape(patient.http), "nereid_requests_total", status=status) == before + 1
 
@@ -183,7 +183,7 @@ BEHIND = LIVE + b"Connection: close\r\n\r\n"
     ],
 )  # fmt: skip
 def test_what_rfc_9112_forbids_is_rejected_and_closed(patient: Transformer, sent: bytes, status: int) -> None:
-    # In one piece and in two, and behind a good request: nothing behind it is answered.
+    # In one piece and in two, and behind a good request: nothing behind it gets a response.
     for before, split in ((b"", 0), (b"", len(sent) - 1), (LIVE + b"\r\n", 0)):
         with connect(patient) as client:
             with suppress(ConnectionResetError, BrokenPipeError):
@@ -204,7 +204,7 @@ UPGRADES = [
 @pytest.mark.parametrize("upgrade", UPGRADES)
 @pytest.mark.parametrize("pieces", [1, 2, 40])
 def test_body_after_an_upgrade_header_is_a_body(patient: Transformer, upgrade: bytes, pieces: int) -> None:
-    # Java's client asks for HTTP/2 like that; the parser by itself reads the body as the next request.
+    # Java's client requests HTTP/2 like that; the parser by itself reads the body as the next request.
     inner = LIVE + b"X-Request-Id: inner\r\n\r\n"
     for framing, body in (
         (b"Content-Length: %d\r\n\r\n" % len(inner), inner),
@@ -216,9 +216,9 @@ def test_body_after_an_upgrade_header_is_a_body(patient: Transformer, upgrade: b
             for start in range(0, len(whole), size):
                 client.sendall(whole[start : start + size])
                 time.sleep(0.01)
-            answers = re.split(rb"(?=HTTP/1\.1 )", read_to_end(client))[1:]
-        assert [response.split()[1] for response in answers] == [b"405", b"405", b"200"]
-        assert b"inner" not in b"".join(answers)
+            responses = re.split(rb"(?=HTTP/1\.1 )", read_to_end(client))[1:]
+        assert [response.split()[1] for response in responses] == [b"405", b"405", b"200"]
+        assert b"inner" not in b"".join(responses)
 
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
@@ -245,7 +245,7 @@ def test_connection_without_a_request_is_closed(patient: Transformer, begin: byt
         (CHUNKED, b"1;extension=%s\r\nx\r\n" % (b"y" * 50), 504),  # the request's own time is over
         (CHUNKED + b"1\r\nx\r\n0\r\n", b"a: b\r\n" * 50, 408),  # behind the last chunk
         (PREDICT + b"Content-Length: 1000000\r\n\r\n", b"x", 504),
-        (PREDICT + b"Content-Length: 99999999999\r\n\r\n", b"x" * 1000, 413),  # goes on after the answer
+        (PREDICT + b"Content-Length: 99999999999\r\n\r\n", b"x" * 1000, 413),  # goes on after the response
     ],
     ids=["head", "chunks", "trailers", "body", "refused"],
 )
@@ -310,7 +310,7 @@ def test_endless_pipelined_requests_are_rejected_and_closed(patient: Transformer
             client.sendall((LIVE + b"\r\n") * 20_000)
         response = read_to_end(client)
     if not response.endswith(b"}"):
-        return  # closed before it had read everything, which takes answers along, as TCP does
+        return  # closed with unread bytes: TCP then drops responses
     *good, last = re.split(rb"(?=HTTP/1\.1 )", response)[1:]
     assert {response.endswith(b'{"live":true}') for response in good} == {True}
     assert code_at_end(last) is ErrorCode.OVERLOADED
@@ -341,7 +341,7 @@ def test_unread_responses_are_not_kept(patient: Transformer) -> None:
     for client in clients:
         with suppress(ConnectionResetError, BrokenPipeError, TimeoutError):
             client.settimeout(2)
-            for _ in range(10):  # answers of 30 kB and more
+            for _ in range(10):  # responses of 30 kB and more
                 client.sendall(OPENAPI * 50)
                 time.sleep(0.2)
     wait_until(lambda: process.num_fds() <= before, log=patient.log)

@@ -57,7 +57,7 @@ class Faulty:
     def load(self, model: str = "digits", **changes: object) -> Iterator[Load]:
         """Requests over four connections; all is well when the block begins."""
         http, grpc_url = (f"127.0.0.1:{port}" for port in (self.stack.http_port, self.stack.grpc_port))
-        plan = {"picture": str(SEVEN), "pause_s": 0.02} | changes
+        plan = {"image_path": str(SEVEN), "pause_s": 0.02} | changes
         with Load(Plan(http, grpc_url, model, **plan)) as load:  # type: ignore[arg-type]
             assert load.wait_for(lambda response: not response.error, seconds=PATIENCE_S)
             yield load
@@ -67,7 +67,7 @@ class Faulty:
 
     @property
     def secret(self) -> tuple[str, str]:
-        """What Triton asks of whoever loads and unloads."""
+        """What Triton requires of a client that loads and unloads."""
         (rule,) = (word for word in self.stack.part("tritonserver").cmdline() if word.startswith("--grpc-restricted"))
         return "triton-grpc-protocol-nereid", rule.rpartition("=")[2]
 
@@ -95,14 +95,14 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
 
 @pytest.fixture(autouse=True)
 def whole(faulty: Faulty) -> Iterator[None]:
-    """Whatever a test breaks is mended when the next one begins, and no request is left behind."""
+    """Everything that a test breaks works again before the next test, and no request is left in progress."""
     yield
     stack = faulty.stack
-    wait_until(lambda: ask(stack.http).is_success, log=stack.log)
+    wait_until(lambda: send(stack.http).is_success, log=stack.log)
     wait_until(lambda: gauge(stack, "nereid_in_flight") == 0, log=stack.log)
 
 
-def ask(http: httpx.Client, model: str = "digits") -> httpx.Response:
+def send(http: httpx.Client, model: str = "digits") -> httpx.Response:
     try:
         return http.post(f"/predict/{model}", content=SEVEN.read_bytes(), headers={"Content-Type": "image/png"})
     except httpx.TransportError:
@@ -110,7 +110,7 @@ def ask(http: httpx.Client, model: str = "digits") -> httpx.Response:
 
 
 def wait_for_good(load: Load, since: float) -> None:
-    """Wait until each connection has had a good answer to each kind of question that was asked since."""
+    """Wait until each connection has had a successful response to each kind of request that was sent since."""
     wanted = {(number, kind) for number in range(load.plan.connections) for kind in load.plan.kinds}
 
     def seen() -> set[tuple[int, str]]:
@@ -118,7 +118,7 @@ def wait_for_good(load: Load, since: float) -> None:
 
     deadline = time.monotonic() + PATIENCE_S
     while missing := wanted - seen():
-        assert time.monotonic() < deadline, f"no good answer to {sorted(missing)}"
+        assert time.monotonic() < deadline, f"no successful response to {sorted(missing)}"
         time.sleep(0.1)
 
 
@@ -168,13 +168,13 @@ def wait_for_triton(stack: Stack, since: float) -> float:
     return time.monotonic() - since
 
 
-def test_triton_hung_and_back(faulty: Faulty) -> None:
+def test_hung_triton_recovers(faulty: Faulty) -> None:
     with faulty.load() as load, faulty.watch() as watch:
         watch.wait_for(True, since=time.monotonic(), seconds=PATIENCE_S)
         hung, begun = time.monotonic(), faulty.stack.log.stat().st_size
         with suspended(faulty.stack), ThreadPoolExecutor(32) as threads:
             noticed_s = watch.wait_for(False, since=hung, seconds=PATIENCE_S)
-            more = [threads.submit(ask, faulty.stack.http) for _ in range(32)]
+            more = [threads.submit(send, faulty.stack.http) for _ in range(32)]
             seen = Counter(response.result().status_code for response in more)
             leave(faulty.stack, 3)
             time.sleep(2 * TIMEOUT_S)
@@ -202,7 +202,7 @@ def test_triton_hung_and_back(faulty: Faulty) -> None:
 
 
 def leave(stack: Stack, count: int) -> None:
-    """Clients that go away before they are answered."""
+    """Clients that disconnect before they get a response."""
     fields = f"Host: localhost\r\nContent-Type: image/png\r\nContent-Length: {SEVEN.stat().st_size}"
     head = f"POST /predict/digits HTTP/1.1\r\n{fields}\r\n\r\n"
     for _ in range(count):
@@ -211,20 +211,20 @@ def leave(stack: Stack, count: int) -> None:
             time.sleep(0.05)
 
 
-def test_nobody_waits_longer_for_a_hung_triton_than_its_time(stack: Stack, tmp_path: Path) -> None:
+def test_requests_to_a_hung_triton_end_at_their_deadlines(stack: Stack, tmp_path: Path) -> None:
     log = tmp_path / "log"
     limits = {"TRANSFORMER_MAX_IN_FLIGHT": "2"}
     hurry = {"X-Request-Timeout-Ms": "500"}
     with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", log, variables=limits) as transformer:
         transformer.http.post("/predict/digit-finder", files={"image": DIGITS}).raise_for_status()
         with suspended(stack), ThreadPoolExecutor(1) as threads:
-            # Nobody has asked for this model yet: Triton would be asked to describe it.
+            # The first requests for these models: Triton would have to describe them.
             strange = [
                 transformer.http.post("/predict/digits", files={"image": DIGITS}, headers=hurry),
                 transformer.http.post("/v2/models/digits/infer", content=DIGITS, headers=hurry | RAW),
                 transformer.http.post("/v2/models/iris/infer", json=ROWS, headers=hurry),
             ]
-            # Its pictures are all that may be in memory at once.
+            # Its images are all that may be in memory at once.
             large = threads.submit(
                 transformer.http.post, "/predict/digit-finder", files=[("image", DIGITS)] * 8, headers=OF_TEN_SECONDS
             )
@@ -233,9 +233,9 @@ def test_nobody_waits_longer_for_a_hung_triton_than_its_time(stack: Stack, tmp_p
             behind = transformer.http.post("/predict/digit-finder", files={"image": DIGITS}, headers=hurry)
             assert not large.done()
             assert not transformer.http.get("/v2/health/ready").is_success
-            asked = time.monotonic()
+            request = time.monotonic()
             assert not transformer.http.get("/v2/health/ready").is_success
-            assert time.monotonic() - asked < 8
+            assert time.monotonic() - request < 8
         large.result()
         for response in (*strange, behind):
             assert response.status_code == 504
@@ -257,7 +257,7 @@ def test_transformer_killed(faulty: Faulty) -> None:
         gone_s = watch.wait_for(None, since=killed, seconds=PATIENCE_S)
         ready_s = watch.wait_for(True, since=killed + gone_s, seconds=PATIENCE_S) + gone_s
         wait_for_good(load, time.monotonic())
-        figures = f"no answer {gone_s:.2f} s after, ready {ready_s:.2f} s after"
+        figures = f"no response {gone_s:.2f} s after, ready {ready_s:.2f} s after"
         assert judge("transformer killed", load.stop(), since=killed, allowed=AWAY, figures=figures)
 
 
@@ -322,36 +322,36 @@ def find_stub(triton: psutil.Process, model: str = "digits") -> psutil.Process:
     return stub
 
 
-def test_stub_that_stood_still_ends_itself(tmp_path: Path) -> None:
+def test_stub_that_was_suspended_ends_itself(tmp_path: Path) -> None:
     with (
         start_triton(MODELS, tmp_path / "log") as triton,
         grpc.insecure_channel(f"127.0.0.1:{triton.grpc_port}") as channel,
     ):
-        asked = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        client = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         large = infer_large()
         process = psutil.Process(triton.process.pid)
         stub = find_stub(process, "digit-finder")
         # Seconds of work, in which it is stopped for longer than Triton waits.
-        response = asked.ModelInfer.future(large, timeout=PATIENCE_S)
+        response = client.ModelInfer.future(large, timeout=PATIENCE_S)
         before_s = sum(stub.cpu_times()[:2])
         wait_until(lambda: sum(stub.cpu_times()[:2]) - before_s > 0.5, log=triton.log)
         stub.suspend()
         with pytest.raises(grpc.RpcError, match="not healthy"):
             response.result()
         stub.resume()
-        # Its late answer would have ended Triton, or been that of the next request.
+        # Its late response would have ended Triton, or been taken for that of the next request.
         wait_until(lambda: not stub.is_running() or stub.status() == psutil.STATUS_ZOMBIE, log=triton.log)
         with pytest.raises(grpc.RpcError, match="not healthy"):
-            asked.ModelInfer(large, timeout=PATIENCE_S)
+            client.ModelInfer(large, timeout=PATIENCE_S)
         assert triton.process.poll() is None
-        assert asked.ModelReady(service_pb2.ModelReadyRequest(name="iris"), timeout=PATIENCE_S).ready
+        assert client.ModelReady(service_pb2.ModelReadyRequest(name="iris"), timeout=PATIENCE_S).ready
         # It would wait for the dead one for half a minute.
         triton.process.kill()
         triton.process.wait()
 
 
 def infer_large() -> Any:
-    """Pictures that take seconds."""
+    """Images that take seconds."""
     shape = [4, 1280, 1280, 3]
     request = service_pb2.ModelInferRequest(model_name="digit-finder")
     request.inputs.add(name="image", datatype="UINT8", shape=shape)
@@ -372,7 +372,7 @@ def test_stub_killed(faulty: Faulty) -> None:
 
 
 def bomb() -> bytes:
-    """A picture of a few bytes that becomes many."""
+    """An image of a few bytes that decodes to many."""
     _, data = cv2.imencode(".png", np.zeros((BOMB, BOMB, 3), np.uint8))
     return data.tobytes()
 
@@ -444,7 +444,7 @@ def test_bombs_where_memory_is_short(
         wait_for_good(load, time.monotonic())
         ready_s = watch.wait_for(True, since=time.monotonic(), seconds=PATIENCE_S)
         survived = faulty.stack.part("transformer").pid == transformer.pid
-        figures = f"bombs {dict(seen)}, {'survived' if survived else 'started anew'}, ready in {ready_s:.2f} s"
+        figures = f"bombs {dict(seen)}, {'survived' if survived else 'started again'}, ready in {ready_s:.2f} s"
         allowed = AWAY | LATE | {"429", "RESOURCE_EXHAUSTED"}
         judge(f"bombs, {limited.__name__}", load.stop(), since=since, allowed=allowed, figures=figures)
     assert sum(seen.values()) == 8
@@ -505,14 +505,14 @@ def test_sigterm_to_the_transformer(faulty: Faulty) -> None:
 
 
 def check_ends(result: Result) -> None:
-    """Whoever was not answered was not let in, or lost a connection that was idle to the server."""
+    """A client without a response had no connection, or lost one that was idle for the server."""
     cut = [response for response in result.failures if not response.status]
-    refused = ("ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected", "BrokenPipeError")
-    assert all(response.error.startswith(refused) for response in cut), cut[:3]
+    rejected = ("ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected", "BrokenPipeError")
+    assert all(response.error.startswith(rejected) for response in cut), cut[:3]
 
 
 def check_accepted(log: str) -> None:
-    """The server refused calls, but cancelled none that it had."""
+    """The server rejected new calls, and cancelled none that it had accepted."""
     ends = re.findall(r"gRPC ModelInfer (\w+) ", log)
     assert "OK" in ends
     assert set(ends) <= {"OK", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}

@@ -1,4 +1,4 @@
-"""gRPC messages that take their time, or never come; none of it needs a Triton that answers."""
+"""gRPC messages that take their time, or never come; none of it needs a Triton that responds."""
 
 import queue
 import re
@@ -32,14 +32,14 @@ from tests.support.transformer import (
 
 SERVICE = "/inference.GRPCInferenceService/"
 INFER, LIVE, CHECK = SERVICE + "ModelInfer", SERVICE + "ServerLive", "/grpc.health.v1.Health/Check"
-NOBODY = "127.0.0.1:1"
+NO_SERVER = "127.0.0.1:1"
 LONG_S = 60.0
 DATA, HEADERS, SETTINGS = 0, 1, 4
 END_STREAM, END_HEADERS = 1, 4
 
 
 class Upload:
-    """A call whose message comes when it is told to."""
+    """A call whose message is sent by `send`."""
 
     def __init__(self, channel: grpc.Channel, method: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:
         self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -65,17 +65,17 @@ class Upload:
         return dict(self.call.trailing_metadata())
 
 
-def refused(transformer: Transformer, reason: str) -> float:
+def count_rejected(transformer: Transformer, reason: str) -> float:
     return gauge(transformer, f'nereid_refused_total{{reason="{reason}"}}')
 
 
 def test_message_that_does_not_arrive_times_out(tmp_path: Path) -> None:
-    with start_transformer(NOBODY, tmp_path / "log", variables={"TRANSFORMER_BODY_TIMEOUT_S": "1"}) as transformer:
+    with start_transformer(NO_SERVER, tmp_path / "log", variables={"TRANSFORMER_BODY_TIMEOUT_S": "1"}) as transformer:
         for method in (INFER, LIVE, CHECK):
             upload = Upload(transformer.grpc, method, (("x-request-id", "slow"),))
             assert upload.rejection().code is ErrorCode.BODY_TIMEOUT
             assert method == CHECK or upload.trailing()["x-request-id"] == "slow"
-        assert refused(transformer, "slow body") == 3
+        assert count_rejected(transformer, "slow body") == 3
         stream = open_reflection(transformer.grpc)
         assert stream.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert rejection_of(stream).code is ErrorCode.BODY_TIMEOUT
@@ -86,7 +86,7 @@ def test_message_that_does_not_arrive_times_out(tmp_path: Path) -> None:
 
 def test_half_a_message_times_out(tmp_path: Path) -> None:
     with (
-        start_transformer(NOBODY, tmp_path / "log", variables={"TRANSFORMER_BODY_TIMEOUT_S": "1"}) as transformer,
+        start_transformer(NO_SERVER, tmp_path / "log", variables={"TRANSFORMER_BODY_TIMEOUT_S": "1"}) as transformer,
         socket.create_connection(("127.0.0.1", transformer.grpc_port), timeout=LONG_S) as client,
     ):
         client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0))
@@ -95,7 +95,7 @@ def test_half_a_message_times_out(tmp_path: Path) -> None:
         with client.makefile("rb") as response:
             while (HEADERS, 1) not in ((kind, stream) for kind, flags, stream in [read_frame(response)]):
                 pass
-        assert refused(transformer, "slow body") == 1
+        assert count_rejected(transformer, "slow body") == 1
     assert "gRPC ModelInfer DEADLINE_EXCEEDED" in (tmp_path / "log").read_text()
 
 
@@ -105,7 +105,7 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def head(path: str) -> bytes:
-    """Of a call, in literals that nobody keeps (RFC 7541, 6.2.2)."""
+    """The headers of a call, in literals that are not indexed (RFC 7541, 6.2.2)."""
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -132,7 +132,7 @@ def read_frame(response: Any) -> tuple[int, int, int]:
 def test_message_without_an_api_key_is_not_read(tmp_path: Path) -> None:
     key = make_key("alice", tmp_path / "keys")
     variables = {"TRANSFORMER_API_KEYS_FILE": str(tmp_path / "keys"), "TRANSFORMER_BODY_TIMEOUT_S": str(2 * LONG_S)}
-    with start_transformer(NOBODY, tmp_path / "log", variables=variables) as transformer:
+    with start_transformer(NO_SERVER, tmp_path / "log", variables=variables) as transformer:
         assert Upload(transformer.grpc, INFER).rejection().code is ErrorCode.MISSING_API_KEY
         assert Upload(transformer.grpc, INFER, (("x-api-key", "x"),)).rejection().code is ErrorCode.UNKNOWN_API_KEY
         upload = Upload(transformer.grpc, SERVICE + "ServerMetadata", (("x-api-key", key),))
@@ -160,9 +160,9 @@ def test_message_beyond_a_full_queue_is_not_read(tmp_path: Path) -> None:
 
 def test_concurrent_slow_messages_are_limited_and_quick_ones_are_not(tmp_path: Path) -> None:
     variables = {"TRANSFORMER_MAX_BODIES_BYTES": "1000000", "TRANSFORMER_BODY_TIMEOUT_S": str(2 * LONG_S)}
-    with start_transformer(NOBODY, tmp_path / "log", variables=variables) as transformer:
+    with start_transformer(NO_SERVER, tmp_path / "log", variables=variables) as transformer:
         uploads = [Upload(transformer.grpc, method) for method in (LIVE, LIVE, CHECK)]
-        wait_until(lambda: refused(transformer, "bodies full") == 2, log=tmp_path / "log")
+        wait_until(lambda: count_rejected(transformer, "bodies full") == 2, log=tmp_path / "log")
         quick: Any = transformer.grpc.unary_unary(LIVE)
         for _ in range(20):
             assert service_pb2.ServerLiveResponse.FromString(quick(b"", timeout=LONG_S)).live
@@ -183,7 +183,7 @@ def test_concurrent_slow_messages_are_limited_and_quick_ones_are_not(tmp_path: P
 
 
 def test_call_has_one_message(tmp_path: Path) -> None:
-    with start_transformer(NOBODY, tmp_path / "log") as transformer:
+    with start_transformer(NO_SERVER, tmp_path / "log") as transformer:
         for method in (LIVE, CHECK):
             none = Upload(transformer.grpc, method)
             none.end()
@@ -193,7 +193,7 @@ def test_call_has_one_message(tmp_path: Path) -> None:
 def test_client_that_disconnects_within_its_message_is_counted_as_cancelled(tmp_path: Path) -> None:
     log = tmp_path / "log"
     variables = {"TRANSFORMER_BODY_TIMEOUT_S": str(2 * LONG_S)}
-    with start_transformer(NOBODY, log, variables=variables) as transformer:
+    with start_transformer(NO_SERVER, log, variables=variables) as transformer:
         upload = Upload(transformer.grpc, INFER)
         with pytest.raises(grpc.FutureTimeoutError):
             upload.call.result(1)
@@ -204,7 +204,7 @@ def test_client_that_disconnects_within_its_message_is_counted_as_cancelled(tmp_
 def test_shutdown_waits_for_a_message_that_is_arriving(tmp_path: Path) -> None:
     log = tmp_path / "log"
     variables = {"TRANSFORMER_BODY_TIMEOUT_S": str(2 * LONG_S), "TRANSFORMER_SHUTDOWN_TIMEOUT_S": str(int(LONG_S))}
-    with start_transformer(NOBODY, log, variables=variables) as transformer:
+    with start_transformer(NO_SERVER, log, variables=variables) as transformer:
         upload = Upload(transformer.grpc, LIVE)
         with pytest.raises(grpc.FutureTimeoutError):
             upload.call.result(1)

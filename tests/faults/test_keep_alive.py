@@ -17,7 +17,7 @@ _BALANCER_S = 1.0
 _LONGER_S = 1.5  # 75 to 60 were 1.25; a busy machine may be late by more than the rest
 _CONNECTIONS, _ROUNDS = 100, 10  # 1,000 requests
 _LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
-_REFUSED = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n"
+_REJECTED = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n"
 _UNTIL_READ_S = 0.05
 
 
@@ -25,7 +25,7 @@ _UNTIL_READ_S = 0.05
 class Balancer:
     """One upstream connection of it, which it gives up at its own limit.
 
-    It does not look whether the other side has closed before it sends, as nobody can while the close is on its way.
+    It sends without a check whether the other side has closed: no client sees a close that is on its way.
 
     Attributes:
         port: of the transformer.
@@ -51,7 +51,7 @@ class Balancer:
         self.counts["sent"] += 1
         self.counts["reused"] += is_reused
         try:
-            self._writer.write(_REFUSED if body_behind else _LIVE)
+            self._writer.write(_REJECTED if body_behind else _LIVE)
             head = await self._reader.readuntil(b"\r\n\r\n")
             size = int(head.lower().partition(b"content-length: ")[2].split()[0])
             await self._reader.readexactly(size)
@@ -114,21 +114,21 @@ async def open_ahead_of_the_request(balancer: Balancer) -> None:
         balancer.close()
 
 
-async def send_behind_a_refusal(balancer: Balancer) -> None:
+async def send_after_a_rejection(balancer: Balancer) -> None:
     for _ in range(_ROUNDS):
         await balancer.send(body_behind=b"late")
         await pause()
 
 
 def start(tmp_path: Path, *arguments: str, **variables: str) -> AbstractContextManager[Transformer]:
-    (nobody,) = find_free_ports(1)
-    return start_transformer(f"127.0.0.1:{nobody}", tmp_path / "log", *arguments, variables=variables)
+    (closed_port,) = find_free_ports(1)
+    return start_transformer(f"127.0.0.1:{closed_port}", tmp_path / "log", *arguments, variables=variables)
 
 
 def test_no_request_is_lost_over_connections_that_outlive_the_balancers(tmp_path: Path) -> None:
-    # The time for a head is shorter: it is none of a connection's without a request.
+    # The time limit for a head is shorter: it does not apply to a connection without a request.
     variables = {"TRANSFORMER_KEEP_ALIVE_S": str(_LONGER_S), "TRANSFORMER_BODY_TIMEOUT_S": "0.5"}
-    works = (send_around_the_limit, open_ahead_of_the_request, send_behind_a_refusal)
+    works = (send_around_the_limit, open_ahead_of_the_request, send_after_a_rejection)
     with start(tmp_path, **variables) as transformer:
         for work, counts in zip(works, asyncio.run(balance(transformer.http_port, _BALANCER_S, *works)), strict=True):
             assert counts["sent"] == _CONNECTIONS * _ROUNDS, work

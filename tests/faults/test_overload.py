@@ -1,4 +1,4 @@
-"""More requests than can be answered, requests in a hurry, and clients that leave."""
+"""More requests than the capacity, requests with short deadlines, and clients that disconnect."""
 
 import gzip
 import re
@@ -38,7 +38,7 @@ from tests.support.transformer import (
 )
 
 NARROW = {"TRANSFORMER_MAX_IN_FLIGHT": "1", "TRANSFORMER_MAX_WAITING": "2", "TRANSFORMER_BODY_TIMEOUT_S": "1"}
-MANY = 60  # pictures: seconds for one turn
+MANY = 60  # images: seconds in one slot
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def narrow(stack: Stack, tmp_path: Path, **variables: str) -> Iterator[Transform
 
 
 def head(length: int) -> bytes:
-    """Of a request with a picture."""
+    """The head of a request with an image."""
     fields = f"Host: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: {length}"
     return f"POST /predict/digit-finder HTTP/1.1\r\n{fields}\r\n\r\n".encode()
 
@@ -69,14 +69,14 @@ def read_rejection(client: socket.socket) -> Rejected:
     return Rejected(code_in(response.status, response.read()), response.headers)
 
 
-def ask_much(transformer: Transformer) -> httpx.Response:
+def send_slow_request(transformer: Transformer) -> httpx.Response:
     return transformer.http.post("/predict/digit-finder", files=[("image", DIGITS)] * MANY)
 
 
 def test_request_beyond_a_full_queue_is_rejected_before_its_body_is_read(stack: Stack, tmp_path: Path) -> None:
     patient = narrow(stack, tmp_path, TRANSFORMER_REQUEST_TIMEOUT_S="120")
     with patient as transformer, ThreadPoolExecutor(3) as threads, suspended(stack) as triton:
-        answers = [threads.submit(ask_much, transformer) for _ in range(3)]
+        responses = [threads.submit(send_slow_request, transformer) for _ in range(3)]
         log = tmp_path / "log"
         wait_until(lambda: gauge(transformer, "nereid_waiting") == 2, log=log)
         assert gauge(transformer, "nereid_in_flight") == 1
@@ -88,15 +88,15 @@ def test_request_beyond_a_full_queue_is_rejected_before_its_body_is_read(stack: 
         over_grpc = infer_rejection(transformer.grpc, infer_message("digit-finder", DIGITS))
         assert over_grpc.code is ErrorCode.QUEUE_FULL
         assert over_grpc.words.startswith("queue full: 1 requests in progress, 2 queued; next: ")
-        # Who looks after it gets in.
+        # Probes are admitted.
         assert transformer.http.get("/v2/health/live").is_success
         triton.resume()
-        assert [response.result().status_code for response in answers] == [200] * 3
+        assert [response.result().status_code for response in responses] == [200] * 3
         assert gauge(transformer, 'nereid_refused_total{reason="line full"}') == 2
         assert (gauge(transformer, "nereid_waiting"), gauge(transformer, "nereid_in_flight")) == (0, 0)
 
 
-QUESTIONS = {
+REQUESTS = {
     "/predict/digit-finder": "/predict/{model}",
     "/v1/models/digit-finder:predict": "/v1/models/{model}:predict",
     "/v2/models/digit-finder/infer": "/v2/models/{model}/infer",
@@ -110,34 +110,34 @@ def test_every_inference_route_rejects_and_counts_under_its_pattern(stack: Stack
     keys = {"TRANSFORMER_API_KEYS_FILE": str(file), "TRANSFORMER_REQUEST_TIMEOUT_S": "120"}
     with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", log, variables=NARROW | keys) as transformer:
 
-        def ask(path: str = "/predict/digit-finder", headers: dict[str, str] = mine) -> httpx.Response:
+        def send(path: str = "/predict/digit-finder", headers: dict[str, str] = mine) -> httpx.Response:
             return transformer.http.post(path, files={"image": DIGITS}, headers=headers)
 
-        ask().raise_for_status()
+        send().raise_for_status()
         with ThreadPoolExecutor(3) as threads, suspended(stack):
-            answers = [threads.submit(ask) for _ in range(3)]
+            responses = [threads.submit(send) for _ in range(3)]
             wait_until(lambda: gauge(transformer, "nereid_waiting") == 2, log=log)
-            # Who may not ask at all hears that first.
-            assert code_of(ask(headers={})) is ErrorCode.MISSING_API_KEY
-            for path, route in QUESTIONS.items():
-                refused = ask(path, mine | {"X-Request-Id": route})
-                assert (code_of(refused), refused.headers["Retry-After"]) == (ErrorCode.QUEUE_FULL, "1")
-                assert refused.headers["X-Request-Id"] == route
-                assert refused.headers["X-Content-Type-Options"] == "nosniff"
+            # A client without a key gets that error first.
+            assert code_of(send(headers={})) is ErrorCode.MISSING_API_KEY
+            for path, route in REQUESTS.items():
+                rejected = send(path, mine | {"X-Request-Id": route})
+                assert (code_of(rejected), rejected.headers["Retry-After"]) == (ErrorCode.QUEUE_FULL, "1")
+                assert rejected.headers["X-Request-Id"] == route
+                assert rejected.headers["X-Content-Type-Options"] == "nosniff"
                 counted = f'nereid_requests_total{{model="digit-finder",route="{route}",status="429",version=""}}'
                 wait_until(lambda line=counted: gauge(transformer, line) == 1, log=log)  # type: ignore[misc]
-            assert code_of(ask("/v2/models/digit-finder/other")) is ErrorCode.ROUTE_NOT_FOUND
-        assert [response.result().status_code for response in answers] == [200] * 3
-        assert gauge(transformer, 'nereid_refused_total{reason="line full"}') == len(QUESTIONS)
+            assert code_of(send("/v2/models/digit-finder/other")) is ErrorCode.ROUTE_NOT_FOUND
+        assert [response.result().status_code for response in responses] == [200] * 3
+        assert gauge(transformer, 'nereid_refused_total{reason="line full"}') == len(REQUESTS)
     text = log.read_text()
     assert "Traceback" not in text
-    for path, route in QUESTIONS.items():
+    for path, route in REQUESTS.items():
         assert re.search(rf"{re.escape(route)} POST {path} 429 [\d.]+ms code=queue_full key=alice$", text, re.MULTILINE)
 
 
 def test_request_leaves_the_queue_at_its_deadline(stack: Stack, tmp_path: Path) -> None:
     with narrow(stack, tmp_path) as transformer, ThreadPoolExecutor(2) as threads:
-        slow = threads.submit(ask_much, transformer)
+        slow = threads.submit(send_slow_request, transformer)
         wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, log=tmp_path / "log")
         hurry = {"X-Request-Timeout-Ms": "100"}
         response = transformer.http.post("/predict/digit-finder", files={"image": DIGITS}, headers=hurry)
@@ -169,7 +169,7 @@ def test_scheduler_s_timeout_ends_the_request(stack: Stack, tmp_path: Path) -> N
 
 def test_images_of_a_large_request_do_not_starve_others(stack: Stack, tmp_path: Path) -> None:
     with narrow(stack, tmp_path, TRANSFORMER_MAX_IN_FLIGHT="2") as transformer, ThreadPoolExecutor(1) as threads:
-        large = threads.submit(ask_much, transformer)
+        large = threads.submit(send_slow_request, transformer)
         wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, log=tmp_path / "log")
         for _ in range(5):
             transformer.http.post("/predict/digit-finder", files={"image": DIGITS}).raise_for_status()
@@ -200,7 +200,7 @@ def test_body_that_stops_arriving_ends_the_connection(stack: Stack, tmp_path: Pa
         socket.create_connection(("127.0.0.1", transformer.http_port), timeout=20) as client,
     ):
         client.sendall(head(1000) + b"half")
-        # Meanwhile it holds nobody up.
+        # Meanwhile it delays no other request.
         transformer.http.post("/predict/digit-finder", files={"image": DIGITS}).raise_for_status()
         assert read_rejection(client).code is ErrorCode.BODY_TIMEOUT
         assert client.recv(1) == b""
@@ -210,23 +210,23 @@ def test_bodies_together_are_limited(stack: Stack, tmp_path: Path) -> None:
     limits = {"TRANSFORMER_MAX_BODIES_BYTES": "1000000", "TRANSFORMER_BODY_TIMEOUT_S": "20"}
     with narrow(stack, tmp_path, **limits) as transformer:
 
-        def ask() -> httpx.Response:
+        def send() -> httpx.Response:
             headers = {"Content-Type": "image/jpeg"}
             return transformer.http.post("/predict/digit-finder", content=bytes(20_000), headers=headers)
 
-        # Nothing tells how much of a body was read, and to ask meanwhile might have the large one refused.
+        # No metric says how much of a body was read, and a request meanwhile might have the large one rejected.
         for pause_s in (0.5, 2, 8):
             with socket.create_connection(("127.0.0.1", transformer.http_port), timeout=20) as client:
                 client.sendall(head(1_000_000) + bytes(990_000))
                 time.sleep(pause_s)
-                response = ask()
+                response = send()
                 if response.status_code == 429:
                     assert code_of(response) is ErrorCode.MEMORY_FULL
                     client.sendall(bytes(10_000))
                     assert read_rejection(client).code is ErrorCode.INVALID_IMAGE
                     break
         assert response.status_code == 429
-        assert ask().status_code == 400
+        assert send().status_code == 400
 
 
 def test_decompressed_body_counts_as_a_body(stack: Stack, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_decompressed_body_counts_as_a_body(stack: Stack, tmp_path: Path) -> Non
 
 
 def test_unread_responses_count_as_bodies(stack: Stack, tmp_path: Path) -> None:
-    def ask() -> int:
+    def send() -> int:
         return transformer.http.post("/predict/iris", json=[5.1, 3.5, 1.4, 0.2]).status_code
 
     limits = {"TRANSFORMER_MAX_BODIES_BYTES": "60000", "TRANSFORMER_BODY_TIMEOUT_S": "20"}
@@ -251,15 +251,15 @@ def test_unread_responses_count_as_bodies(stack: Stack, tmp_path: Path) -> None:
             for _ in range(5):  # 3 MB each: some MB are in the system's buffers
                 client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 90)
                 time.sleep(0.5)
-            wait_until(lambda: ask() == 429, log=log)
-        wait_until(lambda: ask() == 200, log=log)
+            wait_until(lambda: send() == 429, log=log)
+        wait_until(lambda: send() == 200, log=log)
         with unread(transformer) as response:
-            wait_until(lambda: ask() == 429, log=log)
+            wait_until(lambda: send() == 429, log=log)
             assert next(response).outputs[0].shape == [1024]
-            wait_until(lambda: ask() == 200, log=log)
+            wait_until(lambda: send() == 200, log=log)
         with unread(transformer):
-            wait_until(lambda: ask() == 429, log=log)
-        wait_until(lambda: ask() == 200, log=log)
+            wait_until(lambda: send() == 429, log=log)
+        wait_until(lambda: send() == 200, log=log)
 
 
 def test_sigterm_waits_for_a_response_that_is_being_read(stack: Stack, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_sigterm_waits_for_a_response_that_is_being_read(stack: Stack, tmp_path:
 
 @contextmanager
 def unread(transformer: Transformer) -> Iterator[Any]:
-    """A call of gRPC whose answer, more than gRPC sends to one who does not read, waits for its reader."""
+    """A gRPC call whose response, larger than what gRPC sends without a reader, waits for its reader."""
     options = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
     message = service_pb2.ModelInferRequest(model_name="iris")
     message.inputs.add(name="features", datatype="FP32", shape=[1024, 4])
@@ -301,17 +301,17 @@ def test_request_past_its_deadline_leaves_the_queue_of_triton(stack: Stack, tmp_
     with narrow(stack, tmp_path, **wide) as transformer, ThreadPoolExecutor(48) as threads:
         limit: dict[str, str] = {}
 
-        def ask(_: int) -> int:
+        def send(_: int) -> int:
             files = {"image": DIGITS}
             return transformer.http.post("/predict/digit-finder", files=files, headers=limit).status_code
 
-        assert ask(0) == 200
+        assert send(0) == 200
         # What this machine needs for 8 is not enough for 48.
         began = time.monotonic()
-        assert set(threads.map(ask, range(8))) == {200}
+        assert set(threads.map(send, range(8))) == {200}
         limit = {"X-Request-Timeout-Ms": str(int(1000 * (time.monotonic() - began)))}
         before = count(dropped), count(done)
-        statuses = list(threads.map(ask, range(48)))
+        statuses = list(threads.map(send, range(48)))
         assert set(statuses) <= {200, 504}
         assert statuses.count(504) > 24
         log = tmp_path / "log"
@@ -322,12 +322,12 @@ def test_request_past_its_deadline_leaves_the_queue_of_triton(stack: Stack, tmp_
 def test_triton_outlives_many_short_deadlines(stack: Stack) -> None:
     triton = stack.part("tritonserver")
 
-    def ask(number: int) -> int:
+    def send(number: int) -> int:
         hurry = {"X-Request-Timeout-Ms": str(1 + number % 5)}
         return stack.http.post("/predict/iris", json=[5.1, 3.5, 1.4, 0.2], headers=hurry).status_code
 
     with ThreadPoolExecutor(8) as threads:
-        statuses = Counter(threads.map(ask, range(4000)))
+        statuses = Counter(threads.map(send, range(4000)))
     assert set(statuses) <= {200, 504}  # on a busy machine none has the time
     # Each was cancelled once, and Triton 2.51 died of the cancelled ones after some hundreds.
     assert statuses[504] > 400, statuses
@@ -348,12 +348,12 @@ def test_response_of_a_model_has_a_maximum_size(tmp_path: Path) -> None:
     variables = {"POLL_S": "0.5", "SETTLE_S": "0"}
     with start_stack(tmp_path / "repository", tmp_path / "log", variables=variables) as stack:
 
-        def ask(count: int) -> httpx.Response:
+        def send(count: int) -> httpx.Response:
             tensor = {"name": "size", "datatype": "INT64", "shape": [1], "data": [count]}
             response: httpx.Response = stack.http.post("/v2/models/wide/infer", json={"inputs": [tensor]})
             return response
 
-        assert ask(2).json()["outputs"][0]["data"] == [0.0, 0.0]
-        response = ask(2**26 + 1)
-        assert (code_of(response), ask(2).status_code) == (ErrorCode.PREDICTOR_FAILED, 200)
+        assert send(2).json()["outputs"][0]["data"] == [0.0, 0.0]
+        response = send(2**26 + 1)
+        assert (code_of(response), send(2).status_code) == (ErrorCode.PREDICTOR_FAILED, 200)
         assert "Received message larger than max" in (tmp_path / "log").read_text()

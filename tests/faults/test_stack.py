@@ -61,20 +61,20 @@ def log_of(stack: Stack) -> str:
     return stack.log.read_text(errors="replace")
 
 
-def answers(stack: Stack) -> bool:
+def serves(stack: Stack) -> bool:
     return stack.http.post("/predict/digits", files={"image": SEVEN}).is_success
 
 
 def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with start_stack(MODELS, tmp_path / "log") as stack:
         wait_until_announced(stack.log)
-        assert answers(stack)
+        assert serves(stack)
         stack.part("tritonserver").send_signal(signal.SIGKILL)
         response = stack.http.post("/predict/digits", files={"image": SEVEN})
         assert code_of(response) is ErrorCode.PREDICTOR_UNAVAILABLE
         assert stack.http.get("/v2/health/live").is_success
         assert stack.http.get("/v2/health/ready").status_code == 503
-        wait_until(lambda: answers(stack), log=stack.log)
+        wait_until(lambda: serves(stack), log=stack.log)
 
         stack.part("transformer").send_signal(signal.SIGKILL)
         wait_until(lambda: _transformer_is_back(stack), log=stack.log)
@@ -103,7 +103,7 @@ def test_what_a_killed_triton_leaves_behind_is_ended(tmp_path: Path) -> None:
         _, alive = psutil.wait_procs(stubs, timeout=60)
         assert not alive
         wait_until(lambda: not any(region.exists() for region in regions), log=stack.log)
-        wait_until(lambda: answers(stack), log=stack.log)
+        wait_until(lambda: serves(stack), log=stack.log)
 
 
 @pytest.mark.parametrize("word", ["stack", "make"])
@@ -259,7 +259,7 @@ def test_wrong_variable_is_named(variables: dict[str, str], says: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_refused_model_is_unavailable_and_the_rest_serves(tmp_path: Path) -> None:
+def test_rejected_model_is_unavailable_and_the_others_serve(tmp_path: Path) -> None:
     repository = tmp_path / "models"
     shutil.copytree(MODELS / "digits", repository / "digits")
     shutil.copytree(MODELS / "iris", repository / "broken")
@@ -269,28 +269,30 @@ def test_refused_model_is_unavailable_and_the_rest_serves(tmp_path: Path) -> Non
     config.write_text(config.read_text().replace('name: "iris"', 'name: "broken"'))
     with start_stack(repository, tmp_path / "log") as stack:
         wait_until_announced(stack.log)
-        assert answers(stack)
+        assert serves(stack)
         response = stack.http.post("/predict/broken", json=[1, 2, 3, 4])
         assert (response.status_code, "Retry-After" in response.headers) == (503, False)
         assert "no model.onnx" not in response.text
-        assert re.search(r"broken \d+ (refused|incomplete): model.onnx: got 8 bytes, expected \d+", log_of(stack))
+        assert re.search(
+            r"broken \d+ (refused|incomplete): model.onnx: got 8 bytes, expected \d+", log_of(stack)
+        )  # codespell:ignore refused
 
 
-def test_swapped_model_is_asked_anew_and_not_blamed_on_the_client(tmp_path: Path) -> None:
+def test_request_during_a_swap_is_repeated_and_is_no_client_error(tmp_path: Path) -> None:
     repository = tmp_path / "models"
     shutil.copytree(MODELS / "digits", repository / "digits")
     with start_stack(repository, tmp_path / "log", variables={"POLL_S": "0.5"}) as stack:
 
-        def ask() -> dict[str, Any]:
+        def send() -> dict[str, Any]:
             response = stack.http.post("/predict/digits", files={"image": SEVEN})
             assert response.status_code == 200, response.text
             model: dict[str, Any] = response.json()["model"]
             return model
 
-        assert ask()["task"] == "classify"
+        assert send()["task"] == "classify"
         # The same name, another task, interface and size; the transformer still has the old description.
         shutil.copytree(next((MODELS / "digit-finder").glob("[0-9]*")), repository / "digits" / "9")
-        wait_until(lambda: ask() == {"name": "digits", "version": "9", "task": "detect"}, log=stack.log)
+        wait_until(lambda: send() == {"name": "digits", "version": "9", "task": "detect"}, log=stack.log)
 
 
 def test_mirror_belongs_to_one_stack(tmp_path: Path) -> None:
@@ -305,11 +307,11 @@ def test_stack_uses_a_triton_that_runs_elsewhere(tmp_path: Path) -> None:
         start_triton(MODELS, tmp_path / "triton.log") as triton,
         start_stack(MODELS, tmp_path / "log", variables={"TRITON_URL": f"127.0.0.1:{triton.grpc_port}"}) as stack,
     ):
-        assert answers(stack)
+        assert serves(stack)
         with pytest.raises(LookupError):
             stack.part("tritonserver")
 
 
 def _transformer_is_back(stack: Stack) -> bool:
     time.sleep(0.1)
-    return is_open(stack.http_port) and answers(stack)
+    return is_open(stack.http_port) and serves(stack)

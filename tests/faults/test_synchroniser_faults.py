@@ -29,7 +29,7 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Synced]:
 
 
 FAULTS: dict[str, Callable[[FaultyProxy], None]] = {
-    "refuse": FaultyProxy.close_port,
+    "close": FaultyProxy.close_port,
     "500": lambda proxy: proxy.status(500),
     "403": lambda proxy: proxy.status(403),
     "503": lambda proxy: proxy.status(503),

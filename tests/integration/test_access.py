@@ -1,4 +1,4 @@
-"""Who gets in: API keys, TLS, what browsers are told, and what is out of reach."""
+"""Access: API keys, TLS, the headers for browsers, and the methods that are out of reach."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def guarded(
     assert not any(key in text for key in keys[1:])
 
 
-QUESTIONS = [
+REQUESTS = [
     ("POST", "/predict/iris"),
     ("POST", "/v1/models/iris:predict"),
     ("POST", "/v2/models/iris/infer"),
@@ -64,7 +64,7 @@ QUESTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path"), QUESTIONS)
+@pytest.mark.parametrize(("method", "path"), REQUESTS)
 def test_nothing_is_served_without_a_key(
     guarded: Transformer, keys: tuple[Path, str, str], method: str, path: str
 ) -> None:
@@ -97,7 +97,7 @@ def test_body_without_an_api_key_is_not_read(guarded: Transformer) -> None:
 
 def test_grpc_requires_the_same_keys(guarded: Transformer, keys: tuple[Path, str, str]) -> None:
     stub = service_pb2_grpc.GRPCInferenceServiceStub(guarded.grpc)
-    question = infer_message("digit-finder", DIGITS)
+    request = infer_message("digit-finder", DIGITS)
     cases = [
         ((), ErrorCode.MISSING_API_KEY),
         ((("x-api-key", "x"),), ErrorCode.UNKNOWN_API_KEY),
@@ -105,16 +105,16 @@ def test_grpc_requires_the_same_keys(guarded: Transformer, keys: tuple[Path, str
     ]
     for metadata, code in cases:
         about = service_pb2.ModelMetadataRequest(name="iris")
-        for method, message in ((stub.ModelInfer, question), (stub.ModelMetadata, about)):
+        for method, message in ((stub.ModelInfer, request), (stub.ModelMetadata, about)):
             assert rejection(method, message, metadata=metadata).code is code
     for metadata in ((("authorization", f"Bearer {keys[1]}"),), (("x-api-key", keys[2]),)):
-        assert stub.ModelInfer(question, metadata=metadata).model_name == "digit-finder"
+        assert stub.ModelInfer(request, metadata=metadata).model_name == "digit-finder"
     assert stub.ServerLive(service_pb2.ServerLiveRequest()).live
     health: Any = health_pb2_grpc.HealthStub(guarded.grpc)
     assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as rejected:
         ProtoReflectionDescriptorDatabase(guarded.grpc).get_services()
-    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert rejected.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -165,13 +165,13 @@ def test_what_needs_a_key_over_http_needs_one_over_grpc(
     }
     with start_transformer("127.0.0.1:9", tmp_path / "log", variables=variables) as transformer:
         for method, message in messages.items():
-            asks = call_raw(transformer.grpc, method, message) is grpc.StatusCode.UNAUTHENTICATED
-            assert asks is (method not in is_open), method
+            requires_key = call_raw(transformer.grpc, method, message) is grpc.StatusCode.UNAUTHENTICATED
+            assert requires_key is (method not in is_open), method
             twin = TWINS.get(method, "/nowhere")
             status = transformer.http.request("POST" if twin.endswith("infer") else "GET", twin).status_code
-            assert (status == 401) is asks, (method, twin)
-            refused = call_raw(transformer.grpc, method, message, "wrong") is grpc.StatusCode.PERMISSION_DENIED
-            assert refused is asks, method
+            assert (status == 401) is requires_key, (method, twin)
+            rejected = call_raw(transformer.grpc, method, message, "wrong") is grpc.StatusCode.PERMISSION_DENIED
+            assert rejected is requires_key, method
             served = call_raw(transformer.grpc, method, message, keys[1])
             assert served not in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}, method
             if method not in TWINS or method.endswith("RepositoryIndex"):
@@ -197,7 +197,7 @@ def test_revoked_key_is_rejected_without_a_restart(stack: Stack, tmp_path: Path)
         log = tmp_path / "log"
         wait_until(lambda: status(first) == 403, log=log)
         assert status(second) == 200
-        # A broken line keeps nobody in who was taken out, and nobody out who is there.
+        # A broken line neither admits a key that was deleted nor rejects one that is there.
         kept, third = file.read_text(), make_key("third", file)
         wait_until(lambda: status(third) == 200, log=log)
         file.write_text(f"what is this\n{kept}")
@@ -218,7 +218,7 @@ def test_revoked_key_is_rejected_without_a_restart(stack: Stack, tmp_path: Path)
         wait_until(lambda: status(second) == 403, log=log)
         file.write_text(kept)
         wait_until(lambda: status(second) == 200, log=log)
-        file.write_text("# nobody\n")
+        file.write_text("# empty\n")
         wait_until(lambda: status(second) == 403, log=log)
 
 

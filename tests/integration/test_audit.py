@@ -99,7 +99,7 @@ def test_advisories_of_pypa_are_read(tmp_path: Path) -> None:
     assert audit(tmp_path)[0] == 0
 
 
-def test_index_that_knows_advisories_is_asked() -> None:
+def test_index_with_advisories_is_queried() -> None:
     with index(CANARY) as url:
         assert audit(url)[0] == 0
     pin = next(pin for pin in read_locks() if pin.name == "fastapi")

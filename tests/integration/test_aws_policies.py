@@ -144,7 +144,7 @@ def work(local: Path) -> int:
     return sum(main(step) for step in steps)
 
 
-def test_who_publishes_may_do_all_of_it_and_no_more(
+def test_policy_of_publishers_allows_their_commands_and_no_more(
     account: Account, local: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     account.become(read_policy(PUBLISHER), monkeypatch)
@@ -155,7 +155,7 @@ def test_who_publishes_may_do_all_of_it_and_no_more(
 
 
 @pytest.mark.parametrize("action", actions_of(read_policy(READER)))
-def test_who_reads_needs_each(
+def test_readers_need_every_permission_of_their_policy(
     action: str, account: Account, local: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     account.become(read_policy(PUBLISHER), monkeypatch)
@@ -167,7 +167,7 @@ def test_who_reads_needs_each(
 
 # Aborting is for an upload in parts that fails.
 @pytest.mark.parametrize("action", sorted({*actions_of(read_policy(PUBLISHER))} - {"s3:AbortMultipartUpload"}))
-def test_who_publishes_needs_each(
+def test_publishers_need_every_permission_of_their_policy(
     action: str, account: Account, local: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     account.become(read_policy(PUBLISHER), monkeypatch)
@@ -178,7 +178,7 @@ def test_who_publishes_needs_each(
     assert "AccessDenied" in capsys.readouterr().err
 
 
-def test_elsewhere_in_the_bucket_nobody_reads(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_cannot_read_elsewhere_in_the_bucket(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     account.enforce("inf")
     with closing(account.client("s3")) as client:
         client.put_object(Bucket=BUCKET, Key="other/x", Body=b"x")

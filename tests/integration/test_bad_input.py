@@ -25,7 +25,7 @@ SEVEN = (ROOT / "loadtest" / "pictures" / "seven.png").read_bytes()
 JSON = {"Content-Type": "application/json"}
 JPEG = {"Content-Type": "image/jpeg"}
 
-# Of ../shared/data/hard: the status, and the size after EXIF of a picture that is fine, or part of the message.
+# Of ../shared/data/hard: the status, and the size after EXIF of a valid image, or part of the message.
 HARD: dict[str, tuple[int, Any]] = {
     "apng_mode_16bit.png": (200, (128, 64)),
     "bomb_header_65535x65535_rgb.png": (413, "65535x65535 pixels is over the limit of 50000000"),
@@ -62,7 +62,7 @@ HARD: dict[str, tuple[int, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _goes_on(stack: Stack) -> Any:
-    """After every test here the next good request is answered by the same processes."""
+    """After every test here the next good request gets its response from the same processes."""
     yield
     response = stack.http.post("/predict/digits", files={"image": SEVEN})
     assert response.json()["top"] == "7"
@@ -200,14 +200,14 @@ def test_unsupported_kind_of_image_is_named_over_every_interface(stack: Stack) -
         response = stack.http.post(path, **request)
         assert response.status_code == 415, path
         assert says in response.json()["error"]
-    asked = triton.InferInput("image", [1], "BYTES")
-    asked.set_data_from_numpy(np.array([image], object))
+    typed = triton.InferInput("image", [1], "BYTES")
+    typed.set_data_from_numpy(np.array([image], object))
     with (
         triton.InferenceServerClient(f"localhost:{stack.grpc_port}") as client,
-        pytest.raises(triton.InferenceServerException, match=says) as refused,
+        pytest.raises(triton.InferenceServerException, match=says) as rejected,
     ):
-        client.infer("digits", [asked])
-    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+        client.infer("digits", [typed])
+    assert rejected.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 def v2(**changes: Any) -> dict[str, Any]:
@@ -245,11 +245,11 @@ TENSORS: dict[str, tuple[dict[str, Any], int, str]] = {
     "too many dimensions": (v2(shape=[1] * 65), 400, "got 65 dimensions"),
     "binary size that lies": (v2_binary(fp32(1, 2), size=2**40), 400, "but 8 bytes are left"),
     "negative binary size": (v2_binary(fp32(1), size=-4), 400, "expected a number of bytes"),
-    "more bytes than are told": (v2_binary(fp32(1, 2, 3, 4, 5)), 400, "4 bytes after the last tensor"),
+    "more bytes than the head says": (v2_binary(fp32(1, 2, 3, 4, 5)), 400, "4 bytes after the last tensor"),
     "fewer bytes than the shape": (v2_binary(fp32(1, 2), size=8), 400, "got 2 elements"),
     "JSON length over the body": (v2_binary(b"", length="99999"), 400, "expected a number from 0 to"),
     "JSON length within the JSON": (v2_binary(fp32(1, 2, 3, 4), length="7"), 400, "broken JSON"),
-    "JSON length that is none": (v2_binary(b"", length="-1"), 400, "expected a number from 0 to"),
+    "invalid JSON length": (v2_binary(b"", length="-1"), 400, "expected a number from 0 to"),
     "name twice": ({"json": {"inputs": [v2()["json"]["inputs"][0]] * 2}}, 400, "expected each name once"),
     "name of 1 MB": (v2(name="n" * 2**20), 400, "a name of 1048576 characters, expected at most 255"),
     "key of 1 MB": ({"json": {"k" * 2**20: 1}}, 400, "inputs: got none"),
@@ -257,7 +257,7 @@ TENSORS: dict[str, tuple[dict[str, Any], int, str]] = {
     "deep JSON": ({"content": b"[" * 100_000}, 400, "broken JSON"),
     "deep parameter": ({"content": b'{"inputs": [], "parameters": {"priority": %s}}' % DEEP}, 400, "[[["),
     "row without dimensions": (v2(shape=[], data=[1]), 400, "shape: got [], expected [-1, 4]"),
-    "millions of empty pictures": (
+    "millions of empty images": (
         v2_binary(bytes(8 * 2**20), size=8 * 2**20, name="image", datatype="BYTES", shape=[2**21]),
         413,
         "2097152 elements are over the limit of 1048576",
@@ -329,14 +329,14 @@ def test_memory_is_released(stack: Stack) -> None:
         flood()
         return int(process.memory_info().rss)
 
-    # 5 %, and half a body: the allocator lets go of some only when the next is asked for. What was kept each time, by
-    # mistake, would be found after every flood: a single one may meet a refused picture that is still in a thread.
+    # 5 %, and half a body: the allocator returns some memory only with the next request. What was kept each time, by
+    # mistake, would be found after every flood: a single one may meet a rejected image that is still in a thread.
     limit = max(left_by_a_flood() for _ in range(5)) * 1.05 + 32 * 2**20
     assert any(left_by_a_flood() < limit for _ in range(6))
 
 
 def test_memory_of_a_large_image_is_released(stack: Stack) -> None:
-    def ask(size_wh: tuple[int, int]) -> int:
+    def send(size_wh: tuple[int, int]) -> int:
         buffer = io.BytesIO()
         Image.new("RGB", size_wh).save(buffer, "TIFF", compression="tiff_lzw")
         for _ in range(4):
@@ -344,13 +344,13 @@ def test_memory_of_a_large_image_is_released(stack: Stack) -> None:
             stack.http.post("/predict/digits", files=files).raise_for_status()
         return int(stack.part("transformer").memory_info().rss)
 
-    before = ask((64, 64))
+    before = send((64, 64))
     # Of 126 MB each, decoded; glibc by itself keeps more than one.
-    assert ask((7000, 6000)) < before + 48 * 2**20
+    assert send((7000, 6000)) < before + 48 * 2**20
 
 
 @pytest.mark.parametrize(
-    ("accept", "answered"),
+    ("accept", "returned"),
     [
         ("*/*", "application/json"),
         ("text/html", "application/json"),
@@ -362,9 +362,9 @@ def test_memory_of_a_large_image_is_released(stack: Stack) -> None:
         ("image/jpeg;q=0", "application/json"),
     ],
 )
-def test_accept_honours_quality_values(stack: Stack, accept: str, answered: str) -> None:
+def test_accept_honours_quality_values(stack: Stack, accept: str, returned: str) -> None:
     response = stack.http.post("/predict/digits", files={"image": SEVEN}, headers={"Accept": accept})
-    assert (response.status_code, response.headers["content-type"]) == (200, answered)
+    assert (response.status_code, response.headers["content-type"]) == (200, returned)
 
 
 @pytest.mark.parametrize(
@@ -402,12 +402,12 @@ def test_many_large_images_do_not_fill_the_memory(stack: Stack) -> None:
         for line in Path(f"/proc/{transformer.pid}/status").read_text().splitlines()
         if line.startswith("VmHWM")
     )
-    # Six at once at 2 cores, each the picture and, while it is decoded, a grey copy; 24 at once would be over 3.5 GB.
+    # Six at once at 2 cores, each the image and, while it is decoded, a grey copy; 24 at once would be over 3.5 GB.
     assert peak < 450 * max(os.cpu_count() or 1, 2) * 2
 
 
 def test_error_of_one_image_of_many_names_it(stack: Stack) -> None:
-    response = stack.http.post("/predict/digits", files=[("image", SEVEN), ("image", b"no picture")])
+    response = stack.http.post("/predict/digits", files=[("image", SEVEN), ("image", b"no image")])
     assert response.json()["error"].startswith("image 1 of 2: image: 10 bytes")
 
 

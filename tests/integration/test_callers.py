@@ -1,4 +1,4 @@
-"""Who called what, and who was refused what: over every protocol, under its route and by the name of the key."""
+"""Metrics of callers: requests and rejections over every protocol, by route and by the name of the key."""
 
 import json
 from collections import Counter
@@ -25,7 +25,7 @@ from tests.support.transformer import (
 
 FLOWER = [6.3, 3.3, 6.0, 2.5]
 ROW = {"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": FLOWER}]}
-QUESTIONS = {
+BODIES = {
     "/predict/{model}": [FLOWER],
     "/v1/models/{model}:predict": {"instances": [FLOWER]},
     "/v2/models/{model}/infer": ROW,
@@ -49,7 +49,7 @@ def key(tmp_path: Path) -> str:
 
 @pytest.fixture
 def guarded(stack: Stack, tmp_path: Path, key: str) -> Iterator[Transformer]:
-    """A transformer that requires a key, and takes small bodies and pictures."""
+    """A transformer that requires a key, and takes small bodies and images."""
     assert key
     variables = {
         "LOG_FORMAT": "json",
@@ -88,7 +88,7 @@ def test_rejected_requests_are_counted_under_their_route(guarded: Transformer, k
         assert response.status_code == status, (method, path, response.text)
         expected[route, str(status)] += 1
 
-    for route, body in QUESTIONS.items():
+    for route, body in BODIES.items():
         path = path_of(route)
         send("POST", path, 401, route, shown="")
         send("POST", f"{path}/", 403, route, shown="wrong")
@@ -132,12 +132,12 @@ def test_requests_beyond_a_full_queue_are_counted_under_their_route(tmp_path: Pa
         threads.submit(call, transformer, key)
         wait_until(lambda: gauge(transformer, "nereid_in_flight") == 1, log=tmp_path / "log")
         before = scrape(transformer.http)
-        for route, body in QUESTIONS.items():
+        for route, body in BODIES.items():
             response = transformer.http.post(path_of(route), json=body, headers={"X-API-Key": key})
             assert response.status_code == 429
         assert call(transformer, key) is grpc.StatusCode.RESOURCE_EXHAUSTED
         after = scrape(transformer.http)
-    assert grown(before, after, REQUESTS, "route", "status") == {(route, "429"): 1 for route in QUESTIONS} | {
+    assert grown(before, after, REQUESTS, "route", "status") == {(route, "429"): 1 for route in BODIES} | {
         (INFER, "RESOURCE_EXHAUSTED"): 1
     }
     assert by_labels(after, BY_KEY, "key", "status") | {("", "200"): 0} == {
@@ -145,11 +145,11 @@ def test_requests_beyond_a_full_queue_are_counted_under_their_route(tmp_path: Pa
     }  # fmt: skip
 
 
-def test_who_called_which_model_is_counted(guarded: Transformer, stack: Stack, tmp_path: Path, key: str) -> None:
+def test_requests_are_counted_by_key_and_model(guarded: Transformer, stack: Stack, tmp_path: Path, key: str) -> None:
     bob = make_key("bob", tmp_path / "keys")
     wait_until(lambda: guarded.http.get("/v2", headers={"X-API-Key": bob}).is_success, log=guarded.log)
     before = scrape(guarded.http)
-    for route, body in QUESTIONS.items():
+    for route, body in BODIES.items():
         for shown, status in ((key, 200), ("", 401), ("wrong", 403)):
             response = guarded.http.post(path_of(route, stack), json=body, headers={"X-API-Key": shown})
             assert response.status_code == status, response.text
@@ -177,7 +177,7 @@ def test_who_called_which_model_is_counted(guarded: Transformer, stack: Stack, t
     assert logged() == counted
 
 
-def test_names_that_clients_make_up_are_no_series_of_a_key(guarded: Transformer, key: str) -> None:
+def test_invented_names_make_no_series_by_key(guarded: Transformer, key: str) -> None:
     def send(name: str) -> None:
         for shown in (key, name):
             assert guarded.http.post(f"/predict/{name}", json=[FLOWER], headers={"X-API-Key": shown}).is_client_error
@@ -195,6 +195,6 @@ def test_names_that_clients_make_up_are_no_series_of_a_key(guarded: Transformer,
     assert by_labels(after, BY_KEY, "key", "model").keys() == {("alice", ""), ("", "")}
 
 
-def test_without_keys_no_caller_is_counted(stack: Stack) -> None:
+def test_without_keys_no_request_is_counted_by_key(stack: Stack) -> None:
     stack.http.post("/predict/iris", json=[FLOWER]).raise_for_status()
     assert not by_labels(scrape(stack.http), BY_KEY, "key")

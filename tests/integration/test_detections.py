@@ -30,16 +30,16 @@ GAPS = {0: "red", 2: "blue"}
 ALL_CANDIDATES = ", \\'all_candidates\\': True"
 
 
-def find_picture() -> tuple[Any, list[int]]:
+def find_image() -> tuple[Any, list[int]]:
     """Squares of every class."""
     for seed in range(100):
         image, _, class_ids = draw_squares(seed)
         if set(class_ids) == set(range(CLASSES)):
             return image, sorted(int(class_id) for class_id in class_ids)
-    raise AssertionError("no such picture")
+    raise AssertionError("no such image")
 
 
-IMAGE, PRESENT = find_picture()
+IMAGE, PRESENT = find_image()
 
 
 def encode() -> bytes:
@@ -48,11 +48,11 @@ def encode() -> bytes:
     return buffer.getvalue()
 
 
-PICTURE = encode()
+PNG = encode()
 
 
 def change(repository: Path, name: str, before: str, after: str) -> None:
-    """Another config.pbtxt for a version, as somebody writes it by hand."""
+    """Another config.pbtxt for a version, as a user writes it by hand."""
     version = repository / name / "1"
     for path in (version / "config.pbtxt", version.parent / "config.pbtxt"):
         text = path.read_text(encoding="utf-8")
@@ -76,14 +76,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def predict(stack: Stack, model: str, **query: Any) -> dict[str, Any]:
     response = stack.http.post(
-        f"/predict/{model}", params=query, content=PICTURE, headers={"Content-Type": "image/png"}
+        f"/predict/{model}", params=query, content=PNG, headers={"Content-Type": "image/png"}
     ).raise_for_status()
-    answer: dict[str, Any] = response.json()
-    return answer
+    document: dict[str, Any] = response.json()
+    return document
 
 
-def class_ids(answer: dict[str, Any]) -> list[int]:
-    return sorted(row["class_id"] for row in answer["predictions"])
+def class_ids(document: dict[str, Any]) -> list[int]:
+    return sorted(row["class_id"] for row in document["predictions"])
 
 
 def of(*chosen: int) -> list[int]:
@@ -92,9 +92,9 @@ def of(*chosen: int) -> list[int]:
 
 @pytest.mark.parametrize("model", NAMES)
 def test_names_come_as_they_are(stack: Stack, model: str) -> None:
-    answer = predict(stack, model)
-    assert class_ids(answer) == PRESENT
-    assert all(row["class"] == NAMES[model][row["class_id"]] for row in answer["predictions"])
+    document = predict(stack, model)
+    assert class_ids(document) == PRESENT
+    assert all(row["class"] == NAMES[model][row["class_id"]] for row in document["predictions"])
     metadata = stack.http.get(f"/v2/models/{model}").json()["parameters"]
     assert dict(zip(metadata["class_ids"], metadata["names"], strict=True)) == NAMES[model]
     config = stack.http.get(f"/v2/models/{model}/config").json()
@@ -130,44 +130,44 @@ def test_classes_in_the_query_are_names_first(stack: Stack, model: str, classes:
 
 @pytest.mark.parametrize(("classes", "chosen"), [([0], 0), (["0"], 1), (0, 0), ("0", 1), ([2], 2), (["2"], 0)])
 def test_numbers_of_json_and_grpc_are_indices(stack: Stack, classes: Any, chosen: int) -> None:
-    body = {"instances": [{"image": {"b64": base64.b64encode(PICTURE).decode()}}], "parameters": {"classes": classes}}
+    body = {"instances": [{"image": {"b64": base64.b64encode(PNG).decode()}}], "parameters": {"classes": classes}}
     v1 = stack.http.post("/v1/models/numbers:predict", json=body).raise_for_status().json()["predictions"][0]
     assert class_ids(v1) == of(chosen)
-    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(PICTURE).decode()]}
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(PNG).decode()]}
     v2 = {"inputs": [tensor], "parameters": {"classes": classes}, "outputs": [{"name": "class_ids"}]}
     (output,) = stack.http.post("/v2/models/numbers/infer", json=v2).raise_for_status().json()["outputs"]
     assert sorted(output["data"]) == of(chosen)
     if not isinstance(classes, list):  # gRPC's parameters are no lists
-        result = ask_triton(tritonclient.grpc, stack.grpc_port, "numbers", classes=classes)
+        result = infer_with_tritonclient(tritonclient.grpc, stack.grpc_port, "numbers", classes=classes)
         assert sorted(result.as_numpy("class_ids")[0].tolist()) == of(chosen)
 
 
-def ask_triton(library: Any, port: int, model: str, count: int = 1, **parameters: Any) -> Any:
+def infer_with_tritonclient(library: Any, port: int, model: str, count: int = 1, **parameters: Any) -> Any:
     tensor = library.InferInput("image", [count], "BYTES")
-    tensor.set_data_from_numpy(np.array([PICTURE] * count, np.object_))
+    tensor.set_data_from_numpy(np.array([PNG] * count, np.object_))
     with library.InferenceServerClient(f"127.0.0.1:{port}") as client:
         return client.infer(model, [tensor], parameters=parameters)
 
 
 @pytest.mark.parametrize("model", ["scripts", "shaped", "odd"])
 def test_names_are_drawn(stack: Stack, model: str) -> None:
-    answer = predict(stack, model)["predictions"]
-    boxes = np.array([list(row["box"].values()) for row in answer], np.float32)
+    document = predict(stack, model)["predictions"]
+    boxes = np.array([list(row["box"].values()) for row in document], np.float32)
 
     def draw(names: Sequence[str]) -> Any:
         labels = [
             Label(name, class_id=row["class_id"], score=row["confidence"])
-            for name, row in zip(names, answer, strict=True)
+            for name, row in zip(names, document, strict=True)
         ]
         return draw_boxes(IMAGE, boxes, labels)
 
     headers = {"Content-Type": "image/png", "Accept": "image/png"}
-    response = stack.http.post(f"/predict/{model}", content=PICTURE, headers=headers).raise_for_status()
+    response = stack.http.post(f"/predict/{model}", content=PNG, headers=headers).raise_for_status()
     drawn = np.asarray(Image.open(io.BytesIO(response.content)))
     # That these names reach the drawing; whether it writes them right: tests/unit/test_transformer_drawing.py.
-    expected = draw([row["class"] for row in answer])
+    expected = draw([row["class"] for row in document])
     np.testing.assert_array_equal(drawn, expected)
-    marks = draw(["????"] * len(answer))
+    marks = draw(["????"] * len(document))
     assert not np.array_equal(drawn, marks)
     assert "X-Limits-Reached" not in response.headers
 
@@ -178,22 +178,22 @@ def test_limits_are_reported_by_every_protocol(stack: Stack) -> None:
     assert predict(stack, "twice", max_detections=2)["limits_reached"] == reached
     assert predict(stack, "twice", max_detections=len(PRESENT))["limits_reached"] == {}
     drawn = stack.http.post(
-        "/predict/twice", params={"max_detections": 2}, content=PICTURE, headers=headers | {"Accept": "image/jpeg"}
+        "/predict/twice", params={"max_detections": 2}, content=PNG, headers=headers | {"Accept": "image/jpeg"}
     ).raise_for_status()
     assert json.loads(drawn.headers["X-Limits-Reached"]) == [reached]
-    text = base64.b64encode(PICTURE).decode()
+    text = base64.b64encode(PNG).decode()
     v1 = {"instances": [{"image": {"b64": text}}] * 2, "parameters": {"max_detections": 2}}
     responses = stack.http.post("/v1/models/twice:predict", json=v1).raise_for_status().json()["predictions"]
     assert [response["limits_reached"] for response in responses] == [reached, reached]
     tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [text, text]}
     v2: dict[str, Any] = {"inputs": [tensor], "outputs": [{"name": "scores"}], "parameters": {"max_detections": 2}}
-    answer = stack.http.post("/v2/models/twice/infer", json=v2).raise_for_status().json()
-    assert json.loads(answer["parameters"]["limits_reached"]) == [reached, reached]
-    binary = ask_triton(tritonclient.http, stack.http_port, "twice", 2, max_detections=2).get_response()
+    document = stack.http.post("/v2/models/twice/infer", json=v2).raise_for_status().json()
+    assert json.loads(document["parameters"]["limits_reached"]) == [reached, reached]
+    binary = infer_with_tritonclient(tritonclient.http, stack.http_port, "twice", 2, max_detections=2).get_response()
     assert json.loads(binary["parameters"]["limits_reached"]) == [reached, reached]
-    message = ask_triton(tritonclient.grpc, stack.grpc_port, "twice", 2, max_detections=2).get_response()
+    message = infer_with_tritonclient(tritonclient.grpc, stack.grpc_port, "twice", 2, max_detections=2).get_response()
     assert json.loads(message.parameters["limits_reached"].string_param) == [reached, reached]
-    whole = ask_triton(tritonclient.grpc, stack.grpc_port, "twice", 2)
+    whole = infer_with_tritonclient(tritonclient.grpc, stack.grpc_port, "twice", 2)
     assert not whole.get_response().parameters
     assert [json.loads(text)["limits_reached"] for text in whole.as_numpy("detections")] == [{}, {}]
 

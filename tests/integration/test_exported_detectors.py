@@ -67,10 +67,10 @@ def test_it_is_loaded_and_gives_its_golden_outputs(triton: Triton, repository: P
     inputs, expected = split_golden(read_golden(repository / name / "1" / "golden.npz"), config)
     ((tensor, image),) = inputs.items()
     datatype = "UINT8" if image.dtype == np.uint8 else "FP32"
-    asked = tritonclient.http.InferInput(tensor, list(image.shape), datatype)
-    asked.set_data_from_numpy(image)
+    request = tritonclient.http.InferInput(tensor, list(image.shape), datatype)
+    request.set_data_from_numpy(image)
     with tritonclient.http.InferenceServerClient(url) as client:
-        response = client.infer(name, [asked])
+        response = client.infer(name, [request])
     got = {output: response.as_numpy(output) for output in expected}
     if name.endswith("-fast"):  # in BF16 where the CPU has it
         check_golden_outputs(got, expected, config)

@@ -1,4 +1,4 @@
-"""What make installs from: a mirror that changed a file, or that has what no lock names, is refused.
+"""What make installs from: a mirror that changed a file, or that has a package that no lock names, is rejected.
 
 The real Makefile with the real uv and pip, in a folder of its own, with locks of two small packages and a folder of
 wheels in place of an index.
@@ -205,7 +205,7 @@ def test_what_no_lock_names_is_not_installed(project: Project) -> None:
     assert not project.has("second")
 
 
-def test_what_builds_a_package_is_held_against_a_hash_too(project: Project, tmp_path: Path) -> None:
+def test_build_requirements_of_a_package_are_verified_by_hash_too(project: Project, tmp_path: Path) -> None:
     project.with_uv()
     sdist = source("first", tmp_path / "built")
     builder = wheel("builder", code=f"open({str(tmp_path / 'built')!r}, 'w')\n")

@@ -100,13 +100,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         yield Pair(a, b, written, mirrored, port)
 
 
-def test_publish_waits_for_the_slower_one(pair: Pair) -> None:
+def test_publish_waits_for_the_slower_instance(pair: Pair) -> None:
     last = pair.publish("--wait", pair.url).stdout.splitlines()[-1]
     assert "2 instances seen over" in last
     assert "(pod-a, pod-b); one that is not ready, or that no connection led to, is not among them" in last
 
 
-def test_versions_and_rollback_see_both(pair: Pair) -> None:
+def test_versions_and_rollback_see_both_instances(pair: Pair) -> None:
     newest = max(int(version) for version in pair.serving()[1])
     done = pair.run("publish", "iris", "--force", "--wait", f"http://127.0.0.1:{pair.a.http_port}")
     assert done.returncode == 0, done.stderr
@@ -122,8 +122,8 @@ def test_versions_and_rollback_see_both(pair: Pair) -> None:
 
 
 @pytest.mark.skipif(not ipv6.may_isolate(), reason="needs root: a name with several addresses")
-def test_name_with_several_addresses_is_asked_at_each(pair: Pair, tmp_path: Path) -> None:
-    # As a headless Service has them; nobody listens on the third, nor on any of IPv6.
+def test_every_address_of_a_name_gets_requests(pair: Pair, tmp_path: Path) -> None:
+    # As a headless Service has them; no server listens on the third, nor on the one of IPv6.
     lines = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "::1")
     (tmp_path / "hosts").write_text("".join(f"{address} {NAME}\n" for address in lines))
     prefix = ["unshare", "--mount", "sh", "-c", f'mount --bind {tmp_path}/hosts /etc/hosts && exec "$@"', "sh"]
@@ -145,7 +145,7 @@ def test_several_urls_are_waited_for(pair: Pair) -> None:
     assert f"pod-b at {urls[1]}: " in pair.run("versions", "--url", ",".join(urls)).stdout
 
 
-def test_one_that_never_takes_it_is_named(pair: Pair) -> None:
+def test_instance_that_never_serves_the_version_is_named(pair: Pair) -> None:
     done = pair.run("publish", "iris", "--force", "--wait", pair.url, "--timeout", "20")
     assert done.returncode == 1
     assert "does not serve after 20 s, expected it to; last seen: not listed yet; listed " in done.stderr
@@ -153,7 +153,7 @@ def test_one_that_never_takes_it_is_named(pair: Pair) -> None:
     pair.give()
 
 
-def test_one_that_does_not_answer_is_no_success(pair: Pair) -> None:
+def test_instance_that_does_not_respond_fails_the_wait(pair: Pair) -> None:
     sync = pair.b.part("synchroniser")
     sync.suspend()
     try:

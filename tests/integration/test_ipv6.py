@@ -84,7 +84,7 @@ class Inside:
         return done.stdout
 
     def get(self, port: str, path: str) -> str:
-        """What a part answers."""
+        """The response of a part."""
         return self.python("-c", GET, f"http://[::1]:{self.ports[port]}{path}")
 
 
@@ -121,7 +121,7 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
                 yield found
 
 
-def test_stack_says_where_it_answers(inside: Inside) -> None:
+def test_stack_prints_its_addresses(inside: Inside) -> None:
     wait_until_announced(inside.log)
     log = inside.log.read_text()
     assert f"ready  {inside.url}/docs" in log
@@ -130,7 +130,7 @@ def test_stack_says_where_it_answers(inside: Inside) -> None:
     assert f"status on http://[::1]:{inside.ports['SYNC_PORT']}" in log
 
 
-def test_there_is_no_ipv4_beside_it(inside: Inside) -> None:
+def test_stack_on_ipv6_listens_on_no_ipv4(inside: Inside) -> None:
     listening = inside.python("-c", LISTENING)
     for port in inside.ports.values():
         (found,) = [line for line in listening.splitlines() if f"port={port})" in line]
@@ -139,7 +139,7 @@ def test_there_is_no_ipv4_beside_it(inside: Inside) -> None:
         assert "127.0.0.1" not in inside.python("-c", "import psutil; print(psutil.net_if_addrs())")
 
 
-def test_pictures_are_answered_over_every_protocol(inside: Inside, tmp_path: Path) -> None:
+def test_images_get_responses_over_every_protocol(inside: Inside, tmp_path: Path) -> None:
     http, grpc = (f"[::1]:{inside.ports[name]}" for name in ("HTTP_PORT", "GRPC_PORT"))
     said = inside.python("-m", "loadtest.protocols", "--http", http, "--grpc", grpc, "--requests", "2")
     assert "│ gRPC " in said
@@ -202,7 +202,7 @@ def test_any_address_of_ipv6_serves_both_families_but_for_tritons_http(tmp_path:
         (["-m", "stack"], "PREDICTOR_ADDRESS"),
     ],
 )
-def test_machine_without_ipv6_is_said(tmp_path: Path, words: list[str], variable: str) -> None:
+def test_machine_without_ipv6_is_reported(tmp_path: Path, words: list[str], variable: str) -> None:
     with ipv6.without_ipv6() as prefix:
         done = subprocess.run(
             [*prefix, sys.executable, *words], cwd=ROOT,

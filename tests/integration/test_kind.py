@@ -42,7 +42,7 @@ def run(script: str, path: str, **variables: str) -> subprocess.CompletedProcess
 
 
 def make_programs(folder: Path, *absent: str) -> str:
-    """PATH with what the scripts ask for, but for some; the cluster is there, and nothing else happens."""
+    """PATH with the programs that the scripts call, but for `absent`; the cluster exists, and they do nothing."""
     tools = folder / "tools"
     for name in {"docker", "helm", "kind", "kubectl"} - set(absent):
         put(tools, name, "#!/bin/sh\necho nereid\n")
@@ -105,9 +105,9 @@ def test_script_passes_on_a_healthy_stack(tmp_path: Path) -> None:
             log = tmp_path / "kubectl.log"
             put(tools, "kubectl", KUBECTL.format(log=log, s3=s3.url.rsplit(":", 1)[1], http=stack.http_port))
             path = f"{tools}:{os.environ['PATH']}"
-            refused = [run("test", path, NEREID_API_KEY=wrong) for wrong in ("", "nereid_wrong")]
+            rejected = [run("test", path, NEREID_API_KEY=wrong) for wrong in ("", "nereid_wrong")]
             done = run("test", path, NEREID_API_KEY=key)
-    for status, without in zip(("401", "403"), refused, strict=True):
+    for status, without in zip(("401", "403"), rejected, strict=True):
         assert without.returncode == 1
         assert without.stderr.endswith(
             f": {status} for nereid-nereid.example.com; next: NEREID_API_KEY=<one of the server's keys>\n"
@@ -117,7 +117,7 @@ def test_script_passes_on_a_healthy_stack(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^good: \d+ requests meanwhile, none failed$", done.stdout, re.MULTILINE)
     pids = [int(pid) for pid in (tmp_path / "kubectl.log.pids").read_text().split()]
-    assert len(pids) == 2 * (1 + len(refused))
+    assert len(pids) == 2 * (1 + len(rejected))
     assert not any(psutil.pid_exists(pid) for pid in pids)
     # Whatever the user's current context is, it is left alone.
     assert all(line.startswith("--context kind-nereid ") for line in log.read_text().splitlines())

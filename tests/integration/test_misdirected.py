@@ -25,8 +25,8 @@ WEBSOCKET = (
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
 
 
-def ask(port: int, head: bytes, *, address: str = "127.0.0.1", body: bytes = b"") -> tuple[int, bytes]:
-    """Status and body of the answer to a head without its last line."""
+def send(port: int, head: bytes, *, address: str = "127.0.0.1", body: bytes = b"") -> tuple[int, bytes]:
+    """Status and body of the response to a head without its last line."""
     with socket.create_connection((address, port), timeout=PATIENCE_S) as client:
         client.sendall(head + b"\r\n" + body)
         response = HTTPResponse(client, method=head.partition(b" ")[0].decode())
@@ -36,7 +36,7 @@ def ask(port: int, head: bytes, *, address: str = "127.0.0.1", body: bytes = b""
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transformer]:
-    """A transformer as `make serve` starts it, with keys: who it is meant for is asked before who asks."""
+    """A transformer as `make serve` starts it, with keys: the host of a request is checked before its key."""
     folder = tmp_path_factory.mktemp("hosts")
     make_key("alice", folder / "keys")
     variables = {"TRANSFORMER_API_KEYS_FILE": str(folder / "keys"), "TRANSFORMER_HOSTS": "nereid.test"}
@@ -62,8 +62,8 @@ OWN = [b"localhost", b"LOCALHOST:1", b"a.localhost", b"127.9.9.9:8080", b"[::1]"
 @pytest.mark.parametrize(
     ("method", "path"), [*((method, path) for method in ("GET", "HEAD", "POST") for path in PATHS), ("OPTIONS", "*")]
 )
-def test_nothing_is_told_to_another_host(local: Transformer, method: str, path: str) -> None:
-    status, body = ask(local.http_port, f"{method} {path} HTTP/1.1\r\nHost: evil.example:8080\r\n".encode())
+def test_requests_for_another_host_are_rejected(local: Transformer, method: str, path: str) -> None:
+    status, body = send(local.http_port, f"{method} {path} HTTP/1.1\r\nHost: evil.example:8080\r\n".encode())
     assert status == 421
     if method != "HEAD":
         assert code_in(status, body) is ErrorCode.MISDIRECTED_REQUEST
@@ -74,7 +74,9 @@ def test_nothing_is_told_to_another_host(local: Transformer, method: str, path: 
 
 @pytest.mark.parametrize("host", FOREIGN)
 @pytest.mark.parametrize("extra", [b"", WEBSOCKET, H2C, b"X-Forwarded-Host: localhost\r\n", b"Origin: http://a\r\n"])
-def test_no_form_of_a_request_gets_around_it(local: Transformer, synchroniser: int, host: bytes, extra: bytes) -> None:
+def test_no_form_of_a_request_bypasses_the_host_check(
+    local: Transformer, synchroniser: int, host: bytes, extra: bytes
+) -> None:
     for port, path in ((local.http_port, b"/v2/health/live"), (synchroniser, b"/status")):
         wanted = [
             b"GET %s HTTP/1.1\r\nHost: %s\r\n" % (path, host),
@@ -87,28 +89,28 @@ def test_no_form_of_a_request_gets_around_it(local: Transformer, synchroniser: i
                 b"GET http://%s%s HTTP/1.0\r\n" % (host, path),
                 b"GET https://%s%s HTTP/1.1\r\nHost: localhost\r\n" % (host, path),
             ]
-        assert [ask(port, head + extra)[0] for head in wanted] == [421] * len(wanted), port
+        assert [send(port, head + extra)[0] for head in wanted] == [421] * len(wanted), port
 
 
 @pytest.mark.parametrize("host", OWN)
-def test_hosts_of_loopback_and_of_the_setting_are_answered(local: Transformer, synchroniser: int, host: bytes) -> None:
+def test_hosts_of_loopback_and_of_the_setting_are_accepted(local: Transformer, synchroniser: int, host: bytes) -> None:
     for port, path in ((local.http_port, b"/v2/health/live"), (synchroniser, b"/status")):
         for head in (
             b"GET %s HTTP/1.1\r\nHost: %s\r\n" % (path, host),
             b"GET http://%s%s HTTP/1.1\r\nHost: evil.example\r\n" % (host, path),  # the target counts
             b"GET %s HTTP/1.0\r\n" % path,
         ):
-            assert ask(port, head)[0] == 200, head
+            assert send(port, head)[0] == 200, head
 
 
-def test_a_body_is_not_read_of_who_is_refused(local: Transformer) -> None:
+def test_body_of_a_rejected_request_is_not_read(local: Transformer) -> None:
     head = b"POST /predict/iris HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 1000\r\n"
-    assert ask(local.http_port, head)[0] == 421
+    assert send(local.http_port, head)[0] == 421
 
 
 @pytest.mark.parametrize("path", ["/status", "/ready", "/metrics", "/nowhere"])
-def test_synchroniser_tells_nothing_to_another_host(synchroniser: int, path: str) -> None:
-    status, body = ask(synchroniser, f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n".encode())
+def test_synchroniser_rejects_requests_for_another_host(synchroniser: int, path: str) -> None:
+    status, body = send(synchroniser, f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n".encode())
     assert code_in(status, body) is ErrorCode.MISDIRECTED_REQUEST
     assert json.loads(body)["error"].endswith("next: PREDICTOR_SYNC_HOSTS=<names of this server>")
 
@@ -118,7 +120,7 @@ def test_synchroniser_tells_nothing_to_another_host(synchroniser: int, path: str
     [("GET /nowhere", ErrorCode.ROUTE_NOT_FOUND), ("POST /status", ErrorCode.METHOD_NOT_ALLOWED)],
 )
 def test_errors_of_the_synchroniser_have_a_code(synchroniser: int, line: str, code: ErrorCode) -> None:
-    assert code_in(*ask(synchroniser, f"{line} HTTP/1.1\r\nHost: localhost\r\n".encode())) is code
+    assert code_in(*send(synchroniser, f"{line} HTTP/1.1\r\nHost: localhost\r\n".encode())) is code
 
 
 @pytest.mark.parametrize(
@@ -133,24 +135,24 @@ def test_errors_of_the_synchroniser_have_a_code(synchroniser: int, line: str, co
         (b"GET /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n", 400),
     ],
 )
-def test_synchroniser_refuses_what_is_no_request(synchroniser: int, sent: bytes, status: int) -> None:
-    assert ask(synchroniser, sent)[0] == status
+def test_synchroniser_rejects_malformed_requests(synchroniser: int, sent: bytes, status: int) -> None:
+    assert send(synchroniser, sent)[0] == status
 
 
-def test_server_for_others_takes_every_host(tmp_path: Path) -> None:
-    # In a pod: probes name its address, KServe's proxies the host that a client asked.
+def test_server_on_all_addresses_accepts_every_host(tmp_path: Path) -> None:
+    # In a pod: probes name its address, KServe's proxies the host that a client requested.
     with start_transformer("127.0.0.1:9", tmp_path / "log", variables=ANYWHERE) as transformer:
         for host in (b"10.1.2.3:8080", b"nereid.models.example.com", b"evil.example", b"localhost"):
             head = b"GET /v2/health/live HTTP/1.1\r\nHost: %s\r\n" % host
-            assert ask(transformer.http_port, head)[0] == 200, host
-        assert ask(transformer.http_port, b"GET http://any.example/v2 HTTP/1.1\r\nHost: a\r\n")[0] == 200
+            assert send(transformer.http_port, head)[0] == 200, host
+        assert send(transformer.http_port, b"GET http://any.example/v2 HTTP/1.1\r\nHost: a\r\n")[0] == 200
 
 
-def test_server_for_others_that_names_its_hosts_takes_no_other(tmp_path: Path) -> None:
+def test_server_with_named_hosts_rejects_others(tmp_path: Path) -> None:
     variables = ANYWHERE | {"TRANSFORMER_HOSTS": "nereid.test"}
     with start_transformer("127.0.0.1:9", tmp_path / "log", variables=variables) as transformer:
         for host, status in ((b"10.1.2.3:8080", 200), (b"nereid.test", 200), (b"evil.example", 421)):
-            assert ask(transformer.http_port, b"GET /v2 HTTP/1.1\r\nHost: %s\r\n" % host)[0] == status, host
+            assert send(transformer.http_port, b"GET /v2 HTTP/1.1\r\nHost: %s\r\n" % host)[0] == status, host
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_server_for_others_that_names_its_hosts_takes_no_other(tmp_path: Path) -
         (["predictor", "synchroniser"], "PREDICTOR_SYNC_HOSTS"),
     ],
 )
-def test_setting_that_names_no_hosts_is_told_at_the_start(command: list[str], name: str) -> None:
+def test_invalid_setting_of_hosts_is_reported_at_the_start(command: list[str], name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=ROOT, env=os.environ | {name: "http://a"}, capture_output=True, text=True, check=False, timeout=60,

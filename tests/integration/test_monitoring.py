@@ -52,7 +52,7 @@ SILENT_RECORDS = {"nereid:failed:rate5m", "nereid:model:lost"} | {
 VARIABLES = {"$__rate_interval": "5m", "$namespace": ".*", "$model": ".*"}
 
 
-def ask(panel: Mapping[str, Any]) -> list[str]:
+def queries_of(panel: Mapping[str, Any]) -> list[str]:
     """The expressions of a panel."""
     expressions = []
     for target in panel["targets"]:
@@ -63,12 +63,12 @@ def ask(panel: Mapping[str, Any]) -> list[str]:
     return expressions
 
 
-EXPRESSIONS = [*(rule["expr"] for rule in RULES), *(expression for panel in PANELS for expression in ask(panel))]
+EXPRESSIONS = [*(rule["expr"] for rule in RULES), *(expression for panel in PANELS for expression in queries_of(panel))]
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack, which wants keys and has a version to refuse, after a few requests of each kind."""
+    """The stack, which requires keys and has a version to reject, after a few requests of each kind."""
     folder = tmp_path_factory.mktemp("stack")
     repository = folder / "repository"
     shutil.copytree(ROOT / "model_repository", repository)
@@ -86,7 +86,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             ("/v2/models/iris/infer", {"inputs": [row]}),
             ("/v2/models/iris/versions/2/infer", {"inputs": [row]}),
         ):
-            running.http.post(path, json=body)  # whatever it answers, it is counted
+            running.http.post(path, json=body)  # it is counted with any status
         with triton.InferenceServerClient(f"127.0.0.1:{running.grpc_port}") as client:
             tensor = triton.InferInput("image", [1], "BYTES")
             tensor.set_data_from_numpy(np.array([image], dtype=np.object_))
@@ -136,7 +136,7 @@ def test_every_metric_and_label_is_exposed(exposed: Exposed) -> None:
         assert kept(expression) <= labels, expression
 
 
-def test_rules_count_questions_to_models_alone(exposed: Exposed) -> None:
+def test_rules_count_inference_requests_alone(exposed: Exposed) -> None:
     pattern = re.search('route=~"([^"]+)"', RECORDED["nereid:requests:rate5m"])
     assert pattern
     routes = exposed.values["nereid_requests_total", "route"]
@@ -148,27 +148,27 @@ def test_rules_count_questions_to_models_alone(exposed: Exposed) -> None:
         "/inference.GRPCInferenceService/ModelInfer",
     }
     assert "/v2/health/ready" in routes
-    # One pattern, wherever questions are counted.
+    # One pattern, wherever inference requests are counted.
     patterns = {found for expression in EXPRESSIONS for found in re.findall('route=~"([^"]+)"', expression)}
     assert patterns == {pattern[1]}
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=[rule["alert"] for rule in ALERTS])
-def test_an_alert_says_how_bad_what_and_what_to_run(rule: dict[str, Any]) -> None:
+def test_an_alert_has_severity_impact_and_next_step(rule: dict[str, Any]) -> None:
     severity, annotations = rule["labels"]["severity"], rule["annotations"]
     assert severity in {"critical", "warning", "info"}
     assert set(annotations) == {"summary", "description", "runbook", "runbook_url"}
     assert annotations["summary"].startswith("{{ $labels.namespace }}")
     impact = re.fullmatch(r"Impact: [^.]+\. Until morning: (yes|no)\b.*\.", annotations["description"])
     assert impact
-    # Who is woken is needed; who is not may sleep.
+    # A critical alert cannot wait until morning, and any other one can.
     assert (impact[1] == "no") == (severity == "critical")
     assert annotations["runbook"].startswith("kubectl ")
     # What the text names, the expression keeps.
     read = {label for selector in selectors(rule["expr"]) for label in RECORDED_LABELS.get(selector.name, ())}
     named = set(re.findall(r"\$labels\.(\w+)", str(annotations)))
     assert named <= (kept(rule["expr"]) | read or TARGET), named
-    # A model's name is whatever somebody called a folder of the bucket: nothing to paste into a shell.
+    # A model's name is that of any folder of the bucket: unsafe to paste into a shell.
     assert not set(re.findall(r"\$labels\.(\w+)", annotations["runbook"])) & {"model", "version"}
 
 
@@ -190,9 +190,9 @@ def test_the_dashboard_fits_together() -> None:
             assert source["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
         for target in panel["targets"]:
             assert set(re.findall(r"\$\w+", target["expr"])) <= VARIABLES.keys()
-            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= kept(ask({"targets": [target]})[0]) | {
-                label for name, labels in RECORDED_LABELS.items() if name in target["expr"] for label in labels
-            }
+            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= kept(
+                queries_of({"targets": [target]})[0]
+            ) | {label for name, labels in RECORDED_LABELS.items() if name in target["expr"] for label in labels}
 
 
 @needs_kubectl
@@ -205,7 +205,7 @@ def test_dashboard_reaches_grafana_as_one_configmap() -> None:
     assert json.loads(dashboard["data"]["dashboard.json"]) == DASHBOARD
 
 
-def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+def test_alerts_fire_as_their_scenarios_expect(tmp_path: Path) -> None:
     promtool = find_program("promtool")
     write_rules(tmp_path)
     run(promtool, "check", "rules", "rules.yaml", folder=tmp_path)
@@ -216,7 +216,7 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
     run(promtool, "test", "rules", *(file.name for file in ALERT_TESTS), folder=tmp_path)
 
 
-def test_each_alert_is_seen_to_fire_and_not_to() -> None:
+def test_each_alert_has_a_scenario_with_and_one_without_it() -> None:
     fires, silent, spared = set(), set(), set()
     for case in load_alert_tests():
         series = "\n".join(given["series"] for given in case["input_series"])
@@ -272,10 +272,12 @@ def test_prometheus_scrapes_the_pod_and_computes_the_rules(stack: Stack, tmp_pat
                 # A rate needs requests while Prometheus looks.
                 stack.http.post("/predict/digit-finder", files={"image": image}).raise_for_status()
                 stack.http.post("/predict/digit-finder", headers={"X-API-Key": "another"})
-                ask_for_refused(stack)
+                request_rejected_version(stack)
                 time.sleep(0.2)
                 assert prometheus.poll() is None, log.read_text()
-                silent = {panel["title"] for panel in PANELS for question in ask(panel) if not query(client, question)}
+                silent = {
+                    panel["title"] for panel in PANELS for request in queries_of(panel) if not query(client, request)
+                }
                 missing.clear()
                 missing.update(silent - SILENT, {name for name in RECORDED if not query(client, name)} - SILENT_RECORDS)
                 return not missing
@@ -295,7 +297,7 @@ def test_prometheus_scrapes_the_pod_and_computes_the_rules(stack: Stack, tmp_pat
                     ("transformer-container", "8080"),
                 )
             ]
-            check_refused_is_no_error(client)
+            check_rejection_is_no_error(client)
             groups = client.get("/rules").raise_for_status().json()["data"]["groups"]
             evaluated = [rule for group in groups for rule in group["rules"]]
             assert len(evaluated) == len(RULES)
@@ -306,11 +308,11 @@ def test_prometheus_scrapes_the_pod_and_computes_the_rules(stack: Stack, tmp_pat
                 tuple(alert["labels"].get(name) for name in named) for alert in firing if alert["state"] == "firing"
             ]
             assert fired == [("NereidVersionRefused", "nereid", "iris", BROKEN)]
-            # What the dashboard's variable asks for.
+            # The query of the dashboard's variable.
             (variable,) = (each for each in DASHBOARD["templating"]["list"] if each["name"] == "namespace")
-            asked = re.fullmatch(r"label_values\((.+), namespace\)", variable["query"]["query"])
-            assert asked
-            values = client.get("/label/namespace/values", params={"match[]": asked[1]}).raise_for_status().json()
+            request = re.fullmatch(r"label_values\((.+), namespace\)", variable["query"]["query"])
+            assert request
+            values = client.get("/label/namespace/values", params={"match[]": request[1]}).raise_for_status().json()
             assert values["data"] == ["nereid"]
     finally:
         prometheus.terminate()
@@ -320,7 +322,7 @@ def test_prometheus_scrapes_the_pod_and_computes_the_rules(stack: Stack, tmp_pat
             prometheus.kill()
 
 
-def ask_for_refused(stack: Stack) -> None:
+def request_rejected_version(stack: Stack) -> None:
     """Request the version that did not pass its trial, by HTTP and by gRPC."""
     row = [6.3, 3.3, 6.0, 2.5]
     body = {"inputs": [{"name": "row", "shape": [1, 4], "datatype": "FP32", "data": row}]}
@@ -337,10 +339,10 @@ def ask_for_refused(stack: Stack) -> None:
     assert failure.value.status() == "StatusCode.FAILED_PRECONDITION"
 
 
-def check_refused_is_no_error(client: httpx.Client) -> None:
-    """What was refused is requested by both protocols, and is nobody's outage."""
-    refused = query(client, 'nereid:requests:rate5m{model="iris", version=""} > 0')
-    assert {result["metric"]["status"] for result in refused} >= {"503", "FAILED_PRECONDITION"}
+def check_rejection_is_no_error(client: httpx.Client) -> None:
+    """Requests for a rejected version are counted by both protocols, and are no errors of the server."""
+    rejected = query(client, 'nereid:requests:rate5m{model="iris", version=""} > 0')
+    assert {result["metric"]["status"] for result in rejected} >= {"503", "FAILED_PRECONDITION"}
     (ratio,) = query(client, "nereid:errors:ratio5m")
     assert float(ratio["value"][1]) == 0
 

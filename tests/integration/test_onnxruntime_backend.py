@@ -175,8 +175,8 @@ def test_datatypes_pass_unchanged_through_a_batch(client: grpc.InferenceServerCl
     arrays = {name: array for name, (array, _) in DTYPES.items()}
     swapped = {name: array[:, ::-1].copy() for name, array in arrays.items()}
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda inputs: infer(client, "echo", inputs), [arrays, swapped, arrays, swapped]))
-    for response, inputs in zip(answers, [arrays, swapped, arrays, swapped], strict=True):
+        responses = list(pool.map(lambda inputs: infer(client, "echo", inputs), [arrays, swapped, arrays, swapped]))
+    for response, inputs in zip(responses, [arrays, swapped, arrays, swapped], strict=True):
         for name, array in inputs.items():
             returned = response[f"{name}-out"]
             assert returned.dtype == array.dtype
@@ -187,8 +187,8 @@ def test_requests_that_triton_put_together_run_as_one(client: grpc.InferenceServ
     before = client.get_inference_statistics("sum").model_stats[0]
     rows = [pair(1, 10), pair(2, 20), np.array([[3, 30], [4, 40]], np.float32)]
     with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(lambda row: infer(client, "sum", {"x": row})["y"], rows))
-    for response, row in zip(answers, rows, strict=True):
+        responses = list(pool.map(lambda row: infer(client, "sum", {"x": row})["y"], rows))
+    for response, row in zip(responses, rows, strict=True):
         np.testing.assert_array_equal(response, row + pair(10, 100))
     after = client.get_inference_statistics("sum").model_stats[0]
     assert after.execution_count - before.execution_count == 1
@@ -259,7 +259,9 @@ def test_config_is_completed_only_where_it_is_silent(
         ("instances", pair(1, 2)),
     ],
 )
-def test_model_answers_with_its_input(client: grpc.InferenceServerClient, model: str, x: NDArray[np.float32]) -> None:
+def test_identity_model_returns_its_input(
+    client: grpc.InferenceServerClient, model: str, x: NDArray[np.float32]
+) -> None:
     np.testing.assert_array_equal(infer(client, model, {"x": x})["y"], x)
 
 
@@ -284,7 +286,7 @@ def test_missing_input_beside_an_optional_one_is_named(client: grpc.InferenceSer
 
 
 @pytest.mark.parametrize("outputs", [["y"], ["positive"], ["positive", "y"]])
-def test_only_the_outputs_asked_for_come_back(client: grpc.InferenceServerClient, outputs: list[str]) -> None:
+def test_only_the_requested_outputs_are_returned(client: grpc.InferenceServerClient, outputs: list[str]) -> None:
     x = np.array([0, 4, 5], np.float32)
     response = infer(client, "two-outputs", {"x": x}, outputs=outputs)
     assert sorted(response) == sorted(outputs)

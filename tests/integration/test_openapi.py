@@ -37,13 +37,13 @@ def test_every_operation_is_described(operations: list[Any]) -> None:
 def test_responses_are_those_of_the_description(stack: Stack, operations: list[Any], mode: GenerationMode) -> None:
     statuses: set[int] = set()
     for operation in operations:
-        asks = operation.method.upper() == "POST"
-        if not asks and mode is GenerationMode.NEGATIVE:
+        requires_key = operation.method.upper() == "POST"
+        if not requires_key and mode is GenerationMode.NEGATIVE:
             continue  # a path alone fits its description, whatever it is
 
-        @settings(max_examples=30 if asks else 4)
+        @settings(max_examples=30 if requires_key else 4)
         @given(operation.as_strategy(generation_mode=mode), st.sampled_from([*MODELS, None]))
-        def ask(case: Any, model: str | None) -> None:
+        def send(case: Any, model: str | None) -> None:
             if model and "model" in (case.path_parameters or {}):
                 case.path_parameters["model"] = model
             response = case.call()
@@ -52,7 +52,7 @@ def test_responses_are_those_of_the_description(stack: Stack, operations: list[A
             assert response.status_code < 400 or not TELLS_TOO_MUCH.search(said)
             case.validate_response(response, checks=KNOWN.get_by_names(CHECKS))
 
-        ask()
+        send()
     assert statuses & {400, 404, 415}
     if mode is GenerationMode.POSITIVE:
         assert 200 in statuses

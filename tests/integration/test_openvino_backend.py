@@ -1,4 +1,4 @@
-"""The openvino backend in the real embedded Triton: what it serves, and what it refuses."""
+"""The openvino backend in the real embedded Triton: models that it serves, and models that it rejects."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -198,12 +198,12 @@ def test_inputs_take_the_dims_of_the_config_where_it_says_so(client: grpc.Infere
     assert np.array_equal(infer(client, "reshape", x)[0], x)
 
 
-def test_answers_do_not_mix(client: grpc.InferenceServerClient) -> None:
-    def ask(value: int) -> bool:
+def test_concurrent_responses_do_not_mix(client: grpc.InferenceServerClient) -> None:
+    def send(value: int) -> bool:
         return bool(np.array_equal(infer(client, "streams", rows(value))[0], rows(value)))
 
     with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(ask, range(200)))
+        assert all(pool.map(send, range(200)))
 
 
 def test_bf16_rounds(client: grpc.InferenceServerClient) -> None:
@@ -217,7 +217,7 @@ def test_bf16_rounds(client: grpc.InferenceServerClient) -> None:
 
 
 @pytest.mark.parametrize("name", REJECTED)
-def test_refused_and_the_rest_serves(client: grpc.InferenceServerClient, name: str) -> None:
+def test_invalid_model_is_rejected_and_the_others_serve(client: grpc.InferenceServerClient, name: str) -> None:
     index = client.get_model_repository_index().models
     reason = next(entry.reason for entry in index if entry.name == name)
     for words in REJECTED[name][2]:

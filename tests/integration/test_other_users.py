@@ -48,7 +48,7 @@ def usual_umask() -> Iterator[None]:
 @pytest.mark.usefixtures("usual_umask")
 @pytest.mark.parametrize("user", ["root", "another"])
 def test_memory_of_the_embedded_triton_is_not_for_other_users(tmp_path: Path, user: str) -> None:
-    """Triton opens it to everybody; it is where nobody else looks."""
+    """Triton opens it to every user; it lies in a folder that no other user can read."""
     write_model(tmp_path / "repository", "same", onnx_file=build_identity())
     if user == "another" and (os.geteuid() != 0 or not shutil.which("setpriv")):
         pytest.skip("needs root, and setpriv, of util-linux")

@@ -1,4 +1,4 @@
-"""`/predict`, v1 and v2 of the running stack over the shipped models: right answers."""
+"""`/predict`, v1 and v2 of the running stack over the shipped models: correct responses."""
 
 import base64
 import io
@@ -248,7 +248,7 @@ def test_request_id_comes_back(stack: Stack) -> None:
 
 
 def scenes() -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
-    """The pictures of the reference, BGR as OpenCV writes them."""
+    """The images of the reference, BGR as OpenCV writes them."""
     return {
         f"{index:03}": np.asarray(cv2.cvtColor(scene.image_hwc, cv2.COLOR_RGB2BGR), np.uint8)
         for index, scene in enumerate(compose("held-out", **SCENES))

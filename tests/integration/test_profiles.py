@@ -69,7 +69,7 @@ def parameters_of(stack: Stack, model: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("model", "number"), [("own", 1), ("exported", 2), ("plain", 3)])
-def test_every_model_answers(stack: Stack, model: str, number: int) -> None:
+def test_every_model_responds(stack: Stack, model: str, number: int) -> None:
     response = stack.http.post(f"/predict/{model}", json=[[1.0] * 4] * 3).raise_for_status().json()
     assert [row["class"] for row in response["predictions"]] == [f"build-{number}-{number % 3}"] * 3
 
@@ -98,7 +98,7 @@ def test_a_plain_upload_takes_the_profile_of_its_model(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(("model", "reason"), [("lacking", "model.int8.onnx"), ("evil", "EXECUTION_ENV_PATH")])
-def test_bad_profiles_are_refused(stack: Stack, model: str, reason: str) -> None:
+def test_invalid_profiles_are_rejected(stack: Stack, model: str, reason: str) -> None:
     (version,) = stack.http.get("/status").json()["models"][model]["versions"].values()
     assert version["state"] in {"refused", "incomplete"}
     assert reason in version["reason"]

@@ -1,4 +1,4 @@
-"""One data plane: the same request gets the same answer over every protocol, right or wrong."""
+"""One data plane: the same request gets the same response over every protocol, valid or not."""
 
 import base64
 import gzip
@@ -39,11 +39,11 @@ def blank_png(size_wh: tuple[int, int]) -> bytes:
 
 @dataclass(frozen=True)
 class Case:
-    """A question, whatever carries it.
+    """A request, over any protocol.
 
     Attributes:
-        items: encoded pictures, or rows.
-        status: of the answer over HTTP.
+        items: encoded images, or rows.
+        status: of the response over HTTP.
         says: part of the message of an error.
         same_words: whether every protocol says it in the same words.
     """
@@ -71,7 +71,7 @@ CASES = {
     "classify many": Case("digits", [SEVEN, DIGITS]),
     "table": Case("iris", [VIRGINICA]),
     "table many": Case("iris", [VIRGINICA, SETOSA, VIRGINICA]),
-    "no picture": Case("digit-finder", [b"no picture"], status=400, says="10 bytes that begin with b'no pictu'"),
+    "no image": Case("digit-finder", [b"no image"], status=400, says="8 bytes that begin with b'no image'"),
     "one of many": Case("digits", [SEVEN, b"no"], status=400, says="image 1 of 2: image: 2 bytes"),
     "cut off": Case("digits", [DIGITS[:-500]], status=400, says="ends before its last row"),
     "heic": Case("digits", [b"\0\0\0\x18ftypheic" + bytes(40)], status=415, says="got HEIC"),
@@ -85,23 +85,23 @@ CASES = {
     "parameter of a table": Case("iris", [SETOSA], {"confidence": 0.5}, 400, "unknown; expected none"),
     "out of range": Case("digit-finder", [SEVEN], {"iou": 1.5}, 400, "expected a number from 0 to 1", same_words=False),
     "unknown class": Case("digit-finder", [SEVEN], {"classes": "cat"}, 400, "has no class 'cat'"),
-    "picture for a table": Case("iris", [SEVEN], status=400, says="iris is a model for rows (tabular): got images"),
-    "rows for pictures": Case("digits", [SETOSA], status=400, says="digits", same_words=False),
+    "image for a table": Case("iris", [SEVEN], status=400, says="iris is a model for rows (tabular): got images"),
+    "rows for images": Case("digits", [SETOSA], status=400, says="digits", same_words=False),
     "short row": Case("iris", [SETOSA[:3]], status=400, says="row 0: got 3 values, expected 4: sepal length"),
 }  # fmt: skip
 
 
-class Refused(Exception):
-    """What a server refused: status or code, and its words."""
+class Rejected(Exception):
+    """A rejection: status or code, and the message."""
 
 
 def http_json(response: httpx.Response) -> Any:
     if not response.is_success:
-        raise Refused(response.status_code, response.json()["error"])
+        raise Rejected(response.status_code, response.json()["error"])
     return response.json()
 
 
-def ask_predict(stack: Stack, case: Case) -> Any:
+def infer_predict(stack: Stack, case: Case) -> Any:
     url = f"/predict/{case.model}"
     if case.is_table:
         return http_json(stack.http.post(url, params=dict(case.parameters), json=list(case.items)))["predictions"]
@@ -115,11 +115,11 @@ def v1_document(case: Case) -> Any:
     return {"instances": images or case.items, "parameters": case.parameters}
 
 
-def ask_v1(stack: Stack, case: Case) -> Any:
+def infer_v1(stack: Stack, case: Case) -> Any:
     return http_json(stack.http.post(f"/v1/models/{case.model}:predict", json=v1_document(case)))["predictions"]
 
 
-def ask_v1_gzip(stack: Stack, case: Case) -> Any:
+def infer_v1_gzip(stack: Stack, case: Case) -> Any:
     body = gzip.compress(json.dumps(v1_document(case)).encode(), 1)
     headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
     return http_json(stack.http.post(f"/v1/models/{case.model}:predict", content=body, headers=headers))["predictions"]
@@ -134,7 +134,7 @@ def v2_document(case: Case) -> Any:
     return {"id": "the-id", "inputs": [tensor], "parameters": case.parameters}
 
 
-def ask_v2(stack: Stack, case: Case, *, path: str = "") -> Any:
+def infer_v2(stack: Stack, case: Case, *, path: str = "") -> Any:
     response = http_json(stack.http.post(f"/v2/models/{case.model}{path}/infer", json=v2_document(case)))
     assert (response["model_name"], response["id"]) == (case.model, "the-id")
     outputs = {output["name"]: output for output in response["outputs"]}
@@ -145,20 +145,20 @@ def ask_v2(stack: Stack, case: Case, *, path: str = "") -> Any:
     return read_tensors(arrays.get, case)
 
 
-def ask_v2_version(stack: Stack, case: Case) -> Any:
+def infer_v2_version(stack: Stack, case: Case) -> Any:
     metadata = stack.http.get(f"/v2/models/{case.model}").json()
-    return ask_v2(stack, case, path=f"/versions/{metadata.get('versions', ['1'])[-1]}")
+    return infer_v2(stack, case, path=f"/versions/{metadata.get('versions', ['1'])[-1]}")
 
 
-def ask_v2_binary(stack: Stack, case: Case) -> Any:
-    return ask_triton_client(tritonclient.http, stack.http_port, case)
+def infer_v2_binary(stack: Stack, case: Case) -> Any:
+    return infer_with_tritonclient(tritonclient.http, stack.http_port, case)
 
 
-def ask_grpc(stack: Stack, case: Case) -> Any:
-    return ask_triton_client(tritonclient.grpc, stack.grpc_port, case)
+def infer_grpc(stack: Stack, case: Case) -> Any:
+    return infer_with_tritonclient(tritonclient.grpc, stack.grpc_port, case)
 
 
-def ask_triton_client(library: Any, port: int, case: Case) -> Any:
+def infer_with_tritonclient(library: Any, port: int, case: Case) -> Any:
     with library.InferenceServerClient(f"127.0.0.1:{port}") as client:
         if case.is_table:
             tensor = library.InferInput("features", np.shape(case.items), "FP64")
@@ -170,11 +170,11 @@ def ask_triton_client(library: Any, port: int, case: Case) -> Any:
             result = client.infer(case.model, [tensor], request_id="the-id", parameters=dict(case.parameters))
         except InferenceServerException as exc:
             status = exc.status().removeprefix("StatusCode.")
-            raise Refused(int(status) if status.isdecimal() else status, exc.message()) from exc
+            raise Rejected(int(status) if status.isdecimal() else status, exc.message()) from exc
         return read_tensors(result.as_numpy, case)
 
 
-def ask_grpc_typed(stack: Stack, case: Case) -> Any:
+def infer_grpc_typed(stack: Stack, case: Case) -> Any:
     request = service_pb2.ModelInferRequest(model_name=case.model, id="the-id")
     if case.is_table:
         tensor = request.inputs.add(name="features", datatype="FP32", shape=np.shape(case.items))
@@ -188,7 +188,7 @@ def ask_grpc_typed(stack: Stack, case: Case) -> Any:
         try:
             response = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
         except grpc.RpcError as exc:
-            raise Refused(exc.code().name, exc.details()) from exc
+            raise Rejected(exc.code().name, exc.details()) from exc
     assert (response.id, len(response.raw_output_contents)) == ("the-id", 0)
     arrays = {}
     for output in response.outputs:
@@ -224,26 +224,26 @@ def read_tensors(tensor: Callable[[str], Any], case: Case) -> Any:
 
 
 PROTOCOLS = {
-    "v1": ask_v1,
-    "v1 gzip": ask_v1_gzip,
-    "v2 JSON": ask_v2,
-    "v2 version": ask_v2_version,
-    "v2 binary": ask_v2_binary,
-    "gRPC raw": ask_grpc,
-    "gRPC typed": ask_grpc_typed,
+    "v1": infer_v1,
+    "v1 gzip": infer_v1_gzip,
+    "v2 JSON": infer_v2,
+    "v2 version": infer_v2_version,
+    "v2 binary": infer_v2_binary,
+    "gRPC raw": infer_grpc,
+    "gRPC typed": infer_grpc_typed,
 }
 
 
 @pytest.fixture(scope="module")
 def references(stack: Stack) -> Mapping[str, Any]:
-    """What `/predict` answers to each case, or how it refuses it."""
-    answers: dict[str, Any] = {}
+    """The response of `/predict` to each case, or its rejection."""
+    responses: dict[str, Any] = {}
     for name, case in CASES.items():
         try:
-            answers[name] = ask_predict(stack, case)
-        except Refused as exc:
-            answers[name] = exc
-    return answers
+            responses[name] = infer_predict(stack, case)
+        except Rejected as exc:
+            responses[name] = exc
+    return responses
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -252,17 +252,17 @@ def test_every_protocol_gives_the_same_result(
     stack: Stack, references: Mapping[str, Any], name: str, protocol: str
 ) -> None:
     case, expected = CASES[name], references[name]
-    ask: Callable[[Stack, Case], Any] = PROTOCOLS[protocol]
+    send: Callable[[Stack, Case], Any] = PROTOCOLS[protocol]
     if case.status == 200:
-        texts, numbers = split(ask(stack, case))
+        texts, numbers = split(send(stack, case))
         assert texts == split(expected)[0]
         assert numbers == close(split(expected)[1])
         return
-    assert isinstance(expected, Refused)
+    assert isinstance(expected, Rejected)
     assert (expected.args[0], case.says in expected.args[1]) == (case.status, True), expected
-    with pytest.raises(Refused) as refused:
-        ask(stack, case)
-    status, words = refused.value.args
+    with pytest.raises(Rejected) as rejected:
+        send(stack, case)
+    status, words = rejected.value.args
     assert status == (CODES[case.status] if protocol.startswith("gRPC") else case.status)
     assert case.says in words
     assert words == expected.args[1] or not case.same_words
@@ -283,7 +283,7 @@ def split(response: Any) -> tuple[dict[str, Any], dict[str, float]]:
 
 
 def flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every number and text of an answer with its place; without ids and times, which differ each time."""
+    """Every number and text of a response with its path; without ids and times, which differ each time."""
     if isinstance(value, dict):
         for key, entry in value.items():
             if key not in {"inference_id", "detection_id", "time", "timing_ms"}:

@@ -21,12 +21,12 @@ def test_every_replica_gets_its_share_and_one_that_goes_is_not_missed(tmp_path: 
         with start_transformer(replicas, tmp_path / "log") as transformer:
             # The first connection may be there before the second.
             wait_until(
-                lambda: min(ask(transformer.http, first), ask(transformer.http, second)) > 0,
+                lambda: min(send(transformer.http, first), send(transformer.http, second)) > 0,
                 log=tmp_path / "log",
             )
             before = [count(triton) for triton in (first, second)]
             for _ in range(40):
-                ask(transformer.http, first)
+                send(transformer.http, first)
             shares = [count(triton) - was for triton, was in zip((first, second), before, strict=True)]
             assert sum(shares) == 40
             assert min(shares) >= 15
@@ -34,18 +34,18 @@ def test_every_replica_gets_its_share_and_one_that_goes_is_not_missed(tmp_path: 
             first.process.wait()
             was = count(second)
             for _ in range(20):
-                ask(transformer.http, second)
+                send(transformer.http, second)
             assert count(second) - was == 20
 
 
-def ask(http: httpx.Client, counted: Triton) -> float:
-    """Ask once, and return how many a predictor has answered."""
+def send(http: httpx.Client, counted: Triton) -> float:
+    """Send a request, and return how many requests a predictor has completed."""
     http.post("/predict/iris", json=ROW).raise_for_status()
     return count(counted) if counted.process.poll() is None else 0
 
 
 def count(triton: Triton) -> float:
-    """How many requests a predictor has answered."""
+    """How many requests a predictor has completed."""
     metrics = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics", trust_env=False).text
     lines = [line for line in metrics.splitlines() if line.startswith("nv_inference_request_success{")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)

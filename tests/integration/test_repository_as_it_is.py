@@ -147,7 +147,7 @@ def build_simple(datatype: int) -> bytes:
 
 
 def build_classifier(given: str, dims: Sequence[int], gives: str, gives_dims: Sequence[int]) -> bytes:
-    """A class for every mean of the picture: the signature of the real one, which is no file of the repository."""
+    """A score for each class from the mean of the image: the signature of the real model, which is not shipped."""
     weights: NDArray[Any] = np.arange(np.prod(gives_dims), dtype=np.float32).reshape(gives_dims)
     nodes = [
         helper.make_node("ReduceMean", [given], ["mean"], keepdims=0),
@@ -342,7 +342,7 @@ def test_equal_bytes_under_two_numbers_serve(stack: Stack) -> None:
         assert (response["model_version"], response["outputs"][0]["data"]) == (version, [1, 2])
 
 
-def test_made_up_input_that_fails_refuses_nothing_and_is_shown(stack: Stack) -> None:
+def test_generated_input_that_fails_rejects_no_version_and_is_reported(stack: Stack) -> None:
     known = status(stack)["simple_string"]
     assert (known["state"], known["serving"]) == ("serving", ["1"])
     assert known["versions"]["1"]["reason"].startswith("not verified, a generated input failed: ")
@@ -360,7 +360,7 @@ def test_openvino_s_own_format_serves_without_a_config(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("name", REJECTED)
-def test_what_does_not_serve_is_shown(stack: Stack, name: str) -> None:
+def test_model_that_does_not_serve_is_reported_with_its_reason(stack: Stack, name: str) -> None:
     wait_until(lambda: status(stack)[name]["state"] == "refused", log=stack.log)
     known = status(stack)[name]
     assert REJECTED[name] in " ".join([known["error"] or "", *(v["reason"] or "" for v in known["versions"].values())])
@@ -369,23 +369,23 @@ def test_what_does_not_serve_is_shown(stack: Stack, name: str) -> None:
     assert all(version["since"] for version in known["versions"].values())
 
 
-def test_who_loads_is_pointed_to_where_triton_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_error_points_to_the_log_of_triton(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model like `preferred`, which our checks let pass: only the log of Triton says why it is not loaded."""
     write_model(tmp_path / "trial", "preferred", config=PREFERRED)
     (tmp_path / "models").mkdir()
     monkeypatch.setenv("PREDICTOR_MIRROR", str(tmp_path))
     with start_triton(tmp_path, tmp_path / "log") as running:
         server = TritonClient(f"127.0.0.1:{running.grpc_port}", secret="", load_timeout_s=PATIENCE_S)
-        with pytest.raises(VersionRejected) as refused:
+        with pytest.raises(VersionRejected) as rejected:
             server.load("preferred")
     reason = "failed to load 'preferred', failed to poll from model repository"
-    assert str(refused.value) == f"{reason}: the reason is in Triton's log, at 'Poll failed'"
+    assert str(rejected.value) == f"{reason}: the reason is in Triton's log, at 'Poll failed'"
     (line,) = [line for line in (tmp_path / "log").read_text().splitlines() if "Poll failed" in line]
     assert REJECTED["preferred"].partition(",")[0] in line
 
 
 @pytest.mark.parametrize("name", [name for name in REJECTED if name != "my models"])
-def test_client_of_a_refused_model_learns_it_and_does_not_wait(stack: Stack, name: str) -> None:
+def test_request_to_a_rejected_model_fails_at_once_with_the_reason(stack: Stack, name: str) -> None:
     wait_until(lambda: status(stack)[name]["state"] == "refused", log=stack.log)
     responses = [
         stack.http.post(f"/predict/{name}", json=[1.0]),
@@ -406,7 +406,7 @@ def test_client_of_a_refused_model_learns_it_and_does_not_wait(stack: Stack, nam
         assert (rejected.code, rejected.retry_after) == (ErrorCode.NO_SERVABLE_VERSION, None)
 
 
-def test_unknown_model_is_unknown_and_one_that_comes_is_waited_for(stack: Stack) -> None:
+def test_unknown_model_is_404_and_one_that_loads_is_503(stack: Stack) -> None:
     assert stack.http.get("/v2/models/strange/ready").status_code == 404
     with pytest.raises(InferenceServerException, match="NOT_FOUND"):
         infer(stack, "strange", x=np.zeros((1, 2), np.float32))
@@ -417,7 +417,7 @@ def test_unknown_model_is_unknown_and_one_that_comes_is_waited_for(stack: Stack)
         infer(stack, "coming", x=np.zeros((1, 2), np.float32))
 
 
-def test_refused_version_of_a_model_that_serves(stack: Stack) -> None:
+def test_rejected_version_of_a_model_that_serves_is_reported(stack: Stack) -> None:
     wait_until(lambda: status(stack)["half"]["versions"]["2"]["state"] == "refused", log=stack.log)
     assert (status(stack)["half"]["state"], status(stack)["half"]["serving"]) == ("serving", ["1"])
     assert stack.http.get("/v2/models/half/ready").is_success
@@ -427,7 +427,7 @@ def test_refused_version_of_a_model_that_serves(stack: Stack) -> None:
     assert code_of(stack.http.get("/v2/models/half/versions/3/ready")) is ErrorCode.VERSION_NOT_FOUND
 
 
-def test_metric_counts_them(stack: Stack) -> None:
+def test_metric_counts_models_by_state(stack: Stack) -> None:
     text = stack.http.get(f"{stack.sync}/metrics").text
     counts = {state: [m["state"] for m in status(stack).values()].count(state) for state in ("serving", "refused")}
     for state, count in counts.items():
@@ -452,7 +452,7 @@ def test_cases(stack: Stack) -> None:
     assert (response.dtype, response.tolist()) == (np.float32, [[2.0] * 4])
 
 
-def test_thousands_of_refused_folders_are_shown_and_counted(tmp_path: Path) -> None:
+def test_thousands_of_rejected_folders_are_listed_and_counted(tmp_path: Path) -> None:
     with start_synchroniser(tmp_path, PREDICTOR_POLL_S="1") as port:
         models = tmp_path / "models"
         for number in range(1500):
@@ -463,10 +463,10 @@ def test_thousands_of_refused_folders_are_shown_and_counted(tmp_path: Path) -> N
         def content() -> Any:
             return httpx.get(f"http://127.0.0.1:{port}/status", trust_env=False).raise_for_status().json()
 
-        def refused() -> list[str]:
+        def rejected() -> list[str]:
             return [name for name, model in content()["models"].items() if model["state"] == "refused"]
 
-        wait_until(lambda: len(refused()) == 1024, log=tmp_path / "log")
+        wait_until(lambda: len(rejected()) == 1024, log=tmp_path / "log")
         shown = content()
         assert len(shown["models"]) == 1024
         assert shown["more_models"] == 3000 - 1024
@@ -480,7 +480,7 @@ def test_thousands_of_refused_folders_are_shown_and_counted(tmp_path: Path) -> N
         assert all(any(reason in model["error"] for reason in reasons) for model in shown["models"].values())
 
 
-def test_where_every_model_is_refused_nothing_is_ready(tmp_path: Path) -> None:
+def test_stack_whose_models_are_all_rejected_is_not_ready(tmp_path: Path) -> None:
     """Else a rollout to such a repository would replace pods that serve by pods that do not."""
     models, log = tmp_path / "models", tmp_path / "log"
     write_model(models, "broken", onnx_file=b"no graph")

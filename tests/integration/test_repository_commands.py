@@ -484,7 +484,7 @@ def test_rollback_writes_the_config_where_the_model_has_none(storage: Storage, l
     assert read(storage, "tiny/config.pbtxt").decode() == to_text(expected)
 
 
-def test_prune_keeps_the_newest_and_what_the_policy_asks_for(
+def test_prune_keeps_the_newest_versions_and_those_of_the_policy(
     storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish_again(storage, local, 5)
@@ -642,7 +642,7 @@ def test_publish_fails_with_the_reason_of_the_server(
     assert keys(storage) == held(1, 2), "it is for the user to remove it"
 
 
-def _with_answers(mirror: Mirror, statuses: Mapping[str, int]) -> Play:
+def _with_statuses(mirror: Mirror, statuses: Mapping[str, int]) -> Play:
     def play(method: str, path: str) -> tuple[int, Any] | None:
         response = mirror.play(method, path)
         if path == "/predict/tiny" and response[0] == 200:
@@ -671,7 +671,7 @@ def test_publish_succeeds_only_where_its_own_request_does(
 ) -> None:
     publish_again(storage, local)
     mirror = Mirror(storage, {"1": SERVING}, {"1": AVAILABLE, "2": SERVING})
-    with serve(_with_answers(mirror, statuses)) as server:
+    with serve(_with_statuses(mirror, statuses)) as server:
         assert run("publish", storage, "tiny", "--from", str(local), "--force", "--wait", server.url) == status
     output = capsys.readouterr()
     assert expected.format(url=server.url) in output.out + output.err
@@ -841,7 +841,7 @@ def test_make_says_what_a_target_needs(target: str) -> None:
     missing = "REPOSITORY" if target == "versions" else "MODEL"
     # The make that runs the tests exports its own.
     environment = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "REPOSITORY"}}
-    asked = subprocess.run(["make", target], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert asked.returncode != 0
-    assert f"error: {missing} is missing; expected make {target} " in asked.stderr
-    assert ("REPOSITORY=<" in asked.stderr) == (target != "export")
+    done = subprocess.run(["make", target], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"error: {missing} is missing; expected make {target} " in done.stderr
+    assert ("REPOSITORY=<" in done.stderr) == (target != "export")

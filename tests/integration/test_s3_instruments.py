@@ -56,7 +56,7 @@ def test_proxy_passes_downloads_and_uploads_and_writes_them_down(s3: S3, proxy: 
 
 
 @pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (403, "AccessDenied"), (503, "SlowDown")])
-def test_proxy_answers_as_s3_words_errors(proxy: FaultyProxy, client: Any, status: int, code: str) -> None:
+def test_proxy_returns_errors_in_the_format_of_s3(proxy: FaultyProxy, client: Any, status: int, code: str) -> None:
     proxy.status(status)
     with pytest.raises(ClientError, match=code):
         read(client)
@@ -66,7 +66,7 @@ def test_proxy_answers_as_s3_words_errors(proxy: FaultyProxy, client: Any, statu
     assert read(client) == CONTENT
 
 
-def test_proxy_refuses_connections_and_comes_back_on_its_port(proxy: FaultyProxy, client: Any) -> None:
+def test_proxy_closes_its_port_and_opens_it_again(proxy: FaultyProxy, client: Any) -> None:
     proxy.close_port()
     with pytest.raises(BotoCoreError, match="Could not connect"):
         read(client)
@@ -84,7 +84,7 @@ def test_proxy_hangs(proxy: FaultyProxy, client: Any) -> None:
     assert read(client) == CONTENT
 
 
-def test_answer_under_way_hangs_and_is_cut_by_refusal(proxy: FaultyProxy, client: Any) -> None:
+def test_response_in_progress_hangs_and_is_reset_when_the_port_closes(proxy: FaultyProxy, client: Any) -> None:
     for fault in (proxy.hang, proxy.close_port):
         proxy.slow(20_000)
         body = client.get_object(Bucket=BUCKET, Key=KEY)["Body"]

@@ -58,7 +58,7 @@ def lines(transformer: Transformer) -> list[dict[str, Any]]:
 
 
 def line_of(transformer: Transformer, request_id: str) -> dict[str, Any]:
-    """The line of a request that was answered."""
+    """The log line of a request that got its response."""
     found: list[dict[str, Any]] = []
 
     def is_there() -> bool:
@@ -85,7 +85,7 @@ def test_requests_are_counted_by_route_model_version_and_status(stack: Stack) ->
     stack.http.post("/v2/models/iris/infer", json=ROW).raise_for_status()
     assert stack.http.post("/v2/models/iris/infer", json={"inputs": []}).status_code == 400
     assert stack.http.post("/v2/models/iris/infer", content=b"{").status_code == 400
-    assert stack.http.post("/predict/digit-finder", files={"image": b"no picture"}).status_code == 400
+    assert stack.http.post("/predict/digit-finder", files={"image": b"no image"}).status_code == 400
     with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{stack.grpc_port}") as client:
         tensor = tritonclient.grpc.InferInput("features", [1, 4], "FP32")
         tensor.set_data_from_numpy(np.ones((1, 4), np.float32))
@@ -105,7 +105,7 @@ def test_requests_are_counted_by_route_model_version_and_status(stack: Stack) ->
 
 
 def test_names_that_no_model_has_make_no_series(stack: Stack) -> None:
-    def ask(name: str) -> None:
+    def send(name: str) -> None:
         assert stack.http.post(f"/predict/{name}", files={"image": DIGITS}).status_code == 404
         assert stack.http.get(f"/v2/models/{name}/versions/{name}/ready").status_code == 404
         assert stack.http.get(f"/v2/models/iris/versions/{name}/ready").status_code == 404
@@ -113,25 +113,25 @@ def test_names_that_no_model_has_make_no_series(stack: Stack) -> None:
         with grpc.insecure_channel(f"127.0.0.1:{stack.grpc_port}") as channel:
             infer_rejection(channel, infer_message(name, DIGITS))
 
-    ask("first")
+    send("first")
     before = scrape(stack.http)
     for index in range(20):
-        ask(f"strange-{index}")
+        send(f"strange-{index}")
     after = scrape(stack.http)
     routes = {"/predict/{model}", "/v2/models/{model}/versions/{version}/ready", "other"}
     routes.add("/inference.GRPCInferenceService/ModelInfer")
     for series in (before, after):
         assert not [labels for _, labels in series if "strange" in str(labels)]
-    asked = [{key for key in series if dict(key[1]).get("route") in routes} for series in (before, after)]
-    assert asked[0] == asked[1]
-    assert {dict(labels)["route"] for _, labels in asked[0]} == routes
+    counted = [{key for key in series if dict(key[1]).get("route") in routes} for series in (before, after)]
+    assert counted[0] == counted[1]
+    assert {dict(labels)["route"] for _, labels in counted[0]} == routes
     unknown = {"route": "/predict/{model}", "model": "", "version": "", "status": "404"}
     assert value(after, "nereid_requests_total", **unknown) - value(before, "nereid_requests_total", **unknown) == 20
     known = {"model": "iris", "version": "", "status": "404"}
     assert value(after, "nereid_requests_total", **known) - value(before, "nereid_requests_total", **known) == 20
 
 
-def test_pictures_are_measured(stack: Stack) -> None:
+def test_sizes_of_images_are_measured(stack: Stack) -> None:
     before = scrape(stack.http)
     response = stack.http.post("/predict/digit-finder", files={"image": DIGITS}).json()
     stack.http.post("/predict/digits", files={"image": DIGITS}).raise_for_status()
@@ -162,10 +162,10 @@ def test_build_names_its_versions(stack: Stack) -> None:
     assert all(re.match(r"\d+\.\d+", version) for version in labels.values())
 
 
-def test_state_of_the_predictor_is_seen_at_the_scrape(stack: Stack, tmp_path: Path) -> None:
-    (nobody,) = find_free_ports(1)
+def test_metrics_have_the_state_of_the_predictor_at_the_scrape(stack: Stack, tmp_path: Path) -> None:
+    (closed_port,) = find_free_ports(1)
     assert value(scrape(stack.http), "nereid_predictor_ready") == 1
-    with start_transformer(f"127.0.0.1:{nobody}", tmp_path / "away.log") as transformer:
+    with start_transformer(f"127.0.0.1:{closed_port}", tmp_path / "away.log") as transformer:
         assert value(scrape(transformer.http), "nereid_predictor_ready") == 0
     with (
         ThreadPoolExecutor(12) as threads,
@@ -236,33 +236,33 @@ def test_a_call_is_one_line_of_json(in_json: Transformer) -> None:
     assert "trace_id" not in line
 
 
-def test_a_call_without_a_key_has_its_line_and_its_id(stack: Stack, tmp_path: Path) -> None:
+def test_grpc_call_without_a_key_is_logged_with_its_request_id(stack: Stack, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     make_key("alice", file)
     variables = {"LOG_FORMAT": "json", "TRANSFORMER_API_KEYS_FILE": str(file)}
     with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", tmp_path / "log", variables=variables) as transformer:
         method = service_pb2_grpc.GRPCInferenceServiceStub(transformer.grpc).ModelInfer
-        with pytest.raises(grpc.RpcError) as refused:
+        with pytest.raises(grpc.RpcError) as rejected:
             method(infer_message("digits", DIGITS), metadata=[("x-request-id", "keyless")])
-        assert isinstance(refused.value, grpc.Call)
-        assert dict(refused.value.trailing_metadata())["x-request-id"] == "keyless"
+        assert isinstance(rejected.value, grpc.Call)
+        assert dict(rejected.value.trailing_metadata())["x-request-id"] == "keyless"
         line = line_of(transformer, "keyless")
         assert (line["rpc"], line["status"]) == ("ModelInfer", "UNAUTHENTICATED")
         labels = {"route": line["route"], "status": "UNAUTHENTICATED"}
         assert value(scrape(transformer.http), "nereid_requests_total", **labels) == 1
-        # A key that breaks while it serves is told as everything else is.
+        # A file of keys that becomes invalid is reported in the log like everything else.
         file.write_text("broken\n")
 
-        def is_told() -> bool:
+        def is_reported() -> bool:
             with pytest.raises(grpc.RpcError):
                 method(infer_message("digits", DIGITS), metadata=[("x-api-key", "wrong")])
             return any("API keys: " in line["message"] for line in lines(transformer))
 
-        wait_until(is_told, log=tmp_path / "log")
+        wait_until(is_reported, log=tmp_path / "log")
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_whose_key_was_used_is_seen(stack: Stack, tmp_path: Path, log_format: str) -> None:
+def test_log_and_metrics_name_the_key_of_a_request(stack: Stack, tmp_path: Path, log_format: str) -> None:
     file = tmp_path / "keys"
     keys = {name: make_key(name, file) for name in ("alice", "bob")}
     variables = {"LOG_FORMAT": log_format, "TRANSFORMER_API_KEYS_FILE": str(file)}
@@ -300,10 +300,10 @@ def test_whose_key_was_used_is_seen(stack: Stack, tmp_path: Path, log_format: st
                     threads.submit(over_grpc, f"{name}-g-{number}", key)
         assert len(seen) == 100
         assert set(seen.values()) == {200, 401, 403, "OK", "UNAUTHENTICATED", "PERMISSION_DENIED"}
-        # HTTP and two methods of gRPC; HTTP and the first one, which is refused.
+        # HTTP and two methods of gRPC; HTTP and the first one, which is rejected.
         grown = {("alice", "accepted"): 30, ("bob", "accepted"): 30, ("", "no key"): 20, ("", "unknown key"): 20}
         assert counted() == grown
-        transformer.http.get("/v2/health/live", headers={"X-API-Key": "x"})  # nobody is asked there
+        transformer.http.get("/v2/health/live", headers={"X-API-Key": "x"})  # a route without keys
         assert counted() == grown
         for request_id, status in seen.items():
             name = request_id.partition("-")[0]
@@ -329,7 +329,7 @@ def test_whose_key_was_used_is_seen(stack: Stack, tmp_path: Path, log_format: st
         assert counted()[("bob", "accepted")] >= grown[("bob", "accepted")]
 
 
-def test_without_keys_nobody_has_one(in_json: Transformer) -> None:
+def test_without_keys_log_and_metrics_have_no_key_name(in_json: Transformer) -> None:
     in_json.http.get("/v2/models/iris", headers={"X-Request-Id": "no-keys", "X-API-Key": "x"})
     assert "key" not in line_of(in_json, "no-keys")
     assert not [name for name, _ in scrape(in_json.http) if name == KEYS]
@@ -350,8 +350,8 @@ def test_no_client_breaks_a_line(stack: Stack, tmp_path: Path, log_format: str) 
             transformer.http.post("/predict/iris", json=body)
             transformer.http.post("/v2/models/iris/infer", json=body)
         own = {"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
-        asked = {"inputs": [own], "outputs": [{"name": EVIL}], "parameters": {EVIL: EVIL}}
-        transformer.http.post("/v2/models/iris/infer", json=asked)
+        document = {"inputs": [own], "outputs": [{"name": EVIL}], "parameters": {EVIL: EVIL}}
+        transformer.http.post("/v2/models/iris/infer", json=document)
         transformer.http.post("/predict/iris", headers={b"Content-Type": b"image/\x1b[31m"}, content=b"x")
         for head in (b"POST /predict/\x1b[31m HTTP/1.1", b"G\x1bET / HTTP/1.1", b"GET /\xc2\x9b31m HTTP/1.1"):
             send_raw(transformer.http_port, head + b"\r\nHost: localhost\r\nX-Request-Id: \x1b[31m\xff\r\n\r\n")
@@ -373,7 +373,7 @@ def test_no_client_breaks_a_line(stack: Stack, tmp_path: Path, log_format: str) 
 
 
 def send_raw(port: int, data: bytes) -> None:
-    """Send bytes, and wait for whatever the answer is."""
+    """Send bytes, and read the whole response."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
@@ -426,7 +426,7 @@ def test_logs_hold_no_payload_and_no_secret(stack: Stack, tmp_path: Path) -> Non
 
 @contextmanager
 def start_traced_triton(folder: Path, *options: str) -> Iterator[int]:
-    """A Triton that shows what it is asked, on the gRPC port."""
+    """A Triton that traces its requests; its gRPC port."""
     http_port, grpc_port, metrics_port = find_free_ports(3)
     settings = Settings(
         repository=str(ROOT / "model_repository"),
@@ -487,7 +487,7 @@ def test_request_id_goes_through_triton(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("request_id", IDS)
-def test_what_triton_refuses_is_told_without_the_id(stack: Stack, request_id: str) -> None:
+def test_error_of_triton_is_returned_without_the_request_id(stack: Stack, request_id: str) -> None:
     wrong = {"name": "features", "datatype": "INT8", "shape": [1, 4], "data": [1, 2, 3, 4]}
     headers = {b"X-Request-Id": request_id.encode()}
     response = stack.http.post("/v2/models/iris/infer", json={"inputs": [wrong]}, headers=headers)
@@ -506,7 +506,7 @@ def wait_for(collector: Collector, log: Path, is_there: Callable[[list[Span]], b
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Collector, int]]:
-    """A Triton that exports its spans, which tell what it was told; where to, and its gRPC port."""
+    """A Triton that exports its spans; the collector of them, and its gRPC port."""
     with start_collector() as collector:
         own = (f"url={collector.url}/v1/traces", "resource=service.name=triton", "bsp_schedule_delay=200")
         options = ["mode=opentelemetry", "level=TIMESTAMPS", "rate=1", "count=-1"]
@@ -518,34 +518,36 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Collector
 
 # In each test another: spans come late.
 OTHER_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
-# Triton 2.51 loses what it was told of one request in twenty or so, whoever asks.
+# Triton 2.51 loses the trace context of about one request in twenty, with any client.
 SEVERAL = 6
 
 
 def tritons(spans: list[Span], trace_id: str) -> list[Span]:
-    """What Triton tells of requests that it was told this of."""
+    """Spans of Triton with a trace id."""
     return [span for span in spans if span.name == "InferRequest" and span.trace_id == trace_id]
 
 
-def test_trace_context_is_passed_on_as_it_came(traced: tuple[Collector, int], tmp_path: Path) -> None:
+def test_trace_context_is_forwarded_unchanged(traced: tuple[Collector, int], tmp_path: Path) -> None:
     collector, port = traced
     collector.spans.clear()
     with start_transformer(f"127.0.0.1:{port}", tmp_path / "log") as transformer:
         for _ in range(SEVERAL):
-            ask(transformer, {"traceparent": TRACEPARENT, "tracestate": "vendor=1"})
+            send(transformer, {"traceparent": TRACEPARENT, "tracestate": "vendor=1"})
         spans = wait_for(collector, transformer.log, lambda spans: bool(tritons(spans, TRACE_ID)))
         assert {span.parent_id for span in tritons(spans, TRACE_ID)} == {PARENT_ID}
         assert {span.service for span in spans} == {"triton"}
 
 
-def test_spans_lie_between_the_clients_and_tritons(traced: tuple[Collector, int], tmp_path: Path) -> None:
+def test_spans_are_children_of_the_clients_and_parents_of_tritons(
+    traced: tuple[Collector, int], tmp_path: Path
+) -> None:
     collector, port = traced
     collector.spans.clear()
     variables = opentelemetry(collector, OTEL_SERVICE_NAME="mine", OTEL_EXPORTER_OTLP_HEADERS="x-token=t0ken")
     with start_transformer(f"127.0.0.1:{port}", tmp_path / "log", variables=variables) as transformer:
         transformer.http.get("/v2/health/ready").raise_for_status()
         headers = {"traceparent": TRACEPARENT.replace(TRACE_ID, OTHER_ID), "tracestate": "vendor=1"}
-        asked = {ask(transformer, headers) for _ in range(SEVERAL)}
+        request_ids = {send(transformer, headers) for _ in range(SEVERAL)}
 
         def are_there(spans: list[Span]) -> bool:
             return len([span for span in spans if span.service == "mine"]) == 5 * SEVERAL and bool(
@@ -557,7 +559,7 @@ def test_spans_lie_between_the_clients_and_tritons(traced: tuple[Collector, int]
         ours = [span for span in spans if span.service == "mine"]
         assert {span.trace_id for span in ours} == {OTHER_ID}
         requests = {span.span_id: span for span in ours if span.name == "POST /predict/{model}"}
-        assert {span.attributes["nereid.request_id"] for span in requests.values()} == asked
+        assert {span.attributes["nereid.request_id"] for span in requests.values()} == request_ids
         for request in requests.values():
             assert (request.parent_id, request.status, str(request.attributes["nereid.model"])) == (
                 PARENT_ID, "", "digit-finder",
@@ -575,7 +577,7 @@ def test_spans_lie_between_the_clients_and_tritons(traced: tuple[Collector, int]
     assert "t0ken" not in text
 
 
-def test_who_names_no_trace_begins_one(stack: Stack, tmp_path: Path) -> None:
+def test_request_without_trace_context_begins_a_trace(stack: Stack, tmp_path: Path) -> None:
     with start_collector() as collector:
         triton = f"127.0.0.1:{stack.triton_grpc_port}"
         with start_transformer(triton, tmp_path / "log", variables=opentelemetry(collector)) as transformer:
@@ -589,7 +591,7 @@ def test_who_names_no_trace_begins_one(stack: Stack, tmp_path: Path) -> None:
             assert (span.attributes["rpc.response.status_code"], span.status) == ("NOT_FOUND", "")
 
 
-def test_a_span_says_whose_key_it_was(stack: Stack, tmp_path: Path) -> None:
+def test_span_has_the_name_of_the_key(stack: Stack, tmp_path: Path) -> None:
     key = make_key("alice", tmp_path / "keys")
     with start_collector() as collector:
         variables = opentelemetry(collector, TRANSFORMER_API_KEYS_FILE=str(tmp_path / "keys"))
@@ -624,17 +626,17 @@ def status_of(span: Span) -> str:
     return str(http or rpc)
 
 
-def ask(transformer: Transformer, headers: dict[str, str]) -> str:
+def send(transformer: Transformer, headers: dict[str, str]) -> str:
     response = transformer.http.post("/predict/digit-finder", files={"image": DIGITS}, headers=headers)
     response.raise_for_status()
     return response.headers["X-Request-Id"]
 
 
-def test_a_failure_of_ours_is_one_in_the_trace(tmp_path: Path) -> None:
-    (nobody,) = find_free_ports(1)
+def test_server_error_is_an_error_of_its_span(tmp_path: Path) -> None:
+    (closed_port,) = find_free_ports(1)
     with start_collector() as collector:
         variables = opentelemetry(collector, LOG_FORMAT="json")
-        with start_transformer(f"127.0.0.1:{nobody}", tmp_path / "log", variables=variables) as transformer:
+        with start_transformer(f"127.0.0.1:{closed_port}", tmp_path / "log", variables=variables) as transformer:
             response = transformer.http.post("/predict/digit-finder", files={"image": DIGITS})
             code = code_of(response)
             assert code is ErrorCode.PREDICTOR_UNAVAILABLE
@@ -651,7 +653,7 @@ def test_a_failure_of_ours_is_one_in_the_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_silent", [False, True])
-def test_a_collector_that_is_away_costs_no_answer_and_no_end(stack: Stack, tmp_path: Path, is_silent: bool) -> None:
+def test_absent_collector_fails_no_request_and_delays_no_stop(stack: Stack, tmp_path: Path, is_silent: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         if not is_silent:
@@ -660,7 +662,7 @@ def test_a_collector_that_is_away_costs_no_answer_and_no_end(stack: Stack, tmp_p
         triton = f"127.0.0.1:{stack.triton_grpc_port}"
         with start_transformer(triton, tmp_path / "log", variables=variables) as transformer:
             for _ in range(5):
-                ask(transformer, {})
+                send(transformer, {})
                 time.sleep(0.1)
             transformer.process.send_signal(signal.SIGTERM)
             assert transformer.process.wait(60) == 0
@@ -680,14 +682,14 @@ def test_spans_can_be_switched_off(stack: Stack, tmp_path: Path, variables: dict
         given = opentelemetry(collector, **variables)
         triton = f"127.0.0.1:{stack.triton_grpc_port}"
         with start_transformer(triton, tmp_path / "log", variables=given) as transformer:
-            ask(transformer, {})
+            send(transformer, {})
             transformer.process.send_signal(signal.SIGTERM)
             assert transformer.process.wait(60) == 0
         assert not collector.spans
     assert words in (tmp_path / "log").read_text()
 
 
-def test_no_exporter_is_loaded_where_none_is_asked_for() -> None:
+def test_no_exporter_is_loaded_by_default() -> None:
     """The rest of OpenTelemetry FastAPI loads itself."""
     script = (
         "import sys, transformer.__main__ as program; from transformer.settings import OpenTelemetrySettings;"
@@ -702,7 +704,7 @@ def test_no_exporter_is_loaded_where_none_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("command", [["transformer", "--predictor_host=localhost:1"], ["predictor", "synchroniser"]])
-def test_format_that_is_none_is_refused(command: list[str]) -> None:
+def test_invalid_log_format_is_rejected(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=ROOT, env=os.environ | {"LOG_FORMAT": "xml"}, capture_output=True, text=True, check=False, timeout=60,

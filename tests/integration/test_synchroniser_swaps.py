@@ -128,8 +128,10 @@ def test_smaller_batch_fails_no_request(synced: Synced) -> None:
         for count in (3, 6, 20):
             check(count)
     too_wide = {"name": "x", "datatype": "FP32", "shape": [20, 3], "data": [0] * 60}
-    refused = synced.stack.http.post("/v2/models/pairs/infer", json={"inputs": [too_wide]})
-    assert (refused.status_code, "pairs takes 'x' FP32 [-1, 2]" in refused.json()["error"]) == (400, True), refused.text
+    rejected = synced.stack.http.post("/v2/models/pairs/infer", json={"inputs": [too_wide]})
+    assert (rejected.status_code, "pairs takes 'x' FP32 [-1, 2]" in rejected.json()["error"]) == (400, True), (
+        rejected.text
+    )
 
 
 def test_invalid_versions_never_serve(synced: Synced) -> None:
@@ -162,7 +164,7 @@ def test_invalid_versions_never_serve(synced: Synced) -> None:
     SPOILS["corrupt"](folder)
     synced.s3.upload(folder, f"{PREFIX}/rows/201")
     synced.wait_for_state("rows", 201, "refused")
-    synced.s3.put(f"{PREFIX}/rows/201/model.onnx", synced.build("mended", 201, Build(201)) / "model.onnx")
+    synced.s3.put(f"{PREFIX}/rows/201/model.onnx", synced.build("fixed", 201, Build(201)) / "model.onnx")
     synced.s3.upload(synced.build("rows-again", 201, Build(201)), f"{PREFIX}/rows/201")
     synced.wait_for_serving("rows", 201)
     for number in (*numbers.values(), 200):

@@ -72,7 +72,7 @@ def probabilities(response: Any) -> NDArray[Any]:
     return np.array([list(row["probabilities"].values()) for row in response.json()["predictions"]])
 
 
-def ask(library: Any, port: int, name: str, tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
+def send(library: Any, port: int, name: str, tensors: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """Probabilities, by one of Triton's clients."""
     datatypes = {"O": "BYTES", "f": "FP64"}
     inputs = []
@@ -92,8 +92,8 @@ def test_numbers_and_missing_ones_in_every_protocol(tables: Stack, name: str) ->
     said = {
         "v1": probabilities(tables.http.post(f"/v1/models/{name}:predict", json={"instances": nulls(rows)})),
         "/predict": probabilities(tables.http.post(f"/predict/{name}", json=nulls(rows))),
-        "binary": ask(tritonclient.http, tables.http_port, name, {"features": rows}),
-        "gRPC": ask(tritonclient.grpc, tables.grpc_port, name, {"features": rows}),
+        "binary": send(tritonclient.http, tables.http_port, name, {"features": rows}),
+        "gRPC": send(tritonclient.grpc, tables.grpc_port, name, {"features": rows}),
     }
     tensor = {"name": "features", "datatype": "FP64", "shape": list(rows.shape), "data": nulls(rows)}
     response = tables.http.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]})
@@ -123,8 +123,8 @@ def test_strings_in_every_protocol(tables: Stack) -> None:
         "v1 by name": probabilities(tables.http.post("/v1/models/people:predict", json={"instances": named})),
         "/predict": probabilities(tables.http.post("/predict/people", json=named)),
         "v2": np.reshape(response.json()["outputs"][1]["data"], expected.shape),
-        "binary": ask(tritonclient.http, tables.http_port, "people", columns(PEOPLE)),
-        "gRPC": ask(tritonclient.grpc, tables.grpc_port, "people", columns(PEOPLE)),
+        "binary": send(tritonclient.http, tables.http_port, "people", columns(PEOPLE)),
+        "gRPC": send(tritonclient.grpc, tables.grpc_port, "people", columns(PEOPLE)),
     }
     for way, got in said.items():
         np.testing.assert_allclose(got, expected, atol=2e-6, err_msg=way)
@@ -141,7 +141,7 @@ def test_column_named_image_is_no_image(tables: Stack) -> None:
         "v1": probabilities(tables.http.post("/v1/models/labels:predict", json={"instances": named})),
         "/predict": probabilities(tables.http.post("/predict/labels", json=named)),
         "v2": np.reshape(response.json()["outputs"][1]["data"], expected.shape),
-        "gRPC": ask(tritonclient.grpc, tables.grpc_port, "labels", {"image": np.array(cities, object)}),
+        "gRPC": send(tritonclient.grpc, tables.grpc_port, "labels", {"image": np.array(cities, object)}),
     }
     for way, got in said.items():
         np.testing.assert_allclose(got, expected, atol=2e-6, err_msg=way)

@@ -1,4 +1,4 @@
-"""What a client has who runs code in the transformer, by a picture that breaks its decoder: no more than it needs."""
+"""What a client reaches that runs code in the transformer, by an image that breaks its decoder: no more than it needs."""
 
 import json
 import re
@@ -24,7 +24,7 @@ MODELS = ROOT / "model_repository"
 SYNCHRONISER_S = {"AWS_ACCESS_KEY_ID": "s3cret-id", "AWS_SECRET_ACCESS_KEY": "s3cret-key", "AWS_PROFILE": "none"}
 TRANSFORMER_S = {"OTEL_EXPORTER_OTLP_HEADERS": "key=s3cret-header", "TRANSFORMER_MAX_ITEMS": "7"}
 ANNOUNCER_S = {"NEREID_API_KEY": "s3cret-api-key"}
-NOBODY_S = {"GITHUB_TOKEN": "s3cret-token", "HOMEBREW_GITHUB_API_TOKEN": "s3cret-brew", "PATH_S3CRET": "s3cret-path"}
+UNRELATED = {"GITHUB_TOKEN": "s3cret-token", "HOMEBREW_GITHUB_API_TOKEN": "s3cret-brew", "PATH_S3CRET": "s3cret-path"}
 
 RESTRICTED = {
     "RepositoryIndex": service_pb2.RepositoryIndexRequest(),
@@ -70,7 +70,7 @@ RESTRICTED_PATHS = (
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack that a shell with secrets has started."""
-    variables = SYNCHRONISER_S | TRANSFORMER_S | ANNOUNCER_S | NOBODY_S
+    variables = SYNCHRONISER_S | TRANSFORMER_S | ANNOUNCER_S | UNRELATED
     with start_stack(MODELS, tmp_path_factory.mktemp("shell") / "log", variables=variables) as stack:
         yield stack
 
@@ -95,9 +95,9 @@ def test_each_part_has_the_secrets_that_it_needs(shell: Stack) -> None:
     assert synchroniser.environ().items() >= (SYNCHRONISER_S | {"PREDICTOR_SECRET": secret}).items()
     assert transformer.environ().items() >= TRANSFORMER_S.items()
     others = {
-        transformer: SYNCHRONISER_S | ANNOUNCER_S | NOBODY_S,
-        synchroniser: TRANSFORMER_S | ANNOUNCER_S | NOBODY_S,
-        watch: SYNCHRONISER_S | TRANSFORMER_S | ANNOUNCER_S | NOBODY_S,
+        transformer: SYNCHRONISER_S | ANNOUNCER_S | UNRELATED,
+        synchroniser: TRANSFORMER_S | ANNOUNCER_S | UNRELATED,
+        watch: SYNCHRONISER_S | TRANSFORMER_S | ANNOUNCER_S | UNRELATED,
     }
     others |= dict.fromkeys([triton, *triton.children(recursive=True)], others[watch])  # models run in processes of it
     for process, strange in others.items():
@@ -108,7 +108,7 @@ def test_each_part_has_the_secrets_that_it_needs(shell: Stack) -> None:
     assert secret not in str(transformer.cmdline())
 
 
-def test_triton_refuses_what_changes_it_to_all_that_the_transformer_has(shell: Stack) -> None:
+def test_triton_rejects_changes_with_every_word_that_the_transformer_has(shell: Stack) -> None:
     # Whatever is in its environment and arguments is tried as the secret.
     transformer = shell.part("transformer")
     words = {"", *transformer.environ().values(), *transformer.cmdline()}
@@ -133,20 +133,20 @@ def test_models_are_listed_without_the_secret(shell: Stack, tmp_path: Path) -> N
     listed = {"models": ["digit-finder", "digits", "iris"]}
     assert shell.http.get("/v2/models").json() == shell.http.get("/v1/models").json() == listed
     triton = f"127.0.0.1:{shell.triton_grpc_port}"
-    # Beside no synchroniser: that of a Triton which asks for the secret nobody can say.
+    # Beside no synchroniser: that of a Triton which requires a secret that the transformer does not have.
     with start_transformer(triton, tmp_path / "alone.log") as alone:
         for path in ("/v1/models", "/v2/models"):
             assert code_of(alone.http.get(path)) is ErrorCode.MODELS_NOT_LISTED
         assert alone.http.get("/v2/models/iris").is_success
         assert "ModelsNotListed: repository: This protocol is restricted" in (tmp_path / "alone.log").read_text()
-    # Beside one that does not answer it is not known either.
-    (nobody,) = find_free_ports(1)
-    variables = {"TRANSFORMER_SYNC_URL": f"http://127.0.0.1:{nobody}"}
+    # Beside a synchroniser that does not respond they are unknown too.
+    (closed_port,) = find_free_ports(1)
+    variables = {"TRANSFORMER_SYNC_URL": f"http://127.0.0.1:{closed_port}"}
     with start_transformer(triton, tmp_path / "unsure.log", variables=variables) as unsure:
         assert unsure.http.get("/v2/models").status_code == 503
     # Nothing serves without Triton, whatever the synchroniser knows.
     variables = {"TRANSFORMER_SYNC_URL": shell.sync}
-    with start_transformer(f"127.0.0.1:{nobody}", tmp_path / "away.log", variables=variables) as away:
+    with start_transformer(f"127.0.0.1:{closed_port}", tmp_path / "away.log", variables=variables) as away:
         assert away.http.get("/v2/models").status_code == 503
 
 
@@ -182,7 +182,7 @@ def filters_of(server: Transformer) -> set[int]:
     return {count(task / "status") - count(Path("/proc/self/status")) for task in tasks}
 
 
-def test_kernel_refuses_the_transformer_s_process_what_no_request_needs(shell: Stack, tmp_path: Path) -> None:
+def test_kernel_rejects_system_calls_of_the_transformer_that_no_request_needs(shell: Stack, tmp_path: Path) -> None:
     triton, log = f"127.0.0.1:{shell.triton_grpc_port}", tmp_path / "log"
     variables = {"TMPDIR": str(tmp_path)}
     with start_transformer(triton, log, variables=variables, module="tests.support.confined") as server:

@@ -94,7 +94,7 @@ def watch(channel: grpc.Channel) -> list[int]:
 def test_predictor_that_is_late_is_a_timeout_and_one_that_is_away_is_unavailable(stack: Stack, tmp_path: Path) -> None:
     late = {"TRANSFORMER_REQUEST_TIMEOUT_S": "0.001"}
     triton = f"127.0.0.1:{stack.triton_grpc_port}"
-    (nobody,) = find_free_ports(1)
+    (closed_port,) = find_free_ports(1)
     raw = service_pb2.ModelInferRequest(model_name="digit-finder", raw_input_contents=[bytes(640 * 640 * 3)])
     raw.inputs.add(name="image", datatype="UINT8", shape=[1, 640, 640, 3])
     with start_transformer(triton, tmp_path / "late.log", variables=late) as transformer:
@@ -104,17 +104,17 @@ def test_predictor_that_is_late_is_a_timeout_and_one_that_is_away_is_unavailable
         assert code_of(response) in late_codes
         for request in (infer_message("digit-finder", DIGITS), raw):
             assert infer_rejection(transformer.grpc, request).code in late_codes
-    with start_transformer(f"127.0.0.1:{nobody}", tmp_path / "away.log") as transformer:
+    with start_transformer(f"127.0.0.1:{closed_port}", tmp_path / "away.log") as transformer:
         for path in ("/v2/health/ready", "/v1/models", "/v2/models", "/v2/models/digits", "/v2/models/digits/ready"):
             response = transformer.http.get(path)
             assert (response.status_code, response.headers["Retry-After"]) == (503, "1"), path
         for request in (infer_message("digit-finder", DIGITS), raw):
-            refused = infer_rejection(transformer.grpc, request)
-            assert (refused.code, refused.status) == (
+            rejected = infer_rejection(transformer.grpc, request)
+            assert (rejected.code, rejected.status) == (
                 ErrorCode.PREDICTOR_UNAVAILABLE,
                 grpc.StatusCode.UNAVAILABLE,
             )
-            assert refused.words.startswith("the predictor is not available (request ")
+            assert rejected.words.startswith("the predictor is not available (request ")
         stub = service_pb2_grpc.GRPCInferenceServiceStub(transformer.grpc)
         assert stub.ServerLive(service_pb2.ServerLiveRequest()).live
         assert not stub.ServerReady(service_pb2.ServerReadyRequest()).ready
@@ -166,13 +166,13 @@ def test_help_lists_what_matters_and_nothing_else() -> None:
     assert done.stderr == ""
 
 
-def test_grpc_health_answers_for_the_server_and_its_service(channel: grpc.Channel) -> None:
+def test_grpc_health_covers_the_server_and_its_service(channel: grpc.Channel) -> None:
     stub = health_of(channel)
     for service in ("", "inference.GRPCInferenceService"):
         assert stub.Check(health_pb2.HealthCheckRequest(service=service)).status == SERVING
         assert next(iter(stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=60))).status == SERVING
-    assert rejection(stub.Check, health_pb2.HealthCheckRequest(service="nobody")).code is ErrorCode.SERVICE_NOT_FOUND
-    unknown = health_pb2.HealthCheckRequest(service="nobody")
+    assert rejection(stub.Check, health_pb2.HealthCheckRequest(service="absent")).code is ErrorCode.SERVICE_NOT_FOUND
+    unknown = health_pb2.HealthCheckRequest(service="absent")
     assert next(iter(stub.Watch(unknown, timeout=60))).status == SERVICE_UNKNOWN
 
 
@@ -193,8 +193,8 @@ def test_reflection_names_every_service(channel: grpc.Channel) -> None:
 )
 def test_what_changes_the_server_is_out_of_reach(stack: Stack, channel: grpc.Channel, method: str) -> None:
     request = getattr(service_pb2, f"{method}Request")()
-    refused = rejection(getattr(service_pb2_grpc.GRPCInferenceServiceStub(channel), method), request)
-    assert (refused.code, refused.status) == (ErrorCode.ROUTE_NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)
+    rejected = rejection(getattr(service_pb2_grpc.GRPCInferenceServiceStub(channel), method), request)
+    assert (rejected.code, rejected.status) == (ErrorCode.ROUTE_NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)
     for action in ("load", "unload"):
         for path in (f"/v2/repository/models/digits/{action}", f"/v1/models/digits/{action}"):
             assert code_of(stack.http.post(path)) is ErrorCode.ROUTE_NOT_FOUND
@@ -207,23 +207,23 @@ def test_grpc_returns_the_request_id(channel: grpc.Channel) -> None:
     assert dict(call.trailing_metadata())["x-request-id"] == "abc-123"
     _, call = method.with_call(infer_message("digits", DIGITS))
     assert len(dict(call.trailing_metadata())["x-request-id"]) == 32
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as rejected:
         method(infer_message("none", DIGITS), metadata=[("x-request-id", "abc-123")])
-    assert isinstance(refused.value, grpc.Call)
-    assert dict(refused.value.trailing_metadata())["x-request-id"] == "abc-123"
+    assert isinstance(rejected.value, grpc.Call)
+    assert dict(rejected.value.trailing_metadata())["x-request-id"] == "abc-123"
 
 
 def test_grpc_takes_what_http_takes_and_no_more(channel: grpc.Channel) -> None:
-    many = [DIGITS + bytes(15 * 2**20)] * 4  # 60 MiB, each below the limit of a picture
+    many = [DIGITS + bytes(15 * 2**20)] * 4  # 60 MiB, each below the limit of an image
     assert infer_rejection(channel, infer_message("none", *many)).code is ErrorCode.MODEL_NOT_FOUND
     # gRPC's own rejection, which has no code.
     code, status, words, _ = infer_rejection(channel, infer_message("digits", *many, *many))
     assert (code, status, "larger than max" in words) == (None, grpc.StatusCode.RESOURCE_EXHAUSTED, True)
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as rejected:
         service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(
             infer_message("digits", bytes(100 * 2**20)), compression=grpc.Compression.Gzip
         )
-    assert "larger than max" in str(refused.value)
+    assert "larger than max" in str(rejected.value)
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ def test_health_and_reflection_reject_invalid_messages(channel: grpc.Channel, me
     call: Any = channel.stream_stream(f"/{method}")
     with pytest.raises(grpc.RpcError) as raised:
         next(call(iter([b"\xff\xff"]), timeout=20))
-    refused = rejection_of(raised.value)
-    assert refused.code is ErrorCode.INVALID_REQUEST
-    assert refused.words == "message: its bytes are not a message of this method"
+    rejected = rejection_of(raised.value)
+    assert rejected.code is ErrorCode.INVALID_REQUEST
+    assert rejected.words == "message: its bytes are not a message of this method"
 
 
 @pytest.mark.parametrize(
@@ -255,11 +255,11 @@ def test_health_and_reflection_reject_invalid_messages(channel: grpc.Channel, me
 def test_hostile_message_is_rejected_at_once(stack: Stack, channel: grpc.Channel, data: bytes, code: ErrorCode) -> None:
     call: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
     started = time.monotonic()
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as rejected:
         call(data, metadata=[("x-request-id", "hostile")])
     assert time.monotonic() - started < 10  # and not after it has become objects
-    assert isinstance(refused.value, grpc.Call)
-    assert (rejection_of(refused.value).code, dict(refused.value.trailing_metadata())["x-request-id"]) == (
+    assert isinstance(rejected.value, grpc.Call)
+    assert (rejection_of(rejected.value).code, dict(rejected.value.trailing_metadata())["x-request-id"]) == (
         code,
         "hostile",
     )

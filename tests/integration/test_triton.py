@@ -32,7 +32,7 @@ DIFFERENCES = {
     "--allow-gpu-metrics": "a cluster may have a GPU",
     "--log-verbose": "0 is Triton's own default",
     "--metrics-address": "Prometheus comes from outside of the pod",
-    "--grpc-address": "overlays/separate-transformer: the transformer asks from another pod",
+    "--grpc-address": "overlays/separate-transformer: the transformer connects from another pod",
     "--grpc-max-connection-age": "overlays/separate-transformer: clients learn of new replicas",
     "--grpc-max-connection-age-grace": "overlays/separate-transformer: clients learn of new replicas",
     "--load-model": "the script of the container adds them, from the mirror",

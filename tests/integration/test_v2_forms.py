@@ -59,7 +59,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
-def ask_both(stack: Stack, model: str, body: bytes, headers: Mapping[str, str] | None = None) -> list[httpx.Response]:
+def send_to_both(
+    stack: Stack, model: str, body: bytes, headers: Mapping[str, str] | None = None
+) -> list[httpx.Response]:
     """Our response to a request, and Triton's."""
     return [
         httpx.post(f"http://127.0.0.1:{port}/v2/models/{model}/infer", content=body, headers=headers, trust_env=False)
@@ -78,7 +80,7 @@ def document(entry: dict[str, Any] | None = None, **more: Any) -> bytes:
 @pytest.mark.parametrize("size", [0, 2, 4, 8, 16, 17, 36])
 @pytest.mark.parametrize("model", [*MODELS, "sum"])
 def test_body_of_nothing_but_the_input_has_the_shape_that_triton_gives_it(small: Stack, model: str, size: int) -> None:
-    ours, tritons = ask_both(small, model, bytes(range(size)), RAW)
+    ours, tritons = send_to_both(small, model, bytes(range(size)), RAW)
     assert ours.status_code == tritons.status_code, (ours.text, tritons.text)
     if tritons.is_success:
         assert ours.content == tritons.content
@@ -88,7 +90,7 @@ def test_body_of_nothing_but_the_input_has_the_shape_that_triton_gives_it(small:
 
 def test_batch_dimension_of_a_raw_body_is_one(small: Stack) -> None:
     numbers = np.arange(8, dtype=np.float32)
-    (ours, _) = ask_both(small, "free", numbers.tobytes(), RAW)
+    (ours, _) = send_to_both(small, "free", numbers.tobytes(), RAW)
     split = int(ours.headers["Inference-Header-Content-Length"])
     (output,) = json.loads(ours.content[:split])["outputs"]
     assert (output["shape"], ours.content[split:]) == ([1, 8], numbers.tobytes())
@@ -143,7 +145,7 @@ SAME: dict[str, tuple[bytes, dict[str, str]]] = {
 
 @pytest.mark.parametrize("name", SAME)
 def test_what_triton_accepts_gives_the_same_response(small: Stack, name: str) -> None:
-    ours, tritons = ask_both(small, "pairs", *SAME[name])
+    ours, tritons = send_to_both(small, "pairs", *SAME[name])
     assert (ours.status_code, ours.content) == (200, tritons.content), tritons.text
 
 
@@ -167,8 +169,8 @@ NULLS = {
 
 @pytest.mark.parametrize("name", NULLS)
 def test_null_is_absent(small: Stack, name: str) -> None:
-    ours, _ = ask_both(small, "pairs", NULLS[name])
-    plain, tritons = ask_both(small, "pairs", document())
+    ours, _ = send_to_both(small, "pairs", NULLS[name])
+    plain, tritons = send_to_both(small, "pairs", document())
     assert (ours.status_code, ours.json()) == (200, plain.json()), ours.text
     assert plain.json() == tritons.json()
 
@@ -219,7 +221,7 @@ def test_request_of_more_items_than_triton_takes_is_several(small: Stack, librar
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_request_of_more_items_than_the_limit_is_refused(small: Stack, library: Any) -> None:
+def test_request_of_more_items_than_the_limit_is_rejected(small: Stack, library: Any) -> None:
     assert infer(small, library, "pairs", np.zeros((1024, 2), np.float32)).as_numpy("y").shape == (1024, 2)
     with pytest.raises(InferenceServerException, match="got 1025 images or rows in one request, expected 1 to 1024"):
         infer(small, library, "pairs", np.zeros((1025, 2), np.float32))
@@ -231,7 +233,7 @@ def test_what_is_no_batch_is_not_cut(small: Stack) -> None:
     np.testing.assert_array_equal(infer(small, tritonclient.http, "unbatched", rows).as_numpy("y"), rows)
     assert successes(small, "unbatched") == before + 1
     entries = [given(name="a", shape=[9, 2], data=[1] * 18), given(name="b", shape=[10, 2], data=[1] * 20)]
-    ours, tritons = ask_both(small, "sum", json.dumps({"inputs": entries}).encode())
+    ours, tritons = send_to_both(small, "sum", json.dumps({"inputs": entries}).encode())
     assert (ours.status_code, tritons.status_code) == (400, 400)
     assert "batch size does not match" in ours.json()["error"]
 
@@ -289,7 +291,7 @@ def test_options_of_one_of_nvidias_clients_are_understood(small: Stack, library:
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_shared_memory_of_an_output_is_refused_in_words(small: Stack, library: Any) -> None:
+def test_shared_memory_of_an_output_is_rejected_with_a_message(small: Stack, library: Any) -> None:
     output = library.InferRequestedOutput("y")
     output.set_shared_memory("region", 8)
     with pytest.raises(InferenceServerException, match="shared memory is not supported"):

@@ -1,4 +1,4 @@
-"""v2 requests with a model's own tensors: straight to Triton, and what is malformed is refused as Triton refuses it."""
+"""v2 requests with a model's own tensors: straight to Triton; malformed ones are rejected as Triton rejects them."""
 
 import json
 from collections.abc import Iterator
@@ -117,14 +117,14 @@ MALFORMED: dict[str, tuple[dict[str, str], bytes]] = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_malformed_request_is_refused_as_triton_refuses_it(plain: Stack, name: str) -> None:
+def test_malformed_request_is_rejected_as_triton_rejects_it(plain: Stack, name: str) -> None:
     headers, body = MALFORMED[name]
     ours = plain.http.post("/v2/models/pairs/infer", headers=headers, content=body)
     tritons = httpx.post(
         f"http://127.0.0.1:{plain.triton_http_port}/v2/models/pairs/infer", headers=headers, content=body
     )
     assert tritons.is_error
-    # Triton 2.51 says 500 of what its JSON parser refuses; later ones say 400, as we do.
+    # Triton 2.51 returns 500 where its JSON parser fails; later versions return 400, as the transformer does.
     assert ours.status_code == {500: 400}.get(tritons.status_code, tritons.status_code), (ours.text, tritons.text)
     assert len(ours.json()["error"]) > 15
 
@@ -164,13 +164,13 @@ MALFORMED_MESSAGES = {
 
 
 @pytest.mark.parametrize("name", MALFORMED_MESSAGES)
-def test_malformed_message_is_refused_as_triton_refuses_it(plain: Stack, name: str) -> None:
+def test_malformed_message_is_rejected_as_triton_rejects_it(plain: Stack, name: str) -> None:
     codes: list[grpc.StatusCode] = []
     for port in (plain.grpc_port, plain.triton_grpc_port):
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as refused:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as rejected:
             service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(MALFORMED_MESSAGES[name], timeout=30)
-        assert isinstance(refused.value, grpc.Call)
-        codes.append(refused.value.code())
+        assert isinstance(rejected.value, grpc.Call)
+        codes.append(rejected.value.code())
     assert codes[0] == codes[1]
 
 
@@ -216,7 +216,7 @@ def test_body_of_nothing_but_the_input_is_understood(plain: Stack) -> None:
     assert json.loads(ours.content[:split]) == json.loads(tritons.content[:-8])
 
 
-def test_model_without_a_task_is_described_and_asked_nothing_else(plain: Stack) -> None:
+def test_model_without_a_task_has_metadata_and_v2_tensors_only(plain: Stack) -> None:
     ours = plain.http.get("/v2/models/pairs").json()
     tritons = httpx.get(f"http://127.0.0.1:{plain.triton_http_port}/v2/models/pairs").json()
     assert {key: ours[key] for key in tritons} == tritons
@@ -251,15 +251,15 @@ def test_model_that_failed_to_load_is_unavailable_over_grpc(plain: Stack) -> Non
         assert not stub.ModelReady(service_pb2.ModelReadyRequest(name="broken")).ready
         request = message()
         request.model_name = "broken"
-        with pytest.raises(grpc.RpcError) as refused:
+        with pytest.raises(grpc.RpcError) as rejected:
             stub.ModelInfer(request)
-    assert isinstance(refused.value, grpc.Call)
-    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "retry-after" not in dict(refused.value.trailing_metadata())
+    assert isinstance(rejected.value, grpc.Call)
+    assert rejected.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "retry-after" not in dict(rejected.value.trailing_metadata())
 
 
 @pytest.mark.parametrize("what", ["inputs", "outputs", "parameters"])
-def test_endless_lists_are_refused(plain: Stack, what: str) -> None:
+def test_endless_lists_are_rejected(plain: Stack, what: str) -> None:
     many: dict[str, Any] = {
         "inputs": [tensor(name=f"x{index}") for index in range(300)],
         "outputs": [{"name": f"y{index}"} for index in range(300)],
@@ -269,12 +269,12 @@ def test_endless_lists_are_refused(plain: Stack, what: str) -> None:
     assert (response.status_code, response.json()["error"]) == (400, f"{what}: got 300, expected at most 256")
 
 
-def test_shared_memory_is_refused(plain: Stack) -> None:
+def test_shared_memory_is_rejected(plain: Stack) -> None:
     region = {"shared_memory_region": "r", "shared_memory_byte_size": 8}
     response = plain.http.post("/v2/models/pairs/infer", json={"inputs": [without("data") | {"parameters": region}]})
     assert (response.status_code, "shared memory" in response.json()["error"]) == (400, True)
     request = message(raw=[])
     request.inputs[0].parameters["shared_memory_region"].string_param = "r"
-    with grpc.insecure_channel(f"127.0.0.1:{plain.grpc_port}") as channel, pytest.raises(grpc.RpcError) as refused:
+    with grpc.insecure_channel(f"127.0.0.1:{plain.grpc_port}") as channel, pytest.raises(grpc.RpcError) as rejected:
         service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
-    assert "shared memory is not supported" in str(refused.value)
+    assert "shared memory is not supported" in str(rejected.value)

@@ -76,7 +76,7 @@ def client(repository: Path) -> Iterator[grpc.InferenceServerClient]:
         yield made
 
 
-def ask(client: grpc.InferenceServerClient, name: str) -> NDArray[np.float32]:
+def send(client: grpc.InferenceServerClient, name: str) -> NDArray[np.float32]:
     rows = grpc.InferInput("features", [2, 4], "FP32")
     rows.set_data_from_numpy(np.random.default_rng(1).normal(size=(2, 4)).astype(np.float32))
     return np.asarray(client.infer(name, [rows]).as_numpy("probabilities"))
@@ -95,12 +95,12 @@ def test_triton_rejects(client: grpc.InferenceServerClient, name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVED)
 def test_triton_serves_what_is_wrong(client: grpc.InferenceServerClient, name: str) -> None:
-    np.testing.assert_allclose(ask(client, name), [SERVED[name]] * 2, atol=1e-6)
+    np.testing.assert_allclose(send(client, name), [SERVED[name]] * 2, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_triton_serves_what_is_good(client: grpc.InferenceServerClient, name: str) -> None:
-    np.testing.assert_allclose(ask(client, name), [BUILD.scores] * 2, atol=1e-6)
+    np.testing.assert_allclose(send(client, name), [BUILD.scores] * 2, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [*SPOILS, "good", "external-data"])
@@ -143,7 +143,7 @@ def test_outputs_of_a_build_fit_it_and_no_other(tmp_path: Path) -> None:
                 assert {other.fits(response) for response in result.responses} == {other is build}
 
 
-def test_load_tells_failures_and_ends_with_a_server_that_hangs(tmp_path: Path) -> None:
+def test_load_counts_failures_and_ends_though_the_server_hangs(tmp_path: Path) -> None:
     write(tmp_path / "repository", "rows", BUILD)
     with start_stack(tmp_path / "repository", tmp_path / "log") as stack:
         addresses = (f"127.0.0.1:{stack.http_port}", f"127.0.0.1:{stack.grpc_port}")

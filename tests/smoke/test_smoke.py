@@ -1,4 +1,4 @@
-"""The real stack, once through: a picture over every protocol, a row, a bad picture, a swap. The rest: integration."""
+"""The real stack, once through: an image over every protocol, a row, a broken image, a swap. The rest: integration."""
 
 import base64
 import json
@@ -19,14 +19,14 @@ from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack
 from tests.support.tolerances import same_detections
 from tests.support.versions import Build, write
 
-PICTURE = ROOT / "loadtest" / "pictures" / "digits.jpg"
+IMAGE = ROOT / "loadtest" / "pictures" / "digits.jpg"
 VIRGINICA = [6.3, 3.3, 6.0, 2.5]
 FIRST, SECOND = Build(1), Build(2)
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two of the models that are shipped, and one whose versions differ in what they answer."""
+    """Two of the models that are shipped, and one whose versions have different outputs."""
     folder = tmp_path_factory.mktemp("smoke") / "repository"
     for name in ("digit-finder", "iris"):
         shutil.copytree(ROOT / "model_repository" / name, folder / name)
@@ -44,7 +44,7 @@ def rows_of(response: dict[str, Any]) -> list[list[float]]:
     return [[*p["box"].values(), p["confidence"], p["class_id"]] for p in response["predictions"]]
 
 
-def ask_triton_client(library: Any, port: int, image: bytes) -> dict[str, Any]:
+def infer_with_tritonclient(library: Any, port: int, image: bytes) -> dict[str, Any]:
     tensor = library.InferInput("image", [1], "BYTES")
     tensor.set_data_from_numpy(np.array([image], object))
     with library.InferenceServerClient(f"127.0.0.1:{port}") as client:
@@ -53,7 +53,7 @@ def ask_triton_client(library: Any, port: int, image: bytes) -> dict[str, Any]:
     return response
 
 
-def ask_v2(stack: Stack, image: bytes) -> dict[str, Any]:
+def infer_v2(stack: Stack, image: bytes) -> dict[str, Any]:
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(image).decode()]}
     response = stack.http.post("/v2/models/digit-finder/infer", json={"inputs": [tensor]}).raise_for_status().json()
     (text,) = next(output for output in response["outputs"] if output["name"] == "detections")["data"]
@@ -62,7 +62,7 @@ def ask_v2(stack: Stack, image: bytes) -> dict[str, Any]:
 
 
 def test_image_has_the_same_response_over_every_protocol(served: Stack) -> None:
-    image = PICTURE.read_bytes()
+    image = IMAGE.read_bytes()
     expected = served.http.post("/predict/digit-finder", files={"image": image}).raise_for_status().json()
     confident = [found["class"] for found in expected["predictions"] if found["confidence"] > 0.9]
     assert confident == ["2", "7", "0"], "what is drawn there"
@@ -71,9 +71,9 @@ def test_image_has_the_same_response_over_every_protocol(served: Stack) -> None:
     responses = {
         "raw body": served.http.post("/predict/digit-finder", content=image, headers=jpeg).raise_for_status().json(),
         "v1": served.http.post("/v1/models/digit-finder:predict", json=v1).raise_for_status().json()["predictions"][0],
-        "v2": ask_v2(served, image),
-        "v2 binary": ask_triton_client(tritonclient.http, served.http_port, image),
-        "gRPC": ask_triton_client(tritonclient.grpc, served.grpc_port, image),
+        "v2": infer_v2(served, image),
+        "v2 binary": infer_with_tritonclient(tritonclient.http, served.http_port, image),
+        "gRPC": infer_with_tritonclient(tritonclient.grpc, served.grpc_port, image),
     }
     different = {
         name for name, response in responses.items() if not same_detections(rows_of(response), rows_of(expected))
@@ -91,11 +91,11 @@ def test_row_is_classified(served: Stack) -> None:
 
 
 def test_error_of_a_broken_image_names_it(served: Stack) -> None:
-    response = served.http.post("/predict/digit-finder", files={"image": b"no picture"})
-    assert (response.status_code, "10 bytes that begin with b'no pictu'" in response.json()["error"]) == (400, True)
-    with pytest.raises(InferenceServerException, match="10 bytes that begin with") as refused:
-        ask_triton_client(tritonclient.grpc, served.grpc_port, b"no picture")
-    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+    response = served.http.post("/predict/digit-finder", files={"image": b"no image"})
+    assert (response.status_code, "8 bytes that begin with b'no image'" in response.json()["error"]) == (400, True)
+    with pytest.raises(InferenceServerException, match="8 bytes that begin with") as rejected:
+        infer_with_tritonclient(tritonclient.grpc, served.grpc_port, b"no image")
+    assert rejected.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 def test_new_version_replaces_the_previous_one(served: Stack, repository: Path) -> None:

@@ -19,7 +19,7 @@ from cluster.layout import ROOT
 from tests.support.cluster import KEYS, NAMESPACE, S3_URL, pods, wait_for
 
 PAGE = ROOT / "manifests" / "README.md"
-PICTURE = ROOT / "loadtest" / "pictures" / "digits.jpg"
+IMAGE = ROOT / "loadtest" / "pictures" / "digits.jpg"
 PATH = "/predict/digit-finder"
 QUICK = {
     "autoscaling.knative.dev/window": "10s",
@@ -107,7 +107,7 @@ def request(url: str, *, timeout_s: float = 300) -> Response:
     began = time.monotonic()
     try:
         response = httpx.post(
-            f"{url}{PATH}", content=PICTURE.read_bytes(), timeout=timeout_s, trust_env=False,
+            f"{url}{PATH}", content=IMAGE.read_bytes(), timeout=timeout_s, trust_env=False,
             headers={"Content-Type": "application/octet-stream"},
         )  # fmt: skip
     except httpx.TransportError as exc:

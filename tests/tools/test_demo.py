@@ -9,7 +9,7 @@ from tests.support.stack import ROOT, run_program, stop_while_models_load
 from tests.support.terminal import open_terminal
 
 
-def test_demo_asks_every_shipped_model_and_draws_a_picture() -> None:
+def test_demo_calls_every_shipped_model_and_writes_an_annotated_image() -> None:
     image = ROOT / "output" / "digits-annotated.png"
     image.unlink(missing_ok=True)
     done = run_program(

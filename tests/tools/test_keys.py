@@ -1,4 +1,4 @@
-"""Every tool that asks a server, against one that wants a key: with it, without it, and with another one."""
+"""Every tool that sends requests, to a server that requires a key: with it, without it, and with another one."""
 
 import os
 import re
@@ -47,14 +47,14 @@ class Guarded:
         where = ["--url", url, "--grpc", grpc, "--output", str(output / "latency"), "--fail-ratio", "0"]
         remote = ["--repository", str(self.repository)]
         parent = ["--pid", str(self.stack.process.pid)]
-        asked = ["--url", url, "--model", "digit-finder", "--output", str(output / "result.json")]
+        common = ["--url", url, "--model", "digit-finder", "--output", str(output / "result.json")]
         return {
             "run": [*latency, "run", *where, *SHORT, "--model", "digit-finder"],
             "run rows": [*latency, "run", *where, *SHORT, "--model", "iris", "--weights", "row=1 grpc=1 v2=1"],
             "cold": [*latency, "cold", *where, *SHORT[:2], "--silence-s", "0", "--burst-s", "0.3", "--cycles", "1"],
             "capacity": [*latency, "capacity", *where, *SHORT, "--p95-ms", "100000", "--model", "iris"],
-            "flood": ["-m", "loadtest.flood", *asked, "--seconds", "0.5", "--repeats", "1", "--factors", "1"],
-            "soak": ["-m", "loadtest.soak", *asked, *remote, *parent, "--minutes", "0.02"],
+            "flood": ["-m", "loadtest.flood", *common, "--seconds", "0.5", "--repeats", "1", "--factors", "1"],
+            "soak": ["-m", "loadtest.soak", *common, *remote, *parent, "--minutes", "0.02"],
             "swap": [
                 *("-m", "loadtest.swap", "--http", http, "--grpc", grpc, "--sync", self.stack.sync, *remote, *parent),
                 *("--swaps", "1", "--quiet-s", "0", "--output", str(output / "swap.json")),
@@ -135,7 +135,7 @@ def test_invalid_key_is_rejected_and_not_shown(guarded: Guarded, tmp_path: Path,
     assert "Traceback" not in done.stdout
 
 
-def test_locusts_page_asks_with_the_key(guarded: Guarded) -> None:
+def test_locusts_page_sends_the_key(guarded: Guarded) -> None:
     (port,) = find_free_ports(1)
     where = ["--url", f"http://127.0.0.1:{guarded.stack.http_port}", "--grpc", f"127.0.0.1:{guarded.stack.grpc_port}"]
     command = [sys.executable, "-m", "loadtest.latency", "ui", "--port", str(port), *where]

@@ -16,13 +16,13 @@ from transformer.imaging.decoding import decode
 
 LIMITS: dict[str, Any] = {"max_bytes": 2**20, "max_pixels": 10_000}
 # Four quadrants: red, green, blue, white; 60 wide, 40 high.
-PICTURE = np.zeros((40, 60, 3), np.uint8)
-PICTURE[:20, :30, 0] = PICTURE[:20, 30:, 1] = PICTURE[20:, :30, 2] = 255
-PICTURE[20:, 30:] = 255
+IMAGE_HWC = np.zeros((40, 60, 3), np.uint8)
+IMAGE_HWC[:20, :30, 0] = IMAGE_HWC[:20, 30:, 1] = IMAGE_HWC[20:, :30, 2] = 255
+IMAGE_HWC[20:, 30:] = 255
 
 
 def encoded(format_name: str, *, mode: str = "RGB", orientation: int = 1, **options: object) -> bytes:
-    image = Image.fromarray(PICTURE).convert(mode)
+    image = Image.fromarray(IMAGE_HWC).convert(mode)
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
@@ -52,7 +52,7 @@ def test_decode_gives_rgb_of_every_format(data: bytes) -> None:
     assert image.dtype == np.uint8
     # Lossy formats and CMYK without a profile shift colours a little; the middle of each quadrant tells.
     for row, column in ((10, 15), (10, 45), (30, 15), (30, 45)):
-        np.testing.assert_allclose(image[row, column].astype(int), PICTURE[row, column].astype(int), atol=20)
+        np.testing.assert_allclose(image[row, column].astype(int), IMAGE_HWC[row, column].astype(int), atol=20)
 
 
 @pytest.mark.parametrize("mode", ["L", "1"])
@@ -108,7 +108,7 @@ def test_decode_of_sixteen_bits_keeps_the_high_byte() -> None:
 def test_read_header_of_a_huge_image_decodes_nothing(tmp_path: Path) -> None:
     # Limits come after the header: it must cost nothing, whatever the header promises.
     buffer = io.BytesIO()
-    Image.fromarray(PICTURE).save(buffer, "PNG")
+    Image.fromarray(IMAGE_HWC).save(buffer, "PNG")
     ordinary = buffer.getvalue()
     header = b"IHDR" + (60_000).to_bytes(4) * 2 + ordinary[24:29]
     bomb = ordinary[:12] + header + zlib.crc32(header).to_bytes(4) + ordinary[33:]
@@ -131,7 +131,7 @@ def test_decode_takes_a_png_with_a_long_text() -> None:
     text = PngImagePlugin.PngInfo()
     text.add_text("prompt", "a cat " * 500_000, zip=True)
     buffer = io.BytesIO()
-    Image.fromarray(PICTURE).save(buffer, "PNG", pnginfo=text)
+    Image.fromarray(IMAGE_HWC).save(buffer, "PNG", pnginfo=text)
     assert decode(buffer.getvalue(), **LIMITS).image_hwc.shape == (40, 60, 3)
 
 

@@ -13,12 +13,12 @@ from transformer.errors import InvalidImage, UnsupportedMedia
 from transformer.imaging.decoding import decode
 
 _ROWS, _COLUMNS = np.mgrid[0:60, 0:80]
-PICTURE = Image.fromarray(np.stack([_COLUMNS * 3, _ROWS * 4, (_COLUMNS * _ROWS) % 251], -1).astype(np.uint8))
+ORIGINAL = Image.fromarray(np.stack([_COLUMNS * 3, _ROWS * 4, (_COLUMNS * _ROWS) % 251], -1).astype(np.uint8))
 
 
 def encoded(**options: Any) -> bytes:
     buffer = io.BytesIO()
-    PICTURE.save(buffer, "JPEG", quality=90, **options)
+    ORIGINAL.save(buffer, "JPEG", quality=90, **options)
     return buffer.getvalue()
 
 

@@ -39,13 +39,13 @@ def forms(data: bytes) -> dict[str, Any]:
         "lines of 76 as mail has them": {"image": {"b64": lines.replace("\n", "\r\n")}},
         "alphabet of URLs": {"image": {"b64": in_url}},
         "without padding": {"image": {"b64": text.rstrip("=")}},
-        "another key": {"picture": {"b64": text}},
+        "another key": {"photo": {"b64": text}},
     }
 
 
 @pytest.mark.parametrize("form", forms(b""))
 @pytest.mark.parametrize("model", FILES)
-def test_picture_in_json_is_the_file(stack: Stack, model: str, form: str) -> None:
+def test_image_in_json_gives_the_result_of_the_file(stack: Stack, model: str, form: str) -> None:
     expected = found(ok(stack.http.post(f"/predict/{model}", files={"image": FILES[model]})))
     assert expected
     instance = forms(FILES[model])[form]
@@ -58,7 +58,7 @@ def test_picture_in_json_is_the_file(stack: Stack, model: str, form: str) -> Non
 
 
 @pytest.mark.parametrize("form", ["data URI", "lines of 76", "alphabet of URLs", "without padding", "string"])
-def test_picture_in_a_v2_string_is_the_file(stack: Stack, form: str) -> None:
+def test_image_in_a_v2_string_gives_the_result_of_the_file(stack: Stack, form: str) -> None:
     instance = forms(FILES["digits"])[form]
     text = instance if isinstance(instance, str) else instance["image"]["b64"]
     for name, parameters in (("image", None), ("input-1", {"content_type": "base64"})):
@@ -72,15 +72,15 @@ def test_picture_in_a_v2_string_is_the_file(stack: Stack, form: str) -> None:
         assert response["outputs"] == [{"name": "class_id", "datatype": "INT32", "shape": [1], "data": [7]}]
 
 
-def test_sixteen_pictures_are_answered_in_their_order(stack: Stack) -> None:
+def test_results_of_sixteen_images_are_in_their_order(stack: Stack) -> None:
     texts = [base64.b64encode(FILES[model]).decode() for model in ("digits", "digit-finder")] * 8
     responses = ok(stack.http.post("/v1/models/digits:predict", json={"instances": texts}))["predictions"]
     seven, other = (found(ok(stack.http.post("/predict/digits", files={"image": FILES[model]}))) for model in FILES)
     assert [found(response) for response in responses] == [seven, other] * 8
 
 
-@pytest.mark.parametrize("name", ["file", "files", "images", "images[]", "upload", "picture"])
-def test_file_of_a_form_is_a_picture_under_any_name(stack: Stack, name: str) -> None:
+@pytest.mark.parametrize("name", ["file", "files", "images", "images[]", "upload", "photo"])
+def test_file_of_a_form_is_an_image_under_any_name(stack: Stack, name: str) -> None:
     expected = found(ok(stack.http.post("/predict/digits", files={"image": FILES["digits"]})))
     response = ok(stack.http.post("/predict/digits", files={name: FILES["digits"]}, data={"user": "me"}))
     assert found(response) == expected
@@ -95,7 +95,7 @@ def test_fields_of_a_form_are_the_parameters_of_that_name(stack: Stack) -> None:
 
 
 V1 = "/v1/models/digits:predict"
-NO_PICTURE = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [None]}
+NO_IMAGE = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [None]}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ NO_PICTURE = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [None]
         ("/predict/digits", {"json": 5}, 'an image ({"image": {"b64"'),
         ("/predict/digits", {"files": {"a": b"1", "b": b"2"}}, "one or more files named 'image'"),
         ("/predict/iris", {"json": {"image": {"b64": "AA=="}}}, "got images"),
-        ("/v2/models/digits/infer", {"json": {"inputs": [NO_PICTURE]}}, "data: got null, expected"),
+        ("/v2/models/digits/infer", {"json": {"inputs": [NO_IMAGE]}}, "data: got null, expected"),
     ],
 )  # fmt: skip
 def test_expected_form_is_named(stack: Stack, path: str, request_: dict[str, Any], says: str) -> None:
@@ -149,7 +149,7 @@ def test_best_classes_of_rows_are_those_of_triton(stack: Stack) -> None:
     assert [text.split(":")[1] for text in responses[0]["outputs"][0]["data"]] == ["2", "1", "0", "1"]
 
 
-def test_best_classes_of_pictures_are_in_the_result_already(stack: Stack) -> None:
+def test_classification_of_an_image_is_rejected_with_a_hint_to_predictions(stack: Stack) -> None:
     text = base64.b64encode(FILES["digits"]).decode()
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [text]}
     outputs = [{"name": "probabilities", "parameters": {"classification": 2}}]

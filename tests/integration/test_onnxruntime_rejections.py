@@ -1,4 +1,4 @@
-"""What the onnxruntime backend refuses to load in the real embedded Triton, while the rest serves."""
+"""Models that the onnxruntime backend rejects in the real embedded Triton, while the rest serves."""
 
 from collections.abc import Iterator
 
@@ -65,7 +65,7 @@ REJECTED: dict[str, tuple[bytes | None, str, list[str]]] = {
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.InferenceServerClient]:
     """Serve a repository of bad models and one good one."""
-    folder = tmp_path_factory.mktemp("refusals")
+    folder = tmp_path_factory.mktemp("rejections")
     repository = folder / "repository"
     write_model(repository, "good")
     for name, (onnx_file, config, _) in REJECTED.items():
@@ -78,7 +78,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.InferenceS
 
 
 @pytest.mark.parametrize("name", sorted(REJECTED))
-def test_bad_model_is_refused_with_the_reason(client: grpc.InferenceServerClient, name: str) -> None:
+def test_invalid_model_is_rejected_with_the_reason(client: grpc.InferenceServerClient, name: str) -> None:
     (entry,) = [model for model in client.get_model_repository_index().models if model.name == name]
     assert entry.state == "UNAVAILABLE"
     for part in REJECTED[name][2]:
