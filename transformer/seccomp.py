@@ -16,7 +16,7 @@ from typing import NamedTuple
 log = logging.getLogger("transformer")
 
 # Calls that are allowed whatever their arguments, each with its number on x86_64 and aarch64; -: it has none.
-_ALLOWED = """
+ALLOWED = """
 accept 43 202  accept4 288 242  access 21 -  brk 12 214  clock_getres 229 114  clock_gettime 228 113
 clock_nanosleep 230 115  close 3 57  connect 42 203  dup 32 23  epoll_create1 291 20  epoll_ctl 233 21
 epoll_pwait 281 22  epoll_wait 232 -  eventfd2 290 19  exit 60 93  exit_group 231 94  faccessat 269 48
@@ -38,7 +38,17 @@ _CLONE_THREAD = 0x10000  # <linux/sched.h>, as all below from the kernel's heade
 _WRITE, _EXECUTE = 2, 4
 
 
-class _Rule(NamedTuple):
+class Rule(NamedTuple):
+    """A system call that is allowed by one of its arguments.
+
+    Attributes:
+        call: name.
+        numbers: on x86_64 and aarch64; None where it has none.
+        argument: index, from 0.
+        mask: of the bits that are compared.
+        values: that are allowed.
+    """
+
     call: str
     numbers: tuple[int | None, int | None]
     argument: int
@@ -46,16 +56,16 @@ class _Rule(NamedTuple):
     values: Sequence[int]
 
 
-_RULES = [
-    _Rule("clone", (56, 220), 0, _CLONE_THREAD, [_CLONE_THREAD]),  # a thread, no process
-    _Rule("open", (2, None), 1, _WRITES, [0]),
-    _Rule("openat", (257, 56), 2, _WRITES, [0]),
-    _Rule("mmap", (9, 222), 2, _WRITE | _EXECUTE, [0, _WRITE, _EXECUTE]),  # a library: a file it cannot write
-    _Rule("mprotect", (10, 226), 2, _EXECUTE, [0]),
-    _Rule("socket", (41, 198), 0, _INT, [2, 10]),  # IPv4 and IPv6: not Docker's socket, nor the kernel's own
-    _Rule("fcntl", (72, 25), 1, _INT, [0, 1, 2, 3, 4, 1030]),  # duplicates, flags
-    _Rule("ioctl", (16, 29), 1, _INT, [0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451]),  # of terminals, and flags
-    _Rule("prctl", (157, 167), 0, _INT, [15, 16, 0x53564D41]),  # names of threads and of memory
+RULES = [
+    Rule("clone", (56, 220), 0, _CLONE_THREAD, [_CLONE_THREAD]),  # a thread, no process
+    Rule("open", (2, None), 1, _WRITES, [0]),
+    Rule("openat", (257, 56), 2, _WRITES, [0]),
+    Rule("mmap", (9, 222), 2, _WRITE | _EXECUTE, [0, _WRITE, _EXECUTE]),  # a library: a file it cannot write
+    Rule("mprotect", (10, 226), 2, _EXECUTE, [0]),
+    Rule("socket", (41, 198), 0, _INT, [2, 10]),  # IPv4 and IPv6: not Docker's socket, nor the kernel's own
+    Rule("fcntl", (72, 25), 1, _INT, [0, 1, 2, 3, 4, 1030]),  # duplicates, flags
+    Rule("ioctl", (16, 29), 1, _INT, [0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451]),  # of terminals, and flags
+    Rule("prctl", (157, 167), 0, _INT, [15, 16, 0x53564D41]),  # names of threads and of memory
 ]
 _MACHINES = {"x86_64": (0, 0xC000003E, 317), "aarch64": (1, 0xC00000B7, 277)}  # column, AUDIT_ARCH, seccomp(2)
 
@@ -85,9 +95,9 @@ def confine(listener: int) -> None:
         listener: descriptor of the one socket, bound already, that may still be made to listen.
     """
     rules = [
-        *_RULES,
-        _Rule("listen", (50, 201), 0, _INT, [listener]),
-        _Rule("tgkill", (234, 131), 0, _INT, [os.getpid()]),  # raise(3), and no other process
+        *RULES,
+        Rule("listen", (50, 201), 0, _INT, [listener]),
+        Rule("tgkill", (234, 131), 0, _INT, [os.getpid()]),  # raise(3), and no other process
     ]
     try:
         _install(lambda column: _compose(rules, column), _NOT_PERMITTED)
@@ -131,9 +141,9 @@ def _install(compose: Callable[[int], Iterable[bytes]], otherwise: int) -> None:
         )
 
 
-def _compose(rules: Sequence[_Rule], column: int) -> Iterator[bytes]:
+def _compose(rules: Sequence[Rule], column: int) -> Iterator[bytes]:
     """Allow what is listed, where its argument is: instructions of classic BPF over a struct seccomp_data."""
-    for number in _ALLOWED.split()[1 + column :: 3]:
+    for number in ALLOWED.split()[1 + column :: 3]:
         if number != "-":
             yield _instruction(_EQUAL, int(number), otherwise=1)
             yield _instruction(_RETURN, _ALLOW)

@@ -1,4 +1,4 @@
-"""What a client reaches that runs code in the transformer, by an image that breaks its decoder: no more than it needs."""
+"""What a client reaches that runs code in the transformer, by an image that breaks a decoder: no more than it needs."""
 
 import json
 import re

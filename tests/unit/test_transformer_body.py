@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.multipart import FORM, form
 from transformer.errors import InvalidRequest, PayloadTooLarge, ServingError, UnsupportedMedia
-from transformer.rest.body import Items, _unpack, read_instances, read_items
+from transformer.rest.body import Items, decompress, read_instances, read_items
 from transformer.rest.multipart import read_parts
 
 LIMIT = 1000  # bytes of an image
@@ -212,18 +212,18 @@ def test_boundary_that_is_everywhere_is_rejected() -> None:
         read_parts(form(("image", b"\r\n--XX-x" * 2_000_000)), FORM, max_parts=3)
 
 
-def test_unpack_gives_what_deflate_gives() -> None:
-    assert b"".join(_unpack(zlib.compress(b"some"), "deflate", max_bytes=2**20)) == b"some"
+def test_deflate_is_decompressed() -> None:
+    assert b"".join(decompress(zlib.compress(b"some"), "deflate", max_bytes=2**20)) == b"some"
     with pytest.raises(InvalidRequest, match=r"broken deflate: .*incorrect header"):
-        b"".join(_unpack(gzip.compress(b"some"), "deflate", max_bytes=2**20))
+        b"".join(decompress(gzip.compress(b"some"), "deflate", max_bytes=2**20))
     with pytest.raises(PayloadTooLarge, match="decompressed it is over the limit of 9 bytes"):
-        b"".join(_unpack(zlib.compress(bytes(10)), "deflate", max_bytes=9))
+        b"".join(decompress(zlib.compress(bytes(10)), "deflate", max_bytes=9))
 
 
 @pytest.mark.parametrize("parts", [[b""], [b"x" * 100_000], [b"one", b"", b"two"], [bytes(2**20)]])
-def test_unpack_gives_what_gzip_gives(parts: list[bytes]) -> None:
+def test_gzip_of_several_members_is_decompressed(parts: list[bytes]) -> None:
     packed = b"".join(gzip.compress(part) for part in parts)
-    assert b"".join(_unpack(packed, max_bytes=2**20)) == gzip.decompress(packed)
+    assert b"".join(decompress(packed, max_bytes=2**20)) == gzip.decompress(packed)
 
 
 def _gzip(data: bytes) -> bytes:
@@ -243,6 +243,6 @@ def _gzip(data: bytes) -> bytes:
         (b"", InvalidRequest, "broken gzip: 0 bytes end before its end"),
     ],
 )
-def test_unpack_rejects(packed: bytes, error: type[ServingError], says: str) -> None:
+def test_decompress_rejects_broken_and_large_bodies(packed: bytes, error: type[ServingError], says: str) -> None:
     with pytest.raises(error, match=says):
-        b"".join(_unpack(packed, max_bytes=2**20))
+        b"".join(decompress(packed, max_bytes=2**20))

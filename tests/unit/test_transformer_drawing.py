@@ -86,7 +86,7 @@ def test_names_that_need_shaping_are_shaped_or_their_index_is_drawn(name: str, m
     index = tab("class 7")
     if features.check("raqm"):
         assert not np.array_equal(tab(name), index)
-    monkeypatch.setattr(lettering, "_shapes", lambda: False)
+    monkeypatch.setattr(lettering, "can_shape", lambda: False)
     np.testing.assert_array_equal(tab(name), index)
 
 

@@ -33,7 +33,7 @@ from transformer.imaging.decoding import decode
 from transformer.imaging.letterbox import fit, letterbox, unletterbox
 from transformer.imaging.nms import cxcywh_to_xyxy, nms
 from transformer.protocol.v2_messages import InferResponse
-from transformer.rest.body import _unpack, read_instances, read_items
+from transformer.rest.body import decompress, read_instances, read_items
 from transformer.rest.multipart import read_parts
 from transformer.rest.v2_codec import Document, read_document, read_header_length, write_response
 from transformer.tasks.classify import fill
@@ -369,17 +369,17 @@ def test_base64_is_read_in_every_form_and_invalid_base64_is_rejected(data: bytes
 
 
 @given(st.lists(st.binary(max_size=100), min_size=1, max_size=3), st.integers(0, 300))
-def test_gzip_is_unpacked_to_the_limit(members: list[bytes], limit: int) -> None:
+def test_gzip_is_decompressed_up_to_the_limit(members: list[bytes], limit: int) -> None:
     packed, whole = b"".join(gzip.compress(data) for data in members), b"".join(members)
     if len(whole) <= limit:
-        assert b"".join(_unpack(packed, max_bytes=limit)) == whole
+        assert b"".join(decompress(packed, max_bytes=limit)) == whole
     else:
-        assert result_of(lambda: b"".join(_unpack(packed, max_bytes=limit))) is None
+        assert result_of(lambda: b"".join(decompress(packed, max_bytes=limit))) is None
 
 
 @given(mutated(st.binary(max_size=60).map(gzip.compress)))
-def test_broken_gzip_is_unpacked_or_rejected(data: bytes) -> None:
-    result_of(lambda: _unpack(data, max_bytes=1000))
+def test_broken_gzip_is_decompressed_or_rejected(data: bytes) -> None:
+    result_of(lambda: b"".join(decompress(data, max_bytes=1000)))
 
 
 # Parameters, messages

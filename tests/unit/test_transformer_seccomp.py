@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.confined import PROBES, REJECTED, find_libseccomp
-from transformer.seccomp import _ALLOWED, _RULES
+from transformer.seccomp import ALLOWED, RULES
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("column", "architecture"), [(0, 0xC000003E), (1, 0xC00000B7)], ids=["x86_64", "aarch64"])
-def test_numbers_are_the_kernel_s(column: int, architecture: int) -> None:
+def test_numbers_of_system_calls_are_those_of_libseccomp(column: int, architecture: int) -> None:
     library = find_libseccomp()
-    words = _ALLOWED.split()
+    words = ALLOWED.split()
     numbers = dict(zip(words[::3], (None if w == "-" else int(w) for w in words[1 + column :: 3]), strict=True))
-    numbers |= {rule.call: rule.numbers[column] for rule in _RULES} | {"listen": (50, 201)[column]}
+    numbers |= {rule.call: rule.numbers[column] for rule in RULES} | {"listen": (50, 201)[column]}
     numbers |= {"tgkill": (234, 131)[column], "seccomp": (317, 277)[column], "io_uring_setup": 425}
     assert len(set(numbers.values()) - {None}) == len([each for each in numbers.values() if each is not None])
     for name, number in numbers.items():

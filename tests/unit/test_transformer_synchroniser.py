@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from transformer.triton import synchroniser_client as module
 from transformer.triton.synchroniser_client import KnownModel, SynchroniserClient
 
 GOOD = b'HTTP/1.1 200 OK\r\nContent-Length: 23\r\nConnection: close\r\n\r\n{"models": {"iris":{}}}'
@@ -31,18 +30,14 @@ class Server:
 
 
 @asynccontextmanager
-async def client_of(server: Server) -> AsyncIterator[SynchroniserClient]:
+async def client_of(server: Server, max_age_s: float = 30.0) -> AsyncIterator[SynchroniserClient]:
     async with await asyncio.start_server(server.respond, "127.0.0.1", 0) as listener:
-        synchroniser = SynchroniserClient(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}")
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        synchroniser = SynchroniserClient(url, max_age_s=max_age_s)
         try:
             yield synchroniser
         finally:
             await synchroniser.close()
-
-
-@pytest.fixture(autouse=True)
-def _names_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_AGE_S", 30.0)  # on a busy machine too
 
 
 @pytest.mark.parametrize(("response", "known"), [(GOOD, {"iris"}), (BAD, None)])
@@ -52,7 +47,7 @@ def test_models_are_requested_once_whatever_the_response(response: bytes, known:
         async with client_of(server) as synchroniser:
             for _ in range(2):
                 results = await asyncio.gather(*(synchroniser.known() for _ in range(5)))
-                assert [None if respond is None else set(respond) for respond in results] == [known] * 5
+                assert [None if models is None else set(models) for models in results] == [known] * 5
         assert server.requests == 1
 
     asyncio.run(run())
@@ -73,13 +68,12 @@ def test_cancelled_caller_does_not_cancel_the_others() -> None:
     asyncio.run(run())
 
 
-def test_failed_request_is_repeated_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_request_is_repeated_later() -> None:
     async def run() -> None:
         server = Server(BAD)
-        async with client_of(server) as synchroniser:
+        async with client_of(server, max_age_s=0.0) as synchroniser:
             assert await synchroniser.known() is None
             server.response = GOOD
-            monkeypatch.setattr(module, "_MAX_AGE_S", 0.0)
             assert set(await synchroniser.known() or ()) == {"iris"}
 
     asyncio.run(run())

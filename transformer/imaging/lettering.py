@@ -64,7 +64,7 @@ def _is_in_firago(text: str) -> bool:
     shaped = any(
         unicodedata.bidirectional(letter) in _RIGHT_TO_LEFT or unicodedata.category(letter)[0] == "M" for letter in text
     )
-    return all(map(_firago_has, text)) and (_shapes() or not shaped)
+    return all(map(_firago_has, text)) and (can_shape() or not shaped)
 
 
 def _is_in_far_east(text: str) -> bool:
@@ -88,7 +88,7 @@ def _far_east_has(letter: str) -> bool:
 
 
 @cache
-def _shapes() -> bool:
+def can_shape() -> bool:
     """Whether Pillow shapes text: its wheels do so with the system's libfribidi."""
     return bool(features.check("raqm"))
 

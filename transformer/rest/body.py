@@ -127,7 +127,7 @@ async def unpack(request: Request, body: bytes, held: Body) -> bytes:
     encoding = _encoding(request)
     if encoding == "identity":
         return body
-    pieces = _unpack(body, encoding, max_bytes=request.app.state.settings.max_body_bytes)
+    pieces = decompress(body, encoding, max_bytes=request.app.state.settings.max_body_bytes)
     unpacked: list[bytes] = []
     while piece := await offload(lambda: next(pieces, b""), cost=ALWAYS):
         held.grow(len(piece))
@@ -139,8 +139,13 @@ def _encoding(request: Request) -> str:
     return request.headers.get("content-encoding", "identity").strip().lower()
 
 
-def _unpack(body: bytes, encoding: str = "gzip", *, max_bytes: int) -> Iterator[bytes]:
-    """The decompressed body, of several gzip members too, in pieces of at most a megabyte."""
+def decompress(body: bytes, encoding: str = "gzip", *, max_bytes: int) -> Iterator[bytes]:
+    """The decompressed body, of several gzip members too, in pieces of at most a megabyte.
+
+    Raises:
+        PayloadTooLarge: decompressed it is over `max_bytes`, or it has too many members.
+        InvalidRequest: it is corrupt.
+    """
     rest, size_bytes = memoryview(body), 0
     try:
         for _ in range(_MAX_MEMBERS):

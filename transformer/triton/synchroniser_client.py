@@ -1,6 +1,7 @@
 """The client of the synchroniser, which keeps Triton's models up to date."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,12 +36,17 @@ class KnownModel:
 class SynchroniserClient:
     """The synchroniser over HTTP, where there is one."""
 
-    def __init__(self, url: str) -> None:
-        """Prepare requests to `http://host:port`; empty where Triton has its models from elsewhere."""
+    def __init__(self, url: str, *, max_age_s: float = _MAX_AGE_S) -> None:
+        """Prepare requests.
+
+        Args:
+            url: `http://host:port`; empty where Triton has its models from elsewhere.
+            max_age_s: how long the list of models is used again.
+        """
         self._url = url
         self._ready = not url
         self._known: Mapping[str, KnownModel] | None = None
-        self._fetched_at = -_MAX_AGE_S
+        self._max_age_s, self._fetched_at = max_age_s, -math.inf
         self._fetching: asyncio.Task[None] | None = None
         self._client = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, trust_env=False)
 
@@ -74,7 +80,7 @@ class SynchroniserClient:
         """Models of the repository, by name; None where they are unknown."""
         if not self._url:
             return None
-        if self._fetching is None and time.monotonic() - self._fetched_at > _MAX_AGE_S:
+        if self._fetching is None and time.monotonic() - self._fetched_at > self._max_age_s:
             self._fetching = asyncio.create_task(self._fetch())
         if self._fetching is not None:
             # Others wait for it as well.
