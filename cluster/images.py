@@ -142,11 +142,11 @@ def buildah(*arguments: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Builds as root without namespaces of their own, which a container or a small virtual machine may not have."""
+    """Variables of buildah for builds as root without namespaces, which a container or a small machine may lack."""
     return {**os.environ, "BUILDAH_ISOLATION": "chroot"}
 
 
 def _full(name: str) -> str:
-    """With the registry that containerd adds to a name without one."""
+    """The name with the registry that containerd adds to one without."""
     first, _, rest = name.partition("/")
     return name if rest and ("." in first or ":" in first or first == "localhost") else f"docker.io/{name}"

@@ -1,4 +1,4 @@
-"""The base of the images: one with a digest, or a small Debian that is made here where no registry is in reach."""
+"""The base of the images: one with a digest, or a small Debian that is made here where no registry is reachable."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 DEBIAN_BASE = "localhost/nereid/base:bookworm"
-# What the Dockerfile expects of a base image, and libfribidi0, which it would fetch.
+# Packages that the Dockerfile expects in a base image, and libfribidi0, which it would fetch.
 _BASE_PACKAGES = "python3,python3-venv,ca-certificates,libfribidi0"
 _CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 _UNNEEDED = (
@@ -41,7 +41,7 @@ def check_base(base: str, *, push: bool) -> None:
 
 
 def make_base(engine: str) -> str:
-    """A small Debian of this machine's package archive with this machine's certificates, where no registry is in reach.
+    """A small Debian from this machine's package archive with its certificates, where no registry is reachable.
 
     Made once; needs root and debootstrap.
 

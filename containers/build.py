@@ -31,7 +31,9 @@ _LABEL = "org.opencontainers.image."
 _PASSED = ("PYTHON_IMAGE", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
 # As docker words it after a push; podman and buildah write a file.
 _PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
-TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}")  # 8 of the 128 that a registry takes are for our suffix
+TAG = re.compile(
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}"
+)  # 8 of the 128 characters that a registry accepts are for the suffix
 AMD64, ARM64 = PLATFORMS = ("linux/amd64", "linux/arm64")
 _MACHINES = {"x86_64": AMD64, "aarch64": ARM64, "arm64": ARM64}
 _HINT = (
@@ -47,7 +49,7 @@ class Image(NamedTuple):
         name: without registry and tag.
         target: stage of the Dockerfile.
         suffix: of the tag.
-        what: runs in it.
+        what: the program in it.
         platforms: for which it can be built.
     """
 
@@ -108,7 +110,7 @@ def _parse() -> argparse.Namespace:
 
 
 def native_platform() -> str:
-    """This machine's, by the name that images have for it."""
+    """The platform of this machine, by its name in images."""
     return _MACHINES.get(platform.machine(), f"linux/{platform.machine()}")
 
 
@@ -127,7 +129,7 @@ def describe_digests(digests: Mapping[str, str]) -> str:
 
 
 def version() -> str:
-    """The project's."""
+    """The version of the project."""
     return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
@@ -195,7 +197,7 @@ def push(engine: str, name: str) -> str:
 
 
 def labels(*, pushed: bool) -> dict[str, str]:
-    """Beside those of the Dockerfile, by name; empty if unknown: an archive of the sources has no commit.
+    """Labels beside those of the Dockerfile, by name; one is empty if unknown: an archive of the sources has no commit.
 
     Args:
         pushed: whether the image is pushed. One that stays here has no commit and no date: with them it would be
@@ -225,7 +227,7 @@ def _git(*arguments: str) -> str:
 
 
 def size(engine: str, name: str) -> str:
-    """As the engine prints it, with the base image."""
+    """The size of an image as the engine prints it, base image included."""
     command = [engine, "images", "--format", "{{.Size}}", name]
     # A line for each name that the image has had.
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]

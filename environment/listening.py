@@ -1,9 +1,9 @@
 """Where a server listens, by IPv4 or IPv6, and the hosts whose requests it accepts.
 
-The latter keeps out a web page whose own name resolves to loopback (DNS rebinding): to the browser the server there is
-then a part of the page's site, and no rule about other origins applies. What such a page cannot choose is the Host of
-a request: it is the page's name. `transformer`, `predictor`, `stack` and
-`loadtest` share this module; it imports none of them.
+The check of hosts rejects a web page whose own name resolves to loopback (DNS rebinding): to the browser the server
+there is a part of the page's site, and no rule about other origins applies. Such a page cannot choose the Host of its
+requests: it is the page's name. `transformer`, `predictor`, `stack` and `loadtest` share this module; it imports none
+of them.
 """
 
 import errno

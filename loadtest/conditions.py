@@ -1,4 +1,4 @@
-"""Where and of what a measurement is made, for the files that it writes."""
+"""Commit and machine of a measurement, for the files that it writes."""
 
 import platform
 import subprocess
@@ -8,7 +8,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def commit() -> str:
-    """Of the checkout, with `-dirty` where it was changed; empty where that is unknown."""
+    """The commit of the checkout, with `-dirty` where it was changed; empty where that is unknown."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
         described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)

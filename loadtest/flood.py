@@ -44,7 +44,7 @@ Column = Callable[[str], list[float]]  # values of an attribute of `Flood`
 
 @dataclass(frozen=True)
 class Flood:
-    """What became of one flood.
+    """The result of one flood.
 
     Attributes:
         factor: times the capacity before it.
@@ -83,7 +83,7 @@ class Target:
         self.url = str(client.base_url).rstrip("/")
 
     def latency_ms(self) -> float:
-        """Of one request, while no other is in progress.
+        """The latency of one request, while no other is in progress.
 
         Raises:
             LoadTestError: it failed.

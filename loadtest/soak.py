@@ -1,7 +1,7 @@
 """`make soak`: half an hour at 80 % of the capacity of a running server, with a swap of the model every minute.
 
 Beside `make serve REPOSITORY=...`: an open loop of requests from a light process, and every minute a new version. At
-the end: failed requests; p99 of the first and the last fifth; memory and open files of each part, then and before.
+the end: failed requests; p99 of the first and the last fifth; memory and open files of each part, now and at the start.
 """
 
 import argparse

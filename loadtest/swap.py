@@ -49,7 +49,7 @@ class Swap:
         requests, failures: in the window of the swap.
         during_ms, before_ms: p99.9 in that window, and in as long a one before.
         memory_kib: resident, of each part.
-        state: what the synchroniser says of the version.
+        state: of the version, in the status of the synchroniser.
     """
 
     version: str
@@ -178,7 +178,7 @@ def _swap(options: argparse.Namespace, load: Load, uploads: Uploads, parent: psu
 
 
 def read_state(sync: str, model: str, version: str) -> str:
-    """What the synchroniser says of a version; empty where it does not respond."""
+    """The state of a version in the status of the synchroniser; empty where it does not respond."""
     try:
         status = httpx.get(f"{sync}/status", timeout=5, trust_env=False).raise_for_status().json()
         described = status["models"][model]["versions"][version]

@@ -1,4 +1,4 @@
-"""What a command needs and what is not there yet: make installs it, with the hashes of the locks."""
+"""Installs the missing requirements of a command by make, with the hashes of the locks."""
 
 import os
 import subprocess

@@ -16,9 +16,9 @@ MAX_BYTES = 1024 * 1024
 MAX_REASON = 200
 MAX_TOGETHER = 16  # versions of a model that serve at once: each takes the memory of all
 _ENGINES_KEPT, _ENGINES_PREFIX = "trt_engine_cache_enable", "trt_engine_cache_prefix"
-# Of a platform, where a config names no backend.
+# Backends by platform, for a config that names no backend.
 _BACKENDS = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt"}
-# What a backend reads where a config names no file, in Triton's order.
+# Files that a backend reads where a config names none, in Triton's order.
 _DEFAULTS = {"tensorrt": "model.plan", "onnxruntime": "model.onnx", "openvino": "model.xml"}
 _SUFFIXES = {"tensorrt": (".plan",), "onnxruntime": (".onnx",), "openvino": (".xml", ".onnx")}
 _MARK = b"\xef\xbb\xbf"
@@ -111,7 +111,7 @@ def read_policy(config: ModelConfig | None) -> Policy:
 
 
 def resolve(config: ModelConfig | None, files: Collection[str] = (), *, plans: bool = False) -> ModelConfig:
-    """Return the config with the backend and the file that Triton would choose, among those that are judged.
+    """Return the config with the backend and the file that Triton would choose, among the supported ones.
 
     Triton would also choose by what else lies in the folder (`model.py` is Python), or by what follows a dot in the
     model's name.
@@ -146,7 +146,7 @@ def backend_of(config: ModelConfig) -> str:
 
 
 def check_formats(config: ModelConfig, *, plans: bool) -> None:
-    """Accept files in the format of the backend that reads them: what holds ONNX is looked into, and named so.
+    """Check that each file has the format of its backend: files that hold ONNX are judged, and end in .onnx.
 
     Args:
         config: As it serves, with its profile; of `resolve`.
@@ -205,7 +205,7 @@ def meaning(config: ModelConfig) -> bytes:
 
 
 def with_policy_cleared(config: ModelConfig) -> bytes:
-    """Return all that the config says but for the model's name and which versions serve."""
+    """Return the config without the model's name and the version policy."""
     rest = deepcopy(config)
     rest.ClearField("name")
     rest.ClearField("version_policy")
@@ -215,7 +215,7 @@ def with_policy_cleared(config: ModelConfig) -> bytes:
 def compose(own: ModelConfig | None, *, versions: Collection[int]) -> bytes:
     """Return the config.pbtxt that Triton gets.
 
-    Without a name, so that the same folder loads under a candidate's. With the backend and the file that were judged.
+    It has no name, so that the same folder loads under a candidate's; it names the judged backend and file.
 
     Args:
         own: Checked; the version's config, or the model's where it has none, or None.

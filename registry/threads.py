@@ -25,8 +25,8 @@ def fill_threads(config: ModelConfig | None, *, cpus: float) -> Any:
     if any(group.kind == ModelInstanceGroup.KIND_GPU for group in filled.instance_group):
         return filled
     if "TARGET_DEVICE" in filled.parameters and filled.parameters["TARGET_DEVICE"].string_value.upper() != "CPU":
-        return filled  # whose options are others
-    threads = max(int(cpus), 1)  # part of a CPU more would be throttled in the middle of a run
+        return filled  # which has other options
+    threads = max(int(cpus), 1)  # a thread for a part of a CPU would be throttled in the middle of a run
     instances = 1
     if filled.backend == "openvino":
         instances = min(threads, _MOST_STREAMS)

@@ -1,1 +1,1 @@
-"""What is installed: locks with hashes, their installer, the audit of what they pin."""
+"""Installed packages: locks with hashes, the installer of the locks, and the audit of the pinned versions."""

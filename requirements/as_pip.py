@@ -1,7 +1,7 @@
 """Run uv with the index, proxy and certificates of `pip config`: `python requirements/as_pip.py uv pip install ...`.
 
-uv does not read pip's files, which name the mirror or the proxy where pip installs through one. What is set for
-uv itself counts more. Nothing of it comes into a lock: uv is set to write no address.
+uv does not read pip's files, which name the mirror or the proxy where pip installs through one. Settings of
+uv itself take precedence. Nothing of it comes into a lock: uv is set to write no address.
 """
 
 import ast

@@ -203,7 +203,7 @@ def _parse(version: str) -> Version | None:
 
 
 def _add(holes: list[Hole], record: Mapping[str, Any], affected: Mapping[str, Any]) -> None:
-    """One entry for what several databases have under names of their own."""
+    """Merge the entries of one vulnerability that several databases have under different names."""
     names = (str(record["id"]), *record.get("aliases", []))
     if any(set(names) & set(hole.names) for hole in holes):
         return

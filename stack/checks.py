@@ -1,6 +1,6 @@
-"""Checks what would end a part of the local stack at its start, before any is started.
+"""Checks the settings with which a part of the local stack would end at its start, before any part is started.
 
-Once they run, a part that ends at once is tried again for half a minute before it is given up.
+Later, supervisor restarts a part that ends at once for half a minute before it gives up.
 """
 
 import errno

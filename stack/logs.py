@@ -11,7 +11,7 @@ _TERMINAL = "/dev/fd/1"
 
 
 def compose_logging(settings: StackSettings) -> dict[str, str]:
-    """What stack/supervisord.conf reads about logs."""
+    """The variables of stack/supervisord.conf about logs."""
     if settings.verbose:
         # supervisor itself writes to the terminal too, unless it is silent.
         files = dict.fromkeys(PARTS, _TERMINAL) | {"supervisor": "/dev/null"}

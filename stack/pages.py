@@ -1,7 +1,7 @@
 """What is generated in docs/: the tables of settings, from their fields, and the tree of errors: `make pages`.
 
-It stands between `<!-- settings of <part> -->` or `<!-- errors of transformer -->` and `<!-- end -->`; the rest of a
-page is written by hand.
+The generated part is between `<!-- settings of <part> -->` or `<!-- errors of transformer -->` and `<!-- end -->`; the
+rest of a page is written by hand.
 """
 
 import importlib

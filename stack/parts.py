@@ -1,4 +1,4 @@
-"""What each part of the stack gets of the environment: what it reads, so no secret of another part or of the shell."""
+"""The variables that each part of the stack gets: those that it reads, without secrets of other parts or the shell."""
 
 import re
 import secrets
@@ -16,7 +16,7 @@ from predictor.settings import Settings
 from stack.settings import StackSettings
 from transformer.settings import TransformerSettings
 
-# How the user's terminal is set up, and what Python, the allocator and gRPC read in every process.
+# Variables of the user's terminal, and those that Python, the allocator and gRPC read in every process.
 _COMMON = (
     "HOME|USER|PATH|TMPDIR|TZ|TERM|COLORTERM|NO_COLOR|COLUMNS|LANG|LC_[A-Z]+|LD_[A-Z_]+|PYTHON[A-Z]*|MALLOC_[A-Z_]+|"
     "GRPC_[A-Z_]+|LOG_FORMAT"
@@ -32,7 +32,7 @@ _SEES = {
 
 
 def compose_environment(settings: StackSettings, state: str) -> dict[str, str]:
-    """What stack/supervisord.conf and the parts read.
+    """The variables that stack/supervisord.conf and the parts read.
 
     Args:
         settings: of the stack.
@@ -82,7 +82,7 @@ def _iterate_path_variables() -> Iterator[str]:
 
 
 def visible(part: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """What a part gets of the environment.
+    """The variables that a part gets.
 
     Args:
         part: triton, synchroniser, transformer, announce or watch.
@@ -94,7 +94,7 @@ def visible(part: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def hide(environ: Mapping[str, str]) -> dict[str, str]:
-    """What supervisord.conf takes from each part, as arguments of env(1): names alone, which any process may see."""
+    """The variables that supervisord.conf unsets for each part, as arguments of env(1): names alone, without values."""
     hiding = {f"HIDE_FROM_{part.upper()}": part for part in _SEES}
     names = environ.keys() | hiding.keys()
     return {

@@ -1,4 +1,4 @@
-"""What a stack serves that runs on this machine already: `nereid status`."""
+"""The models that a running stack on this machine serves: `nereid status`."""
 
 import sys
 

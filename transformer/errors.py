@@ -46,9 +46,9 @@ from typing import Any, ClassVar
 from environment.error_codes import ErrorCode
 
 MESSAGE_LENGTH = 600  # of what is quoted from a client, in responses and in the log
-# Where what a client sent may begin, in our words and in those of Triton and of libraries.
+# How a quoted value of a client begins, in messages of this server, of Triton and of libraries.
 _VALUE = re.compile(r"b?['\"]|\b(got|found)\b", re.IGNORECASE)
-_LOG_LENGTH = 10_000  # of what Triton says, tracebacks of its backends among it
+_LOG_LENGTH = 10_000  # of messages of Triton, which may hold tracebacks of its backends
 _RETRY_AFTER_S = 1
 
 
@@ -84,14 +84,14 @@ class ServingError(Exception):
         return _RETRY_AFTER_S if self.code.is_retryable else None
 
     def for_client(self, request_id: str) -> str:
-        """What the client reads."""
+        """The text for the client."""
         if self.phrase is not None:
             return f"{self.phrase} (request {request_id})"
         message = str(self)
         return message if len(message) <= MESSAGE_LENGTH else f"{message[:MESSAGE_LENGTH]} ..."
 
     def for_log(self) -> str:
-        """What the log reads: all of a failure of ours; of a client's mistake only what quotes nothing that it sent."""
+        """The text for the log: of a client error only the part that quotes nothing of the request."""
         message = f"{type(self).__name__}: {self}"
         if self.phrase is not None:
             return message[:_LOG_LENGTH]
@@ -101,7 +101,7 @@ class ServingError(Exception):
 
     @property
     def log_level(self) -> int:
-        """A client's mistake is no error of the server."""
+        """INFO: a client error is no error of the server."""
         return logging.INFO if self.phrase is None else logging.ERROR
 
 
@@ -260,7 +260,7 @@ class MemoryFull(Overloaded):
 
 
 class OutOfMemory(Overloaded):
-    """What a MemoryError becomes."""
+    """A MemoryError in this process."""
 
     code = ErrorCode.OUT_OF_MEMORY
 

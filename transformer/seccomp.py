@@ -1,7 +1,7 @@
 """Seccomp filter: system calls that the process may make once it serves.
 
 An image that exploits its decoder runs code in this process. With the filter, that code can start no process,
-inspect no other one, open no port, no file to write and no socket but TCP and UDP, and make no memory executable.
+inspect no other one, open no port, no file for writing and no socket but TCP and UDP, and make no memory executable.
 """
 
 import ctypes
@@ -31,7 +31,7 @@ sched_getscheduler 145 120  sched_yield 24 124  select 23 -  sendmmsg 307 269  s
 set_robust_list 273 99  setsockopt 54 208  shutdown 48 210  sigaltstack 131 132  socketpair 53 199  stat 4 -
 statfs 137 43  statx 332 291  sysinfo 99 179  time 201 -  times 100 153  uname 63 160  write 1 64  writev 20 66
 """
-# Calls that are allowed where an argument, of which a mask is looked at, is one of these values.
+# Bits and values of the arguments by which other calls are allowed.
 _INT = 0xFFFFFFFF
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _CLONE_THREAD = 0x10000  # <linux/sched.h>, as all below from the kernel's headers
@@ -72,14 +72,14 @@ _MACHINES = {"x86_64": (0, 0xC000003E, 317), "aarch64": (1, 0xC00000B7, 277)}  #
 _LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06  # <linux/filter.h>
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NO_SUCH_CALL, _NOT_PERMITTED = _ERRNO | 38, _ERRNO | 1
-# From here on numbers are the same everywhere. Libraries try these calls, and do with older ones where there are none;
-# clone3 is one whose flags a filter cannot see.
+# From here on numbers are the same on all machines. Libraries try these calls, and fall back to older ones; clone3 has
+# flags that a filter cannot see.
 _FIRST_OF_THE_NEW, _IO_URING_SETUP = 424, 425
 _PR_SET_NO_NEW_PRIVS, _SET_MODE_FILTER, _ALL_THREADS = 38, 1, 1
 
 
 def block_rings() -> None:
-    """Have libuv do without io_uring, as in most containers: what is written into a ring no filter sees."""
+    """Have libuv do without io_uring, as in most containers: a filter does not see calls that go through a ring."""
     with suppress(OSError):  # confine() says so
         _install(
             lambda _: [_instruction(_EQUAL, _IO_URING_SETUP, otherwise=1), _instruction(_RETURN, _NO_SUCH_CALL)], _ALLOW
@@ -89,7 +89,7 @@ def block_rings() -> None:
 def confine(listener: int) -> None:
     """Install the filter, for every thread and for ever; a blocked call fails with EPERM and ends nothing.
 
-    Where the kernel takes no filter the log says so, and the server serves as ever.
+    Where the kernel accepts no filter, the log says so and the server serves without one.
 
     Args:
         listener: descriptor of the one socket, bound already, that may still be made to listen.
@@ -102,7 +102,7 @@ def confine(listener: int) -> None:
     try:
         _install(lambda column: _compose(rules, column), _NOT_PERMITTED)
     except OSError as exc:
-        log.warning("no seccomp filter: %s; who takes over this process may call all of the kernel", exc.strerror)
+        log.warning("no seccomp filter: %s; code that takes over this process can make every system call", exc.strerror)
 
 
 def _install(compose: Callable[[int], Iterable[bytes]], otherwise: int) -> None:
@@ -113,7 +113,7 @@ def _install(compose: Callable[[int], Iterable[bytes]], otherwise: int) -> None:
         otherwise: what becomes of the call that they let through.
 
     Raises:
-        OSError: the kernel takes none, or the machine is none that we know.
+        OSError: the kernel accepts no filter, or the machine is unknown.
     """
     system, _, _, _, machine = os.uname()
     if system != "Linux" or machine not in _MACHINES or sys.maxsize < 2**32:
@@ -142,7 +142,7 @@ def _install(compose: Callable[[int], Iterable[bytes]], otherwise: int) -> None:
 
 
 def _compose(rules: Sequence[Rule], column: int) -> Iterator[bytes]:
-    """Allow what is listed, where its argument is: instructions of classic BPF over a struct seccomp_data."""
+    """Allow the listed calls, with the listed arguments: instructions of classic BPF over a struct seccomp_data."""
     for number in ALLOWED.split()[1 + column :: 3]:
         if number != "-":
             yield _instruction(_EQUAL, int(number), otherwise=1)
@@ -150,7 +150,7 @@ def _compose(rules: Sequence[Rule], column: int) -> Iterator[bytes]:
     for rule in rules:
         if (ruled := rule.numbers[column]) is not None:
             yield _instruction(_EQUAL, ruled, otherwise=3 + 2 * len(rule.values))
-            yield _instruction(_LOAD, 16 + 8 * rule.argument)  # its lower half, which is all that the kernel looks at
+            yield _instruction(_LOAD, 16 + 8 * rule.argument)  # its lower half, the part that the kernel reads
             yield _instruction(_AND, rule.mask)
             for value in rule.values:
                 yield _instruction(_EQUAL, value, otherwise=1)

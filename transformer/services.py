@@ -1,4 +1,4 @@
-"""What both protocols are skins over."""
+"""The objects that both protocols share."""
 
 from dataclasses import dataclass
 

@@ -112,7 +112,7 @@ class TransformerSettings(BaseSettings):
 
 
 class OpenTelemetrySettings(BaseSettings):
-    """Whether spans are exported; the rest of OpenTelemetry's variables its SDK reads itself."""
+    """Whether spans are exported; OpenTelemetry's SDK reads its other variables itself."""
 
     model_config = SettingsConfigDict(env_prefix="OTEL_", frozen=True, env_ignore_empty=True)
 
@@ -125,11 +125,11 @@ class OpenTelemetrySettings(BaseSettings):
 
     @property
     def is_on(self) -> bool:
-        """Whether there is somewhere to send spans to, and nothing says that none should be."""
+        """Whether an endpoint for spans is set, and no variable disables them."""
         endpoint = self.exporter_otlp_traces_endpoint or self.exporter_otlp_endpoint
         return bool(endpoint) and "otlp" in self.traces_exporter.split(",") and self.sdk_disabled.lower() != "true"
 
     @property
     def protocol(self) -> str:
-        """What the endpoint speaks."""
+        """The protocol of the endpoint."""
         return self.exporter_otlp_traces_protocol or self.exporter_otlp_protocol

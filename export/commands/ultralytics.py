@@ -32,7 +32,7 @@ def add_ultralytics(commands: Any) -> None:
 
 
 def _add_form(parser: ArgumentParser) -> None:
-    """What the exported graph takes and returns."""
+    """Add the options for inputs and outputs of the exported graph."""
     parser.add_argument(
         "--interface",
         choices=("fused", "ultralytics"),
@@ -61,7 +61,7 @@ def _add_form(parser: ArgumentParser) -> None:
 
 
 def _add_precisions(parser: ArgumentParser) -> None:
-    """How the graph runs."""
+    """Add the options for how the graph runs."""
     parser.add_argument(
         "--precision",
         nargs="+",

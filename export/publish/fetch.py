@@ -1,4 +1,4 @@
-"""The command `fetch`: one version of a repository that is served, whole, into a local one."""
+"""The command `fetch`: copies a whole version of a served repository into a local one."""
 
 import shutil
 from argparse import Namespace

@@ -77,7 +77,7 @@ def _rows(
 
 
 def _state_of_files(model: Model, version: Version) -> str:
-    """What the repository alone tells of a version's state."""
+    """The state of a version as far as the repository alone shows it."""
     if not version.complete:
         return "incomplete"
     return "wanted" if version.number in model.wanted else "-"

@@ -55,7 +55,7 @@ class Detector:
 
 
 def read_form(metadata: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """The metadata of a file that Ultralytics exported that describe its tensors.
+    """The metadata that describe the tensors of a file that Ultralytics exported.
 
     Args:
         metadata: names, imgsz, stride, and channels where it has them.
@@ -149,7 +149,7 @@ def _metadata(model: ModelProto, path: Path) -> dict[str, Any]:
 
 
 def _names(names: Any, where: str) -> dict[int, str]:
-    """Of a list, or of a mapping whose keys are whole numbers, or texts of them as JSON has it."""
+    """Class names in a list, or in a mapping whose keys are whole numbers or, as in JSON, texts of them."""
     numbered = dict(enumerate(names)) if isinstance(names, list | tuple) else names
     found = {class_id(key): str(name) for key, name in numbered.items()} if isinstance(numbered, Mapping) else {}
     if not found or None in found or len(found) < len(numbered):
@@ -168,7 +168,7 @@ def _imgsz(imgsz: Any, where: str) -> tuple[int, int]:
 
 
 def _whole(key: str, number: Any, where: str, *, most: int) -> int:
-    # Of what is infinite or no number, the remainder is no number either, which counts as true.
+    # The remainder of infinity and of NaN is NaN, which counts as true.
     if isinstance(number, bool) or not isinstance(number, int | float) or number % 1 or not 1 <= number <= most:
         raise ExportError(
             f"{where}: {key} in its metadata: got {number!r:.80}, expected a whole number from 1 to {most}"

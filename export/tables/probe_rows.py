@@ -77,7 +77,7 @@ def _of_union(estimator: Any, width: int, search: Search) -> Rows:
 
 
 def _of_preprocessed(histogram: Any, width: int, search: Search) -> Rows:
-    """Of HistGradientBoosting with categories, whose trees take the columns after an encoder of its own."""
+    """Rows for HistGradientBoosting with categories, whose trees take the columns after an encoder of its own."""
     own = _of_columns(histogram._preprocessor, width, search)
     splits = rows_of_trees(compared_trees(histogram) or [], width, search.rng)
     return _join([own, _of_columns(histogram._preprocessor, width, search, splits)])
@@ -90,7 +90,7 @@ def _of_texts(step: Any, _width: int, _search: Search) -> Rows | None:
 
 
 def _of_members(estimator: Any, width: int, search: Search) -> Rows | None:
-    """Of an ensemble: of its trees, or of some members that take all columns."""
+    """Rows for an ensemble: those of its trees, or of some members that take all columns."""
     if (splits := compared_trees(estimator)) is not None:
         return rows_of_trees(splits, width, search.rng)
     found = (getattr(estimator, name, None) for name in ("estimators_", "calibrated_classifiers_"))
@@ -148,7 +148,7 @@ def _invert(step: Any, rows: Rows, width: int) -> tuple[Rows | None, str | None]
 
 
 def _of_columns(step: Any, width: int, search: Search, after: Rows | None = None) -> Rows:
-    """Columns of a ColumnTransformer, each from its own part; `after`: its output rows, whose inverse is taken."""
+    """Rows for a ColumnTransformer, each column from its own part; `after`: its output rows, whose inverse is taken."""
     names = list(getattr(step, "feature_names_in_", ()))
     parts: list[tuple[list[int], Rows]] = []
     for name, part, chosen in step.transformers_:

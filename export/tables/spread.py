@@ -50,7 +50,7 @@ def _is_there(value: Floats | None) -> bool:
 def _of_points(
     step: Any, width: int, middle: Floats | None, scale: Floats | None
 ) -> tuple[Floats | None, Floats | None]:
-    """Of naive Bayes' and mixtures' means, where nothing else says a middle."""
+    """Middle and spread of the means of naive Bayes and mixtures, where no other attribute gives a middle."""
     for name, spreads in (("theta_", "var_"), ("means_", "")):
         points = getattr(step, name, None)
         if middle is None and isinstance(points, np.ndarray) and points.ndim == 2 and points.shape[1] == width:
@@ -61,7 +61,7 @@ def _of_points(
 
 
 def _of_bins(step: Any, width: int, middle: Floats | None, scale: Floats | None) -> tuple[Floats | None, Floats | None]:
-    """Of quantiles and of edges of bins, which say more than other attributes."""
+    """Middle and spread of quantiles or edges of bins, which describe a column better than other attributes."""
     quantiles = getattr(step, "quantiles_", None)
     if isinstance(quantiles, np.ndarray) and quantiles.ndim == 2 and quantiles.shape[1] == width:
         middle, scale = np.median(quantiles, axis=0), quantiles.std(axis=0)

@@ -1,1 +1,1 @@
-"""`make compare`: the same images to Nereid, to what is used instead of it, and to the bare model, in one run."""
+"""`make compare`: the same images to Nereid, to other servers for the same task, and to the bare model, in one run."""

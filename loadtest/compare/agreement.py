@@ -17,7 +17,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of all images together.
+    """Figures over all images together.
 
     Attributes:
         expected, found: detections of Ultralytics, and of the candidate.

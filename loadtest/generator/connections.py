@@ -124,11 +124,11 @@ class HttpConnection(asyncio.Protocol):
             self._fail(exc or ConnectionResetError("closed without a response"))
 
     def on_body(self, data: bytes) -> None:
-        """Of the parser."""
+        """httptools.HttpResponseParser."""
         self._body += data
 
     def on_message_complete(self) -> None:
-        """Of the parser."""
+        """httptools.HttpResponseParser."""
         response, self._response = self._response, None
         if not self._parser.should_keep_alive():
             self.close()

@@ -22,7 +22,7 @@ KINDS = ("predict", "v2", "grpc")
 
 @dataclass(frozen=True)
 class Plan(Schedule):
-    """What is sent, and when.
+    """The requests of a load, and their schedule.
 
     Attributes:
         model: name.

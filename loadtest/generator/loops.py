@@ -44,7 +44,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a schedule.
+    """The result of a schedule.
 
     Attributes:
         result: every response.

@@ -24,7 +24,7 @@ _DECODER = json.JSONDecoder()
 
 
 class Inference(NamedTuple):
-    """What a successful response says.
+    """The content of a successful response.
 
     Attributes:
         version: of the model; empty where the response does not name it.

@@ -1,4 +1,4 @@
-"""What became of requests."""
+"""Responses to requests, and figures over them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ FIRST = 10
 
 @dataclass(frozen=True)
 class Burst:
-    """What the requests of a burst got.
+    """The result of a burst.
 
     Attributes:
         requests, failures: of it.

@@ -1,4 +1,4 @@
-"""What is known of the versions of a model, by their fingerprints: rejections, attempts, and what was verified."""
+"""The records of the versions of a model, by their fingerprints: rejections, attempts, and verifications."""
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager

@@ -48,7 +48,7 @@ class Mirror:
 
     Attributes:
         root: the folder.
-        records: what is remembered of versions.
+        records: of versions, across restarts.
         space: disk space for new versions.
     """
 

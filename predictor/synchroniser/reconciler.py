@@ -266,7 +266,7 @@ class ModelReconciler:
             log.info("%s: version %s is retired", self.name, join_numbers(retired))
 
     def _finish(self, error: str | None) -> None:
-        """Remove what only the way to here needed: nothing is left to do."""
+        """Remove files that only the steps before needed: nothing is left to do."""
         self._retries.succeed(error)
         self._ledger.validated.clear()
         self._deployment.clean()

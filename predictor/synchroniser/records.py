@@ -1,4 +1,4 @@
-"""What the synchroniser remembers of versions across restarts: one JSON file for each model and topic.
+"""Records of versions that survive a restart: one JSON file for each model and topic.
 
     refused/<model>.json    rejected versions, and why
     unproven/<model>.json   versions that serve without a golden input that verified them, and why

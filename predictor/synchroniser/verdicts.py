@@ -82,7 +82,6 @@ class Verdicts:
     def _reject(self, version: int, key: str, reason: str, *, is_defect: bool) -> None:
         self._ledger.reject(key, reason, is_defect=is_defect)
         self._metrics.rejections.labels(self._model).inc()
-        # "refused" is the name of the state in /status, for which runbooks search the log.
         log.warning("%s: version %d is rejected: %s", self._model, version, reason)
 
     def _postpone(self, version: int, key: str, exc: Exception, *, failures: int, pause_s: float) -> None:

@@ -38,7 +38,7 @@ _SHORT = b"|".join(b"\\x%02x.{%d}" % (size, size) for size in range(64))
 _RUNS = re.compile(
     rb"(?:\x3d.{4}){1,10000}|(?:\x40[\x80-\xff]{0,9}[\x00-\x7f]){1,10000}|(?:\x4a(?:%s)){1,10000}" % _SHORT, re.DOTALL
 )
-# OpenVINO looks for it in the first 512 bytes, whatever surrounds it.
+# OpenVINO searches the first 512 bytes for it, whatever surrounds it.
 _XML, _XML_WITHIN = b"<net", 4096
 _LONGEST_VARINT = 10  # of 64 bits, seven in each byte
 

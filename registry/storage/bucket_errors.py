@@ -1,6 +1,6 @@
-"""What boto3 raises where a server of S3 cannot be used, in words that a user can act on.
+"""Errors of boto3 where a server of S3 cannot be used, in words that a user can act on.
 
-Never its own text where that has headers in it, which hold secrets.
+boto3's own text is left out where it has headers in it, which hold secrets.
 """
 
 from dataclasses import dataclass

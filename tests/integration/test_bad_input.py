@@ -408,7 +408,7 @@ def test_many_large_images_do_not_fill_the_memory(stack: Stack) -> None:
 
 def test_error_of_one_image_of_many_names_it(stack: Stack) -> None:
     response = stack.http.post("/predict/digits", files=[("image", SEVEN), ("image", b"no image")])
-    assert response.json()["error"].startswith("image 1 of 2: image: 10 bytes")
+    assert response.json()["error"].startswith("image 1 of 2: image: 8 bytes")
 
 
 def test_long_message_is_cut_and_a_log_line_stays_one_line(stack: Stack) -> None:

@@ -70,7 +70,7 @@ class Catalogue:
         return model
 
     async def responded(self, model: Model, version: str, *, responded: str, deadline: Deadline) -> Model:
-        """Description of the version that has just responded, from now on that of `version`.
+        """Description of the version that has just responded, cached as that of `version` from now on.
 
         Args:
             model: the description so far.

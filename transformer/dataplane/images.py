@@ -38,7 +38,7 @@ class TaskOptions:
         self._options = image_task(model).read_options(parameters, model)
 
     def of(self, model: Model) -> Any:
-        """For a version: read again where it is not the one that they were checked for."""
+        """The options for a version: read again where it is not the version that they were checked for."""
         if model is self._model:
             return self._options
         return image_task(model).read_options(self._parameters, model)
@@ -52,7 +52,7 @@ class ImageInference:
         data: encoded.
         settings: limits of an image.
         keep_image: whether every pixel is needed afterwards.
-        decoded: once it is.
+        decoded: the decoded image, once there is one.
         stages: where the time goes.
     """
 

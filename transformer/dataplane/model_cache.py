@@ -33,7 +33,7 @@ class ModelCache:
         return model if model is not None and time.monotonic() - at < _MAX_AGE_S else None
 
     async def get_responded(self, name: str, version: str, *, responded: str) -> Model:
-        """The description of the version that has just responded, which is from now on the one of `version`.
+        """The description of the version that has just responded, cached as that of `version` from now on.
 
         Raises:
             ServingError: it is gone again, or Triton does not respond.

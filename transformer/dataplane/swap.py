@@ -22,7 +22,7 @@ class Models(Protocol):
         """Description of the version that serves now."""
 
     async def responded(self, model: Model, version: str, *, responded: str, deadline: Deadline) -> Model:
-        """Description of the version that has just responded, from now on that of `version`."""
+        """Description of the version that has just responded, cached as that of `version` from now on."""
 
     def forget(self, model: Model, version: str) -> None:
         """Read the description again for the next request."""

@@ -1,10 +1,9 @@
-"""Patches how grpcio receives messages: with a timeout, and few at once that take long.
+"""Patches how grpcio receives messages: with a timeout, and with a limit of how many slow ones arrive at once.
 
-gRPC buffers what has arrived of a message where a server cannot see its size, up to the largest message for every call
-whose message it waits for, and it waits without end (SECURITY.md). So unary methods are registered as streams of one
-message, which is the same on the wire, and the message is read here: within a moment for every call, in which the
-network brings no more than that, and longer only for so many calls that all of their messages fit the limit of all
-bodies. A test holds the version of grpcio.
+gRPC buffers a message while it arrives, where a server cannot see its size: up to the largest message for each call,
+and without a timeout (SECURITY.md). So unary methods are registered as streams of one message, which is the same on the
+wire, and the message is read here. Every call gets a second for its message, in which the network delivers little;
+longer only as many calls that all of their messages fit the limit of all bodies. A test pins the version of grpcio.
 """
 
 import asyncio
@@ -59,7 +58,7 @@ class MessageReceiver:
             InvalidRequest: it is not a message of the method.
             BodyTimeout: it did not arrive in time.
             DeadlineExceeded: the call's deadline was exceeded before it had arrived.
-            MemoryFull: it takes longer than a moment, like as many others as may.
+            MemoryFull: it takes longer than a second, and so do as many others as the limit allows.
         """
         limit_s = self._timeout_s if deadline is None else max(min(self._timeout_s, deadline.remaining_s), 0)
         # A task of its own is never cancelled: what gRPC receives for a cancelled one is lost to memory.
@@ -93,7 +92,7 @@ class MessageReceiver:
 
 
 def _retrieve_exception(reading: asyncio.Task[Any]) -> None:
-    """Or asyncio would log it as never retrieved."""
+    """Retrieve the exception of a finished read; asyncio would log it as never retrieved."""
     if not reading.cancelled():
         reading.exception()
 
@@ -106,7 +105,7 @@ UNKNOWN_METHOD: Any = grpc.stream_unary_rpc_method_handler(_reject_method)
 
 
 class ReceiveInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc,unused-ignore]  # grpc has no types of its own
-    """Receives the messages of health and reflection like this; the inference service does so itself."""
+    """Applies the limits of `receive` to health and reflection; the inference service calls it itself."""
 
     def __init__(self, receiver: MessageReceiver, calls: InFlightCalls) -> None:
         self._receiver = receiver

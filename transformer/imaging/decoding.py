@@ -27,7 +27,7 @@ from transformer.imaging.tiff import Tiff, decode_tiff, read_tiff
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 _BY_PILLOW = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")  # whose headers it reads
 
-# Of a header; Pillow reads each in Python, and 20 MB hold millions. An image has some hundreds.
+# Reads of a header, each in Python by Pillow: 20 MB can hold millions, and an image has some hundreds.
 _MOST_READS = 10_000
 _OF_24_BITS = bytes((24, 0, 0, 0, 0, 0))  # of a BMP: bits, compression; OpenCV makes these in half the time
 _OTHER_BMP = re.compile("Unsupported BMP (pixel depth|bitfields layout|compression)")  # of Pillow
@@ -38,7 +38,7 @@ Image.MAX_IMAGE_PIXELS = None
 # Image generators keep their prompts in PNG text chunks of more than Pillow's 1 MiB.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
-# EXIF orientation -> what brings the image upright (Exif 2.32, tag 0x0112).
+# EXIF orientation -> the rotation that brings the image upright (Exif 2.32, tag 0x0112).
 _UPRIGHT: dict[int, Callable[[ImageArray], Any]] = {
     2: lambda image: cv2.flip(image, 1),
     3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
@@ -52,7 +52,7 @@ _UPRIGHT: dict[int, Callable[[ImageArray], Any]] = {
 
 _SIDEWAYS = (5, 6, 7, 8)
 
-# What Pillow's parsers raise.
+# Exceptions of Pillow's parsers.
 _BROKEN = (
     OSError,
     ValueError,
@@ -84,7 +84,7 @@ class _Head(io.BytesIO):
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes say.
+    """Format, size and kind of an image, by its first bytes.
 
     Attributes:
         format: Pillow's name.

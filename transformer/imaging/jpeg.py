@@ -13,17 +13,17 @@ from PIL import Image
 from transformer.errors import InvalidImage, UnsupportedMedia
 from transformer.imaging.letterbox import Image as ImageArray
 
-# Encoders make 10 or so. Of 75 bytes each is enough to go over 50 megapixels once more, in a tenth of a second.
+# Encoders write about 10 scans. One of 75 bytes can cover 50 megapixels once more, which takes a tenth of a second.
 _MOST_SCANS = 50
 _MOST_SEGMENTS = 10_000
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # not a stuffed byte, a restart or fill bytes
 _EOI, _SOS = 0xD9, 0xDA
-# What a frame begins with (ISO/IEC 10918-1, table B.1), of what is read: baseline, extended and progressive, by Huffman
-# or arithmetic codes.
+# Markers of the supported frames (ISO/IEC 10918-1, table B.1): baseline, extended and progressive, by Huffman or
+# arithmetic codes.
 _FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 _OTHER_FRAMES = {0xF7: "JPEG-LS", **dict.fromkeys((0xC3, 0xCB), "lossless JPEG")}
 _NO_FRAMES = (0xC4, 0xC8, 0xCC)  # tables, numbered among the frames
-# Warnings of libjpeg about what every viewer passes over: stray bytes, scans that say too little or come again.
+# Warnings of libjpeg about defects that every viewer ignores: stray bytes, incomplete or repeated scans.
 _HARMLESS = re.compile("extraneous bytes|Invalid SOS parameters|Inconsistent progression")
 
 

@@ -180,7 +180,7 @@ def decode_tiff(file: io.BytesIO, tiff: Tiff) -> ImageArray:
 
 
 def _decode_by_opencv(file: io.BytesIO, tiff: Tiff) -> ImageArray:
-    """Of 10 to 14 bits it makes 16, whose upper 8 count; of 16 with alpha, 8."""
+    """Decode samples of 10 to 14 bits to 16 bits, whose upper 8 are used, and 16 bits with alpha to 8 bits."""
     # BGR: where RGB is requested, some come as BGR all the same.
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if tiff.bits < 16 else 0)
     image = cv2.imdecode(np.frombuffer(file.getbuffer(), np.uint8), flags)
@@ -261,7 +261,7 @@ def _describe(tags: dict[int, NDArray[Any]], kind: _Kind, unusual: list[str]) ->
 
 
 def _read_tags(data: bytes) -> dict[int, NDArray[Any]]:
-    """Of the first image, those that are known and have whole numbers."""
+    """The known tags of the first image that have whole numbers."""
     order, big = _BEGINS[data[:4]]
     head, entry, size = ("Q", "HHQ8s", 8) if big else ("H", "HHI4s", 4)
     (first,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
@@ -289,7 +289,7 @@ def _check_parts(data: bytes, tags: dict[int, NDArray[Any]], size_wh: tuple[int,
     """Check that every strip or tile is there: decoders would fill a missing one with black.
 
     Returns:
-        Whether each has the bytes of its rows, where that is known: else libtiff takes those behind it.
+        Whether each has all bytes of its rows, as far as that is known: libtiff would read on behind a short one.
     """
     in_tiles = _Tag.TILES in tags
     where, lengths = (_Tag.TILES, _Tag.TILE_BYTES) if in_tiles else (_Tag.STRIPS, _Tag.STRIP_BYTES)
@@ -306,7 +306,7 @@ def _check_parts(data: bytes, tags: dict[int, NDArray[Any]], size_wh: tuple[int,
         )
     if not sizes.all() or not starts.all() or (starts > len(data)).any() or (sizes > len(data) - starts).any():
         raise InvalidImage(f"image: the TIFF of {len(data)} bytes lacks a strip or a tile; expected a whole one")
-    if _one(tags, _Tag.COMPRESSION, 1) != 1 or _one(tags, _Tag.PHOTOMETRIC) == _YCBCR:  # of which some are left out
+    if _one(tags, _Tag.COMPRESSION, 1) != 1 or _one(tags, _Tag.PHOTOMETRIC) == _YCBCR:  # which omits some samples
         return True
     bits = _one(tags, _Tag.BITS, 1) * _one(tags, _Tag.SAMPLES, 1) // planes
     heights = np.full(expected, part_wh[1])

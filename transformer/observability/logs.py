@@ -72,7 +72,7 @@ class BatchingHandler(logging.StreamHandler[TextIO]):
 
 
 class Text(logging.Formatter):
-    """For people."""
+    """Log lines for people."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name, as below
         """logging.Formatter."""
@@ -86,7 +86,7 @@ class Text(logging.Formatter):
 
 
 class Json(JsonFormatter):
-    """For programs; with the request that is being processed."""
+    """Log lines for programs, with the fields of the current request."""
 
     def context(self) -> Mapping[str, Any]:
         """JsonFormatter."""

@@ -40,7 +40,7 @@ class Trace:
         yield self.metadata
 
     def end(self, fields: Mapping[str, Any]) -> None:
-        """End the request, of which `fields` is what `RequestRecord.fields` says."""
+        """End the request; `fields` as `RequestRecord.fields` returns them."""
 
 
 StartTrace = Callable[[Mapping[str, str]], Trace]

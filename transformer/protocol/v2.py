@@ -52,7 +52,7 @@ async def infer(dataplane: DataPlane, request: InferRequest) -> InferResponse:
     task = task_of(model)
     if isinstance(task, RowsTask) and holds_rows(request, model, task):
         return await _infer_rows(dataplane, request, model)
-    # Of a model for rows too: the data plane reports what is wrong.
+    # Also for a model of rows: the data plane reports what is wrong.
     if task and [(tensor.name, tensor.datatype) for tensor in request.inputs] == [(IMAGES.name, IMAGES.datatype)]:
         return await _infer_images(dataplane, request, model)
     for tensor in request.inputs:
@@ -144,7 +144,7 @@ async def _infer_tensors(dataplane: DataPlane, request: InferRequest, model: Mod
 
 
 def _options(request: InferRequest) -> InferOptions:
-    """Everything but the tensors; parameters of the task and of Triton's scheduler apart."""
+    """Everything but the tensors; parameters of the task are separated from those of Triton's scheduler."""
     given = dict(request.query) | dict(request.parameters)
     scheduling = {name: request.parameters[name] for name in _SCHEDULING if name in request.parameters}
     for name, value in scheduling.items():

@@ -74,7 +74,7 @@ class Tensor(Document):
 
     @classmethod
     def of(cls, tensor: TensorMetadata) -> "Tensor":
-        """Of a tensor of a model."""
+        """The metadata of a tensor of a model."""
         return cls(name=tensor.name, datatype=tensor.datatype, shape=list(tensor.shape))
 
 

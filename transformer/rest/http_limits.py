@@ -25,7 +25,7 @@ from transformer.rest.responses import error_body
 
 _MAX_HEAD_BYTES = 2**16  # beyond what came in one piece, 256 KiB at most
 _MAX_PIPELINED = 100  # requests that wait on one connection for those before them
-_MAX_READ_TIMEOUTS = 60  # of a response that is read drop by drop
+_MAX_READ_TIMEOUTS = 60  # for a response that its client reads slowly
 # When the server shuts down: as long as gRPC waits for calls to arrive, so that it costs no time.
 _LINGER_S = 1.0
 

@@ -57,7 +57,7 @@ def _find(instance: Any, what: str) -> str:
 
 
 def _wrapped(instance: dict[str, Any]) -> dict[str, str]:
-    """Base64 in `{"b64": ...}`, by the member that holds it; of the instance itself by that name."""
+    """Base64 texts in `{"b64": ...}`, by the member that holds each; under "b64" where the instance itself is one."""
     members = {name: value.get("b64") for name, value in instance.items() if isinstance(value, dict)}
     members |= {"b64": instance["b64"]} if "b64" in instance else {}
     return {name: text for name, text in members.items() if isinstance(text, str)}

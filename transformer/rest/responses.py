@@ -41,7 +41,7 @@ def reject(scope: Scope, exc: ServingError) -> Response:
     if isinstance(exc, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(exc, BodyTimeout):
-        headers["Connection"] = "close"  # else the next request would stand behind the rest of the body
+        headers["Connection"] = "close"  # otherwise the rest of the body would be read as the next request
     request_id = current_request().request_id
     # The status says it all to a probe that comes while Triton is away.
     level = logging.DEBUG if scope["path"].startswith(QUIET_PATHS) else exc.log_level

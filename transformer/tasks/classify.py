@@ -42,7 +42,7 @@ class Classification(ImagePrediction):
 
     @property
     def json_bytes(self) -> int:
-        """Of the best classes."""
+        """Estimated from the number of best classes."""
         return _BEST_CLASSES * _CLASS_JSON_BYTES + len(self.probabilities)  # which are sorted
 
     def to_json(self, model: Model) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _NAMES_SHOWN = 5
 
 @dataclass(frozen=True)
 class _Column:
-    """What a column takes.
+    """The values that a column takes.
 
     Attributes:
         name: in the model; its number where the model names none.

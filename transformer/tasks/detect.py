@@ -55,7 +55,7 @@ class Detections(ImagePrediction):
 
     @property
     def json_bytes(self) -> int:
-        """By the number of detections."""
+        """Estimated from the number of detections."""
         return _DETECTION_JSON_BYTES * len(self.scores)
 
     def to_json(self, model: Model) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Detect(ImageTask[Letterbox, Selection, Detections]):
         ]
 
     def smallest_wh(self, image_wh: tuple[int, int], model: Model) -> tuple[int, int] | None:
-        """What the letterbox scales it to, where the profile allows that boxes change a little."""
+        """The size that the letterbox scales it to, where the profile allows that boxes change a little."""
         return place(image_wh, model).resized_wh if model.reduces_images else None
 
     def preprocess(

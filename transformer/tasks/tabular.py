@@ -31,7 +31,7 @@ class Table(RowsPrediction):
 
     @property
     def json_bytes(self) -> int:
-        """By the number of rows and classes."""
+        """Estimated from the number of rows and classes."""
         return len(self.values) * _ROW_JSON_BYTES + self.values.size * _PROBABILITY_JSON_BYTES
 
     def to_json(self, model: Model) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ class Tabular(RowsTask):
             )
 
     def inputs(self, model: Model) -> Sequence[TensorMetadata]:
-        """The model's own; of columns without their second dimension."""
+        """The model's own inputs; those of columns without their second dimension."""
         if not is_split(model):
             return model.inputs
         return [TensorMetadata(tensor.name, tensor.datatype, (-1,)) for tensor in model.inputs]
@@ -127,7 +127,7 @@ class Tabular(RowsTask):
         return count_rows(rows)
 
     def cost(self, rows: Rows) -> float:
-        """By the number of values: NumPy checks those of an array, Python the others one by one."""
+        """Estimated from the number of values: NumPy checks those of an array, Python others one by one."""
         if isinstance(rows, np.ndarray):
             return rows.size * ARRAY_VALUE
         if isinstance(rows, Mapping):

@@ -43,7 +43,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 _QUICK_TIMEOUT_S = 5.0  # of calls that run no model
-_READY_TIMEOUT_S = 1.0  # a probe twice a second notices a hanging Triton within 2 s
+_READY_TIMEOUT_S = 1.0  # with two probes a second a hanging Triton is noticed within 2 s
 _CANDIDATE = "candidate~"  # a version that the synchroniser validates; no model's name
 _MAX_NAME_LENGTH = 255  # of a folder, which a model's name is
 

@@ -81,7 +81,7 @@ frame (uint8[batch, {SIDE}, {SIDE}, 1] image) => (float[batch, {FEATURES}] cells
 
 
 def frame(images: NDArray[np.uint8]) -> Floats:
-    """What the classifier sees.
+    """The ink of a digit in the frame of the classifier.
 
     Args:
         images: `(batch, SIDE, SIDE, 1)`.
