@@ -50,7 +50,7 @@ def applied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_overlay_is_accepted_without_a_warning(applied: Applied) -> None:
-    assert {way: result.said for way, result in applied.results.items() if result.said or not result.accepted} == {}
+    assert {way: result.stderr for way, result in applied.results.items() if result.stderr or not result.accepted} == {}
 
 
 def test_pods_are_admitted(applied: Applied) -> None:
@@ -59,10 +59,10 @@ def test_pods_are_admitted(applied: Applied) -> None:
         # By default without a security context: the namespace rejects it (README.md).
         for result in applied.pods.values():
             assert not result.accepted
-            assert "violates PodSecurity" in result.said
-            assert "storage-initializer" in result.said
+            assert "violates PodSecurity" in result.stderr
+            assert "storage-initializer" in result.stderr
         return
-    assert {name: result.said for name, result in applied.pods.items() if result.said or not result.accepted} == {}
+    assert {name: result.stderr for name, result in applied.pods.items() if result.stderr or not result.accepted} == {}
     more = ["storage-initializer"] if applied.name in WITH_INITIALIZER else []
     for pod in pods_of(applied.render):
         first = [each["name"] for each in applied.pods[title(pod)].object["spec"].get("initContainers", [])]
@@ -135,7 +135,7 @@ def test_routes_are_those_assumed(applied: Applied) -> None:
         result = kubectl(
             "scale", "deployment", pod["metadata"]["name"], f"--namespace={applied.namespace}", "--replicas=0"
         )
-        assert result.accepted, result.said
+        assert result.accepted, result.stderr
     for service, _, pod in made:
         if pod["metadata"]["labels"]["component"] != _entrance(service) or "canary" in service["spec"]:
             continue
@@ -183,7 +183,7 @@ def _check_queue(queue: Any, component: Any) -> None:
 def test_apply_again_changes_nothing(applied: Applied) -> None:
     """Fields of webhooks and controllers included: GitOps tools report no difference."""
     result = kubectl("diff", "--server-side", "--filename=-", sent=applied.render.objects)
-    assert result.accepted, f"{result.said}{result.text}"
+    assert result.accepted, f"{result.stderr}{result.text}"
 
 
 @pytest.mark.parametrize("applied", ["base"], indirect=True)
@@ -268,7 +268,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "said"),
+    ("path", "value", "stderr"),
     [
         ("spec containers 0 securityContext", GONE, "violates PodSecurity"),
         ("spec containers 1 securityContext runAsNonRoot", False, "violates PodSecurity"),
@@ -280,10 +280,10 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         ("spec serviceAccountName", "absent", "not found"),
     ],
 )
-def test_production_rejects_pods(production: Object, path: str, value: Any, said: str) -> None:
+def test_production_rejects_pods(production: Object, path: str, value: Any, stderr: str) -> None:
     result = create_dry(changed(production, path, value))
     assert not result.accepted
-    assert said in result.said
+    assert stderr in result.stderr
 
 
 def test_production_sets_limits_of_injected_containers(production: Object) -> None:
@@ -312,7 +312,7 @@ def test_mode_cannot_be_changed(kind: str, tmp_path: Path) -> None:
         other = render_in(f"overlays/{second}", found.namespace, tmp_path / "second")
         result = kubectl("apply", "--server-side", "--filename=-", sent=other.objects)
         assert not result.accepted
-        assert "deploymentMode" in result.said
+        assert "deploymentMode" in result.stderr
     finally:
         api_server.remove(api_server.namespace_of(name))
 
@@ -331,9 +331,11 @@ def test_components_together_are_accepted(names: tuple[str, ...], tmp_path: Path
     try:
         api_server.remove(namespace, wait=True)
         result = kubectl("apply", "--server-side", "--filename=-", sent=list(rendered.of_kind("Namespace")))
-        assert result.accepted, result.said
+        assert result.accepted, result.stderr
         api_server.apply_without_pods(applied)
-        assert {way: result.said for way, result in applied.results.items() if result.said or not result.accepted} == {}
+        assert {
+            way: result.stderr for way, result in applied.results.items() if result.stderr or not result.accepted
+        } == {}
     finally:
         api_server.remove(namespace)
 

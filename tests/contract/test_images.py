@@ -12,7 +12,7 @@ STAGES = {stage.split(" AS ", 1)[1].split()[0]: stage for stage in TEXT.split("\
 SHIPPED = [image.target for image in IMAGES]
 
 
-def test_base_image_is_one_and_named_by_its_digest() -> None:
+def test_base_image_is_the_same_everywhere_and_pinned_by_digest() -> None:
     (base,) = re.findall(r"^ARG PYTHON_IMAGE=(.+)$", TEXT, re.MULTILINE)
     assert re.fullmatch(r"docker\.io/library/python:3\.1[12]\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", base)
 
@@ -26,7 +26,7 @@ def test_every_image_has_its_stage() -> None:
     assert set(SHIPPED) == {name for name, stage in STAGES.items() if "\nLABEL " in stage}
 
 
-def test_base_of_ones_own_is_wanted_by_its_digest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_base_image_has_to_be_pinned_by_digest(capsys: pytest.CaptureFixture[str]) -> None:
     digest = "sha256:" + "0" * 64
     for base in ("", f"localhost/base@{digest}", f"localhost/base:1@{digest}"):
         check_base(base, push=True)
@@ -39,7 +39,7 @@ def test_base_of_ones_own_is_wanted_by_its_digest(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("target", SHIPPED)
-def test_what_is_shipped_only_copies_and_is_not_root(target: str) -> None:
+def test_shipped_stages_only_copy_files_and_do_not_run_as_root(target: str) -> None:
     assert STAGES[target].startswith("${PYTHON_IMAGE} AS ")
     assert not re.search(r"^RUN ", STAGES[target], re.MULTILINE)
     assert re.findall(r"^USER (.+)$", STAGES[target], re.MULTILINE) == ["10001:10001"]
@@ -80,5 +80,5 @@ def test_image_of_the_transformer_shapes_the_letters_of_class_names() -> None:
 
 
 @pytest.mark.parametrize("target", SHIPPED)
-def test_what_is_shipped_says_what_it_is_made_of(target: str) -> None:
+def test_shipped_stages_have_title_description_and_licence(target: str) -> None:
     assert re.findall(r"org\.opencontainers\.image\.(\w+)=", STAGES[target]) == ["title", "description", "licenses"]

@@ -25,20 +25,20 @@ def pins(lock: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_lock_has_hashes_of_everything_and_no_address(lock: str) -> None:
+def test_lock_has_a_hash_for_each_package_and_no_index_address(lock: str) -> None:
     found = pins(lock)
     assert found
     assert all("==" in name and hashes for name, hashes in found.items())
     assert not re.search(r"://|--(?:extra-)?index-url|--find-links|--trusted-host| @ ", (ROOT / lock).read_text())
 
 
-def test_what_builds_the_project_comes_from_no_index() -> None:
+def test_build_backend_needs_no_package_of_an_index() -> None:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]
     assert build["requires"] == []
     assert (ROOT / build["backend-path"][0] / f"{build['build-backend']}.py").is_file()
 
 
-def test_locks_hold_what_was_chosen_by_hand() -> None:
+def test_locks_have_the_versions_that_were_chosen_by_hand() -> None:
     (uv,) = re.findall(r"^UV_VERSION := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert list(pins("requirements/installer.txt")) == [f"uv=={uv}"]
     chosen = [line for line in (ROOT / "predictor/requirements.in").read_text().splitlines() if line[0] != "#"]

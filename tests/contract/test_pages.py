@@ -111,7 +111,7 @@ def test_pages_name_targets_that_exist() -> None:
     assert {"demo", "serve", "export", "test", "test-export", "check"} <= named
 
 
-def test_wait_after_an_apply_is_not_for_the_revision_of_before() -> None:
+def test_wait_after_an_apply_begins_once_the_new_revision_is_seen() -> None:
     lines = (ROOT / "manifests/README.md").read_text().partition("### A canary")[2].partition("\n###")[0].splitlines()
     waits = [number for number, line in enumerate(lines) if "--for=condition=Ready --timeout" in line]
     assert waits

@@ -61,17 +61,17 @@ def test_part_imports_no_other_part(part: str) -> None:
 
 
 @pytest.mark.parametrize("folder", [*PARTS, "environment"])
-def test_nothing_that_serves_imports_what_starts_it(folder: str) -> None:
+def test_serving_parts_do_not_import_the_stack_or_the_command(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         assert not {name.split(".")[0] for name in imports(path)} & {"stack", "nereid", "tests"}, path
 
 
-def test_what_parts_share_imports_none_of_them() -> None:
+def test_environment_imports_no_part() -> None:
     for path in (ROOT / "environment").glob("*.py"):
         assert not {imported.split(".")[0] for imported in imports(path)} & set(PARTS)
 
 
-def test_pure_modules_load_nothing_that_talks() -> None:
+def test_pure_modules_load_no_network_library() -> None:
     modules = ", ".join(sorted(name for name in PURE if name.startswith("transformer.")))
     talking = {"fastapi", "starlette", "uvicorn", "grpc", "tritonclient", "prometheus_client", "httpx"}
     script = f"import sys, {modules}; print(*sorted({talking} & set(sys.modules)))"
@@ -79,7 +79,7 @@ def test_pure_modules_load_nothing_that_talks() -> None:
     assert not loaded.stdout.split()
 
 
-def test_no_module_of_the_transformer_imports_itself_by_way_of_others() -> None:
+def test_transformer_has_no_import_cycle() -> None:
     paths = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "transformer").rglob("*.py")
     }
@@ -90,12 +90,12 @@ def test_no_module_of_the_transformer_imports_itself_by_way_of_others() -> None:
 
 
 @pytest.mark.parametrize("part", ["predictor", "transformer"])
-def test_what_serves_needs_no_torch(part: str) -> None:
+def test_serving_parts_do_not_import_torch(part: str) -> None:
     for path in (ROOT / part).rglob("*.py"):
         assert not {name.split(".")[0] for name in imports(path)} & HEAVY, path
 
 
-def test_both_parts_have_the_same_limits_of_what_memory_is_allocated_by() -> None:
+def test_transformer_and_registry_have_the_same_limits_of_metadata() -> None:
     for name in ("MAX_SIDE_PX", "MAX_CHANNELS", "MAX_STRIDE", "MAX_LABELS"):
         assert getattr(model, name) == getattr(limits, name), name
 
@@ -193,7 +193,7 @@ CALENDAR = {
 
 
 @pytest.mark.parametrize("part", ["predictor", "transformer"])
-def test_only_clocks_that_cannot_jump_decide(part: str) -> None:
+def test_calendar_time_is_read_only_in_listed_files(part: str) -> None:
     calendar = re.compile(r"\btime\.(time|time_ns|localtime|gmtime)\(|\bdatetime\.(now|utcnow|today|fromtimestamp)\(")
     using = {str(path.relative_to(ROOT)) for path in (ROOT / part).rglob("*.py") if calendar.search(path.read_text())}
     assert using == {path for path in CALENDAR if path.startswith(part)}

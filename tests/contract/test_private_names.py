@@ -60,7 +60,7 @@ def test_private_name_is_found(code: str) -> None:
         "'a._b'",
     ],
 )
-def test_own_and_public_names_are_left_alone(code: str) -> None:
+def test_own_and_public_names_are_not_reported(code: str) -> None:
     assert list(find_private_names(ast.parse(code))) == []
 
 

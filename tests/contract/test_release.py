@@ -19,7 +19,7 @@ def _released() -> list[tuple[tuple[int, ...], str]]:
     return [(tuple(map(int, each.groups()[:3])), each[4]) for each in found if each]
 
 
-def test_changelog_begins_with_what_is_to_come_and_goes_back_in_time() -> None:
+def test_changelog_begins_with_unreleased_changes_and_descends() -> None:
     assert HEADINGS[0] == "[Unreleased]"
     numbers = [number for number, _ in _released()]
     assert numbers == sorted(set(numbers), reverse=True)
@@ -28,7 +28,7 @@ def test_changelog_begins_with_what_is_to_come_and_goes_back_in_time() -> None:
     assert NOT_YET not in days[1:]
 
 
-def test_newest_version_of_the_changelog_is_the_projects() -> None:
+def test_newest_version_of_the_changelog_is_that_of_the_project() -> None:
     assert ".".join(map(str, _released()[0][0])) == version()
 
 
@@ -46,7 +46,7 @@ def test_example_of_a_base_is_the_version() -> None:
     assert set(re.findall(r"git (?:tag \S+|checkout) (v\S+?)[`\s]", releases)) == named
 
 
-def test_each_version_says_what_to_do_before() -> None:
+def test_each_version_of_the_changelog_has_steps_before_an_upgrade() -> None:
     parts = re.split(r"^## ", CHANGELOG, flags=re.MULTILINE)[2:]
     assert parts
     assert all("### Before you upgrade\n" in part for part in parts)

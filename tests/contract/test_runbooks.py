@@ -63,7 +63,7 @@ def test_each_alert_has_a_section_and_leads_to_it() -> None:
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_a_section_says_whether_it_can_wait(name: str) -> None:
+def test_section_of_an_alert_says_whether_it_can_wait(name: str) -> None:
     severity, section = ALERTS[name]["labels"]["severity"], sections()[name]
     if severity == "critical":
         assert "**It cannot wait" in section
@@ -129,7 +129,7 @@ def addresses(objects: Any) -> set[str]:
 
 
 @needs_kubectl
-def test_address_stands_in_one_place() -> None:
+def test_address_of_the_manifests_is_defined_in_one_place() -> None:
     assert addresses(render("monitoring").objects) == {read_rule()["metadata"]["annotations"]["nereid/runbooks"]}
 
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 _CELL = re.compile(r"`([\w/]*\.?p?y?)::(test_\w+)`")
 
 
-def test_every_test_that_is_named_is_there() -> None:
+def test_every_test_that_security_md_names_exists() -> None:
     text = (ROOT / "SECURITY.md").read_text()
     found, file = [], ""
     for name, test in _CELL.findall(text):
@@ -20,7 +20,7 @@ def test_every_test_that_is_named_is_there() -> None:
         assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{file}::{test}"
 
 
-def test_every_promise_names_a_test() -> None:
+def test_every_promise_of_security_md_names_a_test() -> None:
     section = ""
     for line in (ROOT / "SECURITY.md").read_text().splitlines():
         if line.startswith("## "):

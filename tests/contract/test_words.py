@@ -27,7 +27,7 @@ def test_words_of_the_glossary_are_found(tmp_path: Path, text: str, words: list[
     assert [each.word for each in find(str(tmp_path))] == words
 
 
-def test_page_may_have_none_and_code_no_more_than_before() -> None:
+def test_page_may_have_no_old_word_and_code_no_more_than_before() -> None:
     findings = [Finding("a.md", 3, "asked", "requested"), Finding("a.py", 1, "asked", "requested")]
     assert list(judge_pages(findings)) == ["a.md:3: asked; expected requested"]
     assert list(judge_code(findings, {"asked": 1})) == []
@@ -35,7 +35,7 @@ def test_page_may_have_none_and_code_no_more_than_before() -> None:
     assert problem.startswith("asked: 1 times in the code, at most 0; expected requested")
 
 
-def test_glossary_of_contributing_names_what_the_list_replaces() -> None:
+def test_glossary_of_contributing_has_every_word_of_the_list() -> None:
     section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Glossary")[2].partition("\n## ")[0]
     words = [line.partition("->")[0] for line in GLOSSARY.read_text().splitlines()]
     assert len(words) > 30

@@ -65,7 +65,7 @@ def yolo() -> Any:
         ),
     ],
 )
-def test_a_crowd_is_what_ultralytics_finds(
+def test_crowd_is_found_as_ultralytics_finds_it(
     stack: Stack, yolo: Any, model: str, query: dict[str, Any], settings: dict[str, Any], reached: dict[str, int]
 ) -> None:
     expected = yolo.predict(CROWD, verbose=False, **settings)[0].boxes.data.tolist()
@@ -82,7 +82,7 @@ def test_a_crowd_is_what_ultralytics_finds(
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("classes", [None, [1], [0, 2]])
-def test_the_choice_is_ultralytics_own_on_heads_of_any_numbers(seed: int, classes: list[int] | None) -> None:
+def test_selection_is_that_of_ultralytics_on_heads_of_any_numbers(seed: int, classes: list[int] | None) -> None:
     """Boxes of few sizes at few places, so that overlaps of just `iou` and equal scores are many."""
     import torch  # noqa: PLC0415 - only in the environment of `make test-export`
     import torchvision  # noqa: F401, PLC0415 - where it is imported, Ultralytics takes its NMS

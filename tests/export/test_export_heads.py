@@ -88,7 +88,7 @@ def predict(file: Path, **options: Any) -> list[Rows]:
         ("yolov10n", ["--nms-free", "--letterbox", "square"], True, [300, 6]),
     ],
 )
-def test_either_head_is_exported_and_finds_what_predict_finds(
+def test_exports_of_both_heads_find_the_detections_of_predict(
     tmp_path: Path, build: Build, name: str, options: list[str], end2end: bool, dims: list[int], interface: str
 ) -> None:
     status, folder = export(tmp_path, build(name), "--interface", interface, *options)
@@ -132,7 +132,7 @@ def test_onnx_file_that_ultralytics_writes_is_exported(tmp_path: Path, build: Bu
     assert parity["detections"]["found"] > 0
 
 
-def test_wrong_scaling_that_the_file_alone_does_not_show_is_found_by_predict(
+def test_wrong_scaling_is_found_by_a_comparison_with_predict(
     tmp_path: Path, build: Build, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ultralytics import YOLO  # noqa: PLC0415 - as above

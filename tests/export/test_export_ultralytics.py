@@ -106,7 +106,7 @@ CASES = [*((entrance, "best.pt") for entrance in ENTRANCES), *(("fastapi", name)
 
 
 @pytest.mark.parametrize(("entrance", "name"), CASES)
-def test_nothing_is_unpickled_unpermitted(tmp_path: Path, entrance: str, name: str) -> None:
+def test_nothing_is_unpickled_without_permission(tmp_path: Path, entrance: str, name: str) -> None:
     run, path = run_trap(tmp_path, entrance, name)
     assert run.returncode == 1, run.stderr
     assert f"got SHA-256 {digest(path)}" in run.stderr
@@ -115,7 +115,7 @@ def test_nothing_is_unpickled_unpermitted(tmp_path: Path, entrance: str, name: s
 
 
 @pytest.mark.parametrize("entrance", ["export", "exports", "fastapi"])
-def test_checkpoint_is_unpickled_where_the_user_says_so(tmp_path: Path, entrance: str) -> None:
+def test_checkpoint_is_unpickled_with_permission(tmp_path: Path, entrance: str) -> None:
     run, _ = run_trap(tmp_path, entrance, "best.pt", "--allow-unpickling")
     assert run.returncode == 1
     assert (tmp_path / "mark").exists(), run.stderr

@@ -57,7 +57,7 @@ def urls(stack: Stack) -> list[str]:
     return [f"http://127.0.0.1:{stack.http_port}/yolov8n", f"grpc://127.0.0.1:{stack.grpc_port}/yolov8n"]
 
 
-def test_val_with_its_default_batch_is_that_of_the_file(
+def test_val_with_its_default_batch_has_the_figures_of_the_file(
     yolo: Stack, published: Path, labelled: Path, tmp_path: Path
 ) -> None:
     def validate(model: Any) -> Any:

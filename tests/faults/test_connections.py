@@ -111,9 +111,7 @@ def code_at_end(data: bytes) -> ErrorCode:
         (CHUNKED + b"4\r\nhalf\r\n", ErrorCode.BODY_TIMEOUT),
     ],
 )
-def test_what_is_not_a_request_is_rejected_counted_and_closed(
-    patient: Transformer, sent: bytes, code: ErrorCode
-) -> None:
+def test_bytes_that_are_no_request_are_rejected_and_counted(patient: Transformer, sent: bytes, code: ErrorCode) -> None:
     status = str(code.http_status)
     before = value(scrape(patient.http), "nereid_requests_total", status=status)
     with connect(patient) as client:
@@ -182,7 +180,7 @@ BEHIND = LIVE + b"Connection: close\r\n\r\n"
         (LINE + b" HTTP/1.1\r" + FIELD + b"\r\n", 400),
     ],
 )  # fmt: skip
-def test_what_rfc_9112_forbids_is_rejected_and_closed(patient: Transformer, sent: bytes, status: int) -> None:
+def test_requests_that_rfc_9112_forbids_are_rejected(patient: Transformer, sent: bytes, status: int) -> None:
     # In one piece and in two, and behind a good request: nothing behind it gets a response.
     for before, split in ((b"", 0), (b"", len(sent) - 1), (LIVE + b"\r\n", 0)):
         with connect(patient) as client:
@@ -325,7 +323,7 @@ def test_clients_of_http_1_0_get_a_response_and_are_closed(patient: Transformer,
         assert read_to_end(client).endswith(b'{"live":true}')
 
 
-def test_nothing_speaks_websockets(patient: Transformer) -> None:
+def test_websockets_are_not_supported(patient: Transformer) -> None:
     upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAA\r\n"
     with connect(patient) as client:
         client.sendall(LIVE + upgrade + b"\r\n")

@@ -274,12 +274,12 @@ def test_triton_started_after_the_transformer(tmp_path: Path) -> None:
             watch.wait_for(False, since=began, seconds=PATIENCE_S)
             assert load.wait_for(lambda response: bool(response.error), seconds=PATIENCE_S)
             with start_triton(MODELS, tmp_path / "triton.log", ports=ports):
-                there = time.monotonic()
-                ready_s = watch.wait_for(True, since=there, seconds=PATIENCE_S)
-                wait_for_good(load, there)
+                started = time.monotonic()
+                ready_s = watch.wait_for(True, since=started, seconds=PATIENCE_S)
+                wait_for_good(load, started)
                 result = load.stop()
             check_alive(watch, began)
-    assert judge("Triton late", result, since=there, allowed=AWAY, figures=f"ready {ready_s:.2f} s after Triton")
+    assert judge("Triton late", result, since=started, allowed=AWAY, figures=f"ready {ready_s:.2f} s after Triton")
 
 
 def test_model_unloaded_by_hand_is_loaded_again(faulty: Faulty) -> None:
@@ -434,7 +434,7 @@ def control_group(process: psutil.Process) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("limited", [address_space, control_group])
-def test_bombs_where_memory_is_short(
+def test_decompression_bombs_with_little_memory(
     faulty: Faulty, limited: Callable[[psutil.Process], AbstractContextManager[None]]
 ) -> None:
     transformer = faulty.stack.part("transformer")
@@ -451,7 +451,7 @@ def test_bombs_where_memory_is_short(
 
 
 @pytest.mark.parametrize("jump_s", [86_400, -86_400])
-def test_clock_that_jumps(stack: Stack, tmp_path: Path, jump_s: int) -> None:
+def test_jump_of_the_clock_has_no_effect(stack: Stack, tmp_path: Path, jump_s: int) -> None:
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     if library is None:
         pytest.skip("libfaketime is absent: the clock of one process cannot be moved (apt-get install libfaketime)")

@@ -125,7 +125,7 @@ def start(tmp_path: Path, *arguments: str, **variables: str) -> AbstractContextM
     return start_transformer(f"127.0.0.1:{closed_port}", tmp_path / "log", *arguments, variables=variables)
 
 
-def test_no_request_is_lost_over_connections_that_outlive_the_balancers(tmp_path: Path) -> None:
+def test_no_request_is_lost_where_connections_outlive_the_balancer(tmp_path: Path) -> None:
     # The time limit for a head is shorter: it does not apply to a connection without a request.
     variables = {"TRANSFORMER_KEEP_ALIVE_S": str(_LONGER_S), "TRANSFORMER_BODY_TIMEOUT_S": "0.5"}
     works = (send_around_the_limit, open_ahead_of_the_request, send_after_a_rejection)

@@ -89,7 +89,7 @@ def test_stack_survives_its_parts_and_leaves_nothing_behind(tmp_path: Path) -> N
     assert "stopped: transformer (exit status 0)" in log
 
 
-def test_what_a_killed_triton_leaves_behind_is_ended(tmp_path: Path) -> None:
+def test_processes_of_a_killed_triton_are_ended(tmp_path: Path) -> None:
     with start_stack(MODELS, tmp_path / "log") as stack:
         triton = stack.part("tritonserver")
         stubs = triton.children()
@@ -141,9 +141,9 @@ def test_stack_gives_up_on_a_part_that_dies_at_once(logs: Logs) -> None:
     assert "error: /none is missing" in (logs.folder / "triton.log").read_text()
 
 
-def test_terminal_shows_what_serves_and_the_logs_are_in_files(logs: Logs, tmp_path: Path) -> None:
-    shown = tmp_path / "shown"
-    with shown.open("wb") as output:
+def test_terminal_lists_models_and_logs_are_in_files(logs: Logs, tmp_path: Path) -> None:
+    terminal = tmp_path / "terminal"
+    with terminal.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "stack"], cwd=ROOT,
             env=os.environ | logs.variables | {"MIRROR": str(tmp_path / "mirror"), "REPOSITORY": str(MODELS)},
@@ -151,7 +151,7 @@ def test_terminal_shows_what_serves_and_the_logs_are_in_files(logs: Logs, tmp_pa
         )  # fmt: skip
     url = f"http://127.0.0.1:{logs.variables['HTTP_PORT']}"
     with ended(process, patience_s=PATIENCE_S):
-        wait_until_announced(shown)
+        wait_until_announced(terminal)
         response = httpx.post(f"{url}/predict/digits", files={"image": SEVEN}, trust_env=False)
         assert response.is_success
         request_id = response.headers["x-request-id"]
@@ -159,8 +159,8 @@ def test_terminal_shows_what_serves_and_the_logs_are_in_files(logs: Logs, tmp_pa
         wait_until(lambda: request_id in requests.read_text(), log=requests)
         (transformer,) = [each for each in psutil.Process(process.pid).children() if "transformer" in each.cmdline()]
         transformer.kill()
-        wait_until(lambda: "transformer ended unexpectedly and is started again" in shown.read_text(), log=shown)
-    words = shown.read_text()
+        wait_until(lambda: "transformer ended unexpectedly and is started again" in terminal.read_text(), log=terminal)
+    words = terminal.read_text()
     assert str(logs.folder.relative_to(ROOT)) in words
     assert len(words.splitlines()) < 45  # 20 of them the last words
     assert "model_lifecycle.cc" not in words
@@ -187,7 +187,7 @@ def test_terminal_shows_what_serves_and_the_logs_are_in_files(logs: Logs, tmp_pa
         ({"REPOSITORY": "gs://models"}, "repository: got 'gs://models', expected s3://"),
     ],
 )
-def test_wrong_setting_of_a_part_is_found_before_any_is_started(variables: dict[str, str], says: str) -> None:
+def test_wrong_setting_is_found_before_any_part_is_started(variables: dict[str, str], says: str) -> None:
     done = run_program("stack", **free_ports(), **variables)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done.stderr
     assert says in done.stderr
@@ -213,10 +213,10 @@ def test_stack_gives_up_on_a_wrong_setting_that_is_found_late(tmp_path: Path) ->
         assert process.wait(60) == 1
     finally:
         process.terminate()
-    said = log.read_text()
-    assert "exited: transformer (exit status 2; expected)" in said
-    assert said.count(f"error: {keys}") == 1
-    assert "error: transformer cannot run as it is set up; its last words are above" in said
+    text = log.read_text()
+    assert "exited: transformer (exit status 2; expected)" in text
+    assert text.count(f"error: {keys}") == 1
+    assert "error: transformer cannot run as it is set up; its last words are above" in text
 
 
 def find_part(parent: subprocess.Popen[bytes], log: Path) -> psutil.Process:

@@ -147,7 +147,7 @@ OPEN = {
 
 
 @pytest.mark.parametrize("keyless", ["health", "docs", "metrics", "status", "health,metrics,status,docs"])
-def test_what_needs_a_key_over_http_needs_one_over_grpc(
+def test_method_needs_a_key_over_grpc_where_it_does_over_http(
     keys: tuple[Path, str, str], tmp_path: Path, keyless: str
 ) -> None:
     variables = {"TRANSFORMER_API_KEYS_FILE": str(keys[0]), "TRANSFORMER_KEYLESS": keyless}
@@ -238,25 +238,25 @@ def test_stack_with_keys_says_that_it_is_ready(tmp_path: Path) -> None:
             "announce": ["-m", "stack.announce"],
             "versions": ["-m", "export", "versions", "--repository", "model_repository", "--url", url],
         }
-        shown = {"NEREID_API_KEY": key, "HTTP_PORT": str(stack.http_port)}
-        said = {
+        variables = {"NEREID_API_KEY": key, "HTTP_PORT": str(stack.http_port)}
+        outputs = {
             (name, given): subprocess.run(
                 [sys.executable, *words],
-                cwd=ROOT, env=os.environ | shown | {"NEREID_API_KEY": key if given else "", "TRITON_URL": ""},
+                cwd=ROOT, env=os.environ | variables | {"NEREID_API_KEY": key if given else "", "TRITON_URL": ""},
                 capture_output=True, text=True, timeout=60, check=False,
             )
             for name, words in commands.items()
             for given in (True, False)
         }  # fmt: skip
     for word in (" detect", 'curl -H "X-API-Key: $NEREID_API_KEY" -F image='):
-        assert word in said["announce", True].stdout
-    assert "listed for clients with an API key" in said["announce", False].stdout
-    assert said["versions", True].returncode == 0, said["versions", True].stderr
-    assert "serving" in said["versions", True].stdout
-    assert said["versions", False].returncode == 1
-    assert "401 no API key; expected Authorization: Bearer <key>" in said["versions", False].stderr
-    assert "next: NEREID_API_KEY=<one of the server's keys>" in said["versions", False].stderr
-    assert key not in "".join(done.stdout + done.stderr for done in said.values()) + log
+        assert word in outputs["announce", True].stdout
+    assert "listed for clients with an API key" in outputs["announce", False].stdout
+    assert outputs["versions", True].returncode == 0, outputs["versions", True].stderr
+    assert "serving" in outputs["versions", True].stdout
+    assert outputs["versions", False].returncode == 1
+    assert "401 no API key; expected Authorization: Bearer <key>" in outputs["versions", False].stderr
+    assert "next: NEREID_API_KEY=<one of the server's keys>" in outputs["versions", False].stderr
+    assert key not in "".join(done.stdout + done.stderr for done in outputs.values()) + log
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_docs_can_be_switched_off(stack: Stack, tmp_path: Path) -> None:
         "/v2/models/iris/trace/setting",
     ],
 )
-def test_what_administers_triton_is_out_of_reach(stack: Stack, path: str) -> None:
+def test_methods_that_administer_triton_are_out_of_reach(stack: Stack, path: str) -> None:
     for method in ("GET", "POST"):
         assert stack.http.request(method, path).status_code in (404, 405)
 

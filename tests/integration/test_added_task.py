@@ -122,12 +122,12 @@ def shares(response: Any) -> dict[str, float]:
 EXPECTED = {name: round(ratio, 1) for name, ratio in RATIOS.items()}
 
 
-def test_predict_serves_it(server: Transformer) -> None:
+def test_predict_serves_an_added_task(server: Transformer) -> None:
     response = ok(server.http.post("/predict/regions", files={"image": png(IMAGE)}))
     assert (shares(response), response["mask_size"], response["model"]["task"]) == (EXPECTED, [64, 96], "semantic")
 
 
-def test_v1_serves_it(server: Transformer) -> None:
+def test_v1_serves_an_added_task(server: Transformer) -> None:
     headers = {"Content-Type": "image/png"}
     response = ok(server.http.post("/v1/models/regions:predict", content=png(IMAGE), headers=headers))
     assert [shares(each) for each in response["predictions"]] == [EXPECTED]
@@ -141,7 +141,7 @@ def test_v1_serves_it(server: Transformer) -> None:
         (tritonclient.grpc, {}),
     ],
 )
-def test_v2_serves_it_over_both_transports(server: Transformer, library: Any, form: dict[str, bool]) -> None:
+def test_v2_serves_an_added_task_over_both_transports(server: Transformer, library: Any, form: dict[str, bool]) -> None:
     port = server.http_port if library is tritonclient.http else server.grpc_port
     tensor = library.InferInput("image", [2], "BYTES")
     images = np.array([png(IMAGE), png(halves())], np.object_)
@@ -156,7 +156,7 @@ def test_v2_serves_it_over_both_transports(server: Transformer, library: Any, fo
     np.testing.assert_allclose(result.as_numpy("pixel_ratios")[1], [0, 0.375, 0.375])
 
 
-def test_v2_serves_it_in_json(server: Transformer) -> None:
+def test_v2_serves_an_added_task_in_json(server: Transformer) -> None:
     data = [base64.b64encode(png(IMAGE)).decode()]
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": data}
     response = ok(server.http.post("/v2/models/regions/infer", json={"inputs": [tensor]}))
@@ -165,7 +165,7 @@ def test_v2_serves_it_in_json(server: Transformer) -> None:
     assert outputs["class_map"]["shape"] == [1, 64, 96]
 
 
-def test_its_parameters_are_those_of_a_request_in_every_place(server: Transformer) -> None:
+def test_parameters_of_an_added_task_are_read_from_every_place(server: Transformer) -> None:
     files = {"image": png(IMAGE)}
     only = {"red": EXPECTED["red"]}
     assert shares(ok(server.http.post("/predict/regions", files=files, params={"classes": "red"}))) == only
@@ -176,7 +176,7 @@ def test_its_parameters_are_those_of_a_request_in_every_place(server: Transforme
     assert (other.status_code, other.json()["code"]) == (400, "invalid_request")
 
 
-def test_it_is_drawn(server: Transformer) -> None:
+def test_added_task_is_drawn(server: Transformer) -> None:
     headers = {"Content-Type": "image/png", "Accept": "image/png"}
     response = server.http.post("/predict/regions", content=png(IMAGE), headers=headers).raise_for_status()
     drawn = np.asarray(Image.open(io.BytesIO(response.content)))
@@ -184,7 +184,7 @@ def test_it_is_drawn(server: Transformer) -> None:
     assert len({tuple(drawn[10, 10]), tuple(drawn[10, 80]), tuple(drawn[60, 10])}) == 3
 
 
-def test_it_is_described(server: Transformer) -> None:
+def test_added_task_is_described(server: Transformer) -> None:
     document = ok(server.http.get("/openapi.json"))
     schema = {"$ref": "#/components/schemas/Segmentation", **document}
     response = ok(server.http.post("/predict/regions", files={"image": png(IMAGE)}))
@@ -196,7 +196,7 @@ def test_it_is_described(server: Transformer) -> None:
     assert (metadata["parameters"]["task"], metadata["parameters"]["ignored"]) == ("semantic", [0])
 
 
-def test_metrics_count_it_without_objects(server: Transformer) -> None:
+def test_metrics_count_an_added_task_without_objects(server: Transformer) -> None:
     ok(server.http.post("/predict/regions", files={"image": png(IMAGE)}))
     lines = server.http.get("/metrics").text.splitlines()
     assert any(line.startswith('nereid_items_total{model="regions"') for line in lines)

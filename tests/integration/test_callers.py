@@ -82,36 +82,36 @@ def test_rejected_requests_are_counted_under_their_route(guarded: Transformer, k
     before = scrape(guarded.http)
     expected: Counter[tuple[str, ...]] = Counter()
 
-    def send(method: str, path: str, status: int, route: str, *, shown: str = key, **options: object) -> None:
-        headers = {"X-API-Key": shown, "Host": str(options.pop("host", "localhost"))}
+    def send(method: str, path: str, status: int, route: str, *, sent_key: str = key, **options: object) -> None:
+        headers = {"X-API-Key": sent_key, "Host": str(options.pop("host", "localhost"))}
         response = guarded.http.request(method, path, headers=headers, **options)  # type: ignore[arg-type]
         assert response.status_code == status, (method, path, response.text)
         expected[route, str(status)] += 1
 
     for route, body in BODIES.items():
         path = path_of(route)
-        send("POST", path, 401, route, shown="")
-        send("POST", f"{path}/", 403, route, shown="wrong")
+        send("POST", path, 401, route, sent_key="")
+        send("POST", f"{path}/", 403, route, sent_key="wrong")
         send("POST", path, 421, route, host="evil.example")
         if ":predict" not in path:  # to GET a model's name
-            send("GET", path, 401, route, shown="")
+            send("GET", path, 401, route, sent_key="")
             send("GET", path, 405, route)
         send("POST", path, 413, route, content=bytes(MAX_BODY_BYTES + 1))
         send("POST", path_of(route, model="made-up"), 404, route, json=body)
     for route, path in (("/v2/models/{model}", "/v2/models/iris"), ("/status", "/status"), ("/v2", "/v2")):
-        send("GET", path, 401, route, shown="")
-        send("GET", path, 403, route, shown="wrong")
-    send("GET", "/docs", 401, "/docs", shown="")
+        send("GET", path, 401, route, sent_key="")
+        send("GET", path, 403, route, sent_key="wrong")
+    send("GET", "/docs", 401, "/docs", sent_key="")
     for path in ("/made-up", "/predict", "/v2/models/iris/made-up", "/predict/a/b"):
-        send("POST", path, 401, "other", shown="")
+        send("POST", path, 401, "other", sent_key="")
         send("POST", path, 404, "other")
-    for shown, model, size, code in (
+    for sent_key, model, size, code in (
         ("", "iris", 0, grpc.StatusCode.UNAUTHENTICATED),
         ("wrong", "iris", 0, grpc.StatusCode.PERMISSION_DENIED),
         (key, "made-up", 0, grpc.StatusCode.NOT_FOUND),
         (key, "digits", MAX_BODY_BYTES + 1, grpc.StatusCode.RESOURCE_EXHAUSTED),
     ):
-        assert call(guarded, shown, model, size) is code
+        assert call(guarded, sent_key, model, size) is code
         expected[INFER, code.name] += 1
     assert call_raw(guarded.grpc, "/made.up/Method", b"") is grpc.StatusCode.UNAUTHENTICATED
     expected["other", "UNAUTHENTICATED"] += 1
@@ -150,8 +150,8 @@ def test_requests_are_counted_by_key_and_model(guarded: Transformer, stack: Stac
     wait_until(lambda: guarded.http.get("/v2", headers={"X-API-Key": bob}).is_success, log=guarded.log)
     before = scrape(guarded.http)
     for route, body in BODIES.items():
-        for shown, status in ((key, 200), ("", 401), ("wrong", 403)):
-            response = guarded.http.post(path_of(route, stack), json=body, headers={"X-API-Key": shown})
+        for sent_key, status in ((key, 200), ("", 401), ("wrong", 403)):
+            response = guarded.http.post(path_of(route, stack), json=body, headers={"X-API-Key": sent_key})
             assert response.status_code == status, response.text
     guarded.http.post("/predict/iris", json=["no row"], headers={"X-API-Key": bob})
     assert call(guarded, key, "digits") is grpc.StatusCode.OK
@@ -179,11 +179,11 @@ def test_requests_are_counted_by_key_and_model(guarded: Transformer, stack: Stac
 
 def test_invented_names_make_no_series_by_key(guarded: Transformer, key: str) -> None:
     def send(name: str) -> None:
-        for shown in (key, name):
-            assert guarded.http.post(f"/predict/{name}", json=[FLOWER], headers={"X-API-Key": shown}).is_client_error
-            guarded.http.get(f"/{name}", headers={"X-API-Key": shown})
-            call(guarded, shown, name)
-            call_raw(guarded.grpc, f"/{name}/{name}", b"", shown)
+        for sent_key in (key, name):
+            assert guarded.http.post(f"/predict/{name}", json=[FLOWER], headers={"X-API-Key": sent_key}).is_client_error
+            guarded.http.get(f"/{name}", headers={"X-API-Key": sent_key})
+            call(guarded, sent_key, name)
+            call_raw(guarded.grpc, f"/{name}/{name}", b"", sent_key)
 
     scrape(guarded.http)  # a series of its own
     send("first")

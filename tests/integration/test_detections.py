@@ -91,7 +91,7 @@ def of(*chosen: int) -> list[int]:
 
 
 @pytest.mark.parametrize("model", NAMES)
-def test_names_come_as_they_are(stack: Stack, model: str) -> None:
+def test_names_of_classes_are_returned_unchanged(stack: Stack, model: str) -> None:
     document = predict(stack, model)
     assert class_ids(document) == PRESENT
     assert all(row["class"] == NAMES[model][row["class_id"]] for row in document["predictions"])

@@ -60,7 +60,7 @@ def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_loaded_and_gives_its_golden_outputs(triton: Triton, repository: Path, name: str) -> None:
+def test_exported_detector_loads_and_gives_its_golden_outputs(triton: Triton, repository: Path, name: str) -> None:
     url = f"127.0.0.1:{triton.http_port}"
     assert httpx.get(f"http://{url}/v2/models/{name}/ready").is_success, triton.log.read_text()[-3000:]
     config = parse((repository / name / "config.pbtxt").read_text(encoding="utf-8"))

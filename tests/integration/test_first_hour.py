@@ -32,11 +32,11 @@ def serving(terminal: Terminal) -> Iterator[Path]:
 
 
 @pytest.mark.usefixtures("serving")
-def test_published_model_of_ones_own_responds(terminal: Terminal) -> None:
+def test_published_model_of_a_user_responds(terminal: Terminal) -> None:
     terminal.run(blocks_of(PAGE, PUBLISHED)[2])
 
 
-def test_next_version_serves_and_the_one_before_comes_back(terminal: Terminal, serving: Path) -> None:
+def test_next_version_serves_and_a_rollback_restores_the_previous_one(terminal: Terminal, serving: Path) -> None:
     first, delete = blocks_of(PAGE, NEXT)
     terminal.run(first)
     wait_until(lambda: version_of(terminal) == "2", log=serving, seconds=PATIENCE_S)

@@ -150,7 +150,7 @@ def project(tmp_path: Path) -> Project:
 GOOD = {"first": wheel("first", requires="second"), "second": wheel("second")}
 
 
-def test_what_the_lock_names_is_installed(project: Project) -> None:
+def test_packages_of_the_lock_are_installed(project: Project) -> None:
     project.with_uv()
     project.write("requirements/constraints.txt", lock(**GOOD))
     project.offer(**GOOD)
@@ -174,7 +174,7 @@ def test_command_of_the_project_works_from_another_folder(project: Project, tmp_
 
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
-def test_nothing_is_built_that_could_be_installed_elsewhere(tmp_path: Path, kind: str) -> None:
+def test_project_is_installable_in_place_only(tmp_path: Path, kind: str) -> None:
     command = [str(ROOT / ".venv/bin/uv"), "build", "--offline", f"--{kind}", "--out-dir", str(tmp_path), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
@@ -195,7 +195,7 @@ def test_changed_file_of_a_mirror_is_not_installed(project: Project, changed: st
     assert not project.has(changed)
 
 
-def test_what_no_lock_names_is_not_installed(project: Project) -> None:
+def test_package_that_no_lock_names_is_not_installed(project: Project) -> None:
     project.with_uv()
     project.write("requirements/constraints.txt", lock(first=GOOD["first"]))
     project.offer(**GOOD)

@@ -111,9 +111,9 @@ def test_versions_and_rollback_see_both_instances(pair: Pair) -> None:
     done = pair.run("publish", "iris", "--force", "--wait", f"http://127.0.0.1:{pair.a.http_port}")
     assert done.returncode == 0, done.stderr
     assert "1 instance seen over 8 connections in a row (pod-a)" in done.stdout
-    said = " ".join(pair.run("versions", "iris", "--url", pair.url).stdout.split())
-    assert "2 instances were seen: pod-a, pod-b" in said
-    assert re.search(rf"serves iris {newest} \([^)]*serving on pod-b[^)]*\), iris {newest + 1} \(", said), said
+    output = " ".join(pair.run("versions", "iris", "--url", pair.url).stdout.split())
+    assert "2 instances were seen: pod-a, pod-b" in output
+    assert re.search(rf"serves iris {newest} \([^)]*serving on pod-b[^)]*\), iris {newest + 1} \(", output), output
     done = pair.run("rollback", "iris", "--url", pair.url)
     assert f"iris: version {newest} is pinned" in done.stdout, done.stderr
     pair.run("unpin", "iris")

@@ -141,28 +141,28 @@ def test_stack_on_ipv6_listens_on_no_ipv4(inside: Inside) -> None:
 
 def test_images_get_responses_over_every_protocol(inside: Inside, tmp_path: Path) -> None:
     http, grpc = (f"[::1]:{inside.ports[name]}" for name in ("HTTP_PORT", "GRPC_PORT"))
-    said = inside.python("-m", "loadtest.protocols", "--http", http, "--grpc", grpc, "--requests", "2")
-    assert "│ gRPC " in said
+    output = inside.python("-m", "loadtest.protocols", "--http", http, "--grpc", grpc, "--requests", "2")
+    assert "│ gRPC " in output
     metrics = f"http://[::1]:{inside.ports['TRITON_METRICS_PORT']}/metrics"
-    said = inside.python(
+    output = inside.python(
         *("-m", "loadtest.latency", "run", "--url", inside.url, "--grpc", grpc, "--triton-metrics-url", metrics),
         *("--model", "digits", "--pictures", "loadtest/pictures", "--duration-s", "0.5", "--warm-up-s", "0.1"),
         *("--fail-ratio", "0", "--output", str(tmp_path)),
     )
-    assert "says nothing of" not in said
-    said = inside.python(
+    assert "says nothing of" not in output
+    output = inside.python(
         *("-m", "loadtest.flood", "--url", inside.url, "--seconds", "0.5", "--repeats", "1", "--factors", "0.2"),
         *("--output", str(tmp_path / "flood.json")),
     )
-    assert "│ 0.0% │" in said.replace("  ", " ")
+    assert "│ 0.0% │" in output.replace("  ", " ")
 
 
 def test_version_is_published_and_swapped_in(inside: Inside) -> None:
     repository = ["--repository", "s3://models/demo"]
-    said = inside.python("-m", "export", "publish", "digits", *repository, "--force", "--wait", inside.url)
-    assert f"digits 2 serves at {inside.url}" in said
-    said = inside.python("-m", "export", "versions", "digits", *repository, "--url", inside.url)
-    assert "serving" in said
+    output = inside.python("-m", "export", "publish", "digits", *repository, "--force", "--wait", inside.url)
+    assert f"digits 2 serves at {inside.url}" in output
+    output = inside.python("-m", "export", "versions", "digits", *repository, "--url", inside.url)
+    assert "serving" in output
     assert 'nereid_sync_serving_version{model="digits"} 2.0' in inside.get("SYNC_PORT", "/metrics")
 
 

@@ -161,7 +161,7 @@ def test_jobs_are_restricted_and_bounded(overlay: str, job: str) -> None:
         }
 
 
-def test_local_has_all_that_its_parts_name() -> None:
+def test_overlay_local_has_every_object_that_its_parts_name() -> None:
     objects = objects_of("overlays/local")
     pods = [
         objects["InferenceService", "nereid"]["spec"]["predictor"],

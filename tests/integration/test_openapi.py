@@ -48,8 +48,8 @@ def test_responses_are_those_of_the_description(stack: Stack, operations: list[A
                 case.path_parameters["model"] = model
             response = case.call()
             statuses.add(response.status_code)
-            said = QUOTED.sub("", response.text)  # what was sent may be anything
-            assert response.status_code < 400 or not TELLS_TOO_MUCH.search(said)
+            message = QUOTED.sub("", response.text)  # what was sent may be anything
+            assert response.status_code < 400 or not TELLS_TOO_MUCH.search(message)
             case.validate_response(response, checks=KNOWN.get_by_names(CHECKS))
 
         send()

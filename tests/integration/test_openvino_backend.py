@@ -193,7 +193,7 @@ def test_datatypes_are_converted(client: grpc.InferenceServerClient) -> None:
     assert (y.dtype, y.tolist()) == (np.uint8, [[3, 250]])
 
 
-def test_inputs_take_the_dims_of_the_config_where_it_says_so(client: grpc.InferenceServerClient) -> None:
+def test_inputs_take_the_dims_of_the_config_with_the_option(client: grpc.InferenceServerClient) -> None:
     x = np.arange(5, dtype=np.float32)[None]
     assert np.array_equal(infer(client, "reshape", x)[0], x)
 

@@ -68,7 +68,7 @@ def test_memory_of_the_embedded_triton_is_not_for_other_users(tmp_path: Path, us
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv, of util-linux")
 @pytest.mark.parametrize("rights", [[], WITHOUT_ROOTS_RIGHTS], ids=["root", "another"])
-def test_what_is_closed_still_ends_with_its_parent(rights: list[str]) -> None:
+def test_private_process_still_ends_with_its_parent(rights: list[str]) -> None:
     """The kernel forgets it where rights change."""
     script = (
         "import ctypes; from predictor.triton.privacy import close_to_others; why = close_to_others(); "
@@ -90,7 +90,9 @@ def test_mirror_of_the_stack_is_not_for_other_users(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("usual_umask")
-def test_folder_of_mirrors_is_closed_where_it_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_mirrors_is_private_where_it_belongs_to_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     settings = StackSettings(repository="s3://models/private")
     keep(settings)

@@ -43,7 +43,7 @@ def bucket(terminal: Terminal) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_life_of_a_model_is_as_the_page_shows_it(terminal: Terminal) -> None:
+def test_commands_of_the_page_on_the_life_of_a_model_run(terminal: Terminal) -> None:
     _, published = blocks_of(LIFECYCLE, "Model lifecycle")
     first, second, *_ = re.split(r"^(?=\$ )", published, flags=re.MULTILINE)[1:]
     rest = published.removeprefix(first)
@@ -82,7 +82,7 @@ def test_models_of_other_sources_are_exported(terminal: Terminal) -> None:
     assert (terminal.folder / "model_repository/my-detector/2/manifest.json").is_file()
 
 
-def test_booster_with_rows_of_ones_own_is_exported(terminal: Terminal) -> None:
+def test_booster_with_rows_of_a_user_is_exported(terminal: Terminal) -> None:
     features = ROWS.data.to_numpy()
     XGBClassifier(n_estimators=5).fit(features, ROWS.target).save_model(terminal.folder / "model.json")
     header = ",".join(f"f{number}" for number in range(features.shape[1]))

@@ -467,17 +467,17 @@ def test_thousands_of_rejected_folders_are_listed_and_counted(tmp_path: Path) ->
             return [name for name, model in content()["models"].items() if model["state"] == "refused"]
 
         wait_until(lambda: len(rejected()) == 1024, log=tmp_path / "log")
-        shown = content()
-        assert len(shown["models"]) == 1024
-        assert shown["more_models"] == 3000 - 1024
-        assert len(json.dumps(shown)) < 1_000_000
+        listed = content()
+        assert len(listed["models"]) == 1024
+        assert listed["more_models"] == 3000 - 1024
+        assert len(json.dumps(listed)) < 1_000_000
         reasons = (
             "config.pbtxt: line 1",
             "got 1024 models, expected at most 512",
             "got more models",
             "no model's name",
         )
-        assert all(any(reason in model["error"] for reason in reasons) for model in shown["models"].values())
+        assert all(any(reason in model["error"] for reason in reasons) for model in listed["models"].values())
 
 
 def test_stack_whose_models_are_all_rejected_is_not_ready(tmp_path: Path) -> None:

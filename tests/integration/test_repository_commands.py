@@ -393,7 +393,7 @@ def test_fetch_stops_where_a_file_changes_after_it_was_listed(
 
 
 @pytest.mark.parametrize(
-    ("config", "said", "wanted"),
+    ("config", "problem", "wanted"),
     [
         (b"version_policy { }", "tiny: policy all", ["1", "2"]),
         (b"version_policy { specific { } }", "tiny/config.pbtxt: version_policy.specific.versions: got []", ["2"]),
@@ -402,7 +402,7 @@ def test_fetch_stops_where_a_file_changes_after_it_was_listed(
 )
 def test_versions_reads_a_config_as_the_synchroniser_does(
     config: bytes,
-    said: str,
+    problem: str,
     wanted: list[str],
     storage: Storage,
     local: Path,
@@ -415,7 +415,7 @@ def test_versions_reads_a_config_as_the_synchroniser_does(
     capsys.readouterr()
     assert run("versions", storage) == 0
     out = capsys.readouterr().out
-    assert said in out
+    assert problem in out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines()]
     assert [row[1] for row in rows if row and row[-1] == "wanted"] == wanted
 
@@ -456,7 +456,7 @@ def test_versions_lists_complete_and_incomplete(
     assert "tiny" not in output
 
 
-def test_rollback_pins_the_version_before_and_unpin_lets_go(
+def test_rollback_pins_the_previous_version_and_unpin_removes_the_pin(
     storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish_again(storage, local, 3)
@@ -612,7 +612,7 @@ def test_publish_waits_until_the_version_serves(
     assert ("mirrors s3://elsewhere, not this" in output) == status
 
 
-def test_publish_of_a_first_version_has_no_before(
+def test_publish_of_a_first_version_compares_with_none(
     storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish_again(storage, local)
@@ -677,7 +677,7 @@ def test_publish_succeeds_only_where_its_own_request_does(
     assert expected.format(url=server.url) in output.out + output.err
 
 
-def test_publish_does_not_take_what_is_said_of_an_earlier_version_of_that_number(storage: Storage, local: Path) -> None:
+def test_publish_ignores_the_state_of_an_earlier_version_of_that_number(storage: Storage, local: Path) -> None:
     publish_again(storage, local)
     assert publish_and_wait(Mirror(storage, {"2": REJECTED}, {"2": SERVING}), local) == 0
 
@@ -695,7 +695,7 @@ def test_publish_gives_up_with_the_last_state(
     assert keys(storage) == held(1), "nothing is uploaded where the server is away"
 
 
-def test_what_serves_decides_for_versions_rollback_and_prune(
+def test_versions_rollback_and_prune_follow_the_serving_versions(
     storage: Storage, local: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish_again(storage, local, 5)
@@ -837,7 +837,7 @@ def test_links_in_a_folder_lead_nowhere(tmp_path: Path, local: Path, capsys: pyt
 
 
 @pytest.mark.parametrize("target", ["publish", "versions", "rollback", "unpin", "prune", "export"])
-def test_make_says_what_a_target_needs(target: str) -> None:
+def test_make_reports_a_missing_variable_of_a_target(target: str) -> None:
     missing = "REPOSITORY" if target == "versions" else "MODEL"
     # The make that runs the tests exports its own.
     environment = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "REPOSITORY"}}

@@ -290,7 +290,7 @@ def _lister(quirk: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("quirk", ["", "no token"])
-def test_listing_is_whole_whatever_a_server_leaves_out(quirk: str, variables: pytest.MonkeyPatch) -> None:
+def test_listing_is_complete_without_optional_fields_of_a_server(quirk: str, variables: pytest.MonkeyPatch) -> None:
     variables.delenv("AWS_ENDPOINT_URL")
     with _lister(quirk) as url:
         assert [item.key for item in open_storage(f"s3://{url}/models").walk()] == [f"a/1/{n}" for n in range(5)]

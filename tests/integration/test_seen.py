@@ -154,7 +154,7 @@ def test_sizes_of_images_are_measured(stack: Stack) -> None:
         assert value(after, name) == 0
 
 
-def test_build_names_its_versions(stack: Stack) -> None:
+def test_metrics_have_the_versions_of_the_build(stack: Stack) -> None:
     (labels,) = (dict(labels) for name, labels in scrape(stack.http) if name == "nereid_build_info")
     assert labels["version"] == stack.http.get("/v2").json()["version"]
     assert labels["python"] == ".".join(map(str, sys.version_info[:3]))
@@ -207,8 +207,8 @@ def test_a_request_is_one_line_of_json(in_json: Transformer) -> None:
     }
     # What else is said of a request tells which.
     assert line_of(in_json, "over-http")["status"] == 400
-    said = [line for line in lines(in_json) if line.get("request_id") == "over-http"]
-    assert [(line["level"], line["trace_id"]) for line in said] == [("INFO", TRACE_ID)] * 2
+    logged = [line for line in lines(in_json) if line.get("request_id") == "over-http"]
+    assert [(line["level"], line["trace_id"]) for line in logged] == [("INFO", TRACE_ID)] * 2
 
 
 def test_a_call_is_one_line_of_json(in_json: Transformer) -> None:
@@ -307,12 +307,12 @@ def test_log_and_metrics_name_the_key_of_a_request(stack: Stack, tmp_path: Path,
         assert counted() == grown
         for request_id, status in seen.items():
             name = request_id.partition("-")[0]
-            whose = name if name in keys else ""
+            key_name = name if name in keys else ""
             if log_format == "json":
                 line = line_of(transformer, request_id)
-                assert (line["key"], line["status"]) == (whose, status), request_id
+                assert (line["key"], line["status"]) == (key_name, status), request_id
             else:
-                end = f" key={whose}" if whose else r" code=\w+"
+                end = f" key={key_name}" if key_name else r" code=\w+"
                 words = rf" {request_id} \S+ \S+ {status} [0-9.]+ms{end}$"
                 pattern = re.compile(words, re.MULTILINE)
                 wait_until(lambda: bool(pattern.search(transformer.log.read_text())), log=transformer.log)  # noqa: B023
@@ -339,7 +339,7 @@ EVIL = "x\r\n2026-01-01 00:00:00,000 INFO transformer INJECTED\x1b[31m\x1b]0;t\x
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_no_client_breaks_a_line(stack: Stack, tmp_path: Path, log_format: str) -> None:
+def test_client_data_break_no_log_line(stack: Stack, tmp_path: Path, log_format: str) -> None:
     log = tmp_path / "log"
     variables = {"LOG_FORMAT": log_format}
     with start_transformer(f"127.0.0.1:{stack.triton_grpc_port}", log, variables=variables) as transformer:
@@ -717,7 +717,7 @@ def test_the_synchroniser_logs_json_too(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with start_synchroniser(tmp_path, LOG_FORMAT="json"):
         wait_until(lambda: "\n" in log.read_text(), log=log)
-    said = [json.loads(line) for line in log.read_text().splitlines()]
-    assert all(line.keys() >= {"time", "level", "logger", "message"} for line in said)
-    assert said[0]["logger"] == "synchroniser"
-    assert datetime.fromisoformat(said[0]["time"]).tzinfo is not None
+    logged = [json.loads(line) for line in log.read_text().splitlines()]
+    assert all(line.keys() >= {"time", "level", "logger", "message"} for line in logged)
+    assert logged[0]["logger"] == "synchroniser"
+    assert datetime.fromisoformat(logged[0]["time"]).tzinfo is not None

@@ -332,10 +332,10 @@ def test_no_secret_is_shown(synced: Synced) -> None:
     arguments = synced.part("tritonserver").cmdline()
     secrets = {argument.rpartition("=")[2] for argument in arguments if "restricted" in argument}
     assert [len(secret) for secret in secrets] == [64]
-    shown = synced.stack.log.read_text(errors="replace") + str(synced.status())
-    shown += httpx.get(f"{synced.stack.sync}/metrics").text
+    visible = synced.stack.log.read_text(errors="replace") + str(synced.status())
+    visible += httpx.get(f"{synced.stack.sync}/metrics").text
     for secret in (*secrets, "secret-of-the-tests"):
-        assert secret not in shown
+        assert secret not in visible
 
 
 def test_clients_cannot_reach_candidates(synced: Synced) -> None:

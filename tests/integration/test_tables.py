@@ -81,15 +81,15 @@ def send(library: Any, port: int, name: str, tensors: dict[str, NDArray[Any]]) -
         given.set_data_from_numpy(array)
         inputs.append(given)
     with library.InferenceServerClient(f"127.0.0.1:{port}") as client:
-        said: NDArray[Any] = client.infer(name, inputs).as_numpy("probabilities")
-    return said
+        results: NDArray[Any] = client.infer(name, inputs).as_numpy("probabilities")
+    return results
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_numbers_and_missing_ones_in_every_protocol(tables: Stack, name: str) -> None:
+def test_numbers_and_missing_values_in_every_protocol(tables: Stack, name: str) -> None:
     rows = ROWS[name]
     expected = ESTIMATORS[name].predict_proba(rows)
-    said = {
+    results = {
         "v1": probabilities(tables.http.post(f"/v1/models/{name}:predict", json={"instances": nulls(rows)})),
         "/predict": probabilities(tables.http.post(f"/predict/{name}", json=nulls(rows))),
         "binary": send(tritonclient.http, tables.http_port, name, {"features": rows}),
@@ -97,8 +97,8 @@ def test_numbers_and_missing_ones_in_every_protocol(tables: Stack, name: str) ->
     }
     tensor = {"name": "features", "datatype": "FP64", "shape": list(rows.shape), "data": nulls(rows)}
     response = tables.http.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]})
-    said["v2"] = np.reshape(response.json()["outputs"][1]["data"], expected.shape)
-    for way, got in said.items():
+    results["v2"] = np.reshape(response.json()["outputs"][1]["data"], expected.shape)
+    for way, got in results.items():
         np.testing.assert_allclose(got, expected, atol=2e-6, err_msg=way)
 
 
@@ -118,7 +118,7 @@ def test_strings_in_every_protocol(tables: Stack) -> None:
     ]  # fmt: skip
     response = tables.http.post("/v2/models/people/infer", json={"inputs": inputs})
     assert response.is_success, response.text
-    said = {
+    results = {
         "v1": probabilities(tables.http.post("/v1/models/people:predict", json={"instances": nulls(PEOPLE)})),
         "v1 by name": probabilities(tables.http.post("/v1/models/people:predict", json={"instances": named})),
         "/predict": probabilities(tables.http.post("/predict/people", json=named)),
@@ -126,7 +126,7 @@ def test_strings_in_every_protocol(tables: Stack) -> None:
         "binary": send(tritonclient.http, tables.http_port, "people", columns(PEOPLE)),
         "gRPC": send(tritonclient.grpc, tables.grpc_port, "people", columns(PEOPLE)),
     }
-    for way, got in said.items():
+    for way, got in results.items():
         np.testing.assert_allclose(got, expected, atol=2e-6, err_msg=way)
 
 
@@ -137,13 +137,13 @@ def test_column_named_image_is_no_image(tables: Stack) -> None:
     tensor = {"name": "image", "datatype": "BYTES", "shape": [2], "data": cities}
     response = tables.http.post("/v2/models/labels/infer", json={"inputs": [tensor]})
     assert response.is_success, response.text
-    said = {
+    results = {
         "v1": probabilities(tables.http.post("/v1/models/labels:predict", json={"instances": named})),
         "/predict": probabilities(tables.http.post("/predict/labels", json=named)),
         "v2": np.reshape(response.json()["outputs"][1]["data"], expected.shape),
         "gRPC": send(tritonclient.grpc, tables.grpc_port, "labels", {"image": np.array(cities, object)}),
     }
-    for way, got in said.items():
+    for way, got in results.items():
         np.testing.assert_allclose(got, expected, atol=2e-6, err_msg=way)
 
 
@@ -189,7 +189,7 @@ SEX = {"name": "sex", "datatype": "BYTES", "shape": [1], "data": ["f"]}
         ),
     ],
 )  # fmt: skip
-def test_what_a_column_does_not_take_is_rejected(tables: Stack, path: str, body: Any, says: str) -> None:
+def test_value_that_a_column_does_not_take_is_rejected(tables: Stack, path: str, body: Any, says: str) -> None:
     response = tables.http.post(path, json={"inputs": body} if path.startswith("/v2") else body)
     assert response.status_code == 400, response.text
     assert says in response.json()["error"]

@@ -49,7 +49,7 @@ def channel(stack: Stack) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def test_sigterm_finishes_what_was_accepted(stack: Stack, tmp_path: Path) -> None:
+def test_sigterm_finishes_accepted_requests(stack: Stack, tmp_path: Path) -> None:
     triton = f"127.0.0.1:{stack.triton_grpc_port}"
     with (
         start_transformer(triton, tmp_path / "log", "--workers", "2") as transformer,
@@ -91,7 +91,7 @@ def watch(channel: grpc.Channel) -> list[int]:
     return [response.status for response in stream]
 
 
-def test_predictor_that_is_late_is_a_timeout_and_one_that_is_away_is_unavailable(stack: Stack, tmp_path: Path) -> None:
+def test_late_predictor_is_a_timeout_and_absent_one_is_unavailable(stack: Stack, tmp_path: Path) -> None:
     late = {"TRANSFORMER_REQUEST_TIMEOUT_S": "0.001"}
     triton = f"127.0.0.1:{stack.triton_grpc_port}"
     (closed_port,) = find_free_ports(1)
@@ -191,7 +191,7 @@ def test_reflection_names_every_service(channel: grpc.Channel) -> None:
     "method",
     ["RepositoryModelLoad", "RepositoryModelUnload", "RepositoryIndex", "SystemSharedMemoryRegister", "LogSettings"],
 )
-def test_what_changes_the_server_is_out_of_reach(stack: Stack, channel: grpc.Channel, method: str) -> None:
+def test_methods_that_change_the_server_are_out_of_reach(stack: Stack, channel: grpc.Channel, method: str) -> None:
     request = getattr(service_pb2, f"{method}Request")()
     rejected = rejection(getattr(service_pb2_grpc.GRPCInferenceServiceStub(channel), method), request)
     assert (rejected.code, rejected.status) == (ErrorCode.ROUTE_NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)
@@ -213,7 +213,7 @@ def test_grpc_returns_the_request_id(channel: grpc.Channel) -> None:
     assert dict(rejected.value.trailing_metadata())["x-request-id"] == "abc-123"
 
 
-def test_grpc_takes_what_http_takes_and_no_more(channel: grpc.Channel) -> None:
+def test_limits_of_grpc_are_those_of_http(channel: grpc.Channel) -> None:
     many = [DIGITS + bytes(15 * 2**20)] * 4  # 60 MiB, each below the limit of an image
     assert infer_rejection(channel, infer_message("none", *many)).code is ErrorCode.MODEL_NOT_FOUND
     # gRPC's own rejection, which has no code.
@@ -346,7 +346,7 @@ def test_every_route_returns_errors_alike(stack: Stack, method: str, path: str, 
     assert code_of(response) is code
 
 
-def test_metadata_tells_what_the_server_takes_and_gives(stack: Stack) -> None:
+def test_metadata_has_the_inputs_and_outputs_of_the_server(stack: Stack) -> None:
     response = stack.http.get("/v2/models/digit-finder").json()
     (served,) = response["versions"]
     assert stack.http.get(f"/v2/models/digit-finder/versions/{served}").json() == response
@@ -368,7 +368,7 @@ def test_metadata_tells_what_the_server_takes_and_gives(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("model", ["digit-finder", "digits", "iris"])
-def test_outputs_are_those_that_metadata_promises(stack: Stack, model: str) -> None:
+def test_outputs_are_those_of_the_metadata(stack: Stack, model: str) -> None:
     body = (
         {"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
         if model == "iris"

@@ -144,7 +144,7 @@ SAME: dict[str, tuple[bytes, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_what_triton_accepts_gives_the_same_response(small: Stack, name: str) -> None:
+def test_request_that_triton_accepts_gets_the_same_response(small: Stack, name: str) -> None:
     ours, tritons = send_to_both(small, "pairs", *SAME[name])
     assert (ours.status_code, ours.content) == (200, tritons.content), tritons.text
 
@@ -227,7 +227,7 @@ def test_request_of_more_items_than_the_limit_is_rejected(small: Stack, library:
         infer(small, library, "pairs", np.zeros((1025, 2), np.float32))
 
 
-def test_what_is_no_batch_is_not_cut(small: Stack) -> None:
+def test_request_without_a_batch_is_not_cut(small: Stack) -> None:
     rows = np.arange(40, dtype=np.float32).reshape(20, 2)
     before = successes(small, "unbatched")
     np.testing.assert_array_equal(infer(small, tritonclient.http, "unbatched", rows).as_numpy("y"), rows)
@@ -315,13 +315,13 @@ def test_unknown_parameter_of_an_output_is_not_looked_at_over_grpc(small: Stack)
         *("/v2/models/pairs/config", "/v2/models/pairs/versions/1", "/v1/models", "/v1/models/pairs"),
     ],
 )
-def test_slash_at_the_end_of_a_path_says_nothing(small: Stack, path: str) -> None:
+def test_slash_at_the_end_of_a_path_is_ignored(small: Stack, path: str) -> None:
     plain, slashed = small.http.get(path), small.http.get(f"{path}/")
     assert (slashed.status_code, slashed.json()) == (200, plain.json())
     assert small.http.get(f"{path}//").status_code == 404
     assert small.http.get(f"{path}%2F").status_code == 404
 
 
-def test_slash_at_the_end_of_a_path_says_nothing_to_infer(small: Stack) -> None:
+def test_slash_at_the_end_of_an_inference_path_is_ignored(small: Stack) -> None:
     response = small.http.post("/v2/models/pairs/versions/1/infer/", content=document())
     assert (response.status_code, response.json()["outputs"][0]["data"]) == (200, [1, 2])

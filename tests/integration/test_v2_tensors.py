@@ -183,7 +183,7 @@ def test_malformed_message_is_rejected_as_triton_rejects_it(plain: Stack, name: 
         ("texts", np.array([["é".encode(), b""]], object)),
     ],
 )
-def test_own_tensors_go_to_triton_and_back(plain: Stack, library: Any, model: str, array: Any) -> None:
+def test_own_tensors_of_a_model_go_to_triton_and_back(plain: Stack, library: Any, model: str, array: Any) -> None:
     port = plain.http_port if library is tritonclient.http else plain.grpc_port
     given = library.InferInput("x", array.shape, TYPES[model][0])
     given.set_data_from_numpy(array)
@@ -195,7 +195,7 @@ def test_own_tensors_go_to_triton_and_back(plain: Stack, library: Any, model: st
             assert "mine" in (response["id"] if isinstance(response, dict) else response.id)
 
 
-def test_own_tensors_go_as_json_too(plain: Stack) -> None:
+def test_own_tensors_of_a_model_may_be_json(plain: Stack) -> None:
     for data in ([1, 2.5, 3, 4], [[1, 2.5], [3, 4]]):
         response = plain.http.post("/v2/models/pairs/infer", json={"inputs": [tensor(shape=[2, 2], data=data)]}).json()
         assert response["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [2, 2], "data": [1, 2.5, 3, 4]}]

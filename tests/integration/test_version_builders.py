@@ -82,7 +82,7 @@ def send(client: grpc.InferenceServerClient, name: str) -> NDArray[np.float32]:
     return np.asarray(client.infer(name, [rows]).as_numpy("probabilities"))
 
 
-def test_every_spoil_is_expected_to_do_something() -> None:
+def test_every_spoil_has_an_expected_effect() -> None:
     assert SPOILS.keys() == REJECTED.keys() | SERVED.keys()
 
 
@@ -94,12 +94,12 @@ def test_triton_rejects(client: grpc.InferenceServerClient, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_triton_serves_what_is_wrong(client: grpc.InferenceServerClient, name: str) -> None:
+def test_triton_serves_versions_whose_error_it_cannot_see(client: grpc.InferenceServerClient, name: str) -> None:
     np.testing.assert_allclose(send(client, name), [SERVED[name]] * 2, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_triton_serves_what_is_good(client: grpc.InferenceServerClient, name: str) -> None:
+def test_triton_serves_valid_versions(client: grpc.InferenceServerClient, name: str) -> None:
     np.testing.assert_allclose(send(client, name), [BUILD.scores] * 2, atol=1e-6)
 
 

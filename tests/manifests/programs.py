@@ -84,10 +84,10 @@ def flags_of(argv: list[str]) -> dict[str, list[str]]:
 def argument_error(program: str, argv: list[str]) -> str:
     """A program's error about its arguments; empty where they are valid. Triton's are tested in test_triton.py."""
     if program == TRANSFORMER:
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+        errors = io.StringIO()
+        with contextlib.redirect_stderr(errors), contextlib.suppress(SystemExit):
             arguments.parse(argv)
-        return said.getvalue().strip()
+        return errors.getvalue().strip()
     if program == SYNCHRONISER:
         return _predictor_error(tuple(argv))
     return ""

@@ -72,9 +72,9 @@ def test_times_fit_each_other() -> None:
 
 def test_page_has_these_times() -> None:
     rows = dict(re.findall(r"^\| ([^|]+?) \| (\d+) \|", PAGE.read_text().partition("## 10.")[2], re.MULTILINE))
-    said = {name.split("(")[0].strip(): float(value) for name, value in rows.items()}
+    times_s = {name.split("(")[0].strip(): float(value) for name, value in rows.items()}
     found = times()
-    assert said == {
+    assert times_s == {
         "a request": found["request"],
         "deregistration delay": found["deregistration"],
         "preStop of the transformer": found["preStop"],

@@ -49,7 +49,7 @@ def _sorted(node: Any) -> Any:
     return node
 
 
-def test_each_is_a_component_with_a_use() -> None:
+def test_each_component_has_a_use() -> None:
     used = {*WITH_KSERVE, *WITHOUT, *INNER, "ca-bundle", "proxy", "otlp", "outside", "headless", "no-namespace"}
     assert set(find_components()) == used
     for name in find_components():

@@ -24,5 +24,5 @@ def test_images_have_one_tag_in_all_folders() -> None:
 
 @pytest.mark.parametrize(("kind", "command"), [("Secret", "create secret generic"), ("ConfigMap", "create configmap")])
 def test_readme_has_the_commands_for_what_the_user_creates(kind: str, command: str) -> None:
-    said = (MANIFESTS / "README.md").read_text()
-    assert all(f"{command} {name} " in said for name in MADE_BY_THE_USER[kind])
+    page = (MANIFESTS / "README.md").read_text()
+    assert all(f"{command} {name} " in page for name in MADE_BY_THE_USER[kind])

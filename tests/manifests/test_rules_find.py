@@ -386,7 +386,7 @@ def test_restricted_standard_rejects(change: dict[str, Any]) -> None:
     assert list(violations({"spec": pod["spec"] | change}))
 
 
-def test_pod_is_what_kserve_makes() -> None:
+def test_assumed_pod_is_that_of_kserve() -> None:
     given: dict[str, Any] = {
         "metadata": {
             "name": "finder",

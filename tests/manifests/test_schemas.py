@@ -86,7 +86,7 @@ def test_valid_object_has_no_fault(each: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("each", "path", "value", "said"),
+    ("each", "path", "value", "message"),
     [
         (SERVICE, "spec predictr", {}, "'predictr' was unexpected"),
         (SERVICE, "spec predictor containers 0 imagePolicy", "Always", "'imagePolicy' was unexpected"),
@@ -112,10 +112,10 @@ def test_valid_object_has_no_fault(each: dict[str, Any]) -> None:
         (BUDGET, "apiVersion", "policy/v9", "no schema"),
     ],
 )
-def test_invalid_object_is_found(each: dict[str, Any], path: str, value: Any, said: str) -> None:
+def test_invalid_object_is_found(each: dict[str, Any], path: str, value: Any, message: str) -> None:
     faults = find_faults(changed(each, path, value), NO_CRDS)
     assert faults
-    assert any(said in fault for fault in faults), faults
+    assert any(message in fault for fault in faults), faults
 
 
 def test_closed_schema_keeps_what_is_open() -> None:

@@ -36,19 +36,19 @@ class Result:
     """The result of kubectl.
 
     Attributes:
-        text: on stdout.
-        said: on stderr: errors, and warnings about accepted objects.
+        text: stdout.
+        stderr: errors, and warnings about accepted objects.
         accepted: whether it succeeded.
     """
 
     text: str
-    said: str
+    stderr: str
     accepted: bool
 
     @property
     def object(self) -> Any:
         """Its output, from JSON."""
-        assert self.accepted, self.said
+        assert self.accepted, self.stderr
         return json.loads(self.text)
 
 
@@ -98,7 +98,7 @@ def kubectl(*arguments: str, sent: Sequence[Object] = ()) -> Result:
 def find(kind: str, name: str, namespace: str) -> Any:
     """An object of the cluster, or None."""
     result = kubectl("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
-    assert result.accepted, result.said
+    assert result.accepted, result.stderr
     return json.loads(result.text) if result.text else None
 
 
@@ -114,8 +114,8 @@ def wait_for(what: str, condition: Callable[[], Any], patience_s: float = PATIEN
 def unknown_kinds(rendered: Render) -> list[str]:
     """Kinds of an overlay that the API server lacks."""
     result = kubectl("api-resources", "--no-headers", "--output=wide")
-    there = {word for line in result.text.splitlines() for word in line.split()}
-    return sorted({each["kind"] for each in rendered.objects} - there)
+    kinds = {word for line in result.text.splitlines() for word in line.split()}
+    return sorted({each["kind"] for each in rendered.objects} - kinds)
 
 
 def prepare(name: str, folder: Path) -> Applied:
@@ -132,11 +132,11 @@ def prepare(name: str, folder: Path) -> Applied:
         _moved(render("base").named("Namespace", "nereid"), namespace)
     ]
     needed = [each for each in applied.render.objects if each["kind"] in _FOR_PODS]
-    there = applied.render.names("Secret")
-    needed += [_secret(key, values, namespace) for key, values in SECRETS.items() if key not in there]
+    secrets = applied.render.names("Secret")
+    needed += [_secret(key, values, namespace) for key, values in SECRETS.items() if key not in secrets]
     for sent in (namespaces, needed):
         result = kubectl("apply", "--server-side", "--filename=-", sent=sent)
-        assert result.accepted, result.said
+        assert result.accepted, result.stderr
     return applied
 
 
@@ -147,7 +147,7 @@ def try_pods(applied: Applied) -> None:
     for service, component, pod in components(applied.render):
         assumed = knative_service_of(pod, component) if mode_of(service) == KNATIVE else deployment_of(pod)
         result = create_dry(assumed)
-        assert result.accepted, f"{title(pod)}: {result.said}"
+        assert result.accepted, f"{title(pod)}: {result.stderr}"
         applied.templates[pod["metadata"]["name"]] = result.object["spec"]["template"]
 
 
@@ -159,7 +159,7 @@ def apply_without_pods(applied: Applied) -> None:
         "metadata": {"name": "no-pods", "namespace": applied.namespace},
     }
     result = kubectl("apply", "--server-side", "--filename=-", sent=[{**quota, "spec": {"hard": {"pods": "0"}}}])
-    assert result.accepted, result.said
+    assert result.accepted, result.stderr
     wait_for(
         "the quota", lambda: (find("resourcequota", "no-pods", applied.namespace) or {}).get("status", {}).get("hard")
     )
@@ -177,7 +177,7 @@ def remove(namespace: str, *, wait: bool = False) -> None:
     result = kubectl(
         "delete", "namespace", namespace, "--ignore-not-found", f"--wait={str(wait).lower()}", "--timeout=180s"
     )
-    assert result.accepted, result.said
+    assert result.accepted, result.stderr
 
 
 def components(rendered: Render) -> Iterator[tuple[Object, Any, dict[str, Any]]]:

@@ -149,8 +149,8 @@ def open_terminal(folder: Path, ports: Mapping[str, str], **variables: str) -> T
         each.chmod(0o755)
     kept = {name: os.environ[name] for name in ("LANG", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
     own = {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}", "PYTHON": sys.executable, "COLUMNS": "120"}
-    shown = {"localhost:8080": ports.get("HTTP_PORT"), "localhost:8081": ports.get("GRPC_PORT")}
-    replaced = {address: f"localhost:{port}" for address, port in shown.items() if port}
+    port_of = {"localhost:8080": ports.get("HTTP_PORT"), "localhost:8081": ports.get("GRPC_PORT")}
+    replaced = {address: f"localhost:{port}" for address, port in port_of.items() if port}
     return Terminal(checkout, kept | own | dict(ports) | variables, replaced)
 
 
@@ -185,16 +185,16 @@ def matches(expected: Sequence[str], printed: str) -> bool:
     return re.fullmatch(pattern, "".join(f"{line}\n" for line in lines)) is not None
 
 
-def _is_like(shown: Any, got: Any, name: str = "") -> bool:
+def _is_like(expected: Any, got: Any, name: str = "") -> bool:
     """Whether JSON has the members of a page's, and their values but for ids and times."""
-    if isinstance(shown, dict) and isinstance(got, dict):
-        inside = {key: name if name in _MEASURED else key for key in shown}
-        return shown.keys() == got.keys() and all(_is_like(shown[key], got[key], inside[key]) for key in shown)
-    if isinstance(shown, list) and isinstance(got, list):
-        return len(shown) == len(got) and all(_is_like(*pair, name) for pair in zip(shown, got, strict=True))
-    if isinstance(shown, int | float) and isinstance(got, int | float):
-        return name in _MEASURED or abs(got - shown) <= _CLOSE
-    return bool(shown == got) or (isinstance(got, str) and _blur(str(shown)) == _blur(got))
+    if isinstance(expected, dict) and isinstance(got, dict):
+        inside = {key: name if name in _MEASURED else key for key in expected}
+        return expected.keys() == got.keys() and all(_is_like(expected[key], got[key], inside[key]) for key in expected)
+    if isinstance(expected, list) and isinstance(got, list):
+        return len(expected) == len(got) and all(_is_like(*pair, name) for pair in zip(expected, got, strict=True))
+    if isinstance(expected, int | float) and isinstance(got, int | float):
+        return name in _MEASURED or abs(got - expected) <= _CLOSE
+    return bool(expected == got) or (isinstance(got, str) and _blur(str(expected)) == _blur(got))
 
 
 def _blur(line: str) -> str:

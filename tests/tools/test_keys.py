@@ -68,10 +68,10 @@ class Guarded:
 
     def run(self, name: str, output: Path, key: str) -> "subprocess.CompletedProcess[str]":
         """Run it to its end, and look meanwhile that no process has the key among its arguments."""
-        with (output / "said").open("w+") as said:
+        with (output / "said").open("w+") as printed:
             process = subprocess.Popen(
                 [sys.executable, *self.command(name, output)],
-                cwd=ROOT, env=os.environ | {"NEREID_API_KEY": key}, stdout=said, stderr=said,
+                cwd=ROOT, env=os.environ | {"NEREID_API_KEY": key}, stdout=printed, stderr=printed,
             )  # fmt: skip
             try:
                 deadline = time.monotonic() + PATIENCE_S
@@ -82,8 +82,8 @@ class Guarded:
             finally:
                 process.kill()
                 process.wait()
-            said.seek(0)
-            return subprocess.CompletedProcess([name], process.returncode, said.read())
+            printed.seek(0)
+            return subprocess.CompletedProcess([name], process.returncode, printed.read())
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_tool_with_the_key_does_its_work(guarded: Guarded, tmp_path: Path, name: str) -> None:
+def test_tool_with_the_key_succeeds(guarded: Guarded, tmp_path: Path, name: str) -> None:
     done = guarded.run(name, tmp_path, guarded.key)
     assert done.returncode == 0, done.stdout
     assert "401" not in done.stdout
@@ -113,7 +113,9 @@ def test_tool_with_the_key_does_its_work(guarded: Guarded, tmp_path: Path, name:
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize(("key", "says"), [("", "401 no API key; "), ("nereid_wrong", "403 unknown API key")])
-def test_tool_without_it_says_so_in_one_line(guarded: Guarded, tmp_path: Path, name: str, key: str, says: str) -> None:
+def test_tool_without_the_key_reports_that_in_one_line(
+    guarded: Guarded, tmp_path: Path, name: str, key: str, says: str
+) -> None:
     done = guarded.run(name, tmp_path, key)
     assert done.returncode == 1, done.stdout
     lines = done.stdout.splitlines()

@@ -30,7 +30,7 @@ def parser() -> Parser:
         ("publish m", "required: --repository"),
     ],
 )
-def test_wrong_word_is_reported_by_its_command(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_option_is_reported_by_its_command(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parser().parse_args(words.split())
     assert ended.value.code == 2
@@ -40,7 +40,7 @@ def test_wrong_word_is_reported_by_its_command(words: str, says: str, capsys: py
 
 
 @pytest.mark.parametrize("words", ["publish m --repository r", "publish --repo r m", "publish --repository=r -- --m"])
-def test_good_words_are_parsed(words: str) -> None:
+def test_valid_arguments_are_parsed(words: str) -> None:
     assert parser().parse_args(words.split()).repository == "r"
 
 

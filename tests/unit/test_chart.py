@@ -37,7 +37,9 @@ def test_every_component_of_the_manifests_is_in_the_chart() -> None:
         (1, [Change("a", 1, ABSENT), Change("b", ABSENT, 1)], "or (not $on.a) $on.b"),
     ],
 )
-def test_guard_is_when_it_is_there(base: Any, changes: list[Change], guard: str | None) -> None:
+def test_guard_is_the_condition_under_which_the_value_exists(
+    base: Any, changes: list[Change], guard: str | None
+) -> None:
     assert Node(base, tuple(changes)).guard() == guard
 
 

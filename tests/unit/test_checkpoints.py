@@ -45,7 +45,7 @@ def test_official_checkpoint_is_known_by_its_content_whatever_its_name(shared: P
         assert hashlib.sha256(copy.read_bytes()).hexdigest() == OFFICIAL[name]
 
 
-def test_other_checkpoint_needs_the_users_word(tmp_path: Path) -> None:
+def test_unofficial_checkpoint_needs_the_permission_of_the_user(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
     path.write_bytes(b"made by a user")
     digest = hashlib.sha256(b"made by a user").hexdigest()
@@ -57,7 +57,7 @@ def test_other_checkpoint_needs_the_users_word(tmp_path: Path) -> None:
         assert copy.read_bytes() == b"made by a user"
 
 
-def test_official_name_is_no_word_for_the_content(tmp_path: Path) -> None:
+def test_official_name_alone_permits_no_other_content(tmp_path: Path) -> None:
     path = tmp_path / "yolov8n.pt"
     path.write_bytes(b"what a mirror has under that name")
     with pytest.raises(CheckpointError) as rejected, admit(path, allowed=False):
@@ -65,7 +65,7 @@ def test_official_name_is_no_word_for_the_content(tmp_path: Path) -> None:
     assert f"expected that of the official yolov8n.pt, {OFFICIAL['yolov8n.pt']}" in str(rejected.value)
 
 
-def test_what_was_judged_is_what_is_loaded(tmp_path: Path) -> None:
+def test_bytes_that_were_checked_are_the_bytes_that_are_loaded(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
     path.write_bytes(b"judged")
     with admit(path, allowed=True) as copy:
@@ -76,25 +76,25 @@ def test_what_was_judged_is_what_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["best.pt", "yolov8n.pt", "best.PT", "best.pth", "best"])
-def test_nothing_is_unpickled_unpermitted(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_nothing_is_unpickled_without_permission(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     path, mark = tmp_path / name, tmp_path / "mark"
     path.write_bytes(checkpoint(Trap(mark)))
     assert main(["ultralytics", "made", str(path), "--repository", str(tmp_path / "repository")]) == 1
-    said = capsys.readouterr().err
-    assert f"got SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}" in said
-    assert "--allow-unpickling" in said
+    output = capsys.readouterr().err
+    assert f"got SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}" in output
+    assert "--allow-unpickling" in output
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("target", ["export", "compare"])
-def test_make_passes_the_users_word_on(target: str) -> None:
+def test_make_passes_on_the_permission_to_unpickle(target: str) -> None:
     command = ["make", "--dry-run", "--always-make", target, "MODEL=made", "WEIGHTS=best.pt"]
     for more, given in (["ALLOW_UNPICKLING=1"], True), ([], False):
         printed = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         assert ("--allow-unpickling" in printed) is given
 
 
-def test_only_these_load_checkpoints() -> None:
+def test_only_listed_modules_load_checkpoints() -> None:
     """Each of them calls `admit`, or loads the checkpoint that it has just trained."""
     loading = re.compile(r"\bYOLO\(|\btorch\.load\(|\btorch\.jit\.load\(")
     paths = [

@@ -23,7 +23,7 @@ def write(folder: Path, **files: str) -> None:
     ("text", "expected"),
     [("max 100000\n", CORES), ("50000 100000\n", 0.5), ("12800000 100000\n", min(CORES, 128.0)), ("nonsense", CORES)],
 )
-def test_version_2(tmp_path: Path, text: str, expected: float) -> None:
+def test_limit_of_cgroup_version_2(tmp_path: Path, text: str, expected: float) -> None:
     write(tmp_path / "cgroups" / "pod" / "container", cpu__max="max 100000\n")
     write(tmp_path / "cgroups" / "pod", cpu__max=text)
     (tmp_path / "membership").write_text("0::/pod/container\n")
@@ -32,7 +32,7 @@ def test_version_2(tmp_path: Path, text: str, expected: float) -> None:
 
 @pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
 @pytest.mark.parametrize(("quota", "expected"), [("-1", CORES), ("75000", 0.75)])
-def test_version_1(tmp_path: Path, mount: str, quota: str, expected: float) -> None:
+def test_limit_of_cgroup_version_1(tmp_path: Path, mount: str, quota: str, expected: float) -> None:
     write(tmp_path / "cgroups" / mount / "docker", cpu__cfs_quota_us=f"{quota}\n", cpu__cfs_period_us="100000\n")
     (tmp_path / "membership").write_text("5:memory:/docker\n4:cpu,cpuacct:/docker\n")
     assert cpu_limit(tmp_path / "cgroups", tmp_path / "membership") == expected
@@ -44,7 +44,7 @@ def test_container_that_sees_only_its_own_cgroup(tmp_path: Path) -> None:
     assert cpu_limit(tmp_path / "cgroups", tmp_path / "membership") == 0.25
 
 
-def test_without_cgroups(tmp_path: Path) -> None:
+def test_limit_without_cgroups(tmp_path: Path) -> None:
     assert cpu_limit(tmp_path, tmp_path / "absent") == CORES
 
 

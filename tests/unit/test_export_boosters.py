@@ -137,7 +137,7 @@ def test_names_of_categories_of_a_data_frame(tmp_path: Path, onehot: int) -> Non
     check(served, model, frame)
 
 
-def test_early_stopping_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rounds_after_the_best_one_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = xgboost.XGBClassifier(n_estimators=60, max_depth=6, early_stopping_rounds=3, n_jobs=1)
     model.fit(ROWS[:150], LABELS[:150], eval_set=[(ROWS[150:], LABELS[150:])], verbose=False)
     model.save_model(tmp_path / "model.json")
@@ -168,8 +168,8 @@ def test_softmax_is_distinguished_from_softprob(tmp_path: Path, capsys: pytest.C
     booster = xgboost.train({"objective": "multi:softmax", "num_class": 3}, xgboost.DMatrix(ROWS, labels), 3)
     booster.save_model(tmp_path / "model.json")
     assert main(["xgboost", "made", str(tmp_path / "model.json"), "--repository", str(tmp_path / "r")]) == 1
-    assert "objective multi:softmax" in (said := capsys.readouterr().err)
-    assert "fit it with multi:softprob" in said
+    assert "objective multi:softmax" in (output := capsys.readouterr().err)
+    assert "fit it with multi:softprob" in output
 
 
 def test_names_of_categories_beyond_ascii_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

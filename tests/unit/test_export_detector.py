@@ -65,7 +65,7 @@ def _old() -> ModelProto:
         (_channels_last(), {}, r"channels: got x FLOAT \(batch, h, w, 3\).*expected \(batch, 3, height, width\)"),
     ],
 )
-def test_unfit_file_is_rejected(
+def test_detector_of_another_kind_is_rejected(
     tmp_path: Path, model: ModelProto | None, changes: dict[str, str | None], message: str
 ) -> None:
     with pytest.raises(ExportError, match=message):
@@ -98,16 +98,16 @@ def test_cut_off_file_is_rejected(tmp_path: Path) -> None:
 def test_letterbox_decides_the_dims(
     tmp_path: Path, interface: Any, letterbox: Letterbox | None, height_width: tuple[int, int], dynamic: bool
 ) -> None:
-    said: list[str] = []
+    steps: list[str] = []
     choice = Choice(interface=interface, letterbox=letterbox)
-    version = prepare("tiny", str(save(tmp_path)), choice=choice, say=said.append)
+    version = prepare("tiny", str(save(tmp_path)), choice=choice, say=steps.append)
     model = describe(version.config, version="1")
     dims = (*height_width, 3) if interface == "fused" else (3, *height_width)
     assert model.input.dims == dims
     assert model.input_wh == (96, 64)
     assert f"'dynamic': {dynamic}" in version.config.parameters["metadata"].string_value
     assert version.parity["boxes_px"] < 1e-3
-    assert len(said) == 4, said
+    assert len(steps) == 4, steps
 
 
 def test_rectangle_of_a_fixed_file_is_rejected(tmp_path: Path) -> None:

@@ -80,9 +80,9 @@ def test_estimators_are_served_as_they_predict(tmp_path: Path, name: str) -> Non
 
 def test_step_of_the_users_own_is_rejected_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export(tmp_path, "sklearn", make_pipeline(Centre(), LOGISTIC).fit(ROWS, LABELS)) == 1
-    said = capsys.readouterr().err
-    assert "Pipeline: Centre has no number of columns" in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert "Pipeline: Centre has no number of columns" in output
+    assert output.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_threshold_of_the_estimators_own_is_rejected(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_class_that_is_not_the_most_probable_is_said(tmp_path: Path) -> None:
+def test_rows_whose_class_is_not_the_most_probable_are_reported(tmp_path: Path) -> None:
     noise = np.random.default_rng(5)
     rows, labels = noise.normal(size=(120, 3)), (noise.random(120) < 0.3).astype(int)
     estimator = SVC(probability=True, random_state=0).fit(rows, labels)

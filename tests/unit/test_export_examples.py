@@ -35,14 +35,14 @@ def _write(repository: Path, version: int, example: Example, *, precisions: tupl
         (("bf16", "int8"), examples.PRECISIONS, True),
     ],
 )
-def test_version_without_a_precision_that_is_wanted_is_made_again(
+def test_version_without_a_requested_precision_is_made_again(
     tmp_path: Path, present: tuple[str, ...], wanted: tuple[str, ...], is_ready: bool
 ) -> None:
     folder = _write(tmp_path, 1, DETECTOR, precisions=present)
     assert find_ready(DETECTOR, tmp_path, precisions=wanted) == (folder if is_ready else None)
 
 
-def test_what_has_one_precision_is_ready_whatever_is_wanted(tmp_path: Path) -> None:
+def test_example_with_a_single_precision_is_ready_for_any_request(tmp_path: Path) -> None:
     (digits,) = (example for example in EXAMPLES if example.name == "digits")
     folder = _write(tmp_path, 1, digits, precisions=())
     assert find_ready(digits, tmp_path) == folder

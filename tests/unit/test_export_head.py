@@ -16,8 +16,8 @@ from tests.support.detectors import METADATA
 CASES = Path(__file__).parents[3] / "shared" / "cases"
 
 
-def facts(classes: int, **said: Any) -> dict[str, Any]:
-    return {"names": dict.fromkeys(range(classes), "thing"), **said}
+def facts(classes: int, **metadata: Any) -> dict[str, Any]:
+    return {"names": dict.fromkeys(range(classes), "thing"), **metadata}
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def _classifier(channels: int = 1) -> Any:
         (_classifier(), _classifier(3)),  # the transformer makes an image fit
     ],
 )
-def test_same_to_its_clients(now: Any, new: Any) -> None:
+def test_change_that_clients_do_not_notice_is_accepted(now: Any, new: Any) -> None:
     check_same(now, new, serves=1)
 
 
@@ -60,7 +60,7 @@ def test_same_to_its_clients(now: Any, new: Any) -> None:
         (_detector(), _classifier(), "task: got classify, expected detect"),
     ],
 )
-def test_change_for_its_clients_is_rejected(now: Any, new: Any, expected: str) -> None:
+def test_change_of_the_interface_is_rejected(now: Any, new: Any, expected: str) -> None:
     with pytest.raises(ExportError, match=r"t: version 7 serves, .*FORCE=1") as rejected:
         check_same(now, new, serves=7)
     assert re.search(expected, str(rejected.value)), str(rejected.value)

@@ -111,7 +111,7 @@ FORMS: dict[str, Callable[[], ModelProto]] = {
 
 @pytest.mark.parametrize("interface", INTERFACES)
 @pytest.mark.parametrize("form", FORMS)
-def test_form_that_onnx_runtime_takes_is_exported(tmp_path: Path, form: str, interface: Interface) -> None:
+def test_graph_form_that_onnx_runtime_loads_is_exported(tmp_path: Path, form: str, interface: Interface) -> None:
     path = save(tmp_path, FORMS[form]())
     version = prepare("tiny", str(path), choice=Choice(interface=interface), say=pass_over)
     assert version.graph is not None

@@ -86,7 +86,7 @@ def test_proof_passes_for_the_same_detector_and_compares_every_image_alone_and_i
     assert {row["candidates"] for row in parity["pictures"]} == {COMPARED}
 
 
-def test_proof_rejects_an_exported_model_that_says_something_else() -> None:
+def test_proof_rejects_an_exported_model_with_other_outputs() -> None:
     session = Session(build_detector(), name="source")
     references = run_source(lambda images: session.infer(images)["output0"], model("ultralytics"), images=draw_images())
     damaged = fuse(build_detector(), classes=CLASSES, end2end=False)

@@ -103,7 +103,7 @@ def test_int8_is_calibrated_measured_and_published(
     assert quantised.ByteSize() < 0.4 * (folder / "model.onnx").stat().st_size
 
 
-def test_bf16_is_measured_on_what_comes_along_where_no_images_are_given(tmp_path: Path, finder: Path) -> None:
+def test_bf16_is_measured_on_the_drawn_images_by_default(tmp_path: Path, finder: Path) -> None:
     assert main(["ultralytics", "finder", str(finder), "--precision", "bf16", "--repository", str(tmp_path)]) == 0
     costs = json.loads((tmp_path / "finder" / "1" / "manifest.json").read_bytes())["precisions"]
     assert costs.keys() == {"bf16"}

@@ -74,7 +74,9 @@ def one_more(boxes: Any, scores: Any, class_ids: Any) -> Any:
         (lambda boxes, scores, ids: (boxes[:0], scores[:0], ids[:0]), "Ultralytics' predict does not find"),
     ],
 )
-def test_what_one_side_finds_alone_is_rejected(served: tuple[Session, Model], change: Any, message: str | None) -> None:
+def test_detection_on_one_side_only_is_rejected(
+    served: tuple[Session, Model], change: Any, message: str | None
+) -> None:
     session, model = served
     arguments: Any = {"images": IMAGES, "confidence": 0.001}
     if message is not None:
@@ -113,7 +115,7 @@ def build_pair(scores: tuple[float, float]) -> ModelProto:
         ((0.9, 0.0), (0.0, 0.9), "expected the same on both sides"),
     ],
 )
-def test_of_two_boxes_that_are_as_good_either_may_stay(theirs: Any, ours: Any, message: str | None) -> None:
+def test_either_of_two_equally_good_boxes_may_stay(theirs: Any, ours: Any, message: str | None) -> None:
     config = describe_detector("tiny", interface="fused", size_hw=None, classes=CLASSES, metadata=METADATA)
     model = describe(config, version="0")
     there, here = (
@@ -128,6 +130,6 @@ def test_of_two_boxes_that_are_as_good_either_may_stay(theirs: Any, ours: Any, m
         assert verify(here, model, predict, **arguments)["suppressed_on_one_side"] == 2 * len(IMAGES)
 
 
-def test_something_is_compared_however_little_is_known_of_the_images() -> None:
+def test_lowest_score_for_the_comparison_is_reached_by_some_detection() -> None:
     assert choose_confidence(0.9) == 0.001
     assert choose_confidence(0.0005) == pytest.approx(0.00005)

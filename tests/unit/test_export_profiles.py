@@ -73,7 +73,7 @@ def test_gpu_profile_fixes_the_size_and_batches(interface: Interface, dims: list
     assert "'dynamic': False" in profile.parameters["metadata"].string_value
 
 
-def test_another_model_has_another_engine_in_the_cache() -> None:
+def test_models_share_no_engine_in_the_cache() -> None:
     prefixes = set()
     for name, digest in (("tiny", "a" * 64), ("tiny", "b" * 64), ("other", "a" * 64)):
         described = config()

@@ -48,7 +48,7 @@ def test_limits_are_those_of_the_manifests(predictor: Any) -> None:
     ("objects", "pods", "poll_s", "lists"),
     [(4, 1, 10, 259_200), (1000, 50, 10, 12_960_000), (1001, 50, 10, 25_920_000), (80, 50, 60, 2_160_000)],
 )
-def test_a_listing_is_a_request_for_each_thousand_objects(objects: int, pods: int, poll_s: float, lists: int) -> None:
+def test_listing_takes_a_request_for_each_thousand_objects(objects: int, pods: int, poll_s: float, lists: int) -> None:
     assert Load(((1, 1),), objects, pods, poll_s).lists == lists
 
 
@@ -59,7 +59,7 @@ def test_room_is_for_the_versions_that_are_swapped_at_once() -> None:
     assert one == (30 + 2 * (80 + 2 * 100)) * MIB
 
 
-def test_what_does_not_fit_says_what_to_raise() -> None:
+def test_exceeded_limit_names_the_setting_to_raise() -> None:
     assert not list(sizing.problems(Load(((15 * MIB, 12 * MIB),), 9, 2, 10)))
     (memory,) = sizing.problems(Load(((2 * GIB, 1 * GIB),), 9, 2, 10))
     assert memory.startswith("Triton's memory: got 4,286 MiB, expected at most 4,096 MiB; next: raise limits.memory")
@@ -78,9 +78,9 @@ def test_repository_is_added_up(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert load.served == ((4 * MIB, 3 * MIB),)  # the newest alone, all of its files in the mirror
     assert load.objects >= 4
     assert main(["sizing", "--repository", str(tmp_path), "--pods", "3"]) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"requests\.memory +│ 2\.75 GiB +│ 8\.25 GiB +│ 11 GiB", said)
-    assert "does not fit" not in said
+    output = capsys.readouterr().out
+    assert re.search(r"requests\.memory +│ 2\.75 GiB +│ 8\.25 GiB +│ 11 GiB", output)
+    assert "does not fit" not in output
 
 
 def test_empty_repository_is_an_error(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_sklearn_estimator_is_served_as_it_predicts(tmp_path: Path, estimators: 
     np.testing.assert_allclose(output, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_columns_and_classes_get_the_names_that_the_user_says(tmp_path: Path, estimators: Any) -> None:
+def test_columns_and_classes_get_the_names_of_the_options(tmp_path: Path, estimators: Any) -> None:
     path = tmp_path / "estimator.pkl"
     path.write_bytes(pickle.dumps(estimators.logistic()))
     names = ["--features", "a", "b", "c", "d", "--classes", "x", "y", "z"]
@@ -148,7 +148,7 @@ def test_estimator_that_cannot_be_served_is_rejected(
         ),
     ],
 )
-def test_whatever_fails_is_one_line(
+def test_unforeseen_failure_is_reported_in_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -169,9 +169,9 @@ def test_whatever_fails_is_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert main([*command, "--traceback"]) == 1
-    shown = capsys.readouterr().err
-    assert shown.endswith(error)
-    assert "in fail\n    raise ZeroDivisionError" in shown
+    output = capsys.readouterr().err
+    assert output.endswith(error)
+    assert "in fail\n    raise ZeroDivisionError" in output
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,9 @@ class Trap:
 
 
 @pytest.mark.parametrize("command", ["sklearn", "xgboost"])
-def test_nothing_is_unpickled_unpermitted(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_nothing_is_unpickled_without_permission(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
     path, mark = tmp_path / "trap.pkl", tmp_path / "mark"
     path.write_bytes(pickle.dumps(Trap(mark)))
     arguments = [command, "made", str(path), "--repository", str(tmp_path / "repository")]
@@ -242,7 +244,7 @@ def test_file_that_is_no_xgboost_model_is_rejected(
     assert message in capsys.readouterr().err
 
 
-def test_scaler_that_is_not_understood_is_rejected(
+def test_scaler_of_an_unknown_kind_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], estimators: Any
 ) -> None:
     (tmp_path / "scaler.pkl").write_bytes(estimators.other_scaler())

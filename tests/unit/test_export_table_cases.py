@@ -57,7 +57,7 @@ def near(estimator: Any) -> Any:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_scikit_learn_says_the_same(tmp_path: Path, name: str, rows: Any) -> None:
+def test_export_of_a_case_predicts_as_scikit_learn(tmp_path: Path, name: str, rows: Any) -> None:
     assert run(tmp_path, name) == 0
     estimator = joblib.load(CASES / name)
     rows = rows(estimator) if callable(rows) else rows
@@ -77,7 +77,9 @@ def test_scikit_learn_says_the_same(tmp_path: Path, name: str, rows: Any) -> Non
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_xgboost_says_the_same(tmp_path: Path, name: str, rows: Any, types: Sequence[str] | None) -> None:
+def test_export_of_a_case_predicts_as_xgboost(
+    tmp_path: Path, name: str, rows: Any, types: Sequence[str] | None
+) -> None:
     assert run(tmp_path, name) == 0
     path = CASES / name
     booster = joblib.load(path) if path.suffix == ".joblib" else xgboost.Booster(model_file=path)
@@ -86,13 +88,13 @@ def test_xgboost_says_the_same(tmp_path: Path, name: str, rows: Any, types: Sequ
     np.testing.assert_allclose(served.infer(rows)[:, -1], expected, rtol=2e-6, atol=2e-6)
 
 
-def test_rounds_behind_the_best_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rounds_after_the_best_one_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, "xgb-early.json") == 0
     booster = xgboost.Booster(model_file=CASES / "xgb-early.json")
     rounds, best = booster.num_boosted_rounds(), booster.best_iteration + 1
     assert best < rounds
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"got {rounds} rounds of trees, the best is number {best}" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"got {rounds} rounds of trees, the best is number {best}" in output
     rows = np.random.default_rng(1).normal(size=(200, 6))
     expected = booster.predict(xgboost.DMatrix(rows), iteration_range=(0, best))
     np.testing.assert_allclose(read_served(tmp_path).infer(rows)[:, 1], expected, atol=2e-6)
@@ -105,11 +107,11 @@ def test_rounds_behind_the_best_are_said(tmp_path: Path, capsys: pytest.CaptureF
         ("sk-pipe.joblib", "made by scikit-learn 1.2.2, here is"),
     ],
 )
-def test_what_is_rejected_says_why_in_one_line(
+def test_rejection_of_a_case_is_one_line_with_the_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     assert run(tmp_path, name) == 1
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("next: ") <= 1
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert message in output
+    assert output.count("next: ") <= 1
+    assert output.count("\n") == 1

@@ -59,9 +59,7 @@ def split(rows: Any) -> Any:
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_scaled_trees_say_what_scikit_learn_says_of_the_rows_on_their_thresholds(
-    tmp_path: Path, scaler: Any, model: Any
-) -> None:
+def test_scaled_trees_predict_as_scikit_learn_on_their_thresholds(tmp_path: Path, scaler: Any, model: Any) -> None:
     estimator = make_pipeline(scaler(), model).fit(WINE.data, WINE.target)
     served = exported(tmp_path, "sklearn", estimator)
     assert served.model.input.datatype == "FP64"
@@ -72,9 +70,9 @@ def test_scaled_trees_say_what_scikit_learn_says_of_the_rows_on_their_thresholds
 @pytest.mark.parametrize("scaler", [StandardScaler, MinMaxScaler, RobustScaler])
 def test_columns_far_from_zero_are_scaled_as_scikit_learn_does(tmp_path: Path, scaler: Any, rows: Any) -> None:
     estimator = make_pipeline(scaler(), LogisticRegression(C=1e4, max_iter=10_000)).fit(rows, split(rows))
-    said = exported(tmp_path, "sklearn", estimator).infer(rows)
+    outputs = exported(tmp_path, "sklearn", estimator).infer(rows)
     expected = estimator.predict_proba(rows)
-    np.testing.assert_allclose(said, expected, atol=1e-6)
+    np.testing.assert_allclose(outputs, expected, atol=1e-6)
     assert set(expected.argmax(axis=1)) == {0, 1}
 
 
@@ -176,8 +174,8 @@ def test_step_that_rows_cannot_be_brought_back_through_is_noted(
     ):
         estimator = make_pipeline(step, StandardScaler(), model).fit(rows, WINE.target)
         notes = exported(tmp_path, "sklearn", estimator, more).parity.get("notes", [])
-        said = capsys.readouterr().out
-        for text in (" ".join(notes), said):
+        outputs = capsys.readouterr().out
+        for text in (" ".join(notes), outputs):
             assert bool(re.search(why + ".* next: --rows FILE.csv", text)) == is_noted, text
         shutil.rmtree(tmp_path / "repository")
 
@@ -283,15 +281,15 @@ def test_pickle_of_another_version_that_fails_says_so(
     path = tmp_path / "estimator.pkl"
     path.write_bytes(of_version(PLAIN, b"1.2.2").replace(*change))
     status = main(["sklearn", "made", str(path), "--allow-unpickling", "--repository", str(tmp_path / "r")])
-    said = capsys.readouterr()
+    outputs = capsys.readouterr()
     assert status == bool(reason)
     if reason:
-        assert "made by scikit-learn 1.2.2, here is" in said.err
-        assert reason in said.err
-        assert said.err.count("\n") == 1
+        assert "made by scikit-learn 1.2.2, here is" in outputs.err
+        assert reason in outputs.err
+        assert outputs.err.count("\n") == 1
 
 
-def test_few_rows_of_huge_values_do_not_hide_what_the_others_differ_by(
+def test_few_rows_of_huge_values_do_not_hide_the_differences_of_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = NOISE.normal(size=(400, 2))
@@ -313,5 +311,5 @@ def test_few_rows_of_huge_values_do_not_hide_what_the_others_differ_by(
 @pytest.mark.parametrize("labels", [WINE.target, WINE.target > 0], ids=["three", "two"])
 def test_discriminants_are_served_as_they_predict(tmp_path: Path, labels: Any, solver: str) -> None:
     estimator = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver=solver)).fit(WINE.data, labels)
-    said = exported(tmp_path, "sklearn", estimator).infer(WINE.data)
-    np.testing.assert_allclose(said, estimator.predict_proba(WINE.data), atol=1e-6)
+    outputs = exported(tmp_path, "sklearn", estimator).infer(WINE.data)
+    np.testing.assert_allclose(outputs, estimator.predict_proba(WINE.data), atol=1e-6)

@@ -228,7 +228,7 @@ def test_engine_whose_metadata_is_nonsense_is_one_line(
 @pytest.mark.parametrize(
     "content", [b"", b"ftrt", b"\x04\x00\x00\x00[1]", b"\xff\xff\x00\x00{}", b"\x02\x00\x00\x00{}x"]
 )
-def test_something_else_is_no_engine(tmp_path: Path, content: bytes) -> None:
+def test_file_that_is_no_engine_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "best.engine").write_bytes(content)
     with pytest.raises(ExportError, match=r"best.engine: got no "):
         read_engine(tmp_path / "best.engine")

@@ -38,7 +38,7 @@ def listener(address: str, family: int = socket.AF_INET) -> socket.socket:
     ("address", "family"),
     [("127.0.0.1", socket.AF_INET), ("127.1", socket.AF_INET), ("localhost", socket.AF_INET), ("::1", socket.AF_INET6)],
 )
-def test_server_on_loopback_is_the_names_of_loopback_alone(address: str, family: int) -> None:
+def test_server_on_loopback_accepts_the_names_of_loopback_alone(address: str, family: int) -> None:
     with listener(address, family) as sock:
         hosts = Hosts(sock.getsockname()[0], setting="SOME_HOSTS")
     assert hosts.are_known
@@ -52,7 +52,7 @@ def test_server_on_loopback_is_the_names_of_loopback_alone(address: str, family:
     assert len(hosts.find_rejection(["x" * 60_000])) < 300
 
 
-def test_names_of_the_setting_are_hosts_too() -> None:
+def test_names_of_the_setting_are_accepted_too() -> None:
     with listener("127.0.0.1") as sock:
         hosts = Hosts(sock.getsockname()[0], {"nereid.test", "10.0.0.1", "[fd00::1]"}, setting="SOME_HOSTS")
     good = ["nereid.test", "NEREID.test.:443", "10.0.0.1:80", "[fd00::1]", *LOCAL]
@@ -61,7 +61,7 @@ def test_names_of_the_setting_are_hosts_too() -> None:
         assert hosts.find_rejection([host]), host
 
 
-def test_server_on_another_address_is_every_host_unless_its_names_are_given() -> None:
+def test_server_on_another_address_accepts_every_host_unless_names_are_set() -> None:
     with listener(ANYWHERE) as sock:
         assert not Hosts(sock.getsockname()[0], setting="SOME_HOSTS").are_known
         hosts = Hosts(sock.getsockname()[0], {"nereid.test"}, setting="SOME_HOSTS")
@@ -83,7 +83,7 @@ def test_host_has_a_name(host: str) -> None:
 
 
 @given(st.text())
-def test_every_text_is_read(text: str) -> None:
+def test_any_text_is_a_valid_name_or_none(text: str) -> None:
     name = read_name(text)
     assert name is None or (name.isascii() and not set(name) & set("/@?# \\"))
 

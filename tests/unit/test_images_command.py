@@ -61,24 +61,24 @@ def test_build_names_the_platform_and_no_value_of_the_environment(
     engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "https://user:password@index.test/simple")
-    program(engine, "buildah", f'echo "$@" > {engine}/said')
+    program(engine, "buildah", f'echo "$@" > {engine}/arguments')
     build.build("buildah", IMAGES[0], NAME, ARM64)
-    said = (engine / "said").read_text()
-    assert "--platform linux/arm64" in said
-    assert "--build-arg PIP_INDEX_URL" in said
-    assert all(f"--label {name}={value}" in said for name, value in build.labels(pushed=False).items())
-    assert "password" not in said
+    output = (engine / "arguments").read_text()
+    assert "--platform linux/arm64" in output
+    assert "--build-arg PIP_INDEX_URL" in output
+    assert all(f"--label {name}={value}" in output for name, value in build.labels(pushed=False).items())
+    assert "password" not in output
 
 
-def test_what_is_for_one_kind_of_machine_alone_is_left_out(
+def test_image_for_another_platform_is_left_out(
     engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program(engine, "podman", "echo 1 MB")
     monkeypatch.setattr(sys, "argv", ["containers/build.py", "--engine=podman", "--tag=t", f"--platform={ARM64}"])
     assert build.main() == 0
-    said = capsys.readouterr().out
-    assert f"left out: nereid/predictor:t-embedded, which exists for {AMD64} only" in said
-    built = [line.split()[-1] for line in said.splitlines() if line.startswith("podman builds")]
+    output = capsys.readouterr().out
+    assert f"left out: nereid/predictor:t-embedded, which exists for {AMD64} only" in output
+    built = [line.split()[-1] for line in output.splitlines() if line.startswith("podman builds")]
     assert built == ["nereid/transformer:t", "nereid/predictor:t"]
 
 
@@ -92,15 +92,15 @@ def test_tag_that_no_registry_accepts_is_rejected(
     assert f"TAG: got {tag!r}, expected letters" in capsys.readouterr().err
 
 
-def test_what_is_printed_after_a_push_is_what_kustomize_reads() -> None:
-    said = build.describe_digests({"transformer": f"registry.test:5000/nereid/transformer@{DIGEST}"})
-    assert f"  kustomize edit set image nereid/transformer=registry.test:5000/nereid/transformer@{DIGEST}\n" in said
-    assert yaml.safe_load(said.partition("kustomization.yaml:\n")[2]) == {
+def test_output_after_a_push_can_be_pasted_into_a_kustomization() -> None:
+    output = build.describe_digests({"transformer": f"registry.test:5000/nereid/transformer@{DIGEST}"})
+    assert f"  kustomize edit set image nereid/transformer=registry.test:5000/nereid/transformer@{DIGEST}\n" in output
+    assert yaml.safe_load(output.partition("kustomization.yaml:\n")[2]) == {
         "images": [{"name": "nereid/transformer", "newName": "registry.test:5000/nereid/transformer", "digest": DIGEST}]
     }
 
 
-def test_labels_of_what_stays_here_are_the_same_after_a_commit() -> None:
+def test_labels_of_an_image_that_is_not_pushed_have_no_commit() -> None:
     assert {name.rpartition(".")[2] for name in build.labels(pushed=False)} == {"version", "source"}
     pushed = build.labels(pushed=True)
     assert {name.rpartition(".")[2] for name in pushed} == {"version", "source", "revision", "created"}

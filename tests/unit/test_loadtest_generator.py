@@ -75,7 +75,7 @@ def test_connections_are_kept(server: tuple[str, type[Handler]]) -> None:
         ("/cut", "", "ConnectionAbortedError: closed before the end of the response"),
     ],
 )
-def test_failures_say_what_happened(server: tuple[str, type[Handler]], path: str, status: str, error: str) -> None:
+def test_failures_have_the_cause(server: tuple[str, type[Handler]], path: str, status: str, error: str) -> None:
     result = send(server[0], path, connections=2).result
     assert len(result.failures) == len(result.responses) >= 2
     assert {response.status for response in result.failures} == {status}
@@ -161,7 +161,7 @@ def test_response_of_a_replaced_version_is_stale_where_its_request_started_after
     assert stale(result) == [responses[-1]]
 
 
-def test_result_in_numbers() -> None:
+def test_figures_of_a_result() -> None:
     responses = [Response(0, "v2", float(at), 0.5, "200", "", "1" if at < 5 else "2") for at in range(10)]
     responses[3] = responses[3]._replace(error="503", version="", seconds=2.0)
     result = Result(responses)

@@ -32,7 +32,7 @@ def sample(
     return Sample("predict", started, seconds, error, timing)
 
 
-def test_figures_of_nothing() -> None:
+def test_figures_of_no_samples() -> None:
     figures = summarize([], Window(0, 10))
     assert (figures.requests, figures.failures, figures.responses_per_second, figures.fail_ratio) == (0, 0, 0, 0)
     assert math.isnan(figures.p95)
@@ -120,7 +120,7 @@ def test_capacity_is_near_the_limit(limit: float, flaky: bool) -> None:
     assert len(rates) < 30
 
 
-def test_capacity_of_a_server_that_holds_nothing() -> None:
+def test_server_that_holds_no_rate_has_no_capacity() -> None:
     rates: list[float] = []
     assert capacity.find(server(0, rates), 10, lowest=1) is None
     assert rates == [10, 10, 5, 5, 2.5, 2.5, 1.25, 1.25]
@@ -154,7 +154,7 @@ def test_bursts() -> None:
     assert bursts([], [1.0])[0].first_response_s is None
 
 
-def test_counters_are_means_of_what_grew() -> None:
+def test_counters_are_differences_of_two_scrapes() -> None:
     before = {"nv_inference_request_success": 10.0, "nv_inference_queue_duration_us": 5000.0}
     after = {
         "nv_inference_request_success": 14.0,

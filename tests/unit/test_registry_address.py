@@ -76,7 +76,7 @@ def test_address_of_a_folder(text: str, path: str) -> None:
         ("file:///srv/%00", "an absolute path of this machine"),
     ],
 )
-def test_what_is_no_address_is_rejected_with_the_form_that_is_expected(text: str, expected: str) -> None:
+def test_invalid_address_is_rejected_with_the_expected_form(text: str, expected: str) -> None:
     with pytest.raises(Misconfigured) as rejected:
         read_address(text)
     assert expected in str(rejected.value)

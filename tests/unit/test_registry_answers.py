@@ -47,9 +47,7 @@ def head(scores: list[float], *, moved_px: float = 0) -> dict[str, np.ndarray[An
         ([0.35, 0.999], 0, False, False),
     ],
 )
-def test_scores_may_differ_by_what_precision_does_to_logits(
-    got: list[float], moved_px: float, exact: bool, lower: bool
-) -> None:
+def test_scores_may_differ_by_the_noise_of_logits(got: list[float], moved_px: float, exact: bool, lower: bool) -> None:
     for backend, fits in (("onnxruntime", exact), ("openvino", lower), ("tensorrt", lower)):
         described = config("ultralytics", backend)
         if fits:
@@ -60,7 +58,7 @@ def test_scores_may_differ_by_what_precision_does_to_logits(
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_thing_that_was_not_there_is_rejected_though_all_others_are(backend: str) -> None:
+def test_confident_detection_without_a_golden_one_is_rejected(backend: str) -> None:
     described = config("ultralytics", backend)
     expected = head([0.35, 0.9, 0.04])  # of what is that weak anything may come
     check_golden_outputs(head([0.35, 0.9, 0.3]), expected, described)
@@ -68,7 +66,7 @@ def test_thing_that_was_not_there_is_rejected_though_all_others_are(backend: str
         check_golden_outputs(head([0.35, 0.9, 0.999]), expected, described)
 
 
-def test_head_of_what_is_no_detector_is_compared_number_by_number() -> None:
+def test_outputs_of_other_tasks_are_compared_number_by_number() -> None:
     described = config("ultralytics", "onnxruntime", task="classify")
     with pytest.raises(VersionRejected, match="output 'output0'"):
         check_golden_outputs(head([0.9], moved_px=2), head([0.9]), described)

@@ -521,7 +521,7 @@ PROBABILITIES = 'output { name: "p" data_type: TYPE_FP32 dims: 10 }'
 OWN = f'name: "digits" backend: "onnxruntime" max_batch_size: 8 {IMAGE} {PROBABILITIES} {parameter("metadata", "own")}'
 
 
-def test_variant_runs_its_way_and_means_what_the_version_means() -> None:
+def test_variant_decides_how_to_run_and_the_version_what_outputs_mean() -> None:
     variant = read(
         f'name: "x" backend: "onnxruntime" instance_group {{ count: 3 }} version_policy {{ all {{}} }} '
         f"{parameter('metadata', 'variant')} {parameter('intra_op_thread_count', '4')}"
@@ -565,12 +565,12 @@ def test_variant_of_a_version_without_metadata(own: Any) -> None:
         ('"p"', '"q"', False),
     ],
 )
-def test_contract_is_what_tensors_and_labels_mean(old: str, new: str, same: bool) -> None:
+def test_contract_depends_on_tensors_and_labels_alone(old: str, new: str, same: bool) -> None:
     assert old in OWN
     assert (contract(read(OWN.replace(old, new))) == contract(read(OWN))) is same
 
 
-def test_fingerprint_is_of_all_but_name_and_policy() -> None:
+def test_cleared_config_depends_on_all_but_name_and_policy() -> None:
     own = read(OWN)
     assert with_policy_cleared(read(f"{OWN} version_policy {{ all {{}} }}".replace('"digits"', '"x"'))) == (
         with_policy_cleared(own)

@@ -20,7 +20,7 @@ def listing(*keys: str) -> list[Object]:
     return [Object(key, 1, key, NOW) for key in keys]
 
 
-def test_listing_of_too_much_is_cut_to_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_over_a_limit_keeps_the_newest_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "MAX_VERSIONS", 2)
     monkeypatch.setattr(layout, "MAX_FILES", 3)
     many = [f"b/1/weights-{number}.data" for number in range(4)]
@@ -42,14 +42,14 @@ def test_listing_of_too_much_is_cut_to_the_newest(monkeypatch: pytest.MonkeyPatc
     }
 
 
-def test_models_that_are_known_stay_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_models_stay_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listings, "MAX_MODELS", 2)
     models, _ = read_layout(listing("a/1/model.onnx", "b/1/model.onnx", "z/1/model.onnx"))
     assert limit_models(models, {"z"}) == {"b": "got 3 models, expected at most 2"}
     assert limit_models(models, {"a", "b"}) == {"z": "got 3 models, expected at most 2"}
 
 
-def test_listing_keeps_what_is_no_folder_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_keeps_folders_within_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listings, "MAX_FOLDER_OBJECTS", 3)
     monkeypatch.setattr(listings, "MAX_UNKNOWN_SHOWN", 2)
     monkeypatch.setattr(listings, "MAX_MODELS", 2)
@@ -64,7 +64,7 @@ def test_listing_keeps_what_is_no_folder_s_fault(monkeypatch: pytest.MonkeyPatch
     assert found.left_out == 3, "root.txt, ( and m5"
 
 
-def test_listing_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_stays_below_its_limit_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listings, "MAX_KEPT_OBJECTS", 5)
     many = [f"{name}/{number}/model.onnx" for name, most in (("a", 2), ("b", 3), ("c", 2)) for number in range(most)]
     found = gather(listing(*many), known=set())
@@ -72,13 +72,13 @@ def test_listing_keeps_to_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gather(listing(*many), known={"b"}).overfull == {"a"}
 
 
-def test_listing_without_end_is_left_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_ends_at_the_limit_of_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listings, "MAX_OBJECTS", 3)
     found = gather(listing("a/1/x.onnx", "b/1/x.onnx", "b/2/x.onnx", "z/1/x.onnx"), known={"a", "z"})
     assert ([item.key[0] for item in found.objects], found.overfull) == (["a", "b", "b"], {"z"})
 
 
-def test_folders_in_folders_are_not_looked_into_for_ever(tmp_path: Path) -> None:
+def test_depth_of_folders_is_limited(tmp_path: Path) -> None:
     (tmp_path / "/".join("d" * 40)).mkdir(parents=True)
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "config.pbtxt").touch()
@@ -157,7 +157,7 @@ def test_model_has_any_name_that_triton_takes(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["a b", "$(reboot)", "a;b", "`a`", "a~b", "-a", "a'b", "a*", "..", "a\nb", "x" * 201, "\N{EURO SIGN}" * 67]
 )
-def test_name_that_means_something_to_a_shell_or_a_path_is_reported(name: str) -> None:
+def test_name_with_a_meaning_in_a_shell_or_a_path_is_reported(name: str) -> None:
     models, ignored = read_layout(listing(f"{name}/config.pbtxt", f"{name}/1/model.onnx"))
     assert not models
     assert ignored.keys() == {f"{name}/"}
@@ -218,5 +218,5 @@ def test_file_that_changes_or_becomes_a_link_is_not_read(tmp_path: Path) -> None
         read(storage, item, limit=10)
 
 
-def test_message_keeps_to_its_line() -> None:
+def test_message_stays_on_one_line() -> None:
     assert str(VersionRejected("a\nb\x1b[2J")) == r"a\nb\x1b[2J"

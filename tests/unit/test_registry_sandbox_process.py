@@ -44,7 +44,7 @@ def test_result_comes_from_another_process() -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_judgement_that_fails_says_how(function: Callable[[], Any], error: type[Exception], says: str) -> None:
+def test_judgement_that_fails_has_the_cause(function: Callable[[], Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error) as caught:
         confined(function, limits=LIMITS)
     assert says in str(caught.value)
@@ -62,7 +62,7 @@ def test_starter_that_ends_is_started_again() -> None:
     assert confined(judged.starter) != before
 
 
-def test_many_at_once_leave_nothing_behind() -> None:
+def test_concurrent_judgements_leave_nothing_behind() -> None:
     confined(judged.echo, 0)
     process = psutil.Process()
     before = left_by(process)

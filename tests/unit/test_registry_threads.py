@@ -32,7 +32,7 @@ def test_openvino_gets_streams(cpus: float, threads: int, streams: int) -> None:
     assert fill(f'backend: "openvino" {CPU}', cpus) == ([streams], expected)
 
 
-def test_what_is_set_stays() -> None:
+def test_values_that_a_config_sets_stay() -> None:
     text = """
     backend: "openvino" instance_group { kind: KIND_CPU count: 3 }
     parameters { key: "NUM_STREAMS" value { string_value: "AUTO" } }
@@ -44,5 +44,5 @@ def test_a_gpu_gets_nothing() -> None:
     assert fill("instance_group { kind: KIND_GPU count: 1 }", 4) == ([1], {})
 
 
-def test_no_config_at_all() -> None:
+def test_no_config_gives_an_empty_one() -> None:
     assert fill_threads(None, cpus=2).parameters["intra_op_thread_count"].string_value == "2"

@@ -67,7 +67,7 @@ def test_postponement_ends_at_its_time(tmp_path: Path) -> None:
     assert not ledger.next_attempt
 
 
-def test_failures_and_deaths_are_counted_apart(tmp_path: Path) -> None:
+def test_failures_and_deaths_are_counted_separately(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path)
     assert [ledger.count_failure("a"), ledger.count_failure("a"), ledger.count_failure("b")] == [1, 2, 1]
     assert [ledger.count_death("a"), ledger.count_death("a")] == [1, 2]

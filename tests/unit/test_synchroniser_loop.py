@@ -87,7 +87,7 @@ def count(caplog: pytest.LogCaptureFixture, words: str) -> int:
     return sum(words in message for message in caplog.messages)
 
 
-def test_repository_comes_to_serve_and_readiness_waits_for_it(tmp_path: Path) -> None:
+def test_models_of_the_repository_serve_and_readiness_waits_for_them(tmp_path: Path) -> None:
     with synchronised(tmp_path) as running:
         wait_for(lambda: running.status.as_json()["listing"]["ok"])
         assert (running.status.ready, running.status.as_json()["waiting_for"][:18]) == (False, "the first model in")

@@ -12,7 +12,7 @@ def test_process_that_ended_during_a_trial_is_counted(tmp_path: Path) -> None:
     assert Records(tmp_path).read_crashes("rows") == {"a": 2, "b": 2}
 
 
-def test_stop_on_request_is_no_crash(tmp_path: Path) -> None:
+def test_stop_by_a_signal_is_no_crash(tmp_path: Path) -> None:
     records = Records(tmp_path)
     records.write_crashes("rows", {"a": 2}, running="b")
     assert records.read_crashes("rows") == {"a": 2, "b": 1}

@@ -23,8 +23,8 @@ def test_thousands_of_folders_and_versions_stay_short() -> None:
     assert len(json.dumps(content)) < 8_000_000
     assert len(content["models"]) == 1024
     assert content["more_models"] == 4000 + 1000 - 512
-    shown = [len(model["versions"]) + model["more_versions"] for model in content["models"].values()]
-    assert sum(shown) == 512 * 200
+    listed = [len(model["versions"]) + model["more_versions"] for model in content["models"].values()]
+    assert sum(listed) == 512 * 200
     assert sum(len(model["versions"]) for model in content["models"].values()) == 5000
     counts = status.metrics.registry.get_sample_value("nereid_sync_models", {"state": "refused"})
     assert counts == 512 + 5000
@@ -33,9 +33,9 @@ def test_thousands_of_folders_and_versions_stay_short() -> None:
 def test_versions_that_serve_or_are_validated_are_shown_beside_many_newer_ones() -> None:
     status = Status("s3://models")
     status.set_model("rows", of_versions(1000, serving=("1", "3"), staged="2"))
-    shown = status.as_json()["models"]["rows"]
-    assert list(shown["versions"]) == ["1", "2", "3", *(str(number) for number in range(904, 1001))]
-    assert shown["more_versions"] == 900
+    listed = status.as_json()["models"]["rows"]
+    assert list(listed["versions"]) == ["1", "2", "3", *(str(number) for number in range(904, 1001))]
+    assert listed["more_versions"] == 900
 
 
 def test_since_is_when_a_state_began() -> None:

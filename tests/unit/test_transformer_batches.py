@@ -118,7 +118,7 @@ def test_parts_are_sent_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize(("before", "sizes"), [("12", [8, 8]), ("112", [8, 8, 4])], ids=["early", "at the last part"])
-def test_all_of_a_result_is_of_one_version(before: str, sizes: list[int]) -> None:
+def test_parts_of_a_result_are_of_one_version(before: str, sizes: list[int]) -> None:
     triton = Triton(before + "222")  # a swap falls into it: it begins again
     (output,), version = asyncio.run(infer_in_parts([numbers(20)], model(), triton.infer))
     np.testing.assert_array_equal(to_array(output), to_array(numbers(20)))

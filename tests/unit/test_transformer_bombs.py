@@ -190,7 +190,7 @@ def test_jpeg_of_many_scans_is_rejected() -> None:
             decode(bomb, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
 
 
-def test_what_follows_a_jpeg_may_look_like_scans() -> None:
+def test_data_behind_a_jpeg_may_look_like_scans() -> None:
     video = b"\xff\xda" * 1000  # phones put one behind the image
     assert decode(progressive(10) + video, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS).size_wh == (16, 16)
     comment = b"\xff\xfe" + (2 + len(video)).to_bytes(2) + video

@@ -149,7 +149,7 @@ def test_broken_file_of_a_format_that_is_read_is_no_other_format(data: bytes, na
 
 
 @pytest.mark.parametrize("data", [b"hello", b"\0" * 500, b"RIFF", b"<" * 2000, b"<!----" * 400])
-def test_what_is_like_nothing_is_quoted(data: bytes) -> None:
+def test_unknown_bytes_are_quoted_in_the_error(data: bytes) -> None:
     error = error_of(data)
     assert isinstance(error, InvalidImage)
     assert f"{len(data)} bytes that begin with" in str(error)

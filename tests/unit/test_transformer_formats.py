@@ -178,7 +178,7 @@ def test_bmp_of_a_rare_kind_is_rejected(bits: int, masks: tuple[int, ...]) -> No
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP", "BMP", "GIF", "AVIF"])
 @pytest.mark.parametrize("mode", ["RGB", "P", "1"])
-def test_part_of_a_file_is_never_a_image(name: str, mode: str) -> None:
+def test_part_of_a_file_is_never_an_image(name: str, mode: str) -> None:
     data = encoded(MODES[mode], name)
     whole = decoded(data)
     for size in range(len(data) - 1, 1, -max(1, len(data) // 60)):

@@ -71,7 +71,7 @@ WITHOUT_PARAMETERS = changed(PLAIN, PARAMETERS, bytes(3))
     [(STRAY, PLAIN), (STRAY_BETWEEN_SCANS, PROGRESSIVE), (WITHOUT_PARAMETERS, PLAIN)],
     ids=["stray bytes", "stray bytes between scans", "scan without parameters"],
 )
-def test_what_every_viewer_passes_over_changes_nothing(data: bytes, original: bytes) -> None:
+def test_defects_that_every_viewer_ignores_change_nothing(data: bytes, original: bytes) -> None:
     np.testing.assert_array_equal(decoded(data), decoded(original))
     # simplejpeg gives it out in another way than what it takes without a warning.
     np.testing.assert_array_equal(decoded(data), np.asarray(Image.open(io.BytesIO(original))))
@@ -89,7 +89,7 @@ def test_what_every_viewer_passes_over_changes_nothing(data: bytes, original: by
     ],
     ids=["sequential", "progressive", "stray bytes", "stray bytes between scans", "no parameters", "restarts"],
 )
-def test_part_of_a_jpeg_is_never_a_image(data: bytes) -> None:
+def test_part_of_a_jpeg_is_never_an_image(data: bytes) -> None:
     # libjpeg takes what it has of a progressive one, and simplejpeg gave it out when the cut was within a table.
     for size in range(len(data) - 1, 2, -7):
         with pytest.raises(InvalidImage):

@@ -21,7 +21,7 @@ from transformer.imaging.letterbox import PADDING_GREY, fit, letterbox, unletter
         ((500, 333), (640, 640), None, (640, 426), (0, 107), (640, 640)),
     ],
 )
-def test_fit_places_a_image(
+def test_fit_places_an_image(
     image_wh: tuple[int, int],
     target_wh: tuple[int, int],
     stride: int | None,

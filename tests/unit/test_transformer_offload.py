@@ -12,7 +12,7 @@ from transformer.offload import ALWAYS, INLINE_COST, offload, set_threads
 @pytest.mark.parametrize(
     ("cost", "is_inline"), [(0, True), (INLINE_COST, True), (INLINE_COST + 1, False), (ALWAYS, False)]
 )
-def test_only_work_that_costs_more_than_a_thread_leaves_the_event_loop(cost: float, *, is_inline: bool) -> None:
+def test_only_work_above_the_cost_of_a_thread_leaves_the_event_loop(cost: float, *, is_inline: bool) -> None:
     thread = asyncio.run(offload(threading.get_ident, cost=cost))
     assert (thread == threading.get_ident()) == is_inline
 

@@ -361,7 +361,7 @@ def test_kind_that_the_tags_leave_open_is_rejected() -> None:
         decoded(twice)
 
 
-def test_what_takes_long_or_much_is_rejected() -> None:
+def test_tiff_over_a_limit_of_time_or_memory_is_rejected() -> None:
     tile = {tiffs.TILE_WIDTH: 60_000, tiffs.TILE_HEIGHT: 60_000}
     with pytest.raises(PayloadTooLarge, match="tiles of 60000x60000 pixels"):
         decoded(write_tiff(describe_array(PLAIN[..., 0], GREY) | tile, STRIPS))
@@ -373,7 +373,7 @@ def test_what_takes_long_or_much_is_rejected() -> None:
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize(("photometric", "count", "extra", "layout"), READ)
-def test_part_of_a_file_is_never_a_image(
+def test_part_of_a_file_is_never_an_image(
     photometric: int, count: int, extra: list[int], layout: str, bits: int
 ) -> None:
     data, _ = kind_of(photometric, count, extra, layout, bits, "<")

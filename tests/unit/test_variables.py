@@ -112,7 +112,7 @@ def test_names_of_the_parts_are_those_of_their_settings() -> None:
         assert variables.settings_names(prefix) == {f"{prefix}{name.upper()}" for name in settings.model_fields}
 
 
-def test_what_kubernetes_tells_of_a_service_is_no_setting() -> None:
+def test_variables_of_kubernetes_services_are_no_settings() -> None:
     environ = {"TRANSFORMER_PORT": "tcp://10.0.0.1:80", "TRANSFORMER_SERVICE_HOST": "10.0.0.1", "PREDICTOR_PRT": "1"}
     (problem,) = variables.find_unknown(environ)
     assert problem.startswith("PREDICTOR_PRT: no such variable")

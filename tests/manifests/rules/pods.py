@@ -40,8 +40,8 @@ def pods_mount_no_token(render: Render) -> Iterator[str]:
     """No program uses the API server; IRSA's webhook mounts a token of its own."""
     for pod in pods_of(render):
         account = render.named("ServiceAccount", pod["spec"].get("serviceAccountName", "")) or {}
-        said = pod["spec"].get("automountServiceAccountToken", account.get("automountServiceAccountToken"))
-        if said is not False:
+        is_mounted = pod["spec"].get("automountServiceAccountToken", account.get("automountServiceAccountToken"))
+        if is_mounted is not False:
             yield f"{title(pod)}: automountServiceAccountToken is not false, here or in its ServiceAccount"
 
 
@@ -137,7 +137,7 @@ def _needs(pod: Any) -> dict[str, Decimal]:
 def volumes_are_mounted(render: Render) -> Iterator[str]:
     """Each volume is mounted, and each mount has its volume; Knative rejects anything else."""
     for pod in pods_of(render):
-        there = {volume["name"] for volume in pod["spec"].get("volumes", [])}
+        volumes = {volume["name"] for volume in pod["spec"].get("volumes", [])}
         mounted: set[str] = set()
         for container in containers_of(pod):
             mounts = container.get("volumeMounts", [])
@@ -145,8 +145,8 @@ def volumes_are_mounted(render: Render) -> Iterator[str]:
             paths = [each["mountPath"] for each in mounts]
             if len(paths) != len(set(paths)):
                 yield f"{container['name']} in {title(pod)}: mounts {paths}, expected each once"
-        for name in sorted(there ^ mounted):
-            yield f"{title(pod)}: volume {name} is {'not mounted' if name in there else 'not there'}"
+        for name in sorted(volumes ^ mounted):
+            yield f"{title(pod)}: volume {name} is {'not mounted' if name in volumes else 'not there'}"
 
 
 def variables_state_the_defaults_of_the_api_server(render: Render) -> Iterator[str]:

@@ -160,8 +160,8 @@ def containers_find_each_other(render: Render) -> Iterator[str]:
             host = arguments.parse(programs.argv_of(*found[TRANSFORMER])).predictor_host
             url = urlsplit(found[TRANSFORMER][1].get("TRANSFORMER_SYNC_URL", ""))
             for address, program in ((host, TRITON), (url.netloc, SYNCHRONISER)):
-                if address not in (there := _services_of(program, render)):
-                    yield f"{title(pod)}: the transformer has {address or 'nothing'}, expected the {program}, {there}"
+                if address not in (hosts := _services_of(program, render)):
+                    yield f"{title(pod)}: the transformer has {address or 'nothing'}, expected the {program}, {hosts}"
 
 
 def secrets_of_a_pod_agree(render: Render) -> Iterator[str]:
