@@ -54,7 +54,7 @@ def test_overlay_is_accepted_without_a_warning(applied: Applied) -> None:
 
 
 def test_pods_are_admitted(applied: Applied) -> None:
-    """By Pod Security, quota, limits and KServe's webhook, which changes only pods with a storageUri."""
+    """Pod Security, quota, limits and KServe's webhook, which changes only pods with a storageUri, admit the pods."""
     if applied.name in WITH_INITIALIZER and not _is_initializer_restricted():
         # By default without a security context: the namespace rejects it (README.md).
         for result in applied.pods.values():
@@ -75,7 +75,7 @@ def _is_initializer_restricted() -> bool:
 
 @pytest.mark.parametrize("applied", [*ON_STANDARD, *ON_KNATIVE], indirect=True)
 def test_templates_are_those_assumed(applied: Applied) -> None:
-    """Of the Deployment, or of Knative's Service: every field."""
+    """Every field of the pod template of the Deployment, or of Knative's Service."""
     modes = {mode_of(service) for service, _, _ in api_server.components(applied.render)}
     assert modes == {KNATIVE if applied.name in ON_KNATIVE else STANDARD}
     for service, _, pod in api_server.components(applied.render):

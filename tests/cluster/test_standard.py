@@ -204,7 +204,7 @@ def show_end(watch: Watch, pod: str, figures: Figures, step: str) -> None:
 
 
 def keep_replicas(documents: list[Any]) -> list[Any]:
-    """As many pods as `replicas(2)` left."""
+    """Set the number of pods that `replicas(2)` has left."""
     for each in documents:
         if each["kind"] == "InferenceService":
             each["spec"]["predictor"] |= {"minReplicas": 2, "maxReplicas": 2}
@@ -291,7 +291,7 @@ def test_budget_allows_the_eviction_of_a_single_pod(figures: Figures) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("service")
 def test_pods_follow_the_load_up_and_down(figures: Figures) -> None:
-    """By metrics-server and KServe's HPA.
+    """Scaling by metrics-server and KServe's HPA.
 
     Its target is below the manifest's 70 %, which pods do not reach on shared cores. It waits 300 s before it removes
     a pod: KServe resets a `behavior` of the HPA at each reconciliation.

@@ -1,4 +1,4 @@
-"""What the Dockerfile must agree on with the rest, without building them."""
+"""The Dockerfile agrees with the parts and the Makefile; no image is built."""
 
 import re
 

@@ -60,6 +60,6 @@ def test_nothing_is_installed_without_hashes(recipe: str) -> None:
             assert {"--no-deps", "--no-index", "--offline"} <= set(command.split())
             continue
         assert "--require-hashes" in command
-        # What builds a source distribution runs too.
+        # Build requirements of a source distribution run code too.
         assert re.search(r"--no-build|--only-binary :all:|--require-build-hashes", command)
     assert not re.search(r"\buvx\b|\buv tool\b|\$\(UV\) tool\b|\bcurl\b|\bwget\b|git clone", text)

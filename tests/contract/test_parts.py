@@ -19,9 +19,9 @@ from transformer.triton.status import translate
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("export", "loadtest", "predictor", "registry", "transformer")
-# What judges, reads and writes a model repository, for those that do any of it.
+# The registry judges, reads and writes model repositories, for every part that does one of these.
 REPOSITORY_USERS = {"export", "loadtest", "predictor"}
-# What export may take from the parts that serve: pure functions, so that a model is verified with what is served.
+# Modules that export may import from the serving parts: pure functions, so that it verifies models with the same code.
 PURE = {
     "predictor.backends.errors",
     "predictor.backends.signature",
@@ -30,7 +30,7 @@ PURE = {
     "transformer.tasks",
     "transformer.triton.model",
 }
-# What the comparison with other servers takes of export: which weights it may load, and the figure that it compares.
+# Modules of export that the comparison with other servers may import: the check of weights, and the compared figure.
 MEASURES = {"export.proof.average_precision", "export.sources.trusted_checkpoints"}
 HEAVY = {"torch", "torchvision", "ultralytics"}
 

@@ -33,7 +33,7 @@ ALERTS = {rule["alert"]: rule for group in read_rule()["spec"]["groups"] for rul
 
 
 def sections() -> dict[str, str]:
-    """What the page says of each alert, by its heading."""
+    """The section of the page on each alert, by its heading."""
     parts = re.split(r"^## (\w+)\n", PAGE.read_text(), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
@@ -115,7 +115,7 @@ def test_address_is_of_this_version() -> None:
 
 
 def addresses(objects: Any) -> set[str]:
-    """What each runbook_url has before its anchor."""
+    """The address of each runbook_url, without its anchor."""
     rules = [
         rule
         for each in objects

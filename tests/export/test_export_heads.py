@@ -70,7 +70,7 @@ def export(tmp_path: Path, weights: Path, *options: str) -> tuple[int, Path]:
 
 
 def predict(file: Path, **options: Any) -> list[Rows]:
-    """What Ultralytics finds in the fixed images: corners, score and class of each."""
+    """Detections of Ultralytics in the fixed images: corners, score and class of each."""
     from ultralytics import YOLO  # noqa: PLC0415 - as above
 
     yolo = YOLO(file, task="detect")

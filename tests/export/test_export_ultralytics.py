@@ -65,7 +65,7 @@ def test_precisions_of_an_official_checkpoint_cost_little_on_photos(tmp_path: Pa
     assert costs["bf16"]["fp32"] > 0.4
     assert costs["bf16"]["change"] >= -0.005
     assert costs["int8"]["change"] >= -0.02
-    # What was measured serves, on this machine at least: its responses differ from FP32's.
+    # The measured precision serves, on this machine at least: its responses differ from FP32's.
     with start_stack(tmp_path, tmp_path / "log", variables={"PROFILE": "int8"}) as stack:
         (version,) = stack.http.get("/status").json()["models"]["yolov8n"]["versions"].values()
         assert version["state"] == "serving", version

@@ -64,7 +64,7 @@ def test_val_with_its_default_batch_has_the_figures_of_the_file(
         # No batch is named: it is 16, twice what Triton takes at once.
         return model.val(data=str(labelled), plots=False, project=str(tmp_path), workers=0)
 
-    # Of a file for ONNX Runtime it makes the same images; those for torch are of another rectangle.
+    # With a file for ONNX Runtime it preprocesses to the same images; for torch it uses another rectangle.
     expected = validate(YOLO(published / "yolov8n" / "1" / "model.onnx", task="detect")).results_dict
     assert expected["metrics/mAP50-95(B)"] > 0.3
     for url in urls(yolo):

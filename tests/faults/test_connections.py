@@ -1,4 +1,4 @@
-"""What a connection brings that is no whole request, or none at all."""
+"""Connections with incomplete or malformed requests, or without any."""
 
 import json
 import re
@@ -348,7 +348,7 @@ def test_unread_responses_are_not_kept(patient: Transformer) -> None:
 
 
 def test_unread_end_of_a_response_is_not_kept(patient: Transformer) -> None:
-    # What does not fit into the system's buffers is little for some of them: less than asyncio calls much.
+    # Of some responses few bytes exceed the system's buffers: fewer than asyncio's high-water mark.
     process = psutil.Process(patient.process.pid)
     before = process.num_fds()
     clients = []

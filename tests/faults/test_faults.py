@@ -1,4 +1,4 @@
-"""What breaks while requests come over four connections, HTTP and gRPC in turn: who notices, and what health says.
+"""Faults during requests over four connections, HTTP and gRPC in turn: their effect on clients and on health.
 
 Each test prints a line of figures (`pytest -rP`). A full disk is in test_synchroniser_faults.py; parts that cannot be
 kept alive are in test_stack.py.
@@ -38,9 +38,9 @@ from tests.support.triton import start_triton
 SEVEN = ROOT / "loadtest" / "pictures" / "seven.png"
 MODELS = ROOT / "model_repository"
 TIMEOUT_S = 3
-# Of a client whose connection ends: what gRPC says, and what http.client does (no status).
+# The result for a client whose connection ends: the status of gRPC, and none of http.client.
 AWAY = {"503", "UNAVAILABLE", ""}
-# What gRPC has not handed to its server yet when that stops, it cancels; no server can tell it to say anything else.
+# gRPC cancels calls that it has not handed to its server when that stops; a server cannot change the status.
 STOPPED = AWAY | {"CANCELLED"}
 LATE = {"504", "DEADLINE_EXCEEDED"}
 BOMB = 7000  # pixels of a side: just within the limit, 150 MB as RGB
@@ -89,7 +89,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
         log = stack.log.read_text(errors="replace")
         # Triton waits half a minute for a model whose process was killed before it ends: its stop is tried on its own.
         stack.part("tritonserver").kill()
-    # Of what failed when its client had gone; where memory was short there may be other tracebacks.
+    # Exceptions of requests whose client had disconnected; where memory was short there may be other tracebacks.
     assert "never retrieved" not in log
 
 
@@ -313,7 +313,7 @@ def test_model_whose_folder_goes_is_unknown_and_comes_back(faulty: Faulty, tmp_p
 
 def find_stub(triton: psutil.Process, model: str = "digits") -> psutil.Process:
     """The process of a model."""
-    # Those that are dead have no command line any more.
+    # Dead processes have no command line any more.
     (stub,) = (
         child
         for child in triton.children()
@@ -345,7 +345,7 @@ def test_stub_that_was_suspended_ends_itself(tmp_path: Path) -> None:
             client.ModelInfer(large, timeout=PATIENCE_S)
         assert triton.process.poll() is None
         assert client.ModelReady(service_pb2.ModelReadyRequest(name="iris"), timeout=PATIENCE_S).ready
-        # It would wait for the dead one for half a minute.
+        # Triton would wait for the dead process for half a minute.
         triton.process.kill()
         triton.process.wait()
 
@@ -481,7 +481,7 @@ def test_jump_of_the_clock_has_no_effect(stack: Stack, tmp_path: Path, jump_s: i
 
 
 def date_of(http: httpx.Client) -> float:
-    """What the process takes for the time."""
+    """The time of day as the process sees it."""
     return parsedate_to_datetime(http.get("/v2/health/live").headers["Date"]).timestamp()
 
 

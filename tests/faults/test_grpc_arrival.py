@@ -100,7 +100,7 @@ def test_half_a_message_times_out(tmp_path: Path) -> None:
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """Of HTTP/2 (RFC 9113, 4.1)."""
+    """A frame of HTTP/2 (RFC 9113, 4.1)."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 

@@ -23,7 +23,7 @@ _UNTIL_READ_S = 0.05
 
 @dataclass
 class Balancer:
-    """One upstream connection of it, which it gives up at its own limit.
+    """One upstream connection of a load balancer, which closes it at its own limit.
 
     It sends without a check whether the other side has closed: no client sees a close that is on its way.
 
@@ -79,7 +79,7 @@ class Balancer:
 
 
 async def balance(port: int, idle_s: float, *works: Callable[[Balancer], Awaitable[None]]) -> list[Counter[str]]:
-    """For each kind of work, what all its connections counted together."""
+    """The sum of the counts of all connections, for each kind of work."""
 
     async def begin(work: Callable[[Balancer], Awaitable[None]], balancer: Balancer) -> None:
         await asyncio.sleep(_BALANCER_S * random.random())  # noqa: S311  # not all at once
@@ -137,7 +137,7 @@ def test_no_request_is_lost_where_connections_outlive_the_balancer(tmp_path: Pat
 
 
 def test_requests_are_lost_where_the_balancer_keeps_connections_longer(tmp_path: Path) -> None:
-    """What the test above would see; and KServe's option counts more than the setting."""
+    """The failure that the test above would see; and KServe's option overrides the setting."""
     variables = {"TRANSFORMER_KEEP_ALIVE_S": "60"}
     with start(tmp_path, f"--timeout-keep-alive={_BALANCER_S:g}", **variables) as transformer:
         (counts,) = asyncio.run(balance(transformer.http_port, _LONGER_S, send_around_the_limit))

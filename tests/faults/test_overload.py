@@ -80,7 +80,7 @@ def test_request_beyond_a_full_queue_is_rejected_before_its_body_is_read(stack: 
         log = tmp_path / "log"
         wait_until(lambda: gauge(transformer, "nereid_waiting") == 2, log=log)
         assert gauge(transformer, "nereid_in_flight") == 1
-        # Of the body there is nothing but its announcement.
+        # Only the head is sent, with the length of the body.
         with socket.create_connection(("127.0.0.1", transformer.http_port), timeout=20) as client:
             client.sendall(head(9_000_000))
             rejected = read_rejection(client)
@@ -306,7 +306,7 @@ def test_request_past_its_deadline_leaves_the_queue_of_triton(stack: Stack, tmp_
             return transformer.http.post("/predict/digit-finder", files=files, headers=limit).status_code
 
         assert send(0) == 200
-        # What this machine needs for 8 is not enough for 48.
+        # The time that this machine needs for 8 is not enough for 48.
         began = time.monotonic()
         assert set(threads.map(send, range(8))) == {200}
         limit = {"X-Request-Timeout-Ms": str(int(1000 * (time.monotonic() - began)))}

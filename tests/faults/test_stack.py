@@ -97,7 +97,7 @@ def test_processes_of_a_killed_triton_are_ended(tmp_path: Path) -> None:
         regions = [memory / word for stub in stubs for word in stub.cmdline() if "_shm_region_" in word]
         assert len(regions) == len(stubs) > 0
         assert all(region.exists() for region in regions)
-        # As one hangs that waits for a lock of Triton's.
+        # Like a stub that waits for a lock of Triton.
         stubs[0].suspend()
         triton.kill()
         _, alive = psutil.wait_procs(stubs, timeout=60)

@@ -232,7 +232,7 @@ def test_start_without_s3_waits_for_it(tmp_path: Path) -> None:
         with start_stack(REPOSITORY, tmp_path / "second", variables=variables) as stack:
             assert stack.http.post("/predict/rows", json=[1.0] * 4).json()["model"]["version"] == "1"
             assert not stack.http.get("/status").json()["listing"]["ok"]
-            # What was taken away meanwhile goes, now that it can be seen.
+            # The model that was deleted meanwhile is unloaded, now that the deletion is visible.
             s3.upload(write(tmp_path / "other", "other", FIRST, number=1), f"{PREFIX}/other/1")
             s3.delete(f"{PREFIX}/rows/")
             proxy.pass_all()

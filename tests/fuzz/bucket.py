@@ -318,7 +318,7 @@ def _locations(message: Any) -> Iterator[str]:
 
 
 def _check_unread(path: Path, verdict: str) -> None:
-    """Where ONNX Runtime reads the file outside, the validation must have found it.
+    """Check that the validation has found each file outside the version that ONNX Runtime reads.
 
     Raises:
         Escape: it did not.

@@ -118,7 +118,7 @@ def test_grpc_requires_the_same_keys(guarded: Transformer, keys: tuple[Path, str
 
 
 SERVICE = "/inference.GRPCInferenceService/"
-# What each method of gRPC is over HTTP; any other has no route there.
+# The HTTP route of each gRPC method; any other method has none.
 TWINS = {
     f"{SERVICE}ServerLive": "/v2/health/live",
     f"{SERVICE}ServerReady": "/v2/health/ready",
@@ -176,7 +176,7 @@ def test_method_needs_a_key_over_grpc_where_it_does_over_http(
             assert served not in {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}, method
             if method not in TWINS or method.endswith("RepositoryIndex"):
                 assert served is grpc.StatusCode.UNIMPLEMENTED, method
-        # What a client made up is no series.
+        # Invented names make no series.
         assert "other.Service" not in transformer.http.get("/metrics", headers={"X-API-Key": keys[1]}).text
 
 

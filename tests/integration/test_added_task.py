@@ -30,7 +30,7 @@ from transformer.tasks import TASKS, describe
 
 SIDE = 32
 NAMES = {0: "dark", 1: "red", 2: "blue"}
-# Of each pixel: nothing, more red than blue, more blue than red.
+# Classes of a pixel: background, more red than blue, more blue than red.
 WEIGHTS = np.array([[0, 0, 0], [1, 0, -1], [-1, 0, 1]], np.float32)
 BIAS = np.array([40, 0, 0], np.float32)
 

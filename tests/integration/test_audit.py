@@ -20,7 +20,7 @@ KNOWN = ("urllib3", [{"introduced": "0"}, {"fixed": "1.26.5"}], "CVE-2021-33503"
 
 
 def record(name: str, events: list[dict[str, str]], *aliases: str, modified: str = NOW, **more: Any) -> dict[str, Any]:
-    """One of OSV's."""
+    """A record of OSV."""
     affected = {"package": {"ecosystem": "PyPI", "name": name}, "ranges": [{"type": "ECOSYSTEM", "events": events}]}
     return {"id": f"X-{name}", "aliases": list(aliases), "modified": modified, "affected": [affected], **more}
 

@@ -128,7 +128,7 @@ def without(policy: dict[str, Any], action: str) -> dict[str, Any]:
 
 
 def take_all(into: Path) -> int:
-    """What the synchroniser does: list, and download; the number of files."""
+    """List and download like the synchroniser, and return the number of files."""
     storage = reading.open_storage(ADDRESS)
     found = list(storage.walk())
     for index, each in enumerate(found):
@@ -137,7 +137,7 @@ def take_all(into: Path) -> int:
 
 
 def work(local: Path) -> int:
-    """What a publisher does: publish twice, roll back, prune; the sum of statuses."""
+    """Publish twice, roll back and prune, and return the sum of exit statuses."""
     again = ["publish", "tiny", "--from", str(local), "--repository", ADDRESS, "--force"]
     steps = [again, again, ["rollback", "tiny", "--repository", ADDRESS], ["unpin", "tiny", "--repository", ADDRESS]]
     steps.append(["prune", "tiny", "--keep", "1", "--yes", "--repository", ADDRESS])

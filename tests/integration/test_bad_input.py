@@ -1,4 +1,4 @@
-"""What a client can get wrong: a 4xx that says why, and the server goes on."""
+"""Errors of clients: each gets a 4xx with the reason, and the server continues."""
 
 import base64
 import gzip
@@ -25,7 +25,7 @@ SEVEN = (ROOT / "loadtest" / "pictures" / "seven.png").read_bytes()
 JSON = {"Content-Type": "application/json"}
 JPEG = {"Content-Type": "image/jpeg"}
 
-# Of ../shared/data/hard: the status, and the size after EXIF of a valid image, or part of the message.
+# Images of ../shared/data/hard: the status, and the size after EXIF of a valid image, or part of the message.
 HARD: dict[str, tuple[int, Any]] = {
     "apng_mode_16bit.png": (200, (128, 64)),
     "bomb_header_65535x65535_rgb.png": (413, "65535x65535 pixels is over the limit of 50000000"),
@@ -345,7 +345,7 @@ def test_memory_of_a_large_image_is_released(stack: Stack) -> None:
         return int(stack.part("transformer").memory_info().rss)
 
     before = send((64, 64))
-    # Of 126 MB each, decoded; glibc by itself keeps more than one.
+    # Each has 126 MB decoded; by default glibc keeps more than one.
     assert send((7000, 6000)) < before + 48 * 2**20
 
 

@@ -64,7 +64,7 @@ def guarded(stack: Stack, tmp_path: Path, key: str) -> Iterator[Transformer]:
 
 
 def grown(before: Series, after: Series, name: str, *labels: str) -> dict[tuple[str, ...], float]:
-    """What was counted in between; scrapes and probes are left out."""
+    """The increase between two scrapes; scrapes and probes are left out."""
     counts = Counter(by_labels(after, name, *labels))
     counts.subtract(by_labels(before, name, *labels))
     return {key: number for key, number in counts.items() if number and key[0] != "/metrics" and key[:2] != ("", "")}

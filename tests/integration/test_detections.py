@@ -164,7 +164,7 @@ def test_names_are_drawn(stack: Stack, model: str) -> None:
     headers = {"Content-Type": "image/png", "Accept": "image/png"}
     response = stack.http.post(f"/predict/{model}", content=PNG, headers=headers).raise_for_status()
     drawn = np.asarray(Image.open(io.BytesIO(response.content)))
-    # That these names reach the drawing; whether it writes them right: tests/unit/test_transformer_drawing.py.
+    # These names reach the drawing; that it writes them correctly is tested in tests/unit/test_transformer_drawing.py.
     expected = draw([row["class"] for row in document])
     np.testing.assert_array_equal(drawn, expected)
     marks = draw(["????"] * len(document))

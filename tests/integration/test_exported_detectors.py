@@ -1,4 +1,4 @@
-"""What export writes, the real embedded Triton loads: whatever of a file's shapes is fixed, in every profile."""
+"""Exported detectors load in the real embedded Triton, in every profile, with fixed and free dims of the file."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,7 +42,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def publish_profile(repository: Path, version: Version, profile: str) -> None:
-    """The same as a model of its own, with the config of a profile."""
+    """Publish a profile of a version as a model of its own."""
     source = repository / version.config.name
     folder = repository / f"{version.config.name}-{profile}"
     (folder / "1").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What make installs from: a mirror that changed a file, or that has a package that no lock names, is rejected.
+"""Installation by make rejects a mirror that changed a file, and packages that no lock names.
 
 The real Makefile with the real uv and pip, in a folder of its own, with locks of two small packages and a folder of
 wheels in place of an index.
@@ -110,7 +110,7 @@ class Project:
         (self.folder / name).write_text(text)
 
     def with_uv(self) -> None:
-        """As after the first step: the environment exists and has uv."""
+        """The state after the first step: the environment exists and has uv."""
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", self.folder / ".venv"], check=True)
         shutil.copy(ROOT / ".venv" / "bin" / "uv", self.folder / ".venv" / "bin")
 

@@ -36,7 +36,7 @@ class Pair:
 
     @property
     def url(self) -> str:
-        """Of the balancer."""
+        """The URL of the balancer."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, command: str, *arguments: str, prefix: Sequence[str] = ()) -> "subprocess.Popen[str]":
@@ -48,7 +48,7 @@ class Pair:
         )  # fmt: skip
 
     def run(self, command: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """The same to its end."""
+        """Run a command to its end."""
         return self.end(self.start(command, *arguments))
 
     def end(self, process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
@@ -65,7 +65,7 @@ class Pair:
                 self.mirrored.with_name("copy").rename(target)
 
     def serving(self) -> list[list[str]]:
-        """What each serves of iris."""
+        """The versions of iris that each instance serves."""
         return [each.http.get("/status").json()["models"]["iris"]["serving"] for each in (self.a, self.b)]
 
     def publish(self, *arguments: str, prefix: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
@@ -123,7 +123,7 @@ def test_versions_and_rollback_see_both_instances(pair: Pair) -> None:
 
 @pytest.mark.skipif(not ipv6.may_isolate(), reason="needs root: a name with several addresses")
 def test_every_address_of_a_name_gets_requests(pair: Pair, tmp_path: Path) -> None:
-    # As a headless Service has them; no server listens on the third, nor on the one of IPv6.
+    # Addresses like those of a headless Service; no server listens on the third, nor on the one of IPv6.
     lines = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "::1")
     (tmp_path / "hosts").write_text("".join(f"{address} {NAME}\n" for address in lines))
     prefix = ["unshare", "--mount", "sh", "-c", f'mount --bind {tmp_path}/hosts /etc/hosts && exec "$@"', "sh"]

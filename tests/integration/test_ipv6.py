@@ -71,7 +71,7 @@ class Inside:
 
     @property
     def url(self) -> str:
-        """Of the transformer."""
+        """The URL of the transformer."""
         return f"http://[::1]:{self.ports['HTTP_PORT']}"
 
     def python(self, *words: str) -> str:

@@ -110,7 +110,7 @@ def test_build_publishes_the_version_again_with_a_plan(s3: S3, programs: str, tm
         "/code": str(code),
         "/app": str(ROOT),
     }
-    # What a node with a GPU has.
+    # Files of a node with a GPU.
     put(tmp_path / "bin", "nvidia-smi", "#!/bin/sh\necho 9.0\n")
     put(
         tmp_path / "bin",

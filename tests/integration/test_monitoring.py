@@ -39,7 +39,7 @@ POD_MONITOR = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text())["spec"]
 ENDPOINTS = POD_MONITOR["podMetricsEndpoints"]
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-# What only Kubernetes, a GPU or a failure fills.
+# Metrics and panels that only Kubernetes, a GPU or a failure fills.
 OF_KUBERNETES = re.compile("kube_deployment_|nereid:(replicas|workload):")
 SILENT = {
     "Memory, of its limit", "CPU", "From creation to ready", "GPU", "Loads, rejections and failures",
@@ -48,7 +48,7 @@ SILENT = {
 SILENT_RECORDS = {"nereid:failed:rate5m", "nereid:model:lost"} | {
     name for name, expr in RECORDED.items() if OF_KUBERNETES.search(expr)
 }
-# As Grafana fills them in.
+# Values that Grafana fills in.
 VARIABLES = {"$__rate_interval": "5m", "$namespace": ".*", "$model": ".*"}
 
 
@@ -95,7 +95,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def add_broken_version(model: Path) -> None:
-    """As if a byte had changed on the way."""
+    """Add a version with a byte that changed on the way."""
     newest = max((path for path in model.iterdir() if path.is_dir()), key=lambda path: int(path.name))
     broken = model / BROKEN
     shutil.copytree(newest, broken)
@@ -106,17 +106,17 @@ def add_broken_version(model: Path) -> None:
 
 @pytest.fixture(scope="module")
 def exposed(stack: Stack) -> Exposed:
-    """What its three processes say."""
+    """The metrics of the three processes of the stack."""
     return Exposed(*(httpx.get(url, trust_env=False).raise_for_status().text for url in metrics_urls(stack)))
 
 
 def metrics_urls(stack: Stack) -> list[str]:
-    """Of Triton, the synchroniser and the transformer."""
+    """URLs of the metrics of Triton, the synchroniser and the transformer."""
     return [f"http://127.0.0.1:{port}/metrics" for port in ports(stack).values()]
 
 
 def ports(stack: Stack) -> dict[str, int]:
-    """Where each port of the pod is here."""
+    """The port of the stack for each port of the pod."""
     return {"8002": stack.triton_metrics_port, "8003": int(stack.sync.rsplit(":", 1)[1]), "8080": stack.http_port}
 
 
@@ -164,7 +164,7 @@ def test_an_alert_has_severity_impact_and_next_step(rule: dict[str, Any]) -> Non
     # A critical alert cannot wait until morning, and any other one can.
     assert (impact[1] == "no") == (severity == "critical")
     assert annotations["runbook"].startswith("kubectl ")
-    # What the text names, the expression keeps.
+    # The expression keeps the labels that the text names.
     read = {label for selector in selectors(rule["expr"]) for label in RECORDED_LABELS.get(selector.name, ())}
     named = set(re.findall(r"\$labels\.(\w+)", str(annotations)))
     assert named <= (kept(rule["expr"]) | read or TARGET), named
@@ -209,7 +209,7 @@ def test_alerts_fire_as_their_scenarios_expect(tmp_path: Path) -> None:
     promtool = find_program("promtool")
     write_rules(tmp_path)
     run(promtool, "check", "rules", "rules.yaml", folder=tmp_path)
-    # Of the texts the summary is compared; the others are the same but for names.
+    # Only the summaries are compared; the other texts differ from the rule by names alone.
     write_rules(tmp_path, annotations={"summary"})
     for file in ALERT_TESTS:
         shutil.copy(file, tmp_path)
@@ -360,7 +360,7 @@ def query(client: httpx.Client, expression: str) -> list[dict[str, Any]]:
 
 
 def scrape(index: int, endpoint: Mapping[str, Any], stack: Stack) -> dict[str, Any]:
-    """What the Prometheus operator makes of an endpoint; a pod's containers, as Kubernetes would tell of them."""
+    """The scrape configuration that the Prometheus operator makes of an endpoint, with the containers of a pod."""
     meta = "__meta_kubernetes_pod"
     pod = {
         "__meta_kubernetes_namespace": "nereid",
@@ -404,7 +404,7 @@ def scrape(index: int, endpoint: Mapping[str, Any], stack: Stack) -> dict[str, A
 
 
 def write_rules(folder: Path, *, annotations: Collection[str] | None = None) -> None:
-    """As Prometheus reads them; of the annotations only these, where they are given."""
+    """Write the rules as Prometheus reads them; with only these annotations, where they are given."""
     spec = yaml.safe_load((FOLDER / "prometheusrule.yaml").read_text())["spec"]
     for rule in (rule for group in spec["groups"] for rule in group["rules"] if "alert" in rule):
         of_rule = rule["annotations"]

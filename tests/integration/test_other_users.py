@@ -1,4 +1,4 @@
-"""What another user of the machine can read of the stack: nothing that it writes."""
+"""Files and memory of the stack are private: another user of the machine can read none."""
 
 import os
 import re
@@ -21,7 +21,7 @@ from tests.support.triton import start_triton
 from transformer.auth import make
 
 REGION = re.compile(r"triton_\w+_shm_region_[\w-]+")
-# As a user is; the files of this project need not be open to one.
+# Options of setpriv for a user without rights; the files of this project need not be open to one.
 WITHOUT_ROOTS_RIGHTS = ["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
 
 
@@ -37,7 +37,7 @@ def regions_of(triton: psutil.Process) -> list[str]:
 
 @pytest.fixture
 def usual_umask() -> Iterator[None]:
-    """What most users have; processes inherit it."""
+    """The umask of most users; processes inherit it."""
     before = os.umask(0o022)
     try:
         yield

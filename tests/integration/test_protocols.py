@@ -276,7 +276,7 @@ def test_every_good_case_finds_something(references: Mapping[str, Any]) -> None:
 
 
 def split(response: Any) -> tuple[dict[str, Any], dict[str, float]]:
-    """What must be equal to the letter, and what may differ by rounding."""
+    """The values that must be equal, and the numbers that may differ by rounding."""
     leaves = dict(flatten(response))
     numbers = {path: leaf for path, leaf in leaves.items() if isinstance(leaf, float)}
     return {path: leaf for path, leaf in leaves.items() if path not in numbers}, numbers

@@ -16,7 +16,7 @@ def test_every_replica_gets_its_share_and_one_that_goes_is_not_missed(tmp_path: 
     repository = tmp_path / "repository"
     shutil.copytree(ROOT / "model_repository" / "iris", repository / "iris")
     with start_triton(repository, tmp_path / "first") as first, start_triton(repository, tmp_path / "second") as second:
-        # What a headless Service's name resolves to: an address for each replica.
+        # The name of a headless Service resolves to an address for each replica.
         replicas = f"ipv4:127.0.0.1:{first.grpc_port},127.0.0.1:{second.grpc_port}"
         with start_transformer(replicas, tmp_path / "log") as transformer:
             # The first connection may be there before the second.

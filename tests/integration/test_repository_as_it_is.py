@@ -85,7 +85,7 @@ max_batch_size: 8
 input [ { name: "INPUT0" data_type: TYPE_STRING dims: [ -1 ] } ]
 output [ { name: "OUTPUT0" data_type: TYPE_STRING dims: [ -1 ] } ]
 """
-# As Ultralytics' guide to Triton writes it for a GPU.
+# The config of Ultralytics' guide to Triton for a GPU.
 ULTRALYTICS = """
 optimization {
   execution_accelerators {
@@ -212,7 +212,7 @@ def write_repository(folder: Path) -> None:
         path.parent.mkdir(parents=True)
         path.write_bytes(build_identity())
     (folder / "equal" / "config.pbtxt").write_text(BATCHED + FLOAT_IO + "version_policy { all { } }\n")
-    # What does not serve.
+    # Models that do not serve.
     write_model(folder, "yolo", config=BATCHED + FLOAT_IO + ULTRALYTICS)
     write_model(folder, "marked")
     (folder / "marked" / "config.pbtxt").write_text(BATCHED + FLOAT_IO, encoding="utf-8-sig")
@@ -234,7 +234,7 @@ def write_repository(folder: Path) -> None:
     write_model(folder, "weights_only", filename="model.bin", config=None)
     (folder / "linked").symlink_to(folder / "simple")
     (folder / "empty").mkdir()
-    # What waits for its manifest, however long that takes.
+    # Versions that wait for their manifest, however long that takes.
     write_model(folder, "coming", config=None)
     (folder / "coming" / "1" / "config.pbtxt").write_text(BATCHED + FLOAT_IO)
     # Half of it serves.
@@ -272,7 +272,7 @@ def status(stack: Stack) -> Any:
 
 
 def infer(stack: Stack, model: str, **arrays: NDArray[Any]) -> Any:
-    """By the protocol's own client, over gRPC."""
+    """Infer with Triton's gRPC client."""
     inputs = []
     for name, array in arrays.items():
         datatype = "BYTES" if array.dtype == np.object_ else np_to_triton_dtype(array.dtype)

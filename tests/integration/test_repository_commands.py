@@ -318,7 +318,7 @@ def test_fetch_writes_what_the_manifest_lists_and_nothing_else(
 ) -> None:
     storage = bucket(s3, monkeypatch)
     publish_again(storage, local)
-    # What a writer of the bucket would like to have run by the next command: at the end of each path, code.
+    # Keys by which a writer of the bucket could have the next command run code, at the end of each path.
     outside = tmp_path / "outside"
     for key in ("../../../outside/a.pth", f"/{outside}/b.pth", "sub/c.pth", "sitecustomize.py", "..", "a/../../d.pth"):
         assert storage.put(f"tiny/1/{key}", b"import evil", etag=None)

@@ -1,4 +1,4 @@
-"""What an operator sees: metrics, log lines, request ids and traces."""
+"""Observability: metrics, log lines, request ids and traces."""
 
 import json
 import os
@@ -205,7 +205,7 @@ def test_a_request_is_one_line_of_json(in_json: Transformer) -> None:
         "bytes_out": len(response.content),
         "trace_id": TRACE_ID,
     }
-    # What else is said of a request tells which.
+    # Other log lines of a request have its id too.
     assert line_of(in_json, "over-http")["status"] == 400
     logged = [line for line in lines(in_json) if line.get("request_id") == "over-http"]
     assert [(line["level"], line["trace_id"]) for line in logged] == [("INFO", TRACE_ID)] * 2
@@ -645,7 +645,7 @@ def test_server_error_is_an_error_of_its_span(tmp_path: Path) -> None:
             assert (span.service, span.status) == ("nereid-transformer", "STATUS_CODE_ERROR")
             line = line_of(transformer, response.headers["X-Request-Id"])
             assert (line["trace_id"], line["code"]) == (span.trace_id, code)
-            # What is left is sent at the end.
+            # Remaining spans are sent at the end.
             transformer.http.get("/v1/models")
             transformer.process.send_signal(signal.SIGTERM)
             assert transformer.process.wait(60) == 0

@@ -48,7 +48,7 @@ REASONS = {
     "external-data-outside": "external data",
     "missing-external-data": "waits for model.data",
 }
-# Those that serve all the same: the folder decides which version and whose it is.
+# Spoiled versions that serve all the same: the folder decides model and version.
 HARMLESS = {"other-number", "other-name"}
 
 
@@ -79,7 +79,7 @@ def test_valid_versions_replace_each_other_without_a_failed_request(synced: Sync
     assert versions(result) == ["1", "2", "3", "4", "5", "6"]
     known = synced.version("rows", 6)
     assert known["seconds_to_serve"] > 0
-    # Of 2 to 5 nothing is left here.
+    # Versions 2 to 5 have left nothing here.
     assert [path.name for path in (synced.mirror / "generations" / "rows").glob("*/[0-9]*")] == ["6"]
     assert not list((synced.mirror / "staged").glob("*/*"))
     assert not list((synced.mirror / "trial").iterdir())

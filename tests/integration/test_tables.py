@@ -61,7 +61,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def nulls(rows: Any) -> list[list[Any]]:
-    """As JSON has them."""
+    """Rows with null for missing values, as in JSON."""
     frame = pandas.DataFrame(rows)
     kept: list[list[Any]] = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
     return kept

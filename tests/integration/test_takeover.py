@@ -20,7 +20,7 @@ from tests.support.transformer import DIGITS, Transformer, start_transformer
 from tests.support.triton import start_triton
 
 MODELS = ROOT / "model_repository"
-# Of the shell that starts the stack: what belongs to each part, and what to none.
+# Variables of the shell that starts the stack: those of each part, and unrelated ones.
 SYNCHRONISER_S = {"AWS_ACCESS_KEY_ID": "s3cret-id", "AWS_SECRET_ACCESS_KEY": "s3cret-key", "AWS_PROFILE": "none"}
 TRANSFORMER_S = {"OTEL_EXPORTER_OTLP_HEADERS": "key=s3cret-header", "TRANSFORMER_MAX_ITEMS": "7"}
 ANNOUNCER_S = {"NEREID_API_KEY": "s3cret-api-key"}
@@ -158,7 +158,7 @@ def test_stack_before_a_triton_that_lists_nothing_says_so(shell: Stack, tmp_path
 
 
 def test_triton_that_loads_nothing_by_request_lists_to_all(tmp_path: Path) -> None:
-    """As overlays/storage-uri has it."""
+    """Triton of overlays/storage-uri, without a secret."""
     with (
         start_triton(MODELS, tmp_path / "triton.log") as triton,
         start_transformer(f"127.0.0.1:{triton.grpc_port}", tmp_path / "log") as transformer,
@@ -202,7 +202,7 @@ def test_transformer_serves_without_a_filter(shell: Stack, tmp_path: Path) -> No
         assert server.http.post("/predict/digit-finder", files={"image": DIGITS}).is_success
         assert filters_of(server) == {0}
     assert "seccomp" not in (tmp_path / "off").read_text()
-    # As in a sandbox whose kernel knows no filters.
+    # Like in a sandbox whose kernel has no filters.
     with start_transformer(triton, tmp_path / "none", module="tests.support.unconfinable") as server:
         assert server.http.post("/predict/digit-finder", files={"image": DIGITS}).is_success
         assert filters_of(server) == {1}  # the one that plays that kernel

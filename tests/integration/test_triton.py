@@ -67,7 +67,7 @@ def flags_of(words: list[str]) -> dict[str, list[str]]:
 
 @cache
 def known_flags(tritonserver: str, library_path: str) -> frozenset[str]:
-    """What `tritonserver --help` names."""
+    """Flags that `tritonserver --help` names."""
     done = subprocess.run(
         [tritonserver, "--help"],
         env=os.environ | {"LD_LIBRARY_PATH": library_path},

@@ -157,7 +157,7 @@ NULLS = {
     "unknown parameter": document(parameters={"headers": None}),
     "binary_data": document(outputs=[{"name": "y", "parameters": {"binary_data": None}}]),
     "binary_data_size": document(given(parameters={"binary_data_size": None, "content_type": None})),
-    # What pydantic makes of a request of MLServer's types.
+    # A request of MLServer's types, as pydantic writes it.
     "MLServer": document(
         given(parameters={"content_type": "np", "headers": None}),
         id=None,
@@ -179,7 +179,7 @@ LIBRARIES = [tritonclient.http, tritonclient.grpc]
 
 
 def infer(stack: Stack, library: Any, model: str, array: Any, *, of_triton: bool = False, **options: Any) -> Any:
-    """What NVIDIA's client gets, of us or of Triton itself."""
+    """The outputs that NVIDIA's client gets, from this server or from Triton itself."""
     ports = [stack.http_port, stack.triton_http_port], [stack.grpc_port, stack.triton_grpc_port]
     port = ports[library is tritonclient.grpc][of_triton]
     taken = library.InferInput("x", array.shape, MODELS[model][0])

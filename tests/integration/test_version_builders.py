@@ -1,4 +1,4 @@
-"""What tests/support/versions.py builds is what it says: in the real embedded Triton, and in the whole stack."""
+"""Versions of tests/support/versions.py behave as documented, in the real embedded Triton and in the whole stack."""
 
 import shutil
 import time
@@ -51,7 +51,7 @@ SERVED: dict[str, Any] = {
         BUILD.scores,
     ),
 }
-# Those whose manifest does not fit the files.
+# Spoils after which the manifest does not fit the files.
 TORN = {"broken-manifest", "corrupt", "missing-file", "missing-model", "truncated", "wrong-digest"}
 
 

@@ -23,7 +23,7 @@ PAGE = ROOT / "docs" / "production-on-eks.md"
 AWS = MANIFESTS / "examples" / "aws"
 TRITON_S = 30  # its own --exit-timeout-secs
 PREFIX = "alb.ingress.kubernetes.io/"
-# Of the table in the controller's docs/guide/ingress/annotations.md.
+# From the table in the controller's docs/guide/ingress/annotations.md.
 KNOWN = {
     "scheme", "target-type", "listen-ports", "certificate-arn", "ssl-policy", "healthcheck-path", "success-codes",
     "healthcheck-interval-seconds", "healthcheck-timeout-seconds", "healthy-threshold-count",

@@ -281,7 +281,7 @@ SLOTS: Mapping[str, Any] = {
 
 
 def patches_of(mode: str) -> list[dict[str, Any]]:
-    """The same change as a patch of kustomize."""
+    """A change of values as a patch of kustomize."""
     # Requests that equal their limits in the manifests: memory in production, the transformer's CPU with a GPU.
     triton, transformer = ({"cpu": "3"}, {}) if mode == "serverless" else ({"cpu": "3", "memory": "8Gi"}, {"cpu": "2"})
     containers = [

@@ -28,7 +28,7 @@ def code_of(response: httpx.Response) -> ErrorCode:
 
 
 def event_hooks(base_url: str) -> dict[str, list[Callable[..., Any]]]:
-    """Of a client of a server at a URL: whatever a test is about, every error that it meets has a code."""
+    """Hooks of a client: every error response of the server at a URL has a code, whatever the test is about."""
     server = httpx.URL(base_url)
 
     def check(response: httpx.Response) -> None:

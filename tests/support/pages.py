@@ -56,7 +56,7 @@ def blocks_of(page: Path, heading: str) -> list[str]:
 
 
 class Block(NamedTuple):
-    """What a page shows as code.
+    """A block of code of a page.
 
     Attributes:
         page: relative to the project.

@@ -24,7 +24,7 @@ PORTS = ("HTTP_PORT", "GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRIT
 # Timeout of waits that must succeed: it costs nothing in a passing test, and machines are slow and shared. Tests of a
 # duration have their own limit.
 PATIENCE_S = 120.0
-# What a test reads as the log of a stack is all that its parts print.
+# The log of a stack in tests is the output of all of its parts.
 VERBOSE = {"VERBOSE": "1"}
 
 

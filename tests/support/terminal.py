@@ -23,7 +23,7 @@ from tests.support.processes import ended
 from tests.support.stack import PATIENCE_S, ROOT
 
 _NOT_COPIED = {"output", "shared"}
-# What make would install or make first, and the tests have already.
+# Files that make would install or make first; the tests have them already.
 _THERE = (".venv/.stack", ".venv/.s3", ".venv/.loadtest", ".venv-triton/.installed", "models", "models-fp32")
 # The longest first: what stands in for a figure is no figure.
 _FIGURES = (
@@ -42,7 +42,7 @@ _SPACE = re.compile(r"[ ─━│┃┏┓┗┛┡┩└┘├┤┬┴┼┳�
 
 @dataclass(frozen=True)
 class Command:
-    """What is typed, and what is printed.
+    """A command of a page, and its expected output.
 
     Attributes:
         text: one command of bash, with its lines.

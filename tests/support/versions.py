@@ -487,7 +487,7 @@ def _add_python(folder: Path) -> None:
     (folder / "model.py").write_text(_PYTHON, encoding="utf-8")
 
 
-# Its output differs from that of every build.
+# The output of this model differs from that of every build.
 _PYTHON = """
 import numpy as np
 import triton_python_backend_utils as pb

@@ -1,4 +1,4 @@
-"""What shows the key: the same for HTTP and gRPC, and nothing that could end a header."""
+"""The header with the API key: the same for HTTP and gRPC, and without characters that could end it."""
 
 import pytest
 

@@ -29,7 +29,7 @@ class Trap:
 
 
 def checkpoint(content: object) -> bytes:
-    """As torch.save() writes it."""
+    """A checkpoint as torch.save() writes it."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(content))

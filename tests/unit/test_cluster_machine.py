@@ -1,4 +1,4 @@
-"""What ends a cluster must not end others of the same machine."""
+"""The end of a cluster must not end others on the same machine."""
 
 from pathlib import Path
 

@@ -14,7 +14,7 @@ from transformer.rest.responses import error_body
 from transformer.triton.model import ModelConfigError
 from transformer.triton.status import TensorRejected
 
-# Those of a connection or of a route, which are not raised.
+# Codes of a connection or of a route, which no class raises.
 WITHOUT_CLASS = {
     ErrorCode.MALFORMED_REQUEST,
     ErrorCode.UNSUPPORTED_TRANSFER_ENCODING,

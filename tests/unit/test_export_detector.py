@@ -1,4 +1,4 @@
-"""What the metadata of an Ultralytics ONNX file decides, and what is rejected, with tiny files of that shape."""
+"""The metadata of Ultralytics' ONNX files: what each decides, and invalid ones, with tiny files of that shape."""
 
 from collections.abc import Callable
 from pathlib import Path

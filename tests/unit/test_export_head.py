@@ -23,7 +23,7 @@ def facts(classes: int, **metadata: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("shape", "metadata", "finished"),
     [
-        # As Ultralytics 8.4.190 writes them.
+        # Metadata as Ultralytics 8.4.190 writes them.
         ((84, 8400), facts(80, head="Detect", end2end=False), False),
         ((300, 6), facts(80, head="Detect", end2end=True), True),
         ((300, 6), facts(2, head="v10Detect", end2end=True), True),

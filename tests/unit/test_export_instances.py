@@ -40,7 +40,7 @@ def test_where_instances_differ_all_are_named(
 
 def test_more_instances_need_more_connections() -> None:
     assert [consecutive_connections(count) for count in (0, 1, 2, 50, 1000)] == [8, 8, 16, 400, 512]
-    # Of balancing at random: how often a further one is missed.
+    # The share of runs in which a random balancer hides a further instance.
     assert max((1 - 1 / (known + 1)) ** consecutive_connections(known) for known in range(1, 64)) < 1 / 250
 
 

@@ -1,4 +1,4 @@
-"""What a new version must not change for the clients of a model, and how its server is addressed."""
+"""Changes of a new version that clients of a model would notice, and the URL of its server."""
 
 import re
 from collections.abc import Sequence

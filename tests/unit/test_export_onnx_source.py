@@ -21,7 +21,7 @@ INTERFACES: tuple[Interface, ...] = ("fused", "ultralytics")
 
 
 def shuffled(model: ModelProto) -> ModelProto:
-    """The same with its nodes in another order, the first one last."""
+    """A graph with its nodes in another order, the first one last."""
     nodes = [*model.graph.node]
     nodes.reverse()
     nodes.sort(key=lambda node: "images" in node.input)
@@ -69,7 +69,7 @@ def with_constants(model: ModelProto) -> ModelProto:
 
 
 def with_inputs(model: ModelProto) -> ModelProto:
-    """As IR 3 has it: every initialiser is listed as an input too, before the image."""
+    """A graph of IR 3: every initialiser is listed as an input too, before the image."""
     inputs = [
         helper.make_tensor_value_info(value.name, value.data_type, list(value.dims))
         for value in model.graph.initializer
@@ -116,7 +116,7 @@ def test_graph_form_that_onnx_runtime_loads_is_exported(tmp_path: Path, form: st
     version = prepare("tiny", str(path), choice=Choice(interface=interface), say=pass_over)
     assert version.graph is not None
     images = draw(1, 64, 96)
-    # What ONNX Runtime makes of the file itself.
+    # The outputs of the file itself in ONNX Runtime.
     file = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (image,) = (given for given in file.get_inputs() if given.shape[1:2] == [3])
     taken = scale(images).astype(np.float16 if image.type == "tensor(float16)" else np.float32)

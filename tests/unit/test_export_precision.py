@@ -80,7 +80,7 @@ def test_int8_is_calibrated_measured_and_published(
         )
         assert f"{precision} {costs[precision]['map50_95']:.4f}" in out
     assert costs["int8"]["fp32"] > (0.8 if labels else 0.95)
-    # Its outputs are its own; those of a profile of model.onnx are FP32's.
+    # Profile int8 has golden outputs of its own; profiles of model.onnx have those of FP32.
     goldens = {path.name for path in folder.glob("golden*")}
     assert goldens == {"golden.npz", "golden.int8.npz"}
     assert goldens <= manifest["files"].keys()

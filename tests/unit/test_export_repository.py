@@ -94,7 +94,7 @@ def test_damaged_version_is_not_complete(tmp_path: Path, damage: str) -> None:
 
 
 def test_config_that_triton_would_not_load_with_the_graph_is_not_published(tmp_path: Path) -> None:
-    # As Ultralytics leaves a dynamic file: nothing of the output is fixed, where the config says 4 + classes.
+    # Like a dynamic file of Ultralytics: no dim of the output is fixed, where the config says 4 + classes.
     graph = build_detector()
     graph.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "free"
     with pytest.raises(ExportError, match=r"tensor output0: the graph declares \[-1, -1, -1\], expected \[-1, 7, -1\]"):

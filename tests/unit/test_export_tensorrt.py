@@ -1,4 +1,4 @@
-"""What surrounds TensorRT, which needs a GPU: stand-ins for NVIDIA's two programs on PATH take their places."""
+"""Export with TensorRT, with stand-ins on PATH for NVIDIA's two programs, which need a GPU."""
 
 import json
 import os
@@ -155,7 +155,7 @@ def test_names_of_plans_are_legal() -> None:
 @pytest.mark.usefixtures("tools")
 def test_command_needs_only_the_standard_library_and_onnx(tmp_path: Path) -> None:
     model = export(tmp_path)
-    # What onnx itself needs, and nothing else, can be imported.
+    # Only the dependencies of onnx can be imported.
     script = (
         "import sys\n"
         "allowed = sys.stdlib_module_names | {'environment', 'export', 'registry', 'onnx', 'numpy', 'google'}\n"

@@ -1,4 +1,4 @@
-"""What a .pt file is, known without torch: from its name, and from names in its pickle, of which nothing is run."""
+"""The kind of a .pt file without torch: from its name, and from names in its pickle, which is not run."""
 
 import pickle
 import sys

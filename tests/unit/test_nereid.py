@@ -95,7 +95,7 @@ def test_file_that_no_exporter_reads_is_rejected(words: str) -> None:
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """What make is called for in a project where nothing is installed."""
+    """Targets of make that a command calls in a project where nothing is installed."""
     monkeypatch.setattr(needs, "ROOT", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     for name in ("REPOSITORY", "TRITON_URL"):

@@ -1,4 +1,4 @@
-"""Where a repository is, as users write it."""
+"""Addresses of repositories, as users write them."""
 
 import os
 from pathlib import Path
@@ -115,5 +115,5 @@ def test_s3_is_reached_by_ipv6(monkeypatch: pytest.MonkeyPatch, variables: dict[
         monkeypatch.setenv(name, value)
     bucket = Bucket(BucketAddress("models", ""), connect_s=1, read_s=1, attempts=1, together=1)
     assert bucket.call("its server", lambda client: client.meta.endpoint_url) == url
-    # What the local stack passes on to the synchroniser.
+    # The address that the local stack passes on to the synchroniser.
     assert visible("synchroniser", os.environ).items() >= variables.items()

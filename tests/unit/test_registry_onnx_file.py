@@ -33,7 +33,7 @@ def test_external_data_is_found_wherever_a_tensor_is(tmp_path: Path) -> None:
 
 
 def messages_with_tensors() -> dict[str, dict[int, str]]:
-    """Of onnx.proto itself: each message below ModelProto that holds tensors, and in which of its fields."""
+    """Each message below ModelProto in onnx.proto that holds tensors, and the fields that hold them."""
     holds: dict[str, dict[int, str]] = {"TensorProto": {}}
     seen: dict[str, Any] = {}
 

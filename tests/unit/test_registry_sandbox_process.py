@@ -1,4 +1,4 @@
-"""What a judgement does ends its own process, and nothing else."""
+"""A judgement that crashes, hangs or grows ends its own process alone."""
 
 import os
 import resource

@@ -30,7 +30,7 @@ class BrokenStorage(FolderStorage):
         yield self
 
     def read(self, _: int) -> bytes:
-        """Of the body."""
+        """Read the body."""
         raise self._fault
 
 

@@ -15,7 +15,7 @@ PARTS = ("triton", "synchroniser", "transformer")
 
 
 def read_configuration(settings: StackSettings, state: Path, monkeypatch: pytest.MonkeyPatch) -> ServerOptions:
-    """What supervisor makes of stack/supervisord.conf."""
+    """stack/supervisord.conf as supervisor reads it."""
     composed = compose_environment(settings, str(state)) | logs.compose_logging(settings)
     for name, value in (composed | hide(os.environ | composed)).items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""What is known of the versions of a model, and what of it outlives the process or the version."""
+"""The ledger of the versions of a model, and which entries outlive the process or the version."""
 
 from contextlib import ExitStack
 from pathlib import Path

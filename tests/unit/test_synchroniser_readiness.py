@@ -1,4 +1,4 @@
-"""What the readiness of a synchroniser waits for."""
+"""The conditions for the readiness of a synchroniser."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

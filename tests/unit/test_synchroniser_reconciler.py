@@ -313,7 +313,7 @@ def test_versions_that_end_the_process_repeatedly_keep_out_no_other(tmp_path: Pa
     for number in (1, 2, 3):
         write(tmp_path / "repository", "rows", Build(number))
     context = multiprocessing.get_context("forkserver")
-    # What takes seconds to import, once for all eight.
+    # Modules that take seconds to import, once for all eight tests.
     context.set_forkserver_preload(["tests.support.reconciled", "tests.support.triton_stub", "tests.support.versions"])
     statuses = []
     for _ in range(8):

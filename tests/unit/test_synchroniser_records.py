@@ -1,4 +1,4 @@
-"""What the synchroniser remembers across restarts."""
+"""Records of the synchroniser that survive a restart."""
 
 from pathlib import Path
 

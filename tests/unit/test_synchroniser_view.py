@@ -1,4 +1,4 @@
-"""What `/status` shows of a model, by what is known of it."""
+"""The status of a model in `/status`, by its ledger and state."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a client reads of an error, and what the log does."""
+"""The text of an error for clients, and the text for the log."""
 
 from collections.abc import Callable
 from typing import Any

@@ -24,7 +24,7 @@ def error_of(data: bytes) -> ServingError:
 
 
 def container(brand: bytes, *others: bytes) -> bytes:
-    """What a file of ISO's base media format begins with."""
+    """The beginning of a file of ISO's base media format."""
     content = brand + bytes(4) + b"".join(others)
     return (8 + len(content)).to_bytes(4) + b"ftyp" + content + bytes(64)
 

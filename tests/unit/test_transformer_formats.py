@@ -136,7 +136,7 @@ def test_background_that_is_no_colour_of_a_gif_is_passed_over() -> None:
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
 def test_image_that_is_hidden_from_an_animation_counts(mode: str) -> None:
-    # It is what every reader of PNG sees that knows no animation, libpng first of all.
+    # Readers of PNG without animations, libpng among them, see this image.
     frames = [Image.new("RGB", (32, 16), colour).convert(mode) for colour in ("red", "lime", "blue")]
     data = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=True)
     assert decoded(data)[8, 16].tolist() == [255, 0, 0]
@@ -196,7 +196,7 @@ def test_more_images_behind_a_jpeg_are_left_alone() -> None:
     assert_alike(data)
 
 
-# As long as the format, or its encoder, makes them.
+# Texts as long as the format, or its encoder, allows.
 LONGEST = {"WEBP": 16_383, "JPEG": 65_500, "AVIF": 32_768}
 
 

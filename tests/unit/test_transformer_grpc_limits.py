@@ -1,4 +1,4 @@
-"""What a gRPC message may hold."""
+"""Limits of gRPC messages."""
 
 import pytest
 from tritonclient.grpc import service_pb2

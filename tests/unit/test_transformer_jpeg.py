@@ -53,7 +53,7 @@ def test_kind_that_is_not_read_is_named(data: bytes, says: str) -> None:
 
 
 def later_scan(data: bytes, number: int) -> int:
-    """Where the tables of a scan of a progressive JPEG begin."""
+    """The offset of the tables of a later scan of a progressive JPEG."""
     scans = [found.start() for found in re.finditer(rb"\xff\xda", data)]
     return data.rindex(b"\xff\xc4", scans[number - 1], scans[number])
 

@@ -24,7 +24,7 @@ def test_error_is_raised(cost: float) -> None:
 
 
 def cancelled_while(is_running: bool) -> list[str]:
-    """What ran of two functions for one thread, when the offload of one of them was cancelled."""
+    """The functions that ran, of two for one thread, when the offload of one of them was cancelled."""
     ran: list[str] = []
     started, may_end = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Where a request belongs: its id and its trace, whatever a client sends."""
+"""Request id and trace context, whatever a client sends."""
 
 import json
 import logging

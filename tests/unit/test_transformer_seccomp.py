@@ -30,7 +30,7 @@ def test_numbers_of_system_calls_are_those_of_libseccomp(column: int, architectu
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What each probe came to in a process that has confined itself."""
+    """The result of each probe in a process that has confined itself."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.confined"],
         cwd=ROOT,

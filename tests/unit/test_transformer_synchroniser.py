@@ -114,7 +114,7 @@ REJECTED = {"2": {"state": "refused", "reason": "no ONNX file"}, "10": {"state":
             KnownModel("refused", "it cannot be judged"),
         ),
         ({"state": "refused", "error": "x" * 300}, KnownModel("refused", "x" * 200 + " ...")),
-        # Of an older synchroniser.
+        # The status of an older synchroniser.
         ({"serving": ["1"], "versions": {"1": {"state": "serving"}}}, KnownModel("serving")),
     ],
 )

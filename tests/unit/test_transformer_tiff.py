@@ -216,7 +216,7 @@ def test_sixteen_bits_are_turned(photometric: int, count: int, extra: list[int],
         | ({tiffs.EXTRA: extra} if extra else {})
     )
     stored = expected(samples, photometric, extra)
-    # Of TIFF 6.0: where row 0 and column 0 are.
+    # Orientations of TIFF 6.0: where row 0 and column 0 are.
     upright = {
         **{1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1]},
         **{5: stored.swapaxes(0, 1), 6: stored[::-1].swapaxes(0, 1)},

@@ -1,4 +1,4 @@
-"""What no schema checks. A rule is a function that yields the faults of a render; `make manifests` prints its name."""
+"""Rules beyond schemas. A rule is a function that yields the faults of a render; `make manifests` prints its name."""
 
 from collections.abc import Callable, Iterator
 

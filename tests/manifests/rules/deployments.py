@@ -1,4 +1,4 @@
-"""What manifests without KServe state themselves: labels, scaling, ingress."""
+"""Labels, scaling and ingress of manifests without KServe."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""What webhooks and controllers require beyond the schemas (KServe 0.20, Knative 1.15 to 1.21)."""
+"""Requirements of webhooks and controllers beyond the schemas (KServe 0.20, Knative 1.15 to 1.21)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -45,7 +45,7 @@ def replicas_are_in_order(render: Render) -> Iterator[str]:
 
 
 def deployment_mode_has_its_present_name(render: Render) -> Iterator[str]:
-    """By its present name: KServe replaces the older names with it, and GitOps tools would see a difference."""
+    """KServe replaces older names of the mode by the present one, and GitOps tools would see a difference."""
     for service in render.of_kind("InferenceService"):
         given = service["metadata"].get("annotations", {}).get(MODE, KNATIVE)
         if given not in {STANDARD, KNATIVE}:
@@ -67,7 +67,7 @@ def knative_exposes_one_port(render: Render) -> Iterator[str]:
 
 
 def knative_gets_no_field_that_it_rejects(render: Render) -> Iterator[str]:
-    """Where Knative rejects a field the InferenceService never becomes ready; an unknown field is dropped silently."""
+    """Where Knative rejects a field, the InferenceService never becomes ready; an unknown field is dropped silently."""
     for where, component in _components(render, KNATIVE):
         yield from (f"{where}: {field} is dropped" for field in sorted(_NOT_ON_KNATIVE & set(component)))
         for container in component.get("containers", []):
@@ -115,7 +115,7 @@ def requests_fit_the_timeout_of_knative(render: Render) -> Iterator[str]:
 
 
 def knative_scales_by_requests(render: Render) -> Iterator[str]:
-    """By its own autoscaler; an HPA cannot reach zero."""
+    """Knative scales by its own autoscaler; an HPA cannot reach zero."""
     for where, component, service in _with_service(render, KNATIVE):
         annotations = {**service["metadata"].get("annotations", {}), **component.get("annotations", {})}
         if annotations.get(_KNATIVE_CLASS, _KPA) != _KPA or _CLASS in annotations:

@@ -8,7 +8,7 @@ from typing import Any
 from tests.manifests.pod import components_of, containers_of, pods_of
 from tests.manifests.rendering import ROOT, Object, Render, title
 
-# What users create before the first apply, as in manifests/README.md.
+# Objects that users create before the first apply, as in manifests/README.md.
 MADE_BY_THE_USER = {
     "ConfigMap": {"nereid-ca"},
     "Secret": {"nereid-keys", "nereid-s3", "nereid-s3-writer", "nereid-triton"},
@@ -90,7 +90,7 @@ def containers_have_an_image(render: Render) -> Iterator[str]:
 
 
 def images_name_their_registry(render: Render) -> Iterator[str]:
-    """Of our images, in a user's own folder."""
+    """Nereid's images in a folder of a user name their registry."""
     for pod in pods_of(render) if render.is_foreign else []:
         for container in containers_of(pod):
             image = container.get("image", "")

@@ -46,7 +46,7 @@ def pods_mount_no_token(render: Render) -> Iterator[str]:
 
 
 def containers_have_requests_and_limits(render: Render) -> Iterator[str]:
-    """For CPU, memory and disk; a request is at most its limit."""
+    """Requests and limits of CPU, memory and disk; a request is at most its limit."""
     for pod in pods_of(render):
         for container in containers_of(pod):
             where = f"{container['name']} in {title(pod)}"
@@ -105,7 +105,7 @@ def drains_evict_pods_that_are_not_ready(render: Render) -> Iterator[str]:
 
 
 def quotas_have_room_for_every_pod(render: Render) -> Iterator[str]:
-    """For as many pods as scaling and a rolling update create."""
+    """Quotas have room for all pods that scaling and a rolling update create."""
     wanted: dict[str, Decimal] = {}
     for service in render.of_kind("InferenceService"):
         for name, component in components_of(service):
@@ -124,7 +124,7 @@ def _surge(component: Any) -> int:
 
 
 def _needs(pod: Any) -> dict[str, Decimal]:
-    """What a pod uses of a quota, by the quota's names."""
+    """The resources of a pod that count towards a quota, by the quota's names."""
     needs = {"pods": Decimal(1)}
     for container in containers_of(pod):
         for kind, amounts in container.get("resources", {}).items():

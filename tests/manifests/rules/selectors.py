@@ -143,7 +143,7 @@ def _opened_to_addresses(pod: Object, given: Render) -> set[int]:
 
 
 def pods_that_serve_are_isolated(given: Render) -> Iterator[str]:
-    """They and the pods beside them have policies for ingress and for egress."""
+    """Serving pods and the pods beside them have policies for ingress and for egress."""
     for pod in pods_of(given) if _serves(given) else []:
         kinds = {
             kind
