@@ -35,7 +35,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def yolo(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack over it."""
+    """The stack over the exported versions."""
     with start_stack(published, tmp_path_factory.mktemp("yolo-log") / "log") as running:
         yield running
 

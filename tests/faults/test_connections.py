@@ -46,7 +46,7 @@ def connect(transformer: Transformer) -> socket.socket:
 
 
 def read_to_end(client: socket.socket) -> bytes:
-    """All that comes until the server closes."""
+    """All bytes until the server closes the connection."""
     data = b""
     while True:
         try:

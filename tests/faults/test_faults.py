@@ -137,7 +137,7 @@ def judge(name: str, result: Result, *, since: float, allowed: set[str], figures
 
 
 def check_alive(watch: Watch, since: float) -> None:
-    """The transformer said all the time that it lives."""
+    """The transformer reported all the time that it is live."""
     for probe in LIVE:
         responses = watch.responses(probe, since=since)
         assert len(responses) > 2
@@ -312,7 +312,7 @@ def test_model_whose_folder_goes_is_unknown_and_comes_back(faulty: Faulty, tmp_p
 
 
 def find_stub(triton: psutil.Process, model: str = "digits") -> psutil.Process:
-    """The process of a model."""
+    """The process that runs a model."""
     # Dead processes have no command line any more.
     (stub,) = (
         child
@@ -396,7 +396,7 @@ def throw(faulty: Faulty, count: int) -> Counter[str]:
 
 @contextmanager
 def address_space(process: psutil.Process) -> Iterator[None]:
-    """Little more memory than the process has."""
+    """A limit of address space little above that of the process."""
     before = resource.prlimit(process.pid, resource.RLIMIT_AS)
     resource.prlimit(process.pid, resource.RLIMIT_AS, (process.memory_info().vms + 100_000_000, before[1]))
     yield

@@ -69,7 +69,7 @@ def test_hanging_s3_recovers(synced: Synced) -> None:
 
 
 def longest_pause_s(synced: Synced) -> float:
-    """Between two requests to S3."""
+    """The longest pause between two requests to S3, in seconds."""
     moments = [request.at for request in list(synced.proxy.requests)]
     return max((later - earlier for earlier, later in pairwise(moments)), default=0)
 

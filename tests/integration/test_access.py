@@ -29,7 +29,7 @@ from tests.support.transformer import DIGITS, Transformer, call_raw, infer_messa
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """The file, and two keys that are in it."""
+    """The file of keys, and two keys in it."""
     file = tmp_path_factory.mktemp("keys") / "keys.txt"
     return file, make_key("alice", file), make_key("bob", file)
 

@@ -26,7 +26,7 @@ def record(name: str, events: list[dict[str, str]], *aliases: str, modified: str
 
 
 def audit(source: object) -> tuple[int, str]:
-    """Exit status, and all that it says."""
+    """Exit status and output of `make audit`."""
     command = [sys.executable, "-m", "requirements.audit", "--source", str(source)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return run.returncode, run.stdout + run.stderr

@@ -40,7 +40,7 @@ class Account:
     url: str
 
     def client(self, service: str) -> Any:
-        """boto3's, while nothing is enforced."""
+        """A client of boto3, while no policy is enforced."""
         keys = S3(Path(os.devnull)).environment()
         return boto3.client(
             service,
@@ -51,7 +51,7 @@ class Account:
         )
 
     def enforce(self, after: str = "0") -> None:
-        """From now on, or `inf`: no more."""
+        """Enforce policies from now on; `inf`: no more."""
         httpx.post(f"{self.url}/moto-api/reset-auth", content=after).raise_for_status()
 
     def become(self, policy: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

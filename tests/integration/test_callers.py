@@ -43,7 +43,7 @@ def path_of(route: str, stack: Stack | None = None, model: str = "iris") -> str:
 
 @pytest.fixture
 def key(tmp_path: Path) -> str:
-    """Alice's, in a file of keys."""
+    """The key of Alice, in a file of keys."""
     return make_key("alice", tmp_path / "keys")
 
 

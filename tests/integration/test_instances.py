@@ -52,7 +52,7 @@ class Pair:
         return self.end(self.start(command, *arguments))
 
     def end(self, process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
-        """Wait for its end."""
+        """Wait for the end of the command."""
         out, err = process.communicate(timeout=PATIENCE_S)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

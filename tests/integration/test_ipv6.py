@@ -75,7 +75,7 @@ class Inside:
         return f"http://[::1]:{self.ports['HTTP_PORT']}"
 
     def python(self, *words: str) -> str:
-        """Run Python there; what it prints."""
+        """Run Python in the namespace, and return its output."""
         done = subprocess.run(
             [*self.prefix, sys.executable, *words],
             cwd=ROOT, env=os.environ | self.variables, capture_output=True, text=True, timeout=PATIENCE_S, check=False,

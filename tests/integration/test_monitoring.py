@@ -237,7 +237,7 @@ def load_alert_tests() -> list[dict[str, Any]]:
 
 
 def run(*command: str, folder: Path) -> None:
-    """A program, to its good end."""
+    """Run a program, and check that it succeeds."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=PROMTOOL_PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -413,7 +413,7 @@ def write_rules(folder: Path, *, annotations: Collection[str] | None = None) -> 
 
 
 def find_program(name: str) -> str:
-    """Its path."""
+    """The path of a program."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is absent: apt-get install prometheus")

@@ -144,7 +144,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
 
 @pytest.fixture(scope="module")
 def client(triton: Triton) -> Iterator[grpc.InferenceServerClient]:
-    """Return a client of it."""
+    """Return a client of that Triton."""
     with grpc.InferenceServerClient(f"127.0.0.1:{triton.grpc_port}") as made:
         yield made
 

@@ -21,7 +21,7 @@ QUOTED = re.compile(r"'[^']*'")
 
 @pytest.fixture(scope="module")
 def operations(stack: Stack) -> list[Any]:
-    """All that the server says it can do."""
+    """All operations of the OpenAPI document of the server."""
     url = f"http://127.0.0.1:{stack.http_port}/openapi.json"
     schema = schemathesis.openapi.from_url(url)  # which brings its checks
     return [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]

@@ -76,7 +76,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def secret_of(stack: Stack) -> str:
-    """Triton's, as its command line has it."""
+    """The secret of Triton, from its command line."""
     (rule,) = (word for word in stack.part("tritonserver").cmdline() if word.startswith("--grpc-restricted"))
     return rule.rpartition("=")[2]
 

@@ -47,7 +47,7 @@ class Result:
 
     @property
     def object(self) -> Any:
-        """Its output, from JSON."""
+        """The output of kubectl, from JSON."""
         assert self.accepted, self.stderr
         return json.loads(self.text)
 

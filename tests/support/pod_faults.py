@@ -126,7 +126,7 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
 
 
 def name_of(pod: Mapping[str, Any]) -> str:
-    """Its name."""
+    """The name of a pod."""
     return str(pod["metadata"]["name"])
 
 

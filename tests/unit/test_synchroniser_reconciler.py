@@ -32,7 +32,7 @@ class FaultyStorage(FolderStorage):
 
     @contextmanager
     def open(self, source: Object) -> Iterator[Any]:
-        """Anything but those."""
+        """Open an object, unless its key is at fault."""
         if any(part in source.key for part in self._where):
             raise self._fault
         with super().open(source) as stream:
