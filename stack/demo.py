@@ -159,9 +159,9 @@ def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> 
             if part.poll() is not None:
                 raise DemoError(f"{name} ended with status {part.returncode}:\n{tail(LOG)}")
         with contextlib.suppress(httpx.TransportError):
-            reply = httpx.get(f"{url}/v2/health/ready", headers=api_key.headers(), trust_env=False)
-            api_key.check(url, reply.status_code, reply.text)
-            if reply.is_success:
+            response = httpx.get(f"{url}/v2/health/ready", headers=api_key.headers(), trust_env=False)
+            api_key.check(url, response.status_code, response.text)
+            if response.is_success:
                 return time.monotonic() - started
         time.sleep(0.05)
     raise DemoError(f"the stack was not ready within {START_S} s:\n{tail(LOG)}")
@@ -194,8 +194,8 @@ def read(response: httpx.Response) -> dict[str, Any]:
     api_key.check(str(response.url), response.status_code, response.text)
     if response.is_error:
         raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{tail(LOG)}")
-    reply: dict[str, Any] = response.json()
-    return reply
+    document: dict[str, Any] = response.json()
+    return document
 
 
 def show(console: Console, responses: list[tuple[str, dict[str, Any]]]) -> None:
@@ -204,9 +204,9 @@ def show(console: Console, responses: list[tuple[str, dict[str, Any]]]) -> None:
         "request", "model", "label", "confidence", Column("box x1, y1 - x2, y2", no_wrap=True), title="Responses"
     )
     times = Table("request", *_STAGES, title="Milliseconds in each stage")
-    for request, reply in responses:
-        model = f"{reply['model']['name']} {reply['model']['version']}"
-        predictions = reply["predictions"] if "limits_reached" in reply else reply["predictions"][:1]
+    for request, document in responses:
+        model = f"{document['model']['name']} {document['model']['version']}"
+        predictions = document["predictions"] if "limits_reached" in document else document["predictions"][:1]
         for index, prediction in enumerate(predictions):
             box = prediction.get("box")
             corners = f"{box['x1']:.0f}, {box['y1']:.0f} - {box['x2']:.0f}, {box['y2']:.0f}" if box else ""
@@ -217,7 +217,7 @@ def show(console: Console, responses: list[tuple[str, dict[str, Any]]]) -> None:
         if not predictions:
             table.add_row(request, model, "nothing found", "", "")
         table.add_section()
-        times.add_row(request, *(f"{reply['timing_ms'][stage]:.1f}" for stage in _STAGES))
+        times.add_row(request, *(f"{document['timing_ms'][stage]:.1f}" for stage in _STAGES))
     console.print(table)
     console.print(times)
 

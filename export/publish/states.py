@@ -56,8 +56,8 @@ def _merge_version(number: int, by_instance: Mapping[str, States]) -> Mapping[st
     if len(names) == 1:
         return first
     reason = "; ".join(f"{described} on {list_names(each)}" for described, each in names.items())
-    refused = any(state["state"] == "refused" for state in states.values())
-    return {"state": first["state"], "reason": reason, "refused": refused}
+    rejected = any(state["state"] == "refused" for state in states.values())
+    return {"state": first["state"], "reason": reason, "refused": rejected}
 
 
 def is_rejected(state: Mapping[str, Any]) -> bool:
