@@ -159,9 +159,9 @@ def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> 
             if part.poll() is not None:
                 raise DemoError(f"{name} ended with status {part.returncode}:\n{tail(LOG)}")
         with contextlib.suppress(httpx.TransportError):
-            response = httpx.get(f"{url}/v2/health/ready", headers=api_key.headers(), trust_env=False)
-            api_key.check(url, response.status_code, response.text)
-            if response.is_success:
+            reply = httpx.get(f"{url}/v2/health/ready", headers=api_key.headers(), trust_env=False)
+            api_key.check(url, reply.status_code, reply.text)
+            if reply.is_success:
                 return time.monotonic() - started
         time.sleep(0.05)
     raise DemoError(f"the stack was not ready within {START_S} s:\n{tail(LOG)}")

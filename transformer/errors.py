@@ -84,7 +84,7 @@ class ServingError(Exception):
         return _RETRY_AFTER_S if self.code.is_retryable else None
 
     def for_client(self, request_id: str) -> str:
-        """The text for the client."""
+        """What the client reads."""
         if self.phrase is not None:
             return f"{self.phrase} (request {request_id})"
         message = str(self)
@@ -101,7 +101,7 @@ class ServingError(Exception):
 
     @property
     def log_level(self) -> int:
-        """INFO: a client error is no error of the server."""
+        """A client's mistake is no error of the server."""
         return logging.INFO if self.phrase is None else logging.ERROR
 
 

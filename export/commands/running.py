@@ -40,7 +40,7 @@ Manage = Callable[[Namespace, "Console"], None]
 
 
 def add_export(parser: ArgumentParser, run: Run) -> None:
-    """Have a parser run a function that writes versions into a local repository."""
+    """Let a parser end with a function that writes versions into a local repository."""
     parser.add_argument(
         "--repository",
         type=Path,
@@ -51,7 +51,7 @@ def add_export(parser: ArgumentParser, run: Run) -> None:
 
 
 def add_management(parser: ArgumentParser, run: Manage, *, has_default: bool = False) -> None:
-    """Have a parser run a function that manages a repository on S3 or in a folder.
+    """Let a parser end with a function that manages a repository on S3 or in a folder.
 
     Args:
         parser: of a command.

@@ -194,13 +194,13 @@ class TritonClient:
             if exc.status() == _LATE and "Deadline Exceeded" in (exc.message() or ""):
                 raise TritonTimeout(f"Triton: no response within {limit_s:.0f} s") from exc
             raise _translate(exc) from exc
-        response = result.get_response()
-        for output, content in zip(response.outputs, response.raw_output_contents, strict=False):
+        reply = result.get_response()
+        for output, content in zip(reply.outputs, reply.raw_output_contents, strict=False):
             if output.datatype == "BYTES" and len(content) > _MAX_TEXT_BYTES:
                 raise VersionRejected(
                     f"output {output.name!r}: got {len(content)} bytes, expected at most {_MAX_TEXT_BYTES}"
                 )
-        return {output.name: result.as_numpy(output.name) for output in response.outputs}
+        return {output.name: result.as_numpy(output.name) for output in reply.outputs}
 
 
 def _translate(exc: InferenceServerException) -> VersionRejected | TritonError:

@@ -61,7 +61,7 @@ def test_batch_gives_what_its_images_give(session: Session) -> None:
     np.testing.assert_array_equal(session.infer(batch)["cells"], np.stack(alone))
 
 
-def test_frame_does_not_depend_on_polarity_contrast_and_place() -> None:
+def test_frame_is_blind_to_polarity_contrast_and_place() -> None:
     digits, _ = load_plain("held-out", MODEL)
     digit = digits[0]
     dark_on_light, pale = 255 - digit, 80 + digit // 4
