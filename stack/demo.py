@@ -194,8 +194,8 @@ def read(response: httpx.Response) -> dict[str, Any]:
     api_key.check(str(response.url), response.status_code, response.text)
     if response.is_error:
         raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{tail(LOG)}")
-    document: dict[str, Any] = response.json()
-    return document
+    reply: dict[str, Any] = response.json()
+    return reply
 
 
 def show(console: Console, responses: list[tuple[str, dict[str, Any]]]) -> None:
