@@ -227,8 +227,10 @@ def _make_cgroups(host: Host) -> None:
             parent, group = group, group / name
             if _is_v2():
                 # A group has the controllers that each group above it delegates.
-                there = (parent / "cgroup.controllers").read_text().split()
-                wanted = [f"+{each}" for each in ("cpu", "cpuset", "memory", "pids", "hugetlb", "io") if each in there]
+                available = (parent / "cgroup.controllers").read_text().split()
+                wanted = [
+                    f"+{each}" for each in ("cpu", "cpuset", "memory", "pids", "hugetlb", "io") if each in available
+                ]
                 (parent / "cgroup.subtree_control").write_text(" ".join(wanted))
             group.mkdir(exist_ok=True)
             for file in ("cpuset.cpus", "cpuset.mems"):  # empty at first: no process may enter until it is set

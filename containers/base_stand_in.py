@@ -86,8 +86,8 @@ def check(command: list[str], what: str = "", *, lines: int = 10, hint: str = ""
         BuildError: it failed.
     """
     done = run(command)
-    said = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     if done.returncode:
-        last = "\n".join(said.splitlines()[-lines:])
+        last = "\n".join(output.splitlines()[-lines:])
         raise BuildError(f"{what or command[0]} got exit status {done.returncode}, expected 0:\n{last}{hint}")
-    return said
+    return output

@@ -189,11 +189,11 @@ def push(engine: str, name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "digest")
         option = [] if engine == "docker" else ["--digestfile", str(written)]
-        said = check([engine, "push", *option, name], f"{name}: {engine} push", lines=5)
-        said = f"digest: {written.read_text()}" if option else said
-    if found := _PUSHED.search(said):
+        output = check([engine, "push", *option, name], f"{name}: {engine} push", lines=5)
+        output = f"digest: {written.read_text()}" if option else output
+    if found := _PUSHED.search(output):
         return found[1]
-    raise BuildError(f"{name}: {engine} push printed no digest, expected one; it printed:\n{said[-1000:]}")
+    raise BuildError(f"{name}: {engine} push printed no digest, expected one; it printed:\n{output[-1000:]}")
 
 
 def labels(*, pushed: bool) -> dict[str, str]:

@@ -89,8 +89,8 @@ def _kserve(pod: Mapping[str, Any]) -> dict[str, Any]:
 
 def _describe(version: str, kind: str, components: Mapping[str, Any] | None = None) -> dict[str, Any]:
     spec = {"type": "object", "properties": components} if components else {"$ref": _HERE + _POD}
-    which = {"group": "serving.kserve.io", "version": version, "kind": kind}
-    return {"type": "object", _KIND: [which], "properties": {"spec": spec}}
+    gvk = {"group": "serving.kserve.io", "version": version, "kind": kind}
+    return {"type": "object", _KIND: [gvk], "properties": {"spec": spec}}
 
 
 if __name__ == "__main__":

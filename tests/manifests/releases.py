@@ -29,5 +29,5 @@ def make_release(folder: Path) -> str:
 
 def _git(*words: str, folder: Path) -> None:
     """Run git there, with a placeholder identity."""
-    who = ("-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "commit.gpgsign=false")
-    subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, timeout=60)
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, timeout=60)

@@ -41,11 +41,11 @@ def shell_scripts_are_well_formed(render: Render) -> Iterator[str]:
         commands += [each["exec"]["command"] for each in handlers if "exec" in each]
         for command in commands:
             if command[1:2] == ["-c"] and command[0].rpartition("/")[2] in {"bash", "sh"}:
-                said = subprocess.run(
+                stderr = subprocess.run(
                     [command[0], "-n", "-c", command[2]], capture_output=True, text=True, timeout=10, check=False
                 ).stderr
-                if said:
-                    yield f"{where}: {said.strip()}"
+                if stderr:
+                    yield f"{where}: {stderr.strip()}"
 
 
 def settings_exist_and_are_valid(render: Render) -> Iterator[str]:
