@@ -1,4 +1,4 @@
-"""What runs on each machine, as sections of supervisord's configuration, and the files that these programs read."""
+"""The programs of each machine, as sections of supervisord's configuration, and the files that these programs read."""
 
 import json
 import sys

@@ -29,7 +29,7 @@ ENGINES = ("docker", "podman", "buildah")
 _LABEL = "org.opencontainers.image."
 # Build arguments that are taken from the environment where it has them.
 _PASSED = ("PYTHON_IMAGE", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
-# As docker words it after a push; podman and buildah write a file.
+# The line that docker prints after a push; podman and buildah write a file.
 _PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 TAG = re.compile(
     r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}"

@@ -1,1 +1,1 @@
-"""What the parts share about where they run: CPU limit, addresses to listen on, the API key of a client."""
+"""Facts about the environment that the parts share: CPU limit, addresses to listen on, the API key of a client."""

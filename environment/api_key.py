@@ -35,7 +35,7 @@ def headers() -> dict[str, str]:
 
 
 def metadata() -> tuple[tuple[str, str], ...]:
-    """The same for a call of gRPC.
+    """The key as metadata of a gRPC call.
 
     Raises:
         AccessError: it is no valid key.

@@ -7,7 +7,7 @@ none of these. The text of an error may change with any release, a code keeps it
 import json
 from enum import StrEnum
 
-# Of the trailing metadata. gRPC allows [0-9a-z_.-] in a key, and reserves those that begin with "grpc-".
+# Key of the trailing metadata. gRPC allows [0-9a-z_.-] in a key, and reserves those that begin with "grpc-".
 GRPC_KEY = "nereid-error-code"
 
 
@@ -50,7 +50,7 @@ class ErrorCode(StrEnum):
     BODY_TIMEOUT = "body_timeout", 408, "DEADLINE_EXCEEDED"  # not CANCELLED: a client reads that of a call it gave up
     CLIENT_DISCONNECTED = "client_disconnected", 499, "CANCELLED"
     MISSING_MESSAGE = "missing_message", 400, "UNIMPLEMENTED"  # as gRPC's list of status codes has it
-    # Its contents.
+    # The contents of the request.
     INVALID_REQUEST = "invalid_request", 400, "INVALID_ARGUMENT"
     INVALID_IMAGE = "invalid_image", 400, "INVALID_ARGUMENT"
     PAYLOAD_TOO_LARGE = "payload_too_large", 413, "RESOURCE_EXHAUSTED"

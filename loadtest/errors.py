@@ -1,4 +1,4 @@
-"""What ends a measurement with one line and an exit status."""
+"""Errors that end a measurement with one line and an exit status."""
 
 
 class LoadTestError(Exception):

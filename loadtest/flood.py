@@ -128,7 +128,7 @@ def main() -> int:
     try:
         with (
             httpx.Client(base_url=options.url, headers=api_key.headers(), timeout=60, trust_env=False) as client,
-            # It is drawn between measurements only: the generator must not share its process with a drawing thread.
+            # Progress is drawn between measurements only: the generator shares its process with no drawing thread.
             Progress(console=console, auto_refresh=False) as progress,
         ):
             summary, floods = run(Target(client, options.model, options.picture), options, progress)
@@ -189,7 +189,7 @@ def flood(target: Target, factor: float, capacity: float, *, alone_ms: float, se
     responses = outcome.result.responses
     statuses = np.array([response.status for response in responses])
     latencies_ms = np.array([response.seconds * 1000 for response in responses])
-    # What ends after the last request began is the queue being emptied.
+    # Responses after the last request began only empty the queue.
     during = outcome.result.ended_before(outcome.began + seconds).successes
     return Flood(
         factor=factor,

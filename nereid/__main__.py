@@ -57,7 +57,7 @@ def run(name: str, words: list[str]) -> int:
     except NeedsError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
-    # As the parts' parsers see it: environment/arguments.py.
+    # sys.argv as the parsers of the parts read it: environment/arguments.py.
     sys.argv[:] = ["nereid", *command.words, *words]
     try:
         runpy.run_module(command.module, run_name="__main__")

@@ -28,7 +28,7 @@ def provide(targets: Iterable[str], words: Sequence[str]) -> None:
         return
     command = ["make", "--no-print-directory", "-C", str(ROOT), *missing]
     try:
-        # What it prints is no output of the command.
+        # The output of make is no output of the command.
         status = subprocess.run(command, stdout=sys.stderr, check=False).returncode
     except FileNotFoundError:
         raise NeedsError(f"{' '.join(missing)}: make is missing; next: apt-get install make") from None

@@ -13,7 +13,7 @@ from registry.layout import DEFAULT_PROFILE
 
 
 class Settings(BaseSettings):
-    """What `python -m predictor triton` starts, and `python -m predictor synchroniser` keeps up to date."""
+    """Settings of `python -m predictor triton` and of `python -m predictor synchroniser`."""
 
     model_config = SettingsConfigDict(env_prefix="PREDICTOR_", frozen=True, env_ignore_empty=True)
 

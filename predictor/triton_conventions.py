@@ -1,4 +1,4 @@
-"""What Triton's command line and the synchroniser agree on: folders of the mirror, and the names that both use."""
+"""Conventions between Triton's command line and the synchroniser: folders of the mirror, and names that both use."""
 
 from pathlib import Path
 

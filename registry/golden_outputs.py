@@ -124,7 +124,7 @@ def _compare_detections(outputs: Arrays, expected: Arrays, *, is_exact: bool) ->
 
 
 def _rise(got: NDArray[Any], score: float, *, is_exact: bool) -> NDArray[Any]:
-    """By how much scores are above another one, in units of the tolerance: between -1 and 1 they agree."""
+    """The difference of scores from another one, in units of the tolerance: between -1 and 1 they agree."""
     rise: NDArray[Any] = (got - score) / _SCORES
     if is_exact:
         return rise

@@ -15,7 +15,7 @@ _VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 @dataclass(frozen=True)
 class Entry:
-    """What a file must be."""
+    """Size and digest that a file must have."""
 
     sha256: str
     size: int

@@ -101,7 +101,7 @@ def main() -> int:
 
 
 def read_locks() -> dict[Pin, list[str]]:
-    """What each lock pins: the locks by pin."""
+    """The locks of each pinned version."""
     pins: dict[Pin, list[str]] = {}
     for lock in LOCKS:
         for name, version in _PIN.findall((ROOT / lock).read_text()):

@@ -97,7 +97,7 @@ def accepts(host: str, port: int) -> bool:
 
 
 def find_waiting_for(settings: StackSettings, transformer: "httpx.Client") -> str:
-    """What keeps the stack from being ready."""
+    """The reason why the stack is not ready yet."""
     import httpx  # noqa: PLC0415 - see above
 
     try:

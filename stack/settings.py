@@ -19,7 +19,7 @@ _RULES = 3
 Port = Annotated[int, Field(ge=1, le=65535)]
 # The shell of a CI may have any other value under such a name.
 Flag = Annotated[bool, BeforeValidator(lambda value: value in {True, "1"})]
-# Of the parts, which read them too; and a secret, which every user of a machine could read among the arguments.
+# No options: settings that the parts read too, and a secret, which every user could read among the arguments.
 _NO_OPTIONS = {"transformer_host", "predictor_address", "predictor_sync_address", "nereid_api_key"}
 
 

@@ -65,5 +65,5 @@ def _adopt_descendants() -> None:
         libc = ctypes.CDLL(None)
         # Killing make must not leave the stack behind: the kernel signals us when our parent is gone.
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        # What a part leaves behind becomes our child: a Triton that is stopped while it loads leaves its stubs.
+        # Processes that a part leaves become children of this one: a Triton that stops while it loads leaves its stubs.
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)

@@ -11,7 +11,7 @@ from environment.listening import Address, HostNames
 
 
 class TransformerSettings(BaseSettings):
-    """What an operator may change; what the trained model fixes is in config.pbtxt, and argv is KServe's."""
+    """Settings of an operator; values that the trained model fixes are in config.pbtxt, and argv is KServe's."""
 
     model_config = SettingsConfigDict(env_prefix="TRANSFORMER_", frozen=True, env_ignore_empty=True)
 

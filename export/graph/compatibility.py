@@ -1,4 +1,4 @@
-"""What the oldest supported Triton can load: 24.10, with ONNX Runtime 1.19."""
+"""The limits of the oldest supported Triton: 24.10, with ONNX Runtime 1.19."""
 
 from collections.abc import Mapping
 from typing import Any

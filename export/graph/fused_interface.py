@@ -79,7 +79,7 @@ def _choose_classes(graph: GraphProto, *, classes: int) -> None:
     boxes, class_scores, monotonic = _split_head(graph, classes=classes)
     best, class_ids = f"{_PREFIX}best", f"{_PREFIX}classes"
     add_constant(graph, f"{_PREFIX}one", np.array([1], np.int64))
-    # Of equal scores the first, like Ultralytics; in ONNX Runtime half the time of a ReduceMax and an ArgMax.
+    # The first of equal scores, like Ultralytics; in ONNX Runtime half the time of a ReduceMax and an ArgMax.
     graph.node.append(helper.make_node("TopK", [class_scores, f"{_PREFIX}one"], [best, class_ids], axis=1))
     if monotonic:  # the best logit has the best sigmoid: one for each box is enough
         graph.node.append(helper.make_node("Sigmoid", [best], [f"{_PREFIX}sigmoids"]))

@@ -15,7 +15,7 @@ from export.errors import ExportError, first_line
 from predictor.backends.errors import ModelRejectedError
 from predictor.backends.signature import Tensor, read_tensors
 
-# Its exceptions share no class but Exception.
+# The exceptions of ONNX Runtime share no class but Exception.
 _ERRORS = (
     errors.EPFail,
     errors.Fail,

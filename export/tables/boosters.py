@@ -165,7 +165,7 @@ def _read_rows(nodes: Nodes, booster: Booster, frame: Frame) -> str:
 
 
 def trees_of(booster: Booster, *, outputs: int | None = None) -> list[Tree]:
-    """Its trees, up to the last round that counts."""
+    """The trees of a booster, up to the last round that counts."""
     outputs = len(_base(booster, "")) if outputs is None else outputs
     gradient_booster, model = booster.learner["gradient_booster"], _model(booster.learner)
     last = int(model["iteration_indptr"][booster.rounds]) if "iteration_indptr" in model else len(model["trees"])

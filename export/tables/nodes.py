@@ -120,7 +120,7 @@ class Nodes:
         return tensors[0] if len(tensors) == 1 else self.add("Concat", *tensors, axis=1)
 
     def moved(self, frame: Frame, tensor: str) -> list[Column]:
-        """The same columns, in a new tensor that holds their values only."""
+        """Columns in their order, in a new tensor that holds their values only."""
         self._widths[tensor] = len(frame)
         return [replace(column, tensor=tensor, index=index) for index, column in enumerate(frame)]
 

@@ -128,7 +128,7 @@ def _kept(environment: LoadEnvironment, folder: Path | None) -> Iterator[None]:
     greenlets = [gevent.spawn(writer), gevent.spawn(stats_history, environment.runner)]
     try:
         yield
-        # It writes once per second, and a last time now.
+        # Locust writes once per second, and a last time now.
         gevent.sleep(1.1)
     finally:
         gevent.killall(greenlets)

@@ -209,7 +209,7 @@ def _ms(value: float) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The same value with None for NaN, which JSON lacks."""
+    """A value for JSON: None in place of NaN, which JSON lacks."""
     if isinstance(value, Mapping):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

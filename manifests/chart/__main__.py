@@ -151,7 +151,7 @@ def composition(mode: str, on: frozenset[str], folder: Path) -> dict[str, Any]:
     """
     names = [each.folder for each in COMPONENTS if each.value in on or (mode == "plain" and each.value == "service")]
     if mode == "plain":
-        # It copies the pod: after all components that change it, before the one that removes the rest.
+        # This component copies the pod: after all components that change it, before the one that removes the rest.
         last = len(names) - ("no-namespace" in names)
         names.insert(last, "deployment")
     overlay = MANIFESTS / "overlays" / ("serverless" if mode == "serverless" else "standard")

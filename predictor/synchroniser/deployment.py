@@ -1,4 +1,4 @@
-"""What serves of a model: a generation of the mirror, loaded by Triton under the model's name."""
+"""The serving versions of a model: a generation of the mirror, loaded by Triton under the model's name."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping

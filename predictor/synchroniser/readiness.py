@@ -1,11 +1,11 @@
-"""What the readiness of the synchroniser waits for: a pure function of its models."""
+"""The conditions for the readiness of the synchroniser: a pure function of its models."""
 
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
 
 class ModelReadiness(Protocol):
-    """What readiness needs to know of a model; see `ModelReconciler`."""
+    """The state of a model that readiness depends on; see `ModelReconciler`."""
 
     @property
     def is_loaded(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the reconcilers of all models share."""
+"""Services that the reconcilers of all models share."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What the repository wants a model to serve: its candidates, and the version policy over them."""
+"""The versions that a model should serve by its repository: candidates, and the version policy over them."""
 
 from collections.abc import Mapping
 

@@ -21,7 +21,7 @@ from registry.golden import Arrays
 _TIMEOUT_S = 5.0
 _CHANNEL_ARGS = [
     ("grpc.max_send_message_length", -1),
-    # Of a response, with all outputs: a model may return outputs of any size.
+    # Limit of a response with all outputs: a model may return outputs of any size.
     ("grpc.max_receive_message_length", 2**26),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),

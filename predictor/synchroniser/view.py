@@ -1,4 +1,4 @@
-"""What `/status` shows of a model: a pure function of its ledger and its state."""
+"""The status of a model in `/status`: a pure function of its ledger and its state."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

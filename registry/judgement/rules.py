@@ -20,7 +20,7 @@ class MapRule(NamedTuple):
     value: "Allowed"
 
 
-# Of a message by field, of a map with fixed keys by key. A repeated field has the rule of its elements.
+# Rules of a message by field, of a map with fixed keys by key. A repeated field has the rule of its elements.
 Allowed: TypeAlias = "Rule | MapRule | Mapping[str, Allowed]"
 Table: TypeAlias = Mapping[str, Allowed]
 
@@ -50,7 +50,7 @@ def number(low: int, high: int) -> Rule:
 
 
 def each(rule: Rule, *names: str) -> dict[str, Allowed]:
-    """The same rule for several fields."""
+    """One rule for several fields."""
     return dict.fromkeys(names, rule)
 
 

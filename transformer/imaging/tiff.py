@@ -22,7 +22,7 @@ from transformer.imaging.letterbox import Image as ImageArray
 
 # Pillow's own reader of uncompressed files takes planes of 16 bits for planes of 8; libtiff does not.
 TiffImagePlugin.READ_LIBTIFF = True
-# What Pillow knows of little-endian files alone; negatives of 16 bits are inverted below.
+# Kinds that Pillow reads in little-endian files alone; negatives of 16 bits are inverted below.
 TiffImagePlugin.OPEN_INFO[(b"MM", 0, (1,), 1, (16,), ())] = ("I;16B", "I;16B")
 TiffImagePlugin.OPEN_INFO[(b"MM", 1, (1,), 1, (12,), ())] = ("I;16", "I;12")
 

@@ -1,1 +1,1 @@
-"""What is recorded of a request: log line, metrics, trace, time of each stage."""
+"""The record of a request: log line, metrics, trace, time of each stage."""

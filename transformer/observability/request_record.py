@@ -1,4 +1,4 @@
-"""What is known of a request in progress: the source of its log line, its metrics and its trace."""
+"""The record of a request in progress: the source of its log line, its metrics and its trace."""
 
 import logging
 import re

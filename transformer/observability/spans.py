@@ -22,7 +22,7 @@ from transformer.observability.trace_context import Metadata, Trace
 
 _SERVICE = "nereid-transformer"
 _W3C = TraceContextTextMapPropagator()
-# Of gRPC's statuses, those that are the server's fault (https://opentelemetry.io/docs/specs/semconv/rpc/grpc).
+# Statuses of gRPC that are errors of the server (https://opentelemetry.io/docs/specs/semconv/rpc/grpc).
 _FAILED = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 _CLOSE_S = 3.0
 

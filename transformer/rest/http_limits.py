@@ -38,7 +38,7 @@ class Parser(httptools.HttpRequestParser):
 
     def __init__(self, connection: "LimitedHttpProtocol") -> None:
         super().__init__(connection)
-        # As uvicorn does: ignore what follows a request that closes the connection.
+        # Like uvicorn: ignore bytes after a request that closes the connection.
         self.set_dangerous_leniencies(lenient_data_after_close=True)
         self._connection = connection
 

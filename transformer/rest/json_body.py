@@ -45,7 +45,7 @@ def _read_not_finite(text: bytes) -> Any:
 
 
 def _whole(digits: str) -> int | float:
-    """As orjson: a number that does not fit 64 bits is a float."""
+    """An integer as orjson reads it: a number that does not fit 64 bits is a float."""
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 

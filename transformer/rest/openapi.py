@@ -178,7 +178,7 @@ _HEADER_LENGTH = {
 
 
 def versioned(operation: dict[str, Any]) -> dict[str, Any]:
-    """The same operation under a path that names the version."""
+    """An operation under a path that names the version."""
     version = {"name": "version", "in": "path", "required": True, "schema": _STRING}
     return operation | {"parameters": [*operation.get("parameters", []), version]}
 

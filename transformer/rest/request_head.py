@@ -1,4 +1,4 @@
-"""What a server must reject in the head of a request by RFC 9112, beyond what the parser (llhttp) rejects."""
+"""Faults in the head of a request that a server must reject by RFC 9112 and the parser (llhttp) accepts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

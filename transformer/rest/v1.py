@@ -39,7 +39,7 @@ router = APIRouter(tags=["v1"])
 
 @router.get("/", summary="Liveness")
 async def alive() -> Alive:
-    """What KServe's v1 clients take for liveness."""
+    """The route that KServe's v1 clients read as liveness."""
     return Alive()
 
 

@@ -87,7 +87,7 @@ class Classify(ImageTask[None, NoOptions, Classification]):
         return [TensorMetadata(self.json_output, "BYTES", (-1,)), *describe_probabilities(model)]
 
     def preprocess(self, image_hwc: Image, model: Model, *, size_wh: tuple[int, int]) -> tuple[Array, None]:  # noqa: ARG002
-        """As `fill`."""
+        """Bring an image to the model's size and channels, see `fill`."""
         return fill(image_hwc, model), None
 
     def postprocess(

@@ -37,7 +37,7 @@ class _Column:
 
     @property
     def expected(self) -> str:
-        """What a value must be, in words."""
+        """The expected value, for messages."""
         if self.only is not None:
             kind = f"one of {_few(sorted(self.only, key=str))}"
         else:

@@ -113,7 +113,7 @@ class Detections(ImagePrediction):
 
 
 def _nearest(ones: Detections, others: Detections) -> list[tuple[float, float]]:
-    """Of each detection: distance in pixels from the nearest one of its class, and the difference of their scores."""
+    """For each detection: distance in pixels from the nearest one of its class, and the difference of their scores."""
     pairs = []
     for box, score, class_id in zip(ones.boxes_xyxy, ones.scores, ones.class_ids, strict=True):
         same = others.class_ids == class_id

@@ -1,4 +1,4 @@
-"""What responses call classes, and how they round scores."""
+"""Names of classes in responses, and the rounding of scores."""
 
 from typing import Any
 

@@ -135,7 +135,7 @@ class Tabular(RowsTask):
         return (len(rows) + sum(len(row) for row in rows if isinstance(row, list | dict))) * CELL
 
     def preprocess(self, rows: Rows, model: Model) -> dict[str, Array]:
-        """As `columns.to_inputs`."""
+        """Bring rows to the model's inputs, see `columns.to_inputs`."""
         return to_inputs(rows, model)
 
     def postprocess(self, outputs: Sequence[Mapping[str, Array]], model: Model) -> Table:

@@ -21,7 +21,7 @@ from transformer.triton.status import is_not_ready, translate
 from transformer.triton.tensors import DTYPES, Content, Tensor, datatype_of, to_array
 from transformer.triton.uncancelled import HANGING_S, UncancelledCalls, survives_cancellation
 
-# Of a response: an unlimited one could take all memory. 90 outputs of a raw YOLOv8 head fit.
+# Limit of a response: an unlimited one could take all memory. 90 outputs of a raw YOLOv8 head fit.
 MAX_RESPONSE_BYTES = 2**28
 
 _CHANNEL_OPTIONS = (

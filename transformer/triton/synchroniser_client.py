@@ -69,7 +69,7 @@ class SynchroniserClient:
         return self._ready
 
     async def waiting_for(self) -> str:
-        """What readiness waits for."""
+        """The condition that readiness waits for."""
         try:
             waiting_for: str = (await self._client.get("/ready")).json()["waiting_for"] or "nothing"
         except httpx.HTTPError:
@@ -108,7 +108,7 @@ class SynchroniserClient:
             self._fetched_at, self._fetching = time.monotonic(), None
 
     async def status(self) -> bytes:
-        """Its `/status`, JSON.
+        """The `/status` of the synchroniser, JSON.
 
         Raises:
             ModelNotFound: there is no synchroniser.

@@ -112,7 +112,7 @@ def frame(images: NDArray[np.uint8]) -> Floats:
 
 
 def describe_graph() -> GraphProto:
-    """The same in ONNX: `image` UINT8 `(batch, SIDE, SIDE, 1)` -> `cells` FP32 `(batch, FEATURES)`; opset 17."""
+    """The frame in ONNX: `image` UINT8 `(batch, SIDE, SIDE, 1)` -> `cells` FP32 `(batch, FEATURES)`, opset 17."""
     graph: GraphProto = parser.parse_graph(_GRAPH)
     pixels = np.arange(SIDE, dtype=np.float32)
     constants = {
