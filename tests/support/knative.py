@@ -29,7 +29,7 @@ QUICK = {
 _NOT_COPIED = {"manifests", "cluster", "output", "shared", ".git"}
 _LINES = {
     "Triton listens": ("kserve-container", "Started HTTPService"),
-    "models loaded": ("synchroniser", "sync ready"),
+    "models loaded": ("synchroniser", "synchroniser ready"),
 }
 
 
