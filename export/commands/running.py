@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from export.progress import Steps
     from export.writer.repository import Version
 
+UNPICKLING_WARNING = "Unpickling runs whatever code the file holds: do it only with a file whose origin you trust."
 _PIPED_WIDTH = 160
 
 
@@ -65,6 +66,11 @@ def add_management(parser: ArgumentParser, run: Manage, *, has_default: bool = F
         help="s3://<bucket>/<prefix>, or a folder" + (" (default: %(default)s)" if has_default else ""),
     )
     parser.set_defaults(command=lambda args: run(args, _console()), interrupted="")
+
+
+def add_unpickling(parser: ArgumentParser) -> None:
+    """Add `--allow-unpickling`, for checkpoints and for estimators."""
+    parser.add_argument("--allow-unpickling", action="store_true", help="run the code that the file may hold")
 
 
 def write(repository: Path, prepare: "Callable[[], Version]") -> Row:
