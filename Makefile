@@ -34,7 +34,7 @@ endif
 # Make would ignore a variable that nothing reads, and a value that is invalid.
 # The key is no argument of any process but make's own, where it was given there.
 GIVEN := $(foreach name,$(filter-out NEREID_API_KEY,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)))
-PROBLEM := $(if $(strip $(GIVEN)),$(shell $(PYTHON) stack/variables.py $(foreach name,$(GIVEN),'$(name)=$(subst ','\'',$(value $(name)))')))
+PROBLEM := $(if $(strip $(GIVEN)),$(shell $(PYTHON) -m stack.variables $(foreach name,$(GIVEN),'$(name)=$(subst ','\'',$(value $(name)))')))
 $(if $(PROBLEM),$(error $(PROBLEM)))
 
 BIN := .venv/bin
