@@ -142,15 +142,9 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     listener = listen(settings.host, args.http_port)
     hosts = Hosts(listener.getsockname()[0], settings.hosts, setting="TRANSFORMER_HOSTS")
     set_threads(settings.threads)
-    admission = Admission(
-        max_in_flight=settings.max_in_flight,
-        max_waiting=settings.max_waiting,
-        max_bodies_bytes=settings.max_bodies_bytes,
-        max_timeout_s=settings.request_timeout_s,
-    )
     dataplane = DataPlane(TritonClient(args.predictor_host), SynchroniserClient(settings.sync_url), settings)
     spans = open_spans(OpenTelemetrySettings())
-    services = Services(settings, dataplane, admission, keys, trace=spans.begin if spans else Trace)
+    services = Services(settings, dataplane, make_admission(settings), keys, trace=spans.begin if spans else Trace)
     grpc_server = GrpcServer(services)
     # gRPC's own error says no more than "failed".
     listen(settings.host, args.grpc_port).close()
@@ -168,6 +162,16 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
         if spans:
             spans.close()
     return 0 if server.started else 1
+
+
+def make_admission(settings: TransformerSettings) -> Admission:
+    """The limits of requests in progress."""
+    return Admission(
+        max_in_flight=settings.max_in_flight,
+        max_waiting=settings.max_waiting,
+        max_bodies_bytes=settings.max_bodies_bytes,
+        max_timeout_s=settings.request_timeout_s,
+    )
 
 
 def configure_http(args: arguments.Arguments, services: Services, hosts: Hosts) -> uvicorn.Config:
