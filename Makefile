@@ -34,7 +34,7 @@ endif
 # Make would ignore a variable that nothing reads, and a value that is invalid.
 # The key is no argument of any process but make's own, where it was given there.
 GIVEN := $(foreach name,$(filter-out NEREID_API_KEY,$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)))
-PROBLEM := $(if $(strip $(GIVEN)),$(shell $(PYTHON) stack/variables.py $(foreach name,$(GIVEN),'$(name)=$(subst ','\'',$(value $(name)))')))
+PROBLEM := $(if $(strip $(GIVEN)),$(shell $(PYTHON) -m stack.variables $(foreach name,$(GIVEN),'$(name)=$(subst ','\'',$(value $(name)))')))
 $(if $(PROBLEM),$(error $(PROBLEM)))
 
 BIN := .venv/bin
@@ -91,7 +91,7 @@ help: ## Print this list
 
 install: .venv/.stack .venv-triton/.installed ## Install what serves, and the command nereid: .venv/bin/nereid
 
-demo: $(STACK) $(MADE) ## Start everything, send each shipped model a request, show the results, stop (about 10 s)
+demo: $(STACK) $(MADE) ## Start everything, send each shipped model a request, show the results, stop (about 15 s)
 	@$(NEREID) demo
 
 serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (PROFILE=fp32|fast|int8, HTTP_PORT, TRITON_URL, VERBOSE=1, ...)
@@ -297,35 +297,30 @@ $(UV):
 	@$(EDITABLE)
 	@touch $@
 
+# Install further extras of pyproject.toml beside those of .venv/.stack.
+define extras
+@echo "installing $1 (.venv)"
+@$(INSTALL) -r pyproject.toml $(addprefix --extra ,export stack $2)
+@touch $@
+endef
+
 .venv/.loadtest: .venv/.stack
-	@echo "installing Locust (.venv)"
-	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra loadtest
-	@touch $@
+	$(call extras,Locust,loadtest)
 
 .venv/.test: .venv/.stack
-	@echo "installing what the tests need (.venv)"
-	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra loadtest --extra test
-	@touch $@
+	$(call extras,what the tests need,loadtest test)
 
 .venv/.cluster: .venv/.test
-	@echo "installing what the cluster needs (.venv)"
-	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra loadtest --extra test --extra cluster
-	@touch $@
+	$(call extras,what the cluster needs,loadtest test cluster)
 
 .venv/.s3: .venv/.stack
-	@echo "installing the S3 server for development (.venv)"
-	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra s3
-	@touch $@
+	$(call extras,the S3 server for development,s3)
 
 .venv/.ultralytics: .venv/.stack
-	@echo "installing torch and ultralytics (.venv, several GB)"
-	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra ultralytics
-	@touch $@
+	$(call extras,torch and ultralytics: several GB,ultralytics)
 
 .venv/.compare: .venv/.ultralytics
-	@echo "installing what is compared (.venv)"
-	@$(INSTALL) -r pyproject.toml --extra export --extra stack --extra ultralytics --extra compare
-	@touch $@
+	$(call extras,what is compared,ultralytics compare)
 
 .venv-triton/.installed: predictor/requirements.txt | .venv/.stack
 	@echo "installing the embedded Triton (.venv-triton)"

@@ -96,10 +96,7 @@ def start(without: set[str]) -> None:
         ClusterError: the machine lacks a requirement, or a program does not start.
     """
     check_machine()
-    names = [*(each.name for each in components.COMPONENTS), _IMAGES]
-    if unknown := without - {*names}:
-        known = ", ".join(names)
-        raise ClusterError(f"--without: got {', '.join(sorted(unknown))}, expected some of {known}")
+    _check_known(without)
     STATE.mkdir(parents=True, exist_ok=True)
     MARK.touch()  # first: an interrupted start may then be removed
     with _only_one(), _steps() as step:
@@ -132,6 +129,13 @@ def start(without: set[str]) -> None:
             for each in wanted:
                 components.wait(each)
     show()
+
+
+def _check_known(without: set[str]) -> None:
+    names = [*(each.name for each in components.COMPONENTS), _IMAGES]
+    if unknown := without - {*names}:
+        known = ", ".join(names)
+        raise ClusterError(f"--without: got {', '.join(sorted(unknown))}, expected some of {known}")
 
 
 def start_machine(host: Host) -> None:

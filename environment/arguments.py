@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 _CLOSE = 0.6  # of difflib
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown option: {option}{nearest(option, known)}")
 
 
-def nearest(word: str, known: Sequence[str], *, otherwise: str = "") -> str:
+def nearest(word: str, known: Collection[str], *, otherwise: str = "") -> str:
     """`; did you mean <one of those known>?`, if one of them is close.
 
     Args:

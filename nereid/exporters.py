@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from environment.arguments import Parser
 from nereid.needs import NeedsError, provide
 
 BY_SUFFIX = {
@@ -52,8 +53,7 @@ def main() -> int:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except ValueError as exc:
-        print(f"usage: {_USAGE}\nnereid export: error: {exc}", file=sys.stderr)
-        return 2
+        Parser(prog="nereid export", usage=_USAGE).error(str(exc))
     sys.argv[:] = ["nereid export", *words]
     runpy.run_module("export", run_name="__main__")
     return 0

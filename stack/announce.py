@@ -3,7 +3,9 @@
 A process of its own: gRPC's threads do not survive the forks that start the parts.
 """
 
+import json
 import os
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from environment import api_key
 from environment.error_codes import ErrorCode, read_code
 from environment.listening import join, within_reach
-from environment.project import in_project, shown
+from environment.project import shown
+from export.publish.example_request import find_image, make_row
 from stack.logs import log_of
 from stack.settings import StackSettings
 
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # The parts start while this waits: httpx and rich are imported once they have.
-_IMAGE = {"name": "image", "datatype": "BYTES", "shape": [-1]}
 _PATIENCE_S = 10
 _POLL_S = 0.2
 _KEY_NEXT = "next: NEREID_API_KEY=<one of make key> make serve"
@@ -190,13 +192,9 @@ def iterate_rejected(transformer: "httpx.Client") -> Iterator[str]:
 
 def example_body(metadata: Mapping[str, Any]) -> str:
     """Arguments of curl for a request that this model accepts."""
-    first = metadata["inputs"][0]
-    # A table may have one column of texts that is called image.
-    if first != _IMAGE or "features" in metadata["parameters"]:
-        columns = max(first["shape"][-1], 1)
-        return f"-H 'Content-Type: application/json' -d '{[1.0] * columns}'"
-    has_objects = any(output["name"] == "num_detections" for output in metadata["outputs"])
-    return f"-F image=@{in_project('loadtest/pictures') / ('digits.jpg' if has_objects else 'seven.png')}"
+    if image := find_image(metadata):
+        return f"-F image=@{image}"
+    return f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(make_row(metadata)))}"
 
 
 if __name__ == "__main__":

@@ -2,17 +2,16 @@
 
 import contextlib
 import os
-import shlex
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import httpx
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -22,16 +21,14 @@ from environment.arguments import Parser
 from environment.listening import find_free_ports
 from environment.project import ROOT, in_project, shown
 from stack.checks import is_locked
-from stack.parts import compose_environment, paths_from_root, visible
-from stack.settings import StackSettings
-from stack.supervise import keep
-from stack.variables import find_unknown, judge_profile
+from stack.logs import read_last_lines
+from stack.settings import StackSettings, describe
 
 PICTURES = ROOT / "loadtest" / "pictures"
 OUTPUT = ROOT / "output"
 LOG = OUTPUT / "demo.log"
 START_S = 60
-STOP_S = 30
+STOP_S = 60
 _STAGES = ("queue", "decode", "preprocess", "infer", "postprocess", "total")
 
 
@@ -63,108 +60,88 @@ def main() -> int:
 
 @contextlib.contextmanager
 def stack(console: Console, spare: Path) -> Iterator[str]:
-    """Start the three parts of `make serve` on free ports; they are stopped at the end of the block.
+    """Run `python -m stack` on free ports; it is stopped at the end of the block.
 
     Args:
         console: where progress is shown.
         spare: an empty folder, for the mirror if that of `make serve` is in use.
 
     Yields:
-        The URL of the transformer, once all are ready.
-
-    Without the process manager: no part need be started again here, and it takes seconds to start and stop.
+        The URL of the transformer, once all parts are ready.
     """
-    settings = choose_settings(spare)
-    keep(settings)
+    variables, url = choose_variables(spare)
     with LOG.open("wb") as log:
-        parts = start_parts(settings, log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stack"],
+            env=os.environ | variables,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for this process
+        )
     try:
         with console.status("starting Triton, the synchroniser and the transformer ..."):
-            seconds = wait_until_ready(parts, settings.url)
-        console.print(f"the stack is ready after {seconds:.1f} s at {settings.url} (log: {shown(LOG)})")
-        yield settings.url
+            seconds = wait_until_ready(process, url)
+        console.print(f"the stack is ready after {seconds:.1f} s at {url} (log: {shown(LOG)})")
+        yield url
     finally:
         with console.status("stopping ..."):
-            for part in parts.values():  # no request is in progress, so the order does not matter
-                part.terminate()
-            for name in reversed(parts):
-                wait_until_ended(name, parts[name])
+            stop(process)
 
 
-def choose_settings(spare: Path) -> StackSettings:
-    """The shipped models, on ports that are free.
+def choose_variables(spare: Path) -> tuple[dict[str, str], str]:
+    """What the stack reads to serve the shipped models on free ports, and the URL of its transformer.
 
     Args:
         spare: as for `stack`.
 
     Raises:
-        DemoError: a variable of the shell is unknown or invalid.
+        DemoError: a variable of the shell is invalid.
     """
     names = ("http_port", "grpc_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port", "sync_port")
-    ports = dict(zip(names, find_free_ports(len(names)), strict=True))
+    chosen = dict(zip(names, map(str, find_free_ports(len(names))), strict=True))
     # Whatever the variables of make are.
-    own = {"repository": str(in_project("model_repository")), "mirror": None, "triton_url": ""}
-    settings = StackSettings.model_validate(ports | own)
-    if problem := next(find_unknown(os.environ), "") or judge_profile(settings.profile, settings.folder):
-        raise DemoError(problem)
-    return settings.model_copy(update={"mirror": spare}) if is_locked(settings.mirror_folder / "lock") else settings
+    chosen |= {"repository": str(in_project("model_repository")), "mirror": "", "triton_url": "", "verbose": "1"}
+    try:
+        settings = StackSettings.model_validate(chosen | {"mirror": None})
+    except ValidationError as exc:
+        raise DemoError(describe(exc, {})) from exc
+    if is_locked(settings.mirror_folder / "lock"):
+        chosen["mirror"] = str(spare)
+    return {name.upper(): value for name, value in chosen.items()}, settings.url
 
 
-def start_parts(settings: StackSettings, log: BinaryIO) -> dict[str, subprocess.Popen[bytes]]:
-    """Start the three parts, which print to the log; by what the user calls them."""
-    environ = os.environ | compose_environment(settings, state=str(OUTPUT)) | paths_from_root(os.environ)
-    ports = [f"--http_port={settings.http_port}", f"--grpc_port={settings.grpc_port}"]
-    programs = {
-        "Triton": ("triton", "predictor", "triton"),
-        "synchroniser": ("synchroniser", "predictor", "synchroniser"),
-        "transformer": ("transformer", "transformer", *ports, f"--predictor_host={settings.predictor_host}"),
-    }
-    return {
-        name: subprocess.Popen(
-            [*shlex.split(environ["DIE_WITH_PARENT"]), sys.executable, "-m", *words],
-            cwd=ROOT, env=visible(part, environ), stdout=log, stderr=log,
-            start_new_session=True,  # Ctrl-C is for this process
-        )
-        for name, (part, *words) in programs.items()
-    }  # fmt: skip
-
-
-def wait_until_ended(name: str, part: subprocess.Popen[bytes]) -> None:
-    """Wait until a part has ended that was sent SIGTERM.
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop the stack.
 
     Raises:
         DemoError: it did not end in time.
     """
+    process.terminate()
     try:
-        part.wait(STOP_S)
+        process.wait(STOP_S)
     except subprocess.TimeoutExpired:
-        part.kill()
-        raise DemoError(f"{name} did not stop within {STOP_S} s and was killed") from None
-    finally:
-        # A Triton that is stopped while it loads leaves its stubs, in its process group.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(part.pid, signal.SIGKILL)
+        process.kill()
+        raise DemoError(f"the stack did not stop within {STOP_S} s and was killed:\n{last_words()}") from None
 
 
-def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> float:
+def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> float:
     """Seconds until the stack was ready.
 
     Raises:
-        DemoError: a part ended, or they were not ready in time.
-        AccessError: they require a key, or another one.
+        DemoError: it ended, or was not ready in time.
+        AccessError: it requires a key, or another one.
     """
     started = time.monotonic()
     while time.monotonic() - started < START_S:
-        for name, part in parts.items():
-            if part.poll() is not None:
-                raise DemoError(f"{name} ended with status {part.returncode}:\n{tail(LOG)}")
+        if process.poll() is not None:
+            raise DemoError(f"the stack ended with status {process.returncode}:\n{last_words()}")
         with contextlib.suppress(httpx.TransportError):
             reply = httpx.get(f"{url}/v2/health/ready", headers=api_key.headers(), trust_env=False)
             api_key.check(url, reply.status_code, reply.text)
             if reply.is_success:
                 return time.monotonic() - started
         time.sleep(0.05)
-    raise DemoError(f"the stack was not ready within {START_S} s:\n{tail(LOG)}")
+    raise DemoError(f"the stack was not ready within {START_S} s:\n{last_words()}")
 
 
 def send_all(client: httpx.Client) -> list[tuple[str, dict[str, Any]]]:
@@ -193,7 +170,7 @@ def read(response: httpx.Response) -> dict[str, Any]:
     """
     api_key.check(str(response.url), response.status_code, response.text)
     if response.is_error:
-        raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{tail(LOG)}")
+        raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{last_words()}")
     reply: dict[str, Any] = response.json()
     return reply
 
@@ -236,9 +213,9 @@ def annotate(console: Console, client: httpx.Client) -> None:
     console.print(f"annotated image: [bold]{shown(path)}[/]")
 
 
-def tail(path: Path, lines: int = 15) -> str:
-    """The last lines of a file."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+def last_words() -> str:
+    """The end of the log."""
+    return "\n".join(read_last_lines(LOG))
 
 
 if __name__ == "__main__":

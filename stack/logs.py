@@ -38,10 +38,10 @@ def begin(folder: Path) -> None:
             log.replace(log.with_name(f"{log.name}.1"))
 
 
-def read_last_words(part: str, folder: Path) -> list[str]:
-    """The last lines of a part."""
+def read_last_lines(log: Path) -> list[str]:
+    """The last lines of a log; none where there is no such file."""
     try:
-        with log_of(part, folder).open("rb") as file:
+        with log.open("rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - LAST_LINES * 1000))
             return file.read().decode(errors="replace").splitlines()[-LAST_LINES:]

@@ -5,11 +5,12 @@ is no environment yet. `stack/checks.py` checks with it which variables the part
 """
 
 import ast
-import difflib
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+
+from environment.arguments import nearest
 
 ROOT = Path(__file__).parents[1]
 # Each part reads what begins so: a field of its settings, in capitals.
@@ -25,7 +26,6 @@ _FOREIGN = re.compile(
 # Kubernetes sets variables in a pod for each Service: of one called transformer, TRANSFORMER_PORT for example.
 _OF_A_SERVICE = re.compile(r"(PORT|SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP).*)")
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*[A-Z0-9]")
-_CLOSE = 0.6  # of difflib
 
 Judge = Callable[[str], str]
 
@@ -64,8 +64,7 @@ def judge_name(name: str, known: Collection[str]) -> str:
     """Why a name is unknown; empty if it is known."""
     if name in known or _FOREIGN.fullmatch(name):
         return ""
-    nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_CLOSE)
-    return f"{name}: no such variable" + (f"; did you mean {nearest[0]}?" if nearest else "; next: make help")
+    return f"{name}: no such variable{nearest(name.upper(), known, otherwise='; next: make help')}"
 
 
 def find_unknown(environ: Mapping[str, str]) -> Iterator[str]:
@@ -91,12 +90,10 @@ def judge_profile(profile: str, folder: Path | None) -> str:
         known |= {path.stem for path in (*folder.glob("*/configs/*.pbtxt"), *folder.glob("*/[0-9]*/*.pbtxt"))} - {
             "config"
         }
-    nearest = difflib.get_close_matches(profile, known, n=1, cutoff=_CLOSE)
-    if profile in known or not (nearest or (folder is not None and folder.is_dir())):
+    hint = nearest(profile, known)
+    if profile in known or not (hint or (folder is not None and folder.is_dir())):
         return ""
-    return f"PROFILE: got {profile!r}, expected one of {', '.join(sorted(known))}" + (
-        f"; did you mean {nearest[0]}?" if nearest else ""
-    )
+    return f"PROFILE: got {profile!r}, expected one of {', '.join(sorted(known))}{hint}"
 
 
 def judge_value(name: str, value: str) -> str:
@@ -121,11 +118,8 @@ def _number(least: float = 0, most: float = float("inf"), *, kind: type = float)
 def _words(*words: str, several: bool = False) -> Judge:
     def judge(value: str) -> str:
         got = value.split() if several else [value]
-        if all(word in words for word in got):
-            return ""
-        nearest = difflib.get_close_matches(next(word for word in got if word not in words), words, n=1, cutoff=_CLOSE)
-        kinds = f"{'some' if several else 'one'} of {', '.join(words)}"
-        return kinds + (f"; did you mean {nearest[0]}?" if nearest else "")
+        wrong = next((word for word in got if word not in words), "")
+        return f"{'some' if several else 'one'} of {', '.join(words)}{nearest(wrong, words)}" if wrong else ""
 
     return judge
 

@@ -15,7 +15,7 @@ import psutil
 from supervisor import childutils
 
 from environment.project import shown
-from stack.logs import log_of, read_last_words
+from stack.logs import log_of, read_last_lines
 
 GIVEN_UP = "given-up"
 _ORPHAN_S = 10  # without a Triton its stubs end within one, except for those that wait for a lock that it held
@@ -68,7 +68,8 @@ def stop(reason: str, given_up: Path) -> None:
 
 def show_last_words(part: str, folder: Path, *, what: str) -> None:
     """Print the end of a part's log."""
-    words = [f"{what}; the last lines of {shown(log_of(part, folder))}:", *read_last_words(part, folder)]
+    log = log_of(part, folder)
+    words = [f"{what}; the last lines of {shown(log)}:", *read_last_lines(log)]
     print(*words, sep="\n  ", file=sys.stderr, flush=True)
 
 

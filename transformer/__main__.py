@@ -142,34 +142,14 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
     listener = listen(settings.host, args.http_port)
     hosts = Hosts(listener.getsockname()[0], settings.hosts, setting="TRANSFORMER_HOSTS")
     set_threads(settings.threads)
-    admission = Admission(
-        max_in_flight=settings.max_in_flight,
-        max_waiting=settings.max_waiting,
-        max_bodies_bytes=settings.max_bodies_bytes,
-        max_timeout_s=settings.request_timeout_s,
-    )
     dataplane = DataPlane(TritonClient(args.predictor_host), SynchroniserClient(settings.sync_url), settings)
     spans = open_spans(OpenTelemetrySettings())
-    services = Services(settings, dataplane, admission, keys, trace=spans.begin if spans else Trace)
+    services = Services(settings, dataplane, make_admission(settings), keys, trace=spans.begin if spans else Trace)
     grpc_server = GrpcServer(services)
     # gRPC's own error says no more than "failed".
     listen(settings.host, args.grpc_port).close()
     grpc_server.listen(settings.host, args.grpc_port, args.tls)
-    config = uvicorn.Config(
-        create_app(services, hosts=hosts),
-        # uvicorn only calls it
-        http=partial(LimitedHttpProtocol, timeout_s=settings.body_timeout_s, admission=admission),  # type: ignore[arg-type]
-        ws="none",
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
-        # The argument is for this container, the setting for all that share an environment.
-        timeout_keep_alive=args.keep_alive_s or settings.keep_alive_s,  # type: ignore[arg-type]  # uvicorn only waits
-        ssl_certfile=args.tls.cert_file if args.tls else None,
-        ssl_keyfile=args.tls.key_file if args.tls else None,
-    )
-    server = Server(config, grpc_server, grace_s=settings.shutdown_timeout_s)
+    server = Server(configure_http(args, services, hosts), grpc_server, grace_s=settings.shutdown_timeout_s)
     line = "http://%s and gRPC on %d in front of Triton at %s"
     log.info(line, join(settings.host, args.http_port), args.grpc_port, args.predictor_host)
     if settings.seccomp:  # before the first request
@@ -182,6 +162,35 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
         if spans:
             spans.close()
     return 0 if server.started else 1
+
+
+def make_admission(settings: TransformerSettings) -> Admission:
+    """The limits of requests in progress."""
+    return Admission(
+        max_in_flight=settings.max_in_flight,
+        max_waiting=settings.max_waiting,
+        max_bodies_bytes=settings.max_bodies_bytes,
+        max_timeout_s=settings.request_timeout_s,
+    )
+
+
+def configure_http(args: arguments.Arguments, services: Services, hosts: Hosts) -> uvicorn.Config:
+    """Settings of uvicorn."""
+    settings = services.settings
+    return uvicorn.Config(
+        create_app(services, hosts=hosts),
+        # uvicorn only calls it
+        http=partial(LimitedHttpProtocol, timeout_s=settings.body_timeout_s, admission=services.admission),  # type: ignore[arg-type]
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        # The argument is for this container, the setting for all that share an environment.
+        timeout_keep_alive=args.keep_alive_s or settings.keep_alive_s,  # type: ignore[arg-type]  # uvicorn only waits
+        ssl_certfile=args.tls.cert_file if args.tls else None,
+        ssl_keyfile=args.tls.key_file if args.tls else None,
+    )
 
 
 def open_spans(settings: OpenTelemetrySettings) -> "Spans | None":

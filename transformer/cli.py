@@ -59,6 +59,23 @@ class Arguments:
 
 def parse(argv: list[str]) -> Arguments:
     """Read argv; exits with status 2 and a message where it is invalid."""
+    parser = _make_parser()
+    options = vars(parser.parse_args(argv))
+    host, http_port, grpc_port = (options.pop(name) for name in ("predictor_host", "http_port", "grpc_port"))
+    options.pop("model_name")
+    keep_alive_s = options.pop("keep_alive_s")
+    cert_file, key_file = options.pop("ssl_certfile"), options.pop("ssl_keyfile")
+    if bool(cert_file) != bool(key_file):
+        parser.error("--ssl_certfile and --ssl_keyfile: got one, expected both or neither")
+    if options["workers"] == 1:
+        options.pop("workers")
+    tls = Tls(cert_file, key_file) if cert_file else None
+    return Arguments(
+        http_port, grpc_port, predictor_host=host, tls=tls, keep_alive_s=keep_alive_s, ignored=tuple(sorted(options))
+    )
+
+
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m transformer",
         description="HTTP and gRPC server in front of Triton: preprocesses images and rows, post-processes the model's "
@@ -95,19 +112,7 @@ def parse(argv: list[str]) -> Arguments:
     parser.add_argument(
         "--enable_predictor_health_check", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
-    options = vars(parser.parse_args(argv))
-    host, http_port, grpc_port = (options.pop(name) for name in ("predictor_host", "http_port", "grpc_port"))
-    options.pop("model_name")
-    keep_alive_s = options.pop("keep_alive_s")
-    cert_file, key_file = options.pop("ssl_certfile"), options.pop("ssl_keyfile")
-    if bool(cert_file) != bool(key_file):
-        parser.error("--ssl_certfile and --ssl_keyfile: got one, expected both or neither")
-    if options["workers"] == 1:
-        options.pop("workers")
-    tls = Tls(cert_file, key_file) if cert_file else None
-    return Arguments(
-        http_port, grpc_port, predictor_host=host, tls=tls, keep_alive_s=keep_alive_s, ignored=tuple(sorted(options))
-    )
+    return parser
 
 
 def _seconds(text: str) -> float:

@@ -41,6 +41,7 @@ a route (`malformed_request`, `method_not_allowed`, `shutting_down` and such) ha
 import logging
 import re
 import reprlib
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 from environment.error_codes import ErrorCode
@@ -67,7 +68,7 @@ class ServingError(Exception):
 
     Attributes:
         code: what clients and tests decide by; HTTP's and gRPC's statuses belong to it.
-        phrase: what a client reads in place of the message; None where the message itself is for the client.
+        phrase: what a client reads in place of the message of 500 and above; None where it can act on the message.
     """
 
     code: ClassVar[ErrorCode] = ErrorCode.INTERNAL_ERROR
@@ -83,9 +84,14 @@ class ServingError(Exception):
         """Value of `Retry-After`, or None."""
         return _RETRY_AFTER_S if self.code.is_retryable else None
 
+    @property
+    def is_for_client(self) -> bool:
+        """Whether the client reads the message itself."""
+        return self.status < HTTPStatus.INTERNAL_SERVER_ERROR or self.phrase is None
+
     def for_client(self, request_id: str) -> str:
         """What the client reads."""
-        if self.phrase is not None:
+        if not self.is_for_client:
             return f"{self.phrase} (request {request_id})"
         message = str(self)
         return message if len(message) <= MESSAGE_LENGTH else f"{message[:MESSAGE_LENGTH]} ..."
@@ -93,7 +99,7 @@ class ServingError(Exception):
     def for_log(self) -> str:
         """The text for the log: of a client error only the part that quotes nothing of the request."""
         message = f"{type(self).__name__}: {self}"
-        if self.phrase is not None:
+        if not self.is_for_client:
             return message[:_LOG_LENGTH]
         # Where the quoted part of a payload ends is unknown: it may contain quotes, or be cut.
         value = _VALUE.search(message)
@@ -102,14 +108,13 @@ class ServingError(Exception):
     @property
     def log_level(self) -> int:
         """A client's mistake is no error of the server."""
-        return logging.INFO if self.phrase is None else logging.ERROR
+        return logging.INFO if self.is_for_client else logging.ERROR
 
 
 class InvalidRequest(ServingError):
     """A tensor's name, its shape, an encoding or a parameter is invalid."""
 
     code = ErrorCode.INVALID_REQUEST
-    phrase = None
 
 
 class InvalidImage(InvalidRequest):
@@ -128,21 +133,18 @@ class UnsupportedMedia(ServingError):
     """The format is not on the list."""
 
     code = ErrorCode.UNSUPPORTED_MEDIA
-    phrase = None
 
 
 class PayloadTooLarge(ServingError):
     """More bytes, pixels, items or values than a limit allows."""
 
     code = ErrorCode.PAYLOAD_TOO_LARGE
-    phrase = None
 
 
 class ModelNotFound(ServingError):
     """No model has that name."""
 
     code = ErrorCode.MODEL_NOT_FOUND
-    phrase = None
 
 
 class VersionNotFound(ModelNotFound):
@@ -155,21 +157,18 @@ class ServiceNotFound(ServingError):
     """`grpc.health.v1` knows no such service."""
 
     code = ErrorCode.SERVICE_NOT_FOUND
-    phrase = None
 
 
 class SynchroniserNotFound(ServingError):
     """`/status` is the synchroniser's, and none is configured."""
 
     code = ErrorCode.SYNCHRONISER_NOT_FOUND
-    phrase = None
 
 
 class RouteNotFound(ServingError):
     """No such route, or method of gRPC."""
 
     code = ErrorCode.ROUTE_NOT_FOUND
-    phrase = None
 
 
 class ModelsNotListed(ServingError):
@@ -239,7 +238,6 @@ class Overloaded(ServingError):
     """Rejected at admission."""
 
     code = ErrorCode.OVERLOADED
-    phrase = None
 
     @property
     def log_level(self) -> int:
@@ -284,32 +282,27 @@ class BodyTimeout(ServingError):
     """The client stopped sending in the middle of a body or a message."""
 
     code = ErrorCode.BODY_TIMEOUT
-    phrase = None
 
 
 class MisdirectedRequest(ServingError):
     """The request is for another host."""
 
     code = ErrorCode.MISDIRECTED_REQUEST
-    phrase = None
 
 
 class ClientDisconnected(ServingError):
     """The client closed its connection; the status is nginx's, for the log."""
 
     code = ErrorCode.CLIENT_DISCONNECTED
-    phrase = None
 
 
 class Unauthenticated(ServingError):
     """No API key where one is required."""
 
     code = ErrorCode.MISSING_API_KEY
-    phrase = None
 
 
 class Forbidden(ServingError):
     """An unknown API key."""
 
     code = ErrorCode.UNKNOWN_API_KEY
-    phrase = None

@@ -21,7 +21,7 @@ def add_examples(commands: Any) -> None:
         default=PRECISIONS,
         help="of the detector: fp32 is always included; bf16 and int8 take most of the time (default: all)",
     )
-    add_export(parser, _run)
+    add_export(parser, _run, suggests_serve=False)
 
 
 def _run(args: Namespace, steps: "Steps") -> list[Row]:

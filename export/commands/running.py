@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from export.progress import Steps
     from export.writer.repository import Version
 
+UNPICKLING_WARNING = "Unpickling runs whatever code the file holds: do it only with a file whose origin you trust."
 _PIPED_WIDTH = 160
 
 
@@ -39,15 +40,21 @@ Run = Callable[[Namespace, "Steps"], list[Row]]
 Manage = Callable[[Namespace, "Console"], None]
 
 
-def add_export(parser: ArgumentParser, run: Run) -> None:
-    """Let a parser end with a function that writes versions into a local repository."""
+def add_export(parser: ArgumentParser, run: Run, *, suggests_serve: bool = True) -> None:
+    """Let a parser end with a function that writes versions into a local repository.
+
+    Args:
+        parser: of a command.
+        run: that function.
+        suggests_serve: whether the next step is printed; not of a command that `make serve` itself runs.
+    """
     parser.add_argument(
         "--repository",
         type=Path,
         default=in_project("model_repository"),
         help="model repository (default: %(default)s)",
     )
-    parser.set_defaults(command=partial(_export, run), interrupted="; nothing was written")
+    parser.set_defaults(command=partial(_export, run, suggests_serve), interrupted="; nothing was written")
 
 
 def add_management(parser: ArgumentParser, run: Manage, *, has_default: bool = False) -> None:
@@ -67,6 +74,11 @@ def add_management(parser: ArgumentParser, run: Manage, *, has_default: bool = F
     parser.set_defaults(command=lambda args: run(args, _console()), interrupted="")
 
 
+def add_unpickling(parser: ArgumentParser) -> None:
+    """Add `--allow-unpickling`, for checkpoints and for estimators."""
+    parser.add_argument("--allow-unpickling", action="store_true", help="run the code that the file may hold")
+
+
 def write(repository: Path, prepare: "Callable[[], Version]") -> Row:
     """Prepare a version, and write it into a local repository."""
     from export.writer.repository import write_version  # noqa: PLC0415 - see the package
@@ -76,13 +88,15 @@ def write(repository: Path, prepare: "Callable[[], Version]") -> Row:
     return Row(folder, time.monotonic() - began)
 
 
-def _export(run: Run, args: Namespace) -> None:
+def _export(run: Run, suggests_serve: bool, args: Namespace) -> None:
     from export.progress import Steps  # noqa: PLC0415 - see the package
 
     console = _console()
     with Steps(console) as steps:
         rows = run(args, steps)
-    _report(rows, args.repository, console)
+    _report(rows, console)
+    if suggests_serve:
+        console.print(f"next: make serve REPOSITORY={args.repository}", highlight=False, soft_wrap=True)
 
 
 def _console() -> "Console":
@@ -92,7 +106,7 @@ def _console() -> "Console":
     return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 
 
-def _report(rows: Sequence[Row], repository: Path, console: "Console") -> None:
+def _report(rows: Sequence[Row], console: "Console") -> None:
     from rich.table import Table  # noqa: PLC0415 - see the package
 
     table = Table("model", "version", "interface", "MB", "difference from the source", "mAP50-95", "seconds")
@@ -101,7 +115,6 @@ def _report(rows: Sequence[Row], repository: Path, console: "Console") -> None:
     console.print(table)
     for row in rows:
         console.print(f"{row.folder}", highlight=False, soft_wrap=True)
-    console.print(f"next: make serve REPOSITORY={repository}", highlight=False, soft_wrap=True)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.commands.running import Row, add_export, write
-from export.commands.unpickling import WARNING, add_unpickling
+from export.commands.running import UNPICKLING_WARNING, Row, add_export, add_unpickling, write
 from export.errors import ExportError
 from export.writer.manifest import Source, check_model_name, digest
 
@@ -21,7 +20,7 @@ def add_sklearn(commands: Any) -> None:
     parser = commands.add_parser(
         "sklearn",
         help="a pickled or joblib scikit-learn classifier, regressor or pipeline",
-        description=f"{WARNING} Without --allow-unpickling it is not even opened.",
+        description=f"{UNPICKLING_WARNING} Without --allow-unpickling it is not even opened.",
     )
     _add_arguments(parser, "a pickle or joblib file of a fitted estimator")
     add_export(parser, _run_sklearn)
@@ -33,7 +32,7 @@ def add_xgboost(commands: Any) -> None:
         "xgboost",
         help="an XGBoost model, with the steps before it in the same graph",
         description="XGBoost's own .json or .ubj needs no unpickling; a pickled model, a pickled pipeline that ends in "
-        f"one, and a scaler do. {WARNING}",
+        f"one, and a scaler do. {UNPICKLING_WARNING}",
     )
     _add_arguments(parser, ".json or .ubj of XGBoost, or a pickle or joblib file")
     parser.add_argument("--scaler", type=Path, help="a pickle or joblib file of the StandardScaler before the model")

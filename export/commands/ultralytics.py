@@ -5,8 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.commands.running import Row, add_export, write
-from export.commands.unpickling import WARNING, add_unpickling
+from export.commands.running import UNPICKLING_WARNING, Row, add_export, add_unpickling, write
 from export.writer.manifest import check_model_name
 
 if TYPE_CHECKING:
@@ -20,8 +19,9 @@ def add_ultralytics(commands: Any) -> None:
     parser = commands.add_parser(
         "ultralytics",
         help="a YOLO detector: .pt weights, or the ONNX file or engine that Ultralytics exports from them",
-        description="A .pt file needs torch and ultralytics, and is a pickle; without --allow-unpickling only official "
-        f"ones are loaded, known by their digests. {WARNING} An ONNX file is neither.",
+        description="A .pt file needs torch and ultralytics, and is a pickle: it is loaded where its SHA-256 is on the "
+        f"list in export/sources/trusted_checkpoints.py, any other with --allow-unpickling. {UNPICKLING_WARNING} An "
+        "ONNX file needs none of this.",
     )
     parser.add_argument("model", help="name in the repository")
     parser.add_argument("weights", help="a .pt file, an official name such as yolov8n.pt, or an .onnx or .engine file")

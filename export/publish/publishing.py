@@ -16,7 +16,7 @@ from export.publish.listing import Model, read_model, read_own_config
 from export.publish.server_client import ExampleResponse, Server, States, connect_all
 from export.publish.states import read_states
 from export.publish.watch import Watch
-from export.writer.config import parse
+from export.writer.config import read_config
 from export.writer.manifest import check_model_name
 from registry.layout import CONFIG
 from registry.storage.address import is_same_place
@@ -91,7 +91,7 @@ def _check_contract(storage: WritableStorage, before: Model, source: upload.Sour
     if found:
         number = found[-1]
         now = read_own_config(storage, source.manifest["model"], number) or before.config
-        check_same(now, parse((source.folder / CONFIG).read_text(encoding="utf-8")), serves=number)
+        check_same(now, read_config(source.folder / CONFIG), serves=number)
 
 
 def _upload(storage: WritableStorage, source: upload.Source, before: Model, console: Console) -> int:

@@ -3,17 +3,15 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
 from environment import api_key
 from export.errors import ExportError
+from export.publish.example_request import find_image, make_row
 from export.publish.instances import Endpoint
 
-_IMAGES = Path(__file__).parents[2] / "loadtest" / "pictures"
-_IMAGE = {"name": "image", "datatype": "BYTES", "shape": [-1]}
 # Consecutive connections, for each known instance, that must lead to those alone: where a balancer chooses at random, a
 # further instance is missed once in 250 times at most, however many there are.
 _CONSECUTIVE = 8
@@ -130,14 +128,15 @@ class Server:
         return {int(number): {"state": "serving"} for number in (described["versions"] if described else ())}
 
     def try_example(self, model: str) -> ExampleResponse:
-        """Send a request that a model of its kind takes: a shipped image, or a row as `_row` makes it."""
+        """Send a request that a model of its kind takes: a shipped image, or a row."""
         described = self.describe(model)
         if described is None:
             return ExampleResponse()
         version = ", ".join(described["versions"])
-        request = _example(described)
-        if request is None:
+        if not described.get("parameters", {}).get("task"):
             return ExampleResponse(version, "its config names no task")
+        image = find_image(described)
+        request = {"files": {"image": image.read_bytes()}} if image else {"json": make_row(described)}
         # The first request of a version pays for what later ones find ready: sent twice, shown once.
         self._request("POST", f"/predict/{model}", **request)
         response = self._request("POST", f"/predict/{model}", **request)
@@ -196,29 +195,6 @@ def instance(status: Mapping[str, Any] | None) -> str:
 def consecutive_connections(instances: int) -> int:
     """How many consecutive connections must lead to known instances alone."""
     return min(_CONSECUTIVE * max(instances, 1), _MOST_CONSECUTIVE)
-
-
-def _example(described: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Body of a request for a model, as httpx takes it; None where the model has no task."""
-    if not described.get("parameters", {}).get("task"):
-        return None
-    # A table may have one column of texts that is called image.
-    if described["inputs"][0] != _IMAGE or "features" in described["parameters"]:
-        return {"json": _row(described)}
-    # An image of one digit, or of many for a model that finds objects.
-    has_objects = any(output["name"] == "num_detections" for output in described["outputs"])
-    image = _IMAGES / ("digits.jpg" if has_objects else "seven.png")
-    return {"files": {"image": image.read_bytes()}}
-
-
-def _row(described: Mapping[str, Any]) -> list[Any]:
-    """A row that a table model takes: the first category of a column where it lists them, else 1 as number or text."""
-    datatypes = [each["datatype"] for each in described["inputs"] for _ in range(max(each["shape"][-1], 1))]
-    row: list[Any] = ["1" if datatype == "BYTES" else 1.0 for datatype in datatypes]
-    parameters = described["parameters"]
-    for name, categories in parameters.get("categories", {}).items():
-        row[parameters["features"].index(name)] = categories[0]
-    return row
 
 
 def _json(response: httpx.Response) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from export.errors import FAILURES, ExportError
 from export.publish.listing import Model, edit_config
-from export.writer.config import follow, parse, under_policy
+from export.writer.config import follow, read_config, under_policy
 from export.writer.manifest import read
 from export.writer.profiles import PROFILES
 from export.writer.versions import judge, numbers, read_complete
@@ -220,7 +220,7 @@ def update_config(storage: WritableStorage, source: Source, before: Model) -> st
     if bare := [number for number, version in before.versions.items() if CONFIG not in version.files]:
         which = ", ".join(map(str, bare))
         return f"{name} stays: it describes version {which}, without a {CONFIG} of its own"
-    newest = parse((source.folder / CONFIG).read_text(encoding="utf-8"))
+    newest = read_config(source.folder / CONFIG)
     try:
         if before.policy.specific is None:
             _update_profiles(storage, source, before)
@@ -241,7 +241,7 @@ def _update_profiles(storage: WritableStorage, source: Source, before: Model) ->
             if storage.get(f"{model}/configs/{name}") is not None:
                 storage.delete(f"{model}/configs/{name}")
             continue
-        newest = parse((source.folder / name).read_text(encoding="utf-8"))
+        newest = read_config(source.folder / name)
         composed = under_policy(newest, before.config)
         edit_config(
             storage,

@@ -37,7 +37,7 @@ def admit(path: Path, *, allowed: bool) -> Iterator[Path]:
         allowed: whether the user permits to load it, whatever code it holds.
 
     Raises:
-        CheckpointError: it is not official, and the user did not permit it.
+        CheckpointError: it is not on the list, and the user did not permit it.
         OSError: it cannot be read.
     """
     # Only the user can read the folder (0700), and its name cannot be guessed.

@@ -64,7 +64,7 @@ class Choice:
         precisions: besides FP32.
         calibration: images for int8 and to measure precisions on; None for the drawn ones, which cannot calibrate.
         builder: of a TensorRT plan, where one is wanted.
-        unpickling: whether a checkpoint that is not official may be loaded, which runs the code that it holds.
+        unpickling: whether a checkpoint may be loaded that is not on the list, which runs the code that it holds.
         nms_free: of a checkpoint with two heads, the one that needs no NMS; an ONNX file has one.
         predict: whether an ONNX file is compared with Ultralytics' own predict, as a checkpoint always is.
     """

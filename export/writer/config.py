@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from export.writer.manifest import Interface
+from registry.config import parse
 
 DETECTOR_BATCH = 8
 CLASSIFIER_BATCH = 8
@@ -88,13 +90,13 @@ def to_text(config: Any) -> str:
     return text
 
 
-def parse(text: str) -> Any:
+def read_config(path: Path) -> Any:
     """`ModelConfig` of a config.pbtxt.
 
     Raises:
-        google.protobuf.text_format.ParseError: it is invalid.
+        VersionRejected: it is invalid.
     """
-    return text_format.Parse(text, model_config_pb2.ModelConfig())
+    return parse(path.read_bytes(), where=str(path))
 
 
 def follow(newest: Any, present: Any | None) -> Any | None:

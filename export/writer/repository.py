@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from export.graph.compatibility import check_dims, check_loads
 from export.proof.session import Session
 from export.writer import manifest
-from export.writer.config import follow, parse, to_text, under_policy
+from export.writer.config import follow, read_config, to_text, under_policy
 from export.writer.manifest import Interface, Source
 from export.writer.profiles import INT8, ONNX, PROFILES
 from export.writer.staging import HIDDEN_CONFIG, move_in, stage, sweep
@@ -124,7 +124,7 @@ def _write_files(staging: Path, version: Version) -> None:
 def _write_configs(model: Path, version: Version) -> None:
     """Bring the configs that a stock Triton reads up to date, the profiles first."""
     path = model / "config.pbtxt"
-    present = parse(path.read_text(encoding="utf-8")) if path.exists() else None
+    present = read_config(path) if path.exists() else None
     if present is not None and present.version_policy.HasField("specific"):
         return
     _remove_profiles(model, keep=version.profiles)

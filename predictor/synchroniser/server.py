@@ -39,12 +39,7 @@ def serve(settings: Settings) -> None:
     Raises:
         StartError: the repository's URL is invalid, or the mirror or the port is unavailable.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    if settings.log_format == "json":
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonFormatter())
-    for noisy in ("uvicorn", "botocore", "boto3"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    _configure_logging(settings)
     try:
         storage = open_storage(settings.repository)
     except Misconfigured as exc:
@@ -59,18 +54,7 @@ def serve(settings: Settings) -> None:
     )
     synchroniser = Synchroniser(Services(settings, storage, mirror, triton, status))
     hosts = Hosts(listener.getsockname()[0], settings.sync_hosts, setting="PREDICTOR_SYNC_HOSTS")
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(status, hosts),
-            # uvicorn's other parser accepts requests that RFC 9112 forbids.
-            http="h11",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=2,
-        )
-    )
+    server = uvicorn.Server(_configure_http(create_app(status, hosts)))
     failed = threading.Event()
     worker = threading.Thread(target=_run, args=(synchroniser, server, failed), name="synchroniser", daemon=True)
     worker.start()
@@ -85,6 +69,28 @@ def serve(settings: Settings) -> None:
         sys.stdout.flush()
         # A download or a load may take minutes more; its result takes effect in its last step only.
         os._exit(1 if failed.is_set() else 0)
+
+
+def _configure_logging(settings: Settings) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if settings.log_format == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
+    for noisy in ("uvicorn", "botocore", "boto3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _configure_http(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        # uvicorn's other parser accepts requests that RFC 9112 forbids.
+        http="h11",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+    )
 
 
 def create_app(status: Status, hosts: Hosts | None = None) -> FastAPI:

@@ -183,24 +183,35 @@ class TritonClient:
         """
         limit_s = min(limit_s, self._load_timeout_s)
         timeout_us = None if queue_s is None else int(queue_s * 1_000_000)
-        inputs = []
-        for name, array in arrays.items():
-            tensor = client.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-            tensor.set_data_from_numpy(np.ascontiguousarray(array))
-            inputs.append(tensor)
+        inputs = [_to_input(name, array) for name, array in arrays.items()]
         try:
             result = self._client.infer(model, inputs, version, timeout=timeout_us, client_timeout=limit_s)
         except InferenceServerException as exc:
             if exc.status() == _LATE and "Deadline Exceeded" in (exc.message() or ""):
                 raise TritonTimeout(f"Triton: no response within {limit_s:.0f} s") from exc
             raise _translate(exc) from exc
-        reply = result.get_response()
-        for output, content in zip(reply.outputs, reply.raw_output_contents, strict=False):
-            if output.datatype == "BYTES" and len(content) > _MAX_TEXT_BYTES:
-                raise VersionRejected(
-                    f"output {output.name!r}: got {len(content)} bytes, expected at most {_MAX_TEXT_BYTES}"
-                )
-        return {output.name: result.as_numpy(output.name) for output in reply.outputs}
+        return _read_outputs(result)
+
+
+def _to_input(name: str, array: NDArray[Any]) -> client.InferInput:
+    tensor = client.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    tensor.set_data_from_numpy(np.ascontiguousarray(array))
+    return tensor
+
+
+def _read_outputs(result: client.InferResult) -> dict[str, NDArray[Any]]:
+    """Return the outputs by name.
+
+    Raises:
+        VersionRejected: one of strings is longer than `_MAX_TEXT_BYTES`.
+    """
+    response = result.get_response()
+    for output, content in zip(response.outputs, response.raw_output_contents, strict=False):
+        if output.datatype == "BYTES" and len(content) > _MAX_TEXT_BYTES:
+            raise VersionRejected(
+                f"output {output.name!r}: got {len(content)} bytes, expected at most {_MAX_TEXT_BYTES}"
+            )
+    return {output.name: result.as_numpy(output.name) for output in response.outputs}
 
 
 def _translate(exc: InferenceServerException) -> VersionRejected | TritonError:

@@ -63,19 +63,9 @@ def validate(  # noqa: PLR0913 - model, version, expectation and three time limi
         TritonError: Triton became unavailable.
     """
     config = triton.config(model)
-    left_s = limit_s
-
-    def infer(inputs: Arrays) -> Arrays:
-        nonlocal left_s
-        if left_s <= 0:
-            raise TritonTimeout(f"Triton: no response to the validation within {limit_s:g} s")
-        size = sum(array.nbytes for array in inputs.values())
-        with _LARGE_REQUESTS if size > _LARGE_BYTES else nullcontext():
-            began = time.monotonic()  # waiting for the lock does not count
-            outputs = triton.infer(model, inputs, version, queue_s=queue_s, limit_s=left_s)
-            left_s -= time.monotonic() - began
-            return outputs
-
+    infer = _limit_time(
+        lambda inputs, left_s: triton.infer(model, inputs, version, queue_s=queue_s, limit_s=left_s), limit_s
+    )
     if golden is not None:
         _validate_golden(infer, golden, config)
         return None
@@ -85,6 +75,29 @@ def validate(  # noqa: PLR0913 - model, version, expectation and three time limi
     except VersionRejected as exc:
         return f"not verified, a generated input failed: {exc}"
     return None
+
+
+def _limit_time(infer: Callable[[Arrays, float], Arrays], limit_s: float) -> Infer:
+    """Limit the time of all requests together, and send one large request at a time.
+
+    Args:
+        infer: takes inputs, and the seconds that are left.
+        limit_s: of all requests.
+    """
+    left_s = limit_s
+
+    def infer_in_time(inputs: Arrays) -> Arrays:
+        nonlocal left_s
+        if left_s <= 0:
+            raise TritonTimeout(f"Triton: no response to the validation within {limit_s:g} s")
+        size = sum(array.nbytes for array in inputs.values())
+        with _LARGE_REQUESTS if size > _LARGE_BYTES else nullcontext():
+            began = time.monotonic()  # waiting for the lock does not count
+            outputs = infer(inputs, left_s)
+            left_s -= time.monotonic() - began
+            return outputs
+
+    return infer_in_time
 
 
 def _validate_golden(infer: Infer, golden: Path, config: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 from export.__main__ import main
 from export.proof.average_precision import Rows
 from export.proof.drawn_images import draw_images
-from export.writer.config import parse
+from export.writer.config import read_config
 from tests.reference.detections import compare
 from transformer.tasks.detect import DETECT
 
@@ -97,7 +97,7 @@ def test_exports_of_both_heads_find_the_detections_of_predict(
     assert parity["compared_with"] == "Ultralytics' predict"
     assert parity["detections"]["found"] > 50
     assert parity["detections"]["boxes_px"] < 0.5
-    config: Any = parse((folder / "config.pbtxt").read_text(encoding="utf-8"))
+    config: Any = read_config(folder / "config.pbtxt")
     assert f"'end2end': {end2end}" in config.parameters["metadata"].string_value
     if interface == "ultralytics":
         assert list(config.output[0].dims) == dims

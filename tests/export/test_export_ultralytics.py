@@ -11,7 +11,7 @@ import pytest
 
 from export.__main__ import main
 from export.sources.trusted_checkpoints import OFFICIAL
-from export.writer.config import parse
+from export.writer.config import read_config
 from export.writer.manifest import digest
 from export.writer.versions import read_complete
 from tests.support.stack import ROOT, start_stack
@@ -47,7 +47,7 @@ def test_official_checkpoint_is_exported_and_verified(tmp_path: Path, interface:
     assert parity["detections"]["scores"] < 1e-4
     # The images show what it knows: the comparison is of detections, not of noise.
     assert max(row["best_score"] for row in parity["pictures"]) > 0.85
-    config: Any = parse((folder / "config.pbtxt").read_text(encoding="utf-8"))
+    config: Any = read_config(folder / "config.pbtxt")
     assert "79: 'toothbrush'" in config.parameters["metadata"].string_value
 
 

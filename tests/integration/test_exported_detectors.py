@@ -10,7 +10,7 @@ import tritonclient.http
 from onnx import ModelProto
 
 from export.sources.ultralytics import Choice, prepare
-from export.writer.config import parse, to_text
+from export.writer.config import read_config, to_text
 from export.writer.manifest import Interface
 from export.writer.repository import Version, write_version
 from registry.golden import read_golden, split_golden
@@ -48,7 +48,7 @@ def publish_profile(repository: Path, version: Version, profile: str) -> None:
     (folder / "1").mkdir(parents=True)
     for file in ("model.onnx", "golden.npz"):
         (folder / "1" / file).symlink_to(source / "1" / file)
-    config = parse((source / "1" / f"{profile}.pbtxt").read_text(encoding="utf-8"))
+    config = read_config(source / "1" / f"{profile}.pbtxt")
     config.name = folder.name
     (folder / "config.pbtxt").write_text(to_text(config), encoding="utf-8")
 
@@ -63,7 +63,7 @@ def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_exported_detector_loads_and_gives_its_golden_outputs(triton: Triton, repository: Path, name: str) -> None:
     url = f"127.0.0.1:{triton.http_port}"
     assert httpx.get(f"http://{url}/v2/models/{name}/ready").is_success, triton.log.read_text()[-3000:]
-    config = parse((repository / name / "config.pbtxt").read_text(encoding="utf-8"))
+    config = read_config(repository / name / "config.pbtxt")
     inputs, expected = split_golden(read_golden(repository / name / "1" / "golden.npz"), config)
     ((tensor, image),) = inputs.items()
     datatype = "UINT8" if image.dtype == np.uint8 else "FP32"

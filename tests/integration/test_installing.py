@@ -21,6 +21,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 COPIED = (
     "Makefile",
+    "environment/arguments.py",
     "predictor/settings.py",
     "requirements/as_pip.py",
     "requirements/editable.py",

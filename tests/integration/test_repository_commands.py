@@ -19,10 +19,11 @@ import pytest
 from export.__main__ import main
 from export.errors import ExportError
 from export.publish.listing import edit_config
-from export.writer.config import parse, to_text
+from export.writer.config import to_text
 from export.writer.manifest import digest
 from export.writer.profiles import PROFILES
 from export.writer.repository import write_version
+from registry.config import parse
 from registry.storage.writing import TooLarge, WritableFolder, open_to_write
 from registry.storage.writing import WritableStorage as Storage
 from tests.support.exported import FILES, version, with_profiles
@@ -145,13 +146,17 @@ def read(storage: Storage, key: str) -> bytes:
     return content.data
 
 
+def read_config(storage: Storage, key: str) -> Any:
+    return parse(read(storage, key), where=key)
+
+
 def policy(storage: Storage) -> Any:
-    return parse(read(storage, "tiny/config.pbtxt").decode()).version_policy
+    return read_config(storage, "tiny/config.pbtxt").version_policy
 
 
 def set_policy(storage: Storage, text: str) -> None:
     def change(config: Any) -> Any:
-        config.version_policy.CopyFrom(parse(f"version_policy {{ {text} }}").version_policy)
+        config.version_policy.CopyFrom(parse(f"version_policy {{ {text} }}".encode(), where="policy").version_policy)
         return config
 
     assert edit_config(storage, "tiny", change)
@@ -180,7 +185,7 @@ def test_published_version_is_the_local_one_under_the_next_number(
     publish_again(storage, local)
     manifest = json.loads((local / "tiny/2/manifest.json").read_bytes())
     assert json.loads(read(storage, "tiny/3/manifest.json")) == manifest | {"version": "3"}
-    assert parse(read(storage, "tiny/config.pbtxt").decode()).input[0].name == "images"
+    assert read_config(storage, "tiny/config.pbtxt").input[0].name == "images"
 
 
 def test_number_is_claimed_first_and_the_manifest_comes_last(
@@ -253,7 +258,7 @@ def test_config_keeps_what_another_writes_meanwhile(storage: Storage, local: Pat
         return config
 
     assert edit_config(storage, "tiny", disturbed)
-    config = parse(read(storage, "tiny/config.pbtxt").decode())
+    config = read_config(storage, "tiny/config.pbtxt")
     assert (conflicts, config.max_batch_size, config.version_policy.latest.num_versions) == (2, 3, 2)
 
     def always(config: Any) -> Any:
@@ -274,7 +279,7 @@ def test_publish_follows_the_policy_and_leaves_pins_and_plain_copies(
     write_version(local, version(interface="ultralytics"))
     publish_again(storage, local)
     assert policy(storage).latest.num_versions == 2
-    assert parse(read(storage, "tiny/config.pbtxt").decode()).input[0].name == "images"
+    assert read_config(storage, "tiny/config.pbtxt").input[0].name == "images"
     set_policy(storage, "specific { versions: 1 }")
     write_version(local, version())
     pinned = read(storage, "tiny/config.pbtxt")
@@ -304,7 +309,7 @@ def test_publish_brings_the_profiles_of_the_model_up_to_date(storage: Storage, t
     assert keys(storage) & (own | {"tiny/configs/mine.pbtxt"}) == own - {"tiny/configs/int8.pbtxt"} | {
         "tiny/configs/mine.pbtxt"
     }
-    gpu = parse(read(storage, "tiny/configs/gpu.pbtxt").decode())
+    gpu = read_config(storage, "tiny/configs/gpu.pbtxt")
     assert gpu.version_policy.latest.num_versions == 2
     (accelerator,) = gpu.optimization.execution_accelerators.gpu_execution_accelerator
     assert accelerator.parameters["trt_engine_cache_prefix"] == "tiny-111111111111"

@@ -12,7 +12,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from export.writer.config import parse, to_text
+from export.writer.config import read_config, to_text
 from tests.support.stack import ROOT, Stack, start_stack, wait_until
 from tests.support.versions import seal
 
@@ -30,7 +30,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     version = folder / "models" / MODEL / "1"
     shutil.copytree(VERSION, version)
     path = version / "config.pbtxt"
-    config = parse(path.read_text(encoding="utf-8"))
+    config = read_config(path)
     config.dynamic_batching.default_queue_policy.max_queue_size = 1
     path.write_text(to_text(config), encoding="utf-8")
     seal(version)

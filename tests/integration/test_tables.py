@@ -1,5 +1,6 @@
 """Tables with strings, missing values, categories and FP64 columns through the whole stack, in every protocol."""
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from xgboost import XGBClassifier
 
 from export.publish.server_client import connect
+from stack.announce import example_body
 from tests.support.stack import Stack, start_stack
 from tests.support.tables import draw_people, export
 
@@ -201,6 +203,14 @@ def test_publish_sends_a_row_that_the_table_takes(tables: Stack, name: str) -> N
         assert server is not None
         response = server.try_example(name)
     assert (response.version, response.failed) == ("1", False), response.summary
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_stack_suggests_a_row_that_the_table_takes(tables: Stack, name: str) -> None:
+    _, content_type, _, row = shlex.split(example_body(tables.http.get(f"/v2/models/{name}").json()))
+    headers = dict([content_type.split(": ")])
+    response = tables.http.post(f"/predict/{name}", content=row, headers=headers)
+    assert response.status_code == 200, response.text
 
 
 def test_synchroniser_tried_every_model_with_its_golden_input(tables: Stack) -> None:

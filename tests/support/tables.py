@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from export.__main__ import main
 from export.proof.session import Session
-from export.writer.config import parse
+from export.writer.config import read_config
 from transformer.tasks import describe
 from transformer.tasks.tabular import TABULAR
 from transformer.triton.model import Model
@@ -53,7 +53,7 @@ class Served:
 def read_served(repository: Path, name: str = "made") -> Served:
     """Read version 1 of a model."""
     folder = repository / name / "1"
-    config = parse((folder / "config.pbtxt").read_text(encoding="utf-8"))
+    config = read_config(folder / "config.pbtxt")
     parity = json.loads((folder / "parity.json").read_bytes())
     return Served(describe(config, version="1"), Session(folder / "model.onnx", name=name), parity)
 

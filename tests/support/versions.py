@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.proof.session import Session
-from export.writer.config import describe_detector, describe_table, parse, to_text
+from export.writer.config import describe_detector, describe_table, read_config, to_text
 from export.writer.manifest import Interface, Source, digest
 from export.writer.repository import Version, write_version
 from loadtest.generator.responses import Response
@@ -510,7 +510,7 @@ def _edit_model(folder: Path, change: Callable[[ModelProto], None]) -> None:
 
 def _edit_config(folder: Path, change: Callable[[Any], Any]) -> None:
     path = folder / _CONFIG
-    config = parse(path.read_text(encoding="utf-8"))
+    config = read_config(path)
     change(config)
     path.write_text(to_text(config), encoding="utf-8")
     seal(folder)

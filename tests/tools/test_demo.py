@@ -31,7 +31,7 @@ def test_readme_shows_what_the_demo_prints(tmp_path: Path) -> None:
 def test_demo_that_fails_says_why() -> None:
     done = run_program("stack.demo", TRANSFORMER_THREADS="[/none]")
     assert done.returncode == 1
-    assert "error: transformer ended with status 2" in done.stdout
+    assert "error: the stack ended with status 1" in done.stdout
     assert "TRANSFORMER_THREADS: got '[/none]'" in done.stdout
 
 

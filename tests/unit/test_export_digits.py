@@ -62,8 +62,8 @@ def test_batch_gives_what_its_images_give(session: Session) -> None:
 
 
 def test_frame_is_blind_to_polarity_contrast_and_place() -> None:
-    digits, _ = load_plain("held-out", MODEL)
-    digit = digits[0]
+    digits, _ = load_plain("held-out")
+    digit = fill(digits[0], MODEL)
     dark_on_light, pale = 255 - digit, 80 + digit // 4
     np.testing.assert_allclose(frame(dark_on_light[None]), frame(digit[None]), atol=1e-5)
     np.testing.assert_allclose(frame(pale[None]), frame(digit[None]), atol=0.05)

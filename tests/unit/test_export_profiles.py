@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from export.writer.config import describe_detector, parse
+from export.writer.config import describe_detector, read_config
 from export.writer.manifest import Interface
 from export.writer.profiles import PROFILES, describe_profiles
 from export.writer.repository import write_version
@@ -105,7 +105,7 @@ def test_profiles_of_the_model_keep_its_version_policy_and_those_of_a_pinned_one
     before = path.read_text(encoding="utf-8")
     path.write_text(before + "version_policy { latest { num_versions: 3 } }\n")
     write_version(tmp_path, with_profiles(int8=False))
-    assert parse(fast.read_text(encoding="utf-8")).version_policy.latest.num_versions == 3
+    assert read_config(fast).version_policy.latest.num_versions == 3
     path.write_text(before + "version_policy { specific { versions: 1 } }\n")
     write_version(tmp_path, with_profiles(int8=True))
     assert not fast.with_name("int8.pbtxt").exists()

@@ -1,12 +1,13 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from export.errors import ExportError
-from export.writer.config import parse, to_text
+from export.errors import FAILURES, ExportError
+from export.writer.config import read_config, to_text
 from export.writer.manifest import digest
 from export.writer.repository import write_version
 from export.writer.versions import latest, read_complete
@@ -42,9 +43,19 @@ def test_next_number_is_above_the_highest(tmp_path: Path, present: list[str], nu
 def test_config_of_the_model_follows_the_newest_version(tmp_path: Path) -> None:
     write_version(tmp_path, version(interface="ultralytics"))
     folder = write_version(tmp_path, version())
-    text = (tmp_path / "tiny" / "config.pbtxt").read_text(encoding="utf-8")
+    path = tmp_path / "tiny" / "config.pbtxt"
+    text = path.read_text(encoding="utf-8")
     assert text == (folder / "config.pbtxt").read_text(encoding="utf-8") == to_text(version().config)
-    assert parse(text).input[0].name == "image"
+    assert read_config(path).input[0].name == "image"
+
+
+def test_invalid_config_of_the_model_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tiny" / "config.pbtxt"
+    path.parent.mkdir()
+    path.write_text("name: tiny")
+    with pytest.raises(FAILURES, match=re.escape(str(path))):
+        write_version(tmp_path, version())
+    assert path.read_text() == "name: tiny"
 
 
 def test_config_of_the_model_keeps_its_version_policy(tmp_path: Path) -> None:
@@ -52,7 +63,7 @@ def test_config_of_the_model_keeps_its_version_policy(tmp_path: Path) -> None:
     path = tmp_path / "tiny" / "config.pbtxt"
     path.write_text(path.read_text(encoding="utf-8") + "version_policy { latest { num_versions: 3 } }\n")
     write_version(tmp_path, version(interface="ultralytics"))
-    config = parse(path.read_text(encoding="utf-8"))
+    config = read_config(path)
     assert (config.version_policy.latest.num_versions, config.input[0].name) == (3, "images")
 
 

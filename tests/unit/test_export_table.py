@@ -10,7 +10,7 @@ import pytest
 
 from export.__main__ import main
 from export.proof.session import Session
-from export.writer.config import parse
+from export.writer.config import read_config
 from transformer.tasks import describe
 from transformer.tasks.tabular import TABULAR
 from transformer.triton.model import Model
@@ -26,7 +26,7 @@ def estimators() -> Any:
 
 def served(repository: Path) -> tuple[Model, Session]:
     folder = repository / "made" / "1"
-    config = parse((folder / "config.pbtxt").read_text(encoding="utf-8"))
+    config = read_config(folder / "config.pbtxt")
     return describe(config, version="1"), Session(folder / "model.onnx", name="made")
 
 

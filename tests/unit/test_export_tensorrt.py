@@ -13,7 +13,7 @@ import pytest
 from export.__main__ import main
 from export.errors import ExportError
 from export.sources.tensorrt import PLANS, find_builder, read_engine
-from export.writer.config import parse
+from export.writer.config import read_config
 from export.writer.versions import read_complete
 from registry.layout import find_file_problem
 from tests.support.detectors import build_distributed, save
@@ -63,7 +63,7 @@ def test_version_with_a_plan_is_the_next_one_with_all_files_of_the_other(tmp_pat
     assert {name: second["files"][name] for name in first["files"]} == first["files"]
     assert (model / "2" / "model.cc90.plan").read_bytes() == b"plan"
     assert second["version"] == "2"
-    profile = parse((model / "2" / "tensorrt.pbtxt").read_text(encoding="utf-8"))
+    profile = read_config(model / "2" / "tensorrt.pbtxt")
     assert profile.backend == "tensorrt"
     assert profile.cc_model_filenames["9.0"] == "model.cc90.plan"
     assert list(profile.input[0].dims) == [64, 96, 3]
@@ -182,7 +182,7 @@ def test_engine_of_ultralytics_is_served_without_its_header(tmp_path: Path) -> N
     manifest = read_complete(folder)
     assert manifest is not None
     assert manifest["files"].keys() == {"config.pbtxt", "model.cc90.plan", "parity.json"}
-    config = parse((folder / "config.pbtxt").read_text(encoding="utf-8"))
+    config = read_config(folder / "config.pbtxt")
     assert (config.backend, config.input[0].name, list(config.output[0].dims)) == ("tensorrt", "images", [7, -1])
     assert dict(config.cc_model_filenames) == {"9.0": "model.cc90.plan"}
     assert "'names': {0: 'a', 1: 'b', 2: 'c'}" in config.parameters["metadata"].string_value

@@ -63,9 +63,11 @@ def test_log_of_the_stack_before_is_kept(tmp_path: Path) -> None:
 
 
 def test_last_words_are_the_last_lines_of_a_log_of_any_size(tmp_path: Path) -> None:
-    assert logs.read_last_words("triton", tmp_path) == []
+    assert logs.read_last_lines(logs.log_of("triton", tmp_path)) == []
     log = logs.log_of("triton", tmp_path)
     log.write_bytes(b"only\nthese\xff\n")
-    assert logs.read_last_words("triton", tmp_path) == ["only", "these\ufffd"]
+    assert logs.read_last_lines(logs.log_of("triton", tmp_path)) == ["only", "these\ufffd"]
     log.write_text("".join(f"line {number}\n" for number in range(100_000)))
-    assert logs.read_last_words("triton", tmp_path) == [f"line {number}" for number in range(99_980, 100_000)]
+    assert logs.read_last_lines(logs.log_of("triton", tmp_path)) == [
+        f"line {number}" for number in range(99_980, 100_000)
+    ]

@@ -69,7 +69,7 @@ class DataPlane(Catalogue):
                 async with own_slots:
                     return await self._infer_image(call, image, options, task_options)
             except ServingError as exc:
-                if len(images) > 1 and exc.phrase is None:
+                if len(images) > 1 and exc.is_for_client:
                     raise type(exc)(f"image {index} of {len(images)}: {exc}") from exc
                 raise
 

@@ -17,6 +17,28 @@ _INK = np.float32(0.3)  # paler pixels are paper, noise or blur
 _REACH = np.float32(2.3)  # half the frame's side, in standard deviations of the ink
 _NARROWEST = np.float32(0.35)  # of the other side: a 1 must not fill the frame's width
 
+# Centre and spread of the ink along an axis.
+_SPREAD = """
+    weight_{axis} = Mul (weight, {axis})
+    sum_{axis} = ReduceSum (weight_{axis}, plane_axes)
+    centre_{axis} = Div (sum_{axis}, total)
+    from_{axis} = Sub ({axis}, centre_{axis})
+    square_{axis} = Mul (from_{axis}, from_{axis})
+    moment_{axis} = Mul (weight, square_{axis})
+    moment_sum_{axis} = ReduceSum (moment_{axis}, plane_axes)
+    variance_{axis} = Div (moment_sum_{axis}, total)
+    spread_{axis} = Sqrt (variance_{axis})
+"""
+# Weights of the pixels along an axis for each cell along it.
+_SAMPLE = """
+    extent_{axis} = Max (spread_{axis}, least)
+    reach_{axis} = Mul (extent_{axis}, steps_{axis})
+    middles_{axis} = Add (centre_{axis}, reach_{axis})
+    to_middles_{axis} = Sub ({axis}_pixels, middles_{axis})
+    distance_{axis} = Abs (to_middles_{axis})
+    gap_{axis} = Sub (one, distance_{axis})
+    hat_{axis} = Relu (gap_{axis})
+"""
 _GRAPH = f"""
 frame (uint8[batch, {SIDE}, {SIDE}, 1] image) => (float[batch, {FEATURES}] cells) {{
     values = Cast <to = 1> (image)
@@ -38,41 +60,12 @@ frame (uint8[batch, {SIDE}, {SIDE}, 1] image) => (float[batch, {FEATURES}] cells
     weight = Relu (strong)
     weight_sum = ReduceSum (weight, plane_axes)
     total = Add (weight_sum, little)
-    weight_x = Mul (weight, x)
-    sum_x = ReduceSum (weight_x, plane_axes)
-    centre_x = Div (sum_x, total)
-    weight_y = Mul (weight, y)
-    sum_y = ReduceSum (weight_y, plane_axes)
-    centre_y = Div (sum_y, total)
-    from_x = Sub (x, centre_x)
-    square_x = Mul (from_x, from_x)
-    moment_x = Mul (weight, square_x)
-    moment_sum_x = ReduceSum (moment_x, plane_axes)
-    variance_x = Div (moment_sum_x, total)
-    spread_x = Sqrt (variance_x)
-    from_y = Sub (y, centre_y)
-    square_y = Mul (from_y, from_y)
-    moment_y = Mul (weight, square_y)
-    moment_sum_y = ReduceSum (moment_y, plane_axes)
-    variance_y = Div (moment_sum_y, total)
-    spread_y = Sqrt (variance_y)
-
+    {_SPREAD.format(axis="x")}
+    {_SPREAD.format(axis="y")}
     widest = Max (spread_x, spread_y)
     least = Mul (widest, narrowest)
-    wide = Max (spread_x, least)
-    tall = Max (spread_y, least)
-    reach_x = Mul (wide, steps_x)
-    reach_y = Mul (tall, steps_y)
-    columns = Add (centre_x, reach_x)
-    rows = Add (centre_y, reach_y)
-    to_columns = Sub (x_pixels, columns)
-    distance_x = Abs (to_columns)
-    gap_x = Sub (one, distance_x)
-    hat_x = Relu (gap_x)
-    to_rows = Sub (y_pixels, rows)
-    distance_y = Abs (to_rows)
-    gap_y = Sub (one, distance_y)
-    hat_y = Relu (gap_y)
+    {_SAMPLE.format(axis="x")}
+    {_SAMPLE.format(axis="y")}
     lines = MatMul (hat_y, ink)
     sampled = MatMul (lines, hat_x)
     cells = Reshape (sampled, shape_cells)

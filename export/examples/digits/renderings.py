@@ -5,34 +5,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.examples.digit_finder.scenes import Split, load_split
-from transformer.tasks.classify import fill
-from transformer.triton.model import Model
 
 Image = NDArray[np.uint8]
-Inputs = tuple[Image, NDArray[np.int64]]
+Digits = tuple[list[Image], NDArray[np.int64]]
 
 _INK_EDGE = 0.2  # a pixel with less ink is outside the digit
 
 
-def load_plain(split: Split, model: Model) -> Inputs:
-    """The digits as they are, 8x8 pixels, light on dark: inputs `(N, side, side, 1)` and labels `(N,)`."""
+def load_plain(split: Split) -> Digits:
+    """The digits as they are, 8x8 pixels, light on dark: RGB images and labels `(N,)`."""
     inks, labels = load_split(split)
-    images = [np.repeat(np.round(ink * (255 / 16)).astype(np.uint8)[..., None], 3, axis=2) for ink in inks]
-    return _preprocess(images, model), labels
+    return [np.repeat(np.round(ink * (255 / 16)).astype(np.uint8)[..., None], 3, axis=2) for ink in inks], labels
 
 
-def render_split(split: Split, model: Model, *, sides: tuple[int, int], seed: int) -> Inputs:
-    """Each digit of a split once: inputs `(N, side, side, 1)` and labels `(N,)`.
+def render_split(split: Split, *, sides: tuple[int, int], seed: int) -> Digits:
+    """Each digit of a split once: RGB images and labels `(N,)`.
 
     Args:
         split: which digits.
-        model: the classifier, whose preprocessing is the one that is served.
         sides: the digits are this many pixels high, from and to.
         seed: the same seed gives the same images.
     """
     inks, labels = load_split(split)
     rng = np.random.default_rng([seed, 0 if split == "train" else 1])
-    return _preprocess([render(ink, rng, sides=sides) for ink in inks], model), labels
+    return [render(ink, rng, sides=sides) for ink in inks], labels
 
 
 def render(ink: NDArray[np.float64], rng: np.random.Generator, *, sides: tuple[int, int]) -> Image:
@@ -70,7 +66,3 @@ def _margins(opacity: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
     widest = max(opacity.shape)
     left, top, right, bottom = (int(share * widest) for share in rng.uniform(0, 0.3, 4))
     return np.pad(opacity, ((top, bottom), (left, right)))
-
-
-def _preprocess(images: list[Image], model: Model) -> Image:
-    return np.stack([fill(image, model) for image in images])
