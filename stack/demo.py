@@ -136,9 +136,9 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> float:
         if process.poll() is not None:
             raise DemoError(f"the stack ended with status {process.returncode}:\n{last_words()}")
         with contextlib.suppress(httpx.TransportError):
-            reply = httpx.get(f"{url}/v2/health/ready", headers=api_key.headers(), trust_env=False)
-            api_key.check(url, reply.status_code, reply.text)
-            if reply.is_success:
+            response = httpx.get(f"{url}/v2/health/ready", headers=api_key.headers(), trust_env=False)
+            api_key.check(url, response.status_code, response.text)
+            if response.is_success:
                 return time.monotonic() - started
         time.sleep(0.05)
     raise DemoError(f"the stack was not ready within {START_S} s:\n{last_words()}")
@@ -171,8 +171,8 @@ def read(response: httpx.Response) -> dict[str, Any]:
     api_key.check(str(response.url), response.status_code, response.text)
     if response.is_error:
         raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{last_words()}")
-    reply: dict[str, Any] = response.json()
-    return reply
+    document: dict[str, Any] = response.json()
+    return document
 
 
 def show(console: Console, responses: list[tuple[str, dict[str, Any]]]) -> None:

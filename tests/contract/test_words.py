@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.words.__main__ import ROOT, Finding, find, judge_code, judge_pages
+from tests.words.__main__ import ROOT, Finding, find, main
 
 GLOSSARY = ROOT / "tests/words/glossary.txt"
 
@@ -27,12 +27,12 @@ def test_words_of_the_glossary_are_found(tmp_path: Path, text: str, words: list[
     assert [each.word for each in find(str(tmp_path))] == words
 
 
-def test_page_may_have_no_old_word_and_code_no_more_than_before() -> None:
-    findings = [Finding("a.md", 3, "asked", "requested"), Finding("a.py", 1, "asked", "requested")]
-    assert list(judge_pages(findings)) == ["a.md:3: asked; expected requested"]
-    assert list(judge_code(findings, {"asked": 1})) == []
-    (problem,) = judge_code(findings, {})
-    assert problem.startswith("asked: 1 times in the code, at most 0; expected requested")
+def test_finding_is_printed_with_its_place_and_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tests.words.__main__.find", lambda _: [Finding("a.py", 3, "asked", "requested")])
+    assert main() == 1
+    assert capsys.readouterr().out == "a.py:3: got asked, expected requested\n"
 
 
 def test_glossary_of_contributing_has_every_word_of_the_list() -> None:
