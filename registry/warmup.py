@@ -1,4 +1,4 @@
-"""The golden input as Triton's warm-up: a version serves its first request as fast as the next ones."""
+"""Makes the golden input Triton's warm-up, so that the first request to a version is as fast as later ones."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is generated in docs/: the tables of settings, from their fields, and the tree of errors: `make pages`.
+"""Generates parts of docs/ (`make pages`): the tables of settings, from the settings' classes, and the tree of errors.
 
 The generated part is between `<!-- settings of <part> -->` or `<!-- errors of transformer -->` and `<!-- end -->`; the
 rest of a page is written by hand.

@@ -1,4 +1,4 @@
-"""`sklearn` and `xgboost`: fitted estimators of tables."""
+"""The commands `sklearn` and `xgboost`: export an estimator that was fitted on tabular data."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable

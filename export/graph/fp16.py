@@ -1,10 +1,10 @@
-"""FP16 by the types of the graph itself, with the onnx package alone.
+"""Converts a graph to FP16 by changing the types in it, with the onnx package alone.
 
 TensorRT keeps the types of a strongly typed network, so the decoding of boxes stays in FP32 without a list of its
 layers, and the outputs of ONNX Runtime on a CPU are those to expect on a GPU.
 
-`onnxruntime.transformers.float16` (1.31) was tried in its place: where a value leaves FP16 for several nodes, it writes
-one Cast for each under the same name, which the checker of onnx rejects for YOLOv8n.
+`onnxruntime.transformers.float16` (1.31) was tried in its place: where several nodes need an FP16 value in another
+type, it adds a Cast for each of them, all of one name; onnx's checker rejects that for YOLOv8n.
 """
 
 import ast

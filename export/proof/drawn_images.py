@@ -1,7 +1,7 @@
 """Draws the images on which a detector is verified.
 
-Composed scenes with handwritten digits, and two objects of the COCO classes that a few strokes show well enough: on the
-stop sign and the clock, YOLOv8n's best score is above 0.85.
+Scenes composed of handwritten digits, and drawings of a stop sign and a clock: two classes of COCO that a few strokes
+show well enough (YOLOv8n's best score on each is above 0.85).
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
 """Manages a model repository on S3 or in a folder: publish, list, pin, prune.
 
-The server that mirrors it is known only by its responses over HTTP.
+Of the server that mirrors the repository, only its HTTP responses are used.
 """

@@ -1,10 +1,10 @@
 """Profiles of a detector: whole configs of their own, for other hardware or less precision, beside config.pbtxt.
 
-The synchroniser takes `<version>/<profile>.pbtxt`, a stock Triton `<model>/configs/<profile>.pbtxt` with
-`--model-config-name=<profile>`.
+The synchroniser reads `<version>/<profile>.pbtxt`; a Triton without it reads `<model>/configs/<profile>.pbtxt`, if
+it is started with `--model-config-name=<profile>`.
 
     fast      model.onnx in OpenVINO, in bf16 where the CPU has it
-    int8      model.int8.onnx in OpenVINO, in bf16 what is not quantised
+    int8      model.int8.onnx in OpenVINO; what is not quantised runs in bf16
     gpu       model.onnx in ONNX Runtime with TensorRT, FP16, which builds its engine when it loads
     tensorrt  a plan that `python -m export tensorrt` has built beside it, FP16
 """

@@ -1,4 +1,4 @@
-"""The serving versions of a model: a generation of the mirror, loaded by Triton under the model's name."""
+"""Loads and unloads in Triton the versions of a model that serve together: its generation in the mirror."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping

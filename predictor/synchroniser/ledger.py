@@ -8,7 +8,7 @@ from typing import Any
 
 from predictor.synchroniser.records import Records
 
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 3  # of a version, crashes included; then others are ready without it
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""When a model is reconciled again after a failure; `verdicts.py` has when a version is tried again."""
+"""When a model is reconciled again after a failure.
+
+When a version is tried again is in `verdicts.py`, how often in `ledger.MAX_ATTEMPTS`.
+"""
 
 import logging
 from collections.abc import Callable

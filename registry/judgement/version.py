@@ -1,6 +1,7 @@
 """Checks a version: its texts before its files are fetched, and its files in a folder.
 
-All functions that parse them run in a process of their own, see `sandbox_process`; public functions call them there.
+Texts and files are parsed in a confined process (`sandbox_process`), which the public functions start; those whose
+names end in `_here` are for callers that are confined already.
 """
 
 import base64

@@ -14,6 +14,11 @@ def cxcywh_to_xyxy(boxes_cxcywh: Floats) -> Floats:
     return np.concatenate([centre - half, centre + half], axis=1)
 
 
+def order_by_score(scores: Floats) -> NDArray[np.int64]:
+    """Indices `(N,)` of scores, best first; of equal ones the first."""
+    return np.argsort(-scores, kind="stable")
+
+
 def nms(
     boxes_xyxy: Floats, scores: Floats, *, class_ids: NDArray[np.int64], iou: float, max_detections: int
 ) -> NDArray[np.int64]:
@@ -29,7 +34,7 @@ def nms(
     Returns:
         Indices of the boxes that stay, best first.
     """
-    order = np.argsort(-scores, kind="stable")
+    order = order_by_score(scores)
     # Classes are kept apart by distance, in FP32 as Ultralytics does it (`utils.nms`, `max_wh`): far from the origin a
     # coordinate is rounded to 1/32 of a pixel, and on the verge of `iou` that decides. So does the order in which
     # torchvision's `nms` rounds, which is the one below.

@@ -1,8 +1,8 @@
 """TIFF: only the kinds of it whose pixels were verified.
 
-The tags of the first image say which of some thousand kinds it is, before anything is decoded. Neither Pillow nor
-OpenCV rejects all that it would decode to wrong colours, so a kind is read where it is on the lists below; what is on
-them was compared with other decoders, see docs/image-formats.md.
+The tags of the first image say which of some thousand kinds it is, before anything is decoded. Pillow and OpenCV decode
+some kinds to wrong colours without an error, so only the kinds listed below are read; each was compared with other
+decoders, see docs/image-formats.md.
 """
 
 import io

@@ -1,8 +1,10 @@
 """The v2 protocol's ModelInfer, whatever the transport: tensors in, tensors out, over the data plane.
 
-The tensors say what a request is: a BYTES tensor `image` holds images; the input of a model for rows holds rows (FP32
-or FP64, whichever of them the model takes), and so do its inputs where each is a column; anything else goes to Triton
-unchanged.
+What a request holds follows from its tensors:
+
+    BYTES `image`                                          images
+    the input of a rows model, or one input per column     rows, FP32 or FP64, whichever the model takes
+    anything else                                          goes to Triton unchanged
 """
 
 import math

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transformer.errors import PredictorError
 from transformer.imaging.drawing import Label, draw_boxes
 from transformer.imaging.letterbox import Image, Letterbox, fit, letterbox, unletterbox
-from transformer.imaging.nms import Floats, cxcywh_to_xyxy, nms
+from transformer.imaging.nms import Floats, cxcywh_to_xyxy, nms, order_by_score
 from transformer.tasks.detection_options import SELECTION_PARAMETERS, Selection
 from transformer.tasks.labels import class_name, round_score
 from transformer.tasks.schemas import CLASS, INTEGER, NUMBER, UUID, array_of, object_of
@@ -192,11 +192,11 @@ class Detect(ImageTask[Letterbox, Selection, Detections]):
         # One more than the limit shows whether there are more.
         most = options.max_detections + 1
         if model.end2end:
-            kept = np.argsort(-scores, kind="stable")[:most]
+            kept = order_by_score(scores)[:most]
         else:
             if len(scores) > MAX_NMS_CANDIDATES:
                 reached["nms_candidates"] = MAX_NMS_CANDIDATES
-                best = np.argsort(-scores, kind="stable")[:MAX_NMS_CANDIDATES]
+                best = order_by_score(scores)[:MAX_NMS_CANDIDATES]
                 boxes_xyxy, scores, class_ids = boxes_xyxy[best], scores[best], class_ids[best]
             kept = nms(boxes_xyxy, scores, class_ids=class_ids, iou=options.iou, max_detections=most)
         if len(kept) == most:

@@ -1,5 +1,7 @@
 """A workaround for Triton before 25.04, which may die of a call that is cancelled while Triton processes it.
 
+It also limits how many inference calls to such a Triton are in progress.
+
 Issues 7368 and 8034 of triton-inference-server/server; seen of 2.51 after some 1500 such calls; fixed by its pull
 request 8078. Delete this module when the oldest supported Triton is 2.57.
 """
