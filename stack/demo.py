@@ -2,13 +2,15 @@
 
 import contextlib
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 from pydantic import ValidationError
@@ -22,13 +24,16 @@ from environment.listening import find_free_ports
 from environment.project import ROOT, in_project, shown
 from stack.checks import is_locked
 from stack.logs import read_last_lines
+from stack.parts import compose_environment, paths_from_root, visible
 from stack.settings import StackSettings, describe
+from stack.supervise import keep
+from stack.variables import find_unknown, judge_profile
 
 PICTURES = ROOT / "loadtest" / "pictures"
 OUTPUT = ROOT / "output"
 LOG = OUTPUT / "demo.log"
 START_S = 60
-STOP_S = 60
+STOP_S = 30
 _STAGES = ("queue", "decode", "preprocess", "infer", "postprocess", "total")
 
 
@@ -60,81 +65,104 @@ def main() -> int:
 
 @contextlib.contextmanager
 def stack(console: Console, spare: Path) -> Iterator[str]:
-    """Run `python -m stack` on free ports; it is stopped at the end of the block.
+    """Start the three parts of `make serve` on free ports; they are stopped at the end of the block.
 
     Args:
         console: where progress is shown.
         spare: an empty folder, for the mirror if that of `make serve` is in use.
 
     Yields:
-        The URL of the transformer, once all parts are ready.
+        The URL of the transformer, once all are ready.
+
+    Without supervisor, which takes seconds to start and stop: no part needs to be started again here.
     """
-    variables, url = choose_variables(spare)
+    settings = choose_settings(spare)
+    keep(settings)
     with LOG.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stack"],
-            env=os.environ | variables,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for this process
-        )
+        parts = start_parts(settings, log)
     try:
         with console.status("starting Triton, the synchroniser and the transformer ..."):
-            seconds = wait_until_ready(process, url)
-        console.print(f"the stack is ready after {seconds:.1f} s at {url} (log: {shown(LOG)})")
-        yield url
+            seconds = wait_until_ready(parts, settings.url)
+        console.print(f"the stack is ready after {seconds:.1f} s at {settings.url} (log: {shown(LOG)})")
+        yield settings.url
     finally:
         with console.status("stopping ..."):
-            stop(process)
+            for part in parts.values():  # no request is in progress, so the order does not matter
+                part.terminate()
+            for name in reversed(parts):
+                wait_until_ended(name, parts[name])
 
 
-def choose_variables(spare: Path) -> tuple[dict[str, str], str]:
-    """What the stack reads to serve the shipped models on free ports, and the URL of its transformer.
+def choose_settings(spare: Path) -> StackSettings:
+    """The shipped models, on ports that are free.
 
     Args:
         spare: as for `stack`.
 
     Raises:
-        DemoError: a variable of the shell is invalid.
+        DemoError: a variable of the environment is unknown or invalid.
     """
     names = ("http_port", "grpc_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port", "sync_port")
-    chosen = dict(zip(names, map(str, find_free_ports(len(names))), strict=True))
+    ports = dict(zip(names, find_free_ports(len(names)), strict=True))
     # Whatever the variables of make are.
-    chosen |= {"repository": str(in_project("model_repository")), "mirror": "", "triton_url": "", "verbose": "1"}
+    own = {"repository": str(in_project("model_repository")), "mirror": None, "triton_url": ""}
     try:
-        settings = StackSettings.model_validate(chosen | {"mirror": None})
+        settings = StackSettings.model_validate(ports | own)
     except ValidationError as exc:
         raise DemoError(describe(exc, {})) from exc
-    if is_locked(settings.mirror_folder / "lock"):
-        chosen["mirror"] = str(spare)
-    return {name.upper(): value for name, value in chosen.items()}, settings.url
+    if problem := next(find_unknown(os.environ), "") or judge_profile(settings.profile, settings.folder):
+        raise DemoError(problem)
+    return settings.model_copy(update={"mirror": spare}) if is_locked(settings.mirror_folder / "lock") else settings
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop the stack.
+def start_parts(settings: StackSettings, log: BinaryIO) -> dict[str, subprocess.Popen[bytes]]:
+    """Start the three parts, which print to the log; by what the user calls them."""
+    environ = os.environ | compose_environment(settings, state=str(OUTPUT)) | paths_from_root(os.environ)
+    ports = [f"--http_port={settings.http_port}", f"--grpc_port={settings.grpc_port}"]
+    programs = {
+        "Triton": ("triton", "predictor", "triton"),
+        "synchroniser": ("synchroniser", "predictor", "synchroniser"),
+        "transformer": ("transformer", "transformer", *ports, f"--predictor_host={settings.predictor_host}"),
+    }
+    return {
+        name: subprocess.Popen(
+            [*shlex.split(environ["DIE_WITH_PARENT"]), sys.executable, "-m", *words],
+            cwd=ROOT, env=visible(part, environ), stdout=log, stderr=log,
+            start_new_session=True,  # Ctrl-C is for this process
+        )
+        for name, (part, *words) in programs.items()
+    }  # fmt: skip
+
+
+def wait_until_ended(name: str, part: subprocess.Popen[bytes]) -> None:
+    """Wait until a part has ended that was sent SIGTERM.
 
     Raises:
         DemoError: it did not end in time.
     """
-    process.terminate()
     try:
-        process.wait(STOP_S)
+        part.wait(STOP_S)
     except subprocess.TimeoutExpired:
-        process.kill()
-        raise DemoError(f"the stack did not stop within {STOP_S} s and was killed:\n{last_words()}") from None
+        part.kill()
+        raise DemoError(f"{name} did not stop within {STOP_S} s and was killed") from None
+    finally:
+        # A Triton that is stopped while it loads leaves its stubs, in its process group.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(part.pid, signal.SIGKILL)
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> float:
+def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> float:
     """Seconds until the stack was ready.
 
     Raises:
-        DemoError: it ended, or was not ready in time.
-        AccessError: it requires a key, or another one.
+        DemoError: a part ended, or they were not ready in time.
+        AccessError: they require a key, or another one.
     """
     started = time.monotonic()
     while time.monotonic() - started < START_S:
-        if process.poll() is not None:
-            raise DemoError(f"the stack ended with status {process.returncode}:\n{last_words()}")
+        for name, part in parts.items():
+            if part.poll() is not None:
+                raise DemoError(f"{name} ended with status {part.returncode}:\n{last_words()}")
         with contextlib.suppress(httpx.TransportError):
             response = httpx.get(f"{url}/v2/health/ready", headers=api_key.headers(), trust_env=False)
             api_key.check(url, response.status_code, response.text)
