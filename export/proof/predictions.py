@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from export.errors import ExportError
 from export.proof.drawn_images import NamedImage
 from export.proof.session import Session
-from transformer.tasks import detect
-from transformer.tasks.detect import DETECT, Detections
+from transformer.tasks.candidates import MAX_NMS_CANDIDATES
+from transformer.tasks.detect import DETECT
 from transformer.tasks.detection_options import Selection
+from transformer.tasks.objects import Detections
 from transformer.triton.model import Model
 
 # Image and lowest score -> detections, at most `MAX_DETECTIONS` above that score, at `IOU`.
@@ -94,7 +95,7 @@ def _compare(
     predicted = predict(image, selection.confidence)
     scale = max(1.0, plan.image_wh[0] / plan.resized_wh[0])
     # Before NMS: with iou=1 no box suppresses another.
-    unsuppressed = replace(selection, iou=1.0, max_detections=detect.MAX_NMS_CANDIDATES)
+    unsuppressed = replace(selection, iou=1.0, max_detections=MAX_NMS_CANDIDATES)
     candidates = cache(partial(DETECT.postprocess, outputs, model, plan=plan, options=unsuppressed))
     for one, other, what in (
         (predicted, served, "Ultralytics' predict finds, what would be served does not have"),

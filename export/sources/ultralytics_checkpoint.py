@@ -20,7 +20,7 @@ from export.proof.drawn_images import NamedImage
 from export.proof.parity import Head
 from export.proof.plausibility import Floats
 from export.proof.predictions import IOU, MAX_DETECTIONS, Predict
-from transformer.tasks.detect import Detections
+from transformer.tasks.objects import Detections
 from transformer.triton.model import Model
 
 OPSET = 17

@@ -17,8 +17,9 @@ from export.proof.session import Session
 from export.writer.config import describe_detector
 from tests.support.detectors import CLASSES, build_detector, build_model
 from transformer.tasks import describe
-from transformer.tasks.detect import DETECT, Detections
+from transformer.tasks.detect import DETECT
 from transformer.tasks.detection_options import Selection
+from transformer.tasks.objects import Detections
 from transformer.triton.model import Model
 
 IMAGES = draw_images()[:2]

@@ -12,11 +12,12 @@ from tests.support.described import CLASSIFIER, FUSED, TABLE
 from transformer.errors import InvalidRequest, PredictorError
 from transformer.imaging.letterbox import fit
 from transformer.offload import INLINE_COST
-from transformer.tasks import detect
+from transformer.tasks.candidates import MAX_NMS_CANDIDATES
 from transformer.tasks.classify import CLASSIFY, fill
 from transformer.tasks.columns import Rows
 from transformer.tasks.detect import DETECT
 from transformer.tasks.detection_options import Selection
+from transformer.tasks.objects import Detections
 from transformer.tasks.tabular import TABULAR
 from transformer.tasks.task import NoOptions
 from transformer.triton.model import Model, TensorMetadata
@@ -119,7 +120,7 @@ def crowd(objects: int, around: int) -> dict[str, NDArray[Any]]:
     }
 
 
-def choose(outputs: dict[str, NDArray[Any]], model: Model, **selection: Any) -> detect.Detections:
+def choose(outputs: dict[str, NDArray[Any]], model: Model, **selection: Any) -> Detections:
     plan = fit((400, 400), (400, 400), stride=None)
     return DETECT.postprocess(outputs, model, plan=plan, options=Selection(**selection))
 
@@ -172,7 +173,7 @@ def test_candidates_that_are_all_wanted_are_reported_where_the_graph_may_have_le
 
 
 def test_nms_takes_the_best_30000_and_says_so() -> None:
-    count = detect.MAX_NMS_CANDIDATES + 1
+    count = MAX_NMS_CANDIDATES + 1
     outputs = {
         "boxes": np.tile(np.array([[50, 50, 10, 10]], np.float32), (count, 1)),
         "scores": np.linspace(0.3, 0.9, count, dtype=np.float32),
