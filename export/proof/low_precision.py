@@ -14,6 +14,7 @@ from export.graph import compatibility
 from export.graph.int8 import quantise
 from export.proof.calibration import Sample
 from export.proof.drawn_images import draw_images
+from export.proof.parity import preprocess
 from export.proof.precision import LIMITS, Precision, Track, find_truth, measure
 from export.proof.session import LowPrecisionSession, Session
 from export.writer.profiles import INT8, ONNX, describe_profiles
@@ -21,7 +22,6 @@ from registry.errors import VersionRejected
 from registry.golden import Arrays, split_golden
 from registry.golden_outputs import check_golden_outputs
 from transformer.tasks import describe
-from transformer.tasks.detect import DETECT
 
 # Profile that runs in OpenVINO -> its file, and the precision that selects it.
 _PROFILES: Mapping[str, tuple[str, Precision]] = {"fast": (ONNX, "bf16"), "int8": (INT8, "int8")}
@@ -69,7 +69,7 @@ class Lowering:
             if precision == "int8":
                 # A generator: the samples need not fit into memory.
                 inputs = (
-                    DETECT.preprocess(samples[index].image.image_hwc, model)[0][None]
+                    preprocess(samples[index].image, model)[0][None]
                     for index in track(range(len(samples)), "calibrate int8")
                 )
                 self._graphs[INT8] = quantise(self._graphs[ONNX], inputs)

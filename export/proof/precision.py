@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from export.errors import ExportError
 from export.proof.average_precision import Rows, mean_average_precision
 from export.proof.calibration import Sample
-from transformer.tasks.detect import DETECT
+from transformer.tasks import image_task
 from transformer.tasks.detection_options import Selection
 from transformer.triton.model import Model
 
@@ -110,8 +110,8 @@ def measure(  # noqa: PLR0913 - one argument for each fact
 
 
 def _detect(run: Runs, model: Model, image_hwc: NDArray[np.uint8]) -> Rows:
-    model_input, plan = DETECT.preprocess(image_hwc, model)
+    model_input, plan = image_task(model).preprocess(image_hwc, model, size_wh=image_hwc.shape[1::-1])
     outputs = {name: output[0] for name, output in run.infer(model_input[None]).items()}
-    found = DETECT.postprocess(outputs, model, plan=plan, options=_EVERYTHING)
+    found = image_task(model).postprocess(outputs, model, plan=plan, options=_EVERYTHING)
     rows = np.column_stack([found.boxes_xyxy, found.scores, found.class_ids])
     return [[float(value) for value in row] for row in rows]

@@ -55,6 +55,11 @@ def fit(image_wh: tuple[int, int], target_wh: tuple[int, int], *, stride: int | 
     )
 
 
+def stretch(image_wh: tuple[int, int], target_wh: tuple[int, int]) -> Letterbox:
+    """Plan to stretch an image to `target_wh`, each side by itself (Ultralytics' `LetterBox(scale_fill=True)`)."""
+    return Letterbox(image_wh=image_wh, resized_wh=target_wh, pad_xy=(0, 0), input_wh=target_wh)
+
+
 def letterbox(image_hwc: Image, plan: Letterbox) -> Image:
     """Scale and pad an image as planned.
 

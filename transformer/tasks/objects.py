@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 
 from transformer.imaging.drawing import Label, draw_boxes
-from transformer.imaging.letterbox import Image, Letterbox, fit, letterbox
+from transformer.imaging.letterbox import Image, Letterbox, fit, letterbox, stretch
 from transformer.imaging.nms import Floats
-from transformer.tasks.candidates import Ids, is_fused
+from transformer.tasks.candidates import Ids, is_fused, is_stretched
 from transformer.tasks.detection_options import SELECTION_PARAMETERS, Selection
 from transformer.tasks.labels import class_name, round_score
 from transformer.tasks.schemas import CLASS, INTEGER, NUMBER, UUID, array_of, object_of
@@ -176,13 +176,15 @@ def place(image_wh: tuple[int, int], model: Model) -> Letterbox:
     """How an image lies in the model's input.
 
     A model with free height and width gets the smallest rectangle that is a multiple of its stride, any other its
-    fixed size.
+    fixed size; one that takes stretched images gets its whole size filled.
 
     Args:
         image_wh: size of the image.
         model: for size, stride and interface.
     """
     height, width = model.input.dims[:2] if is_fused(model) else model.input.dims[1:]
+    if is_stretched(model) and model.input_wh is not None:
+        return stretch(image_wh, model.input_wh)
     if height > 0 and width > 0:
         return fit(image_wh, (width, height), stride=None)
     assert model.input_wh is not None, "describe() rejects a detector without imgsz"  # noqa: S101
