@@ -3,8 +3,8 @@
 The steps are those of Ultralytics 8.4 with `retina_masks=True` (`utils.ops.process_mask_native`, `scale_masks`,
 `crop_mask`): the logits of a mask are its coefficients times the prototypes; they are enlarged by 1, 2 or 4 so that the
 padding of the letterbox falls on whole pixels, the padding is cut, the rest is enlarged to the image, and what is above
-0 within the box is the mask. All of it is linear along one axis at a time, so that one matrix for each axis does it, for
-a few rows of a box at a time: no more than the box of one object is ever in memory.
+0 within the box is the mask. All of it is linear along one axis at a time: one matrix for each axis does it, for a few
+rows of a box at a time, so that no more than the box of one object is ever in memory.
 """
 
 import math
@@ -88,7 +88,7 @@ class MaskSampler:
     def area(self, box_xyxy: Floats) -> int:
         """Number of the image's pixels in a box: what `mask` takes time and memory for."""
         rows, columns = self._pixels(box_xyxy)
-        return (rows.stop - rows.start) * (columns.stop - columns.start)
+        return int((rows.stop - rows.start) * (columns.stop - columns.start))
 
     def mask(self, coefficients: Floats, box_xyxy: Floats, *, outlines: bool) -> Mask | None:
         """The mask of an object.
@@ -113,7 +113,7 @@ class MaskSampler:
             return None
         width, height = self._size_wh
         counts = _counts((changes[1] + columns.start) * height + changes[0] + rows.start, width * height)
-        found = _outlines(bits, (columns.start, rows.start)) if outlines else ()
+        found = find_outlines(bits, (columns.start, rows.start)) if outlines else ()
         return Mask(self._size_wh, counts, found)
 
     def _pixels(self, box_xyxy: Floats) -> tuple[slice, slice]:
@@ -186,7 +186,7 @@ class _Axis:
         """How many pixels along this axis, of lines that are `width` wide, are best made at once."""
         pixels, cells = self.weights.shape
         of_cells = _STRIP_CELLS * pixels // cells
-        return max(min(max(of_cells, _SMALLEST_STRIP_PX // width), _LARGEST_STRIP_PX // width), 1)
+        return int(np.clip(of_cells, _SMALLEST_STRIP_PX // width, max(_LARGEST_STRIP_PX // width, 1)))
 
 
 def _linear(size: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
@@ -217,8 +217,13 @@ def _counts(changes: NDArray[np.int64], pixels: int) -> NDArray[np.int64]:
     return counts if counts[-1] else counts[:-1]
 
 
-def _outlines(bits: Bits, corner_xy: tuple[int, int]) -> tuple[Points, ...]:
-    """The outline of each part of a mask, the largest first."""
+def find_outlines(bits: Bits, corner_xy: tuple[int, int]) -> tuple[Points, ...]:
+    """The outline of each part of a mask, the largest first.
+
+    Args:
+        bits: `(height, width)`.
+        corner_xy: where it lies in the image.
+    """
     contours, _ = cv2.findContours(bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=corner_xy)
     largest_first = sorted(contours, key=lambda contour: (cv2.contourArea(contour), len(contour)), reverse=True)
     return tuple(_at_least_three(np.asarray(contour, np.int32).reshape(-1, 2)) for contour in largest_first)
