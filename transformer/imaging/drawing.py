@@ -22,7 +22,8 @@ _SMALLEST_PX, _LARGEST_PX = 13, 120  # height of letters
 _CACHED_TEXTS = 128  # of one image: scores and names repeat
 _MARGIN_PX = 2
 _FILL = 0.45  # of the colour, in a mask
-_STRIP_PX = 2**20  # coloured at once
+_STRIP_PX = 2**18  # coloured at once
+_UNSEEN = 1 / 8  # of a line's thickness: as much as an outline may be off, which saves most of its points
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def draw_masks(image_hwc: Image, masks: Sequence[Mask], boxes_xyxy: Floats, labe
     for mask, box, label in reversed(list(zip(masks, boxes_xyxy, labels, strict=True))):
         bits, corner_xy = mask.crop()
         _colour(drawn, bits, corner_xy, label.colour)
-        outlines = mask.outlines or find_outlines(bits, corner_xy)
+        parts = mask.outlines or find_outlines(bits, corner_xy)
+        outlines = [cv2.approxPolyDP(part, thickness * _UNSEEN, closed=True) for part in parts]
         cv2.drawContours(drawn, outlines, -1, label.colour, thickness, cv2.LINE_AA)
         x1, y1 = (int(value) for value in box[:2].round())
         _write(drawn, [draw(text) for text in _texts(label)], at_xy=(x1, y1), colour=label.colour)
@@ -95,7 +97,7 @@ def _colour(drawn: Image, bits: Bits, corner_xy: tuple[int, int], colour: tuple[
     for top in range(0, len(bits), strip):
         wanted = bits[top : top + strip]
         place = drawn[y + top : y + top + len(wanted), x : x + wanted.shape[1]]
-        np.copyto(place, cv2.LUT(place, mixed), where=wanted[..., None].view(np.bool_))
+        cv2.copyTo(cv2.LUT(place, mixed), wanted, place)
 
 
 def draw_label(image_hwc: Image, label: Label) -> Image:

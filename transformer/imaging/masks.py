@@ -56,14 +56,21 @@ class Mask:
         return {"size": [height, width], "counts": compressed["counts"].decode()}
 
     def crop(self) -> tuple[Bits, tuple[int, int]]:
-        """The mask within the columns that it touches: `(height, columns)`, and x, y of its corner in the image."""
+        """The mask within the smallest box around it: `(height, width)`, and x, y of the box's corner in the image."""
         height = self.size_wh[1]
-        counts = self.counts[: len(self.counts) // 2 * 2].copy()  # without what follows the last run of 1
-        first, end = int(counts[0]) // height, -(-int(counts.sum()) // height)
-        counts[0] -= first * height
-        runs = np.repeat(np.tile(np.array([0, 1], np.uint8), len(counts) // 2), counts)
-        columns = np.pad(runs, (0, (end - first) * height - len(runs))).reshape(-1, height)
-        return np.ascontiguousarray(columns.T), (first, 0)
+        changes = np.cumsum(self.counts)[: len(self.counts) // 2 * 2].reshape(
+            -1, 2
+        )  # first and after the last of a run
+        columns, rows = np.divmod(changes - (0, 1), height)
+        if (columns[:, 0] == columns[:, 1]).all():
+            top, bottom = int(rows[:, 0].min()), int(rows[:, 1].max()) + 1
+        else:  # a run that goes on in the next column has all rows
+            top, bottom = 0, height
+        left, right = int(columns[0, 0]), int(columns[-1, 1]) + 1
+        moved = (columns - left) * (bottom - top) + rows - top + (0, 1)
+        counts = np.diff(moved.reshape(-1), prepend=0, append=(right - left) * (bottom - top))
+        bits = np.repeat(np.arange(len(counts)).astype(np.uint8) & 1, counts).reshape(right - left, bottom - top)
+        return np.asarray(cv2.transpose(bits), np.uint8), (left, top)
 
 
 class MaskSampler:
