@@ -29,8 +29,8 @@ from transformer.triton.model import Model, ModelConfigError, TensorMetadata
 MaskForm = Literal["polygon", "rle", "none"]
 MASK_FORMS: tuple[MaskForm, ...] = ("polygon", "rle", "none")
 
-# Limits the time of an image to about two seconds: the boxes of all of its objects, in its own pixels. A run of RLE and a
-# point of an outline count as many pixels, so that they limit the memory of frayed masks too.
+# Limits the time of an image to about two seconds: the boxes of all of its objects, in its own pixels. A run of RLE and
+# a point of an outline count as many pixels, so that they limit the memory of frayed masks too.
 MAX_MASK_PIXELS = 400_000_000
 _PIXELS_PER_POINT = 64
 
