@@ -17,7 +17,7 @@ from transformer.dataplane import batches
 from transformer.dataplane.catalogue import Catalogue
 from transformer.dataplane.gather import gather_or_raise
 from transformer.dataplane.images import ImageInference, Outputs, TaskOptions
-from transformer.dataplane.results import ImageResult, RowsResult
+from transformer.dataplane.results import ImageResult, ResultSizes, RowsResult
 from transformer.dataplane.swap import SWAP_TRIES, SwapSafeCall
 from transformer.errors import InvalidRequest, PayloadTooLarge, ServingError, VersionsChanging
 from transformer.observability import metrics
@@ -55,7 +55,8 @@ class DataPlane(Catalogue):
             keep_images: whether the results hold the images.
 
         Raises:
-            ServingError: the first error of any image; the others are cancelled.
+            ServingError: the first error of any image; the others are cancelled. Also where the results are too large
+                together.
         """
         task_options = TaskOptions(options.parameters, model)
         self.check_count(len(images))
@@ -63,18 +64,21 @@ class DataPlane(Catalogue):
         # Only a few images of a request wait for a slot at once, so that large requests do not starve small ones.
         own_slots = asyncio.Semaphore(self._settings.max_in_flight)
 
-        async def infer(index: int, data: bytes) -> ImageResult:
+        async def infer(index: int, data: bytes, sizes: ResultSizes) -> ImageResult:
             image = ImageInference(data, self._settings, keep_images)
             try:
                 async with own_slots:
-                    return await self._infer_image(call, image, options, task_options)
+                    result = await self._infer_image(call, image, options, task_options)
             except ServingError as exc:
                 if len(images) > 1 and exc.is_for_client:
                     raise type(exc)(f"image {index} of {len(images)}: {exc}") from exc
                 raise
+            sizes.add(result)
+            return result
 
         for _ in range(SWAP_TRIES):
-            results = await gather_or_raise([infer(index, data) for index, data in enumerate(images)])
+            sizes = ResultSizes(len(images))
+            results = await gather_or_raise([infer(index, data, sizes) for index, data in enumerate(images)])
             # A response is of one version: after a swap in between the request starts again.
             if len({result.model.version for result in results}) == 1:
                 current_request().set_model(results[0].model.name, results[0].model.version)
@@ -162,10 +166,9 @@ class DataPlane(Catalogue):
             image.stages.add("queue", queued)
             options.deadline.check("the image was decoded")
             model, inferred = await call.run(partial(image.infer, self._triton, options))
+            size_wh, kept = image.release()
             prediction = await image.postprocess(model, inferred, task_options)
-        assert image.decoded is not None, "a result has an image"  # noqa: S101
-        kept = image.decoded.image_hwc if image.keep_image else None
-        return ImageResult(model, prediction, image.decoded.size_wh, kept, image.stages, image.stages.total_ms())
+        return ImageResult(model, prediction, size_wh, kept, image.stages, image.stages.total_ms())
 
     async def _infer_rows(
         self, options: InferOptions, stages: StageTimer, rows: Any, model: Model

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from transformer.imaging.decoding import DecodedImage, decode
+from transformer.imaging.letterbox import Image
 from transformer.observability.request_record import current_request
 from transformer.observability.stage_timer import StageTimer
 from transformer.offload import ALWAYS, offload
@@ -71,6 +72,15 @@ class ImageInference:
             options.deadline.check("the model was called")
             outputs, responded = await triton.infer(model, options, {model.input.name: tensor[None]})
         return ({name: output[0] for name, output in outputs.items()}, plan), {responded}
+
+    def release(self) -> tuple[tuple[int, int], Image | None]:
+        """Size of the image, and the image where it is kept: from now on nothing else holds it, nor can it be inferred.
+
+        What postprocessing needs, masks above all, then takes the place of the pixels.
+        """
+        assert self.decoded is not None, "it was inferred"  # noqa: S101
+        decoded, self.decoded = self.decoded, None
+        return decoded.size_wh, decoded.image_hwc if self.keep_image else None
 
     async def postprocess(self, model: Model, inferred: tuple[Outputs, Any], options: TaskOptions) -> ImagePrediction:
         """Read the outputs of the version that responded."""

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from transformer.errors import PayloadTooLarge
 from transformer.imaging.letterbox import Image
 from transformer.observability.stage_timer import StageTimer
 from transformer.tasks.task import ImagePrediction, RowsPrediction
+from transformer.triton.client import MAX_RESPONSE_BYTES
 from transformer.triton.model import Model
 
 
@@ -27,6 +29,35 @@ class ImageResult:
     image_hwc: Image | None
     stages: StageTimer
     total_ms: float
+
+
+class ResultSizes:
+    """Size of the results of one request together, as far as they are there."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._size_bytes = 0
+
+    def add(self, result: ImageResult) -> None:
+        """Account for the result of one of the images.
+
+        Raises:
+            PayloadTooLarge: those so far are too large together.
+        """
+        self._size_bytes += result.prediction.json_bytes
+        check_size(self._size_bytes, self._count)
+
+
+def check_size(size_bytes: int, count: int) -> None:
+    """Limit the results of a request to what Triton's response to one may be.
+
+    Raises:
+        PayloadTooLarge: they are larger.
+    """
+    if size_bytes > MAX_RESPONSE_BYTES:
+        raise PayloadTooLarge(
+            f"the result of {count} items is over the limit of {MAX_RESPONSE_BYTES} bytes; send fewer in one request"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Draw boxes and labels on an image."""
+"""Draw boxes, masks and labels on an image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 
 from transformer.imaging import lettering
 from transformer.imaging.letterbox import Image
+from transformer.imaging.masks import Bits, Mask, find_outlines
 from transformer.imaging.nms import Floats
 
 # Twelve hues that stay apart on light and dark images (RGB).
@@ -20,6 +21,9 @@ _WHITE = np.array((255, 255, 255), np.uint16)
 _SMALLEST_PX, _LARGEST_PX = 13, 120  # height of letters
 _CACHED_TEXTS = 128  # of one image: scores and names repeat
 _MARGIN_PX = 2
+_FILL = 0.45  # of the colour, in a mask
+_STRIP_PX = 2**18  # coloured at once
+_UNSEEN = 1 / 8  # of a line's thickness: as much as an outline may be off, which saves most of its points
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,41 @@ def draw_boxes(image_hwc: Image, boxes_xyxy: Floats, labels: Sequence[Label]) ->
         cv2.rectangle(drawn, (x1, y1), (x2, y2), label.colour, thickness, cv2.LINE_AA)
         _write(drawn, [draw(text) for text in _texts(label)], at_xy=(x1, y1), colour=label.colour)
     return drawn
+
+
+def draw_masks(image_hwc: Image, masks: Sequence[Mask], boxes_xyxy: Floats, labels: Sequence[Label]) -> Image:
+    """A copy of the image with a mask, filled and outlined, and a label for each object.
+
+    Args:
+        image_hwc: RGB, `(height, width, 3)`, of the size that the masks are made for.
+        masks: best first.
+        boxes_xyxy: `(N, 4)`, pixels of `image_hwc`: where the labels are.
+        labels: one for each mask.
+    """
+    drawn = image_hwc.copy()
+    thickness = line_thickness(drawn)
+    draw = _lettering(drawn)
+    for mask, box, label in reversed(list(zip(masks, boxes_xyxy, labels, strict=True))):
+        bits, corner_xy = mask.crop()
+        _colour(drawn, bits, corner_xy, label.colour)
+        parts = mask.outlines or find_outlines(bits, corner_xy)
+        outlines = [cv2.approxPolyDP(part, thickness * _UNSEEN, closed=True) for part in parts]
+        cv2.drawContours(drawn, outlines, -1, label.colour, thickness, cv2.LINE_AA)
+        x1, y1 = (int(value) for value in box[:2].round())
+        _write(drawn, [draw(text) for text in _texts(label)], at_xy=(x1, y1), colour=label.colour)
+    return drawn
+
+
+def _colour(drawn: Image, bits: Bits, corner_xy: tuple[int, int], colour: tuple[int, ...]) -> None:
+    """Mix a colour into the pixels of a mask whose corner is at `corner_xy`; `drawn` is changed."""
+    levels = np.arange(256)[:, None] * (1 - _FILL) + np.array(colour) * _FILL
+    mixed = levels.round().astype(np.uint8)[None]
+    x, y = corner_xy
+    strip = max(_STRIP_PX // bits.shape[1], 1)
+    for top in range(0, len(bits), strip):
+        wanted = bits[top : top + strip]
+        place = drawn[y + top : y + top + len(wanted), x : x + wanted.shape[1]]
+        cv2.copyTo(cv2.LUT(place, mixed), wanted, place)
 
 
 def draw_label(image_hwc: Image, label: Label) -> Image:

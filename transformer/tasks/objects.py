@@ -18,7 +18,7 @@ from transformer.tasks.candidates import Ids, is_fused, is_stretched
 from transformer.tasks.detection_options import SELECTION_PARAMETERS, Selection
 from transformer.tasks.labels import class_name, round_score
 from transformer.tasks.schemas import CLASS, INTEGER, NUMBER, UUID, array_of, object_of
-from transformer.tasks.task import Array, ImagePrediction, ImageTask, Schema, Write, largest_difference
+from transformer.tasks.task import Array, ImagePrediction, ImageTask, Parameter, Schema, Write, largest_difference
 from transformer.triton.model import Model, TensorMetadata
 
 Objects = TypeVar("Objects", bound="Detections")
@@ -99,11 +99,14 @@ class Detections(ImagePrediction):
 
     def draw(self, image_hwc: Image, model: Model) -> Image:
         """Each box with its class and score."""
-        labels = [
+        return draw_boxes(image_hwc, self.boxes_xyxy, self.labels(model))
+
+    def labels(self, model: Model) -> list[Label]:
+        """What is written beside each object."""
+        return [
             Label(class_name(model, int(class_id)), class_id=int(class_id), score=float(score))
             for class_id, score in zip(self.class_ids, self.scores, strict=True)
         ]
-        return draw_boxes(image_hwc, self.boxes_xyxy, labels)
 
     def compare(self, expected: Self) -> Mapping[str, float]:
         """Distances of each detection from the nearest one of its class on the other side, in both directions."""
@@ -131,7 +134,7 @@ def match(ones: Detections, others: Detections) -> list[tuple[int, int | None]]:
     return pairs
 
 
-def pad_rows(rows: Sequence[Array], dtype: Any, tail: tuple[int, ...] = (), fill: float = 0) -> Array:
+def pad_rows(rows: Sequence[Array], dtype: Any, tail: tuple[int, ...] = (), fill: Any = 0) -> Array:
     """Rows of each image, `(n, *tail)`, in one array `(images, most, *tail)`; the rest of it is `fill`."""
     table = np.full((len(rows), max(map(len, rows)), *tail), fill, dtype)
     for index, row in enumerate(rows):
@@ -142,7 +145,7 @@ def pad_rows(rows: Sequence[Array], dtype: Any, tail: tuple[int, ...] = (), fill
 class FindObjects(ImageTask[Letterbox, Selection, Objects], Generic[Objects]):
     """A task that finds objects: an image is letterboxed into the model's input."""
 
-    parameters = SELECTION_PARAMETERS
+    parameters: ClassVar[tuple[Parameter, ...]] = SELECTION_PARAMETERS
     options = Selection
     schema: ClassVar[Schema] = {"predictions": array_of(object_of(OBJECT_PROPERTIES)), "limits_reached": LIMITS_REACHED}
     tolerances: ClassVar[Mapping[str, float]] = {"boxes_px": 1.0, "scores": 1e-3}

@@ -1,10 +1,13 @@
 """Values of parameters: checked and converted."""
 
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from transformer.errors import InvalidRequest, excerpt
 from transformer.triton.model import Model, fold_name
+
+Choice = TypeVar("Choice", bound=str)
 
 MAX_CLASSES = 10_000
 _MAX_LETTERS = 2**18  # of all names: they are composed (NFC) before they are looked up
@@ -35,6 +38,18 @@ def read_count(name: str, value: Any, *, most: int) -> int:
     if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= most:
         raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a whole number from 1 to {most}")
     return int(text)
+
+
+def read_choice(name: str, value: Any, choices: Sequence[Choice]) -> Choice:
+    """A parameter that is one of several words.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected one of {', '.join(choices)}")
 
 
 def read_classes(value: Any, model: Model) -> frozenset[int]:
