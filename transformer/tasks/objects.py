@@ -18,7 +18,7 @@ from transformer.tasks.candidates import Ids, is_fused
 from transformer.tasks.detection_options import SELECTION_PARAMETERS, Selection
 from transformer.tasks.labels import class_name, round_score
 from transformer.tasks.schemas import CLASS, INTEGER, NUMBER, UUID, array_of, object_of
-from transformer.tasks.task import Array, ImagePrediction, ImageTask, Schema, Write, largest_difference
+from transformer.tasks.task import Array, ImagePrediction, ImageTask, Parameter, Schema, Write, largest_difference
 from transformer.triton.model import Model, TensorMetadata
 
 Objects = TypeVar("Objects", bound="Detections")
@@ -64,6 +64,11 @@ class Detections(ImagePrediction):
         return len(self.scores)
 
     @property
+    def places(self) -> Floats:
+        """`(N, numbers)`, in pixels: by these `match` finds the nearest one."""
+        return self.boxes_xyxy
+
+    @property
     def json_bytes(self) -> int:
         """Estimated from the number of detections."""
         return _DETECTION_JSON_BYTES * len(self.scores)
@@ -99,11 +104,14 @@ class Detections(ImagePrediction):
 
     def draw(self, image_hwc: Image, model: Model) -> Image:
         """Each box with its class and score."""
-        labels = [
+        return draw_boxes(image_hwc, self.boxes_xyxy, self.labels(model))
+
+    def labels(self, model: Model) -> list[Label]:
+        """What is written beside each object."""
+        return [
             Label(class_name(model, int(class_id)), class_id=int(class_id), score=float(score))
             for class_id, score in zip(self.class_ids, self.scores, strict=True)
         ]
-        return draw_boxes(image_hwc, self.boxes_xyxy, labels)
 
     def compare(self, expected: Self) -> Mapping[str, float]:
         """Distances of each detection from the nearest one of its class on the other side, in both directions."""
@@ -124,9 +132,10 @@ class Detections(ImagePrediction):
 def match(ones: Detections, others: Detections) -> list[tuple[int, int | None]]:
     """For each detection its index and that of the nearest one of its class on the other side; None without one."""
     pairs: list[tuple[int, int | None]] = []
-    for index, (box, class_id) in enumerate(zip(ones.boxes_xyxy, ones.class_ids, strict=True)):
+    places = others.places
+    for index, (place, class_id) in enumerate(zip(ones.places, ones.class_ids, strict=True)):
         (same,) = np.nonzero(others.class_ids == class_id)
-        distances_px = np.abs(others.boxes_xyxy[same] - box).max(axis=1, initial=0)
+        distances_px = np.abs(places[same] - place).max(axis=1, initial=0)
         pairs.append((index, int(same[distances_px.argmin()]) if len(same) else None))
     return pairs
 
@@ -142,7 +151,7 @@ def pad_rows(rows: Sequence[Array], dtype: Any, tail: tuple[int, ...] = (), fill
 class FindObjects(ImageTask[Letterbox, Selection, Objects], Generic[Objects]):
     """A task that finds objects: an image is letterboxed into the model's input."""
 
-    parameters = SELECTION_PARAMETERS
+    parameters: ClassVar[tuple[Parameter, ...]] = SELECTION_PARAMETERS
     options = Selection
     schema: ClassVar[Schema] = {"predictions": array_of(object_of(OBJECT_PROPERTIES)), "limits_reached": LIMITS_REACHED}
     tolerances: ClassVar[Mapping[str, float]] = {"boxes_px": 1.0, "scores": 1e-3}
