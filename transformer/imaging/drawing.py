@@ -24,6 +24,7 @@ _MARGIN_PX = 2
 _FILL = 0.45  # of the colour, in a mask
 _STRIP_PX = 2**18  # coloured at once
 _UNSEEN = 1 / 8  # of a line's thickness: as much as an outline may be off, which saves most of its points
+_FARTHEST_PX = 2**20  # of a corner outside of the image
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ def draw_boxes(image_hwc: Image, boxes_xyxy: Floats, labels: Sequence[Label]) ->
     draw = _lettering(drawn)
     # The weakest first, so that the strongest lies on top.
     for box, label in reversed(list(zip(boxes_xyxy, labels, strict=True))):
+        if not np.isfinite(box).all():  # of a broken model
+            continue
         x1, y1, x2, y2 = (int(value) for value in box.round())
         cv2.rectangle(drawn, (x1, y1), (x2, y2), label.colour, thickness, cv2.LINE_AA)
         _write(drawn, [draw(text) for text in _texts(label)], at_xy=(x1, y1), colour=label.colour)
@@ -98,6 +101,29 @@ def _colour(drawn: Image, bits: Bits, corner_xy: tuple[int, int], colour: tuple[
         wanted = bits[top : top + strip]
         place = drawn[y + top : y + top + len(wanted), x : x + wanted.shape[1]]
         cv2.copyTo(cv2.LUT(place, mixed), wanted, place)
+
+
+def draw_rotated_boxes(image_hwc: Image, corners: Floats, labels: Sequence[Label]) -> Image:
+    """A copy of the image with a rotated box, and a label at its highest corner, for each object.
+
+    Args:
+        image_hwc: RGB, `(height, width, 3)`.
+        corners: `(N, 4, 2)`, pixels of `image_hwc`, which they may leave; best first. Those of a broken model, which
+            are no numbers, are left out.
+        labels: one for each box.
+    """
+    drawn = image_hwc.copy()
+    thickness = line_thickness(drawn)
+    draw = _lettering(drawn)
+    inside = np.array(drawn.shape[1::-1]) - 1
+    for box, label in reversed(list(zip(corners, labels, strict=True))):
+        if not np.isfinite(box).all():
+            continue
+        line = np.clip(box, -_FARTHEST_PX, _FARTHEST_PX).round().astype(np.int32)
+        cv2.polylines(drawn, [line], True, label.colour, thickness, cv2.LINE_AA)
+        x, y = np.clip(line[line[:, 1].argmin()], 0, inside).tolist()
+        _write(drawn, [draw(text) for text in _texts(label)], at_xy=(x, y), colour=label.colour)
+    return drawn
 
 
 def draw_label(image_hwc: Image, label: Label) -> Image:

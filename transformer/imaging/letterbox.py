@@ -94,8 +94,33 @@ def unletterbox(boxes_xyxy: NDArray[np.float32], plan: Letterbox) -> NDArray[np.
     Returns:
         `(N, 4)`, original pixels, clipped to the image.
     """
-    scale = np.array(plan.resized_wh, np.float32) / np.array(plan.image_wh, np.float32)
-    pad = np.array(plan.pad_xy, np.float32)
-    original = (boxes_xyxy.reshape(-1, 2, 2) - pad) / scale
+    return unletterbox_points(boxes_xyxy.reshape(-1, 2, 2), plan).reshape(-1, 4)
+
+
+def unletterbox_points(points_xy: NDArray[np.float32], plan: Letterbox) -> NDArray[np.float32]:
+    """Map points `(..., 2)` as `unletterbox` maps corners."""
     limits = np.array(plan.image_wh, np.float32)
-    return np.clip(original, 0, limits).reshape(-1, 4).astype(np.float32, copy=False)
+    return np.clip(_to_image(points_xy, plan), 0, limits).astype(np.float32, copy=False)
+
+
+def unletterbox_rotated(boxes_cxcywhr: NDArray[np.float32], plan: Letterbox) -> NDArray[np.float32]:
+    """Map rotated boxes `(N, 5)`, centre, width, height and angle, to original pixels; they are not clipped.
+
+    Where the letterbox has rounded one side of the image more than the other, width and height are scaled each by the
+    factor of its axis, whatever the angle, as Ultralytics does it.
+    """
+    sizes = boxes_cxcywhr[:, 2:4] / _scale(plan)
+    mapped: NDArray[np.float32] = np.concatenate(
+        [_to_image(boxes_cxcywhr[:, :2], plan), sizes, boxes_cxcywhr[:, 4:]], axis=1
+    )
+    return mapped
+
+
+def _to_image(points_xy: NDArray[np.float32], plan: Letterbox) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = (points_xy - np.array(plan.pad_xy, np.float32)) / _scale(plan)
+    return scaled
+
+
+def _scale(plan: Letterbox) -> NDArray[np.float32]:
+    """Model pixels for each pixel of the original image, along x and y."""
+    return np.array(plan.resized_wh, np.float32) / np.array(plan.image_wh, np.float32)

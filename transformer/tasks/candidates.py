@@ -76,12 +76,13 @@ def read_candidates(
     Raises:
         PredictorError: the outputs are not those of a task that finds objects.
     """
-    if {"boxes", "scores", "classes"} <= outputs.keys():
+    if {"boxes", "scores", "classes", *([rest] if rest else ())} <= outputs.keys():
         return _read_fused(outputs, above=above, rest=rest, rotated=rotated)
     head = outputs.get("output0")
     if head is None or head.ndim != 2:
         shapes = {name: output.shape for name, output in outputs.items()}
-        raise PredictorError(f"{model.name}: got outputs {shapes}, expected boxes, scores and classes, or output0")
+        expected = f"boxes, scores, {rest} and classes" if rest else "boxes, scores and classes"
+        raise PredictorError(f"{model.name}: got outputs {shapes}, expected {expected}, or output0")
     head = head.astype(np.float32, copy=False)
     if is_stretched(model):
         return _read_fractions(head, model, above=above)

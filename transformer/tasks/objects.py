@@ -64,6 +64,11 @@ class Detections(ImagePrediction):
         return len(self.scores)
 
     @property
+    def places(self) -> Floats:
+        """`(N, numbers)`, in pixels: by these `match` finds the nearest one."""
+        return self.boxes_xyxy
+
+    @property
     def json_bytes(self) -> int:
         """Estimated from the number of detections."""
         return _DETECTION_JSON_BYTES * len(self.scores)
@@ -127,9 +132,10 @@ class Detections(ImagePrediction):
 def match(ones: Detections, others: Detections) -> list[tuple[int, int | None]]:
     """For each detection its index and that of the nearest one of its class on the other side; None without one."""
     pairs: list[tuple[int, int | None]] = []
-    for index, (box, class_id) in enumerate(zip(ones.boxes_xyxy, ones.class_ids, strict=True)):
+    places = others.places
+    for index, (place, class_id) in enumerate(zip(ones.places, ones.class_ids, strict=True)):
         (same,) = np.nonzero(others.class_ids == class_id)
-        distances_px = np.abs(others.boxes_xyxy[same] - box).max(axis=1, initial=0)
+        distances_px = np.abs(places[same] - place).max(axis=1, initial=0)
         pairs.append((index, int(same[distances_px.argmin()]) if len(same) else None))
     return pairs
 
