@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from export.errors import ExportError
 from export.proof.average_precision import Rows, mean_average_precision
 from export.proof.calibration import Sample
+from export.proof.predictions import select_all
 from transformer.tasks import image_task
-from transformer.tasks.detection_options import Selection
 from transformer.triton.model import Model
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -19,7 +19,7 @@ Track = Callable[[Iterable[int], str], Iterable[int]]
 
 LIMITS: Mapping[Precision, float] = {"bf16": 0.005, "int8": 0.02}
 
-_EVERYTHING = Selection(confidence=0.001)
+_LOWEST = 0.001  # score: everything
 # Detections of FP32 with at least this score are the truth where there are no labels. Below it, a last bit decides
 # which of two boxes of the same object NMS keeps.
 _SURE = 0.5
@@ -112,6 +112,6 @@ def measure(  # noqa: PLR0913 - one argument for each fact
 def _detect(run: Runs, model: Model, image_hwc: NDArray[np.uint8]) -> Rows:
     model_input, plan = image_task(model).preprocess(image_hwc, model, size_wh=image_hwc.shape[1::-1])
     outputs = {name: output[0] for name, output in run.infer(model_input[None]).items()}
-    found = image_task(model).postprocess(outputs, model, plan=plan, options=_EVERYTHING)
+    found = image_task(model).postprocess(outputs, model, plan=plan, options=select_all(model, confidence=_LOWEST))
     rows = np.column_stack([found.boxes_xyxy, found.scores, found.class_ids])
     return [[float(value) for value in row] for row in rows]

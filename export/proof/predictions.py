@@ -59,6 +59,12 @@ def choose_confidence(best_score: float) -> float:
     return min(_CONFIDENCE, best_score / 10)
 
 
+def select_all(model: Model, **options: Any) -> Any:
+    """Options of the model's task; masks as runs, which are made without outlines."""
+    form = {"mask": "rle"} if model.task == "segment" else {}
+    return image_task(model).options(**form, **options)
+
+
 def verify(
     session: Session, model: Model, predict: Predict, *, images: Sequence[NamedImage], confidence: float
 ) -> Mapping[str, Any]:
@@ -78,7 +84,7 @@ def verify(
         ExportError: one has a detection that the other has not.
     """
     figures: list[_Figures] = []
-    selection = Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
+    selection = select_all(model, confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
     for image in images:
         figures += _compare(session, model, predict, image, selection)
     return {
@@ -100,8 +106,9 @@ def _compare(
     served = task.postprocess(outputs, model, plan=plan, options=selection)
     predicted = predict(image, selection.confidence)
     scale = max(1.0, *(image / resized for image, resized in zip(plan.image_wh, plan.resized_wh, strict=True)))
-    # Before NMS: with iou=1 no box suppresses another.
-    unsuppressed = replace(selection, iou=1.0, max_detections=MAX_NMS_CANDIDATES)
+    # Before NMS: with iou=1 no box suppresses another. Masks are not needed there.
+    bare: dict[str, Any] = {"mask": "none"} if model.task == "segment" else {}
+    unsuppressed = replace(selection, iou=1.0, max_detections=MAX_NMS_CANDIDATES, **bare)
     candidates = cache(partial(task.postprocess, outputs, model, plan=plan, options=unsuppressed))
     for one, other, what in (
         (predicted, served, "Ultralytics' predict finds, what would be served does not have"),
@@ -136,6 +143,7 @@ def _find(comparison: _Comparison, *, confidence: float, what: str) -> tuple[lis
     ones: list[int] = []
     others: list[int] = []
     suppressed = 0
+    places, own_places = other.places, one.places
     for index, (box, score, class_id) in enumerate(
         zip(one.boxes_xyxy[:count], one.scores, one.class_ids, strict=False)
     ):
@@ -143,8 +151,9 @@ def _find(comparison: _Comparison, *, confidence: float, what: str) -> tuple[lis
         distances = np.abs(other.boxes_xyxy - box).max(axis=1, initial=0)
         (near,) = np.nonzero(same & (distances <= limit_px) & (np.abs(other.scores - score) <= TOLERANCE_SCORES))
         if len(near):
+            apart = np.abs(places[near] - own_places[index]).max(axis=1)
             ones.append(index)
-            others.append(int(near[distances[near].argmin()]))
+            others.append(int(near[apart.argmin()]))
         elif _is_suppressed(box, score, class_id, comparison):
             suppressed += 1
         else:
