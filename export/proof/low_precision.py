@@ -12,7 +12,7 @@ from onnx import ModelProto
 from export.errors import ExportError
 from export.graph import compatibility
 from export.graph.int8 import quantise
-from export.proof.calibration import Sample
+from export.proof.calibration import Folder, Sample
 from export.proof.drawn_images import draw_images
 from export.proof.parity import preprocess
 from export.proof.precision import LIMITS, Precision, Track, find_truth, measure
@@ -62,6 +62,8 @@ class Lowering:
         if not self._wanted:
             return {}
         model = describe(self._config, version="0")
+        if isinstance(calibration, Folder):
+            calibration = calibration.labelled_for(model)
         samples = calibration or [Sample(image, None) for image in draw_images()]
         truth = find_truth(session, model, samples, track=track)
         costs: dict[str, Any] = {}

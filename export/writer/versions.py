@@ -82,4 +82,6 @@ def costs(manifest: Mapping[str, Any]) -> str:
     found: dict[str, float] = {}
     for precision, cost in manifest.get("precisions", {}).items():
         found |= {"fp32": cost["fp32"], precision: cost["map50_95"]}
-    return "\n".join(f"{name} {map50_95:.4f}" for name, map50_95 in found.items()) or "-"
+    metrics = {cost.get("metric", "box") for cost in manifest.get("precisions", {}).values()} - {"box"}
+    of = "".join(f"{metric} " for metric in sorted(metrics))
+    return "\n".join(f"{of}{name} {map50_95:.4f}" for name, map50_95 in found.items()) or "-"

@@ -152,7 +152,7 @@ def test_precision_that_moves_boxes_is_rejected(model: Model, labels: bool) -> N
     assert truth.map50_95 == pytest.approx(1.0)
     assert measure("int8", Moved(BOXES, px=0.5), model, samples, truth, track=pass_on)["change"] == 0
     words = "the labels" if labels else "what FP32 finds"
-    expected = rf"int8: mAP50-95 against {words}: got 0\.[0-9]+, expected at most 0.02 below FP32's 1.0000 "
+    expected = rf"int8: mAP50-95 \(box\) against {words}: got 0\.[0-9]+, expected at most 0.02 below FP32's 1.0000 "
     with pytest.raises(ExportError, match=expected):
         measure("int8", Moved(BOXES, px=6), model, samples, truth, track=pass_on)
 
