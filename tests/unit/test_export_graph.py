@@ -9,7 +9,7 @@ from export.graph.compatibility import check
 from export.graph.dims import free_batch
 from export.graph.fused_interface import MAX_CANDIDATES, fuse
 from export.graph.head import Layout
-from tests.support.detectors import FINISHED, PLAIN, build_detector, build_finished, draw, run, scale
+from tests.support.detectors import CLASSES, FINISHED, PLAIN, build_detector, build_finished, draw, run, scale
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 21])
