@@ -18,8 +18,8 @@ def add_ultralytics(commands: Any) -> None:
     """Add the parser of `ultralytics`."""
     parser = commands.add_parser(
         "ultralytics",
-        help="a YOLO model (boxes, masks, keypoints, rotated boxes) or RT-DETR: .pt weights, or the ONNX file or engine "
-        "that Ultralytics exports from them",
+        help="a YOLO model (boxes, masks, keypoints, rotated boxes) or RT-DETR: .pt weights, or the ONNX file or "
+        "engine that Ultralytics exports from them",
         description="A .pt file needs torch and ultralytics, and is a pickle: it is loaded where its SHA-256 is on the "
         f"list in export/sources/trusted_checkpoints.py, any other with --allow-unpickling. {UNPICKLING_WARNING} An "
         "ONNX file needs none of this.",
