@@ -8,6 +8,7 @@ A line of a label file is a class and fractions of the image's width and height:
     obb      class x y x y x y x y, the corners
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from math import radians
 from typing import Any
@@ -99,7 +100,9 @@ def _fill(points: NDArray[Any], size_wh: tuple[int, int]) -> Mask:
     """The mask of a polygon, by COCO's own rule."""
     width, height = size_wh
     (encoded,) = coco.frPyObjects([points.ravel().tolist()], height, width)
-    flat = np.asarray(coco.decode(encoded), np.uint8).T.reshape(-1)
+    with warnings.catch_warnings():  # of NumPy 2, at pycocotools 2.0.11
+        warnings.simplefilter("ignore", DeprecationWarning)
+        flat = np.asarray(coco.decode(encoded), np.uint8).T.reshape(-1)
     starts = np.flatnonzero(np.diff(flat, prepend=np.uint8(0)))
     return Mask(size_wh, np.diff(starts, prepend=0, append=flat.size))
 

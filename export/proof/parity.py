@@ -29,7 +29,7 @@ TOLERANCE_SCORES = 0.001  # FP32 on both sides: 0.00002 seen with YOLOv8n
 TOLERANCE_MASKS = 0.01  # 1 - IoU
 TOLERANCE_KEYPOINTS_PX = 1.0
 TOLERANCE_VISIBILITY = 0.005
-TOLERANCE_ANGLES = 0.001  # radians: half a pixel at the end of a box as long as the input
+TOLERANCE_ANGLES = 0.01  # radians; corners are compared with those of `predict`
 _MEANINGFUL = 0.01  # below this score the class of a box is chance
 # RT-DETR decodes the best places of an image: where many score alike, as in a flat area, a last bit chooses among them.
 OTHER_QUERIES = 0.1  # share of the candidates that may come of other places
