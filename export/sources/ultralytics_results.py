@@ -53,7 +53,7 @@ def _read_poses(result: Any) -> Poses:
     points = result.keypoints.data.numpy()
     if points.shape[-1] == 2:  # all are visible
         points = np.concatenate([points, np.ones_like(points[..., :1])], axis=-1)
-    return Poses(**_read(result.boxes, result), keypoints=points.reshape(len(result.boxes), -1, 3))
+    return Poses(**_read(result.boxes, result), keypoints=points)
 
 
 def _read_oriented_boxes(result: Any) -> OrientedBoxes:
