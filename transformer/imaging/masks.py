@@ -68,7 +68,7 @@ class Mask:
             top, bottom = 0, height
         left, right = int(columns[0, 0]), int(columns[-1, 1]) + 1
         moved = (columns - left) * (bottom - top) + rows - top + (0, 1)
-        counts: NDArray[np.int64] = np.diff(moved.reshape(-1), prepend=0, append=(right - left) * (bottom - top))
+        counts = np.diff(moved.reshape(-1), prepend=0, append=(right - left) * (bottom - top)).astype(np.int64)
         bits = np.repeat(np.arange(len(counts)).astype(np.uint8) & 1, counts).reshape(right - left, bottom - top)
         return np.asarray(cv2.transpose(bits), np.uint8), (left, top)
 
