@@ -1,7 +1,7 @@
 """Compute the references again: `python -m tests.reference`, with torch and ultralytics (`make reference`).
 
-yolov8n on the images of `../shared/data/coco128` and the two of ultralytics; digit-finder on held-out scenes; masks of a
-few images of coco128. The smallest rectangle and the square.
+yolov8n on the images of `../shared/data/coco128` and the two of ultralytics; digit-finder on held-out scenes; masks of
+a few images of coco128. The smallest rectangle and the square.
 """
 
 import argparse
@@ -85,7 +85,9 @@ def segment() -> None:
         model = ultralytics.YOLO(checkpoint)
     write_segments("segment-nms", model, chosen, imgsz=192, conf=0.1, max_det=300)
     few = dict(list(chosen.items())[:3])
-    write_segments("segment-nms-free", build_network("yolo26n-seg.yaml"), few, imgsz=192, conf=0.25, nms=False, max_det=10)
+    write_segments(
+        "segment-nms-free", build_network("yolo26n-seg.yaml"), few, imgsz=192, conf=0.25, nms=False, max_det=10
+    )
 
 
 def write(

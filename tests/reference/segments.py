@@ -30,7 +30,7 @@ class SegmentedImage:
     input_wh: tuple[int, int]
     rows: Sequence[Sequence[float]]
     rles: Sequence[str]
-    outlines: Sequence[Sequence[Sequence[int]]]
+    outlines: Sequence[list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SegmentReference:
         made_by: program, versions and settings.
         end2end: whether the head needs no NMS.
         classes: how many.
-        confidence, max_detections: that were asked for.
+        confidence, max_detections: of the request.
         images: several sizes, so that prototypes are enlarged by 1, 2 and 4 before the padding is cut.
     """
 

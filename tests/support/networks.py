@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from export.proof.drawn_images import draw_images
@@ -60,13 +61,13 @@ def build_network(
 def read_photos(count: int) -> dict[str, Image]:
     """Photos of different shapes, RGB, by name; needs `../shared/data`."""
     paths = sorted((SHARED / "coco128" / "images").glob("*.jpg"))[:count]
-    return {path.name: np.asarray(cv2.imread(str(path))[..., ::-1], np.uint8) for path in paths}
+    return {path.name: np.asarray(PIL.Image.open(path).convert("RGB")) for path in paths}
 
 
 def _batch(images: Sequence[Image]) -> NDArray[np.float32]:
     """`(images, 3, height, width)`, 0 to 1."""
     resized = np.stack([cv2.resize(image, (_SIDE_PX, _SIDE_PX)) for image in images])
-    return np.ascontiguousarray(resized.transpose(0, 3, 1, 2), np.float32) / 255
+    return np.ascontiguousarray(resized.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
 
 
 def _part_the_branches(head: Any) -> None:

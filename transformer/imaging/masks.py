@@ -24,7 +24,7 @@ Points = NDArray[np.int32]  # (N, 2): x, y in pixels of the image
 Bits = NDArray[np.uint8]  # 0 or 1
 
 INPUT_PER_PROTOTYPE_PX = 4  # of Ultralytics' heads: prototypes have a quarter of the input's width and height
-_FEWEST_POINTS = 3  # supervision, and whoever fills a polygon, reads no fewer
+_FEWEST_POINTS = 3  # supervision takes no fewer
 # Of a strip, whose logits stay in the cache: rows of the prototypes that it touches, and pixels.
 _STRIP_CELLS, _SMALLEST_STRIP_PX, _LARGEST_STRIP_PX = 6, 2**14, 2**18
 
@@ -36,7 +36,7 @@ class Mask:
     Attributes:
         size_wh: of the image.
         counts: `(N,)`, uncompressed RLE of COCO: lengths of runs in column order, the first one of 0.
-        outlines: of each part, the largest first; none where they were not asked for. As OpenCV's `findContours` with
+        outlines: of each part, the largest first; none where they are not wanted. As OpenCV's `findContours` with
             `RETR_EXTERNAL` and `CHAIN_APPROX_SIMPLE` has them, which Ultralytics' `masks.xy` reads; holes are filled.
     """
 
