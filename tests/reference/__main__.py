@@ -1,7 +1,7 @@
 """Compute the references again: `python -m tests.reference`, with torch and ultralytics (`make reference`).
 
-yolov8n on the images of `../shared/data/coco128` and the two of ultralytics; digit-finder on held-out scenes. For each,
-the smallest rectangle and the square.
+yolov8n on the images of `../shared/data/coco128` and the two of ultralytics; digit-finder on held-out scenes; masks of
+a few images of coco128. The smallest rectangle and the square.
 """
 
 import argparse
@@ -21,18 +21,30 @@ from export.proof.average_precision import Rows, mean_average_precision, read_yo
 from export.sources.trusted_checkpoints import admit
 from tests.reference.detections import Reference
 from tests.reference.scenes import SCENES, cut_scene
+from tests.reference.segmenting import write_segments
+from tests.support.networks import build_network
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
+# Images, and whether in the smallest rectangle: prototypes are enlarged by 4, 2 and 1 before the padding is cut.
+SEGMENTED = (
+    ("000000000049.jpg", True),
+    ("000000000138.jpg", False),
+    ("000000000064.jpg", False),
+    ("000000000061.jpg", True),
+    ("000000000009.jpg", True),
+    ("000000000322.jpg", False),
+)
 MAP_SETTINGS = {"conf": 0.001, "iou": 0.7, "max_det": 300}
 
 
 def main() -> None:
     """Write the references."""
     parser = argparse.ArgumentParser(prog="python -m tests.reference", description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=["yolov8n", "digit-finder"])
+    makers = {"yolov8n": yolov8n, "digit-finder": digit_finder, "segment": segment}
+    parser.add_argument("models", nargs="*", default=list(makers))
     for model in parser.parse_args().models:
-        {"yolov8n": yolov8n, "digit-finder": digit_finder}[model]()
+        makers[model]()
 
 
 def yolov8n() -> None:
@@ -63,6 +75,19 @@ def digit_finder() -> None:
     for letterbox in ("rectangle", "square"):
         model = ultralytics.YOLO(weights, task="detect")
         write(f"digit-finder-{letterbox}", model, letterbox, 320, whole | cut, labels, sizes_wh)
+
+
+def segment() -> None:
+    """Masks of both heads: trained weights, and a network with random ones whose head needs no NMS."""
+    photos = {path.name: path for path in sorted((DATA / "coco128" / "images").glob("*.jpg"))}
+    chosen = {f"{name} {rectangle}": (photos[name], rectangle) for name, rectangle in SEGMENTED}
+    with admit(DATA / "weights" / "yolov8n-seg.pt", allowed=False) as checkpoint:
+        model = ultralytics.YOLO(checkpoint)
+    write_segments("segment-nms", model, chosen, imgsz=192, conf=0.1, max_det=300)
+    few = dict(list(chosen.items())[:3])
+    write_segments(
+        "segment-nms-free", build_network("yolo26n-seg.yaml"), few, imgsz=192, conf=0.25, nms=False, max_det=10
+    )
 
 
 def write(

@@ -24,7 +24,7 @@ Points = NDArray[np.int32]  # (N, 2): x, y in pixels of the image
 Bits = NDArray[np.uint8]  # 0 or 1
 
 INPUT_PER_PROTOTYPE_PX = 4  # of Ultralytics' heads: prototypes have a quarter of the input's width and height
-_FEWEST_POINTS = 3  # supervision, and whoever fills a polygon, reads no fewer
+_FEWEST_POINTS = 3  # supervision takes no fewer
 # Of a strip, whose logits stay in the cache: rows of the prototypes that it touches, and pixels.
 _STRIP_CELLS, _SMALLEST_STRIP_PX, _LARGEST_STRIP_PX = 6, 2**14, 2**18
 
@@ -36,7 +36,7 @@ class Mask:
     Attributes:
         size_wh: of the image.
         counts: `(N,)`, uncompressed RLE of COCO: lengths of runs in column order, the first one of 0.
-        outlines: of each part, the largest first; none where they were not asked for. As OpenCV's `findContours` with
+        outlines: of each part, the largest first; none where they are not wanted. As OpenCV's `findContours` with
             `RETR_EXTERNAL` and `CHAIN_APPROX_SIMPLE` has them, which Ultralytics' `masks.xy` reads; holes are filled.
     """
 
@@ -68,7 +68,7 @@ class Mask:
             top, bottom = 0, height
         left, right = int(columns[0, 0]), int(columns[-1, 1]) + 1
         moved = (columns - left) * (bottom - top) + rows - top + (0, 1)
-        counts: NDArray[np.int64] = np.diff(moved.reshape(-1), prepend=0, append=(right - left) * (bottom - top))
+        counts = np.diff(moved.reshape(-1), prepend=0, append=(right - left) * (bottom - top)).astype(np.int64)
         bits = np.repeat(np.arange(len(counts)).astype(np.uint8) & 1, counts).reshape(right - left, bottom - top)
         return np.asarray(cv2.transpose(bits), np.uint8), (left, top)
 
