@@ -8,12 +8,15 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from transformer.dataplane.results import ObjectClasses
+from transformer.dataplane.second_step import SecondStep
 from transformer.imaging.decoding import DecodedImage, decode
 from transformer.observability.request_record import current_request
 from transformer.observability.stage_timer import StageTimer
 from transformer.offload import ALWAYS, offload
 from transformer.settings import TransformerSettings
 from transformer.tasks import image_task
+from transformer.tasks.detection_options import Selection
 from transformer.tasks.task import ImagePrediction
 from transformer.triton.client import TritonClient
 from transformer.triton.infer_options import InferOptions
@@ -37,6 +40,11 @@ class TaskOptions:
         self._model = model
         self._options = image_task(model).read_options(parameters, model)
 
+    @property
+    def then(self) -> str:
+        """Name of the model that classifies the objects; "" where there is none."""
+        return self._options.then if isinstance(self._options, Selection) else ""
+
     def of(self, model: Model) -> Any:
         """The options for a version: read again where it is not the version that they were checked for."""
         if model is self._model:
@@ -52,6 +60,7 @@ class ImageInference:
         data: encoded.
         settings: limits of an image.
         keep_image: whether every pixel is needed afterwards.
+        second: classifies the objects, which takes every pixel too; None where nothing does.
         decoded: the decoded image, once there is one.
         stages: where the time goes.
     """
@@ -59,6 +68,7 @@ class ImageInference:
     data: bytes
     settings: TransformerSettings
     keep_image: bool
+    second: SecondStep | None = None
     decoded: DecodedImage | None = None
     stages: StageTimer = field(default_factory=lambda: StageTimer(current_request().trace))
 
@@ -76,6 +86,14 @@ class ImageInference:
         """Read the outputs of the version that responded."""
         return await self._in_thread(partial(self._postprocess, model, inferred, options))
 
+    async def classify_objects(self, prediction: ImagePrediction) -> ObjectClasses | None:
+        """What the second model says of the objects; None where there is no second model."""
+        if self.second is None:
+            return None
+        assert self.decoded is not None, "a prediction has an image"  # noqa: S101
+        with self.stages.time("then"):
+            return await self.second.classify(self.decoded.image_hwc, prediction)
+
     def _prepare(self, model: Model) -> tuple[DecodedImage, NDArray[Any], Any]:
         """Image, model input without batch dimension, plan."""
         task = image_task(model)
@@ -86,7 +104,9 @@ class ImageInference:
                     self.data,
                     max_bytes=self.settings.max_image_bytes,
                     max_pixels=self.settings.max_image_pixels,
-                    smallest_wh=None if self.keep_image else lambda size_wh: task.smallest_wh(size_wh, model),
+                    smallest_wh=None
+                    if self.keep_image or self.second
+                    else lambda size_wh: task.smallest_wh(size_wh, model),
                 )
         with self.stages.time("preprocess"):
             return decoded, *task.preprocess(decoded.image_hwc, model, size_wh=decoded.size_wh)

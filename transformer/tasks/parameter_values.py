@@ -37,6 +37,17 @@ def read_count(name: str, value: Any, *, most: int) -> int:
     return int(text)
 
 
+def read_name(name: str, value: Any) -> str:
+    """A parameter that is the name of a model.
+
+    Raises:
+        InvalidRequest: it is not a text, or an empty one.
+    """
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected the name of a model")
+    return value
+
+
 def read_classes(value: Any, model: Model) -> frozenset[int]:
     """Indices of the classes that a parameter selects.
 
