@@ -3,6 +3,9 @@
 import io
 import json
 import math
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +21,7 @@ from PIL import Image
 from export.examples.digit_finder.scenes import Scene, compose
 from tests.support.collector import start_collector
 from tests.support.metrics import scrape, value
+from tests.support.pages import all_blocks
 from tests.support.stack import ROOT, Stack, wait_until
 from tests.support.transformer import start_transformer
 
@@ -164,6 +168,20 @@ def test_the_annotated_image_has_both_classes(stack: Stack) -> None:
     assert abs(rows.min() - box["y2"]) <= 2
     assert abs(columns.min() - box["x1"]) <= 2
     assert rows.max() - rows.min() < 40
+
+
+def test_the_page_prints_what_it_says(stack: Stack) -> None:
+    command, program, output = (block.text for block in all_blocks() if block.heading == "Two steps")
+    here = f"localhost:{stack.http_port}"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program.replace("localhost:8080", here)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, output), done.stderr
+    if shutil.which("curl"):
+        shell = ["sh", "-c", command.replace("localhost:8080", here)]
+        printed = subprocess.run(shell, cwd=ROOT, capture_output=True, timeout=60, check=True).stdout
+        assert [each["classification"]["top"] for each in json.loads(printed)["predictions"]] == ["2", "7", "0"]
 
 
 def test_metadata_names_the_further_outputs(stack: Stack) -> None:

@@ -97,19 +97,19 @@ class TwoModels:
         name = getattr(request, "model_name", "") or getattr(request, "name", "")
         if method != "ServerMetadata" and name not in self.configs:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {name}")
-        response: bytes = (await getattr(self, f"_{method}")(request, name)).SerializeToString()
+        response: bytes = (await getattr(self, method)(request, name)).SerializeToString()
         return response
 
-    async def _ServerMetadata(self, _: Any, __: str) -> Any:  # noqa: N802 - the RPC's name
+    async def ServerMetadata(self, _: Any, __: str) -> Any:  # noqa: N802 - the RPC's name
         return service_pb2.ServerMetadataResponse(version="2.60.0")
 
-    async def _ModelMetadata(self, _: Any, name: str) -> Any:  # noqa: N802
+    async def ModelMetadata(self, _: Any, name: str) -> Any:  # noqa: N802
         return service_pb2.ModelMetadataResponse(name=name, versions=[str(self.versions[name])])
 
-    async def _ModelConfig(self, _: Any, name: str) -> Any:  # noqa: N802
+    async def ModelConfig(self, _: Any, name: str) -> Any:  # noqa: N802
         return service_pb2.ModelConfigResponse(config=self.configs[name])
 
-    async def _ModelInfer(self, request: Any, name: str) -> Any:  # noqa: N802
+    async def ModelInfer(self, request: Any, name: str) -> Any:  # noqa: N802
         self.calls[name] += 1
         (tensor,) = request.inputs
         batch = np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(tensor.shape)

@@ -216,8 +216,8 @@ def test_a_swap_to_another_task_is_a_rejection() -> None:
 
 def test_swaps_without_end_are_an_error() -> None:
     class Restless(TwoModels):
-        async def _ModelInfer(self, request: Any, name: str) -> Any:  # noqa: N802
-            response = await super()._ModelInfer(request, name)
+        async def ModelInfer(self, request: Any, name: str) -> Any:  # noqa: N802
+            response = await super().ModelInfer(request, name)
             self.versions[name] += name == "reader"
             return response
 
