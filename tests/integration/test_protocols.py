@@ -89,7 +89,7 @@ CASES = {
     "then an unknown model": Case("digit-finder", [SEVEN], {"then": "none"}, 404, "a classifier): model 'none' is"),
     "then a table": Case("digit-finder", [SEVEN], {"then": "iris"}, 400, "got 'iris', a model for tabular"),
     "then a detector": Case("digit-finder", [SEVEN], {"then": "digit-finder"}, 400, "a model for detect"),
-    "then of a classifier": Case("digits", [SEVEN], {"then": "digits"}, 400, "'then' is unknown; expected none"),
+    "then of a classifier": Case("digits", [SEVEN], {"then": "digits"}, 400, "'then' is unknown; expected"),
     "out of range": Case("digit-finder", [SEVEN], {"iou": 1.5}, 400, "expected a number from 0 to 1", same_words=False),
     "unknown class": Case("digit-finder", [SEVEN], {"classes": "cat"}, 400, "has no class 'cat'"),
     "image for a table": Case("iris", [SEVEN], status=400, says="iris is a model for rows (tabular): got images"),

@@ -321,7 +321,7 @@ def test_a_model_that_finds_nothing_takes_no_second_one() -> None:
     async def main() -> None:
         async with serve(TwoModels()) as dataplane:
             model = await dataplane.model("reader")
-            with pytest.raises(InvalidRequest, match=r"^parameter 'then' is unknown; expected none, reader is a model"):
+            with pytest.raises(InvalidRequest, match=r"^parameter 'then' is unknown; expected"):
                 await dataplane.infer_images(
                     model, InferOptions(Deadline.after(20), parameters={"then": "reader"}), [PNG]
                 )
