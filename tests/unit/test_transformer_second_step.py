@@ -98,6 +98,12 @@ def test_an_object_without_pixels_has_no_class() -> None:
     assert sizes(triton) == [2]
 
 
+def test_boxes_of_a_broken_model_have_no_pixels() -> None:
+    triton = TwoModels([[float("nan")] * 4, box_of(5)])
+    (result,) = run(triton, PNG)
+    assert class_ids(result) == [None, 5]
+
+
 def test_nothing_found_calls_no_second_model() -> None:
     triton = TwoModels([])
     (result,) = run(triton, PNG)

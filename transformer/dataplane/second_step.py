@@ -120,7 +120,7 @@ class SecondStep:
 
     def _parts(self, boxes_xyxy: Floats) -> Iterator[list[int]]:
         """Indices of objects that a thread prepares in one go."""
-        sizes_wh = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+        sizes_wh = np.nan_to_num(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2])
         part: list[int] = []
         pixels = 0.0
         for index, area in enumerate(sizes_wh.prod(axis=1).tolist()):
