@@ -71,9 +71,9 @@ def draw_captions(image_hwc: Image, boxes_xyxy: Floats, labels: Sequence[Label |
     """
     drawn = image_hwc.copy()
     draw = _lettering(drawn)
-    for box, label in reversed(list(zip(boxes_xyxy, labels, strict=True))):
+    for box, label in reversed(list(zip(np.nan_to_num(boxes_xyxy).round().astype(int), labels, strict=True))):
         if label:
-            at_xy = int(box[0].round()), int(box[3].round())
+            at_xy = int(box[0]), int(box[3])
             _write(drawn, [draw(text) for text in _texts(label)], at_xy=at_xy, colour=label.colour, below=True)
     return drawn
 
