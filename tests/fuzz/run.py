@@ -55,7 +55,9 @@ class Request:
 _FORM = {"Content-Type": "multipart/form-data; boundary=XX"}
 _MODELS = st.sampled_from(["digits", "digit-finder"])
 # Beside none, so that most images are decoded: a classifier for what the detector finds, and what is none.
-_QUERIES = st.sampled_from(["", "", "?then=digits", "?then=digits&confidence=0", "?then=iris", "?then=%00", "?then="])
+_QUERIES = st.sampled_from(
+    ["", "", "?then=digits", "?then=digits&confidence=0&max_detections=9", "?then=iris", "?then=%00", "?then="]
+)
 
 
 @st.composite
@@ -82,7 +84,10 @@ _INFERENCE_BODIES = [
     ("iris", *v2("features", "FP32", [1, 4], _ROW, outputs=[{"name": "class_id"}], id="a")),
     ("digits", *v2("image", "BYTES", [1], len(IMAGES[3]).to_bytes(4, "little") + IMAGES[3])),
     ("digit-finder", *v2("image", "BYTES", [1, 1], _IMAGE)),
-    ("digit-finder", *v2("image", "BYTES", [1], _IMAGE, parameters={"then": "digits", "confidence": 0})),
+    (
+        "digit-finder",
+        *v2("image", "BYTES", [1], _IMAGE, parameters={"then": "digits", "confidence": 0, "max_detections": 9}),
+    ),
     (
         "digit-finder",
         *v2("image", "BYTES", [1], _IMAGE, parameters={"then": "digits"}, outputs=[{"name": "then_scores"}]),
