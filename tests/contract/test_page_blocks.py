@@ -17,6 +17,7 @@ from tests.support.kubectl_arguments import read_arguments
 from tests.support.pages import PAGES, ROOT, Block, all_blocks
 from tests.support.terminal import read_commands
 
+TWO_STEPS = "tests/integration/test_two_steps.py"
 HOUR = "tests/integration/test_first_hour.py"
 COMMANDS = "tests/integration/test_page_commands.py"
 CLIENTS = "tests/integration/test_clients.py"
@@ -120,6 +121,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "Fifty pods": [OVERLAYS],
     },
     "docs/tables.md": {"The rows of the verification": [COMMANDS]},
+    "docs/tasks.md": {"Two steps": [TWO_STEPS, TWO_STEPS, TWO_STEPS]},
     "loadtest/README.md": {"Use": [LONG]},
     "loadtest/compare/README.md": {"Side by side": [LONG]},
     "manifests/README.md": {

@@ -126,6 +126,23 @@ def draw_rotated_boxes(image_hwc: Image, corners: Floats, labels: Sequence[Label
     return drawn
 
 
+def draw_captions(image_hwc: Image, boxes_xyxy: Floats, labels: Sequence[Label | None]) -> Image:
+    """A copy of the image with a second label below each box, beside those of `draw_boxes` above.
+
+    Args:
+        image_hwc: RGB, `(height, width, 3)`.
+        boxes_xyxy: `(N, 4)`, pixels of `image_hwc`, best first.
+        labels: one for each box; None: it has no second one.
+    """
+    drawn = image_hwc.copy()
+    draw = _lettering(drawn)
+    for box, label in reversed(list(zip(np.nan_to_num(boxes_xyxy).round().astype(int), labels, strict=True))):
+        if label:
+            at_xy = int(box[0]), int(box[3])
+            _write(drawn, [draw(text) for text in _texts(label)], at_xy=at_xy, colour=label.colour, below=True)
+    return drawn
+
+
 def draw_label(image_hwc: Image, label: Label) -> Image:
     """A copy of the image with a label in its upper left corner, enlarged where it is too small to read."""
     height, width = image_hwc.shape[:2]
@@ -155,13 +172,24 @@ def _lettering(image_hwc: Image) -> Callable[[str], lettering.Mask]:
     return lru_cache(maxsize=_CACHED_TEXTS)(partial(lettering.draw, size_px=size_px))
 
 
-def _write(drawn: Image, texts: Sequence[lettering.Mask], *, at_xy: tuple[int, int], colour: tuple[int, ...]) -> None:
-    """Write texts on a filled tab above `at_xy`, or below where there is no room; `drawn` is changed."""
+def _write(
+    drawn: Image,
+    texts: Sequence[lettering.Mask],
+    *,
+    at_xy: tuple[int, int],
+    colour: tuple[int, ...],
+    below: bool = False,
+) -> None:
+    """Write texts on a filled tab above `at_xy` or below, on the other side where there is no room.
+
+    `drawn` is changed.
+    """
     height = texts[0].shape[0]
     space = np.zeros((height, height // 4), np.uint8)
     line = np.pad(np.hstack([texts[0], space, *texts[1:]]), _MARGIN_PX)[..., None].astype(np.uint16)
     tab = (line * _WHITE + (255 - line) * np.array(colour, np.uint16)) // 255
     x = max(min(at_xy[0], drawn.shape[1] - tab.shape[1]), 0)
-    y = at_xy[1] - tab.shape[0] if at_xy[1] >= tab.shape[0] else at_xy[1]
+    fits = at_xy[1] + tab.shape[0] <= drawn.shape[0] if below else at_xy[1] >= tab.shape[0]
+    y = at_xy[1] if below is fits else max(at_xy[1] - tab.shape[0], 0)
     place = drawn[y : y + tab.shape[0], x : x + tab.shape[1]]
     place[:] = tab[: place.shape[0], : place.shape[1]]

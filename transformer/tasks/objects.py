@@ -34,7 +34,7 @@ LIMITS_REACHED: Schema = {
     "properties": dict.fromkeys(("max_detections", "nms_candidates", "model_candidates"), INTEGER),
     "additionalProperties": False,
 }
-_NO_CLASS = -1  # pads class_ids; 0 is a class
+NO_CLASS = -1  # pads class_ids; 0 is a class
 _DETECTION_JSON_BYTES = 330
 
 
@@ -69,6 +69,11 @@ class Detections(ImagePrediction):
         return self.boxes_xyxy
 
     @property
+    def object_boxes(self) -> Floats:
+        """Where they are."""
+        return self.boxes_xyxy
+
+    @property
     def json_bytes(self) -> int:
         """Estimated from the number of detections."""
         return _DETECTION_JSON_BYTES * len(self.scores)
@@ -99,7 +104,7 @@ class Detections(ImagePrediction):
             "num_detections": lambda: np.array([len(each.scores) for each in predictions], np.int32),
             "boxes": partial(pad_rows, [each.boxes_xyxy for each in predictions], np.float32, (4,)),
             "scores": partial(pad_rows, [each.scores for each in predictions], np.float32),
-            "class_ids": partial(pad_rows, [each.class_ids for each in predictions], np.int32, (), _NO_CLASS),
+            "class_ids": partial(pad_rows, [each.class_ids for each in predictions], np.int32, (), NO_CLASS),
         }
 
     def draw(self, image_hwc: Image, model: Model) -> Image:

@@ -52,6 +52,17 @@ def read_choice(name: str, value: Any, choices: Sequence[Choice]) -> Choice:
     raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected one of {', '.join(choices)}")
 
 
+def read_name(name: str, value: Any) -> str:
+    """A parameter that is the name of a model.
+
+    Raises:
+        InvalidRequest: it is not a text, or an empty one.
+    """
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected the name of a model")
+    return value
+
+
 def read_classes(value: Any, model: Model) -> frozenset[int]:
     """Indices of the classes that a parameter selects.
 
