@@ -84,7 +84,7 @@ class ImageInference:
         return ({name: output[0] for name, output in outputs.items()}, plan), {responded}
 
     def release(self) -> tuple[tuple[int, int], Image | None]:
-        """Size of the image, and the image where it is needed: from now on nothing else holds it, nor can it be inferred.
+        """Size of the image, and its pixels where they are needed: from now on nothing else holds it or can infer it.
 
         What postprocessing needs, masks above all, then takes the place of the pixels.
         """
