@@ -88,17 +88,16 @@ def draw_shapes() -> Image:
 
 def segment(image: Image) -> Segments:
     """The source program, in its own words: the image reduced to a quarter and enlarged again."""
-    masks = []
-    for box, class_id in zip(BOXES_XYXY.astype(int), CLASSES, strict=True):
+    masks: dict[int, Mask] = {}
+    for index, (box, class_id) in enumerate(zip(BOXES_XYXY.astype(int), CLASSES, strict=True)):
         means = image[..., 2 * class_id].reshape(SIDE // 4, 4, SIDE // 4, 4).mean(axis=(1, 3))
         bits = np.zeros((SIDE, SIDE), np.uint8)
         within = np.s_[box[1] : box[3], box[0] : box[2]]
         bits[within] = (cv2.resize(means, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR) > 128)[within]
-        masks.append(encode(bits))
-    kept = [index for index, mask in enumerate(masks) if mask]
-    return Segments(
-        BOXES_XYXY[kept], SCORES[kept], CLASSES[kept].astype(np.int64), masks=[masks[index] for index in kept]
-    )
+        if mask := encode(bits):
+            masks[index] = mask
+    kept = list(masks)
+    return Segments(BOXES_XYXY[kept], SCORES[kept], CLASSES[kept].astype(np.int64), masks=list(masks.values()))
 
 
 def encode(bits: NDArray[np.uint8]) -> Mask | None:
