@@ -1,7 +1,8 @@
 """Compute the references again: `python -m tests.reference`, with torch and ultralytics (`make reference`).
 
-yolov8n on the images of `../shared/data/coco128` and the two of ultralytics; digit-finder on held-out scenes; masks of
-a few images of coco128. The smallest rectangle and the square.
+yolov8n on the images of `../shared/data/coco128` and the two of ultralytics; digit-finder on held-out scenes. For each,
+the smallest rectangle and the square. Masks of a few images of coco128. Of drawn crowds of rotated boxes, those that its
+NMS keeps; of drawn images, the heads of networks with random weights and what it finds in them.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from export.examples.digit_finder.scenes import compose
 from export.proof.average_precision import Rows, mean_average_precision, read_yolo_labels
 from export.sources.trusted_checkpoints import admit
 from tests.reference.detections import Reference
+from tests.reference.raw_heads import write_heads
+from tests.reference.rotated import write_kept
 from tests.reference.scenes import SCENES, cut_scene
 from tests.reference.segmenting import write_segments
 from tests.support.networks import build_network
@@ -41,10 +44,9 @@ MAP_SETTINGS = {"conf": 0.001, "iou": 0.7, "max_det": 300}
 def main() -> None:
     """Write the references."""
     parser = argparse.ArgumentParser(prog="python -m tests.reference", description=__doc__.splitlines()[0])
-    makers = {"yolov8n": yolov8n, "digit-finder": digit_finder, "segment": segment}
-    parser.add_argument("models", nargs="*", default=list(makers))
+    parser.add_argument("models", nargs="*", default=list(_WRITERS))
     for model in parser.parse_args().models:
-        makers[model]()
+        _WRITERS[model]()
 
 
 def yolov8n() -> None:
@@ -123,6 +125,13 @@ def size_of(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
         return image.size
 
+
+_WRITERS: dict[str, Callable[[], None]] = {
+    "yolov8n": yolov8n,
+    "digit-finder": digit_finder,
+    "rotated-crowds": write_kept,
+    "heads": write_heads,
+}
 
 if __name__ == "__main__":
     main()
