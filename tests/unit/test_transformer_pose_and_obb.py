@@ -99,7 +99,7 @@ def test_every_head_has_reference_images() -> None:
 )
 def test_keypoints_are_mapped_to_the_image_and_clipped(model: Model, outputs: dict[str, NDArray[Any]]) -> None:
     found = find_poses(outputs, model)
-    expected = [[[30, 28, 0.9], [50, 28, 0.1]], [[120, 48, 1], [128, 0, 0.5]]]
+    expected = np.array([[[30, 28, 0.9], [50, 28, 0.1]], [[120, 48, 1], [128, 0, 0.5]]])
     np.testing.assert_allclose(found.keypoints, expected, atol=1e-5)
 
 
@@ -185,7 +185,8 @@ def test_outputs_of_another_task_are_reported(task: Any, outputs: dict[str, NDAr
 )
 def test_rotated_boxes_are_mapped_to_the_image_and_not_clipped(model: Model, outputs: dict[str, NDArray[Any]]) -> None:
     found = find_boxes(outputs, model)
-    np.testing.assert_allclose(found.rotated_boxes, [[40, 28, 40, 20, 2], [120, 48, 24, 20, -0.5]], atol=1e-5)
+    expected = np.array([[40, 28, 40, 20, 2], [120, 48, 24, 20, -0.5]])
+    np.testing.assert_allclose(found.rotated_boxes, expected, atol=1e-5)
     assert (found.boxes_xyxy >= 0).all()
     assert found.boxes_xyxy[1, 2] == 128
     assert found.corners[1].max() > 128
