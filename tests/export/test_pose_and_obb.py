@@ -1,5 +1,6 @@
 """Poses and oriented boxes of Ultralytics' heads, on photos, as its own `predict` finds them."""
 
+import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -128,8 +129,8 @@ def read_model(file: Path) -> Model:
     """A file of Ultralytics as it is served with its own interface."""
     metadata = {prop.key: prop.value for prop in onnx.load(file).metadata_props}
     facts: dict[str, Any] = {
-        key: eval(metadata[key]) for key in ("names", "imgsz", "end2end", "kpt_shape") if key in metadata
-    }  # noqa: S307
+        key: ast.literal_eval(metadata[key]) for key in ("names", "imgsz", "end2end", "kpt_shape") if key in metadata
+    }
     columns = [dim.dim_value for dim in onnx.load(file).graph.output[0].type.tensor_type.shape.dim][1:]
     config = describe_model(
         "network",
