@@ -127,7 +127,7 @@ models: .venv/.stack ## Prepare the models that come with the repository
 models-fp32: .venv/.stack
 	@$(NEREID) export examples --precision fp32
 
-export: need-MODEL need-WEIGHTS .venv/.stack ## Add a detector: make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>] [NMS_FREE=1] [PREDICT=1] [ALLOW_UNPICKLING=1]
+export: need-MODEL need-WEIGHTS .venv/.stack ## Add a YOLO model (boxes, masks, keypoints, rotated boxes): make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>] [NMS_FREE=1] [PREDICT=1] [ALLOW_UNPICKLING=1]
 	@$(BIN)/python -m export weights "$(WEIGHTS)" # before several GB are installed, which only a .pt file needs
 	@$(if $(filter %.onnx %.engine,$(WEIGHTS)),$(if $(filter 1,$(PREDICT)),$(MAKE) --no-print-directory .venv/.ultralytics),$(MAKE) --no-print-directory .venv/.ultralytics)
 	@$(NEREID) export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" \

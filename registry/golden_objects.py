@@ -51,7 +51,7 @@ def read_objects(outputs: Arrays, metadata: Mapping[str, Any]) -> Objects | None
 
     Args:
         outputs: by tensor name, with their batch dimension.
-        metadata: `parameters.metadata`, which anybody may have written.
+        metadata: `parameters.metadata`, by whichever client wrote it.
     """
     if {"boxes", "scores", "classes"} <= outputs.keys():
         return _read_fused(outputs, metadata)

@@ -1,4 +1,4 @@
-"""`ultralytics`: a YOLO detector; `weights`: whether its weights can be exported."""
+"""`ultralytics`: a model of Ultralytics; `weights`: whether its weights can be exported."""
 
 from argparse import ArgumentParser, Namespace
 from functools import partial
@@ -18,7 +18,8 @@ def add_ultralytics(commands: Any) -> None:
     """Add the parser of `ultralytics`."""
     parser = commands.add_parser(
         "ultralytics",
-        help="a YOLO detector: .pt weights, or the ONNX file or engine that Ultralytics exports from them",
+        help="a YOLO model (boxes, masks, keypoints, rotated boxes) or RT-DETR: .pt weights, or the ONNX file or "
+        "engine that Ultralytics exports from them",
         description="A .pt file needs torch and ultralytics, and is a pickle: it is loaded where its SHA-256 is on the "
         f"list in export/sources/trusted_checkpoints.py, any other with --allow-unpickling. {UNPICKLING_WARNING} An "
         "ONNX file needs none of this.",
@@ -37,8 +38,8 @@ def _add_form(parser: ArgumentParser) -> None:
         "--interface",
         choices=("fused", "ultralytics"),
         default="fused",
-        help="fused: pixels in, boxes with their best class out; ultralytics: as Ultralytics' own client expects it "
-        "(default: %(default)s)",
+        help="fused: pixels in, boxes with their best class (and masks, keypoints or angles) out; ultralytics: as "
+        "Ultralytics' own client expects it (default: %(default)s)",
     )
     parser.add_argument(
         "--letterbox",

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.proof.drawn_images import NamedImage
-from export.proof.parity import preprocess
+from export.proof.parity import OTHER_QUERIES, preprocess
+from export.proof.rotated_precision import probiou
 from export.proof.session import Session
 from transformer.tasks import image_task
-from transformer.tasks.candidates import MAX_NMS_CANDIDATES
+from transformer.tasks.candidates import MAX_NMS_CANDIDATES, is_stretched
 from transformer.tasks.detection_options import Selection
+from transformer.tasks.obb import OrientedBoxes
 from transformer.tasks.objects import Detections
 from transformer.triton.model import Model
 
@@ -30,6 +32,7 @@ TOLERANCE_BOXES_PX = 1.0  # of the input: more in pixels of a larger image
 TOLERANCE_SCORES = 0.001
 _COMPARED = 100  # of each image: the last ones may be dropped on one side
 _CONFIDENCE = 0.001
+_SAME_PX = 0.1
 _VERGE = 0.01  # of IoU: there a last bit decides which of two boxes NMS drops
 
 Box = NDArray[np.float32]
@@ -46,12 +49,20 @@ class _Figures:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """One side, the other, the served candidates before NMS, and the tolerance of boxes, in pixels of the image."""
+    """Two sides that are compared.
+
+    Attributes:
+        one, other: the sides.
+        candidates: the served ones before NMS.
+        limit_px: tolerance of boxes, in pixels of the image.
+        exempt: share of detections that may be on one side only, see `parity.OTHER_QUERIES`.
+    """
 
     one: Detections
     other: Detections
     candidates: Callable[[], Detections]
     limit_px: float
+    exempt: float
 
 
 def choose_confidence(best_score: float) -> float:
@@ -114,7 +125,8 @@ def _compare(
         (predicted, served, "Ultralytics' predict finds, what would be served does not have"),
         (served, predicted, "would be served, Ultralytics' predict does not find"),
     ):
-        comparison = _Comparison(one, other, candidates, scale * TOLERANCE_BOXES_PX)
+        exempt = OTHER_QUERIES if is_stretched(model) else 0.0
+        comparison = _Comparison(one, other, candidates, scale * TOLERANCE_BOXES_PX, exempt)
         ones, others, suppressed = _find(comparison, confidence=selection.confidence, what=what)
         apart = one.compare_pairs(other, np.array(ones, np.int64), np.array(others, np.int64))
         _check_close(apart, task.tolerances, scale=scale, image=image.name)
@@ -135,7 +147,8 @@ def _find(comparison: _Comparison, *, confidence: float, what: str) -> tuple[lis
     """Look up the best detections of one side among all of the other.
 
     Returns:
-        Indices of those that are on both sides, on either, and the number of those that NMS left to an equal one.
+        Indices of those that are on both sides, on either, and the number of those that NMS left to an equal one, or
+        that come of a place of the image that RT-DETR decodes on one side only.
     """
     one, other, limit_px = comparison.one, comparison.other, comparison.limit_px
     # Detections near the lowest score may be on one side alone.
@@ -144,9 +157,8 @@ def _find(comparison: _Comparison, *, confidence: float, what: str) -> tuple[lis
     others: list[int] = []
     suppressed = 0
     places, own_places = other.places, one.places
-    for index, (box, score, class_id) in enumerate(
-        zip(one.boxes_xyxy[:count], one.scores, one.class_ids, strict=False)
-    ):
+    for index in range(count):
+        box, score, class_id = one.boxes_xyxy[index], one.scores[index], one.class_ids[index]
         same = other.class_ids == class_id
         distances = np.abs(other.boxes_xyxy - box).max(axis=1, initial=0)
         (near,) = np.nonzero(same & (distances <= limit_px) & (np.abs(other.scores - score) <= TOLERANCE_SCORES))
@@ -154,7 +166,7 @@ def _find(comparison: _Comparison, *, confidence: float, what: str) -> tuple[lis
             apart = np.abs(places[near] - own_places[index]).max(axis=1)
             ones.append(index)
             others.append(int(near[apart.argmin()]))
-        elif _is_suppressed(box, score, class_id, comparison):
+        elif suppressed < comparison.exempt * count or _is_suppressed(index, comparison):
             suppressed += 1
         else:
             place = ", ".join(f"{value:.1f}" for value in box)
@@ -165,28 +177,37 @@ def _find(comparison: _Comparison, *, confidence: float, what: str) -> tuple[lis
     return ones, others, suppressed
 
 
-def _is_suppressed(box: Box, score: np.float32, class_id: np.int64, comparison: _Comparison) -> bool:
+def _is_suppressed(index: int, comparison: _Comparison) -> bool:
     """Whether NMS suppressed a box on the other side for an equally good one, and both are served before NMS.
 
     Where two scores are alike, or their overlap is at the threshold of NMS, a last bit decides which of the boxes is
-    suppressed, and then which others are. The box that stayed is looked up on this side as well.
+    suppressed, and then which others are. The box that stayed is looked up on this side as well. Of rotated boxes one
+    that does not stay suppresses others too.
     """
-    candidates, other = comparison.candidates(), comparison.other
+    one, candidates = comparison.one, comparison.candidates()
+    class_id, score = one.class_ids[index], one.scores[index]
 
     def is_served(box: Box, score: np.float32) -> bool:
         same = (candidates.class_ids == class_id) & (np.abs(candidates.scores - score) <= TOLERANCE_SCORES)
         distances = np.abs(candidates.boxes_xyxy[same] - box).max(axis=1, initial=0)
         return bool((distances <= comparison.limit_px).any())
 
+    other = candidates if isinstance(one, OrientedBoxes) else comparison.other
     rivals = (other.class_ids == class_id) & (other.scores >= score - TOLERANCE_SCORES)
-    rivals[rivals] = _overlaps(box, other.boxes_xyxy[rivals]) > IOU - _VERGE
-    return is_served(box, score) and any(map(is_served, other.boxes_xyxy[rivals], other.scores[rivals]))
+    rivals[rivals] = _overlaps(one, index, other, rivals) > IOU - _VERGE
+    served = map(is_served, other.boxes_xyxy[rivals], other.scores[rivals])
+    return is_served(one.boxes_xyxy[index], score) and any(served)
 
 
-def _overlaps(box: Box, boxes: Box) -> Box:
-    """IoU of a box with each of others."""
+def _overlaps(one: Detections, index: int, other: Detections, rivals: NDArray[np.bool_]) -> NDArray[Any]:
+    """Overlap of a box with each of its rivals, as the task's NMS has it."""
+    if isinstance(one, OrientedBoxes) and isinstance(other, OrientedBoxes):
+        overlaps = probiou(one.rotated_boxes[index : index + 1], other.rotated_boxes[rivals])[0]
+        # The box itself is among the candidates, of the other side with other last bits.
+        apart = np.abs(other.rotated_boxes[rivals] - one.rotated_boxes[index]).max(axis=1, initial=0)
+        return np.where(apart > _SAME_PX, overlaps, 0)
+    box, boxes = one.boxes_xyxy[index], other.boxes_xyxy[rivals]
     corners = np.concatenate([np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])], axis=1)
     common = np.clip(corners[:, 2:] - corners[:, :2], 0, None).prod(axis=1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - common
-    overlaps: Box = common / np.maximum(areas, 1e-9)
-    return overlaps
+    return np.asarray(common / np.maximum(areas, 1e-9))

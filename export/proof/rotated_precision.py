@@ -87,7 +87,7 @@ def _area_below(hits: NDArray[np.bool_], count: int) -> float:
     return float(((heights[1:] + heights[:-1]) / 2 * np.diff(_RECALLS)).sum())
 
 
-def probiou(ones: Floats, others: Floats) -> Floats:
+def probiou(ones: NDArray[np.floating], others: NDArray[np.floating]) -> Floats:
     """Overlap of rotated boxes `(N, 5)` and `(M, 5)` as `(N, M)`: 1 minus the Hellinger distance of their Gaussians."""
     x1, y1, a1, b1, c1 = (part[:, None] for part in _to_gaussian(ones))
     x2, y2, a2, b2, c2 = _to_gaussian(others)
@@ -101,7 +101,7 @@ def probiou(ones: Floats, others: Floats) -> Floats:
     return overlap
 
 
-def _to_gaussian(boxes: Floats) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+def _to_gaussian(boxes: NDArray[np.floating]) -> tuple[Floats, Floats, Floats, Floats, Floats]:
     """Centre x and y, variances along x and y, covariance."""
     x, y, width, height, angle = boxes.astype(np.float64).T
     along, across = width**2 / 12, height**2 / 12

@@ -73,11 +73,23 @@ def test_precisions_of_an_official_checkpoint_cost_little_on_photos(tmp_path: Pa
 
 
 @needs_weights
-@pytest.mark.parametrize("name", ["yolov8n-seg.pt", "yolo11n-seg.pt"])
-def test_checkpoint_of_another_task_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    assert main(["ultralytics", "seg", str(WEIGHTS / name), "--repository", str(tmp_path)]) == 1
-    assert "task: got 'segment', expected 'detect'" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("name", ["yolov8n-seg", "yolo11n-seg"])
+def test_official_segmenter_is_exported_and_verified(tmp_path: Path, name: str) -> None:
+    arguments = ["ultralytics", name, str(WEIGHTS / f"{name}.pt"), "--repository", str(tmp_path)]
+    assert main(arguments) == 0
+    folder = tmp_path / name / "1"
+    manifest = read_complete(folder)
+    assert manifest is not None
+    assert (manifest["task"], manifest["interface"]) == ("segment", "fused")
+    parity = json.loads((folder / "parity.json").read_bytes())
+    assert parity["masks"] < 0.005
+    assert parity["detections"]["found"] > 50
+    assert parity["detections"]["mask_iou"] < 0.01
+    assert parity["detections"]["boxes_px"] < 0.05
+    config: Any = read_config(folder / "config.pbtxt")
+    tensors = {output.name: list(output.dims) for output in config.output}
+    assert tensors["coefficients"] == [-1, 32]
+    assert tensors["prototypes"] == [32, -1, -1]
 
 
 def test_checkpoint_of_something_else_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

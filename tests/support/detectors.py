@@ -16,34 +16,52 @@ PLAIN = Layout("detect", CLASSES, end2end=False)
 FINISHED = Layout("detect", CLASSES, end2end=True)
 
 
-def build_detector(*, opset: int = 17, batch: int | str = "batch", sigmoid: bool = True) -> ModelProto:
-    """A detector of one convolution; each pixel is an anchor: `(batch, 4 + CLASSES, height * width)`."""
+def build_detector(
+    *, opset: int = 17, batch: int | str = "batch", sigmoid: bool = True, rest: int = 0, prototypes: bool = False
+) -> ModelProto:
+    """A detector of one convolution; each pixel is an anchor: `(batch, 4 + CLASSES + rest, height * width)`.
+
+    Prototypes of masks, `(batch, rest, height, width)`, are of another convolution.
+    """
     rng = np.random.default_rng(0)
-    weight, bias = rng.normal(size=(4 + CLASSES, 3, 3, 3)), rng.normal(size=4 + CLASSES)
+    rows = 4 + CLASSES + rest
+    weight, bias = rng.normal(size=(rows, 3, 3, 3)), rng.normal(size=rows)
     # Valid boxes: some pixels large, inside the image.
     weight[:4] /= 8
     bias[:4] += 12, 12, 8, 8
     constants: dict[str, NDArray[Any]] = {
         "weight": weight.astype(np.float32),
         "bias": bias.astype(np.float32),
-        "flat": np.array([1 if batch == 1 else 0, 4 + CLASSES, -1], np.int64),
-        "parts": np.array([4, CLASSES], np.int64),
+        "flat": np.array([1 if batch == 1 else 0, rows, -1], np.int64),
+        "parts": np.array([4, CLASSES, *([rest] if rest else [])], np.int64),
     }
+    more = ["rest"] if rest else []
     nodes = [
         helper.make_node("Conv", ["images", "weight", "bias"], ["map"], pads=[1, 1, 1, 1]),
         helper.make_node("Reshape", ["map", "flat"], ["head"]),
-        helper.make_node("Split", ["head", "parts"], ["box", "logits"], axis=1),
+        helper.make_node("Split", ["head", "parts"], ["box", "logits", *more], axis=1),
         helper.make_node("Sigmoid", ["logits"], ["probability"]),
         # An operator between Sigmoid and Concat hides the pattern that graph surgery recognises.
         helper.make_node("Identity", ["probability"], ["hidden"]),
-        helper.make_node("Concat", ["box", "probability" if sigmoid else "hidden"], ["output0"], axis=1),
+        helper.make_node("Concat", ["box", "probability" if sigmoid else "hidden", *more], ["output0"], axis=1),
     ]
-    return build_model(nodes, constants, output=[batch, 4 + CLASSES, "anchors"], opset=opset, batch=batch)
+    model = build_model(nodes, constants, output=[batch, rows, "anchors"], opset=opset, batch=batch)
+    return add_prototypes(model, rest) if prototypes else model
 
 
-def build_finished(*, rows: int = 5) -> ModelProto:
-    """A head without NMS: `(batch, rows, 6)`, unsorted, corners derived from the image's mean."""
-    table = np.random.default_rng(1).uniform(0, 1, (1, rows, 6)).astype(np.float32)
+def add_prototypes(model: ModelProto, count: int) -> ModelProto:
+    """The model with prototypes of masks as a second output, of a convolution of the image."""
+    weight = np.random.default_rng(3).normal(size=(count, 3, 1, 1)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "mask_weight"))
+    model.graph.node.append(helper.make_node("Conv", ["images", "mask_weight"], ["output1"]))
+    dims = [model.graph.output[0].type.tensor_type.shape.dim[0].dim_param or 1, count, "mask_height", "mask_width"]
+    model.graph.output.append(helper.make_tensor_value_info("output1", TensorProto.FLOAT, dims))
+    return model
+
+
+def build_finished(*, rows: int = 5, rest: int = 0, prototypes: bool = False) -> ModelProto:
+    """A head without NMS: `(batch, rows, 6 + rest)`, unsorted, corners derived from the image's mean."""
+    table = np.random.default_rng(1).uniform(0, 1, (1, rows, 6 + rest)).astype(np.float32)
     table[..., 2:4] += 5
     table[..., 5] = np.arange(rows) % CLASSES
     constants: dict[str, NDArray[Any]] = {"table": table, "flat": np.array([0, 1, 1], np.int64)}
@@ -54,7 +72,8 @@ def build_finished(*, rows: int = 5) -> ModelProto:
         helper.make_node("Sub", ["factor", "factor"], ["nothing"]),
         helper.make_node("Add", ["table", "nothing"], ["output0"]),
     ]
-    return build_model(nodes, constants, output=["batch", rows, 6], opset=17, batch="batch")
+    model = build_model(nodes, constants, output=["batch", rows, 6 + rest], opset=17, batch="batch")
+    return add_prototypes(model, rest) if prototypes else model
 
 
 def build_model(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from export.proof.drawn_images import draw_images
 from tests.support.fixtures import SHARED
-from transformer.imaging.letterbox import Image
+from transformer.imaging.letterbox import Image, fit, letterbox
 
 # Lists of a head, one layer or sequence of layers for each stride; those of a head without NMS begin with `one2one_`.
 _BOXES, _SCORES, _REST = "cv2", "cv3", ("cv4", "cv4_kpts")
@@ -56,6 +56,70 @@ def build_network(
         batch = torch.from_numpy(_batch(images or [drawn.image_hwc for drawn in draw_images()]))
         _fit_normalisation(network, batch)
         _scale_last_layers(network, batch)
+    return yolo
+
+
+def limit_outputs(yolo: Any, images: Sequence[Image], *, deviations: float = 4.0) -> Any:
+    """Scale the last layers of a built network down until no output on these images is further from its mean.
+
+    Scores of 1 for several classes, and sides below 0, which are no boxes, come of images that are unlike the others.
+    """
+    import torch  # noqa: PLC0415 - only in the environment of `make test-export`
+
+    layers = dict(_last_layers(yolo.model.model[-1]))
+    furthest = dict.fromkeys(layers, 0.0)
+
+    def note(layer: Any, _: Any, output: Any) -> None:
+        furthest[layer] = max(furthest[layer], float((output - layers[layer][0]).abs().max()))
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    with torch.no_grad():
+        for image in images:
+            plan = fit(image.shape[1::-1], (_SIDE_PX, _SIDE_PX), stride=32)
+            pixels = np.ascontiguousarray(letterbox(image, plan).transpose(2, 0, 1)[None], np.float32)
+            yolo.model(torch.from_numpy(pixels / np.float32(255)))
+        for layer, hook in zip(layers, hooks, strict=True):
+            hook.remove()
+            mean, deviation = layers[layer]
+            factor = min(1.0, deviations * deviation / furthest[layer])
+            layer.weight.mul_(factor)
+            layer.bias.copy_(mean + (layer.bias - mean) * factor)
+    return yolo
+
+
+# RT-DETR as small as it works: a few convolutions for three strides, and its decoder.
+_TRANSFORMER: dict[str, Any] = {
+    "nc": 4,
+    "backbone": [
+        [-1, 1, "Conv", [16, 3, 2]],
+        [-1, 1, "Conv", [32, 3, 2]],
+        [-1, 1, "Conv", [32, 3, 2]],
+        [-1, 1, "Conv", [32, 3, 2]],
+        [-1, 1, "Conv", [32, 3, 2]],
+    ],
+    "head": [[[2, 3, 4], 1, "RTDETRDecoder", ["nc", 32, 300, 4, 4, 2, 64]]],
+}
+
+
+def build_transformer() -> Any:
+    """A small RT-DETR, `ultralytics.RTDETR`, always the same."""
+    import torch  # noqa: PLC0415 - only in the environment of `make test-export`
+    from ultralytics import RTDETR  # noqa: PLC0415
+    from ultralytics.nn.tasks import RTDETRDetectionModel  # noqa: PLC0415
+
+    torch.manual_seed(_SEED)
+    yolo = RTDETR("rtdetr-l.yaml")
+    network: Any = RTDETRDetectionModel(_TRANSFORMER, verbose=False)
+    yolo.model = network
+    network.args, network.task = {**yolo.overrides}, yolo.task
+    with torch.no_grad():
+        head = network.model[-1]
+        for layer in (*head.dec_score_head, head.enc_score_head):
+            layer.weight.normal_(0, 0.6)
+            layer.bias.fill_(-2)
+        for perceptron in (*head.dec_bbox_head, head.enc_bbox_head):
+            perceptron.layers[-1].weight.normal_(0, 0.15)
+        network.eval()
     return yolo
 
 

@@ -7,9 +7,9 @@ from onnx import ModelProto, helper, numpy_helper
 
 from export.graph.compatibility import check
 from export.graph.dims import free_batch
-from export.graph.fused_interface import fuse
+from export.graph.fused_interface import MAX_CANDIDATES, fuse
 from export.graph.head import Layout
-from tests.support.detectors import FINISHED, PLAIN, build_detector, build_finished, draw, run, scale
+from tests.support.detectors import CLASSES, FINISHED, PLAIN, build_detector, build_finished, draw, run, scale
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 21])
@@ -72,6 +72,59 @@ def test_fused_tensors_are_those_of_the_config(model: ModelProto, layout: Layout
     }
     used = {name for node in fused.graph.node for name in node.input}
     assert {initializer.name for initializer in fused.graph.initializer} <= used
+
+
+REST = {"segment": 4, "pose": 6, "obb": 1}
+OUTPUT = {"segment": "coefficients", "pose": "keypoints", "obb": "angles"}
+
+
+def layout_of(task: str, *, end2end: bool = False) -> Layout:
+    return Layout(task, CLASSES, end2end, REST[task], (2, 3) if task == "pose" else None)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 21])
+@pytest.mark.parametrize("sigmoid", [True, False])
+@pytest.mark.parametrize("task", list(REST))
+@pytest.mark.parametrize(("height", "width"), [(3, 5), (60, 50)])
+def test_best_candidates_of_a_head_with_more_than_boxes_are_taken(
+    task: str, opset: int, sigmoid: bool, height: int, width: int
+) -> None:
+    model = build_detector(opset=opset, sigmoid=sigmoid, rest=REST[task], prototypes=task == "segment")
+    images = draw(2, height, width)
+    source = run(model, scale(images))
+    outputs = run(fuse(model, layout_of(task)), images)
+    count = min(height * width, MAX_CANDIDATES)
+    for row in range(2):
+        head = source["output0"][row]
+        scores = head[4 : 4 + CLASSES].max(axis=0)
+        order = np.argsort(-scores, kind="stable")[:count]
+        np.testing.assert_allclose(outputs["scores"][row], scores[order], atol=1e-6)
+        # Of scores that differ by a last bit either may come first.
+        found = np.abs(outputs["boxes"][row][:, None] - head[:4].T[None]).max(axis=2).argmin(axis=1)
+        assert len(set(found)) == count
+        np.testing.assert_allclose(scores[found], scores[order], atol=1e-6)
+        np.testing.assert_array_equal(outputs["classes"][row], head[4 : 4 + CLASSES, found].argmax(axis=0))
+        rest = outputs[OUTPUT[task]][row]
+        assert rest.shape == {"segment": (count, 4), "pose": (count, 2, 3), "obb": (count,)}[task]
+        np.testing.assert_allclose(rest.reshape(count, -1), head[4 + CLASSES :, found].T, atol=1e-4)
+    if task == "segment":
+        np.testing.assert_allclose(outputs["prototypes"], source["output1"], atol=1e-5)
+
+
+@pytest.mark.parametrize("task", list(REST))
+def test_finished_head_with_more_than_boxes_is_split(task: str) -> None:
+    model = build_finished(rows=7, rest=REST[task], prototypes=task == "segment")
+    images = draw(2, 8, 8)
+    table = run(model, scale(images))["output0"]
+    outputs = run(fuse(model, layout_of(task, end2end=True)), images)
+    boxes = table[..., :4]
+    if task != "obb":  # whose boxes are centre and size
+        corners = boxes
+        boxes = np.concatenate([(corners[..., :2] + corners[..., 2:]) / 2, corners[..., 2:] - corners[..., :2]], axis=2)
+    np.testing.assert_allclose(outputs["boxes"], boxes, atol=1e-6)
+    np.testing.assert_array_equal(outputs["scores"], table[..., 4])
+    np.testing.assert_array_equal(outputs["classes"], table[..., 5].astype(np.int32))
+    np.testing.assert_array_equal(outputs[OUTPUT[task]].reshape(2, 7, -1), table[..., 6:])
 
 
 def test_scale_moves_into_the_convolution_only_where_one_reads_the_input() -> None:
