@@ -1,22 +1,29 @@
 """Every kind of ONNX file is exported, verified, and served by the real embedded Triton."""
 
+import base64
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import numpy as np
 import onnx
 import pytest
+import tritonclient.grpc
 import tritonclient.http
+from PIL import Image
 from tritonclient.utils import triton_to_np_dtype
 
 from export.__main__ import main
+from export.proof.session import Session
 from export.writer.config import read_config
 from export.writer.versions import judge
 from registry.golden import read_golden
 from tests.support.classifiers import LABELS, SIDE, build_classifier, build_tensors
+from tests.support.transformer import Transformer, start_transformer
 from tests.support.triton import Triton, start_triton
 from transformer.tasks import describe
 
@@ -136,3 +143,96 @@ def test_exported_file_loads_and_gives_its_golden_outputs(triton: Triton, reposi
             assert got.astype("S").tolist() == expected.tolist()
         else:
             np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def server(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transformer]:
+    log = tmp_path_factory.mktemp("transformer") / "log"
+    with start_transformer(f"127.0.0.1:{triton.grpc_port}", log) as running:
+        yield running
+
+
+PIXELS = np.random.default_rng(3).integers(0, 256, (64, 128, 3), np.uint8)
+
+
+def png(image_hwc: Any = PIXELS) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image_hwc).save(content, "PNG")
+    return content.getvalue()
+
+
+def expected() -> dict[str, float]:
+    """Probabilities by name, of the file itself with Pillow's pixels: the shorter side becomes the size."""
+    image = Image.fromarray(PIXELS).resize((2 * SIDE, SIDE), Image.Resampling.BILINEAR).crop((16, 0, 48, SIDE))
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    pixels = ((np.asarray(image) / 255 - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
+    logits = Session(build_classifier(), name="source").infer(pixels)["result"][0]
+    shares = np.exp(logits - logits.max())
+    return dict(zip(LABELS, (shares / shares.sum()).tolist(), strict=True))
+
+
+def shares_of(response: dict[str, Any]) -> dict[str, float]:
+    return {each["class"]: each["confidence"] for each in response["predictions"]}
+
+
+def test_predict_and_v1_serve_an_exported_classifier(server: Transformer) -> None:
+    response = server.http.post("/predict/nchw", files={"image": png()}).raise_for_status().json()
+    assert shares_of(response) == pytest.approx(expected(), abs=1e-4)
+    assert response["crop"] == {"x1": 32, "y1": 0, "x2": 96, "y2": 64}  # what is left and right was cut off
+    assert response["top"] == max(expected(), key=lambda name: expected()[name])
+    body = {"instances": [{"b64": base64.b64encode(png()).decode()}] * 2, "parameters": {"top_k": 1}}
+    predictions = server.http.post("/v1/models/nchw:predict", json=body).raise_for_status().json()["predictions"]
+    assert [len(each["predictions"]) for each in predictions] == [1, 1]
+    only = server.http.post("/predict/nchw", files={"image": png()}, params={"classes": "dog"}).json()
+    assert (only["top"], list(shares_of(only))) == ("dog", ["dog"])
+    wrong = server.http.post("/predict/nchw", files={"image": png()}, params={"top_k": 0})
+    assert (wrong.status_code, wrong.json()["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("library", [tritonclient.http, tritonclient.grpc])
+def test_v2_serves_an_exported_classifier_over_both_transports(server: Transformer, library: Any) -> None:
+    port = server.http_port if library is tritonclient.http else server.grpc_port
+    tensor = library.InferInput("image", [2], "BYTES")
+    tensor.set_data_from_numpy(np.array([png(), png(PIXELS[:, :64])], np.object_))
+    with library.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        result = client.infer("nchw", [tensor], parameters={"top_k": 2, "confidence": 0.0})
+    probabilities = result.as_numpy("probabilities")
+    np.testing.assert_allclose(probabilities[0], list(expected().values()), atol=1e-4)
+    assert result.as_numpy("class_id").tolist() == probabilities.argmax(axis=1).tolist()
+    described = [json.loads(text) for text in result.as_numpy("predictions")]
+    assert [len(each["predictions"]) for each in described] == [2, 2]
+    assert described[1]["crop"] == {"x1": 0, "y1": 0, "x2": 64, "y2": 64}
+
+
+def test_annotated_image_has_a_frame_around_what_was_seen(server: Transformer) -> None:
+    headers = {"Content-Type": "image/png", "Accept": "image/png"}
+    white = png(np.full_like(PIXELS, 255))
+    drawn = np.asarray(
+        Image.open(io.BytesIO(server.http.post("/predict/nchw", content=white, headers=headers).content))
+    )
+    factor = drawn.shape[1] // 128
+    assert (drawn[-1, 40 * factor] != 255).any()  # the lower edge of the frame
+    assert (drawn[-1, -1] == 255).all()
+
+
+def test_metadata_and_openapi_describe_an_exported_classifier(server: Transformer) -> None:
+    metadata = server.http.get("/v2/models/nchw").raise_for_status().json()
+    assert metadata["parameters"]["resize"] == {"fit": "shortest", "size": SIDE, "interpolation": "bilinear"}
+    document = server.http.get("/openapi.json").json()
+    parameters = {each["name"]: each for each in document["paths"]["/predict/{model}"]["post"]["parameters"]}
+    assert parameters["top_k"]["schema"]["default"] == 5
+    assert "classify: 0.0" in parameters["confidence"]["description"]
+    schema = {"$ref": "#/components/schemas/Classification", **document}
+    response = server.http.post("/predict/nchw", files={"image": png()}).json()
+    jsonschema.Draft202012Validator(schema).validate(response)
+
+
+def test_v2_serves_a_files_own_tensors(server: Transformer) -> None:
+    tokens = {"name": "tokens", "datatype": "INT64", "shape": [2, 3], "data": [1, 2, 3, 4, 5, 6]}
+    left = {"name": "left", "datatype": "FP32", "shape": [2, 3], "data": [0.5] * 6}
+    response = server.http.post("/v2/models/several/infer", json={"inputs": [tokens, left]}).raise_for_status().json()
+    outputs = {each["name"]: each for each in response["outputs"]}
+    assert outputs["total"]["data"] == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
+    assert outputs["product"]["datatype"] == "FP16"
+    rejected = server.http.post("/predict/several", files={"image": png()})
+    assert (rejected.status_code, "without a task" in rejected.json()["error"]) == (400, True)

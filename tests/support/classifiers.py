@@ -1,6 +1,6 @@
 """Tiny classifiers and other graphs as ONNX models, built in tests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,7 @@ def _one(node: NodeProto, source: Any, result: Any, **constants: NDArray[Any]) -
 
 
 _X = "x"
-_TENSORS = {
+_TENSORS: dict[str, Callable[[], ModelProto]] = {
     "several": _sum_and_product,
     "fixed batch": lambda: _one(
         helper.make_node("Relu", [_X], ["y"]),

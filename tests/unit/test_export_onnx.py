@@ -60,7 +60,7 @@ def test_exported_classifier_gives_what_the_file_gives_for_pillows_pixels(tmp_pa
     resized = Image.fromarray(IMAGE).resize((40, int(40 * 90 / 61)), Image.Resampling.BICUBIC)
     top = round((resized.height - SIDE) / 2)
     pixels = np.asarray(resized.crop((4, top, 36, top + SIDE)), np.float32) / 255
-    numbers = (pixels - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    numbers = (pixels - np.array([0.485, 0.456, 0.406], np.float32)) / np.array([0.229, 0.224, 0.225], np.float32)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     (logits,) = session.run(None, {"pixel_values": numbers.transpose(2, 0, 1)[None]})[0]
     shares = np.exp(logits - logits.max())
@@ -169,9 +169,9 @@ def test_precision_that_costs_too_much_is_rejected() -> None:
         compare("bf16", [0] * 99 + [1], [0] * 100, [0] * 100)
 
 
-HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+HALF: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 # The file, and options that are read from it.
-PREPROCESSORS = {
+PREPROCESSORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ViT": (
         {"do_resize": True, "size": {"height": 224, "width": 224}, "resample": 2, **HALF},
         {"fit": "stretch", "size": [224, 224], "interpolation": "bilinear", "mean": [0.5] * 3},

@@ -24,8 +24,16 @@ def described(model: Model = PHOTO, **resize: Any) -> Model:
     return replace(model, facts={"resize": resize})
 
 
+def floats(numbers: list[float]) -> NDArray[np.float32]:
+    return np.array(numbers, np.float32)
+
+
 def noise(width: int, height: int) -> NDArray[np.uint8]:
     return RNG.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def enlarge(image_hwc: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(image_hwc, size_wh, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def by_pillow(image_hwc: NDArray[np.uint8], size: Any, crop_wh: tuple[int, int], filter_: str, mode: str) -> Any:
@@ -75,7 +83,7 @@ def test_preprocess_of_a_large_image_equals_pillow() -> None:
 def test_a_very_long_image_is_resized_only_where_it_is_seen(
     size_wh: tuple[int, int], fit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = cv2.resize(noise(size_wh[0] // 10 or 3, size_wh[1] // 10 or 3), size_wh)
+    image = enlarge(noise(size_wh[0] // 10, size_wh[1] // 10), size_wh)
     model = described(fit=fit, size=24)
     whole, _ = CLASSIFY.preprocess(image, model, size_wh=size_wh)
     monkeypatch.setattr(resampling, "MOST_PX", 1)
@@ -106,8 +114,8 @@ def test_ultralytics_input_is_planes_from_zero_to_one() -> None:
     model = replace(described(fit="shortest", size=24), inputs=(TensorMetadata("images", "FP32", (-1, 3, 24, 24)),))
     image = np.full((40, 30, 3), (255, 0, 51), np.uint8)
     tensor, _ = CLASSIFY.preprocess(image, model, size_wh=(30, 40))
-    assert (tensor.shape, tensor.dtype, tensor.flags.c_contiguous) == ((3, 24, 24), np.float32, True)
-    np.testing.assert_array_equal(tensor[:, 0, 0], np.float32([1, 0, 0.2]))
+    assert (tensor.shape, str(tensor.dtype), tensor.flags.c_contiguous) == ((3, 24, 24), "float32", True)
+    np.testing.assert_array_equal(tensor[:, 0, 0], floats([1, 0, 0.2]))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +132,7 @@ def test_reply_says_which_part_of_the_image_was_seen(
     model: Model, size_wh: tuple[int, int], crop: tuple[float, ...]
 ) -> None:
     _, plan = CLASSIFY.preprocess(noise(*size_wh), model, size_wh=size_wh)
-    result = CLASSIFY.postprocess({"probabilities": np.float32([0.3, 0.7])}, model, plan=plan, options=Choice())
+    result = CLASSIFY.postprocess({"probabilities": floats([0.3, 0.7])}, model, plan=plan, options=Choice())
     assert tuple(result.to_json(model)["crop"].values()) == crop
     drawn = result.draw(np.zeros((size_wh[1], size_wh[0], 3), np.uint8), model)
     assert drawn.any()
@@ -135,8 +143,8 @@ def test_image_that_was_reduced_while_it_was_decoded_lies_where_the_whole_one_do
     assert CLASSIFY.smallest_wh((400, 200), model) == (48, 24)
     assert CLASSIFY.smallest_wh((400, 200), replace(model, reduces_images=False)) is None
     assert CLASSIFY.smallest_wh((400, 200), replace(PHOTO, reduces_images=True)) is None
-    whole = cv2.resize(noise(40, 20), (400, 200), interpolation=cv2.INTER_CUBIC)
-    reduced = cv2.resize(whole, (100, 50), interpolation=cv2.INTER_AREA)
+    whole = enlarge(noise(40, 20), (400, 200))
+    reduced = np.asarray(cv2.resize(whole, (100, 50), interpolation=cv2.INTER_AREA), np.uint8)
     one, plan = CLASSIFY.preprocess(whole, model, size_wh=(400, 200))
     other, same = CLASSIFY.preprocess(reduced, model, size_wh=(400, 200))
     assert plan == same
@@ -178,7 +186,7 @@ def test_metadata_shows_the_description() -> None:
 
 NAMES = {0: "cat", 1: "dog", 2: "cow", 3: "ant"}
 FOUR = replace(PHOTO, names=NAMES)
-PROBABILITIES = np.float32([0.1, 0.4, 0.4, 0.1])
+PROBABILITIES = floats([0.1, 0.4, 0.4, 0.1])
 
 
 def read(parameters_: dict[str, Any]) -> dict[str, Any]:
@@ -219,14 +227,12 @@ def test_best_of_many_classes_are_found_without_sorting_them() -> None:
             probabilities = values.astype(np.float32)
             expected = np.argsort(-probabilities, kind="stable")[:5].tolist()
             assert find_best(probabilities, 5) == expected
-    assert find_best(np.float32([0.5, 0.9]), 5, among=frozenset({0, 7})) == [0]
+    assert find_best(floats([0.5, 0.9]), 5, among=frozenset({0, 7})) == [0]
 
 
 def test_outputs_that_are_no_numbers_are_an_error_of_the_model() -> None:
     with pytest.raises(PredictorError, match="NaN or infinite"):
-        CLASSIFY.postprocess(
-            {"probabilities": np.float32([0.1, np.nan, 0, 0])}, FOUR, plan=(0, 0, 1, 1), options=Choice()
-        )
+        CLASSIFY.postprocess({"probabilities": floats([0.1, np.nan, 0, 0])}, FOUR, plan=(0, 0, 1, 1), options=Choice())
 
 
 def test_json_of_a_classification_is_estimated_by_what_is_written_and_searched() -> None:
