@@ -147,14 +147,13 @@ def _find_size(image: Tensor, options: Options, layout: Layout, path: Path) -> t
     """Height and width of the graph's input."""
     sides = image.shape[2:4] if layout == "nchw" else image.shape[1:3]
     size = options.size if options.size is None or not isinstance(options.size, int) else [options.size] * 2
-    asked = options.crop or size
-    if asked is None and min(sides) < 1:
+    wanted = options.crop or size
+    if wanted is None and min(sides) < 1:
         raise ExportError(
             f"{path}: input: got {list(image.shape)}, whose height and width are free, expected the size of the "
             "training; next: --crop 224, or --preprocessor preprocessor_config.json"
         )
-    wanted = asked or sides
-    size_hw = tuple(own if own > 0 else side for own, side in zip(sides, wanted, strict=True))
+    size_hw = tuple(own if own > 0 else side for own, side in zip(sides, wanted or sides, strict=True))
     if options.crop is not None and size_hw != tuple(options.crop):
         raise ExportError(f"--crop: got {_by(options.crop)}, expected {_by(size_hw)}, which {path} takes")
     if not all(1 <= side <= MAX_SIDE_PX for side in size_hw):
@@ -250,10 +249,10 @@ def _find_output(outputs: dict[str, NDArray[Any]], options: Options, path: Path)
     return fitting[0], len(names)
 
 
-def _decide_softmax(numbers: NDArray[np.float64], asked: Softmax, output: str) -> bool:
+def _decide_softmax(numbers: NDArray[np.float64], wanted: Softmax, output: str) -> bool:
     """Whether the graph returns logits; `numbers` is `(images, columns)`."""
-    if asked != "auto":
-        return asked == "yes"
+    if wanted != "auto":
+        return wanted == "yes"
     if numbers.min() < 0 or numbers.max() > 1:
         return True
     if numbers.shape[1] == 1:  # of one class: a sigmoid has been

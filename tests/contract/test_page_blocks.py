@@ -121,6 +121,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "Requests to S3": [DRAWING],
         "Fifty pods": [OVERLAYS],
     },
+    "docs/tasks.md": {"Classify": [TORCH, COMMANDS, DRAWING], "Any ONNX": [COMMANDS]},
     "docs/tables.md": {"The rows of the verification": [COMMANDS]},
     "docs/tasks.md": {
         "Pose": [SUPERVISION],

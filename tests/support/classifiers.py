@@ -17,7 +17,8 @@ def build_classifier(
     layout: str = "nchw",
     channels: int = 3,
     batch: int | str = "batch",
-    sides: Sequence[Any] = (SIDE, SIDE),
+    side: int = SIDE,
+    sides: Sequence[Any] | None = None,
     datatype: str = "fp32",
     end: str = "logits",
     columns: int = len(LABELS),
@@ -29,14 +30,15 @@ def build_classifier(
         layout: of its input.
         channels: of its input.
         batch: first dim.
-        sides: height and width of its input.
+        side: height and width of its input.
+        sides: as the file has them, such as names of free ones.
         datatype: of its input and output; an output is never `uint8`.
         end: `logits`, `softmax`, `sigmoid`, or `map` for logits `(batch, columns, 1, 1)`.
         columns: how many numbers it returns.
         further: whether it returns its features too.
     """
     random = np.random.default_rng(0)
-    patches = (SIDE // 8) ** 2
+    patches, sides = (side // 8) ** 2, sides or (side, side)
     constants: dict[str, NDArray[Any]] = {
         "kernel": random.normal(size=(4, channels, 8, 8)).astype(np.float32) / 8,
         "layer": random.normal(size=(4 * patches, columns)).astype(np.float32) / 2,

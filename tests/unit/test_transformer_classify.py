@@ -1,4 +1,4 @@
-"""Classification: the resize that training fixed, the choice among classes, and what the reply says was seen."""
+"""Classification: the resize that training fixed, the choice among classes, and what the response says was seen."""
 
 from dataclasses import replace
 from typing import Any
@@ -128,7 +128,7 @@ def test_ultralytics_input_is_planes_from_zero_to_one() -> None:
         (PHOTO, (48, 96), (0, 0, 48, 96)),  # without a description all of it is seen
     ],
 )
-def test_reply_says_which_part_of_the_image_was_seen(
+def test_response_says_which_part_of_the_image_was_seen(
     model: Model, size_wh: tuple[int, int], crop: tuple[float, ...]
 ) -> None:
     _, plan = CLASSIFY.preprocess(noise(*size_wh), model, size_wh=size_wh)
