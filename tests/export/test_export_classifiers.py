@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 import tritonclient.http
 from numpy.typing import NDArray
+from PIL import Image
 
 from export.__main__ import main
 from export.proof.drawn_images import draw_images
 from export.proof.session import Session
 from export.writer.config import read_config
 from export.writer.versions import judge
+from tests.support.described import CLASSIFIER
 from tests.support.fixtures import SHARED
 from tests.support.stack import start_stack
 from transformer.tasks import describe
@@ -131,6 +134,23 @@ def test_classifier_equals_predict_alone_and_in_batches(
     assert max(float(result.probs.top1conf) for result in results) > 0.1
     for batch in (1, 8):
         check_equal(serve(version, photos, batch=batch), results)
+
+
+@pytest.mark.parametrize("filter_", ["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"])
+def test_resize_and_crop_equal_torchvision(filter_: str) -> None:
+    from torchvision.transforms import CenterCrop, InterpolationMode, Resize  # noqa: PLC0415 - as above
+
+    random = np.random.default_rng(0)
+    sizes = [image.shape[1::-1] for image in read_photos(4)] + [(1, 1), (1, 200), (200, 1), (600, 20), (224, 224)]
+    for width, height in sizes:
+        image = random.integers(0, 256, (height, width, 3), np.uint8)
+        for size, crop_hw in ((256, (224, 224)), (224, (224, 224)), (96, (64, 33)), ([80, 120], (80, 119))):
+            fit = "stretch" if isinstance(size, list) else "shortest"
+            resize = {"fit": fit, "size": size, "interpolation": filter_}
+            model = replace(CLASSIFIER, channels=3, input_wh=crop_hw[::-1], facts={"resize": resize})
+            tensor, _ = CLASSIFY.preprocess(image, model, size_wh=(width, height))
+            steps = Resize(size, interpolation=InterpolationMode(filter_)), CenterCrop(crop_hw)
+            assert np.array_equal(tensor, np.asarray(steps[1](steps[0](Image.fromarray(image))))), (width, height, size)
 
 
 def test_image_that_is_not_square_is_stretched_to_a_size_that_is_not(build: Build, tmp_path: Path) -> None:
