@@ -121,9 +121,10 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "Requests to S3": [DRAWING],
         "Fifty pods": [OVERLAYS],
     },
-    "docs/tasks.md": {"Classify": [TORCH, COMMANDS, DRAWING], "Any ONNX": [COMMANDS]},
     "docs/tables.md": {"The rows of the verification": [COMMANDS]},
     "docs/tasks.md": {
+        "Classify": [TORCH, COMMANDS, DRAWING],
+        "Any ONNX": [COMMANDS],
         "Pose": [SUPERVISION],
         "Oriented boxes": [SUPERVISION],
         "Two steps": [TWO_STEPS, TWO_STEPS, TWO_STEPS],

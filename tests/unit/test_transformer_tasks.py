@@ -196,7 +196,7 @@ def test_what_finds_objects_takes_a_second_step_and_what_classifies_is_one() -> 
     assert detections.best_class is None
     np.testing.assert_array_equal(detections.crop(np.zeros((64, 64, 3), np.uint8), 0), np.zeros((20, 20, 3)))
     outputs = {"probabilities": np.array([0.2, 0.8], np.float32)}
-    classification = CLASSIFY.postprocess(outputs, CLASSIFIER, plan=None, options=NoOptions())
+    classification = CLASSIFY.postprocess(outputs, CLASSIFIER, plan=(0, 0, 1, 1), options=Choice())
     assert classification.best_class == (1, float(np.float32(0.8)))
     assert classification.object_boxes is None
 
