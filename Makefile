@@ -84,7 +84,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -134,7 +134,11 @@ export: need-MODEL need-WEIGHTS .venv/.stack ## Add a YOLO model (boxes, masks, 
 		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) $(call flag,nms-free,NMS_FREE) $(call flag,predict,PREDICT) $(UNPICKLING) \
 		--repository "$(REPOSITORY)"
 
+export-onnx: need-MODEL need-WEIGHTS .venv/.stack ## Add any ONNX file: make export-onnx MODEL=<name> WEIGHTS=<file> [OPTIONS="--task classify --labels labels.txt --mean imagenet --std imagenet"]
+	@$(NEREID) export onnx "$(MODEL)" "$(WEIGHTS)" $(OPTIONS) --repository "$(REPOSITORY)"
+
 export: USAGE = MODEL=<name> WEIGHTS=<file or official name>
+export-onnx: USAGE = MODEL=<name> WEIGHTS=<.onnx file>
 publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefix or a folder>
 capacity: USAGE = P95_MS=<milliseconds>
 key: USAGE = NAME=<owner> [KEYS=<file>]

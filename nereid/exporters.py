@@ -1,7 +1,7 @@
 """`nereid export MODEL FILE`: the exporter for a file, and what that exporter needs.
 
-A detector's .pt, .onnx or .engine, an estimator that is a pickle, or a file of XGBoost. A word that names an exporter
-goes first where the file's name does not say it: `nereid export xgboost MODEL FILE`.
+A .pt, .onnx or .engine of Ultralytics, any other .onnx, a pickled estimator, or a file of XGBoost. A word that names an
+exporter goes first where the file's name does not say it: `nereid export xgboost MODEL FILE`.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ BY_SUFFIX = {
     ".ubj": "xgboost",
 }
 PICKLES = (".joblib", ".pkl", ".pickle", ".sav")
-EXPORTERS = ("ultralytics", "sklearn", "xgboost", "examples", "tensorrt")
+EXPORTERS = ("ultralytics", "onnx", "sklearn", "xgboost", "examples", "tensorrt")
 _USAGE = "nereid export MODEL FILE [options]"
 _ULTRALYTICS = ".venv/.ultralytics"
 _HELP = f"""usage: {_USAGE}
@@ -30,7 +30,8 @@ _HELP = f"""usage: {_USAGE}
 Add a model to the model repository. It is compared with its source first; nothing there is ever overwritten.
 The exporter is chosen by FILE:
 
-  .pt .onnx .engine                           a YOLO detector (ultralytics)
+  .pt .engine, or an .onnx of Ultralytics     a YOLO network (ultralytics)
+  .onnx                                       any other network (onnx)
   {" ".join(PICKLES):<42}  a scikit-learn classifier, regressor or pipeline (sklearn)
   .json .ubj, or a pickle that names xgboost  an XGBoost model (xgboost)
 
@@ -75,7 +76,9 @@ def choose(words: Sequence[str]) -> str:
     file = Path(words[1])
     suffix = file.suffix.lower()
     if suffix in PICKLES:
-        return "xgboost" if _names_xgboost(file) else "sklearn"
+        return "xgboost" if _names(file, b"xgboost") else "sklearn"
+    if suffix == ".onnx" and not _names(file, b"imgsz", b"stride"):
+        return "onnx"
     if suffix not in BY_SUFFIX:
         known = " ".join([*BY_SUFFIX, *PICKLES])
         raise ValueError(f"FILE: got {words[1]}, expected one of {known}; next: nereid export EXPORTER MODEL FILE")
@@ -96,17 +99,21 @@ def prepare(words: Sequence[str]) -> None:
     provide([_ULTRALYTICS], words)
 
 
-def _names_xgboost(file: Path) -> bool:
-    """Whether a pickle names the package; nothing of it is run."""
+def _names(file: Path, *words: bytes) -> bool:
+    """Whether a file has these words: a pickle that of a package, an ONNX file the keys of Ultralytics' metadata.
+
+    Nothing of it is run. One that cannot be read has them: the exporter that is meant for it says so.
+    """
     try:
-        return b"xgboost" in file.read_bytes()
+        content = file.read_bytes()
     except OSError:
-        return False  # the exporter says so
+        return words != (b"xgboost",)
+    return all(word in content for word in words)
 
 
 def _print_help() -> int:
     print(_HELP, flush=True)
-    for exporter in ("ultralytics", "sklearn", "xgboost"):
+    for exporter in ("ultralytics", "onnx", "sklearn", "xgboost"):
         sys.argv[:] = ["nereid export", exporter, "--help"]
         with contextlib.suppress(SystemExit):
             runpy.run_module("export", run_name="__main__")

@@ -28,7 +28,7 @@ def add_ultralytics(commands: Any) -> None:
     parser.add_argument("weights", help="a .pt file, an official name such as yolov8n.pt, or an .onnx or .engine file")
     add_unpickling(parser)
     _add_form(parser)
-    _add_precisions(parser)
+    add_precisions(parser)
     add_export(parser, _run)
 
 
@@ -61,8 +61,8 @@ def _add_form(parser: ArgumentParser) -> None:
     )
 
 
-def _add_precisions(parser: ArgumentParser) -> None:
-    """Add the options for how the graph runs."""
+def add_precisions(parser: ArgumentParser, *, formats: bool = True) -> None:
+    """Add the options for how the graph runs; `formats`: whether there may be a TensorRT plan too."""
     parser.add_argument(
         "--precision",
         nargs="+",
@@ -78,6 +78,8 @@ def _add_precisions(parser: ArgumentParser) -> None:
         help="images of what the model will see, 100 or more, or a data set with images/ and labels/: int8 is "
         "calibrated with them, precisions are measured on them",
     )
+    if not formats:
+        return
     parser.add_argument(
         "--format",
         choices=("onnx", "tensorrt"),
@@ -103,7 +105,7 @@ def _run(args: Namespace, steps: "Steps") -> list[Row]:
         args.letterbox,
         args.imgsz,
         args.precision,
-        _find_calibration(args, steps),
+        find_calibration(args, steps),
         _find_builder(args),
         unpickling=args.allow_unpickling,
         nms_free=args.nms_free,
@@ -113,7 +115,8 @@ def _run(args: Namespace, steps: "Steps") -> list[Row]:
     return [write(args.repository, made)]
 
 
-def _find_calibration(args: Namespace, steps: "Steps") -> "Folder | None":
+def find_calibration(args: Namespace, steps: "Steps") -> "Folder | None":
+    """The images of `--calibration`, with a warning where they are few."""
     from export.proof.calibration import ENOUGH, Folder  # noqa: PLC0415 - see the package
 
     if args.calibration is None:

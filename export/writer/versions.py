@@ -78,10 +78,10 @@ def difference(parity: Mapping[str, Any]) -> str:
 
 
 def costs(manifest: Mapping[str, Any]) -> str:
-    """mAP50-95 of FP32 and of each precision of a version, a line for each, as tables show it."""
+    """mAP50-95 or top-1 of FP32 and of each precision of a version, a line for each, as tables show it."""
     found: dict[str, float] = {}
     for precision, cost in manifest.get("precisions", {}).items():
-        found |= {"fp32": cost["fp32"], precision: cost["map50_95"]}
+        found |= {"fp32": cost["fp32"], precision: cost.get("map50_95", cost.get("top1"))}
     metrics = {cost.get("metric", "box") for cost in manifest.get("precisions", {}).values()} - {"box"}
     of = "".join(f"{metric} " for metric in sorted(metrics))
-    return "\n".join(f"{of}{name} {map50_95:.4f}" for name, map50_95 in found.items()) or "-"
+    return "\n".join(f"{of}{name} {figure:.4f}" for name, figure in found.items()) or "-"

@@ -123,6 +123,8 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     },
     "docs/tables.md": {"The rows of the verification": [COMMANDS]},
     "docs/tasks.md": {
+        "Classify": [TORCH, COMMANDS, DRAWING],
+        "Any ONNX": [COMMANDS],
         "Pose": [SUPERVISION],
         "Oriented boxes": [SUPERVISION],
         "Two steps": [TWO_STEPS, TWO_STEPS, TWO_STEPS],

@@ -87,6 +87,15 @@ def test_pickle_of_xgboost_is_known_by_the_names_in_it(tmp_path: Path) -> None:
     assert choose(["prices", str(tmp_path / "prices.pkl")]) == "xgboost"
 
 
+@pytest.mark.parametrize(
+    ("content", "exporter"),
+    [(b"..names..imgsz..stride..", "ultralytics"), (b"..imgsz..", "onnx"), (b"any graph", "onnx")],
+)
+def test_onnx_file_is_for_the_exporter_that_its_metadata_names(tmp_path: Path, content: bytes, exporter: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    assert choose(["m", str(tmp_path / "m.onnx")]) == exporter
+
+
 @pytest.mark.parametrize("words", ["prices", "prices --rows rows.csv", "--rows rows.csv prices", "prices prices.h5"])
 def test_file_that_no_exporter_reads_is_rejected(words: str) -> None:
     with pytest.raises(ValueError, match="expected"):

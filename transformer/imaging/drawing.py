@@ -153,6 +153,14 @@ def draw_label(image_hwc: Image, label: Label) -> Image:
     return drawn
 
 
+def draw_region(image_hwc: Image, region_xyxy: tuple[float, float, float, float]) -> Image:
+    """A copy of the image with a frame around a region, in pixels."""
+    drawn = image_hwc.copy()
+    x1, y1, x2, y2 = (round(value) for value in region_xyxy)
+    cv2.rectangle(drawn, (x1, y1), (x2 - 1, y2 - 1), COLOURS[2], line_thickness(drawn), cv2.LINE_AA)
+    return drawn
+
+
 def line_thickness(image_hwc: Image) -> int:
     """In proportion to the image, but no more than its shorter side: OpenCV draws no line over 32767."""
     height, width = image_hwc.shape[:2]

@@ -12,7 +12,7 @@ from transformer.tasks.schemas import STRING as _STRING
 from transformer.tasks.schemas import UUID as _UUID
 from transformer.tasks.schemas import array_of as _array
 from transformer.tasks.schemas import object_of as _object
-from transformer.tasks.task import ImageTask, RowsTask, Schema, Task
+from transformer.tasks.task import ImageTask, Parameter, RowsTask, Schema, Task
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -105,9 +105,24 @@ _LIMITS_REACHED = {
     "description": "with an annotated image: a JSON list that holds `limits_reached`; absent if none was reached",
     "schema": _STRING,
 }
-_TASK_PARAMETERS = [
-    _query(name, dict(parameter.schema), parameter.description) for name, parameter in task_parameters().items()
-]
+
+
+def _task_query(parameter: Parameter) -> dict[str, Any]:
+    """A parameter of tasks; its default in words where each of them has another one."""
+    schema, description = dict(parameter.schema), parameter.description
+    defaults = {
+        task.name: own.schema.get("default")
+        for task in TASKS.values()
+        for own in task.parameters
+        if own.name == parameter.name
+    }
+    if len(set(defaults.values())) > 1:
+        schema.pop("default", None)
+        description += f" (default of {', '.join(f'{task}: {default}' for task, default in defaults.items())})"
+    return _query(parameter.name, schema, description)
+
+
+_TASK_PARAMETERS = [_task_query(parameter) for parameter in task_parameters().values()]
 
 PREDICT: dict[str, Any] = {
     "parameters": _TASK_PARAMETERS,
