@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from transformer.admission import Deadline
+from transformer.admission import Deadline, hold
 from transformer.dataplane import batches
 from transformer.dataplane.catalogue import Catalogue
 from transformer.dataplane.gather import gather_or_raise
@@ -163,6 +163,7 @@ class DataPlane(Catalogue):
             options.deadline.check("the image was decoded")
             model, inferred = await call.run(partial(image.infer, self._triton, options))
             prediction = await image.postprocess(model, inferred, task_options)
+        hold(prediction.held_bytes)
         assert image.decoded is not None, "a result has an image"  # noqa: S101
         kept = image.decoded.image_hwc if image.keep_image else None
         return ImageResult(model, prediction, image.decoded.size_wh, kept, image.stages, image.stages.total_ms())

@@ -26,6 +26,14 @@ class Selection:
     class_ids: frozenset[int] | None = None
 
 
+CLASSES = Parameter(
+    "classes",
+    read_classes,
+    STRING,
+    "a name, or names and indices separated by commas; what is a name is no index",
+    option="class_ids",
+    repeats=True,
+)
 SELECTION_PARAMETERS = (
     Parameter(
         "confidence",
@@ -45,12 +53,5 @@ SELECTION_PARAMETERS = (
         INTEGER | {"minimum": 1, "maximum": MAX_DETECTIONS_LIMIT, "default": Selection.max_detections},
         "the best detections, at most this many",
     ),
-    Parameter(
-        "classes",
-        read_classes,
-        STRING,
-        "a name, or names and indices separated by commas; what is a name is no index",
-        option="class_ids",
-        repeats=True,
-    ),
+    CLASSES,
 )

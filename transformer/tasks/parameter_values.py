@@ -1,6 +1,7 @@
 """Values of parameters: checked and converted."""
 
 import itertools
+from collections.abc import Collection
 from typing import Any
 
 from transformer.errors import InvalidRequest, excerpt
@@ -23,6 +24,32 @@ def read_fraction(name: str, value: Any) -> float:
     if not 0 <= number <= 1:
         raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a number from 0 to 1")
     return number
+
+
+def read_positive(name: str, value: Any, *, most: float) -> float:
+    """A parameter above 0 and up to `most`, a number or a string that holds one.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    try:
+        number = float(value) if not isinstance(value, bool) else float("nan")
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 < number <= most:
+        raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a number above 0, at most {most:g}")
+    return number
+
+
+def read_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """A parameter that is one of a few words.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected one of {', '.join(choices)}")
+    return value
 
 
 def read_count(name: str, value: Any, *, most: int) -> int:
