@@ -1,7 +1,7 @@
 """Compares the outputs of a version for its golden input with those of its export."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ _BOXES_PX, _SCORES = 4.0, 0.05
 _LOGITS = 1.5
 _COMPARED = 50  # candidates of a detector, the best ones: the order of others is chance
 _MEANINGFUL = 0.05  # below this score a candidate may be any other
+_MOST_OF_MAP = {True: 0.01, False: 0.1}  # by whether the run is exact: bf16, FP16 and int8 move borders
+_NEAREST_M = 0.01
 _COMPARED_AT_ONCE = 2**20  # numbers
 _HEAD, _FINISHED_COLUMNS = "output0", 6  # of a detector with the interface `ultralytics`
 _LONGEST_METADATA = 2**16  # characters that are parsed here: valid metadata may hold a hundred thousand names
@@ -43,6 +45,8 @@ def check_golden_outputs(outputs: Arrays, expected: Arrays, config: Any) -> None
         _compare_detections(outputs, expected, is_exact=_is_exact(config))
     elif expected.keys() == {_HEAD} and read_metadata(config).get("task") == "detect" and expected[_HEAD].ndim == 3:
         _compare_detections(_decode(outputs[_HEAD]), _decode(expected[_HEAD]), is_exact=_is_exact(config))
+    elif len(expected) == 1 and (differ := _MAPS.get(str(read_metadata(config).get("task")))):
+        _compare_map(outputs, expected, differ, most=_MOST_OF_MAP[_is_exact(config)])
     else:
         _compare(outputs, expected)
 
@@ -90,6 +94,34 @@ def _compare(outputs: Arrays, expected: Arrays) -> None:
                 raise VersionRejected(
                     f"golden input: output {name!r}{[int(i) for i in at]}: got {got[at]:.6g}, expected {want[at]:.6g}"
                 )
+
+
+def _classes_apart(got: NDArray[Any], want: NDArray[Any]) -> float:
+    """The share of pixels of another class: beside a border a last bit decides."""
+    return float(np.mean(got != want))
+
+
+def _depth_apart(got: NDArray[Any], want: NDArray[Any]) -> float:
+    """The mean difference of a pixel, relative to its distance."""
+    return float(np.mean(np.abs(got.astype(np.float64) - want) / np.maximum(np.abs(want), _NEAREST_M)))
+
+
+# Tasks whose only output has a value for each pixel.
+_MAPS: Mapping[str, Callable[[NDArray[Any], NDArray[Any]], float]] = {
+    "semantic": _classes_apart,
+    "depth": _depth_apart,
+}
+
+
+def _compare_map(
+    outputs: Arrays, expected: Arrays, differ: Callable[[NDArray[Any], NDArray[Any]], float], *, most: float
+) -> None:
+    for name, want in expected.items():
+        apart = differ(outputs[name], want)
+        if not apart <= most:
+            raise VersionRejected(
+                f"golden input: output {name!r} differs by {apart:.4f} from that of the export, expected at most {most}"
+            )
 
 
 def _decode(head: NDArray[Any]) -> Arrays:

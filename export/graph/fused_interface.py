@@ -25,7 +25,7 @@ def fuse(model: ModelProto, *, classes: int, end2end: bool) -> ModelProto:
     """
     fused = deepcopy(model)
     graph = fused.graph
-    _take_pixels(graph)
+    take_pixels(graph)
     if end2end:
         _split_finished(graph)
     else:
@@ -35,7 +35,7 @@ def fuse(model: ModelProto, *, classes: int, end2end: bool) -> ModelProto:
     return fused
 
 
-def _take_pixels(graph: GraphProto) -> None:
+def take_pixels(graph: GraphProto) -> None:
     """Replace the input by UINT8 pixels; 1/255 goes into the first convolution where there is one."""
     images = graph.input[0]
     batch, channels, height, width = images.type.tensor_type.shape.dim

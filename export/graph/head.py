@@ -24,17 +24,18 @@ _TASKS = {
     "SemanticSegment": "semantic",
     "Depth": "depth",
 }
+MAP_HEADS = {"SemanticSegment": "semantic", "Depth": "depth"}  # see `sources.ultralytics_maps`
 _RTDETR = re.compile(r"rt-?detr", re.IGNORECASE)
 _NEXT = "next: a YOLO detector that Ultralytics 8.4 or newer exports, or a current version of it for this file"
 
 
 def check_task(task: str, *, where: str) -> None:
-    """Reject other tasks than detection.
+    """Reject tasks that are not served.
 
     Raises:
-        ExportError: the task is another one.
+        ExportError: the task is one of them.
     """
-    if task != "detect":
+    if task not in {"detect", *MAP_HEADS.values()}:
         raise ExportError(f"{where}: task: got {task!r}, expected 'detect': other tasks are not served yet")
 
 

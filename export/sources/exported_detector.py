@@ -83,7 +83,7 @@ def read_detector(path: Path) -> Detector:
         ExportError: the file is not an ONNX file that Ultralytics exported, or not a detector that can be served.
     """
     model = read_onnx(path)
-    metadata = _metadata(model, path)
+    metadata = read_metadata(model, path)
     check_head(metadata, where=str(path))
     batch, _, *size = _check_tensors(model, path)
     imgsz_hw = metadata["imgsz"]
@@ -129,7 +129,7 @@ def _fill(size: list[int], imgsz_hw: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _metadata(model: ModelProto, path: Path) -> dict[str, Any]:
+def read_metadata(model: ModelProto, path: Path) -> dict[str, Any]:
     """Metadata of the file: head, description and task as texts, numbers and names as Python values."""
     texts = {entry.key: entry.value for entry in model.metadata_props}
     missing = [key for key in ("task", "names", "imgsz", "stride") if key not in texts]

@@ -16,7 +16,7 @@ from export.graph.nodes import captured
 
 # Names that `export.graph` and the interfaces give: a tensor of the file with such a name is renamed.
 _INPUT, _OUTPUT = "images", "output0"
-_TAKEN = frozenset({_INPUT, _OUTPUT, "image", "boxes", "scores", "classes"})
+_TAKEN = frozenset({_INPUT, _OUTPUT, "image", "boxes", "scores", "classes", "class_map", "depth"})
 _TAKEN_PREFIXES = ("fused/", "bins/", "half/", "source/")
 
 
@@ -41,6 +41,15 @@ def read_onnx(path: Path) -> ModelProto:
     except (OSError, ValueError, onnx.checker.ValidationError) as exc:
         raise ExportError(f"{path}: its external data cannot be read: {first_line(exc)}") from exc
     return model
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """The metadata of an ONNX file, without its weights; empty where it cannot be read."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, OSError, onnx.checker.ValidationError):
+        return {}
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def normalise(model: ModelProto) -> ModelProto:

@@ -17,6 +17,7 @@ from export.graph import compatibility
 from export.graph.dfl import weigh_bins
 from export.graph.dims import declare_head, fix_outputs, free_batch
 from export.graph.fused_interface import fuse
+from export.graph.head import MAP_HEADS
 from export.proof import parity, predictions
 from export.proof.calibration import Sample
 from export.proof.drawn_images import draw_images, draw_stop_sign
@@ -25,12 +26,13 @@ from export.proof.parity import Head
 from export.proof.precision import Precision, Track
 from export.proof.predictions import choose_confidence
 from export.proof.session import Session
+from export.sources import ultralytics_maps
 from export.sources.exported_detector import Detector, read_detector, read_model
 from export.sources.tensorrt import Builder, build
 from export.sources.trusted_checkpoints import CheckpointError, admit
 from export.sources.ultralytics_checkpoint import Program, export_onnx, find_checkpoint, predict_onnx
 from export.sources.ultralytics_engine import import_engine
-from export.sources.weights_file import check_weights
+from export.sources.weights_file import check_weights, find_task
 from export.writer import config
 from export.writer.manifest import Interface, Source, digest
 from export.writer.repository import Version
@@ -100,6 +102,8 @@ def prepare(  # noqa: PLR0913 - what, how, and where steps are shown
     report = Reporter(say, track, warn or say)
     path = Path(weights)
     _check_choice(choice, path)
+    if path.suffix != ".engine" and find_task(weights) in MAP_HEADS.values():
+        return ultralytics_maps.prepare(name, weights, choice=choice, report=report)
     if path.suffix == ".engine":
         say(f"read {path.name}")
         return import_engine(name, path)

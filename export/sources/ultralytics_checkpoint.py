@@ -70,8 +70,8 @@ def export_onnx(
     Raises:
         ExportError: torch is missing, or the file is not a checkpoint of Ultralytics, or has another task or head.
     """
-    _need_torch(name)
-    yolo = _load(checkpoint, name)
+    need_torch(name)
+    yolo = load(checkpoint, name)
     head = yolo.model.model[-1] if hasattr(yolo.model, "model") else yolo.model  # foreign networks have no layers
     check_head({"task": yolo.task, "head": type(head).__name__}, where=name)
     if nms_free and getattr(head, "one2one_cv2", None) is None:
@@ -79,15 +79,32 @@ def export_onnx(
             f"{name}: --nms-free: got a checkpoint with one head, which needs NMS, expected YOLO26 or YOLOv10; next: "
             "omit --nms-free (make: NMS_FREE)"
         )
+    exported = write_onnx(checkpoint, folder, name=name, imgsz=imgsz, nms=_nms(nms_free))
+    copy = exported.with_suffix(".pt")
+    return exported, lambda model: Program(_head(yolo, nms_free), _predict(load(copy, name), model, nms_free))
+
+
+def write_onnx(checkpoint: Path, folder: Path, *, name: str, imgsz: int | None, **options: Any) -> Path:
+    """Let Ultralytics export a checkpoint to ONNX, with free batch, height and width.
+
+    Args:
+        checkpoint: admitted.
+        folder: for the ONNX file, and a copy of the checkpoint beside it.
+        name: of the weights, as the user gave it.
+        imgsz: input size, or None for what it was trained with.
+        options: further arguments of Ultralytics' `export`.
+
+    Raises:
+        ExportError: Ultralytics does not export it.
+    """
     copy = folder / "model.pt"  # Ultralytics writes beside the weights
     shutil.copyfile(checkpoint, copy)
     size = {} if imgsz is None else {"imgsz": imgsz}
-    options = {"format": "onnx", "dynamic": True, "simplify": True, "opset": OPSET, "device": "cpu", **size}
+    fixed = {"format": "onnx", "dynamic": True, "simplify": True, "opset": OPSET, "device": "cpu", **size}
     try:
-        exported = _load(copy, name).export(**options, nms=_nms(nms_free))
+        return Path(load(copy, name).export(**fixed, **options))
     except Exception as exc:  # torch and a network's own code may raise anything
         raise ExportError(f"{name}: Ultralytics does not export it: {first_line(exc)}") from exc
-    return Path(exported), lambda model: Program(_head(yolo, nms_free), _predict(_load(copy, name), model, nms_free))
 
 
 def predict_onnx(file: Path, *, name: str) -> Callable[[Model], Predict]:
@@ -103,8 +120,8 @@ def predict_onnx(file: Path, *, name: str) -> Callable[[Model], Predict]:
     Raises:
         ExportError: torch or ultralytics is missing.
     """
-    _need_torch(name, what="--predict")
-    return lambda model: _predict(_load(file, name, task="detect"), model, nms_free=False)
+    need_torch(name, what="--predict")
+    return lambda model: _predict(load(file, name, task="detect"), model, nms_free=False)
 
 
 def _nms(nms_free: bool) -> bool | None:
@@ -112,7 +129,12 @@ def _nms(nms_free: bool) -> bool | None:
     return False if nms_free else None
 
 
-def _need_torch(name: str, *, what: str = "a .pt file") -> None:
+def need_torch(name: str, *, what: str = "a .pt file") -> None:
+    """Check that torch and ultralytics are installed; `what` needs them.
+
+    Raises:
+        ExportError: one is missing.
+    """
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("ultralytics") is None:
         install, instead = (
             ("", "pass an ONNX file that Ultralytics exported")
@@ -125,7 +147,12 @@ def _need_torch(name: str, *, what: str = "a .pt file") -> None:
         )
 
 
-def _load(checkpoint: Path, name: str, *, task: str | None = None) -> Any:
+def load(checkpoint: Path, name: str, *, task: str | None = None) -> Any:
+    """Load a checkpoint that was admitted, or an ONNX file, by Ultralytics.
+
+    Raises:
+        ExportError: it is none.
+    """
     _quieten()
     from ultralytics import YOLO  # noqa: PLC0415 - only where a .pt is exported
 
@@ -179,7 +206,7 @@ def _predict(yolo: Any, model: Model, nms_free: bool) -> Predict:
 
 def _download(name: str) -> Path:
     """Download by ultralytics, which keeps the file in its weights folder or the working directory."""
-    _need_torch(name)
+    need_torch(name)
     _quieten()
     try:
         socket.create_connection(("github.com", 443), timeout=5).close()

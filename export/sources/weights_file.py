@@ -11,6 +11,7 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.graph.head import check_head, check_task
+from export.sources.onnx_file import read_texts
 
 _OFFICIAL = re.compile(r"^yolo[\w-]*\.pt$")
 _TASKS_BY_NAME = {
@@ -33,6 +34,19 @@ _TASKS_BY_CLASS = {
 _RTDETR = {"RTDETRDetectionModel", "RTDETRDecoder"}
 _YOLOV5 = re.compile(r"^models\.(yolo|common|experimental)$")
 _LARGEST_PICKLE_BYTES = 64 * 2**20  # YOLOv8x has less than 1 MiB
+
+
+def find_task(weights: str) -> str:
+    """The task of weights that `check_weights` accepts, or of an ONNX file; `detect` where they do not say another."""
+    path = Path(weights)
+    if path.suffix == ".onnx" and path.is_file():
+        return read_texts(path).get("task", "detect")
+    if not path.is_file():
+        return next((task for suffix in path.stem.split("-")[1:] if (task := _TASKS_BY_NAME.get(suffix))), "detect")
+    if path.suffix != ".pt":
+        return "detect"
+    names = (name for module, name in _read_classes(path) if module.startswith("ultralytics."))
+    return next((_TASKS_BY_CLASS[name] for name in names if name in _TASKS_BY_CLASS), "detect")
 
 
 def check_weights(weights: str) -> None:

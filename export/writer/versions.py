@@ -15,10 +15,13 @@ _FIGURES = (
     "classes",
     "probabilities",
     "values",
+    "pixels_apart",
+    "relative",
     "accuracy",
     "accuracy_plain",
     "accuracy_rendered",
 )
+_METRICS = ("map50_95", "miou", "relative_error")
 
 
 def numbers(model: Path) -> list[int]:
@@ -74,8 +77,8 @@ def difference(parity: Mapping[str, Any]) -> str:
 
 
 def costs(manifest: Mapping[str, Any]) -> str:
-    """mAP50-95 of FP32 and of each precision of a version, a line for each, as tables show it."""
+    """The metric of FP32 and of each precision of a version, mAP50-95 or that of its task, a line for each."""
     found: dict[str, float] = {}
     for precision, cost in manifest.get("precisions", {}).items():
-        found |= {"fp32": cost["fp32"], precision: cost["map50_95"]}
-    return "\n".join(f"{name} {map50_95:.4f}" for name, map50_95 in found.items()) or "-"
+        found |= {"fp32": cost["fp32"], precision: next(cost[metric] for metric in _METRICS if metric in cost)}
+    return "\n".join(f"{name} {figure:.4f}" for name, figure in found.items()) or "-"

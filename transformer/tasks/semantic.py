@@ -186,13 +186,13 @@ class Semantic(ImageTask[Letterbox, Regions, Segmentation]):
         """JSON, the maps padded to the largest image, the share of each class."""
         return [
             TensorMetadata(self.json_output, "BYTES", (-1,)),
-            TensorMetadata("class_map", "UINT8" if _dtype(model) == np.uint8 else "UINT16", (-1, -1, -1)),
+            TensorMetadata("class_map", "UINT8" if map_dtype(model) == np.uint8 else "UINT16", (-1, -1, -1)),
             TensorMetadata("pixel_ratios", "FP32", (-1, model.classes)),
         ]
 
     def metadata(self, model: Model) -> dict[str, Any]:
         """The value of pixels that have no class."""
-        return {"ignored_value": _IGNORED[_dtype(model)]}
+        return {"ignored_value": _IGNORED[map_dtype(model)]}
 
     def smallest_wh(self, image_wh: tuple[int, int], model: Model) -> tuple[int, int] | None:
         """The size that the letterbox scales it to, where the profile allows that results change a little."""
@@ -215,22 +215,22 @@ class Semantic(ImageTask[Letterbox, Regions, Segmentation]):
         if output is None or output.shape != plan.input_wh[::-1] or output.dtype.kind not in "ui":
             got = {name: f"{array.dtype} {array.shape}" for name, array in outputs.items()}
             raise PredictorError(f"{model.name}: got {got}, expected class_map of {plan.input_wh[::-1]}")
-        seen, values = cut_padding(output, plan.image_wh), _values(model)
+        seen, values = cut_padding(output, plan.image_wh), count_values(model)
         low, high = int(seen.min()), int(seen.max())
         if low < 0 or high >= values:
             raise PredictorError(f"{model.name}: got classes {low} to {high}, expected 0 to {values - 1}")
-        class_map = np.array(seen, _dtype(model))  # a copy: it outlives the response that it is part of
+        class_map = np.array(seen, map_dtype(model))  # a copy: it outlives the response that it is part of
         if options.class_ids is not None and model.classes > 1:
-            class_map[~np.isin(class_map, list(options.class_ids))] = _IGNORED[_dtype(model)]
+            class_map[~np.isin(class_map, list(options.class_ids))] = _IGNORED[map_dtype(model)]
         return Segmentation(class_map, plan.image_wh, values, options.segmentation_mask == "png")
 
 
-def _dtype(model: Model) -> np.dtype[Any]:
-    """Of a map: 8 bits, unless they do not hold the classes and the value of ignored pixels."""
+def map_dtype(model: Model) -> np.dtype[Any]:
+    """Datatype of a map: 8 bits, unless they do not hold the classes and the value of ignored pixels."""
     return np.dtype(np.uint8 if model.classes <= _IGNORED[np.dtype(np.uint8)] else np.uint16)
 
 
-def _values(model: Model) -> int:
+def count_values(model: Model) -> int:
     """How many values a pixel may have: a model of one class has background beside it."""
     return 2 if model.classes == 1 else model.classes
 
