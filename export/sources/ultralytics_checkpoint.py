@@ -151,7 +151,7 @@ def load(checkpoint: Path, name: str, *, task: str | None = None) -> Any:
     """Load a checkpoint that was admitted, or an ONNX file, by Ultralytics.
 
     Raises:
-        ExportError: it is none.
+        ExportError: it is another file.
     """
     _quieten()
     from ultralytics import YOLO  # noqa: PLC0415 - only where a .pt is exported

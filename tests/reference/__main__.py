@@ -1,12 +1,14 @@
 """Compute the references again: `python -m tests.reference`, with torch and ultralytics (`make reference`).
 
 yolov8n on the images of `../shared/data/coco128` and the two of ultralytics; digit-finder on held-out scenes. For each,
-the smallest rectangle and the square.
+the smallest rectangle and the square. Maps of semantic segmentation and of depth need no weights: what is compared is
+what happens before the network and after it.
 """
 
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -15,11 +17,14 @@ import torch
 import ultralytics
 from PIL import Image
 from rich.progress import track
+from ultralytics.models.yolo.depth import DepthPredictor
+from ultralytics.models.yolo.semantic import SemanticSegmentationPredictor
 
 from export.examples.digit_finder.scenes import compose
 from export.proof.average_precision import Rows, mean_average_precision, read_yolo_labels
 from export.sources.trusted_checkpoints import admit
 from tests.reference.detections import Reference
+from tests.reference.maps import CHOSEN, CLASSES, FOLDER, SIDE, SIZES_WH, UNIT_M, MapCase, draw_gradients, write_cases
 from tests.reference.scenes import SCENES, cut_scene
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +35,9 @@ MAP_SETTINGS = {"conf": 0.001, "iou": 0.7, "max_det": 300}
 def main() -> None:
     """Write the references."""
     parser = argparse.ArgumentParser(prog="python -m tests.reference", description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=["yolov8n", "digit-finder"])
+    parser.add_argument("models", nargs="*", default=["yolov8n", "digit-finder", "maps"])
     for model in parser.parse_args().models:
-        {"yolov8n": yolov8n, "digit-finder": digit_finder}[model]()
+        {"yolov8n": yolov8n, "digit-finder": digit_finder, "maps": maps}[model]()
 
 
 def yolov8n() -> None:
@@ -63,6 +68,53 @@ def digit_finder() -> None:
     for letterbox in ("rectangle", "square"):
         model = ultralytics.YOLO(weights, task="detect")
         write(f"digit-finder-{letterbox}", model, letterbox, 320, whole | cut, labels, sizes_wh)
+
+
+def maps() -> None:
+    """Invented outputs of a model for images of many sizes, and what the predictors of Ultralytics make of them."""
+    random = np.random.default_rng(20)
+    cases = []
+    for size_wh in SIZES_WH:
+        image = draw_gradients(size_wh)
+        for task, predictor in (("semantic", SemanticSegmentationPredictor), ("depth", DepthPredictor)):
+            forms = (False, True) if task == "semantic" else (False,)
+            cases += [map_case(task, predictor, image, random, is_free=is_free) for is_free in forms]
+    write_cases(cases)
+    print(f"maps: {len(cases)} cases, {(FOLDER / 'maps.npz').stat().st_size} bytes")
+
+
+def map_case(task: str, kind: Any, image: Any, random: np.random.Generator, *, is_free: bool) -> MapCase:
+    """One image, in the square of the model or, where `is_free`, in the smallest rectangle."""
+    predictor = kind(overrides={"imgsz": SIDE, "rect": True, "device": "cpu"})
+    predictor.imgsz = [SIDE, SIDE]
+    names = {index: str(index) for index in range(CLASSES)}
+    predictor.model = SimpleNamespace(names=names, stride=32, format="onnx", dynamic=is_free)
+    predictor.batch = [["image"]]
+    bgr = np.ascontiguousarray(image[..., ::-1])
+    (boxed,) = predictor.pre_transform([bgr])
+    height, width = boxed.shape[:2]
+    smooth = cv2.GaussianBlur(random.random((height, width), np.float32), (0, 0), 4)
+    smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())
+    if task == "depth":
+        output = np.rint((0.5 + 20 * smooth) / UNIT_M).astype(np.float32) * np.float32(UNIT_M)
+    else:
+        output = np.minimum(smooth * CLASSES, CLASSES - 1).astype(np.uint8)
+    planes = torch.zeros(1, 3, height, width)
+
+    def run(classes: list[int] | None = None) -> Any:
+        predictor.args.classes = classes
+        predictions = torch.from_numpy(output)[None, None] if task == "depth" else torch.from_numpy(output)[None]
+        (result,) = predictor.postprocess(predictions, planes, [bgr])
+        return np.asarray((result.depth if task == "depth" else result.semantic_mask).data)
+
+    return MapCase(
+        image_hwc=image,
+        task=task,
+        input_hwc=np.ascontiguousarray(boxed[..., ::-1]),
+        output=output,
+        expected=run(),
+        expected_of_chosen=run(list(CHOSEN)) if task == "semantic" else None,
+    )
 
 
 def write(

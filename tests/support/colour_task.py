@@ -105,9 +105,7 @@ class FindColours(ImageTask[Letterbox, Regions, Colours]):
         plan = fit(size_wh, model.input_wh, stride=None)
         return letterbox(image_hwc, plan), plan
 
-    def postprocess(
-        self, outputs: Mapping[str, Array], model: Model, *, plan: Letterbox, options: Regions
-    ) -> Colours:
+    def postprocess(self, outputs: Mapping[str, Array], model: Model, *, plan: Letterbox, options: Regions) -> Colours:
         (x, y), (width, height) = plan.pad_xy, plan.resized_wh
         visible = np.ascontiguousarray(outputs["class_map"][y : y + height, x : x + width])
         class_map = np.asarray(cv2.resize(visible, plan.image_wh, interpolation=cv2.INTER_NEAREST), np.uint8)
