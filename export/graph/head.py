@@ -29,13 +29,13 @@ _RTDETR = re.compile(r"rt-?detr", re.IGNORECASE)
 _NEXT = "next: a YOLO detector that Ultralytics 8.4 or newer exports, or a current version of it for this file"
 
 
-def check_task(task: str, *, where: str) -> None:
-    """Reject tasks that are not served.
+def check_task(task: str, *, where: str, maps: bool = True) -> None:
+    """Reject tasks that are not served, and where `maps` is false those that return a map.
 
     Raises:
         ExportError: the task is one of them.
     """
-    if task not in {"detect", *MAP_HEADS.values()}:
+    if task != "detect" and not (maps and task in MAP_HEADS.values()):
         raise ExportError(f"{where}: task: got {task!r}, expected 'detect': other tasks are not served yet")
 
 
@@ -49,7 +49,7 @@ def check_head(metadata: Mapping[str, Any], *, where: str) -> None:
     Raises:
         ExportError: the task or the head is another one or unknown, or the graph includes NMS.
     """
-    check_task(str(metadata["task"]), where=where)
+    check_task(str(metadata["task"]), where=where, maps=False)
     head = None if metadata.get("head") is None else str(metadata["head"])
     is_rtdetr = head is None and _RTDETR.search(str(metadata.get("description", "")))
     if head == "RTDETRDecoder" or is_rtdetr:

@@ -128,9 +128,10 @@ def test_predict_serves_the_maps_of_ultralytics(
 ) -> None:
     head = name.partition("-")[0]
     alone = [ok(server.http.post(f"/predict/{name}", files={"image": photo.png})) for photo in photos]
-    files = [("image", (f"{index}.png", photo.png)) for index, photo in enumerate(photos)]
-    together = ok(server.http.post(f"/predict/{name}", files=files))
-    assert len(together) == _IMAGES
+    together = []
+    for first in range(0, _IMAGES, 6):
+        files = [("image", (f"{index}.png", photo.png)) for index, photo in enumerate(photos[first : first + 6])]
+        together += ok(server.http.post(f"/predict/{name}", files=files))
     worst = 0.0
     for wanted, one, other in zip(expected[head], alone, together, strict=True):
         maps = [read_map(response) for response in (one, other)]

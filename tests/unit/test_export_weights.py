@@ -5,12 +5,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 
 from export.__main__ import main
 from export.errors import ExportError
 from export.sources.ultralytics_checkpoint import predict_onnx
-from export.sources.weights_file import check_weights
+from export.sources.weights_file import check_weights, find_task
 
 
 def write(path: Path, *classes: str) -> Path:
@@ -30,8 +32,8 @@ def write(path: Path, *classes: str) -> Path:
         (["ultralytics.nn.tasks:PoseModel"], "task: got 'pose'"),
         (["ultralytics.nn.tasks:OBBModel"], "task: got 'obb'"),
         (["ultralytics.nn.tasks:ClassificationModel"], "task: got 'classify'"),
-        (["ultralytics.nn.tasks:SemanticSegmentationModel"], "task: got 'semantic'"),
-        (["ultralytics.nn.tasks:DepthModel"], "task: got 'depth'"),
+        (["ultralytics.nn.tasks:SemanticSegmentationModel"], None),
+        (["ultralytics.nn.tasks:DepthModel"], None),
         (["ultralytics.nn.tasks:YOLOESegModel"], "task: got 'segment'"),
         (["ultralytics.nn.tasks:RTDETRDetectionModel"], "RT-DETR is not served yet"),
         (
@@ -59,7 +61,7 @@ def test_checkpoint_is_reported_by_its_classes(tmp_path: Path, classes: list[str
         ("yolo11x-obb.pt", "task: got 'obb'"),
         ("yolov8m-pose.pt", "task: got 'pose'"),
         ("yolov8n-cls.pt", "task: got 'classify'"),
-        ("yolo26n-depth.pt", "task: got 'depth'"),
+        ("yolo26n-depth.pt", None),
         ("best.pt", "the file is missing, and its name is not an official one"),
         ("weights/yolov8n.pt", "the file is missing, and its name is not an official one"),
         ("yolov8n.pt", None),
@@ -129,3 +131,20 @@ def test_pickle_that_does_not_unpack_is_rejected(tmp_path: Path, capsys: pytest.
     path.write_bytes(content)
     assert main(["ultralytics", "m", str(path), "--repository", str(tmp_path / "r")]) == 1
     assert "expected a PyTorch checkpoint: is the file truncated, or of another kind?" in capsys.readouterr().err
+
+
+def test_task_of_weights_is_found_by_name_classes_and_metadata(tmp_path: Path) -> None:
+    assert [find_task(name) for name in ("yolo26n-sem.pt", "yolo26n-depth.pt", "yolov8n.pt")] == [
+        "semantic",
+        "depth",
+        "detect",
+    ]
+    assert find_task(str(write(tmp_path / "best.pt", "ultralytics.nn.tasks:DepthModel"))) == "depth"
+    assert find_task(str(write(tmp_path / "other.pt", "ultralytics.nn.tasks:DetectionModel"))) == "detect"
+    graph = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "g", [], [])
+    model = helper.make_model(graph)
+    helper.set_model_props(model, {"task": "semantic"})
+    onnx.save(model, tmp_path / "map.onnx")
+    assert find_task(str(tmp_path / "map.onnx")) == "semantic"
+    (tmp_path / "broken.onnx").write_bytes(b"no")
+    assert find_task(str(tmp_path / "broken.onnx")) == "detect"
