@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from registry.errors import VersionRejected
 from registry.golden import Arrays
+from registry.golden_objects import Objects, measure_rest, read_objects
 
 # Another ONNX Runtime, or a GPU in half precision, differs a little.
 _RELATIVE, _ABSOLUTE = 0.02, 0.02
@@ -16,11 +17,11 @@ _BOXES_PX, _SCORES = 4.0, 0.05
 # In bf16, FP16 and int8 the noise is in the logits: YOLOv8n in bf16 returns 0.58 instead of 0.35, while 0.9 stays 0.9.
 _LOGITS = 1.5
 _COMPARED = 50  # candidates of a detector, the best ones: the order of others is chance
+_COARSE = 4  # times the tolerance of keypoints, angles and masks in less than FP32
 _MEANINGFUL = 0.05  # below this score a candidate may be any other
 _MOST_OF_MAP = {True: 0.01, False: 0.1}  # by whether the run is exact: bf16, FP16 and int8 move borders
 _NEAREST_M = 0.01
 _COMPARED_AT_ONCE = 2**20  # numbers
-_HEAD, _FINISHED_COLUMNS = "output0", 6  # of a detector with the interface `ultralytics`
 _LONGEST_METADATA = 2**16  # characters that are parsed here: valid metadata may hold a hundred thousand names
 
 
@@ -41,14 +42,16 @@ def check_golden_outputs(outputs: Arrays, expected: Arrays, config: Any) -> None
         if got is None or got.shape != want.shape:
             shape = "nothing" if got is None else list(got.shape)
             raise VersionRejected(f"golden input: output {name!r}: got {shape}, expected {list(want.shape)}")
-    if {"boxes", "scores", "classes"} <= expected.keys():
-        _compare_detections(outputs, expected, is_exact=_is_exact(config))
-    elif expected.keys() == {_HEAD} and read_metadata(config).get("task") == "detect" and expected[_HEAD].ndim == 3:
-        _compare_detections(_decode(outputs[_HEAD]), _decode(expected[_HEAD]), is_exact=_is_exact(config))
-    elif len(expected) == 1 and (differ := _MAPS.get(str(read_metadata(config).get("task")))):
+    metadata = read_metadata(config)
+    differ = _MAPS.get(str(metadata.get("task"))) if len(expected) == 1 else None
+    if differ:
         _compare_map(outputs, expected, differ, most=_MOST_OF_MAP[_is_exact(config)])
-    else:
+        return
+    wanted, found = (read_objects(arrays, metadata) for arrays in (expected, outputs))
+    if wanted is None or found is None:
         _compare(outputs, expected)
+    else:
+        _compare_detections(found, wanted, is_exact=_is_exact(config))
 
 
 def read_metadata(config: Any, *, longest: int = _LONGEST_METADATA) -> Mapping[str, Any]:
@@ -124,35 +127,30 @@ def _compare_map(
             )
 
 
-def _decode(head: NDArray[Any]) -> Arrays:
-    """Boxes, scores and classes of a bare head: `(batch, N, 6)`, or `(batch, 4 + classes, N)`.
-
-    In less than FP32 a box of a low score may be anywhere, so these are compared as detections, not number by number.
-    """
-    if head.shape[2] == _FINISHED_COLUMNS:
-        return {"boxes": head[..., :4], "scores": head[..., 4], "classes": head[..., 5].astype(np.int64)}
-    boxes, scores = head[:, :4].transpose(0, 2, 1), head[:, 4:]
-    return {"boxes": boxes, "scores": scores.max(axis=1), "classes": scores.argmax(axis=1)}
-
-
-def _compare_detections(outputs: Arrays, expected: Arrays, *, is_exact: bool) -> None:
+def _compare_detections(found: Objects, wanted: Objects, *, is_exact: bool) -> None:
     """Look up each of the best candidates; their order may differ where scores are close."""
-    for boxes, scores, classes, got_boxes, got_scores, got_classes in zip(
-        *(arrays[name] for arrays in (expected, outputs) for name in ("boxes", "scores", "classes")), strict=True
-    ):
+    for row in range(len(wanted.scores)):
+        boxes, scores, classes = wanted.boxes[row], wanted.scores[row], wanted.classes[row]
+        got_scores = found.scores[row]
         for index in [i for i in np.argsort(-scores)[:_COMPARED] if scores[i] >= _MEANINGFUL]:
-            near = np.abs(got_boxes - boxes[index]).max(axis=1) <= _BOXES_PX
+            near = np.abs(found.boxes[row] - boxes[index]).max(axis=1) <= _BOXES_PX
             near &= np.abs(_rise(got_scores, scores[index], is_exact=is_exact)) <= 1
-            if not (near & (got_classes == classes[index])).any():
-                box = ", ".join(f"{value:.1f}" for value in boxes[index])
-                raise VersionRejected(
-                    f"golden input: got nothing like class {classes[index]}, score {scores[index]:.3f} at {box}"
-                )
+            near &= found.classes[row] == classes[index]
+            where = f"class {classes[index]}, score {scores[index]:.3f} at {_write(boxes[index])}"
+            if not near.any():
+                raise VersionRejected(f"golden input: got nothing like {where}")
+            apart = [measure_rest(wanted, found, row, index, int(other)) for other in np.flatnonzero(near)]
+            if min(apart) > (1 if is_exact else _COARSE):
+                raise VersionRejected(f"golden input: got another {wanted.rest_name} of {where}")
         high = got_scores[_rise(got_scores, scores.max(initial=0), is_exact=is_exact) >= 1]
         if high.size:
             raise VersionRejected(
                 f"golden input: got a score of {high.max():.3f}, expected at most {scores.max(initial=0):.3f}"
             )
+
+
+def _write(box: NDArray[Any]) -> str:
+    return ", ".join(f"{value:.1f}" for value in box)
 
 
 def _rise(got: NDArray[Any], score: float, *, is_exact: bool) -> NDArray[Any]:

@@ -94,7 +94,8 @@ def add_weights(commands: Any) -> None:
 
 def _run(args: Namespace, steps: "Steps") -> list[Row]:
     check_model_name(args.model)
-    from export.sources.ultralytics import Choice, prepare  # noqa: PLC0415 - see the package
+    from export.sources.choice import Choice  # noqa: PLC0415 - see the package
+    from export.sources.ultralytics import prepare  # noqa: PLC0415
 
     choice = Choice(
         args.interface,

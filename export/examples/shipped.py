@@ -60,7 +60,8 @@ def _digit_finder(example: Example, steps: "Steps", precisions: Collection[str])
     from export.proof.calibration import ENOUGH, Sample  # noqa: PLC0415
     from export.proof.drawn_images import NamedImage  # noqa: PLC0415
     from export.proof.precision import LIMITS  # noqa: PLC0415
-    from export.sources.ultralytics import Choice, prepare  # noqa: PLC0415
+    from export.sources.choice import Choice  # noqa: PLC0415
+    from export.sources.ultralytics import prepare  # noqa: PLC0415
 
     weights = example.sources[0]
     if not weights.is_file():

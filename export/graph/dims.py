@@ -6,6 +6,7 @@ from copy import deepcopy
 import numpy as np
 from onnx import ModelProto
 
+from export.graph.head import Layout
 from export.graph.nodes import add_constant, constants
 
 _PREFIX = "fused/"
@@ -32,18 +33,21 @@ def free_batch(model: ModelProto) -> ModelProto:
     return freed
 
 
-def declare_head(model: ModelProto, *, classes: int, end2end: bool) -> ModelProto:
-    """Declare free and fixed dims of the output: `(batch, 4 + classes, N)`, or `(batch, N, 6)` without NMS.
+def declare_head(model: ModelProto, layout: Layout) -> ModelProto:
+    """Declare free and fixed dims of the head, `(batch, columns, N)`, or `(batch, N, columns)` where it needs no NMS.
 
     Ultralytics leaves all of them free in a dynamic file and fixes all of them in another, while Triton requires the
     dims of the config to be exactly those that the graph declares.
     """
     declared = deepcopy(model)
-    _, rows, columns = declared.graph.output[0].type.tensor_type.shape.dim
-    if end2end:
-        rows.dim_param, columns.dim_value = "candidates", 6
+    head, *prototypes = declared.graph.output
+    _, rows, columns = head.type.tensor_type.shape.dim
+    if layout.end2end:
+        rows.dim_param, columns.dim_value = "candidates", layout.columns
     else:
-        rows.dim_value, columns.dim_param = 4 + classes, "anchors"
+        rows.dim_value, columns.dim_param = layout.columns, "anchors"
+    for output in prototypes:
+        output.type.tensor_type.shape.dim[1].dim_value = layout.rest
     del declared.graph.value_info[:]
     return declared
 

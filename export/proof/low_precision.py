@@ -12,8 +12,9 @@ from onnx import ModelProto
 from export.errors import ExportError
 from export.graph import compatibility
 from export.graph.int8 import quantise
-from export.proof.calibration import Sample
+from export.proof.calibration import Folder, Sample
 from export.proof.drawn_images import draw_images
+from export.proof.parity import preprocess
 from export.proof.precision import LIMITS, Precision, Track, find_truth, measure
 from export.proof.session import LowPrecisionSession, Session
 from export.writer.profiles import INT8, ONNX, describe_profiles
@@ -21,7 +22,6 @@ from registry.errors import VersionRejected
 from registry.golden import Arrays, split_golden
 from registry.golden_outputs import check_golden_outputs
 from transformer.tasks import describe
-from transformer.tasks.detect import DETECT
 
 # Profile that runs in OpenVINO -> its file, and the precision that selects it.
 _PROFILES: Mapping[str, tuple[str, Precision]] = {"fast": (ONNX, "bf16"), "int8": (INT8, "int8")}
@@ -62,6 +62,8 @@ class Lowering:
         if not self._wanted:
             return {}
         model = describe(self._config, version="0")
+        if isinstance(calibration, Folder):
+            calibration = calibration.labelled_for(model)
         samples = calibration or [Sample(image, None) for image in draw_images()]
         truth = find_truth(session, model, samples, track=track)
         costs: dict[str, Any] = {}
@@ -69,7 +71,7 @@ class Lowering:
             if precision == "int8":
                 # A generator: the samples need not fit into memory.
                 inputs = (
-                    DETECT.preprocess(samples[index].image.image_hwc, model)[0][None]
+                    preprocess(samples[index].image, model)[0][None]
                     for index in track(range(len(samples)), "calibrate int8")
                 )
                 self._graphs[INT8] = quantise(self._graphs[ONNX], inputs)

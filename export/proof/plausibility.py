@@ -27,16 +27,19 @@ class Candidates:
         boxes: `(N, 4)` cxcywh in model pixels.
         scores: `(N,)`.
         classes: `(N,)`, whole numbers.
+        rest: `(N, R)`: coefficients of a mask, keypoints one after the other, an angle; None of boxes alone.
     """
 
     boxes: Floats
     scores: Floats
     classes: NDArray[np.int64] | Floats
+    rest: Floats | None = None
 
     def best(self, count: int) -> "Candidates":
         """The `count` with the highest scores, best first."""
         order = np.argsort(-self.scores, kind="stable")[:count]
-        return Candidates(self.boxes[order], self.scores[order], self.classes[order])
+        rest = None if self.rest is None else self.rest[order]
+        return Candidates(self.boxes[order], self.scores[order], self.classes[order], rest)
 
 
 def check(candidates: Candidates, size_hw: Sequence[int], *, classes: int, where: str) -> None:

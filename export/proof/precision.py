@@ -1,17 +1,21 @@
-"""The cost of less than FP32 for a detector: mean average precision beside that of FP32, on the same images."""
+"""The cost of less than FP32: the mean average precision of the task beside that of FP32, on the same images."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import ExportError
-from export.proof.average_precision import Rows, mean_average_precision
 from export.proof.calibration import Sample
-from transformer.tasks.detect import DETECT
-from transformer.tasks.detection_options import Selection
+from export.proof.drawn_images import NamedImage
+from export.proof.labels import take, to_objects
+from export.proof.metrics import NAMES as METRICS
+from export.proof.metrics import measure_precision
+from export.proof.parity import preprocess
+from export.proof.predictions import select_all
+from transformer.tasks import image_task
+from transformer.tasks.objects import Detections
 from transformer.triton.model import Model
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -19,7 +23,7 @@ Track = Callable[[Iterable[int], str], Iterable[int]]
 
 LIMITS: Mapping[Precision, float] = {"bf16": 0.005, "int8": 0.02}
 
-_EVERYTHING = Selection(confidence=0.001)
+_LOWEST = 0.001  # score: everything
 # Detections of FP32 with at least this score are the truth where there are no labels. Below it, a last bit decides
 # which of two boxes of the same object NMS keeps.
 _SURE = 0.5
@@ -38,13 +42,13 @@ class Truth:
 
     Attributes:
         kind: `labels`, or `fp32` for the detections of FP32.
-        labels: by image: x1, y1, x2, y2, class id, in pixels.
+        objects: by image.
         sizes_wh: of each image.
-        map50_95: of FP32.
+        map50_95: of FP32, by the metric of the task.
     """
 
     kind: Literal["labels", "fp32"]
-    labels: Mapping[str, Rows]
+    objects: Mapping[str, Detections]
     sizes_wh: Mapping[str, tuple[int, int]]
     map50_95: float
 
@@ -58,21 +62,19 @@ def find_truth(fp32: Runs, model: Model, samples: Sequence[Sample], *, track: Tr
     found, labels, sizes_wh = {}, {}, {}
     for index in track(range(len(samples)), "measure fp32"):
         sample = samples[index]
-        image_hwc = sample.image.image_hwc
-        rows = _detect(fp32, model, image_hwc)
-        found[sample.image.name] = rows
-        sizes_wh[sample.image.name] = image_hwc.shape[1], image_hwc.shape[0]
-        if sample.labels is not None:
-            labels[sample.image.name] = sample.labels
-    kind: Literal["labels", "fp32"] = "labels" if any(labels.values()) else "fp32"
+        name, size_wh = sample.image.name, (sample.image.image_hwc.shape[1], sample.image.image_hwc.shape[0])
+        found[name] = _detect(fp32, model, sample.image)
+        sizes_wh[name] = size_wh
+        labels[name] = to_objects(sample.labels or (), model, size_wh)
+    kind: Literal["labels", "fp32"] = "labels" if any(each.objects for each in labels.values()) else "fp32"
     if kind == "fp32":
-        labels = {name: [[*row[:4], row[5]] for row in rows if row[4] >= _SURE] for name, rows in found.items()}
-    if not any(labels.values()):
+        labels = {name: take(objects, objects.scores >= _SURE) for name, objects in found.items()}
+    if not any(each.objects for each in labels.values()):
         raise ExportError(
             f"precision: FP32 finds nothing on {len(samples)} images, expected something to compare; next: "
             "--calibration with images of what the model knows"
         )
-    return Truth(kind, labels, sizes_wh, mean_average_precision(found, labels, sizes_wh)[0])
+    return Truth(kind, labels, sizes_wh, measure_precision(found, labels, sizes_wh, model))
 
 
 def measure(  # noqa: PLR0913 - one argument for each fact
@@ -89,18 +91,20 @@ def measure(  # noqa: PLR0913 - one argument for each fact
     found = {}
     for index in track(range(len(samples)), f"measure {precision}"):
         image = samples[index].image
-        found[image.name] = _detect(run, model, image.image_hwc)
-    map50_95, _ = mean_average_precision(found, truth.labels, truth.sizes_wh)
+        found[image.name] = _detect(run, model, image)
+    map50_95 = measure_precision(found, truth.objects, truth.sizes_wh, model)
+    metric = METRICS[str(model.task)]
     change = map50_95 - truth.map50_95
     limit = LIMITS[precision]
     if not change >= -limit:
         source = "the labels" if truth.kind == "labels" else "what FP32 finds"
         raise ExportError(
-            f"{precision}: mAP50-95 against {source}: got {map50_95:.4f}, expected at most {limit} below FP32's "
-            f"{truth.map50_95:.4f} ({len(samples)} images); next: more images of what the model will see in "
+            f"{precision}: mAP50-95 ({metric}) against {source}: got {map50_95:.4f}, expected at most {limit} below "
+            f"FP32's {truth.map50_95:.4f} ({len(samples)} images); next: more images of what the model will see in "
             f"--calibration, or omit --precision {precision}"
         )
     return {
+        "metric": metric,
         "map50_95": round(map50_95, 4),
         "fp32": round(truth.map50_95, 4),
         "change": round(change, 4),
@@ -109,9 +113,10 @@ def measure(  # noqa: PLR0913 - one argument for each fact
     }
 
 
-def _detect(run: Runs, model: Model, image_hwc: NDArray[np.uint8]) -> Rows:
-    model_input, plan = DETECT.preprocess(image_hwc, model)
-    outputs = {name: output[0] for name, output in run.infer(model_input[None]).items()}
-    found = DETECT.postprocess(outputs, model, plan=plan, options=_EVERYTHING)
-    rows = np.column_stack([found.boxes_xyxy, found.scores, found.class_ids])
-    return [[float(value) for value in row] for row in rows]
+def _detect(run: Runs, model: Model, image: NamedImage) -> Detections:
+    pixels, plan = preprocess(image, model)
+    outputs = {name: output[0] for name, output in run.infer(pixels[None]).items()}
+    found: Detections = image_task(model).postprocess(
+        outputs, model, plan=plan, options=select_all(model, confidence=_LOWEST)
+    )
+    return found

@@ -1,4 +1,8 @@
-"""Compares served detections with those of the source program: boxes in the image, after its preprocessing and NMS."""
+"""Compares what is served with what the source program predicts: objects in the image, after preprocessing and NMS.
+
+Objects of the two sides are paired by box, score and class; the task then compares the pairs, masks, keypoints and
+corners of rotated boxes included.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +14,10 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.proof.drawn_images import NamedImage
+from export.proof.parity import preprocess
 from export.proof.session import Session
+from transformer.tasks import image_task
 from transformer.tasks.candidates import MAX_NMS_CANDIDATES
-from transformer.tasks.detect import DETECT
 from transformer.tasks.detection_options import Selection
 from transformer.tasks.objects import Detections
 from transformer.triton.model import Model
@@ -32,8 +37,9 @@ Box = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Figures:
-    boxes_px: float
-    scores: float
+    """The largest differences of pairs by name, and how many detections were paired and were suppressed."""
+
+    apart: Mapping[str, float]
     found: int
     suppressed: int
 
@@ -51,6 +57,12 @@ class _Comparison:
 def choose_confidence(best_score: float) -> float:
     """A score that some detection reaches, even where a detector knows nothing of the drawn images."""
     return min(_CONFIDENCE, best_score / 10)
+
+
+def select_all(model: Model, **options: Any) -> Any:
+    """Options of the model's task; masks as runs, which are made without outlines."""
+    form = {"mask": "rle"} if model.task == "segment" else {}
+    return image_task(model).options(**form, **options)
 
 
 def verify(
@@ -72,15 +84,14 @@ def verify(
         ExportError: one has a detection that the other has not.
     """
     figures: list[_Figures] = []
-    selection = Selection(confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
+    selection = select_all(model, confidence=confidence, iou=IOU, max_detections=MAX_DETECTIONS)
     for image in images:
         figures += _compare(session, model, predict, image, selection)
     return {
         "confidence": confidence,
         "iou": IOU,
         "found": sum(figure.found for figure in figures[::2]),
-        "boxes_px": max(figure.boxes_px for figure in figures),
-        "scores": max(figure.scores for figure in figures),
+        **{name: max(figure.apart[name] for figure in figures) for name in image_task(model).tolerances},
         "suppressed_on_one_side": sum(figure.suppressed for figure in figures),
     }
 
@@ -89,37 +100,60 @@ def _compare(
     session: Session, model: Model, predict: Predict, image: NamedImage, selection: Selection
 ) -> Iterator[_Figures]:
     """The figures of one image: first of the predictions among the served detections, then the other way round."""
-    pixels, plan = DETECT.preprocess(image.image_hwc, model)
+    task = image_task(model)
+    pixels, plan = preprocess(image, model)
     outputs = {name: output[0] for name, output in session.infer(pixels[None]).items()}
-    served = DETECT.postprocess(outputs, model, plan=plan, options=selection)
+    served = task.postprocess(outputs, model, plan=plan, options=selection)
     predicted = predict(image, selection.confidence)
-    scale = max(1.0, plan.image_wh[0] / plan.resized_wh[0])
-    # Before NMS: with iou=1 no box suppresses another.
-    unsuppressed = replace(selection, iou=1.0, max_detections=MAX_NMS_CANDIDATES)
-    candidates = cache(partial(DETECT.postprocess, outputs, model, plan=plan, options=unsuppressed))
+    scale = max(1.0, *(image / resized for image, resized in zip(plan.image_wh, plan.resized_wh, strict=True)))
+    # Before NMS: with iou=1 no box suppresses another. Masks are not needed there.
+    bare: dict[str, Any] = {"mask": "none"} if model.task == "segment" else {}
+    unsuppressed = replace(selection, iou=1.0, max_detections=MAX_NMS_CANDIDATES, **bare)
+    candidates = cache(partial(task.postprocess, outputs, model, plan=plan, options=unsuppressed))
     for one, other, what in (
         (predicted, served, "Ultralytics' predict finds, what would be served does not have"),
         (served, predicted, "would be served, Ultralytics' predict does not find"),
     ):
         comparison = _Comparison(one, other, candidates, scale * TOLERANCE_BOXES_PX)
-        yield _find(comparison, confidence=selection.confidence, what=what)
+        ones, others, suppressed = _find(comparison, confidence=selection.confidence, what=what)
+        apart = one.compare_pairs(other, np.array(ones, np.int64), np.array(others, np.int64))
+        _check_close(apart, task.tolerances, scale=scale, image=image.name)
+        yield _Figures(apart, len(ones) + suppressed, suppressed)
 
 
-def _find(comparison: _Comparison, *, confidence: float, what: str) -> _Figures:
-    """Look up the best detections of one side among all of the other."""
+def _check_close(apart: Mapping[str, float], limits: Mapping[str, float], *, scale: float, image: str) -> None:
+    for figure, limit in limits.items():
+        most = limit * (scale if figure.endswith("_px") else 1)
+        if not apart[figure] <= most:
+            raise ExportError(
+                f"{figure}: what would be served differs from Ultralytics' predict by {apart[figure]:.4g}, expected at "
+                f"most {most:.4g} (image {image})"
+            )
+
+
+def _find(comparison: _Comparison, *, confidence: float, what: str) -> tuple[list[int], list[int], int]:
+    """Look up the best detections of one side among all of the other.
+
+    Returns:
+        Indices of those that are on both sides, on either, and the number of those that NMS left to an equal one.
+    """
     one, other, limit_px = comparison.one, comparison.other, comparison.limit_px
     # Detections near the lowest score may be on one side alone.
     count = int((one.scores[:_COMPARED] > 1.1 * confidence).sum())
-    boxes_px, scores, suppressed = 0.0, 0.0, 0
-    for box, score, class_id in zip(one.boxes_xyxy[:count], one.scores, one.class_ids, strict=False):
+    ones: list[int] = []
+    others: list[int] = []
+    suppressed = 0
+    places, own_places = other.places, one.places
+    for index, (box, score, class_id) in enumerate(
+        zip(one.boxes_xyxy[:count], one.scores, one.class_ids, strict=False)
+    ):
         same = other.class_ids == class_id
-        distances = np.abs(other.boxes_xyxy[same] - box).max(axis=1, initial=0)
-        apart = np.abs(other.scores[same] - score)
-        near = (distances <= limit_px) & (apart <= TOLERANCE_SCORES)
-        if near.any():
-            nearest = distances[near].argmin()
-            boxes_px = max(boxes_px, float(distances[near][nearest]))
-            scores = max(scores, float(apart[near][nearest]))
+        distances = np.abs(other.boxes_xyxy - box).max(axis=1, initial=0)
+        (near,) = np.nonzero(same & (distances <= limit_px) & (np.abs(other.scores - score) <= TOLERANCE_SCORES))
+        if len(near):
+            apart = np.abs(places[near] - own_places[index]).max(axis=1)
+            ones.append(index)
+            others.append(int(near[apart.argmin()]))
         elif _is_suppressed(box, score, class_id, comparison):
             suppressed += 1
         else:
@@ -128,7 +162,7 @@ def _find(comparison: _Comparison, *, confidence: float, what: str) -> _Figures:
                 f"detections: class {class_id}, score {score:.4f} at x1, y1, x2, y2 = {place}: {what}; expected the "
                 f"same on both sides, within {limit_px:.2g} px and a score of {TOLERANCE_SCORES}"
             )
-    return _Figures(boxes_px, scores, count, suppressed)
+    return ones, others, suppressed
 
 
 def _is_suppressed(box: Box, score: np.float32, class_id: np.int64, comparison: _Comparison) -> bool:

@@ -1,4 +1,7 @@
-"""Reads an ONNX file that Ultralytics exported: its metadata, its tensors, and the shape of its output."""
+"""Reads an ONNX file that Ultralytics exported: its metadata, its tensors, and the shapes of its outputs.
+
+A detector is a network that finds objects: boxes alone, or with masks (segment), keypoints (pose), or rotated (obb).
+"""
 
 import ast
 from collections.abc import Mapping
@@ -8,20 +11,25 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from export.errors import ExportError
-from export.graph.head import check_head, count_classes, is_finished
+from export.graph.head import Layout, check_head, is_rtdetr, read_layout
 from export.graph.nodes import opset_of
 from export.proof.session import Session
-from export.sources.onnx_file import normalise, read_onnx
+from export.sources.onnx_file import OUTPUTS, normalise, read_onnx
 from transformer.tasks import describe
 from transformer.triton.model import MAX_SIDE_PX, MAX_STRIDE, Model, ModelConfigError, class_id
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 _OLDEST_OPSET = 10  # since then TopK and Slice take their parameters as inputs
-_LITERALS = ("names", "imgsz", "stride", "args", "channels", "end2end")
-_EXPECTED = "one input (batch, 3, height, width) and one output of three dimensions, in FP32 or FP16"
+_OLDEST_BEST_OPSET = 12  # Min of whole numbers, for tasks whose best candidates are taken in the graph
+_LITERALS = ("names", "imgsz", "stride", "args", "channels", "end2end", "kpt_shape", "kpt_names")
+_EXPECTED = (
+    "one input (batch, 3, height, width) and one output of three dimensions, with prototypes of four beside it where "
+    "the task is segment, in FP32 or FP16"
+)
 
 
 @dataclass(frozen=True)
@@ -34,9 +42,10 @@ class Detector:
         names: index -> class; indices may have gaps.
         imgsz_hw: height and width of its training.
         stride: its largest.
-        fixed_hw: height and width of the input where the file fixes them, else None.
+        fixed_hw: height and width of the input where the file fixes them, else None; RT-DETR has one size always.
         fixed_batch: whether the file takes a batch of one only.
-        end2end: whether the head needs no NMS.
+        layout: of the head.
+        kpt_names: of keypoints, where the file has them: a list, or a list by class.
     """
 
     graph: ModelProto
@@ -46,12 +55,12 @@ class Detector:
     stride: int
     fixed_hw: tuple[int, int] | None
     fixed_batch: bool
-    end2end: bool
+    layout: Layout
+    kpt_names: Any = None
 
-    @property
-    def classes(self) -> int:
-        """Number of classes of its head."""
-        return count_classes(self.names)
+    def run(self, images: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        """The outputs of the source: `output0`, the head, and `output1`, the prototypes of masks."""
+        return name_outputs(self.source.infer(images))
 
 
 def read_form(metadata: Mapping[str, Any], *, where: str) -> dict[str, Any]:
@@ -87,19 +96,14 @@ def read_detector(path: Path) -> Detector:
     check_head(metadata, where=str(path))
     batch, _, *size = _check_tensors(model, path)
     imgsz_hw = metadata["imgsz"]
-    # A free side beside a fixed one becomes that of the training: all images have one size then.
-    fixed_hw = _fill(size, imgsz_hw) if any(size) else None
+    # A free side beside a fixed one becomes that of the training: all images have one size then, as stretched ones do.
+    fixed_hw = _fill(size, imgsz_hw) if any(size) or is_rtdetr(metadata) else None
     source = Session(path, name=str(path))
-    if opset_of(model) < _OLDEST_OPSET:
+    oldest = _OLDEST_OPSET if metadata["task"] == "detect" else _OLDEST_BEST_OPSET
+    if opset_of(model) < oldest:
         raise ExportError(
-            f"{path}: opset: got {opset_of(model)}, expected {_OLDEST_OPSET} or newer: export it again (Ultralytics: "
-            "opset=17)"
+            f"{path}: opset: got {opset_of(model)}, expected {oldest} or newer: export it again (Ultralytics: opset=17)"
         )
-    height, width = fixed_hw or imgsz_hw
-    outputs = source.infer(np.full((1, 3, height, width), 0.5, np.float32))
-    head = outputs[model.graph.output[0].name]
-    if head.ndim != 3 or len(head) != 1 or not head.size:
-        raise ExportError(f"{path}: output: got {head.shape} for an image of {height}x{width}, expected (1, rows, N)")
     return Detector(
         graph=normalise(model),
         source=source,
@@ -108,7 +112,34 @@ def read_detector(path: Path) -> Detector:
         stride=metadata["stride"],
         fixed_hw=fixed_hw,
         fixed_batch=batch == 1,
-        end2end=is_finished((head.shape[1], head.shape[2]), metadata, where=str(path)),
+        layout=_find_layout(source, metadata, size_hw=fixed_hw or imgsz_hw, where=str(path)),
+        kpt_names=_kpt_names(metadata.get("kpt_names"), str(path)),
+    )
+
+
+def name_outputs(outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Outputs of a file by the names that Ultralytics gives them: the prototypes of masks have four dimensions."""
+    return dict(zip(OUTPUTS, sorted(outputs.values(), key=np.ndim), strict=False))
+
+
+def _find_layout(source: Session, metadata: Mapping[str, Any], *, size_hw: tuple[int, int], where: str) -> Layout:
+    """Run the file once, and read the layout of its head."""
+    height, width = size_hw
+    outputs = name_outputs(source.infer(np.full((1, 3, height, width), 0.5, np.float32)))
+    head, prototypes = outputs["output0"], outputs.get("output1")
+    got = ", ".join(str(output.shape) for output in outputs.values())
+    fits = prototypes is None or (prototypes.ndim == 4 and len(prototypes) == 1 and prototypes.size)
+    if head.ndim != 3 or len(head) != 1 or not head.size or not fits:
+        raise ExportError(
+            f"{where}: output: got {got} for an image of {height}x{width}, expected (1, rows, N), and of the task "
+            "segment (1, M, height / 4, width / 4)"
+        )
+    return read_layout(
+        head.shape[1:],
+        metadata,
+        prototypes=None if prototypes is None else prototypes.shape[1],
+        has_whole_classes=bool((head[..., 5:6] == np.floor(head[..., 5:6])).all()),
+        where=where,
     )
 
 
@@ -129,8 +160,12 @@ def _fill(size: list[int], imgsz_hw: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def read_metadata(model: ModelProto, path: Path) -> dict[str, Any]:
-    """Metadata of the file: head, description and task as texts, numbers and names as Python values."""
+def read_texts(model: ModelProto, path: Path) -> dict[str, str]:
+    """The metadata of a file as it holds them, as texts.
+
+    Raises:
+        ExportError: it is not one that Ultralytics exported.
+    """
     texts = {entry.key: entry.value for entry in model.metadata_props}
     missing = [key for key in ("task", "names", "imgsz", "stride") if key not in texts]
     if missing:
@@ -139,6 +174,12 @@ def read_metadata(model: ModelProto, path: Path) -> dict[str, Any]:
             f"{path}: got no {', '.join(missing)} in its metadata{hint}; expected an ONNX file that Ultralytics "
             "exported (yolo export format=onnx dynamic=True opset=17)"
         )
+    return texts
+
+
+def read_metadata(model: ModelProto, path: Path) -> dict[str, Any]:
+    """Metadata of the file: head, description and task as texts, numbers and names as Python values."""
+    texts = read_texts(model, path)
     metadata: dict[str, Any] = {key: texts[key] for key in ("task", "head", "description") if key in texts}
     for key in texts.keys() & set(_LITERALS):
         try:
@@ -157,6 +198,17 @@ def _names(names: Any, where: str) -> dict[int, str]:
             f"{where}: names in its metadata: got {names!r:.80}, expected index -> class, each index from 0 and once"
         )
     return {index: name for index, name in found.items() if index is not None}
+
+
+def _kpt_names(found: Any, where: str) -> Any:
+    """Names of keypoints: a list, or a list by class; None where the file has none."""
+    lists = list(found.values()) if isinstance(found, Mapping) else [found]
+    is_named = all(isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) for names in lists)
+    if found is not None and not is_named:
+        raise ExportError(
+            f"{where}: kpt_names in its metadata: got {found!r:.80}, expected a list of texts, or a list by class"
+        )
+    return found
 
 
 def _imgsz(imgsz: Any, where: str) -> tuple[int, int]:
@@ -182,7 +234,7 @@ def _check_tensors(model: ModelProto, path: Path) -> list[int]:
     inputs = [value for value in model.graph.input if value.name not in known]
     tensors = [*inputs, *model.graph.output]
     got = ", ".join(f"{tensor.name} {_describe(tensor)}" for tensor in tensors)
-    if [len(inputs), len(model.graph.output)] != [1, 1] or len(_dims(tensors[0])) != 4:
+    if len(inputs) != 1 or len(model.graph.output) not in {1, 2} or len(_dims(tensors[0])) != 4:
         raise ExportError(f"{path}: tensors: got {got}, expected {_EXPECTED}")
     if any(tensor.type.tensor_type.elem_type not in _FLOATS for tensor in tensors):
         raise ExportError(f"{path}: tensors: got {got}, expected {_EXPECTED}: export it again in FP32 (no int8)")

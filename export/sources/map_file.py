@@ -9,13 +9,13 @@ from onnx import ModelProto, TensorProto
 
 from export.errors import ExportError
 from export.graph.dims import free_batch
-from export.graph.head import MAP_HEADS
 from export.graph.nodes import opset_of
 from export.proof.session import Session
 from export.sources.exported_detector import read_metadata
 from export.sources.onnx_file import normalise, read_onnx
 from transformer.triton.model import MAX_SIDE_PX
 
+_HEADS = {"SemanticSegment": "semantic", "Depth": "depth"}
 _OLDEST_OPSET = 11  # since then Resize aligns corners
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 _KINDS = {"semantic": {TensorProto.UINT8, TensorProto.INT32}, "depth": _FLOATS}
@@ -85,8 +85,8 @@ def read_map(path: Path) -> MapFile:
 def _check_head(metadata: Mapping[str, object], path: Path) -> str:
     """The task of the file, whose head is that of the task where it names one."""
     task, head = str(metadata["task"]), metadata.get("head")
-    if task not in MAP_HEADS.values() or (head is not None and MAP_HEADS.get(str(head)) != task):
-        expected = ", ".join(f"{name} of task {of!r}" for name, of in MAP_HEADS.items())
+    if task not in _HEADS.values() or (head is not None and _HEADS.get(str(head)) != task):
+        expected = ", ".join(f"{name} of task {of!r}" for name, of in _HEADS.items())
         raise ExportError(f"{path}: head: got {head!r:.80}, task {task!r:.80}, expected {expected}")
     return task
 

@@ -15,8 +15,11 @@ from export.errors import ExportError, first_line
 from export.graph.nodes import captured
 
 # Names that `export.graph` and the interfaces give: a tensor of the file with such a name is renamed.
-_INPUT, _OUTPUT = "images", "output0"
-_TAKEN = frozenset({_INPUT, _OUTPUT, "image", "boxes", "scores", "classes", "class_map", "depth"})
+_INPUT = "images"
+OUTPUTS = ("output0", "output1")  # the head, and the prototypes of masks
+_REST = ("coefficients", "prototypes", "keypoints", "angles")
+_MAPS = ("class_map", "depth")
+_TAKEN = frozenset({_INPUT, *OUTPUTS, "image", "boxes", "scores", "classes", *_REST, *_MAPS})
 _TAKEN_PREFIXES = ("fused/", "bins/", "half/", "source/")
 
 
@@ -43,27 +46,22 @@ def read_onnx(path: Path) -> ModelProto:
     return model
 
 
-def read_texts(path: Path) -> dict[str, str]:
-    """The metadata of an ONNX file, without its weights; empty where it cannot be read."""
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except (DecodeError, OSError, onnx.checker.ValidationError):
-        return {}
-    return {entry.key: entry.value for entry in model.metadata_props}
-
-
 def normalise(model: ModelProto) -> ModelProto:
     """Normalise a detector that ONNX Runtime loads.
 
     Args:
-        model: one input and one output, each FP32 or FP16.
+        model: one input, the head as an output of three dimensions, and of a segmenter the prototypes as one of four,
+            each FP32 or FP16.
 
     Returns:
-        The same with sorted nodes, constants as initialisers, an input `images` and an output `output0` in FP32, and no
-        tensor with a name that `export.graph` gives.
+        The same with sorted nodes, constants as initialisers, an input `images` and the outputs `output0` (the head)
+        and `output1` (prototypes) in FP32, and no tensor with a name that `export.graph` gives.
     """
     normalised = deepcopy(model)
     graph = normalised.graph
+    outputs = sorted(graph.output, key=lambda value: len(value.type.tensor_type.shape.dim))
+    del graph.output[:]
+    graph.output.extend(outputs)
     known = {initializer.name for initializer in graph.initializer}  # IR 3 lists them as inputs too
     for value in [value for value in graph.input if value.name in known]:
         graph.input.remove(value)
@@ -157,9 +155,8 @@ def _choose_names(graph: GraphProto) -> dict[str, str]:
                 new += "_"
             used.add(new)
             names[name] = new
-    halves = [value.type.tensor_type.elem_type == TensorProto.FLOAT16 for value in (graph.input[0], graph.output[0])]
-    for value, final, is_half in ((graph.input[0], _INPUT, halves[0]), (graph.output[0], _OUTPUT, halves[1])):
-        if not is_half:  # else there is a Cast between the two
+    for value, final in ((graph.input[0], _INPUT), *zip(graph.output, OUTPUTS, strict=False)):
+        if value.type.tensor_type.elem_type != TensorProto.FLOAT16:  # else there is a Cast between the two
             names[value.name] = final
         elif value.name not in names:
             names[value.name] = f"source/{value.name}"
@@ -194,14 +191,15 @@ def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
 
 
 def _convert_floats(graph: GraphProto) -> None:
-    """Turn FP16 input and output into FP32."""
-    source, target = graph.input[0], graph.output[0]
+    """Turn FP16 input and outputs into FP32."""
+    source = graph.input[0]
     if _make_float(source):
         graph.node.append(helper.make_node("Cast", [_INPUT], [source.name], to=TensorProto.FLOAT16))
         source.name = _INPUT
-    if _make_float(target):
-        graph.node.append(helper.make_node("Cast", [target.name], [_OUTPUT], to=TensorProto.FLOAT))
-        target.name = _OUTPUT
+    for target, final in zip(graph.output, OUTPUTS, strict=False):
+        if _make_float(target):
+            graph.node.append(helper.make_node("Cast", [target.name], [final], to=TensorProto.FLOAT))
+            target.name = final
 
 
 def _make_float(value: ValueInfoProto) -> bool:

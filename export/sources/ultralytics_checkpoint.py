@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 
 from export.errors import ExportError, first_line
-from export.graph.head import check_head
-from export.proof.drawn_images import NamedImage
 from export.proof.parity import Head
 from export.proof.plausibility import Floats
-from export.proof.predictions import IOU, MAX_DETECTIONS, Predict
-from transformer.tasks.objects import Detections
+from export.sources.onnx_file import OUTPUTS
+from export.sources.ultralytics_tasks import check_task
 from transformer.triton.model import Model
 
 OPSET = 17
@@ -38,90 +36,95 @@ def find_checkpoint(weights: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Program:
-    """A checkpoint as Ultralytics runs it, to compare an export with.
+class Checkpoint:
+    """A file that Ultralytics runs, to compare an export with.
 
     Attributes:
-        head: the network: its output before NMS.
-        predict: the whole program: an image in, detections out; None without Ultralytics.
+        path: a `.pt` file, or an ONNX file that Ultralytics exported.
+        name: of the weights, as the user gave it.
+        task: as Ultralytics names it.
+        nms_free: whether the head that needs no NMS is run, of a checkpoint that has both.
     """
 
-    head: Head
-    predict: Predict | None
+    path: Path
+    name: str
+    task: str
+    nms_free: bool = False
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it is a network in PyTorch, whose outputs before NMS can be compared."""
+        return self.path.suffix != ".onnx"
+
+    def load(self) -> Any:
+        """`ultralytics.YOLO` of the file."""
+        return _load(self.path, self.name, task=self.task)
+
+    def settings(self, model: Model) -> dict[str, Any]:
+        """Arguments of Ultralytics' `predict` for images that are preprocessed as a model is served."""
+        width, height = model.input_wh or (0, 0)
+        return {
+            "imgsz": [height, width],
+            "rect": min(model.input.dims) < 0,
+            "nms": _nms(self.nms_free),
+            "device": "cpu",
+            "verbose": False,
+        }
 
 
 def export_onnx(
     checkpoint: Path, folder: Path, *, name: str, imgsz: int | None, nms_free: bool = False
-) -> tuple[Path, Callable[[Model], Program]]:
+) -> tuple[Path, Checkpoint]:
     """Let Ultralytics export a checkpoint to ONNX, with free batch, height and width.
 
     Loading a .pt file unpickles it, which runs the code that it holds: only admitted copies come here.
 
     Args:
-        checkpoint: weights of a detector.
+        checkpoint: weights.
         folder: for scratch and the ONNX file.
         name: of the weights, as the user gave it.
         imgsz: input size, or None for what it was trained with.
         nms_free: whether the head that needs no NMS is wanted, of a checkpoint that has both.
 
     Returns:
-        The ONNX file, and a function that makes a program of the checkpoint, with the preprocessing of a model.
+        The ONNX file, and the copy of the checkpoint that it was made from.
 
     Raises:
         ExportError: torch is missing, or the file is not a checkpoint of Ultralytics, or has another task or head.
     """
-    need_torch(name)
-    yolo = load(checkpoint, name)
-    head = yolo.model.model[-1] if hasattr(yolo.model, "model") else yolo.model  # foreign networks have no layers
-    check_head({"task": yolo.task, "head": type(head).__name__}, where=name)
-    if nms_free and getattr(head, "one2one_cv2", None) is None:
+    _need_torch(name)
+    copy = folder / "model.pt"  # Ultralytics writes beside the weights
+    shutil.copyfile(checkpoint, copy)
+    yolo = _load(copy, name)
+    check_task(yolo.task, where=name)
+    if nms_free and not _has_two_heads(yolo):
         raise ExportError(
             f"{name}: --nms-free: got a checkpoint with one head, which needs NMS, expected YOLO26 or YOLOv10; next: "
             "omit --nms-free (make: NMS_FREE)"
         )
-    exported = write_onnx(checkpoint, folder, name=name, imgsz=imgsz, nms=_nms(nms_free))
-    copy = exported.with_suffix(".pt")
-    return exported, lambda model: Program(_head(yolo, nms_free), _predict(load(copy, name), model, nms_free))
-
-
-def write_onnx(checkpoint: Path, folder: Path, *, name: str, imgsz: int | None, **options: Any) -> Path:
-    """Let Ultralytics export a checkpoint to ONNX, with free batch, height and width.
-
-    Args:
-        checkpoint: admitted.
-        folder: for the ONNX file, and a copy of the checkpoint beside it.
-        name: of the weights, as the user gave it.
-        imgsz: input size, or None for what it was trained with.
-        options: further arguments of Ultralytics' `export`.
-
-    Raises:
-        ExportError: Ultralytics does not export it.
-    """
-    copy = folder / "model.pt"  # Ultralytics writes beside the weights
-    shutil.copyfile(checkpoint, copy)
     size = {} if imgsz is None else {"imgsz": imgsz}
-    fixed = {"format": "onnx", "dynamic": True, "simplify": True, "opset": OPSET, "device": "cpu", **size}
+    options = {"format": "onnx", "dynamic": True, "simplify": True, "opset": OPSET, "device": "cpu", **size}
     try:
-        return Path(load(copy, name).export(**fixed, **options))
+        exported = yolo.export(**options, nms=_nms(nms_free))
     except Exception as exc:  # torch and a network's own code may raise anything
         raise ExportError(f"{name}: Ultralytics does not export it: {first_line(exc)}") from exc
+    return Path(exported), Checkpoint(copy, name, yolo.task, nms_free)
 
 
-def predict_onnx(file: Path, *, name: str) -> Callable[[Model], Predict]:
-    """Ultralytics' own `predict` with an ONNX file, which it decodes by rules of its own.
+def _has_two_heads(yolo: Any) -> bool:
+    """Whether one of a network's heads needs no NMS."""
+    layers = getattr(yolo.model, "model", None)  # foreign networks have no layers
+    return layers is not None and getattr(layers[-1], "one2one_cv2", None) is not None
 
-    Args:
-        file: an ONNX file that Ultralytics exported.
-        name: of the weights, as the user gave it.
 
-    Returns:
-        A function that makes `predict` of the file, with the preprocessing of a model.
+def open_onnx(file: Path, *, task: str) -> Checkpoint:
+    """An ONNX file that Ultralytics exported, to run with its own `predict`, which decodes it by rules of its own.
 
     Raises:
         ExportError: torch or ultralytics is missing.
     """
-    need_torch(name, what="--predict")
-    return lambda model: _predict(load(file, name, task="detect"), model, nms_free=False)
+    _need_torch(file.name, what="--predict")
+    return Checkpoint(file, file.name, task)
 
 
 def _nms(nms_free: bool) -> bool | None:
@@ -129,12 +132,7 @@ def _nms(nms_free: bool) -> bool | None:
     return False if nms_free else None
 
 
-def need_torch(name: str, *, what: str = "a .pt file") -> None:
-    """Check that torch and ultralytics are installed; `what` needs them.
-
-    Raises:
-        ExportError: one is missing.
-    """
+def _need_torch(name: str, *, what: str = "a .pt file") -> None:
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("ultralytics") is None:
         install, instead = (
             ("", "pass an ONNX file that Ultralytics exported")
@@ -147,12 +145,7 @@ def need_torch(name: str, *, what: str = "a .pt file") -> None:
         )
 
 
-def load(checkpoint: Path, name: str, *, task: str | None = None) -> Any:
-    """Load a checkpoint that was admitted, or an ONNX file, by Ultralytics.
-
-    Raises:
-        ExportError: it is another file.
-    """
+def _load(checkpoint: Path, name: str, *, task: str | None = None) -> Any:
     _quieten()
     from ultralytics import YOLO  # noqa: PLC0415 - only where a .pt is exported
 
@@ -163,50 +156,28 @@ def load(checkpoint: Path, name: str, *, task: str | None = None) -> Any:
         raise ExportError(f"{name}: got no checkpoint of Ultralytics ({first_line(exc)})") from exc
 
 
-def _head(yolo: Any, nms_free: bool) -> Head:
-    """FP32 on the CPU, with batch normalisation as it was trained (not folded, as the exported file has it)."""
+def run_network(checkpoint: Checkpoint) -> Head:
+    """The network, FP32 on the CPU, with batch normalisation as it was trained (not folded, as the export has it)."""
     import torch  # noqa: PLC0415 - only where a .pt is exported
 
-    network = yolo.model.float().eval()
-    network.end2end = nms_free
+    network = checkpoint.load().model.float().eval()
+    network.end2end = checkpoint.nms_free
 
-    def run(images: Floats) -> Floats:
+    def run(images: Floats) -> Mapping[str, Floats]:
         with torch.inference_mode():
             outputs = network(torch.from_numpy(images))
-        return np.asarray((outputs[0] if isinstance(outputs, list | tuple) else outputs).numpy(), np.float32)
-
-    return run
-
-
-def _predict(yolo: Any, model: Model, nms_free: bool) -> Predict:
-    """Ultralytics' own `predict`, letterboxed as the model is served."""
-    width, height = model.input_wh or (0, 0)
-    is_free = min(model.input.dims) < 0
-
-    def run(image: NamedImage, confidence: float) -> Detections:
-        try:
-            (result,) = yolo.predict(
-                np.ascontiguousarray(image.image_hwc[..., ::-1]),  # it takes BGR
-                imgsz=[height, width],
-                rect=is_free,
-                conf=confidence,
-                iou=IOU,
-                max_det=MAX_DETECTIONS,
-                nms=_nms(nms_free),
-                device="cpu",
-                verbose=False,
-            )
-        except Exception as exc:  # torch, ONNX Runtime and a network's own code may raise anything
-            raise ExportError(f"Ultralytics' predict fails on image {image.name}: {first_line(exc)}") from exc
-        found = result.boxes
-        return Detections(found.xyxy.numpy(), found.conf.numpy(), found.cls.numpy().astype(np.int64))
+        while isinstance(outputs, list | tuple) and isinstance(outputs[0], list | tuple):
+            outputs = outputs[0]  # the second one is for the training
+        tensors = outputs if isinstance(outputs, list | tuple) else [outputs]
+        arrays = [np.asarray(tensor.numpy(), np.float32) for tensor in tensors if isinstance(tensor, torch.Tensor)]
+        return dict(zip(OUTPUTS, arrays, strict=False))
 
     return run
 
 
 def _download(name: str) -> Path:
     """Download by ultralytics, which keeps the file in its weights folder or the working directory."""
-    need_torch(name)
+    _need_torch(name)
     _quieten()
     try:
         socket.create_connection(("github.com", 443), timeout=5).close()

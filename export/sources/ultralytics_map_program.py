@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import ExportError, first_line
+from export.sources.ultralytics_checkpoint import Checkpoint
 from transformer.tasks.depth import DepthMap
 from transformer.tasks.semantic import Segmentation, count_values, map_dtype
 from transformer.tasks.task import ImagePrediction
@@ -42,20 +43,19 @@ def run_network(yolo: Any) -> RunMap:
     return run
 
 
-def predict(yolo: Any, model: Model) -> Predict:
+def predict(checkpoint: Checkpoint, model: Model) -> Predict:
     """Ultralytics' own `predict`, preprocessed as the model is served, as the task's prediction.
 
     Args:
-        yolo: of a checkpoint or of an ONNX file.
+        checkpoint: a `.pt` file or an ONNX file.
         model: that is served.
     """
-    width, height = model.input_wh or (0, 0)
-    is_free = min(model.input.dims) < 0
+    yolo, settings = checkpoint.load(), checkpoint.settings(model)
 
     def run(image_hwc: Image) -> ImagePrediction:
         bgr = np.ascontiguousarray(image_hwc[..., ::-1])
         try:
-            (result,) = yolo.predict(bgr, imgsz=[height, width], rect=is_free, device="cpu", verbose=False)
+            (result,) = yolo.predict(bgr, **settings)
         except Exception as exc:  # torch, ONNX Runtime and a network's own code may raise anything
             shape = "x".join(map(str, image_hwc.shape[1::-1]))
             raise ExportError(f"Ultralytics' predict fails on an image of {shape}: {first_line(exc)}") from exc

@@ -1,11 +1,9 @@
 """Turns a model of Ultralytics that returns a map, semantic segmentation or depth, into a verified version."""
 
 import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -19,20 +17,17 @@ from export.proof.drawn_images import draw_images, draw_stop_sign
 from export.proof.map_precision import MapLowering
 from export.proof.session import Session
 from export.proof.task_parity import verify_images
+from export.sources.choice import Choice, Reporter
 from export.sources.exported_detector import read_model
 from export.sources.map_file import MapFile, read_map
-from export.sources.trusted_checkpoints import CheckpointError, admit
-from export.sources.ultralytics_checkpoint import find_checkpoint, load, need_torch, write_onnx
+from export.sources.ultralytics_checkpoint import Checkpoint
 from export.sources.ultralytics_map_program import RunMap, predict, run_network
-from export.sources.weights_file import check_weights
+from export.sources.ultralytics_tasks import File
 from export.writer.config import DETECTOR_BATCH, Tensor, describe_model
-from export.writer.manifest import Interface, Source, digest
+from export.writer.manifest import Interface
 from export.writer.repository import Version
 from transformer.tasks import image_task
 from transformer.triton.model import Model
-
-if TYPE_CHECKING:
-    from export.sources.ultralytics import Choice, Reporter
 
 _GOLDEN_SIDE = 128
 # Of `predict` with a checkpoint, which enlarges logits to the image where an ONNX file has classes, so that borders
@@ -46,107 +41,72 @@ class _Program:
 
     Attributes:
         name: in parity.json.
-        yolo: what runs `predict`.
+        checkpoint: the file that it runs.
         tolerances: as `Task.tolerances`; those of the task where empty.
     """
 
     name: str
-    yolo: Any
+    checkpoint: Checkpoint
     tolerances: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Proof:
-    """What an export is compared with.
-
-    Attributes:
-        source: for the manifest.
-        name: of what `run` runs.
-        run: the source at the size of its input; None for the file itself.
-        programs: of Ultralytics, where it is installed.
-    """
-
-    source: Source
-    name: str
-    run: RunMap | None = None
-    programs: Sequence[_Program] = ()
-
-
-def prepare(name: str, weights: str, *, choice: "Choice", report: "Reporter") -> Version:
-    """Bring a model of maps into the form that is served, and verify it; as `ultralytics.prepare`.
+def prepare(file: File) -> Version:
+    """Write the interface of a model of maps, compare it with its source, and try its precisions and profiles.
 
     Raises:
-        ExportError: the file, its task or its figures do not permit it.
+        ExportError: the file or its figures do not permit it.
     """
-    if choice.nms_free or choice.builder:
-        option = "--nms-free" if choice.nms_free else "--format tensorrt"
-        raise ExportError(f"{option}: got {weights}, which returns a map, expected a detector")
-    path = Path(weights)
-    if path.suffix != ".onnx":
-        check_weights(weights)
-        try:
-            return _export_checkpoint(name, find_checkpoint(weights), choice=choice, report=report)
-        except CheckpointError as exc:
-            raise ExportError(str(exc)) from exc
-    report.say(f"read {path.name}")
-    file = read_map(path)
-    programs = []
-    if choice.predict:
-        need_torch(path.name, what="--predict")
-        programs.append(_Program("predict", load(path, path.name, task=file.task)))
-    proof = _Proof(Source(path.name, digest(path)), "the ONNX file itself", programs=programs)
-    return _verify(name, file, proof, choice=choice, report=report)
-
-
-def _export_checkpoint(name: str, checkpoint: Path, *, choice: "Choice", report: "Reporter") -> Version:
-    """Export an admitted copy of a checkpoint with Ultralytics, and verify it."""
-    weights = str(checkpoint)
-    need_torch(weights)
-    with (
-        admit(checkpoint, allowed=choice.unpickling) as copy,
-        tempfile.TemporaryDirectory(prefix="nereid-") as folder,
-    ):
-        report.say(f"export {checkpoint.name} to ONNX with Ultralytics")
-        source = Source(checkpoint.name, digest(copy))
-        exported = write_onnx(copy, Path(folder), name=weights, imgsz=choice.imgsz)
-        file = read_map(exported)
-        programs = [
-            _Program("predict", load(exported, weights, task=file.task)),
-            _Program("predict_of_checkpoint", load(copy, weights), _BORDERS.get(file.task, {})),
-        ]
-        proof = _Proof(source, "the network of the checkpoint", run_network(load(copy, weights)), programs)
-        return _verify(name, file, proof, choice=choice, report=report)
-
-
-def _verify(name: str, file: MapFile, proof: _Proof, *, choice: "Choice", report: "Reporter") -> Version:
-    """Write the interface, compare it with its source, and try its precisions and profiles."""
-    size_hw = _choose_size(file, choice)
-    plain = read_model(describe_map(name, file, interface="ultralytics", size_hw=size_hw))
-    report.say(f"write the {choice.interface} interface and compare it with the source")
-    graph = _rewrite(name, file, choice.interface, size_hw)
+    choice, say = file.choice, file.report.say
+    if choice.builder:
+        raise ExportError(f"--format tensorrt: got {file.source.name}, which returns a map, expected a detector")
+    found = read_map(file.path)
+    size_hw = _choose_size(found, choice)
+    plain = read_model(describe_map(file.name, found, interface="ultralytics", size_hw=size_hw))
+    say(f"write the {choice.interface} interface and compare it with the source")
+    graph = _rewrite(file.name, found, choice.interface, size_hw)
     compatibility.check(graph)
-    config = describe_map(name, file, interface=choice.interface, size_hw=size_hw)
-    session, model = Session(graph, name=name), read_model(config)
+    config = describe_map(file.name, found, interface=choice.interface, size_hw=size_hw)
+    session, model = Session(graph, name=file.name), read_model(config)
     images = [image.image_hwc for image in draw_images()]
-    source = proof.run or (lambda batch: next(iter(file.source.infer(batch).values())))
+    source, compared_with = _find_source(file, found)
     parity, _ = verify_images(session, model, lambda image: _run_source(source, plain, image), images=images)
-    parity |= {"compared_with": proof.name}
-    for program in proof.programs:
-        report.say(f"compare it with Ultralytics' {program.name.replace('_', ' ')}")
+    parity |= {"compared_with": compared_with}
+    for program in _find_programs(file, found.task):
+        say(f"compare it with Ultralytics' {program.name.replace('_', ' ')}")
         parity[program.name] = _compare(session, model, program, images)
     version = Version(
         graph=graph,
         config=config,
-        task=file.task,
+        task=found.task,
         interface=choice.interface,
-        source=proof.source,
+        source=file.source,
         parity=parity,
         golden=_golden(session, size_hw=size_hw or (_GOLDEN_SIDE, _GOLDEN_SIDE), interface=choice.interface),
     )
-    return _lower(version, graph, session, choice=choice, report=report)
+    return _lower(version, graph, session, choice=choice, report=file.report)
 
 
-def _choose_size(file: MapFile, choice: "Choice") -> tuple[int, int] | None:
+def _find_source(file: File, found: MapFile) -> tuple[RunMap, str]:
+    """What runs the source at the size of its input, and its name."""
+    if file.checkpoint is not None and file.checkpoint.is_network:
+        return run_network(file.checkpoint.load()), "the network of the checkpoint"
+    return lambda batch: next(iter(found.source.infer(batch).values())), "the ONNX file itself"
+
+
+def _find_programs(file: File, task: str) -> list[_Program]:
+    """Programs of Ultralytics to compare with, where it is installed: that of the ONNX file, that of the checkpoint."""
+    checkpoint = file.checkpoint
+    if checkpoint is None:
+        return []
+    if not checkpoint.is_network:
+        return [_Program("predict", checkpoint)]
+    return [
+        _Program("predict", Checkpoint(file.path, checkpoint.name, task)),
+        _Program("predict_of_checkpoint", checkpoint, _BORDERS.get(task, {})),
+    ]
+
+
+def _choose_size(file: MapFile, choice: Choice) -> tuple[int, int] | None:
     """Height and width where they are fixed: depth stretches every image to one size."""
     if choice.letterbox == "rectangle" and (file.task == "depth" or file.fixed_hw):
         reason = "every image is stretched to one size" if file.task == "depth" else f"the file takes {file.fixed_hw}"
@@ -202,7 +162,7 @@ def _compare(
     Raises:
         ExportError: one is over its tolerance.
     """
-    task, run = image_task(model), predict(program.yolo, model)
+    task, run = image_task(model), predict(program.checkpoint, model)
     largest: dict[str, float] = {}
     for image in images:
         tensor, plan = task.preprocess(image, model, size_wh=(image.shape[1], image.shape[0]))
@@ -227,7 +187,7 @@ def _golden(session: Session, *, size_hw: tuple[int, int], interface: Interface)
     return {session.input: image[None], **session.infer(image[None])}
 
 
-def _lower(version: Version, graph: ModelProto, session: Session, *, choice: "Choice", report: "Reporter") -> Version:
+def _lower(version: Version, graph: ModelProto, session: Session, *, choice: Choice, report: Reporter) -> Version:
     """A version with its precisions and profiles."""
     lowering = MapLowering(graph, version.config, wanted=list(choice.precisions))
     costs = lowering.measure(session, choice.calibration, track=report.track)

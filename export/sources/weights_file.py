@@ -10,53 +10,27 @@ import zlib
 from pathlib import Path
 
 from export.errors import ExportError
-from export.graph.head import check_head, check_task
-from export.sources.onnx_file import read_texts
+from export.sources.ultralytics_tasks import check_task
 
-_OFFICIAL = re.compile(r"^yolo[\w-]*\.pt$")
-_TASKS_BY_NAME = {
-    "seg": "segment",
-    "pose": "pose",
-    "obb": "obb",
-    "cls": "classify",
-    "sem": "semantic",
-    "depth": "depth",
-}
+_OFFICIAL = re.compile(r"^(yolo|rtdetr-)[\w-]*\.pt$")
+_TASKS_BY_NAME = {"cls": "classify", "sem": "semantic", "depth": "depth"}
 _TASKS_BY_CLASS = {
-    "SegmentationModel": "segment",
-    "YOLOESegModel": "segment",
-    "PoseModel": "pose",
-    "OBBModel": "obb",
     "ClassificationModel": "classify",
     "SemanticSegmentationModel": "semantic",
     "DepthModel": "depth",
 }
-_RTDETR = {"RTDETRDetectionModel", "RTDETRDecoder"}
 _YOLOV5 = re.compile(r"^models\.(yolo|common|experimental)$")
 _LARGEST_PICKLE_BYTES = 64 * 2**20  # YOLOv8x has less than 1 MiB
 
 
-def find_task(weights: str) -> str:
-    """The task of weights that `check_weights` accepts, or of an ONNX file; `detect` where they do not say another."""
-    path = Path(weights)
-    if path.suffix == ".onnx" and path.is_file():
-        return read_texts(path).get("task", "detect")
-    if not path.is_file():
-        return next((task for suffix in path.stem.split("-")[1:] if (task := _TASKS_BY_NAME.get(suffix))), "detect")
-    if path.suffix != ".pt":
-        return "detect"
-    names = (name for module, name in _read_classes(path) if module.startswith("ultralytics."))
-    return next((_TASKS_BY_CLASS[name] for name in names if name in _TASKS_BY_CLASS), "detect")
-
-
 def check_weights(weights: str) -> None:
-    """Reject weights that cannot be exported as a detector, as far as names show it.
+    """Reject weights that cannot be exported, as far as names show it.
 
     Args:
         weights: a `.pt` file, or an official name.
 
     Raises:
-        ExportError: they are neither, or RT-DETR, of another task or of YOLOv5's own repository.
+        ExportError: they are neither, or of a task that is not served, or of YOLOv5's own repository.
     """
     path = Path(weights)
     if not path.is_file():
@@ -65,8 +39,6 @@ def check_weights(weights: str) -> None:
             raise ExportError(f"{path}: the file is missing, and its name is not an official one such as yolov8n.pt")
         return
     for module, name in sorted(_read_classes(path)):
-        if name in _RTDETR:
-            check_head({"task": "detect", "head": "RTDETRDecoder"}, where=weights)
         if module.startswith("ultralytics.") and name in _TASKS_BY_CLASS:
             check_task(_TASKS_BY_CLASS[name], where=weights)
         if _YOLOV5.match(module):
@@ -79,8 +51,6 @@ def check_weights(weights: str) -> None:
 def _check_name(weights: str) -> None:
     """Check an official name, whose file is downloaded only after torch is installed."""
     stem = Path(weights).stem
-    if stem.startswith("rtdetr"):
-        check_head({"task": "detect", "head": "RTDETRDecoder"}, where=weights)
     for suffix in stem.split("-")[1:]:
         check_task(_TASKS_BY_NAME.get(suffix, "detect"), where=weights)
 

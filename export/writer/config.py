@@ -27,9 +27,10 @@ def describe_detector(  # noqa: PLR0913 - one argument for each fact
     size_hw: tuple[int, int] | None,
     classes: int,
     metadata: Mapping[str, Any],
+    rest: int = 0,
     dims: Mapping[str, Dims] | None = None,
 ) -> Any:
-    """`ModelConfig` of a detector.
+    """`ModelConfig` of a model that finds objects.
 
     Args:
         name: of the model.
@@ -37,25 +38,40 @@ def describe_detector(  # noqa: PLR0913 - one argument for each fact
         size_hw: height and width of the input where they are fixed, None where they are free.
         classes: how many.
         metadata: for the transformer and for Ultralytics' client.
+        rest: numbers of each candidate beside its box and its classes, see `graph.head.Layout`.
         dims: of outputs, as the graph has them, without the batch dimension: Triton wants a dim to be fixed where the
             graph fixes it, and free otherwise. None: free where the interface leaves it free.
     """
     height, width = size_hw or (-1, -1)
+    task = metadata["task"]
     if interface == "fused":
         image: Tensor = ("image", "TYPE_UINT8", (height, width, 3))
         outputs: list[Tensor] = [
             ("boxes", "TYPE_FP32", (-1, 4)),
             ("scores", "TYPE_FP32", (-1,)),
             ("classes", "TYPE_INT32", (-1,)),
+            *_rest_outputs(task, rest, metadata),
         ]
-        if not metadata.get("end2end"):
+        if task == "detect" and not metadata.get("end2end"):
             metadata = {**metadata, "all_candidates": True}
     else:
         image = ("images", "TYPE_FP32", (3, height, width))
-        outputs = [("output0", "TYPE_FP32", (-1, 6) if metadata.get("end2end") else (4 + classes, -1))]
+        columns = (4 + classes if metadata.get("class_scores") else 6) + rest
+        outputs = [("output0", "TYPE_FP32", (-1, columns) if metadata.get("end2end") else (4 + classes + rest, -1))]
+        if task == "segment":
+            outputs.append(("output1", "TYPE_FP32", (rest, -1, -1)))
     if dims is not None:
         outputs = [(output, datatype, dims[output]) for output, datatype, _ in outputs]
     return describe_model(name, image, outputs=outputs, max_batch_size=DETECTOR_BATCH, metadata=metadata)
+
+
+def _rest_outputs(task: str, rest: int, metadata: Mapping[str, Any]) -> list[Tensor]:
+    """Outputs of the `fused` interface beside boxes, scores and classes."""
+    if task == "segment":
+        return [("coefficients", "TYPE_FP32", (-1, rest)), ("prototypes", "TYPE_FP32", (rest, -1, -1))]
+    if task == "pose":
+        return [("keypoints", "TYPE_FP32", (-1, *metadata["kpt_shape"]))]
+    return [("angles", "TYPE_FP32", (-1,))] if task == "obb" else []
 
 
 def describe_classifier(name: str, *, size_hw: tuple[int, int], channels: int, metadata: Mapping[str, Any]) -> Any:

@@ -13,13 +13,17 @@ _FIGURES = (
     "boxes_px",
     "scores",
     "classes",
+    "masks",
+    "keypoints_px",
+    "visibility",
+    "angles",
     "probabilities",
     "values",
-    "pixels_apart",
-    "relative",
     "accuracy",
     "accuracy_plain",
     "accuracy_rendered",
+    "pixels_apart",
+    "relative",
 )
 _METRICS = ("map50_95", "miou", "relative_error")
 
@@ -77,8 +81,12 @@ def difference(parity: Mapping[str, Any]) -> str:
 
 
 def costs(manifest: Mapping[str, Any]) -> str:
-    """The metric of FP32 and of each precision of a version, mAP50-95 or that of its task, a line for each."""
+    """The metric of FP32 and of each precision of a version, a line for each, as tables show it."""
     found: dict[str, float] = {}
     for precision, cost in manifest.get("precisions", {}).items():
         found |= {"fp32": cost["fp32"], precision: next(cost[metric] for metric in _METRICS if metric in cost)}
-    return "\n".join(f"{name} {figure:.4f}" for name, figure in found.items()) or "-"
+    metrics = {
+        cost.get("metric", "box" if "map50_95" in cost else "") for cost in manifest.get("precisions", {}).values()
+    } - {"box", ""}
+    of = "".join(f"{metric} " for metric in sorted(metrics))
+    return "\n".join(f"{of}{name} {figure:.4f}" for name, figure in found.items()) or "-"

@@ -17,9 +17,11 @@ from tests.support.kubectl_arguments import read_arguments
 from tests.support.pages import PAGES, ROOT, Block, all_blocks
 from tests.support.terminal import read_commands
 
+TWO_STEPS = "tests/integration/test_two_steps.py"
 HOUR = "tests/integration/test_first_hour.py"
 COMMANDS = "tests/integration/test_page_commands.py"
 CLIENTS = "tests/integration/test_clients.py"
+SUPERVISION = "tests/unit/test_supervision.py"
 DAY_2 = "tests/cluster/test_day2.py"
 KNATIVE = "tests/cluster/test_knative.py"
 OVERLAYS = "tests/manifests/test_page_overlays.py"
@@ -120,6 +122,11 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "Fifty pods": [OVERLAYS],
     },
     "docs/tables.md": {"The rows of the verification": [COMMANDS]},
+    "docs/tasks.md": {
+        "Pose": [SUPERVISION],
+        "Oriented boxes": [SUPERVISION],
+        "Two steps": [TWO_STEPS, TWO_STEPS, TWO_STEPS],
+    },
     "loadtest/README.md": {"Use": [LONG]},
     "loadtest/compare/README.md": {"Side by side": [LONG]},
     "manifests/README.md": {

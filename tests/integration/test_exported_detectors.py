@@ -9,7 +9,8 @@ import pytest
 import tritonclient.http
 from onnx import ModelProto
 
-from export.sources.ultralytics import Choice, prepare
+from export.sources.choice import Choice
+from export.sources.ultralytics import prepare
 from export.writer.config import read_config, to_text
 from export.writer.manifest import Interface
 from export.writer.repository import Version, write_version

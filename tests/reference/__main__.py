@@ -1,14 +1,14 @@
 """Compute the references again: `python -m tests.reference`, with torch and ultralytics (`make reference`).
 
 yolov8n on the images of `../shared/data/coco128` and the two of ultralytics; digit-finder on held-out scenes. For each,
-the smallest rectangle and the square. Maps of semantic segmentation and of depth need no weights: what is compared is
-what happens before the network and after it.
+the smallest rectangle and the square. Masks of a few images of coco128. Of drawn crowds of rotated boxes, those that
+its NMS keeps; of drawn images, the heads of networks with random weights and what it finds in them. Of invented maps,
+what its predictors make of them.
 """
 
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -17,27 +17,38 @@ import torch
 import ultralytics
 from PIL import Image
 from rich.progress import track
-from ultralytics.models.yolo.depth import DepthPredictor
-from ultralytics.models.yolo.semantic import SemanticSegmentationPredictor
 
 from export.examples.digit_finder.scenes import compose
 from export.proof.average_precision import Rows, mean_average_precision, read_yolo_labels
 from export.sources.trusted_checkpoints import admit
 from tests.reference.detections import Reference
-from tests.reference.maps import CHOSEN, CLASSES, FOLDER, SIDE, SIZES_WH, UNIT_M, MapCase, draw_gradients, write_cases
+from tests.reference.map_writer import write_maps
+from tests.reference.raw_heads import write_heads
+from tests.reference.rotated import write_kept
 from tests.reference.scenes import SCENES, cut_scene
+from tests.reference.segmenting import write_segments
+from tests.support.networks import build_network
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
+# Images, and whether in the smallest rectangle: prototypes are enlarged by 4, 2 and 1 before the padding is cut.
+SEGMENTED = (
+    ("000000000049.jpg", True),
+    ("000000000138.jpg", False),
+    ("000000000064.jpg", False),
+    ("000000000061.jpg", True),
+    ("000000000009.jpg", True),
+    ("000000000322.jpg", False),
+)
 MAP_SETTINGS = {"conf": 0.001, "iou": 0.7, "max_det": 300}
 
 
 def main() -> None:
     """Write the references."""
     parser = argparse.ArgumentParser(prog="python -m tests.reference", description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=["yolov8n", "digit-finder", "maps"])
+    parser.add_argument("models", nargs="*", default=list(_WRITERS))
     for model in parser.parse_args().models:
-        {"yolov8n": yolov8n, "digit-finder": digit_finder, "maps": maps}[model]()
+        _WRITERS[model]()
 
 
 def yolov8n() -> None:
@@ -70,50 +81,16 @@ def digit_finder() -> None:
         write(f"digit-finder-{letterbox}", model, letterbox, 320, whole | cut, labels, sizes_wh)
 
 
-def maps() -> None:
-    """Invented outputs of a model for images of many sizes, and what the predictors of Ultralytics make of them."""
-    random = np.random.default_rng(20)
-    cases = []
-    for size_wh in SIZES_WH:
-        image = draw_gradients(size_wh)
-        for task, predictor in (("semantic", SemanticSegmentationPredictor), ("depth", DepthPredictor)):
-            forms = (False, True) if task == "semantic" else (False,)
-            cases += [map_case(task, predictor, image, random, is_free=is_free) for is_free in forms]
-    write_cases(cases)
-    print(f"maps: {len(cases)} cases, {(FOLDER / 'maps.npz').stat().st_size} bytes")
-
-
-def map_case(task: str, kind: Any, image: Any, random: np.random.Generator, *, is_free: bool) -> MapCase:
-    """One image, in the square of the model or, where `is_free`, in the smallest rectangle."""
-    predictor = kind(overrides={"imgsz": SIDE, "rect": True, "device": "cpu"})
-    predictor.imgsz = [SIDE, SIDE]
-    names = {index: str(index) for index in range(CLASSES)}
-    predictor.model = SimpleNamespace(names=names, stride=32, format="onnx", dynamic=is_free)
-    predictor.batch = [["image"]]
-    bgr = np.ascontiguousarray(image[..., ::-1])
-    (boxed,) = predictor.pre_transform([bgr])
-    height, width = boxed.shape[:2]
-    smooth = cv2.GaussianBlur(random.random((height, width), np.float32), (0, 0), 4)
-    smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())
-    if task == "depth":
-        output = np.rint((0.5 + 20 * smooth) / UNIT_M).astype(np.float32) * np.float32(UNIT_M)
-    else:
-        output = np.minimum(smooth * CLASSES, CLASSES - 1).astype(np.uint8)
-    planes = torch.zeros(1, 3, height, width)
-
-    def run(classes: list[int] | None = None) -> Any:
-        predictor.args.classes = classes
-        predictions = torch.from_numpy(output)[None, None] if task == "depth" else torch.from_numpy(output)[None]
-        (result,) = predictor.postprocess(predictions, planes, [bgr])
-        return np.asarray((result.depth if task == "depth" else result.semantic_mask).data)
-
-    return MapCase(
-        image_hwc=image,
-        task=task,
-        input_hwc=np.ascontiguousarray(boxed[..., ::-1]),
-        output=output,
-        expected=run(),
-        expected_of_chosen=run(list(CHOSEN)) if task == "semantic" else None,
+def segment() -> None:
+    """Masks of both heads: trained weights, and a network with random ones whose head needs no NMS."""
+    photos = {path.name: path for path in sorted((DATA / "coco128" / "images").glob("*.jpg"))}
+    chosen = {f"{name} {rectangle}": (photos[name], rectangle) for name, rectangle in SEGMENTED}
+    with admit(DATA / "weights" / "yolov8n-seg.pt", allowed=False) as checkpoint:
+        model = ultralytics.YOLO(checkpoint)
+    write_segments("segment-nms", model, chosen, imgsz=192, conf=0.1, max_det=300)
+    few = dict(list(chosen.items())[:3])
+    write_segments(
+        "segment-nms-free", build_network("yolo26n-seg.yaml"), few, imgsz=192, conf=0.25, nms=False, max_det=10
     )
 
 
@@ -150,6 +127,14 @@ def size_of(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
         return image.size
 
+
+_WRITERS: dict[str, Callable[[], None]] = {
+    "yolov8n": yolov8n,
+    "digit-finder": digit_finder,
+    "rotated-crowds": write_kept,
+    "heads": write_heads,
+    "maps": write_maps,
+}
 
 if __name__ == "__main__":
     main()

@@ -8,9 +8,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from export.graph.head import Layout
 from export.proof.session import Session
 
 CLASSES = 3
+PLAIN = Layout("detect", CLASSES, end2end=False)
+FINISHED = Layout("detect", CLASSES, end2end=True)
 
 
 def build_detector(*, opset: int = 17, batch: int | str = "batch", sigmoid: bool = True) -> ModelProto:

@@ -13,7 +13,7 @@ from export.writer.config import describe_detector
 from export.writer.manifest import Interface, Source
 from export.writer.profiles import describe_profiles
 from export.writer.repository import Version
-from tests.support.detectors import CLASSES, build_detector
+from tests.support.detectors import CLASSES, PLAIN, build_detector
 
 FILES = {"config.pbtxt", "golden.npz", "manifest.json", "model.onnx", "parity.json"}
 
@@ -23,7 +23,7 @@ def version(name: str = "tiny", *, interface: Interface = "fused") -> Version:
     rewrite = fuse if interface == "fused" else declare_head
     config = describe_detector(name, interface=interface, size_hw=None, classes=CLASSES, metadata=metadata)
     return Version(
-        graph=rewrite(build_detector(), classes=CLASSES, end2end=False),
+        graph=rewrite(build_detector(), PLAIN),
         config=config,
         task="detect",
         interface=interface,

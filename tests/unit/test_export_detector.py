@@ -10,9 +10,10 @@ from onnx import ModelProto, TensorProto, helper
 
 from export.errors import ExportError
 from export.graph.compatibility import check
+from export.sources.choice import Choice, Letterbox
 from export.sources.exported_detector import read_detector
-from export.sources.ultralytics import Choice, Letterbox, prepare
-from tests.support.detectors import CLASSES, build_detector, build_finished, fix_size, pass_over, save
+from export.sources.ultralytics import prepare
+from tests.support.detectors import CLASSES, PLAIN, build_detector, build_finished, fix_size, pass_over, save
 from transformer.tasks import describe
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,8 @@ BROKEN = ROOT.parent / "shared" / "data" / "weights" / "broken-int8-yolov8n.onnx
 def test_detector_is_read_from_its_own_metadata(tmp_path: Path) -> None:
     detector = read_detector(save(tmp_path))
     assert detector.names == {0: "a", 1: "b", 2: "c"}
-    assert (detector.imgsz_hw, detector.stride, detector.fixed_hw, detector.end2end) == ((64, 96), 32, None, False)
+    assert (detector.imgsz_hw, detector.stride, detector.fixed_hw) == ((64, 96), 32, None)
+    assert detector.layout == PLAIN
 
 
 def _bytes(model: ModelProto) -> ModelProto:
@@ -51,7 +53,7 @@ def _old() -> ModelProto:
 @pytest.mark.parametrize(
     ("model", "changes", "message"),
     [
-        (None, {"task": "segment"}, "task: got 'segment', expected 'detect'"),
+        (None, {"task": "segment"}, "got no prototypes of masks beside output"),
         (None, {"task": "classify"}, "task: got 'classify'"),
         (None, {"task": None, "names": None}, "got no task, names in its metadata"),
         (None, {"names": "{0: 'a'"}, "names in its metadata: got"),

@@ -14,7 +14,7 @@ from export.graph.dfl import split, weigh_bins
 from export.graph.fp16 import fix_size, to_fp16
 from export.graph.fused_interface import fuse
 from export.graph.nodes import constants
-from tests.support.detectors import BINS, CLASSES, build_detector, build_distributed, draw, run, scale
+from tests.support.detectors import BINS, PLAIN, build_detector, build_distributed, draw, run, scale
 
 
 def convolutions(model: ModelProto) -> list[tuple[int, ...]]:
@@ -59,7 +59,7 @@ def test_other_convolutions_stay(model: ModelProto) -> None:
 
 
 def test_split_ends_the_body_at_the_last_convolutions() -> None:
-    fused = fuse(weigh_bins(build_distributed()), classes=CLASSES, end2end=False)
+    fused = fuse(weigh_bins(build_distributed()), PLAIN)
     body, last, decoding = split(fused.graph)
     assert [node.op_type for node in body] == ["Transpose", "Cast", "Conv", "Relu"]
     assert [node.output[0] for node in last] == ["map"]
@@ -72,7 +72,7 @@ def test_half_runs_the_convolutions_in_fp16_and_decodes_in_fp32(interface: str) 
     model = weigh_bins(build_distributed())
     images: NDArray[Any] = draw(2, 6, 7)
     if interface == "fused":
-        model = fuse(model, classes=CLASSES, end2end=False)
+        model = fuse(model, PLAIN)
     else:
         images = scale(images)
     converted = to_fp16(model)
@@ -108,7 +108,7 @@ def test_size_is_fixed_to_what_the_file_says(interface: str, dims: list[int]) ->
     model = build_detector()
     model.metadata_props.add(key="imgsz", value="[64, 96]")
     if interface == "fused":
-        model = fuse(model, classes=CLASSES, end2end=False)
+        model = fuse(model, PLAIN)
     fixed = fix_size(model).graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_value for dim in fixed] == dims
     assert fixed[0].dim_param == "batch"

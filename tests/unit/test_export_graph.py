@@ -8,7 +8,8 @@ from onnx import ModelProto, helper, numpy_helper
 from export.graph.compatibility import check
 from export.graph.dims import free_batch
 from export.graph.fused_interface import fuse
-from tests.support.detectors import CLASSES, build_detector, build_finished, draw, run, scale
+from export.graph.head import Layout
+from tests.support.detectors import FINISHED, PLAIN, build_detector, build_finished, draw, run, scale
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 21])
@@ -18,7 +19,7 @@ def test_fused_plain_head_gives_the_best_class_of_every_box(opset: int, sigmoid:
     model = build_detector(opset=opset, sigmoid=sigmoid)
     images = draw(2, height, width)
     head = run(model, scale(images))["output0"]
-    outputs = run(fuse(model, classes=CLASSES, end2end=False), images)
+    outputs = run(fuse(model, PLAIN), images)
     assert outputs["boxes"].shape == (2, height * width, 4)  # none is left out, though 1,200 are more than 1,000
     assert outputs["classes"].dtype == np.int32
     for row in range(2):
@@ -35,7 +36,7 @@ def test_of_classes_with_one_score_the_first_is_taken(sigmoid: bool) -> None:
             values = numpy_helper.to_array(initializer).copy()
             values[4:] = values[4]
             initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
-    outputs = run(fuse(model, classes=CLASSES, end2end=False), draw(2, 6, 7))
+    outputs = run(fuse(model, PLAIN), draw(2, 6, 7))
     assert not outputs["classes"].any()
 
 
@@ -44,7 +45,7 @@ def test_fused_finished_head_turns_corners_into_centres(rows: int) -> None:
     model = build_finished(rows=rows)
     images = draw(2, 8, 8)
     head = run(model, scale(images))["output0"]
-    outputs = run(fuse(model, classes=CLASSES, end2end=True), images)
+    outputs = run(fuse(model, FINISHED), images)
     for row in range(2):
         table = head[row]
         centre, size = (table[:, :2] + table[:, 2:4]) / 2, table[:, 2:4] - table[:, :2]
@@ -54,10 +55,10 @@ def test_fused_finished_head_turns_corners_into_centres(rows: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "end2end"), [(build_detector(), False), (build_detector(batch=1), False), (build_finished(), True)]
+    ("model", "layout"), [(build_detector(), PLAIN), (build_detector(batch=1), PLAIN), (build_finished(), FINISHED)]
 )
-def test_fused_tensors_are_those_of_the_config(model: ModelProto, end2end: bool) -> None:
-    fused = fuse(free_batch(model), classes=CLASSES, end2end=end2end)
+def test_fused_tensors_are_those_of_the_config(model: ModelProto, layout: Layout) -> None:
+    fused = fuse(free_batch(model), layout)
     check(fused)
     dims = {
         value.name: [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
@@ -74,11 +75,11 @@ def test_fused_tensors_are_those_of_the_config(model: ModelProto, end2end: bool)
 
 
 def test_scale_moves_into_the_convolution_only_where_one_reads_the_input() -> None:
-    plain = fuse(build_detector(), classes=CLASSES, end2end=False)
+    plain = fuse(build_detector(), PLAIN)
     quantised = build_detector()
     quantised.graph.node.insert(0, helper.make_node("Identity", ["images"], ["copied"]))
     quantised.graph.node[1].input[0] = "copied"
-    other = fuse(quantised, classes=CLASSES, end2end=False)
+    other = fuse(quantised, PLAIN)
     assert "Div" not in {node.op_type for node in plain.graph.node}
     assert "Div" in {node.op_type for node in other.graph.node}
     images = draw(1, 6, 7)
@@ -96,7 +97,7 @@ def test_freed_batch_gives_what_single_images_give() -> None:
 def test_fuse_leaves_its_argument_as_it_is() -> None:
     model = build_detector()
     before = model.SerializeToString()
-    fuse(model, classes=CLASSES, end2end=False)
+    fuse(model, PLAIN)
     free_batch(model)
     assert model.SerializeToString() == before
     onnx.checker.check_model(model)

@@ -12,8 +12,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from export.__main__ import main
 from export.errors import ExportError
+from export.sources.choice import Choice
 from export.sources.onnx_file import normalise, read_onnx
-from export.sources.ultralytics import Choice, prepare
+from export.sources.ultralytics import prepare
 from export.writer.manifest import Interface
 from tests.support.detectors import build_detector, draw, fix_size, pass_over, run, save, scale
 

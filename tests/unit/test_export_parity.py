@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 from export.errors import ExportError
 from export.graph.fused_interface import fuse
 from export.proof.drawn_images import NamedImage, draw_images
-from export.proof.parity import decode, measure, run_source, verify
+from export.proof.parity import Reference, decode, measure, run_source, verify
 from export.proof.plausibility import COMPARED, Candidates
 from export.proof.session import Session
 from export.writer.config import describe_detector
-from tests.support.detectors import CLASSES, build_detector
+from tests.support.detectors import CLASSES, FINISHED, PLAIN, build_detector
 from transformer.tasks import describe
 from transformer.triton.model import Model
 
@@ -27,6 +27,10 @@ METADATA = {
 def model(interface: Any) -> Model:
     config = describe_detector("tiny", interface=interface, size_hw=None, classes=CLASSES, metadata=METADATA)
     return describe(config, version="0")
+
+
+def reference(found: Candidates) -> Reference:
+    return Reference(draw_images()[0], found)
 
 
 def candidates(count: int, *, move_px: float = 0, raise_score: float = 0, other_class: int = 0) -> Candidates:
@@ -55,17 +59,18 @@ def test_measure_finds_the_largest_difference(
     exported = candidates(40, **change)
     shuffled = np.random.default_rng(4).permutation(40)
     mixed = Candidates(exported.boxes[shuffled], exported.scores[shuffled], exported.classes[shuffled])
-    difference = measure(candidates(40), mixed)
-    assert difference.boxes_px == pytest.approx(boxes_px, abs=1e-4)
-    assert difference.scores == pytest.approx(scores, abs=1e-6)
-    assert difference.classes == classes
+    difference = measure(reference(candidates(40)), reference(mixed), PLAIN)
+    assert difference["boxes_px"] == pytest.approx(boxes_px, abs=1e-4)
+    assert difference["scores"] == pytest.approx(scores, abs=1e-6)
+    assert difference["classes"] == classes
 
 
 def test_decode_reads_both_heads_alike() -> None:
     corners = np.array([[10, 20, 30, 60]], np.float32)
     finished = np.concatenate([corners, [[0.7, 2]]], axis=1).astype(np.float32)
     plain = np.array([[20], [40], [20], [40], [0.1], [0.2], [0.7]], np.float32)
-    for decoded in (decode({"output0": finished}, end2end=True), decode({"output0": plain}, end2end=False)):
+    for output, layout in ((finished, FINISHED), (plain, PLAIN)):
+        decoded = decode({"output0": output}, layout, (64, 64))
         np.testing.assert_allclose(decoded.boxes, [[20, 40, 20, 40]])
         np.testing.assert_allclose(decoded.scores, [0.7])
         np.testing.assert_array_equal(decoded.classes, [2])
@@ -74,9 +79,9 @@ def test_decode_reads_both_heads_alike() -> None:
 def test_proof_passes_for_the_same_detector_and_compares_every_image_alone_and_in_a_batch() -> None:
     detector = build_detector()
     session = Session(detector, name="source")
-    references = run_source(lambda images: session.infer(images)["output0"], model("ultralytics"), images=draw_images())
-    fused = Session(fuse(detector, classes=CLASSES, end2end=False), name="fused")
-    parity = verify(fused, model("fused"), references=references, source="tiny.onnx")
+    references = run_source(session.infer, model("ultralytics"), layout=PLAIN, images=draw_images())
+    fused = Session(fuse(detector, PLAIN), name="fused")
+    parity = verify(fused, model("fused"), layout=PLAIN, references=references, source="tiny.onnx")
     assert parity["boxes_px"] < 1e-3
     assert parity["scores"] < 1e-5
     assert parity["classes"] == 0
@@ -88,14 +93,16 @@ def test_proof_passes_for_the_same_detector_and_compares_every_image_alone_and_i
 
 def test_proof_rejects_an_exported_model_with_other_outputs() -> None:
     session = Session(build_detector(), name="source")
-    references = run_source(lambda images: session.infer(images)["output0"], model("ultralytics"), images=draw_images())
-    damaged = fuse(build_detector(), classes=CLASSES, end2end=False)
+    references = run_source(session.infer, model("ultralytics"), layout=PLAIN, images=draw_images())
+    damaged = fuse(build_detector(), PLAIN)
     (bias,) = (initializer for initializer in damaged.graph.initializer if initializer.name == "bias")
     values = np.frombuffer(bias.raw_data, np.float32).copy()
     values[0] += 2
     bias.raw_data = values.tobytes()
     with pytest.raises(ExportError, match=r"boxes differ from the source: got 2 px"):
-        verify(Session(damaged, name="damaged"), model("fused"), references=references, source="tiny.onnx")
+        verify(
+            Session(damaged, name="damaged"), model("fused"), layout=PLAIN, references=references, source="tiny.onnx"
+        )
 
 
 def _head(**changes: float) -> NDArray[np.float32]:
@@ -120,4 +127,4 @@ def _head(**changes: float) -> NDArray[np.float32]:
 def test_source_with_impossible_outputs_is_rejected(head: NDArray[np.float32], message: str) -> None:
     image = NamedImage("grey", np.full((32, 32, 3), 127, np.uint8))
     with pytest.raises(ExportError, match=message):
-        run_source(lambda _: head, model("ultralytics"), images=[image])
+        run_source(lambda _: {"output0": head}, model("ultralytics"), layout=PLAIN, images=[image])

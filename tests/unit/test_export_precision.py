@@ -22,8 +22,9 @@ from export.graph.dfl import split
 from export.proof.calibration import ENOUGH, Folder, Sample
 from export.proof.drawn_images import NamedImage
 from export.proof.precision import find_truth, measure
+from export.sources.choice import Choice
 from export.sources.exported_detector import read_detector
-from export.sources.ultralytics import Choice, prepare
+from export.sources.ultralytics import prepare
 from export.writer.versions import read_complete
 from tests.support.detectors import SQUARES_PX, build_finder, draw_squares, pass_over, save
 from transformer.tasks import describe
@@ -134,7 +135,7 @@ class Moved:
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     detector = read_detector(save(tmp_path, imgsz="[320, 320]"))
-    from export.sources.ultralytics import make_config  # noqa: PLC0415
+    from export.sources.ultralytics_objects import make_config  # noqa: PLC0415
 
     return describe(make_config("tiny", detector, interface="fused", size_hw=None), version="0")
 
@@ -151,7 +152,7 @@ def test_precision_that_moves_boxes_is_rejected(model: Model, labels: bool) -> N
     assert truth.map50_95 == pytest.approx(1.0)
     assert measure("int8", Moved(BOXES, px=0.5), model, samples, truth, track=pass_on)["change"] == 0
     words = "the labels" if labels else "what FP32 finds"
-    expected = rf"int8: mAP50-95 against {words}: got 0\.[0-9]+, expected at most 0.02 below FP32's 1.0000 "
+    expected = rf"int8: mAP50-95 \(box\) against {words}: got 0\.[0-9]+, expected at most 0.02 below FP32's 1.0000 "
     with pytest.raises(ExportError, match=expected):
         measure("int8", Moved(BOXES, px=6), model, samples, truth, track=pass_on)
 

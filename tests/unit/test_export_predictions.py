@@ -15,7 +15,7 @@ from export.proof.drawn_images import draw_images
 from export.proof.predictions import IOU, MAX_DETECTIONS, choose_confidence, verify
 from export.proof.session import Session
 from export.writer.config import describe_detector
-from tests.support.detectors import CLASSES, build_detector, build_model
+from tests.support.detectors import CLASSES, PLAIN, build_detector, build_model
 from transformer.tasks import describe
 from transformer.tasks.detect import DETECT
 from transformer.tasks.detection_options import Selection
@@ -34,7 +34,7 @@ METADATA = {
 
 @pytest.fixture(scope="module")
 def served() -> tuple[Session, Model]:
-    session = Session(fuse(build_detector(), classes=CLASSES, end2end=False), name="tiny")
+    session = Session(fuse(build_detector(), PLAIN), name="tiny")
     config = describe_detector("tiny", interface="fused", size_hw=None, classes=CLASSES, metadata=METADATA)
     return session, describe(config, version="0")
 
@@ -119,9 +119,7 @@ def build_pair(scores: tuple[float, float]) -> ModelProto:
 def test_either_of_two_equally_good_boxes_may_stay(theirs: Any, ours: Any, message: str | None) -> None:
     config = describe_detector("tiny", interface="fused", size_hw=None, classes=CLASSES, metadata=METADATA)
     model = describe(config, version="0")
-    there, here = (
-        Session(fuse(build_pair(scores), classes=CLASSES, end2end=False), name="tiny") for scores in (theirs, ours)
-    )
+    there, here = (Session(fuse(build_pair(scores), PLAIN), name="tiny") for scores in (theirs, ours))
     arguments: Any = {"images": IMAGES, "confidence": 0.001}
     predict = predict_by(there, model, lambda *found: found)
     if message is not None:

@@ -5,14 +5,12 @@ import sys
 import zipfile
 from pathlib import Path
 
-import onnx
 import pytest
-from onnx import helper
 
 from export.__main__ import main
 from export.errors import ExportError
-from export.sources.ultralytics_checkpoint import predict_onnx
-from export.sources.weights_file import check_weights, find_task
+from export.sources.ultralytics_checkpoint import open_onnx
+from export.sources.weights_file import check_weights
 
 
 def write(path: Path, *classes: str) -> Path:
@@ -28,18 +26,14 @@ def write(path: Path, *classes: str) -> Path:
     [
         (["ultralytics.nn.tasks:DetectionModel", "ultralytics.nn.modules.head:Detect"], None),
         (["ultralytics.nn.tasks:WorldModel", "ultralytics.nn.modules.head:WorldDetect"], None),
-        (["ultralytics.nn.tasks:SegmentationModel"], "task: got 'segment', expected 'detect'"),
-        (["ultralytics.nn.tasks:PoseModel"], "task: got 'pose'"),
-        (["ultralytics.nn.tasks:OBBModel"], "task: got 'obb'"),
+        (["ultralytics.nn.tasks:SegmentationModel"], None),
+        (["ultralytics.nn.tasks:PoseModel"], None),
+        (["ultralytics.nn.tasks:OBBModel"], None),
         (["ultralytics.nn.tasks:ClassificationModel"], "task: got 'classify'"),
         (["ultralytics.nn.tasks:SemanticSegmentationModel"], None),
         (["ultralytics.nn.tasks:DepthModel"], None),
-        (["ultralytics.nn.tasks:YOLOESegModel"], "task: got 'segment'"),
-        (["ultralytics.nn.tasks:RTDETRDetectionModel"], "RT-DETR is not served yet"),
-        (
-            ["ultralytics.nn.tasks:DetectionModel", "ultralytics.nn.modules.head:RTDETRDecoder"],
-            "RT-DETR is not served yet",
-        ),
+        (["ultralytics.nn.tasks:YOLOESegModel"], None),
+        (["ultralytics.nn.tasks:RTDETRDetectionModel", "ultralytics.nn.modules.head:RTDETRDecoder"], None),
         (["models.yolo:DetectionModel"], "YOLOv5's own repository"),
         (["models.yolo:Model"], "YOLOv5's own repository"),
     ],
@@ -56,10 +50,11 @@ def test_checkpoint_is_reported_by_its_classes(tmp_path: Path, classes: list[str
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rtdetr-l.pt", "RT-DETR is not served yet"),
-        ("yolo26n-seg.pt", "task: got 'segment'"),
-        ("yolo11x-obb.pt", "task: got 'obb'"),
-        ("yolov8m-pose.pt", "task: got 'pose'"),
+        ("rtdetr-l.pt", None),
+        ("yolo26n-seg.pt", None),
+        ("yoloe-11s-seg-pf.pt", None),
+        ("yolo11x-obb.pt", None),
+        ("yolov8x-pose-p6.pt", None),
         ("yolov8n-cls.pt", "task: got 'classify'"),
         ("yolo26n-depth.pt", None),
         ("best.pt", "the file is missing, and its name is not an official one"),
@@ -85,7 +80,7 @@ def test_something_else_is_rejected(tmp_path: Path, content: bytes) -> None:
 
 def test_nothing_is_run_and_torch_is_not_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mark = tmp_path / "mark"
-    pickled = b"\x80\x02cpathlib\nPath\n(X%s%stRcultralytics.nn.tasks\nOBBModel\n." % (
+    pickled = b"\x80\x02cpathlib\nPath\n(X%s%stRcultralytics.nn.tasks\nClassificationModel\n." % (
         len(str(mark)).to_bytes(4, "little"),
         str(mark).encode(),
     )
@@ -94,7 +89,7 @@ def test_nothing_is_run_and_torch_is_not_imported(tmp_path: Path, capsys: pytest
     before = set(sys.modules)
     command = ["ultralytics", "m", str(tmp_path / "best.pt"), "--repository", str(tmp_path / "r")]
     assert main(command) == 1
-    assert "task: got 'obb'" in capsys.readouterr().err
+    assert "task: got 'classify'" in capsys.readouterr().err
     assert "torch" not in set(sys.modules) - before
     assert not mark.exists()
 
@@ -115,7 +110,7 @@ def test_predict_needs_ultralytics_and_an_onnx_file(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ExportError, match=r"f\.onnx: --predict needs torch and ultralytics.*PREDICT=1.*omit --predict"):
-        predict_onnx(tmp_path / "f.onnx", name="f.onnx")
+        open_onnx(tmp_path / "f.onnx", task="detect")
     command = ["ultralytics", "m", str(tmp_path / "f.engine"), "--predict", "--repository", str(tmp_path / "r")]
     assert main(command) == 1
     assert "--predict: got f.engine, and an engine is not compared" in capsys.readouterr().err
@@ -131,20 +126,3 @@ def test_pickle_that_does_not_unpack_is_rejected(tmp_path: Path, capsys: pytest.
     path.write_bytes(content)
     assert main(["ultralytics", "m", str(path), "--repository", str(tmp_path / "r")]) == 1
     assert "expected a PyTorch checkpoint: is the file truncated, or of another kind?" in capsys.readouterr().err
-
-
-def test_task_of_weights_is_found_by_name_classes_and_metadata(tmp_path: Path) -> None:
-    assert [find_task(name) for name in ("yolo26n-sem.pt", "yolo26n-depth.pt", "yolov8n.pt")] == [
-        "semantic",
-        "depth",
-        "detect",
-    ]
-    assert find_task(str(write(tmp_path / "best.pt", "ultralytics.nn.tasks:DepthModel"))) == "depth"
-    assert find_task(str(write(tmp_path / "other.pt", "ultralytics.nn.tasks:DetectionModel"))) == "detect"
-    graph = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "g", [], [])
-    model = helper.make_model(graph)
-    helper.set_model_props(model, {"task": "semantic"})
-    onnx.save(model, tmp_path / "map.onnx")
-    assert find_task(str(tmp_path / "map.onnx")) == "semantic"
-    (tmp_path / "broken.onnx").write_bytes(b"no")
-    assert find_task(str(tmp_path / "broken.onnx")) == "detect"

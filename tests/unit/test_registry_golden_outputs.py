@@ -103,3 +103,101 @@ def test_profile_that_a_bucket_names_leads_to_no_other_file(tmp_path: Path) -> N
     from registry.judgement.version import find_golden  # noqa: PLC0415 - what is not reached otherwise
 
     assert find_golden(tmp_path, parsed, "int8") == tmp_path / "golden.npz"
+
+
+CLASSES = {0: "a", 1: "b"}
+FACTS: dict[str, dict[str, Any]] = {
+    "segment": {},
+    "pose": {"kpt_shape": [3, 3]},
+    "obb": {},
+}
+REST = {"segment": 4, "pose": 9, "obb": 1}
+
+
+def described(task: str, interface: Interface, backend: str, **metadata: Any) -> Any:
+    facts = {"task": task, "imgsz": [64, 64], "names": CLASSES, **FACTS.get(task, {}), **metadata}
+    config = describe_detector(
+        "m", interface=interface, size_hw=None, classes=2, metadata=facts, rest=REST.get(task, 0)
+    )
+    config.backend = backend
+    return config
+
+
+def objects(task: str, interface: Interface, *, apart: float = 0, end2end: bool = False) -> dict[str, Any]:
+    """Outputs with two confident objects among noise; what belongs to the first is `apart` from what it was."""
+    rng = np.random.default_rng(0)
+    count = 30
+    boxes = np.concatenate([rng.uniform(8, 56, (count, 2)), rng.uniform(4, 9, (count, 2))], axis=1)
+    scores, classes = np.full(count, 0.01), np.arange(count) % 2
+    scores[:2] = 0.9, 0.6
+    rest = rng.uniform(0.2, 0.9, (count, REST.get(task, 0)))
+    rest[0, : 1 if task == "segment" else None] += apart
+    prototypes = {} if task != "segment" else {"prototypes": rng.normal(0, 1, (1, 4, 16, 16)).astype(np.float32)}
+    if interface == "fused":
+        found = {"boxes": boxes[None].astype(np.float32), "scores": scores[None].astype(np.float32)}
+        names = {"segment": "coefficients", "pose": "keypoints", "obb": "angles"}
+        shape = {"pose": (1, count, 3, 3), "obb": (1, count)}.get(task, (1, count, REST.get(task, 0)))
+        rest = {names[task]: rest.reshape(shape).astype(np.float32)} if task in names else {}
+        return found | {"classes": classes[None].astype(np.int32)} | rest | prototypes
+    if end2end:
+        head = np.concatenate([boxes, scores[:, None], classes[:, None], rest], axis=1)
+    else:
+        by_class = np.where(np.arange(2) == classes[:, None], scores[:, None], 0.001)
+        head = np.concatenate([boxes, by_class, rest], axis=1).T
+    return {"output0": head[None].astype(np.float32)} | {f"output{1}": array for array in prototypes.values()}
+
+
+@pytest.mark.parametrize(("interface", "end2end"), [("fused", False), ("ultralytics", False), ("ultralytics", True)])
+@pytest.mark.parametrize(
+    ("task", "little", "more", "words"),
+    [("segment", 0.01, 0.8, "mask"), ("pose", 0.05, 0.3, "set of keypoints"), ("obb", 0.04, 0.1, "angle")],
+)
+def test_what_belongs_to_an_object_may_differ_as_precision_explains(
+    task: str, little: float, more: float, words: str, interface: Interface, end2end: bool
+) -> None:
+    facts = {"end2end": True} if end2end else {}
+    expected = objects(task, interface, end2end=end2end)
+    exact, coarse = (described(task, interface, backend, **facts) for backend in ("onnxruntime", "openvino"))
+    check_golden_outputs(objects(task, interface, apart=little, end2end=end2end), expected, exact)
+    changed = objects(task, interface, apart=more, end2end=end2end)
+    with pytest.raises(VersionRejected, match=f"golden input: got another {words} of class 0, score 0\\.900"):
+        check_golden_outputs(changed, expected, exact)
+    check_golden_outputs(changed, expected, coarse)
+    with pytest.raises(VersionRejected, match=f"got another {words}"):
+        check_golden_outputs(objects(task, interface, apart=40 * more, end2end=end2end), expected, coarse)
+
+
+def test_boxes_of_rtdetr_are_compared_in_pixels() -> None:
+    config = described("detect", "ultralytics", "onnxruntime", end2end=True, resize="stretch")
+    expected = objects("detect", "ultralytics", end2end=True)
+    expected["output0"][..., :4] /= 64
+    moved = {"output0": expected["output0"].copy()}
+    moved["output0"][0, 0, 0] += 2 / 64
+    check_golden_outputs(moved, expected, config)
+    moved["output0"][0, 0, 0] += 3 / 64
+    with pytest.raises(VersionRejected, match="got nothing like class 0"):
+        check_golden_outputs(moved, expected, config)
+    by_class = described("detect", "ultralytics", "onnxruntime", end2end=True, resize="stretch", class_scores=True)
+    older = np.array([[[0.5, 0.5, 0.2, 0.2, 0.1, 0.8], [0.2, 0.5, 0.2, 0.2, 0.3, 0.0]]], np.float32)
+    check_golden_outputs({"output0": older[:, ::-1]}, {"output0": older}, by_class)
+    with pytest.raises(VersionRejected, match=r"got nothing like class 1, score 0\.800"):
+        check_golden_outputs({"output0": older[..., [0, 1, 2, 3, 5, 4]]}, {"output0": older}, by_class)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"task": "pose", "names": {}},
+        {"task": "obb", "names": dict.fromkeys(range(99), "x")},
+        {"task": "segment", "names": "abc"},
+        {"task": "pose", "names": {"x": "a"}, "kpt_shape": "no"},
+        {"task": "obb", "end2end": True},
+    ],
+)
+def test_metadata_that_fit_no_layout_leave_a_comparison_number_by_number(metadata: dict[str, Any]) -> None:
+    config = ModelConfig(backend="onnxruntime")
+    config.parameters["metadata"].string_value = repr(metadata)
+    output = {"output0": np.arange(40, dtype=np.float32).reshape(1, 8, 5)}
+    check_golden_outputs(output, output, config)
+    with pytest.raises(VersionRejected, match=r"output 'output0'"):
+        check_golden_outputs({"output0": output["output0"] + 9}, output, config)

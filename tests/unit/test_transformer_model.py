@@ -72,7 +72,7 @@ def test_describe_without_batching_takes_the_first_dimension_as_the_batch() -> N
         ("{'task': detect}", "expected a Python dict"),
         ("['detect']", "expected a Python dict"),
         ("{'names': {}}", "got None, expected one of"),
-        ("{'task': 'segment'}", "got 'segment', expected one of"),
+        ("{'task': 'tracking'}", "got 'tracking', expected one of"),
         ("{'task': 'detect'}", "imgsz is missing"),
         (
             "{'task': 'detect', 'imgsz': 8193}",

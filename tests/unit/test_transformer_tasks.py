@@ -12,6 +12,7 @@ from tests.support.described import CLASSIFIER, FUSED, TABLE
 from transformer.errors import InvalidRequest, PredictorError
 from transformer.imaging.letterbox import fit
 from transformer.offload import INLINE_COST
+from transformer.tasks import TASKS, finds_objects
 from transformer.tasks.candidates import MAX_NMS_CANDIDATES
 from transformer.tasks.classify import CLASSIFY, fill
 from transformer.tasks.columns import Rows
@@ -184,6 +185,21 @@ def test_nms_takes_the_best_30000_and_says_so() -> None:
     assert (len(found.scores), dict(found.limits_reached)) == (1, {"nms_candidates": 30_000})
     outputs = {name: array[1:] for name, array in outputs.items()}
     assert dict(choose(outputs, WHOLE).limits_reached) == {}
+
+
+def test_what_finds_objects_takes_a_second_step_and_what_classifies_is_one() -> None:
+    parameters = {name: {parameter.name for parameter in task.parameters} for name, task in TASKS.items()}
+    assert {name for name, task in TASKS.items() if finds_objects(task)} == {
+        name for name, names in parameters.items() if "then" in names
+    }
+    detections = DETECT.postprocess(fused_outputs(), FUSED, plan=PLAN, options=Selection())
+    assert detections.object_boxes is detections.boxes_xyxy
+    assert detections.best_class is None
+    np.testing.assert_array_equal(detections.crop(np.zeros((64, 64, 3), np.uint8), 0), np.zeros((20, 20, 3)))
+    outputs = {"probabilities": np.array([0.2, 0.8], np.float32)}
+    classification = CLASSIFY.postprocess(outputs, CLASSIFIER, plan=None, options=NoOptions())
+    assert classification.best_class == (1, float(np.float32(0.8)))
+    assert classification.object_boxes is None
 
 
 def test_nothing_found_reaches_no_limit() -> None:

@@ -6,10 +6,10 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
+from transformer.dataplane.results import check_size
 from transformer.dataplane.swap import SWAP_TRIES
-from transformer.errors import InvalidRequest, PayloadTooLarge, VersionsChanging
+from transformer.errors import InvalidRequest, VersionsChanging
 from transformer.offload import ALWAYS, offload
-from transformer.triton.client import MAX_RESPONSE_BYTES
 from transformer.triton.model import Model
 from transformer.triton.tensors import Tensor, item_size, spans
 
@@ -44,10 +44,10 @@ async def infer_in_parts(inputs: Sequence[Tensor], model: Model, infer: Infer) -
         results: list[list[Tensor]] = []
         versions: set[str] = set()
         while len(versions) < 2 and (part := await offload(partial(next, parts, None), cost=cost)):
-            outputs, version = await infer(part)
-            results.append(outputs)
+            tensors, version = await infer(part)
+            results.append(tensors)
             versions.add(version)
-            check_size(results, count)
+            check_size(sum(len(output.data) for outputs in results for output in outputs), count)
         if len(versions) == 1:
             return await offload(partial(join, results, count, model), cost=ALWAYS), min(versions)
     raise VersionsChanging(model.name, SWAP_TRIES)
@@ -77,19 +77,6 @@ def _cut(tensor: Tensor, size: int) -> Iterator[Tensor]:
             end = max(islice(ends, elements), default=start)
         yield replace(tensor, shape=shape, data=data[start:end])
         start = end
-
-
-def check_size(results: Sequence[Sequence[Tensor]], count: int) -> None:
-    """Limit the results together to what Triton's response to one request may be.
-
-    Raises:
-        PayloadTooLarge: they are larger.
-    """
-    size_bytes = sum(len(output.data) for outputs in results for output in outputs)
-    if size_bytes > MAX_RESPONSE_BYTES:
-        raise PayloadTooLarge(
-            f"the result of {count} items is over the limit of {MAX_RESPONSE_BYTES} bytes; send fewer in one request"
-        )
 
 
 def join(results: Sequence[Sequence[Tensor]], count: int, model: Model) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Draw boxes and labels on an image."""
+"""Draw boxes, masks and labels on an image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from transformer.imaging import lettering
 from transformer.imaging.letterbox import Image
+from transformer.imaging.masks import Bits, Mask, find_outlines
 from transformer.imaging.nms import Floats
 
 # Twelve hues that stay apart on light and dark images (RGB).
@@ -23,6 +24,10 @@ _WHITE = np.array((255, 255, 255), np.uint16)
 _SMALLEST_PX, _LARGEST_PX = 13, 120  # height of letters
 _CACHED_TEXTS = 128  # of one image: scores and names repeat
 _MARGIN_PX = 2
+_FILL = 0.45  # of the colour, in a mask
+_STRIP_PX = 2**18  # coloured at once
+_UNSEEN = 1 / 8  # of a line's thickness: as much as an outline may be off, which saves most of its points
+_FARTHEST_PX = 2**20  # of a corner outside of the image
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,86 @@ def draw_boxes(image_hwc: Image, boxes_xyxy: Floats, labels: Sequence[Label]) ->
     draw = _lettering(drawn)
     # The weakest first, so that the strongest lies on top.
     for box, label in reversed(list(zip(boxes_xyxy, labels, strict=True))):
+        if not np.isfinite(box).all():  # of a broken model
+            continue
         x1, y1, x2, y2 = (int(value) for value in box.round())
         cv2.rectangle(drawn, (x1, y1), (x2, y2), label.colour, thickness, cv2.LINE_AA)
         _write(drawn, [draw(text) for text in _texts(label)], at_xy=(x1, y1), colour=label.colour)
+    return drawn
+
+
+def draw_masks(image_hwc: Image, masks: Sequence[Mask], boxes_xyxy: Floats, labels: Sequence[Label]) -> Image:
+    """A copy of the image with a mask, filled and outlined, and a label for each object.
+
+    Args:
+        image_hwc: RGB, `(height, width, 3)`, of the size that the masks are made for.
+        masks: best first.
+        boxes_xyxy: `(N, 4)`, pixels of `image_hwc`: where the labels are.
+        labels: one for each mask.
+    """
+    drawn = image_hwc.copy()
+    thickness = line_thickness(drawn)
+    draw = _lettering(drawn)
+    for mask, box, label in reversed(list(zip(masks, boxes_xyxy, labels, strict=True))):
+        bits, corner_xy = mask.crop()
+        _colour(drawn, bits, corner_xy, label.colour)
+        parts = mask.outlines or find_outlines(bits, corner_xy)
+        outlines = [cv2.approxPolyDP(part, thickness * _UNSEEN, closed=True) for part in parts]
+        cv2.drawContours(drawn, outlines, -1, label.colour, thickness, cv2.LINE_AA)
+        x1, y1 = (int(value) for value in box[:2].round())
+        _write(drawn, [draw(text) for text in _texts(label)], at_xy=(x1, y1), colour=label.colour)
+    return drawn
+
+
+def _colour(drawn: Image, bits: Bits, corner_xy: tuple[int, int], colour: tuple[int, ...]) -> None:
+    """Mix a colour into the pixels of a mask whose corner is at `corner_xy`; `drawn` is changed."""
+    levels = np.arange(256)[:, None] * (1 - _FILL) + np.array(colour) * _FILL
+    mixed = levels.round().astype(np.uint8)[None]
+    x, y = corner_xy
+    strip = max(_STRIP_PX // bits.shape[1], 1)
+    for top in range(0, len(bits), strip):
+        wanted = bits[top : top + strip]
+        place = drawn[y + top : y + top + len(wanted), x : x + wanted.shape[1]]
+        cv2.copyTo(cv2.LUT(place, mixed), wanted, place)
+
+
+def draw_rotated_boxes(image_hwc: Image, corners: Floats, labels: Sequence[Label]) -> Image:
+    """A copy of the image with a rotated box, and a label at its highest corner, for each object.
+
+    Args:
+        image_hwc: RGB, `(height, width, 3)`.
+        corners: `(N, 4, 2)`, pixels of `image_hwc`, which they may leave; best first. Those of a broken model, which
+            are no numbers, are left out.
+        labels: one for each box.
+    """
+    drawn = image_hwc.copy()
+    thickness = line_thickness(drawn)
+    draw = _lettering(drawn)
+    inside = np.array(drawn.shape[1::-1]) - 1
+    for box, label in reversed(list(zip(corners, labels, strict=True))):
+        if not np.isfinite(box).all():
+            continue
+        line = np.clip(box, -_FARTHEST_PX, _FARTHEST_PX).round().astype(np.int32)
+        cv2.polylines(drawn, [line], True, label.colour, thickness, cv2.LINE_AA)
+        x, y = np.clip(line[line[:, 1].argmin()], 0, inside).tolist()
+        _write(drawn, [draw(text) for text in _texts(label)], at_xy=(x, y), colour=label.colour)
+    return drawn
+
+
+def draw_captions(image_hwc: Image, boxes_xyxy: Floats, labels: Sequence[Label | None]) -> Image:
+    """A copy of the image with a second label below each box, beside those of `draw_boxes` above.
+
+    Args:
+        image_hwc: RGB, `(height, width, 3)`.
+        boxes_xyxy: `(N, 4)`, pixels of `image_hwc`, best first.
+        labels: one for each box; None: it has no second one.
+    """
+    drawn = image_hwc.copy()
+    draw = _lettering(drawn)
+    for box, label in reversed(list(zip(np.nan_to_num(boxes_xyxy).round().astype(int), labels, strict=True))):
+        if label:
+            at_xy = int(box[0]), int(box[3])
+            _write(drawn, [draw(text) for text in _texts(label)], at_xy=at_xy, colour=label.colour, below=True)
     return drawn
 
 
@@ -156,13 +238,24 @@ def _lettering(image_hwc: Image) -> Callable[[str], lettering.Mask]:
     return lru_cache(maxsize=_CACHED_TEXTS)(partial(lettering.draw, size_px=size_px))
 
 
-def _write(drawn: Image, texts: Sequence[lettering.Mask], *, at_xy: tuple[int, int], colour: tuple[int, ...]) -> None:
-    """Write texts on a filled tab above `at_xy`, or below where there is no room; `drawn` is changed."""
+def _write(
+    drawn: Image,
+    texts: Sequence[lettering.Mask],
+    *,
+    at_xy: tuple[int, int],
+    colour: tuple[int, ...],
+    below: bool = False,
+) -> None:
+    """Write texts on a filled tab above `at_xy` or below, on the other side where there is no room.
+
+    `drawn` is changed.
+    """
     height = texts[0].shape[0]
     space = np.zeros((height, height // 4), np.uint8)
     line = np.pad(np.hstack([texts[0], space, *texts[1:]]), _MARGIN_PX)[..., None].astype(np.uint16)
     tab = (line * _WHITE + (255 - line) * np.array(colour, np.uint16)) // 255
     x = max(min(at_xy[0], drawn.shape[1] - tab.shape[1]), 0)
-    y = at_xy[1] - tab.shape[0] if at_xy[1] >= tab.shape[0] else at_xy[1]
+    fits = at_xy[1] + tab.shape[0] <= drawn.shape[0] if below else at_xy[1] >= tab.shape[0]
+    y = at_xy[1] if below is fits else max(at_xy[1] - tab.shape[0], 0)
     place = drawn[y : y + tab.shape[0], x : x + tab.shape[1]]
     place[:] = tab[: place.shape[0], : place.shape[1]]

@@ -55,6 +55,11 @@ def fit(image_wh: tuple[int, int], target_wh: tuple[int, int], *, stride: int | 
     )
 
 
+def stretch(image_wh: tuple[int, int], target_wh: tuple[int, int]) -> Letterbox:
+    """Plan to stretch an image to `target_wh`, each side by itself (Ultralytics' `LetterBox(scale_fill=True)`)."""
+    return Letterbox(image_wh=image_wh, resized_wh=target_wh, pad_xy=(0, 0), input_wh=target_wh)
+
+
 def letterbox(image_hwc: Image, plan: Letterbox) -> Image:
     """Scale and pad an image as planned.
 
@@ -89,8 +94,30 @@ def unletterbox(boxes_xyxy: NDArray[np.float32], plan: Letterbox) -> NDArray[np.
     Returns:
         `(N, 4)`, original pixels, clipped to the image.
     """
-    scale = np.array(plan.resized_wh, np.float32) / np.array(plan.image_wh, np.float32)
-    pad = np.array(plan.pad_xy, np.float32)
-    original = (boxes_xyxy.reshape(-1, 2, 2) - pad) / scale
+    return unletterbox_points(boxes_xyxy.reshape(-1, 2, 2), plan).reshape(-1, 4)
+
+
+def unletterbox_points(points_xy: NDArray[np.float32], plan: Letterbox) -> NDArray[np.float32]:
+    """Map points `(..., 2)` as `unletterbox` maps corners."""
     limits = np.array(plan.image_wh, np.float32)
-    return np.clip(original, 0, limits).reshape(-1, 4).astype(np.float32, copy=False)
+    return np.clip(_to_image(points_xy, plan), 0, limits).astype(np.float32, copy=False)
+
+
+def unletterbox_rotated(boxes_cxcywhr: NDArray[np.float32], plan: Letterbox) -> NDArray[np.float32]:
+    """Map rotated boxes `(N, 5)`, centre, width, height and angle, to original pixels; they are not clipped.
+
+    Where the letterbox has rounded one side of the image more than the other, width and height are scaled each by the
+    factor of its axis, whatever the angle, as Ultralytics does it.
+    """
+    sizes = boxes_cxcywhr[:, 2:4] / _scale(plan)
+    parts = [_to_image(boxes_cxcywhr[:, :2], plan), sizes, boxes_cxcywhr[:, 4:]]
+    return np.concatenate(parts, axis=1)
+
+
+def _to_image(points_xy: NDArray[np.float32], plan: Letterbox) -> NDArray[np.float32]:
+    return (points_xy - np.array(plan.pad_xy, np.float32)) / _scale(plan)
+
+
+def _scale(plan: Letterbox) -> NDArray[np.float32]:
+    """Model pixels for each pixel of the original image, along x and y."""
+    return np.divide(plan.resized_wh, plan.image_wh, dtype=np.float32)

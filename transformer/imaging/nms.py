@@ -5,13 +5,14 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-_CLASS_DISTANCE = np.float32(7680)
+CLASS_DISTANCE = np.float32(7680)  # between classes, where boxes of different ones must not overlap
 
 
 def cxcywh_to_xyxy(boxes_cxcywh: Floats) -> Floats:
     """`(N, 4)` centre and size to `(N, 4)` corners."""
     centre, half = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:] / 2
-    return np.concatenate([centre - half, centre + half], axis=1)
+    with np.errstate(invalid="ignore"):  # infinite numbers of a broken model
+        return np.concatenate([centre - half, centre + half], axis=1)
 
 
 def order_by_score(scores: Floats) -> NDArray[np.int64]:
@@ -38,7 +39,7 @@ def nms(
     # Classes are kept apart by distance, in FP32 as Ultralytics does it (`utils.nms`, `max_wh`): far from the origin a
     # coordinate is rounded to 1/32 of a pixel, and on the verge of `iou` that decides. So does the order in which
     # torchvision's `nms` rounds, which is the one below.
-    apart = boxes_xyxy[order] + class_ids[order, None].astype(np.float32) * _CLASS_DISTANCE
+    apart = boxes_xyxy[order] + class_ids[order, None].astype(np.float32) * CLASS_DISTANCE
     low, high = np.ascontiguousarray(apart[:, :2].T), np.ascontiguousarray(apart[:, 2:].T)
     areas = (high[0] - low[0]) * (high[1] - low[1])
     gone = np.zeros(len(order), np.bool_)

@@ -61,13 +61,19 @@ def cost(results: Sequence[ImageResult | RowsResult]) -> float:
 
 def _image_object(result: ImageResult) -> dict[str, Any]:
     width, height = result.image_wh
+    predicted, then = result.prediction.to_json(result.model), {}
+    if result.then:
+        then = {"then": _model(result.then.model)}
+        for described, classified in zip(predicted["predictions"], result.then.classes, strict=True):
+            described["classification"] = classified and orjson.Fragment(classified.text)
     return {
         "inference_id": str(uuid.uuid4()),
         "time": round(result.total_ms / 1000, 6),
         "image": {"width": width, "height": height},
         "model": _model(result.model),
+        **then,
         "timing_ms": _timing(result.stages, result.total_ms),
-        **result.prediction.to_json(result.model),
+        **predicted,
     }
 
 

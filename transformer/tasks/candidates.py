@@ -4,7 +4,7 @@
 
 Both interfaces of a graph are read: `fused` has `boxes`, `scores` and `classes` by name and what else a task needs
 beside them, `ultralytics` has one `output0` as the file has it: `(4 + classes + rest, N)`, or `(N, 6 + rest)` of a head
-that needs no NMS.
+that needs no NMS. That of RT-DETR, which takes stretched images, has boxes as fractions of the input.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,6 +55,11 @@ def is_fused(model: Model) -> bool:
     return model.input.datatype == "UINT8"
 
 
+def is_stretched(model: Model) -> bool:
+    """Whether a model takes images stretched to its input, not letterboxed (RT-DETR)."""
+    return model.facts.get("resize") == "stretch"
+
+
 def read_candidates(
     outputs: Mapping[str, Array], model: Model, *, above: float, rest: str = "", rotated: bool = False
 ) -> Candidates:
@@ -71,13 +76,16 @@ def read_candidates(
     Raises:
         PredictorError: the outputs are not those of a task that finds objects.
     """
-    if {"boxes", "scores", "classes"} <= outputs.keys():
+    if {"boxes", "scores", "classes", *([rest] if rest else ())} <= outputs.keys():
         return _read_fused(outputs, above=above, rest=rest, rotated=rotated)
     head = outputs.get("output0")
     if head is None or head.ndim != 2:
         shapes = {name: output.shape for name, output in outputs.items()}
-        raise PredictorError(f"{model.name}: got outputs {shapes}, expected boxes, scores and classes, or output0")
+        expected = f"boxes, scores, {rest} and classes" if rest else "boxes, scores and classes"
+        raise PredictorError(f"{model.name}: got outputs {shapes}, expected {expected}, or output0")
     head = head.astype(np.float32, copy=False)
+    if is_stretched(model):
+        return _read_fractions(head, model, above=above)
     if model.end2end:  # rows: corners (centre and size where they are rotated), score, class, rest
         rows = head[head[:, 4] > above]
         further = {rest: rows[:, 6:]} if rest else {}
@@ -89,6 +97,19 @@ def read_candidates(
     class_ids = class_scores[:, high].argmax(axis=0)
     further = {rest: columns[4 + model.classes :].T} if rest else {}
     return Candidates(_boxes(columns[:4].T, rotated), scores[high], class_ids, head.shape[1], further)
+
+
+def _read_fractions(head: Array, model: Model, *, above: float) -> Candidates:
+    """Candidates of RT-DETR's head `(N, 6)`, or `(N, 4 + classes)` of one with a score for each class."""
+    if model.input_wh is None:
+        raise PredictorError(f"{model.name}: imgsz is missing in parameters.metadata")
+    if model.facts.get("class_scores"):
+        scores, class_ids = head[:, 4:].max(axis=1), head[:, 4:].argmax(axis=1)
+    else:
+        scores, class_ids = head[:, 4], head[:, 5].astype(np.int64)
+    (high,) = np.nonzero(scores > above)
+    boxes = cxcywh_to_xyxy(head[high, :4] * np.array(model.input_wh * 2, np.float32))
+    return Candidates(boxes, scores[high], class_ids[high], len(head))
 
 
 def _read_fused(outputs: Mapping[str, Array], *, above: float, rest: str, rotated: bool) -> Candidates:

@@ -41,6 +41,12 @@ class Classification(ImagePrediction):
     probabilities: NDArray[np.float32]
 
     @property
+    def best_class(self) -> tuple[int, float]:
+        """The most probable class."""
+        class_id = int(self.probabilities.argmax())
+        return class_id, float(self.probabilities[class_id])
+
+    @property
     def json_bytes(self) -> int:
         """Estimated from the number of best classes."""
         return _BEST_CLASSES * _CLASS_JSON_BYTES + len(self.probabilities)  # which are sorted
@@ -65,8 +71,7 @@ class Classification(ImagePrediction):
 
     def draw(self, image_hwc: Image, model: Model) -> Image:
         """The best class in the upper left corner."""
-        class_id = int(self.probabilities.argmax())
-        score = float(self.probabilities[class_id])
+        class_id, score = self.best_class
         return draw_label(image_hwc, Label(class_name(model, class_id), class_id=class_id, score=score))
 
     def compare(self, expected: "Classification") -> Mapping[str, float]:
@@ -78,6 +83,7 @@ class Classify(ImageTask[None, NoOptions, Classification]):
     """Images to probabilities."""
 
     name = "classify"
+    classifies = True
     schema_name = "Classification"
     schema: ClassVar[Schema] = {"predictions": array_of(object_of(CLASS)), "top": STRING, "confidence": FRACTION}
     tolerances: ClassVar[Mapping[str, float]] = {"probabilities": 1e-3}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transformer.errors import PredictorError
 from transformer.imaging.drawing import draw_range, paint
 from transformer.imaging.encoding import encode_grey
-from transformer.imaging.letterbox import Image, Letterbox, letterbox
+from transformer.imaging.letterbox import Image, Letterbox, letterbox, stretch
 from transformer.imaging.maps import Bilinear, stack
 from transformer.tasks.candidates import is_fused
 from transformer.tasks.parameter_values import read_choice, read_positive
@@ -196,11 +196,11 @@ class Depth(ImageTask[Letterbox, DepthForm, DepthMap]):
 
     def smallest_wh(self, image_wh: tuple[int, int], model: Model) -> tuple[int, int] | None:
         """The size of the input, where the profile allows that results change a little."""
-        return stretch(image_wh, model).resized_wh if model.reduces_images else None
+        return _fill(image_wh, model).resized_wh if model.reduces_images else None
 
     def preprocess(self, image_hwc: Image, model: Model, *, size_wh: tuple[int, int]) -> tuple[Array, Letterbox]:
         """Stretch an image to the model's input."""
-        plan = stretch(size_wh, model)
+        plan = _fill(size_wh, model)
         return to_input(letterbox(image_hwc, plan), model), plan
 
     def postprocess(
@@ -224,12 +224,12 @@ class Depth(ImageTask[Letterbox, DepthForm, DepthMap]):
         return DepthMap(depth_m, plan.image_wh, range_m, options, {"depth_map": _HIGHEST} if is_clipped else {})
 
 
-def stretch(image_wh: tuple[int, int], model: Model) -> Letterbox:
+def _fill(image_wh: tuple[int, int], model: Model) -> Letterbox:
     """How an image lies in the model's input: it fills all of it, whatever its proportions."""
     height, width = model.input.dims[:2] if is_fused(model) else model.input.dims[1:]
     input_wh = (width, height) if width > 0 and height > 0 else model.input_wh
     assert input_wh is not None, "describe() rejects a model for images without imgsz"  # noqa: S101
-    return Letterbox(image_wh=image_wh, resized_wh=input_wh, pad_xy=(0, 0), input_wh=input_wh)
+    return stretch(image_wh, input_wh)
 
 
 DEPTH = register(Depth())

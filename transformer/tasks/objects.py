@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 
 from transformer.imaging.drawing import Label, draw_boxes
-from transformer.imaging.letterbox import Image, Letterbox, fit, letterbox
+from transformer.imaging.letterbox import Image, Letterbox, fit, letterbox, stretch
 from transformer.imaging.nms import Floats
-from transformer.tasks.candidates import Ids, is_fused
+from transformer.tasks.candidates import Ids, is_fused, is_stretched
 from transformer.tasks.detection_options import SELECTION_PARAMETERS, Selection
 from transformer.tasks.labels import class_name, round_score
 from transformer.tasks.pixels import to_input
 from transformer.tasks.schemas import CLASS, INTEGER, NUMBER, UUID, array_of, object_of
-from transformer.tasks.task import Array, ImagePrediction, ImageTask, Schema, Write, largest_difference
+from transformer.tasks.task import Array, ImagePrediction, ImageTask, Parameter, Schema, Write, largest_difference
 from transformer.triton.model import Model, TensorMetadata
 
 Objects = TypeVar("Objects", bound="Detections")
@@ -35,7 +35,7 @@ LIMITS_REACHED: Schema = {
     "properties": dict.fromkeys(("max_detections", "nms_candidates", "model_candidates"), INTEGER),
     "additionalProperties": False,
 }
-_NO_CLASS = -1  # pads class_ids; 0 is a class
+NO_CLASS = -1  # pads class_ids; 0 is a class
 _DETECTION_JSON_BYTES = 330
 
 
@@ -63,6 +63,16 @@ class Detections(ImagePrediction):
     def objects(self) -> int:
         """Number of detections."""
         return len(self.scores)
+
+    @property
+    def places(self) -> Floats:
+        """`(N, numbers)`, in pixels: by these `match` finds the nearest one."""
+        return self.boxes_xyxy
+
+    @property
+    def object_boxes(self) -> Floats:
+        """Where they are."""
+        return self.boxes_xyxy
 
     @property
     def json_bytes(self) -> int:
@@ -95,16 +105,19 @@ class Detections(ImagePrediction):
             "num_detections": lambda: np.array([len(each.scores) for each in predictions], np.int32),
             "boxes": partial(pad_rows, [each.boxes_xyxy for each in predictions], np.float32, (4,)),
             "scores": partial(pad_rows, [each.scores for each in predictions], np.float32),
-            "class_ids": partial(pad_rows, [each.class_ids for each in predictions], np.int32, (), _NO_CLASS),
+            "class_ids": partial(pad_rows, [each.class_ids for each in predictions], np.int32, (), NO_CLASS),
         }
 
     def draw(self, image_hwc: Image, model: Model) -> Image:
         """Each box with its class and score."""
-        labels = [
+        return draw_boxes(image_hwc, self.boxes_xyxy, self.labels(model))
+
+    def labels(self, model: Model) -> list[Label]:
+        """What is written beside each object."""
+        return [
             Label(class_name(model, int(class_id)), class_id=int(class_id), score=float(score))
             for class_id, score in zip(self.class_ids, self.scores, strict=True)
         ]
-        return draw_boxes(image_hwc, self.boxes_xyxy, labels)
 
     def compare(self, expected: Self) -> Mapping[str, float]:
         """Distances of each detection from the nearest one of its class on the other side, in both directions."""
@@ -125,14 +138,15 @@ class Detections(ImagePrediction):
 def match(ones: Detections, others: Detections) -> list[tuple[int, int | None]]:
     """For each detection its index and that of the nearest one of its class on the other side; None without one."""
     pairs: list[tuple[int, int | None]] = []
-    for index, (box, class_id) in enumerate(zip(ones.boxes_xyxy, ones.class_ids, strict=True)):
+    places = others.places
+    for index, (place, class_id) in enumerate(zip(ones.places, ones.class_ids, strict=True)):
         (same,) = np.nonzero(others.class_ids == class_id)
-        distances_px = np.abs(others.boxes_xyxy[same] - box).max(axis=1, initial=0)
+        distances_px = np.abs(places[same] - place).max(axis=1, initial=0)
         pairs.append((index, int(same[distances_px.argmin()]) if len(same) else None))
     return pairs
 
 
-def pad_rows(rows: Sequence[Array], dtype: Any, tail: tuple[int, ...] = (), fill: float = 0) -> Array:
+def pad_rows(rows: Sequence[Array], dtype: Any, tail: tuple[int, ...] = (), fill: Any = 0) -> Array:
     """Rows of each image, `(n, *tail)`, in one array `(images, most, *tail)`; the rest of it is `fill`."""
     table = np.full((len(rows), max(map(len, rows)), *tail), fill, dtype)
     for index, row in enumerate(rows):
@@ -143,7 +157,7 @@ def pad_rows(rows: Sequence[Array], dtype: Any, tail: tuple[int, ...] = (), fill
 class FindObjects(ImageTask[Letterbox, Selection, Objects], Generic[Objects]):
     """A task that finds objects: an image is letterboxed into the model's input."""
 
-    parameters = SELECTION_PARAMETERS
+    parameters: ClassVar[tuple[Parameter, ...]] = SELECTION_PARAMETERS
     options = Selection
     schema: ClassVar[Schema] = {"predictions": array_of(object_of(OBJECT_PROPERTIES)), "limits_reached": LIMITS_REACHED}
     tolerances: ClassVar[Mapping[str, float]] = {"boxes_px": 1.0, "scores": 1e-3}
@@ -174,13 +188,15 @@ def place(image_wh: tuple[int, int], model: Model) -> Letterbox:
     """How an image lies in the model's input.
 
     A model with free height and width gets the smallest rectangle that is a multiple of its stride, any other its
-    fixed size.
+    fixed size; one that takes stretched images gets its whole size filled.
 
     Args:
         image_wh: size of the image.
         model: for size, stride and interface.
     """
     height, width = model.input.dims[:2] if is_fused(model) else model.input.dims[1:]
+    if is_stretched(model) and model.input_wh is not None:
+        return stretch(image_wh, model.input_wh)
     if height > 0 and width > 0:
         return fit(image_wh, (width, height), stride=None)
     assert model.input_wh is not None, "describe() rejects a detector without imgsz"  # noqa: S101

@@ -1,11 +1,13 @@
 """Values of parameters: checked and converted."""
 
 import itertools
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from transformer.errors import InvalidRequest, excerpt
 from transformer.triton.model import Model, fold_name
+
+Choice = TypeVar("Choice", bound=str)
 
 MAX_CLASSES = 10_000
 _MAX_LETTERS = 2**18  # of all names: they are composed (NFC) before they are looked up
@@ -26,6 +28,18 @@ def read_fraction(name: str, value: Any) -> float:
     return number
 
 
+def read_count(name: str, value: Any, *, most: int) -> int:
+    """A parameter from 1 to `most`, a whole number or a string that holds one.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= most:
+        raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a whole number from 1 to {most}")
+    return int(text)
+
+
 def read_positive(name: str, value: Any, *, most: float) -> float:
     """A parameter above 0 and up to `most`, a number or a string that holds one.
 
@@ -41,27 +55,27 @@ def read_positive(name: str, value: Any, *, most: float) -> float:
     return number
 
 
-def read_choice(name: str, value: Any, choices: Collection[str]) -> str:
-    """A parameter that is one of a few words.
+def read_choice(name: str, value: Any, choices: Sequence[Choice]) -> Choice:
+    """A parameter that is one of several words.
 
     Raises:
         InvalidRequest: it is something else.
     """
-    if not isinstance(value, str) or value not in choices:
-        raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected one of {', '.join(choices)}")
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected one of {', '.join(choices)}")
+
+
+def read_name(name: str, value: Any) -> str:
+    """A parameter that is the name of a model.
+
+    Raises:
+        InvalidRequest: it is not a text, or an empty one.
+    """
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected the name of a model")
     return value
-
-
-def read_count(name: str, value: Any, *, most: int) -> int:
-    """A parameter from 1 to `most`, a whole number or a string that holds one.
-
-    Raises:
-        InvalidRequest: it is something else.
-    """
-    text = str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= most:
-        raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a whole number from 1 to {most}")
-    return int(text)
 
 
 def read_classes(value: Any, model: Model) -> frozenset[int]:

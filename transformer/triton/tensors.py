@@ -122,7 +122,9 @@ def to_array(tensor: Tensor) -> NDArray[Any]:
 
 
 def from_array(name: str, array: NDArray[Any]) -> Tensor:
-    """A numeric array as a tensor."""
+    """An array as a tensor: numbers, or bytes as objects."""
+    if array.dtype == np.object_:
+        return from_elements(name, array.reshape(-1), shape=array.shape)
     return Tensor(name, datatype_of(array), array.shape, array.tobytes())
 
 
