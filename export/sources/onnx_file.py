@@ -18,7 +18,8 @@ from export.graph.nodes import captured
 _INPUT = "images"
 OUTPUTS = ("output0", "output1")  # the head, and the prototypes of masks
 _REST = ("coefficients", "prototypes", "keypoints", "angles")
-_TAKEN = frozenset({_INPUT, *OUTPUTS, "image", "boxes", "scores", "classes", "probabilities", *_REST})
+_MAPS = ("class_map", "depth")
+_TAKEN = frozenset({_INPUT, *OUTPUTS, "image", "boxes", "scores", "classes", "probabilities", *_REST, *_MAPS})
 _TAKEN_PREFIXES = ("fused/", "bins/", "half/", "source/")
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MODULES: Mapping[str, str] = {
     **dict.fromkeys(("detect", "segment", "pose", "obb"), "export.sources.ultralytics_objects"),
     "classify": "export.sources.ultralytics_classifier",
+    **dict.fromkeys(("semantic", "depth"), "export.sources.ultralytics_maps"),
 }
 
 

@@ -1,8 +1,9 @@
 """Compute the references again: `python -m tests.reference`, with torch and ultralytics (`make reference`).
 
 yolov8n on the images of `../shared/data/coco128` and the two of ultralytics; digit-finder on held-out scenes. For each,
-the smallest rectangle and the square. Masks of a few images of coco128. Of drawn crowds of rotated boxes, those that its
-NMS keeps; of drawn images, the heads of networks with random weights and what it finds in them.
+the smallest rectangle and the square. Masks of a few images of coco128. Of drawn crowds of rotated boxes, those that
+its NMS keeps; of drawn images, the heads of networks with random weights and what it finds in them. Of invented maps,
+what its predictors make of them.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from export.examples.digit_finder.scenes import compose
 from export.proof.average_precision import Rows, mean_average_precision, read_yolo_labels
 from export.sources.trusted_checkpoints import admit
 from tests.reference.detections import Reference
+from tests.reference.map_writer import write_maps
 from tests.reference.raw_heads import write_heads
 from tests.reference.rotated import write_kept
 from tests.reference.scenes import SCENES, cut_scene
@@ -131,6 +133,7 @@ _WRITERS: dict[str, Callable[[], None]] = {
     "digit-finder": digit_finder,
     "rotated-crowds": write_kept,
     "heads": write_heads,
+    "maps": write_maps,
 }
 
 if __name__ == "__main__":

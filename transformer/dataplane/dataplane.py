@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from transformer.admission import Deadline
+from transformer.admission import Deadline, hold
 from transformer.dataplane import batches
 from transformer.dataplane.catalogue import Catalogue
 from transformer.dataplane.gather import gather_or_raise
@@ -195,6 +195,7 @@ class DataPlane(Catalogue):
             model, inferred = await call.run(partial(image.infer, self._triton, options))
             size_wh, pixels = image.release()
             prediction = await image.postprocess(model, inferred, task_options)
+            hold(prediction.held_bytes)
             then = await image.classify_objects(pixels, prediction)
         kept = pixels if image.keep_image else None
         total_ms = image.stages.total_ms()

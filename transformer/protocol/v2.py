@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from transformer.admission import Deadline
+from transformer.admission import Deadline, hold
 from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import InvalidRequest, PayloadTooLarge, excerpt
 from transformer.offload import ELEMENT, offload
@@ -185,6 +185,7 @@ async def _respond(
     writers = {known[0]: write_json, **write}
     wanted = dict.fromkeys(request.outputs or known)
     outputs = await offload(lambda: [_tensor(name, writers[name]()) for name in wanted], cost=cost)
+    hold(sum(len(output.data) for output in outputs))
     return InferResponse(model.name, model.version, outputs)
 
 

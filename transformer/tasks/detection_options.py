@@ -28,6 +28,14 @@ class Selection:
     then: str = ""
 
 
+CLASSES = Parameter(
+    "classes",
+    read_classes,
+    STRING,
+    "a name, or names and indices separated by commas; what is a name is no index",
+    option="class_ids",
+    repeats=True,
+)
 SELECTION_PARAMETERS = (
     Parameter(
         "confidence",
@@ -47,14 +55,7 @@ SELECTION_PARAMETERS = (
         INTEGER | {"minimum": 1, "maximum": MAX_DETECTIONS_LIMIT, "default": Selection.max_detections},
         "the best detections, at most this many",
     ),
-    Parameter(
-        "classes",
-        read_classes,
-        STRING,
-        "a name, or names and indices separated by commas; what is a name is no index",
-        option="class_ids",
-        repeats=True,
-    ),
+    CLASSES,
     Parameter(
         "then",
         lambda value, _: read_name("then", value),

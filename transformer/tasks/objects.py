@@ -17,6 +17,7 @@ from transformer.imaging.nms import Floats
 from transformer.tasks.candidates import Ids, is_fused, is_stretched
 from transformer.tasks.detection_options import SELECTION_PARAMETERS, Selection
 from transformer.tasks.labels import class_name, round_score
+from transformer.tasks.pixels import to_input
 from transformer.tasks.schemas import CLASS, INTEGER, NUMBER, UUID, array_of, object_of
 from transformer.tasks.task import Array, ImagePrediction, ImageTask, Parameter, Schema, Write, largest_difference
 from transformer.triton.model import Model, TensorMetadata
@@ -180,10 +181,7 @@ class FindObjects(ImageTask[Letterbox, Selection, Objects], Generic[Objects]):
     ) -> tuple[Array, Letterbox]:
         """Letterbox an image into the model's input."""
         plan = place(size_wh or (image_hwc.shape[1], image_hwc.shape[0]), model)
-        boxed = letterbox(image_hwc, plan)
-        if is_fused(model):
-            return boxed, plan
-        return np.ascontiguousarray(boxed.transpose(2, 0, 1)).astype(np.float32) / np.float32(255), plan
+        return to_input(letterbox(image_hwc, plan), model), plan
 
 
 def place(image_wh: tuple[int, int], model: Model) -> Letterbox:

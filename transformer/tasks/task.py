@@ -85,6 +85,11 @@ class ImagePrediction(Prediction):
     limits_reached: Mapping[str, int] = _NOTHING
 
     @property
+    def held_bytes(self) -> int:
+        """Size of what it holds until the response is written, where that is as large as an image; else 0."""
+        return 0
+
+    @property
     def objects(self) -> int | None:
         """How many objects were found, for the metric `nereid_detections`; None where the task finds none."""
         return None
