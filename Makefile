@@ -50,6 +50,10 @@ HASHED := --require-hashes --require-build-hashes --build-constraints requiremen
 EDITABLE := $(UV) pip install --quiet --python $(BIN)/python --offline --no-deps --no-index --editable .
 INSTALL := $(AS_PIP) pip install --quiet --python $(BIN)/python $(HASHED) --constraints requirements/constraints.txt \
 	--overrides requirements/overrides.txt --extra transformer --extra otel --extra synchroniser
+# torch as PyPI has it brings CUDA; TORCH_BACKEND=cpu takes PyTorch's own index, whose builds have other hashes.
+GPU_DRIVER = $(wildcard /proc/driver/nvidia/version /sys/module/nvidia/version)$(shell command -v nvidia-smi)
+CPU_TORCH := $(if $(filter auto,$(TORCH_BACKEND)),$(if $(GPU_DRIVER),,cpu),$(filter cpu,$(TORCH_BACKEND)))
+INSTALL += $(if $(CPU_TORCH),--torch-backend cpu --constraints requirements/torch-cpu.txt)
 COMPILE = $(AS_PIP) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command "make lock" --output-file
 # What fp32 needs takes a quarter of the time that all precisions take.
@@ -321,7 +325,7 @@ endef
 	$(call extras,the S3 server for development,s3)
 
 .venv/.ultralytics: .venv/.stack
-	$(call extras,torch and ultralytics: several GB,ultralytics)
+	$(call extras,torch and ultralytics: $(if $(CPU_TORCH),0.5 GB,several GB),ultralytics)
 
 .venv/.compare: .venv/.ultralytics
 	$(call extras,what is compared,ultralytics compare)

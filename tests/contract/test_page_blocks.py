@@ -100,7 +100,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "A site without a way out": [COMMANDS, OTHERS, OVERLAYS],
     },
     "docs/model-lifecycle.md": {"Model lifecycle": [COMMANDS, COMMANDS]},
-    "docs/models.md": {"Add a model": [COMMANDS]},
+    "docs/models.md": {"Add a model": [COMMANDS], "torch without CUDA": [OUTSIDE]},
     "docs/production-on-eks.md": {
         "Production on EKS": [AWS],
         "1. What must be there": [AWS],
