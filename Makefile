@@ -131,12 +131,15 @@ models: .venv/.stack ## Prepare the models that come with the repository
 models-fp32: .venv/.stack
 	@$(NEREID) export examples --precision fp32
 
-export: need-MODEL need-WEIGHTS .venv/.stack ## Add a YOLO model (boxes, masks, keypoints, rotated boxes): make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>] [NMS_FREE=1] [PREDICT=1] [ALLOW_UNPICKLING=1]
-	@$(BIN)/python -m export weights "$(WEIGHTS)" # before several GB are installed, which only a .pt file needs
-	@$(if $(filter %.onnx %.engine,$(WEIGHTS)),$(if $(filter 1,$(PREDICT)),$(MAKE) --no-print-directory .venv/.ultralytics),$(MAKE) --no-print-directory .venv/.ultralytics)
-	@$(NEREID) export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" \
-		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) $(call flag,nms-free,NMS_FREE) $(call flag,predict,PREDICT) $(UNPICKLING) \
-		--repository "$(REPOSITORY)"
+export: need-MODEL need-WEIGHTS .venv/.stack ## Add a YOLO model (any task): make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>] [NMS_FREE=1] [PREDICT=1] [ALLOW_UNPICKLING=1] [TORCH_BACKEND=cpu]; or a model of Keras: WEIGHTS=digits.keras OPTIONS="--fit stretch"
+	@$(BIN)/python -m export weights "$(WEIGHTS)" $(UNPICKLING) # before several GB are installed, which only some files need
+	@$(if $(NEEDED),$(MAKE) --no-print-directory $(NEEDED))
+	@$(NEREID) export $(if $(KERAS),keras "$(MODEL)" "$(WEIGHTS)" $(OPTIONS),ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" \
+		$(call option,calibration,CALIBRATION) $(call flag,nms-free,NMS_FREE) $(call flag,predict,PREDICT)) \
+		--precision fp32 $(PRECISION) $(UNPICKLING) --repository "$(REPOSITORY)"
+
+export: KERAS = $(or $(filter %.keras %.h5 %.hdf5,$(WEIGHTS)),$(wildcard $(WEIGHTS)/saved_model.pb))
+export: NEEDED = $(if $(KERAS),.venv/.keras,$(if $(filter %.onnx %.engine,$(WEIGHTS)),$(if $(filter 1,$(PREDICT)),.venv/.ultralytics),.venv/.ultralytics))
 
 export-onnx: need-MODEL need-WEIGHTS .venv/.stack ## Add any ONNX file: make export-onnx MODEL=<name> WEIGHTS=<file> [OPTIONS="--task classify --labels labels.txt --mean imagenet --std imagenet"]
 	@$(NEREID) export onnx "$(MODEL)" "$(WEIGHTS)" $(OPTIONS) --repository "$(REPOSITORY)"
@@ -219,7 +222,7 @@ test-faults: $(TESTED) ## Real processes killed, stopped, overloaded, cut off fr
 test-tools: $(TESTED) ## Load tests, comparison, fuzzer, demo
 	@$(PYTEST) tests/tools
 
-test-export: $(TESTED) .venv/.compare ## Exports that need torch and ultralytics (several GB), and the comparison
+test-export: $(TESTED) .venv/.compare .venv/.keras ## Exports that need torch and ultralytics, or TensorFlow (several GB), and the comparison
 	@$(PYTEST) --dist loadfile tests/export # a minute of exports for each worker that a file is divided among
 
 test-all: ## Every test there is; goes on after a failure
@@ -326,6 +329,9 @@ endef
 
 .venv/.ultralytics: .venv/.stack
 	$(call extras,torch and ultralytics: $(if $(CPU_TORCH),0.5 GB,several GB),ultralytics)
+
+.venv/.keras: .venv/.stack
+	$(call extras,Keras and TensorFlow: 1.4 GB,keras)
 
 .venv/.compare: .venv/.ultralytics
 	$(call extras,what is compared,ultralytics compare)

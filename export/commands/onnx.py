@@ -46,12 +46,12 @@ def add_onnx(commands: Any) -> None:
         metavar="N",
         help="items in one request to Triton, of a file that batches; 0: none does (default: %(default)s)",
     )
-    _add_description(parser)
+    add_description(parser)
     add_precisions(parser, formats=False)
     add_export(parser, _run)
 
 
-def _add_description(parser: ArgumentParser) -> None:
+def add_description(parser: ArgumentParser) -> None:
     """Add what `--task classify` reads."""
     group = parser.add_argument_group("of --task classify")
     group.add_argument(
@@ -117,7 +117,7 @@ def _tensors(args: Namespace, steps: "Steps") -> Any:
     if given:
         raise ExportError(f"--{given[0]}: is of a classifier, expected --task classify beside it")
     return prepare(
-        args.model, args.file, inputs=args.inputs, max_batch_size=args.max_batch_size, report=_reporter(steps)
+        args.model, args.file, inputs=args.inputs, max_batch_size=args.max_batch_size, report=reporter(steps)
     )
 
 
@@ -128,17 +128,18 @@ def _classifier(args: Namespace, steps: "Steps") -> Any:
 
     if args.inputs is not None:
         raise ExportError("--inputs: is of a model with its own tensors; next: omit it, or --task")
-    choice = _choose(args, steps)
-    options = _read_options(args)
+    choice = choose(args, steps)
+    options = read_options(args)
     steps.say(f"read {args.file.name}")
     classifier = read_classifier(args.file, options)
     if options.labels is None:
         steps.warn(f"{args.file.name}: got no --labels: its {len(classifier.description.names)} classes have numbers")
     source = Source(args.file.name, digest(args.file))
-    return prepare(args.model, classifier, source=source, choice=choice, report=_reporter(steps))
+    return prepare(args.model, classifier, source=source, choice=choice, report=reporter(steps))
 
 
-def _read_options(args: Namespace) -> "Options":
+def read_options(args: Namespace) -> "Options":
+    """What the arguments of `add_description` say of a classifier."""
     from export.sources.onnx_classifier import Options, add_preprocessor  # noqa: PLC0415 - see the package
     from export.sources.preprocessor import read_labels  # noqa: PLC0415
 
@@ -172,7 +173,8 @@ def _read_numbers(key: str, words: list[str] | None) -> tuple[float, ...] | None
         raise ExportError(f"--{key}: got {' '.join(words)}, expected numbers, or imagenet") from None
 
 
-def _choose(args: Namespace, steps: "Steps") -> "Choice":
+def choose(args: Namespace, steps: "Steps") -> "Choice":
+    """The precisions, with the images that they are measured on."""
     from export.sources.choice import Choice  # noqa: PLC0415 - see the package
 
     if "int8" in args.precision and args.calibration is None:
@@ -180,7 +182,8 @@ def _choose(args: Namespace, steps: "Steps") -> "Choice":
     return Choice(precisions=args.precision, calibration=find_calibration(args, steps))
 
 
-def _reporter(steps: "Steps") -> Any:
+def reporter(steps: "Steps") -> Any:
+    """What shows the steps of an export."""
     from export.sources.choice import Reporter  # noqa: PLC0415 - see the package
 
     return Reporter(steps.say, steps.track, steps.warn)

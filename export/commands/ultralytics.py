@@ -1,4 +1,4 @@
-"""`ultralytics`: a model of Ultralytics; `weights`: whether its weights can be exported."""
+"""`ultralytics`: a model of Ultralytics; `weights`: whether weights can be exported."""
 
 from argparse import ArgumentParser, Namespace
 from functools import partial
@@ -91,7 +91,8 @@ def add_precisions(parser: ArgumentParser, *, formats: bool = True) -> None:
 def add_weights(commands: Any) -> None:
     """Add the parser of `weights`."""
     parser = commands.add_parser("weights", help="reject weights that cannot be exported, before torch is installed")
-    parser.add_argument("weights", help="as `ultralytics` takes them")
+    parser.add_argument("weights", help="as `ultralytics` and `keras` take them")
+    add_unpickling(parser)
     parser.set_defaults(command=_check_weights, interrupted="", repository="")
 
 
@@ -136,7 +137,11 @@ def _find_builder(args: Namespace) -> "Builder | None":
 
 
 def _check_weights(args: Namespace) -> None:
-    from export.sources.weights_file import check_weights  # noqa: PLC0415 - see the package
+    from export.sources.keras_file import check_file, find_kind  # noqa: PLC0415 - see the package
+    from export.sources.weights_file import check_weights  # noqa: PLC0415
 
-    if Path(args.weights).suffix not in {".onnx", ".engine"}:
+    path = Path(args.weights)
+    if find_kind(path) is not None:
+        check_file(path, allowed=args.allow_unpickling)
+    elif path.suffix not in {".onnx", ".engine"}:
         check_weights(args.weights)

@@ -30,6 +30,7 @@ DRAWING = "a drawing, a layout or a formula"
 GENERATED = "written by make pages, which tests/contract/test_pages.py compares"
 INSTALLS = "installs, downloads or removes what the tests run with"
 TORCH = "needs torch: tests/export runs the same commands with other models"
+TENSORFLOW = "needs TensorFlow: tests/export/test_export_keras.py runs the same exports"
 LONG = "takes minutes to hours; its program is run by tests/tools with less"
 REGISTRY = "needs a registry to push to: tests/unit/test_images_command.py has the commands that are run"
 AWS = "needs an account of AWS"
@@ -125,6 +126,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     "docs/tasks.md": {
         "Classify": [TORCH, COMMANDS, DRAWING],
         "Any ONNX": [COMMANDS],
+        "Keras and TensorFlow": [TENSORFLOW],
         "Pose": [SUPERVISION],
         "Oriented boxes": [SUPERVISION],
         "Two steps": [TWO_STEPS, TWO_STEPS, TWO_STEPS],
