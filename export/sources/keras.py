@@ -33,7 +33,7 @@ from export.writer.manifest import Source, digest
 from export.writer.repository import Version
 
 if TYPE_CHECKING:
-    from export.sources.ultralytics import Choice, Reporter
+    from export.sources.choice import Choice, Reporter
 
 Task = Literal["classify", "none"]
 
