@@ -56,7 +56,7 @@ def find_ready(example: Example, repository: Path, *, precisions: Collection[str
 def _digit_finder(example: Example, steps: "Steps", precisions: Collection[str]) -> "Version":
     import numpy as np  # noqa: PLC0415 - see above
 
-    from export.examples.digit_finder.scenes import compose  # noqa: PLC0415
+    from export.examples.scenes import compose  # noqa: PLC0415
     from export.proof.calibration import ENOUGH, Sample  # noqa: PLC0415
     from export.proof.drawn_images import NamedImage  # noqa: PLC0415
     from export.proof.precision import LIMITS  # noqa: PLC0415
@@ -65,7 +65,7 @@ def _digit_finder(example: Example, steps: "Steps", precisions: Collection[str])
 
     weights = example.sources[0]
     if not weights.is_file():
-        raise ExportError(f"{weights}: the file is missing; next: make train-digit-finder")
+        raise ExportError(f"{weights}: the file is missing; next: make train-example EXAMPLE=digit-finder")
     wanted = [precision for precision in LIMITS if precision in precisions]
     scenes = [
         Sample(NamedImage(str(index), scene.image_hwc), np.column_stack([scene.boxes_xyxy, scene.class_ids]).tolist())
@@ -103,7 +103,7 @@ EXAMPLES = (
             _EXPORT / "weights" / "digit-finder.onnx",
             *(_EXPORT / "graph" / part for part in ("dfl.py", "dims.py", "fused_interface.py", "int8.py")),
             _EXPORT / "writer" / "profiles.py",
-            _EXAMPLES / "digit_finder" / "scenes.py",
+            _EXAMPLES / "scenes.py",
         ),
         _digit_finder,
         frozenset({"bf16", "int8"}),
@@ -112,7 +112,7 @@ EXAMPLES = (
         "digits",
         (
             *(_EXAMPLES / "digits" / part for part in ("model.py", "frame.py", "renderings.py")),
-            _EXAMPLES / "digit_finder" / "scenes.py",
+            _EXAMPLES / "scenes.py",
         ),
         _digits,
     ),
