@@ -65,7 +65,7 @@ def _digit_finder(example: Example, steps: "Steps", precisions: Collection[str])
 
     weights = example.sources[0]
     if not weights.is_file():
-        raise ExportError(f"{weights}: the file is missing; next: make train-example EXAMPLE=digit-finder")
+        raise ExportError(f"{weights}: the file is missing; next: make train-examples EXAMPLE=digit-finder")
     wanted = [precision for precision in LIMITS if precision in precisions]
     scenes = [
         Sample(NamedImage(str(index), scene.image_hwc), np.column_stack([scene.boxes_xyxy, scene.class_ids]).tolist())

@@ -1,6 +1,6 @@
 """Train one of the shipped YOLO models from scratch on composed scenes, and export it as Ultralytics does.
 
-`make train-example EXAMPLE=...` runs it; it needs the `export` extra (torch, ultralytics). On a GPU it takes minutes,
+`make train-examples EXAMPLE=...` runs it; it needs torch and ultralytics. On a GPU it takes minutes,
 on two cores an hour or more.
 """
 

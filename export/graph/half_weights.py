@@ -21,9 +21,10 @@ def store_half(model: ModelProto) -> None:
     for tensor in graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _MIN_VALUES:
             continue
-        half = numpy_helper.to_array(tensor).astype(np.float16)
-        if not np.isfinite(half).all():
+        values = numpy_helper.to_array(tensor)
+        if np.abs(values).max() > np.finfo(np.float16).max:
             raise ValueError(f"{tensor.name}: got values beyond FP16's range")
+        half = values.astype(np.float16)
         casts.append(helper.make_node("Cast", [tensor.name + _SUFFIX], [tensor.name], to=TensorProto.FLOAT))
         tensor.CopyFrom(numpy_helper.from_array(half, tensor.name + _SUFFIX))
     nodes = [*casts, *graph.node]

@@ -55,6 +55,7 @@ def normalise(model: ModelProto) -> ModelProto:
 
     Returns:
         The same with sorted nodes, constants as initialisers, weights that are only stored in FP16 as FP32, an input
+        The same with sorted nodes, constants as initialisers, weights that are only stored in FP16 as FP32, an input
         `images` and the outputs `output0` (the head) and `output1` (prototypes) in FP32, and no tensor with a name that
         `export.graph` gives.
     """
