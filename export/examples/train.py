@@ -27,6 +27,7 @@ _WEIGHTS = _HERE.parent / "weights"
 _CHUNK = 500  # scenes that one process composes
 # Seeds of further chunks; those of the calibration (1) and of the proof are not among them.
 _SEED_STEP = 1000
+# The small networks were trained on a GPU with `--minutes 5`; `epochs` below is what they came to.
 _SMALL = {"optimizer": "AdamW", "lr0": 0.002, "momentum": 0.9, "warmup_bias_lr": 0.0, "warmup_epochs": 1.0}
 _SCENES = {"mosaic": 0.3, "scale": 0.3, "close_mosaic": 6, "batch": 64}
 
@@ -57,12 +58,12 @@ class Training:
 TRAININGS = {
     "digit-finder": Training("detect", "yolov8n.yaml", "YOLOv8n", 16, 3000, settings={"batch": 16, "close_mosaic": 4}),
     "digit-outlines": Training(
-        "segment", "digit-outlines.yaml", "a small YOLO11-seg", 30, 8000, settings=_SMALL | _SCENES
+        "segment", "digit-outlines.yaml", "a small YOLO11-seg", 7, 8000, settings=_SMALL | _SCENES
     ),
-    "digit-strokes": Training("pose", "digit-strokes.yaml", "a small YOLO26-pose", 30, 8000, settings=_SMALL | _SCENES),
-    "tilted-digits": Training("obb", "tilted-digits.yaml", "a small YOLOv8-obb", 30, 8000, settings=_SMALL | _SCENES),
+    "digit-strokes": Training("pose", "digit-strokes.yaml", "a small YOLO26-pose", 14, 8000, settings=_SMALL | _SCENES),
+    "tilted-digits": Training("obb", "tilted-digits.yaml", "a small YOLOv8-obb", 31, 8000, settings=_SMALL | _SCENES),
     "digit-classes": Training(
-        "classify", "digit-classes.yaml", "a small YOLO26-cls", 30, 20000, 64,
+        "classify", "digit-classes.yaml", "a small YOLO26-cls", 40, 20000, 64,
         _SMALL | {"batch": 128, "scale": 0.2, "erasing": 0.0, "auto_augment": None},
     ),
 }  # fmt: skip

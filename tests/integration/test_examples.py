@@ -15,7 +15,7 @@ DATATYPES = {"tensor(uint8)": "TYPE_UINT8", "tensor(float)": "TYPE_FP32", "tenso
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the three models, freshly exported."""
+    """A repository with the shipped models, freshly exported."""
     repository = tmp_path_factory.mktemp("model_repository")
     assert main(["examples", "--repository", str(repository)]) == 0
     return repository
