@@ -35,7 +35,7 @@ OUTPUT = ROOT / "output"
 LOG = OUTPUT / "demo.log"
 START_S = 60
 STOP_S = 30
-# One picture of each task; of `digit-finder` and `digits` more is shown.
+# An image for each task; of `digit-finder` and `digits` more is shown.
 ANNOTATED = {
     "digit-finder": "digits.jpg",
     "digit-outlines": "digits.jpg",
@@ -62,8 +62,8 @@ def main() -> int:
             httpx.Client(base_url=url, headers=api_key.headers(), trust_env=False, timeout=30) as client,
         ):
             show(console, send_all(client))
-            for model, picture in ANNOTATED.items():
-                annotate(console, client, model, picture)
+            for model, image_name in ANNOTATED.items():
+                annotate(console, client, model, image_name)
         console.print("stopped: the transformer, the synchroniser, Triton")
     except (DemoError, api_key.AccessError, httpx.HTTPError) as exc:
         console.print(f"[bold red]error:[/] {escape(str(exc))}", soft_wrap=True)
@@ -245,10 +245,10 @@ def find_place(prediction: Mapping[str, Any]) -> str:
     return f"{place}, outline of {len(prediction['points'])} points" if "points" in prediction else place
 
 
-def annotate(console: Console, client: httpx.Client, model: str, picture: str) -> None:
-    """Request a picture with what a model finds drawn on it, and write it to a file."""
+def annotate(console: Console, client: httpx.Client, model: str, image_name: str) -> None:
+    """Request an image with what a model finds drawn on it, and write it to a file."""
     response = client.post(
-        f"/predict/{model}", files={"image": (PICTURES / picture).read_bytes()}, headers={"Accept": "image/png"}
+        f"/predict/{model}", files={"image": (PICTURES / image_name).read_bytes()}, headers={"Accept": "image/png"}
     )
     if response.is_error:
         raise DemoError(f"{response.url}: {response.status_code} {response.text}")
