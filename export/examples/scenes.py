@@ -117,7 +117,7 @@ def _scene(inks: NDArray[np.float64], labels: NDArray[np.int64], rng: np.random.
         boxes.append(_paint(image, digit.alpha, place, rng))
         class_ids.append(int(labels[index]))
         digits.append(digit)
-    offsets = [np.float32([x, y]) for x, y, _, _ in boxes]
+    offsets = [np.array([x, y], np.float32) for x, y, _, _ in boxes]
     ends = [d.ends + np.append(o, 0) * (d.ends[:, 2:] > 0) for d, o in zip(digits, offsets, strict=True)]
     return Scene(
         _camera(image, rng),
@@ -142,14 +142,23 @@ def _single(inks: NDArray[np.float64], labels: NDArray[np.int64], rng: np.random
     corner = (size_wh - short) // 2 + room * rng.uniform(0.25, 0.75, 2)
     _paint(image, alpha, (int(corner[0]), int(corner[1])), rng)
     beside = (long - short) // 2  # pixels at either end that the square in the middle leaves out
-    for end in (0, long - beside) if beside > 12 else ():
+    for start in (0, long - beside) if beside > 12 else ():
         other = int(rng.integers(len(inks)))
         drawn = _render(inks[other], int(labels[other]), beside * rng.uniform(0.7, 1.0), 12, rng).alpha
-        drawn = drawn[: beside if not is_wide else None, : beside if is_wide else None]
-        along = end + int(rng.integers(beside - drawn.shape[1 if is_wide else 0] + 1))
-        across = int(rng.integers(short - drawn.shape[0 if is_wide else 1] + 1))
-        _paint(image, drawn, (along, across) if is_wide else (across, along), rng)
+        # A tall image is a wide one, seen with its axes swapped.
+        _paint_at_end(image if is_wide else image.swapaxes(0, 1), drawn if is_wide else drawn.T, (start, beside), rng)
     return _camera(image, rng), int(labels[index])
+
+
+def _paint_at_end(
+    image: NDArray[np.float32], alpha: NDArray[np.float32], columns: tuple[int, int], rng: np.random.Generator
+) -> None:
+    """Draw a digit, as far as it fits, within columns of a wide image, given by the first and their number."""
+    start, count = columns
+    alpha = alpha[:, :count]
+    height, width = alpha.shape
+    x = start + int(rng.integers(count - width + 1))
+    _paint(image, alpha, (x, int(rng.integers(len(image) - height + 1))), rng)
 
 
 def _paint(
@@ -180,11 +189,11 @@ def _render(ink: NDArray[np.float64], label: int, side: float, max_turn: float, 
     alpha = np.clip(alpha, 0, 1) ** rng.uniform(0.6, 1.2)
     rows, columns = np.where(alpha > _INK_EDGE)
     corner = np.array([columns.min(), rows.min()])
-    alpha = np.asarray(alpha[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1], np.float32)
+    cut = np.asarray(alpha[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1], np.float32)
     ends = _stroke_ends(ink, label)
     has = ends[:, 2:] > 0
     ends[:, :2] = np.where(has, ends[:, :2] @ matrix.T + offset - corner + 0.5, 0)
-    return _Digit(alpha, _outline(alpha), _turned_box(np.column_stack([columns, rows]) - corner, turn), ends)
+    return _Digit(cut, _outline(cut), _turned_box(np.column_stack([columns, rows]) - corner, turn), ends)
 
 
 def _outline(alpha: NDArray[np.float32]) -> NDArray[np.float32]:

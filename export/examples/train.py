@@ -99,10 +99,14 @@ def _parse() -> argparse.Namespace:
 def write_data(example: str, work: Path, *, scenes: int | None, held_out: int, seed: int) -> Path:
     """Write the scenes of both splits for Ultralytics, and return what its `data` takes."""
     training = TRAININGS[example]
-    jobs: list[tuple[Split, int, int]] = []
-    for split, count in (("train", scenes or training.scenes), ("held-out", held_out)):
+    counts: dict[Split, int] = {"train": scenes or training.scenes, "held-out": held_out}
+    for split in counts:
         shutil.rmtree(work / split, ignore_errors=True)
-        jobs += [(split, start, min(_CHUNK, count - start)) for start in range(0, count, _CHUNK)]
+    jobs = [
+        (split, start, min(_CHUNK, count - start))
+        for split, count in counts.items()
+        for start in range(0, count, _CHUNK)
+    ]
     with ProcessPoolExecutor() as pool:
         for done, _ in enumerate(pool.map(_write_chunk, repeat(training.task), repeat(work), repeat(seed), jobs), 1):
             print(f"{example}: {done} of {len(jobs)} parts composed", flush=True)
