@@ -41,7 +41,7 @@ ANNOTATED = {
     "digit-outlines": "digits.jpg",
     "digit-strokes": "digits.jpg",
     "tilted-digits": "tilted-digits.jpg",
-    "digit-classes": "two-between-others.jpg",
+    "digit-classes": "middle-two.jpg",
 }
 _STAGES = ("queue", "decode", "preprocess", "infer", "postprocess", "total")
 
@@ -240,8 +240,8 @@ def find_place(prediction: Mapping[str, Any]) -> str:
         return ", ".join(f"{point['class']} {point['x']:.0f}, {point['y']:.0f}" for point in keypoints)
     box = prediction.get("box")
     place = f"{box['x1']:.0f}, {box['y1']:.0f} - {box['x2']:.0f}, {box['y2']:.0f}" if box else ""
-    if "rotation" in prediction:
-        return f"{place}, turned by {math.degrees(prediction['rotation']):.0f}°"
+    if rotated := prediction.get("rotated_box"):
+        return f"{place}, turned by {math.degrees(rotated['rotation']):.0f}°"
     return f"{place}, outline of {len(prediction['points'])} points" if "points" in prediction else place
 
 
