@@ -88,7 +88,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -149,6 +149,7 @@ export-onnx: USAGE = MODEL=<name> WEIGHTS=<.onnx file>
 publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefix or a folder>
 capacity: USAGE = P95_MS=<milliseconds>
 key: USAGE = NAME=<owner> [KEYS=<file>]
+train-examples: USAGE = EXAMPLE=<name of a shipped YOLO model>
 soak versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
 
 need-%: # before several GB are installed; a default counts as missing
@@ -185,8 +186,8 @@ compare: .venv/.compare .venv-triton/.installed models ## Compare Nereid with ot
 		$(call option,profiles,PROFILES) $(call option,weights,WEIGHTS) $(call option,picture,PICTURE) \
 		$(call option,candidates,CANDIDATES) $(call option,export,EXPORT) $(UNPICKLING)
 
-train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
-	@$(BIN)/python -m export.examples.digit_finder
+train-examples: need-EXAMPLE .venv/.ultralytics ## Train a shipped YOLO model again: EXAMPLE=digit-finder, digit-outlines, digit-strokes, tilted-digits or digit-classes (an hour on two cores)
+	@$(BIN)/python -m export.examples.train "$(EXAMPLE)"
 
 images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, TAG, PLATFORM, PUSH=1)
 	@$(BIN)/python -m containers.build $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(call option,tag,TAG) \

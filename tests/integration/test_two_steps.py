@@ -18,7 +18,7 @@ import tritonclient.grpc
 import tritonclient.http
 from PIL import Image
 
-from export.examples.digit_finder.scenes import Scene, compose
+from export.examples.scenes import Scene, compose
 from tests.support.collector import start_collector
 from tests.support.metrics import scrape, value
 from tests.support.pages import all_blocks

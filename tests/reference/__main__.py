@@ -18,7 +18,7 @@ import ultralytics
 from PIL import Image
 from rich.progress import track
 
-from export.examples.digit_finder.scenes import compose
+from export.examples.scenes import compose
 from export.proof.average_precision import Rows, mean_average_precision, read_yolo_labels
 from export.sources.trusted_checkpoints import admit
 from tests.reference.detections import Reference
