@@ -21,7 +21,8 @@ def write_heads() -> None:
     arrays: dict[str, Any] = {}
     for head, (task, is_nms_free) in HEADS.items():
         with tempfile.TemporaryDirectory() as folder:
-            build_network(f"{head}.yaml", classes=CLASSES, keypoints=KEYPOINTS if task == "pose" else None).save(f"{folder}/network.pt")
+            network = build_network(f"{head}.yaml", classes=CLASSES, keypoints=KEYPOINTS if task == "pose" else None)
+            network.save(f"{folder}/network.pt")
             options: dict[str, Any] = {"imgsz": IMGSZ, "nms": False if is_nms_free else None, "verbose": False}
             file = Path(YOLO(f"{folder}/network.pt").export(format="onnx", dynamic=True, opset=17, **options))
             session, yolo = Session(file, name=head), YOLO(file, task=task)
