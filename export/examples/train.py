@@ -24,7 +24,6 @@ from export.graph.half_weights import store_half
 
 _HERE = Path(__file__).parent
 _WEIGHTS = _HERE.parent / "weights"
-_CHUNK = 500  # scenes that one process composes
 # Seeds of further chunks; those of the calibration (1) and of the proof are not among them.
 _SEED_STEP = 1000
 # The small networks were trained on a GPU with `--minutes 5`; `epochs` below is what they came to.
@@ -43,6 +42,7 @@ class Training:
         imgsz: side of the network's input in pixels.
         epochs: passes over the scenes.
         scenes: to train on.
+        chunk: scenes of one seed, which one process composes.
         settings: of Ultralytics' trainer.
     """
 
@@ -52,19 +52,22 @@ class Training:
     epochs: int
     scenes: int
     imgsz: int = SCENE_SIZE
+    chunk: int = 500
     settings: dict[str, Any] = field(default_factory=dict)
 
 
 TRAININGS = {
-    "digit-finder": Training("detect", "yolov8n.yaml", "YOLOv8n", 16, 3000, settings={"batch": 16, "close_mosaic": 4}),
+    "digit-finder": Training(
+        "detect", "yolov8n.yaml", "YOLOv8n", 16, 3000, chunk=3000, settings={"batch": 16, "close_mosaic": 4}
+    ),
     "digit-outlines": Training(
         "segment", "digit-outlines.yaml", "a small YOLO11-seg", 7, 8000, settings=_SMALL | _SCENES
     ),
     "digit-strokes": Training("pose", "digit-strokes.yaml", "a small YOLO26-pose", 14, 8000, settings=_SMALL | _SCENES),
     "tilted-digits": Training("obb", "tilted-digits.yaml", "a small YOLOv8-obb", 31, 8000, settings=_SMALL | _SCENES),
     "digit-classes": Training(
-        "classify", "digit-classes.yaml", "a small YOLO26-cls", 40, 20000, 64,
-        _SMALL | {"batch": 128, "scale": 0.2, "erasing": 0.0, "auto_augment": None},
+        "classify", "digit-classes.yaml", "a small YOLO26-cls", 40, 20000, imgsz=64,
+        settings=_SMALL | {"batch": 128, "scale": 0.2, "erasing": 0.0, "auto_augment": None},
     ),
 }  # fmt: skip
 
@@ -103,12 +106,12 @@ def write_data(example: str, work: Path, *, scenes: int | None, held_out: int, s
     for split in counts:
         shutil.rmtree(work / split, ignore_errors=True)
     jobs = [
-        (split, start, min(_CHUNK, count - start))
+        (split, start, min(training.chunk, count - start))
         for split, count in counts.items()
-        for start in range(0, count, _CHUNK)
+        for start in range(0, count, training.chunk)
     ]
     with ProcessPoolExecutor() as pool:
-        for done, _ in enumerate(pool.map(_write_chunk, repeat(training.task), repeat(work), repeat(seed), jobs), 1):
+        for done, _ in enumerate(pool.map(_write_chunk, repeat(training), repeat(work), repeat(seed), jobs), 1):
             print(f"{example}: {done} of {len(jobs)} parts composed", flush=True)
     if training.task == "classify":
         (work / "val").unlink(missing_ok=True)
@@ -127,10 +130,10 @@ def write_data(example: str, work: Path, *, scenes: int | None, held_out: int, s
     return data
 
 
-def _write_chunk(task: str, work: Path, seed: int, job: tuple[Split, int, int]) -> None:
-    split, start, count = job
+def _write_chunk(training: Training, work: Path, seed: int, job: tuple[Split, int, int]) -> None:
+    task, (split, start, count) = training.task, job
     cv2.setNumThreads(1)  # there is a process for each core
-    chunk_seed = seed + _SEED_STEP * (start // _CHUNK)
+    chunk_seed = seed + _SEED_STEP * (start // training.chunk)
     if task == "classify":
         for index, (image, digit) in enumerate(compose_single(split, count=count, seed=chunk_seed), start):
             folder = work / split / str(digit)
