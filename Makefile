@@ -50,6 +50,10 @@ HASHED := --require-hashes --require-build-hashes --build-constraints requiremen
 EDITABLE := $(UV) pip install --quiet --python $(BIN)/python --offline --no-deps --no-index --editable .
 INSTALL := $(AS_PIP) pip install --quiet --python $(BIN)/python $(HASHED) --constraints requirements/constraints.txt \
 	--overrides requirements/overrides.txt --extra transformer --extra otel --extra synchroniser
+# torch as PyPI has it brings CUDA; TORCH_BACKEND=cpu takes PyTorch's own index, whose builds have other hashes.
+GPU_DRIVER = $(wildcard /proc/driver/nvidia/version /sys/module/nvidia/version)$(shell command -v nvidia-smi)
+CPU_TORCH := $(if $(filter auto,$(TORCH_BACKEND)),$(if $(GPU_DRIVER),,cpu),$(filter cpu,$(TORCH_BACKEND)))
+INSTALL += $(if $(CPU_TORCH),--torch-backend cpu --constraints requirements/torch-cpu.txt)
 COMPILE = $(AS_PIP) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command "make lock" --output-file
 # What fp32 needs takes a quarter of the time that all precisions take.
@@ -84,7 +88,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export s3 publish versions rollback unpin prune reference compare train-digit-finder images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -127,17 +131,25 @@ models: .venv/.stack ## Prepare the models that come with the repository
 models-fp32: .venv/.stack
 	@$(NEREID) export examples --precision fp32
 
-export: need-MODEL need-WEIGHTS .venv/.stack ## Add a YOLO model (boxes, masks, keypoints, rotated boxes): make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>] [NMS_FREE=1] [PREDICT=1] [ALLOW_UNPICKLING=1]
-	@$(BIN)/python -m export weights "$(WEIGHTS)" # before several GB are installed, which only a .pt file needs
-	@$(if $(filter %.onnx %.engine,$(WEIGHTS)),$(if $(filter 1,$(PREDICT)),$(MAKE) --no-print-directory .venv/.ultralytics),$(MAKE) --no-print-directory .venv/.ultralytics)
-	@$(NEREID) export ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" \
-		--precision fp32 $(PRECISION) $(call option,calibration,CALIBRATION) $(call flag,nms-free,NMS_FREE) $(call flag,predict,PREDICT) $(UNPICKLING) \
-		--repository "$(REPOSITORY)"
+export: need-MODEL need-WEIGHTS .venv/.stack ## Add a YOLO model (any task): make export MODEL=yolov8n WEIGHTS=yolov8n.pt [INTERFACE=fused|ultralytics] [PRECISION="bf16 int8"] [CALIBRATION=<folder>] [NMS_FREE=1] [PREDICT=1] [ALLOW_UNPICKLING=1] [TORCH_BACKEND=cpu]; or a model of Keras: WEIGHTS=digits.keras OPTIONS="--fit stretch"
+	@$(BIN)/python -m export weights "$(WEIGHTS)" $(UNPICKLING) # before several GB are installed, which only some files need
+	@$(if $(NEEDED),$(MAKE) --no-print-directory $(NEEDED))
+	@$(NEREID) export $(if $(KERAS),keras "$(MODEL)" "$(WEIGHTS)" $(OPTIONS),ultralytics "$(MODEL)" "$(WEIGHTS)" --interface "$(INTERFACE)" \
+		$(call option,calibration,CALIBRATION) $(call flag,nms-free,NMS_FREE) $(call flag,predict,PREDICT)) \
+		--precision fp32 $(PRECISION) $(UNPICKLING) --repository "$(REPOSITORY)"
+
+export: KERAS = $(or $(filter %.keras %.h5 %.hdf5,$(WEIGHTS)),$(wildcard $(WEIGHTS)/saved_model.pb))
+export: NEEDED = $(if $(KERAS),.venv/.keras,$(if $(filter %.onnx %.engine,$(WEIGHTS)),$(if $(filter 1,$(PREDICT)),.venv/.ultralytics),.venv/.ultralytics))
+
+export-onnx: need-MODEL need-WEIGHTS .venv/.stack ## Add any ONNX file: make export-onnx MODEL=<name> WEIGHTS=<file> [OPTIONS="--task classify --labels labels.txt --mean imagenet --std imagenet"]
+	@$(NEREID) export onnx "$(MODEL)" "$(WEIGHTS)" $(OPTIONS) --repository "$(REPOSITORY)"
 
 export: USAGE = MODEL=<name> WEIGHTS=<file or official name>
+export-onnx: USAGE = MODEL=<name> WEIGHTS=<.onnx file>
 publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefix or a folder>
 capacity: USAGE = P95_MS=<milliseconds>
 key: USAGE = NAME=<owner> [KEYS=<file>]
+train-examples: USAGE = EXAMPLE=<name of a shipped YOLO model>
 soak versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
 
 need-%: # before several GB are installed; a default counts as missing
@@ -174,8 +186,8 @@ compare: .venv/.compare .venv-triton/.installed models ## Compare Nereid with ot
 		$(call option,profiles,PROFILES) $(call option,weights,WEIGHTS) $(call option,picture,PICTURE) \
 		$(call option,candidates,CANDIDATES) $(call option,export,EXPORT) $(UNPICKLING)
 
-train-digit-finder: .venv/.ultralytics ## Train digit-finder again (an hour or more on two cores)
-	@$(BIN)/python -m export.examples.digit_finder
+train-examples: need-EXAMPLE .venv/.ultralytics ## Train a shipped YOLO model again: EXAMPLE=digit-finder, digit-outlines, digit-strokes, tilted-digits or digit-classes (an hour on two cores)
+	@$(BIN)/python -m export.examples.train "$(EXAMPLE)"
 
 images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, TAG, PLATFORM, PUSH=1)
 	@$(BIN)/python -m containers.build $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(call option,tag,TAG) \
@@ -211,7 +223,7 @@ test-faults: $(TESTED) ## Real processes killed, stopped, overloaded, cut off fr
 test-tools: $(TESTED) ## Load tests, comparison, fuzzer, demo
 	@$(PYTEST) tests/tools
 
-test-export: $(TESTED) .venv/.compare ## Exports that need torch and ultralytics (several GB), and the comparison
+test-export: $(TESTED) .venv/.compare .venv/.keras ## Exports that need torch and ultralytics, or TensorFlow (several GB), and the comparison
 	@$(PYTEST) --dist loadfile tests/export # a minute of exports for each worker that a file is divided among
 
 test-all: ## Every test there is; goes on after a failure
@@ -317,7 +329,10 @@ endef
 	$(call extras,the S3 server for development,s3)
 
 .venv/.ultralytics: .venv/.stack
-	$(call extras,torch and ultralytics: several GB,ultralytics)
+	$(call extras,torch and ultralytics: $(if $(CPU_TORCH),0.5 GB,several GB),ultralytics)
+
+.venv/.keras: .venv/.stack
+	$(call extras,Keras and TensorFlow: 1.4 GB,keras)
 
 .venv/.compare: .venv/.ultralytics
 	$(call extras,what is compared,ultralytics compare)

@@ -6,12 +6,14 @@ import traceback
 from collections.abc import Sequence
 
 from environment.arguments import Parser, program
-from export.commands import examples, repository, table, tensorrt, ultralytics
+from export.commands import examples, keras, onnx, repository, table, tensorrt, ultralytics
 from export.errors import FAILURES
 
 # In the order of --help.
 _COMMANDS = (
     ultralytics.add_ultralytics,
+    onnx.add_onnx,
+    keras.add_keras,
     table.add_sklearn,
     table.add_xgboost,
     examples.add_examples,

@@ -51,7 +51,7 @@ def read_objects(outputs: Arrays, metadata: Mapping[str, Any]) -> Objects | None
 
     Args:
         outputs: by tensor name, with their batch dimension.
-        metadata: `parameters.metadata`, by whichever client wrote it.
+        metadata: `parameters.metadata`, as it stands in the config.
     """
     if {"boxes", "scores", "classes"} <= outputs.keys():
         return _read_fused(outputs, metadata)

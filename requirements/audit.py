@@ -29,6 +29,7 @@ LOCKS = (
     "predictor/requirements.txt",
     "requirements/build-constraints.txt",
     "requirements/installer.txt",
+    "requirements/torch-cpu.txt",
     "tests/manifests/scan-requirements.txt",
 )
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)

@@ -1,6 +1,7 @@
 """`make demo`: start the stack, send each shipped model a request over HTTP, show the responses, stop everything."""
 
 import contextlib
+import math
 import os
 import shlex
 import signal
@@ -34,6 +35,14 @@ OUTPUT = ROOT / "output"
 LOG = OUTPUT / "demo.log"
 START_S = 60
 STOP_S = 30
+# An image for each task; of `digit-finder` and `digits` more is shown.
+ANNOTATED = {
+    "digit-finder": "digits.jpg",
+    "digit-outlines": "digits.jpg",
+    "digit-strokes": "digits.jpg",
+    "tilted-digits": "tilted-digits.jpg",
+    "digit-classes": "middle-two.jpg",
+}
 _STAGES = ("queue", "decode", "preprocess", "infer", "postprocess", "total")
 
 
@@ -53,7 +62,8 @@ def main() -> int:
             httpx.Client(base_url=url, headers=api_key.headers(), trust_env=False, timeout=30) as client,
         ):
             show(console, send_all(client))
-            annotate(console, client)
+            for model, image_name in ANNOTATED.items():
+                annotate(console, client, model, image_name)
         console.print("stopped: the transformer, the synchroniser, Triton")
     except (DemoError, api_key.AccessError, httpx.HTTPError) as exc:
         console.print(f"[bold red]error:[/] {escape(str(exc))}", soft_wrap=True)
@@ -176,11 +186,7 @@ def send_all(client: httpx.Client) -> list[tuple[str, dict[str, Any]]]:
     """What was sent, and the JSON of the response."""
     responses = []
     # The first request to a model is slower, for it allocates what later ones use: sent twice, shown once.
-    for model, name in (
-        ("digit-finder", "digits.jpg"),
-        ("digit-finder", "digits-on-paper.jpg"),
-        ("digits", "seven.png"),
-    ):
+    for model, name in (*ANNOTATED.items(), ("digit-finder", "digits-on-paper.jpg"), ("digits", "seven.png")):
         files = {"image": (PICTURES / name).read_bytes()}
         client.post(f"/predict/{model}", files=files)
         responses.append((name, read(client.post(f"/predict/{model}", files=files))))
@@ -206,37 +212,47 @@ def read(response: httpx.Response) -> dict[str, Any]:
 def show(console: Console, responses: list[tuple[str, dict[str, Any]]]) -> None:
     """A table of every prediction, and one of the milliseconds."""
     table = Table(
-        "request", "model", "label", "confidence", Column("box x1, y1 - x2, y2", no_wrap=True), title="Responses"
+        "request", "model", "label", "confidence", Column("where, in pixels", no_wrap=True), title="Responses"
     )
-    times = Table("request", *_STAGES, title="Milliseconds in each stage")
+    times = Table("request", "model", *_STAGES, title="Milliseconds in each stage")
     for request, document in responses:
-        model = f"{document['model']['name']} {document['model']['version']}"
-        predictions = document["predictions"] if "limits_reached" in document else document["predictions"][:1]
-        for index, prediction in enumerate(predictions):
-            box = prediction.get("box")
-            corners = f"{box['x1']:.0f}, {box['y1']:.0f} - {box['x2']:.0f}, {box['y2']:.0f}" if box else ""
+        name = document["model"]["name"]
+        model = f"{name} {document['model']['version']}"
+        predictions = document["predictions"]
+        shown = predictions if name == "digit-finder" else predictions[:1]
+        for index, prediction in enumerate(shown):
             confidence = f"{prediction['confidence']:.3f}"
             table.add_row(
-                request if not index else "", model if not index else "", prediction["class"], confidence, corners
-            )
+                request if not index else "", model if not index else "", prediction["class"], confidence,
+                find_place(prediction),
+            )  # fmt: skip
         if not predictions:
             table.add_row(request, model, "nothing found", "", "")
         table.add_section()
-        times.add_row(request, *(f"{document['timing_ms'][stage]:.1f}" for stage in _STAGES))
+        times.add_row(request, name, *(f"{document['timing_ms'][stage]:.1f}" for stage in _STAGES))
     console.print(table)
     console.print(times)
 
 
-def annotate(console: Console, client: httpx.Client) -> None:
-    """Request the image with the boxes drawn, and write it to a file."""
+def find_place(prediction: Mapping[str, Any]) -> str:
+    """Where an object is: its keypoints, its outline, its turned box, or its box; empty for a class."""
+    if keypoints := prediction.get("keypoints"):
+        return ", ".join(f"{point['class']} {point['x']:.0f}, {point['y']:.0f}" for point in keypoints)
+    box = prediction.get("box")
+    place = f"{box['x1']:.0f}, {box['y1']:.0f} - {box['x2']:.0f}, {box['y2']:.0f}" if box else ""
+    if rotated := prediction.get("rotated_box"):
+        return f"{place}, turned by {math.degrees(rotated['rotation']):.0f}°"
+    return f"{place}, outline of {len(prediction['points'])} points" if "points" in prediction else place
+
+
+def annotate(console: Console, client: httpx.Client, model: str, image_name: str) -> None:
+    """Request an image with what a model finds drawn on it, and write it to a file."""
     response = client.post(
-        "/predict/digit-finder",
-        files={"image": (PICTURES / "digits.jpg").read_bytes()},
-        headers={"Accept": "image/png"},
+        f"/predict/{model}", files={"image": (PICTURES / image_name).read_bytes()}, headers={"Accept": "image/png"}
     )
     if response.is_error:
         raise DemoError(f"{response.url}: {response.status_code} {response.text}")
-    path = OUTPUT / "digits-annotated.png"
+    path = OUTPUT / f"{model}.png"
     path.write_bytes(response.content)
     console.print(f"annotated image: [bold]{shown(path)}[/]")
 

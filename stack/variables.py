@@ -130,6 +130,11 @@ def _tag(value: str) -> str:
     return "" if good else "letters, digits, _ . -, at most 120, none of . - in front"
 
 
+def _torch_backend(value: str) -> str:
+    """Not all that uv has: what is installed needs a hash in requirements/."""
+    return "" if value in {"cpu", "auto"} else "cpu or auto: of no other build of torch the hashes are in requirements/"
+
+
 def _flag(value: str) -> str:
     return "" if value == "1" else "1, or nothing"
 
@@ -159,6 +164,7 @@ _VALUES: Mapping[str, Judge] = {
     "PLATFORM": _words("linux/amd64", "linux/arm64"),
     "ENGINE": _words("docker", "podman", "buildah"),
     "PODS": _COUNT,
+    "TORCH_BACKEND": _torch_backend,
     "INTERFACE": _words("fused", "ultralytics"),
     "PRECISION": _words("fp32", "bf16", "int8", several=True),
 }  # fmt: skip

@@ -12,9 +12,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
-from transformer.errors import DeadlineExceeded, MemoryFull, QueueFull
+from transformer.errors import DeadlineExceeded, MemoryFull, PayloadTooLarge, QueueFull
 from transformer.observability import metrics
 
 
@@ -135,16 +136,30 @@ class Admission:
 
     @contextmanager
     def body(self) -> Iterator["Body"]:
-        """Account for a body that is read and held inside."""
+        """Account for a body that is read and held inside, and for what `hold` adds to it."""
         body = Body(self)
+        token = _BODY.set(body)
         try:
             yield body
         finally:
+            _BODY.reset(token)
             self.account(-body.size_bytes)
 
     def account(self, more_bytes: int) -> None:
         """Add to, or subtract from, the bytes of bodies and of responses that clients have not read yet."""
         self._bodies_bytes += more_bytes
+
+    def check_fits(self, size_bytes: int) -> None:
+        """Reject a request whose body and results would be too large even alone.
+
+        Raises:
+            PayloadTooLarge: they would.
+        """
+        if size_bytes > self._max_bodies_bytes:
+            raise PayloadTooLarge(
+                f"the request and its results are over the limit of {self._max_bodies_bytes} bytes; send fewer images"
+                " in one request"
+            )
 
     def check_room(self, size_bytes: int) -> None:
         """Reject a body for which there is no room.
@@ -161,7 +176,7 @@ class Admission:
 
 
 class Body:
-    """The bytes of one request that are in memory."""
+    """The bytes of one request that are in memory: its body, and large results until they are written."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -184,3 +199,27 @@ class Body:
         self._admission.check_room(size_bytes)
         self._admission.account(size_bytes)
         self.size_bytes += size_bytes
+
+    def hold(self, size_bytes: int) -> None:
+        """Account for a large result until the request ends.
+
+        Raises:
+            PayloadTooLarge: there would never be room for all results of the request.
+            MemoryFull: there is no room for it now.
+        """
+        self._admission.check_fits(self.size_bytes + size_bytes)
+        self.grow(size_bytes)
+
+
+_BODY: ContextVar[Body | None] = ContextVar("body", default=None)
+
+
+def hold(size_bytes: int) -> None:
+    """Account for a large result of the request in progress until it ends; on the event loop.
+
+    Raises:
+        PayloadTooLarge, MemoryFull: see `Body.hold`.
+    """
+    body = _BODY.get()
+    if body is not None and size_bytes:
+        body.hold(size_bytes)

@@ -42,7 +42,7 @@ import logging
 import re
 import reprlib
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from environment.error_codes import ErrorCode
 
@@ -88,6 +88,11 @@ class ServingError(Exception):
     def is_for_client(self) -> bool:
         """Whether the client reads the message itself."""
         return self.status < HTTPStatus.INTERNAL_SERVER_ERROR or self.phrase is None
+
+    def at(self, where: str) -> Self:
+        """The same error, whose message begins with the part of the request that it is about."""
+        # Without __init__, whose arguments make the message of some classes.
+        return type(self).__new__(type(self), f"{where}: {self}")
 
     def for_client(self, request_id: str) -> str:
         """What the client reads."""

@@ -19,6 +19,8 @@ TENSOR_BYTE = 4  # written as a tensor of a response
 JSON_WRITTEN_BYTE = 3  # by a prediction that rounds its numbers
 CELL = 2**6  # of a row, checked one by one in Python
 ARRAY_VALUE = 1 / 4  # checked by NumPy
+CROP = 2**11  # whose class is read from outputs, and written as JSON
+CLASS = 4  # of a model, for each crop
 ELEMENT = 3  # of a BYTES tensor, counted
 ALWAYS = float("inf")
 

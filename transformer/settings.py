@@ -41,8 +41,8 @@ class TransformerSettings(BaseSettings):
     max_bodies_bytes: int = Field(
         256 * 2**20,
         gt=0,
-        description="maximum sum of the bodies in memory, including what gzip is unpacked to, and of responses that "
-        "clients have not read; beyond it 429",
+        description="maximum sum of the bodies in memory, including what gzip is unpacked to, of maps that requests "
+        "hold, and of responses that clients have not read; beyond it 429",
     )
     max_items: int = Field(1024, gt=0, description="maximum number of images or rows in one request")
     max_in_flight: int = Field(

@@ -1,4 +1,4 @@
-"""`examples`: the three models that come with the project."""
+"""`examples`: the models that come with the project."""
 
 from argparse import Namespace
 from functools import partial
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def add_examples(commands: Any) -> None:
     """Add the parser of `examples`."""
-    parser = commands.add_parser("examples", help="the three models that come with the repository")
+    parser = commands.add_parser("examples", help="the models that come with the repository")
     parser.add_argument(
         "--precision",
         nargs="+",

@@ -1,4 +1,4 @@
-"""`ultralytics`: a model of Ultralytics; `weights`: whether its weights can be exported."""
+"""`ultralytics`: a model of Ultralytics; `weights`: whether weights can be exported."""
 
 from argparse import ArgumentParser, Namespace
 from functools import partial
@@ -28,7 +28,7 @@ def add_ultralytics(commands: Any) -> None:
     parser.add_argument("weights", help="a .pt file, an official name such as yolov8n.pt, or an .onnx or .engine file")
     add_unpickling(parser)
     _add_form(parser)
-    _add_precisions(parser)
+    add_precisions(parser)
     add_export(parser, _run)
 
 
@@ -61,8 +61,8 @@ def _add_form(parser: ArgumentParser) -> None:
     )
 
 
-def _add_precisions(parser: ArgumentParser) -> None:
-    """Add the options for how the graph runs."""
+def add_precisions(parser: ArgumentParser, *, formats: bool = True) -> None:
+    """Add the options for how the graph runs; `formats`: whether there may be a TensorRT plan too."""
     parser.add_argument(
         "--precision",
         nargs="+",
@@ -78,6 +78,8 @@ def _add_precisions(parser: ArgumentParser) -> None:
         help="images of what the model will see, 100 or more, or a data set with images/ and labels/: int8 is "
         "calibrated with them, precisions are measured on them",
     )
+    if not formats:
+        return
     parser.add_argument(
         "--format",
         choices=("onnx", "tensorrt"),
@@ -89,7 +91,8 @@ def _add_precisions(parser: ArgumentParser) -> None:
 def add_weights(commands: Any) -> None:
     """Add the parser of `weights`."""
     parser = commands.add_parser("weights", help="reject weights that cannot be exported, before torch is installed")
-    parser.add_argument("weights", help="as `ultralytics` takes them")
+    parser.add_argument("weights", help="as `ultralytics` and `keras` take them")
+    add_unpickling(parser)
     parser.set_defaults(command=_check_weights, interrupted="", repository="")
 
 
@@ -103,7 +106,7 @@ def _run(args: Namespace, steps: "Steps") -> list[Row]:
         args.letterbox,
         args.imgsz,
         args.precision,
-        _find_calibration(args, steps),
+        find_calibration(args, steps),
         _find_builder(args),
         unpickling=args.allow_unpickling,
         nms_free=args.nms_free,
@@ -113,7 +116,8 @@ def _run(args: Namespace, steps: "Steps") -> list[Row]:
     return [write(args.repository, made)]
 
 
-def _find_calibration(args: Namespace, steps: "Steps") -> "Folder | None":
+def find_calibration(args: Namespace, steps: "Steps") -> "Folder | None":
+    """The images of `--calibration`, with a warning where they are few."""
     from export.proof.calibration import ENOUGH, Folder  # noqa: PLC0415 - see the package
 
     if args.calibration is None:
@@ -133,7 +137,11 @@ def _find_builder(args: Namespace) -> "Builder | None":
 
 
 def _check_weights(args: Namespace) -> None:
-    from export.sources.weights_file import check_weights  # noqa: PLC0415 - see the package
+    from export.sources.keras_file import check_file, find_kind  # noqa: PLC0415 - see the package
+    from export.sources.weights_file import check_weights  # noqa: PLC0415
 
-    if Path(args.weights).suffix not in {".onnx", ".engine"}:
+    path = Path(args.weights)
+    if find_kind(path) is not None:
+        check_file(path, allowed=args.allow_unpickling)
+    elif path.suffix not in {".onnx", ".engine"}:
         check_weights(args.weights)

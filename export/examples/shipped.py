@@ -1,4 +1,4 @@
-"""The three models that come with the project, and which of them are ready."""
+"""The models that come with the project, and which of them are ready."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -53,10 +53,10 @@ def find_ready(example: Example, repository: Path, *, precisions: Collection[str
     return None if missing else folder
 
 
-def _digit_finder(example: Example, steps: "Steps", precisions: Collection[str]) -> "Version":
+def _yolo(example: Example, steps: "Steps", precisions: Collection[str]) -> "Version":
     import numpy as np  # noqa: PLC0415 - see above
 
-    from export.examples.digit_finder.scenes import compose  # noqa: PLC0415
+    from export.examples.scenes import compose  # noqa: PLC0415
     from export.proof.calibration import ENOUGH, Sample  # noqa: PLC0415
     from export.proof.drawn_images import NamedImage  # noqa: PLC0415
     from export.proof.precision import LIMITS  # noqa: PLC0415
@@ -65,8 +65,8 @@ def _digit_finder(example: Example, steps: "Steps", precisions: Collection[str])
 
     weights = example.sources[0]
     if not weights.is_file():
-        raise ExportError(f"{weights}: the file is missing; next: make train-digit-finder")
-    wanted = [precision for precision in LIMITS if precision in precisions]
+        raise ExportError(f"{weights}: the file is missing; next: make train-examples EXAMPLE={example.name}")
+    wanted = [precision for precision in LIMITS if precision in example.precisions & set(precisions)]
     scenes = [
         Sample(NamedImage(str(index), scene.image_hwc), np.column_stack([scene.boxes_xyxy, scene.class_ids]).tolist())
         for index, scene in enumerate(compose("train", count=ENOUGH if wanted else 0, seed=_CALIBRATION_SEED))
@@ -96,23 +96,27 @@ def _iris(example: Example, steps: "Steps", _: Collection[str]) -> "Version":
     return prepare(example.name, source=example.source)
 
 
+_YOLO_SOURCES = (
+    *(_EXPORT / "graph" / part for part in ("dfl.py", "dims.py", "fused_interface.py", "half_weights.py", "int8.py")),
+    _EXPORT / "writer" / "profiles.py",
+)
+
 EXAMPLES = (
     Example(
         "digit-finder",
-        (
-            _EXPORT / "weights" / "digit-finder.onnx",
-            *(_EXPORT / "graph" / part for part in ("dfl.py", "dims.py", "fused_interface.py", "int8.py")),
-            _EXPORT / "writer" / "profiles.py",
-            _EXAMPLES / "digit_finder" / "scenes.py",
-        ),
-        _digit_finder,
+        (_EXPORT / "weights" / "digit-finder.onnx", *_YOLO_SOURCES, _EXAMPLES / "scenes.py"),
+        _yolo,
         frozenset({"bf16", "int8"}),
+    ),
+    *(
+        Example(name, (_EXPORT / "weights" / f"{name}.onnx", *_YOLO_SOURCES), _yolo)
+        for name in ("digit-outlines", "digit-strokes", "tilted-digits", "digit-classes")
     ),
     Example(
         "digits",
         (
             *(_EXAMPLES / "digits" / part for part in ("model.py", "frame.py", "renderings.py")),
-            _EXAMPLES / "digit_finder" / "scenes.py",
+            _EXAMPLES / "scenes.py",
         ),
         _digits,
     ),

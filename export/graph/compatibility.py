@@ -1,6 +1,6 @@
 """The limits of the oldest supported Triton: 24.10, with ONNX Runtime 1.19."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import onnx
@@ -18,8 +18,12 @@ MAX_IR_VERSION = 10
 MAX_OPSETS = {"": 21, "ai.onnx.ml": 4}
 
 
-def check(model: onnx.ModelProto) -> None:
+def check(model: onnx.ModelProto, *, beside: Collection[str] = ()) -> None:
     """Reject a model that ONNX Runtime 1.19 does not load.
+
+    Args:
+        model: to be served.
+        beside: domains of operators that are accepted beside the standard ones.
 
     Raises:
         ExportError: IR version or an opset is too new, an operator is not standard, or the graph is invalid.
@@ -29,20 +33,20 @@ def check(model: onnx.ModelProto) -> None:
             f"IR version: got {model.ir_version}, expected at most {MAX_IR_VERSION} (Triton 24.10, ONNX Runtime 1.19): "
             "export it again with an older onnx"
         )
-    _check_opsets(model)
+    _check_opsets(model, beside)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
         raise ExportError(f"the graph is invalid: {first_line(exc)}") from exc
 
 
-def _check_opsets(model: onnx.ModelProto) -> None:
+def _check_opsets(model: onnx.ModelProto, beside: Collection[str]) -> None:
     for opset in model.opset_import:
         domain = "" if opset.domain == "ai.onnx" else opset.domain
         name = domain or "ai.onnx"
         limit = MAX_OPSETS.get(domain)
         if limit is None:
-            if any(node.domain == domain for node in model.graph.node):
+            if domain not in beside and any(node.domain == domain for node in model.graph.node):
                 raise ExportError(f"operators: got some of {name}, which a stock ONNX Runtime may lack")
         elif opset.version > limit:
             raise ExportError(
@@ -66,7 +70,10 @@ def check_dims(model: onnx.ModelProto, config: Any) -> None:
     }
     for tensors, may_narrow in ((config.input, True), (config.output, False)):
         for tensor in tensors:
-            expected = [-1, *tensor.dims]
+            dims = list(tensor.reshape.shape) if tensor.HasField("reshape") else list(tensor.dims)
+            expected = [-1, *dims] if config.max_batch_size else dims
+            if declared.get(tensor.name) == [] and not config.max_batch_size:
+                expected = []  # a scalar, whose dims in a config are [1]
             got = declared.get(tensor.name, [])
             fits = len(got) == len(expected) and all(
                 size == dim or (may_narrow and size == -1) for size, dim in zip(got, expected, strict=True)

@@ -41,7 +41,7 @@ def fuse(model: ModelProto, layout: Layout) -> ModelProto:
     """
     fused = deepcopy(model)
     graph = fused.graph
-    _take_pixels(graph)
+    take_pixels(graph)
     if layout.class_scores:
         found = _split_queries(graph, layout)
     elif layout.end2end:
@@ -58,7 +58,7 @@ def fuse(model: ModelProto, layout: Layout) -> ModelProto:
     return fused
 
 
-def _take_pixels(graph: GraphProto) -> None:
+def take_pixels(graph: GraphProto) -> None:
     """Replace the input by UINT8 pixels; 1/255 goes into the first convolution where there is one."""
     images = graph.input[0]
     batch, channels, height, width = images.type.tensor_type.shape.dim

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from export.examples.digit_finder.scenes import compose
+from export.examples.scenes import compose
 
 Image = NDArray[np.uint8]
 

@@ -74,8 +74,8 @@ class Session:
         """
         feeds = {self.input: batch} if isinstance(batch, np.ndarray) else dict(batch)
         try:
-            if self._is_half:
-                feeds = {name: array.astype(np.float16) for name, array in feeds.items()}
+            if self._is_half and isinstance(batch, np.ndarray):
+                feeds = {self.input: batch.astype(np.float16)}
             outputs = self._session.run(None, feeds)
         except _ERRORS as exc:
             shapes = ", ".join(str(array.shape) for array in feeds.values())
@@ -112,17 +112,20 @@ class LowPrecisionSession:
         except RuntimeError as exc:
             raise ExportError(f"{name}: OpenVINO does not load it: {_last_line(exc)}") from exc
 
-    def infer(self, batch: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+    def infer(self, batch: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """Outputs by name, with their batch dimension.
+
+        Args:
+            batch: of its only input, or of each by name.
 
         Raises:
             ExportError: the run failed.
         """
         try:
-            outputs = self._model(batch)
+            outputs = self._model(batch if isinstance(batch, np.ndarray) else dict(batch))
         except RuntimeError as exc:
-            reason = _last_line(exc)
-            raise ExportError(f"{self._name}: OpenVINO failed on an input of {batch.shape}: {reason}") from exc
+            shapes = batch.shape if isinstance(batch, np.ndarray) else [array.shape for array in batch.values()]
+            raise ExportError(f"{self._name}: OpenVINO failed on an input of {shapes}: {_last_line(exc)}") from exc
         # A tensor may have several names, of nodes that OpenVINO has merged.
         return {
             name: value.copy() for output, value in outputs.items() for name in output.names if name in self.outputs

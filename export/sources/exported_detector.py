@@ -92,7 +92,7 @@ def read_detector(path: Path) -> Detector:
         ExportError: the file is not an ONNX file that Ultralytics exported, or not a detector that can be served.
     """
     model = read_onnx(path)
-    metadata = _metadata(model, path)
+    metadata = read_metadata(model, path)
     check_head(metadata, where=str(path))
     batch, _, *size = _check_tensors(model, path)
     imgsz_hw = metadata["imgsz"]
@@ -177,7 +177,7 @@ def read_texts(model: ModelProto, path: Path) -> dict[str, str]:
     return texts
 
 
-def _metadata(model: ModelProto, path: Path) -> dict[str, Any]:
+def read_metadata(model: ModelProto, path: Path) -> dict[str, Any]:
     """Metadata of the file: head, description and task as texts, numbers and names as Python values."""
     texts = read_texts(model, path)
     metadata: dict[str, Any] = {key: texts[key] for key in ("task", "head", "description") if key in texts}

@@ -12,13 +12,15 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
 from export.errors import ExportError, first_line
+from export.graph.half_weights import restore_float
 from export.graph.nodes import captured
 
 # Names that `export.graph` and the interfaces give: a tensor of the file with such a name is renamed.
 _INPUT = "images"
 OUTPUTS = ("output0", "output1")  # the head, and the prototypes of masks
 _REST = ("coefficients", "prototypes", "keypoints", "angles")
-_TAKEN = frozenset({_INPUT, *OUTPUTS, "image", "boxes", "scores", "classes", *_REST})
+_MAPS = ("class_map", "depth")
+_TAKEN = frozenset({_INPUT, *OUTPUTS, "image", "boxes", "scores", "classes", "probabilities", *_REST, *_MAPS})
 _TAKEN_PREFIXES = ("fused/", "bins/", "half/", "source/")
 
 
@@ -53,8 +55,10 @@ def normalise(model: ModelProto) -> ModelProto:
             each FP32 or FP16.
 
     Returns:
-        The same with sorted nodes, constants as initialisers, an input `images` and the outputs `output0` (the head)
-        and `output1` (prototypes) in FP32, and no tensor with a name that `export.graph` gives.
+        The same with sorted nodes, constants as initialisers, weights that are only stored in FP16 as FP32, an input
+        The same with sorted nodes, constants as initialisers, weights that are only stored in FP16 as FP32, an input
+        `images` and the outputs `output0` (the head) and `output1` (prototypes) in FP32, and no tensor with a name that
+        `export.graph` gives.
     """
     normalised = deepcopy(model)
     graph = normalised.graph
@@ -69,6 +73,7 @@ def normalise(model: ModelProto) -> ModelProto:
             if dim.dim_value < 0:  # some tools write a free dim like that
                 dim.ClearField("dim_value")
     _hoist_constants(graph)
+    restore_float(graph)
     _rename(graph, _choose_names(graph))
     _convert_floats(graph)
     _sort(graph)

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from export.writer.manifest import Source
     from export.writer.repository import Version
 
-MODULES: Mapping[str, str] = dict.fromkeys(("detect", "segment", "pose", "obb"), "export.sources.ultralytics_objects")
+MODULES: Mapping[str, str] = {
+    **dict.fromkeys(("detect", "segment", "pose", "obb"), "export.sources.ultralytics_objects"),
+    "classify": "export.sources.ultralytics_classifier",
+    **dict.fromkeys(("semantic", "depth"), "export.sources.ultralytics_maps"),
+}
 
 
 @dataclass(frozen=True)

@@ -179,3 +179,27 @@ def describe_model(
     # No thread counts: they depend on the machine that serves.
     config.parameters["metadata"].string_value = repr(dict(metadata))
     return config
+
+
+def describe_tensors(name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any], *, max_batch_size: int) -> Any:
+    """`ModelConfig` of a model without a task, which is served with its own tensors.
+
+    Args:
+        name: of the model.
+        inputs: `predictor.backends.signature.Tensor` by name.
+        outputs: likewise.
+        max_batch_size: items in one request to Triton; 0 where its first dimension counts none.
+    """
+    config = model_config_pb2.ModelConfig(name=name, backend="onnxruntime", max_batch_size=max_batch_size)
+    for tensors, described in ((config.input, inputs), (config.output, outputs)):
+        for tensor, found in described.items():
+            dims = found.shape[1:] if max_batch_size else found.shape
+            added = tensors.add(
+                name=tensor, data_type=model_config_pb2.DataType.Value(found.datatype), dims=dims or [1]
+            )
+            if max_batch_size and not dims:
+                added.reshape.SetInParent()  # to no dims
+    config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
+    if max_batch_size:
+        batch_requests(config)
+    return config

@@ -38,6 +38,13 @@ def describe_profiles(config: Any, *, digest: str, int8: bool) -> dict[str, Any]
     return profiles | {"gpu": _gpu(config, digest=digest), "tensorrt": _tensorrt(config)}
 
 
+def describe_fast(config: Any) -> Any:
+    """`ModelConfig` of the profile `fast` of a model without a task."""
+    profile = _openvino(config, ONNX)
+    del profile.parameters["reduces_pictures"]
+    return profile
+
+
 def _copy(config: Any, *, backend: str) -> Any:
     """A copy without the fields that say how it runs."""
     profile = deepcopy(config)
@@ -51,8 +58,9 @@ def _openvino(config: Any, filename: str) -> Any:
     """Triton's C++ OpenVINO backend fixes the batch to `max_batch_size`, so only 1 serves a single image well."""
     profile = _copy(config, backend="openvino")
     profile.default_model_filename = filename
-    profile.max_batch_size = 1
-    batch_requests(profile)
+    if config.max_batch_size:
+        profile.max_batch_size = 1
+        batch_requests(profile)
     # Instances and threads depend on the machine that serves.
     group = profile.instance_group.add()
     group.kind = group.KIND_CPU

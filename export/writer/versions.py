@@ -22,7 +22,10 @@ _FIGURES = (
     "accuracy",
     "accuracy_plain",
     "accuracy_rendered",
+    "pixels_apart",
+    "relative",
 )
+_METRICS = ("map50_95", "top1", "miou", "relative_error")
 
 
 def numbers(model: Path) -> list[int]:
@@ -78,10 +81,12 @@ def difference(parity: Mapping[str, Any]) -> str:
 
 
 def costs(manifest: Mapping[str, Any]) -> str:
-    """mAP50-95 of FP32 and of each precision of a version, a line for each, as tables show it."""
+    """The metric of FP32 and of each precision of a version, a line for each, as tables show it."""
     found: dict[str, float] = {}
     for precision, cost in manifest.get("precisions", {}).items():
-        found |= {"fp32": cost["fp32"], precision: cost["map50_95"]}
-    metrics = {cost.get("metric", "box") for cost in manifest.get("precisions", {}).values()} - {"box"}
+        found |= {"fp32": cost["fp32"], precision: next(cost[metric] for metric in _METRICS if metric in cost)}
+    metrics = {
+        cost.get("metric", "box" if "map50_95" in cost else "") for cost in manifest.get("precisions", {}).values()
+    } - {"box", ""}
     of = "".join(f"{metric} " for metric in sorted(metrics))
-    return "\n".join(f"{of}{name} {map50_95:.4f}" for name, map50_95 in found.items()) or "-"
+    return "\n".join(f"{of}{name} {figure:.4f}" for name, figure in found.items()) or "-"

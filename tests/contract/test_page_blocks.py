@@ -17,9 +17,11 @@ from tests.support.kubectl_arguments import read_arguments
 from tests.support.pages import PAGES, ROOT, Block, all_blocks
 from tests.support.terminal import read_commands
 
+TWO_STEPS = "tests/integration/test_two_steps.py"
 HOUR = "tests/integration/test_first_hour.py"
 COMMANDS = "tests/integration/test_page_commands.py"
 CLIENTS = "tests/integration/test_clients.py"
+SUPERVISION = "tests/unit/test_supervision.py"
 DAY_2 = "tests/cluster/test_day2.py"
 KNATIVE = "tests/cluster/test_knative.py"
 OVERLAYS = "tests/manifests/test_page_overlays.py"
@@ -28,6 +30,7 @@ DRAWING = "a drawing, a layout or a formula"
 GENERATED = "written by make pages, which tests/contract/test_pages.py compares"
 INSTALLS = "installs, downloads or removes what the tests run with"
 TORCH = "needs torch: tests/export runs the same commands with other models"
+TENSORFLOW = "needs TensorFlow: tests/export/test_export_keras.py runs the same exports"
 LONG = "takes minutes to hours; its program is run by tests/tools with less"
 REGISTRY = "needs a registry to push to: tests/unit/test_images_command.py has the commands that are run"
 AWS = "needs an account of AWS"
@@ -98,7 +101,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "A site without a way out": [COMMANDS, OTHERS, OVERLAYS],
     },
     "docs/model-lifecycle.md": {"Model lifecycle": [COMMANDS, COMMANDS]},
-    "docs/models.md": {"Add a model": [COMMANDS]},
+    "docs/models.md": {"Add a model": [COMMANDS], "torch without CUDA": [OUTSIDE]},
     "docs/production-on-eks.md": {
         "Production on EKS": [AWS],
         "1. What must be there": [AWS],
@@ -120,6 +123,14 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "Fifty pods": [OVERLAYS],
     },
     "docs/tables.md": {"The rows of the verification": [COMMANDS]},
+    "docs/tasks.md": {
+        "Classify": [TORCH, COMMANDS, DRAWING],
+        "Any ONNX": [COMMANDS],
+        "Keras and TensorFlow": [TENSORFLOW],
+        "Pose": [SUPERVISION],
+        "Oriented boxes": [SUPERVISION],
+        "Two steps": [TWO_STEPS, TWO_STEPS, TWO_STEPS],
+    },
     "loadtest/README.md": {"Use": [LONG]},
     "loadtest/compare/README.md": {"Side by side": [LONG]},
     "manifests/README.md": {

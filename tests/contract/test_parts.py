@@ -32,7 +32,7 @@ PURE = {
 }
 # Modules of export that the comparison with other servers may import: the check of weights, and the compared figure.
 MEASURES = {"export.proof.average_precision", "export.sources.trusted_checkpoints"}
-HEAVY = {"torch", "torchvision", "ultralytics"}
+HEAVY = {"h5py", "keras", "tensorflow", "tf2onnx", "torch", "torchvision", "ultralytics"}
 
 
 def imports(path: Path) -> set[str]:

@@ -54,11 +54,16 @@ class Request:
 
 _FORM = {"Content-Type": "multipart/form-data; boundary=XX"}
 _MODELS = st.sampled_from(["digits", "digit-finder"])
+# Beside none, so that most images are decoded: a classifier for what the detector finds, and what is none.
+_QUERIES = st.sampled_from(
+    ["", "", "?then=digits", "?then=digits&confidence=0&max_detections=9", "?then=iris", "?then=%00", "?then="]
+)
 
 
 @st.composite
 def _raw(draw: st.DrawFn) -> Request:
-    return Request("image", f"/predict/{draw(_MODELS)}", draw(images()), {"Content-Type": "image/png"})
+    path = f"/predict/{draw(_MODELS)}{draw(_QUERIES)}"
+    return Request("image", path, draw(images()), {"Content-Type": "image/png"})
 
 
 @st.composite
@@ -69,15 +74,24 @@ def _multipart(draw: st.DrawFn) -> Request:
 
 @st.composite
 def _v1(draw: st.DrawFn) -> Request:
-    return Request("v1", f"/v1/models/{draw(_MODELS)}:predict", draw(mutated(st.sampled_from(V1))), {})
+    return Request("v1", f"/v1/models/{draw(_MODELS)}:predict{draw(_QUERIES)}", draw(mutated(st.sampled_from(V1))), {})
 
 
 _ROW = bytes(16)
+_IMAGE = len(IMAGES[0]).to_bytes(4, "little") + IMAGES[0]
 _INFERENCE_BODIES = [
     ("iris", *v2("features", "FP32", [1, 4], _ROW)),
     ("iris", *v2("features", "FP32", [1, 4], _ROW, outputs=[{"name": "class_id"}], id="a")),
     ("digits", *v2("image", "BYTES", [1], len(IMAGES[3]).to_bytes(4, "little") + IMAGES[3])),
-    ("digit-finder", *v2("image", "BYTES", [1, 1], len(IMAGES[0]).to_bytes(4, "little") + IMAGES[0])),
+    ("digit-finder", *v2("image", "BYTES", [1, 1], _IMAGE)),
+    (
+        "digit-finder",
+        *v2("image", "BYTES", [1], _IMAGE, parameters={"then": "digits", "confidence": 0, "max_detections": 9}),
+    ),
+    (
+        "digit-finder",
+        *v2("image", "BYTES", [1], _IMAGE, parameters={"then": "digits"}, outputs=[{"name": "then_scores"}]),
+    ),
 ]
 
 

@@ -23,7 +23,7 @@ from export.sources.task_graph import prepare
 from export.writer.config import describe_model
 from export.writer.manifest import Source
 from export.writer.repository import Version, write_version
-from tests.support.semantic_task import SEMANTIC, Segmentation
+from tests.support.colour_task import COLOURS_TASK, Colours
 from tests.support.transformer import Transformer, start_transformer
 from tests.support.triton import start_triton
 from transformer.tasks import TASKS, describe
@@ -46,7 +46,7 @@ def build_graph(weights: NDArray[np.float32] = WEIGHTS) -> onnx.ModelProto:
     ]
     graph = helper.make_graph(
         nodes,
-        "semantic",
+        "colours",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])],
         [helper.make_tensor_value_info("class_map", TensorProto.UINT8, ["batch", SIDE, SIDE])],
         [numpy_helper.from_array(weights.T.copy(), "weights"), numpy_helper.from_array(BIAS, "bias")],
@@ -59,7 +59,7 @@ CONFIG = describe_model(
     ("image", "TYPE_UINT8", (SIDE, SIDE, 3)),
     outputs=[("class_map", "TYPE_UINT8", (SIDE, SIDE))],
     max_batch_size=8,
-    metadata={"task": "semantic", "imgsz": [SIDE, SIDE], "names": NAMES, "ignored": [0]},
+    metadata={"task": "colours", "imgsz": [SIDE, SIDE], "names": NAMES, "ignored": [0]},
 )
 
 
@@ -72,17 +72,17 @@ def halves(height: int = SIDE, width: int = SIDE) -> NDArray[np.uint8]:
     return image
 
 
-def predict(image: NDArray[np.uint8]) -> Segmentation:
+def predict(image: NDArray[np.uint8]) -> Colours:
     """The source program: of each pixel, in its own words."""
     red, blue = image[..., 0].astype(int), image[..., 2].astype(int)
     class_map = np.where(abs(red - blue) < 40, 0, np.where(red > blue, 1, 2)).astype(np.uint8)
     ratios = (np.bincount(class_map.reshape(-1), minlength=3) / class_map.size).astype(np.float32)
-    return Segmentation(class_map, ratios)
+    return Colours(class_map, ratios)
 
 
 def export(graph: onnx.ModelProto) -> Version:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(TASKS, SEMANTIC.name, SEMANTIC)
+        patch.setitem(TASKS, COLOURS_TASK.name, COLOURS_TASK)
         source = Source("regions.py", "0" * 64)
         return prepare(graph, CONFIG, predict=predict, items=[halves(), halves()[:, ::-1].copy()], source=source)
 
@@ -94,7 +94,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transformer]:
     with (
         start_triton(folder / "repository", folder / "triton.log") as triton,
         start_transformer(
-            f"127.0.0.1:{triton.grpc_port}", folder / "transformer.log", module="tests.support.semantic_task"
+            f"127.0.0.1:{triton.grpc_port}", folder / "transformer.log", module="tests.support.colour_task"
         ) as transformer,
     ):
         yield transformer
@@ -124,7 +124,7 @@ EXPECTED = {name: round(ratio, 1) for name, ratio in RATIOS.items()}
 
 def test_predict_serves_an_added_task(server: Transformer) -> None:
     response = ok(server.http.post("/predict/regions", files={"image": png(IMAGE)}))
-    assert (shares(response), response["mask_size"], response["model"]["task"]) == (EXPECTED, [64, 96], "semantic")
+    assert (shares(response), response["mask_size"], response["model"]["task"]) == (EXPECTED, [64, 96], "colours")
 
 
 def test_v1_serves_an_added_task(server: Transformer) -> None:
@@ -186,14 +186,14 @@ def test_added_task_is_drawn(server: Transformer) -> None:
 
 def test_added_task_is_described(server: Transformer) -> None:
     document = ok(server.http.get("/openapi.json"))
-    schema = {"$ref": "#/components/schemas/Segmentation", **document}
+    schema = {"$ref": "#/components/schemas/Colours", **document}
     response = ok(server.http.post("/predict/regions", files={"image": png(IMAGE)}))
     jsonschema.Draft202012Validator(schema).validate(response)
     operation = document["paths"]["/predict/{model}"]["post"]
     assert {"min_ratio", "classes", "confidence"} <= {each["name"] for each in operation["parameters"]}
     metadata = ok(server.http.get("/v2/models/regions"))
     assert [each["name"] for each in metadata["outputs"]] == ["predictions", "pixel_ratios", "class_map"]
-    assert (metadata["parameters"]["task"], metadata["parameters"]["ignored"]) == ("semantic", [0])
+    assert (metadata["parameters"]["task"], metadata["parameters"]["ignored"]) == ("colours", [0])
 
 
 def test_metrics_count_an_added_task_without_objects(server: Transformer) -> None:
@@ -215,5 +215,5 @@ def test_export_writes_parity_and_golden_tensors(tmp_path: Path) -> None:
 
 
 def test_model_without_the_task_of_its_config_is_an_error() -> None:
-    with pytest.raises(Exception, match=r"task in parameters\.metadata: got 'semantic'"):
+    with pytest.raises(Exception, match=r"task in parameters\.metadata: got 'colours'"):
         describe(CONFIG, version="1")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+import onnx
 import pytest
 from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
@@ -16,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from xgboost import XGBClassifier
 
 from tests.manifests.rendering import needs_kubectl
+from tests.support.classifiers import LABELS, build_classifier, build_tensors
 from tests.support.pages import ROOT, blocks_of
 from tests.support.ports import find_free_ports
 from tests.support.stack import free_ports
@@ -23,6 +25,7 @@ from tests.support.terminal import Terminal, open_terminal
 
 LIFECYCLE = ROOT / "docs/model-lifecycle.md"
 ROWS = load_wine(as_frame=True)
+EXPORTED = ("flowers/1", "vit/1", "shapes/1", "scorer/1", "scorer/2")
 
 
 @pytest.fixture
@@ -80,6 +83,28 @@ def test_models_of_other_sources_are_exported(terminal: Terminal) -> None:
     parity = json.loads((terminal.folder / "model_repository/churn/2/parity.json").read_text())
     assert parity["rows_from"] == "some.csv"
     assert (terminal.folder / "model_repository/my-detector/2/manifest.json").is_file()
+
+
+def test_any_onnx_file_is_exported(terminal: Terminal) -> None:
+    """Classifiers and a file with its own tensors: names of the page, files of this test."""
+    (terminal.folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
+    (terminal.folder / "config.json").write_text(json.dumps({"id2label": dict(enumerate(LABELS))}))
+    preprocessor = {"size": {"height": 40, "width": 40}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (terminal.folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    for name, model in {
+        "flowers": build_classifier(side=224),
+        "vit": build_classifier(),
+        "shapes": build_classifier(layout="nhwc"),
+        "scorer": build_tensors("several"),
+    }.items():
+        onnx.save(model, terminal.folder / f"{name}.onnx")
+    np.savez(terminal.folder / "inputs.npz", tokens=np.ones((1, 3), np.int64), left=np.ones((1, 3), np.float32))
+    lines = [f"nereid export {name} " for name in ("flowers", "vit", "shapes")]
+    terminal.run(commands("docs/tasks.md", "Classify", *lines))
+    terminal.run(commands("docs/tasks.md", "Any ONNX", "nereid export scorer"))
+    repository = terminal.folder / "model_repository"
+    tasks = {each: json.loads((repository / each / "manifest.json").read_text())["task"] for each in EXPORTED}
+    assert tasks == dict.fromkeys(EXPORTED[:3], "classify") | dict.fromkeys(EXPORTED[3:], "tensors")
 
 
 def test_booster_with_rows_of_a_user_is_exported(terminal: Terminal) -> None:

@@ -15,7 +15,7 @@ import tritonclient.http
 from PIL import Image
 
 from export.__main__ import main as export
-from export.examples.digit_finder.scenes import compose, load_split
+from export.examples.scenes import compose, load_split
 from export.proof.average_precision import mean_average_precision
 from tests.reference.detections import compare, read_reference
 from tests.reference.scenes import SCENES, cut_scene

@@ -67,6 +67,9 @@ CASES = {
     "detect nothing": Case("digit-finder", [DIGITS, PAPER], {"confidence": 1.0}),
     "detect few": Case("digit-finder", [DIGITS, PAPER], {"confidence": 0.1, "iou": 0.4, "max_detections": 3}),
     "detect classes": Case("digit-finder", [DIGITS], {"classes": "7,2"}),
+    "detect, then classify": Case("digit-finder", [DIGITS], {"then": "digits"}),
+    "detect many, then classify": Case("digit-finder", [PAPER, DIGITS, SEVEN], {"then": "digits", "confidence": 0.3}),
+    "detect nothing, then classify": Case("digit-finder", [DIGITS, PAPER], {"then": "digits", "confidence": 1.0}),
     "classify": Case("digits", [SEVEN]),
     "classify many": Case("digits", [SEVEN, DIGITS]),
     "table": Case("iris", [VIRGINICA]),
@@ -83,6 +86,10 @@ CASES = {
     "unknown parameter": Case("digit-finder", [SEVEN], {"conf": 1}, 400, "'conf' is unknown; expected one of"),
     "parameter of another task": Case("digits", [SEVEN], {"iou": 0.5}, 400, "'iou' is unknown; expected none"),
     "parameter of a table": Case("iris", [SETOSA], {"confidence": 0.5}, 400, "unknown; expected none"),
+    "then an unknown model": Case("digit-finder", [SEVEN], {"then": "none"}, 404, "a classifier): model 'none' is"),
+    "then a table": Case("digit-finder", [SEVEN], {"then": "iris"}, 400, "got 'iris', a model for tabular"),
+    "then a detector": Case("digit-finder", [SEVEN], {"then": "digit-finder"}, 400, "a model for detect"),
+    "then of a classifier": Case("digits", [SEVEN], {"then": "digits"}, 400, "'then' is unknown; expected"),
     "out of range": Case("digit-finder", [SEVEN], {"iou": 1.5}, 400, "expected a number from 0 to 1", same_words=False),
     "unknown class": Case("digit-finder", [SEVEN], {"classes": "cat"}, 400, "has no class 'cat'"),
     "image for a table": Case("iris", [SEVEN], status=400, says="iris is a model for rows (tabular): got images"),
@@ -220,6 +227,11 @@ def read_tensors(tensor: Callable[[str], Any], case: Case) -> Any:
         assert tensor("class_ids")[index].tolist() == [p["class_id"] for p in found] + [-1] * (longest - count)
         assert not tensor("boxes")[index, count:].any()
         assert not tensor("scores")[index, count:].any()
+        if "then" in case.parameters:
+            tops = [p["classification"]["predictions"][0] for p in found]
+            assert tensor("then_class_ids")[index].tolist() == [p["class_id"] for p in tops] + [-1] * (longest - count)
+            assert tensor("then_scores")[index, :count] == pytest.approx([p["confidence"] for p in tops], abs=1e-6)
+            assert not tensor("then_scores")[index, count:].any()
     return responses
 
 
@@ -270,8 +282,9 @@ def test_every_protocol_gives_the_same_result(
 
 def test_every_good_case_finds_something(references: Mapping[str, Any]) -> None:
     counts = {name: len(list(flatten(references[name]))) for name, case in CASES.items() if case.status == 200}
-    assert len(counts) == 9
+    assert len(counts) == 12
     assert min(counts.values()) > 4
+    assert counts["detect, then classify"] > counts["detect"]
     assert counts["detect many"] > counts["detect"] > counts["detect few"] > counts["detect nothing"]
 
 

@@ -1,7 +1,9 @@
 """Compute the references again: `python -m tests.reference`, with torch and ultralytics (`make reference`).
 
 yolov8n on the images of `../shared/data/coco128` and the two of ultralytics; digit-finder on held-out scenes. For each,
-the smallest rectangle and the square.
+the smallest rectangle and the square. Masks of a few images of coco128. Of drawn crowds of rotated boxes, those that
+its NMS keeps; of drawn images, the heads of networks with random weights and what it finds in them. Of invented maps,
+what its predictors make of them.
 """
 
 import argparse
@@ -16,23 +18,37 @@ import ultralytics
 from PIL import Image
 from rich.progress import track
 
-from export.examples.digit_finder.scenes import compose
+from export.examples.scenes import compose
 from export.proof.average_precision import Rows, mean_average_precision, read_yolo_labels
 from export.sources.trusted_checkpoints import admit
 from tests.reference.detections import Reference
+from tests.reference.map_writer import write_maps
+from tests.reference.raw_heads import write_heads
+from tests.reference.rotated import write_kept
 from tests.reference.scenes import SCENES, cut_scene
+from tests.reference.segmenting import write_segments
+from tests.support.networks import build_network
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
+# Images, and whether in the smallest rectangle: prototypes are enlarged by 4, 2 and 1 before the padding is cut.
+SEGMENTED = (
+    ("000000000049.jpg", True),
+    ("000000000138.jpg", False),
+    ("000000000064.jpg", False),
+    ("000000000061.jpg", True),
+    ("000000000009.jpg", True),
+    ("000000000322.jpg", False),
+)
 MAP_SETTINGS = {"conf": 0.001, "iou": 0.7, "max_det": 300}
 
 
 def main() -> None:
     """Write the references."""
     parser = argparse.ArgumentParser(prog="python -m tests.reference", description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=["yolov8n", "digit-finder"])
+    parser.add_argument("models", nargs="*", default=list(_WRITERS))
     for model in parser.parse_args().models:
-        {"yolov8n": yolov8n, "digit-finder": digit_finder}[model]()
+        _WRITERS[model]()
 
 
 def yolov8n() -> None:
@@ -63,6 +79,19 @@ def digit_finder() -> None:
     for letterbox in ("rectangle", "square"):
         model = ultralytics.YOLO(weights, task="detect")
         write(f"digit-finder-{letterbox}", model, letterbox, 320, whole | cut, labels, sizes_wh)
+
+
+def segment() -> None:
+    """Masks of both heads: trained weights, and a network with random ones whose head needs no NMS."""
+    photos = {path.name: path for path in sorted((DATA / "coco128" / "images").glob("*.jpg"))}
+    chosen = {f"{name} {rectangle}": (photos[name], rectangle) for name, rectangle in SEGMENTED}
+    with admit(DATA / "weights" / "yolov8n-seg.pt", allowed=False) as checkpoint:
+        model = ultralytics.YOLO(checkpoint)
+    write_segments("segment-nms", model, chosen, imgsz=192, conf=0.1, max_det=300)
+    few = dict(list(chosen.items())[:3])
+    write_segments(
+        "segment-nms-free", build_network("yolo26n-seg.yaml"), few, imgsz=192, conf=0.25, nms=False, max_det=10
+    )
 
 
 def write(
@@ -98,6 +127,14 @@ def size_of(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
         return image.size
 
+
+_WRITERS: dict[str, Callable[[], None]] = {
+    "yolov8n": yolov8n,
+    "digit-finder": digit_finder,
+    "rotated-crowds": write_kept,
+    "heads": write_heads,
+    "maps": write_maps,
+}
 
 if __name__ == "__main__":
     main()

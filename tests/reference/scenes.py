@@ -11,7 +11,7 @@ class _Count(TypedDict):
     seed: int
 
 
-# Arguments of `export.examples.digit_finder.scenes.compose`.
+# Arguments of `export.examples.scenes.compose`.
 SCENES: _Count = {"count": 100, "seed": 77}
 
 # Heights and widths in turn: landscape, portrait, sides that are not a multiple of the stride.

@@ -21,6 +21,7 @@ from transformer.imaging.letterbox import Image, fit, letterbox
 _BOXES, _SCORES, _REST = "cv2", "cv3", ("cv4", "cv4_kpts")
 _SIDE_PX = 320
 _SEED = 5
+_FARTHEST = 6  # deviations from the mean that an output may have
 
 
 def build_network(
@@ -176,7 +177,10 @@ def _scale_last_layers(network: Any, batch: Any) -> None:
         layer.bias.zero_()
         output = layer(features)
         mean, deviation = layers[layer]
-        factor = deviation / output.std(dim=(0, 2, 3)).clamp(min=1e-6)
+        centred = output - output.mean(dim=(0, 2, 3), keepdim=True)
+        # None far out: scores that saturate at 1 are equal, and the order of equal ones is not defined.
+        farthest = centred.abs().amax(dim=(0, 2, 3)) / _FARTHEST
+        factor = deviation / output.std(dim=(0, 2, 3)).maximum(farthest).clamp(min=1e-6)
         layer.weight.mul_(factor[:, None, None, None])
         layer.bias.copy_(mean - output.mean(dim=(0, 2, 3)) * factor)
 

@@ -4,22 +4,26 @@ from pathlib import Path
 
 from PIL import Image
 
+from stack.demo import ANNOTATED, PICTURES
 from tests.support.pages import blocks_of
 from tests.support.stack import ROOT, run_program, stop_while_models_load
 from tests.support.terminal import open_terminal
 
 
 def test_demo_calls_every_shipped_model_and_writes_an_annotated_image() -> None:
-    image = ROOT / "output" / "digits-annotated.png"
-    image.unlink(missing_ok=True)
+    images = {model: ROOT / "output" / f"{model}.png" for model in ANNOTATED}
+    for image in images.values():
+        image.unlink(missing_ok=True)
     done = run_program(
         "stack.demo", REPOSITORY="elsewhere", TRITON_URL="nowhere:1"
     )  # make's variables are not for the demo
     assert done.returncode == 0, done.stdout + done.stderr
-    for word in ("digit-finder", "seven.png", "virginica", "postprocess", "output/digits-annotated.png"):
+    for word in ("digit-finder", "seven.png", "virginica", "postprocess", "upper end", "outline of", "turned by"):
         assert word in done.stdout
-    with Image.open(image) as drawn:
-        assert drawn.size == (320, 320)
+    for model, image in images.items():
+        assert f"output/{model}.png" in done.stdout
+        with Image.open(image) as drawn, Image.open(PICTURES / ANNOTATED[model]) as sent:
+            assert drawn.size == sent.size
 
 
 def test_readme_shows_what_the_demo_prints(tmp_path: Path) -> None:

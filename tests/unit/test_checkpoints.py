@@ -106,4 +106,4 @@ def test_only_listed_modules_load_checkpoints() -> None:
         "loadtest/compare/baselines/detector.py",
         "loadtest/compare/baselines/exports.py",
     }
-    assert found == {*admitting, "export/examples/digit_finder/__main__.py"}
+    assert found == {*admitting, "export/examples/train.py"}

@@ -29,9 +29,9 @@ def write(path: Path, *classes: str) -> Path:
         (["ultralytics.nn.tasks:SegmentationModel"], None),
         (["ultralytics.nn.tasks:PoseModel"], None),
         (["ultralytics.nn.tasks:OBBModel"], None),
-        (["ultralytics.nn.tasks:ClassificationModel"], "task: got 'classify'"),
-        (["ultralytics.nn.tasks:SemanticSegmentationModel"], "task: got 'semantic'"),
-        (["ultralytics.nn.tasks:DepthModel"], "task: got 'depth'"),
+        (["ultralytics.nn.tasks:ClassificationModel", "ultralytics.nn.modules.head:Classify"], None),
+        (["ultralytics.nn.tasks:SemanticSegmentationModel"], None),
+        (["ultralytics.nn.tasks:DepthModel"], None),
         (["ultralytics.nn.tasks:YOLOESegModel"], None),
         (["ultralytics.nn.tasks:RTDETRDetectionModel", "ultralytics.nn.modules.head:RTDETRDecoder"], None),
         (["models.yolo:DetectionModel"], "YOLOv5's own repository"),
@@ -55,8 +55,8 @@ def test_checkpoint_is_reported_by_its_classes(tmp_path: Path, classes: list[str
         ("yoloe-11s-seg-pf.pt", None),
         ("yolo11x-obb.pt", None),
         ("yolov8x-pose-p6.pt", None),
-        ("yolov8n-cls.pt", "task: got 'classify'"),
-        ("yolo26n-depth.pt", "task: got 'depth'"),
+        ("yolov8n-cls.pt", None),
+        ("yolo26n-depth.pt", None),
         ("best.pt", "the file is missing, and its name is not an official one"),
         ("weights/yolov8n.pt", "the file is missing, and its name is not an official one"),
         ("yolov8n.pt", None),
@@ -80,7 +80,7 @@ def test_something_else_is_rejected(tmp_path: Path, content: bytes) -> None:
 
 def test_nothing_is_run_and_torch_is_not_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mark = tmp_path / "mark"
-    pickled = b"\x80\x02cpathlib\nPath\n(X%s%stRcultralytics.nn.tasks\nDepthModel\n." % (
+    pickled = b"\x80\x02cpathlib\nPath\n(X%s%stRcultralytics.nn.tasks\nClassificationModel\n." % (
         len(str(mark)).to_bytes(4, "little"),
         str(mark).encode(),
     )
@@ -89,7 +89,7 @@ def test_nothing_is_run_and_torch_is_not_imported(tmp_path: Path, capsys: pytest
     before = set(sys.modules)
     command = ["ultralytics", "m", str(tmp_path / "best.pt"), "--repository", str(tmp_path / "r")]
     assert main(command) == 1
-    assert "task: got 'depth'" in capsys.readouterr().err
+    assert "task: got 'classify'" in capsys.readouterr().err
     assert "torch" not in set(sys.modules) - before
     assert not mark.exists()
 

@@ -70,6 +70,8 @@ def test_every_command_is_a_program() -> None:
         ("yolov8n yolov8n.pt", "ultralytics"),
         ("yolov8n some/YOLOV8N.ONNX --interface fused", "ultralytics"),
         ("yolov8n yolov8n.engine", "ultralytics"),
+        ("digits digits.keras --fit stretch", "keras"),
+        ("digits DIGITS.H5", "keras"),
         ("prices prices.json", "xgboost"),
         ("prices prices.ubj --scaler scaler.pkl", "xgboost"),
         ("iris iris.joblib --allow-unpickling", "sklearn"),
@@ -82,12 +84,26 @@ def test_exporter_is_chosen_by_the_file(words: str, exporter: str) -> None:
     assert choose(words.split()) == exporter
 
 
+def test_folder_of_a_saved_model_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").touch()
+    assert choose(["digits", str(tmp_path)]) == "keras"
+
+
 def test_pickle_of_xgboost_is_known_by_the_names_in_it(tmp_path: Path) -> None:
     (tmp_path / "prices.pkl").write_bytes(b"\x80\x04\x95cxgboost.sklearn\nXGBClassifier\n")
     assert choose(["prices", str(tmp_path / "prices.pkl")]) == "xgboost"
 
 
-@pytest.mark.parametrize("words", ["prices", "prices --rows rows.csv", "--rows rows.csv prices", "prices prices.h5"])
+@pytest.mark.parametrize(
+    ("content", "exporter"),
+    [(b"..names..imgsz..stride..", "ultralytics"), (b"..imgsz..", "onnx"), (b"any graph", "onnx")],
+)
+def test_onnx_file_is_for_the_exporter_that_its_metadata_names(tmp_path: Path, content: bytes, exporter: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    assert choose(["m", str(tmp_path / "m.onnx")]) == exporter
+
+
+@pytest.mark.parametrize("words", ["prices", "prices --rows rows.csv", "--rows rows.csv prices", "prices prices.csv"])
 def test_file_that_no_exporter_reads_is_rejected(words: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         choose(words.split())

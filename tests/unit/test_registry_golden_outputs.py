@@ -137,8 +137,8 @@ def objects(task: str, interface: Interface, *, apart: float = 0, end2end: bool 
         found = {"boxes": boxes[None].astype(np.float32), "scores": scores[None].astype(np.float32)}
         names = {"segment": "coefficients", "pose": "keypoints", "obb": "angles"}
         shape = {"pose": (1, count, 3, 3), "obb": (1, count)}.get(task, (1, count, REST.get(task, 0)))
-        rest = {names[task]: rest.reshape(shape).astype(np.float32)} if task in names else {}
-        return found | {"classes": classes[None].astype(np.int32)} | rest | prototypes
+        further = {names[task]: rest.reshape(shape).astype(np.float32)} if task in names else {}
+        return {**found, "classes": classes[None].astype(np.int32), **further, **prototypes}
     if end2end:
         head = np.concatenate([boxes, scores[:, None], classes[:, None], rest], axis=1)
     else:

@@ -10,7 +10,7 @@ from PIL import features
 
 from transformer.errors import PayloadTooLarge
 from transformer.imaging import lettering
-from transformer.imaging.drawing import Label, draw_boxes, draw_label
+from transformer.imaging.drawing import Label, draw_boxes, draw_captions, draw_label
 from transformer.imaging.encoding import ImageType, check_size, encode
 from transformer.imaging.letterbox import Image
 
@@ -47,6 +47,10 @@ def test_any_shape_is_drawn_on(shape_hw: tuple[int, int]) -> None:
     assert drawn.any()
     assert not image.any()
     assert draw_label(image, Label("a", class_id=0, score=0.5)).any()
+    captions = draw_captions(image, boxes_in(shape_hw), [None, *labels("a", "ü" * 1000)])
+    assert captions.shape == image.shape
+    assert captions.any()
+    assert not image.any()
 
 
 # With the system's libfribidi or without it: Latin, Cyrillic, Greek, Georgian, and the Far East.
@@ -124,6 +128,19 @@ def test_the_weakest_lies_below_and_every_name_is_its_own() -> None:
     alone = draw_boxes(image, boxes[:1], labels("strong name"))
     above = slice(70, 98)
     np.testing.assert_array_equal(both[above, 100:160], alone[above, 100:160])
+
+
+def test_a_caption_is_below_its_box_or_inside_where_there_is_no_room() -> None:
+    boxes = np.array([[100, 100, 180, 180], [20, 200, 60, 300], [200, 100, 280, 180]], np.float32)
+    image = np.zeros((300, 300, 3), np.uint8)
+    drawn = draw_captions(image, boxes, [*labels("a", "b"), None])
+    rows, columns = np.nonzero(drawn.any(axis=2))
+    first = columns >= 100
+    assert (rows[first].min(), columns[first].min(), rows[~first].max(), columns[~first].min()) == (180, 100, 299, 20)
+    height = rows[first].max() - 180
+    assert 10 < height < 40
+    assert rows[~first].min() == 299 - height
+    assert columns.max() < 200
 
 
 @settings(max_examples=30, deadline=None)

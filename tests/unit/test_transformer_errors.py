@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from tests.support.described import DETECTOR, TABLE
-from transformer.errors import InvalidRequest, PredictorError, ServingError
+from transformer.errors import InvalidRequest, NoServableVersion, PredictorError, ServingError
 from transformer.imaging.decoding import decode
 from transformer.rest.body import read_instances, read_items
 from transformer.rest.multipart import read_parts
@@ -97,3 +97,11 @@ def test_log_quotes_nothing_of_what_was_sent(send: Callable[[], Any], is_quoted:
 )
 def test_log_says_what_was_wrong(error: ServingError, line: str) -> None:
     assert error.for_log() == line
+
+
+@pytest.mark.parametrize("error", [InvalidRequest("got 1"), NoServableVersion("digits", "2", "")])
+def test_an_error_says_which_part_of_the_request_it_is_about(error: ServingError) -> None:
+    located = error.at("image 1 of 2")
+    assert type(located) is type(error)
+    assert str(located) == f"image 1 of 2: {error}"
+    assert located.for_client("") == str(located)

@@ -36,6 +36,7 @@ TABLE = Model(
         ({"classes": 1}, Selection(class_ids=frozenset({1}))),
         ({"classes": "7"}, Selection(class_ids=frozenset({2}))),  # in text a name that looks like an index is a name
         ({"classes": []}, Selection(class_ids=frozenset())),
+        ({"then": "digits"}, Selection(then="digits")),
     ],
 )
 def test_options_of_a_detector_accepts(parameters: dict[str, Any], selection: Selection) -> None:

@@ -12,14 +12,14 @@ from tests.support.described import CLASSIFIER, FUSED, TABLE
 from transformer.errors import InvalidRequest, PredictorError
 from transformer.imaging.letterbox import fit
 from transformer.offload import INLINE_COST
+from transformer.tasks import TASKS, finds_objects
 from transformer.tasks.candidates import MAX_NMS_CANDIDATES
-from transformer.tasks.classify import CLASSIFY, fill
+from transformer.tasks.classify import CLASSIFY, Choice, fill
 from transformer.tasks.columns import Rows
 from transformer.tasks.detect import DETECT
 from transformer.tasks.detection_options import Selection
 from transformer.tasks.objects import Detections
 from transformer.tasks.tabular import TABULAR
-from transformer.tasks.task import NoOptions
 from transformer.triton.model import Model, TensorMetadata
 
 BARE = replace(FUSED, inputs=(TensorMetadata("images", "FP32", (-1, 3, -1, -1)),))
@@ -186,6 +186,21 @@ def test_nms_takes_the_best_30000_and_says_so() -> None:
     assert dict(choose(outputs, WHOLE).limits_reached) == {}
 
 
+def test_what_finds_objects_takes_a_second_step_and_what_classifies_is_one() -> None:
+    parameters = {name: {parameter.name for parameter in task.parameters} for name, task in TASKS.items()}
+    assert {name for name, task in TASKS.items() if finds_objects(task)} == {
+        name for name, names in parameters.items() if "then" in names
+    }
+    detections = DETECT.postprocess(fused_outputs(), FUSED, plan=PLAN, options=Selection())
+    assert detections.object_boxes is detections.boxes_xyxy
+    assert detections.best_class is None
+    np.testing.assert_array_equal(detections.crop(np.zeros((64, 64, 3), np.uint8), 0), np.zeros((20, 20, 3)))
+    outputs = {"probabilities": np.array([0.2, 0.8], np.float32)}
+    classification = CLASSIFY.postprocess(outputs, CLASSIFIER, plan=(0, 0, 1, 1), options=Choice())
+    assert classification.best_class == (1, float(np.float32(0.8)))
+    assert classification.object_boxes is None
+
+
 def test_nothing_found_reaches_no_limit() -> None:
     empty = {name: array[:0] for name, array in crowd(1, around=1).items()}
     assert dict(choose(empty, CAPPED).limits_reached) == {}
@@ -218,7 +233,7 @@ def test_classify_preprocess_keeps_colour_where_the_model_wants_it() -> None:
 
 def test_classify_postprocess_wants_a_probability_for_each_name() -> None:
     outputs = {"probabilities": np.array([0.25, 0.75], np.float32)}
-    read = partial(CLASSIFY.postprocess, outputs, plan=None, options=NoOptions())
+    read = partial(CLASSIFY.postprocess, outputs, plan=(0, 0, 1, 1), options=Choice())
     assert read(CLASSIFIER).probabilities.tolist() == [0.25, 0.75]
     with pytest.raises(PredictorError, match=r"got probabilities \(2,\), expected \(3,\)"):
         read(replace(CLASSIFIER, names={0: "a", 1: "b", 2: "c"}))

@@ -42,6 +42,10 @@ def _make(*arguments: str, environ: Mapping[str, str] = MappingProxyType({})) ->
         ("NMS_FREE=0", "NMS_FREE: got '0', expected 1, or nothing"),
         ("INTERFACE=fuse", "INTERFACE: got 'fuse', expected one of fused, ultralytics; did you mean fused?"),
         ("PRECISION=bf16 int", "PRECISION: got 'bf16 int', expected some of fp32, bf16, int8; did you mean int8?"),
+        (
+            "TORCH_BACKEND=cu130",
+            "TORCH_BACKEND: got 'cu130', expected cpu or auto: of no other build of torch the hashes",
+        ),
         ("TAG=a/b", "TAG: got 'a/b', expected letters, digits, _ . -, at most 120, none of . - in front"),
         (
             "PLATFORM=arm64",
@@ -125,3 +129,22 @@ def test_pages_give_make_what_it_takes() -> None:
     names = {word.partition("=")[0] for command in commands for word in command.split()}
     assert len(names) > 20
     assert not [problem for name in sorted(names) if (problem := variables.judge_name(name, known))]
+
+
+def test_torch_without_cuda_is_installed_by_hashes_of_its_own() -> None:
+    option = "--torch-backend cpu --constraints requirements/torch-cpu.txt"
+    assert option in _make("TORCH_BACKEND=cpu", ".venv/.ultralytics").stdout
+    assert "--torch-backend" not in _make(".venv/.ultralytics").stdout
+
+
+def test_export_installs_what_its_file_needs(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").touch()
+    for weights, exporter, installed in (
+        ("yolov8n.pt", "ultralytics", ".venv/.ultralytics"),
+        ("digits.keras", "keras", ".venv/.keras"),
+        (str(tmp_path), "keras", ".venv/.keras"),
+        ("digits.onnx", "ultralytics", ""),
+    ):
+        recipe = _make("export", "MODEL=m", f"WEIGHTS={weights}").stdout
+        assert f'export {exporter} "m" "{weights}"' in recipe, weights
+        assert f"--no-print-directory {installed}\n" in recipe or not installed, weights

@@ -7,17 +7,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
-from transformer.admission import Deadline
+from transformer.admission import Deadline, hold
 from transformer.dataplane import batches
 from transformer.dataplane.catalogue import Catalogue
 from transformer.dataplane.gather import gather_or_raise
 from transformer.dataplane.images import ImageInference, Outputs, TaskOptions
 from transformer.dataplane.results import ImageResult, ResultSizes, RowsResult
+from transformer.dataplane.second_step import WHERE, ModelSwapped, SecondStep, check_classifies
 from transformer.dataplane.swap import SWAP_TRIES, SwapSafeCall
 from transformer.errors import InvalidRequest, PayloadTooLarge, ServingError, VersionsChanging
 from transformer.observability import metrics
@@ -61,31 +63,38 @@ class DataPlane(Catalogue):
         task_options = TaskOptions(options.parameters, model)
         self.check_count(len(images))
         call = SwapSafeCall(self, model, options)
+        then = await self._second_call(task_options.then, options)
         # Only a few images of a request wait for a slot at once, so that large requests do not starve small ones.
         own_slots = asyncio.Semaphore(self._settings.max_in_flight)
 
-        async def infer(index: int, data: bytes, sizes: ResultSizes) -> ImageResult:
-            image = ImageInference(data, self._settings, keep_images)
+        async def infer(index: int, data: bytes, sizes: ResultSizes, second: SecondStep | None) -> ImageResult:
+            image = ImageInference(data, self._settings, keep_images, second)
             try:
                 async with own_slots:
                     result = await self._infer_image(call, image, options, task_options)
             except ServingError as exc:
                 if len(images) > 1 and exc.is_for_client:
-                    raise type(exc)(f"image {index} of {len(images)}: {exc}") from exc
+                    raise exc.at(f"image {index} of {len(images)}") from exc
                 raise
             sizes.add(result)
             return result
 
         for _ in range(SWAP_TRIES):
+            second = SecondStep(then, self._triton, images=len(images)) if then else None
             sizes = ResultSizes(len(images))
-            results = await gather_or_raise([infer(index, data, sizes) for index, data in enumerate(images)])
-            # A response is of one version: after a swap in between the request starts again.
-            if len({result.model.version for result in results}) == 1:
+            try:
+                results = await gather_or_raise(
+                    [infer(index, data, sizes, second) for index, data in enumerate(images)]
+                )
+            except ModelSwapped:
+                continue
+            # A response is of one version of each model: after a swap in between the request starts again.
+            if len({result.model.version for result in results}) == 1 and (not second or second.is_of_one_version):
                 current_request().set_model(results[0].model.name, results[0].model.version)
                 for result in results:
                     _count(result)
-                return results
-        raise VersionsChanging(model.name, SWAP_TRIES)
+                return second.finish(results) if second else results
+        raise VersionsChanging(" or ".join(each.model.name for each in (call, then) if each), SWAP_TRIES)
 
     async def infer_rows(self, model: Model, options: InferOptions, rows: Any) -> RowsResult:
         """Run a model on rows of a table, in as few calls as its batch size allows.
@@ -158,6 +167,24 @@ class DataPlane(Catalogue):
             model = await self.model(model.name, options.version, options.deadline)
         raise VersionsChanging(model.name, SWAP_TRIES)
 
+    async def _second_call(self, name: str, options: InferOptions) -> SwapSafeCall | None:
+        """Calls to the second model of a request; None where it names none.
+
+        Raises:
+            InvalidRequest: the model does not classify images.
+            ServingError: it does not serve.
+        """
+        if not name:
+            return None
+        try:
+            with current_request().keep_model():
+                second = await self.model(name, deadline=options.deadline)
+        except ServingError as exc:
+            if exc.is_for_client:
+                raise exc.at(WHERE) from exc
+            raise
+        return SwapSafeCall(self, check_classifies(second), replace(options, version="", parameters={}))
+
     async def _infer_image(
         self, call: SwapSafeCall, image: ImageInference, options: InferOptions, task_options: TaskOptions
     ) -> ImageResult:
@@ -166,9 +193,13 @@ class DataPlane(Catalogue):
             image.stages.add("queue", queued)
             options.deadline.check("the image was decoded")
             model, inferred = await call.run(partial(image.infer, self._triton, options))
-            size_wh, kept = image.release()
+            size_wh, pixels = image.release()
             prediction = await image.postprocess(model, inferred, task_options)
-        return ImageResult(model, prediction, size_wh, kept, image.stages, image.stages.total_ms())
+            hold(prediction.held_bytes)
+            then = await image.classify_objects(pixels, prediction)
+        kept = pixels if image.keep_image else None
+        total_ms = image.stages.total_ms()
+        return ImageResult(model, prediction, size_wh, kept, image.stages, total_ms, then)
 
     async def _infer_rows(
         self, options: InferOptions, stages: StageTimer, rows: Any, model: Model

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from transformer.dataplane.results import ObjectClasses
+from transformer.dataplane.second_step import SecondStep
 from transformer.imaging.decoding import DecodedImage, decode
 from transformer.imaging.letterbox import Image
 from transformer.observability.request_record import current_request
@@ -15,6 +17,7 @@ from transformer.observability.stage_timer import StageTimer
 from transformer.offload import ALWAYS, offload
 from transformer.settings import TransformerSettings
 from transformer.tasks import image_task
+from transformer.tasks.detection_options import Selection
 from transformer.tasks.task import ImagePrediction
 from transformer.triton.client import TritonClient
 from transformer.triton.infer_options import InferOptions
@@ -38,6 +41,11 @@ class TaskOptions:
         self._model = model
         self._options = image_task(model).read_options(parameters, model)
 
+    @property
+    def then(self) -> str:
+        """Name of the model that classifies the objects; "" where there is none."""
+        return self._options.then if isinstance(self._options, Selection) else ""
+
     def of(self, model: Model) -> Any:
         """The options for a version: read again where it is not the version that they were checked for."""
         if model is self._model:
@@ -53,6 +61,7 @@ class ImageInference:
         data: encoded.
         settings: limits of an image.
         keep_image: whether every pixel is needed afterwards.
+        second: classifies the objects, which takes every pixel too; None where nothing does.
         decoded: the decoded image, once there is one.
         stages: where the time goes.
     """
@@ -60,6 +69,7 @@ class ImageInference:
     data: bytes
     settings: TransformerSettings
     keep_image: bool
+    second: SecondStep | None = None
     decoded: DecodedImage | None = None
     stages: StageTimer = field(default_factory=lambda: StageTimer(current_request().trace))
 
@@ -74,17 +84,34 @@ class ImageInference:
         return ({name: output[0] for name, output in outputs.items()}, plan), {responded}
 
     def release(self) -> tuple[tuple[int, int], Image | None]:
-        """Size of the image, and the image where it is kept: from now on nothing else holds it, nor can it be inferred.
+        """Size of the image, and its pixels where they are needed: from now on nothing else holds it or can infer it.
 
         What postprocessing needs, masks above all, then takes the place of the pixels.
         """
         assert self.decoded is not None, "it was inferred"  # noqa: S101
         decoded, self.decoded = self.decoded, None
-        return decoded.size_wh, decoded.image_hwc if self.keep_image else None
+        return decoded.size_wh, decoded.image_hwc if self._needs_pixels else None
 
     async def postprocess(self, model: Model, inferred: tuple[Outputs, Any], options: TaskOptions) -> ImagePrediction:
         """Read the outputs of the version that responded."""
         return await self._in_thread(partial(self._postprocess, model, inferred, options))
+
+    async def classify_objects(self, image_hwc: Image | None, prediction: ImagePrediction) -> ObjectClasses | None:
+        """What the second model says of the objects; None where there is no second model.
+
+        Args:
+            image_hwc: from `release`.
+            prediction: from `postprocess`.
+        """
+        if self.second is None:
+            return None
+        assert image_hwc is not None, "its pixels are needed"  # noqa: S101
+        with self.stages.time("then"):
+            return await self.second.classify(image_hwc, prediction)
+
+    @property
+    def _needs_pixels(self) -> bool:
+        return self.keep_image or self.second is not None
 
     def _prepare(self, model: Model) -> tuple[DecodedImage, NDArray[Any], Any]:
         """Image, model input without batch dimension, plan."""
@@ -96,7 +123,7 @@ class ImageInference:
                     self.data,
                     max_bytes=self.settings.max_image_bytes,
                     max_pixels=self.settings.max_image_pixels,
-                    smallest_wh=None if self.keep_image else lambda size_wh: task.smallest_wh(size_wh, model),
+                    smallest_wh=None if self._needs_pixels else lambda size_wh: task.smallest_wh(size_wh, model),
                 )
         with self.stages.time("preprocess"):
             return decoded, *task.preprocess(decoded.image_hwc, model, size_wh=decoded.size_wh)

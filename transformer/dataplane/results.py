@@ -1,5 +1,6 @@
 """Results of requests: what a model predicts, with the version that responded and where the time went."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformer.errors import PayloadTooLarge
@@ -8,6 +9,34 @@ from transformer.observability.stage_timer import StageTimer
 from transformer.tasks.task import ImagePrediction, RowsPrediction
 from transformer.triton.client import MAX_RESPONSE_BYTES
 from transformer.triton.model import Model
+
+
+@dataclass(frozen=True)
+class ObjectClass:
+    """What the second model says of one object.
+
+    Attributes:
+        class_id: the best class.
+        score: its score.
+        text: the whole prediction, as JSON: small, however many classes the model has.
+    """
+
+    class_id: int
+    score: float
+    text: bytes
+
+
+@dataclass(frozen=True)
+class ObjectClasses:
+    """What the second model says of the objects of one image.
+
+    Attributes:
+        model: the version that responded; the one that serves where the request has no objects.
+        classes: one for each object; None for one without pixels.
+    """
+
+    model: Model
+    classes: Sequence[ObjectClass | None]
 
 
 @dataclass(frozen=True)
@@ -21,6 +50,7 @@ class ImageResult:
         image_hwc: the image itself, RGB, where the caller keeps it.
         stages: where the time went.
         total_ms: all of it.
+        then: what the second model says of the objects, where the request names one.
     """
 
     model: Model
@@ -29,6 +59,7 @@ class ImageResult:
     image_hwc: Image | None
     stages: StageTimer
     total_ms: float
+    then: ObjectClasses | None = None
 
 
 class ResultSizes:

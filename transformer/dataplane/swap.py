@@ -48,7 +48,7 @@ class SwapSafeCall:
             options: of the request: version and deadline.
         """
         self._models = models
-        self._options = options
+        self.options = options
         self.model = model
 
     async def run(self, call: Callable[[Model], Awaitable[tuple[T, set[str]]]]) -> tuple[Model, T]:
@@ -64,7 +64,7 @@ class SwapSafeCall:
             VersionsChanging: swaps followed each other too quickly.
             ServingError: of the call.
         """
-        requested, deadline = self._options.version, self._options.deadline
+        requested, deadline = self.options.version, self.options.deadline
         for attempt in range(SWAP_TRIES):
             model = self.model if not attempt else await self._describe_again()
             try:
@@ -89,5 +89,5 @@ class SwapSafeCall:
         raise VersionsChanging(self.model.name, SWAP_TRIES)
 
     async def _describe_again(self) -> Model:
-        self.model = await self._models.model(self.model.name, self._options.version, self._options.deadline)
+        self.model = await self._models.model(self.model.name, self.options.version, self.options.deadline)
         return self.model

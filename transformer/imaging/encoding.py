@@ -6,6 +6,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 
 from transformer.errors import PayloadTooLarge
 from transformer.imaging.letterbox import Image
@@ -38,4 +39,22 @@ def encode(image_hwc: Image, media_type: ImageType) -> bytes:
     if media_type == "image/jpeg":
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(image_hwc), quality=90, colorspace="RGB"))
     _, data = cv2.imencode(".png", cv2.cvtColor(image_hwc, cv2.COLOR_RGB2BGR))
+    return data.tobytes()
+
+
+def encode_grey(values: NDArray[np.uint8] | NDArray[np.uint16], *, otherwise: str) -> bytes:
+    """Whole numbers `(height, width)` as a PNG of one channel, of 8 or of 16 bits.
+
+    Args:
+        values: to encode.
+        otherwise: what a client can do where a PNG cannot hold them, for the message.
+
+    Raises:
+        PayloadTooLarge: a side is longer than a PNG allows.
+    """
+    height, width = values.shape
+    longest = _LONGEST_SIDES["image/png"]
+    if max(height, width) > longest:
+        raise PayloadTooLarge(f"{width}x{height} is over PNG's {longest} a side; {otherwise}")
+    _, data = cv2.imencode(".png", values)
     return data.tobytes()

@@ -110,17 +110,14 @@ def unletterbox_rotated(boxes_cxcywhr: NDArray[np.float32], plan: Letterbox) -> 
     factor of its axis, whatever the angle, as Ultralytics does it.
     """
     sizes = boxes_cxcywhr[:, 2:4] / _scale(plan)
-    mapped: NDArray[np.float32] = np.concatenate(
-        [_to_image(boxes_cxcywhr[:, :2], plan), sizes, boxes_cxcywhr[:, 4:]], axis=1
-    )
-    return mapped
+    parts = [_to_image(boxes_cxcywhr[:, :2], plan), sizes, boxes_cxcywhr[:, 4:]]
+    return np.concatenate(parts, axis=1)
 
 
 def _to_image(points_xy: NDArray[np.float32], plan: Letterbox) -> NDArray[np.float32]:
-    scaled: NDArray[np.float32] = (points_xy - np.array(plan.pad_xy, np.float32)) / _scale(plan)
-    return scaled
+    return (points_xy - np.array(plan.pad_xy, np.float32)) / _scale(plan)
 
 
 def _scale(plan: Letterbox) -> NDArray[np.float32]:
     """Model pixels for each pixel of the original image, along x and y."""
-    return np.array(plan.resized_wh, np.float32) / np.array(plan.image_wh, np.float32)
+    return np.divide(plan.resized_wh, plan.image_wh, dtype=np.float32)

@@ -24,7 +24,7 @@ Points = NDArray[np.int32]  # (N, 2): x, y in pixels of the image
 Bits = NDArray[np.uint8]  # 0 or 1
 
 INPUT_PER_PROTOTYPE_PX = 4  # of Ultralytics' heads: prototypes have a quarter of the input's width and height
-_FEWEST_POINTS = 3  # supervision, and whoever fills a polygon, reads no fewer
+_FEWEST_POINTS = 3  # supervision takes no fewer
 # Of a strip, whose logits stay in the cache: rows of the prototypes that it touches, and pixels.
 _STRIP_CELLS, _SMALLEST_STRIP_PX, _LARGEST_STRIP_PX = 6, 2**14, 2**18
 
@@ -36,7 +36,7 @@ class Mask:
     Attributes:
         size_wh: of the image.
         counts: `(N,)`, uncompressed RLE of COCO: lengths of runs in column order, the first one of 0.
-        outlines: of each part, the largest first; none where they were not asked for. As OpenCV's `findContours` with
+        outlines: of each part, the largest first; none where they are not wanted. As OpenCV's `findContours` with
             `RETR_EXTERNAL` and `CHAIN_APPROX_SIMPLE` has them, which Ultralytics' `masks.xy` reads; holes are filled.
     """
 
@@ -68,7 +68,7 @@ class Mask:
             top, bottom = 0, height
         left, right = int(columns[0, 0]), int(columns[-1, 1]) + 1
         moved = (columns - left) * (bottom - top) + rows - top + (0, 1)
-        counts: NDArray[np.int64] = np.diff(moved.reshape(-1), prepend=0, append=(right - left) * (bottom - top))
+        counts = np.diff(moved.reshape(-1), prepend=0, append=(right - left) * (bottom - top)).astype(np.int64)
         bits = np.repeat(np.arange(len(counts)).astype(np.uint8) & 1, counts).reshape(right - left, bottom - top)
         return np.asarray(cv2.transpose(bits), np.uint8), (left, top)
 
@@ -175,15 +175,15 @@ class _Axis:
     @classmethod
     def of(cls, cells: int, factor: int, content: int, padding: int, pixels: int) -> "_Axis":
         """Enlarge by `factor`, cut `content` after `padding`, enlarge to `pixels`."""
-        small_low, small_high, small_part = _linear(cells, cells * factor)
         low, high, part = _linear(content, pixels)
-        low, high = low + padding, high + padding
-        enlarged = np.zeros((cells * factor, cells), np.float32)
-        steps = np.arange(cells * factor)
-        enlarged[steps, small_low] = 1 - small_part
-        enlarged[steps, small_high] += small_part
-        weights = enlarged[low] * (1 - part)[:, None] + enlarged[high] * part[:, None]
-        return cls(weights, small_low[low], small_high[high])
+        steps = _linear(cells, cells * factor)
+        weights = np.zeros((pixels, cells), np.float32)
+        rows = np.arange(pixels)
+        for neighbour, share in ((low + padding, 1 - part), (high + padding, part)):
+            first, second, of_second = (each[neighbour] for each in steps)
+            weights[rows, first] += share * (1 - of_second)
+            weights[rows, second] += share * of_second
+        return cls(weights, steps[0][low + padding], steps[1][high + padding])
 
     def touched(self, pixels: slice) -> slice:
         """The cells that pixels are made of."""
@@ -192,8 +192,8 @@ class _Axis:
     def strip(self, width: int) -> int:
         """How many pixels along this axis, of lines that are `width` wide, are best made at once."""
         pixels, cells = self.weights.shape
-        of_cells = _STRIP_CELLS * pixels // cells
-        return int(np.clip(of_cells, _SMALLEST_STRIP_PX // width, max(_LARGEST_STRIP_PX // width, 1)))
+        of_cells: int = _STRIP_CELLS * pixels // cells
+        return min(max(of_cells, _SMALLEST_STRIP_PX // width), max(_LARGEST_STRIP_PX // width, 1))
 
 
 def _linear(size: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
@@ -220,7 +220,8 @@ def _counts(changes: NDArray[np.int64], pixels: int) -> NDArray[np.int64]:
     # Where one column ends with a run and the next one begins with one, both changes are at the same pixel: none is.
     again = np.zeros(len(changes) + 1, np.bool_)
     again[1:-1] = changes[1:] == changes[:-1]
-    counts = np.diff(changes[~(again[1:] | again[:-1])], prepend=0, append=pixels)
+    edges = np.concatenate([[0], changes[~(again[1:] | again[:-1])], [pixels]])
+    counts: NDArray[np.int64] = edges[1:] - edges[:-1]
     return counts if counts[-1] else counts[:-1]
 
 
@@ -238,8 +239,8 @@ def find_outlines(bits: Bits, corner_xy: tuple[int, int]) -> tuple[Points, ...]:
 
 def _at_least_three(points: Points) -> Points:
     """The outline of a part of one or two pixels, or of a line, with its last point repeated."""
-    missing = max(_FEWEST_POINTS - len(points), 0)
-    return np.concatenate([points, points[-1:].repeat(missing, axis=0)])
+    missing = _FEWEST_POINTS - len(points)
+    return points if missing <= 0 else np.concatenate([points, points[-1:].repeat(missing, axis=0)])
 
 
 def mask_iou(ones: Sequence[Mask], others: Sequence[Mask]) -> Floats:

@@ -11,7 +11,8 @@ CLASS_DISTANCE = np.float32(7680)  # between classes, where boxes of different o
 def cxcywh_to_xyxy(boxes_cxcywh: Floats) -> Floats:
     """`(N, 4)` centre and size to `(N, 4)` corners."""
     centre, half = boxes_cxcywh[:, :2], boxes_cxcywh[:, 2:] / 2
-    return np.concatenate([centre - half, centre + half], axis=1)
+    with np.errstate(invalid="ignore"):  # infinite numbers of a broken model
+        return np.concatenate([centre - half, centre + half], axis=1)
 
 
 def order_by_score(scores: Floats) -> NDArray[np.int64]:

@@ -95,10 +95,10 @@ def _known(model: str) -> str:
     return model if model in KNOWN_MODELS else ""
 
 
-def count_item(name: str, version: str, stage_ms: Mapping[Stage, float]) -> None:
-    """Count an image, or a request of rows or tensors, that has a result."""
-    items, stages = _item(name, version, tuple(stage_ms))
-    items.inc()
+def count_item(name: str, version: str, stage_ms: Mapping[Stage, float], *, items: int = 1) -> None:
+    """Count an image, a request of rows or tensors, or the crops of a request, that has a result."""
+    counter, stages = _item(name, version, tuple(stage_ms))
+    counter.inc(items)
     for stage, ms in zip(stages, stage_ms.values(), strict=True):
         stage.observe(ms / 1000)
 

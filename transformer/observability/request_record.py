@@ -89,6 +89,15 @@ class RequestRecord:
         metrics.KNOWN_MODELS.add(model)
         self.model, self.version = model, version
 
+    @contextmanager
+    def keep_model(self) -> Iterator[None]:
+        """Note no other model inside: the request is one for the model that it names first."""
+        model, version = self.model, self.version
+        try:
+            yield
+        finally:
+            self.model, self.version = model, version
+
     def fields(self, ms: float) -> dict[str, Any]:
         """The fields of its log line in JSON, and the attributes of its span."""
         fields = {

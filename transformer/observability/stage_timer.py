@@ -8,7 +8,8 @@ from typing import Literal
 
 from transformer.observability.trace_context import Trace
 
-Stage = Literal["queue", "decode", "preprocess", "infer", "postprocess"]
+Stage = Literal["queue", "decode", "preprocess", "infer", "postprocess", "then"]
+# Those of every item.
 STAGES: tuple[Stage, ...] = ("queue", "decode", "preprocess", "infer", "postprocess")
 
 
@@ -16,7 +17,7 @@ STAGES: tuple[Stage, ...] = ("queue", "decode", "preprocess", "infer", "postproc
 class StageTimer:
     """Where the time of an item went.
 
-    `queue` is the wait for a slot and for a thread, `infer` the round trip to Triton.
+    `queue` is the wait for a slot and for a thread, `infer` the round trip to Triton, `then` all of a second model.
 
     Attributes:
         trace: of the request; the span of `infer` is made by the Triton client, which passes it on.
@@ -30,7 +31,7 @@ class StageTimer:
 
     def add(self, stage: Stage, since: float) -> None:
         """Add the time since then to a stage."""
-        self.ms[stage] += (time.perf_counter() - since) * 1000
+        self.ms[stage] = self.ms.get(stage, 0.0) + (time.perf_counter() - since) * 1000
 
     @contextmanager
     def time(self, stage: Stage) -> Iterator[None]:

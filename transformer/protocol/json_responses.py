@@ -8,9 +8,12 @@ import orjson
 
 from transformer.admission import Deadline
 from transformer.dataplane.results import ImageResult, RowsResult
+from transformer.errors import PayloadTooLarge
 from transformer.observability.stage_timer import StageTimer
 from transformer.offload import JSON_WRITTEN_BYTE
 from transformer.triton.model import Model
+
+MAX_TEXTS_BYTES = 2**28  # maps are large: as much as Triton's response may have
 
 
 def image_texts(results: Sequence[ImageResult], deadline: Deadline) -> list[bytes]:
@@ -18,11 +21,19 @@ def image_texts(results: Sequence[ImageResult], deadline: Deadline) -> list[byte
 
     Raises:
         DeadlineExceeded: the deadline passed in between.
+        PayloadTooLarge: they are over `MAX_TEXTS_BYTES` together.
     """
-    texts = []
+    texts: list[bytes] = []
+    size_bytes = 0
     for result in results:
         deadline.check("its response was written")
         texts.append(orjson.dumps(_image_object(result)))
+        size_bytes += len(texts[-1])
+        if size_bytes > MAX_TEXTS_BYTES:
+            raise PayloadTooLarge(
+                f"the JSON of {len(texts)} of {len(results)} images is over the limit of {MAX_TEXTS_BYTES} bytes; send"
+                " fewer in one request, or request less of each"
+            )
     return texts
 
 
@@ -50,13 +61,19 @@ def cost(results: Sequence[ImageResult | RowsResult]) -> float:
 
 def _image_object(result: ImageResult) -> dict[str, Any]:
     width, height = result.image_wh
+    predicted, then = result.prediction.to_json(result.model), {}
+    if result.then:
+        then = {"then": _model(result.then.model)}
+        for described, classified in zip(predicted["predictions"], result.then.classes, strict=True):
+            described["classification"] = classified and orjson.Fragment(classified.text)
     return {
         "inference_id": str(uuid.uuid4()),
         "time": round(result.total_ms / 1000, 6),
         "image": {"width": width, "height": height},
         "model": _model(result.model),
+        **then,
         "timing_ms": _timing(result.stages, result.total_ms),
-        **result.prediction.to_json(result.model),
+        **predicted,
     }
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import orjson
 
-from transformer.admission import Deadline
+from transformer.admission import Deadline, hold
 from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import InvalidRequest, PayloadTooLarge, excerpt
 from transformer.offload import ELEMENT, offload
-from transformer.protocol import json_responses
+from transformer.protocol import json_responses, v2_second_step
 from transformer.protocol.base64_text import read_image
 from transformer.protocol.v2_messages import InferRequest, InferResponse
 from transformer.protocol.v2_rows import holds_rows, read_rows
@@ -108,11 +108,12 @@ async def _infer_images(dataplane: DataPlane, request: InferRequest, model: Mode
         request,
         model,
         partial(json_responses.image_texts, results, _deadline(request)),
-        predictions[0].to_tensors(predictions, model),
+        {**predictions[0].to_tensors(predictions, model), **v2_second_step.to_tensors(results)},
         cost=json_responses.cost(results),
     )
     reached = json_responses.limits_reached(results)
-    return replace(response, parameters={LIMITS_REACHED: reached}) if reached else response
+    limits = {LIMITS_REACHED: reached} if reached else {}
+    return replace(response, parameters={**limits, **v2_second_step.to_parameters(results)})
 
 
 async def _infer_rows(dataplane: DataPlane, request: InferRequest, model: Model) -> InferResponse:
@@ -180,10 +181,11 @@ async def _respond(
     """The wanted outputs; the JSON of each item is one of them."""
     # Checked again: the version that responded may have other outputs than the one that was described before.
     _check_outputs(request, model)
-    known = [output.name for output in interface(model)[1]]
+    known = _output_names(request, model)
     writers = {known[0]: write_json, **write}
     wanted = dict.fromkeys(request.outputs or known)
     outputs = await offload(lambda: [_tensor(name, writers[name]()) for name in wanted], cost=cost)
+    hold(sum(len(output.data) for output in outputs))
     return InferResponse(model.name, model.version, outputs)
 
 
@@ -191,8 +193,14 @@ def _tensor(name: str, values: Any) -> Tensor:
     return from_elements(name, values) if isinstance(values, list) else from_array(name, values)
 
 
+def _output_names(request: InferRequest, model: Model) -> list[str]:
+    """Outputs for items, the JSON of each item first."""
+    then = v2_second_step.OUTPUTS if "then" in {**request.query, **request.parameters} else ()
+    return [output.name for output in (*interface(model)[1], *then)]
+
+
 def _check_outputs(request: InferRequest, model: Model) -> None:
-    known = [output.name for output in interface(model)[1]]
+    known = _output_names(request, model)
     for name in request.outputs:
         if name not in known:
             raise InvalidRequest(

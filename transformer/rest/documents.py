@@ -93,6 +93,7 @@ class ModelParameters(Document):
     class_ids: list[int]
     model_inputs: list[Tensor]
     model_outputs: list[Tensor]
+    then_outputs: list[Tensor] = Field(description="further outputs of a request with the parameter `then`")
 
 
 class ModelMetadata(Document):

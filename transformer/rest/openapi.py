@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformer.observability.stage_timer import STAGES
-from transformer.tasks import TASKS
+from transformer.tasks import TASKS, finds_objects
 from transformer.tasks import parameters as task_parameters
 from transformer.tasks.schemas import INTEGER as _INTEGER
 from transformer.tasks.schemas import NUMBER as _NUMBER
@@ -12,7 +12,7 @@ from transformer.tasks.schemas import STRING as _STRING
 from transformer.tasks.schemas import UUID as _UUID
 from transformer.tasks.schemas import array_of as _array
 from transformer.tasks.schemas import object_of as _object
-from transformer.tasks.task import ImageTask, RowsTask, Task
+from transformer.tasks.task import ImageTask, Parameter, RowsTask, Schema, Task
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -21,19 +21,40 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 _IMAGE_TASKS = [task for task in TASKS.values() if isinstance(task, ImageTask)]
+_CLASSIFYING = [task for task in _IMAGE_TASKS if task.classifies]
 _ROWS_TASKS = [task for task in TASKS.values() if isinstance(task, RowsTask)]
 
 
 def _result(tasks: Sequence[Task], members: Mapping[str, Any]) -> dict[str, Any]:
     """The members that every response to a model of these tasks has, and further ones."""
-    stages = (*STAGES, "total")
+    stages = dict.fromkeys((*STAGES, "total"), _NUMBER)
     common = {
         "inference_id": _UUID,
         "time": {"type": "number", "description": "seconds"},
-        "model": _object({"name": _STRING, "version": _STRING, "task": {"enum": [task.name for task in tasks]}}),
-        "timing_ms": _object(dict.fromkeys(stages, _NUMBER)),
+        "model": _model(tasks),
+        "timing_ms": _object(stages),
     }
-    return _object(common | dict(members))
+    if not all(map(finds_objects, tasks)):
+        return _object(common | dict(members))
+    then = {
+        "then": _model(_CLASSIFYING) | {"description": "of a request with the parameter `then`"},
+        "timing_ms": _object(stages | {"then": _NUMBER}, optional=("then",)),
+        "predictions": _with_classification(members["predictions"]),
+    }
+    return _object(common | dict(members) | then, optional=("then",))
+
+
+def _model(tasks: Sequence[Task]) -> dict[str, Any]:
+    return _object({"name": _STRING, "version": _STRING, "task": {"enum": [task.name for task in tasks]}})
+
+
+def _with_classification(predictions: Schema) -> dict[str, Any]:
+    """Objects that may have the prediction of a second model."""
+    classifications = [_object(task.schema) for task in _CLASSIFYING]
+    what = "of a request with the parameter `then`; null: the object has no pixels"
+    classification = {"anyOf": [*classifications, {"type": "null"}], "description": what}
+    items = predictions["items"]
+    return {**predictions, "items": {**items, "properties": items["properties"] | {"classification": classification}}}
 
 
 _IMAGE = {"image": _object({"width": _INTEGER, "height": _INTEGER})}
@@ -84,9 +105,24 @@ _LIMITS_REACHED = {
     "description": "with an annotated image: a JSON list that holds `limits_reached`; absent if none was reached",
     "schema": _STRING,
 }
-_TASK_PARAMETERS = [
-    _query(name, dict(parameter.schema), parameter.description) for name, parameter in task_parameters().items()
-]
+
+
+def _task_query(parameter: Parameter) -> dict[str, Any]:
+    """A parameter of tasks; its default in words where each of them has another one."""
+    schema, description = dict(parameter.schema), parameter.description
+    defaults = {
+        task.name: own.schema.get("default")
+        for task in TASKS.values()
+        for own in task.parameters
+        if own.name == parameter.name
+    }
+    if len(set(defaults.values())) > 1:
+        schema.pop("default", None)
+        description += f" (default of {', '.join(f'{task}: {default}' for task, default in defaults.items())})"
+    return _query(parameter.name, schema, description)
+
+
+_TASK_PARAMETERS = [_task_query(parameter) for parameter in task_parameters().values()]
 
 PREDICT: dict[str, Any] = {
     "parameters": _TASK_PARAMETERS,
@@ -243,13 +279,18 @@ V2_INFER: dict[str, Any] = {
         {"application/json": {"schema": _ref("InferResponse")}, "application/octet-stream": {"schema": _BINARY}},
     ),
 }
+_RESPONSE_PARAMETERS = {
+    "limits_reached": _STRING | {"description": "a JSON list, one object for each image"},
+    "then_model_name": _STRING | {"description": "of a request with the parameter `then`"},
+    "then_model_version": _STRING,
+}
 SCHEMAS["InferResponse"] = _object(
     {
         "model_name": _STRING,
         "model_version": _STRING,
         "outputs": _array(_object(_TENSOR, optional=("data", "parameters"))),
         "id": _STRING,
-        "parameters": _object({"limits_reached": _STRING | {"description": "a JSON list, one object for each image"}}),
+        "parameters": _object(_RESPONSE_PARAMETERS, optional=tuple(_RESPONSE_PARAMETERS)),
     },
     optional=("id", "parameters"),
 )

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Request, Response
 
 from transformer.admission import Deadline
 from transformer.dataplane.dataplane import DataPlane
-from transformer.dataplane.results import ImageResult
+from transformer.dataplane.results import ImageResult, ObjectClass
 from transformer.errors import InvalidRequest
+from transformer.imaging.drawing import Label, draw_captions
 from transformer.imaging.encoding import ImageType, check_size, encode
 from transformer.offload import ALWAYS, MULTIPART_BYTE, offload
 from transformer.protocol import json_responses
@@ -21,7 +22,9 @@ from transformer.rest.query import query_parameters
 from transformer.rest.responses import write_json
 from transformer.settings import TransformerSettings
 from transformer.tasks import takes_images
+from transformer.tasks.labels import class_name
 from transformer.triton.infer_options import InferOptions
+from transformer.triton.model import Model
 
 _MEDIA_TYPES: Mapping[str, ImageType | None] = {
     "application/json": None,
@@ -110,4 +113,15 @@ def _quality(text: str) -> float:
 def _annotate(result: ImageResult, media_type: ImageType) -> bytes:
     assert result.image_hwc is not None, "kept, because the request accepts an image"  # noqa: S101
     check_size(result.image_hwc, media_type)
-    return encode(result.prediction.draw(result.image_hwc, result.model), media_type)
+    drawn = result.prediction.draw(result.image_hwc, result.model)
+    boxes = result.prediction.object_boxes
+    if result.then and boxes is not None:
+        drawn = draw_captions(drawn, boxes, [_label(each, result.then.model) for each in result.then.classes])
+    return encode(drawn, media_type)
+
+
+def _label(classified: ObjectClass | None, model: Model) -> Label | None:
+    if classified is None:
+        return None
+    name = class_name(model, classified.class_id)
+    return Label(name, class_id=classified.class_id, score=classified.score)

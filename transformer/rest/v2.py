@@ -10,6 +10,7 @@ from transformer.admission import Deadline
 from transformer.dataplane.dataplane import DataPlane
 from transformer.errors import NotReady
 from transformer.offload import TENSOR_BYTE, offload
+from transformer.protocol import v2_second_step
 from transformer.protocol.v2 import EXTENSIONS, infer
 from transformer.protocol.v2_messages import InferRequest
 from transformer.protocol.v2_raw import read_raw_input
@@ -18,7 +19,7 @@ from transformer.rest.admitted import admitted
 from transformer.rest.documents import Live, ModelMetadata, ModelParameters, ModelReady, Models, Ready, Server, Tensor
 from transformer.rest.query import query_parameters
 from transformer.rest.v2_codec import HEADER_LENGTH, Document, read_document, read_header_length, write_response
-from transformer.tasks import interface, task_of
+from transformer.tasks import finds_objects, interface, task_of
 
 router = APIRouter(tags=["v2"])
 
@@ -89,6 +90,7 @@ async def model_metadata(model: str, request: Request) -> ModelMetadata:
             class_ids=list(described.names),
             model_inputs=[*map(Tensor.of, described.inputs)],
             model_outputs=[*map(Tensor.of, described.outputs)],
+            then_outputs=[*map(Tensor.of, v2_second_step.OUTPUTS)] if finds_objects(task) else [],
             **(task.metadata(described) if task else {}),
         ),
     )

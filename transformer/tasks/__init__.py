@@ -9,10 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformer.errors import InvalidRequest
+from transformer.tasks.detection_options import Selection
 from transformer.tasks.task import TASKS, ImageTask, Parameter, RowsTask, Task
 from transformer.triton.model import Model, ModelConfigError, TensorMetadata, read_metadata, read_model
 
-__all__ = ["TASKS", "describe", "image_task", "interface", "parameters", "rows_task", "takes_images", "task_of"]
+__all__ = [
+    "TASKS",
+    "describe",
+    "finds_objects",
+    "image_task",
+    "interface",
+    "parameters",
+    "rows_task",
+    "takes_images",
+    "task_of",
+]
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
     importlib.import_module(_module.name)
@@ -59,6 +70,11 @@ def image_task(model: Model) -> ImageTask[Any, Any, Any]:
     if isinstance(task, ImageTask):
         return task
     raise _wrong_item(model, got="images")
+
+
+def finds_objects(task: Task | None) -> bool:
+    """Whether predictions of a task have boxes that a second model may classify: its requests choose among objects."""
+    return isinstance(task, ImageTask) and issubclass(task.options, Selection)
 
 
 def rows_task(model: Model) -> RowsTask:

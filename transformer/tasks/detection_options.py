@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from transformer.tasks.parameter_values import read_classes, read_count, read_fraction
+from transformer.tasks.parameter_values import read_classes, read_count, read_fraction, read_name
 from transformer.tasks.schemas import FRACTION, INTEGER, STRING
 from transformer.tasks.task import Parameter
 
@@ -18,14 +18,24 @@ class Selection:
         iou: overlap of two boxes of one class above which the weaker one is suppressed.
         max_detections: number of detections, the best ones.
         class_ids: only these classes; None for all.
+        then: name of the model that classifies each of them; "" for none.
     """
 
     confidence: float = 0.25
     iou: float = 0.7
     max_detections: int = 300
     class_ids: frozenset[int] | None = None
+    then: str = ""
 
 
+CLASSES = Parameter(
+    "classes",
+    read_classes,
+    STRING,
+    "a name, or names and indices separated by commas; what is a name is no index",
+    option="class_ids",
+    repeats=True,
+)
 SELECTION_PARAMETERS = (
     Parameter(
         "confidence",
@@ -45,12 +55,11 @@ SELECTION_PARAMETERS = (
         INTEGER | {"minimum": 1, "maximum": MAX_DETECTIONS_LIMIT, "default": Selection.max_detections},
         "the best detections, at most this many",
     ),
+    CLASSES,
     Parameter(
-        "classes",
-        read_classes,
-        STRING,
-        "a name, or names and indices separated by commas; what is a name is no index",
-        option="class_ids",
-        repeats=True,
+        "then",
+        lambda value, _: read_name("then", value),
+        STRING | {"minLength": 1},
+        "name of a classifier: each object is cropped out of the image and classified by it",
     ),
 )

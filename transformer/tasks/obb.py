@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transformer.errors import PredictorError
+from transformer.imaging.crops import cut_rotated
 from transformer.imaging.drawing import draw_rotated_boxes
 from transformer.imaging.letterbox import Image, Letterbox, unletterbox_rotated
 from transformer.imaging.nms import Floats
@@ -60,6 +61,10 @@ class OrientedBoxes(Detections):
         x, y = self.corners[..., 0], self.corners[..., 1]
         along = np.stack([x, y, (x + y) / 2, (x - y) / 2], axis=1)
         return np.concatenate([along.min(axis=2), along.max(axis=2)], axis=1)
+
+    def crop(self, image_hwc: Image, index: int) -> Image:
+        """The rotated box, turned upright."""
+        return cut_rotated(image_hwc, self.rotated_boxes[index])
 
     @property
     def json_bytes(self) -> int:

@@ -17,6 +17,7 @@ from transformer.imaging.nms import Floats
 from transformer.tasks.candidates import Ids, is_fused, is_stretched
 from transformer.tasks.detection_options import SELECTION_PARAMETERS, Selection
 from transformer.tasks.labels import class_name, round_score
+from transformer.tasks.pixels import to_input
 from transformer.tasks.schemas import CLASS, INTEGER, NUMBER, UUID, array_of, object_of
 from transformer.tasks.task import Array, ImagePrediction, ImageTask, Parameter, Schema, Write, largest_difference
 from transformer.triton.model import Model, TensorMetadata
@@ -34,7 +35,7 @@ LIMITS_REACHED: Schema = {
     "properties": dict.fromkeys(("max_detections", "nms_candidates", "model_candidates"), INTEGER),
     "additionalProperties": False,
 }
-_NO_CLASS = -1  # pads class_ids; 0 is a class
+NO_CLASS = -1  # pads class_ids; 0 is a class
 _DETECTION_JSON_BYTES = 330
 
 
@@ -69,6 +70,11 @@ class Detections(ImagePrediction):
         return self.boxes_xyxy
 
     @property
+    def object_boxes(self) -> Floats:
+        """Where they are."""
+        return self.boxes_xyxy
+
+    @property
     def json_bytes(self) -> int:
         """Estimated from the number of detections."""
         return _DETECTION_JSON_BYTES * len(self.scores)
@@ -99,7 +105,7 @@ class Detections(ImagePrediction):
             "num_detections": lambda: np.array([len(each.scores) for each in predictions], np.int32),
             "boxes": partial(pad_rows, [each.boxes_xyxy for each in predictions], np.float32, (4,)),
             "scores": partial(pad_rows, [each.scores for each in predictions], np.float32),
-            "class_ids": partial(pad_rows, [each.class_ids for each in predictions], np.int32, (), _NO_CLASS),
+            "class_ids": partial(pad_rows, [each.class_ids for each in predictions], np.int32, (), NO_CLASS),
         }
 
     def draw(self, image_hwc: Image, model: Model) -> Image:
@@ -175,10 +181,7 @@ class FindObjects(ImageTask[Letterbox, Selection, Objects], Generic[Objects]):
     ) -> tuple[Array, Letterbox]:
         """Letterbox an image into the model's input."""
         plan = place(size_wh or (image_hwc.shape[1], image_hwc.shape[0]), model)
-        boxed = letterbox(image_hwc, plan)
-        if is_fused(model):
-            return boxed, plan
-        return np.ascontiguousarray(boxed.transpose(2, 0, 1)).astype(np.float32) / np.float32(255), plan
+        return to_input(letterbox(image_hwc, plan), model), plan
 
 
 def place(image_wh: tuple[int, int], model: Model) -> Letterbox:

@@ -40,6 +40,21 @@ def read_count(name: str, value: Any, *, most: int) -> int:
     return int(text)
 
 
+def read_positive(name: str, value: Any, *, most: float) -> float:
+    """A parameter above 0 and up to `most`, a number or a string that holds one.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    try:
+        number = float(value) if not isinstance(value, bool) else float("nan")
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not 0 < number <= most:
+        raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected a number above 0, at most {most:g}")
+    return number
+
+
 def read_choice(name: str, value: Any, choices: Sequence[Choice]) -> Choice:
     """A parameter that is one of several words.
 
@@ -50,6 +65,17 @@ def read_choice(name: str, value: Any, choices: Sequence[Choice]) -> Choice:
         if value == choice:
             return choice
     raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected one of {', '.join(choices)}")
+
+
+def read_name(name: str, value: Any) -> str:
+    """A parameter that is the name of a model.
+
+    Raises:
+        InvalidRequest: it is not a text, or an empty one.
+    """
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest(f"parameter {name!r}: got {excerpt(value)}, expected the name of a model")
+    return value
 
 
 def read_classes(value: Any, model: Model) -> frozenset[int]:

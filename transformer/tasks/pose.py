@@ -58,7 +58,8 @@ class Poses(Detections):
     @property
     def places(self) -> Floats:
         """Boxes and keypoints: two objects may have nearly the same box."""
-        return np.concatenate([self.boxes_xyxy, self.keypoints[..., :2].reshape(len(self.scores), -1)], axis=1)
+        objects, keypoints, _ = self.keypoints.shape
+        return np.concatenate([self.boxes_xyxy, self.keypoints[..., :2].reshape(objects, 2 * keypoints)], axis=1)
 
     @property
     def json_bytes(self) -> int:

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transformer.errors import InvalidRequest
+from transformer.imaging.crops import cut
 from transformer.imaging.letterbox import Image
+from transformer.imaging.nms import Floats
 from transformer.triton.model import Model, ModelConfigError, TensorMetadata
 
 Array = NDArray[Any]
@@ -83,8 +85,31 @@ class ImagePrediction(Prediction):
     limits_reached: Mapping[str, int] = _NOTHING
 
     @property
+    def held_bytes(self) -> int:
+        """Size of what it holds until the response is written, where that is as large as an image; else 0."""
+        return 0
+
+    @property
     def objects(self) -> int | None:
         """How many objects were found, for the metric `nereid_detections`; None where the task finds none."""
+        return None
+
+    @property
+    def object_boxes(self) -> Floats | None:
+        """Boxes of the objects, `(N, 4)` x1, y1, x2, y2 in pixels of the image, in the order of `predictions` in JSON.
+
+        None where the task finds none. A second model may classify what finds objects, see `dataplane/second_step.py`.
+        """
+        return None
+
+    def crop(self, image_hwc: Image, index: int) -> Image:
+        """The part of the image that an object is in, by its box: a view, without pixels where the box has none."""
+        assert self.object_boxes is not None, "only objects are cropped"  # noqa: S101
+        return cut(image_hwc, self.object_boxes[index])
+
+    @property
+    def best_class(self) -> tuple[int, float] | None:
+        """The class of the image as a whole, and its score; None where `ImageTask.classifies` is False."""
         return None
 
     @abstractmethod
@@ -190,7 +215,13 @@ class ImageTask(Task, Generic[Plan, Options, Predicted]):
     """A task on images, each by itself.
 
     `Plan` is what postprocessing has to know of preprocessing, such as how the image lies in the model's input.
+
+    Attributes:
+        classifies: whether a prediction is a class of the image as a whole, so that the model may be the second step of
+            a request: all of its inputs have one shape then.
     """
+
+    classifies: ClassVar[bool] = False
 
     def check(self, model: Model) -> None:
         """One input, and the image size that it was trained for."""

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from export.examples.digit_finder.scenes import Split, load_split
+from export.examples.scenes import Split, load_split
 
 Image = NDArray[np.uint8]
 Digits = tuple[list[Image], NDArray[np.int64]]

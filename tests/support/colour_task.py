@@ -1,6 +1,6 @@
-"""A task in one file of its own: semantic segmentation, a class for each pixel.
+"""A task in one file of its own: which of a few colours each pixel has.
 
-`python -m tests.support.semantic_task` is the transformer with this task beside its own.
+`python -m tests.support.colour_task` is the transformer with this task beside its own.
 """
 
 import sys
@@ -30,8 +30,8 @@ class Regions:
 
 
 @dataclass(frozen=True)
-class Segmentation(ImagePrediction):
-    """The class of each pixel.
+class Colours(ImagePrediction):
+    """The colour of each pixel.
 
     Attributes:
         class_map: `(height, width)` of the original image.
@@ -54,7 +54,7 @@ class Segmentation(ImagePrediction):
         return {"predictions": regions, "mask_size": list(self.class_map.shape)}
 
     @classmethod
-    def to_tensors(cls, predictions: "Sequence[Segmentation]", model: Model) -> Mapping[str, Write]:  # noqa: ARG003
+    def to_tensors(cls, predictions: "Sequence[Colours]", model: Model) -> Mapping[str, Write]:  # noqa: ARG003
         def pad() -> Array:
             height, width = np.max([each.class_map.shape for each in predictions], axis=0)
             maps = np.full((len(predictions), height, width), 255, np.uint8)
@@ -68,21 +68,21 @@ class Segmentation(ImagePrediction):
         colours = np.array(COLOURS, np.uint8)[self.class_map % len(COLOURS)]
         return np.asarray(cv2.addWeighted(image_hwc, 0.5, colours, 0.5, 0), np.uint8)
 
-    def compare(self, expected: "Segmentation") -> Mapping[str, float]:
+    def compare(self, expected: "Colours") -> Mapping[str, float]:
         return {"pixels_apart": float((self.class_map != expected.class_map).mean())}
 
 
-class Semantic(ImageTask[Letterbox, Regions, Segmentation]):
-    """Images to class maps."""
+class FindColours(ImageTask[Letterbox, Regions, Colours]):
+    """Images to maps of colours."""
 
-    name = "semantic"
+    name = "colours"
     parameters = (
         Parameter("classes", read_classes, STRING, "names or indices", option="class_ids", repeats=True),
         Parameter("min_ratio", lambda value, _: read_fraction("min_ratio", value), FRACTION, "smallest share"),
     )
     options = Regions
     facts = ("ignored",)
-    schema_name = "Segmentation"
+    schema_name = "Colours"
     schema: ClassVar[Schema] = {
         "predictions": array_of(object_of({"class": STRING, "class_id": INTEGER, "pixel_ratio": FRACTION})),
         "mask_size": array_of(INTEGER),
@@ -105,9 +105,7 @@ class Semantic(ImageTask[Letterbox, Regions, Segmentation]):
         plan = fit(size_wh, model.input_wh, stride=None)
         return letterbox(image_hwc, plan), plan
 
-    def postprocess(
-        self, outputs: Mapping[str, Array], model: Model, *, plan: Letterbox, options: Regions
-    ) -> Segmentation:
+    def postprocess(self, outputs: Mapping[str, Array], model: Model, *, plan: Letterbox, options: Regions) -> Colours:
         (x, y), (width, height) = plan.pad_xy, plan.resized_wh
         visible = np.ascontiguousarray(outputs["class_map"][y : y + height, x : x + width])
         class_map = np.asarray(cv2.resize(visible, plan.image_wh, interpolation=cv2.INTER_NEAREST), np.uint8)
@@ -117,13 +115,13 @@ class Semantic(ImageTask[Letterbox, Regions, Segmentation]):
             unwanted |= set(range(model.classes)) - options.class_ids
         ratios[list(unwanted)] = 0
         ratios[ratios < options.min_ratio] = 0
-        return Segmentation(class_map, ratios)
+        return Colours(class_map, ratios)
 
 
-SEMANTIC = Semantic()
+COLOURS_TASK = FindColours()
 
 if __name__ == "__main__":
-    register(SEMANTIC)
+    register(COLOURS_TASK)
     from transformer.__main__ import main
 
     sys.exit(main())
