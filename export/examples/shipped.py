@@ -96,21 +96,28 @@ def _iris(example: Example, steps: "Steps", _: Collection[str]) -> "Version":
     return prepare(example.name, source=example.source)
 
 
-_YOLO_SOURCES = (
-    *(_EXPORT / "graph" / part for part in ("dfl.py", "dims.py", "fused_interface.py", "half_weights.py", "int8.py")),
-    _EXPORT / "writer" / "profiles.py",
+_GRAPH = _EXPORT / "graph"
+_PROFILES = _EXPORT / "writer" / "profiles.py"
+_OBJECTS = (
+    *(_GRAPH / part for part in ("dfl.py", "dims.py", "fused_interface.py", "half_weights.py", "head.py", "int8.py")),
+    _PROFILES,
 )
 
 EXAMPLES = (
     Example(
         "digit-finder",
-        (_EXPORT / "weights" / "digit-finder.onnx", *_YOLO_SOURCES, _EXAMPLES / "scenes.py"),
+        (_EXPORT / "weights" / "digit-finder.onnx", *_OBJECTS, _EXAMPLES / "scenes.py"),
         _yolo,
         frozenset({"bf16", "int8"}),
     ),
     *(
-        Example(name, (_EXPORT / "weights" / f"{name}.onnx", *_YOLO_SOURCES), _yolo)
-        for name in ("digit-outlines", "digit-strokes", "tilted-digits", "digit-classes")
+        Example(name, (_EXPORT / "weights" / f"{name}.onnx", *_OBJECTS), _yolo)
+        for name in ("digit-outlines", "digit-strokes", "tilted-digits")
+    ),
+    Example(
+        "digit-classes",
+        (_EXPORT / "weights" / "digit-classes.onnx", _GRAPH / "classifier.py", _GRAPH / "half_weights.py", _PROFILES),
+        _yolo,
     ),
     Example(
         "digits",
