@@ -17,11 +17,13 @@ from export.proof.drawn_images import NamedImage
 from export.proof.parity import OTHER_QUERIES, preprocess
 from export.proof.rotated_precision import probiou
 from export.proof.session import Session
+from transformer.imaging.masks import mask_iou
 from transformer.tasks import image_task
-from transformer.tasks.candidates import MAX_NMS_CANDIDATES, is_stretched
+from transformer.tasks.candidates import MAX_NMS_CANDIDATES, Ids, is_stretched
 from transformer.tasks.detection_options import Selection
 from transformer.tasks.obb import OrientedBoxes
 from transformer.tasks.objects import Detections
+from transformer.tasks.segment import Segments
 from transformer.triton.model import Model
 
 # Image and lowest score -> detections, at most `MAX_DETECTIONS` above that score, at `IOU`.
@@ -128,9 +130,27 @@ def _compare(
         exempt = OTHER_QUERIES if is_stretched(model) else 0.0
         comparison = _Comparison(one, other, candidates, scale * TOLERANCE_BOXES_PX, exempt)
         ones, others, suppressed = _find(comparison, confidence=selection.confidence, what=what)
-        apart = one.compare_pairs(other, np.array(ones, np.int64), np.array(others, np.int64))
+        apart = _measure(one, other, np.array(ones, np.int64), np.array(others, np.int64))
         _check_close(apart, task.tolerances, scale=scale, image=image.name)
         yield _Figures(apart, len(ones) + suppressed, suppressed)
+
+
+def _measure(one: Detections, other: Detections, ones: Ids, others: Ids) -> Mapping[str, float]:
+    """The largest differences of pairs, see `Detections.compare_pairs`.
+
+    A mask ends where its box ends: where a last bit moves a side of the box over a pixel's edge, the mask has a row
+    or a column more, which of a small one is more than the tolerance. Of such pairs that much is left out.
+    """
+    apart = one.compare_pairs(other, ones, others)
+    if not isinstance(one, Segments) or not isinstance(other, Segments):
+        return apart
+    ious = mask_iou([one.masks[index] for index in ones], [other.masks[index] for index in others])
+    boxes, theirs = one.boxes_xyxy[ones], other.boxes_xyxy[others]
+    ends = np.ceil(boxes) != np.ceil(theirs)
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    rows_and_columns = ends[:, [0, 2]].sum(axis=1) * height + ends[:, [1, 3]].sum(axis=1) * width
+    pixels = np.array([one.masks[index].counts[1::2].sum() for index in ones])
+    return {**apart, "mask_iou": float((1 - ious - rows_and_columns / np.maximum(pixels, 1)).max(initial=0))}
 
 
 def _check_close(apart: Mapping[str, float], limits: Mapping[str, float], *, scale: float, image: str) -> None:
