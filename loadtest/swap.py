@@ -31,10 +31,10 @@ from loadtest.generator.load import Load, Plan
 from loadtest.generator.responses import Result
 from loadtest.parts import find_parent, memory_kib
 from loadtest.repository import Uploads, shipped_versions
+from loadtest.tasks import PICTURES, TABLE_TASKS, TASKS
 from registry.errors import RepositoryError
 
 _ROOT = Path(__file__).parents[1]
-_TASKS = {"detect": "digits.jpg", "classify": "seven.png"}
 _AFTER_S = 2.0  # the old version is unloaded after the first response of the new one
 _STEADY = 0.8
 
@@ -124,9 +124,11 @@ def _plan(options: argparse.Namespace) -> Plan:
     if response.is_error:
         raise LoadTestError(f"--model {options.model}: {response.text}")
     described = response.json()
-    task = described["parameters"]["task"]
-    row = [1.0] * described["inputs"][0]["shape"][-1] if task == "tabular" else []
-    image_path = "" if row else str(_ROOT / "loadtest" / "pictures" / _TASKS[task])
+    task = described["parameters"].get("task")
+    if task not in TASKS:
+        raise LoadTestError(f"--model {options.model}: got task {task!r}, expected one of {', '.join(sorted(TASKS))}")
+    row = [1.0] * described["inputs"][0]["shape"][-1] if task in TABLE_TASKS else []
+    image_path = "" if row else str(_ROOT / "loadtest" / "pictures" / PICTURES[task])
     return Plan(options.http, options.grpc, options.model, row=row, image_path=image_path, pause_s=options.pause_s)
 
 

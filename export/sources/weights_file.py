@@ -10,15 +10,8 @@ import zlib
 from pathlib import Path
 
 from export.errors import ExportError
-from export.sources.ultralytics_tasks import check_task
 
 _OFFICIAL = re.compile(r"^(yolo|rtdetr-)[\w-]*\.pt$")
-_TASKS_BY_NAME = {"cls": "classify", "sem": "semantic", "depth": "depth"}
-_TASKS_BY_CLASS = {
-    "ClassificationModel": "classify",
-    "SemanticSegmentationModel": "semantic",
-    "DepthModel": "depth",
-}
 _YOLOV5 = re.compile(r"^models\.(yolo|common|experimental)$")
 _LARGEST_PICKLE_BYTES = 64 * 2**20  # YOLOv8x has less than 1 MiB
 
@@ -30,29 +23,19 @@ def check_weights(weights: str) -> None:
         weights: a `.pt` file, or an official name.
 
     Raises:
-        ExportError: they are neither, or of a task that is not served, or of YOLOv5's own repository.
+        ExportError: they are neither, or of YOLOv5's own repository.
     """
     path = Path(weights)
     if not path.is_file():
-        _check_name(weights)
         if path.name != weights or not _OFFICIAL.match(weights):
             raise ExportError(f"{path}: the file is missing, and its name is not an official one such as yolov8n.pt")
         return
     for module, name in sorted(_read_classes(path)):
-        if module.startswith("ultralytics.") and name in _TASKS_BY_CLASS:
-            check_task(_TASKS_BY_CLASS[name], where=weights)
         if _YOLOV5.match(module):
             raise ExportError(
                 f"{weights}: got a checkpoint of YOLOv5's own repository ({module}.{name}), whose anchors are not read "
                 "here, expected one of Ultralytics; next: yolov5nu.pt, or train again with the package ultralytics"
             )
-
-
-def _check_name(weights: str) -> None:
-    """Check an official name, whose file is downloaded only after torch is installed."""
-    stem = Path(weights).stem
-    for suffix in stem.split("-")[1:]:
-        check_task(_TASKS_BY_NAME.get(suffix, "detect"), where=weights)
 
 
 def _read_classes(path: Path) -> set[tuple[str, str]]:

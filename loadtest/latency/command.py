@@ -23,9 +23,10 @@ from loadtest.latency import capacity, images, report, server
 from loadtest.latency.arguments import parse
 from loadtest.latency.cold import bursts
 from loadtest.latency.measurement import Measurement, Plan, follow, measure
-from loadtest.latency.payloads import KINDS, TABLE_TASKS, Target
+from loadtest.latency.payloads import KINDS, Target
 from loadtest.latency.samples import Expected, find_missed, summarize
 from loadtest.latency.users import LoadEnvironment, ScaleToZero
+from loadtest.tasks import TABLE_TASKS
 
 _WIDTH = 120  # of a file
 _FIRST_RATE_SHARE = 0.5  # of the rate of a closed loop: the server should sustain it

@@ -28,11 +28,10 @@ from loadtest.generator.requests import (
     v1_image,
     v2_binary,
 )
+from loadtest.tasks import IMAGE_TASKS, TABLE_TASKS
 
 init_gevent()  # gRPC waits outside Python: without it one call blocks all greenlets
 
-IMAGE_TASKS = frozenset({"detect", "classify"})
-TABLE_TASKS = frozenset({"tabular"})
 BATCH_ROWS = 32
 _BLOCK_BYTES = 1 << 16
 _SHOWN_BYTES = 300  # of an error
@@ -48,7 +47,7 @@ class Target:
         url: of the server's HTTP.
         grpc: host:port of its gRPC.
         model: name.
-        task: `detect`, `classify` or `tabular`.
+        task: of the model.
         tensor: name of the model's v2 input.
         images: encoded; empty for a table.
         rows: `(n, columns)` of a table.

@@ -9,7 +9,8 @@ from tritonclient.utils import InferenceServerException
 
 from environment import api_key
 from loadtest.errors import LoadTestError, WrongArgument
-from loadtest.latency.payloads import BATCH_ROWS, KINDS, TABLE_TASKS, Target
+from loadtest.latency.payloads import BATCH_ROWS, Target
+from loadtest.tasks import TABLE_TASKS, TASKS
 
 _ROWS = 8 * BATCH_ROWS
 
@@ -29,11 +30,11 @@ def describe(url: str, grpc: str, *, model: str, timeout_s: float) -> Target:
             if model and model not in names:
                 raise WrongArgument(f"MODEL: got {model}, expected one of {', '.join(names)}")
             metadata = _get(client, f"/v2/models/{model or names[0]}")
-            task, tensor = metadata["parameters"]["task"], metadata["inputs"][0]
+            task, tensor = metadata["parameters"].get("task"), metadata["inputs"][0]
         except (ValueError, LookupError, TypeError) as exc:
             raise LoadTestError(f"{url}: responds, but not as Nereid does ({exc!r}); next: another URL") from exc
-    if not any(task in kind.tasks for kind in KINDS.values()):
-        raise WrongArgument(f"MODEL: {metadata['name']} has task {task!r}, expected detect, classify or tabular")
+    if task not in TASKS:
+        raise WrongArgument(f"MODEL: {metadata['name']} has task {task!r}, expected one of {', '.join(sorted(TASKS))}")
     # Any numbers will do, as long as they are always the same.
     columns = max(tensor["shape"][-1], 1) if task in TABLE_TASKS else 0
     rows = np.random.default_rng(0).uniform(0, 8, (_ROWS, columns)).astype(np.float32)

@@ -80,7 +80,7 @@ def test_something_else_is_rejected(tmp_path: Path, content: bytes) -> None:
 
 def test_nothing_is_run_and_torch_is_not_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mark = tmp_path / "mark"
-    pickled = b"\x80\x02cpathlib\nPath\n(X%s%stRcultralytics.nn.tasks\nClassificationModel\n." % (
+    pickled = b"\x80\x02cpathlib\nPath\n(X%s%stRcmodels.yolo\nModel\n." % (
         len(str(mark)).to_bytes(4, "little"),
         str(mark).encode(),
     )
@@ -89,7 +89,7 @@ def test_nothing_is_run_and_torch_is_not_imported(tmp_path: Path, capsys: pytest
     before = set(sys.modules)
     command = ["ultralytics", "m", str(tmp_path / "best.pt"), "--repository", str(tmp_path / "r")]
     assert main(command) == 1
-    assert "task: got 'classify'" in capsys.readouterr().err
+    assert "YOLOv5's own repository" in capsys.readouterr().err
     assert "torch" not in set(sys.modules) - before
     assert not mark.exists()
 

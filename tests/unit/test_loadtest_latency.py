@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from loadtest import tasks
 from loadtest.latency import capacity, counters, images
 from loadtest.latency.capacity import Step
 from loadtest.latency.cold import FIRST, bursts
@@ -22,6 +23,9 @@ from loadtest.latency.samples import (
     split,
     summarize,
 )
+from tests.support.stack import ROOT
+from transformer.tasks import TASKS
+from transformer.tasks.task import ImageTask
 
 TIMING = {"queue": 1.0, "decode": 2.0, "preprocess": 0.5, "infer": 20.0, "postprocess": 0.5, "total": 24.0}
 
@@ -178,3 +182,9 @@ def test_images_are_always_the_same(tmp_path: Path) -> None:
     assert sizes == set(images.SIZES)
     assert max(width * height for width, height in sizes) == 12_000_000
     assert sorted(path.suffix for path in (tmp_path / "one").iterdir()) == [".jpg"] * len(sizes)
+
+
+def test_every_task_is_measured_and_swapped_under_load_with_a_shipped_picture() -> None:
+    assert set(tasks.TASKS) == set(TASKS)
+    assert {name for name, task in TASKS.items() if isinstance(task, ImageTask)} == set(tasks.PICTURES)
+    assert all((ROOT / "loadtest" / "pictures" / picture).is_file() for picture in tasks.PICTURES.values())
