@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.errors import ExportError
-from export.graph.head import check_head
+from export.graph.head import check_head, is_rtdetr
 from export.writer.manifest import list_files
 from export.writer.staging import move_in, stage, sweep
 from export.writer.versions import read_complete
@@ -257,6 +257,12 @@ def _check_engine(path: Path, metadata: Mapping[str, Any]) -> None:
     arguments = metadata.get("args")
     arguments = arguments if isinstance(arguments, Mapping) else {}
     check_head(metadata, where=str(path))
+    if metadata["task"] != "detect" or is_rtdetr(metadata):
+        raise ExportError(
+            f"{path}: task: got {metadata['task']!r:.80}, head {metadata.get('head')!r:.80}, expected a YOLO detector: "
+            "an engine does not say how the outputs of others are read; next: pass the .pt or .onnx file with "
+            "--format tensorrt"
+        )
     if not arguments.get("dynamic"):
         raise ExportError(
             f"{path}: got an engine for one shape, which Triton cannot batch, expected dynamic=True: export it again"

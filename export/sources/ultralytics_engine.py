@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from export.errors import ExportError
-from export.graph.head import count_classes, is_rtdetr
+from export.graph.head import count_classes
 from export.sources.exported_detector import read_form, read_model
 from export.sources.tensorrt import PLANS, find_capability, read_engine
 from export.writer import config
@@ -21,12 +20,6 @@ def import_engine(name: str, path: Path) -> Version:
         ExportError: it cannot be served, or there is no GPU here, whose compute capability names the file.
     """
     engine = read_engine(path)
-    if engine.metadata["task"] != "detect" or is_rtdetr(engine.metadata):
-        raise ExportError(
-            f"{path}: got an engine of the task {engine.metadata['task']!r}, head {engine.metadata.get('head')!r}, "
-            "whose outputs its metadata do not describe, expected a YOLO detector; next: pass the .pt or .onnx file "
-            "with --format tensorrt"
-        )
     capability = find_capability()
     described = _config(name, engine.metadata, where=str(path))
     read_model(described)
