@@ -146,6 +146,8 @@ def test_tensors_of_poses_have_all_keypoints() -> None:
         ({"kpt_shape": [2, 3], "kpt_names": {0: ["a", 1]}}, "expected 2 texts"),
         ({"kpt_shape": [2, 3], "kpt_names": {0: "ab"}}, "expected 2 texts"),
         ({"kpt_shape": [2, 3], "kpt_names": 7}, "got 7"),
+        ({"kpt_shape": [2, 3], "kpt_names": ["a", "\ud800"]}, "expected 2 texts"),
+        ({"kpt_shape": [2, 3], "kpt_names": ["a", "b" * 101]}, "expected 2 texts of at most 100 characters"),
     ],
 )
 def test_description_of_a_pose_model_that_cannot_be_served_is_rejected(facts: dict[str, Any], says: str) -> None:
@@ -162,6 +164,8 @@ def test_model_without_classes_is_rejected(task: Any) -> None:
 
 
 def test_metadata_of_a_pose_model_has_its_keypoints() -> None:
+    with pytest.raises(ModelConfigError, match="got 512 keypoints of 196 classes, expected at most 100000 in all"):
+        POSE.check(replace(PERSONS, names=dict.fromkeys(range(196), "a"), facts={"kpt_shape": [512, 3]}))
     assert POSE.metadata(PERSONS) == {"kpt_shape": [2, 3], "kpt_names": {"0": ["head", "tail"], "1": ["left", "right"]}}
     assert POSE.metadata(replace(PERSONS, facts={"kpt_shape": [1, 2]}))["kpt_names"] == {"0": ["0"], "1": ["0"]}
 
