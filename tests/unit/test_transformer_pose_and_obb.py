@@ -163,9 +163,14 @@ def test_model_without_classes_is_rejected(task: Any) -> None:
         task.check(model)
 
 
-def test_metadata_of_a_pose_model_has_its_keypoints() -> None:
+def test_keypoints_of_all_classes_are_limited() -> None:
+    outputs = (TensorMetadata("output0", "FP32", (-1, -1, -1)),)
+    model = replace(PERSONS, outputs=outputs, names=dict.fromkeys(range(196), "a"), facts={"kpt_shape": [512, 3]})
     with pytest.raises(ModelConfigError, match="got 512 keypoints of 196 classes, expected at most 100000 in all"):
-        POSE.check(replace(PERSONS, names=dict.fromkeys(range(196), "a"), facts={"kpt_shape": [512, 3]}))
+        POSE.check(model)
+
+
+def test_metadata_of_a_pose_model_has_its_keypoints() -> None:
     assert POSE.metadata(PERSONS) == {"kpt_shape": [2, 3], "kpt_names": {"0": ["head", "tail"], "1": ["left", "right"]}}
     assert POSE.metadata(replace(PERSONS, facts={"kpt_shape": [1, 2]}))["kpt_names"] == {"0": ["0"], "1": ["0"]}
 
