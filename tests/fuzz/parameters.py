@@ -51,7 +51,7 @@ def parameters(draw: st.DrawFn, model: str) -> dict[str, Any]:
 
 
 def query(given: Parameters) -> str:
-    """As the query of a URL, with its question mark; empty where there are none."""
+    """As the query of a URL, with the mark before it; empty where there are none."""
     pairs = [
         (name, str(value))
         for name, values in given.items()

@@ -14,8 +14,8 @@ from tests.fuzz.parameters import MODELS, Parameters, parameters, query
 from tests.support.stack import ROOT
 
 FORM = {"Content-Type": "multipart/form-data; boundary=XX"}
-_PICTURES = [(ROOT / "loadtest" / "pictures" / name).read_bytes() for name in ("digits.jpg", "tilted-digits.jpg")]
-_WHOLE = [*IMAGES, *_PICTURES * 5]
+_DRAWN = [(ROOT / "loadtest" / "pictures" / name).read_bytes() for name in ("digits.jpg", "tilted-digits.jpg")]
+_WHOLE = [*IMAGES, *_DRAWN * 5]
 
 
 @dataclass(frozen=True)
