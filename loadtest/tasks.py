@@ -1,6 +1,6 @@
 """The tasks of models that load tests measure, by what a request carries."""
 
-# Each with the shipped picture that shows what it finds.
+# Each with the shipped image that shows what it finds.
 PICTURES = {
     "detect": "digits.jpg",
     "segment": "digits.jpg",

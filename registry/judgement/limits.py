@@ -10,6 +10,7 @@ MAX_STRIDE = 1024  # of a grid: detectors have 8 to 128
 MAX_CHANNELS = 64  # of an image: satellites have 13
 MAX_LABELS = 100_000  # ImageNet-21k has 21,843
 MAX_LABEL = 1000  # characters of a label or of a feature's name
+MAX_KEYPOINTS = 512  # of an object: a face mesh has 478
 MAX_DELAY_US = 60_000_000  # that a request may wait for others to join it: a minute is longer than any client waits
 MAX_INSTANCES = 64  # each is a process or a stream with its own copy of what it works on
 MAX_THREADS = 1024  # of all instances: what the largest machines have

@@ -7,7 +7,15 @@ from typing import Any
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from registry.errors import VersionRejected
-from registry.judgement.limits import MAX_CHANNELS, MAX_ELEMENTS, MAX_LABEL, MAX_LABELS, MAX_SIDE_PX, MAX_STRIDE
+from registry.judgement.limits import (
+    MAX_CHANNELS,
+    MAX_ELEMENTS,
+    MAX_KEYPOINTS,
+    MAX_LABEL,
+    MAX_LABELS,
+    MAX_SIDE_PX,
+    MAX_STRIDE,
+)
 from registry.judgement.rules import multiply, shorten
 
 
@@ -30,6 +38,7 @@ def check_metadata(config: ModelConfig) -> None:
     _check_image(given)
     for key in ("names", "features", "missing"):
         _check_texts(key, given.get(key, ()))
+    _check_keypoints(given)
     _check_texts("categories", _read_categories(given.get("categories", {})))
 
 
@@ -41,6 +50,20 @@ def _check_image(given: Mapping[str, Any]) -> None:
     if multiply((*sides, *channels), most=MAX_ELEMENTS) > MAX_ELEMENTS:
         raise VersionRejected(
             f"parameters.metadata: imgsz: got {shorten(imgsz)}, expected at most {MAX_ELEMENTS} elements"
+        )
+
+
+def _check_keypoints(given: Mapping[str, Any]) -> None:
+    """Check how many keypoints there are, of an object and of all classes together: each has a name."""
+    shape = given.get("kpt_shape", (1, 2))
+    if not isinstance(shape, list | tuple) or len(shape) != 2:
+        raise VersionRejected(f"parameters.metadata: kpt_shape: got {shorten(shape)}, expected two whole numbers")
+    count, _ = _read_numbers("kpt_shape", shape, MAX_KEYPOINTS)
+    classes = len(given.get("names", ()))
+    if count * classes > MAX_LABELS:
+        raise VersionRejected(
+            f"parameters.metadata: kpt_shape: got {count} keypoints of {classes} classes, expected at most {MAX_LABELS}"
+            " in all"
         )
 
 

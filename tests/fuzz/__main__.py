@@ -76,6 +76,7 @@ def fuzz_front(args: argparse.Namespace) -> int:
             try:
                 report = fuzz(
                     stack.http_port,
+                    stack.grpc_port,
                     pid=pid,
                     count=args.count,
                     seed=args.seed,

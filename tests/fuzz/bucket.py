@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import orjson
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError
 from hypothesis import given
@@ -38,7 +39,10 @@ from registry.layout import CONFIG, GOLDEN, MANIFEST, Object, find_file_problem,
 from tests.fuzz.inputs import examples, mutated
 from tests.fuzz.wire import written
 from tests.support.models import build_identity
+from tests.support.stack import ROOT
 from tests.support.versions import Build, seal, write
+from transformer import tasks
+from transformer.triton.model import ModelConfigError
 
 _ROUND = 500  # inputs of one process, and of one seed: hypothesis keeps all of them in memory
 _NAME = "rows"
@@ -59,6 +63,7 @@ _TEXT_WORDS = [
         b"parameters {",
         b'key: "metadata"',
         b'string_value: "[[[["',
+        *(b"[1000000000, 3]", b"[8192, 8192]", b"[[]]", b"{}", b"[512, 3]", b"100000", b"\\\\ud800", b"1e300", b"True"),
     ),
     *(
         b"version_policy { specific { versions: [",
@@ -255,6 +260,8 @@ def _judge(good: Path, mutant: Mutated) -> str:
             verdict = "refused: memory"
         if strange := _files(Path(folder)) - before - {f"{_NAME}/{CONFIG}", f"{_NAME}/warmup/golden~0"}:
             raise Escape(f"wrote {sorted(strange)}")
+        if mutant.kind == "config.pbtxt":
+            _check_description(mutant.content)
         if verdict == "good":
             _check_good(version)
         elif mutant.kind == "wire" and not verdict.startswith("refused: model.onnx: external data"):
@@ -286,6 +293,16 @@ def _judge_listing(content: bytes) -> None:
             places = {f"{name}/{number}/{file}" for file in candidate.files}
             if any(os.path.normpath(place) != place or not place.isprintable() for place in places):
                 raise Escape(f"a key became a place of its own: {places}")
+
+
+def _check_description(text: bytes) -> None:
+    """Describe a config that is accepted as the transformer does: what it cannot serve is an error of the config."""
+    with suppress(VersionRejected, ModelConfigError):
+        config = configs.parse(text, where=CONFIG)
+        configs.check(config, where=CONFIG)
+        model = tasks.describe(config, version="1")
+        if task := tasks.task_of(model):
+            orjson.dumps([task.metadata(model), tasks.interface(model)])
 
 
 def _check_good(version: Path) -> None:
@@ -429,4 +446,8 @@ instance_group { count: 2 kind: KIND_CPU }
 model_warmup { name: "w" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 dims: 2 zero_data: true } } }
 parameters { key: "metadata" value { string_value: "{'task': 'detect', 'imgsz': [640, 640], 'names': {0: 'a'}}" } }
 version_policy { specific { versions: [ 1, 2 ] } }""",
+    *(
+        (ROOT / "model_repository" / name / CONFIG).read_bytes()
+        for name in ("digit-outlines", "digit-strokes", "tilted-digits", "digit-classes")
+    ),
 ]

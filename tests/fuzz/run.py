@@ -1,17 +1,25 @@
 """Sends invalid inputs to a running server, and verifies each response."""
 
 import http.client
+import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
 
+import grpc
 import psutil
 from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.fuzz.inputs import IMAGES, V1, examples, form, images, mutated, v2
+from loadtest.generator.requests import GRPC_CHANNEL, MODEL_INFER
+from tests.fuzz import forms
+from tests.fuzz.inputs import IMAGES, examples, form
+from tests.fuzz.parameters import Parameters
+from tests.fuzz.requests import FORM, REQUESTS, Request
+from tests.support.error_codes import rejection_of
 from tests.support.stack import ROOT
 
 _ROUND = 500  # inputs of one seed: hypothesis keeps all of them in memory
@@ -42,77 +50,51 @@ class Report:
     memory_bytes: list[int] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request."""
+class Connections:
+    """To one server, over HTTP and gRPC."""
 
-    kind: str
-    path: str
-    body: bytes
-    headers: Mapping[str, str]
+    def __init__(self, port: int, grpc_port: int) -> None:
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{grpc_port}", GRPC_CHANNEL)
+        self._infer: Any = self._channel.unary_unary(MODEL_INFER)  # bytes in, bytes out
 
+    def send(self, request: Request) -> tuple[int, bytes]:
+        """Status and body of the response; an error of gRPC as HTTP would have it.
 
-_FORM = {"Content-Type": "multipart/form-data; boundary=XX"}
-_MODELS = st.sampled_from(["digits", "digit-finder"])
-# Beside none, so that most images are decoded: a classifier for what the detector finds, and what is none.
-_QUERIES = st.sampled_from(
-    ["", "", "?then=digits", "?then=digits&confidence=0&max_detections=9", "?then=iris", "?then=%00", "?then="]
-)
+        Raises:
+            Defect: there is none.
+        """
+        return self._send_grpc(request) if request.kind == "grpc" else self._send_http(request)
 
+    def close(self) -> None:
+        """Close them."""
+        self._http.close()
+        self._channel.close()
 
-@st.composite
-def _raw(draw: st.DrawFn) -> Request:
-    path = f"/predict/{draw(_MODELS)}{draw(_QUERIES)}"
-    return Request("image", path, draw(images()), {"Content-Type": "image/png"})
+    def _send_http(self, request: Request, *, again: bool = False) -> tuple[int, bytes]:
+        try:
+            self._http.request("POST", request.path, request.body, dict(request.headers))
+            response = self._http.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException) as exc:
+            self._http.close()
+            if not again:  # the server closes idle connections after 5 s, and hypothesis may take longer
+                return self._send_http(request, again=True)
+            raise Defect(f"{request.kind}: no response ({exc!r}) for {request}") from exc
 
-
-@st.composite
-def _multipart(draw: st.DrawFn) -> Request:
-    whole = st.lists(st.sampled_from(IMAGES), min_size=1, max_size=2).map(lambda images: form(*images))
-    return Request("multipart", "/predict/digits", draw(mutated(whole)), _FORM)
-
-
-@st.composite
-def _v1(draw: st.DrawFn) -> Request:
-    return Request("v1", f"/v1/models/{draw(_MODELS)}:predict{draw(_QUERIES)}", draw(mutated(st.sampled_from(V1))), {})
-
-
-_ROW = bytes(16)
-_IMAGE = len(IMAGES[0]).to_bytes(4, "little") + IMAGES[0]
-_INFERENCE_BODIES = [
-    ("iris", *v2("features", "FP32", [1, 4], _ROW)),
-    ("iris", *v2("features", "FP32", [1, 4], _ROW, outputs=[{"name": "class_id"}], id="a")),
-    ("digits", *v2("image", "BYTES", [1], len(IMAGES[3]).to_bytes(4, "little") + IMAGES[3])),
-    ("digit-finder", *v2("image", "BYTES", [1, 1], _IMAGE)),
-    (
-        "digit-finder",
-        *v2("image", "BYTES", [1], _IMAGE, parameters={"then": "digits", "confidence": 0, "max_detections": 9}),
-    ),
-    (
-        "digit-finder",
-        *v2("image", "BYTES", [1], _IMAGE, parameters={"then": "digits"}, outputs=[{"name": "then_scores"}]),
-    ),
-]
-
-
-@st.composite
-def _v2(draw: st.DrawFn) -> Request:
-    model, head, blob = draw(st.sampled_from(_INFERENCE_BODIES))
-    broken = draw(st.sampled_from(["head", "blob", "length"]))
-    if broken == "head":
-        head = draw(mutated(st.just(head)))
-    elif broken == "blob":
-        blob = draw(mutated(st.just(blob)))
-    length = draw(st.integers(-1, len(head) + len(blob) + 1)) if broken == "length" else len(head)
-    headers = {"Inference-Header-Content-Length": str(length)}
-    return Request("v2 binary", f"/v2/models/{model}/infer", head + blob, headers)
-
-
-_INPUTS = st.one_of(_raw(), _multipart(), _v1(), _v2())
+    def _send_grpc(self, request: Request) -> tuple[int, bytes]:
+        try:
+            return 200, bytes(self._infer(request.body, timeout=60))
+        except grpc.RpcError as exc:
+            code, status, words, _ = rejection_of(exc)
+            if code is None:
+                raise Defect(f"grpc: {status} {words!r} without a code for {request}") from exc
+            return code.http_status, json.dumps({"error": words}, separators=(",", ":")).encode()
 
 
 def fuzz(
     port: int,
+    grpc_port: int,
     *,
     pid: int,
     count: int,
@@ -124,6 +106,7 @@ def fuzz(
 
     Args:
         port: of the server, on loopback.
+        grpc_port: of its gRPC.
         pid: its process, for its memory.
         count: number of inputs after the warm-up.
         seed: of the inputs.
@@ -131,29 +114,29 @@ def fuzz(
         report_progress: called with the number of finished inputs.
 
     Raises:
-        Defect: a response of 500 or more, one that is not a JSON error, or one with internals; a valid request that
-            fails. With the smallest input that shows it.
+        Defect: a response of 500 or more, one that is not a JSON error, or one with internals; a successful one
+            that has not the form of its task; a valid request that fails. With the smallest input that shows it.
     """
     process = psutil.Process(pid)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connections = Connections(port, grpc_port)
     report = Report()
     for first in range(-warm_up, count, _ROUND):
         if first == 0:
             report = Report(memory_bytes=[process.memory_info().rss])
-        _round(connection, report, number=seed * 1_000_003 + first + warm_up, size=min(_ROUND, count - first))
-        _send_valid(connection)
+        _round(connections, report, number=seed * 1_000_003 + first + warm_up, size=min(_ROUND, count - first))
+        _send_valid(connections)
         report.memory_bytes.append(process.memory_info().rss)
         report_progress(max(first + _ROUND, 0))
-    connection.close()
+    connections.close()
     return report
 
 
-def _round(connection: http.client.HTTPConnection, report: Report, *, number: int, size: int) -> None:
+def _round(connections: Connections, report: Report, *, number: int, size: int) -> None:
     @examples(number, size)
-    @given(_INPUTS)
+    @given(REQUESTS)
     def send(request: Request) -> None:
         started = time.perf_counter()
-        status, body = _send(connection, request)
+        status, body = connections.send(request)
         route = report.routes.setdefault(request.kind, Route())
         route.statuses[status] += 1
         if status >= 400:
@@ -162,23 +145,30 @@ def _round(connection: http.client.HTTPConnection, report: Report, *, number: in
         # 503: Triton's queue is full, whatever the request.
         if status >= 500 or _INTERNALS.search(body) or (status != 200 and not body.startswith(b'{"error":')):
             raise Defect(f"{request.kind}: {status} {body[:300]!r} for {request}")
+        if status == 200 and request.given is not None and (problems := _find_problems(request, body, request.given)):
+            raise Defect(f"{request.kind}: {problems[:3]} in {body[:300]!r} for {request}")
 
     send()
 
 
-def _send(connection: http.client.HTTPConnection, request: Request, *, again: bool = False) -> tuple[int, bytes]:
+def _find_problems(request: Request, body: bytes, given: Parameters) -> list[str]:
+    """What is wrong with a response of status 200."""
     try:
-        connection.request("POST", request.path, request.body, dict(request.headers))
-        response = connection.getresponse()
-        return response.status, response.read()
-    except (OSError, http.client.HTTPException) as exc:
-        connection.close()
-        if not again:  # the server closes idle connections after 5 s, and hypothesis may take longer
-            return _send(connection, request, again=True)
-        raise Defect(f"{request.kind}: no response ({exc!r}) for {request}") from exc
+        if request.kind == "grpc":
+            problems = forms.find_tensor_problems(forms.read_message(body), request.model, given)
+        elif request.kind == "v2 binary":
+            problems = forms.find_tensor_problems(forms.read_tensors(body), request.model, given)
+        else:
+            document = forms.read_json(body)
+            documents = document["predictions"] if request.kind == "v1" else document
+            several = documents if isinstance(documents, list) else [documents]
+            problems = chain.from_iterable(forms.find_problems(each, request.model, given) for each in several)
+        return list(problems)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as exc:
+        return [f"unreadable: {exc!r}"]
 
 
-def _send_valid(connection: http.client.HTTPConnection) -> None:
-    status, body = _send(connection, Request("good", "/predict/digits", _GOOD, _FORM))
+def _send_valid(connections: Connections) -> None:
+    status, body = connections.send(Request("good", "digits", "/predict/digits", _GOOD, FORM))
     if status != 200:
         raise Defect(f"valid request: {status} {body[:300]!r}")

@@ -11,8 +11,8 @@ LEAST_REASONS = 5
 
 
 def test_broken_inputs_get_a_result_or_a_client_error(stack: Stack) -> None:
-    report = fuzz(stack.http_port, pid=stack.part("transformer").pid, count=COUNT, seed=1, warm_up=0)
-    assert set(report.routes) == {"image", "multipart", "v1", "v2 binary"}
+    report = fuzz(stack.http_port, stack.grpc_port, pid=stack.part("transformer").pid, count=COUNT, seed=1, warm_up=0)
+    assert set(report.routes) == {"image", "multipart", "v1", "v2 binary", "grpc"}
     # Inputs pass the first check, and others are rejected for many reasons.
     assert all({200, 400} <= set(route.statuses) for route in report.routes.values())
     assert min(len(route.reasons) for route in report.routes.values()) >= LEAST_REASONS

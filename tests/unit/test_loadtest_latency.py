@@ -184,7 +184,7 @@ def test_images_are_always_the_same(tmp_path: Path) -> None:
     assert sorted(path.suffix for path in (tmp_path / "one").iterdir()) == [".jpg"] * len(sizes)
 
 
-def test_every_task_is_measured_and_swapped_under_load_with_a_shipped_picture() -> None:
+def test_every_task_is_measured_and_swapped_under_load_with_a_shipped_image() -> None:
     assert set(tasks.TASKS) == set(TASKS)
     assert {name for name, task in TASKS.items() if isinstance(task, ImageTask)} == set(tasks.PICTURES)
-    assert all((ROOT / "loadtest" / "pictures" / picture).is_file() for picture in tasks.PICTURES.values())
+    assert all((ROOT / "loadtest" / "pictures" / name).is_file() for name in tasks.PICTURES.values())

@@ -300,6 +300,12 @@ WRONG = [
     ("parameters.metadata: got '('", parameter("metadata", "(")),
     ("parameters.metadata: got '[1]'", parameter("metadata", "[1]")),
     (f"parameters.metadata: got '{'[' * 76}...", parameter("metadata", "[" * 9999)),
+    ("parameters.metadata: kpt_shape: got 1000000000", parameter("metadata", "{'kpt_shape': [1000000000, 3]}")),
+    ("parameters.metadata: kpt_shape: got '17x3'", parameter("metadata", "{'kpt_shape': '17x3'}")),
+    (
+        "parameters.metadata: kpt_shape: got 512 keypoints of 200 classes",
+        parameter("metadata", f"{{'kpt_shape': [512, 3], 'names': {['x'] * 200}}}"),
+    ),
     ("parameters.metadata: imgsz: got 8193", parameter("metadata", "{'imgsz': 8193}")),
     ("parameters.metadata: imgsz: got -1", parameter("metadata", "{'imgsz': [640, -1]}")),
     ("parameters.metadata: imgsz: got '640'", parameter("metadata", "{'imgsz': '640'}")),

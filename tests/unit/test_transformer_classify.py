@@ -158,6 +158,7 @@ def test_image_that_was_reduced_while_it_was_decoded_lies_where_the_whole_one_do
         ({"fit": "stretch", "crop": 224}, "expected a dict with keys"),
         ({}, "resize.fit in parameters.metadata: got None, expected 'shortest' or 'stretch'"),
         ({"fit": "letterbox"}, "expected 'shortest' or 'stretch'"),
+        ({"fit": "shortest", "interpolation": ["bilinear"]}, "expected one of nearest"),
         ({"fit": "shortest", "interpolation": "cubic"}, "got 'cubic', expected one of nearest"),
         ({"fit": "shortest", "size": 23}, r"got 23, expected a whole number, no smaller than imgsz \[24, 24\]"),
         ({"fit": "shortest", "size": [24, 24]}, "expected a whole number, no smaller"),

@@ -146,6 +146,8 @@ def test_tensors_of_poses_have_all_keypoints() -> None:
         ({"kpt_shape": [2, 3], "kpt_names": {0: ["a", 1]}}, "expected 2 texts"),
         ({"kpt_shape": [2, 3], "kpt_names": {0: "ab"}}, "expected 2 texts"),
         ({"kpt_shape": [2, 3], "kpt_names": 7}, "got 7"),
+        ({"kpt_shape": [2, 3], "kpt_names": ["a", "\ud800"]}, "expected 2 texts"),
+        ({"kpt_shape": [2, 3], "kpt_names": ["a", "b" * 101]}, "expected 2 texts of at most 100 characters"),
     ],
 )
 def test_description_of_a_pose_model_that_cannot_be_served_is_rejected(facts: dict[str, Any], says: str) -> None:
@@ -159,6 +161,13 @@ def test_model_without_classes_is_rejected(task: Any) -> None:
     model = replace(PERSONS, names={}, outputs=(TensorMetadata("output0", "FP32", (-1, -1, -1)),))
     with pytest.raises(ModelConfigError, match="names is missing"):
         task.check(model)
+
+
+def test_keypoints_of_all_classes_are_limited() -> None:
+    outputs = (TensorMetadata("output0", "FP32", (-1, -1, -1)),)
+    model = replace(PERSONS, outputs=outputs, names=dict.fromkeys(range(196), "a"), facts={"kpt_shape": [512, 3]})
+    with pytest.raises(ModelConfigError, match="got 512 keypoints of 196 classes, expected at most 100000 in all"):
+        POSE.check(model)
 
 
 def test_metadata_of_a_pose_model_has_its_keypoints() -> None:

@@ -222,6 +222,17 @@ def test_model_without_prototypes_is_no_segmenter(model: Model, missing: str) ->
         SEGMENT.check(replace(model, outputs=outputs))
 
 
+def test_input_that_is_too_small_for_prototypes_is_an_error() -> None:
+    image = REFERENCES["segment-nms"].images[0]
+    with pytest.raises(PredictorError, match=r"got prototypes .*, expected \(32, 0, 0\)"):
+        SEGMENT.postprocess(
+            {"output0": image.output0, "output1": np.zeros((32, 0, 0), np.float32)},
+            replace(BARE, names={class_id: str(class_id) for class_id in range(80)}),
+            plan=fit((3, 3), (3, 3), stride=None),
+            options=SegmentOptions(),
+        )
+
+
 @pytest.mark.parametrize("shape", [(32, 40, 48), (31, 48, 40), (32, 48)])
 def test_prototypes_that_do_not_fit_are_an_error(shape: tuple[int, ...]) -> None:
     image = REFERENCES["segment-nms"].images[0]

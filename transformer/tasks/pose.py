@@ -22,10 +22,11 @@ from transformer.tasks.objects import LIMITS_REACHED, OBJECT_PROPERTIES, Detecti
 from transformer.tasks.parameter_values import read_fraction
 from transformer.tasks.schemas import CLASS, FRACTION, INTEGER, NUMBER, STRING, array_of, object_of
 from transformer.tasks.task import Array, Parameter, Schema, Write, largest_difference, register
-from transformer.triton.model import Model, ModelConfigError, TensorMetadata
+from transformer.triton.model import Model, ModelConfigError, TensorMetadata, is_text
 
 _MAX_KEYPOINTS = 512  # of an object: a face mesh has 478
-_MAX_NAME = 1000  # characters, as of a class
+_MAX_NAME = 100  # characters: each object has all names in JSON
+_MAX_NAMES = 100_000  # keypoints of all classes together, which the model's metadata names
 _KEYPOINT_JSON_BYTES = 80
 _DRAWN_VISIBILITY = 0.25  # as Ultralytics draws them
 
@@ -154,12 +155,18 @@ class Pose(FindObjects[Poses]):
         if not model.names:
             raise ModelConfigError(f"{model.name}: names is missing in parameters.metadata: a pose has classes")
         count, _ = _keypoint_shape(model)
+        if count * len(model.names) > _MAX_NAMES:
+            raise ModelConfigError(
+                f"{model.name}: kpt_shape in parameters.metadata: got {count} keypoints of {len(model.names)} classes, "
+                f"expected at most {_MAX_NAMES} in all"
+            )
         given = model.facts.get("kpt_names", {})
         for names in given.values() if isinstance(given, dict) else [given]:
             is_list = isinstance(names, list | tuple) and len(names) == count
-            if not is_list or not all(isinstance(name, str) and len(name) <= _MAX_NAME for name in names):
+            if not is_list or not all(map(_is_name, names)):
                 raise ModelConfigError(
-                    f"{model.name}: kpt_names in parameters.metadata: got {names!r:.80}, expected {count} texts"
+                    f"{model.name}: kpt_names in parameters.metadata: got {names!r:.80}, expected {count} texts of at "
+                    f"most {_MAX_NAME} characters"
                 )
 
     def outputs(self, model: Model) -> Sequence[TensorMetadata]:
@@ -201,6 +208,10 @@ def keypoint_names(model: Model, class_id: int) -> list[str]:
     given = model.facts.get("kpt_names", {})
     names = given.get(class_id, given.get(str(class_id))) if isinstance(given, dict) else given
     return list(names) if names else [str(index) for index in range(_keypoint_shape(model)[0])]
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and len(name) <= _MAX_NAME and is_text(name)
 
 
 def _keypoint_shape(model: Model) -> tuple[int, int]:

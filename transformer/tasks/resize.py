@@ -107,7 +107,7 @@ def read_resize(model: Model) -> Resize | None:
     if model.channels not in (1, 3):
         raise ModelConfigError(f"{model.name}: channels: got {model.channels}, expected 1 or 3 beside resize")
     interpolation = described.get("interpolation", "bilinear")
-    if interpolation not in FILTERS:
+    if not isinstance(interpolation, str) or interpolation not in FILTERS:
         raise _invalid(model, ".interpolation", interpolation, f"one of {', '.join(FILTERS)}")
     antialias = described.get("antialias", True)
     if not isinstance(antialias, bool) or not (antialias or (fit == "stretch" and interpolation == "bilinear")):

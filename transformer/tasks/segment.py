@@ -189,12 +189,12 @@ def _prototypes(outputs: Mapping[str, Array], objects: Candidates, model: Model,
     """`(M, height, width)`.
 
     Raises:
-        PredictorError: they fit neither the coefficients nor the input.
+        PredictorError: they fit neither the coefficients nor the input, or the input is too small for any.
     """
     prototypes = outputs.get("prototypes", outputs.get("output1"))
     width, height = (side // INPUT_PER_PROTOTYPE_PX for side in plan.input_wh)
     expected = (objects.rest["coefficients"].shape[1], height, width)
-    if prototypes is None or prototypes.shape != expected:
+    if prototypes is None or prototypes.shape != expected or 0 in expected:
         got = None if prototypes is None else prototypes.shape
         raise PredictorError(f"{model.name}: got prototypes {got}, expected {expected}")
     return prototypes

@@ -232,7 +232,7 @@ def _names(config: Any, names: Any) -> dict[int, str]:
     numbered = {}
     for key, name in names.items() if isinstance(names, dict) else enumerate(names):
         number = class_id(key)
-        if number is None or number in numbered or not isinstance(name, str) or not _is_text(name):
+        if number is None or number in numbered or not isinstance(name, str) or not is_text(name):
             got = f"{key!r:.80}: {name!r:.80}"
             raise ModelConfigError(
                 f"{config.name}: names in parameters.metadata: got {got}, expected a text by number, each number once"
@@ -248,7 +248,7 @@ def class_id(key: Any) -> int | None:
     return key if isinstance(key, int) and not isinstance(key, bool) and 0 <= key <= _HIGHEST_CLASS_ID else None
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
     """Whether UTF-8 can encode it: half of a surrogate pair, which a Python literal may hold, could not be sent."""
     try:
         name.encode()
