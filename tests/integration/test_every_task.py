@@ -124,7 +124,7 @@ def objects(response: Any, wanted: Callable[[Any], bool] = lambda _: True) -> An
 @EVERY
 def test_classes_and_confidence_leave_the_others_out(stack: Stack, task: Shipped) -> None:
     images = images_of(task)
-    # A classifier gives five classes by default: the others may be among those that are asked for.
+    # A classifier gives five classes by default: the others may be among those that are requested.
     everything = predict(stack, task, *images, **({} if task.finds_objects else {"top_k": 10}))
     name = everything[0]["predictions"][0]["class"]
     filters: list[tuple[dict[str, Any], Callable[[Any], bool]]] = [
@@ -213,16 +213,18 @@ def test_each_object_can_be_classified(stack: Stack, task: Shipped, classifier: 
     scenes = [png(scene.image_hwc) for scene in compose("held-out", count=8, seed=44)]
     parameters = {"confidence": 0.5, "then": classifier}
     responses = predict(stack, task, *scenes, **parameters)
-    tops = [each["classification"]["top"] for response in responses for each in response["predictions"]]
-    agree = [each["class"] for response in responses for each in response["predictions"]] == np.array(tops)
-    print(f"{task.model}, then {classifier}: {agree.sum()} of {len(tops)} agree")
+    found = [each for response in responses for each in response["predictions"]]
+    tops = [each["classification"]["top"] for each in found]
+    agree = [each["class"] == top for each, top in zip(found, tops, strict=True)]
+    print(f"{task.model}, then {classifier}: {sum(agree)} of {len(agree)} agree")
     assert len(tops) > 20
-    # digit-classes sees the square in the middle of a crop: of many a 1 only that.
-    assert agree.mean() > 0.6
+    # Both networks are small and err; crops of other places, or in another order, agree in one of ten.
+    assert sum(agree) / len(agree) > 0.6
     schema = {"$ref": f"#/components/schemas/{task.schema}", **ok(stack.http.get("/openapi.json"))}
     for response in responses:
         assert response["then"]["name"] == classifier
         jsonschema.Draft202012Validator(schema).validate(response)
+    few = sum(len(response["predictions"]) for response in responses[:3])
     for infer in V2.values():
-        _, ids = infer(stack, task, *scenes, **parameters)["then_class_ids"]
-        assert ids[ids >= 0].tolist() == list(map(int, tops))
+        _, ids = infer(stack, task, *scenes[:3], **parameters)["then_class_ids"]
+        assert ids[ids >= 0].tolist() == list(map(int, tops[:few]))

@@ -1,4 +1,4 @@
-"""What was found in an image, as arrays: of Ultralytics' results and of this server's responses, and how they differ."""
+"""What was found in an image, as arrays: read from Ultralytics' results and from responses, and how they differ."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,8 @@ import numpy as np
 import supervision as sv
 from numpy.typing import NDArray
 
-# `classes`, `scores` and `boxes` (corners), and what the task has beside them: `masks`, `keypoints`, `corners`, `angles`.
+# `classes`, `scores`, `boxes` (x1, y1, x2, y2), and what a task has beside them: `masks`, `keypoints`, or `corners` and
+# `angles`.
 Found = Mapping[str, NDArray[Any]]
 
 _SIDES = ("x1", "y1", "x2", "y2")
