@@ -123,6 +123,7 @@ def test_predict_of_every_task_finds_what_the_file_finds(
     assert sum(len(each["classes"]) for each in expected) > 15
     for url in urls(yolo, model):
         figures = differences(predict(url), expected)
+        print(f"{url}, {settings}: {figures}")
         assert figures.keys() == {"boxes", "scores", *limits}
         for name, limit in {"boxes": 0.01, "scores": 1e-4, **limits}.items():
             assert figures[name] < limit, (url, figures)
