@@ -20,7 +20,6 @@ class Detect(FindObjects[Detections]):
 
     name = "detect"
     facts = ("resize", "class_scores")
-    json_output = "detections"
     schema_name = "Detections"
 
     def check(self, model: Model) -> None:

@@ -159,6 +159,7 @@ class FindObjects(ImageTask[Letterbox, Selection, Objects], Generic[Objects]):
 
     parameters: ClassVar[tuple[Parameter, ...]] = SELECTION_PARAMETERS
     options = Selection
+    json_output = "detections"
     schema: ClassVar[Schema] = {"predictions": array_of(object_of(OBJECT_PROPERTIES)), "limits_reached": LIMITS_REACHED}
     tolerances: ClassVar[Mapping[str, float]] = {"boxes_px": 1.0, "scores": 1e-3}
 

@@ -140,7 +140,6 @@ class Segment(FindObjects[Segments]):
         ),
     )
     options = SegmentOptions
-    json_output = "detections"
     schema_name = "Segments"
     schema: ClassVar[Schema] = {
         "predictions": array_of(object_of({**OBJECT_PROPERTIES, **_MASK}, optional=tuple(_MASK))),
