@@ -109,7 +109,7 @@ def _console() -> "Console":
 def _report(rows: Sequence[Row], console: "Console") -> None:
     from rich.table import Table  # noqa: PLC0415 - see the package
 
-    table = Table("model", "version", "interface", "MB", "difference from the source", "mAP50-95 or top-1", "seconds")
+    table = Table("model", "version", "interface", "MB", "difference from the source", "accuracy", "seconds")
     for row in rows:
         table.add_row(*_cells(row))
     console.print(table)

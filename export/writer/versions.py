@@ -25,7 +25,8 @@ _FIGURES = (
     "pixels_apart",
     "relative",
 )
-_METRICS = ("map50_95", "top1", "miou", "relative_error")
+# What the cost of a precision is measured by, by its key in the manifest.
+_METRICS = {"map50_95": "mAP50-95", "top1": "top-1", "miou": "mIoU", "relative_error": "relative error"}
 
 
 def numbers(model: Path) -> list[int]:
@@ -81,12 +82,11 @@ def difference(parity: Mapping[str, Any]) -> str:
 
 
 def costs(manifest: Mapping[str, Any]) -> str:
-    """The metric of FP32 and of each precision of a version, a line for each, as tables show it."""
-    found: dict[str, float] = {}
+    """The metric of a version's task, of FP32 and of each precision: a line for each, as tables show it."""
+    lines: list[str] = []
     for precision, cost in manifest.get("precisions", {}).items():
-        found |= {"fp32": cost["fp32"], precision: next(cost[metric] for metric in _METRICS if metric in cost)}
-    metrics = {
-        cost.get("metric", "box" if "map50_95" in cost else "") for cost in manifest.get("precisions", {}).values()
-    } - {"box", ""}
-    of = "".join(f"{metric} " for metric in sorted(metrics))
-    return "\n".join(f"{of}{name} {figure:.4f}" for name, figure in found.items()) or "-"
+        key = next(key for key in _METRICS if key in cost)
+        kind = cost.get("metric", "box")
+        lines = lines or [f"{_METRICS[key]}{'' if kind == 'box' else f' of {kind}'}", f"fp32 {cost['fp32']:.4f}"]
+        lines.append(f"{precision} {cost[key]:.4f}")
+    return "\n".join(lines) or "-"

@@ -84,7 +84,7 @@ CASES = {
     "too many rows": Case("iris", [SETOSA] * 1025, status=413, says="got 1025 images or rows"),
     "unknown model": Case("none", [SEVEN], status=404, says="model 'none' is unknown"),
     "unknown parameter": Case("digit-finder", [SEVEN], {"conf": 1}, 400, "'conf' is unknown; expected one of"),
-    "parameter of another task": Case("digits", [SEVEN], {"iou": 0.5}, 400, "'iou' is unknown; expected none"),
+    "parameter of another task": Case("digits", [SEVEN], {"iou": 0.5}, 400, "'iou' is unknown; expected one of top_k"),
     "parameter of a table": Case("iris", [SETOSA], {"confidence": 0.5}, 400, "unknown; expected none"),
     "then an unknown model": Case("digit-finder", [SEVEN], {"then": "none"}, 404, "a classifier): model 'none' is"),
     "then a table": Case("digit-finder", [SEVEN], {"then": "iris"}, 400, "got 'iris', a model for tabular"),
