@@ -151,20 +151,3 @@ def test_wrong_scaling_is_found_by_a_comparison_with_predict(
     assert main(command) == 0  # both sides share what is served after the head
     assert main([*command, "--predict"]) == 1
     assert "Ultralytics' predict finds, what would be served does not have" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["yolo26n-cls", "yolo26n-sem", "yolo26n-depth"])
-def test_other_task_is_rejected_before_it_is_exported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ultralytics import YOLO  # noqa: PLC0415 - as above
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise AssertionError("loaded")
-
-    YOLO(f"{name}.yaml").save(tmp_path / "best.pt")
-    monkeypatch.setattr("export.sources.ultralytics_checkpoint.export_onnx", fail)
-    monkeypatch.setattr("export.sources.ultralytics.export_onnx", fail)
-    status, _ = export(tmp_path / "r", tmp_path / "best.pt")
-    assert status == 1
-    assert "served yet" in capsys.readouterr().err
