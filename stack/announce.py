@@ -144,7 +144,8 @@ def describe_models(settings: StackSettings, transformer: "httpx.Client", url: s
     if code is ErrorCode.MODELS_NOT_LISTED:
         line = "  the models are not listed: this Triton lists its models for a secret only"
         return [line], f"try:   curl {url}/v2/models/<model>"
-    lines, example = [], ""
+    lines: list[str] = []
+    examples: dict[bool, str] = {}  # the first of a detector, which says most, and the first of another task
     for model in listed.raise_for_status().json()["models"]:
         response = transformer.get(f"/v2/models/{model}")
         metadata = response.json()
@@ -152,11 +153,12 @@ def describe_models(settings: StackSettings, transformer: "httpx.Client", url: s
             lines.append(f"  [red]{model}[/] {escape(metadata['error'])}")
             continue
         lines.append(describe_model(metadata, transformer))
-        if metadata["parameters"]["task"] and not example:
+        if task := metadata["parameters"]["task"]:
             key = '-H "X-API-Key: $NEREID_API_KEY" ' if settings.nereid_api_key else ""
-            example = f"curl {key}{example_body(metadata)} {url}/predict/{model}"
+            examples.setdefault(task == "detect", f"curl {key}{example_body(metadata)} {url}/predict/{model}")
     if not settings.triton_url:
         lines += [f"  [red]{escape(line)}[/]" for line in iterate_rejected(transformer)]
+    example = examples.get(True, examples.get(False))
     return lines, f"try:   {escape(example)}" if example else "try:   no model here has a task; docs/api.md: v2"
 
 

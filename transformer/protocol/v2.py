@@ -111,6 +111,7 @@ async def _infer_images(dataplane: DataPlane, request: InferRequest, model: Mode
         {**predictions[0].to_tensors(predictions, model), **v2_second_step.to_tensors(results)},
         cost=json_responses.cost(results),
     )
+    hold(sum(len(output.data) for output in response.outputs))  # maps of many images are large, rows are not
     reached = json_responses.limits_reached(results)
     limits = {LIMITS_REACHED: reached} if reached else {}
     return replace(response, parameters={**limits, **v2_second_step.to_parameters(results)})
@@ -185,7 +186,6 @@ async def _respond(
     writers = {known[0]: write_json, **write}
     wanted = dict.fromkeys(request.outputs or known)
     outputs = await offload(lambda: [_tensor(name, writers[name]()) for name in wanted], cost=cost)
-    hold(sum(len(output.data) for output in outputs))
     return InferResponse(model.name, model.version, outputs)
 
 
