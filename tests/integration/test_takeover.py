@@ -12,12 +12,15 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from environment.error_codes import ErrorCode
+from export.examples.shipped import EXAMPLES
 from tests.support.confined import REJECTED
 from tests.support.error_codes import code_of
 from tests.support.ports import find_free_ports
 from tests.support.stack import ROOT, Stack, start_stack, wait_until, wait_until_announced
 from tests.support.transformer import DIGITS, Transformer, start_transformer
 from tests.support.triton import start_triton
+
+SHIPPED = sorted(example.name for example in EXAMPLES)
 
 MODELS = ROOT / "model_repository"
 # Variables of the shell that starts the stack: those of each part, and unrelated ones.
@@ -130,7 +133,7 @@ def test_triton_rejects_changes_with_every_word_that_the_transformer_has(shell: 
 
 
 def test_models_are_listed_without_the_secret(shell: Stack, tmp_path: Path) -> None:
-    listed = {"models": ["digit-finder", "digits", "iris"]}
+    listed = {"models": SHIPPED}
     assert shell.http.get("/v2/models").json() == shell.http.get("/v1/models").json() == listed
     triton = f"127.0.0.1:{shell.triton_grpc_port}"
     # Beside no synchroniser: that of a Triton which requires a secret that the transformer does not have.
@@ -164,7 +167,7 @@ def test_triton_that_loads_nothing_by_request_lists_to_all(tmp_path: Path) -> No
         start_transformer(f"127.0.0.1:{triton.grpc_port}", tmp_path / "log") as transformer,
         grpc.insecure_channel(f"127.0.0.1:{triton.grpc_port}") as channel,
     ):
-        assert transformer.http.get("/v2/models").json() == {"models": ["digit-finder", "digits", "iris"]}
+        assert transformer.http.get("/v2/models").json() == {"models": SHIPPED}
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         for method in LOADS_CODE:
             with pytest.raises(grpc.RpcError, match="explicit model load / unload is not allowed"):

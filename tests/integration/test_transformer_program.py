@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from environment.error_codes import ErrorCode
+from export.examples.shipped import EXAMPLES
 from tests.support.error_codes import code_of, rejection, rejection_of
 from tests.support.ports import find_free_ports, is_open
 from tests.support.stack import ROOT, Stack, wait_until
@@ -35,6 +36,8 @@ from tests.support.transformer import (
     silent_triton,
     start_transformer,
 )
+
+SHIPPED = sorted(example.name for example in EXAMPLES)
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = (
     health_pb2.HealthCheckResponse.SERVING,
@@ -358,7 +361,7 @@ def test_metadata_has_the_inputs_and_outputs_of_the_server(stack: Stack) -> None
     for model in stack.http.get("/v2/models").json()["models"]:
         config = stack.http.get(f"/v2/models/{model}/config").json()
         assert config == httpx.get(f"http://127.0.0.1:{stack.triton_http_port}/v2/models/{model}/config").json()
-    assert stack.http.get("/v1/models").json() == {"models": ["digit-finder", "digits", "iris"]}
+    assert stack.http.get("/v1/models").json() == {"models": SHIPPED}
     assert stack.http.get("/v2").json()["extensions"] == [
         "binary_tensor_data",
         "classification",
@@ -367,7 +370,7 @@ def test_metadata_has_the_inputs_and_outputs_of_the_server(stack: Stack) -> None
     ]
 
 
-@pytest.mark.parametrize("model", ["digit-finder", "digits", "iris"])
+@pytest.mark.parametrize("model", SHIPPED)
 def test_outputs_are_those_of_the_metadata(stack: Stack, model: str) -> None:
     body = (
         {"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
