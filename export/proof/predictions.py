@@ -35,6 +35,7 @@ TOLERANCE_SCORES = 0.001
 _COMPARED = 100  # of each image: the last ones may be dropped on one side
 _CONFIDENCE = 0.001
 _SAME_PX = 0.1
+_LOGITS_ABOUT_0 = 2  # pixels of a mask
 _VERGE = 0.01  # of IoU: there a last bit decides which of two boxes NMS drops
 
 Box = NDArray[np.float32]
@@ -139,7 +140,8 @@ def _measure(one: Detections, other: Detections, ones: Ids, others: Ids) -> Mapp
     """The largest differences of pairs, see `Detections.compare_pairs`.
 
     A mask ends where its box ends: where a last bit moves a side of the box over a pixel's edge, the mask has a row
-    or a column more, which of a small one is more than the tolerance. Of such pairs that much is left out.
+    or a column more, which of a small one is more than the tolerance; so is a single pixel whose logit is about 0. Of
+    a pair that much is left out.
     """
     apart = one.compare_pairs(other, ones, others)
     if not isinstance(one, Segments) or not isinstance(other, Segments):
@@ -150,7 +152,8 @@ def _measure(one: Detections, other: Detections, ones: Ids, others: Ids) -> Mapp
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
     rows_and_columns = ends[:, [0, 2]].sum(axis=1) * height + ends[:, [1, 3]].sum(axis=1) * width
     pixels = np.array([one.masks[index].counts[1::2].sum() for index in ones])
-    return {**apart, "mask_iou": float((1 - ious - rows_and_columns / np.maximum(pixels, 1)).max(initial=0))}
+    exempt = (rows_and_columns + _LOGITS_ABOUT_0) / np.maximum(pixels, 1)
+    return {**apart, "mask_iou": float((1 - ious - exempt).max(initial=0))}
 
 
 def _check_close(apart: Mapping[str, float], limits: Mapping[str, float], *, scale: float, image: str) -> None:
