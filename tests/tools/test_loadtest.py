@@ -236,7 +236,7 @@ def test_grpc_that_is_away_is_one_line(stack: Stack, silent_port: int, tmp_path:
         (["--users", "0"], "--users: got '0', expected a whole number from 1"),
         (["--weights", "soap=1"], "--weights: got 'soap=1', expected <kind>=<whole number>, kinds: predict, v1"),
         (["--url", "localhost:8080"], "--url: got 'localhost:8080', expected http://host:port"),
-        (["--model", "none"], "MODEL: got none, expected one of digit-finder, digits, iris"),
+        (["--model", "none"], "MODEL: got none, expected one of digit-classes, digit-finder, "),
         (["--model", "iris", "--weights", "v1"], "iris (tabular) does not take v1; expected v2, grpc, row, batch"),
         (["--pictures", "/none"], "PICTURES: /none: No such file or directory"),
         (["--pictures", "loadtest/latency"], "PICTURES: loadtest/latency: got no image"),

@@ -37,6 +37,7 @@ LIMITS_REACHED: Schema = {
 }
 NO_CLASS = -1  # pads class_ids; 0 is a class
 _DETECTION_JSON_BYTES = 330
+_TOLERANCES: Mapping[str, float] = {"boxes_px": 1.0, "scores": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -136,13 +137,17 @@ class Detections(ImagePrediction):
 
 
 def match(ones: Detections, others: Detections) -> list[tuple[int, int | None]]:
-    """For each detection its index and that of the nearest one of its class on the other side; None without one."""
+    """For each detection its index and that of the nearest one of its class on the other side; None without one.
+
+    Boxes may be equal and their masks or keypoints not: nearest is by box and score, in units of their tolerances.
+    """
     pairs: list[tuple[int, int | None]] = []
     places = others.places
     for index, (place, class_id) in enumerate(zip(ones.places, ones.class_ids, strict=True)):
         (same,) = np.nonzero(others.class_ids == class_id)
-        distances_px = np.abs(places[same] - place).max(axis=1, initial=0)
-        pairs.append((index, int(same[distances_px.argmin()]) if len(same) else None))
+        distances = np.abs(places[same] - place).max(axis=1, initial=0) / _TOLERANCES["boxes_px"]
+        distances += np.abs(others.scores[same] - ones.scores[index]) / _TOLERANCES["scores"]
+        pairs.append((index, int(same[distances.argmin()]) if len(same) else None))
     return pairs
 
 
@@ -161,7 +166,7 @@ class FindObjects(ImageTask[Letterbox, Selection, Objects], Generic[Objects]):
     options = Selection
     json_output = "detections"
     schema: ClassVar[Schema] = {"predictions": array_of(object_of(OBJECT_PROPERTIES)), "limits_reached": LIMITS_REACHED}
-    tolerances: ClassVar[Mapping[str, float]] = {"boxes_px": 1.0, "scores": 1e-3}
+    tolerances: ClassVar[Mapping[str, float]] = _TOLERANCES
 
     def outputs(self, model: Model) -> Sequence[TensorMetadata]:  # noqa: ARG002
         """JSON, and the detections padded to the image with most of them."""
