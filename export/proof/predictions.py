@@ -186,7 +186,8 @@ def _find(comparison: _Comparison, *, confidence: float, what: str) -> tuple[lis
         distances = np.abs(other.boxes_xyxy - box).max(axis=1, initial=0)
         (near,) = np.nonzero(same & (distances <= limit_px) & (np.abs(other.scores - score) <= TOLERANCE_SCORES))
         if len(near):
-            apart = np.abs(places[near] - own_places[index]).max(axis=1)
+            apart = np.abs(places[near] - own_places[index]).max(axis=1) / limit_px
+            apart += np.abs(other.scores[near] - score) / TOLERANCE_SCORES
             ones.append(index)
             others.append(int(near[apart.argmin()]))
         elif suppressed < comparison.exempt * count or _is_suppressed(index, comparison):

@@ -31,6 +31,7 @@ def predict_objects(checkpoint: Checkpoint, model: Model) -> Predict:
                 conf=confidence,
                 iou=IOU,
                 max_det=MAX_DETECTIONS,
+                agnostic_nms=False,  # which YOLOE's predict has by default, and not for a file that it exported
                 **settings,
             )
         except Exception as exc:  # torch, ONNX Runtime and a network's own code may raise anything

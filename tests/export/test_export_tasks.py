@@ -19,7 +19,13 @@ from export.sources.ultralytics_checkpoint import Checkpoint
 from export.sources.ultralytics_results import predict_objects
 from export.writer.config import read_config
 from tests.support.fixtures import SHARED
-from tests.support.networks import build_network, build_transformer, limit_outputs, read_photos
+from tests.support.networks import (
+    build_network,
+    build_open_vocabulary,
+    build_transformer,
+    limit_outputs,
+    read_photos,
+)
 from transformer.tasks import describe
 
 pytestmark = [
@@ -67,6 +73,8 @@ HEADS = {
     "26-obb": Head("yolo26n-obb.yaml", "obb", arguments={"classes": 3}),
     "26-obb, NMS-free": Head("yolo26n-obb.yaml", "obb", ("--nms-free",), {"classes": 3}),
     "RT-DETR": Head("rtdetr"),
+    "YOLO-World": Head("yolov8s-worldv2.yaml"),
+    "YOLOE-seg": Head("yoloe-11s-seg.yaml", "segment"),
 }
 
 
@@ -97,6 +105,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, photos: list[NamedImage
         images = [image.image_hwc for image in (*draw_images(), *photos[::3])]
         if config == "rtdetr":
             build_transformer().save(path)
+        elif "world" in config or "yoloe" in config:
+            build_open_vocabulary(config, images).save(path)
         else:
             limit_outputs(build_network(config, images=images, **dict(arguments)), images).save(path)
         return path

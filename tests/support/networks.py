@@ -123,6 +123,33 @@ def build_transformer() -> Any:
     return yolo
 
 
+def build_open_vocabulary(config: str, images: Sequence[Image]) -> Any:
+    """A network of YOLO-World or YOLOE with three classes baked in, of texts that no encoder has read.
+
+    Args:
+        config: such as `yolov8s-worldv2.yaml`, `yoloe-11s-seg.yaml`.
+        images: RGB, that its normalisation fits.
+    """
+    import torch  # noqa: PLC0415 - only in the environment of `make test-export`
+    from ultralytics import YOLOE, YOLOWorld  # noqa: PLC0415
+
+    torch.manual_seed(_SEED)
+    yolo: Any = (YOLOWorld if "world" in config else YOLOE)(config)
+    network, names = yolo.model, ["cat", "dog", "bus"]
+    texts = torch.nn.functional.normalize(torch.randn(1, len(names), 512), dim=-1)
+    if "world" in config:
+        network.txt_feats, network.model[-1].nc, network.names = texts, len(names), dict(enumerate(names))
+    else:
+        network.set_classes(names, texts)
+    with torch.no_grad():
+        _fit_normalisation(network, torch.from_numpy(_batch(images)))
+        for layer in network.model[-1].cv4:
+            layer.bias.fill_(-4)  # as built nothing scores more than 0.01
+            layer.logit_scale.fill_(0.5)
+    network.args, network.task = {**yolo.overrides, "task": yolo.task}, yolo.task
+    return yolo
+
+
 def read_photos(count: int) -> dict[str, Image]:
     """Photos of different shapes, RGB, by name; needs `../shared/data`."""
     paths = sorted((SHARED / "coco128" / "images").glob("*.jpg"))[:count]
