@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: in a container the container's limit, not the cores of the node."""
+"""The CPUs that this process may use, in a container by its limit, not the cores of the node; and what they can."""
 
 import math
 import os
@@ -7,6 +7,8 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+CPUINFO = Path("/proc/cpuinfo")
+_BF16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})  # the last one: Arm
 
 
 def cpu_limit(cgroups: Path | None = None, membership: Path | None = None) -> float:
@@ -23,6 +25,22 @@ def cpu_limit(cgroups: Path | None = None, membership: Path | None = None) -> fl
 def whole_cpus() -> int:
     """Return `cpu_limit` rounded up, as Kubernetes passes `limits.cpu` on in a variable; at least 1."""
     return math.ceil(cpu_limit())
+
+
+def has_bf16(cpuinfo: Path | None = None) -> bool:
+    """Return whether the CPU computes bf16 in hardware; True where that cannot be found out.
+
+    Without it OpenVINO takes four times as long in bf16 as in FP32 (YOLOv8n on AVX-512 alone).
+
+    Args:
+        cpuinfo: what the kernel says of the CPU; by default `CPUINFO`.
+    """
+    try:
+        text = (cpuinfo or CPUINFO).read_text()
+    except OSError:
+        return True  # not Linux
+    lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
+    return not lines or any(_BF16 & set(line.split()) for line in lines)
 
 
 def _iterate_quotas(cgroups: Path, membership: Path) -> Iterator[float]:

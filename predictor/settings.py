@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from environment.cpus import cpu_limit
+from environment.cpus import cpu_limit, has_bf16
 from environment.listening import Address, HostNames
 from registry.layout import DEFAULT_PROFILE
 
@@ -98,6 +98,11 @@ class Settings(BaseSettings):
         gt=0,
         description="CPUs that Triton may use, for threads and instances that no config sets. Default: the CPU limit "
         "of this process's own container",
+    )
+    bf16: bool = Field(
+        default_factory=has_bf16,
+        description="whether these CPUs compute bf16 in hardware; otherwise `fast` and `int8` run in FP32 what they "
+        "would in bf16, which is faster then. Default: what the kernel says of the CPU",
     )
     pins: dict[str, list[int]] = Field(
         default={},

@@ -39,9 +39,9 @@ class ModelSource:
         pins = settings.pins.get(self._model)
         policy = configs.read_policy(config) if pins is None else Policy(latest=None, specific=frozenset(pins))
         self.policy_text = f"{policy}{'' if pins is None else ' (setting)'}"
+        served = (settings.profile, settings.cpus, settings.plans, settings.bf16)
         return {
-            version: Candidate(self._model, version, folder, config, settings.profile, settings.cpus, settings.plans)
-            for version in folder.versions
+            version: Candidate(self._model, version, folder, config, *served) for version in folder.versions
         }, policy
 
     def explain_no_version(self, folder: ModelFolder, ignored: str) -> str:

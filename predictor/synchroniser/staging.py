@@ -31,7 +31,7 @@ class Candidate:
         version: its number.
         folder: the model as listed.
         config: `ModelConfig` of the model's own config.pbtxt; None where that is missing.
-        profile, cpus, plans: from the settings.
+        profile, cpus, plans, bf16: from the settings.
     """
 
     model: str
@@ -41,6 +41,7 @@ class Candidate:
     profile: str
     cpus: float
     plans: bool = False
+    bf16: bool = True
 
     @property
     def files(self) -> Mapping[str, Object]:
@@ -49,7 +50,7 @@ class Candidate:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash that changes whenever files, labels, profile, number or CPU limit of the version change.
+        """A hash that changes whenever files, labels, profile or number of the version, or the CPUs change.
 
         The version policy does not count.
         """
@@ -60,7 +61,7 @@ class Candidate:
             f"{path}\0{item.etag}\0{item.size}"
             for path, item in sorted([*shared.items(), *((f"./{name}", item) for name, item in self.files.items())])
         ]
-        lines.append(f"{self.version}\0{self.profile}\0{self.cpus:g}\0{self.plans}")
+        lines.append(f"{self.version}\0{self.profile}\0{self.cpus:g}\0{self.plans}\0{self.bf16}")
         digest = hashlib.sha256("\n".join(lines).encode())
         if CONFIG not in self.files and self.config is not None:
             digest.update(configs.with_policy_cleared(self.config))
@@ -118,7 +119,7 @@ def _stage(
     storage: Storage, candidate: Candidate, target: Path, reserve: Reserve, count: Callable[[int], None]
 ) -> None:
     texts = _read_texts(storage, candidate)
-    terms = Terms(candidate.profile, candidate.cpus, candidate.plans)
+    terms = Terms(candidate.profile, candidate.cpus, candidate.plans, bf16=candidate.bf16)
     entries = judge_texts(texts, terms)
     _check_listed(candidate, entries)
     files = {name: candidate.files[name] for name in entries} if entries is not None else dict(candidate.files)

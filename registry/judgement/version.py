@@ -30,7 +30,7 @@ from registry.layout import (
     is_model_folder,
 )
 from registry.manifest import Entry, read_manifest
-from registry.threads import fill_threads
+from registry.threads import fit_cpus
 from registry.warmup import add_warmup
 
 _IN_FOLDER = "model.onnx"  # what Triton reads where the model is a folder
@@ -62,12 +62,14 @@ class Terms:
         cpus: that Triton may use; 0: threads stay as the config has them.
         plans: whether TensorRT plans, and graphs that hold compiled engines, may be loaded: they are code.
         engines: prefix of the names of engines that are built of it; empty: as in the config.
+        bf16: whether its CPUs compute bf16 in hardware.
     """
 
     profile: str = DEFAULT_PROFILE
     cpus: float = 0
     plans: bool = False
     engines: str = ""
+    bf16: bool = True
 
 
 def judge_config(text: bytes, *, where: str) -> bytes:
@@ -174,7 +176,7 @@ def complete_version_here(version: Path, texts: Texts, terms: Terms) -> None:
     """`complete_version` in this process, for callers that are confined already."""
     config = _compose(texts, terms)
     _judge_files(version, config, plans=terms.plans)
-    config = fill_threads(config, cpus=terms.cpus)
+    config = fit_cpus(config, cpus=terms.cpus, bf16=terms.bf16)
     golden = find_golden(version, config, terms.profile)
     if golden.exists():
         arrays = _judge_golden(golden, config)

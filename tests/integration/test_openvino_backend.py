@@ -204,6 +204,22 @@ def test_concurrent_responses_do_not_mix(client: grpc.InferenceServerClient) -> 
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(send, range(200)))
+    assert all(send(value) for value in range(20)), "each alone: with all threads"
+
+
+def test_instances_share_who_is_busy(tmp_path: Path) -> None:
+    file, config = SERVED["streams"]
+    write_model(tmp_path / "repository", "streams", onnx_file=file, config=config)
+    inode = (tmp_path / "repository" / "streams" / "1").stat().st_ino
+    with (
+        start_triton(tmp_path / "repository", tmp_path / "log") as server,
+        grpc.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as client,
+    ):
+        assert np.array_equal(infer(client, "streams", rows(1))[0], rows(1))
+        # Triton has a /dev/shm of its own where it may.
+        (place,) = Path(f"/proc/{server.process.pid}/root/dev/shm").glob(f"nereid-*-{inode}")
+        assert not any(place.read_bytes()), "none is busy"
+        assert place.stat().st_mode & 0o777 == 0o600
 
 
 def test_bf16_rounds(client: grpc.InferenceServerClient) -> None:

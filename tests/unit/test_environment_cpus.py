@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from environment import cpus
-from environment.cpus import cpu_limit
+from environment.cpus import cpu_limit, has_bf16
 from predictor.settings import Settings as PredictorSettings
 from transformer.settings import TransformerSettings
 
@@ -61,3 +61,21 @@ def test_parts_take_their_defaults_from_the_container_s_limit(
     transformer = TransformerSettings()
     assert (transformer.threads, transformer.max_in_flight) == (whole, 3 * whole)
     assert PredictorSettings().cpus == limit
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor : 0\nflags\t\t: fpu avx2 avx512f avx512_bf16 amx_tile\n", True),
+        ("flags\t\t: fpu avx512f amx_bf16\nflags\t\t: fpu\n", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni\n", False),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("Features\t: fp asimd\n", False),
+        ("model name\t: amx_bf16\nflags\t\t: fpu\n", False),
+        ("", True),
+    ],
+)
+def test_bf16_of_the_cpu(tmp_path: Path, text: str, expected: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    assert has_bf16(tmp_path / "cpuinfo") is expected
+    assert has_bf16(tmp_path / "absent")

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from registry.threads import fill_threads
+from registry.threads import fit_cpus
 
 CPU = "instance_group { kind: KIND_CPU }"
 
@@ -12,7 +12,7 @@ CPU = "instance_group { kind: KIND_CPU }"
 def fill(text: str, cpus: float) -> tuple[list[int], dict[str, str]]:
     config = text_format.Parse(text, ModelConfig())
     before = config.SerializeToString(deterministic=True)
-    filled = fill_threads(config, cpus=cpus)
+    filled = fit_cpus(config, cpus=cpus)
     assert config.SerializeToString(deterministic=True) == before
     return [group.count for group in filled.instance_group], {
         name: parameter.string_value for name, parameter in filled.parameters.items()
@@ -26,7 +26,7 @@ def test_onnxruntime_gets_all_cpus_in_one_instance(cpus: float, threads: str) ->
     assert fill("", cpus) == ([], expected)
 
 
-@pytest.mark.parametrize(("cpus", "threads", "streams"), [(0.3, 1, 1), (2, 2, 2), (3.9, 3, 3), (16, 16, 4)])
+@pytest.mark.parametrize(("cpus", "threads", "streams"), [(0.3, 1, 1), (2, 2, 2), (3.9, 3, 3), (16, 16, 8)])
 def test_openvino_gets_streams(cpus: float, threads: int, streams: int) -> None:
     expected = {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": str(streams)}
     assert fill(f'backend: "openvino" {CPU}', cpus) == ([streams], expected)
@@ -40,9 +40,17 @@ def test_values_that_a_config_sets_stay() -> None:
     assert fill(text, 2) == ([3], {"NUM_STREAMS": "AUTO", "INFERENCE_NUM_THREADS": "2"})
 
 
+@pytest.mark.parametrize(("bf16", "expected"), [(True, True), (False, False)])
+def test_bf16_is_left_to_cpus_that_have_it(bf16: bool, expected: bool) -> None:
+    text = 'backend: "openvino" parameters { key: "HINT_BF16" value { string_value: "YES" } }'
+    config = text_format.Parse(text, ModelConfig())
+    assert ("HINT_BF16" in fit_cpus(config, cpus=2, bf16=bf16).parameters) is expected
+    assert "HINT_BF16" in config.parameters
+
+
 def test_a_gpu_gets_nothing() -> None:
     assert fill("instance_group { kind: KIND_GPU count: 1 }", 4) == ([1], {})
 
 
 def test_no_config_gives_an_empty_one() -> None:
-    assert fill_threads(None, cpus=2).parameters["intra_op_thread_count"].string_value == "2"
+    assert fit_cpus(None, cpus=2).parameters["intra_op_thread_count"].string_value == "2"

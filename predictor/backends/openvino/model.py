@@ -5,7 +5,8 @@ so this one makes the same decisions. Triton starts one process for each instanc
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from predictor.backends.artifact import as_stored, find_artifact
 from predictor.backends.batch import join, split
 from predictor.backends.errors import ModelRejectedError
-from predictor.backends.openvino.options import compose_properties, is_set, read_device
+from predictor.backends.openvino.neighbours import Neighbours
+from predictor.backends.openvino.options import compose_forms, is_set, read_device
 from predictor.backends.openvino.tensors import complete_config, configure
 from predictor.backends.signature import reject_unsupported
 from predictor.backends.stall_watchdog import Watchdog
@@ -51,12 +53,17 @@ class TritonPythonModel:
         """
         config = json.loads(args["model_config"])
         reject_unsupported(config)
-        properties = compose_properties(config)
+        self._forms = compose_forms(config)
         model = _read_model(config, Path(triton.get_model_dir()))
         model = configure(model, config, reshapes=is_set(config, "RESHAPE_IO_LAYERS"))
         self._batch_size = int(config["max_batch_size"])
         self._pads = is_set(config, "ENABLE_BATCH_PADDING")
-        self._request = _compile(model, read_device(config), properties).create_infer_request()
+        device = read_device(config)
+        self._request = _compile(model, device, self._forms.shared).create_infer_request()
+        self._alone = self._neighbours = None
+        if self._forms.alone is not None:
+            self._alone = _compile(model, device, self._forms.alone).create_infer_request()
+            self._neighbours = Neighbours(Path(triton.get_model_dir()), args["model_instance_name"])
         self._outputs = [io["name"] for io in config["output"]]
         self._watchdog = Watchdog()
 
@@ -65,12 +72,26 @@ class TritonPythonModel:
 
         An exception, by OpenVINO or this backend, fails all of them: Triton returns its message.
         """
-        with self._watchdog.responding():
+        with self._watchdog.responding(), self._choosing() as compiled:
             if self._batch_size:
-                return self._run(requests)
-            return [self._run([request])[0] for request in requests]
+                return self._run(compiled, requests)
+            return [self._run(compiled, [request])[0] for request in requests]
 
-    def _run(self, requests: Sequence[Any]) -> list[Any]:
+    def finalize(self) -> None:
+        """Free what the instances share: the model is unloaded."""
+        if self._neighbours is not None:
+            self._neighbours.leave()
+
+    @contextmanager
+    def _choosing(self) -> Iterator[Any]:
+        """Yield the compiled form that runs the next requests, by how many instances are busy."""
+        if self._neighbours is None:
+            yield self._request
+            return
+        with self._neighbours.busy() as busy:
+            yield self._alone if self._forms.is_alone(busy) else self._request
+
+    def _run(self, compiled: Any, requests: Sequence[Any]) -> list[Any]:
         feeds = {
             tensor.name(): join([triton.get_input_tensor_by_name(r, tensor.name()).as_numpy() for r in requests])
             for tensor in requests[0].inputs()
@@ -84,12 +105,12 @@ class TritonPythonModel:
         for name, array in feeds.items():
             try:
                 # The memory of the request itself: it lives until the response is made.
-                self._request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(array), shared_memory=True))
+                compiled.set_tensor(name, openvino.Tensor(np.ascontiguousarray(array), shared_memory=True))
             except RuntimeError as exc:  # a dimension that is variable in the config and fixed in the graph
                 reason = str(exc).strip().rpartition("\n")[2]  # after source locations of OpenVINO
                 return [_reject(f"input {name!r}: {reason}") for _ in requests]
-        self._request.infer()
-        outputs: dict[str, NDArray[Any]] = {name: self._request.get_tensor(name).data for name in self._outputs}
+        compiled.infer()
+        outputs: dict[str, NDArray[Any]] = {name: compiled.get_tensor(name).data for name in self._outputs}
         if self._batch_size:
             parts = {name: split(array[:rows], sizes) for name, array in outputs.items()}
         else:
