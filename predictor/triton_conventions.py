@@ -1,9 +1,11 @@
-"""Conventions between Triton's command line and the synchroniser: folders of the mirror, and names that both use."""
+"""Conventions between Triton's command line, our backends and the synchroniser: folders, names, and a message."""
 
 from pathlib import Path
 
 CANDIDATE_PREFIX = "candidate~"  # before the name of a model under test: invalid in a model's name, so never served
 ACCESS_HEADER = "nereid"  # its suffix: triton-grpc-protocol-nereid carries the secret of restricted protocols
+# Before the JSON of what a config lacks, in the error of a backend that may not complete it.
+INCOMPLETE_CONFIG = "the config lacks inputs or outputs, expected: "
 
 
 def models_folder(mirror: Path) -> Path:

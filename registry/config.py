@@ -224,8 +224,36 @@ def compose(own: ModelConfig | None, *, versions: Collection[int]) -> bytes:
     composed = resolve(own)
     composed.ClearField("name")
     composed.version_policy.CopyFrom(ModelVersionPolicy(specific={"versions": sorted(set(versions))}))
-    text: str = text_format.MessageToString(composed, as_utf8=True)
-    return text.encode()
+    return write(composed)
+
+
+def complete(config: ModelConfig, found: ModelConfig) -> ModelConfig:
+    """Return a config with the tensors that it lacks, and the batch size with them.
+
+    Args:
+        config: Of `compose`.
+        found: Inputs, outputs, batch size and batching of the model; what the config has stays.
+    """
+    completed = deepcopy(config)
+    for field in ("input", "output"):
+        if not getattr(completed, field):
+            getattr(completed, field).MergeFrom(getattr(found, field))
+    completed.max_batch_size = completed.max_batch_size or found.max_batch_size
+    if found.HasField("dynamic_batching") and not completed.HasField("dynamic_batching"):
+        completed.dynamic_batching.SetInParent()
+    return completed
+
+
+def write(config: ModelConfig) -> bytes:
+    """Return the text of a config.
+
+    Raises:
+        VersionRejected: it is too long: control characters are longer when they are written.
+    """
+    text: bytes = text_format.MessageToString(config, as_utf8=True).encode()
+    if len(text) > MAX_BYTES:
+        raise VersionRejected(f"config.pbtxt: got {len(text)} bytes when it is composed, expected at most {MAX_BYTES}")
+    return text
 
 
 def merge_variant(variant: ModelConfig, own: ModelConfig | None) -> ModelConfig:

@@ -11,7 +11,7 @@ _FOLDER = "warmup"  # Triton's
 
 
 def add_warmup(config: Any, golden: Arrays, folder: Path) -> None:
-    """Have Triton run the golden input before the version is ready; nothing where the config has a warm-up.
+    """Have Triton run the golden input before a version is ready; nothing where the config has a warm-up or no inputs.
 
     Args:
         config: `ModelConfig`, changed in place.
@@ -21,7 +21,7 @@ def add_warmup(config: Any, golden: Arrays, folder: Path) -> None:
     Raises:
         VersionRejected: they are not the model's.
     """
-    if config.model_warmup or not config.max_batch_size:
+    if config.model_warmup or not config.max_batch_size or not config.input:
         return
     inputs, _ = split_golden(golden, config)
     rows = min(len(next(iter(inputs.values()))), config.max_batch_size)

@@ -4,11 +4,11 @@ Accepts and rejects what the C++ backend does (triton-inference-server/onnxrunti
 `ValidateOutputs`, `AutoCompleteConfig`); the messages are ours. "Config" is Triton's ModelConfig as JSON.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from predictor.backends.errors import ModelRejectedError
+from predictor.backends.errors import IncompleteConfigError, ModelRejectedError
 
 # BF16 and the 4- and 8-bit floats are missing in the C++ backend too.
 _DATATYPES = {
@@ -154,6 +154,22 @@ def read_dims(io: Mapping[str, Any]) -> list[int]:
     """Return the dims of the model's tensor: those of `reshape`, if present."""
     dims = io["reshape"].get("shape", []) if "reshape" in io else io["dims"]
     return [int(dim) for dim in dims]
+
+
+def find_missing(config: Mapping[str, Any]) -> list[str]:
+    """Return the fields of tensors that a config leaves open: with none it is never completed."""
+    return [key for key in ("input", "output") if not config[key]]
+
+
+def reject_completed(config: Mapping[str, Any], missing: Collection[str]) -> None:
+    """Reject a config that has been completed here, with what it lacked: Triton has read it before.
+
+    Raises:
+        IncompleteConfigError: tensors were missing.
+    """
+    if missing:
+        names = ["max_batch_size", "dynamic_batching", *missing]
+        raise IncompleteConfigError({name: config[name] for name in names if name in config})
 
 
 def complete_config(config: dict[str, Any], inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:

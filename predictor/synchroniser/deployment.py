@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from predictor.synchroniser.errors import LoadFailed, ModelProcessDied, TritonError
+from predictor.synchroniser.errors import IncompleteConfig, LoadFailed, ModelProcessDied, TritonError
 from predictor.synchroniser.mirror import Generation
 from predictor.synchroniser.services import Services
 from predictor.synchroniser.staging import find_golden, read_config
@@ -13,6 +13,7 @@ from predictor.synchroniser.validation import validate
 from predictor.synchroniser.view import join_numbers
 from registry import config as configs
 from registry.errors import VersionRejected
+from registry.judgement.completion import complete_config
 
 log = logging.getLogger("synchroniser")
 
@@ -52,7 +53,7 @@ class Deployment:
             VersionRejected: Triton rejects it.
             TritonError: it could not be loaded now.
         """
-        self._load(self._model)
+        self._load(self._model, self.current.folder)
         self.is_loaded = True
 
     def unload(self) -> None:
@@ -112,7 +113,7 @@ class Deployment:
         """
         name = self._mirror.offer(self._model, folder)
         try:
-            self._load(name)
+            self._load(name, folder)
             yield name
         finally:
             with suppress(TritonError):
@@ -162,10 +163,14 @@ class Deployment:
             golden = find_golden(current.folder, version)
             validate(self._triton, self._model, golden=golden, version=str(version), queue_s=_QUEUE_S)
 
-    def _load(self, name: str) -> None:
+    def _load(self, name: str, folder: Path) -> None:
         loads = self.metrics.loads
         try:
-            self._triton.load(name)
+            try:
+                self._triton.load(name)
+            except IncompleteConfig as exc:
+                complete_config(folder, exc.fields)
+                self._triton.load(name)
         except (VersionRejected, TritonError):
             loads.labels(self._model, "failed").inc()
             raise

@@ -2,7 +2,7 @@
 
 import errno
 
-from registry.errors import TransientError
+from registry.errors import TransientError, VersionRejected
 
 # Failures of disks, networks, and of a machine without memory or descriptors. Any other errno is a defect of this
 # program: a path that is missing, exists already, or is too long.
@@ -28,6 +28,18 @@ class ModelProcessDied(TritonDied):
 
 class TritonTimeout(TritonError):
     """A load, or a request of a validation, exceeded its deadline: another attempt may block as long."""
+
+
+class IncompleteConfig(VersionRejected):
+    """The config lacks inputs or outputs, and Triton completes none.
+
+    Attributes:
+        fields: JSON of the `ModelConfig` that it lacks, and more text.
+    """
+
+    def __init__(self, message: str, fields: str) -> None:
+        super().__init__(message)
+        self.fields = fields
 
 
 class LoadFailed(TransientError):

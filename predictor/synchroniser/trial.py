@@ -67,7 +67,6 @@ class CandidateTrial:
         version, key = candidate.version, candidate.fingerprint
         try:
             folder = self._stage(candidate, report)
-            self._check_labels(candidate, folder)
             if is_outdated():
                 return
             report("validating")
@@ -127,6 +126,7 @@ class CandidateTrial:
     def _validate(self, candidate: Candidate, folder: Path) -> str | None:
         """Validate a staged candidate under a name of its own; returns why no output verified it, if so."""
         with self._deployment.candidate(folder) as name:
+            self._check_labels(candidate, folder)  # only now it is sure that the config has all tensors
             limit_s = self._services.settings.load_timeout_s
             if not configs.builds_engines(read_config(folder, candidate.version)):
                 limit_s = min(_VALIDATION_S, limit_s)

@@ -13,8 +13,8 @@ import tritonclient.grpc as client
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from predictor.synchroniser.errors import ModelProcessDied, TritonDied, TritonError, TritonTimeout
-from predictor.triton_conventions import ACCESS_HEADER, CANDIDATE_PREFIX
+from predictor.synchroniser.errors import IncompleteConfig, ModelProcessDied, TritonDied, TritonError, TritonTimeout
+from predictor.triton_conventions import ACCESS_HEADER, CANDIDATE_PREFIX, INCOMPLETE_CONFIG
 from registry.errors import VersionRejected
 from registry.golden import Arrays
 
@@ -23,6 +23,9 @@ _CHANNEL_ARGS = [
     ("grpc.max_send_message_length", -1),
     # Limit of a response with all outputs: a model may return outputs of any size.
     ("grpc.max_receive_message_length", 2**26),
+    # Of an error's text: it has the tensors that a config lacks.
+    ("grpc.max_metadata_size", 2**20),
+    ("grpc.absolute_max_metadata_size", 2**20),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -120,6 +123,7 @@ class TritonClient:
         Does nothing where the folder is loaded already.
 
         Raises:
+            IncompleteConfig: its config lacks tensors, which a Triton that completes configs would add.
             VersionRejected: Triton rejects it.
             TritonTimeout: it was not loaded in time.
             TritonError: Triton became unavailable, or is out of memory.
@@ -222,6 +226,8 @@ def _translate(exc: InferenceServerException) -> VersionRejected | TritonError:
         return ModelProcessDied(f"Triton: {_shorten(text)}")
     if exc.status() in _UNAVAILABLE:
         return TritonDied(f"Triton: {_shorten(text)}")
+    if fields := text.partition(INCOMPLETE_CONFIG)[2]:
+        return IncompleteConfig(_shorten(text), fields)
     return VersionRejected(_shorten(text) + _SEE_LOG * text.endswith(_NOT_POLLED))
 
 

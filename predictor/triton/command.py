@@ -65,6 +65,9 @@ def _compose_repository(settings: Settings) -> list[str]:
         f"--model-repository={models_folder(mirror)}",
         f"--model-repository={trial_folder(mirror)}",
         "--model-control-mode=explicit",
+        # Triton starts a process for each load that only completes a config, and takes 1.7 s for its end. The
+        # synchroniser completes what our backends report as incomplete.
+        "--disable-auto-complete-config",
         # After a crash it serves the same models, even if the synchroniser or S3 is down.
         *(f"--load-model={name}" for name in serving),
     ]

@@ -186,10 +186,6 @@ def complete_version_here(version: Path, texts: Texts, terms: Terms) -> None:
     if terms.engines and configs.keeps_engines(config):
         configs.name_engines(config, terms.engines)
     text = configs.compose(config, versions=[int(version.name)])
-    if len(text) > configs.MAX_BYTES:  # control characters are longer when they are written
-        raise VersionRejected(
-            f"{CONFIG}: got {len(text)} bytes when it is composed, expected at most {configs.MAX_BYTES}"
-        )
     (version.parent / CONFIG).write_bytes(text)
     # A copy stays with the version.
     (version / CONFIG).write_bytes(text)

@@ -46,6 +46,12 @@ def test_command_serves_the_whole_repository_on_loopback(installation: Installat
     }
 
 
+def test_command_has_the_synchroniser_complete_configs_where_it_loads_the_models(installation: Installation) -> None:
+    flag = "--disable-auto-complete-config"
+    assert flag in compose_command(Settings(mirror=Path("mirror")), installation, environ={})[0]
+    assert flag not in compose_command(Settings(), installation, environ={})[0], "no other program could"
+
+
 def test_command_makes_a_relative_repository_absolute(installation: Installation) -> None:
     argv, _ = compose_command(Settings(repository="models"), installation, environ={})
     assert f"--model-repository={Path.cwd() / 'models'}" in argv

@@ -1,19 +1,22 @@
 """Configs compared with the tensors of real ONNX Runtime sessions: accepted, rejected, completed."""
 
+import json
 from typing import Any
 
 import onnxruntime as ort
 import pytest
 
-from predictor.backends.errors import ModelRejectedError
+from predictor.backends.errors import IncompleteConfigError, ModelRejectedError
 from predictor.backends.signature import (
     Tensor,
     check_inputs,
     check_outputs,
     complete_config,
     read_tensors,
+    reject_completed,
     reject_unsupported,
 )
+from predictor.triton_conventions import INCOMPLETE_CONFIG
 from tests.support.models import build_identity, build_optional, build_scalar, build_sequence_output
 
 
@@ -119,6 +122,16 @@ def test_empty_config_is_completed(
 ) -> None:
     complete_config(config, tensors, tensors)
     assert config == expected
+
+
+def test_config_that_was_completed_here_is_rejected_with_what_it_lacked() -> None:
+    config = compose(0, [X], [])
+    complete_config(config, FP32_PAIRS, FP32_PAIRS)
+    with pytest.raises(IncompleteConfigError) as caught:
+        reject_completed(config, ["output"])
+    found = {"max_batch_size": 4, "dynamic_batching": {}, "output": [describe("t", [2])]}
+    assert str(caught.value) == INCOMPLETE_CONFIG + json.dumps(found)
+    reject_completed(config, [])
 
 
 def test_batching_config_of_a_model_without_batches_is_rejected() -> None:

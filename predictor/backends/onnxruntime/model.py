@@ -21,8 +21,10 @@ from predictor.backends.signature import (
     check_inputs,
     check_outputs,
     complete_config,
+    find_missing,
     read_dims,
     read_tensors,
+    reject_completed,
     reject_unsupported,
 )
 from predictor.backends.stall_watchdog import Watchdog
@@ -40,7 +42,7 @@ class TritonPythonModel:
                 support `reshape`, which a tensor of the batch dimension alone needs.
         """
         config = model_config.as_dict()
-        if not (config["input"] and config["output"]):
+        if find_missing(config):
             reject_unsupported(config)
             session = _create_session(config, Path(triton.get_model_dir()))
             complete_config(config, read_tensors(session.get_inputs()), read_tensors(session.get_outputs()))
@@ -53,7 +55,7 @@ class TritonPythonModel:
             args: By Triton; `model_config` is JSON.
 
         Raises:
-            ModelRejectedError: the C++ backend would reject it too.
+            ModelRejectedError: the C++ backend would reject it too; or the config is incomplete.
             Exception: by ONNX Runtime, with its message.
         """
         config = json.loads(args["model_config"])
@@ -61,10 +63,13 @@ class TritonPythonModel:
         self._session = _create_session(config, Path(triton.get_model_dir()))
         self._run_options = compose_run_options(config)
         overridable = read_tensors(self._session.get_overridable_initializers())
-        self._inputs = read_tensors(self._session.get_inputs())
+        self._inputs, outputs = read_tensors(self._session.get_inputs()), read_tensors(self._session.get_outputs())
+        if missing := find_missing(config):
+            complete_config(config, self._inputs, outputs)
         check_inputs(config, self._inputs, overridable=overridable)
         self._inputs |= overridable
-        check_outputs(config, read_tensors(self._session.get_outputs()))
+        check_outputs(config, outputs)
+        reject_completed(config, missing)
         self._output_dims = {io["name"]: read_dims(io) for io in config["output"]}
         self._batches = config["max_batch_size"] > 0
         self._watchdog = Watchdog()

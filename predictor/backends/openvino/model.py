@@ -21,7 +21,7 @@ from predictor.backends.errors import ModelRejectedError
 from predictor.backends.openvino.neighbours import Neighbours
 from predictor.backends.openvino.options import compose_forms, is_set, read_device
 from predictor.backends.openvino.tensors import complete_config, configure
-from predictor.backends.signature import reject_unsupported
+from predictor.backends.signature import find_missing, reject_completed, reject_unsupported
 from predictor.backends.stall_watchdog import Watchdog
 
 
@@ -36,7 +36,7 @@ class TritonPythonModel:
             model_config: `triton.ModelConfig`. Its dictionary is changed in place.
         """
         config = model_config.as_dict()
-        if not (config["input"] and config["output"]):
+        if find_missing(config):
             reject_unsupported(config)
             complete_config(config, _read_model(config, Path(triton.get_model_dir())))
         return model_config
@@ -48,14 +48,17 @@ class TritonPythonModel:
             args: By Triton; `model_config` is JSON.
 
         Raises:
-            ModelRejectedError: the C++ backend would reject it too.
+            ModelRejectedError: the C++ backend would reject it too; or the config is incomplete.
             Exception: by OpenVINO, with its message.
         """
         config = json.loads(args["model_config"])
         reject_unsupported(config)
         self._forms = compose_forms(config)
         model = _read_model(config, Path(triton.get_model_dir()))
+        if missing := find_missing(config):
+            complete_config(config, model)
         model = configure(model, config, reshapes=is_set(config, "RESHAPE_IO_LAYERS"))
+        reject_completed(config, missing)
         self._batch_size = int(config["max_batch_size"])
         self._pads = is_set(config, "ENABLE_BATCH_PADDING")
         device = read_device(config)
