@@ -95,7 +95,7 @@ def synchronise(settings: Settings, _: argparse.Namespace) -> None:
     Raises:
         StartError: it cannot start.
     """
-    from predictor.synchroniser.server import serve  # noqa: PLC0415 - boto3 and FastAPI take a while
+    from predictor.synchroniser.server import serve  # noqa: PLC0415 - it takes a while
 
     serve(settings)
 
@@ -106,7 +106,7 @@ def judge_folder(settings: Settings, arguments: argparse.Namespace) -> None:
     Raises:
         StartError: it cannot be read, or holds no version.
     """
-    from predictor.repository_judgement import judge_repository, report  # noqa: PLC0415 - boto3 takes a while
+    from predictor.repository_judgement import judge_repository, report  # noqa: PLC0415 - it takes a while
 
     folder: Path = arguments.folder
     counts = report(judge_repository(folder, profile=settings.profile, plans=settings.plans))

@@ -3,14 +3,19 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
-
-import jsonschema
 
 from registry.errors import VersionRejected
 from registry.layout import SCHEMA, find_file_problem
 
-_VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+@cache
+def load_validator() -> Any:
+    """The validator of the schema; the first call takes a while."""
+    import jsonschema  # noqa: PLC0415 - in the synchroniser only the checking processes need it
+
+    return jsonschema.Draft202012Validator(SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ def read_content(data: bytes, *, where: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(data)
     except (ValueError, RecursionError) as exc:
         raise VersionRejected(f"{where}: no JSON: {exc}") from exc
-    if error := next(_VALIDATOR.iter_errors(content), None):
+    if error := next(load_validator().iter_errors(content), None):
         place = "/".join(str(part) for part in error.absolute_path)
         raise VersionRejected(f"{where}: {place or 'content'}: {error.message:.200}")
     for name in content["files"]:

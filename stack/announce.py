@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # The parts start while this waits: httpx and rich are imported once they have.
 _PATIENCE_S = 10
-_POLL_S = 0.2
+_POLL_S = 0.1
 _KEY_NEXT = "next: NEREID_API_KEY=<one of make key> make serve"
 _HIDDEN = f"a model (/status says which to a client with an API key; {_KEY_NEXT})"
 _KEY_REQUIRED = {ErrorCode.MISSING_API_KEY, ErrorCode.UNKNOWN_API_KEY}

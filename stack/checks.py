@@ -113,7 +113,7 @@ def find_problems(*, with_triton: bool) -> Iterator[str]:
 
 
 def _check_repository(address: str) -> Iterator[str]:
-    from registry.storage.reading import open_storage  # noqa: PLC0415 - boto3 takes a while
+    from registry.storage.reading import open_storage  # noqa: PLC0415 - boto3, of a bucket, takes a while
 
     try:
         open_storage(address)

@@ -1,8 +1,10 @@
 """Where the logs of the stack go: a file for each part, of limited size, or all of them to the terminal."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from stack.settings import StackSettings
+if TYPE_CHECKING:  # pydantic takes as long as the rest of what reads logs
+    from stack.settings import StackSettings
 
 PARTS = ("triton", "synchroniser", "transformer", "supervisor")
 MAX_BYTES = 20_000_000  # of each file, and of the one before it, which is kept as <name>.log.1
@@ -10,7 +12,7 @@ LAST_LINES = 20
 _TERMINAL = "/dev/fd/1"
 
 
-def compose_logging(settings: StackSettings) -> dict[str, str]:
+def compose_logging(settings: "StackSettings") -> dict[str, str]:
     """The variables of stack/supervisord.conf about logs."""
     if settings.verbose:
         # supervisor itself writes to the terminal too, unless it is silent.

@@ -5,11 +5,15 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from supervisor.supervisord import main as run_supervisor
+from supervisor.medusa import asyncore_25 as asyncore
+from supervisor.options import ServerOptions
+from supervisor.states import SupervisorStates
+from supervisor.supervisord import Supervisor
 
 from environment.project import ROOT
 from stack import logs
@@ -39,7 +43,7 @@ def supervise(settings: StackSettings) -> str:
         os.chdir(ROOT)
         arguments = ["-c", str(ROOT / "stack/supervisord.conf"), "-d", str(ROOT)]
         # Says once that root is meant; supervisor warns otherwise.
-        run_supervisor([*arguments, *(["-u", "root"] if os.geteuid() == 0 else [])])
+        _run_supervisor([*arguments, *(["-u", "root"] if os.geteuid() == 0 else [])])
         sweep(psutil.Process().children(recursive=True), patience_s=0)
         _go_to_end()
         given_up = Path(state) / GIVEN_UP
@@ -51,6 +55,32 @@ def keep(settings: StackSettings) -> None:
     if settings.mirror is None and not settings.triton_url:
         settings.mirror_folder.mkdir(parents=True, exist_ok=True)
         settings.mirror_folder.chmod(0o700)
+
+
+class _Supervisor(Supervisor):  # type: ignore[misc]  # it has no types
+    """Starts the parts at once; supervisor's own loop waits a second for events before it starts any."""
+
+    def runforever(self) -> None:
+        """Run until the parts are stopped."""
+        for group in sorted(self.process_groups.values()):
+            group.transition()
+        super().runforever()
+
+
+def _run_supervisor(arguments: Sequence[str]) -> None:
+    """Do what `supervisor.supervisord.main` does, SIGHUP included, which starts all parts again."""
+    is_first = True
+    while True:
+        options = ServerOptions()
+        options.realize(arguments)
+        options.first, options.test = is_first, False
+        with suppress(asyncore.ExitNow):
+            _Supervisor(options).main()
+        options.close_httpservers()
+        options.close_logger()
+        is_first = False
+        if options.mood < SupervisorStates.RESTARTING:
+            return
 
 
 def _go_to_end() -> None:

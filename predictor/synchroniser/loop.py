@@ -18,6 +18,7 @@ from predictor.synchroniser.triton_watch import TritonWatch
 log = logging.getLogger("synchroniser")
 
 _TICK_S = 1.0  # between two polls of Triton
+_TICK_DOWN_S = 0.1  # while it does not respond: every model waits for it
 _WORKERS = 4  # each may need memory for one version more
 
 
@@ -109,7 +110,7 @@ class Synchroniser:
     def _pause_s(self) -> float:
         """Seconds until something may be due."""
         times = [
-            time.monotonic() + _TICK_S,
+            time.monotonic() + (_TICK_S if self._triton.up.is_set() else _TICK_DOWN_S),
             self._repository_watch.next_listing(self._settles_at()),
             *(model.next_due for model in self._models.values()),
         ]

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from environment.error_codes import ErrorCode
 from environment.listening import HostGuard, Hosts, join, listen, within_reach
@@ -80,7 +83,7 @@ def _configure_logging(settings: Settings) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _configure_http(app: FastAPI) -> uvicorn.Config:
+def _configure_http(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         # uvicorn's other parser accepts requests that RFC 9112 forbids.
@@ -93,36 +96,38 @@ def _configure_http(app: FastAPI) -> uvicorn.Config:
     )
 
 
-def create_app(status: Status, hosts: Hosts | None = None) -> FastAPI:
+def create_app(status: Status, hosts: Hosts | None = None) -> Starlette:
     """Create the HTTP application, which is read-only; with `hosts` it rejects requests for other host names."""
-    app = FastAPI(title="nereid synchroniser", docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.get("/status")
-    def get_status() -> JSONResponse:
+    def get_status(_: Request) -> Response:
         return JSONResponse(status.as_json())
 
-    @app.get("/ready")
-    def get_ready() -> JSONResponse:
+    def get_ready(_: Request) -> Response:
         content = status.as_json()
         waiting_for = content["waiting_for"]
         return JSONResponse({"ready": status.ready, "waiting_for": waiting_for}, 200 if status.ready else 503)
 
-    @app.get("/metrics")
-    def get_metrics() -> Response:
+    def get_metrics(_: Request) -> Response:
         return Response(generate_latest(status.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    routes = {"/status": get_status, "/ready": get_ready, "/metrics": get_metrics}
+    middleware = []
     if hosts is not None and hosts.are_known:
         misdirected = ErrorCode.MISDIRECTED_REQUEST
-        app.add_middleware(HostGuard, hosts=hosts, respond=lambda _, why: _error(misdirected, why))
+        middleware.append(Middleware(HostGuard, hosts=hosts, respond=lambda _, why: _error(misdirected, why)))
+    # Not FastAPI, which takes as long to import as the rest of this process's own modules.
+    return Starlette(
+        routes=[Route(path, respond, methods=["GET"]) for path, respond in routes.items()],
+        middleware=middleware,
+        exception_handlers={HTTPException: _reject},
+    )
 
-    @app.exception_handler(HTTPException)
-    def reject(request: Request, exc: HTTPException) -> JSONResponse:
-        path = request.url.path[:200]
-        if exc.status_code == ErrorCode.METHOD_NOT_ALLOWED.http_status:
-            return _error(ErrorCode.METHOD_NOT_ALLOWED, f"{request.method} {path}: expected GET", exc.headers)
-        return _error(ErrorCode.ROUTE_NOT_FOUND, f"no route {path}; expected /status, /ready or /metrics")
 
-    return app
+def _reject(request: Request, exc: Exception) -> Response:
+    path = request.url.path[:200]
+    if isinstance(exc, HTTPException) and exc.status_code == ErrorCode.METHOD_NOT_ALLOWED.http_status:
+        return _error(ErrorCode.METHOD_NOT_ALLOWED, f"{request.method} {path}: expected GET", exc.headers)
+    return _error(ErrorCode.ROUTE_NOT_FOUND, f"no route {path}; expected /status, /ready or /metrics")
 
 
 def _error(code: ErrorCode, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -28,7 +28,7 @@ _CHANNEL_ARGS = [
     ("grpc.absolute_max_metadata_size", 2**20),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 200),
     ("grpc.enable_http_proxy", 0),
 ]
 _MAX_TEXT_BYTES = 4 * 2**20  # of a BYTES tensor: each of its elements becomes an object

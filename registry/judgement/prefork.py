@@ -91,6 +91,10 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], memory_bytes: int
 
 
 if __name__ == "__main__":
-    import registry.judgement.version  # noqa: F401 - its functions are called in the forks
+    import registry.judgement.completion
+    import registry.judgement.version  # noqa: F401 - their functions are called in the forks
+    from registry.manifest import load_validator
+
+    load_validator()
 
     main(int(sys.argv[1]))

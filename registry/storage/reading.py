@@ -3,18 +3,15 @@
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from registry.errors import StorageError, VersionRejected
 from registry.layout import Object
 from registry.storage.address import read_address
-from registry.storage.bucket import Bucket
-from registry.storage.bucket_errors import FAULTS
 
 _CHUNK_BYTES = 1 << 20
 _DEEPEST = 4  # folders in one another that are looked into
@@ -53,6 +50,9 @@ def open_storage(url: str) -> Storage:
     address = read_address(url)
     if isinstance(address, Path):
         return FolderStorage(address)
+    from registry.storage.bucket import Bucket  # noqa: PLC0415 - boto3 takes a while, and a folder needs none
+    from registry.storage.bucket_reading import S3Storage  # noqa: PLC0415
+
     # Few attempts: the synchroniser itself tries again, with pauses.
     bucket = Bucket(address, connect_s=5, read_s=15, attempts=2, together=16)
     bucket.check()
@@ -107,52 +107,9 @@ def read(storage: Storage, source: Object, *, limit: int) -> bytes:
 def _read(stream: Any, source: Object) -> bytes:
     try:
         block: bytes = stream.read(_CHUNK_BYTES)
-    except FAULTS as exc:
+    except OSError as exc:
         raise StorageError(f"{source.key}: {exc}") from exc
     return block
-
-
-class S3Storage:
-    """A bucket, or a part of one."""
-
-    def __init__(self, bucket: Bucket) -> None:
-        self.url = str(bucket.address)
-        self._bucket = bucket
-        self._prefix = f"{bucket.address.prefix}/" if bucket.address.prefix else ""
-
-    def walk(self, under: str = "") -> Iterator[Object]:
-        """Every object below the prefix, in pages of a thousand."""
-        prefix, last = self._prefix + under, ""
-        start: dict[str, str] = {}
-        while True:
-            page = self._bucket.call(self.url, partial(self._list, prefix, start))
-            keys = []
-            for entry in page.get("Contents", ()):
-                keys.append(entry["Key"])
-                if not entry["Key"].startswith(prefix):
-                    raise StorageError(f"{self.url}: expected keys below {prefix!r}, the server lists {entry['Key']!r}")
-                yield _describe_object(entry, entry["Key"][len(self._prefix) :])
-            if not page.get("IsTruncated"):
-                return
-            # Some servers name no token; some know the older listing alone, which ignores both.
-            if not keys or max(keys) <= last:
-                raise StorageError(f"{self.url}: the server lists the same keys again, expected ListObjectsV2 in pages")
-            token, last = page.get("NextContinuationToken"), max(keys)
-            start = {"ContinuationToken": token} if token else {"StartAfter": last}
-
-    def _list(self, prefix: str, start: Mapping[str, str], client: Any) -> Any:
-        return client.list_objects_v2(Bucket=self._bucket.address.bucket, Prefix=prefix, **start)
-
-    @contextmanager
-    def open(self, source: Object) -> Iterator[Any]:
-        """The object, if it is still the one that was listed."""
-        place = {"Bucket": self._bucket.address.bucket, "Key": self._prefix + source.key}
-        response = self._bucket.call(source.key, lambda client: client.get_object(**place, IfMatch=source.etag))
-        with closing(response["Body"]) as body:
-            # A server may ignore the condition.
-            if response["ETag"].strip('"') != source.etag.strip('"'):
-                raise StorageError(f"{source.key} changed while it was read")
-            yield body
 
 
 class FolderStorage:
@@ -224,7 +181,3 @@ def _describe(key: str, status: os.stat_result) -> Object:
         datetime.fromtimestamp(status.st_mtime, UTC),
         stat.S_ISLNK(status.st_mode),
     )
-
-
-def _describe_object(entry: Mapping[str, Any], key: str) -> Object:
-    return Object(key, entry["Size"], entry["ETag"], entry["LastModified"])

@@ -21,8 +21,9 @@ from registry.layout import TEXT_BYTES, Object
 from registry.storage.address import read_address
 from registry.storage.bucket import Bucket
 from registry.storage.bucket_errors import code_of, status_of
+from registry.storage.bucket_reading import S3Storage
 from registry.storage.folder_lock import lock_folder
-from registry.storage.reading import FolderStorage, S3Storage
+from registry.storage.reading import FolderStorage
 
 _BLOCK_BYTES = 1 << 20
 _NOT_MET = {404, 409, 412}  # the condition failed; 409: another write to this key is in progress

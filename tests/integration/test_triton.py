@@ -30,6 +30,7 @@ DIFFERENCES = {
     "--backend-directory": "NVIDIA's image has its backends where Triton looks by itself",
     "--backend-config": "shared memory between Triton and Python-based backends; NVIDIA's backends have none",
     "--allow-gpu-metrics": "a cluster may have a GPU",
+    "--disable-auto-complete-config": "it costs NVIDIA's backends no process, and they report no incomplete config",
     "--log-verbose": "0 is Triton's own default",
     "--metrics-address": "Prometheus comes from outside of the pod",
     "--grpc-address": "overlays/separate-transformer: the transformer connects from another pod",

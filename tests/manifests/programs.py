@@ -11,9 +11,9 @@ from functools import cache
 from typing import Any
 from unittest import mock
 
-from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
+from starlette.applications import Starlette
 from starlette.routing import Match
 
 from predictor.settings import Settings as PredictorSettings
@@ -44,7 +44,7 @@ class Listener:
 
     port: int
     outside: bool
-    app: FastAPI | None = None
+    app: Starlette | None = None
 
 
 def program_of(container: Any) -> str | None:
@@ -181,7 +181,7 @@ def listeners_of(container: Any, variables: dict[str, str]) -> list[Listener]:
     return []
 
 
-def has_route(app: FastAPI, path: str) -> bool:
+def has_route(app: Starlette, path: str) -> bool:
     """Whether the application has a route for `GET path`."""
     scope = {"type": "http", "method": "GET", "path": path.partition("?")[0], "root_path": "", "headers": []}
     return any(route.matches(scope)[0] is Match.FULL for route in app.routes)
@@ -192,10 +192,10 @@ def _is_loopback(address: str) -> bool:
 
 
 @cache
-def _transformer() -> FastAPI:
+def _transformer() -> Starlette:
     return create_transformer(Services(TransformerSettings(), None, None))  # type: ignore[arg-type]  # only for its routes
 
 
 @cache
-def _synchroniser() -> FastAPI:
+def _synchroniser() -> Starlette:
     return create_synchroniser(Status("s3://models"))

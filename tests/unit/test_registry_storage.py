@@ -14,6 +14,7 @@ from registry.errors import StorageError
 from registry.layout import Object
 from registry.storage.address import BucketAddress
 from registry.storage.bucket import Bucket
+from registry.storage.bucket_reading import Body
 from registry.storage.reading import FolderStorage, read
 
 
@@ -25,9 +26,9 @@ class BrokenStorage(FolderStorage):
         self._fault = fault
 
     @contextmanager
-    def open(self, source: Object) -> Iterator[Any]:  # noqa: ARG002 - whatever it is
+    def open(self, source: Object) -> Iterator[Any]:
         """A body that cannot be read to its end."""
-        yield self
+        yield Body(self, source.key)
 
     def read(self, _: int) -> bytes:
         """Read the body."""
