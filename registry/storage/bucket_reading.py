@@ -60,8 +60,8 @@ class Body:
     def __init__(self, stream: Any, key: str) -> None:
         self._stream, self._key = stream, key
 
-    def read(self, size: int) -> bytes:
-        """At most so many bytes; none at the end."""
+    def read(self, size: int | None = None) -> bytes:
+        """Read at most so many bytes, or all; none at the end."""
         try:
             block: bytes = self._stream.read(size)
         except FAULTS as exc:

@@ -95,8 +95,8 @@ def test_models_of_the_repository_serve_and_readiness_waits_for_them(tmp_path: P
         wait_for(lambda: running.status.ready)
         assert running.stub.versions("rows") == [1]
         write(running.repository, "rows", Build(2))
-        wait_for(lambda: running.stub.versions("rows") == [2])
-        assert running.status.model("rows").serving == ("2",)
+        wait_for(lambda: running.status.model("rows").serving == ("2",))
+        assert running.stub.versions("rows") == [2]
 
 
 def test_repository_that_is_suddenly_empty_is_taken_for_a_mistake(tmp_path: Path) -> None:
