@@ -16,6 +16,7 @@ from transformer.rest.documents import ERRORS
 from transformer.rest.middleware import (
     AdmissionMiddleware,
     ApiKeyMiddleware,
+    EndpointMiddleware,
     RouteMiddleware,
     SecurityHeadersMiddleware,
     TrailingSlashMiddleware,
@@ -66,6 +67,7 @@ def _add_middleware(app: FastAPI, services: Services, hosts: Hosts | None) -> No
     queued = [route for route in routes if isinstance(route, APIRoute) and route.methods == {"POST"}]
     others = [route for route in routes if route not in queued and hasattr(route, "path_regex")]
     patterns = [route.path_format for route in queued]
+    app.add_middleware(EndpointMiddleware, endpoints=patterns)
     app.add_middleware(AdmissionMiddleware, admission=services.admission, queued=patterns)
     if services.keys is not None:
         app.add_middleware(ApiKeyMiddleware, keys=services.keys, settings=services.settings)

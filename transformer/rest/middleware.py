@@ -1,14 +1,16 @@
-"""ASGI middleware: security headers, route lookup, API-key authentication, admission control."""
+"""ASGI middleware: security headers, route lookup, API-key authentication, admission control, inference endpoints."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
+
+from fastapi import Request
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from transformer.admission import Admission
 from transformer.auth import Keys, is_keyless
-from transformer.errors import Overloaded, ServingError
+from transformer.errors import OutOfMemory, Overloaded, ServingError
 from transformer.observability.request_record import current_request
 from transformer.rest.responses import reject
 from transformer.settings import TransformerSettings
@@ -157,3 +159,34 @@ class AdmissionMiddleware:
                 await reject(scope, exc)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+class EndpointMiddleware:
+    """Calls the endpoint of an inference request itself; needs `RouteMiddleware` around it.
+
+    FastAPI describes these routes in `/docs`, but has nothing to do for their requests: it would look the route up
+    again, resolve dependencies that they do not have and enter two exit stacks.
+    """
+
+    def __init__(self, app: ASGIApp, endpoints: Collection[str]) -> None:
+        """Wrap an application.
+
+        Args:
+            app: gets all other requests.
+            endpoints: patterns of the routes whose endpoint takes `model` and `request`, and returns a response.
+        """
+        self._app = app
+        self._endpoints = frozenset(endpoints)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        if scope["type"] != "http" or scope["method"] != "POST" or route_of(scope) not in self._endpoints:
+            await self._app(scope, receive, send)
+            return
+        try:
+            response = await scope["route"].endpoint(scope["path_params"]["model"], Request(scope, receive, send))
+        except ServingError as exc:
+            response = reject(scope, exc)
+        except MemoryError:
+            response = reject(scope, OutOfMemory())
+        await response(scope, receive, send)
