@@ -26,7 +26,7 @@ from transformer.dataplane.dataplane import DataPlane
 from transformer.grpc.server import GrpcServer
 from transformer.observability import logs
 from transformer.observability.trace_context import Trace
-from transformer.offload import set_threads
+from transformer.offload import make_threads, set_threads
 from transformer.rest.app import create_app
 from transformer.rest.http_limits import LimitedHttpProtocol
 from transformer.seccomp import block_rings, confine
@@ -141,7 +141,7 @@ async def serve(args: arguments.Arguments, settings: TransformerSettings) -> int
         check_tls(args.tls)
     listener = listen(settings.host, args.http_port)
     hosts = Hosts(listener.getsockname()[0], settings.hosts, setting="TRANSFORMER_HOSTS")
-    set_threads(settings.threads)
+    set_threads(make_threads(settings.threads))
     dataplane = DataPlane(TritonClient(args.predictor_host), SynchroniserClient(settings.sync_url), settings)
     spans = open_spans(OpenTelemetrySettings())
     services = Services(settings, dataplane, make_admission(settings), keys, trace=spans.begin if spans else Trace)

@@ -1,6 +1,6 @@
 """Leaves the event loop for a thread where that pays: one thread pool, one unit of cost, one threshold.
 
-A thread and back costs 0.1 ms of a core, and the response waits for it; what blocks the event loop delays every other
+A thread and back costs 0.1 ms, and the response waits for it; what blocks the event loop delays every other
 request. Work of up to about 0.3 ms therefore runs on the event loop itself. Its cost is estimated in the bytes of JSON
 that are parsed in the same time.
 """
@@ -8,7 +8,8 @@ that are parsed in the same time.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
 
@@ -25,11 +26,20 @@ ELEMENT = 3  # of a BYTES tensor, counted
 ALWAYS = float("inf")
 
 
-def set_threads(threads: int) -> ThreadPoolExecutor:
-    """Make this many threads the pool of the running event loop; asyncio ends it with the loop."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="offload")
-    asyncio.get_running_loop().set_default_executor(pool)
+_POOLS: WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor] = WeakKeyDictionary()
+
+
+def set_threads(pool: ThreadPoolExecutor) -> ThreadPoolExecutor:
+    """Make this the pool of the running event loop; asyncio ends it with the loop."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(pool)
+    _POOLS[loop] = pool
     return pool
+
+
+def make_threads(threads: int | None = None) -> ThreadPoolExecutor:
+    """A pool of so many threads; None: of Python's default."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="offload")
 
 
 async def offload(function: Callable[[], T], *, cost: float) -> T:
@@ -44,15 +54,51 @@ async def offload(function: Callable[[], T], *, cost: float) -> T:
     """
     if cost <= INLINE_COST:
         return function()
-    cancelled = False
-
-    def run() -> T | None:
-        return None if cancelled else function()
-
-    thread = asyncio.get_running_loop().run_in_executor(None, run)
+    loop = asyncio.get_running_loop()
+    work = _Work(function, loop)
     try:
-        return cast(T, await asyncio.shield(thread))  # None only of a function that was cancelled
+        # The future is in no variable: it and the frames of its error would keep each other in memory.
+        return await work.begin(_POOLS.get(loop) or set_threads(make_threads()))
     except asyncio.CancelledError:
-        cancelled = True
-        await asyncio.wait([thread])
+        await work.cancel()
         raise
+
+
+class _Work(Generic[T]):
+    """A function in a thread. `run_in_executor` does the same by way of three futures, and takes 0.06 ms more."""
+
+    def __init__(self, function: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
+        self._function = function
+        self._loop = loop
+        self._is_cancelled = False
+        self._ended: asyncio.Future[Any] | None = None
+
+    def begin(self, pool: ThreadPoolExecutor) -> asyncio.Future[T]:
+        """Have a thread run the function; the future of its result."""
+        self._ended = ended = self._loop.create_future()
+        pool.submit(self._run)
+        return ended
+
+    def _run(self) -> None:
+        try:
+            outcome = None if self._is_cancelled else self._function()
+        except BaseException as exc:  # noqa: BLE001  # raised where the result is awaited
+            self._loop.call_soon_threadsafe(self._end, None, exc)
+        else:
+            self._loop.call_soon_threadsafe(self._end, outcome, None)
+
+    async def cancel(self) -> None:
+        """Run the function no more, if it still waits for its thread; else wait for its end."""
+        self._is_cancelled = True
+        if self._ended is not None:
+            self._ended = self._loop.create_future()
+            await self._ended
+
+    def _end(self, outcome: T | None, error: BaseException | None) -> None:
+        ended, self._ended = self._ended, None
+        if ended is None or ended.done():  # cancelled once more
+            return
+        if self._is_cancelled or error is None:
+            ended.set_result(cast(T, outcome))
+        else:
+            ended.set_exception(error)

@@ -1,12 +1,14 @@
 """Leaving the event loop."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
 
-from transformer.offload import ALWAYS, INLINE_COST, offload, set_threads
+from transformer.offload import ALWAYS, INLINE_COST, make_threads, offload, set_threads
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def cancelled_while(is_running: bool) -> list[str]:
         return task
 
     async def main() -> None:
-        set_threads(1)
+        set_threads(make_threads(1))
         tasks = [await start(first), await start(second)]
         assert started.wait(20)
         cancelled = tasks[0 if is_running else 1]
@@ -63,3 +65,27 @@ def test_cancellation_waits_for_a_function_that_runs() -> None:
 
 def test_cancelled_function_that_waits_for_a_thread_does_not_run() -> None:
     assert cancelled_while(is_running=False) == ["first"]
+
+
+class Large:
+    """What is in memory as long as something refers to it."""
+
+
+def test_an_error_keeps_nothing_in_memory() -> None:
+    kept: list[weakref.ref[Large]] = []
+
+    def fail() -> None:
+        large = Large()
+        kept.append(weakref.ref(large))
+        raise ValueError
+
+    async def main() -> None:
+        with pytest.raises(ValueError):  # noqa: PT011  # raised above, without words
+            await offload(fail, cost=ALWAYS)
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+        assert kept[0]() is None
+    finally:
+        gc.enable()

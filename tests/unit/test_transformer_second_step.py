@@ -19,6 +19,7 @@ from transformer.dataplane.dataplane import DataPlane
 from transformer.dataplane.results import ImageResult
 from transformer.errors import DeadlineExceeded, InvalidRequest, ModelNotFound, PredictorTimeout, VersionsChanging
 from transformer.imaging.crops import cut
+from transformer.offload import set_threads
 from transformer.tasks.classify import fill
 from transformer.triton.infer_options import InferOptions
 
@@ -164,7 +165,7 @@ def count_threads(image: NDArray[Any]) -> int:
     async def main() -> int:
         async with serve(TwoModels(boxes)) as dataplane:
             threads = Threads(1)
-            asyncio.get_running_loop().set_default_executor(threads)
+            set_threads(threads)
             await infer(dataplane, encode(image))
             return threads.runs
 
