@@ -77,7 +77,7 @@ class ImageInference:
         self, triton: TritonClient, options: InferOptions, model: Model
     ) -> tuple[tuple[Outputs, Any], set[str]]:
         """Outputs without batch dimension with the plan of preprocessing, and the version that responded."""
-        self.decoded, tensor, plan = await self._in_thread(partial(self._prepare, model))
+        self.decoded, tensor, plan = await self._offload(partial(self._prepare, model), cost=ALWAYS)
         with self.stages.time("infer"):
             options.deadline.check("the model was called")
             outputs, responded = await triton.infer(model, options, {model.input.name: tensor[None]})
@@ -94,7 +94,8 @@ class ImageInference:
 
     async def postprocess(self, model: Model, inferred: tuple[Outputs, Any], options: TaskOptions) -> ImagePrediction:
         """Read the outputs of the version that responded."""
-        return await self._in_thread(partial(self._postprocess, model, inferred, options))
+        cost = image_task(model).postprocess_cost(inferred[0])
+        return await self._offload(partial(self._postprocess, model, inferred, options), cost=cost)
 
     async def classify_objects(self, image_hwc: Image | None, prediction: ImagePrediction) -> ObjectClasses | None:
         """What the second model says of the objects; None where there is no second model.
@@ -136,7 +137,7 @@ class ImageInference:
             )
             return prediction
 
-    async def _in_thread(self, function: Callable[[], T]) -> T:
+    async def _offload(self, function: Callable[[], T], *, cost: float) -> T:
         """Array work: OpenCV and libjpeg release the interpreter lock."""
         queued = time.perf_counter()
 
@@ -144,4 +145,4 @@ class ImageInference:
             self.stages.add("queue", queued)
             return function()
 
-        return await offload(run, cost=ALWAYS)
+        return await offload(run, cost=cost)

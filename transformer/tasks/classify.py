@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from transformer.errors import PredictorError
 from transformer.imaging.drawing import Label, draw_label, draw_region
 from transformer.imaging.letterbox import Image
+from transformer.offload import ARRAY_VALUE
 from transformer.tasks.labels import class_name, round_score
 from transformer.tasks.parameter_values import read_classes, read_count, read_fraction
 from transformer.tasks.resize import read_resize
@@ -186,6 +187,10 @@ class Classify(ImageTask[Region, Choice, Classification]):
         if model.input.datatype == "UINT8":
             return pixels, crop_xyxy
         return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / np.float32(255), crop_xyxy
+
+    def postprocess_cost(self, outputs: Mapping[str, Array]) -> float:
+        """Probabilities are checked and copied."""
+        return sum(output.size for output in outputs.values()) * ARRAY_VALUE
 
     def postprocess(
         self, outputs: Mapping[str, Array], model: Model, *, plan: Region, options: Choice

@@ -22,6 +22,7 @@ from transformer.errors import InvalidRequest
 from transformer.imaging.crops import cut
 from transformer.imaging.letterbox import Image
 from transformer.imaging.nms import Floats
+from transformer.offload import ALWAYS
 from transformer.triton.model import Model, ModelConfigError, TensorMetadata
 
 Array = NDArray[Any]
@@ -253,6 +254,10 @@ class ImageTask(Task, Generic[Plan, Options, Predicted]):
         Returns:
             The input without batch dimension, and the plan for `postprocess`.
         """
+
+    def postprocess_cost(self, outputs: Mapping[str, Array]) -> float:  # noqa: ARG002
+        """Cost of `postprocess`, in the unit of `offload`."""
+        return ALWAYS
 
     @abstractmethod
     def postprocess(self, outputs: Mapping[str, Array], model: Model, *, plan: Plan, options: Options) -> Predicted:
