@@ -28,13 +28,15 @@ def split(array: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
         sizes: Rows of each request.
 
     Returns:
-        A view for each request.
+        A view for each request; for a single one the array itself.
 
     Raises:
         ValueError: the output does not have one row for each input row.
     """
     if array.ndim == 0 or len(array) != sum(sizes):
         raise ValueError(f"output: got shape {list(array.shape)}, expected a batch of {sum(sizes)}")
+    if len(sizes) == 1:
+        return [array]
     edges = np.cumsum([0, *sizes])
     return [array[start:stop] for start, stop in pairwise(edges)]
 
