@@ -1,7 +1,7 @@
-"""The bare model in a loop, without a server: the limit for every server of it.
+"""The bare model in a loop, without a server, or the pipeline around it: the limit for every server of it.
 
-A program of its own, run by the Python whose runtime serves: it imports only numpy and that runtime. It reads JSON
-(`Work`) from standard input and prints one JSON object for each number of streams.
+A program of its own. For the model alone it is run by the Python whose runtime serves, and imports only numpy and that
+runtime. It reads JSON (`Work`) from standard input and prints one JSON object for each number of streams.
 """
 
 import json
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 _WARM_UP_S = 1.0
 
 Run = Callable[[], object]
+Infer = Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Work:
         content: .npy file of the input.
         cores: of the machine.
         seconds: for each number of streams.
+        image: file of an encoded image, which is decoded, letterboxed, inferred and post-processed; empty: the model
+            runs alone, with `content`.
+        size: longer side of the input, pixels.
+        stride: of the model.
     """
 
     model: str
@@ -43,14 +49,16 @@ class Work:
     content: str
     cores: int
     seconds: float
+    image: str = ""
+    size: int = 0
+    stride: int = 0
 
 
 def main() -> None:
     """One stream over all cores, then as many streams as cores."""
     work = Work(**json.load(sys.stdin))
-    content: NDArray[Any] = np.load(work.content)
     for streams in sorted({1, work.cores}):
-        runs = {"onnxruntime": onnxruntime, "openvino": openvino}[work.runtime](work, content, streams)
+        runs = make_runs(work, {"onnxruntime": onnxruntime, "openvino": openvino}[work.runtime](work, streams))
         loop(runs, _WARM_UP_S)
         cpu_s = time.process_time()
         times, span_s = loop(runs, work.seconds)
@@ -73,7 +81,21 @@ def main() -> None:
         )
 
 
-def onnxruntime(work: Work, content: NDArray[Any], streams: int) -> Sequence[Run]:
+def make_runs(work: Work, infers: Sequence[Infer]) -> Sequence[Run]:
+    """What each stream repeats: the model alone, or the pipeline around it."""
+    if not work.image:
+        content: NDArray[Any] = np.load(work.content)
+        return [partial(infer, content) for infer in infers]
+    import cv2  # noqa: PLC0415
+
+    from loadtest.compare.pipeline import detect  # noqa: PLC0415
+
+    cv2.setNumThreads(1)  # as in the transformer: streams run in parallel
+    encoded = Path(work.image).read_bytes()
+    return [partial(detect, encoded, infer, size=work.size, stride=work.stride) for infer in infers]
+
+
+def onnxruntime(work: Work, streams: int) -> Sequence[Infer]:
     """A session for each stream."""
     import onnxruntime  # noqa: PLC0415
 
@@ -82,10 +104,15 @@ def onnxruntime(work: Work, content: NDArray[Any], streams: int) -> Sequence[Run
     sessions = [
         onnxruntime.InferenceSession(work.model, options, providers=["CPUExecutionProvider"]) for _ in range(streams)
     ]
-    return [partial(session.run, None, {work.tensor: content}) for session in sessions]
+    names = [output.name for output in sessions[0].get_outputs()]
+
+    def infer(session: Any, content: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        return dict(zip(names, session.run(None, {work.tensor: content}), strict=True))
+
+    return [partial(infer, session) for session in sessions]
 
 
-def openvino(work: Work, content: NDArray[Any], streams: int) -> Sequence[Run]:
+def openvino(work: Work, streams: int) -> Sequence[Infer]:
     """An inference request for each stream."""
     import openvino  # noqa: PLC0415
 
@@ -95,9 +122,13 @@ def openvino(work: Work, content: NDArray[Any], streams: int) -> Sequence[Run]:
         properties["INFERENCE_PRECISION_HINT"] = "bf16"
     compiled = core.compile_model(core.read_model(work.model), "CPU", properties)
     requests = [compiled.create_infer_request() for _ in range(streams)]
-    return [
-        partial(request.infer, {work.tensor: content}, share_inputs=True, share_outputs=True) for request in requests
-    ]
+    names = [output.get_any_name() for output in compiled.outputs]
+
+    def infer(request: Any, content: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        request.infer({work.tensor: content}, share_inputs=True, share_outputs=True)
+        return {name: request.get_tensor(name).data for name in names}
+
+    return [partial(infer, request) for request in requests]
 
 
 def loop(runs: Sequence[Run], seconds: float) -> tuple[list[float], float]:

@@ -18,7 +18,7 @@ from loadtest import conditions
 from loadtest.compare import report
 from loadtest.compare.candidates import Server
 from loadtest.compare.run import Run
-from loadtest.compare.summary import QUIET, Medians, Target, limit_of, targets
+from loadtest.compare.summary import QUIET, Medians, Target, limit_of, pipeline_of, targets
 
 _PACKAGES = (
     *("fastapi", "kserve", "litserve", "numpy", "onnxruntime", "opencv-python-headless", "openvino", "torch"),
@@ -31,6 +31,7 @@ def write(run: Run, candidates: Sequence[Server], where: Mapping[str, Any], fold
     medians = Medians(run.measurements)
     titles = {server.name: server.title for server in candidates}
     titles |= {limit_of(server.name): f"bare model, {server.profile}" for server in candidates if server.profile}
+    titles |= {pipeline_of(server.name): f"pipeline, {server.profile}" for server in candidates if server.profile}
     reached = targets(medians, run.precisions)
     grids = _grids(run, medians, titles, reached)
     warning = disturbed(medians)

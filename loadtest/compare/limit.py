@@ -1,4 +1,4 @@
-"""The limit of a configuration: the bare model, as a profile configures it, run by `bare.py`."""
+"""The limits of a configuration, run by `bare.py`: the bare model, as a profile configures it, and its pipeline."""
 
 import ast
 import json
@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,26 @@ _TRITON = ROOT / ".venv-triton"
 _THREADS = {"INFERENCE_NUM_THREADS", "NUM_STREAMS", "PERFORMANCE_HINT"}  # of OpenVINO; `bare.py` sets them itself
 
 
-def measure_bare(profile: str, image: bytes, seconds: float) -> list[dict[str, Any]]:
+def measure_bare(profile: str, image: bytes, seconds: float, *, pipeline: bool = False) -> list[dict[str, Any]]:
     """Figures of the bare model, one entry for each number of streams.
+
+    Args:
+        profile: of Nereid.
+        image: JPEG.
+        seconds: for each number of streams.
+        pipeline: whether decoding, letterboxing and NMS are part of it, all in one process.
 
     Raises:
         CandidateError: it failed.
     """
     work = bare_work(profile, image, seconds)
+    if pipeline:
+        encoded = FOLDER / "input.jpg"
+        encoded.write_bytes(image)
+        work = replace(work, image=str(encoded))
     began, cpu_s, busy_s = time.perf_counter(), _children_cpu_s(), machine_cpu_s()
     done = subprocess.run(
-        [_python(work.runtime), "-m", "loadtest.compare.bare"],
+        [sys.executable if pipeline else _python(work.runtime), "-m", "loadtest.compare.bare"],
         cwd=ROOT, input=bare.describe(work), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -69,6 +80,8 @@ def bare_work(profile: str, image: bytes, seconds: float, *, cache: Path = FOLDE
         content=str(content),
         cores=len(os.sched_getaffinity(0)),
         seconds=seconds,
+        size=max(metadata["imgsz"]),
+        stride=metadata["stride"],
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from loadtest.compare.agreement import Agreement
-from loadtest.compare.summary import CONNECTIONS, Medians, Target, beyond, limit_of, ratio
+from loadtest.compare.summary import CONNECTIONS, Medians, Target, beyond, is_limit, limit_of, pipeline_of, ratio
 
 _VERDICTS = {True: "yes", False: "no", None: ""}
 Grid = Sequence[Sequence[str]]  # the first row is the headings
@@ -27,7 +27,7 @@ def speed(medians: Medians, titles: Mapping[str, str]) -> Grid:
 def _speed(medians: Medians, name: str, counts: Sequence[int]) -> Sequence[str]:
     """Cells of a candidate; CPU is that at 4 connections, or at the most where that was not measured."""
     busy = 4 if 4 in counts else counts[-1]
-    if name.startswith("bare-"):
+    if is_limit(name):
         rates = [_figure(medians.rate(name, 1), 1), f"{_figure(medians.full(name), 1)} (limit)", ""]
     else:
         rates = [_figure(medians.rate(name, count), 1) for count in CONNECTIONS]
@@ -51,24 +51,27 @@ def _speed(medians: Medians, name: str, counts: Sequence[int]) -> Sequence[str]:
 def ratios(medians: Medians, titles: Mapping[str, str]) -> Grid:
     """Nereid's configurations to each baseline and to their limit."""
     ours = [name for name in titles if name.startswith("nereid-")]
-    theirs = [name for name in titles if not name.startswith(("nereid-", "bare-"))]
+    theirs = [name for name in titles if not (name.startswith("nereid-") or is_limit(name))]
+    figures: list[str]
     rows = [["to"] + [f"{titles[name]}: {what}" for name in ours for what in ("req/s at 4", "p50 at 1")]]
     for other in theirs:
-        figures: list[str] = []
+        figures = []
         for name in ours:
             figures += [
                 _times(ratio(medians.rate(name, 4), medians.rate(other, 4))),
                 _times(ratio(medians.p50(name), medians.p50(other))),
             ]
         rows.append([titles[other], *figures])
-    limits: list[str] = []
-    for name in ours:
-        added_ms = beyond(medians, name, limit_of(name))
-        limits += [
-            _times(ratio(medians.full(name), medians.full(limit_of(name)))) + " (full load)",
-            f"{_times(ratio(medians.p50(name), medians.p50(limit_of(name))))} ({_added(added_ms)})",
-        ]
-    return [*rows, ["its bare model: the limit", *limits]] if ours else []
+    for text, limit in (("its pipeline in one process", pipeline_of), ("its bare model: the limit", limit_of)):
+        figures = []
+        for name in ours:
+            added_ms = beyond(medians, name, limit(name))
+            figures += [
+                _times(ratio(medians.full(name), medians.full(limit(name)))) + " (full load)",
+                f"{_times(ratio(medians.p50(name), medians.p50(limit(name))))} ({_added(added_ms)})",
+            ]
+        rows.append([text, *figures])
+    return rows if ours else []
 
 
 def further(medians: Medians, titles: Mapping[str, str]) -> Grid:
@@ -128,7 +131,7 @@ def draw(medians: Medians, titles: Mapping[str, str], path: Path) -> None:
     mpl.use("agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415
 
-    names = [name for name in titles if not name.startswith("bare-") and medians.rate(name, 4) is not None]
+    names = [name for name in titles if not is_limit(name) and medians.rate(name, 4) is not None]
     figure, axes = plt.subplots(1, 2, figsize=(13, 1.5 + 0.55 * len(names)), layout="constrained", sharey=True)
     places = range(len(names))
     height = 0.8 / len(CONNECTIONS)

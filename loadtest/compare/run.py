@@ -12,7 +12,7 @@ from loadtest.compare.limit import measure_bare
 from loadtest.compare.measurement import infer, measure_candidate
 from loadtest.compare.preparation import FOLDER, Materials
 from loadtest.compare.processes import CandidateError, tail
-from loadtest.compare.summary import CONNECTIONS, Measurement, limit_of
+from loadtest.compare.summary import CONNECTIONS, Measurement, limit_of, pipeline_of
 from loadtest.errors import LoadTestError
 
 _CONFIDENCE = 0.25
@@ -107,13 +107,13 @@ class Run:
             self.measurements.append(Measurement(server.name, turn, name, connections, **figures))
 
     def _measure_limit(self, server: Server, turn: int) -> None:
-        """The bare model, from the folder that Triton has just read."""
-        name = limit_of(server.name)
-        try:
-            streams = measure_bare(server.profile, self.materials.image, self._seconds)
-        except CandidateError as exc:
-            self._leave_out(name, name, str(exc))
-            return
-        self.measurements += [
-            Measurement(candidate=name, round=turn, request="image", **figures) for figures in streams
-        ]
+        """The bare model and its pipeline, from the folder that Triton has just read."""
+        for name, pipeline in ((limit_of(server.name), False), (pipeline_of(server.name), True)):
+            try:
+                streams = measure_bare(server.profile, self.materials.image, self._seconds, pipeline=pipeline)
+            except CandidateError as exc:
+                self._leave_out(name, name, str(exc))
+                continue
+            self.measurements += [
+                Measurement(candidate=name, round=turn, request="image", **figures) for figures in streams
+            ]

@@ -14,7 +14,7 @@ class Measurement:
     """One candidate, one kind of request, one number of connections, once.
 
     Attributes:
-        candidate: its name; `bare-...` is a loop without a server, and its connections are streams.
+        candidate: its name; `bare-...` and `pipeline-...` are loops without a server, whose connections are streams.
         round: from 1.
         request: `image`, `large` or `iris`.
         connections: requests in progress at a time.
@@ -110,6 +110,16 @@ def limit_of(candidate: str) -> str:
     return candidate.replace("nereid-", "bare-")
 
 
+def pipeline_of(candidate: str) -> str:
+    """The same with decoding, letterbox and NMS around it, in one process."""
+    return candidate.replace("nereid-", "pipeline-")
+
+
+def is_limit(candidate: str) -> bool:
+    """Whether it is a loop without a server."""
+    return candidate.startswith(("bare-", "pipeline-"))
+
+
 def targets(medians: Medians, precisions: Mapping[str, float]) -> list[Target]:
     """Each target in this run; a run that was disturbed decides none."""
     every = _targets(medians, precisions)
@@ -148,6 +158,10 @@ def _targets(medians: Medians, precisions: Mapping[str, float]) -> list[Target]:
                   fastest, ratio(medians.full(fastest), medians.full(limit_of(fastest))), 0.75),
         _at_most("end to end minus bare model, 1 connection, p50",
                  {name: beyond(medians, name, limit_of(name)) for name in ours}, 7.0, " ms"),
+        _at_least("fastest configuration / its pipeline in one process, at full load",
+                  fastest, ratio(medians.full(fastest), medians.full(pipeline_of(fastest))), 0.9),
+        _at_most("end to end minus the pipeline in one process, 1 connection, p50",
+                 {name: beyond(medians, name, pipeline_of(name)) for name in ours}, 5.0, " ms"),
         _at_most("12-megapixel JPEG, end to end minus bare model, p50 / FastAPI + Ultralytics in the same runtime",
                  large, 0.5, ""),
         _at_most("iris, 1 row, v2 JSON, p50 at 1 connection",

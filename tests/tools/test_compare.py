@@ -9,8 +9,11 @@ import numpy as np
 import psutil
 import pytest
 
+from loadtest.compare.bare import Work
+from loadtest.compare.bare import onnxruntime as open_sessions
 from loadtest.compare.candidates import Server, iris_row, nereid, serve
 from loadtest.compare.measurement import drive, infer, speed
+from loadtest.compare.pipeline import detect
 from loadtest.compare.preparation import FOLDER
 from loadtest.compare.processes import CandidateError, start
 from loadtest.errors import LoadTestError
@@ -20,6 +23,9 @@ from tests.support.stack import ROOT, Stack
 
 IMAGE = (ROOT / "loadtest" / "pictures" / "digits.jpg").read_bytes()
 REQUEST = multipart("/predict/digit-finder", IMAGE)
+DIGIT_FINDER = max(
+    (ROOT / "model_repository" / "digit-finder").glob("[0-9]*/model.onnx"), key=lambda path: int(path.parent.name)
+)
 
 
 def test_speed_counts_what_ended_in_time(stack: Stack) -> None:
@@ -88,22 +94,44 @@ def test_nereid_is_started_with_a_profile_and_a_mirror_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("runtime", "properties"), [("onnxruntime", {}), ("openvino", {"HINT_BF16": "YES", "NUM_STREAMS": "2"})]
+    ("runtime", "properties", "image"),
+    [
+        ("onnxruntime", {}, ""),
+        ("openvino", {"HINT_BF16": "YES", "NUM_STREAMS": "2"}, ""),
+        ("onnxruntime", {}, "digits.jpg"),
+        ("openvino", {}, "digits.jpg"),
+    ],
 )
-def test_bare_model_runs_as_its_backend_runs_it(tmp_path: Path, runtime: str, properties: dict[str, str]) -> None:
+def test_bare_model_runs_as_its_backend_runs_it(
+    tmp_path: Path, runtime: str, properties: dict[str, str], image: str
+) -> None:
     np.save(tmp_path / "content.npy", np.zeros((1, 64, 64, 3), np.uint8))
     work = {
-        "model": str(ROOT / "model_repository" / "digit-finder" / "1" / "model.onnx"),
+        "model": str(DIGIT_FINDER),
         "runtime": runtime,
         "properties": properties,
         "tensor": "image",
         "content": str(tmp_path / "content.npy"),
         "cores": 2,
         "seconds": 0.2,
+        "image": image and str(ROOT / "loadtest" / "pictures" / image),
+        "size": 320,
+        "stride": 32,
     }
-    program = [sys.executable, str(ROOT / "loadtest" / "compare" / "bare.py")]
-    done = subprocess.run(program, input=json.dumps(work), capture_output=True, text=True, check=False)
+    program = [sys.executable, "-m", "loadtest.compare.bare"]
+    done = subprocess.run(program, cwd=ROOT, input=json.dumps(work), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["connections"] for line in lines] == [1, 2]
     assert all(line["requests_per_s"] > 1 and not line["failures"] for line in lines)
+
+
+def test_pipeline_finds_what_is_served(stack: Stack) -> None:
+    document, _ = infer(stack.http_port, REQUEST)
+    work = Work(str(DIGIT_FINDER), "onnxruntime", {}, "image", "", 1, 0.0)
+    found = detect(IMAGE, open_sessions(work, 1)[0], size=320, stride=32)
+    expected = [
+        [*(each["box"][side] for side in ("x1", "y1", "x2", "y2")), each["confidence"], each["class_id"]]
+        for each in document["predictions"]
+    ]
+    assert found == pytest.approx(np.array(expected), abs=0.01)

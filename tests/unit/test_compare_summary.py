@@ -9,7 +9,7 @@ from loadtest.compare.agreement import Agreement, Detection, agree, iou
 from loadtest.compare.preparation import enlarge, letterbox
 from loadtest.compare.summary import DEFAULT, Measurement, Medians, beyond, ratio, targets
 
-LIMIT = "bare-fp32"
+LIMIT, PIPELINE = "bare-fp32", "pipeline-fp32"
 
 
 def measurement(
@@ -70,6 +70,7 @@ def test_targets_that_are_reached_and_missed() -> None:
         *(measurement("fastapi-onnx", 35, connections=count, p50=25) for count in (1, 4)),
         measurement("fastapi-pytorch", 21),
         measurement(LIMIT, 50, connections=1, p50=20),
+        measurement(PIPELINE, 45, connections=1, p50=19),
         measurement(DEFAULT, connections=1, p50=60, request="large"),
         measurement("fastapi-onnx", connections=1, p50=100, request="large"),
         measurement(DEFAULT, connections=1, p50=3.1, request="iris"),
@@ -82,6 +83,8 @@ def test_targets_that_are_reached_and_missed() -> None:
         None,  # no int8
         True,  # 40 / 50
         True,  # 25 - 20
+        False,  # 40 / 45 = 0.89
+        False,  # 25 - 19
         True,  # (60 - 20) / (100 - 20)
         False,  # 3.1 ms
         False,  # 2.01
