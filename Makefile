@@ -88,7 +88,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity profiles models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,6 +114,10 @@ loadtest-cold: .venv/.loadtest ## Silence, burst, silence, burst: what scale-to-
 flood: .venv/.loadtest ## How a running server handles 2, 5 and 10 times its capacity (URL, MODEL, SECONDS=5, REPEATS=5, FACTORS="2 5 10")
 	@$(NEREID) flood --url "$(or $(URL),http://127.0.0.1:$(HTTP_PORT))" $(call option,model,MODEL) \
 		$(call option,seconds,SECONDS) $(call option,repeats,REPEATS) $(if $(FACTORS),--factors $(FACTORS))
+
+profiles: need-MODEL .venv/.loadtest $(STACK) $(if $(SHIPPED),models) ## Which profile is best on this machine: requests/s, latency, accuracy, memory (MODEL, PICTURE, SECONDS, REPEATS)
+	@$(NEREID) profiles "$(MODEL)" --repository "$(REPOSITORY)" $(call option,picture,PICTURE) \
+		$(call option,seconds,SECONDS) $(call option,repeats,REPEATS)
 
 soak: need-REPOSITORY .venv/.loadtest ## 80 % of a running server's capacity, a swap every minute (REPOSITORY, MINUTES=30, URL)
 	@$(NEREID) soak --url "$(or $(URL),http://127.0.0.1:$(HTTP_PORT))" --repository "$(REPOSITORY)" \
@@ -150,6 +154,7 @@ publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefi
 capacity: USAGE = P95_MS=<milliseconds>
 key: USAGE = NAME=<owner> [KEYS=<file>]
 train-examples: USAGE = EXAMPLE=<name of a shipped YOLO model>
+profiles: USAGE = MODEL=<name>
 soak versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>
 
 need-%: # before several GB are installed; a default counts as missing

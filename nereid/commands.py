@@ -46,6 +46,9 @@ COMMANDS = {
     "capacity": Command("measure", "highest rate within a limit of p95", "loadtest.latency", ("capacity",), _LOADTEST),
     "flood": Command("measure", "2, 5 and 10 times the capacity", "loadtest.flood", needs=_LOADTEST),
     "soak": Command("measure", "half an hour of load, a swap every minute", "loadtest.soak", needs=_LOADTEST),
+    "profiles": Command(
+        "measure", "which profile is best on this machine", "loadtest.profiles", needs=(TRITON, *_LOADTEST)
+    ),
     "swap": Command("measure", "what a swap of a model costs", "loadtest.swap", needs=_LOADTEST),
     "protocols": Command("measure", "what each protocol adds to a request", "loadtest.protocols"),
 }

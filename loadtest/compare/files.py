@@ -97,6 +97,7 @@ def circumstances() -> dict[str, Any]:
         "command": shlex.join(["python", "-m", "loadtest.compare", *sys.argv[1:]]),
         "machine": platform.platform(),
         "cpu": conditions.cpu_name(),
+        "instruction_sets": conditions.instruction_sets(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),

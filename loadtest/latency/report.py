@@ -35,7 +35,7 @@ def _conditions() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": conditions.commit(),
-        "machine": f"{psutil.cpu_count()} cores, {conditions.cpu_name()}",
+        "machine": conditions.machine(),
         "command": shlex.join(["python", "-m", "loadtest.latency", *sys.argv[1:]]),
     }
 
