@@ -85,7 +85,7 @@ class Subject:
 
         Args:
             profile: one of `profiles`.
-            bf16: whether Triton was told to compute in bf16.
+            bf16: whether Triton computes in bf16.
         """
         measured = self.manifest.get("precisions", {})
         base = next((each["fp32"] for each in measured.values()), None)
@@ -122,7 +122,7 @@ def main() -> int:
         "machine": conditions.machine(),
         "model": subject.model,
         "version": subject.version.name,
-        "picture": options.picture.name,
+        "image": options.picture.name,
         "seconds": options.seconds,
         "repeats": options.repeats,
         "profiles": {name: asdict(each) for name, each in figures.items()},
