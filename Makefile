@@ -95,7 +95,7 @@ help: ## Print this list
 
 install: .venv/.stack .venv-triton/.installed ## Install what serves, and the command nereid: .venv/bin/nereid
 
-demo: $(STACK) $(MADE) ## Start everything, send each shipped model a request, show the results, stop (about 15 s)
+demo: $(STACK) $(MADE) ## Start everything, send each shipped model a request, show the results, stop (about 10 s)
 	@$(NEREID) demo
 
 serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (PROFILE=fp32|fast|int8, HTTP_PORT, TRITON_URL, VERBOSE=1, ...)

@@ -23,11 +23,9 @@ from environment import api_key
 from environment.arguments import Parser
 from environment.listening import find_free_ports
 from environment.project import ROOT, in_project, shown
-from stack.checks import is_locked
 from stack.logs import read_last_lines
 from stack.parts import compose_environment, paths_from_root, visible
 from stack.settings import StackSettings, describe
-from stack.supervise import keep
 from stack.variables import find_unknown, judge_profile
 
 PICTURES = ROOT / "loadtest" / "pictures"
@@ -57,8 +55,8 @@ def main() -> int:
     OUTPUT.mkdir(exist_ok=True)
     try:
         with (
-            tempfile.TemporaryDirectory(prefix="nereid-") as spare,
-            stack(console, Path(spare)) as url,
+            tempfile.TemporaryDirectory(prefix="nereid-") as mirror,
+            stack(console, Path(mirror)) as url,
             httpx.Client(base_url=url, headers=api_key.headers(), trust_env=False, timeout=30) as client,
         ):
             show(console, send_all(client))
@@ -74,20 +72,19 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def stack(console: Console, spare: Path) -> Iterator[str]:
+def stack(console: Console, mirror: Path) -> Iterator[str]:
     """Start the three parts of `make serve` on free ports; they are stopped at the end of the block.
 
     Args:
         console: where progress is shown.
-        spare: an empty folder, for the mirror if that of `make serve` is in use.
+        mirror: an empty folder: that of `make serve` has one user at a time.
 
     Yields:
         The URL of the transformer, once all are ready.
 
     Without supervisor, which takes seconds to start and stop: no part needs to be started again here.
     """
-    settings = choose_settings(spare)
-    keep(settings)
+    settings = choose_settings(mirror)
     with LOG.open("wb") as log:
         parts = start_parts(settings, log)
     try:
@@ -103,11 +100,11 @@ def stack(console: Console, spare: Path) -> Iterator[str]:
                 wait_until_ended(name, parts[name])
 
 
-def choose_settings(spare: Path) -> StackSettings:
+def choose_settings(mirror: Path) -> StackSettings:
     """The shipped models, on ports that are free.
 
     Args:
-        spare: as for `stack`.
+        mirror: as for `stack`.
 
     Raises:
         DemoError: a variable of the environment is unknown or invalid.
@@ -122,7 +119,7 @@ def choose_settings(spare: Path) -> StackSettings:
         raise DemoError(describe(exc, {})) from exc
     if problem := next(find_unknown(os.environ), "") or judge_profile(settings.profile, settings.folder):
         raise DemoError(problem)
-    return settings.model_copy(update={"mirror": spare}) if is_locked(settings.mirror_folder / "lock") else settings
+    return settings.model_copy(update={"mirror": mirror})
 
 
 def start_parts(settings: StackSettings, log: BinaryIO) -> dict[str, subprocess.Popen[bytes]]:

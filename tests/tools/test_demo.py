@@ -1,5 +1,6 @@
 """`make demo`, as it is run."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image
@@ -43,6 +44,12 @@ def test_demo_that_fails_says_why() -> None:
     assert done.returncode == 1
     assert "error: transformer ended with status 2" in done.stdout
     assert "TRANSFORMER_THREADS: got '[/none]'" in done.stdout
+
+
+def test_two_demos_run_at_once() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(run_program, ["stack.demo"] * 2):
+            assert done.returncode == 0, done.stdout + done.stderr
 
 
 # Here and not beside that of `make serve`: one file's tests never run at the same time, and demos share a log.
