@@ -217,7 +217,7 @@ def test_instances_share_who_is_busy(tmp_path: Path) -> None:
     ):
         assert np.array_equal(infer(client, "streams", rows(1))[0], rows(1))
         # Triton has a /dev/shm of its own where it may.
-        (place,) = Path(f"/proc/{server.process.pid}/root/dev/shm").glob(f"nereid-*-{inode}")
+        (place,) = Path("/proc", str(server.process.pid), "root", "dev", "shm").glob(f"nereid-*-{inode}")
         assert not any(place.read_bytes()), "none is busy"
         assert place.stat().st_mode & 0o777 == 0o600
 
