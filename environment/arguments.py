@@ -4,6 +4,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 _CLOSE = 0.6  # of difflib
@@ -34,6 +35,36 @@ class Parser(argparse.ArgumentParser):
         known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         if option.startswith("--") and not any(name.startswith(option) for name in known):
             self.error(f"unknown option: {option}{nearest(option, known)}")
+
+
+def number(text: str, *, least: float, most: float, expected: str) -> float:
+    """Read the value of an option, a number between two others.
+
+    Raises:
+        argparse.ArgumentTypeError: it is invalid; the message has what was expected.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
+    return value
+
+
+positive = partial(number, least=0.001, most=1e6, expected="a number from 0.001")
+seconds = partial(number, least=0, most=86400, expected="seconds from 0 to 86400")
+
+
+def count(text: str, *, least: int = 1) -> int:
+    """Read the value of an option, a whole number.
+
+    Raises:
+        argparse.ArgumentTypeError: it is invalid, or less.
+    """
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from {least}")
+    return int(text)
 
 
 def nearest(word: str, known: Collection[str], *, otherwise: str = "") -> str:

@@ -24,7 +24,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from environment import api_key
-from environment.arguments import Parser
+from environment.arguments import Parser, count, positive
 from environment.project import in_project
 from loadtest.errors import LoadTestError
 from loadtest.generator.load import Plan
@@ -150,10 +150,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="of the server (default: %(default)s)")
     parser.add_argument("--model", default="digit-finder", help="(default: %(default)s)")
     parser.add_argument("--picture", type=Path, default=IMAGE, help="image to send (default: %(default)s)")
-    parser.add_argument("--factors", type=float, nargs="+", default=[2.0, 5.0, 10.0], help="(default: 2 5 10)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each flood (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="of all floods, in turn (default: %(default)s)")
-    parser.add_argument("--connections", type=int, default=4, help="that measure the capacity (default: %(default)s)")
+    parser.add_argument("--factors", type=positive, nargs="+", default=[2.0, 5.0, 10.0], help="(default: 2 5 10)")
+    parser.add_argument("--seconds", type=positive, default=5.0, help="of each flood (default: %(default)s)")
+    parser.add_argument("--repeats", type=count, default=5, help="of all floods, in turn (default: %(default)s)")
+    parser.add_argument("--connections", type=count, default=4, help="that measure the capacity (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=in_project("output/flood.json"), help="(default: %(default)s)")
     return parser
 

@@ -23,7 +23,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from environment import api_key
-from environment.arguments import Parser
+from environment.arguments import Parser, count, positive
 from environment.project import in_project
 from loadtest import conditions
 from loadtest.compare.candidates import Running, Server, serve
@@ -31,9 +31,12 @@ from loadtest.compare.measurement import measure_candidate
 from loadtest.compare.processes import CandidateError
 from loadtest.errors import LoadTestError
 from loadtest.generator.requests import Request, predict_image
+from loadtest.tasks import IMAGE_TASKS, PICTURES
+from registry.errors import VersionRejected
 from registry.layout import MANIFEST
+from registry.manifest import read_content
 
-IMAGE = Path(__file__).parent / "pictures" / "digits.jpg"
+_SHIPPED = Path(__file__).parent / "pictures"
 BASE = "fp32"  # the profile that every model has, and whose results the others are measured by
 _OTHERS = {"fast": "bf16", "int8": "int8"}  # profiles of a CPU, and the precision that the manifest has of each
 _SLOWER = 0.95  # of the requests/s of `BASE`: less is no choice, whatever it gains elsewhere
@@ -80,6 +83,11 @@ class Subject:
         """Those for a CPU that the version has."""
         return [BASE, *(name for name in _OTHERS if (self.version / f"{name}.pbtxt").exists())]
 
+    @property
+    def image(self) -> Path:
+        """A shipped image that shows what the model finds."""
+        return _SHIPPED / PICTURES[self.manifest["task"]]
+
     def precision(self, profile: str, *, bf16: bool) -> tuple[float | None, float | None]:
         """The metric of a profile and its change; without bf16 in hardware `fast` computes in FP32.
 
@@ -88,9 +96,8 @@ class Subject:
             bf16: whether Triton computes in bf16.
         """
         measured = self.manifest.get("precisions", {})
-        base = next((each["fp32"] for each in measured.values()), None)
         if profile == BASE or (profile == "fast" and not bf16):
-            return base, None if base is None else 0.0
+            return next((each["fp32"] for each in measured.values()), None), 0.0
         found = measured.get(_OTHERS[profile])
         if found is None:
             return None, None
@@ -104,13 +111,14 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     try:
         subject = find(options.repository, options.model)
-        image = options.picture.read_bytes()
+        path = options.picture or subject.image
+        image = path.read_bytes()
         with tempfile.TemporaryDirectory() as folder:
             figures = measure(subject, predict_image(subject.model, image), options, console, Path(folder))
     except OSError as exc:
         console.print(f"error: {exc.filename}: {exc.strerror}", markup=False, soft_wrap=True)
         return 1
-    except (LoadTestError, CandidateError, api_key.AccessError) as exc:
+    except (LoadTestError, CandidateError, VersionRejected, api_key.AccessError) as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
     console.print(draw(figures, f"{subject.model} {subject.version.name} on {conditions.machine()}"))
@@ -122,7 +130,7 @@ def main() -> int:
         "machine": conditions.machine(),
         "model": subject.model,
         "version": subject.version.name,
-        "image": options.picture.name,
+        "image": path.name,
         "seconds": options.seconds,
         "repeats": options.repeats,
         "profiles": {name: asdict(each) for name, each in figures.items()},
@@ -136,31 +144,40 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="nereid profiles", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model", help="name; one that takes images")
     repository = in_project("model_repository")
-    parser.add_argument("--repository", type=Path, default=repository, help="a folder (default: model_repository)")
-    parser.add_argument("--picture", type=Path, default=IMAGE, help="image to send (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each profile (default: %(default)s)")
-    parser.add_argument("--connections", type=int, nargs="+", default=[1, 4, 16], help="(default: 1 4 16)")
+    parser.add_argument("--repository", type=_folder, default=repository, help="a folder (default: model_repository)")
+    parser.add_argument("--picture", type=Path, help="image to send (default: a shipped one of the model's task)")
+    parser.add_argument("--seconds", type=positive, default=4.0, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--repeats", type=count, default=3, help="turns of each profile (default: %(default)s)")
+    parser.add_argument("--connections", type=count, nargs="+", default=[1, 4, 16], help="(default: 1 4 16)")
     output = in_project("output/profiles.json")
     parser.add_argument("--output", type=Path, default=output, help="(default: %(default)s)")
     return parser
+
+
+def _folder(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"got {text}, expected a folder; next: nereid fetch, which copies a version")
+    return Path(text)
 
 
 def find(repository: Path, model: str) -> Subject:
     """The newest complete version of a model.
 
     Raises:
-        LoadTestError: there is none.
+        LoadTestError: there is none, or it takes no images.
     """
     complete = [path for path in (repository / model).glob("*") if path.name.isdecimal() and (path / MANIFEST).exists()]
     if not complete:
         known = sorted({path.parents[1].name for path in repository.glob(f"*/*/{MANIFEST}")})
         raise LoadTestError(
             f"{repository / model}: got no version with {MANIFEST}, expected one of {', '.join(known) or 'none'}; "
-            "next: nereid export, or nereid fetch for one of a bucket"
+            "next: nereid export"
         )
     newest = max(complete, key=lambda path: int(path.name))
-    return Subject(model, newest, json.loads((newest / MANIFEST).read_bytes()))
+    manifest = read_content((newest / MANIFEST).read_bytes(), where=str(newest / MANIFEST))
+    if manifest.get("task") not in IMAGE_TASKS:
+        raise LoadTestError(f"{model}: got task {manifest.get('task')!r}, expected {', '.join(sorted(IMAGE_TASKS))}")
+    return Subject(model, newest, manifest)
 
 
 def measure(
@@ -201,6 +218,10 @@ def measure(
                     found = measure_candidate(ready, request, connections=connections, seconds=options.seconds)
                     if found["failures"]:
                         raise LoadTestError(f"{profile}: {found['failures']} requests failed: {found['failure']}")
+                    if not found["requests_per_s"]:
+                        raise LoadTestError(
+                            f"{profile}: no request ended in {options.seconds:g} s; next: more --seconds"
+                        )
                     taken[profile].append({"connections": connections, **found})
                     progress.advance(task)
     return {profile: _summarise(subject, profile, taken[profile], *runs[profile]) for profile in taken}

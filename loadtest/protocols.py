@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -21,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from environment import api_key
-from environment.arguments import Parser
+from environment.arguments import Parser, count
 from loadtest.errors import LoadTestError
 from loadtest.generator.connections import Client
 from loadtest.generator.requests import (
@@ -74,14 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--grpc", default="localhost:8081", help="host:port (default: %(default)s)")
     parser.add_argument("--model", default="digit-finder", help="a detector (default: %(default)s)")
     parser.add_argument("--picture", type=Path, default=IMAGE, help="image to send (default: %(default)s)")
-    parser.add_argument("--requests", type=_count, default=200, help="for each protocol (default: %(default)s)")
+    parser.add_argument(
+        "--requests", type=partial(count, least=_FEWEST), default=200, help="for each protocol (default: %(default)s)"
+    )
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < _FEWEST:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number from {_FEWEST}")
-    return int(text)
 
 
 def encode(model: str, image: bytes) -> Mapping[str, Request]:

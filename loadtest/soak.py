@@ -21,7 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from environment import api_key
-from environment.arguments import Parser
+from environment.arguments import Parser, count, positive
 from environment.project import in_project
 from loadtest.errors import LoadTestError
 from loadtest.flood import IMAGE, Target
@@ -78,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="of the server (default: %(default)s)")
     parser.add_argument("--repository", required=True, help="served model repository: s3://bucket/prefix or a folder")
     parser.add_argument("--model", default="digit-finder", help="a shipped one for images (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=30, help="(default: %(default)s)")
-    parser.add_argument("--connections", type=int, default=4, help="that measure the capacity (default: %(default)s)")
+    parser.add_argument("--minutes", type=positive, default=30, help="(default: %(default)s)")
+    parser.add_argument("--connections", type=count, default=4, help="that measure the capacity (default: %(default)s)")
     parser.add_argument("--pid", type=int, help="of make serve (default: found by the port of --url)")
     parser.add_argument("--output", type=Path, default=in_project("output/soak.json"), help="(default: %(default)s)")
     return parser

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from environment import api_key
-from environment.arguments import Parser
+from environment.arguments import Parser, count, positive, seconds
 from environment.project import in_project
 from loadtest.errors import LoadTestError
 from loadtest.generator.load import Load, Plan
@@ -96,12 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--versions", nargs="+", type=Path, help="version folders to upload in turn (default: the shipped model's)"
     )
-    parser.add_argument("--swaps", type=int, default=50, help="how many (default: %(default)s)")
-    parser.add_argument("--keep", type=int, default=3, help="uploaded versions that stay (default: %(default)s)")
-    parser.add_argument("--quiet-s", type=float, default=15, help="load alone between swaps (default: %(default)s)")
-    parser.add_argument("--patience-s", type=float, default=60, help="for one swap (default: %(default)s)")
+    parser.add_argument("--swaps", type=count, default=50, help="how many (default: %(default)s)")
+    parser.add_argument("--keep", type=count, default=3, help="uploaded versions that stay (default: %(default)s)")
+    parser.add_argument("--quiet-s", type=seconds, default=15, help="load alone between swaps (default: %(default)s)")
+    parser.add_argument("--patience-s", type=positive, default=60, help="for one swap (default: %(default)s)")
     parser.add_argument(
-        "--pause-s", type=float, default=0.01, help="of each connection after a response (default: %(default)s)"
+        "--pause-s", type=seconds, default=0.01, help="of each connection after a response (default: %(default)s)"
     )
     parser.add_argument("--pid", type=int, help="of make serve (default: found by the port of --http)")
     parser.add_argument("--output", type=Path, default=in_project("output/swap.json"), help="(default: %(default)s)")

@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from environment.arguments import count, positive
 from environment.project import in_project
 from export.commands.running import add_management
 
@@ -112,8 +113,8 @@ def _prune(args: Namespace, console: "Console") -> None:
 def add_sizing(commands: Any) -> None:
     """Add the parser of `sizing`."""
     parser = commands.add_parser("sizing", help="memory, disks, quota and S3's requests of the pods that serve it")
-    parser.add_argument("--pods", type=int, default=2, help="(default: %(default)s)")
-    parser.add_argument("--poll-s", type=float, default=10.0, help="seconds between listings (default: %(default)s)")
+    parser.add_argument("--pods", type=count, default=2, help="(default: %(default)s)")
+    parser.add_argument("--poll-s", type=positive, default=10.0, help="seconds between listings (default: %(default)s)")
     add_management(parser, _sizing, has_default=True)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from environment.arguments import Parser, count, positive
 from loadtest.compare.candidates import MODEL, Server, baselines, nereid
 from loadtest.compare.files import circumstances, write
 from loadtest.compare.preparation import FOLDER, REPOSITORY, Materials, PreparationError, prepare
@@ -45,14 +46,14 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtest.compare")
+    parser = Parser(prog="python -m loadtest.compare")
     parser.add_argument(
         "--weights", default="", help="a YOLOv8 .pt (default: ../shared's, else yolov8n.pt, downloaded)"
     )
     parser.add_argument("--allow-unpickling", action="store_true", help="run the code that the .pt file may contain")
     parser.add_argument("--picture", default="", help="JPEG (default: bus.jpg of the ultralytics package)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each candidate (default: %(default)s)")
+    parser.add_argument("--seconds", type=positive, default=8.0, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--repeats", type=count, default=3, help="turns of each candidate (default: %(default)s)")
     parser.add_argument("--profiles", default="fp32", help="of Nereid, with spaces between (default: %(default)s)")
     parser.add_argument("--candidates", default="", help="names, with spaces between (default: all)")
     parser.add_argument("--export", default="", help="more arguments of python -m export ultralytics")

@@ -5,7 +5,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from environment.arguments import Parser
+from environment.arguments import Parser, count, number, positive, seconds
 from environment.project import in_project
 from loadtest.latency.payloads import KINDS
 
@@ -30,11 +30,11 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, prog=f"nereid {COMMANDS[name]}", help=text, description=text)
         _add_options(command, timeout_s=120 if name == "cold" else 30)
         if name == "cold":
-            command.add_argument("--silence-s", type=_seconds, default=60, help="(default: %(default)s)")
-            command.add_argument("--burst-s", type=_positive, default=10, help="(default: %(default)s)")
-            command.add_argument("--cycles", type=_count, default=2, help="bursts (default: %(default)s)")
+            command.add_argument("--silence-s", type=seconds, default=60, help="(default: %(default)s)")
+            command.add_argument("--burst-s", type=positive, default=10, help="(default: %(default)s)")
+            command.add_argument("--cycles", type=count, default=2, help="bursts (default: %(default)s)")
         if name == "ui":
-            command.add_argument("--port", type=_count, default=8089, help="(default: %(default)s)")
+            command.add_argument("--port", type=count, default=8089, help="(default: %(default)s)")
         if name in {"run", "capacity"}:
             _add_thresholds(command, of_steps=name == "capacity")
         else:
@@ -45,10 +45,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_thresholds(parser: argparse.ArgumentParser, *, of_steps: bool) -> None:
     add = parser.add_argument
     add("--rate", type=_rate, help="requests/s: an open loop; of capacity, the rate to count replicas for")
-    add("--connections", type=_count, default=128, help="of an open loop, at most (default: %(default)s)")
-    add("--warm-up-s", type=_seconds, default=3 if of_steps else 5, help="not measured (default: %(default)s)")
-    add("--duration-s", type=_positive, default=10 if of_steps else 30, help="measured (default: %(default)s)")
-    add("--p95-ms", type=_positive, required=of_steps, help="at most")
+    add("--connections", type=count, default=128, help="of an open loop, at most (default: %(default)s)")
+    add("--warm-up-s", type=seconds, default=3 if of_steps else 5, help="not measured (default: %(default)s)")
+    add("--duration-s", type=positive, default=10 if of_steps else 30, help="measured (default: %(default)s)")
+    add("--p95-ms", type=positive, required=of_steps, help="at most")
 
 
 def _add_options(parser: argparse.ArgumentParser, *, timeout_s: float) -> None:
@@ -59,20 +59,10 @@ def _add_options(parser: argparse.ArgumentParser, *, timeout_s: float) -> None:
     add("--model", default="", help="name (default: the first that the server lists)")
     add("--weights", type=_weights, help=f"mix, as in 'predict=4 v2=2'; kinds: {', '.join(KINDS)}")
     add("--pictures", type=Path, help="folder with images (default: several sizes, made from the shipped ones)")
-    add("--users", type=_count, default=4, help="of a closed loop (default: %(default)s)")
+    add("--users", type=count, default=4, help="of a closed loop (default: %(default)s)")
     add("--fail-ratio", type=_ratio, default=0.01, help="at most (default: %(default)s)")
-    add("--timeout-s", type=_positive, default=timeout_s, help="for one request (default: %(default)s)")
+    add("--timeout-s", type=positive, default=timeout_s, help="for one request (default: %(default)s)")
     add("--output", type=Path, default=in_project("output/loadtest"), help="(default: %(default)s)")
-
-
-def _number(text: str, *, least: float, most: float, expected: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not least <= value <= most:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
-    return value
 
 
 def _url(text: str) -> str:
@@ -81,17 +71,9 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-_seconds = partial(_number, least=0, most=86400, expected="seconds from 0 to 86400")
-_positive = partial(_number, least=0.001, most=1e6, expected="a number from 0.001")
 # Above the maximum, the generator itself would be measured.
-_rate = partial(_number, least=0.01, most=10_000, expected="requests/s from 0.01 to 10000")
-_ratio = partial(_number, least=0, most=1, expected="a number from 0 to 1")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1")
-    return int(text)
+_rate = partial(number, least=0.01, most=10_000, expected="requests/s from 0.01 to 10000")
+_ratio = partial(number, least=0, most=1, expected="a number from 0 to 1")
 
 
 def _weights(text: str) -> dict[str, int]:

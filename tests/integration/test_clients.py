@@ -125,7 +125,7 @@ def test_protocols_are_measured_side_by_side(stack: Stack) -> None:
         (["--model", "none"], '"code":"model_not_found"'),
         (["--http", "localhost:1"], "is `make serve` running?"),
         (["--grpc", "localhost:1"], "error: gRPC: UNAVAILABLE"),
-        (["--requests", "1"], "got '1', expected a number from 2"),
+        (["--requests", "1"], "got '1', expected a whole number from 2"),
     ],
 )
 def test_protocols_that_cannot_be_measured_say_why(stack: Stack, arguments: list[str], says: str) -> None:

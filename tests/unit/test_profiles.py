@@ -11,7 +11,19 @@ from rich.console import Console
 
 from loadtest.errors import LoadTestError
 from loadtest.profiles import Figures, Subject, advise, draw, find
+from registry.errors import VersionRejected
 
+FILE = {"sha256": "0" * 64, "size_bytes": 1}
+MANIFEST: dict[str, Any] = {
+    "model": "m",
+    "version": "1",
+    "task": "detect",
+    "interface": "fused",
+    "created": "2026-11-27T07:26:23+00:00",
+    "source": {"name": "m.onnx", "sha256": "0" * 64},
+    "tools": {"onnx": "1.23.2"},
+    "files": dict.fromkeys(("model.onnx", "config.pbtxt", "parity.json", "golden.npz"), FILE),
+}
 PRECISIONS = {
     "bf16": {"metric": "box", "map50_95": 0.91, "fp32": 0.912, "change": -0.002},
     "int8": {"metric": "box", "map50_95": 0.9, "fp32": 0.912, "change": -0.012},
@@ -77,11 +89,12 @@ def make(repository: Path, version: str, *, manifest: Mapping[str, Any] | None, 
 
 
 def test_newest_complete_version_is_measured(tmp_path: Path) -> None:
-    make(tmp_path, "2", manifest={}, profiles=("fast", "gpu"))
-    make(tmp_path, "10", manifest={"precisions": PRECISIONS}, profiles=("fast", "int8", "tensorrt"))
+    make(tmp_path, "2", manifest=MANIFEST, profiles=("fast", "gpu"))
+    make(tmp_path, "10", manifest=MANIFEST, profiles=("fast", "int8", "tensorrt"))
     make(tmp_path, "11", manifest=None)
     subject = find(tmp_path, "m")
     assert (subject.version.name, subject.profiles) == ("10", ["fp32", "fast", "int8"])
+    assert subject.image.is_file()
     with pytest.raises(LoadTestError, match=r"none: got no version with manifest.json, expected one of m; next: "):
         find(tmp_path, "none")
 
@@ -97,4 +110,14 @@ def test_newest_complete_version_is_measured(tmp_path: Path) -> None:
 )
 def test_accuracy_is_that_of_what_runs(profile: str, bf16: bool, expected: tuple[float, float]) -> None:
     assert Subject("m", Path(), {"precisions": PRECISIONS}).precision(profile, bf16=bf16) == expected
-    assert Subject("m", Path(), {}).precision(profile, bf16=bf16)[0] is None
+    not_measured = Subject("m", Path(), {}).precision(profile, bf16=bf16)
+    assert not_measured == (None, 0.0 if expected[1] == 0 else None)
+
+
+def test_model_without_images_and_a_broken_manifest_are_rejected(tmp_path: Path) -> None:
+    make(tmp_path, "1", manifest=MANIFEST | {"task": "tabular"})
+    with pytest.raises(LoadTestError, match="m: got task 'tabular', expected classify, depth, detect, obb"):
+        find(tmp_path, "m")
+    make(tmp_path, "2", manifest={})
+    with pytest.raises(VersionRejected, match="required property"):
+        find(tmp_path, "m")
