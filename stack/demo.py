@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import httpx
 from pydantic import ValidationError
@@ -23,14 +23,14 @@ from environment import api_key
 from environment.arguments import Parser
 from environment.listening import find_free_ports
 from environment.project import ROOT, in_project, shown
-from stack.logs import read_last_lines
+from stack.logs import log_of, read_last_lines
 from stack.parts import compose_environment, paths_from_root, visible
 from stack.settings import StackSettings, describe
 from stack.variables import find_unknown, judge_profile
 
 PICTURES = ROOT / "loadtest" / "pictures"
 OUTPUT = ROOT / "output"
-LOG = OUTPUT / "demo.log"
+LOGS = OUTPUT / "demo"
 START_S = 60
 STOP_S = 30
 # An image for each task; of `digit-finder` and `digits` more is shown.
@@ -52,7 +52,7 @@ def main() -> int:
     """Run the demo; 0 if every model returned predictions."""
     Parser(prog="nereid demo", description="Serve the shipped models, send each a request, and stop.").parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
-    OUTPUT.mkdir(exist_ok=True)
+    LOGS.mkdir(parents=True, exist_ok=True)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="nereid-") as mirror,
@@ -85,12 +85,11 @@ def stack(console: Console, mirror: Path) -> Iterator[str]:
     Without supervisor, which takes seconds to start and stop: no part needs to be started again here.
     """
     settings = choose_settings(mirror)
-    with LOG.open("wb") as log:
-        parts = start_parts(settings, log)
+    parts = start_parts(settings)
     try:
         with console.status("starting Triton, the synchroniser and the transformer ..."):
             seconds = wait_until_ready(parts, settings.url)
-        console.print(f"the stack is ready after {seconds:.1f} s at {settings.url} (log: {shown(LOG)})")
+        console.print(f"the stack is ready after {seconds:.1f} s at {settings.url} (logs: {shown(LOGS)})")
         yield settings.url
     finally:
         with console.status("stopping ..."):
@@ -122,8 +121,8 @@ def choose_settings(mirror: Path) -> StackSettings:
     return settings.model_copy(update={"mirror": mirror})
 
 
-def start_parts(settings: StackSettings, log: BinaryIO) -> dict[str, subprocess.Popen[bytes]]:
-    """Start the three parts, which print to the log; by what the user calls them."""
+def start_parts(settings: StackSettings) -> dict[str, subprocess.Popen[bytes]]:
+    """Start the three parts, each of which has a log; by what the user calls them."""
     environ = os.environ | compose_environment(settings, state=str(OUTPUT)) | paths_from_root(os.environ)
     ports = [f"--http_port={settings.http_port}", f"--grpc_port={settings.grpc_port}"]
     programs = {
@@ -131,14 +130,15 @@ def start_parts(settings: StackSettings, log: BinaryIO) -> dict[str, subprocess.
         "synchroniser": ("synchroniser", "predictor", "synchroniser"),
         "transformer": ("transformer", "transformer", *ports, f"--predictor_host={settings.predictor_host}"),
     }
-    return {
-        name: subprocess.Popen(
-            [*shlex.split(environ["DIE_WITH_PARENT"]), sys.executable, "-m", *words],
-            cwd=ROOT, env=visible(part, environ), stdout=log, stderr=log,
-            start_new_session=True,  # Ctrl-C is for this process
-        )
-        for name, (part, *words) in programs.items()
-    }  # fmt: skip
+    parts = {}
+    for name, (part, *words) in programs.items():
+        with log_of(part, LOGS).open("wb") as log:
+            parts[name] = subprocess.Popen(
+                [*shlex.split(environ["DIE_WITH_PARENT"]), sys.executable, "-m", *words],
+                cwd=ROOT, env=visible(part, environ), stdout=log, stderr=log,
+                start_new_session=True,  # Ctrl-C is for this process
+            )  # fmt: skip
+    return parts
 
 
 def wait_until_ended(name: str, part: subprocess.Popen[bytes]) -> None:
@@ -169,14 +169,14 @@ def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> 
     while time.monotonic() - started < START_S:
         for name, part in parts.items():
             if part.poll() is not None:
-                raise DemoError(f"{name} ended with status {part.returncode}:\n{last_words()}")
+                raise DemoError(f"{name} ended with status {part.returncode}:\n{last_words(name)}")
         with contextlib.suppress(httpx.TransportError):
             response = httpx.get(f"{url}/v2/health/ready", headers=api_key.headers(), trust_env=False)
             api_key.check(url, response.status_code, response.text)
             if response.is_success:
                 return time.monotonic() - started
         time.sleep(0.05)
-    raise DemoError(f"the stack was not ready within {START_S} s:\n{last_words()}")
+    raise DemoError(f"the stack was not ready within {START_S} s:\n{last_words(*parts)}")
 
 
 def send_all(client: httpx.Client) -> list[tuple[str, dict[str, Any]]]:
@@ -201,7 +201,7 @@ def read(response: httpx.Response) -> dict[str, Any]:
     """
     api_key.check(str(response.url), response.status_code, response.text)
     if response.is_error:
-        raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{last_words()}")
+        raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{last_words('transformer')}")
     document: dict[str, Any] = response.json()
     return document
 
@@ -254,9 +254,10 @@ def annotate(console: Console, client: httpx.Client, model: str, image_name: str
     console.print(f"annotated image: [bold]{shown(path)}[/]")
 
 
-def last_words() -> str:
-    """The end of the log."""
-    return "\n".join(read_last_lines(LOG))
+def last_words(*names: str) -> str:
+    """The end of the log of each of these parts, as the user calls them."""
+    logs = [log_of(name.lower(), LOGS) for name in names]
+    return "\n".join(line for log in logs for line in (f"{shown(log)}:", *read_last_lines(log)))
 
 
 if __name__ == "__main__":

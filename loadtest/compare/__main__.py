@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from environment.arguments import Parser, count, positive
+from environment.arguments import count, positive
 from loadtest.compare.candidates import MODEL, Server, baselines, nereid
 from loadtest.compare.files import circumstances, write
 from loadtest.compare.preparation import FOLDER, REPOSITORY, Materials, PreparationError, prepare
@@ -46,7 +46,8 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m loadtest.compare")
+    # Not our own parser: the value of --export begins as an option does.
+    parser = argparse.ArgumentParser(prog="python -m loadtest.compare")
     parser.add_argument(
         "--weights", default="", help="a YOLOv8 .pt (default: ../shared's, else yolov8n.pt, downloaded)"
     )

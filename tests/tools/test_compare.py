@@ -58,6 +58,16 @@ def test_failures_are_counted_and_have_no_speed(stack: Stack, request_: Request,
     assert speed(outcome, 0.3) == {"requests_per_s": 0.0, "p50_ms": None, "p95_ms": None, "p99_ms": None}
 
 
+def test_value_of_export_begins_as_an_option_does() -> None:
+    options = ["--export", "--precision bf16", "--picture", "nowhere.jpg"]
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.compare", *options], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "unknown option" not in done.stderr
+    assert done.stdout.startswith("error: ")  # of what is needed, before any measurement
+
+
 def test_candidate_that_does_not_listen_is_an_error() -> None:
     (port,) = find_free_ports(1)
     with pytest.raises(LoadTestError, match="ConnectionRefusedError"):

@@ -43,6 +43,8 @@ def test_demo_that_fails_says_why() -> None:
     done = run_program("stack.demo", TRANSFORMER_THREADS="[/none]")
     assert done.returncode == 1
     assert "error: transformer ended with status 2" in done.stdout
+    # Of its own log: what the other parts print does not push it out.
+    assert "output/demo/transformer.log:\n" in done.stdout
     assert "TRANSFORMER_THREADS: got '[/none]'" in done.stdout
 
 
@@ -52,6 +54,6 @@ def test_two_demos_run_at_once() -> None:
             assert done.returncode == 0, done.stdout + done.stderr
 
 
-# Here and not beside that of `make serve`: one file's tests never run at the same time, and demos share a log.
+# Here and not beside that of `make serve`: one file's tests never run at the same time, and demos share their logs.
 def test_demo_stopped_while_the_models_load_leaves_nothing_behind() -> None:
     assert not stop_while_models_load("stack.demo")
