@@ -20,7 +20,7 @@ VERBOSE ?=
 MIRROR ?=
 POLL_S ?= 10
 SETTLE_S ?= 10
-PROFILE ?= fp32
+PROFILE ?= auto
 INTERFACE ?= fused
 export REPOSITORY MIRROR POLL_S SETTLE_S PROFILE HTTP_PORT GRPC_PORT TRITON_HTTP_PORT TRITON_GRPC_PORT TRITON_METRICS_PORT \
 	SYNC_PORT TRITON_URL S3_PORT VERBOSE
@@ -57,7 +57,7 @@ INSTALL += $(if $(CPU_TORCH),--torch-backend cpu --constraints requirements/torc
 COMPILE = $(AS_PIP) pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--custom-compile-command "make lock" --output-file
 # What fp32 needs takes a quarter of the time that all precisions take.
-MADE := $(if $(filter fp32,$(PROFILE)),models-fp32,models)
+MADE := $(if $(filter fp32 openvino auto,$(PROFILE)),models-fp32,models)
 SHIPPED := $(if $(filter model_repository,$(REPOSITORY)),$(MADE))
 # Those that come along are published in all precisions; of another one what is there.
 SHOWN := digit-finder digits iris
@@ -98,7 +98,7 @@ install: .venv/.stack .venv-triton/.installed ## Install what serves, and the co
 demo: $(STACK) $(MADE) ## Start everything, send each shipped model a request, show the results, stop (about 10 s)
 	@$(NEREID) demo
 
-serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (PROFILE=fp32|fast|int8, HTTP_PORT, TRITON_URL, VERBOSE=1, ...)
+serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (PROFILE=auto|fp32|openvino|fast|int8, HTTP_PORT, TRITON_URL, VERBOSE=1, ...)
 	@exec $(NEREID) serve
 
 protocols: .venv/.stack ## Show what each protocol adds to the same request (beside a running make serve)

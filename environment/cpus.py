@@ -2,12 +2,24 @@
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
+# What decides which runtime and precision is quick, by the kernel's names.
+_SETS = {
+    "avx2": "AVX2",
+    "avx_vnni": "AVX-VNNI",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 bf16",
+    "amx_tile": "AMX",
+    "asimd": "NEON",
+    "bf16": "bf16",
+}
 _BF16 = frozenset({"amx_bf16", "avx512_bf16", "bf16"})  # the last one: Arm
 
 
@@ -41,6 +53,26 @@ def has_bf16(cpuinfo: Path | None = None) -> bool:
         return True  # not Linux
     lines = [line for line in text.splitlines() if line.startswith(("flags", "Features"))]
     return not lines or any(_BF16 & set(line.split()) for line in lines)
+
+
+def cpu_name() -> str:
+    """The CPU's model."""
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def instruction_sets() -> list[str]:
+    """Those of the CPU that inference depends on; empty where the kernel does not say."""
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return [name for flag, name in _SETS.items() if flag in flags]
+
+
+def machine() -> str:
+    """Cores that this process may use, CPU and its instruction sets, such as `2 cores, AMD EPYC (AVX2)`."""
+    sets = ", ".join(instruction_sets())
+    return f"{len(os.sched_getaffinity(0))} cores, {cpu_name()}{f' ({sets})' if sets else ''}"
 
 
 def _iterate_quotas(cgroups: Path, membership: Path) -> Iterator[float]:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from environment import api_key
+from environment import api_key, cpus
 from environment.arguments import Parser, count, positive
 from environment.project import in_project
 from loadtest import conditions
@@ -121,13 +121,13 @@ def main() -> int:
     except (LoadTestError, CandidateError, VersionRejected, api_key.AccessError) as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
-    console.print(draw(figures, f"{subject.model} {subject.version.name} on {conditions.machine()}"))
+    console.print(draw(figures, f"{subject.model} {subject.version.name} on {cpus.machine()}"))
     advice = advise(figures)
     console.print(advice, markup=False, soft_wrap=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "commit": conditions.commit(),
-        "machine": conditions.machine(),
+        "machine": cpus.machine(),
         "model": subject.model,
         "version": subject.version.name,
         "image": path.name,

@@ -17,6 +17,7 @@ from predictor.triton.installation import find_installation, link_backends
 from predictor.triton.libpython import fetch_libpython
 from predictor.triton.preflight import check_libraries, check_ports, check_repository, find_missing_library
 from predictor.triton.privacy import close_to_others
+from registry.profiles import first_of
 
 Command = Callable[[Settings, argparse.Namespace], None]
 
@@ -109,7 +110,7 @@ def judge_folder(settings: Settings, arguments: argparse.Namespace) -> None:
     from predictor.repository_judgement import judge_repository, report  # noqa: PLC0415 - it takes a while
 
     folder: Path = arguments.folder
-    counts = report(judge_repository(folder, profile=settings.profile, plans=settings.plans))
+    counts = report(judge_repository(folder, profile=first_of(settings.profile), plans=settings.plans))
     if counts[False]:
         raise StartError(f"{folder}: {counts[False]} of {sum(counts.values())} rejected; no Triton should read it")
     if not counts[True]:

@@ -91,7 +91,7 @@ class Settings(BaseSettings):
         pattern="^[a-z][0-9a-z-]*$",
         description="how models run (`PROFILE`): the name of a config of theirs, `<model>/<version>/<profile>.pbtxt` "
         "or `<model>/configs/<profile>.pbtxt`. A model without it runs as its `config.pbtxt` says, and so "
-        "does every model under `fp32`; see docs/models.md#profiles",
+        "does every model under `fp32`; `auto` and `fast` choose what is fastest here; see docs/models.md#profiles",
     )
     cpus: float = Field(
         default_factory=cpu_limit,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelVersionPolicy
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelVersionPolicy
 
 from registry.errors import VersionRejected
 from registry.judgement.allowlist import reject_unlisted
@@ -254,6 +254,32 @@ def write(config: ModelConfig) -> bytes:
     if len(text) > MAX_BYTES:
         raise VersionRejected(f"config.pbtxt: got {len(text)} bytes when it is composed, expected at most {MAX_BYTES}")
     return text
+
+
+def in_openvino(own: ModelConfig | None) -> ModelConfig | None:
+    """Return the config of a version for OpenVINO in FP32, with the batches that it has now; None where it has none.
+
+    For the embedded Triton alone: the C++ backend takes no batch but a full one, and reads neither parameter below.
+
+    Args:
+        own: As of `resolve`.
+    """
+    is_plain = own is not None and own.input and own.output and not own.HasField("optimization")
+    if own is None or not is_plain or backend_of(own) != "onnxruntime":
+        return None
+    if any(group.kind == ModelInstanceGroup.KIND_GPU for group in own.instance_group):
+        return None
+    derived = deepcopy(own)
+    derived.backend, derived.platform = "openvino", ""
+    derived.ClearField("parameters")
+    _copy_metadata(own, derived)
+    # One stream of all threads, as ONNX Runtime has: several would take more memory than the pod was given for it.
+    settings = {"ANY_BATCH": "YES", "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": "1"}
+    for name, value in settings.items():
+        derived.parameters[name].string_value = value
+    for group in derived.instance_group:
+        group.count = max(group.count, 1)
+    return derived
 
 
 def merge_variant(variant: ModelConfig, own: ModelConfig | None) -> ModelConfig:

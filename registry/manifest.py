@@ -45,6 +45,16 @@ def read_content(data: bytes, *, where: str) -> dict[str, Any]:
     return content
 
 
+def read_changes(data: bytes, *, where: str) -> Mapping[str, float]:
+    """How the accuracy of each precision differs from that of FP32 (mAP, or top-1), as it was measured in the export.
+
+    Raises:
+        VersionRejected: as above.
+    """
+    precisions = read_content(data, where=where).get("precisions", {})
+    return {name: each["change"] for name, each in precisions.items() if each.get("change") is not None}
+
+
 def read_manifest(data: bytes, *, where: str) -> Mapping[str, Entry]:
     """Files of a version by name, the manifest itself left out.
 

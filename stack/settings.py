@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from environment.listening import Address, join, within_reach
 from environment.project import ROOT, from_root, in_project
 from registry.errors import Misconfigured
+from registry.profiles import AUTO
 from registry.storage.address import read_address
 
 # Part of a mirror's name: what a synchroniser with other rules has let in is not loaded.
@@ -38,9 +39,9 @@ class StackSettings(BaseSettings):
     )
     mirror: Path | None = Field(None, description="where models are mirrored to (default: a folder of .cache/mirror)")
     profile: str = Field(
-        "fp32",
+        AUTO,
         pattern="^[a-z][0-9a-z-]*$",
-        description="fp32, fast, int8, gpu, tensorrt, or one of the repository's own",
+        description="auto, fp32, openvino, fast, int8, gpu, tensorrt, or one of the repository's own",
     )
     poll_s: float = Field(10, ge=0.1, description="seconds between two looks at the repository")
     settle_s: float = Field(10, ge=0, description="seconds without a change before a version without a manifest counts")

@@ -15,8 +15,8 @@ from environment.arguments import nearest
 ROOT = Path(__file__).parents[1]
 # Each part reads what begins so: a field of its settings, in capitals.
 PARTS = {"PREDICTOR_": "predictor/settings.py", "TRANSFORMER_": "transformer/settings.py"}
-# Those that export writes; see export/writer/profiles.py.
-PROFILES = ("fp32", "fast", "int8", "gpu", "tensorrt")
+# Those that export writes, see export/writer/profiles.py; and those of registry/profiles.py.
+PROFILES = ("auto", "fp32", "openvino", "fast", "int8", "gpu", "tensorrt")
 # Of other programs, which make passes on.
 _FOREIGN = re.compile(
     "(AWS|OTEL|PIP|UV|LC|LD|BOTO|OMP|OPENBLAS|MALLOC|GRPC|KUBE|E2E|PYTHON|XDG)[A-Z0-9_]*|(HTTPS?|NO|ALL)_PROXY|"

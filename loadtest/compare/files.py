@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from environment import cpus
 from loadtest import conditions
 from loadtest.compare import report
 from loadtest.compare.candidates import Server
@@ -96,8 +97,8 @@ def circumstances() -> dict[str, Any]:
         "commit": conditions.commit() or "unknown",
         "command": shlex.join(["python", "-m", "loadtest.compare", *sys.argv[1:]]),
         "machine": platform.platform(),
-        "cpu": conditions.cpu_name(),
-        "instruction_sets": conditions.instruction_sets(),
+        "cpu": cpus.cpu_name(),
+        "instruction_sets": cpus.instruction_sets(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),

@@ -14,6 +14,7 @@ import matplotlib as mpl
 import psutil
 from rich.table import Table
 
+from environment import cpus
 from loadtest import conditions
 from loadtest.latency import capacity
 from loadtest.latency.capacity import Step
@@ -35,7 +36,7 @@ def _conditions() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": conditions.commit(),
-        "machine": conditions.machine(),
+        "machine": cpus.machine(),
         "command": shlex.join(["python", "-m", "loadtest.latency", *sys.argv[1:]]),
     }
 

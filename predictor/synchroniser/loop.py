@@ -30,7 +30,7 @@ class Synchroniser:
         self._services, self._triton, self._status = services, services.triton, services.status
         self._models: dict[str, ModelReconciler] = {}
         self._wake, self._stopped = Event(), services.stopped
-        self._triton_watch = TritonWatch(self._triton, self._status)
+        self._triton_watch = TritonWatch(self._triton, self._status, services.traffic)
         self._repository_watch = RepositoryWatch(services.storage, self._status, poll_s=services.settings.poll_s)
         self._first: set[str] | None = None  # models of the first listing
 

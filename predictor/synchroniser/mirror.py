@@ -1,7 +1,7 @@
 """The local repository that Triton reads.
 
     lock                                        one synchroniser at a time
-    refused/ unproven/ tried/                   records of versions, see `records.py`
+    refused/ unproven/ tried/ chosen/           records of versions, see `records.py`
     staged/<model>/<version>-<fingerprint>/     one version, as a model folder of its own
     generations/<model>/<number>/               versions that serve together, and the config.pbtxt over them
     models/<model>                              link to the generation that serves: Triton's first repository

@@ -8,11 +8,12 @@ from functools import partial
 from predictor.synchroniser.deployment import Deployment, find_incompatible
 from predictor.synchroniser.errors import LoadFailed, is_transient
 from predictor.synchroniser.ledger import MAX_ATTEMPTS, Activation, VersionLedger
+from predictor.synchroniser.profile_choice import ProfileChoice
 from predictor.synchroniser.retries import Retries
 from predictor.synchroniser.services import Services
 from predictor.synchroniser.source import ModelSource
 from predictor.synchroniser.staging import Candidate
-from predictor.synchroniser.status import now
+from predictor.synchroniser.status import Profiles, now
 from predictor.synchroniser.trial import CandidateTrial
 from predictor.synchroniser.uploads import ModelListing, Uploads
 from predictor.synchroniser.verdicts import Verdicts
@@ -49,9 +50,11 @@ class ModelReconciler:
         self._source = ModelSource(name, services.settings, services.storage)
         self._uploads = Uploads(services.settings.settle_s)
         self._verdicts = Verdicts(name, services, self._ledger, self._retries)
+        self._choice = ProfileChoice(name, services, self._deployment)
         self._trial = CandidateTrial(services, self._deployment, self._ledger, self._verdicts)
         services.isolation.suspect(name, self._ledger.crashes)
         self._in_progress: dict[int, str] = {}
+        self._profiles: dict[int, Profiles | None] = {}
         self._is_running = False
         self._blocked: str | None = None  # why no version can be checked
         self._began = self._clock()
@@ -122,7 +125,9 @@ class ModelReconciler:
             return self._retries.is_due
         if (postponed_until := self._ledger.next_attempt) is not None and self._clock() >= postponed_until:
             return True
-        return bool(self.serving) and (self._deployment.is_examination_due or not self.is_loaded)
+        return bool(self.serving) and (
+            self._deployment.is_examination_due or not self.is_loaded or self._choice.is_due
+        )  # fmt: skip
 
     def suspect(self) -> None:
         """Have the model examined: requests to it have failed."""
@@ -172,6 +177,8 @@ class ModelReconciler:
             self._retries.error = f"{exc}; what serves goes on serving" if self.serving else str(exc)
             log.warning("%s: %s", self.name, self._retries.error)
             return False
+        candidates = self._choice.apply(candidates, policy, {**self._ledger.rejected, **self._ledger.postponed})
+        self._profiles = {version: self._choice.describe(candidate) for version, candidate in candidates.items()}
         fingerprints = {version: candidate.fingerprint for version, candidate in candidates.items()}
         self._check_uploads(candidates, listing)
         selected = select_versions(
@@ -184,7 +191,8 @@ class ModelReconciler:
         self._show()
         if selected == self.serving:
             self._finish(explain_policy(policy, fingerprints) or self._ledger.postponements(fingerprints))
-            return False
+            self._choice.look(candidates, self.serving)
+            return self._choice.is_due and self._choose_profile()
         self._advance(selected, candidates, listing)
         return True
 
@@ -272,6 +280,15 @@ class ModelReconciler:
         self._deployment.clean()
         self._services.isolation.clear(self.name, self._ledger.crashes)
 
+    def _choose_profile(self) -> bool:
+        """Measure another profile of the version that serves; it takes its place in the next step, if it is faster."""
+        if (chosen := self._choice.measure()) is None:
+            self._deployment.clean()
+        else:
+            folder = self._services.mirror.staging_folder(self.name, chosen.version, chosen.fingerprint)
+            self._ledger.set_validated(chosen.fingerprint, folder, unverified=None)
+        return True
+
     def _reload(self) -> None:
         """Load the generation of before: this process, or Triton, has started again."""
         versions = join_numbers(self.serving)
@@ -327,6 +344,7 @@ class ModelReconciler:
             policy=self._source.policy_text,
             error=self._retries.error,
             in_progress=self._in_progress,
+            profiles=self._profiles,
             is_listed=self.listing is not None,
             blocked=dict.fromkeys(folder.versions, self._blocked) if self._blocked and folder is not None else {},
             may_change=self._is_running or not self._is_idle,

@@ -3,6 +3,7 @@
     refused/<model>.json    rejected versions, and why
     unproven/<model>.json   versions that serve without a golden input that verified them, and why
     tried/<model>.json      versions whose validation ended this process, and how often
+    chosen/<model>.json     which profile a version runs in on this CPU, and how it compares with the others
 
 Versions are named by their fingerprints.
 """
@@ -33,7 +34,8 @@ class Records:
         self._rejected = root / "refused"
         self._unverified = root / "unproven"
         self._crashes = root / "tried"
-        for folder in (self._rejected, self._unverified, self._crashes):
+        self._choices = root / "chosen"
+        for folder in (self._rejected, self._unverified, self._crashes, self._choices):
             folder.mkdir(parents=True, exist_ok=True)
 
     def read_rejected(self, model: str) -> dict[str, str]:
@@ -51,6 +53,15 @@ class Records:
     def write_unverified(self, model: str, reasons: Mapping[str, str]) -> None:
         """Write the reasons by fingerprint."""
         _write(self._unverified / f"{model}.json", reasons)
+
+    def read_choices(self, model: str) -> dict[str, Any]:
+        """Return what was measured, by fingerprint; empty where the file is missing or invalid."""
+        return _read(self._choices / f"{model}.json")
+
+    def write_choices(self, model: str, choices: Mapping[str, Any]) -> None:
+        """Write what was measured; on a full disk nothing is written."""
+        with suppress(OSError):
+            _write(self._choices / f"{model}.json", choices)
 
     def read_crashes(self, model: str) -> dict[str, int]:
         """Return how often this process ended during the validation of a version, by fingerprint."""

@@ -9,6 +9,7 @@ from predictor.settings import Settings
 from predictor.synchroniser.isolation import Isolation
 from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.status import Status
+from predictor.synchroniser.traffic import Traffic
 from predictor.synchroniser.triton_client import TritonClient
 from registry.storage.reading import Storage
 
@@ -24,6 +25,8 @@ class Services:
         triton: that serves the mirror.
         status: of the synchroniser, with its metrics.
         isolation: of trials.
+        traffic: of Triton.
+        measuring: held while a profile is measured, one at a time.
         stopped: set where the synchroniser ends.
         clock: monotonic time.
     """
@@ -34,5 +37,7 @@ class Services:
     triton: TritonClient
     status: Status
     isolation: Isolation = field(default_factory=Isolation)
+    traffic: Traffic = field(default_factory=Traffic)
+    measuring: threading.Lock = field(default_factory=threading.Lock)
     stopped: threading.Event = field(default_factory=threading.Event)
     clock: Callable[[], float] = time.monotonic

@@ -11,6 +11,7 @@ from registry.config import Policy
 from registry.errors import VersionRejected
 from registry.judgement.version import judge_config
 from registry.layout import CONFIG, TEXT_BYTES, ModelFolder
+from registry.profiles import first_of
 from registry.storage.reading import Storage, read
 
 
@@ -39,7 +40,7 @@ class ModelSource:
         pins = settings.pins.get(self._model)
         policy = configs.read_policy(config) if pins is None else Policy(latest=None, specific=frozenset(pins))
         self.policy_text = f"{policy}{'' if pins is None else ' (setting)'}"
-        served = (settings.profile, settings.cpus, settings.plans, settings.bf16)
+        served = (first_of(settings.profile), settings.cpus, settings.plans, settings.bf16)
         return {
             version: Candidate(self._model, version, folder, config, *served) for version in folder.versions
         }, policy

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from predictor.synchroniser.files import hard_link
 from registry import config as configs
 from registry.errors import Incomplete, VersionRejected
 from registry.judgement.version import Terms, Texts, complete_version, judge_texts
@@ -18,6 +19,8 @@ from registry.manifest import Entry
 from registry.storage.reading import Storage, download, read
 
 _WEIGHTS = (".onnx", ".data", ".bin", ".weights")
+
+_WRITTEN = frozenset({CONFIG, GOLDEN})  # again by `complete_version`
 
 Reserve = Callable[[int], AbstractContextManager[None]]
 
@@ -79,8 +82,14 @@ def check_complete(candidate: Candidate) -> None:
         raise Incomplete(f"waits for {missing}", patient=bool(EXPORTED & candidate.files.keys()))
 
 
-def stage(
-    storage: Storage, candidate: Candidate, target: Path, *, reserve: Reserve, count: Callable[[int], None]
+def stage(  # noqa: PLR0913 - from where, what, to where, and two reports
+    storage: Storage,
+    candidate: Candidate,
+    target: Path,
+    *,
+    reserve: Reserve,
+    count: Callable[[int], None],
+    held: Path | None = None,
 ) -> None:
     """Download a version and check it.
 
@@ -90,6 +99,7 @@ def stage(
         target: the model folder to make, with this version alone; removed if staging fails.
         reserve: reserves disk space for a number of bytes.
         count: called with the number of bytes of each downloaded block.
+        held: folder of the same files from before: they are linked, not downloaded; what staging wrote there is not.
 
     Raises:
         Incomplete: a file is missing.
@@ -98,7 +108,7 @@ def stage(
     """
     shutil.rmtree(target, ignore_errors=True)
     try:
-        _stage(storage, candidate, target, reserve, count)
+        _stage(storage, candidate, target, reserve=reserve, count=count, held=held)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -115,8 +125,14 @@ def read_config(folder: Path, version: int) -> ModelConfig:
     return configs.parse((folder / str(version) / CONFIG).read_bytes(), where=CONFIG)
 
 
-def _stage(
-    storage: Storage, candidate: Candidate, target: Path, reserve: Reserve, count: Callable[[int], None]
+def _stage(  # noqa: PLR0913 - as above
+    storage: Storage,
+    candidate: Candidate,
+    target: Path,
+    *,
+    reserve: Reserve,
+    count: Callable[[int], None],
+    held: Path | None,
 ) -> None:
     texts = _read_texts(storage, candidate)
     terms = Terms(candidate.profile, candidate.cpus, candidate.plans, bf16=candidate.bf16)
@@ -124,11 +140,18 @@ def _stage(
     _check_listed(candidate, entries)
     files = {name: candidate.files[name] for name in entries} if entries is not None else dict(candidate.files)
     shared = {path: item for path, item in candidate.folder.shared.items() if not _is_config(path)}
-    with reserve(sum(item.size for item in (*files.values(), *shared.values()))):
+    linked = {name for name in files if name not in _WRITTEN and held is not None and (held / name).exists()}
+    new = [item for name, item in files.items() if name not in linked]
+    with reserve(sum(item.size for item in (*new, *shared.values()))):
         version = target / str(candidate.version)
         for name in files:
             (version / name).parent.mkdir(parents=True, exist_ok=True)
-        digests = {name: download(storage, item, version / name, count=count) for name, item in files.items()}
+        digests = {
+            name: _link(held / name, version / name)
+            if held is not None and name in linked
+            else download(storage, item, version / name, count=count)
+            for name, item in files.items()
+        }
         for name, entry in (entries or {}).items():
             if digests[name] != entry.sha256:
                 got, want = digests[name][:12], entry.sha256[:12]
@@ -137,6 +160,13 @@ def _stage(
         for path, item in shared.items():
             (target / path).parent.mkdir(exist_ok=True)
             download(storage, item, target / path, count=count)
+
+
+def _link(source: Path, target: Path) -> str:
+    """Link a file, and return its SHA-256."""
+    hard_link(source, target)
+    with target.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _engines_prefix(candidate: Candidate, digests: Mapping[str, str]) -> str:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,19 @@ _MAX_FOLDERS = 512  # without a model
 
 
 @dataclass(frozen=True)
+class Profiles:
+    """In which profile a version runs, where the setting leaves a choice.
+
+    Attributes:
+        chosen: its name.
+        measured: by profile, how long a request takes as a share of the first one's time; or why it was not chosen.
+    """
+
+    chosen: str
+    measured: Mapping[str, float | str]
+
+
+@dataclass(frozen=True)
 class VersionStatus:
     """Status of a version.
 
@@ -26,12 +39,14 @@ class VersionStatus:
         reason: why it is in that state, or what is being done with it.
         since: UTC time when that state began.
         seconds_to_serve: of a version that serves, from the first listing that showed it.
+        profile: that it runs in, and its choice; None where the setting names one.
     """
 
     state: str
     reason: str | None = None
     since: str | None = None
     seconds_to_serve: float | None = None
+    profile: Profiles | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +175,7 @@ class Status:
                 "policy": model.policy,
                 "serving": model.serving,
                 "error": model.error,
-                "versions": {number: vars(version) for number, version in versions.items()},
+                "versions": {number: asdict(version) for number, version in versions.items()},
                 "more_versions": len(model.versions) - len(versions),
             }
         return {

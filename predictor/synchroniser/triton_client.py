@@ -6,7 +6,7 @@ It uses gRPC: a load over HTTP occupies one of the server's connection threads f
 import math
 import re
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tritonclient.grpc as client
@@ -51,6 +51,13 @@ _NOT_POLLED, _SEE_LOG = "failed to poll from model repository", ": the reason is
 # A model's name cannot contain a blank.
 _PROCESS_DIED = re.compile("stub process", re.IGNORECASE)
 _IN_MIRROR = re.compile(rf"(?<![\w.])/[^'\"]*?/(?:models/|trial/(?={CANDIDATE_PREFIX}))")
+
+
+class Requests(NamedTuple):
+    """How many requests of a model have succeeded, and how many failed."""
+
+    succeeded: int
+    failed: int
 
 
 class TritonClient:
@@ -102,8 +109,8 @@ class TritonClient:
             if stopped.is_set():
                 raise TritonError("stopped")
 
-    def count_failures(self) -> dict[str, int]:
-        """Return the number of failed requests by model, since its load.
+    def count_requests(self) -> dict[str, Requests]:
+        """Return the number of requests by model, since its load.
 
         Raises:
             TritonError: Triton does not respond.
@@ -112,9 +119,10 @@ class TritonClient:
             response = self._client.get_inference_statistics(headers=self._headers, client_timeout=_TIMEOUT_S)
         except InferenceServerException as exc:
             raise TritonError(f"Triton at {self.url}: {exc.message()}") from exc
-        counts: dict[str, int] = {}
+        counts: dict[str, Requests] = {}
         for entry in response.model_stats:
-            counts[entry.name] = counts.get(entry.name, 0) + entry.inference_stats.fail.count
+            before, stats = counts.get(entry.name, Requests(0, 0)), entry.inference_stats
+            counts[entry.name] = Requests(before.succeeded + stats.success.count, before.failed + stats.fail.count)
         return counts
 
     def load(self, model: str) -> None:

@@ -7,7 +7,8 @@ from contextlib import suppress
 from predictor.synchroniser.errors import TritonError
 from predictor.synchroniser.reconciler import ModelReconciler
 from predictor.synchroniser.status import Status
-from predictor.synchroniser.triton_client import TritonClient
+from predictor.synchroniser.traffic import Traffic
+from predictor.synchroniser.triton_client import Requests, TritonClient
 from predictor.triton_conventions import CANDIDATE_PREFIX
 
 log = logging.getLogger("synchroniser")
@@ -16,12 +17,12 @@ log = logging.getLogger("synchroniser")
 class TritonWatch:
     """Polls Triton, in the loop's thread."""
 
-    def __init__(self, triton: TritonClient, status: Status) -> None:
+    def __init__(self, triton: TritonClient, status: Status, traffic: Traffic) -> None:
         """Begin before the first response."""
-        self._triton, self._status = triton, status
+        self._triton, self._status, self._traffic = triton, status, traffic
         self._has_responded = False
         self._failure = ""  # as it was logged last
-        self._failed_requests: dict[str, int] = {}  # by model
+        self._requests: dict[str, Requests] = {}  # by model
         self._has_statistics = True
 
     def poll(self, models: Iterable[ModelReconciler]) -> None:
@@ -64,7 +65,7 @@ class TritonWatch:
     def _suspect(self, models: Iterable[ModelReconciler]) -> None:
         """Suspect models whose requests have failed; without Triton's statistics everything else works."""
         try:
-            failures = self._triton.count_failures()
+            requests = self._triton.count_requests()
         except TritonError as exc:
             if self._has_statistics:
                 self._has_statistics = False
@@ -73,7 +74,9 @@ class TritonWatch:
         if not self._has_statistics:
             self._has_statistics = True
             log.info("statistics: Triton at %s gives them again", self._triton.url)
+        none = Requests(0, 0)
         for model in models:
-            if failures.get(model.name, 0) > self._failed_requests.get(model.name, 0):
+            if requests.get(model.name, none).failed > self._requests.get(model.name, none).failed:
                 model.suspect()
-        self._failed_requests = failures
+        self._requests = requests
+        self._traffic.note(requests)

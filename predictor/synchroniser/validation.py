@@ -153,12 +153,18 @@ def _sized(tensor: Any, size: int) -> list[int]:
     return [dim if dim >= 0 else size for dim in tensor.dims]
 
 
-def _sizes(config: Any) -> tuple[int, ...]:
+def size_of_images(config: Any) -> int | None:
+    """The height of the images that a model was made for, in pixels, by its metadata; None where that has none."""
     try:
         trained = read_metadata(config)["imgsz"]
-        return (int(trained if isinstance(trained, int) else trained[0]), *_SIZES)
+        return int(trained if isinstance(trained, int) else trained[0])
     except (ValueError, KeyError, TypeError, IndexError):
-        return _SIZES
+        return None
+
+
+def _sizes(config: Any) -> tuple[int, ...]:
+    size = size_of_images(config)
+    return _SIZES if size is None else (size, *_SIZES)
 
 
 def _generate_input(tensor: Any, config: Any, size: int, *, items: int) -> NDArray[Any]:

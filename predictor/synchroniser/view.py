@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from predictor.synchroniser.ledger import VersionLedger
-from predictor.synchroniser.status import ModelStatus, VersionStatus
+from predictor.synchroniser.status import ModelStatus, Profiles, VersionStatus
 from registry.config import MAX_TOGETHER, Policy
 
 
@@ -18,6 +18,7 @@ class ModelState:
         policy: version policy.
         error: last failure.
         in_progress: what is being done with a version.
+        profiles: that versions run in.
         is_listed: whether the repository has been listed.
         blocked: listed versions that cannot be checked, by the reason.
         may_change: whether the model may begin to serve without a change in the repository.
@@ -29,6 +30,7 @@ class ModelState:
     policy: str = ""
     error: str | None = None
     in_progress: Mapping[int, str] = field(default_factory=dict)
+    profiles: Mapping[int, Profiles | None] = field(default_factory=dict)
     is_listed: bool = True
     blocked: Mapping[int, str] = field(default_factory=dict)
     may_change: bool = False
@@ -79,9 +81,10 @@ def _view_serving(version: int, ledger: VersionLedger, state: ModelState) -> Ver
         pending = ledger.rejected.get(key) or ledger.incomplete.get(key) or ledger.postponement(key) or "in progress"
         reason = f"changed in the repository, serves unchanged: {pending}"
     activation = ledger.activations.get(served)
+    profile = state.profiles.get(version)
     if activation is None:
-        return VersionStatus("serving", reason)
-    return VersionStatus("serving", reason, activation.since, round(activation.seconds, 1))
+        return VersionStatus("serving", reason, profile=profile)
+    return VersionStatus("serving", reason, activation.since, round(activation.seconds, 1), profile)
 
 
 def explain_policy(policy: Policy, available: Collection[int]) -> str | None:

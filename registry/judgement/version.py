@@ -29,7 +29,8 @@ from registry.layout import (
     golden_name,
     is_model_folder,
 )
-from registry.manifest import Entry, read_manifest
+from registry.manifest import Entry, read_changes, read_manifest
+from registry.profiles import OPENVINO
 from registry.threads import fit_cpus
 from registry.warmup import add_warmup
 
@@ -93,6 +94,16 @@ def judge_texts(texts: Texts, terms: Terms) -> Mapping[str, Entry] | None:
     return None if entries is None else {name: Entry(*entry) for name, entry in entries.items()}
 
 
+def judge_changes(manifest: bytes) -> Mapping[str, float]:
+    """How the accuracy of each precision of a version differs from that of FP32: `read_changes`.
+
+    Raises:
+        VersionRejected: the manifest is invalid.
+    """
+    changes: dict[str, float] = confined(_judge_changes, manifest)
+    return changes
+
+
 def complete_version(version: Path, texts: Texts, terms: Terms) -> None:
     """Check the files of a version, and write the config.pbtxt for Triton in place of its own, warm-up included.
 
@@ -146,6 +157,10 @@ def read_texts(version: Path) -> Texts:
 
 def _judge_config(text: bytes, where: str) -> str:
     return base64.b64encode(_read_config(text, where).SerializeToString()).decode()
+
+
+def _judge_changes(manifest: bytes) -> dict[str, float]:
+    return dict(read_changes(manifest, where=MANIFEST))
 
 
 def _read_config(text: bytes, where: str) -> ModelConfig:
@@ -211,6 +226,9 @@ def _compose(texts: Texts, terms: Terms) -> ModelConfig:
         configs.check(own, where=f"{name} over {CONFIG}")
         own.parameters["profile"].string_value = terms.profile
     config = configs.resolve(own, texts.files, plans=terms.plans)
+    if text is None and terms.profile == OPENVINO and (derived := configs.in_openvino(config)) is not None:
+        config = derived
+        config.parameters["profile"].string_value = OPENVINO
     configs.check_formats(config, plans=terms.plans)
     reject_as_triton(config)
     return config

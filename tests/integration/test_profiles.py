@@ -1,6 +1,5 @@
 """PROFILE: which config a version runs with, composed where everybody can read it."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,22 +7,13 @@ from typing import Any
 import pytest
 
 from environment.cpus import cpu_limit
-from export.writer.manifest import digest
 from tests.support.stack import Stack, start_stack, wait_until, wait_until_announced
-from tests.support.versions import Build, write
+from tests.support.versions import Build, reseal, write
 
 FAST = """
 backend: "openvino" max_batch_size: 1 instance_group { count: 2 kind: KIND_CPU }
 default_model_filename: "model.onnx" parameters { key: "HINT_BF16" value { string_value: "YES" } }
 """
-
-
-def reseal(folder: Path) -> None:
-    """Have the manifest list a file that was added."""
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    for path in folder.glob("*.pbtxt"):
-        manifest["files"][path.name] = {"sha256": digest(path), "size_bytes": path.stat().st_size}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,8 @@ def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, st
     """Serve a repository until the block ends."""
     ports = free_ports()
     url = f"http://127.0.0.1:{ports['HTTP_PORT']}"
-    mirror = {"MIRROR": str(log.with_name(f"{log.name}-mirror"))}
+    # Under `auto` a model might be swapped while a test looks at it.
+    mirror = {"MIRROR": str(log.with_name(f"{log.name}-mirror")), "PROFILE": "fp32"}
     environment = os.environ | VERBOSE | {"REPOSITORY": str(repository), **mirror, **ports, **(variables or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -116,6 +116,14 @@ def write(repository: Path, name: str, build: Build, *, number: int | None = Non
     return written
 
 
+def reseal(folder: Path) -> None:
+    """Have the manifest of a version list files that were added or changed."""
+    manifest = json.loads((folder / _MANIFEST).read_bytes())
+    for path in (*folder.glob("*.pbtxt"), *folder.glob("*.onnx")):
+        manifest["files"][path.name] = {"sha256": digest(path), "size_bytes": path.stat().st_size}
+    (folder / _MANIFEST).write_text(json.dumps(manifest))
+
+
 def _describe_table(name: str, build: Build) -> Any:
     columns = [f"column-{index}" for index in range(build.features)]
     metadata = {"task": "tabular", "features": columns, "names": dict(enumerate(build.names))}

@@ -13,6 +13,7 @@ from containers import build
 from export.writer.profiles import PROFILES
 from predictor.settings import Settings
 from registry.layout import DEFAULT_PROFILE
+from registry.profiles import AUTO, OPENVINO
 from stack import variables
 from tests.support.pages import read_all
 from transformer.settings import TransformerSettings
@@ -34,7 +35,10 @@ def _make(*arguments: str, environ: Mapping[str, str] = MappingProxyType({})) ->
         ("model=yolov8n", "model: no such variable; did you mean MODEL?"),
         ("TRANSFORMER_THREDS=2", "did you mean TRANSFORMER_THREADS?"),
         ("XQZ=1", "XQZ: no such variable; next: make help"),
-        ("PROFILE=fasst", "PROFILE: got 'fasst', expected one of fast, fp32, gpu, int8, tensorrt; did you mean fast?"),
+        (
+            "PROFILE=fasst",
+            "PROFILE: got 'fasst', expected one of auto, fast, fp32, gpu, int8, openvino, tensorrt; did you mean fast?",
+        ),
         ("HTTP_PORT=80900", "HTTP_PORT: got '80900', expected a whole number from 1 to 65535"),
         ("HTTP_PORT=http", "HTTP_PORT: got 'http', expected a whole number"),
         ("POLL_S=0", "POLL_S: got '0', expected a number, 0.1 or more"),
@@ -108,7 +112,7 @@ def test_own_profile_of_a_repository_is_one(tmp_path: Path) -> None:
 
 
 def test_profiles_are_those_of_export() -> None:
-    assert set(variables.PROFILES) == PROFILES | {DEFAULT_PROFILE}
+    assert set(variables.PROFILES) == PROFILES | {DEFAULT_PROFILE, AUTO, OPENVINO}
 
 
 def test_names_of_the_parts_are_those_of_their_settings() -> None:
@@ -133,7 +137,7 @@ def test_pages_give_make_what_it_takes() -> None:
 
 def test_torch_without_cuda_is_installed_by_hashes_of_its_own() -> None:
     option = "--torch-backend cpu --constraints requirements/torch-cpu.txt"
-    assert option in _make("TORCH_BACKEND=cpu", ".venv/.ultralytics").stdout
+    assert option in _make("--always-make", "TORCH_BACKEND=cpu", ".venv/.ultralytics").stdout
     assert "--torch-backend" not in _make(".venv/.ultralytics").stdout
 
 

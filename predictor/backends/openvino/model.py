@@ -57,7 +57,9 @@ class TritonPythonModel:
         model = _read_model(config, Path(triton.get_model_dir()))
         if missing := find_missing(config):
             complete_config(config, model)
-        model = configure(model, config, reshapes=is_set(config, "RESHAPE_IO_LAYERS"))
+        self._takes_any_batch = is_set(config, "ANY_BATCH")
+        reshapes = is_set(config, "RESHAPE_IO_LAYERS")
+        model = configure(model, config, reshapes=reshapes, any_batch=self._takes_any_batch)
         reject_completed(config, missing)
         self._batch_size = int(config["max_batch_size"])
         self._pads = is_set(config, "ENABLE_BATCH_PADDING")
@@ -101,7 +103,7 @@ class TritonPythonModel:
         }
         sizes = [len(request.inputs()[0].as_numpy()) for request in requests] if self._batch_size else [1]
         rows = sum(sizes)
-        if self._batch_size and rows != self._batch_size:
+        if self._batch_size and not self._takes_any_batch and rows != self._batch_size:
             if not self._pads:
                 return [_reject(self._explain_batch(size)) for size in sizes]
             feeds = {name: _pad(array, self._batch_size - rows) for name, array in feeds.items()}

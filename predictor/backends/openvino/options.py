@@ -95,6 +95,12 @@ def _read_bf16(name: str, text: str) -> Properties:
     return {"INFERENCE_PRECISION_HINT": "bf16"}
 
 
+def _read_precision(name: str, text: str) -> Properties:
+    if text != "f32":
+        raise ModelRejectedError(f"parameter '{name}' must be f32, got '{text}'")
+    return {name: text}
+
+
 def _read_streams(name: str, text: str) -> Properties:
     if text in _STREAMS:
         return {name: _STREAMS[text]}
@@ -113,6 +119,7 @@ _READERS: Mapping[str, Callable[[str, str], Properties]] = {
     "INFERENCE_NUM_THREADS": _read_count,
     "COMPILATION_NUM_THREADS": _read_count,
     "HINT_BF16": _read_bf16,
+    "INFERENCE_PRECISION_HINT": _read_precision,  # the embedded backend's alone: OpenVINO would take bf16 where it can
     "NUM_STREAMS": _read_streams,
     "PERFORMANCE_HINT": _read_hint,
 }

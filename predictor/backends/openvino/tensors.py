@@ -31,13 +31,14 @@ _TYPES = {
 _DATATYPES = {element.get_type_name(): datatype for datatype, element in _TYPES.items()}
 
 
-def configure(model: Any, config: Mapping[str, Any], *, reshapes: bool) -> Any:
+def configure(model: Any, config: Mapping[str, Any], *, reshapes: bool, any_batch: bool = False) -> Any:
     """Return the model with the datatypes of its config, and a fixed batch size.
 
     Args:
         model: `openvino.Model`; it is changed.
         config: ModelConfig.
         reshapes: Whether inputs get the dims of the config, in place of their own.
+        any_batch: Whether the batch size stays variable: the embedded backend's alone.
 
     Raises:
         ModelRejectedError: a name, a datatype or dims do not fit.
@@ -61,13 +62,13 @@ def configure(model: Any, config: Mapping[str, Any], *, reshapes: bool) -> Any:
             adapter.set_layout(openvino.Layout("N..."))
     model = _run(before.build)
     if config["max_batch_size"]:
-        _run(lambda: openvino.set_batch(model, config["max_batch_size"]))
+        _run(lambda: openvino.set_batch(model, -1 if any_batch else config["max_batch_size"]))
     outputs = {tensor.get_any_name(): tensor for tensor in model.outputs}
     after = PrePostProcessor(model)
     for io in config["output"]:
         shape = _find(outputs, io["name"]).get_partial_shape()
         after.output(io["name"]).tensor().set_element_type(_read_type(io))
-        _compare(config, io, shape, exact=True)
+        _compare(config, io, shape, exact=not any_batch)
     return _run(after.build)
 
 
@@ -111,7 +112,7 @@ def _read_type(io: Mapping[str, Any]) -> Any:
 
 
 def _compare(config: Mapping[str, Any], io: Mapping[str, Any], shape: Any, *, exact: bool) -> None:
-    """Reject dims that differ from the model's; the batch dimension of an input is not compared."""
+    """Reject dims that differ from the model's; with `exact` batch dimension and variable dims must be the same too."""
     batch = config["max_batch_size"]
     dims = read_dims(io)
     if batch:
