@@ -269,6 +269,8 @@ def in_openvino(own: ModelConfig | None) -> ModelConfig | None:
         return None
     if any(group.kind == ModelInstanceGroup.KIND_GPU for group in own.instance_group):
         return None
+    if own.parameters.keys() - {"metadata", "profile"}:
+        return None  # how ONNX Runtime is to run it
     derived = deepcopy(own)
     derived.backend, derived.platform = "openvino", ""
     derived.ClearField("parameters")

@@ -177,4 +177,6 @@ def _rise(got: NDArray[Any], score: Any, *, is_exact: bool) -> NDArray[Any]:
 
 def _is_exact(config: Any) -> bool:
     """Whether a config runs a model in its own precision."""
+    if config.backend == "openvino":
+        return "INFERENCE_PRECISION_HINT" in config.parameters  # which can say f32 alone
     return bool(config.backend == "onnxruntime" and not config.optimization.HasField("execution_accelerators"))

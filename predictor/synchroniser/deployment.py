@@ -120,6 +120,25 @@ class Deployment:
                 self._triton.unload(name, limit_s=_UNLOAD_S)
             self._mirror.withdraw(self._model)
 
+    def check_labels(self, version: int, folder: Path) -> None:
+        """Check that a number that serves keeps its labels: clients could not tell the old from the new ones.
+
+        Args:
+            version: its number.
+            folder: where it is staged; its config has all tensors.
+
+        Raises:
+            VersionRejected: the version serves with other labels or tensors.
+        """
+        if version not in self.current.fingerprints:
+            return
+        served, new = (read_config(each, version) for each in (self.current.folder, folder))
+        if configs.meaning(served) != configs.meaning(new):
+            raise VersionRejected(
+                "its labels or tensors differ from those that this number serves with: a version is immutable; "
+                "upload it under a new number"
+            )
+
     @property
     def is_examination_due(self) -> bool:
         """Whether the model is suspect, and the last examination long enough ago."""

@@ -163,6 +163,7 @@ class ModelReconciler:
     def _reconcile_once(self, listing: ModelListing) -> bool:
         """Try one candidate, or activate the selected versions; False where nothing is left to do."""
         self._handled = folder = listing.folder
+        self._choice.pending = None  # until it is known again what serves
         self._ledger.end_postponements(self._clock())
         self._blocked = None
         if folder is None or not folder.versions:
@@ -177,7 +178,7 @@ class ModelReconciler:
             self._retries.error = f"{exc}; what serves goes on serving" if self.serving else str(exc)
             log.warning("%s: %s", self.name, self._retries.error)
             return False
-        candidates = self._choice.apply(candidates, policy, {**self._ledger.rejected, **self._ledger.postponed})
+        candidates = self._choice.apply(candidates, policy, self._ledger.rejected)
         self._profiles = {version: self._choice.describe(candidate) for version, candidate in candidates.items()}
         fingerprints = {version: candidate.fingerprint for version, candidate in candidates.items()}
         self._check_uploads(candidates, listing)
@@ -263,7 +264,13 @@ class ModelReconciler:
     def _record_activation(self, selected: Mapping[int, str], before: Mapping[int, str]) -> None:
         activations: dict[str, Activation | None] = dict.fromkeys(selected.values())
         for version, key in sorted(selected.items()):
-            if before.get(version) != key:
+            if before.get(version) == key:
+                continue
+            if key in self._choice.changed and version in before:
+                self._choice.changed.discard(key)
+                activations[key] = self._ledger.activations.get(before[version])
+                log.info("%s: version %d serves in another profile", self.name, version)
+            else:
                 seconds = self._clock() - self._uploads.first_seen(version)
                 activations[key] = Activation(now(), seconds)
                 self._deployment.metrics.seconds.labels(self.name).observe(seconds)
@@ -315,6 +322,7 @@ class ModelReconciler:
         self._deployment.clean()
         self._services.isolation.clear(self.name, self._ledger.crashes)
         self._ledger.clear()
+        self._choice.clear()
         self._uploads.clear()
         self._retries.error = None
 

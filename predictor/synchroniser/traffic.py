@@ -22,6 +22,10 @@ class Traffic:
         if served != self._counts:
             self._counts, self._last = served, self._clock()
 
+    def note_unknown(self) -> None:
+        """Take it that requests come: Triton gives no counts, perhaps because it has too many."""
+        self._last = self._clock()
+
     @property
     def quiet_s(self) -> float:
         """Seconds without a request."""

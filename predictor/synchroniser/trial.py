@@ -107,26 +107,12 @@ class CandidateTrial:
         stage(storage, candidate, folder, reserve=partial(mirror.space.reserve, folder), count=count)
         return folder
 
-    def _check_labels(self, candidate: Candidate, folder: Path) -> None:
-        """Check that a version number that serves keeps its labels: clients could not tell the old from the new ones.
-
-        Raises:
-            VersionRejected: the version serves with other labels or tensors.
-        """
-        current = self._deployment.current
-        if candidate.version not in current.fingerprints:
-            return
-        served, new = (read_config(each, candidate.version) for each in (current.folder, folder))
-        if configs.meaning(served) != configs.meaning(new):
-            raise VersionRejected(
-                "its labels or tensors differ from those that this number serves with: a version is immutable; "
-                "upload it under a new number"
-            )
-
     def _validate(self, candidate: Candidate, folder: Path) -> str | None:
         """Validate a staged candidate under a name of its own; returns why no output verified it, if so."""
         with self._deployment.candidate(folder) as name:
-            self._check_labels(candidate, folder)  # only now it is sure that the config has all tensors
+            self._deployment.check_labels(
+                candidate.version, folder
+            )  # only now it is sure that the config has all tensors
             limit_s = self._services.settings.load_timeout_s
             if not configs.builds_engines(read_config(folder, candidate.version)):
                 limit_s = min(_VALIDATION_S, limit_s)

@@ -32,6 +32,7 @@ class TritonWatch:
         try:
             index = self._triton.index()
         except TritonError as exc:
+            self._traffic.note_unknown()
             self._note_failure(exc, was_up=was_up)
             return
         if not was_up:
@@ -67,6 +68,7 @@ class TritonWatch:
         try:
             requests = self._triton.count_requests()
         except TritonError as exc:
+            self._traffic.note_unknown()
             if self._has_statistics:
                 self._has_statistics = False
                 log.warning("statistics: %s; models whose requests fail are not noticed meanwhile", exc)

@@ -28,10 +28,10 @@ log = logging.getLogger("synchroniser")
 Infer = Callable[[Arrays], Arrays]
 
 # A request takes seven times the memory of its tensors: one large request at a time fits into the container.
-_LARGE_BYTES = 4 * 2**20
-_LARGE_REQUESTS = threading.Lock()
+LARGE_BYTES = 4 * 2**20
+LARGE_REQUESTS = threading.Lock()
 
-_MAX_GENERATED_BYTES = 128 * 2**20  # at eight bytes an element: an image of up to 2,300 x 2,300 in FP32
+MAX_GENERATED_BYTES = 128 * 2**20  # at eight bytes an element: an image of up to 2,300 x 2,300 in FP32
 _SIZES = (1, 32, 224, 640)  # for variable dims, in this order
 
 
@@ -91,7 +91,7 @@ def _limit_time(infer: Callable[[Arrays, float], Arrays], limit_s: float) -> Inf
         if left_s <= 0:
             raise TritonTimeout(f"Triton: no response to the validation within {limit_s:g} s")
         size = sum(array.nbytes for array in inputs.values())
-        with _LARGE_REQUESTS if size > _LARGE_BYTES else nullcontext():
+        with LARGE_REQUESTS if size > LARGE_BYTES else nullcontext():
             began = time.monotonic()  # waiting for the lock does not count
             outputs = infer(inputs, left_s)
             left_s -= time.monotonic() - began
@@ -128,7 +128,7 @@ def _infer_generated(infer: Infer, config: Any) -> Arrays:
             rejected = exc
     if rejected:
         raise rejected
-    log.warning("%s: not validated: its inputs take more than %d MiB", config.name, _MAX_GENERATED_BYTES >> 20)
+    log.warning("%s: not validated: its inputs take more than %d MiB", config.name, MAX_GENERATED_BYTES >> 20)
     return {}
 
 
@@ -141,7 +141,7 @@ def _generate_inputs(config: Any) -> Iterator[Mapping[str, NDArray[Any]]]:
     for items in sorted({1, max(config.max_batch_size, 1)}):
         for size in _sizes(config) if is_variable else (1,):
             elements = sum(math.prod(_sized(tensor, size)) for tensor in config.input)
-            if 8 * items * elements <= _MAX_GENERATED_BYTES:
+            if 8 * items * elements <= MAX_GENERATED_BYTES:
                 yield {
                     tensor.name: _generate_input(tensor, config, size, items=items)
                     for tensor in config.input
@@ -153,18 +153,19 @@ def _sized(tensor: Any, size: int) -> list[int]:
     return [dim if dim >= 0 else size for dim in tensor.dims]
 
 
-def size_of_images(config: Any) -> int | None:
-    """The height of the images that a model was made for, in pixels, by its metadata; None where that has none."""
+def size_of_images(config: Any) -> tuple[int, int] | None:
+    """Height and width of the images that a model was made for, by its metadata; None where that has none."""
     try:
         trained = read_metadata(config)["imgsz"]
-        return int(trained if isinstance(trained, int) else trained[0])
-    except (ValueError, KeyError, TypeError, IndexError):
+        height, width = (trained, trained) if isinstance(trained, int) else trained
+        return int(height), int(width)
+    except (ValueError, KeyError, TypeError):
         return None
 
 
 def _sizes(config: Any) -> tuple[int, ...]:
     size = size_of_images(config)
-    return _SIZES if size is None else (size, *_SIZES)
+    return _SIZES if size is None else (size[0], *_SIZES)
 
 
 def _generate_input(tensor: Any, config: Any, size: int, *, items: int) -> NDArray[Any]:

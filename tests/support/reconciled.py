@@ -13,6 +13,7 @@ from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.reconciler import ModelReconciler
 from predictor.synchroniser.services import Services
 from predictor.synchroniser.status import Status
+from predictor.synchroniser.traffic import Traffic
 from predictor.synchroniser.triton_client import TritonClient
 from predictor.synchroniser.uploads import ModelListing
 from registry.layout import read_layout
@@ -108,6 +109,7 @@ def reconciled(folder: Path, *, triton: str, storage: Storage | None = None, **s
         triton=client,
         status=status,
         clock=clock,
+        traffic=Traffic(clock),
     )
     reconciler = ModelReconciler(MODEL, services)
     try:

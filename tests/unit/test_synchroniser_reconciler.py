@@ -12,12 +12,13 @@ from typing import Any
 import grpc
 import pytest
 
+from predictor.synchroniser.status import Profiles
 from registry.layout import Object
 from registry.storage.reading import FolderStorage
 from tests.support.ports import find_free_ports
 from tests.support.reconciled import Reconciled, reconciled
 from tests.support.triton_stub import TritonStub, start_triton_stub
-from tests.support.versions import Build, write
+from tests.support.versions import Build, reseal, write
 
 ALL = "version_policy { all {} }"
 DEAD = (grpc.StatusCode.INTERNAL, "Stub process 'rows_0' is not healthy.")
@@ -356,3 +357,66 @@ def test_postponed_version_is_not_due_while_the_config_is_invalid(tmp_path: Path
         model.clock.passed_s += 600
         model.reconcile()
         assert (model.reconciler.is_due, model.reconciler.next_due) == (False, None)
+
+
+def profile_of(model: Reconciled) -> Profiles:
+    profile = model.status.model("rows").versions["1"].profile
+    assert profile is not None
+    return profile
+
+
+def wait_for_quiet(model: Reconciled) -> None:
+    """As if no client had sent a request for longer than any pause."""
+    model.status.set_ready(None)
+    model.clock.passed_s += 120
+
+
+def test_profiles_are_measured_once_all_is_quiet(tmp_path: Path) -> None:
+    with stubbed(tmp_path, profile="auto") as (model, _):
+        model.list_and_reconcile()
+        assert not model.reconciler.is_due, "a client may be waiting"
+        wait_for_quiet(model)
+        model.reconcile()
+        assert "not the embedded one" in str(profile_of(model).measured["openvino"])
+        assert (profile_of(model).chosen, model.states()) == ("fp32", {"1": ("serving", None)})
+
+
+def test_model_whose_config_is_spoiled_while_it_waits_to_be_measured_comes_to_rest(tmp_path: Path) -> None:
+    with stubbed(tmp_path, profile="auto") as (model, _):
+        model.list_and_reconcile()
+        (model.repository / "rows" / "config.pbtxt").write_text("nothing {")
+        model.list()
+        wait_for_quiet(model)
+        model.reconcile()
+        assert "config.pbtxt" in model.error
+
+
+def test_profile_that_ends_in_no_result_is_given_up_after_three_attempts(tmp_path: Path) -> None:
+    write(tmp_path / "repository", "rows", Build(1))
+    version = tmp_path / "repository" / "rows" / "1"
+    (version / "fast.pbtxt").write_text('backend: "onnxruntime" instance_group { count: 2 kind: KIND_CPU }')
+    reseal(version)
+    with stubbed(tmp_path, profile="fast") as (model, stub):
+        model.list_and_reconcile()
+        stub.failures["RepositoryModelLoad candidate~rows"] = (grpc.StatusCode.UNAVAILABLE, "out of memory")
+        for _ in range(3):
+            wait_for_quiet(model)
+            model.reconcile()
+            assert not profile_of(model).measured
+    # Another process goes on counting: this one may have been ended by the attempt.
+    with stubbed(tmp_path, profile="fast") as (model, stub):
+        model.list_and_reconcile()
+        wait_for_quiet(model)
+        model.reconcile()
+        assert profile_of(model).measured == {"fp32": "3 attempts to measure it ended without a result"}
+        assert (profile_of(model).chosen, model.serving) == ("fast", ("1",))
+        assert "RepositoryModelLoad candidate~rows" not in stub.calls
+
+
+def test_triton_without_counts_is_not_taken_for_quiet(tmp_path: Path) -> None:
+    with stubbed(tmp_path, profile="auto") as (model, _):
+        model.list_and_reconcile()
+        wait_for_quiet(model)
+        assert model.reconciler.is_due
+        model.reconciler._services.traffic.note_unknown()
+        assert not model.reconciler.is_due
