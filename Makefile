@@ -88,7 +88,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity profiles models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -129,6 +129,14 @@ loadtest-ui: .venv/.loadtest ## Locust's web page on loopback until Ctrl-C (LOAD
 capacity: need-P95_MS .venv/.loadtest ## The highest rate that keeps p95 under P95_MS, and what to write in the manifest (RATE, DURATION_S)
 	@$(call latency,capacity) $(thresholds)
 
+plan: need-RATE_PER_POD .venv/.loadtest ## Pods, nodes and price of RATES="100 1000 100000", and what breaks first (RATE_PER_POD, CPU_PRICE, GPU_PRICE, GPU_RATE, OPTIONS)
+	@$(NEREID) plan --rate-per-pod "$(RATE_PER_POD)" $(if $(RATES),--rates $(RATES)) $(call option,cpu-price,CPU_PRICE) \
+		$(call option,gpu-price,GPU_PRICE) $(call option,gpu-rate,GPU_RATE) --poll-s "$(POLL_S)" $(OPTIONS)
+
+queueing: .venv/.loadtest ## How long requests wait by the utilisation of the pods (RATE_PER_POD, RATES), or a server beside it (URL, MODEL)
+	@$(NEREID) queueing $(call option,rate-per-pod,RATE_PER_POD) $(if $(RATES),--rates $(RATES)) $(call option,url,URL) \
+		$(call option,model,MODEL) $(OPTIONS)
+
 models: .venv/.stack ## Prepare the models that come with the repository
 	@$(NEREID) export examples
 
@@ -152,6 +160,7 @@ export: USAGE = MODEL=<name> WEIGHTS=<file or official name>
 export-onnx: USAGE = MODEL=<name> WEIGHTS=<.onnx file>
 publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefix or a folder>
 capacity: USAGE = P95_MS=<milliseconds>
+plan: USAGE = RATE_PER_POD=<requests/s of one, by make capacity>
 key: USAGE = NAME=<owner> [KEYS=<file>]
 train-examples: USAGE = EXAMPLE=<name of a shipped YOLO model>
 profiles: USAGE = MODEL=<name>

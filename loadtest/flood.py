@@ -108,11 +108,13 @@ class Target:
             raise LoadTestError(f"no request succeeded: {outcome.result.failures[0].error}")
         return outcome.result.ended_before(outcome.began + seconds).per_second
 
-    def plan(self, seconds: float, *, rate: float | None = None, connections: int = _MAX_CONNECTIONS) -> Plan:
+    def plan(
+        self, seconds: float, *, rate: float | None = None, poisson: bool = False, connections: int = _MAX_CONNECTIONS
+    ) -> Plan:
         """Requests to `/predict` whose responses are not parsed, so that the generator takes little of the cores."""
         return Plan(
             self._client.base_url.netloc.decode(), "", self._model, image_path=str(self._image), kinds=("predict",),
-            is_parsed=False, rate=rate, connections=connections, timeout_s=_TIMEOUT_S, limit_s=seconds,
+            is_parsed=False, rate=rate, poisson=poisson, connections=connections, timeout_s=_TIMEOUT_S, limit_s=seconds,
         )  # fmt: skip
 
     def measure(self, seconds: float, **loop: Any) -> Outcome:

@@ -44,6 +44,10 @@ COMMANDS = {
     "loadtest-cold": Command("measure", "latency after silence", "loadtest.latency", ("cold",), _LOADTEST),
     "loadtest-ui": Command("measure", "Locust's web page", "loadtest.latency", ("ui",), _LOADTEST),
     "capacity": Command("measure", "highest rate within a limit of p95", "loadtest.latency", ("capacity",), _LOADTEST),
+    "plan": Command("measure", "pods and price of a rate, what breaks first", "loadtest.growth", ("plan",), _LOADTEST),
+    "queueing": Command(
+        "measure", "how long requests wait, by utilisation", "loadtest.growth", ("queueing",), _LOADTEST
+    ),
     "flood": Command("measure", "2, 5 and 10 times the capacity", "loadtest.flood", needs=_LOADTEST),
     "soak": Command("measure", "half an hour of load, a swap every minute", "loadtest.soak", needs=_LOADTEST),
     "profiles": Command(

@@ -2,8 +2,9 @@
 
 import asyncio
 import itertools
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
 import uvloop
@@ -15,6 +16,7 @@ from loadtest.generator.responses import Response, Result
 _AFTER_FAILURE_S = 0.05  # otherwise a server that is away would get requests in a tight loop
 _SUCCESS = {"200", "OK"}
 _SHOWN_BYTES = 300  # of an error
+_SEED = 21
 
 Record = Callable[[Response], None]
 
@@ -27,6 +29,7 @@ class Schedule:
         http, grpc: host:port.
         connections: of each protocol. Closed loop: so many requests are in progress at a time. Open loop: at most.
         rate: open loop: requests that begin each second, whatever becomes of earlier ones; None: closed loop.
+        poisson: open loop: they begin independently of each other, as many on average; otherwise at equal intervals.
         pause_s: closed loop: of each connection after a response.
         timeout_s: for one request.
         limit_s: no request begins after this.
@@ -37,6 +40,7 @@ class Schedule:
     _: KW_ONLY
     connections: int = 4
     rate: float | None = None
+    poisson: bool = False
     pause_s: float = 0.0
     timeout_s: float = 10.0
     limit_s: float = 3600.0
@@ -127,8 +131,8 @@ class _Loop:
 
         rate = self.schedule.rate or 0.0
         async with asyncio.TaskGroup() as tasks:
-            for index, request in zip(range(int(rate * self.schedule.limit_s)), itertools.cycle(self.requests)):
-                due = self.began + index / rate
+            for offset_s, request in zip(_offsets(self.schedule, rate), itertools.cycle(self.requests)):
+                due = self.began + offset_s
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 if self.stopped.is_set():
                     return
@@ -143,6 +147,16 @@ class _Loop:
 
     def _connect(self) -> None:
         self.clients.append(Client(self.schedule.http, self.schedule.grpc, self.schedule.timeout_s))
+
+
+def _offsets(schedule: Schedule, rate: float) -> Iterator[float]:
+    """When each request of an open loop begins, s."""
+    if not schedule.poisson:
+        yield from (index / rate for index in range(int(rate * schedule.limit_s)))
+        return
+    chance, offset_s = random.Random(_SEED), 0.0  # noqa: S311 - no secret
+    while (offset_s := offset_s + chance.expovariate(rate)) < schedule.limit_s:
+        yield offset_s
 
 
 async def _exchange(client: Client, number: int, request: Request, started: float) -> Response:

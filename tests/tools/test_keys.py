@@ -20,8 +20,8 @@ from tests.support.transformer import make_key
 IMAGES = str(ROOT / "loadtest" / "pictures")
 SHORT = ("--pictures", IMAGES, "--duration-s", "0.5", "--warm-up-s", "0.1")
 COMMANDS = (
-    "run", "run rows", "cold", "capacity", "flood", "soak", "swap", "protocols", "versions", "prune", "publish",
-    "rollback",  # last: it pins a version
+    "run", "run rows", "cold", "capacity", "flood", "queueing", "soak", "swap", "protocols", "versions", "prune",
+    "publish", "rollback",  # last: it pins a version
 )  # fmt: skip
 NEXT = "; next: NEREID_API_KEY=<one of the server's keys>"
 
@@ -54,6 +54,7 @@ class Guarded:
             "cold": [*latency, "cold", *where, *SHORT[:2], "--silence-s", "0", "--burst-s", "0.3", "--cycles", "1"],
             "capacity": [*latency, "capacity", *where, *SHORT, "--p95-ms", "100000", "--model", "iris"],
             "flood": ["-m", "loadtest.flood", *common, "--seconds", "0.5", "--repeats", "1", "--factors", "1"],
+            "queueing": ["-m", "loadtest.growth", "queueing", *common[:4], "--seconds", "0.5", "--turns", "1"],
             "soak": ["-m", "loadtest.soak", *common, *remote, *parent, "--minutes", "0.02"],
             "swap": [
                 *("-m", "loadtest.swap", "--http", http, "--grpc", grpc, "--sync", self.stack.sync, *remote, *parent),

@@ -276,6 +276,19 @@ def test_capacity_where_no_rate_holds_is_an_error(stack: Stack, tmp_path: Path) 
     assert "error: no rate from 50 requests/s holds p95 under 0.01 ms" in run.text
 
 
+def test_a_server_is_shown_beside_its_simulation(stack: Stack) -> None:
+    url, image = f"http://127.0.0.1:{stack.http_port}", str(ROOT / "loadtest/pictures/seven.png")
+    words = ["--url", url, "--model", "digits", "--picture", image, "--seconds", "0.5", "--turns", "1"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "loadtest.growth", "queueing", *words],
+        cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True,
+    )  # fmt: skip
+    rows = [line.replace("│", " ").split() for line in ended.stdout.splitlines() if line.startswith("│")]
+    assert [row[0] for row in rows] == ["0.5", "0.7", "0.85"]
+    for row in rows:
+        assert all(float(word.strip(",%")) >= 0 for word in row if word != "/"), row
+
+
 def test_bursts_after_silence_are_reported(stack: Stack, tmp_path: Path) -> None:
     shape = ("--silence-s", 0.5, "--burst-s", 0.5, "--cycles", 2, "--users", 2)
     run = latency("cold", tmp_path, *addresses(stack), "--model", "iris", *shape)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 
+import numpy as np
 import pytest
 
 from loadtest.generator.load import Load, Plan
@@ -121,6 +122,13 @@ def test_open_loop_sends_at_its_rate_and_a_stall_delays_all_requests_that_were_d
     assert len(slow) >= 15
     starts = sorted(response.started for response in outcome.result.responses)
     assert starts[-1] - starts[0] == pytest.approx(49 / 50, abs=0.001)  # when they were due, not when they were sent
+
+
+def test_open_loop_of_poisson_begins_requests_independently_of_each_other(server: tuple[str, type[Handler]]) -> None:
+    result = send(server[0], "/predict", rate=400.0, poisson=True, limit_s=1.0, connections=200).result
+    gaps_s = np.diff(sorted(response.started for response in result.responses))
+    assert np.mean(gaps_s) == pytest.approx(1 / 400, rel=0.2)
+    assert np.std(gaps_s) == pytest.approx(np.mean(gaps_s), rel=0.2)  # as of an exponential distribution
 
 
 def test_open_loop_says_what_it_could_not_send(server: tuple[str, type[Handler]]) -> None:
