@@ -195,8 +195,8 @@ def _other_lines(load: Load, rates: Sequence[float]) -> Iterator[str]:
     minutes = _LOG_FILES_BYTES / (load.log_bytes * average) / 60
     yield f"kubectl logs: a node keeps 50 MiB of a container, {minutes:,.0f} minutes of the requests of a pod"
     yield (
-        "autoscaler: the HPA looks every 15 s at figures of the last 15 s, KEDA every 30 s, and at most doubles the pods "
-        "each time; then they start. What grows in that time must fit into --burst: nereid queueing --delay-s"
+        "autoscaler: the HPA looks every 15 s at figures of the last 15 s, KEDA every 30 s; it adds 4 pods or "
+        "doubles them, and they start. What grows meanwhile must fit into --burst: nereid queueing --delay-s"
     )
 
 

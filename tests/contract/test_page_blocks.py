@@ -95,6 +95,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "What it shows": [OTHERS],
         "Secrets": [AWS],
     },
+    "docs/growth.md": {"Pods for a rate": [COMMANDS], "How long requests wait": [COMMANDS]},
     "docs/container-images.md": {
         "Container images": [REGISTRY],
         "After a push": [REGISTRY],

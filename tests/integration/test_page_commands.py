@@ -124,6 +124,24 @@ def test_sizing_of_a_repository_is_printed(terminal: Terminal) -> None:
     assert "15" in printed
 
 
+def test_plan_of_a_rate_is_that_of_the_page(terminal: Terminal) -> None:
+    terminal.environ["POLL_S"] = "10"  # the default, which the page computes with
+    printed = terminal.run(commands("docs/growth.md", "Pods for a rate", "make plan"))
+    page = (ROOT / "docs/growth.md").read_text()
+    seen = {tuple(map(str.strip, line.strip("│").split("│"))) for line in printed.splitlines() if line.startswith("│")}
+    fleets = re.findall(r"^\| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d.,]+) \| ([\d.,]+) \| ([\d,]+) \|$", page, re.M)
+    assert len(fleets) == 3
+    assert set(fleets) <= seen
+    rates = re.findall(r"^\| ([^|]+) \| ([\d,]+) \| [^|]+ \| [^|]+ \|$", page, re.M)
+    assert len(rates) == 15
+    assert set(rates) <= {row[:2] for row in seen}
+
+
+def test_waits_of_the_page_are_those_of_the_simulation(terminal: Terminal) -> None:
+    printed = terminal.run(commands("docs/growth.md", "How long requests wait", "make queueing"))
+    assert "a pod: 1 at once, 21.4 ms each" in printed
+
+
 @needs_kubectl
 def test_images_of_a_site_are_listed(terminal: Terminal) -> None:
     printed = terminal.run(
