@@ -25,7 +25,7 @@ _RATES = (100.0, 1000.0, 100_000.0)
 _UTILISATIONS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _GROWTHS = (1.25, 1.5, 2.0)
 _MOST_PODS = 50  # that are simulated: with more, their share of the rate stays the same, and so do the results
-_REQUESTS = 30_000  # of one simulation, about
+_REQUESTS = 12_000  # of one simulation, about
 _WARM_UP = 0.2  # of them
 _SEED = 21
 _MONTH_S = 30 * 86400
@@ -70,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "plan":
             _add_plan(command)
         else:
-            add("--room", count, 36, "requests in a pod, in progress and queued; beyond it 429")
+            add("--slots", count, 4, "TRANSFORMER_MAX_IN_FLIGHT, of manifests/base")
+            add("--waiting", count, 32, "TRANSFORMER_MAX_WAITING; beyond it 429")
             add("--delay-s", seconds, 60.0, "from a higher rate until more pods serve")
             add("--url", str, None, "of a server, to be measured beside the simulation of it")
             add("--model", str, "digit-finder", "of that server")
@@ -221,16 +222,16 @@ def _queueing(options: argparse.Namespace) -> Iterator[Table | str]:
         with httpx.Client(base_url=options.url, headers=api_key.headers(), timeout=60, trust_env=False) as client:
             target = Target(client, options.model, options.picture)
             target.latency_ms()  # reports a server, a model or a key that is wrong
-            rows = reality.compare(target, room=options.room, seconds=options.seconds, turns=options.turns)
+            room = options.slots + options.waiting
+            rows = reality.compare(target, slots=options.slots, room=room, seconds=options.seconds, turns=options.turns)
         yield _comparison_table(rows)
         return
     if options.rate_per_pod is None:
         raise LoadTestError("--rate-per-pod is missing; next: make capacity P95_MS=..., or --url to measure a server")
-    pod = queueing.Pod.of(options.rate_per_pod, options.latency_ms / 1000, room=options.room)
-    yield (
-        f"a pod: {pod.servers} at once, {pod.service_s * 1000:.1f} ms each, and {pod.delay_s * 1000:.1f} ms in which "
-        f"others do not wait; room for {pod.room}"
-    )
+    room = options.slots + options.waiting
+    pod = queueing.Pod.bounded(options.rate_per_pod, options.latency_ms / 1000, slots=options.slots, room=room)
+    speeds = ", ".join(f"{speed:.1f}" for speed in pod.speeds)
+    yield f"a pod: {speeds} requests/s with 1 to {options.slots} in progress; room for {room}"
     yield _steady_table(pod, options.rates)
     yield _growth_table(pod, options.rates[0], options.delay_s)
 

@@ -1,12 +1,15 @@
 """Requests that wait for pods: a simulation, and the closed forms that it is verified with. No server is involved.
 
-A pod is a queue for a few servers (what it does at once at its capacity), and a delay behind them that does not wait: a
-request alone takes longer than the reciprocal of the capacity, because its stages overlap with those of others.
+A pod is a server whose speed depends on how many requests it has in progress: as many as its slots share it, the others
+queue in order. The speeds are throughputs of closed loops (a flow-equivalent server: K. M. Chandy, U. Herzog, L. Woo,
+1975), so that batches, stages that overlap, and threads that hinder each other need no model of their own.
 """
 
 import heapq
 import math
-from collections.abc import Sequence
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +17,6 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Latency of one request after another over its mean, by quantile: SHAPE[i] at i / (len(SHAPE) - 1). `digit-finder` in
-# fp32 on two cores of an AMD EPYC with AVX2 that other work shared, 27 November 2026.
-SHAPE = (0.80, 0.88, 0.91, 0.94, 0.96, 0.98, 1.00, 1.02, 1.06, 1.15, 1.80)
 BALANCERS = ("random", "round robin", "least of two")  # kube-proxy; an ALB or nginx; Envoy
 
 
@@ -25,48 +25,46 @@ class Pod:
     """One replica.
 
     Attributes:
-        servers: requests that it computes at once.
-        service_s: mean time that a request keeps one of them.
-        delay_s: time that a request takes beside that, without keeping others waiting.
+        speeds: requests/s with one in progress, with two, and so on; as many as it has slots.
         room: requests in progress and in its queue; one more is rejected (429).
-        shape: quantiles of the service time over its mean; empty: exponential.
+        shape: quantiles of the work of a request, at equal distances; empty: exponential.
     """
 
-    servers: int
-    service_s: float
-    delay_s: float = 0.0
+    speeds: Sequence[float]
     room: int = 10**9
-    shape: Sequence[float] = SHAPE
+    shape: Sequence[float] = (1.0, 1.0)
 
     @classmethod
-    def of(cls, capacity: float, latency_s: float, *, room: int, shape: Sequence[float] = SHAPE) -> "Pod":
-        """A pod by what can be measured.
-
-        By Little's law so many requests are in it at its capacity: capacity times latency, rounded down to servers.
+    def bounded(cls, capacity: float, latency_s: float, *, slots: int, room: int) -> "Pod":
+        """A pod of which two figures are known: each request in progress adds what one alone gets, up to the capacity.
 
         Args:
             capacity: requests/s under full load.
             latency_s: mean of one request after another.
+            slots: requests in progress, at most.
             room: in progress and queued.
-            shape: of the latencies.
         """
-        servers = max(1, math.floor(capacity * latency_s))
-        service_s = servers / capacity
-        return cls(servers, service_s, max(0.0, latency_s - service_s), room, shape)
+        return cls([min(count / latency_s, capacity) for count in range(1, slots + 1)], room)
+
+    @classmethod
+    def measured(cls, speeds: Mapping[int, float], *, slots: int, room: int, shape: Sequence[float]) -> "Pod":
+        """A pod by closed loops: requests/s by number of connections, and between them in a straight line."""
+        between = np.interp(range(1, slots + 1), sorted(speeds), [speeds[count] for count in sorted(speeds)])
+        return cls(between.tolist(), room, shape)
 
     @property
     def capacity(self) -> float:
         """Requests/s under full load."""
-        return self.servers / self.service_s
+        return self.speeds[-1]
 
     def draw(self, random: np.random.Generator, count: int) -> Floats:
-        """Service times of so many requests, s."""
+        """The work of so many requests, 1 on average."""
         if not len(self.shape):
-            return random.exponential(self.service_s, count)
+            return random.exponential(1.0, count)
         shape = np.asarray(self.shape, np.float64)
         mean = np.trapezoid(shape, dx=1 / (len(shape) - 1))
         drawn = np.interp(random.random(count), np.linspace(0, 1, len(shape)), shape)
-        return np.asarray(drawn * (self.service_s / mean), np.float64)
+        return np.asarray(drawn / mean, np.float64)
 
 
 @dataclass(frozen=True)
@@ -90,6 +88,54 @@ class Outcome:
         return p50, p95, p99, self.rejected
 
 
+class _Replica:
+    """A pod in the simulation. Those in progress get equal parts of its speed; `_shared` is what each got since 0 s."""
+
+    def __init__(self, pod: Pod) -> None:
+        self._speeds, self._room = pod.speeds, pod.room
+        self._active: list[tuple[float, float]] = []  # a heap: of `_shared` when it ends, and when it arrived
+        self._queue: deque[tuple[float, float]] = deque()  # work, and when it arrived
+        self._shared, self._at_s = 0.0, 0.0
+
+    @property
+    def inside(self) -> int:
+        return len(self._active) + len(self._queue)
+
+    def accept(self, now: float, work: float) -> bool:
+        """Take a request, or return False where there is no room."""
+        if self.inside >= self._room:
+            return False
+        self._go_on(now)
+        if len(self._active) < len(self._speeds):
+            heapq.heappush(self._active, (self._shared + work, now))
+        else:
+            self._queue.append((work, now))
+        return True
+
+    def end(self, now: float) -> float:
+        """End the request that is due; when it arrived."""
+        self._go_on(now)
+        _, arrived = heapq.heappop(self._active)
+        if self._queue:
+            work, since = self._queue.popleft()
+            heapq.heappush(self._active, (self._shared + work, since))
+        return arrived
+
+    def next_end(self) -> float:
+        """When the next request ends, if no other arrives; infinite where there is none."""
+        if not self._active:
+            return math.inf
+        return self._at_s + (self._active[0][0] - self._shared) / self._speed()
+
+    def _speed(self) -> float:
+        return self._speeds[len(self._active) - 1] / len(self._active)
+
+    def _go_on(self, now: float) -> None:
+        if self._active:
+            self._shared += (now - self._at_s) * self._speed()
+        self._at_s = now
+
+
 def poisson(random: np.random.Generator, pieces: Sequence[tuple[float, float]]) -> Floats:
     """Moments at which requests arrive, independently of each other, s.
 
@@ -109,42 +155,48 @@ def simulate(  # noqa: PLR0913 - each is a number of the experiment
     arrivals: Floats,
     *,
     pods: int,
-    balancer: str = "random",
     random: np.random.Generator,
+    balancer: str = "random",
     since_s: float = 0.0,
 ) -> Outcome:
-    """Send each request to one of the pods, first come, first served.
+    """Send each request to one of the pods.
 
     Args:
         pod: what each of them is.
         arrivals: moments in ascending order, s.
         pods: how many there are.
-        balancer: one of `BALANCERS`.
         random: where chance is from.
+        balancer: one of `BALANCERS`.
         since_s: what arrives earlier fills the pods and is not counted.
     """
-    free = [[0.0] * pod.servers for _ in range(pods)]  # heaps: when each server has ended what waits for it
-    inside = [0] * pods
-    ends: list[tuple[float, int]] = []  # a heap: when a request leaves which pod
-    services = pod.draw(random, len(arrivals))
+    replicas = [_Replica(pod) for _ in range(pods)]
+    due: list[tuple[float, int]] = []  # a heap: when a request of a replica ends; what another one delayed stays in it
+    works = pod.draw(random, len(arrivals)).tolist()
     choices = random.random((len(arrivals), 2))
-    latencies, rejected, counted = [], 0, 0
-    for index, (now, service) in enumerate(zip(arrivals.tolist(), services.tolist(), strict=True)):
-        while ends and ends[0][0] <= now:
-            inside[heapq.heappop(ends)[1]] -= 1
+    latencies, rejected = [], 0
+
+    def end_until(moment: float) -> None:
+        while due and due[0][0] <= moment:
+            at_s, number = heapq.heappop(due)
+            replica = replicas[number]
+            if at_s != replica.next_end():
+                continue
+            arrived = replica.end(at_s)
+            if arrived >= since_s:
+                latencies.append(at_s - arrived)
+            heapq.heappush(due, (replica.next_end(), number))
+
+    for index, (now, work) in enumerate(zip(arrivals.tolist(), works, strict=True)):
+        end_until(now)
         chosen = index % pods if balancer == "round robin" else int(choices[index, 0] * pods)
         if balancer == "least of two":
-            chosen = min(chosen, int(choices[index, 1] * pods), key=inside.__getitem__)
-        counted += now >= since_s
-        if inside[chosen] >= pod.room:
+            chosen = min(chosen, int(choices[index, 1] * pods), key=lambda number: replicas[number].inside)
+        if replicas[chosen].accept(now, work):
+            heapq.heappush(due, (replicas[chosen].next_end(), chosen))
+        else:
             rejected += now >= since_s
-            continue
-        end = max(now, free[chosen][0]) + service
-        heapq.heapreplace(free[chosen], end)
-        heapq.heappush(ends, (end + pod.delay_s, chosen))
-        inside[chosen] += 1
-        if now >= since_s:
-            latencies.append(end + pod.delay_s - now)
+    end_until(sys.float_info.max)
+    counted = len(latencies) + rejected
     return Outcome(np.array(latencies), rejected / counted if counted else 0.0)
 
 

@@ -11,7 +11,6 @@ from loadtest.flood import Target
 from loadtest.growth.queueing import Pod, poisson, simulate
 
 _UTILISATIONS = (0.5, 0.7, 0.85)
-_FULL = 8  # connections of a closed loop that keep a pod busy
 _WARM_UP_S = 1.0
 _SIMULATED = 20_000  # requests
 _QUANTILES = 10
@@ -49,7 +48,7 @@ class Row:
         return cls(
             utilisation,
             statistics.median(turn.pod.capacity for turn in turns),
-            statistics.median(1000 * (turn.pod.service_s + turn.pod.delay_s) for turn in turns),
+            statistics.median(1000 / turn.pod.speeds[0] for turn in turns),
             _medians([turn.measured for turn in turns]),
             _medians([turn.simulated for turn in turns]),
         )
@@ -59,24 +58,27 @@ def _medians(turns: Sequence[Sequence[float]]) -> list[float]:
     return [statistics.median(figures) for figures in zip(*turns, strict=True)]
 
 
-def read_pod(target: Target, *, room: int, seconds: float) -> Pod:
+def read_pod(target: Target, *, slots: int, room: int, seconds: float) -> Pod:
     """What the simulation takes a server for, by what it does now.
 
     Args:
         target: the server.
-        room: requests in it, in progress and queued.
-        seconds: of each of two measurements.
+        slots: requests that it has in progress, at most.
+        room: in progress and queued.
+        seconds: of each measurement.
 
     Raises:
         LoadTestError: a request failed.
     """
-    alone, full = (target.measure(seconds, connections=connections).result for connections in (1, _FULL))
-    if failures := [*alone.failures, *full.failures]:
-        raise LoadTestError(failures[0].error)
-    times_s = [response.seconds for response in alone.successes]
-    mean_s = statistics.fmean(times_s)
-    shape = np.quantile(times_s, np.linspace(0, 1, _QUANTILES + 1)) / mean_s
-    return Pod.of(full.per_second, mean_s, room=room, shape=shape.tolist())
+    taken = {}
+    for connections in sorted({1, 2, 4, slots}):
+        taken[connections] = target.measure(seconds, connections=connections).result
+        if failures := taken[connections].failures:
+            raise LoadTestError(failures[0].error)
+    speeds = {connections: result.per_second for connections, result in taken.items()}
+    times_s = [response.seconds for response in taken[1].successes]
+    shape = np.quantile(times_s, np.linspace(0, 1, _QUANTILES + 1))
+    return Pod.measured(speeds, slots=slots, room=room, shape=shape.tolist())
 
 
 def take(target: Target, rate: float, seconds: float) -> list[float]:
@@ -94,12 +96,12 @@ def take(target: Target, rate: float, seconds: float) -> list[float]:
     return [*map(float, np.percentile(times_ms, _PERCENTS)), len(counted.failures) / len(counted.responses)]
 
 
-def compare(target: Target, *, room: int, seconds: float, turns: int) -> list[Row]:
+def compare(target: Target, *, slots: int, room: int, seconds: float, turns: int) -> list[Row]:
     """Measure a server and simulate it, in turns; each turn by what the server could do just before it."""
     taken: dict[float, list[_Turn]] = {each: [] for each in _UTILISATIONS}
     for _ in range(turns):
         for utilisation, found in taken.items():
-            pod = read_pod(target, room=room, seconds=seconds)
+            pod = read_pod(target, slots=slots, room=room, seconds=seconds)
             rate = utilisation * pod.capacity
             found.append(_Turn(pod, take(target, rate, 2 * seconds), _simulate(pod, rate)))
     return [Row.of(utilisation, found) for utilisation, found in taken.items()]

@@ -139,7 +139,7 @@ def test_plan_of_a_rate_is_that_of_the_page(terminal: Terminal) -> None:
 
 def test_waits_of_the_page_are_those_of_the_simulation(terminal: Terminal) -> None:
     printed = terminal.run(commands("docs/growth.md", "How long requests wait", "make queueing"))
-    assert "a pod: 1 at once, 21.4 ms each" in printed
+    assert "28.6, 46.7, 46.7, 46.7 requests/s with 1 to 4 in progress" in printed
 
 
 @needs_kubectl

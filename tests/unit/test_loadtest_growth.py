@@ -45,21 +45,21 @@ def simulated(pod: Pod, rate: float, *, pods: int = 1, balancer: str = "random",
 @pytest.mark.parametrize("servers", [1, 2, 8])
 def test_simulated_wait_is_that_of_erlang_c(servers: int) -> None:
     service_s, rate = 0.02, 0.8 * servers / 0.02
-    found = simulated(Pod(servers, service_s, shape=()), rate)
+    found = simulated(Pod([count / service_s for count in range(1, servers + 1)], shape=()), rate)
     wait_s = erlang_c(rate * service_s, servers) / (servers / service_s - rate)
     assert np.mean(found.latencies_s) - service_s == pytest.approx(wait_s, rel=0.06)
 
 
 def test_simulated_wait_of_equal_services_is_that_of_pollaczek_and_khinchine() -> None:
     # M/D/1: half of what M/M/1 waits.
-    found = simulated(Pod(1, 0.02, shape=(1, 1)), 35)
+    found = simulated(Pod([50]), 35)
     assert np.mean(found.latencies_s) - 0.02 == pytest.approx(0.02 * 0.7 / (2 * (1 - 0.7)), rel=0.05)
 
 
 @pytest.mark.parametrize("utilisation", [0.9, 1.5])
 def test_simulated_share_of_rejected_requests_is_that_of_a_queue_with_an_end(utilisation: float) -> None:
     room = 6  # M/M/1/K
-    found = simulated(Pod(1, 0.02, room=room, shape=()), utilisation / 0.02)
+    found = simulated(Pod([50], room=room, shape=()), utilisation / 0.02)
     expected = (1 - utilisation) * utilisation**room / (1 - utilisation ** (room + 1))
     assert found.rejected == pytest.approx(expected, rel=0.04)
 
@@ -69,14 +69,14 @@ def test_a_random_balancer_gives_each_pod_its_share_of_poisson_arrivals() -> Non
     # The time in M/M/1 is exponential.
     p95_ms = 1000 * math.log(20) / (50 - 35)
     for pods in (1, 20):
-        assert simulated(Pod(1, 0.02, shape=()), 35 * pods, pods=pods).figures[1] == pytest.approx(p95_ms, rel=0.06)
+        assert simulated(Pod([50], shape=()), 35 * pods, pods=pods).figures[1] == pytest.approx(p95_ms, rel=0.06)
 
 
 def test_the_lesser_of_two_pods_is_that_of_the_supermarket_model() -> None:
     # M. Mitzenmacher, The Power of Two Choices, 2001: for many pods.
     utilisation = 0.9
     found = simulated(
-        Pod(1, 0.02, shape=()), utilisation * 100 / 0.02, pods=100, balancer="least of two", requests=400_000
+        Pod([50], shape=()), utilisation * 100 / 0.02, pods=100, balancer="least of two", requests=400_000
     )
     expected_s = 0.02 * sum(utilisation ** (2**count - 2) for count in range(1, 10))
     assert np.mean(found.latencies_s) == pytest.approx(expected_s, rel=0.06)
@@ -84,24 +84,35 @@ def test_the_lesser_of_two_pods_is_that_of_the_supermarket_model() -> None:
 
 def test_round_robin_gives_each_pod_every_nth_request() -> None:
     # With as many pods as requests at once, none waits.
-    pod = Pod(1, 0.9, shape=(1, 1))
-    found = simulate(pod, np.arange(0, 50, 0.1), pods=10, balancer="round robin", random=np.random.default_rng(1))
+    found = simulate(
+        Pod([1 / 0.9]), np.arange(0, 50, 0.1), pods=10, balancer="round robin", random=np.random.default_rng(1)
+    )
     assert found.latencies_s.max() == pytest.approx(0.9)
 
 
-def test_pod_has_the_capacity_and_the_latency_that_were_measured() -> None:
-    pod = Pod.of(46.7, 0.035, room=36)
-    assert pod.servers == 1
-    assert pod.capacity == pytest.approx(46.7)
-    assert pod.service_s + pod.delay_s == pytest.approx(0.035)
+def test_requests_that_share_a_server_take_the_mean_time_of_processor_sharing() -> None:
+    # M/G/1-PS (L. Kleinrock, 1967): whatever the distribution of the work, here equal.
+    found = simulated(Pod([50] * 500), 35)
+    assert np.mean(found.latencies_s) == pytest.approx(0.02 / (1 - 0.7), rel=0.05)
+
+
+def test_two_requests_that_share_a_server_take_turns() -> None:
+    found = simulate(Pod([1, 1]), np.array([0.0, 0.5, 10.0]), pods=1, random=np.random.default_rng(1))
+    # The first has half of its work done when the second comes: 0.5 s alone, 1 s shared; the second then 0.5 s alone.
+    assert sorted(found.latencies_s) == pytest.approx([1.0, 1.5, 1.5])
+
+
+def test_pod_has_the_speeds_that_were_measured() -> None:
+    pod = Pod.bounded(46.7, 0.035, slots=4, room=36)
+    assert pod.speeds == pytest.approx([28.57, 46.7, 46.7, 46.7], abs=0.01)
     assert simulated(pod, 1, requests=3000).figures[0] == pytest.approx(35, rel=0.05)
-    many = Pod.of(218, 0.04, room=36)
-    assert many.servers == 8
-    assert many.capacity == pytest.approx(218)
+    pod = Pod.measured({1: 20, 4: 14, 6: 16}, slots=6, room=38, shape=(1, 1))
+    assert pod.speeds == pytest.approx([20, 18, 16, 14, 15, 16])
+    assert pod.capacity == 16
 
 
 def test_nothing_that_was_accepted_has_no_percentiles() -> None:
-    found = simulate(Pod(1, 1, room=0), np.arange(3.0), pods=1, random=np.random.default_rng(1))
+    found = simulate(Pod([1], room=0), np.arange(3.0), pods=1, random=np.random.default_rng(1))
     assert found.rejected == 1
     assert all(map(math.isnan, found.figures[:3]))
 
@@ -229,7 +240,7 @@ def test_queueing_shows_each_balancer_and_what_growth_costs(
 ) -> None:
     status, output = run(monkeypatch, capsys, "queueing --rate-per-pod 46.7 --rates 100")
     assert status == 0
-    assert output.startswith("a pod: 1 at once, 21.4 ms each, and 13.6 ms in which others do not wait; room for 36")
+    assert output.startswith("a pod: 28.6, 46.7, 46.7, 46.7 requests/s with 1 to 4 in progress; room for 36")
     assert "least of two" in output
     assert "The rate grows at once from 100 requests/s" in output
     status, output = run(monkeypatch, capsys, "queueing")
