@@ -134,6 +134,7 @@ def capacity_lines(knee: Step, p95_ms: float, rate: float | None) -> list[str]:
         "in the InferenceService, one of the two:",
         f"  scaleMetric: concurrency   scaleTarget: {scaling.concurrency_target}   {hard_limit}",
         f"  scaleMetric: rps           scaleTarget: {scaling.rps_target}   {hard_limit}",
+        f"nodes, price and what breaks first, for any rate: make plan RATE_PER_POD={knee.rate:.1f}",
     ]
     if rate:
         lines.append(f"replicas for {rate:g} requests/s: {capacity.replicas(rate, scaling)}")
