@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.generator.load import Load, Plan
+from tests.manifests.rendering import with_components
 from tests.support.machine import find_missing
 from tests.support.pod import Pod, convert, render
 from tests.support.podman import Running, build_images, play
@@ -47,12 +48,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 
 @pytest.fixture(scope="module")
-def pod(s3: S3) -> Pod:
+def pod(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Pod:
     secrets = {
         "nereid-triton": {"secret": "not-to-be-guessed"},
         "nereid-s3": {key: s3.environment()[key] for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")},
     }
-    return convert(render(OVERLAY), settings={"AWS_ENDPOINT_URL": s3.url}, secrets=secrets)
+    composed = compose(OVERLAY, tmp_path_factory.mktemp("overlay"))
+    return convert(render(composed), settings={"AWS_ENDPOINT_URL": s3.url}, secrets=secrets)
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +198,15 @@ def test_cold_start_with_a_full_bucket(pod: Pod, pytestconfig: pytest.Config) ->
         # Without a request too.
         assert again.stop() == dict.fromkeys(pod.containers, 0)
     show(pytestconfig, table)
+
+
+def compose(overlay: Path, folder: Path) -> Path:
+    """An overlay of a user: Triton is the image of `make images`."""
+    head = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": "nereid"}
+    resources = [os.path.relpath(overlay, folder.resolve())]
+    composed = {**head, "resources": resources, **with_components(folder, "cpu-triton")}
+    (folder / "kustomization.yaml").write_text(json.dumps(composed))
+    return folder
 
 
 def show(config: pytest.Config, what: Table | str) -> None:
