@@ -4,6 +4,7 @@ Tests, headers, sources of compiled modules and symbol tables of wheels; runtime
 Licences and the sources of Python stay.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -86,8 +87,9 @@ def strip(library: Path) -> None:
 
 
 def loads(library: Path) -> bool:
-    """Whether a library can be loaded by itself, in this Python."""
-    done = subprocess.run([sys.executable, "-c", _LOAD, str(library)], capture_output=True, check=False)
+    """Whether a library can be loaded by itself, in this Python, with those of its folder."""
+    found = os.environ | {"LD_LIBRARY_PATH": str(library.parent)}
+    done = subprocess.run([sys.executable, "-c", _LOAD, library], env=found, capture_output=True, check=False)
     return done.returncode == 0
 
 
