@@ -28,7 +28,7 @@ def test_every_image_has_its_stage() -> None:
 
 @pytest.mark.parametrize("target", SHIPPED)
 def test_images_have_the_standard_library_compiled(target: str) -> None:
-    assert "COPY --from=installer /opt/compiled /\n" in STAGES[target]
+    assert "COPY --from=compiled /compiled /\n" in STAGES[target]
 
 
 @pytest.mark.parametrize("target", SHIPPED)
