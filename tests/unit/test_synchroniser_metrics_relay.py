@@ -38,12 +38,15 @@ class Triton(BaseHTTPRequestHandler):
 @pytest.fixture
 def triton() -> Iterator[type[Triton]]:
     """A server on a free port, `port`."""
-    handler = type("Handler", (Triton,), {})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+
+    class Handler(Triton):
+        pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        handler.port = server.server_port
-        yield handler
+        Handler.port = server.server_port
+        yield Handler
         server.shutdown()
 
 
