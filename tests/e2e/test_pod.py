@@ -261,8 +261,11 @@ def get(path: str, base: str = URL) -> int:
 
 @cache
 def client() -> httpx.Client:
-    """For many requests: a client of its own for each would take more CPU than the servers that it waits for."""
-    return httpx.Client(trust_env=False, timeout=30)
+    """For many requests: one for each would take more CPU than the servers that it waits for.
+
+    It keeps no connection: Triton's stop would wait for it.
+    """
+    return httpx.Client(trust_env=False, timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def responds_to(url: str) -> bool:
