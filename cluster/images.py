@@ -71,14 +71,14 @@ def build_own() -> None:
 
 def own_images() -> dict[str, list[str]]:
     """Our images by their names in buildah, with their names in the manifests."""
-    component = yaml.safe_load((ROOT / "manifests/components/images/kustomization.yaml").read_text())
-    names = {each["name"]: f"{each['name']}:{each['newTag']}" for each in component["images"]}
-    embedded = f"{names['nereid/predictor']}-embedded"
+    files = [ROOT / "manifests/components" / name / "kustomization.yaml" for name in ("images", "cpu-triton")]
+    images = [each for file in files for each in yaml.safe_load(file.read_text())["images"]]
+    names = {each["name"]: f"{each['name']}:{each['newTag']}" for each in images}
     ours = [name for key, name in names.items() if key.startswith("nereid/")]
-    return {each: [each, f"registry.example.com/{each}"] for each in ours} | {
-        # In place of NVIDIA's image, which would have to be pulled.
-        embedded: [embedded, names["nvcr.io/nvidia/tritonserver"]]
-    }
+    aliases = {each: [each, f"registry.example.com/{each}"] for each in ours}
+    # In place of NVIDIA's image, which would have to be pulled.
+    aliases[names["nereid/cpu-triton"]].append(names["nvcr.io/nvidia/tritonserver"])
+    return aliases
 
 
 def put(name: str, *aliases: str) -> None:

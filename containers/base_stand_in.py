@@ -61,7 +61,8 @@ def make_base(engine: str) -> str:
         bootstrap = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={_BASE_PACKAGES}"]
         check([*bootstrap, "bookworm", str(tree)])
         (tree / _CERTIFICATES).write_bytes(("/" / _CERTIFICATES).read_bytes())
-        excluded = [f"--exclude=./{path}/*" for path in _UNNEEDED]
+        # Not compiled, as the official image.
+        excluded = ["--exclude=*.pyc", *(f"--exclude=./{path}/*" for path in _UNNEEDED)]
         check(["tar", "-C", str(tree), *excluded, "-cf", f"{folder}/base.tar", "."])
         Path(folder, "Containerfile").write_text("FROM scratch\nADD base.tar /\n")
         check([engine, "build", "--quiet", "--tag", DEBIAN_BASE, "--file", f"{folder}/Containerfile", folder])

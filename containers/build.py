@@ -31,9 +31,7 @@ _LABEL = "org.opencontainers.image."
 _PASSED = ("PYTHON_IMAGE", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
 # The line that docker prints after a push; podman and buildah write a file.
 _PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
-TAG = re.compile(
-    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}"
-)  # 8 of the 128 characters that a registry accepts are for the suffix
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 AMD64, ARM64 = PLATFORMS = ("linux/amd64", "linux/arm64")
 _MACHINES = {"x86_64": AMD64, "aarch64": ARM64, "arm64": ARM64}
 _HINT = (
@@ -48,23 +46,21 @@ class Image(NamedTuple):
     Attributes:
         name: without registry and tag.
         target: stage of the Dockerfile.
-        suffix: of the tag.
         what: the program in it.
         platforms: for which it can be built.
     """
 
     name: str
     target: str
-    suffix: str
     what: str
     platforms: tuple[str, ...] = PLATFORMS
 
 
 IMAGES = (
-    Image("transformer", "transformer", "", "the transformer"),
-    Image("predictor", "synchroniser", "", "the synchroniser"),
-    Image("predictor", "embedded", "-embedded", "the embedded Triton, for tests", (AMD64,)),
-    Image("export", "export", "", "the jobs that publish", (AMD64,)),
+    Image("transformer", "transformer", "the transformer"),
+    Image("predictor", "synchroniser", "the synchroniser"),
+    Image("cpu-triton", "cpu-triton", "the embedded Triton", (AMD64,)),
+    Image("export", "export", "the jobs that publish", (AMD64,)),
 )
 
 
@@ -77,14 +73,14 @@ def main() -> int:
         check_base(os.environ.get("PYTHON_IMAGE", ""), push=options.push)
         engine = options.engine or find_engine()
         for image in IMAGES:
-            name = f"{options.registry.rstrip('/')}/{image.name}:{options.tag}{image.suffix}"
+            name = f"{options.registry.rstrip('/')}/{image.name}:{options.tag}"
             if (options.platform or native_platform()) not in image.platforms:
                 print(f"left out: {name}, which exists for {', '.join(image.platforms)} only", flush=True)
                 continue
             print(f"{engine} builds {name}", flush=True)
             began = time.monotonic()
             build(engine, image, name, options.platform, pushed=options.push)
-            if options.push and not image.suffix:
+            if options.push:
                 digests[image.name] = f"{name.rpartition(':')[0]}@{push(engine, name)}"
             table.add_row(name, image.what, size(engine, name), f"{time.monotonic() - began:.0f}")
     except (BuildError, OSError) as exc:
@@ -100,12 +96,12 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make images", description=__doc__.partition("\n")[0])
     parser.add_argument("--engine", choices=ENGINES, help="(default: the first of these that works)")
     parser.add_argument("--registry", default="nereid", help="in front of the images' names (default: %(default)s)")
-    parser.add_argument("--push", action="store_true", help="to that registry, all but the embedded Triton")
+    parser.add_argument("--push", action="store_true", help="to that registry")
     parser.add_argument("--tag", default=version(), help="(default: the version in pyproject.toml, %(default)s)")
     parser.add_argument("--platform", choices=PLATFORMS, default="", help="(default: this machine's)")
     options = parser.parse_args()
     if not TAG.fullmatch(options.tag):
-        parser.error(f"TAG: got {options.tag!r}, expected letters, digits, _ . -, at most 120, none of . - in front")
+        parser.error(f"TAG: got {options.tag!r}, expected letters, digits, _ . -, at most 128, none of . - in front")
     return options
 
 

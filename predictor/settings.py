@@ -41,6 +41,13 @@ class Settings(BaseSettings):
     http_port: int = Field(default=8000, ge=1, le=65535, description="Triton's v2 over HTTP (`TRITON_HTTP_PORT`)")
     grpc_port: int = Field(default=8001, ge=1, le=65535, description="Triton's v2 over gRPC (`TRITON_GRPC_PORT`)")
     metrics_port: int = Field(default=8002, ge=1, le=65535, description="Triton's metrics (`TRITON_METRICS_PORT`)")
+    metrics_relay_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="port at `PREDICTOR_SYNC_ADDRESS` where the synchroniser serves Triton's metrics, for a Triton "
+        "that listens on loopback only; unset: none",
+    )
     secret: SecretStr = Field(
         default=SecretStr(""),
         description="secret that a request must show that loads models, maps memory, or changes logging and tracing. "

@@ -125,9 +125,9 @@ def _words(*words: str, several: bool = False) -> Judge:
 
 
 def _tag(value: str) -> str:
-    """Of an image; docs/container-images.md. containers/build.py adds a suffix to it."""
-    good = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}", value)
-    return "" if good else "letters, digits, _ . -, at most 120, none of . - in front"
+    """Of an image; docs/container-images.md."""
+    good = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", value)
+    return "" if good else "letters, digits, _ . -, at most 128, none of . - in front"
 
 
 def _torch_backend(value: str) -> str:

@@ -4,6 +4,7 @@
 {{- $min := include "nereid.slot" (list . (printf "%s.replicas.min" $mode) .Values.replicas.min) | int -}}
 {{- $max := include "nereid.slot" (list . (printf "%s.replicas.max" $mode) .Values.replicas.max) | int -}}
 {{- if gt $min $max }}{{ fail (printf "replicas: got min %d over max %d, expected min up to max" $min $max) }}{{ end -}}
+{{- if and $on.cpuTriton $on.gpu }}{{ fail "cpuTriton.enabled: got true with gpu.enabled, expected one of them: it knows no GPU" }}{{ end -}}
 {{- if and $on.production (not $on.noNamespace) -}}
 {{- $pods := add $max (ternary 0 1 (hasKey $on "gpu")) -}}
 {{- $quota := .Values.production.quota -}}

@@ -105,6 +105,9 @@ class Slot:
 COMPONENTS = (
     Component("production", "2 to 8 pods over zones and nodes, a quota, default limits for injected containers."),
     Component("gpu", "A GPU for each pod, and a volume for engines."),
+    Component(
+        "cpuTriton", "The small Triton of `make images` in place of NVIDIA's; its README says how old.", modes=MODES
+    ),
     Component("keda", "Scaling by Triton's queues.", modes=("standard",)),
     Component("aws", "A role of the service account in place of a Secret with S3 keys.", modes=MODES),
     Component("keys", "API keys for clients.", modes=MODES),
@@ -210,6 +213,7 @@ VALUES: tuple[Text | Slot, ...] = (
     Text(
         "keda.prometheus", "URL of Prometheus, for KEDA.", "http://prometheus-operated.monitoring.svc:9090", schema=URL
     ),
+    Text("cpuTriton.image", "With your registry; a digest replaces the tag.", "nereid/cpu-triton", "image"),
     Text("aws.roleArn", "A role that may read the bucket; empty with EKS Pod Identity.", _ROLE, "optional", ARN),
     Text("keys.secret", "Your Secret with the lines of `make key` under `keys`.", "nereid-keys", schema=NAME),
     Text("caBundle.configMap", "Your ConfigMap with ca.crt.", "nereid-ca", schema=NAME),

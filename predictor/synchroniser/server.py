@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -23,6 +24,7 @@ from environment.log_lines import JsonFormatter
 from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
 from predictor.synchroniser.loop import Synchroniser
+from predictor.synchroniser.metrics_relay import ByPort, create_relay
 from predictor.synchroniser.mirror import Mirror
 from predictor.synchroniser.services import Services
 from predictor.synchroniser.status import Status
@@ -47,7 +49,7 @@ def serve(settings: Settings) -> None:
         storage = open_storage(settings.repository)
     except Misconfigured as exc:
         raise WrongSetting(f"{exc} (PREDICTOR_REPOSITORY; make: REPOSITORY=)") from exc
-    listener = _listen(settings)
+    listeners = _listen(settings)
     mirror = Mirror(settings.mirror or _DEFAULT_MIRROR, limit_bytes=settings.mirror_bytes)
     status = Status(storage.url, settings.instance)
     triton = TritonClient(
@@ -56,14 +58,17 @@ def serve(settings: Settings) -> None:
         load_timeout_s=settings.load_timeout_s,
     )
     synchroniser = Synchroniser(Services(settings, storage, mirror, triton, status))
-    hosts = Hosts(listener.getsockname()[0], settings.sync_hosts, setting="PREDICTOR_SYNC_HOSTS")
-    server = uvicorn.Server(_configure_http(create_app(status, hosts)))
+    hosts = Hosts(listeners[0].getsockname()[0], settings.sync_hosts, setting="PREDICTOR_SYNC_HOSTS")
+    app: Any = create_app(status, hosts)
+    if settings.metrics_relay_port:
+        app = ByPort(app, create_relay(settings), settings.metrics_relay_port)
+    server = uvicorn.Server(_configure_http(app))
     failed = threading.Event()
     worker = threading.Thread(target=_run, args=(synchroniser, server, failed), name="synchroniser", daemon=True)
     worker.start()
-    log.info("%s to %s; status on http://%s", storage.url, mirror.root, join(*listener.getsockname()[:2]))
+    log.info("%s to %s; status on http://%s", storage.url, mirror.root, join(*listeners[0].getsockname()[:2]))
     try:
-        server.run(sockets=[listener])
+        server.run(sockets=listeners)
     finally:
         synchroniser.stop()
         worker.join(_STOP_S)
@@ -83,7 +88,7 @@ def _configure_logging(settings: Settings) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _configure_http(app: Starlette) -> uvicorn.Config:
+def _configure_http(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         # uvicorn's other parser accepts requests that RFC 9112 forbids.
@@ -146,11 +151,17 @@ def _run(synchroniser: Synchroniser, server: uvicorn.Server, failed: threading.E
         server.should_exit = True
 
 
-def _listen(settings: Settings) -> socket.socket:
-    try:
-        return listen(settings.sync_address, settings.sync_port)
-    except OSError as exc:
-        raise StartError(
-            f"port {settings.sync_port} on {settings.sync_address}: {exc.strerror}; choose another with "
-            "PREDICTOR_SYNC_PORT (make: SYNC_PORT=)"
-        ) from exc
+def _listen(settings: Settings) -> list[socket.socket]:
+    """Open the synchroniser's own port, and that of Triton's metrics where there is one."""
+    ports = {"PREDICTOR_SYNC_PORT (make: SYNC_PORT=)": settings.sync_port}
+    if settings.metrics_relay_port:
+        ports["PREDICTOR_METRICS_RELAY_PORT"] = settings.metrics_relay_port
+    listeners = []
+    for variable, port in ports.items():
+        try:
+            listeners.append(listen(settings.sync_address, port))
+        except OSError as exc:
+            raise StartError(
+                f"port {port} on {settings.sync_address}: {exc.strerror}; choose another with {variable}"
+            ) from exc
+    return listeners

@@ -26,6 +26,17 @@ def test_every_image_has_its_stage() -> None:
     assert set(SHIPPED) == {name for name, stage in STAGES.items() if "\nLABEL " in stage}
 
 
+@pytest.mark.parametrize("target", SHIPPED)
+def test_images_have_the_standard_library_compiled(target: str) -> None:
+    assert "COPY --from=compiled /compiled /\n" in STAGES[target]
+
+
+@pytest.mark.parametrize("target", SHIPPED)
+def test_packages_of_an_image_are_slimmed(target: str) -> None:
+    (made,) = re.findall(r"^COPY --from=(\S+) (?:/opt/nereid|/opt/tritonserver) ", STAGES[target], re.MULTILINE)
+    assert re.search(r"python3 (/build/)?containers/slim\.py (/opt/nereid|\.)", STAGES[made])
+
+
 def test_own_base_image_has_to_be_pinned_by_digest(capsys: pytest.CaptureFixture[str]) -> None:
     digest = "sha256:" + "0" * 64
     for base in ("", f"localhost/base@{digest}", f"localhost/base:1@{digest}"):

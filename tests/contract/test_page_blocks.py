@@ -148,6 +148,9 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "Security": [OUTSIDE],
     },
     "manifests/kind/README.md": {"A cluster of your own": [CLUSTER]},
+    "manifests/components/cpu-triton/README.md": {
+        "Triton for CPUs: 0.4 GB in place of 15": ["tests/manifests/test_components.py"],
+    },
     "manifests/monitoring/README.md": {
         "Monitoring": [BY_HAND],
         "Once for a cluster": ["tests/contract/test_runbooks.py"],

@@ -33,8 +33,9 @@ def test_newest_version_of_the_changelog_is_that_of_the_project() -> None:
 
 
 def test_manifests_take_the_images_of_the_version() -> None:
-    component = yaml.safe_load((ROOT / "manifests/components/images/kustomization.yaml").read_text())
-    tags = {each["name"]: each["newTag"] for each in component["images"] if each["name"].startswith("nereid/")}
+    files = [ROOT / "manifests/components" / name / "kustomization.yaml" for name in ("images", "cpu-triton")]
+    images = [each for file in files for each in yaml.safe_load(file.read_text())["images"]]
+    tags = {each["name"]: each["newTag"] for each in images if each["name"].startswith("nereid/")}
     assert tags == dict.fromkeys({f"nereid/{image.name}" for image in IMAGES}, version())
 
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.generator.load import Load, Plan
+from tests.manifests.rendering import with_components
 from tests.support.machine import find_missing
 from tests.support.pod import Pod, convert, render
 from tests.support.podman import Running, build_images, play
@@ -31,6 +33,8 @@ from tests.support.stack import PATIENCE_S, ROOT
 OVERLAY = Path(os.environ.get("E2E_OVERLAY") or ROOT / "manifests" / "overlays" / "standard")
 URL = "http://127.0.0.1:8080"
 SYNC = "http://127.0.0.1:8003"
+TRITON = "http://127.0.0.1:8000"
+METRICS = "http://127.0.0.1:8002"
 MODELS = ("digit-finder", "digits", "iris")
 IMAGES = ROOT / "loadtest" / "pictures"
 FOUND = ["2", "7", "0"]  # in digits.jpg, at a confidence of 0.9
@@ -47,12 +51,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 
 @pytest.fixture(scope="module")
-def pod(s3: S3) -> Pod:
+def pod(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Pod:
     secrets = {
         "nereid-triton": {"secret": "not-to-be-guessed"},
         "nereid-s3": {key: s3.environment()[key] for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")},
     }
-    return convert(render(OVERLAY), settings={"AWS_ENDPOINT_URL": s3.url}, secrets=secrets)
+    composed = compose(OVERLAY, tmp_path_factory.mktemp("overlay"))
+    return convert(render(composed), settings={"AWS_ENDPOINT_URL": s3.url}, secrets=secrets)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +83,7 @@ def test_pod_is_not_ready_while_the_bucket_is_empty(running: Running) -> None:
         time.sleep(0.5)
     assert "s3://" in httpx.get(f"{SYNC}/ready", trust_env=False).json()["waiting_for"]
     # Triton itself is ready, by the manifest's exec probe.
-    assert httpx.get("http://127.0.0.1:8000/v2/health/live", trust_env=False).status_code == 200
+    assert httpx.get(f"{TRITON}/v2/health/live", trust_env=False).status_code == 200
 
 
 def test_first_publish_makes_it_ready(running: Running, s3: S3, repository: str) -> None:
@@ -110,10 +115,20 @@ def test_tritonclient_gets_detections(protocol: str) -> None:
 
 
 @pytest.mark.usefixtures("running")
+def test_metrics_of_triton_are_served_by_the_synchroniser() -> None:
+    scraped = httpx.get(f"{METRICS}/metrics", trust_env=False)
+    assert 'nv_inference_request_success{model="digit-finder"' in scraped.text
+    # Nothing else of Triton is at the pod's address, where Prometheus comes to.
+    assert {httpx.get(f"{METRICS}{path}", trust_env=False).status_code for path in ("/", "/v2/health/live")} == {404}
+    listening = {address.rpartition(":")[0] for address in listeners() if address.endswith((":8000", ":8001", ":8004"))}
+    assert listening == {"127.0.0.1", "[::ffff:127.0.0.1]"}  # the second is gRPC's form of the first
+
+
+@pytest.mark.usefixtures("running")
 @pytest.mark.parametrize("path", ["/v2/repository/index", "/v2/models/iris/stats", "/v2/logging"])
 def test_triton_rejects_restricted_calls(path: str) -> None:
     method = "POST" if path.endswith("index") else "GET"
-    response = httpx.request(method, f"http://127.0.0.1:8000{path}", trust_env=False)
+    response = httpx.request(method, f"{TRITON}{path}", trust_env=False)
     assert response.status_code == 403, response.text
 
 
@@ -177,7 +192,9 @@ def test_nothing_was_written_outside_the_volumes(running: Running) -> None:
 def test_cold_start_with_a_full_bucket(pod: Pod, pytestconfig: pytest.Config) -> None:
     # The volumes of the first pod are removed with it: this one starts from the bucket.
     phases: dict[str, Callable[[], bool]] = {
-        "Triton listens": lambda: get("/v2/health/live", "http://127.0.0.1:8000") == 200,
+        "synchroniser listens": lambda: get("/status", SYNC) == 200,
+        "Triton listens": lambda: get("/v2/health/live", TRITON) == 200,
+        **{f"{model} serves": partial(responds_to, f"{TRITON}/v2/models/{model}/ready") for model in MODELS},
         "transformer listens": lambda: get("/v2/health/live") == 200,
         "models loaded": lambda: get("/ready", SYNC) == 200,
         "transformer ready": lambda: get("/v2/health/ready") == 200,
@@ -192,10 +209,19 @@ def test_cold_start_with_a_full_bucket(pod: Pod, pytestconfig: pytest.Config) ->
             for phase in [name for name, reached in phases.items() if reached()]:
                 table.add_row(phase, f"{time.monotonic() - began:.1f}")
                 del phases[phase]
-            time.sleep(0.02)
+            time.sleep(0.01)
         # Without a request too.
         assert again.stop() == dict.fromkeys(pod.containers, 0)
     show(pytestconfig, table)
+
+
+def compose(overlay: Path, folder: Path) -> Path:
+    """An overlay of a user: Triton is the image of `make images`."""
+    head = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "namespace": "nereid"}
+    resources = [os.path.relpath(overlay, folder.resolve())]
+    composed = {**head, "resources": resources, **with_components(folder, "cpu-triton")}
+    (folder / "kustomization.yaml").write_text(json.dumps(composed))
+    return folder
 
 
 def show(config: pytest.Config, what: Table | str) -> None:
@@ -228,18 +254,38 @@ def load() -> Load:
 def get(path: str, base: str = URL) -> int:
     """The status of a response; 0 without one."""
     try:
-        return httpx.get(f"{base}{path}", trust_env=False, timeout=10).status_code
+        return client().get(f"{base}{path}").status_code
     except httpx.TransportError:
         return 0
+
+
+@cache
+def client() -> httpx.Client:
+    """For many requests: one for each would take more CPU than the servers that it waits for.
+
+    It keeps no connection: Triton's stop would wait for it.
+    """
+    return httpx.Client(trust_env=False, timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+def responds_to(url: str) -> bool:
+    """Whether a server has 200 for an address."""
+    return get("", url) == 200
 
 
 def responds() -> bool:
     """Whether an image gets a response."""
     try:
         image = {"image": (IMAGES / "digits.jpg").read_bytes()}
-        return httpx.post(f"{URL}/predict/digit-finder", files=image, trust_env=False, timeout=30).is_success
+        return client().post(f"{URL}/predict/digit-finder", files=image).is_success
     except httpx.TransportError:
         return False
+
+
+def listeners() -> set[str]:
+    """Addresses with ports on which anything of this machine listens."""
+    run = subprocess.run(["ss", "--listening", "--tcp", "--numeric", "--no-header"], capture_output=True, check=True)
+    return {line.split()[3] for line in run.stdout.decode().splitlines()}
 
 
 def readiness(running: Running) -> str:

@@ -12,6 +12,8 @@ OF_THE_POD = ("gpu", "production", "aws", "keys", "corporate", "ipv6")
 _SECRETS = ("external-secrets", "external-secrets/s3")
 WITH_KSERVE = (*OF_THE_POD, *_SECRETS, "keda", "service", "ingress", "alb", "alb-grpc", "http-route")
 WITHOUT = (*OF_THE_POD, *_SECRETS, "deployment", "service", "headless", "ingress", "http-route")
+# The image for CPUs in place of the GPU.
+ON_CPU = tuple("cpu-triton" if name == "gpu" else name for name in WITH_KSERVE)
 _CA = {"configMapGenerator": [{"name": "nereid-ca", "literals": ["ca.crt=x"]}]}
 # The quota of production is for CPU pods.
 _ROOM = """

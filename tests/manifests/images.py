@@ -15,7 +15,7 @@ from containers.build import DOCKERFILE, IMAGES, ROOT
 from tests.manifests.rendering import KUBECTL_MISSING, MANIFESTS, RenderError, find_folders, has_kubectl, render
 from tests.manifests.rules.objects import PLACEHOLDERS
 
-_OURS = {f"nereid/{image.name}" for image in IMAGES if not image.suffix}
+_OURS = {f"nereid/{image.name}" for image in IMAGES}
 _BASE = re.compile(r"^ARG PYTHON_IMAGE=(\S+)$", re.MULTILINE)
 
 

@@ -168,7 +168,10 @@ def listeners_of(container: Any, variables: dict[str, str]) -> list[Listener]:
     if program == SYNCHRONISER:
         port = int(variables.get("PREDICTOR_SYNC_PORT", "8003"))
         outside = not _is_loopback(variables.get("PREDICTOR_SYNC_ADDRESS", "127.0.0.1"))
-        return [Listener(port, outside, _synchroniser())]
+        found = [Listener(port, outside, _synchroniser())]
+        if relayed := variables.get("PREDICTOR_METRICS_RELAY_PORT"):
+            found.append(Listener(int(relayed), outside))
+        return found
     if program == TRITON:
         flags = flags_of(argv)
         return [

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from containers.build import version
 from tests.manifests.__main__ import judge
-from tests.manifests.compositions import COMPONENTS, OF_THE_POD, WITH_KSERVE, WITHOUT, combine
+from tests.manifests.compositions import COMPONENTS, OF_THE_POD, ON_CPU, WITH_KSERVE, WITHOUT, combine
+from tests.manifests.environment import environment_of
 from tests.manifests.pod import containers_of, pods_of
+from tests.manifests.programs import listeners_of
 from tests.manifests.rendering import (
     MANIFESTS,
     Object,
@@ -50,13 +53,24 @@ def _sorted(node: Any) -> Any:
 
 
 def test_each_component_has_a_use() -> None:
-    used = {*WITH_KSERVE, *WITHOUT, *INNER, "ca-bundle", "proxy", "otlp", "outside", "headless", "no-namespace"}
+    used = {
+        *WITH_KSERVE,
+        *WITHOUT,
+        *ON_CPU,
+        *INNER,
+        "ca-bundle",
+        "proxy",
+        "otlp",
+        "outside",
+        "headless",
+        "no-namespace",
+    }
     assert set(find_components()) == used
     for name in find_components():
         assert yaml.safe_load((COMPONENTS / name / "kustomization.yaml").read_text())["kind"] == "Component"
 
 
-@pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
+@pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT, ON_CPU], ids=["kserve", "deployment", "cpu"])
 def test_all_components_together_are_valid_with_prefix_and_namespace(names: tuple[str, ...], tmp_path: Path) -> None:
     rendered = combine(names, tmp_path)
     of_examples = objects.placeholders_are_replaced.__name__.replace("_", " ")
@@ -68,7 +82,7 @@ def test_all_components_together_are_valid_with_prefix_and_namespace(names: tupl
         assert each["kind"] == "Namespace" or each["metadata"]["name"].startswith("acme-"), title(each)
 
 
-@pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT], ids=["kserve", "deployment"])
+@pytest.mark.parametrize("names", [WITH_KSERVE, WITHOUT, ON_CPU], ids=["kserve", "deployment", "cpu"])
 def test_order_has_no_effect(names: tuple[str, ...], tmp_path: Path) -> None:
     after = {"deployment": OF_THE_POD, "alb": ["ingress"], "alb-grpc": ["alb"]}
     backwards = [name for name in reversed(names) if name not in after]
@@ -89,7 +103,7 @@ def test_secrets_and_files_exist_in_every_order(names: tuple[str, ...], tmp_path
     assert not mounted["kserve-container"] & {"/keys", "/etc/nereid"}
 
 
-@pytest.mark.parametrize("late", ["keys", "aws", "gpu", "production", "ca-bundle", "keda"])
+@pytest.mark.parametrize("late", ["keys", "aws", "gpu", "production", "ca-bundle", "keda", "cpu-triton"])
 def test_component_after_the_copy_of_the_pod_is_rejected(late: str, tmp_path: Path) -> None:
     with pytest.raises(RenderError, match="no matches for Id InferenceService"):
         combine(("deployment", late), tmp_path)
@@ -107,6 +121,21 @@ def test_namespace_of_a_platform_is_not_rendered(tmp_path: Path) -> None:
     kinds = [each["kind"] for each in mine.objects], [each["kind"] for each in without.objects]
     assert [kind for kind in kinds[0] if kind not in {"Namespace", "ResourceQuota", "LimitRange"}] == kinds[1]
     assert len(kinds[0]) == len(kinds[1]) + 3
+
+
+@pytest.mark.parametrize("overlay", ["overlays/standard", "overlays/serverless", "overlays/production"])
+def test_cpu_triton_takes_the_place_of_nvidias_image(overlay: str, tmp_path: Path) -> None:
+    of_user = {"namespace": "nereid", "images": [{"name": "nereid/cpu-triton", "newName": "registry.test/cpu-triton"}]}
+    rendered = render_over(overlay, of_user | with_components(tmp_path, "cpu-triton"), tmp_path)
+    (pod,) = pods_of(rendered)
+    triton, synchroniser, _ = containers_of(pod)
+    assert triton["image"] == f"registry.test/cpu-triton:{version()}"
+    assert "nvcr.io" not in json.dumps(rendered.objects)
+    # Prometheus scrapes the same port, of another container.
+    ports = [each.port for each in listeners_of(triton, environment_of(triton, pod, rendered)) if each.outside]
+    assert ports == []
+    listeners = listeners_of(synchroniser, environment_of(synchroniser, pod, rendered))
+    assert {each.port for each in listeners if each.outside} == {8002, 8003}
 
 
 def test_clients_outside_are_admitted(tmp_path: Path) -> None:

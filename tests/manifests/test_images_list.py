@@ -54,7 +54,7 @@ def test_folder_without_manifests_is_an_error(tmp_path: Path) -> None:
     [
         ("nereid/export:1", "built"),
         ("registry.test:5000/a/nereid/predictor@sha256:00", "built"),
-        ("nereid/predictor:1-embedded", "built"),
+        ("nereid/cpu-triton:1", "built"),
         ("notnereid/export:1", "pulled"),
         ("nvcr.io/nvidia/tritonserver:26.11-py3", "pulled"),
     ],

@@ -17,8 +17,7 @@ def test_images_have_one_tag_in_all_folders() -> None:
         pytest.skip(KUBECTL_MISSING)
     pods = [pod for name in find_folders() for pod in pods_of(render(name))]
     images = {container["image"] for pod in pods for container in containers_of(pod)}
-    # overlays/local runs the embedded Triton of the same version.
-    by_tag = {image.removesuffix("-embedded") for image in images if "@" not in image}
+    by_tag = {image for image in images if "@" not in image}
     assert len({image.rpartition(":")[0] for image in by_tag}) == len(by_tag), sorted(by_tag)
 
 

@@ -12,6 +12,7 @@ _PROGRAMS = {
     "runc": "runc",
     "catatonit": "catatonit",
     "curl": "curl",
+    "ss": "iproute2",
 }
 # Builds the base image; not needed with PYTHON_IMAGE.
 _BASE = {"debootstrap": "debootstrap"}
@@ -19,8 +20,9 @@ _SYSTEM_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:/usr/libex
 PORTS = {
     8000: "Triton's HTTP",
     8001: "Triton's gRPC",
-    8002: "Triton's metrics",
+    8002: "Triton's metrics, at the synchroniser",
     8003: "the synchroniser",
+    8004: "Triton's metrics",
     8080: "the transformer's HTTP",
     8081: "the transformer's gRPC",
 }

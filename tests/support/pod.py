@@ -1,7 +1,7 @@
 """Converts rendered manifests to the Pod that KServe would create, for `podman kube play`.
 
 Differences from a cluster:
-- Triton is the embedded one, from the image `<synchroniser's>-embedded`; its arguments are the manifest's.
+- Triton is the embedded one: manifests/components/cpu-triton over the overlay.
 - The pod is in the host's network: no ports are declared. The containers share loopback, and have no address of their
   own.
 - Ignored by podman 4.3, without a replacement: startupProbe, fsGroup (volumes belong to the user of their container
@@ -100,8 +100,6 @@ def convert(objects: list[Object], *, settings: Mapping[str, str], secrets: Secr
 
 def _convert_container(container: Object, siblings: Mapping[str, Object], secrets: Secrets) -> Object:
     converted = {key: value for key, value in deepcopy(container).items() if key not in _LEFT_OUT}
-    if converted["name"] == "kserve-container":
-        converted["image"] = f"{siblings['synchroniser']['image']}-embedded"
     converted["imagePullPolicy"] = "Never"
     values = {entry["name"]: _value(entry, container, siblings, secrets) for entry in container.get("env", [])}
     for entry in converted.get("env", []):

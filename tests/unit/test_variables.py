@@ -50,7 +50,7 @@ def _make(*arguments: str, environ: Mapping[str, str] = MappingProxyType({})) ->
             "TORCH_BACKEND=cu130",
             "TORCH_BACKEND: got 'cu130', expected cpu or auto: of no other build of torch the hashes",
         ),
-        ("TAG=a/b", "TAG: got 'a/b', expected letters, digits, _ . -, at most 120, none of . - in front"),
+        ("TAG=a/b", "TAG: got 'a/b', expected letters, digits, _ . -, at most 128, none of . - in front"),
         (
             "PLATFORM=arm64",
             "PLATFORM: got 'arm64', expected one of linux/amd64, linux/arm64; did you mean ",
@@ -88,7 +88,7 @@ def test_make_takes_what_something_reads(given: tuple[str, ...]) -> None:
 
 
 def test_tag_of_an_image_is_judged_as_images_py_judges_it() -> None:
-    for tag in ("1", "0.1.0", "a" * 120, "a" * 121, "-a", ".a", "a/b"):
+    for tag in ("1", "0.1.0", "a" * 128, "a" * 129, "-a", ".a", "a/b"):
         assert (not variables.judge_value("TAG", tag)) == bool(build.TAG.fullmatch(tag))
     for platform in build.PLATFORMS:
         assert not variables.judge_value("PLATFORM", platform)

@@ -14,7 +14,7 @@ MADE_BY_THE_USER = {
     "Secret": {"nereid-keys", "nereid-s3", "nereid-s3-writer", "nereid-triton"},
 }
 LOCAL = "overlays/local"  # the one place with a Secret in plain text: it is valid in that cluster's S3 server alone
-IMAGES_OF_OURS = ("predictor", "transformer")
+IMAGES_OF_OURS = ("cpu-triton", "predictor", "transformer")
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LONGEST_NAME = 63
@@ -154,9 +154,9 @@ def images_have_the_version_of_the_project(render: Render) -> Iterator[str]:
             where = f"{container['name']} in {title(pod)}: {image or 'no image'}"
             if not digest and tag in {"", "latest"}:
                 yield f"{where}: expected a tag other than latest, or a digest"
-            if name in IMAGES_OF_OURS and not digest and tag not in {version, f"{version}-embedded"}:
+            if name in IMAGES_OF_OURS and not digest and tag != version:
                 yield f"{where}: expected the tag {version}"
-            tags.setdefault(f"{registry}/{name}", set()).add(digest or tag.removesuffix("-embedded"))
+            tags.setdefault(f"{registry}/{name}", set()).add(digest or tag)
     for image, found in tags.items():
         if len(found) > 1:
             yield f"{image}: several versions, {', '.join(sorted(found))}"

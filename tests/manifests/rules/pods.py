@@ -1,16 +1,19 @@
 """Security, resources and volumes of every pod."""
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from tests.manifests.environment import quantity
+from tests.manifests.environment import environment_of, quantity
 from tests.manifests.pod import MODE, STANDARD, components_of, containers_of, pod_of, pods_of
 from tests.manifests.pod_security import violations
+from tests.manifests.programs import listeners_of
 from tests.manifests.rendering import Render, title
 from tests.manifests.rules.objects import LOCAL
 from tests.manifests.rules.selectors import matches
 
+_CPU_TRITON = re.compile(r"(^|/)nereid/cpu-triton[:@]")
 _ARCHITECTURE = "kubernetes.io/arch"
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 
@@ -159,6 +162,20 @@ def variables_state_the_defaults_of_the_api_server(render: Render) -> Iterator[s
                     yield f"{container['name']} in {title(pod)}: {variable['name']} has no divisor, expected '0'"
 
 
+def cpu_triton_is_out_of_reach(render: Render) -> Iterator[str]:
+    """The old Triton of components/cpu-triton: nothing outside its pod connects to it, and no GPU waits for it."""
+    for pod in pods_of(render):
+        for container in containers_of(pod):
+            if not _CPU_TRITON.search(container.get("image", "")):
+                continue
+            where = f"{container['name']} in {title(pod)}"
+            listeners = listeners_of(container, environment_of(container, pod, render))
+            for port in (each.port for each in listeners if each.outside):
+                yield f"{where}: listens on {port} for other pods, expected loopback; next: components/cpu-triton"
+            if any("gpu" in name for name in container.get("resources", {}).get("limits", {})):
+                yield f"{where}: has a GPU, of which this image knows nothing"
+
+
 RULES = (
     pods_keep_the_restricted_standard,
     namespaces_enforce_the_restricted_standard,
@@ -172,4 +189,5 @@ RULES = (
     quotas_have_room_for_every_pod,
     volumes_are_mounted,
     variables_state_the_defaults_of_the_api_server,
+    cpu_triton_is_out_of_reach,
 )
