@@ -239,6 +239,7 @@ def _server(profile: str, repository: Path, folder: Path) -> Server:
             "REPOSITORY": str(repository),
             "MIRROR": str(folder / f"mirror-{profile}"),
             "PROFILE": profile,
+            "PREDICTOR_MEASURES": "false",  # this does it, and while one is measured the others must rest
             "POLL_S": "3600",  # nothing changes
             "TRITON_URL": "",
             "VERBOSE": "1",  # its log is what it prints

@@ -100,6 +100,11 @@ class Settings(BaseSettings):
         "or `<model>/configs/<profile>.pbtxt`. A model without it runs as its `config.pbtxt` says, and so "
         "does every model under `fp32`; `auto` and `fast` choose what is fastest here; see docs/models.md#profiles",
     )
+    measures: bool = Field(
+        default=True,
+        description="whether the profiles that `auto` and `fast` leave open are measured while no client "
+        "sends requests; otherwise the first of them stays, `fp32` and `fast`",
+    )
     cpus: float = Field(
         default_factory=cpu_limit,
         gt=0,

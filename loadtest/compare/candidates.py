@@ -98,6 +98,7 @@ def nereid(profile: str, folder: Path) -> Server:
         "REPOSITORY": str(folder / "repository"),
         "MIRROR": str(mirror(profile, folder)),
         "PROFILE": profile,
+        "PREDICTOR_MEASURES": "false",  # what is named is measured, and nothing beside it
         "TRITON_URL": "",
         "VERBOSE": "1",  # its log is what it prints
     }

@@ -71,6 +71,8 @@ class ProfileChoice:
         """Read what was measured before."""
         self._model, self._services, self._deployment = model, services, deployment
         self._open = alternatives(services.settings.profile)
+        if not services.settings.measures:
+            self._open = self._open[:1]
         self._records: dict[str, _Record] = {}
         if self._is_open:
             self._records = _read_records(services.mirror.records.read_choices(model))

@@ -420,3 +420,11 @@ def test_triton_without_counts_is_not_taken_for_quiet(tmp_path: Path) -> None:
         assert model.reconciler.is_due
         model.reconciler._services.traffic.note_unknown()
         assert not model.reconciler.is_due
+
+
+def test_nothing_is_measured_where_the_setting_says_so(tmp_path: Path) -> None:
+    with stubbed(tmp_path, profile="auto", measures=False) as (model, _):
+        model.list_and_reconcile()
+        wait_for_quiet(model)
+        assert not model.reconciler.is_due
+        assert model.status.model("rows").versions["1"].profile is None
