@@ -43,12 +43,14 @@ class Reconciled:
         reconciler: of the model `rows`.
         status: of the synchroniser.
         clock: of the reconciler.
+        traffic: of Triton, as the loop notes it.
     """
 
     repository: Path
     reconciler: ModelReconciler
     status: Status
     clock: Clock = field(default_factory=Clock)
+    traffic: Traffic = field(default_factory=Traffic)
 
     def list(self) -> None:
         """Give the reconciler a new listing of the repository."""
@@ -113,6 +115,6 @@ def reconciled(folder: Path, *, triton: str, storage: Storage | None = None, **s
     )
     reconciler = ModelReconciler(MODEL, services)
     try:
-        yield Reconciled(repository, reconciler, status, clock)
+        yield Reconciled(repository, reconciler, status, clock, services.traffic)
     finally:
         mirror.close()

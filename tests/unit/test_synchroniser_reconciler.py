@@ -418,7 +418,7 @@ def test_triton_without_counts_is_not_taken_for_quiet(tmp_path: Path) -> None:
         model.list_and_reconcile()
         wait_for_quiet(model)
         assert model.reconciler.is_due
-        model.reconciler._services.traffic.note_unknown()
+        model.traffic.note_unknown()
         assert not model.reconciler.is_due
 
 
