@@ -74,6 +74,10 @@ def test_profile_that_is_slower_than_fp32_makes_way_for_it(tmp_path: Path) -> No
     # What was measured is remembered.
     with start_stack(tmp_path / "repository", tmp_path / "again", variables=variables) as stack:
         assert config_of(stack, "rows")["default_model_filename"] == "model.onnx"
+        wait_until(
+            lambda: "rows" in stack.http.get("/status").json()["models"], log=stack.log
+        )  # after its first listing
+        wait_until(lambda: profile_of(stack, "rows") is not None, log=stack.log)
         assert profile_of(stack, "rows")["chosen"] == "fp32"
         assert "takes" not in stack.log.read_text().partition("ready  http")[0]
 
