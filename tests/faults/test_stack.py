@@ -182,7 +182,7 @@ def test_terminal_lists_models_and_logs_are_in_files(logs: Logs, tmp_path: Path)
         ({"TRANSFORMER_API_KEYS_FILE": "/none"}, "TRANSFORMER_API_KEYS_FILE: /none"),
         ({"PREDICTOR_CPUS": "-1"}, "PREDICTOR_CPUS: got '-1'"),
         ({"PREDICTOR_PINS": "digits"}, 'error parsing value for field "pins"'),
-        ({"PROFILE": "fasst"}, "PROFILE: got 'fasst', expected one of fast, "),
+        ({"PROFILE": "fasst"}, "PROFILE: got 'fasst', expected one of auto, fast, "),
         ({"REPOSITORY": "s3://models", "AWS_ENDPOINT_URL": "127.0.0.1:9000"}, "AWS_ENDPOINT_URL: got '127.0.0.1:9000'"),
         ({"REPOSITORY": "gs://models"}, "repository: got 'gs://models', expected s3://"),
     ],
