@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 from rich.console import Console
@@ -36,7 +37,10 @@ def main() -> int:
     try:
         for each in {"plan": _plan, "queueing": _queueing}[options.command](options):
             console.print(each, markup=False, soft_wrap=isinstance(each, str))
-    except (LoadTestError, api_key.AccessError, httpx.HTTPError, OSError) as exc:
+    except httpx.HTTPError as exc:
+        console.print(f"error: {options.url}: {exc}; next: make serve", markup=False, soft_wrap=True)
+        return 1
+    except (LoadTestError, api_key.AccessError, OSError) as exc:
         console.print(f"error: {exc}", markup=False, soft_wrap=True)
         return 1
     return 0
@@ -45,31 +49,31 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m loadtest.growth", description="What a fleet takes, by calculation and simulation.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in {
-        "plan": "pods, nodes and price of a rate, and what breaks first",
-        "queueing": "how long requests wait, by the utilisation of the pods",
-    }.items():
-        command = commands.add_parser(name, prog=f"nereid {name}", help=text, description=text)
-        add = partial(_add, command)
-        command.add_argument(
-            "--rate-per-pod", type=_rate, required=name == "plan", help="requests/s of one pod, by make capacity"
-        )
-        command.add_argument(
-            "--rates", type=_rate, nargs="+", default=_RATES, help="requests/s (default: 100 1000 100000)"
-        )
-        add("--latency-ms", positive, 35.0, "mean of one request after another")
-        if name == "plan":
-            _add_plan(command)
-        else:
-            add("--slots", count, 4, "TRANSFORMER_MAX_IN_FLIGHT, of manifests/base")
-            add("--waiting", count, 32, "TRANSFORMER_MAX_WAITING; beyond it 429")
-            add("--delay-s", seconds, 60.0, "from a higher rate until more pods serve")
-            add("--url", str, None, "of a server, to be measured beside the simulation of it")
-            add("--model", str, "digit-finder", "of that server")
-            command.add_argument("--picture", type=Path, default=IMAGE, help="image to send (default: %(default)s)")
-            add("--seconds", positive, 5.0, "of each measurement")
-            add("--turns", count, 3, "of all measurements; medians")
+    _add_plan(_command(commands, "plan", "pods, nodes and price of a rate, and what breaks first", needs_rate=True))
+    _add_queueing(_command(commands, "queueing", "how long requests wait, by the utilisation of the pods"))
     return parser
+
+
+def _command(commands: Any, name: str, text: str, *, needs_rate: bool = False) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, prog=f"nereid {name}", help=text, description=text)
+    command.add_argument(
+        "--rate-per-pod", type=_rate, required=needs_rate, help="requests/s of one pod, by make capacity"
+    )
+    command.add_argument("--rates", type=_rate, nargs="+", default=_RATES, help="requests/s (default: 100 1000 100000)")
+    _add(command, "--latency-ms", positive, 35.0, "mean of one request after another")
+    return command
+
+
+def _add_queueing(command: argparse.ArgumentParser) -> None:
+    add = partial(_add, command)
+    add("--slots", count, 4, "TRANSFORMER_MAX_IN_FLIGHT, of manifests/base")
+    add("--waiting", count, 32, "TRANSFORMER_MAX_WAITING; beyond it 429")
+    add("--delay-s", seconds, 60.0, "from a higher rate until more pods serve")
+    add("--url", str, None, "of a server, to be measured beside the simulation of it")
+    add("--model", str, "digit-finder", "of that server")
+    add("--picture", Path, IMAGE, "image to send")
+    add("--seconds", positive, 5.0, "of each measurement")
+    add("--turns", count, 3, "of all measurements; medians")
 
 
 def _add_plan(command: argparse.ArgumentParser) -> None:

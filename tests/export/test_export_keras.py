@@ -3,6 +3,8 @@
 import importlib.util
 import io
 import json
+import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -205,6 +207,30 @@ def test_weights_without_a_model_are_rejected(
     tutorial.softmax.save_weights(tmp_path / "digits.weights.h5")
     assert main(["keras", "digits", str(tmp_path / "digits.weights.h5"), "--repository", str(tmp_path)]) == 1
     assert "got weights without their model" in capsys.readouterr().err
+
+
+def test_damaged_files_are_reported_by_what_could_not_load_them(
+    tutorial: Tutorial, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, damaged = tutorial.folder / "digits.keras", tmp_path / "damaged.keras"
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(damaged, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            target.writestr(name, content[: len(content) // 2] if name.endswith(".h5") else content)
+    folder = tmp_path / "damaged"
+    shutil.copytree(tutorial.folder / "digits", folder)
+    for path in folder.glob("variables/variables.data*"):
+        path.write_bytes(path.read_bytes()[:100])
+    for file, options, says in (
+        (damaged, [], "Keras"),
+        (folder, ["--allow-unpickling"], "TensorFlow"),
+    ):
+        arguments = ["keras", "digits", str(file), "--fit", "stretch", *options, "--repository", str(tmp_path / "to")]
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert f"{says} " in error
+        assert " does not load it: " in error
+        assert not (tmp_path / "to").exists()
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,24 @@ def test_checkpoint_of_something_else_is_rejected(tmp_path: Path, capsys: pytest
     assert not repository.exists()
 
 
+def test_network_that_cannot_run_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch  # noqa: PLC0415 - only in the environment of `make test-export`
+    from ultralytics import YOLO  # noqa: PLC0415
+
+    yolo = YOLO("yolov8n.yaml")
+    misfit: Any = torch.nn.Conv2d(1, 1, 1)  # the layer before it has 16 channels
+    misfit.f, misfit.i, misfit.type = -1, 1, "misfit"
+    network: Any = yolo.model
+    network.model[1] = misfit
+    yolo.save(tmp_path / "misfit.pt")
+    arguments = ["ultralytics", "misfit", str(tmp_path / "misfit.pt"), "--allow-unpickling"]
+    assert main([*arguments, "--repository", str(tmp_path / "to")]) == 1
+    error = capsys.readouterr().err
+    assert "misfit.pt: Ultralytics does not export it: " in error
+    assert "channels" in error
+    assert not (tmp_path / "to").exists()
+
+
 # In a process of its own: what a checkpoint may do is chosen before ultralytics is imported.
 ENTRANCES = {
     "export": ["export", "ultralytics", "made", "{}", "--repository", "repository"],
