@@ -1,6 +1,8 @@
 """`make demo`: start the stack, send each shipped model a request over HTTP, show the responses, stop everything."""
 
 import contextlib
+import fcntl
+import itertools
 import math
 import os
 import shlex
@@ -30,7 +32,6 @@ from stack.variables import find_unknown, judge_profile
 
 PICTURES = ROOT / "loadtest" / "pictures"
 OUTPUT = ROOT / "output"
-LOGS = OUTPUT / "demo"
 START_S = 60
 STOP_S = 30
 # An image for each task; of `digit-finder` and `digits` more is shown.
@@ -52,14 +53,14 @@ def main() -> int:
     """Run the demo; 0 if every model returned predictions."""
     Parser(prog="nereid demo", description="Serve the shipped models, send each a request, and stop.").parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
-    LOGS.mkdir(parents=True, exist_ok=True)
     try:
         with (
+            own_folder() as logs,
             tempfile.TemporaryDirectory(prefix="nereid-") as mirror,
-            stack(console, Path(mirror)) as url,
+            stack(console, Path(mirror), logs) as url,
             httpx.Client(base_url=url, headers=api_key.headers(), trust_env=False, timeout=30) as client,
         ):
-            show(console, send_all(client))
+            show(console, send_all(client, logs))
             for model, image_name in ANNOTATED.items():
                 annotate(console, client, model, image_name)
         console.print("stopped: the transformer, the synchroniser, Triton")
@@ -72,12 +73,28 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def stack(console: Console, mirror: Path) -> Iterator[str]:
+def own_folder() -> Iterator[Path]:
+    """A folder for logs: `output/demo`, or the next one while another demo writes there."""
+    for number in itertools.count(1):
+        folder = OUTPUT / ("demo" if number == 1 else f"demo-{number}")
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield folder
+            return
+
+
+@contextlib.contextmanager
+def stack(console: Console, mirror: Path, logs: Path) -> Iterator[str]:
     """Start the three parts of `make serve` on free ports; they are stopped at the end of the block.
 
     Args:
         console: where progress is shown.
         mirror: an empty folder: that of `make serve` has one user at a time.
+        logs: a folder that no other demo writes to.
 
     Yields:
         The URL of the transformer, once all are ready.
@@ -85,11 +102,11 @@ def stack(console: Console, mirror: Path) -> Iterator[str]:
     Without supervisor, which takes seconds to start and stop: no part needs to be started again here.
     """
     settings = choose_settings(mirror)
-    parts = start_parts(settings)
+    parts = start_parts(settings, logs)
     try:
         with console.status("starting Triton, the synchroniser and the transformer ..."):
-            seconds = wait_until_ready(parts, settings.url)
-        console.print(f"the stack is ready after {seconds:.1f} s at {settings.url} (logs: {shown(LOGS)})")
+            seconds = wait_until_ready(parts, settings.url, logs)
+        console.print(f"the stack is ready after {seconds:.1f} s at {settings.url} (logs: {shown(logs)})")
         yield settings.url
     finally:
         with console.status("stopping ..."):
@@ -121,7 +138,7 @@ def choose_settings(mirror: Path) -> StackSettings:
     return settings.model_copy(update={"mirror": mirror})
 
 
-def start_parts(settings: StackSettings) -> dict[str, subprocess.Popen[bytes]]:
+def start_parts(settings: StackSettings, logs: Path) -> dict[str, subprocess.Popen[bytes]]:
     """Start the three parts, each of which has a log; by what the user calls them."""
     environ = os.environ | compose_environment(settings, state=str(OUTPUT)) | paths_from_root(os.environ)
     ports = [f"--http_port={settings.http_port}", f"--grpc_port={settings.grpc_port}"]
@@ -132,7 +149,7 @@ def start_parts(settings: StackSettings) -> dict[str, subprocess.Popen[bytes]]:
     }
     parts = {}
     for name, (part, *words) in programs.items():
-        with log_of(part, LOGS).open("wb") as log:
+        with log_of(part, logs).open("wb") as log:
             parts[name] = subprocess.Popen(
                 [*shlex.split(environ["DIE_WITH_PARENT"]), sys.executable, "-m", *words],
                 cwd=ROOT, env=visible(part, environ), stdout=log, stderr=log,
@@ -158,7 +175,7 @@ def wait_until_ended(name: str, part: subprocess.Popen[bytes]) -> None:
             os.killpg(part.pid, signal.SIGKILL)
 
 
-def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> float:
+def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str, logs: Path) -> float:
     """Seconds until the stack was ready.
 
     Raises:
@@ -169,31 +186,31 @@ def wait_until_ready(parts: Mapping[str, subprocess.Popen[bytes]], url: str) -> 
     while time.monotonic() - started < START_S:
         for name, part in parts.items():
             if part.poll() is not None:
-                raise DemoError(f"{name} ended with status {part.returncode}:\n{last_words(name)}")
+                raise DemoError(f"{name} ended with status {part.returncode}:\n{last_words(logs, name)}")
         with contextlib.suppress(httpx.TransportError):
             response = httpx.get(f"{url}/v2/health/ready", headers=api_key.headers(), trust_env=False)
             api_key.check(url, response.status_code, response.text)
             if response.is_success:
                 return time.monotonic() - started
         time.sleep(0.05)
-    raise DemoError(f"the stack was not ready within {START_S} s:\n{last_words(*parts)}")
+    raise DemoError(f"the stack was not ready within {START_S} s:\n{last_words(logs, *parts)}")
 
 
-def send_all(client: httpx.Client) -> list[tuple[str, dict[str, Any]]]:
+def send_all(client: httpx.Client, logs: Path) -> list[tuple[str, dict[str, Any]]]:
     """What was sent, and the JSON of the response."""
     responses = []
     # The first request to a model is slower, for it allocates what later ones use: sent twice, shown once.
     for model, name in (*ANNOTATED.items(), ("digit-finder", "digits-on-paper.jpg"), ("digits", "seven.png")):
         files = {"image": (PICTURES / name).read_bytes()}
         client.post(f"/predict/{model}", files=files)
-        responses.append((name, read(client.post(f"/predict/{model}", files=files))))
+        responses.append((name, read(client.post(f"/predict/{model}", files=files), logs)))
     row = {"sepal length (cm)": 6.3, "sepal width (cm)": 3.3, "petal length (cm)": 6.0, "petal width (cm)": 2.5}
     client.post("/predict/iris", json=row)
-    responses.append(("a row: 6.3, 3.3, 6.0, 2.5", read(client.post("/predict/iris", json=row))))
+    responses.append(("a row: 6.3, 3.3, 6.0, 2.5", read(client.post("/predict/iris", json=row), logs)))
     return responses
 
 
-def read(response: httpx.Response) -> dict[str, Any]:
+def read(response: httpx.Response, logs: Path) -> dict[str, Any]:
     """The JSON of a response.
 
     Raises:
@@ -201,7 +218,7 @@ def read(response: httpx.Response) -> dict[str, Any]:
     """
     api_key.check(str(response.url), response.status_code, response.text)
     if response.is_error:
-        raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{last_words('transformer')}")
+        raise DemoError(f"{response.url}: {response.status_code} {response.text}\n{last_words(logs, 'transformer')}")
     document: dict[str, Any] = response.json()
     return document
 
@@ -250,14 +267,16 @@ def annotate(console: Console, client: httpx.Client, model: str, image_name: str
     if response.is_error:
         raise DemoError(f"{response.url}: {response.status_code} {response.text}")
     path = OUTPUT / f"{model}.png"
-    path.write_bytes(response.content)
+    new = path.with_name(f".{path.name}.{os.getpid()}")  # another demo may write it too
+    new.write_bytes(response.content)
+    new.replace(path)
     console.print(f"annotated image: [bold]{shown(path)}[/]")
 
 
-def last_words(*names: str) -> str:
+def last_words(logs: Path, *names: str) -> str:
     """The end of the log of each of these parts, as the user calls them."""
-    logs = [log_of(name.lower(), LOGS) for name in names]
-    return "\n".join(line for log in logs for line in (f"{shown(log)}:", *read_last_lines(log)))
+    files = [log_of(name.lower(), logs) for name in names]
+    return "\n".join(line for log in files for line in (f"{shown(log)}:", *read_last_lines(log)))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,6 @@ one process for each instance of a model; each holds one session.
 """
 
 import json
-
-from predictor.backends.gentle_import import import_gently
-
-import_gently("onnxruntime")  # before anything below imports it
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -5,11 +5,6 @@ so this one makes the same decisions. Triton starts one process for each instanc
 """
 
 import json
-
-from predictor.backends.gentle_import import import_gently
-
-import_gently("openvino")  # before anything below imports it
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
