@@ -19,6 +19,7 @@ from registry.errors import TransientError, VersionRejected
 from registry.golden import Arrays, read_golden, split_golden
 
 _TOGETHER = 4  # requests at once: as many as clients of one model often send
+_WARM_UPS = 3  # of several at once: what they are put together to, another each time, is prepared at its first run
 _PAIRS, _FEWEST_PAIRS = 15, 3
 _MEASURE_S = 1.5  # for more than the fewest pairs
 _LIMIT_S = 30.0  # of a request
@@ -63,16 +64,24 @@ def compare(triton: TritonClient, candidate: str, served: str, golden: Path, *, 
 
         calls = partial(request, candidate), request_served
         alone = compare_calls(*calls)
-        return alone if is_large else max(alone, compare_calls(*(partial(together, call) for call in calls)))
+        if is_large:
+            return alone
+        return max(alone, compare_calls(*(partial(together, call) for call in calls), warm_ups=_WARM_UPS))
 
 
-def compare_calls(first: Callable[[], None], second: Callable[[], None]) -> float:
+def compare_calls(first: Callable[[], None], second: Callable[[], None], *, warm_ups: int = 1) -> float:
     """Time two calls in turn; returns the median over pairs of the first one's seconds as a share of the second one's.
+
+    Args:
+        first: what is compared.
+        second: with what.
+        warm_ups: calls of each before: they allocate.
 
     What else the machine does meets both calls of a pair, or few pairs.
     """
     for call in (first, second):
-        call()  # which allocates
+        for _ in range(warm_ups):
+            call()
     shares: list[float] = []
     began = time.perf_counter()
     while len(shares) < _FEWEST_PAIRS or (len(shares) < _PAIRS and time.perf_counter() - began < _MEASURE_S):

@@ -1,5 +1,6 @@
 """The onnxruntime backend in the real embedded Triton: what it serves."""
 
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.support.models import (
     tensor,
     write_model,
 )
+from tests.support.stack import PATIENCE_S
 from tests.support.triton import Triton, start_triton
 
 # Long enough to put the requests of a test into one batch; the batch leaves at once when it is full.
@@ -64,6 +66,26 @@ def build_batch_sum() -> bytes:
     )
 
 
+def build_slow_batch_sum() -> bytes:
+    """Return what `build_batch_sum` does after a product of large matrices: some 30 ms on one core."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+        helper.make_node("Expand", ["total", "square"], ["filled"]),
+        helper.make_node("MatMul", ["filled", "filled"], ["product"]),
+        helper.make_node("ReduceMax", ["product"], ["most"], keepdims=0),
+        helper.make_node("Mul", ["most", "zero"], ["nothing"]),
+        helper.make_node("ReduceSum", ["x", "axes"], ["sum"]),
+        helper.make_node("Add", ["x", "sum"], ["both"]),
+        helper.make_node("Add", ["both", "nothing"], ["y"]),
+    ]
+    constants: dict[str, NDArray[Any]] = {
+        "axes": np.array([0], np.int64),
+        "square": np.array([1200, 1200], np.int64),
+        "zero": np.array(0, np.float32),
+    }
+    return build(nodes, [tensor("x")], [tensor("y")], constants=constants)
+
+
 def build_picker() -> bytes:
     """Return `y = table[x]`, which fails for an index beyond the table."""
     return build(
@@ -103,6 +125,8 @@ def write_served(repository: Path) -> None:
     )
     write_model(repository, "options", config=BATCHED + FLOAT_IO + every_option + "optimization { graph { level: 2 } }")
     write_model(repository, "sum", onnx_file=build_batch_sum(), config=BATCHED + FLOAT_IO + DYNAMIC)
+    threads = 'parameters { key: "intra_op_thread_count" value { string_value: "2" } }\n'
+    write_model(repository, "slow", onnx_file=build_slow_batch_sum(), config=BATCHED + FLOAT_IO + DYNAMIC + threads)
     picker_io = FLOAT_IO.replace("[ 2 ]", "[ 1 ]").replace("TYPE_FP32", "TYPE_INT64", 1)
     write_model(repository, "picker", onnx_file=build_picker(), config=BATCHED + picker_io + DYNAMIC)
     write_model(repository, "echo", onnx_file=build_echo(), config=BATCHED + DYNAMIC)
@@ -193,6 +217,23 @@ def test_requests_that_triton_put_together_run_as_one(client: grpc.InferenceServ
     after = client.get_inference_statistics("sum").model_stats[0]
     assert after.execution_count - before.execution_count == 1
     assert after.inference_count - before.inference_count == 4
+
+
+def test_requests_to_a_slow_model_run_beside_each_other(client: grpc.InferenceServerClient) -> None:
+    rows = [pair(number, 10 * number) for number in range(1, 5)]
+
+    def send_together() -> list[NDArray[Any]]:
+        with ThreadPoolExecutor(4) as pool:
+            return list(pool.map(lambda row: infer(client, "slow", {"x": row})["y"], rows))
+
+    for responses in (send_together(), send_together()):  # a batch each: how long it takes is not known yet
+        np.testing.assert_array_equal(responses, [row + pair(10, 100) for row in rows])
+    deadline = time.monotonic() + PATIENCE_S
+    while not np.array_equal(responses := send_together(), [2 * row for row in rows]):
+        # The session of one thread is created meanwhile.
+        np.testing.assert_array_equal(responses, [row + pair(10, 100) for row in rows])
+        assert time.monotonic() < deadline
+    np.testing.assert_array_equal(infer(client, "slow", {"x": rows[0]})["y"], 2 * rows[0])
 
 
 def test_failed_run_fails_each_request_of_its_batch_and_no_other(client: grpc.InferenceServerClient) -> None:

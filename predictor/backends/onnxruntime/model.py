@@ -1,10 +1,11 @@
 """The `onnxruntime` backend of the embedded Triton: what its Python backend loads for `backend: "onnxruntime"`.
 
 In the cluster NVIDIA's C++ backend serves the same repository, so this one makes the same decisions. Triton starts
-one process for each instance of a model; each holds one session.
+one process for each instance of a model; each holds one session, and a second for batches (streams.py).
 """
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,16 @@ import onnxruntime
 import triton_python_backend_utils as triton
 from numpy.typing import NDArray
 
-from predictor.backends.artifact import check_versions, find_artifact
+from predictor.backends.artifact import as_stored, check_versions, find_artifact
 from predictor.backends.batch import join, split, terminate_strings
-from predictor.backends.onnxruntime.options import compose_run_options, compose_session_options, select_providers
+from predictor.backends.errors import ModelRejectedError
+from predictor.backends.onnxruntime.options import (
+    compose_run_options,
+    compose_session_options,
+    read_threads,
+    select_providers,
+)
+from predictor.backends.onnxruntime.streams import Streams, share_threads
 from predictor.backends.signature import (
     check_inputs,
     check_outputs,
@@ -72,6 +80,7 @@ class TritonPythonModel:
         reject_completed(config, missing)
         self._output_dims = {io["name"]: read_dims(io) for io in config["output"]}
         self._batches = config["max_batch_size"] > 0
+        self._streams = _compose_streams(config, Path(triton.get_model_dir()))
         self._watchdog = Watchdog()
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -80,14 +89,21 @@ class TritonPythonModel:
         An exception, by ONNX Runtime or this backend, fails all of them: Triton returns its message.
         """
         with self._watchdog.responding():
-            if self._batches:
-                return self._run(requests)
-            return [self._run([request])[0] for request in requests]
+            if not self._batches:
+                return [self._run(self._session, [request])[0] for request in requests]
+            if self._streams is None:
+                return self._run(self._session, requests)
+            if (session := self._streams.find_session(len(requests))) is not None:
+                return self._streams.map(lambda request: self._run(session, [request])[0], requests)
+            began = time.perf_counter()
+            responses = self._run(self._session, requests)
+            self._streams.observe(time.perf_counter() - began, len(requests))
+            return responses
 
-    def _run(self, requests: Sequence[Any]) -> list[Any]:
+    def _run(self, session: onnxruntime.InferenceSession, requests: Sequence[Any]) -> list[Any]:
         feeds = self._read_feeds(requests)
         wanted = [name for name in self._output_dims if any(name in r.requested_output_names() for r in requests)]
-        outputs = dict(zip(wanted, self._session.run(wanted, feeds, self._run_options), strict=True))
+        outputs = dict(zip(wanted, session.run(wanted, feeds, self._run_options), strict=True))
         if not self._batches:
             # A scalar gets the dims of the config, which are all 1.
             rows = {
@@ -116,8 +132,35 @@ class TritonPythonModel:
         return array if self._inputs[name].shape else array.reshape(())
 
 
-def _create_session(config: dict[str, Any], version_dir: Path) -> onnxruntime.InferenceSession:
+def _compose_streams(config: dict[str, Any], version_dir: Path) -> Streams | None:
+    threads = read_threads(config)
+    path = as_stored(find_artifact(version_dir, config["default_model_filename"]))
+    share = share_threads(config, path, threads=threads)
+    if not share:
+        return None
+    loaded = _identify(path)
+
+    def create() -> onnxruntime.InferenceSession:
+        session = _create_session(config, version_dir, threads=share)
+        if _identify(path) != loaded:
+            raise ModelRejectedError(f"'{path}' is not the file that was loaded")
+        return session
+
+    return Streams(create, count=threads // share)
+
+
+def _identify(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _create_session(
+    config: dict[str, Any], version_dir: Path, *, threads: int | None = None
+) -> onnxruntime.InferenceSession:
     path = find_artifact(version_dir, config["default_model_filename"])
-    session = onnxruntime.InferenceSession(path, compose_session_options(config), providers=select_providers(config))
+    options = compose_session_options(config)
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=select_providers(config))
     check_versions(path)
     return session

@@ -72,6 +72,11 @@ def compose_run_options(config: Mapping[str, Any]) -> onnxruntime.RunOptions:
     return options
 
 
+def read_threads(config: Mapping[str, Any]) -> int:
+    """How many threads a run has, as far as the config says; 0: ONNX Runtime decides."""
+    return _parse_int(_read_parameters(config), "intra_op_thread_count")
+
+
 def select_providers(config: Mapping[str, Any]) -> list[str]:
     """Return ONNX Runtime's execution providers for the CPU accelerators of a model, the best first.
 
