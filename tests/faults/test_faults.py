@@ -31,6 +31,7 @@ from loadtest.generator.load import Load, Plan
 from loadtest.generator.responses import Response, Result
 from tests.support.health_watch import LIVE, READY, Watch
 from tests.support.ports import find_free_ports
+from tests.support.processes import words_of
 from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
 from tests.support.transformer import DIGITS, gauge, start_transformer, suspended
 from tests.support.triton import start_triton
@@ -314,11 +315,7 @@ def test_model_whose_folder_goes_is_unknown_and_comes_back(faulty: Faulty, tmp_p
 def find_stub(triton: psutil.Process, model: str = "digits") -> psutil.Process:
     """The process that runs a model."""
     # Dead processes have no command line any more.
-    (stub,) = (
-        child
-        for child in triton.children()
-        if child.status() != psutil.STATUS_ZOMBIE and any(f"/{model}/" in word for word in child.cmdline())
-    )
+    (stub,) = (child for child in triton.children() if any(f"/{model}/" in word for word in words_of(child)))
     return stub
 
 

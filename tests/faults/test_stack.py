@@ -20,7 +20,7 @@ import pytest
 from environment.error_codes import ErrorCode
 from tests.support.error_codes import code_of
 from tests.support.ports import is_open
-from tests.support.processes import ended
+from tests.support.processes import ended, words_of
 from tests.support.stack import (
     PATIENCE_S,
     PORTS,
@@ -94,7 +94,7 @@ def test_processes_of_a_killed_triton_are_ended(tmp_path: Path) -> None:
         triton = stack.part("tritonserver")
         stubs = triton.children()
         memory = Path("/proc", str(stubs[-1].pid), "root", "dev", "shm")  # as they see it: it may be theirs alone
-        regions = [memory / word for stub in stubs for word in stub.cmdline() if "_shm_region_" in word]
+        regions = [memory / word for stub in stubs for word in words_of(stub) if "_shm_region_" in word]
         assert len(regions) == len(stubs) > 0
         assert all(region.exists() for region in regions)
         # Like a stub that waits for a lock of Triton.
@@ -157,7 +157,7 @@ def test_terminal_lists_models_and_logs_are_in_files(logs: Logs, tmp_path: Path)
         request_id = response.headers["x-request-id"]
         requests = logs.folder / "transformer.log"
         wait_until(lambda: request_id in requests.read_text(), log=requests)
-        (transformer,) = [each for each in psutil.Process(process.pid).children() if "transformer" in each.cmdline()]
+        (transformer,) = [each for each in psutil.Process(process.pid).children() if "transformer" in words_of(each)]
         transformer.kill()
         wait_until(lambda: "transformer ended unexpectedly and is started again" in terminal.read_text(), log=terminal)
     words = terminal.read_text()
@@ -226,7 +226,7 @@ def find_part(parent: subprocess.Popen[bytes], log: Path) -> psutil.Process:
     def seen() -> bool:
         assert parent.poll() is None, log.read_text()
         children = psutil.Process(parent.pid).children()
-        found.extend(child for child in children if child.cmdline()[1:3] == ["-m", "transformer"])
+        found.extend(child for child in children if words_of(child)[1:3] == ["-m", "transformer"])
         return bool(found)
 
     wait_until(seen, log=log)

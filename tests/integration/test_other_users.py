@@ -16,6 +16,7 @@ import pytest
 from stack.settings import StackSettings
 from stack.supervise import keep
 from tests.support.models import build_identity, write_model
+from tests.support.processes import words_of
 from tests.support.stack import ROOT, start_stack
 from tests.support.triton import start_triton
 from transformer.auth import make
@@ -31,7 +32,7 @@ def is_ours_alone(path: Path) -> bool:
 
 def regions_of(triton: psutil.Process) -> list[str]:
     """The names of the memory that a Triton shares with its models: arguments of the processes that run them."""
-    words = [word for child in triton.children(recursive=True) for word in child.cmdline()]
+    words = [word for child in triton.children(recursive=True) for word in words_of(child)]
     return [word for word in words if REGION.fullmatch(word)]
 
 

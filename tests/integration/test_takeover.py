@@ -16,6 +16,7 @@ from export.examples.shipped import EXAMPLES
 from tests.support.confined import REJECTED
 from tests.support.error_codes import code_of
 from tests.support.ports import find_free_ports
+from tests.support.processes import words_of
 from tests.support.stack import ROOT, Stack, start_stack, wait_until, wait_until_announced
 from tests.support.transformer import DIGITS, Transformer, start_transformer
 from tests.support.triton import start_triton
@@ -86,7 +87,7 @@ def secret_of(stack: Stack) -> str:
 
 def part_of(stack: Stack, *words: str) -> psutil.Process:
     (found,) = (
-        each for each in psutil.Process(stack.process.pid).children() if each.cmdline()[-len(words) :] == [*words]
+        each for each in psutil.Process(stack.process.pid).children() if words_of(each)[-len(words) :] == [*words]
     )
     return found
 

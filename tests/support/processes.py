@@ -4,6 +4,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
+
 
 @contextmanager
 def ended(process: subprocess.Popen[bytes], *, patience_s: float) -> Iterator[None]:
@@ -16,3 +18,11 @@ def ended(process: subprocess.Popen[bytes], *, patience_s: float) -> Iterator[No
             process.wait(patience_s)
         finally:
             process.kill()
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """The command line of a process; empty where it has ended meanwhile, waited for or not."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []

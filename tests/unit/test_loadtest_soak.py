@@ -14,6 +14,7 @@ from loadtest.errors import LoadTestError
 from loadtest.generator.responses import Response, Result
 from loadtest.repository import Uploads, shipped_versions
 from tests.support.http_server import Quiet, run_server
+from tests.support.processes import words_of
 
 
 class Handler(Quiet, BaseHTTPRequestHandler):
@@ -81,4 +82,4 @@ def test_failed_upload_ends_the_load_and_is_reported(
     assert soak.main() == 1
     assert time.monotonic() - began < 60
     assert "taken" in capsys.readouterr().out
-    assert not [child for child in psutil.Process().children() if "loadtest.generator" in child.cmdline()]
+    assert not [child for child in psutil.Process().children() if "loadtest.generator" in words_of(child)]
