@@ -30,6 +30,7 @@ COMMANDS = {
         "serve", "serve the shipped models, send each a request, stop", "stack.demo", needs=(TRITON, MODELS)
     ),
     "status": Command("serve", "what a running `nereid serve` serves", "stack.status"),
+    "worker": Command("serve", "take messages from SQS, write results to S3", "worker"),
     "key": Command("serve", "make an API key", "transformer.auth"),
     "s3": Command("serve", "an S3 server for development, in memory", "stack.s3", needs=(".venv/.s3",)),
     "export": Command("models", "add a model: .pt .onnx .engine .joblib .pkl .json .ubj", "nereid.exporters"),

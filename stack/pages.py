@@ -20,6 +20,7 @@ from predictor.settings import Settings as PredictorSettings
 from stack.settings import StackSettings
 from transformer.errors import ServingError
 from transformer.settings import TransformerSettings
+from worker.settings import Settings as WorkerSettings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = (DOCS / "configuration.md", DOCS / "architecture.md")
@@ -27,6 +28,7 @@ PARTS: Mapping[str, type[BaseSettings]] = {
     "stack": StackSettings,
     "transformer": TransformerSettings,
     "predictor": PredictorSettings,
+    "worker": WorkerSettings,
 }
 _DEFINE_ERRORS = ("transformer.rest.app", "transformer.grpc.server")  # and what these import
 _GENERATED = re.compile(r"(<!-- (settings|errors) of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -115,6 +115,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "8. Certificate and DNS": [AWS, AWS],
         "9. Publish and apply": [AWS],
     },
+    "docs/queues.md": {"Queues": [AWS], "Results": [DRAWING]},
     "docs/releases.md": {"Take a release": [OVERLAYS]},
     "docs/sizing.md": {
         "Sizing": [COMMANDS],

@@ -14,7 +14,7 @@ from tests.support.pages import PAGES, ROOT, anchors_of, links_of, read_all
 
 CONFIGURATION = ROOT / "docs/configuration.md"
 MAX_README_BYTES, MAX_README_LINES = 9_000, 150  # five minutes of reading; the rest has pages below docs/
-PARTS = ("cluster", "export", "loadtest", "manifests", "predictor", "registry", "tests", "transformer")
+PARTS = ("cluster", "export", "loadtest", "manifests", "predictor", "registry", "tests", "transformer", "worker")
 SOURCES = {".py", ".yaml", ".env"}
 
 

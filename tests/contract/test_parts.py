@@ -18,7 +18,7 @@ from transformer.triton import model
 from transformer.triton.status import translate
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("export", "loadtest", "predictor", "registry", "transformer")
+PARTS = ("export", "loadtest", "predictor", "registry", "transformer", "worker")
 # The registry judges, reads and writes model repositories, for every part that does one of these.
 REPOSITORY_USERS = {"export", "loadtest", "predictor"}
 # Modules that export may import from the serving parts: pure functions, so that it verifies models with the same code.
@@ -89,7 +89,7 @@ def test_transformer_has_no_import_cycle() -> None:
     assert not arrows
 
 
-@pytest.mark.parametrize("part", ["predictor", "transformer"])
+@pytest.mark.parametrize("part", ["predictor", "transformer", "worker"])
 def test_serving_parts_do_not_import_torch(part: str) -> None:
     for path in (ROOT / part).rglob("*.py"):
         assert not {name.split(".")[0] for name in imports(path)} & HEAVY, path

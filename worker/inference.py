@@ -1,0 +1,104 @@
+"""The request to the transformer."""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from environment import api_key
+from environment.error_codes import ErrorCode
+from worker.errors import Away, Failed, Undeliverable
+from worker.messages import Job
+
+# What another try of the same message cannot change. Other rejections are about the worker, the server or a proxy.
+_ABOUT_THE_MESSAGE = {
+    ErrorCode.INVALID_REQUEST,
+    ErrorCode.INVALID_IMAGE,
+    ErrorCode.PAYLOAD_TOO_LARGE,
+    ErrorCode.UNSUPPORTED_MEDIA,
+    ErrorCode.MODEL_NOT_FOUND,
+    ErrorCode.VERSION_NOT_FOUND,
+}
+_CONNECT_S = 5.0
+
+
+class Transformer:
+    """A client of the server; threads may share it."""
+
+    def __init__(self, url: str, *, timeout_s: float, together: int) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            url: of the server.
+            timeout_s: of a response.
+            together: how many requests may be in progress.
+
+        Raises:
+            AccessError: NEREID_API_KEY is invalid.
+        """
+        self._client = httpx.Client(
+            base_url=url.rstrip("/"),
+            headers=api_key.headers(),
+            timeout=httpx.Timeout(timeout_s, connect=_CONNECT_S),
+            limits=httpx.Limits(max_connections=together, max_keepalive_connections=together),
+            trust_env=False,
+        )
+        self._url = url
+
+    def is_ready(self) -> bool:
+        """Whether the server is ready to respond."""
+        try:
+            return self._client.get("/v2/health/ready").is_success
+        except httpx.TransportError:
+            return False
+
+    def predict(self, job: Job, image: bytes, *, request_id: str) -> dict[str, Any]:
+        """The response to an image, as of `POST /predict/<model>`.
+
+        Args:
+            job: model and parameters.
+            image: encoded.
+            request_id: for the logs of the server.
+
+        Raises:
+            Undeliverable: the server will not take it another time either.
+            Away: the server is away or busy.
+            Failed: it failed at this image.
+        """
+        try:
+            response = self._client.post(
+                f"/predict/{quote(job.model)}?{job.query}",
+                content=image,
+                headers={"Content-Type": "application/octet-stream", "X-Request-Id": request_id},
+            )
+        except httpx.ReadTimeout as exc:
+            raise Failed(f"{self._url}: no response within {self._client.timeout.read} s") from exc
+        except httpx.TransportError as exc:
+            raise Away(f"{self._url}: {exc or type(exc).__name__}") from exc
+        if response.is_success:
+            document: dict[str, Any] = response.json()
+            return document
+        code, text = _read_error(response)
+        if code in _ABOUT_THE_MESSAGE:
+            raise Undeliverable(code, text)
+        where = f"{self._url}: {response.status_code} {text}"
+        if "retry-after" in response.headers:
+            raise Away(where, _read_seconds(response.headers["retry-after"]))
+        if response.status_code in {401, 403}:
+            raise Away(f"{where}; {api_key.NEXT}")
+        if response.is_server_error or response.status_code in {408, 499}:
+            raise Failed(where)
+        raise Away(where)
+
+
+def _read_error(response: httpx.Response) -> tuple[str, str]:
+    try:
+        document = response.json()
+        return str(document["code"]), str(document["error"])
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):  # of a proxy in front
+        return f"http_{response.status_code}", f"{response.status_code} {response.text[:200]}"
+
+
+def _read_seconds(text: str) -> float | None:
+    return float(text) if text.isdecimal() else None
