@@ -88,7 +88,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ demo: $(STACK) $(MADE) ## Start everything, send each shipped model a request, s
 
 serve: $(STACK) $(SHIPPED) ## Serve REPOSITORY in the foreground until Ctrl-C (PROFILE=auto|fp32|openvino|fast|int8, HTTP_PORT, TRITON_URL, VERBOSE=1, ...)
 	@exec $(NEREID) serve
+
+batch: need-INPUT need-OUTPUT need-MODEL .venv/.stack ## Predictions for all images of INPUT, or all rows, to OUTPUT; goes on where it was stopped (MODEL, URL, OPTIONS="--parameters confidence=0.5")
+	@$(NEREID) batch "$(INPUT)" "$(OUTPUT)" "$(MODEL)" --url "$(or $(URL),http://localhost:$(HTTP_PORT))" $(OPTIONS)
 
 protocols: .venv/.stack ## Show what each protocol adds to the same request (beside a running make serve)
 	@$(NEREID) protocols --http "localhost:$(HTTP_PORT)" --grpc "localhost:$(GRPC_PORT)"
@@ -162,6 +165,7 @@ publish rollback unpin prune: USAGE = MODEL=<name> REPOSITORY=<s3://bucket/prefi
 capacity: USAGE = P95_MS=<milliseconds>
 plan: USAGE = RATE_PER_POD=<requests/s of one, by make capacity>
 key: USAGE = NAME=<owner> [KEYS=<file>]
+batch: USAGE = INPUT=<s3://bucket/prefix, a folder or a .csv> OUTPUT=<s3://bucket/prefix or a folder> MODEL=<name>
 train-examples: USAGE = EXAMPLE=<name of a shipped YOLO model>
 profiles: USAGE = MODEL=<name>
 soak versions: USAGE = REPOSITORY=<s3://bucket/prefix or a folder>

@@ -30,6 +30,7 @@ COMMANDS = {
         "serve", "serve the shipped models, send each a request, stop", "stack.demo", needs=(TRITON, MODELS)
     ),
     "status": Command("serve", "what a running `nereid serve` serves", "stack.status"),
+    "batch": Command("serve", "predictions for a folder, a prefix of a bucket or a table", "worker.batch"),
     "worker": Command("serve", "take messages from SQS, write results to S3", "worker"),
     "key": Command("serve", "make an API key", "transformer.auth"),
     "s3": Command("serve", "an S3 server for development, in memory", "stack.s3", needs=(".venv/.s3",)),

@@ -8,19 +8,19 @@ received: an outage costs no message one of the deliveries after which SQS moves
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from worker.errors import Away, Failed, Stopping, Undeliverable
+from worker.holding import hold
 from worker.metrics import Metrics
 from worker.queue import MOST, Message, Queue
 from worker.settings import Settings
 
 log = logging.getLogger("worker")
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
+_PAUSE_S = 0.5
 _COUNT_S = 15.0  # between two counts of the queue
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 5, 900  # of a message that failed, doubled at each delivery
 
@@ -76,24 +76,11 @@ class Consumer:
         Raises:
             Stopping: the worker stops meanwhile.
         """
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                return call()
-            except Away as exc:
-                log.warning("%s; tried again in %.1f s", exc, wait_s := exc.retry_s or pause_s)
-                with self._waiting():
-                    if self._stopped.wait(wait_s):
-                        raise Stopping from exc
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        return hold(call, stopped=self._stopped, waiting=self._wait)
 
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        self._metrics.waiting.inc()
-        try:
-            yield
-        finally:
-            self._metrics.waiting.dec()
+    def _wait(self, why: Away, pause_s: float) -> None:
+        log.warning("%s; tried again in %.1f s", why, pause_s)
+        self._metrics.waits.inc()
 
     def _wait_for_slots(self) -> int:
         with self._changed:
@@ -104,8 +91,8 @@ class Consumer:
         try:
             messages = self._queue.receive(min(free, MOST), wait_s=self._settings.wait_s)
         except (Away, Failed) as exc:
-            log.warning("%s; tried again in %.1f s", exc, _FIRST_PAUSE_S)
-            self._stopped.wait(_FIRST_PAUSE_S)
+            log.warning("%s; tried again in %.1f s", exc, _PAUSE_S)
+            self._stopped.wait(_PAUSE_S)
             return
         if self._stopped.is_set():
             self._give_back(messages)

@@ -1,6 +1,7 @@
 """The request to the transformer."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -66,19 +67,30 @@ class Transformer:
             Away: the server is away or busy.
             Failed: it failed at this image.
         """
+        headers = {"Content-Type": "application/octet-stream", "X-Request-Id": request_id}
+        document: dict[str, Any] = self._post(f"/predict/{quote(job.model)}?{job.query}", image, headers)
+        return document
+
+    def predict_rows(self, model: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The response to rows of a table, as of `POST /predict/<model>`; raises as `predict` does.
+
+        Args:
+            model: its name.
+            rows: values by column.
+        """
+        headers = {"Content-Type": "application/json"}
+        document: dict[str, Any] = self._post(f"/predict/{quote(model)}", json.dumps(rows).encode(), headers)
+        return document
+
+    def _post(self, path: str, content: bytes, headers: Mapping[str, str]) -> Any:
         try:
-            response = self._client.post(
-                f"/predict/{quote(job.model)}?{job.query}",
-                content=image,
-                headers={"Content-Type": "application/octet-stream", "X-Request-Id": request_id},
-            )
+            response = self._client.post(path, content=content, headers=headers)
         except httpx.ReadTimeout as exc:
             raise Failed(f"{self._url}: no response within {self._client.timeout.read} s") from exc
         except httpx.TransportError as exc:
             raise Away(f"{self._url}: {exc or type(exc).__name__}") from exc
         if response.is_success:
-            document: dict[str, Any] = response.json()
-            return document
+            return response.json()
         code, text = _read_error(response)
         if code in _ABOUT_THE_MESSAGE:
             raise Undeliverable(code, text)

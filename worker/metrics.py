@@ -27,7 +27,9 @@ class Metrics:
             **options,
         )
         self.in_progress = Gauge("nereid_worker_in_progress", "Messages in progress", **options)
-        self.waiting = Gauge("nereid_worker_waiting", "Messages held while a server is away or busy", **options)
+        self.waits = Counter(
+            "nereid_worker_waits_total", "Pauses of messages that are held while a server is away or busy", **options
+        )
         self.seconds = Histogram(
             "nereid_worker_seconds", "Of an image, by step: read, predict, write", ["step"], buckets=_SECONDS, **options
         )

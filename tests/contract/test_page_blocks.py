@@ -53,6 +53,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     },
     "cluster/README.md": {"A real cluster on one machine": [CLUSTER], "What it is made of": [DRAWING]},
     "docs/architecture.md": {"Components": [DRAWING], "Errors": [GENERATED], "A model's folder": [DRAWING]},
+    "docs/batches.md": {"Batches": ["tests/integration/test_page_commands.py"], "Output": [DRAWING]},
     "docs/clients.md": {
         "curl": [CLIENTS],
         "tritonclient.http": [CLIENTS, CLIENTS],

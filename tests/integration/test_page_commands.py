@@ -143,6 +143,11 @@ def test_waits_of_the_page_are_those_of_the_simulation(terminal: Terminal) -> No
 
 
 @needs_kubectl
+def test_batch_of_the_page_has_a_result_for_each_image(terminal: Terminal) -> None:
+    with terminal.leave_running("nereid serve", until="Ctrl-C"):
+        terminal.run(*blocks_of(ROOT / "docs/batches.md", "Batches"))
+
+
 def test_images_of_a_site_are_listed(terminal: Terminal) -> None:
     printed = terminal.run(
         commands(

@@ -1,0 +1,151 @@
+"""Batches with the real stack and S3: each input has one line, whatever stops the batch."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.s3 import BUCKET, S3, FaultyProxy, start_s3
+from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
+
+IMAGE = (ROOT / "loadtest" / "pictures" / "middle-two.jpg").read_bytes()
+HEADER = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    for model in ("digit-classes", "iris"):
+        shutil.copytree(ROOT / "model_repository" / model, folder / "repository" / model)
+    with start_stack(folder / "repository", folder / "log") as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    with start_s3(tmp_path_factory.mktemp("s3") / "log") as started:
+        yield started
+
+
+def start(url: str, log: Path, *words: str, **variables: str) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "worker.batch", *words, "--url", url],
+            cwd=ROOT, env=os.environ | variables, stdout=output, stderr=output,
+        )  # fmt: skip
+
+
+def run(url: str, log: Path, *words: str, **variables: str) -> int:
+    return start(url, log, *words, **variables).wait(PATIENCE_S)
+
+
+def lines_of(folder: Path, kind: str = "part") -> list[dict[str, Any]]:
+    return [
+        json.loads(line) for path in sorted(folder.glob(f"{kind}-*.jsonl")) for line in path.read_text().splitlines()
+    ]
+
+
+def write_images(folder: Path, count: int) -> list[str]:
+    folder.mkdir()
+    names = [f"{index:04}.jpg" for index in range(count)]
+    for name in names:
+        (folder / name).write_bytes(IMAGE)
+    return names
+
+
+def test_folder_has_the_results_of_single_requests(stack: Stack, tmp_path: Path) -> None:
+    names, log = write_images(tmp_path / "images", 5), tmp_path / "log"
+    (tmp_path / "images" / "0002.jpg").write_bytes(b"broken")
+    words = (str(tmp_path / "images"), str(tmp_path / "out"), "digit-classes", "--parameters", "top_k=2")
+    assert run(str(stack.http.base_url), log, *words) == 1
+    expected = stack.http.post("/predict/digit-classes?top_k=2", files={"image": IMAGE}).raise_for_status().json()
+    lines = lines_of(tmp_path / "out")
+    assert [line["input"] for line in lines] == [name for name in names if name != "0002.jpg"]
+    assert all(line["predictions"] == expected["predictions"] for line in lines)
+    (failure,) = lines_of(tmp_path / "out", "failed")
+    assert (failure["input"], failure["code"]) == ("0002.jpg", "invalid_image")
+    assert "1 x invalid_image" in log.read_text()
+    assert run(str(stack.http.base_url), log, *words) == 1  # complete: nothing is done again
+    assert lines_of(tmp_path / "out") == lines
+
+
+def test_table_has_a_line_for_each_row(stack: Stack, tmp_path: Path) -> None:
+    table, log = tmp_path / "rows.csv", tmp_path / "log"
+    rows = ["5.1,3.5,1.4,0.2\n", "6.3,3.3,6.0,2.5\n"] * 150
+    rows[251] = "6.3,what,6.0,2.5\n"
+    table.write_text(HEADER + "".join(rows))
+    assert run(str(stack.http.base_url), log, str(table), str(tmp_path / "out"), "iris") == 1
+    lines = lines_of(tmp_path / "out")
+    assert [line["row"] for line in lines] == [row for row in range(1, 301) if row != 252]
+    assert {(line["row"] % 2, line["prediction"]["class"]) for line in lines} == {(1, "setosa"), (0, "virginica")}
+    (failure,) = lines_of(tmp_path / "out", "failed")
+    assert (failure["row"], failure["code"]) == (252, "invalid_request")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_batch_that_is_stopped_again_and_again_has_one_line_for_each_image(
+    stack: Stack, tmp_path: Path, stop: signal.Signals
+) -> None:
+    names, log, out = write_images(tmp_path / "images", 300), tmp_path / "log", tmp_path / "out"
+    words = (str(tmp_path / "images"), str(out), "digit-classes", "--lines", "20")
+    statuses = []
+    for parts in (2, 5, 9):
+        process = start(str(stack.http.base_url), log, *words)
+        wait_until(lambda parts=parts: len(list(out.glob("part-*"))) >= parts, log=log)  # type: ignore[misc]
+        process.send_signal(stop)
+        statuses.append(process.wait(PATIENCE_S))
+    assert set(statuses) == {-signal.SIGKILL if stop == signal.SIGKILL else 130}
+    assert len(lines_of(out)) < 300
+    assert run(str(stack.http.base_url), log, *words) == 0
+    assert [line["input"] for line in lines_of(out)] == names
+    assert "goes on behind" in log.read_text()
+
+
+def test_servers_that_are_away_are_waited_for(stack: Stack, s3: S3, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for index in range(120):
+        s3.put(f"in/{index:04}.jpg", IMAGE)
+    s3.put("in/notes.txt", b"no image")
+    with FaultyProxy(s3.url) as to_s3, FaultyProxy(str(stack.http.base_url)) as to_stack:
+        words = (f"s3://{BUCKET}/in", f"s3://{BUCKET}/out/today", "digit-classes", "--lines", "20", "--slots", "4")
+        process = start(to_stack.url, log, *words, **s3.environment(to_s3.url))
+        for proxy, parts in ((to_s3, 1), (to_stack, 3)):
+            wait_until(lambda parts=parts: len(s3.keys("out/today/part")) >= parts, log=log)  # type: ignore[misc]
+            proxy.close_port()
+            time.sleep(2)
+            assert process.poll() is None
+            proxy.pass_all()
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
+    keys = sorted(s3.keys("out/today/part"))
+    contents = [s3.client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys]
+    inputs = [json.loads(line)["input"] for content in contents for line in content.splitlines()]
+    assert inputs == [f"s3://{BUCKET}/in/{index:04}.jpg" for index in range(120)]
+    assert "waiting" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("absent", "out", "iris"), "INPUT: got 'absent'"),
+        (("images", "out", "absent"), "absent"),
+        (("images", "file/out", "iris"), "OUTPUT:"),
+        (("s3://no-such-bucket/in", "out", "iris"), "NoSuchBucket"),
+    ],
+)
+def test_batch_that_cannot_begin_says_why(
+    stack: Stack, s3: S3, tmp_path: Path, words: tuple[str, ...], expected: str
+) -> None:
+    write_images(tmp_path / "images", 1)
+    (tmp_path / "file").write_text("")
+    log = tmp_path / "log"
+    places = [str(tmp_path / word) if word in {"images", "out", "file/out"} else word for word in words]
+    assert run(str(stack.http.base_url), log, *places, **s3.environment()) == 2
+    assert expected in log.read_text()

@@ -1,0 +1,1 @@
+"""Predictions for a whole folder, a whole prefix of a bucket, or a table."""
