@@ -59,6 +59,7 @@ class Image(NamedTuple):
 IMAGES = (
     Image("transformer", "transformer", "the transformer"),
     Image("predictor", "synchroniser", "the synchroniser"),
+    Image("worker", "worker", "the queue worker, and batches"),
     Image("cpu-triton", "cpu-triton", "the embedded Triton", (AMD64,)),
     Image("export", "export", "the jobs that publish", (AMD64,)),
 )

@@ -17,4 +17,7 @@ def describe_invalid(settings: type[BaseSettings], error: ValidationError) -> It
     for problem in error.errors():
         field = str(problem["loc"][0])  # or the field's alias, which is the variable
         name = variable(settings, field) if field in settings.model_fields else field
-        yield f"{name}: got {problem['input']!r}, expected: {problem['msg']}"
+        if problem["type"] == "missing":  # its input is that of all fields
+            yield f"{name} is not set; expected: {settings.model_fields[field].description}"
+        else:
+            yield f"{name}: got {problem['input']!r}, expected: {problem['msg']}"

@@ -116,7 +116,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "8. Certificate and DNS": [AWS, AWS],
         "9. Publish and apply": [AWS],
     },
-    "docs/queues.md": {"Queues": [AWS], "Results": [DRAWING]},
+    "docs/queues.md": {"Queues": [AWS], "Results": [DRAWING], "In a container": [AWS]},
     "docs/releases.md": {"Take a release": [OVERLAYS]},
     "docs/sizing.md": {
         "Sizing": [COMMANDS],

@@ -326,7 +326,7 @@ def test_sigterm_gives_back_what_cannot_be_finished(stack: Stack, s3: S3, queues
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"WORKER_QUEUE_URL": ""}, "WORKER_QUEUE_URL: got"),
+        ({"WORKER_QUEUE_URL": ""}, "WORKER_QUEUE_URL is not set; expected: URL of the SQS queue"),
         ({"WORKER_QUEUE_URL": "http://127.0.0.1:9/1/queue.fifo"}, "expected a standard queue"),
         ({"WORKER_SLOTS": "0"}, "WORKER_SLOTS: got '0'"),
         ({"WORKER_RESULTS": "bucket"}, "WORKER_RESULTS: got 'bucket'"),

@@ -79,7 +79,7 @@ def test_image_for_another_platform_is_left_out(
     output = capsys.readouterr().out
     assert f"left out: nereid/cpu-triton:t, which exists for {AMD64} only" in output
     built = [line.split()[-1] for line in output.splitlines() if line.startswith("podman builds")]
-    assert built == ["nereid/transformer:t", "nereid/predictor:t"]
+    assert built == ["nereid/transformer:t", "nereid/predictor:t", "nereid/worker:t"]
 
 
 @pytest.mark.parametrize("tag", ["-a", ".a", "a b", "a/b", "a:b", "", "x" * 129])
