@@ -58,7 +58,12 @@ def test_shipped_stages_only_copy_files_and_do_not_run_as_root(target: str) -> N
 
 @pytest.mark.parametrize(
     ("part", "stage"),
-    [("export", "models"), ("predictor", "synchroniser-build"), ("transformer", "transformer-build"), ("worker", "worker-build")],
+    [
+        ("export", "models"),
+        ("predictor", "synchroniser-build"),
+        ("transformer", "transformer-build"),
+        ("worker", "worker-build"),
+    ],
 )
 def test_image_has_all_that_its_part_imports(part: str, stage: str) -> None:
     wanted, found = {part}, set[str]()
