@@ -7,6 +7,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
@@ -41,7 +42,7 @@ def main() -> int:
     except ValidationError as exc:
         print(f"error: {next(describe_invalid(Settings, exc))}", file=sys.stderr)
         return 2
-    except (SettingsError, StartError, api_key.AccessError) as exc:
+    except (SettingsError, StartError, api_key.AccessError, httpx.InvalidURL) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2
     return 0
@@ -66,6 +67,7 @@ def _run(settings: Settings) -> None:
         settings.queue_url,
         dead_letter_url=settings.dead_letter_url,
         visibility_s=settings.visibility_s,
+        wait_s=settings.wait_s,
         together=together,
     )
     transformer = Transformer(settings.url, timeout_s=settings.request_timeout_s, together=settings.slots)
@@ -80,7 +82,7 @@ def _run(settings: Settings) -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, stop)
     _serve_metrics(settings, metrics)
-    if _wait(queue, transformer, stopped):
+    if _wait(queue, transformer, settings.url, stopped):
         log.info("%s to %s, %d slots", settings.queue_url, settings.url, settings.slots)
         consumer.run()
     log.info("stopped")
@@ -90,7 +92,7 @@ def _run(settings: Settings) -> None:
     os._exit(0)
 
 
-def _wait(queue: Queue, transformer: Transformer, stopped: threading.Event) -> bool:
+def _wait(queue: Queue, transformer: Transformer, url: str, stopped: threading.Event) -> bool:
     """Wait until the queue can be used and the transformer is ready; False where the worker is stopped before."""
     is_open = False
     while not stopped.is_set():
@@ -100,7 +102,7 @@ def _wait(queue: Queue, transformer: Transformer, stopped: threading.Event) -> b
                 is_open = True
             if transformer.is_ready():
                 return True
-            log.info("waiting for the transformer")
+            log.info("waiting for the transformer at %s", url)
         except (Away, Failed) as exc:
             log.warning("%s; tried again in %.0f s", exc, _PAUSE_S)
         stopped.wait(_PAUSE_S)

@@ -40,17 +40,20 @@ class Buckets:
                 if code_of(exc) not in _GONE:
                     raise
                 raise Undeliverable("image_not_found", f"{place}: {code_of(exc)}") from exc
-            with found["Body"] as body:
+            body = found["Body"]
+            try:
                 if found["ContentLength"] > self._most_bytes:
                     got = f"{found['ContentLength']} bytes, expected at most {self._most_bytes}"
                     raise Undeliverable("payload_too_large", f"{place}: got {got} (WORKER_MAX_IMAGE_BYTES)")
                 return body.read(), found["ETag"].strip('"')
+            finally:
+                body.close()
 
     def create(self, place: Place, document: bytes) -> bool:
         """Write a result; False where it exists already: the message was delivered twice.
 
         Raises:
-            Away: S3 is, or another worker writes the same at this moment.
+            Away: S3 or the bucket is, or another worker writes the same at this moment.
             Failed: S3 rejected it.
         """
         with translating(f"writing {place}"):
@@ -63,5 +66,7 @@ class Buckets:
                     return False
                 if code_of(exc) in _MEANWHILE:
                     raise Away(f"writing {place}: another worker does", 0.2) from exc
+                if code_of(exc) == "NoSuchBucket":  # of no message's doing: WORKER_RESULTS
+                    raise Away(f"writing {place}: there is no such bucket") from exc
                 raise
         return True

@@ -21,6 +21,7 @@ from worker.settings import Settings
 log = logging.getLogger("worker")
 
 _PAUSE_S = 0.5
+_LAST_REFRESH_S = 1.0
 _COUNT_S = 15.0  # between two counts of the queue
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 5, 900  # of a message that failed, doubled at each delivery
 
@@ -66,7 +67,7 @@ class Consumer:
             self._changed.wait_for(lambda: not self._held, timeout=self._settings.grace_s)
             left = list(self._hidden.values())
         self._ended.set()
-        refresher.join()
+        refresher.join(_LAST_REFRESH_S)
         self._give_back(left)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -125,23 +126,32 @@ class Consumer:
             self._work(message, self.hold)
         except Undeliverable as exc:
             return self._bury(message, exc.code, str(exc))
-        except Failed as exc:
+        except Stopping:
+            raise
+        except Exception as exc:
+            if not isinstance(exc, Failed):
+                log.exception("%s: a defect of the worker", message.identifier)
             if 0 < self._queue.most_receives <= message.receives:
                 return self._bury(message, "failed", f"delivered {message.receives} times: {exc}")
             delay_s = min(_FIRST_DELAY_S * 2 ** (message.receives - 1), _LONGEST_DELAY_S)
             log.warning("%s: %s; delivered again in %d s", message.identifier, exc, delay_s)
             self._hidden.pop(message.receipt, None)
-            self.hold(lambda: self._queue.hide([message], seconds=delay_s))
+            self._end(lambda: self._queue.hide([message], seconds=delay_s))
             return "failed"
         self._end(lambda: self._queue.delete(message))
         return "done"
 
     def _bury(self, message: Message, code: str, reason: str) -> str:
         log.warning("%s: to the dead-letter queue: %s: %s", message.identifier, code, reason)
-        self._end(lambda: self._queue.bury(message, code, reason))
+        try:
+            self.hold(lambda: self._queue.send_dead(message, code, reason))
+        except Failed as exc:  # kept: it is delivered again
+            log.warning("%s", exc)
+            return "failed"
+        self._end(lambda: self._queue.delete(message))
         return "dead_letter"
 
-    def _end(self, call: Callable[[], None]) -> None:
+    def _end(self, call: Callable[[], object]) -> None:
         try:
             self.hold(call)
         except Failed as exc:  # the message is delivered again, and ends then
@@ -164,20 +174,22 @@ class Consumer:
     def _refresh(self) -> None:
         """Hide what is in progress again and again, and count the queue, until the worker has ended."""
         refreshed, counted = time.monotonic(), -_COUNT_S
-        refresh_s = self._settings.visibility_s / 2
+        refresh_s = self._settings.visibility_s / 3
         while not self._ended.wait(min(refresh_s, _COUNT_S) / 4):
             now = time.monotonic()
             try:
                 if now - refreshed >= refresh_s:
-                    refreshed = now
                     for problem in self._queue.hide(list(self._hidden.values())):
                         log.info("not hidden: %s", problem)
+                    refreshed = now
                 if now - counted >= _COUNT_S:
                     counted = now
                     for state, number in self._queue.count().items():
                         self._metrics.queue.labels(state).set(number)
             except (Away, Failed) as exc:
                 log.warning("%s", exc)
+            except Exception:  # without this thread other workers would get what is in progress
+                log.exception("the refresh failed")
 
     def _age_of_oldest(self) -> float:
         return max((time.time() - each.sent_s for each in list(self._held.values())), default=0.0)

@@ -21,6 +21,8 @@ _ABOUT_THE_MESSAGE = {
     ErrorCode.MODEL_NOT_FOUND,
     ErrorCode.VERSION_NOT_FOUND,
 }
+_TOO_LARGE = {413, 414, 431}  # also of a proxy in front
+_ELSEWHERE = {404, 405, 421, 429}  # of another server, or a proxy: WORKER_URL is wrong, or there is too much at once
 _CONNECT_S = 5.0
 
 
@@ -87,21 +89,30 @@ class Transformer:
             response = self._client.post(path, content=content, headers=headers)
         except httpx.ReadTimeout as exc:
             raise Failed(f"{self._url}: no response within {self._client.timeout.read} s") from exc
-        except httpx.TransportError as exc:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             raise Away(f"{self._url}: {exc or type(exc).__name__}") from exc
+        except httpx.TransportError as exc:  # in the middle: it may have died of this very image
+            raise self._blame(f"{self._url}: {exc or type(exc).__name__}") from exc
         if response.is_success:
-            return response.json()
+            try:
+                return response.json()
+            except ValueError as exc:
+                raise Away(f"{self._url}: expected JSON, got {response.text[:80]!r}") from exc
         code, text = _read_error(response)
-        if code in _ABOUT_THE_MESSAGE:
+        if code in _ABOUT_THE_MESSAGE or response.status_code in _TOO_LARGE:
             raise Undeliverable(code, text)
         where = f"{self._url}: {response.status_code} {text}"
         if "retry-after" in response.headers:
             raise Away(where, _read_seconds(response.headers["retry-after"]))
         if response.status_code in {401, 403}:
             raise Away(f"{where}; {api_key.NEXT}")
-        if response.is_server_error or response.status_code in {408, 499}:
-            raise Failed(where)
-        raise Away(where)
+        if response.status_code in _ELSEWHERE or (response.status_code == 503 and code.startswith("http_")):
+            raise Away(where)
+        raise self._blame(where) if response.is_server_error else Failed(where)
+
+    def _blame(self, reason: str) -> Exception:
+        """What a failure in the middle of a request says: of the image where the server is well."""
+        return Failed(reason) if self.is_ready() else Away(reason)
 
 
 def _read_error(response: httpx.Response) -> tuple[str, str]:

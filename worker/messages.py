@@ -19,6 +19,7 @@ _FORMS = (
 _MEMBERS = {"s3", "image", "model", "parameters", "version_id"}
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", re.DOTALL)
 _MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_ETAG = re.compile(r"[0-9a-f]{32}(-\d+)?")
 # <key>.<model>.<version>.<etag>[.<parameters>].json: what `Job.name_result` makes.
 _RESULT = re.compile(r".*\.[A-Za-z0-9_.-]+\.\d+\.[0-9a-f]{32}(-\d+)?(\.[0-9a-f]{12})?\.json", re.DOTALL)
 
@@ -67,6 +68,8 @@ class Job:
             version: of the model that responded.
         """
         name = self.image.key if isinstance(self.image, Place) else "inline/image"
+        if not _ETAG.fullmatch(etag):  # of another server than AWS: anything may be in it
+            etag = hashlib.sha256(etag.encode()).hexdigest()[:32]
         marks = [self.model, version, etag]
         if self.parameters:
             marks.append(hashlib.sha256(self.query.encode()).hexdigest()[:12])
@@ -108,6 +111,7 @@ def etag_of(image: bytes) -> str:
 def _read_json(text: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
+        json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is no name of anything
     except (ValueError, RecursionError) as exc:
         raise Undeliverable("invalid_message", f"no JSON ({exc}); expected {_FORMS}") from exc
     if not isinstance(document, dict):
@@ -118,22 +122,24 @@ def _read_json(text: str) -> dict[str, Any]:
 def _read_records(records: list[Any]) -> Iterator[Place]:
     for record in records:
         try:
+            found = record["s3"]
             if not str(record["eventName"]).removeprefix("s3:").startswith("ObjectCreated:"):
                 continue
-            found = record["s3"]
             key = unquote_plus(found["object"]["key"])
-            yield Place(_text(found["bucket"]["name"]), key, _text(found["object"].get("versionId") or ""))
+            yield Place(_name(found["bucket"]["name"]), _name(key), _text(found["object"].get("versionId") or ""))
         except (KeyError, TypeError, AttributeError) as exc:
             raise Undeliverable("invalid_message", f"a record of S3's event has no {exc}; expected {_FORMS}") from exc
 
 
 def _read_event(document: dict[str, Any]) -> Iterator[Place]:
+    if document.get("source", "aws.s3") != "aws.s3" or not str(document["detail-type"]).startswith("Object "):
+        raise Undeliverable("invalid_message", f"an event {document['detail-type']!r}; expected {_FORMS}"[:400])
     if document["detail-type"] != "Object Created":
         return
     try:
         detail = document["detail"]
         found = detail["object"]  # its key is not encoded, unlike in S3's own events
-        yield Place(_text(detail["bucket"]["name"]), _text(found["key"]), _text(found.get("version-id") or ""))
+        yield Place(_name(detail["bucket"]["name"]), _name(found["key"]), _text(found.get("version-id") or ""))
     except (KeyError, TypeError, AttributeError) as exc:
         raise Undeliverable("invalid_message", f"EventBridge's event has no {exc}; expected {_FORMS}") from exc
 
@@ -146,7 +152,8 @@ def _read_job(document: dict[str, Any], model: str, parameters: Mapping[str, Any
     name = document.get("model", model)
     if not isinstance(name, str) or not _MODEL.fullmatch(name):
         raise Undeliverable("invalid_message", f"model: got {name!r}, expected a name (or WORKER_MODEL)"[:200])
-    own = document.get("parameters", parameters)
+    # Those of the worker are for its own model.
+    own = document.get("parameters", {} if "model" in document else parameters)
     if not isinstance(own, dict) or not all(map(_is_value, own.values())):
         raise Undeliverable("invalid_message", "parameters: expected an object of numbers, words and lists of them")
     return Job(_read_place(document) if "s3" in document else _read_image(document["image"]), name, own)
@@ -168,12 +175,17 @@ def _read_image(member: Any) -> bytes:
 
 
 def _is_value(value: Any) -> bool:
-    return isinstance(value, str | int | float) or (
-        isinstance(value, list) and all(isinstance(each, str | int | float) for each in value)
-    )
+    values = value if isinstance(value, list) else [value]
+    return all(isinstance(each, str | int | float) and not isinstance(each, bool) for each in values)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("text")
     return value
+
+
+def _name(value: Any) -> str:
+    if not _text(value):
+        raise TypeError("name")
+    return str(value)

@@ -12,6 +12,7 @@ from worker.aws import code_of, connect, translating
 from worker.errors import StartError
 
 MOST = 10  # of a request, by SQS
+_SLACK_S = 5
 _DEPTHS = {
     "visible": "ApproximateNumberOfMessages",
     "in_flight": "ApproximateNumberOfMessagesNotVisible",
@@ -40,16 +41,21 @@ class Message:
 class Queue:
     """The calls to SQS that a worker makes; threads may share it. Each raises `Away` or `Failed`."""
 
-    def __init__(self, url: str, *, dead_letter_url: str, visibility_s: int, together: int) -> None:
+    def __init__(self, url: str, *, dead_letter_url: str, visibility_s: int, wait_s: int, together: int) -> None:
         """Nothing is sent yet.
 
         Args:
             url: of the queue.
             dead_letter_url: of the other; empty: the queue knows.
             visibility_s: how long a message is hidden from other workers.
+            wait_s: longest that a request for messages waits for one.
             together: how many requests may be in progress.
+
+        Raises:
+            StartError: boto3 lacks a region or credentials.
         """
-        self._sqs = connect("sqs", together=together)
+        # One attempt: the worker itself tries again, and a stop must not wait for several.
+        self._sqs = connect("sqs", together=together, read_s=wait_s + _SLACK_S, attempts=1)
         self._url, self._visibility_s = url, visibility_s
         self._dead_letter_url = dead_letter_url
         self.most_receives = 0  # after which SQS itself moves a message; 0: never
@@ -124,8 +130,8 @@ class Queue:
             for failed in response.get("Failed", []):
                 yield f"{some[int(failed['Id'])].identifier}: {failed.get('Code')}: {failed.get('Message', '')}"
 
-    def bury(self, message: Message, code: str, reason: str) -> None:
-        """Send a message to the dead-letter queue with the reason, and delete it."""
+    def send_dead(self, message: Message, code: str, reason: str) -> None:
+        """Send a message to the dead-letter queue with the reason; it has to be deleted then."""
         words = {
             "nereid-error-code": code,
             "nereid-error": reason[:1000] or code,
@@ -136,13 +142,13 @@ class Queue:
             self._sqs.send_message(
                 QueueUrl=self._dead_letter_url, MessageBody=message.body, MessageAttributes=attributes
             )
-        self.delete(message)
 
     def count(self) -> dict[str, int]:
         """How many messages there are, by state; approximate."""
         with translating(f"attributes of {self._url}"):
             found = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=list(_DEPTHS.values()))
-        return {state: int(found["Attributes"].get(name, 0)) for state, name in _DEPTHS.items()}
+        attributes = found.get("Attributes", {})
+        return {state: int(attributes.get(name, 0)) for state, name in _DEPTHS.items()}
 
 
 def _read(found: dict[str, Any]) -> Message:

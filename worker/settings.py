@@ -23,7 +23,7 @@ class Settings(BaseSettings):
         default="http://localhost:8080", pattern="^https?://", description="URL of the transformer (`URL`)"
     )
     model: str = Field(default="", description="model of messages that name none, such as S3's event notifications")
-    parameters: dict[str, str | float | list[str | float]] = Field(
+    parameters: dict[str, int | float | str | list[int | float | str]] = Field(
         default={}, description='parameters of such messages, as JSON: `{"confidence": 0.5}`'
     )
     results: str = Field(

@@ -38,7 +38,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 def start(url: str, log: Path, *words: str, **variables: str) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "worker.batch", *words, "--url", url],
+            [sys.executable, "-m", "worker.batch", "--url", url, *words],
             cwd=ROOT, env=os.environ | variables, stdout=output, stderr=output,
         )  # fmt: skip
 
@@ -90,6 +90,30 @@ def test_table_has_a_line_for_each_row(stack: Stack, tmp_path: Path) -> None:
     assert (failure["row"], failure["code"]) == (252, "invalid_request")
 
 
+def test_server_that_fails_has_a_line_for_each_row(stack: Stack, tmp_path: Path) -> None:
+    table, log = tmp_path / "rows.csv", tmp_path / "log"
+    table.write_text(HEADER + "5.1,3.5,1.4,0.2\n" * 210)
+    with FaultyProxy(str(stack.http.base_url)) as proxy:
+        proxy.status(500, only="/predict")
+        assert run(proxy.url, log, str(table), str(tmp_path / "out"), "iris") == 1
+    failures = lines_of(tmp_path / "out", "failed")
+    assert [line["row"] for line in failures] == list(range(1, 211))
+    assert {line["code"] for line in failures} == {"failed"}
+
+
+def test_names_with_brackets_are_shown_and_go_on(stack: Stack, tmp_path: Path) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    (tmp_path / "images" / "a[").mkdir(parents=True)
+    for name in ("a[/x].jpg", "b.jpg"):
+        (tmp_path / "images" / name).write_bytes(IMAGE)
+    words = (str(tmp_path / "images"), str(out), "digit-classes")
+    assert run(str(stack.http.base_url), log, *words) == 0
+    progress = json.loads((out / "progress.json").read_text())
+    (out / "progress.json").write_text(json.dumps(progress | {"after": "a[/x].jpg"}))
+    assert run(str(stack.http.base_url), log, *words) == 0
+    assert "goes on behind a[/x].jpg: 2 are done" in log.read_text()
+
+
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_batch_that_is_stopped_again_and_again_has_one_line_for_each_image(
     stack: Stack, tmp_path: Path, stop: signal.Signals
@@ -122,6 +146,9 @@ def test_servers_that_are_away_are_waited_for(stack: Stack, s3: S3, tmp_path: Pa
             proxy.close_port()
             time.sleep(2)
             assert process.poll() is None
+            proxy.status(503)
+            time.sleep(2)
+            assert process.poll() is None
             proxy.pass_all()
         assert process.wait(PATIENCE_S) == 0, log.read_text()
     keys = sorted(s3.keys("out/today/part"))
@@ -138,6 +165,7 @@ def test_servers_that_are_away_are_waited_for(stack: Stack, s3: S3, tmp_path: Pa
         (("images", "out", "absent"), "absent"),
         (("images", "file/out", "iris"), "OUTPUT:"),
         (("s3://no-such-bucket/in", "out", "iris"), "NoSuchBucket"),
+        (("images", "out", "iris", "--url", "localhost:9"), "expected http://host:port"),
     ],
 )
 def test_batch_that_cannot_begin_says_why(

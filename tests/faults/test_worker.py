@@ -291,6 +291,38 @@ def test_message_that_fails_again_and_again_ends_with_the_reason(stack: Stack, s
     assert not results(s3, prefix)
 
 
+def test_rejection_by_a_proxy_between_concerns_the_message_or_the_server(stack: Stack, s3: S3, tmp_path: Path) -> None:
+    queues = create_queues(s3, tmp_path.name, most_receives=1)
+    prefix, log = tmp_path.name, tmp_path / "log"
+    first, second = put_images(s3, prefix, 2)
+    with FaultyProxy(url_of(stack)) as proxy, start_worker(s3, queues, proxy.url, log, WORKER_SLOTS="1"):
+        proxy.status(413, only="/predict")
+        queues.send(first)
+        wait_until(lambda: is_served(queues), log=log)
+        proxy.status(503, only="/predict")
+        queues.send(second)
+        wait_until(lambda: "503" in log.read_text(), log=log)
+        proxy.pass_all()
+        wait_until(lambda: is_served(queues), log=log)
+    ((body, attributes),) = queues.dead()
+    assert json.loads(body) == first
+    assert attributes["nereid-error-code"] == "http_413"
+    assert [key for key in results(s3, prefix) if key.startswith(f"{prefix}/1.jpg.")]
+
+
+def test_image_that_breaks_off_is_read_again(stack: Stack, s3: S3, tmp_path: Path) -> None:
+    queues = create_queues(s3, tmp_path.name, most_receives=1)
+    prefix, log = tmp_path.name, tmp_path / "log"
+    with proxies(stack, s3) as (to, variables), start_worker(s3, queues, "", log, **variables):
+        to["s3"].reset(1000, only=".jpg")
+        queues.send(*put_images(s3, prefix, 1))
+        wait_until(lambda: "tried again" in log.read_text(), log=log)
+        to["s3"].pass_all()
+        wait_until(lambda: is_served(queues), log=log)
+    check_one_result_each(s3, prefix, 1)
+    assert not queues.dead()
+
+
 def test_sigterm_finishes_what_is_in_progress(stack: Stack, s3: S3, queues: Queues, tmp_path: Path) -> None:
     prefix, log = tmp_path.name, tmp_path / "log"
     queues.send(*put_images(s3, prefix, 60))
@@ -332,6 +364,9 @@ def test_sigterm_gives_back_what_cannot_be_finished(stack: Stack, s3: S3, queues
         ({"WORKER_RESULTS": "bucket"}, "WORKER_RESULTS: got 'bucket'"),
         ({"WORKER_PARAMETERS": "confidence=1"}, "parameters"),
         ({"NEREID_API_KEY": "a b"}, "NEREID_API_KEY"),
+        ({"AWS_ENDPOINT_URL": "localhost:9"}, "Invalid endpoint: localhost:9"),
+        ({"WORKER_URL": "http://[::1"}, "Invalid"),
+        ({"AWS_ACCESS_KEY_ID": ""}, "no credentials; next: export AWS_ACCESS_KEY_ID"),
     ],
 )
 def test_wrong_setting_is_named(s3: S3, queues: Queues, tmp_path: Path, variables: dict[str, str], words: str) -> None:

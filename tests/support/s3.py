@@ -242,12 +242,13 @@ class FaultyProxy:
 
     async def _close(self) -> None:
         if self._server is not None:
+            for each in self._server.sockets:
+                self._loop.remove_reader(each.fileno())
+            # What was accepted at this moment becomes a connection: of a closed server it would be left open for ever.
+            await asyncio.sleep(0.01)
             self._server.close()
             self._server = None
-        while True:
-            await asyncio.sleep(0.01)  # a connection that is accepted at this moment gets its task
-            if not self._tasks:
-                return
+        while self._tasks:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

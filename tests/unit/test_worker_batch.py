@@ -62,6 +62,15 @@ def test_table_is_read_in_requests_and_goes_on_behind_each(tmp_path: Path) -> No
     assert table.count("") == count
 
 
+def test_cells_are_numbers_where_they_are_written_as_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    cells = {"1": 1.0, "-0.5": -0.5, ".5": 0.5, "1e3": 1000.0, "0": 0.0, "": None}
+    words = ["007", "1_000", "nan", "inf", "1.2.3", "-", ".", " 1"]
+    path.write_text("a\n" + "".join(f'"{cell}"\n' for cell in [*cells, *words]))
+    (item,) = Table(path).items("")
+    assert [row["a"] for row in item.rows] == [*cells.values(), *words]
+
+
 @pytest.mark.parametrize("header", ["", "a,,b\n", "a,a\n"])
 def test_table_without_names_is_rejected(tmp_path: Path, header: str) -> None:
     path = tmp_path / "rows.csv"

@@ -70,6 +70,11 @@ def test_each_form_is_read(body: dict[str, Any], expected: list[Job]) -> None:
         ('{"image": {"b64": "ab*"}}', '{"b64": <base64>}'),
         ('{"Records": [{"eventName": "ObjectCreated:Put"}]}', "record of S3's event"),
         ('{"Records": [7]}', "record of S3's event"),
+        ('{"Records": [{"eventName": "INSERT", "dynamodb": {}}]}', "record of S3's event"),
+        (json.dumps({"Records": [record("")]}), "record of S3's event"),
+        ('{"detail-type": "Scheduled Event", "source": "aws.events", "detail": {}}', "'Scheduled Event'"),
+        ('{"s3": "s3://photos/\\ud800.jpg"}', "no JSON"),
+        ('{"s3": "s3://photos/a.jpg", "parameters": {"a": true}}', "parameters: expected"),
         ('{"detail-type": "Object Created", "detail": {"bucket": {}}}', "EventBridge's event"),
         ('{"Type": "Notification", "Message": "rubbish"}', "no JSON"),
     ],
@@ -112,6 +117,20 @@ def test_event_about_a_result_requests_nothing() -> None:
             name = job.name_result(etag, "3")
             assert read_message(json.dumps({"Records": [record(name)]}), model="yolo") == []
     assert read_message(json.dumps({"Records": [record("a.json")]}), model="yolo")
+
+
+def test_result_has_a_recognisable_name_whatever_the_etag_is() -> None:
+    name = Job(Place("photos", "a.jpg"), "yolo").name_result("CJi1/x==", "3")
+    assert read_message(json.dumps({"Records": [record(name)]}), model="yolo") == []
+    assert name != Job(Place("photos", "a.jpg"), "yolo").name_result("CJi1/y==", "3")
+
+
+def test_parameters_of_the_worker_are_for_its_own_model() -> None:
+    parameters = {"confidence": 0.5}
+    for body, expected in (({}, parameters), ({"model": "other"}, {}), ({"parameters": {"iou": 1}}, {"iou": 1})):
+        message = json.dumps({"s3": "s3://photos/a.jpg", **body})
+        (job,) = read_message(message, model="yolo", parameters=parameters)
+        assert job.parameters == expected
 
 
 def test_etag_of_an_image_is_that_of_s3() -> None:

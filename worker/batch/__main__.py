@@ -1,6 +1,7 @@
 """`nereid batch`: predictions for a folder, a prefix of a bucket or a table, as parts of JSONL."""
 
 import argparse
+import csv
 import signal
 import sys
 import threading
@@ -13,7 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qs
 
+import httpx
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table as Shown
 
@@ -83,8 +86,8 @@ class Batch:
                 if self.stopped.is_set():
                     raise Stopping
                 outputs.flush(is_last=True)
-            except Stopping:
-                outputs.flush()
+            except BaseException:
+                outputs.flush()  # what there is until here
                 raise
             finally:
                 self.stopped.set()  # what waits for a server ends
@@ -110,7 +113,7 @@ class Batch:
         return hold(call, stopped=self.stopped, waiting=self._show_wait)
 
     def _show_wait(self, why: Away, pause_s: float) -> None:
-        self._console.print(f"[yellow]waiting {pause_s:.1f} s:[/] {why}", soft_wrap=True, highlight=False)
+        self._console.print(f"[yellow]waiting {pause_s:.1f} s:[/] {escape(str(why))}", soft_wrap=True, highlight=False)
 
     def _predict(self, item: Item) -> tuple[Lines, Lines]:
         try:
@@ -123,11 +126,11 @@ class Batch:
             code, reason = exc.code, str(exc)
         except Failed as exc:
             code, reason = "failed", str(exc)
-        row = {"row": item.first_row} if item.rows else {}
-        return [], [{"input": item.name, **row, "code": code, "error": reason}]
+        line = {"input": item.name, "code": code, "error": reason}
+        return [], [{**line, "row": item.first_row + index} for index in range(len(item.rows))] or [line]
 
     def _predict_image(self, item: Item) -> Lines:
-        image, etag = self.hold(lambda: self._inputs.read(item))
+        image, etag = self._try(lambda: self._inputs.read(item))
         document = self._try(lambda: self._transformer.predict(self._template, image, request_id="batch"))
         return [{"input": item.name, "etag": etag, **document}]
 
@@ -167,8 +170,14 @@ def main() -> int:
         inputs = open_inputs(options.input, together=options.slots, most_bytes=_MOST_BYTES)
         transformer = Transformer(options.url, timeout_s=_TIMEOUT_S, together=options.slots)
         batch = Batch(inputs, transformer, Job(b"", options.model, parameters), slots=options.slots, console=console)
+
+        def stop(number: int, _: object) -> None:
+            batch.stopped.set()
+            signal.signal(number, signal.SIG_DFL)  # the next one ends the process; what is written stays
+            print("stopping: what is in progress is finished; again to end at once", file=sys.stderr, flush=True)
+
         for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, lambda *_: batch.stopped.set())
+            signal.signal(each, stop)
         request = {"input": options.input, "model": options.model, "parameters": parameters}
         store = open_store(options.output)
         with TemporaryDirectory(prefix="nereid-batch-") as folder:
@@ -177,15 +186,20 @@ def main() -> int:
     except Stopping:
         console.print("stopped; the same command goes on where it was")
         return 130
-    except (StartError, Failed, api_key.AccessError, ValueError) as exc:
-        console.print(f"[bold red]error:[/] {exc}", soft_wrap=True, highlight=False)
+    except OSError as exc:
+        console.print(
+            f"[bold red]error:[/] {escape(f'{exc.filename or options.output}: {exc.strerror}')}", soft_wrap=True
+        )
+        return 2
+    except (StartError, Failed, Undeliverable, api_key.AccessError, csv.Error, httpx.InvalidURL, ValueError) as exc:
+        console.print(f"[bold red]error:[/] {escape(str(exc))}", soft_wrap=True, highlight=False)
         return 2
 
 
 def _show(batch: Batch, inputs: Inputs, outputs: Outputs, console: Console, options: argparse.Namespace) -> int:
     before = outputs.progress["results"] + outputs.progress["failures"]
     if before:
-        console.print(f"goes on behind {outputs.progress['after']}: {before} are done")
+        console.print(f"goes on behind {escape(outputs.progress['after'])}: {before} are done", highlight=False)
     left = batch.hold(lambda: inputs.count(outputs.progress["after"]))
     reasons: Counter[str] = Counter()
     columns = [
@@ -203,8 +217,9 @@ def _show(batch: Batch, inputs: Inputs, outputs: Outputs, console: Console, opti
             progress.update(task, advance=size, rate=f"{(done - before) / elapsed:.1f}/s")
     found = outputs.progress
     table = Shown("", "number", "in")
-    table.add_row("results", str(found["results"]), f"{options.output}/part-*.jsonl ({found['part']})")
-    table.add_row("failures", str(found["failures"]), f"{options.output}/failed-*.jsonl ({found['failed']})")
+    where = escape(options.output)
+    table.add_row("results", str(found["results"]), f"{where}/part-*.jsonl ({found['part']})")
+    table.add_row("failures", str(found["failures"]), f"{where}/failed-*.jsonl ({found['failed']})")
     console.print(table)
     for reason, number in reasons.most_common(5):
         console.print(f"{number} x {reason}", soft_wrap=True, highlight=False, markup=False)
@@ -216,11 +231,19 @@ def _parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("input", metavar="INPUT", help="s3://bucket/prefix, a folder with images, or a .csv file")
     parser.add_argument("output", metavar="OUTPUT", help="s3://bucket/prefix or a folder, of this batch alone")
     parser.add_argument("model", metavar="MODEL", help="its name")
-    parser.add_argument("--url", default="http://localhost:8080", help="of the server (default: %(default)s)")
+    parser.add_argument(
+        "--url", type=_url, default="http://localhost:8080", help="of the server (default: %(default)s)"
+    )
     parser.add_argument("--parameters", default="", help="of each request, as a query: 'confidence=0.5&iou=0.6'")
     parser.add_argument("--lines", type=count, default=1000, help="of a part of the output (default: %(default)s)")
     parser.add_argument("--slots", type=count, default=8, help="requests at the same time (default: %(default)s)")
     return parser.parse_args(words)
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected http://host:port or https://...")
+    return text
 
 
 if __name__ == "__main__":

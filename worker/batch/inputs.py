@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from worker.messages import Place, etag_of
 
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 ROWS = 200  # of a table, in a request
+_NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _MOST_COUNTED = 100_000  # beyond, a listing would take minutes for the progress bar alone
 
 
@@ -119,7 +121,7 @@ class Prefix:
     def items(self, after: str) -> Iterator[Item]:
         """By key, in the order of UTF-8."""
         for key in self._keys(after):
-            if Path(key).suffix.lower() in SUFFIXES:
+            if _is_image(key):
                 yield Item(str(Place(self._bucket, key)), key)
 
     def count(self, after: str) -> int | None:
@@ -128,7 +130,7 @@ class Prefix:
         for number, key in enumerate(self._keys(after)):
             if number == _MOST_COUNTED:
                 return None
-            images += Path(key).suffix.lower() in SUFFIXES
+            images += _is_image(key)
         return images
 
     def read(self, item: Item) -> tuple[bytes, str]:
@@ -208,8 +210,12 @@ def open_inputs(text: str, *, together: int, most_bytes: int) -> Inputs:
     raise StartError(f"INPUT: got {text!r}, expected s3://bucket/prefix, a folder with images, or a .csv file")
 
 
+def _is_image(key: str) -> bool:
+    return not key.endswith("/") and Path(key).suffix.lower() in SUFFIXES
+
+
 def _read_value(value: Any) -> Any:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return value
+    """A number where the cell is written as one, null where it is empty; `007`, `1_000` and `nan` are words."""
+    if value == "":
+        return None
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value

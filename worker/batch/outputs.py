@@ -1,5 +1,6 @@
-"""Where the lines of a batch go: parts of JSONL or Parquet, each written whole, and how far the batch has come."""
+"""Where the lines of a batch go: parts of JSONL, each written whole, and how far the batch has come."""
 
+import io
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -86,11 +87,9 @@ class PrefixStore:
 
     def write(self, name: str, content: Path | bytes) -> None:
         """As the protocol says; raises `Away` or `Failed`."""
-        with translating(f"writing {self._key(name)}"):
-            if isinstance(content, bytes):
-                self._s3.put_object(Bucket=self._bucket, Key=self._key(name), Body=content)
-            else:
-                self._s3.upload_file(str(content), self._bucket, self._key(name))
+        opened = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
+        with opened as body, translating(f"writing {self._key(name)}"):
+            self._s3.put_object(Bucket=self._bucket, Key=self._key(name), Body=body)
 
     def remove(self, name: str) -> None:
         """As the protocol says; raises `Away` or `Failed`."""
@@ -160,10 +159,14 @@ class Outputs:
                 raise StartError(f"OUTPUT has {_name('part', 0)} without {PROGRESS}; next: another OUTPUT")
             self._write_progress()
             return
-        before = json.loads(found)
-        if before["request"] != request:
+        try:
+            before = json.loads(found)
+            before_request, _ = before["request"], before["part"]
+        except (ValueError, KeyError, TypeError) as exc:
+            raise StartError(f"OUTPUT: {PROGRESS} is not one of a batch; next: another OUTPUT") from exc
+        if before_request != request:
             raise StartError(
-                f"OUTPUT has another batch, {json.dumps(before['request'])}, expected {json.dumps(request)}; next: "
+                f"OUTPUT has another batch, {json.dumps(before_request)}, expected {json.dumps(request)}; next: "
                 "another OUTPUT, or remove that one"
             )
         self.progress, self._mark = before, before["after"]
