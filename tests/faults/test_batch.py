@@ -135,7 +135,7 @@ def test_batch_that_is_stopped_again_and_again_has_one_line_for_each_image(
 
 def test_servers_that_are_away_are_waited_for(stack: Stack, s3: S3, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    for index in range(120):
+    for index in range(240):
         s3.put(f"in/{index:04}.jpg", IMAGE)
     s3.put("in/notes.txt", b"no image")
     with FaultyProxy(s3.url) as to_s3, FaultyProxy(str(stack.http.base_url)) as to_stack:
@@ -154,7 +154,7 @@ def test_servers_that_are_away_are_waited_for(stack: Stack, s3: S3, tmp_path: Pa
     keys = sorted(s3.keys("out/today/part"))
     contents = [s3.client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys]
     inputs = [json.loads(line)["input"] for content in contents for line in content.splitlines()]
-    assert inputs == [f"s3://{BUCKET}/in/{index:04}.jpg" for index in range(120)]
+    assert inputs == [f"s3://{BUCKET}/in/{index:04}.jpg" for index in range(240)]
     assert "waiting" in log.read_text()
 
 
