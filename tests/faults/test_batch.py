@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.s3 import BUCKET, S3, FaultyProxy, start_s3
-from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
+from tests.support.stack import PATIENCE_S, ROOT, Stack, start_shipped, wait_until
 
 IMAGE = (ROOT / "loadtest" / "pictures" / "middle-two.jpg").read_bytes()
 HEADER = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n"
@@ -22,10 +21,7 @@ HEADER = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("stack")
-    for model in ("digit-classes", "iris"):
-        shutil.copytree(ROOT / "model_repository" / model, folder / "repository" / model)
-    with start_stack(folder / "repository", folder / "log") as started:
+    with start_shipped(tmp_path_factory.mktemp("stack"), "digit-classes", "iris") as started:
         yield started
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 
 from tests.support.queues import Queues, create_queues, start_worker
 from tests.support.s3 import BUCKET, S3, FaultyProxy, start_s3
-from tests.support.stack import PATIENCE_S, ROOT, Stack, start_stack, wait_until
+from tests.support.stack import PATIENCE_S, ROOT, Stack, start_shipped, wait_until
 
 MODEL = "digit-classes"
 IMAGE = (ROOT / "loadtest" / "pictures" / "middle-two.jpg").read_bytes()
@@ -24,9 +23,7 @@ VISIBILITY = {"WORKER_VISIBILITY_S": "2"}
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("stack")
-    shutil.copytree(ROOT / "model_repository" / MODEL, folder / "repository" / MODEL)
-    with start_stack(folder / "repository", folder / "log") as started:
+    with start_shipped(tmp_path_factory.mktemp("stack"), MODEL) as started:
         yield started
 
 

@@ -1,6 +1,7 @@
 """The whole stack as `make serve` starts it, on free ports."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,15 @@ def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, st
         http, grpc, triton_http, triton_grpc, metrics, sync = (int(ports[name]) for name in PORTS)
         status = f"http://127.0.0.1:{sync}"
         yield Stack(client, http, grpc, triton_http, triton_grpc, metrics, status, process, log)
+
+
+@contextmanager
+def start_shipped(folder: Path, *models: str) -> Iterator[Stack]:
+    """Serve some of the shipped models until the block ends; logs and mirror are in the folder too."""
+    for model in models:
+        shutil.copytree(ROOT / "model_repository" / model, folder / "repository" / model)
+    with start_stack(folder / "repository", folder / "log") as stack:
+        yield stack
 
 
 def run_program(name: str, **variables: str) -> subprocess.CompletedProcess[str]:

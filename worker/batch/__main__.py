@@ -6,8 +6,9 @@ import signal
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -117,7 +118,7 @@ class Batch:
 
     def _predict(self, item: Item) -> tuple[Lines, Lines]:
         try:
-            return (self._predict_rows(item) if item.rows else self._predict_image(item)), []
+            return (self._predict_rows(item) if item.read is None else self._predict_image(item, item.read)), []
         except Undeliverable as exc:
             if exc.code == ErrorCode.MODEL_NOT_FOUND:  # nothing of the batch can succeed
                 raise StartError(str(exc)) from exc
@@ -129,8 +130,8 @@ class Batch:
         line = {"input": item.name, "code": code, "error": reason}
         return [], [{**line, "row": item.first_row + index} for index in range(len(item.rows))] or [line]
 
-    def _predict_image(self, item: Item) -> Lines:
-        image, etag = self._try(lambda: self._inputs.read(item))
+    def _predict_image(self, item: Item, read: Callable[[], tuple[bytes, str]]) -> Lines:
+        image, etag = self._try(read)
         document = self._try(lambda: self._transformer.predict(self._template, image, request_id="batch"))
         return [{"input": item.name, "etag": etag, **document}]
 
@@ -146,7 +147,7 @@ class Batch:
         results: Lines = []
         failures: Lines = []
         for index, row in enumerate(item.rows):
-            done, failed = self._predict(Item(item.name, item.mark, (row,), item.first_row + index))
+            done, failed = self._predict(replace(item, rows=(row,), first_row=item.first_row + index))
             results += done
             failures += failed
         return results, failures

@@ -3,8 +3,9 @@
 import csv
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,12 +27,14 @@ class Item:
     Attributes:
         name: of the image, or of the table.
         mark: where a batch that was stopped after this one goes on.
+        read: of an image: returns it as it is encoded, and its ETag; may raise `Undeliverable`, `Away` and `Failed`.
         rows: of a table, with the number of the first; none of an image.
         first_row: from 1, without the header.
     """
 
     name: str
     mark: str
+    read: Callable[[], tuple[bytes, str]] | None = None
     rows: tuple[dict[str, Any], ...] = ()
     first_row: int = 0
 
@@ -50,9 +53,6 @@ class Inputs(Protocol):
     def count(self, after: str) -> int | None:
         """How many predictions they stand for; None where that would take long."""
 
-    def read(self, item: Item) -> tuple[bytes, str]:
-        """An encoded image and its ETag."""
-
 
 class Folder:
     """The images of a folder and of those below it, by path."""
@@ -70,19 +70,14 @@ class Folder:
         """By path, as text."""
         for name in self._names(self._root):
             if name > after:
-                yield Item(name, name)
+                yield Item(name, name, partial(self._read, name))
 
     def count(self, after: str) -> int | None:
         """Of the files."""
         return sum(1 for _ in self.items(after))
 
-    def read(self, item: Item) -> tuple[bytes, str]:
-        """Read a file.
-
-        Raises:
-            Undeliverable: it is too large, or cannot be read.
-        """
-        path = self._root / item.name
+    def _read(self, name: str) -> tuple[bytes, str]:
+        path = self._root / name
         try:
             if (size := path.stat().st_size) > self._most_bytes:
                 raise Undeliverable("payload_too_large", f"got {size} bytes, expected at most {self._most_bytes}")
@@ -122,7 +117,8 @@ class Prefix:
         """By key, in the order of UTF-8."""
         for key in self._keys(after):
             if _is_image(key):
-                yield Item(str(Place(self._bucket, key)), key)
+                place = Place(self._bucket, key)
+                yield Item(str(place), key, partial(self._buckets.read, place))
 
     def count(self, after: str) -> int | None:
         """Of the keys, up to a hundred requests."""
@@ -132,10 +128,6 @@ class Prefix:
                 return None
             images += _is_image(key)
         return images
-
-    def read(self, item: Item) -> tuple[bytes, str]:
-        """As `Buckets.read`."""
-        return self._buckets.read(Place(self._bucket, item.mark))
 
     def _keys(self, after: str) -> Iterator[str]:
         pages = self._s3.get_paginator("list_objects_v2")
@@ -172,18 +164,14 @@ class Table:
                     continue
                 rows.append({name: _read_value(value) for name, value in row.items()})
                 if len(rows) == ROWS:
-                    yield Item(self._path.name, str(number), tuple(rows), first)
+                    yield Item(self._path.name, str(number), rows=tuple(rows), first_row=first)
                     rows, first = [], number + 1
         if rows:
-            yield Item(self._path.name, str(first + len(rows) - 1), tuple(rows), first)
+            yield Item(self._path.name, str(first + len(rows) - 1), rows=tuple(rows), first_row=first)
 
     def count(self, after: str) -> int | None:
         """Of the rows."""
         return sum(item.size for item in self.items(after))
-
-    def read(self, item: Item) -> tuple[bytes, str]:
-        """Never called: items have rows."""
-        raise NotImplementedError
 
 
 def open_inputs(text: str, *, together: int, most_bytes: int) -> Inputs:
