@@ -159,6 +159,8 @@ def test_servers_that_are_away_are_waited_for(stack: Stack, s3: S3, tmp_path: Pa
     [
         (("absent", "out", "iris"), "INPUT: got 'absent'"),
         (("images", "out", "absent"), "absent"),
+        (("empty", "out", "iris"), "has nothing for a model"),
+        ((f"s3://{BUCKET}/nothing", "out", "iris"), "has nothing for a model"),
         (("images", "file/out", "iris"), "OUTPUT:"),
         (("s3://no-such-bucket/in", "out", "iris"), "NoSuchBucket"),
         (("images", "out", "iris", "--url", "localhost:9"), "expected http://host:port"),
@@ -169,7 +171,8 @@ def test_batch_that_cannot_begin_says_why(
 ) -> None:
     write_images(tmp_path / "images", 1)
     (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
     log = tmp_path / "log"
-    places = [str(tmp_path / word) if word in {"images", "out", "file/out"} else word for word in words]
+    places = [str(tmp_path / word) if word in {"images", "empty", "out", "file/out"} else word for word in words]
     assert run(str(stack.http.base_url), log, *places, **s3.environment()) == 2
     assert expected in log.read_text()

@@ -24,7 +24,7 @@ from rich.table import Table as Shown
 from environment import api_key
 from environment.arguments import Parser, count, program
 from environment.error_codes import ErrorCode
-from worker.batch.inputs import Inputs, Item, open_inputs
+from worker.batch.inputs import SUFFIXES, Inputs, Item, open_inputs
 from worker.batch.outputs import Outputs, open_store
 from worker.errors import Away, Failed, StartError, Stopping, Undeliverable
 from worker.holding import hold
@@ -202,6 +202,10 @@ def _show(batch: Batch, inputs: Inputs, outputs: Outputs, console: Console, opti
     if before:
         console.print(f"goes on behind {escape(outputs.progress['after'])}: {before} are done", highlight=False)
     left = batch.hold(lambda: inputs.count(outputs.progress["after"]))
+    if not before and left == 0:
+        raise StartError(
+            f"INPUT: {options.input} has nothing for a model; expected rows, or {', '.join(sorted(SUFFIXES))}"
+        )
     reasons: Counter[str] = Counter()
     columns = [
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
