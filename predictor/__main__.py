@@ -15,7 +15,13 @@ from predictor.settings import Settings
 from predictor.triton.command import compose_command
 from predictor.triton.installation import find_installation, link_backends
 from predictor.triton.libpython import fetch_libpython
-from predictor.triton.preflight import check_libraries, check_ports, check_repository, find_missing_library
+from predictor.triton.preflight import (
+    check_libraries,
+    check_ports,
+    check_repository,
+    check_shared_memory,
+    find_missing_library,
+)
 from predictor.triton.privacy import close_to_others
 from registry.profiles import first_of
 
@@ -80,6 +86,7 @@ def start_triton(settings: Settings, _: argparse.Namespace) -> None:
     """
     check_repository(settings)
     check_ports(settings)
+    check_shared_memory()
     installation = find_installation(settings.venv)
     argv, env = compose_command(settings, installation, environ=os.environ)
     check_libraries(installation, env)

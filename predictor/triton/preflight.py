@@ -1,5 +1,6 @@
 """Checks before Triton starts, because Triton's own messages name neither cause nor next step."""
 
+import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ from predictor.settings import Settings
 from predictor.triton.installation import Installation
 from predictor.triton_conventions import models_folder, trial_folder
 
+# Where shm_open(3) of glibc makes its objects.
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - no file is made there
 # The dynamic loader's exit status when a program cannot be started.
 _LOADER_FAILED = 127
 
@@ -39,6 +42,16 @@ def check_ports(settings: Settings) -> None:
             listen(settings.address, port).close()
         except OSError as exc:
             raise StartError(f"port {port} on {settings.address}: {exc.strerror}; {remedy}") from exc
+
+
+def check_shared_memory(folder: Path = _SHARED_MEMORY) -> None:
+    """Raise `StartError` where no shared memory can be made: Triton would start, and fail to load each model."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StartError(
+            f"shared memory: got no folder {folder} that this user can write, expected one: Triton's Python backends "
+            "exchange tensors by it; next: mount a tmpfs there (docker has one), or serve with TRITON_URL: AWS Lambda "
+            "cannot have one (docs/lambda.md)"
+        )
 
 
 def find_missing_library(installation: Installation, env: Mapping[str, str]) -> str | None:

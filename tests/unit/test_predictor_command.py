@@ -12,7 +12,7 @@ from predictor.errors import StartError
 from predictor.settings import Settings
 from predictor.triton.command import PROJECT, compose_command
 from predictor.triton.installation import Installation, find_installation, link_backends
-from predictor.triton.preflight import check_ports, check_repository
+from predictor.triton.preflight import check_ports, check_repository, check_shared_memory
 from tests.support.ports import find_free_ports
 
 
@@ -142,3 +142,9 @@ def test_port_in_use_is_named_with_its_variable(name: str) -> None:
 def test_same_port_twice_is_named() -> None:
     with pytest.raises(StartError, match="port 40001 is set twice, by PREDICTOR_HTTP_PORT and PREDICTOR_GRPC"):
         check_ports(Settings(http_port=40001, grpc_port=40001, metrics_port=40003))
+
+
+def test_missing_shared_memory_is_named(tmp_path: Path) -> None:
+    check_shared_memory(tmp_path)
+    with pytest.raises(StartError, match=r"absent.*next: mount a tmpfs"):
+        check_shared_memory(tmp_path / "absent")
