@@ -6,4 +6,4 @@ class StartError(Exception):
 
 
 class WrongSetting(StartError):
-    """A setting is invalid: restarting will not help."""
+    """A setting is invalid, or this machine lacks something: restarting will not help."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from environment.listening import listen
-from predictor.errors import StartError
+from predictor.errors import StartError, WrongSetting
 from predictor.settings import Settings
 from predictor.triton.installation import Installation
 from predictor.triton_conventions import models_folder, trial_folder
@@ -45,9 +45,9 @@ def check_ports(settings: Settings) -> None:
 
 
 def check_shared_memory(folder: Path = _SHARED_MEMORY) -> None:
-    """Raise `StartError` where no shared memory can be made: Triton would start, and fail to load each model."""
+    """Raise `WrongSetting` where no shared memory can be made: Triton would start, and fail to load each model."""
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise StartError(
+        raise WrongSetting(
             f"shared memory: got no folder {folder} that this user can write, expected one: Triton's Python backends "
             "exchange tensors by it; next: mount a tmpfs there (docker has one), or serve with TRITON_URL: AWS Lambda "
             "cannot have one (docs/lambda.md)"
