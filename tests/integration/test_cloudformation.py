@@ -116,7 +116,8 @@ def test_ecs_is_created_updated_and_deleted(name: str, account: Account) -> None
     assert outputs["Url"].startswith("https://")
     assert set(account.resources(name)) == known("ecs.yaml")
     account.delete(name)
-    assert outputs["ClusterName"] not in "".join(ecs.list_clusters()["clusterArns"])
+    (cluster,) = ecs.describe_clusters(clusters=[outputs["ClusterName"]])["clusters"]
+    assert cluster["status"] == "INACTIVE"
     assert not balancing.describe_load_balancers()["LoadBalancers"]
 
 
