@@ -61,6 +61,7 @@ IMAGES = (
     Image("predictor", "synchroniser", "the synchroniser"),
     Image("worker", "worker", "the queue worker, and batches"),
     Image("cpu-triton", "cpu-triton", "the embedded Triton", (AMD64,)),
+    Image("standalone", "standalone", "all that serves, in one container", (AMD64,)),
     Image("export", "export", "the jobs that publish", (AMD64,)),
 )
 

@@ -92,8 +92,8 @@ def start_triton(settings: Settings, _: argparse.Namespace) -> None:
     check_libraries(installation, env)
     link_backends(installation)
     if open_why := close_to_others():
-        warning = f"other users of this machine can read the inputs of requests ({open_why})"
-        print(f"warning: {warning}; next: serve on a machine that you do not share", file=sys.stderr, flush=True)
+        warning = f"other users of this machine, or container, can read the inputs of requests ({open_why})"
+        print(f"warning: {warning}; next: serve on one that you do not share", file=sys.stderr, flush=True)
     os.execve(argv[0], argv, env)  # noqa: S606 - needs no shell
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from environment import api_key
 from environment.error_codes import ErrorCode, read_code
+from environment.example_request import find_image, make_row
 from environment.listening import join, within_reach
 from environment.project import shown
-from export.publish.example_request import find_image, make_row
 from stack.logs import log_of
 from stack.settings import StackSettings
 

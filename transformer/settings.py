@@ -91,6 +91,10 @@ class TransformerSettings(BaseSettings):
         description="what is open without a key: `health` (over gRPC `ServerLive`, `ServerReady` and `grpc.health.v1`; "
         "whether a model is ready requires one), `metrics`, `status`, `docs` (over gRPC reflection)",
     )
+    sagemaker: bool = Field(False, description="whether `/ping` and `/invocations` are served: docs/sagemaker.md")
+    default_model: str = Field(
+        "", description="model of a request to `/invocations` that names none; unset: the only one of the repository"
+    )
     docs: bool = Field(True, description="whether `/docs` and `/openapi.json` are served")
     seccomp: bool = Field(
         True,

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import httpx
 
 from environment import api_key
+from environment.example_request import find_image, make_row
 from export.errors import ExportError
-from export.publish.example_request import find_image, make_row
 from export.publish.instances import Endpoint
 
 # Consecutive connections, for each known instance, that must lead to those alone: where a balancer chooses at random, a

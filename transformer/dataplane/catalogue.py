@@ -112,6 +112,17 @@ class Catalogue:
             raise PredictorUnavailable(f"Triton at {self._triton.url} does not respond")
         return names
 
+    async def names(self) -> list[str]:
+        """Names of the models that serve or are being loaded, in alphabetical order; up to a second old.
+
+        Raises:
+            PredictorUnavailable: as `models`, where there is no synchroniser.
+        """
+        known = await self._synchroniser.known()
+        if known is None:
+            return await self.models()
+        return sorted(name for name, model in known.items() if model.state != "refused")
+
     async def versions(self, name: str, version: str = "") -> list[str]:
         """Versions of a model that serve, oldest first; or only the requested one.
 

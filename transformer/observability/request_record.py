@@ -17,9 +17,10 @@ from transformer.observability.trace_context import StartTrace, Trace
 log = logging.getLogger("transformer")
 
 ID_HEADER = "x-request-id"
+_INFERENCE_ID = "x-amzn-sagemaker-inference-id"  # SageMaker passes the other one not on
 # By name, as HTTP's bytes and as gRPC's text.
 _HEADERS: Mapping[bytes | str, str] = {
-    key: name for name in (ID_HEADER, "traceparent", "tracestate") for key in (name, name.encode())
+    key: name for name in (ID_HEADER, _INFERENCE_ID, "traceparent", "tracestate") for key in (name, name.encode())
 }
 # No space, which separates the fields of a log line; no quote and no backslash, which Triton (2.51) does not escape in
 # its trace file.
@@ -128,7 +129,7 @@ def read_headers(headers: Iterable[tuple[bytes | str, bytes | str]]) -> dict[str
 
 def read_request_id(headers: Mapping[str, str]) -> str:
     """The client's id, or a new one where it gave none that fits logs, traces and headers."""
-    given = headers.get(ID_HEADER, "")[:_ID_LENGTH]
+    given = (headers.get(ID_HEADER) or headers.get(_INFERENCE_ID, ""))[:_ID_LENGTH]
     return given if _ID.fullmatch(given) else uuid.uuid4().hex
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from environment.listening import HostGuard, Hosts
 from transformer import __version__
 from transformer.errors import MisdirectedRequest
-from transformer.rest import openapi, predict, v1, v2
+from transformer.rest import openapi, predict, sagemaker, v1, v2
 from transformer.rest.documents import ERRORS
 from transformer.rest.middleware import (
     AdmissionMiddleware,
@@ -50,9 +50,8 @@ def create_app(services: Services, *, hosts: Hosts | None = None) -> FastAPI:
         app = FastAPI(**described, openapi_url=None, redirect_slashes=False)
     app.state.settings, app.state.dataplane = services.settings, services.dataplane
     app.state.admission = services.admission
-    app.include_router(predict.router)
-    app.include_router(v1.router)
-    app.include_router(v2.router)
+    for router in _routers(services):
+        app.include_router(router)
     app.add_api_route("/status", _status, summary="Model repository: versions that serve, that were rejected, and why")
     app.add_api_route("/metrics", _metrics, methods=["GET", "HEAD"], include_in_schema=False)
     add_error_handlers(app)
@@ -61,13 +60,18 @@ def create_app(services: Services, *, hosts: Hosts | None = None) -> FastAPI:
     return app
 
 
+def _routers(services: Services) -> list[APIRouter]:
+    """Those with most requests first."""
+    return [predict.router, v1.router, v2.router, *([sagemaker.router] if services.settings.sagemaker else [])]
+
+
 def _add_middleware(app: FastAPI, services: Services, hosts: Hosts | None) -> None:
     """Wrap the application; what is added last is outermost."""
-    routes = [route for router in (predict.router, v1.router, v2.router, app) for route in router.routes]
+    routes = [*(route for router in _routers(services) for route in router.routes), *app.routes]
     queued = [route for route in routes if isinstance(route, APIRoute) and route.methods == {"POST"}]
     others = [route for route in routes if route not in queued and hasattr(route, "path_regex")]
     patterns = [route.path_format for route in queued]
-    app.add_middleware(EndpointMiddleware, endpoints=patterns)
+    app.add_middleware(EndpointMiddleware, endpoints=[pattern for pattern in patterns if "{model}" in pattern])
     app.add_middleware(AdmissionMiddleware, admission=services.admission, queued=patterns)
     if services.keys is not None:
         app.add_middleware(ApiKeyMiddleware, keys=services.keys, settings=services.settings)

@@ -27,7 +27,7 @@ _HEADERS = (
 )
 # By the values of TRANSFORMER_KEYLESS.
 _PATHS = {
-    "health": ("/", "/v2/health/*"),  # "/" is what KServe's v1 clients take for liveness
+    "health": ("/", "/v2/health/*", "/ping"),  # "/" is what KServe's v1 clients take for liveness
     "metrics": ("/metrics",),
     "status": ("/status",),
     "docs": ("/docs", "/openapi.json", "/static-offline-docs/*"),

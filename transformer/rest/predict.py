@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -43,14 +42,17 @@ router = APIRouter()
 @router.post("/predict/{model}", tags=["predict"], summary="Infer", openapi_extra=openapi.PREDICT)
 async def predict(model: str, request: Request) -> Response:
     """Images as multipart files named `image` or as a raw body, or rows as JSON."""
-    parameters = query_parameters(request)
     async with admitted(request) as (body, deadline):
-        return await _infer(request, model, parameters, body, deadline)
+        return await respond(model, request, body, deadline)
 
 
-async def _infer(
-    request: Request, name: str, parameters: Mapping[str, Any], body: bytes, deadline: Deadline
-) -> Response:
+async def respond(name: str, request: Request, body: bytes, deadline: Deadline) -> Response:
+    """The response to an admitted request, whose body was read.
+
+    Raises:
+        ServingError: the body, a parameter or the header Accept is invalid, or inference failed.
+    """
+    parameters = query_parameters(request)
     settings: TransformerSettings = request.app.state.settings
     dataplane: DataPlane = request.app.state.dataplane
     model = await dataplane.model(name, deadline=deadline)

@@ -16,7 +16,7 @@ from transformer.offload import offload
 
 log = logging.getLogger("transformer")
 
-QUIET_PATHS = ("/v2/health/", "/metrics", "/status")  # probes and scrapes come every few seconds
+QUIET_PATHS = ("/v2/health/", "/metrics", "/status", "/ping")  # probes and scrapes come every few seconds
 
 
 async def write_json(result: Callable[[], Any], *, cost: float) -> Response:

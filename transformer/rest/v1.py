@@ -60,10 +60,15 @@ async def model_ready(model: str, request: Request) -> ModelReady:
 async def predict(model: str, request: Request) -> Response:
     """`{"instances": [...]}`, or an image as the body, in; `{"predictions": [...]}` out, one for each instance."""
     async with admitted(request) as (body, deadline):
-        return await _infer(model, request, body, deadline)
+        return await respond(model, request, body, deadline)
 
 
-async def _infer(name: str, request: Request, body: bytes, deadline: Deadline) -> Response:
+async def respond(name: str, request: Request, body: bytes, deadline: Deadline) -> Response:
+    """The response to an admitted request, whose body was read.
+
+    Raises:
+        ServingError: the body or a parameter is invalid, or inference failed.
+    """
     dataplane: DataPlane = request.app.state.dataplane
     model = await dataplane.model(name, deadline=deadline)
     read = partial(

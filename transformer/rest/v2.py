@@ -113,10 +113,15 @@ async def model_config(model: str, request: Request) -> dict[str, Any]:
 async def model_infer(model: str, request: Request) -> Response:
     """Images as a BYTES tensor `image`, rows as FP32 or FP64, or the model's own tensors."""
     async with admitted(request) as (body, deadline):
-        return await _infer(model, request, body, deadline)
+        return await respond(model, request, body, deadline)
 
 
-async def _infer(model: str, request: Request, body: bytes, deadline: Deadline) -> Response:
+async def respond(model: str, request: Request, body: bytes, deadline: Deadline) -> Response:
+    """The response to an admitted request, whose body was read.
+
+    Raises:
+        ServingError: the body or a parameter is invalid, or inference failed.
+    """
     dataplane: DataPlane = request.app.state.dataplane
     version = _version(request)
     header_length = read_header_length(request.headers.get(HEADER_LENGTH), body)
