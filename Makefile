@@ -207,9 +207,9 @@ compare: .venv/.compare .venv-triton/.installed models ## Compare Nereid with ot
 train-examples: need-EXAMPLE .venv/.ultralytics ## Train a shipped YOLO model again: EXAMPLE=digit-finder, digit-outlines, digit-strokes, tilted-digits or digit-classes (an hour on two cores)
 	@$(BIN)/python -m export.examples.train "$(EXAMPLE)"
 
-images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, TAG, PLATFORM, PUSH=1)
+images: .venv/.stack ## Build the container images with docker, podman or buildah (ENGINE, PYTHON_IMAGE, REGISTRY, TAG, PLATFORM, ONLY=standalone, PUSH=1)
 	@$(BIN)/python -m containers.build $(call option,engine,ENGINE) $(call option,registry,REGISTRY) $(call option,tag,TAG) \
-		$(call option,platform,PLATFORM) $(call flag,push,PUSH)
+		$(call option,platform,PLATFORM) $(call option,only,ONLY) $(call flag,push,PUSH)
 
 images-list: .venv/.test ## Which images a cluster needs, and where each comes from (OVERLAY=<folder>; needs kubectl)
 	@$(BIN)/python -m tests.manifests.images $(call option,overlay,OVERLAY)

@@ -75,6 +75,8 @@ def main() -> int:
         check_base(os.environ.get("PYTHON_IMAGE", ""), push=options.push)
         engine = options.engine or find_engine()
         for image in IMAGES:
+            if options.only not in {"", image.name}:
+                continue
             name = f"{options.registry.rstrip('/')}/{image.name}:{options.tag}"
             if (options.platform or native_platform()) not in image.platforms:
                 print(f"left out: {name}, which exists for {', '.join(image.platforms)} only", flush=True)
@@ -101,6 +103,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--push", action="store_true", help="to that registry")
     parser.add_argument("--tag", default=version(), help="(default: the version in pyproject.toml, %(default)s)")
     parser.add_argument("--platform", choices=PLATFORMS, default="", help="(default: this machine's)")
+    parser.add_argument("--only", choices=[image.name for image in IMAGES], default="", help="(default: all)")
     options = parser.parse_args()
     if not TAG.fullmatch(options.tag):
         parser.error(f"TAG: got {options.tag!r}, expected letters, digits, _ . -, at most 128, none of . - in front")

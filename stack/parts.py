@@ -51,6 +51,7 @@ def compose_environment(settings: StackSettings, state: str) -> dict[str, str]:
         if settings.triton_url
         else f"http://{join(within_reach(settings.predictor_sync_address), settings.sync_port)}",
         "PREDICTOR_SECRET": secret,
+        "STOP_TRITON_S": str(settings.stop_triton_s),
         "HTTP_PORT": str(settings.http_port),
         "GRPC_PORT": str(settings.grpc_port),
         "PREDICTOR_HOST": settings.predictor_host,

@@ -20,8 +20,9 @@ _RULES = 3
 Port = Annotated[int, Field(ge=1, le=65535)]
 # The shell of a CI may have any other value under such a name.
 Flag = Annotated[bool, BeforeValidator(lambda value: value in {True, "1"})]
-# No options: settings that the parts read too, and a secret, which every user could read among the arguments.
-_NO_OPTIONS = {"transformer_host", "predictor_address", "predictor_sync_address", "nereid_api_key"}
+# No options: settings that the parts read too, a secret, which every user could read among the arguments, and what the
+# image sets.
+_NO_OPTIONS = {"transformer_host", "predictor_address", "predictor_sync_address", "nereid_api_key", "stop_triton_s"}
 
 
 class StackError(Exception):
@@ -57,6 +58,8 @@ class StackSettings(BaseSettings):
     transformer_host: Address = "127.0.0.1"
     predictor_address: Address = "127.0.0.1"
     predictor_sync_address: Address = "127.0.0.1"
+    # How long Triton, the last of the parts, may take to end. Of the image, whose container has 30 s in all.
+    stop_triton_s: int = Field(40, ge=1)
     # Shown to a transformer with TRANSFORMER_API_KEYS_FILE, to list what it serves.
     nereid_api_key: str = Field(default="", pattern="^[!-~]*$")
 

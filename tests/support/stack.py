@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,16 +70,30 @@ def free_ports() -> dict[str, str]:
 
 
 @contextmanager
-def start_stack(repository: Path | str, log: Path, *, variables: Mapping[str, str] | None = None) -> Iterator[Stack]:
-    """Serve a repository until the block ends."""
+def start_stack(
+    repository: Path | str,
+    log: Path,
+    *,
+    variables: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("stack",),
+) -> Iterator[Stack]:
+    """Serve a repository until the block ends.
+
+    Args:
+        repository: a folder, or the address of a bucket.
+        log: file for the output of all parts.
+        variables: of its environment.
+        program: the module that runs it, and its arguments.
+    """
     ports = free_ports()
+    ports["SAGEMAKER_BIND_TO_PORT"] = ports["HTTP_PORT"]
     url = f"http://127.0.0.1:{ports['HTTP_PORT']}"
     # Under `auto` a model might be swapped while a test looks at it.
     mirror = {"MIRROR": str(log.with_name(f"{log.name}-mirror")), "PROFILE": "fp32"}
     environment = os.environ | VERBOSE | {"REPOSITORY": str(repository), **mirror, **ports, **(variables or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stack"], cwd=ROOT, env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", *program], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
     with (
         ended(process, patience_s=PATIENCE_S),
