@@ -18,14 +18,13 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from rich.console import Console
 from rich.table import Table
 
 from loadtest.generator.load import Load, Plan
 from tests.manifests.rendering import with_components
 from tests.support.machine import find_missing
 from tests.support.pod import Pod, convert, render
-from tests.support.podman import Running, build_images, play
+from tests.support.podman import Running, build_images, play, show
 from tests.support.responded import stale, versions
 from tests.support.s3 import S3, start_s3
 from tests.support.stack import PATIENCE_S, ROOT
@@ -222,13 +221,6 @@ def compose(overlay: Path, folder: Path) -> Path:
     composed = {**head, "resources": resources, **with_components(folder, "cpu-triton")}
     (folder / "kustomization.yaml").write_text(json.dumps(composed))
     return folder
-
-
-def show(config: pytest.Config, what: Table | str) -> None:
-    """Print past pytest's capture: the table is a purpose of the run."""
-    capture: Any = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        Console(width=110, highlight=False).print("", what, sep="\n")
 
 
 def publish(s3: S3, model: str, repository: str, *options: str) -> None:

@@ -30,14 +30,20 @@ PORTS = {
 
 def find_missing() -> list[str]:
     """A sentence for each missing requirement; empty where the pod can run."""
+    missing = find_missing_programs()
+    if not shutil.which("kubectl"):
+        missing.append("kubectl, which renders the manifests; next: https://kubernetes.io/docs/tasks/tools/")
+    return missing + find_taken_ports(list(PORTS))
+
+
+def find_missing_programs() -> list[str]:
+    """A sentence for each missing requirement of a container; empty where one can run."""
     missing = [] if os.geteuid() == 0 else ["root: rootless podman is not supported here; next: sudo make e2e-pod"]
     programs = _PROGRAMS if os.environ.get("PYTHON_IMAGE") else _PROGRAMS | _BASE
     packages = [package for program, package in programs.items() if not shutil.which(program, path=_SYSTEM_PATH)]
     if packages:
         missing.append(f"{', '.join(packages)}; next: apt-get install --no-install-recommends {' '.join(packages)}")
-    if not shutil.which("kubectl"):
-        missing.append("kubectl, which renders the manifests; next: https://kubernetes.io/docs/tasks/tools/")
-    return missing + find_taken_ports(list(PORTS))
+    return missing
 
 
 def find_taken_ports(ports: Sequence[int]) -> list[str]:

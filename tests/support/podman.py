@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
+import pytest
+from rich.console import Console
+from rich.table import Table
+
 from containers.base_stand_in import make_base
 from tests.support.pod import Pod
 from tests.support.stack import ROOT
@@ -35,11 +39,11 @@ def podman(*arguments: str, input: str | None = None, check: bool = True) -> str
     return run.stdout.strip()
 
 
-def build_images() -> str:
-    """Build the images like `make images`; returns its output."""
+def build_images(*options: str) -> str:
+    """Build the images like `make images`, with further options of it; returns its output."""
     base = os.environ.get("PYTHON_IMAGE") or make_base("podman")
     run = subprocess.run(
-        [ROOT / ".venv/bin/python", "-m", "containers.build", "--engine", "podman"],
+        [ROOT / ".venv/bin/python", "-m", "containers.build", "--engine", "podman", *options],
         cwd=ROOT,
         env=BUILD_ENVIRONMENT | {"PYTHON_IMAGE": base},
         capture_output=True,
@@ -129,3 +133,10 @@ def remove(pod: Pod) -> None:
     for kind, names in (("volume", volumes), ("secret", list(pod.secrets))):
         for name in names:
             podman(kind, "rm", name, check=False)
+
+
+def show(config: pytest.Config, what: Table | str) -> None:
+    """Print past pytest's capture: the table is a purpose of the run."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        Console(width=110, highlight=False).print("", what, sep="\n")
