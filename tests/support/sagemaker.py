@@ -35,6 +35,26 @@ def open_endpoint(container: str) -> Iterator[Any]:
     Yields:
         The client of `sagemaker-runtime`.
     """
+    with start_endpoint(container) as url:
+        yield boto3.client(
+            "sagemaker-runtime",
+            endpoint_url=url,
+            region_name="eu-central-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106
+        )
+
+
+@contextmanager
+def start_endpoint(container: str) -> Iterator[str]:
+    """SageMaker with an endpoint of one container.
+
+    Args:
+        container: its URL.
+
+    Yields:
+        The URL of SageMaker.
+    """
 
     class Endpoint(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -66,13 +86,7 @@ def open_endpoint(container: str) -> Iterator[Any]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield boto3.client(
-            "sagemaker-runtime",
-            endpoint_url=f"http://127.0.0.1:{server.server_port}",
-            region_name="eu-central-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",  # noqa: S106
-        )
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -106,11 +106,11 @@ def start_stack(
 
 
 @contextmanager
-def start_shipped(folder: Path, *models: str) -> Iterator[Stack]:
+def start_shipped(folder: Path, *models: str, variables: Mapping[str, str] | None = None) -> Iterator[Stack]:
     """Serve some of the shipped models until the block ends; logs and mirror are in the folder too."""
     for model in models:
         shutil.copytree(ROOT / "model_repository" / model, folder / "repository" / model)
-    with start_stack(folder / "repository", folder / "log") as stack:
+    with start_stack(folder / "repository", folder / "log", variables=variables) as stack:
         yield stack
 
 

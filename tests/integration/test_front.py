@@ -1,0 +1,134 @@
+"""The Lambda function in front of a SageMaker endpoint: run by AWS's own runtime, the endpoint the real stack."""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.cloudformation import TEMPLATES, read_template
+from tests.support.functions import Function, start_function
+from tests.support.sagemaker import ENDPOINT, start_endpoint
+from tests.support.stack import ROOT, Stack, start_shipped
+
+IMAGES = ROOT / "loadtest" / "pictures"
+DIGITS = (IMAGES / "digits.jpg").read_bytes()
+FOUND = ["2", "7", "0"]  # in digits.jpg, at a confidence of 0.9
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    variables = {"TRANSFORMER_SAGEMAKER": "true"}
+    with start_shipped(tmp_path_factory.mktemp("stack"), "digit-finder", variables=variables) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("front") / "log"
+
+
+@pytest.fixture(scope="module")
+def front(stack: Stack, log: Path) -> Iterator[Function]:
+    with start_endpoint(f"http://127.0.0.1:{stack.http_port}") as url, start(url, log) as function:
+        yield function
+
+
+def start(url: str, log: Path, name: str = ENDPOINT) -> Any:
+    """The function as front.yaml has it."""
+    function = read_template("front.yaml")["Resources"]["Function"]["Properties"]
+    variables = {"ENDPOINT_NAME": name, "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": url, "AWS_DEFAULT_REGION": "eu-central-1"}
+    variables |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "NO_PROXY": "127.0.0.1"}
+    return start_function(TEMPLATES / function["Code"], function["Handler"], log, variables)
+
+
+def event_of(body: bytes, query: str = "", model: str = "digit-finder", **headers: str) -> dict[str, Any]:
+    """What API Gateway sends of a request (payload 2.0)."""
+    return {
+        "version": "2.0",
+        "routeKey": "POST /predict/{model}",
+        "rawPath": f"/predict/{model}",
+        "rawQueryString": query,
+        "headers": {"content-type": "image/jpeg", **headers},
+        "pathParameters": {"model": model},
+        "requestContext": {"requestId": "JKJaXmPLvHcESHA=", "http": {"method": "POST"}},
+        "body": base64.b64encode(body).decode(),
+        "isBase64Encoded": True,
+    }
+
+
+def read(response: dict[str, Any]) -> Any:
+    """The JSON of a response."""
+    body = response["body"]
+    return json.loads(base64.b64decode(body) if response.get("isBase64Encoded") else body)
+
+
+def test_image_gets_detections(front: Function) -> None:
+    response = front.invoke(event_of(DIGITS, "confidence=0.9"))
+    assert (response["statusCode"], response["headers"]) == (200, {"content-type": "application/json"})
+    assert [each["class"] for each in read(response)["predictions"]] == FOUND
+
+
+def test_classes_with_commas_reach_the_model(front: Function) -> None:
+    response = front.invoke(event_of(DIGITS, "confidence=0.9&classes=7%2C0"))
+    assert [each["class"] for each in read(response)["predictions"]] == ["7", "0"]
+
+
+def test_annotated_image_comes_back_as_bytes(front: Function) -> None:
+    response = front.invoke(event_of(DIGITS, accept="image/png"))
+    assert response["headers"]["content-type"] == "image/png"
+    assert base64.b64decode(response["body"]).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "code", "words"),
+    [
+        (event_of(b"no image"), 400, "invalid_image", "image"),
+        (event_of(DIGITS, model="absent"), 404, "model_not_found", "absent"),
+        (event_of(DIGITS, "confidence=2"), 400, "invalid_request", "confidence"),
+        (event_of(DIGITS, "x=" + "a" * 1100), 414, "invalid_request", "1024"),
+    ],
+    ids=["no image", "no model", "wrong parameter", "long parameter"],
+)
+def test_error_has_the_status_of_the_stack(
+    front: Function, event: dict[str, Any], status: int, code: str, words: str
+) -> None:
+    response = front.invoke(event)
+    assert response["statusCode"] == status
+    assert read(response)["code"] == code
+    assert words in read(response)["error"]
+
+
+def test_response_that_lambda_cannot_give_is_named(front: Function) -> None:
+    # A photo as PNG: incompressible, and far smaller as it was sent.
+    large = front.invoke(event_of(noise(), accept="image/png"))
+    assert (large["statusCode"], read(large)["code"]) == (413, "payload_too_large")
+
+
+def test_endpoint_that_does_not_exist_is_named(stack: Stack, tmp_path: Path) -> None:
+    with (
+        start_endpoint(f"http://127.0.0.1:{stack.http_port}") as url,
+        start(url, tmp_path / "log", "other") as function,
+    ):
+        response = function.invoke(event_of(DIGITS))
+    assert (response["statusCode"], read(response)["code"]) == (400, "invalid_request")
+
+
+def test_endpoint_that_is_away_is_named(tmp_path: Path) -> None:
+    with start("http://127.0.0.1:9", tmp_path / "log") as function:
+        response = function.invoke(event_of(DIGITS))
+    assert (response["statusCode"], read(response)["code"]) == (504, "deadline_exceeded")
+    assert "SageMaker" in (tmp_path / "log").read_text()
+
+
+def noise() -> bytes:
+    """A JPEG whose PNG is larger than what Lambda returns."""
+    image = np.random.default_rng(0).integers(0, 256, (1600, 1600, 3), dtype=np.uint8)
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
+    assert len(encoded) < 4 * MIB
+    return encoded

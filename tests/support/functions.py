@@ -1,0 +1,105 @@
+"""A function as AWS Lambda runs it: AWS's own client of the runtime API, and that API as its documentation has it.
+
+https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from tests.support.processes import ended
+from tests.support.stack import PATIENCE_S
+
+_LIMIT_S = 29  # of front.yaml
+Object = dict[str, Any]
+
+
+class Function:
+    """A function that runs, and takes one event after the other."""
+
+    def __init__(self) -> None:
+        self._events: queue.Queue[Object] = queue.Queue()
+        self._results: queue.Queue[tuple[str, Object]] = queue.Queue()
+
+    def invoke(self, event: Object) -> Object:
+        """What it returns for an event.
+
+        Raises:
+            AssertionError: it raised an exception.
+        """
+        self._events.put(event)
+        kind, result = self._results.get(timeout=PATIENCE_S)
+        assert kind == "response", result
+        return result
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        """The runtime API of it."""
+        function = self
+
+        class Runtime(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                event = function._events.get()
+                # All that the documentation names for functions that no mobile client calls.
+                headers = {
+                    "Lambda-Runtime-Aws-Request-Id": "1",
+                    "Lambda-Runtime-Deadline-Ms": str(int((time.time() + _LIMIT_S) * 1000)),
+                    "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:eu-central-1:123456789012:function:front",
+                    "Lambda-Runtime-Trace-Id": "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0",
+                }
+                self._send(200, json.dumps(event).encode(), headers)
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                function._results.put((self.path.rpartition("/")[2], body))
+                self._send(202, b"{}", {})
+
+            def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Runtime
+
+
+@contextmanager
+def start_function(folder: Path, handler: str, log: Path, variables: Mapping[str, str]) -> Iterator[Function]:
+    """Run a function until the block ends.
+
+    Args:
+        folder: with its code.
+        handler: such as `front.handle`.
+        log: for what it prints.
+        variables: of its environment.
+    """
+    function = Function()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), function.handler())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    given = {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{server.server_port}", "LAMBDA_TASK_ROOT": str(folder)}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "awslambdaric", handler],
+            cwd=folder, env=os.environ | given | dict(variables), stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        with ended(process, patience_s=PATIENCE_S):
+            yield function
+            process.kill()  # it waits for the next event
+    finally:
+        server.shutdown()
+        server.server_close()
