@@ -116,6 +116,8 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "8. Certificate and DNS": [AWS, AWS],
         "9. Publish and apply": [AWS],
     },
+    "docs/ecs.md": {"ECS Fargate": [AWS], "The worker": [AWS]},
+    "docs/lambda.md": {"Lambda and API Gateway": [AWS], "Why not the stack in a function": [PRINTED]},
     "docs/queues.md": {"Queues": [AWS], "Results": [DRAWING], "In a container": [AWS]},
     "docs/releases.md": {"Take a release": [OVERLAYS]},
     "docs/sizing.md": {
