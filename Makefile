@@ -346,6 +346,9 @@ endef
 .venv/.s3: .venv/.stack
 	$(call extras,the S3 server for development,s3)
 
+.venv/.parquet: .venv/.stack
+	$(call extras,Parquet: 170 MB,parquet)
+
 .venv/.ultralytics: .venv/.stack
 	$(call extras,torch and ultralytics: $(if $(CPU_TORCH),0.5 GB,several GB),ultralytics)
 

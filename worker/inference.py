@@ -1,7 +1,7 @@
 """The request to the transformer."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -78,37 +78,60 @@ class Transformer:
 
         Args:
             model: its name.
-            rows: values by column.
+            rows: values by column; one that JSON does not have, such as a date, is sent as a word.
         """
-        headers = {"Content-Type": "application/json"}
-        document: dict[str, Any] = self._post(f"/predict/{quote(model)}", json.dumps(rows).encode(), headers)
+        headers, content = {"Content-Type": "application/json"}, json.dumps(rows, default=str).encode()
+        document: dict[str, Any] = self._post(f"/predict/{quote(model)}", content, headers)
+        return document
+
+    def describe(self, model: str) -> dict[str, Any]:
+        """The metadata of a model, as of `GET /v2/models/<model>`; raises as `predict` does."""
+        document: dict[str, Any] = self._send("GET", f"/v2/models/{quote(model)}")
+        return document
+
+    def describe_server(self) -> dict[str, Any]:
+        """What the server responds with, in OpenAPI; raises as `predict` does.
+
+        Raises:
+            Undeliverable: the server has no such document (TRANSFORMER_DOCS).
+        """
+        document: dict[str, Any] = self._send("GET", "/openapi.json", about={ErrorCode.ROUTE_NOT_FOUND})
         return document
 
     def _post(self, path: str, content: bytes, headers: Mapping[str, str]) -> Any:
+        return self._send("POST", path, content=content, headers=headers)
+
+    def _send(
+        self, method: str, path: str, *, about: Collection[str] = frozenset(_ABOUT_THE_MESSAGE), **request: Any
+    ) -> Any:
         try:
-            response = self._client.post(path, content=content, headers=headers)
+            response = self._client.request(method, path, **request)
         except httpx.ReadTimeout as exc:
             raise Failed(f"{self._url}: no response within {self._client.timeout.read} s") from exc
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             raise Away(f"{self._url}: {exc or type(exc).__name__}") from exc
         except httpx.TransportError as exc:  # in the middle: it may have died of this very image
             raise self._blame(f"{self._url}: {exc or type(exc).__name__}") from exc
-        if response.is_success:
-            try:
-                return response.json()
-            except ValueError as exc:
-                raise Away(f"{self._url}: expected JSON, got {response.text[:80]!r}") from exc
+        if not response.is_success:
+            raise self._error_of(response, about)
+        try:
+            return response.json()
+        except ValueError as exc:
+            raise Away(f"{self._url}: expected JSON, got {response.text[:80]!r}") from exc
+
+    def _error_of(self, response: httpx.Response, about: Collection[str]) -> Exception:
+        """What a rejection says: of the request where its code is one of `about`, else of the server."""
         code, text = _read_error(response)
-        if code in _ABOUT_THE_MESSAGE or response.status_code in _TOO_LARGE:
-            raise Undeliverable(code, text)
+        if code in about or response.status_code in _TOO_LARGE:
+            return Undeliverable(code, text)
         where = f"{self._url}: {response.status_code} {text}"
         if "retry-after" in response.headers:
-            raise Away(where, _read_seconds(response.headers["retry-after"]))
+            return Away(where, _read_seconds(response.headers["retry-after"]))
         if response.status_code in {401, 403}:
-            raise Away(f"{where}; {api_key.NEXT}")
+            return Away(f"{where}; {api_key.NEXT}")
         if response.status_code in _ELSEWHERE or (response.status_code == 503 and code.startswith("http_")):
-            raise Away(where)
-        raise self._blame(where) if response.is_server_error else Failed(where)
+            return Away(where)
+        return self._blame(where) if response.is_server_error else Failed(where)
 
     def _blame(self, reason: str) -> Exception:
         """What a failure in the middle of a request says: of the image where the server is well."""

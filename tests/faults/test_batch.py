@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from tests.support.s3 import BUCKET, S3, FaultyProxy, start_s3
-from tests.support.stack import PATIENCE_S, ROOT, Stack, start_shipped, wait_until
+from tests.support.stack import PATIENCE_S, ROOT, Stack, start_shipped, start_stack, wait_until
+from tests.support.tables import export
 
 IMAGE = (ROOT / "loadtest" / "pictures" / "middle-two.jpg").read_bytes()
 HEADER = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n"
@@ -84,6 +89,82 @@ def test_table_has_a_line_for_each_row(stack: Stack, tmp_path: Path) -> None:
     assert {(line["row"] % 2, line["prediction"]["class"]) for line in lines} == {(1, "setosa"), (0, "virginica")}
     (failure,) = lines_of(tmp_path / "out", "failed")
     assert (failure["row"], failure["code"]) == (252, "invalid_request")
+
+
+def test_words_that_look_like_numbers_are_words_where_the_model_has_words(tmp_path: Path) -> None:
+    log, codes = tmp_path / "log", ["007", "7", "1e3", "1000"]
+    frame = pandas.DataFrame({"code": codes * 10})
+    estimator = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression(C=1e4))
+    assert export(tmp_path, "sklearn", estimator.fit(frame, frame["code"]), name="codes") == 0
+    (tmp_path / "rows.csv").write_text("code\n" + "".join(f"{code}\n" for code in codes))
+    with start_stack(tmp_path / "repository", tmp_path / "stack-log") as stack:
+        words = (str(tmp_path / "rows.csv"), str(tmp_path / "out"), "codes")
+        assert run(str(stack.http.base_url), log, *words) == 0
+    assert [line["prediction"]["class"] for line in lines_of(tmp_path / "out")] == list(estimator.predict(frame[:4]))
+
+
+def test_parquet_has_the_rows_of_jsonl_and_is_read_as_a_table(stack: Stack, tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is missing; next: make .venv/.parquet")
+    write_images(tmp_path / "images", 50)
+    log, url = tmp_path / "log", str(stack.http.base_url)
+    frame = pandas.DataFrame(
+        [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]] * 10, columns=HEADER.strip().split(",")
+    )  # fmt: skip
+    frame.to_parquet(tmp_path / "rows.parquet")
+    for source, model, lines in (("images", "digit-classes", 20), ("rows.parquet", "iris", 1000)):
+        found = {}
+        for form in ("jsonl", "parquet"):
+            out = tmp_path / f"{model}-{form}"
+            words = (str(tmp_path / source), str(out), model, "--format", form, "--lines", str(lines))
+            assert run(url, log, *words) == 0
+            assert run(url, log, *words) == 0  # complete
+            parts = sorted(out.glob("part-*"))
+            assert len(parts) == -(-(50 if model == "digit-classes" else 20) // lines)
+            found[form] = lines_of(out) if form == "jsonl" else pq.read_table(parts).to_pylist(maps_as_pydicts="strict")
+        member = "predictions" if model == "digit-classes" else "prediction"
+        for line, row in zip(found["jsonl"], found["parquet"], strict=True):
+            assert (line["input"], line["model"]) == (row["input"], row["model"])
+            kept = (
+                row[member] if isinstance(row[member], list) else {k: v for k, v in row[member].items() if k != "value"}
+            )
+            assert kept == line[member]
+
+
+def test_two_batches_do_not_write_to_one_output(stack: Stack, s3: S3, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 1)
+    log = tmp_path / "log"
+    for output in (str(tmp_path / "out"), f"s3://{BUCKET}/locked"):
+        words = (str(tmp_path / "images"), output, "digit-classes")
+        with FaultyProxy(str(stack.http.base_url)) as proxy:
+            proxy.hang(only="/predict")
+            first = start(proxy.url, log, *words, **s3.environment())
+            wait_until(lambda proxy=proxy: bool(proxy.requests), log=log)  # type: ignore[misc]
+            second = tmp_path / "second"
+            assert run(str(stack.http.base_url), second, *words, **s3.environment()) == 2
+            assert "another batch writes to it" in second.read_text()
+            first.kill()
+            first.wait()
+        began = time.monotonic()
+        assert run(str(stack.http.base_url), log, *words, **s3.environment()) == 0  # nothing is left of the first
+        assert time.monotonic() - began < 60
+    assert not s3.keys("locked/lock")
+    assert len(s3.keys("locked/part")) == 1
+
+
+def test_stopped_batch_does_not_wait_for_a_server_that_hangs(stack: Stack, tmp_path: Path) -> None:
+    names, log, out = write_images(tmp_path / "images", 60), tmp_path / "log", tmp_path / "out"
+    words = (str(tmp_path / "images"), str(out), "digit-classes", "--slots", "4")
+    with FaultyProxy(str(stack.http.base_url)) as proxy:
+        process = start(proxy.url, log, *words)
+        wait_until(lambda: len(proxy.requests) > 20, log=log)
+        proxy.hang(only="/predict")
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 130
+        assert time.monotonic() - began < 20
+    assert 0 < len(lines_of(out)) < 60
+    assert run(str(stack.http.base_url), log, *words) == 0
+    assert [line["input"] for line in lines_of(out)] == names
 
 
 def test_server_that_fails_has_a_line_for_each_row(stack: Stack, tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.stack import ROOT
 from worker.batch.inputs import ROWS, Folder, Table, open_inputs
-from worker.batch.outputs import FolderStore, Outputs
+from worker.batch.locks import locked_folder
+from worker.batch.outputs import FolderStore, Form, Outputs
 from worker.errors import StartError, Undeliverable
 
 REQUEST = {"input": "photos", "model": "yolo", "parameters": {}}
@@ -67,11 +71,18 @@ def test_table_is_read_in_requests_and_goes_on_behind_each(tmp_path: Path) -> No
 
 def test_cells_are_numbers_where_they_are_written_as_numbers(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    cells = {"1": 1.0, "-0.5": -0.5, ".5": 0.5, "1e3": 1000.0, "0": 0.0, "": None}
-    words = ["007", "1_000", "nan", "inf", "1.2.3", "-", ".", " 1"]
+    cells = {"1": 1.0, "-0.5": -0.5, ".5": 0.5, "1e3": 1000.0, "0": 0.0, "007": 7.0, "": None}
+    words = ["1_000", "nan", "inf", "1.2.3", "-", ".", " 1"]
     path.write_text("a\n" + "".join(f'"{cell}"\n' for cell in [*cells, *words]))
     (item,) = Table(path).items("")
     assert [row["a"] for row in item.rows] == [*cells.values(), *words]
+
+
+def test_cells_of_a_column_of_words_are_words(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("code,age\n007,7\n1e3,8\n,\n")
+    (item,) = Table(path, words={"code"}).items("")
+    assert item.rows == ({"code": "007", "age": 7.0}, {"code": "1e3", "age": 8.0}, {"code": None, "age": None})
 
 
 @pytest.mark.parametrize("header", ["", "a,,b\n", "a,a\n"])
@@ -92,7 +103,7 @@ def test_input_that_does_not_exist_is_rejected(text: str) -> None:
 def begin(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outputs]:
     def make(out: Path, request: dict[str, Any] = REQUEST, *, lines: int) -> Outputs:
         folder = tmp_path_factory.mktemp("parts")
-        return Outputs(FolderStore(out), request, folder=folder, lines=lines, hold=call)
+        return Outputs(FolderStore(out), request, folder=folder, form=Form(lines), hold=call)
 
     return make
 
@@ -174,7 +185,7 @@ def test_part_whose_second_file_could_not_be_written_is_not_overwritten(tmp_path
 
     (tmp_path / "parts").mkdir()
     is_away = True
-    outputs = Outputs(FolderStore(tmp_path / "out"), REQUEST, folder=tmp_path / "parts", lines=10, hold=hold)
+    outputs = Outputs(FolderStore(tmp_path / "out"), REQUEST, folder=tmp_path / "parts", form=Form(10), hold=hold)
     outputs.add([{"input": 0}], [{"input": 1}], mark="1")
     with pytest.raises(Stopped):
         outputs.flush()
@@ -197,6 +208,28 @@ def test_output_of_another_batch_is_rejected(tmp_path: Path, begin: Callable[...
     begin(tmp_path, lines=1).flush(is_last=True)
     with pytest.raises(StartError, match="has another batch"):
         begin(tmp_path, REQUEST | {"model": "other"}, lines=1)
+
+
+def hold_a_folder(root: Path) -> subprocess.Popen[bytes]:
+    """Another process that holds a folder."""
+    code = (
+        "import sys, time, pathlib; from worker.batch.locks import locked_folder\n"
+        "with locked_folder(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(root)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def test_folder_is_held_by_one_batch_and_free_once_it_is_killed(tmp_path: Path) -> None:
+    other = hold_a_folder(tmp_path)
+    with pytest.raises(StartError, match="another batch writes to it"), locked_folder(tmp_path):
+        pass
+    other.kill()
+    other.communicate()
+    with locked_folder(tmp_path):
+        pass
 
 
 def test_nothing_is_a_complete_batch(tmp_path: Path, begin: Callable[..., Outputs]) -> None:

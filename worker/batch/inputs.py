@@ -3,20 +3,23 @@
 import csv
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from worker.aws import connect, translating
+from worker.batch import parquet
 from worker.bucket import Buckets
 from worker.errors import StartError, Undeliverable
 from worker.messages import Place, etag_of
 
 SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 ROWS = 200  # of a table, in a request
-_NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+TABLES = {".csv", ".parquet"}
 _MOST_COUNTED = 100_000  # beyond, a listing would take minutes for the progress bar alone
 
 
@@ -138,15 +141,22 @@ class Prefix:
 
 
 class Table:
-    """The rows of a CSV file with a header; a value that is a number becomes one."""
+    """The rows of a CSV file with a header, or of a Parquet file."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the header.
+    def __init__(self, path: Path, *, words: Collection[str] = ()) -> None:
+        """Read the header of a CSV file.
+
+        Args:
+            path: of the file.
+            words: of a CSV file, the columns that are words for the model, whatever their cells look like.
 
         Raises:
-            StartError: the file cannot be read, or has no header.
+            StartError: the file cannot be read, or has no header; pyarrow is not installed.
         """
-        self._path = path
+        self._path, self._words = path, frozenset(words)
+        if path.suffix.lower() == ".parquet":
+            parquet.require()
+            return
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 header = next(csv.reader(file), [])
@@ -157,30 +167,45 @@ class Table:
 
     def items(self, after: str) -> Iterator[Item]:
         """Some rows each."""
-        done, rows, first = int(after or 0), [], int(after or 0) + 1
-        with self._path.open(newline="", encoding="utf-8-sig") as file:
-            for number, row in enumerate(csv.DictReader(file, restkey="", restval=""), 1):
-                if number <= done:
-                    continue
-                rows.append({name: _read_value(value) for name, value in row.items()})
-                if len(rows) == ROWS:
-                    yield Item(self._path.name, str(number), rows=tuple(rows), first_row=first)
-                    rows, first = [], number + 1
-        if rows:
-            yield Item(self._path.name, str(first + len(rows) - 1), rows=tuple(rows), first_row=first)
+        done = int(after or 0)
+        left = islice(self._rows(), done, None)
+        while rows := tuple(islice(left, ROWS)):
+            yield Item(self._path.name, str(done + len(rows)), rows=rows, first_row=done + 1)
+            done += len(rows)
 
     def count(self, after: str) -> int | None:
         """Of the rows."""
-        return sum(item.size for item in self.items(after))
+        return sum(1 for _ in islice(self._rows(), int(after or 0), None))
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        if self._path.suffix.lower() == ".parquet":
+            yield from parquet.read_rows(self._path)
+            return
+        with self._path.open(newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file, restkey="", restval=""):
+                yield {name: self._read_value(name, value) for name, value in row.items()}
+
+    def _read_value(self, name: str, value: Any) -> Any:
+        """Null where a cell is empty; a number where it is written as one, and its column is none of words."""
+        if value == "":
+            return None
+        is_number = name not in self._words and isinstance(value, str) and _NUMBER.fullmatch(value)
+        return float(value) if is_number else value
 
 
-def open_inputs(text: str, *, together: int, most_bytes: int) -> Inputs:
-    """The source that a user names: `s3://bucket/prefix`, a folder, or a CSV file.
+def is_table(text: str) -> bool:
+    """Whether a user names a table, not images."""
+    return not text.startswith("s3://") and Path(text).suffix.lower() in TABLES and Path(text).is_file()
+
+
+def open_inputs(text: str, *, together: int, most_bytes: int, words: Collection[str] = ()) -> Inputs:
+    """The source that a user names: `s3://bucket/prefix`, a folder, a CSV or a Parquet file.
 
     Args:
         text: as on the command line.
         together: how many images may be read at the same time.
         most_bytes: of an image.
+        words: columns of a table that are words.
 
     Raises:
         StartError: there is none.
@@ -190,20 +215,12 @@ def open_inputs(text: str, *, together: int, most_bytes: int) -> Inputs:
         if not bucket:
             raise StartError(f"INPUT: got {text!r}, expected s3://bucket/prefix")
         return Prefix(bucket, prefix, together=together, most_bytes=most_bytes)
-    path = Path(text)
-    if path.is_dir():
-        return Folder(path, most_bytes=most_bytes)
-    if path.suffix.lower() == ".csv" and path.is_file():
-        return Table(path)
-    raise StartError(f"INPUT: got {text!r}, expected s3://bucket/prefix, a folder with images, or a .csv file")
+    if Path(text).is_dir():
+        return Folder(Path(text), most_bytes=most_bytes)
+    if is_table(text):
+        return Table(Path(text), words=words)
+    raise StartError(f"INPUT: got {text!r}, expected s3://bucket/prefix, a folder with images, a .csv or .parquet file")
 
 
 def _is_image(key: str) -> bool:
     return not key.endswith("/") and Path(key).suffix.lower() in SUFFIXES
-
-
-def _read_value(value: Any) -> Any:
-    """A number where the cell is written as one, null where it is empty; `007`, `1_000` and `nan` are words."""
-    if value == "":
-        return None
-    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value

@@ -1,20 +1,26 @@
-"""Where the lines of a batch go: parts of JSONL, each written whole, and how far the batch has come."""
+"""Where the lines of a batch go: parts of JSONL or Parquet, each written whole, and how far the batch has come."""
 
 import io
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from botocore.exceptions import ClientError
 
 from worker.aws import code_of, connect, translating
+from worker.batch.locks import LOCK, Lease, locked_folder, taken
+from worker.batch.parquet import Columns
 from worker.errors import StartError
 
 PROGRESS = "progress.json"
-BYTES = 64 * 2**20  # of a part: it ends then too
+BYTES = 64 * 2**20  # of a part, as JSONL: it ends then too
+
+Hold = Callable[[Callable[[], Any]], Any]
 
 
 class Store(Protocol):
@@ -28,6 +34,17 @@ class Store(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a file, where there is one."""
+
+    def locked(self, hold: Hold, *, stopped: threading.Event) -> AbstractContextManager[None]:
+        """Keep other batches out.
+
+        Args:
+            hold: calls a function until nothing that it needs is away.
+            stopped: ends the waiting; set where another batch has taken the store over.
+
+        Raises:
+            StartError: another one is in it.
+        """
 
 
 class FolderStore:
@@ -65,14 +82,19 @@ class FolderStore:
         """As the protocol says."""
         (self._root / name).unlink(missing_ok=True)
 
+    def locked(self, hold: Hold, *, stopped: threading.Event) -> AbstractContextManager[None]:  # noqa: ARG002 - of a lease
+        """As the protocol says."""
+        return locked_folder(self._root)
+
 
 class PrefixStore:
     """A prefix of a bucket."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         """Nothing is sent yet."""
-        self._s3 = connect("s3", together=2)
+        self._s3 = connect("s3", together=3)
         self._bucket, self._prefix = bucket, prefix.strip("/")
+        self._lease = Lease(self._s3, bucket, self._key(LOCK))
 
     def read(self, name: str) -> bytes | None:
         """As the protocol says; raises `Away` or `Failed`."""
@@ -86,7 +108,9 @@ class PrefixStore:
         return content
 
     def write(self, name: str, content: Path | bytes) -> None:
-        """As the protocol says; raises `Away` or `Failed`."""
+        """As the protocol says; raises `Away` or `Failed`, `StartError` where another batch has taken over."""
+        if self._lease.is_lost:
+            raise taken()
         opened = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
         with opened as body, translating(f"writing {self._key(name)}"):
             self._s3.put_object(Bucket=self._bucket, Key=self._key(name), Body=body)
@@ -95,6 +119,10 @@ class PrefixStore:
         """As the protocol says; raises `Away` or `Failed`."""
         with translating(f"removing {self._key(name)}"):
             self._s3.delete_object(Bucket=self._bucket, Key=self._key(name))
+
+    def locked(self, hold: Hold, *, stopped: threading.Event) -> AbstractContextManager[None]:
+        """As the protocol says."""
+        return self._lease.held(hold, stopped=stopped)
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
@@ -114,11 +142,23 @@ def open_store(text: str) -> Store:
     return PrefixStore(bucket, prefix)
 
 
+class Form(NamedTuple):
+    """How parts are written.
+
+    Attributes:
+        lines: of a part.
+        columns: of Parquet; None: JSONL.
+    """
+
+    lines: int
+    columns: Columns | None = None
+
+
 class Outputs:
     """The parts of a batch in a store.
 
-    `part-00000.jsonl` has a line for each result, `failed-00000.jsonl` one for each input without one, and
-    `progress.json` says behind which input the batch goes on. It is written after the part: a batch that is killed
+    `part-00000.jsonl` (or `.parquet`) has a line for each result, `failed-00000.jsonl` one for each input without one,
+    and `progress.json` says behind which input the batch goes on. It is written after the part: a batch that is killed
     between the two writes that part again, with the same lines.
     """
 
@@ -128,8 +168,8 @@ class Outputs:
         request: dict[str, Any],
         *,
         folder: Path,
-        lines: int,
-        hold: Callable[[Callable[[], Any]], Any],
+        form: Form,
+        hold: Hold,
     ) -> None:
         """Read how far the batch has come.
 
@@ -137,14 +177,13 @@ class Outputs:
             store: of the parts.
             request: input, model and so on: what a batch that goes on has in common with this one.
             folder: for the lines of parts that are not written yet.
-            lines: of a part.
+            form: of the parts.
             hold: calls a function until nothing that it needs is away.
 
         Raises:
             StartError: the store has another batch.
         """
-        self._store, self._hold, self._most_lines = store, hold, lines
-        self._folder = folder
+        self._store, self._hold, self._folder, self._form = store, hold, folder, form
         self._lines: dict[str, list[int]] = {"part": [0, 0], "failed": [0, 0]}  # lines and bytes of the open part
         self._mark = ""
         self.progress: dict[str, Any] = {
@@ -155,8 +194,9 @@ class Outputs:
         }
         found = hold(partial(store.read, PROGRESS))
         if found is None:
-            if hold(partial(store.read, _name("part", 0))) is not None:
-                raise StartError(f"OUTPUT has {_name('part', 0)} without {PROGRESS}; next: another OUTPUT")
+            first = self._name("part", 0)
+            if hold(partial(store.read, first)) is not None:
+                raise StartError(f"OUTPUT has {first} without {PROGRESS}; next: another OUTPUT")
             self._write_progress()
             return
         try:
@@ -171,7 +211,7 @@ class Outputs:
             )
         self.progress, self._mark = before, before["after"]
         for kind in self._lines:  # written by a batch that was killed before it wrote its progress
-            hold(partial(store.remove, _name(kind, before[kind])))
+            hold(partial(store.remove, self._name(kind, before[kind])))
 
     def add(self, results: Sequence[dict[str, Any]], failures: Sequence[dict[str, Any]], *, mark: str) -> None:
         """Add the lines of one item, in the order of the items.
@@ -190,7 +230,7 @@ class Outputs:
             self._lines[kind][0] += len(lines)
             self._lines[kind][1] += len(encoded)
         self._mark = mark
-        if any(lines >= self._most_lines or size >= BYTES for lines, size in self._lines.values()):
+        if any(lines >= self._form.lines or size >= BYTES for lines, size in self._lines.values()):
             self.flush()
 
     def flush(self, *, is_last: bool = False) -> None:
@@ -205,8 +245,10 @@ class Outputs:
             lines, _ = self._lines[kind]
             if lines:
                 path = self._open_part(kind)
-                self._hold(partial(self._store.write, _name(kind, self.progress[kind]), path))
-                path.unlink()
+                written = self._form.columns.write(path) if self._form.columns and kind == "part" else path
+                self._hold(partial(self._store.write, self._name(kind, self.progress[kind]), written))
+                written.unlink()
+                path.unlink(missing_ok=True)
                 self._lines[kind] = [0, 0]
                 self.progress[kind] += 1
                 self.progress[total] += lines
@@ -219,6 +261,5 @@ class Outputs:
     def _open_part(self, kind: str) -> Path:
         return self._folder / kind
 
-
-def _name(kind: str, number: int) -> str:
-    return f"{kind}-{number:05}.jsonl"
+    def _name(self, kind: str, number: int) -> str:
+        return f"{kind}-{number:05}.{'parquet' if self._form.columns and kind == 'part' else 'jsonl'}"
