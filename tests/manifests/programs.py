@@ -25,9 +25,14 @@ from transformer import cli as arguments
 from transformer.rest.app import create_app as create_transformer
 from transformer.services import Services
 from transformer.settings import TransformerSettings
+from worker.settings import Settings as WorkerSettings
 
-TRITON, SYNCHRONISER, TRANSFORMER = "tritonserver", "synchroniser", "transformer"
-SETTINGS: dict[str, type[BaseSettings]] = {"PREDICTOR_": PredictorSettings, "TRANSFORMER_": TransformerSettings}
+TRITON, SYNCHRONISER, TRANSFORMER, WORKER = "tritonserver", "synchroniser", "transformer", "worker"
+SETTINGS: dict[str, type[BaseSettings]] = {
+    "PREDICTOR_": PredictorSettings,
+    "TRANSFORMER_": TransformerSettings,
+    "WORKER_": WorkerSettings,
+}
 
 _TIMEOUT_S = 60
 _TRITON_EXIT_S = 30  # its default, which it logs at its start
@@ -55,7 +60,7 @@ def program_of(container: Any) -> str | None:
         return TRITON
     if image == "predictor" and {"synchroniser", "sync"} & set(words):
         return SYNCHRONISER
-    return TRANSFORMER if image == "transformer" else None
+    return image if image in {TRANSFORMER, WORKER} else None
 
 
 def words_of(container: Any, variables: dict[str, str]) -> list[str]:
@@ -151,6 +156,8 @@ def setting_faults(variables: Mapping[str, str]) -> Iterator[str]:
         own = {name: value for name, value in variables.items() if name.startswith(prefix)}
         known = {field.validation_alias or f"{prefix}{name.upper()}" for name, field in settings.model_fields.items()}
         yield from (f"{name}: no such setting" for name in sorted(set(own) - known))
+        if not own:
+            continue
         try:
             settings_of(prefix, own)
         except ValidationError as exc:
@@ -172,6 +179,13 @@ def listeners_of(container: Any, variables: dict[str, str]) -> list[Listener]:
         if relayed := variables.get("PREDICTOR_METRICS_RELAY_PORT"):
             found.append(Listener(int(relayed), outside))
         return found
+    if program == WORKER:
+        return [
+            Listener(
+                int(variables.get("WORKER_PORT", "8004")),
+                not _is_loopback(variables.get("WORKER_ADDRESS", "127.0.0.1")),
+            )
+        ]
     if program == TRITON:
         flags = flags_of(argv)
         return [

@@ -6,11 +6,12 @@ from typing import Any
 from tests.manifests import programs
 from tests.manifests.environment import environment_of
 from tests.manifests.pod import KNATIVE, MODE, containers_of, pods_of
-from tests.manifests.programs import SYNCHRONISER, TRANSFORMER, TRITON
+from tests.manifests.programs import SYNCHRONISER, TRANSFORMER, TRITON, WORKER
 from tests.manifests.rendering import Object, Render, title
 
 _TRITON_S, _S3_READER, _S3_WRITER, _KEYS = "nereid-triton", "nereid-s3", "nereid-s3-writer", "nereid-keys"
-_NEEDS = {TRITON: {_TRITON_S}, SYNCHRONISER: {_TRITON_S, _S3_READER}, TRANSFORMER: {_KEYS}}
+_OF_WORKER = "nereid-worker"
+_NEEDS = {TRITON: {_TRITON_S}, SYNCHRONISER: {_TRITON_S, _S3_READER}, TRANSFORMER: {_KEYS}, WORKER: {_OF_WORKER}}
 _SKIPPED = "eks.amazonaws.com/skip-containers"
 # Variables of the S3 client that are no credentials: where S3 is, and how it is reached.
 _SETTINGS_OF_S3 = {
@@ -71,7 +72,7 @@ def may_use_s3(pod: Object) -> bool:
 
 
 def _uses_s3(container: Any) -> bool:
-    return programs.program_of(container) == SYNCHRONISER or _image(container) == EXPORT
+    return programs.program_of(container) in {SYNCHRONISER, WORKER} or _image(container) == EXPORT
 
 
 def _is_token(volume: Any) -> bool:

@@ -8,12 +8,14 @@ from typing import Any
 from tests.manifests import programs
 from tests.manifests.environment import environment_of
 from tests.manifests.pod import KNATIVE, containers_of, mode_of, pods_of
-from tests.manifests.programs import TRANSFORMER
+from tests.manifests.programs import TRANSFORMER, WORKER
 from tests.manifests.rendering import Object, Render, title
 from tests.manifests.rules.selectors import backends_of, matches, selects, target_ports
 from transformer.settings import TransformerSettings
+from worker.settings import Settings as WorkerSettings
 
 _DEFAULT_GRACE_S, _DEFAULT_PROGRESS_S = 30, 600
+_WORKER_ENDS_S = 15
 # How long an idle connection is kept: by nginx; by Go programs with the default, such as Knative's queue-proxy, KEDA's
 # interceptor and Traefik; by Envoy.
 _NGINX_IDLE_S, _GO_IDLE_S, _ENVOY_IDLE_S = 60, 90, 3600
@@ -74,6 +76,20 @@ def deployments_let_requests_finish(render: Render) -> Iterator[str]:
         for settings in _settings(render, each["metadata"]["name"]):
             stops = programs.stop_faults(spec["containers"], grace, settings)
             yield from (f"{title(each)}: {fault}" for fault in stops)
+
+
+def workers_let_messages_finish(render: Render) -> Iterator[str]:
+    """As docs/queues.md says; what is not finished is delivered again only after its time is over."""
+    for pod in pods_of(render):
+        for container in containers_of(pod):
+            if programs.program_of(container) != WORKER:
+                continue
+            given = programs.settings_of("WORKER_", environment_of(container, pod, render))
+            assert isinstance(given, WorkerSettings)  # noqa: S101 - for mypy
+            wanted = given.wait_s + given.grace_s + _WORKER_ENDS_S
+            grace = pod["spec"].get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S)
+            if grace < wanted:
+                yield f"{title(pod)}: killed after {grace} s, may take {wanted:g} s"
 
 
 def rollouts_wait_for_slow_starts(render: Render) -> Iterator[str]:
@@ -144,10 +160,12 @@ def _limits(ingress: Object) -> tuple[str, float]:
 def scaling_from_zero_is_triggered_by_the_interceptor(render: Render) -> Iterator[str]:
     """A scaler that goes to zero has a push trigger of a route to its pods, and no Ingress bypasses the interceptor."""
     for scaled in render.of_kind("ScaledObject"):
-        if bounds_of(scaled)[0]:
-            continue
         name = scaled["spec"]["scaleTargetRef"]["name"]
         pods = [pod for pod in pods_of(render) if pod["metadata"]["name"] == name]
+        if bounds_of(scaled)[0] or any(
+            programs.program_of(each) == WORKER for pod in pods for each in containers_of(pod)
+        ):
+            continue  # no request starts a worker: its queue does
         routes = [
             render.named("InterceptorRoute", trigger["metadata"].get("interceptorRoute", ""))
             for trigger in scaled["spec"]["triggers"]
@@ -256,6 +274,7 @@ RULES = (
     deployments_have_one_scaler,
     services_lead_to_open_ports_of_one_deployment,
     deployments_let_requests_finish,
+    workers_let_messages_finish,
     rollouts_wait_for_slow_starts,
     connections_outlive_those_of_proxies,
     ingresses_accept_what_the_transformer_accepts,

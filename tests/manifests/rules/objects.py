@@ -11,10 +11,10 @@ from tests.manifests.rendering import ROOT, Object, Render, title
 # Objects that users create before the first apply, as in manifests/README.md.
 MADE_BY_THE_USER = {
     "ConfigMap": {"nereid-ca"},
-    "Secret": {"nereid-keys", "nereid-s3", "nereid-s3-writer", "nereid-triton"},
+    "Secret": {"nereid-keys", "nereid-s3", "nereid-s3-writer", "nereid-triton", "nereid-worker"},
 }
 LOCAL = "overlays/local"  # the one place with a Secret in plain text: it is valid in that cluster's S3 server alone
-IMAGES_OF_OURS = ("cpu-triton", "predictor", "transformer")
+IMAGES_OF_OURS = ("cpu-triton", "predictor", "transformer", "worker")
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LONGEST_NAME = 63
@@ -27,7 +27,7 @@ PLACEHOLDERS = re.compile(
     r"(registry|nereid-split|proxy)\.example\.com|111122223333|444455556666|777788889999|example-models|sha256:0{60}"
     r"|certificate/0{8}-"
 )
-EXAMPLES = {"overlays/canary/standard", "overlays/eks", "overlays/production", "overlays/site"}
+EXAMPLES = {"overlays/canary/standard", "overlays/eks", "overlays/production", "overlays/site", "worker"}
 EXAMPLES_BELOW = "examples/"
 # Placeholders in the project's own folders too: S3 addresses for documentation (RFC 5737), and example hosts.
 UNUSABLE = re.compile(r"(?:192\.0\.2|198\.51\.100)\.[0-9]+|(?:vision|git)\.example\.com|s3://models/nereid")

@@ -9,7 +9,7 @@ from tests.manifests.pod import KNATIVE, containers_of, mode_of, pods_of
 from tests.manifests.programs import TRANSFORMER
 from tests.manifests.rendering import Object, Render, render, title
 
-BASE = "base"  # whose pods monitoring and jobs select
+BASE, WORKER = "base", "worker"  # whose pods monitoring and jobs select
 # Overlays admit clients; base alone admits none.
 ADMITS_NO_CLIENT = {BASE}
 
@@ -23,7 +23,7 @@ _QUEUE_PROXY = {8012, 8112}
 
 
 def selectors_match_pods(given: Render) -> Iterator[str]:
-    """Pods of the same render, or of base where it has no pods."""
+    """Pods of the same render; where none of them serves, of base and of the worker too."""
     pods = _pods(given)
     for each in given.of_kind(*_PATHS):
         selector: Any = each
@@ -48,10 +48,11 @@ def services_and_their_monitors_match(given: Render) -> Iterator[str]:
 
 def monitored_ports_are_open(given: Render) -> Iterator[str]:
     """A PodMonitor scrapes a port at which a container is reachable from other pods."""
-    source = given if _serves(given) else render(BASE)
+    sources = (given,) if _serves(given) else (given, render(BASE), render(WORKER))
     listening = {
         listener.port
-        for pod in _pods(given)
+        for source in sources
+        for pod in pods_of(source)
         for container in containers_of(pod)
         for listener in programs.listeners_of(container, environment_of(container, pod, source))
         if listener.outside
@@ -222,7 +223,7 @@ def _labels(each: Object) -> dict[str, str]:
 
 
 def _pods(given: Render) -> list[dict[str, Any]]:
-    return pods_of(given) if _serves(given) else [*pods_of(given), *pods_of(render(BASE))]
+    return pods_of(given) if _serves(given) else [*pods_of(given), *pods_of(render(BASE)), *pods_of(render(WORKER))]
 
 
 def _serves(given: Render) -> bool:
