@@ -42,3 +42,10 @@ class Metrics:
             **options,
         )
         self.queue = Gauge("nereid_worker_queue_messages", "Messages of the queue (approximate)", ["state"], **options)
+        # Counters are there before their first event: a rate does not see one that begins at 1.
+        for outcome in ("done", "dead_letter", "failed", "given_back"):
+            self.messages.labels(outcome)
+        for result in ("written", "duplicate"):
+            self.results.labels(result)
+        for step in ("read", "predict", "write"):
+            self.seconds.labels(step)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import yaml
+from prometheus_client import generate_latest
 from tritonclient.utils import InferenceServerException
 
 from tests.manifests.rendering import needs_kubectl, read_documents, render
@@ -22,6 +23,7 @@ from tests.support.ports import find_free_ports
 from tests.support.promql import FOREIGN, TARGET, Exposed, kept, made, recorded, selectors
 from tests.support.stack import ROOT, Stack, start_stack, wait_until
 from tests.support.transformer import make_key
+from worker.metrics import Metrics
 
 FOLDER = ROOT / "manifests" / "monitoring"
 ALERT_TESTS = sorted((ROOT / "tests" / "manifests").glob("alerts*.yaml"))
@@ -39,10 +41,11 @@ POD_MONITOR = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text())["spec"]
 ENDPOINTS = POD_MONITOR["podMetricsEndpoints"]
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-# Metrics and panels that only Kubernetes, a GPU or a failure fills.
+# Metrics and panels that only Kubernetes, a GPU, a queue worker or a failure fills.
 OF_KUBERNETES = re.compile("kube_deployment_|nereid:(replicas|workload):")
 SILENT = {
     "Memory, of its limit", "CPU", "From creation to ready", "GPU", "Loads, rejections and failures",
+    "Messages by outcome", "Age of messages", "Queue", "Mean of each step of a message",
     "Replicas", "Replicas missing", "Pods that do not start", "Restarts", "Throttled at the limit of CPU",
 }  # fmt: skip
 SILENT_RECORDS = {"nereid:failed:rate5m", "nereid:model:lost"} | {
@@ -106,8 +109,11 @@ def add_broken_version(model: Path) -> None:
 
 @pytest.fixture(scope="module")
 def exposed(stack: Stack) -> Exposed:
-    """The metrics of the three processes of the stack."""
-    return Exposed(*(httpx.get(url, trust_env=False).raise_for_status().text for url in metrics_urls(stack)))
+    """The metrics of the three processes of the stack, and of a queue worker."""
+    worker = Metrics()
+    worker.queue.labels("visible").set(0)
+    texts = [httpx.get(url, trust_env=False).raise_for_status().text for url in metrics_urls(stack)]
+    return Exposed(*texts, generate_latest(worker.registry).decode())
 
 
 def metrics_urls(stack: Stack) -> list[str]:

@@ -180,6 +180,8 @@ FAULTS: list[tuple[Rule, str, str, Any]] = [
     (deployments.connections_outlive_those_of_proxies, STANDARD, f"{SETTINGS} TRANSFORMER_KEEP_ALIVE_S", "100"),
     (deployments.connections_outlive_those_of_proxies, EKS, f"Ingress metadata annotations {IDLE}", IDLE_4000),
     (deployments.ingresses_accept_what_the_transformer_accepts, PLAIN, READ_TIMEOUT, "30"),
+    (deployments.workers_let_messages_finish, "worker", f"{DEPLOYMENT} spec terminationGracePeriodSeconds", 60),
+    (programs.settings_exist_and_are_valid, "worker", f"{SETTINGS} WORKER_SLOT", "8"),
     (deployments.rollouts_wait_for_slow_starts, PLAIN, "Deployment spec progressDeadlineSeconds", GONE),
     (deployments.ingresses_accept_what_the_transformer_accepts, PLAIN, BODY, GONE),
     (
