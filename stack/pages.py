@@ -84,8 +84,9 @@ def write_table(settings: type[BaseSettings]) -> Iterator[str]:
     for name, field in settings.model_fields.items():
         if not (description := field.description or ""):
             continue
-        default = "" if _COMPUTED in description.lower() else _show(field)
-        yield f"| `{variable(settings, name)}` | {f'`{default}`' if default else ''} | {_link(description)} |"
+        default = "" if _COMPUTED in description.lower() or field.is_required() else _show(field)
+        shown = "required" if field.is_required() else f"`{default}`" if default else ""
+        yield f"| `{variable(settings, name)}` | {shown} | {_link(description)} |"
 
 
 def _show(field: FieldInfo) -> str:

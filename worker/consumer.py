@@ -21,6 +21,7 @@ from worker.settings import Settings
 log = logging.getLogger("worker")
 
 _PAUSE_S = 0.5
+_GATHER_S = 0.05  # that a free slot waits for others
 _LAST_REFRESH_S = 1.0
 _COUNT_S = 15.0  # between two counts of the queue
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 5, 900  # of a message that failed, doubled at each delivery
@@ -84,9 +85,16 @@ class Consumer:
         self._metrics.waits.inc()
 
     def _wait_for_slots(self) -> int:
+        """Free slots; of a busy worker not the first one at once but some together, for SQS is paid by the request."""
+        together = min(MOST, (self._settings.slots + 1) // 2)
         with self._changed:
-            self._changed.wait_for(lambda: len(self._held) < self._settings.slots or self._stopped.is_set(), timeout=1)
-            return self._settings.slots - len(self._held)
+            self._changed.wait_for(lambda: self._free() > 0 or self._stopped.is_set(), timeout=1)
+            if self._free():
+                self._changed.wait_for(lambda: self._free() >= together or self._stopped.is_set(), timeout=_GATHER_S)
+            return self._free()
+
+    def _free(self) -> int:
+        return self._settings.slots - len(self._held)
 
     def _receive(self, free: int) -> None:
         try:

@@ -64,12 +64,13 @@ class Queue:
         """Read the queue's redrive policy.
 
         Raises:
-            StartError: there is no such queue, or none for dead letters.
+            StartError: there is no such queue, or none for dead letters, or one is FIFO.
             Away: SQS is.
             Failed: the worker has no right to.
         """
-        if self._url.endswith(".fifo"):
-            raise StartError(f"WORKER_QUEUE_URL: {self._url} is FIFO, expected a standard queue: images have no order")
+        for name, url in (("WORKER_QUEUE_URL", self._url), ("WORKER_DEAD_LETTER_URL", self._dead_letter_url)):
+            if url.endswith(".fifo"):
+                raise StartError(f"{name}: {url} is FIFO, expected a standard queue: images have no order")
         with translating(f"attributes of {self._url}"):
             try:
                 found = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["RedrivePolicy"])

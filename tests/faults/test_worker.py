@@ -357,6 +357,7 @@ def test_sigterm_gives_back_what_cannot_be_finished(stack: Stack, s3: S3, queues
     [
         ({"WORKER_QUEUE_URL": ""}, "WORKER_QUEUE_URL is not set; expected: URL of the SQS queue"),
         ({"WORKER_QUEUE_URL": "http://127.0.0.1:9/1/queue.fifo"}, "expected a standard queue"),
+        ({"WORKER_DEAD_LETTER_URL": "http://127.0.0.1:9/1/dead.fifo"}, "WORKER_DEAD_LETTER_URL: "),
         ({"WORKER_SLOTS": "0"}, "WORKER_SLOTS: got '0'"),
         ({"WORKER_RESULTS": "bucket"}, "WORKER_RESULTS: got 'bucket'"),
         ({"WORKER_PARAMETERS": "confidence=1"}, "parameters"),

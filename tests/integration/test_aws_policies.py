@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,14 @@ from tests.support.exported import version
 from tests.support.ports import find_free_ports
 from tests.support.s3 import S3
 from tests.support.stack import PATIENCE_S
+from worker.bucket import Buckets
+from worker.errors import Away, Failed
+from worker.messages import Place
+from worker.queue import Queue
 
 AWS = Path(__file__).resolve().parents[2] / "manifests" / "examples" / "aws"
 BUCKET, ADDRESS = "example-models", "s3://example-models/nereid"
-READER, PUBLISHER = "read-models", "publish-models"
+READER, PUBLISHER, WORKER = "read-models", "publish-models", "worker"
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,55 @@ def test_publishers_need_every_permission_of_their_policy(
     capsys.readouterr()
     assert work(local) != 0
     assert "AccessDenied" in capsys.readouterr().err
+
+
+QUEUE, IMAGES = "images", "example-images"
+
+
+@pytest.fixture(scope="module")
+def queue_url(account: Account) -> str:
+    """The queue of the worker's policy, with its dead-letter queue, and its bucket with an image."""
+    account.enforce("inf")
+    with closing(account.client("s3")) as s3, closing(account.client("sqs")) as sqs:
+        s3.create_bucket(Bucket=IMAGES)
+        s3.put_object(Bucket=IMAGES, Key="a.jpg", Body=b"x")
+        dead = sqs.create_queue(QueueName=f"{QUEUE}-dead")["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": "5"})
+        url: str = sqs.create_queue(QueueName=QUEUE, Attributes={"RedrivePolicy": policy})["QueueUrl"]
+    return url
+
+
+def take_a_message(account: Account, url: str, policy: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker calls, for a message that is done and for one that goes to the dead letters."""
+    account.enforce("inf")
+    with closing(account.client("sqs")) as sqs:
+        sqs.send_message(QueueUrl=url, MessageBody="x")
+    account.become(policy, monkeypatch)
+    queue = Queue(url, dead_letter_url="", visibility_s=30, wait_s=1, together=2)
+    queue.open()
+    (message,) = queue.receive(1, wait_s=1)
+    queue.hide([message])
+    buckets = Buckets(together=2, most_bytes=100)
+    assert buckets.read(Place(IMAGES, "a.jpg"))[0] == b"x"
+    buckets.create(Place(IMAGES, "a.jpg.json"), b"{}")
+    queue.send_dead(message, "failed", "a reason")
+    queue.delete(message)
+    queue.count()
+
+
+# Those that a worker needs for an object that is not there, or for one version of it, are not enforced by this server.
+@pytest.mark.parametrize(
+    "action", ["", *sorted({*actions_of(read_policy(WORKER))} - {"s3:ListBucket", "s3:GetObjectVersion"})]
+)
+def test_worker_needs_every_permission_of_its_policy(
+    action: str, account: Account, queue_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = json.dumps(without(read_policy(WORKER), action))
+    # Of SQS this server knows no resources, and has an action for the batch, which with AWS is the same one.
+    text = re.sub('"arn:aws:sqs:[^"]+"', '"*"', text).replace("MessageVisibility", "MessageVisibilityBatch")
+    with nullcontext() if not action else pytest.raises((Failed, Away), match="AccessDenied"):
+        take_a_message(account, queue_url, json.loads(text), monkeypatch)
 
 
 def test_reader_cannot_read_elsewhere_in_the_bucket(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
