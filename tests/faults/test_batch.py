@@ -151,6 +151,21 @@ def test_two_batches_do_not_write_to_one_output(stack: Stack, s3: S3, tmp_path: 
     assert len(s3.keys("locked/part")) == 1
 
 
+def test_batch_whose_lock_is_taken_over_writes_no_more(stack: Stack, s3: S3, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 60)
+    log = tmp_path / "log"
+    words = (str(tmp_path / "images"), f"s3://{BUCKET}/lost", "digit-classes", "--slots", "4")
+    with FaultyProxy(str(stack.http.base_url)) as proxy:
+        process = start(proxy.url, log, *words, **s3.environment())
+        wait_until(lambda: len(proxy.requests) > 20, log=log)
+        proxy.hang(only="/predict")
+        s3.put("lost/lock.json", b'{"host": "another", "process": 1}')
+        assert process.wait(PATIENCE_S) == 2
+    assert "another batch writes to it" in log.read_text()
+    assert not s3.keys("lost/part")
+    assert s3.keys("lost/lock")  # it is the other one's
+
+
 def test_stopped_batch_does_not_wait_for_a_server_that_hangs(stack: Stack, tmp_path: Path) -> None:
     names, log, out = write_images(tmp_path / "images", 60), tmp_path / "log", tmp_path / "out"
     words = (str(tmp_path / "images"), str(out), "digit-classes", "--slots", "4")

@@ -29,6 +29,7 @@ from worker.inference import Transformer
 from worker.messages import Job
 
 JSONL, PARQUET = "jsonl", "parquet"
+_ERROR = "[bold red]error:[/] "
 _MOST_BYTES = 20 * 2**20
 _TIMEOUT_S = 60.0
 
@@ -40,15 +41,13 @@ def main() -> int:
     try:
         return _run(options, console)
     except Stopping:
-        console.print("stopped; the same command goes on where it was")
-        sys.stdout.flush()
-        os._exit(130)  # a request in progress would keep the process for a minute
+        status, said = 130, "stopped; the same command goes on where it was"
     except OSError as exc:
-        reason = f"{exc.filename or options.output}: {exc.strerror}"
+        status, said = 2, _ERROR + escape(f"{exc.filename or options.output}: {exc.strerror}")
     except (StartError, Failed, Undeliverable, api_key.AccessError, csv.Error, httpx.InvalidURL, ValueError) as exc:
-        reason = str(exc)
-    console.print(f"[bold red]error:[/] {escape(reason)}", soft_wrap=True, highlight=False)
-    return 2
+        status, said = 2, _ERROR + escape(str(exc))
+    console.print(said, soft_wrap=True, highlight=False)
+    os._exit(status)  # a request in progress would keep the process for a minute
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:

@@ -43,7 +43,7 @@ def locked_folder(root: Path) -> Iterator[None]:
 
 
 class Lease:
-    """A lock in a bucket: an object that is created where there is none, and written anew every 10 s.
+    """A lock in a bucket: an object that is created where there is none, and written again every 10 s.
 
     Where there is one already, a batch watches it for 30 s: one that changes is in use; one that does not was left by a
     batch that was killed, and is taken over, by one of those that try. No clocks are compared.
@@ -82,7 +82,7 @@ class Lease:
                 self._remove()
 
     def _watch(self, hold: Callable[[Callable[[], Any]], Any], stopped: threading.Event) -> None:
-        """Take over a lease that nobody renews."""
+        """Take over a lease that no one renews."""
         first, who = hold(self._read)
         until = time.monotonic() + _LEASE_S
         while first and time.monotonic() < until and not stopped.wait(_LOOK_S):
