@@ -232,6 +232,13 @@ def test_folder_is_held_by_one_batch_and_free_once_it_is_killed(tmp_path: Path) 
         pass
 
 
+def test_parquet_without_pyarrow_says_how_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)  # as where it is not installed
+    (tmp_path / "rows.parquet").write_bytes(b"")
+    with pytest.raises(StartError, match=r"next: pip install 'nereid\[parquet\]', or make .venv/.parquet"):
+        Table(tmp_path / "rows.parquet")
+
+
 def test_nothing_is_a_complete_batch(tmp_path: Path, begin: Callable[..., Outputs]) -> None:
     begin(tmp_path, lines=1).flush(is_last=True)
     assert json.loads((tmp_path / "progress.json").read_text())["complete"]
