@@ -15,7 +15,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from worker.aws import code_of, translating
-from worker.errors import Away, Failed, StartError
+from worker.errors import Away, Failed, StartError, Stopping
 
 LOCK = "lock.json"
 _RENEW_S, _LEASE_S, _LOOK_S = 10.0, 30.0, 1.0
@@ -68,6 +68,7 @@ class Lease:
 
         Raises:
             StartError: another batch has it.
+            Stopping: the batch is stopped meanwhile.
         """
         if not hold(partial(self._write, IfNoneMatch="*")):
             self._watch(hold, stopped)
@@ -90,8 +91,9 @@ class Lease:
             if found and found != first:
                 raise taken(f", {who}")
             first = found
-        condition = {"IfMatch": first} if first else {"IfNoneMatch": "*"}
-        if not stopped.is_set() and not hold(partial(self._write, **condition)):
+        if stopped.is_set():
+            raise Stopping
+        if not hold(partial(self._write, **({"IfMatch": first} if first else {"IfNoneMatch": "*"}))):
             raise taken()
 
     def _renew(self, stopped: threading.Event) -> None:
