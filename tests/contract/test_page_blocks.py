@@ -34,6 +34,7 @@ TENSORFLOW = "needs TensorFlow: tests/export/test_export_keras.py runs the same 
 LONG = "takes minutes to hours; its program is run by tests/tools with less"
 REGISTRY = "needs a registry to push to: tests/unit/test_images_command.py has the commands that are run"
 AWS = "needs an account of AWS"
+WITHOUT_SHM = "was printed by Triton where there is no /dev/shm, in a namespace of its own"
 CLUSTER = "needs a cluster with more than make cluster has, or makes one"
 BY_HAND = "was typed on the cluster; the tests there take the same steps by their own calls"
 OUTSIDE = "needs the internet"
@@ -117,7 +118,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
         "9. Publish and apply": [AWS],
     },
     "docs/ecs.md": {"ECS Fargate": [AWS], "The worker": [AWS]},
-    "docs/lambda.md": {"Lambda and API Gateway": [AWS], "Why not the stack in a function": [PRINTED]},
+    "docs/lambda.md": {"Lambda and API Gateway": [AWS], "Why not the stack in a function": [WITHOUT_SHM]},
     "docs/queues.md": {"Queues": [AWS], "Results": [DRAWING], "In a container": [AWS]},
     "docs/releases.md": {"Take a release": [OVERLAYS]},
     "docs/sizing.md": {

@@ -122,7 +122,7 @@ def test_containers_of_the_task_are_restricted_as_those_of_the_pod(name: str) ->
     assert mounts == wanted
 
 
-def test_secrets_reach_whom_they_are_for() -> None:
+def test_secrets_reach_the_containers_that_they_are_for() -> None:
     found = {
         each["Name"]: [secret["Name"] for secret in each["Secrets"]]
         for each in task()["ContainerDefinitions"]

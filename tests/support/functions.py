@@ -24,11 +24,16 @@ Object = dict[str, Any]
 
 
 class Function:
-    """A function that runs, and takes one event after the other."""
+    """A function that runs, and takes one event after the other.
+
+    Attributes:
+        events: for it.
+        results: of it, `response` or `error` before each.
+    """
 
     def __init__(self) -> None:
-        self._events: queue.Queue[Object] = queue.Queue()
-        self._results: queue.Queue[tuple[str, Object]] = queue.Queue()
+        self.events: queue.Queue[Object] = queue.Queue()
+        self.results: queue.Queue[tuple[str, Object]] = queue.Queue()
 
     def invoke(self, event: Object) -> Object:
         """What it returns for an event.
@@ -36,8 +41,8 @@ class Function:
         Raises:
             AssertionError: it raised an exception.
         """
-        self._events.put(event)
-        kind, result = self._results.get(timeout=_LIMIT_S)
+        self.events.put(event)
+        kind, result = self.results.get(timeout=_LIMIT_S)
         assert kind == "response", result
         return result
 
@@ -49,7 +54,7 @@ class Function:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                event = function._events.get()
+                event = function.events.get()
                 # Each of them: the client of the runtime ends with a fault of memory where one is missing.
                 headers = {
                     "Content-Type": "application/json",
@@ -62,7 +67,7 @@ class Function:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                function._results.put((self.path.rpartition("/")[2], body))
+                function.results.put((self.path.rpartition("/")[2], body))
                 self._send(202, b"{}", {})
 
             def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
