@@ -58,8 +58,9 @@ class StackSettings(BaseSettings):
     transformer_host: Address = "127.0.0.1"
     predictor_address: Address = "127.0.0.1"
     predictor_sync_address: Address = "127.0.0.1"
-    # How long Triton, the last of the parts, may take to end. Of the image, whose container has 30 s in all.
-    stop_triton_s: int = Field(40, ge=1)
+    stop_triton_s: int = Field(
+        40, ge=1, description="seconds in which Triton, the last of the parts, has to end; 5 in the image. No option"
+    )
     # Shown to a transformer with TRANSFORMER_API_KEYS_FILE, to list what it serves.
     nereid_api_key: str = Field(default="", pattern="^[!-~]*$")
 

@@ -33,6 +33,7 @@ TORCH = "needs torch: tests/export runs the same commands with other models"
 TENSORFLOW = "needs TensorFlow: tests/export/test_export_keras.py runs the same exports"
 LONG = "takes minutes to hours; its program is run by tests/tools with less"
 REGISTRY = "needs a registry to push to: tests/unit/test_images_command.py has the commands that are run"
+STANDALONE = "needs podman: tests/e2e/test_standalone.py runs the image like that"
 AWS = "needs an account of AWS"
 WITHOUT_SHM = "was printed by Triton where there is no /dev/shm, in a namespace of its own"
 CLUSTER = "needs a cluster with more than make cluster has, or makes one"
@@ -100,6 +101,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     "docs/growth.md": {"Pods for a rate": [COMMANDS], "How long requests wait": [COMMANDS]},
     "docs/container-images.md": {
         "Container images": [REGISTRY],
+        "All in one container": [STANDALONE],
         "After a push": [REGISTRY],
         "A site without a way out": [COMMANDS, OTHERS, OVERLAYS],
     },
@@ -121,6 +123,7 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     "docs/lambda.md": {"Lambda and API Gateway": [AWS], "Why not the stack in a function": [WITHOUT_SHM]},
     "docs/queues.md": {"Queues": [AWS], "Results": [DRAWING], "In a container": [AWS]},
     "docs/releases.md": {"Take a release": [OVERLAYS]},
+    "docs/sagemaker.md": {"SageMaker": [AWS, STANDALONE], "Asynchronous, serverless": [AWS]},
     "docs/sizing.md": {
         "Sizing": [COMMANDS],
         "Mirror": [DRAWING],

@@ -217,7 +217,7 @@ def test_figures_of_the_container(repository: Path, pytestconfig: pytest.Config)
                 assert client.post(container.url + url, content=DIGITS, headers=headers).is_success, container.logs()
                 ms[url].append((time.monotonic() - began) * 1000)
                 if not number and url == "/invocations":
-                    table.add_row("first answer after, s", f"{time.monotonic() - container.began:.1f}")
+                    table.add_row("first response after, s", f"{time.monotonic() - container.began:.1f}")
         for url, each in ms.items():
             table.add_row(f"p50 of POST {url.partition('?')[0]}, ms", f"{statistics.median(each[20:]):.1f}")
         memory = podman("stats", "--no-stream", "--format", "{{.MemUsage}}", container.name)
@@ -226,7 +226,7 @@ def test_figures_of_the_container(repository: Path, pytestconfig: pytest.Config)
 
 
 def invoke(runtime: Any, body: bytes, content_type: str, attributes: str) -> Any:
-    """Ask by AWS's client."""
+    """A request by AWS's client."""
     return runtime.invoke_endpoint(
         EndpointName=ENDPOINT, Body=body, ContentType=content_type, CustomAttributes=attributes
     )
