@@ -76,7 +76,7 @@ def check_unpacked(folder: Path) -> None:
     """Check that what was unpacked is a model repository: it will be no other one later.
 
     Raises:
-        StackError: it is none; the message says what it is instead.
+        StackError: it is something else; the message says what.
     """
     if not folder.is_dir():
         raise StackError(f"{folder}: no such folder, expected what ModelDataUrl points to; or set REPOSITORY=s3://...")

@@ -49,7 +49,9 @@ def test_every_variable_of_serve_is_an_option_and_no_secret_is() -> None:
     words = [word for name in given for word in (f"--{name.replace('_', '-')}", "1")]
     assert read_options([*words, "--verbose"]) == {name.upper(): "1" for name in [*given, "verbose"]}
     without = StackSettings.model_fields.keys() - given.keys() - {"verbose"}
-    assert without == {"transformer_host", "predictor_address", "predictor_sync_address", "nereid_api_key"}
+    assert without == {
+        "transformer_host", "predictor_address", "predictor_sync_address", "nereid_api_key", "stop_triton_s"
+    }  # fmt: skip
     assert read_options([]) == {}
 
 

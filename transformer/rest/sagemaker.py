@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.h
 model and parameters, elsewhere in the path and the query, are in custom attributes: `model=digits,confidence=0.5`.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -32,6 +33,7 @@ _IMAGE = "application/x-image"  # of SageMaker's own algorithms
 # A value may hold commas: `classes=cat,dog`.
 _SEPARATOR = re.compile(r"\s*,\s*(?=[^,=\s]+=)")
 _SHOWN_MODELS = 20
+_PING_S = 1.5  # SageMaker waits 2
 
 Respond = Callable[[str, Request, bytes, Deadline], Awaitable[Response]]
 
@@ -40,8 +42,12 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/ping")
 async def ping(request: Request) -> Ready:
-    """200 once the models can be served, 503 otherwise."""
-    return await v2.ready(request)
+    """200 once the models can be served, 503 otherwise; within the time that SageMaker waits."""
+    try:
+        async with asyncio.timeout(_PING_S):
+            return await v2.ready(request)
+    except TimeoutError as exc:
+        raise NotReady(f"Triton and the synchroniser do not respond within {_PING_S} s") from exc
 
 
 @router.post("/invocations")
