@@ -71,7 +71,7 @@ class Container:
                     return
                 assert status == 503
             assert podman("inspect", "--format", "{{.State.Running}}", self.name) == "true", self.logs()
-            time.sleep(0.05)
+            time.sleep(0.2)
         raise AssertionError(self.logs())
 
 

@@ -1,11 +1,12 @@
 """SageMaker's contract over the real stack, started by `serve`, with no other headers than SageMaker passes on."""
 
+import http.client
 import io
 import json
 import shutil
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -197,12 +198,20 @@ def test_wrong_requests_have_the_usual_errors(serve: Stack, headers: dict[str, s
 
 
 def test_body_of_an_asynchronous_endpoint_has_the_usual_limit(serve: Stack) -> None:
-    with socket.create_connection(("127.0.0.1", serve.http_port)) as connection:
-        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n")
-        connection.sendall(f"{ATTRIBUTES}: model=digits\r\nContent-Length: {2**30}\r\n\r\n".encode())
-        response = connection.recv(2**16)
-    assert response.startswith(b"HTTP/1.1 413 ")
-    assert b"body: 1073741824 bytes is over the limit of 100663296; send fewer items at once" in response
+    with closing(http.client.HTTPConnection("127.0.0.1", serve.http_port)) as connection:
+        connection.putrequest("POST", "/invocations")
+        for name, value in {
+            "Content-Type": "image/jpeg",
+            ATTRIBUTES: "model=digits",
+            "Content-Length": str(2**30),
+        }.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        response = connection.getresponse()
+        assert response.status == 413
+        assert json.load(response)["error"] == (
+            "body: 1073741824 bytes is over the limit of 100663296; send fewer items at once"
+        )
 
 
 def test_requests_are_known_by_their_inference_id_and_counted_by_model(serve: Stack) -> None:
