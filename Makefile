@@ -253,7 +253,7 @@ fuzz: .venv/.test .venv-triton/.installed models ## Send COUNT (100,000) broken 
 fuzz-bucket: .venv/.test .venv-triton/.installed models ## Examine COUNT (100,000) mutated versions of a model, and start a stack on some (SEED)
 	@$(BIN)/python -m tests.fuzz bucket $(call option,count,COUNT) $(call option,seed,SEED)
 
-e2e-pod: .venv/.test models ## Start the Pod of the manifests, and the task of ECS, with podman and try them (as root; says what is missing)
+e2e-pod: .venv/.test models ## Start the Pod of the manifests, the task of ECS and the image standalone with podman and try them (as root; says what is missing)
 	@$(BIN)/python -m tests.support.machine
 	@$(BIN)/pytest tests/e2e
 
