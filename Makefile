@@ -88,7 +88,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
+.PHONY: help install key demo serve batch protocols loadtest loadtest-cold flood soak loadtest-ui capacity plan queueing profiles models models-fp32 export export-onnx s3 publish versions rollback unpin prune reference compare train-examples images images-list images-lint sizing manifests manifests-scan chart test test-integration test-faults test-tools test-export test-all fuzz fuzz-bucket e2e-pod e2e-compose test-e2e cluster cluster-missing cluster-status cluster-shell cluster-down e2e-cluster kind-up kind-test kind-down check audit pages fmt lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -255,9 +255,13 @@ fuzz-bucket: .venv/.test .venv-triton/.installed models ## Examine COUNT (100,00
 
 e2e-pod: .venv/.test models ## Start the Pod of the manifests, the task of ECS and the image standalone with podman and try them (as root; says what is missing)
 	@$(BIN)/python -m tests.support.machine
-	@$(BIN)/pytest tests/e2e
+	@$(BIN)/pytest tests/e2e/test_pod.py
 
-test-e2e: .venv/.test models # of test-all: without what e2e-pod needs, the tests say so
+e2e-compose: .venv/.test .venv-compose/.installed ## Start compose.yaml with podman-compose and try it (as root; says what is missing)
+	@$(BIN)/python -m tests.support.composed
+	@$(BIN)/pytest tests/e2e/test_compose.py
+
+test-e2e: .venv/.test .venv-compose/.installed models # of test-all: without what e2e-pod and e2e-compose need, the tests say so
 	@$(BIN)/pytest tests/e2e
 
 check: .venv/.test ## Lint, format, types, and the glossary's word list; writes nothing
@@ -280,6 +284,7 @@ lock: $(UV) ## Choose the newest versions of all dependencies, with their hashes
 	@$(COMPILE) requirements/constraints.txt --upgrade --all-extras --overrides requirements/overrides.txt pyproject.toml
 	@printf 'setuptools\nwheel\n' | $(COMPILE) requirements/build-constraints.txt --upgrade --no-annotate -
 	@echo checkov | $(COMPILE) tests/manifests/scan-requirements.txt --upgrade --no-annotate -
+	@printf 'check-jsonschema\npodman-compose\nseaweedfs-bin==4.47\n' | $(COMPILE) tests/e2e/compose/requirements.txt --upgrade --no-annotate -
 	@$(COMPILE) predictor/requirements.txt --no-deps --no-annotate predictor/requirements.in
 	@echo "uv==$(UV_VERSION)" | $(COMPILE) requirements/installer.txt --no-deps --no-annotate -
 
@@ -312,7 +317,7 @@ kind-down: ## Remove the kind cluster
 
 # What stays is the user's: versions in model_repository, keys.txt. uv's and pip's caches are outside of this folder.
 clean: ## Uninstall: remove the environments, mirrors, logs and results; model_repository and keys.txt stay
-	rm -rf .venv .venv-triton .venv-scan .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-triton .venv-scan .venv-compose .cache output .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(UV):
@@ -370,4 +375,11 @@ endef
 	@echo "installing the scanner of manifests (.venv-scan)"
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-scan
 	@$(AS_PIP) pip install --quiet --python .venv-scan/bin/python $(HASHED) -r $<
+	@touch $@
+
+# podman-compose, the schema of compose files, and an S3 server, which no image can be pulled for.
+.venv-compose/.installed: tests/e2e/compose/requirements.txt | $(UV)
+	@echo "installing podman-compose (.venv-compose)"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-compose
+	@$(AS_PIP) pip install --quiet --python .venv-compose/bin/python $(HASHED) -r $<
 	@touch $@

@@ -13,6 +13,7 @@ LOCKS = (
     "requirements/installer.txt",
     "requirements/torch-cpu.txt",
     "predictor/requirements.txt",
+    "tests/e2e/compose/requirements.txt",
     "tests/manifests/scan-requirements.txt",
 )
 RECIPES = ("Makefile", "containers/Dockerfile")

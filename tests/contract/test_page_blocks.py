@@ -39,6 +39,7 @@ WITHOUT_SHM = "was printed by Triton where there is no /dev/shm, in a namespace 
 CLUSTER = "needs a cluster with more than make cluster has, or makes one"
 BY_HAND = "was typed on the cluster; the tests there take the same steps by their own calls"
 OUTSIDE = "needs the internet"
+DOCKER = "needs docker: tests/e2e/test_compose.py runs the same commands with podman-compose"
 OTHERS = "is of another program, which is not here"
 
 # By page, then heading: for each block below it which test runs it, or why none can.
@@ -56,6 +57,14 @@ BLOCKS: dict[str, dict[str, list[str]]] = {
     "cluster/README.md": {"A real cluster on one machine": [CLUSTER], "What it is made of": [DRAWING]},
     "docs/architecture.md": {"Components": [DRAWING], "Errors": [GENERATED], "A model's folder": [DRAWING]},
     "docs/batches.md": {"Batches": ["tests/integration/test_page_commands.py"], "Output": [DRAWING]},
+    "docs/compose.md": {
+        "Compose": [DOCKER],
+        "Variables": [DOCKER],
+        "Your models": [DOCKER],
+        "Your bucket": [DOCKER, DOCKER],
+        "A GPU": [DOCKER],
+        "Update": [DOCKER],
+    },
     "docs/clients.md": {
         "curl": [CLIENTS],
         "tritonclient.http": [CLIENTS, CLIENTS],

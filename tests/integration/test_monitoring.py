@@ -19,6 +19,7 @@ from prometheus_client import generate_latest
 from tritonclient.utils import InferenceServerException
 
 from tests.manifests.rendering import needs_kubectl, read_documents, render
+from tests.support.dashboard import DASHBOARD, PANELS, VARIABLES, queries_of
 from tests.support.ports import find_free_ports
 from tests.support.promql import FOREIGN, TARGET, Exposed, kept, made, recorded, selectors
 from tests.support.stack import ROOT, Stack, start_stack, wait_until
@@ -39,8 +40,6 @@ RECORDED_LABELS = recorded(RECORDED)
 BROKEN = "99"  # a version that does not pass its trial
 POD_MONITOR = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text())["spec"]
 ENDPOINTS = POD_MONITOR["podMetricsEndpoints"]
-DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
-PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 # Metrics and panels that only Kubernetes, a GPU, a queue worker or a failure fills.
 OF_KUBERNETES = re.compile("kube_deployment_|nereid:(replicas|workload):")
 SILENT = {
@@ -51,21 +50,6 @@ SILENT = {
 SILENT_RECORDS = {"nereid:failed:rate5m", "nereid:model:lost"} | {
     name for name, expr in RECORDED.items() if OF_KUBERNETES.search(expr)
 }
-# Values that Grafana fills in.
-VARIABLES = {"$__rate_interval": "5m", "$namespace": ".*", "$model": ".*"}
-
-
-def queries_of(panel: Mapping[str, Any]) -> list[str]:
-    """The expressions of a panel."""
-    expressions = []
-    for target in panel["targets"]:
-        expression = target["expr"]
-        for variable, value in VARIABLES.items():
-            expression = expression.replace(variable, value)
-        expressions.append(expression)
-    return expressions
-
-
 EXPRESSIONS = [*(rule["expr"] for rule in RULES), *(expression for panel in PANELS for expression in queries_of(panel))]
 
 
