@@ -43,10 +43,10 @@ VARIABLES = ("HTTP_PORT", "GRPC_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
 SERVICES = read_services()
 LASTING = [name for name in SERVICES if name != "models"]
 START_S = 240.0
-# Panels that only Kubernetes, a GPU, keys, an overload or a rejected version fills.
+# Panels of which Kubernetes, a GPU, keys, a failure or a rejected version fills all or a part.
 SILENT = {
-    "CPU", "From creation to ready", "GPU", "Memory, of its limit", "Pods that do not start", "Rejected for their key",
-    "Rejected for their key, by route", "Rejected versions", "Rejected, or given up", "Replicas", "Replicas missing",
+    "CPU", "From creation to ready", "GPU", "Loads, rejections and failures", "Memory, of its limit",
+    "Pods that do not start", "Rejected for their key, by route", "Rejected versions", "Replicas", "Replicas missing",
     "Requests by key", "Restarts", "Throttled at the limit of CPU",
 }  # fmt: skip
 
