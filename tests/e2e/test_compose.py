@@ -43,11 +43,12 @@ VARIABLES = ("HTTP_PORT", "GRPC_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
 SERVICES = read_services()
 LASTING = [name for name in SERVICES if name != "models"]
 START_S = 240.0
-# Panels of which Kubernetes, a GPU, keys, a failure or a rejected version fills all or a part.
+# Panels of which Kubernetes, a GPU, a queue worker, keys, a failure or a rejected version fills all or a part.
 SILENT = {
-    "CPU", "From creation to ready", "GPU", "Loads, rejections and failures", "Memory, of its limit",
-    "Pods that do not start", "Rejected for their key, by route", "Rejected versions", "Replicas", "Replicas missing",
-    "Requests by key", "Restarts", "Throttled at the limit of CPU",
+    "Age of messages", "CPU", "From creation to ready", "GPU", "Loads, rejections and failures",
+    "Mean of each step of a message", "Memory, of its limit", "Messages by outcome", "Pods that do not start", "Queue",
+    "Rejected for their key, by route", "Rejected versions", "Replicas", "Replicas missing", "Requests by key",
+    "Restarts", "Throttled at the limit of CPU",
 }  # fmt: skip
 
 
