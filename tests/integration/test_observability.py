@@ -692,7 +692,7 @@ def test_spans_can_be_switched_off(stack: Stack, tmp_path: Path, variables: dict
 def test_no_exporter_is_loaded_by_default() -> None:
     """The rest of OpenTelemetry FastAPI loads itself."""
     script = (
-        "import sys, transformer.__main__ as program; from transformer.settings import OpenTelemetrySettings;"
+        "import sys, transformer.program as program; from transformer.settings import OpenTelemetrySettings;"
         "assert program.open_spans(OpenTelemetrySettings()) is None;"
         "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])"
     )

@@ -122,6 +122,6 @@ COLOURS_TASK = FindColours()
 
 if __name__ == "__main__":
     register(COLOURS_TASK)
-    from transformer.__main__ import main
+    from transformer.program import main
 
     sys.exit(main())

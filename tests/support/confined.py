@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from transformer.__main__ import main as run_transformer
+from transformer.program import main as run_transformer
 from transformer.seccomp import block_rings, confine
 
 _X86 = platform.machine() == "x86_64"

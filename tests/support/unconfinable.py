@@ -6,7 +6,7 @@ import os
 import struct
 import sys
 
-from transformer.__main__ import main
+from transformer.program import main
 
 _SECCOMP = {"x86_64": 317, "aarch64": 277}  # the number of seccomp(2)
 _PR_SET_NO_NEW_PRIVS, _SET_MODE_FILTER, _ALL_THREADS = 38, 1, 1  # <linux/prctl.h>, <linux/seccomp.h>
