@@ -18,10 +18,6 @@ from tests.support.s3 import BUCKET, S3, start_s3
 from tests.support.stack import PATIENCE_S, ROOT, start_shipped, wait_until
 
 UNKNOWN = {
-    "AWS::ApiGatewayV2::Api",
-    "AWS::ApiGatewayV2::Integration",
-    "AWS::ApiGatewayV2::Route",
-    "AWS::ApiGatewayV2::Stage",
     "AWS::ApplicationAutoScaling::ScalableTarget",
     "AWS::ApplicationAutoScaling::ScalingPolicy",
     "AWS::CloudWatch::Alarm",

@@ -1,7 +1,12 @@
-"""The Lambda function in front of a SageMaker endpoint: run by AWS's own runtime, the endpoint the real stack."""
+"""The Lambda function in front of a SageMaker endpoint: deployed to moto, run by AWS's own runtime.
+
+The endpoint is the real stack. moto itself runs functions in Docker alone, and knows no HTTP API.
+"""
 
 import base64
+import io
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.support.cloudformation import TEMPLATES, read_template
+from tests.support.cloudformation import TEMPLATES, Account, read_template
 from tests.support.functions import Function, start_function
+from tests.support.s3 import BUCKET, start_s3
 from tests.support.sagemaker import ENDPOINT, start_endpoint
 from tests.support.stack import ROOT, Stack, start_shipped
 
@@ -29,22 +35,61 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("front") / "log"
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The unpacked code of the function, and its configuration, by a stack that is updated and deleted too."""
+    folder = tmp_path_factory.mktemp("code")
+    with start_s3(folder / "s3.log") as s3:
+        account = Account(s3)
+        s3.put("code.zip", pack(TEMPLATES / "front"))
+        packaged = package(BUCKET, "code.zip")
+        account.create("front", packaged, {"EndpointName": ENDPOINT})
+        account.update("front", packaged, {"EndpointName": ENDPOINT, "RequestsPerSecond": "9"})
+        found = account.client("lambda").get_function(FunctionName=account.resources("front")["Function"])
+        archive = s3.client.get_object(Bucket=BUCKET, Key="code.zip")["Body"].read()
+        zipfile.ZipFile(io.BytesIO(archive)).extractall(folder / "task")
+        account.delete("front")
+        assert not account.client("lambda").list_functions()["Functions"]
+    return folder / "task", found["Configuration"]
 
 
 @pytest.fixture(scope="module")
-def front(stack: Stack, log: Path) -> Iterator[Function]:
-    with start_endpoint(f"http://127.0.0.1:{stack.http_port}") as url, start(url, log) as function:
+def front(
+    stack: Stack, deployed: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Function]:
+    log = tmp_path_factory.mktemp("front") / "log"
+    with start_endpoint(f"http://127.0.0.1:{stack.http_port}") as url, start(deployed, url, log) as function:
         yield function
 
 
-def start(url: str, log: Path, name: str = ENDPOINT) -> Any:
-    """The function as front.yaml has it."""
-    function = read_template("front.yaml")["Resources"]["Function"]["Properties"]
-    variables = {"ENDPOINT_NAME": name, "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": url, "AWS_DEFAULT_REGION": "eu-central-1"}
-    variables |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "NO_PROXY": "127.0.0.1"}
-    return start_function(TEMPLATES / function["Code"], function["Handler"], log, variables)
+def start(deployed: tuple[Path, dict[str, Any]], url: str, log: Path, **variables: str) -> Any:
+    """The function, with SageMaker at another address and another pair of keys."""
+    folder, configuration = deployed
+    given = dict(configuration["Environment"]["Variables"])
+    given |= {"AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": url, "AWS_DEFAULT_REGION": "eu-central-1", "NO_PROXY": "127.0.0.1"}
+    given |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    return start_function(folder, configuration["Handler"], log, given | variables)
+
+
+def package(bucket: str, key: str) -> str:
+    """The template as `aws cloudformation package` leaves it, without the HTTP API."""
+    template = read_template("front.yaml")
+    resources = {
+        name: each
+        for name, each in template["Resources"].items()
+        if not each["Type"].startswith("AWS::ApiGatewayV2::") and name != "Permission"
+    }
+    resources["Function"]["Properties"]["Code"] = {"S3Bucket": bucket, "S3Key": key}
+    kept = ("AWSTemplateFormatVersion", "Parameters", "Conditions")
+    return json.dumps({name: template[name] for name in kept} | {"Resources": resources})
+
+
+def pack(folder: Path) -> bytes:
+    """The files of a folder as ZIP."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in folder.glob("*.py"):
+            archive.write(path, path.name)
+    return packed.getvalue()
 
 
 def event_of(body: bytes, query: str = "", model: str = "digit-finder", **headers: str) -> dict[str, Any]:
@@ -110,17 +155,19 @@ def test_response_that_lambda_cannot_give_is_named(front: Function) -> None:
     assert (large["statusCode"], read(large)["code"]) == (413, "payload_too_large")
 
 
-def test_endpoint_that_does_not_exist_is_named(stack: Stack, tmp_path: Path) -> None:
+def test_endpoint_that_does_not_exist_is_named(
+    stack: Stack, deployed: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     with (
         start_endpoint(f"http://127.0.0.1:{stack.http_port}") as url,
-        start(url, tmp_path / "log", "other") as function,
+        start(deployed, url, tmp_path / "log", ENDPOINT_NAME="other") as function,
     ):
         response = function.invoke(event_of(DIGITS))
     assert (response["statusCode"], read(response)["code"]) == (400, "invalid_request")
 
 
-def test_endpoint_that_is_away_is_named(tmp_path: Path) -> None:
-    with start("http://127.0.0.1:9", tmp_path / "log") as function:
+def test_endpoint_that_is_away_is_named(deployed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    with start(deployed, "http://127.0.0.1:9", tmp_path / "log") as function:
         response = function.invoke(event_of(DIGITS))
     assert (response["statusCode"], read(response)["code"]) == (504, "deadline_exceeded")
     assert "SageMaker" in (tmp_path / "log").read_text()
