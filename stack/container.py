@@ -4,11 +4,11 @@ Without an argument it is `nereid serve`, whose options it takes.
 """
 
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from environment.stopping import end_at_sigterm
 from registry.errors import StorageError
 from registry.layout import ModelFolder, read_layout
 from registry.storage.reading import open_storage
@@ -23,8 +23,7 @@ _OTHER_PORTS = ("GRPC_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_MET
 
 def main() -> int:
     """Run the stack; exit statuses are those of `nereid serve`."""
-    # The kernel lets the first process of a container ignore it, until supervisor handles it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    end_at_sigterm()
     arguments = sys.argv[1:]
     if arguments[:1] != ["serve"]:
         return program.main(arguments)
