@@ -56,6 +56,7 @@ def running(s3: S3, key_and_line: tuple[str, str]) -> Iterator[Running]:
             "VpcId": account.vpc,
             "TaskSubnets": account.subnets,
             "LoadBalancerSubnets": account.subnets,
+            "ClientCidr": "10.0.0.0/16",
             "TritonImage": f"nereid/cpu-triton:{version()}",
             "SynchroniserImage": f"nereid/predictor:{version()}",
             "TransformerImage": f"nereid/transformer:{version()}",

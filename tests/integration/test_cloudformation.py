@@ -55,6 +55,7 @@ def parameters_of_ecs(account: Account) -> dict[str, str]:
         "VpcId": account.vpc,
         "TaskSubnets": account.subnets,
         "LoadBalancerSubnets": account.subnets,
+        "ClientCidr": "10.0.0.0/16",
         "TritonImage": "example/cpu-triton",
         "SynchroniserImage": "example/predictor",
         "TransformerImage": "example/transformer",

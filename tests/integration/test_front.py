@@ -137,8 +137,9 @@ def test_annotated_image_comes_back_as_bytes(front: Function) -> None:
         (event_of(DIGITS, model="absent"), 404, "model_not_found", "absent"),
         (event_of(DIGITS, "confidence=2"), 400, "invalid_request", "confidence"),
         (event_of(DIGITS, "x=" + "a" * 1100), 414, "invalid_request", "1024"),
+        (event_of(DIGITS, **{"content-encoding": "gzip"}), 415, "unsupported_media", "gzip"),
     ],
-    ids=["no image", "no model", "wrong parameter", "long parameter"],
+    ids=["no image", "no model", "wrong parameter", "long parameter", "compressed"],
 )
 def test_error_has_the_status_of_the_stack(
     front: Function, event: dict[str, Any], status: int, code: str, words: str
@@ -163,13 +164,15 @@ def test_endpoint_that_does_not_exist_is_named(
         start(deployed, url, tmp_path / "log", ENDPOINT_NAME="other") as function,
     ):
         response = function.invoke(event_of(DIGITS))
-    assert (response["statusCode"], read(response)["code"]) == (400, "invalid_request")
+    assert (response["statusCode"], read(response)["code"]) == (503, "not_ready")
+    assert "123456789012" not in response["body"]  # the account is in the log alone
+    assert "123456789012" in (tmp_path / "log").read_text()
 
 
 def test_endpoint_that_is_away_is_named(deployed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     with start(deployed, "http://127.0.0.1:9", tmp_path / "log") as function:
         response = function.invoke(event_of(DIGITS))
-    assert (response["statusCode"], read(response)["code"]) == (504, "deadline_exceeded")
+    assert (response["statusCode"], read(response)["code"]) == (503, "predictor_unavailable")
     assert "SageMaker" in (tmp_path / "log").read_text()
 
 

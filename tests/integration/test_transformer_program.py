@@ -122,6 +122,14 @@ def test_late_predictor_is_a_timeout_and_absent_one_is_unavailable(stack: Stack,
         assert stub.ServerLive(service_pb2.ServerLiveRequest()).live
         assert not stub.ServerReady(service_pb2.ServerReadyRequest()).ready
         assert health_of(transformer.grpc).Check(health_pb2.HealthCheckRequest()).status == NOT_SERVING
+        # An ALB of AWS looks at the status of gRPC alone.
+        agent = [("grpc.primary_user_agent", "ELB-HealthChecker/2.0")]
+        with (
+            grpc.insecure_channel(f"127.0.0.1:{transformer.grpc_port}", options=agent) as balancer,
+            pytest.raises(grpc.RpcError) as rejected_check,
+        ):
+            health_of(balancer).Check(health_pb2.HealthCheckRequest())
+        assert rejection_of(rejected_check.value).status == grpc.StatusCode.UNAVAILABLE
 
 
 def test_request_that_cannot_be_finished_gets_an_error(tmp_path: Path) -> None:

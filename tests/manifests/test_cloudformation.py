@@ -26,6 +26,7 @@ OF_THE_TASK = {
     "PREDICTOR_PROFILE",
     "PREDICTOR_REPOSITORY",
     "TRANSFORMER_API_KEYS_FILE",
+    "TRANSFORMER_KEYLESS",
     "TRANSFORMER_MAX_IN_FLIGHT",
     "TRANSFORMER_THREADS",
 }
@@ -123,12 +124,20 @@ def test_containers_of_the_task_are_restricted_as_those_of_the_pod(name: str) ->
 
 
 def test_secrets_reach_the_containers_that_they_are_for() -> None:
-    found = {
-        each["Name"]: [secret["Name"] for secret in each["Secrets"]]
-        for each in task()["ContainerDefinitions"]
-        if isinstance(each.get("Secrets"), list)
+    found = {each["Name"]: names_of(each.get("Secrets", [])) for each in task()["ContainerDefinitions"]}
+    assert found == {
+        "volumes": ["KEYS"],
+        "triton": ["PREDICTOR_SECRET"],
+        "synchroniser": ["PREDICTOR_SECRET"],
+        "transformer": [],
     }
-    assert found == {"triton": ["PREDICTOR_SECRET"], "synchroniser": ["PREDICTOR_SECRET"]}
+
+
+def names_of(secrets: Any) -> list[str]:
+    """Names of the variables, those of a condition too."""
+    if isinstance(secrets, dict):
+        secrets = [each for branch in secrets["Fn::If"][1:] if isinstance(branch, list) for each in branch]
+    return [each["Name"] for each in secrets]
 
 
 def test_only_the_transformer_is_reached_from_outside() -> None:
@@ -172,6 +181,44 @@ def test_sizes_are_pairs_of_fargate() -> None:
         assert 2 * cpus <= gib <= 8 * cpus
         assert gib % {2: 1, 4: 1, 8: 4, 16: 8}[int(cpus)] == 0
         assert float(size["TritonCpus"]) + float(size["Threads"]) <= cpus + 0.5
+        # docs/limits.md: 140 MiB, and 150 for each image of 50 megapixels in progress.
+        assert 140 + 150 * int(size["InFlight"]) <= int(size["TransformerMemory"]) <= int(size["Memory"]) / 4
+
+
+def test_service_waits_for_what_its_target_groups_need() -> None:
+    resources = read_template("ecs.yaml")["Resources"]
+    service = resources["Service"]
+    assert service["DependsOn"] == "Listener"
+    http, grpc = service["Properties"]["LoadBalancers"]
+    assert http["TargetGroupArn"] == {"Ref": "HttpTargets"}
+    assert {"Ref": "GrpcRule"} in grpc["Fn::If"][1]["TargetGroupArn"]["Fn::Select"][1]
+
+
+@pytest.mark.parametrize("name", ["ecs.yaml", "worker.yaml"])
+def test_update_keeps_the_number_of_tasks(name: str) -> None:
+    assert "DesiredCount" not in read_template(name)["Resources"]["Service"]["Properties"]
+
+
+def test_update_keeps_the_number_of_instances() -> None:
+    assert read_template("sagemaker.yaml")["Resources"]["Endpoint"]["Properties"]["RetainAllVariantProperties"] is True
+
+
+@pytest.mark.parametrize("name", ["worker.yaml", "sagemaker.yaml"])
+def test_start_from_zero_takes_no_capacity_away(name: str) -> None:
+    policy = read_template(name)["Resources"]["FromZero"]["Properties"]["StepScalingPolicyConfiguration"]
+    assert policy["AdjustmentType"] == "ChangeInCapacity"
+    assert [each["ScalingAdjustment"] for each in policy["StepAdjustments"]] == [1]
+
+
+def test_messages_in_progress_keep_a_task() -> None:
+    policy = read_template("worker.yaml")["Resources"]["ByBacklog"]["Properties"]
+    metrics = {
+        each["Id"]: each
+        for each in policy["TargetTrackingScalingPolicyConfiguration"]["CustomizedMetricSpecification"]["Metrics"]
+    }
+    # SQS reports messages in progress only where there are any.
+    assert metrics["backlog"]["Expression"] == "(visible + FILL(inprogress, 0)) / tasks"
+    assert [name for name, each in metrics.items() if each["ReturnData"]] == ["backlog"]
 
 
 def test_worker_stops_later_than_it_finishes() -> None:
@@ -188,7 +235,8 @@ def test_worker_may_do_what_the_page_says() -> None:
     rights = page[page.index("## Rights") :].split("\n## ")[0]
     named = set(re.findall(r"\b(?:Receive|Delete|Send)Message\b|\b(?:Get|List|Put|Change)[A-Z]\w+", rights))
     role = read_template("worker.yaml")["Resources"]["TaskRole"]["Properties"]["Policies"][0]["PolicyDocument"]
-    actions = {action for each in role["Statement"] for action in _listed(each["Action"])}
+    statements = [each for each in role["Statement"] if "Sid" in each]  # without keys of KMS
+    actions = {action for each in statements for action in _listed(each["Action"])}
     assert {action.partition(":")[2] for action in actions} == named
 
 

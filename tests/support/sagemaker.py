@@ -60,7 +60,11 @@ def start_endpoint(container: str) -> Iterator[str]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.path != f"/endpoints/{ENDPOINT}/invocations":
-                self._send(400, {"x-amzn-errortype": "ValidationError"}, b'{"message": "no such endpoint"}')
+                self._send(
+                    400,
+                    {"x-amzn-errortype": "ValidationError"},
+                    b'{"message": "Endpoint other of account 123456789012 not found."}',
+                )
                 return
             headers = {name: value for name, value in self.headers.items() if name.lower() in _PASSED}
             response = httpx.post(

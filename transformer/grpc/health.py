@@ -11,12 +11,13 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from transformer.dataplane.dataplane import DataPlane
-from transformer.errors import ServiceNotFound
+from transformer.errors import NotReady, ServiceNotFound
 from transformer.grpc.error_status import abort
 
 SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 _INTERVAL_S = 0.5
+_ALB = "ELB-HealthChecker"  # how its checks begin their user-agent
 _STATUS = health_pb2.HealthCheckResponse
 
 
@@ -36,7 +37,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         if message.service not in self._services:
             known = ", ".join(map(repr, self._services))
             await abort(context, ServiceNotFound(f"service: got {message.service[:60]!r}, expected one of {known}"))
-        return _STATUS(status=await self._status())
+        status = await self._status()
+        if status != _STATUS.SERVING and _reads_no_message(context):
+            await abort(context, NotReady("the models are being loaded, or the server stops"))
+        return _STATUS(status=status)
 
     async def Watch(self, message: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # noqa: N802
         reported = None
@@ -54,3 +58,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     async def _status(self) -> Any:
         ready = not self._stopping.is_set() and await self._dataplane.ready()
         return _STATUS.SERVING if ready else _STATUS.NOT_SERVING
+
+
+def _reads_no_message(context: grpc.aio.ServicerContext[Any, Any]) -> bool:
+    """Whether an ALB of AWS calls: it looks at the status of gRPC alone."""
+    agents = (value for key, value in context.invocation_metadata() or () if key == "user-agent")
+    return any(str(agent).startswith(_ALB) for agent in agents)

@@ -31,7 +31,8 @@ _JSON_SIZE = "json-header-size"
 _JSON = "application/json"
 _IMAGE = "application/x-image"  # of SageMaker's own algorithms
 # A value may hold commas: `classes=cat,dog`.
-_SEPARATOR = re.compile(r"\s*,\s*(?=[^,=\s]+=)")
+_SEPARATOR = re.compile(r",(?=[^,=]+=)")
+_MAX_ATTRIBUTES = 1024  # SageMaker's
 _SHOWN_MODELS = 20
 _PING_S = 1.5  # SageMaker waits 2
 
@@ -78,10 +79,12 @@ def read_attributes(headers: Mapping[str, str]) -> tuple[str, dict[str, list[str
         InvalidRequest: the custom attributes are no such list, or name another model than the target.
     """
     text = headers.get(ATTRIBUTES, "").strip()
+    if len(text) > _MAX_ATTRIBUTES:
+        raise InvalidRequest(f"{ATTRIBUTES}: got {len(text)} characters, expected at most {_MAX_ATTRIBUTES}")
     parameters: dict[str, list[str]] = {}
     for entry in _SEPARATOR.split(text) if text else ():
-        name, found, value = entry.partition("=")
-        if not found:
+        name, found, value = (part.strip() for part in entry.partition("="))
+        if not found or not name or value.endswith(","):
             raise InvalidRequest(
                 f"{ATTRIBUTES}: got {excerpt(entry)}, expected model=<name>,confidence=0.5 and the like"
             )
