@@ -84,3 +84,38 @@ def test_table_is_read_with_its_types_and_goes_on_behind_each_request(tmp_path: 
     path.write_bytes(b"nothing")
     with pytest.raises(StartError, match=r"rows.parquet"):
         list(Table(path).items(""))
+
+
+def test_members_without_a_column_do_not_vanish(document: dict[str, Any], tmp_path: Path) -> None:
+    found = {"class": "cat", "class_id": 3, "confidence": 1, "box": {"x1": 0, "y1": 0.5, "x2": 2, "y2": 3}}
+    columns = Columns(document, "detect")
+    for line, expected in (
+        ({"input": "a", "track": 1}, "got track;"),
+        ({"input": "a", "predictions": [found, {**found, "track": 1}]}, "got predictions.track;"),
+        ({"input": "a", "predictions": [found | {"box": {"z": 1}}]}, "got predictions.box.z;"),
+        ({"input": "a", "predictions": [found | {"class_id": "three"}]}, "class_id|three"),
+        ({"input": "a", "predictions": [found | {"class_id": 2**70}]}, "too (large|big)"),
+        ({"input": "a", "predictions": 3}, "list"),
+    ):
+        (tmp_path / "part").write_text(json.dumps({"input": "b"}) + "\n" + json.dumps(line) + "\n")
+        with pytest.raises(StartError, match=rf"otherwise than its /openapi.json says: .*({expected})"):
+            columns.write(tmp_path / "part")
+
+
+def test_columns_of_another_server_have_another_version(document: dict[str, Any]) -> None:
+    before = Columns(document, "detect").version
+    assert before == Columns(json.loads(json.dumps(document)), "detect").version
+    assert len({Columns(document, task).version for task in TASKS}) == len(TASKS)
+    other = json.loads(json.dumps(document).replace('"class_id"', '"class_number"'))
+    assert Columns(other, "detect").version != before
+
+
+def test_part_is_written_in_groups_of_rows(document: dict[str, Any], tmp_path: Path) -> None:
+    """The memory of a part is that of a group: one of 64 MiB as a whole took half a gigabyte and more."""
+    found = {"class": "cat", "class_id": 3, "confidence": 0.5, "box": {"x1": 0, "y1": 0.5, "x2": 2, "y2": 3}}
+    line = json.dumps({"input": "a.jpg", "predictions": [found] * 500}) + "\n"
+    (tmp_path / "part").write_text(line * (12 * 2**20 // len(line)))
+    with pq.ParquetFile(Columns(document, "detect").write(tmp_path / "part")) as file:
+        groups = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+    assert len(groups) in {3, 4}
+    assert sum(groups) == 12 * 2**20 // len(line)

@@ -69,6 +69,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         columns = Columns(batch.hold(transformer.describe_server), model["parameters"]["task"])
     request = {
         "input": options.input, "model": options.model, "parameters": parameters, "format": options.format,
+        **({"columns": columns.version} if columns else {}),
     }  # fmt: skip
     store = open_store(options.output)
     with TemporaryDirectory(prefix="nereid-batch-") as folder, store.locked(batch.hold, stopped=batch.stopped):

@@ -7,19 +7,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from worker.aws import code_of, translating
+from worker.batch.objects import Objects
 from worker.errors import Away, Failed, StartError, Stopping
 
 LOCK = "lock.json"
 _RENEW_S, _LEASE_S, _LOOK_S = 10.0, 30.0, 1.0
-_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409", "404"}
+_SLOW_S = 3.0  # a read that took longer may have waited for S3
+
+Hold = Callable[[Callable[[], Any]], Any]
 
 
 def taken(who: str = "") -> StartError:
@@ -46,20 +45,22 @@ class Lease:
     """A lock in a bucket: an object that is created where there is none, and written again every 10 s.
 
     Where there is one already, a batch watches it for 30 s: one that changes is in use; one that does not was left by a
-    batch that was killed, and is taken over, by one of those that try. No clocks are compared.
-
-    Attributes:
-        is_lost: another batch has taken it over, after an outage of S3 or of this machine: nothing may be written.
+    batch that was killed, and is taken over, by one of those that try. No clocks are compared. While S3 is away no one
+    can write: the 30 s begin again after that.
     """
 
-    def __init__(self, s3: Any, bucket: str, key: str) -> None:
-        """Nothing is sent yet."""
-        self._s3, self._bucket, self._key = s3, bucket, key
-        self._etag, self._ended = "", threading.Event()
-        self.is_lost = False
+    def __init__(self, objects: Objects) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            objects: where it is, with requests that end soon: after an outage it is written before the 30 s are over.
+        """
+        self._objects = objects
+        self._ended = threading.Event()
+        self._is_lost = False
 
     @contextmanager
-    def held(self, hold: Callable[[Callable[[], Any]], Any], *, stopped: threading.Event) -> Iterator[None]:
+    def held(self, hold: Hold, *, stopped: threading.Event) -> Iterator[None]:
         """Hold the lease.
 
         Args:
@@ -67,73 +68,74 @@ class Lease:
             stopped: ends the watching; set where the lease is lost.
 
         Raises:
-            StartError: another batch has it.
+            StartError: another batch has it, or has taken it over.
             Stopping: the batch is stopped meanwhile.
         """
-        if not hold(partial(self._write, IfNoneMatch="*")):
+        if not hold(self._write):
             self._watch(hold, stopped)
         renewer = threading.Thread(target=self._renew, args=(stopped,), name="lease", daemon=True)
         renewer.start()
         try:
             yield
+        except Stopping:
+            if self._is_lost:
+                raise taken() from None
+            raise
         finally:
             self._ended.set()
             renewer.join()
-            if not self.is_lost:
-                self._remove()
+            self._remove()
 
-    def _watch(self, hold: Callable[[Callable[[], Any]], Any], stopped: threading.Event) -> None:
+    def is_held(self) -> bool:
+        """Write it again; False where another batch has taken it over. Raises `Away` and `Failed`."""
+        if not self._is_lost and not self._write():
+            self._is_lost = True
+        return not self._is_lost
+
+    def _watch(self, hold: Hold, stopped: threading.Event) -> None:
         """Take over a lease that no one renews."""
-        first, who = hold(self._read)
+        who, first = hold(self._read), self._objects.etag(LOCK)
         until = time.monotonic() + _LEASE_S
         while first and time.monotonic() < until and not stopped.wait(_LOOK_S):
-            found, who = hold(self._read)
+            began = time.monotonic()
+            who, found = hold(self._read), self._objects.etag(LOCK)
             if found and found != first:
-                raise taken(f", {who}")
+                raise taken(who)
             first = found
+            if time.monotonic() - began > _SLOW_S:
+                until = time.monotonic() + _LEASE_S
         if stopped.is_set():
             raise Stopping
-        if not hold(partial(self._write, **({"IfMatch": first} if first else {"IfNoneMatch": "*"}))):
+        if not hold(self._write):
             raise taken()
 
     def _renew(self, stopped: threading.Event) -> None:
-        while not self._ended.wait(_RENEW_S):
+        pause_s = _RENEW_S
+        while not self._ended.wait(pause_s):
+            pause_s = _RENEW_S
             try:
-                self.is_lost = not self._write(IfMatch=self._etag)
-            except (Away, Failed):  # the next time
-                continue
-            if self.is_lost:
-                stopped.set()
-                return
+                if not self.is_held():
+                    stopped.set()
+                    return
+            except (Away, Failed):
+                pause_s = _LOOK_S
 
-    def _write(self, **condition: str) -> bool:
-        """Write the object on a condition; False where that does not hold."""
-        body = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "time": time.time()}).encode()
-        with translating(f"writing {self._key}"):
-            try:
-                found = self._s3.put_object(Bucket=self._bucket, Key=self._key, Body=body, **condition)
-            except ClientError as exc:
-                if code_of(exc) not in _TAKEN:
-                    raise
-                return False
-        self._etag = found["ETag"]
-        return True
+    def _write(self) -> bool:
+        owner = {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()}
+        return self._objects.write(LOCK, json.dumps(owner).encode())
 
-    def _read(self) -> tuple[str, str]:
-        """ETag, and whose it is; empty where there is none."""
-        with translating(f"reading {self._key}"):
-            try:
-                found = self._s3.get_object(Bucket=self._bucket, Key=self._key)
-            except ClientError as exc:
-                if code_of(exc) not in _TAKEN:
-                    raise
-                return "", ""
-            owner = json.loads(found["Body"].read())
-        return found["ETag"], f"process {owner['process']} on {owner['host']}"
+    def _read(self) -> str:
+        """Whose it is; empty where there is none."""
+        if (found := self._objects.read(LOCK)) is None:
+            return ""
+        try:
+            owner = json.loads(found)
+            return f", process {owner['process']} on {owner['host']}"
+        except (ValueError, KeyError, TypeError) as exc:
+            raise StartError(f"OUTPUT: {LOCK} is not one of a batch; next: another OUTPUT") from exc
 
     def _remove(self) -> None:
-        try:
-            with translating(f"removing {self._key}"):
-                self._s3.delete_object(Bucket=self._bucket, Key=self._key)
-        except (Away, Failed):  # the next batch takes it over
-            return
+        """Remove it where it is held: written once more, since some servers know no condition for removals."""
+        with suppress(Away, Failed):  # the next batch takes it over
+            if self.is_held():
+                self._objects.remove(LOCK)

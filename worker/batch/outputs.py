@@ -1,26 +1,23 @@
 """Where the lines of a batch go: parts of JSONL or Parquet, each written whole, and how far the batch has come."""
 
-import io
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
 
-from botocore.exceptions import ClientError
-
-from worker.aws import code_of, connect, translating
-from worker.batch.locks import LOCK, Lease, locked_folder, taken
+from worker.batch.locks import Hold, Lease, locked_folder, taken
+from worker.batch.objects import Objects
 from worker.batch.parquet import Columns
 from worker.errors import StartError
 
 PROGRESS = "progress.json"
 BYTES = 64 * 2**20  # of a part, as JSONL: it ends then too
-
-Hold = Callable[[Callable[[], Any]], Any]
+_LEASE_READ_S = 5.0
 
 
 class Store(Protocol):
@@ -29,11 +26,14 @@ class Store(Protocol):
     def read(self, name: str) -> bytes | None:
         """A file; None where there is none."""
 
+    def find(self, name: str) -> bool:
+        """Whether there is a file."""
+
     def write(self, name: str, content: Path | bytes) -> None:
         """Write a file whole: no reader sees a part of it."""
 
     def remove(self, name: str) -> None:
-        """Remove a file, where there is one."""
+        """Remove a file that was found, where it is still there."""
 
     def locked(self, hold: Hold, *, stopped: threading.Event) -> AbstractContextManager[None]:
         """Keep other batches out.
@@ -69,6 +69,10 @@ class FolderStore:
         except FileNotFoundError:
             return None
 
+    def find(self, name: str) -> bool:
+        """As the protocol says."""
+        return (self._root / name).exists()
+
     def write(self, name: str, content: Path | bytes) -> None:
         """As the protocol says."""
         new = self._root / f".{name}.new"
@@ -88,44 +92,34 @@ class FolderStore:
 
 
 class PrefixStore:
-    """A prefix of a bucket."""
+    """A prefix of a bucket. Its methods raise `Away` and `Failed`, `StartError` where another batch has taken over."""
 
     def __init__(self, bucket: str, prefix: str) -> None:
         """Nothing is sent yet."""
-        self._s3 = connect("s3", together=3)
-        self._bucket, self._prefix = bucket, prefix.strip("/")
-        self._lease = Lease(self._s3, bucket, self._key(LOCK))
+        self._objects = Objects(bucket, prefix)
+        self._lease = Lease(Objects(bucket, prefix, read_s=_LEASE_READ_S, attempts=1))
 
     def read(self, name: str) -> bytes | None:
-        """As the protocol says; raises `Away` or `Failed`."""
-        with translating(f"reading {self._key(name)}"):
-            try:
-                content: bytes = self._s3.get_object(Bucket=self._bucket, Key=self._key(name))["Body"].read()
-            except ClientError as exc:
-                if code_of(exc) not in {"NoSuchKey", "404"}:
-                    raise
-                return None
-        return content
+        """As the protocol says."""
+        return self._objects.read(name)
+
+    def find(self, name: str) -> bool:
+        """As the protocol says."""
+        return self._objects.find(name)
 
     def write(self, name: str, content: Path | bytes) -> None:
-        """As the protocol says; raises `Away` or `Failed`, `StartError` where another batch has taken over."""
-        if self._lease.is_lost:
+        """As the protocol says."""
+        if not (self._lease.is_held() and self._objects.write(name, content)):
             raise taken()
-        opened = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
-        with opened as body, translating(f"writing {self._key(name)}"):
-            self._s3.put_object(Bucket=self._bucket, Key=self._key(name), Body=body)
 
     def remove(self, name: str) -> None:
-        """As the protocol says; raises `Away` or `Failed`."""
-        with translating(f"removing {self._key(name)}"):
-            self._s3.delete_object(Bucket=self._bucket, Key=self._key(name))
+        """As the protocol says."""
+        if not (self._lease.is_held() and self._objects.remove(name)):
+            raise taken()
 
     def locked(self, hold: Hold, *, stopped: threading.Event) -> AbstractContextManager[None]:
         """As the protocol says."""
         return self._lease.held(hold, stopped=stopped)
-
-    def _key(self, name: str) -> str:
-        return f"{self._prefix}/{name}" if self._prefix else name
 
 
 def open_store(text: str) -> Store:
@@ -159,7 +153,8 @@ class Outputs:
 
     `part-00000.jsonl` (or `.parquet`) has a line for each result, `failed-00000.jsonl` one for each input without one,
     and `progress.json` says behind which input the batch goes on. It is written after the part: a batch that is killed
-    between the two writes that part again, with the same lines.
+    between the two writes that part again. Each run of a batch writes it first, with a mark of its own: a run whose
+    store was taken over sees that it has changed, and writes it no more.
     """
 
     def __init__(
@@ -187,6 +182,7 @@ class Outputs:
         self._lines: dict[str, list[int]] = {"part": [0, 0], "failed": [0, 0]}  # lines and bytes of the open part
         self._mark = ""
         self.progress: dict[str, Any] = {
+            "run": uuid4().hex,
             "request": request,
             "after": "",
             "complete": False,
@@ -195,7 +191,7 @@ class Outputs:
         found = hold(partial(store.read, PROGRESS))
         if found is None:
             first = self._name("part", 0)
-            if hold(partial(store.read, first)) is not None:
+            if hold(partial(store.find, first)):
                 raise StartError(f"OUTPUT has {first} without {PROGRESS}; next: another OUTPUT")
             self._write_progress()
             return
@@ -209,9 +205,11 @@ class Outputs:
                 f"OUTPUT has another batch, {json.dumps(before_request)}, expected {json.dumps(request)}; next: "
                 "another OUTPUT, or remove that one"
             )
-        self.progress, self._mark = before, before["after"]
-        for kind in self._lines:  # written by a batch that was killed before it wrote its progress
-            hold(partial(store.remove, self._name(kind, before[kind])))
+        self.progress, self._mark = before | {"run": self.progress["run"]}, before["after"]
+        left = self._find_left()
+        self._write_progress()
+        for name in left:
+            hold(partial(store.remove, name))
 
     def add(self, results: Sequence[dict[str, Any]], failures: Sequence[dict[str, Any]], *, mark: str) -> None:
         """Add the lines of one item, in the order of the items.
@@ -252,8 +250,15 @@ class Outputs:
                 self._lines[kind] = [0, 0]
                 self.progress[kind] += 1
                 self.progress[total] += lines
+        for name in self._find_left() if is_last else ():
+            self._hold(partial(self._store.remove, name))
         self.progress |= {"after": self._mark, "complete": is_last}
         self._write_progress()
+
+    def _find_left(self) -> list[str]:
+        """The files of a run that ended, or lost its store, before it wrote its progress."""
+        names = [self._name(kind, self.progress[kind]) for kind in self._lines]
+        return [name for name in names if self._hold(partial(self._store.find, name))]
 
     def _write_progress(self) -> None:
         self._hold(partial(self._store.write, PROGRESS, json.dumps(self.progress).encode()))

@@ -1,5 +1,6 @@
 """Parquet: parts of a batch, with the columns that the server says its responses have; and rows of a table."""
 
+import hashlib
 import importlib
 import json
 from collections.abc import Iterator, Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 from worker.errors import StartError
 
+_GROUP_BYTES = 4 * 2**20  # of JSONL, in a row group: as objects it needs ten times that
 _REFERENCE = "#/components/schemas/"
 
 
@@ -25,7 +27,11 @@ def require() -> Any:
 
 
 class Columns:
-    """The columns of the parts of one task: the same in all parts, also where nothing was found."""
+    """The columns of the parts of one task: the same in all parts, also where nothing was found.
+
+    Attributes:
+        version: of the task and the columns: the same where all are.
+    """
 
     def __init__(self, document: Mapping[str, Any], task: str | None) -> None:
         """Read them.
@@ -47,16 +53,42 @@ class Columns:
                 columns = {"input": {"type": "string"}, "row": {"type": "integer"}, "model": members["model"],
                            "prediction": members["predictions"]["items"]}  # fmt: skip
             self._schema = self._arrow.schema(self._fields(columns))
+            self._members = self._members_of(self._arrow.struct(self._schema))
         except (KeyError, ValueError) as exc:
             raise StartError(f"the server does not say in /openapi.json what {task!r} responds with: {exc!r}") from exc
+        named = json.dumps([[each.name, str(each.type)] for each in self._schema])
+        self.version = f"{task}-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
 
     def write(self, lines: Path) -> Path:
-        """Write a Parquet file beside a file of JSONL, with the same rows; returns its path."""
-        rows = [json.loads(line) for line in lines.read_bytes().splitlines()]
+        """Write a Parquet file beside a file of JSONL, with the same rows; returns its path.
+
+        Raises:
+            StartError: a line has a member that has no column, or another type.
+        """
         path = lines.with_suffix(".parquet")
-        table = self._arrow.Table.from_pylist(rows, schema=self._schema)
-        self._arrow.parquet.write_table(table, path, compression="zstd")
+        try:
+            with (
+                lines.open("rb") as file,
+                self._arrow.parquet.ParquetWriter(path, self._schema, compression="zstd") as writer,
+            ):
+                while some := file.readlines(_GROUP_BYTES):
+                    rows = [json.loads(line) for line in some]
+                    if unknown := next(_find_unknown(rows, self._members, ""), ""):
+                        raise self._other(f"got {unknown}")
+                    writer.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
+        except (self._arrow.ArrowException, OverflowError) as exc:
+            raise self._other(str(exc)) from exc
         return path
+
+    def _other(self, what: str) -> StartError:
+        said = "the server responds otherwise than its /openapi.json says"
+        return StartError(f"{said}: {what}; next: --format jsonl, to another OUTPUT")
+
+    def _members_of(self, kind: Any) -> Any:
+        """By name, the members of a struct, or of the structs in a list, that have a column; None of anything else."""
+        if self._arrow.types.is_list(kind):
+            return self._members_of(kind.value_type)
+        return {each.name: self._members_of(each.type) for each in kind} if self._arrow.types.is_struct(kind) else None
 
     def _fields(self, members: Mapping[str, Any]) -> list[Any]:
         return [self._arrow.field(name, self._type(schema)) for name, schema in members.items()]
@@ -106,6 +138,22 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                     yield {name: None if value != value else value for name, value in row.items()}  # noqa: PLR0124 - NaN
     except arrow.ArrowException as exc:
         raise StartError(f"{path}: {exc}") from exc
+
+
+def _find_unknown(value: Any, members: Any, name: str) -> Iterator[str]:
+    """The names of what has no column, in JSON that should have these members."""
+    if members is None:
+        return
+    if isinstance(value, list):
+        for each in value:
+            yield from _find_unknown(each, members, name)
+    elif isinstance(value, dict):
+        for member, inner in value.items():
+            inside = f"{name}.{member}".lstrip(".")
+            if member not in members:
+                yield inside
+            else:
+                yield from _find_unknown(inner, members[member], inside)
 
 
 def _task_of(schema: Mapping[str, Any]) -> list[Any]:
