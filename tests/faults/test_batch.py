@@ -120,6 +120,8 @@ def test_parquet_has_the_rows_of_jsonl_and_is_read_as_a_table(stack: Stack, tmp_
             assert run(url, log, *words) == 0  # complete
             parts = sorted(out.glob("part-*"))
             assert len(parts) == -(-(50 if model == "digit-classes" else 20) // lines)
+            progress = json.loads((out / "progress.json").read_text())
+            assert ("columns" in progress["request"]) == (form == "parquet")
             found[form] = lines_of(out) if form == "jsonl" else pq.read_table(parts).to_pylist(maps_as_pydicts="strict")
         member = "predictions" if model == "digit-classes" else "prediction"
         for line, row in zip(found["jsonl"], found["parquet"], strict=True):
@@ -128,6 +130,10 @@ def test_parquet_has_the_rows_of_jsonl_and_is_read_as_a_table(stack: Stack, tmp_
                 row[member] if isinstance(row[member], list) else {k: v for k, v in row[member].items() if k != "value"}
             )
             assert kept == line[member]
+    request = progress["request"] | {"columns": "those of another server"}
+    (out / "progress.json").write_text(json.dumps(progress | {"request": request}))
+    assert run(url, log, *words) == 2
+    assert "OUTPUT has another batch" in log.read_text()
 
 
 def test_two_batches_do_not_write_to_one_output(stack: Stack, s3: S3, tmp_path: Path) -> None:
@@ -151,19 +157,39 @@ def test_two_batches_do_not_write_to_one_output(stack: Stack, s3: S3, tmp_path: 
     assert len(s3.keys("locked/part")) == 1
 
 
-def test_batch_whose_lock_is_taken_over_writes_no_more(stack: Stack, s3: S3, tmp_path: Path) -> None:
+@pytest.mark.parametrize("done", [0, 20])
+def test_batch_whose_lock_is_taken_over_writes_no_more(stack: Stack, s3: S3, tmp_path: Path, done: int) -> None:
     write_images(tmp_path / "images", 60)
-    log = tmp_path / "log"
-    words = (str(tmp_path / "images"), f"s3://{BUCKET}/lost", "digit-classes", "--slots", "4")
+    log, output = tmp_path / "log", f"lost-{done}"
+    words = (str(tmp_path / "images"), f"s3://{BUCKET}/{output}", "digit-classes", "--slots", "4")
     with FaultyProxy(str(stack.http.base_url)) as proxy:
+        if not done:
+            proxy.hang(only="/predict")
         process = start(proxy.url, log, *words, **s3.environment())
-        wait_until(lambda: len(proxy.requests) > 20, log=log)
+        wait_until(lambda: len(proxy.requests) > done, log=log)
         proxy.hang(only="/predict")
-        s3.put("lost/lock.json", b'{"host": "another", "process": 1}')
+        s3.put(f"{output}/lock.json", b'{"host": "another", "process": 1}')
         assert process.wait(PATIENCE_S) == 2
     assert "another batch writes to it" in log.read_text()
-    assert not s3.keys("lost/part")
-    assert s3.keys("lost/lock")  # it is the other one's
+    assert not s3.keys(f"{output}/part")
+    assert s3.keys(f"{output}/lock")  # it is the other one's
+
+
+def test_suspended_batch_is_taken_over_and_ends_when_it_goes_on(stack: Stack, s3: S3, tmp_path: Path) -> None:
+    names, log = write_images(tmp_path / "images", 300), tmp_path / "log"
+    words = (str(tmp_path / "images"), f"s3://{BUCKET}/suspended", "digit-classes", "--lines")
+    url = str(stack.http.base_url)
+    process = start(url, log, *words, "20", **s3.environment())
+    wait_until(lambda: len(s3.keys("suspended/part")) >= 3, log=log)
+    process.send_signal(signal.SIGSTOP)
+    second = start(url, log, *words, "7", **s3.environment())
+    began = len(s3.keys("suspended/part"))
+    wait_until(lambda: len(s3.keys("suspended/part")) > began + 2, log=log)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(PATIENCE_S) == 2
+    assert second.wait(PATIENCE_S) == 0, log.read_text()
+    contents = [s3.client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in s3.keys("suspended/part")]
+    assert [json.loads(line)["input"] for content in contents for line in content.splitlines()] == names
 
 
 def test_stopped_batch_does_not_wait_for_a_server_that_hangs(stack: Stack, tmp_path: Path) -> None:

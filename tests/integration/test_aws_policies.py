@@ -5,10 +5,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ from tests.support.exported import version
 from tests.support.ports import find_free_ports
 from tests.support.s3 import S3
 from tests.support.stack import PATIENCE_S
+from worker import holding
+from worker.batch.inputs import Prefix
+from worker.batch.outputs import Form, Outputs, PrefixStore
 from worker.bucket import Buckets
 from worker.errors import Away, Failed
 from worker.messages import Place
@@ -31,7 +36,7 @@ from worker.queue import Queue
 
 AWS = Path(__file__).resolve().parents[2] / "manifests" / "examples" / "aws"
 BUCKET, ADDRESS = "example-models", "s3://example-models/nereid"
-READER, PUBLISHER, WORKER = "read-models", "publish-models", "worker"
+READER, PUBLISHER, WORKER, BATCH = "read-models", "publish-models", "worker", "batch"
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ def test_publishers_need_every_permission_of_their_policy(
     assert "AccessDenied" in capsys.readouterr().err
 
 
-QUEUE, IMAGES = "images", "example-images"
+QUEUE, IMAGES, RESULTS = "images", "example-images", "example-results"
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +235,40 @@ def test_worker_needs_every_permission_of_its_policy(
     text = re.sub('"arn:aws:sqs:[^"]+"', '"*"', text).replace("MessageVisibility", "MessageVisibilityBatch")
     with nullcontext() if not action else pytest.raises((Failed, Away), match="AccessDenied"):
         take_a_message(account, queue_url, json.loads(text), monkeypatch)
+
+
+def run_a_batch(folder: Path) -> None:
+    """What a batch calls, also for a file that one before it left."""
+    stopped = threading.Event()
+    hold = partial(holding.hold, stopped=stopped)
+    (item,) = Prefix(IMAGES, "", together=2, most_bytes=100).items("")
+    assert item.read is not None
+    assert item.read()[0] == b"x"
+    store = PrefixStore(RESULTS, folder.name)
+    with store.locked(hold, stopped=stopped):
+        outputs = Outputs(store, {}, folder=folder, form=Form(10), hold=hold)
+        store.write("failed-00000.jsonl", b"{}")
+        outputs.add([{"input": item.name}], [], mark=item.mark)
+        outputs.flush(is_last=True)
+
+
+@pytest.mark.parametrize("action", ["", *sorted({*actions_of(read_policy(BATCH))})])
+def test_batch_needs_every_permission_of_its_policy(
+    action: str, account: Account, queue_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert queue_url  # with it comes the image
+    account.enforce("inf")
+    with closing(account.client("s3")) as s3:
+        s3.create_bucket(Bucket=RESULTS)
+        s3.delete_object(Bucket=IMAGES, Key="a.jpg.json")
+    account.become(without(read_policy(BATCH), action), monkeypatch)
+    with nullcontext() if not action else pytest.raises(Failed, match=r"AccessDenied|403"):
+        run_a_batch(tmp_path)
+    account.enforce("inf")
+    with closing(account.client("s3")) as s3:
+        left = {each["Key"].rpartition("/")[2] for each in s3.list_objects_v2(
+            Bucket=RESULTS, Prefix=f"{tmp_path.name}/").get("Contents", [])}  # fmt: skip
+    assert (left == {"part-00000.jsonl", "progress.json"}) == (not action)
 
 
 def test_reader_cannot_read_elsewhere_in_the_bucket(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

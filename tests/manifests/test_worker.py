@@ -94,10 +94,11 @@ def test_memory_has_room_for_an_image_in_each_slot() -> None:
     assert 2 * settings.slots * settings.max_image_bytes + 128 * 2**20 <= limit
 
 
-def test_policy_of_the_role_is_the_rights_of_the_page() -> None:
-    policy = json.loads((MANIFESTS / "examples" / "aws" / "worker.json").read_text())
+@pytest.mark.parametrize(("name", "page"), [("worker", "queues"), ("batch", "batches")])
+def test_policy_of_the_role_is_the_rights_of_the_page(name: str, page: str) -> None:
+    policy = json.loads((MANIFESTS / "examples" / "aws" / f"{name}.json").read_text())
     granted = [each["Action"] for each in policy["Statement"]]
     actions = {action for each in granted for action in ([each] if isinstance(each, str) else each)}
-    (section,) = re.findall(r"^## Rights\n(.*?)^## ", (ROOT / "docs/queues.md").read_text(), re.MULTILINE | re.DOTALL)
-    words = re.findall(r"`((?:s3:|sqs:)?[A-Z]\w+)`", section)
+    (section,) = re.findall(r"^## Rights\n(.*?)^## ", (ROOT / f"docs/{page}.md").read_text(), re.MULTILINE | re.DOTALL)
+    words = re.findall(r"`((?:s3:|sqs:)?[A-Z][a-z]\w+)`", section)
     assert {action.partition(":")[2] for action in actions} == {word.rpartition(":")[2] for word in words}

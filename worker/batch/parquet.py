@@ -9,7 +9,7 @@ from typing import Any
 
 from worker.errors import StartError
 
-_GROUP_BYTES = 4 * 2**20  # of JSONL, in a row group: as objects it needs ten times that
+_GROUP_BYTES = 2 * 2**20  # of JSONL, in a row group: as objects it needs ten times that
 _REFERENCE = "#/components/schemas/"
 
 
