@@ -198,11 +198,12 @@ def test_part_whose_second_file_could_not_be_written_is_not_overwritten(tmp_path
     assert [line["input"] for line in lines_of(tmp_path / "out", "failed")] == [1]
 
 
-def test_files_of_something_else_are_left_alone(tmp_path: Path, begin: Callable[..., Outputs]) -> None:
-    (tmp_path / "part-00000.jsonl").write_text("mine")
-    with pytest.raises(StartError, match="another OUTPUT"):
+@pytest.mark.parametrize("name", ["part-00000.jsonl", "failed-00000.jsonl"])
+def test_files_of_something_else_are_left_alone(tmp_path: Path, begin: Callable[..., Outputs], name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(StartError, match=f"OUTPUT has {name} without progress.json; next: another OUTPUT"):
         begin(tmp_path, lines=1)
-    assert (tmp_path / "part-00000.jsonl").read_text() == "mine"
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_output_of_another_batch_is_rejected(tmp_path: Path, begin: Callable[..., Outputs]) -> None:

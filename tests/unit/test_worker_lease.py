@@ -1,4 +1,4 @@
-"""A batch in a bucket that another one takes over, and requests to S3 that are late, or whose response is lost: each input has one line."""
+"""A batch in a bucket that is taken over, and requests to S3 that are late or lose their response."""
 
 import json
 import threading

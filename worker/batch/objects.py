@@ -38,7 +38,7 @@ class Objects:
         self._s3 = connect("s3", together=2, read_s=read_s, attempts=attempts)
         self._bucket, self._prefix = bucket, prefix.strip("/")
         self._writer = uuid4().hex
-        self._seen: dict[str, str] = {}
+        self._seen: dict[str, str] = {}  # ETags by name
 
     def etag(self, name: str) -> str:
         """As it was last seen; empty where there was none."""
@@ -52,7 +52,7 @@ class Objects:
             except ClientError as exc:
                 if code_of(exc) not in _GONE:
                     raise
-                self._seen.pop(name, None)
+                self._seen[name] = ""
                 return None
             content: bytes = found["Body"].read()
         self._seen[name] = found["ETag"]
@@ -60,8 +60,8 @@ class Objects:
 
     def find(self, name: str) -> bool:
         """Whether there is an object."""
-        if found := self._head(name):
-            self._seen[name] = found["ETag"]
+        found = self._head(name)
+        self._seen[name] = found.get("ETag", "")
         return bool(found)
 
     def write(self, name: str, content: Path | bytes) -> bool:
@@ -100,7 +100,7 @@ class Objects:
                 if code_of(exc) not in _CHANGED:
                     raise
                 return not self._head(name)
-        del self._seen[name]
+        self._seen[name] = ""
         return True
 
     def _head(self, name: str) -> dict[str, Any]:

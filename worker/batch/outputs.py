@@ -190,9 +190,8 @@ class Outputs:
         }
         found = hold(partial(store.read, PROGRESS))
         if found is None:
-            first = self._name("part", 0)
-            if hold(partial(store.find, first)):
-                raise StartError(f"OUTPUT has {first} without {PROGRESS}; next: another OUTPUT")
+            if left := self._find_left():
+                raise StartError(f"OUTPUT has {left[0]} without {PROGRESS}; next: another OUTPUT")
             self._write_progress()
             return
         try:
